@@ -1,0 +1,1 @@
+"""What learns: staged torch models, their trainer, and the trajectory of named training states."""

@@ -1,0 +1,299 @@
+"""The text that the proxy learns: two streams of tokens, and windows of them by (seed, step).
+
+A corpus is read once, split into training and validation by a hash of its documents' names, turned into
+tokens and named by its content: `content_hash` goes into the `TrainingSpec`, so that paths and machines do
+not matter. Batches have no state: a training state that is reached twice, after a rollback say, has read the
+same data. This module loads no torch.
+
+Documents are joined by a zero byte, which text hardly ever holds: a token of its own in either tokenizer.
+Text is held in memory; token files are mapped. *Not* modelled: epochs (windows are drawn with replacement),
+documents as borders of attention.
+"""
+
+import glob
+import hashlib
+import os
+import platform
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import tokenizers
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from tokenizers.trainers import BpeTrainer
+
+from models.lineage import DataSpec, digest
+
+Tokens = npt.NDArray[np.uint16]
+Document = tuple[str, bytes]  # its name, by which it is held out or not, and its content
+
+# In the standard library: what is not its own or is left out by some, and what a build or a machine writes.
+SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+SKIPPED_PREFIXES = ("_sysconfigdata", "config-", "sitecustomize", "usercustomize")
+
+CHARACTERS_PER_PIECE, PIECES_AT_ONCE = 2**18, 64  # of text to encode: bounds memory; no token spans two
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Tokens to learn from and tokens to measure by.
+
+    `train` and `validation` are token ids (uint16, shape [num_tokens]) below `vocabulary_size`.
+    `content_hash` names both and the tokenizer, alike on every machine; `description` is for people.
+    """
+
+    train: Tokens
+    validation: Tokens
+    vocabulary_size: int
+    content_hash: str
+    description: str
+
+    def batch(self, seed: int, step: int, num_sequences: int, sequence_length: int) -> npt.NDArray[np.int64]:
+        """Windows of the training stream, uniformly at random: a pure function of (seed, step), both ≥ 0.
+
+        Shape [num_sequences, sequence_length + 1]: inputs are `[:, :-1]`, targets `[:, 1:]`.
+        Raises ValueError as `require` does.
+        """
+        self.require(sequence_length)
+        num_starts = len(self.train) - sequence_length
+        starts = np.random.default_rng([seed, step]).integers(num_starts, size=(num_sequences, 1))
+        return np.asarray(self.train[starts + np.arange(sequence_length + 1)], dtype=np.int64)
+
+    def validation_windows(self, num_sequences: int, sequence_length: int) -> npt.NDArray[np.int64]:
+        """Fixed windows, evenly spaced from first token to last: shape [num_sequences, sequence_length + 1].
+
+        They overlap where the stream is short. Raises ValueError as `require` does.
+        """
+        self.require(sequence_length, num_sequences)
+        last_start = len(self.validation) - sequence_length - 1
+        starts = np.arange(num_sequences)[:, None] * last_start // max(1, num_sequences - 1)
+        return np.asarray(self.validation[starts + np.arange(sequence_length + 1)], dtype=np.int64)
+
+    def require(self, sequence_length: int, num_validation_sequences: int = 1) -> None:
+        """Raise ValueError unless both streams hold a window, and validation so many different ones."""
+        needs = (("training", self.train, 1), ("validation", self.validation, num_validation_sequences))
+        for name, stream, num_windows in needs:
+            needed = sequence_length + num_windows  # each further window starts a token later, or more
+            if len(stream) < needed:
+                raise ValueError(
+                    f"the {name} text has {len(stream):,} tokens, but needs {needed:,} for {num_windows} "
+                    f"different sequence(s) of {sequence_length} + 1 tokens (data: {self.description})"
+                )
+
+
+def load_corpus(spec: DataSpec, base_folder: Path, cache_folder: Path | None = None) -> Corpus:
+    """Read, split and tokenize the data of `spec`.
+
+    Relative paths start at `base_folder`. Byte-pair encodings are kept in `cache_folder`, which may be
+    emptied at any time. Raises ValueError, saying what was found and where, for data that is missing, empty,
+    unreadable or not what `spec` says; whether it is long enough is for `Corpus.require` to tell.
+    """
+    needed = {"text": "files", "tokens": "train_tokens", "huggingface": "dataset"}.get(spec.source)
+    if needed and not getattr(spec, needed):
+        raise ValueError(f"data source '{spec.source}' needs '{needed}', which is not given")
+    if spec.source == "tokens":
+        return load_tokens(spec, base_folder)
+    if spec.source == "stdlib":
+        documents, what = read_stdlib()
+    elif spec.source == "text":
+        documents, what = read_text(spec.files, base_folder)
+    else:
+        documents, what = read_huggingface(spec, base_folder)
+    train, validation = split(documents, spec.validation_fraction)
+    num_bytes = sum(len(content) for _, content in documents)
+    what += f", {num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f", {num_bytes:,} bytes"
+    if spec.tokenizer == "bpe":
+        return byte_pairs(train, validation, spec.vocabulary_size, cache_folder, f"{what} as byte pairs")
+    streams = [np.frombuffer(side, dtype=np.uint8).astype("<u2") for side in (train, validation)]
+    return named(streams[0], streams[1], 256, "bytes", f"{what} as bytes")
+
+
+def named(train: Tokens, validation: Tokens, vocabulary_size: int, tokenizer: str, what: str) -> Corpus:
+    """The corpus of these streams, under the name of its content."""
+    hashes = [(stream.dtype.str, hashlib.sha256(stream.data).hexdigest()) for stream in (train, validation)]
+    return Corpus(train, validation, vocabulary_size, digest(f"{hashes}|{vocabulary_size}|{tokenizer}"), what)
+
+
+def read_stdlib() -> tuple[list[Document], str]:
+    """The sources of the running Python's standard library: the same wherever that version is installed."""
+    top = sysconfig.get_paths()["stdlib"]
+    documents = []
+    for folder, folders, files in os.walk(top):
+        folders[:] = [f for f in folders if f not in SKIPPED_FOLDERS and not f.startswith(SKIPPED_PREFIXES)]
+        for path in (Path(folder, file) for file in files if not file.startswith(SKIPPED_PREFIXES)):
+            if path.suffix == ".py" and (content := map_file(path).tobytes()):
+                documents.append((path.relative_to(top).as_posix(), content))
+    if not documents:
+        raise ValueError(f"data source 'stdlib': {top} holds no Python sources; use source: text instead")
+    return documents, f"Python {platform.python_version()} standard library, {len(documents):,} files"
+
+
+def read_text(patterns: tuple[str, ...], base_folder: Path) -> tuple[list[Document], str]:
+    """The user's files with text in them, each once, named by their paths below the folder they all share."""
+    contents: dict[Path, bytes] = {}
+    for pattern in patterns:
+        found = sorted(glob.glob(os.path.join(glob.escape(str(base_folder)), pattern), recursive=True))
+        files = [Path(os.path.abspath(path)) for path in found if not os.path.isdir(path)]
+        matched = {path: content for path in files if (content := map_file(path).tobytes())}
+        if not matched:
+            only = f"only {'empty files' if files else 'folders'}, as {found[0]}" if found else "no file"
+            raise ValueError(f"data source 'text': '{pattern}' matches {only} (searched from {base_folder})")
+        contents |= matched
+    # A file that has two names, by a link, must not stand on both sides of the split.
+    once = {path.resolve(): path for path in sorted(contents, reverse=True)}.values()
+    shared = os.path.commonpath([path.parent for path in once])
+    documents = [(path.relative_to(shared).as_posix(), contents[path]) for path in once]
+    return documents, f"{len(documents):,} text file(s)"
+
+
+def read_huggingface(spec: DataSpec, base_folder: Path) -> tuple[list[Document], str]:
+    """The first documents of a dataset in a local folder or on the Hugging Face hub, named by their index."""
+    try:
+        from datasets import disable_progress_bars, load_dataset
+    except ImportError as error:
+        message = "the data source 'huggingface' needs the extra: pip install 'churnlab[hf]'"
+        raise ValueError(message) from error
+    disable_progress_bars()
+    name = " ".join(filter(None, [spec.dataset, spec.dataset_config]))
+    what = f"Hugging Face dataset '{name}', split '{spec.dataset_split}'"
+    field, fields, values = spec.text_field, [spec.text_field], []
+    try:
+        place = str(local) if (local := base_folder / str(spec.dataset)).exists() else spec.dataset
+        stream = load_dataset(place, spec.dataset_config, split=spec.dataset_split, streaming=True)
+        for row in islice(stream, spec.max_documents):
+            fields = list(row)
+            if field not in fields:
+                break
+            values.append(row[field])
+    except Exception as error:  # of the library, the network or the files; for the user all are one
+        raise ValueError(f"{what}, cannot be read: {error!r:.500}") from error
+    if field not in fields:
+        raise ValueError(f"{what}, has no field '{field}' (text_field); its fields are {', '.join(fields)}")
+    kinds = sorted({type(value).__name__ for value in values if value is not None} - {"str"})
+    if kinds:
+        raise ValueError(f"{what}: field '{field}' must hold text, but holds {', '.join(kinds)}")
+    documents = [(f"{index:09}", text.encode(errors="replace")) for index, text in enumerate(values) if text]
+    if not documents:
+        raise ValueError(f"{what}: field '{field}' is empty in all of {len(values):,} documents")
+    return documents, f"{what}, {len(documents):,} documents"
+
+
+def load_tokens(spec: DataSpec, base_folder: Path) -> Corpus:
+    """Token files as nanoGPT writes them, mapped; one pass over them checks and names their content."""
+    if spec.tokenizer != "bytes":
+        raise ValueError(f"data source 'tokens' is encoded already: leave out tokenizer '{spec.tokenizer}'")
+    paths = [base_folder / name for name in (spec.train_tokens, spec.validation_tokens) if name]
+    streams = [map_tokens(path, spec.vocabulary_size) for path in paths]
+    if len(streams) == 1:
+        streams = np.split(streams[0], [int(len(streams[0]) * (1 - spec.validation_fraction))])
+    elif paths[0].samefile(paths[1]):
+        raise ValueError(f"data source 'tokens': {paths[0]} is both train_tokens and validation_tokens")
+    files, (train, validation) = " and ".join(path.name for path in paths), streams
+    what = f"token file(s) {files}, {len(train):,} + {len(validation):,} tokens"
+    return named(train, validation, spec.vocabulary_size, "given", what)
+
+
+def map_tokens(path: Path, size: int) -> Tokens:
+    """A flat file of little-endian uint16 below `size`, mapped: [num_tokens]; ValueError if it is not one."""
+    content = map_file(path)
+    if not len(content) or len(content) % 2:
+        raise ValueError(f"{path} has {len(content):,} bytes: expected uint16 tokens, 2 bytes each")
+    tokens = content.view("<u2")
+    where = int(tokens.argmax())
+    if tokens[where] >= size:
+        raise ValueError(f"{path}: token {tokens[where]} at {where:,} is not below vocabulary_size {size}")
+    return tokens
+
+
+def map_file(path: Path) -> npt.NDArray[np.uint8]:
+    """The bytes of a file as a read-only map, [num_bytes]; ValueError if they cannot be had."""
+    try:
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "missing"
+            raise ValueError(f"cannot read {path}: expected a file, but it is {found}")
+        return np.asarray(np.memmap(path, mode="r") if path.stat().st_size else [], dtype=np.uint8)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+
+
+def split(documents: list[Document], fraction: float) -> tuple[bytes, bytes]:
+    """Training and validation text: held out are documents whose name's hash lies in the lowest `fraction`.
+
+    So adding documents moves none to the other side, except that neither side stays empty: the document
+    nearest to the border then goes there. A single document is cut by position.
+    """
+    if len(documents) == 1:
+        content = documents[0][1]
+        cut = int(len(content) * (1 - fraction))
+        return content[:cut], content[cut:]
+    ranks = {name: digest(ascii(name)) for name, _ in documents}  # hex digits sort as the numbers they write
+    num_held_out = sum(int(rank, 16) / 16**32 < fraction for rank in ranks.values())
+    border = sorted(ranks.values())[min(max(num_held_out, 1), len(ranks) - 1)]
+    train = [content for name, content in sorted(documents) if ranks[name] >= border]
+    validation = [content for name, content in sorted(documents) if ranks[name] < border]
+    return b"\0".join(train), b"\0".join(validation)
+
+
+def byte_pairs(train: bytes, validation: bytes, size: int, cache_folder: Path | None, what: str) -> Corpus:
+    """The text in a byte-level encoding of at most `size` tokens learnt from `train`, or from the cache."""
+    hashes = [hashlib.sha256(side).hexdigest() for side in (train, validation)]
+    key = digest(f"{hashes}|{size}|{CHARACTERS_PER_PIECE}|{tokenizers.__version__}")
+    path = cache_folder / f"corpus-{key}.safetensors" if cache_folder else None
+    if path and (cached := read_cache(path, what)):
+        return cached
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = Sequence([Split("\0", "isolated"), ByteLevel(add_prefix_space=False)])
+    alphabet = ByteLevel.alphabet()  # all 256 bytes: nothing is unknown
+    trainer = BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(pieces(train), trainer)
+    streams = encode(tokenizer, train), encode(tokenizer, validation)
+    corpus = named(*streams, tokenizer.get_vocab_size(), tokenizer.to_str(), what)
+    if path:
+        write_cache(path, corpus, tokenizer.to_str())
+    return corpus
+
+
+def pieces(content: bytes) -> list[str]:
+    """A text cut into pieces, each encoded by itself."""
+    text = content.decode(errors="replace")
+    return [text[i : i + CHARACTERS_PER_PIECE] for i in range(0, len(text), CHARACTERS_PER_PIECE)]
+
+
+def encode(tokenizer: Tokenizer, content: bytes) -> Tokens:
+    """The tokens of a text, [num_tokens]."""
+    texts, encoded = iter(pieces(content)), [np.empty(0, dtype="<u2")]
+    while batch := list(islice(texts, PIECES_AT_ONCE)):
+        encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        encoded += [np.array(encoding.ids, dtype="<u2") for encoding in encodings]
+    return np.concatenate(encoded)
+
+
+def read_cache(path: Path, what: str) -> Corpus | None:
+    """The corpus in a cache file, or None if the file is missing or not whole."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            streams, metadata = (file.get_tensor("train"), file.get_tensor("validation")), file.metadata()
+        corpus = named(*streams, int(metadata["size"]), metadata["tokenizer"], what)
+        return corpus if corpus.content_hash == metadata["hash"] else None
+    except Exception:  # a damaged file fails in many ways; each only means to encode again
+        return None
+
+
+def write_cache(path: Path, corpus: Corpus, tokenizer: str) -> None:
+    """Write a cache file that is there whole or not at all, also when others write it at the same time."""
+    streams = {"train": corpus.train, "validation": corpus.validation}
+    metadata = {"hash": corpus.content_hash, "size": str(corpus.vocabulary_size), "tokenizer": tokenizer}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            Path(folder, path.name).write_bytes(safetensors.numpy.save(streams, metadata))
+            os.replace(Path(folder, path.name), path)
+    except OSError as error:
+        raise ValueError(f"cannot write to the cache folder {path.parent}: {error.strerror}") from error

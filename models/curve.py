@@ -1,0 +1,47 @@
+"""A parametric loss curve behind the training port: dry runs without torch, and fast tests. Not science.
+
+Loss = floor + span · (1 + p / scale)^-exponent with p the effective progress in steps. An edit sets p back
+by a tenth (swapped routes slow it by a twentieth): only the direction of both effects is meant.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from models.lineage import Position, Routes, TrainingSpec, root
+
+FLOOR, SPAN, SCALE_STEPS, EXPONENT = 1.2, 4.3, 20.0, 0.5
+SETBACK_PER_EDIT, SWAP_SLOWDOWN = 0.1, 0.05
+
+
+class CurveTraining:
+    """A training that only pretends: losses from a formula, for every Position at once."""
+
+    def __init__(self, spec: TrainingSpec, iterations_per_step: int = 1) -> None:
+        self.spec = spec
+        self.iterations_per_step = iterations_per_step
+        self.num_trained_steps = 0
+
+    def root(self, routes: Routes) -> Position:
+        """The state before the first step."""
+        return root(self.spec.model_copy(update={"routes": routes}), self.iterations_per_step)
+
+    def train_loss(self, position: Position) -> float:
+        """The validation loss with a little deterministic noise."""
+        if position.step == 0:
+            raise ValueError("no step led to step 0: it has no training loss")
+        noise = zlib.crc32(f"{self.spec.data_seed}/{position.step}".encode()) / 2**32 - 0.5
+        return self.validation_loss(position) + 0.1 * noise
+
+    def validation_loss(self, position: Position) -> float:
+        """The curve at the effective progress of this state."""
+        speed = 1.0 - SWAP_SLOWDOWN if len(position.lineage.spec.routes) > 1 else 1.0
+        progress, since = 0.0, 0
+        for step, _ in position.lineage.edits:
+            progress = (progress + speed * (step - since)) * (1.0 - SETBACK_PER_EDIT)
+            since = step
+        progress += speed * (position.step - since)
+        return float(FLOOR + SPAN * (1.0 + progress / SCALE_STEPS) ** -EXPONENT)
+
+    def flush(self) -> None:
+        """Nothing to keep."""

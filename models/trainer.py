@@ -1,0 +1,225 @@
+"""Training of the staged proxy model: one live state, moved by steps and by edits.
+
+A step: gradients of the whole batch, clipped stage by stage (as in the paper), then one Adam update per
+stage. Microbatches are grouped by route and each group runs in one pass: the gradient of a batch is the
+mean over its equal microbatches, however they are grouped. The batch of a step is a function of
+(seed, step), so a rolled-back step reads the same data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.corpus import Corpus
+from models.lineage import Edit, GradientNormWeights, TrainingSpec
+from models.staged import StagedModel
+
+MAX_SEQUENCES_PER_EVALUATION = 64
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step gave: mean loss of the batch before the update (nats per token), and each stage's
+    gradient norm before clipping (index = stage number)."""
+
+    train_loss: float
+    gradient_norms: tuple[float, ...]
+
+
+class Trainer:
+    """The weights, optimizer states and learning-rate factors at one training state.
+
+    Life: made at step 0 → `train_step`, `apply(edit)`, in any order → `snapshot` / `restore` at any time.
+    `gradient_norms` are those of the last step (all 1 before the first; a stage rebuilt from neighbours
+    takes their weighted mean, its own being lost with its node).
+    """
+
+    def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
+        self.spec = spec
+        self.corpus = corpus
+        torch.set_num_threads(spec.num_threads)
+        self.model = StagedModel(spec.model, spec.vocabulary_size, spec.sequence_length, spec.init_seed)
+        settings = spec.optimizer
+        self.optimizers = [
+            torch.optim.Adam(
+                [flat],
+                lr=settings.learning_rate,
+                betas=(settings.beta1, settings.beta2),
+                eps=settings.epsilon,
+                fused=True,
+            )
+            for flat in self.model.flat
+        ]
+        self.step = 0
+        num_stages = len(self.model.flat)
+        self.gradient_norms = [1.0] * num_stages
+        self.rate_factors: list[tuple[float, float, int]] = [(1.0, math.inf, 0)] * num_stages
+        self._validation = torch.from_numpy(
+            corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length)
+        )
+
+    def train_step(self) -> StepResult:
+        """Make one update of every stage. Raises ValueError when the loss is no longer finite."""
+        spec = self.spec
+        windows = self.corpus.batch(spec.data_seed, self.step, spec.sequences_per_batch, spec.sequence_length)
+        for flat in self.model.flat:
+            gradient_of(flat).zero_()
+        train_loss = 0.0
+        for route, rows in rows_by_route(spec).items():
+            group = torch.from_numpy(windows[rows])
+            share = len(rows) / spec.sequences_per_batch
+            loss = self.model.loss(group[:, :-1], group[:, 1:], route) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            train_loss += loss.item()
+        if not math.isfinite(train_loss):
+            raise ValueError(
+                f"training diverged: the loss of step {self.step + 1} is {train_loss}; lower "
+                "training.optimizer.learning_rate, or the learning-rate factor after a recovery"
+            )
+        self.gradient_norms = [clip(gradient_of(flat), spec.optimizer.clip_norm) for flat in self.model.flat]
+        for number, optimizer in enumerate(self.optimizers):
+            optimizer.param_groups[0]["lr"] = self.learning_rate(number)
+            optimizer.step()
+        self.step += 1
+        return StepResult(train_loss, tuple(self.gradient_norms))
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean cross-entropy in nats per token over the fixed validation windows, stages in plain order."""
+        route = tuple(range(1, self.spec.model.num_stages + 1))
+        total = 0.0
+        for group in torch.split(self._validation, MAX_SEQUENCES_PER_EVALUATION):
+            total += float(self.model.loss(group[:, :-1], group[:, 1:], route)) * len(group)
+        return total / len(self._validation)
+
+    def learning_rate(self, number: int) -> float:
+        """Learning rate of stage `number` at the step about to be made: schedule × the stage's factor."""
+        factor, half_life_steps, since_step = self.rate_factors[number]
+        decayed = 1.0 + (factor - 1.0) * 0.5 ** ((self.step - since_step) / half_life_steps)
+        return scheduled_rate(self.spec, self.step) * decayed
+
+    @torch.no_grad()
+    def apply(self, edit: Edit) -> None:
+        """Rebuild a stage as the edit says: its weights, optimizer state, gradient norm and learning rate."""
+        flat = self.model.flat[edit.stage]
+        if edit.rule == "fresh":
+            self.model.draw_afresh(edit.stage, draw=self.step)
+            shares = {}
+        elif edit.rule == "copy":
+            shares = {edit.sources[0]: 1.0}
+        else:
+            assert edit.weights is not None
+            shares = average_shares(edit.sources, self.gradient_norms, edit.weights, self.spec.optimizer.clip_norm)
+        if shares:
+            flat.copy_(combine({source: self.model.flat[source].detach() for source in shares}, shares))
+            self.gradient_norms[edit.stage] = sum(
+                share * self.gradient_norms[source] for source, share in shares.items()
+            )
+        self._rebuild_optimizer(edit, shares)
+        half_life_steps = edit.learning_rate_half_life_steps or math.inf
+        self.rate_factors[edit.stage] = (edit.learning_rate_factor, half_life_steps, self.step)
+
+    def _rebuild_optimizer(self, edit: Edit, shares: dict[int, float]) -> None:
+        state = self.optimizers[edit.stage].state
+        sources = {source: self.optimizers[source].state[self.model.flat[source]] for source in shares}
+        state.clear()
+        if edit.optimizer == "average" and sources and all(sources.values()):
+            state[self.model.flat[edit.stage]] = {
+                name: combine({source: moments[name] for source, moments in sources.items()}, shares)
+                for name in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The whole state as named tensors, to be written to disk; `restore` brings it back to the bit."""
+        tensors: dict[str, Tensor] = {
+            "step": torch.tensor(self.step),
+            "gradient_norms": torch.tensor(self.gradient_norms, dtype=torch.float64),
+            "rate_factors": torch.tensor(self.rate_factors, dtype=torch.float64),
+        }
+        for number, (flat, optimizer) in enumerate(zip(self.model.flat, self.optimizers, strict=True)):
+            tensors[f"weights.{number}"] = flat.detach()
+            for name, value in optimizer.state[flat].items() if flat in optimizer.state else ():
+                tensors[f"adam.{number}.{name}"] = value
+        return tensors
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Become the state that `snapshot` described."""
+        self.step = int(tensors["step"])
+        self.gradient_norms = tensors["gradient_norms"].tolist()
+        self.rate_factors = [(factor, half, int(since)) for factor, half, since in tensors["rate_factors"].tolist()]
+        for number, (flat, optimizer) in enumerate(zip(self.model.flat, self.optimizers, strict=True)):
+            flat.copy_(tensors[f"weights.{number}"])
+            optimizer.state.clear()
+            prefix = f"adam.{number}."
+            moments = {name.removeprefix(prefix): tensors[name].clone() for name in tensors if name.startswith(prefix)}
+            if moments:
+                optimizer.state[flat] = moments
+
+
+def gradient_of(flat: Tensor) -> Tensor:
+    """The gradient vector of a stage."""
+    assert flat.grad is not None
+    return flat.grad
+
+
+def rows_by_route(spec: TrainingSpec) -> dict[tuple[int, ...], np.ndarray]:
+    """Which sequences of a batch take which route: microbatch j (equal, contiguous) takes routes[j mod n]."""
+    microbatch_of_row = np.arange(spec.sequences_per_batch) * spec.num_microbatches // spec.sequences_per_batch
+    route_of_row = microbatch_of_row % len(spec.routes)
+    groups = {route: np.flatnonzero(route_of_row == index) for index, route in enumerate(spec.routes)}
+    return {route: rows for route, rows in groups.items() if len(rows)}
+
+
+def clip(gradient: Tensor, clip_norm: float | None) -> float:
+    """Scale a gradient in place to a norm of at most `clip_norm`; give its norm before."""
+    norm = float(gradient.norm())
+    if clip_norm is not None and norm > clip_norm:
+        gradient.mul_(clip_norm / norm)
+    return norm
+
+
+def scheduled_rate(spec: TrainingSpec, step: int) -> float:
+    """Learning rate of the schedule at 0-based `step`: linear warm-up, then constant or cosine."""
+    settings = spec.optimizer
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.decay == "constant":
+        return settings.learning_rate
+    assert settings.decay_steps is not None
+    progress = min(1.0, (step - settings.warmup_steps) / max(1, settings.decay_steps - settings.warmup_steps))
+    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+    return settings.learning_rate * (settings.final_fraction + (1.0 - settings.final_fraction) * cosine)
+
+
+def average_shares(
+    sources: tuple[int, ...],
+    gradient_norms: list[float],
+    weights: GradientNormWeights,
+    clip_norm: float | None,
+) -> dict[int, float]:
+    """CheckFree's weights of the neighbours, normalised to sum 1 (arXiv 2506.15461, algorithm 1).
+
+    w_k = norm_k^exponent + epsilon, the norm optionally after the per-stage clip. Equal shares if all are 0.
+    """
+    raw = {}
+    for source in sources:
+        norm = gradient_norms[source]
+        if weights.after_clip and clip_norm is not None:
+            norm = min(norm, clip_norm)
+        raw[source] = norm**weights.exponent + weights.epsilon
+    total = sum(raw.values())
+    return {source: weight / total if total else 1.0 / len(raw) for source, weight in raw.items()}
+
+
+def combine(vectors: dict[int, Tensor], shares: dict[int, float]) -> Tensor:
+    """Σ share · vector, summed in float64 in the order given and rounded once to float32."""
+    total = torch.zeros_like(next(iter(vectors.values())), dtype=torch.float64)
+    for source, share in shares.items():
+        total += share * vectors[source].double()
+    return total.float()

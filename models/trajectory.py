@@ -1,0 +1,230 @@
+"""The trajectory service: turns the name of a training state into its losses, training only what is new.
+
+One live trainer follows the simulation. Asked for a Position, the service looks into its store; what is
+not known it trains, starting at the nearest state at hand: the live one, a keyframe of the same line, a
+keyframe of the line it was forked from (`Lineage.parent`), or the first step. Runs that share a Position
+thereby share the training up to it: a checkpointing run goes over known steps again, redundant computation
+never leaves the failure-free line, CheckFree shares its prefix up to its first failure.
+
+The contract, and a test of it: straight = resumed = forked = recomputed without the store, bit for bit. A
+recomputed step that differs from its stored value is an error, never a silent second truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.corpus import Corpus
+from models.lineage import Lineage, Position, Routes, TrainingSpec, digest, root
+from models.store import Stretch, TrajectoryStore
+from models.trainer import StepResult, Trainer
+
+KEYFRAME_INTERVAL_STEPS = 50
+TRAINING_CODE = ("corpus", "gpt", "lineage", "llama", "staged", "trainer")
+
+
+class Trajectory:
+    """Losses of Positions of one training recipe; implements the port `sim.training.Training`.
+
+    `store=None` keeps everything in memory and no keyframes. `num_trained_steps` counts the steps this
+    object has really made; `num_replayed_steps` those among them whose results were known already (from a
+    keyframe up to a fork).
+    """
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        corpus: Corpus,
+        store: TrajectoryStore | None,
+        iterations_per_step: int = 1,
+        keyframe_interval_steps: int = KEYFRAME_INTERVAL_STEPS,
+    ) -> None:
+        if spec.corpus != corpus.content_hash:
+            raise ValueError(f"the training spec names corpus {spec.corpus}, given is {corpus.content_hash}")
+        self.spec = spec
+        self.corpus = corpus
+        self.store = store
+        self.iterations_per_step = iterations_per_step
+        self.keyframe_interval_steps = keyframe_interval_steps
+        self.environment = environment_key()
+        self.num_trained_steps = 0
+        self.num_replayed_steps = 0
+        self._stretches: dict[str, Stretch] = {}
+        self._live: Trainer | None = None
+        self._live_lineage = Lineage(spec)
+        self._pending = Stretch()  # of the live lineage: not yet in the store
+
+    # ---- the port -------------------------------------------------------------------------------
+
+    def root(self, routes: Routes) -> Position:
+        """The initial state of the recipe under the given routes."""
+        return root(self.spec.model_copy(update={"routes": routes}), self.iterations_per_step)
+
+    def train_loss(self, position: Position) -> float:
+        """Loss of the batch of the step that led to this state, before its update, in nats per token.
+
+        Raises ValueError at step 0, which no step led to, and when training diverges.
+        """
+        return self._step_result(position).train_loss
+
+    def gradient_norms(self, position: Position) -> tuple[float, ...]:
+        """Gradient norm of each stage (0 = the ends) at the step that led here, before clipping."""
+        return self._step_result(position).gradient_norms
+
+    def validation_loss(self, position: Position) -> float:
+        """Loss over the fixed validation windows at this state, in nats per token."""
+        known = self._stretch(position.lineage).validations
+        if position.step not in known:
+            loss = self.state_at(position).validation_loss()
+            known[position.step] = self._pending.validations[position.step] = loss
+        return known[position.step]
+
+    def flush(self) -> None:
+        """Make all that is known durable, with a keyframe at the live state."""
+        if self._live and self._pending:
+            self._commit(self._live)
+
+    # ---- going from one state to another --------------------------------------------------------
+
+    def state_at(self, position: Position) -> Trainer:
+        """The live trainer, brought to a Position from the nearest state at hand. Do not step it yourself."""
+        trainer = self._nearest(position.lineage, position.step)
+        for lineage in path_between(self._live_lineage, position.lineage):
+            self._train_until(trainer, lineage.first_step)
+            self._leave(trainer)
+            trainer.apply(lineage.edits[-1][1])
+            self._live_lineage = lineage
+        self._train_until(trainer, position.step)
+        return trainer
+
+    def _step_result(self, position: Position) -> StepResult:
+        """The result of the step that led to a Position, made before any edit at that step."""
+        lineage = position.lineage
+        while (parent := lineage.parent()) is not None and position.step <= lineage.first_step:
+            lineage = parent
+        if position.step == 0:
+            raise ValueError("no step led to step 0: it has no training loss and no gradient")
+        known = self._stretch(lineage).steps
+        if position.step not in known:
+            self.state_at(Position(lineage, position.step))
+        return known[position.step]
+
+    def _nearest(self, lineage: Lineage, step: int) -> Trainer:
+        """Make the latest state at hand on the way to (lineage, step) the live one."""
+        for ancestor, last_step in ancestry(lineage, step):
+            stored_step = self._stored_step(ancestor, last_step)
+            if self._live and self._live_lineage == ancestor and stored_step <= self._live.step <= last_step:
+                return self._live
+            if self.store and stored_step >= 0:
+                state = self.store.load_keyframe(self._line(ancestor), stored_step)
+                if state is None:  # the file was deleted or damaged, and is now forgotten
+                    return self._nearest(lineage, step)
+                return self._begin(ancestor, state)
+        return self._begin(Lineage(lineage.spec))
+
+    def _begin(self, lineage: Lineage, state: dict[str, Tensor] | None = None) -> Trainer:
+        """Leave the live state and make a new one live."""
+        if self._live:
+            self._leave(self._live)
+        self._live, self._live_lineage = Trainer(lineage.spec, self.corpus), lineage
+        if state is not None:
+            self._live.restore(state)
+        return self._live
+
+    def _train_until(self, trainer: Trainer, step: int) -> None:
+        known = self._stretch(self._live_lineage).steps
+        while trainer.step < step:
+            result = trainer.train_step()
+            self.num_trained_steps += 1
+            if trainer.step not in known:
+                known[trainer.step] = self._pending.steps[trainer.step] = result
+            elif known[trainer.step] == result:
+                self.num_replayed_steps += 1
+            else:
+                raise RuntimeError(
+                    f"step {trainer.step} gave loss {result.train_loss!r} where the trajectory cache holds "
+                    f"{known[trainer.step].train_loss!r}: the machine does not repeat its own arithmetic, or "
+                    "the cache was altered; delete the cache folder and run again"
+                )
+            if trainer.step % self.keyframe_interval_steps == 0:
+                self._commit(trainer)
+
+    # ---- the store ------------------------------------------------------------------------------
+
+    def _leave(self, trainer: Trainer) -> None:
+        """Before the live state moves off its line: keep it, for others that leave the line here."""
+        just_edited = self._live_lineage.edits and trainer.step == self._live_lineage.first_step
+        if self._pending or (trainer.step > 0 and not just_edited):
+            self._commit(trainer)
+
+    def _commit(self, trainer: Trainer) -> None:
+        """Make the pending stretch durable, with a keyframe at the live state unless it has one."""
+        if self.store and (self._pending or self._stored_step(self._live_lineage, trainer.step) != trainer.step):
+            self.store.commit(self._line(self._live_lineage), self._pending, trainer.step, trainer.snapshot())
+        self._pending = Stretch()
+
+    def _stored_step(self, lineage: Lineage, last_step: int) -> int:
+        """The last step up to `last_step` with a keyframe in this lineage, -1 if none."""
+        if self.store is None:
+            return -1
+        return self.store.keyframe_at_or_before(self._line(lineage), last_step)
+
+    def _stretch(self, lineage: Lineage) -> Stretch:
+        if lineage.key not in self._stretches:
+            self._stretches[lineage.key] = self.store.read(self._line(lineage)) if self.store else Stretch()
+        return self._stretches[lineage.key]
+
+    def _line(self, lineage: Lineage) -> str:
+        """The name of a lineage in the store: what it is, and on which arithmetic it was computed."""
+        return digest(f"{self.environment}|{lineage.key}")
+
+
+def ancestry(lineage: Lineage, step: int) -> Iterator[tuple[Lineage, int]]:
+    """The lineage and those it was forked from, each with its last step on the way to `step`."""
+    yield lineage, step
+    while (parent := lineage.parent()) is not None:
+        yield parent, lineage.first_step
+        lineage = parent
+
+
+def path_between(ancestor: Lineage, lineage: Lineage) -> list[Lineage]:
+    """The lineages to enter, in order, to come from an ancestor to a lineage."""
+    path = []
+    while lineage != ancestor:
+        path.append(lineage)
+        parent = lineage.parent()
+        assert parent is not None, "the live state is not on the way"
+        lineage = parent
+    return path[::-1]
+
+
+def environment_key() -> str:
+    """What decides the last bits of a result besides its recipe: library versions, CPU family, this code.
+
+    In words, for `run.json`; hashed into the names of stored lines.
+    """
+    folder = Path(__file__).parent
+    code = hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in TRAINING_CODE)).hexdigest()[:16]
+    return (
+        f"torch {torch.__version__}, numpy {version('numpy')}, {cpu_family()}, "
+        f"{torch.backends.cpu.get_cpu_capability()}, training code {code}"
+    )
+
+
+def cpu_family() -> str:
+    """Vendor, family and model of the CPU where the system tells, else the machine's architecture."""
+    wanted = ("vendor_id", "cpu family", "model")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".strip()
+    pairs = (line.partition(":") for line in lines)
+    found = {name.strip(): value.strip() for name, _, value in pairs}
+    return " ".join([platform.machine(), *(found[name] for name in wanted if name in found)])

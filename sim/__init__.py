@@ -1,0 +1,1 @@
+"""When things happen: nodes, links, failures and strategies on one simulated clock."""

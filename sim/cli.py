@@ -1,0 +1,190 @@
+"""The command `churnlab`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sim.failures import PROCESSES
+from sim.loading import load_scenario
+from sim.names import suggestion
+from sim.presets import presets
+from sim.scenario import Scenario
+from sim.simulation import Progress as RunProgress
+from sim.simulation import Watcher
+from sim.strategies import STRATEGIES
+
+app = typer.Typer(
+    help="Simulate churn-prone decentralized LLM training: loss against wall-clock time.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. failures.rate_per_hour=0.1; repeatable."),
+]
+
+
+@app.command()
+def run(
+    scenario_path: ScenarioPath,
+    overrides: Overrides = None,
+    results: Annotated[Path, typer.Option(help="Folder that results go to.")] = Path("results"),
+    cache: Annotated[Path | None, typer.Option(help="Folder of cached training states.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Train everything anew and keep no states.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run again what is finished already.")] = False,
+) -> None:
+    """Run a scenario: every strategy under the same churn. Ends with a table and a figure.
+
+    Interrupted, the same command goes on where it was.
+    """
+    from sim.figures import convergence_figure, save
+    from sim.report import comparison_table, notes, write_comparison
+    from sim.runner import ScenarioRunner
+
+    scenario = load_scenario(scenario_path, tuple(overrides or ()))
+    with cache_folder(cache, no_cache) as folder:
+        runner = ScenarioRunner(scenario, scenario_path.parent, results, folder)
+        captions = notes(scenario, runner.corpus_description)
+        for caption in captions:
+            console.print(caption, style="dim", highlight=False)
+        with ProgressDisplay() as display:
+            runs = list(runner.run(display, force))
+    out = results / scenario.name
+    paths = [*save(convergence_figure(runs, captions), out / "convergence"), write_comparison(out, runs)]
+    console.print()
+    console.print(comparison_table(runs, scenario))
+    for record in runs:
+        if record.summary["stopped_because"]:
+            console.print(f"{record.summary['strategy']} stopped: {record.summary['stopped_because']}", style="yellow")
+    for caption in captions[2:]:
+        console.print(caption, style="yellow")
+    console.print("Written: " + ", ".join(str(path) for path in paths), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
+    """Say all that is wrong with a scenario, with lines; exit code 2 if anything is."""
+    scenario = load_scenario(scenario_path, tuple(overrides or ()))
+    num_runs = len(scenario.strategies) * len(scenario.seeds.failures) * len(scenario.seeds.training)
+    console.print(
+        f"{scenario_path}: valid; {len(scenario.strategies)} strategies, {num_runs} runs of "
+        f"{scenario.training.steps * scenario.iterations_per_step} iterations",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command("list")
+def list_known(what: Annotated[str, typer.Argument(help="strategies, failures, devices, models or networks")]) -> None:
+    """List what a scenario can name."""
+    lists = {
+        "strategies": {kind: strategy.summary for kind, strategy in STRATEGIES.items()},
+        "failures": {kind: first_line(process.__doc__) for kind, process in PROCESSES.items()},
+        **{
+            kind: {name: f"{entry['description']} ({entry['source']})" for name, entry in presets(kind).items()}
+            for kind in ("devices", "models", "networks")
+        },
+    }
+    if what not in lists:
+        raise ValueError(f"churnlab list: found '{what}'{suggestion(what, lists)}")
+    table = Table("name", "what it is", box=None)
+    for name, description in lists[what].items():
+        table.add_row(name, description)
+    console.print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario, for editors that complete and check YAML."""
+    print(json.dumps(Scenario.model_json_schema(), indent=2))
+
+
+@contextmanager
+def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
+    """The folder for training states: the one named, the default, or one that is gone afterwards."""
+    from sim.runner import default_cache
+
+    if cache and no_cache:
+        raise ValueError("--cache and --no-cache contradict each other: give one")
+    if not no_cache:
+        yield cache or default_cache()
+        return
+    with tempfile.TemporaryDirectory(prefix="churnlab-") as folder:
+        yield Path(folder)
+
+
+class ProgressDisplay:
+    """Live progress: a line for each run with its iteration, simulated time, loss, failures and time left."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", style="bold"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} iterations"),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task: TaskID | None = None
+        self._validation_loss: float | None = None
+
+    def __enter__(self) -> ProgressDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, planned: object) -> Watcher:
+        """A run begins: give it a line."""
+        name = f"{planned.name} (seeds {planned.failure_seed}, {planned.training_seed})"  # type: ignore[attr-defined]
+        self._task = self._progress.add_task(name, total=1, state="")
+        self._validation_loss = None
+        return self._watch
+
+    def finished(self, planned: object, reused: bool) -> None:
+        """A run is complete."""
+        if reused:
+            self._progress.console.print(f"{planned.folder}: finished before, not run again", highlight=False)  # type: ignore[attr-defined]
+
+    def _watch(self, run: RunProgress) -> None:
+        assert self._task is not None
+        if run.validation_loss is not None:
+            self._validation_loss = run.validation_loss
+        loss = f"loss {self._validation_loss:.3f}" if self._validation_loss is not None else ""
+        state = f"{run.now_seconds / 3600:6.1f} h simulated  {loss}  {run.num_failures} failures"
+        self._progress.update(self._task, completed=run.iteration, total=run.num_iterations, state=state)
+
+
+def first_line(docstring: str | None) -> str:
+    """The first line of a docstring."""
+    return (docstring or "").strip().split("\n")[0]
+
+
+def main() -> None:
+    """Run the command; what the user can mend is one clear message and exit code 2, never a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        errors.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("Interrupted. Finished runs and trained steps are kept: the same command goes on from there.")
+        sys.exit(130)

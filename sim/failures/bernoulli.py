@@ -1,0 +1,53 @@
+"""The released code's process: in every iteration each stage fails with a fixed chance, however long it takes.
+
+A slow strategy then meets as many failures per iteration as a fast one, and fewer per hour: the reason why
+the published per-iteration and per-hour rates do not make one clock. For comparison with the paper only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sim.failures.base import FailureProcess, ProcessConfig
+
+
+class BernoulliConfig(ProcessConfig):
+    """Options of `bernoulli`."""
+
+    kind: Literal["bernoulli"] = "bernoulli"
+    per_iteration_probability: float = Field(
+        0.002, ge=0, lt=1, description="chance that a stage fails in one iteration"
+    )
+    instant: Literal["uniform", "start"] = Field(
+        "uniform", description="when in the iteration: at any time, or before its first microbatch"
+    )
+
+
+class BernoulliFailures(FailureProcess):
+    """Geometric numbers of iterations between failures of a stage."""
+
+    kind = "bernoulli"
+    unit = "iterations"
+    Config: ClassVar[type[ProcessConfig]] = BernoulliConfig
+
+    def __init__(self, config: BernoulliConfig) -> None:
+        self.config: BernoulliConfig = config
+
+    def uptimes(self, rng: np.random.Generator, stage: int) -> Iterator[float]:  # noqa: ARG002
+        """Iterations between failures of one stage; see `FailureProcess` for the fraction."""
+        if self.config.per_iteration_probability == 0.0:
+            return
+        failed_at, next_iteration = 0.0, 0
+        while True:
+            iteration = next_iteration + int(rng.geometric(self.config.per_iteration_probability)) - 1
+            fraction = float(rng.random()) if self.config.instant == "uniform" else 0.0
+            yield iteration + fraction - failed_at
+            failed_at, next_iteration = iteration + fraction, iteration + 1
+
+    def in_words(self) -> str:
+        """For captions."""
+        return f"failure chance {self.config.per_iteration_probability:.3g} per stage and iteration"

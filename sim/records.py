@@ -1,0 +1,71 @@
+"""One immutable record for each thing that happened; every result derives from records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Bucket = Literal[
+    "productive_compute",
+    "bubble_and_communication",
+    "redundant_compute",
+    "checkpoint_save",
+    "lost_work",
+    "detection",
+    "provisioning",
+    "state_transfer",
+    "waiting_for_nodes",
+]
+"""Where a simulated second goes. Every second of a run is in exactly one bucket."""
+
+BUCKETS: tuple[Bucket, ...] = Bucket.__args__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A stage lost all its nodes at `time_seconds` of simulated time."""
+
+    time_seconds: float
+    stage: int
+    node_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """An iteration that completed. `execution` counts completions of this iteration number, from 1."""
+
+    iteration: int
+    step: int
+    execution: int
+    started_seconds: float
+    ended_seconds: float
+    lineage: str
+    train_loss: float | None
+    validation_loss: float | None
+
+
+EventKind = Literal[
+    "failure",
+    "recovered",
+    "rolled_back",
+    "fallback",
+    "unrecoverable",
+    "checkpoint_started",
+    "checkpoint_durable",
+    "checkpoint_lost",
+]
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """Something other than an iteration that happened at one instant of simulated time.
+
+    stage: the stage concerned, None where none is; iteration: completed iterations at that instant;
+    detail: a few words for people.
+    """
+
+    time_seconds: float
+    kind: EventKind
+    stage: int | None
+    iteration: int
+    detail: str = ""

@@ -1,0 +1,99 @@
+"""The table at the end of a run, and the words that say what its numbers are of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from sim.failures import PROCESSES
+from sim.figures import legend_label
+from sim.results import RunFiles
+from sim.scenario import Scenario
+
+
+def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
+    """One row per run: its summary without the ledger."""
+    return pd.DataFrame([{k: v for k, v in run.summary.items() if k != "ledger_seconds"} for run in runs])
+
+
+def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
+    """One row per strategy; with several replicates, mean ± standard deviation over them."""
+    frame = comparison(runs)
+    target = scenario.training.target_validation_loss
+    table = Table(title=f"{scenario.name}: strategies under the same churn", title_justify="left")
+    table.add_column("strategy", no_wrap=True)
+    columns: list[tuple[str, Callable[[pd.DataFrame], str]]] = [
+        ("failures\nmet", lambda rows: spread(rows["num_failures"], "{:.0f}")),
+        ("fall-\nbacks", lambda rows: spread(rows["num_fallbacks"], "{:.0f}")),
+        ("hours to the\nend", lambda rows: spread(rows["wall_clock_seconds"] / 3600, "{:.1f}")),
+        ("overhead\n(no failures = 0)", lambda rows: spread(rows["overhead"] * 100, "{:+.1f} %")),
+        ("goodput", lambda rows: spread(rows["goodput"] * 100, "{:.1f} %")),
+        ("iterations\nrun", lambda rows: spread(rows["num_iterations_run"], "{:.0f}")),
+        ("of these\nre-run", lambda rows: spread(rows["num_iterations_rerun"], "{:.0f}")),
+        ("validation loss\nat the end", lambda rows: spread(rows["final_validation_loss"], "{:.3f}")),
+    ]
+    if target is not None:
+        columns.insert(2, (f"hours to\nloss {target:g}", hours_to_target))
+    for heading, _ in columns:
+        table.add_column(heading, justify="right")
+    for name in dict.fromkeys(frame["strategy"]):
+        rows = frame[frame["strategy"] == name]
+        stopped = " (stopped)" if (rows["outcome"] == "stopped").any() else ""
+        table.add_row(legend_label(name) + stopped, *(cell(rows) for _, cell in columns))
+    return table
+
+
+def hours_to_target(rows: pd.DataFrame) -> str:
+    """Simulated hours until the target loss, over the replicates that reach it."""
+    reached = rows["target_reached_seconds"].dropna()
+    if reached.empty:
+        return "not reached"
+    missed = "" if len(reached) == len(rows) else f" ({len(reached)} of {len(rows)})"
+    return spread(reached / 3600, "{:.1f}") + missed
+
+
+def spread(values: pd.Series[Any], style: str) -> str:
+    """Mean, and the standard deviation over replicates where there are several."""
+    values = values.astype(float)
+    if values.isna().all():
+        return "-"
+    mean = style.format(values.mean())
+    deviation = values.std()
+    return mean if math.isnan(deviation) else f"{mean} ± {style.format(deviation).lstrip('+')}"
+
+
+def notes(scenario: Scenario, corpus: str) -> list[str]:
+    """What the numbers are of, a sentence each: for below figures and tables."""
+    workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
+    model = training.model
+    process = PROCESSES[scenario.failures.kind](scenario.failures)
+    num_nodes = (workload.num_stages + 1) * cluster.nodes_per_stage
+    lines = [
+        f"Seconds: simulated, target model '{workload.model.name}' in {workload.num_stages} stages on {num_nodes} × "
+        f"{cluster.device.name}, network '{scenario.network.name}'; {process.in_words()}.",
+    ]
+    if training.learner == "curve":
+        lines.append("Losses: a PARAMETRIC CURVE, nothing was trained (learner: curve); for dry runs only.")
+    else:
+        lines.append(
+            f"Losses: proxy model really trained, {model.family}, {model.num_stages} stages × {model.layers_per_stage} "
+            f"layers, dim {model.dim}, on {corpus}."
+        )
+    if scenario.iterations_per_step != 1:
+        lines.append(
+            f"One proxy step stands for {scenario.iterations_per_step} target iterations (iterations_per_step): "
+            "healing after a recovery is not scaled with it."
+        )
+    return lines
+
+
+def write_comparison(folder: Path, runs: Sequence[RunFiles]) -> Path:
+    """Write the comparison as CSV."""
+    path = folder / "comparison.csv"
+    comparison(runs).to_csv(path, index=False)
+    return path

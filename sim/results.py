@@ -1,0 +1,158 @@
+"""Results on disk: one folder a run, written under a temporary name and then renamed.
+
+`results/<scenario>/<run>/`: `scenario.yaml` as resolved, `run.json`, `iterations.parquet`, `events.parquet`,
+`ledger.parquet`, `summary.json`. A folder that has a `summary.json` is finished.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+import uuid
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ruamel.yaml import YAML
+
+from models.lineage import digest
+from sim.records import BUCKETS, EventRecord, IterationRecord
+from sim.scenario import Scenario
+from sim.simulation import Run
+
+ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A finished run as read from its folder."""
+
+    folder: Path
+    summary: dict[str, Any]
+    run: dict[str, Any]
+    iterations: pd.DataFrame
+    events: pd.DataFrame
+    ledger: pd.DataFrame
+
+
+def run_hash(
+    scenario: Scenario, strategy_index: int, failure_seed: int, training_seed: int, versions: dict[str, str]
+) -> str:
+    """The name of a run's content: all of the scenario that touches it, its seeds and the versions."""
+    resolved = scenario.model_dump(mode="json", exclude={"name", "description", "strategies", "seeds"})
+    strategy = scenario.strategies[strategy_index].model_dump(mode="json")
+    content = [resolved, strategy, failure_seed, training_seed, versions]
+    return digest(json.dumps(content, sort_keys=True))
+
+
+def run_folder(
+    results: Path, scenario: Scenario, strategy: str, failure_seed: int, training_seed: int, key: str
+) -> Path:
+    """Where a run's results go: readable, and never that of a different run."""
+    return results / scenario.name / f"{strategy}-f{failure_seed}-t{training_seed}-{key[:8]}"
+
+
+def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
+    """The outcomes of a run in one flat record. Seconds are simulated; losses are the proxy's, in nats per token.
+
+    goodput: time that the iterations kept take without failures and without any strategy's cost, as a share of
+    the wall-clock time; overhead is its inverse minus 1.
+    """
+    target = scenario.training.target_validation_loss
+    validated = [record for record in run.iterations if record.validation_loss is not None]
+    reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
+    ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
+    kinds = [event.kind for event in run.events]
+    return {
+        "scenario": scenario.name,
+        "strategy": run.strategy,
+        "kind": run.kind,
+        "failure_seed": run.failure_seed,
+        "training_seed": run.training_seed,
+        "learner": scenario.training.learner,
+        "iterations_per_step": scenario.iterations_per_step,
+        "outcome": "stopped" if run.stopped else "finished",
+        "stopped_because": run.stopped,
+        "num_failures": run.num_failures,
+        "num_fallbacks": kinds.count("fallback"),
+        "num_rollbacks": kinds.count("rolled_back"),
+        "num_iterations": run.num_iterations,
+        "num_iterations_run": len(run.iterations),
+        "num_iterations_rerun": sum(record.execution > 1 for record in run.iterations),
+        "iteration_seconds": run.iteration_seconds,
+        "ideal_iteration_seconds": run.ideal_iteration_seconds,
+        "wall_clock_seconds": run.wall_clock_seconds,
+        "goodput": ideal_seconds / run.wall_clock_seconds if run.wall_clock_seconds else None,
+        "overhead": run.wall_clock_seconds / ideal_seconds - 1 if ideal_seconds else None,
+        "target_validation_loss": target,
+        "target_reached_seconds": reached.ended_seconds if reached else None,
+        "target_reached_iteration": reached.iteration if reached else None,
+        "final_train_loss": next((r.train_loss for r in reversed(run.iterations) if r.train_loss is not None), None),
+        "final_validation_loss": validated[-1].validation_loss if validated else None,
+        "ledger_seconds": run.ledger,
+    }
+
+
+def write_run(folder: Path, scenario: Scenario, run: Run, about: dict[str, Any]) -> None:
+    """Write a finished run: whole, or not at all. `about` becomes run.json."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary.mkdir()
+    try:
+        (temporary / "scenario.yaml").write_text(resolved_yaml(scenario), encoding="utf-8")
+        write_records(temporary / "iterations.parquet", run.iterations, IterationRecord)
+        write_records(temporary / "events.parquet", run.events, EventRecord)
+        ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
+        pq.write_table(ledger, temporary / "ledger.parquet")
+        write_json(temporary / "run.json", about)
+        write_json(temporary / "summary.json", summarise(scenario, run))
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_records(path: Path, records: list[Any], kind: type) -> None:
+    """Write a list of one kind of record as a parquet file, a column for each field."""
+    types = {field.name: ARROW_TYPES[str(field.type).split(" | ")[0]] for field in fields(kind)}
+    columns = {name: pa.array([getattr(record, name) for record in records], type_) for name, type_ in types.items()}
+    pq.write_table(pa.table(columns), path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write readable JSON."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def resolved_yaml(scenario: Scenario) -> str:
+    """The scenario with every default and preset written out; reading it gives the same scenario."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    buffer = io.StringIO()
+    yaml.dump(scenario.model_dump(mode="json"), buffer)
+    return buffer.getvalue()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run's folder is complete."""
+    return (folder / "summary.json").is_file()
+
+
+def load_run(folder: Path) -> RunFiles:
+    """Read a finished run. Raises ValueError when the folder holds none."""
+    if not is_finished(folder):
+        raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
+    return RunFiles(
+        folder=folder,
+        summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
+        run=json.loads((folder / "run.json").read_text(encoding="utf-8")),
+        iterations=pd.read_parquet(folder / "iterations.parquet"),
+        events=pd.read_parquet(folder / "events.parquet"),
+        ledger=pd.read_parquet(folder / "ledger.parquet"),
+    )

@@ -1,0 +1,33 @@
+"""Named random streams: every random draw of a simulation comes from a stream with a path of its own.
+
+A stream depends on the seed and its path only, so adding a node, a strategy or a draw elsewhere moves
+nothing, and two strategies under the same seed meet the same failures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+PATHS = {
+    "failures": "failures/{process}/{domain}",
+    "training_init": "training/init",
+    "training_data": "training/data",
+}
+"""Every path in use. Frozen by a test: a changed path silently changes every published number."""
+
+
+def _sequence(seed: int, path: str) -> np.random.SeedSequence:
+    words = np.frombuffer(hashlib.sha256(path.encode()).digest(), dtype="<u4")
+    return np.random.SeedSequence(seed, spawn_key=tuple(int(word) for word in words))
+
+
+def stream(seed: int, name: str, **parts: object) -> np.random.Generator:
+    """The generator of the path `PATHS[name]`, filled with `parts`, under `seed`."""
+    return np.random.default_rng(_sequence(seed, PATHS[name].format(**parts)))
+
+
+def derived_seed(seed: int, name: str) -> int:
+    """A 63-bit seed for code with a generator of its own (torch), from the path `PATHS[name]`."""
+    return int(_sequence(seed, PATHS[name]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,167 @@
+"""Joins the two halves: opens the training a scenario asks for and runs its strategies against it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from models.lineage import plain_routes
+from sim import results
+from sim.rng import derived_seed
+from sim.scenario import Scenario
+from sim.simulation import Watcher, simulate
+from sim.training import Training
+
+if TYPE_CHECKING:
+    from models.corpus import Corpus
+
+CURVE_VOCABULARY = 256
+
+
+class Observer(Protocol):
+    """Whoever wants to know how the runs come along."""
+
+    def started(self, planned: PlannedRun) -> Watcher:
+        """A run begins; gives who watches it."""
+        ...
+
+    def finished(self, planned: PlannedRun, reused: bool) -> None:
+        """A run's folder is complete."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One strategy under one pair of seeds, and the folder its results go to."""
+
+    strategy_index: int
+    name: str
+    failure_seed: int
+    training_seed: int
+    folder: Path
+    key: str
+
+
+class ScenarioRunner:
+    """All runs of one scenario. `cache=None` keeps training states in memory only.
+
+    Raises ValueError for text that cannot be learnt and for folders that cannot be used.
+    """
+
+    def __init__(self, scenario: Scenario, base_folder: Path, results_folder: Path, cache: Path | None) -> None:
+        self.scenario = scenario
+        self.results_folder = results_folder
+        self.cache = cache
+        self.corpus = self._load_corpus(base_folder)
+        self.versions = self._versions()
+
+    @property
+    def corpus_description(self) -> str:
+        """The text that is learnt, in words."""
+        return self.corpus.description if self.corpus else "no text"
+
+    def plan(self) -> list[PlannedRun]:
+        """Every run, replicate after replicate, strategies in the scenario's order."""
+        scenario, planned = self.scenario, []
+        for training_seed in scenario.seeds.training:
+            for failure_seed in scenario.seeds.failures:
+                for index, config in enumerate(scenario.strategies):
+                    key = results.run_hash(scenario, index, failure_seed, training_seed, self.versions)
+                    folder = results.run_folder(
+                        self.results_folder, scenario, config.name, failure_seed, training_seed, key
+                    )
+                    planned.append(PlannedRun(index, config.name, failure_seed, training_seed, folder, key))
+        return planned
+
+    def run(self, observer: Observer, force: bool = False) -> Iterator[results.RunFiles]:
+        """Run what is not finished yet (all, with `force`) and give every run's results in the order planned."""
+        training: Training | None = None
+        training_seed: int | None = None
+        for planned in self.plan():
+            reused = results.is_finished(planned.folder) and not force
+            if not reused:
+                if training is None or training_seed != planned.training_seed:
+                    training_seed = planned.training_seed
+                    training = self.open_training(training_seed)
+                self._run_one(planned, training, observer.started(planned))
+            observer.finished(planned, reused)
+            yield results.load_run(planned.folder)
+
+    def open_training(self, training_seed: int) -> Training:
+        """The training of the scenario's proxy model under a seed."""
+        scenario = self.scenario
+        spec = scenario.training.spec(
+            corpus=self.corpus.content_hash if self.corpus else "curve",
+            vocabulary_size=self.corpus.vocabulary_size if self.corpus else CURVE_VOCABULARY,
+            init_seed=derived_seed(training_seed, "training_init"),
+            data_seed=derived_seed(training_seed, "training_data"),
+            routes=plain_routes(scenario.workload.num_stages),
+        )
+        if self.corpus is None:
+            from models.curve import CurveTraining
+
+            return CurveTraining(spec, scenario.iterations_per_step)
+        from models.store import TrajectoryStore
+        from models.trajectory import Trajectory
+
+        store = TrajectoryStore(self.cache) if self.cache else None
+        return Trajectory(spec, self.corpus, store, scenario.iterations_per_step)
+
+    def _run_one(self, planned: PlannedRun, training: Training, watch: Watcher) -> None:
+        config = self.scenario.strategies[planned.strategy_index]
+        began, trained = time.monotonic(), training.num_trained_steps
+        run = simulate(self.scenario, config, planned.failure_seed, planned.training_seed, training, watch)
+        about = {
+            "run_hash": planned.key,
+            "strategy": config.model_dump(mode="json"),
+            "failure_seed": planned.failure_seed,
+            "training_seed": planned.training_seed,
+            "versions": self.versions,
+            "corpus": self.corpus_description,
+            "num_threads": self.scenario.training.num_threads,
+            "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+            "num_trained_steps": training.num_trained_steps - trained,
+            "real_seconds": round(time.monotonic() - began, 3),
+        }
+        results.write_run(planned.folder, self.scenario, run, about)
+
+    def _load_corpus(self, base_folder: Path) -> Corpus | None:
+        training = self.scenario.training
+        if training.learner == "curve":
+            return None
+        from models.corpus import load_corpus
+
+        corpus = load_corpus(training.data, base_folder, self.cache)
+        corpus.require(training.sequence_length, training.evaluation.num_sequences)
+        return corpus
+
+    def _versions(self) -> dict[str, str]:
+        """What decides a result besides the scenario and the seeds."""
+        versions = {"churnlab": version("churnlab"), "simpy": version("simpy"), "source": source_hash()}
+        if self.corpus is not None:
+            from models.trajectory import environment_key
+
+            versions |= {"training": environment_key(), "corpus": self.corpus.content_hash}
+        return versions
+
+
+def source_hash() -> str:
+    """A hash of the simulator's own sources and presets."""
+    folder = Path(__file__).parent
+    files = sorted([*folder.rglob("*.py"), *folder.rglob("*.yaml")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def default_cache() -> Path:
+    """Where training states are kept between runs: CHURNLAB_CACHE, else the user's cache folder."""
+    named: Any = os.environ.get("CHURNLAB_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "churnlab"

@@ -1,0 +1,203 @@
+"""The training process: iterations, routine work of the strategy, failures, recoveries, until the steps are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from models.lineage import Position
+from sim.cluster import Cluster
+from sim.costs import Costs
+from sim.failures import PROCESSES
+from sim.network import Network
+from sim.records import Bucket, EventKind, EventRecord, Failure, IterationRecord
+from sim.scenario import Scenario
+from sim.strategies import STRATEGIES, Strategy, StrategyConfig, UnrecoverableError
+from sim.training import Training
+from sim.world import World
+
+
+@dataclass(frozen=True)
+class Run:
+    """What happened under one strategy and one pair of seeds. Times are simulated seconds."""
+
+    strategy: str
+    kind: str
+    failure_seed: int
+    training_seed: int
+    iterations: list[IterationRecord]
+    events: list[EventRecord]
+    ledger: dict[Bucket, float]
+    wall_clock_seconds: float
+    iteration_seconds: float
+    ideal_iteration_seconds: float
+    num_iterations: int
+    num_failures: int
+    stopped: str | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for whoever watches."""
+
+    iteration: int
+    num_iterations: int
+    now_seconds: float
+    num_failures: int
+    train_loss: float | None
+    validation_loss: float | None
+
+
+Watcher = Callable[[Progress], None]
+
+
+class StoppedError(Exception):
+    """The run ends early: nothing could recover it, and the fallback is to stop."""
+
+
+def simulate(
+    scenario: Scenario,
+    config: StrategyConfig,
+    failure_seed: int,
+    training_seed: int,
+    training: Training,
+    watch: Watcher = lambda _: None,
+) -> Run:
+    """Run one strategy of a scenario from the first step to the last.
+
+    Strategies under the same failure seed meet failures at the same simulated times (or, for processes that
+    count iterations, in the same executed iterations). Equal arguments give equal runs, to the bit.
+    """
+    strategy = STRATEGIES[config.kind](config, scenario.workload.num_stages)
+    world = build_world(scenario, failure_seed, strategy.heeds_failures)
+    job = TrainingJob(scenario, world, strategy, training, watch)
+    world.run(job.process())
+    training.flush()
+    return Run(
+        strategy=config.name,
+        kind=config.kind,
+        failure_seed=failure_seed,
+        training_seed=training_seed,
+        iterations=job.iterations,
+        events=world.events,
+        ledger=world.ledger.buckets(),
+        wall_clock_seconds=world.now_seconds,
+        iteration_seconds=job.split.seconds,
+        ideal_iteration_seconds=world.pipeline.split(world.plain_plan()).seconds,
+        num_iterations=world.completed_iterations,
+        num_failures=world.num_failures,
+        stopped=job.stopped,
+    )
+
+
+def build_world(scenario: Scenario, failure_seed: int, heeds_failures: bool = True) -> World:
+    """The cluster of a scenario at time zero."""
+    regions = scenario.cluster.regions or scenario.network.regions
+    return World(
+        costs=Costs(scenario.workload, scenario.cluster.device),
+        cluster=Cluster(scenario.cluster, scenario.workload.num_stages, regions),
+        network=Network(scenario.network),
+        failures=PROCESSES[scenario.failures.kind](scenario.failures),
+        failure_seed=failure_seed,
+        heeds_failures=heeds_failures,
+    )
+
+
+class TrainingJob:
+    """The active process of a run.
+
+    Its life: an iteration is attempted → it completes, the Position moves on, losses are noted, the strategy
+    does its routine work; or a failure ends it, and the strategy (else the fallback) says from which Position
+    training goes on → … until the last iteration has completed, or nothing could recover it.
+    """
+
+    def __init__(
+        self, scenario: Scenario, world: World, strategy: Strategy, training: Training, watch: Watcher
+    ) -> None:
+        self.scenario, self.world, self.strategy = scenario, world, strategy
+        self.training, self.watch = training, watch
+        self.fallback = self._build_fallback()
+        self.split = world.pipeline.split(strategy.price(world.plain_plan()))
+        self.num_iterations = scenario.training.steps * scenario.iterations_per_step
+        self.iterations: list[IterationRecord] = []
+        self.stopped: str | None = None
+        self._executions: dict[int, int] = {}
+
+    def _build_fallback(self) -> Strategy | None:
+        config = self.scenario.fallback
+        if config.kind in ("stop", self.strategy.kind) or not self.strategy.heeds_failures:
+            return None
+        return STRATEGIES[config.kind](config, self.world.num_stages)
+
+    def process(self) -> Generator[Any, Any, None]:
+        """Train until done."""
+        position = self.training.root(self.strategy.training_variant())
+        try:
+            while position.iteration < self.num_iterations:
+                started_seconds = self.world.now_seconds
+                failure = yield from self.world.run_iteration(self.split)
+                if failure is None:
+                    position = position.after(position.iteration + 1)
+                    self._note(position, started_seconds)
+                    failure = yield from self._routine(position)
+                if failure is not None:
+                    position = yield from self._recover(failure, position)
+        except StoppedError as reason:
+            self.stopped = str(reason)
+
+    def _routine(self, position: Position) -> Generator[Any, Any, Failure | None]:
+        """Routine work of the strategy and of the fallback, which must keep what it would fall back on."""
+        failure = yield from self.strategy.after_iteration(self.world, position)
+        if failure is None and self.fallback:
+            failure = yield from self.fallback.after_iteration(self.world, position)
+        return failure
+
+    def _recover(self, failure: Failure, position: Position) -> Generator[Any, Any, Position]:
+        """The strategy recovers, else the fallback; where neither can, the run stops."""
+        world = self.world
+        for survivor in (self.strategy, self.fallback):
+            if survivor is None:
+                continue
+            try:
+                recovered = yield from survivor.recover(world, failure, position)
+                break
+            except UnrecoverableError as reason:
+                kind: EventKind = "unrecoverable" if self.fallback in (None, survivor) else "fallback"
+                world.record(kind, failure.stage, position.iteration, f"{survivor.name}: {reason}")
+                why = reason
+        else:
+            raise StoppedError(str(why))
+        world.rebuilt()
+        if recovered.iteration < position.iteration:
+            world.record("rolled_back", failure.stage, position.iteration, f"to iteration {recovered.iteration}")
+            world.roll_back(recovered.iteration)
+        world.record("recovered", failure.stage, recovered.iteration, survivor.name)
+        return recovered
+
+    def _note(self, position: Position, started_seconds: float) -> None:
+        """Record a completed iteration, with losses where a step of the proxy has completed with it."""
+        iteration = position.iteration
+        train_loss = validation_loss = None
+        if iteration % self.scenario.iterations_per_step == 0:
+            train_loss = self.training.train_loss(position)
+            evaluation = self.scenario.training.evaluation.interval_steps
+            if position.step % evaluation == 0 or iteration == self.num_iterations:
+                validation_loss = self.training.validation_loss(position)
+        self._executions[iteration] = self._executions.get(iteration, 0) + 1
+        now_seconds = self.world.now_seconds
+        self.iterations.append(
+            IterationRecord(
+                iteration=iteration,
+                step=position.step,
+                execution=self._executions[iteration],
+                started_seconds=started_seconds,
+                ended_seconds=now_seconds,
+                lineage=position.lineage.key,
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+            )
+        )
+        self.watch(
+            Progress(iteration, self.num_iterations, now_seconds, self.world.num_failures, train_loss, validation_loss)
+        )

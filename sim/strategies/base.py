@@ -1,0 +1,148 @@
+"""The contract of a recovery strategy, and the narrow view of the world it works in.
+
+A strategy imports neither simpy nor torch: it pays with seconds through the world's verbs and answers with
+Positions. `attempt`, `transfer` and `bring_back_nodes` end early with the Failure that struck meanwhile, so
+every strategy has to say what it does about a second one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pydantic import Field
+
+from models.lineage import Config, Position, Routes, plain_routes
+from sim.costs import Costs, IterationPlan, WorkloadConfig
+from sim.records import Bucket, EventKind, Failure
+
+Result = TypeVar("Result")
+Process = Generator[Any, Any, Result]
+"""A piece of simulated activity; `yield from` runs it and gives its result."""
+
+
+class UnrecoverableError(Exception):
+    """The strategy cannot rebuild what was lost; the scenario's fallback takes over."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Bytes to send from the nodes of one stage to those of another, pipeline by pipeline."""
+
+    source: int
+    target: int
+    num_bytes: float
+
+
+class Background(Protocol):
+    """Something under way beside the training."""
+
+    ends_seconds: float
+    under_way: bool
+
+
+class StrategyWorld(Protocol):
+    """What a strategy sees of the world."""
+
+    num_stages: int
+    costs: Costs
+
+    @property
+    def lost_stages(self) -> frozenset[int]:
+        """Stages whose state is gone and not rebuilt yet, also where the failure has not been told yet."""
+        ...
+
+    @property
+    def now_seconds(self) -> float:
+        """Simulated time."""
+        ...
+
+    def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
+        """Spend seconds; the Failure that cut them short, or None. At a tie the failure wins."""
+        ...
+
+    def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
+        """Send all at once and wait for the last."""
+        ...
+
+    def transfer_seconds(self, transfers: Sequence[Transfer]) -> float:
+        """How long a transfer would take."""
+        ...
+
+    def storage_seconds(self, num_bytes: float) -> float:
+        """Time between the cluster and the checkpoint store."""
+        ...
+
+    def background(self, seconds: float, when_done: Callable[[], None], when_lost: Callable[[], None]) -> Background:
+        """Start something beside the training; any failure ends it undone."""
+        ...
+
+    def bring_back_nodes(self) -> Process[Failure | None]:
+        """Detect the failure, wait until every stage has its nodes again, start the processes."""
+        ...
+
+    def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
+        """Note an event in the results."""
+        ...
+
+
+class StrategyConfig(Config):
+    """Options that every strategy has."""
+
+    kind: str
+    label: str | None = Field(None, min_length=1, description="name in tables, figures and folders; default: the kind")
+
+    @property
+    def name(self) -> str:
+        """What outputs call it."""
+        return self.label or self.kind
+
+
+class Strategy(ABC):
+    """How training survives the loss of a stage.
+
+    | method | when the world calls it | what may change after |
+    |---|---|---|
+    | `check` | when the scenario is read | nothing: says what is impossible |
+    | `training_variant` | once, before the start | routes of microbatches, so also the weights |
+    | `price` | once, before the start | the work of an iteration |
+    | `after_iteration` | when an iteration has completed | time passes |
+    | `recover` | when a failure struck | time passes; which training state it goes on from |
+    """
+
+    kind: ClassVar[str]
+    summary: ClassVar[str]
+    Config: ClassVar[type[StrategyConfig]]
+    heeds_failures: ClassVar[bool] = True
+    serves_as_fallback: ClassVar[bool] = False
+
+    def __init__(self, config: Any, num_stages: int) -> None:
+        self.num_stages = num_stages
+        self.name = config.name
+
+    @classmethod
+    def check(cls, config: Any, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
+        """What makes these options impossible for this workload, in one sentence, or None."""
+        return None
+
+    def training_variant(self) -> Routes:
+        """Routes that microbatches take even when nothing fails."""
+        return plain_routes(self.num_stages)
+
+    def price(self, plan: IterationPlan) -> IterationPlan:
+        """How the strategy changes the work of an iteration."""
+        return plan
+
+    def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
+        """Pay for routine work after an iteration that led to `position`."""
+        yield from ()
+        return None
+
+    @abstractmethod
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+        """Pay for the recovery; give the Position to go on from: the same, an earlier or an edited one.
+
+        Handles every stage in `world.lost_stages`, also those lost while it works. Raises UnrecoverableError.
+        """

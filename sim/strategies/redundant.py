@@ -1,0 +1,98 @@
+"""Redundant computation (Bamboo, NSDI '23): each stage also holds the next one and runs its forwards.
+
+The shadow brings a lost stage back exactly, so no step of training is ever lost or changed. It costs the
+forward of the next stage for every microbatch and, since memory holds two stages, smaller microbatches.
+Stages form a ring: 0 (embedding and head) shadows S1, S1 shadows S2 … Ss shadows 0. Two neighbours lost
+together are gone. *Not modelled*: carrying on without the lost node; the iteration in flight runs again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from models.lineage import Position
+from sim.costs import IterationPlan, WorkloadConfig
+from sim.records import Failure
+from sim.strategies.base import Process, Strategy, StrategyConfig, StrategyWorld, Transfer, UnrecoverableError
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper_text": {"microbatch_size_factor": 0.5, "microbatch_count_factor": 2, "shadow_forwards": 1.0},
+    "paper_table2": {"microbatch_size_factor": 1.0, "microbatch_count_factor": 2, "shadow_forwards": 1.0},
+}
+"""`paper_text`: half the size, twice the count, as the CheckFree paper says. `paper_table2`: twice the count of
+full-size microbatches, which is what its published 151 s an iteration amount to."""
+
+
+class RedundantConfig(StrategyConfig):
+    """Options of `redundant`."""
+
+    kind: Literal["redundant"] = "redundant"
+    preset: Literal["paper_text", "paper_table2"] = Field("paper_text", description="values of the options below")
+    microbatch_size_factor: float = Field(0.5, gt=0, le=1, description="microbatch size against the workload's")
+    microbatch_count_factor: int = Field(2, ge=1, description="microbatches against the workload's")
+    shadow_forwards: float = Field(1.0, ge=0, description="forwards of the next stage per microbatch")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        preset = data.get("preset", "paper_text") if isinstance(data, dict) else None
+        return {**PRESETS[preset], **data} if isinstance(preset, str) and preset in PRESETS else data
+
+
+class Redundant(Strategy):
+    """The previous stage's node always holds an exact copy."""
+
+    kind = "redundant"
+    summary = "each stage also computes the next one's forwards and holds its state: exact recovery"
+    Config: ClassVar[type[StrategyConfig]] = RedundantConfig
+
+    def __init__(self, config: RedundantConfig, num_stages: int) -> None:
+        super().__init__(config, num_stages)
+        self.config = config
+
+    @classmethod
+    def check(cls, config: RedundantConfig, workload: WorkloadConfig) -> str | None:
+        """A microbatch holds whole sequences."""
+        sequences = config.microbatch_size_factor * workload.sequences_per_microbatch
+        if sequences == int(sequences):
+            return None
+        return (
+            f"microbatch_size_factor {config.microbatch_size_factor} × {workload.sequences_per_microbatch} "
+            f"sequences gives {sequences:g} sequences a microbatch: choose a factor that leaves whole ones"
+        )
+
+    def price(self, plan: IterationPlan) -> IterationPlan:
+        """More and smaller microbatches, each with the next stage's forward on top."""
+        return replace(
+            plan,
+            num_microbatches=plan.num_microbatches * self.config.microbatch_count_factor,
+            microbatch_size=plan.microbatch_size * self.config.microbatch_size_factor,
+            shadow_forwards=self.config.shadow_forwards,
+        )
+
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+        """The holder of the shadow sends the state, the next stage sends what is to be shadowed anew."""
+        struck: Failure | None = failure
+        while struck is not None:
+            self._require_no_neighbours_lost(world.lost_stages)
+            struck = yield from world.bring_back_nodes()
+            if struck is None:
+                struck = yield from world.transfer(self._transfers(world), "state_transfer")
+        return position
+
+    def _require_no_neighbours_lost(self, lost: frozenset[int]) -> None:
+        for stage in sorted(lost):
+            following = (stage + 1) % (self.num_stages + 1)
+            if following in lost:
+                raise UnrecoverableError(f"stages {stage} and {following} are lost, the shadow with its original")
+
+    def _transfers(self, world: StrategyWorld) -> list[Transfer]:
+        transfers = []
+        for stage in sorted(world.lost_stages):
+            before, following = (stage - 1) % (self.num_stages + 1), (stage + 1) % (self.num_stages + 1)
+            transfers.append(Transfer(before, stage, world.costs.checkpoint_bytes(stage)))
+            transfers.append(Transfer(following, stage, world.costs.checkpoint_bytes(following)))
+        return transfers
