@@ -37,11 +37,13 @@ class ModelSpec(Config):
     family: Literal["llama", "gpt"] = Field(
         "llama", description="llama: RMSNorm, RoPE, SwiGLU; gpt: LayerNorm, learnt positions, GELU"
     )
-    dim: int = Field(64, ge=2, description="width of the residual stream")
-    num_heads: int = Field(4, ge=1, description="attention heads; must divide dim")
-    num_stages: int = Field(6, ge=2, description="layer stages; must equal the workload's")
-    layers_per_stage: int = Field(1, ge=1, description="residual layers in each stage")
-    hidden_dim: int | None = Field(None, ge=1, description="feed-forward width; default 8/3 dim (llama), 4 dim (gpt)")
+    dim: int = Field(64, ge=2, le=10**6, description="width of the residual stream")
+    num_heads: int = Field(4, ge=1, le=10**6, description="attention heads; must divide dim")
+    num_stages: int = Field(6, ge=2, le=1000, description="layer stages; must equal the workload's")
+    layers_per_stage: int = Field(1, ge=1, le=1000, description="residual layers in each stage")
+    hidden_dim: int | None = Field(
+        None, ge=1, le=10**7, description="feed-forward width; default 8/3 dim (llama), 4 dim (gpt)"
+    )
 
 
 class DataSpec(Config):
@@ -60,7 +62,7 @@ class DataSpec(Config):
     dataset_config: str | None = Field(None, description="huggingface: configuration of the dataset")
     dataset_split: str = Field("train", description="huggingface: split to stream")
     text_field: str = Field("text", description="huggingface: field that holds the text")
-    max_documents: int = Field(10_000, ge=2, description="huggingface: documents to take from the stream")
+    max_documents: int = Field(10_000, ge=2, le=10**9, description="huggingface: documents to take from the stream")
     tokenizer: Literal["bytes", "bpe"] = Field("bytes", description="bytes, or byte-pair encoding trained on the text")
     vocabulary_size: int = Field(
         512, ge=257, le=65_536, description="bpe: size to train; tokens: size of the files' vocabulary"
@@ -79,9 +81,11 @@ class OptimizerSpec(Config):
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the second moment")
     epsilon: float = Field(1e-8, gt=0, description="Adam's denominator term")
     clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm of one stage; null: no clip")
-    warmup_steps: int = Field(0, ge=0, description="linear warm-up of the learning rate")
+    warmup_steps: int = Field(0, ge=0, le=10**9, description="linear warm-up of the learning rate")
     decay: Literal["constant", "cosine"] = Field("constant", description="shape after the warm-up")
-    decay_steps: int | None = Field(None, ge=1, description="step at which the cosine ends; default training.steps")
+    decay_steps: int | None = Field(
+        None, ge=1, le=10**9, description="step at which the cosine ends; default training.steps"
+    )
     final_fraction: float = Field(0.1, ge=0, le=1, description="learning rate after the cosine, as a share of the peak")
 
 

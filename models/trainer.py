@@ -100,7 +100,7 @@ class Trainer:
     def learning_rate(self, number: int) -> float:
         """Learning rate of stage `number` at the step about to be made: schedule × the stage's factor."""
         factor, half_life_steps, since_step = self.rate_factors[number]
-        decayed = 1.0 + (factor - 1.0) * 0.5 ** ((self.step - since_step) / half_life_steps)
+        decayed = 1.0 + (factor - 1.0) * math.pow(0.5, (self.step - since_step) / half_life_steps)
         return scheduled_rate(self.spec, self.step) * decayed
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
+WIDTH_OF_FILES = 120
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_FILES)
 errors = Console(stderr=True)
 
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML file.")]
@@ -162,7 +164,8 @@ class ProgressDisplay:
     def finished(self, planned: object, reused: bool) -> None:
         """A run is complete."""
         if reused:
-            self._progress.console.print(f"{planned.folder}: finished before, not run again", highlight=False)  # type: ignore[attr-defined]
+            line = f"{planned.folder}: finished before, not run again"  # type: ignore[attr-defined]
+            self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     def _watch(self, run: RunProgress) -> None:
         assert self._task is not None

@@ -29,7 +29,7 @@ class ClusterConfig(Config):
         min_length=1,
         description="regions that nodes are dealt to, round-robin; default: all of the network's",
     )
-    num_spares: int = Field(0, ge=0, description="idle nodes ready to take a lost one's place")
+    num_spares: int = Field(0, ge=0, le=10**6, description="idle nodes ready to take a lost one's place")
     detection_seconds: float = Field(0.0, ge=0, description="from a failure until the others know")
     provisioning_seconds: float = Field(0.0, ge=0, description="from ordering a new node until it is there")
     startup_seconds: float = Field(0.0, ge=0, description="process start and joining, on the node that takes over")

@@ -26,11 +26,11 @@ class TargetModel(Config):
     """Shape of the model whose clock is simulated."""
 
     name: str = Field("custom", description="what outputs call it")
-    dim: int = Field(ge=1, description="width of the residual stream")
-    num_heads: int = Field(ge=1, description="attention heads")
-    num_layers: int = Field(ge=1, description="residual layers, all stages together")
-    hidden_dim: int = Field(ge=1, description="feed-forward width (SwiGLU, 3 matrices)")
-    vocabulary_size: int = Field(ge=2, description="tokens in the vocabulary")
+    dim: int = Field(ge=1, le=10**6, description="width of the residual stream")
+    num_heads: int = Field(ge=1, le=10**6, description="attention heads")
+    num_layers: int = Field(ge=1, le=10**5, description="residual layers, all stages together")
+    hidden_dim: int = Field(ge=1, le=10**7, description="feed-forward width (SwiGLU, 3 matrices)")
+    vocabulary_size: int = Field(ge=2, le=10**8, description="tokens in the vocabulary")
     description: str = Field("", description="in words")
     source: str = Field("", description="where the figures are from")
 
@@ -66,9 +66,9 @@ class WorkloadConfig(Config):
     model: Annotated[TargetModel, or_preset("models")] = Field(
         "medium", validate_default=True, description="target model: a preset's name or its shape"
     )
-    num_stages: int = Field(6, ge=2, description="pipeline stages that hold layers (S1..Ss)")
-    sequence_length: int = Field(1024, ge=1, description="tokens in a sequence")
-    sequences_per_microbatch: int = Field(8, ge=1, description="sequences in a microbatch")
+    num_stages: int = Field(6, ge=2, le=1000, description="pipeline stages that hold layers (S1..Ss)")
+    sequence_length: int = Field(1024, ge=1, le=10**8, description="tokens in a sequence")
+    sequences_per_microbatch: int = Field(8, ge=1, le=10**6, description="sequences in a microbatch")
     num_microbatches: int = Field(6, ge=1, le=10_000, description="microbatches of each pipeline and iteration")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of compute and activations")
     schedule: Literal["gpipe", "1f1b"] = Field("1f1b", description="order of forwards and backwards")

@@ -78,7 +78,7 @@ def convergence_figure(runs: Sequence[RunFiles], notes: Sequence[str]) -> Figure
                 va="bottom",
                 fontsize=7,
             )
-        figure.legend(handles=legend_handles(runs, lines), loc="outside upper center", ncols=4, frameon=False)
+        figure.legend(handles=legend_handles(runs, lines), loc="outside upper center", ncols=6, frameon=False)
         figure.supxlabel("\n".join(notes), fontsize=6.5, color="0.3")
     return figure
 
@@ -127,9 +127,9 @@ def legend_handles(runs: Sequence[RunFiles], lines: dict[str, tuple[str, LineSty
 def legend_label(strategy: str) -> str:
     """A strategy's name for people."""
     return {
-        "none": "no failures (reference)",
+        "none": "no failures",
         "checkpoint": "checkpointing",
-        "redundant": "redundant computation",
+        "redundant": "redundant comp.",
         "checkfree": "CheckFree",
         "checkfree_plus": "CheckFree+",
     }.get(strategy, strategy)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 
-from sim.messages import Location, message_for, siblings
-from sim.names import suggestion
-from sim.presets import frozen
-from sim.scenario import CHECKS, Scenario
+from sim.messages import Location, at, finding, is_preset, kinds, meant, near_file, schema_at, shown, syntax_finding
+from sim.names import shortened, suggestion
+from sim.presets import frozen, presets
+from sim.scenario import CHECKS, PRESET_FIELDS, Scenario
 
 
 @dataclass(frozen=True)
@@ -38,131 +41,9 @@ class ScenarioError(ValueError):
 
     def __init__(self, source: str, problems: list[Problem]) -> None:
         self.source = source
-        self.problems = problems
+        self.problems = sorted(problems, key=by_line)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
-
-
-class Document:
-    """A scenario's plain data, and for each path the line (or the --set option) it came from."""
-
-    def __init__(self, source: str, text: str) -> None:
-        self.source = source
-        self.places: dict[Location, str] = {(): "line 1"}
-        self.data = self._parse(text)
-
-    def _parse(self, text: str) -> dict[str, Any]:
-        try:
-            loaded = YAML(typ="rt").load(io.StringIO(text))
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = f"line {mark.line + 1}" if mark else ""
-            problem = (error.problem or "not YAML").split("\n")[0]
-            raise ScenarioError(self.source, [Problem(place, "", f"not valid YAML: {problem}")]) from None
-        except (YAMLError, ValueError) as error:
-            raise ScenarioError(
-                self.source, [Problem("", "", f"not valid YAML: {str(error).splitlines()[0]}")]
-            ) from None
-        if not isinstance(loaded, CommentedMap):
-            found = (
-                "nothing" if loaded is None else f"a {'list' if isinstance(loaded, CommentedSeq) else 'single value'}"
-            )
-            message = f"a scenario is a mapping of sections (name, workload, training, ...), found {found}"
-            raise ScenarioError(self.source, [Problem("line 1", "", message)])
-        plain: dict[str, Any] = self._plain(loaded, ())
-        return plain
-
-    def _plain(self, value: Any, path: Location) -> Any:
-        if isinstance(value, CommentedMap):
-            for key in value:
-                line = value.lc.data[key][0] + 1 if value.lc.data and key in value.lc.data else None
-                self.places[(*path, str(key))] = f"line {line}" if line else self.place(path)
-            return {str(key): self._plain(item, (*path, str(key))) for key, item in value.items()}
-        if isinstance(value, CommentedSeq):
-            for index in range(len(value)):
-                self.places[(*path, index)] = f"line {value.lc.item(index)[0] + 1}"
-            return [self._plain(item, (*path, index)) for index, item in enumerate(value)]
-        for kind in (bool, int, float, str):
-            if isinstance(value, kind):
-                return kind(value)
-        return value
-
-    def place(self, path: Location) -> str:
-        """Where a path, or the nearest thing above it, stands."""
-        while path not in self.places:
-            path = path[:-1]
-        return self.places[path]
-
-    def override(self, assignment: str) -> None:
-        """Apply one `--set path=value`; the value is YAML, `strategies[checkpoint]` picks by name or number."""
-        option = f"--set {assignment}"
-        target, equals, text = assignment.partition("=")
-        parts = [part for part in re.split(r"[.\[\]]+", target.strip()) if part]
-        if not equals or not parts:
-            raise ScenarioError(self.source, [Problem(option, "", "write it as --set section.field=value")])
-        try:
-            value = self._plain(YAML(typ="rt").load(text), (option,))
-        except YAMLError:
-            raise ScenarioError(self.source, [Problem(option, "", f"the value '{text}' is not valid YAML")]) from None
-        here: Any = self.data
-        path: Location = ()
-        for part in parts[:-1]:
-            here, path = self._enter(here, path, part, option)
-        last = self._index(here, parts[-1], path, option)
-        here[last] = value
-        path = (*path, last)
-        self.places = {known: place for known, place in self.places.items() if known[: len(path)] != path}
-        self.places[path] = option
-
-    def _enter(self, here: Any, path: Location, part: str, option: str) -> tuple[Any, Location]:
-        key = self._index(here, part, path, option)
-        if isinstance(here, dict) and here.get(key) is None:
-            here[key] = {}
-        if isinstance(here[key], str):
-            shorthand = "preset" if key in ("network", "device", "model") else "kind"
-            here[key] = {shorthand: here[key]}
-        if not isinstance(here[key], dict | list):
-            message = f"'{'.'.join(map(str, (*path, key)))}' is a single value and has no field below it"
-            raise ScenarioError(self.source, [Problem(option, "", message)])
-        return here[key], (*path, key)
-
-    def _index(self, here: Any, part: str, path: Location, option: str) -> str | int:
-        if isinstance(here, dict):
-            return part
-        names = [(item.get("label") or item.get("kind")) if isinstance(item, dict) else item for item in here]
-        if part in names:
-            return names.index(part)
-        if part.isdecimal() and int(part) < len(here):
-            return int(part)
-        message = f"no entry '{part}' in '{'.'.join(map(str, path))}'{suggestion(part, [str(name) for name in names])}"
-        raise ScenarioError(self.source, [Problem(option, "", message)])
-
-
-def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> Scenario:
-    """Read a scenario file. Raises ScenarioError with every problem found."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ScenarioError(str(path), [Problem("", "", "not a text file in UTF-8")]) from None
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
-        raise ScenarioError(str(path), [Problem("", "", f"cannot be read: {reason}{siblings(path)}")]) from None
-    return parse_scenario(text, str(path), overrides)
-
-
-def parse_scenario(text: str, source: str = "scenario", overrides: tuple[str, ...] = ()) -> Scenario:
-    """Build a Scenario from YAML text and `--set` overrides. Raises ScenarioError with every problem found."""
-    document = Document(source, text)
-    for assignment in overrides:
-        document.override(assignment)
-    try:
-        scenario = Scenario.model_validate(frozen(document.data))
-    except ValidationError as error:
-        problems = field_problems(document, error) + consistency_problems(document, *without_faults(document, error))
-        raise ScenarioError(source, sorted(problems, key=by_line)) from None
-    if problems := consistency_problems(document, scenario, []):
-        raise ScenarioError(source, sorted(problems, key=by_line))
-    return scenario
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in self.problems)]))
 
 
 def by_line(problem: Problem) -> int:
@@ -171,76 +52,241 @@ def by_line(problem: Problem) -> int:
     return int(line) if line.isdecimal() else sys.maxsize
 
 
-def field_problems(document: Document, error: ValidationError) -> list[Problem]:
-    """What is wrong with single fields."""
-    problems = []
-    for details in error.errors():
-        path = plain_path(details["loc"], document.data)
-        problems.append(
-            Problem(document.place(path), ".".join(map(str, path)), message_for(details, path, document.data))
-        )
-    return problems
+class Document:
+    """A scenario's plain data, and for each path the line (or the --set option) it came from."""
 
-
-def consistency_problems(document: Document, scenario: Scenario | None, faulty: list[str]) -> list[Problem]:
-    """What the checks that read no faulty field have to say."""
-    problems = []
-    for check, reads in CHECKS if scenario else ():
-        if any(overlaps(field, fault) for field in reads for fault in faulty):
-            continue
-        for path, message in check(scenario):  # type: ignore[arg-type]
-            parts = tuple(int(part) if part.isdecimal() else part for part in path.split("."))
-            problems.append(Problem(document.place(parts), path, message))
-    return problems
-
-
-def without_faults(document: Document, error: ValidationError) -> tuple[Scenario | None, list[str]]:
-    """The scenario with faulty fields at their defaults, where that is possible, and the paths of those fields."""
-    data, faulty = frozen(document.data), []
-    for _ in range(3):
-        for details in error.errors():
-            path = plain_path(details["loc"], document.data)
-            faulty.append(".".join(map(str, path)))
-            path = path[:-1] if details["type"] == "missing" and len(path) > 1 else path
-            data = {"name": "unnamed", "strategies": ("none",), **pruned(data, path)}
+    def __init__(self, source: str, text: str) -> None:
+        self.places: dict[Location, str] = {(): "line 1"}
         try:
-            return Scenario.model_validate(data), faulty
-        except ValidationError as next_error:
-            error = next_error
+            loaded = YAML(typ="rt").load(io.StringIO(text))
+            self.data = plain(loaded)
+            self._note_lines(loaded, ())
+        except (YAMLError, ValueError, RecursionError) as error:
+            line, message = syntax_finding(error, text)
+            raise ScenarioError(source, [Problem(f"line {line}" if line else "", "", message)]) from None
+        if not isinstance(self.data, dict):
+            found = {type(None): "nothing", list: "a list"}.get(type(self.data), "a single value")
+            message = f"a scenario is a mapping of sections (name, workload, training, ...), found {found}"
+            raise ScenarioError(source, [Problem("line 1", "", message)])
+
+    def _note_lines(self, value: Any, path: Location) -> None:
+        if isinstance(value, CommentedMap):
+            for key, item in value.items():
+                if key in (value.lc.data or ()):  # what a merge key brings in stands elsewhere
+                    self.places[(*path, key_text(key))] = f"line {value.lc.data[key][0] + 1}"
+                self._note_lines(item, (*path, key_text(key)))
+        elif isinstance(value, CommentedSeq):
+            for index, item in enumerate(value):
+                self.places[(*path, index)] = f"line {value.lc.item(index)[0] + 1}"
+                self._note_lines(item, (*path, index))
+
+    def place(self, path: Location) -> str:
+        """Where a path, or the nearest thing above it, stands."""
+        while path not in self.places:
+            path = path[:-1]
+        return self.places[path]
+
+    def problem(self, path: Location, message: str) -> Problem:
+        """What is wrong at a path."""
+        return Problem(self.place(path), ".".join(shortened(str(part)) for part in path), message)
+
+    def override(self, assignment: str) -> Problem | None:
+        """Apply one `--set path=value`, or say why that cannot be.
+
+        The value is YAML; `strategies.checkpoint` and `strategies[checkpoint]` pick an entry by name or number.
+        """
+        option = f"--set {shortened(assignment)}"
+        target, equals, text = assignment.partition("=")
+        parts = [in_brackets or part for in_brackets, part in re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", target.strip())]
+        if not equals or not parts:
+            return Problem(option, "", "write it as --set section.field=value")
+        try:
+            value = plain(YAML(typ="rt").load(text))
+        except (YAMLError, ValueError, RecursionError) as error:
+            return Problem(option, "", f"the value is {syntax_finding(error, text)[1]}")
+        here: Any = self.data
+        path: Location = ()
+        try:
+            for part, following in pairwise(parts):
+                path = (*path, index_of(part, here, path))
+                here = self._enter(here, path, following, option)
+            last = index_of(parts[-1], here, path)
+        except LookupError as error:
+            return Problem(option, "", str(error.args[0]))
+        here[last] = value
+        path = (*path, last)
+        self.places = {known: place for known, place in self.places.items() if known[: len(path)] != path}
+        self.places[path] = option
+        return None
+
+    def _enter(self, above: Any, path: Location, following: str, option: str) -> Any:
+        """The mapping or list at a path, which may have to be made of a name, a default or nothing first."""
+        value, node = at(self.data, path), schema_at(path, self.data)
+        if value is None:
+            value = default_at(path, following)
+            if value is None and node.get("type", "object") == "object":
+                value = {}
+            self.places[path] = option
+        if isinstance(value, str) and (kinds(node) or is_preset(node)):
+            value = {"preset" if is_preset(node) else "kind": value}
+        if is_preset(node) and following != "preset":
+            value = spelled_out(value, path)
+        if not isinstance(value, dict | list):
+            unset = node.get("type") == "array" and value is None
+            what = "is not set yet: set the whole list" if unset else f"is {shown(value)} and has no fields below it"
+            raise LookupError(f"'{'.'.join(map(str, path))}' {what}")
+        above[path[-1]] = value
+        return value
+
+
+def plain(value: Any) -> Any:
+    """YAML's data as built-in mappings, lists and scalars, keys as text."""
+    if isinstance(value, CommentedMap):
+        return {key_text(key): plain(item) for key, item in value.items()}
+    if isinstance(value, CommentedSeq):
+        return [plain(item) for item in value]
+    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
+
+
+def key_text(key: Any) -> str:
+    """A mapping's key as text."""
+    return shown(key) if key is None or isinstance(key, bool) else str(key)
+
+
+def index_of(part: str, here: Any, path: Location) -> str | int:
+    """The key or number that a part of a --set path means. LookupError, in words, where a list has no such entry."""
+    if isinstance(here, dict):
+        return part
+    names = [(item.get("label") or item.get("kind")) if isinstance(item, dict) else item for item in here]
+    if part in names:
+        return names.index(part)
+    if part.isdecimal() and int(part) < len(here):
+        return int(part)
+    known = [str(name) for name in names if isinstance(name, str)]
+    numbers = f"; or a number from 0 to {len(here) - 1}" if here else ": the list is empty"
+    raise LookupError(f"no entry '{shortened(part)}' in '{'.'.join(map(str, path))}'{suggestion(part, known)}{numbers}")
+
+
+@cache
+def defaults() -> Any:
+    """What a scenario holds that says nothing, as plain data."""
+    return Scenario.model_validate({"name": "unnamed", "strategies": ("none",)}).model_dump(mode="json")
+
+
+def default_at(path: Location, following: str) -> Any:
+    """A copy of what a path holds where a scenario says nothing of it, as far as setting the field `following` in
+    it leaves that as it is; None if nothing.
+    """
+    required = schema_at(path[:-1], defaults()).get("required", [])
+    if following == "preset" or path[-1] in required or not all(isinstance(part, str) for part in path):
+        return None
+    default = json.loads(json.dumps(at(defaults(), path)))
+    return {"kind": default["kind"]} if kinds(schema_at(path, defaults())) else default
+
+
+def spelled_out(value: Any, path: Location) -> Any:
+    """The figures that a mapping with a `preset` stands for; the value itself if there are none."""
+    name = value.get("preset") if isinstance(value, dict) else None
+    known = presets(PRESET_FIELDS[tuple(str(part) for part in path)])
+    if not isinstance(name, str) or name not in known:
+        return value
+    return {**json.loads(json.dumps(known[name])), **{key: item for key, item in value.items() if key != "preset"}}
+
+
+def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> Scenario:
+    """Read a scenario file. Raises ScenarioError with every problem found."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        message = "not text in UTF-8: save the file in that encoding"
+        raise ScenarioError(str(path), [Problem(f"line {line}", "", message)]) from None
+    except IsADirectoryError:
+        inside = sorted(str(file) for file in path.glob("*.y*ml"))
+        message = f"is a folder; give one of its files{': ' + ', '.join(inside) if inside else ''}"
+        raise ScenarioError(str(path), [Problem("", "", message)]) from None
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
+        raise ScenarioError(str(path), [Problem("", "", f"cannot be read: {reason}{near_file(path)}")]) from None
+    return parse_scenario(text, str(path), overrides)
+
+
+def parse_scenario(text: str, source: str = "scenario", overrides: tuple[str, ...] = ()) -> Scenario:
+    """Build a Scenario from YAML text and `--set` overrides. Raises ScenarioError with every problem found."""
+    document = Document(source, text)
+    problems = [problem for problem in map(document.override, overrides) if problem]
+    scenario: Scenario | None
+    faulty: list[Location] = []
+    try:
+        scenario = Scenario.model_validate(frozen(document.data))
+    except ValidationError as error:
+        problems += [document.problem(*finding(details, document.data)) for details in told(error)]
+        scenario, faulty = without_faults(document.data, error)
+    if scenario is not None:
+        problems += consistency_problems(document, scenario, faulty)
+    if problems or scenario is None:
+        raise ScenarioError(source, problems)
+    return scenario
+
+
+def told(error: ValidationError) -> list[Any]:
+    """Pydantic's errors, but for lists it finds too short only because entries in them are faulty."""
+    return [
+        details
+        for details in error.errors()
+        if details["type"] != "too_short" or len(details["input"]) < details["ctx"]["min_length"]
+    ]
+
+
+def consistency_problems(document: Document, scenario: Scenario, faulty: list[Location]) -> list[Problem]:
+    """What the checks have to say of fields that are not faulty, by fields that are not faulty."""
+    problems = []
+    for check, needs in CHECKS:
+        if any(overlap(location(field), fault) for field in needs for fault in faulty):
+            continue
+        for field, message in check(scenario):
+            path = location(field)
+            if not any(overlap(path, fault) for fault in faulty):
+                problems.append(document.problem(path, message))
+    return problems
+
+
+def location(field: str) -> Location:
+    """A dotted path as a location."""
+    return tuple(int(part) if part.isdecimal() else part for part in field.split("."))
+
+
+def overlap(a: Location, b: Location) -> bool:
+    """Whether one path is the other or lies below it."""
+    return a[: len(b)] == b[: len(a)]
+
+
+def without_faults(data: Any, error: ValidationError) -> tuple[Scenario | None, list[Location]]:
+    """The scenario with faulty fields at their defaults, and their paths; None if it cannot be had so."""
+    faulty: list[Location] = []
+    for _ in range(10):  # to take a field away may leave one missing; what holds it goes next
+        errors = [(details["type"], finding(details, data)[0]) for details in told(error)]
+        faulty += [meant(path, data) for kind, path in errors if kind == "extra_forbidden"]
+        paths = [path[:-1] if kind == "missing" and isinstance(path[-1], str) else path for kind, path in errors]
+        faulty += [path for path in paths if path]
+        for path in faulty:
+            data = without(data, path)
+        data = {"name": "unnamed", "strategies": ["none"], **data}
+        try:
+            return Scenario.model_validate(frozen(data)), faulty
+        except ValidationError as again:
+            error = again
     return None, faulty
 
 
-def pruned(data: Any, path: Location) -> Any:
-    """A copy of the data without what stands at a path (its whole list, where that is in a list)."""
+def without(data: Any, path: Location) -> Any:
+    """A copy of the data without what stands at a path: a key, a whole list; of the strategies one entry."""
     head, rest = path[0], path[1:]
-    if isinstance(data, dict) and head in data:
-        if not rest or isinstance(rest[0], int) or not isinstance(data[head], dict):
-            return {key: item for key, item in data.items() if key != head}
-        return {**data, head: pruned(data[head], rest)}
-    return data
-
-
-def overlaps(a: str, b: str) -> bool:
-    """Whether one dotted path is the other or lies below it."""
-    return (a + ".").startswith(b + ".") or (b + ".").startswith(a + ".")
-
-
-def plain_path(loc: Location, data: Any) -> Location:
-    """Pydantic's location without the names of union members it puts in between."""
-    path: list[str | int] = []
-    here = data
-    for index, part in enumerate(loc):
-        is_tag = isinstance(part, str) and index > 0 and names_kind(here, part)
-        if is_tag:
-            continue
-        path.append(part)
-        try:
-            here = here[part]
-        except (KeyError, IndexError, TypeError):
-            here = None
-    return tuple(path)
-
-
-def names_kind(here: Any, part: str) -> bool:
-    """Whether a location's part is the `kind` of the choice at hand rather than a field of it."""
-    return here == part or (isinstance(here, dict) and here.get("kind") == part and part not in here)
+    if not isinstance(data, dict) or head not in data:
+        return data
+    if head == "strategies" and rest and isinstance(data[head], list):
+        left_out = {"kind": "none", "label": f"left-out-{rest[0]}"}
+        return {**data, head: [left_out if index == rest[0] else item for index, item in enumerate(data[head])]}
+    if rest and isinstance(data[head], dict):
+        return {**data, head: without(data[head], rest)}
+    return {key: item for key, item in data.items() if key != head}

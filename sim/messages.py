@@ -2,155 +2,292 @@
 
 from __future__ import annotations
 
-import difflib
+import datetime
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sim.names import suggestion
+from ruamel.yaml.comments import TaggedScalar
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
+
+from sim.names import FOLDER_NAME, FOLDER_NAME_IN_WORDS, nearest, shortened, suggestion
 from sim.scenario import Scenario
 
 Location = tuple[str | int, ...]
 
-KINDS = {
+TYPES = {
     "integer": "a whole number",
     "number": "a number",
     "string": "a text",
     "boolean": "true or false",
     "array": "a list",
     "object": "a mapping",
-    "null": "null",
+}
+ENTRIES = {"integer": " of whole numbers", "number": " of numbers", "string": " of texts"}
+BOOLEANS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+SYNTAX = {
+    "found another document": "a second document ('---'): only one can be read",
+    "character '\\t'": "a tab: indent with spaces",
+    "mapping values are not allowed": "a ':' that cannot stand here: check the indentation, or put the text in quotes",
+    "could not find expected ':'": "a line without ':' that continues nothing",
+    "expected <block end>": "a line that does not fit in: check the indentation",
+}
+OPENED = {
+    "while parsing a flow sequence": "the list [...]",
+    "while parsing a flow mapping": "the mapping {...}",
+    "while scanning a quoted scalar": "the quoted text",
+}
+LIMITS = {
+    "minimum": ", at least {:,}",
+    "exclusiveMinimum": ", above {:,}",
+    "maximum": ", at most {:,}",
+    "exclusiveMaximum": ", below {:,}",
+    "maxLength": ", at most {} characters",
 }
 
 
-def message_for(details: Any, path: Location, data: Any) -> str:
-    """One sentence for one pydantic error at a path of the scenario's plain data."""
-    node = schema_at(path, data)
-    kind, context = details["type"], details.get("ctx", {})
+def finding(details: Any, data: Any) -> tuple[Location, str]:
+    """Where in the scenario's plain data one pydantic error is, and one sentence about it."""
+    path = plain_path(details["loc"])
+    kind, node, found = details["type"], schema_at(path, data), at(data, path)
     if kind == "extra_forbidden":
-        above = member_of(schema_at(path[:-1], data), at(data, path[:-1]))
-        return f"unknown key{suggestion(str(path[-1]), above.get('properties', {}))}"
-    if kind == "missing":
-        return "required, but missing"
+        return path, unknown_key(path, data)
+    if kind == "missing" and isinstance(path[-1], str):
+        allowed = allowed_by(node) + preset_hint(path, data)
+        return path, f"required, but missing ({node['description']}); allowed: {allowed}"
+    if kind == "missing":  # from a row that is too short
+        path = path[:-1]
+        node, found = schema_at(path, data), at(data, path)
     if kind == "union_tag_not_found":
-        return "needs the key 'kind'" + suggestion("", tags(node))
-    if kind == "union_tag_invalid":
-        names = tags(node)
-        return f"found '{context['tag']}'{suggestion(context['tag'], names)}"
-    if kind == "unknown_name":
-        return f"found '{context['found']}'{suggestion(context['found'], context['names'].split(', '))}"
-    if kind == "bad_link":
-        return str(details["msg"])
-    found = shown(details["input"])
+        return path, "needs the key 'kind'" + suggestion("", node["names"])
+    if kind in ("union_tag_invalid", "unknown_name"):
+        if isinstance(found, dict):
+            key = "preset" if is_preset(node) else "kind"
+            path, found = (*path, key), found[key]
+        return path, f"found {shown(found)}{suggestion(str(found), node['names'])}"
     if kind == "literal_error":
-        names = node.get("enum", [node.get("const")])
-        return f"found {found}{suggestion(str(details['input']), [str(name) for name in names])}"
+        names = [str(name) for name in node.get("enum", [node.get("const")])]
+        return path, f"found {shown(found)}{suggestion(str(found) if isinstance(found, str | int) else '', names)}"
     allowed = allowed_by(node)
-    return f"found {found}; allowed: {allowed}" if allowed else f"found {found}: {details['msg']}"
+    if kind == "finite_number":
+        allowed = allowed.replace("a number", "a finite number")
+    if not allowed:
+        return path, f"found {shown(found)}: {details['msg']}"
+    row = schema_at(path[:-1], data) if path else {}
+    where = f" ({row['description']})" if "prefixItems" in row else ""
+    return path, f"found {shown(found)}; allowed: {allowed}{where}{rewritten(found, node)}"
+
+
+def unknown_key(path: Location, data: Any) -> str:
+    """What to do about a key that means nothing where it stands."""
+    above, siblings = at(data, path[:-1]), keys_beside(path, data)
+    kind = above.get("kind") if isinstance(above, dict) else None
+    whose = f" of '{kind}'" if isinstance(kind, str) and "kind" in siblings else ""
+    return f"unknown key{whose}{suggestion(str(path[-1]), siblings)}"
+
+
+def keys_beside(path: Location, data: Any) -> list[str]:
+    """The keys allowed where the last part of a path stands."""
+    node = member_of(schema_at(path[:-1], data), at(data, path[:-1]))
+    return (["preset"] if is_preset(node) else []) + list(node.get("properties", {}))
+
+
+def meant(path: Location, data: Any) -> Location:
+    """The path that an unknown key most likely meant; the path itself where nothing is like it."""
+    return (*path[:-1], nearest(str(path[-1]), keys_beside(path, data)) or path[-1])
+
+
+def preset_hint(path: Location, data: Any) -> str:
+    """How to get a missing figure from a preset, where there are presets and none is named."""
+    above = schema_at(path[:-1], data)
+    if not is_preset(above) or "preset" in at(data, path[:-1]):
+        return ""
+    return f"; or start from a preset with the key 'preset' ({', '.join(above['names'])})"
+
+
+def rewritten(found: Any, node: dict[str, Any]) -> str:
+    """'; write: ...' where it is plain what is meant, and only its spelling is wrong."""
+    wanted, text, better = node.get("type"), str(found), None
+    if wanted in ("integer", "number") and isinstance(found, str | float):
+        number = number_meant(text, whole=wanted == "integer")
+        better = str(number) if number is not None and within(number, node) else None
+    elif wanted == "boolean" and isinstance(found, str):
+        better = BOOLEANS.get(text.casefold())
+    elif wanted == "string" and isinstance(found, int | float | datetime.date):
+        better = f"'{text.lower()}'" if re.search(node.get("pattern", ""), text.lower()) else None
+    elif wanted == "array" and isinstance(found, str | int) and "prefixItems" not in node:
+        entry = resolved(node["items"])
+        fits = isinstance(found, {"string": str, "integer": int}.get(entry.get("type", ""), ()))
+        better = f"[{shortened(text)}]" if fits or found in entry.get("names", []) else None
+    return f"; write: {better}" if better else ""
+
+
+def number_meant(text: str, whole: bool) -> int | float | None:
+    """The number that a text stands for: '10 %' is 0.1, '100' is 100, '1e3' is 1000; None if there is none."""
+    try:
+        number = float(text.rstrip(" %")) / (100 if text.endswith("%") else 1)
+        return int(number) if number == int(number) else None if whole else number
+    except (ValueError, OverflowError):
+        return None
+
+
+def within(number: float, node: dict[str, Any]) -> bool:
+    """Whether a number keeps to a schema node's limits."""
+    return (
+        node.get("minimum", number) <= number <= node.get("maximum", number)
+        and not number <= node.get("exclusiveMinimum", number - 1)
+        and not number >= node.get("exclusiveMaximum", number + 1)
+    )
 
 
 def shown(value: Any) -> str:
-    """A value as the user would write it, shortened."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
+    """A value as the user would know it again, shortened."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"'{shortened(value)}'"
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    if isinstance(value, int | float):
+        return str(value)
     if isinstance(value, dict):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
-        return "a list" if value else "an empty list"
-    text = f"'{value}'" if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        return f"a list of {len(value)} {'entry' if len(value) == 1 else 'entries'}" if value else "an empty list"
+    if isinstance(value, datetime.date):
+        return f"the date {value}"
+    return f"a value with the YAML tag {value.tag}" if isinstance(value, TaggedScalar) else "a value with a YAML tag"
 
 
-def siblings(path: Path) -> str:
-    """'; nearest: x.yaml' when a file of a like name lies in the same folder."""
-    folder = path.parent
-    names = [file.name for file in folder.glob("*.y*ml")] if folder.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    return f"; nearest: {folder / close[0]}" if close else ""
+def syntax_finding(error: Exception, text: str) -> tuple[int | None, str]:
+    """The line, where it is known, and what is wrong with a text that is not one YAML document."""
+    if isinstance(error, RecursionError):
+        return None, "not valid YAML: nested too deeply, or an anchor that holds itself"
+    if isinstance(error, ReaderError):
+        return text.count("\n", 0, error.position) + 1, f"not valid YAML: the character U+{error.character:04X}"
+    if not isinstance(error, MarkedYAMLError):
+        return None, f"not valid YAML: {shortened(str(error))}"
+    mark, problem = error.problem_mark or error.context_mark, str(error.problem).split("\n")[0]
+    if isinstance(error, DuplicateKeyError):
+        problem = f"the key {problem.split(' with value ')[0].removeprefix('found duplicate key ')} is given twice"
+    problem = next((words for known, words in SYNTAX.items() if known in problem), problem)
+    if error.context in OPENED:
+        problem += f", in {OPENED[error.context]} that begins in line {error.context_mark.line + 1}"
+    return mark.line + 1 if mark else None, f"not valid YAML: {problem}"
+
+
+def near_file(path: Path) -> str:
+    """'; nearest: x.yaml' when a file of a like name lies in the same folder or in its folder `scenarios`."""
+    folders = [folder for folder in (path.parent, path.parent / "scenarios") if folder.is_dir()]
+    files = {file.name: file for folder in reversed(folders) for file in sorted(folder.glob("*.y*ml"))}
+    close = nearest(path.name, files)
+    return f"; nearest: {files[close]}" if close else ""
 
 
 # ---- what the schema allows at a path ------------------------------------------------------------
 
-_SCHEMA: dict[str, Any] = {}
 
-
+@cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of a scenario."""
-    if not _SCHEMA:
-        _SCHEMA.update(Scenario.model_json_schema())
-    return _SCHEMA
+    return Scenario.model_json_schema()
 
 
 def resolved(node: dict[str, Any]) -> dict[str, Any]:
-    """A schema node with its reference followed, and `X or null` read as X."""
-    while True:
+    """A schema node with references followed, `X or null` read as X, and `a name or X` as X with these `names`."""
+    while "$ref" in node or "anyOf" in node:
         if "$ref" in node:
-            node = {
-                **schema()["$defs"][node["$ref"].rsplit("/", 1)[1]],
-                **{k: v for k, v in node.items() if k != "$ref"},
-            }
-        elif "anyOf" in node and len([option for option in node["anyOf"] if option.get("type") != "null"]) == 1:
-            inner = next(option for option in node["anyOf"] if option.get("type") != "null")
-            node = {**inner, "nullable": True}
-        else:
-            return node
+            target = schema()["$defs"][node["$ref"].rsplit("/", 1)[1]]
+            node = {**target, **{key: item for key, item in node.items() if key != "$ref"}}
+            continue
+        options = [option for option in node["anyOf"] if option.get("type") != "null"]
+        extra: dict[str, Any] = {"nullable": True} if len(options) < len(node["anyOf"]) else {}
+        if len(options) > 1 and "enum" in options[0]:
+            extra["names"] = options.pop(0)["enum"]
+        node = {**options[0], **{key: item for key, item in node.items() if key != "anyOf"}, **extra}
+    return node
+
+
+def below(node: dict[str, Any], part: str | int) -> dict[str, Any]:
+    """The schema node one step further down; empty if there is none."""
+    if isinstance(part, int):
+        items = node.get("prefixItems", [])
+        return resolved(items[part] if part < len(items) else node.get("items") or {})
+    return resolved(node.get("properties", {}).get(part, {}))
 
 
 def schema_at(path: Location, data: Any) -> dict[str, Any]:
     """The schema node at a path of the scenario, choices resolved by the `kind` in the data; empty if none."""
     node = resolved(schema())
-    for part in path:
-        node = member_of(node, data)
-        if isinstance(part, int):
-            below = node.get("items") or dict(enumerate(node.get("prefixItems", []))).get(part)
-        else:
-            below = node.get("properties", {}).get(part)
-        if below is None:
-            return {}
-        node = resolved(below)
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):
-            data = None
+    for depth, part in enumerate(path):
+        node = below(member_of(node, at(data, path[:depth])), part)
     return node
+
+
+def plain_path(loc: Location) -> Location:
+    """Pydantic's location without the kinds it puts in where there is a choice."""
+    node, path = resolved(schema()), []
+    for part in loc:
+        if part in kinds(node):
+            node = resolved({"$ref": kinds(node)[str(part)]})
+        else:
+            path.append(part)
+            node = below(node, part)
+    return tuple(path)
 
 
 def member_of(node: dict[str, Any], data: Any) -> dict[str, Any]:
     """The member of a choice that the data's `kind` names; the node itself where it is no choice."""
-    kind = data.get("kind") if isinstance(data, dict) else None
-    members = node.get("discriminator", {}).get("mapping", {})
-    return resolved({"$ref": members[kind]}) if kind in members else node
+    kind = data.get("kind") if isinstance(data, dict) else data
+    return resolved({"$ref": kinds(node)[kind]}) if isinstance(kind, str) and kind in kinds(node) else node
+
+
+def kinds(node: dict[str, Any]) -> dict[str, str]:
+    """The kinds that a choice offers, with references to their schemas."""
+    offered: dict[str, str] = node.get("discriminator", {}).get("mapping", {})
+    return offered
+
+
+def is_preset(node: dict[str, Any]) -> bool:
+    """Whether a preset's name can stand for the mapping."""
+    return "names" in node and not kinds(node)
 
 
 def at(data: Any, path: Location) -> Any:
-    """What stands at a path that is there."""
+    """What stands at a path; None where nothing does."""
     for part in path:
-        data = data[part]
+        if isinstance(data, dict):
+            data = data.get(part)
+        else:
+            data = data[part] if isinstance(data, list | tuple) and isinstance(part, int) and part < len(data) else None
     return data
-
-
-def tags(node: dict[str, Any]) -> list[str]:
-    """The kinds that a choice offers."""
-    return list(node.get("discriminator", {}).get("mapping", {}))
 
 
 def allowed_by(node: dict[str, Any]) -> str:
     """What a schema node lets a field hold, in words; empty where it does not say."""
-    words = [KINDS.get(node.get("type", ""), "")]
+    if "enum" in node:
+        words = ", ".join(map(str, node["enum"]))
+    elif kinds(node):
+        words = f"{', '.join(node['names'])}, or a mapping with the key 'kind'"
+    else:
+        words = (
+            ", ".join(node.get("names", []))
+            + (", or " if "names" in node else "")
+            + TYPES.get(node.get("type", ""), "")
+        )
     if "properties" in node:
-        words.append(f"with the keys {', '.join(node['properties'])}")
-    for key, text in (
-        ("minimum", "at least {}"),
-        ("exclusiveMinimum", "above {}"),
-        ("maximum", "at most {}"),
-        ("exclusiveMaximum", "below {}"),
-        ("minItems", "of at least {} entries"),
-        ("maxItems", "of at most {} entries"),
-        ("minLength", "of at least {} characters"),
-        ("pattern", "matching {}"),
-    ):
+        words += f" with the keys {', '.join(node['properties'])}"
+    if "prefixItems" in node:
+        words += f" of {len(node['prefixItems'])}: {node['description']}"
+    elif node.get("type") == "array":
+        words += ENTRIES.get(node["items"].get("type"), "") + (", not empty" if node.get("minItems") else "")
+    if node.get("pattern") == FOLDER_NAME:
+        words += f" {FOLDER_NAME_IN_WORDS}"
+    for key, text in LIMITS.items():
         if key in node:
-            words.append(text.format(f"{node[key]:g}" if isinstance(node[key], float) else node[key]))
-    allowed = ", ".join(word for word in words if word)
-    return f"{allowed}, or null" if node.get("nullable") and allowed else allowed
+            limit = node[key]
+            words += text.format(int(limit) if limit == int(limit) else limit)
+    return f"{words}, or null" if node.get("nullable") and words else words

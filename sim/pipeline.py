@@ -1,20 +1,25 @@
 """One iteration of the pipeline, microbatch by microbatch, as a small simulation of its own.
 
 A microbatch starts at the embedding (stage 0), visits the layer stages in the order of its route, comes
-back to stage 0 for the de-embedding and the loss, and returns the way it came. A node runs one forward or
-backward at a time; hops between nodes take the link's time and do not delay the node. The loop prices an
-iteration once for each plan and then treats it as one event.
+back to stage 0 for the de-embedding and the loss, and returns the way it came. A node runs its forwards and
+backwards one at a time; hops between nodes take the link's time and do not occupy the node. The training loop
+prices an iteration once for each plan and treats it as one event.
 
-gpipe: backwards begin when the last microbatch has reached the loss. 1f1b: a node prefers backwards, and
-the i-th of p compute positions holds at most p - i + 1 microbatches (with swapped routes only the entrance
-is bounded, at p: bounds of two stages that feed each other would deadlock).
-With p equal stages, no transfer time and a free head both take (m + p - 1)(t_f + t_b).
+gpipe: all forwards, then all backwards. 1f1b: the i-th of p compute positions runs p - i forwards ahead and
+then one forward and one backward in turn, so it holds at most p - i + 1 microbatches. With p equal stages, no
+transfer time and a free head both take (m + p - 1)(t_f + t_b).
+
+Where routes differ (CheckFree+), a fixed order would make stages wait for each other: each node then takes,
+of what has arrived, what comes first by the schedule's logical time, and 1f1b admits 2 p microbatches to the
+pipeline. Admitting only p costs a pipeline without transfer times up to a quarter more time.
+
+*Not modelled*: links shared by messages, the embedding's look-up, the optimizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import simpy
@@ -84,90 +89,108 @@ def shadow_seconds(costs: Costs, plan: IterationPlan, stage: int) -> float:
     return plan.shadow_forwards * plan.microbatch_size * costs.forward_seconds(following)
 
 
+@dataclass(frozen=True)
+class Visit:
+    """A forward or backward of a microbatch at a position of its route; the last position is the head."""
+
+    kind: str
+    position: int
+    microbatch: int
+
+
+def logical_time(visit: Visit, schedule: str, depth: int) -> tuple[int, int]:
+    """When a visit would be made if every operation took one unit: what orders a stage's work.
+
+    On plain routes this gives the textbook order of each schedule. `depth` is the number of positions that
+    compute.
+    """
+    i, k = visit.position + 1, visit.microbatch
+    if schedule == "gpipe":
+        return (0, i + k) if visit.kind == FORWARD else (1, k - i)
+    return (i + 2 * k if visit.kind == FORWARD else 2 * depth - i + 1 + 2 * k, k)
+
+
+@dataclass(order=True)
+class Turn:
+    """A visit that has arrived at its stage and waits for its turn there; `done` tells the microbatch."""
+
+    logical_time: tuple[int, int]
+    visit: Visit = field(compare=False)
+    done: simpy.Event = field(compare=False)
+
+
 class PipelineRun:
-    """One iteration of one pipeline: `seconds` it takes, the `operations` run, microbatches held at most."""
+    """One iteration of one pipeline: the `seconds` it takes and the `operations` its nodes ran."""
 
     def __init__(self, plan: IterationPlan, costs: Costs, cluster: Cluster, network: Network, replica: int = 0) -> None:
-        self.plan, self.costs, self.cluster, self.network, self.replica = (
-            plan,
-            costs,
-            cluster,
-            network,
-            replica,
-        )
+        self.plan, self.costs, self.cluster, self.network, self.replica = plan, costs, cluster, network, replica
         self.operations: list[Operation] = []
         self._env = simpy.Environment()
-        self._nodes = {stage: simpy.PriorityResource(self._env) for stage in cluster.stages}
-        self._places = {stage: simpy.Resource(self._env, limit) for stage, limit in self._limits().items()}
-        self._at_loss = 0
-        self._all_at_loss = self._env.event()
+        self._head = cluster.num_stages
+        self._depth = self._head + (1 if costs.forward_seconds(EMBEDDING_STAGE) else 0)
+        self._order_is_fixed = len(plan.routes) == 1
+        bounded = costs.workload.schedule == "1f1b" and not self._order_is_fixed
+        self._entrance = simpy.Resource(self._env, 2 * self._depth if bounded else plan.num_microbatches)
+        store = simpy.FilterStore if self._order_is_fixed else simpy.PriorityStore
+        self._inboxes: dict[int, Any] = {stage: store(self._env) for stage in cluster.stages}
         for microbatch in range(plan.num_microbatches):
             self._env.process(self._microbatch(microbatch))
+        for stage in cluster.stages:
+            self._env.process(self._node(stage))
         self._env.run()
         self.seconds = float(self._env.now)
 
-    def _limits(self) -> dict[int, int]:
-        """Microbatches that a stage may hold between a forward and its backward."""
-        m, s = self.plan.num_microbatches, self.cluster.num_stages
-        if self.costs.workload.schedule == "gpipe":
-            return dict.fromkeys(range(1, s + 1), m)
-        depth = s + 1 if self.costs.forward_seconds(EMBEDDING_STAGE) else s
-        if len(self.plan.routes) > 1:
-            return {EMBEDDING_STAGE: depth}
-        return {stage: depth - i for i, stage in enumerate(self.plan.routes[0])}
-
     def _microbatch(self, microbatch: int) -> Process:
-        """From the embedding to the loss and back, holding a place in every stage on the way."""
-        route = self.plan.routes[microbatch % len(self.plan.routes)]
-        held = {}
-        if EMBEDDING_STAGE in self._places:
-            held[EMBEDDING_STAGE] = self._places[EMBEDDING_STAGE].request()
-            yield held[EMBEDDING_STAGE]
-        here = EMBEDDING_STAGE
-        for stage in route:
-            yield from self._hop(here, stage)
-            if stage in self._places:
-                held[stage] = self._places[stage].request()
-                yield held[stage]
-            yield from self._run(FORWARD, stage, microbatch)
-            here = stage
-        yield from self._hop(here, EMBEDDING_STAGE)
-        yield from self._run(FORWARD, EMBEDDING_STAGE, microbatch)
-        yield from self._until_backward_may_begin()
-        yield from self._run(BACKWARD, EMBEDDING_STAGE, microbatch)
-        here = EMBEDDING_STAGE
-        for stage in reversed(route):
-            yield from self._hop(here, stage)
-            yield from self._run(BACKWARD, stage, microbatch)
-            if stage in held:
-                self._places[stage].release(held[stage])
-            here = stage
-        yield from self._hop(here, EMBEDDING_STAGE)
-        if EMBEDDING_STAGE in held:
-            self._places[EMBEDDING_STAGE].release(held[EMBEDDING_STAGE])
+        """Admitted, forward along the route to the head, and back to the embedding."""
+        with self._entrance.request() as admitted:
+            yield admitted
+            here = EMBEDDING_STAGE
+            for visit in self._way(microbatch):
+                stage = self._stage(visit)
+                yield from self._hop(here, stage)
+                turn = Turn(self._logical_time(visit), visit, self._env.event())
+                self._inboxes[stage].put(turn)
+                yield turn.done
+                here = stage
+            yield from self._hop(here, EMBEDDING_STAGE)
 
-    def _until_backward_may_begin(self) -> Process:
-        self._at_loss += 1
-        if self._at_loss == self.plan.num_microbatches:
-            self._all_at_loss.succeed()
-        if self.costs.workload.schedule == "gpipe":
-            yield self._all_at_loss
-
-    def _run(self, kind: str, stage: int, microbatch: int) -> Process:
-        seconds = self.costs.forward_seconds(stage) if kind == FORWARD else self.costs.backward_seconds(stage)
-        seconds *= self.plan.microbatch_size
-        if kind == FORWARD:
-            seconds += shadow_seconds(self.costs, self.plan, stage)
-        if seconds == 0.0:
-            return
-        with self._nodes[stage].request(priority=0 if kind == BACKWARD else 1) as turn:
-            yield turn
+    def _node(self, stage: int) -> Process:
+        """A stage's node: every visit it is to have, one after the other."""
+        inbox = self._inboxes[stage]
+        ways = [visit for microbatch in range(self.plan.num_microbatches) for visit in self._way(microbatch)]
+        visits = [visit for visit in ways if self._stage(visit) == stage]
+        for expected in sorted(visits, key=self._logical_time):
+            if self._order_is_fixed:
+                turn = yield inbox.get(lambda turn, expected=expected: turn.visit == expected)
+            else:
+                turn = yield inbox.get()
             start_seconds = float(self._env.now)
-            yield self._env.timeout(seconds)
-            self.operations.append(Operation(kind, stage, microbatch, start_seconds, float(self._env.now)))
+            yield self._env.timeout(self._work_seconds(turn.visit.kind, stage))
+            end_seconds = float(self._env.now)
+            self.operations.append(Operation(turn.visit.kind, stage, turn.visit.microbatch, start_seconds, end_seconds))
+            turn.done.succeed()
+
+    def _way(self, microbatch: int) -> list[Visit]:
+        forwards = [Visit(FORWARD, position, microbatch) for position in range(self._head + 1)]
+        return forwards + [replace(visit, kind=BACKWARD) for visit in reversed(forwards)]
+
+    def _stage(self, visit: Visit) -> int:
+        route = self.plan.routes[visit.microbatch % len(self.plan.routes)]
+        return EMBEDDING_STAGE if visit.position == self._head else route[visit.position]
+
+    def _logical_time(self, visit: Visit) -> tuple[int, int]:
+        return logical_time(visit, self.costs.workload.schedule, self._depth)
+
+    def _work_seconds(self, kind: str, stage: int) -> float:
+        if kind == BACKWARD:
+            return self.plan.microbatch_size * self.costs.backward_seconds(stage)
+        forward_seconds = self.plan.microbatch_size * self.costs.forward_seconds(stage)
+        return forward_seconds + shadow_seconds(self.costs, self.plan, stage)
 
     def _hop(self, source: int, target: int) -> Process:
         """Send an activation, or its gradient, to the next stage's node in this pipeline."""
+        if source == target:
+            return
         regions = self.cluster.region(source, self.replica), self.cluster.region(target, self.replica)
-        seconds = self.network.seconds(*regions, self.plan.microbatch_size * self.costs.activation_bytes)
-        yield self._env.timeout(seconds)
+        num_bytes = self.plan.microbatch_size * self.costs.activation_bytes
+        yield self._env.timeout(self.network.seconds(*regions, num_bytes))

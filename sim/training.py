@@ -37,8 +37,8 @@ class Training(Protocol):
 class EvaluationConfig(Config):
     """How often and on how much held-out text the validation loss is measured."""
 
-    interval_steps: int = Field(25, ge=1, description="steps between two validations")
-    num_sequences: int = Field(64, ge=1, description="held-out sequences per validation")
+    interval_steps: int = Field(25, ge=1, le=10**9, description="steps between two validations")
+    num_sequences: int = Field(64, ge=1, le=10**6, description="held-out sequences per validation")
 
 
 class TrainingConfig(Config):
@@ -51,10 +51,10 @@ class TrainingConfig(Config):
     model: ModelSpec = Field(default_factory=ModelSpec, description="the proxy model")
     data: DataSpec = Field(default_factory=DataSpec, description="the text it learns")
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec, description="how it learns")
-    sequences_per_batch: int = Field(16, ge=1, description="sequences in a batch (one step)")
-    num_microbatches: int = Field(4, ge=1, description="microbatches in a batch; each takes one route")
-    sequence_length: int = Field(64, ge=2, description="tokens in a sequence")
-    steps: int = Field(1000, ge=1, description="steps to train")
+    sequences_per_batch: int = Field(16, ge=1, le=10**6, description="sequences in a batch (one step)")
+    num_microbatches: int = Field(4, ge=1, le=10**6, description="microbatches in a batch; each takes one route")
+    sequence_length: int = Field(64, ge=2, le=10**6, description="tokens in a sequence")
+    steps: int = Field(1000, ge=1, le=10**9, description="steps to train")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="validation")
     target_validation_loss: float | None = Field(
         None, gt=0, description="time and iterations until the validation loss is first this low are reported"

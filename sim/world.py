@@ -209,7 +209,7 @@ class World:
                 continue
             fraction = at_iteration - self.num_executed_iterations
             self._env.process(self._strikes(stage, iter((fraction * iteration_seconds,))))
-            self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes))
+            self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes, math.inf))
 
     def _strike(self, stage: int) -> None:
         """A stage loses its nodes now: background work is undone and whoever attempts something is told."""

@@ -50,4 +50,4 @@ class BernoulliFailures(FailureProcess):
 
     def in_words(self) -> str:
         """For captions."""
-        return f"failure chance {self.config.per_iteration_probability:.3g} per stage and iteration"
+        return f"each stage fails in an iteration with a chance of {100 * self.config.per_iteration_probability:.3g} %"

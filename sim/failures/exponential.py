@@ -47,4 +47,4 @@ class ExponentialFailures(FailureProcess):
 
     def in_words(self) -> str:
         """For captions."""
-        return f"{self.config.rate_per_hour:.3g} failures per stage and hour"
+        return f"each stage fails within an hour with a chance of {100 * self.config.rate_per_hour:.3g} %"

@@ -44,7 +44,7 @@ def _resolver(kind: str) -> Callable[[Any], Any]:
             return value
         known = presets(kind)
         name = value["preset"]
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise PydanticCustomError("unknown_name", "no such preset", {"found": str(name), "names": ", ".join(known)})
         return {**known[name], **{key: item for key, item in value.items() if key != "preset"}}
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from models.lineage import Config, Position, Routes, plain_routes
 from sim.costs import Costs, IterationPlan, WorkloadConfig
+from sim.names import FOLDER_NAME
 from sim.records import Bucket, EventKind, Failure
 
 Result = TypeVar("Result")
@@ -92,7 +93,12 @@ class StrategyConfig(Config):
     """Options that every strategy has."""
 
     kind: str
-    label: str | None = Field(None, min_length=1, description="name in tables, figures and folders; default: the kind")
+    label: str | None = Field(
+        None,
+        pattern=FOLDER_NAME,
+        max_length=100,
+        description="name in tables, figures and folders; default: the kind",
+    )
 
     @property
     def name(self) -> str:

@@ -1,0 +1,237 @@
+"""The trainer: what a step does, and that a rebuilt stage is exactly what the formula says."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.corpus import load_corpus
+from models.lineage import (
+    DataSpec,
+    Edit,
+    GradientNormWeights,
+    ModelSpec,
+    OptimizerSpec,
+    TrainingSpec,
+    plain_routes,
+    swapped_routes,
+)
+from models.llama import rope_tables, rotate
+from models.trainer import Trainer, average_shares, rows_by_route, scheduled_rate
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(8):
+        (folder / f"{number}.txt").write_text("".join(f"{i}: {i * i % 89}, " for i in range(900)))
+    return load_corpus(DataSpec(source="text", files=("*.txt",)), folder, None)
+
+
+def trainer_for(corpus, num_stages=4, family="llama", steps=3, routes=None, **optimizer) -> Trainer:
+    spec = TrainingSpec(
+        model=ModelSpec(family=family, dim=16, num_heads=2, num_stages=num_stages, layers_per_stage=2),
+        optimizer=OptimizerSpec(**optimizer),
+        corpus=corpus.content_hash,
+        vocabulary_size=corpus.vocabulary_size,
+        sequences_per_batch=4,
+        num_microbatches=4,
+        sequence_length=16,
+        num_validation_sequences=4,
+        init_seed=3,
+        data_seed=4,
+        routes=routes or plain_routes(num_stages),
+    )
+    trainer = Trainer(spec, corpus)
+    for _ in range(steps):
+        trainer.train_step()
+    return trainer
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [flat.detach().clone() for flat in trainer.model.flat]
+
+
+@pytest.mark.parametrize("num_stages", [4, 6])
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_average_is_the_gradient_norm_weighted_mean_at_every_stage(corpus, num_stages, exponent):
+    for stage in range(2, num_stages):
+        trainer = trainer_for(corpus, num_stages)
+        before, norms = weights(trainer), list(trainer.gradient_norms)
+        edit = Edit(stage, "average", (stage - 1, stage + 1), GradientNormWeights(exponent=exponent))
+        trainer.apply(edit)
+        a, b = norms[stage - 1] ** exponent, norms[stage + 1] ** exponent
+        expected = (a * before[stage - 1].double() + b * before[stage + 1].double()) / (a + b)
+        after = weights(trainer)
+        assert torch.equal(after[stage], expected.float()) or torch.allclose(
+            after[stage].double(), expected, rtol=2**-23, atol=1e-12
+        )
+        assert all(torch.equal(after[k], before[k]) for k in range(num_stages + 1) if k != stage)
+
+
+def test_the_uniform_average_is_the_mean_to_the_bit(corpus):
+    trainer = trainer_for(corpus)
+    before = weights(trainer)
+    trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(exponent=0.0)))
+    assert torch.equal(weights(trainer)[2], ((before[1].double() + before[3].double()) / 2).float())
+
+
+@pytest.mark.parametrize(("stage", "source"), [(1, 2), (2, 1), (3, 4), (4, 3)])
+def test_a_copy_is_its_source(corpus, stage, source):
+    trainer = trainer_for(corpus, routes=swapped_routes(4))
+    before = weights(trainer)
+    trainer.apply(Edit(stage, "copy", (source,)))
+    assert torch.equal(weights(trainer)[stage], before[source])
+
+
+def test_fresh_weights_are_drawn_anew_and_reproducibly(corpus):
+    one, two = trainer_for(corpus), trainer_for(corpus)
+    initial = weights(trainer_for(corpus, steps=0))
+    for trainer in (one, two):
+        trainer.apply(Edit(3, "fresh"))
+    assert torch.equal(weights(one)[3], weights(two)[3])
+    assert not torch.equal(weights(one)[3], initial[3])
+    assert weights(one)[3].std().item() == pytest.approx(initial[3].std().item(), rel=0.05)
+
+
+def test_only_the_rebuilt_stage_loses_its_optimizer_and_learns_faster(corpus):
+    trainer = trainer_for(corpus, learning_rate=1e-3)
+    trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1))
+    states = [optimizer.state for optimizer in trainer.optimizers]
+    assert [len(state) for state in states] == [1, 1, 0, 1, 1]
+    assert [trainer.learning_rate(k) for k in range(5)] == pytest.approx([1e-3, 1e-3, 1.1e-3, 1e-3, 1e-3])
+    before = weights(trainer)
+    trainer.train_step()
+    first_update = (weights(trainer)[2] - before[2]).abs().max().item()
+    assert first_update == pytest.approx(1.1e-3, rel=1e-3)  # Adam's first step is lr · sign(gradient)
+
+
+def test_averaged_optimizer_state_is_the_mean_of_the_moments(corpus):
+    trainer = trainer_for(corpus)
+    moments = [optimizer.state[flat] for optimizer, flat in zip(trainer.optimizers, trainer.model.flat, strict=True)]
+    expected = {name: ((moments[1][name].double() + moments[3][name].double()) / 2).float() for name in moments[1]}
+    trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(exponent=0.0), optimizer="average"))
+    found = trainer.optimizers[2].state[trainer.model.flat[2]]
+    assert all(torch.equal(found[name], expected[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+    trainer.train_step()
+
+
+def test_the_learning_rate_factor_halves_its_excess(corpus):
+    trainer = trainer_for(corpus, steps=0, learning_rate=1.0)
+    trainer.apply(Edit(2, "copy", (1,), learning_rate_factor=1.4, learning_rate_half_life_steps=10.0))
+    trainer.step = 10
+    assert trainer.learning_rate(2) == pytest.approx(1.2)
+
+
+def test_each_stage_is_clipped_by_itself(corpus):
+    trainer = trainer_for(corpus, steps=1, clip_norm=0.05)
+    clipped = [flat.grad.norm().item() for flat in trainer.model.flat]
+    assert any(norm > 0.05 for norm in trainer.gradient_norms)
+    for before, after in zip(trainer.gradient_norms, clipped, strict=True):
+        assert after == pytest.approx(min(before, 0.05), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt"])
+def test_a_step_is_that_of_a_plain_torch_loop(corpus, family):
+    """The staged, flat, grouped step against ordinary modules and one ordinary Adam, no clipping."""
+    trainer = trainer_for(corpus, family=family, steps=0, clip_norm=None)
+    plain = trainer_for(corpus, family=family, steps=0, clip_norm=None)
+    parameters = [parameter for stage in plain.model.stages for parameter in stage.parameters()]
+    copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+    adam = torch.optim.Adam(copies, lr=1e-3)
+    route = plain.spec.routes[0]
+    for step in range(4):
+        result = trainer.train_step()
+        for parameter, copy in zip(parameters, copies, strict=True):
+            parameter.data.copy_(copy.data)
+            parameter.grad.zero_()
+        windows = torch.from_numpy(corpus.batch(4, step, 4, 16))
+        loss = plain.model.loss(windows[:, :-1], windows[:, 1:], route)
+        loss.backward()
+        for parameter, copy in zip(parameters, copies, strict=True):
+            copy.grad = parameter.grad.clone()
+        adam.step()
+        assert result.train_loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_swapped_microbatches_really_take_the_swapped_route(corpus):
+    trainer = trainer_for(corpus, steps=0, routes=swapped_routes(4), clip_norm=None)
+    groups = rows_by_route(trainer.spec)
+    assert {route: rows.tolist() for route, rows in groups.items()} == {(1, 2, 3, 4): [0, 2], (2, 1, 4, 3): [1, 3]}
+    windows = torch.from_numpy(corpus.batch(4, 0, 4, 16))
+    expected = np.mean(
+        [
+            trainer.model.loss(windows[j : j + 1, :-1], windows[j : j + 1, 1:], route).item()
+            for j, route in enumerate([(1, 2, 3, 4), (2, 1, 4, 3)] * 2)
+        ]
+    )
+    assert trainer.train_step().train_loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_token_sees_only_those_before_it(corpus):
+    for family in ("llama", "gpt"):
+        model = trainer_for(corpus, family=family).model
+        tokens = torch.randint(0, 256, (1, 16), generator=torch.Generator().manual_seed(0))
+        other = tokens.clone()
+        other[0, 10] = (other[0, 10] + 1) % 256
+
+        def logits(inputs, model=model):
+            x = model.ends.embed(inputs)
+            for stage in model.stages[1:]:
+                x = stage(x)
+            return model.ends.logits(x)
+
+        with torch.no_grad():
+            assert torch.allclose(logits(tokens)[0, :10], logits(other)[0, :10], atol=1e-6)
+            assert not torch.allclose(logits(tokens)[0, 10:], logits(other)[0, 10:], atol=1e-6)
+
+
+def test_rotary_scores_depend_on_the_distance_only():
+    cos, sin = rope_tables(12, 8)
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(8, generator=generator).expand(12, 8) for _ in range(2))
+    scores = rotate(q, cos, sin) @ rotate(k, cos, sin).T
+    assert torch.allclose(scores[3, 1], scores[9, 7], atol=1e-5)
+    assert torch.allclose(rotate(q, cos, sin).norm(dim=-1), q.norm(dim=-1), atol=1e-5)
+
+
+def test_training_learns_and_starts_at_chance(corpus):
+    trainer = trainer_for(corpus, steps=0, learning_rate=3e-3)
+    assert trainer.validation_loss() == pytest.approx(math.log(256), rel=0.02)
+    first = trainer.validation_loss()
+    for _ in range(60):
+        trainer.train_step()
+    assert trainer.validation_loss() < 0.7 * first
+
+
+def test_divergence_is_told(corpus):
+    with pytest.raises(ValueError, match=r"training diverged: the loss of step \d+ is (nan|inf)"):
+        trainer_for(corpus, steps=400, learning_rate=1e4, clip_norm=None)
+
+
+def test_cosine_goes_from_the_peak_to_its_final_share(corpus):
+    spec = trainer_for(
+        corpus, steps=0, learning_rate=1.0, warmup_steps=10, decay="cosine", decay_steps=110, final_fraction=0.1
+    ).spec
+    assert [scheduled_rate(spec, step) for step in (0, 9, 10, 60, 110, 500)] == pytest.approx(
+        [0.1, 1.0, 1.0, 0.55, 0.1, 0.1]
+    )
+
+
+def test_shares_are_equal_when_no_gradient_is_known():
+    assert average_shares((1, 3), [0.0] * 5, GradientNormWeights(), None) == {1: 0.5, 3: 0.5}
+    shares = average_shares((1, 3), [0, 5.0, 0, 0.5, 0], GradientNormWeights(exponent=1.0, after_clip=True), 1.0)
+    assert shares == pytest.approx({1: 1 / 1.5, 3: 0.5 / 1.5})
+
+
+def test_validation_loss_is_the_mean_over_its_windows(corpus):
+    trainer = trainer_for(corpus)
+    windows = torch.from_numpy(corpus.validation_windows(4, 16))
+    with torch.no_grad():
+        x = trainer.model.ends.embed(windows[:, :-1])
+        for stage in trainer.model.stages[1:]:
+            x = stage(x)
+        expected = F.cross_entropy(trainer.model.ends.logits(x).flatten(0, 1), windows[:, 1:].flatten()).item()
+    assert trainer.validation_loss() == pytest.approx(expected, rel=1e-6)
