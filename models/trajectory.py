@@ -27,7 +27,7 @@ from models.store import Stretch, TrajectoryStore
 from models.trainer import StepResult, Trainer
 
 KEYFRAME_INTERVAL_STEPS = 50
-TRAINING_CODE = ("corpus", "gpt", "lineage", "llama", "staged", "trainer")
+TRAINING_CODE = ("corpus", "gpt", "llama", "staged", "trainer")
 
 
 class Trajectory:

@@ -72,6 +72,9 @@ class WorkloadConfig(Config):
     num_microbatches: int = Field(6, ge=1, le=10_000, description="microbatches of each pipeline and iteration")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of compute and activations")
     schedule: Literal["gpipe", "1f1b"] = Field("1f1b", description="order of forwards and backwards")
+    max_in_flight: int | None = Field(
+        None, ge=1, description="1f1b: microbatches in flight in a pipeline; default: as many as positions that compute"
+    )
     measured: MeasuredSeconds | None = Field(None, description="measured times, in place of computed ones")
 
 

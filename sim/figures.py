@@ -129,7 +129,7 @@ def legend_label(strategy: str) -> str:
     return {
         "none": "no failures",
         "checkpoint": "checkpointing",
-        "redundant": "redundant comp.",
+        "redundant": "redundant",
         "checkfree": "CheckFree",
         "checkfree_plus": "CheckFree+",
     }.get(strategy, strategy)

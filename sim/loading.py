@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import sys
@@ -13,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 
-from sim.messages import Location, at, finding, is_preset, kinds, meant, near_file, schema_at, shown, syntax_finding
+from sim.messages import at, finding, is_preset, kinds, meant, near_file, schema_at, shown
 from sim.names import shortened, suggestion
 from sim.presets import frozen, presets
 from sim.scenario import CHECKS, PRESET_FIELDS, Scenario
+from sim.yaml_text import Location, YamlTextError, read_yaml
 
 
 @dataclass(frozen=True)
@@ -56,29 +53,15 @@ class Document:
     """A scenario's plain data, and for each path the line (or the --set option) it came from."""
 
     def __init__(self, source: str, text: str) -> None:
-        self.places: dict[Location, str] = {(): "line 1"}
         try:
-            loaded = YAML(typ="rt").load(io.StringIO(text))
-            self.data = plain(loaded)
-            self._note_lines(loaded, ())
-        except (YAMLError, ValueError, RecursionError) as error:
-            line, message = syntax_finding(error, text)
-            raise ScenarioError(source, [Problem(f"line {line}" if line else "", "", message)]) from None
+            self.data, lines = read_yaml(text)
+        except YamlTextError as error:
+            raise ScenarioError(source, [Problem(f"line {error.line}" if error.line else "", "", str(error))]) from None
+        self.places: dict[Location, str] = {(): "line 1", **{path: f"line {line}" for path, line in lines.items()}}
         if not isinstance(self.data, dict):
             found = {type(None): "nothing", list: "a list"}.get(type(self.data), "a single value")
             message = f"a scenario is a mapping of sections (name, workload, training, ...), found {found}"
             raise ScenarioError(source, [Problem("line 1", "", message)])
-
-    def _note_lines(self, value: Any, path: Location) -> None:
-        if isinstance(value, CommentedMap):
-            for key, item in value.items():
-                if key in (value.lc.data or ()):  # what a merge key brings in stands elsewhere
-                    self.places[(*path, key_text(key))] = f"line {value.lc.data[key][0] + 1}"
-                self._note_lines(item, (*path, key_text(key)))
-        elif isinstance(value, CommentedSeq):
-            for index, item in enumerate(value):
-                self.places[(*path, index)] = f"line {value.lc.item(index)[0] + 1}"
-                self._note_lines(item, (*path, index))
 
     def place(self, path: Location) -> str:
         """Where a path, or the nearest thing above it, stands."""
@@ -101,9 +84,9 @@ class Document:
         if not equals or not parts:
             return Problem(option, "", "write it as --set section.field=value")
         try:
-            value = plain(YAML(typ="rt").load(text))
-        except (YAMLError, ValueError, RecursionError) as error:
-            return Problem(option, "", f"the value is {syntax_finding(error, text)[1]}")
+            value, _ = read_yaml(text)
+        except YamlTextError as error:
+            return Problem(option, "", f"the value is {error}")
         here: Any = self.data
         path: Location = ()
         try:
@@ -139,20 +122,6 @@ class Document:
         return value
 
 
-def plain(value: Any) -> Any:
-    """YAML's data as built-in mappings, lists and scalars, keys as text."""
-    if isinstance(value, CommentedMap):
-        return {key_text(key): plain(item) for key, item in value.items()}
-    if isinstance(value, CommentedSeq):
-        return [plain(item) for item in value]
-    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
-
-
-def key_text(key: Any) -> str:
-    """A mapping's key as text."""
-    return shown(key) if key is None or isinstance(key, bool) else str(key)
-
-
 def index_of(part: str, here: Any, path: Location) -> str | int:
     """The key or number that a part of a --set path means. LookupError, in words, where a list has no such entry."""
     if isinstance(here, dict):
@@ -163,7 +132,7 @@ def index_of(part: str, here: Any, path: Location) -> str | int:
     if part.isdecimal() and int(part) < len(here):
         return int(part)
     known = [str(name) for name in names if isinstance(name, str)]
-    numbers = f"; or a number from 0 to {len(here) - 1}" if here else ": the list is empty"
+    numbers = "; or number 0" + (f" to {len(here) - 1}" if len(here) > 1 else "") if here else ": the list is empty"
     raise LookupError(f"no entry '{shortened(part)}' in '{'.'.join(map(str, path))}'{suggestion(part, known)}{numbers}")
 
 

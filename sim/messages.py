@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml.comments import TaggedScalar
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.reader import ReaderError
 
 from sim.names import FOLDER_NAME, FOLDER_NAME_IN_WORDS, nearest, shortened, suggestion
 from sim.scenario import Scenario
-
-Location = tuple[str | int, ...]
+from sim.yaml_text import Location
 
 TYPES = {
     "integer": "a whole number",
@@ -28,18 +23,6 @@ TYPES = {
 }
 ENTRIES = {"integer": " of whole numbers", "number": " of numbers", "string": " of texts"}
 BOOLEANS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
-SYNTAX = {
-    "found another document": "a second document ('---'): only one can be read",
-    "character '\\t'": "a tab: indent with spaces",
-    "mapping values are not allowed": "a ':' that cannot stand here: check the indentation, or put the text in quotes",
-    "could not find expected ':'": "a line without ':' that continues nothing",
-    "expected <block end>": "a line that does not fit in: check the indentation",
-}
-OPENED = {
-    "while parsing a flow sequence": "the list [...]",
-    "while parsing a flow mapping": "the mapping {...}",
-    "while scanning a quoted scalar": "the quoted text",
-}
 LIMITS = {
     "minimum": ", at least {:,}",
     "exclusiveMinimum": ", above {:,}",
@@ -67,10 +50,10 @@ def finding(details: Any, data: Any) -> tuple[Location, str]:
         if isinstance(found, dict):
             key = "preset" if is_preset(node) else "kind"
             path, found = (*path, key), found[key]
-        return path, f"found {shown(found)}{suggestion(str(found), node['names'])}"
+        return path, f"found {shown(found)}{suggestion(as_name(found), node['names'])}"
     if kind == "literal_error":
         names = [str(name) for name in node.get("enum", [node.get("const")])]
-        return path, f"found {shown(found)}{suggestion(str(found) if isinstance(found, str | int) else '', names)}"
+        return path, f"found {shown(found)}{suggestion(as_name(found), names)}"
     allowed = allowed_by(node)
     if kind == "finite_number":
         allowed = allowed.replace("a number", "a finite number")
@@ -116,7 +99,7 @@ def rewritten(found: Any, node: dict[str, Any]) -> str:
         better = str(number) if number is not None and within(number, node) else None
     elif wanted == "boolean" and isinstance(found, str):
         better = BOOLEANS.get(text.casefold())
-    elif wanted == "string" and isinstance(found, int | float | datetime.date):
+    elif wanted == "string" and isinstance(found, int | float):
         better = f"'{text.lower()}'" if re.search(node.get("pattern", ""), text.lower()) else None
     elif wanted == "array" and isinstance(found, str | int) and "prefixItems" not in node:
         entry = resolved(node["items"])
@@ -149,41 +132,25 @@ def shown(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
         return f"'{shortened(value)}'"
-    if isinstance(value, int) and abs(value) >= 10**40:
-        return "a number of more than 40 digits"
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, dict):
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)} {'entry' if len(value) == 1 else 'entries'}" if value else "an empty list"
-    if isinstance(value, datetime.date):
-        return f"the date {value}"
     return f"a value with the YAML tag {value.tag}" if isinstance(value, TaggedScalar) else "a value with a YAML tag"
 
 
-def syntax_finding(error: Exception, text: str) -> tuple[int | None, str]:
-    """The line, where it is known, and what is wrong with a text that is not one YAML document."""
-    if isinstance(error, RecursionError):
-        return None, "not valid YAML: nested too deeply, or an anchor that holds itself"
-    if isinstance(error, ReaderError):
-        return text.count("\n", 0, error.position) + 1, f"not valid YAML: the character U+{error.character:04X}"
-    if not isinstance(error, MarkedYAMLError):
-        return None, f"not valid YAML: {shortened(str(error))}"
-    mark, problem = error.problem_mark or error.context_mark, str(error.problem).split("\n")[0]
-    if isinstance(error, DuplicateKeyError):
-        problem = f"the key {problem.split(' with value ')[0].removeprefix('found duplicate key ')} is given twice"
-    problem = next((words for known, words in SYNTAX.items() if known in problem), problem)
-    if error.context in OPENED:
-        problem += f", in {OPENED[error.context]} that begins in line {error.context_mark.line + 1}"
-    return mark.line + 1 if mark else None, f"not valid YAML: {problem}"
+def as_name(value: Any) -> str:
+    """What a name could have been meant to be; empty for what is no name at all."""
+    return str(value) if isinstance(value, str | int) else ""
 
 
 def near_file(path: Path) -> str:
     """'; nearest: x.yaml' when a file of a like name lies in the same folder or in its folder `scenarios`."""
     folders = [folder for folder in (path.parent, path.parent / "scenarios") if folder.is_dir()]
-    files = {file.name: file for folder in reversed(folders) for file in sorted(folder.glob("*.y*ml"))}
-    close = nearest(path.name, files)
+    files = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.y*ml"))}
+    close = nearest(path.stem, files)
     return f"; nearest: {files[close]}" if close else ""
 
 
@@ -283,7 +250,9 @@ def allowed_by(node: dict[str, Any]) -> str:
     if "prefixItems" in node:
         words += f" of {len(node['prefixItems'])}: {node['description']}"
     elif node.get("type") == "array":
-        words += ENTRIES.get(node["items"].get("type"), "") + (", not empty" if node.get("minItems") else "")
+        entry = resolved(node["items"])
+        words += ENTRIES.get(entry.get("type", ""), "") + (", not empty" if node.get("minItems") else "")
+        words += f", of {', '.join(entry['names'])} or mappings with the key 'kind'" if kinds(entry) else ""
     if node.get("pattern") == FOLDER_NAME:
         words += f" {FOLDER_NAME_IN_WORDS}"
     for key, text in LIMITS.items():

@@ -22,8 +22,8 @@ def suggestion(found: str, names: Iterable[str]) -> str:
     """'; nearest: x; allowed: ...' for a name that is not among those known."""
     names = list(names)
     close = nearest(found, names)
-    text = f"; nearest: {close}" if close else ""
-    return f"{text}; allowed: {', '.join(names)}" if names else text
+    text = f"; nearest: {shortened(close)}" if close else ""
+    return f"{text}; allowed: {', '.join(map(shortened, names))}" if names else text
 
 
 def shortened(text: str) -> str:

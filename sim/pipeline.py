@@ -5,13 +5,15 @@ back to stage 0 for the de-embedding and the loss, and returns the way it came. 
 backwards one at a time; hops between nodes take the link's time and do not occupy the node. The training loop
 prices an iteration once for each plan and treats it as one event.
 
-gpipe: all forwards, then all backwards. 1f1b: the i-th of p compute positions runs p - i forwards ahead and
-then one forward and one backward in turn, so it holds at most p - i + 1 microbatches. With p equal stages, no
-transfer time and a free head both take (m + p - 1)(t_f + t_b).
+gpipe: all forwards, then all backwards. 1f1b: the i-th of p compute positions runs ahead with p - i forwards
+and then does one forward and one backward in turn, so it holds at most p - i + 1 microbatches; with
+`max_in_flight` K in place of p, K - i + 1. With p equal stages, no transfer time and a free head both take
+(m + p - 1)(t_f + t_b).
 
-Where routes differ (CheckFree+), a fixed order would make stages wait for each other: each node then takes,
-of what has arrived, what comes first by the schedule's logical time, and 1f1b admits 2 p microbatches to the
-pipeline. Admitting only p costs a pipeline without transfer times up to a quarter more time.
+Where routes differ (CheckFree+), or K < p, a fixed order would make stages wait for each other: each node then
+takes, of what has arrived, what comes first by the schedule's logical time. No more than K microbatches are
+admitted at a time under any routes. At K = p swapped routes cost a pipeline without transfer times up to a quarter
+more time, at K = 2 p about nothing.
 
 *Not modelled*: links shared by messages, the embedding's look-up, the optimizer.
 """
@@ -98,16 +100,18 @@ class Visit:
     microbatch: int
 
 
-def logical_time(visit: Visit, schedule: str, depth: int) -> tuple[int, int]:
+def logical_time(visit: Visit, schedule: str, num_positions: int, max_in_flight: int) -> tuple[int, int]:
     """When a visit would be made if every operation took one unit: what orders a stage's work.
 
-    On plain routes this gives the textbook order of each schedule. `depth` is the number of positions that
-    compute.
+    On plain routes this gives the textbook order of each schedule. `num_positions` compute; one beyond them (a
+    head that does nothing) counts as part of the last.
     """
-    i, k = visit.position + 1, visit.microbatch
+    i, k = min(visit.position + 1, num_positions), visit.microbatch
     if schedule == "gpipe":
         return (0, i + k) if visit.kind == FORWARD else (1, k - i)
-    return (i + 2 * k if visit.kind == FORWARD else 2 * depth - i + 1 + 2 * k, k)
+    if visit.kind == FORWARD:
+        return (i + 2 * k, k)
+    return (2 * max(num_positions, max_in_flight) - i + 1 + 2 * k, k)
 
 
 @dataclass(order=True)
@@ -127,17 +131,20 @@ class PipelineRun:
         self.operations: list[Operation] = []
         self._env = simpy.Environment()
         self._head = cluster.num_stages
-        self._depth = self._head + (1 if costs.forward_seconds(EMBEDDING_STAGE) else 0)
-        self._order_is_fixed = len(plan.routes) == 1
-        bounded = costs.workload.schedule == "1f1b" and not self._order_is_fixed
-        self._entrance = simpy.Resource(self._env, 2 * self._depth if bounded else plan.num_microbatches)
-        store = simpy.FilterStore if self._order_is_fixed else simpy.PriorityStore
-        self._inboxes: dict[int, Any] = {stage: store(self._env) for stage in cluster.stages}
-        for microbatch in range(plan.num_microbatches):
-            self._env.process(self._microbatch(microbatch))
+        self._num_positions = self._head + (1 if self._work_seconds(FORWARD, EMBEDDING_STAGE) else 0)
+        is_1f1b = costs.workload.schedule == "1f1b"
+        self._max_in_flight = (
+            (costs.workload.max_in_flight or self._num_positions) if is_1f1b else plan.num_microbatches
+        )
+        self._entrance = simpy.Resource(self._env, self._max_in_flight)
+        self._inboxes: dict[int, Any] = {
+            stage: (simpy.FilterStore if self._order_is_fixed(stage) else simpy.PriorityStore)(self._env)
+            for stage in cluster.stages
+        }
+        microbatches = [self._env.process(self._microbatch(number)) for number in range(plan.num_microbatches)]
         for stage in cluster.stages:
             self._env.process(self._node(stage))
-        self._env.run()
+        self._env.run(until=self._env.all_of(microbatches))  # raises on a deadlock, where run() would end early
         self.seconds = float(self._env.now)
 
     def _microbatch(self, microbatch: int) -> Process:
@@ -154,13 +161,23 @@ class PipelineRun:
                 here = stage
             yield from self._hop(here, EMBEDDING_STAGE)
 
+    def _order_is_fixed(self, stage: int) -> bool:
+        """Whether a stage waits for its next visit in order, as textbook schedules do.
+
+        Not where routes differ or too few microbatches are in flight to fill the order; with gpipe the head always
+        does, all forwards first.
+        """
+        if self.costs.workload.schedule == "gpipe":
+            return len(self.plan.routes) == 1 or stage == EMBEDDING_STAGE
+        return len(self.plan.routes) == 1 and self._max_in_flight >= self._num_positions
+
     def _node(self, stage: int) -> Process:
         """A stage's node: every visit it is to have, one after the other."""
         inbox = self._inboxes[stage]
         ways = [visit for microbatch in range(self.plan.num_microbatches) for visit in self._way(microbatch)]
         visits = [visit for visit in ways if self._stage(visit) == stage]
         for expected in sorted(visits, key=self._logical_time):
-            if self._order_is_fixed:
+            if self._order_is_fixed(stage):
                 turn = yield inbox.get(lambda turn, expected=expected: turn.visit == expected)
             else:
                 turn = yield inbox.get()
@@ -179,7 +196,7 @@ class PipelineRun:
         return EMBEDDING_STAGE if visit.position == self._head else route[visit.position]
 
     def _logical_time(self, visit: Visit) -> tuple[int, int]:
-        return logical_time(visit, self.costs.workload.schedule, self._depth)
+        return logical_time(visit, self.costs.workload.schedule, self._num_positions, self._max_in_flight)
 
     def _work_seconds(self, kind: str, stage: int) -> float:
         if kind == BACKWARD:

@@ -29,10 +29,11 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     """
     frame = comparison(runs)
     target = scenario.training.target_validation_loss
-    table = Table(title=f"{scenario.name}: strategies under the same churn", title_justify="left", box=SIMPLE_HEAD)
+    title = f"{scenario.name}: strategies under the same churn"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("strategy", no_wrap=True)
     columns: list[tuple[str, Callable[[pd.DataFrame], str]]] = [
-        ("failures\n(fallbacks)", lambda rows: pair(rows["num_failures"], rows["num_fallbacks"])),
+        ("failures\n(fallb.)", lambda rows: pair(rows["num_failures"], rows["num_fallbacks"])),
         ("hours\nto end", lambda rows: spread(rows["wall_clock_seconds"] / 3600, "{:.1f}")),
         ("over-\nhead", lambda rows: spread(rows["overhead"] * 100, "{:+.0f} %")),
         ("good-\nput", lambda rows: spread(rows["goodput"] * 100, "{:.0f} %")),

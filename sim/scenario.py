@@ -18,7 +18,7 @@ from models.lineage import Config, DataSpec
 from sim.cluster import ClusterConfig
 from sim.costs import WorkloadConfig
 from sim.failures import PROCESSES, ProcessConfig
-from sim.names import FOLDER_NAME, suggestion
+from sim.names import FOLDER_NAME, shortened, suggestion
 from sim.network import NetworkConfig
 from sim.presets import or_preset, presets
 from sim.strategies import STRATEGIES, StrategyConfig
@@ -86,6 +86,9 @@ class Scenario(Config):
     fallback: FallbackChoice = Field(
         default_factory=STRATEGIES["restart"].Config, description="takes over when a strategy cannot recover"
     )
+    give_up_after: float = Field(
+        20.0, ge=1, description="a run stops, and says so, after this many times its failure-free time"
+    )
     seeds: SeedsConfig = Field(default_factory=SeedsConfig, description="replicates")
     iterations_per_step: int = Field(
         1,
@@ -130,7 +133,7 @@ def _divisors(number: int, least: int = 1) -> str:
     small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]
     allowed = [n for n in sorted({*small, *(number // n for n in small)}) if n >= least]
     words = [str(n) for n in (allowed if len(allowed) <= 12 else [*allowed[:10], "...", allowed[-1]])]
-    return f"allowed: {', '.join(words)}" if words else f"no number from {least} does"
+    return f"allowed: {', '.join(words)}" if words else f"no number from {least} on does"
 
 
 @_needs("workload.model.num_layers", "workload.num_stages")
@@ -138,7 +141,7 @@ def stages_divide_the_layers(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """Every stage of the target holds the same number of layers."""
     layers, stages = scenario.workload.model.num_layers, scenario.workload.num_stages
     if layers % stages:
-        yield "workload.num_stages", f"{stages} stages do not divide the {layers} layers; {_divisors(layers, least=2)}"
+        yield "workload.num_stages", f"{stages} stages do not divide num_layers {layers}; {_divisors(layers, least=2)}"
 
 
 @_needs("workload.num_stages", "training.model.num_stages")
@@ -217,13 +220,14 @@ def regions_are_in_the_network(scenario: Scenario) -> Iterator[tuple[str, str]]:
     chosen = dict.fromkeys(scenario.cluster.regions or known)
     for region in chosen:
         if region not in known:
-            what = f"no region '{region}' in network '{scenario.network.name}'{suggestion(region, known)}"
-            yield "cluster.regions", what
+            where = f"in network '{shortened(scenario.network.name)}'{suggestion(region, known)}"
+            yield "cluster.regions", f"no region '{shortened(region)}' {where}"
     placed = [region for region in chosen if region in known]
     pairs = [(a, b) for i, a in enumerate(placed) for b in placed[i + 1 :] if frozenset((a, b)) not in linked]
     if pairs:
-        missing = ", ".join(f"{a}-{b}" for a, b in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
-        yield "network.links", f"regions that hold nodes lack links: {missing}; add rows, or choose cluster.regions"
+        links = ", ".join(shortened(f"{a}-{b}") for a, b in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
+        message = f"regions that hold nodes lack links: {links}; add rows for them, or choose cluster.regions"
+        yield "network.links", message
 
 
 @_needs()
@@ -231,10 +235,11 @@ def links_differ(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """One row for each pair of regions; within a region, `same_region` tells."""
     seen: set[frozenset[str]] = set()
     for index, (a, b, *_) in enumerate(scenario.network.links):
+        row, ends = f"network.links.{index}", f"'{shortened(a)}' and '{shortened(b)}'"
         if a == b:
-            yield f"network.links.{index}", f"a link from '{a}' to itself: links within a region are 'same_region'"
+            yield row, f"a link between {ends}: within a region, 'same_region' tells"
         elif frozenset((a, b)) in seen:
-            yield f"network.links.{index}", f"a second link between '{a}' and '{b}': links are the same both ways"
+            yield row, f"a second link between {ends}: links are the same both ways"
         seen.add(frozenset((a, b)))
 
 
@@ -267,7 +272,8 @@ def data_options_fit_the_source(scenario: Scenario) -> Iterator[tuple[str, str]]
     }
     for source, (required, *others) in own.items():
         if data.source == source and not getattr(data, required):
-            yield f"training.data.{required}", f"source '{source}' needs this key ({fields[required].description})"
+            what = str(fields[required].description).removeprefix(f"{source}: ")
+            yield f"training.data.{required}", f"source '{source}' needs this key: {what}"
         for field in (required, *others):
             if data.source != source and getattr(data, field) != fields[field].default:
                 yield f"training.data.{field}", f"'{field}' goes with source '{source}', found source '{data.source}'"
@@ -293,5 +299,4 @@ def cosine_ends_after_the_warmup(scenario: Scenario) -> Iterator[tuple[str, str]
     if optimizer.decay == "constant":
         yield field, "'decay_steps' goes with decay 'cosine', found decay 'constant'"
     elif optimizer.decay_steps <= optimizer.warmup_steps:
-        message = f"the cosine follows the {optimizer.warmup_steps} warm-up steps and must end after them"
-        yield field, f"{message}, found {optimizer.decay_steps}"
+        yield field, f"found {optimizer.decay_steps}; allowed: above warmup_steps, {optimizer.warmup_steps}"

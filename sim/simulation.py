@@ -15,7 +15,7 @@ from sim.records import Bucket, EventKind, EventRecord, Failure, IterationRecord
 from sim.scenario import Scenario
 from sim.strategies import STRATEGIES, Strategy, StrategyConfig, UnrecoverableError
 from sim.training import Training
-from sim.world import World
+from sim.world import GaveUpError, World
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,16 @@ class TrainingJob:
         self.fallback = self._build_fallback()
         self.split = world.pipeline.split(strategy.price(world.plain_plan()))
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
+        ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
+        world.deadline_seconds = scenario.give_up_after * self.num_iterations * ideal_seconds
         self.iterations: list[IterationRecord] = []
         self.stopped: str | None = None
         self._executions: dict[int, int] = {}
 
     def _build_fallback(self) -> Strategy | None:
-        config = self.scenario.fallback
-        if config.kind in ("stop", self.strategy.kind) or not self.strategy.heeds_failures:
+        """None to stop, and for a strategy that always recovers: it must not pay for what it never needs."""
+        config, strategy = self.scenario.fallback, self.strategy
+        if config.kind == "stop" or strategy.serves_as_fallback or not strategy.heeds_failures:
             return None
         return STRATEGIES[config.kind](config, self.world.num_stages)
 
@@ -145,6 +148,11 @@ class TrainingJob:
                     position = yield from self._recover(failure, position)
         except StoppedError as reason:
             self.stopped = str(reason)
+        except GaveUpError:
+            self.stopped = (
+                f"after {self.world.completed_iterations} of {self.num_iterations} iterations it had taken more than "
+                f"{self.scenario.give_up_after:g} × the time without failures (give_up_after)"
+            )
 
     def _routine(self, position: Position) -> Generator[Any, Any, Failure | None]:
         """Routine work of the strategy and of the fallback, which must keep what it would fall back on."""
@@ -168,6 +176,7 @@ class TrainingJob:
                 why = reason
         else:
             raise StoppedError(str(why))
+        assert recovered.iteration <= position.iteration, "a recovery never goes ahead"
         world.rebuilt()
         if recovered.iteration < position.iteration:
             world.record("rolled_back", failure.stage, position.iteration, f"to iteration {recovered.iteration}")

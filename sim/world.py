@@ -26,6 +26,10 @@ from sim.rng import stream
 from sim.strategies.base import Process, Transfer
 
 
+class GaveUpError(Exception):
+    """The run has taken longer than the scenario allows."""
+
+
 class BackgroundActivity:
     """Something beside the training: under way → done at `ends_seconds`, or ended undone by a failure."""
 
@@ -54,6 +58,7 @@ class World:
         self.pipeline = Pipeline(costs, cluster, network)
         self.ledger = Ledger()
         self.events: list[EventRecord] = []
+        self.deadline_seconds = math.inf
         self.num_failures = 0
         self.num_executed_iterations = 0
         self.completed_iterations = 0
@@ -230,6 +235,8 @@ class World:
 
     def _race(self, seconds: float) -> Process[Failure | None]:
         """Work against failure: the earliest queued Failure, or None when the seconds have passed in peace."""
+        if self.now_seconds > self.deadline_seconds:
+            raise GaveUpError
         if not self._queued and seconds > 0.0:
             self._alarm = alarm = self._env.event()
             # The alarm is processed after everything already due at this instant: a tie goes to the failure.

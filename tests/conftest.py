@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 from hypothesis import settings
+from pydantic import Field
 
 from models.curve import CurveTraining
 from models.lineage import Position, plain_routes
@@ -33,7 +34,7 @@ class ScriptedConfig(ProcessConfig):
     """Options of `scripted`."""
 
     kind: Literal["scripted"] = "scripted"
-    uptimes: Script = {}
+    uptimes: Script = Field(default_factory=dict)
     unit: Literal["seconds", "iterations"] = "seconds"
 
 

@@ -78,7 +78,9 @@ CLUSTERS = (
     network=st.sampled_from([None, "spot_cluster", "gcp_paper"]),
     blocking_share=st.sampled_from([0.0, 0.4, 1.0]),
 )
-def test_the_buckets_of_every_run_add_up_to_its_wall_clock(rate, kind, seed, fallback, cluster, network, blocking_share):
+def test_the_buckets_of_every_run_add_up_to_its_wall_clock(
+    rate, kind, seed, fallback, cluster, network, blocking_share
+):
     failures = {"kind": "exponential", "rate_per_hour": rate}
     if kind == "bernoulli":
         failures = {"kind": "bernoulli", "per_iteration_probability": rate / 50}

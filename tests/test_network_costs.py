@@ -100,6 +100,7 @@ def test_the_papers_network_gives_the_papers_figures():
     network = Network(NetworkConfig.model_validate(presets("networks")["gcp_paper"]))
     assert network.seconds("NL", "NL", 0.5 * BYTES_PER_GIB) == pytest.approx(0.01 + 1.0)
     assert network.seconds("Australia", "Belgium", 256 * MIB) == pytest.approx(25.57, abs=0.01)
+    assert network.seconds("Australia", "Belgium", paper().weight_bytes(0)) == pytest.approx(24.97, abs=0.01)
     regions = network.config.regions
     assert all(network.seconds(a, b, 1.0) > 0.0 for a in regions for b in regions)
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 from conftest import a_pipeline, a_scenario, a_strategy
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.lineage import plain_routes, swapped_routes
+from sim import pipeline
 from sim.costs import Costs, IterationPlan
 from sim.pipeline import PipelineRun
 from sim.simulation import build_world
@@ -51,8 +53,8 @@ def held_at_most(run: PipelineRun, stage: int) -> int:
 @given(pipelines())
 def test_every_microbatch_goes_all_the_way_and_back(run):
     for kind in ("forward", "backward"):
-        done = [(o.microbatch, o.stage) for o in run.operations if o.kind == kind and o.stage != 0]
-        assert len(done) == len(set(done)) == run.plan.num_microbatches * run.cluster.num_stages
+        done = [(o.microbatch, o.stage) for o in run.operations if o.kind == kind]
+        assert len(done) == len(set(done)) == run.plan.num_microbatches * (run.cluster.num_stages + 1)
     assert run.seconds >= max(operation.end_seconds for operation in run.operations)
 
 
@@ -63,19 +65,19 @@ def test_a_node_runs_one_operation_at_a_time(run):
         by_stage[operation.stage].append((operation.start_seconds, operation.end_seconds))
     for spans in by_stage.values():
         spans.sort()
-        assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
 @given(pipelines())
 def test_a_microbatch_follows_its_route_to_the_loss_and_back(run):
     by_microbatch = defaultdict(list)
-    for operation in sorted(run.operations, key=lambda o: o.start_seconds):
+    for operation in run.operations:
         by_microbatch[operation.microbatch].append(operation)
     for microbatch, operations in by_microbatch.items():
-        route = run.plan.routes[microbatch % len(run.plan.routes)]
-        visits = [(o.kind, o.stage) for o in operations if o.stage != 0]
-        assert visits == [("forward", s) for s in route] + [("backward", s) for s in reversed(route)]
-        assert all(before.end_seconds <= o.start_seconds for before, o in zip(operations, operations[1:], strict=False))
+        route = (*run.plan.routes[microbatch % len(run.plan.routes)], 0)
+        visits = [("forward", stage) for stage in route] + [("backward", stage) for stage in reversed(route)]
+        assert [(o.kind, o.stage) for o in operations] == visits
+        assert all(before.end_seconds <= o.start_seconds for before, o in pairwise(operations))
 
 
 @given(pipelines())
@@ -89,12 +91,12 @@ def test_no_iteration_is_shorter_than_its_busiest_node_or_its_longest_way(run):
 
 @pytest.mark.parametrize("num_stages", range(4, 13))
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_swapped_routes_end(num_stages, schedule):  # PipelineRun raises on a deadlock
+def test_swapped_routes_end(num_stages, schedule):
     for num_microbatches in (1, 2, 3, 4, 7, 10, 16, 30):
         plan = IterationPlan(num_microbatches, swapped_routes(num_stages))
         for head_seconds in (0.0, 1.5):
             run = a_pipeline(num_stages, num_microbatches, schedule=schedule, head_seconds=head_seconds, plan=plan)
-            assert len(run.operations) == 2 * num_microbatches * (num_stages + (head_seconds > 0))
+            assert len(run.operations) == 2 * num_microbatches * (num_stages + 1)
 
 
 @given(st.integers(2, 7), st.integers(1, 14), seconds, seconds)
@@ -106,19 +108,28 @@ def test_1f1b_holds_few_microbatches_and_gpipe_all(num_stages, num_microbatches,
         assert held_at_most(gpipe, position + 1) == num_microbatches
 
 
-@given(st.integers(4, 9), st.integers(1, 20))
-def test_with_swapped_routes_1f1b_lets_as_many_microbatches_in_as_there_are_stages(num_stages, num_microbatches):
+@given(st.integers(4, 9), st.integers(1, 30), st.floats(0.0, 5.0))
+def test_with_swapped_routes_1f1b_admits_two_microbatches_a_stage(num_stages, num_microbatches, hop_seconds):
     plan = IterationPlan(num_microbatches, swapped_routes(num_stages))
-    run = a_pipeline(num_stages, num_microbatches, plan=plan)
-    assert max(held_at_most(run, stage) for stage in range(1, num_stages + 1)) <= num_stages
+    run = a_pipeline(num_stages, num_microbatches, hop_seconds=hop_seconds, plan=plan)
+    assert max(held_at_most(run, stage) for stage in range(1, num_stages + 1)) <= 2 * num_stages
 
 
-@given(st.integers(2, 6), st.integers(1, 10), st.floats(0.0, 5.0))
-def test_gpipe_begins_backwards_when_the_last_microbatch_has_reached_the_loss(num_stages, num_microbatches, hop):
-    run = a_pipeline(num_stages, num_microbatches, schedule="gpipe", hop_seconds=hop)
-    last_forward = max(o.end_seconds for o in run.operations if o.kind == "forward")
-    first_backward = min(o.start_seconds for o in run.operations if o.kind == "backward")
-    assert first_backward == pytest.approx(last_forward + 2 * hop, abs=1e-9)
+@given(pipelines())
+def test_gpipe_begins_backwards_when_the_last_microbatch_has_reached_the_loss(run):
+    if run.costs.workload.schedule == "gpipe":
+        last_forward = max(o.end_seconds for o in run.operations if o.kind == "forward")
+        assert last_forward <= min(o.start_seconds for o in run.operations if o.kind == "backward")
+
+
+@given(st.integers(4, 9), st.integers(1, 20), seconds, seconds, schedules)
+def test_swapping_costs_at_most_a_few_operations_where_transfers_are_free(
+    num_stages, num_microbatches, forward, backward, schedule
+):
+    plan = IterationPlan(num_microbatches, swapped_routes(num_stages))
+    swapped = a_pipeline(num_stages, num_microbatches, forward, backward, schedule, plan=plan)
+    plain = a_pipeline(num_stages, num_microbatches, forward, backward, schedule)
+    assert swapped.seconds <= plain.seconds + 3 * (forward + backward)
 
 
 @dataclass(frozen=True)
@@ -194,6 +205,6 @@ def test_productive_and_redundant_seconds_are_those_of_the_operations(num_stages
 
 
 def test_a_schedule_that_deadlocks_is_an_error_not_a_short_iteration(monkeypatch):
-    monkeypatch.setattr(PipelineRun, "_limits", lambda run: dict.fromkeys((1, 2, 3, 4), 1))
+    monkeypatch.setattr(pipeline, "logical_time", lambda visit, *_: visit.kind == "forward")  # backwards first
     with pytest.raises(RuntimeError, match="No scheduled events left"):
-        a_pipeline(4, 4, plan=IterationPlan(4, swapped_routes(4)))
+        a_pipeline(4, 4)

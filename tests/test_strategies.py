@@ -164,7 +164,7 @@ def test_a_run_ends_once_nothing_fails_any_more(kind):
 def test_equal_seeds_give_equal_runs(kind):
     failures = {"kind": "exponential", "rate_per_hour": 0.5, "immune_stages": (0,)}
     scenario = a_scenario(({"kind": kind},), num_stages=6, steps=100, failures=failures, fallback="restart")
-    first, again, other = run(scenario, seed=3), run(scenario, seed=3), run(scenario, seed=4)
+    first, again, other = run(scenario, seed=2), run(scenario, seed=2), run(scenario, seed=4)
     assert first.num_failures > 0
     assert first == again
     assert first.events != other.events

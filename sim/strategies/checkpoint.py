@@ -83,7 +83,10 @@ class Checkpoint(Strategy):
         def lost() -> None:
             world.record("checkpoint_lost", None, position.iteration, "failure during the upload")
 
-        self.upload = world.background(seconds - blocking_seconds, completed, lost)
+        if blocking_seconds == seconds:
+            completed()
+        else:
+            self.upload = world.background(seconds - blocking_seconds, completed, lost)
         return None
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:

@@ -1,0 +1,224 @@
+"""The command as a user meets it: run, list, validate, schema, and what the files and the figure show."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sim.figures import SECONDS_PER_HOUR, convergence_figure, legend_label, save
+from sim.loading import parse_scenario
+from sim.records import BUCKETS
+from sim.report import comparison_table, hours_to_target, notes, spread
+from sim.results import load_run
+
+SCENARIO = """
+name: dry
+workload: {num_stages: 4, num_microbatches: 4}
+training:
+  learner: curve
+  model: {num_stages: 4}
+  steps: 300
+  target_validation_loss: 2.5
+failures: {kind: exponential, rate_per_hour: 0.3}
+strategies: [none, {kind: checkpoint, interval_iterations: 40}, redundant, checkfree, checkfree_plus]
+fallback: {kind: checkpoint, interval_iterations: 50}
+seeds: {failures: [0, 1]}
+iterations_per_step: 2
+"""
+
+
+def churnlab(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from sim.cli import main; main()", *arguments]
+    environment = {**os.environ, "COLUMNS": "80"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dry")
+    (folder / "dry.yaml").write_text(SCENARIO)
+    done = churnlab("run", "dry.yaml", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(finished):
+    folder, _ = finished
+    return [load_run(path.parent) for path in sorted(folder.rglob("summary.json"))]
+
+
+def test_a_run_ends_in_a_table_a_figure_and_files(finished):
+    folder, output = finished
+    for words in (
+        "no failures",
+        "checkpointing",
+        "redundant",
+        "CheckFree+",
+        "to end",
+        "loss 2.5",
+        "over-",
+        "(fallb.)",
+    ):
+        assert words in output
+    assert "PARAMETRIC CURVE" in output
+    assert "One proxy step stands for 2 target iterations" in output
+    out = folder / "results" / "dry"
+    assert {path.name for path in out.iterdir() if path.is_file()} == {
+        "convergence.png",
+        "convergence.pdf",
+        "comparison.csv",
+    }
+    run_folders = [path for path in out.iterdir() if path.is_dir()]
+    assert len(run_folders) == 5 * 2
+    for path in run_folders:
+        assert {file.name for file in path.iterdir()} == {
+            "scenario.yaml",
+            "run.json",
+            "iterations.parquet",
+            "events.parquet",
+            "ledger.parquet",
+            "summary.json",
+        }
+    assert (out / "convergence.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "convergence.pdf").read_bytes().startswith(b"%PDF")
+    assert len(pd.read_csv(out / "comparison.csv")) == 10
+
+
+def test_files_agree_with_each_other(runs):
+    for run in runs:
+        summary, iterations = run.summary, run.iterations
+        assert tuple(run.ledger["bucket"]) == BUCKETS
+        assert run.ledger["seconds"].sum() == pytest.approx(summary["wall_clock_seconds"], rel=1e-9)
+        assert summary["num_iterations"] == iterations["iteration"].max() == 600
+        assert summary["num_iterations_run"] == len(iterations)
+        assert summary["num_iterations_rerun"] == (iterations["execution"] > 1).sum()
+        assert summary["num_failures"] == (run.events["kind"] == "failure").sum()
+        assert (iterations["ended_seconds"] >= iterations["started_seconds"]).all()
+        assert iterations["ended_seconds"].is_monotonic_increasing
+        validated = iterations.dropna(subset=["validation_loss"])
+        reached = validated[validated["validation_loss"] <= 2.5]
+        assert summary["target_reached_seconds"] == (reached["ended_seconds"].iloc[0] if len(reached) else None)
+        assert summary["final_validation_loss"] == validated["validation_loss"].iloc[-1]
+        assert iterations["train_loss"].notna().sum() == (iterations["iteration"] % 2 == 0).sum()
+
+
+def test_the_resolved_scenario_runs_again_to_the_same_bits(finished, runs, tmp_path):
+    run = next(run for run in runs if run.summary["strategy"] == "checkfree_plus")
+    done = churnlab("run", str(run.folder / "scenario.yaml"), "--results", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    again = load_run(tmp_path / "dry" / run.folder.name)
+    pd.testing.assert_frame_equal(again.iterations, run.iterations)
+    assert again.summary == run.summary
+
+
+def test_the_figure_draws_what_the_files_hold(runs):
+    figure = convergence_figure(runs, ["a note"])
+    time_axis, iteration_axis = figure.axes
+    assert "hours" in time_axis.get_xlabel()
+    assert "nats/token" in time_axis.get_ylabel()
+    assert iteration_axis.get_xlabel() == "iteration"
+    run = next(run for run in runs if run.summary["kind"] == "checkpoint")
+    points = run.iterations.dropna(subset=["validation_loss"])
+    curves = [line for line in time_axis.lines if line.get_label() == "checkpoint"]
+    assert len(curves) == 2  # one for each failure seed
+    assert any(
+        np.array_equal(line.get_xdata(), points["ended_seconds"] / SECONDS_PER_HOUR)
+        and np.array_equal(line.get_ydata(), points["validation_loss"])
+        for line in curves
+    )
+    marks = sum(len(line.get_xdata()) for line in time_axis.lines if line.get_marker() == "x")
+    assert marks == sum(run.summary["num_failures"] for run in runs if run.summary["kind"] != "none")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [*dict.fromkeys(legend_label(run.summary["strategy"]) for run in runs), "stage failure"]
+    looks = {(line.get_color(), line.get_linestyle()) for line in time_axis.lines if line.get_label() in labels}
+    assert len(looks) == len({line.get_label() for line in time_axis.lines if line.get_label() in labels})
+
+
+def test_equal_data_give_equal_figures(runs, tmp_path):
+    for name in ("one", "two"):
+        save(convergence_figure(runs, ["a note"]), tmp_path / name)
+    assert (tmp_path / "one.pdf").read_bytes() == (tmp_path / "two.pdf").read_bytes()
+
+
+def test_the_table_tells_the_spread_over_seeds(runs):
+    scenario = parse_scenario(SCENARIO)
+    table = comparison_table(runs, scenario)
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert len(cells["strategy"]) == 5
+    assert all("±" in cell for cell in cells["hours\nto end"])
+    frame = pd.DataFrame({"target_reached_seconds": [3600.0, None]})
+    assert hours_to_target(frame) == "1.0 (1 of 2)"
+    assert hours_to_target(frame[1:]) == "not reached"
+    assert spread(pd.Series([1.0, 3.0]), "{:.1f}") == "2.0 ± 1.4"
+    assert spread(pd.Series([-1e-14]), "{:+.0f} %") == "+0 %"
+
+
+def test_notes_keep_seconds_and_losses_apart():
+    first, second, third = notes(parse_scenario(SCENARIO), "no text")
+    assert first.startswith("Seconds: simulated, target model 'medium'")
+    assert second.startswith("Losses:")
+    assert "iterations_per_step" in third
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("strategies", "checkfree_plus"),
+        ("failures", "bernoulli"),
+        ("devices", "rtx4090"),
+        ("models", "medium"),
+        ("networks", "gcp_paper"),
+    ],
+)
+def test_list_names_what_a_scenario_can_name(what, name):
+    done = churnlab("list", what)
+    assert done.returncode == 0
+    assert name in done.stdout
+
+
+def test_list_of_something_else_is_told():
+    done = churnlab("list", "stategies")
+    assert done.returncode == 2
+    what = "strategies, failures, devices, models, networks"
+    assert done.stderr == f"churnlab list: found 'stategies'; nearest: strategies; allowed: {what}\n"
+
+
+def test_validate_says_valid_and_how_much_it_is(finished):
+    folder, _ = finished
+    done = churnlab("validate", "dry.yaml", folder=folder)
+    assert (done.returncode, done.stdout) == (0, "dry.yaml: valid; 5 strategies, 10 runs of 600 iterations\n")
+
+
+def test_schema_is_json_and_knows_every_section():
+    schema = json.loads(churnlab("schema").stdout)
+    assert {"workload", "training", "cluster", "network", "failures", "strategies"} <= set(schema["properties"])
+
+
+def test_folders_that_cannot_be_used_are_told_without_a_traceback(finished, tmp_path):
+    folder, _ = finished
+    (tmp_path / "file").write_text("not a folder")
+    for option in ("--results", "--cache"):
+        arguments = ["run", str(folder / "dry.yaml"), "--set", "training.learner=torch", "--set", "training.steps=1"]
+        done = churnlab(*arguments, option, str(tmp_path / "file"), folder=tmp_path)
+        assert done.returncode == 2, option
+        assert str(tmp_path / "file") in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_text_that_is_too_short_is_told(tmp_path):
+    (tmp_path / "a.txt").write_text("too short")
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nstrategies: [none]\ntraining: {data: {source: text, files: ['*.txt']}, sequence_length: 64}\n"
+    )
+    done = churnlab("run", "s.yaml", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,227 @@
+"""Files, YAML and `--set`: from text to plain data with places."""
+
+from pathlib import Path
+
+import pytest
+
+from sim.loading import Document, ScenarioError, load_scenario, parse_scenario
+
+BASE = "name: demo\nstrategies: [none]\n"
+
+
+def problems_of(text: str, *overrides: str) -> list[str]:
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(text, "test.yaml", overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def problem_of_file(path: Path) -> str:
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(path)
+    (problem,) = caught.value.problems
+    assert str(caught.value) == f"{path}: 1 problem\n  {problem}"
+    return str(problem)
+
+
+def test_a_missing_file_has_a_neighbour(tmp_path: Path):
+    (tmp_path / "quickstart.yaml").write_text(BASE)
+
+    path = tmp_path / "quickstrat.yml"
+    assert problem_of_file(path) == f"cannot be read: no such file; nearest: {tmp_path / 'quickstart.yaml'}"
+
+
+def test_a_missing_file_may_lie_among_the_scenarios(tmp_path: Path):
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios" / "quickstart.yaml").write_text(BASE)
+
+    nearest = tmp_path / "scenarios" / "quickstart.yaml"
+    assert problem_of_file(tmp_path / "quickstart") == f"cannot be read: no such file; nearest: {nearest}"
+
+
+@pytest.mark.parametrize("name", ["nothing.yaml", "no/such/folder.yaml", "file.yaml/below.yaml"])
+def test_a_missing_file_without_neighbours(tmp_path: Path, name: str):
+    (tmp_path / "file.yaml").write_text(BASE)
+
+    assert problem_of_file(tmp_path / name) in ("cannot be read: no such file", "cannot be read: not a directory")
+
+
+def test_a_folder_is_no_scenario(tmp_path: Path):
+    assert problem_of_file(tmp_path) == "is a folder; give one of its files"
+    (tmp_path / "a.yaml").write_text(BASE)
+    assert problem_of_file(tmp_path) == f"is a folder; give one of its files: {tmp_path / 'a.yaml'}"
+
+
+def test_other_encodings_are_named_by_line(tmp_path: Path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(f"{BASE}description: Zürich\n".encode("latin-1"))
+
+    assert problem_of_file(path) == "line 3: not text in UTF-8: save the file in that encoding"
+
+
+@pytest.mark.parametrize("encoded", [BASE.encode("utf-8-sig"), BASE.replace("\n", "\r\n").encode()])
+def test_files_of_other_systems_are_read(tmp_path: Path, encoded: bytes):
+    path = tmp_path / "windows.yaml"
+    path.write_bytes(encoded)
+
+    assert load_scenario(path) == parse_scenario(BASE)
+
+
+# ---- YAML ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "line 1: a scenario is a mapping of sections (name, workload, training, ...), found nothing"),
+        (
+            "# hi\n\n# me\n",
+            "line 1: a scenario is a mapping of sections (name, workload, training, ...), found nothing",
+        ),
+        ("- name: a\n", "line 1: a scenario is a mapping of sections (name, workload, training, ...), found a list"),
+        ("run\n", "line 1: a scenario is a mapping of sections (name, workload, training, ...), found a single value"),
+        ("name: a\n\tsteps: 3\n", "line 2: not valid YAML: a tab: indent with spaces"),
+        (
+            "name: a\nstrategies: [none\nworkload: {}\n",
+            "line 3: not valid YAML: expected ',' or ']', but got ':', in the list [...] that begins in line 2",
+        ),
+        (
+            "seeds: {failures: [0]\nworkload: {}\n",
+            "line 2: not valid YAML: expected ',' or '}', but got '<scalar>', "
+            "in the mapping {...} that begins in line 1",
+        ),
+        (
+            "name: 'hello\n\n",
+            "line 3: not valid YAML: found unexpected end of stream, in the quoted text that begins in line 1",
+        ),
+        (
+            "name: a: b\n",
+            "line 1: not valid YAML: a ':' that cannot stand here: check the indentation, or put the text in quotes",
+        ),
+        (
+            "training:\n    steps: 3\n  model: {}\n",
+            "line 3: not valid YAML: a line that does not fit in: check the indentation",
+        ),
+        ("name: a\nstrategies\n", "line 3: not valid YAML: a line without ':' that continues nothing"),
+        ("name: a\nname: b\n", 'line 2: not valid YAML: the key "name" is given twice'),
+        ("name: a\ntraining:\n  steps: 3\n  steps: 4\n", 'line 4: not valid YAML: the key "steps" is given twice'),
+        (f"{BASE}---\nname: b\n", "line 3: not valid YAML: a second document ('---'): only one can be read"),
+        ("name: a\ntraining: *base\n", "line 2: not valid YAML: found undefined alias 'base'"),
+        ("name: a\ndescription: \x07\n", "line 2: not valid YAML: the character U+0007 is not allowed"),
+        (f"name: {'[' * 1000}", "not valid YAML: nested too deeply, or an anchor that holds itself"),
+        (
+            f"name: a\niterations_per_step: {'9' * 5000}\n",
+            f"line 2: not valid YAML: a whole number of at most 40 digits is expected, found {'9' * 57}...",
+        ),
+        (
+            f"name: a\niterations_per_step: 0x{'f' * 5000}\n",
+            f"line 2: not valid YAML: a whole number of at most 40 digits is expected, found 0x{'f' * 55}...",
+        ),
+    ],
+)
+def test_what_is_not_one_yaml_mapping(text: str, expected: str):
+    assert problems_of(text) == [expected]
+
+
+def test_anchors_and_merge_keys_work():
+    scenario = parse_scenario(
+        "name: demo\n"
+        "workload: {num_stages: &stages 4}\n"
+        "training: {model: {num_stages: *stages}}\n"
+        "strategies:\n"
+        "  - &often {kind: checkpoint, label: often, interval_iterations: 5, blocking_share: 0.5}\n"
+        "  - {<<: *often, label: seldom, interval_iterations: 50}\n"
+    )
+
+    often, seldom = (strategy.model_dump() for strategy in scenario.strategies)
+    assert scenario.training.model.num_stages == 4
+    assert seldom == {**often, "label": "seldom", "interval_iterations": 50}
+
+
+def test_dates_are_texts_and_numbers_are_read_as_yaml_1_2_has_them():
+    scenario = parse_scenario(
+        "name: 2024-02-30\nstrategies: [none]\ndescription: 2024-01-01T10:00:00Z\n"
+        "training: {steps: 1_000, optimizer: {learning_rate: 1e-3}}\nworkload: {sequences_per_microbatch: 010}\n"
+    )
+
+    assert (scenario.name, scenario.description) == ("2024-02-30", "2024-01-01T10:00:00Z")
+    assert (scenario.training.steps, scenario.training.optimizer.learning_rate) == (1000, 1e-3)
+    assert scenario.workload.sequences_per_microbatch == 10
+
+
+def test_places_are_lines_of_what_stands_nearest():
+    document = Document(
+        "test.yaml", "# a comment\n\nname: a\nseeds:\n  failures:\n    - 1\n    - 2\nnetwork: {a: {b: 1}}\n"
+    )
+
+    paths: list[tuple[str | int, ...]] = [(), ("name",), ("seeds", "failures"), ("seeds", "failures", 1), ("fallback",)]
+    assert [document.place(path) for path in paths] == ["line 1", "line 3", "line 5", "line 7", "line 1"]
+    assert document.place(("network", "a", "c", "d")) == "line 8"
+
+
+# ---- --set ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("training.steps", ": write it as --set section.field=value"),
+        ("=3", ": write it as --set section.field=value"),
+        ("training.steps: 3", ": write it as --set section.field=value"),
+        ("training.steps=[", ": the value is not valid YAML: expected the node content, but found '<stream end>'"),
+        ("training.steps=&a [*a]", ": the value is not valid YAML: nested too deeply, or an anchor that holds itself"),
+        ("training.steps=true", ", training.steps: found true; allowed: a whole number, at least 1"),
+        ("training.steps=", ", training.steps: found null; allowed: a whole number"),
+        (
+            "failures.rate_per_hour=10%",
+            ", failures.rate_per_hour: found '10%'; allowed: a number, at least 0, below 1; ",
+        ),
+        ("training.step=3", ", training.step: unknown key; nearest: steps; allowed: learner"),
+        ("trainin.steps=3", ", trainin: unknown key; nearest: training; allowed: name"),
+        ("name.first=a", ": 'name' is 'demo' and has no fields below it"),
+        (
+            "strategies[chekpoint].blocking_share=1",
+            ": no entry 'chekpoint' in 'strategies'; nearest: checkpoint; allowed: ",
+        ),
+        ("strategies.3.label=a", ": no entry '3' in 'strategies'; allowed: none, checkpoint, v1.5; or number 0 to 2"),
+        (
+            "strategies.checkpoint.blocking_share=2",
+            ", strategies.1.blocking_share: found 2; allowed: a number, at least 0",
+        ),
+        ("strategies=checkpoint", ", strategies: found 'checkpoint'; allowed: a list, not empty, of none"),
+        ("seeds.failures=[1, 1]", ", seeds.failures: seed 1 is given 2 times"),
+        ("cluster.regions.0=Iowa", ": 'cluster.regions' is not set yet: set the whole list"),
+        ("network=spot", ", network: found 'spot'; nearest: spot_cluster"),
+        ("network.storage.latency_ms=-1", ", network.storage.latency_ms: found -1; allowed: a number, at least 0"),
+        ("workload.num_stages=5", ", workload.num_stages: 5 stages do not divide num_layers 24"),
+    ],
+)
+def test_a_wrong_override_is_named_itself(assignment: str, expected: str):
+    text = "name: demo\nstrategies: [none, checkpoint, {kind: restart, label: v1.5}]\nworkload: {model: medium}\n"
+
+    assert any(problem.startswith(f"--set {assignment}{expected}") for problem in problems_of(text, assignment))
+
+
+def test_what_an_override_contradicts_is_named_where_it_stands():
+    text = "name: demo\nstrategies:\n  - none\n  - checkpoint\nworkload:\n  model: medium\n  num_stages: 6\n"
+
+    assert problems_of(text, "workload.model.num_layers=25", "strategies[none].label=checkpoint") == [
+        "line 4, strategies.1: a second strategy named 'checkpoint': give it a 'label' of its own",
+        "line 7, workload.num_stages: 6 stages do not divide num_layers 25; allowed: 5, 25",
+    ]
+
+
+def test_wrong_overrides_are_told_together_with_the_rest():
+    long = f"training.steps={'x' * 500}"
+
+    told = problems_of(f"{BASE}seeds: {{failures: [-1]}}\n", "strategies.foo.label=a", "steps", long)
+
+    assert told == [
+        "line 3, seeds.failures.0: found -1; allowed: a whole number, at least 0, below 9,223,372,036,854,775,808",
+        "--set strategies.foo.label=a: no entry 'foo' in 'strategies'; allowed: none; or number 0",
+        "--set steps: write it as --set section.field=value",
+        f"--set training.steps={'x' * 42}..., training.steps: found '{'x' * 57}...'; allowed: a whole number, "
+        "at least 1, at most 1,000,000,000",
+    ]
