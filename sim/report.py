@@ -37,7 +37,7 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
         ("hours\nto end", lambda rows: spread(rows["wall_clock_seconds"] / 3600, "{:.1f}")),
         ("over-\nhead", lambda rows: spread(rows["overhead"] * 100, "{:+.0f} %")),
         ("good-\nput", lambda rows: spread(rows["goodput"] * 100, "{:.0f} %")),
-        ("iterations\n(re-run)", lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"])),
+        ("iters\n(re-run)", lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"])),
         ("final\nval. loss", lambda rows: spread(rows["final_validation_loss"], "{:.3f}")),
     ]
     if target is not None:
