@@ -68,7 +68,7 @@ def unknown_key(path: Location, data: Any) -> str:
     """What to do about a key that means nothing where it stands."""
     above, siblings = at(data, path[:-1]), keys_beside(path, data)
     kind = above.get("kind") if isinstance(above, dict) else None
-    whose = f" of '{kind}'" if isinstance(kind, str) and "kind" in siblings else ""
+    whose = f" of '{shortened(kind)}'" if isinstance(kind, str) and "kind" in siblings else ""
     return f"unknown key{whose}{suggestion(str(path[-1]), siblings)}"
 
 
@@ -101,7 +101,7 @@ def rewritten(found: Any, node: dict[str, Any]) -> str:
         better = BOOLEANS.get(text.casefold())
     elif wanted == "string" and isinstance(found, int | float):
         better = f"'{text.lower()}'" if re.search(node.get("pattern", ""), text.lower()) else None
-    elif wanted == "array" and isinstance(found, str | int) and "prefixItems" not in node:
+    elif wanted == "array" and isinstance(found, str | int) and not isinstance(found, bool) and "items" in node:
         entry = resolved(node["items"])
         fits = isinstance(found, {"string": str, "integer": int}.get(entry.get("type", ""), ()))
         better = f"[{shortened(text)}]" if fits or found in entry.get("names", []) else None

@@ -271,3 +271,9 @@ def test_the_schema_names_all_kinds_and_describes_every_field():
     for definition in [SCHEMA, *SCHEMA["$defs"].values()]:
         for name, field in definition["properties"].items():
             assert name == "kind" or field.get("description"), f"{definition['title']}.{name} has no description"
+
+
+def test_a_part_of_a_presets_link_can_be_changed():
+    text = "name: x\nstrategies: [none]\nnetwork: {preset: spot_cluster, storage: {bandwidth_mbit_per_s: 100}}"
+    storage = parse_scenario(text).network.storage
+    assert (storage.bandwidth_mbit_per_s, storage.latency_ms) == (100, 150)

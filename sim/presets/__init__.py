@@ -46,6 +46,15 @@ def _resolver(kind: str) -> Callable[[Any], Any]:
         name = value["preset"]
         if not isinstance(name, str) or name not in known:
             raise PydanticCustomError("unknown_name", "no such preset", {"found": str(name), "names": ", ".join(known)})
-        return {**known[name], **{key: item for key, item in value.items() if key != "preset"}}
+        return merged(known[name], {key: item for key, item in value.items() if key != "preset"})
 
     return resolve
+
+
+def merged(figures: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A preset's figures with some of them changed, also within its mappings (one end of a link, say)."""
+    result = {**figures}
+    for key, change in changes.items():
+        known = figures.get(key)
+        result[key] = merged(known, change) if isinstance(known, dict) and isinstance(change, dict) else change
+    return result

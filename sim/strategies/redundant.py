@@ -8,6 +8,7 @@ together are gone. *Not modelled*: carrying on without the lost node; the iterat
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -57,7 +58,7 @@ class Redundant(Strategy):
     def check(cls, config: RedundantConfig, workload: WorkloadConfig) -> str | None:
         """A microbatch holds whole sequences."""
         sequences = config.microbatch_size_factor * workload.sequences_per_microbatch
-        if sequences == int(sequences):
+        if sequences >= 1 and math.isclose(sequences, round(sequences)):
             return None
         return (
             f"microbatch_size_factor {config.microbatch_size_factor} × {workload.sequences_per_microbatch} "
