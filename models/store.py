@@ -95,7 +95,13 @@ class TrajectoryStore:
         )
 
     def commit(self, line: str, new: Stretch, step: int, state: dict[str, Tensor]) -> None:
-        """Make a stretch durable together with the state at its end: both, or neither."""
+        """Make a stretch durable together with the state at its end: both, or neither. OSError if the disk refuses."""
+        try:
+            self._commit(line, new, step, state)
+        except sqlite3.Error as error:
+            raise OSError(f"cannot write the trajectory cache at {self.folder}: {error}") from error
+
+    def _commit(self, line: str, new: Stretch, step: int, state: dict[str, Tensor]) -> None:
         data = save(state)
         name = f"{line}-{step}-{uuid.uuid4().hex[:8]}.safetensors"
         write_durably(self.keyframe_folder / name, data)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from sim.scenario import Scenario
 from sim.simulation import Progress as RunProgress
 from sim.simulation import Watcher
 from sim.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from sim.runner import PlannedRun
 
 app = typer.Typer(
     help="Simulate churn-prone decentralized LLM training: loss against wall-clock time.",
@@ -65,8 +68,12 @@ def run(
         captions = notes(scenario, runner.corpus_description)
         for caption in captions:
             console.print(caption, style="dim", highlight=False)
-        with ProgressDisplay() as display:
-            runs = list(runner.run(display, force))
+        try:
+            with ProgressDisplay() as display:
+                runs = list(runner.run(display, force))
+        except KeyboardInterrupt:
+            errors.print("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
+            raise typer.Exit(130) from None
     out = results / scenario.name
     paths = [*save(convergence_figure(runs, captions), out / "convergence"), write_comparison(out, runs)]
     console.print()
@@ -154,17 +161,17 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def started(self, planned: object) -> Watcher:
+    def started(self, planned: PlannedRun) -> Watcher:
         """A run begins: give it a line."""
-        name = f"{planned.name} (seeds {planned.failure_seed}, {planned.training_seed})"  # type: ignore[attr-defined]
+        name = f"{planned.name} (seeds {planned.failure_seed}, {planned.training_seed})"
         self._task = self._progress.add_task(name, total=1, state="")
         self._validation_loss = None
         return self._watch
 
-    def finished(self, planned: object, reused: bool) -> None:
+    def finished(self, planned: PlannedRun, reused: bool) -> None:
         """A run is complete."""
         if reused:
-            line = f"{planned.folder}: finished before, not run again"  # type: ignore[attr-defined]
+            line = f"{planned.folder}: finished before, not run again"
             self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     def _watch(self, run: RunProgress) -> None:
@@ -188,6 +195,3 @@ def main() -> None:
     except (ValueError, OSError) as error:
         errors.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("Interrupted. Finished runs and trained steps are kept: the same command goes on from there.")
-        sys.exit(130)

@@ -114,6 +114,7 @@ def a_pipeline(
     head_seconds: float = 0.0,
     hop_seconds: float = 0.0,
     plan: IterationPlan | None = None,
+    max_in_flight: int | None = None,
 ) -> PipelineRun:
     """One iteration of one pipeline of equal stages."""
     measured = MeasuredSeconds(
@@ -124,6 +125,7 @@ def a_pipeline(
         num_stages=num_stages,
         num_microbatches=num_microbatches,
         schedule=schedule,
+        max_in_flight=max_in_flight,
         measured=measured,
     )
     cluster = ClusterConfig()

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +224,26 @@ def test_text_that_is_too_short_is_told(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_interrupted_it_says_what_is_kept(finished, tmp_path):
+    folder, _ = finished
+    command = [sys.executable, "-c", "from sim.cli import main; main()", "run", str(folder / "dry.yaml")]
+    command += ["--set", "training.learner=torch", "--results", str(tmp_path), "--cache", str(tmp_path / "c")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("c/keyframes/*.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted. Finished runs and all but" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "x.yaml", "--nonsense"], ["nonsense"]])
+def test_a_wrong_command_line_is_told(arguments):
+    done = churnlab(*arguments)
+    assert done.returncode == 2
+    assert "Error" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -68,7 +68,7 @@ CLUSTERS = (
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     rate=st.sampled_from([0.0, 0.16, 0.5, 0.9]),
     kind=st.sampled_from(["exponential", "bernoulli"]),

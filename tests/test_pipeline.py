@@ -22,7 +22,7 @@ schedules = st.sampled_from(SCHEDULES)
 
 @st.composite
 def pipelines(draw) -> PipelineRun:
-    """Pipelines of all shapes: plain or swapped, with and without head, hops and shadow forwards."""
+    """Pipelines of all shapes: plain or swapped, with and without head, hops, shadow forwards and bounds."""
     num_stages, num_microbatches = draw(st.integers(2, 7)), draw(st.integers(1, 12))
     swapped = num_stages >= 4 and draw(st.booleans())
     plan = IterationPlan(
@@ -32,9 +32,9 @@ def pipelines(draw) -> PipelineRun:
         shadow_forwards=draw(st.sampled_from([0.0, 1.0])),
     )
     head_seconds, hop_seconds = (draw(st.one_of(st.just(0.0), seconds)) for _ in range(2))
-    return a_pipeline(
-        num_stages, num_microbatches, draw(seconds), draw(seconds), draw(schedules), head_seconds, hop_seconds, plan
-    )
+    max_in_flight = draw(st.one_of(st.none(), st.integers(1, 15)))
+    shape = (num_stages, num_microbatches, draw(seconds), draw(seconds), draw(schedules), head_seconds, hop_seconds)
+    return a_pipeline(*shape, plan, max_in_flight)
 
 
 def held_at_most(run: PipelineRun, stage: int) -> int:
@@ -108,11 +108,12 @@ def test_1f1b_holds_few_microbatches_and_gpipe_all(num_stages, num_microbatches,
         assert held_at_most(gpipe, position + 1) == num_microbatches
 
 
-@given(st.integers(4, 9), st.integers(1, 30), st.floats(0.0, 5.0))
-def test_with_swapped_routes_1f1b_admits_two_microbatches_a_stage(num_stages, num_microbatches, hop_seconds):
-    plan = IterationPlan(num_microbatches, swapped_routes(num_stages))
-    run = a_pipeline(num_stages, num_microbatches, hop_seconds=hop_seconds, plan=plan)
-    assert max(held_at_most(run, stage) for stage in range(1, num_stages + 1)) <= 2 * num_stages
+@given(pipelines())
+def test_no_more_microbatches_are_in_flight_than_allowed(run):
+    if run.costs.workload.schedule == "1f1b":
+        head_computes = any(o.end_seconds > o.start_seconds for o in run.operations if o.stage == 0)
+        allowed = run.costs.workload.max_in_flight or run.cluster.num_stages + head_computes
+        assert max(held_at_most(run, stage) for stage in run.cluster.stages) <= allowed
 
 
 @given(pipelines())
@@ -122,14 +123,25 @@ def test_gpipe_begins_backwards_when_the_last_microbatch_has_reached_the_loss(ru
         assert last_forward <= min(o.start_seconds for o in run.operations if o.kind == "backward")
 
 
-@given(st.integers(4, 9), st.integers(1, 20), seconds, seconds, schedules)
-def test_swapping_costs_at_most_a_few_operations_where_transfers_are_free(
-    num_stages, num_microbatches, forward, backward, schedule
+@given(st.integers(4, 9), st.integers(1, 20), schedules)
+def test_swapping_moves_an_iteration_by_two_slots_at_most_where_transfers_are_free_and_enough_is_in_flight(
+    num_stages, num_microbatches, schedule
 ):
-    plan = IterationPlan(num_microbatches, swapped_routes(num_stages))
-    swapped = a_pipeline(num_stages, num_microbatches, forward, backward, schedule, plan=plan)
-    plain = a_pipeline(num_stages, num_microbatches, forward, backward, schedule)
-    assert swapped.seconds <= plain.seconds + 3 * (forward + backward)
+    plain, swapped = (
+        a_pipeline(num_stages, num_microbatches, schedule=schedule, plan=plan, max_in_flight=2 * num_stages).seconds
+        for plan in (None, IterationPlan(num_microbatches, swapped_routes(num_stages)))
+    )
+    assert abs(swapped - plain) <= 2 * 3.0
+
+
+@pytest.mark.xfail(strict=True, reason="plain 1f1b waits in its fixed order, swapped 1f1b takes whatever has arrived")
+@pytest.mark.parametrize("hop_seconds", [1.0, 10.0])
+def test_swapping_does_not_speed_up_a_pipeline_over_slow_links(hop_seconds):
+    plain, swapped = (
+        a_pipeline(6, 40, hop_seconds=hop_seconds, max_in_flight=12, plan=IterationPlan(40, routes)).seconds
+        for routes in (plain_routes(6), swapped_routes(6))
+    )
+    assert swapped > 0.95 * plain
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The training process: what a run records, and what checkpoints, rollbacks and fallbacks cost."""
 
 import itertools
+import math
 
 import pytest
 from conftest import a_scenario, a_training, of_kind, run, scripted, times
@@ -335,6 +336,20 @@ def test_who_may_need_the_fallback_pays_for_what_it_keeps():
     result = run(a_scenario(({"kind": "checkfree"},), fallback=fallback, upload_seconds=50.0))
     assert result.wall_clock_seconds == 20 * ITERATION + 4 * 50.0
     assert result.ledger["checkpoint_save"] == 4 * 50.0
+
+
+# ---- giving up ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "uptime_seconds"), [("restart", 300.0), ("checkpoint", 300.0), ("redundant", 10.0)])
+def test_a_run_that_cannot_end_stops_and_says_so(kind, uptime_seconds):
+    scenario = a_scenario(({"kind": kind},), upload_seconds=200.0).model_copy(update={"give_up_after": 3.0})
+    result = run(scripted(scenario, {2: (uptime_seconds,) * 1000}))
+    limit_seconds = 3.0 * 20 * ITERATION
+    assert "3 × the time without failures (give_up_after)" in result.stopped
+    assert limit_seconds < result.wall_clock_seconds <= limit_seconds + 300.0
+    assert math.fsum(result.ledger.values()) == pytest.approx(result.wall_clock_seconds)
+    assert result.num_iterations < 20
 
 
 # ---- exact recoveries ---------------------------------------------------------------------------------

@@ -26,8 +26,9 @@ pipeline_shapes = (st.integers(2, 8), st.integers(1, 20), seconds, seconds, st.s
 
 @given(*pipeline_shapes)
 def test_gpipe_and_1f1b_take_m_plus_p_minus_1_slots(p, m, forward, backward, schedule):
-    run = a_pipeline(p, m, forward, backward, schedule)
-    assert run.seconds == pytest.approx((m + p - 1) * (forward + backward))
+    for max_in_flight in (None, p, p + 1, 2 * p, 3 * p):
+        run = a_pipeline(p, m, forward, backward, schedule, max_in_flight=max_in_flight)
+        assert run.seconds == pytest.approx((m + p - 1) * (forward + backward))
 
 
 @given(*pipeline_shapes)
