@@ -10,10 +10,11 @@ and then does one forward and one backward in turn, so it holds at most p - i + 
 `max_in_flight` K in place of p, K - i + 1. With p equal stages, no transfer time and a free head both take
 (m + p - 1)(t_f + t_b).
 
-Where routes differ (CheckFree+), or K < p, a fixed order would make stages wait for each other: each node then
-takes, of what has arrived, what comes first by the schedule's logical time. No more than K microbatches are
-admitted at a time under any routes. At K = p swapped routes cost a pipeline without transfer times up to a quarter
-more time, at K = 2 p about nothing.
+That is the textbook order: a node waits for its next piece of work even where another has arrived. Over slow
+links, and where routes differ (CheckFree+), a node does better to take what has arrived, by the schedule's logical
+time. An iteration is priced by the faster of the two, whatever the plan, so that no strategy gains by its order;
+no more than K microbatches are in flight in either. At K = p swapped routes cost a pipeline without transfer times
+up to a quarter more time, at K = 2 p about nothing.
 
 *Not modelled*: links shared by messages, the embedding's look-up, the optimizer.
 """
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import simpy
 
@@ -33,6 +34,8 @@ from sim.ledger import IterationSplit
 from sim.network import Network
 
 FORWARD, BACKWARD = "forward", "backward"
+Order = Literal["textbook", "arrival"]
+ROUNDING = 1e-9
 Process = Generator[simpy.Event, Any, None]
 
 
@@ -63,10 +66,13 @@ class Pipeline:
         return self._prices[plan]
 
     def _price(self, plan: IterationPlan) -> IterationSplit:
-        num_replicas = self.cluster.config.nodes_per_stage
+        replicas_by_regions = {
+            tuple(self.cluster.region(stage, replica) for stage in self.cluster.stages): replica
+            for replica in range(self.cluster.config.nodes_per_stage)
+        }
         pipeline_seconds = max(
-            PipelineRun(plan, self.costs, self.cluster, self.network, replica).seconds
-            for replica in range(num_replicas)
+            fastest_run(plan, self.costs, self.cluster, self.network, replica).seconds
+            for replica in replicas_by_regions.values()
         )
         all_reduce_seconds = max(
             self.network.all_reduce_seconds(self.cluster.regions_of(stage), self.costs.weight_bytes(stage))
@@ -91,7 +97,7 @@ def shadow_seconds(costs: Costs, plan: IterationPlan, stage: int) -> float:
     return plan.shadow_forwards * plan.microbatch_size * costs.forward_seconds(following)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Visit:
     """A forward or backward of a microbatch at a position of its route; the last position is the head."""
 
@@ -119,23 +125,31 @@ class Turn:
     """A visit that has arrived at its stage and waits for its turn there; `done` tells the microbatch."""
 
     logical_time: tuple[int, int]
-    visit: Visit = field(compare=False)
+    visit: Visit  # also compared: a store takes out what is equal
     done: simpy.Event = field(compare=False)
 
 
 class PipelineRun:
-    """One iteration of one pipeline: the `seconds` it takes and the `operations` its nodes ran."""
+    """One iteration of one pipeline: the `seconds` it takes and the `operations` its nodes ran.
 
-    def __init__(self, plan: IterationPlan, costs: Costs, cluster: Cluster, network: Network, replica: int = 0) -> None:
+    order: `textbook`, or `arrival` (see the module's text). With fewer microbatches in flight than positions that
+    compute, 1f1b has no textbook order, and `arrival` it is.
+    """
+
+    def __init__(
+        self, plan: IterationPlan, costs: Costs, cluster: Cluster, network: Network, replica: int, order: Order
+    ) -> None:
+        self.order = order
         self.plan, self.costs, self.cluster, self.network, self.replica = plan, costs, cluster, network, replica
         self.operations: list[Operation] = []
         self._env = simpy.Environment()
         self._head = cluster.num_stages
         self._num_positions = self._head + (1 if self._work_seconds(FORWARD, EMBEDDING_STAGE) else 0)
-        is_1f1b = costs.workload.schedule == "1f1b"
-        self._max_in_flight = (
-            (costs.workload.max_in_flight or self._num_positions) if is_1f1b else plan.num_microbatches
-        )
+        self._max_in_flight = plan.num_microbatches
+        if costs.workload.schedule == "1f1b":
+            self._max_in_flight = costs.workload.max_in_flight or self._num_positions
+            if self._max_in_flight < self._num_positions:
+                self.order = "arrival"
         self._entrance = simpy.Resource(self._env, self._max_in_flight)
         self._inboxes: dict[int, Any] = {
             stage: (simpy.FilterStore if self._order_is_fixed(stage) else simpy.PriorityStore)(self._env)
@@ -162,14 +176,9 @@ class PipelineRun:
             yield from self._hop(here, EMBEDDING_STAGE)
 
     def _order_is_fixed(self, stage: int) -> bool:
-        """Whether a stage waits for its next visit in order, as textbook schedules do.
-
-        Not where routes differ or too few microbatches are in flight to fill the order; with gpipe the head always
-        does, all forwards first.
-        """
-        if self.costs.workload.schedule == "gpipe":
-            return len(self.plan.routes) == 1 or stage == EMBEDDING_STAGE
-        return len(self.plan.routes) == 1 and self._max_in_flight >= self._num_positions
+        """Whether a stage waits for its next visit in order; gpipe's head always does, all forwards first."""
+        gpipe_head = self.costs.workload.schedule == "gpipe" and stage == EMBEDDING_STAGE
+        return self.order == "textbook" or gpipe_head
 
     def _node(self, stage: int) -> Process:
         """A stage's node: every visit it is to have, one after the other."""
@@ -211,3 +220,9 @@ class PipelineRun:
         regions = self.cluster.region(source, self.replica), self.cluster.region(target, self.replica)
         num_bytes = self.plan.microbatch_size * self.costs.activation_bytes
         yield self._env.timeout(self.network.seconds(*regions, num_bytes))
+
+
+def fastest_run(plan: IterationPlan, costs: Costs, cluster: Cluster, network: Network, replica: int = 0) -> PipelineRun:
+    """The iteration of a pipeline in the order that suits it best; the textbook's where both are equal."""
+    textbook, arrival = (PipelineRun(plan, costs, cluster, network, replica, order) for order in get_args(Order))
+    return arrival if arrival.seconds < textbook.seconds * (1 - ROUNDING) else textbook

@@ -27,7 +27,6 @@ class Failure:
 
     time_seconds: float
     stage: int
-    node_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sim.cluster import Cluster, ClusterConfig
 from sim.costs import Costs, IterationPlan, MeasuredSeconds, TargetModel, WorkloadConfig
 from sim.failures import PROCESSES, FailureProcess, ProcessConfig
 from sim.network import LinkConfig, Network, NetworkConfig
-from sim.pipeline import PipelineRun
+from sim.pipeline import PipelineRun, fastest_run
 from sim.records import EventRecord
 from sim.scenario import Scenario
 from sim.simulation import Run, build_world, simulate
@@ -130,7 +130,7 @@ def a_pipeline(
     )
     cluster = ClusterConfig()
     link = LinkConfig(latency_ms=hop_seconds * 1e3, bandwidth_mbit_per_s=1e30)
-    return PipelineRun(
+    return fastest_run(
         plan or IterationPlan(num_microbatches, plain_routes(num_stages)),
         Costs(workload, cluster.device),
         Cluster(cluster, num_stages, ("local",)),

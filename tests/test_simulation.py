@@ -149,6 +149,11 @@ def test_seven_iterations_a_step_with_checkpoints_in_between(interval):
     assert all(len(values) == 1 for values in losses.values())  # executed again, learnt the same
 
 
+def test_validations_are_counted_in_steps():
+    result = run(a_scenario(steps=9, iterations_per_step=2, evaluation_interval=4))
+    assert [r.iteration for r in result.iterations if r.validation_loss is not None] == [8, 16, 18]
+
+
 def test_a_stage_rebuilt_within_a_step_changes_the_state_of_that_step():
     scenario = a_scenario(({"kind": "checkfree"},), steps=6, iterations_per_step=7)
     result = run(scripted(scenario, {2: (23.5 * ITERATION,)}))

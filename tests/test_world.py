@@ -112,6 +112,16 @@ def test_background_work_is_done_at_its_end_unless_a_failure_came_before_or_just
     assert not activity.under_way
 
 
+def test_background_work_loses_the_tie_also_when_the_failure_was_scheduled_after_it():
+    script = {1: (5.0, 10.0, 25.0)}  # struck at 5 s and at 40 s; at 15 s the place is still vacant
+    world = a_world(a_scenario(cluster={"provisioning_seconds": 20.0}), script)
+    seen = []
+    in_turn(world, world.attempt(100.0, "productive_compute"))
+    world.background(35.0, lambda: seen.append("done"), lambda: seen.append("lost"))
+    in_turn(world, world.attempt(100.0, "productive_compute"))
+    assert (seen, world.now_seconds) == (["lost"], 40.0)
+
+
 def test_a_failure_ends_all_background_work_once():
     world = a_world(script={1: (5.0, 1.0)})
     seen = []
