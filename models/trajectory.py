@@ -134,8 +134,11 @@ class Trajectory:
         if self._live:
             self._leave(self._live)
         self._live, self._live_lineage = Trainer(lineage.spec, self.corpus), lineage
-        if state is not None:
+        if state is not None and self.store:
             self._live.restore(state)
+            known, stored = self._stretch(lineage), self.store.read(self._line(lineage))
+            known.steps.update(stored.steps)  # the keyframe may be another process's, and newer than what we read
+            known.validations.update(stored.validations)
         return self._live
 
     def _train_until(self, trainer: Trainer, step: int) -> None:

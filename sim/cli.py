@@ -9,17 +9,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from models.lineage import Config
 from sim.failures import PROCESSES
 from sim.loading import load_scenario
 from sim.names import suggestion
-from sim.presets import presets
+from sim.presets import KINDS, presets
 from sim.scenario import Scenario
 from sim.simulation import Progress as RunProgress
 from sim.simulation import Watcher
@@ -75,12 +76,12 @@ def run(
             errors.print("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
             raise typer.Exit(130) from None
     out = results / scenario.name
-    paths = [*save(convergence_figure(runs, captions), out / "convergence"), write_comparison(out, runs)]
     console.print()
     console.print(comparison_table(runs, scenario))
     for record in runs:
         if record.summary["stopped_because"]:
-            console.print(f"{record.summary['strategy']} stopped: {record.summary['stopped_because']}", style="yellow")
+            console.print(f"{record.folder.name} stopped: {record.summary['stopped_because']}", style="yellow")
+    paths = [write_comparison(out, runs), *save(convergence_figure(runs, captions), out / "convergence")]
     for caption in captions[2:]:
         console.print(caption, style="yellow")
     console.print("Written: " + ", ".join(str(path) for path in paths), highlight=False, soft_wrap=True)
@@ -90,6 +91,10 @@ def run(
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Say all that is wrong with a scenario, with lines; exit code 2 if anything is."""
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
+    if scenario.training.data.source != "huggingface":
+        from sim.runner import load_text
+
+        load_text(scenario, scenario_path.parent, None)
     num_runs = len(scenario.strategies) * len(scenario.seeds.failures) * len(scenario.seeds.training)
     console.print(
         f"{scenario_path}: valid; {len(scenario.strategies)} strategies, {num_runs} runs of "
@@ -102,20 +107,36 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 @app.command("list")
 def list_known(what: Annotated[str, typer.Argument(help="strategies, failures, devices, models or networks")]) -> None:
     """List what a scenario can name."""
-    lists = {
-        "strategies": {kind: strategy.summary for kind, strategy in STRATEGIES.items()},
-        "failures": {kind: first_line(process.__doc__) for kind, process in PROCESSES.items()},
-        **{
-            kind: {name: f"{entry['description']} ({entry['source']})" for name, entry in presets(kind).items()}
-            for kind in ("devices", "models", "networks")
-        },
+    lists: dict[str, dict[str, tuple[str, str]]] = {
+        "strategies": {kind: (found.summary, options(found.Config)) for kind, found in STRATEGIES.items()},
+        "failures": {kind: (first_line(found.__doc__), options(found.Config)) for kind, found in PROCESSES.items()},
+        **{kind: {name: figures(entry) for name, entry in presets(kind).items()} for kind in KINDS},
     }
     if what not in lists:
         raise ValueError(f"churnlab list: found '{what}'{suggestion(what, lists)}")
-    table = Table("name", "what it is", box=None)
-    for name, description in lists[what].items():
-        table.add_row(name, description)
+    table = Table("name", "what it is", "options" if what in ("strategies", "failures") else "figures", box=None)
+    for name, (description, details) in lists[what].items():
+        table.add_row(name, description, details)
     console.print(table)
+
+
+def options(config: type[Config]) -> str:
+    """The keys that a component takes beside its kind."""
+    return ", ".join(name for name in config.model_fields if name != "kind")
+
+
+def figures(preset: dict[str, Any]) -> tuple[str, str]:
+    """What a preset is, with its source, and its plain figures."""
+    words = f"{preset['description']} ({preset['source']})"
+    plain = {key: value for key, value in preset.items() if isinstance(value, int | float)}
+    ends = [
+        f"{key}: {link['latency_ms']} ms, {link['bandwidth_mbit_per_s']:g} Mbit/s"
+        for key, link in preset.items()
+        if isinstance(link, dict)
+    ]
+    regions = dict.fromkeys(region for link in preset.get("links", ()) for region in link[:2])
+    named = [f"regions: {', '.join(regions)}"] if regions else []
+    return words, "; ".join([*(f"{key}: {value:g}" for key, value in plain.items()), *ends, *named])
 
 
 @app.command()
@@ -144,10 +165,9 @@ class ProgressDisplay:
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", style="bold"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} iterations"),
+            BarColumn(bar_width=10),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
         )
@@ -163,7 +183,7 @@ class ProgressDisplay:
 
     def started(self, planned: PlannedRun) -> Watcher:
         """A run begins: give it a line."""
-        name = f"{planned.name} (seeds {planned.failure_seed}, {planned.training_seed})"
+        name = f"{planned.name} f{planned.failure_seed} t{planned.training_seed}"
         self._task = self._progress.add_task(name, total=1, state="")
         self._validation_loss = None
         return self._watch
@@ -179,7 +199,7 @@ class ProgressDisplay:
         if run.validation_loss is not None:
             self._validation_loss = run.validation_loss
         loss = f"loss {self._validation_loss:.3f}" if self._validation_loss is not None else ""
-        state = f"{run.now_seconds / 3600:6.1f} h simulated  {loss}  {run.num_failures} failures"
+        state = f"{run.now_seconds / 3600:6.1f} h  {loss}  {run.num_failures} failures"
         self._progress.update(self._task, completed=run.iteration, total=run.num_iterations, state=state)
 
 

@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from sim.results import RunFiles
 
@@ -69,7 +71,8 @@ def convergence_figure(runs: Sequence[RunFiles], notes: Sequence[str]) -> Figure
             axis.set_xlim(left=0)
             if target is not None:
                 axis.axhline(target, color="0.35", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
-        if target is not None:
+        low, high = time_axis.get_ylim()
+        if target is not None and low <= target <= high:
             iteration_axis.annotate(
                 f"target {target:g}",
                 (1, target),
@@ -86,21 +89,40 @@ def convergence_figure(runs: Sequence[RunFiles], notes: Sequence[str]) -> Figure
 def draw_loss(axis: Axes, run: RunFiles, line: tuple[str, LineStyle], against: str) -> None:
     """Draw one run's validation loss against simulated `time` (hours) or `iteration`, failures marked on it.
 
-    Against time, a rollback takes the curve up again; against iteration, each iteration has its last value.
+    Against time, a rollback breaks the curve and takes it up at the loss it goes back to; against iteration, each
+    iteration has its last value.
     """
     colour, style = line
     points = run.iterations.dropna(subset=["validation_loss"])
     marks = run.events[run.events["kind"] == "failure"]
     if against == "time":
-        x = points["ended_seconds"].to_numpy() / SECONDS_PER_HOUR
+        x, y = loss_over_time(points, run.events)
         mark_x = marks["time_seconds"].to_numpy() / SECONDS_PER_HOUR
     else:
         points = points.drop_duplicates("iteration", keep="last").sort_values("iteration")
-        x, mark_x = points["iteration"].to_numpy(), marks["iteration"].to_numpy()
-    y = points["validation_loss"].to_numpy()
+        x, y = points["iteration"].to_numpy(), points["validation_loss"].to_numpy()
+        mark_x = marks["iteration"].to_numpy()
     axis.plot(x, y, color=colour, linestyle=style, label=run.summary["strategy"])
-    if run.summary["kind"] != "none" and len(x):
-        axis.plot(mark_x, np.interp(mark_x, x, y), linestyle="", marker="x", markersize=4, color=colour, zorder=3)
+    known = ~np.isnan(y)
+    if run.summary["kind"] != "none" and known.any():
+        mark_x = mark_x[mark_x >= x[known][0]]
+        mark_y = np.interp(mark_x, x[known], y[known])
+        axis.plot(mark_x, mark_y, linestyle="", marker="x", markersize=4, color=colour, zorder=3)
+
+
+def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Hours and losses in the order of time, with a gap and the older loss at every rollback."""
+    curve = list(zip(points["ended_seconds"], points["validation_loss"], strict=True))
+    for rollback in events[events["kind"] == "rolled_back"].itertuples():
+        back_to = events[(events["kind"] == "recovered") & (events["time_seconds"] == rollback.time_seconds)]
+        before = points[points["ended_seconds"] <= rollback.time_seconds]
+        older = before[before["iteration"] <= back_to["iteration"].iloc[0]]
+        curve.append((rollback.time_seconds, np.nan))
+        if not older.empty:
+            curve.append((rollback.time_seconds, older["validation_loss"].iloc[-1]))
+    curve.sort(key=lambda point: point[0])  # stable: the gap stays before the older loss
+    hours = np.array([seconds for seconds, _ in curve], dtype=np.float64) / SECONDS_PER_HOUR
+    return hours, np.array([loss for _, loss in curve], dtype=np.float64)
 
 
 def line_styles(runs: Sequence[RunFiles]) -> dict[str, tuple[str, LineStyle]]:

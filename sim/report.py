@@ -18,25 +18,30 @@ from sim.scenario import Scenario
 
 
 def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
-    """One row per run: its summary without the ledger."""
-    return pd.DataFrame([{k: v for k, v in run.summary.items() if k != "ledger_seconds"} for run in runs])
+    """One row per run: its folder and its summary without the ledger."""
+    rows = [{"run": run.folder.name, **run.summary} for run in runs]
+    return pd.DataFrame(rows).drop(columns="ledger_seconds")
 
 
 def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
-    """One row per strategy; with several replicates, mean ± standard deviation over them.
+    """One row per strategy; with several replicates, mean ± standard deviation over those that finished.
 
-    Hours are simulated. Overhead and goodput are against the same iterations without failures or extra work.
+    Hours are simulated; replicates that differ in the training seed alone take the same time and count once in
+    them. Overhead and goodput are against the same iterations without failures or extra work.
     """
     frame = comparison(runs)
     target = scenario.training.target_validation_loss
+    num_replicates = len(scenario.seeds.failures) * len(scenario.seeds.training)
     title = f"{scenario.name}: strategies under the same churn"
+    if num_replicates > 1:
+        title += f", mean ± standard deviation of {num_replicates} replicates"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("strategy", no_wrap=True)
+    table.add_column("strategy")
     columns: list[tuple[str, Callable[[pd.DataFrame], str]]] = [
-        ("failures\n(fallb.)", lambda rows: pair(rows["num_failures"], rows["num_fallbacks"])),
-        ("hours\nto end", lambda rows: spread(rows["wall_clock_seconds"] / 3600, "{:.1f}")),
-        ("over-\nhead", lambda rows: spread(rows["overhead"] * 100, "{:+.0f} %")),
-        ("good-\nput", lambda rows: spread(rows["goodput"] * 100, "{:.0f} %")),
+        ("failures\n(fallb.)", failures_met),
+        ("hours\nto end", lambda rows: spread(once_per_churn(rows)["wall_clock_seconds"] / 3600, "{:.3g}")),
+        ("over-\nhead", lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %")),
+        ("good-\nput", lambda rows: spread(once_per_churn(rows)["goodput"] * 100, "{:.0f} %")),
         ("iters\n(re-run)", lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"])),
         ("final\nval. loss", lambda rows: spread(rows["final_validation_loss"], "{:.3f}")),
     ]
@@ -46,18 +51,30 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
         table.add_column(heading, justify="right")
     for name in dict.fromkeys(frame["strategy"]):
         rows = frame[frame["strategy"] == name]
-        stopped = " (stopped)" if (rows["outcome"] == "stopped").any() else ""
-        table.add_row(legend_label(name) + stopped, *(cell(rows) for _, cell in columns))
+        finished = rows[rows["outcome"] == "finished"]
+        label = legend_label(name)
+        if len(finished) < len(rows):
+            label += f" ({len(finished)} of {len(rows)} finished)"
+        table.add_row(label, *(cell(finished) for _, cell in columns))
     return table
 
 
+def once_per_churn(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each failure seed: seconds do not depend on the training seed."""
+    return rows.drop_duplicates("failure_seed")
+
+
+def failures_met(rows: pd.DataFrame) -> str:
+    """Failures, and in brackets those that the fallback had to take; none where they are ignored."""
+    rows = once_per_churn(rows)
+    return "-" if (rows["kind"] == "none").all() else pair(rows["num_failures"], rows["num_fallbacks"])
+
+
 def hours_to_target(rows: pd.DataFrame) -> str:
-    """Simulated hours until the target loss, over the replicates that reach it."""
+    """Simulated hours until the target loss, over the replicates that reach it; `-` where none does."""
     reached = rows["target_reached_seconds"].dropna()
-    if reached.empty:
-        return "not reached"
-    missed = "" if len(reached) == len(rows) else f" ({len(reached)} of {len(rows)})"
-    return spread(reached / 3600, "{:.1f}") + missed
+    missed = "" if len(reached) in (0, len(rows)) else f" ({len(reached)} of {len(rows)})"
+    return spread(reached.astype(float) / 3600, "{:.3g}") + missed
 
 
 def pair(values: pd.Series[Any], within: pd.Series[Any]) -> str:

@@ -43,8 +43,18 @@ class RunFiles:
 def run_hash(
     scenario: Scenario, strategy_index: int, failure_seed: int, training_seed: int, versions: dict[str, str]
 ) -> str:
-    """The name of a run's content: all of the scenario that touches it, its seeds and the versions."""
-    resolved = scenario.model_dump(mode="json", exclude={"name", "description", "strategies", "seeds"})
+    """The name of a run's content: all of the scenario that touches it, its seeds and the versions.
+
+    Of the text, `versions` holds the content hash: where it lies does not matter.
+    """
+    others: dict[str, Any] = {
+        "name": True,
+        "description": True,
+        "strategies": True,
+        "seeds": True,
+        "training": {"data": True},
+    }
+    resolved = scenario.model_dump(mode="json", exclude=others)
     strategy = scenario.strategies[strategy_index].model_dump(mode="json")
     content = [resolved, strategy, failure_seed, training_seed, versions]
     return digest(json.dumps(content, sort_keys=True))
@@ -144,8 +154,9 @@ def is_finished(folder: Path) -> bool:
     return (folder / "summary.json").is_file()
 
 
-def load_run(folder: Path) -> RunFiles:
+def load_run(folder: Path | str) -> RunFiles:
     """Read a finished run. Raises ValueError when the folder holds none."""
+    folder = Path(folder)
     if not is_finished(folder):
         raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
     return RunFiles(

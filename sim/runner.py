@@ -57,9 +57,10 @@ class ScenarioRunner:
 
     def __init__(self, scenario: Scenario, base_folder: Path, results_folder: Path, cache: Path | None) -> None:
         self.scenario = scenario
+        self.base_folder = base_folder
         self.results_folder = results_folder
         self.cache = cache
-        self.corpus = self._load_corpus(base_folder)
+        self.corpus = load_text(scenario, base_folder, cache)
         self.versions = self._versions()
 
     @property
@@ -82,6 +83,7 @@ class ScenarioRunner:
 
     def run(self, observer: Observer, force: bool = False) -> Iterator[results.RunFiles]:
         """Run what is not finished yet (all, with `force`) and give every run's results in the order planned."""
+        (self.results_folder / self.scenario.name).mkdir(parents=True, exist_ok=True)
         training: Training | None = None
         training_seed: int | None = None
         for planned in self.plan():
@@ -130,17 +132,7 @@ class ScenarioRunner:
             "num_trained_steps": training.num_trained_steps - trained,
             "real_seconds": round(time.monotonic() - began, 3),
         }
-        results.write_run(planned.folder, self.scenario, run, about)
-
-    def _load_corpus(self, base_folder: Path) -> Corpus | None:
-        training = self.scenario.training
-        if training.learner == "curve":
-            return None
-        from models.corpus import load_corpus
-
-        corpus = load_corpus(training.data, base_folder, self.cache)
-        corpus.require(training.sequence_length, training.evaluation.num_sequences)
-        return corpus
+        results.write_run(planned.folder, with_absolute_paths(self.scenario, self.base_folder), run, about)
 
     def _versions(self) -> dict[str, str]:
         """What decides a result besides the scenario and the seeds."""
@@ -150,6 +142,31 @@ class ScenarioRunner:
 
             versions |= {"training": environment_key(), "corpus": self.corpus.content_hash}
         return versions
+
+
+def load_text(scenario: Scenario, base_folder: Path, cache: Path | None) -> Corpus | None:
+    """The text that a scenario's proxy learns; None for a learner that reads none. ValueError if it is too short."""
+    training = scenario.training
+    if training.learner == "curve":
+        return None
+    from models.corpus import load_corpus
+
+    corpus = load_corpus(training.data, base_folder, cache)
+    corpus.require(training.sequence_length, training.evaluation.num_sequences)
+    return corpus
+
+
+def with_absolute_paths(scenario: Scenario, base_folder: Path) -> Scenario:
+    """The scenario with its text found from anywhere, so that the copy in the results can be run again."""
+    data = scenario.training.data
+    folder = base_folder.resolve()
+    found: dict[str, Any] = {"files": tuple(str(folder / pattern) for pattern in data.files)}
+    for field in ("train_tokens", "validation_tokens", "dataset"):
+        path = getattr(data, field)
+        if path is not None and (folder / path).exists():
+            found[field] = str(folder / path)
+    training = scenario.training.model_copy(update={"data": data.model_copy(update=found)})
+    return scenario.model_copy(update={"training": training})
 
 
 def source_hash() -> str:

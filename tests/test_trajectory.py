@@ -243,3 +243,17 @@ def test_any_journey_ends_in_the_same_bits(corpus, spec, tmp_path_factory, journ
     torch.manual_seed(0)  # a foreign draw in between moves nothing
     busy.validation_loss(busy.root(swapped_routes(NUM_STAGES)).after(2))
     assert bits(busy.state_at(destination(busy))) == expected
+
+
+def test_two_processes_may_share_a_store_and_the_lines_in_it(corpus, spec, tmp_path):
+    """Each finds keyframes the other wrote after it had read the rows."""
+    alone = Trajectory(spec, corpus, None)
+    start = alone.root(plain_routes(NUM_STAGES))
+    expected = losses(alone, start, 24)
+    one, two = (Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=4) for _ in range(2))
+    assert losses(one, start, 6) == expected[:6]
+    assert losses(two, start, 3) == expected[:3]
+    assert losses(one, start, 14) == expected[:14]
+    assert losses(two, start, 24) == expected
+    assert losses(one, start, 24) == expected
+    assert one.num_trained_steps + two.num_trained_steps < 2 * 24
