@@ -160,6 +160,10 @@ class Edit:
         )
 
 
+class DivergedError(ValueError):
+    """A loss or a gradient is no longer finite."""
+
+
 def digest(text: str) -> str:
     """The first 32 hex digits of the SHA-256 of a text: the project's one way of naming content."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

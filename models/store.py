@@ -25,6 +25,7 @@ from models.trainer import StepResult
 
 SCHEMA_VERSION = 1
 LOCK_TIMEOUT_SECONDS = 60.0
+ORPHAN_AGE_SECONDS = 3600.0
 DEFAULT_BUDGET_BYTES = 4 * 2**30
 
 SCHEMA = """
@@ -79,11 +80,19 @@ class TrajectoryStore:
             with self._database:
                 self._database.executescript(SCHEMA)
                 self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._remove_orphans()
         except (OSError, sqlite3.Error) as error:
             raise ValueError(
                 f"cannot use the trajectory cache at {folder} ({error}): name another folder with --cache, "
                 "or delete this one, it is only a cache"
             ) from error
+
+    def _remove_orphans(self) -> None:
+        """Delete files that a killed process wrote and never committed; young ones may be on their way."""
+        committed = {file for (file,) in self._database.execute("SELECT file FROM keyframes")}
+        for path in self.keyframe_folder.iterdir():
+            if path.name not in committed and time.time() - path.stat().st_mtime > ORPHAN_AGE_SECONDS:
+                path.unlink(missing_ok=True)
 
     def read(self, line: str) -> Stretch:
         """All that is known of a line."""
@@ -115,11 +124,22 @@ class TrajectoryStore:
                 "INSERT OR IGNORE INTO validations VALUES (?, ?, ?)",
                 [(line, n, loss) for n, loss in new.validations.items()],
             )
+            self._require_agreement(line, new)
             known = self._keyframe_file(line, step)
             self._database.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?)", row)
         if known is not None:
             (self.keyframe_folder / known).unlink(missing_ok=True)
         self.prune(self.budget_bytes)
+
+    def _require_agreement(self, line: str, new: Stretch) -> None:
+        """Steps that another process stored meanwhile must be the same to the bit."""
+        if new.steps:
+            between = (line, min(new.steps), max(new.steps))
+            rows = self._database.execute(
+                "SELECT step, train_loss, gradient_norms FROM steps WHERE line = ? AND step BETWEEN ? AND ?", between
+            )
+            for step, loss, norms in rows:
+                require_equal(step, new.steps.get(step), StepResult(loss, tuple(array("d", norms))))
 
     def keyframe_at_or_before(self, line: str, step: int) -> int:
         """The last step of a line up to `step` that has a keyframe, -1 if none has."""
@@ -175,6 +195,16 @@ class TrajectoryStore:
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+
+def require_equal(step: int, computed: StepResult | None, stored: StepResult) -> None:
+    """Raise RuntimeError when a step has two results: there is one truth, and never a silent second."""
+    if computed is not None and computed != stored:
+        raise RuntimeError(
+            f"step {step} gave loss {computed.train_loss!r} where the trajectory cache holds {stored.train_loss!r}: "
+            "the machine does not repeat its own arithmetic, or the cache was altered; delete the cache folder and "
+            "run again"
+        )
 
 
 def write_durably(path: Path, data: bytes) -> None:

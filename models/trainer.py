@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.corpus import Corpus
-from models.lineage import Edit, GradientNormWeights, TrainingSpec
+from models.lineage import DivergedError, Edit, GradientNormWeights, TrainingSpec
 from models.staged import StagedModel
 
 MAX_SEQUENCES_PER_EVALUATION = 64
@@ -64,7 +64,7 @@ class Trainer:
         )
 
     def train_step(self) -> StepResult:
-        """Make one update of every stage. Raises ValueError when the loss is no longer finite."""
+        """Make one update of every stage. Raises DivergedError, the weights untouched, when the loss is not finite."""
         spec = self.spec
         windows = self.corpus.batch(spec.data_seed, self.step, spec.sequences_per_batch, spec.sequence_length)
         for flat in self.model.flat:
@@ -76,12 +76,10 @@ class Trainer:
             loss = self.model.loss(group[:, :-1], group[:, 1:], route) * share
             loss.backward()  # type: ignore[no-untyped-call]
             train_loss += loss.item()
-        if not math.isfinite(train_loss):
-            raise ValueError(
-                f"training diverged: the loss of step {self.step + 1} is {train_loss}; lower "
-                "training.optimizer.learning_rate, or the learning-rate factor after a recovery"
-            )
-        self.gradient_norms = [clip(gradient_of(flat), spec.optimizer.clip_norm) for flat in self.model.flat]
+        self._require_finite(train_loss, "loss")
+        gradient_norms = [clip(gradient_of(flat), spec.optimizer.clip_norm) for flat in self.model.flat]
+        self._require_finite(sum(gradient_norms), "gradient norm")
+        self.gradient_norms = gradient_norms
         for number, optimizer in enumerate(self.optimizers):
             optimizer.param_groups[0]["lr"] = self.learning_rate(number)
             optimizer.step()
@@ -95,7 +93,15 @@ class Trainer:
         total = 0.0
         for group in torch.split(self._validation, MAX_SEQUENCES_PER_EVALUATION):
             total += float(self.model.loss(group[:, :-1], group[:, 1:], route)) * len(group)
+        self._require_finite(total, "validation loss")
         return total / len(self._validation)
+
+    def _require_finite(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"training diverged: the {what} at step {self.step + 1} is {value}; lower "
+                "training.optimizer.learning_rate, or the learning-rate factor after a recovery"
+            )
 
     def learning_rate(self, number: int) -> float:
         """Learning rate of stage `number` at the step about to be made: schedule × the stage's factor."""

@@ -23,11 +23,15 @@ from torch import Tensor
 
 from models.corpus import Corpus
 from models.lineage import Lineage, Position, Routes, TrainingSpec, digest, root
-from models.store import Stretch, TrajectoryStore
+from models.store import Stretch, TrajectoryStore, require_equal
 from models.trainer import StepResult, Trainer
 
 KEYFRAME_INTERVAL_STEPS = 50
 TRAINING_CODE = ("corpus", "gpt", "llama", "staged", "trainer")
+TRAINING_CODE_HASH = hashlib.sha256(
+    b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in TRAINING_CODE)
+).hexdigest()[:16]
+"""Taken when the code is loaded: what is edited afterwards does not run."""
 
 
 class Trajectory:
@@ -95,6 +99,7 @@ class Trajectory:
 
     def state_at(self, position: Position) -> Trainer:
         """The live trainer, brought to a Position from the nearest state at hand. Do not step it yourself."""
+        torch.set_num_threads(self.spec.num_threads)
         trainer = self._nearest(position.lineage, position.step)
         for lineage in path_between(self._live_lineage, position.lineage):
             self._train_until(trainer, lineage.first_step)
@@ -137,7 +142,8 @@ class Trajectory:
         if state is not None and self.store:
             self._live.restore(state)
             known, stored = self._stretch(lineage), self.store.read(self._line(lineage))
-            known.steps.update(stored.steps)  # the keyframe may be another process's, and newer than what we read
+            for step, result in stored.steps.items():  # another process may have stored more than we have read
+                require_equal(step, known.steps.setdefault(step, result), result)
             known.validations.update(stored.validations)
         return self._live
 
@@ -148,14 +154,9 @@ class Trajectory:
             self.num_trained_steps += 1
             if trainer.step not in known:
                 known[trainer.step] = self._pending.steps[trainer.step] = result
-            elif known[trainer.step] == result:
-                self.num_replayed_steps += 1
             else:
-                raise RuntimeError(
-                    f"step {trainer.step} gave loss {result.train_loss!r} where the trajectory cache holds "
-                    f"{known[trainer.step].train_loss!r}: the machine does not repeat its own arithmetic, or "
-                    "the cache was altered; delete the cache folder and run again"
-                )
+                require_equal(trainer.step, result, known[trainer.step])
+                self.num_replayed_steps += 1
             if trainer.step % self.keyframe_interval_steps == 0:
                 self._commit(trainer)
 
@@ -213,11 +214,9 @@ def environment_key() -> str:
 
     In words, for `run.json`; hashed into the names of stored lines.
     """
-    folder = Path(__file__).parent
-    code = hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in TRAINING_CODE)).hexdigest()[:16]
     return (
         f"torch {torch.__version__}, numpy {version('numpy')}, {cpu_family()}, "
-        f"{torch.backends.cpu.get_cpu_capability()}, training code {code}"
+        f"{torch.backends.cpu.get_cpu_capability()}, training code {TRAINING_CODE_HASH}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -81,6 +82,11 @@ def run(
     for record in runs:
         if record.summary["stopped_because"]:
             console.print(f"{record.folder.name} stopped: {record.summary['stopped_because']}", style="yellow")
+        taken, plain = record.summary["iteration_seconds"], record.summary["ideal_iteration_seconds"]
+        if taken < plain:
+            why = "smaller microbatches or other routes suit these links better"
+            line = f"{record.folder.name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}"
+            console.print(line, style="yellow", highlight=False, soft_wrap=True)
     paths = [write_comparison(out, runs), *save(convergence_figure(runs, captions), out / "convergence")]
     for caption in captions[2:]:
         console.print(caption, style="yellow")
@@ -214,4 +220,9 @@ def main() -> None:
         app()
     except (ValueError, OSError) as error:
         errors.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except sqlite3.Error as error:
+        errors.print(
+            f"the trajectory cache cannot be used ({error}): delete it, or name another with --cache", style="red"
+        )
         sys.exit(2)

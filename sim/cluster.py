@@ -45,7 +45,6 @@ class Cluster:
         self._regions = regions
         self._arrivals_seconds = [0.0] * config.num_spares
         self._ready_seconds = dict.fromkeys(self.stages, 0.0)
-        self.num_losses = dict.fromkeys(self.stages, 0)
 
     def region(self, stage: int, replica: int) -> str:
         """Region of a stage's node in a pipeline: node stage · replicas + replica, dealt round-robin."""
@@ -63,7 +62,6 @@ class Cluster:
             heapq.heappush(self._arrivals_seconds, now_seconds + self.config.provisioning_seconds)
             arrival_seconds = heapq.heappop(self._arrivals_seconds)
             self._ready_seconds[stage] = max(self._ready_seconds[stage], now_seconds, arrival_seconds)
-        self.num_losses[stage] += 1
         return True
 
     def ready_seconds(self, stage: int) -> float:

@@ -6,9 +6,8 @@ Colours are Okabe and Ito's, safe for the colour-blind; line styles tell strateg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import matplotlib as mpl
 import numpy as np
@@ -46,6 +45,7 @@ LINES: tuple[tuple[str, LineStyle], ...] = (
     ("#56B4E9", ":"),
 )
 KIND_ORDER = ("none", "checkpoint", "redundant", "checkfree", "checkfree_plus")
+DASHES: tuple[LineStyle, ...] = get_args(LineStyle)
 HEIGHT_OF_START = 0.04
 """The loss axis begins at the loss after this share of the iterations: the first steps would fill the panel."""
 
@@ -130,10 +130,12 @@ def line_styles(runs: Sequence[RunFiles]) -> dict[str, tuple[str, LineStyle]]:
     fixed = dict(zip(KIND_ORDER, LINES, strict=False))
     kinds = dict.fromkeys((run.summary["strategy"], run.summary["kind"]) for run in runs)
     styles: dict[str, tuple[str, LineStyle]] = {}
-    spare = cycle([*LINES[len(fixed) :], *LINES])
+    reserved = [fixed[kind] for _, kind in kinds if kind in fixed]
+    more: list[tuple[str, LineStyle]] = [(colour, dash) for dash in DASHES for colour, _ in LINES]
+    spare = iter([line for line in [*LINES, *more] if line not in reserved])
     for name, kind in kinds:
         style = fixed.get(kind)
-        styles[name] = style if style and style not in styles.values() else next(s for s in spare if s != style)
+        styles[name] = style if style and style not in styles.values() else next(spare)
     return styles
 
 

@@ -10,7 +10,9 @@ import io
 import json
 import math
 import shutil
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from sim.records import BUCKETS, EventRecord, IterationRecord
 from sim.scenario import Scenario
 from sim.simulation import Run
 
+LEFTOVER_AGE_SECONDS = 3600.0
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
 
@@ -75,6 +78,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
     """
     target = scenario.training.target_validation_loss
     validated = [record for record in run.iterations if record.validation_loss is not None]
+    kept = [record for record in validated if record.iteration <= run.num_iterations]
     reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
     ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
     kinds = [event.kind for event in run.events]
@@ -103,7 +107,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "target_reached_seconds": reached.ended_seconds if reached else None,
         "target_reached_iteration": reached.iteration if reached else None,
         "final_train_loss": next((r.train_loss for r in reversed(run.iterations) if r.train_loss is not None), None),
-        "final_validation_loss": validated[-1].validation_loss if validated else None,
+        "final_validation_loss": kept[-1].validation_loss if kept else None,
         "ledger_seconds": run.ledger,
     }
 
@@ -111,6 +115,9 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
 def write_run(folder: Path, scenario: Scenario, run: Run, about: dict[str, Any]) -> None:
     """Write a finished run: whole, or not at all. `about` becomes run.json."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     temporary.mkdir()
     try:
@@ -121,11 +128,22 @@ def write_run(folder: Path, scenario: Scenario, run: Run, about: dict[str, Any])
         pq.write_table(ledger, temporary / "ledger.parquet")
         write_json(temporary / "run.json", about)
         write_json(temporary / "summary.json", summarise(scenario, run))
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        replace_folder(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put a complete folder in the place of another: at every instant the place holds one, whole, or none."""
+    old = new.with_suffix(".old")
+    with suppress(FileNotFoundError):
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if not is_finished(folder):  # else another process has just put the same run there
+            raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_records(path: Path, records: list[Any], kind: type) -> None:
@@ -137,7 +155,7 @@ def write_records(path: Path, records: list[Any], kind: type) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write readable JSON."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def resolved_yaml(scenario: Scenario) -> str:

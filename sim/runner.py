@@ -136,7 +136,7 @@ class ScenarioRunner:
 
     def _versions(self) -> dict[str, str]:
         """What decides a result besides the scenario and the seeds."""
-        versions = {"churnlab": version("churnlab"), "simpy": version("simpy"), "source": source_hash()}
+        versions = {name: version(name) for name in ("churnlab", "numpy", "simpy")} | {"source": SOURCE_HASH}
         if self.corpus is not None:
             from models.trajectory import environment_key
 
@@ -170,10 +170,14 @@ def with_absolute_paths(scenario: Scenario, base_folder: Path) -> Scenario:
 
 
 def source_hash() -> str:
-    """A hash of the simulator's own sources and presets."""
-    folder = Path(__file__).parent
-    files = sorted([*folder.rglob("*.py"), *folder.rglob("*.yaml")])
+    """A hash of the project's own sources and presets."""
+    root = Path(__file__).parent.parent
+    files = sorted([*root.glob("sim/**/*.py"), *root.glob("sim/**/*.yaml"), *root.glob("models/**/*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+SOURCE_HASH = source_hash()
+"""Taken when the code is loaded: what is edited afterwards does not run."""
 
 
 def default_cache() -> Path:

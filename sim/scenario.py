@@ -87,7 +87,7 @@ class Scenario(Config):
         default_factory=STRATEGIES["restart"].Config, description="takes over when a strategy cannot recover"
     )
     give_up_after: float = Field(
-        20.0, ge=1, description="a run stops, and says so, after this many times its failure-free time"
+        20.0, ge=1, description="a run stops, and says so, after this many times the time or number of plain iterations"
     )
     seeds: SeedsConfig = Field(default_factory=SeedsConfig, description="replicates")
     iterations_per_step: int = Field(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from models.lineage import Position
+from models.lineage import DivergedError, Position
 from sim.cluster import Cluster
 from sim.costs import Costs
 from sim.failures import PROCESSES
@@ -122,6 +122,7 @@ class TrainingJob:
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
         ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
         world.deadline_seconds = scenario.give_up_after * self.num_iterations * ideal_seconds
+        world.max_executed_iterations = scenario.give_up_after * self.num_iterations
         self.iterations: list[IterationRecord] = []
         self.stopped: str | None = None
         self._executions: dict[int, int] = {}
@@ -148,10 +149,12 @@ class TrainingJob:
                     position = yield from self._recover(failure, position)
         except StoppedError as reason:
             self.stopped = str(reason)
+        except DivergedError as reason:
+            self.stopped = f"{reason} (iteration {self.world.completed_iterations})"
         except GaveUpError:
             self.stopped = (
                 f"after {self.world.completed_iterations} of {self.num_iterations} iterations it had taken more than "
-                f"{self.scenario.give_up_after:g} × the time without failures (give_up_after)"
+                f"{self.scenario.give_up_after:g} × the plain iterations' time or number (give_up_after)"
             )
 
     def _routine(self, position: Position) -> Generator[Any, Any, Failure | None]:

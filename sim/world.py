@@ -59,6 +59,7 @@ class World:
         self.ledger = Ledger()
         self.events: list[EventRecord] = []
         self.deadline_seconds = math.inf
+        self.max_executed_iterations = math.inf
         self.num_failures = 0
         self.num_executed_iterations = 0
         self.completed_iterations = 0
@@ -68,6 +69,7 @@ class World:
         self._unrebuilt: set[int] = set()
         self._alarm: simpy.Event | None = None
         self._backgrounds: list[BackgroundActivity] = []
+        self._iteration_under_way = False
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
         self._start(failures, failure_seed)
 
@@ -154,10 +156,14 @@ class World:
 
     def run_iteration(self, split: IterationSplit) -> Process[Failure | None]:
         """Execute one iteration; what a failure interrupts is lost work."""
+        if self.num_executed_iterations >= self.max_executed_iterations:
+            raise GaveUpError
         started_seconds = self.now_seconds
         self._strike_by_iteration(split.seconds)
         self.num_executed_iterations += 1
+        self._iteration_under_way = True
         failure = yield from self._race(split.seconds)
+        self._iteration_under_way = False
         if failure is None:
             self.completed_iterations += 1
             self.ledger.complete_iteration(split)
@@ -213,8 +219,16 @@ class World:
             if at_iteration >= self.num_executed_iterations + 1:
                 continue
             fraction = at_iteration - self.num_executed_iterations
-            self._env.process(self._strikes(stage, iter((fraction * iteration_seconds,))))
+            self._env.process(
+                self._strike_within(stage, fraction * iteration_seconds, self.num_executed_iterations + 1)
+            )
             self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes, math.inf))
+
+    def _strike_within(self, stage: int, seconds: float, execution: int) -> Generator[simpy.Event, Any, None]:
+        """A strike in the iteration that begins now; none if another failure has ended that iteration before."""
+        yield self._env.timeout(seconds)
+        if self._iteration_under_way and self.num_executed_iterations == execution:
+            self._strike(stage)
 
     def _strike(self, stage: int) -> None:
         """A stage loses its nodes now: background work is undone and whoever attempts something is told."""

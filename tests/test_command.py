@@ -249,3 +249,19 @@ def test_a_wrong_command_line_is_told(arguments):
     assert done.returncode == 2
     assert "Error" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_strategy_that_diverges_is_an_outcome_and_the_others_go_on(tmp_path):
+    (tmp_path / "d.yaml").write_text(
+        "name: d\nworkload: {num_stages: 3, num_microbatches: 2}\n"
+        "training: {model: {dim: 16, num_heads: 2, num_stages: 3}, steps: 40, sequences_per_batch: 4,\n"
+        "  optimizer: {learning_rate: 1.0e+12, clip_norm: null}}\n"
+        "failures: never\nstrategies: [none, checkpoint]\n"
+    )
+    done = churnlab("run", "d.yaml", "--cache", "cache", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "training diverged" in done.stdout
+    assert "no failures (0 of 1 finished)" in " ".join(done.stdout.split())
+    assert (tmp_path / "results" / "d" / "comparison.csv").exists()
+    for path in tmp_path.rglob("summary.json"):
+        assert json.loads(path.read_text())["outcome"] == "stopped"

@@ -326,8 +326,9 @@ def test_who_sends_what_to_rebuild_a_stage():
     assert transfers("checkfree", 3) == [Transfer(2, 3, weights), Transfer(4, 3, weights)]
     assert transfers("checkfree", 3, optimizer="average") == [Transfer(2, 3, checkpoint), Transfer(4, 3, checkpoint)]
     assert transfers("redundant", 3) == [Transfer(2, 3, checkpoint), Transfer(4, 3, checkpoint)]
-    assert transfers("checkfree_plus", 1) == [Transfer(2, 1, weights)]
     half = world.costs.checkpoint_bytes(0) / 2
+    assert transfers("checkfree_plus", 1) == [Transfer(2, 1, weights), Transfer(0, 1, half)]
+    assert transfers("checkfree_plus", 2) == [Transfer(1, 2, weights)]
     assert transfers("checkfree_plus", 0) == [Transfer(1, 0, half), Transfer(6, 0, half)]
 
 

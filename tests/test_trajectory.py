@@ -152,6 +152,18 @@ def test_a_store_that_tells_another_loss_is_an_error_not_a_second_truth(corpus, 
         two.train_loss(two.root(plain_routes(NUM_STAGES)).after(5))
 
 
+def test_two_truths_of_one_step_are_found_when_they_are_stored(corpus, spec, tmp_path):
+    one, two = (Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=4) for _ in range(2))
+    start = one.root(plain_routes(NUM_STAGES))
+    two.train_loss(start.after(3))
+    one.train_loss(start.after(4))
+    database = sqlite3.connect(tmp_path / "cache" / "trajectory.sqlite")
+    with database:
+        database.execute("UPDATE steps SET train_loss = train_loss + 1 WHERE step = 2")
+    with pytest.raises(RuntimeError, match="step 2 gave loss"):
+        two.train_loss(start.after(4))
+
+
 def test_keyframes_stay_within_their_budget_and_losses_stay(corpus, spec, tmp_path):
     one_keyframe = len(bits_of_one_keyframe(corpus, spec, tmp_path))
     store = open_store(tmp_path, budget_bytes=3 * one_keyframe)

@@ -8,7 +8,7 @@ every strategy has to say what it does about a second one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -87,6 +87,14 @@ class StrategyWorld(Protocol):
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Note an event in the results."""
         ...
+
+
+def filled_from_preset(data: Any, presets: dict[str, dict[str, Any]], default: str, fields: Collection[str]) -> Any:
+    """A strategy's options as written, the others from the preset they name (or the default one)."""
+    name = data.get("preset", default) if isinstance(data, dict) else None
+    if not isinstance(name, str) or name not in presets:
+        return data
+    return {**{field: value for field, value in presets[name].items() if field in fields}, **data}
 
 
 class StrategyConfig(Config):

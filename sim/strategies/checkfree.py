@@ -26,6 +26,7 @@ from sim.strategies.base import (
     StrategyWorld,
     Transfer,
     UnrecoverableError,
+    filled_from_preset,
 )
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -73,11 +74,7 @@ class CheckFreeOptions(StrategyConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, data: Any) -> Any:
-        preset = data.get("preset", "paper") if isinstance(data, dict) else None
-        if not (isinstance(preset, str) and preset in PRESETS):
-            return data
-        known = {name: value for name, value in PRESETS[preset].items() if name in cls.model_fields}
-        return {**known, **data}
+        return filled_from_preset(data, PRESETS, "paper", cls.model_fields)
 
 
 class CheckFreeConfig(CheckFreeOptions):
@@ -233,7 +230,10 @@ class CheckFreePlus(CheckFree):
 
     def _transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:
         transfers = super()._transfers(world, lost, edits)
-        if EMBEDDING_STAGE in lost:
-            half_bytes = world.costs.checkpoint_bytes(EMBEDDING_STAGE) / 2
-            transfers += [Transfer(holder, EMBEDDING_STAGE, half_bytes) for holder in (1, self.num_stages)]
+        half_bytes = world.costs.checkpoint_bytes(EMBEDDING_STAGE) / 2
+        for holder in (1, self.num_stages):
+            if EMBEDDING_STAGE in lost:
+                transfers.append(Transfer(holder, EMBEDDING_STAGE, half_bytes))
+            if holder in lost:
+                transfers.append(Transfer(EMBEDDING_STAGE, holder, half_bytes))
         return transfers

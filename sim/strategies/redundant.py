@@ -17,7 +17,15 @@ from pydantic import Field, model_validator
 from models.lineage import Position
 from sim.costs import IterationPlan, WorkloadConfig
 from sim.records import Failure
-from sim.strategies.base import Process, Strategy, StrategyConfig, StrategyWorld, Transfer, UnrecoverableError
+from sim.strategies.base import (
+    Process,
+    Strategy,
+    StrategyConfig,
+    StrategyWorld,
+    Transfer,
+    UnrecoverableError,
+    filled_from_preset,
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper_text": {"microbatch_size_factor": 0.5, "microbatch_count_factor": 2, "shadow_forwards": 1.0},
@@ -39,8 +47,7 @@ class RedundantConfig(StrategyConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, data: Any) -> Any:
-        preset = data.get("preset", "paper_text") if isinstance(data, dict) else None
-        return {**PRESETS[preset], **data} if isinstance(preset, str) and preset in PRESETS else data
+        return filled_from_preset(data, PRESETS, "paper_text", cls.model_fields)
 
 
 class Redundant(Strategy):

@@ -165,3 +165,17 @@ def test_neighbours_are_among_the_lost_as_often_as_counting_says(num_stages, num
 
     recovered = sum(is_recovered(lost) for lost in itertools.combinations(range(1, num_stages + 1), num_lost))
     assert recovered == math.comb(num_stages - num_lost + 1, num_lost)
+
+
+@pytest.mark.parametrize("chance", [0.02, 0.1])
+def test_an_iteration_completes_when_no_stage_fails_in_it(chance):
+    """Failures by iteration are independent: completed / executed = (1 - p)^S."""
+    failures = {"kind": "bernoulli", "per_iteration_probability": chance, "immune_stages": (0,)}
+    scenario = a_scenario(({"kind": "restart"},), steps=200, failures=failures)
+    completed = executed = 0
+    for seed in range(3):
+        result = run(scenario, seed=seed)
+        completed += len(result.iterations)
+        executed += len(result.iterations) + sum(event.kind == "recovered" for event in result.events)
+    expected = (1 - chance) ** scenario.workload.num_stages
+    assert abs(completed / executed - expected) < 4 * (expected * (1 - expected) / executed) ** 0.5
