@@ -1,4 +1,4 @@
-"""Real training shows what the paper shows: failures and swapped routes cost loss, over seeds. Takes minutes."""
+"""Real training shows what the paper shows: failures and swapped routes cost loss, over seeds. Slow."""
 
 from pathlib import Path
 from statistics import mean
@@ -12,14 +12,14 @@ SCENARIO = """
 name: convergence
 workload: {num_microbatches: 4}
 training:
-  model: {dim: 32, num_heads: 4}
-  optimizer: {learning_rate: 0.002}
-  sequences_per_batch: 8
-  steps: 600
-  evaluation: {interval_steps: 600, num_sequences: 256}
+  model: {dim: 64, num_heads: 4}
+  optimizer: {learning_rate: 0.001}
+  sequences_per_batch: 16
+  steps: 1500
+  evaluation: {interval_steps: 1500, num_sequences: 256}
 failures: {kind: bernoulli, per_iteration_probability: 0.01, immune_stages: [0]}
-strategies: [none, checkfree_plus, {kind: checkfree, end_stages: copy}]
-seeds: {training: [0, 1, 2]}
+strategies: [none, checkfree_plus]
+seeds: {training: [0, 1]}
 """
 
 
@@ -43,7 +43,8 @@ def mean_final_losses(tmp_path: Path, *overrides: str) -> dict[str, float]:
 @pytest.mark.slow
 def test_losses_rank_as_in_the_paper(tmp_path):
     under_failures = mean_final_losses(tmp_path)
+    ends_spared = ("strategies=[checkfree]", "failures.immune_stages=[0, 1, 6]", "name=ends_spared")
+    checkfree = mean_final_losses(tmp_path, *ends_spared)["checkfree"]
     swapped = mean_final_losses(tmp_path, "strategies=[checkfree_plus]", "failures=never", "name=swapped")
-    reference, plus, plain = (under_failures[name] for name in ("none", "checkfree_plus", "checkfree"))
-    assert reference < swapped["checkfree_plus"] < plus
-    assert reference < plain
+    assert under_failures["none"] < swapped["checkfree_plus"] < under_failures["checkfree_plus"]
+    assert swapped["checkfree_plus"] < checkfree
