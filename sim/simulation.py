@@ -67,7 +67,8 @@ def simulate(
     """Run one strategy of a scenario from the first step to the last.
 
     Strategies under the same failure seed meet failures at the same simulated times (or, for processes that
-    count iterations, in the same executed iterations unless another has ended them). Equal arguments give equal runs, to the bit.
+    count iterations, in the same executed iterations, unless another failure has ended them). Equal arguments
+    give equal runs, to the bit.
     """
     strategy = STRATEGIES[config.kind](config, scenario.workload.num_stages)
     world = build_world(scenario, failure_seed, strategy.heeds_failures)
