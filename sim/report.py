@@ -39,7 +39,7 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     table.add_column("strategy")
     columns: list[tuple[str, Callable[[pd.DataFrame], str]]] = [
         ("failures\n(fallb.)", failures_met),
-        ("hours\nto end", lambda rows: spread(once_per_churn(rows)["wall_clock_seconds"] / 3600, "{:.3g}")),
+        ("hours\nto end", lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"])),
         ("over-\nhead", lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %")),
         ("good-\nput", lambda rows: spread(once_per_churn(rows)["goodput"] * 100, "{:.0f} %")),
         ("iters\n(re-run)", lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"])),
@@ -74,7 +74,13 @@ def hours_to_target(rows: pd.DataFrame) -> str:
     """Simulated hours until the target loss, over the replicates that reach it; `-` where none does."""
     reached = rows["target_reached_seconds"].dropna()
     missed = "" if len(reached) in (0, len(rows)) else f" ({len(reached)} of {len(rows)})"
-    return spread(reached.astype(float) / 3600, "{:.3g}") + missed
+    return hours(reached) + missed
+
+
+def hours(seconds: pd.Series[Any]) -> str:
+    """Seconds as hours, to three digits or to the hour."""
+    values = seconds.astype(float) / 3600
+    return spread(values, "{:.0f}" if values.mean() >= 100 else "{:.3g}")
 
 
 def pair(values: pd.Series[Any], within: pd.Series[Any]) -> str:

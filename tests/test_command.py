@@ -15,7 +15,7 @@ import pytest
 from sim.figures import SECONDS_PER_HOUR, convergence_figure, legend_label, save
 from sim.loading import parse_scenario
 from sim.records import BUCKETS
-from sim.report import comparison_table, hours_to_target, notes, spread
+from sim.report import comparison_table, hours, hours_to_target, notes, spread
 from sim.results import load_run
 
 SCENARIO = """
@@ -161,6 +161,7 @@ def test_the_table_tells_the_spread_over_seeds(runs):
     frame = pd.DataFrame({"target_reached_seconds": [3600.0, None]})
     assert hours_to_target(frame) == "1 (1 of 2)"
     assert hours_to_target(frame[1:]) == "-"
+    assert [hours(pd.Series([3600 * x])) for x in (0.0421, 1.0, 22.61, 1234.4)] == ["0.0421", "1", "22.6", "1234"]
     assert spread(pd.Series([1.0, 3.0]), "{:.1f}") == "2.0 ± 1.4"
     assert spread(pd.Series([-1e-14]), "{:+.0f} %") == "+0 %"
 
