@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from sim.runner import PlannedRun
 
 app = typer.Typer(
-    help="Simulate churn-prone decentralized LLM training: loss against wall-clock time.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -45,6 +45,21 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. failures.rate_per_hour=0.1; repeatable."),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"churnlab {version('churnlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_all(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Simulate churn-prone decentralized LLM training: loss against wall-clock time."""
 
 
 @app.command()
