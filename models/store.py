@@ -26,6 +26,7 @@ from models.trainer import StepResult
 SCHEMA_VERSION = 1
 LOCK_TIMEOUT_SECONDS = 60.0
 ORPHAN_AGE_SECONDS = 3600.0
+MAX_STEP = 2**63 - 1
 DEFAULT_BUDGET_BYTES = 4 * 2**30
 
 SCHEMA = """
@@ -96,12 +97,15 @@ class TrajectoryStore:
 
     def read(self, line: str) -> Stretch:
         """All that is known of a line."""
-        steps = self._database.execute("SELECT step, train_loss, gradient_norms FROM steps WHERE line = ?", (line,))
         validations = self._database.execute("SELECT step, loss FROM validations WHERE line = ?", (line,))
-        return Stretch(
-            {step: StepResult(loss, tuple(array("d", norms))) for step, loss, norms in steps},
-            dict(validations.fetchall()),
+        return Stretch(self._steps(line), dict(validations.fetchall()))
+
+    def _steps(self, line: str, first: int = 0, last: int = MAX_STEP) -> dict[int, StepResult]:
+        rows = self._database.execute(
+            "SELECT step, train_loss, gradient_norms FROM steps WHERE line = ? AND step BETWEEN ? AND ?",
+            (line, first, last),
         )
+        return {step: StepResult(loss, tuple(array("d", norms))) for step, loss, norms in rows}
 
     def commit(self, line: str, new: Stretch, step: int, state: dict[str, Tensor]) -> None:
         """Make a stretch durable together with the state at its end: both, or neither. OSError if the disk refuses."""
@@ -134,12 +138,8 @@ class TrajectoryStore:
     def _require_agreement(self, line: str, new: Stretch) -> None:
         """Steps that another process stored meanwhile must be the same to the bit."""
         if new.steps:
-            between = (line, min(new.steps), max(new.steps))
-            rows = self._database.execute(
-                "SELECT step, train_loss, gradient_norms FROM steps WHERE line = ? AND step BETWEEN ? AND ?", between
-            )
-            for step, loss, norms in rows:
-                require_equal(step, new.steps.get(step), StepResult(loss, tuple(array("d", norms))))
+            for step, stored in self._steps(line, min(new.steps), max(new.steps)).items():
+                require_equal(step, new.steps.get(step), stored)
 
     def keyframe_at_or_before(self, line: str, step: int) -> int:
         """The last step of a line up to `step` that has a keyframe, -1 if none has."""

@@ -132,7 +132,7 @@ def line_styles(runs: Sequence[RunFiles]) -> dict[str, tuple[str, LineStyle]]:
     styles: dict[str, tuple[str, LineStyle]] = {}
     reserved = [fixed[kind] for _, kind in kinds if kind in fixed]
     more: list[tuple[str, LineStyle]] = [(colour, dash) for dash in DASHES for colour, _ in LINES]
-    spare = iter([line for line in [*LINES, *more] if line not in reserved])
+    spare = iter([line for line in dict.fromkeys([*LINES, *more]) if line not in reserved])
     for name, kind in kinds:
         style = fixed.get(kind)
         styles[name] = style if style and style not in styles.values() else next(spare)
