@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all check format bench pictures clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run.stamp
@@ -26,6 +26,10 @@ format: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/training_overhead.py
+	$(BIN)/python benchmarks/fidelity.py
+
+pictures: .venv/run.stamp
+	$(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

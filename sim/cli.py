@@ -76,14 +76,15 @@ def run(
     Interrupted, the same command goes on where it was.
     """
     from sim.figures import convergence_figure, save
-    from sim.report import comparison_table, notes, write_comparison
+    from sim.ledger_figures import ledger_figure, ledger_table
+    from sim.report import comparison_table, notes, prices_in_words, warnings, write_comparison
     from sim.runner import ScenarioRunner
 
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
     with cache_folder(cache, no_cache) as folder:
         runner = ScenarioRunner(scenario, scenario_path.parent, results, folder)
         captions = notes(scenario, runner.corpus_description)
-        for caption in captions:
+        for caption in (*captions, prices_in_words(scenario.cluster, scenario.workload.num_stages)):
             console.print(caption, style="dim", highlight=False)
         try:
             with ProgressDisplay() as display:
@@ -102,9 +103,43 @@ def run(
             why = "smaller microbatches or other routes suit these links better"
             line = f"{record.folder.name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}"
             console.print(line, style="yellow", highlight=False, soft_wrap=True)
-    paths = [write_comparison(out, runs), *save(convergence_figure(runs, captions), out / "convergence")]
-    for caption in captions[2:]:
-        console.print(caption, style="yellow")
+    console.print(ledger_table(runs))
+    paths = [write_comparison(out, runs), *save(ledger_figure(runs, captions), out / "ledger")]
+    if scenario.training.learner != "none":
+        paths += save(convergence_figure(runs, captions), out / "convergence")
+    for warning in warnings(scenario):
+        console.print(warning, style="yellow")
+    console.print("Written: " + ", ".join(str(path) for path in paths), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def timeline(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, below results/.")],
+    from_seconds: Annotated[float, typer.Option("--from", help="Start of the window, in simulated seconds.")] = 0.0,
+    to_seconds: Annotated[
+        float | None, typer.Option("--to", help="End of the window; default: two iterations after its start.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; default: timeline.json in RUN.")] = None,
+) -> None:
+    """Write what happened when in a run: a Chrome trace (opens in Perfetto) and, if it is short, a Gantt chart."""
+    from sim.figures import save
+    from sim.gantt import MOST_OPERATIONS, gantt_figure
+    from sim.timeline import timeline as timeline_of
+    from sim.timeline import write_chrome_trace
+
+    found = timeline_of(run_folder, from_seconds, to_seconds)
+    path = out or run_folder / "timeline.json"
+    write_chrome_trace(found, path)
+    paths = [path]
+    num_operations, num_messages = len(found.trace.operations), len(found.trace.messages)
+    if num_operations <= MOST_OPERATIONS:
+        title = f"{found.scenario.name}: {found.strategy}"
+        paths += save(gantt_figure(found, title), path.with_suffix(""))
+    console.print(
+        f"{num_operations} operations, {num_messages} messages, {len(found.events)} events. Open the JSON file in "
+        "ui.perfetto.dev or chrome://tracing.",
+        highlight=False,
+    )
     console.print("Written: " + ", ".join(str(path) for path in paths), highlight=False, soft_wrap=True)
 
 
@@ -153,7 +188,12 @@ def figures(preset: dict[str, Any]) -> tuple[str, str]:
     ends = [
         f"{key}: {link['latency_ms']} ms, {link['bandwidth_mbit_per_s']:g} Mbit/s"
         for key, link in preset.items()
-        if isinstance(link, dict)
+        if isinstance(link, dict) and "bandwidth_mbit_per_s" in link
+    ]
+    ends += [
+        f"{key}: {link['up_mbit_per_s']:g} Mbit/s up, {link['down_mbit_per_s']:g} down"
+        for key, link in preset.items()
+        if isinstance(link, dict) and "up_mbit_per_s" in link
     ]
     regions = dict.fromkeys(region for link in preset.get("links", ()) for region in link[:2])
     named = [f"regions: {', '.join(regions)}"] if regions else []

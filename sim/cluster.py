@@ -8,7 +8,7 @@ spare or an ordered one. That depends on the failures alone, so all strategies w
 from __future__ import annotations
 
 import heapq
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,17 +17,35 @@ from sim.costs import Device
 from sim.presets import or_preset
 
 
+class Straggler(Config):
+    """A node that is slower than the others, all the time."""
+
+    stage: int = Field(ge=0, description="its stage")
+    replica: int | None = Field(None, ge=0, description="its pipeline; default: the stage's nodes of all pipelines")
+    slowdown: float = Field(gt=0, description="its time for an operation, × the others'")
+
+
 class ClusterConfig(Config):
     """The `cluster:` section of a scenario."""
 
     device: Annotated[Device, or_preset("devices")] = Field(
-        "t4", validate_default=True, description="device of each node: a preset's name or its figures"
+        "l4", validate_default=True, description="device of each node: a preset's name or its figures"
     )
+    price: Literal["spot", "on_demand"] = Field("spot", description="which of the device's prices every node costs")
     nodes_per_stage: int = Field(1, ge=1, le=1000, description="data-parallel replicas of each stage")
     regions: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="regions that nodes are dealt to, round-robin; default: all of the network's",
+        description="regions that nodes are placed in; default: all of the network's",
+    )
+    placement: Literal["round_robin", "stage_per_region", "by_hand"] = Field(
+        "round_robin",
+        description="where nodes are: dealt to the regions in turn; each stage in a region of its own, in turn; or "
+        "by_hand: `regions` names a region for each node, replicas of stage 0 first",
+    )
+    stragglers: tuple[Straggler, ...] = Field((), description="nodes that are slower than the device says")
+    jitter: float = Field(
+        0.0, ge=0, le=2, description="spread (sigma) of a lognormal factor, of mean 1, on the time of each operation"
     )
     num_spares: int = Field(0, ge=0, le=10**6, description="idle nodes ready to take a lost one's place")
     detection_seconds: float = Field(0.0, ge=0, description="from a failure until the others know")
@@ -42,17 +60,30 @@ class Cluster:
         self.config = config
         self.num_stages = num_stages
         self.stages = tuple(range(num_stages + 1))
-        self._regions = regions
+        self.replicas = tuple(range(config.nodes_per_stage))
+        self.regions_of_nodes = tuple(
+            regions[(stage if config.placement == "stage_per_region" else self.node(stage, replica)) % len(regions)]
+            for stage in self.stages
+            for replica in self.replicas
+        )
+        self._slowdowns = {(stage, replica): 1.0 for stage in self.stages for replica in self.replicas}
+        for slow in config.stragglers:
+            for replica in self.replicas if slow.replica is None else (slow.replica,):
+                self._slowdowns[slow.stage, replica] *= slow.slowdown
         self._arrivals_seconds = [0.0] * config.num_spares
         self._ready_seconds = dict.fromkeys(self.stages, 0.0)
 
-    def region(self, stage: int, replica: int) -> str:
-        """Region of a stage's node in a pipeline: node stage · replicas + replica, dealt round-robin."""
-        return self._regions[(stage * self.config.nodes_per_stage + replica) % len(self._regions)]
+    def node(self, stage: int, replica: int) -> int:
+        """Number of a stage's node in a pipeline."""
+        return stage * self.config.nodes_per_stage + replica
 
-    def regions_of(self, stage: int) -> tuple[str, ...]:
-        """Regions of all nodes of a stage."""
-        return tuple(self.region(stage, replica) for replica in range(self.config.nodes_per_stage))
+    def nodes_of(self, stage: int) -> tuple[int, ...]:
+        """Numbers of all nodes of a stage, one for each pipeline."""
+        return tuple(self.node(stage, replica) for replica in self.replicas)
+
+    def slowdown(self, stage: int, replica: int) -> float:
+        """A node's time for an operation, against the device's."""
+        return self._slowdowns[stage, replica]
 
     def lose(self, stage: int, now_seconds: float) -> bool:
         """A stage loses all its nodes. False, and nothing happens, where their places are still vacant."""

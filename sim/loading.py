@@ -13,10 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sim.checks import CHECKS
 from sim.messages import at, finding, is_preset, kinds, meant, near_file, schema_at, shown
 from sim.names import shortened, suggestion
-from sim.presets import frozen, presets
-from sim.scenario import CHECKS, PRESET_FIELDS, Scenario
+from sim.presets import frozen, merged, presets
+from sim.scenario import PRESET_FIELDS, Scenario
 from sim.yaml_text import Location, YamlTextError, read_yaml
 
 
@@ -159,7 +160,8 @@ def spelled_out(value: Any, path: Location) -> Any:
     known = presets(PRESET_FIELDS[tuple(str(part) for part in path)])
     if not isinstance(name, str) or name not in known:
         return value
-    return {**json.loads(json.dumps(known[name])), **{key: item for key, item in value.items() if key != "preset"}}
+    figures = json.loads(json.dumps(known[name]))
+    return merged(figures, {key: item for key, item in value.items() if key != "preset"})
 
 
 def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> Scenario:
@@ -211,7 +213,8 @@ def consistency_problems(document: Document, scenario: Scenario, faulty: list[Lo
     """What the checks have to say of fields that are not faulty, by fields that are not faulty."""
     problems = []
     for check, needs in CHECKS:
-        if any(overlap(location(field), fault) for field in needs for fault in faulty):
+        needed = [location(field) for field in needs]
+        if any(overlap(field, fault) or overlap(fault, field) for field in needed for fault in faulty):
             continue
         for field, message in check(scenario):
             path = location(field)

@@ -1,228 +1,133 @@
-"""One iteration of the pipeline, microbatch by microbatch, as a small simulation of its own.
+"""Prices iterations: what one takes by itself, and the same iteration begun on an event loop with others.
 
-A microbatch starts at the embedding (stage 0), visits the layer stages in the order of its route, comes
-back to stage 0 for the de-embedding and the loss, and returns the way it came. A node runs its forwards and
-backwards one at a time; hops between nodes take the link's time and do not occupy the node. The training loop
-prices an iteration once for each plan and treats it as one event.
-
-gpipe: all forwards, then all backwards. 1f1b: the i-th of p compute positions runs ahead with p - i forwards
-and then does one forward and one backward in turn, so it holds at most p - i + 1 microbatches; with
-`max_in_flight` K in place of p, K - i + 1. With p equal stages, no transfer time and a free head both take
-(m + p - 1)(t_f + t_b).
-
-That is the textbook order: a node waits for its next piece of work even where another has arrived. Over slow
-links, and where routes differ (CheckFree+), a node does better to take what has arrived, by the schedule's logical
-time. An iteration is priced by the faster of the two, whatever the plan, so that no strategy gains by its order;
-no more than K microbatches are in flight in either. At K = p swapped routes cost a pipeline without transfer times
-up to a quarter more time, at K = 2 p about nothing.
-
-*Not modelled*: links shared by messages, the embedding's look-up, the optimizer.
+An iteration is priced by the faster of two orders, the textbook's and that of arrival, whatever the plan, so that no
+strategy gains by its order. Over slow links, and where routes differ (CheckFree+), arrival does better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+import math
+from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import simpy
 
-from models.lineage import EMBEDDING_STAGE
-from sim.cluster import Cluster
-from sim.costs import Costs, IterationPlan
+from sim.costs import IterationPlan
+from sim.flows import Flows, FlowState
+from sim.iteration import IterationRun, Order, Slowness, even_pace
 from sim.ledger import IterationSplit
-from sim.network import Network
-
-FORWARD, BACKWARD = "forward", "backward"
-Order = Literal["textbook", "arrival"]
-ROUNDING = 1e-9
-Process = Generator[simpy.Event, Any, None]
+from sim.rng import stream
+from sim.site import Site
 
 
 @dataclass(frozen=True)
-class Operation:
-    """A forward or backward that a stage's node ran."""
+class FinishedIteration:
+    """An iteration that has run by itself, from time zero."""
 
-    kind: str
-    stage: int
-    microbatch: int
-    start_seconds: float
-    end_seconds: float
+    seconds: float
+    split: IterationSplit
+    order: Order
+    run: IterationRun
+
+
+def run_alone(site: Site, plan: IterationPlan, order: Order, slowness: Slowness = even_pace) -> FinishedIteration:
+    """One iteration by itself, on an event loop of its own."""
+    env = simpy.Environment()
+    run = IterationRun(site, env, Flows(env), plan, order, slowness)
+    env.run(until=run.done)  # raises on a deadlock, where run() would end early
+    return FinishedIteration(float(env.now), run.split(float(env.now)), order, run)
+
+
+@dataclass(frozen=True)
+class AmongOthers:
+    """An iteration that ran beside other messages: when each of these arrived in it, and how far the rest came."""
+
+    seconds: float
+    split: IterationSplit
+    arrivals_seconds: tuple[float | None, ...]
+    left: tuple[FlowState, ...]
+
+
+def run_among(site: Site, plan: IterationPlan, order: Order, others: tuple[FlowState, ...]) -> AmongOthers:
+    """One iteration on an event loop with nothing but some messages that are under way already."""
+    env = simpy.Environment()
+    flows = Flows(env)
+    arrivals_seconds: list[float | None] = [None] * len(others)
+    for index, state in enumerate(others):
+        flows.resume(state).when_ended.append(partial(list.__setitem__, arrivals_seconds, index))
+    run = IterationRun(site, env, flows, plan, order, even_pace)
+    env.run(until=run.done)
+    seconds = float(env.now)
+    return AmongOthers(seconds, run.split(seconds), tuple(arrivals_seconds), flows.states())
+
+
+def fastest_run(site: Site, plan: IterationPlan) -> FinishedIteration:
+    """The iteration in the order that suits it best; the textbook's where both are equal."""
+    if not site.schedule(plan).has_textbook_order:
+        return run_alone(site, plan, "arrival")
+    textbook, arrival = run_alone(site, plan, "textbook"), run_alone(site, plan, "arrival")
+    return arrival if arrival.seconds < textbook.seconds else textbook
 
 
 class Pipeline:
-    """Prices iteration plans for one cluster: `split(plan)` is cached."""
+    """Prices iterations: each plan is run once by itself and then remembered.
 
-    def __init__(self, costs: Costs, cluster: Cluster, network: Network) -> None:
-        self.costs = costs
-        self.cluster = cluster
-        self.network = network
-        self._prices: dict[IterationPlan, IterationSplit] = {}
+    With jitter every executed iteration draws its own factors. Priced ahead, the first `NUM_SAMPLES` are, and later
+    ones take the price of one of these by lot.
+    """
 
-    def split(self, plan: IterationPlan) -> IterationSplit:
-        """How long an iteration takes and where its time goes: slowest pipeline, then gradient all-reduce."""
+    NUM_SAMPLES = 64
+
+    def __init__(self, site: Site, seed: int) -> None:
+        self.site = site
+        self._seed = seed
+        self._prices: dict[IterationPlan, FinishedIteration] = {}
+        self._among: dict[tuple[IterationPlan, tuple[FlowState, ...]], AmongOthers] = {}
+        self._samples: dict[tuple[IterationPlan, int], FinishedIteration] = {}
+        self._lots = stream(seed, "jitter_sample")
+
+    def price(self, plan: IterationPlan) -> FinishedIteration:
+        """The iteration that a plan makes when every operation takes its usual time."""
         if plan not in self._prices:
-            self._prices[plan] = self._price(plan)
+            self._prices[plan] = fastest_run(self.site, plan)
         return self._prices[plan]
 
-    def _price(self, plan: IterationPlan) -> IterationSplit:
-        replicas_by_regions = {
-            tuple(self.cluster.region(stage, replica) for stage in self.cluster.stages): replica
-            for replica in range(self.cluster.config.nodes_per_stage)
-        }
-        pipeline_seconds = max(
-            fastest_run(plan, self.costs, self.cluster, self.network, replica).seconds
-            for replica in replicas_by_regions.values()
-        )
-        all_reduce_seconds = max(
-            self.network.all_reduce_seconds(self.cluster.regions_of(stage), self.costs.weight_bytes(stage))
-            for stage in self.cluster.stages
-        )
-        num_nodes = len(self.cluster.stages)
-        productive = sum(stage_seconds(self.costs, plan, stage) for stage in self.cluster.stages) / num_nodes
-        redundant = sum(shadow_seconds(self.costs, plan, stage) for stage in self.cluster.stages) / num_nodes
-        productive, redundant = productive * plan.num_microbatches, redundant * plan.num_microbatches
-        bubble = pipeline_seconds + all_reduce_seconds - productive - redundant
-        return IterationSplit(productive, max(0.0, bubble), redundant)
+    def split(self, plan: IterationPlan) -> IterationSplit:
+        """How long such an iteration takes and where its time goes."""
+        return self.price(plan).split
 
+    def executed(self, plan: IterationPlan, execution: int) -> FinishedIteration:
+        """The iteration that is executed as the so-manieth of a run, by itself."""
+        if not self.site.cluster.config.jitter:
+            return self.price(plan)
+        sample = execution if execution <= self.NUM_SAMPLES else int(self._lots.integers(1, self.NUM_SAMPLES + 1))
+        if (plan, sample) not in self._samples:
+            run = run_alone(self.site, plan, self.price(plan).order, self._slowness(sample))
+            self._samples[plan, sample] = run
+        return self._samples[plan, sample]
 
-def stage_seconds(costs: Costs, plan: IterationPlan, stage: int) -> float:
-    """Forward and backward of one of the plan's microbatches on a stage, without shadow work."""
-    return plan.microbatch_size * (costs.forward_seconds(stage) + costs.backward_seconds(stage))
+    def among(self, plan: IterationPlan, others: tuple[FlowState, ...]) -> AmongOthers:
+        """The iteration beside other messages on the network. Checkpoints begin alike, so most are remembered."""
+        if (plan, others) not in self._among:
+            self._among[plan, others] = run_among(self.site, plan, self.price(plan).order, others)
+        return self._among[plan, others]
 
+    def begin(self, plan: IterationPlan, env: simpy.Environment, flows: Flows, execution: int) -> IterationRun:
+        """Begin the same iteration on an event loop with others."""
+        return IterationRun(self.site, env, flows, plan, self.price(plan).order, self._slowness(execution))
 
-def shadow_seconds(costs: Costs, plan: IterationPlan, stage: int) -> float:
-    """Forwards of the next stage (the last one's next is stage 0) that a stage also runs per microbatch."""
-    following = (stage + 1) % (costs.workload.num_stages + 1)
-    return plan.shadow_forwards * plan.microbatch_size * costs.forward_seconds(following)
+    def _slowness(self, execution: int) -> Slowness:
+        """Lognormal factors of mean 1, a stream for each executed iteration and node."""
+        sigma, cluster = self.site.cluster.config.jitter, self.site.cluster
+        if not sigma:
+            return even_pace
+        streams: dict[int, np.random.Generator] = {}
 
+        def draw(stage: int, replica: int) -> float:
+            node = cluster.node(stage, replica)
+            if node not in streams:
+                streams[node] = stream(self._seed, "jitter", execution=execution, node=node)
+            return math.exp(sigma * streams[node].standard_normal() - sigma**2 / 2)
 
-@dataclass(frozen=True, order=True)
-class Visit:
-    """A forward or backward of a microbatch at a position of its route; the last position is the head."""
-
-    kind: str
-    position: int
-    microbatch: int
-
-
-def logical_time(visit: Visit, schedule: str, num_positions: int, max_in_flight: int) -> tuple[int, int]:
-    """When a visit would be made if every operation took one unit: what orders a stage's work.
-
-    On plain routes this gives the textbook order of each schedule. `num_positions` compute; one beyond them (a
-    head that does nothing) counts as part of the last.
-    """
-    i, k = min(visit.position + 1, num_positions), visit.microbatch
-    if schedule == "gpipe":
-        return (0, i + k) if visit.kind == FORWARD else (1, k - i)
-    if visit.kind == FORWARD:
-        return (i + 2 * k, k)
-    return (2 * max(num_positions, max_in_flight) - i + 1 + 2 * k, k)
-
-
-@dataclass(order=True)
-class Turn:
-    """A visit that has arrived at its stage and waits for its turn there; `done` tells the microbatch."""
-
-    logical_time: tuple[int, int]
-    visit: Visit  # also compared: a store takes out what is equal
-    done: simpy.Event = field(compare=False)
-
-
-class PipelineRun:
-    """One iteration of one pipeline: the `seconds` it takes and the `operations` its nodes ran.
-
-    order: `textbook`, or `arrival` (see the module's text). With fewer microbatches in flight than positions that
-    compute, 1f1b has no textbook order, and `arrival` it is.
-    """
-
-    def __init__(
-        self, plan: IterationPlan, costs: Costs, cluster: Cluster, network: Network, replica: int, order: Order
-    ) -> None:
-        self.order = order
-        self.plan, self.costs, self.cluster, self.network, self.replica = plan, costs, cluster, network, replica
-        self.operations: list[Operation] = []
-        self._env = simpy.Environment()
-        self._head = cluster.num_stages
-        self._num_positions = self._head + (1 if self._work_seconds(FORWARD, EMBEDDING_STAGE) else 0)
-        self._max_in_flight = plan.num_microbatches
-        if costs.workload.schedule == "1f1b":
-            self._max_in_flight = costs.workload.max_in_flight or self._num_positions
-            if self._max_in_flight < self._num_positions:
-                self.order = "arrival"
-        self._entrance = simpy.Resource(self._env, self._max_in_flight)
-        self._inboxes: dict[int, Any] = {
-            stage: (simpy.FilterStore if self._order_is_fixed(stage) else simpy.PriorityStore)(self._env)
-            for stage in cluster.stages
-        }
-        microbatches = [self._env.process(self._microbatch(number)) for number in range(plan.num_microbatches)]
-        for stage in cluster.stages:
-            self._env.process(self._node(stage))
-        self._env.run(until=self._env.all_of(microbatches))  # raises on a deadlock, where run() would end early
-        self.seconds = float(self._env.now)
-
-    def _microbatch(self, microbatch: int) -> Process:
-        """Admitted, forward along the route to the head, and back to the embedding."""
-        with self._entrance.request() as admitted:
-            yield admitted
-            here = EMBEDDING_STAGE
-            for visit in self._way(microbatch):
-                stage = self._stage(visit)
-                yield from self._hop(here, stage)
-                turn = Turn(self._logical_time(visit), visit, self._env.event())
-                self._inboxes[stage].put(turn)
-                yield turn.done
-                here = stage
-            yield from self._hop(here, EMBEDDING_STAGE)
-
-    def _order_is_fixed(self, stage: int) -> bool:
-        """Whether a stage waits for its next visit in order; gpipe's head always does, all forwards first."""
-        gpipe_head = self.costs.workload.schedule == "gpipe" and stage == EMBEDDING_STAGE
-        return self.order == "textbook" or gpipe_head
-
-    def _node(self, stage: int) -> Process:
-        """A stage's node: every visit it is to have, one after the other."""
-        inbox = self._inboxes[stage]
-        ways = [visit for microbatch in range(self.plan.num_microbatches) for visit in self._way(microbatch)]
-        visits = [visit for visit in ways if self._stage(visit) == stage]
-        for expected in sorted(visits, key=self._logical_time):
-            if self._order_is_fixed(stage):
-                turn = yield inbox.get(lambda turn, expected=expected: turn.visit == expected)
-            else:
-                turn = yield inbox.get()
-            start_seconds = float(self._env.now)
-            yield self._env.timeout(self._work_seconds(turn.visit.kind, stage))
-            end_seconds = float(self._env.now)
-            self.operations.append(Operation(turn.visit.kind, stage, turn.visit.microbatch, start_seconds, end_seconds))
-            turn.done.succeed()
-
-    def _way(self, microbatch: int) -> list[Visit]:
-        forwards = [Visit(FORWARD, position, microbatch) for position in range(self._head + 1)]
-        return forwards + [replace(visit, kind=BACKWARD) for visit in reversed(forwards)]
-
-    def _stage(self, visit: Visit) -> int:
-        route = self.plan.routes[visit.microbatch % len(self.plan.routes)]
-        return EMBEDDING_STAGE if visit.position == self._head else route[visit.position]
-
-    def _logical_time(self, visit: Visit) -> tuple[int, int]:
-        return logical_time(visit, self.costs.workload.schedule, self._num_positions, self._max_in_flight)
-
-    def _work_seconds(self, kind: str, stage: int) -> float:
-        if kind == BACKWARD:
-            return self.plan.microbatch_size * self.costs.backward_seconds(stage)
-        forward_seconds = self.plan.microbatch_size * self.costs.forward_seconds(stage)
-        return forward_seconds + shadow_seconds(self.costs, self.plan, stage)
-
-    def _hop(self, source: int, target: int) -> Process:
-        """Send an activation, or its gradient, to the next stage's node in this pipeline."""
-        if source == target:
-            return
-        regions = self.cluster.region(source, self.replica), self.cluster.region(target, self.replica)
-        num_bytes = self.plan.microbatch_size * self.costs.activation_bytes
-        yield self._env.timeout(self.network.seconds(*regions, num_bytes))
-
-
-def fastest_run(plan: IterationPlan, costs: Costs, cluster: Cluster, network: Network, replica: int = 0) -> PipelineRun:
-    """The iteration of a pipeline in the order that suits it best; the textbook's where both are equal."""
-    textbook, arrival = (PipelineRun(plan, costs, cluster, network, replica, order) for order in get_args(Order))
-    return arrival if arrival.seconds < textbook.seconds * (1 - ROUNDING) else textbook
+        return draw

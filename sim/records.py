@@ -68,3 +68,40 @@ class EventRecord:
     stage: int | None
     iteration: int
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a stage's node of a pipeline (`replica`) did: forward, backward, or shadow (another stage's forward).
+
+    microbatch: -1 where it is of several.
+    """
+
+    kind: str
+    stage: int
+    replica: int
+    microbatch: int
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Message:
+    """Bytes sent from node to node, or to or from the checkpoint store (node -1); `arrived` or ended by a failure."""
+
+    what: str
+    source: int
+    target: int
+    num_bytes: float
+    start_seconds: float
+    end_seconds: float
+    arrived: bool
+
+
+@dataclass(frozen=True)
+class Span:
+    """Time that the training process spent on something, by ledger bucket."""
+
+    bucket: Bucket
+    start_seconds: float
+    end_seconds: float

@@ -11,8 +11,10 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from sim.cluster import ClusterConfig
 from sim.failures import PROCESSES
 from sim.figures import legend_label
+from sim.money import num_nodes, usd_per_node_hour
 from sim.results import RunFiles
 from sim.scenario import Scenario
 
@@ -41,7 +43,8 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
         ("failures\n(fallb.)", failures_met),
         ("hours\nto end", lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"])),
         ("over-\nhead", lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %")),
-        ("good-\nput", lambda rows: spread(once_per_churn(rows)["goodput"] * 100, "{:.0f} %")),
+        ("seconds\nan iter.", lambda rows: spread(once_per_churn(rows)["iteration_seconds"], "{:.1f}")),
+        ("cost\n$", lambda rows: dollars(once_per_churn(rows)["cost_usd"])),
         ("iters\n(re-run)", lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"])),
         ("final\nval. loss", lambda rows: spread(rows["final_validation_loss"], "{:.3f}")),
     ]
@@ -80,7 +83,13 @@ def hours_to_target(rows: pd.DataFrame) -> str:
 def hours(seconds: pd.Series[Any]) -> str:
     """Seconds as hours, to three digits or to the hour."""
     values = seconds.astype(float) / 3600
-    return spread(values, "{:.0f}" if values.mean() >= 100 else "{:.3g}")
+    mean = values.mean()
+    return spread(values, "{:.0f}" if mean >= 100 else "{:.1f}" if mean >= 10 else "{:.2f}" if mean >= 1 else "{:.3g}")
+
+
+def dollars(values: pd.Series[Any]) -> str:
+    """Money to the cent, from 100 on to the dollar."""
+    return spread(values, "{:,.0f}" if values.astype(float).mean() >= 100 else "{:.2f}")
 
 
 def pair(values: pd.Series[Any], within: pd.Series[Any]) -> str:
@@ -89,13 +98,13 @@ def pair(values: pd.Series[Any], within: pd.Series[Any]) -> str:
 
 
 def spread(values: pd.Series[Any], style: str) -> str:
-    """Mean, and the standard deviation over replicates where there are several."""
+    """Mean, and the standard deviation over replicates where they differ."""
     values = values.astype(float)
     if values.isna().all():
         return "-"
     mean = style.format(values.mean() if abs(values.mean()) > 1e-9 else 0.0)
     deviation = values.std()
-    return mean if math.isnan(deviation) else f"{mean} ± {style.format(deviation).lstrip('+')}"
+    return mean if math.isnan(deviation) or deviation == 0.0 else f"{mean} ± {style.format(deviation).lstrip('+')}"
 
 
 def notes(scenario: Scenario, corpus: str) -> list[str]:
@@ -103,24 +112,43 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
     model = training.model
     process = PROCESSES[scenario.failures.kind](scenario.failures)
-    num_nodes = (workload.num_stages + 1) * cluster.nodes_per_stage
+    num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
     lines = [
-        f"Seconds: simulated, target model '{workload.model.name}' in {workload.num_stages} stages on {num_nodes} × "
+        f"Seconds: simulated, target model '{workload.model.name}' in {workload.num_stages} stages on {num_hosting} × "
         f"{cluster.device.name}, network '{scenario.network.name}'; {process.in_words()}.",
     ]
-    if training.learner == "curve":
+    if training.learner == "none":
+        lines.append("Losses: none, nothing was trained (learner: none); time only.")
+    elif training.learner == "curve":
         lines.append("Losses: a PARAMETRIC CURVE, nothing was trained (learner: curve); for dry runs only.")
     else:
         lines.append(
             f"Losses: proxy model really trained, {model.family}, {model.num_stages} stages × {model.layers_per_stage} "
             f"layers, dim {model.dim}, on {corpus}."
         )
-    if scenario.iterations_per_step != 1:
-        lines.append(
-            f"One proxy step stands for {scenario.iterations_per_step} target iterations (iterations_per_step): "
-            "healing after a recovery is not scaled with it."
-        )
-    return lines
+    return [*lines, *warnings(scenario)]
+
+
+def warnings(scenario: Scenario) -> list[str]:
+    """What is not neutral about the scenario, told once more below the table."""
+    if scenario.iterations_per_step == 1:
+        return []
+    return [
+        f"One proxy step stands for {scenario.iterations_per_step} target iterations (iterations_per_step): "
+        "healing after a recovery is not scaled with it."
+    ]
+
+
+def prices_in_words(cluster: ClusterConfig, num_stages: int) -> str:
+    """What is paid for, and at which price."""
+    price, device, kind = usd_per_node_hour(cluster), cluster.device, cluster.price.replace("_", "-")
+    if price is None:
+        return f"Money: no {kind} price of {device.name} is known."
+    as_of = f" (as of {device.prices_as_of})" if device.prices_as_of else ""
+    return (
+        f"Money: {num_nodes(cluster, num_stages)} nodes × ${price:g}/h {kind} price of {device.name}{as_of}; "
+        "storage and traffic are not priced."
+    )
 
 
 def write_comparison(folder: Path, runs: Sequence[RunFiles]) -> Path:

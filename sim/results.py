@@ -23,10 +23,13 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from models.lineage import digest
-from sim.records import BUCKETS, EventRecord, IterationRecord
+from sim.money import node_hours, usd_per_node_hour
+from sim.records import BUCKETS, Bucket, EventRecord, IterationRecord
 from sim.scenario import Scenario
 from sim.simulation import Run
+from sim.strategies import STRATEGIES
 
+RECOVERY_BUCKETS: tuple[Bucket, ...] = ("detection", "provisioning", "waiting_for_nodes", "state_transfer")
 LEFTOVER_AGE_SECONDS = 3600.0
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
@@ -75,6 +78,8 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
 
     goodput: time that the iterations kept take without failures and without any strategy's cost, as a share of
     the wall-clock time; overhead is its inverse minus 1.
+    node_hours: of all nodes that are there, also idle ones; where failures are ignored, none is ever missing.
+    cost_usd: at the device's price; None where it has none.
     """
     target = scenario.training.target_validation_loss
     validated = [record for record in run.iterations if record.validation_loss is not None]
@@ -82,6 +87,10 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
     reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
     ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
     kinds = [event.kind for event in run.events]
+    heeded = STRATEGIES[run.kind].heeds_failures
+    losses_seconds = [event.time_seconds for event in run.events if event.kind == "failure" and heeded]
+    hours = node_hours(scenario.cluster, scenario.workload.num_stages, run.wall_clock_seconds, losses_seconds)
+    price = usd_per_node_hour(scenario.cluster)
     return {
         "scenario": scenario.name,
         "strategy": run.strategy,
@@ -101,8 +110,11 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "iteration_seconds": run.iteration_seconds,
         "ideal_iteration_seconds": run.ideal_iteration_seconds,
         "wall_clock_seconds": run.wall_clock_seconds,
+        "mean_recovery_seconds": mean_recovery_seconds(run),
         "goodput": ideal_seconds / run.wall_clock_seconds if run.wall_clock_seconds else None,
         "overhead": run.wall_clock_seconds / ideal_seconds - 1 if ideal_seconds else None,
+        "node_hours": hours,
+        "cost_usd": None if price is None else price * hours,
         "target_validation_loss": target,
         "target_reached_seconds": reached.ended_seconds if reached else None,
         "target_reached_iteration": reached.iteration if reached else None,
@@ -110,6 +122,13 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "final_validation_loss": kept[-1].validation_loss if kept else None,
         "ledger_seconds": run.ledger,
     }
+
+
+def mean_recovery_seconds(run: Run) -> float | None:
+    """From a failure until training goes on, on average: detection, nodes, transfers; lost work not counted."""
+    num_recoveries = sum(event.kind == "recovered" for event in run.events)
+    spent = math.fsum(run.ledger[bucket] for bucket in RECOVERY_BUCKETS)
+    return spent / num_recoveries if num_recoveries else None
 
 
 def write_run(folder: Path, scenario: Scenario, run: Run, about: dict[str, Any]) -> None:

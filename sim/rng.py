@@ -12,6 +12,8 @@ import numpy as np
 
 PATHS = {
     "failures": "failures/{process}/{domain}",
+    "jitter": "jitter/{execution}/{node}",
+    "jitter_sample": "jitter/sample",
     "training_init": "training/init",
     "training_data": "training/data",
 }

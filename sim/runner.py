@@ -17,7 +17,7 @@ from sim import results
 from sim.rng import derived_seed
 from sim.scenario import Scenario
 from sim.simulation import Watcher, simulate
-from sim.training import Training
+from sim.training import NoTraining, Training
 
 if TYPE_CHECKING:
     from models.corpus import Corpus
@@ -106,6 +106,8 @@ class ScenarioRunner:
             data_seed=derived_seed(training_seed, "training_data"),
             routes=plain_routes(scenario.workload.num_stages),
         )
+        if scenario.training.learner == "none":
+            return NoTraining(spec, scenario.iterations_per_step)
         if self.corpus is None:
             from models.curve import CurveTraining
 
@@ -147,7 +149,7 @@ class ScenarioRunner:
 def load_text(scenario: Scenario, base_folder: Path, cache: Path | None) -> Corpus | None:
     """The text that a scenario's proxy learns; None for a learner that reads none. ValueError if it is too short."""
     training = scenario.training
-    if training.learner == "curve":
+    if training.learner != "torch":
         return None
     from models.corpus import load_corpus
 

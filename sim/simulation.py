@@ -13,7 +13,9 @@ from sim.failures import PROCESSES
 from sim.network import Network
 from sim.records import Bucket, EventKind, EventRecord, Failure, IterationRecord
 from sim.scenario import Scenario
+from sim.site import Site
 from sim.strategies import STRATEGIES, Strategy, StrategyConfig, UnrecoverableError
+from sim.trace import Trace
 from sim.training import Training
 from sim.world import GaveUpError, World
 
@@ -63,6 +65,7 @@ def simulate(
     training_seed: int,
     training: Training,
     watch: Watcher = lambda _: None,
+    trace: Trace | None = None,
 ) -> Run:
     """Run one strategy of a scenario from the first step to the last.
 
@@ -71,7 +74,7 @@ def simulate(
     give equal runs, to the bit.
     """
     strategy = STRATEGIES[config.kind](config, scenario.workload.num_stages)
-    world = build_world(scenario, failure_seed, strategy.heeds_failures)
+    world = build_world(scenario, failure_seed, strategy.heeds_failures, trace)
     job = TrainingJob(scenario, world, strategy, training, watch)
     world.run(job.process())
     training.flush()
@@ -84,7 +87,7 @@ def simulate(
         events=world.events,
         ledger=world.ledger.buckets(),
         wall_clock_seconds=world.now_seconds,
-        iteration_seconds=job.split.seconds,
+        iteration_seconds=world.pipeline.split(job.plan).seconds,
         ideal_iteration_seconds=world.pipeline.split(world.plain_plan()).seconds,
         num_iterations=world.completed_iterations,
         num_failures=world.num_failures,
@@ -92,16 +95,28 @@ def simulate(
     )
 
 
-def build_world(scenario: Scenario, failure_seed: int, heeds_failures: bool = True) -> World:
-    """The cluster of a scenario at time zero."""
-    regions = scenario.cluster.regions or scenario.network.regions
+def build_world(
+    scenario: Scenario, failure_seed: int, heeds_failures: bool = True, trace: Trace | None = None
+) -> World:
+    """The world of a scenario at time zero."""
     return World(
-        costs=Costs(scenario.workload, scenario.cluster.device),
-        cluster=Cluster(scenario.cluster, scenario.workload.num_stages, regions),
-        network=Network(scenario.network),
+        site=build_site(scenario),
         failures=PROCESSES[scenario.failures.kind](scenario.failures),
         failure_seed=failure_seed,
         heeds_failures=heeds_failures,
+        fidelity=scenario.fidelity,
+        trace=trace,
+    )
+
+
+def build_site(scenario: Scenario) -> Site:
+    """The nodes and links of a scenario, and what iterations cost there."""
+    regions = scenario.cluster.regions or scenario.network.regions
+    cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
+    return Site(
+        costs=Costs(scenario.workload, scenario.cluster.device),
+        cluster=cluster,
+        network=Network(scenario.network, cluster.regions_of_nodes),
     )
 
 
@@ -119,7 +134,7 @@ class TrainingJob:
         self.scenario, self.world, self.strategy = scenario, world, strategy
         self.training, self.watch = training, watch
         self.fallback = self._build_fallback()
-        self.split = world.pipeline.split(strategy.price(world.plain_plan()))
+        self.plan = strategy.price(world.plain_plan())
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
         ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
         world.deadline_seconds = scenario.give_up_after * self.num_iterations * ideal_seconds
@@ -141,7 +156,7 @@ class TrainingJob:
         try:
             while position.iteration < self.num_iterations:
                 started_seconds = self.world.now_seconds
-                failure = yield from self.world.run_iteration(self.split)
+                failure = yield from self.world.run_iteration(self.plan)
                 if failure is None:
                     position = position.after(position.iteration + 1)
                     self._note(position, started_seconds)

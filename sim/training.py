@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
-from models.lineage import Config, DataSpec, ModelSpec, OptimizerSpec, Position, Routes, TrainingSpec
+from models.lineage import Config, DataSpec, ModelSpec, OptimizerSpec, Position, Routes, TrainingSpec, root
 
 
 class Training(Protocol):
@@ -21,17 +21,40 @@ class Training(Protocol):
         """The state before the first step, when microbatches take the given routes."""
         ...
 
-    def train_loss(self, position: Position) -> float:
-        """Loss of the batch of the step that led to this state. ValueError at step 0."""
+    def train_loss(self, position: Position) -> float | None:
+        """Loss of the batch of the step that led to this state. ValueError at step 0. None where nothing learns."""
         ...
 
-    def validation_loss(self, position: Position) -> float:
-        """Loss on held-out text at this state."""
+    def validation_loss(self, position: Position) -> float | None:
+        """Loss on held-out text at this state. None where nothing learns."""
         ...
 
     def flush(self) -> None:
         """Make what is known durable."""
         ...
+
+
+class NoTraining:
+    """Time only: Positions without losses."""
+
+    def __init__(self, spec: TrainingSpec, iterations_per_step: int = 1) -> None:
+        self.spec, self.iterations_per_step = spec, iterations_per_step
+        self.num_trained_steps = 0
+
+    def root(self, routes: Routes) -> Position:
+        """The state before the first step."""
+        return root(self.spec.model_copy(update={"routes": routes}), self.iterations_per_step)
+
+    def train_loss(self, position: Position) -> float | None:  # noqa: ARG002
+        """Nothing was learnt."""
+        return None
+
+    def validation_loss(self, position: Position) -> float | None:  # noqa: ARG002
+        """Nothing was learnt."""
+        return None
+
+    def flush(self) -> None:
+        """Nothing to keep."""
 
 
 class EvaluationConfig(Config):
@@ -44,9 +67,9 @@ class EvaluationConfig(Config):
 class TrainingConfig(Config):
     """The `training:` section of a scenario: the small model that really learns, and for how long."""
 
-    learner: Literal["torch", "curve"] = Field(
+    learner: Literal["torch", "curve", "none"] = Field(
         "torch",
-        description="torch: train the model; curve: a parametric loss curve, for dry runs, not science",
+        description="torch: train the model; curve: a parametric loss curve, for dry runs; none: time only",
     )
     model: ModelSpec = Field(default_factory=ModelSpec, description="the proxy model")
     data: DataSpec = Field(default_factory=DataSpec, description="the text it learns")

@@ -3,59 +3,60 @@
 `attempt(seconds)` is the one place where work races failure. Failures that arrive while nobody is attempting,
 or while a recovery is under way, queue up; the next attempt meets them first. At an exact tie between the end
 of the work and a failure, the failure wins.
+
+An iteration is one event where nothing else is on the network, priced once by itself; otherwise, or with `fidelity:
+microbatch`, every forward, backward and message of it is an event here. Both end at the same instant, to the bit.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Literal
 
 import simpy
 
-from models.lineage import plain_routes
-from sim.cluster import Cluster
-from sim.costs import Costs, IterationPlan
+from sim.clock import ticked
+from sim.costs import IterationPlan
 from sim.failures import FailureProcess
+from sim.flows import BackgroundTransfer, Flow, Flows, FlowState
 from sim.ledger import IterationSplit, Ledger
-from sim.network import Network
+from sim.network import STORAGE
 from sim.pipeline import Pipeline
 from sim.records import Bucket, EventKind, EventRecord, Failure
-from sim.rng import stream
-from sim.strategies.base import Process, Transfer
+from sim.schedules import plain_plan
+from sim.site import Site
+from sim.strategies.base import STORE, Background, Process, Transfer
+from sim.strikes import Strikes
+from sim.trace import Trace
+
+Fidelity = Literal["iteration", "microbatch"]
 
 
 class GaveUpError(Exception):
     """The run has taken longer than the scenario allows."""
 
 
-class BackgroundActivity:
-    """Something beside the training: under way → done at `ends_seconds`, or ended undone by a failure."""
-
-    def __init__(self, ends_seconds: float, when_lost: Callable[[], None]) -> None:
-        self.ends_seconds = ends_seconds
-        self.when_lost = when_lost
-        self.under_way = True
-
-
 class World:
-    """One cluster, one failure process, one clock. `heeds_failures=False` counts failures without effect."""
+    """One cluster, one failure process, one clock. `heeds_failures=False` counts failures without effect.
+
+    trace: collects every operation, message and span of the run from then on that it is told of.
+    """
 
     def __init__(
         self,
-        costs: Costs,
-        cluster: Cluster,
-        network: Network,
+        site: Site,
         failures: FailureProcess,
         failure_seed: int,
         heeds_failures: bool = True,
+        fidelity: Fidelity = "iteration",
+        trace: Trace | None = None,
     ) -> None:
-        self.costs = costs
-        self.cluster = cluster
-        self.network = network
-        self.num_stages = cluster.num_stages
-        self.pipeline = Pipeline(costs, cluster, network)
+        self.costs, self.cluster, self.network = site.costs, site.cluster, site.network
+        self.num_stages = site.cluster.num_stages
+        self.pipeline = Pipeline(site, failure_seed)
+        self.fidelity, self.trace = fidelity, trace
         self.ledger = Ledger()
         self.events: list[EventRecord] = []
         self.deadline_seconds = math.inf
@@ -64,14 +65,13 @@ class World:
         self.num_executed_iterations = 0
         self.completed_iterations = 0
         self._env = simpy.Environment()
+        self._flows = Flows(self._env)
         self._heeds_failures = heeds_failures
         self._queued: deque[Failure] = deque()
         self._unrebuilt: set[int] = set()
         self._alarm: simpy.Event | None = None
-        self._backgrounds: list[BackgroundActivity] = []
-        self._iteration_under_way = False
-        self._by_iteration: list[tuple[int, Iterator[float], float]] = []
-        self._start(failures, failure_seed)
+        self._backgrounds: list[BackgroundTransfer] = []
+        self._strikes = Strikes(self._env, failures, failure_seed, self.cluster.stages, self._strike)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
@@ -87,51 +87,46 @@ class World:
 
     def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Spend seconds, all booked to one bucket; the Failure that cut them short, or None."""
-        started_seconds = self.now_seconds
-        failure = yield from self._race(seconds)
-        self.ledger.spend(bucket, self.now_seconds - started_seconds)
-        return failure
-
-    def transfer_seconds(self, transfers: Sequence[Transfer]) -> float:
-        """Duration of transfers that start together, each from replica to replica, without contention."""
-        return max(
-            (
-                self.network.seconds(
-                    self.cluster.region(transfer.source, replica),
-                    self.cluster.region(transfer.target, replica),
-                    transfer.num_bytes,
-                )
-                for transfer in transfers
-                for replica in range(self.cluster.config.nodes_per_stage)
-            ),
-            default=0.0,
-        )
+        if seconds <= 0.0 or self._queued:
+            return (yield from self._race(None))
+        return (yield from self._spend(self._env.timeout(ticked(seconds)), bucket))
 
     def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
-        """Send all at once and wait for the last."""
-        return (yield from self.attempt(self.transfer_seconds(transfers), bucket))
-
-    def storage_seconds(self, num_bytes: float) -> float:
-        """Time between the cluster and the checkpoint store."""
-        return self.network.storage_seconds(num_bytes)
+        """Send all at once and wait for the last; a failure ends them all."""
+        if self._queued or not transfers:
+            return (yield from self._race(None))
+        flows = self._send(transfers)
+        failure = yield from self._spend(self._env.all_of([flow.arrived for flow in flows]), bucket)
+        for flow in flows:
+            self._flows.cancel(flow)
+        return failure
 
     def background(
-        self, seconds: float, when_done: Callable[[], None], when_lost: Callable[[], None]
-    ) -> BackgroundActivity:
-        """Start something beside the training; any failure ends it undone, also one at the instant it ends."""
-        activity = BackgroundActivity(self.now_seconds + seconds, when_lost)
+        self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
+    ) -> BackgroundTransfer:
+        """Send beside the training; any failure ends it undone, also one at the instant it ends."""
+        flows, done = self._send(transfers), self._env.event()
+        activity = BackgroundTransfer(flows, done, when_lost)
         self._backgrounds.append(activity)
 
         def run() -> Generator[simpy.Event, Any, None]:
-            yield self._env.timeout(seconds)
+            yield self._env.all_of([flow.arrived for flow in flows])
             yield self._env.timeout(0)  # failures of this very instant come first
             if activity.under_way:
                 activity.under_way = False
                 self._backgrounds.remove(activity)
                 when_done()
+                done.succeed()
 
         self._env.process(run())
         return activity
+
+    def wait_for(self, activity: Background, bucket: Bucket) -> Process[Failure | None]:
+        """Stand still until what is under way in the background is done."""
+        assert isinstance(activity, BackgroundTransfer)
+        if not activity.under_way or self._queued:
+            return (yield from self._race(None))
+        return (yield from self._spend(activity.done, bucket))
 
     def bring_back_nodes(self) -> Process[Failure | None]:
         """Detect the failure, wait until every stage has its nodes again, start the processes."""
@@ -139,7 +134,7 @@ class World:
         failure = yield from self.attempt(config.detection_seconds, "detection")
         if failure is None:
             ready_seconds = max(self.cluster.ready_seconds(stage) for stage in self.cluster.stages)
-            failure = yield from self.attempt(max(0.0, ready_seconds - self.now_seconds), "provisioning")
+            failure = yield from self.attempt(ready_seconds - self.now_seconds, "provisioning")
         if failure is None:
             failure = yield from self.attempt(config.startup_seconds, "provisioning")
         return failure
@@ -152,24 +147,63 @@ class World:
 
     def plain_plan(self) -> IterationPlan:
         """An iteration as the workload says, before any strategy changes it."""
-        return IterationPlan(self.costs.workload.num_microbatches, plain_routes(self.num_stages))
+        return plain_plan(self.costs.workload)
 
-    def run_iteration(self, split: IterationSplit) -> Process[Failure | None]:
+    def run_iteration(self, plan: IterationPlan) -> Process[Failure | None]:
         """Execute one iteration; what a failure interrupts is lost work."""
         if self.num_executed_iterations >= self.max_executed_iterations:
             raise GaveUpError
         started_seconds = self.now_seconds
-        self._strike_by_iteration(split.seconds)
+        usual_seconds = self.pipeline.split(plan).seconds
         self.num_executed_iterations += 1
-        self._iteration_under_way = True
-        failure = yield from self._race(split.seconds)
-        self._iteration_under_way = False
+        self._strikes.iteration_begins(self.num_executed_iterations, usual_seconds)
+        others = self._flows.states() if self.network.is_shared else ()
+        if self._plays_every_event(usual_seconds, bool(others)):
+            split, failure = yield from self._play(plan)
+        elif others:
+            split, failure = yield from self._pass_among(plan, others)
+        else:
+            alone = self.pipeline.executed(plan, self.num_executed_iterations)
+            split = alone.split
+            failure = yield from self._race(self._env.timeout(alone.seconds) if not self._queued else None)
+        self._strikes.iteration_ends()
         if failure is None:
             self.completed_iterations += 1
             self.ledger.complete_iteration(split)
         else:
             self.ledger.spend("lost_work", self.now_seconds - started_seconds)
         return failure
+
+    def _plays_every_event(self, usual_seconds: float, beside_others: bool) -> bool:
+        """Asked for, wanted for the trace, or needed since an iteration that draws its times is not alone."""
+        if self.trace and self.trace.is_open(self.now_seconds, self.now_seconds + usual_seconds):
+            return True
+        return self.fidelity == "microbatch" or (beside_others and self.cluster.config.jitter > 0.0)
+
+    def _play(self, plan: IterationPlan) -> Process[tuple[IterationSplit, Failure | None]]:
+        """An iteration event by event, in the order that it was priced in."""
+        started_seconds = self.now_seconds
+        run = self.pipeline.begin(plan, self._env, self._flows, self.num_executed_iterations)
+        failure = yield from self._race(run.done)
+        if failure:
+            run.stop()
+        self._flows.states()
+        if self.trace:
+            self.trace.add_iteration(run)
+        return run.split(self.now_seconds - started_seconds), failure
+
+    def _pass_among(
+        self, plan: IterationPlan, others: tuple[FlowState, ...]
+    ) -> Process[tuple[IterationSplit, Failure | None]]:
+        """An iteration as one event, though it shares links with messages under way; a failure ends these anyway."""
+        priced = self.pipeline.among(plan, others)
+        if self._queued:
+            return priced.split, (yield from self._race(None))
+        self._flows.hold(priced.arrivals_seconds)
+        failure = yield from self._race(self._env.timeout(priced.seconds))
+        if failure is None:
+            self._flows.release(priced.left)
+        return priced.split, failure
 
     def roll_back(self, num_iterations: int) -> None:
         """Only the first `num_iterations` iterations still count."""
@@ -195,41 +229,6 @@ class World:
 
     # ---- failures --------------------------------------------------------------------------------
 
-    def _start(self, failures: FailureProcess, seed: int) -> None:
-        for stage in self.cluster.stages:
-            if stage in failures.config.immune_stages:
-                continue
-            uptimes = failures.uptimes(stream(seed, "failures", process=failures.kind, domain=stage), stage)
-            if failures.unit == "seconds":
-                self._env.process(self._strikes(stage, uptimes))
-            else:
-                self._by_iteration.append((stage, uptimes, next(uptimes, math.inf)))
-
-    def _strikes(self, stage: int, uptimes: Iterator[float]) -> Generator[simpy.Event, Any, None]:
-        """Life of a stage's failure process: up for a while, struck, and the same again."""
-        for uptime_seconds in uptimes:
-            if math.isinf(uptime_seconds):
-                return
-            yield self._env.timeout(uptime_seconds)
-            self._strike(stage)
-
-    def _strike_by_iteration(self, iteration_seconds: float) -> None:
-        """Schedule the strikes of processes that count iterations and whose turn is this one."""
-        for index, (stage, uptimes, at_iteration) in enumerate(self._by_iteration):
-            if at_iteration >= self.num_executed_iterations + 1:
-                continue
-            fraction = at_iteration - self.num_executed_iterations
-            self._env.process(
-                self._strike_within(stage, fraction * iteration_seconds, self.num_executed_iterations + 1)
-            )
-            self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes, math.inf))
-
-    def _strike_within(self, stage: int, seconds: float, execution: int) -> Generator[simpy.Event, Any, None]:
-        """A strike in the iteration that begins now; none if another failure has ended that iteration before."""
-        yield self._env.timeout(seconds)
-        if self._iteration_under_way and self.num_executed_iterations == execution:
-            self._strike(stage)
-
     def _strike(self, stage: int) -> None:
         """A stage loses its nodes now: background work is undone and whoever attempts something is told."""
         if not self.cluster.lose(stage, self.now_seconds):
@@ -242,20 +241,46 @@ class World:
         self._queued.append(Failure(self.now_seconds, stage))
         for activity in self._backgrounds:
             activity.under_way = False
+            for flow in activity.flows:
+                self._flows.cancel(flow)
             activity.when_lost()
         self._backgrounds.clear()
         if self._alarm:
             sound(self._alarm)
 
-    def _race(self, seconds: float) -> Process[Failure | None]:
-        """Work against failure: the earliest queued Failure, or None when the seconds have passed in peace."""
+    def _send(self, transfers: Sequence[Transfer]) -> list[Flow]:
+        """Start the messages of some transfers, each from replica to replica; a stage's first replica stores it."""
+        flows = []
+        for transfer in transfers:
+            for replica in self.cluster.replicas[: 1 if transfer.target == STORE else None]:
+                source, target = (
+                    STORAGE if end == STORE else self.cluster.node(end, replica)
+                    for end in (transfer.source, transfer.target)
+                )
+                flow = self._flows.send(self.network.path(source, target), transfer.num_bytes)
+                if self.trace:
+                    self.trace.follow(flow, transfer.what, source, target, self.now_seconds)
+                flows.append(flow)
+        return flows
+
+    def _spend(self, until: simpy.Event, bucket: Bucket) -> Process[Failure | None]:
+        """Wait for an event or a failure, and book the time to a bucket."""
+        started_seconds = self.now_seconds
+        failure = yield from self._race(until)
+        self.ledger.spend(bucket, self.now_seconds - started_seconds)
+        if self.trace:
+            self.trace.add_span(bucket, started_seconds, self.now_seconds)
+        return failure
+
+    def _race(self, until: simpy.Event | None) -> Process[Failure | None]:
+        """Work against failure: the earliest queued Failure, or None when the event has come in peace."""
         if self.now_seconds > self.deadline_seconds:
             raise GaveUpError
-        if not self._queued and seconds > 0.0:
+        if not self._queued and until is not None:
             self._alarm = alarm = self._env.event()
             # The alarm is processed after everything already due at this instant: a tie goes to the failure.
-            deadline = self._env.timeout(seconds)
-            deadline.callbacks.append(lambda _: sound(alarm))
+            assert until.callbacks is not None, "what has happened already is not waited for"
+            until.callbacks.append(lambda _: sound(alarm))
             yield alarm
             self._alarm = None
         return self._queued.popleft() if self._queued else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -13,14 +14,18 @@ from pydantic import Field
 from models.curve import CurveTraining
 from models.lineage import Position, plain_routes
 from sim.cluster import Cluster, ClusterConfig
-from sim.costs import Costs, IterationPlan, MeasuredSeconds, TargetModel, WorkloadConfig
+from sim.costs import Costs, IterationPlan, TargetModel, WorkloadConfig
 from sim.failures import PROCESSES, FailureProcess, ProcessConfig
-from sim.network import LinkConfig, Network, NetworkConfig
-from sim.pipeline import PipelineRun, fastest_run
-from sim.records import EventRecord
+from sim.network import Network, NetworkConfig
+from sim.pipeline import FinishedIteration, fastest_run
+from sim.records import EventRecord, Message, Operation
 from sim.scenario import Scenario
+from sim.schedules import plain_plan
 from sim.simulation import Run, build_world, simulate
+from sim.site import Site
 from sim.strategies import STRATEGIES, Strategy, StrategyConfig
+from sim.trace import Trace
+from sim.training import NoTraining, Training
 from sim.world import World
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -55,8 +60,18 @@ class ScriptedFailures(FailureProcess):
         return "failures by script"
 
 
-TINY_MODEL = {"dim": 8, "num_heads": 2, "hidden_dim": 16, "vocabulary_size": 32}
+TINY_MODEL = {"dim": 8, "num_heads": 2, "hidden_dim": 17, "vocabulary_size": 42}
+"""With one layer a stage, all stages have 680 parameters, stage 0 too: 8160 bytes of checkpoint each."""
+CHECKPOINT_BYTES = 8160.0
 INSTANT = {"latency_ms": 0.0, "bandwidth_mbit_per_s": 1e30}
+BYTES_PER_SECOND = 1 / 125_000
+"""A byte a second, in Mbit/s."""
+TICK = 2.0**-26
+
+
+def a_link(latency_seconds: float = 0.0, bytes_per_second: float = 1.25e35) -> dict[str, float]:
+    """A link, at no cost where nothing else is said."""
+    return {"latency_ms": latency_seconds * 1e3, "bandwidth_mbit_per_s": bytes_per_second * BYTES_PER_SECOND}
 
 
 def a_scenario(
@@ -73,21 +88,26 @@ def a_scenario(
     fallback: dict[str, Any] | str = "stop",
     iterations_per_step: int = 1,
     evaluation_interval: int = 5,
+    fidelity: str = "iteration",
+    **workload: Any,
 ) -> Scenario:
     """Forwards of 1 s, backwards of 2 s, no transfer time: an iteration takes 3 (m + s - 1) seconds.
 
-    The default is 4 stages and 4 microbatches: 21 s. Nodes are back 10 s + 5 s after a failure.
+    The default is 4 stages and 4 microbatches: 21 s. Nodes are back 10 s + 5 s after a failure. All stages' uploads
+    together fill the store's link for `upload_seconds`, and so do their downloads.
     """
-    upload = {"latency_ms": upload_seconds * 1e3, "bandwidth_mbit_per_s": 1e30}
+    to_store = a_link(bytes_per_second=(num_stages + 1) * CHECKPOINT_BYTES / upload_seconds) if upload_seconds else None
+    chunks = workload.get("chunks_per_stage", 1)
     return Scenario.model_validate(
         {
             "name": "test",
             "workload": {
-                "model": {**TINY_MODEL, "num_layers": num_stages},
+                "model": {**TINY_MODEL, "num_layers": num_stages * chunks},
                 "num_stages": num_stages,
                 "num_microbatches": num_microbatches,
                 "schedule": schedule,
                 "measured": {"forward_seconds": 1.0, "backward_seconds": 2.0},
+                **workload,
             },
             "training": {
                 "learner": "curve",
@@ -96,13 +116,86 @@ def a_scenario(
                 "evaluation": {"interval_steps": evaluation_interval},
             },
             "cluster": cluster or {"detection_seconds": 10.0, "startup_seconds": 5.0},
-            "network": network or {"same_region": INSTANT, "storage": upload},
+            "network": network or {"same_region": INSTANT, "storage": to_store or INSTANT},
             "failures": failures or {"kind": "never"},
             "strategies": strategies,
             "fallback": fallback,
+            "fidelity": fidelity,
             "iterations_per_step": iterations_per_step,
         }
     )
+
+
+@dataclass(frozen=True)
+class GivenSeconds(Costs):
+    """Costs with the (forward, backward) seconds of each layer stage as given."""
+
+    stages: tuple[tuple[float, float], ...] = ()
+
+    def forward_seconds(self, stage: int, microbatch_size: float = 1.0) -> float:
+        return microbatch_size * self.stages[stage - 1][0] if stage else super().forward_seconds(0, microbatch_size)
+
+    def backward_seconds(self, stage: int, microbatch_size: float = 1.0) -> float:
+        return microbatch_size * self.stages[stage - 1][1] if stage else super().backward_seconds(0, microbatch_size)
+
+
+def a_site(
+    num_stages: int,
+    num_microbatches: int,
+    forward_seconds: float = 1.0,
+    backward_seconds: float = 2.0,
+    schedule: str = "1f1b",
+    head_seconds: float = 0.0,
+    hop_seconds: float = 0.0,
+    *,
+    stages: Sequence[tuple[float, float]] | None = None,
+    network: dict[str, Any] | None = None,
+    cluster: dict[str, Any] | None = None,
+    **workload: Any,
+) -> Site:
+    """Where iterations of equal stages (or `stages` of given seconds) run; `network` and `cluster` as in a scenario."""
+    measured = {"forward_seconds": forward_seconds, "backward_seconds": backward_seconds, "head_seconds": head_seconds}
+    config = WorkloadConfig(
+        model=TargetModel(num_layers=num_stages * workload.get("chunks_per_stage", 1), **TINY_MODEL),
+        num_stages=num_stages,
+        num_microbatches=num_microbatches,
+        schedule=schedule,
+        measured=measured,
+        **workload,
+    )
+    where = ClusterConfig.model_validate(cluster or {})
+    links = {"same_region": a_link(hop_seconds), "storage": a_link(hop_seconds), **(network or {})}
+    net = NetworkConfig.model_validate(links)
+    nodes = Cluster(where, num_stages, where.regions or net.regions)
+    costs = GivenSeconds(config, where.device, tuple(stages)) if stages else Costs(config, where.device)
+    return Site(costs, nodes, Network(net, nodes.regions_of_nodes))
+
+
+@dataclass(frozen=True)
+class PricedIteration(FinishedIteration):
+    """An iteration that has run by itself, with what it consisted of."""
+
+    @property
+    def operations(self) -> list[Operation]:
+        return self.run.operations
+
+    @property
+    def messages(self) -> list[Message]:
+        return self.run.messages
+
+    @property
+    def plan(self) -> IterationPlan:
+        return self.run.plan
+
+    @property
+    def site(self) -> Site:
+        return self.run.site
+
+
+def an_iteration(site: Site, plan: IterationPlan | None = None) -> PricedIteration:
+    """One iteration in the order that suits it best."""
+    found = fastest_run(site, plan or plain_plan(site.costs.workload))
+    return PricedIteration(found.seconds, found.split, found.order, found.run)
 
 
 def a_pipeline(
@@ -115,27 +208,13 @@ def a_pipeline(
     hop_seconds: float = 0.0,
     plan: IterationPlan | None = None,
     max_in_flight: int | None = None,
-) -> PipelineRun:
-    """One iteration of one pipeline of equal stages."""
-    measured = MeasuredSeconds(
-        forward_seconds=forward_seconds, backward_seconds=backward_seconds, head_seconds=head_seconds
-    )
-    workload = WorkloadConfig(
-        model=TargetModel(num_layers=num_stages, **TINY_MODEL),
-        num_stages=num_stages,
-        num_microbatches=num_microbatches,
-        schedule=schedule,
-        max_in_flight=max_in_flight,
-        measured=measured,
-    )
-    cluster = ClusterConfig()
-    link = LinkConfig(latency_ms=hop_seconds * 1e3, bandwidth_mbit_per_s=1e30)
-    return fastest_run(
-        plan or IterationPlan(num_microbatches, plain_routes(num_stages)),
-        Costs(workload, cluster.device),
-        Cluster(cluster, num_stages, ("local",)),
-        Network(NetworkConfig(same_region=link, storage=link)),
-    )
+    **options: Any,
+) -> PricedIteration:
+    """One iteration of equal stages; `options` are those of `a_site`, nodes_per_stage among them."""
+    if "nodes_per_stage" in options:
+        options["cluster"] = {"nodes_per_stage": options.pop("nodes_per_stage"), **options.get("cluster", {})}
+    shape = (num_stages, num_microbatches, forward_seconds, backward_seconds, schedule, head_seconds, hop_seconds)
+    return an_iteration(a_site(*shape, max_in_flight=max_in_flight, **options), plan)
 
 
 def scripted(scenario: Scenario, script: Script, unit: str = "seconds") -> Scenario:
@@ -150,18 +229,32 @@ def a_training(scenario: Scenario) -> CurveTraining:
     return CurveTraining(spec, scenario.iterations_per_step)
 
 
-def run(scenario: Scenario, index: int = 0, seed: int = 0) -> Run:
+def no_training(scenario: Scenario) -> NoTraining:
+    """Nothing is learnt."""
+    routes = plain_routes(scenario.workload.num_stages)
+    spec = scenario.training.spec("none", 256, init_seed=0, data_seed=0, routes=routes)
+    return NoTraining(spec, scenario.iterations_per_step)
+
+
+def run(
+    scenario: Scenario, index: int = 0, seed: int = 0, training: Training | None = None, trace: Trace | None = None
+) -> Run:
     """One strategy of a scenario, from the first step to the last."""
     with patch.dict(PROCESSES, scripted=ScriptedFailures):
-        return simulate(scenario, scenario.strategies[index], seed, 0, a_training(scenario))
+        learner = training or a_training(scenario)
+        return simulate(scenario, scenario.strategies[index], seed, 0, learner, trace=trace)
 
 
 def a_world(
-    scenario: Scenario | None = None, script: Script | None = None, unit: str = "seconds", heeds_failures: bool = True
+    scenario: Scenario | None = None,
+    script: Script | None = None,
+    unit: str = "seconds",
+    heeds_failures: bool = True,
+    trace: Trace | None = None,
 ) -> World:
     """The world of a scenario at time zero, with failures by script."""
     with patch.dict(PROCESSES, scripted=ScriptedFailures):
-        return build_world(scripted(scenario or a_scenario(), script or {}, unit), 0, heeds_failures)
+        return build_world(scripted(scenario or a_scenario(), script or {}, unit), 0, heeds_failures, trace)
 
 
 def in_turn(world: World, *processes: Generator[Any, Any, Any]) -> list[Any]:

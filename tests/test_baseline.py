@@ -22,7 +22,7 @@ SCENARIO = """
 name: baseline
 workload: {num_microbatches: 8}
 training: {learner: curve, steps: 400, target_validation_loss: 2.2}
-cluster: {device: t4, detection_seconds: 10, provisioning_seconds: 60, num_spares: 1, startup_seconds: 5}
+cluster: {device: l4, detection_seconds: 10, provisioning_seconds: 60, num_spares: 1, startup_seconds: 5}
 network: gcp_paper
 failures: {kind: exponential, rate_per_hour: 0.3}
 strategies:

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from sim.figures import SECONDS_PER_HOUR, convergence_figure, legend_label, save
+from sim.ledger_figures import ledger_figure, ledger_hours, ledger_table
 from sim.loading import parse_scenario
 from sim.records import BUCKETS
-from sim.report import comparison_table, hours, hours_to_target, notes, spread
+from sim.report import comparison_table, hours, hours_to_target, notes, spread, warnings
 from sim.results import load_run
 
 SCENARIO = """
@@ -68,6 +69,10 @@ def test_a_run_ends_in_a_table_a_figure_and_files(finished):
         "loss 2.5",
         "over-",
         "(fallb.)",
+        "an iter.",
+        "Where the hours went",
+        "recovery",
+        "Money: 5 nodes",
     ):
         assert words in output
     assert "PARAMETRIC CURVE" in output
@@ -76,6 +81,8 @@ def test_a_run_ends_in_a_table_a_figure_and_files(finished):
     assert {path.name for path in out.iterdir() if path.is_file()} == {
         "convergence.png",
         "convergence.pdf",
+        "ledger.png",
+        "ledger.pdf",
         "comparison.csv",
     }
     run_folders = [path for path in out.iterdir() if path.is_dir()]
@@ -146,6 +153,38 @@ def test_the_figure_draws_what_the_files_hold(runs):
     assert len(looks) == len({line.get_label() for line in time_axis.lines if line.get_label() in labels})
 
 
+def test_the_ledger_is_drawn_as_bars_that_add_up_to_the_wall_clock_time(runs):
+    hours_by_strategy = ledger_hours(runs)
+    axis = ledger_figure(runs, ["a note"]).axes[0]
+    drawn = dict.fromkeys(hours_by_strategy.index, 0.0)
+    rows = [label.get_text() for label in axis.get_yticklabels()]
+    assert rows == [legend_label(name) for name in hours_by_strategy.index]
+    for patch in axis.patches:
+        drawn[hours_by_strategy.index[round(patch.get_y() + patch.get_height() / 2)]] += patch.get_width()
+    for name, whole in drawn.items():
+        wall_clock = [run.summary["wall_clock_seconds"] for run in runs if run.summary["strategy"] == name]
+        assert whole == pytest.approx(np.mean(wall_clock) / SECONDS_PER_HOUR)
+    assert not hours_by_strategy["waiting_for_nodes"].any()
+    assert "waiting for nodes" not in [text.get_text() for text in axis.figure.legends[0].get_texts()]
+
+
+def test_the_ledger_table_tells_hours_and_seconds_a_recovery(runs):
+    columns = {column.header: list(column.cells) for column in ledger_table(runs).columns}
+    assert "waiting\nfor nodes" not in columns
+    cells = {header: dict(zip(columns["strategy"], cells, strict=True)) for header, cells in columns.items()}
+    chosen = [run for run in runs if run.summary["strategy"] == "checkpoint"]
+    of_one = [run.summary for run in chosen]
+    assert cells["all"]["checkpointing"] == f"{np.mean([s['wall_clock_seconds'] for s in of_one]) / 3600:.2f}"
+    for run in chosen:
+        spent = run.ledger.set_index("bucket")["seconds"][["detection", "provisioning", "state_transfer"]].sum()
+        num_recoveries = (run.events["kind"] == "recovered").sum()
+        expected = pytest.approx(spent / num_recoveries) if num_recoveries else None
+        assert run.summary["mean_recovery_seconds"] == expected
+    assert cells["seconds a\nrecovery"]["no failures"] == "-"
+    mean = np.mean([summary["mean_recovery_seconds"] for summary in of_one if summary["num_failures"]])
+    assert cells["seconds a\nrecovery"]["checkpointing"] == f"{mean:.1f}"
+
+
 def test_equal_data_give_equal_figures(runs, tmp_path):
     for name in ("one", "two"):
         save(convergence_figure(runs, ["a note"]), tmp_path / name)
@@ -157,11 +196,15 @@ def test_the_table_tells_the_spread_over_seeds(runs):
     table = comparison_table(runs, scenario)
     cells = {column.header: list(column.cells) for column in table.columns}
     assert len(cells["strategy"]) == 5
-    assert all("±" in cell for cell in cells["hours\nto end"])
+    same_for_all_seeds = [
+        name for name, cell in zip(cells["strategy"], cells["hours\nto end"], strict=True) if "±" not in cell
+    ]
+    assert same_for_all_seeds == ["no failures"]
+    assert not any("±" in cell for cell in cells["seconds\nan iter."])
     frame = pd.DataFrame({"target_reached_seconds": [3600.0, None]})
-    assert hours_to_target(frame) == "1 (1 of 2)"
+    assert hours_to_target(frame) == "1.00 (1 of 2)"
     assert hours_to_target(frame[1:]) == "-"
-    assert [hours(pd.Series([3600 * x])) for x in (0.0421, 1.0, 22.61, 1234.4)] == ["0.0421", "1", "22.6", "1234"]
+    assert [hours(pd.Series([3600 * x])) for x in (0.0421, 1.0, 22.61, 1234.4)] == ["0.0421", "1.00", "22.6", "1234"]
     assert spread(pd.Series([1.0, 3.0]), "{:.1f}") == "2.0 ± 1.4"
     assert spread(pd.Series([-1e-14]), "{:+.0f} %") == "+0 %"
 
@@ -171,6 +214,7 @@ def test_notes_keep_seconds_and_losses_apart():
     assert first.startswith("Seconds: simulated, target model 'medium'")
     assert second.startswith("Losses:")
     assert "iterations_per_step" in third
+    assert warnings(parse_scenario(SCENARIO)) == [third]
 
 
 @pytest.mark.parametrize(

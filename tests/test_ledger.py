@@ -75,11 +75,12 @@ CLUSTERS = (
     seed=st.integers(0, 1000),
     fallback=st.sampled_from(FALLBACKS),
     cluster=st.sampled_from(CLUSTERS),
-    network=st.sampled_from([None, "spot_cluster", "gcp_paper"]),
+    network=st.sampled_from([None, "spot_cluster", "gcp", "gcp_paper", "home_us"]),
     blocking_share=st.sampled_from([0.0, 0.4, 1.0]),
+    embedding_copy=st.sampled_from(["beside", "blocking", "free"]),
 )
 def test_the_buckets_of_every_run_add_up_to_its_wall_clock(
-    rate, kind, seed, fallback, cluster, network, blocking_share
+    rate, kind, seed, fallback, cluster, network, blocking_share, embedding_copy
 ):
     failures = {"kind": "exponential", "rate_per_hour": rate}
     if kind == "bernoulli":
@@ -89,7 +90,7 @@ def test_the_buckets_of_every_run_add_up_to_its_wall_clock(
         {"kind": "checkpoint", "interval_iterations": 10, "blocking_share": blocking_share},
         {"kind": "redundant"},
         {"kind": "checkfree", "preset": "reference_code"},
-        {"kind": "checkfree_plus", "embedding_copy_blocking_share": blocking_share},
+        {"kind": "checkfree_plus", "embedding_copy": embedding_copy},
         {"kind": "restart"},
     )
     assert {strategy["kind"] for strategy in strategies} == set(STRATEGIES)
@@ -112,7 +113,7 @@ def test_with_nothing_failing_wall_clock_is_iterations_times_iteration_time(inde
     kinds = ("none", "redundant", "checkfree", "checkfree_plus", "restart")
     scenario = a_scenario(tuple({"kind": kind} for kind in kinds), steps=200, failures={"kind": "never"})
     result = run(scenario, index)
-    assert result.wall_clock_seconds == pytest.approx(200 * result.iteration_seconds, rel=1e-12)
+    assert result.wall_clock_seconds == 200 * result.iteration_seconds
     overheads = set(BUCKETS) - {"productive_compute", "bubble_and_communication", "redundant_compute"}
     assert all(result.ledger[bucket] == 0.0 for bucket in overheads)
     assert adds_up(result)

@@ -17,6 +17,8 @@ domains = st.integers(0, 1000)
 def test_paths_are_frozen():
     assert PATHS == {
         "failures": "failures/{process}/{domain}",
+        "jitter": "jitter/{execution}/{node}",
+        "jitter_sample": "jitter/sample",
         "training_init": "training/init",
         "training_data": "training/data",
     }

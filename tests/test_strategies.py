@@ -54,19 +54,21 @@ class WorldOnPaper:
 
     def transfer(self, transfers: Sequence[Transfer], bucket: str) -> Steps:
         self.transfers = list(transfers)
-        return self.attempt(self.transfer_seconds(transfers), bucket)
+        return self.attempt(1.0, bucket)
 
     def bring_back_nodes(self) -> Steps:
         return self.attempt(15.0, "detection")
 
-    def transfer_seconds(self, transfers: Sequence[Transfer]) -> float:
-        return max((transfer.num_bytes for transfer in transfers), default=0.0)
+    def background(
+        self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
+    ) -> SimpleNamespace:
+        self.transfers = list(transfers)
+        return SimpleNamespace(under_way=True, when_done=when_done)
 
-    def storage_seconds(self, num_bytes: float) -> float:
-        return num_bytes
-
-    def background(self, seconds: float, when_done: Callable[[], None], when_lost: Callable[[], None]) -> object:
-        return SimpleNamespace(ends_seconds=self.now_seconds + seconds, under_way=True)
+    def wait_for(self, activity: SimpleNamespace, bucket: str) -> Steps:
+        activity.under_way = False
+        activity.when_done()
+        return self.attempt(1.0, bucket)
 
     def record(self, kind: str, stage: int | None, iteration: int, detail: str = "") -> None:
         pass

@@ -1,13 +1,13 @@
 """Work races failure in one place only, and the failure wins ties."""
 
 import pytest
-from conftest import a_scenario, a_world, in_turn, of_kind, times
+from conftest import BYTES_PER_SECOND, a_link, a_scenario, a_world, in_turn, of_kind, times
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.records import Failure
 from sim.simulation import build_world
-from sim.strategies.base import Transfer
+from sim.strategies.base import STORE, Transfer
 
 
 def test_work_in_peace_takes_its_seconds_and_gives_none():
@@ -36,9 +36,9 @@ def test_the_failure_wins_the_tie_also_when_it_was_scheduled_after_the_deadline(
 
 def test_an_iteration_that_ends_as_a_failure_strikes_is_lost():
     world = a_world(script={3: (21.0,)})
-    split = world.pipeline.split(world.plain_plan())
-    assert split.seconds == 21.0
-    assert in_turn(world, world.run_iteration(split)) == [Failure(21.0, 3)]
+    plan = world.plain_plan()
+    assert world.pipeline.split(plan).seconds == 21.0
+    assert in_turn(world, world.run_iteration(plan)) == [Failure(21.0, 3)]
     assert world.completed_iterations == 0
     assert world.ledger.buckets()["lost_work"] == 21.0
 
@@ -101,68 +101,131 @@ def test_who_does_not_heed_failures_counts_them_and_is_never_stopped():
     assert not world.lost_stages
 
 
-@pytest.mark.parametrize(("strike_seconds", "outcome"), [(29.9, "lost"), (30.0, "lost"), (30.1, "done")])
+# ---- work in the background: 8160 bytes at 272 bytes a second take 30 s -----------------------------
+
+UPLOAD = (Transfer(1, STORE, 8160.0, "checkpoint"),)
+
+
+def a_world_with_a_store(script=None, **cluster):
+    network = {"same_region": a_link(), "storage": a_link(bytes_per_second=272.0)}
+    return a_world(a_scenario(network=network, cluster=cluster or None), script)
+
+
+@pytest.mark.parametrize(("strike_seconds", "outcome"), [(29.75, "lost"), (30.0, "lost"), (30.25, "done")])
 def test_background_work_is_done_at_its_end_unless_a_failure_came_before_or_just_then(strike_seconds, outcome):
-    world = a_world(script={1: (strike_seconds,)})
+    world = a_world_with_a_store({1: (strike_seconds,)})
     seen = []
-    activity = world.background(30.0, lambda: seen.append("done"), lambda: seen.append("lost"))
-    assert (activity.under_way, activity.ends_seconds) == (True, 30.0)
+    activity = world.background(UPLOAD, lambda: seen.append("done"), lambda: seen.append("lost"))
+    assert activity.under_way
     in_turn(world, *(world.attempt(100.0, "productive_compute") for _ in range(2)))
     assert seen == [outcome]
     assert not activity.under_way
 
 
 def test_background_work_loses_the_tie_also_when_the_failure_was_scheduled_after_it():
-    script = {1: (5.0, 10.0, 25.0)}  # struck at 5 s and at 40 s; at 15 s the place is still vacant
-    world = a_world(a_scenario(cluster={"provisioning_seconds": 20.0}), script)
+    # struck at 5 s and at 35 s; at 15 s the place is still vacant
+    world = a_world_with_a_store({1: (5.0, 10.0, 20.0)}, provisioning_seconds=20.0)
     seen = []
     in_turn(world, world.attempt(100.0, "productive_compute"))
-    world.background(35.0, lambda: seen.append("done"), lambda: seen.append("lost"))
+    world.background(UPLOAD, lambda: seen.append("done"), lambda: seen.append("lost"))
     in_turn(world, world.attempt(100.0, "productive_compute"))
-    assert (seen, world.now_seconds) == (["lost"], 40.0)
+    assert (seen, world.now_seconds) == (["lost"], 35.0)
 
 
-def test_a_failure_ends_all_background_work_once():
-    world = a_world(script={1: (5.0, 1.0)})
+def test_a_failure_ends_all_background_work_once_and_frees_the_links():
+    world = a_world_with_a_store({1: (5.0, 1.0)})
     seen = []
     for name in "ab":
-        world.background(30.0, lambda: seen.append("done"), lambda name=name: seen.append(name))
-    in_turn(world, *(world.attempt(100.0, "productive_compute") for _ in range(3)))
+        world.background(UPLOAD, lambda: seen.append("done"), lambda name=name: seen.append(name))
+    in_turn(world, world.attempt(100.0, "productive_compute"))
+    assert (seen, world.now_seconds) == (["a", "b"], 5.0)
+    in_turn(world, world.attempt(100.0, "productive_compute"), world.transfer(UPLOAD, "state_transfer"))
     assert seen == ["a", "b"]
+    assert world.now_seconds == 6.0 + 30.0  # alone on the link
 
 
-def test_whoever_waits_for_background_work_to_end_finds_it_done():
-    world = a_world()
-    activity = world.background(30.0, lambda: None, lambda: None)
-    in_turn(world, world.attempt(9.1, "checkpoint_save"))
-    in_turn(world, world.attempt(activity.ends_seconds - world.now_seconds, "checkpoint_save"))
-    assert not activity.under_way
+def test_whoever_waits_for_background_work_goes_on_when_it_is_done():
+    world = a_world_with_a_store()
+    seen = []
+    activity = world.background(UPLOAD, lambda: seen.append("done"), lambda: seen.append("lost"))
+    waits = [world.wait_for(activity, "checkpoint_save") for _ in range(2)]
+    assert in_turn(world, world.attempt(9.5, "productive_compute"), *waits) == [None, None, None]
+    assert (seen, world.now_seconds) == (["done"], 30.0)
+    assert world.ledger.buckets()["checkpoint_save"] == 20.5
+
+
+@pytest.mark.parametrize("strike_seconds", [20.0, 30.0])
+def test_whoever_waits_for_background_work_is_told_of_the_failure_that_ends_it(strike_seconds):
+    world = a_world_with_a_store({2: (strike_seconds,)})
+    activity = world.background(UPLOAD, lambda: None, lambda: None)
+    assert in_turn(world, world.wait_for(activity, "checkpoint_save")) == [Failure(strike_seconds, 2)]
+    assert (world.now_seconds, activity.under_way) == (strike_seconds, False)
+
+
+def test_messages_beside_the_training_share_links_with_those_it_waits_for():
+    world = a_world_with_a_store()
+    done = []
+    world.background(UPLOAD, lambda: done.append(world.now_seconds), lambda: None)
+    in_turn(world, world.attempt(10.0, "productive_compute"), world.transfer(UPLOAD, "checkpoint_save"))
+    assert done == [50.0]  # a third alone, the rest at half the rate
+    assert world.now_seconds == 60.0
+
+
+# ---- transfers --------------------------------------------------------------------------------------
 
 
 def test_transfers_that_start_together_take_as_long_as_the_slowest():
-    network = {
-        "same_region": {"latency_ms": 500.0, "bandwidth_mbit_per_s": 8.0},  # 10^6 bytes a second
-        "storage": {"latency_ms": 2000.0, "bandwidth_mbit_per_s": 80.0},
-    }
+    network = {"same_region": a_link(0.5, 1e6), "storage": a_link(2.0, 1e7)}
     world = a_world(a_scenario(network=network))
-    assert world.transfer_seconds([]) == 0.0
-    assert world.transfer_seconds([Transfer(1, 2, 3e6), Transfer(3, 2, 1e6)]) == 3.5
-    assert world.storage_seconds(1e7) == 3.0
-    assert in_turn(world, world.transfer([Transfer(1, 2, 3e6)], "state_transfer")) == [None]
-    assert world.ledger.buckets()["state_transfer"] == 3.5
+    assert in_turn(world, world.transfer([], "state_transfer")) == [None]
+    assert world.now_seconds == 0.0
+    assert in_turn(world, world.transfer([Transfer(1, 2, 3e6), Transfer(3, 2, 1e6)], "state_transfer")) == [None]
+    assert world.now_seconds == 3.5
+    assert in_turn(world, world.transfer([Transfer(STORE, 2, 1e7)], "state_transfer")) == [None]
+    assert world.now_seconds == world.ledger.buckets()["state_transfer"] == 6.5
+
+
+def test_a_failure_ends_a_transfer_and_frees_its_links():
+    world = a_world(a_scenario(network={"same_region": a_link(0.0, 100.0), "storage": a_link()}), {4: (3.0,)})
+    transfer = [Transfer(1, 2, 1000.0)]
+    first, second = (world.transfer(transfer, "state_transfer") for _ in range(2))
+    assert in_turn(world, first, second) == [Failure(3.0, 4), None]
+    assert world.now_seconds == 3.0 + 10.0
+
+
+@pytest.mark.parametrize(("access", "seconds"), [(None, 10.0), (50.0, 20.0), (5.0, 200.0)])
+def test_what_a_node_receives_from_two_shares_its_access_link(access, seconds):
+    network = {"same_region": a_link(0.0, 100.0), "storage": a_link()}
+    if access:
+        rates = {"up_mbit_per_s": 100 * BYTES_PER_SECOND, "down_mbit_per_s": 2 * access * BYTES_PER_SECOND}
+        network["access"] = rates
+    world = a_world(a_scenario(network=network))
+    in_turn(world, world.transfer([Transfer(1, 2, 1000.0), Transfer(3, 2, 1000.0)], "state_transfer"))
+    assert world.now_seconds == seconds
+
+
+def test_one_replica_stores_a_stage_and_every_replica_fetches_it():
+    network = {"same_region": a_link(), "storage": a_link(0.0, 100.0)}
+    world = a_world(a_scenario(network=network, cluster={"nodes_per_stage": 3}))
+    in_turn(world, world.transfer([Transfer(1, STORE, 1000.0)], "checkpoint_save"))
+    assert world.now_seconds == 10.0
+    in_turn(world, world.transfer([Transfer(STORE, 1, 1000.0)], "state_transfer"))
+    assert world.now_seconds == 10.0 + 30.0
 
 
 def test_replicas_transfer_side_by_side_between_their_own_regions():
     slow, fast = 1.0 / 2**30, 10.0 / 2**30  # 1 and 10 bytes a second
     network = {
-        "same_region": {"latency_ms": 0.0, "bandwidth_mbit_per_s": 1e30},
-        "storage": {"latency_ms": 0.0, "bandwidth_mbit_per_s": 1e30},
+        "same_region": a_link(),
+        "storage": a_link(),
         "links": (("a", "b", 0.0, fast), ("b", "c", 0.0, slow), ("a", "c", 0.0, fast)),
     }
     world = a_world(a_scenario(network=network, cluster={"nodes_per_stage": 2}))
     # stages 0..4 × replicas 0, 1 in regions ab ca bc ab ca
-    assert world.transfer_seconds([Transfer(0, 1, 100.0)]) == 10.0  # a→c, b→a
-    assert world.transfer_seconds([Transfer(2, 3, 100.0)]) == 100.0  # b→a, c→b
+    in_turn(world, world.transfer([Transfer(0, 1, 100.0)], "state_transfer"))  # a→c, b→a
+    assert world.now_seconds == 10.0
+    in_turn(world, world.transfer([Transfer(2, 3, 100.0)], "state_transfer"))  # b→a, c→b
+    assert world.now_seconds == 10.0 + 100.0
 
 
 def test_an_empty_event_queue_names_what_it_waited_for():
@@ -189,8 +252,7 @@ def test_errors_of_a_process_are_not_taken_for_an_empty_queue():
 
 def test_processes_that_count_iterations_strike_in_the_one_executed():
     world = a_world(script={1: (2.25,), 2: (0.5, 1.5)}, unit="iterations")  # stage 2 at 0.5 and 2.0
-    split = world.pipeline.split(world.plain_plan())
-    failures = in_turn(world, *(world.run_iteration(split) for _ in range(5)))
+    failures = in_turn(world, *(world.run_iteration(world.plain_plan()) for _ in range(5)))
     assert failures == [
         Failure(0.5 * 21, 2),
         None,
@@ -224,4 +286,4 @@ def test_every_failure_is_returned_once_in_order_and_every_second_is_booked(stri
         (event.time_seconds, event.stage) for event in of_kind(world, "failure")
     ]
     assert len(failures) == len(strikes)
-    assert world.ledger.buckets()["detection"] == pytest.approx(world.now_seconds, rel=1e-12)
+    assert world.ledger.buckets()["detection"] == world.now_seconds  # sums of ticks are exact

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -28,19 +28,26 @@ class UnrecoverableError(Exception):
     """The strategy cannot rebuild what was lost; the scenario's fallback takes over."""
 
 
+STORE: Final = "store"
+"""The checkpoint store, in place of a stage."""
+
+
 @dataclass(frozen=True)
 class Transfer:
-    """Bytes to send from the nodes of one stage to those of another, pipeline by pipeline."""
+    """Bytes to send from the nodes of one stage to those of another, pipeline by pipeline, or to or from the store.
 
-    source: int
-    target: int
+    To the store, the stage's first replica sends; from it, every replica fetches.
+    """
+
+    source: int | Literal["store"]
+    target: int | Literal["store"]
     num_bytes: float
+    what: str = "state"
 
 
 class Background(Protocol):
-    """Something under way beside the training."""
+    """Transfers beside the training."""
 
-    ends_seconds: float
     under_way: bool
 
 
@@ -65,19 +72,17 @@ class StrategyWorld(Protocol):
         ...
 
     def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
-        """Send all at once and wait for the last."""
+        """Send all at once, sharing links, and wait for the last; a failure ends them all."""
         ...
 
-    def transfer_seconds(self, transfers: Sequence[Transfer]) -> float:
-        """How long a transfer would take."""
+    def background(
+        self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
+    ) -> Background:
+        """Send beside the training, sharing its links; any failure ends it undone."""
         ...
 
-    def storage_seconds(self, num_bytes: float) -> float:
-        """Time between the cluster and the checkpoint store."""
-        ...
-
-    def background(self, seconds: float, when_done: Callable[[], None], when_lost: Callable[[], None]) -> Background:
-        """Start something beside the training; any failure ends it undone."""
+    def wait_for(self, activity: Background, bucket: Bucket) -> Process[Failure | None]:
+        """Stand still until what is under way in the background is done."""
         ...
 
     def bring_back_nodes(self) -> Process[Failure | None]:
@@ -120,6 +125,7 @@ class Strategy(ABC):
     | method | when the world calls it | what may change after |
     |---|---|---|
     | `check` | when the scenario is read | nothing: says what is impossible |
+    | `extra_memory_bytes` | when the scenario is read | nothing: says what its nodes hold beside their own stage |
     | `training_variant` | once, before the start | routes of microbatches, so also the weights |
     | `price` | once, before the start | the work of an iteration |
     | `after_iteration` | when an iteration has completed | time passes |
@@ -140,6 +146,11 @@ class Strategy(ABC):
     def check(cls, config: Any, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
         """What makes these options impossible for this workload, in one sentence, or None."""
         return None
+
+    @classmethod
+    def extra_memory_bytes(cls, config: Any, costs: Costs, stage: int) -> float:  # noqa: ARG003
+        """Bytes that a stage's node holds for the strategy, all the time, beside what its own stage takes."""
+        return 0.0
 
     def training_variant(self) -> Routes:
         """Routes that microbatches take even when nothing fails."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from models.lineage import EMBEDDING_STAGE, Edit, GradientNormWeights, Position, Routes, swapped_routes
-from sim.costs import IterationPlan, WorkloadConfig
+from sim.costs import Costs, IterationPlan, WorkloadConfig
 from sim.records import Failure
 from sim.strategies.base import (
     Process,
@@ -90,11 +90,10 @@ class CheckFreePlusConfig(CheckFreeOptions):
     """Options of `checkfree_plus`."""
 
     kind: Literal["checkfree_plus"] = "checkfree_plus"
-    embedding_copy_blocking_share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of the copy of E and E⁻¹ after each step that the next step does not hide",
+    embedding_copy: Literal["beside", "blocking", "free"] = Field(
+        "beside",
+        description="gradients that keep the copies of E on S1 and of E⁻¹ on Ss in step are sent beside the next "
+        "iteration, on the same links; before it begins; or at no cost, as in the paper's throughput test",
     )
 
 
@@ -110,11 +109,16 @@ class CheckFree(Strategy):
         self.options = config
 
     @classmethod
-    def check(cls, config: CheckFreeOptions, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
-        """An average needs two neighbours."""
-        if workload.num_stages >= 3:
-            return None
-        return f"averaging two neighbours needs at least 3 stages, found {workload.num_stages}"
+    def check(cls, config: CheckFreeOptions, workload: WorkloadConfig) -> str | None:
+        """An average needs two neighbours, a copy a neighbour that holds as much."""
+        if workload.num_stages < 3:
+            return f"averaging two neighbours needs at least 3 stages, found {workload.num_stages}"
+        if isinstance(config, CheckFreeConfig) and config.end_stages == "copy" and workload.loss_at == "last_stage":
+            return (
+                "end_stages 'copy' cannot rebuild a last stage that holds the head (loss_at 'last_stage'), of which "
+                "nobody has a copy: choose end_stages 'unrecoverable', or loss_at 'embedding_stage'"
+            )
+        return neighbours_missing(workload)
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Fetch the sources' weights; which stages are lost is looked at anew after every further failure."""
@@ -188,34 +192,46 @@ class CheckFreePlus(CheckFree):
 
     def __init__(self, config: CheckFreePlusConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        self.blocking_share = config.embedding_copy_blocking_share
+        self.embedding_copy = config.embedding_copy
 
     @classmethod
     def check(cls, config: CheckFreeOptions, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
         """Two disjoint pairs are swapped."""
-        if workload.num_stages >= 4:
-            return None
-        return f"swapping the first two and the last two stages needs at least 4 stages, found {workload.num_stages}"
+        if workload.num_stages < 4:
+            return (
+                f"swapping the first two and the last two stages needs at least 4 stages, found {workload.num_stages}"
+            )
+        if workload.loss_at == "last_stage":
+            return (
+                "swapped routes end at either of the last two stages, so that the head cannot be on one of them: "
+                "choose loss_at 'embedding_stage', found 'last_stage'"
+            )
+        return neighbours_missing(workload)
+
+    @classmethod
+    def extra_memory_bytes(cls, config: CheckFreeOptions, costs: Costs, stage: int) -> float:  # noqa: ARG003
+        """S1 holds a copy of E, Ss one of E⁻¹, each with its Adam state: half of stage 0."""
+        return costs.checkpoint_bytes(EMBEDDING_STAGE) / 2 if stage in (1, costs.workload.num_stages) else 0.0
 
     def training_variant(self) -> Routes:
         """Every other microbatch takes the swapped route."""
         return swapped_routes(self.num_stages)
 
     def price(self, plan: IterationPlan) -> IterationPlan:
-        """Swapped microbatches hop in another order."""
-        return replace(plan, routes=swapped_routes(self.num_stages))
+        """Swapped microbatches hop in another order; E and E⁻¹ travel beside them."""
+        return replace(plan, routes=swapped_routes(self.num_stages), embedding_copies=self.embedding_copy == "beside")
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
-        """Copy E (with its Adam state) to S1 and E⁻¹ to Ss; only the share that training does not hide costs time.
+        """Bring the copies of E on S1 and of E⁻¹ on Ss in step, before training goes on.
 
-        The hidden part is taken to be done before a failure can strike.
+        Their gradients are sent, with which the holders take the same optimizer step. What travels beside the next
+        iteration is taken to be complete when a failure strikes in it.
         """
-        if not self.blocking_share:
+        if self.embedding_copy != "blocking":
             return None
-        half_bytes = world.costs.checkpoint_bytes(EMBEDDING_STAGE) / 2
-        copies = [Transfer(EMBEDDING_STAGE, holder, half_bytes) for holder in (1, self.num_stages)]
-        seconds = self.blocking_share * world.transfer_seconds(copies)
-        return (yield from world.attempt(seconds, "bubble_and_communication"))
+        half_bytes = world.costs.weight_bytes(EMBEDDING_STAGE) / 2
+        copies = [Transfer(EMBEDDING_STAGE, holder, half_bytes, "embedding") for holder in (1, self.num_stages)]
+        return (yield from world.transfer(copies, "bubble_and_communication"))
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         twins = {1: 2, 2: 1, self.num_stages: self.num_stages - 1, self.num_stages - 1: self.num_stages}
@@ -237,3 +253,13 @@ class CheckFreePlus(CheckFree):
             if holder in lost:
                 transfers.append(Transfer(EMBEDDING_STAGE, holder, half_bytes))
         return transfers
+
+
+def neighbours_missing(workload: WorkloadConfig) -> str | None:
+    """Why a stage has no neighbours to be rebuilt from, or None."""
+    if workload.schedule != "interleaved_1f1b":
+        return None
+    return (
+        "with schedule 'interleaved_1f1b' a node holds layers that do not follow each other, so that no stage has "
+        "neighbours to be rebuilt from: choose schedule '1f1b'"
+    )

@@ -12,7 +12,7 @@ from pydantic import Field
 from models.lineage import Position
 from sim.costs import WorkloadConfig
 from sim.records import Failure
-from sim.strategies.base import Background, Process, Strategy, StrategyConfig, StrategyWorld
+from sim.strategies.base import STORE, Background, Process, Strategy, StrategyConfig, StrategyWorld, Transfer
 from sim.strategies.restart import beginning_of
 
 
@@ -64,17 +64,17 @@ class Checkpoint(Strategy):
         if not self._due(world, position):
             return None
         if self.upload and self.upload.under_way:
-            failure = yield from world.attempt(self.upload.ends_seconds - world.now_seconds, "checkpoint_save")
+            failure = yield from world.wait_for(self.upload, "checkpoint_save")
             if failure:
                 return failure
         self.started_at_seconds = world.now_seconds
         world.record("checkpoint_started", None, position.iteration)
-        seconds = world.storage_seconds(total_checkpoint_bytes(world))
-        blocking_seconds = seconds * self.config.blocking_share
-        failure = yield from world.attempt(blocking_seconds, "checkpoint_save")
-        if failure:
-            world.record("checkpoint_lost", failure.stage, position.iteration, "failure during the upload")
-            return failure
+        share = self.config.blocking_share
+        if share:
+            failure = yield from world.transfer(uploads(world, share), "checkpoint_save")
+            if failure:
+                world.record("checkpoint_lost", failure.stage, position.iteration, "failure during the upload")
+                return failure
 
         def completed() -> None:
             self.durable = position
@@ -83,20 +83,19 @@ class Checkpoint(Strategy):
         def lost() -> None:
             world.record("checkpoint_lost", None, position.iteration, "failure during the upload")
 
-        if blocking_seconds == seconds:
+        if share == 1.0:
             completed()
         else:
-            self.upload = world.background(seconds - blocking_seconds, completed, lost)
+            self.upload = world.background(uploads(world, 1.0 - share), completed, lost)
         return None
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Bring the nodes back and have every stage fetch its state from the last durable checkpoint."""
+        """Bring the nodes back and have every node fetch its stage's state from the last durable checkpoint."""
         struck: Failure | None = failure
         while struck is not None:
             struck = yield from world.bring_back_nodes()
             if struck is None and self.durable is not None:
-                seconds = world.storage_seconds(total_checkpoint_bytes(world))
-                struck = yield from world.attempt(seconds, "state_transfer")
+                struck = yield from world.transfer(downloads(world), "state_transfer")
         self.started_at_seconds = world.now_seconds
         return self.durable or beginning_of(position)
 
@@ -107,6 +106,13 @@ class Checkpoint(Strategy):
         return world.now_seconds - self.started_at_seconds >= self.config.interval_seconds
 
 
-def total_checkpoint_bytes(world: StrategyWorld) -> float:
-    """Weights and optimizer state of all stages: the whole of it shares the link to the store."""
-    return sum(world.costs.checkpoint_bytes(stage) for stage in range(world.num_stages + 1))
+def uploads(world: StrategyWorld, share: float) -> list[Transfer]:
+    """A share of the weights and optimizer state of every stage, to the store."""
+    stages = range(world.num_stages + 1)
+    return [Transfer(stage, STORE, share * world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]
+
+
+def downloads(world: StrategyWorld) -> list[Transfer]:
+    """The checkpoint, from the store to every node."""
+    stages = range(world.num_stages + 1)
+    return [Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]

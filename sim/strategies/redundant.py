@@ -3,7 +3,8 @@
 The shadow brings a lost stage back exactly, so no step of training is ever lost or changed. It costs the
 forward of the next stage for every microbatch and, since memory holds two stages, smaller microbatches.
 Stages form a ring: 0 (embedding and head) shadows S1, S1 shadows S2 … Ss shadows 0. Two neighbours lost
-together are gone. *Not modelled*: carrying on without the lost node; the iteration in flight runs again.
+together are gone. *Not modelled*: carrying on without the lost node (the iteration in flight runs again), and what
+Bamboo moves between device and host memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from models.lineage import Position
-from sim.costs import IterationPlan, WorkloadConfig
+from sim.costs import Costs, IterationPlan, Shadow, WorkloadConfig
 from sim.records import Failure
 from sim.strategies.base import (
     Process,
@@ -43,6 +44,17 @@ class RedundantConfig(StrategyConfig):
     microbatch_size_factor: float = Field(0.5, gt=0, le=1, description="microbatch size against the workload's")
     microbatch_count_factor: int = Field(2, ge=1, description="microbatches against the workload's")
     shadow_forwards: float = Field(1.0, ge=0, description="forwards of the next stage per microbatch")
+    shadow: Shadow = Field(
+        "with_forward",
+        description="when a shadow forward runs: with the stage's own, whose activation waits for it; eager: right "
+        "after the activation has left; lazy: while the node waits for its next work",
+    )
+    max_in_flight: int | None = Field(None, ge=1, description="microbatches in flight; default: the workload's")
+    synchronisation: Literal["none", "gradients", "weights", "gradients_and_weights"] = Field(
+        "none",
+        description="what each stage sends to the holder of its shadow, once an iteration: nothing, as if the holder "
+        "had it already, its gradients, its new weights, or both",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -72,13 +84,21 @@ class Redundant(Strategy):
             f"sequences gives {sequences:g} sequences a microbatch: choose a factor that leaves whole ones"
         )
 
+    @classmethod
+    def extra_memory_bytes(cls, config: RedundantConfig, costs: Costs, stage: int) -> float:  # noqa: ARG003
+        """Weights and optimizer state of the next stage in the ring; its shadow computes no gradient."""
+        return costs.checkpoint_bytes((stage + 1) % (costs.workload.num_stages + 1))
+
     def price(self, plan: IterationPlan) -> IterationPlan:
         """More and smaller microbatches, each with the next stage's forward on top."""
         return replace(
             plan,
             num_microbatches=plan.num_microbatches * self.config.microbatch_count_factor,
             microbatch_size=plan.microbatch_size * self.config.microbatch_size_factor,
+            max_in_flight=self.config.max_in_flight,
             shadow_forwards=self.config.shadow_forwards,
+            shadow=self.config.shadow,
+            shadow_transfers={"none": 0, "gradients_and_weights": 2}.get(self.config.synchronisation, 1),
         )
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:

@@ -1,0 +1,138 @@
+"""Draws the pictures of the documentation: python docs/pictures.py
+
+Those of single iterations come straight from the pipeline, the others from runs in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sim.figures import STYLE
+from sim.gantt import draw_operations, gantt_figure, legend, name_rows
+from sim.loading import load_scenario, parse_scenario
+from sim.pipeline import FinishedIteration, fastest_run
+from sim.runner import ScenarioRunner
+from sim.schedules import plain_plan
+from sim.simulation import build_site
+from sim.strategies import STRATEGIES
+from sim.timeline import timeline
+
+HERE = Path(__file__).parent
+SCENARIOS = HERE.parent / "scenarios"
+FOUR_STAGES = """
+name: picture
+workload:
+  model: {dim: 64, num_heads: 4, num_layers: 8, hidden_dim: 256, vocabulary_size: 256}
+  num_stages: 4
+  num_microbatches: 8
+  sequences_per_microbatch: 8
+  measured: {forward_seconds: 1, backward_seconds: 2}
+training: {learner: none, model: {num_stages: 4}}
+network:
+  same_region: {latency_ms: 0, bandwidth_mbit_per_s: 1.0e9}
+  storage: {latency_ms: 0, bandwidth_mbit_per_s: 1.0e9}
+strategies: [none]
+"""
+
+
+def iteration(*overrides: str) -> FinishedIteration:
+    """One iteration of four stages; a forward takes 1 s, a backward 2 s."""
+    scenario = parse_scenario(FOUR_STAGES, overrides=overrides)
+    config = scenario.strategies[0]
+    plan = STRATEGIES[config.kind](config, scenario.workload.num_stages).price(plain_plan(scenario.workload))
+    return fastest_run(build_site(scenario), plan)
+
+
+def panel(axis: Axes, title: str, finished: FinishedIteration, whole_seconds: float) -> None:
+    """One iteration with its time and bubble."""
+    axis.set_xlim(0, whole_seconds)
+    draw_operations(axis, [done for done in finished.run.operations if done.stage > 0])
+    name_rows(axis, 5)
+    axis.set_ylim(4.6, 0.4)
+    busy = sum(done.end_seconds - done.start_seconds for done in finished.run.operations) / 4
+    share = 1 - busy / finished.seconds
+    axis.set_title(f"{title}: {finished.seconds:.4g} s, nodes idle {100 * share:.0f} % of it", loc="left")
+
+
+def panels(path: Path, titled: dict[str, FinishedIteration]) -> None:
+    """Iterations below each other, on one scale of time."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 0.3 + 1.35 * len(titled)), layout="constrained")
+        axes = figure.subplots(len(titled), 1, sharex=True)
+        whole_seconds = max(finished.seconds for finished in titled.values())
+        for axis, (title, finished) in zip(axes, titled.items(), strict=True):
+            panel(axis, title, finished, whole_seconds)
+        kinds = {done.kind for finished in titled.values() for done in finished.run.operations}
+        for axis in axes[:-1]:
+            axis.set_xlabel("")
+        figure.legend(handles=legend(kinds), loc="outside upper center", ncols=3, frameon=False)
+        figure.savefig(path, dpi=150)
+    print(path)
+
+
+def schedules() -> None:
+    """The four schedules, and what strategies do to 1F1B."""
+    panels(
+        HERE / "images" / "schedules.png",
+        {
+            "gpipe": iteration("workload.schedule=gpipe"),
+            "1f1b": iteration(),
+            "interleaved_1f1b, 2 chunks": iteration(
+                "workload.schedule=interleaved_1f1b", "workload.chunks_per_stage=2"
+            ),
+            "fifo, 3 in flight": iteration("workload.schedule=fifo", "workload.max_in_flight=3"),
+        },
+    )
+    redundant = "strategies=[{kind: redundant, microbatch_size_factor: 1, microbatch_count_factor: 1, shadow: %s}]"
+    panels(
+        HERE / "images" / "strategies_in_1f1b.png",
+        {
+            "plain": iteration(),
+            "CheckFree+, swapped routes": iteration("strategies=[checkfree_plus]"),
+            "CheckFree+, swapped routes, 8 in flight": iteration(
+                "strategies=[checkfree_plus]", "workload.max_in_flight=8"
+            ),
+            "redundant, with_forward": iteration(redundant % "with_forward"),
+            "redundant, eager": iteration(redundant % "eager"),
+            "redundant, lazy": iteration(redundant % "lazy"),
+        },
+    )
+
+
+def paper() -> None:
+    """An iteration of the paper's throughput test, and one that a failure ends."""
+    overrides = ("training.steps=30", "seeds.failures=[0]", "failures.rate_per_hour=0.3")
+    scenario = load_scenario(SCENARIOS / "paper_throughput.yaml", overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        runner = ScenarioRunner(scenario, SCENARIOS, Path(folder), None)
+        chosen = next(planned for planned in runner.plan() if planned.name == "checkfree")
+        runs = [run for run in runner.run(Silent()) if run.folder == chosen.folder]
+        failure = runs[0].events[runs[0].events["kind"] == "failure"].iloc[0]["time_seconds"]
+        seconds = runs[0].summary["iteration_seconds"]
+        windows = {"paper_iteration": (0.0, seconds), "paper_failure": (failure - 60.0, failure + 130.0)}
+        for name, window in windows.items():
+            figure = gantt_figure(timeline(chosen.folder, *window), f"{scenario.name}, CheckFree")
+            with mpl.rc_context(STYLE):
+                figure.savefig(HERE / "images" / f"{name}.png", dpi=150)
+            print(HERE / "images" / f"{name}.png")
+
+
+class Silent:
+    """Watches runs and says nothing."""
+
+    def started(self, planned: object) -> object:  # noqa: ARG002
+        """A run begins."""
+        return lambda _: None
+
+    def finished(self, planned: object, reused: bool) -> None:
+        """A run is complete."""
+
+
+if __name__ == "__main__":
+    schedules()
+    paper()

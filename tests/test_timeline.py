@@ -1,0 +1,179 @@
+"""A stretch of a finished run, played again: the trace and the chart hold what happened, and nothing else."""
+
+import json
+from collections import defaultdict
+from itertools import pairwise
+
+import pytest
+
+from sim.gantt import gantt_figure
+from sim.loading import parse_scenario
+from sim.results import load_run
+from sim.runner import ScenarioRunner
+from sim.timeline import chrome_trace, timeline, write_chrome_trace
+
+SCENARIO = """
+name: traced
+workload: {num_stages: 4, num_microbatches: 4, sequences_per_microbatch: 2}
+training: {learner: none, model: {num_stages: 4}, steps: 60}
+cluster: {device: a100, nodes_per_stage: 2, detection_seconds: 5, startup_seconds: 5}
+network: {preset: spot_cluster, storage: {bandwidth_mbit_per_s: 5000}}
+failures: {kind: exponential, rate_per_hour: 0.999}
+strategies:
+  - {kind: checkpoint, interval_iterations: 5}
+  - {kind: redundant, shadow: lazy, microbatch_count_factor: 1, microbatch_size_factor: 1}
+  - checkfree_plus
+"""
+
+
+class Silent:
+    def started(self, planned):
+        return lambda _: None
+
+    def finished(self, planned, reused):
+        pass
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    runner = ScenarioRunner(
+        parse_scenario(SCENARIO), tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("r"), None
+    )
+    return {run.summary["kind"]: run.folder for run in runner.run(Silent())}
+
+
+@pytest.fixture(scope="module", params=["checkpoint", "redundant", "checkfree_plus"])
+def folder(request, folders):
+    return folders[request.param]
+
+
+def failures_of(folder):
+    events = load_run(folder).events
+    return events[events["kind"] == "failure"]["time_seconds"].tolist()
+
+
+def whole(folder):
+    return timeline(folder, 0.0, load_run(folder).summary["wall_clock_seconds"])
+
+
+def test_the_whole_run_is_there_and_as_it_was(folder):
+    files, found = load_run(folder), whole(folder)
+    assert [record.ended_seconds for record in found.iterations] == files.iterations["ended_seconds"].tolist()
+    assert [event.time_seconds for event in found.events] == files.events["time_seconds"].tolist()
+    completed = [done for done in found.trace.operations if done.kind == "forward" and done.stage == 1]
+    assert len(completed) >= len(found.iterations) * 4 * 2  # microbatches and pipelines; more where iterations were cut
+
+
+def test_every_second_is_an_iteration_or_something_training_stood_still_for_or_cut_by_a_failure(folder):
+    found, wall_clock_seconds = whole(folder), load_run(folder).summary["wall_clock_seconds"]
+    stretches = [(record.started_seconds, record.ended_seconds) for record in found.iterations]
+    stretches += [(span.start_seconds, span.end_seconds) for span in found.trace.spans]
+    stretches.sort()
+    assert all(end <= start for (_, end), (start, _) in pairwise(stretches))
+    gaps = [(end, start) for (_, end), (start, _) in pairwise([(0.0, 0.0), *stretches]) if start > end]
+    assert len(gaps) > 0
+    assert {start for _, start in gaps} <= set(failures_of(folder))  # each gap is an iteration that a failure cut
+    assert stretches[-1][1] == wall_clock_seconds
+
+
+def test_a_failure_cuts_what_is_under_way(folder):
+    found = whole(folder)
+    for failure_seconds in failures_of(folder):
+        for part in (*found.trace.operations, *found.trace.messages):
+            assert not part.start_seconds < failure_seconds < part.end_seconds
+    lost = [message for message in found.trace.messages if not message.arrived]
+    assert lost
+    assert {message.end_seconds for message in lost} <= set(failures_of(folder))
+
+
+def test_a_window_holds_what_reaches_into_it_and_no_more(folder):
+    failure_seconds = failures_of(folder)[1]
+    window = (failure_seconds - 3.0, failure_seconds + 3.0)
+    part, all_of_it = timeline(folder, *window), whole(folder)
+    iteration_seconds = load_run(folder).summary["iteration_seconds"]
+    for kind in ("operations", "messages", "spans"):
+        wanted = [
+            p for p in getattr(all_of_it.trace, kind) if p.start_seconds < window[1] and p.end_seconds > window[0]
+        ]
+        found = getattr(part.trace, kind)
+        assert set(wanted) <= set(found)
+        assert all(p.end_seconds > window[0] - 2 * iteration_seconds for p in found)
+    assert next(e for e in part.events if e.kind == "failure").time_seconds == failure_seconds
+
+
+def test_by_default_it_shows_two_iterations(folders):
+    found = timeline(folders["redundant"])
+    assert [record.iteration for record in found.iterations][:2] == [1, 2]
+
+
+def test_the_trace_is_a_chrome_trace_whose_tracks_do_not_overlap(folder, tmp_path):
+    write_chrome_trace(whole(folder), tmp_path / "trace.json")
+    trace = json.loads((tmp_path / "trace.json").read_text())
+    assert set(trace) == {"traceEvents", "displayTimeUnit", "otherData"}
+    names, tracks = {}, defaultdict(list)
+    for event in trace["traceEvents"]:
+        if event["ph"] == "M":
+            names[event["pid"], event["tid"], event["name"]] = event["args"]
+        elif event["ph"] == "X":
+            assert event["dur"] >= 0.0
+            tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+        else:
+            assert (event["ph"], event["s"]) == ("i", "g")
+    for (group, track), spans in tracks.items():
+        assert (group, track, "thread_name") in names
+        assert (group, 0, "process_name") in names
+        spans.sort()
+        assert all(end <= start + 1e-3 for (_, end), (start, _) in pairwise(spans))  # to the nanosecond
+    tracks_named = {args["name"] for (_, _, kind), args in names.items() if kind == "thread_name"}
+    assert {f"S{s} pipeline {r}, local" for s in range(5) for r in range(2)} <= tracks_named
+    assert "S0 pipeline 0 to S1 pipeline 0" in tracks_named
+
+
+def test_checkpoints_and_recoveries_are_in_the_trace(folders):
+    events = chrome_trace(whole(folders["checkpoint"]))["traceEvents"]
+    names = {event["name"] for event in events}
+    assert {
+        "checkpoint",
+        "checkpoint (lost)",
+        "checkpoint durable",
+        "rolled back of stage 3",
+        "state transfer",
+    } <= names
+    tracks = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert {"S3 pipeline 0 to store", "store to S3 pipeline 1"} <= tracks
+
+
+def test_the_chart_shows_the_first_pipeline(folders):
+    failure_seconds = failures_of(folders["checkfree_plus"])[0]
+    found = timeline(folders["checkfree_plus"], max(0.0, failure_seconds - 5.0), failure_seconds + 15.0)
+    figure = gantt_figure(found, "a title")
+    axis = figure.axes[0]
+    drawn = [done for done in found.trace.operations if done.replica == 0 and done.end_seconds > done.start_seconds]
+    assert len(axis.patches) >= len(drawn)
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["S0", "S1", "S2", "S3", "S4"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["forward", "backward"]
+    assert "detection" in labels
+
+
+@pytest.mark.parametrize(("window"), [(5.0, 5.0), (-1.0, 5.0), (1e9, None), (7.0, 3.0)])
+def test_an_empty_window_is_an_error_that_tells_how_long_the_run_is(folders, window):
+    with pytest.raises(ValueError, match=r"no time between --from .* the run ends at \d+"):
+        timeline(folders["redundant"], *window)
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="holds no finished run"):
+        timeline(tmp_path)
+
+
+def test_a_run_of_another_version_is_not_drawn(folders, tmp_path):
+    other = tmp_path / "run"
+    other.mkdir()
+    for file in folders["redundant"].iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    summary = json.loads((other / "summary.json").read_text())
+    summary["wall_clock_seconds"] += 1.0
+    (other / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match="another version"):
+        timeline(other)

@@ -1,0 +1,82 @@
+"""What checkpointing costs at scale, against two published estimates. Seeds are fixed.
+
+Effective training time ratio: Kokolis et al. 2024, arXiv 2410.21680. Wasted time: Gemini, Wang et al. 2023 (SOSP).
+"""
+
+import math
+
+import pytest
+from setups import a_job, goodput, mean_and_error, run, times_of
+
+MINUTE, DAY = 60.0, 86400.0
+NUM_NODES, FAILURES_PER_NODE_DAY = 2048, 6.5e-3
+SAVE = RESTART = 5 * MINUTE
+MEAN_UPTIME = DAY / (NUM_NODES * FAILURES_PER_NODE_DAY)
+
+
+def effective_ratio(interval: float) -> float:
+    """(1 - N r (u0 + Δt/2)) / (1 + w/Δt), to first order."""
+    return (1 - (RESTART + interval / 2) / MEAN_UPTIME) / (1 + SAVE / interval)
+
+
+def exact_ratio(interval: float) -> float:
+    """Work of a segment over its expected time, with failures also in saves and restarts."""
+    rate = 1 / MEAN_UPTIME
+    return interval * rate / (math.exp(rate * RESTART) * math.expm1(rate * (interval + SAVE)))
+
+
+def best_interval() -> float:
+    return math.sqrt(2 * SAVE * MEAN_UPTIME)
+
+
+def simulated_ratio(interval: float) -> tuple[float, float]:
+    """2048 nodes of which any one's failure ends the iteration: one failing stage with the rate of all.
+
+    Mean and standard error of eight runs.
+    """
+    strategy = {"kind": "checkpoint", "interval_iterations": 4, "blocking_share": 1.0}
+    steps = 4 * round(500 * MEAN_UPTIME / interval)
+    scenario = a_job(strategy, steps, interval / 4, MEAN_UPTIME, save_seconds=SAVE)
+    return mean_and_error([goodput(run(scenario, seed)) for seed in range(8)])
+
+
+def test_the_published_cluster_fails_every_108_minutes_and_best_saves_every_33():
+    assert pytest.approx(1.803, abs=5e-4) == MEAN_UPTIME / 3600
+    assert best_interval() / MINUTE == pytest.approx(32.9, abs=0.05)
+
+
+def test_the_effective_training_time_ratio_is_right_to_its_order_and_best_where_the_formula_says():
+    """Simulated: the exact ratio. First order is 1.1, 0.4, 2.5 points off: squares of (interval + w + u0) / uptime."""
+    simulated = {}
+    for factor in (0.5, 1.0, 2.0):
+        interval = factor * best_interval()
+        mean, error = simulated_ratio(interval)
+        simulated[factor] = mean
+        assert abs(mean - exact_ratio(interval)) < 3 * error
+        assert error < 0.007
+        order = ((interval + SAVE + RESTART) / MEAN_UPTIME) ** 2 / 2
+        assert abs(mean - effective_ratio(interval)) < order
+    assert simulated[1.0] == max(simulated.values())
+
+
+@pytest.mark.parametrize("upload_share", [0.1, 0.5, 0.9])
+def test_a_failure_wastes_upload_half_an_interval_and_retrieval(upload_share):
+    """t_ckpt + 1/(2f) + t_retrieve for each failure, where uploads go on beside the training.
+
+    Exactly, for uptimes of mean M: lost is M - T e^{-t/M} / (e^{T/M} - 1) with T = 1/f, t = t_ckpt; fetching is
+    interrupted too.
+    """
+    interval, mean_uptime = 600.0, 25 * 600.0
+    upload = upload_share * interval
+    strategy = {"kind": "checkpoint", "interval_iterations": 1, "blocking_share": 0.0}
+    result = run(a_job(strategy, 30_000, interval, mean_uptime, save_seconds=upload))
+    num_recoveries = len(times_of(result, "recovered"))
+    assert num_recoveries > 1000
+    assert result.ledger["checkpoint_save"] == 0.0
+    wasted = (result.ledger["lost_work"] + result.ledger["state_transfer"]) / num_recoveries
+
+    lost = mean_uptime - interval * math.exp(-upload / mean_uptime) / math.expm1(interval / mean_uptime)
+    fetching = mean_uptime * math.expm1(upload / mean_uptime)
+    error = interval / math.sqrt(12 * num_recoveries)  # what is lost is all but uniform over one interval
+    assert abs(wasted - (lost + fetching)) < 3 * error
+    assert wasted == pytest.approx(upload + interval / 2 + upload, rel=0.04)

@@ -1,0 +1,143 @@
+"""Every simulated second of every run is in exactly one bucket of the ledger, whatever a scenario asks for."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from conftest import TINY_MODEL, a_link, no_training, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.records import BUCKETS, Bucket
+from sim.scenario import Scenario
+from sim.simulation import Run
+from sim.strategies import STRATEGIES
+from sim.trace import Trace
+
+SPENT: tuple[Bucket, ...] = ("checkpoint_save", "detection", "provisioning", "state_transfer", "waiting_for_nodes")
+
+CHECKPOINTS = [
+    {"kind": "checkpoint", "interval_iterations": interval, "blocking_share": share}
+    for interval in (1, 4)
+    for share in (0.0, 0.4, 1.0)
+]
+STRATEGY_OPTIONS: list[dict[str, Any]] = [
+    {"kind": "none"},
+    {"kind": "restart"},
+    *CHECKPOINTS,
+    {"kind": "checkpoint", "interval_seconds": 90.0},
+    {"kind": "redundant"},
+    {"kind": "redundant", "preset": "paper_table2", "shadow": "lazy", "synchronisation": "gradients_and_weights"},
+    {"kind": "checkfree", "preset": "reference_code"},
+    *({"kind": "checkfree_plus", "embedding_copy": copy} for copy in ("beside", "blocking", "free")),
+]
+FALLBACKS = ["stop", "restart", *CHECKPOINTS]
+SHARING = ["node_pair", "region_pair", "none"]
+SCHEDULES = [
+    {"schedule": "gpipe"},
+    {"schedule": "1f1b"},
+    {"schedule": "1f1b", "max_in_flight": 2, "loss_at": "last_stage"},
+    {"schedule": "interleaved_1f1b", "chunks_per_stage": 2},
+    {"schedule": "fifo", "max_in_flight": 3},
+]
+FAILURES = [
+    {"kind": "exponential", "rate_per_hour": 0.5},
+    {"kind": "exponential", "rate_per_hour": 0.99},
+    {"kind": "bernoulli", "per_iteration_probability": 0.02},
+]
+CLUSTERS: list[dict[str, Any]] = [
+    {"detection_seconds": 10.0, "startup_seconds": 5.0},
+    {"nodes_per_stage": 2, "provisioning_seconds": 70.0, "num_spares": 1, "startup_seconds": 5.0, "jitter": 0.2},
+]
+ACCESS = [None, {"up_mbit_per_s": 0.01, "down_mbit_per_s": 0.04, "latency_ms": 20.0}]
+
+
+@st.composite
+def scenarios(draw) -> Scenario:
+    """Small models over links so slow that uploads, hops and exchanges take seconds and meet each other."""
+    network = {
+        "same_region": a_link(0.05, 5000.0),
+        "links": (("a", "b", 100.0, 4e-6), ("b", "c", 30.0, 1e-5), ("a", "c", 200.0, 2e-6)),
+        "storage": a_link(0.15, draw(st.sampled_from([500.0, 5000.0]))),
+        "sharing": draw(st.sampled_from(SHARING)),
+        "access": draw(st.sampled_from(ACCESS)),
+    }
+    workload = {
+        "model": {**TINY_MODEL, "num_layers": 8},
+        "num_stages": 4,
+        "num_microbatches": 4,
+        "sequence_length": 1,
+        "measured": {
+            "forward_seconds": 1.0,
+            "backward_seconds": 2.0,
+            "head_seconds": draw(st.sampled_from([0.0, 0.6])),
+        },
+        "pause_seconds": draw(st.sampled_from([0.0, 3.3])),
+        "optimizer_seconds": 0.7,
+        "gradient_exchange": draw(st.sampled_from(["ring", "all_to_all"])),
+        **draw(st.sampled_from(SCHEDULES)),
+    }
+    return Scenario.model_validate(
+        {
+            "name": "ledger",
+            "workload": workload,
+            "training": {"learner": "none", "model": {"num_stages": 4}, "steps": 10},
+            "cluster": draw(st.sampled_from(CLUSTERS)),
+            "network": network,
+            "failures": draw(st.sampled_from(FAILURES)),
+            "strategies": (draw(st.sampled_from(STRATEGY_OPTIONS)),),
+            "fallback": draw(st.sampled_from(FALLBACKS)),
+            "fidelity": draw(st.sampled_from(["iteration", "microbatch"])),
+        }
+    )
+
+
+def is_possible(scenario: Scenario) -> bool:
+    config = scenario.strategies[0]
+    return STRATEGIES[config.kind].check(config, scenario.workload) is None
+
+
+def adds_up(result: Run) -> bool:
+    return math.fsum(result.ledger.values()) == pytest.approx(result.wall_clock_seconds, rel=1e-9)
+
+
+def test_all_strategies_are_among_the_examples():
+    assert {options["kind"] for options in STRATEGY_OPTIONS} == set(STRATEGIES)
+
+
+@settings(max_examples=100)
+@given(scenarios().filter(is_possible), st.integers(0, 1000))
+def test_the_buckets_of_every_run_add_up_to_its_wall_clock(scenario, seed):
+    result = run(scenario, seed=seed, training=no_training(scenario))
+    assert set(result.ledger) == set(BUCKETS)
+    assert min(result.ledger.values()) >= 0.0
+    assert adds_up(result)
+
+
+@settings(max_examples=50)
+@given(scenarios().filter(is_possible), st.integers(0, 1000))
+def test_no_second_is_booked_twice(scenario, seed):
+    """Completed iterations and whatever else took time follow each other; what no record covers is lost work."""
+    trace = Trace()
+    result = run(scenario, seed=seed, training=no_training(scenario), trace=trace)
+    assert adds_up(result)
+
+    spans = [(span.start_seconds, span.end_seconds) for span in trace.spans]
+    iterations = [(record.started_seconds, record.ended_seconds) for record in result.iterations]
+    booked = sorted(spans + iterations)
+    assert all(end <= start for (_, end), (start, _) in pairwise(booked))
+
+    for bucket in SPENT:
+        seen = math.fsum(span.end_seconds - span.start_seconds for span in trace.spans if span.bucket == bucket)
+        assert result.ledger[bucket] == pytest.approx(seen, rel=1e-9, abs=1e-9)
+    uncovered = result.wall_clock_seconds - math.fsum(end - start for start, end in booked)
+    interrupted = uncovered - (result.ledger["lost_work"] - undone(result))
+    assert interrupted == pytest.approx(0.0, abs=1e-6)
+
+
+def undone(result: Run) -> float:
+    """Seconds of completed iterations that a rollback made lost work: all but those that still count at the end."""
+    kept = {record.iteration: record for record in result.iterations if record.iteration <= result.num_iterations}
+    every = math.fsum(record.ended_seconds - record.started_seconds for record in result.iterations)
+    return every - math.fsum(record.ended_seconds - record.started_seconds for record in kept.values())
