@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
 import simpy
+from simpy.events import NORMAL, EventPriority
 
 from sim.clock import ticked
 from sim.costs import IterationPlan
@@ -32,6 +33,15 @@ from sim.strikes import Strikes
 from sim.trace import Trace
 
 Fidelity = Literal["iteration", "microbatch"]
+
+
+class Last(simpy.Event):
+    """Comes after all else that is due at this instant, and all that this brings about at once."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        super().__init__(env)
+        self._ok, self._value = True, None
+        env.schedule(self, priority=EventPriority(NORMAL + 1))
 
 
 class GaveUpError(Exception):
@@ -111,7 +121,7 @@ class World:
 
         def run() -> Generator[simpy.Event, Any, None]:
             yield self._env.all_of([flow.arrived for flow in flows])
-            yield self._env.timeout(0)  # failures of this very instant come first
+            yield Last(self._env)  # failures of this very instant come first
             if activity.under_way:
                 activity.under_way = False
                 self._backgrounds.remove(activity)

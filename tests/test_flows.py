@@ -209,6 +209,15 @@ def test_a_cancelled_message_of_a_channel_makes_way_for_the_next(cancelled, ends
     assert wire.run() == ends
 
 
+def test_a_message_goes_on_as_it_was_when_one_that_waits_for_its_channel_is_cancelled():
+    wire = Wire()
+    wire.send("a", on(LINK), 300.0, channel="x")
+    wire.send("b", on(LINK), 100.0, channel="x")
+    wire.cancel("b", at=1.0)
+    wire.send("other", on(LINK), 100.0, at=2.0)
+    assert wire.run() == {"b": 1.0, "a": 4.0, "other": 4.0}
+
+
 # ---- cancelled ----------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from conftest import (
     a_strategy,
     an_iteration,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.lineage import plain_routes, swapped_routes
@@ -31,6 +31,7 @@ from sim.simulation import build_world
 seconds = st.floats(0.01, 10.0).map(ticked)
 schedules = st.sampled_from(["gpipe", "1f1b", "fifo"])
 SCHEDULES = ("gpipe", "1f1b", "fifo", "interleaved_1f1b")
+FEWER = settings(max_examples=50)
 
 
 @st.composite
@@ -46,7 +47,7 @@ def iterations(draw) -> PricedIteration:
         swapped_routes(p) if swapped else plain_routes(p),
         microbatch_size=draw(st.sampled_from([0.5, 1.0])),
         shadow_forwards=draw(st.sampled_from([0.0, 0.0, 1.0])),
-        shadow_hidden=draw(st.booleans()),
+        shadow=draw(st.sampled_from(["with_forward", "eager", "lazy"])),
         shadow_transfers=draw(st.integers(0, 2)),
         embedding_copies=draw(st.booleans()),
     )
@@ -111,6 +112,7 @@ def messages(run: PricedIteration, what: str) -> list:
 # ---- whatever the shape -------------------------------------------------------------------------------
 
 
+@FEWER
 @given(iterations())
 def test_every_microbatch_of_every_pipeline_goes_its_way_to_the_loss_and_back(run):
     schedule = run.run.schedule
@@ -124,6 +126,7 @@ def test_every_microbatch_of_every_pipeline_goes_its_way_to_the_loss_and_back(ru
         assert all(before.end_seconds <= o.start_seconds for before, o in pairwise(operations))
 
 
+@FEWER
 @given(iterations())
 def test_a_node_runs_one_operation_at_a_time(run):
     by_node = defaultdict(list)
@@ -134,6 +137,7 @@ def test_a_node_runs_one_operation_at_a_time(run):
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
+@FEWER
 @given(iterations())
 def test_nothing_happens_before_the_pause_is_over_or_after_the_end(run):
     workload = run.site.costs.workload
@@ -145,6 +149,7 @@ def test_nothing_happens_before_the_pause_is_over_or_after_the_end(run):
     assert run.seconds >= optimizer_from_seconds + ticked(workload.optimizer_seconds)
 
 
+@FEWER
 @given(iterations())
 def test_no_iteration_is_shorter_than_its_busiest_node_or_its_longest_way(run):
     busy, way = defaultdict(float), defaultdict(float)
@@ -155,6 +160,7 @@ def test_no_iteration_is_shorter_than_its_busiest_node_or_its_longest_way(run):
     assert run.seconds >= max(*busy.values(), *way.values())  # sums of ticks are exact
 
 
+@FEWER
 @given(iterations())
 def test_no_message_is_faster_than_alone_and_each_hop_between_nodes_sends_one(run):
     network, cluster = run.site.network, run.site.cluster
@@ -174,6 +180,7 @@ def test_no_message_is_faster_than_alone_and_each_hop_between_nodes_sends_one(ru
     assert {message.num_bytes for message in sent} == {num_bytes}
 
 
+@FEWER
 @given(iterations())
 def test_the_split_is_that_of_the_operations(run):
     num_nodes = len(run.site.cluster.stages) * run.site.cluster.config.nodes_per_stage
@@ -188,12 +195,14 @@ def test_the_split_is_that_of_the_operations(run):
     assert run.split.seconds == pytest.approx(run.seconds, rel=1e-14)
 
 
+@FEWER
 @given(iterations())
 def test_no_more_microbatches_are_in_flight_than_allowed(run):
     for replica in run.site.cluster.replicas:
         assert in_flight_at_most(run, replica) <= run.run.schedule.max_in_flight
 
 
+@FEWER
 @given(iterations())
 def test_gpipe_begins_backwards_when_the_last_microbatch_has_reached_the_loss(run):
     if run.site.costs.workload.schedule == "gpipe":
@@ -203,6 +212,7 @@ def test_gpipe_begins_backwards_when_the_last_microbatch_has_reached_the_loss(ru
             assert last_forward <= min(o.start_seconds for o in here if o.kind == "backward")
 
 
+@FEWER
 @given(iterations())
 def test_durations_are_whole_ticks(run):
     for each in (*run.operations, *run.messages):
@@ -498,35 +508,51 @@ def test_a_shadow_forward_costs_a_third_more_compute_at_twice_the_backward():
     st.sampled_from(["embedding_stage", "last_stage"]),
     st.sampled_from([1.0, 3.0]),
 )
-def test_a_shadow_that_waits_for_gaps_is_the_same_work_and_never_later(stages, m, schedule, head, hop, loss_at, slow):
+def test_a_shadow_that_waits_is_the_same_work_and_never_later(stages, m, schedule, head, hop, loss_at, slow):
+    """In a fixed order: lazy, while the node waits; eager, once the activation has left; or before it leaves."""
     p = len(stages)
     cluster = {"stragglers": ({"stage": 1, "slowdown": slow},)}
     site = a_site(
         p, m, 1.0, 2.0, schedule, head, hop, stages=stages, loss_at=loss_at, cluster=cluster, max_in_flight=20
     )
     plan = IterationPlan(m, plain_routes(p), shadow_forwards=1.0)
-    eager, lazy = (run_alone(site, replace(plan, shadow_hidden=hidden), "textbook") for hidden in (False, True))
-    assert lazy.seconds <= eager.seconds
-    assert lazy.run.busy_seconds == eager.run.busy_seconds
-    by_stage = [Counter(), Counter()]
-    for counter, each in zip(by_stage, (eager, lazy), strict=True):
+    lazy, eager, with_forward = runs = [run_alone(site, replace(plan, shadow=s), "textbook") for s in SHADOWS]
+    assert lazy.seconds <= eager.seconds <= with_forward.seconds
+    assert lazy.run.busy_seconds == eager.run.busy_seconds == with_forward.run.busy_seconds
+    by_stage = [Counter() for _ in runs]
+    for counter, each in zip(by_stage, runs, strict=True):
         for o in each.run.operations:
-            if o.kind == "shadow":
+            if o.kind == "shadow" and o.end_seconds > o.start_seconds:
                 counter[o.stage] += o.end_seconds - o.start_seconds
-    assert +by_stage[0] == +by_stage[1]
+    assert by_stage[0] == by_stage[1] == by_stage[2]
+
+
+SHADOWS = ("lazy", "eager", "with_forward")
+
+
+def test_when_a_shadow_runs():
+    """One microbatch through 4 stages, 12 s. Who shadows: S1 to S3 the next one, the head's node S1."""
+    plan = IterationPlan(1, plain_routes(4), shadow_forwards=1.0)
+    lazy, eager, with_forward = (a_pipeline(4, 1, plan=replace(plan, shadow=shadow)) for shadow in SHADOWS)
+    assert lazy.seconds == a_pipeline(4, 1).seconds == 12.0
+    assert eager.seconds == 12.0 + 1.0  # the head's node shadows S1 before its backward
+    assert with_forward.seconds == 12.0 + 4.0
+
+    def spans(run: PricedIteration, stage: int) -> list[tuple[str, float, float]]:
+        return [(o.kind, o.start_seconds, o.end_seconds) for o in run.operations if o.stage == stage]
+
+    assert spans(lazy, 2) == [("forward", 1.0, 2.0), ("shadow", 2.0, 3.0), ("backward", 8.0, 10.0)]
+    assert spans(eager, 2) == [("forward", 1.0, 2.0), ("shadow", 2.0, 3.0), ("backward", 9.0, 11.0)]
+    assert spans(with_forward, 2) == [("forward", 2.0, 3.0), ("shadow", 3.0, 4.0), ("backward", 12.0, 14.0)]
 
 
 def test_a_shadow_in_the_gaps_costs_nothing_where_these_are_long_enough():
-    plan = IterationPlan(1, plain_routes(4), shadow_forwards=1.0)
-    eager = a_pipeline(4, 1, plan=plan)
-    lazy = a_pipeline(4, 1, plan=replace(plan, shadow_hidden=True))
-    assert lazy.seconds == a_pipeline(4, 1).seconds == 12.0
-    assert eager.seconds == 12.0 + 1.0  # the head's node shadows S1 before it sends the gradient
-    eager, lazy = (
-        a_pipeline(4, 8, plan=replace(plan, num_microbatches=8, shadow_hidden=hidden), hop_seconds=5.0)
-        for hidden in (False, True)
+    plan = IterationPlan(8, plain_routes(4), shadow_forwards=1.0)
+    plain = a_pipeline(4, 8, hop_seconds=5.0).seconds
+    lazy, eager, with_forward = (
+        a_pipeline(4, 8, plan=replace(plan, shadow=shadow), hop_seconds=5.0).seconds for shadow in SHADOWS
     )
-    assert a_pipeline(4, 8, hop_seconds=5.0).seconds == lazy.seconds < eager.seconds
+    assert plain == lazy < eager < with_forward
 
 
 @pytest.mark.parametrize("loss_at", ["embedding_stage", "last_stage"])

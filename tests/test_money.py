@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sim.cluster import ClusterConfig
 from sim.money import node_hours, num_nodes, usd_per_node_hour
-from sim.report import notes
+from sim.report import prices_in_words
 from sim.results import summarise
 
 
@@ -70,10 +70,10 @@ def test_a_device_without_price_costs_nobody_knows_what():
     summary = summarise(scenario, run(scenario))
     assert summary["cost_usd"] is None
     assert summary["node_hours"] > 0
-    assert "Money: no spot price of h100_pcie is known." in notes(scenario, "text")
+    assert prices_in_words(scenario.cluster, 4) == "Money: no spot price of h100_pcie is known."
 
 
 def test_the_price_is_told_with_its_month():
     scenario = a_scenario(cluster={"num_spares": 2, "price": "on_demand"})
     expected = "Money: 7 nodes × $0.75/h on-demand price of l4 (as of 2026-03); storage and traffic are not priced."
-    assert expected in notes(scenario, "text")
+    assert prices_in_words(scenario.cluster, 4) == expected

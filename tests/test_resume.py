@@ -21,7 +21,7 @@ training:
   sequence_length: 16
   steps: 400
   evaluation: {interval_steps: 20, num_sequences: 8}
-cluster: {device: v100}
+cluster: {device: l4}
 failures: {kind: exponential, rate_per_hour: 0.9}
 strategies: [none, {kind: checkpoint, interval_iterations: 30}, redundant, checkfree_plus]
 """

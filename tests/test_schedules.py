@@ -206,3 +206,8 @@ def test_first_come_first_served_has_no_textbook_order():
     assert not a_schedule("1f1b", 4, 8, max_in_flight=4, head_computes=True).has_textbook_order
     assert a_schedule("interleaved_1f1b", 4, 8, chunks_per_stage=2).has_textbook_order
     assert not a_schedule("interleaved_1f1b", 4, 8, chunks_per_stage=2, max_in_flight=7).has_textbook_order
+
+
+def test_a_pipeline_has_two_stages_at_least():
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        WorkloadConfig(num_stages=1)
