@@ -261,6 +261,14 @@ def test_first_come_first_served_takes_what_arrives_in_turn_and_never_more_than_
         assert came == sorted(came)
 
 
+@pytest.mark.parametrize("v", [2, 4])
+def test_a_chunk_is_its_part_of_a_stages_work_and_fills_the_pipeline_so_much_faster(v):
+    run = a_pipeline(4, 8, schedule="interleaved_1f1b", chunks_per_stage=v)
+    assert run.seconds == (8 + 3 / v) * 3.0
+    forwards = [o.end_seconds - o.start_seconds for o in of_kind(run, "forward") if o.stage == 2]
+    assert forwards == [1.0 / v] * 8 * v
+
+
 def test_one_in_flight_is_one_after_the_other():
     assert a_pipeline(4, 5, 1.0, 2.0, "fifo", hop_seconds=0.5, max_in_flight=1).seconds == 5 * (12.0 + 10 * 0.5)
 

@@ -105,6 +105,9 @@ def test_only_iterations_that_reach_into_the_window_are_traced_and_these_whole()
     trace = traced({"kind": "none"}, {}, Trace(50.0, 70.0), network={"same_region": a_link(), "storage": a_link()})
     assert min(o.start_seconds for o in trace.operations) == 42.0
     assert max(o.end_seconds for o in trace.operations) == 84.0
+    exact = traced({"kind": "none"}, {}, Trace(42.0, 63.0), network={"same_region": a_link(), "storage": a_link()})
+    assert {o.microbatch for o in exact.operations} == {0, 1, 2, 3}
+    assert (min(o.start_seconds for o in exact.operations), max(o.end_seconds for o in exact.operations)) == (42, 63)
     assert traced({"kind": "none"}, {}, Trace(1e6, 2e6)).operations == []
 
 

@@ -264,6 +264,13 @@ def test_processes_that_count_iterations_strike_in_the_one_executed():
     assert world.completed_iterations == 3
 
 
+def test_a_strike_that_was_due_in_an_iteration_does_not_come_once_that_has_ended():
+    world = a_world(script={1: (2.5,), 2: (2.25,)}, unit="iterations")
+    iterations = [world.run_iteration(world.plain_plan()) for _ in range(3)]
+    struck = Failure(2.25 * 21, 2)
+    assert in_turn(world, *iterations, world.attempt(100.0, "detection")) == [None, None, struck, None]
+
+
 def test_immune_stages_are_spared():
     failures = {"kind": "exponential", "rate_per_hour": 0.9, "immune_stages": (0, 2)}
     world = build_world(a_scenario(failures=failures), 0, heeds_failures=False)

@@ -222,8 +222,7 @@ def test_two_in_flight_take_a_third_longer(forward):
 def test_twice_as_many_of_full_size_explain_the_published_91_and_151_seconds():
     """Forwards of 0.20 s, 0.5 s at the end in place of 3: 91.2 and 151.0 by hand.
 
-    The stage's own activation waits for the shadow's forward, as if forwards took twice as long. Sent on first, it would
-    be 4 % less.
+    The stage's own activation waits for the shadow's forward, as if forwards took twice as long.
     """
     forward, options = 0.20, {"optimizer_seconds": 0.5}
     assert seconds(forward, SOFTWARE, **options) == pytest.approx(91.2, abs=0.6)
