@@ -103,8 +103,10 @@ def run(
             why = "smaller microbatches or other routes suit these links better"
             line = f"{record.folder.name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}"
             console.print(line, style="yellow", highlight=False, soft_wrap=True)
-    console.print(ledger_table(runs))
-    paths = [write_comparison(out, runs), *save(ledger_figure(runs, captions), out / "ledger")]
+    paths = [write_comparison(out, runs)]
+    if any(record.summary["outcome"] == "finished" for record in runs):
+        console.print(ledger_table(runs))
+        paths += save(ledger_figure(runs, captions), out / "ledger")
     if scenario.training.learner != "none":
         paths += save(convergence_figure(runs, captions), out / "convergence")
     for warning in warnings(scenario):
@@ -127,8 +129,10 @@ def timeline(
     from sim.timeline import timeline as timeline_of
     from sim.timeline import write_chrome_trace
 
-    found = timeline_of(run_folder, from_seconds, to_seconds)
     path = out or run_folder / "timeline.json"
+    if path.suffix != ".json" or path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"--out {path}: give the name of a JSON file (ending in .json) in a folder that exists")
+    found = timeline_of(run_folder, from_seconds, to_seconds)
     write_chrome_trace(found, path)
     paths = [path]
     num_operations, num_messages = len(found.trace.operations), len(found.trace.messages)

@@ -10,9 +10,13 @@ from __future__ import annotations
 import math
 
 TICKS_PER_SECOND = 2.0**26
-"""A tick is 15 ns; 2^53 ticks are 4.2 years."""
+"""A tick is 15 ns."""
+
+EXACT_SECONDS = 2.0**27
+"""Sums of ticks are exact up to here, 4.2 years; longer runs are stopped."""
 
 
 def ticked(seconds: float) -> float:
-    """Seconds rounded to a whole number of ticks; infinity stays."""
-    return round(seconds * TICKS_PER_SECOND) / TICKS_PER_SECOND if math.isfinite(seconds) else seconds
+    """Seconds rounded to a whole number of ticks; what has none, since it is too long, stays."""
+    ticks = seconds * TICKS_PER_SECOND
+    return round(ticks) / TICKS_PER_SECOND if math.isfinite(ticks) else seconds

@@ -22,7 +22,7 @@ class Straggler(Config):
 
     stage: int = Field(ge=0, description="its stage")
     replica: int | None = Field(None, ge=0, description="its pipeline; default: the stage's nodes of all pipelines")
-    slowdown: float = Field(gt=0, description="its time for an operation, × the others'")
+    slowdown: float = Field(gt=0, le=1e6, description="its time for an operation, × the others'")
 
 
 class ClusterConfig(Config):
@@ -48,9 +48,11 @@ class ClusterConfig(Config):
         0.0, ge=0, le=2, description="spread (sigma) of a lognormal factor, of mean 1, on the time of each operation"
     )
     num_spares: int = Field(0, ge=0, le=10**6, description="idle nodes ready to take a lost one's place")
-    detection_seconds: float = Field(0.0, ge=0, description="from a failure until the others know")
-    provisioning_seconds: float = Field(0.0, ge=0, description="from ordering a new node until it is there")
-    startup_seconds: float = Field(0.0, ge=0, description="process start and joining, on the node that takes over")
+    detection_seconds: float = Field(0.0, ge=0, le=1e8, description="from a failure until the others know")
+    provisioning_seconds: float = Field(0.0, ge=0, le=1e8, description="from ordering a new node until it is there")
+    startup_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="process start and joining, on the node that takes over"
+    )
 
 
 class Cluster:

@@ -17,7 +17,7 @@ from pydantic import Field
 from models.lineage import EMBEDDING_STAGE, Config, Routes
 from sim.presets import or_preset
 
-Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "fifo"]
+ScheduleName = Literal["gpipe", "1f1b", "interleaved_1f1b", "fifo"]
 Shadow = Literal["with_forward", "eager", "lazy"]
 VALUE_BYTES = {"fp32": 4, "bf16": 2}
 CHECKPOINT_BYTES = {"fp32": 12, "bf16": 14}
@@ -59,8 +59,8 @@ class Device(Config):
     """The accelerator of a node. Peaks are dense; 16-bit is fp16 where the device has no bf16."""
 
     name: str = Field("custom", description="what outputs call it")
-    bf16_tflops: float = Field(gt=0, description="peak 16-bit TFLOP/s")
-    fp32_tflops: float = Field(gt=0, description="peak fp32 TFLOP/s")
+    bf16_tflops: float = Field(ge=1e-6, description="peak 16-bit TFLOP/s")
+    fp32_tflops: float = Field(ge=1e-6, description="peak fp32 TFLOP/s")
     memory_gib: float = Field(gt=0, description="device memory in GiB")
     utilisation: float = Field(gt=0, le=1, description="share of the peak that training reaches")
     spot_usd_per_hour: float | None = Field(None, ge=0, description="price of one device where it can be taken away")
@@ -85,9 +85,9 @@ class MeasuredSeconds(Config):
     proportional to its layers. Recomputed activations are taken to be part of the measured backward.
     """
 
-    forward_seconds: float = Field(gt=0, description="forward of one microbatch through one layer stage")
-    backward_seconds: float = Field(gt=0, description="backward of one microbatch through one layer stage")
-    head_seconds: float = Field(0.0, ge=0, description="de-embedding and loss of one microbatch, both ways")
+    forward_seconds: float = Field(gt=0, le=1e8, description="forward of one microbatch through one layer stage")
+    backward_seconds: float = Field(gt=0, le=1e8, description="backward of one microbatch through one layer stage")
+    head_seconds: float = Field(0.0, ge=0, le=1e8, description="de-embedding and loss of one microbatch, both ways")
 
 
 class WorkloadConfig(Config):
@@ -101,7 +101,7 @@ class WorkloadConfig(Config):
     sequences_per_microbatch: int = Field(8, ge=1, le=10**6, description="sequences in a microbatch")
     num_microbatches: int = Field(6, ge=1, le=10_000, description="microbatches of each pipeline and iteration")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of compute and activations")
-    schedule: Schedule = Field("1f1b", description="order of forwards and backwards on a node")
+    schedule: ScheduleName = Field("1f1b", description="order of forwards and backwards on a node")
     max_in_flight: int | None = Field(
         None,
         ge=1,
@@ -121,8 +121,10 @@ class WorkloadConfig(Config):
     overlap_gradient_exchange: bool = Field(
         True, description="a stage exchanges as soon as its own last backward is done, not after the whole pipeline"
     )
-    pause_seconds: float = Field(0.0, ge=0, description="fixed pause at the start of each iteration")
-    optimizer_seconds: float = Field(0.0, ge=0, description="optimizer step and copies at the end of each iteration")
+    pause_seconds: float = Field(0.0, ge=0, le=1e8, description="fixed pause at the start of each iteration")
+    optimizer_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="optimizer step and copies at the end of each iteration"
+    )
     efficiency: Literal["utilisation", "by_operation_size"] = Field(
         "utilisation",
         description="share of the device's peak: its utilisation for all operations, or one for each product of "

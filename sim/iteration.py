@@ -131,6 +131,10 @@ class IterationRun:
         """A stage's node: every visit it is to have, one after the other; shadow work when it is due or in between."""
         order, in_order = self._orders[stage], self._order_is_fixed(stage)
         backlog_seconds = 0.0
+        if not order and self.plan.shadow_forwards:  # stage 0 where the head is elsewhere: nothing but shadow work
+            seconds = self.site.shadow_seconds(self.plan, stage)
+            for microbatch in range(self.plan.num_microbatches):
+                yield from self._work("shadow", stage, replica, microbatch, seconds)
         for expected in range(len(order)):
             waits_from_seconds = float(self._env.now)
             turn = yield inbox.get(lambda turn, expected=expected: turn.rank == expected) if in_order else inbox.get()
@@ -149,8 +153,7 @@ class IterationRun:
             elif shadow_seconds and self.plan.shadow == "lazy":
                 backlog_seconds += self._at_its_pace(stage, replica, shadow_seconds)
         if backlog_seconds:
-            self._note("shadow", stage, replica, -1, float(self._env.now), backlog_seconds)
-            yield self._env.timeout(backlog_seconds)
+            yield from self._occupy("shadow", stage, replica, -1, backlog_seconds)
 
     def _stage(self, stage: int, parts: list[simpy.Event]) -> Process:
         """A stage whose replicas have all done their work exchanges gradients."""
@@ -193,8 +196,11 @@ class IterationRun:
         return self.site.shadow_seconds(self.plan, stage) / num_forwards
 
     def _work(self, kind: str, stage: int, replica: int, microbatch: int, usual_seconds: float) -> Process:
-        """Occupy a node for an operation."""
-        seconds = self._at_its_pace(stage, replica, usual_seconds)
+        """Occupy a node for an operation, as long as it takes there."""
+        yield from self._occupy(kind, stage, replica, microbatch, self._at_its_pace(stage, replica, usual_seconds))
+
+    def _occupy(self, kind: str, stage: int, replica: int, microbatch: int, seconds: float) -> Process:
+        """Occupy a node for some time."""
         started_seconds = float(self._env.now)
         try:
             yield self._env.timeout(seconds)

@@ -65,14 +65,20 @@ def ledger_table(runs: Sequence[RunFiles]) -> Table:
     """Hours in each bucket by strategy, empty buckets left out, and how many seconds a recovery takes."""
     hours = ledger_hours(runs)
     used = [bucket for bucket in BUCKETS if hours[bucket].any()]
-    title = "Where the hours went" + (" (means)" if len(runs) > len(hours) else "")
+    several = len({run.summary["failure_seed"] for run in runs}) > 1
+    title = "Where the hours went" + (" (means)" if several else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("strategy")
     for heading in (*(HEADINGS[bucket] for bucket in used), "all", "seconds a\nrecovery"):
         table.add_column(heading, justify="right")
     for strategy, row in hours.iterrows():
         recoveries = pd.Series(
-            [run.summary["mean_recovery_seconds"] for run in runs if run.summary["strategy"] == strategy], dtype=float
+            {
+                run.summary["failure_seed"]: run.summary["mean_recovery_seconds"]
+                for run in runs
+                if run.summary["strategy"] == strategy and run.summary["outcome"] == "finished"
+            },
+            dtype=float,
         )
         each = "-" if recoveries.isna().all() else f"{recoveries.mean():.1f}"
         cells = [f"{row[bucket]:.2f}" for bucket in used]

@@ -34,22 +34,22 @@ STORAGE = -1
 class LinkConfig(Config):
     """A link: one-way latency and bandwidth."""
 
-    latency_ms: float = Field(ge=0, description="one-way latency in ms")
-    bandwidth_mbit_per_s: float = Field(gt=0, description="bandwidth in Mbit/s (10^6 bit/s)")
+    latency_ms: float = Field(ge=0, le=1e9, description="one-way latency in ms")
+    bandwidth_mbit_per_s: float = Field(ge=1e-6, description="bandwidth in Mbit/s (10^6 bit/s)")
 
 
 class AccessConfig(Config):
     """What joins a node to the network, as a home connection does."""
 
-    up_mbit_per_s: float = Field(gt=0, description="from the node, in Mbit/s")
-    down_mbit_per_s: float = Field(gt=0, description="to the node, in Mbit/s")
-    latency_ms: float = Field(0.0, ge=0, description="added at each end, in ms")
+    up_mbit_per_s: float = Field(ge=1e-6, description="from the node, in Mbit/s")
+    down_mbit_per_s: float = Field(ge=1e-6, description="to the node, in Mbit/s")
+    latency_ms: float = Field(0.0, ge=0, le=1e9, description="added at each end, in ms")
 
 
 class StorageConfig(LinkConfig):
     """The checkpoint store: its own link, which all nodes share, the same in and out."""
 
-    node_mbit_per_s: float | None = Field(None, gt=0, description="what one node reaches at most; default: no limit")
+    node_mbit_per_s: float | None = Field(None, ge=1e-6, description="what one node reaches at most; default: no limit")
 
 
 RegionLink = Annotated[
@@ -74,10 +74,15 @@ class NetworkConfig(Config):
         "node_pair", description="what concurrent messages share between access links; none: nothing at all"
     )
     software_seconds_per_hop: float = Field(
-        0.0, ge=0, description="time of the software for each activation or gradient sent on, beside the network's"
+        0.0,
+        ge=0,
+        le=1e8,
+        description="time of the software for each activation or gradient sent on, beside the network's",
     )
     negligible_seconds: float = Field(
-        0.0, ge=0, description="a hop of an activation that would take less takes no time, as in the paper's test bed"
+        0.0,
+        ge=0,
+        description="a hop of an activation that would take less takes no time, as in the paper's test bed",
     )
     description: str = Field("", description="in words")
     source: str = Field("", description="where the figures are from")

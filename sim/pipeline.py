@@ -85,7 +85,6 @@ class Pipeline:
         self._prices: dict[IterationPlan, FinishedIteration] = {}
         self._among: dict[tuple[IterationPlan, tuple[FlowState, ...]], AmongOthers] = {}
         self._samples: dict[tuple[IterationPlan, int], FinishedIteration] = {}
-        self._lots = stream(seed, "jitter_sample")
 
     def price(self, plan: IterationPlan) -> FinishedIteration:
         """The iteration that a plan makes when every operation takes its usual time."""
@@ -101,11 +100,17 @@ class Pipeline:
         """The iteration that is executed as the so-manieth of a run, by itself."""
         if not self.site.cluster.config.jitter:
             return self.price(plan)
-        sample = execution if execution <= self.NUM_SAMPLES else int(self._lots.integers(1, self.NUM_SAMPLES + 1))
+        sample = self.sample_of(execution)
         if (plan, sample) not in self._samples:
             run = run_alone(self.site, plan, self.price(plan).order, self._slowness(sample))
             self._samples[plan, sample] = run
         return self._samples[plan, sample]
+
+    def sample_of(self, execution: int) -> int:
+        """Whose draws the so-manieth executed iteration has: its own, later on those of an early one, by lot."""
+        if execution <= self.NUM_SAMPLES or not self.site.cluster.config.jitter:
+            return execution
+        return int(stream(self._seed, "jitter_sample", execution=execution).integers(1, self.NUM_SAMPLES + 1))
 
     def among(self, plan: IterationPlan, others: tuple[FlowState, ...]) -> AmongOthers:
         """The iteration beside other messages on the network. Checkpoints begin alike, so most are remembered."""
@@ -113,9 +118,9 @@ class Pipeline:
             self._among[plan, others] = run_among(self.site, plan, self.price(plan).order, others)
         return self._among[plan, others]
 
-    def begin(self, plan: IterationPlan, env: simpy.Environment, flows: Flows, execution: int) -> IterationRun:
-        """Begin the same iteration on an event loop with others."""
-        return IterationRun(self.site, env, flows, plan, self.price(plan).order, self._slowness(execution))
+    def begin(self, plan: IterationPlan, env: simpy.Environment, flows: Flows, sample: int) -> IterationRun:
+        """Begin the same iteration on an event loop with others, with the draws of the so-manieth."""
+        return IterationRun(self.site, env, flows, plan, self.price(plan).order, self._slowness(sample))
 
     def _slowness(self, execution: int) -> Slowness:
         """Lognormal factors of mean 1, a stream for each executed iteration and node."""

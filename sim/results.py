@@ -191,6 +191,17 @@ def is_finished(folder: Path) -> bool:
     return (folder / "summary.json").is_file()
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ValueError, naming the file, when it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): run the scenario again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object: run the scenario again")
+    return content
+
+
 def load_run(folder: Path | str) -> RunFiles:
     """Read a finished run. Raises ValueError when the folder holds none."""
     folder = Path(folder)
@@ -198,8 +209,8 @@ def load_run(folder: Path | str) -> RunFiles:
         raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
     return RunFiles(
         folder=folder,
-        summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
-        run=json.loads((folder / "run.json").read_text(encoding="utf-8")),
+        summary=read_json(folder / "summary.json"),
+        run=read_json(folder / "run.json"),
         iterations=pd.read_parquet(folder / "iterations.parquet"),
         events=pd.read_parquet(folder / "events.parquet"),
         ledger=pd.read_parquet(folder / "ledger.parquet"),

@@ -13,7 +13,7 @@ import numpy as np
 PATHS = {
     "failures": "failures/{process}/{domain}",
     "jitter": "jitter/{execution}/{node}",
-    "jitter_sample": "jitter/sample",
+    "jitter_sample": "jitter/sample/{execution}",
     "training_init": "training/init",
     "training_data": "training/data",
 }

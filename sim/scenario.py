@@ -89,8 +89,8 @@ class Scenario(Config):
     )
     fidelity: Literal["iteration", "microbatch"] = Field(
         "iteration",
-        description="iteration: one event where nothing else is on the network; microbatch: every forward, backward "
-        "and message an event; the same seconds to the last bit, unless operations jitter",
+        description="iteration: each is one event; microbatch: every forward, backward and message is; the same "
+        "seconds to the last bit, unless operations jitter",
     )
     seeds: SeedsConfig = Field(default_factory=SeedsConfig, description="replicates")
     iterations_per_step: int = Field(

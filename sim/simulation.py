@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.lineage import DivergedError, Position
+from sim.clock import EXACT_SECONDS
 from sim.cluster import Cluster
 from sim.costs import Costs
 from sim.failures import PROCESSES
@@ -77,6 +78,8 @@ def simulate(
     world = build_world(scenario, failure_seed, strategy.heeds_failures, trace)
     job = TrainingJob(scenario, world, strategy, training, watch)
     world.run(job.process())
+    if trace:
+        trace.close(world.now_seconds)
     training.flush()
     return Run(
         strategy=config.name,
@@ -137,7 +140,7 @@ class TrainingJob:
         self.plan = strategy.price(world.plain_plan())
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
         ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
-        world.deadline_seconds = scenario.give_up_after * self.num_iterations * ideal_seconds
+        world.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)
         world.max_executed_iterations = scenario.give_up_after * self.num_iterations
         self.iterations: list[IterationRecord] = []
         self.stopped: str | None = None
@@ -168,10 +171,11 @@ class TrainingJob:
         except DivergedError as reason:
             self.stopped = f"{reason} (iteration {self.world.completed_iterations})"
         except GaveUpError:
-            self.stopped = (
-                f"after {self.world.completed_iterations} of {self.num_iterations} iterations it had taken more than "
-                f"{self.scenario.give_up_after:g} × the plain iterations' time or number (give_up_after)"
-            )
+            limit = f"{self.scenario.give_up_after:g} × the plain iterations' time or number (give_up_after)"
+            if self.world.now_seconds > EXACT_SECONDS:
+                limit = f"{EXACT_SECONDS:.0f} s (4.2 years), up to which simulated time is exact"
+            done = f"after {self.world.completed_iterations} of {self.num_iterations} iterations"
+            self.stopped = f"{done} it had taken more than {limit}"
 
     def _routine(self, position: Position) -> Generator[Any, Any, Failure | None]:
         """Routine work of the strategy and of the fallback, which must keep what it would fall back on."""

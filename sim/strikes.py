@@ -29,6 +29,7 @@ class Strikes:
     ) -> None:
         self._env, self._strike = env, strike
         self._execution_under_way: int | None = None
+        self._due: list[int] = []
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
         for stage in stages:
             if stage in failures.config.immune_stages:
@@ -42,16 +43,20 @@ class Strikes:
     def iteration_begins(self, execution: int, usual_seconds: float) -> None:
         """Schedule the strikes of processes that count iterations and whose turn is this one."""
         self._execution_under_way = execution
+        self._due.clear()
         for index, (stage, uptimes, at_iteration) in enumerate(self._by_iteration):
             if at_iteration >= execution:
                 continue
-            seconds = (at_iteration - (execution - 1)) * usual_seconds
+            seconds = max(0.0, at_iteration - (execution - 1)) * usual_seconds
+            self._due.append(stage)
             self._env.process(self._strike_within(stage, seconds, execution))
             self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes, math.inf))
 
-    def iteration_ends(self) -> None:
-        """Strikes of it that are still to come find it over."""
+    def iteration_ends(self, failed: bool) -> None:
+        """Strikes of it that are still to come find it over, if a failure has ended it; else they come at its end."""
         self._execution_under_way = None
+        for stage in () if failed else tuple(self._due):
+            self._strike(stage)
 
     def _life(self, stage: int, uptimes: Iterator[float]) -> Generator[simpy.Event, Any, None]:
         """Life of a stage's failure process: up for a while, struck, and the same again."""
@@ -65,4 +70,5 @@ class Strikes:
         """A strike in the iteration that begins now; none if another failure has ended that iteration before."""
         yield self._env.timeout(ticked(seconds))
         if self._execution_under_way == execution:
+            self._due.remove(stage)
             self._strike(stage)

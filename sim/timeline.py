@@ -49,17 +49,20 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
     """
     files = load_run(folder)
     scenario, summary = load_scenario(files.folder / "scenario.yaml"), files.summary
+    if missing := {"strategy", "failure_seed", "iteration_seconds", "wall_clock_seconds"} - summary.keys():
+        raise ValueError(f"{folder / 'summary.json'} lacks {', '.join(sorted(missing))}: run the scenario again")
     whole_seconds = float(summary["wall_clock_seconds"])
     if to_seconds is None:
-        to_seconds = min(from_seconds + 2 * float(summary["iteration_seconds"]), whole_seconds)
+        to_seconds = from_seconds + 2 * float(summary["iteration_seconds"])
     if not 0.0 <= from_seconds < min(to_seconds, whole_seconds):
         raise ValueError(
-            f"no time between --from {from_seconds:g} and --to {to_seconds:g}; allowed: 0 <= from < to, in seconds; "
+            f"no time of the run from {from_seconds:g} s to {to_seconds:g} s; allowed: 0 <= --from < --to; "
             f"the run ends at {whole_seconds:g} s"
         )
     trace = Trace(from_seconds, to_seconds)
     run = play_again(scenario, summary, trace)
-    if run.wall_clock_seconds != whole_seconds and summary["outcome"] == "finished":
+    diverged = summary["stopped_because"] is not None and run.stopped is None  # what learnt nothing does not diverge
+    if run.wall_clock_seconds != whole_seconds and not diverged:
         raise ValueError(
             f"{folder} was written by another version of churnlab ({whole_seconds:.9g} s there, "
             f"{run.wall_clock_seconds:.9g} s now): run the scenario again"
@@ -85,33 +88,55 @@ def play_again(scenario: Scenario, summary: dict[str, Any], trace: Trace) -> Run
 def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     """The timeline as a Chrome trace object, ready for JSON."""
     tracks = Tracks()
-    for group, name in ((TRAINING, "training"), (NODES, "nodes"), (LINKS, "messages")):
+    for group, name in ((TRAINING, "training"), (NODES, "nodes"), (LINKS, "links")):
         tracks.name_group(group, name)
+    add_training(tracks, timeline)
+    add_operations(tracks, timeline)
+    add_messages(tracks, timeline)
+    return {"traceEvents": tracks.events, "displayTimeUnit": "ms", "otherData": {"strategy": timeline.strategy}}
+
+
+def add_training(tracks: Tracks, timeline: Timeline) -> None:
+    """Iterations, what training stood still for, failures and checkpoints."""
     for record in timeline.iterations:
         name = f"iteration {record.iteration}" + (" again" if record.execution > 1 else "")
         tracks.add(TRAINING, "iterations", name, record.started_seconds, record.ended_seconds)
     for span in timeline.trace.spans:
-        name = span.bucket.replace("_", " ")
-        tracks.add(TRAINING, "training stands still", name, span.start_seconds, span.end_seconds)
+        cut = span.bucket == "lost_work"
+        track, name = ("iterations", "cut by a failure") if cut else ("training stands still", in_words(span.bucket))
+        tracks.add(TRAINING, track, name, span.start_seconds, span.end_seconds)
     for event in timeline.events:
         where = "" if event.stage is None else f" of stage {event.stage}"
-        tracks.mark("failures and recoveries", event.kind.replace("_", " ") + where, event.time_seconds, event.detail)
+        tracks.mark("failures and recoveries", in_words(event.kind) + where, event.time_seconds, event.detail)
+
+
+def add_operations(tracks: Tracks, timeline: Timeline) -> None:
+    """A track for each node, also for those that do nothing."""
     cluster, regions = timeline.site.cluster, timeline.site.network.regions_of_nodes
-    for stage in cluster.stages:
-        for replica, node in enumerate(cluster.nodes_of(stage)):
-            tracks.track(NODES, node_name(node, len(cluster.replicas)) + f", {regions[node]}")
-            assert cluster.node(stage, replica) == node
+    names = [f"{node_name(node, len(cluster.replicas))}, {region}" for node, region in enumerate(regions)]
+    for name in names:
+        tracks.track(NODES, name)
     for done in sorted(timeline.trace.operations, key=lambda done: done.start_seconds):
-        node = cluster.node(done.stage, done.replica)
         name = done.kind if done.microbatch < 0 else f"{done.kind} {done.microbatch}"
-        track = node_name(node, len(cluster.replicas)) + f", {regions[node]}"
-        tracks.add(NODES, track, name, done.start_seconds, done.end_seconds)
+        node = cluster.node(done.stage, done.replica)
+        tracks.add(NODES, names[node], name, done.start_seconds, done.end_seconds)
+
+
+def add_messages(tracks: Tracks, timeline: Timeline) -> None:
+    """A track for each link; a message is on all that it crosses. Where nothing is shared, one for each two nodes."""
+    num_replicas = len(timeline.site.cluster.replicas)
     for message in sorted(timeline.trace.messages, key=lambda message: message.start_seconds):
-        ends = (node_name(node, len(cluster.replicas)) for node in (message.source, message.target))
-        name = message.what if message.arrived else f"{message.what} (lost)"
+        ends = [node_name(node, num_replicas) for node in (message.source, message.target)]
+        name = f"{message.what}, {ends[0]} to {ends[1]}" + ("" if message.arrived else " (lost)")
         args = {"bytes": message.num_bytes}
-        tracks.add_lane(LINKS, " to ".join(ends), name, message.start_seconds, message.end_seconds, args)
-    return {"traceEvents": tracks.events, "displayTimeUnit": "ms", "otherData": {"strategy": timeline.strategy}}
+        links = [link.name for link in timeline.site.network.path(message.source, message.target).links]
+        for link in links or [" to ".join(ends)]:
+            tracks.add_lane(LINKS, link, name, message.start_seconds, message.end_seconds, args)
+
+
+def in_words(name: str) -> str:
+    """The name of a bucket or an event for people."""
+    return name.replace("_", " ")
 
 
 def node_name(node: int, num_replicas: int) -> str:
@@ -171,5 +196,8 @@ class Tracks:
 def write_chrome_trace(timeline: Timeline, path: Path) -> None:
     """Write the trace: whole, or not at all."""
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(chrome_trace(timeline)) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(chrome_trace(timeline)) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

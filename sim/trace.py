@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sim.flows import Flow
@@ -19,15 +20,19 @@ class Trace:
     operations: list[Operation] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
+    _followed: dict[Flow, Callable[[float], None]] = field(default_factory=dict)
 
     def is_open(self, from_seconds: float, until_seconds: float) -> bool:
         """Whether anything of a stretch of time is to be collected."""
         return from_seconds < self.end_seconds and until_seconds > self.start_seconds
 
-    def add_iteration(self, run: IterationRun) -> None:
-        """An iteration that was played event by event."""
-        self.operations += run.operations
-        self.messages += run.messages
+    def add_iteration(self, run: IterationRun, start_seconds: float, end_seconds: float, cut: bool) -> None:
+        """An iteration that was played event by event; one that a failure has cut is lost work."""
+        if self.is_open(start_seconds, end_seconds):
+            self.operations += run.operations
+            self.messages += run.messages
+        if cut:
+            self.add_span("lost_work", start_seconds, end_seconds)
 
     def add_span(self, bucket: Bucket, start_seconds: float, end_seconds: float) -> None:
         """Time that the training process spent on something else."""
@@ -38,8 +43,15 @@ class Trace:
         """Note a message of a recovery or a checkpoint when it ends, arrived or not."""
 
         def ended(end_seconds: float) -> None:
+            self._followed.pop(flow, None)
             if self.is_open(start_seconds, end_seconds):
                 arrived = flow.arrived.triggered
                 self.messages.append(Message(what, source, target, flow.num_bytes, start_seconds, end_seconds, arrived))
 
+        self._followed[flow] = ended
         flow.when_ended.append(ended)
+
+    def close(self, now_seconds: float) -> None:
+        """The run is over: messages still under way end with it."""
+        for ended in list(self._followed.values()):
+            ended(now_seconds)

@@ -4,8 +4,9 @@
 or while a recovery is under way, queue up; the next attempt meets them first. At an exact tie between the end
 of the work and a failure, the failure wins.
 
-An iteration is one event where nothing else is on the network, priced once by itself; otherwise, or with `fidelity:
-microbatch`, every forward, backward and message of it is an event here. Both end at the same instant, to the bit.
+An iteration is one event, priced once by itself, or together with the messages that are under way beside it. With
+`fidelity: microbatch`, and in the window of a trace, every forward, backward and message of it is an event here. Both
+end at the same instant, to the bit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sim.failures import FailureProcess
 from sim.flows import BackgroundTransfer, Flow, Flows, FlowState
 from sim.ledger import IterationSplit, Ledger
 from sim.network import STORAGE
-from sim.pipeline import Pipeline
+from sim.pipeline import AmongOthers, FinishedIteration, Pipeline
 from sim.records import Bucket, EventKind, EventRecord, Failure
 from sim.schedules import plain_plan
 from sim.site import Site
@@ -164,19 +165,17 @@ class World:
         if self.num_executed_iterations >= self.max_executed_iterations:
             raise GaveUpError
         started_seconds = self.now_seconds
-        usual_seconds = self.pipeline.split(plan).seconds
         self.num_executed_iterations += 1
-        self._strikes.iteration_begins(self.num_executed_iterations, usual_seconds)
         others = self._flows.states() if self.network.is_shared else ()
-        if self._plays_every_event(usual_seconds, bool(others)):
+        priced = self._priced(plan, others)
+        self._strikes.iteration_begins(self.num_executed_iterations, priced.seconds)
+        if self._plays_every_event(priced.seconds, bool(others)):
             split, failure = yield from self._play(plan)
-        elif others:
-            split, failure = yield from self._pass_among(plan, others)
         else:
-            alone = self.pipeline.executed(plan, self.num_executed_iterations)
-            split = alone.split
-            failure = yield from self._race(self._env.timeout(alone.seconds) if not self._queued else None)
-        self._strikes.iteration_ends()
+            split, failure = yield from self._pass(priced)
+        self._strikes.iteration_ends(failure is not None)
+        if failure is None and self._queued:
+            failure = self._queued.popleft()
         if failure is None:
             self.completed_iterations += 1
             self.ledger.complete_iteration(split)
@@ -184,34 +183,42 @@ class World:
             self.ledger.spend("lost_work", self.now_seconds - started_seconds)
         return failure
 
-    def _plays_every_event(self, usual_seconds: float, beside_others: bool) -> bool:
+    def _priced(self, plan: IterationPlan, others: tuple[FlowState, ...]) -> FinishedIteration | AmongOthers:
+        """The iteration that begins now, run by itself; where it jitters and is not to be one event, the usual one."""
+        jitters = self.cluster.config.jitter > 0.0
+        if others and not jitters:
+            return self.pipeline.among(plan, others)
+        if jitters and (others or self.fidelity == "microbatch"):
+            return self.pipeline.price(plan)
+        return self.pipeline.executed(plan, self.num_executed_iterations)
+
+    def _plays_every_event(self, seconds: float, beside_others: bool) -> bool:
         """Asked for, wanted for the trace, or needed since an iteration that draws its times is not alone."""
-        if self.trace and self.trace.is_open(self.now_seconds, self.now_seconds + usual_seconds):
+        if self.trace and self.trace.is_open(self.now_seconds, self.now_seconds + seconds):
             return True
         return self.fidelity == "microbatch" or (beside_others and self.cluster.config.jitter > 0.0)
 
     def _play(self, plan: IterationPlan) -> Process[tuple[IterationSplit, Failure | None]]:
         """An iteration event by event, in the order that it was priced in."""
-        started_seconds = self.now_seconds
-        run = self.pipeline.begin(plan, self._env, self._flows, self.num_executed_iterations)
+        started_seconds, sample = self.now_seconds, self.num_executed_iterations
+        if self.fidelity == "iteration":
+            sample = self.pipeline.sample_of(sample)
+        run = self.pipeline.begin(plan, self._env, self._flows, sample)
         failure = yield from self._race(run.done)
         if failure:
             run.stop()
-        self._flows.states()
         if self.trace:
-            self.trace.add_iteration(run)
+            self.trace.add_iteration(run, started_seconds, self.now_seconds, failure is not None)
         return run.split(self.now_seconds - started_seconds), failure
 
-    def _pass_among(
-        self, plan: IterationPlan, others: tuple[FlowState, ...]
-    ) -> Process[tuple[IterationSplit, Failure | None]]:
-        """An iteration as one event, though it shares links with messages under way; a failure ends these anyway."""
-        priced = self.pipeline.among(plan, others)
+    def _pass(self, priced: FinishedIteration | AmongOthers) -> Process[tuple[IterationSplit, Failure | None]]:
+        """An iteration as one event. Messages under way beside it share its links; a failure ends these anyway."""
         if self._queued:
             return priced.split, (yield from self._race(None))
-        self._flows.hold(priced.arrivals_seconds)
+        if isinstance(priced, AmongOthers):
+            self._flows.hold(priced.arrivals_seconds)
         failure = yield from self._race(self._env.timeout(priced.seconds))
-        if failure is None:
+        if failure is None and isinstance(priced, AmongOthers):
             self._flows.release(priced.left)
         return priced.split, failure
 

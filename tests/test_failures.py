@@ -89,3 +89,15 @@ def test_a_rate_of_zero_never_fails(failures):
 def test_a_chance_lies_between_zero_and_one(kind, field, chance):
     with pytest.raises(ValueError, match=field):
         process(kind, **{field: chance})
+
+
+@pytest.mark.parametrize(("jitter", "fidelity"), [(0.0, "iteration"), (1.0, "iteration"), (1.0, "microbatch")])
+def test_no_failure_of_an_iteration_is_missed_because_it_is_shorter_than_usual(jitter, fidelity):
+    """Failures by iteration are independent of how long the iteration takes."""
+    chance, steps = 0.1, 400
+    failures = {"kind": "bernoulli", "per_iteration_probability": chance, "immune_stages": (0, 2, 3, 4)}
+    cluster = {"jitter": jitter, "startup_seconds": 5.0}
+    scenario = a_scenario(({"kind": "checkfree", "end_stages": "copy"},), steps=steps, failures=failures, cluster=cluster)
+    result = run(scenario.model_copy(update={"fidelity": fidelity}))
+    num_executed = steps + result.num_failures
+    assert stats.binomtest(result.num_failures, num_executed, chance).pvalue > 0.01

@@ -18,7 +18,7 @@ def test_paths_are_frozen():
     assert PATHS == {
         "failures": "failures/{process}/{domain}",
         "jitter": "jitter/{execution}/{node}",
-        "jitter_sample": "jitter/sample",
+        "jitter_sample": "jitter/sample/{execution}",
         "training_init": "training/init",
         "training_data": "training/data",
     }

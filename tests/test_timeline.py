@@ -64,16 +64,16 @@ def test_the_whole_run_is_there_and_as_it_was(folder):
     assert len(completed) >= len(found.iterations) * 4 * 2  # microbatches and pipelines; more where iterations were cut
 
 
-def test_every_second_is_an_iteration_or_something_training_stood_still_for_or_cut_by_a_failure(folder):
+def test_every_second_is_an_iteration_or_something_else_that_is_told(folder):
     found, wall_clock_seconds = whole(folder), load_run(folder).summary["wall_clock_seconds"]
     stretches = [(record.started_seconds, record.ended_seconds) for record in found.iterations]
     stretches += [(span.start_seconds, span.end_seconds) for span in found.trace.spans]
     stretches.sort()
-    assert all(end <= start for (_, end), (start, _) in pairwise(stretches))
-    gaps = [(end, start) for (_, end), (start, _) in pairwise([(0.0, 0.0), *stretches]) if start > end]
-    assert len(gaps) > 0
-    assert {start for _, start in gaps} <= set(failures_of(folder))  # each gap is an iteration that a failure cut
-    assert stretches[-1][1] == wall_clock_seconds
+    assert (stretches[0][0], stretches[-1][1]) == (0.0, wall_clock_seconds)
+    assert all(end == start for (_, end), (start, _) in pairwise(stretches))
+    cut = {span.end_seconds for span in found.trace.spans if span.bucket == "lost_work"}
+    assert cut
+    assert cut <= set(failures_of(folder))
 
 
 def test_a_failure_cuts_what_is_under_way(folder):
@@ -126,21 +126,44 @@ def test_the_trace_is_a_chrome_trace_whose_tracks_do_not_overlap(folder, tmp_pat
         assert all(end <= start + 1e-3 for (_, end), (start, _) in pairwise(spans))  # to the nanosecond
     tracks_named = {args["name"] for (_, _, kind), args in names.items() if kind == "thread_name"}
     assert {f"S{s} pipeline {r}, local" for s in range(5) for r in range(2)} <= tracks_named
-    assert "S0 pipeline 0 to S1 pipeline 0" in tracks_named
+    assert {"node 0 up", "node 2 down", "node 0 to 2"} <= tracks_named  # what S0's first node sends to S1's crosses
 
 
 def test_checkpoints_and_recoveries_are_in_the_trace(folders):
     events = chrome_trace(whole(folders["checkpoint"]))["traceEvents"]
     names = {event["name"] for event in events}
-    assert {
-        "checkpoint",
-        "checkpoint (lost)",
-        "checkpoint durable",
-        "rolled back of stage 3",
-        "state transfer",
-    } <= names
+    assert {"checkpoint durable", "rolled back of stage 3", "state transfer", "cut by a failure"} <= names
+    upload, download = "checkpoint, S3 pipeline 0 to store", "checkpoint, store to S3 pipeline 1"
+    assert {upload, f"{upload} (lost)", download} <= names
+    tracks = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    crossed = {tracks[event["tid"]].split(" (")[0] for event in events if event["name"] == upload}
+    assert crossed == {"storage in", "node 6 up"}
+
+
+def test_messages_that_share_nothing_have_tracks_of_their_ends(tmp_path):
+    scenario = parse_scenario(SCENARIO, overrides=("network.sharing=none", "training.steps=2"))
+    run = next(ScenarioRunner(scenario, tmp_path, tmp_path, None).run(Silent()))
+    events = chrome_trace(timeline(run.folder))["traceEvents"]
     tracks = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert {"S3 pipeline 0 to store", "store to S3 pipeline 1"} <= tracks
+    assert {"S0 pipeline 0 to S1 pipeline 0", "S1 pipeline 1 to S0 pipeline 1"} <= tracks
+
+
+def test_an_upload_that_the_end_of_the_run_finds_under_way_is_in_the_trace(tmp_path):
+    overrides = ("training.steps=7", "failures=never", "network.storage.bandwidth_mbit_per_s=1")
+    run = next(ScenarioRunner(parse_scenario(SCENARIO, overrides=overrides), tmp_path, tmp_path, None).run(Silent()))
+    messages = [message for message in whole(run.folder).trace.messages if message.what == "checkpoint"]
+    assert len(messages) == 5
+    assert not any(message.arrived for message in messages)
+
+
+@pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
+def test_a_jittering_run_is_played_again_as_it_was_and_only_in_the_window(tmp_path, fidelity):
+    overrides = ("training.steps=150", "cluster.jitter=0.3", f"fidelity={fidelity}")
+    runs = ScenarioRunner(parse_scenario(SCENARIO, overrides=overrides), tmp_path, tmp_path, None).run(Silent())
+    run = next(runs)
+    last_seconds = run.summary["wall_clock_seconds"] - 1.0  # far behind the first 64 iterations
+    found = timeline(run.folder, last_seconds - 1.0, last_seconds)
+    assert 0 < len(found.trace.operations) < 5 * 2 * 4 * 2 * 5
 
 
 def test_the_chart_shows_the_first_pipeline(folders):
@@ -158,13 +181,22 @@ def test_the_chart_shows_the_first_pipeline(folders):
 
 @pytest.mark.parametrize(("window"), [(5.0, 5.0), (-1.0, 5.0), (1e9, None), (7.0, 3.0)])
 def test_an_empty_window_is_an_error_that_tells_how_long_the_run_is(folders, window):
-    with pytest.raises(ValueError, match=r"no time between --from .* the run ends at \d+"):
+    with pytest.raises(ValueError, match=r"no time of the run from .* the run ends at \d+"):
         timeline(folders["redundant"], *window)
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="holds no finished run"):
         timeline(tmp_path)
+
+
+def test_a_summary_that_is_none_is_an_error_that_names_it(folders, tmp_path):
+    for content, message in (("{", "is not JSON"), ("[]", "no JSON object"), ("{}", "lacks failure_seed, .*strategy")):
+        for file in folders["redundant"].iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        (tmp_path / "summary.json").write_text(content)
+        with pytest.raises(ValueError, match=f"summary.json.* {message}"):
+            timeline(tmp_path)
 
 
 def test_a_run_of_another_version_is_not_drawn(folders, tmp_path):

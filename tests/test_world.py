@@ -1,10 +1,11 @@
 """Work races failure in one place only, and the failure wins ties."""
 
 import pytest
-from conftest import BYTES_PER_SECOND, a_link, a_scenario, a_world, in_turn, of_kind, times
+from conftest import BYTES_PER_SECOND, a_link, a_scenario, a_world, in_turn, of_kind, run, times
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.clock import EXACT_SECONDS, ticked
 from sim.records import Failure
 from sim.simulation import build_world
 from sim.strategies.base import STORE, Transfer
@@ -294,3 +295,15 @@ def test_every_failure_is_returned_once_in_order_and_every_second_is_booked(stri
     ]
     assert len(failures) == len(strikes)
     assert world.ledger.buckets()["detection"] == world.now_seconds  # sums of ticks are exact
+
+
+def test_a_run_ends_where_time_is_no_longer_exact():
+    scenario = a_scenario(cluster={"stragglers": ({"stage": 1, "slowdown": 1e6},)}, steps=200)
+    result = run(scenario)
+    assert result.wall_clock_seconds > EXACT_SECONDS
+    assert "4.2 years" in result.stopped
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-300, 1e299, 1.7e308, float("inf")])
+def test_no_duration_is_too_long_to_be_rounded(seconds):
+    assert ticked(seconds) == seconds or seconds < 1e-9

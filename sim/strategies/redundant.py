@@ -75,7 +75,11 @@ class Redundant(Strategy):
 
     @classmethod
     def check(cls, config: RedundantConfig, workload: WorkloadConfig) -> str | None:
-        """A microbatch holds whole sequences."""
+        """A microbatch holds whole sequences; gpipe has all of them in flight."""
+        if config.max_in_flight is not None and workload.schedule == "gpipe":
+            return (
+                f"max_in_flight {config.max_in_flight} goes with schedules other than 'gpipe', which has all in flight"
+            )
         sequences = config.microbatch_size_factor * workload.sequences_per_microbatch
         if sequences >= 1 and math.isclose(sequences, round(sequences)):
             return None
