@@ -103,6 +103,8 @@ def run(
             why = "smaller microbatches or other routes suit these links better"
             line = f"{record.folder.name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}"
             console.print(line, style="yellow", highlight=False, soft_wrap=True)
+    for stale in (*out.glob("convergence.p*"), *out.glob("ledger.p*")):
+        stale.unlink()
     paths = [write_comparison(out, runs)]
     if any(record.summary["outcome"] == "finished" for record in runs):
         console.print(ledger_table(runs))
