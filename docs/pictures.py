@@ -54,7 +54,7 @@ def panel(axis: Axes, title: str, finished: FinishedIteration, whole_seconds: fl
     draw_operations(axis, [done for done in finished.run.operations if done.stage > 0])
     name_rows(axis, 5)
     axis.set_ylim(4.6, 0.4)
-    busy = sum(done.end_seconds - done.start_seconds for done in finished.run.operations) / 4
+    busy = sum(done.end_seconds - done.start_seconds for done in finished.run.operations if done.stage > 0) / 4
     share = 1 - busy / finished.seconds
     axis.set_title(f"{title}: {finished.seconds:.4g} s, nodes idle {100 * share:.0f} % of it", loc="left")
 

@@ -97,7 +97,8 @@ def test_no_failure_of_an_iteration_is_missed_because_it_is_shorter_than_usual(j
     chance, steps = 0.1, 400
     failures = {"kind": "bernoulli", "per_iteration_probability": chance, "immune_stages": (0, 2, 3, 4)}
     cluster = {"jitter": jitter, "startup_seconds": 5.0}
-    scenario = a_scenario(({"kind": "checkfree", "end_stages": "copy"},), steps=steps, failures=failures, cluster=cluster)
+    strategy = {"kind": "checkfree", "end_stages": "copy"}
+    scenario = a_scenario((strategy,), steps=steps, failures=failures, cluster=cluster)
     result = run(scenario.model_copy(update={"fidelity": fidelity}))
     num_executed = steps + result.num_failures
     assert stats.binomtest(result.num_failures, num_executed, chance).pvalue > 0.01
