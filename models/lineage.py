@@ -169,6 +169,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def key_after(key: str, step: int, edit: Edit) -> str:
+    """The key of a lineage with one more edit than the one of the given key."""
+    return digest(f"{key}|{step}@{edit.as_text()}")
+
+
 @dataclass(frozen=True, eq=False)
 class Lineage:
     """A recipe and the edits made on the way: a line of training states, one for each step.
@@ -181,12 +186,20 @@ class Lineage:
 
     spec: TrainingSpec
     edits: tuple[tuple[int, Edit], ...] = ()
-    key: str = field(init=False, repr=False)
+    key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        """Name the lineage by its content."""
-        edits = ";".join(f"{step}@{edit.as_text()}" for step, edit in self.edits)
-        object.__setattr__(self, "key", digest(f"{self.spec.model_dump_json()}|{edits}"))
+        """Name the lineage by its content: the recipe, and edit after edit on what it is made to."""
+        if self.key:
+            return
+        key = digest(self.spec.model_dump_json())
+        for step, edit in self.edits:
+            key = key_after(key, step, edit)
+        object.__setattr__(self, "key", key)
+
+    def edited(self, step: int, edit: Edit) -> Lineage:
+        """This lineage with one more edit."""
+        return Lineage(self.spec, (*self.edits, (step, edit)), key_after(self.key, step, edit))
 
     def __eq__(self, other: object) -> bool:
         """Equal content."""
@@ -235,8 +248,10 @@ class Position:
 
     def edited(self, *edits: Edit) -> Position:
         """This state with stages rebuilt, one edit after the other."""
-        made = tuple((self.step, edit) for edit in edits)
-        return replace(self, lineage=Lineage(self.lineage.spec, self.lineage.edits + made))
+        lineage = self.lineage
+        for edit in edits:
+            lineage = lineage.edited(self.step, edit)
+        return replace(self, lineage=lineage)
 
 
 def root(spec: TrainingSpec, iterations_per_step: int = 1) -> Position:

@@ -13,6 +13,7 @@ from models.lineage import (
     DataSpec,
     Edit,
     GradientNormWeights,
+    Lineage,
     ModelSpec,
     OptimizerSpec,
     Position,
@@ -79,6 +80,15 @@ def forked(trajectory: Trajectory) -> Position:
     start = trajectory.root(swapped_routes(NUM_STAGES))
     first = start.after(7).edited(AVERAGE_2, FRESH_4).edited(AVERAGE_3)
     return first.after(12).edited(COPY_1)
+
+
+def test_a_lineage_has_the_name_of_its_content_however_it_was_made(spec):
+    one, other = Edit(2, "copy", (1,)), Edit(3, "copy", (2,), learning_rate_factor=1.1)
+    edited = Position(Lineage(spec)).after(3).edited(one, other).after(5).edited(one).lineage
+    assert edited == Lineage(spec, ((3, one), (3, other), (5, one)))
+    assert edited.parent() == Lineage(spec, ((3, one), (3, other)))
+    assert edited != Lineage(spec, ((3, other), (3, one), (5, one)))
+    assert edited != Lineage(spec, ((3, one), (3, other), (4, one)))
 
 
 def test_equal_names_are_equal_positions(corpus, spec):
