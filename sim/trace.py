@@ -26,16 +26,14 @@ class Trace:
         """Whether anything of a stretch of time is to be collected."""
         return from_seconds < self.end_seconds and until_seconds > self.start_seconds
 
-    def add_iteration(self, run: IterationRun, start_seconds: float, end_seconds: float, cut: bool) -> None:
-        """An iteration that was played event by event; one that a failure has cut is lost work."""
+    def add_iteration(self, run: IterationRun, start_seconds: float, end_seconds: float) -> None:
+        """An iteration that was played event by event."""
         if self.is_open(start_seconds, end_seconds):
             self.operations += run.operations
             self.messages += run.messages
-        if cut:
-            self.add_span("lost_work", start_seconds, end_seconds)
 
     def add_span(self, bucket: Bucket, start_seconds: float, end_seconds: float) -> None:
-        """Time that the training process spent on something else."""
+        """Time that the training process spent on something else than iterations that it completed."""
         if end_seconds > start_seconds and self.is_open(start_seconds, end_seconds):
             self.spans.append(Span(bucket, start_seconds, end_seconds))
 

@@ -181,6 +181,8 @@ class World:
             self.ledger.complete_iteration(split)
         else:
             self.ledger.spend("lost_work", self.now_seconds - started_seconds)
+            if self.trace:
+                self.trace.add_span("lost_work", started_seconds, self.now_seconds)
         return failure
 
     def _priced(self, plan: IterationPlan, others: tuple[FlowState, ...]) -> FinishedIteration | AmongOthers:
@@ -208,7 +210,7 @@ class World:
         if failure:
             run.stop()
         if self.trace:
-            self.trace.add_iteration(run, started_seconds, self.now_seconds, failure is not None)
+            self.trace.add_iteration(run, started_seconds, self.now_seconds)
         return run.split(self.now_seconds - started_seconds), failure
 
     def _pass(self, priced: FinishedIteration | AmongOthers) -> Process[tuple[IterationSplit, Failure | None]]:
