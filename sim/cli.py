@@ -98,6 +98,14 @@ def run(
     for record in runs:
         if record.summary["stopped_because"]:
             console.print(f"{record.folder.name} stopped: {record.summary['stopped_because']}", style="yellow")
+        if record.summary["num_fallbacks"]:
+            console.print(
+                f"{record.folder.name}: could not recover {record.summary['num_fallbacks']} times, when the fallback "
+                f"'{scenario.fallback.name}' took over: it decides much of this run's time",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
         taken, plain = record.summary["iteration_seconds"], record.summary["ideal_iteration_seconds"]
         if taken < plain:
             why = "smaller microbatches or other routes suit these links better"
@@ -128,19 +136,25 @@ def timeline(
     """Write what happened when in a run: a Chrome trace (opens in Perfetto) and, if it is short, a Gantt chart."""
     from sim.figures import save
     from sim.gantt import MOST_OPERATIONS, gantt_figure
+    from sim.results import load_run
     from sim.timeline import timeline as timeline_of
     from sim.timeline import write_chrome_trace
 
+    load_run(run_folder)
     path = out or run_folder / "timeline.json"
     if path.suffix != ".json" or path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"--out {path}: give the name of a JSON file (ending in .json) in a folder that exists")
     found = timeline_of(run_folder, from_seconds, to_seconds)
     write_chrome_trace(found, path)
     paths = [path]
+    for stale in (path.with_suffix(".png"), path.with_suffix(".pdf")):
+        stale.unlink(missing_ok=True)
     num_operations, num_messages = len(found.trace.operations), len(found.trace.messages)
     if num_operations <= MOST_OPERATIONS:
         title = f"{found.scenario.name}: {found.strategy}"
         paths += save(gantt_figure(found, title), path.with_suffix(""))
+    else:
+        console.print(f"No chart: more than {MOST_OPERATIONS} operations; choose a shorter window.", highlight=False)
     console.print(
         f"{num_operations} operations, {num_messages} messages, {len(found.events)} events. Open the JSON file in "
         "ui.perfetto.dev or chrome://tracing.",

@@ -62,9 +62,10 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
         axis.set_title(title + (f" (first of {pipelines} pipelines)" if pipelines > 1 else ""))
         spans, labels = axis.get_legend_handles_labels()
         buckets = dict(zip(labels, spans, strict=True))
+        exchanges = any(message.what.startswith("gradient exchange") for message in trace.messages)
         kinds = {done.kind for done in operations}
         figure.legend(
-            handles=[*legend(kinds), *lines_of_messages(), *buckets.values()],
+            handles=[*legend(kinds), *lines_of_messages(exchanges), *buckets.values()],
             loc="outside upper center",
             ncols=6,
             frameon=False,
@@ -107,9 +108,7 @@ def legend(kinds: Collection[str]) -> list[Patch]:
     return [Patch(color=colour, label=kind) for kind, colour in COLOURS.items() if kind in kinds]
 
 
-def lines_of_messages() -> list[Line2D]:
+def lines_of_messages(exchanges: bool) -> list[Line2D]:
     """What the lines mean."""
-    return [
-        Line2D([], [], label="message", **LINE_OF_MESSAGE),
-        Line2D([], [], label="gradient exchange", **LINE_OF_EXCHANGE),
-    ]
+    message = Line2D([], [], label="message", **LINE_OF_MESSAGE)
+    return [message, Line2D([], [], label="gradient exchange", **LINE_OF_EXCHANGE)] if exchanges else [message]

@@ -65,6 +65,7 @@ def ledger_table(runs: Sequence[RunFiles]) -> Table:
     """Hours in each bucket by strategy, empty buckets left out, and how many seconds a recovery takes."""
     hours = ledger_hours(runs)
     used = [bucket for bucket in BUCKETS if hours[bucket].any()]
+    digits = 2 if hours.to_numpy().max(initial=0.0) >= 1.0 else 4
     several = len({run.summary["failure_seed"] for run in runs}) > 1
     title = "Where the hours went" + (" (means)" if several else "")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -81,8 +82,8 @@ def ledger_table(runs: Sequence[RunFiles]) -> Table:
             dtype=float,
         )
         each = "-" if recoveries.isna().all() else f"{recoveries.mean():.1f}"
-        cells = [f"{row[bucket]:.2f}" for bucket in used]
-        table.add_row(legend_label(str(strategy)), *cells, f"{row.sum():.2f}", each)
+        cells = [f"{value:.{digits}f}" for value in (*row[used], row.sum())]
+        table.add_row(legend_label(str(strategy)), *cells, each)
     return table
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sim.checks import CHECKS
 from sim.messages import at, finding, is_preset, kinds, meant, near_file, schema_at, shown
 from sim.names import shortened, suggestion
-from sim.presets import frozen, merged, presets
+from sim.presets import changed, frozen, merged, presets
 from sim.scenario import PRESET_FIELDS, Scenario
 from sim.yaml_text import Location, YamlTextError, read_yaml
 
@@ -155,13 +155,15 @@ def default_at(path: Location, following: str) -> Any:
 
 
 def spelled_out(value: Any, path: Location) -> Any:
-    """The figures that a mapping with a `preset` stands for; the value itself if there are none."""
-    name = value.get("preset") if isinstance(value, dict) else None
+    """The figures that a mapping with a `preset` stands for, which are about to change; the value itself if none."""
+    if not isinstance(value, dict):
+        return value
     known = presets(PRESET_FIELDS[tuple(str(part) for part in path)])
+    name = value.get("preset", value.get("name"))
     if not isinstance(name, str) or name not in known:
         return value
-    figures = json.loads(json.dumps(known[name]))
-    return merged(figures, {key: item for key, item in value.items() if key != "preset"})
+    figures = {**json.loads(json.dumps(known[name])), "name": changed(name)}
+    return merged(figures, {key: item for key, item in value.items() if key not in ("preset", "name")})
 
 
 def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> Scenario:

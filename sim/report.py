@@ -43,12 +43,14 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
         ("failures\n(fallb.)", failures_met),
         ("hours\nto end", lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"])),
         ("over-\nhead", lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %")),
-        ("seconds\nan iter.", lambda rows: spread(once_per_churn(rows)["iteration_seconds"], "{:.1f}")),
+        ("seconds\nan iter.", lambda rows: to_three_digits(once_per_churn(rows)["iteration_seconds"])),
         ("cost\n$", lambda rows: dollars(once_per_churn(rows)["cost_usd"])),
         ("iters\n(re-run)", lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"])),
         ("final\nval. loss", lambda rows: spread(rows["final_validation_loss"], "{:.3f}")),
     ]
-    if target is not None:
+    if scenario.training.learner == "none":
+        columns.pop()
+    elif target is not None:
         columns.insert(1, (f"hours to\nloss {target:g}", hours_to_target))
     for heading, _ in columns:
         table.add_column(heading, justify="right")
@@ -82,9 +84,13 @@ def hours_to_target(rows: pd.DataFrame) -> str:
 
 def hours(seconds: pd.Series[Any]) -> str:
     """Seconds as hours, to three digits or to the hour."""
-    values = seconds.astype(float) / 3600
-    mean = values.mean()
-    return spread(values, "{:.0f}" if mean >= 100 else "{:.1f}" if mean >= 10 else "{:.2f}" if mean >= 1 else "{:.3g}")
+    return to_three_digits(seconds.astype(float) / 3600)
+
+
+def to_three_digits(values: pd.Series[Any]) -> str:
+    """To three digits, but no fewer than a whole number has."""
+    mean = values.astype(float).mean()
+    return spread(values, "{:.0f}" if mean >= 1000 else "{:.1f}" if mean >= 10 else "{:.2f}" if mean >= 1 else "{:.3g}")
 
 
 def dollars(values: pd.Series[Any]) -> str:
@@ -112,10 +118,11 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
     model = training.model
     process = PROCESSES[scenario.failures.kind](scenario.failures)
+    together = f", with all {cluster.nodes_per_stage} nodes" if cluster.nodes_per_stage > 1 else ""
     num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
     lines = [
         f"Seconds: simulated, target model '{workload.model.name}' in {workload.num_stages} stages on {num_hosting} × "
-        f"{cluster.device.name}, network '{scenario.network.name}'; {process.in_words()}.",
+        f"{cluster.device.name}, network '{scenario.network.name}'; {process.in_words()}{together}.",
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")

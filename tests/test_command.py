@@ -174,7 +174,7 @@ def test_the_ledger_table_tells_hours_and_seconds_a_recovery(runs):
     cells = {header: dict(zip(columns["strategy"], cells, strict=True)) for header, cells in columns.items()}
     chosen = [run for run in runs if run.summary["strategy"] == "checkpoint"]
     of_one = [run.summary for run in chosen]
-    assert cells["all"]["checkpointing"] == f"{np.mean([s['wall_clock_seconds'] for s in of_one]) / 3600:.2f}"
+    assert cells["all"]["checkpointing"] == f"{np.mean([s['wall_clock_seconds'] for s in of_one]) / 3600:.4f}"
     for run in chosen:
         spent = run.ledger.set_index("bucket")["seconds"][["detection", "provisioning", "state_transfer"]].sum()
         num_recoveries = (run.events["kind"] == "recovered").sum()

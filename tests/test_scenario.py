@@ -124,7 +124,7 @@ def test_every_check_is_a_sentence():
         ("network.storage.bandwidth_mbit_per_s=100", "network.storage.latency_ms", 150.0),
         ("network.preset=gcp_paper", "network.name", "gcp_paper"),
         ("cluster.device.utilisation=1", "cluster.device.utilisation", 1.0),
-        ("cluster.device.utilisation=1", "cluster.device.name", "l4"),
+        ("cluster.device.utilisation=1", "cluster.device.name", "l4 (changed)"),
         ("workload.model.num_layers=12", "workload.model.num_layers", 12),
         ("workload.measured={forward_seconds: 1, backward_seconds: 2}", "workload.measured.backward_seconds", 2.0),
         ("strategies=[restart]", "strategies.0.kind", "restart"),
@@ -159,7 +159,7 @@ def test_a_preset_with_changes_keeps_them_when_one_more_is_set():
     assert network.links[0][3] == 0.5
     assert network.links[1:] == parse_scenario(f"{SMALLEST}network: gcp_paper").network.links[1:]
     assert (network.storage.latency_ms, network.storage.bandwidth_mbit_per_s) == (3.0, 2.0)
-    assert (other.name, other.links, other.storage.latency_ms) == ("single_cluster", (), 1.0)
+    assert (other.name, other.links, other.storage.latency_ms) == ("single_cluster (changed)", (), 1.0)
 
 
 def test_a_section_left_empty_can_be_set():

@@ -5,7 +5,9 @@ from collections import defaultdict
 from itertools import pairwise
 
 import pytest
+from typer.testing import CliRunner
 
+from sim.cli import app
 from sim.gantt import gantt_figure
 from sim.loading import parse_scenario
 from sim.results import load_run
@@ -209,3 +211,18 @@ def test_a_run_of_another_version_is_not_drawn(folders, tmp_path):
     (other / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(ValueError, match="another version"):
         timeline(other)
+
+
+def test_the_command_leaves_no_chart_of_another_window(folders, tmp_path):
+    for window, files in (("--to 3", {"t.json", "t.png", "t.pdf"}), ("--to 1e6", {"t.json"})):
+        command = ["timeline", str(folders["checkfree_plus"]), "--out", str(tmp_path / "t.json"), *window.split()]
+        assert CliRunner().invoke(app, command).exit_code == 0
+        assert {file.name for file in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize("out", ["t.png", "nowhere/t.json", ""])
+def test_the_command_writes_to_a_json_file_in_a_folder_that_exists(folders, tmp_path, out):
+    result = CliRunner().invoke(app, ["timeline", str(folders["redundant"]), "--out", str(tmp_path / out)])
+    assert isinstance(result.exception, ValueError)
+    assert "give the name of a JSON file" in str(result.exception)
+    assert not list(tmp_path.iterdir())

@@ -46,9 +46,16 @@ def _resolver(kind: str) -> Callable[[Any], Any]:
         name = value["preset"]
         if not isinstance(name, str) or name not in known:
             raise PydanticCustomError("unknown_name", "no such preset", {"found": str(name), "names": ", ".join(known)})
-        return merged(known[name], {key: item for key, item in value.items() if key != "preset"})
+        changes = {key: item for key, item in value.items() if key != "preset"}
+        named = {"name": changed(name)} if changes else {}
+        return merged(known[name], {**named, **changes})
 
     return resolve
+
+
+def changed(name: str) -> str:
+    """What outputs call a preset that the scenario has changed."""
+    return f"{name} (changed)"
 
 
 def merged(figures: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
