@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, safe for the colour-blind; line styles tell strateg
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -45,6 +46,7 @@ LINES: tuple[tuple[str, LineStyle], ...] = (
     ("#56B4E9", ":"),
 )
 KIND_ORDER = ("none", "checkpoint", "redundant", "checkfree", "checkfree_plus")
+WIDTH_OF_CAPTION = 148
 DASHES: tuple[LineStyle, ...] = get_args(LineStyle)
 HEIGHT_OF_START = 0.04
 """The loss axis begins at the loss after this share of the iterations: the first steps would fill the panel."""
@@ -82,8 +84,13 @@ def convergence_figure(runs: Sequence[RunFiles], notes: Sequence[str]) -> Figure
                 fontsize=7,
             )
         figure.legend(handles=legend_handles(runs, lines), loc="outside upper center", ncols=6, frameon=False)
-        figure.supxlabel("\n".join(notes), fontsize=6.5, color="0.3")
+        figure.supxlabel(caption(notes), fontsize=6.5, color="0.3")
     return figure
+
+
+def caption(notes: Sequence[str]) -> str:
+    """Sentences below a figure, each from a line of its own, and none wider than the figure."""
+    return "\n".join(line for note in notes for line in textwrap.wrap(note, WIDTH_OF_CAPTION))
 
 
 def draw_loss(axis: Axes, run: RunFiles, line: tuple[str, LineStyle], against: str) -> None:

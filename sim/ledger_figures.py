@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from sim.figures import SECONDS_PER_HOUR, STYLE, legend_label
+from sim.figures import SECONDS_PER_HOUR, STYLE, caption, legend_label
 from sim.records import BUCKETS, Bucket
 from sim.results import RunFiles
 
@@ -112,5 +112,5 @@ def ledger_figure(runs: Sequence[RunFiles], notes: Sequence[str]) -> Figure:
         axis.margins(x=0.08)
         axis.set_xlabel("simulated wall-clock time of the target model (hours)")
         figure.legend(loc="outside upper center", ncols=5, frameon=False)
-        figure.supxlabel("\n".join(notes), fontsize=6.5, color="0.3")
+        figure.supxlabel(caption(notes), fontsize=6.5, color="0.3")
     return figure

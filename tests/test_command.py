@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sim.figures import SECONDS_PER_HOUR, convergence_figure, legend_label, save
+from sim.figures import SECONDS_PER_HOUR, caption, convergence_figure, legend_label, save
 from sim.ledger_figures import ledger_figure, ledger_hours, ledger_table
 from sim.loading import parse_scenario
 from sim.records import BUCKETS
@@ -183,6 +183,12 @@ def test_the_ledger_table_tells_hours_and_seconds_a_recovery(runs):
     assert cells["seconds a\nrecovery"]["no failures"] == "-"
     mean = np.mean([summary["mean_recovery_seconds"] for summary in of_one if summary["num_failures"]])
     assert cells["seconds a\nrecovery"]["checkpointing"] == f"{mean:.1f}"
+
+
+def test_captions_are_not_wider_than_the_figure():
+    text = caption(["word " * 60, "short"])
+    assert text.replace("\n", " ").split() == ["word"] * 60 + ["short"]
+    assert max(map(len, text.splitlines())) <= 150
 
 
 def test_equal_data_give_equal_figures(runs, tmp_path):
