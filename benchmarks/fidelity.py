@@ -12,11 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from models.lineage import plain_routes
 from sim.loading import load_scenario
 from sim.scenario import Scenario
-from sim.simulation import Run, simulate
-from sim.training import NoTraining
+from sim.simulation import Run, simulate, time_only
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "paper_throughput.yaml"
 NUM_ITERATIONS = 22_000
@@ -27,9 +25,8 @@ REPEATS = 5
 def timed(scenario: Scenario, kind: str) -> tuple[float, Run]:
     """Processor seconds of a run, and the run."""
     config = next(config for config in scenario.strategies if config.kind == kind)
-    spec = scenario.training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
     began = time.process_time()
-    run = simulate(scenario, config, 0, 0, NoTraining(spec))
+    run = simulate(scenario, config, 0, 0, time_only(scenario))
     return time.process_time() - began, run
 
 

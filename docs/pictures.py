@@ -13,13 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sim.figures import STYLE
+from sim.fitting import plan_under
 from sim.gantt import draw_operations, gantt_figure, legend, name_rows
 from sim.loading import load_scenario, parse_scenario
 from sim.pipeline import FinishedIteration, fastest_run
 from sim.runner import ScenarioRunner
-from sim.schedules import plain_plan
 from sim.simulation import build_site
-from sim.strategies import STRATEGIES
 from sim.timeline import timeline
 
 HERE = Path(__file__).parent
@@ -43,9 +42,7 @@ strategies: [none]
 def iteration(*overrides: str) -> FinishedIteration:
     """One iteration of four stages; a forward takes 1 s, a backward 2 s."""
     scenario = parse_scenario(FOUR_STAGES, overrides=overrides)
-    config = scenario.strategies[0]
-    plan = STRATEGIES[config.kind](config, scenario.workload.num_stages).price(plain_plan(scenario.workload))
-    return fastest_run(build_site(scenario), plan)
+    return fastest_run(build_site(scenario), plan_under(scenario.strategies[0], scenario.workload))
 
 
 def panel(axis: Axes, title: str, finished: FinishedIteration, whole_seconds: float) -> None:
@@ -106,17 +103,16 @@ def schedules() -> None:
 
 def paper() -> None:
     """An iteration of the paper's throughput test, and one that a failure ends."""
-    overrides = ("training.steps=30", "seeds.failures=[0]", "failures.rate_per_hour=0.3")
+    checkfree = "strategies=[{kind: checkfree, end_stages: copy}]"
+    overrides = ("training.steps=30", "seeds.failures=[0]", "failures.rate_per_hour=0.3", checkfree)
     scenario = load_scenario(SCENARIOS / "paper_throughput.yaml", overrides)
     with tempfile.TemporaryDirectory() as folder:
-        runner = ScenarioRunner(scenario, SCENARIOS, Path(folder), None)
-        chosen = next(planned for planned in runner.plan() if planned.name == "checkfree")
-        runs = [run for run in runner.run(Silent()) if run.folder == chosen.folder]
-        failure = runs[0].events[runs[0].events["kind"] == "failure"].iloc[0]["time_seconds"]
-        seconds = runs[0].summary["iteration_seconds"]
+        run = next(ScenarioRunner(scenario, SCENARIOS, Path(folder), None).run(Silent()))
+        failure = run.events[run.events["kind"] == "failure"].iloc[0]["time_seconds"]
+        seconds = run.summary["iteration_seconds"]
         windows = {"paper_iteration": (0.0, seconds), "paper_failure": (failure - 60.0, failure + 130.0)}
         for name, window in windows.items():
-            figure = gantt_figure(timeline(chosen.folder, *window), f"{scenario.name}, CheckFree")
+            figure = gantt_figure(timeline(run.folder, *window), f"{scenario.name}, CheckFree")
             with mpl.rc_context(STYLE):
                 figure.savefig(HERE / "images" / f"{name}.png", dpi=150)
             print(HERE / "images" / f"{name}.png")

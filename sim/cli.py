@@ -136,13 +136,11 @@ def timeline(
     """Write what happened when in a run: a Chrome trace (opens in Perfetto) and, if it is short, a Gantt chart."""
     from sim.figures import save
     from sim.gantt import MOST_OPERATIONS, gantt_figure
-    from sim.results import load_run
     from sim.timeline import timeline as timeline_of
     from sim.timeline import write_chrome_trace
 
-    load_run(run_folder)
     path = out or run_folder / "timeline.json"
-    if path.suffix != ".json" or path.is_dir() or not path.parent.is_dir():
+    if path.is_dir() or (out and (path.suffix != ".json" or not path.parent.is_dir())):
         raise ValueError(f"--out {path}: give the name of a JSON file (ending in .json) in a folder that exists")
     found = timeline_of(run_folder, from_seconds, to_seconds)
     write_chrome_trace(found, path)

@@ -161,20 +161,23 @@ class IterationPlan:
     embedding_copies: bool = False
 
 
+def num_positions(workload: WorkloadConfig, head_computes: bool) -> int:
+    """Positions that compute one after the other: the stages, and a head that does on a node of its own."""
+    return workload.num_stages + (1 if head_computes and workload.loss_at == "embedding_stage" else 0)
+
+
 def in_flight_limit(workload: WorkloadConfig, plan: IterationPlan, head_computes: bool) -> int:
     """Most microbatches that are on their way in a pipeline at a time.
 
-    gpipe: all. Others: what the plan or the workload says, else as many as positions that compute one after the other
-    (a head that computes on a node of its own is one), for interleaved_1f1b twice the stages.
+    gpipe: all. Others: what the plan or the workload says, else as many as positions that compute one after the other,
+    for interleaved_1f1b twice the stages.
     """
     if workload.schedule == "gpipe":
         return plan.num_microbatches
     chosen = plan.max_in_flight or workload.max_in_flight
     if chosen is None and workload.schedule == "interleaved_1f1b":
         chosen = 2 * workload.num_stages
-    if chosen is None:
-        chosen = workload.num_stages + (head_computes and workload.loss_at == "embedding_stage")
-    return min(plan.num_microbatches, chosen)
+    return min(plan.num_microbatches, chosen or num_positions(workload, head_computes))
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,15 @@ class Costs:
         if stage == self.head_stage:
             parameters += model.vocabulary_size * model.dim + model.dim
         return parameters
+
+    @property
+    def head_computes(self) -> bool:
+        """Whether the head takes time."""
+        return self.forward_seconds(EMBEDDING_STAGE) > 0.0
+
+    def in_flight_limit(self, plan: IterationPlan) -> int:
+        """Most microbatches of a plan that are on their way in a pipeline at a time."""
+        return in_flight_limit(self.workload, plan, self.head_computes)
 
     # ---- time ------------------------------------------------------------------------------------
 
@@ -280,6 +292,11 @@ class Costs:
     def weight_bytes(self, stage: int) -> float:
         """Bytes of a stage's weights, which are also those of its gradient."""
         return float(self.stage_parameters(stage) * VALUE_BYTES[self.workload.precision])
+
+    @property
+    def embedding_copy_bytes(self) -> float:
+        """The gradient of E, or of E⁻¹: half of stage 0. Who holds a copy takes the same optimizer step with it."""
+        return self.weight_bytes(EMBEDDING_STAGE) / 2
 
     def checkpoint_bytes(self, stage: int) -> float:
         """Bytes of a stage's weights and optimizer state."""

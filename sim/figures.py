@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from sim.clock import SECONDS_PER_HOUR
 from sim.results import RunFiles
 
-SECONDS_PER_HOUR = 3600.0
 STYLE: dict[Any, Any] = {
     "font.size": 8.0,
     "axes.labelsize": 8.0,

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.lineage import EMBEDDING_STAGE, plain_routes
-from sim.costs import Costs, Device, IterationPlan, WorkloadConfig, in_flight_limit
+from sim.costs import Costs, Device, IterationPlan, WorkloadConfig
 from sim.memory import BYTES_PER_GIB, needed_bytes
 from sim.names import divisors, shortened
 from sim.presets import presets
 from sim.scenario import Scenario
+from sim.schedules import plain_plan
 from sim.strategies import STRATEGIES, StrategyConfig
 
 LISTED_DEVICES = 3
@@ -49,8 +49,7 @@ def greatest_need(scenario: Scenario, config: StrategyConfig, workload: Workload
 
 def plan_under(config: StrategyConfig, workload: WorkloadConfig) -> IterationPlan:
     """An iteration as a strategy makes it."""
-    plain = IterationPlan(workload.num_microbatches, plain_routes(workload.num_stages))
-    return STRATEGIES[config.kind](config, workload.num_stages).price(plain)
+    return STRATEGIES[config.kind](config, workload.num_stages).price(plain_plan(workload))
 
 
 def too_little_memory(scenario: Scenario, config: StrategyConfig) -> str | None:
@@ -86,8 +85,7 @@ def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str
 
     found = []
     if workload.schedule in ("1f1b", "fifo"):
-        head_computes = Costs(workload, scenario.cluster.device).forward_seconds(EMBEDDING_STAGE) > 0
-        now = in_flight_limit(workload, plan_under(config, workload), head_computes)
+        now = Costs(workload, scenario.cluster.device).in_flight_limit(plan_under(config, workload))
         if most := largest(range(1, now), lambda number: fits(max_in_flight=number)):
             found.append(f"max_in_flight {most}")
     if workload.schedule == "gpipe" and fits(schedule="1f1b"):

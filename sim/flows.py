@@ -58,7 +58,6 @@ class Flows:
         self._env = env
         self._on: dict[Link, dict[Flow, None]] = {}
         self._under_way: dict[Flow, None] = {}
-        self._held: dict[Flow, None] = {}
         self._channels: dict[Hashable, deque[Flow]] = {}
         self._num_sent = 0
 
@@ -99,17 +98,14 @@ class Flows:
     def hold(self, arrivals_seconds: Sequence[float | None]) -> None:
         """Take all messages off their links, since their way is known: when each arrives from now on, if it does."""
         for flow, arrival_seconds in zip(self.under_way, arrivals_seconds, strict=True):
-            self._held[flow] = None
             self._on_links(flow, False)
-            flow.bytes_per_second, flow.ends_seconds = 0.0, -1.0
+            flow.bytes_per_second, flow.enters_seconds, flow.ends_seconds = 0.0, -1.0, -1.0
             if arrival_seconds is not None:
-                self._after(arrival_seconds, partial(self._arrive_held, flow))
+                self._after(arrival_seconds, partial(self._arrive, flow))
 
     def release(self, states: Sequence[FlowState]) -> None:
-        """Put the messages that are still held back on their links, as far as they have come."""
-        flows = [flow for flow in self._under_way if flow in self._held]
-        self._held.clear()
-        for flow, state in zip(flows, states, strict=True):
+        """Put the messages that are still under way back on their links, as far as they have come."""
+        for flow, state in zip(self._under_way, states, strict=True):
             flow.bytes_left = state.num_bytes
             flow.enters_seconds = float(self._env.now) + state.latency_seconds
             self._after(state.latency_seconds, partial(self._enter, flow))
@@ -123,9 +119,8 @@ class Flows:
 
     def _enter(self, flow: Flow) -> None:
         """The latency is over; not if it has been held or ended since, or is on its links already."""
-        if flow in self._held or flow not in self._under_way or flow.bytes_per_second:
-            return
-        if flow.enters_seconds != float(self._env.now):
+        due = flow.enters_seconds == float(self._env.now)
+        if not due or flow not in self._under_way or flow.bytes_per_second:
             return
         if flow.channel is not None:
             queue = self._channels.setdefault(flow.channel, deque())
@@ -184,14 +179,12 @@ class Flows:
 
     def _arrive_if_due(self, flow: Flow) -> None:
         """The instant at which a flow was to end; not if its rate has changed since."""
-        if flow in self._under_way and flow not in self._held and flow.ends_seconds == float(self._env.now):
-            self._arrive(flow)
-
-    def _arrive_held(self, flow: Flow) -> None:
-        if flow in self._held:
+        if flow.ends_seconds == float(self._env.now):
             self._arrive(flow)
 
     def _arrive(self, flow: Flow) -> None:
+        if flow not in self._under_way:
+            return
         flow.bytes_left = 0.0
         flow.arrived.succeed()
         self._end(flow)
@@ -199,7 +192,6 @@ class Flows:
     def _end(self, flow: Flow) -> None:
         """Leave the links to others and tell who wants to know."""
         del self._under_way[flow]
-        self._held.pop(flow, None)
         self._on_links(flow, False)
         for tell in flow.when_ended:
             tell(float(self._env.now))

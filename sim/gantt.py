@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sim.figures import STYLE
-from sim.ledger_figures import FILLS, in_words
+from sim.ledger_figures import FILLS
+from sim.names import in_words
 from sim.records import Operation
 from sim.timeline import Timeline
 
@@ -34,6 +35,8 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
     rows = {cluster.node(stage, 0): stage for stage in cluster.stages}
     operations = [done for done in trace.operations if done.replica == 0]
     messages = [message for message in trace.messages if message.source in rows and message.target in rows]
+    of_first = [message for message in trace.messages if message.source in rows]
+    exchanges = [message for message in of_first if message.what.startswith("gradient exchange")]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.5 + 0.26 * len(rows)), layout="constrained")
         axis = figure.subplots()
@@ -45,10 +48,9 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
         for message in messages:
             seconds = (message.start_seconds, message.end_seconds)
             axis.plot(seconds, (rows[message.source], rows[message.target]), **LINE_OF_MESSAGE)
-        for message in trace.messages:
-            if message.what.startswith("gradient exchange") and message.source in rows:
-                seconds, row = (message.start_seconds, message.end_seconds), rows[message.source]
-                axis.plot(seconds, (row, row), **LINE_OF_EXCHANGE)
+        for message in exchanges:
+            seconds, row = (message.start_seconds, message.end_seconds), rows[message.source]
+            axis.plot(seconds, (row, row), **LINE_OF_EXCHANGE)
         for span in trace.spans:
             colour, hatch = FILLS[span.bucket]
             label = in_words(span.bucket)
@@ -62,10 +64,9 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
         axis.set_title(title + (f" (first of {pipelines} pipelines)" if pipelines > 1 else ""))
         spans, labels = axis.get_legend_handles_labels()
         buckets = dict(zip(labels, spans, strict=True))
-        exchanges = any(message.what.startswith("gradient exchange") for message in trace.messages)
         kinds = {done.kind for done in operations}
         figure.legend(
-            handles=[*legend(kinds), *lines_of_messages(exchanges), *buckets.values()],
+            handles=[*legend(kinds), *lines_of_messages(bool(exchanges)), *buckets.values()],
             loc="outside upper center",
             ncols=6,
             frameon=False,

@@ -68,8 +68,6 @@ class IterationRun:
         self._ranks = {visit: rank for visits in self._orders.values() for rank, visit in enumerate(visits)}
         self._processes: list[Process] = []
         self._under_way: dict[Flow, None] = {}
-        self._computed = env.event()
-        self._num_computing = len(self._cluster.stages)
         self.done = self._begin(self._iteration())
 
     def stop(self) -> None:
@@ -100,12 +98,15 @@ class IterationRun:
             for replica in range(self._num_replicas)
             for number in range(self.plan.num_microbatches)
         ]
-        stages = []
-        for stage in self._cluster.stages:
-            nodes = [self._begin(self._node(stage, r, inboxes[stage, r])) for r in range(self._num_replicas)]
-            back_home = microbatches if stage == EMBEDDING_STAGE else []
-            stages.append(self._begin(self._stage(stage, [*nodes, *back_home])))
-        yield self._env.all_of(stages)
+        nodes = {
+            stage: [self._begin(self._node(stage, r, inboxes[stage, r])) for r in range(self._num_replicas)]
+            for stage in self._cluster.stages
+        }
+        nodes[EMBEDDING_STAGE] += microbatches  # which come home there
+        everything = [part for parts in nodes.values() for part in parts]
+        overlaps = self._workload.overlap_gradient_exchange
+        stages = [self._stage(stage, parts if overlaps else everything) for stage, parts in nodes.items()]
+        yield self._env.all_of([self._begin(stage) for stage in stages])
         optimizer_seconds = ticked(self._workload.optimizer_seconds)
         self.busy_seconds["optimizer"] += optimizer_seconds * len(self._cluster.stages) * self._num_replicas
         yield self._env.timeout(optimizer_seconds)
@@ -155,14 +156,9 @@ class IterationRun:
         if backlog_seconds:
             yield from self._occupy("shadow", stage, replica, -1, backlog_seconds)
 
-    def _stage(self, stage: int, parts: list[simpy.Event]) -> Process:
-        """A stage whose replicas have all done their work exchanges gradients."""
-        yield self._env.all_of(parts)
-        self._num_computing -= 1
-        if not self._num_computing:
-            self._computed.succeed()
-        if not self._workload.overlap_gradient_exchange:
-            yield self._computed
+    def _stage(self, stage: int, awaited: list[simpy.Process]) -> Process:
+        """A stage exchanges gradients when all that it waits for is done: its own work, or everybody's."""
+        yield self._env.all_of(awaited)
         yield self._env.all_of([flow.arrived for flow in self._gradient_exchange(stage)])
 
     # ---- what it is made of ------------------------------------------------------------------------
@@ -251,7 +247,7 @@ class IterationRun:
         """What keeps the copies of E on S1 and of E⁻¹ on Ss in step."""
         sources = self._cluster.nodes_of(EMBEDDING_STAGE)
         return [
-            self._send("copy of the embedding", source, target, self.site.embedding_copy_bytes)
+            self._send("copy of the embedding", source, target, self._costs.embedding_copy_bytes)
             for holder in (1, self._cluster.num_stages)
             for source, target in zip(sources, self._cluster.nodes_of(holder), strict=True)
         ]

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from sim.figures import SECONDS_PER_HOUR, STYLE, caption, legend_label
+from sim.clock import SECONDS_PER_HOUR
+from sim.figures import STYLE, caption, legend_label
+from sim.names import in_words
 from sim.records import BUCKETS, Bucket
 from sim.results import RunFiles
 
@@ -41,11 +43,6 @@ def ledger_hours(runs: Sequence[RunFiles]) -> pd.DataFrame:
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(BUCKETS)) / SECONDS_PER_HOUR
     frame.index = pd.Index([strategy for strategy, _ in rows], name="strategy")
     return frame.groupby(level=0, sort=False).mean()
-
-
-def in_words(bucket: str) -> str:
-    """A bucket's name for people."""
-    return bucket.replace("_", " ")
 
 
 HEADINGS: dict[Bucket, str] = {

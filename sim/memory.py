@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from models.lineage import EMBEDDING_STAGE
-from sim.costs import VALUE_BYTES, Costs, IterationPlan, in_flight_limit
+from sim.costs import VALUE_BYTES, Costs, IterationPlan
 
 BYTES_PER_GIB = 2**30
 LOGIT_BYTES = 4
@@ -20,10 +19,9 @@ def needed_bytes(costs: Costs, plan: IterationPlan, stage: int, extra_bytes: flo
     does; in 1f1b the i-th of p holds i - 1 less, and with interleaved_1f1b most have not passed all of a stage's
     chunks, so this is the least that is safe for the stage that needs most, and too much for others.
     """
-    in_flight = in_flight_limit(costs.workload, plan, costs.forward_seconds(EMBEDDING_STAGE) > 0)
     held = held_bytes(costs, stage, plan.microbatch_size)
     working = working_bytes(costs, stage, plan.microbatch_size)
-    return costs.state_bytes(stage) + extra_bytes + in_flight * held + working
+    return costs.state_bytes(stage) + extra_bytes + costs.in_flight_limit(plan) * held + working
 
 
 def held_bytes(costs: Costs, stage: int, microbatch_size: float = 1.0) -> float:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sim.clock import SECONDS_PER_HOUR
 from sim.cluster import ClusterConfig
-
-SECONDS_PER_HOUR = 3600.0
 
 
 def usd_per_node_hour(cluster: ClusterConfig) -> float | None:

@@ -35,6 +35,11 @@ def shortened(text: str) -> str:
     return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 3] + "..."
 
 
+def in_words(name: str) -> str:
+    """A bucket's, an event's or another name of the program's own, for people."""
+    return name.replace("_", " ")
+
+
 def divisors(number: int) -> list[int]:
     """What divides a number, ascending."""
     small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]

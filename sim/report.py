@@ -11,6 +11,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from sim.clock import SECONDS_PER_HOUR
 from sim.cluster import ClusterConfig
 from sim.failures import PROCESSES
 from sim.figures import legend_label
@@ -84,7 +85,7 @@ def hours_to_target(rows: pd.DataFrame) -> str:
 
 def hours(seconds: pd.Series[Any]) -> str:
     """Seconds as hours, to three digits or to the hour."""
-    return to_three_digits(seconds.astype(float) / 3600)
+    return to_three_digits(seconds.astype(float) / SECONDS_PER_HOUR)
 
 
 def to_three_digits(values: pd.Series[Any]) -> str:

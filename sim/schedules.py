@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from models.lineage import EMBEDDING_STAGE, plain_routes
-from sim.costs import IterationPlan, WorkloadConfig
+from sim.costs import IterationPlan, WorkloadConfig, num_positions
 
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -50,8 +50,7 @@ class Schedule:
     @property
     def num_positions(self) -> int:
         """Positions that compute one after the other."""
-        own_node = self.workload.loss_at == "embedding_stage"
-        return self.workload.num_stages + (1 if self.head_computes and own_node else 0)
+        return num_positions(self.workload, self.head_computes)
 
     @property
     def has_textbook_order(self) -> bool:

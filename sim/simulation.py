@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from models.lineage import DivergedError, Position
+from models.lineage import DivergedError, Position, plain_routes
 from sim.clock import EXACT_SECONDS
 from sim.cluster import Cluster
 from sim.costs import Costs
@@ -17,7 +17,7 @@ from sim.scenario import Scenario
 from sim.site import Site
 from sim.strategies import STRATEGIES, Strategy, StrategyConfig, UnrecoverableError
 from sim.trace import Trace
-from sim.training import Training
+from sim.training import NoTraining, Training
 from sim.world import GaveUpError, World
 
 
@@ -96,6 +96,12 @@ def simulate(
         num_failures=world.num_failures,
         stopped=job.stopped,
     )
+
+
+def time_only(scenario: Scenario) -> NoTraining:
+    """A learner for a scenario's runs of which only the seconds matter: they do not depend on what is learnt."""
+    spec = scenario.training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
+    return NoTraining(spec, scenario.iterations_per_step)
 
 
 def build_world(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from models.lineage import EMBEDDING_STAGE
 from sim.cluster import Cluster
-from sim.costs import Costs, IterationPlan, in_flight_limit
+from sim.costs import Costs, IterationPlan
 from sim.network import Network
 from sim.schedules import Schedule
 
@@ -19,15 +19,10 @@ class Site:
     cluster: Cluster
     network: Network
 
-    @property
-    def head_computes(self) -> bool:
-        """Whether the head takes time."""
-        return self.costs.forward_seconds(EMBEDDING_STAGE) > 0.0
-
     def schedule(self, plan: IterationPlan) -> Schedule:
         """Who does what in which order."""
-        limit = in_flight_limit(self.costs.workload, plan, self.head_computes)
-        return Schedule(self.costs.workload, plan, self.head_computes, limit)
+        costs = self.costs
+        return Schedule(costs.workload, plan, costs.head_computes, costs.in_flight_limit(plan))
 
     def shadow_seconds(self, plan: IterationPlan, stage: int) -> float:
         """Forwards of the next stage (the last one's next is stage 0) that a stage also runs per microbatch."""
@@ -36,8 +31,3 @@ class Site:
         if following == self.costs.head_stage:
             seconds += self.costs.forward_seconds(EMBEDDING_STAGE, size)
         return plan.shadow_forwards * seconds
-
-    @property
-    def embedding_copy_bytes(self) -> float:
-        """The gradient of E, or of E⁻¹: half of stage 0. Who holds a copy takes the same optimizer step with it."""
-        return self.costs.weight_bytes(EMBEDDING_STAGE) / 2

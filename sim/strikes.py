@@ -28,8 +28,7 @@ class Strikes:
         strike: Callable[[int], None],
     ) -> None:
         self._env, self._strike = env, strike
-        self._execution_under_way: int | None = None
-        self._due: list[int] = []
+        self._due: list[tuple[int, int]] = []
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
         for stage in stages:
             if stage in failures.config.immune_stages:
@@ -42,20 +41,18 @@ class Strikes:
 
     def iteration_begins(self, execution: int, usual_seconds: float) -> None:
         """Schedule the strikes of processes that count iterations and whose turn is this one."""
-        self._execution_under_way = execution
-        self._due.clear()
         for index, (stage, uptimes, at_iteration) in enumerate(self._by_iteration):
             if at_iteration >= execution:
                 continue
             seconds = max(0.0, at_iteration - (execution - 1)) * usual_seconds
-            self._due.append(stage)
+            self._due.append((execution, stage))
             self._env.process(self._strike_within(stage, seconds, execution))
             self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes, math.inf))
 
     def iteration_ends(self, failed: bool) -> None:
         """Strikes of it that are still to come find it over, if a failure has ended it; else they come at its end."""
-        self._execution_under_way = None
-        for stage in () if failed else tuple(self._due):
+        due, self._due = self._due, []
+        for _, stage in () if failed else due:
             self._strike(stage)
 
     def _life(self, stage: int, uptimes: Iterator[float]) -> Generator[simpy.Event, Any, None]:
@@ -69,6 +66,6 @@ class Strikes:
     def _strike_within(self, stage: int, seconds: float, execution: int) -> Generator[simpy.Event, Any, None]:
         """A strike in the iteration that begins now; none if another failure has ended that iteration before."""
         yield self._env.timeout(ticked(seconds))
-        if self._execution_under_way == execution:
-            self._due.remove(stage)
+        if (execution, stage) in self._due:
+            self._due.remove((execution, stage))
             self._strike(stage)

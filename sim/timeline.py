@@ -1,8 +1,8 @@
 """What happened when: a stretch of a finished run, played again event by event, as a Chrome trace.
 
-The trace opens in Perfetto (ui.perfetto.dev) or chrome://tracing: a track for each node and each pair of nodes that
-exchange messages, for iterations, for what training stood still for, and for failures and checkpoints. Format: Trace
-Event Format, JSON object form; times in microseconds of simulated time.
+The trace opens in Perfetto (ui.perfetto.dev) or chrome://tracing: a track for each node and each link, for iterations,
+for what training stood still for, and for failures and checkpoints. Format: Trace Event Format, JSON object form; times
+in microseconds of simulated time.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.lineage import plain_routes
 from sim.loading import load_scenario
+from sim.names import in_words
 from sim.network import STORAGE
 from sim.records import EventRecord, IterationRecord
 from sim.results import load_run
 from sim.scenario import Scenario
-from sim.simulation import Run, build_site, simulate
+from sim.simulation import Run, build_site, simulate, time_only
 from sim.site import Site
 from sim.trace import Trace
-from sim.training import NoTraining
 
 MICROSECONDS = 1e6
 TRAINING, NODES, LINKS = 1, 2, 3
@@ -36,7 +35,6 @@ class Timeline:
     site: Site
     strategy: str
     trace: Trace
-
     iterations: list[IterationRecord]
     events: list[EventRecord]
 
@@ -78,11 +76,10 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
 
 
 def play_again(scenario: Scenario, summary: dict[str, Any], trace: Trace) -> Run:
-    """The same run without training; its seconds do not depend on what is learnt."""
+    """The same run without training."""
     config = next(config for config in scenario.strategies if config.name == summary["strategy"])
-    spec = scenario.training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
-    training = NoTraining(spec, scenario.iterations_per_step)
-    return simulate(scenario, config, summary["failure_seed"], summary["training_seed"], training, trace=trace)
+    seeds = summary["failure_seed"], summary["training_seed"]
+    return simulate(scenario, config, *seeds, time_only(scenario), trace=trace)
 
 
 def chrome_trace(timeline: Timeline) -> dict[str, Any]:
@@ -132,11 +129,6 @@ def add_messages(tracks: Tracks, timeline: Timeline) -> None:
         links = [link.name for link in timeline.site.network.path(message.source, message.target).links]
         for link in links or [" to ".join(ends)]:
             tracks.add_lane(LINKS, link, name, message.start_seconds, message.end_seconds, args)
-
-
-def in_words(name: str) -> str:
-    """The name of a bucket or an event for people."""
-    return name.replace("_", " ")
 
 
 def node_name(node: int, num_replicas: int) -> str:

@@ -22,10 +22,11 @@ from sim.records import EventRecord, Message, Operation
 from sim.scenario import Scenario
 from sim.schedules import plain_plan
 from sim.simulation import Run, build_world, simulate
+from sim.simulation import time_only as no_training  # noqa: F401
 from sim.site import Site
 from sim.strategies import STRATEGIES, Strategy, StrategyConfig
 from sim.trace import Trace
-from sim.training import NoTraining, Training
+from sim.training import Training
 from sim.world import World
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -198,23 +199,11 @@ def an_iteration(site: Site, plan: IterationPlan | None = None) -> PricedIterati
     return PricedIteration(found.seconds, found.split, found.order, found.run)
 
 
-def a_pipeline(
-    num_stages: int,
-    num_microbatches: int,
-    forward_seconds: float = 1.0,
-    backward_seconds: float = 2.0,
-    schedule: str = "1f1b",
-    head_seconds: float = 0.0,
-    hop_seconds: float = 0.0,
-    plan: IterationPlan | None = None,
-    max_in_flight: int | None = None,
-    **options: Any,
-) -> PricedIteration:
-    """One iteration of equal stages; `options` are those of `a_site`, nodes_per_stage among them."""
+def a_pipeline(*shape: Any, plan: IterationPlan | None = None, **options: Any) -> PricedIteration:
+    """One iteration of equal stages; `shape` and `options` are those of `a_site`, and nodes_per_stage."""
     if "nodes_per_stage" in options:
         options["cluster"] = {"nodes_per_stage": options.pop("nodes_per_stage"), **options.get("cluster", {})}
-    shape = (num_stages, num_microbatches, forward_seconds, backward_seconds, schedule, head_seconds, hop_seconds)
-    return an_iteration(a_site(*shape, max_in_flight=max_in_flight, **options), plan)
+    return an_iteration(a_site(*shape, **options), plan)
 
 
 def scripted(scenario: Scenario, script: Script, unit: str = "seconds") -> Scenario:
@@ -227,13 +216,6 @@ def a_training(scenario: Scenario) -> CurveTraining:
     num_stages = scenario.workload.num_stages
     spec = scenario.training.spec("curve", 256, init_seed=0, data_seed=0, routes=plain_routes(num_stages))
     return CurveTraining(spec, scenario.iterations_per_step)
-
-
-def no_training(scenario: Scenario) -> NoTraining:
-    """Nothing is learnt."""
-    routes = plain_routes(scenario.workload.num_stages)
-    spec = scenario.training.spec("none", 256, init_seed=0, data_seed=0, routes=routes)
-    return NoTraining(spec, scenario.iterations_per_step)
 
 
 def run(

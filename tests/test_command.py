@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sim.figures import SECONDS_PER_HOUR, caption, convergence_figure, legend_label, save
+from sim.clock import SECONDS_PER_HOUR
+from sim.figures import caption, convergence_figure, legend_label, save
 from sim.ledger_figures import ledger_figure, ledger_hours, ledger_table
 from sim.loading import parse_scenario
 from sim.records import BUCKETS

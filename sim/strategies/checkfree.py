@@ -229,8 +229,8 @@ class CheckFreePlus(CheckFree):
         """
         if self.embedding_copy != "blocking":
             return None
-        half_bytes = world.costs.weight_bytes(EMBEDDING_STAGE) / 2
-        copies = [Transfer(EMBEDDING_STAGE, holder, half_bytes, "embedding") for holder in (1, self.num_stages)]
+        num_bytes = world.costs.embedding_copy_bytes
+        copies = [Transfer(EMBEDDING_STAGE, holder, num_bytes, "embedding") for holder in (1, self.num_stages)]
         return (yield from world.transfer(copies, "bubble_and_communication"))
 
     def _sources(self, stage: int) -> tuple[int, ...]:
