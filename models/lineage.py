@@ -1,7 +1,7 @@
 """Names of training states: a `Position` is *which* weights, never the weights themselves.
 
 A Position is a training recipe (`TrainingSpec`), the edits made to the weights so far (a stage
-rebuilt from its neighbours, say), and how far training has gone. Strategies of the simulated world
+rebuilt from its neighbours, or from an older state), and how far training has gone. Strategies of the simulated world
 return Positions; only the trajectory service (`models/trajectory.py`) turns one into a loss. Equal
 Positions are equal training states, to the bit, so that two runs which share a Position share the work
 of reaching it. This module loads no torch: the event loop works with names alone.
@@ -13,101 +13,21 @@ stage is rebuilt → and, on a rollback, simply an older Position again.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-EMBEDDING_STAGE = 0
-"""Stage 0 holds the embedding E, the final norm and the de-embedding E⁻¹; stages 1..s hold the layers."""
-
-Routes = tuple[tuple[int, ...], ...]
-"""Orders in which a microbatch visits the layer stages 1..s; microbatch j takes `routes[j % len(routes)]`."""
-
-
-class Config(BaseModel):
-    """A frozen, strict piece of configuration: unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ModelSpec(Config):
-    """The proxy model that is really trained."""
-
-    family: Literal["llama", "gpt"] = Field(
-        "llama", description="llama: RMSNorm, RoPE, SwiGLU; gpt: LayerNorm, learnt positions, GELU"
-    )
-    dim: int = Field(64, ge=2, le=10**6, description="width of the residual stream")
-    num_heads: int = Field(4, ge=1, le=10**6, description="attention heads; must divide dim")
-    num_stages: int = Field(6, ge=2, le=1000, description="layer stages; must equal the workload's")
-    layers_per_stage: int = Field(1, ge=1, le=1000, description="residual layers in each stage")
-    hidden_dim: int | None = Field(
-        None, ge=1, le=10**7, description="feed-forward width; default 8/3 dim (llama), 4 dim (gpt)"
-    )
-
-
-class DataSpec(Config):
-    """The text that the proxy learns.
-
-    stdlib: the sources of the running Python's standard library (nothing to download); text: the user's
-    files by glob; tokens: flat uint16 files as nanoGPT writes them; huggingface: a dataset by name, streamed
-    (needs the extra `churnlab[hf]`). Relative paths start at the scenario file's folder.
-    """
-
-    source: Literal["stdlib", "text", "tokens", "huggingface"] = Field("stdlib", description="where the text is from")
-    files: tuple[str, ...] = Field((), description="text: globs of the files to learn")
-    train_tokens: str | None = Field(None, description="tokens: the training file (.bin, uint16)")
-    validation_tokens: str | None = Field(None, description="tokens: the validation file (.bin, uint16)")
-    dataset: str | None = Field(None, description="huggingface: name, or folder of a local dataset")
-    dataset_config: str | None = Field(None, description="huggingface: configuration of the dataset")
-    dataset_split: str = Field("train", description="huggingface: split to stream")
-    text_field: str = Field("text", description="huggingface: field that holds the text")
-    max_documents: int = Field(10_000, ge=2, le=10**9, description="huggingface: documents to take from the stream")
-    tokenizer: Literal["bytes", "bpe"] = Field("bytes", description="bytes, or byte-pair encoding trained on the text")
-    vocabulary_size: int = Field(
-        512, ge=257, le=65_536, description="bpe: size to train; tokens: size of the files' vocabulary"
-    )
-    validation_fraction: float = Field(
-        0.05, gt=0, lt=1, description="share of the documents held out, chosen by a hash of their names"
-    )
-
-
-class OptimizerSpec(Config):
-    """Adam with a learning-rate schedule and a gradient clip, both applied stage by stage as in the paper."""
-
-    kind: Literal["adam"] = Field("adam", description="the optimizer")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the first moment")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the second moment")
-    epsilon: float = Field(1e-8, gt=0, description="Adam's denominator term")
-    clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm of one stage; null: no clip")
-    warmup_steps: int = Field(0, ge=0, le=10**9, description="linear warm-up of the learning rate")
-    decay: Literal["constant", "cosine"] = Field("constant", description="shape after the warm-up")
-    decay_steps: int | None = Field(
-        None, ge=1, le=10**9, description="step at which the cosine ends; default training.steps"
-    )
-    final_fraction: float = Field(0.1, ge=0, le=1, description="learning rate after the cosine, as a share of the peak")
-
-
-class TrainingSpec(Config):
-    """Everything that decides the weights at every step: the name of a failure-free training run.
-
-    `corpus` is the content hash of the token streams, so that paths and machines do not matter.
-    What a machine adds (torch version, CPU family, this code) is `models.trajectory.environment_key`.
-    """
-
-    model: ModelSpec
-    optimizer: OptimizerSpec
-    corpus: str
-    vocabulary_size: int
-    sequences_per_batch: int
-    num_microbatches: int
-    sequence_length: int
-    num_validation_sequences: int
-    init_seed: int
-    data_seed: int
-    num_threads: int = 1
-    routes: Routes
+from models.recipe import EMBEDDING_STAGE as EMBEDDING_STAGE
+from models.recipe import Config as Config
+from models.recipe import DataSpec as DataSpec
+from models.recipe import ModelSpec as ModelSpec
+from models.recipe import OptimizerSpec as OptimizerSpec
+from models.recipe import Routes as Routes
+from models.recipe import TrainingSpec as TrainingSpec
+from models.recipe import plain_routes as plain_routes
+from models.recipe import swapped_routes as swapped_routes
 
 
 class GradientNormWeights(Config):
@@ -121,42 +41,82 @@ class GradientNormWeights(Config):
     epsilon: float = Field(0.0, ge=0, description="added to each weight")
 
 
+class Moment(NamedTuple):
+    """A state of a lineage, the present or an older one: at `step`, after the lineage's first `num_edits` edits."""
+
+    num_edits: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """`share` × the weights of a stage: those at a moment of the edited lineage, or (None) just before the edit."""
+
+    stage: int
+    share: float
+    moment: Moment | None = None
+
+    def as_text(self) -> str:
+        """A stable text of this term; the same for shares 1 and 1.0, which are equal."""
+        when = "" if self.moment is None else f"@{self.moment.num_edits},{self.moment.step}"
+        return f"{float(self.share)!r}*{self.stage}{when}"
+
+
 @dataclass(frozen=True)
 class Edit:
     """A stage rebuilt: what its weights, its optimizer state and its learning rate become.
 
     rule: `average` of `sources` weighted by `weights`; `copy` of the one source; `fresh`, drawn anew as at
-    the start but from another random stream.
+    the start but from another random stream; `sum` of `terms`, each a stage as it is or as it was.
     optimizer: `fresh` loses Adam's moments and step count; `average` combines the sources' moments as the
-    weights are combined.
+    weights are combined (`sum`: their mean by |share|, since a second moment cannot be negative); `older` brings
+    back the edited stage's own, of the first term's moment.
     The stage then learns at `learning_rate_factor` × the schedule; the excess over 1 halves every
     `learning_rate_half_life_steps` (None: kept until the stage's next edit).
     """
 
     stage: int
-    rule: Literal["average", "copy", "fresh"]
+    rule: Literal["average", "copy", "fresh", "sum"]
     sources: tuple[int, ...] = ()
     weights: GradientNormWeights | None = None
-    optimizer: Literal["fresh", "average"] = "fresh"
+    optimizer: Literal["fresh", "average", "older"] = "fresh"
     learning_rate_factor: float = 1.0
     learning_rate_half_life_steps: float | None = None
+    terms: tuple[Term, ...] = ()
 
     def __post_init__(self) -> None:
         """Hold the rule and its sources together."""
-        num_sources = {"copy": 1, "fresh": 0}.get(self.rule, len(self.sources))
+        num_sources = {"copy": 1, "fresh": 0, "sum": 0}.get(self.rule, len(self.sources))
         if len(self.sources) != num_sources or (self.rule == "average" and not self.sources):
             raise ValueError(f"edit of stage {self.stage}: rule '{self.rule}' does not fit sources {self.sources}")
         if (self.rule == "average") != (self.weights is not None):
             raise ValueError(f"edit of stage {self.stage}: weights go with rule 'average' and only with it")
-        if self.stage in self.sources:
+        if (self.rule == "sum") != bool(self.terms):
+            raise ValueError(f"edit of stage {self.stage}: terms go with rule 'sum' and only with it")
+        if any(not math.isfinite(term.share) or term.share == 0 for term in self.terms):
+            raise ValueError(f"edit of stage {self.stage}: shares are finite and not 0, found {self.terms}")
+        if any((term.stage == EMBEDDING_STAGE) != (self.stage == EMBEDDING_STAGE) for term in self.terms):
+            raise ValueError(f"edit of stage {self.stage}: stage 0 and stages of layers hold different things")
+        if self.optimizer == "older" and (not self.terms or self.terms[0].moment is None):
+            raise ValueError(f"edit of stage {self.stage}: optimizer 'older' goes with a first term that has a moment")
+        if self.stage in (*self.sources, *(term.stage for term in self.terms if term.moment is None)):
             raise ValueError(f"edit of stage {self.stage}: a lost stage cannot be its own source")
+
+    @property
+    def goes_back_to(self) -> Moment | None:
+        """The moment whose weights the stage gets back, just as its own were then; None for all other edits."""
+        if len(self.terms) != 1:
+            return None
+        (term,) = self.terms
+        return term.moment if (term.stage, term.share) == (self.stage, 1) else None
 
     def as_text(self) -> str:
         """A stable text of this edit, for hashing and for logs."""
         weights = self.weights.model_dump_json() if self.weights else "-"
+        terms = "".join(f":{term.as_text()}" for term in self.terms)
         return (
             f"{self.stage}:{self.rule}:{self.sources}:{weights}:{self.optimizer}"
-            f":{self.learning_rate_factor!r}:{self.learning_rate_half_life_steps!r}"
+            f":{self.learning_rate_factor!r}:{self.learning_rate_half_life_steps!r}{terms}"
         )
 
 
@@ -167,6 +127,26 @@ class DivergedError(ValueError):
 def digest(text: str) -> str:
     """The first 32 hex digits of the SHA-256 of a text: the project's one way of naming content."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+Edits = tuple[tuple[int, Edit], ...]
+"""(step, edit) pairs in the order they were made; an edit at step n changes the state that n updates led to."""
+
+
+def passes(edits: Edits, step: int, moment: Moment) -> bool:
+    """Whether a line with these edits, on its way to `step`, comes through a moment."""
+    if not 0 <= moment.num_edits <= len(edits):
+        return False
+    first = edits[moment.num_edits - 1][0] if moment.num_edits else 0
+    last = edits[moment.num_edits][0] if moment.num_edits < len(edits) else step
+    return first <= moment.step <= min(last, step)
+
+
+def require_past(edits: Edits, step: int, edit: Edit) -> None:
+    """Raise ValueError when an edit made after `edits`, at `step`, asks for a moment that the line did not come by."""
+    for term in edit.terms:
+        if term.moment is not None and not passes(edits, step, term.moment):
+            raise ValueError(f"edit of stage {edit.stage} at step {step}: {term.moment} is not on the way here")
 
 
 def key_after(key: str, step: int, edit: Edit) -> str:
@@ -180,12 +160,11 @@ class Lineage:
 
     Two lineages are equal when their keys are: the key is a hash of all that they hold.
 
-    `edits` are (step, edit) pairs in the order they were made; an edit at step n changes the state that n
-    updates have led to.
+    Raises ValueError when an edit refers to a moment that is not on the way to it.
     """
 
     spec: TrainingSpec
-    edits: tuple[tuple[int, Edit], ...] = ()
+    edits: Edits = ()
     key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -193,12 +172,14 @@ class Lineage:
         if self.key:
             return
         key = digest(self.spec.model_dump_json())
-        for step, edit in self.edits:
+        for number, (step, edit) in enumerate(self.edits):
+            require_past(self.edits[:number] if edit.terms else (), step, edit)
             key = key_after(key, step, edit)
         object.__setattr__(self, "key", key)
 
     def edited(self, step: int, edit: Edit) -> Lineage:
         """This lineage with one more edit."""
+        require_past(self.edits, step, edit)
         return Lineage(self.spec, (*self.edits, (step, edit)), key_after(self.key, step, edit))
 
     def __eq__(self, other: object) -> bool:
@@ -216,7 +197,11 @@ class Lineage:
 
     def parent(self) -> Lineage | None:
         """The lineage without its last edit, or None at the root."""
-        return Lineage(self.spec, self.edits[:-1]) if self.edits else None
+        return self.first(len(self.edits) - 1) if self.edits else None
+
+    def first(self, num_edits: int) -> Lineage:
+        """The lineage with its first edits only."""
+        return Lineage(self.spec, self.edits[:num_edits])
 
 
 @dataclass(frozen=True)
@@ -235,6 +220,23 @@ class Position:
     def step(self) -> int:
         """Updates made to the proxy's weights so far."""
         return self.iteration // self.iterations_per_step
+
+    @property
+    def moment(self) -> Moment:
+        """Where this state stands in its lineage: what an edit made later can refer to."""
+        return Moment(len(self.lineage.edits), self.step)
+
+    def descends_from(self, older: Position) -> bool:
+        """Whether the way to this state leads through an older one, or is the same to its end."""
+        lineage, before = self.lineage, older.lineage
+        same = lineage.spec == before.spec and lineage.edits[: len(before.edits)] == before.edits
+        return same and passes(lineage.edits, self.step, older.moment)
+
+    def moment_of(self, older: Position) -> Moment:
+        """The moment of an older state, for an edit of this one; ValueError when it is not on the way here."""
+        if not self.descends_from(older):
+            raise ValueError(f"{older.moment} of {older.lineage.key} is not on the way to {self.moment}")
+        return older.moment
 
     def after(self, iteration: int) -> Position:
         """The state of this lineage after `iteration` iterations (not before the last edit)."""
@@ -257,20 +259,3 @@ class Position:
 def root(spec: TrainingSpec, iterations_per_step: int = 1) -> Position:
     """The freshly initialised model of `spec`."""
     return Position(Lineage(spec), 0, iterations_per_step)
-
-
-def plain_routes(num_stages: int) -> Routes:
-    """Every microbatch visits S1, S2 … Ss in order."""
-    return (tuple(range(1, num_stages + 1)),)
-
-
-def swapped_routes(num_stages: int) -> Routes:
-    """CheckFree+: every other microbatch visits S2, S1, S3 … S(s-2), Ss, S(s-1).
-
-    Raises ValueError below four stages, where the two swapped pairs would overlap.
-    """
-    if num_stages < 4:
-        raise ValueError(f"swapping the first two and the last two stages needs at least 4 stages, found {num_stages}")
-    straight = tuple(range(1, num_stages + 1))
-    swapped = (2, 1, *straight[2:-2], num_stages, num_stages - 1)
-    return (straight, swapped)

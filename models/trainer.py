@@ -9,17 +9,22 @@ mean over its equal microbatches, however they are grouped. The batch of a step 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.corpus import Corpus
-from models.lineage import DivergedError, Edit, GradientNormWeights, TrainingSpec
+from models.lineage import DivergedError, Edit, GradientNormWeights, Moment, Term, TrainingSpec
 from models.staged import StagedModel
 
 MAX_SEQUENCES_PER_EVALUATION = 64
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+State = dict[str, Tensor]
+"""A whole training state as named tensors: what `Trainer.snapshot` gives."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class Trainer:
     """The weights, optimizer states and learning-rate factors at one training state.
 
     Life: made at step 0 → `train_step`, `apply(edit)`, in any order → `snapshot` / `restore` at any time.
-    `gradient_norms` are those of the last step (all 1 before the first; a stage rebuilt from neighbours
-    takes their weighted mean, its own being lost with its node).
+    `gradient_norms` are those of the last step (all 1 before the first; a stage rebuilt from others or from older
+    states takes the weighted mean of theirs, its own being lost with its node).
     """
 
     def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
@@ -110,39 +115,50 @@ class Trainer:
         return scheduled_rate(self.spec, self.step) * decayed
 
     @torch.no_grad()
-    def apply(self, edit: Edit) -> None:
-        """Rebuild a stage as the edit says: its weights, optimizer state, gradient norm and learning rate."""
-        flat = self.model.flat[edit.stage]
+    def apply(self, edit: Edit, older: Mapping[Moment | None, State] | None = None) -> None:
+        """Rebuild a stage as the edit says: its weights, optimizer state, gradient norm and learning rate.
+
+        `older` holds the states at the moments that the edit's terms refer to.
+        """
+        states: dict[Moment | None, State] = {None: self.snapshot(), **(older or {})}
+        terms = self._terms(edit)
         if edit.rule == "fresh":
             self.model.draw_afresh(edit.stage, draw=self.step)
-            shares = {}
-        elif edit.rule == "copy":
-            shares = {edit.sources[0]: 1.0}
         else:
-            assert edit.weights is not None
-            shares = average_shares(edit.sources, self.gradient_norms, edit.weights, self.spec.optimizer.clip_norm)
-        if shares:
-            flat.copy_(combine({source: self.model.flat[source].detach() for source in shares}, shares))
+            vectors = [(term.share, states[term.moment][f"weights.{term.stage}"]) for term in terms]
+            self.model.flat[edit.stage].copy_(combine(vectors))
             self.gradient_norms[edit.stage] = sum(
-                share * self.gradient_norms[source] for source, share in shares.items()
+                term.share * float(states[term.moment]["gradient_norms"][term.stage]) for term in means(edit, terms)
             )
-        self._rebuild_optimizer(edit, shares)
+        self._rebuild_optimizer(edit, terms, states)
         half_life_steps = edit.learning_rate_half_life_steps or math.inf
         self.rate_factors[edit.stage] = (edit.learning_rate_factor, half_life_steps, self.step)
 
-    def _rebuild_optimizer(self, edit: Edit, shares: dict[int, float]) -> None:
-        state = self.optimizers[edit.stage].state
-        sources = {source: self.optimizers[source].state[self.model.flat[source]] for source in shares}
-        state.clear()
-        if edit.optimizer == "average" and sources and all(sources.values()):
-            state[self.model.flat[edit.stage]] = {
-                name: combine({source: moments[name] for source, moments in sources.items()}, shares)
-                for name in ("step", "exp_avg", "exp_avg_sq")
-            }
+    def _terms(self, edit: Edit) -> tuple[Term, ...]:
+        """What the edited stage's weights are the sum of; nothing where they are drawn afresh."""
+        if edit.rule != "average":
+            return edit.terms or tuple(Term(source, 1.0) for source in edit.sources)
+        assert edit.weights is not None
+        shares = average_shares(edit.sources, self.gradient_norms, edit.weights, self.spec.optimizer.clip_norm)
+        return tuple(Term(source, share) for source, share in shares.items())
 
-    def snapshot(self) -> dict[str, Tensor]:
-        """The whole state as named tensors, to be written to disk; `restore` brings it back to the bit."""
-        tensors: dict[str, Tensor] = {
+    def _rebuild_optimizer(self, edit: Edit, terms: tuple[Term, ...], states: Mapping[Moment | None, State]) -> None:
+        flat, state = self.model.flat[edit.stage], self.optimizers[edit.stage].state
+        sources: list[tuple[float, dict[str, Tensor]]] = []
+        if edit.optimizer == "older":
+            sources = [(1.0, adam_state(states[terms[0].moment], edit.stage))]
+        elif edit.optimizer == "average":
+            sources = [(term.share, adam_state(states[term.moment], term.stage)) for term in means(edit, terms)]
+        state.clear()
+        if sources and all(moments for _, moments in sources):
+            state[flat] = {name: combine([(share, moments[name]) for share, moments in sources]) for name in ADAM_STATE}
+
+    def snapshot(self) -> State:
+        """The whole state as named tensors; `restore` brings it back to the bit.
+
+        Weights and Adam's state are the live ones: write or clone them before the next step.
+        """
+        tensors: State = {
             "step": torch.tensor(self.step),
             "gradient_norms": torch.tensor(self.gradient_norms, dtype=torch.float64),
             "rate_factors": torch.tensor(self.rate_factors, dtype=torch.float64),
@@ -154,7 +170,7 @@ class Trainer:
         return tensors
 
     @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def restore(self, tensors: State) -> None:
         """Become the state that `snapshot` described."""
         self.step = int(tensors["step"])
         self.gradient_norms = tensors["gradient_norms"].tolist()
@@ -162,10 +178,14 @@ class Trainer:
         for number, (flat, optimizer) in enumerate(zip(self.model.flat, self.optimizers, strict=True)):
             flat.copy_(tensors[f"weights.{number}"])
             optimizer.state.clear()
-            prefix = f"adam.{number}."
-            moments = {name.removeprefix(prefix): tensors[name].clone() for name in tensors if name.startswith(prefix)}
-            if moments:
-                optimizer.state[flat] = moments
+            if moments := adam_state(tensors, number):
+                optimizer.state[flat] = {name: value.clone() for name, value in moments.items()}
+
+
+def adam_state(tensors: State, number: int) -> dict[str, Tensor]:
+    """Adam's state of a stage within a whole state; empty where it has none (before its first step)."""
+    prefix = f"adam.{number}."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def gradient_of(flat: Tensor) -> Tensor:
@@ -223,9 +243,17 @@ def average_shares(
     return {source: weight / total if total else 1.0 / len(raw) for source, weight in raw.items()}
 
 
-def combine(vectors: dict[int, Tensor], shares: dict[int, float]) -> Tensor:
+def means(edit: Edit, terms: Sequence[Term]) -> list[Term]:
+    """The terms as a mean of what cannot be negative, gradient norms and Adam's state: by |share|, sum 1."""
+    if edit.rule != "sum":
+        return list(terms)
+    total = sum(abs(term.share) for term in terms)
+    return [replace(term, share=abs(term.share) / total) for term in terms]
+
+
+def combine(vectors: Sequence[tuple[float, Tensor]]) -> Tensor:
     """Σ share · vector, summed in float64 in the order given and rounded once to float32."""
-    total = torch.zeros_like(next(iter(vectors.values())), dtype=torch.float64)
-    for source, share in shares.items():
-        total += share * vectors[source].double()
+    total = torch.zeros_like(vectors[0][1], dtype=torch.float64)
+    for share, vector in vectors:
+        total += share * vector.double()
     return total.float()

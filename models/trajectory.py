@@ -6,6 +6,9 @@ keyframe of the line it was forked from (`Lineage.parent`), or the first step. R
 thereby share the training up to it: a checkpointing run goes over known steps again, redundant computation
 never leaves the failure-free line, CheckFree shares its prefix up to its first failure.
 
+An edit may refer to older states (`Term.moment`). Those that the live trainer comes through on its way it keeps
+until they are used; for another one a second trainer sets out, as the live one would, while that waits.
+
 The contract, and a test of it: straight = resumed = forked = recomputed without the store, bit for bit. A
 recomputed step that differs from its stored value is an error, never a silent second truth.
 """
@@ -14,19 +17,21 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from models.corpus import Corpus
-from models.lineage import Lineage, Position, Routes, TrainingSpec, digest, root
+from models.lineage import Lineage, Moment, Position, Routes, TrainingSpec, digest, root
 from models.store import Stretch, TrajectoryStore, require_equal
-from models.trainer import StepResult, Trainer
+from models.trainer import State, StepResult, Trainer
 
 KEYFRAME_INTERVAL_STEPS = 50
+NUM_OLDER_STATES_KEPT = 2
+"""Older states kept in memory for the next edit, which often asks for the same checkpoint's."""
 TRAINING_CODE = ("corpus", "gpt", "llama", "staged", "trainer")
 TRAINING_CODE_HASH = hashlib.sha256(
     b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in TRAINING_CODE)
@@ -39,7 +44,7 @@ class Trajectory:
 
     `store=None` keeps everything in memory and no keyframes. `num_trained_steps` counts the steps this
     object has really made; `num_replayed_steps` those among them whose results were known already (from a
-    keyframe up to a fork).
+    keyframe up to a fork, or up to an older state that an edit refers to).
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Trajectory:
         self._live: Trainer | None = None
         self._live_lineage = Lineage(spec)
         self._pending = Stretch()  # of the live lineage: not yet in the store
+        self._last_used: dict[Position, State] = {}  # older states, by when they were last used
 
     # ---- the port -------------------------------------------------------------------------------
 
@@ -101,18 +107,41 @@ class Trajectory:
         """The live trainer, brought to a Position from the nearest state at hand. Do not step it yourself."""
         torch.set_num_threads(self.spec.num_threads)
         trainer = self._nearest(position.lineage, position.step)
-        for lineage in path_between(self._live_lineage, position.lineage):
-            self._train_until(trainer, lineage.first_step)
+        path = path_between(self._live_lineage, position.lineage)
+        on_the_way = StatesOnTheWay(path)
+        for lineage in path:
+            self._train_until(trainer, lineage.first_step, on_the_way)
             self._leave(trainer)
-            trainer.apply(lineage.edits[-1][1])
+            older = {moment: self._older(state, on_the_way) for moment, state in older_states(lineage).items()}
+            trainer.apply(lineage.edits[-1][1], older)
             self._live_lineage = lineage
-        self._train_until(trainer, position.step)
+        self._train_until(trainer, position.step, on_the_way)
         return trainer
+
+    def _older(self, position: Position, on_the_way: StatesOnTheWay) -> State:
+        """An older state that an edit refers to."""
+        last_used = self._last_used.pop(position, None)
+        state = on_the_way.take(position) or last_used or self._reached_apart(position)
+        self._last_used[position] = state
+        while len(self._last_used) > NUM_OLDER_STATES_KEPT:
+            del self._last_used[next(iter(self._last_used))]
+        return state
+
+    def _reached_apart(self, position: Position) -> State:
+        """A state that another trainer is brought to, while the live one waits; with a keyframe for the next time."""
+        waiting = self._live, self._live_lineage, self._pending
+        self._live, self._pending = None, Stretch()
+        try:
+            trainer = self.state_at(position)
+            self._leave(trainer)
+            return trainer.snapshot()
+        finally:
+            self._live, self._live_lineage, self._pending = waiting
 
     def _step_result(self, position: Position) -> StepResult:
         """The result of the step that led to a Position, made before any edit at that step."""
         lineage = position.lineage
-        while (parent := lineage.parent()) is not None and position.step <= lineage.first_step:
+        while position.step <= lineage.first_step and (parent := lineage.parent()) is not None:
             lineage = parent
         if position.step == 0:
             raise ValueError("no step led to step 0: it has no training loss and no gradient")
@@ -134,7 +163,7 @@ class Trajectory:
                 return self._begin(ancestor, state)
         return self._begin(Lineage(lineage.spec))
 
-    def _begin(self, lineage: Lineage, state: dict[str, Tensor] | None = None) -> Trainer:
+    def _begin(self, lineage: Lineage, state: State | None = None) -> Trainer:
         """Leave the live state and make a new one live."""
         if self._live:
             self._leave(self._live)
@@ -147,8 +176,9 @@ class Trajectory:
             known.validations.update(stored.validations)
         return self._live
 
-    def _train_until(self, trainer: Trainer, step: int) -> None:
+    def _train_until(self, trainer: Trainer, step: int, on_the_way: StatesOnTheWay) -> None:
         known = self._stretch(self._live_lineage).steps
+        on_the_way.keep(self._live_lineage, trainer)
         while trainer.step < step:
             result = trainer.train_step()
             self.num_trained_steps += 1
@@ -157,6 +187,7 @@ class Trajectory:
             else:
                 require_equal(trainer.step, result, known[trainer.step])
                 self.num_replayed_steps += 1
+            on_the_way.keep(self._live_lineage, trainer)
             if trainer.step % self.keyframe_interval_steps == 0:
                 self._commit(trainer)
 
@@ -188,6 +219,31 @@ class Trajectory:
     def _line(self, lineage: Lineage) -> str:
         """The name of a lineage in the store: what it is, and on which arithmetic it was computed."""
         return digest(f"{self.environment}|{lineage.key}")
+
+
+class StatesOnTheWay:
+    """States that edits on a path refer to and that the trainer comes through before: kept until the last use."""
+
+    def __init__(self, path: list[Lineage]) -> None:
+        self.num_uses = Counter(state for lineage in path for state in older_states(lineage).values())
+        self.states: dict[Position, State] = {}
+
+    def keep(self, lineage: Lineage, trainer: Trainer) -> None:
+        """The trainer is at this state of the lineage."""
+        if self.num_uses and self.num_uses[here := Position(lineage, trainer.step)]:
+            self.states[here] = {name: tensor.clone() for name, tensor in trainer.snapshot().items()}
+
+    def take(self, position: Position) -> State | None:
+        """The state for one use, None if the trainer did not come through it."""
+        self.num_uses[position] -= 1
+        return self.states.get(position) if self.num_uses[position] else self.states.pop(position, None)
+
+
+def older_states(lineage: Lineage) -> dict[Moment | None, Position]:
+    """What the last edit of a lineage refers to by moments."""
+    _, edit = lineage.edits[-1]
+    moments = {term.moment for term in edit.terms if term.moment is not None}
+    return {moment: Position(lineage.first(moment.num_edits), moment.step) for moment in sorted(moments)}
 
 
 def ancestry(lineage: Lineage, step: int) -> Iterator[tuple[Lineage, int]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from models.lineage import DataSpec
+from sim.failure_checks import FAILURE_CHECKS, Check
 from sim.fitting import impossible, too_little_memory
 from sim.names import divisors, shortened, suggestion
 from sim.scenario import Scenario
+from sim.strategies import strategy_class
 
-Check = Callable[[Scenario], "Iterator[tuple[str, str]]"]
-CHECKS: list[tuple[Check, tuple[str, ...]]] = []
+CHECKS: list[tuple[Check, tuple[str, ...]]] = [*FAILURE_CHECKS]
 """Consistency checks: each gives paths of fields and what is wrong there.
 
 When fields are faulty by themselves, checks see those fields at their defaults (faulty strategies: as `none`).
@@ -116,14 +117,27 @@ def microbatches_divide_the_batch(scenario: Scenario) -> Iterator[tuple[str, str
 
 
 @_needs()
-def swapped_routes_take_half_the_microbatches(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Half of the microbatches can take the swapped route only if their number is even."""
-    if any(strategy.kind == "checkfree_plus" for strategy in scenario.strategies):
-        counts = {"training": scenario.training.num_microbatches, "workload": scenario.workload.num_microbatches}
-        for section, count in counts.items():
-            if count % 2:
-                message = f"checkfree_plus swaps half of them: needs an even number, found {count}"
-                yield f"{section}.num_microbatches", message
+def routes_take_equal_shares_of_the_microbatches(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """As many microbatches take each route: half of them the swapped one, so that their number is even."""
+    counts = {"training": scenario.training.num_microbatches, "workload": scenario.workload.num_microbatches}
+    for section, count in counts.items():
+        for kind, num_routes in routed(scenario).items():
+            if count % num_routes:
+                needed = (
+                    "swaps half of them: needs an even number"
+                    if num_routes == 2
+                    else (f"sends them along {num_routes} routes in turn: needs a multiple of {num_routes}")
+                )
+                yield f"{section}.num_microbatches", f"{kind} {needed}, found {count}"
+                break
+
+
+def routed(scenario: Scenario) -> dict[str, int]:
+    """Kinds of strategies that send microbatches along several routes in turn, and how many."""
+    num_stages = scenario.workload.num_stages
+    possible = [config for config in scenario.strategies if not impossible(config, scenario.workload)]
+    routes = {config.kind: strategy_class(config.kind)(config, num_stages).training_variant() for config in possible}
+    return {kind: len(variant) for kind, variant in routes.items() if len(variant) > 1}
 
 
 @_needs("workload.num_stages", "workload.sequences_per_microbatch", "workload.schedule", "workload.loss_at")
@@ -215,15 +229,6 @@ def links_differ(scenario: Scenario) -> Iterator[tuple[str, str]]:
         elif frozenset((a, b)) in seen:
             yield row, f"a second link between {ends}: links are the same both ways"
         seen.add(frozenset((a, b)))
-
-
-@_needs("workload.num_stages")
-def immune_stages_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Only stages that are there can be spared."""
-    last = scenario.workload.num_stages
-    for stage in scenario.failures.immune_stages:
-        if not 0 <= stage <= last:
-            yield "failures.immune_stages", f"no stage {stage}; allowed: 0 (embedding and head) to {last}"
 
 
 @_needs()

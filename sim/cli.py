@@ -11,22 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from models.lineage import Config
-from sim.failures import PROCESSES
 from sim.loading import load_scenario
-from sim.names import suggestion
-from sim.presets import KINDS, presets
 from sim.scenario import Scenario
 from sim.simulation import Progress as RunProgress
 from sim.simulation import Watcher
-from sim.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from sim.runner import PlannedRun
@@ -84,7 +78,7 @@ def run(
     with cache_folder(cache, no_cache) as folder:
         runner = ScenarioRunner(scenario, scenario_path.parent, results, folder)
         captions = notes(scenario, runner.corpus_description)
-        for caption in (*captions, prices_in_words(scenario.cluster, scenario.workload.num_stages)):
+        for caption in (*captions, prices_in_words(scenario.cluster)):
             console.print(caption, style="dim", highlight=False)
         try:
             with ProgressDisplay() as display:
@@ -178,44 +172,22 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     )
 
 
+@app.command()
+def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
+    """Print what each strategy costs while nothing fails, and what it recovers, found by trying; nothing is trained."""
+    from sim.overheads import overhead_table
+
+    console.print(overhead_table(load_scenario(scenario_path, tuple(overrides or ()))))
+
+
 @app.command("list")
-def list_known(what: Annotated[str, typer.Argument(help="strategies, failures, devices, models or networks")]) -> None:
+def list_known(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")],
+) -> None:
     """List what a scenario can name."""
-    lists: dict[str, dict[str, tuple[str, str]]] = {
-        "strategies": {kind: (found.summary, options(found.Config)) for kind, found in STRATEGIES.items()},
-        "failures": {kind: (first_line(found.__doc__), options(found.Config)) for kind, found in PROCESSES.items()},
-        **{kind: {name: figures(entry) for name, entry in presets(kind).items()} for kind in KINDS},
-    }
-    if what not in lists:
-        raise ValueError(f"churnlab list: found '{what}'{suggestion(what, lists)}")
-    table = Table("name", "what it is", "options" if what in ("strategies", "failures") else "figures", box=None)
-    for name, (description, details) in lists[what].items():
-        table.add_row(name, description, details)
-    console.print(table)
+    from sim.listing import table_of
 
-
-def options(config: type[Config]) -> str:
-    """The keys that a component takes beside its kind."""
-    return ", ".join(name for name in config.model_fields if name != "kind")
-
-
-def figures(preset: dict[str, Any]) -> tuple[str, str]:
-    """What a preset is, with its source, and its plain figures."""
-    words = f"{preset['description']} ({preset['source']})"
-    plain = {key: value for key, value in preset.items() if isinstance(value, int | float)}
-    ends = [
-        f"{key}: {link['latency_ms']} ms, {link['bandwidth_mbit_per_s']:g} Mbit/s"
-        for key, link in preset.items()
-        if isinstance(link, dict) and "bandwidth_mbit_per_s" in link
-    ]
-    ends += [
-        f"{key}: {link['up_mbit_per_s']:g} Mbit/s up, {link['down_mbit_per_s']:g} down"
-        for key, link in preset.items()
-        if isinstance(link, dict) and "up_mbit_per_s" in link
-    ]
-    regions = dict.fromkeys(region for link in preset.get("links", ()) for region in link[:2])
-    named = [f"regions: {', '.join(regions)}"] if regions else []
-    return words, "; ".join([*(f"{key}: {value:g}" for key, value in plain.items()), *ends, *named])
+    console.print(table_of(what))
 
 
 @app.command()
@@ -280,11 +252,6 @@ class ProgressDisplay:
         loss = f"loss {self._validation_loss:.3f}" if self._validation_loss is not None else ""
         state = f"{run.now_seconds / 3600:6.1f} h  {loss}  {run.num_failures} failures"
         self._progress.update(self._task, completed=run.iteration, total=run.num_iterations, state=state)
-
-
-def first_line(docstring: str | None) -> str:
-    """The first line of a docstring."""
-    return (docstring or "").strip().split("\n")[0]
 
 
 def main() -> None:

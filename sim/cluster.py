@@ -1,13 +1,7 @@
-"""Nodes and who hosts what: each stage, the ends (stage 0) included, has a node in every pipeline.
-
-A node's life: hosting → lost (with its whole stage, in this version) → replaced. Every loss orders a new
-node, which arrives `provisioning_seconds` later; the vacant place takes whichever node is there first, a
-spare or an ordered one. That depends on the failures alone, so all strategies wait alike.
-"""
+"""Places for nodes: each stage, stage 0 too, has one in every pipeline. `sim.fleet` says who is there."""
 
 from __future__ import annotations
 
-import heapq
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -49,14 +43,25 @@ class ClusterConfig(Config):
     )
     num_spares: int = Field(0, ge=0, le=10**6, description="idle nodes ready to take a lost one's place")
     detection_seconds: float = Field(0.0, ge=0, le=1e8, description="from a failure until the others know")
-    provisioning_seconds: float = Field(0.0, ge=0, le=1e8, description="from ordering a new node until it is there")
+    provisioning_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="from ordering a new node until it is there, on average"
+    )
+    provisioning_sigma: float = Field(
+        0.0, ge=0, le=5, description="spread (sigma) of a lognormal factor, of mean 1, on provisioning_seconds"
+    )
     startup_seconds: float = Field(
         0.0, ge=0, le=1e8, description="process start and joining, on the node that takes over"
+    )
+    regroup_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="until the others go on without a lost node whose stage has another"
     )
 
 
 class Cluster:
-    """Which node is where, and when a lost stage has its nodes again. Times are simulated seconds."""
+    """Places and where they are: a place is numbered by its stage, then by its pipeline (replica).
+
+    A replacement stands where the node before it stood, and is as slow: regions and stragglers belong to places.
+    """
 
     def __init__(self, config: ClusterConfig, num_stages: int, regions: tuple[str, ...]) -> None:
         self.config = config
@@ -68,35 +73,24 @@ class Cluster:
             for stage in self.stages
             for replica in self.replicas
         )
+        self.regions = tuple(dict.fromkeys(self.regions_of_nodes))
         self._slowdowns = {(stage, replica): 1.0 for stage in self.stages for replica in self.replicas}
         for slow in config.stragglers:
             for replica in self.replicas if slow.replica is None else (slow.replica,):
                 self._slowdowns[slow.stage, replica] *= slow.slowdown
-        self._arrivals_seconds = [0.0] * config.num_spares
-        self._ready_seconds = dict.fromkeys(self.stages, 0.0)
 
     def node(self, stage: int, replica: int) -> int:
-        """Number of a stage's node in a pipeline."""
+        """Number of a stage's place in a pipeline."""
         return stage * self.config.nodes_per_stage + replica
 
     def nodes_of(self, stage: int) -> tuple[int, ...]:
-        """Numbers of all nodes of a stage, one for each pipeline."""
+        """Numbers of all places of a stage, one for each pipeline."""
         return tuple(self.node(stage, replica) for replica in self.replicas)
+
+    def stage_of(self, place: int) -> int:
+        """The stage that a place belongs to."""
+        return place // self.config.nodes_per_stage
 
     def slowdown(self, stage: int, replica: int) -> float:
         """A node's time for an operation, against the device's."""
         return self._slowdowns[stage, replica]
-
-    def lose(self, stage: int, now_seconds: float) -> bool:
-        """A stage loses all its nodes. False, and nothing happens, where their places are still vacant."""
-        if now_seconds < self._ready_seconds[stage]:
-            return False
-        for _ in range(self.config.nodes_per_stage):
-            heapq.heappush(self._arrivals_seconds, now_seconds + self.config.provisioning_seconds)
-            arrival_seconds = heapq.heappop(self._arrivals_seconds)
-            self._ready_seconds[stage] = max(self._ready_seconds[stage], now_seconds, arrival_seconds)
-        return True
-
-    def ready_seconds(self, stage: int) -> float:
-        """When all places of a stage are (or were) filled again."""
-        return self._ready_seconds[stage]

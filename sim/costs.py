@@ -145,10 +145,10 @@ class IterationPlan:
 
     num_microbatches per pipeline, each `microbatch_size` × the workload's; `max_in_flight` in place of the workload's.
 
-    Redundant computation: `shadow_forwards` forwards of the *next* stage that each stage also runs per microbatch, when
-    `shadow` says: before the activation leaves, right after that, or lazily while the node waits; `shadow_transfers`
-    times an iteration each stage sends its gradients or weights to the one before. CheckFree+: `embedding_copies` go to
-    S1 and Ss meanwhile.
+    Redundant computation: `shadow_forwards` and `shadow_backwards` of the *next* stage that each stage also runs per
+    microbatch, when `shadow` says: before the activation leaves, right after that, or lazily while the node waits;
+    `shadow_transfers` times an iteration each stage sends its gradients or weights to the one before. CheckFree+:
+    `embedding_copies` go to S1 and Ss meanwhile.
     """
 
     num_microbatches: int
@@ -156,6 +156,7 @@ class IterationPlan:
     microbatch_size: float = 1.0
     max_in_flight: int | None = None
     shadow_forwards: float = 0.0
+    shadow_backwards: float = 0.0
     shadow: Shadow = "with_forward"
     shadow_transfers: int = 0
     embedding_copies: bool = False

@@ -13,7 +13,7 @@ from sim.names import divisors, shortened
 from sim.presets import presets
 from sim.scenario import Scenario
 from sim.schedules import plain_plan
-from sim.strategies import STRATEGIES, StrategyConfig
+from sim.strategies import StrategyConfig, strategy_class
 
 LISTED_DEVICES = 3
 
@@ -32,13 +32,13 @@ class Need:
 
 def impossible(config: StrategyConfig, workload: WorkloadConfig) -> str | None:
     """What a strategy has against a workload, or None."""
-    return STRATEGIES[config.kind].check(config, workload)
+    return strategy_class(config.kind).check(config, workload)
 
 
 def greatest_need(scenario: Scenario, config: StrategyConfig, workload: WorkloadConfig) -> Need:
     """The stage that needs most under a strategy, with all that the scenario's fallback would hold beside it."""
     costs = Costs(workload, scenario.cluster.device)
-    survivors = [(c, STRATEGIES[c.kind]) for c in (config, scenario.fallback) if c.kind in STRATEGIES]
+    survivors = [(c, strategy_class(c.kind)) for c in (config, scenario.fallback) if c.kind != "stop"]
     plan = plan_under(config, workload)
     needs = []
     for stage in range(workload.num_stages + 1):
@@ -49,7 +49,7 @@ def greatest_need(scenario: Scenario, config: StrategyConfig, workload: Workload
 
 def plan_under(config: StrategyConfig, workload: WorkloadConfig) -> IterationPlan:
     """An iteration as a strategy makes it."""
-    return STRATEGIES[config.kind](config, workload.num_stages).price(plain_plan(workload))
+    return strategy_class(config.kind)(config, workload.num_stages).price(plain_plan(workload))
 
 
 def too_little_memory(scenario: Scenario, config: StrategyConfig) -> str | None:

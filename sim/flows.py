@@ -58,6 +58,7 @@ class Flows:
         self._env = env
         self._on: dict[Link, dict[Flow, None]] = {}
         self._under_way: dict[Flow, None] = {}
+        self._held: list[Flow] = []
         self._channels: dict[Hashable, deque[Flow]] = {}
         self._num_sent = 0
 
@@ -96,8 +97,12 @@ class Flows:
         return tuple(states)
 
     def hold(self, arrivals_seconds: Sequence[float | None]) -> None:
-        """Take all messages off their links, since their way is known: when each arrives from now on, if it does."""
-        for flow, arrival_seconds in zip(self.under_way, arrivals_seconds, strict=True):
+        """Take all messages off their links, since their way is known: when each arrives from now on, if it does.
+
+        Messages sent until the release do not meet these.
+        """
+        self._held = self.under_way
+        for flow, arrival_seconds in zip(self._held, arrivals_seconds, strict=True):
             self._on_links(flow, False)
             flow.bytes_per_second, flow.enters_seconds, flow.ends_seconds = 0.0, -1.0, -1.0
             if arrival_seconds is not None:
@@ -105,7 +110,8 @@ class Flows:
 
     def release(self, states: Sequence[FlowState]) -> None:
         """Put the messages that are still under way back on their links, as far as they have come."""
-        for flow, state in zip(self._under_way, states, strict=True):
+        still_held = [flow for flow in self._held if flow in self._under_way]
+        for flow, state in zip(still_held, states, strict=True):
             flow.bytes_left = state.num_bytes
             flow.enters_seconds = float(self._env.now) + state.latency_seconds
             self._after(state.latency_seconds, partial(self._enter, flow))

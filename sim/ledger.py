@@ -21,6 +21,12 @@ class IterationSplit:
         """The whole iteration."""
         return math.fsum((self.productive_seconds, self.bubble_seconds, self.redundant_seconds))
 
+    def lasting(self, seconds: float) -> IterationSplit:
+        """The same shares of another time."""
+        scale = seconds / self.seconds if self.seconds else 0.0
+        productive, redundant = scale * self.productive_seconds, scale * self.redundant_seconds
+        return IterationSplit(productive, max(0.0, seconds - productive - redundant), redundant)
+
 
 class Ledger:
     """Books seconds as they pass.
@@ -37,6 +43,10 @@ class Ledger:
         """Book seconds that are no part of a completed iteration."""
         assert seconds >= 0.0, "time does not run backwards"
         self._other[bucket] += seconds
+
+    def take_back(self, bucket: Bucket, seconds: float) -> None:
+        """Seconds booked before turn out to be part of an iteration that goes on."""
+        self._other[bucket] -= seconds
 
     def complete_iteration(self, split: IterationSplit) -> None:
         """Book a completed iteration, the next after those kept so far."""

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from sim.checks import CHECKS
-from sim.messages import at, finding, is_preset, kinds, meant, near_file, schema_at, shown
+from sim.churn_traces import TraceError, filled
+from sim.messages import finding, meant, near_file, shown
 from sim.names import shortened, suggestion
-from sim.presets import changed, frozen, merged, presets
+from sim.presets import REPLACED, changed, frozen, merged, presets, resolved
 from sim.scenario import PRESET_FIELDS, Scenario
+from sim.schema_paths import at, is_preset, kinds, schema_at
 from sim.yaml_text import Location, YamlTextError, read_yaml
 
 
@@ -98,6 +101,8 @@ class Document:
         except LookupError as error:
             return Problem(option, "", str(error.args[0]))
         here[last] = value
+        if isinstance(here, dict) and value is not None:
+            here.pop(REPLACED.get(parts[-1], ""), None)
         path = (*path, last)
         self.places = {known: place for known, place in self.places.items() if known[: len(path)] != path}
         self.places[path] = option
@@ -112,9 +117,9 @@ class Document:
                 value = {}
             self.places[path] = option
         if isinstance(value, str) and (kinds(node) or is_preset(node)):
-            value = {"preset" if is_preset(node) else "kind": value}
-        if is_preset(node) and following != "preset":
-            value = spelled_out(value, path)
+            value = {"preset" if value in node.get("presets", ()) else "kind": value}
+        if "presets" in node and following not in ("preset", "kind"):
+            value = spelled_out(value, node.get("preset_kind") or PRESET_FIELDS[tuple(map(str, path))])
         if not isinstance(value, dict | list):
             unset = node.get("type") == "array" and value is None
             what = "is not set yet: set the whole list" if unset else f"is {shown(value)} and has no fields below it"
@@ -127,7 +132,8 @@ def index_of(part: str, here: Any, path: Location) -> str | int:
     """The key or number that a part of a --set path means. LookupError, in words, where a list has no such entry."""
     if isinstance(here, dict):
         return part
-    names = [(item.get("label") or item.get("kind")) if isinstance(item, dict) else item for item in here]
+    keys = ("label", "kind", "preset")
+    names = [next(filter(None, map(item.get, keys)), None) if isinstance(item, dict) else item for item in here]
     if part in names:
         return names.index(part)
     if part.isdecimal() and int(part) < len(here):
@@ -154,11 +160,11 @@ def default_at(path: Location, following: str) -> Any:
     return {"kind": default["kind"]} if kinds(schema_at(path, defaults())) else default
 
 
-def spelled_out(value: Any, path: Location) -> Any:
+def spelled_out(value: Any, kind: str) -> Any:
     """The figures that a mapping with a `preset` stands for, which are about to change; the value itself if none."""
     if not isinstance(value, dict):
         return value
-    known = presets(PRESET_FIELDS[tuple(str(part) for part in path)])
+    known = presets(kind)
     name = value.get("preset", value.get("name"))
     if not isinstance(name, str) or name not in known:
         return value
@@ -181,25 +187,69 @@ def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> Scenario:
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
         raise ScenarioError(str(path), [Problem("", "", f"cannot be read: {reason}{near_file(path)}")]) from None
-    return parse_scenario(text, str(path), overrides)
+    return parse_scenario(text, str(path), overrides, path.parent)
 
 
-def parse_scenario(text: str, source: str = "scenario", overrides: tuple[str, ...] = ()) -> Scenario:
-    """Build a Scenario from YAML text and `--set` overrides. Raises ScenarioError with every problem found."""
+def parse_scenario(
+    text: str, source: str = "scenario", overrides: tuple[str, ...] = (), base_folder: Path | None = None
+) -> Scenario:
+    """Build a Scenario from YAML text and `--set` overrides. Raises ScenarioError with every problem found.
+
+    Files of churn traces are read here; relative paths start at `base_folder`, by default the current one.
+    """
     document = Document(source, text)
     problems = [problem for problem in map(document.override, overrides) if problem]
+    data, unread = with_traces(document.data, base_folder or Path())
+    problems += [document.problem(path, message) for path, message in unread]
     scenario: Scenario | None
     faulty: list[Location] = []
     try:
-        scenario = Scenario.model_validate(frozen(document.data))
+        scenario = Scenario.model_validate(frozen(data))
     except ValidationError as error:
-        problems += [document.problem(*finding(details, document.data)) for details in told(error)]
-        scenario, faulty = without_faults(document.data, error)
+        problems += [document.problem(*finding(details, data)) for details in told(error)]
+        scenario, faulty = without_faults(data, error)
     if scenario is not None:
-        problems += consistency_problems(document, scenario, faulty)
+        problems += consistency_problems(document, scenario, [*faulty, *(path for path, _ in unread)])
     if problems or scenario is None:
         raise ScenarioError(source, problems)
     return scenario
+
+
+def with_traces(data: Any, base_folder: Path) -> tuple[Any, list[tuple[Location, str]]]:
+    """A scenario's data with the rows of every churn trace that it names by its file; and where one cannot be read,
+    why. That one gets a row, so that its other options are looked at all the same.
+    """
+    unread: list[tuple[Location, str]] = []
+
+    def read(process: Any, path: Location) -> Any:
+        options = options_of_process(process)
+        processes = options.get("processes")
+        if isinstance(processes, list | tuple):
+            parts = [read(part, (*path, "processes", index)) for index, part in enumerate(processes)]
+            return process if parts == list(processes) else {**options, "processes": parts}
+        if options.get("kind") != "trace" or not isinstance(options.get("file"), str) or options.get("rows"):
+            return process
+        try:
+            return filled(options, base_folder)
+        except TraceError as error:
+            unread.append(((*path, "file"), str(error)))
+            return {**options, "rows": [[0.0, 1, 0, []]]}
+
+    if not isinstance(data, dict) or "failures" not in data:
+        return data, []
+    return {**data, "failures": read(data["failures"], ("failures",))}, unread
+
+
+def options_of_process(process: Any) -> dict[str, Any]:
+    """A failure process as a scenario names it, as a mapping, a preset's figures filled in; empty if it is none."""
+    if isinstance(process, str) and process in presets("failures"):
+        process = {"preset": process}
+    if not isinstance(process, dict):
+        return {}
+    try:
+        return resolved("failures", process) if "preset" in process else process
+    except PydanticCustomError:
+        return process
 
 
 def told(error: ValidationError) -> list[Any]:

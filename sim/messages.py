@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml.comments import TaggedScalar
 
 from sim.names import FOLDER_NAME, FOLDER_NAME_IN_WORDS, nearest, shortened, suggestion
-from sim.scenario import Scenario
+from sim.schema_paths import at, is_preset, kinds, member_of, plain_path, resolved, schema_at
 from sim.yaml_text import Location
 
 TYPES = {
@@ -28,13 +27,15 @@ LIMITS = {
     "exclusiveMinimum": ", above {:,}",
     "maximum": ", at most {:,}",
     "exclusiveMaximum": ", below {:,}",
+    "multipleOf": ", a multiple of {:,}",
+    "minLength": ", at least {} characters",
     "maxLength": ", at most {} characters",
 }
 
 
 def finding(details: Any, data: Any) -> tuple[Location, str]:
     """Where in the scenario's plain data one pydantic error is, and one sentence about it."""
-    path = plain_path(details["loc"])
+    path = plain_path(details["loc"], data)
     kind, node, found = details["type"], schema_at(path, data), at(data, path)
     if kind == "extra_forbidden":
         return path, unknown_key(path, data)
@@ -45,12 +46,16 @@ def finding(details: Any, data: Any) -> tuple[Location, str]:
         path = path[:-1]
         node, found = schema_at(path, data), at(data, path)
     if kind == "union_tag_not_found":
-        return path, "needs the key 'kind'" + suggestion("", node["names"])
+        return path, f"needs {key_of_choice(node)}{suggestion('', node['names'])}"
     if kind in ("union_tag_invalid", "unknown_name"):
+        return unknown_name(path, node, found, "kind" if kind == "union_tag_invalid" else "preset")
+    if kind in ("plugin", "kind_of_preset"):
         if isinstance(found, dict):
-            key = "preset" if is_preset(node) else "kind"
-            path, found = (*path, key), found[key]
-        return path, f"found {shown(found)}{suggestion(as_name(found), node['names'])}"
+            path, found = (*path, "kind"), found["kind"]
+        return path, f"found {shown(found)}: {details['ctx']['reason']}"
+    if kind in ("value_error", "assertion_error"):  # from a component's own validator
+        what = "" if isinstance(found, dict | list) else f"found {shown(found)}: "
+        return path, what + " ".join(str(details["ctx"]["error"]).split())
     if kind == "literal_error":
         names = [str(name) for name in node.get("enum", [node.get("const")])]
         return path, f"found {shown(found)}{suggestion(as_name(found), names)}"
@@ -64,18 +69,34 @@ def finding(details: Any, data: Any) -> tuple[Location, str]:
     return path, f"found {shown(found)}; allowed: {allowed}{where}{rewritten(found, node)}"
 
 
+def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> tuple[Location, str]:
+    """What to do about a name that means nothing: a kind's, a preset's, or one that stands alone for either."""
+    if not isinstance(found, dict):
+        return path, f"found {shown(found)}{suggestion(as_name(found), node['names'])}"
+    name, known = found[key], node.get("presets", [])
+    others = [other for other in node["names"] if (other in known) == (key == "preset")]
+    other_key = {"kind": "preset", "preset": "kind"}[key]
+    if kinds(node) and isinstance(name, str) and name in node["names"]:
+        return (*path, key), f"found '{name}', which is a {other_key}: write '{other_key}: {name}'"
+    return (*path, key), f"found {shown(name)}{suggestion(as_name(name), others)}"
+
+
 def unknown_key(path: Location, data: Any) -> str:
     """What to do about a key that means nothing where it stands."""
     above, siblings = at(data, path[:-1]), keys_beside(path, data)
-    kind = above.get("kind") if isinstance(above, dict) else None
-    whose = f" of '{shortened(kind)}'" if isinstance(kind, str) and "kind" in siblings else ""
+    kind = above.get("kind", above.get("preset")) if isinstance(above, dict) else None
+    whose = f" of '{shortened(kind)}'" if isinstance(kind, str) and kinds(schema_at(path[:-1], data)) else ""
     return f"unknown key{whose}{suggestion(str(path[-1]), siblings)}"
 
 
 def keys_beside(path: Location, data: Any) -> list[str]:
     """The keys allowed where the last part of a path stands."""
-    node = member_of(schema_at(path[:-1], data), at(data, path[:-1]))
-    return (["preset"] if is_preset(node) else []) + list(node.get("properties", {}))
+    node, above = schema_at(path[:-1], data), at(data, path[:-1])
+    keys = list(member_of(node, above).get("properties", {}))
+    if kinds(node) and isinstance(above, dict) and "preset" in above and "presets" in node:
+        keys.remove("kind")  # the preset says it
+        return ["preset", *keys]
+    return (["preset"] if is_preset(node) else []) + keys
 
 
 def meant(path: Location, data: Any) -> Location:
@@ -154,83 +175,9 @@ def near_file(path: Path) -> str:
     return f"; nearest: {files[close]}" if close else ""
 
 
-# ---- what the schema allows at a path ------------------------------------------------------------
-
-
-@cache
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a scenario."""
-    return Scenario.model_json_schema()
-
-
-def resolved(node: dict[str, Any]) -> dict[str, Any]:
-    """A schema node with references followed, `X or null` read as X, and `a name or X` as X with these `names`."""
-    while "$ref" in node or "anyOf" in node:
-        if "$ref" in node:
-            target = schema()["$defs"][node["$ref"].rsplit("/", 1)[1]]
-            node = {**target, **{key: item for key, item in node.items() if key != "$ref"}}
-            continue
-        options = [option for option in node["anyOf"] if option.get("type") != "null"]
-        extra: dict[str, Any] = {"nullable": True} if len(options) < len(node["anyOf"]) else {}
-        if len(options) > 1 and "enum" in options[0]:
-            extra["names"] = options.pop(0)["enum"]
-        node = {**options[0], **{key: item for key, item in node.items() if key != "anyOf"}, **extra}
-    return node
-
-
-def below(node: dict[str, Any], part: str | int) -> dict[str, Any]:
-    """The schema node one step further down; empty if there is none."""
-    if isinstance(part, int):
-        items = node.get("prefixItems", [])
-        return resolved(items[part] if part < len(items) else node.get("items") or {})
-    return resolved(node.get("properties", {}).get(part, {}))
-
-
-def schema_at(path: Location, data: Any) -> dict[str, Any]:
-    """The schema node at a path of the scenario, choices resolved by the `kind` in the data; empty if none."""
-    node = resolved(schema())
-    for depth, part in enumerate(path):
-        node = below(member_of(node, at(data, path[:depth])), part)
-    return node
-
-
-def plain_path(loc: Location) -> Location:
-    """Pydantic's location without the kinds it puts in where there is a choice."""
-    node, path = resolved(schema()), []
-    for part in loc:
-        if part in kinds(node):
-            node = resolved({"$ref": kinds(node)[str(part)]})
-        else:
-            path.append(part)
-            node = below(node, part)
-    return tuple(path)
-
-
-def member_of(node: dict[str, Any], data: Any) -> dict[str, Any]:
-    """The member of a choice that the data's `kind` names; the node itself where it is no choice."""
-    kind = data.get("kind") if isinstance(data, dict) else data
-    return resolved({"$ref": kinds(node)[kind]}) if isinstance(kind, str) and kind in kinds(node) else node
-
-
-def kinds(node: dict[str, Any]) -> dict[str, str]:
-    """The kinds that a choice offers, with references to their schemas."""
-    offered: dict[str, str] = node.get("discriminator", {}).get("mapping", {})
-    return offered
-
-
-def is_preset(node: dict[str, Any]) -> bool:
-    """Whether a preset's name can stand for the mapping."""
-    return "names" in node and not kinds(node)
-
-
-def at(data: Any, path: Location) -> Any:
-    """What stands at a path; None where nothing does."""
-    for part in path:
-        if isinstance(data, dict):
-            data = data.get(part)
-        else:
-            data = data[part] if isinstance(data, list | tuple) and isinstance(part, int) and part < len(data) else None
-    return data
+def key_of_choice(node: dict[str, Any]) -> str:
+    """The key that says what a mapping is of, in words."""
+    return "the key 'kind' or 'preset'" if "presets" in node else "the key 'kind'"
 
 
 def allowed_by(node: dict[str, Any]) -> str:
@@ -238,7 +185,7 @@ def allowed_by(node: dict[str, Any]) -> str:
     if "enum" in node:
         words = ", ".join(map(str, node["enum"]))
     elif kinds(node):
-        words = f"{', '.join(node['names'])}, or a mapping with the key 'kind'"
+        words = f"{', '.join(node['names'])}, or a mapping with {key_of_choice(node)}"
     else:
         words = (
             ", ".join(node.get("names", []))
@@ -252,7 +199,7 @@ def allowed_by(node: dict[str, Any]) -> str:
     elif node.get("type") == "array":
         entry = resolved(node["items"])
         words += ENTRIES.get(entry.get("type", ""), "") + (", not empty" if node.get("minItems") else "")
-        words += f", of {', '.join(entry['names'])} or mappings with the key 'kind'" if kinds(entry) else ""
+        words += f", of {', '.join(entry['names'])} or mappings with {key_of_choice(entry)}" if kinds(entry) else ""
     if node.get("pattern") == FOLDER_NAME:
         words += f" {FOLDER_NAME_IN_WORDS}"
     for key, text in LIMITS.items():

@@ -1,7 +1,8 @@
 """Prices iterations: what one takes by itself, and the same iteration begun on an event loop with others.
 
 An iteration is priced by the faster of two orders, the textbook's and that of arrival, whatever the plan, so that no
-strategy gains by its order. Over slow links, and where routes differ (CheckFree+), arrival does better.
+strategy gains by its order. Over slow links, and where routes differ (CheckFree+), arrival does better. Where places
+have no node there is no textbook's order, and `hosts` says whose nodes do their work; without it all do their own.
 """
 
 from __future__ import annotations
@@ -18,25 +19,38 @@ from sim.flows import Flows, FlowState
 from sim.iteration import IterationRun, Order, Slowness, even_pace
 from sim.ledger import IterationSplit
 from sim.rng import stream
-from sim.site import Site
+from sim.site import Hosts, Site
 
 
 @dataclass(frozen=True)
-class FinishedIteration:
-    """An iteration that has run by itself, from time zero."""
+class Price:
+    """What an iteration by itself takes, where its time goes, and the order in which its nodes work."""
 
     seconds: float
     split: IterationSplit
     order: Order
+
+
+@dataclass(frozen=True)
+class FinishedIteration(Price):
+    """An iteration that has run by itself, from time zero."""
+
     run: IterationRun
 
+    @property
+    def price(self) -> Price:
+        """What it took, without its records: thousands of these are kept."""
+        return Price(self.seconds, self.split, self.order)
 
-def run_alone(site: Site, plan: IterationPlan, order: Order, slowness: Slowness = even_pace) -> FinishedIteration:
+
+def run_alone(
+    site: Site, plan: IterationPlan, order: Order, slowness: Slowness = even_pace, hosts: Hosts | None = None
+) -> FinishedIteration:
     """One iteration by itself, on an event loop of its own."""
     env = simpy.Environment()
-    run = IterationRun(site, env, Flows(env), plan, order, slowness)
+    run = IterationRun(site, env, Flows(env), plan, order, slowness, hosts)
     env.run(until=run.done)  # raises on a deadlock, where run() would end early
-    return FinishedIteration(float(env.now), run.split(float(env.now)), order, run)
+    return FinishedIteration(float(env.now), run.split(float(env.now)), run.order, run)
 
 
 @dataclass(frozen=True)
@@ -49,29 +63,32 @@ class AmongOthers:
     left: tuple[FlowState, ...]
 
 
-def run_among(site: Site, plan: IterationPlan, order: Order, others: tuple[FlowState, ...]) -> AmongOthers:
+def run_among(
+    site: Site, plan: IterationPlan, order: Order, others: tuple[FlowState, ...], hosts: Hosts | None = None
+) -> AmongOthers:
     """One iteration on an event loop with nothing but some messages that are under way already."""
     env = simpy.Environment()
     flows = Flows(env)
     arrivals_seconds: list[float | None] = [None] * len(others)
     for index, state in enumerate(others):
         flows.resume(state).when_ended.append(partial(list.__setitem__, arrivals_seconds, index))
-    run = IterationRun(site, env, flows, plan, order, even_pace)
+    run = IterationRun(site, env, flows, plan, order, even_pace, hosts)
     env.run(until=run.done)
     seconds = float(env.now)
     return AmongOthers(seconds, run.split(seconds), tuple(arrivals_seconds), flows.states())
 
 
-def fastest_run(site: Site, plan: IterationPlan) -> FinishedIteration:
+def fastest_run(site: Site, plan: IterationPlan, hosts: Hosts | None = None) -> FinishedIteration:
     """The iteration in the order that suits it best; the textbook's where both are equal."""
-    if not site.schedule(plan).has_textbook_order:
-        return run_alone(site, plan, "arrival")
+    is_complete = hosts is None or hosts == site.complete_hosts
+    if not is_complete or not site.schedule(plan).has_textbook_order:
+        return run_alone(site, plan, "arrival", hosts=hosts)
     textbook, arrival = run_alone(site, plan, "textbook"), run_alone(site, plan, "arrival")
     return arrival if arrival.seconds < textbook.seconds else textbook
 
 
 class Pipeline:
-    """Prices iterations: each plan is run once by itself and then remembered.
+    """Prices iterations: each plan, on the same nodes, is run once by itself and then remembered.
 
     With jitter every executed iteration draws its own factors. Priced ahead, the first `NUM_SAMPLES` are, and later
     ones take the price of one of these by lot.
@@ -82,29 +99,31 @@ class Pipeline:
     def __init__(self, site: Site, seed: int) -> None:
         self.site = site
         self._seed = seed
-        self._prices: dict[IterationPlan, FinishedIteration] = {}
-        self._among: dict[tuple[IterationPlan, tuple[FlowState, ...]], AmongOthers] = {}
-        self._samples: dict[tuple[IterationPlan, int], FinishedIteration] = {}
+        self._prices: dict[tuple[IterationPlan, Hosts], Price] = {}
+        self._among: dict[tuple[IterationPlan, Hosts, tuple[FlowState, ...]], AmongOthers] = {}
+        self._samples: dict[tuple[IterationPlan, Hosts, int], Price] = {}
 
-    def price(self, plan: IterationPlan) -> FinishedIteration:
+    def price(self, plan: IterationPlan, hosts: Hosts | None = None) -> Price:
         """The iteration that a plan makes when every operation takes its usual time."""
-        if plan not in self._prices:
-            self._prices[plan] = fastest_run(self.site, plan)
-        return self._prices[plan]
+        key = plan, hosts or self.site.complete_hosts
+        if key not in self._prices:
+            self._prices[key] = fastest_run(self.site, *key).price
+        return self._prices[key]
 
-    def split(self, plan: IterationPlan) -> IterationSplit:
+    def split(self, plan: IterationPlan, hosts: Hosts | None = None) -> IterationSplit:
         """How long such an iteration takes and where its time goes."""
-        return self.price(plan).split
+        return self.price(plan, hosts).split
 
-    def executed(self, plan: IterationPlan, execution: int) -> FinishedIteration:
+    def executed(self, plan: IterationPlan, execution: int, hosts: Hosts | None = None) -> Price:
         """The iteration that is executed as the so-manieth of a run, by itself."""
         if not self.site.cluster.config.jitter:
-            return self.price(plan)
-        sample = self.sample_of(execution)
-        if (plan, sample) not in self._samples:
-            run = run_alone(self.site, plan, self.price(plan).order, self._slowness(sample))
-            self._samples[plan, sample] = run
-        return self._samples[plan, sample]
+            return self.price(plan, hosts)
+        key = plan, hosts or self.site.complete_hosts, self.sample_of(execution)
+        if key not in self._samples:
+            _, where, sample = key
+            run = run_alone(self.site, plan, self._order(plan, where), self.slowness(sample), where)
+            self._samples[key] = run.price
+        return self._samples[key]
 
     def sample_of(self, execution: int) -> int:
         """Whose draws the so-manieth executed iteration has: its own, later on those of an early one, by lot."""
@@ -112,17 +131,26 @@ class Pipeline:
             return execution
         return int(stream(self._seed, "jitter_sample", execution=execution).integers(1, self.NUM_SAMPLES + 1))
 
-    def among(self, plan: IterationPlan, others: tuple[FlowState, ...]) -> AmongOthers:
+    def among(self, plan: IterationPlan, others: tuple[FlowState, ...], hosts: Hosts | None = None) -> AmongOthers:
         """The iteration beside other messages on the network. Checkpoints begin alike, so most are remembered."""
-        if (plan, others) not in self._among:
-            self._among[plan, others] = run_among(self.site, plan, self.price(plan).order, others)
-        return self._among[plan, others]
+        key = plan, hosts or self.site.complete_hosts, others
+        if key not in self._among:
+            _, where, _ = key
+            self._among[key] = run_among(self.site, plan, self._order(plan, where), others, where)
+        return self._among[key]
 
-    def begin(self, plan: IterationPlan, env: simpy.Environment, flows: Flows, sample: int) -> IterationRun:
+    def begin(
+        self, plan: IterationPlan, env: simpy.Environment, flows: Flows, sample: int, hosts: Hosts | None = None
+    ) -> IterationRun:
         """Begin the same iteration on an event loop with others, with the draws of the so-manieth."""
-        return IterationRun(self.site, env, flows, plan, self.price(plan).order, self._slowness(sample))
+        where = hosts or self.site.complete_hosts
+        return IterationRun(self.site, env, flows, plan, self._order(plan, where), self.slowness(sample), where)
 
-    def _slowness(self, execution: int) -> Slowness:
+    def _order(self, plan: IterationPlan, hosts: Hosts) -> Order:
+        """The order that an iteration is priced in; where the cluster is incomplete this needs no price."""
+        return self.price(plan).order if hosts == self.site.complete_hosts else "arrival"
+
+    def slowness(self, execution: int) -> Slowness:
         """Lognormal factors of mean 1, a stream for each executed iteration and node."""
         sigma, cluster = self.site.cluster.config.jitter, self.site.cluster
         if not sigma:

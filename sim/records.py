@@ -23,10 +23,11 @@ BUCKETS: tuple[Bucket, ...] = Bucket.__args__  # type: ignore[attr-defined]
 
 @dataclass(frozen=True)
 class Failure:
-    """A stage lost all its nodes at `time_seconds` of simulated time."""
+    """A stage lost a node, or all of them, at `time_seconds` of simulated time; announced: there was a notice of it."""
 
     time_seconds: float
     stage: int
+    announced: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class IterationRecord:
 
 EventKind = Literal[
     "failure",
+    "node_lost",
+    "node_joined",
+    "notice",
+    "regrouped",
     "recovered",
     "rolled_back",
     "fallback",
@@ -59,6 +64,8 @@ EventKind = Literal[
 class EventRecord:
     """Something other than an iteration that happened at one instant of simulated time.
 
+    failure: a stage lost its state with its last node that held it; node_lost: others of the stage still hold it.
+
     stage: the stage concerned, None where none is; iteration: completed iterations at that instant;
     detail: a few words for people.
     """
@@ -72,9 +79,10 @@ class EventRecord:
 
 @dataclass(frozen=True)
 class Operation:
-    """What a stage's node of a pipeline (`replica`) did: forward, backward, or shadow (another stage's forward).
+    """What a stage's node of a pipeline (`replica`) did: forward, backward, or shadow (another stage's work).
 
-    microbatch: -1 where it is of several.
+    microbatch: -1 where it is of several. stage: whose work it is; replica: that of the node that does it, so that work
+    for a pipeline without node stands in its stand-in's row.
     """
 
     kind: str

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from sim.clock import SECONDS_PER_HOUR
 from sim.cluster import ClusterConfig
-from sim.failures import PROCESSES
+from sim.failures import process_class
 from sim.figures import legend_label
-from sim.money import num_nodes, usd_per_node_hour
+from sim.money import usd_per_node_hour
 from sim.results import RunFiles
 from sim.scenario import Scenario
 
@@ -118,12 +118,11 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     """What the numbers are of, a sentence each: for below figures and tables."""
     workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
     model = training.model
-    process = PROCESSES[scenario.failures.kind](scenario.failures)
-    together = f", with all {cluster.nodes_per_stage} nodes" if cluster.nodes_per_stage > 1 else ""
+    process = process_class(scenario.failures.kind)(scenario.failures)
     num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
     lines = [
         f"Seconds: simulated, target model '{workload.model.name}' in {workload.num_stages} stages on {num_hosting} × "
-        f"{cluster.device.name}, network '{scenario.network.name}'; {process.in_words()}{together}.",
+        f"{cluster.device.name}, network '{scenario.network.name}'; {process.in_words()}.",
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")
@@ -147,15 +146,15 @@ def warnings(scenario: Scenario) -> list[str]:
     ]
 
 
-def prices_in_words(cluster: ClusterConfig, num_stages: int) -> str:
+def prices_in_words(cluster: ClusterConfig) -> str:
     """What is paid for, and at which price."""
     price, device, kind = usd_per_node_hour(cluster), cluster.device, cluster.price.replace("_", "-")
     if price is None:
         return f"Money: no {kind} price of {device.name} is known."
     as_of = f" (as of {device.prices_as_of})" if device.prices_as_of else ""
     return (
-        f"Money: {num_nodes(cluster, num_stages)} nodes × ${price:g}/h {kind} price of {device.name}{as_of}; "
-        "storage and traffic are not priced."
+        f"Money: ${price:g} for each hour of a node that is there, idle spares too, the {kind} price of "
+        f"{device.name}{as_of}; storage and traffic are not priced."
     )
 
 

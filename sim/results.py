@@ -23,11 +23,10 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from models.lineage import digest
-from sim.money import node_hours, usd_per_node_hour
+from sim.money import usd_per_node_hour
 from sim.records import BUCKETS, Bucket, EventRecord, IterationRecord
 from sim.scenario import Scenario
 from sim.simulation import Run
-from sim.strategies import STRATEGIES
 
 RECOVERY_BUCKETS: tuple[Bucket, ...] = ("detection", "provisioning", "waiting_for_nodes", "state_transfer")
 LEFTOVER_AGE_SECONDS = 3600.0
@@ -78,6 +77,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
 
     goodput: time that the iterations kept take without failures and without any strategy's cost, as a share of
     the wall-clock time; overhead is its inverse minus 1.
+    num_failures: stages lost with their last node that held the state; num_nodes_lost: nodes, spares among them.
     node_hours: of all nodes that are there, also idle ones; where failures are ignored, none is ever missing.
     cost_usd: at the device's price; None where it has none.
     """
@@ -87,9 +87,6 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
     reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
     ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
     kinds = [event.kind for event in run.events]
-    heeded = STRATEGIES[run.kind].heeds_failures
-    losses_seconds = [event.time_seconds for event in run.events if event.kind == "failure" and heeded]
-    hours = node_hours(scenario.cluster, scenario.workload.num_stages, run.wall_clock_seconds, losses_seconds)
     price = usd_per_node_hour(scenario.cluster)
     return {
         "scenario": scenario.name,
@@ -102,6 +99,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "outcome": "stopped" if run.stopped else "finished",
         "stopped_because": run.stopped,
         "num_failures": run.num_failures,
+        "num_nodes_lost": run.num_nodes_lost,
         "num_fallbacks": kinds.count("fallback"),
         "num_rollbacks": kinds.count("rolled_back"),
         "num_iterations": run.num_iterations,
@@ -113,8 +111,9 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "mean_recovery_seconds": mean_recovery_seconds(run),
         "goodput": ideal_seconds / run.wall_clock_seconds if run.wall_clock_seconds else None,
         "overhead": run.wall_clock_seconds / ideal_seconds - 1 if ideal_seconds else None,
-        "node_hours": hours,
-        "cost_usd": None if price is None else price * hours,
+        "node_hours": run.node_hours,
+        "sent_bytes": run.sent_bytes,
+        "cost_usd": None if price is None else price * run.node_hours,
         "target_validation_loss": target,
         "target_reached_seconds": reached.ended_seconds if reached else None,
         "target_reached_iteration": reached.iteration if reached else None,
@@ -126,7 +125,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
 
 def mean_recovery_seconds(run: Run) -> float | None:
     """From a failure until training goes on, on average: detection, nodes, transfers; lost work not counted."""
-    num_recoveries = sum(event.kind == "recovered" for event in run.events)
+    num_recoveries = sum(event.kind in ("recovered", "regrouped") for event in run.events)
     spent = math.fsum(run.ledger[bucket] for bucket in RECOVERY_BUCKETS)
     return spent / num_recoveries if num_recoveries else None
 

@@ -12,6 +12,10 @@ import numpy as np
 
 PATHS = {
     "failures": "failures/{process}/{domain}",
+    "downtimes": "downtimes/{process}/{domain}",
+    "victims": "victims/{process}/{domain}",
+    "provisioning": "provisioning/{node}",
+    "places": "places",
     "jitter": "jitter/{execution}/{node}",
     "jitter_sample": "jitter/sample/{execution}",
     "training_init": "training/init",

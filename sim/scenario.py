@@ -6,9 +6,10 @@ YAML and tells all problems at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic import Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -16,10 +17,12 @@ from models.lineage import Config
 from sim.cluster import ClusterConfig
 from sim.costs import WorkloadConfig
 from sim.failures import PROCESSES, ProcessConfig
+from sim.failures.named import process_choice
+from sim.kinds import choice
 from sim.names import FOLDER_NAME
 from sim.network import NetworkConfig
 from sim.presets import or_preset, presets
-from sim.strategies import STRATEGIES, StrategyConfig
+from sim.strategies import PLUGINS, STRATEGIES, StrategyConfig
 from sim.training import TrainingConfig
 
 PRESET_FIELDS = {("workload", "model"): "models", ("cluster", "device"): "devices", ("network",): "networks"}
@@ -32,25 +35,17 @@ class StopConfig(StrategyConfig):
     kind: Literal["stop"] = "stop"
 
 
-def _kind_alone(value: Any) -> Any:
-    """`checkpoint` is short for `{kind: checkpoint}`."""
-    return {"kind": value} if isinstance(value, str) else value
-
-
-def _choice(configs: list[Any]) -> Any:
-    kinds: Any = Literal[tuple(config.model_fields["kind"].default for config in configs)]
-    choice: Any = Annotated[Union[tuple(configs)], Field(discriminator="kind")]  # noqa: UP007
-    return Annotated[choice, BeforeValidator(_kind_alone, json_schema_input_type=Union[kinds, choice])]  # noqa: UP007
-
-
 if TYPE_CHECKING:
     StrategyChoice = StrategyConfig
     FallbackChoice = StrategyConfig
     FailureChoice = ProcessConfig
 else:
-    StrategyChoice = _choice([strategy.Config for strategy in STRATEGIES.values()])
-    FallbackChoice = _choice([StopConfig, *(s.Config for s in STRATEGIES.values() if s.serves_as_fallback)])
-    FailureChoice = _choice([process.Config for process in PROCESSES.values()])
+    StrategyChoice = choice([strategy.Config for strategy in STRATEGIES.values()], PLUGINS)
+    FallbackChoice = choice(
+        [StopConfig, *(s.Config for s in STRATEGIES.values() if s.serves_as_fallback)],
+        replace(PLUGINS, needs="serves_as_fallback"),
+    )
+    FailureChoice = process_choice([process.Config for process in PROCESSES.values()])
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -76,7 +71,8 @@ class Scenario(Config):
         description="links between nodes and to storage: a preset's name or figures",
     )
     failures: FailureChoice = Field(
-        default_factory=PROCESSES["exponential"].Config, description="when stages fail: a kind and its options"
+        default_factory=PROCESSES["exponential"].Config,
+        description="when nodes fail: a kind and its options, or a preset",
     )
     strategies: tuple[StrategyChoice, ...] = Field(
         min_length=1, description="recovery strategies to compare: kinds, or kinds with options"

@@ -90,6 +90,14 @@ class Schedule:
                 visits.sort(key=self.logical_time)
         return orders
 
+    def ranks(self, orders: dict[int, list[Visit]]) -> dict[Visit, int]:
+        """What a node takes first of what waits there, from 0 up: each stage's order, and who does two stages' both."""
+        if self.workload.schedule == "interleaved_1f1b":  # which has no logical time: as far on in its stage's order
+            turns = [(turn, stage, visit) for stage, visits in orders.items() for turn, visit in enumerate(visits)]
+            return {visit: rank for rank, (_, _, visit) in enumerate(sorted(turns))}
+        visits = [visit for visits in orders.values() for visit in visits]
+        return {visit: rank for rank, visit in enumerate(sorted(visits, key=self.logical_time))}
+
     def logical_time(self, visit: Visit) -> tuple[int, int, int]:
         """When a visit would be made if every operation took one unit. On plain routes: the textbook's order."""
         i, k, along = min(visit.position + 1, self.num_positions), visit.microbatch, visit.position

@@ -7,23 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.lineage import DivergedError, Position, plain_routes
-from sim.clock import EXACT_SECONDS
+from sim.clock import EXACT_SECONDS, SECONDS_PER_HOUR
 from sim.cluster import Cluster
 from sim.costs import Costs
-from sim.failures import PROCESSES
+from sim.failures import process_class
+from sim.money import num_nodes
 from sim.network import Network
+from sim.race import GaveUpError
 from sim.records import Bucket, EventKind, EventRecord, Failure, IterationRecord
 from sim.scenario import Scenario
 from sim.site import Site
-from sim.strategies import STRATEGIES, Strategy, StrategyConfig, UnrecoverableError
+from sim.strategies import Strategy, StrategyConfig, UnrecoverableError, strategy_class
 from sim.trace import Trace
 from sim.training import NoTraining, Training
-from sim.world import GaveUpError, World
+from sim.world import World
 
 
 @dataclass(frozen=True)
 class Run:
-    """What happened under one strategy and one pair of seeds. Times are simulated seconds."""
+    """What happened under one strategy and one pair of seeds. Times are simulated seconds.
+
+    sent_bytes: in recoveries, checkpoints and copies, beside the iterations' own messages.
+    """
 
     strategy: str
     kind: str
@@ -37,6 +42,9 @@ class Run:
     ideal_iteration_seconds: float
     num_iterations: int
     num_failures: int
+    num_nodes_lost: int
+    node_hours: float
+    sent_bytes: float
     stopped: str | None
 
 
@@ -67,16 +75,17 @@ def simulate(
     training: Training,
     watch: Watcher = lambda _: None,
     trace: Trace | None = None,
+    heeds_failures: bool = True,
 ) -> Run:
-    """Run one strategy of a scenario from the first step to the last.
+    """Run one strategy of a scenario from the first step to the last; or as if failures had no effect.
 
     Strategies under the same failure seed meet failures at the same simulated times (or, for processes that
     count iterations, in the same executed iterations, unless another failure has ended them). Equal arguments
     give equal runs, to the bit.
     """
-    strategy = STRATEGIES[config.kind](config, scenario.workload.num_stages)
-    world = build_world(scenario, failure_seed, strategy.heeds_failures, trace)
-    job = TrainingJob(scenario, world, strategy, training, watch)
+    strategy = strategy_class(config.kind)(config, scenario.workload.num_stages)
+    world = build_world(scenario, failure_seed, heeds_failures and strategy.heeds_failures, trace)
+    job = TrainingJob(scenario, world, config, strategy, training, watch)
     world.run(job.process())
     if trace:
         trace.close(world.now_seconds)
@@ -92,10 +101,20 @@ def simulate(
         wall_clock_seconds=world.now_seconds,
         iteration_seconds=world.pipeline.split(job.plan).seconds,
         ideal_iteration_seconds=world.pipeline.split(world.plain_plan()).seconds,
-        num_iterations=world.completed_iterations,
+        num_iterations=world.execution.num_completed,
         num_failures=world.num_failures,
+        num_nodes_lost=world.fleet.num_lost,
+        node_hours=node_hours(scenario, world),
+        sent_bytes=world.messenger.num_bytes_sent,
         stopped=job.stopped,
     )
+
+
+def node_hours(scenario: Scenario, world: World) -> float:
+    """Hours of nodes that were there; where failures are ignored, of a complete cluster, unless a trace brings them."""
+    if world.heeds_failures or world.brings_its_nodes:
+        return world.fleet.node_seconds(world.now_seconds) / SECONDS_PER_HOUR
+    return num_nodes(scenario.cluster, scenario.workload.num_stages) * world.now_seconds / SECONDS_PER_HOUR
 
 
 def time_only(scenario: Scenario) -> NoTraining:
@@ -110,7 +129,7 @@ def build_world(
     """The world of a scenario at time zero."""
     return World(
         site=build_site(scenario),
-        failures=PROCESSES[scenario.failures.kind](scenario.failures),
+        failures=process_class(scenario.failures.kind)(scenario.failures),
         failure_seed=failure_seed,
         heeds_failures=heeds_failures,
         fidelity=scenario.fidelity,
@@ -138,49 +157,63 @@ class TrainingJob:
     """
 
     def __init__(
-        self, scenario: Scenario, world: World, strategy: Strategy, training: Training, watch: Watcher
+        self,
+        scenario: Scenario,
+        world: World,
+        config: StrategyConfig,
+        strategy: Strategy,
+        training: Training,
+        watch: Watcher,
     ) -> None:
-        self.scenario, self.world, self.strategy = scenario, world, strategy
+        self.scenario, self.world, self.config, self.strategy = scenario, world, config, strategy
         self.training, self.watch = training, watch
         self.fallback = self._build_fallback()
         self.plan = strategy.price(world.plain_plan())
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
         ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
-        world.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)
-        world.max_executed_iterations = scenario.give_up_after * self.num_iterations
+        world.race.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)
+        world.execution.most_executed = scenario.give_up_after * self.num_iterations
         self.iterations: list[IterationRecord] = []
         self.stopped: str | None = None
         self._executions: dict[int, int] = {}
+        self._position: Position | None = None
+        world.when_noticed = self._notice
+        world.join_bytes = self._join_bytes
 
     def _build_fallback(self) -> Strategy | None:
         """None to stop, and for a strategy that always recovers: it must not pay for what it never needs."""
         config, strategy = self.scenario.fallback, self.strategy
         if config.kind == "stop" or strategy.serves_as_fallback or not strategy.heeds_failures:
             return None
-        return STRATEGIES[config.kind](config, self.world.num_stages)
+        return strategy_class(config.kind)(config, self.world.num_stages)
 
     def process(self) -> Generator[Any, Any, None]:
         """Train until done."""
         position = self.training.root(self.strategy.training_variant())
         try:
+            yield from self.world.gather()
             while position.iteration < self.num_iterations:
-                started_seconds = self.world.now_seconds
-                failure = yield from self.world.run_iteration(self.plan)
+                self._position = position
+                failure = yield from self.world.admit_nodes()
                 if failure is None:
-                    position = position.after(position.iteration + 1)
-                    self._note(position, started_seconds)
-                    failure = yield from self._routine(position)
+                    started_seconds = self.world.now_seconds
+                    failure = yield from self.world.run_iteration(self.plan)
+                    if failure is None:
+                        self._position = position = position.after(position.iteration + 1)
+                        self._note(position, started_seconds)
+                        failure = yield from self._routine(position)
+                self._position = None
                 if failure is not None:
                     position = yield from self._recover(failure, position)
         except StoppedError as reason:
             self.stopped = str(reason)
         except DivergedError as reason:
-            self.stopped = f"{reason} (iteration {self.world.completed_iterations})"
+            self.stopped = f"{reason} (iteration {self.world.execution.num_completed})"
         except GaveUpError:
             limit = f"{self.scenario.give_up_after:g} × the plain iterations' time or number (give_up_after)"
             if self.world.now_seconds > EXACT_SECONDS:
                 limit = f"{EXACT_SECONDS:.0f} s (4.2 years), up to which simulated time is exact"
-            done = f"after {self.world.completed_iterations} of {self.num_iterations} iterations"
+            done = f"after {self.world.execution.num_completed} of {self.num_iterations} iterations"
             self.stopped = f"{done} it had taken more than {limit}"
 
     def _routine(self, position: Position) -> Generator[Any, Any, Failure | None]:
@@ -190,9 +223,35 @@ class TrainingJob:
             failure = yield from self.fallback.after_iteration(self.world, position)
         return failure
 
+    def _notice(self) -> None:
+        """Nodes are about to leave: the strategies are told, unless they are busy with a recovery."""
+        if self._position is not None:
+            for survivor in (self.strategy, self.fallback):
+                if survivor is not None:
+                    survivor.on_notice(self.world, self._position)
+
+    def _join_bytes(self, stage: int) -> float:
+        """Bytes that a node is sent that joins others of its stage: the state, and what the strategies keep there."""
+        costs, num_bytes = self.world.costs, self.world.costs.checkpoint_bytes(stage)
+        for config in (self.config, self.scenario.fallback):
+            if config.kind != "stop":
+                strategy = strategy_class(config.kind)
+                num_bytes += strategy.extra_memory_bytes(config, costs, stage)
+                num_bytes += strategy.host_memory_bytes(config, costs, stage)
+        return num_bytes
+
     def _recover(self, failure: Failure, position: Position) -> Generator[Any, Any, Position]:
-        """The strategy recovers, else the fallback; where neither can, the run stops."""
+        """The strategy recovers, else the fallback; where neither can, the run stops. No strategy is needed where every
+        stage still has its state: the others go on without the lost node.
+        """
         world = self.world
+        while not world.lost_stages:
+            struck = yield from world.regroup()
+            if struck is None:
+                world.rebuilt()
+                world.record("regrouped", failure.stage, position.iteration)
+                return position
+            failure = struck
         for survivor in (self.strategy, self.fallback):
             if survivor is None:
                 continue
@@ -209,7 +268,7 @@ class TrainingJob:
         world.rebuilt()
         if recovered.iteration < position.iteration:
             world.record("rolled_back", failure.stage, position.iteration, f"to iteration {recovered.iteration}")
-            world.roll_back(recovered.iteration)
+            world.execution.roll_back(recovered.iteration)
         world.record("recovered", failure.stage, recovered.iteration, survivor.name)
         return recovered
 

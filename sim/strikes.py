@@ -1,43 +1,217 @@
-"""When stages are struck: failure processes as processes of the event loop."""
+"""When nodes leave and come: failure processes and arrivals as processes of the event loop.
+
+Nothing here depends on what a strategy does, except through processes that count iterations: all strategies meet the
+same churn.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import simpy
 
 from sim.clock import ticked
+from sim.cluster import Cluster
+from sim.delays import unit_lognormal
 from sim.failures import FailureProcess
+from sim.failures.base import Member
+from sim.fleet import Fleet, Node
 from sim.rng import stream
+
+Process = Generator[simpy.Event, Any, None]
 
 
 class Strikes:
-    """Calls `strike(stage)` at the instants of one failure process, a stream of its own for each stage.
+    """Moves the fleet as the failure process says, and tells of it.
 
-    Processes that count iterations strike within an iteration, at a fraction of what it usually takes.
+    lost: told the nodes that are gone, and whether a notice came before, when their places are still vacant; arrived:
+    told when nodes have taken vacant places; noticed: told the numbers of nodes that are about to leave. Processes that
+    count iterations strike within an iteration, at a fraction of what it usually takes.
     """
 
     def __init__(
         self,
         env: simpy.Environment,
+        cluster: Cluster,
         failures: FailureProcess,
         seed: int,
-        stages: Iterable[int],
-        strike: Callable[[int], None],
+        lost: Callable[[list[Node], bool], None],
+        arrived: Callable[[], None],
+        noticed: Callable[[Sequence[int]], None],
     ) -> None:
-        self._env, self._strike = env, strike
+        self._env, self._cluster, self._seed = env, cluster, seed
+        self._lost, self._arrived, self._noticed = lost, arrived, noticed
+        self.fleet = Fleet(cluster, failures.num_initial_nodes, stream(seed, "places"))
+        self._orders = not failures.brings_its_nodes
+        self._ordered: dict[int, None] = {}
+        self.num_awaited = 0
         self._due: list[tuple[int, int]] = []
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
-        for stage in stages:
-            if stage in failures.config.immune_stages:
-                continue
-            uptimes = failures.uptimes(stream(seed, "failures", process=failures.kind, domain=stage), stage)
-            if failures.unit == "seconds":
-                env.process(self._life(stage, uptimes))
+        self._of_nodes: list[tuple[str, FailureProcess]] = []
+        self._streams: dict[tuple[str, int], tuple[np.random.Generator, Iterator[float | None]]] = {}
+        self.failures = failures.for_members(self._members())
+        for name, part in self.failures.parts:
+            self._begin(name, part)
+
+    def _begin(self, name: str, part: FailureProcess) -> None:
+        """Start a process: one life for each of its domains."""
+        if part.scope == "node":
+            self._of_nodes.append((name, part))
+            for node in list(self.fleet.nodes.values()):
+                self._env.process(self._life_of_node(name, part, node))
+            return
+        domains: dict[str, Sequence[int | str]] = {
+            "stage": [stage for stage in self._cluster.stages if stage not in part.config.immune_stages],
+            "region": self._cluster.regions,
+            "cluster": ["cluster"],
+        }
+        for domain in domains[part.scope]:
+            if part.unit == "seconds":
+                self._env.process(self._life(name, part, domain))
             else:
-                self._by_iteration.append((stage, uptimes, next(uptimes, math.inf)))
+                assert isinstance(domain, int), "what counts iterations strikes stages"
+                uptimes = part.uptimes(stream(self._seed, "failures", process=name, domain=domain), domain)
+                self._by_iteration.append((domain, uptimes, next(uptimes, math.inf)))
+
+    # ---- lives -----------------------------------------------------------------------------------
+
+    def _life(self, name: str, part: FailureProcess, domain: int | str) -> Process:
+        """Life of a stage's, a region's or the cluster's process: quiet for a while, struck, and the same again."""
+        uptimes, downtimes, rng = (
+            part.uptimes(stream(self._seed, "failures", process=name, domain=domain), domain),
+            part.downtimes(stream(self._seed, "downtimes", process=name, domain=domain), domain),
+            stream(self._seed, "victims", process=name, domain=domain),
+        )
+        for index, uptime_seconds in enumerate(uptimes):
+            if math.isinf(uptime_seconds):
+                return
+            choose = partial(self._victims, part, domain, rng, index)
+            yield from self._strike_after(uptime_seconds, part, choose, downtimes)
+            for _ in range(part.arrivals(index)):
+                self._arrive()
+
+    def _life_of_node(self, name: str, part: FailureProcess, node: Node) -> Process:
+        """Life of a node from its arrival: it ages, whoever else fails, until it is lost."""
+        path = {"process": name, "domain": f"node {node.number}"}
+        if (name, node.number) not in self._streams:
+            self._streams[name, node.number] = (
+                stream(self._seed, "failures", **path),
+                part.downtimes(stream(self._seed, "downtimes", **path), node.number),
+            )
+        rng, downtimes = self._streams[name, node.number]
+        uptimes = part.starting_at(float(self._env.now)).uptimes(rng, node.number)
+        for uptime_seconds in uptimes:
+            if math.isinf(uptime_seconds):
+                return
+            yield from self._strike_after(uptime_seconds, part, partial(self._itself, part, node), downtimes)
+            if self.fleet.nodes.get(node.number) is not node:
+                return
+
+    def _strike_after(
+        self,
+        uptime_seconds: float,
+        part: FailureProcess,
+        choose: Callable[[], Sequence[int]],
+        downtimes: Iterator[float | None],
+    ) -> Process:
+        """Wait, give notice, wait for the rest, strike."""
+        whole_seconds = ticked(uptime_seconds)
+        notice_seconds = min(ticked(part.config.notice_seconds), whole_seconds)
+        yield self._env.timeout(whole_seconds - notice_seconds)
+        numbers = choose()
+        downtime_seconds = next(downtimes, None)
+        if notice_seconds and numbers:
+            if downtime_seconds is None:
+                self._order(numbers)
+            self._noticed(numbers)
+        there = {number: self.fleet.nodes[number] for number in numbers}
+        if notice_seconds:
+            yield self._env.timeout(notice_seconds)
+        still = [number for number, node in there.items() if self._itself(part, node)]
+        self._take(still, downtime_seconds, notice_seconds > 0.0)
+
+    def _victims(self, part: FailureProcess, domain: int | str, rng: Any, index: int) -> Sequence[int]:
+        """Whom a strike takes, of those of the domain that are there."""
+        everyone, immune = part.scope == "cluster", part.config.immune_stages
+        mortal = [member for member in self._members() if member.stage is None or member.stage not in immune]
+        return part.victims(rng, [m for m in mortal if everyone or domain in (m.stage, m.region)], index)
+
+    def _members(self) -> list[Member]:
+        """The nodes that are there."""
+        members = []
+        for node in self.fleet.nodes.values():
+            stage = replica = None
+            if node.place is not None:
+                stage, replica = divmod(node.place, self._cluster.config.nodes_per_stage)
+            members.append(Member(number=node.number, region=node.region, stage=stage, replica=replica))
+        return members
+
+    def _itself(self, part: FailureProcess, node: Node) -> Sequence[int]:
+        """The node, if it is there still and at no immune stage."""
+        there = self.fleet.nodes.get(node.number) is node
+        immune = node.place is not None and self._cluster.stage_of(node.place) in part.config.immune_stages
+        return [node.number] if there and not immune else []
+
+    # ---- what they do to the fleet -----------------------------------------------------------------
+
+    def _take(self, numbers: Sequence[int], downtime_seconds: float | None, announced: bool) -> None:
+        """Nodes are gone; spares take their places, and others are ordered, or these return after a while."""
+        if not numbers:
+            return
+        nodes = self.fleet.lose(numbers, float(self._env.now))
+        self._lost(nodes, announced)
+        self.fleet.seat_spares(float(self._env.now))
+        if downtime_seconds is None:
+            self._order(numbers, nodes)
+        else:
+            for node in nodes:
+                self._later(downtime_seconds, partial(self._arrive, self._home(node), node.number))
+        self._arrived()
+
+    def _order(self, numbers: Sequence[int], nodes: Sequence[Node] | None = None) -> None:
+        """A new node for each, unless it has been ordered already or nobody orders any."""
+        for node in nodes or [self.fleet.nodes[number] for number in numbers]:
+            if self._orders and node.number not in self._ordered:
+                self._ordered[node.number] = None
+                self.num_awaited += 1
+                self._later(self._provisioning_seconds(node), partial(self._arrive_as_ordered, self._home(node)))
+
+    def _provisioning_seconds(self, node: Node) -> float:
+        config = self._cluster.config
+        if not config.provisioning_sigma:
+            return config.provisioning_seconds
+        rng = stream(self._seed, "provisioning", node=node.number)
+        return config.provisioning_seconds * unit_lognormal(rng, config.provisioning_sigma)
+
+    def _home(self, node: Node) -> str:
+        """The region that a node, or its replacement, is in: its place's, where it had one."""
+        return node.region if node.place is None else self._cluster.regions_of_nodes[node.place]
+
+    def _arrive_as_ordered(self, region: str) -> None:
+        self.num_awaited -= 1
+        self._arrive(region)
+
+    def _arrive(self, region: str | None = None, number: int | None = None) -> None:
+        """A node comes, and its own life begins."""
+        node = self.fleet.arrive(float(self._env.now), region, number)
+        for name, part in self._of_nodes:
+            self._env.process(self._life_of_node(name, part, node))
+        self._arrived()
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something after a while; at once where that is no time at all."""
+        if ticked(seconds) == 0.0:
+            action()
+            return
+        timeout = self._env.timeout(ticked(seconds))
+        assert timeout.callbacks is not None
+        timeout.callbacks.append(lambda _: action())
+
+    # ---- processes that count iterations -----------------------------------------------------------
 
     def iteration_begins(self, execution: int, usual_seconds: float) -> None:
         """Schedule the strikes of processes that count iterations and whose turn is this one."""
@@ -53,19 +227,15 @@ class Strikes:
         """Strikes of it that are still to come find it over, if a failure has ended it; else they come at its end."""
         due, self._due = self._due, []
         for _, stage in () if failed else due:
-            self._strike(stage)
+            self._take_stage(stage)
 
-    def _life(self, stage: int, uptimes: Iterator[float]) -> Generator[simpy.Event, Any, None]:
-        """Life of a stage's failure process: up for a while, struck, and the same again."""
-        for uptime_seconds in uptimes:
-            if math.isinf(uptime_seconds):
-                return
-            yield self._env.timeout(ticked(uptime_seconds))
-            self._strike(stage)
-
-    def _strike_within(self, stage: int, seconds: float, execution: int) -> Generator[simpy.Event, Any, None]:
+    def _strike_within(self, stage: int, seconds: float, execution: int) -> Process:
         """A strike in the iteration that begins now; none if another failure has ended that iteration before."""
         yield self._env.timeout(ticked(seconds))
         if (execution, stage) in self._due:
             self._due.remove((execution, stage))
-            self._strike(stage)
+            self._take_stage(stage)
+
+    def _take_stage(self, stage: int) -> None:
+        places = self._cluster.nodes_of(stage)
+        self._take([node.number for node in map(self.fleet.node_at.__getitem__, places) if node], None, False)

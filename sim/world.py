@@ -1,52 +1,36 @@
 """The world of one run: a clock, a cluster that fails, and the verbs that spend time in it.
 
-`attempt(seconds)` is the one place where work races failure. Failures that arrive while nobody is attempting,
-or while a recovery is under way, queue up; the next attempt meets them first. At an exact tie between the end
-of the work and a failure, the failure wins.
-
-An iteration is one event, priced once by itself, or together with the messages that are under way beside it. With
-`fidelity: microbatch`, and in the window of a trace, every forward, backward and message of it is an event here. Both
-end at the same instant, to the bit.
+Work races failure in `sim.race`; iterations are executed in `sim.execution`; who is there is `sim.fleet`'s and what
+they hold `sim.holders`'. Here they meet: what a loss means for the training, how nodes come back and join, and the
+narrow view that strategies have of all this.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Generator, Sequence
+from typing import Any
 
 import simpy
-from simpy.events import NORMAL, EventPriority
 
+from models.lineage import Position
 from sim.clock import ticked
 from sim.costs import IterationPlan
+from sim.execution import Execution, Fidelity
 from sim.failures import FailureProcess
-from sim.flows import BackgroundTransfer, Flow, Flows, FlowState
-from sim.ledger import IterationSplit, Ledger
-from sim.network import STORAGE
-from sim.pipeline import AmongOthers, FinishedIteration, Pipeline
+from sim.fleet import Node
+from sim.flows import BackgroundTransfer, Flows
+from sim.holders import Holders
+from sim.ledger import Ledger
+from sim.messenger import Messenger
+from sim.pipeline import Pipeline
+from sim.race import Race
 from sim.records import Bucket, EventKind, EventRecord, Failure
 from sim.schedules import plain_plan
 from sim.site import Site
-from sim.strategies.base import STORE, Background, Process, Transfer
+from sim.strategies.base import Background, Process, Transfer
 from sim.strikes import Strikes
 from sim.trace import Trace
-
-Fidelity = Literal["iteration", "microbatch"]
-
-
-class Last(simpy.Event):
-    """Comes after all else that is due at this instant, and all that this brings about at once."""
-
-    def __init__(self, env: simpy.Environment) -> None:
-        super().__init__(env)
-        self._ok, self._value = True, None
-        env.schedule(self, priority=EventPriority(NORMAL + 1))
-
-
-class GaveUpError(Exception):
-    """The run has taken longer than the scenario allows."""
 
 
 class World:
@@ -66,89 +50,125 @@ class World:
     ) -> None:
         self.costs, self.cluster, self.network = site.costs, site.cluster, site.network
         self.num_stages = site.cluster.num_stages
-        self.pipeline = Pipeline(site, failure_seed)
-        self.fidelity, self.trace = fidelity, trace
         self.ledger = Ledger()
         self.events: list[EventRecord] = []
-        self.deadline_seconds = math.inf
-        self.max_executed_iterations = math.inf
         self.num_failures = 0
-        self.num_executed_iterations = 0
-        self.completed_iterations = 0
+        self.when_noticed: Callable[[], None] = lambda: None
+        self.join_bytes: Callable[[int], float] = site.costs.checkpoint_bytes
+        """What a node is sent that joins others of its stage."""
         self._env = simpy.Environment()
-        self._flows = Flows(self._env)
-        self._heeds_failures = heeds_failures
-        self._queued: deque[Failure] = deque()
-        self._unrebuilt: set[int] = set()
-        self._alarm: simpy.Event | None = None
-        self._backgrounds: list[BackgroundTransfer] = []
-        self._strikes = Strikes(self._env, failures, failure_seed, self.cluster.stages, self._strike)
+        flows = Flows(self._env)
+        self.heeds_failures = heeds_failures
+        self._holders = Holders(site.cluster)
+        self._undetected = self._resumes = False
+        self._arrival: simpy.Event | None = None
+        self.race = Race(self._env, self.ledger, trace)
+        strikes = Strikes(self._env, site.cluster, failures, failure_seed, self._lost, self._arrived, self._noticed)
+        self.fleet, self._strikes = strikes.fleet, strikes
+        self.messenger = Messenger(self.race, flows, site.network, self._holders)
+        self.execution = Execution(site, failure_seed, self.race, flows, strikes, fidelity)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
     @property
     def now_seconds(self) -> float:
         """Simulated time."""
-        return float(self._env.now)
+        return self.race.now_seconds
 
     @property
     def lost_stages(self) -> frozenset[int]:
         """Stages whose state is gone and not rebuilt yet."""
-        return frozenset(self._unrebuilt)
+        return frozenset(self._holders.lost_stages)
+
+    @property
+    def covered_stages(self) -> frozenset[int]:
+        """Stages whose work and state another one has taken over."""
+        return frozenset(self._holders.covers)
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the iteration that was done when the last failure cut it."""
+        return self.execution.cut_share
+
+    @property
+    def mtbf_seconds(self) -> float:
+        """Mean time between strikes that take a node with a place, or a stage, as the failure process has it."""
+        num_per_second = 0.0
+        for _, part in self._strikes.failures.parts:
+            stages = [stage for stage in self.cluster.stages if stage not in part.config.immune_stages]
+            num_domains = {
+                "stage": len(stages),
+                "node": len(stages) * len(self.cluster.replicas),
+                "region": len(self.cluster.regions),
+                "cluster": 1,
+            }
+            mean_seconds = part.mean_uptime_seconds
+            if part.unit == "iterations":
+                mean_seconds = part.mean_uptime_iterations * self.pipeline.split(self.plain_plan()).seconds
+            num_per_second += num_domains[part.scope] / mean_seconds
+        return 1.0 / num_per_second if num_per_second else math.inf
 
     def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Spend seconds, all booked to one bucket; the Failure that cut them short, or None."""
-        if seconds <= 0.0 or self._queued:
-            return (yield from self._race(None))
-        return (yield from self._spend(self._env.timeout(ticked(seconds)), bucket))
+        if seconds <= 0.0 or self.race.queued:
+            return (yield from self.race.run(None))
+        return (yield from self.race.spend(self._env.timeout(ticked(seconds)), bucket))
 
     def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
         """Send all at once and wait for the last; a failure ends them all."""
-        if self._queued or not transfers:
-            return (yield from self._race(None))
-        flows = self._send(transfers)
-        failure = yield from self._spend(self._env.all_of([flow.arrived for flow in flows]), bucket)
-        for flow in flows:
-            self._flows.cancel(flow)
-        return failure
+        if self.race.queued or not transfers:
+            return (yield from self.race.run(None))
+        return (yield from self.messenger.arrive(self.messenger.send(transfers), bucket))
 
     def background(
         self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
     ) -> BackgroundTransfer:
         """Send beside the training; any failure ends it undone, also one at the instant it ends."""
-        flows, done = self._send(transfers), self._env.event()
-        activity = BackgroundTransfer(flows, done, when_lost)
-        self._backgrounds.append(activity)
-
-        def run() -> Generator[simpy.Event, Any, None]:
-            yield self._env.all_of([flow.arrived for flow in flows])
-            yield Last(self._env)  # failures of this very instant come first
-            if activity.under_way:
-                activity.under_way = False
-                self._backgrounds.remove(activity)
-                when_done()
-                done.succeed()
-
-        self._env.process(run())
-        return activity
+        return self.messenger.background(transfers, when_done, when_lost)
 
     def wait_for(self, activity: Background, bucket: Bucket) -> Process[Failure | None]:
         """Stand still until what is under way in the background is done."""
         assert isinstance(activity, BackgroundTransfer)
-        if not activity.under_way or self._queued:
-            return (yield from self._race(None))
-        return (yield from self._spend(activity.done, bucket))
+        if not activity.under_way or self.race.queued:
+            return (yield from self.race.run(None))
+        return (yield from self.race.spend(activity.done, bucket))
+
+    def seconds_of(self, transfers: Sequence[Transfer]) -> float:
+        """How long such transfers take when they have the network to themselves."""
+        return self.messenger.seconds_of(transfers)
+
+    def detect(self) -> Process[Failure | None]:
+        """Wait until the others know of a failure; no time where a notice came before it."""
+        seconds = self.cluster.config.detection_seconds if self._undetected else 0.0
+        failure = yield from self.attempt(seconds, "detection")
+        self._undetected = self._undetected and failure is not None
+        return failure
 
     def bring_back_nodes(self) -> Process[Failure | None]:
-        """Detect the failure, wait until every stage has its nodes again, start the processes."""
-        config = self.cluster.config
-        failure = yield from self.attempt(config.detection_seconds, "detection")
+        """Detect the failure, wait until every stage has a node, start the processes on those of lost stages."""
+        failure = yield from self.detect()
         if failure is None:
-            ready_seconds = max(self.cluster.ready_seconds(stage) for stage in self.cluster.stages)
-            failure = yield from self.attempt(ready_seconds - self.now_seconds, "provisioning")
+            failure = yield from self._wait_for_nodes()
         if failure is None:
-            failure = yield from self.attempt(config.startup_seconds, "provisioning")
+            self._holders.receiving = self._nodes_of(self._holders.lost_stages)
+            failure = yield from self.attempt(self.cluster.config.startup_seconds, "provisioning")
         return failure
+
+    def hold(self, stage: int, what: str, position: Position) -> None:
+        """The nodes of a stage now hold a copy beside their own state."""
+        self._holders.keep(stage, what, position)
+
+    def held(self, stage: int, what: str) -> Position | None:
+        """The Position of a copy that a stage's nodes hold."""
+        return self._holders.copy(stage, what)
+
+    def cover(self, stage: int, holder: int) -> None:
+        """Another stage's nodes take over a lost stage's work, until it has its own again."""
+        self._holders.cover(stage, holder)
+
+    def resume_iteration(self) -> None:
+        """The next iteration goes on from where the last failure cut it."""
+        self._resumes = True
 
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Note an event at this instant."""
@@ -156,82 +176,75 @@ class World:
 
     # ---- what the training process sees ----------------------------------------------------------
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """Prices iterations."""
+        return self.execution.pipeline
+
+    @property
+    def brings_its_nodes(self) -> bool:
+        """Whether the failure process says how many nodes there are."""
+        return self._strikes.failures.brings_its_nodes
+
     def plain_plan(self) -> IterationPlan:
         """An iteration as the workload says, before any strategy changes it."""
         return plain_plan(self.costs.workload)
 
     def run_iteration(self, plan: IterationPlan) -> Process[Failure | None]:
-        """Execute one iteration; what a failure interrupts is lost work."""
-        if self.num_executed_iterations >= self.max_executed_iterations:
-            raise GaveUpError
-        started_seconds = self.now_seconds
-        self.num_executed_iterations += 1
-        others = self._flows.states() if self.network.is_shared else ()
-        priced = self._priced(plan, others)
-        self._strikes.iteration_begins(self.num_executed_iterations, priced.seconds)
-        if self._plays_every_event(priced.seconds, bool(others)):
-            split, failure = yield from self._play(plan)
-        else:
-            split, failure = yield from self._pass(priced)
-        self._strikes.iteration_ends(failure is not None)
-        if failure is None and self._queued:
-            failure = self._queued.popleft()
+        """Execute one iteration on the nodes that have the state; the Failure that ended it, or None."""
+        return self.execution.run(plan, self._holders.hosts if self.heeds_failures else None)
+
+    def gather(self) -> Process[None]:
+        """Wait until every stage has a node, at the very beginning: all that are there have the first state."""
+        for place, node in enumerate(self.fleet.node_at):
+            if node is None and self.heeds_failures:
+                self._holders.lose(place)
+        while self._holders.lost_stages:
+            if (yield from self.bring_back_nodes()) is None:
+                self.rebuilt()
+        self._undetected = False
+
+    def admit_nodes(self) -> Process[Failure | None]:
+        """Nodes that have come and started up get their stage's state from those that have it, and take part."""
+        ready_seconds = self.now_seconds - self.cluster.config.startup_seconds
+        joining = {
+            place: node
+            for place, node in enumerate(self.fleet.node_at)
+            if node and not self._holders.holds(place) and node.seated_seconds <= ready_seconds
+        }
+        if not joining or not self.heeds_failures:
+            return None
+        self._holders.receiving = joining
+        flows = []
+        for place in joining:
+            stage, replica = divmod(place, self.cluster.config.nodes_per_stage)
+            source = self._holders.source(stage, replica)
+            flows.append(self.messenger.send_message(source, place, self.join_bytes(stage), "state"))
+        failure = yield from self.messenger.arrive(flows, "state_transfer")
         if failure is None:
-            self.completed_iterations += 1
-            self.ledger.complete_iteration(split)
-        else:
-            self.ledger.spend("lost_work", self.now_seconds - started_seconds)
-            if self.trace:
-                self.trace.add_span("lost_work", started_seconds, self.now_seconds)
+            self._holders.gain(joining)
+            for place in joining:
+                stage, replica = divmod(place, self.cluster.config.nodes_per_stage)
+                self.record("node_joined", stage, self.execution.num_completed, f"replica {replica}")
+        self._holders.receiving = {}
         return failure
 
-    def _priced(self, plan: IterationPlan, others: tuple[FlowState, ...]) -> FinishedIteration | AmongOthers:
-        """The iteration that begins now, run by itself; where it jitters and is not to be one event, the usual one."""
-        jitters = self.cluster.config.jitter > 0.0
-        if others and not jitters:
-            return self.pipeline.among(plan, others)
-        if jitters and (others or self.fidelity == "microbatch"):
-            return self.pipeline.price(plan)
-        return self.pipeline.executed(plan, self.num_executed_iterations)
-
-    def _plays_every_event(self, seconds: float, beside_others: bool) -> bool:
-        """Asked for, wanted for the trace, or needed since an iteration that draws its times is not alone."""
-        if self.trace and self.trace.is_open(self.now_seconds, self.now_seconds + seconds):
-            return True
-        return self.fidelity == "microbatch" or (beside_others and self.cluster.config.jitter > 0.0)
-
-    def _play(self, plan: IterationPlan) -> Process[tuple[IterationSplit, Failure | None]]:
-        """An iteration event by event, in the order that it was priced in."""
-        started_seconds, sample = self.now_seconds, self.num_executed_iterations
-        if self.fidelity == "iteration":
-            sample = self.pipeline.sample_of(sample)
-        run = self.pipeline.begin(plan, self._env, self._flows, sample)
-        failure = yield from self._race(run.done)
-        if failure:
-            run.stop()
-        if self.trace:
-            self.trace.add_iteration(run, started_seconds, self.now_seconds)
-        return run.split(self.now_seconds - started_seconds), failure
-
-    def _pass(self, priced: FinishedIteration | AmongOthers) -> Process[tuple[IterationSplit, Failure | None]]:
-        """An iteration as one event. Messages under way beside it share its links; a failure ends these anyway."""
-        if self._queued:
-            return priced.split, (yield from self._race(None))
-        if isinstance(priced, AmongOthers):
-            self._flows.hold(priced.arrivals_seconds)
-        failure = yield from self._race(self._env.timeout(priced.seconds))
-        if failure is None and isinstance(priced, AmongOthers):
-            self._flows.release(priced.left)
-        return priced.split, failure
-
-    def roll_back(self, num_iterations: int) -> None:
-        """Only the first `num_iterations` iterations still count."""
-        self.ledger.roll_back(num_iterations)
-        self.completed_iterations = num_iterations
+    def regroup(self) -> Process[Failure | None]:
+        """After the loss of a node whose stage has another: detect it, and let the others go on without it."""
+        failure = yield from self.detect()
+        if failure is None:
+            failure = yield from self.attempt(self.cluster.config.regroup_seconds, "provisioning")
+        return failure
 
     def rebuilt(self) -> None:
         """All lost stages have their state again, but for those whose failure nobody has been told of."""
-        self._unrebuilt = {failure.stage for failure in self._queued}
+        untold = {failure.stage for failure in self.race.queued} & self._holders.lost_stages
+        still_there = [place for place, node in self._holders.receiving.items() if self.fleet.node_at[place] is node]
+        self._holders.rebuilt(still_there, untold)
+        self._holders.receiving = {}
+        if not self._resumes:
+            self.execution.forget_cut()
+        self._resumes = False
 
     def run(self, process: Generator[Any, Any, None]) -> None:
         """Let time pass until the process ends. RuntimeError if nothing is left to wait for before that."""
@@ -241,71 +254,66 @@ class World:
             if "No scheduled events left" not in str(error):
                 raise
             raise RuntimeError(
-                f"the event queue is empty at {self.now_seconds:.6g} s after {self.completed_iterations} iterations "
+                f"the event queue is empty at {self.now_seconds:.6g} s after {self.execution.num_completed} iterations "
                 f"with the job unfinished: it waits for something that no process will do (lost stages: "
-                f"{sorted(self._unrebuilt)})"
+                f"{sorted(self._holders.lost_stages)})"
             ) from error
 
-    # ---- failures --------------------------------------------------------------------------------
+    # ---- losses and arrivals ---------------------------------------------------------------------
 
-    def _strike(self, stage: int) -> None:
-        """A stage loses its nodes now: background work is undone and whoever attempts something is told."""
-        if not self.cluster.lose(stage, self.now_seconds):
+    def _lost(self, nodes: list[Node], announced: bool) -> None:
+        """Nodes are gone: each stage concerned is struck."""
+        struck: dict[int, list[int]] = {}
+        for place in sorted(node.place for node in nodes if node.place is not None):
+            struck.setdefault(self.cluster.stage_of(place), []).append(place)
+        for stage, places in struck.items():
+            self._stage_struck(stage, places, announced)
+
+    def _stage_struck(self, stage: int, places: list[int], announced: bool) -> None:
+        """A stage has lost nodes now, the last that held its state or one of several: whoever works is told."""
+        was_lost, emptied = stage in self._holders.lost_stages, not self.fleet.has_node(stage)
+        concerns = was_lost or any(self._holders.holds(place) or place in self._holders.receiving for place in places)
+        is_failure = emptied
+        if self.heeds_failures:
+            took_the_state = [self._holders.lose(place) for place in places]
+            is_failure = any(took_the_state) or (was_lost and emptied)
+        self.num_failures += is_failure
+        self.record("failure" if is_failure else "node_lost", stage, self.execution.num_completed)
+        if not self.heeds_failures or not concerns:
             return
-        self.num_failures += 1
-        self.record("failure", stage, self.completed_iterations)
-        if not self._heeds_failures:
-            return
-        self._unrebuilt.add(stage)
-        self._queued.append(Failure(self.now_seconds, stage))
-        for activity in self._backgrounds:
-            activity.under_way = False
-            for flow in activity.flows:
-                self._flows.cancel(flow)
-            activity.when_lost()
-        self._backgrounds.clear()
-        if self._alarm:
-            sound(self._alarm)
+        self._undetected = self._undetected or not announced
+        self.messenger.end_backgrounds()
+        self.race.tell(Failure(self.now_seconds, stage, announced))
 
-    def _send(self, transfers: Sequence[Transfer]) -> list[Flow]:
-        """Start the messages of some transfers, each from replica to replica; a stage's first replica stores it."""
-        flows = []
-        for transfer in transfers:
-            for replica in self.cluster.replicas[: 1 if transfer.target == STORE else None]:
-                source, target = (
-                    STORAGE if end == STORE else self.cluster.node(end, replica)
-                    for end in (transfer.source, transfer.target)
-                )
-                flow = self._flows.send(self.network.path(source, target), transfer.num_bytes)
-                if self.trace:
-                    self.trace.follow(flow, transfer.what, source, target, self.now_seconds)
-                flows.append(flow)
-        return flows
+    def _arrived(self) -> None:
+        """Nodes have come: whoever waits for them looks again."""
+        if self._arrival and not self._arrival.triggered:
+            self._arrival.succeed()
 
-    def _spend(self, until: simpy.Event, bucket: Bucket) -> Process[Failure | None]:
-        """Wait for an event or a failure, and book the time to a bucket."""
-        started_seconds = self.now_seconds
-        failure = yield from self._race(until)
-        self.ledger.spend(bucket, self.now_seconds - started_seconds)
-        if self.trace:
-            self.trace.add_span(bucket, started_seconds, self.now_seconds)
-        return failure
+    def _noticed(self, numbers: Sequence[int]) -> None:
+        """Nodes are about to leave; strategies are told where a stage's last holders are among them."""
+        places = [place for number in numbers if (place := self.fleet.nodes[number].place) is not None]
+        stages = sorted(set(map(self.cluster.stage_of, places)))
+        for stage in stages:
+            self.record("notice", stage, self.execution.num_completed)
+        holders = [set(self._holders.of(stage)) for stage in stages]
+        if self.heeds_failures and any(last and last <= set(places) for last in holders):
+            self.when_noticed()
 
-    def _race(self, until: simpy.Event | None) -> Process[Failure | None]:
-        """Work against failure: the earliest queued Failure, or None when the event has come in peace."""
-        if self.now_seconds > self.deadline_seconds:
-            raise GaveUpError
-        if not self._queued and until is not None:
-            self._alarm = alarm = self._env.event()
-            # The alarm is processed after everything already due at this instant: a tie goes to the failure.
-            assert until.callbacks is not None, "what has happened already is not waited for"
-            until.callbacks.append(lambda _: sound(alarm))
-            yield alarm
-            self._alarm = None
-        return self._queued.popleft() if self._queued else None
+    def _wait_for_nodes(self) -> Process[Failure | None]:
+        """Until every stage has a node; a stage that another covers can do without."""
+        while set(self.fleet.empty_stages) - self._holders.covers.keys():
+            bucket: Bucket = "provisioning" if self._strikes.num_awaited else "waiting_for_nodes"
+            self._arrival = until = self._env.event()
+            if not math.isinf(self.race.deadline_seconds):
+                left_seconds = max(0.0, self.race.deadline_seconds - self.now_seconds) + 1.0
+                until = self._env.any_of([until, self._env.timeout(ticked(left_seconds))])
+            failure = yield from self.race.spend(until, bucket)
+            if failure:
+                return failure
+        return (yield from self.race.run(None))
 
-
-def sound(alarm: simpy.Event) -> None:
-    """Wake whoever waits for the alarm, once."""
-    if not alarm.triggered:
-        alarm.succeed()
+    def _nodes_of(self, stages: Collection[int]) -> dict[int, Node]:
+        """The nodes that are there at the places of some stages."""
+        places = [place for stage in sorted(stages) for place in self.cluster.nodes_of(stage)]
+        return {place: node for place in places if (node := self.fleet.node_at[place])}

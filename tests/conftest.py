@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import repeat
+from typing import Any, Literal, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -16,6 +17,7 @@ from models.lineage import Position, plain_routes
 from sim.cluster import Cluster, ClusterConfig
 from sim.costs import Costs, IterationPlan, TargetModel, WorkloadConfig
 from sim.failures import PROCESSES, FailureProcess, ProcessConfig
+from sim.failures.base import Member
 from sim.network import Network, NetworkConfig
 from sim.pipeline import FinishedIteration, fastest_run
 from sim.records import EventRecord, Message, Operation
@@ -32,8 +34,8 @@ from sim.world import World
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
-Script = dict[int, tuple[float, ...]]
-"""Uptimes of each stage that fails; when the script ends, nothing fails any more."""
+Script = dict[Any, tuple[float, ...]]
+"""Uptimes of each stage (or other domain) that fails; when the script ends, nothing fails any more."""
 
 
 class ScriptedConfig(ProcessConfig):
@@ -42,10 +44,14 @@ class ScriptedConfig(ProcessConfig):
     kind: Literal["scripted"] = "scripted"
     uptimes: Script = Field(default_factory=dict)
     unit: Literal["seconds", "iterations"] = "seconds"
+    scope: Literal["node", "stage", "region", "cluster"] = "stage"
+    away_seconds: float | None = None
+    num_initial_nodes: int | None = None
+    arrivals: tuple[int, ...] = ()
 
 
 class ScriptedFailures(FailureProcess):
-    """Stages fail when the script says so."""
+    """Stages, nodes or regions fail when the script says so; the lost return after `away_seconds`, if at all."""
 
     kind = "scripted"
     Config = ScriptedConfig
@@ -53,12 +59,74 @@ class ScriptedFailures(FailureProcess):
     def __init__(self, config: ScriptedConfig) -> None:
         self.config = config
         self.unit = config.unit
+        self._left = {domain: iter(uptimes) for domain, uptimes in config.uptimes.items()}
 
-    def uptimes(self, rng: np.random.Generator, stage: int) -> Iterator[float]:
-        return iter(self.config.uptimes.get(stage, ()))
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
+        return self._left.get(domain, iter(()))  # a node that returns goes on in the script
+
+    def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:
+        return repeat(self.config.away_seconds) if self.config.away_seconds is not None else iter(())
+
+    def arrivals(self, index: int) -> int:
+        return self.config.arrivals[index] if index < len(self.config.arrivals) else 0
+
+    @property
+    def num_initial_nodes(self) -> int | None:
+        return self.config.num_initial_nodes
 
     def in_words(self) -> str:
         return "failures by script"
+
+
+class Loss(NamedTuple):
+    """Who leaves, so long after the loss before, and for how long: (stage, replica), None for any; stage -1: spares."""
+
+    after_seconds: float
+    who: tuple[tuple[int | None, int | None], ...]
+    away_seconds: float | None = None
+
+
+class LossesConfig(ProcessConfig):
+    """Options of `losses`; beside: other such processes at the same time."""
+
+    kind: Literal["losses"] = "losses"
+    scope: Literal["cluster"] = "cluster"
+    losses: tuple[Loss, ...] = ()
+    beside: tuple[LossesConfig, ...] = ()
+
+
+class Losses(FailureProcess):
+    """Any nodes leave together when the script says so."""
+
+    kind = "losses"
+    unit = "seconds"
+    Config = LossesConfig
+
+    def __init__(self, config: LossesConfig) -> None:
+        self.config = config
+
+    @property
+    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
+        return (("losses", self), *((f"losses {n}", Losses(other)) for n, other in enumerate(self.config.beside)))
+
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
+        return iter([loss.after_seconds for loss in self.config.losses])
+
+    def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:
+        return iter([loss.away_seconds for loss in self.config.losses])
+
+    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:
+        def leaves(member: Member) -> bool:
+            place = (-1 if member.stage is None else member.stage, member.replica)
+            return any(
+                all(wanted in (None, found) for wanted, found in zip(who, place, strict=True))
+                for who in self.config.losses[index].who
+            )
+
+        return [member.number for member in members if leaves(member)]
+
+    def in_words(self) -> str:
+        return "losses by script"
 
 
 TINY_MODEL = {"dim": 8, "num_heads": 2, "hidden_dim": 17, "vocabulary_size": 42}
@@ -206,9 +274,14 @@ def a_pipeline(*shape: Any, plan: IterationPlan | None = None, **options: Any) -
     return an_iteration(a_site(*shape, **options), plan)
 
 
-def scripted(scenario: Scenario, script: Script, unit: str = "seconds") -> Scenario:
+def scripted(scenario: Scenario, script: Script, unit: str = "seconds", **options: Any) -> Scenario:
     """The scenario with failures by script; give it to `run`, which knows the process."""
-    return scenario.model_copy(update={"failures": ScriptedConfig(uptimes=script, unit=unit)})
+    return scenario.model_copy(update={"failures": ScriptedConfig(uptimes=script, unit=unit, **options)})
+
+
+def with_losses(scenario: Scenario, *losses: Loss, **options: Any) -> Scenario:
+    """The scenario in which any nodes leave together by script."""
+    return scenario.model_copy(update={"failures": LossesConfig(losses=losses, **options)})
 
 
 def a_training(scenario: Scenario) -> CurveTraining:
@@ -222,7 +295,7 @@ def run(
     scenario: Scenario, index: int = 0, seed: int = 0, training: Training | None = None, trace: Trace | None = None
 ) -> Run:
     """One strategy of a scenario, from the first step to the last."""
-    with patch.dict(PROCESSES, scripted=ScriptedFailures):
+    with patch.dict(PROCESSES, scripted=ScriptedFailures, losses=Losses):
         learner = training or a_training(scenario)
         return simulate(scenario, scenario.strategies[index], seed, 0, learner, trace=trace)
 
@@ -233,10 +306,14 @@ def a_world(
     unit: str = "seconds",
     heeds_failures: bool = True,
     trace: Trace | None = None,
+    **options: Any,
 ) -> World:
-    """The world of a scenario at time zero, with failures by script."""
-    with patch.dict(PROCESSES, scripted=ScriptedFailures):
-        return build_world(scripted(scenario or a_scenario(), script or {}, unit), 0, heeds_failures, trace)
+    """The world of a scenario at time zero, with failures by script; or with the scenario's own, if these are."""
+    scenario = scenario or a_scenario()
+    if script is not None or scenario.failures.kind not in ("scripted", "losses"):
+        scenario = scripted(scenario, script or {}, unit, **options)
+    with patch.dict(PROCESSES, scripted=ScriptedFailures, losses=Losses):
+        return build_world(scenario, 0, heeds_failures, trace)
 
 
 def in_turn(world: World, *processes: Generator[Any, Any, Any]) -> list[Any]:

@@ -24,9 +24,10 @@ from models.lineage import plain_routes, swapped_routes
 from sim.clock import ticked
 from sim.costs import IterationPlan
 from sim.network import STORAGE
-from sim.pipeline import run_alone
+from sim.pipeline import FinishedIteration, Pipeline, run_alone
 from sim.schedules import Schedule, plain_plan
 from sim.simulation import build_world
+from sim.site import Site
 
 seconds = st.floats(0.01, 10.0).map(ticked)
 schedules = st.sampled_from(["gpipe", "1f1b", "fifo"])
@@ -35,8 +36,8 @@ FEWER = settings(max_examples=50)
 
 
 @st.composite
-def iterations(draw) -> PricedIteration:
-    """Iterations of all shapes: routes, heads, hops, bytes on shared links, shadows, bounds, replicas, stragglers."""
+def shapes(draw, replicas=(1, 1, 2, 3), jitter=0.0) -> tuple[Site, IterationPlan]:
+    """All shapes: routes, heads, hops, bytes on shared links, shadows, bounds, replicas, stragglers."""
     schedule = draw(st.sampled_from(SCHEDULES))
     interleaved = schedule == "interleaved_1f1b"
     p = draw(st.integers(2, 6))
@@ -55,7 +56,7 @@ def iterations(draw) -> PricedIteration:
     network = {"same_region": link, "sharing": draw(st.sampled_from(["node_pair", "none"]))}
     if draw(st.booleans()):
         network["access"] = {"up_mbit_per_s": draw(st.sampled_from([0.5, 8.0])), "down_mbit_per_s": 4.0}
-    cluster = {"nodes_per_stage": draw(st.sampled_from([1, 1, 2, 3]))}
+    cluster = {"nodes_per_stage": draw(st.sampled_from(replicas)), "jitter": jitter}
     if draw(st.booleans()):
         cluster["stragglers"] = ({"stage": draw(st.integers(0, p)), "slowdown": draw(st.sampled_from([0.5, 2.0]))},)
     workload = {
@@ -70,7 +71,12 @@ def iterations(draw) -> PricedIteration:
     if schedule != "gpipe":
         workload["max_in_flight"] = draw(st.one_of(st.none(), st.integers(1, 15)))
     shape = (p, m, draw(seconds), draw(seconds), schedule, draw(st.sampled_from([0.0, 1.5])))
-    return an_iteration(a_site(*shape, network=network, cluster=cluster, **workload), plan)
+    return a_site(*shape, network=network, cluster=cluster, **workload), plan
+
+
+def iterations() -> st.SearchStrategy[PricedIteration]:
+    """Iterations of all shapes."""
+    return shapes().map(lambda shape: an_iteration(*shape))
 
 
 def of_kind(run: PricedIteration, *kinds: str) -> list:
@@ -397,10 +403,9 @@ def test_an_iteration_takes_as_long_as_its_slowest_replica_and_then_the_all_redu
     world = build_world(a_scenario(num_microbatches=1, network=network, cluster=cluster), 0)
     # Only the last stage's second node is far: four slow hops in its pipeline. Stage 4 exchanges over 2 (n - 1)
     # latencies while the gradient goes home and through the stages before it, which takes longer.
-    run = world.pipeline.price(world.plain_plan())
-    assert run.seconds == 4 * 3.0 + 4 * 2.0
-    late = [message.start_seconds for message in run.run.messages if message.what == "gradient exchange of stage 4"]
-    assert late == [12.0] * 2
+    run = an_iteration(world.pipeline.site)
+    assert run.seconds == world.pipeline.price(world.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0
+    assert [message.start_seconds for message in messages(run, "gradient exchange of stage 4")] == [12.0] * 2
     after = build_world(
         a_scenario(num_microbatches=1, network=network, cluster=cluster, overlap_gradient_exchange=False), 0
     )
@@ -453,10 +458,16 @@ def test_stragglers_slow_their_own_pipeline_and_all_wait_for_it():
     assert run.seconds == ends[1]
 
 
-def jittered(sigma: float, seed: int, executions: range, **options) -> list[PricedIteration]:
-    scenario = a_scenario(cluster={"jitter": sigma, **options.pop("cluster", {})}, **options)
-    pipeline = build_world(scenario, seed).pipeline
-    return [pipeline.executed(plain_plan(scenario.workload), execution) for execution in executions]
+def jittered(sigma: float, seed: int, executions: range, **options) -> list[FinishedIteration]:
+    """The iterations that a run executes first, as they are priced, with what each consisted of."""
+    site = a_site(
+        options.pop("num_stages", 4), options.pop("num_microbatches", 4), cluster={"jitter": sigma}, **options
+    )
+    pipeline, plan = Pipeline(site, seed), plain_plan(site.costs.workload)
+    order = pipeline.price(plan).order
+    found = [run_alone(site, plan, order, pipeline.slowness(execution)) for execution in executions]
+    assert [run.price for run in found] == [pipeline.executed(plan, execution) for execution in executions]
+    return found
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5])

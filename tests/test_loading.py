@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.loading import Document, ScenarioError, load_scenario, parse_scenario
+from sim.loading import Document, ScenarioError, load_scenario, parse_scenario, with_traces
+from sim.results import resolved_yaml
 
 BASE = "name: demo\nstrategies: [none]\n"
 
@@ -161,6 +162,84 @@ def test_places_are_lines_of_what_stands_nearest():
     assert document.place(("network", "a", "c", "d")) == "line 8"
 
 
+# ---- churn traces --------------------------------------------------------------------------------
+
+TRACE = "0,add,a\n0,add,b\n60000,remove,a\n90000,add,c\n"
+ROWS = ((0.0, 2, 0, ()), (60.0, 0, 1, (0,)), (90.0, 1, 0, ()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a scenario and, below it, two traces, of which one is faulty."""
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "good.csv").write_text(TRACE)
+    (tmp_path / "traces" / "bad.csv").write_text(TRACE + "95000,remove,a\n")
+    return tmp_path
+
+
+def test_a_trace_is_read_from_the_scenarios_folder_and_kept(folder: Path):
+    path = folder / "demo.yaml"
+    path.write_text(f"{BASE}failures: {{kind: trace, file: traces/good.csv, loop: false}}\n")
+
+    scenario = load_scenario(path)
+
+    options = scenario.failures.model_dump()
+    assert (options["file"], options["rows"], options["loop"]) == ("traces/good.csv", ROWS, False)
+    assert parse_scenario(resolved_yaml(scenario), base_folder=folder / "nowhere") == scenario
+
+
+def test_another_file_takes_the_place_of_the_rows_that_were_read(folder: Path):
+    (folder / "traces" / "other.csv").write_text("0,add,a\n5000,remove,a\n")
+    scenario = parse_scenario(f"{BASE}failures: {{kind: trace, file: traces/good.csv}}\n", base_folder=folder)
+
+    other = parse_scenario(
+        resolved_yaml(scenario), overrides=("failures.file=traces/other.csv",), base_folder=folder
+    ).failures.model_dump()
+
+    assert other["rows"] == ((0.0, 1, 0, ()), (5.0, 0, 1, (0,)))
+
+
+def test_a_trace_that_cannot_be_read_is_told_with_all_the_rest(folder: Path):
+    text = (
+        f"{BASE}failures:\n  kind: trace\n  file: traces/bad.csv\n  time_scale: -1\n  immune_stages: [9]\n"
+        "workload: {num_stages: 5}\n"
+    )
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(text, "test.yaml", base_folder=folder)
+
+    proxy, file, scale, immune, stages = map(str, caught.value.problems)
+    assert file.startswith(f"line 5, failures.file: {folder / 'traces' / 'bad.csv'}, line 5: node 'a'")
+    assert scale == "line 6, failures.time_scale: found -1; allowed: a number, at least 1e-06, at most 1,000,000"
+    assert stages.startswith("line 8, workload.num_stages: 5 stages do not divide num_layers 24")
+    assert proxy.startswith("line 1, training.model.num_stages: the proxy has 6 stages")
+    assert immune == "line 7, failures.immune_stages: no stage 9; allowed: 0 (embedding and head) to 5"
+
+
+def test_traces_are_read_wherever_a_process_can_stand(folder: Path):
+    good, missing = {"kind": "trace", "file": "traces/good.csv"}, {"kind": "trace", "file": "traces/god.csv"}
+    written = {**good, "rows": [[0.0, 1, 0, []]]}
+    data = {"failures": {"kind": "compose", "processes": ["never", good, missing, written]}, "name": "demo"}
+
+    filled, unread = with_traces(data, folder)
+
+    never, read, placeholder, kept = filled["failures"]["processes"]
+    assert (never, kept, filled["name"]) == ("never", written, "demo")
+    assert [tuple(row[:3]) for row in read["rows"]] == [row[:3] for row in ROWS]
+    assert placeholder["file"] == "traces/god.csv"
+    (((path), message),) = unread
+    assert path == ("failures", "processes", 2, "file")
+    assert message == f"{folder / 'traces' / 'god.csv'}: no such file; nearest: good.csv"
+    assert data["failures"] == {"kind": "compose", "processes": ["never", good, missing, written]}
+
+
+@pytest.mark.parametrize(
+    "failures", ["trace", 3, None, [], {"kind": "trace"}, {"kind": "trace", "file": 3}, {"kind": "compose"}]
+)
+def test_where_there_is_no_file_nothing_is_read(failures: object):
+    assert with_traces({"failures": failures}, Path("nowhere")) == ({"failures": failures}, [])
+    assert with_traces({"name": "demo"}, Path("nowhere")) == ({"name": "demo"}, [])
+
+
 # ---- --set ---------------------------------------------------------------------------------------
 
 
@@ -176,7 +255,7 @@ def test_places_are_lines_of_what_stands_nearest():
         ("training.steps=", ", training.steps: found null; allowed: a whole number"),
         (
             "failures.rate_per_hour=10%",
-            ", failures.rate_per_hour: found '10%'; allowed: a number, at least 0, below 1; ",
+            ", failures.rate_per_hour: found '10%'; allowed: a number, at least 0, below 1, or null; write: 0.1",
         ),
         ("training.step=3", ", training.step: unknown key; nearest: steps; allowed: learner"),
         ("trainin.steps=3", ", trainin: unknown key; nearest: training; allowed: name"),

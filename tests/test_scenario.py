@@ -60,6 +60,11 @@ seeds: {failures: [1, 2], training: [3]}
 iterations_per_step: 4
 """
 
+NEEDS_OPTIONS = {
+    "compose": "{kind: compose, processes: [never, {kind: exponential, mean_uptime_hours: 3}]}",
+    "trace": "{kind: trace, rows: [[0.0, 3, 0, []], [60.0, 0, 1, [1]], [120.0, 1, 0, []]]}",
+}
+
 
 # ---- what a text means ---------------------------------------------------------------------------
 
@@ -99,6 +104,10 @@ def test_every_strategy_can_be_named_by_its_kind_alone(kind: str):
 
     assert strategy == STRATEGIES[kind].Config()
     assert strategy.name == kind
+
+
+def test_no_preset_of_failures_is_called_like_a_kind():
+    assert not set(presets("failures")) & set(PROCESSES)
 
 
 def test_every_check_is_a_sentence():
@@ -185,7 +194,8 @@ def test_later_overrides_see_earlier_ones():
         f"name: demo\nstrategies: [{', '.join(STRATEGIES)}]\nfallback: {{kind: checkpoint, interval_seconds: 1e-3}}\n",
         "name: '1e3'\nstrategies: [{kind: none, label: 'null'}]\ndescription: 2024-01-01\n",
         "name: '2024-01-01'\nstrategies: [{kind: none, label: 'yes'}]\ndescription: \"a: b\\n# c\\n\"\n",
-        *(f"{SMALLEST}failures: {kind}\n" for kind in PROCESSES),
+        *(f"{SMALLEST}failures: {NEEDS_OPTIONS.get(kind, kind)}\n" for kind in PROCESSES),
+        *(f"{SMALLEST}failures: {name}\n" for name in presets("failures")),
     ],
 )
 def test_the_resolved_text_means_the_same_and_says_everything(text: str):
@@ -241,10 +251,32 @@ def is_a(value: Any, kind: str) -> bool:
     return isinstance(value, types[kind]) and not (kind in ("integer", "number") and isinstance(value, bool))
 
 
-@pytest.mark.parametrize("text", [SMALLEST, RICH, *(p.read_text(encoding="utf-8") for p in SCENARIOS.glob("*.yaml"))])
+CHOSEN = f"""
+{SMALLEST}failures: {{kind: compose, processes: [paper_10, {{preset: skype, notice_seconds: 3}}, {{kind: never}}]}}
+fallback: {{kind: checkpoint, interval_seconds: 60}}
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [SMALLEST, RICH, CHOSEN, *(p.read_text(encoding="utf-8") for p in SCENARIOS.glob("*.yaml"))]
+)
 def test_valid_scenarios_fit_the_schema_as_written_and_as_resolved(text: str):
     assert fits(YAML(typ="safe").load(text), SCHEMA)
     assert fits(YAML(typ="safe").load(resolved_yaml(parse_scenario(text))), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"failures": "paper_10"},
+        {"failures": {"preset": "skype", "notice_seconds": 30}},
+        {"strategies": ["my.module:Strategy", {"kind": "module:Strategy", "option": 3}]},
+        {"fallback": "my.module:Strategy"},
+        {"failures": {"kind": "compose", "processes": ["paper_10", "module:Process", {"kind": "module:Process"}]}},
+    ],
+)
+def test_presets_and_classes_from_outside_fit_the_schema(changed: dict[str, Any]):
+    assert fits({"name": "demo", "strategies": ["none"], **changed}, SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +291,11 @@ def test_valid_scenarios_fit_the_schema_as_written_and_as_resolved(text: str):
         {"fallback": "none"},
         {"training": {"stepz": 3}},
         {"failures": {"kind": "exponential", "rate_per_hour": -1}},
+        {"failures": "paper_11"},
+        {"failures": {"preset": "paper_11"}},
+        {"failures": {"kind": "compose", "processes": ["compose"]}},
+        {"strategies": ["no.class"]},
+        {"strategies": [{"kind": "no.class"}]},
     ],
 )
 def test_faulty_scenarios_do_not_fit_the_schema(changed: dict[str, Any]):
@@ -269,7 +306,7 @@ def test_the_schema_names_all_kinds_and_describes_every_field():
     text = json.dumps(SCHEMA)
 
     assert all(f'"const": "{kind}"' in text for kind in [*STRATEGIES, *PROCESSES, "stop"])
-    assert all(f'"{name}"' in text for kind in PRESET_FIELDS.values() for name in presets(kind))
+    assert all(f'"{name}"' in text for kind in [*PRESET_FIELDS.values(), "failures"] for name in presets(kind))
     for definition in [SCHEMA, *SCHEMA["$defs"].values()]:
         for name, field in definition["properties"].items():
             assert name == "kind" or field.get("description"), f"{definition['title']}.{name} has no description"

@@ -111,7 +111,9 @@ def test_a_typo_does_not_raise_doubts_about_what_it_meant():
 # ---- whatever stands in it -----------------------------------------------------------------------
 
 PLAIN = YAML(typ="safe").load(QUICKSTART)
-KEYS = st.sampled_from(["kind", "preset", "label", "name", "checkpoint", "none", "links", "0", "x", "", "a.b", "é\n"])
+KEYS = st.sampled_from(
+    ["kind", "preset", "label", "name", "checkpoint", "none", "links", "file", "losses", "0", "x", "", "a.b", "é\n"]
+)
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -120,6 +122,7 @@ SCALARS = st.one_of(
     st.text(max_size=5),
     st.sampled_from(
         ["medium", "t4", "gcp_paper", "checkpoint", "checkfree_plus", "none", "stop", "never", "fp32", 10**30]
+        + ["paper_10", "aws_spot_good", "compose", "script", "trace", "rate_per_hour", "no_such:Class", ":"]
     ),
 )
 VALUES = st.recursive(
@@ -172,6 +175,9 @@ def in_yaml(data: Any) -> str:
 @settings(max_examples=200)
 @example({**PLAIN, "network": {"preset": {"a": 1}}})
 @example({**PLAIN, "strategies": [{"kind": {"a": 1}}]})
+@example({**PLAIN, "failures": {"kind": "trace", "file": "."}})
+@example({**PLAIN, "failures": {"kind": "compose", "processes": {"0": "paper_10"}}})
+@example({**PLAIN, "failures": {"kind": "compose", "processes": ["no_such:Class", {"preset": "aws_spot_good"}]}})
 def test_whatever_stands_in_a_scenario_only_scenario_errors_are_raised(data: Any):
     for problem in told(in_yaml(data)):
         assert problem.message
@@ -191,6 +197,8 @@ def test_whatever_the_text_is_only_scenario_errors_are_raised(text: str):
 @settings(max_examples=150)
 @example(["network", "preset"], "gcp_paper")
 @example(["failures", "kind"], "never")
+@example(["failures", "processes", "0", "preset"], "paper_10")
+@example(["failures", "preset", "x"], "paper_10")
 def test_whatever_is_set_only_scenario_errors_are_raised(parts: list[str], value: Any):
     for text in (QUICKSTART, "\n".join(BASE)):
         told(text, f"{'.'.join(parts)}={value!r}")

@@ -14,7 +14,9 @@ from models.lineage import (
     Edit,
     GradientNormWeights,
     ModelSpec,
+    Moment,
     OptimizerSpec,
+    Term,
     TrainingSpec,
     plain_routes,
     swapped_routes,
@@ -97,6 +99,26 @@ def test_fresh_weights_are_drawn_anew_and_reproducibly(corpus):
     assert weights(one)[3].std().item() == pytest.approx(initial[3].std().item(), rel=0.05)
 
 
+@pytest.mark.parametrize("stage", [0, 3])
+def test_what_is_drawn_anew_depends_on_stage_and_step_alone(corpus, stage):
+    """A second draw at the same step repeats the first."""
+    at_three, four_steps, from_elsewhere = trainer_for(corpus), trainer_for(corpus, steps=4), trainer_for(corpus)
+    initial = weights(trainer_for(corpus, steps=0))[stage]
+    from_elsewhere.apply(Edit(2, "copy", (1,)))
+    for trainer in (at_three, four_steps, from_elsewhere):
+        trainer.apply(Edit(stage, "fresh"))
+    once = weights(at_three)[stage]
+    assert torch.equal(weights(from_elsewhere)[stage], once)
+    assert not torch.equal(weights(four_steps)[stage], once)
+    assert not torch.equal(once, initial)
+    if stage:
+        at_three.apply(Edit(2, "fresh"))
+        assert not torch.equal(weights(at_three)[2], once)
+    at_three.apply(Edit(stage, "fresh"))
+    assert torch.equal(weights(at_three)[stage], once)
+    at_three.train_step()
+
+
 def test_only_the_rebuilt_stage_loses_its_optimizer_and_learns_faster(corpus):
     trainer = trainer_for(corpus, learning_rate=1e-3)
     trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1))
@@ -117,6 +139,112 @@ def test_averaged_optimizer_state_is_the_mean_of_the_moments(corpus):
     found = trainer.optimizers[2].state[trainer.model.flat[2]]
     assert all(torch.equal(found[name], expected[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
     trainer.train_step()
+
+
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.snapshot().items()}
+
+
+def states_at(trainer: Trainer, *steps: int) -> dict[Moment, dict[str, torch.Tensor]]:
+    """The trainer's states at some steps, on its way to the last of them."""
+    found = {}
+    for step in steps:
+        while trainer.step < step:
+            trainer.train_step()
+        found[Moment(0, step)] = state_of(trainer)
+    return found
+
+
+def stage_of(state: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
+    """What a state holds of one stage."""
+    tensors = {name: tensor for name, tensor in state.items() if name.split(".")[1:2] == [str(number)]}
+    return tensors | {"norm": state["gradient_norms"][number], "rate": state["rate_factors"][number]}
+
+
+@pytest.mark.parametrize("stage", [0, 1, 4])
+def test_a_stage_that_goes_back_is_as_it_was_and_all_others_as_they_are(corpus, stage):
+    trainer = trainer_for(corpus, steps=0)
+    older = states_at(trainer, 2, 5)
+    moment = Moment(0, 2)
+    trainer.apply(Edit(stage, "sum", terms=(Term(stage, 1.0, moment),), optimizer="older"), older)
+    after = state_of(trainer)
+    for number in range(5):
+        found, expected = stage_of(after, number), stage_of(older[moment if number == stage else Moment(0, 5)], number)
+        if number == stage:
+            assert expected.pop("rate").tolist() == [1.0, math.inf, 0.0]
+            assert found.pop("rate").tolist() == [1.0, math.inf, 5.0]
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert after[f"adam.{stage}.step"] == 2
+    trainer.train_step()
+    assert state_of(trainer)[f"adam.{stage}.step"] == 3
+
+
+def test_a_stage_that_goes_back_to_now_has_not_changed(corpus):
+    trainer = trainer_for(corpus)
+    before = state_of(trainer)
+    trainer.apply(Edit(2, "sum", terms=(Term(2, 1.0, Moment(0, 3)),), optimizer="older"), {Moment(0, 3): before})
+    after = state_of(trainer)
+    del before["rate_factors"], after["rate_factors"]
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_before_its_first_step_a_stage_had_no_optimizer_state(corpus):
+    trainer = trainer_for(corpus, steps=0)
+    older = states_at(trainer, 0, 3)
+    trainer.apply(Edit(2, "sum", terms=(Term(2, 1.0, Moment(0, 0)),), optimizer="older"), older)
+    assert [len(optimizer.state) for optimizer in trainer.optimizers] == [1, 1, 0, 1, 1]
+    assert trainer.gradient_norms[2] == 1.0
+    terms = (Term(2, 0.5, Moment(0, 0)), Term(3, 0.5))
+    trainer.apply(Edit(1, "sum", terms=terms, optimizer="average"), older)
+    assert [len(optimizer.state) for optimizer in trainer.optimizers] == [1, 0, 0, 1, 1]
+    trainer.train_step()
+
+
+def test_an_extrapolation_is_newer_plus_what_it_has_gained_on_older(corpus):
+    trainer = trainer_for(corpus, steps=0)
+    older = states_at(trainer, 1, 4, 6)
+    new, old = older[Moment(0, 4)], older[Moment(0, 1)]
+    terms = (Term(3, 1.25, Moment(0, 4)), Term(3, -0.25, Moment(0, 1)))
+    edit = Edit(3, "sum", terms=terms, optimizer="average", learning_rate_factor=1.5)
+    trainer.apply(edit, older)
+    after = state_of(trainer)
+    expected = new["weights.3"].double() * 1.25 - old["weights.3"].double() * 0.25
+    assert torch.equal(after["weights.3"], expected.float())
+    shares = (1.25 / 1.5, 0.25 / 1.5)
+    for name in ("adam.3.step", "adam.3.exp_avg", "adam.3.exp_avg_sq"):
+        assert torch.equal(after[name], (shares[0] * new[name].double() + shares[1] * old[name].double()).float())
+    norms = [float(state["gradient_norms"][3]) for state in (new, old)]
+    assert trainer.gradient_norms[3] == pytest.approx(shares[0] * norms[0] + shares[1] * norms[1], rel=1e-12)
+    assert trainer.rate_factors[3] == (1.5, math.inf, 6)
+    assert (after["adam.3.exp_avg_sq"] >= 0).all()
+    assert math.isfinite(trainer.train_step().train_loss)
+
+
+@pytest.mark.parametrize("optimizer", ["fresh", "average"])
+def test_two_terms_of_a_half_are_the_uniform_average(corpus, optimizer):
+    one, two = trainer_for(corpus), trainer_for(corpus)
+    one.apply(Edit(2, "average", (1, 3), GradientNormWeights(exponent=0.0), optimizer=optimizer))
+    two.apply(Edit(2, "sum", terms=(Term(1, 0.5), Term(3, 0.5)), optimizer=optimizer))
+    for trainer in (one, two):
+        trainer.train_step()
+    found, expected = state_of(two), state_of(one)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_a_sum_may_mix_what_others_are_with_what_the_stage_was(corpus):
+    trainer = trainer_for(corpus, steps=0)
+    older = states_at(trainer, 2, 5)
+    now, then = older[Moment(0, 5)], older[Moment(0, 2)]
+    terms = (Term(2, 0.25, Moment(0, 2)), Term(3, 0.5, Moment(0, 2)), Term(4, 0.25))
+    trainer.apply(Edit(3, "sum", terms=terms, optimizer="older"), older)
+    after = state_of(trainer)
+    expected = then["weights.3"].double() / 2 + (then["weights.2"].double() + now["weights.4"].double()) / 4
+    assert torch.allclose(after["weights.3"].double(), expected, rtol=2**-23, atol=1e-12)
+    assert torch.equal(after["adam.3.exp_avg"], then["adam.3.exp_avg"])
+    norms = [float(state["gradient_norms"][stage]) for state, stage in ((then, 3), (then, 2), (now, 4))]
+    assert trainer.gradient_norms[3] == pytest.approx(norms[0] / 2 + norms[1] / 4 + norms[2] / 4, rel=1e-12)
 
 
 def test_the_learning_rate_factor_halves_its_excess(corpus):

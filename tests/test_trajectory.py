@@ -15,14 +15,16 @@ from models.lineage import (
     GradientNormWeights,
     Lineage,
     ModelSpec,
+    Moment,
     OptimizerSpec,
     Position,
+    Term,
     TrainingSpec,
     plain_routes,
     swapped_routes,
 )
 from models.store import TrajectoryStore
-from models.trainer import Trainer
+from models.trainer import StepResult, Trainer
 from models.trajectory import Trajectory
 
 NUM_STAGES = 4
@@ -82,6 +84,42 @@ def forked(trajectory: Trajectory) -> Position:
     return first.after(12).edited(COPY_1)
 
 
+def stale(stage: int, *older: Position) -> Edit:
+    """A stage as it was: once, or the first Position's gains on the second's carried on."""
+    if len(older) == 1:
+        return Edit(stage, "sum", terms=(Term(stage, 1.0, older[0].moment),), optimizer="older")
+    newer, oldest = older
+    terms = (Term(stage, 1.5, newer.moment), Term(stage, -0.5, oldest.moment))
+    return Edit(stage, "sum", terms=terms, optimizer="average", learning_rate_factor=1.1)
+
+
+def gone_back(trajectory: Trajectory) -> Position:
+    """Stages that go back past an edit, to just before and after one, and to a state itself made of older ones."""
+    first = trajectory.root(swapped_routes(NUM_STAGES)).after(3)
+    edited = first.after(6).edited(AVERAGE_2)
+    second = edited.after(9).edited(stale(3, first))
+    third = second.after(11).edited(stale(1, edited), stale(2, edited.after(6), first.after(6)))
+    return third.after(14).edited(stale(0, second.after(10)), stale(4, third, second))
+
+
+def by_the_book(position: Position, corpus) -> tuple[dict[str, bytes], list[StepResult]]:
+    """A Position's bits and the steps to it by one trainer that keeps every state on its way."""
+    lineage = position.lineage
+    trainer, states, results = Trainer(lineage.spec, corpus), {}, []
+
+    def keep(num_edits: int) -> None:
+        states[Moment(num_edits, trainer.step)] = {name: t.clone() for name, t in trainer.snapshot().items()}
+
+    for num_edits, (until, edit) in enumerate((*lineage.edits, (position.step, None))):
+        keep(num_edits)
+        while trainer.step < until:
+            results.append(trainer.train_step())
+            keep(num_edits)
+        if edit is not None:
+            trainer.apply(edit, states)
+    return bits(trainer), results
+
+
 def test_a_lineage_has_the_name_of_its_content_however_it_was_made(spec):
     one, other = Edit(2, "copy", (1,)), Edit(3, "copy", (2,), learning_rate_factor=1.1)
     edited = Position(Lineage(spec)).after(3).edited(one, other).after(5).edited(one).lineage
@@ -118,6 +156,99 @@ def test_straight_resumed_forked_and_without_store_agree_to_the_bit(corpus, spec
     trunk_first = Trajectory(spec, corpus, open_store(tmp_path, "other"), keyframe_interval_steps=4)
     trunk_first.train_loss(trunk_first.root(swapped_routes(NUM_STAGES)).after(30))
     assert bits(trunk_first.state_at(forked(trunk_first).after(20))) == expected
+
+
+def test_states_made_of_older_ones_are_the_same_however_they_are_reached(corpus, spec, tmp_path):
+    straight = Trajectory(spec, corpus, None)
+    wanted = gone_back(straight).after(18)
+    expected, results = by_the_book(wanted, corpus)
+    assert bits(straight.state_at(wanted)) == expected
+    assert straight.num_trained_steps == len(results) == 18  # older states are kept in passing
+    assert bits(straight.state_at(wanted)) == expected
+
+    by_and_by = Trajectory(spec, corpus, None)
+    resumed = [Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=5)]
+    edits = wanted.lineage.edits
+    for num_edits in range(len(edits) + 1):
+        until = edits[num_edits][0] if num_edits < len(edits) else 18
+        position = Position(wanted.lineage.first(num_edits), until)
+        for trajectory in (by_and_by, resumed[-1]):
+            assert trajectory.train_loss(position) == results[until - 1].train_loss
+        assert by_and_by.validation_loss(position) == resumed[-1].validation_loss(position)
+        resumed[-1].flush()
+        resumed.append(Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=5))
+    assert bits(by_and_by.state_at(wanted)) == bits(resumed[-1].state_at(wanted)) == expected
+    assert resumed[-1].num_trained_steps == 0
+
+    trunk_first = Trajectory(spec, corpus, open_store(tmp_path, "other"), keyframe_interval_steps=4)
+    trunk_first.train_loss(trunk_first.root(swapped_routes(NUM_STAGES)).after(16))
+    assert bits(trunk_first.state_at(gone_back(trunk_first).after(18))) == expected
+
+    forgetful = Trajectory(spec, corpus, open_store(tmp_path, "small", budget_bytes=0), keyframe_interval_steps=4)
+    assert bits(forgetful.state_at(wanted)) == expected
+
+
+def test_an_older_state_costs_the_steps_from_its_last_keyframe_once(corpus, spec, tmp_path):
+    trajectory = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=10)
+    saved = trajectory.root(plain_routes(NUM_STAGES)).after(13)
+    here = saved.after(25)
+    trajectory.train_loss(here)
+    assert (trajectory.num_trained_steps, trajectory.num_replayed_steps) == (25, 0)
+    back = here.edited(stale(3, saved))
+    trajectory.validation_loss(back)
+    assert (trajectory.num_trained_steps, trajectory.num_replayed_steps) == (28, 3)
+    trajectory.train_loss(back.after(26).edited(stale(2, saved)).after(27))
+    assert (trajectory.num_trained_steps, trajectory.num_replayed_steps) == (30, 3)
+    trajectory.flush()
+    again = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=10)
+    again.validation_loss(here.edited(stale(1, saved)))
+    assert again.num_trained_steps == 0
+
+
+def test_without_a_store_the_last_older_states_are_kept(corpus, spec):
+    trajectory = Trajectory(spec, corpus, None)
+    saved = trajectory.root(plain_routes(NUM_STAGES)).after(4)
+    position = saved.after(6)
+    trajectory.train_loss(position)
+    for _ in range(4):
+        position = position.edited(stale(3, saved)).after(position.step + 1)
+        trajectory.train_loss(position)
+    assert (trajectory.num_trained_steps, trajectory.num_replayed_steps) == (10 + 4, 4)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_states_made_of_states_made_of_older_ones_are_trained_once(corpus, spec, tmp_path, stored):
+    """Otherwise each of a chain would take the sum of all before it."""
+    store = open_store(tmp_path, budget_bytes=0) if stored else None
+    trajectory = Trajectory(spec, corpus, store)
+    position = trajectory.root(plain_routes(NUM_STAGES))
+    for _ in range(12):
+        saved = position.after(position.step + 1)
+        position = saved.after(saved.step + 1).edited(stale(3, saved))
+    assert bits(trajectory.state_at(position)) == by_the_book(position, corpus)[0]
+    assert trajectory.num_trained_steps == position.step == 24
+    assert len(trajectory._last_used) == 2
+
+
+def test_an_older_state_that_comes_out_differently_is_an_error_and_the_live_one_goes_on(corpus, spec, tmp_path):
+    store = open_store(tmp_path)
+    trajectory = Trajectory(spec, corpus, store)
+    saved = trajectory.root(plain_routes(NUM_STAGES)).after(3)
+    here = saved.after(4).edited(AVERAGE_2).after(6)
+    trajectory.train_loss(here)
+    known = trajectory._stretch(saved.lineage).steps
+    truth = dict(known)
+    del known[1]
+    known[2] = replace(known[2], train_loss=1.0)
+    with pytest.raises(RuntimeError, match="step 2 gave loss"):
+        trajectory.validation_loss(here.edited(stale(3, saved)))
+    known.update(truth)
+    trained = trajectory.num_trained_steps
+    trajectory.train_loss(here.after(7))
+    assert trajectory.num_trained_steps == trained + 1
+    trajectory.flush()
+    assert sorted(store.read(trajectory._line(here.lineage)).steps) == [5, 6, 7]
+    assert bits(trajectory.state_at(here.after(7))) == by_the_book(here.after(7), corpus)[0]
 
 
 def test_a_rollback_repeats_the_losses_and_trains_nothing(corpus, spec):
@@ -265,6 +396,77 @@ def test_any_journey_ends_in_the_same_bits(corpus, spec, tmp_path_factory, journ
     torch.manual_seed(0)  # a foreign draw in between moves nothing
     busy.validation_loss(busy.root(swapped_routes(NUM_STAGES)).after(2))
     assert bits(busy.state_at(destination(busy))) == expected
+
+
+MOVES = st.one_of(
+    st.tuples(st.just("train"), st.integers(1, 4), st.just(0)),
+    st.tuples(
+        st.just("edit"), st.sampled_from([AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4, replace(FRESH_4, stage=0)]), st.just(0)
+    ),
+    st.tuples(st.just("go_back"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
+    st.tuples(st.just("extrapolate"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
+    st.tuples(st.just("mix"), st.sampled_from([2, 3]), st.integers(0, 99)),
+    st.tuples(st.just("roll_back"), st.integers(0, 99), st.just(0)),
+)
+
+
+def travelled(start: Position, moves) -> list[Position]:
+    """The Positions that a simulation of these moves asks for."""
+    asked = [start]
+    for kind, what, which in moves:
+        here = asked[-1]
+        way = [older for older in asked if here.descends_from(older)]
+        older, other = way[which % len(way)], way[which // 3 % len(way)]
+        if kind == "train":
+            asked += [here.after(here.step + number) for number in range(1, what + 1)]
+        elif kind == "edit":
+            asked.append(here.edited(what))
+        elif kind == "go_back":
+            asked.append(here.edited(stale(what, older)))
+        elif kind == "extrapolate":
+            asked.append(here.edited(stale(what, older, other)))
+        elif kind == "mix":
+            terms = (Term(what - 1, 0.75), Term(what, 0.5, here.moment_of(older)), Term(what + 1, -0.25, other.moment))
+            asked.append(here.edited(Edit(what, "sum", terms=terms, learning_rate_factor=1.2)))
+        else:
+            asked.append(asked[what % len(asked)])
+    return asked
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    moves=st.lists(MOVES, min_size=2, max_size=10),
+    keyframe_interval_steps=st.integers(1, 6),
+    num_kept=st.sampled_from([0, 2, 1000]),
+)
+def test_any_run_of_steps_edits_and_rollbacks_gives_the_same_bits_by_every_way(
+    corpus, spec, tmp_path_factory, moves, keyframe_interval_steps, num_kept
+):
+    asked = travelled(Trajectory(spec, corpus, None).root(plain_routes(NUM_STAGES)), moves)
+    expected, results = by_the_book(asked[-1], corpus)
+    folder = tmp_path_factory.mktemp("store")
+    budget_bytes = num_kept * 40_000
+
+    def with_store() -> Trajectory:
+        store = TrajectoryStore(folder, budget_bytes)
+        return Trajectory(spec, corpus, store, keyframe_interval_steps=keyframe_interval_steps)
+
+    def answers(trajectory: Trajectory) -> list[tuple[float, float]]:
+        return [(trajectory.train_loss(at) if at.step else 0.0, trajectory.validation_loss(at)) for at in asked]
+
+    plain, stored = Trajectory(spec, corpus, None), with_store()
+    found = answers(plain)
+    assert answers(stored) == found
+    assert bits(plain.state_at(asked[-1])) == bits(stored.state_at(asked[-1])) == expected
+    if asked[-1].step:
+        assert found[-1][0] == results[-1].train_loss
+    stored.flush()
+    resumed = with_store()
+    assert bits(resumed.state_at(asked[-1])) == expected
+    assert answers(resumed) == found
+    at_once = Trajectory(spec, corpus, None)
+    assert bits(at_once.state_at(asked[-1])) == expected
+    assert at_once.num_trained_steps == len(results)
 
 
 def test_two_processes_may_share_a_store_and_the_lines_in_it(corpus, spec, tmp_path):

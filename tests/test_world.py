@@ -40,7 +40,7 @@ def test_an_iteration_that_ends_as_a_failure_strikes_is_lost():
     plan = world.plain_plan()
     assert world.pipeline.split(plan).seconds == 21.0
     assert in_turn(world, world.run_iteration(plan)) == [Failure(21.0, 3)]
-    assert world.completed_iterations == 0
+    assert world.execution.num_completed == 0
     assert world.ledger.buckets()["lost_work"] == 21.0
 
 
@@ -252,17 +252,24 @@ def test_errors_of_a_process_are_not_taken_for_an_empty_queue():
 
 
 def test_processes_that_count_iterations_strike_in_the_one_executed():
-    world = a_world(script={1: (2.25,), 2: (0.5, 1.5)}, unit="iterations")  # stage 2 at 0.5 and 2.0
-    failures = in_turn(world, *(world.run_iteration(world.plain_plan()) for _ in range(5)))
-    assert failures == [
+    script = {1: (2.25,), 2: (0.5, 1.5)}  # stage 2 at 0.5 and 2.0
+    world = a_world(a_scenario(cluster={"detection_seconds": 0.0}), script, unit="iterations")
+
+    def begun_anew():
+        failure = yield from world.run_iteration(world.plain_plan())
+        yield from world.bring_back_nodes()
+        world.rebuilt()
+        return failure
+
+    assert in_turn(world, *(begun_anew() for _ in range(5))) == [
         Failure(0.5 * 21, 2),
         None,
         Failure(1.5 * 21, 2),  # at the start of the third
         None,  # stage 1 was due a quarter into the third, which had ended by then
         None,
     ]
-    assert world.num_executed_iterations == 5
-    assert world.completed_iterations == 3
+    assert world.execution.num_executed == 5
+    assert world.execution.num_completed == 3
 
 
 def test_a_strike_that_was_due_in_an_iteration_does_not_come_once_that_has_ended():

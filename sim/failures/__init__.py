@@ -1,17 +1,27 @@
-"""Failure processes: when each stage loses its nodes, as pure iterators on named random streams.
+"""Failure processes: when nodes are lost, as pure iterators on named random streams.
 
-One file for each, one line in `PROCESSES`. A process knows nothing of strategies or of the event loop.
+One file for each, one line in `SINGLE` (of `compose`). A process knows nothing of strategies or of the event loop.
 """
 
 from __future__ import annotations
 
 from sim.failures.base import FailureProcess, ProcessConfig
-from sim.failures.bernoulli import BernoulliFailures
-from sim.failures.exponential import ExponentialFailures
+from sim.failures.compose import SINGLE, ComposedFailures
+from sim.failures.named import PLUGINS
 from sim.failures.never import NoFailures
+from sim.kinds import PluginError
 
-PROCESSES: dict[str, type[FailureProcess]] = {
-    process.kind: process for process in (ExponentialFailures, BernoulliFailures, NoFailures)
-}
+BUILT_IN: tuple[type[FailureProcess], ...] = (*SINGLE, ComposedFailures, NoFailures)
+PROCESSES = {process.kind: process for process in BUILT_IN}
 
-__all__ = ["PROCESSES", "FailureProcess", "ProcessConfig"]
+__all__ = ["PROCESSES", "FailureProcess", "ProcessConfig", "known_processes", "process_class"]
+
+
+def process_class(kind: str) -> type[FailureProcess]:
+    """The class of a kind: built in, of an installed package, or `package.module:Class`. Raises PluginError."""
+    return PROCESSES.get(kind) or PLUGINS.find(kind)
+
+
+def known_processes() -> dict[str, type[FailureProcess] | PluginError]:
+    """All kinds that have plain names, those of installed packages last; for one that cannot be used, why."""
+    return {**PROCESSES, **{kind: found for kind, found in PLUGINS.known().items() if kind not in PROCESSES}}

@@ -6,6 +6,7 @@ the published per-iteration and per-hour rates do not make one clock. For compar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -37,7 +38,13 @@ class BernoulliFailures(FailureProcess):
     def __init__(self, config: BernoulliConfig) -> None:
         self.config: BernoulliConfig = config
 
-    def uptimes(self, rng: np.random.Generator, stage: int) -> Iterator[float]:  # noqa: ARG002
+    @property
+    def mean_uptime_iterations(self) -> float:
+        """Mean iterations executed from one failure of a stage to the next."""
+        chance = self.config.per_iteration_probability
+        return 1.0 / chance if chance else math.inf
+
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
         """Iterations between failures of one stage; see `FailureProcess` for the fraction."""
         if self.config.per_iteration_probability == 0.0:
             return

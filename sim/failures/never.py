@@ -26,7 +26,7 @@ class NoFailures(FailureProcess):
     def __init__(self, config: NeverConfig) -> None:
         self.config: NeverConfig = config
 
-    def uptimes(self, rng: np.random.Generator, stage: int) -> Iterator[float]:  # noqa: ARG002
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
         """None at all."""
         return iter(())
 

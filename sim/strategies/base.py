@@ -36,7 +36,8 @@ STORE: Final = "store"
 class Transfer:
     """Bytes to send from the nodes of one stage to those of another, pipeline by pipeline, or to or from the store.
 
-    To the store, the stage's first replica sends; from it, every replica fetches.
+    To the store, the stage's first working node sends; from it, every node of the stage fetches. Where a pipeline has
+    no node that holds the source's state, another one's sends in its place; a place without node receives nothing.
     """
 
     source: int | Literal["store"]
@@ -56,10 +57,58 @@ class StrategyWorld(Protocol):
 
     num_stages: int
     costs: Costs
+    num_failures: int
+    """Stages lost so far."""
+
+    @property
+    def mtbf_seconds(self) -> float:
+        """Mean time between failures that strike a stage, or a node of one, by the failure process; may be inf."""
+        ...
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the iteration that was done when the last failure cut it; 0 where none was under way."""
+        ...
+
+    def plain_plan(self) -> IterationPlan:
+        """An iteration as the workload says, before any strategy changes it."""
+        ...
 
     @property
     def lost_stages(self) -> frozenset[int]:
-        """Stages whose state is gone and not rebuilt yet, also where the failure has not been told yet."""
+        """Stages whose state is gone and not rebuilt yet, also where the failure has not been told yet.
+
+        With several replicas a stage is lost with its last node that holds the state.
+        """
+        ...
+
+    @property
+    def covered_stages(self) -> frozenset[int]:
+        """Stages whose work and state another one has taken over."""
+        ...
+
+    def hold(self, stage: int, what: str, position: Position) -> None:
+        """The nodes of a stage now hold, beside their own state, a copy that belongs to a Position."""
+        ...
+
+    def held(self, stage: int, what: str) -> Position | None:
+        """The Position of a copy that a stage's nodes hold; None if they have none, or have lost it with the stage."""
+        ...
+
+    def seconds_of(self, transfers: Sequence[Transfer]) -> float:
+        """How long such transfers take when they have the network to themselves."""
+        ...
+
+    def detect(self) -> Process[Failure | None]:
+        """Wait until the others know of a failure; no time where it was announced."""
+        ...
+
+    def cover(self, stage: int, holder: int) -> None:
+        """A lost stage's work is done by another stage's nodes, which have its state, until it has its own again."""
+        ...
+
+    def resume_iteration(self) -> None:
+        """What the iteration that a failure cut had done is not lost: the next one goes on from there."""
         ...
 
     @property
@@ -128,6 +177,7 @@ class Strategy(ABC):
     | `extra_memory_bytes` | when the scenario is read | nothing: says what its nodes hold beside their own stage |
     | `training_variant` | once, before the start | routes of microbatches, so also the weights |
     | `price` | once, before the start | the work of an iteration |
+    | `on_notice` | when nodes are about to leave | transfers may begin in the background |
     | `after_iteration` | when an iteration has completed | time passes |
     | `recover` | when a failure struck | time passes; which training state it goes on from |
     """
@@ -149,7 +199,17 @@ class Strategy(ABC):
 
     @classmethod
     def extra_memory_bytes(cls, config: Any, costs: Costs, stage: int) -> float:  # noqa: ARG003
-        """Bytes that a stage's node holds for the strategy, all the time, beside what its own stage takes."""
+        """Bytes that a stage's device holds for the strategy, all the time, beside what its own stage takes."""
+        return 0.0
+
+    @classmethod
+    def host_memory_bytes(cls, config: Any, costs: Costs, stage: int) -> float:  # noqa: ARG003
+        """Bytes that a stage's node holds for the strategy in its host's memory or on its own disk."""
+        return 0.0
+
+    @classmethod
+    def stored_bytes(cls, config: Any, costs: Costs) -> float:  # noqa: ARG003
+        """Bytes that the strategy keeps in storage that does not fail."""
         return 0.0
 
     def training_variant(self) -> Routes:
@@ -164,6 +224,9 @@ class Strategy(ABC):
         """Pay for routine work after an iteration that led to `position`."""
         yield from ()
         return None
+
+    def on_notice(self, world: StrategyWorld, position: Position) -> None:  # noqa: B027
+        """Nodes are about to leave; `position` is the last completed iteration's. Takes no time of its own."""
 
     @abstractmethod
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:

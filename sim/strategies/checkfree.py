@@ -51,13 +51,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 124M and 1.5B runs; its 500M runs use 1.2)."""
 
 
-class CheckFreeOptions(StrategyConfig):
-    """Options that CheckFree and CheckFree+ share."""
+class RebuildOptions(StrategyConfig):
+    """Options of all that rebuild a stage from others."""
 
     preset: Literal["paper", "reference_code"] = Field("paper", description="values of the options below")
-    norm_exponent: float = Field(2.0, ge=0, description="w_k = norm^exponent; 0: uniform average")
-    norm_after_clip: bool = Field(False, description="take the gradient norm after the per-stage clip")
-    norm_epsilon: float = Field(0.0, ge=0, description="added to each w_k")
     learning_rate_factor: float = Field(1.1, gt=0, le=10, description="learning rate of a rebuilt stage, × schedule")
     learning_rate_half_life_steps: float | None = Field(
         None, gt=0, description="steps in which the factor's excess over 1 halves; null: kept"
@@ -77,13 +74,26 @@ class CheckFreeOptions(StrategyConfig):
         return filled_from_preset(data, PRESETS, "paper", cls.model_fields)
 
 
-class CheckFreeConfig(CheckFreeOptions):
-    """Options of `checkfree`."""
+class CheckFreeOptions(RebuildOptions):
+    """Options that CheckFree and CheckFree+ share."""
 
-    kind: Literal["checkfree"] = "checkfree"
+    norm_exponent: float = Field(2.0, ge=0, description="w_k = norm^exponent; 0: uniform average")
+    norm_after_clip: bool = Field(False, description="take the gradient norm after the per-stage clip")
+    norm_epsilon: float = Field(0.0, ge=0, description="added to each w_k")
+
+
+class EndOptions(RebuildOptions):
+    """What to do about the stages that have one neighbour only."""
+
     end_stages: Literal["unrecoverable", "copy"] = Field(
         "unrecoverable", description="first or last stage lost: give up, or copy the one neighbour"
     )
+
+
+class CheckFreeConfig(EndOptions, CheckFreeOptions):
+    """Options of `checkfree`."""
+
+    kind: Literal["checkfree"] = "checkfree"
 
 
 class CheckFreePlusConfig(CheckFreeOptions):
@@ -104,16 +114,16 @@ class CheckFree(Strategy):
     summary = "rebuild a lost stage as the gradient-norm weighted average of its neighbours"
     Config: ClassVar[type[StrategyConfig]] = CheckFreeConfig
 
-    def __init__(self, config: CheckFreeOptions, num_stages: int) -> None:
+    def __init__(self, config: RebuildOptions, num_stages: int) -> None:
         super().__init__(config, num_stages)
         self.options = config
 
     @classmethod
-    def check(cls, config: CheckFreeOptions, workload: WorkloadConfig) -> str | None:
+    def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:
         """An average needs two neighbours, a copy a neighbour that holds as much."""
         if workload.num_stages < 3:
             return f"averaging two neighbours needs at least 3 stages, found {workload.num_stages}"
-        if isinstance(config, CheckFreeConfig) and config.end_stages == "copy" and workload.loss_at == "last_stage":
+        if isinstance(config, EndOptions) and config.end_stages == "copy" and workload.loss_at == "last_stage":
             return (
                 "end_stages 'copy' cannot rebuild a last stage that holds the head (loss_at 'last_stage'), of which "
                 "nobody has a copy: choose end_stages 'unrecoverable', or loss_at 'embedding_stage'"
@@ -133,25 +143,27 @@ class CheckFree(Strategy):
         return position.edited(*edits)
 
     def edits(self, lost: frozenset[int]) -> list[Edit]:
-        """How each lost stage is rebuilt, in order of stage number; stage 0 needs no edit where it is replicated.
+        """How each lost stage is rebuilt, in order of stage number; UnrecoverableError where one cannot be."""
+        edits = [self.edit(stage, lost) for stage in sorted(lost)]
+        return [edit for edit in edits if edit is not None]
+
+    def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
+        """How one of the lost stages is rebuilt; None for stage 0 where it is replicated.
 
         Raises UnrecoverableError, naming the stages, when it cannot be done.
         """
-        edits: list[Edit] = []
-        for stage in sorted(lost):
-            if stage == EMBEDDING_STAGE:
-                self._recover_embedding(lost)
-                continue
-            sources = self._sources(stage)
-            missing = [source for source in sources if source in lost]
-            if missing and self.options.adjacent_stages == "unrecoverable":
-                raise UnrecoverableError(f"stage {stage} is lost together with stage {missing[0]}, its source")
-            edits.append(self._edit(stage, sources))
-        return edits
+        if stage == EMBEDDING_STAGE:
+            self._recover_embedding(lost)
+            return None
+        sources = self._sources(stage)
+        missing = [source for source in sources if source in lost]
+        if missing and self.options.adjacent_stages == "unrecoverable":
+            raise UnrecoverableError(f"stage {stage} is lost together with stage {missing[0]}, its source")
+        return self._edit(stage, sources)
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         """The stages whose weights rebuild a lost one."""
-        assert isinstance(self.options, CheckFreeConfig)
+        assert isinstance(self.options, EndOptions)
         if stage in (1, self.num_stages):
             if self.options.end_stages == "unrecoverable":
                 raise UnrecoverableError(f"stage {stage} is at an end and has one neighbour only")
@@ -163,6 +175,7 @@ class CheckFree(Strategy):
 
     def _edit(self, stage: int, sources: tuple[int, ...]) -> Edit:
         options = self.options
+        assert isinstance(options, CheckFreeOptions)
         weights = GradientNormWeights(
             exponent=options.norm_exponent, after_clip=options.norm_after_clip, epsilon=options.norm_epsilon
         )
@@ -195,7 +208,7 @@ class CheckFreePlus(CheckFree):
         self.embedding_copy = config.embedding_copy
 
     @classmethod
-    def check(cls, config: CheckFreeOptions, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
+    def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
         """Two disjoint pairs are swapped."""
         if workload.num_stages < 4:
             return (

@@ -10,23 +10,47 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from models.lineage import Position
-from sim.costs import WorkloadConfig
+from sim.clock import SECONDS_PER_HOUR
+from sim.costs import Costs, WorkloadConfig
 from sim.records import Failure
 from sim.strategies.base import STORE, Background, Process, Strategy, StrategyConfig, StrategyWorld, Transfer
+from sim.strategies.intervals import daly_seconds, observed_mtbf_seconds, young_seconds
 from sim.strategies.restart import beginning_of
+
+BYTES_PER_GIB = 2**30
+LOCAL = "checkpoint"
+PRIOR_MTBF_HOURS = 1.0
 
 
 class CheckpointConfig(StrategyConfig):
-    """Options of `checkpoint`. Give one interval; with neither, every 100 iterations."""
+    """Options of `checkpoint`. Give one interval; with none, every 100 iterations."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     interval_iterations: int | None = Field(None, ge=1, description="iterations between checkpoints")
     interval_seconds: float | None = Field(None, gt=0, description="simulated seconds between checkpoints")
+    interval: Literal["young", "daly", "adaptive"] | None = Field(
+        None,
+        description="the interval that loses least for the time a save takes and the mean time between failures, by "
+        "Young's or Daly's formula; adaptive: Young's, for the failures seen so far",
+    )
+    mtbf_hours: float | None = Field(
+        None,
+        gt=0,
+        description="young, daly: mean time between failures; default: that of the failure process. adaptive: what is "
+        "believed before the first failure; default: 1",
+    )
     blocking_share: float = Field(
         0.0,
         ge=0,
         le=1,
         description="share of the upload during which training stands still; the rest is hidden",
+    )
+    just_in_time: bool = Field(False, description="a notice that a stage will be lost begins a checkpoint at once")
+    local_gib_per_s: float | None = Field(
+        None,
+        gt=0,
+        description="each node first writes its stage to a disk of its own at this rate, training stands still, and "
+        "after a failure reads it again, so that only lost stages are downloaded; default: no local copy",
     )
 
 
@@ -46,18 +70,32 @@ class Checkpoint(Strategy):
         super().__init__(config, num_stages)
         self.config = config
         self.interval_iterations = config.interval_iterations
-        if config.interval_iterations is None and config.interval_seconds is None:
+        if config.interval_iterations is None and config.interval_seconds is None and config.interval is None:
             self.interval_iterations = 100
         self.durable: Position | None = None
         self.upload: Background | None = None
+        self.uploading: Position | None = None
         self.started_at_seconds = 0.0
 
     @classmethod
     def check(cls, config: CheckpointConfig, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
         """Two intervals contradict each other."""
-        if config.interval_iterations is not None and config.interval_seconds is not None:
-            return "give interval_iterations or interval_seconds, not both"
+        given = (config.interval_iterations, config.interval_seconds, config.interval)
+        if sum(interval is not None for interval in given) > 1:
+            return "give one of interval_iterations, interval_seconds and interval, not several"
+        if config.mtbf_hours is not None and config.interval is None:
+            return "mtbf_hours goes with interval 'young', 'daly' or 'adaptive'"
         return None
+
+    @classmethod
+    def host_memory_bytes(cls, config: CheckpointConfig, costs: Costs, stage: int) -> float:
+        """The local copy of the durable checkpoint, and of the next while that is under way."""
+        return 2.0 * costs.checkpoint_bytes(stage) if config.local_gib_per_s else 0.0
+
+    @classmethod
+    def stored_bytes(cls, config: CheckpointConfig, costs: Costs) -> float:  # noqa: ARG003
+        """The whole model with its optimizer state."""
+        return sum(costs.checkpoint_bytes(stage) for stage in range(costs.workload.num_stages + 1))
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
         """Begin a checkpoint when one is due."""
@@ -67,43 +105,103 @@ class Checkpoint(Strategy):
             failure = yield from world.wait_for(self.upload, "checkpoint_save")
             if failure:
                 return failure
-        self.started_at_seconds = world.now_seconds
+        self.started_at_seconds, self.uploading = world.now_seconds, position
         world.record("checkpoint_started", None, position.iteration)
+        failure = yield from world.attempt(self._local_seconds(world), "checkpoint_save")
         share = self.config.blocking_share
-        if share:
+        if failure is None and share:
             failure = yield from world.transfer(uploads(world, share), "checkpoint_save")
-            if failure:
-                world.record("checkpoint_lost", failure.stage, position.iteration, "failure during the upload")
-                return failure
-
-        def completed() -> None:
-            self.durable = position
-            world.record("checkpoint_durable", None, position.iteration)
-
-        def lost() -> None:
-            world.record("checkpoint_lost", None, position.iteration, "failure during the upload")
-
-        if share == 1.0:
-            completed()
-        else:
-            self.upload = world.background(uploads(world, 1.0 - share), completed, lost)
+        if failure:
+            self.uploading = None
+            world.record("checkpoint_lost", failure.stage, position.iteration, "failure during the upload")
+            return failure
+        self._upload_rest(world, position, 1.0 - share)
         return None
 
+    def on_notice(self, world: StrategyWorld, position: Position) -> None:
+        """Begin a checkpoint of the last completed iteration, unless there is one."""
+        known = [known.iteration for known in (self.durable, self.uploading) if known]
+        if self.config.just_in_time and position.iteration > max(known, default=0):
+            self.started_at_seconds = world.now_seconds
+            world.record("checkpoint_started", None, position.iteration, "just in time")
+            self._upload_rest(world, position, 1.0)
+
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Bring the nodes back and have every node fetch its stage's state from the last durable checkpoint."""
+        """Bring the nodes back; every node gets its stage's state from the last durable checkpoint."""
         struck: Failure | None = failure
         while struck is not None:
             struck = yield from world.bring_back_nodes()
             if struck is None and self.durable is not None:
-                struck = yield from world.transfer(downloads(world), "state_transfer")
+                struck = yield from self._download(world, self.durable)
         self.started_at_seconds = world.now_seconds
-        return self.durable or beginning_of(position)
+        durable = self.durable or beginning_of(position)
+        return durable if durable.iteration <= position.iteration else position  # which has gone back by other means
+
+    def _upload_rest(self, world: StrategyWorld, position: Position, share: float) -> None:
+        """What is left of an upload goes on beside the training."""
+
+        def completed() -> None:
+            self.durable = position
+            if self.uploading == position:  # and no later one, that a notice has begun
+                self.uploading = None
+            if self.config.local_gib_per_s:
+                for stage in range(world.num_stages + 1):
+                    world.hold(stage, LOCAL, position)
+            world.record("checkpoint_durable", None, position.iteration)
+
+        def lost() -> None:
+            self.uploading = None
+            world.record("checkpoint_lost", None, position.iteration, "failure during the upload")
+
+        if share == 0.0:
+            completed()
+        else:
+            self.uploading = position
+            self.upload = world.background(uploads(world, share), completed, lost)
+
+    def _download(self, world: StrategyWorld, durable: Position) -> Process[Failure | None]:
+        """From the store, but for stages whose nodes still have it on their own disks."""
+        fetching = [stage for stage in range(world.num_stages + 1) if world.held(stage, LOCAL) != durable]
+        started_seconds = world.now_seconds
+        failure = yield from world.transfer(downloads(world, fetching), "state_transfer")
+        if failure is None and len(fetching) <= world.num_stages:
+            left_seconds = self._local_seconds(world) - (world.now_seconds - started_seconds)
+            failure = yield from world.attempt(left_seconds, "state_transfer")
+        if failure is None and self.config.local_gib_per_s:
+            for stage in fetching:
+                world.hold(stage, LOCAL, durable)
+        return failure
+
+    def _local_seconds(self, world: StrategyWorld) -> float:
+        """Writing, or reading, the largest stage on a node's own disk."""
+        if self.config.local_gib_per_s is None:
+            return 0.0
+        most_bytes = max(world.costs.checkpoint_bytes(stage) for stage in range(world.num_stages + 1))
+        return most_bytes / (self.config.local_gib_per_s * BYTES_PER_GIB)
 
     def _due(self, world: StrategyWorld, position: Position) -> bool:
         if self.interval_iterations is not None:
             return position.iteration % self.interval_iterations == 0
-        assert self.config.interval_seconds is not None
-        return world.now_seconds - self.started_at_seconds >= self.config.interval_seconds
+        return world.now_seconds - self.started_at_seconds >= self._interval_seconds(world)
+
+    def _interval_seconds(self, world: StrategyWorld) -> float:
+        """From the start of one checkpoint to the next: the work between them and the standstill of a save.
+
+        The optimum counts the standstill alone as what a save costs; no interval is shorter than an upload takes.
+        """
+        if self.config.interval_seconds is not None:
+            return self.config.interval_seconds
+        upload_seconds = world.seconds_of(uploads(world, 1.0))
+        still_seconds = self._local_seconds(world) + self.config.blocking_share * upload_seconds
+        formula = daly_seconds if self.config.interval == "daly" else young_seconds
+        return max(upload_seconds, still_seconds + formula(still_seconds, self._mtbf_seconds(world)))
+
+    def _mtbf_seconds(self, world: StrategyWorld) -> float:
+        given_hours = self.config.mtbf_hours
+        if self.config.interval == "adaptive":
+            prior_seconds = (PRIOR_MTBF_HOURS if given_hours is None else given_hours) * SECONDS_PER_HOUR
+            return observed_mtbf_seconds(prior_seconds, world.now_seconds, world.num_failures)
+        return world.mtbf_seconds if given_hours is None else given_hours * SECONDS_PER_HOUR
 
 
 def uploads(world: StrategyWorld, share: float) -> list[Transfer]:
@@ -112,7 +210,6 @@ def uploads(world: StrategyWorld, share: float) -> list[Transfer]:
     return [Transfer(stage, STORE, share * world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]
 
 
-def downloads(world: StrategyWorld) -> list[Transfer]:
-    """The checkpoint, from the store to every node."""
-    stages = range(world.num_stages + 1)
+def downloads(world: StrategyWorld, stages: list[int]) -> list[Transfer]:
+    """The checkpoint of some stages, from the store to every node of them."""
     return [Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]

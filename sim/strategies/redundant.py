@@ -3,8 +3,10 @@
 The shadow brings a lost stage back exactly, so no step of training is ever lost or changed. It costs the
 forward of the next stage for every microbatch and, since memory holds two stages, smaller microbatches.
 Stages form a ring: 0 (embedding and head) shadows S1, S1 shadows S2 … Ss shadows 0. Two neighbours lost
-together are gone. *Not modelled*: carrying on without the lost node (the iteration in flight runs again), and what
-Bamboo moves between device and host memory.
+together are gone. When a stage is lost, everybody waits for its replacement and runs the iteration again, as in the
+CheckFree paper; or, as Bamboo does, the holder of the shadow redoes what was lost of the iteration, which is then
+carried on, and works for both stages until the replacement has its state. *Not modelled*: what Bamboo moves between
+device and host memory.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from models.lineage import Position
+from models.lineage import EMBEDDING_STAGE, Position
 from sim.costs import Costs, IterationPlan, Shadow, WorkloadConfig
 from sim.records import Failure
 from sim.strategies.base import (
@@ -28,22 +30,41 @@ from sim.strategies.base import (
     filled_from_preset,
 )
 
+BAMBOO: dict[str, Any] = {
+    "microbatch_size_factor": 1.0,
+    "microbatch_count_factor": 1,
+    "shadow": "eager",
+    "on_failure": "carry_on",
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper_text": {"microbatch_size_factor": 0.5, "microbatch_count_factor": 2, "shadow_forwards": 1.0},
     "paper_table2": {"microbatch_size_factor": 1.0, "microbatch_count_factor": 2, "shadow_forwards": 1.0},
+    "bamboo": {**BAMBOO, "shadow_forwards": 1.0},
+    "bamboo_lazy": {**BAMBOO, "shadow_forwards": 0.0},
+    "bamboo_forward_and_backward": {**BAMBOO, "shadow_forwards": 1.0, "shadow_backwards": 1.0},
 }
 """`paper_text`: half the size, twice the count, as the CheckFree paper says. `paper_table2`: twice the count of
-full-size microbatches, which is what its published 151 s an iteration amount to."""
+full-size microbatches, which is what its published 151 s an iteration amount to. `bamboo`: the shadow's forwards run
+beside the training, its backwards only after a failure; `bamboo_lazy`: neither; `bamboo_forward_and_backward`: both.
+They carry on after a failure, and pause for what the shadow has not done yet."""
 
 
 class RedundantConfig(StrategyConfig):
     """Options of `redundant`."""
 
     kind: Literal["redundant"] = "redundant"
-    preset: Literal["paper_text", "paper_table2"] = Field("paper_text", description="values of the options below")
+    preset: Literal["paper_text", "paper_table2", "bamboo", "bamboo_lazy", "bamboo_forward_and_backward"] = Field(
+        "paper_text", description="values of the options below"
+    )
     microbatch_size_factor: float = Field(0.5, gt=0, le=1, description="microbatch size against the workload's")
     microbatch_count_factor: int = Field(2, ge=1, description="microbatches against the workload's")
     shadow_forwards: float = Field(1.0, ge=0, description="forwards of the next stage per microbatch")
+    shadow_backwards: float = Field(0.0, ge=0, description="backwards of the next stage per microbatch")
+    on_failure: Literal["wait", "carry_on"] = Field(
+        "wait",
+        description="wait for a replacement and run the iteration again; or redo on the holder of the shadow what it "
+        "has not computed yet of the lost stage's part, and carry the iteration on there",
+    )
     shadow: Shadow = Field(
         "with_forward",
         description="when a shadow forward runs: with the stage's own, whose activation waits for it; eager: right "
@@ -89,9 +110,10 @@ class Redundant(Strategy):
         )
 
     @classmethod
-    def extra_memory_bytes(cls, config: RedundantConfig, costs: Costs, stage: int) -> float:  # noqa: ARG003
-        """Weights and optimizer state of the next stage in the ring; its shadow computes no gradient."""
-        return costs.checkpoint_bytes((stage + 1) % (costs.workload.num_stages + 1))
+    def extra_memory_bytes(cls, config: RedundantConfig, costs: Costs, stage: int) -> float:
+        """Weights and optimizer state of the next stage in the ring, and its gradient where the shadow computes it."""
+        following = (stage + 1) % (costs.workload.num_stages + 1)
+        return costs.state_bytes(following) if config.shadow_backwards else costs.checkpoint_bytes(following)
 
     def price(self, plan: IterationPlan) -> IterationPlan:
         """More and smaller microbatches, each with the next stage's forward on top."""
@@ -101,12 +123,15 @@ class Redundant(Strategy):
             microbatch_size=plan.microbatch_size * self.config.microbatch_size_factor,
             max_in_flight=self.config.max_in_flight,
             shadow_forwards=self.config.shadow_forwards,
+            shadow_backwards=self.config.shadow_backwards,
             shadow=self.config.shadow,
             shadow_transfers={"none": 0, "gradients_and_weights": 2}.get(self.config.synchronisation, 1),
         )
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """The holder of the shadow sends the state, the next stage sends what is to be shadowed anew."""
+        """The holder of the shadow carries on; or sends the state, and the next stage what is to be shadowed anew."""
+        if self.config.on_failure == "carry_on":
+            return (yield from self._carry_on(world, failure, position))
         struck: Failure | None = failure
         while struck is not None:
             self._require_no_neighbours_lost(world.lost_stages)
@@ -114,6 +139,38 @@ class Redundant(Strategy):
             if struck is None:
                 struck = yield from world.transfer(self._transfers(world), "state_transfer")
         return position
+
+    def _carry_on(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+        """The holder redoes the lost stage's part of the iteration as far as it was done, and takes its place."""
+        struck: Failure | None = failure
+        while struck is not None:
+            self._require_no_neighbours_lost(world.lost_stages | world.covered_stages)
+            struck = yield from world.detect()
+            if struck is None:
+                struck = yield from world.attempt(self._pause_seconds(world), "redundant_compute")
+        for stage in sorted(world.lost_stages):
+            world.cover(stage, self._before(stage))
+        world.resume_iteration()
+        return position
+
+    def _pause_seconds(self, world: StrategyWorld) -> float:
+        """What the shadows of the lost stages have not computed yet, of the part of the iteration that was done."""
+        plan, costs = self.price(world.plain_plan()), world.costs
+        forwards, backwards = (max(0.0, 1.0 - done) for done in (plan.shadow_forwards, plan.shadow_backwards))
+
+        def per_microbatch_seconds(stage: int) -> float:
+            works = {stage} - {EMBEDDING_STAGE} | ({EMBEDDING_STAGE} if stage == costs.head_stage else set())
+            return sum(
+                forwards * costs.forward_seconds(work, plan.microbatch_size)
+                + backwards * costs.backward_seconds(work, plan.microbatch_size)
+                for work in works
+            )
+
+        return world.cut_share * plan.num_microbatches * max(map(per_microbatch_seconds, world.lost_stages))
+
+    def _before(self, stage: int) -> int:
+        """The stage whose nodes hold a stage's shadow."""
+        return (stage - 1) % (self.num_stages + 1)
 
     def _require_no_neighbours_lost(self, lost: frozenset[int]) -> None:
         for stage in sorted(lost):
@@ -124,7 +181,7 @@ class Redundant(Strategy):
     def _transfers(self, world: StrategyWorld) -> list[Transfer]:
         transfers = []
         for stage in sorted(world.lost_stages):
-            before, following = (stage - 1) % (self.num_stages + 1), (stage + 1) % (self.num_stages + 1)
+            before, following = self._before(stage), (stage + 1) % (self.num_stages + 1)
             transfers.append(Transfer(before, stage, world.costs.checkpoint_bytes(stage)))
             transfers.append(Transfer(following, stage, world.costs.checkpoint_bytes(following)))
         return transfers

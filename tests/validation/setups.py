@@ -22,6 +22,7 @@ def a_job(
     mean_uptime_seconds: float = 1e9,
     *,
     save_seconds: float = 0.0,
+    copy_seconds: float = 0.0,
     startup_seconds: float = 0.0,
     away_seconds: float = 0.0,
     num_stages: int = 2,
@@ -30,7 +31,8 @@ def a_job(
     """Iterations of the given length; stage 1 fails at a constant rate, or what `failures` says.
 
     After a failure nothing can strike for `away_seconds`; then come the start and, where there is a checkpoint,
-    `save_seconds` for fetching it: latency, so that no two uploads slow each other down.
+    `save_seconds` for fetching it: latency, so that no two uploads slow each other down. Between nodes whatever is no
+    activation takes `copy_seconds`.
     """
     operation_seconds = iteration_seconds / num_stages / 2
     stage_1 = {
@@ -50,7 +52,8 @@ def a_job(
             "training": {"learner": "none", "model": {"num_stages": num_stages}, "steps": steps},
             "cluster": {"provisioning_seconds": away_seconds, "startup_seconds": startup_seconds},
             "network": {
-                "same_region": INSTANT,
+                "same_region": {**INSTANT, "latency_ms": copy_seconds * 1e3},
+                "negligible_seconds": 2 * copy_seconds,
                 "storage": {**INSTANT, "latency_ms": save_seconds * 1e3},
                 "sharing": "none",
             },

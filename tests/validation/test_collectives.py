@@ -157,5 +157,5 @@ def test_a_checkpoint_takes_all_its_bytes_through_the_link_of_the_store(node_rat
     expected = 0.15 + max(by_store, by_node)
     in_turn(world, world.transfer(uploads(world, 1.0), "checkpoint_save"))
     assert world.now_seconds == pytest.approx(expected, rel=1e-9, abs=8 * TICK)
-    in_turn(world, world.transfer(downloads(world), "state_transfer"))
+    in_turn(world, world.transfer(downloads(world, list(range(world.num_stages + 1))), "state_transfer"))
     assert world.now_seconds == pytest.approx(2 * expected, rel=1e-9, abs=16 * TICK)

@@ -59,13 +59,40 @@ def test_the_effective_training_time_ratio_is_right_to_its_order_and_best_where_
     assert simulated[1.0] == max(simulated.values())
 
 
+def lost_seconds(mean_uptime: float, iteration: float, interval: float, saving: float) -> float:
+    """Exact mean of the work lost: the uptime, less the last state that is saved by its end.
+
+    A state of one iteration is saved `saving` after it, then one of every interval: M - t e^{-(t + s) / M} -
+    T e^{-(t + s) / M} / (e^{T / M} - 1) with t the iteration, T the interval, s the saving.
+    """
+    first = math.exp(-(iteration + saving) / mean_uptime)
+    return mean_uptime - first * (iteration + interval / math.expm1(interval / mean_uptime))
+
+
+def fetching_seconds(mean_uptime: float, fetching: float) -> float:
+    """Exact mean of what fetching takes, which failures interrupt, for each of them that is recovered in the end."""
+    return mean_uptime * math.expm1(fetching / mean_uptime)
+
+
+@pytest.mark.parametrize(("copying", "interval"), [(60.0, 600.0), (300.0, 600.0), (550.0, 600.0), (900.0, 1200.0)])
+def test_copies_in_neighbours_memory_waste_what_gemini_says(copying, interval):
+    """t_ckpt + 1/(2f) + t_retrieve with 1/f ≥ max(t_ckpt, t_iter): the next copies wait until the last have arrived."""
+    iteration, mean_uptime = 600.0, 25 * 600.0
+    strategy = {"kind": "neighbour_checkpoint"}
+    result = run(a_job(strategy, 15_000, iteration, mean_uptime, copy_seconds=copying))
+    num_recoveries = len(times_of(result, "recovered"))
+    assert num_recoveries > 500
+    assert result.ledger["checkpoint_save"] == 0.0
+    wasted = (result.ledger["lost_work"] + result.ledger["state_transfer"]) / num_recoveries
+    expected = lost_seconds(mean_uptime, iteration, interval, copying) + fetching_seconds(mean_uptime, copying)
+    error = interval / math.sqrt(12 * num_recoveries)
+    assert abs(wasted - expected) < 3 * error
+    assert wasted == pytest.approx(copying + interval / 2 + copying, rel=0.05)
+
+
 @pytest.mark.parametrize("upload_share", [0.1, 0.5, 0.9])
 def test_a_failure_wastes_upload_half_an_interval_and_retrieval(upload_share):
-    """t_ckpt + 1/(2f) + t_retrieve for each failure, where uploads go on beside the training.
-
-    Exactly, for uptimes of mean M: lost is M - T e^{-t/M} / (e^{T/M} - 1) with T = 1/f, t = t_ckpt; fetching is
-    interrupted too.
-    """
+    """t_ckpt + 1/(2f) + t_retrieve for each failure, where uploads go on beside the training."""
     interval, mean_uptime = 600.0, 25 * 600.0
     upload = upload_share * interval
     strategy = {"kind": "checkpoint", "interval_iterations": 1, "blocking_share": 0.0}
@@ -75,8 +102,7 @@ def test_a_failure_wastes_upload_half_an_interval_and_retrieval(upload_share):
     assert result.ledger["checkpoint_save"] == 0.0
     wasted = (result.ledger["lost_work"] + result.ledger["state_transfer"]) / num_recoveries
 
-    lost = mean_uptime - interval * math.exp(-upload / mean_uptime) / math.expm1(interval / mean_uptime)
-    fetching = mean_uptime * math.expm1(upload / mean_uptime)
+    expected = lost_seconds(mean_uptime, interval, interval, upload) + fetching_seconds(mean_uptime, upload)
     error = interval / math.sqrt(12 * num_recoveries)  # what is lost is all but uniform over one interval
-    assert abs(wasted - (lost + fetching)) < 3 * error
+    assert abs(wasted - expected) < 3 * error
     assert wasted == pytest.approx(upload + interval / 2 + upload, rel=0.04)

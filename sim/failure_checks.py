@@ -1,0 +1,72 @@
+"""What the options of failure processes must agree on, with each other and with the rest of a scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sim.delays import Delay
+from sim.failures import ProcessConfig
+from sim.names import shortened, suggestion
+from sim.scenario import Scenario
+
+Check = Callable[[Scenario], "Iterator[tuple[str, str]]"]
+SPREADING = ("weibull", "lognormal")
+
+
+def processes(scenario: Scenario) -> Iterator[tuple[str, ProcessConfig]]:
+    """The failure process and those it is composed of, with their paths."""
+    yield "failures", scenario.failures
+    for index, process in enumerate(getattr(scenario.failures, "processes", ())):
+        yield f"failures.processes.{index}", process
+
+
+def immune_stages_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Only stages that are there can be spared."""
+    last = scenario.workload.num_stages
+    for path, process in processes(scenario):
+        for stage in process.immune_stages:
+            if not 0 <= stage <= last:
+                yield f"{path}.immune_stages", f"no stage {stage}; allowed: 0 (embedding and head) to {last}"
+
+
+def rates_are_given_once(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """A rate is a mean uptime in other words."""
+    for path, process in processes(scenario):
+        if None not in (getattr(process, "rate_per_hour", None), getattr(process, "mean_uptime_hours", None)):
+            yield f"{path}.mean_uptime_hours", "give rate_per_hour or mean_uptime_hours, not both"
+
+
+def spreads_fit_their_distribution(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Only some distributions have a spread to choose."""
+    for path, process in processes(scenario):
+        for name, delay in process:
+            if isinstance(delay, Delay) and delay.spread is not None and delay.distribution not in SPREADING:
+                where = " or ".join(f"'{distribution}'" for distribution in SPREADING)
+                message = f"'spread' goes with distribution {where}, found distribution '{delay.distribution}'"
+                yield f"{path}.{name}.spread", message
+
+
+def losses_of_scripts_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Only stages, pipelines and regions that hold nodes can lose some."""
+    last_stage, last_replica = scenario.workload.num_stages, scenario.cluster.nodes_per_stage - 1
+    regions = tuple(dict.fromkeys(scenario.cluster.regions or scenario.network.regions))
+    for path, process in processes(scenario):
+        for index, loss in enumerate(getattr(process, "losses", ()) if process.kind == "script" else ()):
+            field = f"{path}.losses.{index}"
+            for stage in loss.stages:
+                if not 0 <= stage <= last_stage:
+                    yield f"{field}.stages", f"no stage {stage}; allowed: 0 (embedding and head) to {last_stage}"
+            if loss.replica is not None and loss.replica > last_replica:
+                yield f"{field}.replica", f"no replica {loss.replica}; allowed: 0 to {last_replica}"
+            if loss.region is not None and loss.region not in regions:
+                where = f"in this cluster{suggestion(loss.region, regions)}"
+                yield f"{field}.region", f"no region '{shortened(loss.region)}' {where}"
+
+
+FAILURE_CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
+    (immune_stages_exist, ("workload.num_stages",)),
+    (rates_are_given_once, ()),
+    (spreads_fit_their_distribution, ()),
+    (losses_of_scripts_exist, ("workload.num_stages", "cluster.nodes_per_stage", "cluster.regions", "network")),
+)
+"""Each with the fields without which it would complain of what is not so: see `sim.checks.CHECKS`."""

@@ -1,0 +1,95 @@
+"""Several failure processes at once, each as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sim.failures.base import FailureProcess, Member, ProcessConfig, SumOfProcesses
+from sim.failures.bernoulli import BernoulliFailures
+from sim.failures.bulk import BulkFailures
+from sim.failures.diurnal import DiurnalFailures
+from sim.failures.exponential import ExponentialFailures
+from sim.failures.lognormal import LognormalFailures
+from sim.failures.named import PLUGINS, process_choice
+from sim.failures.never import NoFailures
+from sim.failures.outage import OutageFailures
+from sim.failures.script import ScriptFailures
+from sim.failures.trace import TraceFailures
+from sim.failures.weibull import WeibullFailures
+
+SINGLE: tuple[type[FailureProcess], ...] = (
+    ExponentialFailures,
+    WeibullFailures,
+    LognormalFailures,
+    DiurnalFailures,
+    BernoulliFailures,
+    OutageFailures,
+    BulkFailures,
+    ScriptFailures,
+    TraceFailures,
+)
+"""Processes that can be composed, `never` apart."""
+MEMBERS: tuple[type[FailureProcess], ...] = (*SINGLE, NoFailures)
+
+if TYPE_CHECKING:
+    Single = ProcessConfig
+else:
+    Single = process_choice([process.Config for process in MEMBERS])
+
+
+def process_of(config: ProcessConfig) -> FailureProcess:
+    """The process of a configuration, built in or from outside."""
+    built_in = {process.kind: process for process in MEMBERS}
+    return (built_in.get(config.kind) or PLUGINS.find(config.kind))(config)
+
+
+class ComposeConfig(ProcessConfig):
+    """Options of `compose`."""
+
+    kind: Literal["compose"] = "compose"
+    processes: tuple[Single, ...] = Field(
+        min_length=1, max_length=100, description="failure processes, each a kind and its options; compose is none"
+    )
+
+    @model_validator(mode="after")
+    def _members_have_their_own(self) -> Self:
+        for option in ("immune_stages", "notice_seconds"):
+            if getattr(self, option):
+                raise ValueError(f"{option} of compose: give it to each of its processes that has it")
+        return self
+
+
+class ComposedFailures(SumOfProcesses):
+    """The losses of all its processes; each keeps its own scope, clock, immune stages, notice and downtimes."""
+
+    kind = "compose"
+    Config: ClassVar[type[ProcessConfig]] = ComposeConfig
+
+    def __init__(self, config: ComposeConfig, members: Sequence[FailureProcess] | None = None) -> None:
+        self.config: ComposeConfig = config
+        self._members = members or [process_of(member) for member in config.processes]
+        if len([member for member in self._members if member.brings_its_nodes]) > 1:
+            raise ValueError("compose: only one of its processes can say when nodes come")
+
+    def for_members(self, members: Sequence[Member]) -> ComposedFailures:
+        """The same, each process told of the nodes."""
+        return ComposedFailures(self.config, [process.for_members(members) for process in self._members])
+
+    @property
+    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
+        """The parts of all its processes, their names behind the process's position."""
+        return tuple(
+            (f"{index}/{name}", part) for index, member in enumerate(self._members) for name, part in member.parts
+        )
+
+    @property
+    def num_initial_nodes(self) -> int | None:
+        """As the process says that brings nodes, if there is one."""
+        return next((num for member in self._members if (num := member.num_initial_nodes) is not None), None)
+
+    def in_words(self) -> str:
+        """For captions."""
+        return "; and ".join(member.in_words() for member in self._members)

@@ -1,0 +1,113 @@
+"""Losses as written down: these nodes, at these times. For tests and for questions of the kind "what if"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from models.lineage import Config
+from sim.clock import SECONDS_PER_HOUR, ticked
+from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
+
+
+class Loss(Config):
+    """One loss: when, and which nodes: all that fit what is said of them."""
+
+    at_seconds: float | None = Field(None, ge=0, le=1e9, description="when, in seconds of simulated time")
+    at_hours: float | None = Field(None, ge=0, le=1e6, description="when, in hours, in place of at_seconds")
+    stages: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="of these stages; default: of any")
+    replica: int | None = Field(None, ge=0, description="of this pipeline; default: of any")
+    region: str | None = Field(None, description="in this region; default: in any")
+    downtime_hours: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="the same nodes come back after it; default: they never do, new ones are ordered",
+    )
+
+    @model_validator(mode="after")
+    def _says_when_and_who(self) -> Self:
+        if (self.at_seconds is None) == (self.at_hours is None):
+            raise ValueError("a loss has a time: give one of at_seconds, at_hours")
+        if not self.stages and self.region is None:
+            raise ValueError("a loss has victims: give stages, a region, or both")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """When, in seconds of simulated time, on the clock's ticks."""
+        if self.at_hours is not None:
+            return ticked(self.at_hours * SECONDS_PER_HOUR)
+        assert self.at_seconds is not None
+        return ticked(self.at_seconds)
+
+    def takes(self, member: Member) -> bool:
+        """Whether a node fits what is said; a spare has neither stage nor replica."""
+        return (
+            (not self.stages or member.stage in self.stages)
+            and (self.replica is None or member.replica == self.replica)
+            and (self.region is None or member.region == self.region)
+        )
+
+
+class ScriptConfig(ProcessConfig):
+    """Options of `script`."""
+
+    kind: Literal["script"] = "script"
+    losses: tuple[Loss, ...] = Field((), description="what is lost when; in any order of times")
+
+    @model_validator(mode="after")
+    def _nobody_immune_is_lost(self) -> Self:
+        immune = sorted({stage for loss in self.losses for stage in loss.stages} & set(self.immune_stages))
+        if immune:
+            raise ValueError(f"stages {immune} are to be lost, but are among immune_stages")
+        return self
+
+
+class ScriptFailures(FailureProcess):
+    """Each loss is a strike of its own, in order of times, and as written where times are equal.
+
+    `notice_seconds` holds for all, but is never longer than the time since the loss before.
+    """
+
+    kind = "script"
+    unit = "seconds"
+    Config: ClassVar[type[ProcessConfig]] = ScriptConfig
+
+    def __init__(self, config: ScriptConfig) -> None:
+        self.config: ScriptConfig = config
+        self._losses = sorted(config.losses, key=lambda loss: loss.seconds)
+
+    @property
+    def scope(self) -> Scope:
+        """The whole cluster."""
+        return "cluster"
+
+    @property
+    def mean_uptime_seconds(self) -> float:
+        """Time until the last loss, divided by their number."""
+        last_seconds = self._losses[-1].seconds if self._losses else 0.0
+        return last_seconds / len(self._losses) if last_seconds else math.inf
+
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
+        """Seconds from one loss to the next: differences of ticks, so that their sums are exact."""
+        for before, after in pairwise([0.0, *(loss.seconds for loss in self._losses)]):
+            yield after - before
+
+    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
+        """Those whom the index-th loss names, of those that are there."""
+        return [member.number for member in members if self._losses[index].takes(member)]
+
+    def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:  # noqa: ARG002
+        """As written for each loss."""
+        for loss in self._losses:
+            yield None if loss.downtime_hours is None else loss.downtime_hours * SECONDS_PER_HOUR
+
+    def in_words(self) -> str:
+        """For captions."""
+        return f"{len(self._losses)} losses by script"

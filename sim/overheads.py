@@ -1,0 +1,165 @@
+"""What strategies cost while nothing fails, and what they recover: Table 1 of the CheckFree paper, by experiment.
+
+Memory is what a strategy says that its nodes hold, which is also what the check of a scenario counts. Communication and
+computation are measured: all messages and operations of a run in which failures have no effect, less those of the plain
+iteration. What it recovers: a short run in which the stages in question are lost at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from models.lineage import EMBEDDING_STAGE
+from sim.costs import IterationPlan, WorkloadConfig
+from sim.failures.script import Loss, ScriptConfig
+from sim.fitting import plan_under
+from sim.memory import BYTES_PER_GIB
+from sim.pipeline import fastest_run
+from sim.scenario import Scenario, StopConfig
+from sim.schedules import plain_plan
+from sim.simulation import Run, build_site, simulate, time_only
+from sim.site import Site
+from sim.strategies import StrategyConfig, strategy_class
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """A strategy's cost with no failure, in one pipeline's nodes, against training without any strategy.
+
+    memory on devices, in hosts' memory or on their disks, and in storage that does not fail: bytes; sent: bytes an
+    iteration; computed_share: nodes' time for computing, beyond the plain iteration's, as a share of that.
+    """
+
+    strategy: str
+    device_bytes: float
+    host_bytes: float
+    stored_bytes: float
+    sent_bytes: float
+    computed_share: float
+    iteration_seconds: float
+
+
+def overhead(scenario: Scenario, config: StrategyConfig) -> Overhead:
+    """A strategy's cost with no failure, measured over the scenario's iterations."""
+    site, strategy = build_site(scenario), strategy_class(config.kind)
+    run = in_peace(scenario, config)
+    plan = plain_plan(scenario.workload)
+    plain, with_it = work_of(site, plan), work_of(site, plan_under(config, scenario.workload))
+    num_iterations = max(1, run.num_iterations)
+    return Overhead(
+        strategy=config.name,
+        device_bytes=math.fsum(strategy.extra_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages),
+        host_bytes=math.fsum(strategy.host_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages),
+        stored_bytes=strategy.stored_bytes(config, site.costs),
+        sent_bytes=with_it.sent_bytes - plain.sent_bytes + run.sent_bytes / num_iterations,
+        computed_share=with_it.computed_seconds / plain.computed_seconds - 1.0,
+        iteration_seconds=run.wall_clock_seconds / num_iterations,
+    )
+
+
+def in_peace(scenario: Scenario, config: StrategyConfig) -> Run:
+    """A strategy's run, without a fallback's costs, in which failures have no effect, though their rate is known."""
+    alone = scenario.model_copy(update={"fallback": StopConfig()})
+    return simulate(alone, config, scenario.seeds.failures[0], 0, time_only(alone), heeds_failures=False)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all nodes of a cluster send and compute in one iteration."""
+
+    sent_bytes: float
+    computed_seconds: float
+
+
+def work_of(site: Site, plan: IterationPlan) -> Work:
+    """Messages and operations of one iteration."""
+    run = fastest_run(site, plan).run
+    return Work(math.fsum(message.num_bytes for message in run.messages), math.fsum(run.busy_seconds.values()))
+
+
+HEADINGS = (
+    "strategy",
+    "devices\n× model",
+    "hosts\n× model",
+    "storage\n× model",
+    "sent an iter.\n× model",
+    "computed\nan iter.",
+    "seconds\nan iter.",
+)
+
+
+def lost_stages(num_stages: int) -> dict[str, tuple[int, ...]]:
+    """Stages to lose at once, as in the paper's table: two apart, two adjacent ones, an end; and stage 0."""
+    middle = (num_stages + 1) // 2
+    return {
+        "apart": (middle - 1, middle + 1),
+        "adjacent": (middle, middle + 1),
+        "first": (1,),
+        "last": (num_stages,),
+        "stage 0": (EMBEDDING_STAGE,),
+    }
+
+
+def recovers(scenario: Scenario, config: StrategyConfig, stages: tuple[int, ...]) -> bool:
+    """Whether a strategy brings stages back that are lost at once in the middle of an iteration, without a fallback.
+
+    Not before the third iteration, and where the strategy saves now and then not before it has for the first time.
+    """
+    small = scenario.model_copy(update={"workload": with_few_microbatches(scenario.workload)})
+    quiet = in_peace(small, config)
+    saved_seconds = next((event.time_seconds for event in quiet.events if event.kind == "checkpoint_durable"), 0.0)
+    later = [record for record in quiet.iterations[2:] if record.started_seconds >= saved_seconds]
+    struck = (later or quiet.iterations)[0 if later else -1]
+    loss = Loss(at_seconds=(struck.started_seconds + struck.ended_seconds) / 2, stages=stages)
+    trial = small.model_copy(
+        update={
+            "failures": ScriptConfig(losses=(loss,)),
+            "fallback": StopConfig(),
+            "training": scenario.training.model_copy(update={"steps": struck.step + 2}),
+        }
+    )
+    return simulate(trial, config, 0, 0, time_only(trial)).stopped is None
+
+
+def with_few_microbatches(workload: WorkloadConfig) -> WorkloadConfig:
+    """The same, with shorter iterations: what is recovered does not depend on them."""
+    least = workload.num_stages if workload.schedule == "interleaved_1f1b" else 2
+    return workload.model_copy(update={"num_microbatches": min(least, workload.num_microbatches)})
+
+
+def overhead_table(scenario: Scenario) -> Table:
+    """One row per strategy: memory, communication and computation with no failure, and which losses it recovers."""
+    site = build_site(scenario)
+    model_bytes = math.fsum(site.costs.checkpoint_bytes(stage) for stage in site.cluster.stages)
+    table = Table(
+        title=f"{scenario.name}: cost with no failure, and which stages are recovered if lost at once; model and "
+        f"optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    trials = lost_stages(scenario.workload.num_stages)
+    for heading in (*HEADINGS, *trials):
+        table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
+    for config in scenario.strategies:
+        found = overhead(scenario, config)
+        tried = trials.values() if strategy_class(config.kind).heeds_failures else ()
+        memory = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
+        table.add_row(
+            config.name,
+            *(in_models(num_bytes / model_bytes) for num_bytes in memory),
+            f"{found.computed_share:+.0%}" if abs(found.computed_share) > 1e-9 else "0",
+            f"{found.iteration_seconds:.1f}",
+            *("yes" if recovers(scenario, config, stages) else "no" for stages in tried),
+        )
+    return table
+
+
+def in_models(multiple: float) -> str:
+    """A multiple of the model's bytes, to two digits."""
+    return "0" if multiple == 0.0 else f"{multiple:.2g}"

@@ -1,0 +1,83 @@
+"""Work races failure here, and nowhere else.
+
+Failures that arrive while nobody is at work, or while a recovery is under way, queue up; the next work meets them
+first. At an exact tie between the end of the work and a failure, the failure wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import simpy
+from simpy.events import NORMAL, EventPriority
+
+from sim.ledger import Ledger
+from sim.records import Bucket, Failure
+from sim.strategies.base import Process
+from sim.trace import Trace
+
+
+class GaveUpError(Exception):
+    """The run has taken longer than the scenario allows."""
+
+
+class Last(simpy.Event):
+    """Comes after all else that is due at this instant, and all that this brings about at once."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        super().__init__(env)
+        self._ok, self._value = True, None
+        env.schedule(self, priority=EventPriority(NORMAL + 1))
+
+
+class Race:
+    """One worker, and the failures that it has not been told of yet."""
+
+    def __init__(self, env: simpy.Environment, ledger: Ledger, trace: Trace | None) -> None:
+        self.env, self.ledger, self.trace = env, ledger, trace
+        self.deadline_seconds = math.inf
+        self.queued: deque[Failure] = deque()
+        self._alarm: simpy.Event | None = None
+
+    @property
+    def now_seconds(self) -> float:
+        """Simulated time."""
+        return float(self.env.now)
+
+    def tell(self, failure: Failure) -> None:
+        """Something has failed: whoever is at work stops."""
+        self.queued.append(failure)
+        if self._alarm:
+            sound(self._alarm)
+
+    def spend(self, until: simpy.Event | None, bucket: Bucket) -> Process[Failure | None]:
+        """Wait for an event or a failure, and book the time to a bucket."""
+        started_seconds = self.now_seconds
+        failure = yield from self.run(until)
+        self.ledger.spend(bucket, self.now_seconds - started_seconds)
+        if self.trace:
+            self.trace.add_span(bucket, started_seconds, self.now_seconds)
+        return failure
+
+    def run(self, until: simpy.Event | None) -> Process[Failure | None]:
+        """Work until an event: the earliest queued Failure, or None when the event has come in peace.
+
+        Raises GaveUpError after the deadline.
+        """
+        if self.now_seconds > self.deadline_seconds:
+            raise GaveUpError
+        if not self.queued and until is not None:
+            self._alarm = alarm = self.env.event()
+            # The alarm is processed after everything already due at this instant: a tie goes to the failure.
+            assert until.callbacks is not None, "what has happened already is not waited for"
+            until.callbacks.append(lambda _: sound(alarm))
+            yield alarm
+            self._alarm = None
+        return self.queued.popleft() if self.queued else None
+
+
+def sound(alarm: simpy.Event) -> None:
+    """Wake whoever waits for the alarm, once."""
+    if not alarm.triggered:
+        alarm.succeed()

@@ -1,0 +1,109 @@
+"""CheckFree+ with a sparse checkpoint beneath it: what neighbours cannot rebuild comes back stale, and nobody waits.
+
+The CheckFree paper names it as future work. A stage that is lost together with its sources gets its own weights and
+optimizer state of the last durable checkpoint, while all others go on from where they are: no iteration is run again.
+(Partial recovery in the sense of SCAR: Qiao et al., ICML 2019, arXiv 1810.07354.) Before the first checkpoint the
+initial weights, which can always be drawn again, take its place.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from models.lineage import EMBEDDING_STAGE, Edit, Position, Term
+from sim.costs import Costs
+from sim.records import Failure
+from sim.strategies.base import (
+    STORE,
+    Process,
+    StrategyConfig,
+    StrategyWorld,
+    Transfer,
+    UnrecoverableError,
+)
+from sim.strategies.checkfree import CheckFreePlus, CheckFreePlusConfig
+from sim.strategies.checkpoint import Checkpoint, CheckpointConfig
+from sim.strategies.restart import beginning_of
+
+
+class CheckFreeHybridConfig(CheckFreePlusConfig):
+    """Options of `checkfree_hybrid`: those of `checkfree_plus`, and how often to checkpoint beneath."""
+
+    kind: Literal["checkfree_hybrid"] = "checkfree_hybrid"  # type: ignore[assignment]
+    interval_iterations: int = Field(200, ge=1, description="iterations between checkpoints")
+    blocking_share: float = Field(
+        0.0, ge=0, le=1, description="share of the upload during which training stands still; the rest is hidden"
+    )
+    rebuild_from: Literal["neighbours", "checkpoint"] = Field(
+        "neighbours",
+        description="what a stage comes back from whose neighbours could rebuild it: from them, or from the checkpoint "
+        "like the others",
+    )
+
+
+class CheckFreeHybrid(CheckFreePlus):
+    """Recovers everything; how well a stale stage fits the others is for the loss to tell."""
+
+    kind = "checkfree_hybrid"
+    summary = "CheckFree+, and a sparse checkpoint for stages that neighbours cannot rebuild: only these go back"
+    Config: ClassVar[type[StrategyConfig]] = CheckFreeHybridConfig
+
+    def __init__(self, config: CheckFreeHybridConfig, num_stages: int) -> None:
+        super().__init__(config, num_stages)
+        self.config = config
+        beneath = CheckpointConfig(interval_iterations=config.interval_iterations, blocking_share=config.blocking_share)
+        self.checkpoint = Checkpoint(beneath, num_stages)
+
+    @classmethod
+    def stored_bytes(cls, config: CheckFreeHybridConfig, costs: Costs) -> float:  # noqa: ARG003
+        """The checkpoint."""
+        return Checkpoint.stored_bytes(CheckpointConfig(), costs)
+
+    def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
+        """Keep the copies of E and E⁻¹ in step, and begin a checkpoint when one is due."""
+        failure = yield from super().after_iteration(world, position)
+        if failure is None:
+            failure = yield from self.checkpoint.after_iteration(world, position)
+        return failure
+
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+        """Fetch from neighbours what they can give, from the store what they cannot."""
+        stored = self.checkpoint.durable
+        if stored is None or not position.descends_from(stored):
+            stored = beginning_of(position)
+        struck: Failure | None = failure
+        rebuilt: list[Edit] = []
+        stale: list[int] = []
+        while struck is not None:
+            lost = world.lost_stages
+            rebuilt, stale = self._divided(lost)
+            struck = yield from world.bring_back_nodes()
+            if struck is None:
+                transfers = self._transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
+                if stored.iteration:
+                    transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]
+                struck = yield from world.transfer(transfers, "state_transfer")
+        back = [self._from_checkpoint(stage, stored) for stage in stale]
+        return position.edited(*back, *rebuilt)
+
+    def _divided(self, lost: frozenset[int]) -> tuple[list[Edit], list[int]]:
+        """Edits of the lost stages that neighbours rebuild, and the stages that come from the checkpoint."""
+        rebuilt: list[Edit] = []
+        stale: list[int] = []
+        for stage in sorted(lost):
+            try:
+                edit = self.edit(stage, lost)
+            except UnrecoverableError:
+                stale.append(stage)
+                continue
+            if edit is not None and self.config.rebuild_from == "checkpoint":
+                stale.append(stage)
+            elif edit is not None:
+                rebuilt.append(edit)
+        return rebuilt, stale
+
+    def _from_checkpoint(self, stage: int, stored: Position) -> Edit:
+        """A stage as it was, with its optimizer state; it learns at the schedule's rate."""
+        return Edit(stage=stage, rule="sum", terms=(Term(stage, 1.0, stored.moment),), optimizer="older")

@@ -1,0 +1,214 @@
+"""Follows who holds what, from the nodes that come and go and the messages that are sent, apart from the simulator."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import sim.simulation
+from sim.fleet import Node
+from sim.network import STORAGE
+from sim.world import World
+
+
+class Sent:
+    """A message beside the iterations' own, with the nodes at its ends. version: iterations that were complete."""
+
+    def __init__(self, what: str, ends: tuple[Node | None, Node | None], seconds: float, version: int) -> None:
+        self.what, self.ends, self.seconds, self.version = what, ends, seconds, version
+        self.arrived = False
+        self.carries: set[int] = set()
+
+
+class Auditor:
+    """Follows a world's nodes by identity: whose state is as of which iteration, and which copies they keep."""
+
+    def __init__(self, world: World, strategy: Any, fallback: Any) -> None:
+        self.world, self.strategy = world, strategy
+        kinds = [config for config in (strategy, fallback) if config.kind != "stop"]
+        self.keeps_own = any(c.kind == "neighbour_checkpoint" or getattr(c, "local_gib_per_s", None) for c in kinds)
+        self.state: dict[Node, dict[int, int]] = {node: {self.own(node): 0} for node in world.fleet.node_at if node}
+        self.copies: dict[Node, dict[int, set[int]]] = {}
+        self.last_sent_to: dict[Node, list[Sent]] = {}
+        self.uploaded_bytes: dict[int, float] = {}
+        self.stored: set[int] = set()
+        self.churn: list[tuple[Any, ...]] = []
+        self.num_checked = 0
+        for owner, name in (
+            (world.messenger, "send_message"),
+            (world, "record"),
+            (world.execution, "run"),
+            (world.fleet, "lose"),
+            (world.fleet, "arrive"),
+        ):
+            setattr(owner, name, getattr(self, name)(getattr(owner, name)))
+        self.settle()
+
+    def own(self, node: Node) -> int:
+        assert node.place is not None
+        return self.world.cluster.stage_of(node.place)
+
+    # ---- what is watched ---------------------------------------------------------------------------
+
+    def lose(self, original: Any) -> Any:
+        def lose(numbers: Any, now_seconds: float) -> Any:
+            self.churn.append((now_seconds, "lost", *numbers))
+            return original(numbers, now_seconds)
+
+        return lose
+
+    def arrive(self, original: Any) -> Any:
+        def arrive(now_seconds: float, *who: Any) -> Any:
+            node = original(now_seconds, *who)
+            self.churn.append((now_seconds, "here", node.number, node.place, node.region))
+            return node
+
+        return arrive
+
+    def run(self, original: Any) -> Any:
+        def run(plan: Any, hosts: Any) -> Any:
+            if self.world.heeds_failures:
+                self.check(hosts or range(len(self.world.fleet.node_at)))
+            failure = yield from original(plan, hosts)
+            if failure is None:
+                self.last_sent_to.clear()
+                for held in self.state.values():
+                    held.update(dict.fromkeys(held, self.world.execution.num_completed))
+            return failure
+
+        return run
+
+    def record(self, original: Any) -> Any:
+        def record(kind: str, stage: int | None, iteration: int, detail: str = "") -> None:
+            original(kind, stage, iteration, detail)
+            if kind in ("recovered", "regrouped", "node_joined"):
+                self.settle()
+            elif kind == "checkpoint_started":
+                self.uploaded_bytes[iteration] = 0.0
+            elif kind == "checkpoint_durable":
+                self.keep(iteration)
+
+        return record
+
+    def send_message(self, original: Any) -> Any:
+        def send_message(source: int, target: int, num_bytes: float, what: str) -> Any:
+            flow = original(source, target, num_bytes, what)
+            node_at, version = self.world.fleet.node_at, self.world.execution.num_completed
+            ends = [None if place == STORAGE else node_at[place] for place in (source, target)]
+            sent = Sent(what, (ends[0], ends[1]), self.world.now_seconds, version)
+            if source != STORAGE:
+                self.check_source(sent)
+            if target != STORAGE:
+                assert sent.ends[1], "nobody is there to receive it"
+                batch = self.last_sent_to.setdefault(sent.ends[1], [])
+                if batch and batch[0].seconds != sent.seconds:
+                    batch.clear()
+                batch.append(sent)
+
+            def ended(_: float) -> None:
+                there = [node is None or self.world.fleet.nodes.get(node.number) is node for node in sent.ends]
+                sent.arrived = flow.arrived.triggered and all(there)
+                if sent.arrived:
+                    self.arrived(sent, num_bytes)
+
+            flow.when_ended.append(ended)
+            return flow
+
+        return send_message
+
+    # ---- who holds what ----------------------------------------------------------------------------
+
+    def check_source(self, sent: Sent) -> None:
+        """Nothing is sent by a place without node, nor by a node without the state or the copy."""
+        node = sent.ends[0]
+        assert node, f"{sent.what} is sent from a place where nobody is"
+        own = self.own(node)
+        if sent.what.startswith("checkpoint of stage"):
+            stage = int(sent.what.split()[-1])
+            sent.carries = set(self.copies.get(node, {}).get(stage, ()))
+            if stage == own and own in self.state.get(node, {}):
+                sent.carries.add(self.state[node][own])
+            assert sent.carries, f"a node of stage {own} sends a copy of stage {stage} that it does not hold"
+        elif not (sent.what == "state" and getattr(self.strategy, "adjacent_stages", "") == "one_after_the_other"):
+            held = self.state.get(node, {}).get(own)
+            assert held == sent.version, f"stage {own} sends {sent.what} as of {held}, not {sent.version}"
+
+    def arrived(self, sent: Sent, num_bytes: float) -> None:
+        source, target = sent.ends
+        if sent.what == "checkpoint" and target is None:
+            self.uploaded_bytes[sent.version] = self.uploaded_bytes.get(sent.version, 0.0) + num_bytes
+            total_bytes = sum(map(self.world.costs.checkpoint_bytes, self.world.cluster.stages))
+            if self.uploaded_bytes[sent.version] >= total_bytes * (1 - 1e-9):
+                self.stored.add(sent.version)
+        elif target and sent.what.startswith("checkpoint of stage"):
+            self.copies.setdefault(target, {}).setdefault(int(sent.what.split()[-1]), set()).update(sent.carries)
+        elif source and target and sent.what == "state" and self.own(source) == self.own(target):
+            for stage, versions in self.copies.get(source, {}).items():  # who joins gets the copies too
+                self.copies.setdefault(target, {}).setdefault(stage, set()).update(versions)
+
+    def keep(self, iteration: int) -> None:
+        """A checkpoint counts: own copies are kept, and who joined while it was under way has what the others have."""
+        for node in self.state if self.keeps_own else ():
+            mine = self.copies.setdefault(node, {})
+            mine.setdefault(self.own(node), set()).add(iteration)
+            for other in self.state:
+                for stage, versions in self.copies.get(other, {}).items():
+                    if self.own(other) == self.own(node) and iteration in versions:
+                        mine.setdefault(stage, set()).add(iteration)
+
+    def settle(self) -> None:
+        """After a recovery: which nodes can have their stage's state as of now; a shadow goes with its holder's."""
+        num_stages, now = self.world.num_stages, self.world.execution.num_completed
+        state = {}
+        for node in filter(None, self.world.fleet.node_at):
+            own, held = self.own(node), self.state.get(node, {})
+            shadow = [(own + 1) % (num_stages + 1)] if self.strategy.kind == "redundant" else []
+            wanted = [stage for stage in (own, *shadow) if held.get(stage) != now]
+            got = self.received(node, wanted, now)
+            state[node] = {stage: now for stage in (own, *shadow) if stage in got or held.get(stage) == now}
+        self.state = {node: held for node, held in state.items() if self.own(node) in held}
+
+    def received(self, node: Node, wanted: list[int], now: int) -> list[int]:
+        """Those of some stages whose state a node can have as of now though it did not have it before."""
+        own, batch = self.own(node), self.last_sent_to.get(node, [])
+        if now == 0 or (self.strategy.kind == "reinit" and self.strategy.rule == "random"):
+            return wanted  # drawn afresh
+        got = [stage for stage in wanted if now in self.copies.get(node, {}).get(stage, ())]
+        if batch and all(sent.arrived for sent in batch):
+            downloads = [sent for sent in batch if sent.what == "checkpoint"]
+            stale = self.strategy.kind == "checkfree_hybrid" and bool(self.stored)
+            if now in self.stored or stale:
+                got += [stage for stage in wanted if stage not in got][: len(downloads)]
+                if self.keeps_own and own in got:
+                    self.copies.setdefault(node, {}).setdefault(own, set()).add(now)
+            if any(sent.what == "state" and sent.version == now for sent in batch):
+                got += wanted
+        if not batch and self.strategy.kind == "checkfree_hybrid" and not self.stored:
+            return wanted
+        return got
+
+    def check(self, hosts: Any) -> None:
+        """Whoever takes part in the iteration that begins now has the state of all stages that it works for."""
+        self.settle()
+        self.num_checked += 1
+        for place, host in enumerate(hosts):
+            node, stage = self.world.fleet.node_at[host], self.world.cluster.stage_of(place)
+            assert node, f"place {host} works, and nobody is there"
+            held = self.state.get(node, {}).get(stage)
+            now = self.world.execution.num_completed
+            assert held == now, f"place {host} works for stage {stage} with its state as of {held}, not {now}"
+
+
+@contextmanager
+def audited(strategy: Any, fallback: Any) -> Iterator[list[Auditor]]:
+    """The worlds that are built meanwhile have an auditor."""
+    auditors: list[Auditor] = []
+    build = sim.simulation.build_world
+
+    def build_world(*args: Any, **options: Any) -> World:
+        world = build(*args, **options)
+        auditors.append(Auditor(world, strategy, fallback))
+        return world
+
+    with patch.object(sim.simulation, "build_world", build_world):
+        yield auditors

@@ -1,0 +1,356 @@
+"""What losses and arrivals of nodes cost a run: who goes on without whom, who joins when, and what that takes.
+
+An iteration takes 21 s; 27 s where one of two nodes of a stage does the work of both: eight microbatches of 3 s each
+after the first has come, in 1 s, and before the last has gone, in 2 s.
+"""
+
+import math
+from typing import Any
+
+import pytest
+from conftest import (
+    CHECKPOINT_BYTES,
+    TICK,
+    Loss,
+    a_link,
+    a_scenario,
+    a_world,
+    in_turn,
+    of_kind,
+    scripted,
+    times,
+    with_losses,
+)
+from conftest import run as run_with
+
+from sim.simulation import Run
+
+ITERATION, STANDING_IN = 21.0, 27.0
+CLUSTER = {
+    "nodes_per_stage": 2,
+    "detection_seconds": 10.0,
+    "regroup_seconds": 3.0,
+    "provisioning_seconds": 60.0,
+    "startup_seconds": 5.0,
+}
+SLOW = {"same_region": a_link(0.5, CHECKPOINT_BYTES / 8), "storage": a_link(), "negligible_seconds": 1e9}
+"""A state takes 8.5 s from node to node, and hops no time."""
+CHECKFREE = {"kind": "checkfree"}
+
+
+def run(*losses: Loss, strategy: dict[str, Any] = CHECKFREE, notice_seconds: float = 0.0, **options: Any) -> Run:
+    """Eight iterations, or as many `steps`, in which nodes leave by script."""
+    cluster = {**CLUSTER, **options.pop("cluster", {})}
+    scenario = a_scenario((strategy,), **{"steps": 8, "cluster": cluster, **options})
+    result = run_with(with_losses(scenario, *losses, notice_seconds=notice_seconds))
+    assert math.fsum(result.ledger.values()) == pytest.approx(result.wall_clock_seconds, rel=1e-12)
+    return result
+
+
+def told(result: Run) -> list[tuple[float, str, int | None]]:
+    return [(event.time_seconds, event.kind, event.stage) for event in result.events]
+
+
+def lengths(result: Run) -> list[float]:
+    return [record.ended_seconds - record.started_seconds for record in result.iterations]
+
+
+def starts(result: Run) -> list[float]:
+    return [record.started_seconds for record in result.iterations]
+
+
+# ---- a node of several ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
+def test_the_others_go_on_without_a_lost_node_until_its_replacement_has_started_up_and_an_iteration_ends(fidelity):
+    result = run(Loss(50.0, ((2, 0),)), fidelity=fidelity)
+    # lost in the third iteration; the next node comes at 110 s and is ready at 115 s
+    assert starts(result) == [0.0, 21.0, 63.0, 90.0, 117.0, 138.0, 159.0, 180.0]
+    assert lengths(result) == [ITERATION, ITERATION, STANDING_IN, STANDING_IN, *4 * [ITERATION]]
+    assert told(result) == [(50.0, "node_lost", 2), (63.0, "regrouped", 2), (117.0, "node_joined", 2)]
+    ledger = result.ledger
+    assert (ledger["lost_work"], ledger["detection"], ledger["provisioning"]) == (8.0, 10.0, 3.0)
+    assert (result.num_failures, result.num_nodes_lost) == (0, 1)
+    assert result.node_hours * 3600 == pytest.approx(10 * 201.0 - 60.0)
+    assert len({record.lineage for record in result.iterations}) == 1
+
+
+@pytest.mark.parametrize(("startup_seconds", "joins_seconds"), [(7.0, 117.0), (7.0 + TICK, 117.0 + STANDING_IN)])
+def test_who_is_ready_as_an_iteration_ends_takes_part_in_the_next(startup_seconds, joins_seconds):
+    result = run(Loss(50.0, ((2, 0),)), cluster={"startup_seconds": startup_seconds})
+    assert times(of_kind(result, "node_joined")) == [joins_seconds]
+
+
+@pytest.mark.parametrize(("strategy", "num_states"), [(CHECKFREE, 1), ({"kind": "neighbour_checkpoint"}, 5)])
+def test_who_joins_is_sent_the_state_and_what_its_stage_keeps_beside_it(strategy, num_states):
+    result = run(Loss(50.0, ((2, 0),)), strategy=strategy, network=SLOW, steps=20)
+    (joined,) = times(of_kind(result, "node_joined"))
+    before = max(record.ended_seconds for record in result.iterations if record.ended_seconds <= joined)
+    after = min(record.started_seconds for record in result.iterations if record.started_seconds >= joined)
+    assert joined - before == after - joined + 0.5 + 8.0 * num_states == result.ledger["state_transfer"]
+    assert before >= 115.0
+
+
+def test_all_that_have_come_join_at_once_each_from_a_node_of_its_stage():
+    result = run(Loss(50.0, ((2, 0), (1, 1), (4, 1))), network=SLOW)
+    assert [kind for _, kind, _ in told(result)][:5] == 3 * ["node_lost"] + ["regrouped", "node_joined"]
+    assert result.ledger["state_transfer"] == 8.5
+    assert result.ledger["detection"] == 10.0
+
+
+def test_losses_while_the_others_regroup_begin_it_anew():
+    result = run(Loss(50.0, ((2, 0),)), Loss(5.0, ((1, 0),)), Loss(11.0, ((3, 0),)))
+    assert told(result)[:4] == [
+        (50.0, "node_lost", 2),
+        (55.0, "node_lost", 1),
+        (66.0, "node_lost", 3),
+        (79.0, "regrouped", 3),
+    ]
+    assert (result.ledger["detection"], result.ledger["provisioning"]) == (5.0 + 10.0 + 10.0, 1.0 + 3.0)
+
+
+def test_a_stage_is_lost_with_its_last_holder_though_a_node_without_the_state_is_there():
+    # at 110 s a node comes for place (2, 0); it starts up until 115 s and would join at 117 s
+    result = run(Loss(50.0, ((2, 0),)), Loss(66.0, ((2, 1),)), fallback="restart")
+    assert told(result)[2:4] == [(116.0, "failure", 2), (131.0, "recovered", 2)]
+    assert result.num_failures == 1
+    spare = run(Loss(50.0, ((2, None),)), cluster={"num_spares": 1})
+    assert told(spare) == [(50.0, "failure", 2), (65.0, "recovered", 2), (131.0, "node_joined", 2)]
+
+
+def test_a_rebuilt_stage_goes_on_with_the_nodes_that_are_there():
+    result = run(Loss(50.0, ((2, None),)), cluster={"num_spares": 1})
+    assert starts(result)[2:4] == [65.0, 92.0]  # detected, started on the spare; nobody waits for the other
+    later = times(of_kind(result, "node_joined"))[0]
+    assert later == 65.0 + 3 * STANDING_IN - 15.0 or later in starts(result)
+
+
+@pytest.mark.parametrize("place", [(2, 0), (2, 1)])
+def test_a_loss_at_either_end_of_the_transfer_to_who_joins_ends_it(place):
+    alone = run(Loss(50.0, ((2, 0),)), network=SLOW, cluster={"nodes_per_stage": 3}, steps=20)
+    (joined,) = times(of_kind(alone, "node_joined"))
+    sends = 1 if place == (2, 1) else 0
+    result = run(
+        Loss(50.0, ((2, 0),)),
+        Loss(joined - 4.0 - 50.0, (place,)),
+        network=SLOW,
+        cluster={"nodes_per_stage": 3},
+        steps=20,
+    )
+    assert told(result)[2:4] == [(joined - 4.0, "node_lost", 2), (joined + 9.0, "regrouped", 2)]
+    assert result.ledger["detection"] == 20.0
+    if sends:  # the third node sends it instead, at once
+        assert told(result)[4] == (joined + 9.0 + 8.5, "node_joined", 2)
+        assert result.ledger["state_transfer"] == 4.5 + 8.5 + 8.5
+    else:
+        assert result.ledger["state_transfer"] == 4.5 + 8.5
+
+
+def test_who_is_lost_before_it_has_joined_is_no_loss_to_the_others():
+    result = run(Loss(50.0, ((2, 0),)), Loss(62.0, ((2, 0),)))  # at 112 s, while it starts up
+    assert told(result)[2] == (112.0, "node_lost", 2)
+    assert (result.ledger["detection"], result.ledger["lost_work"]) == (10.0, 8.0)
+    assert lengths(result)[2:7] == 5 * [STANDING_IN]  # the next one is ready at 177 s
+    assert times(of_kind(result, "node_joined")) == [198.0]
+
+
+def test_idle_spares_come_and_go_unnoticed():
+    result = run(Loss(50.0, ((-1, None),)), cluster={"num_spares": 2})
+    assert told(result) == []
+    assert (result.wall_clock_seconds, result.num_nodes_lost) == (8 * ITERATION, 2)
+
+
+# ---- notices -------------------------------------------------------------------------------------------
+
+
+def test_what_was_announced_is_not_detected_and_its_replacement_was_ordered_at_the_notice():
+    result = run(Loss(50.0, ((2, 0),)), notice_seconds=20.0)
+    assert told(result) == [
+        (30.0, "notice", 2),
+        (50.0, "node_lost", 2),
+        (53.0, "regrouped", 2),
+        (107.0, "node_joined", 2),  # there at 90 s, ready at 95 s
+    ]
+    assert result.ledger["detection"] == 0.0
+    gone = run(Loss(50.0, ((2, None),)), notice_seconds=20.0)
+    assert (gone.ledger["detection"], gone.ledger["provisioning"]) == (0.0, 40.0 + 5.0)
+
+
+def test_a_loss_without_notice_is_detected_also_beside_one_with():
+    scenario = a_scenario((CHECKFREE,), cluster=CLUSTER, steps=8)
+    (other,) = (with_losses(scenario, Loss(50.0, ((4, 0),)), notice_seconds=20.0).failures,)
+    result = run_with(with_losses(scenario, Loss(50.0, ((2, 0),)), beside=(other,)))
+    assert result.ledger["detection"] == 10.0
+
+
+@pytest.mark.parametrize(
+    ("who", "num_calls"),
+    [(((2, 0),), 0), (((2, 0), (3, 1)), 0), (((2, None),), 1), (((2, None), (3, None), (4, 0)), 1), (((-1, None),), 0)],
+)
+def test_strategies_are_told_of_a_notice_where_a_stages_last_holders_are_among_those_that_leave(who, num_calls):
+    scenario = a_scenario(cluster={**CLUSTER, "num_spares": 1})
+    world = a_world(with_losses(scenario, Loss(50.0, who), notice_seconds=20.0))
+    calls: list[float] = []
+    world.when_noticed = lambda: calls.append(world.now_seconds)
+    in_turn(world, world.attempt(40.0, "productive_compute"))
+    assert calls == num_calls * [30.0]
+
+
+def test_who_has_no_state_yet_is_no_last_holder():
+    world = a_world(
+        with_losses(a_scenario(cluster=CLUSTER), Loss(50.0, ((2, 0),)), Loss(75.0, ((2, 1),)), notice_seconds=8.0)
+    )
+    calls: list[float] = []
+    world.when_noticed = lambda: calls.append(world.now_seconds)
+    in_turn(world, *(world.attempt(200.0, "productive_compute") for _ in range(2)))
+    assert calls == [117.0]  # (2, 0) has a node since 102 s, which nobody has sent anything
+
+
+def test_a_notice_during_a_recovery_is_not_told_since_there_is_nothing_new_to_save():
+    strategy = {"kind": "checkpoint", "interval_iterations": 100, "just_in_time": True}
+    cluster = {"nodes_per_stage": 1}
+    result = run(Loss(50.0, ((2, 0),)), Loss(90.0, ((3, 0),)), strategy=strategy, notice_seconds=40.0, cluster=cluster)
+    assert [(event.time_seconds, event.detail) for event in of_kind(result, "checkpoint_started")] == [
+        (100.0, "just in time")
+    ] or not of_kind(result, "checkpoint_started")
+
+
+@pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
+def test_a_checkpoint_upon_a_notice_may_begin_while_another_is_under_way(fidelity):
+    strategy = {"kind": "checkpoint", "interval_iterations": 2, "just_in_time": True}
+    options = {"cluster": {"nodes_per_stage": 1}, "upload_seconds": 50.0, "fidelity": fidelity}
+    result = run(Loss(200.0, ((2, 0),)), strategy=strategy, notice_seconds=130.0, **options)
+    started = [(event.time_seconds, event.iteration) for event in of_kind(result, "checkpoint_started")]
+    assert started[:2] == [(42.0, 2), (70.0, 3)]
+    assert [event.iteration for event in of_kind(result, "checkpoint_durable")][:2] == [2, 3]
+
+
+# ---- nodes that come back, or never --------------------------------------------------------------------
+
+
+def test_who_comes_back_joins_like_a_new_node_and_nobody_else_is_ordered():
+    result = run(Loss(50.0, ((2, 0),), 60.0))
+    assert starts(result) == starts(run(Loss(50.0, ((2, 0),))))
+    assert result.node_hours * 3600 == pytest.approx(10 * 201.0 - 60.0)
+
+
+@pytest.mark.parametrize(("away_seconds", "bucket"), [(None, "provisioning"), (60.0, "waiting_for_nodes")])
+def test_waiting_for_what_was_ordered_is_provisioning_and_for_who_comes_of_itself_is_waiting(away_seconds, bucket):
+    result = run(Loss(50.0, ((2, None),), away_seconds), network=SLOW)
+    waited = dict.fromkeys(("provisioning", "waiting_for_nodes"), 0.0)
+    waited["provisioning"] += 5.0  # starting up
+    waited[bucket] += 50.0  # after 10 s of detection
+    assert {bucket: result.ledger[bucket] for bucket in waited} == waited
+    assert times(of_kind(result, "recovered")) == [115.0 + 8.5]
+
+
+def test_a_run_that_waits_for_nodes_that_never_come_stops_with_a_reason():
+    result = run(Loss(50.0, ((2, None),), 1e8))
+    assert result.stopped.startswith("after 2 of 8 iterations it had taken more than 20 × the plain")
+    assert result.ledger["waiting_for_nodes"] == pytest.approx(20 * 8 * ITERATION - 60.0, abs=2.0)
+    short = scripted(a_scenario((CHECKFREE,)), {}, num_initial_nodes=4)  # for five stages
+    result = run_with(short)
+    assert "after 0 of 20 iterations" in result.stopped
+    assert result.ledger["waiting_for_nodes"] == result.wall_clock_seconds
+
+
+def test_training_begins_when_every_stage_has_a_node_that_has_started_up():
+    cluster = {**CLUSTER, "nodes_per_stage": 1}
+    scenario = a_scenario((CHECKFREE,), cluster=cluster, steps=8)
+    script = {"stage": (7.0, 23.0), "cluster": (30.0, 1e5)}
+    result = run_with(scripted(scenario, {"a": (30.0,)}, num_initial_nodes=4, arrivals=()))
+    assert result.num_iterations == 0
+    world_script = {4: (30.0,)}
+    del script, world_script
+    enough = run_with(scripted(scenario, {}, num_initial_nodes=5))
+    assert starts(enough)[0] == 0.0
+
+
+def test_a_loss_while_training_waits_to_begin_does_not_make_it_begin():
+    scenario = a_scenario(({"kind": "restart"},), cluster={**CLUSTER, "nodes_per_stage": 1}, steps=8)
+    # four nodes; all are lost at 10 s; then one comes at 10 s, four at 30 s
+    script = {"cluster": (10.0, 20.0, 30.0)}
+    result = run_with(scripted(scenario, script, scope="cluster", num_initial_nodes=4, arrivals=(1, 4, 5)))
+    assert result.num_iterations < 8 or starts(result)[0] >= 60.0
+
+
+# ---- stages that another covers ------------------------------------------------------------------------
+
+BAMBOO = {"kind": "redundant", "preset": "bamboo"}
+ONE_EACH = {"nodes_per_stage": 1}
+
+
+@pytest.mark.parametrize(("preset", "whole", "redone"), [("bamboo", 28.0, 2.0), ("bamboo_lazy", 27.0, 3.0)])
+def test_an_iteration_that_is_carried_on_takes_what_was_left_of_it_and_none_of_it_is_lost(preset, whole, redone):
+    strategy = {"kind": "redundant", "preset": preset}
+    result = run(Loss(50.0, ((2, 0),)), strategy=strategy, num_stages=6, cluster=ONE_EACH)
+    share = (50.0 - whole) / whole
+    pause = share * 4 * redone  # what the shadow has not done yet, of four microbatches
+    assert times(of_kind(result, "recovered")) == [pytest.approx(60.0 + pause, abs=TICK)]
+    covering = lengths(result)[2]
+    assert covering > whole
+    assert lengths(result)[1] == pytest.approx((1.0 - share) * covering, abs=2 * TICK)
+    assert lengths(result)[3:] == [covering, *4 * [whole]]
+    assert (result.ledger["lost_work"], result.ledger["provisioning"]) == (0.0, 0.0)
+    assert [kind for _, kind, _ in told(result)] == ["failure", "recovered", "node_joined"]
+
+
+def test_an_iteration_can_be_carried_on_twice():
+    first, second = Loss(50.0, ((2, 0),)), Loss(18.0, ((5, 0),))
+    result = run(first, second, strategy=BAMBOO, num_stages=6, cluster=ONE_EACH)
+    assert [kind for _, kind, _ in told(result)][:4] == ["failure", "recovered"] * 2
+    assert result.ledger["lost_work"] == pytest.approx(0.0, abs=1e-9)
+    assert result.ledger["detection"] == 20.0
+    assert [record.iteration for record in result.iterations] == list(range(1, 9))
+
+
+def test_what_was_cut_is_lost_where_it_is_not_carried_on():
+    result = run(
+        Loss(50.0, ((2, 0),)),
+        Loss(18.0, ((3, 0),)),
+        strategy=BAMBOO,
+        num_stages=6,
+        cluster=ONE_EACH,
+        fallback="restart",
+    )
+    assert told(result)[3][1] == "fallback"
+    done_seconds = 22.0 + (68.0 - times(of_kind(result, "recovered"))[0])
+    assert result.ledger["lost_work"] == pytest.approx(28.0 + done_seconds)
+
+
+def test_a_covered_stage_goes_back_with_the_others_by_what_its_holder_downloads():
+    fallback = {"kind": "checkpoint", "interval_iterations": 1}
+    cluster = {**ONE_EACH, "provisioning_seconds": 300.0}
+    result = run(
+        Loss(50.0, ((2, 0),)),
+        Loss(80.0, ((4, 0), (5, 0))),
+        strategy=BAMBOO,
+        num_stages=6,
+        cluster=cluster,
+        upload_seconds=14.0,
+        fallback=fallback,
+        steps=20,
+    )
+    assert times(of_kind(result, "fallback")) == [130.0]
+    # ordered at 130 s; then all seven stages come from the store, that of S2 to who covers it
+    assert times(of_kind(result, "recovered"))[1] == 130.0 + 300.0 + 5.0 + 14.0
+    assert result.num_iterations == 20
+
+
+def test_local_copies_are_kept_by_nodes_and_not_by_covered_stages():
+    fallback = {"kind": "checkpoint", "interval_iterations": 1, "local_gib_per_s": CHECKPOINT_BYTES / 2 / 2**30}
+    cluster = {**ONE_EACH, "provisioning_seconds": 300.0}
+    result = run(
+        Loss(50.0, ((2, 0),)),
+        Loss(100.0, ((4, 0), (5, 0))),
+        strategy=BAMBOO,
+        num_stages=6,
+        cluster=cluster,
+        upload_seconds=14.0,
+        fallback=fallback,
+        steps=20,
+    )
+    assert times(of_kind(result, "fallback")) == [150.0]
+    # S2, S4 and S5 are downloaded in 6 s; what the others have on their disks is read meanwhile
+    assert times(of_kind(result, "recovered"))[1] == 150.0 + 300.0 + 5.0 + 6.0
