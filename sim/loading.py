@@ -209,7 +209,7 @@ def parse_scenario(
         problems += [document.problem(*finding(details, data)) for details in told(error)]
         scenario, faulty = without_faults(data, error)
     if scenario is not None:
-        problems += consistency_problems(document, scenario, [*faulty, *(path for path, _ in unread)])
+        problems += consistency_problems(document, scenario, faulty)
     if problems or scenario is None:
         raise ScenarioError(source, problems)
     return scenario

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from models.lineage import plain_routes
 from sim import results
+from sim.failures import ProcessConfig, process_class
+from sim.failures.compose import ComposeConfig
+from sim.kinds import code_hash
 from sim.rng import derived_seed
 from sim.scenario import Scenario
 from sim.simulation import Watcher, simulate
+from sim.strategies import StrategyConfig, strategy_class
 from sim.training import NoTraining, Training
 
 if TYPE_CHECKING:
@@ -74,7 +78,8 @@ class ScenarioRunner:
         for training_seed in scenario.seeds.training:
             for failure_seed in scenario.seeds.failures:
                 for index, config in enumerate(scenario.strategies):
-                    key = results.run_hash(scenario, index, failure_seed, training_seed, self.versions)
+                    versions = self.versions | plugin_versions(scenario, config)
+                    key = results.run_hash(scenario, index, failure_seed, training_seed, versions)
                     folder = results.run_folder(
                         self.results_folder, scenario, config.name, failure_seed, training_seed, key
                     )
@@ -127,7 +132,7 @@ class ScenarioRunner:
             "strategy": config.model_dump(mode="json"),
             "failure_seed": planned.failure_seed,
             "training_seed": planned.training_seed,
-            "versions": self.versions,
+            "versions": self.versions | plugin_versions(self.scenario, config),
             "corpus": self.corpus_description,
             "num_threads": self.scenario.training.num_threads,
             "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -144,6 +149,20 @@ class ScenarioRunner:
 
             versions |= {"training": environment_key(), "corpus": self.corpus.content_hash}
         return versions
+
+
+def plugin_versions(scenario: Scenario, strategy: StrategyConfig) -> dict[str, str]:
+    """Hashes of the code from outside that a run uses, by kind."""
+    used: dict[str, type] = {config.kind: process_class(config.kind) for config in processes(scenario.failures)}
+    used[strategy.kind] = strategy_class(strategy.kind)
+    if scenario.fallback.kind != "stop":
+        used[scenario.fallback.kind] = strategy_class(scenario.fallback.kind)
+    return {kind: code_hash(found) for kind, found in used.items() if not found.__module__.startswith("sim.")}
+
+
+def processes(config: ProcessConfig) -> tuple[ProcessConfig, ...]:
+    """A failure process, or those that it is composed of."""
+    return config.processes if isinstance(config, ComposeConfig) else (config,)
 
 
 def load_text(scenario: Scenario, base_folder: Path, cache: Path | None) -> Corpus | None:

@@ -16,7 +16,7 @@ class Sent:
 
     def __init__(self, what: str, ends: tuple[Node | None, Node | None], seconds: float, version: int) -> None:
         self.what, self.ends, self.seconds, self.version = what, ends, seconds, version
-        self.arrived = False
+        self.arrived = self.was_cut = False
         self.carries: set[int] = set()
 
 
@@ -32,8 +32,8 @@ class Auditor:
         self.last_sent_to: dict[Node, list[Sent]] = {}
         self.uploaded_bytes: dict[int, float] = {}
         self.stored: set[int] = set()
-        self.churn: list[tuple[Any, ...]] = []
-        self.num_checked = 0
+        self.lost: list[tuple[float, tuple[int, ...]]] = []
+        self.arrivals: list[tuple[float, int, int | None]] = []
         for owner, name in (
             (world.messenger, "send_message"),
             (world, "record"),
@@ -41,7 +41,7 @@ class Auditor:
             (world.fleet, "lose"),
             (world.fleet, "arrive"),
         ):
-            setattr(owner, name, getattr(self, name)(getattr(owner, name)))
+            setattr(owner, name, getattr(self, f"watched_{name}")(getattr(owner, name)))
         self.settle()
 
     def own(self, node: Node) -> int:
@@ -50,22 +50,22 @@ class Auditor:
 
     # ---- what is watched ---------------------------------------------------------------------------
 
-    def lose(self, original: Any) -> Any:
+    def watched_lose(self, original: Any) -> Any:
         def lose(numbers: Any, now_seconds: float) -> Any:
-            self.churn.append((now_seconds, "lost", *numbers))
+            self.lost.append((now_seconds, tuple(numbers)))
             return original(numbers, now_seconds)
 
         return lose
 
-    def arrive(self, original: Any) -> Any:
+    def watched_arrive(self, original: Any) -> Any:
         def arrive(now_seconds: float, *who: Any) -> Any:
             node = original(now_seconds, *who)
-            self.churn.append((now_seconds, "here", node.number, node.place, node.region))
+            self.arrivals.append((now_seconds, node.number, node.place))
             return node
 
         return arrive
 
-    def run(self, original: Any) -> Any:
+    def watched_run(self, original: Any) -> Any:
         def run(plan: Any, hosts: Any) -> Any:
             if self.world.heeds_failures:
                 self.check(hosts or range(len(self.world.fleet.node_at)))
@@ -78,7 +78,7 @@ class Auditor:
 
         return run
 
-    def record(self, original: Any) -> Any:
+    def watched_record(self, original: Any) -> Any:
         def record(kind: str, stage: int | None, iteration: int, detail: str = "") -> None:
             original(kind, stage, iteration, detail)
             if kind in ("recovered", "regrouped", "node_joined"):
@@ -90,7 +90,7 @@ class Auditor:
 
         return record
 
-    def send_message(self, original: Any) -> Any:
+    def watched_send_message(self, original: Any) -> Any:
         def send_message(source: int, target: int, num_bytes: float, what: str) -> Any:
             flow = original(source, target, num_bytes, what)
             node_at, version = self.world.fleet.node_at, self.world.execution.num_completed
@@ -101,13 +101,14 @@ class Auditor:
             if target != STORAGE:
                 assert sent.ends[1], "nobody is there to receive it"
                 batch = self.last_sent_to.setdefault(sent.ends[1], [])
-                if batch and batch[0].seconds != sent.seconds:
-                    batch.clear()
+                if any(other.was_cut or other.seconds != sent.seconds for other in batch):
+                    batch.clear()  # those of an earlier attempt
                 batch.append(sent)
 
             def ended(_: float) -> None:
                 there = [node is None or self.world.fleet.nodes.get(node.number) is node for node in sent.ends]
                 sent.arrived = flow.arrived.triggered and all(there)
+                sent.was_cut = not sent.arrived
                 if sent.arrived:
                     self.arrived(sent, num_bytes)
 
@@ -129,9 +130,14 @@ class Auditor:
             if stage == own and own in self.state.get(node, {}):
                 sent.carries.add(self.state[node][own])
             assert sent.carries, f"a node of stage {own} sends a copy of stage {stage} that it does not hold"
-        elif not (sent.what == "state" and getattr(self.strategy, "adjacent_stages", "") == "one_after_the_other"):
+        elif not (sent.what == "state" and self.sends_what_it_lost(own)):
             held = self.state.get(node, {}).get(own)
             assert held == sent.version, f"stage {own} sends {sent.what} as of {held}, not {sent.version}"
+
+    def sends_what_it_lost(self, stage: int) -> bool:
+        """The released code's averages of lost neighbours; and E, which checkfree_hybrid passes on as it comes."""
+        passes_on = self.strategy.kind == "checkfree_hybrid" and stage == 0
+        return passes_on or getattr(self.strategy, "adjacent_stages", "") == "one_after_the_other"
 
     def arrived(self, sent: Sent, num_bytes: float) -> None:
         source, target = sent.ends
@@ -176,21 +182,25 @@ class Auditor:
         got = [stage for stage in wanted if now in self.copies.get(node, {}).get(stage, ())]
         if batch and all(sent.arrived for sent in batch):
             downloads = [sent for sent in batch if sent.what == "checkpoint"]
-            stale = self.strategy.kind == "checkfree_hybrid" and bool(self.stored)
-            if now in self.stored or stale:
+            if now in self.stored or self.stale_versions(now):
                 got += [stage for stage in wanted if stage not in got][: len(downloads)]
                 if self.keeps_own and own in got:
                     self.copies.setdefault(node, {}).setdefault(own, set()).add(now)
             if any(sent.what == "state" and sent.version == now for sent in batch):
                 got += wanted
-        if not batch and self.strategy.kind == "checkfree_hybrid" and not self.stored:
-            return wanted
+        if self.strategy.kind == "checkfree_hybrid" and not self.stale_versions(now):
+            return wanted  # drawn afresh, alone
         return got
+
+    def stale_versions(self, now: int) -> set[int]:
+        """What a stage can go back to by itself."""
+        interval = getattr(self.strategy, "interval_iterations", None) or 1
+        versions = {version for version in self.stored if 0 < version <= now and version % interval == 0}
+        return versions if self.strategy.kind == "checkfree_hybrid" else set()
 
     def check(self, hosts: Any) -> None:
         """Whoever takes part in the iteration that begins now has the state of all stages that it works for."""
         self.settle()
-        self.num_checked += 1
         for place, host in enumerate(hosts):
             node, stage = self.world.fleet.node_at[host], self.world.cluster.stage_of(place)
             assert node, f"place {host} works, and nobody is there"

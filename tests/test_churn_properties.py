@@ -9,15 +9,19 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from auditor import audited
-from conftest import CHECKPOINT_BYTES, Loss, Losses, LossesConfig, a_link, a_scenario, no_training
+from auditor import Auditor, audited
+from conftest import CHECKPOINT_BYTES, Loss, Losses, LossesConfig, a_link, a_scenario, no_training, with_losses
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_strikes import Log
 
 from sim.failures import PROCESSES
+from sim.holders import Holders
+from sim.messenger import Messenger
 from sim.scenario import Scenario
-from sim.simulation import Run, simulate
+from sim.simulation import Run, build_site, simulate
 from sim.strategies import STRATEGIES
+from sim.world import World
 
 NUM_STAGES = 5
 STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
@@ -41,7 +45,6 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "checkfree_hybrid", "interval_iterations": 2},
     {"kind": "checkfree_hybrid", "label": "stale", "interval_iterations": 2, "rebuild_from": "checkpoint"},
 )
-TRIED = tuple(strategy for strategy in STRATEGIES_TO_TRY if strategy["kind"] in STRATEGIES)
 FALLBACKS: tuple[dict[str, Any] | str, ...] = (
     "stop",
     "restart",
@@ -88,7 +91,7 @@ clusters = st.fixed_dictionaries(
 )
 churning = st.builds(
     lambda script, cluster, network, fallback, fidelity: a_scenario(
-        TRIED,
+        STRATEGIES_TO_TRY,
         num_stages=NUM_STAGES,
         steps=7,
         cluster=cluster,
@@ -109,35 +112,82 @@ def run(scenario: Scenario, index: int) -> Run:
         return simulate(scenario, scenario.strategies[index], 0, 0, no_training(scenario))
 
 
-def run_and_check(scenario: Scenario, index: int) -> tuple[Run, list[tuple[Any, ...]]]:
-    """A run that is audited, and what happened to its nodes."""
+def churn_alone(scenario: Scenario, until_seconds: float) -> list[tuple[Any, ...]]:
+    """What happens to the nodes where nobody trains."""
+    log = Log(Losses(scenario.failures), build_site(scenario).cluster).until(until_seconds + 1.0)
+    return before(until_seconds, log)
+
+
+def before(seconds: float, seen: Log | Auditor) -> list[tuple[Any, ...]]:
+    """Losses and arrivals up to a time."""
+    return [each for happened in (seen.lost, seen.arrivals) for each in happened if each[0] < seconds]
+
+
+def check(scenario: Scenario, index: int) -> None:
     with audited(scenario.strategies[index], scenario.fallback) as auditors:
         result = run(scenario, index)
     (auditor,) = auditors
-    assert result.stopped or result.num_iterations == 7
-    assert result.stopped is None or len(result.stopped) > 10
+    assert result.num_iterations == 7 if result.stopped is None else len(result.stopped) > 10
     assert min(result.ledger.values()) >= 0.0
     assert math.fsum(result.ledger.values()) == pytest.approx(result.wall_clock_seconds, rel=1e-9)
-    assert not {event.stage for event in result.events if event.kind in ("failure", "node_lost")} & set(
-        scenario.failures.immune_stages if not scenario.failures.beside else ()
-    )
-    return result, auditor.churn
-
-
-def check_all(scenario: Scenario) -> None:
-    runs = [run_and_check(scenario, index) for index in range(len(TRIED))]
-    reference, churn = runs[0]
-    for result, met in runs[1:]:
-        until_seconds = min(reference.wall_clock_seconds, result.wall_clock_seconds)
-        first, second = ([each for each in history if each[0] < until_seconds] for history in (churn, met))
-        assert first == second
+    seconds = result.wall_clock_seconds
+    assert before(seconds, auditor) == churn_alone(scenario, seconds)
+    parts = (scenario.failures, *scenario.failures.beside)
+    immune = set.intersection(*(set(part.immune_stages) for part in parts))
+    assert not immune & {event.stage for event in result.events if event.kind in ("failure", "node_lost")}
+    assert run(scenario, index) == result
 
 
 def test_every_registered_strategy_is_tried():
-    assert {strategy["kind"] for strategy in TRIED} == set(STRATEGIES)
+    assert {strategy["kind"] for strategy in STRATEGIES_TO_TRY} == set(STRATEGIES)
 
 
-@settings(max_examples=25)
-@given(churning)
-def test_whatever_happens_to_the_nodes_runs_end_seconds_add_up_and_nobody_uses_what_is_lost(scenario):
-    check_all(scenario)
+indices = st.integers(0, len(STRATEGIES_TO_TRY) - 1)
+
+
+@settings(max_examples=300)
+@given(churning, indices)
+def test_whatever_happens_to_the_nodes_runs_end_seconds_add_up_and_nobody_uses_what_is_lost(scenario, index):
+    check(scenario, index)
+
+
+@pytest.mark.slow
+@settings(max_examples=4000)
+@given(churning, indices)
+def test_the_same_holds_for_many_more_scripts(scenario, index):
+    check(scenario, index)
+
+
+# ---- the auditor sees what it should -------------------------------------------------------------------
+
+
+def its_own_place(holders: Holders, stage: int, replica: int) -> int:
+    return holders.cluster.node(stage, replica)
+
+
+def joins_at_once(world: World) -> Any:
+    yield from ()
+    world._holders.gain([place for place, node in enumerate(world.fleet.node_at) if node])
+
+
+TWO_EACH = {"nodes_per_stage": 2, "provisioning_seconds": 20.0}
+ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong", "strategy", "cluster"),
+    [
+        (Holders, "_drop_copies", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
+        (Holders, "_drop_copies", lambda *_: None, STRATEGIES_TO_TRY[4], ONE_EACH),
+        (Holders, "lose", lambda *_: False, {"kind": "peer"}, TWO_EACH),
+        (Holders, "source", its_own_place, {"kind": "checkpoint", "interval_iterations": 1}, TWO_EACH),
+        (World, "admit_nodes", joins_at_once, {"kind": "peer"}, TWO_EACH),
+        (Messenger, "end_backgrounds", lambda *_: None, {"kind": "checkpoint", "interval_iterations": 1}, ONE_EACH),
+    ],
+)
+def test_the_auditor_sees_what_it_should(owner, name, wrong, strategy, cluster):
+    scenario = a_scenario((strategy,), num_stages=NUM_STAGES, steps=7, cluster=cluster, network=NETWORKS[0])
+    scenario = with_losses(scenario, Loss(75.0, ((2, 0),)), Loss(60.0, ((3, 0),)), Loss(30.0, ((4, 0),)))
+    check(scenario, 0)
+    with patch.object(owner, name, wrong), pytest.raises(AssertionError):
+        check(scenario, 0)

@@ -32,6 +32,26 @@ def test_a_rollback_turns_whole_iterations_into_lost_work():
     assert ledger.buckets()["productive_compute"] == 5.0
 
 
+def test_a_cut_iteration_that_goes_on_is_no_lost_work_and_has_the_shares_of_its_plan():
+    ledger, split = Ledger(), IterationSplit(6.0, 2.0, 2.0)
+    ledger.spend("lost_work", 5.0)
+    ledger.spend("lost_work", 4.0)
+    ledger.take_back("lost_work", 4.0)
+    ledger.complete_iteration(split.lasting(12.0))
+    booked = {"productive_compute": 7.2, "bubble_and_communication": 2.4, "redundant_compute": 2.4, "lost_work": 5.0}
+    assert ledger.buckets() == pytest.approx({**dict.fromkeys(BUCKETS, 0.0), **booked})
+
+
+some_seconds = st.floats(1e-3, 1e6)
+
+
+@given(st.builds(IterationSplit, some_seconds, split_seconds, split_seconds), split_seconds)
+def test_a_split_of_another_length_adds_up_to_it(split, seconds):
+    lasting = split.lasting(seconds)
+    assert lasting.seconds == pytest.approx(seconds, rel=1e-9)
+    assert min(lasting.productive_seconds, lasting.bubble_seconds, lasting.redundant_seconds) >= 0.0
+
+
 def test_a_rollback_goes_back_and_time_does_not():
     ledger = Ledger()
     with pytest.raises(AssertionError):
@@ -65,13 +85,15 @@ FALLBACKS = ("stop", "restart", {"kind": "checkpoint", "interval_iterations": 7,
 CLUSTERS = (
     {"detection_seconds": 10.0, "startup_seconds": 5.0},
     {"provisioning_seconds": 300.0, "num_spares": 1, "nodes_per_stage": 2, "startup_seconds": 5.0},
+    {"provisioning_seconds": 60.0, "provisioning_sigma": 1.0, "nodes_per_stage": 3, "regroup_seconds": 7.0},
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=60)
 @given(
+    which=st.integers(0, len(STRATEGIES) - 1),
     rate=st.sampled_from([0.0, 0.16, 0.5, 0.9]),
-    kind=st.sampled_from(["exponential", "bernoulli"]),
+    kind=st.sampled_from(["exponential", "bernoulli", "weibull"]),
     seed=st.integers(0, 1000),
     fallback=st.sampled_from(FALLBACKS),
     cluster=st.sampled_from(CLUSTERS),
@@ -80,17 +102,24 @@ CLUSTERS = (
     embedding_copy=st.sampled_from(["beside", "blocking", "free"]),
 )
 def test_the_buckets_of_every_run_add_up_to_its_wall_clock(
-    rate, kind, seed, fallback, cluster, network, blocking_share, embedding_copy
+    which, rate, kind, seed, fallback, cluster, network, blocking_share, embedding_copy
 ):
     failures = {"kind": "exponential", "rate_per_hour": rate}
+    if kind == "weibull":
+        downtime = {"mean_hours": 0.1} if seed % 2 else None
+        failures = {**failures, "kind": kind, "scope": "node", "downtime": downtime, "notice_seconds": seed % 30}
     if kind == "bernoulli":
         failures = {"kind": "bernoulli", "per_iteration_probability": rate / 50}
     strategies = (
         {"kind": "none"},
         {"kind": "checkpoint", "interval_iterations": 10, "blocking_share": blocking_share},
-        {"kind": "redundant"},
+        {"kind": "neighbour_checkpoint", "num_copies": 2},
+        {"kind": "redundant", "preset": "bamboo"},
         {"kind": "checkfree", "preset": "reference_code"},
         {"kind": "checkfree_plus", "embedding_copy": embedding_copy},
+        {"kind": "checkfree_hybrid", "interval_iterations": 10, "blocking_share": blocking_share},
+        {"kind": "reinit"},
+        {"kind": "peer"},
         {"kind": "restart"},
     )
     assert {strategy["kind"] for strategy in strategies} == set(STRATEGIES)
@@ -104,8 +133,7 @@ def test_the_buckets_of_every_run_add_up_to_its_wall_clock(
         network=network,
         upload_seconds=100.0,
     )
-    for index in range(len(strategies)):
-        assert adds_up(run(scenario, index, seed))
+    assert adds_up(run(scenario, which, seed))
 
 
 @pytest.mark.parametrize("index", range(5))

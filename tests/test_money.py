@@ -41,7 +41,7 @@ def test_the_price_is_told_with_its_month():
     scenario = a_scenario(cluster={"num_spares": 2, "price": "on_demand"})
     assert num_nodes(scenario.cluster, 4) == 7
     expected = (
-        "Money: $0.75 for each hour of a node that is there, idle spares too, the on-demand price of l4 (as of 2026-03); "
-        "storage and traffic are not priced."
+        "Money: $0.75 for each hour of a node that is there, idle spares too, the on-demand price of l4 (as of "
+        "2026-03); storage and traffic are not priced."
     )
     assert prices_in_words(scenario.cluster) == expected

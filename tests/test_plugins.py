@@ -141,6 +141,7 @@ def problems_of(text: str, *overrides: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_class_in_the_current_folder_is_named_with_its_options_and_dumped_with_them(folder):
     scenario = parse_scenario(
         f"name: demo\nstrategies: ['{EXTRAPOLATE}', {{kind: '{EXTRAPOLATE}', label: far, reach: 2}}]\n"
@@ -228,6 +229,7 @@ MODULES = {
         class FineConfig(StrategyConfig):
             level: int = Field(3, description="a level")
             inner: Inner | None = Field(None, description="more")
+            checkpoint: int = Field(1, ge=1, description="a key that is also the name of a kind")
 
             @field_validator("level")
             @classmethod
@@ -349,15 +351,17 @@ def test_a_strategy_is_no_failure_process_and_only_some_are_fallbacks(modules):
         "line 4, fallback: found 'fine:Refusing': 'Refusing' cannot be used here: its 'serves_as_fallback' is not True",
     ]
     fallback = parse_scenario("name: demo\nstrategies: [none]\nfallback: {kind: 'fine:Fine', level: 5}\n").fallback
-    assert fallback.model_dump() == {"kind": "fine:Fine", "label": "fine", "level": 5, "inner": None}
+    assert fallback.model_dump() == {"kind": "fine:Fine", "label": "fine", "level": 5, "inner": None, "checkpoint": 1}
 
 
 def test_validators_of_ones_own_speak_for_themselves(modules):
     assert problems_of(
-        "strategies: [{kind: 'fine:Fine', level: 2, inner: {kind: x, depth: 4}}, {kind: 'fine:Fine', level: 0}]\n"
+        "strategies: [{kind: 'fine:Fine', level: 2, inner: {kind: x, depth: 4}, checkpoint: 0}, "
+        "{kind: 'fine:Fine', level: 0}]\n"
     ) == [
         "line 2, strategies.0.level: found 2: an odd level is needed",
         "line 2, strategies.0.inner.depth: found 4; allowed: a whole number, a multiple of 3",
+        "line 2, strategies.0.checkpoint: found 0; allowed: a whole number, at least 1",
         "line 2, strategies.1.kind: found 'fine:Fine': its Config fails: TypeError: no zero",
     ]
 

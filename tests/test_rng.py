@@ -17,6 +17,10 @@ domains = st.integers(0, 1000)
 def test_paths_are_frozen():
     assert PATHS == {
         "failures": "failures/{process}/{domain}",
+        "downtimes": "downtimes/{process}/{domain}",
+        "victims": "victims/{process}/{domain}",
+        "provisioning": "provisioning/{node}",
+        "places": "places",
         "jitter": "jitter/{execution}/{node}",
         "jitter_sample": "jitter/sample/{execution}",
         "training_init": "training/init",
@@ -36,6 +40,17 @@ def test_paths_are_frozen():
 def test_first_draws_are_frozen(seed, process, domain, first_draws):
     rng = stream(seed, "failures", process=process, domain=domain)
     assert tuple(rng.standard_exponential(3)) == first_draws
+
+
+def test_first_draws_of_churn_are_frozen():
+    drawn = (
+        stream(0, "failures", process="weibull", domain="node 3").standard_exponential(),
+        stream(0, "downtimes", process="exponential", domain="us-central1").standard_exponential(),
+        stream(0, "victims", process="bulk", domain="cluster").random(),
+        stream(0, "provisioning", node=3).standard_normal(),
+        stream(0, "places").random(),
+    )
+    assert drawn == (0.24785930502300782, 0.958609509944431, 0.9119748207046827, 1.0220083898629744, 0.7786329324662931)
 
 
 @pytest.mark.parametrize(

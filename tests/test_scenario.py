@@ -262,7 +262,8 @@ fallback: {{kind: checkpoint, interval_seconds: 60}}
 )
 def test_valid_scenarios_fit_the_schema_as_written_and_as_resolved(text: str):
     assert fits(YAML(typ="safe").load(text), SCHEMA)
-    assert fits(YAML(typ="safe").load(resolved_yaml(parse_scenario(text))), SCHEMA)
+    resolved = resolved_yaml(parse_scenario(text, base_folder=SCENARIOS))
+    assert fits(YAML(typ="safe").load(resolved), SCHEMA)
 
 
 @pytest.mark.parametrize(

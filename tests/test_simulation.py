@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from unittest.mock import patch
 
 import pytest
-from conftest import a_link, a_scenario, a_training, of_kind, run, scripted, times
+from conftest import CHECKPOINT_BYTES, ScriptedFailures, a_link, a_scenario, a_training, of_kind, run, scripted, times
 
+from sim.failures import PROCESSES
 from sim.simulation import Progress, Run, simulate
 from sim.strategies import STRATEGIES
 
@@ -82,6 +84,24 @@ def test_the_reference_counts_failures_and_pays_nothing():
     assert result.num_failures == 3
     assert result.wall_clock_seconds == 12 * ITERATION
     assert result.ledger["lost_work"] == 0.0
+
+
+def test_any_strategy_can_be_run_as_if_failures_had_no_effect():
+    config = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
+    scenario = a_scenario((config,), upload_seconds=50.0)
+    with_failures, training = scripted(scenario, {1: (30.0,)}), a_training(scenario)
+    with patch.dict(PROCESSES, scripted=ScriptedFailures):
+        result = simulate(with_failures, with_failures.strategies[0], 0, 0, training, heeds_failures=False)
+    assert result.num_failures == 1
+    assert result.wall_clock_seconds == run(scenario).wall_clock_seconds == 20 * ITERATION + 4 * 50.0
+
+
+def test_what_is_sent_beside_the_iterations_is_counted():
+    config = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 0.4}
+    result = run(scripted(a_scenario((config,), upload_seconds=50.0), {2: (8.5 * ITERATION,)}))
+    # 5, 10, 15, 20 and the download of 5, five stages each
+    assert result.sent_bytes == pytest.approx(5 * (4 + 1) * CHECKPOINT_BYTES)
+    assert run(a_scenario()).sent_bytes == 0.0
 
 
 def test_the_iteration_in_flight_runs_again():

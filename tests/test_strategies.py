@@ -106,7 +106,7 @@ def is_complete(result: Run) -> bool:
 @EVERY_STRATEGY
 @pytest.mark.parametrize("second", [0, 1, 2, 3, 5, 6])
 def test_a_run_survives_a_second_failure_at_any_time(options, second):
-    for after_seconds in (0.0, 0.5, 9.9, 10.0, 10.1, 14.0, 15.0, 15.5, 16.0, 20.0, 30.0, 100.0):
+    for after_seconds in (0.0, 5.0, 10.0, 14.0, 15.0, 15.5, 23.0, 100.0):
         script = {3: (250.0,), second: (250.0 + after_seconds,)} if second != 3 else {3: (250.0, after_seconds)}
         result = run_of(options, script)
         assert len(of_kind(result, "failure", "node_lost")) == 2

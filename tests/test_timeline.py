@@ -168,6 +168,14 @@ def test_a_jittering_run_is_played_again_as_it_was_and_only_in_the_window(tmp_pa
     assert 0 < len(found.trace.operations) < 5 * 2 * 4 * 2 * 5
 
 
+def test_a_run_whose_nodes_come_and_go_is_played_again_as_it_was(tmp_path):
+    overrides = ("failures.scope=node", "failures.downtime.mean_hours=0.01", "training.steps=100")
+    run = next(ScenarioRunner(parse_scenario(SCENARIO, overrides=overrides), tmp_path, tmp_path, None).run(Silent()))
+    found = whole(run.folder)
+    assert [event.kind for event in found.events] == load_run(run.folder).events["kind"].tolist()
+    assert {"node_lost", "regrouped", "node_joined"} <= {event.kind for event in found.events}
+
+
 def test_the_chart_shows_the_first_pipeline(folders):
     failure_seconds = failures_of(folders["checkfree_plus"])[0]
     found = timeline(folders["checkfree_plus"], max(0.0, failure_seconds - 5.0), failure_seconds + 15.0)

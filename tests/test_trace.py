@@ -3,7 +3,18 @@
 from itertools import pairwise
 
 import pytest
-from conftest import CHECKPOINT_BYTES, a_link, a_scenario, a_world, in_turn, no_training, run, scripted
+from conftest import (
+    CHECKPOINT_BYTES,
+    Loss,
+    a_link,
+    a_scenario,
+    a_world,
+    in_turn,
+    no_training,
+    run,
+    scripted,
+    with_losses,
+)
 
 from sim.records import Failure, Message, Operation, Span
 from sim.strategies.base import STORE, Transfer
@@ -99,6 +110,18 @@ def test_spans_are_the_ledger_s_seconds_by_bucket():
     ends = [(span.start_seconds, span.end_seconds) for span in trace.spans]
     assert all(start < end for start, end in ends)
     assert all(end <= start for (_, end), (start, _) in pairwise(ends))
+
+
+def test_who_joins_others_of_its_stage_is_seen_to_receive_the_state():
+    trace, cluster = Trace(), {"nodes_per_stage": 2, "provisioning_seconds": 30.0, "regroup_seconds": 4.0}
+    scenario = a_scenario(({"kind": "checkfree"},), network=SLOW, steps=6, cluster=cluster)
+    result = run(with_losses(scenario, Loss(40.0, ((2, 1),))), training=no_training(scenario), trace=trace)
+    (joined,) = [event for event in result.events if event.kind == "node_joined"]
+    (state,) = [message for message in trace.messages if message.what == "state"]
+    assert (state.source, state.target, state.num_bytes, state.arrived) == (4, 5, CHECKPOINT_BYTES, True)
+    assert state.end_seconds == joined.time_seconds == state.start_seconds + 0.5 + 8160.0 / 262144.0
+    assert Span("state_transfer", state.start_seconds, state.end_seconds) in trace.spans
+    assert Span("provisioning", 40.0, 44.0) in trace.spans
 
 
 def test_only_iterations_that_reach_into_the_window_are_traced_and_these_whole():

@@ -98,7 +98,8 @@ class CheckFreeHybrid(CheckFreePlus):
             except UnrecoverableError:
                 stale.append(stage)
                 continue
-            if edit is not None and self.config.rebuild_from == "checkpoint":
+            gone = edit is not None and set(edit.sources) & lost
+            if edit is not None and (gone or self.config.rebuild_from == "checkpoint"):
                 stale.append(stage)
             elif edit is not None:
                 rebuilt.append(edit)
