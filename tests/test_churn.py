@@ -23,7 +23,8 @@ from conftest import (
 )
 from conftest import run as run_with
 
-from sim.simulation import Run
+from sim.simulation import Run, build_world
+from sim.world import World
 
 ITERATION, STANDING_IN = 21.0, 27.0
 CLUSTER = {
@@ -274,3 +275,31 @@ def test_a_loss_while_training_waits_to_begin_makes_it_wait_on():
     result = run_with(scripted(scenario, {(empty + 1) % 5: (10.0, 20.0)}, **options))
     assert told(result) == [(10.0, "failure", (empty + 1) % 5)]
     assert starts(result)[0] == 30.0 + 5.0  # two nodes come at 30 s
+
+
+# ---- what strategies may know --------------------------------------------------------------------------
+
+REGIONS = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.0, 1.0),)}
+
+
+@pytest.mark.parametrize(
+    ("failures", "num_an_hour"),
+    [
+        ({"kind": "never"}, 0.0),
+        ({"kind": "exponential", "mean_uptime_hours": 2.0}, 5 / 2),
+        ({"kind": "exponential", "mean_uptime_hours": 2.0, "immune_stages": (0, 3)}, 3 / 2),
+        ({"kind": "weibull", "mean_uptime_hours": 2.0, "scope": "node"}, 10 / 2),
+        ({"kind": "weibull", "mean_uptime_hours": 2.0, "scope": "node", "immune_stages": (0,)}, 8 / 2),
+        ({"kind": "exponential", "mean_uptime_hours": 2.0, "scope": "region"}, 2 / 2),
+        ({"kind": "bernoulli", "per_iteration_probability": 0.01}, 5 * 0.01 * 3600 / ITERATION),
+    ],
+)
+def test_the_mean_time_between_failures_counts_all_that_can_fail(failures, num_an_hour):
+    world = a_world_of(failures)
+    found = 3600.0 / world.mtbf_seconds
+    assert found == pytest.approx(num_an_hour, rel=0.01)  # bernoulli: the rest of the iteration that failed, too
+
+
+def a_world_of(failures: dict[str, Any]) -> World:
+    scenario = a_scenario(failures=failures, cluster={**CLUSTER, "num_spares": 3}, network=REGIONS)
+    return build_world(scenario, 0)

@@ -73,7 +73,7 @@ def test_a_run_ends_in_a_table_a_figure_and_files(finished):
         "an iter.",
         "Where the hours went",
         "recovery",
-        "Money: 5 nodes",
+        "Money: $0.25 for each hour",
     ):
         assert words in output
     assert "PARAMETRIC CURVE" in output

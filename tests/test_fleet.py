@@ -94,8 +94,8 @@ def test_who_returns_has_its_number_and_is_another_object():
 
 
 def test_newcomers_are_dealt_to_the_regions_in_turn():
-    fleet = a_fleet(1, ("a", "b", "c"))
-    assert [fleet.arrive(1.0).region for _ in range(4)] == ["c", "a", "b", "c"]
+    fleet = a_fleet(3, ("a", "b", "c"))
+    assert [fleet.arrive(1.0).region for _ in range(4)] == ["b", "c", "a", "b"]
 
 
 @pytest.mark.parametrize(
