@@ -163,6 +163,8 @@ def legend_label(strategy: str) -> str:
         "redundant": "redundant",
         "checkfree": "CheckFree",
         "checkfree_plus": "CheckFree+",
+        "checkfree_hybrid": "CheckFree+ hybrid",
+        "neighbour_checkpoint": "in neighbours",
     }.get(strategy, strategy)
 
 

@@ -24,7 +24,7 @@ class Auditor:
     """Follows a world's nodes by identity: whose state is as of which iteration, and which copies they keep."""
 
     def __init__(self, world: World, strategy: Any, fallback: Any) -> None:
-        self.world, self.strategy = world, strategy
+        self.world, self.strategy, self.fallback = world, strategy, fallback
         kinds = [config for config in (strategy, fallback) if config.kind != "stop"]
         self.keeps_own = any(c.kind == "neighbour_checkpoint" or getattr(c, "local_gib_per_s", None) for c in kinds)
         self.state: dict[Node, dict[int, int]] = {node: {self.own(node): 0} for node in world.fleet.node_at if node}
@@ -188,7 +188,8 @@ class Auditor:
                     self.copies.setdefault(node, {}).setdefault(own, set()).add(now)
             if any(sent.what == "state" and sent.version == now for sent in batch):
                 got += wanted
-        if self.strategy.kind == "checkfree_hybrid" and not self.stale_versions(now):
+        not_its_own = self.fallback.kind == "checkpoint"  # uploads of both are told apart by nothing
+        if self.strategy.kind == "checkfree_hybrid" and (not_its_own or not self.stale_versions(now)):
             return wanted  # drawn afresh, alone
         return got
 

@@ -3,16 +3,18 @@
 import math
 
 import pytest
-from conftest import CHECKPOINT_BYTES, TICK, Loss, of_kind, times
+from conftest import CHECKPOINT_BYTES, TICK, Loss, a_link, a_scenario, a_world, in_turn, of_kind, times, with_losses
 from test_churn import lengths, told
 from test_churn import run as run_with
 
 from sim.simulation import Run
 
+WHERE = ("provisioning_seconds", "placement", "regions")
 
-def run(*losses: Loss, preset: str = "bamboo", provisioning_seconds: float = 60.0, **options: object) -> Run:
+
+def run(*losses: Loss, preset: str = "bamboo", **options: object) -> Run:
     """Six stages of one node each, whose shadows carry on."""
-    cluster = {"nodes_per_stage": 1, "provisioning_seconds": provisioning_seconds}
+    cluster = {"nodes_per_stage": 1, **{key: options.pop(key) for key in WHERE if key in options}}
     return run_with(*losses, strategy={"kind": "redundant", "preset": preset}, num_stages=6, cluster=cluster, **options)
 
 
@@ -85,3 +87,29 @@ def test_a_covered_stage_has_no_disk_of_its_own_to_read_the_checkpoint_from():
     result = run(*THEN_TWO, fallback=local, **FALLEN_BACK)
     assert times(of_kind(result, "recovered"))[1] == 455.0 + 3 * 2.0  # S2, S4 and S5; others read theirs meanwhile
     assert math.isclose(result.ledger["state_transfer"], 6.0)
+
+
+def test_nobody_waits_for_nodes_of_a_stage_that_is_covered():
+    network = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.0, 1e20),)}
+    where = {
+        "placement": "by_hand",
+        "regions": ("a", "a", "b", "a", "a", "a", "a"),
+    }  # who comes back prefers its region
+    result = run(
+        Loss(50.0, ((2, 0),), 1e6), Loss(100.0, ((4, 0), (5, 0)), 300.0), fallback="restart", network=network, **where
+    )
+    assert times(of_kind(result, "recovered"))[1] == 450.0 + 5.0
+    assert (result.num_iterations, of_kind(result, "node_joined")) == (8, [])
+
+
+@pytest.mark.parametrize(("leaving", "num_calls"), [(2, 0), (1, 1)])
+def test_the_last_holders_of_a_covered_stage_are_those_of_who_covers_it(leaving, num_calls):
+    scenario = a_scenario(cluster={"provisioning_seconds": 5.0})
+    world = a_world(with_losses(scenario, Loss(50.0, ((2, 0),)), Loss(50.0, ((leaving, 0),)), notice_seconds=20.0))
+    calls: list[float] = []
+    in_turn(world, world.attempt(60.0, "productive_compute"))
+    world.cover(2, 1)
+    world.rebuilt()
+    world.when_noticed = lambda: calls.append(world.now_seconds)
+    in_turn(world, world.attempt(40.0, "productive_compute"))
+    assert calls == num_calls * [80.0]

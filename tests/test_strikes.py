@@ -167,6 +167,12 @@ def test_spares_age_and_fail_like_others():
     assert log.arrivals == [(30.0, 4, None), (60.0, 5, None)]
 
 
+def test_a_node_has_one_life_at_a_time():
+    uptimes = {1: (30.0, 50.0, 20.0, 1e3)}
+    log = scripted(uptimes, scope="node", away_seconds=10.0).until(500.0)
+    assert [seconds for seconds, _ in log.lost] == [30.0, 90.0, 120.0]
+
+
 def test_a_node_of_an_immune_stage_lives_on_with_its_next_uptime():
     log = scripted({1: (10.0, 30.0)}, scope="node", immune_stages=(1,)).until(100.0)
     assert log.lost == []
@@ -212,6 +218,14 @@ def test_nodes_are_awaited_from_their_order_until_they_come():
     log = scripted({1: (10.0,), 2: (20.0,)}, a_cluster(provisioning_seconds=30.0))
     awaited = [log.until(seconds).strikes.num_awaited for seconds in (9.0, 11.0, 21.0, 41.0, 51.0)]
     assert awaited == [0, 1, 2, 1, 0]
+
+
+def test_a_replacement_comes_in_the_region_of_the_place_wherever_who_was_lost_came_from():
+    cluster = a_cluster(1, ("a", "b"), num_spares=1, provisioning_seconds=5.0)  # the spare is in region a
+    log = leaving(Loss(10.0, ((1, None),)), Loss(20.0, ((1, None),)), cluster=cluster).until(100.0)
+    assert log.lost == [(10.0, (1,)), (30.0, (2,))]
+    assert log.arrivals == [(15.0, 3, None), (35.0, 4, None)]
+    assert log.fleet.nodes[4].region == "b"
 
 
 # ---- notices -------------------------------------------------------------------------------------------
