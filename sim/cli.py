@@ -71,7 +71,14 @@ def run(
     """
     from sim.figures import convergence_figure, save
     from sim.ledger_figures import ledger_figure, ledger_table
-    from sim.report import comparison_table, notes, prices_in_words, warnings, write_comparison
+    from sim.report import (
+        comparison_table,
+        losses_too_late,
+        notes,
+        prices_in_words,
+        warnings,
+        write_comparison,
+    )
     from sim.runner import ScenarioRunner
 
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
@@ -94,7 +101,7 @@ def run(
             console.print(f"{record.folder.name} stopped: {record.summary['stopped_because']}", style="yellow")
         if record.summary["num_fallbacks"]:
             console.print(
-                f"{record.folder.name}: could not recover {record.summary['num_fallbacks']} times, when the fallback "
+                f"{record.folder.name}: could not recover {times(record.summary['num_fallbacks'])}, when the fallback "
                 f"'{scenario.fallback.name}' took over: it decides much of this run's time",
                 style="yellow",
                 highlight=False,
@@ -105,6 +112,8 @@ def run(
             why = "smaller microbatches or other routes suit these links better"
             line = f"{record.folder.name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}"
             console.print(line, style="yellow", highlight=False, soft_wrap=True)
+    for line in losses_too_late(scenario, runs):
+        console.print(line, style="yellow", highlight=False, soft_wrap=True)
     for stale in (*out.glob("convergence.p*"), *out.glob("ledger.p*")):
         stale.unlink()
     paths = [write_comparison(out, runs)]
@@ -175,9 +184,11 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 @app.command()
 def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Print what each strategy costs while nothing fails, and what it recovers, found by trying; nothing is trained."""
-    from sim.overheads import overhead_table
+    from sim.overheads import overhead_table, recovery_table
 
-    console.print(overhead_table(load_scenario(scenario_path, tuple(overrides or ()))))
+    scenario = load_scenario(scenario_path, tuple(overrides or ()))
+    console.print(overhead_table(scenario))
+    console.print(recovery_table(scenario))
 
 
 @app.command("list")
@@ -252,6 +263,11 @@ class ProgressDisplay:
         loss = f"loss {self._validation_loss:.3f}" if self._validation_loss is not None else ""
         state = f"{run.now_seconds / 3600:6.1f} h  {loss}  {run.num_failures} failures"
         self._progress.update(self._task, completed=run.iteration, total=run.num_iterations, state=state)
+
+
+def times(number: int) -> str:
+    """How often, in words."""
+    return "once" if number == 1 else f"{number} times"
 
 
 def main() -> None:

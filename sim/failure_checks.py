@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from sim.churn_traces import fleet_counts
 from sim.delays import Delay
 from sim.failures import ProcessConfig
+from sim.failures.trace import TraceConfig
 from sim.names import shortened, suggestion
 from sim.scenario import Scenario
 
@@ -63,10 +65,27 @@ def losses_of_scripts_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
                 yield f"{field}.region", f"no region '{shortened(loss.region)}' {where}"
 
 
+def traces_have_a_node_for_every_stage(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Nothing can run where there are never as many nodes as stages."""
+    needed = scenario.workload.num_stages + 1
+    for path, process in processes(scenario):
+        if isinstance(process, TraceConfig) and process.additions == "replay":
+            most = max(fleet_counts(process.rows)[1])
+            if process.max_nodes is not None and process.max_nodes < most:
+                most, path = process.max_nodes, f"{path}.max_nodes"
+            if most < needed:
+                yield (
+                    path,
+                    f"found {most} at most at a time; allowed: at least {needed}, a node for each of the stages 0 to "
+                    f"{needed - 1}; or choose additions 'ignore'",
+                )
+
+
 FAILURE_CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (immune_stages_exist, ("workload.num_stages",)),
     (rates_are_given_once, ()),
     (spreads_fit_their_distribution, ()),
+    (traces_have_a_node_for_every_stage, ("workload.num_stages",)),
     (losses_of_scripts_exist, ("workload.num_stages", "cluster.nodes_per_stage", "cluster.regions", "network")),
 )
 """Each with the fields without which it would complain of what is not so: see `sim.checks.CHECKS`."""

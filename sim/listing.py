@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from rich.table import Table
 
@@ -63,7 +63,9 @@ def preset_rows(kind: str) -> Rows:
 
 def options(config: type[Config]) -> str:
     """The keys that a component takes beside its kind."""
-    return ", ".join(name for name in config.model_fields if name not in WORDS)
+    presets_of = {name: get_args(field.annotation) for name, field in config.model_fields.items() if name == "preset"}
+    names = (name for name in config.model_fields if name not in WORDS)
+    return ", ".join(f"{name} ({' | '.join(presets_of[name])})" if name in presets_of else name for name in names)
 
 
 def figures(preset: dict[str, Any]) -> tuple[str, str]:

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
 
 from sim.checks import CHECKS
-from sim.churn_traces import TraceError, filled
 from sim.messages import finding, meant, near_file, shown
 from sim.names import shortened, suggestion
-from sim.presets import REPLACED, changed, frozen, merged, presets, resolved
+from sim.presets import REPLACED, changed, frozen, merged, presets
 from sim.scenario import PRESET_FIELDS, Scenario
 from sim.schema_paths import at, is_preset, kinds, schema_at
+from sim.trace_files import with_traces
 from sim.yaml_text import Location, YamlTextError, read_yaml
 
 
@@ -213,43 +212,6 @@ def parse_scenario(
     if problems or scenario is None:
         raise ScenarioError(source, problems)
     return scenario
-
-
-def with_traces(data: Any, base_folder: Path) -> tuple[Any, list[tuple[Location, str]]]:
-    """A scenario's data with the rows of every churn trace that it names by its file; and where one cannot be read,
-    why. That one gets a row, so that its other options are looked at all the same.
-    """
-    unread: list[tuple[Location, str]] = []
-
-    def read(process: Any, path: Location) -> Any:
-        options = options_of_process(process)
-        processes = options.get("processes")
-        if isinstance(processes, list | tuple):
-            parts = [read(part, (*path, "processes", index)) for index, part in enumerate(processes)]
-            return process if parts == list(processes) else {**options, "processes": parts}
-        if options.get("kind") != "trace" or not isinstance(options.get("file"), str) or options.get("rows"):
-            return process
-        try:
-            return filled(options, base_folder)
-        except TraceError as error:
-            unread.append(((*path, "file"), str(error)))
-            return {**options, "rows": [[0.0, 1, 0, []]]}
-
-    if not isinstance(data, dict) or "failures" not in data:
-        return data, []
-    return {**data, "failures": read(data["failures"], ("failures",))}, unread
-
-
-def options_of_process(process: Any) -> dict[str, Any]:
-    """A failure process as a scenario names it, as a mapping, a preset's figures filled in; empty if it is none."""
-    if isinstance(process, str) and process in presets("failures"):
-        process = {"preset": process}
-    if not isinstance(process, dict):
-        return {}
-    try:
-        return resolved("failures", process) if "preset" in process else process
-    except PydanticCustomError:
-        return process
 
 
 def told(error: ValidationError) -> list[Any]:

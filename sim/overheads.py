@@ -88,7 +88,7 @@ HEADINGS = (
     "storage\n× model",
     "sent an iter.\n× model",
     "computed\nan iter.",
-    "seconds\nan iter.",
+    "seconds an\niter., all in",
 )
 
 
@@ -132,31 +132,39 @@ def with_few_microbatches(workload: WorkloadConfig) -> WorkloadConfig:
 
 
 def overhead_table(scenario: Scenario) -> Table:
-    """One row per strategy: memory, communication and computation with no failure, and which losses it recovers."""
-    site = build_site(scenario)
-    model_bytes = math.fsum(site.costs.checkpoint_bytes(stage) for stage in site.cluster.stages)
-    table = Table(
-        title=f"{scenario.name}: cost with no failure, and which stages are recovered if lost at once; model and "
-        f"optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    trials = lost_stages(scenario.workload.num_stages)
-    for heading in (*HEADINGS, *trials):
-        table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
+    """One row per strategy: memory, communication and computation with no failure."""
+    costs = build_site(scenario).costs
+    model_bytes = math.fsum(costs.checkpoint_bytes(stage) for stage in range(scenario.workload.num_stages + 1))
+    title = f"{scenario.name}: costs with no failure; model and optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB"
+    table = empty_table(title, HEADINGS)
     for config in scenario.strategies:
         found = overhead(scenario, config)
-        tried = trials.values() if strategy_class(config.kind).heeds_failures else ()
-        memory = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
+        num_bytes = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
         table.add_row(
             config.name,
-            *(in_models(num_bytes / model_bytes) for num_bytes in memory),
+            *(in_models(number / model_bytes) for number in num_bytes),
             f"{found.computed_share:+.0%}" if abs(found.computed_share) > 1e-9 else "0",
             f"{found.iteration_seconds:.1f}",
-            *("yes" if recovers(scenario, config, stages) else "no" for stages in tried),
         )
+    return table
+
+
+def recovery_table(scenario: Scenario) -> Table:
+    """One row per strategy that heeds failures: which stages it recovers that are lost at once."""
+    trials = lost_stages(scenario.workload.num_stages)
+    table = empty_table(f"{scenario.name}: stages recovered that are lost at once", ("strategy", *trials))
+    for config in scenario.strategies:
+        if strategy_class(config.kind).heeds_failures:
+            recovered = (recovers(scenario, config, stages) for stages in trials.values())
+            table.add_row(config.name, *("yes" if found else "no" for found in recovered))
+    return table
+
+
+def empty_table(title: str, headings: tuple[str, ...]) -> Table:
+    """A table with a left column of names and others of figures."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "strategy" else "right")
     return table
 
 

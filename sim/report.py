@@ -13,7 +13,8 @@ from rich.table import Table
 
 from sim.clock import SECONDS_PER_HOUR
 from sim.cluster import ClusterConfig
-from sim.failures import process_class
+from sim.failures import ProcessConfig, process_class, processes
+from sim.failures.script import ScriptConfig
 from sim.figures import legend_label
 from sim.money import usd_per_node_hour
 from sim.results import RunFiles
@@ -41,7 +42,7 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("strategy")
     columns: list[tuple[str, Callable[[pd.DataFrame], str]]] = [
-        ("failures\n(fallb.)", failures_met),
+        ("stages lost\n(fallb.)", failures_met),
         ("hours\nto end", lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"])),
         ("over-\nhead", lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %")),
         ("seconds\nan iter.", lambda rows: to_three_digits(once_per_churn(rows)["iteration_seconds"])),
@@ -49,10 +50,12 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
         ("iters\n(re-run)", lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"])),
         ("final\nval. loss", lambda rows: spread(rows["final_validation_loss"], "{:.3f}")),
     ]
+    if scenario.cluster.nodes_per_stage > 1:
+        columns.insert(0, ("nodes\nlost", nodes_lost))
     if scenario.training.learner == "none":
         columns.pop()
     elif target is not None:
-        columns.insert(1, (f"hours to\nloss {target:g}", hours_to_target))
+        columns.insert(len(columns) - 6, (f"hours to\nloss {target:g}", hours_to_target))
     for heading, _ in columns:
         table.add_column(heading, justify="right")
     for name in dict.fromkeys(frame["strategy"]):
@@ -71,9 +74,15 @@ def once_per_churn(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def failures_met(rows: pd.DataFrame) -> str:
-    """Failures, and in brackets those that the fallback had to take; none where they are ignored."""
+    """Stages lost, and in brackets what the fallback had to take; none where failures are ignored."""
     rows = once_per_churn(rows)
     return "-" if (rows["kind"] == "none").all() else pair(rows["num_failures"], rows["num_fallbacks"])
+
+
+def nodes_lost(rows: pd.DataFrame) -> str:
+    """Nodes, spares among them; most of them had others beside them in their stage."""
+    rows = once_per_churn(rows)
+    return "-" if (rows["kind"] == "none").all() else spread(rows["num_nodes_lost"], "{:.0f}")
 
 
 def hours_to_target(rows: pd.DataFrame) -> str:
@@ -120,9 +129,13 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     model = training.model
     process = process_class(scenario.failures.kind)(scenario.failures)
     num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
+    beside = f" and {cluster.num_spares} spares" if cluster.num_spares else ""
+    if process.brings_its_nodes:
+        beside = ", places for nodes that the trace brings"
     lines = [
         f"Seconds: simulated, target model '{workload.model.name}' in {workload.num_stages} stages on {num_hosting} × "
-        f"{cluster.device.name}, network '{scenario.network.name}'; {process.in_words()}.",
+        f"{cluster.device.name}{beside}, network '{scenario.network.name}'; "
+        f"{process.in_words()}{circumstances(scenario.failures)}.",
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")
@@ -136,6 +149,13 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     return [*lines, *warnings(scenario)]
 
 
+def circumstances(failures: ProcessConfig) -> str:
+    """How long lost nodes are away, and what warning there is, where the process says so."""
+    downtime = getattr(failures, "downtime", None)
+    away = f", away for {downtime.mean_hours:.3g} h on average" if downtime else ""
+    return away + (f", {failures.notice_seconds:g} s of notice" if failures.notice_seconds else "")
+
+
 def warnings(scenario: Scenario) -> list[str]:
     """What is not neutral about the scenario, told once more below the table."""
     if scenario.iterations_per_step == 1:
@@ -144,6 +164,17 @@ def warnings(scenario: Scenario) -> list[str]:
         f"One proxy step stands for {scenario.iterations_per_step} target iterations (iterations_per_step): "
         "healing after a recovery is not scaled with it."
     ]
+
+
+def losses_too_late(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
+    """A sentence where losses of a script came after every run's end, so that nobody met them."""
+    ended_seconds = max((run.summary["wall_clock_seconds"] for run in runs), default=0.0)
+    scripts = [process for process in processes(scenario.failures) if isinstance(process, ScriptConfig)]
+    late = sum(loss.seconds > ended_seconds for script in scripts for loss in script.losses)
+    if not late:
+        return []
+    hours = f"{ended_seconds / SECONDS_PER_HOUR:.3g} h"
+    return [f"{late} of the script's losses came after all runs had ended ({hours}): give them more steps"]
 
 
 def prices_in_words(cluster: ClusterConfig) -> str:

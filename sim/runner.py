@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from models.lineage import plain_routes
 from sim import results
-from sim.failures import ProcessConfig, process_class
-from sim.failures.compose import ComposeConfig
+from sim.failures import process_class, processes
 from sim.kinds import code_hash
 from sim.rng import derived_seed
 from sim.scenario import Scenario
@@ -158,11 +157,6 @@ def plugin_versions(scenario: Scenario, strategy: StrategyConfig) -> dict[str, s
     if scenario.fallback.kind != "stop":
         used[scenario.fallback.kind] = strategy_class(scenario.fallback.kind)
     return {kind: code_hash(found) for kind, found in used.items() if not found.__module__.startswith("sim.")}
-
-
-def processes(config: ProcessConfig) -> tuple[ProcessConfig, ...]:
-    """A failure process, or those that it is composed of."""
-    return config.processes if isinstance(config, ComposeConfig) else (config,)
 
 
 def load_text(scenario: Scenario, base_folder: Path, cache: Path | None) -> Corpus | None:

@@ -186,10 +186,10 @@ def test_the_mean_time_between_losses_is_that_of_the_trace(bamboo):
 def test_captions_say_what_is_replayed(bamboo):
     whole = process(bamboo, file="traces/bamboo_p3.csv")
     assert whole.in_words() == "replay of 'bamboo_p3.csv' (177 arrivals, 167 losses in 11.37 h), repeated"
-    options = {"time_scale": 2.0, "offset_hours": 1.5, "max_nodes": 8, "loop": False, "additions": "ignore"}
-    assert process(bamboo, **options).in_words() == (
-        "losses alone of a trace (177 arrivals, 167 losses in 11.37 h), its times × 2, from 1.5 h on, at most 8 nodes"
-    )
+    options = {"time_scale": 2.0, "offset_hours": 1.5, "loop": False}
+    numbers, how = "(177 arrivals, 167 losses in 11.37 h)", "its times × 2, from 1.5 h on"
+    assert process(bamboo, **options, max_nodes=8).in_words() == f"replay of a trace {numbers}, {how}, at most 8 nodes"
+    assert process(bamboo, **options, additions="ignore").in_words() == f"losses alone of a trace {numbers}, {how}"
 
 
 # ---- replay -----------------------------------------------------------------------------------------
@@ -603,6 +603,7 @@ def test_a_trace_that_is_far_too_long_is_told(tmp_path, monkeypatch):
         ({"rows": ((0.0, 1.5, 0, ()),)}, "valid integer"),
         ({"rows": NAMED, "time_scale": 0.0}, "time_scale"),
         ({"rows": NAMED, "max_nodes": 0}, "max_nodes"),
+        ({"rows": NAMED, "max_nodes": 2, "additions": "ignore"}, "max_nodes goes with additions 'replay'"),
         ({"rows": NAMED, "additions": "replace"}, "additions"),
     ],
 )

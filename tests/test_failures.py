@@ -149,7 +149,7 @@ def test_options_without_sense_are_errors(kind, options, complaint):
         ),
         ("outage", {"mean_uptime_hours": 2.0, "shared_part": 0.0}, "each node fails every 2 h on average, alone"),
         ("bulk", {"mean_uptime_hours": 2.0}, "each node fails every 2 h on average, 2 at once on average"),
-        ("script", {"losses": (SOME,)}, "1 losses by script"),
+        ("script", {"losses": (SOME,)}, "1 loss by script"),
         (
             "compose",
             {"processes": ("exponential", "bernoulli")},

@@ -179,7 +179,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_trace_is_read_from_the_scenarios_folder_and_kept(folder: Path):
     path = folder / "demo.yaml"
-    path.write_text(f"{BASE}failures: {{kind: trace, file: traces/good.csv, loop: false}}\n")
+    path.write_text(f"{BASE}failures: {{kind: trace, file: traces/good.csv, loop: false, additions: ignore}}\n")
 
     scenario = load_scenario(path)
 
@@ -190,7 +190,9 @@ def test_a_trace_is_read_from_the_scenarios_folder_and_kept(folder: Path):
 
 def test_another_file_takes_the_place_of_the_rows_that_were_read(folder: Path):
     (folder / "traces" / "other.csv").write_text("0,add,a\n5000,remove,a\n")
-    scenario = parse_scenario(f"{BASE}failures: {{kind: trace, file: traces/good.csv}}\n", base_folder=folder)
+    scenario = parse_scenario(
+        f"{BASE}failures: {{kind: trace, file: traces/good.csv, additions: ignore}}\n", base_folder=folder
+    )
 
     other = parse_scenario(
         resolved_yaml(scenario), overrides=("failures.file=traces/other.csv",), base_folder=folder
@@ -217,7 +219,7 @@ def test_a_trace_that_cannot_be_read_is_told_with_all_the_rest(folder: Path):
 
 def test_traces_are_read_wherever_a_process_can_stand(folder: Path):
     good, missing = {"kind": "trace", "file": "traces/good.csv"}, {"kind": "trace", "file": "traces/god.csv"}
-    written = {**good, "rows": [[0.0, 1, 0, []]]}
+    written = {**good, "rows": [[0.0, 2, 0, []], [60.0, 0, 1, [0]], [90.0, 1, 0, []]]}
     data = {"failures": {"kind": "compose", "processes": ["never", good, missing, written]}, "name": "demo"}
 
     filled, unread = with_traces(data, folder)
@@ -304,3 +306,12 @@ def test_wrong_overrides_are_told_together_with_the_rest():
         f"--set training.steps={'x' * 42}..., training.steps: found '{'x' * 57}...'; allowed: a whole number, "
         "at least 1, at most 1,000,000,000",
     ]
+
+
+def test_rows_beside_a_file_that_holds_another_trace_are_told_and_count_where_the_file_is_gone(folder: Path):
+    trace = "file: traces/good.csv, additions: ignore, rows: [[0.0, 9, 0, []]]"
+    text = f"{BASE}failures: {{kind: trace, {trace}}}\n"
+    with pytest.raises(ScenarioError, match=r"failures.rows: found another trace than in 'traces/good.csv'"):
+        parse_scenario(text, base_folder=folder)
+    elsewhere = parse_scenario(text, base_folder=folder / "traces")
+    assert elsewhere.failures.model_dump()["rows"] == ((0.0, 9, 0, ()),)

@@ -62,7 +62,7 @@ iterations_per_step: 4
 
 NEEDS_OPTIONS = {
     "compose": "{kind: compose, processes: [never, {kind: exponential, mean_uptime_hours: 3}]}",
-    "trace": "{kind: trace, rows: [[0.0, 3, 0, []], [60.0, 0, 1, [1]], [120.0, 1, 0, []]]}",
+    "trace": "{kind: trace, rows: [[0.0, 9, 0, []], [60.0, 0, 1, [1]], [120.0, 1, 0, []]]}",
 }
 
 

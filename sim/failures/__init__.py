@@ -6,7 +6,7 @@ One file for each, one line in `SINGLE` (of `compose`). A process knows nothing 
 from __future__ import annotations
 
 from sim.failures.base import FailureProcess, ProcessConfig
-from sim.failures.compose import SINGLE, ComposedFailures
+from sim.failures.compose import SINGLE, ComposeConfig, ComposedFailures
 from sim.failures.named import PLUGINS
 from sim.failures.never import NoFailures
 from sim.kinds import PluginError
@@ -14,12 +14,17 @@ from sim.kinds import PluginError
 BUILT_IN: tuple[type[FailureProcess], ...] = (*SINGLE, ComposedFailures, NoFailures)
 PROCESSES = {process.kind: process for process in BUILT_IN}
 
-__all__ = ["PROCESSES", "FailureProcess", "ProcessConfig", "known_processes", "process_class"]
+__all__ = ["PROCESSES", "FailureProcess", "ProcessConfig", "known_processes", "process_class", "processes"]
 
 
 def process_class(kind: str) -> type[FailureProcess]:
     """The class of a kind: built in, of an installed package, or `package.module:Class`. Raises PluginError."""
     return PROCESSES.get(kind) or PLUGINS.find(kind)
+
+
+def processes(config: ProcessConfig) -> tuple[ProcessConfig, ...]:
+    """A failure process's options, or those of all that it is composed of."""
+    return config.processes if isinstance(config, ComposeConfig) else (config,)
 
 
 def known_processes() -> dict[str, type[FailureProcess] | PluginError]:

@@ -59,6 +59,8 @@ class ComposeConfig(ProcessConfig):
         for option in ("immune_stages", "notice_seconds"):
             if getattr(self, option):
                 raise ValueError(f"{option} of compose: give it to each of its processes that has it")
+        if sum(process_of(process).brings_its_nodes for process in self.processes) > 1:
+            raise ValueError("only one of the processes of compose can say when nodes come: choose additions 'ignore'")
         return self
 
 
@@ -71,8 +73,6 @@ class ComposedFailures(SumOfProcesses):
     def __init__(self, config: ComposeConfig, members: Sequence[FailureProcess] | None = None) -> None:
         self.config: ComposeConfig = config
         self._members = members or [process_of(member) for member in config.processes]
-        if len([member for member in self._members if member.brings_its_nodes]) > 1:
-            raise ValueError("compose: only one of its processes can say when nodes come")
 
     def for_members(self, members: Sequence[Member]) -> ComposedFailures:
         """The same, each process told of the nodes."""

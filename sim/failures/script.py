@@ -110,4 +110,5 @@ class ScriptFailures(FailureProcess):
 
     def in_words(self) -> str:
         """For captions."""
-        return f"{len(self._losses)} losses by script"
+        num_losses = len(self._losses)
+        return "1 loss by script" if num_losses == 1 else f"{num_losses} losses by script"

@@ -50,7 +50,8 @@ class TraceConfig(ProcessConfig):
         None,
         ge=1,
         le=MAX_NODES,
-        description="who comes while so many are there is left out; of mere counts, what is above; default: no limit",
+        description="replay: who comes while so many are there is left out, so that those who stay long fill the "
+        "places, and losses are rarer than in the trace; of mere counts, what is above; default: no limit",
     )
     additions: Literal["replay", "ignore"] = Field(
         "replay",
@@ -63,6 +64,8 @@ class TraceConfig(ProcessConfig):
         if not self.rows:
             raise ValueError("a trace needs its 'file', which is read with the scenario, or 'rows'")
         check_rows(self.rows)
+        if self.max_nodes is not None and self.additions == "ignore":
+            raise ValueError("max_nodes goes with additions 'replay', found additions 'ignore'")
         end_seconds = self.rows[-1][0]
         if 0.0 < end_seconds <= self.offset_hours * SECONDS_PER_HOUR:
             raise ValueError(
