@@ -41,7 +41,7 @@ class ClusterConfig(Config):
     jitter: float = Field(
         0.0, ge=0, le=2, description="spread (sigma) of a lognormal factor, of mean 1, on the time of each operation"
     )
-    num_spares: int = Field(0, ge=0, le=10**6, description="idle nodes ready to take a lost one's place")
+    num_spares: int = Field(0, ge=0, le=10_000, description="idle nodes ready to take a lost one's place")
     detection_seconds: float = Field(0.0, ge=0, le=1e8, description="from a failure until the others know")
     provisioning_seconds: float = Field(
         0.0, ge=0, le=1e8, description="from ordering a new node until it is there, on average"

@@ -30,7 +30,7 @@ class Delay(Config):
         "exponential", description="how durations scatter around the mean"
     )
     spread: float | None = Field(
-        None, gt=0, le=10, description="weibull: its shape k; lognormal: its sigma; default: 1 for both"
+        None, ge=0.05, le=10, description="weibull: its shape k; lognormal: its sigma; default: 1 for both"
     )
 
     def seconds(self, rng: np.random.Generator) -> float:

@@ -72,7 +72,9 @@ class Execution:
             race.ledger.take_back("lost_work", done_seconds)
             race.ledger.complete_iteration(split.lasting(done_seconds + took_seconds) if done_share else split)
             return None
-        self.cut_share = done_share + (1.0 - done_share) * (took_seconds / left_seconds if left_seconds else 1.0)
+        # of what it usually takes, where operations jitter
+        share = min(1.0, took_seconds / left_seconds) if left_seconds else 1.0
+        self.cut_share = done_share + (1.0 - done_share) * share
         self._cut_seconds = done_seconds + took_seconds
         race.ledger.spend("lost_work", took_seconds)
         if race.trace:

@@ -81,11 +81,25 @@ def traces_have_a_node_for_every_stage(scenario: Scenario) -> Iterator[tuple[str
                 )
 
 
+def traces_bring_their_spares(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """Where the fleet is a trace's, its spares are too."""
+    brings = any(
+        isinstance(process, TraceConfig) and process.additions == "replay" for _, process in processes(scenario)
+    )
+    if brings and scenario.cluster.num_spares:
+        yield (
+            "cluster.num_spares",
+            f"found {scenario.cluster.num_spares}, where the trace brings all nodes: leave it out, or choose additions "
+            "'ignore'",
+        )
+
+
 FAILURE_CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (immune_stages_exist, ("workload.num_stages",)),
     (rates_are_given_once, ()),
     (spreads_fit_their_distribution, ()),
     (traces_have_a_node_for_every_stage, ("workload.num_stages",)),
+    (traces_bring_their_spares, ("cluster.num_spares",)),
     (losses_of_scripts_exist, ("workload.num_stages", "cluster.nodes_per_stage", "cluster.regions", "network")),
 )
 """Each with the fields without which it would complain of what is not so: see `sim.checks.CHECKS`."""

@@ -28,7 +28,7 @@ from sim.strategies import StrategyConfig, strategy_class
 
 @dataclass(frozen=True)
 class Overhead:
-    """A strategy's cost with no failure, in one pipeline's nodes, against training without any strategy.
+    """A strategy's cost with no failure, of all nodes together, against training without any strategy.
 
     memory on devices, in hosts' memory or on their disks, and in storage that does not fail: bytes; sent: bytes an
     iteration; computed_share: nodes' time for computing, beyond the plain iteration's, as a share of that.
@@ -46,14 +46,15 @@ class Overhead:
 def overhead(scenario: Scenario, config: StrategyConfig) -> Overhead:
     """A strategy's cost with no failure, measured over the scenario's iterations."""
     site, strategy = build_site(scenario), strategy_class(config.kind)
+    stages, num_replicas = site.cluster.stages, len(site.cluster.replicas)
     run = in_peace(scenario, config)
     plan = plain_plan(scenario.workload)
     plain, with_it = work_of(site, plan), work_of(site, plan_under(config, scenario.workload))
     num_iterations = max(1, run.num_iterations)
     return Overhead(
         strategy=config.name,
-        device_bytes=math.fsum(strategy.extra_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages),
-        host_bytes=math.fsum(strategy.host_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages),
+        device_bytes=num_replicas * math.fsum(strategy.extra_memory_bytes(config, site.costs, s) for s in stages),
+        host_bytes=num_replicas * math.fsum(strategy.host_memory_bytes(config, site.costs, s) for s in stages),
         stored_bytes=strategy.stored_bytes(config, site.costs),
         sent_bytes=with_it.sent_bytes - plain.sent_bytes + run.sent_bytes / num_iterations,
         computed_share=with_it.computed_seconds / plain.computed_seconds - 1.0,
@@ -63,7 +64,9 @@ def overhead(scenario: Scenario, config: StrategyConfig) -> Overhead:
 
 def in_peace(scenario: Scenario, config: StrategyConfig) -> Run:
     """A strategy's run, without a fallback's costs, in which failures have no effect, though their rate is known."""
-    alone = scenario.model_copy(update={"fallback": StopConfig()})
+    steps = max(scenario.training.steps, math.ceil(LEAST_ITERATIONS / scenario.iterations_per_step))
+    training = scenario.training.model_copy(update={"steps": steps})
+    alone = scenario.model_copy(update={"fallback": StopConfig(), "training": training})
     return simulate(alone, config, scenario.seeds.failures[0], 0, time_only(alone), heeds_failures=False)
 
 
@@ -81,6 +84,8 @@ def work_of(site: Site, plan: IterationPlan) -> Work:
     return Work(math.fsum(message.num_bytes for message in run.messages), math.fsum(run.busy_seconds.values()))
 
 
+LEAST_ITERATIONS = 1000
+"""What is paid now and then is averaged over at least so many."""
 HEADINGS = (
     "strategy",
     "devices\n× model",
@@ -119,6 +124,7 @@ def recovers(scenario: Scenario, config: StrategyConfig, stages: tuple[int, ...]
         update={
             "failures": ScriptConfig(losses=(loss,)),
             "fallback": StopConfig(),
+            "give_up_after": math.inf,
             "training": scenario.training.model_copy(update={"steps": struck.step + 2}),
         }
     )
@@ -152,7 +158,8 @@ def overhead_table(scenario: Scenario) -> Table:
 def recovery_table(scenario: Scenario) -> Table:
     """One row per strategy that heeds failures: which stages it recovers that are lost at once."""
     trials = lost_stages(scenario.workload.num_stages)
-    table = empty_table(f"{scenario.name}: stages recovered that are lost at once", ("strategy", *trials))
+    headings = (f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items())
+    table = empty_table(f"{scenario.name}: stages recovered that are lost at once", ("strategy", *headings))
     for config in scenario.strategies:
         if strategy_class(config.kind).heeds_failures:
             recovered = (recovers(scenario, config, stages) for stages in trials.values())

@@ -153,6 +153,8 @@ def circumstances(failures: ProcessConfig) -> str:
     """How long lost nodes are away, and what warning there is, where the process says so."""
     downtime = getattr(failures, "downtime", None)
     away = f", away for {downtime.mean_hours:.3g} h on average" if downtime else ""
+    if failures.immune_stages:
+        away += f", but for stages {', '.join(map(str, failures.immune_stages))}"
     return away + (f", {failures.notice_seconds:g} s of notice" if failures.notice_seconds else "")
 
 

@@ -124,9 +124,9 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
 
 
 def mean_recovery_seconds(run: Run) -> float | None:
-    """From a failure until training goes on, on average: detection, nodes, transfers; lost work not counted."""
+    """From a failure until training goes on, on average: detection, nodes, transfers; no lost work, no later joins."""
     num_recoveries = sum(event.kind in ("recovered", "regrouped") for event in run.events)
-    spent = math.fsum(run.ledger[bucket] for bucket in RECOVERY_BUCKETS)
+    spent = math.fsum(run.ledger[bucket] for bucket in RECOVERY_BUCKETS) - run.joining_seconds
     return spent / num_recoveries if num_recoveries else None
 
 

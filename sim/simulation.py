@@ -27,6 +27,7 @@ from sim.world import World
 class Run:
     """What happened under one strategy and one pair of seeds. Times are simulated seconds.
 
+    joining_seconds: that training stood still for nodes that joined, and for all to be there at the beginning.
     sent_bytes: in recoveries, checkpoints and copies, beside the iterations' own messages.
     """
 
@@ -44,6 +45,7 @@ class Run:
     num_failures: int
     num_nodes_lost: int
     node_hours: float
+    joining_seconds: float
     sent_bytes: float
     stopped: str | None
 
@@ -105,6 +107,7 @@ def simulate(
         num_failures=world.num_failures,
         num_nodes_lost=world.fleet.num_lost,
         node_hours=node_hours(scenario, world),
+        joining_seconds=world.joining_seconds,
         sent_bytes=world.messenger.num_bytes_sent,
         stopped=job.stopped,
     )
@@ -235,9 +238,7 @@ class TrainingJob:
         costs, num_bytes = self.world.costs, self.world.costs.checkpoint_bytes(stage)
         for config in (self.config, self.scenario.fallback):
             if config.kind != "stop":
-                strategy = strategy_class(config.kind)
-                num_bytes += strategy.extra_memory_bytes(config, costs, stage)
-                num_bytes += strategy.host_memory_bytes(config, costs, stage)
+                num_bytes += strategy_class(config.kind).joining_bytes(config, costs, stage)
         return num_bytes
 
     def _recover(self, failure: Failure, position: Position) -> Generator[Any, Any, Position]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Generator, Sequence
+from functools import cached_property
 from typing import Any
 
 import simpy
@@ -29,7 +30,7 @@ from sim.records import Bucket, EventKind, EventRecord, Failure
 from sim.schedules import plain_plan
 from sim.site import Site
 from sim.strategies.base import Background, Process, Transfer
-from sim.strikes import Strikes
+from sim.strikes import Strikes, mtbf_seconds
 from sim.trace import Trace
 
 
@@ -53,15 +54,18 @@ class World:
         self.ledger = Ledger()
         self.events: list[EventRecord] = []
         self.num_failures = 0
+        self.joining_seconds = 0.0
         self.when_noticed: Callable[[], None] = lambda: None
         self.join_bytes: Callable[[int], float] = site.costs.checkpoint_bytes
         """What a node is sent that joins others of its stage."""
         self._env = simpy.Environment()
         flows = Flows(self._env)
-        self.heeds_failures = heeds_failures
+        self._process, self.heeds_failures = failures, heeds_failures
         self._holders = Holders(site.cluster)
         self._undetected = self._resumes = False
         self._arrival: simpy.Event | None = None
+        self._leaving: list[Node] = []
+        """Nodes whose loss a notice has announced."""
         self.race = Race(self._env, self.ledger, trace)
         strikes = Strikes(self._env, site.cluster, failures, failure_seed, self._lost, self._arrived, self._noticed)
         self.fleet, self._strikes = strikes.fleet, strikes
@@ -90,23 +94,10 @@ class World:
         """Share of the iteration that was done when the last failure cut it."""
         return self.execution.cut_share
 
-    @property
+    @cached_property
     def mtbf_seconds(self) -> float:
         """Mean time between strikes that take a node with a place, or a stage, as the failure process has it."""
-        num_per_second = 0.0
-        for _, part in self._strikes.failures.parts:
-            stages = [stage for stage in self.cluster.stages if stage not in part.config.immune_stages]
-            num_domains = {
-                "stage": len(stages),
-                "node": len(stages) * len(self.cluster.replicas),
-                "region": len(self.cluster.regions),
-                "cluster": 1,
-            }
-            mean_seconds = part.mean_uptime_seconds
-            if part.unit == "iterations":
-                mean_seconds = part.mean_uptime_iterations * self.pipeline.split(self.plain_plan()).seconds
-            num_per_second += num_domains[part.scope] / mean_seconds
-        return 1.0 / num_per_second if num_per_second else math.inf
+        return mtbf_seconds(self.cluster, self._process, self.pipeline.split(self.plain_plan()).seconds)
 
     def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Spend seconds, all booked to one bucket; the Failure that cut them short, or None."""
@@ -203,6 +194,7 @@ class World:
             if (yield from self.bring_back_nodes()) is None:
                 self.rebuilt()
         self._undetected = False
+        self.joining_seconds = self.now_seconds
 
     def admit_nodes(self) -> Process[Failure | None]:
         """Nodes that have come and started up get their stage's state from those that have it, and take part."""
@@ -220,7 +212,9 @@ class World:
             stage, replica = divmod(place, self.cluster.config.nodes_per_stage)
             source = self._holders.source(stage, replica)
             flows.append(self.messenger.send_message(source, place, self.join_bytes(stage), "state"))
+        started_seconds = self.now_seconds
         failure = yield from self.messenger.arrive(flows, "state_transfer")
+        self.joining_seconds += self.now_seconds - started_seconds
         if failure is None:
             self._holders.gain(joining)
             for place in joining:
@@ -292,8 +286,11 @@ class World:
 
     def _noticed(self, numbers: Sequence[int]) -> None:
         """Nodes are about to leave; strategies are told where a stage's last holders are among them."""
-        places = [place for number in numbers if (place := self.fleet.nodes[number].place) is not None]
-        stages = sorted(set(map(self.cluster.stage_of, places)))
+        self._leaving = [node for node in self._leaving if self.fleet.nodes.get(node.number) is node]
+        self._leaving += [self.fleet.nodes[number] for number in numbers]
+        places = [node.place for node in self._leaving if node.place is not None]
+        new_places = [place for number in numbers if (place := self.fleet.nodes[number].place) is not None]
+        stages = sorted(set(map(self.cluster.stage_of, new_places)))
         for stage in stages:
             self.record("notice", stage, self.execution.num_completed)
         holders = [set(self._holders.of(stage)) for stage in stages]

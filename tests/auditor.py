@@ -135,9 +135,8 @@ class Auditor:
             assert held == sent.version, f"stage {own} sends {sent.what} as of {held}, not {sent.version}"
 
     def sends_what_it_lost(self, stage: int) -> bool:
-        """The released code's averages of lost neighbours; and E, which checkfree_hybrid passes on as it comes."""
-        passes_on = self.strategy.kind == "checkfree_hybrid" and stage == 0
-        return passes_on or getattr(self.strategy, "adjacent_stages", "") == "one_after_the_other"
+        """The released code's averages of lost neighbours."""
+        return getattr(self.strategy, "adjacent_stages", "") == "one_after_the_other"
 
     def arrived(self, sent: Sent, num_bytes: float) -> None:
         source, target = sent.ends

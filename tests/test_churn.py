@@ -83,7 +83,7 @@ def test_who_is_ready_as_an_iteration_ends_takes_part_in_the_next(startup_second
     assert times(of_kind(result, "node_joined")) == [joins_seconds]
 
 
-@pytest.mark.parametrize(("strategy", "num_states"), [(CHECKFREE, 1), ({"kind": "neighbour_checkpoint"}, 5)])
+@pytest.mark.parametrize(("strategy", "num_states"), [(CHECKFREE, 1), ({"kind": "neighbour_checkpoint"}, 3)])
 def test_who_joins_is_sent_the_state_and_what_its_stage_keeps_beside_it(strategy, num_states):
     result = run(Loss(50.0, ((2, 0),)), strategy=strategy, network=SLOW, steps=20)
     (joined,) = times(of_kind(result, "node_joined"))
@@ -291,13 +291,17 @@ REGIONS = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.
         ({"kind": "weibull", "mean_uptime_hours": 2.0, "scope": "node"}, 10 / 2),
         ({"kind": "weibull", "mean_uptime_hours": 2.0, "scope": "node", "immune_stages": (0,)}, 8 / 2),
         ({"kind": "exponential", "mean_uptime_hours": 2.0, "scope": "region"}, 2 / 2),
+        ({"kind": "bulk", "mean_uptime_hours": 2.0, "max_size": 1, "scope": "region"}, 10 / 2),  # spares lost apart
         ({"kind": "bernoulli", "per_iteration_probability": 0.01}, 5 * 0.01 * 3600 / ITERATION),
     ],
 )
 def test_the_mean_time_between_failures_counts_all_that_can_fail(failures, num_an_hour):
     world = a_world_of(failures)
     found = 3600.0 / world.mtbf_seconds
-    assert found == pytest.approx(num_an_hour, rel=0.01)  # bernoulli: the rest of the iteration that failed, too
+    by_trial = failures.get("scope") == "region"
+    assert found == pytest.approx(
+        num_an_hour, rel=0.06 if by_trial else 0.01
+    )  # bernoulli: the rest of the iteration too
 
 
 def a_world_of(failures: dict[str, Any]) -> World:

@@ -182,7 +182,7 @@ ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
         (Holders, "lose", lambda *_: False, {"kind": "peer"}, TWO_EACH),
         (Holders, "source", its_own_place, {"kind": "checkpoint", "interval_iterations": 1}, TWO_EACH),
         (World, "admit_nodes", joins_at_once, {"kind": "peer"}, TWO_EACH),
-        (Messenger, "end_backgrounds", lambda *_: None, {"kind": "checkpoint", "interval_iterations": 1}, ONE_EACH),
+        (Messenger, "end_backgrounds", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
     ],
 )
 def test_the_auditor_sees_what_it_should(owner, name, wrong, strategy, cluster):

@@ -158,7 +158,7 @@ def test_an_hour_without_weight_is_over_at_once():
 
 def test_a_node_that_comes_at_night_meets_the_night():
     """All failures are within one hour of the day, so the first of a node that comes is less than a day away."""
-    some = process("diurnal", profile=(0.0,) * 20 + (1.0,) + (0.0,) * 3, mean_uptime_hours=1e-6, scope="node")
+    some = process("diurnal", profile=(0.0,) * 20 + (1.0,) + (0.0,) * 3, mean_uptime_hours=1e-3, scope="node")
     assert uptimes(some, 1)[0] / HOUR == pytest.approx(20.0, abs=1e-3)
     assert uptimes(some.starting_at(22.5 * HOUR), 1)[0] / HOUR == pytest.approx(21.5, abs=1e-3)
     assert uptimes(some.starting_at(20.5 * HOUR), 1)[0] / HOUR == pytest.approx(0.0, abs=1e-3)

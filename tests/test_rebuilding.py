@@ -229,7 +229,7 @@ def test_what_they_cannot_comes_back_as_it_was_and_nobody_else_goes_back(lost, s
     recovered = rebuild(strategy, world, position)
     assert recovered == position.edited(*(older(stage, STORED) for stage in stale), *rebuilt)
     assert recovered.iteration == 250
-    from_store = [transfer for transfer in world.transfers if transfer.source == STORE]
+    from_store = [t for t in world.transfers if t.source == STORE and t.what == "checkpoint"]
     assert from_store == [Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stale]
 
 
@@ -241,7 +241,7 @@ def test_stage_0_is_not_asked_for_from_copies_that_are_gone():
     half, whole = world.costs.checkpoint_bytes(0) / 2, world.costs.checkpoint_bytes(0)
     assert world.transfers == [
         Transfer(2, 1, world.costs.weight_bytes(2)),
-        Transfer(0, 1, half),
+        Transfer(STORE, 1, half),
         Transfer(STORE, 0, whole, "checkpoint"),
     ]
 

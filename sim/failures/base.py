@@ -58,7 +58,7 @@ class MeanConfig(ProcessConfig):
         f"states rates; default, with no mean either: {DEFAULT_RATE_PER_HOUR}",
     )
     mean_uptime_hours: float | None = Field(
-        None, gt=0, le=1e9, description="mean time from one failure to the next, in place of rate_per_hour"
+        None, ge=1 / 3600, le=1e9, description="mean time from one failure to the next, in place of rate_per_hour"
     )
     downtime: Delay | None = Field(
         None, description="lost nodes come back after it, and nobody orders new ones; default: they never do"

@@ -76,4 +76,5 @@ class BulkFailures(FailureProcess):
     def in_words(self) -> str:
         """For captions."""
         where = "" if self.config.scope == "cluster" else " of a region"
-        return f"each node {self.config.how_often}, {self.config.mean_size:.3g}{where} at once on average"
+        mean_size = self.config.mean_size if self.config.max_size is None else self.mean_lost(self.config.max_size)
+        return f"each node {self.config.how_often}, {mean_size:.3g}{where} at once on average"

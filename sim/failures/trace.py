@@ -192,8 +192,8 @@ class TraceFailures(FailureProcess):
     """The losses of a trace at its instants, and with `additions: replay` its arrivals.
 
     replay: those leave whom the trace names; where it only counts, as many by lot. ignore: the trace's losses fall upon
-    its nodes, or upon as many as are here if these are more, by lot; those that fall upon nodes here count. So a node
-    is lost as often as in the trace, and several at once as there. A node at an immune stage stays, whatever the trace
+    its nodes by lot, of which those here are some; where more are here, as many more are lost. So a node is lost as
+    often as in the trace, and several at once as there. A node at an immune stage stays, whatever the trace
     says. What a repeated trace does where it begins anew (see `Lap`) is no loss with ignore.
     """
 
@@ -251,8 +251,11 @@ class TraceFailures(FailureProcess):
         if self._replays and self._names_nodes:
             numbers = {self._lap.number(node, lap) for node in strike.left}
             return [member.number for member in members if member.number in numbers]
-        num_slots = len(members) if self._replays else max(strike.num_before, len(members))
-        slots = rng.permutation(num_slots)[: len(strike.left)]
+        num_lost, num_slots = float(len(strike.left)), len(members)
+        if not self._replays:
+            num_slots = max(strike.num_before, len(members))
+            num_lost *= num_slots / strike.num_before
+        slots = rng.permutation(num_slots)[: int(num_lost) + int(rng.random() < num_lost % 1.0)]
         return [members[slot].number for slot in sorted(slots) if slot < len(members)]
 
     def arrivals(self, index: int) -> int:

@@ -208,6 +208,11 @@ class Strategy(ABC):
         return 0.0
 
     @classmethod
+    def joining_bytes(cls, config: Any, costs: Costs, stage: int) -> float:
+        """Bytes, beside its stage's state, that a node is sent which joins others of its stage."""
+        return cls.extra_memory_bytes(config, costs, stage) + cls.host_memory_bytes(config, costs, stage)
+
+    @classmethod
     def stored_bytes(cls, config: Any, costs: Costs) -> float:  # noqa: ARG003
         """Bytes that the strategy keeps in storage that does not fail."""
         return 0.0

@@ -8,11 +8,12 @@ initial weights, which can always be drawn again, take its place.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from models.lineage import EMBEDDING_STAGE, Edit, Position, Term
+from models.lineage import EMBEDDING_STAGE, Edit, Moment, Position, Term
 from sim.costs import Costs
 from sim.records import Failure
 from sim.strategies.base import (
@@ -82,10 +83,13 @@ class CheckFreeHybrid(CheckFreePlus):
             struck = yield from world.bring_back_nodes()
             if struck is None:
                 transfers = self._transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
-                if stored.iteration:
-                    transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]
+                if EMBEDDING_STAGE in stale:  # what it would send is in the store
+                    transfers = [replace(t, source=STORE) if t.source == EMBEDDING_STAGE else t for t in transfers]
+                transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]
+                if not stored.iteration:  # first weights are drawn again
+                    transfers = [transfer for transfer in transfers if transfer.source != STORE]
                 struck = yield from world.transfer(transfers, "state_transfer")
-        back = [self._from_checkpoint(stage, stored) for stage in stale]
+        back = [self._from_checkpoint(stage, position.moment_of(stored)) for stage in stale]
         return position.edited(*back, *rebuilt)
 
     def _divided(self, lost: frozenset[int]) -> tuple[list[Edit], list[int]]:
@@ -105,6 +109,6 @@ class CheckFreeHybrid(CheckFreePlus):
                 rebuilt.append(edit)
         return rebuilt, stale
 
-    def _from_checkpoint(self, stage: int, stored: Position) -> Edit:
+    def _from_checkpoint(self, stage: int, moment: Moment) -> Edit:
         """A stage as it was, with its optimizer state; it learns at the schedule's rate."""
-        return Edit(stage=stage, rule="sum", terms=(Term(stage, 1.0, stored.moment),), optimizer="older")
+        return Edit(stage=stage, rule="sum", terms=(Term(stage, 1.0, moment),), optimizer="older")

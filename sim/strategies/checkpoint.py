@@ -72,7 +72,7 @@ class Checkpoint(Strategy):
         self.interval_iterations = config.interval_iterations
         if config.interval_iterations is None and config.interval_seconds is None and config.interval is None:
             self.interval_iterations = 100
-        self.durable: Position | None = None
+        self.kept: list[Position] = []
         self.upload: Background | None = None
         self.uploading: Position | None = None
         self.started_at_seconds = 0.0
@@ -93,9 +93,19 @@ class Checkpoint(Strategy):
         return 2.0 * costs.checkpoint_bytes(stage) if config.local_gib_per_s else 0.0
 
     @classmethod
+    def joining_bytes(cls, config: CheckpointConfig, costs: Costs, stage: int) -> float:
+        """The local copy of the durable checkpoint."""
+        return cls.host_memory_bytes(config, costs, stage) / 2
+
+    @classmethod
     def stored_bytes(cls, config: CheckpointConfig, costs: Costs) -> float:  # noqa: ARG003
         """The whole model with its optimizer state."""
         return sum(costs.checkpoint_bytes(stage) for stage in range(costs.workload.num_stages + 1))
+
+    @property
+    def durable(self) -> Position | None:
+        """The last checkpoint whose upload has completed."""
+        return self.kept[-1] if self.kept else None
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
         """Begin a checkpoint when one is due."""
@@ -120,28 +130,32 @@ class Checkpoint(Strategy):
 
     def on_notice(self, world: StrategyWorld, position: Position) -> None:
         """Begin a checkpoint of the last completed iteration, unless there is one."""
-        known = [known.iteration for known in (self.durable, self.uploading) if known]
+        known = [known.iteration for known in (*self.kept[-1:], self.uploading) if known]
         if self.config.just_in_time and position.iteration > max(known, default=0):
             self.started_at_seconds = world.now_seconds
             world.record("checkpoint_started", None, position.iteration, "just in time")
             self._upload_rest(world, position, 1.0)
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Bring the nodes back; every node gets its stage's state from the last durable checkpoint."""
+        """Bring the nodes back; every node gets its stage's state from the last durable checkpoint.
+
+        Not from one that lies ahead, where training has gone back by other means: the store keeps older ones too.
+        """
+        not_ahead = (kept for kept in reversed(self.kept) if kept.iteration <= position.iteration)
+        durable = next(not_ahead, None)
         struck: Failure | None = failure
         while struck is not None:
             struck = yield from world.bring_back_nodes()
-            if struck is None and self.durable is not None:
-                struck = yield from self._download(world, self.durable)
+            if struck is None and durable is not None:
+                struck = yield from self._download(world, durable)
         self.started_at_seconds = world.now_seconds
-        durable = self.durable or beginning_of(position)
-        return durable if durable.iteration <= position.iteration else position  # which has gone back by other means
+        return durable or beginning_of(position)
 
     def _upload_rest(self, world: StrategyWorld, position: Position, share: float) -> None:
         """What is left of an upload goes on beside the training."""
 
         def completed() -> None:
-            self.durable = position
+            self.kept.append(position)
             if self.uploading == position:  # and no later one, that a notice has begun
                 self.uploading = None
             if self.config.local_gib_per_s:

@@ -63,6 +63,11 @@ class NeighbourCheckpoint(Strategy):
         held = [(stage - back) % (costs.workload.num_stages + 1) for back in range(config.num_copies + 1)]
         return 2.0 * sum(costs.checkpoint_bytes(other) for other in held)
 
+    @classmethod
+    def joining_bytes(cls, config: NeighbourCheckpointConfig, costs: Costs, stage: int) -> float:
+        """The complete checkpoints; none of those under way."""
+        return cls.host_memory_bytes(config, costs, stage) / 2
+
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
         """Begin a checkpoint when one is due and the last is complete. Takes no time but what it takes of the links."""
         yield from ()

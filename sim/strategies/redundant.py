@@ -115,6 +115,11 @@ class Redundant(Strategy):
         following = (stage + 1) % (costs.workload.num_stages + 1)
         return costs.state_bytes(following) if config.shadow_backwards else costs.checkpoint_bytes(following)
 
+    @classmethod
+    def joining_bytes(cls, config: RedundantConfig, costs: Costs, stage: int) -> float:  # noqa: ARG003
+        """The state that is shadowed; its gradient is computed anew."""
+        return costs.checkpoint_bytes((stage + 1) % (costs.workload.num_stages + 1))
+
     def price(self, plan: IterationPlan) -> IterationPlan:
         """More and smaller microbatches, each with the next stage's forward on top."""
         return replace(
