@@ -154,7 +154,8 @@ def circumstances(failures: ProcessConfig) -> str:
     downtime = getattr(failures, "downtime", None)
     away = f", away for {downtime.mean_hours:.3g} h on average" if downtime else ""
     if failures.immune_stages:
-        away += f", but for stages {', '.join(map(str, failures.immune_stages))}"
+        stages = "stage" if len(failures.immune_stages) == 1 else "stages"
+        away += f", {stages} {', '.join(map(str, failures.immune_stages))} spared"
     return away + (f", {failures.notice_seconds:g} s of notice" if failures.notice_seconds else "")
 
 
