@@ -307,3 +307,28 @@ def test_the_mean_time_between_failures_counts_all_that_can_fail(failures, num_a
 def a_world_of(failures: dict[str, Any]) -> World:
     scenario = a_scenario(failures=failures, cluster={**CLUSTER, "num_spares": 3}, network=REGIONS)
     return build_world(scenario, 0)
+
+
+def test_strategies_hear_of_the_last_of_a_stages_nodes_that_leave_one_after_the_other():
+    scripts = [
+        {"kind": "script", "notice_seconds": 30.0, "losses": ({"at_seconds": at, "stages": (2,), "replica": replica},)}
+        for replica, at in enumerate((100.0, 105.0))
+    ]
+    scenario = a_scenario(failures={"kind": "compose", "processes": tuple(scripts)}, cluster=CLUSTER)
+    world, calls = build_world(scenario, 0), []
+    world.when_noticed = lambda: calls.append(world.now_seconds)
+    in_turn(world, world.attempt(90.0, "productive_compute"))
+    assert calls == [75.0]
+
+
+def test_a_spare_is_where_its_place_is():
+    """Two regions: a spare of b sits in a place of a; b's outage does not touch it, a's does."""
+    cluster = {"nodes_per_stage": 1, "num_spares": 1, "regions": ("a", "b"), "provisioning_seconds": 1e6}
+    losses = ({"at_seconds": 10.0, "stages": (0,)}, {"at_seconds": 20.0, "stages": (1, 3), "region": "b"})
+    scenario = a_scenario(failures={"kind": "script", "losses": losses}, cluster=cluster, network=REGIONS)
+    world = build_world(scenario, 0)
+    in_turn(world, world.attempt(15.0, "productive_compute"))
+    (seated,) = [node for node in world.fleet.nodes.values() if node.place == 0]
+    assert (seated.number, seated.region) == (5, "b")
+    regions = {member.number: member.region for member in world._strikes._members()}
+    assert regions[5] == world.cluster.regions_of_nodes[0] == "a"

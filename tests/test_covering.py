@@ -4,6 +4,7 @@ import math
 
 import pytest
 from conftest import CHECKPOINT_BYTES, TICK, Loss, a_link, a_scenario, a_world, in_turn, of_kind, times, with_losses
+from conftest import run as run_scenario
 from test_churn import lengths, told
 from test_churn import run as run_with
 
@@ -113,3 +114,15 @@ def test_the_last_holders_of_a_covered_stage_are_those_of_who_covers_it(leaving,
     world.when_noticed = lambda: calls.append(world.now_seconds)
     in_turn(world, world.attempt(40.0, "productive_compute"))
     assert calls == num_calls * [80.0]
+
+
+@pytest.mark.parametrize("struck_seconds", [30.0, 47.0, 55.0, 58.0, 61.0])
+@pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
+def test_an_iteration_that_took_long_by_jitter_is_carried_on_too(struck_seconds, fidelity):
+    scenario = a_scenario(
+        ({"kind": "redundant", "preset": "bamboo"},), num_stages=6, steps=8, fidelity=fidelity, cluster={"jitter": 0.5}
+    )
+    result = run_scenario(with_losses(scenario, Loss(struck_seconds, ((2, 0),))))
+    assert result.stopped is None
+    assert math.fsum(result.ledger.values()) == pytest.approx(result.wall_clock_seconds)
+    assert len(of_kind(result, "recovered")) == 1

@@ -111,3 +111,11 @@ def printed(table: Table) -> list[list[str]]:
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(table)
     return [row for line in console.export_text().splitlines() if (row := line.split())]
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "checkfree_plus"])
+def test_what_is_recovered_does_not_depend_on_how_long_nodes_take_to_come(kind):
+    cluster = {"detection_seconds": 600.0, "provisioning_seconds": 36_000.0, "startup_seconds": 60.0}
+    scenario = scenario_of({"kind": kind}, cluster=cluster)
+    found = [recovers(scenario, scenario.strategies[0], stages) for stages in lost_stages(NUM_STAGES).values()]
+    assert " ".join("yes" if recovered else "no" for recovered in found) == TABLE[kind]
