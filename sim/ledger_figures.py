@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sim.clock import SECONDS_PER_HOUR
@@ -15,6 +14,7 @@ from sim.figures import STYLE, caption, legend_label
 from sim.names import in_words
 from sim.records import BUCKETS, Bucket
 from sim.results import RunFiles
+from sim.tables import strategy_table
 
 FILLS: dict[Bucket, tuple[str, str]] = {
     "productive_compute": ("#009E73", ""),
@@ -65,10 +65,7 @@ def ledger_table(runs: Sequence[RunFiles]) -> Table:
     digits = 2 if hours.to_numpy().max(initial=0.0) >= 1.0 else 4
     several = len({run.summary["failure_seed"] for run in runs}) > 1
     title = "Where the hours went" + (" (means)" if several else "")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("strategy")
-    for heading in (*(HEADINGS[bucket] for bucket in used), "all", "seconds a\nrecovery"):
-        table.add_column(heading, justify="right")
+    table = strategy_table(title, (*(HEADINGS[bucket] for bucket in used), "all", "seconds a\nrecovery"))
     for strategy, row in hours.iterrows():
         recoveries = pd.Series(
             {

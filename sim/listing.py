@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_args
 
@@ -36,24 +36,23 @@ def table_of(what: str) -> Table:
 
 
 def strategies() -> Rows:
-    """Kinds of strategies; those of installed packages too, or why one cannot be used."""
-    return {
-        kind: (f"cannot be used: {found}", "")
-        if isinstance(found, PluginError)
-        else (found.summary, options(found.Config))
-        for kind, found in known_strategies().items()
-    }
+    """Kinds of strategies."""
+    return component_rows(known_strategies(), lambda found: found.summary)
 
 
 def failures() -> Rows:
     """Kinds of failure processes, and then their presets."""
-    kinds = {
+    return {**component_rows(known_processes(), lambda found: first_line(found.__doc__)), **preset_rows("failures")}
+
+
+def component_rows(known: Mapping[str, Any], in_words: Callable[[Any], str]) -> Rows:
+    """Kinds of one sort; those of installed packages too, or why one cannot be used."""
+    return {
         kind: (f"cannot be used: {found}", "")
         if isinstance(found, PluginError)
-        else (first_line(found.__doc__), options(found.Config))
-        for kind, found in known_processes().items()
+        else (in_words(found), options(found.Config))
+        for kind, found in known.items()
     }
-    return {**kinds, **preset_rows("failures")}
 
 
 def preset_rows(kind: str) -> Rows:

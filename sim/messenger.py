@@ -21,6 +21,7 @@ class Messenger:
     def __init__(self, race: Race, flows: Flows, network: Network, holders: Holders) -> None:
         self._race, self._flows, self._network, self._holders = race, flows, network, holders
         self._backgrounds: list[BackgroundTransfer] = []
+        self._seconds_alone: dict[tuple[tuple[int, int, float, str], ...], float] = {}
         self.num_bytes_sent = 0.0
 
     def send(self, transfers: Sequence[Transfer]) -> list[Flow]:
@@ -73,11 +74,14 @@ class Messenger:
 
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """How long such transfers take when they have the network to themselves."""
-        env = simpy.Environment()
-        flows = Flows(env)
-        sent = [flows.send(self._network.path(a, b), num_bytes) for a, b, num_bytes, _ in self._messages(transfers)]
-        env.run(until=env.all_of([flow.arrived for flow in sent]))
-        return float(env.now)
+        messages = tuple(self._messages(transfers))
+        if messages not in self._seconds_alone:
+            env = simpy.Environment()
+            flows = Flows(env)
+            sent = [flows.send(self._network.path(a, b), num_bytes) for a, b, num_bytes, _ in messages]
+            env.run(until=env.all_of([flow.arrived for flow in sent]))
+            self._seconds_alone[messages] = float(env.now)
+        return self._seconds_alone[messages]
 
     def _messages(self, transfers: Sequence[Transfer]) -> Iterator[tuple[int, int, float, str]]:
         """The messages of some transfers: source, target, bytes, and what they are."""

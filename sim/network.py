@@ -24,9 +24,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.lineage import Config
+from sim.memory import BYTES_PER_GIB
 
 BYTES_PER_MBIT = 125_000
-BYTES_PER_GIB = 2**30
 STORAGE = -1
 """The checkpoint store, where a node's number is asked for."""
 

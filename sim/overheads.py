@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from models.lineage import EMBEDDING_STAGE
@@ -24,6 +23,7 @@ from sim.schedules import plain_plan
 from sim.simulation import Run, build_site, simulate, time_only
 from sim.site import Site
 from sim.strategies import StrategyConfig, strategy_class
+from sim.tables import strategy_table
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,19 @@ class Overhead:
     iteration_seconds: float
 
 
-def overhead(scenario: Scenario, config: StrategyConfig) -> Overhead:
-    """A strategy's cost with no failure, measured over the scenario's iterations."""
-    site, strategy = build_site(scenario), strategy_class(config.kind)
-    stages, num_replicas = site.cluster.stages, len(site.cluster.replicas)
+def overheads(scenario: Scenario) -> list[Overhead]:
+    """Every strategy's cost with no failure."""
+    site = build_site(scenario)
+    plain = work_of(site, plain_plan(scenario.workload))
+    return [overhead(scenario, config, site, plain) for config in scenario.strategies]
+
+
+def overhead(scenario: Scenario, config: StrategyConfig, site: Site, plain: Work) -> Overhead:
+    """A strategy's cost with no failure, beyond the plain iteration's work, measured over the scenario's iterations."""
+    strategy, stages, num_replicas = strategy_class(config.kind), site.cluster.stages, len(site.cluster.replicas)
     run = in_peace(scenario, config)
-    plan = plain_plan(scenario.workload)
-    plain, with_it = work_of(site, plan), work_of(site, plan_under(config, scenario.workload))
+    plan = plan_under(config, scenario.workload)
+    with_it = plain if plan == plain_plan(scenario.workload) else work_of(site, plan)
     num_iterations = max(1, run.num_iterations)
     return Overhead(
         strategy=config.name,
@@ -87,7 +93,6 @@ def work_of(site: Site, plan: IterationPlan) -> Work:
 LEAST_ITERATIONS = 1000
 """What is paid now and then is averaged over at least so many."""
 HEADINGS = (
-    "strategy",
     "devices\n× model",
     "hosts\n× model",
     "storage\n× model",
@@ -109,8 +114,8 @@ def lost_stages(num_stages: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def recovers(scenario: Scenario, config: StrategyConfig, stages: tuple[int, ...]) -> bool:
-    """Whether a strategy brings stages back that are lost at once in the middle of an iteration, without a fallback.
+def recovers(scenario: Scenario, config: StrategyConfig) -> dict[str, bool]:
+    """Which stages a strategy brings back, if lost at once in the middle of an iteration, without a fallback.
 
     Not before the third iteration, and where the strategy saves now and then not before it has for the first time.
     """
@@ -119,16 +124,16 @@ def recovers(scenario: Scenario, config: StrategyConfig, stages: tuple[int, ...]
     saved_seconds = next((event.time_seconds for event in quiet.events if event.kind == "checkpoint_durable"), 0.0)
     later = [record for record in quiet.iterations[2:] if record.started_seconds >= saved_seconds]
     struck = (later or quiet.iterations)[0 if later else -1]
-    loss = Loss(at_seconds=(struck.started_seconds + struck.ended_seconds) / 2, stages=stages)
-    trial = small.model_copy(
-        update={
-            "failures": ScriptConfig(losses=(loss,)),
-            "fallback": StopConfig(),
-            "give_up_after": math.inf,
-            "training": scenario.training.model_copy(update={"steps": struck.step + 2}),
-        }
-    )
-    return simulate(trial, config, 0, 0, time_only(trial)).stopped is None
+    middle_seconds = (struck.started_seconds + struck.ended_seconds) / 2
+    training = scenario.training.model_copy(update={"steps": struck.step + 2})
+    to_try = small.model_copy(update={"fallback": StopConfig(), "give_up_after": math.inf, "training": training})
+
+    def survives(stages: tuple[int, ...]) -> bool:
+        failures = ScriptConfig(losses=(Loss(at_seconds=middle_seconds, stages=stages),))
+        trial = to_try.model_copy(update={"failures": failures})
+        return simulate(trial, config, 0, 0, time_only(trial)).stopped is None
+
+    return {name: survives(stages) for name, stages in lost_stages(scenario.workload.num_stages).items()}
 
 
 def with_few_microbatches(workload: WorkloadConfig) -> WorkloadConfig:
@@ -142,12 +147,11 @@ def overhead_table(scenario: Scenario) -> Table:
     costs = build_site(scenario).costs
     model_bytes = math.fsum(costs.checkpoint_bytes(stage) for stage in range(scenario.workload.num_stages + 1))
     title = f"{scenario.name}: costs with no failure; model and optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB"
-    table = empty_table(title, HEADINGS)
-    for config in scenario.strategies:
-        found = overhead(scenario, config)
+    table = strategy_table(title, HEADINGS)
+    for found in overheads(scenario):
         num_bytes = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
         table.add_row(
-            config.name,
+            found.strategy,
             *(in_models(number / model_bytes) for number in num_bytes),
             f"{found.computed_share:+.0%}" if abs(found.computed_share) > 1e-9 else "0",
             f"{found.iteration_seconds:.1f}",
@@ -159,19 +163,11 @@ def recovery_table(scenario: Scenario) -> Table:
     """One row per strategy that heeds failures: which stages it recovers that are lost at once."""
     trials = lost_stages(scenario.workload.num_stages)
     headings = (f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items())
-    table = empty_table(f"{scenario.name}: stages recovered that are lost at once", ("strategy", *headings))
+    table = strategy_table(f"{scenario.name}: stages recovered that are lost at once", headings)
     for config in scenario.strategies:
         if strategy_class(config.kind).heeds_failures:
-            recovered = (recovers(scenario, config, stages) for stages in trials.values())
-            table.add_row(config.name, *("yes" if found else "no" for found in recovered))
-    return table
-
-
-def empty_table(title: str, headings: tuple[str, ...]) -> Table:
-    """A table with a left column of names and others of figures."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "strategy" else "right")
+            recovered = recovers(scenario, config)
+            table.add_row(config.name, *("yes" if recovered[name] else "no" for name in trials))
     return table
 
 

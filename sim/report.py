@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sim.clock import SECONDS_PER_HOUR
@@ -19,6 +18,7 @@ from sim.figures import legend_label
 from sim.money import usd_per_node_hour
 from sim.results import RunFiles
 from sim.scenario import Scenario
+from sim.tables import strategy_table
 
 
 def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
@@ -39,8 +39,6 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     title = f"{scenario.name}: strategies under the same churn"
     if num_replicates > 1:
         title += f", mean ± standard deviation of {num_replicates} replicates"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("strategy")
     columns: list[tuple[str, Callable[[pd.DataFrame], str]]] = [
         ("stages lost\n(fallb.)", failures_met),
         ("hours\nto end", lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"])),
@@ -56,8 +54,7 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
         columns.pop()
     elif target is not None:
         columns.insert(len(columns) - 6, (f"hours to\nloss {target:g}", hours_to_target))
-    for heading, _ in columns:
-        table.add_column(heading, justify="right")
+    table = strategy_table(title, (heading for heading, _ in columns))
     for name in dict.fromkeys(frame["strategy"]):
         rows = frame[frame["strategy"] == name]
         finished = rows[rows["outcome"] == "finished"]

@@ -7,7 +7,7 @@ from conftest import CHECKPOINT_BYTES, a_link, a_scenario
 from rich.console import Console
 from rich.table import Table
 
-from sim.overheads import lost_stages, overhead, overhead_table, recovers, recovery_table
+from sim.overheads import overhead_table, overheads, recovers, recovery_table
 from sim.scenario import Scenario
 
 NUM_STAGES = 6
@@ -23,7 +23,8 @@ def scenario_of(*strategies: dict, steps: int = 40, **options) -> Scenario:
 
 def overhead_of(steps: int = 40, **strategy):
     scenario = scenario_of(strategy, steps=steps)
-    return overhead(scenario, scenario.strategies[0])
+    (found,) = overheads(scenario)
+    return found
 
 
 def test_checkpointing_costs_a_model_of_storage_and_a_model_each_interval():
@@ -76,7 +77,7 @@ def test_checkfree_costs_nothing_and_checkfree_plus_the_embedding():
 
 def test_the_fallbacks_costs_are_not_the_strategys():
     scenario = scenario_of({"kind": "peer"}, fallback={"kind": "checkpoint", "interval_iterations": 2})
-    assert overhead(scenario, scenario.strategies[0]).sent_bytes == 0.0
+    assert overheads(scenario)[0].sent_bytes == 0.0
 
 
 TABLE = {
@@ -95,7 +96,7 @@ TABLE = {
 @pytest.mark.parametrize("kind", TABLE)
 def test_what_is_recovered_is_what_the_paper_says(kind):
     scenario = scenario_of({"kind": kind})
-    found = [recovers(scenario, scenario.strategies[0], stages) for stages in lost_stages(NUM_STAGES).values()]
+    found = recovers(scenario, scenario.strategies[0]).values()
     assert " ".join("yes" if recovered else "no" for recovered in found) == TABLE[kind]
 
 
@@ -117,5 +118,5 @@ def printed(table: Table) -> list[list[str]]:
 def test_what_is_recovered_does_not_depend_on_how_long_nodes_take_to_come(kind):
     cluster = {"detection_seconds": 600.0, "provisioning_seconds": 36_000.0, "startup_seconds": 60.0}
     scenario = scenario_of({"kind": kind}, cluster=cluster)
-    found = [recovers(scenario, scenario.strategies[0], stages) for stages in lost_stages(NUM_STAGES).values()]
+    found = recovers(scenario, scenario.strategies[0]).values()
     assert " ".join("yes" if recovered else "no" for recovered in found) == TABLE[kind]

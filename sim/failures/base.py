@@ -194,6 +194,21 @@ class FailureProcess(ABC):
         return self.num_initial_nodes is not None
 
 
+class RenewalProcess(FailureProcess):
+    """Uptimes are draws of mean 1, one like the other, times the mean: two rates under one seed see the same luck."""
+
+    unit = "seconds"
+
+    @abstractmethod
+    def unit_draw(self, rng: np.random.Generator) -> float:
+        """An uptime, for a mean of 1."""
+
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
+        """Seconds between failures of one domain."""
+        while True:
+            yield self.unit_draw(rng) * self.mean_uptime_seconds
+
+
 class SumOfProcesses(FailureProcess):
     """A process that is the sum of its parts: these are asked for what they draw, never the whole."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from sim.failures.base import FailureProcess, ProcessConfig, RatedConfig
+from sim.failures.base import ProcessConfig, RatedConfig, RenewalProcess
 
 
 class ExponentialConfig(RatedConfig):
@@ -16,23 +15,21 @@ class ExponentialConfig(RatedConfig):
     kind: Literal["exponential"] = "exponential"
 
 
-class ExponentialFailures(FailureProcess):
+class ExponentialFailures(RenewalProcess):
     """Exponential uptimes with P(failure within an hour) = rate_per_hour, so a rate of -ln(1 - h) per hour.
 
     Unit draws are scaled by the mean, so that two rates under one seed see the same luck.
     """
 
     kind = "exponential"
-    unit = "seconds"
     Config: ClassVar[type[ProcessConfig]] = ExponentialConfig
 
     def __init__(self, config: ExponentialConfig) -> None:
         self.config: ExponentialConfig = config
 
-    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """Seconds between failures of one domain."""
-        while True:
-            yield float(rng.standard_exponential()) * self.config.mean_uptime_seconds
+    def unit_draw(self, rng: np.random.Generator) -> float:
+        """An uptime, for a mean of 1."""
+        return float(rng.standard_exponential())
 
     def in_words(self) -> str:
         """For captions."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from sim.delays import unit_lognormal
-from sim.failures.base import FailureProcess, ProcessConfig, RatedConfig
+from sim.failures.base import ProcessConfig, RatedConfig, RenewalProcess
 
 
 class LognormalConfig(RatedConfig):
@@ -19,20 +18,18 @@ class LognormalConfig(RatedConfig):
     sigma: float = Field(1.0, gt=0, le=10, description="standard deviation of the logarithm of an uptime")
 
 
-class LognormalFailures(FailureProcess):
+class LognormalFailures(RenewalProcess):
     """Lognormal uptimes of the configured mean: mu = ln(mean) - sigma²/2. Unit draws are scaled by the mean."""
 
     kind = "lognormal"
-    unit = "seconds"
     Config: ClassVar[type[ProcessConfig]] = LognormalConfig
 
     def __init__(self, config: LognormalConfig) -> None:
         self.config: LognormalConfig = config
 
-    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """Seconds between failures of one domain."""
-        while True:
-            yield unit_lognormal(rng, self.config.sigma) * self.config.mean_uptime_seconds
+    def unit_draw(self, rng: np.random.Generator) -> float:
+        """An uptime, for a mean of 1."""
+        return unit_lognormal(rng, self.config.sigma)
 
     def in_words(self) -> str:
         """For captions."""

@@ -14,6 +14,7 @@ from sim.failures.base import (
     MeanConfig,
     Member,
     ProcessConfig,
+    RenewalProcess,
     Scope,
     SumOfProcesses,
     mean_uptime_of,
@@ -77,11 +78,10 @@ class SharedLosses(FailureProcess):
         return "with its whole region" if hit == 1.0 else f"with {100 * hit:.3g} % of its region"
 
 
-class OwnLosses(FailureProcess):
+class OwnLosses(RenewalProcess):
     """Losses of single nodes: exponential with rate (1 - shared_part) / mean."""
 
     kind = "outage"
-    unit = "seconds"
     Config: ClassVar[type[ProcessConfig]] = OutageConfig
 
     def __init__(self, config: OutageConfig) -> None:
@@ -98,10 +98,9 @@ class OwnLosses(FailureProcess):
         own_part = 1.0 - self.config.shared_part
         return self.config.mean_uptime_seconds / own_part if own_part else math.inf
 
-    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """Seconds between failures of one node."""
-        while True:
-            yield float(rng.standard_exponential()) * self.mean_uptime_seconds
+    def unit_draw(self, rng: np.random.Generator) -> float:
+        """An uptime, for a mean of 1."""
+        return float(rng.standard_exponential())
 
     def in_words(self) -> str:
         """For captions."""

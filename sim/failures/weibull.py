@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from sim.delays import unit_weibull
-from sim.failures.base import FailureProcess, ProcessConfig, RatedConfig
+from sim.failures.base import ProcessConfig, RatedConfig, RenewalProcess
 
 
 class WeibullConfig(RatedConfig):
@@ -21,20 +20,18 @@ class WeibullConfig(RatedConfig):
     )
 
 
-class WeibullFailures(FailureProcess):
+class WeibullFailures(RenewalProcess):
     """Weibull uptimes of the configured mean: scale = mean / Γ(1 + 1/k). Unit draws are scaled by the mean."""
 
     kind = "weibull"
-    unit = "seconds"
     Config: ClassVar[type[ProcessConfig]] = WeibullConfig
 
     def __init__(self, config: WeibullConfig) -> None:
         self.config: WeibullConfig = config
 
-    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """Seconds between failures of one domain."""
-        while True:
-            yield unit_weibull(rng, self.config.shape) * self.config.mean_uptime_seconds
+    def unit_draw(self, rng: np.random.Generator) -> float:
+        """An uptime, for a mean of 1."""
+        return unit_weibull(rng, self.config.shape)
 
     def in_words(self) -> str:
         """For captions."""

@@ -12,12 +12,12 @@ from pydantic import Field
 from models.lineage import Position
 from sim.clock import SECONDS_PER_HOUR
 from sim.costs import Costs, WorkloadConfig
+from sim.memory import BYTES_PER_GIB
 from sim.records import Failure
 from sim.strategies.base import STORE, Background, Process, Strategy, StrategyConfig, StrategyWorld, Transfer
 from sim.strategies.intervals import daly_seconds, observed_mtbf_seconds, young_seconds
 from sim.strategies.restart import beginning_of
 
-BYTES_PER_GIB = 2**30
 LOCAL = "checkpoint"
 PRIOR_MTBF_HOURS = 1.0
 
