@@ -222,6 +222,14 @@ class Position:
         return self.iteration // self.iterations_per_step
 
     @property
+    def line_of_step(self) -> Lineage:
+        """The line on which the step was made that led here: before any edit at that very step."""
+        lineage = self.lineage
+        while self.step <= lineage.first_step and (parent := lineage.parent()) is not None:
+            lineage = parent
+        return lineage
+
+    @property
     def moment(self) -> Moment:
         """Where this state stands in its lineage: what an edit made later can refer to."""
         return Moment(len(self.lineage.edits), self.step)
@@ -259,3 +267,10 @@ class Position:
 def root(spec: TrainingSpec, iterations_per_step: int = 1) -> Position:
     """The freshly initialised model of `spec`."""
     return Position(Lineage(spec), 0, iterations_per_step)
+
+
+def older_states(lineage: Lineage) -> dict[Moment | None, Position]:
+    """What the last edit of a lineage refers to by moments."""
+    _, edit = lineage.edits[-1]
+    moments = {term.moment for term in edit.terms if term.moment is not None}
+    return {moment: Position(lineage.first(moment.num_edits), moment.step) for moment in sorted(moments)}

@@ -14,16 +14,17 @@ import sqlite3
 import time
 import uuid
 from array import array
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from models.trainer import StepResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOCK_TIMEOUT_SECONDS = 60.0
 ORPHAN_AGE_SECONDS = 3600.0
 MAX_STEP = 2**63 - 1
@@ -38,9 +39,12 @@ CREATE TABLE IF NOT EXISTS validations (
     PRIMARY KEY (line, step)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keyframes (
     line TEXT, step INTEGER, file TEXT NOT NULL, num_bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
-    used_at REAL NOT NULL,
+    used_at REAL NOT NULL, is_branch INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (line, step)) WITHOUT ROWID;
 """
+
+InUse = Collection[tuple[str, int]]
+"""Keyframes by line and step."""
 
 
 @dataclass
@@ -55,12 +59,33 @@ class Stretch:
         return bool(self.steps or self.validations)
 
 
+@dataclass(frozen=True)
+class Keyframe:
+    """A whole training state as safetensors bytes; is_branch: of a line that an edit began, which fewer runs share."""
+
+    step: int
+    data: bytes
+    is_branch: bool = False
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """How much a store holds."""
+
+    num_lines: int
+    num_steps: int
+    num_validations: int
+    num_keyframes: int
+    keyframe_bytes: int
+    database_bytes: int
+
+
 class TrajectoryStore:
     """Losses and keyframes of training lines in one folder, shared safely by several processes.
 
     A *line* is the key of a lineage in one environment (see `models.trajectory`). `budget_bytes` bounds the
-    keyframe files; the ones unused for longest go first, losses stay. Raises ValueError, naming the folder
-    and the way out, when the folder cannot be used.
+    keyframe files: those of branches go first, then those of failure-free lines, from each the ones unused for
+    longest; losses stay. Raises ValueError, naming the folder and the way out, when the folder cannot be used.
     """
 
     def __init__(self, folder: Path, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
@@ -73,13 +98,15 @@ class TrajectoryStore:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             found = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, SCHEMA_VERSION):
+            if found not in (0, 1, SCHEMA_VERSION):
                 raise ValueError(
                     f"the trajectory cache at {folder} has format {found}, this version writes "
                     f"{SCHEMA_VERSION}: delete the folder (it is only a cache) or name another with --cache"
                 )
             with self._database:
                 self._database.executescript(SCHEMA)
+                if found == 1:
+                    self._database.execute("ALTER TABLE keyframes ADD COLUMN is_branch INTEGER NOT NULL DEFAULT 0")
                 self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._remove_orphans()
         except (OSError, sqlite3.Error) as error:
@@ -107,18 +134,28 @@ class TrajectoryStore:
         )
         return {step: StepResult(loss, tuple(array("d", norms))) for step, loss, norms in rows}
 
-    def commit(self, line: str, new: Stretch, step: int, state: dict[str, Tensor]) -> None:
-        """Make a stretch durable together with the state at its end: both, or neither. OSError if the disk refuses."""
-        try:
-            self._commit(line, new, step, state)
-        except sqlite3.Error as error:
-            raise OSError(f"cannot write the trajectory cache at {self.folder}: {error}") from error
+    def commit(self, line: str, new: Stretch, keyframe: Keyframe | None, in_use: Callable[[], InUse] = tuple) -> None:
+        """Make a stretch durable together with the state at its end: both, or neither. OSError if the disk refuses.
 
-    def _commit(self, line: str, new: Stretch, step: int, state: dict[str, Tensor]) -> None:
-        data = save(state)
-        name = f"{line}-{step}-{uuid.uuid4().hex[:8]}.safetensors"
-        write_durably(self.keyframe_folder / name, data)
-        row = (line, step, name, len(data), hashlib.sha256(data).hexdigest(), time.time())
+        in_use: asked, where the budget is exceeded, for keyframes that are not to be pruned now.
+        """
+        try:
+            self._commit(line, new, keyframe)
+            self.prune(self.budget_bytes, in_use)
+        except (sqlite3.Error, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise OSError(
+                f"cannot write the trajectory cache at {self.folder} ({reason}): free some space, or name another "
+                "folder with --cache; what was trained until the last commit is kept"
+            ) from error
+
+    def _commit(self, line: str, new: Stretch, keyframe: Keyframe | None) -> None:
+        known, row = None, None
+        if keyframe is not None:
+            name = f"{line}-{keyframe.step}-{uuid.uuid4().hex[:8]}.safetensors"
+            write_durably(self.keyframe_folder / name, keyframe.data)
+            sha256 = hashlib.sha256(keyframe.data).hexdigest()
+            row = (line, keyframe.step, name, len(keyframe.data), sha256, time.time(), keyframe.is_branch)
         with self._database:
             self._database.executemany(
                 "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
@@ -129,11 +166,11 @@ class TrajectoryStore:
                 [(line, n, loss) for n, loss in new.validations.items()],
             )
             self._require_agreement(line, new)
-            known = self._keyframe_file(line, step)
-            self._database.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?)", row)
+            if row is not None:
+                known = self._keyframe_file(line, row[1])
+                self._database.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         if known is not None:
             (self.keyframe_folder / known).unlink(missing_ok=True)
-        self.prune(self.budget_bytes)
 
     def _require_agreement(self, line: str, new: Stretch) -> None:
         """Steps that another process stored meanwhile must be the same to the bit."""
@@ -148,8 +185,22 @@ class TrajectoryStore:
         ).fetchone()
         return int(found[0])
 
+    def keyframe_steps(self, line: str) -> list[int]:
+        """The steps of a line that have keyframes, ascending."""
+        rows = self._database.execute("SELECT step FROM keyframes WHERE line = ? ORDER BY step", (line,))
+        return [step for (step,) in rows]
+
     def load_keyframe(self, line: str, step: int) -> dict[str, Tensor] | None:
         """The state stored at a step, or None (and its row forgotten) if the file is gone or damaged."""
+        data = self.read_keyframe(line, step)
+        try:
+            return None if data is None else load(data)
+        except SafetensorError:
+            self._forget_keyframe(line, step)
+            return None
+
+    def read_keyframe(self, line: str, step: int) -> bytes | None:
+        """The state stored at a step as bytes, or None (and its row forgotten) if the file is gone or damaged."""
         found = self._database.execute(
             "SELECT file, sha256 FROM keyframes WHERE line = ? AND step = ?", (line, step)
         ).fetchone()
@@ -157,16 +208,19 @@ class TrajectoryStore:
             return None
         file, sha256 = found
         try:
-            data = (self.keyframe_folder / file).read_bytes()
-            if hashlib.sha256(data).hexdigest() == sha256:
-                with self._database:
-                    self._database.execute("UPDATE keyframes SET used_at = ? WHERE file = ?", (time.time(), file))
-                return load(data)
-        except (FileNotFoundError, SafetensorError):
-            pass
+            data: bytes = (self.keyframe_folder / file).read_bytes()
+        except FileNotFoundError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            self._forget_keyframe(line, step)
+            return None
         with self._database:
-            self._database.execute("DELETE FROM keyframes WHERE file = ?", (file,))
-        return None
+            self._database.execute("UPDATE keyframes SET used_at = ? WHERE file = ?", (time.time(), file))
+        return data
+
+    def _forget_keyframe(self, line: str, step: int) -> None:
+        with self._database:
+            self._database.execute("DELETE FROM keyframes WHERE line = ? AND step = ?", (line, step))
 
     def _keyframe_file(self, line: str, step: int) -> str | None:
         found = self._database.execute(
@@ -178,19 +232,42 @@ class TrajectoryStore:
         """Size of all keyframes together."""
         return int(self._database.execute("SELECT COALESCE(SUM(num_bytes), 0) FROM keyframes").fetchone()[0])
 
-    def prune(self, budget_bytes: int) -> None:
-        """Delete the keyframes unused for longest until the rest fits the budget; losses stay."""
+    def prune(self, budget_bytes: int, in_use: Callable[[], InUse] = tuple) -> None:
+        """Delete keyframes, branches' first and then what is unused for longest, until the rest fits the budget, or
+        only those in use are left; losses stay.
+        """
         excess = self.keyframe_bytes() - budget_bytes
         if excess <= 0:
             return
-        oldest = self._database.execute("SELECT file, num_bytes FROM keyframes ORDER BY used_at").fetchall()
-        for file, num_bytes in oldest:
+        kept = in_use()
+        oldest = self._database.execute(
+            "SELECT line, step, file, num_bytes FROM keyframes ORDER BY is_branch DESC, used_at"
+        ).fetchall()
+        for line, step, file, num_bytes in oldest:
             if excess <= 0:
                 break
+            if (line, step) in kept:
+                continue
             with self._database:
                 self._database.execute("DELETE FROM keyframes WHERE file = ?", (file,))
             (self.keyframe_folder / file).unlink(missing_ok=True)
             excess -= num_bytes
+
+    def info(self) -> StoreInfo:
+        """How much it holds."""
+
+        def count(what: str, table: str) -> int:
+            return int(self._database.execute(f"SELECT COUNT({what}) FROM {table}").fetchone()[0])
+
+        files = [self.folder / f"trajectory.sqlite{suffix}" for suffix in ("", "-wal")]
+        return StoreInfo(
+            num_lines=count("DISTINCT line", "steps"),
+            num_steps=count("*", "steps"),
+            num_validations=count("*", "validations"),
+            num_keyframes=count("*", "keyframes"),
+            keyframe_bytes=self.keyframe_bytes(),
+            database_bytes=sum(file.stat().st_size for file in files if file.exists()),
+        )
 
     def close(self) -> None:
         """Close the database."""
@@ -208,10 +285,14 @@ def require_equal(step: int, computed: StepResult | None, stored: StepResult) ->
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or absent, whenever the machine stops."""
+    """Write a file that is either whole or absent, whenever the machine stops or the disk refuses."""
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

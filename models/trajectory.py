@@ -23,10 +23,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 
 from models.corpus import Corpus
-from models.lineage import Lineage, Moment, Position, Routes, TrainingSpec, digest, root
-from models.store import Stretch, TrajectoryStore, require_equal
+from models.lineage import Lineage, Position, Routes, TrainingSpec, digest, older_states, root
+from models.store import Keyframe, Stretch, TrajectoryStore, require_equal
 from models.trainer import State, StepResult, Trainer
 
 KEYFRAME_INTERVAL_STEPS = 50
@@ -140,9 +141,7 @@ class Trajectory:
 
     def _step_result(self, position: Position) -> StepResult:
         """The result of the step that led to a Position, made before any edit at that step."""
-        lineage = position.lineage
-        while position.step <= lineage.first_step and (parent := lineage.parent()) is not None:
-            lineage = parent
+        lineage = position.line_of_step
         if position.step == 0:
             raise ValueError("no step led to step 0: it has no training loss and no gradient")
         known = self._stretch(lineage).steps
@@ -202,7 +201,8 @@ class Trajectory:
     def _commit(self, trainer: Trainer) -> None:
         """Make the pending stretch durable, with a keyframe at the live state unless it has one."""
         if self.store and (self._pending or self._stored_step(self._live_lineage, trainer.step) != trainer.step):
-            self.store.commit(self._line(self._live_lineage), self._pending, trainer.step, trainer.snapshot())
+            keyframe = Keyframe(trainer.step, save(trainer.snapshot()), bool(self._live_lineage.edits))
+            self.store.commit(self._line(self._live_lineage), self._pending, keyframe)
         self._pending = Stretch()
 
     def _stored_step(self, lineage: Lineage, last_step: int) -> int:
@@ -217,8 +217,7 @@ class Trajectory:
         return self._stretches[lineage.key]
 
     def _line(self, lineage: Lineage) -> str:
-        """The name of a lineage in the store: what it is, and on which arithmetic it was computed."""
-        return digest(f"{self.environment}|{lineage.key}")
+        return line_name(self.environment, lineage)
 
 
 class StatesOnTheWay:
@@ -239,11 +238,9 @@ class StatesOnTheWay:
         return self.states.get(position) if self.num_uses[position] else self.states.pop(position, None)
 
 
-def older_states(lineage: Lineage) -> dict[Moment | None, Position]:
-    """What the last edit of a lineage refers to by moments."""
-    _, edit = lineage.edits[-1]
-    moments = {term.moment for term in edit.terms if term.moment is not None}
-    return {moment: Position(lineage.first(moment.num_edits), moment.step) for moment in sorted(moments)}
+def line_name(environment: str, lineage: Lineage) -> str:
+    """The name of a lineage in the store: what it is, and on which arithmetic it was computed."""
+    return digest(f"{environment}|{lineage.key}")
 
 
 def ancestry(lineage: Lineage, step: int) -> Iterator[tuple[Lineage, int]]:

@@ -10,8 +10,9 @@ from sim.fitting import impossible, too_little_memory
 from sim.names import divisors, shortened, suggestion
 from sim.scenario import Scenario
 from sim.strategies import strategy_class
+from sim.sweep_checks import SWEEP_CHECKS
 
-CHECKS: list[tuple[Check, tuple[str, ...]]] = [*FAILURE_CHECKS]
+CHECKS: list[tuple[Check, tuple[str, ...]]] = [*FAILURE_CHECKS, *SWEEP_CHECKS]
 """Consistency checks: each gives paths of fields and what is wrong there.
 
 When fields are faulty by themselves, checks see those fields at their defaults (faulty strategies: as `none`).

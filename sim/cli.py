@@ -169,9 +169,9 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Say all that is wrong with a scenario, with lines; exit code 2 if anything is."""
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
     if scenario.training.data.source != "huggingface":
-        from sim.runner import load_text
+        from sim.runner import Texts
 
-        load_text(scenario, scenario_path.parent, None)
+        Texts(scenario_path.parent, None).of(scenario)
     num_runs = len(scenario.strategies) * len(scenario.seeds.failures) * len(scenario.seeds.training)
     console.print(
         f"{scenario_path}: valid; {len(scenario.strategies)} strategies, {num_runs} runs of "

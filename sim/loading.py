@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -56,6 +57,7 @@ class Document:
     """A scenario's plain data, and for each path the line (or the --set option) it came from."""
 
     def __init__(self, source: str, text: str) -> None:
+        self.source = source
         try:
             self.data, lines = read_yaml(text)
         except YamlTextError as error:
@@ -77,19 +79,26 @@ class Document:
         return Problem(self.place(path), ".".join(shortened(str(part)) for part in path), message)
 
     def override(self, assignment: str) -> Problem | None:
-        """Apply one `--set path=value`, or say why that cannot be.
-
-        The value is YAML; `strategies.checkpoint` and `strategies[checkpoint]` pick an entry by name or number.
-        """
+        """Apply one `--set path=value`, or say why that cannot be. The value is YAML."""
         option = f"--set {shortened(assignment)}"
         target, equals, text = assignment.partition("=")
-        parts = [in_brackets or part for in_brackets, part in re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", target.strip())]
-        if not equals or not parts:
+        if not equals or not target.strip(" .[]"):
             return Problem(option, "", "write it as --set section.field=value")
         try:
             value, _ = read_yaml(text)
         except YamlTextError as error:
             return Problem(option, "", f"the value is {error}")
+        path = self.assign(target, value, option)
+        return path if isinstance(path, Problem) else None
+
+    def assign(self, target: str, value: Any, option: str) -> Location | Problem:
+        """Put a value where `section.field` says, and say that it came from `option`; or why that cannot be.
+
+        `strategies.checkpoint` and `strategies[checkpoint]` pick an entry by name or number.
+        """
+        parts = [in_brackets or part for in_brackets, part in re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", target.strip())]
+        if not parts:
+            return Problem(option, "", "write a field as section.field")
         here: Any = self.data
         path: Location = ()
         try:
@@ -105,7 +114,13 @@ class Document:
         path = (*path, last)
         self.places = {known: place for known, place in self.places.items() if known[: len(path)] != path}
         self.places[path] = option
-        return None
+        return path
+
+    def copy(self) -> Document:
+        """Another document that says the same."""
+        twin = Document.__new__(Document)
+        twin.source, twin.data, twin.places = self.source, deepcopy(self.data), dict(self.places)
+        return twin
 
     def _enter(self, above: Any, path: Location, following: str, option: str) -> Any:
         """The mapping or list at a path, which may have to be made of a name, a default or nothing first."""
@@ -173,8 +188,13 @@ def spelled_out(value: Any, kind: str) -> Any:
 
 def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> Scenario:
     """Read a scenario file. Raises ScenarioError with every problem found."""
+    return parse_scenario(read_scenario_text(path), str(path), overrides, path.parent)
+
+
+def read_scenario_text(path: Path) -> str:
+    """The text of a scenario file. Raises ScenarioError where it cannot be had."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         message = "not text in UTF-8: save the file in that encoding"
@@ -186,7 +206,6 @@ def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> Scenario:
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
         raise ScenarioError(str(path), [Problem("", "", f"cannot be read: {reason}{near_file(path)}")]) from None
-    return parse_scenario(text, str(path), overrides, path.parent)
 
 
 def parse_scenario(
@@ -198,7 +217,12 @@ def parse_scenario(
     """
     document = Document(source, text)
     problems = [problem for problem in map(document.override, overrides) if problem]
-    data, unread = with_traces(document.data, base_folder or Path())
+    return scenario_of(document, base_folder or Path(), problems)
+
+
+def scenario_of(document: Document, base_folder: Path, problems: list[Problem]) -> Scenario:
+    """The scenario that a document describes. Raises ScenarioError with the problems given and every other found."""
+    data, unread = with_traces(document.data, base_folder)
     problems += [document.problem(path, message) for path, message in unread]
     scenario: Scenario | None
     faulty: list[Location] = []
@@ -210,7 +234,7 @@ def parse_scenario(
     if scenario is not None:
         problems += consistency_problems(document, scenario, faulty)
     if problems or scenario is None:
-        raise ScenarioError(source, problems)
+        raise ScenarioError(document.source, problems)
     return scenario
 
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from sim.scenario import Scenario
 from sim.simulation import Run
 
 RECOVERY_BUCKETS: tuple[Bucket, ...] = ("detection", "provisioning", "waiting_for_nodes", "state_transfer")
+RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet")
 LEFTOVER_AGE_SECONDS = 3600.0
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
@@ -57,6 +59,7 @@ def run_hash(
         "description": True,
         "strategies": True,
         "seeds": True,
+        "sweep": True,
         "training": {"data": True},
     }
     resolved = scenario.model_dump(mode="json", exclude=others)
@@ -130,8 +133,26 @@ def mean_recovery_seconds(run: Run) -> float | None:
     return spent / num_recoveries if num_recoveries else None
 
 
-def write_run(folder: Path, scenario: Scenario, run: Run, about: dict[str, Any]) -> None:
-    """Write a finished run: whole, or not at all. `about` becomes run.json."""
+def write_run(folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any]) -> None:
+    """Write a finished run: whole, or not at all. `about` becomes run.json; of outcomes alone there are no records.
+
+    OSError, saying what to do, if the disk refuses.
+    """
+    try:
+        _write_run(folder, scenario, run, about)
+    except OSError as error:
+        raise OSError(refusal(folder.parent, error)) from error
+
+
+def refusal(folder: Path, error: OSError) -> str:
+    """What to say where the disk refuses."""
+    return (
+        f"cannot write results to {folder} ({error.strerror or error}): free some space, or name another folder with "
+        "--results; finished runs and what was trained are kept, and the same command goes on there"
+    )
+
+
+def _write_run(folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for leftover in folder.parent.glob(f".{folder.name}.*"):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_SECONDS:
@@ -140,12 +161,13 @@ def write_run(folder: Path, scenario: Scenario, run: Run, about: dict[str, Any])
     temporary.mkdir()
     try:
         (temporary / "scenario.yaml").write_text(resolved_yaml(scenario), encoding="utf-8")
-        write_records(temporary / "iterations.parquet", run.iterations, IterationRecord)
-        write_records(temporary / "events.parquet", run.events, EventRecord)
-        ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
-        pq.write_table(ledger, temporary / "ledger.parquet")
+        if isinstance(run, Run):
+            write_records(temporary / "iterations.parquet", run.iterations, IterationRecord)
+            write_records(temporary / "events.parquet", run.events, EventRecord)
+            ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
+            pq.write_table(ledger, temporary / "ledger.parquet")
         write_json(temporary / "run.json", about)
-        write_json(temporary / "summary.json", summarise(scenario, run))
+        write_json(temporary / "summary.json", summarise(scenario, run) if isinstance(run, Run) else run)
         replace_folder(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -177,11 +199,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def resolved_yaml(scenario: Scenario) -> str:
-    """The scenario with every default and preset written out; reading it gives the same scenario."""
+    """The scenario with every default and preset written out, as one run of it is: reading it gives the same runs."""
     yaml = YAML()
     yaml.default_flow_style = False
     buffer = io.StringIO()
-    yaml.dump(scenario.model_dump(mode="json"), buffer)
+    yaml.dump(scenario.model_dump(mode="json", exclude={"sweep"}), buffer)
     return buffer.getvalue()
 
 
@@ -214,3 +236,52 @@ def load_run(folder: Path | str) -> RunFiles:
         events=pd.read_parquet(folder / "events.parquet"),
         ledger=pd.read_parquet(folder / "ledger.parquet"),
     )
+
+
+@dataclass(frozen=True)
+class Results:
+    """The finished runs of a folder as DataFrames; every table has a column `run`, the name of the run's folder.
+
+    runs: a row a run, with outcomes and, of a sweep, the swept values. The others are read when they are asked for;
+    runs of which outcomes alone were kept have no rows in them.
+    """
+
+    folder: Path
+    runs: pd.DataFrame
+
+    @cached_property
+    def iterations(self) -> pd.DataFrame:
+        """A row for each completed iteration of each run."""
+        return self._records("iterations.parquet")
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """A row for each failure, recovery, checkpoint and the like of each run."""
+        return self._records("events.parquet")
+
+    @cached_property
+    def ledger(self) -> pd.DataFrame:
+        """Simulated seconds in each bucket of each run."""
+        return self._records("ledger.parquet")
+
+    def _records(self, file: str) -> pd.DataFrame:
+        folders = [self.folder] if is_finished(self.folder) else [self.folder / name for name in self.runs["run"]]
+        found = [(folder.name, folder / file) for folder in folders if (folder / file).is_file()]
+        if not found:
+            return pd.DataFrame({"run": []})
+        frames = [pd.read_parquet(path) for _, path in found]
+        return pd.concat([frame.assign(run=name) for frame, (name, _) in zip(frames, found, strict=True)])
+
+
+def load(path: Path | str) -> Results:
+    """Read the results of a sweep, of all runs of a scenario, or of one run. ValueError where there are none."""
+    folder = Path(path)
+    if (folder / "runs.parquet").is_file():
+        return Results(folder, pd.read_parquet(folder / "runs.parquet"))
+    folders = [folder] if is_finished(folder) else sorted(summary.parent for summary in folder.glob("*/summary.json"))
+    if not folders:
+        raise ValueError(
+            f"{folder} holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"
+        )
+    rows = [{"run": found.name, **read_json(found / "summary.json")} for found in folders]
+    return Results(folder, pd.DataFrame(rows).drop(columns="ledger_seconds"))

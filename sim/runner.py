@@ -12,13 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from models.lineage import plain_routes
+from models.lineage import DataSpec, TrainingSpec, plain_routes
 from sim import results
 from sim.failures import process_class, processes
 from sim.kinds import code_hash
 from sim.rng import derived_seed
 from sim.scenario import Scenario
-from sim.simulation import Watcher, simulate
+from sim.simulation import Run, Watcher, simulate
 from sim.strategies import StrategyConfig, strategy_class
 from sim.training import NoTraining, Training
 
@@ -53,17 +53,25 @@ class PlannedRun:
 
 
 class ScenarioRunner:
-    """All runs of one scenario. `cache=None` keeps training states in memory only.
+    """All runs of one scenario, one after another. `cache=None` keeps training states in memory only.
 
-    Raises ValueError for text that cannot be learnt and for folders that cannot be used.
+    texts: those read already, for many scenarios of the same text. Raises ValueError for text that cannot be learnt and
+    for folders that cannot be used.
     """
 
-    def __init__(self, scenario: Scenario, base_folder: Path, results_folder: Path, cache: Path | None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        base_folder: Path,
+        results_folder: Path,
+        cache: Path | None,
+        texts: Texts | None = None,
+    ) -> None:
         self.scenario = scenario
         self.base_folder = base_folder
         self.results_folder = results_folder
         self.cache = cache
-        self.corpus = load_text(scenario, base_folder, cache)
+        self.corpus = (texts or Texts(base_folder, cache)).of(scenario)
         self.versions = self._versions()
 
     @property
@@ -74,11 +82,11 @@ class ScenarioRunner:
     def plan(self) -> list[PlannedRun]:
         """Every run, replicate after replicate, strategies in the scenario's order."""
         scenario, planned = self.scenario, []
+        versions = [self.versions | plugin_versions(scenario, config) for config in scenario.strategies]
         for training_seed in scenario.seeds.training:
             for failure_seed in scenario.seeds.failures:
                 for index, config in enumerate(scenario.strategies):
-                    versions = self.versions | plugin_versions(scenario, config)
-                    key = results.run_hash(scenario, index, failure_seed, training_seed, versions)
+                    key = results.run_hash(scenario, index, failure_seed, training_seed, versions[index])
                     folder = results.run_folder(
                         self.results_folder, scenario, config.name, failure_seed, training_seed, key
                     )
@@ -100,33 +108,31 @@ class ScenarioRunner:
             observer.finished(planned, reused)
             yield results.load_run(planned.folder)
 
-    def open_training(self, training_seed: int) -> Training:
-        """The training of the scenario's proxy model under a seed."""
-        scenario = self.scenario
-        spec = scenario.training.spec(
+    def spec(self, training_seed: int) -> TrainingSpec:
+        """The name of the training of the scenario's proxy model under a seed."""
+        return self.scenario.training.spec(
             corpus=self.corpus.content_hash if self.corpus else "curve",
             vocabulary_size=self.corpus.vocabulary_size if self.corpus else CURVE_VOCABULARY,
             init_seed=derived_seed(training_seed, "training_init"),
             data_seed=derived_seed(training_seed, "training_data"),
-            routes=plain_routes(scenario.workload.num_stages),
+            routes=plain_routes(self.scenario.workload.num_stages),
         )
-        if scenario.training.learner == "none":
-            return NoTraining(spec, scenario.iterations_per_step)
-        if self.corpus is None:
-            from models.curve import CurveTraining
 
-            return CurveTraining(spec, scenario.iterations_per_step)
+    def open_training(self, training_seed: int) -> Training:
+        """The training of the scenario's proxy model under a seed."""
+        scenario, spec = self.scenario, self.spec(training_seed)
+        if self.corpus is None:
+            return training_without_text(scenario.training.learner, spec, scenario.iterations_per_step)
         from models.store import TrajectoryStore
         from models.trajectory import Trajectory
 
         store = TrajectoryStore(self.cache) if self.cache else None
         return Trajectory(spec, self.corpus, store, scenario.iterations_per_step)
 
-    def _run_one(self, planned: PlannedRun, training: Training, watch: Watcher) -> None:
+    def about(self, planned: PlannedRun) -> dict[str, Any]:
+        """What `run.json` says of a run whoever makes it: what decides its bits, and on what it was made."""
         config = self.scenario.strategies[planned.strategy_index]
-        began, trained = time.monotonic(), training.num_trained_steps
-        run = simulate(self.scenario, config, planned.failure_seed, planned.training_seed, training, watch)
-        about = {
+        return {
             "run_hash": planned.key,
             "strategy": config.model_dump(mode="json"),
             "failure_seed": planned.failure_seed,
@@ -135,10 +141,22 @@ class ScenarioRunner:
             "corpus": self.corpus_description,
             "num_threads": self.scenario.training.num_threads,
             "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        }
+
+    def write(self, planned: PlannedRun, run: Run | dict[str, Any], about: dict[str, Any]) -> None:
+        """Write a run's folder, whole or not at all; `about` comes into its run.json. OSError if the disk refuses."""
+        scenario = with_absolute_paths(self.scenario, self.base_folder)
+        results.write_run(planned.folder, scenario, run, self.about(planned) | about)
+
+    def _run_one(self, planned: PlannedRun, training: Training, watch: Watcher) -> None:
+        config = self.scenario.strategies[planned.strategy_index]
+        began, trained = time.monotonic(), training.num_trained_steps
+        run = simulate(self.scenario, config, planned.failure_seed, planned.training_seed, training, watch)
+        about = {
             "num_trained_steps": training.num_trained_steps - trained,
             "real_seconds": round(time.monotonic() - began, 3),
         }
-        results.write_run(planned.folder, with_absolute_paths(self.scenario, self.base_folder), run, about)
+        self.write(planned, run, about)
 
     def _versions(self) -> dict[str, str]:
         """What decides a result besides the scenario and the seeds."""
@@ -150,6 +168,36 @@ class ScenarioRunner:
         return versions
 
 
+class Texts:
+    """The texts that scenarios learn, each read once."""
+
+    def __init__(self, base_folder: Path, cache: Path | None) -> None:
+        self.base_folder, self.cache = base_folder, cache
+        self._read: dict[DataSpec, Corpus] = {}
+
+    def of(self, scenario: Scenario) -> Corpus | None:
+        """The text of a scenario; None for a learner that reads none. ValueError if it is missing or too short."""
+        training = scenario.training
+        if training.learner != "torch":
+            return None
+        if training.data not in self._read:
+            from models.corpus import load_corpus
+
+            self._read[training.data] = load_corpus(training.data, self.base_folder, self.cache)
+        corpus = self._read[training.data]
+        corpus.require(training.sequence_length, training.evaluation.num_sequences)
+        return corpus
+
+
+def training_without_text(learner: str, spec: TrainingSpec, iterations_per_step: int) -> Training:
+    """The training of a learner that learns from nothing."""
+    if learner == "none":
+        return NoTraining(spec, iterations_per_step)
+    from models.curve import CurveTraining
+
+    return CurveTraining(spec, iterations_per_step)
+
+
 def plugin_versions(scenario: Scenario, strategy: StrategyConfig) -> dict[str, str]:
     """Hashes of the code from outside that a run uses, by kind."""
     used: dict[str, type] = {config.kind: process_class(config.kind) for config in processes(scenario.failures)}
@@ -157,18 +205,6 @@ def plugin_versions(scenario: Scenario, strategy: StrategyConfig) -> dict[str, s
     if scenario.fallback.kind != "stop":
         used[scenario.fallback.kind] = strategy_class(scenario.fallback.kind)
     return {kind: code_hash(found) for kind, found in used.items() if not found.__module__.startswith("sim.")}
-
-
-def load_text(scenario: Scenario, base_folder: Path, cache: Path | None) -> Corpus | None:
-    """The text that a scenario's proxy learns; None for a learner that reads none. ValueError if it is too short."""
-    training = scenario.training
-    if training.learner != "torch":
-        return None
-    from models.corpus import load_corpus
-
-    corpus = load_corpus(training.data, base_folder, cache)
-    corpus.require(training.sequence_length, training.evaluation.num_sequences)
-    return corpus
 
 
 def with_absolute_paths(scenario: Scenario, base_folder: Path) -> Scenario:

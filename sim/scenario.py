@@ -23,6 +23,7 @@ from sim.names import FOLDER_NAME
 from sim.network import NetworkConfig
 from sim.presets import or_preset, presets
 from sim.strategies import PLUGINS, STRATEGIES, StrategyConfig
+from sim.sweep_section import SweepConfig
 from sim.training import TrainingConfig
 
 PRESET_FIELDS = {("workload", "model"): "models", ("cluster", "device"): "devices", ("network",): "networks"}
@@ -94,6 +95,9 @@ class Scenario(Config):
         ge=1,
         le=10**6,
         description="iterations of the target that one step of the proxy stands for; not neutral where not 1",
+    )
+    sweep: SweepConfig | None = Field(
+        None, description="what `churnlab sweep` varies; the rest of the scenario is what all its points share"
     )
 
     @classmethod

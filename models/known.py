@@ -1,0 +1,60 @@
+"""Losses that are known already, behind the training port: what a run is played with when its training is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from models.lineage import DivergedError, Lineage, Position, Routes, TrainingSpec, root
+
+
+@dataclass
+class KnownLosses:
+    """Training and validation losses by the key of a line and the step, in nats per token.
+
+    dead_ends: what there is to say of lines of which the next step could not be made; invalid: of states of which the
+    validation loss is not finite.
+    """
+
+    train: dict[str, dict[int, float]] = field(default_factory=dict)
+    validation: dict[str, dict[int, float]] = field(default_factory=dict)
+    dead_ends: dict[str, str] = field(default_factory=dict)
+    invalid: dict[str, dict[int, str]] = field(default_factory=dict)
+
+
+class KnownTraining:
+    """Answers from what is known; implements the port `sim.training.Training`.
+
+    DivergedError where training came to an end on the way to a state, RuntimeError where nothing is known of it.
+    """
+
+    def __init__(self, spec: TrainingSpec, iterations_per_step: int, losses: KnownLosses) -> None:
+        self.spec, self.iterations_per_step, self.losses = spec, iterations_per_step, losses
+        self.num_trained_steps = 0
+
+    def root(self, routes: Routes) -> Position:
+        """The state before the first step."""
+        return root(self.spec.model_copy(update={"routes": routes}), self.iterations_per_step)
+
+    def train_loss(self, position: Position) -> float:
+        """Loss of the batch of the step that led to this state, in nats per token."""
+        return self._known(self.losses.train, position.line_of_step, position.step)
+
+    def validation_loss(self, position: Position) -> float:
+        """Loss on held-out text at this state, in nats per token."""
+        return self._known(self.losses.validation, position.lineage, position.step)
+
+    def _known(self, losses: dict[str, dict[int, float]], lineage: Lineage, step: int) -> float:
+        try:
+            return losses[lineage.key][step]
+        except KeyError:
+            if message := self.losses.invalid.get(lineage.key, {}).get(step):
+                raise DivergedError(message) from None
+            line: Lineage | None = lineage
+            while line is not None:
+                if line.key in self.losses.dead_ends:
+                    raise DivergedError(self.losses.dead_ends[line.key]) from None
+                line = line.parent()
+            raise RuntimeError(f"nothing is known of step {step} of line {lineage.key}") from None
+
+    def flush(self) -> None:
+        """Nothing to keep."""

@@ -1,0 +1,113 @@
+"""Where the training of many runs is planned, handed out in pieces, and kept: the only writer of the store meanwhile.
+
+Pieces go out with the states they start from and come back as results (`models.pieces`); no two of them train the same
+step. What has come in is durable before anything else is asked of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from models.known import KnownLosses
+from models.lineage import Lineage, Position
+from models.pieces import TrainedPiece
+from models.store import Keyframe, Stretch, TrajectoryStore
+from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_name
+from models.work import Demands, KnownLine, Piece, plan_work
+
+
+class Workshop:
+    """Keeps the trainings of a store going. `store=None` only plans, as if nothing were known."""
+
+    def __init__(self, store: TrajectoryStore | None, most_steps: int = KEYFRAME_INTERVAL_STEPS) -> None:
+        self.store, self.most_steps = store, most_steps
+        self.environment = environment_key()
+        self.num_trained_steps = 0
+        self._arrived: dict[Position, bytes] = {}  # states of pieces that others wait for: no need to read them again
+        self._dead_ends: dict[str, tuple[int, str]] = {}
+        self._invalid: dict[str, dict[int, str]] = {}
+
+    def known(self, lineage: Lineage) -> KnownLine:
+        """What the store holds of a line."""
+        if self.store is None:
+            return KnownLine()
+        name = line_name(self.environment, lineage)
+        stretch = self.store.read(name)
+        validations = stretch.validations.keys() | self._invalid.get(lineage.key, {}).keys()
+        return KnownLine(stretch.steps.keys(), validations, self.store.keyframe_steps(name))
+
+    def plan(self, demands: Demands) -> list[Piece]:
+        """The pieces that are missing for what is asked for, as far as training gets."""
+        return plan_work(self._reachable(demands), self.known, self.most_steps)
+
+    def state(self, position: Position) -> bytes | None:
+        """A state as bytes; None where it is gone (the files may be deleted at any time): plan anew."""
+        if position in self._arrived:
+            return self._arrived[position]
+        if self.store is None:
+            return None
+        return self.store.read_keyframe(line_name(self.environment, position.lineage), position.step)
+
+    def arrived(self, piece: Piece, trained: TrainedPiece) -> None:
+        """A piece is done: others can start from its state at once."""
+        if trained.state is not None:
+            self._arrived[piece.end] = trained.state
+
+    def keep(self, piece: Piece, trained: TrainedPiece, needed: Callable[[], Collection[Position]]) -> None:
+        """Make a piece durable. OSError if the disk refuses; needed: the states that later pieces start from."""
+        lineage, key = piece.lineage, piece.lineage.key
+        if trained.dead_end is not None:
+            last_step = max(trained.stretch.steps, default=piece.first_step)
+            self._dead_ends[key] = last_step, trained.dead_end
+        if trained.invalid:
+            self._invalid.setdefault(key, {}).update(trained.invalid)
+        self.num_trained_steps += len(trained.stretch.steps)
+        if self.store is not None:
+            keyframe = Keyframe(piece.last_step, trained.state, bool(lineage.edits)) if trained.state else None
+
+            def in_use() -> Collection[tuple[str, int]]:
+                return {(line_name(self.environment, state.lineage), state.step) for state in needed()}
+
+            self.store.commit(line_name(self.environment, lineage), trained.stretch, keyframe, in_use)
+
+    def forget(self, still_needed: Callable[[Position], bool]) -> None:
+        """Of states that have arrived, hold in memory only those that are still needed."""
+        self._arrived = {state: data for state, data in self._arrived.items() if still_needed(state)}
+
+    def losses(self, demands: Demands) -> KnownLosses:
+        """What is known of what some runs ask for."""
+        found = KnownLosses(invalid=self._invalid)
+        for lineage, demand in demands.items():
+            stretch = self.store.read(line_name(self.environment, lineage)) if self.store else Stretch()
+            asked = range(lineage.first_step + 1, demand.last_step + 1)
+            found.train[lineage.key] = {n: stretch.steps[n].train_loss for n in asked if n in stretch.steps}
+            known = demand.validations.intersection(stretch.validations)
+            found.validation[lineage.key] = {step: stretch.validations[step] for step in sorted(known)}
+        found.dead_ends = {key: message for key, (_, message) in self._dead_ends.items()}
+        return found
+
+    def _reachable(self, demands: Demands) -> Demands:
+        """What is asked for before training diverges."""
+        if not self._dead_ends:
+            return demands
+        reachable: Demands = {}
+        for lineage, demand in demands.items():
+            if self._is_cut_off(lineage):
+                continue
+            last_step, _ = self._dead_ends.get(lineage.key, (demand.end, ""))
+            validations = {step for step in demand.validations if step <= last_step}
+            reachable[lineage] = type(demand)(min(demand.last_step, last_step), validations)
+        return reachable
+
+    def _is_cut_off(self, lineage: Lineage) -> bool:
+        """Whether a line leaves another one after that has come to its end."""
+        for number, (step, _) in enumerate(lineage.edits):
+            last_step, _ = self._dead_ends.get(lineage.first(number).key, (step, ""))
+            if step > last_step:
+                return True
+        return False
+
+
+def num_steps(pieces: Sequence[Piece]) -> int:
+    """Steps to train."""
+    return sum(piece.num_steps for piece in pieces)

@@ -1,0 +1,226 @@
+"""Does the runs of a sweep: plays them without training to learn what they ask for, trains that once, finishes them.
+
+A run's seconds do not depend on losses. So all runs are first surveyed (`models.work`); what they ask for together is
+cut into pieces that no two workers do twice; and as soon as a run's pieces are done, it is played again with its losses
+and written. Workers only compute: this process alone writes, so that the death of a worker, or of this process, loses
+no more than what was under way.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from models.work import Demands, Piece, together
+from sim.executors import Executor, WorkerDiedError
+from sim.simulation import Run
+from sim.sweep_plan import SweepRun
+from sim.tasks import play_known, play_untrained, survey
+from sim.work_queue import Item, WorkQueue
+
+if TYPE_CHECKING:
+    from models.workshop import Workshop
+
+MOST_ATTEMPTS, MOST_IDLE_ROUNDS = 3, 5
+MOST_PLAYS_PER_SURVEY = 50
+HEARTBEAT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class SweepProgress:
+    """How far a sweep is; of runs those that were not finished before."""
+
+    num_runs: int
+    num_finished: int
+    num_failed: int
+    num_surveyed: int
+    num_steps_trained: int
+    num_steps_left: int
+    under_way: tuple[str, ...]
+
+
+class SweepObserver(Protocol):
+    """Whoever wants to know how a sweep comes along."""
+
+    def progressed(self, progress: SweepProgress) -> None:
+        """Something has come in, or some seconds have passed."""
+        ...
+
+    def finished(self, run: SweepRun) -> None:
+        """A run's folder is complete."""
+        ...
+
+    def failed(self, run: SweepRun, error: str, details: str) -> None:
+        """A run could not be done; the others go on. error: in a line; details: where in the code."""
+        ...
+
+
+class Sweep:
+    """Some runs, and who does them.
+
+    texts: stand-ins, by content hash, for the texts that are learnt; workshop: where training is kept; None where
+    nothing is trained. Raises OSError as soon as the disk refuses anything: then nothing of what is there is lost.
+    """
+
+    def __init__(
+        self, executor: Executor, workshop: Workshop | None, texts: Mapping[str, Any], observer: SweepObserver
+    ) -> None:
+        self.executor, self.workshop, self.texts, self.observer = executor, workshop, texts, observer
+        self.demands: dict[SweepRun, Demands] = {}
+        self._attempts: Counter[Item] = Counter()
+        self._open: dict[SweepRun, None] = {}
+        self._num_runs = self._num_finished = self._num_failed = 0
+
+    def survey(self, runs: Sequence[SweepRun]) -> None:
+        """Find out what runs ask of their training. A run that cannot be played fails."""
+        learning = [run for run in runs if run.learns and run not in self.demands]
+        groups: dict[tuple[int, int], list[SweepRun]] = {}
+        for run in learning:
+            groups.setdefault((run.point, run.planned.strategy_index), []).append(run)
+        in_flight: dict[Future[list[Demands]], list[SweepRun]] = {}
+        for group in groups.values():
+            for first in range(0, len(group), MOST_PLAYS_PER_SURVEY):
+                some = group[first : first + MOST_PLAYS_PER_SURVEY]
+                in_flight[self.executor.submit(survey, [run.play for run in some])] = some
+        while in_flight:
+            done, _ = wait(in_flight, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                some = in_flight.pop(future)
+                error = future.exception()
+                if error is None:
+                    self.demands.update(zip(some, future.result(), strict=True))
+                elif len(some) > 1 or (isinstance(error, WorkerDiedError) and self._may_try_again(some[0])):
+                    for run in some:  # one by one, so that each has its own error
+                        in_flight[self.executor.submit(survey, [run.play])] = [run]
+                else:
+                    self._fail(some[0], error)
+            self._tell(None, ())
+
+    def do(self, runs: Sequence[SweepRun]) -> None:
+        """Do runs to their end: each is written, or has failed."""
+        self._open = dict.fromkeys(runs)
+        self._num_runs += len(runs)
+        self.survey(runs)
+        num_idle_rounds = 0
+        while self._open:
+            before = len(self._open), self._num_trained_steps
+            asked = {run: self.demands.get(run, {}) for run in self._open}
+            pieces = self.workshop.plan(together(asked.values())) if self.workshop else []
+            self._drain(WorkQueue(pieces, asked))
+            num_idle_rounds = num_idle_rounds + 1 if before == (len(self._open), self._num_trained_steps) else 0
+            if num_idle_rounds == MOST_IDLE_ROUNDS:
+                raise RuntimeError("training states vanish from the cache as fast as they come: is it being pruned?")
+
+    @property
+    def _num_trained_steps(self) -> int:
+        return self.workshop.num_trained_steps if self.workshop else 0
+
+    def _drain(self, queue: WorkQueue) -> None:
+        """Do all that a queue holds. Runs whose states were gone, or whose training diverged, stay open."""
+        most = self.executor.num_workers + (self.executor.num_workers > 1)  # one more, so that nobody waits for us
+        in_flight: dict[Future[Any], Item] = {}
+        while True:
+            self._hand_out(queue, in_flight, most)
+            if not in_flight:
+                return
+            done, _ = wait(in_flight, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+            came_in = [(in_flight.pop(future), future) for future in done]
+            trained: list[tuple[Piece, Any]] = []
+            for item, future in came_in:
+                error = future.exception()
+                if error is not None:
+                    self._went_wrong(queue, item, error)
+                elif isinstance(item, Piece):
+                    trained.append((item, future.result()))
+                    self._piece_is_done(queue, *trained[-1])
+                else:
+                    self._write(item, future.result())
+            self._hand_out(queue, in_flight, most)  # before anything is written: the disk keeps nobody waiting
+            for piece, result in trained:
+                assert self.workshop is not None
+                self.workshop.keep(piece, result, lambda: queue.needed_states)
+                self.workshop.forget(queue.needs)
+                queue.kept(piece)
+            self._tell(queue, tuple(name_of(item) for item in in_flight.values()))
+
+    def _hand_out(self, queue: WorkQueue, in_flight: dict[Future[Any], Item], most: int) -> None:
+        """Keep all workers busy."""
+        while len(in_flight) < most and (item := queue.next()) is not None:
+            future = self._begin_piece(queue, item) if isinstance(item, Piece) else self._begin_run(item)
+            if future is not None:
+                in_flight[future] = item
+
+    def _begin_run(self, run: SweepRun) -> Future[Any]:
+        if run.learns:
+            assert self.workshop is not None
+            losses = self.workshop.losses(self.demands[run])
+            return self.executor.submit(play_known, run.play, losses, run.keeps_records)
+        return self.executor.submit(play_untrained, run.play, run.keeps_records)
+
+    def _begin_piece(self, queue: WorkQueue, piece: Piece) -> Future[Any] | None:
+        """None where a state that it needs is gone: the next round plans anew."""
+        from models.pieces import train_piece
+
+        assert self.workshop is not None
+        states = {state: self.workshop.state(state) for state in piece.needs}
+        if None in states.values():
+            queue.give_up(piece)
+            return None
+        older = {state: states[state] for state in piece.older}
+        start = states[piece.start] if piece.start else None
+        text = self.texts[piece.lineage.spec.corpus]
+        return self.executor.submit(train_piece, piece, text, start, older, self.workshop.environment)
+
+    def _piece_is_done(self, queue: WorkQueue, piece: Piece, result: Any) -> None:
+        assert self.workshop is not None
+        self.workshop.arrived(piece, result)
+        if result.dead_end is None:
+            queue.done(piece)
+        else:
+            queue.give_up(piece)
+
+    def _went_wrong(self, queue: WorkQueue, item: Item, error: BaseException) -> None:
+        """A worker's death may be chance: again, some times. Else whatever needs it fails."""
+        if isinstance(error, WorkerDiedError) and self._may_try_again(item):
+            queue.again(item)
+            return
+        for run in queue.give_up(item) if isinstance(item, Piece) else [item]:
+            self._fail(run, error)
+
+    def _may_try_again(self, item: Item) -> bool:
+        self._attempts[item] += 1
+        return self._attempts[item] < MOST_ATTEMPTS
+
+    def _write(self, run: SweepRun, result: Run | dict[str, Any]) -> None:
+        run.write(result, self.demands.get(run))
+        del self._open[run]
+        self._num_finished += 1
+        self.observer.finished(run)
+
+    def _fail(self, run: SweepRun, error: BaseException) -> None:
+        self._open.pop(run, None)
+        self._num_failed += 1
+        message = str(error) or type(error).__name__
+        if isinstance(error, WorkerDiedError):
+            message = f"its worker died {MOST_ATTEMPTS} times, out of memory perhaps: {message}"
+        self.observer.failed(run, message, "".join(traceback.format_exception(error)))
+
+    def _tell(self, queue: WorkQueue | None, under_way: tuple[str, ...]) -> None:
+        trained = self._num_trained_steps
+        left = queue.num_steps_left if queue else 0
+        self.observer.progressed(
+            SweepProgress(
+                self._num_runs, self._num_finished, self._num_failed, len(self.demands), trained, left, under_way
+            )
+        )
+
+
+def name_of(item: Item) -> str:
+    """What a worker is at, in words."""
+    if isinstance(item, Piece):
+        return f"training {item.lineage.key[:8]} steps {item.first_step} to {item.last_step}"
+    return item.name

@@ -1,0 +1,113 @@
+"""Which runs a sweep is made of, and which of them are to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from models.work import Demands, num_steps
+from sim import results
+from sim.names import shortened, suggestion
+from sim.points import Point
+from sim.runner import PlannedRun, ScenarioRunner, Texts
+from sim.simulation import Run
+from sim.tasks import Outcomes, Play
+
+
+@dataclass(frozen=True, eq=False)
+class SweepRun:
+    """A run of a sweep: at a point, with the swept values that concern it."""
+
+    point: int
+    parameters: dict[str, Any]
+    planned: PlannedRun
+    runner: ScenarioRunner
+    keeps_records: bool = True
+
+    @property
+    def play(self) -> Play:
+        """What a worker needs to know to play it."""
+        planned = self.planned
+        spec = self.runner.spec(planned.training_seed)
+        scenario = self.runner.scenario
+        return Play(scenario, planned.strategy_index, planned.failure_seed, planned.training_seed, spec)
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.planned.folder.name
+
+    @property
+    def learns(self) -> bool:
+        """Whether a model is really trained in it."""
+        return self.runner.corpus is not None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its results are there, with its records if these are to be kept."""
+        folder = self.planned.folder
+        return results.is_finished(folder) and (not self.keeps_records or (folder / results.RECORDS[0]).is_file())
+
+    def write(self, result: Run | Outcomes, demands: Demands | None) -> None:
+        """Write its folder, whole or not at all. demands: what it asked of its training. OSError if disk refuses."""
+        asked = {} if demands is None else {"num_steps_asked": num_steps(demands)}
+        self.runner.write(self.planned, result, asked)
+
+
+def plan_runs(
+    points: Sequence[Point], base_folder: Path, results_folder: Path, cache: Path | None, texts: Texts
+) -> list[SweepRun]:
+    """Every run of every point once, replicates together: a run that two points share is the first one's."""
+    runs: dict[str, SweepRun] = {}
+    for number, point in enumerate(points):
+        runner = ScenarioRunner(point.scenario, base_folder, results_folder, cache, texts)
+        for planned in runner.plan():
+            parameters = point.parameters_of(planned.strategy_index)
+            runs.setdefault(planned.key, SweepRun(number, parameters, planned, runner, point.keeps_records))
+    return list(runs.values())
+
+
+def chosen(runs: Sequence[SweepRun], only: Sequence[str]) -> list[SweepRun]:
+    """The runs that `--only` names: by strategy, by the name of the run's folder (with * and ?), or by field=value.
+
+    One of several strategies or folders is enough; every field must have one of its values. ValueError for what names
+    nothing.
+    """
+    names = [name for name in only if "=" not in name]
+    wanted: dict[str, set[str]] = {}
+    for field, _, value in (condition.partition("=") for condition in only if "=" in condition):
+        wanted.setdefault(field, set()).add(value)
+    for name in names:
+        if not any(is_named(run, name) for run in runs):
+            known = list(dict.fromkeys(run.planned.name for run in runs))
+            raise ValueError(f"--only {shortened(name)}: no such strategy or run{suggestion(name, known)}")
+    for field, values in wanted.items():
+        known = list(dict.fromkeys(as_text(run.parameters[field]) for run in runs if field in run.parameters))
+        if not known:
+            fields = dict.fromkeys(field for run in runs for field in run.parameters)
+            raise ValueError(f"--only {shortened(field)}=...: no such swept field{suggestion(field, fields)}")
+        for value in values.difference(known):
+            raise ValueError(f"--only {shortened(field)}={shortened(value)}: no such value{suggestion(value, known)}")
+    return [
+        run
+        for run in runs
+        if (not names or any(is_named(run, name) for name in names))
+        and all(
+            field in run.parameters and as_text(run.parameters[field]) in values for field, values in wanted.items()
+        )
+    ]
+
+
+def is_named(run: SweepRun, name: str) -> bool:
+    """Whether a strategy's or a folder's name means the run."""
+    return run.planned.name == name or fnmatchcase(run.name, name)
+
+
+def as_text(value: Any) -> str:
+    """A swept value as people write it in YAML."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
