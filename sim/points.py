@@ -40,6 +40,13 @@ class Point:
         others = {name for name, index in self.strategy_of.items() if index != strategy_index}
         return {name: value for name, value in self.parameters.items() if name not in others}
 
+    def with_more_failure_seeds(self, number: int) -> Point:
+        """The point with so many replicates more, their seeds counted up from the highest."""
+        seeds = self.scenario.seeds
+        first = max(seeds.failures) + 1
+        more = SeedsConfig(failures=(*seeds.failures, *range(first, first + number)), training=seeds.training)
+        return replace(self, scenario=self.scenario.model_copy(update={"seeds": more}))
+
 
 def load_points(path: Path, overrides: tuple[str, ...] = ()) -> list[Point]:
     """Read a scenario file and make its points; one without a `sweep:` section is the only point of its own.

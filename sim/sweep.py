@@ -8,6 +8,7 @@ no more than what was under way.
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from sim.work_queue import Item, WorkQueue
 if TYPE_CHECKING:
     from models.workshop import Workshop
 
-MOST_ATTEMPTS, MOST_IDLE_ROUNDS = 3, 5
+MOST_ATTEMPTS, MOST_IDLE_ROUNDS = 3, 100
 MOST_PLAYS_PER_SURVEY = 50
 HEARTBEAT_SECONDS = 2.0
 
@@ -50,10 +51,6 @@ class SweepObserver(Protocol):
         """Something has come in, or some seconds have passed."""
         ...
 
-    def finished(self, run: SweepRun) -> None:
-        """A run's folder is complete."""
-        ...
-
     def failed(self, run: SweepRun, error: str, details: str) -> None:
         """A run could not be done; the others go on. error: in a line; details: where in the code."""
         ...
@@ -71,6 +68,7 @@ class Sweep:
     ) -> None:
         self.executor, self.workshop, self.texts, self.observer = executor, workshop, texts, observer
         self.demands: dict[SweepRun, Demands] = {}
+        self.survey_seconds = 0.0
         self._attempts: Counter[Item] = Counter()
         self._open: dict[SweepRun, None] = {}
         self._num_runs = self._num_finished = self._num_failed = 0
@@ -78,6 +76,7 @@ class Sweep:
     def survey(self, runs: Sequence[SweepRun]) -> None:
         """Find out what runs ask of their training. A run that cannot be played fails."""
         learning = [run for run in runs if run.learns and run not in self.demands]
+        began_seconds = time.monotonic()
         groups: dict[tuple[int, int], list[SweepRun]] = {}
         for run in learning:
             groups.setdefault((run.point, run.planned.strategy_index), []).append(run)
@@ -99,6 +98,7 @@ class Sweep:
                 else:
                     self._fail(some[0], error)
             self._tell(None, ())
+        self.survey_seconds += time.monotonic() - began_seconds
 
     def do(self, runs: Sequence[SweepRun]) -> None:
         """Do runs to their end: each is written, or has failed."""
@@ -199,9 +199,9 @@ class Sweep:
         run.write(result, self.demands.get(run))
         del self._open[run]
         self._num_finished += 1
-        self.observer.finished(run)
 
     def _fail(self, run: SweepRun, error: BaseException) -> None:
+        self._num_runs += run not in self._open  # it failed when it was surveyed, before it was to be done
         self._open.pop(run, None)
         self._num_failed += 1
         message = str(error) or type(error).__name__

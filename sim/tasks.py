@@ -5,6 +5,7 @@ Every argument and result can be pickled, and depends on nothing but the argumen
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,14 @@ def play_untrained(play: Play, keeps_records: bool) -> Run | Outcomes:
     scenario = play.scenario
     training = training_without_text(scenario.training.learner, play.spec, scenario.iterations_per_step)
     return as_kept(play, training, keeps_records)
+
+
+def seconds_of_a_play(play: Play, keeps_records: bool) -> float:
+    """Real seconds that a run without training takes here now, prices known: for estimates."""
+    play_untrained(play, keeps_records)
+    began = time.perf_counter()
+    play_untrained(play, keeps_records)
+    return time.perf_counter() - began
 
 
 def as_kept(play: Play, training: Training, keeps_records: bool) -> Run | Outcomes:
