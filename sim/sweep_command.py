@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +25,7 @@ MOST_FAILURES_TOLD = 5
 MOST_REPLICATES = 100
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """Who does the work."""
 
     pool = "pool"

@@ -72,7 +72,7 @@ class SweepJob:
         return outline(self.sweep, runs, to_do)
 
     def do(self, to_do: Sequence[SweepRun]) -> None:
-        """Do runs to their end; those that fail are kept in `failures` and in the folder. OSError if the disk refuses."""
+        """Do runs to their end; those that fail are kept in `failures` and the folder. OSError if the disk refuses."""
         end: End = "stopped"
         reason = ""
         try:
