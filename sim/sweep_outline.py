@@ -11,7 +11,6 @@ from models.work import Piece, longest_ways, num_steps, together
 from sim.executors import Executor
 from sim.sweep import Sweep
 from sim.sweep_plan import SweepRun
-from sim.tasks import seconds_of_a_play
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,9 @@ def outline(sweep: Sweep, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -
 
 
 def seconds_of_plays(sweep: Sweep, to_do: Sequence[SweepRun]) -> float:
-    """Seconds to play runs: as long as their survey took; of those without training, one of each strategy is timed."""
-    kinds: dict[tuple[int, bool], list[SweepRun]] = {}
-    for run in to_do:
-        if not run.learns:
-            kinds.setdefault((run.planned.strategy_index, run.keeps_records), []).append(run)
-    timed = {kind: sweep.executor.submit(seconds_of_a_play, runs[0].play, kind[1]) for kind, runs in kinds.items()}
-    total = sum(len(runs) * timed[kind].result() for kind, runs in kinds.items())
-    return sweep.survey_seconds + total / sweep.executor.num_workers
+    """Seconds to play runs: those that learn as long again as their survey took; of others, one a kind was timed."""
+    total = sum(sweep.play_seconds.get(run.kind, 0.0) for run in to_do)
+    return sweep.survey_seconds * any(run.learns for run in to_do) + total / sweep.executor.num_workers
 
 
 def estimate(pieces: Sequence[Piece], texts: Mapping[str, Any], executor: Executor) -> tuple[float, float]:
