@@ -96,7 +96,7 @@ def sweep(
             try:
                 job.do(to_do)
                 if share is not None:
-                    tighten(job, share, max_replicates)
+                    tighten(job, share, max_replicates, force, say)
             except KeyboardInterrupt:
                 display.stop()
                 errors.print(

@@ -40,14 +40,17 @@ class SweepJob:
     ) -> None:
         self.points, self.watch = list(points), watch
         self._texts = Texts(base_folder, cache)
-        self._plan = lambda points: plan_runs(points, base_folder, results_folder, cache, self._texts)
-        self.runs = self._plan(self.points)
+        self._folders = base_folder, results_folder, cache
+        self.runs = self._plan()
         self.folder = SweepFolder(results_folder / self.points[0].scenario.name)
         self.failures: dict[SweepRun, tuple[str, str]] = {}
         self._progress: SweepProgress | None = None
         self._noted_seconds = 0.0
         self._is_doing = False
         self._sweep: Sweep | None = None
+
+    def _plan(self) -> list[SweepRun]:
+        return plan_runs(self.points, *self._folders, self._texts)
 
     @property
     def learns(self) -> bool:
@@ -106,7 +109,7 @@ class SweepJob:
         for number, num_seeds in wanted.items():
             self.points[number] = self.points[number].with_more_failure_seeds(num_seeds)
         known = {run.planned.key for run in self.runs}
-        added = [run for run in self._plan(self.points) if run.planned.key not in known]
+        added = [run for run in self._plan() if run.planned.key not in known]
         self.runs += added
         return added
 
