@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from sim.tables import strategy_table
 from sim.terminal import console, say
 
 STATISTICS = "statistics.csv"
+WIDTH_OF_HEADINGS = 12
 MOST_ROWS = 60
 
 
@@ -46,7 +48,7 @@ def write_statistics(folder: Path, found: pd.DataFrame) -> Path:
 
 def summary_table(name: str, found: pd.DataFrame, fields: Sequence[str], reference: str, target: float | None) -> Table:
     """A row for each point and strategy: mean ± half of the 95 % interval, and against the reference in per cent."""
-    against = f"against\n{legend_label(reference)}"
+    against = f"% against\n{legend_label(reference)}"
     columns = [("hours\nto end", "wall_clock_seconds", SECONDS_PER_HOUR), (against, "wall_clock_seconds", 0.0)]
     if target is not None and found.loc[found["metric"] == "target_reached_seconds", "num_reached"].any():
         columns += [
@@ -55,17 +57,20 @@ def summary_table(name: str, found: pd.DataFrame, fields: Sequence[str], referen
         ]
     if found.loc[found["metric"] == "final_validation_loss", "num_reached"].any():
         columns.append(("final\nval. loss", "final_validation_loss", 1.0))
-    title = f"{name}: mean ± half of the 95 % interval over replicates; in brackets 95 % of the paired difference"
+    title = f"{name}: means ± half of their 95 % intervals; in brackets 95 % intervals of paired differences"
     table = strategy_table(title, [*headings(fields), "runs", *(heading for heading, _, _ in columns)])
-    groups = groups_in_order(found, fields)
+    groups, before = groups_in_order(found, fields), None
     for rows in groups[:MOST_ROWS]:
+        values = ["" if pd.isna(rows[field].iloc[0]) else str(rows[field].iloc[0]) for field in fields]
+        if before not in (None, values):
+            table.add_section()
+        before = values
         by_metric = {str(row["metric"]): row for _, row in rows.iterrows()}
         first = rows.iloc[0]
         cells = [
             mean_cell(by_metric[metric], unit) if unit else relative_cell(by_metric[metric])
             for _, metric, unit in columns
         ]
-        values = ["" if pd.isna(first[field]) else str(first[field]) for field in fields]
         table.add_row(legend_label(str(first["strategy"])), *values, str(first["num_runs"]), *cells)
     if len(groups) > MOST_ROWS:
         table.caption = f"{len(groups) - MOST_ROWS} more rows in {STATISTICS}"
@@ -75,7 +80,8 @@ def summary_table(name: str, found: pd.DataFrame, fields: Sequence[str], referen
 def headings(fields: Sequence[str]) -> list[str]:
     """The last part of each field's name, the whole name where several end alike."""
     last = [field.rpartition(".")[2] for field in fields]
-    return [part if last.count(part) == 1 else field for part, field in zip(last, fields, strict=True)]
+    names = [part if last.count(part) == 1 else field for part, field in zip(last, fields, strict=True)]
+    return [fill(name.replace("_", " "), WIDTH_OF_HEADINGS) for name in names]
 
 
 def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataFrame]:
@@ -98,13 +104,17 @@ def mean_cell(row: pd.Series[Any], unit: float) -> str:
         return "-"
     mean, half_width = row["mean"] / unit, (row["high"] - row["low"]) / 2 / unit
     digits = max(0, 3 - len(str(int(abs(mean)))))
-    missed = "" if row["num_reached"] == row["num_runs"] else f" ({row['num_reached']} of {row['num_runs']})"
+    missed = "" if row["num_reached"] == row["num_runs"] else f" ({row['num_reached']}/{row['num_runs']})"
     return f"{mean:.{digits}f}" + ("" if not half_width > 0.0 else f" ± {half_width:.{digits}f}") + missed
 
 
 def relative_cell(row: pd.Series[Any]) -> str:
-    """A relative difference with its interval, in per cent."""
+    """A relative difference with its interval, in per cent; nothing where all is equal, as for the reference itself."""
     share, low, high = (100 * row[name] for name in ("relative_difference", "relative_low", "relative_high"))
     if math.isnan(share):
         return "-"
-    return f"{share:+.1f} %" + ("" if math.isnan(low) or low == high else f" [{low:+.1f}, {high:+.1f}]")
+    if share == low == high == 0.0:
+        return ""
+    digits = 0 if abs(share) >= 10 else 1
+    known = not math.isnan(low) and low != high
+    return f"{share:+.{digits}f}" + (f" ({low:+.{digits}f}, {high:+.{digits}f})" if known else "")
