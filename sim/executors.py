@@ -161,8 +161,25 @@ def value_of(shared: Shared) -> Any:
 
 
 def call(task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Do a task, with shared values in the place of their stand-ins."""
-    return task(*(value_of(argument) if isinstance(argument, Shared) else argument for argument in arguments))
+    """Do a task in a worker, with shared values in the place of their stand-ins. Raises what can be told elsewhere."""
+    try:
+        return task(*(value_of(argument) if isinstance(argument, Shared) else argument for argument in arguments))
+    except Exception as error:
+        if (told := portable(error)) is error:
+            raise
+        raise told from error
+
+
+def portable(error: Exception) -> Exception:
+    """An error that another process can be told: itself, or its words where it cannot be pickled, or not brought back.
+
+    Such an error would end the worker on its way, and seem to be its death.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def translated(inner: Future[Any], deaths: tuple[type[BaseException], ...]) -> Future[Any]:
