@@ -69,6 +69,7 @@ class SweepFolder:
             for run in runs
         ]
         with refusals_explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.folder / SWEEP, as_json({"runs": rows}))
 
     def progressed(self, progress: SweepProgress, end: End = "under way", error: str = "") -> None:
