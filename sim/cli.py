@@ -17,7 +17,17 @@ from sim.scenario import Scenario
 from sim.simulation import Progress as RunProgress
 from sim.simulation import Watcher
 from sim.sweep_command import cache_app, status, sweep
-from sim.terminal import CacheFolder, NoCache, Overrides, ResultsFolder, ScenarioPath, cache_folder, console, errors
+from sim.terminal import (
+    CacheFolder,
+    NoCache,
+    Overrides,
+    ResultsFolder,
+    ScenarioPath,
+    cache_folder,
+    complain,
+    console,
+    say,
+)
 
 if TYPE_CHECKING:
     from sim.runner import PlannedRun
@@ -75,6 +85,8 @@ def run(
     from sim.runner import ScenarioRunner
 
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
+    if scenario.sweep is not None:
+        say(f"Its sweep is left aside, this is the scenario by itself: churnlab sweep {scenario_path} does all points.")
     with cache_folder(cache, no_cache) as folder:
         runner = ScenarioRunner(scenario, scenario_path.parent, results, folder)
         captions = notes(scenario, runner.corpus_description)
@@ -84,7 +96,7 @@ def run(
             with ProgressDisplay() as display:
                 runs = list(runner.run(display, force))
         except KeyboardInterrupt:
-            errors.print("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
+            complain("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
             raise typer.Exit(130) from None
     out = results / scenario.name
     console.print()
@@ -160,18 +172,25 @@ def timeline(
 @app.command()
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Say all that is wrong with a scenario, with lines; exit code 2 if anything is."""
-    scenario = load_scenario(scenario_path, tuple(overrides or ()))
-    if scenario.training.data.source != "huggingface":
-        from sim.runner import Texts
+    from sim.points import load_points
+    from sim.runner import Texts
 
-        Texts(scenario_path.parent, None).of(scenario)
-    num_runs = len(scenario.strategies) * len(scenario.seeds.failures) * len(scenario.seeds.training)
-    console.print(
-        f"{scenario_path}: valid; {len(scenario.strategies)} strategies, {num_runs} runs of "
-        f"{scenario.training.steps * scenario.iterations_per_step} iterations",
-        highlight=False,
-        soft_wrap=True,
-    )
+    points = load_points(scenario_path, tuple(overrides or ()))
+    scenario = points[0].scenario
+    texts = Texts(scenario_path.parent, None)
+    for point in points:
+        if point.scenario.training.data.source != "huggingface":
+            texts.of(point.scenario)
+    num_replicates = len(scenario.seeds.failures) * len(scenario.seeds.training)
+    if len(points) > 1 or points[0].parameters:
+        what = f"{len(scenario.strategies)} strategies, {num_replicates} replicates each, at {len(points)} points"
+    else:
+        num_iterations = scenario.training.steps * scenario.iterations_per_step
+        what = (
+            f"{len(scenario.strategies)} strategies, {num_replicates * len(scenario.strategies)} runs of "
+            f"{num_iterations} iterations"
+        )
+    say(f"{scenario_path}: valid; {what}")
 
 
 @app.command()
@@ -254,10 +273,8 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        errors.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        complain(str(error), "red")
         sys.exit(2)
     except sqlite3.Error as error:
-        errors.print(
-            f"the trajectory cache cannot be used ({error}): delete it, or name another with --cache", style="red"
-        )
+        complain(f"the trajectory cache cannot be used ({error}): delete it, or name another with --cache", "red")
         sys.exit(2)

@@ -189,7 +189,9 @@ def require_equal_nodes(ray: Any, environment: str | None) -> None:
             asked[name] = ask.options(scheduling_strategy=there).remote(environment is not None)
     for name, answer in asked.items():
         try:
-            difference = difference_of(ray.get(answer, timeout=NODE_SECONDS), here := fingerprint(environment is not None))
+            difference = difference_of(
+                ray.get(answer, timeout=NODE_SECONDS), here := fingerprint(environment is not None)
+            )
         except Exception as error:
             raise ValueError(
                 f"node {name} of the Ray cluster cannot run churnlab {version('churnlab')}: {first_line(own(error))}; "

@@ -13,7 +13,7 @@ import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from sim.names import shortened, suggestion
-from sim.terminal import CacheFolder, NoCache, Overrides, ResultsFolder, ScenarioPath, cache_folder, errors, say
+from sim.terminal import CacheFolder, NoCache, Overrides, ResultsFolder, ScenarioPath, cache_folder, complain, say
 
 if TYPE_CHECKING:
     from models.workshop import Workshop
@@ -89,19 +89,17 @@ def sweep(
         to_do = runs if force else [run for run in runs if not run.is_finished]
         with opened(kind, jobs, address) as executor, locked(job, dry_run):
             job.begin(executor, opened_workshop(job, folder, budget_bytes, dry_run))
-            for line in job.outline(runs, to_do).in_words():
-                say(line)
-            if dry_run:
-                return
             try:
+                for line in job.outline(runs, to_do).in_words():
+                    say(line)
+                if dry_run:
+                    return
                 job.do(to_do)
                 if share is not None:
                     tighten(job, share, max_replicates, force, say)
             except KeyboardInterrupt:
                 display.stop()
-                errors.print(
-                    "Interrupted. Finished runs and all but the last steps of training are kept: run it again."
-                )
+                complain("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
                 raise typer.Exit(130) from None
     print_summary(job, reference)
     tell_failures(job)
@@ -239,14 +237,8 @@ def tell_failures(job: SweepJob) -> None:
     if not job.failures:
         return
     for run, (error, _) in list(job.failures.items())[:MOST_FAILURES_TOLD]:
-        errors.print(f"{run.name} failed: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-    num_failed = len(job.failures)
-    runs = "1 run" if num_failed == 1 else f"{num_failed} runs"
-    errors.print(
-        f"{runs} failed, the others are finished; details in {job.folder.folder / 'failed'}; run it again to try again",
-        style="red",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+        complain(f"{run.name} failed: {error}", "red")
+    runs = "1 run" if len(job.failures) == 1 else f"{len(job.failures)} runs"
+    folder = job.folder.folder / "failed"
+    complain(f"{runs} failed, the others are finished; details in {folder}; run it again to try again", "red")
     raise typer.Exit(1)

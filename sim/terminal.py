@@ -32,6 +32,11 @@ def say(line: str, style: str | None = None) -> None:
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
+def complain(line: str, style: str | None = None) -> None:
+    """The same, beside the output."""
+    errors.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
     """The folder for training states: the one named, the default, or one that is gone afterwards."""

@@ -71,14 +71,14 @@ def do_sweep(
     return job
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Path, but: Sequence[str] = ("run.json",)) -> dict[str, bytes]:
     """The files of all runs in a results folder but run.json, which tells who made them and when."""
     runs = sorted(summary.parent for summary in folder.glob("*/summary.json"))
     return {
         f"{run.name}/{file.name}": file.read_bytes()
         for run in runs
         for file in sorted(run.iterdir())
-        if file.name != "run.json"
+        if file.name not in but
     }
 
 
