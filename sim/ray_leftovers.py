@@ -1,7 +1,8 @@
 """Waits beside a Ray cluster of this machine, and clears up what is left of it when the sweep's process is gone.
 
-A program of its own, since what is left must also go when that process is killed: Ray's workers end within seconds then,
-some of its other processes only after a minute, and its files never. Its standard input is a pipe from that process.
+A program of its own, since what is left must also go when that process is killed: Ray's workers end within seconds
+then, some of its other processes only after a minute, and its files never. Its standard input is a pipe from that
+process.
 """
 
 from __future__ import annotations
