@@ -167,7 +167,8 @@ def join(ray: Any, address: str) -> None:
         except (OSError, OverflowError) as error:
             raise ValueError(f"no Ray cluster can be reached at {where}: {error}") from error
     try:
-        ray.init(address=address, **QUIET)
+        with variables_set({}):
+            ray.init(address=address, **QUIET)
     except Exception as error:
         text = f"{error} {error.__cause__}"
         wants_token = "AuthToken" in text or "AuthenticationError" in text
@@ -269,4 +270,5 @@ def own_sigterm_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:  # else it was set by something that is not Python
+            signal.signal(signal.SIGTERM, before)

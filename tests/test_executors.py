@@ -23,6 +23,7 @@ from sim.sweep_plan import plan_runs
 
 EXECUTORS = {"serial": InProcess, "pool": lambda: ProcessPool(2), "ray": lambda: RayCluster(None, 2)}
 OTHER_PROCESSES = ["pool", "ray"]
+SLOW_ON_RAY = ["pool", pytest.param("ray", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_a_sweep_gives_the_same_files_whoever_does_it(executor, expected, tmp_pa
     assert swept(executor, tmp_path) == expected
 
 
-@of_other_processes
+@pytest.mark.parametrize("executor", SLOW_ON_RAY, indirect=True)
 def test_a_sweep_gives_the_same_files_when_a_worker_is_killed_in_its_midst(executor, expected, tmp_path):
     assert swept(Deadly(executor, tmp_path / "died"), tmp_path) == expected
     assert (tmp_path / "died").exists()
@@ -215,8 +216,8 @@ def leftovers() -> set[Path]:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("end", ["closed", "killed"])
-@pytest.mark.parametrize("name", ["pool", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", ["killed", pytest.param("closed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", SLOW_ON_RAY)
 def test_nothing_is_left_of_tasks_under_way(name, end, tmp_path):
     (tmp_path / "at_work").mkdir()
     (tmp_path / "tmp").mkdir()
