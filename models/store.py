@@ -186,9 +186,9 @@ class TrajectoryStore:
         return int(found[0])
 
     def keyframe_steps(self, line: str) -> list[int]:
-        """The steps of a line that have keyframes, ascending."""
-        rows = self._database.execute("SELECT step FROM keyframes WHERE line = ? ORDER BY step", (line,))
-        return [step for (step,) in rows]
+        """The steps of a line whose keyframes are there, ascending."""
+        rows = self._database.execute("SELECT step, file FROM keyframes WHERE line = ? ORDER BY step", (line,))
+        return [step for step, file in rows if (self.keyframe_folder / file).is_file()]
 
     def load_keyframe(self, line: str, step: int) -> dict[str, Tensor] | None:
         """The state stored at a step, or None (and its row forgotten) if the file is gone or damaged."""

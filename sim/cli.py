@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sim.loading import load_scenario
 from sim.scenario import Scenario
 from sim.simulation import Progress as RunProgress
 from sim.simulation import Watcher
+from sim.sweep_command import cache_app, status, sweep
+from sim.terminal import CacheFolder, NoCache, Overrides, ResultsFolder, ScenarioPath, cache_folder, console, errors
 
 if TYPE_CHECKING:
     from sim.runner import PlannedRun
@@ -30,21 +27,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-WIDTH_OF_FILES = 120
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_FILES)
-errors = Console(stderr=True)
-
-ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. failures.rate_per_hour=0.1; repeatable."),
-]
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"churnlab {version('churnlab')}")
         raise typer.Exit
+
+
+for command in (sweep, status):
+    app.command()(command)
+app.add_typer(cache_app, name="cache")
 
 
 @app.callback()
@@ -60,9 +53,9 @@ def options_of_all(
 def run(
     scenario_path: ScenarioPath,
     overrides: Overrides = None,
-    results: Annotated[Path, typer.Option(help="Folder that results go to.")] = Path("results"),
-    cache: Annotated[Path | None, typer.Option(help="Folder of cached training states.")] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Train everything anew and keep no states.")] = False,
+    results: ResultsFolder = Path("results"),
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     force: Annotated[bool, typer.Option("--force", help="Run again what is finished already.")] = False,
 ) -> None:
     """Run a scenario: every strategy under the same churn. Ends with a table and a figure.
@@ -205,20 +198,6 @@ def list_known(
 def schema() -> None:
     """Print the JSON Schema of a scenario, for editors that complete and check YAML."""
     print(json.dumps(Scenario.model_json_schema(), indent=2))
-
-
-@contextmanager
-def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
-    """The folder for training states: the one named, the default, or one that is gone afterwards."""
-    from sim.runner import default_cache
-
-    if cache and no_cache:
-        raise ValueError("--cache and --no-cache contradict each other: give one")
-    if not no_cache:
-        yield cache or default_cache()
-        return
-    with tempfile.TemporaryDirectory(prefix="churnlab-") as folder:
-        yield Path(folder)
 
 
 class ProgressDisplay:

@@ -15,7 +15,8 @@ from sim.clock import ticked
 from sim.costs import IterationPlan
 from sim.flows import Flows, FlowState
 from sim.ledger import IterationSplit
-from sim.pipeline import AmongOthers, Pipeline, Price
+from sim.pipeline import Pipeline
+from sim.prices import AmongOthers, Price, PriceList
 from sim.race import GaveUpError, Race
 from sim.records import Failure
 from sim.site import Hosts, Site
@@ -33,9 +34,16 @@ class Execution:
     """
 
     def __init__(
-        self, site: Site, seed: int, race: Race, flows: Flows, strikes: Strikes, fidelity: Fidelity = "iteration"
+        self,
+        site: Site,
+        seed: int,
+        race: Race,
+        flows: Flows,
+        strikes: Strikes,
+        fidelity: Fidelity,
+        prices: PriceList,
     ) -> None:
-        self.pipeline = Pipeline(site, seed)
+        self.pipeline = Pipeline(site, seed, prices)
         self.fidelity = fidelity
         self.most_executed = math.inf
         self.num_executed = 0

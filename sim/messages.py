@@ -122,9 +122,9 @@ def rewritten(found: Any, node: dict[str, Any]) -> str:
         better = BOOLEANS.get(text.casefold())
     elif wanted == "string" and isinstance(found, int | float):
         better = f"'{text.lower()}'" if re.search(node.get("pattern", ""), text.lower()) else None
-    elif wanted == "array" and isinstance(found, str | int) and not isinstance(found, bool) and "items" in node:
+    elif wanted == "array" and isinstance(found, str | int | float) and not isinstance(found, bool) and "items" in node:
         entry = resolved(node["items"])
-        fits = isinstance(found, {"string": str, "integer": int}.get(entry.get("type", ""), ()))
+        fits = not entry or isinstance(found, {"string": str, "integer": int}.get(entry.get("type", ""), ()))
         better = f"[{shortened(text)}]" if fits or found in entry.get("names", []) else None
     return f"; write: {better}" if better else ""
 

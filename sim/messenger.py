@@ -9,7 +9,8 @@ import simpy
 
 from sim.flows import BackgroundTransfer, Flow, Flows
 from sim.holders import Holders
-from sim.network import STORAGE, Network
+from sim.network import STORAGE
+from sim.prices import PriceList
 from sim.race import Last, Race
 from sim.records import Bucket, Failure
 from sim.strategies.base import STORE, Process, Transfer
@@ -18,10 +19,10 @@ from sim.strategies.base import STORE, Process, Transfer
 class Messenger:
     """Sends transfers: at once and waited for, or beside the training."""
 
-    def __init__(self, race: Race, flows: Flows, network: Network, holders: Holders) -> None:
-        self._race, self._flows, self._network, self._holders = race, flows, network, holders
+    def __init__(self, race: Race, flows: Flows, holders: Holders, prices: PriceList) -> None:
+        self._race, self._flows, self._holders = race, flows, holders
+        self._network, self._prices = prices.network, prices
         self._backgrounds: list[BackgroundTransfer] = []
-        self._seconds_alone: dict[tuple[tuple[int, int, float, str], ...], float] = {}
         self.num_bytes_sent = 0.0
 
     def send(self, transfers: Sequence[Transfer]) -> list[Flow]:
@@ -75,13 +76,15 @@ class Messenger:
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """How long such transfers take when they have the network to themselves."""
         messages = tuple(self._messages(transfers))
-        if messages not in self._seconds_alone:
+
+        def seconds() -> float:
             env = simpy.Environment()
             flows = Flows(env)
             sent = [flows.send(self._network.path(a, b), num_bytes) for a, b, num_bytes, _ in messages]
             env.run(until=env.all_of([flow.arrived for flow in sent]))
-            self._seconds_alone[messages] = float(env.now)
-        return self._seconds_alone[messages]
+            return float(env.now)
+
+        return self._prices.transfer_seconds.get(messages, seconds)
 
     def _messages(self, transfers: Sequence[Transfer]) -> Iterator[tuple[int, int, float, str]]:
         """The messages of some transfers: source, target, bytes, and what they are."""

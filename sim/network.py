@@ -132,6 +132,7 @@ class Network:
             self._rows[a, b] = self._rows[b, a] = row
         self._links: dict[str, Link] = {}
         self._paths: dict[tuple[int, int], Path] = {}
+        self._ends: dict[Path, tuple[int, int]] = {}
 
     @property
     def is_shared(self) -> bool:
@@ -141,8 +142,13 @@ class Network:
     def path(self, source: int, target: int) -> Path:
         """The path between two nodes, or a node and STORAGE. KeyError when no link joins their regions."""
         if (source, target) not in self._paths:
-            self._paths[source, target] = self._make_path(source, target)
+            path = self._paths[source, target] = self._make_path(source, target)
+            self._ends[path] = source, target
         return self._paths[source, target]
+
+    def ends(self, path: Path) -> tuple[int, int]:
+        """Source and target of a path that `path` has given."""
+        return self._ends[path]
 
     def _make_path(self, source: int, target: int) -> Path:
         latency_seconds, bytes_per_second, between = self._between(source, target)

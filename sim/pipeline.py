@@ -18,17 +18,9 @@ from sim.costs import IterationPlan
 from sim.flows import Flows, FlowState
 from sim.iteration import IterationRun, Order, Slowness, even_pace
 from sim.ledger import IterationSplit
+from sim.prices import AmongOthers, Price, PriceList, Where
 from sim.rng import stream
 from sim.site import Hosts, Site
-
-
-@dataclass(frozen=True)
-class Price:
-    """What an iteration by itself takes, where its time goes, and the order in which its nodes work."""
-
-    seconds: float
-    split: IterationSplit
-    order: Order
 
 
 @dataclass(frozen=True)
@@ -51,16 +43,6 @@ def run_alone(
     run = IterationRun(site, env, Flows(env), plan, order, slowness, hosts)
     env.run(until=run.done)  # raises on a deadlock, where run() would end early
     return FinishedIteration(float(env.now), run.split(float(env.now)), run.order, run)
-
-
-@dataclass(frozen=True)
-class AmongOthers:
-    """An iteration that ran beside other messages: when each of these arrived in it, and how far the rest came."""
-
-    seconds: float
-    split: IterationSplit
-    arrivals_seconds: tuple[float | None, ...]
-    left: tuple[FlowState, ...]
 
 
 def run_among(
@@ -96,19 +78,16 @@ class Pipeline:
 
     NUM_SAMPLES = 64
 
-    def __init__(self, site: Site, seed: int) -> None:
+    def __init__(self, site: Site, seed: int, prices: PriceList | None = None) -> None:
         self.site = site
         self._seed = seed
-        self._prices: dict[tuple[IterationPlan, Hosts], Price] = {}
-        self._among: dict[tuple[IterationPlan, Hosts, tuple[FlowState, ...]], AmongOthers] = {}
-        self._samples: dict[tuple[IterationPlan, Hosts, int], Price] = {}
+        self._prices = prices or PriceList(site.network)
+        self._samples: dict[tuple[IterationPlan, Where, int], Price] = {}
 
     def price(self, plan: IterationPlan, hosts: Hosts | None = None) -> Price:
         """The iteration that a plan makes when every operation takes its usual time."""
-        key = plan, hosts or self.site.complete_hosts
-        if key not in self._prices:
-            self._prices[key] = fastest_run(self.site, *key).price
-        return self._prices[key]
+        where = self._where(hosts)
+        return self._prices.iterations.get((plan, where), lambda: fastest_run(self.site, plan, where).price)
 
     def split(self, plan: IterationPlan, hosts: Hosts | None = None) -> IterationSplit:
         """How long such an iteration takes and where its time goes."""
@@ -118,7 +97,7 @@ class Pipeline:
         """The iteration that is executed as the so-manieth of a run, by itself."""
         if not self.site.cluster.config.jitter:
             return self.price(plan, hosts)
-        key = plan, hosts or self.site.complete_hosts, self.sample_of(execution)
+        key = plan, self._where(hosts), self.sample_of(execution)
         if key not in self._samples:
             _, where, sample = key
             run = run_alone(self.site, plan, self._order(plan, where), self.slowness(sample), where)
@@ -133,22 +112,25 @@ class Pipeline:
 
     def among(self, plan: IterationPlan, others: tuple[FlowState, ...], hosts: Hosts | None = None) -> AmongOthers:
         """The iteration beside other messages on the network. Checkpoints begin alike, so most are remembered."""
-        key = plan, hosts or self.site.complete_hosts, others
-        if key not in self._among:
-            _, where, _ = key
-            self._among[key] = run_among(self.site, plan, self._order(plan, where), others, where)
-        return self._among[key]
+        where = self._where(hosts)
+        return self._prices.among.get(
+            (plan, where, others), lambda: run_among(self.site, plan, self._order(plan, where), others, where)
+        )
 
     def begin(
         self, plan: IterationPlan, env: simpy.Environment, flows: Flows, sample: int, hosts: Hosts | None = None
     ) -> IterationRun:
         """Begin the same iteration on an event loop with others, with the draws of the so-manieth."""
-        where = hosts or self.site.complete_hosts
+        where = self._where(hosts)
         return IterationRun(self.site, env, flows, plan, self._order(plan, where), self.slowness(sample), where)
 
-    def _order(self, plan: IterationPlan, hosts: Hosts) -> Order:
+    def _where(self, hosts: Hosts | None) -> Where:
+        """The same nodes under one name."""
+        return None if hosts is None or hosts == self.site.complete_hosts else hosts
+
+    def _order(self, plan: IterationPlan, where: Where) -> Order:
         """The order that an iteration is priced in; where the cluster is incomplete this needs no price."""
-        return self.price(plan).order if hosts == self.site.complete_hosts else "arrival"
+        return self.price(plan).order if where is None else "arrival"
 
     def slowness(self, execution: int) -> Slowness:
         """Lognormal factors of mean 1, a stream for each executed iteration and node."""

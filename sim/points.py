@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sim.loading import Document, Problem, ScenarioError, parse_scenario, read_scenario_text, scenario_of
+from sim.messages import shown
+from sim.names import shortened
 from sim.scenario import Scenario, SeedsConfig
 from sim.sweep_section import SweepConfig
 from sim.yaml_text import Location
@@ -40,6 +42,13 @@ class Point:
         others = {name for name, index in self.strategy_of.items() if index != strategy_index}
         return {name: value for name, value in self.parameters.items() if name not in others}
 
+    def with_more_failure_seeds(self, number: int) -> Point:
+        """The point with so many replicates more, their seeds counted up from the highest."""
+        seeds = self.scenario.seeds
+        first = max(seeds.failures) + 1
+        more = SeedsConfig(failures=(*seeds.failures, *range(first, first + number)), training=seeds.training)
+        return replace(self, scenario=self.scenario.model_copy(update={"seeds": more}))
+
 
 def load_points(path: Path, overrides: tuple[str, ...] = ()) -> list[Point]:
     """Read a scenario file and make its points; one without a `sweep:` section is the only point of its own.
@@ -55,16 +64,26 @@ def load_points(path: Path, overrides: tuple[str, ...] = ()) -> list[Point]:
         document.override(override)
     sweep, seeds = base.sweep, replicated(base)
     document.data.pop("sweep")
-    points, problems = [], dict[Problem, None]()
+    points: list[Point] = []
+    problems: dict[Problem, list[list[Assignment]]] = {}
     for assignments in combinations(sweep):
         try:
             point = point_of(document.copy(), assignments, base_folder)
             scenario = point.scenario.model_copy(update={"seeds": seeds})
             points.append(replace(point, scenario=scenario, keeps_records=sweep.keep == "records"))
         except ScenarioError as error:
-            problems |= dict.fromkeys(error.problems)
+            for problem in error.problems:
+                problems.setdefault(problem, []).append(assignments)
     if problems:
-        raise ScenarioError(str(path), list(problems))
+        raise ScenarioError(
+            str(path),
+            [
+                problem
+                if any(problem.place == document.place(assignment.where) for assignment in found[0])
+                else told(problem, found[0], len(found) - 1)
+                for problem, found in problems.items()
+            ],
+        )
     return points
 
 
@@ -79,6 +98,13 @@ def point_of(document: Document, assignments: list[Assignment], base_folder: Pat
             strategy_of[target] = path[1]
     scenario = scenario_of(document, base_folder, problems)
     return Point({assignment.field: assignment.value for assignment in assignments}, scenario, strategy_of)
+
+
+def told(problem: Problem, assignments: list[Assignment], num_others: int) -> Problem:
+    """A problem of a point: of what does not go together, with the point and how many others have it too."""
+    values = ", ".join(f"{shortened(each.field)}: {shown(each.value)}" for each in assignments)
+    others = f", and {num_others} more points" if num_others > 1 else ", and 1 more point" if num_others else ""
+    return replace(problem, message=f"{problem.message} (at {values}{others})")
 
 
 def combinations(sweep: SweepConfig) -> Iterator[list[Assignment]]:

@@ -49,7 +49,8 @@ def below(node: dict[str, Any], part: str | int) -> dict[str, Any]:
     if isinstance(part, int):
         items = node.get("prefixItems", [])
         return resolved(items[part] if part < len(items) else node.get("items") or {})
-    return resolved(node.get("properties", {}).get(part, {}))
+    others = node.get("additionalProperties") or {}
+    return resolved(node.get("properties", {}).get(part, others if isinstance(others, dict) else {}))
 
 
 def schema_at(path: Location, data: Any) -> dict[str, Any]:

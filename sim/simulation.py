@@ -12,7 +12,7 @@ from sim.cluster import Cluster
 from sim.costs import Costs
 from sim.failures import process_class
 from sim.money import num_nodes
-from sim.network import Network
+from sim.prices import PriceList, Prices, price_list
 from sim.race import GaveUpError
 from sim.records import Bucket, EventKind, EventRecord, Failure, IterationRecord
 from sim.scenario import Scenario
@@ -130,25 +130,39 @@ def build_world(
     scenario: Scenario, failure_seed: int, heeds_failures: bool = True, trace: Trace | None = None
 ) -> World:
     """The world of a scenario at time zero."""
+    site, prices = _site(scenario)
     return World(
-        site=build_site(scenario),
+        site=site,
         failures=process_class(scenario.failures.kind)(scenario.failures),
         failure_seed=failure_seed,
         heeds_failures=heeds_failures,
         fidelity=scenario.fidelity,
         trace=trace,
+        prices=prices,
     )
 
 
 def build_site(scenario: Scenario) -> Site:
     """The nodes and links of a scenario, and what iterations cost there."""
+    return _site(scenario)[0]
+
+
+def _site(scenario: Scenario) -> tuple[Site, PriceList]:
+    """The same, and what is known of its prices."""
     regions = scenario.cluster.regions or scenario.network.regions
     cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
-    return Site(
-        costs=Costs(scenario.workload, scenario.cluster.device),
-        cluster=cluster,
-        network=Network(scenario.network, cluster.regions_of_nodes),
-    )
+    prices = price_list(scenario.workload, cluster, scenario.network)
+    return Site(Costs(scenario.workload, scenario.cluster.device), cluster, prices.network), prices
+
+
+def known_prices(scenario: Scenario) -> Prices:
+    """What this process knows of a scenario's prices: to be sent to another, where `learn_prices` takes it over."""
+    return _site(scenario)[1].told()
+
+
+def learn_prices(scenario: Scenario, prices: Prices) -> None:
+    """Take over what another process knows of a scenario's prices; no result changes by it."""
+    _site(scenario)[1].learn(prices)
 
 
 class TrainingJob:

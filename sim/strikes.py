@@ -15,11 +15,12 @@ import numpy as np
 import simpy
 
 from sim.clock import ticked
-from sim.cluster import Cluster
+from sim.cluster import Cluster, ClusterConfig
 from sim.delays import unit_lognormal
-from sim.failures import FailureProcess
+from sim.failures import FailureProcess, ProcessConfig
 from sim.failures.base import Member
 from sim.fleet import Fleet, Node
+from sim.prices import Memo
 from sim.rng import stream
 
 Process = Generator[simpy.Event, Any, None]
@@ -244,6 +245,8 @@ class Strikes:
 OTHER_LUCK = 2**62
 """A seed for what may be expected, which nobody's own failures should be drawn from."""
 NUM_LOSSES, MOST_EVENTS, MOST_SECONDS = 2000, 300_000, 1e9
+_MEANS_SECONDS: Memo[tuple[ClusterConfig, tuple[str, ...], ProcessConfig], float] = Memo(most=64)
+"""Played once for each process."""
 
 
 def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: float) -> float:
@@ -252,7 +255,11 @@ def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: 
     Exact where stages or nodes fail by themselves; else the mean of other luck, played on the fleet alone.
     """
     if any(part.scope in ("region", "cluster") for _, part in failures.parts):
-        return mean_seconds_between_losses(cluster, failures)
+        processes = (failures, *(part for _, part in failures.parts))
+        if not all(type(process).__module__.startswith("sim.") for process in processes):
+            return mean_seconds_between_losses(cluster, failures)  # what comes from outside need not be pure
+        where = cluster.config, cluster.regions_of_nodes, failures.config
+        return _MEANS_SECONDS.get(where, lambda: mean_seconds_between_losses(cluster, failures))
     num_per_second = 0.0
     for _, part in failures.parts:
         num_stages = len([stage for stage in cluster.stages if stage not in part.config.immune_stages])

@@ -8,6 +8,7 @@ no more than what was under way.
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,16 +18,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from models.work import Demands, Piece, together
 from sim.executors import Executor, WorkerDiedError
+from sim.prices import Prices
 from sim.simulation import Run
-from sim.sweep_plan import SweepRun
-from sim.tasks import play_known, play_untrained, survey
+from sim.sweep_plan import Kind, SweepRun
+from sim.tasks import play_known, play_untrained, rehearse, survey
 from sim.work_queue import Item, WorkQueue
 
 if TYPE_CHECKING:
     from models.workshop import Workshop
 
-MOST_ATTEMPTS, MOST_IDLE_ROUNDS = 3, 5
-MOST_PLAYS_PER_SURVEY = 50
+MOST_ATTEMPTS, MOST_IDLE_ROUNDS = 3, 100
+MOST_PLAYS = 50
 HEARTBEAT_SECONDS = 2.0
 
 
@@ -50,10 +52,6 @@ class SweepObserver(Protocol):
         """Something has come in, or some seconds have passed."""
         ...
 
-    def finished(self, run: SweepRun) -> None:
-        """A run's folder is complete."""
-        ...
-
     def failed(self, run: SweepRun, error: str, details: str) -> None:
         """A run could not be done; the others go on. error: in a line; details: where in the code."""
         ...
@@ -71,34 +69,57 @@ class Sweep:
     ) -> None:
         self.executor, self.workshop, self.texts, self.observer = executor, workshop, texts, observer
         self.demands: dict[SweepRun, Demands] = {}
+        self.survey_seconds = 0.0
+        self.play_seconds: dict[Kind, float] = {}
+        self._prices: dict[Kind, Prices] = {}
         self._attempts: Counter[Item] = Counter()
         self._open: dict[SweepRun, None] = {}
         self._num_runs = self._num_finished = self._num_failed = 0
 
     def survey(self, runs: Sequence[SweepRun]) -> None:
-        """Find out what runs ask of their training. A run that cannot be played fails."""
-        learning = [run for run in runs if run.learns and run not in self.demands]
-        groups: dict[tuple[int, int], list[SweepRun]] = {}
-        for run in learning:
-            groups.setdefault((run.point, run.planned.strategy_index), []).append(run)
-        in_flight: dict[Future[list[Demands]], list[SweepRun]] = {}
-        for group in groups.values():
-            for first in range(0, len(group), MOST_PLAYS_PER_SURVEY):
-                some = group[first : first + MOST_PLAYS_PER_SURVEY]
-                in_flight[self.executor.submit(survey, [run.play for run in some])] = some
+        """Find out what runs ask of their training, and prices; of those that train nothing one of each kind is played.
+
+        A run that cannot be played fails. The first of each kind goes before the others, so that what it finds out of
+        prices is found out once.
+        """
+        began_seconds = time.monotonic()
+        firsts: dict[Kind, SweepRun] = {}
+        others: dict[Kind, list[SweepRun]] = {}
+        for run in runs:
+            if run.kind not in self._prices and run.kind not in firsts:
+                firsts[run.kind] = run
+            elif run.learns and run not in self.demands:
+                others.setdefault(run.kind, []).append(run)
+        self._look_at([[run] for run in firsts.values()])
+        self._look_at([some[n : n + MOST_PLAYS] for some in others.values() for n in range(0, len(some), MOST_PLAYS)])
+        self.survey_seconds += time.monotonic() - began_seconds
+
+    def _look_at(self, groups: Sequence[list[SweepRun]]) -> None:
+        """Survey runs, some of one kind at a time."""
+        in_flight = {self._begin_survey(some): some for some in groups}
         while in_flight:
             done, _ = wait(in_flight, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 some = in_flight.pop(future)
                 error = future.exception()
                 if error is None:
-                    self.demands.update(zip(some, future.result(), strict=True))
+                    found, prices = future.result()
+                    self._prices[some[0].kind] = prices
+                    if some[0].learns:
+                        self.demands.update(zip(some, found, strict=True))
+                    else:
+                        self.play_seconds[some[0].kind] = found
                 elif len(some) > 1 or (isinstance(error, WorkerDiedError) and self._may_try_again(some[0])):
                     for run in some:  # one by one, so that each has its own error
-                        in_flight[self.executor.submit(survey, [run.play])] = [run]
+                        in_flight[self._begin_survey([run])] = [run]
                 else:
                     self._fail(some[0], error)
             self._tell(None, ())
+
+    def _begin_survey(self, some: list[SweepRun]) -> Future[Any]:
+        if some[0].learns:
+            return self.executor.submit(survey, [run.play for run in some], self._prices.get(some[0].kind))
+        return self.executor.submit(rehearse, some[0].play, some[0].keeps_records)
 
     def do(self, runs: Sequence[SweepRun]) -> None:
         """Do runs to their end: each is written, or has failed."""
@@ -158,8 +179,8 @@ class Sweep:
         if run.learns:
             assert self.workshop is not None
             losses = self.workshop.losses(self.demands[run])
-            return self.executor.submit(play_known, run.play, losses, run.keeps_records)
-        return self.executor.submit(play_untrained, run.play, run.keeps_records)
+            return self.executor.submit(play_known, run.play, self._prices.get(run.kind), losses, run.keeps_records)
+        return self.executor.submit(play_untrained, run.play, self._prices.get(run.kind), run.keeps_records)
 
     def _begin_piece(self, queue: WorkQueue, piece: Piece) -> Future[Any] | None:
         """None where a state that it needs is gone: the next round plans anew."""
@@ -199,9 +220,9 @@ class Sweep:
         run.write(result, self.demands.get(run))
         del self._open[run]
         self._num_finished += 1
-        self.observer.finished(run)
 
     def _fail(self, run: SweepRun, error: BaseException) -> None:
+        self._num_runs += run not in self._open  # it failed when it was surveyed, before it was to be done
         self._open.pop(run, None)
         self._num_failed += 1
         message = str(error) or type(error).__name__

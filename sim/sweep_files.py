@@ -69,6 +69,7 @@ class SweepFolder:
             for run in runs
         ]
         with refusals_explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.folder / SWEEP, as_json({"runs": rows}))
 
     def progressed(self, progress: SweepProgress, end: End = "under way", error: str = "") -> None:
@@ -176,6 +177,29 @@ class Status:
     left: tuple[str, ...]
     is_running: bool
     progress: dict[str, Any] | None
+
+    def in_words(self) -> list[str]:
+        """Counts, what is under way and how it ended, a line each; then failed runs with their errors."""
+        num_runs = len(self.finished) + len(self.failed) + len(self.left)
+        lines = [
+            f"{self.folder}: {num_runs:,} runs: {len(self.finished):,} finished, {len(self.failed):,} failed, "
+            f"{len(self.left):,} left"
+        ]
+        if progress := self.progress:
+            who = f"process {progress['process']} on {progress['host']}"
+            said = f"{progress['num_steps_trained']:,} steps trained, {progress['num_steps_left']:,} left"
+            if self.is_running:
+                lines.append(f"Running: {who}, since {progress['began']}; {said} as of {progress['updated']}")
+                lines += [f"  {item}" for item in progress["under_way"]]
+            elif progress["state"] == "under way":
+                lines.append(
+                    f"Not running here: {who} said last {progress['updated']} that it was; {said}. If it was killed, "
+                    "the same command goes on"
+                )
+            else:
+                reason = f": {progress['error']}" if progress["error"] else ""
+                lines.append(f"Not running: {progress['state']} {progress['updated']}{reason}")
+        return lines + [f"failed: {name}: {error}" for name, error in self.failed.items()]
 
 
 def read_status(folder: Path) -> Status:

@@ -28,7 +28,7 @@ class Outline:
     num_steps_distinct: int
     num_steps_left: int
     step_seconds: float | None
-    left_seconds: float | None
+    left_seconds: float
     num_workers: int
 
     def in_words(self) -> list[str]:
@@ -36,6 +36,8 @@ class Outline:
         left = self.num_runs - self.num_finished
         points = "1 point" if self.num_points == 1 else f"{self.num_points} points"
         lines = [f"{self.num_runs:,} runs at {points}: {self.num_finished:,} finished before, {left:,} to do."]
+        if not left:
+            return lines
         if self.num_steps_alone:
             known = self.num_steps_distinct - self.num_steps_left
             lines.append(
@@ -43,22 +45,21 @@ class Outline:
                 f" {self.num_steps_distinct:,} distinct ones; {max(0, known):,} of them known,"
                 f" {self.num_steps_left:,} to train."
             )
-        if self.left_seconds is not None:
-            workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
-            step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms a step, measured just now)"
-            lines.append(f"About {duration(self.left_seconds)} on {workers}{step}.")
-        return lines
+        else:
+            lines.append("Training: nothing is trained, time only.")
+        workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
+        step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms a step, measured just now)"
+        return [*lines, f"About {duration(self.left_seconds)} on {workers}{step}."]
 
 
-def outline(
-    sweep: Sweep, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], texts: Mapping[str, Any], executor: Executor
-) -> Outline:
-    """What a surveyed sweep will take."""
+def outline(sweep: Sweep, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -> Outline:
+    """What a surveyed sweep will take. runs: those it is to bring; to_do: those of them that are not finished."""
     asked = [sweep.demands[run] for run in to_do if run in sweep.demands]
     pieces = sweep.workshop.plan(together(asked)) if sweep.workshop and asked else []
-    step_seconds = left_seconds = None
+    step_seconds, left_seconds = None, seconds_of_plays(sweep, to_do)
     if pieces:
-        step_seconds, left_seconds = estimate(pieces, texts, executor)
+        step_seconds, training_seconds = estimate(pieces, sweep.texts, sweep.executor)
+        left_seconds += training_seconds
     return Outline(
         num_points=len({run.point for run in runs}),
         num_runs=len(runs),
@@ -68,8 +69,14 @@ def outline(
         num_steps_left=sum(piece.num_steps for piece in pieces),
         step_seconds=step_seconds,
         left_seconds=left_seconds,
-        num_workers=executor.num_workers,
+        num_workers=sweep.executor.num_workers,
     )
+
+
+def seconds_of_plays(sweep: Sweep, to_do: Sequence[SweepRun]) -> float:
+    """Seconds to play runs: those that learn as long again as their survey took; of others, one a kind was timed."""
+    total = sum(sweep.play_seconds.get(run.kind, 0.0) for run in to_do)
+    return sweep.survey_seconds * any(run.learns for run in to_do) + total / sweep.executor.num_workers
 
 
 def estimate(pieces: Sequence[Piece], texts: Mapping[str, Any], executor: Executor) -> tuple[float, float]:
@@ -96,5 +103,5 @@ def kind_of(spec: TrainingSpec) -> TrainingSpec:
 def duration(seconds: float) -> str:
     """Real time for people."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(1.0, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.work import Demands, num_steps
 from sim import results
+from sim.cluster import ClusterConfig
+from sim.costs import WorkloadConfig
 from sim.names import shortened, suggestion
+from sim.network import NetworkConfig
 from sim.points import Point
 from sim.runner import PlannedRun, ScenarioRunner, Texts
 from sim.simulation import Run
+from sim.strategies import StrategyConfig
 from sim.tasks import Outcomes, Play
+
+
+class Kind(NamedTuple):
+    """What decides how long it takes to play a run, and which prices it needs, but for rates and seeds."""
+
+    workload: WorkloadConfig
+    cluster: ClusterConfig
+    network: NetworkConfig
+    strategy: StrategyConfig
+    learns: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +49,13 @@ class SweepRun:
         spec = self.runner.spec(planned.training_seed)
         scenario = self.runner.scenario
         return Play(scenario, planned.strategy_index, planned.failure_seed, planned.training_seed, spec)
+
+    @cached_property
+    def kind(self) -> Kind:
+        """Of those of equal kind, one is surveyed first."""
+        scenario = self.runner.scenario
+        strategy = scenario.strategies[self.planned.strategy_index]
+        return Kind(scenario.workload, scenario.cluster, scenario.network, strategy, self.learns)
 
     @property
     def name(self) -> str:

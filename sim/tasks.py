@@ -5,6 +5,7 @@ Every argument and result can be pickled, and depends on nothing but the argumen
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,9 @@ from models.known import KnownLosses, KnownTraining
 from models.lineage import TrainingSpec
 from models.work import Demands, Survey
 from sim import results
+from sim.prices import Prices
 from sim.scenario import Scenario
-from sim.simulation import Run, simulate
+from sim.simulation import Run, known_prices, learn_prices, simulate
 from sim.training import Training
 
 Outcomes = dict[str, Any]
@@ -32,28 +34,45 @@ class Play:
     spec: TrainingSpec
 
 
-def survey(plays: Sequence[Play]) -> list[Demands]:
-    """What each run asks of its training, found by playing it without."""
+def survey(plays: Sequence[Play], prices: Prices | None) -> tuple[list[Demands], Prices]:
+    """What each of some runs of one scenario asks of its training, found by playing it without; and prices found."""
+    learn(plays[0], prices)
     found = []
     for play in plays:
         training = Survey(play.spec, play.scenario.iterations_per_step)
         played(play, training)
         found.append(training.demands)
-    return found
+    return found, known_prices(plays[0].scenario)
 
 
-def play_known(play: Play, losses: KnownLosses, keeps_records: bool) -> Run | Outcomes:
+def rehearse(play: Play, keeps_records: bool) -> tuple[float, Prices]:
+    """Real seconds that a run without training takes here now, prices known, for estimates; and prices found."""
+    play_untrained(play, None, keeps_records)
+    began = time.perf_counter()
+    play_untrained(play, None, keeps_records)
+    return time.perf_counter() - began, known_prices(play.scenario)
+
+
+def play_known(play: Play, prices: Prices | None, losses: KnownLosses, keeps_records: bool) -> Run | Outcomes:
     """A run whose training is done, or its outcomes alone."""
+    learn(play, prices)
     return as_kept(play, KnownTraining(play.spec, play.scenario.iterations_per_step, losses), keeps_records)
 
 
-def play_untrained(play: Play, keeps_records: bool) -> Run | Outcomes:
+def play_untrained(play: Play, prices: Prices | None, keeps_records: bool) -> Run | Outcomes:
     """A run in which nothing is really trained, or its outcomes alone."""
     from sim.runner import training_without_text
 
+    learn(play, prices)
     scenario = play.scenario
     training = training_without_text(scenario.training.learner, play.spec, scenario.iterations_per_step)
     return as_kept(play, training, keeps_records)
+
+
+def learn(play: Play, prices: Prices | None) -> None:
+    """Take over prices that another worker has found."""
+    if prices is not None:
+        learn_prices(play.scenario, prices)
 
 
 def as_kept(play: Play, training: Training, keeps_records: bool) -> Run | Outcomes:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import count
 
 from models.lineage import Lineage, Position
 from models.work import Demands, Piece, ends, longest_ways, waits_for
 from sim.sweep_plan import SweepRun
 
 Item = Piece | SweepRun
+Rank = tuple[int, int, int]
+"""The lowest goes first."""
 
 
 class WorkQueue:
-    """Hands out runs that are ready first, then pieces, of the longest way to the end of all training first.
+    """Hands out runs that are ready first, then pieces: line by line, the one with the longest way to the end first.
 
     Life of a piece: waits for the states it needs → ready → handed out → done, and others can start from its state →
     kept, and runs can be played with its results; or given up, with all that waits for it. Life of a run: waits for
@@ -24,7 +25,7 @@ class WorkQueue:
 
     def __init__(self, pieces: Sequence[Piece], demands: Mapping[SweepRun, Demands]) -> None:
         """Pieces in an order in which needs come first; demands: of each run, none for those that train nothing."""
-        self._ways = longest_ways(pieces)
+        self._ranks = ranks(pieces)
         self._waiting = {piece: set(needed) for piece, needed in waits_for(pieces).items()}
         self._followers: dict[Piece, list[Piece]] = {piece: [] for piece in pieces}
         for piece, needed in self._waiting.items():
@@ -35,8 +36,7 @@ class WorkQueue:
         self._runs_of: dict[Piece, list[SweepRun]] = {piece: [] for piece in pieces}
         self._pieces_of: dict[SweepRun, set[Piece]] = {}
         self._ready_runs: list[SweepRun] = []
-        self._ready: list[tuple[int, int, Piece]] = []
-        self._order = count()
+        self._ready: list[tuple[Rank, Piece]] = []
         by_line: dict[Lineage, list[Piece]] = {}
         for piece in pieces:
             by_line.setdefault(piece.lineage, []).append(piece)
@@ -58,7 +58,7 @@ class WorkQueue:
         """What to hand out; None where everything left waits for what is handed out already."""
         if self._ready_runs:
             return self._ready_runs.pop()
-        return heapq.heappop(self._ready)[2] if self._ready else None
+        return heapq.heappop(self._ready)[1] if self._ready else None
 
     def again(self, item: Item) -> None:
         """It was handed out in vain."""
@@ -115,4 +115,16 @@ class WorkQueue:
 
     def _release(self, piece: Piece) -> None:
         if not self._waiting[piece]:
-            heapq.heappush(self._ready, (-self._ways[piece], next(self._order), piece))
+            heapq.heappush(self._ready, (self._ranks[piece], piece))
+
+
+def ranks(pieces: Sequence[Piece]) -> dict[Piece, Rank]:
+    """Which piece is to be done before which: those of the line with the longest way before it, from its start on.
+
+    So nobody waits long in the end, and a line that is begun is soon finished, and the runs that wait for it.
+    """
+    ways, longest = longest_ways(pieces), dict[Lineage, int]()
+    for piece in pieces:
+        longest[piece.lineage] = max(longest.get(piece.lineage, 0), ways[piece])
+    places = {lineage: place for place, lineage in enumerate(longest)}
+    return {piece: (-longest[piece.lineage], places[piece.lineage], piece.first_step) for piece in pieces}

@@ -25,6 +25,7 @@ from sim.holders import Holders
 from sim.ledger import Ledger
 from sim.messenger import Messenger
 from sim.pipeline import Pipeline
+from sim.prices import PriceList
 from sim.race import Race
 from sim.records import Bucket, EventKind, EventRecord, Failure
 from sim.schedules import plain_plan
@@ -37,7 +38,8 @@ from sim.trace import Trace
 class World:
     """One cluster, one failure process, one clock. `heeds_failures=False` counts failures without effect.
 
-    trace: collects every operation, message and span of the run from then on that it is told of.
+    trace: collects every operation, message and span of the run from then on that it is told of. prices: those known
+    already of the site, on its network.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class World:
         heeds_failures: bool = True,
         fidelity: Fidelity = "iteration",
         trace: Trace | None = None,
+        prices: PriceList | None = None,
     ) -> None:
+        prices = prices or PriceList(site.network)
         self.costs, self.cluster, self.network = site.costs, site.cluster, site.network
         self.num_stages = site.cluster.num_stages
         self.ledger = Ledger()
@@ -69,8 +73,8 @@ class World:
         self.race = Race(self._env, self.ledger, trace)
         strikes = Strikes(self._env, site.cluster, failures, failure_seed, self._lost, self._arrived, self._noticed)
         self.fleet, self._strikes = strikes.fleet, strikes
-        self.messenger = Messenger(self.race, flows, site.network, self._holders)
-        self.execution = Execution(site, failure_seed, self.race, flows, strikes, fidelity)
+        self.messenger = Messenger(self.race, flows, self._holders, prices)
+        self.execution = Execution(site, failure_seed, self.race, flows, strikes, fidelity, prices)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 

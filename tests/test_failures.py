@@ -66,6 +66,11 @@ def test_exponential_uptimes_are_unit_draws_times_the_mean():
     assert (uptimes(low, 1000) == unit_draws * low.mean_uptime_seconds).all()
 
 
+def test_at_twice_the_rate_exponential_failures_come_after_exactly_half_the_time():
+    often, seldom = (process("exponential", mean_uptime_hours=hours) for hours in (3.0, 6.0))
+    assert (2 * uptimes(often, 1000).cumsum() == uptimes(seldom, 1000).cumsum()).all()
+
+
 @pytest.mark.parametrize("kind", [*RATED, "bernoulli"])
 def test_equal_seeds_give_equal_times_and_stages_differ(kind):
     some = process(kind)

@@ -7,40 +7,35 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trainings import (
+    AVERAGE_2,
+    AVERAGE_3,
+    COPY_1,
+    FRESH_4,
+    MOVES,
+    NUM_STAGES,
+    a_corpus,
+    bits,
+    by_the_book,
+    spec_for,
+    stale,
+    travelled,
+)
 
-from models.corpus import load_corpus
 from models.lineage import (
-    DataSpec,
     Edit,
-    GradientNormWeights,
     Lineage,
-    ModelSpec,
-    Moment,
-    OptimizerSpec,
     Position,
-    Term,
-    TrainingSpec,
     plain_routes,
     swapped_routes,
 )
 from models.store import TrajectoryStore
-from models.trainer import StepResult, Trainer
 from models.trajectory import Trajectory
-
-NUM_STAGES = 4
-AVERAGE_2 = Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1)
-AVERAGE_3 = Edit(3, "average", (2, 4), GradientNormWeights(exponent=1.0, after_clip=True, epsilon=1e-4))
-COPY_1 = Edit(1, "copy", (2,), optimizer="average", learning_rate_factor=1.2, learning_rate_half_life_steps=5.0)
-FRESH_4 = Edit(4, "fresh")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(8):
-        text = "".join(f"line {i} of {number}: {i * number % 97} bottles\n" for i in range(300))
-        (folder / f"{number}.txt").write_text(text)
-    return load_corpus(DataSpec(source="text", files=("*.txt",)), folder, None)
+    return a_corpus(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture
@@ -48,29 +43,8 @@ def spec(corpus):
     return spec_for(corpus)
 
 
-def spec_for(corpus, **changes) -> TrainingSpec:
-    values = {
-        "model": ModelSpec(dim=16, num_heads=2, num_stages=NUM_STAGES),
-        "optimizer": OptimizerSpec(learning_rate=3e-3, clip_norm=0.5),
-        "corpus": corpus.content_hash,
-        "vocabulary_size": corpus.vocabulary_size,
-        "sequences_per_batch": 4,
-        "num_microbatches": 4,
-        "sequence_length": 16,
-        "num_validation_sequences": 8,
-        "init_seed": 1,
-        "data_seed": 2,
-        "routes": plain_routes(NUM_STAGES),
-    }
-    return TrainingSpec(**{**values, **changes})
-
-
 def open_store(tmp_path, name="cache", **options):
     return TrajectoryStore(tmp_path / name, **options)
-
-
-def bits(trainer: Trainer) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in trainer.snapshot().items()}
 
 
 def losses(trajectory: Trajectory, position: Position, last: int) -> list[float]:
@@ -84,15 +58,6 @@ def forked(trajectory: Trajectory) -> Position:
     return first.after(12).edited(COPY_1)
 
 
-def stale(stage: int, *older: Position) -> Edit:
-    """A stage as it was: once, or the first Position's gains on the second's carried on."""
-    if len(older) == 1:
-        return Edit(stage, "sum", terms=(Term(stage, 1.0, older[0].moment),), optimizer="older")
-    newer, oldest = older
-    terms = (Term(stage, 1.5, newer.moment), Term(stage, -0.5, oldest.moment))
-    return Edit(stage, "sum", terms=terms, optimizer="average", learning_rate_factor=1.1)
-
-
 def gone_back(trajectory: Trajectory) -> Position:
     """Stages that go back past an edit, to just before and after one, and to a state itself made of older ones."""
     first = trajectory.root(swapped_routes(NUM_STAGES)).after(3)
@@ -100,24 +65,6 @@ def gone_back(trajectory: Trajectory) -> Position:
     second = edited.after(9).edited(stale(3, first))
     third = second.after(11).edited(stale(1, edited), stale(2, edited.after(6), first.after(6)))
     return third.after(14).edited(stale(0, second.after(10)), stale(4, third, second))
-
-
-def by_the_book(position: Position, corpus) -> tuple[dict[str, bytes], list[StepResult]]:
-    """A Position's bits and the steps to it by one trainer that keeps every state on its way."""
-    lineage = position.lineage
-    trainer, states, results = Trainer(lineage.spec, corpus), {}, []
-
-    def keep(num_edits: int) -> None:
-        states[Moment(num_edits, trainer.step)] = {name: t.clone() for name, t in trainer.snapshot().items()}
-
-    for num_edits, (until, edit) in enumerate((*lineage.edits, (position.step, None))):
-        keep(num_edits)
-        while trainer.step < until:
-            results.append(trainer.train_step())
-            keep(num_edits)
-        if edit is not None:
-            trainer.apply(edit, states)
-    return bits(trainer), results
 
 
 def test_a_lineage_has_the_name_of_its_content_however_it_was_made(spec):
@@ -396,41 +343,6 @@ def test_any_journey_ends_in_the_same_bits(corpus, spec, tmp_path_factory, journ
     torch.manual_seed(0)  # a foreign draw in between moves nothing
     busy.validation_loss(busy.root(swapped_routes(NUM_STAGES)).after(2))
     assert bits(busy.state_at(destination(busy))) == expected
-
-
-MOVES = st.one_of(
-    st.tuples(st.just("train"), st.integers(1, 4), st.just(0)),
-    st.tuples(
-        st.just("edit"), st.sampled_from([AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4, replace(FRESH_4, stage=0)]), st.just(0)
-    ),
-    st.tuples(st.just("go_back"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
-    st.tuples(st.just("extrapolate"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
-    st.tuples(st.just("mix"), st.sampled_from([2, 3]), st.integers(0, 99)),
-    st.tuples(st.just("roll_back"), st.integers(0, 99), st.just(0)),
-)
-
-
-def travelled(start: Position, moves) -> list[Position]:
-    """The Positions that a simulation of these moves asks for."""
-    asked = [start]
-    for kind, what, which in moves:
-        here = asked[-1]
-        way = [older for older in asked if here.descends_from(older)]
-        older, other = way[which % len(way)], way[which // 3 % len(way)]
-        if kind == "train":
-            asked += [here.after(here.step + number) for number in range(1, what + 1)]
-        elif kind == "edit":
-            asked.append(here.edited(what))
-        elif kind == "go_back":
-            asked.append(here.edited(stale(what, older)))
-        elif kind == "extrapolate":
-            asked.append(here.edited(stale(what, older, other)))
-        elif kind == "mix":
-            terms = (Term(what - 1, 0.75), Term(what, 0.5, here.moment_of(older)), Term(what + 1, -0.25, other.moment))
-            asked.append(here.edited(Edit(what, "sum", terms=terms, learning_rate_factor=1.2)))
-        else:
-            asked.append(asked[what % len(asked)])
-    return asked
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,88 @@
+"""More replicates, until intervals are small enough: which points need how many failure seeds more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from sim.names import shortened
+from sim.statistics import PointRuns, estimate, points_of, replicates_needed
+from sim.sweep_files import fields_of
+from sim.sweep_job import SweepJob
+
+
+def share_of(text: str) -> float:
+    """What `--until-ci` gives: '5%' or '0.05' is 0.05. ValueError for anything else."""
+    number = text.strip().removesuffix("%").strip()
+    try:
+        share = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"--until-ci {shortened(text)}: give a share of the mean between 0 and 1, such as 5% or 0.05")
+    return share
+
+
+def tighten(job: SweepJob, share: float, most: int, force: bool, say: Callable[[str], None]) -> None:
+    """Add failure seeds, the same for all strategies of a point, until each strategy's interval is within the share.
+
+    It is the interval of the time to the target loss, or to the end where there is no target. No point gets more than
+    `most` seeds. Says what it adds and, in the end, which intervals stay wider, and why.
+    """
+    while True:
+        metric = metric_of(job)
+        groups = points_of(job.table(), fields_of(job.runs))
+        num_seeds = {number: len(point.scenario.seeds.failures) for number, point in enumerate(job.points)}
+        wanted = seeds_wanted(groups, metric, share, num_seeds, most)
+        if not wanted:
+            break
+        added = job.add_replicates(wanted)
+        to_do = [run for run in added if force or not run.is_finished]
+        points = "1 point" if len(wanted) == 1 else f"{len(wanted)} points"
+        say(f"Intervals wider than {100 * share:g} % at {points}: {len(added):,} runs more, {len(to_do):,} to do.")
+        job.do(to_do)
+    for line in too_wide(groups, metric, share, most):
+        say(line)
+
+
+def metric_of(job: SweepJob) -> str:
+    """What is to be known well: the time to the target loss; to the end where there is no target."""
+    scenarios = [point.scenario for point in job.points]
+    has_target = all(scenario.training.target_validation_loss is not None for scenario in scenarios)
+    learns = all(scenario.training.learner != "none" for scenario in scenarios)
+    return "target_reached_seconds" if has_target and learns else "wall_clock_seconds"
+
+
+def seeds_wanted(
+    groups: Sequence[PointRuns], metric: str, share: float, num_seeds: dict[int, int], most: int
+) -> dict[int, int]:
+    """How many failure seeds more each point needs, by its number; num_seeds: how many it has."""
+    wanted: dict[int, int] = {}
+    for group in groups:
+        found = estimate(group.values(metric))
+        more = replicates_needed(found, share) if found.num_reached else None
+        point = int(group.runs["point"].iloc[0])
+        allowed = most - num_seeds[point]
+        if more and allowed > 0:
+            wanted[point] = max(wanted.get(point, 0), min(more, allowed))
+    return wanted
+
+
+def too_wide(groups: Sequence[PointRuns], metric: str, share: float, most: int) -> list[str]:
+    """What stays wider than wished, and why, a line each."""
+    lines = []
+    for group in groups:
+        found = estimate(group.values(metric))
+        more = replicates_needed(found, share) if found.num_reached else None
+        if more == 0:
+            continue
+        where = ", ".join(f"{name}={value}" for name, value in group.as_given.items() if not pd.isna(value))
+        if not found.num_reached:
+            why = "no run reached it"
+        elif more is None:
+            why = "training seeds make more than that: add to sweep.training_replicates"
+        else:
+            why = f"still ± {found.half_width / abs(found.mean):.1%} with {most} failure seeds (--max-replicates)"
+        lines.append(f"{group.strategy}{f' at {where}' if where else ''}, {metric}: {why}")
+    return lines

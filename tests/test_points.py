@@ -1,0 +1,167 @@
+"""From a `sweep:` section to points: which values go together, for whom, and what is said of bad ones."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.loading import ScenarioError, load_scenario
+from sim.points import combinations, load_points
+from sim.results import run_hash
+from sim.sweep_section import SweepConfig
+
+BASE = "name: demo\nstrategies: [none, {kind: checkpoint, interval_iterations: 10}]\n"
+
+
+def points_of(tmp_path: Path, sweep: str, *overrides: str, rest: str = ""):
+    path = tmp_path / "demo.yaml"
+    path.write_text(f"{BASE}sweep: {sweep}\n{rest}")
+    return load_points(path, overrides)
+
+
+def problems_of(tmp_path: Path, sweep: str, *overrides: str) -> list[str]:
+    with pytest.raises(ScenarioError) as caught:
+        points_of(tmp_path, sweep, *overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_grid_is_every_combination_and_its_last_field_varies_fastest(tmp_path):
+    points = points_of(
+        tmp_path, "{grid: {failures.rate_per_hour: [0.1, 0.2], cluster.detection_seconds: [5, 20]}, replicates: 2}"
+    )
+    assert [tuple(point.parameters.values()) for point in points] == [(0.1, 5), (0.1, 20), (0.2, 5), (0.2, 20)]
+    assert [point.scenario.cluster.detection_seconds for point in points] == [5, 20, 5, 20]
+    assert points[2].scenario.failures.rate_per_hour == 0.2
+    assert points[0].scenario.seeds.failures == (0, 1)
+    assert points[0].scenario.sweep is None
+
+
+def test_zipped_fields_vary_together_and_points_by_hand_come_first(tmp_path):
+    points = points_of(
+        tmp_path,
+        "{zip: {workload.num_stages: [4, 6], training.model.num_stages: [4, 6]}, "
+        "list: [{cluster.device: a100}, {cluster.device: h100, cluster.detection_seconds: 1}]}",
+    )
+    assert [(p.scenario.cluster.device.name, p.scenario.workload.num_stages) for p in points] == [
+        ("a100", 4),
+        ("a100", 6),
+        ("h100", 4),
+        ("h100", 6),
+    ]
+    assert points[3].scenario.cluster.detection_seconds == 1
+    assert "cluster.detection_seconds" not in points[0].parameters
+
+
+def test_whole_sections_and_presets_can_be_swept(tmp_path):
+    points = points_of(
+        tmp_path, "{grid: {failures: [{kind: never}, {kind: weibull, shape: 0.7, mean_uptime_hours: 5}]}}"
+    )
+    assert [point.scenario.failures.kind for point in points] == ["never", "weibull"]
+
+
+def test_a_strategys_field_concerns_that_strategy_alone(tmp_path):
+    points = points_of(
+        tmp_path,
+        '{grid: {"strategies[checkpoint].interval_iterations": [10, 50], failures.rate_per_hour: [0.1, 0.2]}}',
+    )
+    assert points[2].scenario.strategies[1].interval_iterations == 50
+    assert points[2].parameters_of(1) == {
+        "strategies[checkpoint].interval_iterations": 50,
+        "failures.rate_per_hour": 0.1,
+    }
+    assert points[2].parameters_of(0) == {"failures.rate_per_hour": 0.1}
+
+
+def test_the_runs_of_another_strategy_are_the_same_at_each_of_its_values(tmp_path):
+    points = points_of(tmp_path, '{grid: {"strategies[checkpoint].interval_iterations": [10, 50]}}')
+    reference, checkpointing = ({run_hash(point.scenario, index, 0, 0, {}) for point in points} for index in (0, 1))
+    assert len(reference) == 1
+    assert len(checkpointing) == 2
+
+
+def test_a_scenario_without_a_sweep_is_its_only_point(tmp_path):
+    path = tmp_path / "demo.yaml"
+    path.write_text(BASE)
+    (point,) = load_points(path)
+    assert point.parameters == {}
+    assert point.scenario == load_scenario(path)
+
+
+def test_overrides_hold_at_every_point_and_the_sweep_goes_over_them(tmp_path):
+    sweep = "{grid: {failures.rate_per_hour: [0.1, 0.2]}}"
+    points = points_of(tmp_path, sweep, "cluster.detection_seconds=7", "failures.rate_per_hour=0.5")
+    assert [point.scenario.failures.rate_per_hour for point in points] == [0.1, 0.2]
+    assert {point.scenario.cluster.detection_seconds for point in points} == {7}
+
+
+def test_the_sweep_itself_can_be_overridden(tmp_path):
+    points = points_of(tmp_path, "{grid: {failures.rate_per_hour: [0.1]}, replicates: 9}", "sweep.replicates=1")
+    assert points[0].scenario.seeds.failures == (0,)
+
+
+def test_seeds_are_counted_up_from_the_one_that_is_given(tmp_path):
+    (point,) = points_of(
+        tmp_path, "{replicates: 3, training_replicates: 2}", rest="seeds: {failures: [5], training: [7]}"
+    )
+    assert point.scenario.seeds.failures == (5, 6, 7)
+    assert point.scenario.seeds.training == (7, 8)
+    assert point.with_more_failure_seeds(2).scenario.seeds.failures == (5, 6, 7, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [
+        (
+            "{grid: {failures.rate_per_huor: [0.1, 0.2]}}",
+            "line 3, failures.rate_per_huor: unknown key of 'exponential'; nearest: rate_per_hour; allowed: ",
+        ),
+        (
+            '{grid: {"strategies[checkpont].interval_iterations": [10]}}',
+            "line 3, sweep.grid.strategies[checkpont].interval_iterations: no entry 'checkpont' in 'strategies'; "
+            "nearest: checkpoint; allowed: none, checkpoint; or number 0 to 1",
+        ),
+        (
+            "{list: [{failures.rate_per_hour: 0.1}, {failures.rate_per_hour: 3}]}",
+            "line 3, failures.rate_per_hour: found 3; allowed: a number, at least 0, below 1, or null",
+        ),
+        (
+            "{grid: {cluster.device: [l4, t44]}}",
+            "line 3, cluster.device: found 't44'; nearest: t4; allowed: ",
+        ),
+        (
+            "{grid: {workload.num_stages: [4, 6], cluster.detection_seconds: [1, 2, 3]}}",
+            "line 1, training.model.num_stages: the proxy has 6 stages, the workload 4: make them equal "
+            "(at workload.num_stages: 4, cluster.detection_seconds: 1, and 2 more points)",
+        ),
+    ],
+)
+def test_a_bad_value_is_told_where_it_stands(tmp_path, sweep, expected):
+    (problem,) = problems_of(tmp_path, sweep)
+    assert problem.startswith(expected)
+
+
+def test_each_bad_value_is_told_once_however_many_points_have_it(tmp_path):
+    sweep = '{grid: {"strategies[checkpoint].interval_iterations": [10, -3, x], cluster.detection_seconds: [1, 2]}}'
+    assert problems_of(tmp_path, sweep) == [
+        "line 3, strategies.1.interval_iterations: found -3; allowed: a whole number, at least 1, or null",
+        "line 3, strategies.1.interval_iterations: found 'x'; allowed: a whole number, at least 1, or null",
+    ]
+
+
+VALUES = st.lists(st.integers(), min_size=1, max_size=4).map(tuple)
+
+
+@given(
+    grid=st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3),
+    by_hand=st.lists(st.dictionaries(st.sampled_from("xyz"), st.integers(), min_size=1), max_size=3).map(tuple),
+)
+def test_points_are_as_many_as_the_product_says_and_each_has_every_field(grid, by_hand):
+    points = list(combinations(SweepConfig.model_validate({"grid": grid, "list": by_hand})))
+    number = max(1, len(by_hand))
+    for values in grid.values():
+        number *= len(values)
+    assert len(points) == number
+    for point in points:
+        assert {each.field for each in point}.issuperset(grid)
+        assert all(each.value in grid[each.field] for each in point if each.field in grid)

@@ -1,0 +1,123 @@
+"""What tests of training states share: a tiny text and recipe, edits, and journeys through states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from models.corpus import Corpus, load_corpus
+from models.lineage import (
+    DataSpec,
+    Edit,
+    GradientNormWeights,
+    ModelSpec,
+    Moment,
+    OptimizerSpec,
+    Position,
+    Term,
+    TrainingSpec,
+    plain_routes,
+)
+from models.trainer import StepResult, Trainer
+
+NUM_STAGES = 4
+AVERAGE_2 = Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1)
+AVERAGE_3 = Edit(3, "average", (2, 4), GradientNormWeights(exponent=1.0, after_clip=True, epsilon=1e-4))
+COPY_1 = Edit(1, "copy", (2,), optimizer="average", learning_rate_factor=1.2, learning_rate_half_life_steps=5.0)
+FRESH_4 = Edit(4, "fresh")
+
+
+def a_corpus(folder: Path) -> Corpus:
+    """Some thousand bytes of text."""
+    for number in range(8):
+        text = "".join(f"line {i} of {number}: {i * number % 97} bottles\n" for i in range(300))
+        (folder / f"{number}.txt").write_text(text)
+    return load_corpus(DataSpec(source="text", files=("*.txt",)), folder, None)
+
+
+def spec_for(corpus: Corpus, **changes: Any) -> TrainingSpec:
+    """A recipe that trains in no time."""
+    values = {
+        "model": ModelSpec(dim=16, num_heads=2, num_stages=NUM_STAGES),
+        "optimizer": OptimizerSpec(learning_rate=3e-3, clip_norm=0.5),
+        "corpus": corpus.content_hash,
+        "vocabulary_size": corpus.vocabulary_size,
+        "sequences_per_batch": 4,
+        "num_microbatches": 4,
+        "sequence_length": 16,
+        "num_validation_sequences": 8,
+        "init_seed": 1,
+        "data_seed": 2,
+        "routes": plain_routes(NUM_STAGES),
+    }
+    return TrainingSpec(**{**values, **changes})
+
+
+def bits(trainer: Trainer) -> dict[str, bytes]:
+    """Every bit of a state, by tensor."""
+    return {name: tensor.numpy().tobytes() for name, tensor in trainer.snapshot().items()}
+
+
+def stale(stage: int, *older: Position) -> Edit:
+    """A stage as it was: once, or the first Position's gains on the second's carried on."""
+    if len(older) == 1:
+        return Edit(stage, "sum", terms=(Term(stage, 1.0, older[0].moment),), optimizer="older")
+    newer, oldest = older
+    terms = (Term(stage, 1.5, newer.moment), Term(stage, -0.5, oldest.moment))
+    return Edit(stage, "sum", terms=terms, optimizer="average", learning_rate_factor=1.1)
+
+
+def by_the_book(position: Position, corpus: Corpus) -> tuple[dict[str, bytes], list[StepResult]]:
+    """A Position's bits and the steps to it by one trainer that keeps every state on its way."""
+    lineage = position.lineage
+    trainer, states, results = Trainer(lineage.spec, corpus), {}, []
+
+    def keep(num_edits: int) -> None:
+        states[Moment(num_edits, trainer.step)] = {name: t.clone() for name, t in trainer.snapshot().items()}
+
+    for num_edits, (until, edit) in enumerate((*lineage.edits, (position.step, None))):
+        keep(num_edits)
+        while trainer.step < until:
+            results.append(trainer.train_step())
+            keep(num_edits)
+        if edit is not None:
+            trainer.apply(edit, states)
+    return bits(trainer), results
+
+
+MOVES = st.one_of(
+    st.tuples(st.just("train"), st.integers(1, 4), st.just(0)),
+    st.tuples(
+        st.just("edit"), st.sampled_from([AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4, replace(FRESH_4, stage=0)]), st.just(0)
+    ),
+    st.tuples(st.just("go_back"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
+    st.tuples(st.just("extrapolate"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
+    st.tuples(st.just("mix"), st.sampled_from([2, 3]), st.integers(0, 99)),
+    st.tuples(st.just("roll_back"), st.integers(0, 99), st.just(0)),
+)
+
+
+def travelled(start: Position, moves: list[tuple[str, Any, int]]) -> list[Position]:
+    """The Positions that a simulation of these moves asks for."""
+    asked = [start]
+    for kind, what, which in moves:
+        here = asked[-1]
+        way = [older for older in asked if here.descends_from(older)]
+        older, other = way[which % len(way)], way[which // 3 % len(way)]
+        if kind == "train":
+            asked += [here.after(here.step + number) for number in range(1, what + 1)]
+        elif kind == "edit":
+            asked.append(here.edited(what))
+        elif kind == "go_back":
+            asked.append(here.edited(stale(what, older)))
+        elif kind == "extrapolate":
+            asked.append(here.edited(stale(what, older, other)))
+        elif kind == "mix":
+            terms = (Term(what - 1, 0.75), Term(what, 0.5, here.moment_of(older)), Term(what + 1, -0.25, other.moment))
+            asked.append(here.edited(Edit(what, "sum", terms=terms, learning_rate_factor=1.2)))
+        else:
+            asked.append(asked[what % len(asked)])
+    return asked
