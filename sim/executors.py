@@ -117,7 +117,7 @@ class ProcessPool:
 
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.num_workers, timeout=None, initializer=watch_parent, initargs=(os.getpid(),)
+                self.num_workers, timeout=None, initializer=watch_parent, initargs=(os.getpid(), self._folder)
             )
         return self._pool
 
@@ -200,12 +200,16 @@ def translated(inner: Future[Any], deaths: tuple[type[BaseException], ...]) -> F
     return outer
 
 
-def watch_parent(parent: int) -> None:
-    """End this process when the one that began it has ended, so that nobody trains for a sweep that is gone."""
+def watch_parent(parent: int, folder: Path) -> None:
+    """End this process when the one that began it has ended, so that nobody trains for a sweep that is gone.
+
+    folder: what is shared, deleted then.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(PARENT_POLL_SECONDS)
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Tasks done by a Ray cluster (`pip install 'churnlab[ray]'`): one of this machine for a sweep alone, or one that is there.
+"""Tasks done by a Ray cluster (`pip install 'churnlab[ray]'`): one of this machine for a sweep alone, or another.
 
 Ray carries tasks to workers, shared values to each node once, and results back. It repeats nothing by itself: what is
 done again after a death, and how often, is the sweep's business.
@@ -21,7 +21,6 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -32,6 +31,7 @@ from sim.runner import SOURCE_HASH
 PROBE_SECONDS, NODE_SECONDS = 5.0, 120.0
 QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 COLOUR = "\x1b\\[[0-9;]*m"
+DEATHS = ("WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError", "ObjectLostError", "OutOfMemoryError")
 LONGEST_FOLDER = 12
 """Letters of a folder for temporary files in which the names of Ray's sockets stay below the system's 107."""
 
@@ -167,7 +167,8 @@ def join(ray: Any, address: str) -> None:
         except (OSError, OverflowError) as error:
             raise ValueError(f"no Ray cluster can be reached at {where}: {error}") from error
     try:
-        ray.init(address=address, **QUIET)
+        with variables_set({}):
+            ray.init(address=address, **QUIET)
     except Exception as error:
         text = f"{error} {error.__cause__}"
         wants_token = "AuthToken" in text or "AuthenticationError" in text
@@ -180,18 +181,16 @@ def require_equal_nodes(ray: Any, environment: str | None) -> None:
     """ValueError, naming the first of them, unless all nodes have this process's code and versions."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ask = ray.remote(num_cpus=0)(fingerprint)
+    ask, trains = ray.remote(num_cpus=0)(difference_here), environment is not None
     asked = {}
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("CPU"):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            asked[name] = ask.options(scheduling_strategy=there).remote(environment is not None)
+            asked[name] = ask.options(scheduling_strategy=there).remote(fingerprint(trains), trains)
     for name, answer in asked.items():
         try:
-            difference = difference_of(
-                ray.get(answer, timeout=NODE_SECONDS), here := fingerprint(environment is not None)
-            )
+            difference = ray.get(answer, timeout=NODE_SECONDS)
         except Exception as error:
             raise ValueError(
                 f"node {name} of the Ray cluster cannot run churnlab {version('churnlab')}: {first_line(own(error))}; "
@@ -203,7 +202,7 @@ def require_equal_nodes(ray: Any, environment: str | None) -> None:
 
 @lru_cache
 def fingerprint(trains: bool = False) -> dict[str, str]:
-    """What this process computes with: versions and a hash of the code; trains: with all that decides training's bits."""
+    """What this process computes with: versions, a hash of the code; trains: with all that decides training's bits."""
     found = {name: version(name) for name in ("numpy", "simpy", "torch")}
     found |= {"Python": platform.python_version(), "churnlab": f"{version('churnlab')} (sources {SOURCE_HASH})"}
     if trains:
@@ -213,28 +212,34 @@ def fingerprint(trains: bool = False) -> dict[str, str]:
     return found
 
 
-def difference_of(there: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """How two fingerprints differ, in words; empty if they do not."""
-    names = [name for name in here if there.get(name) != here[name]]
-    return ", ".join(f"{name} {there.get(name, 'missing')} where this process has {here[name]}" for name in names)
+def difference_here(expected: Mapping[str, str], trains: bool = False) -> str:
+    """What this process computes with where it is not what is expected, in words; empty if it is."""
+    here = fingerprint(trains)
+    names = [name for name in expected if here.get(name) != expected[name]]
+    return ", ".join(f"{name} {here.get(name, 'unknown')} in the place of {expected[name]}" for name in names)
 
 
 def call_if_equal(expected: Mapping[str, str], task: Callable[..., Any], *arguments: Any) -> Any:
     """Do a task in a worker. RuntimeError if it would be done by other code than the sweep's process has loaded."""
-    if difference := difference_of(fingerprint(), expected):
+    if difference := difference_here(expected):
         raise RuntimeError(f"the Ray worker on {socket.gethostname()} would compute otherwise: it has {difference}")
     return call(task, arguments)
 
 
 def own(error: BaseException) -> BaseException:
-    """What a task raised, as it was, with Ray's account of where; deaths in our own word."""
-    from ray.exceptions import RayError, RayTaskError
+    """What a task raised, as it was, with Ray's account of where; deaths in our own word; RuntimeError for the rest.
 
-    if isinstance(error, RayTaskError):
+    The rest: a module that a node lacks, say.
+    """
+    from ray import exceptions as of_ray
+
+    if isinstance(error, of_ray.RayTaskError):
         cause = own(error.cause)
-        cause.__cause__ = RuntimeError(re.sub(COLOUR, "", f"in a worker:\n{error}"))
+        cause.__cause__ = RuntimeError(re.sub(COLOUR, "", f"in a Ray worker:\n{error}"))
         return cause
-    return WorkerDiedError(first_line(error)) if isinstance(error, RayError) else error
+    if isinstance(error, tuple(getattr(of_ray, name) for name in DEATHS)):
+        return WorkerDiedError(first_line(error))
+    return RuntimeError(f"Ray: {first_line(error)}") if isinstance(error, of_ray.RayError) else error
 
 
 def first_line(error: BaseException) -> str:
@@ -265,4 +270,5 @@ def own_sigterm_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:  # else it was set by something that is not Python
+            signal.signal(signal.SIGTERM, before)
