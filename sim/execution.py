@@ -9,6 +9,7 @@ one event (a checkpoint upon a notice) meets the others from the next iteration 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from sim.clock import ticked
@@ -65,7 +66,7 @@ class Execution:
         left_seconds = ticked(priced.seconds * (1.0 - done_share)) if done_share else priced.seconds
         self._strikes.iteration_begins(self.num_executed, left_seconds)
         if done_share:
-            split, failure = priced.split, (yield from race.run(race.env.timeout(left_seconds)))
+            split, failure = priced.split, (yield from race.run_seconds(left_seconds))
         elif self._plays_every_event(priced.seconds, bool(others)):
             split, failure = yield from self._play(plan, hosts)
         else:
@@ -88,6 +89,26 @@ class Execution:
         if race.trace:
             race.trace.add_span("lost_work", started_seconds, race.now_seconds)
         return failure
+
+    def pass_quietly(self, plan: IterationPlan, hosts: Hosts | None, most: Callable[[float], float]) -> int:
+        """Complete iterations at once, as long as nothing at all happens in them, up to what is asked; how many.
+
+        None where each has to be looked at: they jitter, are played event by event, or share links with messages.
+        """
+        if self._jitters or self.fidelity == "microbatch" or self.cut_share or (self._is_shared and self._flows.busy):
+            return 0
+        priced = self.pipeline.price(plan, hosts)
+        num = self._race.num_quiet(priced.seconds, self._strikes.num_spared(self.num_executed))
+        if num < 1:
+            return 0
+        num = int(min(num, most(priced.seconds), self.most_executed - self.num_executed))
+        if num > 0:
+            passed = self._race.passes(num * priced.seconds)
+            assert passed, "nothing is due until then"
+            self.num_executed += num
+            self.num_completed += num
+            self._race.ledger.complete_iteration(priced.split, num)
+        return max(0, num)
 
     def forget_cut(self) -> None:
         """The iteration that a failure cut is not resumed: the next one begins anew."""
@@ -133,7 +154,7 @@ class Execution:
             return priced.split, (yield from race.run(None))
         if isinstance(priced, AmongOthers):
             self._flows.hold(priced.arrivals_seconds)
-        failure = yield from race.run(race.env.timeout(priced.seconds))
+        failure = yield from race.run_seconds(priced.seconds)
         if failure is None and isinstance(priced, AmongOthers):
             self._flows.release(priced.left)
         return priced.split, failure

@@ -9,7 +9,7 @@ import simpy
 
 from sim.flows import BackgroundTransfer, Flow, Flows
 from sim.holders import Holders
-from sim.network import STORAGE
+from sim.network import STORAGE, Path
 from sim.prices import PriceList
 from sim.race import Last, Race
 from sim.records import Bucket, Failure
@@ -31,7 +31,7 @@ class Messenger:
 
     def send_message(self, source: int, target: int, num_bytes: float, what: str) -> Flow:
         """Start one message from place to place, or from or to the store."""
-        flow = self._flows.send(self._network.path(source, target), num_bytes)
+        flow = self._flows.send(self._path(source, target), num_bytes)
         self.num_bytes_sent += num_bytes
         if self._race.trace:
             self._race.trace.follow(flow, what, source, target, self._race.now_seconds)
@@ -73,6 +73,14 @@ class Messenger:
             activity.when_lost()
         self._backgrounds.clear()
 
+    def passes(self, transfers: Sequence[Transfer], bucket: Bucket) -> bool:
+        """Send all in one leap, if nothing at all happens until the last has arrived; whether it has."""
+        if self._flows.busy or not self._race.passes(seconds := self.seconds_of(transfers)):
+            return False
+        self._race.ledger.spend(bucket, seconds)
+        self.num_bytes_sent += sum(num_bytes for _, _, num_bytes, _ in self._messages(transfers))
+        return True
+
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """How long such transfers take when they have the network to themselves."""
         messages = tuple(self._messages(transfers))
@@ -80,7 +88,7 @@ class Messenger:
         def seconds() -> float:
             env = simpy.Environment()
             flows = Flows(env)
-            sent = [flows.send(self._network.path(a, b), num_bytes) for a, b, num_bytes, _ in messages]
+            sent = [flows.send(self._path(a, b), num_bytes) for a, b, num_bytes, _ in messages]
             env.run(until=env.all_of([flow.arrived for flow in sent]))
             return float(env.now)
 
@@ -88,6 +96,9 @@ class Messenger:
 
     def _messages(self, transfers: Sequence[Transfer]) -> Iterator[tuple[int, int, float, str]]:
         """The messages of some transfers: source, target, bytes, and what they are."""
+        if self._holders.cluster.is_sharded:
+            yield from self._messages_of_shares(transfers)
+            return
         num_replicas = len(self._holders.cluster.replicas)
         for transfer in transfers:
             if transfer.target == STORE:
@@ -98,3 +109,16 @@ class Messenger:
                 stage = transfer.source
                 source = STORAGE if stage == STORE else self._holders.source(stage, place % num_replicas)
                 yield source, place, transfer.num_bytes, transfer.what
+
+    def _messages_of_shares(self, transfers: Sequence[Transfer]) -> Iterator[tuple[int, int, float, str]]:
+        """The same where nodes hold shares: all of a stage send, or fetch, an equal one at once, as one message."""
+        for transfer in transfers:
+            stage = transfer.source if transfer.target == STORE else transfer.target
+            assert isinstance(stage, int)
+            assert STORE in (transfer.source, transfer.target), "shares go to the store and come from there"
+            first = self._holders.cluster.node(stage, 0)
+            ends = (first, STORAGE) if transfer.target == STORE else (STORAGE, first)
+            yield *ends, transfer.num_bytes, transfer.what
+
+    def _path(self, source: int, target: int) -> Path:
+        return self._network.path(source, target, self._holders.cluster.num_shares)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.lineage import DivergedError, Position, plain_routes
-from sim.clock import EXACT_SECONDS, SECONDS_PER_HOUR
-from sim.cluster import Cluster
-from sim.costs import Costs
-from sim.failures import process_class
-from sim.money import num_nodes
-from sim.prices import PriceList, Prices, price_list
+from models.lineage import DivergedError, Position
+from sim.building import build_site as build_site
+from sim.building import build_world as build_world
+from sim.building import known_prices as known_prices
+from sim.building import learn_prices as learn_prices
+from sim.building import node_hours
+from sim.building import time_only as time_only
+from sim.clock import EXACT_SECONDS
+from sim.iteration_log import IterationLog, Stretch
 from sim.race import GaveUpError
 from sim.records import Bucket, EventKind, EventRecord, Failure, IterationRecord
 from sim.scenario import Scenario
-from sim.site import Site
 from sim.strategies import Strategy, StrategyConfig, UnrecoverableError, strategy_class
 from sim.trace import Trace
 from sim.training import NoTraining, Training
@@ -35,7 +36,7 @@ class Run:
     kind: str
     failure_seed: int
     training_seed: int
-    iterations: list[IterationRecord]
+    iterations: Sequence[IterationRecord]
     events: list[EventRecord]
     ledger: dict[Bucket, float]
     wall_clock_seconds: float
@@ -107,62 +108,10 @@ def simulate(
         num_failures=world.num_failures,
         num_nodes_lost=world.fleet.num_lost,
         node_hours=node_hours(scenario, world),
-        joining_seconds=world.joining_seconds,
+        joining_seconds=world.joining.seconds,
         sent_bytes=world.messenger.num_bytes_sent,
         stopped=job.stopped,
     )
-
-
-def node_hours(scenario: Scenario, world: World) -> float:
-    """Hours of nodes that were there; where failures are ignored, of a complete cluster, unless a trace brings them."""
-    if world.heeds_failures or world.brings_its_nodes:
-        return world.fleet.node_seconds(world.now_seconds) / SECONDS_PER_HOUR
-    return num_nodes(scenario.cluster, scenario.workload.num_stages) * world.now_seconds / SECONDS_PER_HOUR
-
-
-def time_only(scenario: Scenario) -> NoTraining:
-    """A learner for a scenario's runs of which only the seconds matter: they do not depend on what is learnt."""
-    spec = scenario.training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
-    return NoTraining(spec, scenario.iterations_per_step)
-
-
-def build_world(
-    scenario: Scenario, failure_seed: int, heeds_failures: bool = True, trace: Trace | None = None
-) -> World:
-    """The world of a scenario at time zero."""
-    site, prices = _site(scenario)
-    return World(
-        site=site,
-        failures=process_class(scenario.failures.kind)(scenario.failures),
-        failure_seed=failure_seed,
-        heeds_failures=heeds_failures,
-        fidelity=scenario.fidelity,
-        trace=trace,
-        prices=prices,
-    )
-
-
-def build_site(scenario: Scenario) -> Site:
-    """The nodes and links of a scenario, and what iterations cost there."""
-    return _site(scenario)[0]
-
-
-def _site(scenario: Scenario) -> tuple[Site, PriceList]:
-    """The same, and what is known of its prices."""
-    regions = scenario.cluster.regions or scenario.network.regions
-    cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
-    prices = price_list(scenario.workload, cluster, scenario.network)
-    return Site(Costs(scenario.workload, scenario.cluster.device), cluster, prices.network), prices
-
-
-def known_prices(scenario: Scenario) -> Prices:
-    """What this process knows of a scenario's prices: to be sent to another, where `learn_prices` takes it over."""
-    return _site(scenario)[1].told()
-
-
-def learn_prices(scenario: Scenario, prices: Prices) -> None:
-    """Take over what another process knows of a scenario's prices; no result changes by it."""
-    _site(scenario)[1].learn(prices)
 
 
 class TrainingJob:
@@ -190,12 +139,14 @@ class TrainingJob:
         ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
         world.race.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)
         world.execution.most_executed = scenario.give_up_after * self.num_iterations
-        self.iterations: list[IterationRecord] = []
         self.stopped: str | None = None
+        self._learns = not isinstance(training, NoTraining)
+        self._log = IterationLog(scenario.iterations_per_step)
+        self._records: list[IterationRecord] = []
         self._executions: dict[int, int] = {}
         self._position: Position | None = None
         world.when_noticed = self._notice
-        world.join_bytes = self._join_bytes
+        world.joining.join_bytes = self._join_bytes
 
     def _build_fallback(self) -> Strategy | None:
         """None to stop, and for a strategy that always recovers: it must not pay for what it never needs."""
@@ -213,11 +164,12 @@ class TrainingJob:
                 self._position = position
                 failure = yield from self.world.admit_nodes()
                 if failure is None:
-                    started_seconds = self.world.now_seconds
-                    failure = yield from self.world.run_iteration(self.plan)
+                    started_seconds, num = self.world.now_seconds, self._pass_quietly(position)
+                    if not num:
+                        failure, num = (yield from self.world.run_iteration(self.plan)), 1
                     if failure is None:
-                        self._position = position = position.after(position.iteration + 1)
-                        self._note(position, started_seconds)
+                        self._position = position = position.after(position.iteration + num)
+                        self._note(position, started_seconds, num)
                         failure = yield from self._routine(position)
                 self._position = None
                 if failure is not None:
@@ -232,6 +184,27 @@ class TrainingJob:
                 limit = f"{EXACT_SECONDS:.0f} s (4.2 years), up to which simulated time is exact"
             done = f"after {self.world.execution.num_completed} of {self.num_iterations} iterations"
             self.stopped = f"{done} it had taken more than {limit}"
+
+    @property
+    def iterations(self) -> Sequence[IterationRecord]:
+        """All that were completed."""
+        return self._records if self._learns else self._log
+
+    def _pass_quietly(self, position: Position) -> int:
+        """Where nothing learns, iterations in which nothing happens go by at once, up to one that the strategies may
+        have to do something after; how many.
+        """
+        if self._learns:
+            return 0
+        survivors = [survivor for survivor in (self.strategy, self.fallback) if survivor is not None]
+
+        def most(iteration_seconds: float) -> float:
+            return min(
+                self.num_iterations - position.iteration,
+                *(survivor.iterations_until_routine(self.world, position, iteration_seconds) for survivor in survivors),
+            )
+
+        return self.world.pass_quietly(self.plan, most)
 
     def _routine(self, position: Position) -> Generator[Any, Any, Failure | None]:
         """Routine work of the strategy and of the fallback, which must keep what it would fall back on."""
@@ -287,29 +260,39 @@ class TrainingJob:
         world.record("recovered", failure.stage, recovered.iteration, survivor.name)
         return recovered
 
-    def _note(self, position: Position, started_seconds: float) -> None:
-        """Record a completed iteration, with losses where a step of the proxy has completed with it."""
-        iteration = position.iteration
+    def _note(self, position: Position, started_seconds: float, num: int) -> None:
+        """Record a completed iteration, with losses where a step of the proxy ends with it; or many at once."""
+        iteration, now_seconds = position.iteration, self.world.now_seconds
         train_loss = validation_loss = None
-        if iteration % self.scenario.iterations_per_step == 0:
-            train_loss = self.training.train_loss(position)
-            evaluation = self.scenario.training.evaluation.interval_steps
-            if position.step % evaluation == 0 or iteration == self.num_iterations:
-                validation_loss = self.training.validation_loss(position)
-        self._executions[iteration] = self._executions.get(iteration, 0) + 1
-        now_seconds = self.world.now_seconds
-        self.iterations.append(
-            IterationRecord(
-                iteration=iteration,
-                step=position.step,
-                execution=self._executions[iteration],
-                started_seconds=started_seconds,
-                ended_seconds=now_seconds,
-                lineage=position.lineage.key,
-                train_loss=train_loss,
-                validation_loss=validation_loss,
+        if self._learns:
+            train_loss, validation_loss = self._losses(position)
+            self._executions[iteration] = self._executions.get(iteration, 0) + 1
+            self._records.append(
+                IterationRecord(
+                    iteration=iteration,
+                    step=position.step,
+                    execution=self._executions[iteration],
+                    started_seconds=started_seconds,
+                    ended_seconds=now_seconds,
+                    lineage=position.lineage.key,
+                    train_loss=train_loss,
+                    validation_loss=validation_loss,
+                )
             )
-        )
+        else:
+            each_seconds = (now_seconds - started_seconds) / num  # exact: it was a product of ticks
+            first = iteration - num + 1
+            self._log.complete(Stretch(first, num, started_seconds, each_seconds, position.lineage.key))
         self.watch(
             Progress(iteration, self.num_iterations, now_seconds, self.world.num_failures, train_loss, validation_loss)
         )
+
+    def _losses(self, position: Position) -> tuple[float | None, float | None]:
+        """Of the step that has completed with an iteration, and now and then on held-out text."""
+        if position.iteration % self.scenario.iterations_per_step != 0:
+            return None, None
+        train_loss = self.training.train_loss(position)
+        is_last = position.iteration == self.num_iterations
+        if position.step % self.scenario.training.evaluation.interval_steps == 0 or is_last:
+            return train_loss, self.training.validation_loss(position)
+        return train_loss, None

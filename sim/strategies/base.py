@@ -7,6 +7,7 @@ every strategy has to say what it does about a second one.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
@@ -179,6 +180,7 @@ class Strategy(ABC):
     | `price` | once, before the start | the work of an iteration |
     | `on_notice` | when nodes are about to leave | transfers may begin in the background |
     | `after_iteration` | when an iteration has completed | time passes |
+    | `iterations_until_routine` | before iterations that pass in peace, where nothing learns | nothing |
     | `recover` | when a failure struck | time passes; which training state it goes on from |
     """
 
@@ -187,6 +189,15 @@ class Strategy(ABC):
     Config: ClassVar[type[StrategyConfig]]
     heeds_failures: ClassVar[bool] = True
     serves_as_fallback: ClassVar[bool] = False
+    restores_shares: ClassVar[bool] = False
+    """Whether it survives with nodes that each hold a share of their stage's state: its transfers then go to the store
+    and come from there, of a whole stage each, which is what all its nodes send together.
+    """
+
+    def __init_subclass__(cls) -> None:
+        """Who says what is done after an iteration, but not when, may do something after any."""
+        if "after_iteration" in vars(cls) and "iterations_until_routine" not in vars(cls):
+            cls.iterations_until_routine = after_any  # type: ignore[method-assign, assignment]
 
     def __init__(self, config: Any, num_stages: int) -> None:
         self.num_stages = num_stages
@@ -230,6 +241,12 @@ class Strategy(ABC):
         yield from ()
         return None
 
+    def iterations_until_routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG002
+        """How many iterations of so many seconds follow `position`, at least, in peace, until `after_iteration` may do
+        anything: it does nothing after those before. Infinite where it never does; 1 tells nothing.
+        """
+        return math.inf
+
     def on_notice(self, world: StrategyWorld, position: Position) -> None:  # noqa: B027
         """Nodes are about to leave; `position` is the last completed iteration's. Takes no time of its own."""
 
@@ -239,3 +256,8 @@ class Strategy(ABC):
 
         Handles every stage in `world.lost_stages`, also those lost while it works. Raises UnrecoverableError.
         """
+
+
+def after_any(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG001
+    """The next iteration may be one after which something is to do."""
+    return 1.0

@@ -11,6 +11,7 @@ neighbouring stages after each step and come back exactly.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -245,6 +246,10 @@ class CheckFreePlus(CheckFree):
         num_bytes = world.costs.embedding_copy_bytes
         copies = [Transfer(EMBEDDING_STAGE, holder, num_bytes, "embedding") for holder in (1, self.num_stages)]
         return (yield from world.transfer(copies, "bubble_and_communication"))
+
+    def iterations_until_routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG002
+        """The copies are sent after every iteration, or beside it."""
+        return 1.0 if self.embedding_copy == "blocking" else math.inf
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         twins = {1: 2, 2: 1, self.num_stages: self.num_stages - 1, self.num_stages - 1: self.num_stages}

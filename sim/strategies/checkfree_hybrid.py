@@ -69,6 +69,11 @@ class CheckFreeHybrid(CheckFreePlus):
             failure = yield from self.checkpoint.after_iteration(world, position)
         return failure
 
+    def iterations_until_routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:
+        """Until either does anything."""
+        own = super().iterations_until_routine(world, position, iteration_seconds)
+        return min(own, self.checkpoint.iterations_until_routine(world, position, iteration_seconds))
+
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Fetch from neighbours what they can give, from the store what they cannot."""
         stored = self.checkpoint.durable

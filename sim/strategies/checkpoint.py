@@ -5,6 +5,7 @@ Restores weights, optimizer, learning-rate schedule and data position of all sta
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -65,6 +66,7 @@ class Checkpoint(Strategy):
     summary = "upload the training state now and then, roll everybody back to the last upload"
     Config: ClassVar[type[StrategyConfig]] = CheckpointConfig
     serves_as_fallback = True
+    restores_shares = True
 
     def __init__(self, config: CheckpointConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
@@ -127,6 +129,21 @@ class Checkpoint(Strategy):
             return failure
         self._upload_rest(world, position, 1.0 - share)
         return None
+
+    def iterations_until_routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:
+        """Until the next checkpoint is due. The adaptive interval moves with time."""
+        if self.interval_iterations is not None:
+            return self.interval_iterations - position.iteration % self.interval_iterations
+        if self.config.interval == "adaptive" or iteration_seconds <= 0.0:
+            return 1.0
+        interval_seconds, since_seconds = self._interval_seconds(world), world.now_seconds - self.started_at_seconds
+        left_seconds = interval_seconds - since_seconds
+        if math.isinf(left_seconds):
+            return math.inf
+        num = max(1, math.ceil(left_seconds / iteration_seconds) - 1)  # quotients are rounded
+        while since_seconds + num * iteration_seconds < interval_seconds:
+            num += 1
+        return num
 
     def on_notice(self, world: StrategyWorld, position: Position) -> None:
         """Begin a checkpoint of the last completed iteration, unless there is one."""
