@@ -9,12 +9,12 @@ one event (a checkpoint upon a notice) meets the others from the next iteration 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 from sim.clock import ticked
 from sim.costs import IterationPlan
 from sim.flows import Flows, FlowState
+from sim.leaps import Leap
 from sim.ledger import IterationSplit
 from sim.pipeline import Pipeline
 from sim.prices import AmongOthers, Price, PriceList
@@ -90,25 +90,30 @@ class Execution:
             race.trace.add_span("lost_work", started_seconds, race.now_seconds)
         return failure
 
-    def pass_quietly(self, plan: IterationPlan, hosts: Hosts | None, most: Callable[[float], float]) -> int:
-        """Complete iterations at once, as long as nothing at all happens in them, up to what is asked; how many.
+    def price_in_leaps(self, plan: IterationPlan, hosts: Hosts | None) -> Price | None:
+        """What each of the following iterations takes, as long as nothing happens; None where each is looked at.
 
-        None where each has to be looked at: they jitter, are played event by event, or share links with messages.
+        That is where they jitter, are played event by event, or share links with messages.
         """
-        if self._jitters or self.fidelity == "microbatch" or self.cut_share or (self._is_shared and self._flows.busy):
-            return 0
+        shares_links = self._is_shared and self._flows.busy
+        if self._jitters or self.fidelity == "microbatch" or self.cut_share or shares_links or self._race.trace:
+            return None
         priced = self.pipeline.price(plan, hosts)
-        num = self._race.num_quiet(priced.seconds, self._strikes.num_spared(self.num_executed))
-        if num < 1:
-            return 0
-        num = int(min(num, most(priced.seconds), self.most_executed - self.num_executed))
-        if num > 0:
-            passed = self._race.passes(num * priced.seconds)
-            assert passed, "nothing is due until then"
-            self.num_executed += num
-            self.num_completed += num
-            self._race.ledger.complete_iteration(priced.split, num)
-        return max(0, num)
+        return priced if priced.seconds > 0.0 else None
+
+    @property
+    def most_in_a_leap(self) -> float:
+        """Iterations until one is struck by a process that counts them, or too many have been executed."""
+        return min(self.most_executed - self.num_executed, self._strikes.num_spared(self.num_executed))
+
+    def leap(self, leap: Leap, split: IterationSplit) -> None:
+        """Complete iterations at once, with all pauses between them. Nothing may be due until then."""
+        passed = self._race.passes(leap.seconds)
+        assert passed, "nothing is due in a leap"
+        self.num_executed += leap.num_iterations
+        self.num_completed += leap.num_iterations
+        self._race.ledger.complete_iteration(split, leap.num_iterations)
+        self._race.ledger.spend("checkpoint_save", leap.pauses_seconds)
 
     def forget_cut(self) -> None:
         """The iteration that a failure cut is not resumed: the next one begins anew."""

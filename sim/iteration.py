@@ -279,8 +279,7 @@ class IterationRun:
         if n == 1:
             return []
         if self._workload.gradient_exchange == "ring":
-            steps, following = 2 * (n - 1), [*nodes[1:], nodes[0]]  # who stands for all of its stage sends to itself
-            pairs = zip(nodes, following, strict=True)
+            steps, pairs = 2 * (n - 1), zip(nodes, [*nodes[1:], nodes[0]], strict=True)  # to itself, who stands for all
             return [self._send(what, *pair, num_bytes * steps / n, steps) for pair in pairs]
         return [self._send(what, a, b, num_bytes) for a in nodes for b in nodes if a != b or len(nodes) == 1]
 

@@ -12,31 +12,42 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from sim.leaps import Leap
 from sim.records import IterationRecord
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """`num` iterations one right after the other, from the `first` on, each of so many seconds."""
+    """Iterations from the `first` on, each of so many seconds: `num` one right after the other, a pause, and again."""
 
     first: int
     num: int
     started_seconds: float
     seconds: float
     lineage: str
+    num_legs: int = 1
+    pause_seconds: float = 0.0
 
-    def continues(self, before: Stretch) -> bool:
-        """Whether it goes on where another ends, in the same way."""
-        return (
-            self.first == before.first + before.num
-            and self.seconds == before.seconds
-            and self.started_seconds == before.started_seconds + before.num * before.seconds
-            and self.lineage == before.lineage
-        )
+    @property
+    def num_iterations(self) -> int:
+        """In all legs."""
+        return self.num * self.num_legs
+
+    def continued(self, more: Stretch) -> Stretch | None:
+        """Both as one, where the other goes on right where this ends, in the same way."""
+        if (
+            self.num_legs == more.num_legs == 1
+            and more.first == self.first + self.num
+            and more.seconds == self.seconds
+            and more.started_seconds == self.started_seconds + self.num * self.seconds
+            and more.lineage == self.lineage
+        ):
+            return Stretch(self.first, self.num + more.num, self.started_seconds, self.seconds, self.lineage)
+        return None
 
 
 class IterationLog(Sequence[IterationRecord]):
-    """Completed iterations, in order; begun at the first, or at one that has been completed before or is the next."""
+    """Completed iterations, in order; each is one that has been completed before, or the next."""
 
     def __init__(self, iterations_per_step: int = 1) -> None:
         self.iterations_per_step = iterations_per_step
@@ -46,13 +57,25 @@ class IterationLog(Sequence[IterationRecord]):
 
     def complete(self, stretch: Stretch) -> None:
         """Some iterations have been completed, the next in time."""
-        self._length += stretch.num
-        self._last = max(self._last, stretch.first + stretch.num - 1)
-        if self.stretches and stretch.continues(before := self.stretches[-1]):
-            num, started_seconds = before.num + stretch.num, before.started_seconds
-            stretch = Stretch(before.first, num, started_seconds, stretch.seconds, stretch.lineage)
-            self.stretches.pop()
-        self.stretches.append(stretch)
+        self._length += stretch.num_iterations
+        self._last = max(self._last, stretch.first + stretch.num_iterations - 1)
+        if self.stretches and (whole := self.stretches[-1].continued(stretch)):
+            self.stretches[-1] = whole
+        else:
+            self.stretches.append(stretch)
+
+    def leap(self, leap: Leap, first: int, started_seconds: float, lineage: str) -> None:
+        """A leap that begins with the iteration `first`."""
+        each_seconds, num = leap.rhythm.iteration_seconds, int(leap.rhythm.first) if leap.num_pauses else 0
+        if num:
+            self.complete(Stretch(first, num, started_seconds, each_seconds, lineage))
+            first, started_seconds = first + num, started_seconds + num * each_seconds + leap.pause_seconds
+        if leap.num_pauses > 1:
+            num, legs = leap.num_in_a_cycle, leap.num_pauses - 1
+            self.complete(Stretch(first, num, started_seconds, each_seconds, lineage, legs, leap.pause_seconds))
+            first, started_seconds = first + num * legs, started_seconds + legs * leap.cycle_seconds
+        if leap.rest:
+            self.complete(Stretch(first, leap.rest, started_seconds, each_seconds, lineage))
 
     @property
     def num_distinct(self) -> int:
@@ -62,23 +85,25 @@ class IterationLog(Sequence[IterationRecord]):
     def columns(self) -> dict[str, npt.NDArray[Any] | list[None]]:
         """The fields of all records."""
         times = np.zeros(self._last + 1, np.int64)
-        first, executions, starts, ends = [], [], [], []
+        first, executions, starts, seconds = [], [], [], []
         for stretch in self.stretches:
-            whole = slice(stretch.first, stretch.first + stretch.num)
+            indices = np.arange(stretch.num_iterations)
+            whole = slice(stretch.first, stretch.first + stretch.num_iterations)
             times[whole] += 1
             executions.append(times[whole].copy())
-            first.append(np.arange(stretch.first, stretch.first + stretch.num))
-            begins = stretch.started_seconds + stretch.seconds * np.arange(stretch.num + 1)  # exact, as ticks are
-            starts.append(begins[:-1])
-            ends.append(begins[1:])
+            first.append(stretch.first + indices)
+            pauses_seconds = stretch.pause_seconds * (indices // stretch.num)
+            starts.append(stretch.started_seconds + stretch.seconds * indices + pauses_seconds)  # exact, as ticks are
+            seconds.append(stretch.seconds)
         iterations = _joined(first, np.int64)
-        nums = [stretch.num for stretch in self.stretches]
+        nums = [stretch.num_iterations for stretch in self.stretches]
+        started_seconds = _joined(starts, np.float64)
         return {
             "iteration": iterations,
             "step": iterations // self.iterations_per_step,
             "execution": _joined(executions, np.int64),
-            "started_seconds": _joined(starts, np.float64),
-            "ended_seconds": _joined(ends, np.float64),
+            "started_seconds": started_seconds,
+            "ended_seconds": started_seconds + np.repeat(np.array(seconds), nums),
             "lineage": np.repeat(np.array([stretch.lineage for stretch in self.stretches], dtype=object), nums),
             "train_loss": [None] * self._length,
             "validation_loss": [None] * self._length,
@@ -105,9 +130,12 @@ class IterationLog(Sequence[IterationRecord]):
 
     def __eq__(self, other: object) -> bool:
         """Equal records, in a log or in a list."""
-        if isinstance(other, IterationLog):
-            return (self.stretches, self.iterations_per_step) == (other.stretches, other.iterations_per_step)
-        return isinstance(other, list) and len(self) == len(other) and list(self) == other
+        if not isinstance(other, IterationLog | list) or len(self) != len(other):
+            return False
+        if isinstance(other, list):
+            return list(self) == other
+        theirs = other.columns()
+        return all(list(column) == list(theirs[name]) for name, column in self.columns().items())
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -91,17 +91,12 @@ class Race:
             return False
         return self.env.passes(seconds)
 
-    def num_quiet(self, seconds: float, most: float) -> float:
-        """How many times so long can pass, one after the other, before anything is due; up to so many."""
-        left_seconds = min(self.env.peek(), self.deadline_seconds) - self.now_seconds
-        if self.queued or self.trace or not 0.0 < seconds < left_seconds:
-            return 0
-        if math.isinf(left_seconds):
-            return most
-        num = min(most, math.ceil(left_seconds / seconds))
-        while num * seconds >= left_seconds:  # sums of ticks are exact, quotients are not
-            num -= 1
-        return num
+    @property
+    def quiet_seconds(self) -> float:
+        """Time until the next thing is due, or the deadline; none where a failure waits to be met."""
+        if self.queued:
+            return 0.0
+        return min(self.env.peek(), self.deadline_seconds) - float(self.env.now)
 
     def run(self, until: simpy.Event | None) -> Process[Failure | None]:
         """Work until an event: the earliest queued Failure, or None when the event has come in peace.

@@ -15,10 +15,12 @@ from sim.building import node_hours
 from sim.building import time_only as time_only
 from sim.clock import EXACT_SECONDS
 from sim.iteration_log import IterationLog, Stretch
+from sim.leaps import Leap
 from sim.race import GaveUpError
 from sim.records import Bucket, EventKind, EventRecord, Failure, IterationRecord
 from sim.scenario import Scenario
 from sim.strategies import Strategy, StrategyConfig, UnrecoverableError, strategy_class
+from sim.strategies.base import Routine
 from sim.trace import Trace
 from sim.training import NoTraining, Training
 from sim.world import World
@@ -37,7 +39,7 @@ class Run:
     failure_seed: int
     training_seed: int
     iterations: Sequence[IterationRecord]
-    events: list[EventRecord]
+    events: Sequence[EventRecord]
     ledger: dict[Bucket, float]
     wall_clock_seconds: float
     iteration_seconds: float
@@ -66,6 +68,10 @@ class Progress:
 Watcher = Callable[[Progress], None]
 
 
+def nobody(_: Progress) -> None:
+    """Nobody watches."""
+
+
 class StoppedError(Exception):
     """The run ends early: nothing could recover it, and the fallback is to stop."""
 
@@ -76,7 +82,7 @@ def simulate(
     failure_seed: int,
     training_seed: int,
     training: Training,
-    watch: Watcher = lambda _: None,
+    watch: Watcher = nobody,
     trace: Trace | None = None,
     heeds_failures: bool = True,
 ) -> Run:
@@ -163,13 +169,16 @@ class TrainingJob:
             while position.iteration < self.num_iterations:
                 self._position = position
                 failure = yield from self.world.admit_nodes()
-                if failure is None:
-                    started_seconds, num = self.world.now_seconds, self._pass_quietly(position)
-                    if not num:
-                        failure, num = (yield from self.world.run_iteration(self.plan)), 1
+                started_seconds = self.world.now_seconds
+                if failure is None and (leap := self._leap(position)):
+                    self._position = position = self._landed(leap, position, started_seconds)
+                    if leap.rest:
+                        failure = yield from self._routine(position)
+                elif failure is None:
+                    failure = yield from self.world.run_iteration(self.plan)
                     if failure is None:
-                        self._position = position = position.after(position.iteration + num)
-                        self._note(position, started_seconds, num)
+                        self._position = position = position.after(position.iteration + 1)
+                        self._note(position, started_seconds)
                         failure = yield from self._routine(position)
                 self._position = None
                 if failure is not None:
@@ -190,21 +199,31 @@ class TrainingJob:
         """All that were completed."""
         return self._records if self._learns else self._log
 
-    def _pass_quietly(self, position: Position) -> int:
+    def _leap(self, position: Position) -> Leap | None:
         """Where nothing learns, iterations in which nothing happens go by at once, up to one that the strategies may
-        have to do something after; how many.
+        have something to do after that is not what they always do.
         """
         if self._learns:
-            return 0
-        survivors = [survivor for survivor in (self.strategy, self.fallback) if survivor is not None]
+            return None
 
-        def most(iteration_seconds: float) -> float:
-            return min(
-                self.num_iterations - position.iteration,
-                *(survivor.iterations_until_routine(self.world, position, iteration_seconds) for survivor in survivors),
-            )
+        def routine(iteration_seconds: float) -> Routine:
+            own = self.strategy.routine(self.world, position, iteration_seconds)
+            if self.fallback is None:
+                return own
+            return Routine(min(own.first, self.fallback.routine(self.world, position, iteration_seconds).first))
 
-        return self.world.pass_quietly(self.plan, most)
+        return self.world.peace.leap(self.plan, self.num_iterations - position.iteration, routine)
+
+    def _landed(self, leap: Leap, position: Position, started_seconds: float) -> Position:
+        """After a leap from a Position: what it leaves behind."""
+        self._log.leap(leap, position.iteration + 1, started_seconds, position.lineage.key)
+        lineage, iteration, per_step = position.lineage, position.iteration, position.iterations_per_step
+        if leap.num_pauses:
+            last = Position(lineage, iteration + leap.num_until_last_pause, per_step)
+            self.strategy.routine_passed(last, started_seconds + leap.last_pause_seconds)
+        position = Position(lineage, iteration + leap.num_iterations, per_step)
+        self._tell(position)
+        return position
 
     def _routine(self, position: Position) -> Generator[Any, Any, Failure | None]:
         """Routine work of the strategy and of the fallback, which must keep what it would fall back on."""
@@ -260,31 +279,37 @@ class TrainingJob:
         world.record("recovered", failure.stage, recovered.iteration, survivor.name)
         return recovered
 
-    def _note(self, position: Position, started_seconds: float, num: int) -> None:
-        """Record a completed iteration, with losses where a step of the proxy ends with it; or many at once."""
+    def _note(self, position: Position, started_seconds: float) -> None:
+        """Record a completed iteration, with losses where a step of the proxy has completed with it."""
         iteration, now_seconds = position.iteration, self.world.now_seconds
-        train_loss = validation_loss = None
-        if self._learns:
-            train_loss, validation_loss = self._losses(position)
-            self._executions[iteration] = self._executions.get(iteration, 0) + 1
-            self._records.append(
-                IterationRecord(
-                    iteration=iteration,
-                    step=position.step,
-                    execution=self._executions[iteration],
-                    started_seconds=started_seconds,
-                    ended_seconds=now_seconds,
-                    lineage=position.lineage.key,
-                    train_loss=train_loss,
-                    validation_loss=validation_loss,
-                )
+        if not self._learns:
+            took_seconds = now_seconds - started_seconds
+            self._log.complete(Stretch(iteration, 1, started_seconds, took_seconds, position.lineage.key))
+            self._tell(position)
+            return
+        train_loss, validation_loss = self._losses(position)
+        self._executions[iteration] = self._executions.get(iteration, 0) + 1
+        self._records.append(
+            IterationRecord(
+                iteration=iteration,
+                step=position.step,
+                execution=self._executions[iteration],
+                started_seconds=started_seconds,
+                ended_seconds=now_seconds,
+                lineage=position.lineage.key,
+                train_loss=train_loss,
+                validation_loss=validation_loss,
             )
-        else:
-            each_seconds = (now_seconds - started_seconds) / num  # exact: it was a product of ticks
-            first = iteration - num + 1
-            self._log.complete(Stretch(first, num, started_seconds, each_seconds, position.lineage.key))
+        )
+        self._tell(position, train_loss, validation_loss)
+
+    def _tell(self, position: Position, train_loss: float | None = None, validation_loss: float | None = None) -> None:
+        """Tell whoever watches."""
+        if self.watch is nobody:
+            return
+        now_seconds, num_failures = self.world.now_seconds, self.world.num_failures
         self.watch(
-            Progress(iteration, self.num_iterations, now_seconds, self.world.num_failures, train_loss, validation_loss)
+            Progress(position.iteration, self.num_iterations, now_seconds, num_failures, train_loss, validation_loss)
         )
 
     def _losses(self, position: Position) -> tuple[float | None, float | None]:

@@ -17,6 +17,7 @@ import simpy
 from models.lineage import Position
 from sim.clock import ticked
 from sim.costs import IterationPlan
+from sim.event_log import EventLog
 from sim.execution import Execution, Fidelity
 from sim.failures import FailureProcess
 from sim.fleet import Node
@@ -26,6 +27,7 @@ from sim.joining import Joining
 from sim.ledger import Ledger
 from sim.messenger import Messenger
 from sim.mtbf import mtbf_seconds
+from sim.peace import Peace
 from sim.pipeline import Pipeline
 from sim.prices import PriceList
 from sim.race import EventLoop, Race
@@ -58,7 +60,7 @@ class World:
         self.costs, self.cluster, self.network = site.costs, site.cluster, site.network
         self.num_stages = site.cluster.num_stages
         self.ledger = Ledger()
-        self.events: list[EventRecord] = []
+        self.events = EventLog()
         self.num_failures = 0
         self.when_noticed: Callable[[], None] = lambda: None
         self._env = EventLoop()
@@ -72,10 +74,12 @@ class World:
         self.race = Race(self._env, self.ledger, trace)
         strikes = Strikes(self._env, site.cluster, failures, failure_seed, self._lost, self._arrived, self._noticed)
         self.fleet, self._strikes = strikes.fleet, strikes
-        self.messenger = Messenger(self.race, flows, self._holders, prices)
+        self.messenger = Messenger(self.race, flows, self._holders, prices, strikes.gives_notice)
         self.joining = Joining(self.race, self.fleet, self._holders, self.messenger, self._joined)
         self.joining.join_bytes = site.costs.checkpoint_bytes
         self.execution = Execution(site, failure_seed, self.race, flows, strikes, fidelity, prices)
+        joining = self.joining if heeds_failures else None
+        self.peace = Peace(self.execution, self.race, self._holders, joining, self.messenger, self.events)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
@@ -114,8 +118,8 @@ class World:
         """Send all at once and wait for the last; a failure ends them all."""
         if self.race.queued or not transfers:
             return (yield from self.race.run(None))
-        if self.cluster.is_sharded and self.messenger.passes(transfers, bucket):
-            return None
+        if self.messenger.is_alone:
+            return (yield from self.messenger.stand_still(transfers, bucket))
         return (yield from self.messenger.arrive(self.messenger.send(transfers), bucket))
 
     def background(
@@ -208,12 +212,6 @@ class World:
         if not self.heeds_failures:
             return None
         return (yield from self.joining.admit())
-
-    def pass_quietly(self, plan: IterationPlan, most: Callable[[float], float]) -> int:
-        """Complete iterations at once as long as nothing happens in them, up to what is asked, by their seconds."""
-        if not self.heeds_failures:
-            return self.execution.pass_quietly(plan, None, most)
-        return 0 if self.joining.is_expected else self.execution.pass_quietly(plan, self._holders.hosts, most)
 
     def regroup(self) -> Process[Failure | None]:
         """After the loss of a node whose stage has another: detect it, and let the others go on without it."""

@@ -47,6 +47,19 @@ class Transfer:
     what: str = "state"
 
 
+@dataclass(frozen=True)
+class Routine:
+    """What is done after iterations in peace: nothing before the `first` from now has completed, then maybe something.
+
+    transfers: where this is to stand still until they have been sent (`checkpoint_save`), with a record of its start
+    and of its end, and nothing until `then` iterations later, when the same is done again; None where it is not.
+    """
+
+    first: float = math.inf
+    then: float = math.inf
+    transfers: Sequence[Transfer] | None = None
+
+
 class Background(Protocol):
     """Transfers beside the training."""
 
@@ -180,7 +193,8 @@ class Strategy(ABC):
     | `price` | once, before the start | the work of an iteration |
     | `on_notice` | when nodes are about to leave | transfers may begin in the background |
     | `after_iteration` | when an iteration has completed | time passes |
-    | `iterations_until_routine` | before iterations that pass in peace, where nothing learns | nothing |
+    | `routine` | before iterations that pass in peace, where nothing learns | nothing |
+    | `routine_passed` | when what `routine` says has happened, several times at once | what is kept |
     | `recover` | when a failure struck | time passes; which training state it goes on from |
     """
 
@@ -196,8 +210,8 @@ class Strategy(ABC):
 
     def __init_subclass__(cls) -> None:
         """Who says what is done after an iteration, but not when, may do something after any."""
-        if "after_iteration" in vars(cls) and "iterations_until_routine" not in vars(cls):
-            cls.iterations_until_routine = after_any  # type: ignore[method-assign, assignment]
+        if "after_iteration" in vars(cls) and "routine" not in vars(cls):
+            cls.routine = after_any  # type: ignore[method-assign, assignment]
 
     def __init__(self, config: Any, num_stages: int) -> None:
         self.num_stages = num_stages
@@ -241,11 +255,15 @@ class Strategy(ABC):
         yield from ()
         return None
 
-    def iterations_until_routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG002
-        """How many iterations of so many seconds follow `position`, at least, in peace, until `after_iteration` may do
-        anything: it does nothing after those before. Infinite where it never does; 1 tells nothing.
+    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
+        """What `after_iteration` will do in peace after iterations that follow `position`, each of so many seconds."""
+        return Routine()
+
+    def routine_passed(self, position: Position, started_seconds: float) -> None:
+        """What the routine sends has been sent once more, or several times, the last time from then on: as if by
+        `after_iteration`, of this Position.
         """
-        return math.inf
+        raise NotImplementedError(f"{self.kind} says of no routine what it sends")
 
     def on_notice(self, world: StrategyWorld, position: Position) -> None:  # noqa: B027
         """Nodes are about to leave; `position` is the last completed iteration's. Takes no time of its own."""
@@ -258,6 +276,6 @@ class Strategy(ABC):
         """
 
 
-def after_any(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG001
+def after_any(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG001
     """The next iteration may be one after which something is to do."""
-    return 1.0
+    return Routine(1)

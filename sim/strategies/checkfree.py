@@ -11,7 +11,6 @@ neighbouring stages after each step and come back exactly.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +21,7 @@ from sim.costs import Costs, IterationPlan, WorkloadConfig
 from sim.records import Failure
 from sim.strategies.base import (
     Process,
+    Routine,
     Strategy,
     StrategyConfig,
     StrategyWorld,
@@ -247,9 +247,9 @@ class CheckFreePlus(CheckFree):
         copies = [Transfer(EMBEDDING_STAGE, holder, num_bytes, "embedding") for holder in (1, self.num_stages)]
         return (yield from world.transfer(copies, "bubble_and_communication"))
 
-    def iterations_until_routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG002
+    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
         """The copies are sent after every iteration, or beside it."""
-        return 1.0 if self.embedding_copy == "blocking" else math.inf
+        return Routine(1) if self.embedding_copy == "blocking" else Routine()
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         twins = {1: 2, 2: 1, self.num_stages: self.num_stages - 1, self.num_stages - 1: self.num_stages}

@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 from test_time_ledger import STRATEGY_OPTIONS
 
 from sim.execution import Execution
+from sim.fleet_checks import shares_are_restored
 from sim.iteration_log import IterationLog
 from sim.ledger import IterationSplit, Ledger, exact_sum
+from sim.messenger import Messenger
 from sim.race import Race
 from sim.records import IterationRecord
 from sim.results import summarise, write_records
 from sim.scenario import Scenario
 from sim.simulation import Run
 from sim.strategies import STRATEGIES, Strategy
+from sim.strategies.base import Routine
 
 ITERATION_SECONDS = 21.0
 MEAN = {"mean_uptime_hours": 0.4}
@@ -36,6 +39,7 @@ FAILURES: list[dict[str, Any]] = [
     {"kind": "bulk", "mean_uptime_hours": 1.0, "notice_seconds": 45.0},
     {"kind": "compose", "processes": ({"kind": "exponential", **MEAN}, {"kind": "bernoulli"})},
 ]
+SHARDED = {"stage_state": "sharded", "startup_seconds": 5.0, "detection_seconds": 3.5, "provisioning_seconds": 70.0}
 CLUSTERS: list[dict[str, Any]] = [
     {"detection_seconds": 10.0, "startup_seconds": 5.0},
     {"nodes_per_stage": 2, "provisioning_seconds": 70.0, "num_spares": 1, "startup_seconds": 5.0},
@@ -46,6 +50,17 @@ CLUSTERS: list[dict[str, Any]] = [
 def at_an_end(number: int) -> float:
     """Ends of iterations, and of what follows a loss at one: detection, start."""
     return number // 3 * ITERATION_SECONDS + (0.0, 10.0, 15.0)[number % 3]
+
+
+INTERVALS: list[dict[str, Any]] = [
+    {"interval_iterations": 1},
+    {"interval_iterations": 5},
+    {"interval_seconds": 100.0},
+    {"interval_seconds": 84.0},
+    {"interval": "young"},
+    {"interval": "daly", "mtbf_hours": 1.0},
+    {"interval": "adaptive"},
+]
 
 
 @st.composite
@@ -77,11 +92,34 @@ def scenarios(draw) -> Scenario:
 
 def is_possible(scenario: Scenario) -> bool:
     config = scenario.strategies[0]
-    return STRATEGIES[config.kind].check(config, scenario.workload) is None
+    return STRATEGIES[config.kind].check(config, scenario.workload) is None and not list(shares_are_restored(scenario))
+
+
+@st.composite
+def fleets(draw) -> Scenario:
+    """Nodes that hold shares of their stage's state, under checkpointing of all sorts."""
+    share, interval = draw(st.sampled_from([1.0, 1.0, 0.5])), draw(st.sampled_from(INTERVALS))
+    just_in_time = draw(st.booleans())
+    checkpoint = {"kind": "checkpoint", "blocking_share": share, "just_in_time": just_in_time, **interval}
+    cluster = {**SHARDED, "nodes_per_stage": draw(st.integers(1, 4)), "num_spares": draw(st.sampled_from([0, 2, 50]))}
+    notice = {"notice_seconds": draw(st.sampled_from([0.0, 0.0, 40.0]))}
+    process = st.sampled_from([{"kind": "poisson", "mean_uptime_hours": mean, **notice} for mean in (1.0, 10.0, 50.0)])
+    return a_scenario(
+        (draw(st.sampled_from([checkpoint, checkpoint, {"kind": "restart"}, {"kind": "none"}])),),
+        steps=draw(st.sampled_from([5, 100])),
+        network={"same_region": a_link(0.5), "storage": a_link(0.1, draw(st.sampled_from([1000.0, 40_000.0])))},
+        cluster=cluster,
+        failures=draw(st.one_of(process, st.sampled_from(FAILURES), scripts())),
+        fallback=draw(st.sampled_from(["stop", "restart", {"kind": "checkpoint", "interval_iterations": 4}])),
+    )
 
 
 def event_after_event(scenario: Scenario, seed: int = 0) -> Run:
-    with patch.object(Execution, "pass_quietly", lambda *_: 0), patch.object(Race, "passes", lambda *_: False):
+    with (
+        patch.object(Execution, "price_in_leaps", lambda *_: None),
+        patch.object(Race, "passes", lambda *_: False),
+        patch.object(Messenger, "is_alone", False),
+    ):
         return run(scenario, seed=seed, training=no_training(scenario))
 
 
@@ -95,6 +133,14 @@ def test_leaps_change_no_bit(scenario, seed):
     slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
     assert quick == slow
     assert summarise(scenario, quick) == summarise(scenario, slow)
+    assert list(quick.iterations) == list(slow.iterations)
+
+
+@settings(max_examples=60)
+@given(fleets(), st.integers(0, 1000))
+def test_leaps_over_saves_change_no_bit(scenario, seed):
+    slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
+    assert quick == slow
     assert list(quick.iterations) == list(slow.iterations)
 
 
@@ -168,8 +214,8 @@ def test_a_strategy_from_outside_that_does_something_after_iterations_is_asked_a
             return position
 
     config = STRATEGIES["checkfree_plus"].Config()
-    assert Outsider(config, 4).iterations_until_routine(None, None, 1.0) == 1.0
-    assert Quiet(config, 4).iterations_until_routine(None, None, 1.0) == math.inf
+    assert Outsider(config, 4).routine(None, None, 1.0) == Routine(1)
+    assert Quiet(config, 4).routine(None, None, 1.0) == Routine(math.inf)
 
 
 # ---- what is kept of them -----------------------------------------------------------------------------
