@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from models.lineage import DataSpec
 from sim.failure_checks import FAILURE_CHECKS, Check
 from sim.fitting import impossible, too_little_memory
+from sim.fleet_checks import FLEET_CHECKS
 from sim.names import divisors, shortened, suggestion
 from sim.scenario import Scenario
 from sim.strategies import strategy_class
 from sim.sweep_checks import SWEEP_CHECKS
 
-CHECKS: list[tuple[Check, tuple[str, ...]]] = [*FAILURE_CHECKS, *SWEEP_CHECKS]
+CHECKS: list[tuple[Check, tuple[str, ...]]] = [*FAILURE_CHECKS, *FLEET_CHECKS, *SWEEP_CHECKS]
 """Consistency checks: each gives paths of fields and what is wrong there.
 
 When fields are faulty by themselves, checks see those fields at their defaults (faulty strategies: as `none`).

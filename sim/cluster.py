@@ -26,7 +26,12 @@ class ClusterConfig(Config):
         "l4", validate_default=True, description="device of each node: a preset's name or its figures"
     )
     price: Literal["spot", "on_demand"] = Field("spot", description="which of the device's prices every node costs")
-    nodes_per_stage: int = Field(1, ge=1, le=1000, description="data-parallel replicas of each stage")
+    nodes_per_stage: int = Field(1, ge=1, le=100_000, description="data-parallel replicas of each stage")
+    stage_state: Literal["replicated", "sharded"] = Field(
+        "replicated",
+        description="replicated: each node of a stage holds all of its state, and others go on when one is lost; "
+        "sharded: each holds an equal share (ZeRO, FSDP), and the stage is lost with any of its nodes",
+    )
     regions: tuple[str, ...] | None = Field(
         None,
         min_length=1,
@@ -41,7 +46,7 @@ class ClusterConfig(Config):
     jitter: float = Field(
         0.0, ge=0, le=2, description="spread (sigma) of a lognormal factor, of mean 1, on the time of each operation"
     )
-    num_spares: int = Field(0, ge=0, le=10_000, description="idle nodes ready to take a lost one's place")
+    num_spares: int = Field(0, ge=0, le=100_000, description="idle nodes ready to take a lost one's place")
     detection_seconds: float = Field(0.0, ge=0, le=1e8, description="from a failure until the others know")
     provisioning_seconds: float = Field(
         0.0, ge=0, le=1e8, description="from ordering a new node until it is there, on average"
@@ -57,6 +62,11 @@ class ClusterConfig(Config):
     )
 
 
+def num_shares_of(config: ClusterConfig) -> int:
+    """Parts that a stage's state is in, each on nodes of its own."""
+    return config.nodes_per_stage if config.stage_state == "sharded" else 1
+
+
 class Cluster:
     """Places and where they are: a place is numbered by its stage, then by its pipeline (replica).
 
@@ -68,16 +78,28 @@ class Cluster:
         self.num_stages = num_stages
         self.stages = tuple(range(num_stages + 1))
         self.replicas = tuple(range(config.nodes_per_stage))
-        self.regions_of_nodes = tuple(
-            regions[(stage if config.placement == "stage_per_region" else self.node(stage, replica)) % len(regions)]
+        self.num_shares = num_shares_of(config)
+        self.regions_of_nodes = (
+            regions * (len(self.stages) * config.nodes_per_stage) if len(regions) == 1 else self._placed(regions)
+        )
+        self.regions = tuple(dict.fromkeys(self.regions_of_nodes))
+        self._slowdowns: dict[tuple[int, int], float] = {}
+        for slow in config.stragglers:
+            for replica in self.replicas if slow.replica is None else (slow.replica,):
+                self._slowdowns[slow.stage, replica] = self.slowdown(slow.stage, replica) * slow.slowdown
+
+    def _placed(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+        by_stage = self.config.placement == "stage_per_region"
+        return tuple(
+            regions[(stage if by_stage else self.node(stage, replica)) % len(regions)]
             for stage in self.stages
             for replica in self.replicas
         )
-        self.regions = tuple(dict.fromkeys(self.regions_of_nodes))
-        self._slowdowns = {(stage, replica): 1.0 for stage in self.stages for replica in self.replicas}
-        for slow in config.stragglers:
-            for replica in self.replicas if slow.replica is None else (slow.replica,):
-                self._slowdowns[slow.stage, replica] *= slow.slowdown
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a stage is lost with any of its nodes."""
+        return self.config.stage_state == "sharded"
 
     def node(self, stage: int, replica: int) -> int:
         """Number of a stage's place in a pipeline."""
@@ -93,4 +115,4 @@ class Cluster:
 
     def slowdown(self, stage: int, replica: int) -> float:
         """A node's time for an operation, against the device's."""
-        return self._slowdowns[stage, replica]
+        return self._slowdowns.get((stage, replica), 1.0)

@@ -14,6 +14,7 @@ from typing import Literal
 from sim.clock import ticked
 from sim.costs import IterationPlan
 from sim.flows import Flows, FlowState
+from sim.leaps import Leap
 from sim.ledger import IterationSplit
 from sim.pipeline import Pipeline
 from sim.prices import AmongOthers, Price, PriceList
@@ -65,7 +66,7 @@ class Execution:
         left_seconds = ticked(priced.seconds * (1.0 - done_share)) if done_share else priced.seconds
         self._strikes.iteration_begins(self.num_executed, left_seconds)
         if done_share:
-            split, failure = priced.split, (yield from race.run(race.env.timeout(left_seconds)))
+            split, failure = priced.split, (yield from race.run_seconds(left_seconds))
         elif self._plays_every_event(priced.seconds, bool(others)):
             split, failure = yield from self._play(plan, hosts)
         else:
@@ -88,6 +89,31 @@ class Execution:
         if race.trace:
             race.trace.add_span("lost_work", started_seconds, race.now_seconds)
         return failure
+
+    def price_in_leaps(self, plan: IterationPlan, hosts: Hosts | None) -> Price | None:
+        """What each of the following iterations takes, as long as nothing happens; None where each is looked at.
+
+        That is where they jitter, are played event by event, or share links with messages.
+        """
+        shares_links = self._is_shared and self._flows.busy
+        if self._jitters or self.fidelity == "microbatch" or self.cut_share or shares_links or self._race.trace:
+            return None
+        priced = self.pipeline.price(plan, hosts)
+        return priced if priced.seconds > 0.0 else None
+
+    @property
+    def most_in_a_leap(self) -> float:
+        """Iterations until one is struck by a process that counts them, or too many have been executed."""
+        return min(self.most_executed - self.num_executed, self._strikes.num_spared(self.num_executed))
+
+    def leap(self, leap: Leap, split: IterationSplit) -> None:
+        """Complete iterations at once, with all pauses between them. Nothing may be due until then."""
+        passed = self._race.passes(leap.seconds)
+        assert passed, "nothing is due in a leap"
+        self.num_executed += leap.num_iterations
+        self.num_completed += leap.num_iterations
+        self._race.ledger.complete_iteration(split, leap.num_iterations)
+        self._race.ledger.spend("checkpoint_save", leap.pauses_seconds)
 
     def forget_cut(self) -> None:
         """The iteration that a failure cut is not resumed: the next one begins anew."""
@@ -133,7 +159,7 @@ class Execution:
             return priced.split, (yield from race.run(None))
         if isinstance(priced, AmongOthers):
             self._flows.hold(priced.arrivals_seconds)
-        failure = yield from race.run(race.env.timeout(priced.seconds))
+        failure = yield from race.run_seconds(priced.seconds)
         if failure is None and isinstance(priced, AmongOthers):
             self._flows.release(priced.left)
         return priced.split, failure

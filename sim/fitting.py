@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sim.cluster import num_shares_of
 from sim.costs import Costs, Device, IterationPlan, WorkloadConfig
 from sim.memory import BYTES_PER_GIB, needed_bytes
 from sim.names import divisors, shortened
@@ -40,10 +41,10 @@ def greatest_need(scenario: Scenario, config: StrategyConfig, workload: Workload
     costs = Costs(workload, scenario.cluster.device)
     survivors = [(c, strategy_class(c.kind)) for c in (config, scenario.fallback) if c.kind != "stop"]
     plan = plan_under(config, workload)
-    needs = []
+    needs, num_shares = [], num_shares_of(scenario.cluster)
     for stage in range(workload.num_stages + 1):
         extra_bytes = sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in survivors)
-        needs.append(Need(needed_bytes(costs, plan, stage, extra_bytes), stage))
+        needs.append(Need(needed_bytes(costs, plan, stage, extra_bytes, num_shares), stage))
     return max(needs, key=lambda need: need.num_bytes)
 
 

@@ -34,12 +34,22 @@ class Fleet:
         self.node_at: list[Node | None] = [None] * len(cluster.regions_of_nodes)
         self.num_arrived = 0
         self.num_lost = 0
-        self._vacant_since_seconds = [0.0] * len(self.node_at)
+        self._num_at = [0] * len(cluster.stages)
+        self.roster: list[int] = []
+        """Numbers of the nodes that are there; who leaves gives its entry to the last."""
+        self._entries: dict[int, int] = {}
+        self._vacant: dict[int, float] = dict.fromkeys(range(len(self.node_at)), 0.0)
+        """Places without node, and since when."""
+        self._idle: dict[int, Node] = {}
+        """Nodes without place, by number, as they came."""
         self._node_seconds = self._counted_until_seconds = 0.0
         if num_initial_nodes is None:
             for place, region in enumerate(cluster.regions_of_nodes):
                 self.nodes[place] = self.node_at[place] = Node(place, region, place)
+            self._num_at = [cluster.config.nodes_per_stage] * len(cluster.stages)
+            self._vacant.clear()
             self.num_arrived = len(self.node_at)
+            self._enrol(self.nodes)
             for _ in range(cluster.config.num_spares):
                 self.arrive(0.0)
             return
@@ -47,17 +57,30 @@ class Fleet:
         for number in range(num_initial_nodes):
             self.nodes[number] = Node(number, self._region_in_turn(number))
         self.num_arrived = num_initial_nodes
+        self._enrol(self.nodes)
         for number in rng.permutation(num_initial_nodes):
             self._seat(self.nodes[int(number)], 0.0)
+        self._idle = dict(sorted(self._idle.items()))
 
     def has_node(self, stage: int) -> bool:
         """Whether any place of a stage has a node."""
-        return any(self.node_at[place] is not None for place in self.cluster.nodes_of(stage))
+        return self._num_at[stage] > 0
+
+    @property
+    def lacking_stages(self) -> list[int]:
+        """Stages that cannot work: without any node or, where each node holds a share of the state, without all."""
+        if not self._vacant:
+            return []
+        return [stage for stage, num_nodes in enumerate(self._num_at) if num_nodes < self.cluster.num_shares]
+
+    def works(self, stage: int) -> bool:
+        """Whether a stage has the nodes that it cannot work without."""
+        return self._num_at[stage] >= self.cluster.num_shares
 
     @property
     def empty_stages(self) -> list[int]:
         """Stages without any node."""
-        return [stage for stage in self.cluster.stages if not self.has_node(stage)]
+        return [stage for stage, num_nodes in enumerate(self._num_at) if not num_nodes] if self._vacant else []
 
     def node_seconds(self, now_seconds: float) -> float:
         """Seconds of nodes that were there, spares among them, until now: what is paid for."""
@@ -70,6 +93,7 @@ class Fleet:
             number = self.num_arrived
             self.num_arrived += 1
         node = self.nodes[number] = Node(number, region or self._region_in_turn(number))
+        self._enrol((number,))
         self._seat(node, now_seconds)
         return node
 
@@ -79,36 +103,52 @@ class Fleet:
         lost = [self.nodes.pop(number) for number in numbers]
         self.num_lost += len(lost)
         for node in lost:
-            if node.place is not None:
+            self._strike_off(node.number)
+            if node.place is None:
+                del self._idle[node.number]
+            else:
                 self.node_at[node.place] = None
-                self._vacant_since_seconds[node.place] = now_seconds
+                self._num_at[self.cluster.stage_of(node.place)] -= 1
+                self._vacant[node.place] = now_seconds
         return lost
 
     def seat_spares(self, now_seconds: float) -> None:
         """Idle nodes take vacant places, those that have idled longest first."""
-        if None in self.node_at:
-            for node in self.nodes.values():
-                if node.place is None:
-                    self._seat(node, now_seconds)
+        while self._vacant and self._idle:
+            number = next(iter(self._idle))
+            self._seat(self._idle.pop(number), now_seconds)
 
     def _seat(self, node: Node, now_seconds: float) -> None:
         """A node takes the vacant place that needs one most, if there is any."""
         node.place, node.seated_seconds = self._wanted_place(node), now_seconds
-        if node.place is not None:
+        if node.place is None:
+            self._idle[node.number] = node
+        else:
             self.node_at[node.place] = node
+            self._num_at[self.cluster.stage_of(node.place)] += 1
+            del self._vacant[node.place]
 
     def _wanted_place(self, node: Node) -> int | None:
         """The vacant place that needs a node most: of a stage without any, then in its region, then longest vacant."""
-        vacant = [place for place, there in enumerate(self.node_at) if there is None]
-        if not vacant:
-            return None
+        if len(self._vacant) < 2:
+            return next(iter(self._vacant), None)
         regions = self.cluster.regions_of_nodes
 
         def need(place: int) -> tuple[bool, bool, float, int]:
             has_another = self.has_node(self.cluster.stage_of(place))
-            return has_another, regions[place] != node.region, self._vacant_since_seconds[place], place
+            return has_another, regions[place] != node.region, self._vacant[place], place
 
-        return min(vacant, key=need)
+        return min(self._vacant, key=need)
+
+    def _enrol(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._entries[number] = len(self.roster)
+            self.roster.append(number)
+
+    def _strike_off(self, number: int) -> None:
+        entry, last = self._entries.pop(number), self.roster.pop()
+        if last != number:
+            self.roster[entry], self._entries[last] = last, entry
 
     def _region_in_turn(self, number: int) -> str:
         return self.cluster.regions[number % len(self.cluster.regions)]

@@ -67,6 +67,11 @@ class Flows:
         """Messages that have neither arrived nor been cancelled, as they were sent."""
         return list(self._under_way)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any message is under way."""
+        return bool(self._under_way)
+
     def send(self, path: Path, num_bytes: float, num_latencies: int = 1, channel: Hashable = None) -> Flow:
         """Send bytes, as one message or one after the other (`num_latencies`); wait for the flow's `arrived`."""
         return self.resume(FlowState(path, ticked(num_latencies * path.latency_seconds), num_bytes), channel)

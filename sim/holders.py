@@ -24,35 +24,48 @@ class Holders:
         """Stages whose work and state another stage's nodes have taken over, and which stage that is."""
         self.receiving: dict[int, Node] = {}
         """Nodes that take part in a recovery, or are about to join, by place."""
-        self._holds = [True] * len(cluster.regions_of_nodes)
+        self._missing: set[int] = set()
+        """Places whose node does not hold its stage's state, or that have none."""
+        self._num_holders = [cluster.config.nodes_per_stage] * len(cluster.stages)
         self._copies: dict[tuple[int, str], Position] = {}
         self._hosts: Hosts | None = None
 
     def holds(self, place: int) -> bool:
         """Whether a place's node holds its stage's state."""
-        return self._holds[place]
+        return place not in self._missing
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether any place is missing."""
+        return bool(self._missing)
+
+    @property
+    def missing(self) -> list[int]:
+        """Places whose node does not hold its stage's state, or that have none."""
+        return sorted(self._missing)
 
     def of(self, stage: int) -> list[int]:
         """The places of a stage whose nodes hold its state."""
-        return [place for place in self.cluster.nodes_of(stage) if self._holds[place]]
+        return [place for place in self.cluster.nodes_of(stage) if place not in self._missing]
 
     @property
     def hosts(self) -> Hosts | None:
         """Whose node does the work of each place; None where all do their own. No stage may be lost."""
-        missing = [place for place, holds in enumerate(self._holds) if not holds]
-        if missing and self._hosts is None:
-            self._hosts = stand_ins(missing, self.cluster, self.covers)
-        return self._hosts if missing else None
+        if self._missing and self._hosts is None:
+            self._hosts = stand_ins(self.missing, self.cluster, self.covers)
+        return self._hosts if self._missing else None
 
     def lose(self, place: int) -> bool:
         """A place's node is gone. Whether a stage is lost thereby: its own, which it was the last to hold."""
         stage = self.cluster.stage_of(place)
         if stage in self.lost_stages:
             self._drop_copies(stage)
-        if not self._holds[place]:
+        if place in self._missing:
             return False
-        self._holds[place], self._hosts = False, None
-        if self.of(stage):
+        self._missing.add(place)
+        self._hosts = None
+        self._num_holders[stage] -= 1
+        if self._num_holders[stage] >= self.cluster.num_shares:
             return False
         self.lost_stages.add(stage)
         self._drop_copies(stage)
@@ -69,7 +82,10 @@ class Holders:
     def gain(self, places: Iterable[int]) -> None:
         """These places' nodes hold their stage's state from now on."""
         for place in places:
-            self._holds[place], self._hosts = True, None
+            if place in self._missing:
+                self._missing.remove(place)
+                self._num_holders[self.cluster.stage_of(place)] += 1
+            self._hosts = None
             self.covers.pop(self.cluster.stage_of(place), None)
 
     def cover(self, stage: int, holder: int) -> None:
@@ -90,13 +106,13 @@ class Holders:
         places = self.cluster.nodes_of(stage)
         if stage in self.lost_stages:
             return [place for place in places if not self.receiving or place in self.receiving]
-        return [place for place in places if self._holds[place]]
+        return [place for place in places if place not in self._missing]
 
     def keep(self, stage: int, what: str, position: Position) -> None:
         """A stage's nodes, if it has any, hold a copy of something beside their own state, as of a Position."""
         if stage in self.covers:
             return
-        assert self.of(stage) or self.receiving, "who is lost holds nothing"
+        assert self._num_holders[stage] or self.receiving, "who is lost holds nothing"
         self._copies[stage, what] = position
 
     def copy(self, stage: int, what: str) -> Position | None:

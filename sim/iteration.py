@@ -275,13 +275,13 @@ class IterationRun:
     def _gradient_exchange(self, stage: int) -> list[Flow]:
         """Ring all-reduce: 2 (N - 1) steps of S / N bytes, all links at once; or S bytes from each to each."""
         nodes, num_bytes = self.nodes.of(stage), self._costs.weight_bytes(stage)
-        n, what = len(nodes), f"gradient exchange of stage {stage}"
+        n, what = len(nodes) * self.site.num_alike, f"gradient exchange of stage {stage}"
         if n == 1:
             return []
         if self._workload.gradient_exchange == "ring":
-            steps = 2 * (n - 1)
-            return [self._send(what, a, nodes[(i + 1) % n], num_bytes * steps / n, steps) for i, a in enumerate(nodes)]
-        return [self._send(what, a, b, num_bytes) for a in nodes for b in nodes if a != b]
+            steps, pairs = 2 * (n - 1), zip(nodes, [*nodes[1:], nodes[0]], strict=True)  # to itself, who stands for all
+            return [self._send(what, *pair, num_bytes * steps / n, steps) for pair in pairs]
+        return [self._send(what, a, b, num_bytes) for a in nodes for b in nodes if a != b or len(nodes) == 1]
 
     def _shadow_transfers(self) -> list[Flow]:
         """Each stage's gradients, or weights, to the nodes that hold its shadow."""

@@ -12,8 +12,11 @@ LOGIT_BYTES = 4
 ROW_SUM_BYTES = 4
 
 
-def needed_bytes(costs: Costs, plan: IterationPlan, stage: int, extra_bytes: float = 0.0) -> float:
+def needed_bytes(costs: Costs, plan: IterationPlan, stage: int, extra_bytes: float = 0.0, num_shares: int = 1) -> float:
     """Bytes of memory that a stage's node needs at most: state + extra + microbatches in flight + work at hand.
+
+    num_shares: nodes that the state is spread over, evenly; what one fetches of the others' while it works, a layer at
+    a time, is not counted.
 
     Every stage is taken to hold all microbatches in flight at some time, each with all its layers. The first position
     does; in 1f1b the i-th of p holds i - 1 less, and with interleaved_1f1b most have not passed all of a stage's
@@ -21,7 +24,7 @@ def needed_bytes(costs: Costs, plan: IterationPlan, stage: int, extra_bytes: flo
     """
     held = held_bytes(costs, stage, plan.microbatch_size)
     working = working_bytes(costs, stage, plan.microbatch_size)
-    return costs.state_bytes(stage) + extra_bytes + costs.in_flight_limit(plan) * held + working
+    return costs.state_bytes(stage) / num_shares + extra_bytes + costs.in_flight_limit(plan) * held + working
 
 
 def held_bytes(costs: Costs, stage: int, microbatch_size: float = 1.0) -> float:

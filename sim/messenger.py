@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import simpy
 
 from sim.flows import BackgroundTransfer, Flow, Flows
 from sim.holders import Holders
-from sim.network import STORAGE
+from sim.ledger import exact_sum
+from sim.network import STORAGE, Path
 from sim.prices import PriceList
 from sim.race import Last, Race
 from sim.records import Bucket, Failure
 from sim.strategies.base import STORE, Process, Transfer
 
 
+@dataclass
+class Shares:
+    """Transfers by nodes that hold shares: how long they take alone, their sizes, and how often they have been sent."""
+
+    transfers: Sequence[Transfer]
+    seconds: float
+    sizes_bytes: tuple[float, ...]
+    num_sent: int = 0
+
+
 class Messenger:
     """Sends transfers: at once and waited for, or beside the training."""
 
-    def __init__(self, race: Race, flows: Flows, holders: Holders, prices: PriceList) -> None:
+    def __init__(
+        self, race: Race, flows: Flows, holders: Holders, prices: PriceList, gives_notice: bool = False
+    ) -> None:
         self._race, self._flows, self._holders = race, flows, holders
         self._network, self._prices = prices.network, prices
         self._backgrounds: list[BackgroundTransfer] = []
-        self.num_bytes_sent = 0.0
+        self._gives_notice = gives_notice
+        self._bytes_sent = 0.0
+        self._sizes_bytes: dict[float, int] = {}
+        """Of messages of shares, how many of each size."""
+        self._shares: dict[int, Shares] = {}
 
     def send(self, transfers: Sequence[Transfer]) -> list[Flow]:
         """Start the messages of some transfers."""
@@ -31,8 +49,11 @@ class Messenger:
 
     def send_message(self, source: int, target: int, num_bytes: float, what: str) -> Flow:
         """Start one message from place to place, or from or to the store."""
-        flow = self._flows.send(self._network.path(source, target), num_bytes)
-        self.num_bytes_sent += num_bytes
+        flow = self._flows.send(self._path(source, target), num_bytes)
+        if self._holders.cluster.is_sharded:
+            self._sizes_bytes[num_bytes] = self._sizes_bytes.get(num_bytes, 0) + 1
+        else:
+            self._bytes_sent += num_bytes
         if self._race.trace:
             self._race.trace.follow(flow, what, source, target, self._race.now_seconds)
         return flow
@@ -73,14 +94,47 @@ class Messenger:
             activity.when_lost()
         self._backgrounds.clear()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether what is sent now and waited for has the links to itself: nodes that hold shares, and no notices."""
+        return self._holders.cluster.is_sharded and not (self._gives_notice or self._flows.busy or self._race.trace)
+
+    def stand_still(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
+        """Send all, alone, and wait for the last: as `send` and `arrive` do, without a message on the event loop."""
+        self.count(transfers)
+        return (yield from self._race.spend_seconds(self.seconds_of(transfers), bucket))
+
+    def count(self, transfers: Sequence[Transfer], num: int = 1) -> None:
+        """They have been sent, or so many times."""
+        self._of_shares(transfers).num_sent += num
+
+    @property
+    def num_bytes_sent(self) -> float:
+        """Of all messages, also of those that a failure ended."""
+        sizes = [(size, sent.num_sent) for sent in self._shares.values() for size in sent.sizes_bytes]
+        return exact_sum([(self._bytes_sent, 1), *self._sizes_bytes.items(), *sizes])
+
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """How long such transfers take when they have the network to themselves."""
+        if self._holders.cluster.is_sharded:
+            return self._of_shares(transfers).seconds
+        return self._seconds_of(transfers)
+
+    def _of_shares(self, transfers: Sequence[Transfer]) -> Shares:
+        """What is known of transfers by nodes that hold shares, which all take part in them, always."""
+        known = self._shares.get(id(transfers))
+        if known is None or known.transfers is not transfers:
+            sizes = tuple(num_bytes for _, _, num_bytes, _ in self._messages(transfers))
+            known = self._shares[id(transfers)] = Shares(transfers, self._seconds_of(transfers), sizes)
+        return known
+
+    def _seconds_of(self, transfers: Sequence[Transfer]) -> float:
         messages = tuple(self._messages(transfers))
 
         def seconds() -> float:
             env = simpy.Environment()
             flows = Flows(env)
-            sent = [flows.send(self._network.path(a, b), num_bytes) for a, b, num_bytes, _ in messages]
+            sent = [flows.send(self._path(a, b), num_bytes) for a, b, num_bytes, _ in messages]
             env.run(until=env.all_of([flow.arrived for flow in sent]))
             return float(env.now)
 
@@ -88,6 +142,9 @@ class Messenger:
 
     def _messages(self, transfers: Sequence[Transfer]) -> Iterator[tuple[int, int, float, str]]:
         """The messages of some transfers: source, target, bytes, and what they are."""
+        if self._holders.cluster.is_sharded:
+            yield from self._messages_of_shares(transfers)
+            return
         num_replicas = len(self._holders.cluster.replicas)
         for transfer in transfers:
             if transfer.target == STORE:
@@ -98,3 +155,16 @@ class Messenger:
                 stage = transfer.source
                 source = STORAGE if stage == STORE else self._holders.source(stage, place % num_replicas)
                 yield source, place, transfer.num_bytes, transfer.what
+
+    def _messages_of_shares(self, transfers: Sequence[Transfer]) -> Iterator[tuple[int, int, float, str]]:
+        """The same where nodes hold shares: all of a stage send, or fetch, an equal one at once, as one message."""
+        for transfer in transfers:
+            stage = transfer.source if transfer.target == STORE else transfer.target
+            assert isinstance(stage, int)
+            assert STORE in (transfer.source, transfer.target), "shares go to the store and come from there"
+            first = self._holders.cluster.node(stage, 0)
+            ends = (first, STORAGE) if transfer.target == STORE else (STORAGE, first)
+            yield *ends, transfer.num_bytes, transfer.what
+
+    def _path(self, source: int, target: int) -> Path:
+        return self._network.path(source, target, self._holders.cluster.num_shares)

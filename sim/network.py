@@ -131,24 +131,42 @@ class Network:
             row = (latency_ms / 1e3, gib_per_s * BYTES_PER_GIB * config.parallel_streams)
             self._rows[a, b] = self._rows[b, a] = row
         self._links: dict[str, Link] = {}
-        self._paths: dict[tuple[int, int], Path] = {}
-        self._ends: dict[Path, tuple[int, int]] = {}
+        self._of_storage: dict[Link, None] = {}
+        self._paths: dict[tuple[int, int, int], Path] = {}
+        self._ends: dict[Path, tuple[int, int, int]] = {}
 
     @property
     def is_shared(self) -> bool:
         """Whether messages can slow each other down."""
         return self.config.sharing != "none"
 
-    def path(self, source: int, target: int) -> Path:
-        """The path between two nodes, or a node and STORAGE. KeyError when no link joins their regions."""
-        if (source, target) not in self._paths:
-            path = self._paths[source, target] = self._make_path(source, target)
-            self._ends[path] = source, target
-        return self._paths[source, target]
+    def path(self, source: int, target: int, num_nodes: int = 1) -> Path:
+        """The path between two nodes, or a node and STORAGE. KeyError when no link joins their regions.
 
-    def ends(self, path: Path) -> tuple[int, int]:
-        """Source and target of a path that `path` has given."""
+        num_nodes: the node and others like it, each of which sends to STORAGE, or fetches, an equal part at once.
+        """
+        ends = source, target, num_nodes
+        if ends not in self._paths:
+            path = self._make_path(source, target) if num_nodes == 1 else self._make_wide_path(*ends)
+            self._paths[ends] = path
+            self._ends[path] = ends
+        return self._paths[ends]
+
+    def ends(self, path: Path) -> tuple[int, int, int]:
+        """What `path` has given it for: source, target and number of nodes."""
         return self._ends[path]
+
+    def is_apart(self, path: Path) -> bool:
+        """Whether a message on a path shares links with none between nodes."""
+        return all(link in self._of_storage for link in path.links)
+
+    def _make_wide_path(self, source: int, target: int, num_nodes: int) -> Path:
+        """As many paths side by side. *Not modelled*: what else is on the nodes' own links meanwhile."""
+        assert STORAGE in (source, target), "nodes that do the same all talk to the store"
+        one = self.path(source, target)
+        shared = tuple(link for link in one.links if link in self._of_storage)
+        own = (one.bytes_per_second, *(link.bytes_per_second for link in one.links if link not in shared))
+        return Path(one.latency_seconds, num_nodes * min(own), shared)
 
     def _make_path(self, source: int, target: int) -> Path:
         latency_seconds, bytes_per_second, between = self._between(source, target)
@@ -169,6 +187,7 @@ class Network:
             most = math.inf if storage.node_mbit_per_s is None else storage.node_mbit_per_s * BYTES_PER_MBIT
             way = "in" if target == STORAGE else "out"
             link = self._link(f"storage {way}", storage.bandwidth_mbit_per_s * BYTES_PER_MBIT)
+            self._of_storage[link] = None
             return storage.latency_ms / 1e3, most, link
         a, b = self.regions_of_nodes[source], self.regions_of_nodes[target]
         if a == b:

@@ -82,12 +82,21 @@ class Pipeline:
         self.site = site
         self._seed = seed
         self._prices = prices or PriceList(site.network)
+        self._last: tuple[IterationPlan, Hosts | None, Price] | None = None
         self._samples: dict[tuple[IterationPlan, Where, int], Price] = {}
 
     def price(self, plan: IterationPlan, hosts: Hosts | None = None) -> Price:
         """The iteration that a plan makes when every operation takes its usual time."""
+        if (last := self._last) and last[0] is plan and last[1] is hosts:  # as in most iterations
+            return last[2]
+        price = self._price(plan, hosts)
+        self._last = plan, hosts, price
+        return price
+
+    def _price(self, plan: IterationPlan, hosts: Hosts | None) -> Price:
         where = self._where(hosts)
-        return self._prices.iterations.get((plan, where), lambda: fastest_run(self.site, plan, where).price)
+        site = self.site if where else self.site.one_of_all or self.site
+        return self._prices.iterations.get((plan, where), lambda: fastest_run(site, plan, where).price)
 
     def split(self, plan: IterationPlan, hosts: Hosts | None = None) -> IterationSplit:
         """How long such an iteration takes and where its time goes."""
@@ -112,9 +121,11 @@ class Pipeline:
 
     def among(self, plan: IterationPlan, others: tuple[FlowState, ...], hosts: Hosts | None = None) -> AmongOthers:
         """The iteration beside other messages on the network. Checkpoints begin alike, so most are remembered."""
-        where = self._where(hosts)
+        where, one_of_all = self._where(hosts), self.site.one_of_all
+        meets_none = one_of_all and not where and all(self.site.network.is_apart(state.path) for state in others)
+        site = one_of_all if one_of_all and meets_none else self.site
         return self._prices.among.get(
-            (plan, where, others), lambda: run_among(self.site, plan, self._order(plan, where), others, where)
+            (plan, where, others), lambda: run_among(site, plan, self._order(plan, where), others, where)
         )
 
     def begin(
@@ -126,7 +137,7 @@ class Pipeline:
 
     def _where(self, hosts: Hosts | None) -> Where:
         """The same nodes under one name."""
-        return None if hosts is None or hosts == self.site.complete_hosts else hosts
+        return None if not hosts or hosts == self.site.complete_hosts else hosts
 
     def _order(self, plan: IterationPlan, where: Where) -> Order:
         """The order that an iteration is priced in; where the cluster is incomplete this needs no price."""

@@ -59,8 +59,8 @@ Where = Hosts | None
 """Whose nodes do the work; None where all do their own."""
 Messages = tuple[tuple[int, int, float, str], ...]
 """Source, target, bytes and what they are."""
-States = tuple[tuple[int, int, float, float], ...]
-"""How far messages have come: source, target, what is left of the latency, in seconds, and of the bytes."""
+States = tuple[tuple[int, int, int, float, float], ...]
+"""How far messages have come: source, target, nodes side by side, and what is left: seconds of the latency, bytes."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class PriceList:
         return tuple((*self.network.ends(state.path), state.latency_seconds, state.num_bytes) for state in states)
 
     def _as_states(self, values: States) -> tuple[FlowState, ...]:
-        return tuple(FlowState(self.network.path(a, b), seconds, num_bytes) for a, b, seconds, num_bytes in values)
+        return tuple(FlowState(self.network.path(*ends), seconds, num_bytes) for *ends, seconds, num_bytes in values)
 
 
 _LISTS: Memo[tuple[WorkloadConfig, ClusterConfig, NetworkConfig], PriceList] = Memo(MOST_LISTS)

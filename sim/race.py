@@ -22,6 +22,18 @@ class GaveUpError(Exception):
     """The run has taken longer than the scenario allows."""
 
 
+class EventLoop(simpy.Environment):
+    """SimPy's, on which time in which nothing is due can pass without an event."""
+
+    def passes(self, seconds: float) -> bool:
+        """Let time pass at once if nothing is due until its end, nor at it; whether it has."""
+        until_seconds = self._now + seconds
+        if self.peek() <= until_seconds:
+            return False
+        self._now = until_seconds
+        return True
+
+
 class Last(simpy.Event):
     """Comes after all else that is due at this instant, and all that this brings about at once."""
 
@@ -34,7 +46,7 @@ class Last(simpy.Event):
 class Race:
     """One worker, and the failures that it has not been told of yet."""
 
-    def __init__(self, env: simpy.Environment, ledger: Ledger, trace: Trace | None) -> None:
+    def __init__(self, env: EventLoop, ledger: Ledger, trace: Trace | None) -> None:
         self.env, self.ledger, self.trace = env, ledger, trace
         self.deadline_seconds = math.inf
         self.queued: deque[Failure] = deque()
@@ -59,6 +71,32 @@ class Race:
         if self.trace:
             self.trace.add_span(bucket, started_seconds, self.now_seconds)
         return failure
+
+    def spend_seconds(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
+        """Wait for so many ticked seconds or a failure, and book the time to a bucket."""
+        if self.passes(seconds):
+            self.ledger.spend(bucket, seconds)
+            return None
+        return (yield from self.spend(self.env.timeout(seconds), bucket))
+
+    def run_seconds(self, seconds: float) -> Process[Failure | None]:
+        """Work for so many ticked seconds: the earliest queued Failure, or None."""
+        if self.passes(seconds):
+            return None
+        return (yield from self.run(self.env.timeout(seconds)))
+
+    def passes(self, seconds: float) -> bool:
+        """Work for so long in one leap, if nothing at all happens until then; whether it has."""
+        if self.queued or self.trace or self.env.now > self.deadline_seconds:
+            return False
+        return self.env.passes(seconds)
+
+    @property
+    def quiet_seconds(self) -> float:
+        """Time until the next thing is due, or the deadline; none where a failure waits to be met."""
+        if self.queued:
+            return 0.0
+        return min(self.env.peek(), self.deadline_seconds) - float(self.env.now)
 
     def run(self, until: simpy.Event | None) -> Process[Failure | None]:
         """Work until an event: the earliest queued Failure, or None when the event has come in peace.

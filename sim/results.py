@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from models.lineage import digest
+from sim.iteration_log import IterationLog, num_rerun
 from sim.money import usd_per_node_hour
 from sim.records import BUCKETS, Bucket, EventRecord, IterationRecord
 from sim.scenario import Scenario
@@ -85,7 +87,8 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
     cost_usd: at the device's price; None where it has none.
     """
     target = scenario.training.target_validation_loss
-    validated = [record for record in run.iterations if record.validation_loss is not None]
+    learnt = [] if isinstance(run.iterations, IterationLog) else run.iterations
+    validated = [record for record in learnt if record.validation_loss is not None]
     kept = [record for record in validated if record.iteration <= run.num_iterations]
     reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
     ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
@@ -107,7 +110,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "num_rollbacks": kinds.count("rolled_back"),
         "num_iterations": run.num_iterations,
         "num_iterations_run": len(run.iterations),
-        "num_iterations_rerun": sum(record.execution > 1 for record in run.iterations),
+        "num_iterations_rerun": num_rerun(run.iterations),
         "iteration_seconds": run.iteration_seconds,
         "ideal_iteration_seconds": run.ideal_iteration_seconds,
         "wall_clock_seconds": run.wall_clock_seconds,
@@ -120,7 +123,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "target_validation_loss": target,
         "target_reached_seconds": reached.ended_seconds if reached else None,
         "target_reached_iteration": reached.iteration if reached else None,
-        "final_train_loss": next((r.train_loss for r in reversed(run.iterations) if r.train_loss is not None), None),
+        "final_train_loss": next((r.train_loss for r in reversed(learnt) if r.train_loss is not None), None),
         "final_validation_loss": kept[-1].validation_loss if kept else None,
         "ledger_seconds": run.ledger,
     }
@@ -186,10 +189,14 @@ def replace_folder(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_records(path: Path, records: list[Any], kind: type) -> None:
+def write_records(path: Path, records: Sequence[Any], kind: type) -> None:
     """Write a list of one kind of record as a parquet file, a column for each field."""
+    known = records.columns() if isinstance(records, IterationLog) else None
     types = {field.name: ARROW_TYPES[str(field.type).split(" | ")[0]] for field in fields(kind)}
-    columns = {name: pa.array([getattr(record, name) for record in records], type_) for name, type_ in types.items()}
+    columns = {
+        name: pa.array(known[name] if known else [getattr(record, name) for record in records], type_)
+        for name, type_ in types.items()
+    }
     pq.write_table(pa.table(columns), path)
 
 

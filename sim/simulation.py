@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.lineage import DivergedError, Position, plain_routes
-from sim.clock import EXACT_SECONDS, SECONDS_PER_HOUR
-from sim.cluster import Cluster
-from sim.costs import Costs
-from sim.failures import process_class
-from sim.money import num_nodes
-from sim.prices import PriceList, Prices, price_list
+from models.lineage import DivergedError, Position
+from sim.building import build_site as build_site
+from sim.building import build_world as build_world
+from sim.building import known_prices as known_prices
+from sim.building import learn_prices as learn_prices
+from sim.building import node_hours
+from sim.building import time_only as time_only
+from sim.clock import EXACT_SECONDS
+from sim.iteration_log import IterationLog, Stretch
+from sim.leaps import Leap
 from sim.race import GaveUpError
 from sim.records import Bucket, EventKind, EventRecord, Failure, IterationRecord
 from sim.scenario import Scenario
-from sim.site import Site
 from sim.strategies import Strategy, StrategyConfig, UnrecoverableError, strategy_class
+from sim.strategies.base import Routine
 from sim.trace import Trace
 from sim.training import NoTraining, Training
 from sim.world import World
@@ -35,8 +38,8 @@ class Run:
     kind: str
     failure_seed: int
     training_seed: int
-    iterations: list[IterationRecord]
-    events: list[EventRecord]
+    iterations: Sequence[IterationRecord]
+    events: Sequence[EventRecord]
     ledger: dict[Bucket, float]
     wall_clock_seconds: float
     iteration_seconds: float
@@ -65,6 +68,10 @@ class Progress:
 Watcher = Callable[[Progress], None]
 
 
+def nobody(_: Progress) -> None:
+    """Nobody watches."""
+
+
 class StoppedError(Exception):
     """The run ends early: nothing could recover it, and the fallback is to stop."""
 
@@ -75,7 +82,7 @@ def simulate(
     failure_seed: int,
     training_seed: int,
     training: Training,
-    watch: Watcher = lambda _: None,
+    watch: Watcher = nobody,
     trace: Trace | None = None,
     heeds_failures: bool = True,
 ) -> Run:
@@ -107,62 +114,10 @@ def simulate(
         num_failures=world.num_failures,
         num_nodes_lost=world.fleet.num_lost,
         node_hours=node_hours(scenario, world),
-        joining_seconds=world.joining_seconds,
+        joining_seconds=world.joining.seconds,
         sent_bytes=world.messenger.num_bytes_sent,
         stopped=job.stopped,
     )
-
-
-def node_hours(scenario: Scenario, world: World) -> float:
-    """Hours of nodes that were there; where failures are ignored, of a complete cluster, unless a trace brings them."""
-    if world.heeds_failures or world.brings_its_nodes:
-        return world.fleet.node_seconds(world.now_seconds) / SECONDS_PER_HOUR
-    return num_nodes(scenario.cluster, scenario.workload.num_stages) * world.now_seconds / SECONDS_PER_HOUR
-
-
-def time_only(scenario: Scenario) -> NoTraining:
-    """A learner for a scenario's runs of which only the seconds matter: they do not depend on what is learnt."""
-    spec = scenario.training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
-    return NoTraining(spec, scenario.iterations_per_step)
-
-
-def build_world(
-    scenario: Scenario, failure_seed: int, heeds_failures: bool = True, trace: Trace | None = None
-) -> World:
-    """The world of a scenario at time zero."""
-    site, prices = _site(scenario)
-    return World(
-        site=site,
-        failures=process_class(scenario.failures.kind)(scenario.failures),
-        failure_seed=failure_seed,
-        heeds_failures=heeds_failures,
-        fidelity=scenario.fidelity,
-        trace=trace,
-        prices=prices,
-    )
-
-
-def build_site(scenario: Scenario) -> Site:
-    """The nodes and links of a scenario, and what iterations cost there."""
-    return _site(scenario)[0]
-
-
-def _site(scenario: Scenario) -> tuple[Site, PriceList]:
-    """The same, and what is known of its prices."""
-    regions = scenario.cluster.regions or scenario.network.regions
-    cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
-    prices = price_list(scenario.workload, cluster, scenario.network)
-    return Site(Costs(scenario.workload, scenario.cluster.device), cluster, prices.network), prices
-
-
-def known_prices(scenario: Scenario) -> Prices:
-    """What this process knows of a scenario's prices: to be sent to another, where `learn_prices` takes it over."""
-    return _site(scenario)[1].told()
-
-
-def learn_prices(scenario: Scenario, prices: Prices) -> None:
-    """Take over what another process knows of a scenario's prices; no result changes by it."""
-    _site(scenario)[1].learn(prices)
 
 
 class TrainingJob:
@@ -190,12 +145,14 @@ class TrainingJob:
         ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
         world.race.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)
         world.execution.most_executed = scenario.give_up_after * self.num_iterations
-        self.iterations: list[IterationRecord] = []
         self.stopped: str | None = None
+        self._learns = not isinstance(training, NoTraining)
+        self._log = IterationLog(scenario.iterations_per_step)
+        self._records: list[IterationRecord] = []
         self._executions: dict[int, int] = {}
         self._position: Position | None = None
         world.when_noticed = self._notice
-        world.join_bytes = self._join_bytes
+        world.joining.join_bytes = self._join_bytes
 
     def _build_fallback(self) -> Strategy | None:
         """None to stop, and for a strategy that always recovers: it must not pay for what it never needs."""
@@ -212,8 +169,12 @@ class TrainingJob:
             while position.iteration < self.num_iterations:
                 self._position = position
                 failure = yield from self.world.admit_nodes()
-                if failure is None:
-                    started_seconds = self.world.now_seconds
+                started_seconds = self.world.now_seconds
+                if failure is None and (leap := self._leap(position)):
+                    self._position = position = self._landed(leap, position, started_seconds)
+                    if leap.rest:
+                        failure = yield from self._routine(position)
+                elif failure is None:
                     failure = yield from self.world.run_iteration(self.plan)
                     if failure is None:
                         self._position = position = position.after(position.iteration + 1)
@@ -232,6 +193,37 @@ class TrainingJob:
                 limit = f"{EXACT_SECONDS:.0f} s (4.2 years), up to which simulated time is exact"
             done = f"after {self.world.execution.num_completed} of {self.num_iterations} iterations"
             self.stopped = f"{done} it had taken more than {limit}"
+
+    @property
+    def iterations(self) -> Sequence[IterationRecord]:
+        """All that were completed."""
+        return self._records if self._learns else self._log
+
+    def _leap(self, position: Position) -> Leap | None:
+        """Where nothing learns, iterations in which nothing happens go by at once, up to one that the strategies may
+        have something to do after that is not what they always do.
+        """
+        if self._learns:
+            return None
+
+        def routine(iteration_seconds: float) -> Routine:
+            own = self.strategy.routine(self.world, position, iteration_seconds)
+            if self.fallback is None:
+                return own
+            return Routine(min(own.first, self.fallback.routine(self.world, position, iteration_seconds).first))
+
+        return self.world.peace.leap(self.plan, self.num_iterations - position.iteration, routine)
+
+    def _landed(self, leap: Leap, position: Position, started_seconds: float) -> Position:
+        """After a leap from a Position: what it leaves behind."""
+        self._log.leap(leap, position.iteration + 1, started_seconds, position.lineage.key)
+        lineage, iteration, per_step = position.lineage, position.iteration, position.iterations_per_step
+        if leap.num_pauses:
+            last = Position(lineage, iteration + leap.num_until_last_pause, per_step)
+            self.strategy.routine_passed(last, started_seconds + leap.last_pause_seconds)
+        position = Position(lineage, iteration + leap.num_iterations, per_step)
+        self._tell(position)
+        return position
 
     def _routine(self, position: Position) -> Generator[Any, Any, Failure | None]:
         """Routine work of the strategy and of the fallback, which must keep what it would fall back on."""
@@ -289,16 +281,15 @@ class TrainingJob:
 
     def _note(self, position: Position, started_seconds: float) -> None:
         """Record a completed iteration, with losses where a step of the proxy has completed with it."""
-        iteration = position.iteration
-        train_loss = validation_loss = None
-        if iteration % self.scenario.iterations_per_step == 0:
-            train_loss = self.training.train_loss(position)
-            evaluation = self.scenario.training.evaluation.interval_steps
-            if position.step % evaluation == 0 or iteration == self.num_iterations:
-                validation_loss = self.training.validation_loss(position)
+        iteration, now_seconds = position.iteration, self.world.now_seconds
+        if not self._learns:
+            took_seconds = now_seconds - started_seconds
+            self._log.complete(Stretch(iteration, 1, started_seconds, took_seconds, position.lineage.key))
+            self._tell(position)
+            return
+        train_loss, validation_loss = self._losses(position)
         self._executions[iteration] = self._executions.get(iteration, 0) + 1
-        now_seconds = self.world.now_seconds
-        self.iterations.append(
+        self._records.append(
             IterationRecord(
                 iteration=iteration,
                 step=position.step,
@@ -310,6 +301,23 @@ class TrainingJob:
                 validation_loss=validation_loss,
             )
         )
+        self._tell(position, train_loss, validation_loss)
+
+    def _tell(self, position: Position, train_loss: float | None = None, validation_loss: float | None = None) -> None:
+        """Tell whoever watches."""
+        if self.watch is nobody:
+            return
+        now_seconds, num_failures = self.world.now_seconds, self.world.num_failures
         self.watch(
-            Progress(iteration, self.num_iterations, now_seconds, self.world.num_failures, train_loss, validation_loss)
+            Progress(position.iteration, self.num_iterations, now_seconds, num_failures, train_loss, validation_loss)
         )
+
+    def _losses(self, position: Position) -> tuple[float | None, float | None]:
+        """Of the step that has completed with an iteration, and now and then on held-out text."""
+        if position.iteration % self.scenario.iterations_per_step != 0:
+            return None, None
+        train_loss = self.training.train_loss(position)
+        is_last = position.iteration == self.num_iterations
+        if position.step % self.scenario.training.evaluation.interval_steps == 0 or is_last:
+            return train_loss, self.training.validation_loss(position)
+        return train_loss, None

@@ -6,6 +6,7 @@ from bisect import bisect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from models.lineage import EMBEDDING_STAGE
 from sim.cluster import Cluster
@@ -15,6 +16,22 @@ from sim.schedules import FORWARD, Schedule, Visit
 
 Hosts = tuple[int, ...]
 """For each place, by number, the place whose node does its work; itself where that has a node."""
+
+
+def pipelines_are_alike(cluster: Cluster, network: Network) -> bool:
+    """Whether all pipelines of a complete cluster take the same, each as if alone, but for exchanging gradients.
+
+    That is: equal nodes in the same region, stage by stage, and links that no two pipelines share.
+    """
+    num_pipelines, regions = len(cluster.replicas), cluster.regions_of_nodes
+    are_apart = not network.is_shared or (
+        network.config.access is None and (network.config.sharing == "node_pair" or len(cluster.regions) == 1)
+    )
+    return (
+        are_apart
+        and all(slow.replica is None for slow in cluster.config.stragglers)
+        and all(len(set(regions[stage * num_pipelines : (stage + 1) * num_pipelines])) == 1 for stage in cluster.stages)
+    )
 
 
 def stand_ins(missing: Collection[int], cluster: Cluster, covers: Mapping[int, int] | None = None) -> Hosts:
@@ -122,6 +139,19 @@ class Site:
     costs: Costs
     cluster: Cluster
     network: Network
+    num_alike: int = 1
+    """Pipelines that each of these stands for."""
+
+    @cached_property
+    def one_of_all(self) -> Site | None:
+        """The same with one pipeline that stands for all, where they are alike; what it takes is what all take."""
+        cluster, num_pipelines = self.cluster, len(self.cluster.replicas)
+        if num_pipelines == 1 or not pipelines_are_alike(cluster, self.network):
+            return None
+        changed: dict[str, Any] = {"nodes_per_stage": 1, "placement": "by_hand"}
+        regions = tuple(cluster.regions_of_nodes[cluster.node(stage, 0)] for stage in cluster.stages)
+        one = Cluster(cluster.config.model_copy(update=changed), cluster.num_stages, regions)
+        return Site(self.costs, one, Network(self.network.config, one.regions_of_nodes), num_pipelines)
 
     @cached_property
     def complete_hosts(self) -> Hosts:

@@ -9,18 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import simpy
 
 from sim.clock import ticked
-from sim.cluster import Cluster, ClusterConfig
+from sim.cluster import Cluster
 from sim.delays import unit_lognormal
-from sim.failures import FailureProcess, ProcessConfig
+from sim.failures import FailureProcess
 from sim.failures.base import Member
 from sim.fleet import Fleet, Node
-from sim.prices import Memo
 from sim.rng import stream
 
 Process = Generator[simpy.Event, Any, None]
@@ -54,7 +53,9 @@ class Strikes:
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
         self._of_nodes: list[tuple[str, FailureProcess]] = []
         self._streams: dict[tuple[str, int], tuple[np.random.Generator, Iterator[float | None]]] = {}
-        self.failures = failures.for_members(self._members())
+        self._everyone = Everyone(self.fleet, cluster.config.nodes_per_stage, self._where)
+        self.failures = failures.for_members(self._everyone)
+        self.gives_notice = any(part.config.notice_seconds for _, part in self.failures.parts)
         for name, part in self.failures.parts:
             self._begin(name, part)
 
@@ -137,19 +138,16 @@ class Strikes:
 
     def _victims(self, part: FailureProcess, domain: int | str, rng: Any, index: int) -> Sequence[int]:
         """Whom a strike takes, of those of the domain that are there."""
+        if part.in_any_order:
+            found = part.victims(rng, self._everyone, index)
+            return [number for number in found if self._itself(part, self.fleet.nodes[number])]
         everyone, immune = part.scope == "cluster", part.config.immune_stages
         mortal = [member for member in self._members() if member.stage is None or member.stage not in immune]
         return part.victims(rng, [m for m in mortal if everyone or domain in (m.stage, m.region)], index)
 
     def _members(self) -> list[Member]:
         """The nodes that are there."""
-        members = []
-        for node in self.fleet.nodes.values():
-            stage = replica = None
-            if node.place is not None:
-                stage, replica = divmod(node.place, self._cluster.config.nodes_per_stage)
-            members.append(Member(number=node.number, region=self._where(node), stage=stage, replica=replica))
-        return members
+        return [self._everyone.member(node) for node in self.fleet.nodes.values()]
 
     def _itself(self, part: FailureProcess, node: Node) -> Sequence[int]:
         """The node, if it is there still and at no immune stage."""
@@ -224,6 +222,11 @@ class Strikes:
             self._env.process(self._strike_within(stage, seconds, execution))
             self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes, math.inf))
 
+    def num_spared(self, num_executed: int) -> float:
+        """How many iterations after so many executed ones no process strikes that counts iterations."""
+        first = min((at_iteration for _, _, at_iteration in self._by_iteration), default=math.inf)
+        return first if math.isinf(first) else math.floor(first) - num_executed
+
     def iteration_ends(self, failed: bool) -> None:
         """Strikes of it that are still to come find it over, if a failure has ended it; else they come at its end."""
         due, self._due = self._due, []
@@ -242,48 +245,32 @@ class Strikes:
         self._take([node.number for node in map(self.fleet.node_at.__getitem__, places) if node], None, False)
 
 
-OTHER_LUCK = 2**62
-"""A seed for what may be expected, which nobody's own failures should be drawn from."""
-NUM_LOSSES, MOST_EVENTS, MOST_SECONDS = 2000, 300_000, 1e9
-_MEANS_SECONDS: Memo[tuple[ClusterConfig, tuple[str, ...], ProcessConfig], float] = Memo(most=64)
-"""Played once for each process."""
+class Everyone(Sequence[Member]):
+    """The nodes that are there, in the order of the fleet's roster: that of their numbers at time zero."""
 
+    def __init__(self, fleet: Fleet, nodes_per_stage: int, where: Callable[[Node], str]) -> None:
+        self._fleet, self._nodes_per_stage, self._where = fleet, nodes_per_stage, where
 
-def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: float) -> float:
-    """Mean time between strikes that take a node with a place, or a stage; inf where nothing fails.
+    def member(self, node: Node) -> Member:
+        """A node as a failure process sees it."""
+        stage = replica = None
+        if node.place is not None:
+            stage, replica = divmod(node.place, self._nodes_per_stage)
+        return Member(number=node.number, region=self._where(node), stage=stage, replica=replica)
 
-    Exact where stages or nodes fail by themselves; else the mean of other luck, played on the fleet alone.
-    """
-    if any(part.scope in ("region", "cluster") for _, part in failures.parts):
-        processes = (failures, *(part for _, part in failures.parts))
-        if not all(type(process).__module__.startswith("sim.") for process in processes):
-            return mean_seconds_between_losses(cluster, failures)  # what comes from outside need not be pure
-        where = cluster.config, cluster.regions_of_nodes, failures.config
-        return _MEANS_SECONDS.get(where, lambda: mean_seconds_between_losses(cluster, failures))
-    num_per_second = 0.0
-    for _, part in failures.parts:
-        num_stages = len([stage for stage in cluster.stages if stage not in part.config.immune_stages])
-        num_domains = num_stages * (1 if part.scope == "stage" else len(cluster.replicas))
-        in_iterations = part.unit == "iterations"
-        mean = part.mean_uptime_iterations * iteration_seconds if in_iterations else part.mean_uptime_seconds
-        num_per_second += num_domains / mean
-    return 1.0 / num_per_second if num_per_second else math.inf
+    def __len__(self) -> int:
+        """How many are there."""
+        return len(self._fleet.roster)
 
+    @overload
+    def __getitem__(self, index: int) -> Member: ...
 
-def mean_seconds_between_losses(cluster: Cluster, failures: FailureProcess) -> float:
-    """Mean time between strikes that take a node with a place, from a fleet that is played alone; inf without any.
+    @overload
+    def __getitem__(self, index: slice) -> list[Member]: ...
 
-    Over 2000 strikes, so with a standard error of 2 % where they come at random.
-    """
-    env, losses_seconds = simpy.Environment(), []
-
-    def lost(nodes: list[Node], announced: bool) -> None:  # noqa: ARG001
-        if any(node.place is not None for node in nodes):
-            losses_seconds.append(float(env.now))
-
-    Strikes(env, cluster, failures, OTHER_LUCK, lost, lambda: None, lambda _: None)
-    for _ in range(MOST_EVENTS):
-        if len(losses_seconds) == NUM_LOSSES or env.peek() > MOST_SECONDS:
-            break
-        env.step()
-    return losses_seconds[-1] / len(losses_seconds) if losses_seconds else math.inf
+    def __getitem__(self, index: int | slice) -> Member | list[Member]:
+        """One of them, or some."""
+        fleet = self._fleet
+        if isinstance(index, slice):
+            return [self.member(fleet.nodes[number]) for number in fleet.roster[index]]
+        return self.member(fleet.nodes[fleet.roster[index]])

@@ -17,21 +17,25 @@ import simpy
 from models.lineage import Position
 from sim.clock import ticked
 from sim.costs import IterationPlan
+from sim.event_log import EventLog
 from sim.execution import Execution, Fidelity
 from sim.failures import FailureProcess
 from sim.fleet import Node
 from sim.flows import BackgroundTransfer, Flows
 from sim.holders import Holders
+from sim.joining import Joining
 from sim.ledger import Ledger
 from sim.messenger import Messenger
+from sim.mtbf import mtbf_seconds
+from sim.peace import Peace
 from sim.pipeline import Pipeline
 from sim.prices import PriceList
-from sim.race import Race
+from sim.race import EventLoop, Race
 from sim.records import Bucket, EventKind, EventRecord, Failure
 from sim.schedules import plain_plan
 from sim.site import Site
 from sim.strategies.base import Background, Process, Transfer
-from sim.strikes import Strikes, mtbf_seconds
+from sim.strikes import Strikes
 from sim.trace import Trace
 
 
@@ -56,13 +60,10 @@ class World:
         self.costs, self.cluster, self.network = site.costs, site.cluster, site.network
         self.num_stages = site.cluster.num_stages
         self.ledger = Ledger()
-        self.events: list[EventRecord] = []
+        self.events = EventLog()
         self.num_failures = 0
-        self.joining_seconds = 0.0
         self.when_noticed: Callable[[], None] = lambda: None
-        self.join_bytes: Callable[[int], float] = site.costs.checkpoint_bytes
-        """What a node is sent that joins others of its stage."""
-        self._env = simpy.Environment()
+        self._env = EventLoop()
         flows = Flows(self._env)
         self._process, self.heeds_failures = failures, heeds_failures
         self._holders = Holders(site.cluster)
@@ -73,8 +74,12 @@ class World:
         self.race = Race(self._env, self.ledger, trace)
         strikes = Strikes(self._env, site.cluster, failures, failure_seed, self._lost, self._arrived, self._noticed)
         self.fleet, self._strikes = strikes.fleet, strikes
-        self.messenger = Messenger(self.race, flows, self._holders, prices)
+        self.messenger = Messenger(self.race, flows, self._holders, prices, strikes.gives_notice)
+        self.joining = Joining(self.race, self.fleet, self._holders, self.messenger, self._joined)
+        self.joining.join_bytes = site.costs.checkpoint_bytes
         self.execution = Execution(site, failure_seed, self.race, flows, strikes, fidelity, prices)
+        joining = self.joining if heeds_failures else None
+        self.peace = Peace(self.execution, self.race, self._holders, joining, self.messenger, self.events)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
@@ -107,12 +112,14 @@ class World:
         """Spend seconds, all booked to one bucket; the Failure that cut them short, or None."""
         if seconds <= 0.0 or self.race.queued:
             return (yield from self.race.run(None))
-        return (yield from self.race.spend(self._env.timeout(ticked(seconds)), bucket))
+        return (yield from self.race.spend_seconds(ticked(seconds), bucket))
 
     def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
         """Send all at once and wait for the last; a failure ends them all."""
         if self.race.queued or not transfers:
             return (yield from self.race.run(None))
+        if self.messenger.is_alone:
+            return (yield from self.messenger.stand_still(transfers, bucket))
         return (yield from self.messenger.arrive(self.messenger.send(transfers), bucket))
 
     def background(
@@ -198,34 +205,13 @@ class World:
             if (yield from self.bring_back_nodes()) is None:
                 self.rebuilt()
         self._undetected = False
-        self.joining_seconds = self.now_seconds
+        self.joining.seconds = self.now_seconds
 
     def admit_nodes(self) -> Process[Failure | None]:
         """Nodes that have come and started up get their stage's state from those that have it, and take part."""
-        ready_seconds = self.now_seconds - self.cluster.config.startup_seconds
-        joining = {
-            place: node
-            for place, node in enumerate(self.fleet.node_at)
-            if node and not self._holders.holds(place) and node.seated_seconds <= ready_seconds
-        }
-        if not joining or not self.heeds_failures:
+        if not self.heeds_failures:
             return None
-        self._holders.receiving = joining
-        flows = []
-        for place in joining:
-            stage, replica = divmod(place, self.cluster.config.nodes_per_stage)
-            source = self._holders.source(stage, replica)
-            flows.append(self.messenger.send_message(source, place, self.join_bytes(stage), "state"))
-        started_seconds = self.now_seconds
-        failure = yield from self.messenger.arrive(flows, "state_transfer")
-        self.joining_seconds += self.now_seconds - started_seconds
-        if failure is None:
-            self._holders.gain(joining)
-            for place in joining:
-                stage, replica = divmod(place, self.cluster.config.nodes_per_stage)
-                self.record("node_joined", stage, self.execution.num_completed, f"replica {replica}")
-        self._holders.receiving = {}
-        return failure
+        return (yield from self.joining.admit())
 
     def regroup(self) -> Process[Failure | None]:
         """After the loss of a node whose stage has another: detect it, and let the others go on without it."""
@@ -269,7 +255,7 @@ class World:
 
     def _stage_struck(self, stage: int, places: list[int], announced: bool) -> None:
         """A stage has lost nodes now, the last that held its state or one of several: whoever works is told."""
-        was_lost, emptied = stage in self._holders.lost_stages, not self.fleet.has_node(stage)
+        was_lost, emptied = stage in self._holders.lost_stages, not self.fleet.works(stage)
         concerns = was_lost or any(self._holders.holds(place) or place in self._holders.receiving for place in places)
         is_failure = emptied
         if self.heeds_failures:
@@ -282,6 +268,9 @@ class World:
         self._undetected = self._undetected or not announced
         self.messenger.end_backgrounds()
         self.race.tell(Failure(self.now_seconds, stage, announced))
+
+    def _joined(self, stage: int, replica: int) -> None:
+        self.record("node_joined", stage, self.execution.num_completed, f"replica {replica}")
 
     def _arrived(self) -> None:
         """Nodes have come: whoever waits for them looks again."""
@@ -297,13 +286,18 @@ class World:
         stages = sorted(set(map(self.cluster.stage_of, new_places)))
         for stage in stages:
             self.record("notice", stage, self.execution.num_completed)
-        holders = [set(self._holders.of(stage)) for stage in stages]
-        if self.heeds_failures and any(last and last <= set(places) for last in holders):
+        if not self.heeds_failures:
+            return
+        if self.cluster.is_sharded:
+            is_needed = bool(set(stages) - self._holders.lost_stages)
+        else:
+            is_needed = any(last and last <= set(places) for last in (set(self._holders.of(s)) for s in stages))
+        if is_needed:
             self.when_noticed()
 
     def _wait_for_nodes(self) -> Process[Failure | None]:
-        """Until every stage has a node; a stage that another covers can do without."""
-        while set(self.fleet.empty_stages) - self._holders.covers.keys():
+        """Until every stage has a node, or all that hold shares of it; a stage that another covers can do without."""
+        while set(self.fleet.lacking_stages) - self._holders.covers.keys():
             bucket: Bucket = "provisioning" if self._strikes.num_awaited else "waiting_for_nodes"
             self._arrival = until = self._env.event()
             if not math.isinf(self.race.deadline_seconds):
@@ -315,6 +309,8 @@ class World:
         return (yield from self.race.run(None))
 
     def _nodes_of(self, stages: Collection[int]) -> dict[int, Node]:
-        """The nodes that are there at the places of some stages."""
+        """The nodes that are there at the places of some stages; where they hold shares, those that lack theirs."""
+        if self.cluster.is_sharded:
+            return {place: node for place in self._holders.missing if (node := self.fleet.node_at[place])}
         places = [place for stage in sorted(stages) for place in self.cluster.nodes_of(stage)]
         return {place: node for place in places if (node := self.fleet.node_at[place])}

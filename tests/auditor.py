@@ -42,6 +42,7 @@ class Auditor:
             (world.fleet, "arrive"),
         ):
             setattr(owner, name, getattr(self, f"watched_{name}")(getattr(owner, name)))
+        world.execution.price_in_leaps = lambda *_: None  # every iteration is looked at
         self.settle()
 
     def own(self, node: Node) -> int:

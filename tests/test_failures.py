@@ -39,7 +39,7 @@ def lost(process: FailureProcess, members: list[Member], index: int = 0) -> list
 
 def test_the_kinds_stand_in_this_order():
     known = [kind for kind in PROCESSES if kind not in ("scripted", "trace")]
-    assert known == [*RATED, "bernoulli", "outage", "bulk", "script", "compose", "never"]
+    assert known == [*RATED, "poisson", "bernoulli", "outage", "bulk", "script", "compose", "never"]
     assert all(PROCESSES[kind].kind == kind for kind in known)
 
 

@@ -8,7 +8,7 @@ from conftest import a_link, a_scenario, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import pipeline, prices, strikes
+from sim import mtbf, pipeline, prices
 from sim.cluster import ClusterConfig
 from sim.prices import MOST_LISTS, WITHOUT_EFFECT, Memo, price_list
 from sim.simulation import build_site, build_world, known_prices, learn_prices
@@ -40,12 +40,12 @@ def a_churning_scenario(**options):
 
 @pytest.fixture(autouse=True)
 def a_fresh_process():
-    with patch.object(prices, "_LISTS", Memo(MOST_LISTS)), patch.object(strikes, "_MEANS_SECONDS", Memo()):
+    with patch.object(prices, "_LISTS", Memo(MOST_LISTS)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
         yield
 
 
 def as_in_a_fresh_process(ask):
-    with patch.object(prices, "_LISTS", Memo(MOST_LISTS)), patch.object(strikes, "_MEANS_SECONDS", Memo()):
+    with patch.object(prices, "_LISTS", Memo(MOST_LISTS)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
         return ask()
 
 
@@ -83,6 +83,7 @@ CHANGED = {
     "device": "a100",
     "price": "on_demand",
     "nodes_per_stage": 3,
+    "stage_state": "sharded",
     "regions": ("a",),
     "placement": "stage_per_region",
     "stragglers": ({"stage": 2, "slowdown": 2.0},),

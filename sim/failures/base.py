@@ -126,6 +126,11 @@ class FailureProcess(ABC):
     Config: ClassVar[type[ProcessConfig]]
     config: ProcessConfig
 
+    in_any_order: ClassVar[bool] = False
+    """Of scope cluster: whether `victims` may be given all that are there in an order of no meaning, also those of
+    immune stages, whom it then strikes in vain. This spares a look at every node for each strike.
+    """
+
     @abstractmethod
     def __init__(self, config: Any) -> None:
         """Take the process's own options."""

@@ -16,6 +16,7 @@ from sim.failures.lognormal import LognormalFailures
 from sim.failures.named import PLUGINS, process_choice
 from sim.failures.never import NoFailures
 from sim.failures.outage import OutageFailures
+from sim.failures.poisson import PoissonFailures
 from sim.failures.script import ScriptFailures
 from sim.failures.trace import TraceFailures
 from sim.failures.weibull import WeibullFailures
@@ -25,6 +26,7 @@ SINGLE: tuple[type[FailureProcess], ...] = (
     WeibullFailures,
     LognormalFailures,
     DiurnalFailures,
+    PoissonFailures,
     BernoulliFailures,
     OutageFailures,
     BulkFailures,

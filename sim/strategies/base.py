@@ -7,6 +7,7 @@ every strategy has to say what it does about a second one.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,19 @@ class Transfer:
     target: int | Literal["store"]
     num_bytes: float
     what: str = "state"
+
+
+@dataclass(frozen=True)
+class Routine:
+    """What is done after iterations in peace: nothing before the `first` from now has completed, then maybe something.
+
+    transfers: where this is to stand still until they have been sent (`checkpoint_save`), with a record of its start
+    and of its end, and nothing until `then` iterations later, when the same is done again; None where it is not.
+    """
+
+    first: float = math.inf
+    then: float = math.inf
+    transfers: Sequence[Transfer] | None = None
 
 
 class Background(Protocol):
@@ -179,6 +193,8 @@ class Strategy(ABC):
     | `price` | once, before the start | the work of an iteration |
     | `on_notice` | when nodes are about to leave | transfers may begin in the background |
     | `after_iteration` | when an iteration has completed | time passes |
+    | `routine` | before iterations that pass in peace, where nothing learns | nothing |
+    | `routine_passed` | when what `routine` says has happened, several times at once | what is kept |
     | `recover` | when a failure struck | time passes; which training state it goes on from |
     """
 
@@ -187,6 +203,15 @@ class Strategy(ABC):
     Config: ClassVar[type[StrategyConfig]]
     heeds_failures: ClassVar[bool] = True
     serves_as_fallback: ClassVar[bool] = False
+    restores_shares: ClassVar[bool] = False
+    """Whether it survives with nodes that each hold a share of their stage's state: its transfers then go to the store
+    and come from there, of a whole stage each, which is what all its nodes send together.
+    """
+
+    def __init_subclass__(cls) -> None:
+        """Who says what is done after an iteration, but not when, may do something after any."""
+        if "after_iteration" in vars(cls) and "routine" not in vars(cls):
+            cls.routine = after_any  # type: ignore[method-assign, assignment]
 
     def __init__(self, config: Any, num_stages: int) -> None:
         self.num_stages = num_stages
@@ -230,6 +255,16 @@ class Strategy(ABC):
         yield from ()
         return None
 
+    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
+        """What `after_iteration` will do in peace after iterations that follow `position`, each of so many seconds."""
+        return Routine()
+
+    def routine_passed(self, position: Position, started_seconds: float) -> None:
+        """What the routine sends has been sent once more, or several times, the last time from then on: as if by
+        `after_iteration`, of this Position.
+        """
+        raise NotImplementedError(f"{self.kind} says of no routine what it sends")
+
     def on_notice(self, world: StrategyWorld, position: Position) -> None:  # noqa: B027
         """Nodes are about to leave; `position` is the last completed iteration's. Takes no time of its own."""
 
@@ -239,3 +274,8 @@ class Strategy(ABC):
 
         Handles every stage in `world.lost_stages`, also those lost while it works. Raises UnrecoverableError.
         """
+
+
+def after_any(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG001
+    """The next iteration may be one after which something is to do."""
+    return Routine(1)

@@ -21,6 +21,7 @@ from sim.costs import Costs, IterationPlan, WorkloadConfig
 from sim.records import Failure
 from sim.strategies.base import (
     Process,
+    Routine,
     Strategy,
     StrategyConfig,
     StrategyWorld,
@@ -245,6 +246,10 @@ class CheckFreePlus(CheckFree):
         num_bytes = world.costs.embedding_copy_bytes
         copies = [Transfer(EMBEDDING_STAGE, holder, num_bytes, "embedding") for holder in (1, self.num_stages)]
         return (yield from world.transfer(copies, "bubble_and_communication"))
+
+    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
+        """The copies are sent after every iteration, or beside it."""
+        return Routine(1) if self.embedding_copy == "blocking" else Routine()
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         twins = {1: 2, 2: 1, self.num_stages: self.num_stages - 1, self.num_stages - 1: self.num_stages}

@@ -19,6 +19,7 @@ from sim.records import Failure
 from sim.strategies.base import (
     STORE,
     Process,
+    Routine,
     StrategyConfig,
     StrategyWorld,
     Transfer,
@@ -68,6 +69,11 @@ class CheckFreeHybrid(CheckFreePlus):
         if failure is None:
             failure = yield from self.checkpoint.after_iteration(world, position)
         return failure
+
+    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:
+        """Nothing until either does anything."""
+        own = super().routine(world, position, iteration_seconds)
+        return Routine(min(own.first, self.checkpoint.routine(world, position, iteration_seconds).first))
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Fetch from neighbours what they can give, from the store what they cannot."""

@@ -5,6 +5,8 @@ Restores weights, optimizer, learning-rate schedule and data position of all sta
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -14,7 +16,16 @@ from sim.clock import SECONDS_PER_HOUR
 from sim.costs import Costs, WorkloadConfig
 from sim.memory import BYTES_PER_GIB
 from sim.records import Failure
-from sim.strategies.base import STORE, Background, Process, Strategy, StrategyConfig, StrategyWorld, Transfer
+from sim.strategies.base import (
+    STORE,
+    Background,
+    Process,
+    Routine,
+    Strategy,
+    StrategyConfig,
+    StrategyWorld,
+    Transfer,
+)
 from sim.strategies.intervals import daly_seconds, observed_mtbf_seconds, young_seconds
 from sim.strategies.restart import beginning_of
 
@@ -65,6 +76,7 @@ class Checkpoint(Strategy):
     summary = "upload the training state now and then, roll everybody back to the last upload"
     Config: ClassVar[type[StrategyConfig]] = CheckpointConfig
     serves_as_fallback = True
+    restores_shares = True
 
     def __init__(self, config: CheckpointConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
@@ -76,6 +88,7 @@ class Checkpoint(Strategy):
         self.upload: Background | None = None
         self.uploading: Position | None = None
         self.started_at_seconds = 0.0
+        self._transfers: dict[float | tuple[int, ...], list[Transfer]] = {}
 
     @classmethod
     def check(cls, config: CheckpointConfig, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
@@ -120,13 +133,34 @@ class Checkpoint(Strategy):
         failure = yield from world.attempt(self._local_seconds(world), "checkpoint_save")
         share = self.config.blocking_share
         if failure is None and share:
-            failure = yield from world.transfer(uploads(world, share), "checkpoint_save")
+            failure = yield from world.transfer(self._uploads(world, share), "checkpoint_save")
         if failure:
             self.uploading = None
             world.record("checkpoint_lost", failure.stage, position.iteration, "failure during the upload")
             return failure
         self._upload_rest(world, position, 1.0 - share)
         return None
+
+    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:
+        """Nothing until the next checkpoint is due; the same again if all of it is blocking, and the interval fixed."""
+        stands_still = self.config.blocking_share == 1.0 and self.config.local_gib_per_s is None
+        transfers = self._uploads(world, 1.0) if stands_still else None
+        if self.interval_iterations is not None:
+            left = self.interval_iterations - position.iteration % self.interval_iterations
+            return Routine(left, self.interval_iterations, transfers)
+        if self.config.interval == "adaptive" or iteration_seconds <= 0.0:
+            return Routine(1)
+        interval_seconds = self._interval_seconds(world)
+        since_seconds = world.now_seconds - self.started_at_seconds
+        first = num_until(interval_seconds, since_seconds, iteration_seconds)
+        if transfers is None:
+            return Routine(first)
+        return Routine(first, num_until(interval_seconds, world.seconds_of(transfers), iteration_seconds), transfers)
+
+    def routine_passed(self, position: Position, started_seconds: float) -> None:
+        """Only the last of the checkpoints will be asked for."""
+        self.kept.append(position)
+        self.started_at_seconds = started_seconds
 
     def on_notice(self, world: StrategyWorld, position: Position) -> None:
         """Begin a checkpoint of the last completed iteration, unless there is one."""
@@ -171,13 +205,13 @@ class Checkpoint(Strategy):
             completed()
         else:
             self.uploading = position
-            self.upload = world.background(uploads(world, share), completed, lost)
+            self.upload = world.background(self._uploads(world, share), completed, lost)
 
     def _download(self, world: StrategyWorld, durable: Position) -> Process[Failure | None]:
         """From the store, but for stages whose nodes still have it on their own disks."""
         fetching = [stage for stage in range(world.num_stages + 1) if world.held(stage, LOCAL) != durable]
         started_seconds = world.now_seconds
-        failure = yield from world.transfer(downloads(world, fetching), "state_transfer")
+        failure = yield from world.transfer(self._downloads(world, tuple(fetching)), "state_transfer")
         if failure is None and len(fetching) <= world.num_stages:
             left_seconds = self._local_seconds(world) - (world.now_seconds - started_seconds)
             failure = yield from world.attempt(left_seconds, "state_transfer")
@@ -185,6 +219,18 @@ class Checkpoint(Strategy):
             for stage in fetching:
                 world.hold(stage, LOCAL, durable)
         return failure
+
+    def _uploads(self, world: StrategyWorld, share: float) -> list[Transfer]:
+        """A share of everything, to the store: asked for again and again."""
+        if share not in self._transfers:
+            self._transfers[share] = uploads(world, share)
+        return self._transfers[share]
+
+    def _downloads(self, world: StrategyWorld, stages: tuple[int, ...]) -> list[Transfer]:
+        """Of some stages, from the store."""
+        if stages not in self._transfers:
+            self._transfers[stages] = downloads(world, stages)
+        return self._transfers[stages]
 
     def _local_seconds(self, world: StrategyWorld) -> float:
         """Writing, or reading, the largest stage on a node's own disk."""
@@ -205,7 +251,7 @@ class Checkpoint(Strategy):
         """
         if self.config.interval_seconds is not None:
             return self.config.interval_seconds
-        upload_seconds = world.seconds_of(uploads(world, 1.0))
+        upload_seconds = world.seconds_of(self._uploads(world, 1.0))
         still_seconds = self._local_seconds(world) + self.config.blocking_share * upload_seconds
         formula = daly_seconds if self.config.interval == "daly" else young_seconds
         return max(upload_seconds, still_seconds + formula(still_seconds, self._mtbf_seconds(world)))
@@ -218,12 +264,23 @@ class Checkpoint(Strategy):
         return world.mtbf_seconds if given_hours is None else given_hours * SECONDS_PER_HOUR
 
 
+def num_until(interval_seconds: float, since_seconds: float, iteration_seconds: float) -> float:
+    """How many iterations it takes, at least one, until so long has passed of which some has already."""
+    left_seconds = interval_seconds - since_seconds
+    if math.isinf(left_seconds):
+        return math.inf
+    num = max(1, math.ceil(left_seconds / iteration_seconds) - 1)  # quotients are rounded
+    while since_seconds + num * iteration_seconds < interval_seconds:
+        num += 1
+    return num
+
+
 def uploads(world: StrategyWorld, share: float) -> list[Transfer]:
     """A share of the weights and optimizer state of every stage, to the store."""
     stages = range(world.num_stages + 1)
     return [Transfer(stage, STORE, share * world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]
 
 
-def downloads(world: StrategyWorld, stages: list[int]) -> list[Transfer]:
+def downloads(world: StrategyWorld, stages: Sequence[int]) -> list[Transfer]:
     """The checkpoint of some stages, from the store to every node of them."""
     return [Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]

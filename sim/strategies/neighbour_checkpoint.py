@@ -17,6 +17,7 @@ from sim.records import Failure
 from sim.strategies.base import (
     Background,
     Process,
+    Routine,
     Strategy,
     StrategyConfig,
     StrategyWorld,
@@ -92,6 +93,12 @@ class NeighbourCheckpoint(Strategy):
         copies = [self._copy(world, stage, stage, holder) for stage in stages for holder in self.holders(stage)]
         self.sending = world.background(copies, completed, lost)
         return None
+
+    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
+        """Until the next checkpoint is due, unless the last is under way or training has gone back behind it."""
+        since = position.iteration - self.begun_iteration
+        under_way = self.sending is not None and self.sending.under_way
+        return Routine(1 if under_way or since < 0 else max(1, self.config.interval_iterations - since))
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Lost stages get their state from a holder; copies that were lost with a holder are sent anew."""

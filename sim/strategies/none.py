@@ -22,6 +22,7 @@ class NoStrategy(Strategy):
     summary = "failures cost nothing: the reference"
     Config: ClassVar[type[StrategyConfig]] = NoneConfig
     heeds_failures = False
+    restores_shares = True
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Nothing to do."""

@@ -22,6 +22,7 @@ class Restart(Strategy):
     summary = "every failure starts training again from the first step"
     Config: ClassVar[type[StrategyConfig]] = RestartConfig
     serves_as_fallback = True
+    restores_shares = True
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Wait for the nodes; all stages draw their first weights again, which takes no transfer."""
