@@ -169,11 +169,21 @@ class Sweep:
             self._tell(queue, tuple(name_of(item) for item in in_flight.values()))
 
     def _hand_out(self, queue: WorkQueue, in_flight: dict[Future[Any], Item], most: int) -> None:
-        """Keep all workers busy."""
-        while len(in_flight) < most and (item := queue.next()) is not None:
+        """Keep all workers busy. Whoever is under suspicion of killing its worker works alone: no others die with it."""
+        while len(in_flight) < most and not any(map(self._is_suspect, in_flight.values())):
+            item = queue.next()
+            if item is None:
+                return
+            if in_flight and self._is_suspect(item):
+                queue.again(item)
+                return
             future = self._begin_piece(queue, item) if isinstance(item, Piece) else self._begin_run(item)
             if future is not None:
                 in_flight[future] = item
+
+    def _is_suspect(self, item: Item) -> bool:
+        """Whether it has but one attempt left."""
+        return self._attempts[item] == MOST_ATTEMPTS - 1
 
     def _begin_run(self, run: SweepRun) -> Future[Any]:
         if run.learns:
