@@ -169,7 +169,7 @@ class Sweep:
             self._tell(queue, tuple(name_of(item) for item in in_flight.values()))
 
     def _hand_out(self, queue: WorkQueue, in_flight: dict[Future[Any], Item], most: int) -> None:
-        """Keep all workers busy. Whoever is under suspicion of killing its worker works alone: no others die with it."""
+        """Keep all workers busy. What may have killed its workers has its last try alone: no others die with it."""
         while len(in_flight) < most and not any(map(self._is_suspect, in_flight.values())):
             item = queue.next()
             if item is None:

@@ -1,0 +1,123 @@
+"""What a sweep saves: five strategies at three failure rates under three failure seeds, against each run done alone.
+
+Both ways use the same worker processes, a core each. Alone means: every run trains what it asks for, from the first
+step, and keeps nothing; that is done for every run, or with `--alone N` for N of each strategy, spread over rates and
+seeds, and multiplied. The bound: the distinct steps, and the distinct validations, at the time that they take in a
+plain torch loop in as many processes at once, shared evenly. Times of the sweep are those of the whole command:
+starting processes, reading the text, surveying, keeping states on disk and writing results included.
+
+Targets: fewer than 0.5 of the steps, and at most 1.15 times the bound.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from training_overhead import PlainLoop
+
+from models.corpus import Corpus
+from models.lineage import TrainingSpec
+from models.store import TrajectoryStore
+from models.trainer import MAX_SEQUENCES_PER_EVALUATION
+from models.trajectory import Trajectory
+from models.work import Demands, num_steps, together
+from models.workshop import Workshop
+from sim.executors import ProcessPool
+from sim.points import load_points
+from sim.sweep_job import SweepJob
+from sim.tasks import Play, played
+
+SCENARIO = Path(__file__).parent.parent / "scenarios" / "failure_rates.yaml"
+
+
+def alone(play: Play, corpus: Corpus) -> float:
+    """Do a run as if there were no other; seconds."""
+    began = time.perf_counter()
+    played(play, Trajectory(play.spec, corpus, None, play.scenario.iterations_per_step))
+    return time.perf_counter() - began
+
+
+def plain(spec: TrainingSpec, corpus: Corpus, steps: int) -> tuple[float, float]:
+    """Seconds of a step and of a validation in a plain torch loop."""
+    torch.set_num_threads(spec.num_threads)
+    loop = PlainLoop(spec, corpus)
+    held_out = torch.from_numpy(corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length))
+    validations = []
+    for _ in range(steps):
+        loop.step(None)
+        if loop.num_steps % 20 == 0:
+            began = time.perf_counter()
+            with torch.no_grad():
+                for part in held_out.split(MAX_SEQUENCES_PER_EVALUATION):
+                    loop.model.loss(part[:, :-1], part[:, 1:], spec.routes[0]).item()
+            validations.append(time.perf_counter() - began)
+    return loop.seconds / steps, statistics.mean(validations)
+
+
+def num_validations(demands: Sequence[Demands]) -> int:
+    """Distinct ones that some runs ask for."""
+    return sum(len(demand.validations) for demand in together(demands).values())
+
+
+def in_parallel(pool: ProcessPool, tasks: Sequence[tuple[Callable[..., object], tuple[object, ...]]]) -> list[object]:
+    return [future.result() for future in [pool.submit(task, *arguments) for task, arguments in tasks]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="workers")
+    parser.add_argument("--steps", type=int, default=800, help="steps of a run; fewer stand for more iterations each")
+    parser.add_argument("--alone", type=int, default=9, help="runs of each strategy to do alone, of 9")
+    options = parser.parse_args()
+    overrides = (f"training.steps={options.steps}", f"iterations_per_step={max(1, 800 // options.steps)}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        began = time.perf_counter()
+        job = SweepJob(load_points(SCENARIO, overrides), SCENARIO.parent, folder / "results", folder / "cache")
+        pool = ProcessPool(options.jobs)
+        job.begin(pool, Workshop(TrajectoryStore(folder / "cache")))
+        job.do(job.runs)
+        sweep_seconds = time.perf_counter() - began
+        workshop = job.sweep.workshop
+        assert workshop is not None
+        assert not job.failures
+
+        demands = [job.sweep.demands[run] for run in job.runs]
+        distinct, asked = workshop.num_trained_steps, sum(map(num_steps, demands))
+        spec = job.runs[0].play.spec
+        text = job.sweep.texts[spec.corpus]
+        found = in_parallel(pool, [(plain, (spec, text, 200))] * options.jobs)
+        step_seconds, validation_seconds = (statistics.mean(column) for column in zip(*found, strict=True))
+        bound = (distinct * step_seconds + num_validations(demands) * validation_seconds) / options.jobs
+
+        by_strategy: dict[str, list[Play]] = {}
+        for run in job.runs:
+            by_strategy.setdefault(run.planned.name, []).append(run.play)
+        some = [
+            play for plays in by_strategy.values() for play in plays[:: len(plays) // options.alone][: options.alone]
+        ]
+        began = time.perf_counter()
+        in_parallel(pool, [(alone, (play, text)) for play in some])
+        alone_seconds = (time.perf_counter() - began) * len(job.runs) / len(some)
+        pool.close()
+    print(f"{len(job.runs)} runs of {options.steps} steps, {options.jobs} workers")
+    print(f"plain torch loop: {step_seconds * 1e3:.1f} ms a step, {validation_seconds * 1e3:.0f} ms a validation")
+    print(f"steps: {asked:,} alone, {distinct:,} in the sweep: {distinct / asked:.3f} (target below 0.5)")
+    how = "" if len(some) == len(job.runs) else f" (from {len(some)} of {len(job.runs)} runs)"
+    print(
+        f"seconds: {alone_seconds:.0f} alone{how}, {sweep_seconds:.0f} in the sweep: "
+        f"{sweep_seconds / alone_seconds:.3f}"
+    )
+    print(
+        "sweep / (distinct steps and validations in plain loops, shared evenly): "
+        f"{sweep_seconds / bound:.3f} (target 1.15)"
+    )
+
+
+if __name__ == "__main__":
+    main()
