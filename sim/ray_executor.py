@@ -176,10 +176,11 @@ def join(ray: Any, address: str) -> None:
             ray.init(address=address, **QUIET)
     except Exception as error:
         text = f"{error} {error.__cause__}"
+        if "Could not find any running Ray instance" in text:
+            raise ValueError("no Ray cluster runs on this machine: `ray start --head` starts one") from error
         wants_token = "AuthToken" in text or "AuthenticationError" in text
         why = "it wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" if wants_token else first_line(error)
-        start = "; `ray start --head` starts one" if address == "auto" else ""
-        raise ValueError(f"no Ray cluster can be used at {where}: {why}{start}") from error
+        raise ValueError(f"no Ray cluster can be used at {where}: {why}") from error
 
 
 def require_equal_nodes(ray: Any, environment: str | None) -> None:
