@@ -21,6 +21,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -32,6 +33,9 @@ PROBE_SECONDS, NODE_SECONDS = 5.0, 120.0
 QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 COLOUR = "\x1b\\[[0-9;]*m"
 DEATHS = ("WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError", "ObjectLostError", "OutOfMemoryError")
+TOKEN = uuid4().hex + uuid4().hex
+"""By which the processes of a cluster started here know each other: else Ray would write one to the home folder. One
+for all clusters, since Ray reads it once in a process."""
 LONGEST_FOLDER = 12
 """Letters of a folder for temporary files in which the names of Ray's sockets stay below the system's 107."""
 
@@ -122,8 +126,9 @@ class Folder:
         settings = {
             ray_leftovers.MARK: self.path,
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(place) for place in sys.path)),
-            "RAY_AUTH_TOKEN": uuid4().hex + uuid4().hex,  # so that Ray writes none to the home folder
         }
+        if not Path.home().joinpath(".ray", "auth_token").exists():
+            settings["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN", TOKEN)
         with variables_set(settings):
             try:
                 ray.init(address="local", num_cpus=num_workers, include_dashboard=False, **QUIET)
@@ -171,10 +176,11 @@ def join(ray: Any, address: str) -> None:
             ray.init(address=address, **QUIET)
     except Exception as error:
         text = f"{error} {error.__cause__}"
+        if "Could not find any running Ray instance" in text:
+            raise ValueError("no Ray cluster runs on this machine: `ray start --head` starts one") from error
         wants_token = "AuthToken" in text or "AuthenticationError" in text
         why = "it wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" if wants_token else first_line(error)
-        start = "; `ray start --head` starts one" if address == "auto" else ""
-        raise ValueError(f"no Ray cluster can be used at {where}: {why}{start}") from error
+        raise ValueError(f"no Ray cluster can be used at {where}: {why}") from error
 
 
 def require_equal_nodes(ray: Any, environment: str | None) -> None:

@@ -87,7 +87,7 @@ def sweep(
         if share is not None and only:
             raise ValueError("--until-ci adds replicates of all strategies at a point: give it without --only")
         to_do = runs if force else [run for run in runs if not run.is_finished]
-        with opened(kind, jobs, address) as executor, locked(job, dry_run):
+        with opened(kind, jobs, address, job.learns) as executor, locked(job, dry_run):
             job.begin(executor, opened_workshop(job, folder, budget_bytes, dry_run))
             try:
                 for line in job.outline(runs, to_do).in_words():
@@ -155,8 +155,8 @@ def prune(
 
 
 @contextmanager
-def opened(kind: Kind, jobs: int | None, address: str | None) -> Iterator[Executor]:
-    """The executor that is asked for, closed in the end."""
+def opened(kind: Kind, jobs: int | None, address: str | None, learns: bool) -> Iterator[Executor]:
+    """The executor that is asked for, closed in the end. learns: whether any model is trained in it."""
     from sim.executors import InProcess, ProcessPool
 
     if address is not None and kind is not Kind.ray:
@@ -165,7 +165,12 @@ def opened(kind: Kind, jobs: int | None, address: str | None) -> Iterator[Execut
     if kind is Kind.ray:
         from sim.ray_executor import RayCluster
 
-        executor = RayCluster(address, jobs)
+        environment = None
+        if learns:
+            from models.trajectory import environment_key
+
+            environment = environment_key()
+        executor = RayCluster(address, jobs, environment)
     elif kind is Kind.serial:
         if jobs not in (None, 1):
             raise ValueError(f"--executor serial works in this process alone: leave out --jobs {jobs}")
