@@ -34,6 +34,15 @@ class Leap:
         return self.num_until_last_pause + self.rest
 
     @property
+    def is_complete(self) -> bool:
+        """Whether a pause would be next."""
+        return self.rest >= (self.rhythm.then if self.num_pauses else self.rhythm.first)
+
+    def extended(self) -> Leap:
+        """With the next iteration."""
+        return Leap(self.rhythm, self.num_pauses, self.num_until_last_pause, self.rest + 1)
+
+    @property
     def pause_seconds(self) -> float:
         """Each pause."""
         return self.rhythm.pause_seconds or 0.0

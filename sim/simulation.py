@@ -170,9 +170,10 @@ class TrainingJob:
                 self._position = position
                 failure = yield from self.world.admit_nodes()
                 started_seconds = self.world.now_seconds
-                if failure is None and (leap := self._leap(position)):
+                if failure is None and (passed := self._leap(position)):
+                    leap, failure = passed
                     self._position = position = self._landed(leap, position, started_seconds)
-                    if leap.rest:
+                    if failure is None and leap.rest:
                         failure = yield from self._routine(position)
                 elif failure is None:
                     failure = yield from self.world.run_iteration(self.plan)
@@ -199,9 +200,9 @@ class TrainingJob:
         """All that were completed."""
         return self._records if self._learns else self._log
 
-    def _leap(self, position: Position) -> Leap | None:
+    def _leap(self, position: Position) -> tuple[Leap, Failure | None] | None:
         """Where nothing learns, iterations in which nothing happens go by at once, up to one that the strategies may
-        have something to do after that is not what they always do.
+        have something to do after that is not what they always do, or to one that a failure ends.
         """
         if self._learns:
             return None

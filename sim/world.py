@@ -79,7 +79,8 @@ class World:
         self.joining.join_bytes = site.costs.checkpoint_bytes
         self.execution = Execution(site, failure_seed, self.race, flows, strikes, fidelity, prices)
         joining = self.joining if heeds_failures else None
-        self.peace = Peace(self.execution, self.race, self._holders, joining, self.messenger, self.events)
+        drives = not (strikes.gives_notice or strikes.counts_iterations)
+        self.peace = Peace(self.execution, self.race, self._holders, joining, self.messenger, self.events, drives)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
