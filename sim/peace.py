@@ -12,7 +12,7 @@ from sim.joining import Joining
 from sim.leaps import Leap, Rhythm, longest
 from sim.messenger import Messenger
 from sim.race import Race
-from sim.records import EventRecord, Failure
+from sim.records import Failure
 from sim.strategies.base import Routine
 
 
@@ -99,6 +99,5 @@ class Peace:
         if num_in_a_cycle:
             cycle_seconds = leap.cycle_seconds
             iteration, at_seconds = iteration + num_noted * num_in_a_cycle, at_seconds + num_noted * cycle_seconds
-        starts = EventRecord(at_seconds, "checkpoint_started", None, iteration)
-        ends = EventRecord(at_seconds + leap.pause_seconds, "checkpoint_durable", None, iteration)
-        return Repeated((starts, ends), leap.num_pauses - num_noted, cycle_seconds, num_in_a_cycle)
+        num = leap.num_pauses - num_noted
+        return Repeated(at_seconds, leap.pause_seconds, iteration, num, cycle_seconds, num_in_a_cycle)

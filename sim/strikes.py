@@ -123,6 +123,10 @@ class Strikes:
     ) -> Process:
         """Wait, give notice, wait for the rest, strike."""
         whole_seconds = ticked(uptime_seconds)
+        if not part.config.notice_seconds:
+            yield self._env.timeout(whole_seconds)
+            self._take(list(dict.fromkeys(choose())), next(downtimes, None), False)
+            return
         notice_seconds = min(ticked(part.config.notice_seconds), whole_seconds)
         yield self._env.timeout(whole_seconds - notice_seconds)
         numbers = choose()

@@ -31,7 +31,7 @@ from sim.peace import Peace
 from sim.pipeline import Pipeline
 from sim.prices import PriceList
 from sim.race import EventLoop, Race
-from sim.records import Bucket, EventKind, EventRecord, Failure
+from sim.records import Bucket, EventKind, Failure
 from sim.schedules import plain_plan
 from sim.site import Site
 from sim.strategies.base import Background, Process, Transfer
@@ -175,7 +175,7 @@ class World:
 
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Note an event at this instant."""
-        self.events.append(EventRecord(self.now_seconds, kind, stage, iteration, detail))
+        self.events.note(self.race.now_seconds, kind, stage, iteration, detail)
 
     # ---- what the training process sees ----------------------------------------------------------
 
