@@ -27,6 +27,7 @@ format: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/training_overhead.py
 	$(BIN)/python benchmarks/fidelity.py
+	$(BIN)/python benchmarks/large_fleet.py
 
 pictures: .venv/run.stamp
 	$(BIN)/python docs/pictures.py

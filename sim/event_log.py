@@ -27,14 +27,8 @@ class Repeated(NamedTuple):
             yield EventRecord(at_seconds + self.seconds, "checkpoint_durable", None, iteration)
 
 
-class Noted(NamedTuple):
-    """The fields of a record, which is made when it is asked for."""
-
-    time_seconds: float
-    kind: EventKind
-    stage: int | None
-    iteration: int
-    detail: str
+Noted = tuple[float, EventKind, int | None, int, str]
+"""The fields of a record, which is made when it is asked for."""
 
 
 class EventLog(Sequence[EventRecord]):
@@ -46,7 +40,7 @@ class EventLog(Sequence[EventRecord]):
 
     def note(self, time_seconds: float, kind: EventKind, stage: int | None, iteration: int, detail: str) -> None:
         """One more."""
-        self._entries.append(Noted(time_seconds, kind, stage, iteration, detail))
+        self._entries.append((time_seconds, kind, stage, iteration, detail))
         self._length += 1
 
     def repeat(self, saves: Repeated) -> None:

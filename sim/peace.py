@@ -73,19 +73,19 @@ class Peace:
             if leap.num_pauses > num_noted:
                 self._events.repeat(self._saves(leap, num_before, num_noted))
                 num_noted = leap.num_pauses
-            execution.num_completed = num_before + leap.num_iterations
-            ends_seconds = began_seconds + leap.seconds + rhythm.iteration_seconds
-            is_over = leap.is_complete or leap.num_iterations == most
-            if is_over or not self._drives or ends_seconds > race.deadline_seconds:
-                race.env.leap_to(began_seconds + leap.seconds)
+            num, at_seconds = leap.num_iterations, began_seconds + leap.seconds
+            execution.num_completed = num_before + num
+            ends_seconds = at_seconds + rhythm.iteration_seconds
+            if num == most or leap.is_complete or not self._drives or ends_seconds > race.deadline_seconds:
+                race.env.leap_to(at_seconds)
                 return leap, None
             if failure := race.drive(race.env.turn(ends_seconds)):
                 return leap, failure
             leap, quiet_seconds = leap.extended(), race.quiet_seconds
             if quiet_seconds <= 0.0 or self._is_disturbed:
-                most = leap.num_iterations
+                most = num + 1
             else:
-                leap = longest(rhythm, race.now_seconds - began_seconds + quiet_seconds, most)
+                leap = longest(rhythm, ends_seconds - began_seconds + quiet_seconds, most)
 
     @property
     def _is_disturbed(self) -> bool:

@@ -40,6 +40,14 @@ class EventLoop(simpy.Environment):
         """Whether something is due before what has this place."""
         return bool(self._queue) and self._queue[0] < turn
 
+    def passes(self, seconds: float) -> bool:
+        """Let time pass at once if nothing is due until then, nor at the end; whether it has."""
+        until_seconds = self._now + seconds
+        if (self._queue and self._queue[0][0] <= until_seconds) or math.isinf(until_seconds):
+            return False
+        self._now = until_seconds
+        return True
+
     def leap_to(self, at_seconds: float) -> None:
         """Let time pass at once in which nothing is due."""
         assert at_seconds <= self.peek(), "something is due before"
@@ -91,6 +99,9 @@ class Race:
 
     def spend_seconds(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Wait for so many ticked seconds or a failure, and book the time to a bucket."""
+        if self._passes(seconds):
+            self.ledger.spend(bucket, seconds)
+            return None
         started_seconds = self.now_seconds
         failure = yield from self.run_seconds(seconds)
         self.ledger.spend(bucket, self.now_seconds - started_seconds)
@@ -100,9 +111,18 @@ class Race:
 
     def run_seconds(self, seconds: float) -> Process[Failure | None]:
         """Work for so many ticked seconds: the earliest queued Failure, or None."""
+        if self._passes(seconds):
+            return None
         if self.trace or self.queued or self.now_seconds > self.deadline_seconds or math.isinf(seconds):
             return (yield from self.run(self.env.timeout(seconds)))
         return self.drive(self.env.turn(self.now_seconds + seconds))
+
+    def _passes(self, seconds: float) -> bool:
+        """Let time pass at once if nothing is due until then, nor at the end; whether it has."""
+        env = self.env
+        if self.queued or self.trace or env.now > self.deadline_seconds:
+            return False
+        return env.passes(seconds)
 
     def drive(self, end: Turn) -> Failure | None:
         """Work until the place of an event that nobody waits for: what `run` does until one, without it.

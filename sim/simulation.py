@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.lineage import DivergedError, Position
-from sim.building import build_site as build_site
-from sim.building import build_world as build_world
-from sim.building import known_prices as known_prices
-from sim.building import learn_prices as learn_prices
-from sim.building import node_hours
-from sim.building import time_only as time_only
+from sim.building import build_site, build_world, known_prices, learn_prices, node_hours, time_only
 from sim.clock import EXACT_SECONDS
 from sim.iteration_log import IterationLog, Stretch
 from sim.leaps import Leap
@@ -24,6 +19,9 @@ from sim.strategies.base import Routine
 from sim.trace import Trace
 from sim.training import NoTraining, Training
 from sim.world import World
+
+__all__ = ["Progress", "Run", "TrainingJob", "Watcher", "build_site", "build_world", "known_prices", "learn_prices"]
+__all__ += ["simulate", "time_only"]
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,6 @@ class Progress:
 Watcher = Callable[[Progress], None]
 
 
-def nobody(_: Progress) -> None:
-    """Nobody watches."""
-
-
 class StoppedError(Exception):
     """The run ends early: nothing could recover it, and the fallback is to stop."""
 
@@ -82,7 +76,7 @@ def simulate(
     failure_seed: int,
     training_seed: int,
     training: Training,
-    watch: Watcher = nobody,
+    watch: Watcher | None = None,
     trace: Trace | None = None,
     heeds_failures: bool = True,
 ) -> Run:
@@ -135,7 +129,7 @@ class TrainingJob:
         config: StrategyConfig,
         strategy: Strategy,
         training: Training,
-        watch: Watcher,
+        watch: Watcher | None,
     ) -> None:
         self.scenario, self.world, self.config, self.strategy = scenario, world, config, strategy
         self.training, self.watch = training, watch
@@ -306,7 +300,7 @@ class TrainingJob:
 
     def _tell(self, position: Position, train_loss: float | None = None, validation_loss: float | None = None) -> None:
         """Tell whoever watches."""
-        if self.watch is nobody:
+        if self.watch is None:
             return
         now_seconds, num_failures = self.world.now_seconds, self.world.num_failures
         self.watch(
