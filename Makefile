@@ -27,7 +27,10 @@ format: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/training_overhead.py
 	$(BIN)/python benchmarks/fidelity.py
+	$(BIN)/python benchmarks/sweep_sharing.py
+	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/stacked_replicates.py
+	$(BIN)/python benchmarks/large_fleet.py
 
 pictures: .venv/run.stamp
 	$(BIN)/python docs/pictures.py

@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import overload
+from typing import NamedTuple, overload
 
-from sim.records import EventRecord
+from sim.records import EventKind, EventRecord
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """The same events `num` times, so many seconds and iterations apart."""
+class Repeated(NamedTuple):
+    """A save `num` times, from its start to its end, so many seconds and iterations apart."""
 
-    events: tuple[EventRecord, ...]
-    num: int
+    started_seconds: float
     seconds: float
-    num_iterations: int
+    iteration: int
+    num: int
+    cycle_seconds: float
+    num_in_a_cycle: int
 
-    def __iter__(self) -> Iterator[EventRecord]:
+    def records(self) -> Iterator[EventRecord]:
         """One by one."""
         for time in range(self.num):
-            for event in self.events:
-                at_seconds, iteration = event.time_seconds + time * self.seconds, event.iteration
-                yield replace(event, time_seconds=at_seconds, iteration=iteration + time * self.num_iterations)
+            at_seconds = self.started_seconds + time * self.cycle_seconds
+            iteration = self.iteration + time * self.num_in_a_cycle
+            yield EventRecord(at_seconds, "checkpoint_started", None, iteration)
+            yield EventRecord(at_seconds + self.seconds, "checkpoint_durable", None, iteration)
+
+
+Noted = tuple[float, EventKind, int | None, int, str]
+"""The fields of a record, which is made when it is asked for."""
 
 
 class EventLog(Sequence[EventRecord]):
     """Events in the order in which they happened."""
 
     def __init__(self) -> None:
-        self._entries: list[EventRecord | Repeated] = []
+        self._entries: list[Noted | Repeated] = []
         self._length = 0
 
-    def append(self, event: EventRecord) -> None:
+    def note(self, time_seconds: float, kind: EventKind, stage: int | None, iteration: int, detail: str) -> None:
         """One more."""
-        self._entries.append(event)
+        self._entries.append((time_seconds, kind, stage, iteration, detail))
         self._length += 1
 
-    def repeat(self, repeated: Repeated) -> None:
-        """Some more, all alike."""
-        self._entries.append(repeated)
-        self._length += repeated.num * len(repeated.events)
+    def repeat(self, saves: Repeated) -> None:
+        """Some saves more."""
+        self._entries.append(saves)
+        self._length += 2 * saves.num
 
     def __len__(self) -> int:
         """How many there are."""
@@ -51,9 +56,9 @@ class EventLog(Sequence[EventRecord]):
         """One by one."""
         for entry in self._entries:
             if isinstance(entry, Repeated):
-                yield from entry
+                yield from entry.records()
             else:
-                yield entry
+                yield EventRecord(*entry)
 
     @overload
     def __getitem__(self, index: int) -> EventRecord: ...

@@ -106,14 +106,17 @@ class Execution:
         """Iterations until one is struck by a process that counts them, or too many have been executed."""
         return min(self.most_executed - self.num_executed, self._strikes.num_spared(self.num_executed))
 
-    def leap(self, leap: Leap, split: IterationSplit) -> None:
-        """Complete iterations at once, with all pauses between them. Nothing may be due until then."""
-        passed = self._race.passes(leap.seconds)
-        assert passed, "nothing is due in a leap"
+    def complete(self, leap: Leap, split: IterationSplit) -> None:
+        """The iterations and pauses of a leap have passed."""
         self.num_executed += leap.num_iterations
-        self.num_completed += leap.num_iterations
         self._race.ledger.complete_iteration(split, leap.num_iterations)
         self._race.ledger.spend("checkpoint_save", leap.pauses_seconds)
+
+    def cut(self, done_seconds: float, usual_seconds: float) -> None:
+        """A failure has ended an iteration that nothing had cut before."""
+        self.num_executed += 1
+        self.cut_share, self._cut_seconds = min(1.0, done_seconds / usual_seconds), done_seconds
+        self._race.ledger.spend("lost_work", done_seconds)
 
     def forget_cut(self) -> None:
         """The iteration that a failure cut is not resumed: the next one begins anew."""

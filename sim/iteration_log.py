@@ -6,8 +6,7 @@ A fleet's run has millions of them. They are told one by one to whoever asks, as
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,7 @@ from sim.leaps import Leap
 from sim.records import IterationRecord
 
 
-@dataclass(frozen=True)
-class Stretch:
+class Stretch(NamedTuple):
     """Iterations from the `first` on, each of so many seconds: `num` one right after the other, a pause, and again."""
 
     first: int

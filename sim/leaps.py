@@ -6,11 +6,10 @@ Times are whole ticks, so that products are exact and a leap ends at the same in
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Rhythm:
+class Rhythm(NamedTuple):
     """Iterations of so many seconds; after `first` of them, and then after every `then`, a pause. None: no pauses."""
 
     iteration_seconds: float
@@ -19,8 +18,7 @@ class Rhythm:
     pause_seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class Leap:
+class Leap(NamedTuple):
     """What passes at once: `first` iterations and a pause, `num_pauses - 1` times `then` and one, and `rest` more."""
 
     rhythm: Rhythm
@@ -32,6 +30,15 @@ class Leap:
     def num_iterations(self) -> int:
         """Iterations completed."""
         return self.num_until_last_pause + self.rest
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a pause would be next."""
+        return self.rest >= (self.rhythm.then if self.num_pauses else self.rhythm.first)
+
+    def extended(self) -> Leap:
+        """With the next iteration."""
+        return Leap(self.rhythm, self.num_pauses, self.num_until_last_pause, self.rest + 1)
 
     @property
     def pause_seconds(self) -> float:

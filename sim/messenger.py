@@ -95,6 +95,11 @@ class Messenger:
         self._backgrounds.clear()
 
     @property
+    def is_busy(self) -> bool:
+        """Whether messages are under way that share links with others."""
+        return self._network.is_shared and self._flows.busy
+
+    @property
     def is_alone(self) -> bool:
         """Whether what is sent now and waited for has the links to itself: nodes that hold shares, and no notices."""
         return self._holders.cluster.is_sharded and not (self._gives_notice or self._flows.busy or self._race.trace)

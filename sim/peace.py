@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from sim.costs import IterationPlan
 from sim.event_log import EventLog, Repeated
@@ -13,14 +12,15 @@ from sim.joining import Joining
 from sim.leaps import Leap, Rhythm, longest
 from sim.messenger import Messenger
 from sim.race import Race
-from sim.records import EventRecord
+from sim.records import Failure
 from sim.strategies.base import Routine
 
 
 class Peace:
     """What passes until the next thing is due: iterations and, where they stand still alone, what is saved.
 
-    joining: nodes that may join between two iterations; None where failures have no effect.
+    joining: nodes that may join between two iterations; None where failures have no effect. drives: whether it goes on
+    where something is due that may not concern the training.
     """
 
     def __init__(
@@ -31,35 +31,73 @@ class Peace:
         joining: Joining | None,
         messenger: Messenger,
         events: EventLog,
+        drives: bool,
     ) -> None:
         self._execution, self._race, self._holders, self._joining = execution, race, holders, joining
         self._messenger, self._events = messenger, events
+        self._drives = drives
+        self._began_seconds = 0.0
 
-    def leap(self, plan: IterationPlan, most: int, routine_of: Callable[[float], Routine]) -> Leap | None:
-        """Complete up to so many iterations at once, as long as nothing happens but, now and then, a routine.
+    def leap(
+        self, plan: IterationPlan, most: int, routine_of: Callable[[float], Routine]
+    ) -> tuple[Leap, Failure | None] | None:
+        """Complete up to so many iterations, as long as nothing disturbs but, now and then, a routine.
 
-        routine_of: what is done after iterations of so many seconds. None where the next iteration may not pass so.
+        routine_of: what is done after iterations of so many seconds. Also the Failure that has ended the next one. None
+        where the next one may not pass so.
         """
-        execution, messenger, left_seconds = self._execution, self._messenger, self._race.quiet_seconds
+        execution, messenger = self._execution, self._messenger
         priced = execution.price_in_leaps(plan, self._holders.hosts if self._joining else None)
-        if priced is None or priced.seconds >= left_seconds or (self._joining and self._joining.is_expected):
+        most = int(min(most, execution.most_in_a_leap))
+        if priced is None or most < 1 or self._race.quiet_seconds <= 0.0 or self._is_disturbed:
             return None
         routine, pause_seconds = routine_of(priced.seconds), None
         if routine.transfers is not None and messenger.is_alone:
             pause_seconds = messenger.seconds_of(routine.transfers)
         rhythm = Rhythm(priced.seconds, routine.first, routine.then, pause_seconds)
-        leap = longest(rhythm, left_seconds, min(most, execution.most_in_a_leap))
-        if not leap.num_iterations:
-            return None
-        if leap.num_pauses and routine.transfers is not None:
+        leap, failure = self._passed(rhythm, most, execution.num_completed)
+        execution.complete(leap, priced.split)
+        if routine.transfers is not None:
             messenger.count(routine.transfers, leap.num_pauses)
-            self._events.repeat(self._saves(leap))
-        execution.leap(leap, priced.split)
-        return leap
+        if failure:
+            execution.cut(self._race.now_seconds - self._began_seconds - leap.seconds, priced.seconds)
+        return (leap, failure) if failure or leap.num_iterations else None
 
-    def _saves(self, leap: Leap) -> Repeated:
-        """The records of what is saved in a leap that begins now."""
-        iteration, now_seconds = self._execution.num_completed + int(leap.rhythm.first), self._race.now_seconds
-        starts = EventRecord(now_seconds + leap.first_pause_seconds, "checkpoint_started", None, iteration)
-        ends = replace(starts, time_seconds=starts.time_seconds + leap.pause_seconds, kind="checkpoint_durable")
-        return Repeated((starts, ends), leap.num_pauses, leap.cycle_seconds, leap.num_in_a_cycle)
+    def _passed(self, rhythm: Rhythm, most: int, num_before: int) -> tuple[Leap, Failure | None]:
+        """Leap from now, over what does not concern the training, if anything is due in the midst of an iteration."""
+        race, execution = self._race, self._execution
+        self._began_seconds = began_seconds = race.now_seconds
+        leap = longest(rhythm, race.quiet_seconds, most)
+        num_noted = 0
+        while True:
+            if leap.num_pauses > num_noted:
+                self._events.repeat(self._saves(leap, num_before, num_noted))
+                num_noted = leap.num_pauses
+            num, at_seconds = leap.num_iterations, began_seconds + leap.seconds
+            execution.num_completed = num_before + num
+            ends_seconds = at_seconds + rhythm.iteration_seconds
+            if num == most or leap.is_complete or not self._drives or ends_seconds > race.deadline_seconds:
+                race.env.leap_to(at_seconds)
+                return leap, None
+            if failure := race.drive(race.env.turn(ends_seconds)):
+                return leap, failure
+            leap, quiet_seconds = leap.extended(), race.quiet_seconds
+            if quiet_seconds <= 0.0 or self._is_disturbed:
+                most = num + 1
+            else:
+                leap = longest(rhythm, ends_seconds - began_seconds + quiet_seconds, most)
+
+    @property
+    def _is_disturbed(self) -> bool:
+        """Whether iterations have to be looked at one by one: nodes are about to join, or messages on their way."""
+        return bool(self._joining and self._joining.is_expected) or self._messenger.is_busy
+
+    def _saves(self, leap: Leap, num_before: int, num_noted: int) -> Repeated:
+        """The records of what is saved in a leap, but for those that are noted already."""
+        iteration, at_seconds = num_before + int(leap.rhythm.first), self._began_seconds + leap.first_pause_seconds
+        num_in_a_cycle, cycle_seconds = int(leap.rhythm.then) if leap.num_pauses > 1 else 0, 0.0
+        if num_in_a_cycle:
+            cycle_seconds = leap.cycle_seconds
+            iteration, at_seconds = iteration + num_noted * num_in_a_cycle, at_seconds + num_noted * cycle_seconds
+        num = leap.num_pauses - num_noted
+        return Repeated(at_seconds, leap.pause_seconds, iteration, num, cycle_seconds, num_in_a_cycle)

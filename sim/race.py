@@ -22,16 +22,36 @@ class GaveUpError(Exception):
     """The run has taken longer than the scenario allows."""
 
 
+Turn = tuple[float, int, int]
+"""An event's place in the queue: time, priority, and number in the order in which events were scheduled."""
+
+
 class EventLoop(simpy.Environment):
-    """SimPy's, on which time in which nothing is due can pass without an event."""
+    """SimPy's, which a process can drive itself: time passes without an event of its own to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    def turn(self, at_seconds: float) -> Turn:
+        """The place in the queue of an event that would be scheduled now."""
+        return at_seconds, NORMAL, next(self._eid)
+
+    def is_due_before(self, turn: Turn) -> bool:
+        """Whether something is due before what has this place."""
+        return bool(self._queue) and self._queue[0] < turn
 
     def passes(self, seconds: float) -> bool:
-        """Let time pass at once if nothing is due until its end, nor at it; whether it has."""
+        """Let time pass at once if nothing is due until then, nor at the end; whether it has."""
         until_seconds = self._now + seconds
-        if self.peek() <= until_seconds:
+        if (self._queue and self._queue[0][0] <= until_seconds) or math.isinf(until_seconds):
             return False
         self._now = until_seconds
         return True
+
+    def leap_to(self, at_seconds: float) -> None:
+        """Let time pass at once in which nothing is due."""
+        assert at_seconds <= self.peek(), "something is due before"
+        self._now = at_seconds
 
 
 class Last(simpy.Event):
@@ -51,17 +71,22 @@ class Race:
         self.deadline_seconds = math.inf
         self.queued: deque[Failure] = deque()
         self._alarm: simpy.Event | None = None
+        self._is_driving = False
+        self._stops: Turn | None = None
 
     @property
     def now_seconds(self) -> float:
         """Simulated time."""
-        return float(self.env.now)
+        now_seconds: float = self.env.now
+        return now_seconds
 
     def tell(self, failure: Failure) -> None:
         """Something has failed: whoever is at work stops."""
         self.queued.append(failure)
         if self._alarm:
             sound(self._alarm)
+        if self._is_driving and self._stops is None:
+            self._stops = self.env.turn(self.now_seconds)
 
     def spend(self, until: simpy.Event | None, bucket: Bucket) -> Process[Failure | None]:
         """Wait for an event or a failure, and book the time to a bucket."""
@@ -74,22 +99,51 @@ class Race:
 
     def spend_seconds(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Wait for so many ticked seconds or a failure, and book the time to a bucket."""
-        if self.passes(seconds):
+        if self._passes(seconds):
             self.ledger.spend(bucket, seconds)
             return None
-        return (yield from self.spend(self.env.timeout(seconds), bucket))
+        started_seconds = self.now_seconds
+        failure = yield from self.run_seconds(seconds)
+        self.ledger.spend(bucket, self.now_seconds - started_seconds)
+        if self.trace:
+            self.trace.add_span(bucket, started_seconds, self.now_seconds)
+        return failure
 
     def run_seconds(self, seconds: float) -> Process[Failure | None]:
         """Work for so many ticked seconds: the earliest queued Failure, or None."""
-        if self.passes(seconds):
+        if self._passes(seconds):
             return None
-        return (yield from self.run(self.env.timeout(seconds)))
+        if self.trace or self.queued or self.now_seconds > self.deadline_seconds or math.isinf(seconds):
+            return (yield from self.run(self.env.timeout(seconds)))
+        return self.drive(self.env.turn(self.now_seconds + seconds))
 
-    def passes(self, seconds: float) -> bool:
-        """Work for so long in one leap, if nothing at all happens until then; whether it has."""
-        if self.queued or self.trace or self.env.now > self.deadline_seconds:
+    def _passes(self, seconds: float) -> bool:
+        """Let time pass at once if nothing is due until then, nor at the end; whether it has."""
+        env = self.env
+        if self.queued or self.trace or env.now > self.deadline_seconds:
             return False
-        return self.env.passes(seconds)
+        return env.passes(seconds)
+
+    def drive(self, end: Turn) -> Failure | None:
+        """Work until the place of an event that nobody waits for: what `run` does until one, without it.
+
+        All that is due happens meanwhile, as SimPy would have it: until the end has its turn, or a failure is told of,
+        and then what is due at that instant and was scheduled by then.
+        """
+        env = self.env
+        if not env.is_due_before((end[0], NORMAL + 1, 0)):
+            env.leap_to(end[0])
+            return None
+        self._is_driving = True
+        while self._stops is None and env.is_due_before(end):
+            env.step()
+        if self._stops is None:
+            env.leap_to(end[0])
+            self._stops = env.turn(end[0])
+        while env.is_due_before(self._stops):
+            env.step()
+        self._is_driving, self._stops = False, None
+        return self.queued.popleft() if self.queued else None
 
     @property
     def quiet_seconds(self) -> float:

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.lineage import DivergedError, Position
-from sim.building import build_site as build_site
-from sim.building import build_world as build_world
-from sim.building import known_prices as known_prices
-from sim.building import learn_prices as learn_prices
-from sim.building import node_hours
-from sim.building import time_only as time_only
+from sim.building import build_site, build_world, known_prices, learn_prices, node_hours, time_only
 from sim.clock import EXACT_SECONDS
 from sim.iteration_log import IterationLog, Stretch
 from sim.leaps import Leap
@@ -24,6 +19,9 @@ from sim.strategies.base import Routine
 from sim.trace import Trace
 from sim.training import NoTraining, Training
 from sim.world import World
+
+__all__ = ["Progress", "Run", "TrainingJob", "Watcher", "build_site", "build_world", "known_prices", "learn_prices"]
+__all__ += ["simulate", "time_only"]
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,6 @@ class Progress:
 Watcher = Callable[[Progress], None]
 
 
-def nobody(_: Progress) -> None:
-    """Nobody watches."""
-
-
 class StoppedError(Exception):
     """The run ends early: nothing could recover it, and the fallback is to stop."""
 
@@ -82,7 +76,7 @@ def simulate(
     failure_seed: int,
     training_seed: int,
     training: Training,
-    watch: Watcher = nobody,
+    watch: Watcher | None = None,
     trace: Trace | None = None,
     heeds_failures: bool = True,
 ) -> Run:
@@ -135,7 +129,7 @@ class TrainingJob:
         config: StrategyConfig,
         strategy: Strategy,
         training: Training,
-        watch: Watcher,
+        watch: Watcher | None,
     ) -> None:
         self.scenario, self.world, self.config, self.strategy = scenario, world, config, strategy
         self.training, self.watch = training, watch
@@ -170,9 +164,10 @@ class TrainingJob:
                 self._position = position
                 failure = yield from self.world.admit_nodes()
                 started_seconds = self.world.now_seconds
-                if failure is None and (leap := self._leap(position)):
+                if failure is None and (passed := self._leap(position)):
+                    leap, failure = passed
                     self._position = position = self._landed(leap, position, started_seconds)
-                    if leap.rest:
+                    if failure is None and leap.rest:
                         failure = yield from self._routine(position)
                 elif failure is None:
                     failure = yield from self.world.run_iteration(self.plan)
@@ -199,9 +194,9 @@ class TrainingJob:
         """All that were completed."""
         return self._records if self._learns else self._log
 
-    def _leap(self, position: Position) -> Leap | None:
+    def _leap(self, position: Position) -> tuple[Leap, Failure | None] | None:
         """Where nothing learns, iterations in which nothing happens go by at once, up to one that the strategies may
-        have something to do after that is not what they always do.
+        have something to do after that is not what they always do, or to one that a failure ends.
         """
         if self._learns:
             return None
@@ -305,7 +300,7 @@ class TrainingJob:
 
     def _tell(self, position: Position, train_loss: float | None = None, validation_loss: float | None = None) -> None:
         """Tell whoever watches."""
-        if self.watch is nobody:
+        if self.watch is None:
             return
         now_seconds, num_failures = self.world.now_seconds, self.world.num_failures
         self.watch(

@@ -55,6 +55,7 @@ class Strikes:
         self._streams: dict[tuple[str, int], tuple[np.random.Generator, Iterator[float | None]]] = {}
         self._everyone = Everyone(self.fleet, cluster.config.nodes_per_stage, self._where)
         self.failures = failures.for_members(self._everyone)
+        self.counts_iterations = any(part.unit == "iterations" for _, part in self.failures.parts)
         self.gives_notice = any(part.config.notice_seconds for _, part in self.failures.parts)
         for name, part in self.failures.parts:
             self._begin(name, part)
@@ -122,6 +123,10 @@ class Strikes:
     ) -> Process:
         """Wait, give notice, wait for the rest, strike."""
         whole_seconds = ticked(uptime_seconds)
+        if not part.config.notice_seconds:
+            yield self._env.timeout(whole_seconds)
+            self._take(list(dict.fromkeys(choose())), next(downtimes, None), False)
+            return
         notice_seconds = min(ticked(part.config.notice_seconds), whole_seconds)
         yield self._env.timeout(whole_seconds - notice_seconds)
         numbers = choose()

@@ -31,7 +31,7 @@ from sim.peace import Peace
 from sim.pipeline import Pipeline
 from sim.prices import PriceList
 from sim.race import EventLoop, Race
-from sim.records import Bucket, EventKind, EventRecord, Failure
+from sim.records import Bucket, EventKind, Failure
 from sim.schedules import plain_plan
 from sim.site import Site
 from sim.strategies.base import Background, Process, Transfer
@@ -79,7 +79,8 @@ class World:
         self.joining.join_bytes = site.costs.checkpoint_bytes
         self.execution = Execution(site, failure_seed, self.race, flows, strikes, fidelity, prices)
         joining = self.joining if heeds_failures else None
-        self.peace = Peace(self.execution, self.race, self._holders, joining, self.messenger, self.events)
+        drives = not (strikes.gives_notice or strikes.counts_iterations)
+        self.peace = Peace(self.execution, self.race, self._holders, joining, self.messenger, self.events, drives)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
@@ -174,7 +175,7 @@ class World:
 
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Note an event at this instant."""
-        self.events.append(EventRecord(self.now_seconds, kind, stage, iteration, detail))
+        self.events.note(self.race.now_seconds, kind, stage, iteration, detail)
 
     # ---- what the training process sees ----------------------------------------------------------
 

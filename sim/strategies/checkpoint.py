@@ -209,8 +209,9 @@ class Checkpoint(Strategy):
 
     def _download(self, world: StrategyWorld, durable: Position) -> Process[Failure | None]:
         """From the store, but for stages whose nodes still have it on their own disks."""
-        fetching = [stage for stage in range(world.num_stages + 1) if world.held(stage, LOCAL) != durable]
-        started_seconds = world.now_seconds
+        fetching, started_seconds = list(range(world.num_stages + 1)), world.now_seconds
+        if self.config.local_gib_per_s:
+            fetching = [stage for stage in fetching if world.held(stage, LOCAL) != durable]
         failure = yield from world.transfer(self._downloads(world, tuple(fetching)), "state_transfer")
         if failure is None and len(fetching) <= world.num_stages:
             left_seconds = self._local_seconds(world) - (world.now_seconds - started_seconds)

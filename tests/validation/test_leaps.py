@@ -117,7 +117,8 @@ def fleets(draw) -> Scenario:
 def event_after_event(scenario: Scenario, seed: int = 0) -> Run:
     with (
         patch.object(Execution, "price_in_leaps", lambda *_: None),
-        patch.object(Race, "passes", lambda *_: False),
+        patch.object(Race, "_passes", lambda *_: False),
+        patch.object(Race, "run_seconds", lambda race, seconds: race.run(race.env.timeout(seconds))),
         patch.object(Messenger, "is_alone", False),
     ):
         return run(scenario, seed=seed, training=no_training(scenario))

@@ -1,0 +1,49 @@
+"""How fast time-only fleets are simulated: a replicate of 4,096 nodes, and what a failure costs as nodes grow.
+
+Seconds are of this process's processor time, prices known: a sweep pays for them once.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sim.loading import load_scenario
+from sim.simulation import Run, simulate, time_only
+
+SCENARIO = Path(__file__).parents[1] / "scenarios" / "large_fleet.yaml"
+TARGET_SECONDS = 0.5
+NUM_SEEDS = 3
+
+
+def replicates(*overrides: str) -> tuple[float, Run]:
+    """Seconds of the fastest of some replicates, and the last of them."""
+    scenario = load_scenario(SCENARIO, overrides)
+    seconds = []
+    for seed in range(-1, NUM_SEEDS):
+        began = time.process_time()
+        run = simulate(scenario, scenario.strategies[0], max(0, seed), 0, time_only(scenario))
+        seconds.append(time.process_time() - began)
+    return min(seconds[1:]), run
+
+
+def main() -> None:
+    seconds, run = replicates()
+    print(
+        f"4,096 nodes, {run.num_failures:,} failures, {len(run.iterations):,} iterations: {seconds:.2f} s a replicate, "
+        f"{seconds / TARGET_SECONDS:.2f} × the target of {TARGET_SECONDS} s"
+    )
+    print("\nnodes        mean uptime   failures   iterations   seconds   per failure")
+    for nodes_per_stage in (125, 512, 2048, 12_500):
+        for rate in (0.1, 1.0):  # of the whole fleet, per hour: the same churn, however many nodes there are
+            hours = 8 * nodes_per_stage / rate
+            changes = (f"cluster.nodes_per_stage={nodes_per_stage}", f"failures.mean_uptime_hours={hours}")
+            seconds, run = replicates(*changes)
+            print(
+                f"{8 * nodes_per_stage:7,}   {hours:10,.0f} h   {run.num_failures:8,}   {len(run.iterations):10,}   "
+                f"{seconds:6.2f} s   {1e6 * seconds / max(1, run.num_failures):6.0f} µs"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Fleets of thousands that checkpoint, against the closed form of a segment under failures at a constant rate."""
+
+import math
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import no_training, run
+from setups import mean_and_error, times_of
+from test_checkpointing import segment_seconds
+
+from sim.loading import load_scenario
+from sim.simulation import Run, build_world
+from sim.strategies.checkpoint import uploads
+
+SCENARIO = Path(__file__).parents[2] / "scenarios" / "large_fleet.yaml"
+
+
+@cache
+def a_fleet(*overrides: str) -> Run:
+    scenario = load_scenario(SCENARIO, overrides)
+    return run(scenario, training=no_training(scenario))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("strategies.0.interval_iterations=60", "failures.mean_uptime_hours=1000"),
+        ("cluster.nodes_per_stage=12500", "failures.mean_uptime_hours=24000"),
+    ],
+    ids=str,
+)
+def test_a_segment_takes_its_expected_time(overrides):
+    """λ: all nodes' rates; W: the work between saves; C: a save; R: detection, start and fetching; nobody is away."""
+    overrides = ("training.steps=300000", *overrides)
+    scenario, result = load_scenario(SCENARIO, overrides), a_fleet(*overrides)
+    world, cluster = build_world(scenario, 0), scenario.cluster
+    num_nodes = 8 * cluster.nodes_per_stage
+    rate = num_nodes / (3600.0 * scenario.failures.mean_uptime_hours)
+    save = world.seconds_of(uploads(world, 1.0))
+    work = scenario.strategies[0].interval_iterations * result.iteration_seconds
+    restart = cluster.detection_seconds + cluster.startup_seconds + save
+    durable = times_of(result, "checkpoint_durable")
+    mean, error = mean_and_error([end - start for start, end in pairwise(durable)])
+    expected = segment_seconds(rate, work, save, restart, away=0.0)
+    assert rate * world.mtbf_seconds == pytest.approx(1.0)
+    assert abs(mean - expected) < 1.96 * error
+    assert error < 0.02 * expected
+    assert math.isclose(sum(result.ledger.values()), result.wall_clock_seconds, rel_tol=1e-9)
+
+
+def test_the_fleet_of_the_scenario_is_the_size_that_it_says():
+    scenario = load_scenario(SCENARIO)
+    world = build_world(scenario, 0)
+    assert len(world.cluster.regions_of_nodes) == 4096
+    days = scenario.training.steps * world.pipeline.split(world.plain_plan()).seconds / 86400
+    assert days == pytest.approx(256.0, rel=1e-4)
+    assert scenario.failures.mean_uptime_hours == pytest.approx(24 / 0.01)
