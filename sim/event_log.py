@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
 
 from sim.records import EventKind, EventRecord
@@ -48,6 +49,14 @@ class EventLog(Sequence[EventRecord]):
         self._entries.append(saves)
         self._length += 2 * saves.num
 
+    def kinds(self) -> Counter[EventKind]:
+        """How many of each kind."""
+        kinds: Counter[EventKind] = Counter(entry[1] for entry in self._entries if not isinstance(entry, Repeated))
+        num_saves = sum(entry.num for entry in self._entries if isinstance(entry, Repeated))
+        kinds["checkpoint_started"] += num_saves
+        kinds["checkpoint_durable"] += num_saves
+        return kinds
+
     def __len__(self) -> int:
         """How many there are."""
         return self._length
@@ -79,3 +88,10 @@ class EventLog(Sequence[EventRecord]):
     def __repr__(self) -> str:
         """As a list's."""
         return repr(list(self))
+
+
+def kinds_of(events: Iterable[EventRecord]) -> Counter[EventKind]:
+    """How many events of each kind there are."""
+    if not isinstance(events, EventLog):
+        return Counter(event.kind for event in events)
+    return events.kinds()

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from models.lineage import digest
+from sim.event_log import kinds_of
 from sim.iteration_log import IterationLog, num_rerun
 from sim.money import usd_per_node_hour
 from sim.records import BUCKETS, Bucket, EventRecord, IterationRecord
@@ -92,7 +93,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
     kept = [record for record in validated if record.iteration <= run.num_iterations]
     reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
     ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
-    kinds = [event.kind for event in run.events]
+    kinds = kinds_of(run.events)
     price = usd_per_node_hour(scenario.cluster)
     return {
         "scenario": scenario.name,
@@ -106,8 +107,8 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "stopped_because": run.stopped,
         "num_failures": run.num_failures,
         "num_nodes_lost": run.num_nodes_lost,
-        "num_fallbacks": kinds.count("fallback"),
-        "num_rollbacks": kinds.count("rolled_back"),
+        "num_fallbacks": kinds["fallback"],
+        "num_rollbacks": kinds["rolled_back"],
         "num_iterations": run.num_iterations,
         "num_iterations_run": len(run.iterations),
         "num_iterations_rerun": num_rerun(run.iterations),
@@ -131,7 +132,8 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
 
 def mean_recovery_seconds(run: Run) -> float | None:
     """From a failure until training goes on, on average: detection, nodes, transfers; no lost work, no later joins."""
-    num_recoveries = sum(event.kind in ("recovered", "regrouped") for event in run.events)
+    kinds = kinds_of(run.events)
+    num_recoveries = kinds["recovered"] + kinds["regrouped"]
     spent = math.fsum(run.ledger[bucket] for bucket in RECOVERY_BUCKETS) - run.joining_seconds
     return spent / num_recoveries if num_recoveries else None
 
