@@ -10,16 +10,12 @@ from pathlib import Path
 import chores
 import numpy as np
 import pytest
+from sweeps import do_sweep, files_of, write_scenario
 
-from models.store import TrajectoryStore
-from models.workshop import Workshop
+from models.pieces import train_piece
 from sim import ray_executor
 from sim.executors import InProcess, ProcessPool, WorkerDiedError
-from sim.points import load_points
 from sim.ray_executor import RayCluster, first_line, join, ray_leftovers
-from sim.runner import Texts
-from sim.sweep import Sweep
-from sim.sweep_plan import plan_runs
 
 EXECUTORS = {"serial": InProcess, "pool": lambda: ProcessPool(2), "ray": lambda: RayCluster(None, 2)}
 OTHER_PROCESSES = ["pool", "ray"]
@@ -103,7 +99,7 @@ name: tiny
 workload: {num_stages: 4, num_microbatches: 4}
 training:
   model: {dim: 16, num_heads: 2, num_stages: 4}
-  data: {source: text, files: ["*.txt"]}
+  data: {source: text, files: ["text/*.txt"]}
   sequences_per_batch: 4
   sequence_length: 16
   steps: 12
@@ -115,72 +111,52 @@ sweep: {grid: {failures.rate_per_hour: [0.3, 0.9999]}}
 """
 
 
-class Mourner:
-    """Notes which runs are done and which have failed."""
-
-    def __init__(self):
-        self.finished_runs, self.failures = [], []
-
-    def progressed(self, progress):
-        pass
-
-    def finished(self, run):
-        self.finished_runs.append(run.name)
-
-    def failed(self, run, error, details):
-        self.failures.append((run.name, error))
-
-
 class Deadly:
-    """Hands tasks on; of those after the tenth, one kills its worker."""
+    """Hands tasks on; the third piece of training kills its worker, once."""
 
     def __init__(self, executor, mark):
-        self.executor, self.mark, self.num_workers, self._number = executor, mark, executor.num_workers, count()
+        self.executor, self.mark, self.num_workers, self._pieces = executor, mark, executor.num_workers, count(1)
 
     def submit(self, task, *arguments):
-        if next(self._number) == 10:
+        if task is train_piece and next(self._pieces) == 3:
             return self.executor.submit(chores.die_once, self.mark, task, *arguments)
         return self.executor.submit(task, *arguments)
 
     def share(self, value):
         return self.executor.share(value)
 
-
-def swept(executor, folder: Path) -> dict[str, bytes]:
-    """Every file of a sweep's runs but `run.json`, which tells when and where."""
-    for number in range(4):
-        lines = [f"line {i} of {number}: {i * number % 97} bottles\n" for i in range(100)]
-        (folder / f"{number}.txt").write_text("".join(lines))
-    (folder / "tiny.yaml").write_text(SCENARIO)
-    texts = Texts(folder, None)
-    runs = plan_runs(load_points(folder / "tiny.yaml"), folder, folder / "results", folder / "cache", texts)
-    corpus, mourner = runs[0].runner.corpus, Mourner()
-    shared = {corpus.content_hash: executor.share(corpus)}
-    Sweep(executor, Workshop(TrajectoryStore(folder / "cache"), most_steps=4), shared, mourner).do(runs)
-    assert mourner.failures == []
-    assert len(mourner.finished_runs) == len(runs) == 4
-    paths = [path for path in (folder / "results").rglob("*") if path.is_file() and path.name != "run.json"]
-    return {str(path.relative_to(folder)): without(folder, path.read_bytes()) for path in paths}
-
-
-def without(folder: Path, content: bytes) -> bytes:
-    """A file in which the place does not matter where the text lay."""
-    return content.replace(str(folder).encode(), b"")
+    def close(self):
+        self.executor.close()
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    return swept(InProcess(), tmp_path_factory.mktemp("serial"))
+def scenario_path(tmp_path_factory):
+    return write_scenario(tmp_path_factory.mktemp("tiny"), SCENARIO)
+
+
+def swept(executor, scenario_path: Path, folder: Path) -> dict[str, bytes]:
+    """Every file of a sweep's runs but `run.json`, which tells when and where."""
+    job = do_sweep(scenario_path, folder / "results", folder / "cache", executor, most_steps=4)
+    assert not job.failures
+    assert len(job.runs) == 4
+    return files_of(job.folder.folder)
+
+
+@pytest.fixture(scope="module")
+def expected(scenario_path, tmp_path_factory):
+    files = swept(InProcess(), scenario_path, tmp_path_factory.mktemp("serial"))
+    assert len(files) == 4 * 5
+    return files
 
 
 @of_other_processes
-def test_a_sweep_gives_the_same_files_whoever_does_it(executor, expected, tmp_path):
-    assert swept(executor, tmp_path) == expected
+def test_a_sweep_gives_the_same_files_whoever_does_it(executor, scenario_path, expected, tmp_path):
+    assert swept(executor, scenario_path, tmp_path) == expected
 
 
 @pytest.mark.parametrize("executor", SLOW_ON_RAY, indirect=True)
-def test_a_sweep_gives_the_same_files_when_a_worker_is_killed_in_its_midst(executor, expected, tmp_path):
-    assert swept(Deadly(executor, tmp_path / "died"), tmp_path) == expected
+def test_a_sweep_gives_the_same_files_when_a_worker_is_killed_in_its_midst(executor, scenario_path, expected, tmp_path):
+    assert swept(Deadly(executor, tmp_path / "died"), scenario_path, tmp_path) == expected
     assert (tmp_path / "died").exists()
 
 
