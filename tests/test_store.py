@@ -1,0 +1,98 @@
+"""The store by itself: its budget, what goes first, older formats, and a disk that refuses."""
+
+import sqlite3
+
+import pytest
+
+from models.store import Keyframe, Stretch, TrajectoryStore
+from models.trainer import StepResult
+
+KILOBYTE = b"x" * 1000
+
+
+def filled(folder, budget_bytes: int = 10**9) -> TrajectoryStore:
+    """A trunk with states at 1 to 4, and a branch with states at 3 and 4, in the order of their steps."""
+    store = TrajectoryStore(folder, budget_bytes)
+    for step in range(1, 5):
+        store.commit("trunk", Stretch({step: StepResult(1.0, (0.5,))}), Keyframe(step, KILOBYTE))
+        if step > 2:
+            store.commit("branch", Stretch({step: StepResult(2.0, (0.5,))}), Keyframe(step, KILOBYTE, is_branch=True))
+    return store
+
+
+def kept(store: TrajectoryStore) -> tuple[list[int], list[int]]:
+    return store.keyframe_steps("trunk"), store.keyframe_steps("branch")
+
+
+@pytest.mark.parametrize(
+    ("budget_bytes", "left"),
+    [
+        (6000, ([1, 2, 3, 4], [3, 4])),
+        (5999, ([1, 2, 3, 4], [4])),
+        (4000, ([1, 2, 3, 4], [])),
+        (2500, ([3, 4], [])),
+        (0, ([], [])),
+    ],
+)
+def test_states_of_branches_go_first_then_the_longest_unused_and_losses_stay(tmp_path, budget_bytes, left):
+    store = filled(tmp_path)
+    store.prune(budget_bytes)
+    assert kept(store) == left
+    assert len(store.read("trunk").steps) == 4
+    assert len(store.read("branch").steps) == 2
+    assert len(list(store.keyframe_folder.iterdir())) == sum(map(len, left))
+
+
+def test_states_in_use_stay_whatever_the_budget(tmp_path):
+    store = filled(tmp_path)
+    store.prune(0, lambda: {("branch", 3), ("trunk", 1)})
+    assert kept(store) == ([1], [3])
+
+
+def test_what_was_used_last_stays_longest(tmp_path):
+    store = filled(tmp_path)
+    assert store.read_keyframe("trunk", 1) == KILOBYTE
+    store.prune(1000)
+    assert kept(store) == ([1], [])
+
+
+def test_a_commit_keeps_to_the_budget(tmp_path):
+    store = filled(tmp_path, 2000)
+    assert store.keyframe_bytes() <= 2000
+    assert store.info().num_steps == 6
+
+
+def test_the_info_counts_what_there_is(tmp_path):
+    info = filled(tmp_path).info()
+    assert (info.num_lines, info.num_steps, info.num_keyframes, info.keyframe_bytes) == (2, 6, 6, 6000)
+    assert info.database_bytes > 0
+
+
+def test_a_store_of_the_older_format_is_taken_over(tmp_path):
+    store = filled(tmp_path)
+    store.close()
+    with sqlite3.connect(tmp_path / "trajectory.sqlite") as database:
+        database.execute("ALTER TABLE keyframes DROP COLUMN is_branch")
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    again = TrajectoryStore(tmp_path)
+    assert kept(again) == ([1, 2, 3, 4], [3, 4])
+    assert again.read_keyframe("branch", 4) == KILOBYTE
+    assert len(again.read("trunk").steps) == 4
+
+
+def test_a_damaged_state_is_forgotten_not_used(tmp_path):
+    store = filled(tmp_path)
+    for file in store.keyframe_folder.iterdir():
+        file.write_bytes(KILOBYTE[:-1] + b"y")
+    assert store.read_keyframe("trunk", 4) is None
+    assert kept(store)[0] == [1, 2, 3]
+
+
+def test_a_state_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    store = TrajectoryStore(tmp_path)
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"cannot write the trajectory cache .*No space left.*free some space"):
+        store.commit("trunk", Stretch({1: StepResult(1.0, (0.5,))}), Keyframe(1, KILOBYTE))
+    assert list(store.keyframe_folder.iterdir()) == []
+    assert not store.read("trunk").steps
