@@ -110,7 +110,7 @@ class Execution:
         """The iterations and pauses of a leap have passed."""
         self.num_executed += leap.num_iterations
         self._race.ledger.complete_iteration(split, leap.num_iterations)
-        self._race.ledger.spend("checkpoint_save", leap.pauses_seconds)
+        self._race.ledger.spend("checkpoint_save", leap.num_pauses * leap.pause_seconds)
 
     def cut(self, done_seconds: float, usual_seconds: float) -> None:
         """A failure has ended an iteration that nothing had cut before."""

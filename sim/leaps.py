@@ -19,26 +19,24 @@ class Rhythm(NamedTuple):
 
 
 class Leap(NamedTuple):
-    """What passes at once: `first` iterations and a pause, `num_pauses - 1` times `then` and one, and `rest` more."""
+    """What passes at once: `first` iterations and a pause, `num_pauses - 1` times `then` and one, and `rest` more.
+
+    num_iterations: all that are completed; seconds: the whole; is_complete: whether a pause would be next.
+    """
 
     rhythm: Rhythm
     num_pauses: int
-    num_until_last_pause: int
     rest: int
-
-    @property
-    def num_iterations(self) -> int:
-        """Iterations completed."""
-        return self.num_until_last_pause + self.rest
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether a pause would be next."""
-        return self.rest >= (self.rhythm.then if self.num_pauses else self.rhythm.first)
+    num_iterations: int
+    seconds: float
+    is_complete: bool
 
     def extended(self) -> Leap:
         """With the next iteration."""
-        return Leap(self.rhythm, self.num_pauses, self.num_until_last_pause, self.rest + 1)
+        rest, num_iterations, seconds = self.rest + 1, self.num_iterations + 1, self.seconds
+        is_complete = rest >= (self.rhythm.then if self.num_pauses else self.rhythm.first)
+        seconds += self.rhythm.iteration_seconds
+        return Leap(self.rhythm, self.num_pauses, rest, num_iterations, seconds, is_complete)
 
     @property
     def pause_seconds(self) -> float:
@@ -63,17 +61,7 @@ class Leap(NamedTuple):
     @property
     def last_pause_seconds(self) -> float:
         """From the beginning until the last pause."""
-        return self.num_until_last_pause * self.rhythm.iteration_seconds + (self.num_pauses - 1) * self.pause_seconds
-
-    @property
-    def pauses_seconds(self) -> float:
-        """All pauses together."""
-        return self.num_pauses * self.pause_seconds
-
-    @property
-    def seconds(self) -> float:
-        """The whole."""
-        return self.num_iterations * self.rhythm.iteration_seconds + self.pauses_seconds
+        return self.seconds - self.rest * self.rhythm.iteration_seconds - self.pause_seconds
 
 
 def longest(rhythm: Rhythm, left_seconds: float, most: float) -> Leap:
@@ -81,19 +69,21 @@ def longest(rhythm: Rhythm, left_seconds: float, most: float) -> Leap:
 
     It ends with an iteration, or with a pause; `rest` is at most what is left until the next pause.
     """
-    each_seconds = rhythm.iteration_seconds
+    each_seconds, first, then, pause_seconds = rhythm
     num_pauses = num_done = 0
-    spent_seconds, until_pause = 0.0, rhythm.first
-    if rhythm.pause_seconds is not None and rhythm.first <= most:
-        leg_seconds = rhythm.first * each_seconds + rhythm.pause_seconds
+    spent_seconds, until_pause = 0.0, first
+    if pause_seconds is not None and first <= most:
+        leg_seconds = first * each_seconds + pause_seconds
         if leg_seconds < left_seconds:
-            cycle_seconds = rhythm.then * each_seconds + rhythm.pause_seconds
-            more = num_before(cycle_seconds, left_seconds - leg_seconds, (most - rhythm.first) // rhythm.then)
-            num_pauses, num_done = 1 + more, int(rhythm.first + more * rhythm.then if more else rhythm.first)
-            spent_seconds = leg_seconds + more * cycle_seconds if more else leg_seconds
-            until_pause = rhythm.then
+            cycle_seconds = then * each_seconds + pause_seconds
+            more = num_before(cycle_seconds, left_seconds - leg_seconds, (most - first) // then)
+            num_pauses, num_done, until_pause = 1 + more, int(first), then
+            spent_seconds = leg_seconds
+            if more:
+                num_done, spent_seconds = int(first + more * then), leg_seconds + more * cycle_seconds
     rest = num_before(each_seconds, left_seconds - spent_seconds, min(until_pause, most - num_done))
-    return Leap(rhythm, num_pauses, num_done, rest)
+    seconds = spent_seconds + rest * each_seconds
+    return Leap(rhythm, num_pauses, rest, num_done + rest, seconds, rest >= until_pause)
 
 
 def num_before(seconds: float, left_seconds: float, most: float) -> int:

@@ -71,7 +71,7 @@ class Peace:
         num_noted = 0
         while True:
             if leap.num_pauses > num_noted:
-                self._events.repeat(self._saves(leap, num_before, num_noted))
+                self._events.repeat(saves(leap, began_seconds, num_before, num_noted))
                 num_noted = leap.num_pauses
             num, at_seconds = leap.num_iterations, began_seconds + leap.seconds
             execution.num_completed = num_before + num
@@ -92,12 +92,14 @@ class Peace:
         """Whether iterations have to be looked at one by one: nodes are about to join, or messages on their way."""
         return bool(self._joining and self._joining.is_expected) or self._messenger.is_busy
 
-    def _saves(self, leap: Leap, num_before: int, num_noted: int) -> Repeated:
-        """The records of what is saved in a leap, but for those that are noted already."""
-        iteration, at_seconds = num_before + int(leap.rhythm.first), self._began_seconds + leap.first_pause_seconds
-        num_in_a_cycle, cycle_seconds = int(leap.rhythm.then) if leap.num_pauses > 1 else 0, 0.0
-        if num_in_a_cycle:
-            cycle_seconds = leap.cycle_seconds
-            iteration, at_seconds = iteration + num_noted * num_in_a_cycle, at_seconds + num_noted * cycle_seconds
-        num = leap.num_pauses - num_noted
-        return Repeated(at_seconds, leap.pause_seconds, iteration, num, cycle_seconds, num_in_a_cycle)
+
+def saves(leap: Leap, began_seconds: float, num_before: int, num_noted: int = 0) -> Repeated:
+    """The records of what is saved in a leap, but for those that are noted already."""
+    iteration, at_seconds = num_before + int(leap.rhythm.first), began_seconds + leap.first_pause_seconds
+    num_in_a_cycle, cycle_seconds = leap.num_in_a_cycle, 0.0
+    if num_in_a_cycle:
+        cycle_seconds = leap.cycle_seconds
+        iteration, at_seconds = iteration + num_noted * num_in_a_cycle, at_seconds + num_noted * cycle_seconds
+    return Repeated(
+        at_seconds, leap.pause_seconds, iteration, leap.num_pauses - num_noted, cycle_seconds, num_in_a_cycle
+    )

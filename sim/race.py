@@ -48,6 +48,11 @@ class EventLoop(simpy.Environment):
         self._now = until_seconds
         return True
 
+    def end_at(self, at_seconds: float) -> None:
+        """Nothing more happens, and it is that late."""
+        self._queue.clear()
+        self._now = at_seconds
+
     def leap_to(self, at_seconds: float) -> None:
         """Let time pass at once in which nothing is due."""
         assert at_seconds <= self.peek(), "something is due before"
@@ -150,7 +155,10 @@ class Race:
         """Time until the next thing is due, or the deadline; none where a failure waits to be met."""
         if self.queued:
             return 0.0
-        return min(self.env.peek(), self.deadline_seconds) - float(self.env.now)
+        env, until_seconds = self.env, self.deadline_seconds
+        if (due_seconds := env.peek()) < until_seconds:
+            until_seconds = due_seconds
+        return until_seconds - env.now
 
     def run(self, until: simpy.Event | None) -> Process[Failure | None]:
         """Work until an event: the earliest queued Failure, or None when the event has come in peace.

@@ -89,6 +89,11 @@ class Strikes:
             part.downtimes(stream(self._seed, "downtimes", process=name, domain=domain), domain),
             stream(self._seed, "victims", process=name, domain=domain),
         )
+        if part.in_any_order and not part.config.notice_seconds:
+            for index, uptime_seconds in enumerate(uptimes):
+                yield self._env.timeout(ticked(uptime_seconds))
+                self._take(self._victims(part, domain, rng, index), next(downtimes, None), False)
+            return
         for index, uptime_seconds in enumerate(uptimes):
             if math.isinf(uptime_seconds):
                 return
@@ -208,10 +213,11 @@ class Strikes:
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after a while; at once where that is no time at all."""
-        if ticked(seconds) == 0.0:
+        seconds = ticked(seconds)
+        if seconds == 0.0:
             action()
             return
-        timeout = self._env.timeout(ticked(seconds))
+        timeout = self._env.timeout(seconds)
         assert timeout.callbacks is not None
         timeout.callbacks.append(lambda _: action())
 

@@ -23,9 +23,10 @@ from sim.race import Race
 from sim.records import IterationRecord
 from sim.results import summarise, write_records
 from sim.scenario import Scenario
-from sim.simulation import Run
+from sim.simulation import Run, simulate
 from sim.strategies import STRATEGIES, Strategy
 from sim.strategies.base import Routine
+from sim.world import World
 
 ITERATION_SECONDS = 21.0
 MEAN = {"mean_uptime_hours": 0.4}
@@ -120,6 +121,7 @@ def event_after_event(scenario: Scenario, seed: int = 0) -> Run:
         patch.object(Race, "_passes", lambda *_: False),
         patch.object(Race, "run_seconds", lambda race, seconds: race.run(race.env.timeout(seconds))),
         patch.object(Messenger, "is_alone", False),
+        patch("sim.simulation.renews_itself", lambda *_: False),
     ):
         return run(scenario, seed=seed, training=no_training(scenario))
 
@@ -143,6 +145,51 @@ def test_leaps_over_saves_change_no_bit(scenario, seed):
     slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
     assert quick == slow
     assert list(quick.iterations) == list(slow.iterations)
+
+
+@st.composite
+def renewing(draw) -> Scenario:
+    """Fleets whose runs are chains of renewals, from hardly ever struck to struck all the time."""
+    checkpoint = {"kind": "checkpoint", "blocking_share": 1.0, **draw(st.sampled_from(INTERVALS[:-1]))}
+    cluster = {
+        **SHARDED,
+        "nodes_per_stage": draw(st.integers(1, 4)),
+        "num_spares": draw(st.sampled_from([0, 1, 20])),
+        "provisioning_seconds": draw(st.sampled_from([0.0, 70.0, 1000.0])),
+        "detection_seconds": draw(st.sampled_from([0.0, 10.0])),
+        "regions": draw(st.sampled_from([("a",), ("a", "b")])),
+    }
+    hours, immune = draw(st.sampled_from([0.3, 1.0, 10.0, 50.0])), draw(st.sampled_from([(), (0, 2)]))
+    network = {"same_region": a_link(0.5), "storage": a_link(0.1, draw(st.sampled_from([500.0, 40_000.0])))}
+    return a_scenario(
+        (checkpoint,),
+        steps=draw(st.sampled_from([5, 100])),
+        network={**network, "links": (("a", "b", 1.0, 1.0),)},
+        cluster=cluster,
+        failures={"kind": "poisson", "mean_uptime_hours": hours, "immune_stages": immune},
+    )
+
+
+@settings(max_examples=60)
+@given(renewing(), st.integers(0, 1000), st.sampled_from([20.0, 1.5]))
+def test_renewals_change_no_bit(scenario, seed, give_up_after):
+    scenario = scenario.model_copy(update={"give_up_after": give_up_after})
+    slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
+    assert quick == slow
+    assert list(quick.iterations) == list(slow.iterations)
+    with patch("sim.simulation.renews_itself", lambda *_: False):
+        assert in_leaps(scenario, seed) == slow
+
+
+def test_fleets_are_renewed_without_an_event():
+    checkpoint = {"kind": "checkpoint", "blocking_share": 1.0}
+    failures = {"kind": "poisson", "mean_uptime_hours": 20.0}
+    scenario = a_scenario((checkpoint,), steps=1000, cluster={**SHARDED, "nodes_per_stage": 4}, failures=failures)
+    told = []
+    with patch.object(World, "run", side_effect=AssertionError("the event loop runs")):
+        result = simulate(scenario, scenario.strategies[0], 0, 0, no_training(scenario), told.append)
+    assert result.num_failures > 3
+    assert [progress.iteration for progress in told] == [1000]
 
 
 @pytest.mark.parametrize("options", STRATEGY_OPTIONS, ids=str)
