@@ -27,7 +27,10 @@ Turn = tuple[float, int, int]
 
 
 class EventLoop(simpy.Environment):
-    """SimPy's, which a process can drive itself: time passes without an event of its own to wait for."""
+    """SimPy's, which a process can drive itself: time passes without an event of its own to wait for.
+
+    For this it looks at SimPy's queue and sets its clock, for which there is no public way.
+    """
 
     def __init__(self) -> None:
         super().__init__(0.0)

@@ -89,11 +89,6 @@ class Strikes:
             part.downtimes(stream(self._seed, "downtimes", process=name, domain=domain), domain),
             stream(self._seed, "victims", process=name, domain=domain),
         )
-        if part.in_any_order and not part.config.notice_seconds:
-            for index, uptime_seconds in enumerate(uptimes):
-                yield self._env.timeout(ticked(uptime_seconds))
-                self._take(self._victims(part, domain, rng, index), next(downtimes, None), False)
-            return
         for index, uptime_seconds in enumerate(uptimes):
             if math.isinf(uptime_seconds):
                 return
