@@ -3,8 +3,8 @@
 Both ways use the same worker processes, a core each. Alone means: every run trains what it asks for, from the first
 step, and keeps nothing; that is done for every run, or with `--alone N` for N of each strategy, spread over rates and
 seeds, and multiplied. The bound: the distinct steps, and the distinct validations, at the time that they take in a
-plain torch loop in as many processes at once, shared evenly. Times of the sweep are those of the whole command:
-starting processes, reading the text, surveying, keeping states on disk and writing results included.
+plain torch loop in as many processes at once, before and after the sweep, shared evenly. Times of the sweep are of
+the whole work: reading the text, surveying, keeping states on disk and writing results included.
 
 Targets: fewer than 0.5 of the steps, and at most 1.15 times the bound.
 """
@@ -81,18 +81,21 @@ def main() -> None:
         job = SweepJob(load_points(SCENARIO, overrides), SCENARIO.parent, folder / "results", folder / "cache")
         pool = ProcessPool(options.jobs)
         job.begin(pool, Workshop(TrajectoryStore(folder / "cache")))
-        job.do(job.runs)
         sweep_seconds = time.perf_counter() - began
-        workshop = job.sweep.workshop
-        assert workshop is not None
-        assert not job.failures
-
-        demands = [job.sweep.demands[run] for run in job.runs]
-        distinct, asked = workshop.num_trained_steps, sum(map(num_steps, demands))
         spec = job.runs[0].play.spec
         text = job.sweep.texts[spec.corpus]
-        found = in_parallel(pool, [(plain, (spec, text, 200))] * options.jobs)
-        step_seconds, validation_seconds = (statistics.mean(column) for column in zip(*found, strict=True))
+        in_plain = in_parallel(pool, [(plain, (spec, text, 200))] * options.jobs)
+        began = time.perf_counter()
+        job.do(job.runs)
+        sweep_seconds += time.perf_counter() - began
+        in_plain += in_parallel(pool, [(plain, (spec, text, 200))] * options.jobs)
+        assert not job.failures
+
+        step_seconds, validation_seconds = (statistics.mean(column) for column in zip(*in_plain, strict=True))
+        demands = [job.sweep.demands[run] for run in job.runs]
+        workshop = job.sweep.workshop
+        assert workshop is not None
+        distinct, asked = workshop.num_trained_steps, sum(map(num_steps, demands))
         bound = (distinct * step_seconds + num_validations(demands) * validation_seconds) / options.jobs
 
         by_strategy: dict[str, list[Play]] = {}
