@@ -10,7 +10,6 @@ import io
 import json
 import math
 import shutil
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from models.lineage import digest
+from sim.durable import make_durable
 from sim.event_log import kinds_of
 from sim.iteration_log import IterationLog, num_rerun
 from sim.money import usd_per_node_hour
@@ -34,7 +34,6 @@ from sim.simulation import Run
 
 RECOVERY_BUCKETS: tuple[Bucket, ...] = ("detection", "provisioning", "waiting_for_nodes", "state_transfer")
 RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet")
-LEFTOVER_AGE_SECONDS = 3600.0
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
 
@@ -138,13 +137,16 @@ def mean_recovery_seconds(run: Run) -> float | None:
     return spent / num_recoveries if num_recoveries else None
 
 
-def write_run(folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any]) -> None:
-    """Write a finished run: whole, or not at all. `about` becomes run.json; of outcomes alone there are no records.
+def write_run(
+    folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any], resolved: str | None = None
+) -> None:
+    """Write a finished run: whole, or not at all, whenever the machine stops.
 
+    `about` becomes run.json; of outcomes alone there are no records. resolved: the scenario as YAML, if that is known.
     OSError, saying what to do, if the disk refuses.
     """
     try:
-        _write_run(folder, scenario, run, about)
+        _write_run(folder, scenario, run, about, resolved or resolved_yaml(scenario))
     except OSError as error:
         raise OSError(refusal(folder.parent, error)) from error
 
@@ -157,15 +159,20 @@ def refusal(folder: Path, error: OSError) -> str:
     )
 
 
-def _write_run(folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any]) -> None:
+def discard_run(folder: Path) -> None:
+    """Delete a finished run; stopped in the midst, it is none."""
+    (folder / "summary.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_run(
+    folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any], resolved: str
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{folder.name}.*"):
-        if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     temporary.mkdir()
     try:
-        (temporary / "scenario.yaml").write_text(resolved_yaml(scenario), encoding="utf-8")
+        (temporary / "scenario.yaml").write_text(resolved, encoding="utf-8")
         if isinstance(run, Run):
             write_records(temporary / "iterations.parquet", run.iterations, IterationRecord)
             write_records(temporary / "events.parquet", run.events, EventRecord)
@@ -173,6 +180,8 @@ def _write_run(folder: Path, scenario: Scenario, run: Run | dict[str, Any], abou
             pq.write_table(ledger, temporary / "ledger.parquet")
         write_json(temporary / "run.json", about)
         write_json(temporary / "summary.json", summarise(scenario, run) if isinstance(run, Run) else run)
+        for path in (*temporary.iterdir(), temporary):
+            make_durable(path)
         replace_folder(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -216,9 +225,11 @@ def resolved_yaml(scenario: Scenario) -> str:
     return buffer.getvalue()
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run's folder is complete."""
-    return (folder / "summary.json").is_file()
+def is_finished(folder: Path, with_records: bool = False) -> bool:
+    """Whether a run's folder is complete; with_records: and its iterations and events are there too."""
+    summary = folder / "summary.json"
+    is_there = summary.is_file() and summary.stat().st_size > 0
+    return is_there and (not with_records or (folder / RECORDS[0]).is_file())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -237,6 +248,10 @@ def load_run(folder: Path | str) -> RunFiles:
     folder = Path(folder)
     if not is_finished(folder):
         raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
+    if not is_finished(folder, with_records=True):
+        raise ValueError(
+            f"of {folder} outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more"
+        )
     return RunFiles(
         folder=folder,
         summary=read_json(folder / "summary.json"),

@@ -8,12 +8,14 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from models.lineage import DataSpec, TrainingSpec, plain_routes
 from sim import results
+from sim.durable import remove_leftovers
 from sim.failures import process_class, processes
 from sim.kinds import code_hash
 from sim.rng import derived_seed
@@ -96,10 +98,11 @@ class ScenarioRunner:
     def run(self, observer: Observer, force: bool = False) -> Iterator[results.RunFiles]:
         """Run what is not finished yet (all, with `force`) and give every run's results in the order planned."""
         (self.results_folder / self.scenario.name).mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.results_folder / self.scenario.name)
         training: Training | None = None
         training_seed: int | None = None
         for planned in self.plan():
-            reused = results.is_finished(planned.folder) and not force
+            reused = results.is_finished(planned.folder, with_records=True) and not force
             if not reused:
                 if training is None or training_seed != planned.training_seed:
                     training_seed = planned.training_seed
@@ -145,8 +148,14 @@ class ScenarioRunner:
 
     def write(self, planned: PlannedRun, run: Run | dict[str, Any], about: dict[str, Any]) -> None:
         """Write a run's folder, whole or not at all; `about` comes into its run.json. OSError if the disk refuses."""
+        scenario, resolved = self._as_written
+        results.write_run(planned.folder, scenario, run, self.about(planned) | about, resolved)
+
+    @cached_property
+    def _as_written(self) -> tuple[Scenario, str]:
+        """The scenario as every run's folder has it, and as YAML."""
         scenario = with_absolute_paths(self.scenario, self.base_folder)
-        results.write_run(planned.folder, scenario, run, self.about(planned) | about)
+        return scenario, results.resolved_yaml(scenario)
 
     def _run_one(self, planned: PlannedRun, training: Training, watch: Watcher) -> None:
         config = self.scenario.strategies[planned.strategy_index]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models.workshop import Workshop
 
 MOST_ATTEMPTS, MOST_IDLE_ROUNDS = 3, 100
-MOST_PLAYS = 50
+MOST_PLAYS, FEWEST_REHEARSED = 50, 4
 HEARTBEAT_SECONDS = 2.0
 
 
@@ -36,13 +36,13 @@ HEARTBEAT_SECONDS = 2.0
 class SweepProgress:
     """How far a sweep is; of runs those that were not finished before."""
 
-    num_runs: int
-    num_finished: int
-    num_failed: int
-    num_surveyed: int
-    num_steps_trained: int
-    num_steps_left: int
-    under_way: tuple[str, ...]
+    num_runs: int = 0
+    num_finished: int = 0
+    num_failed: int = 0
+    num_surveyed: int = 0
+    num_steps_trained: int = 0
+    num_steps_left: int = 0
+    under_way: tuple[str, ...] = ()
 
 
 class SweepObserver(Protocol):
@@ -73,20 +73,23 @@ class Sweep:
         self.play_seconds: dict[Kind, float] = {}
         self._prices: dict[Kind, Prices] = {}
         self._attempts: Counter[Item] = Counter()
+        self._surveys: Counter[Item] = Counter()  # attempts likewise
         self._open: dict[SweepRun, None] = {}
         self._num_runs = self._num_finished = self._num_failed = 0
 
     def survey(self, runs: Sequence[SweepRun]) -> None:
-        """Find out what runs ask of their training, and prices; of those that train nothing one of each kind is played.
+        """Find out what runs ask of their training, and prices; of many that train nothing, one of each kind is played.
 
         A run that cannot be played fails. The first of each kind goes before the others, so that what it finds out of
         prices is found out once.
         """
         began_seconds = time.monotonic()
+        numbers = Counter(run.kind for run in runs)
         firsts: dict[Kind, SweepRun] = {}
         others: dict[Kind, list[SweepRun]] = {}
         for run in runs:
-            if run.kind not in self._prices and run.kind not in firsts:
+            is_worth_it = run.learns or numbers[run.kind] >= FEWEST_REHEARSED
+            if is_worth_it and run.kind not in self._prices and run.kind not in firsts:
                 firsts[run.kind] = run
             elif run.learns and run not in self.demands:
                 others.setdefault(run.kind, []).append(run)
@@ -96,25 +99,32 @@ class Sweep:
 
     def _look_at(self, groups: Sequence[list[SweepRun]]) -> None:
         """Survey runs, some of one kind at a time."""
-        in_flight = {self._begin_survey(some): some for some in groups}
-        while in_flight:
+        waiting = deque(groups)
+        in_flight: dict[Future[Any], list[SweepRun]] = {}
+        while waiting or in_flight:
+            while waiting and self._may_go_out(waiting[0][0], [some[0] for some in in_flight.values()], self._surveys):
+                some = waiting.popleft()
+                in_flight[self._begin_survey(some)] = some
             done, _ = wait(in_flight, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 some = in_flight.pop(future)
                 error = future.exception()
                 if error is None:
-                    found, prices = future.result()
-                    self._prices[some[0].kind] = prices
-                    if some[0].learns:
-                        self.demands.update(zip(some, found, strict=True))
-                    else:
-                        self.play_seconds[some[0].kind] = found
-                elif len(some) > 1 or (isinstance(error, WorkerDiedError) and self._may_try_again(some[0])):
-                    for run in some:  # one by one, so that each has its own error
-                        in_flight[self._begin_survey([run])] = [run]
+                    self._is_surveyed(some, *future.result())
+                elif len(some) > 1:  # one by one, so that each has its own error
+                    waiting.extend([run] for run in some)
+                elif isinstance(error, WorkerDiedError) and self._may_try_again(some[0], self._surveys):
+                    waiting.append(some)
                 else:
                     self._fail(some[0], error)
             self._tell(None, ())
+
+    def _is_surveyed(self, some: list[SweepRun], found: Any, prices: Prices) -> None:
+        self._prices[some[0].kind] = prices
+        if some[0].learns:
+            self.demands.update(zip(some, found, strict=True))
+        else:
+            self.play_seconds[some[0].kind] = found
 
     def _begin_survey(self, some: list[SweepRun]) -> Future[Any]:
         if some[0].learns:
@@ -142,48 +152,47 @@ class Sweep:
 
     def _drain(self, queue: WorkQueue) -> None:
         """Do all that a queue holds. Runs whose states were gone, or whose training diverged, stay open."""
-        most = self.executor.num_workers + (self.executor.num_workers > 1)  # one more, so that nobody waits for us
         in_flight: dict[Future[Any], Item] = {}
         while True:
-            self._hand_out(queue, in_flight, most)
+            self._hand_out(queue, in_flight)
             if not in_flight:
                 return
             done, _ = wait(in_flight, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
-            came_in = [(in_flight.pop(future), future) for future in done]
-            trained: list[tuple[Piece, Any]] = []
-            for item, future in came_in:
+            came_in: list[tuple[Item, Any]] = []
+            for item, future in [(in_flight.pop(future), future) for future in done]:
                 error = future.exception()
                 if error is not None:
                     self._went_wrong(queue, item, error)
-                elif isinstance(item, Piece):
-                    trained.append((item, future.result()))
-                    self._piece_is_done(queue, *trained[-1])
+                    continue
+                came_in.append((item, future.result()))
+                if isinstance(item, Piece):
+                    self._piece_is_done(queue, item, future.result())
+            self._hand_out(queue, in_flight)  # before anything is written: the disk keeps nobody waiting
+            for item, result in came_in:
+                if isinstance(item, Piece):
+                    self._keep(queue, item, result)
                 else:
-                    self._write(item, future.result())
-            self._hand_out(queue, in_flight, most)  # before anything is written: the disk keeps nobody waiting
-            for piece, result in trained:
-                assert self.workshop is not None
-                self.workshop.keep(piece, result, lambda: queue.needed_states)
-                self.workshop.forget(queue.needs)
-                queue.kept(piece)
+                    self._write(item, result)
             self._tell(queue, tuple(name_of(item) for item in in_flight.values()))
 
-    def _hand_out(self, queue: WorkQueue, in_flight: dict[Future[Any], Item], most: int) -> None:
-        """Keep all workers busy. What may have killed its workers has its last try alone: no others die with it."""
-        while len(in_flight) < most and not any(map(self._is_suspect, in_flight.values())):
-            item = queue.next()
-            if item is None:
-                return
-            if in_flight and self._is_suspect(item):
+    def _hand_out(self, queue: WorkQueue, in_flight: dict[Future[Any], Item]) -> None:
+        """Keep all workers busy."""
+        while (item := queue.next()) is not None:
+            if not self._may_go_out(item, list(in_flight.values()), self._attempts):
                 queue.again(item)
                 return
             future = self._begin_piece(queue, item) if isinstance(item, Piece) else self._begin_run(item)
             if future is not None:
                 in_flight[future] = item
 
-    def _is_suspect(self, item: Item) -> bool:
-        """Whether it has but one attempt left."""
-        return self._attempts[item] == MOST_ATTEMPTS - 1
+    def _may_go_out(self, item: Item, in_flight: Sequence[Item], attempts: Mapping[Item, int]) -> bool:
+        """Whether it can be handed out now: one for each worker, and one each that waits for it, so that none waits.
+
+        What may have killed its workers has its last try alone: no others die with it.
+        """
+        suspects = [one for one in (item, *in_flight) if attempts.get(one, 0) == MOST_ATTEMPTS - 1]
+        num_workers = self.executor.num_workers
+        return not in_flight or (not suspects and len(in_flight) < num_workers * (1 + (num_workers > 1)))
 
     def _begin_run(self, run: SweepRun) -> Future[Any]:
         if run.learns:
@@ -214,17 +223,24 @@ class Sweep:
         else:
             queue.give_up(piece)
 
+    def _keep(self, queue: WorkQueue, piece: Piece, result: Any) -> None:
+        """Make a piece's results durable; runs that waited for them can be played."""
+        assert self.workshop is not None
+        self.workshop.keep(piece, result, lambda: queue.needed_states)
+        self.workshop.forget(queue.needs)
+        queue.kept(piece)
+
     def _went_wrong(self, queue: WorkQueue, item: Item, error: BaseException) -> None:
         """A worker's death may be chance: again, some times. Else whatever needs it fails."""
-        if isinstance(error, WorkerDiedError) and self._may_try_again(item):
+        if isinstance(error, WorkerDiedError) and self._may_try_again(item, self._attempts):
             queue.again(item)
             return
         for run in queue.give_up(item) if isinstance(item, Piece) else [item]:
             self._fail(run, error)
 
-    def _may_try_again(self, item: Item) -> bool:
-        self._attempts[item] += 1
-        return self._attempts[item] < MOST_ATTEMPTS
+    def _may_try_again(self, item: Item, attempts: Counter[Item]) -> bool:
+        attempts[item] += 1
+        return attempts[item] < MOST_ATTEMPTS
 
     def _write(self, run: SweepRun, result: Run | dict[str, Any]) -> None:
         run.write(result, self.demands.get(run))

@@ -87,12 +87,15 @@ def sweep(
         if share is not None and only:
             raise ValueError("--until-ci adds replicates of all strategies at a point: give it without --only")
         to_do = runs if force else [run for run in runs if not run.is_finished]
+        if share is None and (kept := job.keep_added()):
+            say(f"{len(kept):,} finished runs of failure seeds that --until-ci has added stay among the results.")
         with opened(kind, jobs, address, job.learns) as executor, locked(job, dry_run):
             job.begin(executor, opened_workshop(job, folder, budget_bytes, dry_run))
             try:
                 for line in job.outline(runs, to_do).in_words():
                     say(line)
                 if dry_run:
+                    tell_failures(job, "nothing is written")
                     return
                 job.do(to_do)
                 if share is not None:
@@ -102,7 +105,7 @@ def sweep(
                 complain("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
                 raise typer.Exit(130) from None
     print_summary(job, reference)
-    tell_failures(job)
+    tell_failures(job, f"the others are finished; details in {job.folder.folder / 'failed'}; run it again to try again")
 
 
 def status(
@@ -237,13 +240,12 @@ def known_reference(job: SweepJob, name: str | None) -> str:
     return name
 
 
-def tell_failures(job: SweepJob) -> None:
+def tell_failures(job: SweepJob, what_now: str) -> None:
     """Name runs that failed, and exit with 1 if any did."""
     if not job.failures:
         return
     for run, (error, _) in list(job.failures.items())[:MOST_FAILURES_TOLD]:
         complain(f"{run.name} failed: {error}", "red")
     runs = "1 run" if len(job.failures) == 1 else f"{len(job.failures)} runs"
-    folder = job.folder.folder / "failed"
-    complain(f"{runs} failed, the others are finished; details in {folder}; run it again to try again", "red")
+    complain(f"{runs} failed: {what_now}", "red")
     raise typer.Exit(1)

@@ -17,15 +17,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import pandas as pd
 
 from sim import results
+from sim.durable import make_durable, remove_leftovers, write_whole
 from sim.sweep import SweepProgress
 from sim.sweep_plan import SweepRun
 
-SWEEP, PROGRESS, FAILED, TABLE, LOCK = "sweep.json", "progress.json", "failed", "runs.parquet", ".lock"
+SWEEP, PROGRESS, FAILED, LOCK = "sweep.json", "progress.json", "failed", ".lock"
+TABLE, STATISTICS = "runs.parquet", "statistics.csv"
+MOST_LOCK_ATTEMPTS, LOCK_PAUSE_SECONDS = 3, 0.1
 End = Literal["under way", "finished", "interrupted", "stopped"]
 
 
@@ -43,19 +46,15 @@ class SweepFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / LOCK).open("w")
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not got_lock(file):
                 raise ValueError(
                     f"another process is at a sweep in {self.folder}: wait for it (churnlab status {self.folder}), or "
                     "name another folder with --results"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
+                )
             yield
 
-    def begin(self, runs: Sequence[SweepRun]) -> None:
-        """Write down which runs there are to be."""
+    def begin(self, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -> None:
+        """Write down which runs there are to be; what is to be done (again), and what is of other runs, goes."""
         rows = [
             {
                 "run": run.name,
@@ -65,12 +64,24 @@ class SweepFolder:
                 "failure_seed": run.planned.failure_seed,
                 "training_seed": run.planned.training_seed,
                 "parameters": run.parameters,
+                "keeps_records": run.keeps_records,
             }
             for run in runs
         ]
         with refusals_explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
             write_whole(self.folder / SWEEP, as_json({"runs": rows}))
+            (self.folder / STATISTICS).unlink(missing_ok=True)
+            for run in to_do:
+                if run.is_finished:
+                    results.discard_run(run.planned.folder)
+            still_failed = {f"{run.name}.json" for run in runs} - {f"{run.name}.json" for run in to_do}
+            for path in (self.folder / FAILED).glob("*.json"):
+                if path.name not in still_failed:
+                    path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty, or not there
+                (self.folder / FAILED).rmdir()
 
     def progressed(self, progress: SweepProgress, end: End = "under way", error: str = "") -> None:
         """Write down how far it is. Where the disk refuses that, nothing is lost."""
@@ -93,13 +104,14 @@ class SweepFolder:
             (self.folder / FAILED).mkdir(exist_ok=True)
             write_whole(self.folder / FAILED / f"{run.name}.json", as_json(content))
 
-    def forget_failures(self, runs: Sequence[SweepRun]) -> None:
-        """These runs are to be done again, or have been done."""
-        with refusals_explained(self.folder):
-            for run in runs:
-                (self.folder / FAILED / f"{run.name}.json").unlink(missing_ok=True)
-            with suppress(OSError):  # not empty, or not there
-                (self.folder / FAILED).rmdir()
+    def added_seeds(self, seeds: Sequence[Sequence[int]]) -> dict[int, int]:
+        """How many failure seeds an earlier sweep of this folder has added to points, by number; seeds: their own."""
+        added: dict[int, int] = {}
+        for row in readable(self.folder / SWEEP).get("runs", []):
+            number, seed = row["point"], row["failure_seed"]
+            if number < len(seeds) and seed > max(seeds[number]):
+                added[number] = max(added.get(number, 0), seed - max(seeds[number]))
+        return added
 
     def write_table(self, runs: Sequence[SweepRun]) -> Path:
         """Write `runs.parquet`: a row for each run that is finished or has failed."""
@@ -108,6 +120,7 @@ class SweepFolder:
         with refusals_explained(self.folder):
             try:
                 table(self.folder, runs).to_parquet(temporary, index=False)
+                make_durable(temporary)
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -127,13 +140,14 @@ def table(folder: Path, runs: Sequence[SweepRun]) -> pd.DataFrame:
             summary, about = results.read_json(run.planned.folder / "summary.json"), run.planned.folder / "run.json"
             rows.append(row | outcomes(summary, results.read_json(about)))
         elif failure.is_file():
-            rows.append(row | {"outcome": "failed", "error": results.read_json(failure)["error"]})
+            rows.append(row | {"outcome": "failed", "error": readable(failure).get("error", "unknown")})
         else:
             continue
         done.append(run.parameters)
     frame = pd.DataFrame(rows)
     swept = {name: column_of([parameters.get(name) for parameters in done]) for name in fields_of(runs)}
-    return pd.concat([frame, pd.DataFrame(swept, index=frame.index)], axis=1)
+    outcomes_alone = frame.drop(columns=[name for name in swept if name in frame])  # a summary may tell them too
+    return pd.concat([outcomes_alone, pd.DataFrame(swept, index=frame.index)], axis=1)
 
 
 def fields_of(runs: Sequence[SweepRun]) -> list[str]:
@@ -159,9 +173,11 @@ def outcomes(summary: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, 
     return {"error": None} | flat
 
 
-def column_of(values: Sequence[Any]) -> list[Any]:
+def column_of(values: Sequence[Any]) -> Any:
     """Values as a column holds them: numbers and texts as they are; as texts, JSON, where they are of several kinds."""
     kinds = {type(value) for value in values if value is not None}
+    if kinds == {int}:
+        return pd.array(values, dtype="Int64")  # whole numbers stay such where some are missing
     if kinds <= {int, float} or kinds in ({str}, {bool}):
         return list(values)
     return [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
@@ -176,7 +192,7 @@ class Status:
     failed: dict[str, str]
     left: tuple[str, ...]
     is_running: bool
-    progress: dict[str, Any] | None
+    progress: dict[str, Any]
 
     def in_words(self) -> list[str]:
         """Counts, what is under way and how it ended, a line each; then failed runs with their errors."""
@@ -208,14 +224,35 @@ def read_status(folder: Path) -> Status:
         raise ValueError(
             f"{folder} holds no sweep: there is no {SWEEP} in it; name a folder that `churnlab sweep` wrote"
         )
-    names = [str(row["run"]) for row in results.read_json(folder / SWEEP)["runs"]]
-    finished = tuple(name for name in names if results.is_finished(folder / name))
-    open_ones = [name for name in names if name not in set(finished)]
+    rows = readable(folder / SWEEP).get("runs", [])
+    finished = tuple(str(row["run"]) for row in rows if results.is_finished(folder / row["run"], row["keeps_records"]))
+    open_ones = [str(row["run"]) for row in rows if row["run"] not in set(finished)]
     failures = {name: folder / FAILED / f"{name}.json" for name in open_ones}
-    failed = {name: str(results.read_json(path)["error"]) for name, path in failures.items() if path.is_file()}
-    progress = results.read_json(folder / PROGRESS) if (folder / PROGRESS).is_file() else None
+    failed = {name: str(readable(path).get("error", "unknown")) for name, path in failures.items() if path.is_file()}
     left = tuple(name for name in open_ones if name not in failed)
-    return Status(folder, finished, failed, left, is_locked(folder), progress)
+    return Status(folder, finished, failed, left, is_locked(folder), readable(folder / PROGRESS))
+
+
+def readable(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none that can be read, after a power cut, say."""
+    try:
+        return results.read_json(path)
+    except (OSError, ValueError):
+        return {}
+
+
+def got_lock(file: IO[str]) -> bool:
+    """Whether an open file could be locked; a file system without locks lets everybody in."""
+    for _ in range(MOST_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_SECONDS)  # a `churnlab status` may just be looking
+        except OSError:
+            return True
+        else:
+            return True
+    return False
 
 
 def is_locked(folder: Path) -> bool:
@@ -237,17 +274,6 @@ def refusals_explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(results.refusal(folder, error)) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is either whole or as before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def as_json(content: Any) -> str:

@@ -41,7 +41,7 @@ class SweepJob:
         self.points, self.watch = list(points), watch
         self._texts = Texts(base_folder, cache)
         self._folders = base_folder, results_folder, cache
-        self.runs = self._plan()
+        self.runs = self._plan(self.points)
         self.folder = SweepFolder(results_folder / self.points[0].scenario.name)
         self.failures: dict[SweepRun, tuple[str, str]] = {}
         self._progress: SweepProgress | None = None
@@ -49,8 +49,8 @@ class SweepJob:
         self._is_doing = False
         self._sweep: Sweep | None = None
 
-    def _plan(self) -> list[SweepRun]:
-        return plan_runs(self.points, *self._folders, self._texts)
+    def _plan(self, points: Sequence[Point]) -> list[SweepRun]:
+        return plan_runs(points, *self._folders, self._texts)
 
     @property
     def learns(self) -> bool:
@@ -79,8 +79,7 @@ class SweepJob:
         end: End = "stopped"
         reason = ""
         try:
-            self.folder.begin(self.runs)
-            self.folder.forget_failures(to_do)
+            self.folder.begin(self.runs, to_do)
             self._is_doing = True
             for run in (run for run in to_do if run in self.failures):  # those that could not be surveyed
                 self.folder.failed(run, *self.failures[run])
@@ -94,11 +93,10 @@ class SweepJob:
             reason = str(error)
             raise
         finally:
+            self.folder.progressed(self._progress or SweepProgress(), end, reason)
             if end != "finished":
-                with suppress(OSError):
+                with suppress(Exception):  # there is something worse to tell
                     self.folder.write_table(self.runs)
-            if self._progress:
-                self.folder.progressed(self._progress, end, reason)
 
     def table(self) -> pd.DataFrame:
         """A row for each run that is finished or has failed."""
@@ -109,9 +107,19 @@ class SweepJob:
         for number, num_seeds in wanted.items():
             self.points[number] = self.points[number].with_more_failure_seeds(num_seeds)
         known = {run.planned.key for run in self.runs}
-        added = [run for run in self._plan() if run.planned.key not in known]
+        added = [run for run in self._plan(self.points) if run.planned.key not in known]
         self.runs += added
         return added
+
+    def keep_added(self) -> list[SweepRun]:
+        """Finished runs of failure seeds that an earlier sweep of this folder has added stay among its runs; these."""
+        points = list(self.points)
+        for number, num_seeds in self.folder.added_seeds([point.scenario.seeds.failures for point in points]).items():
+            points[number] = points[number].with_more_failure_seeds(num_seeds)
+        known = {run.planned.key for run in self.runs}
+        kept = [run for run in self._plan(points) if run.planned.key not in known and run.is_finished]
+        self.runs += kept
+        return kept
 
     def progressed(self, progress: SweepProgress) -> None:
         """Something has come in, or some seconds have passed."""

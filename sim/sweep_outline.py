@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +30,7 @@ class Outline:
     num_steps_distinct: int
     num_steps_left: int
     step_seconds: float | None
-    left_seconds: float
+    left_seconds: float | None
     num_workers: int
 
     def in_words(self) -> list[str]:
@@ -49,17 +51,22 @@ class Outline:
             lines.append("Training: nothing is trained, time only.")
         workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
         step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms a step, measured just now)"
-        return [*lines, f"About {duration(self.left_seconds)} on {workers}{step}."]
+        known = self.left_seconds is not None and math.isfinite(self.left_seconds)
+        return [
+            *lines,
+            f"About {duration(self.left_seconds or 0.0)} on {workers}{step}." if known else f"On {workers}.",
+        ]
 
 
 def outline(sweep: Sweep, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -> Outline:
     """What a surveyed sweep will take. runs: those it is to bring; to_do: those of them that are not finished."""
     asked = [sweep.demands[run] for run in to_do if run in sweep.demands]
     pieces = sweep.workshop.plan(together(asked)) if sweep.workshop and asked else []
-    step_seconds, left_seconds = None, seconds_of_plays(sweep, to_do)
+    left_seconds, step_seconds = seconds_of_plays(sweep, to_do), None
     if pieces:
-        step_seconds, training_seconds = estimate(pieces, sweep.texts, sweep.executor)
-        left_seconds += training_seconds
+        found = estimate(pieces, sweep.texts, sweep.executor)
+        step_seconds, training_seconds = found or (None, math.inf)
+        left_seconds = (left_seconds or 0.0) + training_seconds
     return Outline(
         num_points=len({run.point for run in runs}),
         num_runs=len(runs),
@@ -73,26 +80,39 @@ def outline(sweep: Sweep, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -
     )
 
 
-def seconds_of_plays(sweep: Sweep, to_do: Sequence[SweepRun]) -> float:
-    """Seconds to play runs: those that learn as long again as their survey took; of others, one a kind was timed."""
-    total = sum(sweep.play_seconds.get(run.kind, 0.0) for run in to_do)
-    return sweep.survey_seconds * any(run.learns for run in to_do) + total / sweep.executor.num_workers
+def seconds_of_plays(sweep: Sweep, to_do: Sequence[SweepRun]) -> float | None:
+    """Seconds to play runs: those that learn as long again as their survey took; of others, one of a kind was timed.
+
+    None where none was: of each kind there are but a few.
+    """
+    if any(run.learns for run in to_do):
+        return sweep.survey_seconds
+    if not sweep.play_seconds:
+        return None
+    usual = statistics.mean(sweep.play_seconds.values())
+    return sum(sweep.play_seconds.get(run.kind, usual) for run in to_do) / sweep.executor.num_workers
 
 
-def estimate(pieces: Sequence[Piece], texts: Mapping[str, Any], executor: Executor) -> tuple[float, float]:
-    """Seconds of a step, on average, and of all pieces: work shared evenly, no less than the longest way through it."""
+def estimate(pieces: Sequence[Piece], texts: Mapping[str, Any], executor: Executor) -> tuple[float, float] | None:
+    """Seconds of a step, on average, and of all pieces: work shared evenly, no less than the longest way through it.
+
+    None where steps cannot be timed, since training diverges at once, say: whoever needs them will be told.
+    """
     from models.pieces import seconds_of_a_step
 
     kinds = {piece: kind_of(piece.lineage.spec) for piece in pieces}
-    timed = {
-        kind: executor.submit(seconds_of_a_step, kind, texts[kind.corpus]).result()
-        for kind in dict.fromkeys(kinds.values())
-    }
-    seconds = {piece: timed[kinds[piece]] for piece in pieces}
+    timed: dict[TrainingSpec, float] = {}
+    for kind in dict.fromkeys(kinds.values()):
+        future = executor.submit(seconds_of_a_step, kind, texts[kind.corpus])
+        if future.exception() is None:
+            timed[kind] = future.result()
+    if not timed:
+        return None
+    usual = statistics.mean(timed.values())
+    seconds = {piece: timed.get(kinds[piece], usual) for piece in pieces}
     total = sum(piece.num_steps * seconds[piece] for piece in pieces)
     longest = max(steps * seconds[piece] for piece, steps in longest_ways(pieces).items())
-    mean = total / max(1, sum(piece.num_steps for piece in pieces))
-    return mean or max(timed.values()), max(total / executor.num_workers, longest)
+    return usual, max(total / executor.num_workers, longest)
 
 
 def kind_of(spec: TrainingSpec) -> TrainingSpec:

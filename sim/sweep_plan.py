@@ -70,8 +70,7 @@ class SweepRun:
     @property
     def is_finished(self) -> bool:
         """Whether its results are there, with its records if these are to be kept."""
-        folder = self.planned.folder
-        return results.is_finished(folder) and (not self.keeps_records or (folder / results.RECORDS[0]).is_file())
+        return results.is_finished(self.planned.folder, self.keeps_records)
 
     def write(self, result: Run | Outcomes, demands: Demands | None) -> None:
         """Write its folder, whole or not at all. demands: what it asked of its training. OSError if disk refuses."""

@@ -12,9 +12,10 @@ import pandas as pd
 from rich.table import Table
 
 from sim.clock import SECONDS_PER_HOUR
+from sim.durable import write_whole
 from sim.figures import legend_label
 from sim.statistics import summary
-from sim.sweep_files import fields_of, refusals_explained, write_whole
+from sim.sweep_files import fields_of, refusals_explained
 from sim.sweep_job import SweepJob
 from sim.tables import strategy_table
 from sim.terminal import console, say

@@ -231,3 +231,31 @@ def test_runs_that_fail_are_named_and_the_command_ends_with_1(here, tmp_path, mo
 
 def test_sizes_in_words():
     assert in_bytes(2_300_000) == "2.3MB"
+
+
+def test_a_dry_run_tells_what_cannot_be_played(here, tmp_path, monkeypatch):
+    write_scenario(tmp_path, TINY)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("models.work.Survey.train_loss", lambda *_: 1 / 0)
+    code, _, errors = here("sweep", "tiny.yaml", "--executor", "serial", "--dry-run")
+    assert code == 1
+    assert "12 runs failed: nothing is written" in errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_training_that_diverges_at_once_is_an_outcome(here, tmp_path):
+    write_scenario(tmp_path, TINY.replace("learning_rate: 0.003", "learning_rate: 1.0e30, clip_norm: 1.0e30"))
+    code, output, _ = here("sweep", "tiny.yaml", "--executor", "serial", "--only", "none")
+    assert code == 0
+    assert "On 1 worker." in output
+    assert set(pd.read_parquet(tmp_path / "results" / "tiny" / "runs.parquet")["outcome"]) == {"stopped"}
+
+
+def test_a_run_follows_a_sweep_that_kept_outcomes_alone(here, tmp_path):
+    write_scenario(tmp_path, TIME_ONLY.replace("replicates: 2", "keep: outcomes"))
+    assert here("sweep", "tiny.yaml", "--executor", "serial")[0] == 0
+    folder = next((tmp_path / "results" / "tiny").glob("checkfree-*"))
+    code, _, errors = here("timeline", folder)
+    assert code == 2
+    assert "outcomes alone were kept (sweep.keep)" in errors
+    assert here("run", "tiny.yaml")[0] == 0

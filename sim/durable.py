@@ -1,0 +1,41 @@
+"""Files and folders that are whole or not there, whenever the machine stops or the disk refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+LEFTOVER_AGE_SECONDS = 3600.0
+
+
+def make_durable(path: Path) -> None:
+    """Wait until a file, or a folder's entries, would outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that is either whole or as before, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        make_durable(temporary)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process has left half written in a results folder; what is young may be another's."""
+    for leftover in folder.glob(".*.part"):
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_SECONDS:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
