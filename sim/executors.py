@@ -5,9 +5,11 @@ A task is a function of its arguments that any process can call; what it gives i
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -117,7 +119,11 @@ class ProcessPool:
 
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.num_workers, timeout=None, initializer=watch_parent, initargs=(os.getpid(), self._folder)
+                self.num_workers,
+                timeout=None,
+                initializer=watch_parent,
+                initargs=(os.getpid(), self._folder),
+                env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # else it takes torch, loaded by a task, for a leak
             )
         return self._pool
 
@@ -168,6 +174,18 @@ def call(task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         if (told := portable(error)) is error:
             raise
         raise told from error
+    finally:
+        keep_loaded(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def keep_loaded(num_modules: int) -> None:  # noqa: ARG001
+    """Take what the modules loaded so far hold out of the garbage collector's sight.
+
+    loky collects garbage every second, and torch alone has so many objects that a tenth of a worker's time went there.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def portable(error: Exception) -> Exception:
