@@ -158,29 +158,35 @@ def key_after(key: str, step: int, edit: Edit) -> str:
 class Lineage:
     """A recipe and the edits made on the way: a line of training states, one for each step.
 
-    Two lineages are equal when their keys are: the key is a hash of all that they hold.
+    Two lineages are equal when their keys are: the key is a hash of all that they hold. keys: those of the lineages
+    with no edit, the first edit, the first two and so on, the last of them its own; worked out where not given.
 
     Raises ValueError when an edit refers to a moment that is not on the way to it.
     """
 
     spec: TrainingSpec
     edits: Edits = ()
-    key: str = field(default="", repr=False)
+    keys: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Name the lineage by its content: the recipe, and edit after edit on what it is made to."""
-        if self.key:
+        if self.keys:
             return
-        key = digest(self.spec.model_dump_json())
+        keys = [digest(self.spec.model_dump_json())]
         for number, (step, edit) in enumerate(self.edits):
             require_past(self.edits[:number] if edit.terms else (), step, edit)
-            key = key_after(key, step, edit)
-        object.__setattr__(self, "key", key)
+            keys.append(key_after(keys[-1], step, edit))
+        object.__setattr__(self, "keys", tuple(keys))
+
+    @property
+    def key(self) -> str:
+        """The name of its content."""
+        return self.keys[-1]
 
     def edited(self, step: int, edit: Edit) -> Lineage:
         """This lineage with one more edit."""
         require_past(self.edits, step, edit)
-        return Lineage(self.spec, (*self.edits, (step, edit)), key_after(self.key, step, edit))
+        return Lineage(self.spec, (*self.edits, (step, edit)), (*self.keys, key_after(self.key, step, edit)))
 
     def __eq__(self, other: object) -> bool:
         """Equal content."""
@@ -201,7 +207,7 @@ class Lineage:
 
     def first(self, num_edits: int) -> Lineage:
         """The lineage with its first edits only."""
-        return Lineage(self.spec, self.edits[:num_edits])
+        return Lineage(self.spec, self.edits[:num_edits], self.keys[: num_edits + 1])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import time
 import uuid
 from array import array
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,17 +104,24 @@ class TrajectoryStore:
                     f"the trajectory cache at {folder} has format {found}, this version writes "
                     f"{SCHEMA_VERSION}: delete the folder (it is only a cache) or name another with --cache"
                 )
-            with self._database:
-                self._database.executescript(SCHEMA)
-                if found == 1:
-                    self._database.execute("ALTER TABLE keyframes ADD COLUMN is_branch INTEGER NOT NULL DEFAULT 0")
-                self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._bring_up_to_date()
             self._remove_orphans()
         except (OSError, sqlite3.Error) as error:
             raise ValueError(
                 f"cannot use the trajectory cache at {folder} ({error}): name another folder with --cache, "
                 "or delete this one, it is only a cache"
             ) from error
+
+    def _bring_up_to_date(self) -> None:
+        """Make the tables, or those of an older format into today's: all of it, or nothing, one process at a time."""
+        self._database.execute("BEGIN IMMEDIATE")
+        with self._database:
+            for statement in SCHEMA.split(";"):
+                self._database.execute(statement)
+            columns = {name for _, name, *_ in self._database.execute("PRAGMA table_info(keyframes)")}
+            if "is_branch" not in columns:
+                self._database.execute("ALTER TABLE keyframes ADD COLUMN is_branch INTEGER NOT NULL DEFAULT 0")
+            self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _remove_orphans(self) -> None:
         """Delete files that a killed process wrote and never committed; young ones may be on their way."""
@@ -124,8 +132,16 @@ class TrajectoryStore:
 
     def read(self, line: str) -> Stretch:
         """All that is known of a line."""
-        validations = self._database.execute("SELECT step, loss FROM validations WHERE line = ?", (line,))
-        return Stretch(self._steps(line), dict(validations.fetchall()))
+        return Stretch(self._steps(line), self.read_validations(line))
+
+    def read_losses(self, line: str, first: int, last: int) -> dict[int, float]:
+        """The training losses of a line's steps from `first` to `last`, as far as they are known."""
+        query = "SELECT step, train_loss FROM steps WHERE line = ? AND step BETWEEN ? AND ?"
+        return dict(self._database.execute(query, (line, first, last)).fetchall())
+
+    def read_validations(self, line: str) -> dict[int, float]:
+        """The known validation losses of a line, by step."""
+        return dict(self._database.execute("SELECT step, loss FROM validations WHERE line = ?", (line,)).fetchall())
 
     def _steps(self, line: str, first: int = 0, last: int = MAX_STEP) -> dict[int, StepResult]:
         rows = self._database.execute(
@@ -214,7 +230,7 @@ class TrajectoryStore:
         if hashlib.sha256(data).hexdigest() != sha256:
             self._forget_keyframe(line, step)
             return None
-        with self._database:
+        with suppress(sqlite3.OperationalError), self._database:  # a disk that refuses this refuses nothing of value
             self._database.execute("UPDATE keyframes SET used_at = ? WHERE file = ?", (time.time(), file))
         return data
 

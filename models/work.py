@@ -118,8 +118,10 @@ def together(demands: Iterable[Demands]) -> Demands:
 def ends(demands: Demands) -> dict[Lineage, int]:
     """Up to which step each line is asked for, those that others are forked from among them."""
     last = {lineage: demand.end for lineage, demand in demands.items()}
+    climbed: set[Lineage] = set()
     for lineage in demands:
-        while (parent := lineage.parent()) is not None:
+        while lineage not in climbed and (parent := lineage.parent()) is not None:
+            climbed.add(lineage)
             last[parent] = max(last.get(parent, 0), lineage.first_step)
             lineage = parent
     return last
@@ -137,7 +139,7 @@ def plan_work(demands: Demands, known: Callable[[Lineage], KnownLine], most_step
     for depth in range(max((len(lineage.edits) for lineage in demands), default=0), -1, -1):
         for lineage in [lineage for lineage in wanted if len(lineage.edits) == depth]:
             chains = work_on(lineage, demands.get(lineage, Demand()), wanted[lineage], known(lineage), most_steps)
-            pieces += chains
+            pieces += reversed(chains)  # all is turned round in the end
             for state in (state for chain in chains for state in chain[0].needs if state.lineage != lineage):
                 wanted.setdefault(state.lineage, set()).add(state.step)
     return [piece for chain in reversed(pieces) for piece in chain]
@@ -160,11 +162,15 @@ def work_on(
     sources = sorted(step for step in known.states if step >= first)
     spans: list[tuple[int, int]] = []
     for begin, end in sorted((latest(sources, begin, first), end) for begin, end in goals):
-        if spans and (begin < spans[-1][1] or begin == spans[-1][0]):
+        if spans and (begin < spans[-1][1] or begin == spans[-1][0] or begin == end == spans[-1][1]):
             spans[-1] = spans[-1][0], max(end, spans[-1][1])
         else:
             spans.append((begin, end))
-    return [chain_of(lineage, span, validations, states, span[0] in sources, most_steps) for span in spans]
+    chains = []
+    for span in spans:
+        chains.append(chain_of(lineage, span, validations, states, span[0] in sources, most_steps))
+        validations = validations.difference(*(piece.validations for piece in chains[-1]))
+    return chains
 
 
 def latest(sources: Sequence[int], step: int, default: int) -> int:
@@ -219,7 +225,7 @@ def way_in(lineage: Lineage) -> tuple[Position | None, tuple[Lineage, ...]]:
 
 def longest_ways(pieces: Sequence[Piece]) -> dict[Piece, int]:
     """For each piece the steps of the longest way through it to the end of all work: what to do first."""
-    makers = {piece.end: piece for piece in pieces}
+    makers = makers_of_states(pieces)
     ways = dict.fromkeys(pieces, 0)
     for piece in reversed(pieces):
         ways[piece] += max(1, piece.num_steps)
@@ -231,5 +237,10 @@ def longest_ways(pieces: Sequence[Piece]) -> dict[Piece, int]:
 
 def waits_for(pieces: Sequence[Piece]) -> Mapping[Piece, set[Piece]]:
     """For each piece, those that make the states it needs."""
-    makers = {piece.end: piece for piece in pieces}
+    makers = makers_of_states(pieces)
     return {piece: {makers[state] for state in piece.needs if state in makers} for piece in pieces}
+
+
+def makers_of_states(pieces: Sequence[Piece]) -> dict[Position, Piece]:
+    """Which piece leads to which state. One that ends where it starts, to validate there, has it from elsewhere."""
+    return {piece.end: piece for piece in pieces if piece.end != piece.start}

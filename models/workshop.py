@@ -6,14 +6,16 @@ step. What has come in is durable before anything else is asked of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 from models.known import KnownLosses
 from models.lineage import Lineage, Position
 from models.pieces import TrainedPiece
-from models.store import Keyframe, Stretch, TrajectoryStore
+from models.store import MAX_STEP, Keyframe, TrajectoryStore
 from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_name
 from models.work import Demands, KnownLine, Piece, plan_work
+
+MOST_LINES_REMEMBERED = 256
 
 
 class Workshop:
@@ -24,6 +26,7 @@ class Workshop:
         self.environment = environment_key()
         self.num_trained_steps = 0
         self._arrived: dict[Position, bytes] = {}  # states of pieces that others wait for: no need to read them again
+        self._losses: dict[str, dict[int, float]] = {}
         self._dead_ends: dict[str, tuple[int, str]] = {}
         self._invalid: dict[str, dict[int, str]] = {}
 
@@ -32,9 +35,19 @@ class Workshop:
         if self.store is None:
             return KnownLine()
         name = line_name(self.environment, lineage)
-        stretch = self.store.read(name)
-        validations = stretch.validations.keys() | self._invalid.get(lineage.key, {}).keys()
-        return KnownLine(stretch.steps.keys(), validations, self.store.keyframe_steps(name))
+        validations = self.store.read_validations(name).keys() | self._invalid.get(lineage.key, {}).keys()
+        return KnownLine(self._losses_of(lineage).keys(), validations, self.store.keyframe_steps(name))
+
+    def _losses_of(self, lineage: Lineage) -> dict[int, float]:
+        """The known training losses of a line: read once, since nobody else makes any meanwhile."""
+        losses = self._losses.pop(lineage.key, None)
+        if losses is None:
+            name = line_name(self.environment, lineage)
+            losses = self.store.read_losses(name, 0, MAX_STEP) if self.store else {}
+        self._losses[lineage.key] = losses  # behind all others
+        if len(self._losses) > MOST_LINES_REMEMBERED:
+            del self._losses[next(iter(self._losses))]
+        return losses
 
     def plan(self, demands: Demands) -> list[Piece]:
         """The pieces that are missing for what is asked for, as far as training gets."""
@@ -69,6 +82,8 @@ class Workshop:
                 return {(line_name(self.environment, state.lineage), state.step) for state in needed()}
 
             self.store.commit(line_name(self.environment, lineage), trained.stretch, keyframe, in_use)
+            if key in self._losses:
+                self._losses[key].update((n, step.train_loss) for n, step in trained.stretch.steps.items())
 
     def forget(self, still_needed: Callable[[Position], bool]) -> None:
         """Of states that have arrived, hold in memory only those that are still needed."""
@@ -78,11 +93,11 @@ class Workshop:
         """What is known of what some runs ask for."""
         found = KnownLosses(invalid=self._invalid)
         for lineage, demand in demands.items():
-            stretch = self.store.read(line_name(self.environment, lineage)) if self.store else Stretch()
+            losses = self._losses_of(lineage)
             asked = range(lineage.first_step + 1, demand.last_step + 1)
-            found.train[lineage.key] = {n: stretch.steps[n].train_loss for n in asked if n in stretch.steps}
-            known = demand.validations.intersection(stretch.validations)
-            found.validation[lineage.key] = {step: stretch.validations[step] for step in sorted(known)}
+            found.train[lineage.key] = {step: losses[step] for step in asked if step in losses}
+            known = self.store.read_validations(line_name(self.environment, lineage)) if self.store else {}
+            found.validation[lineage.key] = {step: known[step] for step in sorted(demand.validations) if step in known}
         found.dead_ends = {key: message for key, (_, message) in self._dead_ends.items()}
         return found
 
@@ -106,8 +121,3 @@ class Workshop:
             if step > last_step:
                 return True
         return False
-
-
-def num_steps(pieces: Sequence[Piece]) -> int:
-    """Steps to train."""
-    return sum(piece.num_steps for piece in pieces)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from models.lineage import Lineage, Position
 from models.work import Demands, Piece, ends, longest_ways, waits_for
@@ -15,12 +16,24 @@ Rank = tuple[int, int, int]
 """The lowest goes first."""
 
 
+@dataclass(eq=False)
+class Milestone:
+    """That a line is trained up to a step, for the runs that ask for no more of it.
+
+    num_open: pieces not yet kept since the milestone before, and 1 for that one; then: the next of the line.
+    """
+
+    runs: list[SweepRun] = field(default_factory=list)
+    num_open: int = 0
+    then: Milestone | None = None
+
+
 class WorkQueue:
     """Hands out runs that are ready first, then pieces: line by line, the one with the longest way to the end first.
 
     Life of a piece: waits for the states it needs → ready → handed out → done, and others can start from its state →
     kept, and runs can be played with its results; or given up, with all that waits for it. Life of a run: waits for
-    pieces → ready → handed out.
+    its lines' milestones → ready → handed out.
     """
 
     def __init__(self, pieces: Sequence[Piece], demands: Mapping[SweepRun, Demands]) -> None:
@@ -33,26 +46,41 @@ class WorkQueue:
                 self._followers[other].append(piece)
         self._undone = dict.fromkeys(pieces)
         self._uses = Counter(state for piece in pieces for state in piece.needs)
-        self._runs_of: dict[Piece, list[SweepRun]] = {piece: [] for piece in pieces}
-        self._pieces_of: dict[SweepRun, set[Piece]] = {}
-        self._ready_runs: list[SweepRun] = []
         self._ready: list[tuple[Rank, Piece]] = []
+        for piece in pieces:
+            self._release(piece)
+        self._milestones: dict[Piece, Milestone] = {}
+        self._num_open: dict[SweepRun, int] = {}
+        self._ready_runs: list[SweepRun] = []
+        self._set_milestones(pieces, {run: ends(asked) for run, asked in demands.items()})
+        self._ready_runs.reverse()
+
+    def _set_milestones(self, pieces: Sequence[Piece], last_steps: Mapping[SweepRun, Mapping[Lineage, int]]) -> None:
+        """Say what each run waits for."""
         by_line: dict[Lineage, list[Piece]] = {}
         for piece in pieces:
             by_line.setdefault(piece.lineage, []).append(piece)
-            self._release(piece)
-        for run, asked in demands.items():
-            self._pieces_of[run] = {
-                piece
-                for lineage, end in ends(asked).items()
-                for piece in by_line.get(lineage, ())
-                if piece.first_step <= end
-            }
-            for piece in self._pieces_of[run]:
-                self._runs_of[piece].append(run)
-            if not self._pieces_of[run]:
-                self._ready_runs.append(run)
-        self._ready_runs.reverse()
+        milestones: dict[Lineage, dict[int, Milestone]] = {lineage: {} for lineage in by_line}
+        for run, lines in last_steps.items():
+            for lineage, last_step in lines.items():
+                if lineage in milestones:
+                    milestones[lineage].setdefault(last_step, Milestone()).runs.append(run)
+        for lineage, of_line in milestones.items():
+            left = deque(sorted(by_line[lineage], key=lambda piece: piece.first_step))
+            before: Milestone | None = None
+            for last_step, milestone in sorted(of_line.items()):
+                while left and serves(left[0], last_step):
+                    self._milestones[left.popleft()] = milestone
+                    milestone.num_open += 1
+                if before is not None and before.num_open:
+                    before.then = milestone
+                    milestone.num_open += 1
+                before = milestone
+        self._num_open = dict.fromkeys(last_steps, 0)
+        for milestone in (one for of_line in milestones.values() for one in of_line.values() if one.num_open):
+            for run in milestone.runs:
+                self._num_open[run] += 1
+        self._ready_runs += [run for run, num_open in self._num_open.items() if not num_open]
 
     def next(self) -> Item | None:
         """What to hand out; None where everything left waits for what is handed out already."""
@@ -77,11 +105,17 @@ class WorkQueue:
 
     def kept(self, piece: Piece) -> None:
         """Runs can be played with its results."""
-        for run in self._runs_of[piece]:
-            if run in self._pieces_of:
-                self._pieces_of[run].discard(piece)
-                if not self._pieces_of[run]:
-                    self._ready_runs.append(run)
+        milestone = self._milestones.get(piece)
+        while milestone is not None:
+            milestone.num_open -= 1
+            if milestone.num_open:
+                return
+            for run in milestone.runs:
+                if run in self._num_open:
+                    self._num_open[run] -= 1
+                    if not self._num_open[run]:
+                        self._ready_runs.append(run)
+            milestone = milestone.then
 
     def give_up(self, piece: Piece) -> list[SweepRun]:
         """Nothing comes of it nor of what waits for it; the runs that asked for any of that, which never get ready."""
@@ -91,7 +125,10 @@ class WorkQueue:
             if gone in self._undone:
                 self._is_over(gone)
                 lost += self._followers[gone]
-                concerned |= dict.fromkeys(run for run in self._runs_of[gone] if self._pieces_of.pop(run, None))
+                milestone = self._milestones.get(gone)
+                while milestone is not None:
+                    concerned |= dict.fromkeys(run for run in milestone.runs if self._num_open.pop(run, 0))
+                    milestone = milestone.then
         return list(concerned)
 
     def needs(self, state: Position) -> bool:
@@ -116,6 +153,11 @@ class WorkQueue:
     def _release(self, piece: Piece) -> None:
         if not self._waiting[piece]:
             heapq.heappush(self._ready, (self._ranks[piece], piece))
+
+
+def serves(piece: Piece, last_step: int) -> bool:
+    """Whether somebody needs a piece of a line who asks for it up to a step: for steps, or for a validation there."""
+    return piece.first_step < last_step or (piece.first_step == last_step and last_step in piece.validations)
 
 
 def ranks(pieces: Sequence[Piece]) -> dict[Piece, Rank]:

@@ -81,6 +81,20 @@ def test_a_store_of_the_older_format_is_taken_over(tmp_path):
     assert len(again.read("trunk").steps) == 4
 
 
+def test_a_store_whose_taking_over_was_cut_off_is_taken_over(tmp_path):
+    filled(tmp_path).close()
+    with sqlite3.connect(tmp_path / "trajectory.sqlite") as database:
+        database.execute("PRAGMA user_version = 1")  # the column is there, the number is still the old one
+    database.close()
+    assert kept(TrajectoryStore(tmp_path)) == ([1, 2, 3, 4], [3, 4])
+
+
+def test_a_disk_that_refuses_to_note_a_use_refuses_nothing_of_value(tmp_path):
+    store = filled(tmp_path)
+    store._database.execute("PRAGMA query_only = 1")
+    assert store.read_keyframe("trunk", 2) == KILOBYTE
+
+
 def test_a_damaged_state_is_forgotten_not_used(tmp_path):
     store = filled(tmp_path)
     for file in store.keyframe_folder.iterdir():

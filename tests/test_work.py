@@ -13,8 +13,21 @@ from models.lineage import DivergedError, Lineage, OptimizerSpec, Position, plai
 from models.pieces import seconds_of_a_step, train_piece
 from models.store import TrajectoryStore
 from models.trajectory import Trajectory
-from models.work import Demand, KnownLine, Piece, Survey, cuts_between, ends, num_steps, plan_work, together
+from models.work import (
+    Demand,
+    Demands,
+    KnownLine,
+    Piece,
+    Survey,
+    cuts_between,
+    ends,
+    num_steps,
+    plan_work,
+    together,
+    waits_for,
+)
 from models.workshop import Workshop
+from sim.work_queue import WorkQueue
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +55,7 @@ def do_all(workshop: Workshop, corpus, demands, choose=lambda ready: 0) -> list[
     """Do the pieces of a plan as workers would, in any order that their needs allow."""
     open_ones, done = workshop.plan(demands), []
     while open_ones:
-        makers = {piece.end for piece in open_ones}
+        makers = {piece.end for piece in open_ones if piece.end != piece.start}
         ready = [piece for piece in open_ones if not makers.intersection(piece.needs)]
         piece = ready[choose(ready)]
         open_ones.remove(piece)
@@ -91,6 +104,99 @@ def test_pieces_in_any_order_and_from_any_store_give_the_bits_of_one_trainer(
             assert known.validation_loss(position) == plain.validation_loss(position)
     expected, _ = by_the_book(asked[-1], corpus)
     assert bits(plain.state_at(asked[-1])) == expected
+
+
+def drained(pieces: list[Piece], demands: dict[str, Demands]) -> list[str]:
+    """Do the pieces as a queue hands them out; the runs that it hands out, in their order."""
+    queue, at_work, runs, states = WorkQueue(pieces, demands), [], [], set[Position]()
+    while (item := queue.next()) is not None or at_work:
+        if isinstance(item, Piece):
+            made = {piece.end for piece in pieces if piece.end != piece.start}
+            assert states.issuperset(made.intersection(item.needs)), "nothing is handed out before what it needs"
+            at_work.append(item)
+            if len(at_work) < 3:
+                continue
+        elif item is not None:
+            runs.append(item)
+            continue
+        piece = at_work.pop(0)
+        states.add(piece.end)
+        queue.done(piece)
+        queue.kept(piece)
+    assert queue.num_steps_left == 0
+    assert not queue.needed_states
+    return runs
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves=st.lists(MOVES, min_size=2, max_size=8), most_steps=st.integers(1, 6), every=st.integers(1, 4))
+def test_validations_asked_anew_over_a_full_store_are_made_once_and_all_runs_come(
+    corpus, spec, tmp_path_factory, moves, most_steps, every
+):
+    start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)
+    asked = travelled(start, moves)
+    workshop = Workshop(TrajectoryStore(tmp_path_factory.mktemp("store")), most_steps)
+    do_all(workshop, corpus, surveyed(spec, asked).demands)
+    more = Survey(spec)
+    for position in asked:
+        if position.step % every == 0:
+            more.validation_loss(position)
+    pieces = workshop.plan(more.demands)
+    due = Counter((piece.lineage.key, step) for piece in pieces for step in piece.validations)
+    assert set(due.values()) <= {1}
+    runs = {"all": more.demands, "none": {}}
+    runs |= {f"only {n}": {lineage: demand} for n, (lineage, demand) in enumerate(more.demands.items())}
+    assert sorted(drained(pieces, runs)) == sorted(runs)
+    do_all(workshop, corpus, more.demands)
+    assert workshop.plan(more.demands) == []
+
+
+@given(moves=st.lists(MOVES, min_size=1, max_size=14), most_steps=st.integers(1, 9))
+def test_a_queue_hands_out_everything_and_each_run_when_its_pieces_are_kept(moves, most_steps):
+    start = root(spec_for(NO_TEXT), 1)
+    asked = travelled(start, moves)
+    runs = {f"run {n}": surveyed(start.lineage.spec, asked[: n + 1]).demands for n in range(len(asked))}
+    pieces = plan_work(together(runs.values()), lambda _: KnownLine(), most_steps)
+    assert sorted(drained(pieces, runs)) == sorted(runs)
+
+
+def test_a_run_that_leaves_before_a_piece_begins_neither_waits_for_it_nor_fails_with_it():
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(50).edited(AVERAGE_2)
+    runs = {"trunk": {start.lineage: Demand(100)}, "branch": {fork.lineage: Demand(60)}}
+    pieces = plan_work(together(runs.values()), lambda _: KnownLine(), 50)
+    queue = WorkQueue(pieces, runs)
+    last = next(piece for piece in pieces if (piece.lineage, piece.first_step) == (start.lineage, 50))
+    assert queue.give_up(last) == ["trunk"]
+    first = queue.next()
+    queue.done(first)
+    queue.kept(first)
+    branch = queue.next()
+    queue.done(branch)
+    queue.kept(branch)
+    assert queue.next() == "branch"
+    assert queue.next() is None
+
+
+def test_a_validation_where_a_state_is_kept_waits_for_nothing():
+    start = root(spec_for(NO_TEXT), 1)
+    known = {start.lineage: KnownLine(range(1, 101), (), (50, 100))}
+    (piece,) = plan_work({start.lineage: Demand(100, {50})}, lambda line: known[line], 50)
+    assert (piece.first_step, piece.last_step, piece.validations) == (50, 50, {50})
+    assert waits_for([piece]) == {piece: set()}
+    half = {start.lineage: KnownLine(range(51, 101), (), (50,))}
+    pieces = plan_work({start.lineage: Demand(100, {50})}, lambda line: half[line], 50)
+    assert [(piece.first_step, piece.last_step, piece.validations) for piece in pieces] == [(0, 50, {50})]
+
+
+def test_runs_with_a_thousand_repairs_are_planned_in_no_time():
+    position = root(spec_for(NO_TEXT), 1)
+    survey = Survey(position.lineage.spec)
+    for _ in range(1000):
+        position = position.after(position.step + 3).edited(AVERAGE_2)
+        survey.train_loss(position.after(position.step + 1))
+    assert num_steps(survey.demands) == 3001
+    assert len(plan_work(survey.demands, lambda _: KnownLine(), 50)) == 1001
 
 
 def steps_of(piece: Piece) -> list[tuple[str, int]]:
