@@ -75,18 +75,23 @@ class Cells:
         Where runs of one failure seed all have the same values, they are one replicate, its training seeds making no
         difference; likewise runs of one training seed.
         """
-        seeds = rows[SEEDS].to_numpy()
-        if len(np.unique(seeds, axis=0)) < len(seeds):
-            failure_seed, training_seed = seeds[rows.duplicated(SEEDS)][0]
-            raise ValueError(
-                f"failure seed {failure_seed} with training seed {training_seed} comes twice among runs taken for "
-                "replicates: name every field in which the runs differ"
-            )
-        values = rows[list(names)].to_numpy(dtype=float)
-        there = ~np.isnan(values).any(axis=1)
+        return cls.at(rows[SEEDS].to_numpy(), rows[list(names)].to_numpy(dtype=float))
+
+    @classmethod
+    def at(cls, seeds: Codes, values: Floats) -> Cells:
+        """The same from arrays: (runs, 2) seeds, (runs, columns) values."""
+        pairs = set()
+        for failure_seed, training_seed in seeds.tolist():
+            if (failure_seed, training_seed) in pairs:
+                raise ValueError(
+                    f"failure seed {failure_seed} with training seed {training_seed} comes twice among runs taken for "
+                    "replicates: name every field in which the runs differ"
+                )
+            pairs.add((failure_seed, training_seed))
+        there: NDArray[np.bool_] = np.logical_not(np.isnan(values).any(axis=1))
         values, seeds = values[there], seeds[there]
         failure, training = (np.unique(seeds[:, axis], return_inverse=True)[1] for axis in (0, 1))
-        counts = Counts(len(rows), len(values), number_of(failure), number_of(training))
+        counts = Counts(len(there), len(values), number_of(failure), number_of(training))
         if repeats(failure, values):
             first = first_of_each(failure)
             failure, training, values = failure[first], np.zeros_like(first), values[first]

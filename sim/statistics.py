@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from sim.crossed import SEEDS, Cells, Counts, Interval, quantile
@@ -55,6 +56,18 @@ class Estimate:
         return cls(mean, mean - half_width, mean + half_width, *counts, training_half_width)
 
 
+class Values(NamedTuple):
+    """A value a run: (runs, 2) failure and training seeds, (runs,) values, NaN where a run has none."""
+
+    seeds: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> Values:
+        """Of rows with both seeds and a `value`."""
+        return cls(rows[SEEDS].to_numpy(dtype=np.int64), rows["value"].to_numpy(dtype=float))
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """How strategies differ under the same seeds: a - b, and (mean of a) / (mean of b) - 1."""
@@ -70,7 +83,12 @@ def estimate(values: pd.DataFrame, confidence: float = CONFIDENCE) -> Estimate:
     plain t interval over failure seeds. Likewise where the failure seed makes none. ValueError where a pair of seeds
     comes twice.
     """
-    cells = Cells.of(values, ["value"])
+    return estimate_at(Values.of(values), confidence)
+
+
+def estimate_at(values: Values, confidence: float = CONFIDENCE) -> Estimate:
+    """The same from arrays."""
+    cells = Cells.at(values.seeds, values.values[:, None])
     return Estimate.around(cells.interval(cells.columns[0], confidence), cells.counts)
 
 
@@ -81,8 +99,15 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, confidence: float = CONF
     means, not symmetric; that of b against a is its inverse. Its low and high are NaN where b varies so much, over so
     few seeds, that its mean may be 0; all of it where that mean is not positive: a share of it says nothing.
     """
-    pairs = a[[*SEEDS, "value"]].merge(b[[*SEEDS, "value"]], on=SEEDS, suffixes=("_a", "_b"))
-    cells = Cells.of(pairs, ["value_a", "value_b"])
+    return paired_difference_at(Values.of(a), Values.of(b), confidence)
+
+
+def paired_difference_at(a: Values, b: Values, confidence: float = CONFIDENCE) -> PairedDifference:
+    """The same from arrays."""
+    places = {pair: place for place, pair in enumerate(map(tuple, b.seeds.tolist()))}
+    paired = [(ours, places[pair]) for ours, pair in enumerate(map(tuple, a.seeds.tolist())) if pair in places]
+    in_a, in_b = np.array(paired, dtype=np.int64).reshape(-1, 2).T
+    cells = Cells.at(a.seeds[in_a], np.column_stack((a.values[in_a], b.values[in_b])))
     ours, theirs = cells.columns
     difference = Estimate.around(cells.interval(ours - theirs, confidence), cells.counts)
     if not len(ours) or theirs.mean() <= 0.0:
@@ -141,18 +166,20 @@ def summary(
     for name in ("strategy", "outcome", *SEEDS, *fields, *metrics):
         if name not in runs.columns:
             raise ValueError(f"the runs have no column '{shortened(name)}'{suggestion(name, map(str, runs.columns))}")
-    points = points_of(runs, fields)
     known = list(dict.fromkeys(str(name) for name in runs["strategy"]))
     if reference is not None and reference not in known:
         raise ValueError(f"reference '{shortened(reference)}': no run is of it{suggestion(reference, known)}")
+    points = points_of(runs, fields)
+    others = References([point for point in points if point.strategy == reference])
     rows = []
     for point in points:
-        others = [other for other in points if other.strategy == reference and point.meets(other)]
+        against = others.of(point)
         for metric in metrics:
-            found = estimate(point.values(metric), confidence)
-            row = {"strategy": point.strategy, **point.as_given, "metric": metric, **columns_of(found)}
-            if len(others) == 1:
-                row |= columns_against(paired_difference(point.values(metric), others[0].values(metric), confidence))
+            values = point.values(metric)
+            row = {"strategy": point.strategy, **point.as_given, "metric": metric}
+            row |= columns_of(estimate_at(values, confidence))
+            if against is not None:
+                row |= columns_against(paired_difference_at(values, against.values(metric), confidence))
             rows.append(row)
     return pd.DataFrame(rows, columns=["strategy", *fields, "metric", *MEAN_COLUMNS, *AGAINST_COLUMNS])
 
@@ -194,17 +221,36 @@ class PointRuns:
     as_given: dict[str, Any]
     runs: pd.DataFrame
 
-    def meets(self, other: PointRuns) -> bool:
-        """Whether the values of the fields that concern both are equal."""
-        shared = self.parameters.keys() & other.parameters.keys()
-        return all(self.parameters[name] == other.parameters[name] for name in shared)
-
-    def values(self, metric: str) -> pd.DataFrame:
-        """A metric's values as `estimate` takes them: of finished runs, since others ended for another reason."""
-        values = self.runs[metric].astype(float)
+    def values(self, metric: str) -> Values:
+        """A metric's values: of finished runs, since others ended for another reason; NaN where it is unknown."""
+        seeds = self.runs[SEEDS].to_numpy(dtype=np.int64)
+        if metric not in self.runs:
+            return Values(seeds, np.full(len(seeds), math.nan))
+        values = self.runs[metric].to_numpy(dtype=float)
         if metric not in REACHED_EVEN_IF_STOPPED:
-            values = values.where(self.runs["outcome"] == "finished")
-        return self.runs[SEEDS].assign(value=values)
+            values = np.where(self.runs["outcome"].to_numpy() == "finished", values, math.nan)
+        return Values(seeds, values)
+
+
+class References:
+    """The reference's runs at its points, found by the values of the fields that concern it and others."""
+
+    def __init__(self, points: Sequence[PointRuns]) -> None:
+        self._points = points
+        self._by_fields: dict[tuple[str, ...], dict[tuple[Any, ...], list[PointRuns]]] = {}
+
+    def of(self, point: PointRuns) -> PointRuns | None:
+        """The one point of the reference whose shared values are a point's; None where there is none, or several."""
+        if not self._points:
+            return None
+        shared = tuple(name for name in self._points[0].parameters if name in point.parameters)
+        if shared not in self._by_fields:
+            table: dict[tuple[Any, ...], list[PointRuns]] = {}
+            for other in self._points:
+                table.setdefault(tuple(other.parameters[name] for name in shared), []).append(other)
+            self._by_fields[shared] = table
+        found = self._by_fields[shared].get(tuple(point.parameters[name] for name in shared), [])
+        return found[0] if len(found) == 1 else None
 
 
 def points_of(runs: pd.DataFrame, fields: Sequence[str]) -> list[PointRuns]:
@@ -214,7 +260,7 @@ def points_of(runs: pd.DataFrame, fields: Sequence[str]) -> list[PointRuns]:
         concerned = [name for name in fields if own[name].notna().any()]
         groups = own.groupby(concerned, sort=False, dropna=False) if concerned else [((), own)]
         for _, rows in groups:
-            as_given = {name: rows[name].iloc[0] for name in fields}
-            parameters = {name: None if pd.isna(as_given[name]) else as_given[name] for name in concerned}
-            points.append(PointRuns(str(strategy), parameters, as_given, rows))
+            first = rows[list(fields)].iloc[0].to_dict() if fields else {}
+            parameters = {name: None if pd.isna(first[name]) else first[name] for name in concerned}
+            points.append(PointRuns(str(strategy), parameters, {str(name): first[name] for name in fields}, rows))
     return points

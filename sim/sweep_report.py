@@ -15,12 +15,11 @@ from sim.clock import SECONDS_PER_HOUR
 from sim.durable import write_whole
 from sim.figures import legend_label
 from sim.statistics import summary
-from sim.sweep_files import fields_of, refusals_explained
+from sim.sweep_files import STATISTICS, fields_of, refusals_explained
 from sim.sweep_job import SweepJob
 from sim.tables import strategy_table
 from sim.terminal import console, say
 
-STATISTICS = "statistics.csv"
 WIDTH_OF_HEADINGS = 12
 MOST_ROWS = 60
 
@@ -31,11 +30,13 @@ def print_summary(job: SweepJob, reference: str) -> None:
     if runs.empty or not (runs["outcome"] != "failed").any():
         return
     fields = fields_of(job.runs)
-    found = summary(runs, fields, reference=reference)
+    to_compare = reference if (runs["strategy"] == reference).any() else None
+    found = summary(runs, fields, reference=to_compare)
     path = write_statistics(folder, found)
-    target = job.points[0].scenario.training.target_validation_loss
+    targets = {point.scenario.training.target_validation_loss for point in job.points} - {None}
+    heading = f"loss {targets.pop():g}" if len(targets) == 1 else "target loss"
     console.print()
-    console.print(summary_table(job.points[0].scenario.name, found, fields, reference, target))
+    console.print(summary_table(job.points[0].scenario.name, found, fields, to_compare, heading))
     say(f"Written: {folder / 'runs.parquet'}, {path}, and a folder for each run")
 
 
@@ -47,22 +48,27 @@ def write_statistics(folder: Path, found: pd.DataFrame) -> Path:
     return path
 
 
-def summary_table(name: str, found: pd.DataFrame, fields: Sequence[str], reference: str, target: float | None) -> Table:
+def summary_table(
+    name: str, found: pd.DataFrame, fields: Sequence[str], reference: str | None, target: str = "target loss"
+) -> Table:
     """A row for each point and strategy: mean ± half of the 95 % interval, and against the reference in per cent."""
-    against = f"% against\n{legend_label(reference)}"
-    columns = [("hours\nto end", "wall_clock_seconds", SECONDS_PER_HOUR), (against, "wall_clock_seconds", 0.0)]
-    if target is not None and found.loc[found["metric"] == "target_reached_seconds", "num_reached"].any():
-        columns += [
-            (f"hours to\nloss {target:g}", "target_reached_seconds", SECONDS_PER_HOUR),
-            (against, "target_reached_seconds", 0.0),
-        ]
-    if found.loc[found["metric"] == "final_validation_loss", "num_reached"].any():
+
+    def is_known(metric: str) -> bool:
+        return bool(found.loc[found["metric"] == metric, "num_reached"].any())
+
+    columns = [("hours\nto end", "wall_clock_seconds", SECONDS_PER_HOUR)]
+    if is_known("target_reached_seconds"):
+        columns.append((f"hours to\n{target}", "target_reached_seconds", SECONDS_PER_HOUR))
+    if reference is not None:
+        against = [(f"% against\n{legend_label(reference)}", metric, 0.0) for _, metric, _ in columns]
+        columns = [column for pair in zip(columns, against, strict=True) for column in pair]
+    if is_known("final_validation_loss"):
         columns.append(("final\nval. loss", "final_validation_loss", 1.0))
     title = f"{name}: means ± half of their 95 % intervals; in brackets 95 % intervals of paired differences"
     table = strategy_table(title, [*headings(fields), "runs", *(heading for heading, _, _ in columns)])
     groups, before = groups_in_order(found, fields), None
     for rows in groups[:MOST_ROWS]:
-        values = ["" if pd.isna(rows[field].iloc[0]) else str(rows[field].iloc[0]) for field in fields]
+        values = [as_text(rows[field].iloc[0]) for field in fields]
         if before not in (None, values):
             table.add_section()
         before = values
@@ -83,6 +89,11 @@ def headings(fields: Sequence[str]) -> list[str]:
     last = [field.rpartition(".")[2] for field in fields]
     names = [part if last.count(part) == 1 else field for part, field in zip(last, fields, strict=True)]
     return [fill(name.replace("_", " "), WIDTH_OF_HEADINGS) for name in names]
+
+
+def as_text(value: Any) -> str:
+    """A swept value; nothing where it does not concern the strategy."""
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataFrame]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from sim.names import shortened
-from sim.statistics import PointRuns, estimate, points_of, replicates_needed
+from sim.statistics import PointRuns, estimate_at, points_of, replicates_needed
 from sim.sweep_files import fields_of
 from sim.sweep_job import SweepJob
 
@@ -30,11 +30,10 @@ def tighten(job: SweepJob, share: float, most: int, force: bool, say: Callable[[
     It is the interval of the time to the target loss, or to the end where there is no target. No point gets more than
     `most` seeds. Says what it adds and, in the end, which intervals stay wider, and why.
     """
+    metric = metric_of(job)
     while True:
-        metric = metric_of(job)
         groups = points_of(job.table(), fields_of(job.runs))
-        num_seeds = {number: len(point.scenario.seeds.failures) for number, point in enumerate(job.points)}
-        wanted = seeds_wanted(groups, metric, share, num_seeds, most)
+        wanted = seeds_wanted(groups, metric, share, [point.scenario.seeds.failures for point in job.points], most)
         if not wanted:
             break
         added = job.add_replicates(wanted)
@@ -42,7 +41,7 @@ def tighten(job: SweepJob, share: float, most: int, force: bool, say: Callable[[
         points = "1 point" if len(wanted) == 1 else f"{len(wanted)} points"
         say(f"Intervals wider than {100 * share:g} % at {points}: {len(added):,} runs more, {len(to_do):,} to do.")
         job.do(to_do)
-    for line in too_wide(groups, metric, share, most):
+    for line in too_wide(groups, metric, share):
         say(line)
 
 
@@ -55,34 +54,41 @@ def metric_of(job: SweepJob) -> str:
 
 
 def seeds_wanted(
-    groups: Sequence[PointRuns], metric: str, share: float, num_seeds: dict[int, int], most: int
+    groups: Sequence[PointRuns], metric: str, share: float, seeds: Sequence[Sequence[int]], most: int
 ) -> dict[int, int]:
-    """How many failure seeds more each point needs, by its number; num_seeds: how many it has."""
+    """How many failure seeds more each point needs, by its number; seeds: those that it has.
+
+    Runs that points share, since the points differ in what concerns other strategies alone, are the first point's; but
+    they may have been added to another: that one goes on then.
+    """
     wanted: dict[int, int] = {}
     for group in groups:
-        found = estimate(group.values(metric))
+        found = estimate_at(group.values(metric))
         more = replicates_needed(found, share) if found.num_reached else None
-        point = int(group.runs["point"].iloc[0])
-        allowed = most - num_seeds[point]
-        if more and allowed > 0:
+        if not more:
+            continue
+        point = max(map(int, group.runs["point"].unique()), key=lambda number: len(seeds[number]))
+        allowed = most - len(seeds[point])
+        if allowed > 0:
             wanted[point] = max(wanted.get(point, 0), min(more, allowed))
     return wanted
 
 
-def too_wide(groups: Sequence[PointRuns], metric: str, share: float, most: int) -> list[str]:
+def too_wide(groups: Sequence[PointRuns], metric: str, share: float) -> list[str]:
     """What stays wider than wished, and why, a line each."""
     lines = []
     for group in groups:
-        found = estimate(group.values(metric))
+        found = estimate_at(group.values(metric))
         more = replicates_needed(found, share) if found.num_reached else None
         if more == 0:
             continue
         where = ", ".join(f"{name}={value}" for name, value in group.as_given.items() if not pd.isna(value))
-        if not found.num_reached:
-            why = "no run reached it"
+        if found.num_reached < 2:
+            why = "one run alone has a value" if found.num_reached else "no run has a value"
         elif more is None:
             why = "training seeds make more than that: add to sweep.training_replicates"
         else:
-            why = f"still ± {found.half_width / abs(found.mean):.1%} with {most} failure seeds (--max-replicates)"
+            width = f"± {found.half_width / abs(found.mean):.1%}"
+            why = f"still {width} with {found.num_failure_seeds} failure seeds (--max-replicates)"
         lines.append(f"{group.strategy}{f' at {where}' if where else ''}, {metric}: {why}")
     return lines

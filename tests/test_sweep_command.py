@@ -233,6 +233,15 @@ def test_sizes_in_words():
     assert in_bytes(2_300_000) == "2.3MB"
 
 
+def test_one_strategy_alone_is_compared_with_nobody(here, tmp_path):
+    write_scenario(tmp_path, TIME_ONLY)
+    code, output, _ = here("sweep", "tiny.yaml", "--executor", "serial", "--only", "checkfree")
+    assert code == 0
+    assert "CheckFree" in output
+    assert "% against" not in output
+    assert here("sweep", "tiny.yaml", "--executor", "serial", "--only", "checkfree")[0] == 0
+
+
 def test_a_dry_run_tells_what_cannot_be_played(here, tmp_path, monkeypatch):
     write_scenario(tmp_path, TINY)
     before = sorted(tmp_path.rglob("*"))

@@ -1,0 +1,122 @@
+"""Replicates until intervals are small enough: who gets how many, what is said of the rest; and the table of means."""
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from sim.statistics import points_of, summary
+from sim.sweep_report import groups_in_order, headings, summary_table
+from sim.tightening import seeds_wanted, share_of, too_wide
+
+
+def runs_of(rows: list[tuple[str, float, int, int, float]]) -> pd.DataFrame:
+    """Runs by strategy, swept value, point, failure seed and seconds."""
+    columns = ["strategy", "cluster.x", "point", "failure_seed", "wall_clock_seconds"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.assign(training_seed=0, outcome="finished", target_reached_seconds=float("nan"))
+
+
+WIDE, TIGHT = (10.0, 20.0, 30.0), (10.0, 10.1, 10.2)
+
+
+def wanted(rows, share=0.05, seeds=((0, 1, 2), (0, 1, 2)), most=100, metric="wall_clock_seconds"):
+    return seeds_wanted(points_of(runs_of(rows), ["cluster.x"]), metric, share, seeds, most)
+
+
+def at(strategy: str, value: float, point: int, seconds) -> list[tuple[str, float, int, int, float]]:
+    return [(strategy, value, point, seed, one) for seed, one in enumerate(seconds)]
+
+
+def test_points_whose_intervals_are_wide_get_more_seeds_but_never_twice_as_many_at_once():
+    rows = at("a", 1.0, 0, WIDE) + at("a", 2.0, 1, TIGHT)
+    assert wanted(rows) == {0: 3}
+    assert wanted(rows, most=4) == {0: 1}
+    assert wanted(rows, most=3) == {}
+    assert wanted(rows, share=0.9999, seeds=((0, 1, 2), (0, 1, 2))) == {0: 1}
+
+
+def test_runs_that_points_share_get_their_seeds_where_they_have_most():
+    shared = [("b", float("nan"), 0 if seed < 3 else 1, seed, 10.0 + 9 * (seed % 2)) for seed in range(20)]
+    assert wanted(shared, seeds=((0, 1, 2), tuple(range(20)))) == {1: 20}
+
+
+def test_nothing_is_asked_for_where_no_run_has_a_value():
+    rows = at("a", 1.0, 0, WIDE)
+    assert wanted(rows, metric="target_reached_seconds") == {}
+    assert wanted(rows, metric="not_there") == {}
+    groups = points_of(runs_of(rows), ["cluster.x"])
+    assert too_wide(groups, "target_reached_seconds", 0.05) == [
+        "a at cluster.x=1.0, target_reached_seconds: no run has a value"
+    ]
+
+
+def test_what_stays_wide_is_told_with_its_reason():
+    rows = at("a", 1.0, 0, WIDE) + at("a", 2.0, 1, TIGHT) + at("b", 1.0, 0, (5.0, float("nan")))
+    lines = too_wide(points_of(runs_of(rows), ["cluster.x"]), "wall_clock_seconds", 0.05)
+    assert lines == [
+        "a at cluster.x=1.0, wall_clock_seconds: still ± 124.2% with 3 failure seeds (--max-replicates)",
+        "b at cluster.x=1.0, wall_clock_seconds: one run alone has a value",
+    ]
+
+
+@pytest.mark.parametrize("text", ["5%", "0.05", " 5 % "])
+def test_shares_of_the_mean(text):
+    assert share_of(text) == 0.05
+
+
+@pytest.mark.parametrize("text", ["", "0", "100%", "-1%", "1.5", "nan", "five"])
+def test_what_is_no_share(text):
+    with pytest.raises(ValueError, match="give a share of the mean between 0 and 1"):
+        share_of(text)
+
+
+# ---- the table of means --------------------------------------------------------------------------
+
+
+def shown(frame: pd.DataFrame, reference: str | None = "none") -> list[list[str]]:
+    found = summary(frame, ["cluster.x"], reference=reference)
+    table = summary_table("demo", found, ["cluster.x"], reference)
+    cells = [list(column.cells) for column in table.columns]
+    assert Console(width=120).render_str(str(table.title)).plain.startswith("demo: means")
+    return [[str(column.header).replace("\n", " ") for column in table.columns], *map(list, zip(*cells, strict=True))]
+
+
+def test_the_table_has_means_intervals_and_paired_differences_point_by_point():
+    hour = 3600.0
+    rows = at("none", 1.0, 0, [10 * hour] * 3) + at("none", 2.0, 1, [10 * hour] * 3)
+    rows += at("mine", 1.0, 0, [11 * hour, 12 * hour, 13 * hour]) + at("mine", 2.0, 1, [20 * hour] * 3)
+    heading, *table = shown(runs_of(rows))
+    assert heading == ["strategy", "x", "runs", "hours to end", "% against no failures"]
+    assert table == [
+        ["no failures", "1", "3", "10.0", ""],
+        ["mine", "1", "3", "12.0 ± 2.5", "+20 (-5, +45)"],
+        ["no failures", "2", "3", "10.0", ""],
+        ["mine", "2", "3", "20.0", "+100"],
+    ]
+
+
+def test_the_table_says_how_many_runs_reached_a_loss():
+    frame = runs_of(at("none", 1.0, 0, WIDE)).assign(target_reached_seconds=[7200.0, 7200.0, float("nan")])
+    heading, row = shown(frame)
+    assert heading[5:] == ["hours to target loss", "% against no failures"]
+    assert row[5] == "2.00 (2/3)"
+
+
+def test_without_runs_of_the_reference_nothing_is_compared():
+    heading, _ = shown(runs_of(at("mine", 1.0, 0, WIDE)), None)
+    assert heading == ["strategy", "x", "runs", "hours to end"]
+
+
+def test_headings_are_the_ends_of_names_unless_these_are_alike():
+    assert headings(["failures.rate_per_hour", "cluster.x"]) == ["rate per\nhour", "x"]
+    assert headings(["a.x", "b.x"]) == ["a.x", "b.x"]
+
+
+def test_what_concerns_no_point_comes_first():
+    rows = at("none", float("nan"), 0, WIDE) + at("mine", 2.0, 0, WIDE) + at("mine", 1.0, 1, WIDE)
+    groups = groups_in_order(summary(runs_of(rows), ["cluster.x"]), ["cluster.x"])
+    assert [(group["strategy"].iloc[0], str(group["cluster.x"].iloc[0])) for group in groups] == [
+        ("none", "nan"),
+        ("mine", "2.0"),
+        ("mine", "1.0"),
+    ]
