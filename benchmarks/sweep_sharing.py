@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="workers")
     parser.add_argument("--steps", type=int, default=800, help="steps of a run; fewer stand for more iterations each")
-    parser.add_argument("--alone", type=int, default=9, help="runs of each strategy to do alone, of 9")
+    parser.add_argument("--alone", type=int, default=3, help="runs of each strategy to do alone, of 9")
     options = parser.parse_args()
     overrides = (f"training.steps={options.steps}", f"iterations_per_step={max(1, 800 // options.steps)}")
     with tempfile.TemporaryDirectory() as name:

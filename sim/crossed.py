@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +110,7 @@ class Cells:
         mean = float(values.mean())
         rest = values - mean
         half_width = math.sqrt(self.squared_reach(rest, rest, confidence))
-        t_training = float(quantile(number_of(self.training) - 1, confidence))
+        t_training = quantile_at(number_of(self.training) - 1, confidence)
         of_training = covariance_between(self.training, rest, rest)
         lasting = max(0.0, of_training - self.variance_within(rest))  # σ_b²/J: good enough to plan with
         return Interval(mean, half_width, t_training * math.sqrt(lasting))
@@ -142,7 +143,7 @@ class Cells:
     def squared_reach(self, a: Floats, b: Floats, confidence: float) -> float:
         """half width² of residuals a = b; else its bilinear form, so that of a + b is those of a, b and twice this."""
         return sum(
-            float(quantile(number_of(codes) - 1, confidence)) ** 2 * covariance_between(codes, a, b)
+            quantile_at(number_of(codes) - 1, confidence) ** 2 * covariance_between(codes, a, b)
             for codes in (self.failure, self.training)
         )
 
@@ -188,3 +189,9 @@ def covariance_between(codes: Codes, a: Floats, b: Floats) -> float:
 def quantile(degrees_of_freedom: Any, confidence: float) -> Any:
     """What Student's t stays within, both ways, with this confidence; 0 without degrees of freedom. Or arrays of it."""
     return np.where(degrees_of_freedom > 0, stdtrit(np.maximum(degrees_of_freedom, 1), (1.0 + confidence) / 2.0), 0.0)
+
+
+@lru_cache(maxsize=1024)
+def quantile_at(degrees_of_freedom: int, confidence: float) -> float:
+    """The same of one number, kept: tables of many points ask for few different ones."""
+    return float(quantile(degrees_of_freedom, confidence))

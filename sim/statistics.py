@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,6 +106,8 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, confidence: float = CONF
 def paired_difference_at(a: Values, b: Values, confidence: float = CONFIDENCE) -> PairedDifference:
     """The same from arrays."""
     places = {pair: place for place, pair in enumerate(map(tuple, b.seeds.tolist()))}
+    if len(places) < len(b.seeds):
+        Cells.at(b.seeds, b.values[:, None])  # says which pair of seeds comes twice
     paired = [(ours, places[pair]) for ours, pair in enumerate(map(tuple, a.seeds.tolist())) if pair in places]
     in_a, in_b = np.array(paired, dtype=np.int64).reshape(-1, 2).T
     cells = Cells.at(a.seeds[in_a], np.column_stack((a.values[in_a], b.values[in_b])))
@@ -223,13 +226,22 @@ class PointRuns:
 
     def values(self, metric: str) -> Values:
         """A metric's values: of finished runs, since others ended for another reason; NaN where it is unknown."""
-        seeds = self.runs[SEEDS].to_numpy(dtype=np.int64)
         if metric not in self.runs:
-            return Values(seeds, np.full(len(seeds), math.nan))
+            return Values(self.seeds, np.full(len(self.runs), math.nan))
         values = self.runs[metric].to_numpy(dtype=float)
         if metric not in REACHED_EVEN_IF_STOPPED:
-            values = np.where(self.runs["outcome"].to_numpy() == "finished", values, math.nan)
-        return Values(seeds, values)
+            values = np.where(self.is_finished, values, math.nan)
+        return Values(self.seeds, values)
+
+    @cached_property
+    def seeds(self) -> npt.NDArray[np.int64]:
+        """(runs, 2) failure and training seeds."""
+        return np.column_stack([self.runs[name].to_numpy(dtype=np.int64) for name in SEEDS])
+
+    @cached_property
+    def is_finished(self) -> npt.NDArray[np.bool_]:
+        """(runs,) whether each ended as finished."""
+        return np.array([outcome == "finished" for outcome in self.runs["outcome"]], dtype=np.bool_)
 
 
 class References:
@@ -260,7 +272,7 @@ def points_of(runs: pd.DataFrame, fields: Sequence[str]) -> list[PointRuns]:
         concerned = [name for name in fields if own[name].notna().any()]
         groups = own.groupby(concerned, sort=False, dropna=False) if concerned else [((), own)]
         for _, rows in groups:
-            first = rows[list(fields)].iloc[0].to_dict() if fields else {}
-            parameters = {name: None if pd.isna(first[name]) else first[name] for name in concerned}
-            points.append(PointRuns(str(strategy), parameters, {str(name): first[name] for name in fields}, rows))
+            as_given = {name: rows[name].iloc[0] for name in fields}  # each alone: a row of all makes floats of ints
+            parameters = {name: None if pd.isna(as_given[name]) else as_given[name] for name in concerned}
+            points.append(PointRuns(str(strategy), parameters, as_given, rows))
     return points

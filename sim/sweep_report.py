@@ -93,7 +93,9 @@ def headings(fields: Sequence[str]) -> list[str]:
 
 def as_text(value: Any) -> str:
     """A swept value; nothing where it does not concern the strategy."""
-    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+    if pd.isna(value):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
 def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataFrame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -85,6 +86,8 @@ def too_wide(groups: Sequence[PointRuns], metric: str, share: float) -> list[str
         where = ", ".join(f"{name}={value}" for name, value in group.as_given.items() if not pd.isna(value))
         if found.num_reached < 2:
             why = "one run alone has a value" if found.num_reached else "no run has a value"
+        elif math.isnan(found.half_width):
+            why = "its runs have one failure seed alone, and training seeds make no difference"
         elif more is None:
             why = "training seeds make more than that: add to sweep.training_replicates"
         else:

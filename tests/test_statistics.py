@@ -445,3 +445,17 @@ def test_without_a_reference_there_is_nothing_to_compare_with():
 def test_what_there_is_not_is_an_error(fields, metrics, reference, complaint):
     with pytest.raises(ValueError, match=complaint):
         summary(a_sweep(), fields, metrics, reference)
+
+
+def test_whole_numbers_stay_such_beside_fractions():
+    runs = pd.DataFrame({"strategy": "a", "outcome": "finished", "failure_seed": [0, 1], "training_seed": 0})
+    runs = runs.assign(nodes=pd.array([64, 64], dtype="Int64"), rate=0.1, wall_clock_seconds=[1.0, 2.0])
+    assert summary(runs, ["nodes", "rate"])["nodes"].astype(str).tolist() == ["64"]
+
+
+def test_a_pair_of_seeds_that_comes_twice_is_refused_on_either_side():
+    once = pd.DataFrame({"failure_seed": [0, 1], "training_seed": 0, "value": [1.0, 2.0]})
+    twice = pd.DataFrame({"failure_seed": [0, 1, 1], "training_seed": 0, "value": [1.0, 2.0, 50.0]})
+    for a, b in ((once, twice), (twice, once)):
+        with pytest.raises(ValueError, match="failure seed 1 with training seed 0 comes twice"):
+            paired_difference(a, b)

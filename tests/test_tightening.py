@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from sim.statistics import points_of, summary
-from sim.sweep_report import groups_in_order, headings, summary_table
+from sim.sweep_report import as_text, groups_in_order, headings, summary_table
 from sim.tightening import seeds_wanted, share_of, too_wide
 
 
@@ -59,6 +59,14 @@ def test_what_stays_wide_is_told_with_its_reason():
     ]
 
 
+def test_one_churn_alone_has_no_width_to_tell():
+    frame = runs_of(at("a", 1.0, 0, (5.0, 5.0))).assign(failure_seed=0, training_seed=[0, 1])
+    assert too_wide(points_of(frame, ["cluster.x"]), "wall_clock_seconds", 0.05) == [
+        "a at cluster.x=1.0, wall_clock_seconds: "
+        "its runs have one failure seed alone, and training seeds make no difference"
+    ]
+
+
 @pytest.mark.parametrize("text", ["5%", "0.05", " 5 % "])
 def test_shares_of_the_mean(text):
     assert share_of(text) == 0.05
@@ -105,6 +113,11 @@ def test_the_table_says_how_many_runs_reached_a_loss():
 def test_without_runs_of_the_reference_nothing_is_compared():
     heading, _ = shown(runs_of(at("mine", 1.0, 0, WIDE)), None)
     assert heading == ["strategy", "x", "runs", "hours to end"]
+
+
+def test_swept_values_are_told_apart():
+    values = [40.0, 1234567.0, 1234568.0, 0.12345678, 5, "a", float("nan")]
+    assert list(map(as_text, values)) == ["40", "1234567", "1234568", "0.12345678", "5", "a", ""]
 
 
 def test_headings_are_the_ends_of_names_unless_these_are_alike():
