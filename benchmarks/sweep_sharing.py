@@ -1,10 +1,11 @@
 """What a sweep saves: five strategies at three failure rates under three failure seeds, against each run done alone.
 
 Both ways use the same worker processes, a core each. Alone means: every run trains what it asks for, from the first
-step, and keeps nothing; that is done for every run, or with `--alone N` for N of each strategy, spread over rates and
-seeds, and multiplied. The bound: the distinct steps, and the distinct validations, at the time that they take in a
-plain torch loop in as many processes at once, before and after the sweep, shared evenly. Times of the sweep are of
-the whole work: reading the text, surveying, keeping states on disk and writing results included.
+step, and keeps nothing; that is done for N runs of each strategy (`--alone N`, 9 for all), spread over rates and seeds,
+and multiplied. The bound: the distinct steps, and the distinct validations, at the time that they take in a plain torch
+loop (CheckFree+'s with swapped routes: half a batch each), in as many processes at once, before and after the sweep,
+shared evenly. Times of the sweep are of the whole work: reading the text, surveying, keeping states on disk and writing
+results included.
 
 Targets: fewer than 0.5 of the steps, and at most 1.15 times the bound.
 """
@@ -16,12 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from training_overhead import PlainLoop
 
 from models.corpus import Corpus
-from models.lineage import TrainingSpec
+from models.lineage import TrainingSpec, swapped_routes
 from models.store import TrajectoryStore
 from models.trainer import MAX_SEQUENCES_PER_EVALUATION
 from models.trajectory import Trajectory
@@ -64,7 +66,7 @@ def num_validations(demands: Sequence[Demands]) -> int:
     return sum(len(demand.validations) for demand in together(demands).values())
 
 
-def in_parallel(pool: ProcessPool, tasks: Sequence[tuple[Callable[..., object], tuple[object, ...]]]) -> list[object]:
+def in_parallel(pool: ProcessPool, tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
     return [future.result() for future in [pool.submit(task, *arguments) for task, arguments in tasks]]
 
 
@@ -84,19 +86,26 @@ def main() -> None:
         sweep_seconds = time.perf_counter() - began
         spec = job.runs[0].play.spec
         text = job.sweep.texts[spec.corpus]
-        in_plain = in_parallel(pool, [(plain, (spec, text, 200))] * options.jobs)
+        swapped = spec.model_copy(update={"routes": swapped_routes(spec.model.num_stages)})
+        loops = [(plain, (recipe, text, 100)) for recipe in (spec, swapped) for _ in range(options.jobs)]
+        in_plain = [in_parallel(pool, loops)]
         began = time.perf_counter()
         job.do(job.runs)
         sweep_seconds += time.perf_counter() - began
-        in_plain += in_parallel(pool, [(plain, (spec, text, 200))] * options.jobs)
+        in_plain.append(in_parallel(pool, loops))
         assert not job.failures
 
-        step_seconds, validation_seconds = (statistics.mean(column) for column in zip(*in_plain, strict=True))
+        halves = [(found[: options.jobs], found[options.jobs :]) for found in in_plain]
+        step_seconds = statistics.mean(step for half, _ in halves for step, _ in half)
+        swapped_seconds = statistics.mean(step for _, half in halves for step, _ in half)
+        validation_seconds = statistics.mean(seconds for found in in_plain for _, seconds in found)
         demands = [job.sweep.demands[run] for run in job.runs]
         workshop = job.sweep.workshop
         assert workshop is not None
         distinct, asked = workshop.num_trained_steps, sum(map(num_steps, demands))
-        bound = (distinct * step_seconds + num_validations(demands) * validation_seconds) / options.jobs
+        num_swapped = num_steps({line: ask for line, ask in together(demands).items() if len(line.spec.routes) > 1})
+        in_steps = (distinct - num_swapped) * step_seconds + num_swapped * swapped_seconds
+        bound = (in_steps + num_validations(demands) * validation_seconds) / options.jobs
 
         by_strategy: dict[str, list[Play]] = {}
         for run in job.runs:
@@ -109,7 +118,10 @@ def main() -> None:
         alone_seconds = (time.perf_counter() - began) * len(job.runs) / len(some)
         pool.close()
     print(f"{len(job.runs)} runs of {options.steps} steps, {options.jobs} workers")
-    print(f"plain torch loop: {step_seconds * 1e3:.1f} ms a step, {validation_seconds * 1e3:.0f} ms a validation")
+    print(
+        f"plain torch loop: {step_seconds * 1e3:.1f} ms a step, {swapped_seconds * 1e3:.1f} ms with swapped routes "
+        f"({num_swapped:,} of the sweep's), {validation_seconds * 1e3:.0f} ms a validation"
+    )
     print(f"steps: {asked:,} alone, {distinct:,} in the sweep: {distinct / asked:.3f} (target below 0.5)")
     how = "" if len(some) == len(job.runs) else f" (from {len(some)} of {len(job.runs)} runs)"
     print(

@@ -19,6 +19,7 @@ from torch import nn
 from models.corpus import Corpus
 from models.lineage import TrainingSpec
 from models.staged import StagedModel
+from models.trainer import rows_by_route
 from models.trajectory import Trajectory
 from sim.loading import load_scenario
 from sim.runner import ScenarioRunner
@@ -46,11 +47,12 @@ class PlainLoop:
         began = time.perf_counter()
         spec = self.spec
         windows = self.corpus.batch(spec.data_seed, self.num_steps, spec.sequences_per_batch, spec.sequence_length)
-        tokens = torch.from_numpy(windows)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        loss = self.model.loss(tokens[:, :-1], tokens[:, 1:], spec.routes[0])
-        loss.backward()
+        for route, rows in rows_by_route(spec).items():  # all in one, unless the recipe has swapped routes
+            tokens = torch.from_numpy(windows if len(rows) == len(windows) else windows[rows])
+            loss = self.model.loss(tokens[:, :-1], tokens[:, 1:], route) * (len(rows) / len(windows))
+            loss.backward()
         for parameters in self.stages:
             nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in self.optimizers:
