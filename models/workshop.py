@@ -116,8 +116,8 @@ class Workshop:
 
     def _is_cut_off(self, lineage: Lineage) -> bool:
         """Whether a line leaves another one after that has come to its end."""
-        for number, (step, _) in enumerate(lineage.edits):
-            last_step, _ = self._dead_ends.get(lineage.first(number).key, (step, ""))
+        for (step, _), key_before in zip(lineage.edits, lineage.keys, strict=False):
+            last_step, _ = self._dead_ends.get(key_before, (step, ""))
             if step > last_step:
                 return True
         return False
