@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from dataclasses import dataclass, field
 
 from models.lineage import DivergedError, Lineage, Position, Routes, TrainingSpec, root
@@ -11,11 +13,12 @@ from models.lineage import DivergedError, Lineage, Position, Routes, TrainingSpe
 class KnownLosses:
     """Training and validation losses by the key of a line and the step, in nats per token.
 
+    train: a step, and the losses of the steps from it on, NaN where one is not known: long runs have many.
     dead_ends: what there is to say of lines of which the next step could not be made; invalid: of states of which the
     validation loss is not finite.
     """
 
-    train: dict[str, dict[int, float]] = field(default_factory=dict)
+    train: dict[str, tuple[int, array[float]]] = field(default_factory=dict)
     validation: dict[str, dict[int, float]] = field(default_factory=dict)
     dead_ends: dict[str, str] = field(default_factory=dict)
     invalid: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -37,24 +40,28 @@ class KnownTraining:
 
     def train_loss(self, position: Position) -> float:
         """Loss of the batch of the step that led to this state, in nats per token."""
-        return self._known(self.losses.train, position.line_of_step, position.step)
+        lineage = position.line_of_step
+        first_step, losses = self.losses.train.get(lineage.key, (0, ()))
+        place = position.step - first_step
+        if 0 <= place < len(losses) and not math.isnan(losses[place]):
+            return losses[place]
+        raise self._unknown(lineage, position.step)
 
     def validation_loss(self, position: Position) -> float:
         """Loss on held-out text at this state, in nats per token."""
-        return self._known(self.losses.validation, position.lineage, position.step)
+        loss = self.losses.validation.get(position.lineage.key, {}).get(position.step)
+        if loss is None:
+            raise self._unknown(position.lineage, position.step)
+        return loss
 
-    def _known(self, losses: dict[str, dict[int, float]], lineage: Lineage, step: int) -> float:
-        try:
-            return losses[lineage.key][step]
-        except KeyError:
-            if message := self.losses.invalid.get(lineage.key, {}).get(step):
-                raise DivergedError(message) from None
-            line: Lineage | None = lineage
-            while line is not None:
-                if line.key in self.losses.dead_ends:
-                    raise DivergedError(self.losses.dead_ends[line.key]) from None
-                line = line.parent()
-            raise RuntimeError(f"nothing is known of step {step} of line {lineage.key}") from None
+    def _unknown(self, lineage: Lineage, step: int) -> Exception:
+        """Why a loss is not known."""
+        if message := self.losses.invalid.get(lineage.key, {}).get(step):
+            return DivergedError(message)
+        for key in reversed(lineage.keys):
+            if key in self.losses.dead_ends:
+                return DivergedError(self.losses.dead_ends[key])
+        return RuntimeError(f"nothing is known of step {step} of line {lineage.key}")
 
     def flush(self) -> None:
         """Nothing to keep."""

@@ -6,6 +6,8 @@ step. What has come in is durable before anything else is asked of it.
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Callable, Collection
 
 from models.known import KnownLosses
@@ -16,6 +18,8 @@ from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_nam
 from models.work import Demands, KnownLine, Piece, plan_work
 
 MOST_LINES_REMEMBERED = 256
+MOST_STEPS_REMEMBERED = 2_000_000
+"""Of all lines together, some 100 bytes each."""
 
 
 class Workshop:
@@ -45,7 +49,9 @@ class Workshop:
             name = line_name(self.environment, lineage)
             losses = self.store.read_losses(name, 0, MAX_STEP) if self.store else {}
         self._losses[lineage.key] = losses  # behind all others
-        if len(self._losses) > MOST_LINES_REMEMBERED:
+        while len(self._losses) > MOST_LINES_REMEMBERED or (
+            len(self._losses) > 1 and sum(map(len, self._losses.values())) > MOST_STEPS_REMEMBERED
+        ):
             del self._losses[next(iter(self._losses))]
         return losses
 
@@ -95,7 +101,7 @@ class Workshop:
         for lineage, demand in demands.items():
             losses = self._losses_of(lineage)
             asked = range(lineage.first_step + 1, demand.last_step + 1)
-            found.train[lineage.key] = {step: losses[step] for step in asked if step in losses}
+            found.train[lineage.key] = asked.start, array("d", [losses.get(step, math.nan) for step in asked])
             known = self.store.read_validations(line_name(self.environment, lineage)) if self.store else {}
             found.validation[lineage.key] = {step: known[step] for step in sorted(demand.validations) if step in known}
         found.dead_ends = {key: message for key, (_, message) in self._dead_ends.items()}
