@@ -76,6 +76,7 @@ class Piece:
     start: the state to begin with, on this line or on the one it is forked from; None: before the first step.
     entered: the lines entered at the start, the last of them this one; each by the last of its edits.
     validations: steps at which to validate, the first and the last among them where they are this piece's to do.
+    end_is_kept: the state that it leads to is at hand already, so that nobody waits for this piece to make it.
     """
 
     lineage: Lineage
@@ -84,6 +85,7 @@ class Piece:
     start: Position | None
     entered: tuple[Lineage, ...] = ()
     validations: frozenset[int] = frozenset()
+    end_is_kept: bool = False
 
     @property
     def num_steps(self) -> int:
@@ -160,6 +162,7 @@ def work_on(
     if missing:
         goals.append((missing[0] - 1, missing[-1]))
     sources = sorted(step for step in known.states if step >= first)
+    kept = frozenset(sources)
     spans: list[tuple[int, int]] = []
     for begin, end in sorted((latest(sources, begin, first), end) for begin, end in goals):
         if spans and (begin < spans[-1][1] or begin == spans[-1][0] or begin == end == spans[-1][1]):
@@ -168,7 +171,7 @@ def work_on(
             spans.append((begin, end))
     chains = []
     for span in spans:
-        chains.append(chain_of(lineage, span, validations, states, span[0] in sources, most_steps))
+        chains.append(chain_of(lineage, span, validations, states, kept, most_steps))
         validations = validations.difference(*(piece.validations for piece in chains[-1]))
     return chains
 
@@ -184,17 +187,20 @@ def chain_of(
     span: tuple[int, int],
     validations: Collection[int],
     states: Collection[int],
-    has_state: bool,
+    kept: Collection[int],
     most_steps: int,
 ) -> list[Piece]:
-    """One stretch of a line, cut at the states that others need and into pieces of bearable length."""
+    """One stretch of a line, cut at the states that others need and into pieces of bearable length.
+
+    kept: steps whose states are at hand.
+    """
     begin, end = span
-    start, entered = (Position(lineage, begin), ()) if has_state else way_in(lineage)
+    start, entered = (Position(lineage, begin), ()) if begin in kept else way_in(lineage)
     cuts = cuts_between(begin, end, [step for step in states if begin <= step < end], most_steps)
     chain: list[Piece] = []
     for first, last in zip([begin, *cuts], cuts, strict=False):
         due = frozenset(step for step in validations if first < step <= last or (step == first and not chain))
-        chain.append(Piece(lineage, first, last, start, entered, due))
+        chain.append(Piece(lineage, first, last, start, entered, due, last in kept))
         start, entered = Position(lineage, last), ()
     return chain
 
@@ -242,5 +248,5 @@ def waits_for(pieces: Sequence[Piece]) -> Mapping[Piece, set[Piece]]:
 
 
 def makers_of_states(pieces: Sequence[Piece]) -> dict[Position, Piece]:
-    """Which piece leads to which state. One that ends where it starts, to validate there, has it from elsewhere."""
-    return {piece.end: piece for piece in pieces if piece.end != piece.start}
+    """Which piece is to be waited for, for which state: none for those that are kept."""
+    return {piece.end: piece for piece in pieces if not piece.end_is_kept}

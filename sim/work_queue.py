@@ -18,7 +18,7 @@ Rank = tuple[int, int, int]
 
 @dataclass(eq=False)
 class Milestone:
-    """That a line is trained up to a step, for the runs that ask for no more of it.
+    """That a line is trained up to a step, and validated there or not, for the runs that ask for no more of it.
 
     num_open: pieces not yet kept since the milestone before, and 1 for that one; then: the next of the line.
     """
@@ -52,31 +52,32 @@ class WorkQueue:
         self._milestones: dict[Piece, Milestone] = {}
         self._num_open: dict[SweepRun, int] = {}
         self._ready_runs: list[SweepRun] = []
-        self._set_milestones(pieces, {run: ends(asked) for run, asked in demands.items()})
+        self._set_milestones(pieces, demands)
         self._ready_runs.reverse()
 
-    def _set_milestones(self, pieces: Sequence[Piece], last_steps: Mapping[SweepRun, Mapping[Lineage, int]]) -> None:
+    def _set_milestones(self, pieces: Sequence[Piece], demands: Mapping[SweepRun, Demands]) -> None:
         """Say what each run waits for."""
         by_line: dict[Lineage, list[Piece]] = {}
         for piece in pieces:
             by_line.setdefault(piece.lineage, []).append(piece)
-        milestones: dict[Lineage, dict[int, Milestone]] = {lineage: {} for lineage in by_line}
-        for run, lines in last_steps.items():
-            for lineage, last_step in lines.items():
+        milestones: dict[Lineage, dict[tuple[int, bool], Milestone]] = {lineage: {} for lineage in by_line}
+        for run, asked in demands.items():
+            for lineage, last_step in ends(asked).items():
                 if lineage in milestones:
-                    milestones[lineage].setdefault(last_step, Milestone()).runs.append(run)
+                    validates = lineage in asked and last_step in asked[lineage].validations
+                    milestones[lineage].setdefault((last_step, validates), Milestone()).runs.append(run)
         for lineage, of_line in milestones.items():
             left = deque(sorted(by_line[lineage], key=lambda piece: piece.first_step))
             before: Milestone | None = None
-            for last_step, milestone in sorted(of_line.items()):
-                while left and serves(left[0], last_step):
+            for (last_step, validates), milestone in sorted(of_line.items(), key=lambda item: item[0]):
+                while left and serves(left[0], last_step, validates):
                     self._milestones[left.popleft()] = milestone
                     milestone.num_open += 1
                 if before is not None and before.num_open:
                     before.then = milestone
                     milestone.num_open += 1
                 before = milestone
-        self._num_open = dict.fromkeys(last_steps, 0)
+        self._num_open = dict.fromkeys(demands, 0)
         for milestone in (one for of_line in milestones.values() for one in of_line.values() if one.num_open):
             for run in milestone.runs:
                 self._num_open[run] += 1
@@ -155,9 +156,9 @@ class WorkQueue:
             heapq.heappush(self._ready, (self._ranks[piece], piece))
 
 
-def serves(piece: Piece, last_step: int) -> bool:
+def serves(piece: Piece, last_step: int, validates: bool) -> bool:
     """Whether somebody needs a piece of a line who asks for it up to a step: for steps, or for a validation there."""
-    return piece.first_step < last_step or (piece.first_step == last_step and last_step in piece.validations)
+    return piece.first_step < last_step or (validates and piece.first_step == last_step in piece.validations)
 
 
 def ranks(pieces: Sequence[Piece]) -> dict[Piece, Rank]:

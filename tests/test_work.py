@@ -55,7 +55,7 @@ def do_all(workshop: Workshop, corpus, demands, choose=lambda ready: 0) -> list[
     """Do the pieces of a plan as workers would, in any order that their needs allow."""
     open_ones, done = workshop.plan(demands), []
     while open_ones:
-        makers = {piece.end for piece in open_ones if piece.end != piece.start}
+        makers = {piece.end for piece in open_ones if not piece.end_is_kept}
         ready = [piece for piece in open_ones if not makers.intersection(piece.needs)]
         piece = ready[choose(ready)]
         open_ones.remove(piece)
@@ -111,7 +111,7 @@ def drained(pieces: list[Piece], demands: dict[str, Demands]) -> list[str]:
     queue, at_work, runs, states = WorkQueue(pieces, demands), [], [], set[Position]()
     while (item := queue.next()) is not None or at_work:
         if isinstance(item, Piece):
-            made = {piece.end for piece in pieces if piece.end != piece.start}
+            made = {piece.end for piece in pieces if not piece.end_is_kept}
             assert states.issuperset(made.intersection(item.needs)), "nothing is handed out before what it needs"
             at_work.append(item)
             if len(at_work) < 3:
@@ -176,6 +176,33 @@ def test_a_run_that_leaves_before_a_piece_begins_neither_waits_for_it_nor_fails_
     queue.kept(branch)
     assert queue.next() == "branch"
     assert queue.next() is None
+
+
+def test_a_run_waits_for_a_validation_where_it_leaves_only_where_it_asks_for_it():
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(50).edited(AVERAGE_2)
+    known = {start.lineage: KnownLine(range(1, 51), (), (50,))}
+    runs = {
+        "trunk": {start.lineage: Demand(100, {50})},
+        "short": {start.lineage: Demand(50, {50})},
+        "branch": {start.lineage: Demand(50), fork.lineage: Demand(60)},
+    }
+    pieces = plan_work(together(runs.values()), lambda line: known.get(line, KnownLine()), 50)
+    (trunk,) = [piece for piece in pieces if piece.lineage == start.lineage]
+    assert (trunk.first_step, trunk.last_step, trunk.validations) == (50, 100, {50})
+    assert sorted(WorkQueue(pieces, runs).give_up(trunk)) == ["short", "trunk"]
+
+
+def test_a_state_that_is_kept_is_not_waited_for_where_the_steps_before_it_are_made_again():
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(70).edited(AVERAGE_2)
+    known = {start.lineage: KnownLine(range(51, 101), (), (50,))}
+    demands = {start.lineage: Demand(100), fork.lineage: Demand(80)}
+    pieces = plan_work(demands, lambda line: known.get(line, KnownLine()), 50)
+    before, middle, branch = pieces
+    assert (before.first_step, before.last_step, before.end_is_kept) == (0, 50, True)
+    assert waits_for(pieces) == {before: set(), middle: set(), branch: {middle}}
+    assert sorted(drained(pieces, {"all": demands})) == ["all"]
 
 
 def test_a_validation_where_a_state_is_kept_waits_for_nothing():
