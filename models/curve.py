@@ -25,7 +25,7 @@ class CurveTraining:
 
     def root(self, routes: Routes) -> Position:
         """The state before the first step."""
-        return root(self.spec.model_copy(update={"routes": routes}), self.iterations_per_step)
+        return root(self.spec, self.iterations_per_step, routes)
 
     def train_loss(self, position: Position) -> float:
         """The validation loss with a little deterministic noise."""

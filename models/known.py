@@ -36,7 +36,7 @@ class KnownTraining:
 
     def root(self, routes: Routes) -> Position:
         """The state before the first step."""
-        return root(self.spec.model_copy(update={"routes": routes}), self.iterations_per_step)
+        return root(self.spec, self.iterations_per_step, routes)
 
     def train_loss(self, position: Position) -> float:
         """Loss of the batch of the step that led to this state, in nats per token."""

@@ -270,8 +270,10 @@ class Position:
         return replace(self, lineage=lineage)
 
 
-def root(spec: TrainingSpec, iterations_per_step: int = 1) -> Position:
-    """The freshly initialised model of `spec`."""
+def root(spec: TrainingSpec, iterations_per_step: int = 1, routes: Routes | None = None) -> Position:
+    """The freshly initialised model of `spec`; with other routes than its own, if these are given."""
+    if routes is not None:
+        spec = spec.model_copy(update={"routes": routes})
     return Position(Lineage(spec), 0, iterations_per_step)
 
 

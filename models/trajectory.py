@@ -76,7 +76,7 @@ class Trajectory:
 
     def root(self, routes: Routes) -> Position:
         """The initial state of the recipe under the given routes."""
-        return root(self.spec.model_copy(update={"routes": routes}), self.iterations_per_step)
+        return root(self.spec, self.iterations_per_step, routes)
 
     def train_loss(self, position: Position) -> float:
         """Loss of the batch of the step that led to this state, before its update, in nats per token.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from sim.names import shortened, suggestion
 from sim.terminal import CacheFolder, NoCache, Overrides, ResultsFolder, ScenarioPath, cache_folder, complain, say
 
 if TYPE_CHECKING:
+    from models.store import TrajectoryStore
     from models.workshop import Workshop
     from sim.executors import Executor
     from sim.sweep_job import SweepJob
@@ -121,15 +122,10 @@ def status(
 @cache_app.command()
 def info(cache: CacheFolder = None) -> None:
     """Say what the cache of training states holds."""
-    with cache_folder(cache, False) as folder:
-        if not (folder / "trajectory.sqlite").is_file():
-            say(f"{folder}: no training states yet")
+    with existing_store(cache) as store:
+        if store is None:
             return
-        from models.store import TrajectoryStore
-
-        store = TrajectoryStore(folder)
-        found = store.info()
-        store.close()
+        found, folder = store.info(), store.folder
     say(f"{folder}: {found.num_steps:,} steps and {found.num_validations:,} validations of {found.num_lines:,} lines")
     say(f"{found.num_keyframes:,} states: {in_bytes(found.keyframe_bytes)}; database: {in_bytes(found.database_bytes)}")
 
@@ -141,20 +137,29 @@ def prune(
 ) -> None:
     """Delete training states: of branches first, then what was unused for longest. Losses stay known."""
     budget_bytes = bytes_of(to, "--to")
-    with cache_folder(cache, False) as folder:
-        if not (folder / "trajectory.sqlite").is_file():
-            say(f"{folder}: no training states yet")
+    with existing_store(cache) as store:
+        if store is None:
             return
-        from models.store import TrajectoryStore
-
-        store = TrajectoryStore(folder)
-        before = store.info()
+        before, folder = store.info(), store.folder
         store.prune(budget_bytes)
         after = store.info()
-        store.close()
     num_gone = before.num_keyframes - after.num_keyframes
     freed = in_bytes(before.keyframe_bytes - after.keyframe_bytes)
     say(f"{folder}: {num_gone:,} states deleted, {freed} freed; {in_bytes(after.keyframe_bytes)} left")
+
+
+@contextmanager
+def existing_store(cache: Path | None) -> Iterator[TrajectoryStore | None]:
+    """The store in a cache folder, closed in the end; where there is none yet that is said, and none is made."""
+    with cache_folder(cache, False) as folder:
+        if not (folder / "trajectory.sqlite").is_file():
+            say(f"{folder}: no training states yet")
+            yield None
+            return
+        from models.store import TrajectoryStore
+
+        with closing(TrajectoryStore(folder)) as store:
+            yield store
 
 
 @contextmanager

@@ -113,18 +113,19 @@ class SweepFolder:
                 added[number] = max(added.get(number, 0), seed - max(seeds[number]))
         return added
 
-    def write_table(self, runs: Sequence[SweepRun]) -> Path:
-        """Write `runs.parquet`: a row for each run that is finished or has failed."""
+    def write_table(self, runs: Sequence[SweepRun]) -> pd.DataFrame:
+        """Write `runs.parquet`, a row for each run that is finished or has failed; and give it."""
         path = self.folder / TABLE
         temporary = path.with_name(f".{TABLE}.part")
         with refusals_explained(self.folder):
             try:
-                table(self.folder, runs).to_parquet(temporary, index=False)
+                found = table(self.folder, runs)
+                found.to_parquet(temporary, index=False)
                 make_durable(temporary)
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-        return path
+        return found
 
 
 def table(folder: Path, runs: Sequence[SweepRun]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from sim.executors import Executor
 from sim.points import Point
 from sim.runner import Texts
 from sim.sweep import Sweep, SweepProgress
-from sim.sweep_files import End, SweepFolder, table
+from sim.sweep_files import End, SweepFolder
 from sim.sweep_outline import Outline, outline
 from sim.sweep_plan import SweepRun, plan_runs
 
@@ -47,6 +47,7 @@ class SweepJob:
         self._progress: SweepProgress | None = None
         self._noted_seconds = 0.0
         self._is_doing = False
+        self._table: pd.DataFrame | None = None
         self._sweep: Sweep | None = None
 
     def _plan(self, points: Sequence[Point]) -> list[SweepRun]:
@@ -84,7 +85,7 @@ class SweepJob:
             for run in (run for run in to_do if run in self.failures):  # those that could not be surveyed
                 self.folder.failed(run, *self.failures[run])
             self.sweep.do([run for run in to_do if run not in self.failures])
-            self.folder.write_table(self.runs)
+            self._table = self.folder.write_table(self.runs)
             end = "finished"
         except KeyboardInterrupt:
             end = "interrupted"
@@ -99,8 +100,9 @@ class SweepJob:
                     self.folder.write_table(self.runs)
 
     def table(self) -> pd.DataFrame:
-        """A row for each run that is finished or has failed."""
-        return table(self.folder.folder, self.runs)
+        """A row for each run that is finished or has failed, as the work that was done last has left it."""
+        assert self._table is not None, "do something first"
+        return self._table
 
     def add_replicates(self, wanted: dict[int, int]) -> list[SweepRun]:
         """Give points, by their number, more failure seeds, counted up from their last; the runs that this adds."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from sim.names import shortened
-from sim.statistics import PointRuns, estimate_at, points_of, replicates_needed
+from sim.statistics import Estimate, PointRuns, estimate_at, points_of, replicates_needed
 from sim.sweep_files import fields_of
 from sim.sweep_job import SweepJob
 
@@ -64,8 +64,7 @@ def seeds_wanted(
     """
     wanted: dict[int, int] = {}
     for group in groups:
-        found = estimate_at(group.values(metric))
-        more = replicates_needed(found, share) if found.num_reached else None
+        _, more = seeds_missing(group, metric, share)
         if not more:
             continue
         point = max(map(int, group.runs["point"].unique()), key=lambda number: len(seeds[number]))
@@ -75,12 +74,17 @@ def seeds_wanted(
     return wanted
 
 
+def seeds_missing(group: PointRuns, metric: str, share: float) -> tuple[Estimate, int | None]:
+    """What is known of a group's mean, and how many seeds more it likely takes; None where no number of them helps."""
+    found = estimate_at(group.values(metric))
+    return found, replicates_needed(found, share) if found.num_reached else None
+
+
 def too_wide(groups: Sequence[PointRuns], metric: str, share: float) -> list[str]:
     """What stays wider than wished, and why, a line each."""
     lines = []
     for group in groups:
-        found = estimate_at(group.values(metric))
-        more = replicates_needed(found, share) if found.num_reached else None
+        found, more = seeds_missing(group, metric, share)
         if more == 0:
             continue
         where = ", ".join(f"{name}={value}" for name, value in group.as_given.items() if not pd.isna(value))

@@ -43,7 +43,7 @@ class NoTraining:
 
     def root(self, routes: Routes) -> Position:
         """The state before the first step."""
-        return root(self.spec.model_copy(update={"routes": routes}), self.iterations_per_step)
+        return root(self.spec, self.iterations_per_step, routes)
 
     def train_loss(self, position: Position) -> float | None:  # noqa: ARG002
         """Nothing was learnt."""
