@@ -74,7 +74,7 @@ def run(
     """
     from sim.figures import convergence_figure, save
     from sim.ledger_figures import ledger_figure, ledger_table
-    from sim.report import (
+    from sim.run_report import (
         comparison_table,
         losses_too_late,
         notes,

@@ -17,8 +17,8 @@ from sim.figures import caption, convergence_figure, legend_label, save
 from sim.ledger_figures import ledger_figure, ledger_hours, ledger_table
 from sim.loading import parse_scenario
 from sim.records import BUCKETS
-from sim.report import comparison_table, hours, hours_to_target, notes, spread, warnings
 from sim.results import load_run
+from sim.run_report import comparison_table, hours, hours_to_target, notes, spread, warnings
 
 SCENARIO = """
 name: dry
