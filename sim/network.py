@@ -70,6 +70,9 @@ class NetworkConfig(Config):
     parallel_streams: int = Field(
         1, ge=1, le=1000, description="connections that a message between regions is spread over; each has a row's rate"
     )
+    bandwidth_factor: float = Field(
+        1.0, ge=1e-6, le=1e6, description="all links between nodes this many times as fast, access links too"
+    )
     sharing: Literal["node_pair", "region_pair", "none"] = Field(
         "node_pair", description="what concurrent messages share between access links; none: nothing at all"
     )
@@ -128,7 +131,7 @@ class Network:
         self.regions_of_nodes = tuple(regions_of_nodes)
         self._rows: dict[tuple[str, str], tuple[float, float]] = {}
         for a, b, latency_ms, gib_per_s in config.links:
-            row = (latency_ms / 1e3, gib_per_s * BYTES_PER_GIB * config.parallel_streams)
+            row = (latency_ms / 1e3, gib_per_s * BYTES_PER_GIB * config.parallel_streams * config.bandwidth_factor)
             self._rows[a, b] = self._rows[b, a] = row
         self._links: dict[str, Link] = {}
         self._of_storage: dict[Link, None] = {}
@@ -176,7 +179,7 @@ class Network:
             for node, way, rate in ((source, "up", access.up_mbit_per_s), (target, "down", access.down_mbit_per_s)):
                 if node != STORAGE:
                     latency_seconds += access.latency_ms / 1e3
-                    links.append(self._link(f"node {node} {way}", rate * BYTES_PER_MBIT))
+                    links.append(self._link(f"node {node} {way}", rate * BYTES_PER_MBIT * self.config.bandwidth_factor))
         path = Path(latency_seconds, bytes_per_second, tuple(links))
         return path if self.is_shared else Path(latency_seconds, path.alone_bytes_per_second)
 
@@ -192,7 +195,8 @@ class Network:
         a, b = self.regions_of_nodes[source], self.regions_of_nodes[target]
         if a == b:
             same = self.config.same_region
-            latency_seconds, rate = same.latency_ms / 1e3, same.bandwidth_mbit_per_s * BYTES_PER_MBIT
+            latency_seconds = same.latency_ms / 1e3
+            rate = same.bandwidth_mbit_per_s * BYTES_PER_MBIT * self.config.bandwidth_factor
         else:
             latency_seconds, rate = self._rows[a, b]
         by_region = self.config.sharing == "region_pair" and a != b

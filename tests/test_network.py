@@ -130,6 +130,23 @@ def test_parallel_streams_multiply_rows_and_nothing_else(streams):
     assert network.path(0, STORAGE).alone_bytes_per_second == pytest.approx(1000.0)
 
 
+@given(st.floats(0.01, 100.0))
+def test_a_bandwidth_factor_speeds_up_all_between_nodes_and_leaves_latencies_and_the_store(factor):
+    access = {"up_mbit_per_s": 8e-5, "down_mbit_per_s": 8e-5, "latency_ms": 7.0}
+    for given_access in (None, access):
+        plain = a_network(access=given_access)
+        faster = a_network(access=given_access, bandwidth_factor=factor)
+        for ends in ((0, 1), (0, 2)):
+            before, after = plain.path(*ends), faster.path(*ends)
+            assert after.latency_seconds == before.latency_seconds
+            assert after.alone_bytes_per_second == pytest.approx(factor * before.alone_bytes_per_second)
+            assert [link.bytes_per_second for link in after.links] == pytest.approx(
+                [factor * link.bytes_per_second for link in before.links]
+            )
+    to_store, before = (a_network(bandwidth_factor=each).path(0, STORAGE).seconds(500.0) for each in (factor, 1.0))
+    assert to_store == before
+
+
 def test_one_node_reaches_the_store_at_its_limit_and_all_together_at_the_links():
     storage = {**a_link(1.0, 1000.0), "node_mbit_per_s": 300 * BYTES_PER_SECOND}
     network = a_network("aaaaa", storage=storage)
