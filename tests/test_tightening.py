@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from sim.statistics import points_of, summary
-from sim.sweep_report import as_text, groups_in_order, headings, summary_table
+from sim.summary_table import as_text, groups_in_order, headings, summary_table
 from sim.tightening import seeds_wanted, share_of, too_wide
 
 
