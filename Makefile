@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format bench pictures clean
+.PHONY: demo test test-all check format bench pictures reference clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run.stamp
@@ -34,6 +34,9 @@ bench: .venv/dev.stamp
 
 pictures: .venv/run.stamp
 	$(BIN)/python docs/pictures.py
+
+reference: .venv/run.stamp
+	$(BIN)/python docs/scenario_reference.py
 
 clean:
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
