@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import start_of
 from on_paper import WorldOnPaper, keep, rebuild
+from pages import DOCS, files_of
 
 from models.lineage import Edit, Term
 from sim import kinds, schema_paths
@@ -23,21 +24,11 @@ from sim.results import load_run, resolved_yaml
 from sim.scenario import Scenario
 from sim.strategies import STRATEGIES, Strategy, UnrecoverableError, known_strategies, strategy_class
 
-TUTORIAL = Path(__file__).parents[1] / "docs" / "writing-a-strategy.md"
 EXTRAPOLATE = "churnlab_extrapolate:Extrapolate"
 GAMMA = "churnlab_extrapolate:GammaFailures"
 
 
-def files_of(tutorial: str) -> dict[str, str]:
-    """What its code blocks say that stands in which file: the first line names it."""
-    files: dict[str, str] = {}
-    for block in re.findall(r"^```\w+\n# (\S+\n.*?)^```", tutorial, re.MULTILINE | re.DOTALL):
-        name, text = block.split("\n", 1)
-        files[name] = files.get(name, "") + text
-    return files
-
-
-FILES = files_of(TUTORIAL.read_text(encoding="utf-8"))
+FILES = files_of(DOCS / "writing-a-strategy.md")
 
 
 # ---- the tutorial's package, installed -----------------------------------------------------------
