@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from models.lineage import plain_routes
-from sim.clock import SECONDS_PER_HOUR
 from sim.cluster import Cluster
 from sim.costs import Costs
 from sim.failures import process_class
 from sim.money import num_nodes
 from sim.prices import PriceList, Prices, price_list
+from sim.records import NodeCount
 from sim.scenario import Scenario
 from sim.site import Site
 from sim.trace import Trace
@@ -16,11 +16,11 @@ from sim.training import NoTraining
 from sim.world import World
 
 
-def node_hours(scenario: Scenario, world: World) -> float:
-    """Hours of nodes that were there; where failures are ignored, of a complete cluster, unless a trace brings them."""
+def node_counts(scenario: Scenario, world: World) -> list[NodeCount]:
+    """The nodes that were there; where failures are ignored, a complete cluster, unless a trace brings them."""
     if world.heeds_failures or world.brings_its_nodes:
-        return world.fleet.node_seconds(world.now_seconds) / SECONDS_PER_HOUR
-    return num_nodes(scenario.cluster, scenario.workload.num_stages) * world.now_seconds / SECONDS_PER_HOUR
+        return world.fleet.counts
+    return [NodeCount(0.0, num_nodes(scenario.cluster, scenario.workload.num_stages))]
 
 
 def time_only(scenario: Scenario) -> NoTraining:

@@ -6,12 +6,13 @@ return. All of it depends on failures and arrivals alone, so every strategy meet
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sim.cluster import Cluster
+from sim.records import NodeCount
 
 
 @dataclass(eq=False)
@@ -42,7 +43,8 @@ class Fleet:
         """Places without node, and since when."""
         self._idle: dict[int, Node] = {}
         """Nodes without place, by number, as they came."""
-        self._node_seconds = self._counted_until_seconds = 0.0
+        self.counts: list[NodeCount] = []
+        """How many nodes are there, from each instant on at which that changes."""
         if num_initial_nodes is None:
             for place, region in enumerate(cluster.regions_of_nodes):
                 self.nodes[place] = self.node_at[place] = Node(place, region, place)
@@ -52,6 +54,7 @@ class Fleet:
             self._enrol(self.nodes)
             for _ in range(cluster.config.num_spares):
                 self.arrive(0.0)
+            self._count(0.0)
             return
         assert rng is not None
         for number in range(num_initial_nodes):
@@ -61,6 +64,7 @@ class Fleet:
         for number in rng.permutation(num_initial_nodes):
             self._seat(self.nodes[int(number)], 0.0)
         self._idle = dict(sorted(self._idle.items()))
+        self._count(0.0)
 
     def has_node(self, stage: int) -> bool:
         """Whether any place of a stage has a node."""
@@ -82,26 +86,22 @@ class Fleet:
         """Stages without any node."""
         return [stage for stage, num_nodes in enumerate(self._num_at) if not num_nodes] if self._vacant else []
 
-    def node_seconds(self, now_seconds: float) -> float:
-        """Seconds of nodes that were there, spares among them, until now: what is paid for."""
-        return self._node_seconds + len(self.nodes) * (now_seconds - self._counted_until_seconds)
-
     def arrive(self, now_seconds: float, region: str | None = None, number: int | None = None) -> Node:
         """A node comes: a new one, or one that returns by its number. Default region: dealt in turn."""
-        self._count(now_seconds)
         if number is None:
             number = self.num_arrived
             self.num_arrived += 1
         node = self.nodes[number] = Node(number, region or self._region_in_turn(number))
         self._enrol((number,))
         self._seat(node, now_seconds)
+        self._count(now_seconds)
         return node
 
     def lose(self, numbers: Iterable[int], now_seconds: float) -> list[Node]:
         """These nodes are gone; their places stay vacant until `seat_spares`."""
-        self._count(now_seconds)
         lost = [self.nodes.pop(number) for number in numbers]
         self.num_lost += len(lost)
+        self._count(now_seconds)
         for node in lost:
             self._strike_off(node.number)
             if node.place is None:
@@ -154,5 +154,17 @@ class Fleet:
         return self.cluster.regions[number % len(self.cluster.regions)]
 
     def _count(self, now_seconds: float) -> None:
-        self._node_seconds = self.node_seconds(now_seconds)
-        self._counted_until_seconds = now_seconds
+        if self.counts and self.counts[-1].time_seconds == now_seconds:
+            self.counts.pop()
+        self.counts.append(NodeCount(now_seconds, len(self.nodes)))
+
+
+def node_seconds(counts: Sequence[NodeCount], until_seconds: float) -> float:
+    """Seconds of nodes that are there, spares among them, until an instant: what is paid for until then."""
+    total = 0.0
+    for count, then in zip(counts, [*counts[1:], None], strict=True):
+        if count.time_seconds >= until_seconds:
+            break
+        ends_seconds = until_seconds if then is None else min(then.time_seconds, until_seconds)
+        total += count.num_nodes * (ends_seconds - count.time_seconds)
+    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Bucket = Literal[
     "productive_compute",
@@ -75,6 +75,13 @@ class EventRecord:
     stage: int | None
     iteration: int
     detail: str = ""
+
+
+class NodeCount(NamedTuple):
+    """From an instant of simulated time on, so many nodes are there, idle spares among them."""
+
+    time_seconds: float
+    num_nodes: int
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Results on disk: one folder a run, written under a temporary name and then renamed.
 
 `results/<scenario>/<run>/`: `scenario.yaml` as resolved, `run.json`, `iterations.parquet`, `events.parquet`,
-`ledger.parquet`, `summary.json`. A folder that has a `summary.json` is finished.
+`ledger.parquet`, `nodes.parquet`, `summary.json`. A folder that has a `summary.json` is finished.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sim.scenario import Scenario
 from sim.simulation import Run
 
 RECOVERY_BUCKETS: tuple[Bucket, ...] = ("detection", "provisioning", "waiting_for_nodes", "state_transfer")
-RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet")
+RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet", "nodes.parquet")
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
 
@@ -84,7 +84,8 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
     the wall-clock time; overhead is its inverse minus 1.
     num_failures: stages lost with their last node that held the state; num_nodes_lost: nodes, spares among them.
     node_hours: of all nodes that are there, also idle ones; where failures are ignored, none is ever missing.
-    cost_usd: at the device's price; None where it has none.
+    cost_usd: at the device's price; None where it has none. target_reached_usd: what of it was paid until the target
+    was reached; None where it was not.
     """
     target = scenario.training.target_validation_loss
     learnt = [] if isinstance(run.iterations, IterationLog) else run.iterations
@@ -94,6 +95,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
     ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
     kinds = kinds_of(run.events)
     price = usd_per_node_hour(scenario.cluster)
+    paid_usd = None if price is None or reached is None else price * run.node_hours_until(reached.ended_seconds)
     return {
         "scenario": scenario.name,
         "strategy": run.strategy,
@@ -123,6 +125,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "target_validation_loss": target,
         "target_reached_seconds": reached.ended_seconds if reached else None,
         "target_reached_iteration": reached.iteration if reached else None,
+        "target_reached_usd": paid_usd,
         "final_train_loss": next((r.train_loss for r in reversed(learnt) if r.train_loss is not None), None),
         "final_validation_loss": kept[-1].validation_loss if kept else None,
         "ledger_seconds": run.ledger,
@@ -178,6 +181,7 @@ def _write_run(
             write_records(temporary / "events.parquet", run.events, EventRecord)
             ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
             pq.write_table(ledger, temporary / "ledger.parquet")
+            pd.DataFrame(run.nodes).to_parquet(temporary / "nodes.parquet", index=False)
         write_json(temporary / "run.json", about)
         write_json(temporary / "summary.json", summarise(scenario, run) if isinstance(run, Run) else run)
         for path in (*temporary.iterdir(), temporary):
@@ -287,6 +291,11 @@ class Results:
     def ledger(self) -> pd.DataFrame:
         """Simulated seconds in each bucket of each run."""
         return self._records("ledger.parquet")
+
+    @cached_property
+    def nodes(self) -> pd.DataFrame:
+        """From when on how many nodes were there in each run: a row for each change."""
+        return self._records("nodes.parquet")
 
     def _records(self, file: str) -> pd.DataFrame:
         folders = [self.folder] if is_finished(self.folder) else [self.folder / name for name in self.runs["run"]]

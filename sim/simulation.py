@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sim.building import build_site, build_world, known_prices, learn_prices, node_hours, time_only
+from sim.building import build_site, build_world, known_prices, learn_prices, node_counts, time_only
+from sim.clock import SECONDS_PER_HOUR
+from sim.fleet import node_seconds
 from sim.job import Progress, TrainingJob, Watcher
-from sim.records import Bucket, EventRecord, IterationRecord
+from sim.records import Bucket, EventRecord, IterationRecord, NodeCount
 from sim.renewals import renews_itself
 from sim.scenario import Scenario
 from sim.strategies import StrategyConfig, strategy_class
@@ -39,10 +41,19 @@ class Run:
     num_iterations: int
     num_failures: int
     num_nodes_lost: int
-    node_hours: float
+    nodes: Sequence[NodeCount]
     joining_seconds: float
     sent_bytes: float
     stopped: str | None
+
+    @property
+    def node_hours(self) -> float:
+        """Hours of nodes that were there."""
+        return self.node_hours_until(self.wall_clock_seconds)
+
+    def node_hours_until(self, seconds: float) -> float:
+        """The same until an instant of the run."""
+        return node_seconds(self.nodes, seconds) / SECONDS_PER_HOUR
 
 
 def simulate(
@@ -93,7 +104,7 @@ def simulate(
         num_iterations=world.execution.num_completed,
         num_failures=world.num_failures,
         num_nodes_lost=world.fleet.num_lost,
-        node_hours=node_hours(scenario, world),
+        nodes=node_counts(scenario, world),
         joining_seconds=world.joining.seconds,
         sent_bytes=world.messenger.num_bytes_sent,
         stopped=job.stopped,

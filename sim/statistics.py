@@ -22,7 +22,7 @@ from sim.crossed import SEEDS, Cells, Counts, Interval, quantile
 from sim.names import shortened, suggestion
 
 METRICS = ("wall_clock_seconds", "target_reached_seconds", "final_validation_loss", "goodput")
-REACHED_EVEN_IF_STOPPED = ("target_reached_seconds", "target_reached_iteration")
+REACHED_EVEN_IF_STOPPED = ("target_reached_seconds", "target_reached_iteration", "target_reached_usd")
 CONFIDENCE = 0.95
 
 

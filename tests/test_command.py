@@ -95,6 +95,7 @@ def test_a_run_ends_in_a_table_a_figure_and_files(finished):
             "iterations.parquet",
             "events.parquet",
             "ledger.parquet",
+            "nodes.parquet",
             "summary.json",
         }
     assert (out / "convergence.png").read_bytes().startswith(b"\x89PNG")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.cluster import Cluster, ClusterConfig
-from sim.fleet import Fleet
+from sim.fleet import Fleet, node_seconds
 
 
 def a_cluster(num_stages: int = 2, regions: tuple[str, ...] = ("a",), **config: object) -> Cluster:
@@ -149,5 +149,7 @@ def test_places_and_nodes_agree_nobody_idles_beside_a_vacancy_and_what_is_paid_i
         assert fleet.nodes.keys() == came.keys()
     now += 7.0
     paid = math.fsum(stays) + math.fsum(now - seconds for seconds in came.values())
-    assert fleet.node_seconds(now) == pytest.approx(paid)
+    assert node_seconds(fleet.counts, now) == pytest.approx(paid)
+    assert [count.time_seconds for count in fleet.counts] == sorted({count.time_seconds for count in fleet.counts})
+    assert fleet.counts[-1].num_nodes == len(fleet.nodes)
     assert fleet.num_lost == len(stays)

@@ -29,6 +29,25 @@ def test_a_run_pays_for_the_nodes_it_has(kind, missing_seconds):
     assert summary["cost_usd"] == pytest.approx(0.25 * seconds / 3600)
 
 
+@pytest.mark.parametrize(("kind", "missing_seconds"), [("none", 0.0), ("restart", 100.0)])
+def test_a_target_has_cost_what_was_paid_until_it_was_reached(kind, missing_seconds):
+    scenario = scripted(a_scenario(({"kind": kind},), cluster=CLUSTER), {2: (50.0,)})
+    training = scenario.training.model_copy(update={"target_validation_loss": 4.8})
+    scenario = scenario.model_copy(update={"training": training})
+    found = run(scenario)
+    summary = summarise(scenario, found)
+    reached_seconds = summary["target_reached_seconds"]
+    assert 150.0 < reached_seconds < found.wall_clock_seconds
+    assert summary["target_reached_usd"] == pytest.approx(0.25 * (6 * reached_seconds - missing_seconds) / 3600)
+    assert found.node_hours_until(60.0) * 3600 == pytest.approx(6 * 60.0 - min(missing_seconds, 10.0))
+    out_of_reach = training.model_copy(update={"target_validation_loss": 0.1})
+    missed = scenario.model_copy(update={"training": out_of_reach})
+    assert summarise(missed, run(missed))["target_reached_usd"] is None
+    unpriced = scenario.cluster.device.model_copy(update={"spot_usd_per_hour": None})
+    free = scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update={"device": unpriced})})
+    assert summarise(free, found)["target_reached_usd"] is None
+
+
 def test_a_device_without_price_costs_nobody_knows_what():
     scenario = a_scenario(cluster={"device": "h100_pcie"})
     summary = summarise(scenario, run(scenario))

@@ -14,6 +14,7 @@ from sim.failures import FailureProcess
 from sim.failures.base import RatedConfig
 from sim.failures.exponential import ExponentialConfig, ExponentialFailures
 from sim.failures.weibull import WeibullConfig, WeibullFailures
+from sim.fleet import node_seconds
 from sim.rng import stream
 from sim.strikes import Strikes
 
@@ -182,7 +183,7 @@ def test_nodes_that_fail_at_a_constant_rate_are_lost_in_proportion_to_the_time_t
     config = ExponentialConfig(mean_uptime_hours=1.0, scope="node")
     cluster = a_cluster(4, num_spares=5, nodes_per_stage=3, provisioning_seconds=1800.0)
     log = Log(ExponentialFailures(config), cluster).until(100 * 3600.0)
-    node_hours = log.fleet.node_seconds(log.env.now) / 3600.0
+    node_hours = node_seconds(log.fleet.counts, log.env.now) / 3600.0
     assert len(log.lost) > 1000
     assert abs(len(log.lost) - node_hours) < 4 * math.sqrt(node_hours)
     assert node_hours / 100 == pytest.approx(20 / 1.5, rel=0.04)  # up an hour, replaced after half an hour

@@ -56,7 +56,7 @@ def test_a_sweep_leaves_what_its_runs_leave_one_by_one(done, scenario_path, tmp_
         runner = ScenarioRunner(point.scenario, scenario_path.parent, tmp_path, None)
         assert len(list(runner.run(Nobody()))) == 6
     alone = files_of(tmp_path / "tiny")
-    assert len(alone) == 12 * 5
+    assert len(alone) == 12 * 6
     assert files_of(done.folder.folder) == alone
 
 
