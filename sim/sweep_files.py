@@ -23,6 +23,7 @@ import pandas as pd
 
 from sim import results
 from sim.durable import make_durable, remove_leftovers, write_whole
+from sim.outcomes import flat
 from sim.sweep import SweepProgress
 from sim.sweep_plan import SweepRun
 
@@ -168,10 +169,8 @@ def where_it_stands(run: SweepRun) -> dict[str, Any]:
 
 def outcomes(summary: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """A run's summary and versions in one flat row."""
-    flat = {key: value for key, value in summary.items() if key != "ledger_seconds"}
-    flat |= {f"{bucket}_seconds": seconds for bucket, seconds in summary["ledger_seconds"].items()}
-    flat |= {f"version_{name}": text for name, text in about["versions"].items()}
-    return {"error": None} | flat
+    versions = {f"version_{name}": text for name, text in about["versions"].items()}
+    return {"error": None} | flat(summary) | versions
 
 
 def column_of(values: Sequence[Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from models.known import KnownLosses, KnownTraining
 from models.lineage import TrainingSpec
 from models.work import Demands, Survey
-from sim import results
+from sim.outcomes import summarise
 from sim.prices import Prices
 from sim.scenario import Scenario
 from sim.simulation import Run, known_prices, learn_prices, simulate
@@ -21,7 +21,7 @@ from sim.training import Training
 
 LONG_SECONDS = 1.0
 Outcomes = dict[str, Any]
-"""What `sim.results.summarise` gives of a run."""
+"""What `sim.outcomes.summarise` gives of a run."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def learn(play: Play, prices: Prices | None) -> None:
 def as_kept(play: Play, training: Training, keeps_records: bool) -> Run | Outcomes:
     """The run, or its outcomes alone: records of long runs are large."""
     run = played(play, training)
-    return run if keeps_records else results.summarise(play.scenario, run)
+    return run if keeps_records else summarise(play.scenario, run)
 
 
 def played(play: Play, training: Training) -> Run:

@@ -14,7 +14,7 @@ from models.curve import CurveTraining
 from models.lineage import DataSpec, Edit, GradientNormWeights, ModelSpec, OptimizerSpec, plain_routes
 from models.trajectory import Trajectory
 from sim.loading import parse_scenario
-from sim.results import summarise
+from sim.outcomes import summarise
 from sim.simulation import simulate
 
 BASELINE = Path(__file__).parent / "baseline"

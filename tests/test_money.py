@@ -5,7 +5,7 @@ from conftest import a_scenario, run, scripted
 
 from sim.cluster import ClusterConfig
 from sim.money import num_nodes, usd_per_node_hour
-from sim.results import summarise
+from sim.outcomes import summarise
 from sim.run_report import prices_in_words
 
 

@@ -19,9 +19,10 @@ from sim.fleet_checks import shares_are_restored
 from sim.iteration_log import IterationLog
 from sim.ledger import IterationSplit, Ledger, exact_sum
 from sim.messenger import Messenger
+from sim.outcomes import summarise
 from sim.race import Race
 from sim.records import IterationRecord
-from sim.results import summarise, write_records
+from sim.results import write_records
 from sim.scenario import Scenario
 from sim.simulation import Run, simulate
 from sim.strategies import STRATEGIES, Strategy

@@ -1,0 +1,199 @@
+"""What figures draw, as tidy tables: loss curves, and the failures on them. `sim.outcome_data`: hours, money, nodes.
+
+The same tables are written as CSV beside each figure and charted in reports. Hours are simulated hours of the target
+model, losses the proxy's, in nats per token. Each table has columns `strategy`, `kind` and, of a sweep, the swept
+fields, empty where they do not concern a strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sim.clock import SECONDS_PER_HOUR
+from sim.crossed import SEEDS
+from sim.results import Results, read_json
+
+Against = Literal["time", "iteration"]
+COLUMN: dict[Against, str] = {"time": "hours", "iteration": "iteration"}
+NUM_INSTANTS = 400
+"""At so many instants losses of several runs are averaged over time."""
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+class MissingError(ValueError):
+    """The results do not hold what a table is made of: says what that is, and how to get it."""
+
+
+def swept_fields(results: Results) -> list[str]:
+    """The fields that a sweep varies, columns of its runs; none where the results are no sweep's."""
+    path = results.folder / "sweep.json"
+    rows = read_json(path).get("runs", []) if path.is_file() else []
+    fields = dict.fromkeys(name for row in rows for name in row["parameters"])
+    return [name for name in fields if name in results.runs]
+
+
+def comparable(results: Results) -> Results:
+    """Runs of which no two agree in strategy, swept values and seeds: what figures and tables can be made of.
+
+    Of what `churnlab run` left, those of the last command, in its order: `comparison.csv` names them. ValueError where
+    there are still several.
+    """
+    runs, listed = results.runs, results.folder / "comparison.csv"
+    if listed.is_file() and not (results.folder / "runs.parquet").is_file():
+        names = pd.read_csv(listed)["run"].tolist()
+        last = runs[runs["run"].isin(names)].sort_values("run", key=lambda own: own.map(names.index), ignore_index=True)
+        runs = runs if last.empty else last
+    twice = runs[runs.duplicated(["strategy", *swept_fields(results), *SEEDS], keep=False)]["run"].tolist()
+    if twice:
+        raise ValueError(
+            f"{results.folder} holds runs that agree in strategy and seeds but not in their scenario, such as "
+            f"{twice[0]} and {twice[1]}: run the scenario once more, since what the last command ran is what is "
+            "compared; or make a sweep of what differs"
+        )
+    return Results(results.folder, runs)
+
+
+def run_curves(results: Results, against: Against) -> pd.DataFrame:
+    """Each run's validation loss against simulated time (`hours`) or `iteration`.
+
+    Against time a rollback is a row without loss, followed by one with the loss that it goes back to; against iteration
+    each iteration has its last loss. Columns beside: run, both seeds, loss_nats. MissingError without any loss.
+    """
+    events = results.events
+    frames = []
+    for run, records in results.iterations.groupby("run", sort=False) if "iteration" in results.iterations else ():
+        points = records.dropna(subset=["validation_loss"])
+        if against == "time":
+            x, losses = loss_over_time(points, events[events["run"] == run])
+        else:
+            points = points.drop_duplicates("iteration", keep="last").sort_values("iteration")
+            x, losses = points["iteration"].to_numpy(), points["validation_loss"].to_numpy()
+        frames.append(pd.DataFrame({"run": run, COLUMN[against]: x, "loss_nats": losses}))
+    found = pd.concat(frames) if frames else pd.DataFrame({"loss_nats": []})
+    if found["loss_nats"].isna().all():
+        raise MissingError(
+            "no validation losses are there: they need runs with a learner (training.learner: torch) whose records are "
+            "kept (of a sweep, sweep.keep: records)"
+        )
+    return of_runs(results, found)
+
+
+def loss_curves(results: Results, against: Against) -> pd.DataFrame:
+    """Validation loss by strategy and swept values: the mean over runs, and from the lowest to the highest of them.
+
+    That range is what `low_loss_nats` and `high_loss_nats` are; of one run, which is given as it is, they are empty. It
+    is no interval of the mean, which is not to be had from two or three runs by anything but wide bands: what is known
+    of means, `time_to_loss` tells. Over those runs that have finished (where none has, over all), from where the last
+    of them is first validated to where the first of them ends, so that all are in each mean: num_runs of them.
+    """
+    fields, column = swept_fields(results), COLUMN[against]
+    frames = []
+    for rows in by_point(run_curves(results, against), fields):
+        outcomes = results.runs.set_index("run")["outcome"]
+        finished = rows[rows["run"].map(outcomes) == "finished"]
+        curves = [one for _, one in (rows if finished.empty else finished).groupby("run", sort=False)]
+        average = over_iterations if against == "iteration" else over_time
+        x, losses = average([(one[column].to_numpy(float), one["loss_nats"].to_numpy(float)) for one in curves])
+        several = len(curves) > 1
+        frames.append(
+            pd.DataFrame(
+                {
+                    **{name: rows[name].iloc[0] for name in ("strategy", "kind", *fields)},
+                    column: x.astype(int) if against == "iteration" else x,
+                    "loss_nats": losses.mean(axis=0),
+                    "low_loss_nats": losses.min(axis=0) if several else np.nan,
+                    "high_loss_nats": losses.max(axis=0) if several else np.nan,
+                    "num_runs": len(curves),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def failure_marks(results: Results, against: Against) -> pd.DataFrame:
+    """Where stages were lost in each run that heeds it, with the loss then; not before the first validation.
+
+    Columns: run, both seeds, hours or iteration, loss_nats, stage.
+    """
+    curves, events = run_curves(results, against), results.events
+    failures = events[events["kind"] == "failure"]
+    x = failures["time_seconds"] / SECONDS_PER_HOUR if against == "time" else failures["iteration"].astype(float)
+    marks = pd.DataFrame({"run": failures["run"], COLUMN[against]: x, "stage": failures["stage"]})
+    frames = []
+    for run, own in marks.groupby("run", sort=False):
+        curve = curves[(curves["run"] == run) & curves["loss_nats"].notna()]
+        if curve.empty or curve["kind"].iloc[0] == "none":
+            continue
+        at, losses = curve[COLUMN[against]].to_numpy(float), curve["loss_nats"].to_numpy(float)
+        own = own[own[COLUMN[against]] >= at[0]]
+        frames.append(own.assign(loss_nats=np.interp(own[COLUMN[against]], at, losses)))
+    empty = marks.iloc[:0].assign(loss_nats=[])
+    return of_runs(results, pd.concat([empty, *frames]))
+
+
+def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
+    """Hours and losses in the order of time, with a gap and the older loss at every rollback."""
+    curve = list(zip(points["ended_seconds"], points["validation_loss"], strict=True))
+    for rollback in events[events["kind"] == "rolled_back"].itertuples():
+        back_to = events[(events["kind"] == "recovered") & (events["time_seconds"] == rollback.time_seconds)]
+        before = points[points["ended_seconds"] <= rollback.time_seconds]
+        older = before[before["iteration"] <= back_to["iteration"].iloc[0]]
+        curve.append((rollback.time_seconds, np.nan))
+        if not older.empty:
+            curve.append((rollback.time_seconds, older["validation_loss"].iloc[-1]))
+    curve.sort(key=lambda point: point[0])  # stable: the gap stays before the older loss
+    hours = np.array([seconds for seconds, _ in curve], dtype=np.float64) / SECONDS_PER_HOUR
+    return hours, np.array([loss for _, loss in curve], dtype=np.float64)
+
+
+def over_iterations(curves: Sequence[Curve]) -> Curve:
+    """Iterations at which all of some runs were validated, and their losses there, a row a run."""
+    common = sorted(set.intersection(*(set(x.tolist()) for x, _ in curves)))
+    at = [dict(zip(x.tolist(), losses.tolist(), strict=True)) for x, losses in curves]
+    losses = np.array([[own[iteration] for iteration in common] for own in at]).reshape(len(curves), -1)
+    return np.array(common), losses
+
+
+def over_time(curves: Sequence[Curve]) -> Curve:
+    """Hours, and the losses of some runs then, a row a run; of one run its own, gaps among them.
+
+    Between validations losses are interpolated; until a rollback the last one holds, and from it on the older one.
+    """
+    if len(curves) == 1:
+        return curves[0][0], curves[0][1][None]
+    known = [(x, losses) for x, losses in curves if len(x)]
+    first, last = max(x[0] for x, _ in known), min(x[-1] for x, _ in known)
+    at = np.linspace(first, last, NUM_INSTANTS) if last > first else np.array([])
+    return at, np.array([interpolated(x, losses, at) for x, losses in known])
+
+
+def interpolated(x: NDArray[np.float64], losses: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The losses of a curve with gaps, at some instants."""
+    gaps = np.isnan(losses)
+    held = pd.Series(losses).ffill().to_numpy()
+    starts = np.flatnonzero(np.concatenate([[True], gaps[:-1]]))  # of the parts between gaps, each of which ends in one
+    part = np.searchsorted(x[starts], at, side="right") - 1
+    found = np.full(len(at), np.nan)
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(x)], strict=True)):
+        inside = part == number
+        found[inside] = np.interp(at[inside], x[start:end], held[start:end])
+    return found
+
+
+def of_runs(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column `run`, and before them what the runs are: strategy, kind, swept values, seeds."""
+    about = results.runs[["run", "strategy", "kind", *swept_fields(results), *SEEDS]]
+    order = {run: place for place, run in enumerate(about["run"])}
+    found = about.merge(rows, on="run")
+    return found.sort_values("run", key=lambda runs: runs.map(order), kind="stable", ignore_index=True)
+
+
+def by_point(rows: pd.DataFrame, fields: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Rows of each strategy at each combination of its swept values: strategy after strategy, in their order."""
+    for _, own in rows.groupby("strategy", sort=False):
+        yield from (part for _, part in own.groupby(list(fields), sort=False, dropna=False)) if fields else (own,)
