@@ -27,8 +27,8 @@ from sim.outcome_data import (
     time_to_loss,
 )
 from sim.recovery_data import excesses, half_lives, spikes, swapping_cost
-from sim.run_report import write_comparison
 from sim.results import load_run
+from sim.run_report import write_comparison
 from sim.runner import ScenarioRunner
 
 SCENARIO = """
