@@ -13,6 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sim.loading import load_scenario
+from sim.map_command import advise, map_
 from sim.scenario import Scenario
 from sim.simulation import Progress as RunProgress
 from sim.simulation import Watcher
@@ -45,8 +46,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for command in (sweep, status):
+for command in (sweep, status, advise):
     app.command()(command)
+app.command("map")(map_)
 app.add_typer(cache_app, name="cache")
 
 

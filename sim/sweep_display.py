@@ -50,4 +50,5 @@ class SweepDisplay:
 
     def stop(self) -> None:
         """Leave the screen to others."""
-        self._bars.stop()
+        if self._bars.live.is_started:
+            self._bars.stop()

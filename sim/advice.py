@@ -1,0 +1,128 @@
+"""Advice for one cluster, in five lines: what to use, what comes next, how sure, where it turns, what it assumes."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+
+from sim.figures import legend_label
+from sim.map_job import Look, MapJob
+from sim.map_table import means
+from sim.penalties import mean
+from sim.scenario import Scenario
+from sim.verdicts import Standing
+
+KNOBS = ("rate_per_hour", "mean_uptime_hours", "per_iteration_probability", "time_scale")
+"""Fields of a failure process that say how often it strikes."""
+FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
+
+
+def churn_knob(scenario: Scenario) -> str | None:
+    """The field that says how often stages are lost; None where there is no single one."""
+    known = [knob for knob in KNOBS if getattr(scenario.failures, knob, None)]
+    return f"failures.{known[0]}" if known else None
+
+
+def advice(job: MapJob, what_is_paid: str) -> list[str]:
+    """Five lines on the scenario as it stands."""
+    cell = job.grid.own_cell
+    assert cell is not None, "the grid is made around the scenario"
+    look = job.looks[cell]
+    return [use(job, look), then(job, look), confidence(job, look), turns(job), assumes(job, what_is_paid)]
+
+
+def use(job: MapJob, look: Look) -> str:
+    """Which strategy, and what it takes."""
+    best, contenders = look.verdict.best, look.verdict.contenders
+    target = job.grid.scenario.training.target_validation_loss
+    if best is None:
+        return (
+            f"None of these comes to loss {target:g} under every seed: {', '.join(map(legend_label, look.passages))}."
+        )
+    names = " or ".join(legend_label(one.strategy) for one in (best, *contenders))
+    told = taken(look, best.strategy)
+    if contenders:
+        return f"Use {names}: too close to call. {legend_label(best.strategy)} comes to loss {target:g} after {told}."
+    return f"Use {names}: it comes to loss {target:g} after {told}."
+
+
+def taken(look: Look, name: str) -> str:
+    """Hours and money with their intervals."""
+    found = means(look, name)
+    hours = f"{found['hours']:.3g} h (95 % interval {found['hours_low']:.3g} to {found['hours_high']:.3g})"
+    return hours if math.isnan(found["usd"]) else f"{hours} and ${found['usd']:,.0f}"
+
+
+def then(job: MapJob, look: Look) -> str:
+    """The others, by how far they are behind."""
+    more = "more money" if job.objective == "money" else "later"
+    others = look.verdict.standings[1:] if look.verdict.best else ()
+    told = [
+        f"{legend_label(one.strategy)} {100 * one.behind:.0f} % {more}{interval(one)}"
+        if one.reaches
+        else f"{legend_label(one.strategy)} does not come to it in {one.takes.num_runs - one.takes.num_reached} of "
+        f"{one.takes.num_runs} pairs of lucks"
+        for one in others
+    ]
+    return f"Then {'; '.join(told)}." if told else "There is no other to come next."
+
+
+def interval(standing: Standing) -> str:
+    """Of how far behind, in brackets; nothing where it has none, or no width."""
+    low, high = 100 * standing.behind_low, 100 * standing.behind_high
+    return "" if math.isnan(low) or low == high else f" ({low:.0f} to {high:.0f})"
+
+
+def confidence(job: MapJob, look: Look) -> str:
+    """How sure the order is, and of what."""
+    seeds = f"{len(job.world_seeds)} churns crossed with {job.num_replicates} real trainings under churn"
+    error = max((one.error for one in look.verdict.standings), default=0.0)
+    told = f"95 % intervals of differences over {seeds}; read between real runs: up to {100 * error:.0f} % off"
+    if look.verdict.best is None:
+        return f"Confidence: {told}."
+    if look.verdict.contenders:
+        return f"Confidence: low, more --replicates or --time-replicates may tell ({told})."
+    return f"Confidence: the lead of {100 * look.verdict.lead:.0f} % is real ({told})."
+
+
+def turns(job: MapJob) -> str:
+    """Who is first at other rates of failures."""
+    axis = job.grid.axes[0]
+    if len(axis.values) < 2:
+        return "It turns: not looked at, these failures have no single rate; churnlab map shows other fields."
+    looks = [(value, job.looks[i, 0]) for i, value in enumerate(axis.values)]
+    told = []
+    for name, group in groupby(looks, key=lambda pair: who(pair[1])):
+        values = [value for value, _ in group]
+        told.append(f"{values[0]:g}{f' to {values[-1]:g}' if len(values) > 1 else ''}: {name}")
+    if len(told) == 1:
+        return f"It does not turn for {axis.field} from {axis.values[0]:g} to {axis.values[-1]:g}."
+    return f"It turns with {axis.field}: {'; '.join(told)}."
+
+
+def who(look: Look) -> str:
+    """The best, with all that may be."""
+    best = look.verdict.best
+    if best is None:
+        return "none comes to the target"
+    names = sorted([best.strategy, *(one.strategy for one in look.verdict.contenders)])
+    return " or ".join(map(legend_label, names))
+
+
+def assumes(job: MapJob, what_is_paid: str) -> str:
+    """What the answer rests on."""
+    scenario = job.grid.scenario
+    penalties = []
+    for family, penalty in job.penalties.items():
+        if not penalty.is_flat and len(penalty.knots) > 1 and (job.grid.own_cell, family.strategy) in job.knots:
+            here = mean(job.knots[job.grid.own_cell, family.strategy].iterations)  # type: ignore[index]
+            share = here / mean(penalty.knots[0].iterations)
+            told = "over twice" if math.isnan(share) else f"{share:.2f} ×"
+            penalties.append(f"{legend_label(family.strategy)} {told}")
+    proxy, workload = scenario.training.model, scenario.workload
+    learnt = f" (iterations under these failures, against none: {', '.join(penalties)})" if penalties else ""
+    return (
+        f"It assumes that '{workload.model.name}' in {workload.num_stages} stages loses as much by a lost stage as the "
+        f"proxy did, {proxy.num_stages} × {proxy.layers_per_stage} layers of dim {proxy.dim}{learnt}; that the links, "
+        f"devices and failures are as the scenario says. {what_is_paid}"
+    )

@@ -1,0 +1,98 @@
+"""What a map leaves: a figure and its table as files, and a summary on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+
+from sim.advice import taken, who
+from sim.durable import write_whole
+from sim.figures import KIND_ORDER, LINES, legend_label, save
+from sim.map_figure import hours_or_usd, line_figure, map_figure, position
+from sim.map_job import MapJob
+from sim.map_table import map_table
+from sim.refinement import Cell
+from sim.run_report import notes, prices_in_words
+from sim.tables import strategy_table
+from sim.terminal import console, say
+
+
+def write_map(job: MapJob, folder: Path) -> list[Path]:
+    """Write map.csv, map.png and map.pdf into a folder."""
+    table = map_table(job)
+    path = folder / "map.csv"
+    write_whole(path, table.to_csv(index=False))
+    styles = {name: dict(zip(KIND_ORDER, LINES, strict=False)).get(name, LINES[-1]) for name in job.grid.candidates}
+    if job.grid.axes[1].field:
+        marks = {
+            "own": [place(job, job.grid.own_cell)] if job.grid.own_cell else [],
+            "knots": [place(job, cell) for cell in dict.fromkeys(cell for cell, _ in job.knots)],
+        }
+        colours = {name: line[0] for name, line in styles.items()}
+        figure = map_figure(table, job.grid.axes, colours, marks, captions(job))
+    else:
+        what, label = hours_or_usd(job.objective)
+        figure = line_figure(table, job.grid.axes[0], styles, what, label, captions(job))
+    return [path, *save(figure, folder / "map")]
+
+
+def print_map(job: MapJob) -> None:
+    """Print how much of the map each strategy has, and what holds where the scenario stands."""
+    table = map_table(job)
+    console.print()
+    console.print(shares_table(job, table))
+    if job.grid.own_cell in job.looks:
+        look = job.looks[job.grid.own_cell]
+        best = look.verdict.best
+        told = f"{who(look)}, {taken(look, best.strategy)}" if best else who(look)
+        say(f"At the scenario's own values: {told}.")
+    for line in captions(job):
+        say(line, style="dim")
+
+
+def shares_table(job: MapJob, table: pd.DataFrame) -> Table:
+    """For each strategy the share of cells in which it is first, and how far it is ahead or behind."""
+    what = "cheapest" if job.objective == "money" else "first"
+    headings = (
+        f"{what} in\n% of cells",
+        "of these\ntoo close",
+        f"may be {what}\nin % of cells",
+        "behind by\n% (median)",
+    )
+    found = strategy_table(f"{job.grid.scenario.name}: who comes to the target {what}", headings)
+    for name, rows in table.groupby("strategy", sort=False):
+        best = rows[rows["is_best"]]
+        others = rows.loc[~rows["is_best"], "behind"]
+        found.add_row(
+            legend_label(str(name)),
+            f"{100 * rows['is_best'].mean():.0f}",
+            f"{100 * best['is_close'].mean():.0f}" if len(best) else "-",
+            f"{100 * rows['may_be_first'].astype(float).mean():.0f}",
+            f"{100 * others.median():.0f}" if len(others) and not others.isna().all() else "-",
+        )
+    return found
+
+
+def captions(job: MapJob) -> list[str]:
+    """What the map rests on, a sentence each."""
+    scenario, num_looked, num_cells = job.grid.scenario, len(job.looks), len(job.grid.points)
+    looked = f"{num_looked} of {num_cells} cells played" if num_looked < num_cells else f"All {num_cells} cells played"
+    between = ", the others lie between cells that agree" if num_looked < num_cells else ""
+    errors = [one.error for look in job.looks.values() for one in look.verdict.standings]
+    lines = [
+        f"{looked} without training under {len(job.world_seeds)} failure seeds{between}. Iterations to loss "
+        f"{scenario.training.target_validation_loss:g} under failures: {job.num_replicates} real trainings at each of "
+        f"{len({cell for cell, _ in job.knots})} cells, read between them by failures per iteration (off by up to "
+        f"{100 * max(errors, default=0.0):.0f} %). Too close: the 95 % interval of the difference holds 0, or it is "
+        "below that error.",
+        *notes(scenario, job.corpus_description),
+    ]
+    return [*lines, prices_in_words(scenario.cluster)] if job.objective == "money" else lines
+
+
+def place(job: MapJob, cell: Cell) -> tuple[float, float]:
+    """Where a cell stands in the figure."""
+    x, y = job.grid.axes
+    return position(x, x.values[cell[0]]), position(y, y.values[cell[1]])

@@ -1,0 +1,120 @@
+"""How many iterations a strategy takes to the target loss, by how often stages are lost: learnt from real runs.
+
+A strategy whose recoveries change weights needs more iterations the more failures it meets per iteration. That number
+is all that seconds, links and rates of a cell have to do with learning; so real runs at a few cells (knots) tell the
+others by interpolation, under each pair of seeds by itself. Pairs of seeds keep their luck from knot to knot, since a
+higher rate brings the same failures sooner.
+
+Assumed: failures strike the same stages, and come as evenly, in all cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+Seeds = tuple[int, int]
+"""Failure seed, training seed."""
+
+
+@dataclass(frozen=True)
+class Knot:
+    """Real runs of a strategy at one cell.
+
+    iterations: to the target, by pair of seeds; NaN where it was not reached in `most_iterations`.
+    """
+
+    failures_per_iteration: float
+    iterations: Mapping[Seeds, float]
+    most_iterations: int
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Iterations to the target by failures per iteration, through the knots, the first of which is free of failures.
+
+    is_flat: recoveries never change weights, so that it is the same everywhere.
+    """
+
+    knots: tuple[Knot, ...]
+    is_flat: bool = False
+
+    def __post_init__(self) -> None:
+        """Knots ascend from 0."""
+        rates = [knot.failures_per_iteration for knot in self.knots]
+        assert rates[0] == 0.0, "the first knot is free of failures"
+        assert all(low < high for low, high in pairwise(rates)), rates
+
+    @property
+    def most_iterations(self) -> int:
+        """Beyond this nothing is known."""
+        return max(knot.most_iterations for knot in self.knots)
+
+    def iterations_at(self, failures_per_iteration: float) -> dict[Seeds, float]:
+        """Iterations to the target for each pair of seeds; NaN where it is not reached in any run's iterations.
+
+        Between two knots in a straight line, beyond the last known one along the line from the first.
+        """
+        return {seeds: self._at(failures_per_iteration, seeds) for seeds in self.knots[-1].iterations}
+
+    def _at(self, rate: float, seeds: Seeds) -> float:
+        if self.is_flat:
+            return self.knots[0].iterations[seeds]
+        known = [
+            (knot.failures_per_iteration, knot.iterations[seeds])
+            for knot in self.knots
+            if not math.isnan(knot.iterations[seeds])
+        ]
+        if not known or known[0][0] > 0.0:
+            return math.nan
+        if len(known) == 1:
+            return known[0][1] if rate == 0.0 else math.nan
+        for (low, first), (high, last) in pairwise(known):
+            if rate <= high:
+                return first + (last - first) * (rate - low) / (high - low)
+        (_, free), (high, last) = known[0], known[-1]
+        found = free + (last - free) * rate / high
+        return found if found <= self.most_iterations else math.nan
+
+    def error_at(self, failures_per_iteration: float) -> float:
+        """How far off interpolation may be, as a share of the mean: what it is off at knots told from the others.
+
+        But no more than half of what failures add there; that alone counts where too few knots are known.
+        """
+        if self.is_flat:
+            return 0.0
+        free, here = mean(self.iterations_at(0.0)), mean(self.iterations_at(failures_per_iteration))
+        errors = [error for number in range(1, len(self.knots) - 1) if (error := self._error_of(number)) is not None]
+        most = abs(here / free - 1.0) / 2 if not math.isnan(here) else 0.0
+        return min(max(errors, default=math.inf), most)
+
+    def _error_of(self, number: int) -> float | None:
+        """How far a knot's mean is from what the others tell; None where that cannot be told."""
+        left_out = self.knots[number]
+        others = Penalty(self.knots[:number] + self.knots[number + 1 :])
+        told, true = mean(others.iterations_at(left_out.failures_per_iteration)), mean(left_out.iterations)
+        return None if math.isnan(told / true) else abs(told / true - 1.0)
+
+
+def mean(iterations: Mapping[Seeds, float]) -> float:
+    """Over all pairs of seeds; NaN where one has no value."""
+    return math.fsum(iterations.values()) / len(iterations)
+
+
+def next_knot(rates: Collection[float], tried: Mapping[float, bool], num_knots: int) -> float | None:
+    """The rate, of those there are, at which real runs tell most next; None when all that are to be are done.
+
+    tried: rates that have been run, and whether all runs came to the target there. From low to high, more closely
+    where failures are few, as most cells are; once the target is missed, halfway between that and the last success.
+    """
+    if len(tried) >= num_knots:
+        return None
+    low = max((rate for rate, is_reached in tried.items() if is_reached), default=0.0)
+    high = min((rate for rate, is_reached in tried.items() if not is_reached), default=None)
+    able = [rate for rate in rates if low < rate and (high is None or rate < high)]
+    if not able:
+        return None
+    goal = max(rates) * ((len(tried) + 1) / num_knots) ** 2 if high is None else (low + high) / 2
+    return min(able, key=lambda rate: (abs(rate - goal), rate))

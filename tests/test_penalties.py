@@ -1,0 +1,98 @@
+"""Iterations to the target by failures per iteration: through the real runs, straight between them, honest beyond."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.penalties import Knot, Penalty, next_knot
+
+SEEDS = ((0, 0), (1, 0))
+
+
+def knot(rate: float, *iterations: float, most: int = 1000) -> Knot:
+    return Knot(rate, dict(zip(SEEDS, iterations, strict=True)), most)
+
+
+FREE = knot(0.0, 100.0, 100.0)
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 1.0), st.floats(100, 999), st.floats(100, 999)), min_size=1, max_size=5))
+def test_at_a_knot_each_pair_of_seeds_takes_what_its_real_run_took(rows):
+    knots = [knot(rate, a, b) for rate, a, b in {row[0]: row for row in sorted(rows)}.values()]
+    penalty = Penalty((FREE, *knots))
+    for each in (FREE, *knots):
+        assert penalty.iterations_at(each.failures_per_iteration) == pytest.approx(each.iterations)
+
+
+@given(st.floats(0.0, 1.0))
+def test_between_knots_and_beyond_the_last_it_goes_straight_on(share):
+    penalty = Penalty((FREE, knot(0.1, 200.0, 140.0), knot(0.2, 400.0, 160.0)))
+    at = penalty.iterations_at(0.1 + 0.1 * share)
+    assert at[0, 0] == pytest.approx(200 + 200 * share)
+    assert at[1, 0] == pytest.approx(140 + 20 * share)
+    beyond = penalty.iterations_at(0.2 * (1 + share))
+    assert beyond[0, 0] == pytest.approx(100 + 300 * (1 + share))
+    assert beyond[1, 0] == pytest.approx(100 + 60 * (1 + share))
+
+
+def test_a_target_that_was_missed_is_reached_nowhere_beyond_what_real_runs_were_given():
+    penalty = Penalty((FREE, knot(0.1, 400.0, 150.0), knot(0.2, math.nan, 200.0)))
+    assert penalty.iterations_at(0.15)[0, 0] == pytest.approx(550.0)  # along the line from the first knot
+    missed = penalty.iterations_at(0.35)
+    assert math.isnan(missed[0, 0])  # would be 1150 of 1000 iterations
+    assert missed[1, 0] == pytest.approx(275.0)
+    nowhere = Penalty((knot(0.0, math.nan, 100.0), knot(0.1, 400.0, 150.0)))
+    assert math.isnan(nowhere.iterations_at(0.1)[0, 0])
+
+
+def test_where_no_knot_is_known_nothing_is_told_but_without_failures():
+    penalty = Penalty((FREE, knot(0.1, math.nan, math.nan)))
+    assert penalty.iterations_at(0.0) == FREE.iterations
+    assert all(map(math.isnan, penalty.iterations_at(0.05).values()))
+
+
+def test_what_never_changes_weights_takes_the_same_everywhere_and_errs_nowhere():
+    penalty = Penalty((FREE,), is_flat=True)
+    assert penalty.iterations_at(0.7) == FREE.iterations
+    assert penalty.error_at(0.7) == 0.0
+
+
+def test_the_error_is_that_of_knots_told_from_the_others():
+    bent = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0)))  # straight would be 160 at 0.1
+    assert bent.error_at(0.2) == pytest.approx(0.2)
+    straight = Penalty((FREE, knot(0.1, 150.0, 150.0), knot(0.2, 200.0, 200.0)))
+    assert straight.error_at(0.2) == pytest.approx(0.0)
+
+
+def test_too_few_knots_leave_half_of_the_penalty_in_doubt_and_no_error_exceeds_it():
+    one = Penalty((FREE, knot(0.1, 150.0, 150.0)))
+    assert one.error_at(0.1) == pytest.approx(0.25)
+    bent = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0)))
+    assert bent.error_at(0.001) == pytest.approx(0.005)  # 1 % more iterations there
+    assert bent.error_at(0.0) == 0.0
+
+
+RATES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=30, unique=True)
+
+
+@given(RATES, st.integers(1, 8), st.floats(0.0, 1.1))
+def test_knots_go_up_until_the_target_is_missed_and_close_in_on_where_that_begins(rates, num_knots, misses_from):
+    tried: dict[float, bool] = {}
+    while (rate := next_knot(rates, tried, num_knots)) is not None:
+        assert rate in rates
+        assert rate > 0.0
+        assert rate not in tried
+        reached = [known for known, is_reached in tried.items() if is_reached]
+        missed = [known for known, is_reached in tried.items() if not is_reached]
+        assert max(reached, default=0.0) < rate < min(missed, default=math.inf)
+        tried[rate] = rate < misses_from
+    assert len(tried) <= num_knots
+
+
+def test_where_the_target_is_always_reached_the_last_knot_is_where_failures_are_most():
+    rates, tried = [n / 100 for n in range(1, 101)], {}
+    while (rate := next_knot(rates, tried, 4)) is not None:
+        tried[rate] = True
+    assert list(tried) == pytest.approx([0.06, 0.25, 0.56, 1.0], abs=0.01)

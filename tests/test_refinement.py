@@ -1,0 +1,68 @@
+"""Only cells are looked at that are needed: fewer than all, and none that would have told something else."""
+
+from collections.abc import Callable, Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.refinement import Cell, cells, first_net, refined
+
+SIDES = st.integers(1, 24)
+
+
+def looked(num_x: int, num_y: int, truth: Callable[[Cell], object]) -> tuple[dict[Cell, object], list, list[Cell]]:
+    asked: list[Cell] = []
+
+    def look(some: Sequence[Cell]) -> dict[Cell, object]:
+        asked.extend(some)
+        return {cell: truth(cell) for cell in some}
+
+    known, meshes = refined(num_x, num_y, look)
+    return known, meshes, asked
+
+
+@given(SIDES, SIDES, st.randoms(use_true_random=False))
+def test_each_cell_is_looked_at_once_at_most_and_the_rest_lies_in_meshes_that_agree(num_x, num_y, random):
+    labels = {(i, j): random.randrange(3) for i in range(num_x) for j in range(num_y)}
+    known, meshes, asked = looked(num_x, num_y, labels.__getitem__)
+    assert len(asked) == len(set(asked)) == len(known)
+    covered = set()
+    for mesh in meshes:
+        inside = list(cells(mesh))
+        covered.update(inside)
+        (x0, x1), (y0, y1) = mesh
+        assert {(x0, y0), (x1, y0), (x0, y1), (x1, y1)} <= known.keys()
+        if any(cell not in known for cell in inside):
+            assert len({known[cell] for cell in inside if cell in known}) == 1
+    assert covered == labels.keys()
+
+
+@given(SIDES, SIDES, st.floats(-3, 3), st.floats(-3, 3), st.floats(-20, 20))
+def test_a_straight_border_is_found_wherever_it_runs_through_the_net(num_x, num_y, a, b, c):
+    def truth(cell: Cell) -> bool:
+        return a * cell[0] + b * cell[1] > c
+
+    known, meshes, _ = looked(num_x, num_y, truth)
+    for mesh in meshes:
+        agreed = {known[cell] for cell in cells(mesh) if cell in known}
+        if len(agreed) == 1:  # a half plane that has all corners has all between them
+            assert {truth(cell) for cell in cells(mesh)} == agreed
+
+
+def test_one_answer_everywhere_takes_the_first_net_alone():
+    known, _, asked = looked(20, 20, lambda _: "same")
+    lines_x, lines_y = first_net(20, 20)
+    assert (lines_x, lines_y) == ([0, 5, 10, 15, 19], [0, 5, 10, 15, 19])
+    assert set(asked) == {(i, j) for i in lines_x for j in lines_y}
+    assert len(known) == 25
+
+
+def test_along_a_border_every_cell_is_looked_at_and_far_from_it_few():
+    known, _, _ = looked(20, 20, lambda cell: cell[0] < 7)
+    assert all((i, j) in known for i in (6, 7) for j in range(20))
+    assert len(known) < 150
+
+
+def test_a_grid_of_one_row_or_one_cell_is_no_special_case():
+    assert set(looked(1, 1, lambda _: 0)[0]) == {(0, 0)}
+    assert {(3, 0), (4, 0)} <= set(looked(9, 1, lambda cell: cell[0] < 4)[0])

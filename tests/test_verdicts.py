@@ -1,0 +1,60 @@
+"""Who comes first, by how much, and whether that can be told."""
+
+import math
+
+import pytest
+
+from sim.verdicts import verdict
+
+LUCKS = [(f, r) for f in range(3) for r in range(2)]
+
+
+def taken(*values: float) -> dict[tuple[int, int], float]:
+    return dict(zip(LUCKS, values, strict=True))
+
+
+STEADY = taken(100, 101, 100, 101, 100, 101)
+
+
+def test_the_best_is_the_one_that_takes_least_and_the_others_follow():
+    slower = {luck: 1.2 * value for luck, value in STEADY.items()}
+    slowest = {luck: 2.0 * value for luck, value in STEADY.items()}
+    found = verdict({"slowest": slowest, "best": STEADY, "slower": slower}, {})
+    assert [one.strategy for one in found.standings] == ["best", "slower", "slowest"]
+    assert found.best.strategy == "best"
+    assert found.lead == pytest.approx(0.2)
+    assert found.contenders == ()
+    assert found.standings[2].behind == pytest.approx(1.0)
+
+
+def test_a_difference_whose_interval_holds_zero_is_too_close_to_call():
+    noisy = taken(90, 120, 112, 98, 121, 85)
+    found = verdict({"steady": STEADY, "noisy": noisy}, {})
+    assert found.best.strategy == "steady"
+    assert [one.strategy for one in found.contenders] == ["noisy"]
+
+
+def test_a_difference_below_what_interpolation_may_err_is_too_close_as_well():
+    slower = {luck: 1.05 * value for luck, value in STEADY.items()}
+    assert verdict({"a": STEADY, "b": slower}, {"b": 0.02}).contenders == ()
+    assert [one.strategy for one in verdict({"a": STEADY, "b": slower}, {"b": 0.06}).contenders] == ["b"]
+    assert [one.strategy for one in verdict({"a": STEADY, "b": slower}, {"a": 0.06}).contenders] == ["b"]
+
+
+def test_who_misses_the_target_under_some_seed_comes_after_all_who_never_do():
+    lucky = taken(10, math.nan, 10, 10, 10, 10)
+    found = verdict({"lucky": lucky, "steady": STEADY}, {})
+    assert found.best.strategy == "steady"
+    assert found.lead == math.inf
+    assert not found.standings[1].may_be_first
+    nobody = verdict({"lucky": lucky, "never": taken(*[math.nan] * 6)}, {})
+    assert nobody.best is None
+    assert nobody.contenders == ()
+    assert [one.strategy for one in nobody.standings] == ["lucky", "never"]
+
+
+def test_equal_to_the_last_bit_is_too_close_to_call_by_name():
+    found = verdict({"b": STEADY, "a": dict(STEADY)}, {})
+    assert found.best.strategy == "a"
+    assert found.lead == 0.0
+    assert [one.strategy for one in found.contenders] == ["b"]
