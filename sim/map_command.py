@@ -153,7 +153,8 @@ class Asked:
         with cache_folder(self.cache, self.no_cache) as cache, MapDisplay() as display:
             job = MapJob(grid, world_seeds, self.objective.value, knots, display.say, display.counted, always)
             try:
-                with opened(Kind.pool, self.jobs, None, learns) as executor:
+                kind = Kind.serial if self.jobs == 1 else Kind.pool
+                with opened(kind, self.jobs, None, learns) as executor:
                     job.survey(executor)
                     real = self._real(executor, cache, display)
                     if self.dry_run:

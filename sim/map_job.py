@@ -160,7 +160,7 @@ class MapJob:
             self.penalties[family] = Penalty(in_order, is_flat=not is_edited(cells))
 
     def look(self, executor: Executor) -> None:
-        """Look at the first net, then where neighbours differ."""
+        """Look at the first net, then where neighbours differ; along a single axis at all cells."""
         self._tell(f"Times to the target, in cells until neighbours agree, of {len(self.grid.points)} at most.")
 
         def labels(cells: Sequence[Cell]) -> dict[Cell, tuple[str, bool]]:
@@ -172,6 +172,8 @@ class MapJob:
             return {cell: self.looks[cell].label for cell in cells}
 
         _, self.meshes = refined(*self.grid.shape, labels)
+        if self.grid.shape[1] == 1:
+            labels([cell for cell in self.grid.points if cell not in self.looks])
 
     def _judged(self, cell: Cell, met: dict[str, Passages]) -> Look:
         taken = {name: passed.usd if self.objective == "money" else passed.seconds for name, passed in met.items()}

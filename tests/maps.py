@@ -1,0 +1,67 @@
+"""What tests of maps share: a scenario whose losses are a formula, and looking at a map of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sim.axes import Axis, Ground
+from sim.executors import InProcess
+from sim.map_grid import NO_AXIS, Grid
+from sim.map_job import MapJob
+from sim.real_runs import RealRunsJob
+from sim.scenario import SeedsConfig
+
+TEXT = """
+name: mapped
+workload: {num_stages: 3, num_microbatches: 16}
+training:
+  learner: curve
+  model: {num_stages: 3}
+  steps: 60
+  evaluation: {interval_steps: 5, num_sequences: 8}
+  target_validation_loss: 3.5
+cluster: {device: a100}
+network: {preset: spot_cluster}
+failures: {kind: exponential, rate_per_hour: 0.3, immune_stages: [0]}
+strategies: [none, {kind: checkpoint, interval_iterations: 10}, redundant, {kind: checkfree, end_stages: copy}]
+fallback: {kind: checkpoint, interval_iterations: 25}
+iterations_per_step: 10
+"""
+RATES, FACTORS = "failures.rate_per_hour=0.05,0.15,0.3,0.6", "network.bandwidth_factor=0.25,1,4"
+
+
+def write(folder: Path, text: str = TEXT) -> Path:
+    """A scenario file."""
+    path = folder / "mapped.yaml"
+    path.write_text(text)
+    return path
+
+
+def looked(
+    path: Path,
+    x: str = RATES,
+    y: str | None = FACTORS,
+    seeds: Sequence[int] = (0, 1, 2),
+    world_seeds: Sequence[int] = (0, 1, 2),
+    overrides: Sequence[str] = (),
+    objective: str = "time",
+    num_knots: int = 3,
+) -> MapJob:
+    """A map whose cells have been looked at, in this process."""
+    ground = Ground(path, overrides)
+    axes: tuple[Axis, Axis] = ground.axis("--x", x, 5), ground.axis("--y", y, 5) if y else NO_AXIS
+    grid = Grid(ground, axes, SeedsConfig(failures=tuple(seeds), training=(0,)), "mapped-map")
+    job = MapJob(grid, world_seeds, objective, num_knots, tell=lambda _: None)
+    executor = InProcess()
+
+    @contextmanager
+    def at_work(_: object):
+        yield executor, None
+
+    real = RealRunsJob(path.parent, path.parent / "results", path.parent, at_work, lambda _: None, lambda _: None)
+    job.survey(executor)
+    job.learn(executor, real)
+    job.look(executor)
+    return job

@@ -1,0 +1,104 @@
+"""Maps against brute force, and what they say and draw."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import fmean
+
+import maps
+import pandas as pd
+import pytest
+from sweeps import do_sweep
+
+from sim.clock import SECONDS_PER_HOUR
+from sim.map_job import MapJob
+from sim.map_table import map_table
+
+SWEEP = """
+sweep:
+  grid:
+    failures.rate_per_hour: [0.05, 0.15, 0.3, 0.6]
+    network.bandwidth_factor: [0.25, 1, 4]
+  replicates: 3
+"""
+LOSSLESS = ("checkpoint", "redundant")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("map")
+
+
+@pytest.fixture(scope="module")
+def job(folder: Path) -> MapJob:
+    return maps.looked(maps.write(folder))
+
+
+@pytest.fixture(scope="module")
+def table(job: MapJob) -> pd.DataFrame:
+    return map_table(job)
+
+
+@pytest.fixture(scope="module")
+def brute(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[str, dict[int, float]]]:
+    """Seconds to the target of real runs by cell, strategy and failure seed: every run done, twice as long."""
+    folder = tmp_path_factory.mktemp("brute")
+    path = maps.write(folder, maps.TEXT.replace("steps: 60", "steps: 120") + SWEEP)
+    runs = do_sweep(path, folder / "results", folder).table()
+    found: dict[tuple[int, int], dict[str, dict[int, float]]] = {}
+    rates, factors = [0.05, 0.15, 0.3, 0.6], [0.25, 1, 4]
+    for _, run in runs.iterrows():
+        cell = rates.index(run["failures.rate_per_hour"]), factors.index(run["network.bandwidth_factor"])
+        taken = found.setdefault(cell, {}).setdefault(run["strategy"], {})
+        taken[run["failure_seed"]] = run["target_reached_seconds"]
+    return found
+
+
+def test_what_changes_no_weights_takes_what_brute_force_takes_to_the_bit(job, brute):
+    for cell, look in job.looks.items():
+        for name in LOSSLESS:
+            for (seed, _), seconds in look.passages[name].seconds.items():
+                assert seconds == brute[cell][name][seed]
+
+
+def test_what_changes_weights_takes_about_what_brute_force_takes(job, brute):
+    compared = 0
+    for cell, look in job.looks.items():
+        true = list(brute[cell]["checkfree"].values())
+        told = list(look.passages["checkfree"].seconds.values())
+        if not any(map(math.isnan, [*true, *told])):
+            compared += 1
+            error = job.penalties[job.grid.family(cell, "checkfree")].error_at(0.016)
+            assert fmean(told) == pytest.approx(fmean(true), rel=0.1 + error)
+    assert compared >= 8
+
+
+def test_every_verdict_that_is_not_too_close_is_that_of_brute_force(job, brute):
+    num_sure = 0
+    for cell, look in job.looks.items():
+        true = {name: fmean(taken.values()) for name, taken in brute[cell].items() if name != "none"}
+        best = min((name for name in true if not math.isnan(true[name])), key=true.__getitem__)
+        names = {look.verdict.best.strategy, *(one.strategy for one in look.verdict.contenders)}
+        num_sure += len(names) == 1
+        assert best in names
+    assert num_sure >= 2
+
+
+def test_without_failures_to_tell_them_apart_the_order_is_that_of_plain_speed(job):
+    """At the lowest rate and the fastest links: redundant work alone costs something."""
+    look = job.looks[0, 2]
+    assert look.verdict.standings[-1].strategy == "redundant"
+
+
+def test_the_table_has_a_row_for_each_cell_and_strategy_and_one_best_a_cell(job, table):
+    assert len(table) == 4 * 3 * 3
+    for _, rows in table.groupby(["failures.rate_per_hour", "network.bandwidth_factor"]):
+        best = rows[rows["is_best"]]
+        assert len(best) == 1
+        assert best["behind"].item() == 0.0
+        assert (rows.loc[rows["num_reached"] == rows["num_runs"], "hours"] >= best["hours"].item()).all()
+    cell = table[(table["failures.rate_per_hour"] == 0.15) & (table["network.bandwidth_factor"] == 1)]
+    mean = fmean(job.looks[1, 1].passages["redundant"].seconds.values()) / SECONDS_PER_HOUR
+    assert cell.loc[cell["strategy"] == "redundant", "hours"].item() == pytest.approx(mean)
+    assert (table["hours_low"].fillna(0) <= table["hours"].fillna(0)).all()

@@ -1,0 +1,138 @@
+"""What a map draws: the best of each cell in its colour, paler where the lead is small, hatched where it is close."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from sim.axes import Axis
+from sim.map_figure import draw_map, edges, line_figure, map_figure
+
+X = Axis("failures.rate_per_hour", (0.1, 0.2, 0.4), 0.2, True, "--x")
+Y = Axis("workload.model", ("small", "large"), None, False, "--y")
+COLOURS = {"checkpoint": "#D55E00", "redundant": "#0072B2"}
+
+
+def a_table(best: list[list[str | None]], lead: float = 0.2, close: tuple[tuple[int, int], ...] = ()) -> pd.DataFrame:
+    """Rows (y) of cells (x): who is best there."""
+    rows = []
+    for j, row in enumerate(best):
+        for i, first in enumerate(row):
+            for name in COLOURS:
+                rows.append(
+                    {
+                        X.field: X.values[i],
+                        Y.field: Y.values[j],
+                        "strategy": name,
+                        "is_best": name == first,
+                        "is_close": (i, j) in close,
+                        "behind": 0.0 if name == first else lead,
+                        "num_reached": 3 if first else 1,
+                        "num_runs": 3,
+                        "hours": 1.0 + i + (name != first),
+                        "hours_low": 0.5 + i,
+                        "hours_high": 3.0 + i,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+BEST = [["checkpoint", "checkpoint", "redundant"], ["checkpoint", "redundant", None]]
+
+
+def drawn(table: pd.DataFrame) -> Any:
+    axis = Figure().subplots()
+    draw_map(axis, table, X, Y, COLOURS)
+    return axis
+
+
+def test_each_cell_has_the_colour_of_its_best_strategy_and_is_white_where_there_is_none():
+    (mesh,) = drawn(a_table(BEST)).collections
+    colours = np.asarray(mesh.get_array()).reshape(2, 3, 3)
+    for j, row in enumerate(BEST):
+        for i, name in enumerate(row):
+            assert colours[j, i] == pytest.approx(to_rgb(COLOURS[name]) if name else (1, 1, 1))
+
+
+@pytest.mark.parametrize(("lead", "strength"), [(0.01, 0.35), (0.1, 0.6), (0.3, 1.0)])
+def test_a_small_lead_makes_a_colour_pale(lead, strength):
+    (mesh,) = drawn(a_table(BEST, lead)).collections
+    first = np.asarray(mesh.get_array()).reshape(2, 3, 3)[0, 0]
+    assert first == pytest.approx(1 - strength * (1 - np.array(to_rgb(COLOURS["checkpoint"]))))
+
+
+def test_cells_too_close_to_call_are_hatched_and_no_others():
+    hatched = [patch for patch in drawn(a_table(BEST, close=((1, 0),))).patches if isinstance(patch, Rectangle)]
+    (patch,) = hatched
+    assert patch.get_hatch() == "////"
+    assert patch.get_x() == pytest.approx(edges(X)[1])
+    assert patch.get_x() + patch.get_width() == pytest.approx(edges(X)[2])
+    assert (patch.get_y(), patch.get_height()) == (-0.5, 1.0)
+
+
+def test_borders_run_between_cells_whose_best_differ():
+    lines = {(*line.get_xdata(), *line.get_ydata()) for line in drawn(a_table(BEST)).lines}
+    x = edges(X)
+    assert lines == {
+        (x[2], x[2], -0.5, 0.5),
+        (x[1], x[1], 0.5, 1.5),
+        (x[2], x[2], 0.5, 1.5),
+        (x[1], x[2], 0.5, 0.5),
+        (x[2], x[3], 0.5, 0.5),
+    }
+
+
+def test_regions_have_their_names_in_them():
+    axis = drawn(a_table(BEST))
+    for text in axis.texts:
+        i = int(np.searchsorted(edges(X), text.xy[0])) - 1
+        j = round(text.xy[1])
+        assert text.get_text() == {"checkpoint": "checkpointing", "redundant": "redundant"}[BEST[j][i]]
+    assert {text.get_text() for text in axis.texts} == {"checkpointing", "redundant"}
+
+
+def test_cells_meet_halfway_by_ratio_on_a_wide_axis_and_evenly_on_a_narrow_one():
+    assert edges(X) == pytest.approx([0.1 / 2**0.5, 0.1 * 2**0.5, 0.2 * 2**0.5, 0.4 * 2**0.5])
+    assert edges(Axis("f", (1, 2, 4), None, False, "")) == pytest.approx([0.5, 1.5, 3.0, 5.0])
+    assert edges(Y) == pytest.approx([-0.5, 0.5, 1.5])
+
+
+def test_axes_name_fields_and_values_and_the_legend_what_is_drawn():
+    marks = {"own": [(0.2, 0.0)], "knots": [(0.1, 0.0), (0.4, 1.0)]}
+    figure = map_figure(a_table(BEST, close=((0, 0),)), (X, Y), COLOURS, marks, ["A note."])
+    (axis,) = figure.axes
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("failures.rate per hour", "workload.model")
+    assert axis.get_xscale() == "log"
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["small", "large"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [
+        "checkpointing",
+        "redundant",
+        "none comes to the target",
+        "too close to call",
+        "the scenario as it stands",
+        "real runs under failures",
+    ]
+    stars = [line for line in axis.lines if line.get_marker() == "*"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(0.2, 0.0)]
+    assert "A note." in figure.get_supxlabel()
+
+
+def test_along_one_axis_each_strategy_is_a_line_with_its_interval():
+    table = a_table([["checkpoint", "checkpoint", "redundant"]])
+    styles = {"checkpoint": ("#D55E00", "-"), "redundant": ("#0072B2", "--")}
+    figure = line_figure(table, X, styles, "hours", "hours", [])
+    (axis,) = figure.axes
+    for line, (name, (colour, dash)) in zip(axis.lines, styles.items(), strict=True):
+        rows = table[table["strategy"] == name]
+        assert list(line.get_xdata()) == list(X.values)
+        assert list(line.get_ydata()) == list(rows["hours"])
+        assert (line.get_color(), line.get_linestyle()) == (colour, dash)
+    low, high = axis.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
+    assert (low, high) == (0.5, 5.0)
