@@ -23,12 +23,12 @@ def churn_knob(scenario: Scenario) -> str | None:
     return f"failures.{known[0]}" if known else None
 
 
-def advice(job: MapJob, what_is_paid: str) -> list[str]:
-    """Five lines on the scenario as it stands."""
+def advice(job: MapJob, prices: str) -> list[str]:
+    """Five lines on the scenario as it stands. prices: what money is paid for, in words."""
     cell = job.grid.own_cell
     assert cell is not None, "the grid is made around the scenario"
     look = job.looks[cell]
-    return [use(job, look), then(job, look), confidence(job, look), turns(job), assumes(job, what_is_paid)]
+    return [use(job, look), then(job, look), confidence(job, look), turns(job), assumes(job, prices)]
 
 
 def use(job: MapJob, look: Look) -> str:
@@ -39,11 +39,18 @@ def use(job: MapJob, look: Look) -> str:
         return (
             f"None of these comes to loss {target:g} under every seed: {', '.join(map(legend_label, look.passages))}."
         )
-    names = " or ".join(legend_label(one.strategy) for one in (best, *contenders))
-    told = taken(look, best.strategy)
-    if contenders:
-        return f"Use {names}: too close to call. {legend_label(best.strategy)} comes to loss {target:g} after {told}."
-    return f"Use {names}: it comes to loss {target:g} after {told}."
+    first = "for the least money" if job.objective == "money" else "first"
+    told = f"comes to loss {target:g} {first}: after {taken(look, best.strategy)}"
+    name = legend_label(best.strategy)
+    if not contenders:
+        return f"Use {name}: it {told}."
+    names = listing([legend_label(one.strategy) for one in contenders])
+    return f"Use {name}, which on average {told}; too close to call: {names}."
+
+
+def listing(names: list[str]) -> str:
+    """Names in a sentence."""
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
 
 
 def taken(look: Look, name: str) -> str:
@@ -75,14 +82,14 @@ def interval(standing: Standing) -> str:
 
 def confidence(job: MapJob, look: Look) -> str:
     """How sure the order is, and of what."""
-    seeds = f"{len(job.world_seeds)} churns crossed with {job.num_replicates} real trainings under churn"
     error = max((one.error for one in look.verdict.standings), default=0.0)
-    told = f"95 % intervals of differences over {seeds}; read between real runs: up to {100 * error:.0f} % off"
+    read = f"; read between real runs, up to {100 * error:.0f} % off" if error >= 0.005 else ""
+    told = f"95 % intervals, {len(job.world_seeds)} churns crossed with {job.num_replicates} real trainings{read}"
     if look.verdict.best is None:
         return f"Confidence: {told}."
     if look.verdict.contenders:
-        return f"Confidence: low, more --replicates or --time-replicates may tell ({told})."
-    return f"Confidence: the lead of {100 * look.verdict.lead:.0f} % is real ({told})."
+        return f"Confidence: low ({told}); more --replicates may tell them apart."
+    return f"Confidence: high, the next is surely behind ({told})."
 
 
 def turns(job: MapJob) -> str:
@@ -101,15 +108,15 @@ def turns(job: MapJob) -> str:
 
 
 def who(look: Look) -> str:
-    """The best, with all that may be."""
+    """The best, and in brackets whoever else may be."""
     best = look.verdict.best
     if best is None:
         return "none comes to the target"
-    names = sorted([best.strategy, *(one.strategy for one in look.verdict.contenders)])
-    return " or ".join(map(legend_label, names))
+    others = [legend_label(one.strategy) for one in look.verdict.contenders]
+    return legend_label(best.strategy) + (f" (or {', '.join(others)})" if others else "")
 
 
-def assumes(job: MapJob, what_is_paid: str) -> str:
+def assumes(job: MapJob, prices: str) -> str:
     """What the answer rests on."""
     scenario = job.grid.scenario
     penalties = []
@@ -124,5 +131,5 @@ def assumes(job: MapJob, what_is_paid: str) -> str:
     return (
         f"It assumes that '{workload.model.name}' in {workload.num_stages} stages loses as much by a lost stage as the "
         f"proxy did, {proxy.num_stages} × {proxy.layers_per_stage} layers of dim {proxy.dim}{learnt}; that the links, "
-        f"devices and failures are as the scenario says. {what_is_paid}"
+        "devices and failures are as the scenario says." + (f" {prices}" if job.objective == "money" else "")
     )

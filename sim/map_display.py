@@ -31,13 +31,13 @@ class MapDisplay:
 
     def counted(self, num_plays: int) -> None:
         """So many strategies in cells have been played."""
-        self._runs.stop()
-        self._plays.start()
-        self._plays.update(self._task, description=f"{num_plays:,} strategies in cells played without training")
+        if console.is_terminal:
+            self._runs.stop()
+            self._plays.start()
+            self._plays.update(self._task, description=f"{num_plays:,} strategies in cells played without training")
 
     def say(self, line: str) -> None:
-        """A line that stays."""
-        self.stop()
+        """A line that stays, above the bars."""
         say(line)
 
     def stop(self) -> None:

@@ -54,7 +54,8 @@ def test_asked_again_it_says_the_same_and_runs_nothing_again(mapped):
     csv = (folder / "results" / "mapped-map" / "map.csv").read_bytes()
     after = invoke(folder, "map", path, *AXES, *SMALL)
     assert "to do" not in after.output
-    assert after.output.splitlines()[-8:] == before.output.splitlines()[-8:]
+    table = "mapped: who comes to the target first"
+    assert after.output.partition(table)[2] == before.output.partition(table)[2] != ""
     assert (folder / "results" / "mapped-map" / "map.csv").read_bytes() == csv
 
 
@@ -71,9 +72,7 @@ def test_advice_is_five_lines(tmp_path):
     result = invoke(tmp_path, "advise", path, "--time-replicates", "3")
     assert result.exit_code == 0, result.output
     lines = result.output.strip().splitlines()[-5:]
-    assert re.fullmatch(
-        r"Use .*checkpointing.*comes to loss 3.5 after [\d.]+ h \(95 % interval .*\) and \$\d+\.", lines[0]
-    )
+    assert re.match(r"Use \w+.* comes to loss 3.5 first: after [\d.]+ h \(95 % interval .*\) and \$\d+[;.]", lines[0])
     assert lines[1].startswith("Then ")
     assert "CheckFree" in lines[1]
     assert lines[2].startswith("Confidence: ")

@@ -61,17 +61,26 @@ def test_what_never_changes_weights_takes_the_same_everywhere_and_errs_nowhere()
 
 def test_the_error_is_that_of_knots_told_from_the_others():
     bent = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0)))  # straight would be 160 at 0.1
-    assert bent.error_at(0.2) == pytest.approx(0.2)
+    assert bent.error_at(0.15) == pytest.approx(0.2)
     straight = Penalty((FREE, knot(0.1, 150.0, 150.0), knot(0.2, 200.0, 200.0)))
-    assert straight.error_at(0.2) == pytest.approx(0.0)
+    assert straight.error_at(0.15) == pytest.approx(0.0)
+
+
+@given(st.floats(0.0, 1.0))
+def test_the_error_is_nothing_at_knots_and_most_halfway_and_grows_again_beyond(share):
+    bent = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0)))
+    for each in bent.knots:
+        assert bent.error_at(each.failures_per_iteration) == 0.0
+    assert bent.error_at(0.1 + 0.1 * share) <= bent.error_at(0.15) + 1e-12
+    assert bent.error_at(0.2 + 0.2 * share) == pytest.approx(0.2 * share)
 
 
 def test_too_few_knots_leave_half_of_the_penalty_in_doubt_and_no_error_exceeds_it():
     one = Penalty((FREE, knot(0.1, 150.0, 150.0)))
-    assert one.error_at(0.1) == pytest.approx(0.25)
-    bent = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0)))
-    assert bent.error_at(0.001) == pytest.approx(0.005)  # 1 % more iterations there
-    assert bent.error_at(0.0) == 0.0
+    assert one.error_at(0.05) == pytest.approx(0.125)  # a quarter more iterations there
+    assert one.error_at(0.2) == pytest.approx(0.5)
+    only_free = Penalty((FREE,))
+    assert only_free.error_at(0.3) == 0.0  # where nothing is told, nothing errs
 
 
 RATES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=30, unique=True)
