@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from sim.loading import load_scenario
 from sim.map_command import advise, map_
+from sim.report_command import report
 from sim.scenario import Scenario
 from sim.simulation import Progress as RunProgress
 from sim.simulation import Watcher
@@ -46,7 +47,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for command in (sweep, status, advise):
+for command in (sweep, status, advise, report):
     app.command()(command)
 app.command("map")(map_)
 app.add_typer(cache_app, name="cache")

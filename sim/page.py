@@ -1,0 +1,161 @@
+"""The report: one HTML file with a summary in words, charts, tables, and all that is needed to judge and repeat it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sim import page_tables
+from sim.figures import legend_label, line_styles
+from sim.loading import ScenarioError, parse_scenario
+from sim.page_charts import charts_of
+from sim.page_notes import LIMITS, cautions, churn_in_words, counted, how_sure, notes_on
+from sim.page_reproduction import commands, reproduction_in_words, scenario_text, seeds_in_words, versions
+from sim.page_source import Setting, Source, source_of
+from sim.page_vega import Chart, Style, vega_bundle
+from sim.page_words import contest_of, sentences_on
+from sim.results import RunFiles
+from sim.scenario import Scenario
+from sim.wording import capital, listed
+
+MOST_VERDICTS = 6
+DASHES: dict[str, tuple[int, ...]] = {"-": (), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 3)}
+"""Of each of matplotlib's line styles, in pixels."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a point."""
+
+    label: str
+    sentences: Sequence[str]
+
+
+def report_page(folder: Path) -> str:
+    """The report on a results folder as HTML. The same results give the same text. ValueError where there are none."""
+    environment = Environment(
+        loader=PackageLoader("sim"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["unbroken"] = unbroken
+    return environment.get_template("report.html").render(page_of(source_of(folder)))
+
+
+def page_of(source: Source) -> dict[str, Any]:
+    """What the template shows."""
+    text = scenario_text(source)
+    scenario = readable(text)
+    styles = styles_of(source)
+    charts, left_out = charts_of(source, styles)
+    settings = source.settings
+    return {
+        "title": f"Training under churn: {source.name}",
+        "subtitle": subtitle(source, scenario),
+        "cautions": cautions(source, scenario),
+        "lead": lead(settings) if len(settings) > 1 else "",
+        "verdicts": [Verdict(setting.label, sentences_on(setting.runs)) for setting in settings],
+        "most_verdicts": MOST_VERDICTS,
+        "how_sure": how_sure(source.results.runs),
+        "styles": styles,
+        "points": [setting.label for setting in settings],
+        "axes": source.axes,
+        "charts": charts,
+        "charts_left_out": left_out,
+        "marks_failures": not any(setting.runs.duplicated("strategy").any() for setting in settings),
+        "content": content(source, styles, charts),
+        "bundle": Markup(vega_bundle()) if charts else "",
+        "tables": [table for table in (page_tables.comparison(source), page_tables.ledger(source)) if table],
+        "churn": churn_in_words(scenario, bool(source.fields)),
+        "failures": page_tables.failures(source),
+        "events": page_tables.events(source),
+        "failed": page_tables.failed(source),
+        "scenario_text": text,
+        "versions": versions(source),
+        "reproduction": reproduction_in_words(source),
+        "commands": commands(source),
+        "notes": notes_on(source, scenario),
+        "limits": LIMITS,
+        "version": version("churnlab"),
+    }
+
+
+def readable(text: str) -> Scenario | None:
+    """A resolved scenario; None where this version cannot read it, since another wrote it."""
+    try:
+        return parse_scenario(text, "scenario.yaml") if text else None
+    except ScenarioError:
+        return None
+
+
+def subtitle(source: Source, scenario: Scenario | None) -> str:
+    """What was run, in a line."""
+    runs = source.results.runs
+    counts = [counted(len(source.strategies), "strategy", "strategies"), seeds_in_words(source)]
+    if len(source.settings) > 1:
+        counts.insert(0, counted(len(source.settings), "point"))
+    about = f"{scenario.description}. " if scenario and scenario.description else ""
+    return f"{about}{counted(len(runs), 'run')}: {', '.join(counts)}."
+
+
+def lead(settings: Sequence[Setting]) -> str:
+    """How often who is first at the points of a sweep, and how often nobody clearly is."""
+    contests = [contest_of(setting.runs)[1] for setting in settings]
+    firsts = [(contest, legend_label(contest.best.strategy)) for contest in contests if contest.best]
+    winners = Counter(name for contest, name in firsts if not contest.rivals)
+    ahead = Counter(name for contest, name in firsts if contest.is_anecdote)
+    parts = [f"{name} is first at {at_points(number, settings)}" for name, number in winners.most_common()]
+    parts += [f"{name} is ahead at {at_points(number, settings)}" for name, number in ahead.most_common()]
+    if close := sum(bool(contest.rivals) and not contest.is_anecdote for contest in contests):
+        parts.append(f"it is too close to call at {at_points(close, settings)}")
+    text = capital(listed(parts)) if parts else "No strategy gets there at any point"
+    return f"{text}{', by one seed each: anecdotes' if ahead else ''}."
+
+
+def at_points(number: int, settings: Sequence[Setting]) -> str:
+    """So many of all points."""
+    if number == len(settings):
+        return "both points" if number == 2 else f"all {number} points"
+    return f"{number} of {len(settings)} points"
+
+
+def unbroken(text: str) -> str:
+    """A text in which no number is parted from its unit at a line's end."""
+    return re.sub(r"(?<=\d) (?=%|h\b)", "\u00a0", text)
+
+
+def styles_of(source: Source) -> list[Style]:
+    """How each strategy's lines look, as in all figures."""
+    runs, none = source.results.runs, pd.DataFrame()
+    kinds = dict(zip(runs["strategy"], runs["kind"], strict=True))
+    told = [{"strategy": name, "kind": kind} for name, kind in kinds.items()]
+    lines = line_styles([RunFiles(Path(), row, {}, none, none, none) for row in told])
+    return [Style(legend_label(name), lines[name][0], DASHES[lines[name][1]]) for name in source.strategies]
+
+
+def content(source: Source, styles: Sequence[Style], charts: Sequence[Chart]) -> dict[str, Any]:
+    """What the page's script knows: strategies, points and their groups, and the charts."""
+    return {
+        "labels": [style.label for style in styles],
+        "points": [
+            {"label": setting.label, "places": [axis.places[number] for axis in source.axes]}
+            for number, setting in enumerate(source.settings)
+        ],
+        "groups": [{"strategy": group.strategy, "points": group.points} for group in source.groups.values()],
+        "charts": [
+            {
+                "id": chart.id,
+                "spec": chart.spec,
+                "signals": chart.signals,
+                "columns": [column._asdict() for column in chart.columns],
+            }
+            for chart in charts
+        ],
+    }
