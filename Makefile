@@ -31,6 +31,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/stacked_replicates.py
 	$(BIN)/python benchmarks/large_fleet.py
+	$(BIN)/python benchmarks/strategy_map.py
 
 pictures: .venv/run.stamp
 	$(BIN)/python docs/pictures.py

@@ -13,7 +13,7 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from typing import Literal
 
-from sim.executors import Executor
+from sim.executors import Executor, WorkerDiedError
 from sim.map_grid import Family, Grid
 from sim.passage import Passages, passages
 from sim.penalties import Knot, Penalty, next_knot
@@ -204,7 +204,10 @@ class MapJob:
             futures[executor.submit(passages, scenarios, self.world_seeds, known)] = task
         found: dict[Play, Passages] = {}
         for future in as_completed(futures):
-            found.update(zip(futures[future], future.result(), strict=True))
+            try:
+                found.update(zip(futures[future], future.result(), strict=True))
+            except WorkerDiedError as error:
+                raise ValueError(f"a worker died ({error}), out of memory perhaps: try fewer --jobs") from None
             self.num_played += len(futures[future])
             self._counted(self.num_played)
         return found

@@ -80,6 +80,7 @@ def captions(job: MapJob) -> list[str]:
     scenario, num_looked, num_cells = job.grid.scenario, len(job.looks), len(job.grid.points)
     looked = f"{num_looked} of {num_cells} cells played" if num_looked < num_cells else f"All {num_cells} cells played"
     between = ", the others lie between cells that agree" if num_looked < num_cells else ""
+    described = notes(scenario, job.corpus_description)
     errors = [one.error for look in job.looks.values() for one in look.verdict.standings]
     lines = [
         f"{looked} without training under {len(job.world_seeds)} failure seeds{between}. Iterations to loss "
@@ -87,7 +88,8 @@ def captions(job: MapJob) -> list[str]:
         f"{len({cell for cell, _ in job.knots})} cells, read between them by failures per iteration (off by up to "
         f"{100 * max(errors, default=0.0):.0f} %). Too close: the 95 % interval of the difference holds 0, or it is "
         "below that error.",
-        *notes(scenario, job.corpus_description),
+        f"But for what the axes vary: {described[0]}",
+        *described[1:],
     ]
     return [*lines, prices_in_words(scenario.cluster)] if job.objective == "money" else lines
 

@@ -1,0 +1,84 @@
+"""What a map takes, against the sweep that would really run every cell: training steps, and seconds of each part.
+
+The quickstart's strategies over failure rate and bandwidth. The sweep's distinct steps are counted by surveying its
+runs, not by doing them. Nothing is cached before, so that this takes some minutes.
+
+Target: a map of 20 × 20 cells in minutes on 2 cores (`--cells 20`).
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from models.store import TrajectoryStore
+from models.work import num_steps, together
+from models.workshop import Workshop
+from sim.axes import Ground
+from sim.executors import ProcessPool
+from sim.map_grid import Grid
+from sim.map_job import MapJob
+from sim.real_runs import RealRunsJob
+from sim.scenario import SeedsConfig
+from sim.sweep_job import SweepJob
+
+SCENARIO = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
+
+
+def brute_force_steps(grid: Grid, executor: ProcessPool, folder: Path) -> int:
+    """Distinct steps of a sweep over all cells, as many as the scenario gives each run."""
+    points = [
+        replace(point, scenario=point.scenario.model_copy(update={"seeds": grid.seeds}))
+        for point in grid.points.values()
+    ]
+    job = SweepJob(points, SCENARIO.parent, folder / "brute", folder)
+    job.begin(executor, Workshop(None))
+    job.sweep.survey(job.runs)
+    return num_steps(together(job.sweep.demands.values()))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--count-brute-force", action=argparse.BooleanOptionalAction, default=True)
+    asked = parser.parse_args()
+    ground = Ground(SCENARIO)
+    axes = (
+        ground.axis("--x", "failures.rate_per_hour=0.02..0.4", asked.cells),
+        ground.axis("--y", "network.bandwidth_factor=0.125..8", asked.cells),
+    )
+    grid = Grid(ground, axes, SeedsConfig(failures=(0, 1, 2), training=(0,)), "quickstart-map")
+    job = MapJob(grid, range(10), "time", 3, tell=lambda _: None)
+    with tempfile.TemporaryDirectory() as name, closing(TrajectoryStore(Path(name))) as store:
+        folder, workshop, executor = Path(name), Workshop(store), ProcessPool(asked.workers)
+
+        @contextmanager
+        def at_work(_: SweepJob) -> Iterator[tuple[ProcessPool, Workshop]]:
+            yield executor, workshop
+
+        real = RealRunsJob(SCENARIO.parent, folder / "results", folder, at_work, lambda _: None, lambda _: None)
+        with closing(executor):
+            for what, do in (
+                ("churn in the first net", lambda: job.survey(executor)),
+                ("real runs", lambda: job.learn(executor, real)),
+                ("times to the target", lambda: job.look(executor)),
+            ):
+                began = time.perf_counter()
+                do()
+                print(f"{what}: {time.perf_counter() - began:.0f} s", flush=True)
+            looked = len(job.looks)
+            print(f"{looked} of {len(grid.points)} cells looked at; {workshop.num_trained_steps:,} steps trained")
+            if asked.count_brute_force:
+                steps = brute_force_steps(grid, executor, folder)
+                print(
+                    f"brute force: {steps:,} distinct steps; the map's share: {workshop.num_trained_steps / steps:.3f}"
+                )
+
+
+if __name__ == "__main__":
+    main()
