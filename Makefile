@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format bench pictures reference clean
+.PHONY: demo test test-all check format bench pictures reference notebooks notebook-pairs clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run.stamp
@@ -38,6 +38,13 @@ pictures: .venv/run.stamp
 
 reference: .venv/run.stamp
 	$(BIN)/python docs/scenario_reference.py
+
+notebooks: .venv/run.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt jupyterlab ipykernel duckdb
+	cd notebooks && ../$(BIN)/jupyter lab
+
+notebook-pairs: .venv/dev.stamp
+	$(BIN)/python notebooks/pair.py
 
 clean:
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -107,7 +107,7 @@ def paper() -> None:
     overrides = ("training.steps=30", "seeds.failures=[0]", "failures.rate_per_hour=0.3", checkfree)
     scenario = load_scenario(SCENARIOS / "paper_throughput.yaml", overrides)
     with tempfile.TemporaryDirectory() as folder:
-        run = next(ScenarioRunner(scenario, SCENARIOS, Path(folder), None).run(Silent()))
+        run = next(ScenarioRunner(scenario, SCENARIOS, Path(folder), None).run())
         failure = run.events[run.events["kind"] == "failure"].iloc[0]["time_seconds"]
         seconds = run.summary["iteration_seconds"]
         windows = {"paper_iteration": (0.0, seconds), "paper_failure": (failure - 60.0, failure + 130.0)}
@@ -116,17 +116,6 @@ def paper() -> None:
             with mpl.rc_context(STYLE):
                 figure.savefig(HERE / "images" / f"{name}.png", dpi=150)
             print(HERE / "images" / f"{name}.png")
-
-
-class Silent:
-    """Watches runs and says nothing."""
-
-    def started(self, planned: object) -> object:  # noqa: ARG002
-        """A run begins."""
-        return lambda _: None
-
-    def finished(self, planned: object, reused: bool) -> None:
-        """A run is complete."""
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from sim.presets import presets, resolved
 Component = TypeVar("Component")
 
 MODULE_AND_CLASS = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+NOTEBOOK = "__main__:"
+"""How kinds begin that are classes of a notebook, or of the script that runs."""
 MAX_REASON = 300
 
 
@@ -58,8 +60,9 @@ class Plugins(Generic[Component]):
         return ":" in kind or kind in self.installed()
 
     def find(self, kind: str) -> type[Component]:
-        """The class of a kind, imported. Raises PluginError."""
-        return _find(self, kind)
+        """The class of a kind, imported; one of a notebook as its cell was last run. Raises PluginError."""
+        found: type[Component] = (_find.__wrapped__ if kind.startswith(NOTEBOOK) else _find)(self, kind)
+        return found
 
     def known(self) -> dict[str, type[Component] | PluginError]:
         """Classes of all that is installed by their plain names; for one that cannot be used, why."""
@@ -154,12 +157,31 @@ def in_one_line(error: BaseException) -> str:
 
 
 def code_hash(component: type) -> str:
-    """A hash of the code that a class from outside comes with: its module, or all Python files of its package."""
+    """A hash of the code that a class from outside comes with: its module, or all Python files of its package.
+
+    Of a notebook's: the methods of the class and its bases there, without what else they call. ValueError where these
+    cannot be read.
+    """
     top = component.__module__.partition(".")[0]
     package = getattr(sys.modules.get(top), "__path__", None)
     file = getattr(sys.modules.get(component.__module__), "__file__", None)
+    if file is None and not package:
+        return digest("\n".join(sources_of(component)))
     files = sorted(file for folder in package for file in Path(folder).rglob("*.py")) if package else [Path(file or "")]
     return digest("\n".join(file.read_text("utf-8", "replace") for file in files if file.is_file()))
+
+
+def sources_of(component: type) -> list[str]:
+    """The source of each method that a class and its bases of the same module have."""
+    members = [
+        item for base in component.__mro__ if base.__module__ == component.__module__ for item in vars(base).values()
+    ]
+    plain = [getattr(item, "__func__", getattr(item, "fget", item)) for item in members]
+    try:
+        return [inspect.getsource(function) for function in plain if inspect.isfunction(function)]
+    except OSError:
+        where = f"{component.__module__}:{component.__qualname__}"
+        raise ValueError(f"the code of '{where}' cannot be read: write the class into a file") from None
 
 
 @dataclass(frozen=True)

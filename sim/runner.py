@@ -42,6 +42,17 @@ class Observer(Protocol):
         ...
 
 
+class Silent:
+    """Watches runs and says nothing."""
+
+    def started(self, planned: PlannedRun) -> Watcher:  # noqa: ARG002
+        """A run begins."""
+        return lambda _: None
+
+    def finished(self, planned: PlannedRun, reused: bool) -> None:
+        """A run's folder is complete."""
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """One strategy under one pair of seeds, and the folder its results go to."""
@@ -95,8 +106,9 @@ class ScenarioRunner:
                     planned.append(PlannedRun(index, config.name, failure_seed, training_seed, folder, key))
         return planned
 
-    def run(self, observer: Observer, force: bool = False) -> Iterator[results.RunFiles]:
+    def run(self, observer: Observer | None = None, force: bool = False) -> Iterator[results.RunFiles]:
         """Run what is not finished yet (all, with `force`) and give every run's results in the order planned."""
+        observer = observer or Silent()
         (self.results_folder / self.scenario.name).mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.results_folder / self.scenario.name)
         training: Training | None = None

@@ -14,7 +14,13 @@ import typer
 from rich.console import Console
 
 WIDTH_OF_FILES = 120
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_FILES)
+IN_NOTEBOOK = "ipykernel" in sys.modules
+"""There text comes out like in a file: live displays would leave a line at every step."""
+console = Console(
+    width=None if "COLUMNS" in os.environ or (sys.stdout.isatty() and not IN_NOTEBOOK) else WIDTH_OF_FILES,
+    force_terminal=False if IN_NOTEBOOK else None,
+    force_jupyter=False,
+)
 errors = Console(stderr=True)
 
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML file.")]

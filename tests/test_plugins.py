@@ -1,5 +1,6 @@
 """Strategies and failure processes from outside: the tutorial's package installed, and classes named by module."""
 
+import linecache
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -202,6 +204,40 @@ def test_checks_see_classes_from_outside(folder):
     assert told[2].startswith("line 2, strategies.1: a second strategy named 'none'")
     assert told[3] == "line 3, failures.immune_stages: no stage 7; allowed: 0 (embedding and head) to 6"
     assert told[4] == "line 3, failures.mean_uptime_hours: give rate_per_hour or mean_uptime_hours, not both"
+
+
+def run_cell(text: str) -> None:
+    """Let a notebook's cell run: its source can be looked up, and its module has no file."""
+    name = f"<cell {text!r}>"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    exec(compile(text, name, "exec"), vars(sys.modules["__main__"]))
+
+
+def test_a_class_of_a_notebook_is_taken_as_its_cell_was_last_run(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    cell = FILES["churnlab_extrapolate.py"].replace("reach: float = Field(0.5", "reach: float = Field(0.75")
+    kind = "__main__:Extrapolate"
+
+    def seen() -> tuple[type, str, Any]:
+        config = parse_scenario(f"name: demo\nstrategies: ['{kind}']\n").strategies[0]
+        return strategy_class(kind), code_hash(strategy_class(kind)), config.model_dump()
+
+    run_cell(cell)
+    first, hash_of_first, options = seen()
+    run_cell(cell + "\n")
+    again, hash_of_again, _ = seen()
+    run_cell(cell.replace('"""Need', '"""Want'))
+    _, hash_in_other_words, _ = seen()
+    run_cell(cell.replace("if len(kept) > 1 else 0.0", "if len(kept) > 1 else 0.1"))
+    _, hash_of_changed, _ = seen()
+
+    assert options == {"kind": kind, "label": "extrapolate", "interval_iterations": 50, "reach": 0.75}
+    assert again is not first
+    assert hash_of_first == hash_of_again == hash_in_other_words
+    assert hash_of_changed != hash_of_first
+    linecache.clearcache()
+    with pytest.raises(ValueError, match="the code of '__main__:Extrapolate' cannot be read"):
+        seen()
 
 
 HEAD = """

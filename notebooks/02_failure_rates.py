@@ -1,0 +1,164 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Failure rates, seeds and intervals
+#
+# How much does churn cost, and from which rate on is another strategy ahead? One run answers that for one rate and
+# one story of failures. This notebook sweeps the rate, repeats each point under three failure seeds, and asks what
+# may be concluded from that. It takes about three minutes on two cores.
+
+# %%
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+import sim
+from sim import results
+from sim.figures import STYLE, legend_label
+from sim.outcome_data import time_to_loss
+from sim.statistics import estimate, paired_difference, replicates_needed, summary
+from sim.sweep_command import Kind, sweep
+
+# %matplotlib inline
+SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
+SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"
+RESULTS = Path("results")  # beside this notebook
+
+# %% [markdown]
+# ## Sweep
+#
+# `scenarios/failure_rates.yaml` is the quickstart with a section that makes it a sweep:
+#
+# ```yaml
+# sweep: grid: failures.rate_per_hour: [0.05, 0.10, 0.16] replicates: 3
+# ```
+#
+# `sweep(...)` is the command `churnlab sweep`. It does what is not finished yet, on all cores, and trains no step
+# twice: runs share what they have in common, and checkpointing and redundant computation cost no training at all.
+# Here trainings are 500 steps long, to be done sooner. (`CHURNLAB_SHORT` pretends, with a parametric loss curve: not
+# to be looked at.)
+
+# %%
+changes = ["training.steps=500", "training.target_validation_loss=2.2"]
+pretend = ["training.steps=150", "training.learner=curve", "training.target_validation_loss=3.0"]
+sweep(
+    SCENARIOS / "failure_rates.yaml",
+    pretend if SHORT else changes,
+    results=RESULTS,
+    kind=Kind.serial if SHORT else Kind.pool,
+)
+
+# %% [markdown]
+# **What to see.** Each row is a strategy at a rate. *Hours to end* say what churn costs in time; *hours to loss* what
+# it costs in all. `(2/3)` means that two of three runs reached the target at all: their mean speaks of those two
+# alone. The percentages are differences from no failures *under the same seeds*, with their 95 % intervals. The
+# intervals are wide: that is what three seeds tell.
+
+# %% [markdown]
+# ## Time to the target loss, by rate
+
+# %%
+found = results.load(RESULTS / "failure_rates")
+hours = time_to_loss(found)
+hours.drop(columns=["kind", "num_failure_seeds", "num_training_seeds"]).round(2)
+
+# %%
+with plt.rc_context(STYLE):
+    figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
+    for number, (strategy, rows) in enumerate(hours.groupby("strategy", sort=False)):
+        rates = 100 * rows["failures.rate_per_hour"] + 0.12 * (number - 2)
+        half = rows["high_hours"] - rows["mean_hours"]
+        axis.errorbar(rates, rows["mean_hours"], half, fmt="o-", markersize=3, capsize=2, label=legend_label(strategy))
+    axis.set(xlabel="chance that a stage is lost within an hour, %", ylabel="hours to the target loss", ylim=(0, 30))
+    axis.legend(frameon=False)
+
+# %% [markdown]
+# **What to see.** The means have an order at each rate, and the bars overlap nearly everywhere. From overlapping bars
+# nothing follows, neither a difference nor equality: the runs of one seed met *the same churn*, so that strategies go
+# up and down together. Look at differences instead.
+
+# %% [markdown]
+# ## The same churn: paired differences
+#
+# CheckFree and CheckFree+ at 5 % an hour: once as if their runs had nothing to do with each other, once pair by pair
+# under the same seed.
+
+# %%
+runs = found.runs[found.runs["failures.rate_per_hour"] == 0.05].assign(
+    value=found.runs["target_reached_seconds"] / 3600
+)
+one, other = (runs[runs["strategy"] == name] for name in ("checkfree", "checkfree_plus"))
+apart = [estimate(rows) for rows in (one, other)]
+pairs = paired_difference(one, other).difference
+
+pd.DataFrame(
+    {
+        "mean, h": [apart[0].mean, apart[1].mean, pairs.mean],
+        "± half of the 95 % interval": [apart[0].half_width, apart[1].half_width, pairs.half_width],
+    },
+    index=["CheckFree, hours to the target", "CheckFree+, hours to the target", "difference under equal seeds"],
+).round(2)
+
+# %% [markdown]
+# **What to see.** Each mean is known to more than an hour, and the intervals overlap. The difference is known to a
+# few minutes: a seed with few failures is kind to both, one with many hard on both, and what they have in common
+# drops out. That is worth dozens of seeds, and it costs nothing but to give all the same churn. (At such a low rate
+# swapping costs CheckFree+ more than its copies gain.)
+
+# %% [markdown]
+# ## How many seeds would it take?
+#
+# For an interval of 5 % of the mean: how many failure seeds *more*, as far as these tell (at most twice as many at a
+# time).
+
+# %%
+everywhere = found.runs.assign(value=found.runs["target_reached_seconds"])
+rows = []
+for (strategy, rate), group in everywhere.groupby(["strategy", "failures.rate_per_hour"], sort=False):
+    known = estimate(group)
+    rows.append(
+        {
+            "strategy": strategy,
+            "rate": rate,
+            "half width, % of the mean": 100 * known.half_width / known.mean,
+            "seeds": known.num_failure_seeds,
+            "more for 5 %": replicates_needed(known, 0.05),
+        }
+    )
+pd.DataFrame(rows).round(2)
+
+# %% [markdown]
+# **What to see.** The half width shrinks with the square root of the number of seeds, and its factor, Student's t, is
+# 4.3 at three seeds, 2.3 at ten. So the first few seeds more buy most. `churnlab sweep ... --until-ci 5%` adds them
+# by itself, for all strategies of a point alike, until each is known so well.
+
+# %% [markdown]
+# ## All that the end of the sweep told, as a table
+#
+# `summary` is what `statistics.csv` has in it; here with CheckFree+ as the reference.
+
+# %%
+against = summary(found.runs, ["failures.rate_per_hour"], ["target_reached_seconds"], reference="checkfree_plus")
+shown = ["strategy", "failures.rate_per_hour", "num_paired", "relative_difference", "relative_low", "relative_high"]
+against.loc[against["strategy"] != "checkfree_plus", shown].round(3)
+
+# %% [markdown]
+# **What to see.** Where an interval has 0 in it, these runs do not tell the two apart. Fifteen comparisons at 95 %
+# confidence will, on average, show nearly one difference that is none: do not go hunting for the one that pleases.
+#
+# ## And now
+#
+# - `sweep: {replicates: 10}`, or `--until-ci 5%`, and look again at what overlaps.
+# - `training_replicates: 2`: the losses have a seed of their own, and intervals count both sources of chance.
+# - Another axis: `strategies[checkpoint].interval_iterations: [10, 25, 100]`, or `network.bandwidth_factor: [0.1, 1,
+#   10]`.

@@ -1,0 +1,179 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4. A real spot trace
+#
+# Failure rates are a model. Spot machines are taken back in bursts, come back in bursts, and are sometimes not to be
+# had at all. Here eleven hours of an AWS p3 fleet, as Bamboo (NSDI '23) published them, are replayed: nodes come and
+# leave at the very instants of the trace. **Time only**: nothing is trained, so all of this takes seconds.
+
+# %%
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+import sim
+from sim import results
+from sim.figures import STYLE
+from sim.ledger_figures import ledger_figure, ledger_table
+from sim.loading import load_scenario
+from sim.run_report import notes
+from sim.runner import ScenarioRunner, default_cache
+
+# %matplotlib inline
+SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
+SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"
+RESULTS = Path("results")  # beside this notebook
+time_only = (
+    "training.learner=none",
+    "training.target_validation_loss=null",
+    *(["training.steps=150"] if SHORT else []),
+)
+seatings = "seeds.failures=" + ("[0, 1]" if SHORT else "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
+
+scenario = load_scenario(SCENARIOS / "spot_trace.yaml", (*time_only, seatings, "name=spot_trace_time"))
+
+# %% [markdown]
+# ## Look at the trace first
+#
+# Always look at the input before the output. A loaded scenario holds the whole trace: a row for each instant at which
+# nodes come or leave.
+
+# %%
+trace = pd.DataFrame(scenario.failures.rows, columns=["seconds", "come", "leave", "who_leaves"])
+trace["hours"] = trace["seconds"] / 3600
+trace["nodes"] = (trace["come"] - trace["leave"]).cumsum()
+
+hours = np.diff(trace["hours"])
+node_hours = (trace["nodes"].to_numpy()[:-1] * hours).sum()
+print(f"{trace['come'].sum()} come and {trace['leave'].sum()} leave in {trace['hours'].max():.2f} h")
+print(
+    f"on average {node_hours / hours.sum():.1f} nodes, {trace['leave'].sum() / node_hours:.3f} losses a node and hour"
+)
+print("leaving at one instant:", trace.loc[trace["leave"] > 0, "leave"].value_counts().sort_index().to_dict())
+
+# %%
+with plt.rc_context(STYLE):
+    figure, axis = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
+    axis.step(trace["hours"], trace["nodes"], where="post", color="#0072B2", label="nodes that are there")
+    together = trace[trace["leave"] > 1]
+    axis.scatter(
+        together["hours"],
+        together["nodes"],
+        s=12 * together["leave"],
+        color="#D55E00",
+        alpha=0.7,
+        zorder=3,
+        linewidths=0,
+        label="several leave at once (the larger, the more)",
+    )
+    axis.axhline(7, color="0.3", linestyle=":", label="nodes that the job needs")
+    axis.set(xlabel="hours of the trace", ylabel="nodes", ylim=(0, None))
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+# %% [markdown]
+# **What to see.** There are always more nodes than the seven at work, so that a spare is at hand: a lost stage waits
+# for its state, not for a machine. But half of the instants take several nodes at once. If two of them sit in
+# neighbouring stages, whoever rebuilds a stage from its neighbours is stuck. No rate tells you that.
+
+# %% [markdown]
+# ## Run it
+#
+# Who sits in which stage at the start is drawn by the failure seed: ten seeds are ten seatings under the same trace.
+
+# %%
+runner = ScenarioRunner(scenario, SCENARIOS, RESULTS, default_cache())
+runs = list(runner.run())
+found = results.load(RESULTS / scenario.name)
+
+columns = ["num_failures", "num_fallbacks", "num_iterations_rerun", "mean_recovery_seconds", "cost_usd"]
+outcomes = found.runs.assign(hours=found.runs["wall_clock_seconds"] / 3600).groupby("strategy")[["hours", *columns]]
+means, deviations = outcomes.mean().round(1).astype(str), outcomes.std().round(1).astype(str)
+(means + " ± " + deviations).loc[[strategy.name for strategy in scenario.strategies]]
+
+# %% [markdown]
+# **What to see.** A stage is lost four times an hour. Checkpointing runs a hundred iterations of 800 again;
+# CheckFree+ some dozens, all of them in the few times that it could not recover and the fallback went back to a
+# checkpoint, which is also why its hours scatter most. The hybrids never go back: what neighbours cannot rebuild
+# comes stale from the checkpoint, for that stage alone. Seconds are all that this table knows: what a stale or
+# averaged stage costs in *loss*, `docs/churn.md` shows from really trained runs.
+
+# %% [markdown]
+# ## How often are neighbours lost together?
+
+# %%
+failures = found.events[found.events["kind"] == "failure"].merge(
+    found.runs[["run", "strategy", "failure_seed"]], on="run"
+)
+plus = failures[failures["strategy"] == "checkfree_plus"]
+at_once = plus.groupby(["failure_seed", "time_seconds"])["stage"].agg(lambda stages: sorted(int(s) for s in stages))
+adjacent = at_once.map(lambda stages: any(b - a == 1 for a, b in pairwise(stages)))
+pd.DataFrame(
+    {
+        "instants at which stages are lost": at_once.groupby("failure_seed").size(),
+        "of several stages": (at_once.map(len) > 1).groupby("failure_seed").sum(),
+        "of neighbours": adjacent.groupby("failure_seed").sum(),
+        "fallbacks": found.runs[found.runs["strategy"] == "checkfree_plus"].set_index("failure_seed")["num_fallbacks"],
+    }
+)
+
+# %% [markdown]
+# **What to see.** One trace, and yet between none and four times neighbours go together, by who sits where: luck that
+# a single replay would hide. (Fallbacks can be more: a stage can also be lost while its neighbour is still being
+# recovered.)
+
+# %% [markdown]
+# ## Where do the hours go?
+
+# %%
+ledger_figure(runs, notes(scenario, runner.corpus_description))
+
+# %%
+ledger_table(runs)
+
+# %% [markdown]
+# **What to see.** The strategies pay in different coin. Checkpointing pays *by the failure*: lost work, standstill
+# while it saves, downloads of everything. CheckFree+ pays *by the iteration*: bubbles are two and a half times those
+# of the first bar, since microbatches on swapped routes wait for each other on these slow links; recoveries
+# themselves are cheap.
+
+# %% [markdown]
+# ## What if the market were calmer?
+#
+# `time_scale` stretches the trace. The hours that each strategy needs, beyond those without failures:
+
+# %%
+rows = []
+for scale in (1, 4) if SHORT else (1, 2, 4, 8):
+    changed = (*time_only, seatings, f"failures.time_scale={scale}", f"name=spot_trace_x{scale}")
+    calmer = load_scenario(SCENARIOS / "spot_trace.yaml", changed)
+    done = ScenarioRunner(calmer, SCENARIOS, RESULTS, default_cache()).run()
+    rows += [
+        {"time scale": scale, "strategy": run.summary["strategy"], "overhead": run.summary["overhead"]} for run in done
+    ]
+overhead = pd.DataFrame(rows).pivot_table(index="time scale", columns="strategy", values="overhead", aggfunc="mean")
+(100 * overhead.drop(columns="none")).round(1).add_suffix(", %")
+
+# %% [markdown]
+# **What to see.** Who pays by the failure gains by calm: at half as many losses checkpointing is already ahead in
+# time. Who pays by the iteration does not. So there is a rate at which the order turns; where it lies for *your*
+# cluster depends on links, model and store, and that is what sweeps are for.
+#
+# ## And now
+#
+# - `cluster.nodes_per_stage=3`: with more of the trace's nodes at work, most losses leave a peer that has the state.
+# - `failures={kind: trace, file: traces/bamboo_p3.csv, additions: ignore}`: nodes are lost as in the trace, and each
+#   is ordered anew (`cluster.provisioning_seconds`).
+# - Your own trace: a line `milliseconds,add,node` or `milliseconds,remove,node` for each that comes or leaves.

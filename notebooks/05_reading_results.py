@@ -1,0 +1,175 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Reading results
+#
+# Results are files: a folder a run, parquet tables in it, and for a sweep `runs.parquet` with a row a run. This
+# notebook reads them with pandas and DuckDB, checks them against what they should be, and draws a figure of its own.
+# It needs the sweep of [notebook 2](02_failure_rates.ipynb); the first cell does what of it is not there yet (at most
+# three minutes).
+
+# %%
+import math
+import os
+from pathlib import Path
+
+import duckdb
+import matplotlib.pyplot as plt
+import numpy as np
+
+import sim
+from sim import results
+from sim.figure_data import loss_curves
+from sim.figures import STYLE, legend_label
+from sim.outcome_data import ledger_hours
+from sim.sweep_command import Kind, sweep
+
+# %matplotlib inline
+SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
+SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"
+RESULTS = Path("results")  # beside this notebook
+
+changes = ["training.steps=500", "training.target_validation_loss=2.2"]
+pretend = ["training.steps=150", "training.learner=curve", "training.target_validation_loss=3.0"]
+sweep(
+    SCENARIOS / "failure_rates.yaml",
+    pretend if SHORT else changes,
+    results=RESULTS,
+    kind=Kind.serial if SHORT else Kind.pool,
+)
+
+# %% [markdown]
+# ## What is there
+#
+# `load` gives all runs, and each kind of record of all of them, as DataFrames with a column `run`. What the columns
+# mean: `results/README.md`.
+
+# %%
+found = results.load(RESULTS / "failure_rates")
+print(len(found.runs), "runs of", found.runs["strategy"].nunique(), "strategies")
+print(len(found.iterations), "iterations,", len(found.events), "events")
+found.runs[["run", "failures.rate_per_hour", "failure_seed", "wall_clock_seconds", "final_validation_loss"]].head()
+
+# %% [markdown]
+# ## First: is it what it should be?
+#
+# Before any conclusion, check what you know beforehand. **Every second is in one bucket**, so the buckets of a run
+# add up:
+
+# %%
+buckets = found.ledger.groupby("run")["seconds"].sum()
+(buckets / found.runs.set_index("run")["wall_clock_seconds"] - 1).abs().max()
+
+# %% [markdown]
+# **The failure rate is the one asked for.** Six stages, each lost within an hour with chance h, have -6 ln(1 - h)
+# losses an hour. Runs of one seed meet the same churn, so each seed counts once, by its longest run:
+
+# %%
+failures = found.events[found.events["kind"] == "failure"].groupby("run").size().rename("lost")
+longest = found.runs.join(failures, on="run").sort_values("wall_clock_seconds")
+longest = longest.groupby(["failures.rate_per_hour", "failure_seed"]).last()
+seen = longest.groupby("failures.rate_per_hour").agg(lost=("lost", "sum"), seconds=("wall_clock_seconds", "sum"))
+seen["per hour"] = seen["lost"] / (seen["seconds"] / 3600)
+seen["expected"] = [-6 * math.log1p(-rate) for rate in seen.index]
+seen["standard error"] = np.sqrt(seen["lost"]) / (seen["seconds"] / 3600)
+seen[["lost", "per hour", "expected", "standard error"]].round(3)
+
+# %% [markdown]
+# **What to see.** Seen and expected agree within a standard error or two (a Poisson count's is its square root).
+# These are not three checks but hardly more than one: under equal seeds a higher rate brings *the same* failures,
+# only sooner.
+
+# %% [markdown]
+# ## Where the hours go, by rate
+
+# %%
+ledger = ledger_hours(found).set_index(["strategy", "failures.rate_per_hour"])
+ledger = ledger[[name for name in ledger.columns if name.endswith("_hours")]].rename(columns=lambda name: name[:-6])
+ledger.loc[:, (ledger > 0.005).any()].round(2)
+
+# %% [markdown]
+# **What to see.** Down a strategy's rows: lost work and state transfer grow with the rate; bubbles and redundant
+# compute do not, they are paid with or without failures.
+
+# %% [markdown]
+# ## SQL, without loading anything
+#
+# DuckDB (`pip install duckdb`) reads parquet where it lies, thousands of runs as easily as one. The loss at some
+# iterations, by rate and strategy:
+
+# %%
+folder = (RESULTS / "failure_rates").as_posix()
+at_steps = duckdb.sql(f"""
+    SELECT r."failures.rate_per_hour" AS rate, r.strategy, i.step, round(avg(i.validation_loss), 3) AS loss
+    FROM read_parquet('{folder}/*/iterations.parquet', filename = true) AS i
+    JOIN '{folder}/runs.parquet' AS r ON r.run = parse_path(i.filename)[-2]
+    WHERE i.validation_loss IS NOT NULL AND i.step % 100 = 0
+    GROUP BY ALL ORDER BY ALL
+""").df()
+at_steps.pivot(index=["rate", "strategy"], columns="step", values="loss")
+
+# %% [markdown]
+# **What to see.** Along a row a training; down a column what failures cost in learning alone. Checkpointing,
+# redundant computation and no failures have equal rows, at all rates: they are exact. CheckFree's differ, and the
+# more the higher the rate.
+
+# %% [markdown]
+# ## Pair by pair
+#
+# Whatever is compared, compare it under equal seeds. Hours to the end, checkpointing minus redundant computation:
+
+# %%
+wide = found.runs.pivot(
+    index=["failures.rate_per_hour", "failure_seed"], columns="strategy", values="wall_clock_seconds"
+)
+pairs = ((wide["checkpoint"] - wide["redundant"]) / 3600).unstack("failure_seed")
+pairs.assign(mean=pairs.mean(axis=1), deviation=pairs.std(axis=1)).round(2)
+
+# %% [markdown]
+# **What to see.** Negative: checkpointing is done sooner. At 5 % all seeds agree; at 16 % the sign is the seed's. So
+# somewhere there the order turns, and one seed would have told you either.
+
+# %% [markdown]
+# ## A figure of your own
+#
+# Figures come in two steps: a table of what is to be seen (`sim.figure_data`, `sim.outcome_data`,
+# `sim.recovery_data`), and a function that draws it on an axis. So you can take the table and draw what you need:
+# here the mean curves at the highest rate, with the range of their seeds.
+
+# %%
+curves = loss_curves(found, "time")
+curves = curves[curves["failures.rate_per_hour"] == 0.16]
+
+with plt.rc_context(STYLE):
+    figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
+    for strategy, rows in curves.groupby("strategy", sort=False):
+        (line,) = axis.plot(rows["hours"], rows["loss_nats"], label=legend_label(strategy))
+        axis.fill_between(
+            rows["hours"],
+            rows["low_loss_nats"],
+            rows["high_loss_nats"],
+            color=line.get_color(),
+            alpha=0.15,
+            linewidth=0,
+        )
+    axis.set(xlabel="simulated hours", ylabel="validation loss, nats/token", xlim=(0, None))
+    axis.legend(frameon=False)
+
+# %% [markdown]
+# **What to see.** Bands are from the lowest to the highest of three seeds, no confidence intervals: three runs do not
+# have any that are narrow enough to draw. Between the bands of two strategies is more than their seeds explain.
+#
+# ## And now
+#
+# - `found.events`, `found.nodes`: when nodes came and left; what was recovered how.
+# - `sim.recovery_data.spikes(found)`: how high the loss jumps after a recovery, and how long it takes to heal.
+# - `churnlab timeline results/failure_rates/<run> --from 3600 --to 4000` plays a stretch of a run again, event by
+#   event.
