@@ -67,7 +67,7 @@ def test_a_sweep_tells_its_plan_and_ends_in_a_table_and_files(finished):
     assert set(statistics["metric"]) == {
         "wall_clock_seconds", "target_reached_seconds", "final_validation_loss", "goodput"
     }  # fmt: skip
-    assert len(files_of(folder / "results" / "tiny")) == 12 * 5
+    assert len(files_of(folder / "results" / "tiny")) == 12 * 6
 
 
 def test_the_same_command_again_does_nothing_and_tells_the_same(finished, here):
