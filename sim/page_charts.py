@@ -15,6 +15,7 @@ from sim.page_means import hours_charts, money_charts
 from sim.page_rows import loss_limits, rounded, rows_of, thin
 from sim.page_source import Source
 from sim.page_vega import (
+    BY_STRATEGY,
     HEIGHT_OF_ROW,
     IN_GROUPS,
     ROWS,
@@ -137,7 +138,7 @@ def ledger_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
     }
     fills = tuple((in_words(bucket), FILLS[bucket][0]) for bucket in used)
     scale = alt.Scale(domain=[name for name, _ in fills], range=[fill for _, fill in fills])
-    y = alt.Y("label:N", sort=None, title=None, scale=alt.Scale(paddingInner=0))
+    y = alt.Y("label:N", sort=BY_STRATEGY, title=None, scale=alt.Scale(paddingInner=0))
     x_title = "simulated hours of the target model"
     bars = chart_of().transform_filter(IN_GROUPS).mark_bar(size=22, aria=False)
     x_scale = alt.Scale(domain=[0, rounded(ROOM_FOR_TEXT * found["all_hours"].max())], nice=False)

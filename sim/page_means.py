@@ -13,6 +13,7 @@ from sim.outcome_data import money_to_loss, time_to_end, time_to_loss
 from sim.page_rows import rounded, rows_of
 from sim.page_source import Source
 from sim.page_vega import (
+    BY_STRATEGY,
     HEIGHT_OF_ROW,
     ROWS,
     STRATEGY,
@@ -86,7 +87,7 @@ def means_chart(source: Source, styles: Sequence[Style], value: Column, title: s
         signals["axis"] = 0
         base = along_axis(base, source, styles)
     else:
-        base = base.encode(y=alt.Y("label:N", sort=None, title=None))
+        base = base.encode(y=alt.Y("label:N", sort=BY_STRATEGY, title=None))
     interval = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, clip=True, aria=False)
     at_mean = channel("mean:Q", scale=scale, title=value.title)
     fills = (colour(styles, alt.Stroke), colour(styles, alt.Fill))
@@ -120,9 +121,9 @@ def value_limits(found: pd.DataFrame) -> tuple[tuple[float, float], bool]:
 def along_axis(base: alt.Chart, source: Source, styles: Sequence[Style]) -> alt.Chart:
     """Swept values at the bottom, strategies side by side at each."""
     title = source.axes[0].label if len(source.axes) == 1 else None
-    scale = alt.Scale(paddingInner=0.35)
+    scale, in_order = alt.Scale(paddingInner=0.35), alt.EncodingSortField("point", op="min")
     return base.transform_calculate(place="datum.places[axis]").encode(
-        alt.X("place:N", sort=None, title=title, axis=alt.Axis(labelAngle=0), scale=scale),
+        alt.X("place:N", sort=in_order, title=title, axis=alt.Axis(labelAngle=0), scale=scale),
         alt.XOffset("strategy:N", scale=alt.Scale(domain=list(range(len(styles))))),
     )
 

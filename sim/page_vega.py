@@ -66,6 +66,8 @@ class Chart:
 
 
 STRATEGY = Column("label", "strategy")
+BY_STRATEGY = alt.EncodingSortField("strategy", op="min")
+"""Rows in the order of the strategies, whatever is hidden and shown again."""
 
 
 def chart_of(name: str = ROWS) -> alt.Chart:
