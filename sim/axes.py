@@ -77,6 +77,7 @@ class Ground:
         if isinstance(path, Problem):
             raise ScenarioError(self._document.source, [Problem(path.place, "", path.message)])
         own = at(self.scenario.model_dump(mode="json"), path)
+        own = own.get("name", own) if isinstance(own, dict) else own
         if not equals:
             return self._around(field, path, own, num_values, option)
         if ".." not in text:
@@ -107,7 +108,7 @@ class Ground:
 
     def _around(self, field: str, path: Location, own: Any, num_values: int, option: str) -> Axis:
         if not is_number(own) or own <= 0:
-            found = "unset" if own is None else shown(own.get("name", own) if isinstance(own, dict) else own)
+            found = "unset" if own is None else shown(own)
             self.point([(Axis(field, (own,), own, False, option), own)])  # what is not even a field says so
             raise ValueError(f"{option}: its value is {found}: say which values, as {field}=1,2,3 or {field}=1..100")
         low, high = own / SPREAD, own * SPREAD

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sim.scenario import SeedsConfig
     from sim.sweep_job import SweepJob
 
-FEWEST_REPLICATES = 3
+FEWEST_REPLICATES = 4
 
 
 class Objective(StrEnum):

@@ -40,7 +40,7 @@ def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours
     for j, i in zip(*np.nonzero(close), strict=True):
         corner, width, height = (edges_x[i], edges_y[j]), edges_x[i + 1] - edges_x[i], edges_y[j + 1] - edges_y[j]
         axis.add_patch(
-            Rectangle(corner, width, height, fill=False, hatch="////", linewidth=0, edgecolor="0.25", alpha=0.45)
+            Rectangle(corner, width, height, fill=False, hatch="////", linewidth=0, edgecolor="0.2", alpha=0.35)
         )
     for xs, ys in borders(best, edges_x, edges_y):
         axis.plot(xs, ys, color="black", linewidth=1.1, solid_capstyle="round")

@@ -27,7 +27,7 @@ def write_map(job: MapJob, folder: Path) -> list[Path]:
     styles = {name: dict(zip(KIND_ORDER, LINES, strict=False)).get(name, LINES[-1]) for name in job.grid.candidates}
     if job.grid.axes[1].field:
         marks = {
-            "own": [place(job, job.grid.own_cell)] if job.grid.own_cell else [],
+            "own": [own_place(job)] if job.grid.own_cell else [],
             "knots": [place(job, cell) for cell in dict.fromkeys(cell for cell, _ in job.knots)],
         }
         colours = {name: line[0] for name, line in styles.items()}
@@ -92,6 +92,12 @@ def captions(job: MapJob) -> list[str]:
         *described[1:],
     ]
     return [*lines, prices_in_words(scenario.cluster)] if job.objective == "money" else lines
+
+
+def own_place(job: MapJob) -> tuple[float, float]:
+    """Where the scenario as it stands is in the figure."""
+    x, y = job.grid.axes
+    return position(x, x.own), position(y, y.own)
 
 
 def place(job: MapJob, cell: Cell) -> tuple[float, float]:

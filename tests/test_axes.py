@@ -30,6 +30,7 @@ def test_a_list_is_taken_as_it_is_numbers_in_order(ground):
     assert (axis.values, axis.own, axis.is_log) == ((0.1, 0.2, 0.3), 0.2, False)
     names = ground.axis("--x", "workload.model=small,medium", 20)
     assert (names.values, names.is_numeric, names.is_log) == (("small", "medium"), False, False)
+    assert names.nearest(names.own) == 1
 
 
 def test_a_range_is_walked_by_ratios_where_it_is_wide_else_evenly(ground):

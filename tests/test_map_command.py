@@ -44,7 +44,7 @@ def test_map_says_who_is_first_and_what_that_rests_on(mapped):
     output = mapped[1].output
     assert re.search(r"checkpointing +\d+", output)
     assert "At the scenario's own values:" in output
-    assert "3 real trainings at each of 2 cells" in output
+    assert "4 real trainings at each of 2 cells" in output
     assert "PARAMETRIC CURVE" in output
 
 
@@ -63,7 +63,7 @@ def test_a_dry_run_tells_the_real_runs_and_writes_nothing(tmp_path):
     path = str(maps.write(tmp_path))
     result = invoke(tmp_path, "map", path, "--x", maps.RATES, "--time-replicates", "2", "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "4 runs at 2 points: 0 finished before, 4 to do." in result.output
+    assert "5 runs at 2 points: 0 finished before, 5 to do." in result.output
     assert not (tmp_path / "results").exists()
 
 
