@@ -21,13 +21,13 @@ from sim.page_charts import charts_of
 from sim.page_notes import LIMITS, cautions, churn_in_words, counted, how_sure, notes_on
 from sim.page_reproduction import commands, reproduction_in_words, scenario_text, seeds_in_words, versions
 from sim.page_source import Setting, Source, source_of
-from sim.page_vega import Chart, Style, vega_bundle
+from sim.page_vega import Chart, Rows, Style, vega_bundle
 from sim.page_words import contest_of, sentences_on
 from sim.results import RunFiles
 from sim.scenario import Scenario
 from sim.wording import capital, listed
 
-MOST_VERDICTS = 6
+MOST_VERDICTS, MOST_OPEN_ROWS = 6, 40
 DASHES: dict[str, tuple[int, ...]] = {"-": (), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 3)}
 """Of each of matplotlib's line styles, in pixels."""
 
@@ -72,6 +72,7 @@ def page_of(source: Source) -> dict[str, Any]:
         "marks_failures": not any(setting.runs.duplicated("strategy").any() for setting in settings),
         "content": content(source, styles, charts),
         "bundle": Markup(vega_bundle()) if charts else "",
+        "most_open_rows": MOST_OPEN_ROWS,
         "tables": [table for table in (page_tables.comparison(source), page_tables.ledger(source)) if table],
         "churn": churn_in_words(scenario, bool(source.fields)),
         "failures": page_tables.failures(source),
@@ -152,10 +153,16 @@ def content(source: Source, styles: Sequence[Style], charts: Sequence[Chart]) ->
         "charts": [
             {
                 "id": chart.id,
-                "spec": chart.spec,
+                "spec": {name: part for name, part in chart.spec.items() if name != "datasets"},
+                "datasets": {name: in_columns(rows) for name, rows in chart.spec["datasets"].items()},
                 "signals": chart.signals,
                 "columns": [column._asdict() for column in chart.columns],
             }
             for chart in charts
         ],
     }
+
+
+def in_columns(rows: Rows) -> dict[str, list[Any]]:
+    """Rows that have the same fields as columns: a third of the bytes."""
+    return {field: [row[field] for row in rows] for field in rows[0]} if rows else {}

@@ -32,7 +32,7 @@ from sim.page_vega import (
 )
 from sim.records import BUCKETS
 
-MOST_POINTS_OF_CURVE, MOST_POINTS, MOST_MARKS = 200, 20_000, 2_000
+MOST_POINTS_OF_CURVE, MOST_POINTS, MOST_MARKS = 200, 15_000, 2_000
 CROSS = "M-1,-1L1,1M-1,1L1,-1"
 ROOM_FOR_TEXT = 1.15
 LOSS_TITLE = "validation loss of the proxy (nats per token)"
@@ -168,7 +168,7 @@ def nodes_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
     base = chart_of().transform_filter(IN_GROUPS)
     base = base.encode(
         alt.X("x:Q", title="simulated hours of the target model", scale=alt.Scale(nice=False)),
-        alt.Y("nodes:Q", title="nodes", scale=alt.Scale(zero=False)),
+        alt.Y("nodes:Q", title="nodes", scale=alt.Scale(zero=False), axis=alt.Axis(tickMinStep=1, format="d")),
         detail="group:N",
     )
     line = base.mark_line(interpolate="step-after", strokeWidth=1.5, aria=False)

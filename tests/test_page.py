@@ -116,6 +116,7 @@ def test_means_stand_at_every_point_also_where_a_field_does_not_concern_a_strate
     source = source_of(grid)
     told = content(source, styles_of(source), list(made.values()))
     assert told["points"][2] == {"label": "rate per hour 0.9, interval iterations 10", "places": [1, 0]}
+    assert told["charts"][2]["datasets"]["rows"]["mean"] == [row["mean"] for row in rows(made["hours"])]
     assert told["charts"][2]["signals"] == ("strategies", "along", "axis")
 
 

@@ -48,8 +48,14 @@ function steer(chart, view, now) {
   return view.runAsync();
 }
 
+function rowsOf(columns) {
+  const fields = Object.keys(columns);
+  return columns[fields[0]].map((_, place) => Object.fromEntries(fields.map((field) => [field, columns[field][place]])));
+}
+
 async function draw(chart) {
-  const { view } = await vegaEmbed(document.getElementById(chart.id), chart.spec, options);
+  const datasets = Object.fromEntries(Object.entries(chart.datasets).map(([name, columns]) => [name, rowsOf(columns)]));
+  const { view } = await vegaEmbed(document.getElementById(chart.id), { ...chart.spec, datasets }, options);
   views.set(chart, view);
   await steer(chart, view, signals());
 }
