@@ -41,6 +41,10 @@ def cautions(source: Source, scenario: Scenario | None) -> list[str]:
             f"{counted(len(stopped), 'run')} stopped before the end ({who}); means of finished runs leave them out: "
             f"{stopped['stopped_because'].iloc[0]}."
         )
+    if source.num_missing:
+        number = source.num_missing
+        are = is_or_are(number)
+        lines.append(f"{counted(number, 'run')} of the sweep {are} not there yet: the same command goes on with it.")
     if source.num_left_out:
         lines.append(
             f"{counted(source.num_left_out, 'older run')} of another version of the scenario in this folder "

@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from sim.figure_data import comparable
+from sim.figure_data import comparable, swept_fields
 from sim.results import Results, is_finished, load, read_json
 from sim.summary_table import as_text, headings
 
-SWEEP = "sweep.json"
+SWEEP, TABLE = "sweep.json", "runs.parquet"
 Values = dict[str, Any]
 Key = tuple[str, ...]
 
@@ -55,16 +55,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Source:
-    """The runs that a report is about. num_left_out: older ones in the folder, of a scenario since changed.
+    """The runs that a report is about.
 
-    results: of finished and stopped runs. failed: rows of those that could not be done. parameters: by a run's name,
-    the swept values that concern it.
+    results: of finished and stopped runs. failed: rows of those that could not be done. fields: the swept ones.
+    parameters: by a run's name, the swept values that concern it; empty but for a sweep. num_left_out: older runs in
+    the folder, of a scenario since changed; num_missing: those that the sweep has still to do.
     """
 
     results: Results
     failed: pd.DataFrame
+    fields: tuple[str, ...]
     parameters: Mapping[str, Values]
     num_left_out: int
+    num_missing: int
 
     @property
     def name(self) -> str:
@@ -75,11 +78,6 @@ class Source:
     def is_sweep(self) -> bool:
         """Whether `churnlab sweep` made them."""
         return bool(self.parameters)
-
-    @cached_property
-    def fields(self) -> tuple[str, ...]:
-        """The swept fields."""
-        return tuple(dict.fromkeys(field for values in self.parameters.values() for field in values))
 
     @cached_property
     def settings(self) -> list[Setting]:
@@ -156,15 +154,26 @@ class Source:
 
 def source_of(folder: Path) -> Source:
     """The runs of a sweep, of the last `churnlab run` of a scenario, or of one run. ValueError where there are none."""
+    planned = read_json(folder / SWEEP)["runs"] if (folder / SWEEP).is_file() else []
+    if planned and not (folder / TABLE).is_file():
+        raise ValueError(
+            f"the sweep in {folder} is under way, or was killed before it wrote {TABLE}: `churnlab status {folder}` "
+            "tells how far it is, and the same `churnlab sweep` goes on"
+        )
     runs = load(folder).runs
     is_done = runs["outcome"] != "failed"
     failed, done = runs[~is_done], Results(folder, runs[is_done].reset_index(drop=True))
     if done.runs.empty:
         raise ValueError(f"{folder}: all {len(failed)} runs failed, the first with: {failed['error'].iloc[0]}")
-    found = comparable(done)
-    rows = read_json(folder / SWEEP)["runs"] if (folder / SWEEP).is_file() else []
-    parameters = {str(row["run"]): row["parameters"] for row in rows}
-    return Source(found, failed, parameters, len(done.runs) - len(found.runs))
+    found, fields = comparable(done), swept_fields(done)
+    parameters = {str(row["run"]): known_values(row["parameters"], fields) for row in planned}
+    num_left_out, num_missing = len(done.runs) - len(found.runs), len(set(parameters) - set(runs["run"]))
+    return Source(found, failed, tuple(fields), parameters, num_left_out, num_missing)
+
+
+def known_values(values: Values, fields: Sequence[str]) -> Values:
+    """Those of the fields that the table of runs has."""
+    return {field: value for field, value in values.items() if field in fields}
 
 
 def combinations(parameters: Iterable[Values]) -> list[Values]:

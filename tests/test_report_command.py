@@ -1,5 +1,6 @@
 """`churnlab report` as a user meets it: where it writes, what it says, and how it refuses."""
 
+import shutil
 import sys
 
 import pandas as pd
@@ -74,6 +75,22 @@ def test_a_sweep_of_which_every_run_failed_is_refused(folder, tmp_path, report):
     code, _, complaint = report(tmp_path)
     assert code == 2
     assert complaint.strip().endswith("all 12 runs failed, the first with: no memory")
+
+
+def test_a_sweep_without_its_table_is_told_from_a_folder_without_results(folder, tmp_path, report):
+    shutil.copy(folder / "sweep.json", tmp_path)
+    code, _, complaint = report(tmp_path)
+    assert code == 2
+    assert "is under way, or was killed" in complaint
+    assert f"`churnlab status {tmp_path}`" in complaint
+
+
+def test_runs_that_a_sweep_has_still_to_do_are_counted(folder, tmp_path, report):
+    shutil.copytree(folder, tmp_path / "part")
+    pd.read_parquet(folder / "runs.parquet").iloc[:7].to_parquet(tmp_path / "part" / "runs.parquet")
+    assert report(tmp_path / "part")[0] == 0
+    page = (tmp_path / "part" / "report.html").read_text(encoding="utf-8")
+    assert "5 runs of the sweep are not there yet: the same command goes on with it." in page
 
 
 @pytest.mark.parametrize("out", [".", "page.txt", "no/such/page.html"])
