@@ -141,7 +141,7 @@ class Asked:
     ) -> MapJob | None:
         """A map whose cells have been looked at; None where that was only to be outlined."""
         from sim.map_display import MapDisplay
-        from sim.map_grid import Grid
+        from sim.map_grid import Grid, require_prices
         from sim.map_job import MapJob
         from sim.sweep_command import Kind, opened
 
@@ -149,6 +149,8 @@ class Asked:
         seeds = self.real_seeds(ground)
         world_seeds = range(seeds.failures[0], seeds.failures[0] + max(self.time_replicates, 2))
         grid = Grid(ground, axes, seeds, name)
+        if self.objective is Objective.money:
+            require_prices(grid)
         always = [grid.own_cell] if at_own_cell and grid.own_cell else []
         with cache_folder(self.cache, self.no_cache) as cache, MapDisplay() as display:
             job = MapJob(grid, world_seeds, self.objective.value, knots, display.say, display.counted, always)

@@ -13,6 +13,7 @@ from sim.axes import Axis, Ground, is_number
 from sim.building import time_only
 from sim.failures import PROCESSES
 from sim.loading import ScenarioError
+from sim.money import usd_per_node_hour
 from sim.points import Point
 from sim.refinement import Cell
 from sim.scenario import Scenario, SeedsConfig
@@ -143,6 +144,17 @@ class Grid:
     def _routes(self, cell: Cell, strategy: str) -> Routes:
         config, num_stages = self._config(cell, strategy), self.points[cell].scenario.workload.num_stages
         return strategy_class(config.kind)(config, num_stages).training_variant()
+
+
+def require_prices(grid: Grid) -> None:
+    """ValueError where money is asked for and a cell's device has no price."""
+    for point in grid.points.values():
+        cluster = point.scenario.cluster
+        if usd_per_node_hour(cluster) is None:
+            raise ValueError(
+                f"--objective money: no {cluster.price.replace('_', '-')} price of device '{cluster.device.name}' is "
+                "known; set cluster.price, or the device's spot_usd_per_hour or on_demand_usd_per_hour"
+            )
 
 
 def require_candidates(scenario: Scenario, candidates: dict[str, int]) -> None:

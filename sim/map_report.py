@@ -82,12 +82,16 @@ def captions(job: MapJob) -> list[str]:
     between = ", the others lie between cells that agree" if num_looked < num_cells else ""
     described = notes(scenario, job.corpus_description)
     errors = [one.error for look in job.looks.values() for one in look.verdict.standings]
+    target = f"loss {scenario.training.target_validation_loss:g}"
+    learnt = f"Iterations to {target}: those of a run without failures, no strategy here changes weights."
+    if num_knots := len({cell for cell, _ in job.knots}):
+        learnt = (
+            f"Iterations to {target} under failures: {job.num_replicates} real trainings at each of {num_knots} cells, "
+            f"read between them by failures per iteration (off by up to {100 * max(errors, default=0.0):.0f} %)."
+        )
     lines = [
-        f"{looked} without training under {len(job.world_seeds)} failure seeds{between}. Iterations to loss "
-        f"{scenario.training.target_validation_loss:g} under failures: {job.num_replicates} real trainings at each of "
-        f"{len({cell for cell, _ in job.knots})} cells, read between them by failures per iteration (off by up to "
-        f"{100 * max(errors, default=0.0):.0f} %). Too close: the 95 % interval of the difference holds 0, or it is "
-        "below that error.",
+        f"{looked} without training under {len(job.world_seeds)} failure seeds{between}. {learnt} Too close: the 95 % "
+        "interval of the difference holds 0, or it is below what reading is off.",
         f"But for what the axes vary: {described[0]}",
         *described[1:],
     ]

@@ -37,7 +37,8 @@ class Outline:
         """A line for runs, one for training, one for time."""
         left = self.num_runs - self.num_finished
         points = "1 point" if self.num_points == 1 else f"{self.num_points} points"
-        lines = [f"{self.num_runs:,} runs at {points}: {self.num_finished:,} finished before, {left:,} to do."]
+        runs = "1 run" if self.num_runs == 1 else f"{self.num_runs:,} runs"
+        lines = [f"{runs} at {points}: {self.num_finished:,} finished before, {left:,} to do."]
         if not left:
             return lines
         if self.num_steps_alone:

@@ -97,6 +97,14 @@ def test_advice_for_failures_without_a_rate_says_that_it_looked_at_no_other(tmp_
     assert "It turns: not looked at" in result.output
 
 
+def test_where_no_strategy_changes_weights_nothing_but_peace_is_trained(tmp_path):
+    lossless = maps.TEXT.replace(", {kind: checkfree, end_stages: copy}", "")
+    result = invoke(tmp_path, "map", str(maps.write(tmp_path, lossless)), "--x", maps.RATES, "--time-replicates", "2")
+    assert result.exit_code == 0, result.output
+    assert "1 run at 1 point: 0 finished before, 1 to do." in result.output
+    assert "no strategy here changes weights" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -114,6 +122,10 @@ def test_advice_for_failures_without_a_rate_says_that_it_looked_at_no_other(tmp_
             "is not reached in",
         ),
         (("--x", "strategies[checkfree].learning_rate_factor=1..2"), "learns differently at"),
+        (
+            ("--x", "failures.rate_per_hour", "--objective", "money", "--set", "cluster.device=h100_pcie"),
+            "no spot price of device 'h100_pcie' is known",
+        ),
     ],
 )
 def test_what_cannot_be_mapped_says_why_and_how_to_mend_it(tmp_path, monkeypatch, capsys, arguments, message):
