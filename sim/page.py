@@ -20,16 +20,21 @@ from sim.loading import ScenarioError, parse_scenario
 from sim.page_charts import charts_of
 from sim.page_notes import LIMITS, cautions, churn_in_words, counted, how_sure, notes_on
 from sim.page_reproduction import commands, reproduction_in_words, scenario_text, seeds_in_words, versions
+from sim.page_rows import in_columns
 from sim.page_source import Setting, Source, source_of
-from sim.page_vega import Chart, Rows, Style, vega_bundle
+from sim.page_vega import Chart, Style, vega_bundle
 from sim.page_words import contest_of, sentences_on
 from sim.results import RunFiles
 from sim.scenario import Scenario
 from sim.wording import capital, listed
 
-MOST_VERDICTS, MOST_OPEN_ROWS = 6, 40
+MOST_VERDICTS = 6
 DASHES: dict[str, tuple[int, ...]] = {"-": (), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 3)}
 """Of each of matplotlib's line styles, in pixels."""
+
+
+MOST_OPEN_ROWS = 40
+"""Longer tables are folded."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +166,3 @@ def content(source: Source, styles: Sequence[Style], charts: Sequence[Chart]) ->
             for chart in charts
         ],
     }
-
-
-def in_columns(rows: Rows) -> dict[str, list[Any]]:
-    """Rows that have the same fields as columns: a third of the bytes."""
-    return {field: [row[field] for row in rows] for field in rows[0]} if rows else {}

@@ -62,3 +62,8 @@ def plain(value: Any) -> Any:
 def rounded(value: float) -> float:
     """To a few digits."""
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def in_columns(rows: Rows) -> dict[str, list[Any]]:
+    """Rows that have the same fields as columns: a third of the bytes."""
+    return {field: [row[field] for row in rows] for field in rows[0]} if rows else {}
