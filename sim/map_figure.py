@@ -27,6 +27,8 @@ LEADS = ((0.05, 0.35), (0.15, 0.6), (math.inf, 1.0))
 NOBODY = "#FFFFFF"
 SMALLEST_NAMED = 0.04
 """Regions of a smaller share of the map have no name in them."""
+THINNEST_NAMED = 2.0
+"""Nor those that are nowhere three cells wide; in cells from the middle to the border."""
 Colours = Mapping[str, str]
 Edges = npt.NDArray[np.float64]
 
@@ -181,6 +183,8 @@ def name_regions(axis: Axes, best: Any, edges_x: Edges, edges_y: Edges) -> None:
             if inside.mean() < SMALLEST_NAMED:
                 continue
             depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+            if depth.max() < THINNEST_NAMED and min(best.shape) > 2:
+                continue
             deepest = np.argwhere(depth == depth.max())
             centre = deepest[np.abs(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
             x, y = (middle(ends, place) for ends, place in ((edges_x, centre[1]), (edges_y, centre[0])))
