@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from sim.loading import load_scenario
 from sim.map_command import advise, map_
+from sim.plot_command import plot
 from sim.report_command import report
 from sim.scenario import Scenario
 from sim.simulation import Progress as RunProgress
@@ -47,7 +48,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for command in (sweep, status, advise, report):
+for command in (sweep, status, advise, report, plot):
     app.command()(command)
 app.command("map")(map_)
 app.add_typer(cache_app, name="cache")
@@ -75,8 +76,10 @@ def run(
 
     Interrupted, the same command goes on where it was.
     """
-    from sim.figures import convergence_figure, save
-    from sim.ledger_figures import ledger_figure, ledger_table
+    from sim.figures import save
+    from sim.ledger_figures import ledger_table
+    from sim.plots import PLOTS, Source
+    from sim.results import load
     from sim.run_report import (
         comparison_table,
         losses_too_late,
@@ -125,11 +128,12 @@ def run(
     for stale in (*out.glob("convergence.p*"), *out.glob("ledger.p*")):
         stale.unlink()
     paths = [write_comparison(out, runs)]
-    if any(record.summary["outcome"] == "finished" for record in runs):
-        console.print(ledger_table(runs))
-        paths += save(ledger_figure(runs, captions), out / "ledger")
-    if scenario.training.learner != "none":
-        paths += save(convergence_figure(runs, captions), out / "convergence")
+    source = Source.of(load(out))
+    if (source.runs["outcome"] == "finished").any():
+        console.print(ledger_table(source.results))
+        paths += save(PLOTS["ledger"].draw(source), out / "ledger")
+    if source.runs["final_validation_loss"].notna().any():
+        paths += save(PLOTS["loss"].draw(source), out / "convergence")
     for warning in warnings(scenario):
         console.print(warning, style="yellow")
     console.print("Written: " + ", ".join(str(path) for path in paths), highlight=False, soft_wrap=True)

@@ -1,25 +1,25 @@
-"""Figures, drawn from files of finished runs and never from a live one. One house style: `STYLE`.
+"""The look of all figures: one house style for paper and slides, how strategies look, legends, captions, files.
 
-Colours are Okabe and Ito's, safe for the colour-blind; line styles tell strategies apart in grey.
+Figures are drawn from tables (`sim.figure_data` and those above it), which come from files of finished runs and never
+from a live one. Colours are Okabe and Ito's, safe for the colour-blind; line styles and markers tell strategies apart
+in grey. A slide is 16:9 and so small in inches that its letters are large on any screen.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
-
-from sim.clock import SECONDS_PER_HOUR
-from sim.results import RunFiles
 
 STYLE: dict[Any, Any] = {
     "font.size": 8.0,
@@ -29,165 +29,216 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.handlelength": 2.8,
     "grid.linewidth": 0.4,
     "grid.alpha": 0.35,
     "lines.linewidth": 1.4,
+    "lines.markersize": 4.0,
+    "hatch.linewidth": 0.6,
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
 }
-LineStyle = Literal["-", "--", "-.", ":"]
-LINES: tuple[tuple[str, LineStyle], ...] = (
-    ("#000000", "-"),
-    ("#D55E00", "-"),
-    ("#0072B2", "--"),
-    ("#009E73", "-"),
-    ("#CC79A7", "-."),
-    ("#E69F00", "--"),
-    ("#56B4E9", ":"),
+LARGER = {"font.size": 9.0, "axes.labelsize": 9.0, "axes.titlesize": 9.5, "legend.fontsize": 8.5}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What figures are made for. height_inches: None where each figure takes what it needs.
+
+    Characters in a line of the caption, of an x axis' label and of a y axis' one, and in a row of the legend.
+    """
+
+    style: Mapping[Any, Any]
+    width_inches: float
+    height_inches: float | None
+    caption_size: float
+    in_caption: int
+    in_x_label: int
+    in_y_label: int
+    in_legend: int
+
+    def x_label(self, text: str) -> str:
+        """A label below an axis."""
+        return textwrap.fill(text, self.in_x_label)
+
+    def y_label(self, text: str) -> str:
+        """A label beside an axis."""
+        return textwrap.fill(text, self.in_y_label)
+
+
+PAPER = Form(STYLE, 7.2, None, 6.5, 148, 60, 26, 122)
+SLIDE = Form({**STYLE, **LARGER}, 6.4, 3.6, 6.0, 142, 40, 26, 95)
+
+LineStyle = Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]]
+
+
+class Look(NamedTuple):
+    """How a strategy is drawn: its line, and its marker where there are points."""
+
+    colour: str
+    line: LineStyle
+    marker: str
+
+
+LONG_DASHES, DASH_DOT_DOT = (0, (8.0, 1.5)), (0, (4.0, 1.2, 1.0, 1.2, 1.0, 1.2))
+LOOKS = (
+    Look("#000000", "-", "o"),
+    Look("#D55E00", "-", "s"),
+    Look("#0072B2", "--", "^"),
+    Look("#009E73", LONG_DASHES, "D"),
+    Look("#CC79A7", "-.", "v"),
+    Look("#E69F00", DASH_DOT_DOT, "P"),
+    Look("#56B4E9", ":", "X"),
 )
+"""The first five are those of KIND_ORDER."""
 KIND_ORDER = ("none", "checkpoint", "redundant", "checkfree", "checkfree_plus")
-WIDTH_OF_CAPTION = 148
-DASHES: tuple[LineStyle, ...] = get_args(LineStyle)
-HEIGHT_OF_START = 0.04
-"""The loss axis begins at the loss after this share of the iterations: the first steps would fill the panel."""
+NAMES = {
+    "none": "no failures",
+    "checkpoint": "checkpointing",
+    "redundant": "redundant",
+    "checkfree": "CheckFree",
+    "checkfree_plus": "CheckFree+",
+    "checkfree_hybrid": "CheckFree+ hybrid",
+    "neighbour_checkpoint": "in neighbours",
+}
+CAPTION_LINE_INCHES = 0.125
+CHARACTERS_OF_MARK = 9
 
 
-def convergence_figure(runs: Sequence[RunFiles], notes: Sequence[str]) -> Figure:
-    """Validation loss against simulated time (left) and against iteration (right), failures marked.
+@contextmanager
+def blank(height_inches: float, notes: Sequence[str], form: Form = PAPER) -> Iterator[Figure]:
+    """An empty figure in the house style, to be filled while this lasts, with a caption below its panels.
 
-    One curve for each run; replicates of a strategy share its colour. `notes` stand below the panels.
+    height_inches: of all but the caption. A slide has its own height.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.5), layout="constrained")
-        time_axis, iteration_axis = figure.subplots(1, 2, sharey=True)
-        lines = line_styles(runs)
-        for run in runs:
-            draw_loss(time_axis, run, lines[run.summary["strategy"]], against="time")
-            draw_loss(iteration_axis, run, lines[run.summary["strategy"]], against="iteration")
-        time_axis.set_xlabel("simulated wall-clock time of the target model (hours)")
-        iteration_axis.set_xlabel("iteration")
-        time_axis.set_ylabel("validation loss of the proxy model (nats/token)")
-        time_axis.set_ylim(*loss_limits(runs))
-        target = runs[0].summary["target_validation_loss"]
-        for axis in (time_axis, iteration_axis):
-            axis.set_xlim(left=0)
-            if target is not None:
-                axis.axhline(target, color="0.35", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
-        low, high = time_axis.get_ylim()
-        if target is not None and low <= target <= high:
-            iteration_axis.annotate(
-                f"target {target:g}",
-                (1, target),
-                xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
-                fontsize=7,
-            )
-        figure.legend(handles=legend_handles(runs, lines), loc="outside upper center", ncols=6, frameon=False)
-        figure.supxlabel(caption(notes), fontsize=6.5, color="0.3")
-    return figure
+    with mpl.rc_context(dict(form.style)):
+        below = caption(notes, form)
+        needed_inches = height_inches + CAPTION_LINE_INCHES * len(below.splitlines())
+        figure = Figure(figsize=(form.width_inches, form.height_inches or needed_inches), layout="constrained")
+        figure.supxlabel(below, fontsize=form.caption_size, color="0.3")
+        yield figure
 
 
-def caption(notes: Sequence[str]) -> str:
-    """Sentences below a figure, each from a line of its own, and none wider than the figure."""
-    return "\n".join(line for note in notes for line in textwrap.wrap(note, WIDTH_OF_CAPTION))
+def add_legend(figure: Figure, handles: Sequence[Artist], form: Form = PAPER) -> None:
+    """The legend above all panels, in as few rows as there is room for."""
+    labels = [str(handle.get_label()) for handle in handles]
+    for num_rows in range(1, len(labels) + 1):
+        num_columns = -(-len(labels) // num_rows)
+        columns = np.array_split(labels, num_columns)  # as matplotlib fills them
+        if sum(max(map(len, column)) + CHARACTERS_OF_MARK for column in columns) <= form.in_legend:
+            break
+    figure.legend(handles=handles, loc="outside upper center", ncols=num_columns, frameon=False)
 
 
-def draw_loss(axis: Axes, run: RunFiles, line: tuple[str, LineStyle], against: str) -> None:
-    """Draw one run's validation loss against simulated `time` (hours) or `iteration`, failures marked on it.
-
-    Against time, a rollback breaks the curve and takes it up at the loss it goes back to; against iteration, each
-    iteration has its last value.
-    """
-    colour, style = line
-    points = run.iterations.dropna(subset=["validation_loss"])
-    marks = run.events[run.events["kind"] == "failure"]
-    if against == "time":
-        x, y = loss_over_time(points, run.events)
-        mark_x = marks["time_seconds"].to_numpy() / SECONDS_PER_HOUR
-    else:
-        points = points.drop_duplicates("iteration", keep="last").sort_values("iteration")
-        x, y = points["iteration"].to_numpy(), points["validation_loss"].to_numpy()
-        mark_x = marks["iteration"].to_numpy()
-    axis.plot(x, y, color=colour, linestyle=style, label=run.summary["strategy"])
-    known = ~np.isnan(y)
-    if run.summary["kind"] != "none" and known.any():
-        mark_x = mark_x[mark_x >= x[known][0]]
-        mark_y = np.interp(mark_x, x[known], y[known])
-        axis.plot(mark_x, mark_y, linestyle="", marker="x", markersize=4, color=colour, zorder=3)
-
-
-def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Hours and losses in the order of time, with a gap and the older loss at every rollback."""
-    curve = list(zip(points["ended_seconds"], points["validation_loss"], strict=True))
-    for rollback in events[events["kind"] == "rolled_back"].itertuples():
-        back_to = events[(events["kind"] == "recovered") & (events["time_seconds"] == rollback.time_seconds)]
-        before = points[points["ended_seconds"] <= rollback.time_seconds]
-        older = before[before["iteration"] <= back_to["iteration"].iloc[0]]
-        curve.append((rollback.time_seconds, np.nan))
-        if not older.empty:
-            curve.append((rollback.time_seconds, older["validation_loss"].iloc[-1]))
-    curve.sort(key=lambda point: point[0])  # stable: the gap stays before the older loss
-    hours = np.array([seconds for seconds, _ in curve], dtype=np.float64) / SECONDS_PER_HOUR
-    return hours, np.array([loss for _, loss in curve], dtype=np.float64)
-
-
-def line_styles(runs: Sequence[RunFiles]) -> dict[str, tuple[str, LineStyle]]:
-    """Colour and line style of each strategy: fixed for the five known kinds, the next free one for others."""
-    fixed = dict(zip(KIND_ORDER, LINES, strict=False))
-    kinds = dict.fromkeys((run.summary["strategy"], run.summary["kind"]) for run in runs)
-    styles: dict[str, tuple[str, LineStyle]] = {}
-    reserved = [fixed[kind] for _, kind in kinds if kind in fixed]
-    more: list[tuple[str, LineStyle]] = [(colour, dash) for dash in DASHES for colour, _ in LINES]
-    spare = iter([line for line in dict.fromkeys([*LINES, *more]) if line not in reserved])
-    for name, kind in kinds:
-        style = fixed.get(kind)
-        styles[name] = style if style and style not in styles.values() else next(spare)
-    return styles
-
-
-def legend_handles(runs: Sequence[RunFiles], lines: dict[str, tuple[str, LineStyle]]) -> list[Line2D]:
-    """A line for each strategy and the mark of a failure."""
-    labels = dict.fromkeys(run.summary["strategy"] for run in runs)
-    handles = [
-        Line2D([], [], color=lines[name][0], linestyle=lines[name][1], label=legend_label(name)) for name in labels
-    ]
-    return [*handles, Line2D([], [], color="0.3", linestyle="", marker="x", markersize=4, label="stage failure")]
+def caption(notes: Sequence[str], form: Form = PAPER) -> str:
+    """Sentences below a figure, none wider than it: each from a line of its own, on a slide one after the other."""
+    paragraphs = notes if form.height_inches is None else [" ".join(notes)]
+    return "\n".join(line for note in paragraphs for line in textwrap.wrap(note, form.in_caption))
 
 
 def legend_label(strategy: str) -> str:
     """A strategy's name for people."""
-    return {
-        "none": "no failures",
-        "checkpoint": "checkpointing",
-        "redundant": "redundant",
-        "checkfree": "CheckFree",
-        "checkfree_plus": "CheckFree+",
-        "checkfree_hybrid": "CheckFree+ hybrid",
-        "neighbour_checkpoint": "in neighbours",
-    }.get(strategy, strategy)
+    return NAMES.get(strategy, strategy)
 
 
-def loss_limits(runs: Sequence[RunFiles]) -> tuple[float, float]:
-    """Limits of the loss axis: from below the best loss up to the loss soon after the start."""
-    lows, highs = [], []
-    for run in runs:
-        points = run.iterations.dropna(subset=["validation_loss"])
-        if points.empty:
-            continue
-        start = HEIGHT_OF_START * run.summary["num_iterations"]
-        lows.append(points["validation_loss"].min())
-        later = points[points["iteration"] >= start]
-        highs.append((points if later.empty else later)["validation_loss"].max())
-    if not lows:
-        return 0.0, 1.0
-    span = max(max(highs) - min(lows), 1e-3)
-    return min(lows) - 0.05 * span, max(highs) + 0.02 * span
+# ---- series: a strategy, or one of several variants of it ----------------------------------------
+
+
+def with_series(table: pd.DataFrame, fields: Iterable[str]) -> pd.DataFrame:
+    """The table with a column `series`: the strategy, and with which of its own swept values, for people."""
+    own = [name for name in fields if is_own(name)]
+    names = []
+    for row in table[["strategy", *own]].to_dict("records"):
+        values = [f"{short(name)} {as_text(row[name])}" for name in own if not pd.isna(row[name])]
+        names.append(legend_label(str(row["strategy"])) + (f", {', '.join(values)}" if values else ""))
+    return table.assign(series=names)
+
+
+def series_in(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each series' name and rows, in their order; of a table without `series`, each strategy's."""
+    if "series" not in table:
+        table = with_series(table, ())
+    for name, rows in table.groupby("series", sort=False):
+        yield str(name), rows
+
+
+def looks_of(table: pd.DataFrame) -> dict[str, Look]:
+    """A look for each series: fixed for the first one of the five known kinds, the next free one for others."""
+    kinds = {name: str(rows["kind"].iloc[0]) for name, rows in series_in(table)}
+    fixed = dict(zip(KIND_ORDER, LOOKS, strict=False))
+    more = [Look(one.colour, other.line, other.marker) for other in LOOKS for one in LOOKS]
+    reserved = {fixed[kind] for kind in kinds.values() if kind in fixed}
+    spare = iter([look for look in dict.fromkeys([*LOOKS, *more]) if look not in reserved])
+    looks: dict[str, Look] = {}
+    for name, kind in kinds.items():
+        look = fixed.get(kind)
+        looks[name] = look if look and look not in looks.values() else next(spare, LOOKS[len(looks) % len(LOOKS)])
+    return looks
+
+
+def line_handles(looks: Mapping[str, Look], with_markers: bool = False) -> list[Artist]:
+    """A line in the legend for each series."""
+    return [
+        Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker if with_markers else None, label=name)
+        for name, look in looks.items()
+    ]
+
+
+# ---- points of a sweep: a panel each -------------------------------------------------------------
+
+
+def is_own(field: str) -> bool:
+    """Whether a swept field belongs to one strategy; others concern all."""
+    return field.startswith(("strategies[", "strategies."))
+
+
+def points_in(table: pd.DataFrame, fields: Iterable[str]) -> list[dict[str, Any]]:
+    """Each combination of the fields that concern all strategies, in the order of the sweep: one, if there is none."""
+    shared = [name for name in fields if not is_own(name)]
+    if not shared:
+        return [{}]
+    points = table[shared].drop_duplicates()
+    numeric = [name for name in shared if pd.api.types.is_numeric_dtype(points[name])]
+    if numeric:
+        points = points.sort_values(numeric, kind="stable")
+    return [dict(zip(shared, values, strict=True)) for values in points.itertuples(index=False)]
+
+
+def at_point(table: pd.DataFrame, point: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows at a point."""
+    for name, value in point.items():
+        table = table[table[name].isna() if pd.isna(value) else table[name] == value]
+    return table
+
+
+def point_in_words(point: Mapping[str, Any]) -> str:
+    """A point's fields and values."""
+    return ", ".join(f"{name} {as_text(value)}" for name, value in point.items())
+
+
+def left_out(points: Sequence[object], shown: Sequence[object]) -> list[str]:
+    """A sentence where more points are there than panels are drawn."""
+    if len(points) == len(shown):
+        return []
+    return [f"The first {len(shown)} of {len(points)}; all of them are in the table beside."]
+
+
+def short(field: str) -> str:
+    """The last part of a field's name, in words."""
+    return field.rpartition(".")[2].replace("_", " ")
+
+
+def as_text(value: Any) -> str:
+    """A swept value; nothing where there is none."""
+    if pd.isna(value):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG and PDF beside each other; no dates in them, so equal data give equal files."""
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf")]
     with mpl.rc_context(STYLE):
         figure.savefig(paths[0])
         figure.savefig(paths[1], metadata={"CreationDate": None})

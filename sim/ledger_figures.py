@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from rich.table import Table
 
-from sim.clock import SECONDS_PER_HOUR
-from sim.figures import STYLE, caption, legend_label
+from sim.figures import (
+    PAPER,
+    Form,
+    add_legend,
+    at_point,
+    blank,
+    left_out,
+    legend_label,
+    point_in_words,
+    points_in,
+    series_in,
+    with_series,
+)
+from sim.loss_figures import HOURS_LABEL, MOST_ROWS
 from sim.names import in_words
+from sim.outcome_data import ledger_hours
 from sim.records import BUCKETS, Bucket
-from sim.results import RunFiles
+from sim.results import Results
 from sim.tables import strategy_table
 
 FILLS: dict[Bucket, tuple[str, str]] = {
@@ -30,21 +44,6 @@ FILLS: dict[Bucket, tuple[str, str]] = {
 """Colour (Okabe and Ito's, but for two pale ones) and hatching of each bucket."""
 
 
-def ledger_hours(runs: Sequence[RunFiles]) -> pd.DataFrame:
-    """Mean hours in each bucket (columns) by strategy (rows), over failure seeds; finished runs only.
-
-    Training seeds do not change seconds, so that each failure seed counts once.
-    """
-    rows = {
-        (run.summary["strategy"], run.summary["failure_seed"]): run.summary["ledger_seconds"]
-        for run in runs
-        if run.summary["outcome"] == "finished"
-    }
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(BUCKETS)) / SECONDS_PER_HOUR
-    frame.index = pd.Index([strategy for strategy, _ in rows], name="strategy")
-    return frame.groupby(level=0, sort=False).mean()
-
-
 HEADINGS: dict[Bucket, str] = {
     "productive_compute": "productive\ncompute",
     "bubble_and_communication": "bubble,\ncommun.",
@@ -58,53 +57,63 @@ HEADINGS: dict[Bucket, str] = {
 }
 
 
-def ledger_table(runs: Sequence[RunFiles]) -> Table:
+def ledger_table(results: Results) -> Table:
     """Hours in each bucket by strategy, empty buckets left out, and how many seconds a recovery takes."""
-    hours = ledger_hours(runs)
-    used = [bucket for bucket in BUCKETS if hours[bucket].any()]
-    digits = 2 if hours.to_numpy().max(initial=0.0) >= 1.0 else 4
-    several = len({run.summary["failure_seed"] for run in runs}) > 1
-    title = "Where the hours went" + (" (means)" if several else "")
+    hours, runs = ledger_hours(results), results.runs
+    used = used_buckets(hours)
+    digits = 2 if hours[[f"{bucket}_hours" for bucket in BUCKETS]].max().max() >= 1.0 else 4
+    title = "Where the hours went" + (" (means)" if runs["failure_seed"].nunique() > 1 else "")
     table = strategy_table(title, (*(HEADINGS[bucket] for bucket in used), "all", "seconds a\nrecovery"))
-    for strategy, row in hours.iterrows():
-        recoveries = pd.Series(
-            {
-                run.summary["failure_seed"]: run.summary["mean_recovery_seconds"]
-                for run in runs
-                if run.summary["strategy"] == strategy and run.summary["outcome"] == "finished"
-            },
-            dtype=float,
-        )
-        each = "-" if recoveries.isna().all() else f"{recoveries.mean():.1f}"
-        cells = [f"{value:.{digits}f}" for value in (*row[used], row.sum())]
-        table.add_row(legend_label(str(strategy)), *cells, each)
+    once = runs[runs["outcome"] == "finished"].drop_duplicates(["strategy", "failure_seed"])
+    recoveries_seconds = once.groupby("strategy")["mean_recovery_seconds"].mean()
+    for row in hours.to_dict("records"):
+        each_seconds = recoveries_seconds[row["strategy"]]
+        cells = [f"{row[f'{name}_hours']:.{digits}f}" for name in (*used, "all")]
+        table.add_row(legend_label(row["strategy"]), *cells, "-" if pd.isna(each_seconds) else f"{each_seconds:.1f}")
     return table
 
 
-def ledger_figure(runs: Sequence[RunFiles], notes: Sequence[str]) -> Figure:
-    """One stacked bar for each strategy: simulated hours in each bucket, which add up to the wall-clock time."""
-    hours = ledger_hours(runs)
-    used = [bucket for bucket in BUCKETS if hours[bucket].any()]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 1.4 + 0.3 * len(hours)), layout="constrained")
-        axis = figure.subplots()
-        left = pd.Series(0.0, index=hours.index)
-        for bucket in used:
-            colour, hatch = FILLS[bucket]
-            axis.barh(
-                range(len(hours)), hours[bucket], left=left, color=colour, hatch=hatch, height=0.7, edgecolor="white",
-                linewidth=0.3, label=in_words(bucket),
-            )  # fmt: skip
-            left = left + hours[bucket]
-        for row, whole in enumerate(left):
-            axis.annotate(
-                f" {whole:.1f} h" if whole >= 10 else f" {whole:.3g} h", (whole, row), va="center", fontsize=7
-            )
-        axis.set_yticks(range(len(hours)), [legend_label(str(strategy)) for strategy in hours.index])
-        axis.invert_yaxis()
-        axis.grid(axis="y", visible=False)
-        axis.margins(x=0.08)
-        axis.set_xlabel("simulated wall-clock time of the target model (hours)")
-        figure.legend(loc="outside upper center", ncols=5, frameon=False)
-        figure.supxlabel(caption(notes), fontsize=6.5, color="0.3")
+def ledger_figure(table: pd.DataFrame, notes: Sequence[str], fields: Sequence[str] = (), form: Form = PAPER) -> Figure:
+    """A stacked bar for each strategy: the simulated hours in each bucket of `ledger_hours`; a panel for each point."""
+    table = with_series(table, fields)
+    points = points_in(table, fields)
+    shown = points[:MOST_ROWS]
+    parts = [at_point(table, point) for point in shown]
+    notes = [*notes, *left_out(points, shown)]
+    with blank(0.95 + 0.3 * sum(map(len, parts)) + 0.3 * (len(parts) - 1), notes, form) as figure:
+        ratios = [len(part) for part in parts]
+        axes = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        for axis, point, part in zip(axes, shown, parts, strict=True):
+            draw_ledger(axis, part)
+            axis.set_title(point_in_words(point), loc="left")
+        axes[0].set_xlim(0, 1.1 * table["all_hours"].max())
+        axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
+        used = {in_words(bucket): FILLS[bucket] for bucket in used_buckets(table)}
+        handles = [
+            Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.3, label=name)
+            for name, (colour, hatch) in used.items()
+        ]
+        add_legend(figure, handles, form)
     return figure
+
+
+def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
+    """A bar for each series: its hours in each bucket, which add up to the wall-clock time that stands at its end."""
+    left = pd.Series(0.0, index=table.index)
+    for bucket in used_buckets(table):
+        hours, (colour, hatch) = table[f"{bucket}_hours"], FILLS[bucket]
+        axis.barh(
+            range(len(table)), hours, left=left, color=colour, hatch=hatch, height=0.7, edgecolor="white",
+            linewidth=0.3, label=in_words(bucket),
+        )  # fmt: skip
+        left = left + hours
+    for row, whole in enumerate(left):
+        axis.annotate(f" {whole:.1f} h" if whole >= 10 else f" {whole:.3g} h", (whole, row), va="center", fontsize=7)
+    axis.set_yticks(range(len(table)), [name for name, _ in series_in(table)])
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+
+
+def used_buckets(table: pd.DataFrame) -> list[Bucket]:
+    """The buckets in which any time went."""
+    return [bucket for bucket in BUCKETS if table[f"{bucket}_hours"].any()]
