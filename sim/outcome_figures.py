@@ -185,20 +185,20 @@ def draw_rows(axis: Axes, table: pd.DataFrame, unit: str) -> None:
     names = [name for name, _ in series_in(table)]
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.7)
-    axis.set_xlim(0, 1.05 * table[[f"mean_{unit}", f"high_{unit}"]].max().max())
+    ends = table[[f"mean_{unit}", f"high_{unit}"]].to_numpy(float)
+    axis.set_xlim(0, 1.05 * ends[np.isfinite(ends)].max(initial=0.0) or 1.0)
     axis.grid(axis="y", visible=False)
 
 
 def value_limits(table: pd.DataFrame, *units: str) -> tuple[float, float]:
     """Limits of an axis that show all means, and of intervals what leaves the means apart; from 0 at least."""
-    means = table[[f"mean_{unit}" for unit in units]].stack()
-    if means.empty:
+    means, lows, highs = (table[[f"{of}_{unit}" for unit in units]].to_numpy(float) for of in ("mean", "low", "high"))
+    means = means[np.isfinite(means)]
+    if not means.size:
         return 0.0, 1.0
-    lows, highs = (table[[f"{end}_{unit}" for unit in units]].min().min() for end in ("low", "high"))
-    highs = table[[f"high_{unit}" for unit in units]].max().max()
-    span = max(means.max() - means.min(), 0.05 * means.max())
-    low = max(np.nanmin([lows, means.min()]), means.min() - ROOM_FOR_INTERVALS * span, 0.0)
-    high = min(np.nanmax([highs, means.max()]), means.max() + ROOM_FOR_INTERVALS * span)
+    span = max(np.ptp(means), 0.05 * means.max())
+    low = max(min(means.min(), lows[np.isfinite(lows)].min(initial=np.inf)), means.min() - ROOM_FOR_INTERVALS * span)
+    high = min(max(means.max(), highs[np.isfinite(highs)].max(initial=0.0)), means.max() + ROOM_FOR_INTERVALS * span)
     return max(low - 0.08 * span, 0.0), high + 0.08 * span
 
 

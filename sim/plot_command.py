@@ -47,7 +47,11 @@ def plot(
             if kinds:
                 raise MissingError(f"--kind {name} cannot be drawn of {results}: {missing}") from None
             say(f"{name}: left out, {missing}")
+    if not tables:
+        raise ValueError(f"no figure can be drawn of {results}")
     folder = out or results / "figures"
+    if folder.is_file():
+        raise ValueError(f"--out {folder}: there is a file of that name; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name, drawn in tables.items():
         paths = [path for stem, figure in PLOTS[name].figures(source, drawn) for path in save(figure, folder / stem)]

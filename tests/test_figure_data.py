@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sweeps import do_sweep, write_scenario
+from pictured import INTERVAL, RATE, SCENARIO, of, of_scenario, of_sweep, run_all
 
 from sim import results
 from sim.clock import SECONDS_PER_HOUR
@@ -17,7 +17,6 @@ from sim.figure_data import (
     run_curves,
     swept_fields,
 )
-from sim.loading import load_scenario
 from sim.outcome_data import (
     checkpoint_intervals,
     ledger_hours,
@@ -28,69 +27,16 @@ from sim.outcome_data import (
 )
 from sim.recovery_data import excesses, half_lives, spikes, swapping_cost
 from sim.results import load_run
-from sim.run_report import write_comparison
-from sim.runner import ScenarioRunner
-
-SCENARIO = """
-name: dry
-workload: {num_stages: 4, num_microbatches: 4}
-training:
-  learner: curve
-  model: {num_stages: 4}
-  steps: 300
-  evaluation: {interval_steps: 10}
-  target_validation_loss: 2.5
-failures: {kind: exponential, rate_per_hour: 0.9}
-strategies: [none, {kind: checkpoint, interval_iterations: 40}, {kind: checkfree, end_stages: copy}, checkfree_plus]
-fallback: {kind: checkpoint, interval_iterations: 50}
-seeds: {failures: [0, 1]}
-iterations_per_step: 2
-"""
-SWEEP = (
-    SCENARIO.replace("seeds: {failures: [0, 1]}\n", "")
-    + "sweep: {grid: {failures.rate_per_hour: [0.6, 0.9], 'strategies[checkpoint].interval_iterations': [20, 40]}, "
-    "replicates: 2}\n"
-)
-RATE, INTERVAL = "failures.rate_per_hour", "strategies[checkpoint].interval_iterations"
-
-
-class Nobody:
-    def started(self, planned):
-        return lambda progress: None
-
-    def finished(self, planned, reused):
-        pass
-
-
-def run_all(folder, text, *overrides):
-    (folder / "dry.yaml").write_text(text)
-    scenario = load_scenario(folder / "dry.yaml", overrides)
-    runs = list(ScenarioRunner(scenario, folder, folder / "results", None).run(Nobody()))
-    write_comparison(folder / "results" / "dry", runs)
-    return folder / "results" / "dry"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return run_all(tmp_path_factory.mktemp("dry"), SCENARIO)
-
-
-@pytest.fixture(scope="module")
-def dry(folder):
-    return comparable(results.load(folder))
+def dry(tmp_path_factory):
+    return of_scenario(tmp_path_factory.mktemp("dry"))
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    base = tmp_path_factory.mktemp("swept")
-    do_sweep(write_scenario(base, SWEEP), base / "results", base / "cache")
-    return comparable(results.load(base / "results" / "dry"))
-
-
-def of(rows, **wanted):
-    for name, value in wanted.items():
-        rows = rows[rows[name] == value]
-    return rows
+    return of_sweep(tmp_path_factory.mktemp("swept"))
 
 
 def test_a_runs_curve_against_iteration_has_the_last_loss_of_each(dry):
