@@ -81,7 +81,8 @@ class Look(NamedTuple):
     marker: str
 
 
-LONG_DASHES, DASH_DOT_DOT = (0, (8.0, 1.5)), (0, (4.0, 1.2, 1.0, 1.2, 1.0, 1.2))
+LONG_DASHES: LineStyle = (0.0, (8.0, 1.5))
+DASH_DOT_DOT: LineStyle = (0.0, (4.0, 1.2, 1.0, 1.2, 1.0, 1.2))
 LOOKS = (
     Look("#000000", "-", "o"),
     Look("#D55E00", "-", "s"),
@@ -164,8 +165,12 @@ def series_in(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def looks_of(table: pd.DataFrame) -> dict[str, Look]:
-    """A look for each series: fixed for the first one of the five known kinds, the next free one for others."""
-    kinds = {name: str(rows["kind"].iloc[0]) for name, rows in series_in(table)}
+    """A look for each series of a table."""
+    return looks_for({name: str(rows["kind"].iloc[0]) for name, rows in series_in(table)})
+
+
+def looks_for(kinds: Mapping[str, str]) -> dict[str, Look]:
+    """A look for each name by its kind: fixed for the first of the five known kinds, the next free one for others."""
     fixed = dict(zip(KIND_ORDER, LOOKS, strict=False))
     more = [Look(one.colour, other.line, other.marker) for other in LOOKS for one in LOOKS]
     reserved = {fixed[kind] for kind in kinds.values() if kind in fixed}

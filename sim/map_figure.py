@@ -20,7 +20,7 @@ from matplotlib.patches import Patch, Rectangle
 from scipy import ndimage
 
 from sim.axes import Axis
-from sim.figures import STYLE, caption, legend_label
+from sim.figures import STYLE, Look, caption, legend_label
 
 LEADS = ((0.05, 0.35), (0.15, 0.6), (math.inf, 1.0))
 """Up to which lead a colour has which strength."""
@@ -92,21 +92,21 @@ def map_figure(
 
 
 def line_figure(
-    table: pd.DataFrame, x: Axis, styles: Mapping[str, tuple[str, Any]], what: str, label: str, notes: Sequence[str]
+    table: pd.DataFrame, x: Axis, looks: Mapping[str, Look], what: str, label: str, notes: Sequence[str]
 ) -> Figure:
     """A map of one axis: what each strategy takes (column `what`), with its interval."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.8), layout="constrained")
         axis = figure.subplots()
         for name, rows in table.groupby("strategy", sort=False):
-            colour, dash = styles[str(name)]
+            colour, line, marker = looks[str(name)]
             places = rows[x.field].to_numpy() if x.is_numeric else np.arange(len(rows))
             axis.plot(
                 places,
                 rows[what],
                 color=colour,
-                linestyle=dash,
-                marker="o",
+                linestyle=line,
+                marker=marker,
                 markersize=3,
                 label=legend_label(str(name)),
             )

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sim.advice import taken, who
 from sim.durable import write_whole
-from sim.figures import KIND_ORDER, LINES, legend_label, save
+from sim.figures import legend_label, looks_for, save
 from sim.map_figure import hours_or_usd, line_figure, map_figure, position
 from sim.map_job import MapJob
 from sim.map_table import map_table
@@ -24,17 +24,17 @@ def write_map(job: MapJob, folder: Path) -> list[Path]:
     table = map_table(job)
     path = folder / "map.csv"
     write_whole(path, table.to_csv(index=False))
-    styles = {name: dict(zip(KIND_ORDER, LINES, strict=False)).get(name, LINES[-1]) for name in job.grid.candidates}
+    looks = looks_for({name: name for name in job.grid.candidates})
     if job.grid.axes[1].field:
         marks = {
             "own": [own_place(job)] if job.grid.own_cell else [],
             "knots": [place(job, cell) for cell in dict.fromkeys(cell for cell, _ in job.knots)],
         }
-        colours = {name: line[0] for name, line in styles.items()}
+        colours = {name: look.colour for name, look in looks.items()}
         figure = map_figure(table, job.grid.axes, colours, marks, captions(job))
     else:
         what, label = hours_or_usd(job.objective)
-        figure = line_figure(table, job.grid.axes[0], styles, what, label, captions(job))
+        figure = line_figure(table, job.grid.axes[0], looks, what, label, captions(job))
     return [path, *save(figure, folder / "map")]
 
 

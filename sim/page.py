@@ -10,12 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sim import page_tables
-from sim.figures import legend_label, line_styles
+from sim.figures import DASH_DOT_DOT, LONG_DASHES, LineStyle, legend_label, looks_for
 from sim.loading import ScenarioError, parse_scenario
 from sim.page_charts import charts_of
 from sim.page_notes import LIMITS, cautions, churn_in_words, counted, how_sure, notes_on
@@ -24,12 +23,18 @@ from sim.page_rows import in_columns
 from sim.page_source import Setting, Source, source_of
 from sim.page_vega import Chart, Style, vega_bundle
 from sim.page_words import contest_of, sentences_on
-from sim.results import RunFiles
 from sim.scenario import Scenario
 from sim.wording import capital, listed
 
 MOST_VERDICTS = 6
-DASHES: dict[str, tuple[int, ...]] = {"-": (), "--": (6, 3), "-.": (7, 3, 2, 3), ":": (2, 3)}
+DASHES: dict[LineStyle, tuple[int, ...]] = {
+    "-": (),
+    "--": (6, 3),
+    "-.": (7, 3, 2, 3),
+    ":": (2, 3),
+    LONG_DASHES: (12, 3),
+    DASH_DOT_DOT: (7, 2, 2, 2, 2, 2),
+}
 """Of each of matplotlib's line styles, in pixels."""
 
 
@@ -139,11 +144,9 @@ def unbroken(text: str) -> str:
 
 def styles_of(source: Source) -> list[Style]:
     """How each strategy's lines look, as in all figures."""
-    runs, none = source.results.runs, pd.DataFrame()
-    kinds = dict(zip(runs["strategy"], runs["kind"], strict=True))
-    told = [{"strategy": name, "kind": kind} for name, kind in kinds.items()]
-    lines = line_styles([RunFiles(Path(), row, {}, none, none, none) for row in told])
-    return [Style(legend_label(name), lines[name][0], DASHES[lines[name][1]]) for name in source.strategies]
+    runs = source.results.runs
+    looks = looks_for(dict(zip(runs["strategy"], runs["kind"], strict=True)))
+    return [Style(legend_label(name), looks[name].colour, DASHES[looks[name].line]) for name in source.strategies]
 
 
 def content(source: Source, styles: Sequence[Style], charts: Sequence[Chart]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sim.axes import Axis
+from sim.figures import looks_for
 from sim.map_figure import draw_map, edges, line_figure, map_figure
 
 X = Axis("failures.rate_per_hour", (0.1, 0.2, 0.4), 0.2, True, "--x")
@@ -126,13 +127,13 @@ def test_axes_name_fields_and_values_and_the_legend_what_is_drawn():
 
 def test_along_one_axis_each_strategy_is_a_line_with_its_interval():
     table = a_table([["checkpoint", "checkpoint", "redundant"]])
-    styles = {"checkpoint": ("#D55E00", "-"), "redundant": ("#0072B2", "--")}
-    figure = line_figure(table, X, styles, "hours", "hours", [])
+    looks = looks_for({"checkpoint": "checkpoint", "redundant": "redundant"})
+    figure = line_figure(table, X, looks, "hours", "hours", [])
     (axis,) = figure.axes
-    for line, (name, (colour, dash)) in zip(axis.lines, styles.items(), strict=True):
+    for line, (name, look) in zip(axis.lines, looks.items(), strict=True):
         rows = table[table["strategy"] == name]
         assert list(line.get_xdata()) == list(X.values)
         assert list(line.get_ydata()) == list(rows["hours"])
-        assert (line.get_color(), line.get_linestyle()) == (colour, dash)
+        assert (line.get_color(), line.get_linestyle(), line.get_marker()) == look
     low, high = axis.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
     assert (low, high) == (0.5, 5.0)
