@@ -23,10 +23,10 @@ import pandas as pd
 
 import sim
 from sim import results
-from sim.figures import convergence_figure
-from sim.ledger_figures import ledger_figure
+from sim.figure_data import results_of
 from sim.loading import load_scenario
-from sim.run_report import comparison_table, notes
+from sim.plots import figure_of
+from sim.run_report import comparison_table
 from sim.runner import ScenarioRunner, default_cache
 
 # %matplotlib inline
@@ -91,11 +91,11 @@ comparison_table(runs, scenario)
 # %% [markdown]
 # ## Look at it
 #
-# Figures are made from the files of finished runs. They are matplotlib figures: change them as you like.
+# Figures are made from the files of finished runs; `churnlab plot results/quickstart` makes the same and more. They
+# are matplotlib figures: change them as you like.
 
 # %%
-captions = notes(scenario, runner.corpus_description)
-convergence_figure(runs, captions)
+figure_of("loss", results_of(runs))
 
 # %% [markdown]
 # **What to see.** The same losses twice: left against simulated time, right against iterations. On the right
@@ -105,7 +105,7 @@ convergence_figure(runs, captions)
 # no time, and learn less. Which of the two is worse at *your* failure rate is the question.
 
 # %%
-ledger_figure(runs, captions)
+figure_of("ledger", results_of(runs))
 
 # %% [markdown]
 # **What to see.** Every simulated second is in exactly one bucket, and the buckets add up to the hours of the table.

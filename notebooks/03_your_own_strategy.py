@@ -31,11 +31,12 @@ from pydantic import Field
 import sim
 from models.lineage import Edit, Position, Term
 from sim.costs import Costs
-from sim.figures import convergence_figure
+from sim.figure_data import results_of
 from sim.loading import load_scenario
 from sim.overheads import overhead_table, recovery_table
+from sim.plots import figure_of
 from sim.records import Failure
-from sim.run_report import comparison_table, notes
+from sim.run_report import comparison_table
 from sim.runner import ScenarioRunner, default_cache
 from sim.strategies.base import (
     Background,
@@ -191,7 +192,7 @@ runs = list(runner.run())
 comparison_table(runs, scenario)
 
 # %%
-convergence_figure(runs, notes(scenario, runner.corpus_description))
+figure_of("loss", results_of(runs))
 
 # %% [markdown]
 # **What to see.** Buddies' curve hardly jumps at a cross: a stage that is five iterations old fits the others better

@@ -25,11 +25,11 @@ import numpy as np
 import pandas as pd
 
 import sim
-from sim import results
+from sim.figure_data import results_of
 from sim.figures import STYLE
-from sim.ledger_figures import ledger_figure, ledger_table
+from sim.ledger_figures import ledger_table
 from sim.loading import load_scenario
-from sim.run_report import notes
+from sim.plots import figure_of
 from sim.runner import ScenarioRunner, default_cache
 
 # %matplotlib inline
@@ -96,7 +96,7 @@ with plt.rc_context(STYLE):
 # %%
 runner = ScenarioRunner(scenario, SCENARIOS, RESULTS, default_cache())
 runs = list(runner.run())
-found = results.load(RESULTS / scenario.name)
+found = results_of(runs)
 
 columns = ["num_failures", "num_fallbacks", "num_iterations_rerun", "mean_recovery_seconds", "cost_usd"]
 outcomes = found.runs.assign(hours=found.runs["wall_clock_seconds"] / 3600).groupby("strategy")[["hours", *columns]]
@@ -138,10 +138,10 @@ pd.DataFrame(
 # ## Where do the hours go?
 
 # %%
-ledger_figure(runs, notes(scenario, runner.corpus_description))
+figure_of("ledger", found)
 
 # %%
-ledger_table(runs)
+ledger_table(found)
 
 # %% [markdown]
 # **What to see.** The strategies pay in different coin. Checkpointing pays *by the failure*: lost work, standstill

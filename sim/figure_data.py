@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sim.clock import SECONDS_PER_HOUR
 from sim.crossed import SEEDS
-from sim.results import Results, read_json
+from sim.outcomes import flat
+from sim.results import Results, RunFiles, read_json
 
 Against = Literal["time", "iteration"]
 COLUMN: dict[Against, str] = {"time": "hours", "iteration": "iteration"}
@@ -40,15 +41,17 @@ def swept_fields(results: Results) -> list[str]:
 def comparable(results: Results) -> Results:
     """Runs of which no two agree in strategy, swept values and seeds: what figures and tables can be made of.
 
-    Of what `churnlab run` left, those of the last command, in its order: `comparison.csv` names them. ValueError where
-    there are still several.
+    Where several commands have left theirs, those of the last, in its order: `comparison.csv` names them. ValueError
+    where there are still several.
     """
-    runs, listed = results.runs, results.folder / "comparison.csv"
-    if listed.is_file() and not (results.folder / "runs.parquet").is_file():
-        names = pd.read_csv(listed)["run"].tolist()
-        last = runs[runs["run"].isin(names)].sort_values("run", key=lambda own: own.map(names.index), ignore_index=True)
-        runs = runs if last.empty else last
-    twice = runs[runs.duplicated(["strategy", *swept_fields(results), *SEEDS], keep=False)]["run"].tolist()
+    runs, fields = results.runs, swept_fields(results)
+    listed = results.folder / "comparison.csv"
+    if not fields and listed.is_file():
+        places = {run: place for place, run in enumerate(pd.read_csv(listed)["run"])}
+        runs = runs.sort_values("run", key=lambda own: own.map(places), kind="stable", ignore_index=True)
+        if runs.duplicated(["strategy", *SEEDS]).any():
+            runs = runs[runs["run"].isin(places)]
+    twice = runs[runs.duplicated(["strategy", *fields, *SEEDS], keep=False)]["run"].tolist()
     if twice:
         raise ValueError(
             f"{results.folder} holds runs that agree in strategy and seeds but not in their scenario, such as "
@@ -56,6 +59,12 @@ def comparable(results: Results) -> Results:
             "compared; or make a sweep of what differs"
         )
     return Results(results.folder, runs)
+
+
+def results_of(runs: Sequence[RunFiles]) -> Results:
+    """Some finished runs of one scenario, as figures and tables take them."""
+    rows = [{"run": run.folder.name, **flat(run.summary)} for run in runs]
+    return Results(runs[0].folder.parent, pd.DataFrame(rows))
 
 
 def run_curves(results: Results, against: Against) -> pd.DataFrame:

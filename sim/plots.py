@@ -16,6 +16,7 @@ from sim.figures import PAPER, SLIDE, Form, at_point, point_in_words, points_in
 from sim.ledger_figures import ledger_figure
 from sim.loading import load_scenario
 from sim.loss_figures import AGAINST, LossTables, is_single, loss_figure, target_of
+from sim.names import shortened, suggestion
 from sim.outcome_data import checkpoint_intervals, ledger_hours, money_to_loss, nodes_over_time, time_to_loss
 from sim.outcome_figures import choose_field, intervals_figure, means_figure, nodes_figure
 from sim.recovery_data import half_lives, spikes, swapping_cost
@@ -266,3 +267,10 @@ PLOTS = {
         Plot("nodes", "nodes over time", nodes_tables, nodes_of),
     )
 }
+
+
+def figure_of(kind: str, results: Results, form: Form = PAPER, field: str | None = None) -> Figure:
+    """One kind of figure of results, for notebooks. ValueError for an unknown kind, or where they cannot give it."""
+    if kind not in PLOTS:
+        raise ValueError(f"kind {shortened(kind)}: no such figure{suggestion(kind, PLOTS)}")
+    return PLOTS[kind].draw(Source.of(results, form, field))
