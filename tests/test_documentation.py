@@ -19,7 +19,8 @@ from sweeps import TINY, do_sweep, write_scenario
 
 from sim.cli import app
 from sim.failures import process_class
-from sim.loading import parse_scenario
+from sim.loading import load_scenario, parse_scenario
+from sim.overheads import in_models, overheads
 from sim.records import BUCKETS, EventKind, EventRecord, IterationRecord
 from sim.schema_paths import schema
 from sim.simulation import simulate, time_only
@@ -147,6 +148,27 @@ def test_whole_scenarios_in_the_pages_are_valid(name):
     for block in blocks_of(ROOT / name, "yaml"):
         if block.startswith("name:"):
             parse_scenario(block, base_folder=ROOT / "scenarios")
+
+
+# ---- what strategies cost ------------------------------------------------------------------------
+
+
+def test_costs_told_of_strategies_are_what_is_measured():
+    chosen = {
+        "`checkpoint` every 100": "{kind: checkpoint, interval_iterations: 100}",
+        "`redundant`": "redundant",
+        "`checkfree_plus`": "checkfree_plus",
+    }
+    override = f"strategies=[{', '.join(chosen.values())}]"
+    measured = overheads(load_scenario(ROOT / "scenarios" / "quickstart.yaml", (override,)))
+    rows = [[cell.strip() for cell in line.split("|")[1:8]] for line in text_of(DOCS / "strategies.md").splitlines()]
+    told = {row[0]: row[1:] for row in rows if len(row) == 7}
+
+    for name, found in zip(chosen, measured, strict=True):
+        num_bytes = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
+        computed = f"+{found.computed_share:.0%}".replace("%", " %") if found.computed_share > 1e-9 else "0"
+        models = [in_models(number / (5.23 * 2**30)) for number in num_bytes]
+        assert told[name] == [*models, computed, f"{found.iteration_seconds:.1f} s"]
 
 
 # ---- a failure process from outside --------------------------------------------------------------
