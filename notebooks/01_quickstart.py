@@ -22,7 +22,6 @@ from pathlib import Path
 import pandas as pd
 
 import sim
-from sim import results
 from sim.figure_data import results_of
 from sim.loading import load_scenario
 from sim.plots import figure_of
@@ -125,9 +124,10 @@ plus.events.assign(hours=plus.events["time_seconds"] / 3600)[["hours", "kind", "
 # And all runs' outcomes as one DataFrame:
 
 # %%
-found = results.load(RESULTS / scenario.name).runs
-hours = found[["wall_clock_seconds", "target_reached_seconds"]] / 3600
-pd.concat([found["strategy"], hours.round(2), found[["num_failures", "final_validation_loss", "cost_usd"]]], axis=1)
+outcomes = results_of(runs).runs
+hours = outcomes[["wall_clock_seconds", "target_reached_seconds"]] / 3600
+others = outcomes[["num_failures", "final_validation_loss", "cost_usd"]]
+pd.concat([outcomes["strategy"], hours.round(2), others.round(3)], axis=1)
 
 # %% [markdown]
 # ## Before you believe it

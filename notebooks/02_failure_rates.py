@@ -19,14 +19,12 @@
 import os
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 import sim
 from sim import results
-from sim.figures import STYLE
 from sim.outcome_data import time_to_loss
-from sim.outcome_figures import draw_means
+from sim.plots import figure_of
 from sim.statistics import estimate, paired_difference, replicates_needed, summary
 from sim.sweep_command import Kind, sweep
 
@@ -74,16 +72,13 @@ hours = time_to_loss(found)
 hours.drop(columns=["kind", "num_failure_seeds", "num_training_seeds"]).round(2)
 
 # %%
-with plt.rc_context(STYLE):
-    figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
-    draw_means(axis, hours, "failures.rate_per_hour", "hours")
-    axis.set(xlabel="chance that a stage is lost within an hour", ylabel="hours to the target loss")
-    axis.legend(frameon=False)
+figure_of("time_to_loss", found)
 
 # %% [markdown]
-# **What to see.** The means have an order at each rate, and the bars (95 % intervals; a caret where one goes on beyond
-# the axis) overlap nearly everywhere. From overlapping bars nothing follows, neither a difference nor equality: the
-# runs of one seed met *the same churn*, so that strategies go up and down together. Look at differences instead.
+# **What to see.** The means have an order at each rate, and the bars (95 % intervals; a caret where one goes on
+# beyond the axis) overlap nearly everywhere. From overlapping bars nothing follows, neither a difference nor
+# equality: the runs of one seed met *the same churn*, so that strategies go up and down together. Look at differences
+# instead.
 
 # %% [markdown]
 # ## The same churn: paired differences

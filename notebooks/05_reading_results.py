@@ -27,9 +27,10 @@ import numpy as np
 
 import sim
 from sim import results
-from sim.figure_data import loss_curves
-from sim.figures import STYLE, legend_label
-from sim.outcome_data import ledger_hours
+from sim.figures import STYLE, add_legend, line_handles, looks_of
+from sim.loss_figures import LossTables, draw_loss
+from sim.outcome_data import ledger_hours, time_to_loss
+from sim.outcome_figures import draw_means
 from sim.sweep_command import Kind, sweep
 
 # %matplotlib inline
@@ -141,35 +142,31 @@ pairs.assign(mean=pairs.mean(axis=1), deviation=pairs.std(axis=1)).round(2)
 # ## A figure of your own
 #
 # Figures come in two steps: a table of what is to be seen (`sim.figure_data`, `sim.outcome_data`,
-# `sim.recovery_data`), and a function that draws it on an axis. So you can take the table and draw what you need:
-# here the mean curves at the highest rate, with the range of their seeds.
+# `sim.recovery_data`), and a function that draws it on an axis (`draw_loss`, `draw_means`, `draw_nodes`, ...). So you
+# can put them together as you need them: here loss curves at the highest rate, and beside them the time to the target
+# at all rates, both without CheckFree+.
 
 # %%
-curves = loss_curves(found, "time")
-curves = curves[curves["failures.rate_per_hour"] == 0.16]
+chosen = results.Results(found.folder, found.runs[found.runs["strategy"] != "checkfree_plus"])
+curves = LossTables.of(chosen, "time").at({"failures.rate_per_hour": 0.16})
 
 with plt.rc_context(STYLE):
-    figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
-    for strategy, rows in curves.groupby("strategy", sort=False):
-        (line,) = axis.plot(rows["hours"], rows["loss_nats"], label=legend_label(strategy))
-        axis.fill_between(
-            rows["hours"],
-            rows["low_loss_nats"],
-            rows["high_loss_nats"],
-            color=line.get_color(),
-            alpha=0.15,
-            linewidth=0,
-        )
-    axis.set(xlabel="simulated hours", ylabel="validation loss, nats/token", xlim=(0, None))
-    axis.legend(frameon=False)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained")
+    draw_loss(left, curves, "time")
+    left.set(xlabel="simulated hours, at 16 % an hour", ylabel="validation loss, nats/token", ylim=(1.95, 2.9))
+    draw_means(right, time_to_loss(chosen), "failures.rate_per_hour", "hours")
+    right.set(xlabel="chance that a stage is lost within an hour", ylabel="hours to the target loss")
+    add_legend(figure, line_handles(looks_of(curves.curves), with_markers=True))
 
 # %% [markdown]
-# **What to see.** Bands are from the lowest to the highest of three seeds, no confidence intervals: three runs do not
-# have any that are narrow enough to draw. Between the bands of two strategies is more than their seeds explain.
+# **What to see.** On the left bands are from the lowest to the highest of three seeds (thin lines), no confidence
+# intervals. On the right the lines across the marks are: 95 %, for the mean over all seeds there could be. The two
+# look alike and say different things, so a caption has to tell which is which.
 #
 # ## And now
 #
 # - `found.events`, `found.nodes`: when nodes came and left; what was recovered how.
-# - `sim.recovery_data.spikes(found)`: how high the loss jumps after a recovery, and how long it takes to heal.
+# - `figure_of("spikes", found)` of `sim.plots`: how high the loss jumps after a recovery, and how long it takes to
+#   heal; its table is `sim.recovery_data.spikes(found)`. `docs/figures.md` shows all kinds.
 # - `churnlab timeline results/failure_rates/<run> --from 3600 --to 4000` plays a stretch of a run again, event by
 #   event.
