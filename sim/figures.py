@@ -174,7 +174,8 @@ def looks_for(kinds: Mapping[str, str]) -> dict[str, Look]:
     fixed = dict(zip(KIND_ORDER, LOOKS, strict=False))
     more = [Look(one.colour, other.line, other.marker) for other in LOOKS for one in LOOKS]
     reserved = {fixed[kind] for kind in kinds.values() if kind in fixed}
-    spare = iter([look for look in dict.fromkeys([*LOOKS, *more]) if look not in reserved])
+    free_first = [*LOOKS[len(KIND_ORDER) :], *LOOKS[1:], *more]  # black is for no failures
+    spare = iter([look for look in dict.fromkeys(free_first) if look not in reserved])
     looks: dict[str, Look] = {}
     for name, kind in kinds.items():
         look = fixed.get(kind)

@@ -1,4 +1,4 @@
-"""Hours and money by what a sweep varies, with intervals; nodes over time."""
+"""Hours and money by what a sweep varies, with their intervals."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from sim.figures import (
@@ -29,20 +28,19 @@ from sim.figures import (
     point_in_words,
     points_in,
     series_in,
-    short,
     with_series,
 )
-from sim.loss_figures import HOURS_LABEL
 from sim.names import shortened, suggestion
 
 APART_POINTS = 3.0
 """Marks of neighbouring series at the same value are drawn so many points apart."""
 SPAN_FOR_LOG = 8.0
 """Values of a field that span such a factor are on a logarithmic axis."""
+WIDE_SPAN = 3.0
+"""Means that span such a factor are, beside checkpoint intervals, on a logarithmic axis."""
 ROOM_FOR_INTERVALS = 0.75
 """Intervals may widen the axis by this share of the span of the means, to each side; what is longer is cut."""
 MOST_PANELS = 6
-MOST_SEEDS = 4
 COLUMNS_OF_PANELS = 2
 
 
@@ -202,6 +200,20 @@ def value_limits(table: pd.DataFrame, *units: str) -> tuple[float, float]:
     return max(low - 0.08 * span, 0.0), high + 0.08 * span
 
 
+def set_hours(axis: Axes, table: pd.DataFrame, *units: str) -> None:
+    """Limits of an axis of values; a logarithmic axis where the means span a wide range, to tell the low ones apart."""
+    means = table[[f"mean_{unit}" for unit in units]].to_numpy(float)
+    low, high = np.nanmin(means), np.nanmax(means)
+    if not low * WIDE_SPAN <= high:
+        axis.set_ylim(*value_limits(table, *units))
+        return
+    axis.set_yscale("log")
+    axis.set_ylim(low / 1.15, high * 1.3)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
 def places_of(values: pd.Series[Any]) -> dict[Any, float]:
     """Where on the x axis each value of a field is: itself, or one after the other if they are no numbers."""
     known = values.dropna().unique()
@@ -248,7 +260,7 @@ def intervals_figure(
         for axes, point in zip(rows, shown, strict=True):
             there = at_point(table, point)
             for axis, (unit, label) in zip(axes, panels.items(), strict=True):
-                axis.set_ylim(*value_limits(there, *panels))
+                set_hours(axis, there, *panels)
                 counted = there if unit == "target_hours" else there.assign(num_reached=there["num_runs"])
                 draw_means(axis, counted, "interval_iterations", unit, looks)
                 axis.set_title(", ".join(filter(None, (label, point_in_words(point)))), loc="left")
@@ -258,48 +270,3 @@ def intervals_figure(
             axis.set_ylabel(form.y_label("simulated hours of the target model"))
         add_legend(figure, line_handles(looks, with_markers=True), form)
     return figure
-
-
-def nodes_figure(
-    table: pd.DataFrame, fields: Sequence[str], num_needed: int | None, notes: Sequence[str], form: Form = PAPER
-) -> Figure:
-    """Nodes that are there against simulated time, and where each run ends: a panel for each failure seed."""
-    table = with_series(table, fields)
-    points = [
-        {**point, "failure_seed": seed}
-        for point in points_in(table, fields)
-        for seed in at_point(table, point)["failure_seed"].unique()
-    ]
-    shown, looks = points[: MOST_SEEDS if form.height_inches is None else 2], looks_of(table)
-    notes = [*notes, *left_out(points, shown)]
-    with blank(0.9 + 1.1 * len(shown), notes, form) as figure:
-        axes = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for axis, point in zip(axes, shown, strict=True):
-            draw_nodes(axis, at_point(table, point), num_needed, looks)
-            named = {(short(name) if name == "failure_seed" else name): value for name, value in point.items()}
-            axis.set_title(point_in_words(named), loc="left")
-        axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
-        figure.supylabel("nodes that are there", fontsize="medium")
-        needed = Line2D([], [], color="0.35", linewidth=0.8, linestyle=(0, (1, 1.5)), label="needed by all stages")
-        handles = line_handles(looks, with_markers=True)
-        add_legend(figure, handles if num_needed is None else [*handles, needed], form)
-    return figure
-
-
-def draw_nodes(
-    axis: Axes, table: pd.DataFrame, num_needed: int | None = None, looks: Mapping[str, Look] | None = None
-) -> None:
-    """Nodes of each series as steps, ending in its marker. Those of the same churn lie on each other, longest below."""
-    looks = looks or looks_of(table)
-    longest_first = sorted(series_in(table), key=lambda named: -named[1]["hours"].max())
-    for name, rows in longest_first:
-        colour, line, marker = looks[name]
-        axis.step(
-            rows["hours"], rows["num_nodes"], where="post", color=colour, linestyle=line, linewidth=1.0, label=name
-        )
-        axis.plot(rows["hours"].iloc[-1:], rows["num_nodes"].iloc[-1:], marker=marker, color=colour, clip_on=False)
-    if num_needed is not None:
-        axis.axhline(num_needed, color="0.35", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
-    axis.set_xlim(left=0)
-    axis.set_ylim(0, 1.08 * max(table["num_nodes"].max(), num_needed or 0))
-    axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))

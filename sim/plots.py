@@ -17,10 +17,11 @@ from sim.ledger_figures import ledger_figure
 from sim.loading import load_scenario
 from sim.loss_figures import AGAINST, LossTables, is_single, loss_figure, target_of
 from sim.names import shortened, suggestion
+from sim.node_figures import nodes_figure
 from sim.outcome_data import checkpoint_intervals, ledger_hours, money_to_loss, nodes_over_time, time_to_loss
-from sim.outcome_figures import choose_field, intervals_figure, means_figure, nodes_figure
-from sim.recovery_data import half_lives, spikes, swapping_cost
-from sim.recovery_figures import spikes_figure, swapping_figure
+from sim.outcome_figures import choose_field, intervals_figure, means_figure
+from sim.recovery_data import above_failure_free, half_lives, spikes, swapping_cost
+from sim.recovery_figures import spikes_figure, swapping_figure, variants_figure
 from sim.results import Results, read_json
 from sim.run_report import notes, prices_in_words
 from sim.scenario import Scenario
@@ -145,7 +146,7 @@ def loss_figure_of(source: Source, tables: Tables) -> Figure:
 
 
 def variant_tables(source: Source) -> Tables:
-    """Of loss curves of strategies that fill a lost stage anew in different ways, and of the failure-free run."""
+    """Of strategies that fill a lost stage anew in different ways, beside the failure-free run."""
     runs = source.results.runs
     own = [name for name in source.fields if name.startswith("strategies")]
     variants = runs[runs["kind"].isin(VARIANTS)].drop_duplicates(["strategy", *own])
@@ -154,8 +155,19 @@ def variant_tables(source: Source) -> Tables:
             "no two ways to fill a lost stage are there: run scenarios/reinit.yaml, or several strategies of kind "
             "reinit or checkfree that differ in their options"
         )
-    chosen = runs[runs["kind"].isin((*VARIANTS, "none"))]
-    return loss_tables(Source(Results(source.results.folder, chosen)))
+    chosen = Results(source.results.folder, runs[runs["kind"].isin((*VARIANTS, "none"))])
+    above = above_failure_free(chosen)
+    losses, of_runs, marks = LossTables.of(chosen, "iteration")
+    return {"": above, "losses": losses, "losses_runs": of_runs, "losses_failures": marks}
+
+
+def variants_of(source: Source, tables: Tables) -> Figure:
+    """The ablation of re-initialisation."""
+    losses = LossTables(tables["losses"], tables["losses_runs"], tables["losses_failures"])
+    lines = [*source.notes, f"{source.seeds}. Without failures: of the same training seed."]
+    if not is_single(losses.curves):
+        lines[-1] += " Lines are means; shaded: from the lowest run to the highest; thin: runs."
+    return variants_figure(losses, tables[""], source.fields, lines, source.form)
 
 
 def means_to(unit: str, what: str) -> Callable[[Source, Tables], Figure]:
@@ -256,7 +268,7 @@ PLOTS = {
         Plot("money_to_loss", "dollars to the target loss", alone(money_to_loss), means_to("usd", "US dollars"), False),
         Plot("ledger", "where the hours went", alone(ledger_hours), ledger_of),
         Plot("checkpoint_interval", "hours by checkpoint interval", alone(checkpoint_intervals), intervals_of),
-        Plot("reinit", "loss by the way a lost stage is filled", variant_tables, loss_figure_of),
+        Plot("reinit", "loss by the way a lost stage is filled", variant_tables, variants_of),
         Plot("swapping", "what swapped routes cost", alone(swapping_cost), swapping_of),
         Plot(
             "spikes",

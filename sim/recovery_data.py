@@ -7,6 +7,7 @@ are equal for equal seed and step, so that their noise falls out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -114,45 +115,59 @@ def half_lives(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def swapping_cost(results: Results) -> pd.DataFrame:
-    """Validation loss of failure-free runs with swapped routes minus that of plain ones, by iteration.
+def above_failure_free(results: Results) -> pd.DataFrame:
+    """Validation loss of runs minus that of the failure-free run at the same iteration, by strategy and swept values.
 
-    Pairs of runs of equal training seed and swept values: their mean, and from the lowest to the highest difference.
-    Columns: strategy (the swapping one), kind, iteration, difference_nats, low_difference_nats, high_difference_nats
-    (empty for one pair), num_pairs. MissingError where no run of swapped routes is without failures.
+    Of the same training seed. Columns: strategy, kind, iteration, difference_nats (the mean over runs),
+    low_difference_nats, high_difference_nats (the lowest and highest run; empty for one), num_pairs. MissingError where
+    no run has a failure-free one beside it, or nothing is learnt.
     """
-    runs, iterations, fields = results.runs, results.iterations, swept_fields(results)
+    iterations, fields = results.iterations, swept_fields(results)
     references = References(results, "validation_loss")
     frames = []
-    for run in runs[(runs["kind"] != "none") & (runs["num_failures"] == 0)]["run"] if len(iterations) else ():
+    for run in results.runs[results.runs["kind"] != "none"]["run"] if "step" in iterations else ():
         own = iterations[iterations["run"] == run].dropna(subset=["validation_loss"])
         plain = references.of(run)
-        if plain is None or own.empty or references.lineage_of(run) == own["lineage"].iloc[0]:
+        if plain is None:
             continue
         losses = own.drop_duplicates("iteration", keep="last")
         difference = losses["validation_loss"] - losses["step"].map(plain)
-        frame = pd.DataFrame({"run": run, "iteration": losses["iteration"], "difference_nats": difference})
-        frames.append(frame.dropna())
-    if not frames:
+        frames.append(pd.DataFrame({"run": run, "iteration": losses["iteration"], "difference_nats": difference}))
+    found = pd.concat(frames).dropna() if frames else pd.DataFrame()
+    if found.empty:
+        raise MissingError(
+            "no validation losses with those of a failure-free run to compare them with: that needs strategy 'none' "
+            "beside the others, a learner (training.learner: torch) and records (of a sweep, sweep.keep: records)"
+        )
+    rows = []
+    for own in by_point(of_runs(results, found), fields):
+        about = {name: own[name].iloc[0] for name in ("strategy", "kind", *fields)}
+        for iteration, pairs in own.groupby("iteration"):
+            each, several = pairs["difference_nats"], len(pairs) > 1
+            ends = (each.min(), each.max()) if several else (np.nan, np.nan)
+            row = {"iteration": iteration, "difference_nats": each.mean()}
+            row |= {"low_difference_nats": ends[0], "high_difference_nats": ends[1], "num_pairs": len(pairs)}
+            rows.append(about | row)
+    return pd.DataFrame(rows)
+
+
+def swapping_cost(results: Results) -> pd.DataFrame:
+    """`above_failure_free` of runs with swapped routes that met no failure: what swapping alone costs.
+
+    One run for each training seed. MissingError where no run of swapped routes is without failures.
+    """
+    runs, fields = results.runs, swept_fields(results)
+    references = References(results)
+    peaceful = runs[(runs["kind"] != "none") & (runs["num_failures"] == 0)]
+    peaceful = peaceful.drop_duplicates(["strategy", *fields, "training_seed"])
+    swaps = [run for run in peaceful["run"] if references.has_other_routes(run)]
+    if not swaps:
         raise MissingError(
             "no failure-free run with swapped routes is there, with one of 'none' to compare it with: run "
             "scenarios/swapping.yaml, or `strategies: [none, checkfree_plus]` with `failures: {kind: never}`"
         )
-    found = of_runs(results, pd.concat(frames)).drop_duplicates(["strategy", *fields, "training_seed", "iteration"])
-    rows = []
-    for own in by_point(found, fields):
-        about = {name: own[name].iloc[0] for name in ("strategy", "kind", *fields)}
-        for iteration, pairs in own.groupby("iteration"):
-            each, several = pairs["difference_nats"], len(pairs) > 1
-            row = {"iteration": iteration, "difference_nats": each.mean()}
-            row |= {f"{name}_difference_nats": end if several else np.nan for name, end in ends_of(each).items()}
-            rows.append(about | row | {"num_pairs": len(pairs)})
-    return pd.DataFrame(rows)
-
-
-def ends_of(values: pd.Series[float]) -> dict[str, float]:
-    """The lowest and the highest."""
-    return {"low": values.min(), "high": values.max()}
+    chosen = runs[(runs["kind"] == "none") | runs["run"].isin(swaps)]
+    return above_failure_free(Results(results.folder, chosen))
 
 
 def spikes_of(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -204,10 +219,17 @@ class References:
             self._losses[name] = own.drop_duplicates("step", keep="last").set_index("step")[self._loss]
         return self._losses[name]
 
-    def lineage_of(self, run: str) -> str | None:
-        """The lineage of the weights of what a run is compared with."""
-        own = self._iterations[self._iterations["run"] == self._name_of(run)]
-        return None if own.empty else str(own["lineage"].iloc[0])
+    def has_other_routes(self, run: str) -> bool:
+        """Whether a run has begun with other routes than what it is compared with, which is there."""
+        plain = self._name_of(run)
+        return plain is not None and self._lineages.get(run) != self._lineages.get(plain)
+
+    @cached_property
+    def _lineages(self) -> dict[str, str]:
+        """The first lineage of each run."""
+        if "lineage" not in self._iterations:
+            return {}
+        return dict(self._iterations.groupby("run", sort=False)["lineage"].first())
 
     def _name_of(self, run: str) -> str | None:
         row, found = self._runs.loc[run], self._plain

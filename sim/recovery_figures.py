@@ -23,7 +23,7 @@ from sim.figures import (
     series_in,
     with_series,
 )
-from sim.loss_figures import MOST_ROWS, OPACITY_OF_RANGE
+from sim.loss_figures import LOSS_LABEL, MOST_ROWS, OPACITY_OF_RANGE, LossTables, draw_loss, loss_limits
 
 
 def spikes_figure(
@@ -109,7 +109,7 @@ def swapping_figure(table: pd.DataFrame, fields: Sequence[str], notes: Sequence[
     with blank(0.8 + 1.8 * len(points), notes, form) as figure:
         rows = figure.subplots(len(points), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axis, point in zip(rows, points, strict=True):
-            draw_swapping(axis, at_point(table, point), looks)
+            draw_differences(axis, at_point(table, point), looks)
             axis.set_title(point_in_words(point), loc="left")
             axis.set_ylabel(form.y_label("validation loss, swapped minus plain (nats/token)"))
         rows[-1].set_xlabel("iteration")
@@ -117,8 +117,29 @@ def swapping_figure(table: pd.DataFrame, fields: Sequence[str], notes: Sequence[
     return figure
 
 
-def draw_swapping(axis: Axes, table: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
-    """The mean difference of each series, and the range of pairs."""
+def variants_figure(
+    losses: LossTables, table: pd.DataFrame, fields: Sequence[str], notes: Sequence[str], form: Form = PAPER
+) -> Figure:
+    """Validation loss by iteration (left), and by how much it is above that of the failure-free run (right)."""
+    table = with_series(table, fields)
+    points, looks = points_in(table, fields)[:MOST_ROWS], looks_of(losses.curves)
+    with blank(0.8 + 2.0 * len(points), notes, form) as figure:
+        rows = figure.subplots(len(points), 2, sharex=True, sharey="col", squeeze=False)
+        for axes, point in zip(rows, points, strict=True):
+            draw_loss(axes[0], losses.at(point), "iteration", looks)
+            axes[0].set_ylim(*loss_limits(losses))
+            draw_differences(axes[1], at_point(table, point), looks)
+            axes[0].set_title(point_in_words(point), loc="left")
+            axes[0].set_ylabel(form.y_label(LOSS_LABEL))
+            axes[1].set_ylabel(form.y_label("above that without failures (nats/token)"))
+        for axis in rows[-1]:
+            axis.set_xlabel("iteration")
+        add_legend(figure, line_handles(looks), form)
+    return figure
+
+
+def draw_differences(axis: Axes, table: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
+    """The mean difference of each series from failure-free runs, and the range of pairs."""
     looks = looks or looks_of(table)
     axis.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
     for name, rows in series_in(table):

@@ -27,7 +27,8 @@ from sim.figures import (
     with_series,
 )
 from sim.loss_figures import LossTables, draw_loss
-from sim.outcome_figures import draw_means, draw_nodes, draw_rows, value_limits
+from sim.node_figures import draw_nodes
+from sim.outcome_figures import draw_means, draw_rows, set_hours, value_limits
 from sim.plots import PLOTS, Source
 from sim.records import BUCKETS
 
@@ -359,5 +360,25 @@ def test_what_swapping_costs(tmp_path):
 def test_ways_to_fill_a_stage_are_compared_with_the_failure_free_run(tmp_path):
     variants = "strategies=[none, redundant, {kind: reinit, rule: random, label: anew}, {kind: reinit, label: plain}]"
     source = Source.of(comparable(results.load(run_all(tmp_path, SCENARIO, variants))))
-    figure, _ = drawn(source, "reinit")
+    figure, tables = drawn(source, "reinit")
     assert texts_of(figure.legends[0].get_texts()) == ["no failures", "anew", "plain"]
+    losses, above = (lines_by_label(axis) for axis in figure.axes)
+    assert list(losses) == ["no failures", "anew", "plain"]
+    assert list(above) == ["anew", "plain"]
+    for name, line in above.items():
+        rows = of(tables[""], strategy=name)
+        assert list(line.get_ydata()) == rows["difference_nats"].tolist()
+        expected = losses[name].get_ydata() - losses["no failures"].get_ydata()
+        assert line.get_ydata() == pytest.approx(expected)
+    assert "nats/token" in figure.axes[1].get_ylabel()
+
+
+def test_hours_that_span_a_wide_range_are_on_a_logarithmic_axis(axis):
+    table = means_of((2, 20.0, 19.0, 21.0), (100, 80.0, -5.0, 300.0))
+    set_hours(axis, table, "hours")
+    low, high = axis.get_ylim()
+    assert axis.get_yscale() == "log"
+    assert 0.0 < low < 20.0 < 80.0 < high < 150.0
+    axis.clear()
+    set_hours(axis, table.assign(mean_hours=[20.0, 30.0]), "hours")
+    assert axis.get_yscale() == "linear"
