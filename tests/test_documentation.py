@@ -21,6 +21,7 @@ from sim.cli import app
 from sim.failures import process_class
 from sim.loading import load_scenario, parse_scenario
 from sim.overheads import in_models, overheads
+from sim.plots import PLOTS
 from sim.records import BUCKETS, EventKind, EventRecord, IterationRecord
 from sim.schema_paths import schema
 from sim.simulation import simulate, time_only
@@ -198,6 +199,11 @@ def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
         assert np.diff(times) == pytest.approx(86400)
     assert len(lost) > len(planned)
     assert found.ledger["waiting_for_nodes"] >= len(planned) * 1700
+
+
+def test_every_kind_of_figure_is_told():
+    first_cells = [line.split("|")[1] for line in text_of(DOCS / "figures.md").splitlines() if line.startswith("| [")]
+    assert {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)} == set(PLOTS)
 
 
 # ---- the format of results -----------------------------------------------------------------------
