@@ -1,6 +1,7 @@
 """Draws the pictures of the documentation: python docs/pictures.py
 
-Those of single iterations come straight from the pipeline, the others from runs in a temporary folder.
+Those of single iterations come straight from the pipeline, the others from runs in a temporary folder. What these train
+is kept where every command keeps it, so that only the first time takes long: an hour on two cores.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from sim.fitting import plan_under
 from sim.gantt import draw_operations, gantt_figure, legend, name_rows
 from sim.loading import load_scenario, parse_scenario
 from sim.pipeline import FinishedIteration, fastest_run
+from sim.plots import figure_of
+from sim.results import load
 from sim.runner import ScenarioRunner
 from sim.simulation import build_site
+from sim.sweep_command import sweep
 from sim.timeline import timeline
 
 HERE = Path(__file__).parent
@@ -118,6 +122,31 @@ def paper() -> None:
             print(HERE / "images" / f"{name}.png")
 
 
+FIGURES = {
+    "quickstart": {"loss": "quickstart", "ledger": "quickstart_ledger"},
+    "failure_rates": {"time_to_loss": "time_to_loss", "spikes": "spikes"},
+    "checkpoint_interval": {"checkpoint_interval": "checkpoint_interval"},
+    "reinit": {"reinit": "reinit"},
+    "swapping": {"swapping": "swapping"},
+    "spot_trace": {"loss": "spot_trace", "nodes": "nodes"},
+}
+"""Of which scenarios which kinds of figures are in the documentation, under which names."""
+OVERRIDES = {"spot_trace": ["seeds.training=[0, 1]"]}
+
+
+def figures() -> None:
+    """What `churnlab plot` draws of the scenarios that come with the program."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kinds in FIGURES.items():
+            sweep(SCENARIOS / f"{name}.yaml", OVERRIDES.get(name), results=Path(folder))
+            found = load(Path(folder) / name)
+            for kind, picture in kinds.items():
+                path = HERE / "images" / f"{picture}.png"
+                figure_of(kind, found).savefig(path, dpi=150)
+                print(path)
+
+
 if __name__ == "__main__":
     schedules()
     paper()
+    figures()

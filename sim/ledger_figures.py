@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -34,14 +35,15 @@ FILLS: dict[Bucket, tuple[str, str]] = {
     "productive_compute": ("#009E73", ""),
     "bubble_and_communication": ("#B8D8EA", ""),
     "redundant_compute": ("#0072B2", "///"),
-    "checkpoint_save": ("#F0E442", ""),
-    "lost_work": ("#D55E00", ""),
+    "checkpoint_save": ("#F0E442", "---"),
+    "lost_work": ("#D55E00", "|||"),
     "detection": ("#000000", ""),
     "provisioning": ("#8C8C8C", "..."),
     "state_transfer": ("#CC79A7", "\\\\\\"),
     "waiting_for_nodes": ("#D9D9D9", "xxx"),
 }
 """Colour (Okabe and Ito's, but for two pale ones) and hatching of each bucket."""
+PALE: tuple[Bucket, ...] = ("checkpoint_save", "waiting_for_nodes")
 
 
 HEADINGS: dict[Bucket, str] = {
@@ -88,12 +90,7 @@ def ledger_figure(table: pd.DataFrame, notes: Sequence[str], fields: Sequence[st
             axis.set_title(point_in_words(point), loc="left")
         axes[0].set_xlim(0, 1.1 * table["all_hours"].max())
         axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
-        used = {in_words(bucket): FILLS[bucket] for bucket in used_buckets(table)}
-        handles = [
-            Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.3, label=name)
-            for name, (colour, hatch) in used.items()
-        ]
-        add_legend(figure, handles, form)
+        add_legend(figure, [Patch(**fill_of(bucket), label=in_words(bucket)) for bucket in used_buckets(table)], form)
     return figure
 
 
@@ -101,17 +98,20 @@ def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
     """A bar for each series: its hours in each bucket, which add up to the wall-clock time that stands at its end."""
     left = pd.Series(0.0, index=table.index)
     for bucket in used_buckets(table):
-        hours, (colour, hatch) = table[f"{bucket}_hours"], FILLS[bucket]
-        axis.barh(
-            range(len(table)), hours, left=left, color=colour, hatch=hatch, height=0.7, edgecolor="white",
-            linewidth=0.3, label=in_words(bucket),
-        )  # fmt: skip
+        hours = table[f"{bucket}_hours"]
+        axis.barh(range(len(table)), hours, left=left, height=0.7, label=in_words(bucket), **fill_of(bucket))
         left = left + hours
     for row, whole in enumerate(left):
         axis.annotate(f" {whole:.1f} h" if whole >= 10 else f" {whole:.3g} h", (whole, row), va="center", fontsize=7)
     axis.set_yticks(range(len(table)), [name for name, _ in series_in(table)])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
+
+
+def fill_of(bucket: Bucket) -> dict[str, Any]:
+    """How a bucket's bars look: hatched in white, or in grey what is too pale for that."""
+    colour, hatch = FILLS[bucket]
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": "0.45" if bucket in PALE else "white", "linewidth": 0.3}
 
 
 def used_buckets(table: pd.DataFrame) -> list[Bucket]:

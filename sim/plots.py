@@ -253,6 +253,21 @@ def of_intervals(source: Source, means: pd.DataFrame) -> str:
     return f"{words}; {first['num_reached']}/{first['num_runs']}: so many runs got there, and the mean is theirs."
 
 
+def reached(table: Callable[[Results], pd.DataFrame]) -> Callable[[Source], Tables]:
+    """The one table of what it takes to the target, if any run gets there."""
+
+    def tables(source: Source) -> Tables:
+        found = table(source.results)
+        if not found["num_reached"].any():
+            raise MissingError(
+                "no run reaches its target loss: it needs a learner (training.learner: torch), more steps, or a higher "
+                "training.target_validation_loss"
+            )
+        return {"": found}
+
+    return tables
+
+
 def alone(table: Callable[[Results], pd.DataFrame]) -> Callable[[Source], Tables]:
     """The one table that a kind draws."""
     return lambda source: {"": table(source.results)}
@@ -263,9 +278,13 @@ PLOTS = {
     for plot in (
         Plot("loss", "validation loss against simulated time and iteration", loss_tables, loss_figure_of),
         Plot(
-            "time_to_loss", "hours to the target loss", alone(time_to_loss), means_to("hours", "simulated hours"), False
+            "time_to_loss",
+            "hours to the target loss",
+            reached(time_to_loss),
+            means_to("hours", "simulated hours"),
+            False,
         ),
-        Plot("money_to_loss", "dollars to the target loss", alone(money_to_loss), means_to("usd", "US dollars"), False),
+        Plot("money_to_loss", "dollars to a loss", reached(money_to_loss), means_to("usd", "US dollars"), False),
         Plot("ledger", "where the hours went", alone(ledger_hours), ledger_of),
         Plot("checkpoint_interval", "hours by checkpoint interval", alone(checkpoint_intervals), intervals_of),
         Plot("reinit", "loss by the way a lost stage is filled", variant_tables, variants_of),

@@ -26,6 +26,7 @@ from sim.figures import (
     series_in,
     with_series,
 )
+from sim.ledger_figures import FILLS
 from sim.loss_figures import LossTables, draw_loss
 from sim.node_figures import draw_nodes
 from sim.outcome_figures import draw_means, draw_rows, set_hours, value_limits
@@ -82,6 +83,11 @@ def test_whatever_is_close_in_grey_differs_in_line_and_marker():
         if abs(luminance(one.colour) - luminance(other.colour)) < 0.25:
             assert one.line != other.line, (one, other)
     assert max(luminance(look.colour) for look in LOOKS) < 0.8  # and stands out from white paper
+
+
+def test_buckets_that_are_close_in_grey_differ_in_hatching():
+    for (_, (one, hatch)), (_, (other, other_hatch)) in itertools.combinations(FILLS.items(), 2):
+        assert hatch != other_hatch or abs(luminance(one) - luminance(other)) > 0.2
 
 
 def test_known_kinds_keep_their_looks_and_many_series_differ():

@@ -103,6 +103,13 @@ def test_a_folder_that_cannot_be_used_is_told(folder, tmp_path):
         plot(tmp_path)
 
 
+def test_of_time_alone_there_is_no_target_to_reach(tmp_path, capsys):
+    plot(run_all(tmp_path, SCENARIO.replace("learner: curve", "learner: none")))
+    said = told(capsys)
+    assert {kind for kind, words in said.items() if not words.startswith("left out, ")} == {"ledger"}
+    assert "no run reaches its target loss" in said["time_to_loss"]
+
+
 def test_outcomes_alone_give_what_they_can(tmp_path, capsys):
     from sweeps import do_sweep, write_scenario
 
