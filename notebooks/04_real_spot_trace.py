@@ -39,7 +39,7 @@ RESULTS = Path("results")  # beside this notebook
 time_only = (
     "training.learner=none",
     "training.target_validation_loss=null",
-    *(["training.steps=150"] if SHORT else []),
+    *(["training.steps=60"] if SHORT else []),
 )
 seatings = "seeds.failures=" + ("[0, 1]" if SHORT else "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
 
