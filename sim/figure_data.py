@@ -73,12 +73,12 @@ def run_curves(results: Results, against: Against) -> pd.DataFrame:
     Against time a rollback is a row without loss, followed by one with the loss that it goes back to; against iteration
     each iteration has its last loss. Columns beside: run, both seeds, loss_nats. MissingError without any loss.
     """
-    events = results.events
+    events = dict(list(results.events.groupby("run", sort=False)))
     frames = []
     for run, records in results.iterations.groupby("run", sort=False) if "iteration" in results.iterations else ():
         points = records.dropna(subset=["validation_loss"])
         if against == "time":
-            x, losses = loss_over_time(points, events[events["run"] == run])
+            x, losses = loss_over_time(points, events.get(run, results.events.iloc[:0]))
         else:
             points = points.drop_duplicates("iteration", keep="last").sort_values("iteration")
             x, losses = points["iteration"].to_numpy(), points["validation_loss"].to_numpy()
@@ -100,10 +100,15 @@ def loss_curves(results: Results, against: Against) -> pd.DataFrame:
     of means, `time_to_loss` tells. Over those runs that have finished (where none has, over all), from where the last
     of them is first validated to where the first of them ends, so that all are in each mean: num_runs of them.
     """
+    return mean_curves(results, run_curves(results, against), against)
+
+
+def mean_curves(results: Results, runs: pd.DataFrame, against: Against) -> pd.DataFrame:
+    """The same of `run_curves`."""
     fields, column = swept_fields(results), COLUMN[against]
+    outcomes = results.runs.set_index("run")["outcome"]
     frames = []
-    for rows in by_point(run_curves(results, against), fields):
-        outcomes = results.runs.set_index("run")["outcome"]
+    for rows in by_point(runs, fields):
         finished = rows[rows["run"].map(outcomes) == "finished"]
         curves = [one for _, one in (rows if finished.empty else finished).groupby("run", sort=False)]
         average = over_iterations if against == "iteration" else over_time
@@ -129,14 +134,19 @@ def failure_marks(results: Results, against: Against) -> pd.DataFrame:
 
     Columns: run, both seeds, hours or iteration, loss_nats, stage.
     """
-    curves, events = run_curves(results, against), results.events
+    return marks_on(results, run_curves(results, against), against)
+
+
+def marks_on(results: Results, runs: pd.DataFrame, against: Against) -> pd.DataFrame:
+    """The same on `run_curves`."""
+    curves, events = dict(list(runs.dropna(subset=["loss_nats"]).groupby("run"))), results.events
     failures = events[events["kind"] == "failure"]
     x = failures["time_seconds"] / SECONDS_PER_HOUR if against == "time" else failures["iteration"].astype(float)
     marks = pd.DataFrame({"run": failures["run"], COLUMN[against]: x, "stage": failures["stage"]})
     frames = []
     for run, own in marks.groupby("run", sort=False):
-        curve = curves[(curves["run"] == run) & curves["loss_nats"].notna()]
-        if curve.empty or curve["kind"].iloc[0] == "none":
+        curve = curves.get(run)
+        if curve is None or curve["kind"].iloc[0] == "none":
             continue
         at, losses = curve[COLUMN[against]].to_numpy(float), curve["loss_nats"].to_numpy(float)
         own = own[own[COLUMN[against]] >= at[0]]
@@ -147,14 +157,17 @@ def failure_marks(results: Results, against: Against) -> pd.DataFrame:
 
 def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
     """Hours and losses in the order of time, with a gap and the older loss at every rollback."""
-    curve = list(zip(points["ended_seconds"], points["validation_loss"], strict=True))
-    for rollback in events[events["kind"] == "rolled_back"].itertuples():
-        back_to = events[(events["kind"] == "recovered") & (events["time_seconds"] == rollback.time_seconds)]
-        before = points[points["ended_seconds"] <= rollback.time_seconds]
-        older = before[before["iteration"] <= back_to["iteration"].iloc[0]]
-        curve.append((rollback.time_seconds, np.nan))
-        if not older.empty:
-            curve.append((rollback.time_seconds, older["validation_loss"].iloc[-1]))
+    ended, losses = points["ended_seconds"].to_numpy(float), points["validation_loss"].to_numpy(float)
+    iterations = points["iteration"].to_numpy()
+    recovered = events[events["kind"] == "recovered"].drop_duplicates("time_seconds")
+    back_to = dict(zip(recovered["time_seconds"], recovered["iteration"], strict=True))
+    curve = list(zip(ended.tolist(), losses.tolist(), strict=True))
+    for seconds in events.loc[events["kind"] == "rolled_back", "time_seconds"].tolist():
+        num_before = np.searchsorted(ended, seconds, side="right")
+        older = np.flatnonzero(iterations[:num_before] <= back_to[seconds])
+        curve.append((seconds, np.nan))
+        if older.size:
+            curve.append((seconds, float(losses[older[-1]])))
     curve.sort(key=lambda point: point[0])  # stable: the gap stays before the older loss
     hours = np.array([seconds for seconds, _ in curve], dtype=np.float64) / SECONDS_PER_HOUR
     return hours, np.array([loss for _, loss in curve], dtype=np.float64)

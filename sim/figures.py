@@ -39,6 +39,7 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
 }
+HEIGHT_ON_SLIDES_INCHES = 1.9
 LARGER = {"font.size": 9.0, "axes.labelsize": 9.0, "axes.titlesize": 9.5, "legend.fontsize": 8.5}
 
 
@@ -46,7 +47,7 @@ LARGER = {"font.size": 9.0, "axes.labelsize": 9.0, "axes.titlesize": 9.5, "legen
 class Form:
     """What figures are made for. height_inches: None where each figure takes what it needs.
 
-    Characters in a line of the caption, of an x axis' label and of a y axis' one, and in a row of the legend.
+    Characters in a line of the caption, of an x axis' label, in an inch of a y axis' one, and in a row of the legend.
     """
 
     style: Mapping[Any, Any]
@@ -55,22 +56,23 @@ class Form:
     caption_size: float
     in_caption: int
     in_x_label: int
-    in_y_label: int
+    in_y_inch: int
     in_legend: int
 
     def x_label(self, text: str) -> str:
         """A label below an axis."""
         return textwrap.fill(text, self.in_x_label)
 
-    def y_label(self, text: str) -> str:
-        """A label beside an axis."""
-        return textwrap.fill(text, self.in_y_label)
+    def y_label(self, text: str, height_inches: float = 1.6) -> str:
+        """A label beside an axis that is so high."""
+        inches = height_inches if self.height_inches is None else HEIGHT_ON_SLIDES_INCHES
+        return textwrap.fill(text, int(inches * self.in_y_inch))
 
 
-PAPER = Form(STYLE, 7.2, None, 6.5, 148, 60, 26, 122)
-SLIDE = Form({**STYLE, **LARGER}, 6.4, 3.6, 6.0, 142, 40, 26, 95)
+PAPER = Form(STYLE, 7.2, None, 6.5, 148, 60, 16, 122)
+SLIDE = Form({**STYLE, **LARGER}, 6.4, 3.6, 6.0, 142, 40, 14, 95)
 
-LineStyle = Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]]
+LineStyle = Literal["-", "--", "-.", ":", ""] | tuple[float, tuple[float, ...]]
 
 
 class Look(NamedTuple):
@@ -220,7 +222,7 @@ def at_point(table: pd.DataFrame, point: Mapping[str, Any]) -> pd.DataFrame:
 
 def point_in_words(point: Mapping[str, Any]) -> str:
     """A point's fields and values."""
-    return ", ".join(f"{name} {as_text(value)}" for name, value in point.items())
+    return ", ".join(f"{name} {as_text(value) or 'null'}" for name, value in point.items())
 
 
 def left_out(points: Sequence[object], shown: Sequence[object]) -> list[str]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sim.figure_data import COLUMN, Against, failure_marks, loss_curves, run_curves, swept_fields
+from sim.figure_data import COLUMN, Against, marks_on, mean_curves, run_curves, swept_fields
 from sim.figures import (
     PAPER,
     Form,
@@ -51,7 +51,8 @@ class LossTables(NamedTuple):
     def of(cls, results: Results, against: Against) -> LossTables:
         """The tables of some results, with their series named."""
         fields = swept_fields(results)
-        tables = (loss_curves(results, against), run_curves(results, against), failure_marks(results, against))
+        runs = run_curves(results, against)
+        tables = (mean_curves(results, runs, against), runs, marks_on(results, runs, against))
         return cls(*(with_series(table, fields) for table in tables))
 
     def at(self, point: Mapping[str, Any]) -> LossTables:
@@ -88,7 +89,7 @@ def loss_figure(
         for axis, against in zip(rows[-1], AGAINST, strict=True):
             axis.set_xlabel(form.x_label(X_LABEL[against]))
         if len(rows) == 1:
-            rows[0][0].set_ylabel(form.y_label(LOSS_LABEL))
+            rows[0][0].set_ylabel(form.y_label(LOSS_LABEL, 2.1))
         else:
             figure.supylabel(LOSS_LABEL, fontsize="medium")
         handles = line_handles(looks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ WIDE_SPAN = 3.0
 ROOM_FOR_INTERVALS = 0.75
 """Intervals may widen the axis by this share of the span of the means, to each side; what is longer is cut."""
 MOST_PANELS = 6
+CHARACTERS_OF_TICK = 18
 COLUMNS_OF_PANELS = 2
 
 
@@ -72,6 +74,7 @@ def means_figure(
 
     A panel for each combination of the other fields that concern all strategies. Nothing swept: a row a strategy.
     """
+    table = with_null(table, fields)
     field = choose_field(table, fields, wanted)
     others = [name for name in fields if name != field]
     table = with_series(table, others)
@@ -96,21 +99,27 @@ def means_figure(
         for axis in axes[-1]:
             axis.set_xlabel(form.x_label(field))
         for axis in axes[:, 0]:
-            axis.set_ylabel(form.y_label(label))
+            axis.set_ylabel(form.y_label(label, 2.2))
         add_legend(figure, line_handles(looks, with_markers=True), form)
     return figure
+
+
+def with_null(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
+    """The table with `null` where a field that concerns all strategies has no value: that is one of its values."""
+    empty = [name for name in fields if not is_own(name) and table[name].isna().any()]
+    return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
 
 
 def draw_means(axis: Axes, table: pd.DataFrame, field: str, unit: str, looks: Mapping[str, Look] | None = None) -> None:
     """Means against a field, a line for each series, and their intervals; those that the axis cuts end in a caret.
 
-    A series that the field does not concern is a level line with its interval as a band. Beside means of fewer runs
-    than were asked stands how many they are of.
+    Values that are no numbers are not joined. A series that the field does not concern is a level line with its
+    interval as a band. Beside means of fewer runs than were asked stands how many they are of.
     """
     looks = looks or looks_of(table)
     if axis.get_autoscaley_on():
         axis.set_ylim(*value_limits(table, unit))
-    places = places_of(table[field])
+    places, is_numeric = places_of(table[field]), pd.api.types.is_numeric_dtype(table[field])
     set_ticks(axis, places)
     present = [(name, rows) for name, rows in series_in(table) if rows[field].notna().any()]
     for name, rows in series_in(table):
@@ -119,7 +128,7 @@ def draw_means(axis: Axes, table: pd.DataFrame, field: str, unit: str, looks: Ma
     for number, (name, rows) in enumerate(present):
         rows = rows.assign(at=rows[field].map(places)).sort_values("at")
         moved = aside(axis, APART_POINTS * (number - (len(present) - 1) / 2))
-        colour, line, marker = looks[name]
+        colour, line, marker = looks[name] if is_numeric else looks[name]._replace(line="")
         means = rows[f"mean_{unit}"]
         axis.plot(
             rows["at"], means, color=colour, linestyle=line, marker=marker, label=name, transform=moved, in_layout=False
@@ -233,8 +242,13 @@ def set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
     else:
         margin = 0.08 * (at[-1] - at[0]) or 0.5
         axis.set_xlim(at[0] - margin, at[-1] + margin)
-    axis.set_xticks(list(places.values()), [as_text(value) for value in places])
+    axis.set_xticks(list(places.values()), [tick_text(value) for value in places])
     axis.xaxis.set_minor_locator(NullLocator())
+
+
+def tick_text(value: Any) -> str:
+    """A value below a tick, on several lines if it is long."""
+    return textwrap.fill(shortened(as_text(value)), CHARACTERS_OF_TICK)
 
 
 def aside(axis: Axes, points: float) -> Transform:

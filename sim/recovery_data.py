@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -32,7 +31,7 @@ def excesses(results: Results) -> pd.DataFrame:
     where there is no such run: then the noise of batches and the progress meanwhile are in it. MissingError where no
     recovery changed weights.
     """
-    iterations, events = results.iterations, results.events
+    iterations, events = results.iterations, dict(list(results.events.groupby("run", sort=False)))
     if "train_loss" not in iterations or iterations["train_loss"].isna().all():
         raise MissingError(
             "no training losses are there: they need runs with a learner (training.learner: torch) whose records are "
@@ -47,7 +46,7 @@ def excesses(results: Results) -> pd.DataFrame:
         over = losses["train_loss"] - (0.0 if known is None else losses["step"].map(known))
         losses = losses.assign(over=over).dropna(subset=["over"])
         baseline = "before the failure" if known is None else "failure-free run"
-        for spike in spikes_of(losses, events[events["run"] == run]):
+        for spike in spikes_of(losses, events.get(run, results.events.iloc[:0])):
             spike["iterations_since_recovery"] *= per_step[run]
             frames.append(spike.assign(run=run, baseline=baseline))
     if not frames:
@@ -177,25 +176,26 @@ def spikes_of(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFra
     one before, or none after are left out.
     """
     recoveries = events[events["kind"] == "recovered"]
-    times_seconds = recoveries["time_seconds"].tolist()
-    began, ended = losses["started_seconds"], losses["ended_seconds"]
-    for number, (seconds, until_seconds) in enumerate(pairwise([*times_seconds, np.inf])):
-        recovery = recoveries.iloc[number]
-        earlier = losses[(ended <= seconds) & (losses["iteration"] <= recovery["iteration"])]
-        earlier = earlier.drop_duplicates("step", keep="last")
-        after = losses[(began >= seconds) & (ended <= until_seconds)]
-        if earlier.empty or after.empty or after["lineage"].iloc[0] == earlier["lineage"].iloc[-1]:
+    began, ended = losses["started_seconds"].to_numpy(float), losses["ended_seconds"].to_numpy(float)
+    iteration, step, lineage, over = (losses[name].to_numpy() for name in ("iteration", "step", "lineage", "over"))
+    ends_seconds = [*recoveries["time_seconds"].iloc[1:], np.inf] if len(recoveries) else []
+    for number, (recovery, until_seconds) in enumerate(zip(recoveries.itertuples(), ends_seconds, strict=True)):
+        seconds = float(recovery.time_seconds)  # type: ignore[arg-type]
+        earlier = np.flatnonzero(iteration[: np.searchsorted(ended, seconds, side="right")] <= recovery.iteration)
+        after = slice(np.searchsorted(began, seconds), np.searchsorted(ended, until_seconds, side="right"))
+        if not len(earlier) or not len(step[after]) or lineage[after][0] == lineage[earlier[-1]]:
             continue
-        before = earlier[earlier["lineage"] == earlier["lineage"].iloc[-1]].tail(MOST_STEPS_BEFORE)
+        same = earlier[lineage[earlier] == lineage[earlier[-1]]]
+        before = same[np.unique(step[same], return_index=True)[1]][-MOST_STEPS_BEFORE:]
         if len(before) < LEAST_STEPS_BEFORE:
             continue
         yield pd.DataFrame(
             {
                 "recovery": number,
                 "recovered_hours": seconds / SECONDS_PER_HOUR,
-                "stage": recovery["stage"],
-                "iterations_since_recovery": after["step"] - earlier["step"].iloc[-1],
-                "excess_nats": after["over"] - before["over"].mean(),
+                "stage": recovery.stage,
+                "iterations_since_recovery": step[after] - step[earlier[-1]],
+                "excess_nats": over[after] - over[before].mean(),
             }
         )
 

@@ -21,6 +21,7 @@ from sim.figures import (
     legend_label,
     line_handles,
     looks_of,
+    point_in_words,
     points_in,
     save,
     series_in,
@@ -29,7 +30,7 @@ from sim.figures import (
 from sim.ledger_figures import FILLS
 from sim.loss_figures import LossTables, draw_loss
 from sim.node_figures import draw_nodes
-from sim.outcome_figures import draw_means, draw_rows, set_hours, value_limits
+from sim.outcome_figures import draw_means, draw_rows, means_figure, set_hours, value_limits
 from sim.plots import PLOTS, Source
 from sim.records import BUCKETS
 
@@ -222,7 +223,7 @@ def test_means_with_intervals_against_the_swept_field(swept):
         )
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0.6", "0.9"]
     assert axis.get_xlabel() == RATE
-    assert axis.get_ylabel() == "simulated hours to loss\n2.5"
+    assert axis.get_ylabel() == "simulated hours to loss 2.5"
     money, _ = drawn(swept, "money_to_loss")
     assert money.axes[0].get_ylabel() == "US dollars to loss 2.5"
     assert "Money: $0.25 for each hour" in money._supxlabel.get_text()
@@ -264,8 +265,17 @@ def test_intervals_that_go_on_end_in_a_caret_and_missed_targets_are_counted(axis
 def test_fields_that_are_no_numbers_stand_beside_each_other(axis):
     table = means_of(("gcp", 3.0, 2.0, 4.0), ("home_us", 5.0, 4.0, 6.0))
     draw_means(axis, table, "field", "hours")
-    assert lines_by_label(axis)["s"].get_xdata().tolist() == [0.0, 1.0]
+    line = lines_by_label(axis)["s"]
+    assert (line.get_xdata().tolist(), line.get_linestyle()) == ([0.0, 1.0], "None")
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["gcp", "home_us"]
+
+
+def test_null_is_a_value_like_others():
+    rows = [MEANS | {"workload.max_in_flight": flight, "mean_hours": 2.0, "low_hours": 1.0, "high_hours": 3.0}
+            for flight in (np.nan, 6.0)]  # fmt: skip
+    figure = means_figure(pd.DataFrame(rows), ["workload.max_in_flight"], "hours", "hours", [])
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["null", "6"]
+    assert point_in_words({"workload.max_in_flight": np.nan}) == "workload.max_in_flight null"
 
 
 def test_where_nothing_is_swept_each_strategy_has_a_row(dry, axis):
