@@ -15,6 +15,8 @@ from sim.verdicts import Standing
 KNOBS = ("rate_per_hour", "mean_uptime_hours", "per_iteration_probability", "time_scale")
 """Fields of a failure process that say how often it strikes."""
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
+FEWEST_LOST = 3.0
+"""With fewer stages lost on the way to the target, a comparison is one of plain speed."""
 
 
 def churn_knob(scenario: Scenario) -> str | None:
@@ -57,7 +59,12 @@ def taken(look: Look, name: str) -> str:
     """Hours and money with their intervals."""
     found = means(look, name)
     hours = f"{found['hours']:.3g} h (95 % interval {found['hours_low']:.3g} to {found['hours_high']:.3g})"
-    return hours if math.isnan(found["usd"]) else f"{hours} and ${found['usd']:,.0f}"
+    return hours if math.isnan(found["usd"]) else f"{hours} and {usd(found['usd'])}"
+
+
+def usd(value: float) -> str:
+    """Money to the cent, from 100 on to the dollar."""
+    return f"${value:,.0f}" if value >= 100 else f"${value:.2f}"
 
 
 def then(job: MapJob, look: Look) -> str:
@@ -83,13 +90,26 @@ def interval(standing: Standing) -> str:
 def confidence(job: MapJob, look: Look) -> str:
     """How sure the order is, and of what."""
     error = max((one.error for one in look.verdict.standings), default=0.0)
-    read = f"; read between real runs, up to {100 * error:.0f} % off" if error >= 0.005 else ""
+    read = f"; read between real runs and their validations, up to {100 * error:.0f} % off" if error >= 0.005 else ""
     told = f"95 % intervals, {len(job.world_seeds)} churns crossed with {job.num_replicates} real trainings{read}"
     if look.verdict.best is None:
         return f"Confidence: {told}."
+    if (lost := num_lost(look)) < FEWEST_LOST:
+        return (
+            f"Confidence: of little worth for churn, on the way to the target only {lost:.2g} stages are lost on "
+            f"average, so this compares plain speed ({told}). More training.steps or iterations_per_step are closer to life."
+        )
     if look.verdict.contenders:
         return f"Confidence: low ({told}); more --replicates may tell them apart."
     return f"Confidence: high, the next is surely behind ({told})."
+
+
+def num_lost(look: Look) -> float:
+    """Stages lost on the way to the target by the best; 0 where none comes there."""
+    if look.verdict.best is None:
+        return 0.0
+    passed = look.passages[look.verdict.best.strategy]
+    return passed.failures_per_iteration * math.fsum(passed.iterations) / len(passed.iterations)
 
 
 def turns(job: MapJob) -> str:
@@ -103,7 +123,7 @@ def turns(job: MapJob) -> str:
         values = [value for value, _ in group]
         told.append(f"{values[0]:g}{f' to {values[-1]:g}' if len(values) > 1 else ''}: {name}")
     if len(told) == 1:
-        return f"It does not turn for {axis.field} from {axis.values[0]:g} to {axis.values[-1]:g}."
+        return f"It does not turn: for {axis.field} {told[0]}."
     return f"It turns with {axis.field}: {'; '.join(told)}."
 
 

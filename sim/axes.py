@@ -85,7 +85,10 @@ class Ground:
             is_log = all(map(is_number, values)) and min(values) > 0 and max(values) >= LOG_RATIO * min(values)
             return Axis(field, values, own, is_log, option)
         low, high = bounds(text, option)
-        return Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
+        axis = Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
+        for value in (axis.values[0], axis.values[-1]):
+            self.point([(axis, value)])  # an end that is not allowed says so with the number that was asked for
+        return axis
 
     def around(self, field: str, factors: Sequence[float]) -> Axis:
         """The axis of a field's own value, a number, times factors, as far as is allowed."""
@@ -110,7 +113,8 @@ class Ground:
         if not is_number(own) or own <= 0:
             found = "unset" if own is None else shown(own)
             self.point([(Axis(field, (own,), own, False, option), own)])  # what is not even a field says so
-            raise ValueError(f"{option}: its value is {found}: say which values, as {field}=1,2,3 or {field}=1..100")
+            example = f"{field}={own},..." if isinstance(own, str) else f"{field}=1,2,3 or {field}=1..100"
+            raise ValueError(f"{option}: its value is {found}: say which values, as {example}")
         low, high = own / SPREAD, own * SPREAD
         while low < own and not self._admits(field, self._spaced(path, low, own, 2)[0], option):
             low = own if low > own / 1.01 else (low + own) / 2

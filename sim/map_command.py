@@ -145,6 +145,8 @@ class Asked:
         from sim.map_job import MapJob
         from sim.sweep_command import Kind, opened
 
+        if ground.scenario.sweep is not None:
+            say("The scenario's sweep is left aside: its fields have the values that stand in the scenario itself.")
         learns = ground.scenario.training.learner == "torch"
         seeds = self.real_seeds(ground)
         world_seeds = range(seeds.failures[0], seeds.failures[0] + max(self.time_replicates, 2))

@@ -16,7 +16,7 @@ from typing import Literal
 from sim.executors import Executor, WorkerDiedError
 from sim.map_grid import Family, Grid
 from sim.passage import Passages, passages
-from sim.penalties import Knot, Penalty, next_knot
+from sim.penalties import Knot, Penalty, mean, next_knot
 from sim.points import Point
 from sim.real_runs import RealRuns, RealRunsJob
 from sim.refinement import Cell, Mesh, first_net, refined
@@ -161,7 +161,7 @@ class MapJob:
 
     def look(self, executor: Executor) -> None:
         """Look at the first net, then where neighbours differ; along a single axis at all cells."""
-        self._tell(f"Times to the target, in cells until neighbours agree, of {len(self.grid.points)} at most.")
+        self._tell(f"Now the times to the target, in those of {len(self.grid.points)} cells that are needed.")
 
         def labels(cells: Sequence[Cell]) -> dict[Cell, tuple[str, bool]]:
             met = self._play(
@@ -177,11 +177,19 @@ class MapJob:
 
     def _judged(self, cell: Cell, met: dict[str, Passages]) -> Look:
         taken = {name: passed.usd if self.objective == "money" else passed.seconds for name, passed in met.items()}
-        errors = {
-            name: self.penalties[self.grid.family(cell, name)].error_at(passed.failures_per_iteration)
-            for name, passed in met.items()
-        }
+        errors = {}
+        for name, passed in met.items():
+            penalty = self.penalties[self.grid.family(cell, name)]
+            read = penalty.error_at(passed.failures_per_iteration)
+            errors[name] = 0.0 if penalty.is_flat else math.hypot(read, self._resolution(cell, penalty))
         return Look(met, verdict(taken, errors))
+
+    def _resolution(self, cell: Cell, penalty: Penalty) -> float:
+        """Half of the iterations between validations, as a share of those to the target: no run tells more closely."""
+        scenario = self.grid.points[cell].scenario
+        between = scenario.training.evaluation.interval_steps * scenario.iterations_per_step
+        free = mean(penalty.knots[0].iterations)
+        return 0.0 if math.isnan(free) else between / 2 / free
 
     def _play(
         self, executor: Executor, plays: Sequence[Play], penalties: Mapping[Family, Penalty] | None = None
@@ -210,7 +218,7 @@ class MapJob:
                 raise ValueError(f"a worker died ({error}), out of memory perhaps: try fewer --jobs") from None
             self.num_played += len(futures[future])
             self._counted(self.num_played)
-        return found
+        return {play: found[play] for play in plays}  # in the order asked for, whoever was done first
 
     def _num_iterations(self, cell: Cell, penalty: Penalty | None) -> float:
         """As many as the target may take, where that is known."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from sim.advice import taken, who
+from sim.advice import FEWEST_LOST, num_lost, taken, who
 from sim.durable import write_whole
 from sim.figures import legend_label, looks_for, save
 from sim.map_figure import hours_or_usd, line_figure, map_figure, position
@@ -34,7 +34,8 @@ def write_map(job: MapJob, folder: Path) -> list[Path]:
         figure = map_figure(table, job.grid.axes, colours, marks, captions(job))
     else:
         what, label = hours_or_usd(job.objective)
-        figure = line_figure(table, job.grid.axes[0], looks, what, label, captions(job))
+        shown = "Bands: 95 % intervals of means. A line ends where a strategy misses the target under some seed."
+        figure = line_figure(table, job.grid.axes[0], looks, what, label, [shown, *captions(job)])
     return [path, *save(figure, folder / "map")]
 
 
@@ -47,9 +48,18 @@ def print_map(job: MapJob) -> None:
         look = job.looks[job.grid.own_cell]
         best = look.verdict.best
         told = f"{who(look)}, {taken(look, best.strategy)}" if best else who(look)
-        say(f"At the scenario's own values: {told}.")
+        say(f"{whose(job, job.grid.own_cell)}: {told}.")
     for line in captions(job):
         say(line, style="dim")
+
+
+def whose(job: MapJob, cell: Cell) -> str:
+    """Whether a cell is the scenario's own, or but the nearest to it."""
+    axes = [(axis, axis.values[place]) for axis, place in zip(job.grid.axes, cell, strict=True) if axis.field]
+    if all(value == axis.own for axis, value in axes):
+        return "At the scenario's own values"
+    nearest = ", ".join(f"{axis.field} {value}, the scenario's {axis.own}" for axis, value in axes)
+    return f"In the cell nearest to the scenario ({nearest}; `churnlab advise` plays the scenario itself)"
 
 
 def shares_table(job: MapJob, table: pd.DataFrame) -> Table:
@@ -87,11 +97,19 @@ def captions(job: MapJob) -> list[str]:
     if num_knots := len({cell for cell, _ in job.knots}):
         learnt = (
             f"Iterations to {target} under failures: {job.num_replicates} real trainings at each of {num_knots} cells, "
-            f"read between them by failures per iteration (off by up to {100 * max(errors, default=0.0):.0f} %)."
+            "read between them by failures per iteration, and between validations "
+            f"(off by up to {100 * max(errors, default=0.0):.0f} %)."
+        )
+    num_calm = sum(num_lost(look) < FEWEST_LOST for look in job.looks.values())
+    calm = ""
+    if num_calm:
+        calm = (
+            f" In {100 * num_calm / num_looked:.0f} % of the cells played the best loses fewer than {FEWEST_LOST:g} "
+            "stages on the way: what is compared there is plain speed."
         )
     lines = [
         f"{looked} without training under {len(job.world_seeds)} failure seeds{between}. {learnt} Too close: the 95 % "
-        "interval of the difference holds 0, or it is below what reading is off.",
+        f"interval of the difference holds 0, or it is below what reading is off.{calm}",
         f"But for what the axes vary: {described[0]}",
         *described[1:],
     ]

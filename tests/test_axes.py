@@ -75,10 +75,11 @@ def test_the_nearest_value_is_the_nearest_by_ratio_and_none_outside(ground, valu
     ("asked", "message"),
     [
         ("failures.rate_per_hour=a..b", "--x failures.rate_per_hour=a..b: a range is LOW..HIGH, two numbers"),
+        ("failures.rate_per_hour=0.5..2", "--x failures.rate_per_hour=0.5..2, failures.rate_per_hour: found 2"),
         ("failures.rate_per_hour=0.3..0.1", "a range goes from a number to a greater one"),
         ("failures.rate_per_hour=0.3", "an axis has two values or more"),
         ("failures.rate_per_hour=[", "--x failures.rate_per_hour=[: the values are"),
-        ("cluster.device", "its value is 'l4': say which values, as cluster.device=1,2,3"),
+        ("cluster.device", "its value is 'l4': say which values, as cluster.device=l4,..."),
         ("failures.mean_uptime_hours", "its value is unset: say which values"),
         ("strategies[chekpoint].interval_iterations=1..2", "no entry 'chekpoint' in 'strategies'; nearest: checkpoint"),
         ("=1..2", "write a field as section.field"),

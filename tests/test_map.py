@@ -102,3 +102,11 @@ def test_the_table_has_a_row_for_each_cell_and_strategy_and_one_best_a_cell(job,
     mean = fmean(job.looks[1, 1].passages["redundant"].seconds.values()) / SECONDS_PER_HOUR
     assert cell.loc[cell["strategy"] == "redundant", "hours"].item() == pytest.approx(mean)
     assert (table["hours_low"].fillna(0) <= table["hours"].fillna(0)).all()
+
+
+def test_the_order_in_which_workers_are_done_changes_nothing(job, tmp_path, monkeypatch):
+    monkeypatch.setattr("sim.map_job.as_completed", lambda futures: reversed(list(futures)))
+    again = maps.looked(maps.write(tmp_path))
+    assert list(again.knots) == list(job.knots)
+    assert again.penalties == job.penalties
+    pd.testing.assert_frame_equal(map_table(again), map_table(job))

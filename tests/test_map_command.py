@@ -43,7 +43,10 @@ def test_map_writes_a_figure_and_its_table(mapped):
 def test_map_says_who_is_first_and_what_that_rests_on(mapped):
     output = mapped[1].output
     assert re.search(r"checkpointing +\d+", output)
-    assert "At the scenario's own values:" in output
+    nearest = (
+        "In the cell nearest to the scenario (failures.rate_per_hour 0.3, the scenario's 0.3; network.bandwidth_factor"
+    )
+    assert nearest in output.replace(", network", "; network")
     assert "4 real trainings at each of 2 cells" in output
     assert "PARAMETRIC CURVE" in output
 
