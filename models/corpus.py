@@ -82,9 +82,10 @@ class Corpus:
         for name, stream, num_windows in needs:
             needed = sequence_length + num_windows  # each further window starts a token later, or more
             if len(stream) < needed:
+                windows = counted(num_windows, "different sequence")
                 raise ValueError(
-                    f"the {name} text has {len(stream):,} tokens, but needs {needed:,} for {num_windows} "
-                    f"different sequence(s) of {sequence_length} + 1 tokens (data: {self.description})"
+                    f"the {name} text has {len(stream):,} tokens, but needs {needed:,} for {windows} of "
+                    f"{sequence_length} + 1 tokens (data: {self.description})"
                 )
 
 
@@ -150,7 +151,12 @@ def read_text(patterns: tuple[str, ...], base_folder: Path) -> tuple[list[Docume
     once = {path.resolve(): path for path in sorted(contents, reverse=True)}.values()
     shared = os.path.commonpath([path.parent for path in once])
     documents = [(path.relative_to(shared).as_posix(), contents[path]) for path in once]
-    return documents, f"{len(documents):,} text file(s)"
+    return documents, counted(len(documents), "text file")
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def read_huggingface(spec: DataSpec, base_folder: Path) -> tuple[list[Document], str]:
@@ -196,7 +202,7 @@ def load_tokens(spec: DataSpec, base_folder: Path) -> Corpus:
     elif paths[0].samefile(paths[1]):
         raise ValueError(f"data source 'tokens': {paths[0]} is both train_tokens and validation_tokens")
     files, (train, validation) = " and ".join(path.name for path in paths), streams
-    what = f"token file(s) {files}, {len(train):,} + {len(validation):,} tokens"
+    what = f"token {'file' if len(paths) == 1 else 'files'} {files}, {len(train):,} + {len(validation):,} tokens"
     return named(train, validation, spec.vocabulary_size, "given", what)
 
 

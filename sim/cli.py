@@ -266,7 +266,8 @@ class ProgressDisplay:
         if run.validation_loss is not None:
             self._validation_loss = run.validation_loss
         loss = f"loss {self._validation_loss:.3f}" if self._validation_loss is not None else ""
-        state = f"{run.now_seconds / 3600:6.1f} h  {loss}  {run.num_failures} failures"
+        failures = "" if run.num_failures is None else f"{run.num_failures} failures"
+        state = f"{run.now_seconds / 3600:6.1f} h  {loss}  {failures}".rstrip()
         self._progress.update(self._task, completed=run.iteration, total=run.num_iterations, state=state)
 
 

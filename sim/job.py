@@ -22,12 +22,12 @@ from sim.world import World
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is, for whoever watches."""
+    """Where a run is, for whoever watches. num_failures: None where they are ignored."""
 
     iteration: int
     num_iterations: int
     now_seconds: float
-    num_failures: int
+    num_failures: int | None
     train_loss: float | None
     validation_loss: float | None
 
@@ -240,7 +240,8 @@ class TrainingJob:
         """Tell whoever watches."""
         if self.watch is None:
             return
-        now_seconds, num_failures = self.world.now_seconds, self.world.num_failures
+        now_seconds = self.world.now_seconds
+        num_failures = self.world.num_failures if self.world.heeds_failures else None
         self.watch(
             Progress(position.iteration, self.num_iterations, now_seconds, num_failures, train_loss, validation_loss)
         )

@@ -13,10 +13,9 @@ from typing import Any
 import pandas as pd
 
 from sim.figure_data import comparable, swept_fields
-from sim.results import Results, is_finished, load, read_json
+from sim.results import SWEEP, TABLE, Results, is_finished, load_comparison, read_json
 from sim.summary_table import as_text, headings
 
-SWEEP, TABLE = "sweep.json", "runs.parquet"
 Values = dict[str, Any]
 Key = tuple[str, ...]
 
@@ -160,7 +159,7 @@ def source_of(folder: Path) -> Source:
             f"the sweep in {folder} is under way, or was killed before it wrote {TABLE}: `churnlab status {folder}` "
             "tells how far it is, and the same `churnlab sweep` goes on"
         )
-    runs = load(folder).runs
+    runs = load_comparison(folder).runs
     is_done = runs["outcome"] != "failed"
     failed, done = runs[~is_done], Results(folder, runs[is_done].reset_index(drop=True))
     if done.runs.empty:

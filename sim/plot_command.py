@@ -33,12 +33,12 @@ def plot(
     from sim.figure_data import MissingError
     from sim.figures import PAPER, SLIDE, save
     from sim.plots import PLOTS, Source
-    from sim.results import load
+    from sim.results import load_comparison
 
     for name in kinds or ():
         if name not in PLOTS:
             raise ValueError(f"--kind {shortened(name)}: no such figure{suggestion(name, PLOTS)}")
-    source = Source.of(load(results), SLIDE if slide else PAPER, field)
+    source = Source.of(load_comparison(results), SLIDE if slide else PAPER, field)
     tables = {}
     for name in dict.fromkeys(kinds or PLOTS):
         try:

@@ -101,7 +101,7 @@ class RealRunsJob:
             self._tell(f"{cells} runs that have not come to the target: they go on, for twice as many steps.")
 
     def _job(self, points: Sequence[Point]) -> SweepJob:
-        return SweepJob(points, *self._folders, self._watch)
+        return SweepJob(points, *self._folders, self._watch, made_for="map")
 
     def _done(self, points: Sequence[Point], factors: Sequence[int]) -> list[RealRuns]:
         job = self._job(points)

@@ -25,5 +25,9 @@ def report(
     path = out or results / NAME
     if path.is_dir() or (out and (path.suffix not in (".html", ".htm") or not path.parent.is_dir())):
         raise ValueError(f"--out {path}: give the name of an HTML file (ending in .html) in a folder that exists")
-    write_whole(path, report_page(results))
+    page = report_page(results)
+    try:
+        write_whole(path, page)
+    except OSError as error:
+        raise OSError(f"cannot write {path} ({error.strerror}): name another file with --out") from error
     say(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
@@ -31,6 +32,8 @@ from sim.scenario import Scenario
 from sim.simulation import Run
 
 RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet", "nodes.parquet")
+TABLE, SWEEP = "runs.parquet", "sweep.json"
+"""Of a sweep: a row a run; the runs that it is made of."""
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
 
@@ -90,9 +93,13 @@ def write_run(
 
 def refusal(folder: Path, error: OSError) -> str:
     """What to say where the disk refuses."""
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if nearest.is_file():
+        return f"cannot write results to {folder}: {nearest} is a file; name a folder with --results"
+    mend = "free some space, or " if error.errno in (None, errno.ENOSPC, errno.EDQUOT) else ""
     return (
-        f"cannot write results to {folder} ({error.strerror or error}): free some space, or name another folder with "
-        "--results; finished runs and what was trained are kept, and the same command goes on there"
+        f"cannot write results to {folder} ({error.strerror or error}): {mend}name "
+        "another folder with --results; finished runs and what was trained are kept, and the same command goes on there"
     )
 
 
@@ -185,6 +192,10 @@ def load_run(folder: Path | str) -> RunFiles:
     """Read a finished run. Raises ValueError when the folder holds none."""
     folder = Path(folder)
     if not is_finished(folder):
+        if runs := runs_in(folder):
+            count = "1 run: name it" if len(runs) == 1 else f"{len(runs):,} runs: name one of them"
+            example = next((run for run in runs if is_finished(run, with_records=True)), runs[0])
+            raise ValueError(f"{folder} is itself no run but holds {count}, such as {example}")
         raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
     if not is_finished(folder, with_records=True):
         raise ValueError(
@@ -240,12 +251,34 @@ class Results:
         return pd.concat([frame.assign(run=name) for frame, (name, _) in zip(frames, found, strict=True)])
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """Folders of the finished runs in a scenario's folder."""
+    return sorted(summary.parent for summary in folder.glob("*/summary.json"))
+
+
+def load_comparison(path: Path | str) -> Results:
+    """The same as `load`, to compare strategies. ValueError for the single runs that a map or an advice rests on."""
+    folder = Path(path)
+    if (folder / SWEEP).is_file() and read_json(folder / SWEEP).get("made_for") == "map":
+        raise ValueError(
+            f"{folder} holds the real runs that a map or an advice rests on, single strategies at chosen cells and no "
+            "sweep: a map's picture is its map.png, the numbers its map.csv, and sim.results.load reads the runs"
+        )
+    return load(folder)
+
+
 def load(path: Path | str) -> Results:
     """Read the results of a sweep, of all runs of a scenario, or of one run. ValueError where there are none."""
     folder = Path(path)
-    if (folder / "runs.parquet").is_file():
-        return Results(folder, pd.read_parquet(folder / "runs.parquet"))
-    folders = [folder] if is_finished(folder) else sorted(summary.parent for summary in folder.glob("*/summary.json"))
+    runs = pd.read_parquet(folder / TABLE) if (folder / TABLE).is_file() else None
+    folders = [folder] if is_finished(folder) else runs_in(folder)
+    if (runs is not None and runs.empty) or (runs is None and not folders and (folder / SWEEP).is_file()):
+        raise ValueError(
+            f"no run in {folder} is finished yet: `churnlab status {folder}` tells how far it is, and the command that "
+            "began it goes on"
+        )
+    if runs is not None:
+        return Results(folder, runs)
     if not folders:
         raise ValueError(
             f"{folder} holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"

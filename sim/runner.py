@@ -109,8 +109,12 @@ class ScenarioRunner:
     def run(self, observer: Observer | None = None, force: bool = False) -> Iterator[results.RunFiles]:
         """Run what is not finished yet (all, with `force`) and give every run's results in the order planned."""
         observer = observer or Silent()
-        (self.results_folder / self.scenario.name).mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.results_folder / self.scenario.name)
+        folder = self.results_folder / self.scenario.name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
+        except OSError as error:
+            raise OSError(results.refusal(folder, error)) from error
         training: Training | None = None
         training_seed: int | None = None
         for planned in self.plan():

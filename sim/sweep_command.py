@@ -239,9 +239,7 @@ def known_reference(job: SweepJob, name: str | None) -> str:
     if name is None:
         return names[0]
     if name not in names:
-        raise ValueError(
-            f"--reference {shortened(name)}: no such strategy{suggestion(name, names)}; there are {', '.join(names)}"
-        )
+        raise ValueError(f"--reference {shortened(name)}: no such strategy{suggestion(name, names)}")
     return name
 
 

@@ -24,20 +24,25 @@ import pandas as pd
 from sim import results
 from sim.durable import make_durable, remove_leftovers, write_whole
 from sim.outcomes import flat
+from sim.results import SWEEP, TABLE
 from sim.sweep import SweepProgress
 from sim.sweep_plan import SweepRun
 
-SWEEP, PROGRESS, FAILED, LOCK = "sweep.json", "progress.json", "failed", ".lock"
-TABLE, STATISTICS = "runs.parquet", "statistics.csv"
+PROGRESS, FAILED, LOCK = "progress.json", "failed", ".lock"
+STATISTICS = "statistics.csv"
 MOST_LOCK_ATTEMPTS, LOCK_PAUSE_SECONDS = 3, 0.1
+Purpose = Literal["sweep", "map"]
 End = Literal["under way", "finished", "interrupted", "stopped"]
 
 
 class SweepFolder:
-    """The results folder of a sweep, for the process that does it. OSError, saying what to do, if the disk refuses."""
+    """The results folder of a sweep, for the process that does it. OSError, saying what to do, if the disk refuses.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    made_for: a sweep, whose points have all strategies, or the single runs that a map rests on.
+    """
+
+    def __init__(self, folder: Path, made_for: Purpose = "sweep") -> None:
+        self.folder, self.made_for = folder, made_for
         self._began = now()
 
     @contextmanager
@@ -72,7 +77,7 @@ class SweepFolder:
         with refusals_explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
-            write_whole(self.folder / SWEEP, as_json({"runs": rows}))
+            write_whole(self.folder / SWEEP, as_json({"made_for": self.made_for, "runs": rows}))
             (self.folder / STATISTICS).unlink(missing_ok=True)
             for run in to_do:
                 if run.is_finished:

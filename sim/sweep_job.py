@@ -14,7 +14,7 @@ from sim.executors import Executor
 from sim.points import Point
 from sim.runner import Texts
 from sim.sweep import Sweep, SweepProgress
-from sim.sweep_files import End, SweepFolder
+from sim.sweep_files import End, Purpose, SweepFolder
 from sim.sweep_outline import Outline, outline
 from sim.sweep_plan import SweepRun, plan_runs
 
@@ -37,12 +37,13 @@ class SweepJob:
         results_folder: Path,
         cache: Path,
         watch: Callable[[SweepProgress], None] = lambda _: None,
+        made_for: Purpose = "sweep",
     ) -> None:
         self.points, self.watch = list(points), watch
         self._texts = Texts(base_folder, cache)
         self._folders = base_folder, results_folder, cache
         self.runs = self._plan(self.points)
-        self.folder = SweepFolder(results_folder / self.points[0].scenario.name)
+        self.folder = SweepFolder(results_folder / self.points[0].scenario.name, made_for)
         self.failures: dict[SweepRun, tuple[str, str]] = {}
         self._progress: SweepProgress | None = None
         self._noted_seconds = 0.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sim.durable import write_whole
 from sim.loading import load_scenario
 from sim.names import in_words
 from sim.network import STORAGE
@@ -187,9 +188,4 @@ class Tracks:
 
 def write_chrome_trace(timeline: Timeline, path: Path) -> None:
     """Write the trace: whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(json.dumps(chrome_trace(timeline)) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, json.dumps(chrome_trace(timeline)) + "\n")

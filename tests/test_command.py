@@ -18,6 +18,7 @@ from sim.loading import parse_scenario
 from sim.records import BUCKETS
 from sim.results import load, load_run
 from sim.run_report import comparison_table, hours, hours_to_target, notes, spread, warnings
+from sim.simulation import simulate, time_only
 
 SCENARIO = """
 name: dry
@@ -165,6 +166,16 @@ def test_the_table_tells_the_spread_over_seeds(runs):
     assert spread(pd.Series([-1e-14]), "{:+.0f} %") == "+0 %"
 
 
+def test_progress_counts_no_failures_where_they_are_ignored():
+    scenario, counts = parse_scenario(SCENARIO), {}
+    for config in scenario.strategies[:2]:
+        told = []
+        simulate(scenario, config, 0, 0, time_only(scenario), watch=told.append)
+        counts[config.name] = told[-1].num_failures
+    assert counts["none"] is None
+    assert counts["checkpoint"] > 0
+
+
 def test_notes_keep_seconds_and_losses_apart():
     first, second, third = notes(parse_scenario(SCENARIO), "no text")
     assert first.startswith("Seconds: simulated, target model 'medium'")
@@ -216,6 +227,8 @@ def test_folders_that_cannot_be_used_are_told_without_a_traceback(finished, tmp_
         assert done.returncode == 2, option
         assert str(tmp_path / "file") in done.stderr
         assert "Traceback" not in done.stderr
+        if option == "--results":
+            assert done.stderr.endswith(f"{tmp_path / 'file'} is a file; name a folder with --results\n")
 
 
 def test_text_that_is_too_short_is_told(tmp_path):

@@ -194,7 +194,7 @@ def test_a_file_is_for_training_or_for_validation(many_files: Path) -> None:
     assert not train & validation
     assert 4 <= len(validation) <= 20
     assert train | validation == {path.read_bytes() for path in many_files.rglob("*.txt")}
-    assert corpus.description.startswith("40 text file(s), ")
+    assert corpus.description.startswith("40 text files, ")
 
 
 def test_a_file_keeps_its_side_when_others_come_or_the_folder_moves(many_files: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_base_folder_with_signs_of_a_glob_is_taken_as_it_is(tmp_path: Path) ->
 def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
     for name in (b"\xff\xfe.txt", "größe.txt".encode()):
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_text("words")
-    assert load_corpus(text_spec("*.txt"), tmp_path).description == "2 text file(s), 10 bytes as bytes"
+    assert load_corpus(text_spec("*.txt"), tmp_path).description == "2 text files, 10 bytes as bytes"
 
 
 def test_text_that_cannot_be_had(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_tiny_text_says_that_it_is_too_short(tmp_path: Path, tokenizer: str) -> None:
     (tmp_path / "tiny.txt").write_text("a")
     corpus = load_corpus(text_spec("tiny.txt", tokenizer=tokenizer), tmp_path)
-    with pytest.raises(ValueError, match=r"training text has 0 tokens, but needs 129 .*1 text file\(s\), 1 bytes"):
+    with pytest.raises(ValueError, match=r"training text has 0 tokens, but needs 129 .*1 text file, 1 bytes"):
         corpus.require(128, 4)
 
 
@@ -304,7 +304,7 @@ def test_token_files_are_taken_as_they_are(tmp_path: Path) -> None:
     assert corpus.train.tolist() == [*range(1000), 50_256]
     assert corpus.validation.tolist() == list(range(1100))
     assert corpus.vocabulary_size == 50_257
-    assert corpus.description == "token file(s) train.bin and val.bin, 1,001 + 1,100 tokens"
+    assert corpus.description == "token files train.bin and val.bin, 1,001 + 1,100 tokens"
     assert not corpus.train.flags.writeable
     assert corpus.batch(0, 0, 3, 1000)[0, -1] == 50_256
 

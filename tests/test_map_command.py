@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
+from sim import results
 from sim.cli import app, main
 
 AXES = ("--x", "failures.rate_per_hour=0.05,0.15,0.3", "--y", "network.bandwidth_factor=0.25,4")
@@ -60,6 +61,19 @@ def test_asked_again_it_says_the_same_and_runs_nothing_again(mapped):
     table = "mapped: who comes to the target first"
     assert after.output.partition(table)[2] == before.output.partition(table)[2] != ""
     assert (folder / "results" / "mapped-map" / "map.csv").read_bytes() == csv
+
+
+def test_its_folder_is_told_from_a_sweeps(mapped):
+    folder = mapped[0] / "results" / "mapped-map"
+    before = sorted(folder.rglob("*"))
+    for command in ("plot", "report"):
+        result = CliRunner().invoke(app, [command, str(folder)])
+        assert result.exit_code == 1
+        assert result.output == ""
+        assert str(result.exception).startswith(f"{folder} holds the real runs that a map or an advice rests on")
+        assert "map.png" in str(result.exception)
+    assert sorted(folder.rglob("*")) == before
+    assert set(results.load(folder).runs["strategy"]) == {"none", "checkfree"}
 
 
 def test_a_dry_run_tells_the_real_runs_and_writes_nothing(tmp_path):

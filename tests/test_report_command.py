@@ -6,9 +6,10 @@ import sys
 import pandas as pd
 import pytest
 from reports import a_run, a_sweep
-from sweeps import TIME_ONLY
+from sweeps import TIME_ONLY, do_sweep, write_scenario
 
-from sim import cli
+from sim import cli, results
+from sim.plot_command import plot
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,34 @@ def test_a_sweep_without_its_table_is_told_from_a_folder_without_results(folder,
     assert code == 2
     assert "is under way, or was killed" in complaint
     assert f"`churnlab status {tmp_path}`" in complaint
+
+
+def test_a_sweep_of_which_no_run_is_finished_is_told_as_such(tmp_path, report):
+    job = do_sweep(write_scenario(tmp_path, TIME_ONLY), tmp_path / "results", tmp_path / "cache", runs=[])
+    folder = job.folder.folder
+    assert len(pd.read_parquet(folder / "runs.parquet")) == 0
+    before = sorted(folder.iterdir())
+    code, said, complaint = report(folder)
+    assert (code, said) == (2, "")
+    assert complaint.startswith(f"no run in {folder} is finished yet: `churnlab status {folder}` tells how far it is")
+    for read in (results.load, plot):
+        with pytest.raises(ValueError, match=r"no run in .* is finished yet"):
+            read(folder)
+    (folder / "runs.parquet").unlink()
+    with pytest.raises(ValueError, match=r"no run in .* is finished yet"):
+        results.load(folder)
+    assert [path for path in before if path.name != "runs.parquet"] == sorted(folder.iterdir())
+
+
+def test_an_out_that_cannot_be_written_is_told_by_its_own_name(folder, tmp_path, report, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("sim.durable.make_durable", refuse)
+    code, _, complaint = report(folder, "--out", tmp_path / "x.html")
+    assert code == 2
+    assert complaint == f"cannot write {tmp_path / 'x.html'} (Permission denied): name another file with --out\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_that_a_sweep_has_still_to_do_are_counted(folder, tmp_path, report):

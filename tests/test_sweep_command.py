@@ -163,7 +163,10 @@ def test_shares_of_the_mean():
         (["--until-ci", "often"], "--until-ci often: give a share of the mean between 0 and 1, such as 5% or 0.05"),
         (["--until-ci", "150%"], "--until-ci 150%: give a share of the mean between 0 and 1"),
         (["--until-ci", "5%", "--only", "none"], "give it without --only"),
-        (["--reference", "non"], "--reference non: no such strategy; nearest: none"),
+        (
+            ["--reference", "non"],
+            "--reference non: no such strategy; nearest: none; allowed: none, checkpoint, checkfree\n",
+        ),
         (["--executor", "serial", "--jobs", "2"], "leave out --jobs 2"),
         (["--address", "auto"], "give it with --executor ray"),
         (["--cache-budget", "much"], "--cache-budget much: give a size such as 500MB or 2GB"),

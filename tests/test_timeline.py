@@ -200,6 +200,12 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
         timeline(tmp_path)
 
 
+def test_a_scenarios_folder_is_an_error_that_names_one_of_its_runs(folders):
+    runs = sorted(folders.values())
+    with pytest.raises(ValueError, match=f"holds {len(runs)} runs: name one of them, such as {runs[0]}$"):
+        timeline(runs[0].parent)
+
+
 def test_a_summary_that_is_none_is_an_error_that_names_it(folders, tmp_path):
     for content, message in (("{", "is not JSON"), ("[]", "no JSON object"), ("{}", "lacks failure_seed, .*strategy")):
         for file in folders["redundant"].iterdir():
