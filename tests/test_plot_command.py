@@ -9,10 +9,16 @@ from pictured import SCENARIO, of_scenario, of_sweep, run_all
 
 from sim import results
 from sim.figure_data import MissingError, comparable
+from sim.figures import STYLE
 from sim.plot_command import plot
 from sim.plots import PLOTS, Source
 
 LEFT_OUT = {"checkpoint_interval", "reinit", "swapping", "nodes"}
+
+
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch):
+    monkeypatch.setitem(STYLE, "savefig.dpi", 40)  # files are told by their names here, and must not take long
 
 
 @pytest.fixture(scope="module")
