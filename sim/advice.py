@@ -97,7 +97,7 @@ def confidence(job: MapJob, look: Look) -> str:
     if (lost := num_lost(look)) < FEWEST_LOST:
         return (
             f"Confidence: of little worth for churn, on the way to the target only {lost:.2g} stages are lost on "
-            f"average, so this compares plain speed ({told}). More training.steps or iterations_per_step are closer to life."
+            f"average: this compares plain speed ({told}). More training.steps or iterations_per_step would be closer."
         )
     if look.verdict.contenders:
         return f"Confidence: low ({told}); more --replicates may tell them apart."

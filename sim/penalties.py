@@ -79,25 +79,24 @@ class Penalty:
         return found if found <= self.most_iterations else math.nan
 
     def error_at(self, failures_per_iteration: float) -> float:
-        """How far off interpolation may be, as a share of the mean: nothing at a knot, most halfway between two.
+        """How far off reading between knots may be, as a share of the mean: nothing at a knot where all runs reach it.
 
-        Most: what it is off at knots told from the others, and no more than half of what failures add there; that alone
-        counts where too few knots are known.
+        Between two such knots as a straight line errs, most halfway: by what the worst knot is off, told from the
+        others, but by no more than half of what failures add there, which alone counts where knots are too few. Beyond
+        the last one by up to that half, from one and a half times its rate on.
         """
         if self.is_flat:
             return 0.0
         free, here = mean(self.iterations_at(0.0)), mean(self.iterations_at(failures_per_iteration))
+        half = abs(here / free - 1.0) / 2 if not math.isnan(here) else 0.0
+        known = [knot.failures_per_iteration for knot in self.knots if not math.isnan(mean(knot.iterations))]
         errors = [error for number in range(1, len(self.knots) - 1) if (error := self._error_of(number)) is not None]
-        most = abs(here / free - 1.0) / 2 if not math.isnan(here) else 0.0
-        return min(max(errors, default=math.inf), most) * self._distance(failures_per_iteration)
-
-    def _distance(self, rate: float) -> float:
-        """From the nearest knots: 0 at one, 1 halfway between two, as a straight line's error grows; 1 far beyond."""
-        rates = [knot.failures_per_iteration for knot in self.knots]
-        for low, high in pairwise(rates):
-            if low <= rate <= high:
-                return 4 * (rate - low) * (high - rate) / (high - low) ** 2
-        return min(1.0, rate / rates[-1] - 1.0) if rates[-1] else 1.0
+        for low, high in pairwise(known):
+            if low <= failures_per_iteration <= high:
+                u = (failures_per_iteration - low) / (high - low)
+                return min(max(errors, default=math.inf), half) * 4 * u * (1 - u)
+        last = known[-1] if known else 0.0
+        return half * (min(1.0, 2 * (failures_per_iteration / last - 1.0)) if last else 1.0)
 
     def _error_of(self, number: int) -> float | None:
         """How far a knot's mean is from what the others tell; None where that cannot be told."""

@@ -63,15 +63,20 @@ def test_what_changes_no_weights_takes_what_brute_force_takes_to_the_bit(job, br
 
 
 def test_what_changes_weights_takes_about_what_brute_force_takes(job, brute):
-    compared = 0
+    """Within the interval that is told, widened by what reading between knots may be off; three seeds are few."""
+    held = []
     for cell, look in job.looks.items():
         true = list(brute[cell]["checkfree"].values())
-        told = list(look.passages["checkfree"].seconds.values())
-        if not any(map(math.isnan, [*true, *told])):
-            compared += 1
-            error = job.penalties[job.grid.family(cell, "checkfree")].error_at(0.016)
-            assert fmean(told) == pytest.approx(fmean(true), rel=0.1 + error)
-    assert compared >= 8
+        passed = look.passages["checkfree"]
+        told = list(passed.seconds.values())
+        if any(map(math.isnan, [*true, *told])):
+            continue
+        assert fmean(told) == pytest.approx(fmean(true), rel=0.25)
+        error = job.penalties[job.grid.family(cell, "checkfree")].error_at(passed.failures_per_iteration)
+        (takes,) = [one.takes for one in look.verdict.standings if one.strategy == "checkfree"]
+        held.append(takes.low * (1 - error) <= fmean(true) <= takes.high * (1 + error))
+    assert len(held) >= 8
+    assert sum(held) >= len(held) - 1
 
 
 def test_every_verdict_that_is_not_too_close_is_that_of_brute_force(job, brute):
@@ -108,5 +113,5 @@ def test_the_order_in_which_workers_are_done_changes_nothing(job, tmp_path, monk
     monkeypatch.setattr("sim.map_job.as_completed", lambda futures: reversed(list(futures)))
     again = maps.looked(maps.write(tmp_path))
     assert list(again.knots) == list(job.knots)
-    assert again.penalties == job.penalties
+    assert repr(again.penalties) == repr(job.penalties)  # NaN is not NaN
     pd.testing.assert_frame_equal(map_table(again), map_table(job))

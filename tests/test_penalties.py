@@ -72,7 +72,19 @@ def test_the_error_is_nothing_at_knots_and_most_halfway_and_grows_again_beyond(s
     for each in bent.knots:
         assert bent.error_at(each.failures_per_iteration) == 0.0
     assert bent.error_at(0.1 + 0.1 * share) <= bent.error_at(0.15) + 1e-12
-    assert bent.error_at(0.2 + 0.2 * share) == pytest.approx(0.2 * share)
+    half = 0.6 * (1 + share)  # of what failures add there
+    assert bent.error_at(0.2 + 0.2 * share) == pytest.approx(half * min(1.0, 2 * share))
+
+
+def test_where_the_target_is_missed_reading_is_as_uncertain_as_beyond_all_knots():
+    missed = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, math.nan, 400.0)))
+    alone = Penalty((FREE, knot(0.1, 200.0, 200.0)))
+    assert missed.error_at(0.12) == pytest.approx(mean_penalty(missed, 0.12) / 2 * 0.4)
+    assert alone.error_at(0.12) == pytest.approx(0.6 * 0.4)
+
+
+def mean_penalty(penalty: Penalty, rate: float) -> float:
+    return sum(penalty.iterations_at(rate).values()) / 200.0 - 1.0
 
 
 def test_too_few_knots_leave_half_of_the_penalty_in_doubt_and_no_error_exceeds_it():
