@@ -39,7 +39,10 @@ RESULTS = Path("results")  # beside this notebook
 # `scenarios/failure_rates.yaml` is the quickstart with a section that makes it a sweep:
 #
 # ```yaml
-# sweep: grid: failures.rate_per_hour: [0.05, 0.10, 0.16] replicates: 3
+# sweep:
+#   grid:
+#     failures.rate_per_hour: [0.05, 0.10, 0.16]
+#   replicates: 3
 # ```
 #
 # `sweep(...)` is the command `churnlab sweep`. It does what is not finished yet, on all cores, and trains no step

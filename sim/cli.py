@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from sim.loading import load_scenario
 from sim.map_command import advise, map_
+from sim.placing import with_places
 from sim.plot_command import plot
 from sim.report_command import report
 from sim.scenario import Scenario
@@ -48,9 +49,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for command in (sweep, status, advise, report, plot):
+for command in (with_places(sweep), status, with_places(advise), report, plot):
     app.command()(command)
-app.command("map")(map_)
+app.command("map")(with_places(map_))
 app.add_typer(cache_app, name="cache")
 
 
@@ -64,6 +65,7 @@ def options_of_all(
 
 
 @app.command()
+@with_places
 def run(
     scenario_path: ScenarioPath,
     overrides: Overrides = None,
@@ -177,6 +179,7 @@ def timeline(
 
 
 @app.command()
+@with_places
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Say all that is wrong with a scenario, with lines; exit code 2 if anything is."""
     from sim.points import load_points

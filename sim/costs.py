@@ -223,6 +223,11 @@ class Costs:
         return parameters
 
     @property
+    def num_parameters(self) -> int:
+        """Parameters of the whole model."""
+        return sum(map(self.stage_parameters, range(self.workload.num_stages + 1)))
+
+    @property
     def head_computes(self) -> bool:
         """Whether the head takes time."""
         return self.forward_seconds(EMBEDDING_STAGE) > 0.0

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sim.clock import SECONDS_PER_HOUR
 from sim.cluster import ClusterConfig
+from sim.costs import Costs
 from sim.failures import ProcessConfig, process_class, processes
 from sim.failures.script import ScriptConfig
 from sim.figures import legend_label
@@ -19,6 +20,8 @@ from sim.money import usd_per_node_hour
 from sim.results import RunFiles
 from sim.scenario import Scenario
 from sim.tables import strategy_table
+
+SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
 
 def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
@@ -130,9 +133,9 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     if process.brings_its_nodes:
         beside = ", places for nodes that the trace brings"
     lines = [
-        f"Seconds: simulated, target model '{workload.model.name}' in {workload.num_stages} stages on {num_hosting} × "
-        f"{cluster.device.name}{beside}, network '{scenario.network.name}'; "
-        f"{process.in_words()}{circumstances(scenario.failures)}.",
+        f"Seconds: simulated, target model '{workload.model.name}' ({parameters_in_words(scenario)} parameters) in "
+        f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
+        f"'{scenario.network.name}'; {process.in_words()}{circumstances(scenario.failures)}.",
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")
@@ -144,6 +147,14 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
             f"layers, dim {model.dim}, on {corpus}."
         )
     return [*lines, *warnings(scenario)]
+
+
+def parameters_in_words(scenario: Scenario) -> str:
+    """How many parameters the target model has, to three digits."""
+    num_parameters = Costs(scenario.workload, scenario.cluster.device).num_parameters
+    scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
+    scaled = num_parameters / scale
+    return f"{scaled:.0f}{letter}" if scaled >= 100 else f"{scaled:.3g}{letter}"
 
 
 def circumstances(failures: ProcessConfig) -> str:

@@ -18,6 +18,7 @@ from sim import results
 from sim.durable import remove_leftovers
 from sim.failures import process_class, processes
 from sim.kinds import code_hash
+from sim.placing import DATA, DataError
 from sim.rng import derived_seed
 from sim.scenario import Scenario
 from sim.simulation import Run, Watcher, simulate
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from models.corpus import Corpus
 
 CURVE_VOCABULARY = 256
+FIELDS_OF_SOURCES = {"text": ("files",), "tokens": ("train_tokens",), "huggingface": ("dataset",)}
+"""Where a scenario's `training.data` names what is read."""
 
 
 class Observer(Protocol):
@@ -201,16 +204,22 @@ class Texts:
         self._read: dict[DataSpec, Corpus] = {}
 
     def of(self, scenario: Scenario) -> Corpus | None:
-        """The text of a scenario; None for a learner that reads none. ValueError if it is missing or too short."""
+        """The text of a scenario; None for a learner that reads none. DataError if it is missing or too short."""
         training = scenario.training
         if training.learner != "torch":
             return None
         if training.data not in self._read:
             from models.corpus import load_corpus
 
-            self._read[training.data] = load_corpus(training.data, self.base_folder, self.cache)
+            try:
+                self._read[training.data] = load_corpus(training.data, self.base_folder, self.cache)
+            except ValueError as error:
+                raise DataError(str(error), (*DATA, *FIELDS_OF_SOURCES.get(training.data.source, ()))) from error
         corpus = self._read[training.data]
-        corpus.require(training.sequence_length, training.evaluation.num_sequences)
+        try:
+            corpus.require(training.sequence_length, training.evaluation.num_sequences)
+        except ValueError as error:
+            raise DataError(str(error), DATA) from error
         return corpus
 
 

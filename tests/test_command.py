@@ -178,10 +178,15 @@ def test_progress_counts_no_failures_where_they_are_ignored():
 
 def test_notes_keep_seconds_and_losses_apart():
     first, second, third = notes(parse_scenario(SCENARIO), "no text")
-    assert first.startswith("Seconds: simulated, target model 'medium'")
+    assert first.startswith("Seconds: simulated, target model 'medium' (468M parameters) in 4 stages on 5 × ")
     assert second.startswith("Losses:")
     assert "iterations_per_step" in third
     assert warnings(parse_scenario(SCENARIO)) == [third]
+    own = parse_scenario(
+        SCENARIO,
+        overrides=("workload.model.num_layers=48", "workload.model.vocabulary_size=100", "cluster.device=h100"),
+    )
+    assert "(806M parameters)" in notes(own, "no text")[0]  # 48 × (4 d² + 3 d f + 2 d) + 2 V d + d
 
 
 @pytest.mark.parametrize(
@@ -238,7 +243,7 @@ def test_text_that_is_too_short_is_told(tmp_path):
     )
     done = churnlab("run", "s.yaml", folder=tmp_path)
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("s.yaml: 1 problem\n  line 3, training.data: the training text has ")
     assert not (tmp_path / "results").exists()
 
 

@@ -158,6 +158,6 @@ def test_captions_tell_the_model_of_seconds_and_of_losses_and_how_many_seeds(fol
     source = Source.of(comparable(results.load(folder)))
     for kind in set(PLOTS) - LEFT_OUT:
         words = " ".join(PLOTS[kind].draw(source)._supxlabel.get_text().split())
-        assert "Seconds: simulated, target model 'medium'" in words
+        assert "Seconds: simulated, target model 'medium' (468M parameters)" in words
         assert "PARAMETRIC CURVE" in words
         assert "2 failure seeds and 1 training seed" in words

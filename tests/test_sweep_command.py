@@ -185,6 +185,29 @@ def test_what_the_user_can_mend_is_one_message_and_nothing_is_written(here, tmp_
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "command", ["validate", "run", "sweep", "advise", "map --x failures.rate_per_hour=0.1,0.3 --dry-run"]
+)
+def test_text_that_is_not_there_is_told_with_its_line(here, tmp_path, command):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    name, *options = command.split()
+    code, _, errors = here(name, "tiny.yaml", *options)
+    assert code == 2
+    assert errors.startswith(
+        "tiny.yaml: 1 problem\n  line 9, training.data.files: data source 'text': 'text/*.txt' matches no"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_text_that_is_not_there_is_told_where_it_was_given(here, tmp_path):
+    path = write_scenario(tmp_path)
+    _, _, errors = here("validate", path, "--set", "training.data.files=[no.md]")
+    assert "--set training.data.files=[no.md], training.data.files: data source 'text': 'no.md' matches no" in errors
+    path.write_text(TINY.replace("failures.rate_per_hour: [0.1, 0.3]", "training.data.files: [[text/*.txt], [no.md]]"))
+    _, _, errors = here("validate", path)
+    assert "line 4, sweep.grid.training.data.files: data source 'text': 'no.md' matches no" in errors
+
+
 def test_no_sweep_is_told_as_such(here, tmp_path):
     code, _, errors = here("status", tmp_path)
     assert code == 2
