@@ -156,7 +156,11 @@ def marks_on(results: Results, runs: pd.DataFrame, against: Against) -> pd.DataF
 
 
 def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
-    """Hours and losses in the order of time, with a gap and the older loss at every rollback."""
+    """Hours and losses in the order of time, at every rollback with a gap and the loss that it goes back to.
+
+    That lies on the straight line between the validations around its iteration, of those before the rollback; where no
+    later one was made, it is the older one's.
+    """
     ended, losses = points["ended_seconds"].to_numpy(float), points["validation_loss"].to_numpy(float)
     iterations = points["iteration"].to_numpy()
     recovered = events[events["kind"] == "recovered"].drop_duplicates("time_seconds")
@@ -164,11 +168,13 @@ def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
     curve = list(zip(ended.tolist(), losses.tolist(), strict=True))
     for seconds in events.loc[events["kind"] == "rolled_back", "time_seconds"].tolist():
         num_before = np.searchsorted(ended, seconds, side="right")
-        older = np.flatnonzero(iterations[:num_before] <= back_to[seconds])
+        is_older = iterations[:num_before] <= back_to[seconds]
+        older, later = np.flatnonzero(is_older)[-1:], np.flatnonzero(~is_older)
         curve.append((seconds, np.nan))
         if older.size:
-            curve.append((seconds, float(losses[older[-1]])))
-    curve.sort(key=lambda point: point[0])  # stable: the gap stays before the older loss
+            around = [*older, *later[iterations[later].argsort(kind="stable")][:1]]
+            curve.append((seconds, float(np.interp(back_to[seconds], iterations[around], losses[around]))))
+    curve.sort(key=lambda point: point[0])  # stable: the gap stays before the loss gone back to
     hours = np.array([seconds for seconds, _ in curve], dtype=np.float64) / SECONDS_PER_HOUR
     return hours, np.array([loss for _, loss in curve], dtype=np.float64)
 

@@ -7,6 +7,7 @@ in grey. A slide is 16:9 and so small in inches that its letters are large on an
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -106,6 +108,8 @@ NAMES = {
     "neighbour_checkpoint": "in neighbours",
 }
 CAPTION_LINE_INCHES = 0.125
+ROOM_BEYOND = 1.05
+BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|h|hours?|s|seconds?|\$)(?!\w))")
 CHARACTERS_OF_MARK = 9
 
 
@@ -135,9 +139,21 @@ def add_legend(figure: Figure, handles: Sequence[Artist], form: Form = PAPER) ->
 
 
 def caption(notes: Sequence[str], form: Form = PAPER) -> str:
-    """Sentences below a figure, none wider than it: each from a line of its own, on a slide one after the other."""
+    """Sentences below a figure, none wider than it: each from a line of its own, on a slide one after the other.
+
+    No line ends between a number and its unit.
+    """
     paragraphs = notes if form.height_inches is None else [" ".join(notes)]
-    return "\n".join(line for note in paragraphs for line in textwrap.wrap(note, form.in_caption))
+    bound = [BEFORE_UNIT.sub("\u00a0", note) for note in paragraphs]
+    return "\n".join(line for note in bound for line in textwrap.wrap(note, form.in_caption))
+
+
+def from_zero(axis: Axes, which: Literal["x", "y"] = "x") -> None:
+    """An axis from zero to beyond all that is drawn so far, in whichever of the panels that share it."""
+    sharing = axis.get_shared_x_axes() if which == "x" else axis.get_shared_y_axes()
+    ends = np.array([getattr(panel.dataLim, f"{which}max") for panel in sharing.get_siblings(axis)])
+    end = ROOM_BEYOND * float(ends[np.isfinite(ends)].max(initial=0.0)) or 1.0
+    (axis.set_xlim if which == "x" else axis.set_ylim)(0.0, end)
 
 
 def legend_label(strategy: str) -> str:

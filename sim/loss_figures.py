@@ -18,6 +18,7 @@ from sim.figures import (
     add_legend,
     at_point,
     blank,
+    from_zero,
     left_out,
     line_handles,
     looks_of,
@@ -84,7 +85,7 @@ def loss_figure(
             axes[0].set_ylim(*loss_limits(at_iterations))
             axes[0].set_title(point_in_words(point), loc="left")
             for axis in axes:
-                axis.set_xlim(left=0)
+                from_zero(axis)
                 draw_target(axis, target, named=axis is axes[1])
         for axis, against in zip(rows[-1], AGAINST, strict=True):
             axis.set_xlabel(form.x_label(X_LABEL[against]))

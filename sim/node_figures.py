@@ -17,6 +17,7 @@ from sim.figures import (
     add_legend,
     at_point,
     blank,
+    from_zero,
     left_out,
     line_handles,
     looks_of,
@@ -71,6 +72,6 @@ def draw_nodes(
         axis.plot(rows["hours"].iloc[-1:], rows["num_nodes"].iloc[-1:], marker=marker, color=colour, clip_on=False)
     if num_needed is not None:
         axis.axhline(num_needed, color="0.35", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
-    axis.set_xlim(left=0)
-    axis.set_ylim(0, 1.08 * max(table["num_nodes"].max(), num_needed or 0))
+    from_zero(axis)
+    from_zero(axis, "y")
     axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -84,7 +84,7 @@ def means_figure(
             figure.axes[0].set_xlabel(form.x_label(label))
         return figure
     points, looks = points_in(table, others), looks_of(table)
-    shown = points[:MOST_PANELS]
+    shown, places = points[:MOST_PANELS], places_of(table[field])
     num_columns = min(COLUMNS_OF_PANELS, len(shown))
     num_rows = -(-len(shown) // num_columns)
     notes = [*notes, *left_out(points, shown)]
@@ -92,7 +92,7 @@ def means_figure(
         axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
         for axis, point in zip(axes.flat, shown, strict=False):
             axis.set_ylim(*value_limits(table, unit))
-            draw_means(axis, at_point(table, point), field, unit, looks)
+            draw_means(axis, at_point(table, point), field, unit, looks, places)
             axis.set_title(point_in_words(point), loc="left")
         for axis in axes.flat[len(shown) :]:
             axis.set_visible(False)
@@ -110,16 +110,24 @@ def with_null(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
 
 
-def draw_means(axis: Axes, table: pd.DataFrame, field: str, unit: str, looks: Mapping[str, Look] | None = None) -> None:
+def draw_means(
+    axis: Axes,
+    table: pd.DataFrame,
+    field: str,
+    unit: str,
+    looks: Mapping[str, Look] | None = None,
+    places: Mapping[Any, float] | None = None,
+) -> None:
     """Means against a field, a line for each series, and their intervals; those that the axis cuts end in a caret.
 
     Values that are no numbers are not joined. A series that the field does not concern is a level line with its
-    interval as a band. Beside means of fewer runs than were asked stands how many they are of.
+    interval as a band. Beside means of fewer runs than were asked stands how many they are of. places: of the values on
+    the axis, also of those in other panels.
     """
     looks = looks or looks_of(table)
     if axis.get_autoscaley_on():
         axis.set_ylim(*value_limits(table, unit))
-    places, is_numeric = places_of(table[field]), pd.api.types.is_numeric_dtype(table[field])
+    places, is_numeric = places or places_of(table[field]), pd.api.types.is_numeric_dtype(table[field])
     set_ticks(axis, places)
     present = [(name, rows) for name, rows in series_in(table) if rows[field].notna().any()]
     for name, rows in series_in(table):
@@ -267,7 +275,7 @@ def intervals_figure(
     others = [name for name in fields if not name.endswith("interval_iterations")]
     table = with_series(table, others)
     points, looks = points_in(table, others), looks_of(table)
-    shown = points[:MOST_PANELS]
+    shown, places = points[:MOST_PANELS], places_of(table["interval_iterations"])
     notes = [*notes, *left_out(points, shown)]
     with blank(0.9 + 2.1 * len(shown), notes, form) as figure:
         rows = figure.subplots(len(shown), len(panels), sharex=True, sharey="row", squeeze=False)
@@ -276,7 +284,7 @@ def intervals_figure(
             for axis, (unit, label) in zip(axes, panels.items(), strict=True):
                 set_hours(axis, there, *panels)
                 counted = there if unit == "target_hours" else there.assign(num_reached=there["num_runs"])
-                draw_means(axis, counted, "interval_iterations", unit, looks)
+                draw_means(axis, counted, "interval_iterations", unit, looks, places)
                 axis.set_title(", ".join(filter(None, (label, point_in_words(point)))), loc="left")
         for axis in rows[-1]:
             axis.set_xlabel(form.x_label("iterations between two checkpoints"))

@@ -16,6 +16,7 @@ from sim.figures import (
     add_legend,
     at_point,
     blank,
+    from_zero,
     line_handles,
     looks_of,
     point_in_words,
@@ -34,7 +35,9 @@ def spikes_figure(
     points, looks = points_in(curves, fields)[:MOST_ROWS], looks_of(curves)
     right = half_life_limit(halvings)
     with blank(0.8 + 1.6 * len(points), notes, form) as figure:
-        rows = figure.subplots(len(points), 2, sharex="col", sharey="col", squeeze=False, width_ratios=(3, 2))
+        rows = figure.subplots(len(points), 2, sharex="col", squeeze=False, width_ratios=(3, 2))
+        for axis in rows[1:, 0]:
+            axis.sharey(rows[0, 0])  # the right ones have names of their own
         for (curve_axis, halving_axis), point in zip(rows, points, strict=True):
             draw_spikes(curve_axis, at_point(curves, point), looks)
             halving_axis.set_xlim(0, right)
@@ -64,7 +67,7 @@ def draw_spikes(axis: Axes, curves: pd.DataFrame, looks: Mapping[str, Look] | No
             linewidth=0,
         )
         axis.plot(since, curve["mean_excess_nats"], color=colour, linestyle=line, label=name)
-    axis.set_xlim(left=0)
+    from_zero(axis)
 
 
 def draw_half_lives(axis: Axes, halvings: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
@@ -147,4 +150,4 @@ def draw_differences(axis: Axes, table: pd.DataFrame, looks: Mapping[str, Look] 
         low, high = rows["low_difference_nats"], rows["high_difference_nats"]
         axis.fill_between(rows["iteration"], low, high, color=colour, alpha=OPACITY_OF_RANGE, linewidth=0)
         axis.plot(rows["iteration"], rows["difference_nats"], color=colour, linestyle=line, label=name)
-    axis.set_xlim(left=0)
+    from_zero(axis)

@@ -53,9 +53,9 @@ def of_scenario(folder):
     return comparable(results.load(run_all(folder, SCENARIO)))
 
 
-def of_sweep(folder):
+def of_sweep(folder, text=SWEEP):
     """The same at two rates and two intervals of checkpoints."""
-    do_sweep(write_scenario(folder, SWEEP), folder / "results", folder / "cache")
+    do_sweep(write_scenario(folder, text), folder / "results", folder / "cache")
     return comparable(results.load(folder / "results" / "dry"))
 
 

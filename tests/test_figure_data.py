@@ -13,6 +13,7 @@ from sim.figure_data import (
     failure_marks,
     interpolated,
     loss_curves,
+    loss_over_time,
     over_time,
     run_curves,
     swept_fields,
@@ -64,6 +65,19 @@ def test_against_time_rollbacks_break_a_single_runs_curve(dry):
     assert found["loss_nats"].equals(curve["loss_nats"].reset_index(drop=True))
     assert found["low_loss_nats"].isna().all()
     assert found["num_runs"].unique() == [1]
+
+
+@pytest.mark.parametrize(("back_to", "loss"), [(75, 2.25), (80, 2.0), (40, 4.0), (90, 2.0), (30, None)])
+def test_a_rollback_goes_back_to_the_loss_at_its_iteration(back_to, loss):
+    points = pd.DataFrame(
+        {"iteration": [40, 80, 120], "ended_seconds": [3600.0, 7200.0, 18000.0], "validation_loss": [4.0, 2.0, 1.0]}
+    )
+    at = {"time_seconds": [9000.0, 9000.0], "iteration": [95, back_to]}
+    hours, losses = loss_over_time(points, pd.DataFrame({"kind": ["rolled_back", "recovered"], **at}))
+    assert hours.tolist() == [1.0, 2.0, *([2.5] if loss is None else [2.5, 2.5]), 5.0]
+    assert losses[:2].tolist() == [4.0, 2.0]
+    assert np.isnan(losses[2])
+    assert losses[3:].tolist() == ([1.0] if loss is None else [loss, 1.0])
 
 
 def test_several_runs_are_a_mean_in_a_range(dry):

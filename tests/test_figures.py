@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
-from pictured import INTERVAL, RATE, SCENARIO, of, of_scenario, of_sweep, run_all
+from pictured import INTERVAL, RATE, SCENARIO, SWEEP, of, of_scenario, of_sweep, run_all
 
 from sim import results
 from sim.figure_data import comparable
@@ -18,6 +18,7 @@ from sim.figures import (
     SLIDE,
     add_legend,
     caption,
+    from_zero,
     legend_label,
     line_handles,
     looks_of,
@@ -105,6 +106,35 @@ def test_captions_are_not_wider_than_the_figure_and_on_slides_one_paragraph():
     assert max(map(len, text.splitlines())) <= 150
     assert text.splitlines()[-1] == "short"
     assert caption(["one.", "two."], SLIDE) == "one. two."
+
+
+def test_captions_do_not_part_numbers_from_their_units():
+    for words in ("16 %", "2 h", "3 $", "60 s", "5 hours"):
+        texts = [caption([f"{'x' * width} {words} of it"]) for width in range(120, 150)]
+        assert all(words.replace(" ", "\u00a0") in text for text in texts)
+    assert "\u00a0" not in caption(["4 stages of 3 hosts"])
+
+
+def test_panels_that_share_an_axis_show_all_that_is_in_each_of_them():
+    panels = Figure().subplots(3, 1, sharex=True)
+    for axis, end in zip(panels, (1.0, 9.0, 4.0), strict=True):
+        axis.plot([0.5, end], [0.0, 1.0])
+        from_zero(axis)
+    assert {axis.get_xlim()[0] for axis in panels} == {0.0}
+    assert all(9.0 <= axis.get_xlim()[1] < 10.0 for axis in panels)
+
+
+def test_no_panel_of_a_sweep_is_cut_off(tmp_path):
+    text = SWEEP.replace("[0.6, 0.9]", "[0.2, 0.95]") + "cluster: {device: l4, provisioning_seconds: 600}\n"
+    source = Source.of(of_sweep(tmp_path, text))
+    for name in ("loss", "spikes", "nodes"):
+        figure, _ = drawn(source, name)
+        assert len(figure.axes) >= 4
+        for axis in figure.axes:
+            (left, right), (first, last) = axis.get_xlim(), axis.dataLim.intervalx
+            assert left <= first <= last <= right, name
+        top = max(axis.dataLim.ymax for axis in figure.axes)
+        assert name != "nodes" or all(axis.get_ylim()[1] > top for axis in figure.axes)
 
 
 @pytest.mark.parametrize(("form", "num_columns"), [(PAPER, 6), (SLIDE, 3)])
@@ -262,6 +292,18 @@ def test_intervals_that_go_on_end_in_a_caret_and_missed_targets_are_counted(axis
     assert axis.get_xscale() == "log"  # 1 to 20
 
 
+def test_panels_of_different_values_share_their_places():
+    first, second = means_of((1, 20.0, 19.0, 21.0), (2, 25.0, 24.0, 26.0)), means_of((4, 30.0, 29.0, 31.0))
+    table = pd.concat([second.assign(other=0), first.assign(other=1)])
+    figure = means_figure(table, ["field", "other"], "hours", "hours", [], "field")
+    for axis in figure.axes:
+        assert axis.get_xticks().tolist() == [1.0, 2.0, 4.0]
+        assert axis.get_xlim()[0] < 1.0 < 4.0 < axis.get_xlim()[1]
+    table["field"] = ["c", "a", "b"]
+    lines = [axis.lines[0] for axis in means_figure(table, ["field", "other"], "hours", "hours", [], "field").axes]
+    assert [list(line.get_xdata()) for line in lines] == [[0.0], [1.0, 2.0]]
+
+
 def test_fields_that_are_no_numbers_stand_beside_each_other(axis):
     table = means_of(("gcp", 3.0, 2.0, 4.0), ("home_us", 5.0, 4.0, 6.0))
     draw_means(axis, table, "field", "hours")
@@ -344,7 +386,7 @@ def test_nodes_are_steps_that_end_with_the_run(tmp_path):
 def test_nodes_need_no_limits_of_others(axis):
     table = pd.DataFrame({"strategy": "a", "kind": "none", "hours": [0.0, 1.0, 2.0], "num_nodes": [5, 4, 4]})
     draw_nodes(axis, table)
-    assert axis.get_ylim() == (0, 1.08 * 5)
+    assert axis.get_ylim() == (0, 1.05 * 5)
 
 
 def test_spikes_and_half_lives(dry):
