@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import altair as alt
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from sim.figure_data import COLUMN, Against, MissingError, failure_marks, loss_curves
 from sim.ledger_figures import FILLS
@@ -31,8 +32,10 @@ from sim.page_vega import (
     tips,
 )
 from sim.records import BUCKETS
+from sim.wording import decimals, in_digits
 
 MOST_POINTS_OF_CURVE, MOST_POINTS, MOST_MARKS = 200, 15_000, 2_000
+MOST_TICKS = 6
 CROSS = "M-1,-1L1,1M-1,1L1,-1"
 ROOM_FOR_TEXT = 1.15
 LOSS_TITLE = "validation loss of the proxy (nats per token)"
@@ -61,7 +64,8 @@ def loss_chart(
 ) -> Chart:
     """Loss against simulated time, or against iteration."""
     several = bool((curves["num_runs"] > 1).any())
-    x_column = Column("x", "simulated hours", 2) if against == "time" else Column("x", "iteration", 0)
+    hour_digits = max(2, decimals(curves[COLUMN[against]].max()))
+    x_column = Column("x", "simulated hours", hour_digits) if against == "time" else Column("x", "iteration", 0)
     columns = [STRATEGY, x_column, Column("loss", "loss (nats)", 3)]
     names = {COLUMN[against]: "x", "loss_nats": "loss"}
     if several:
@@ -131,10 +135,12 @@ def ledger_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
         hours = found[f"{bucket}_hours"]
         share = 100 * hours / found["all_hours"]
         parts.append(found.assign(bucket=in_words(bucket), order=order, hours=hours, share=share))
-    columns = (STRATEGY, Column("bucket", "spent on"), Column("hours", "hours", 2), Column("share", "% of all", 1))
+    found["in_words"] = found["all_hours"].map(in_digits)
+    digits = max(2, decimals(found["all_hours"].min()))
+    columns = (STRATEGY, Column("bucket", "spent on"), Column("hours", "hours", digits), Column("share", "% of all", 1))
     rows = {
         ROWS: rows_of(pd.concat(parts), source, {name: name for name in ("bucket", "order", "hours", "share")}),
-        "totals": rows_of(found, source, {"all_hours": "all"}),
+        "totals": rows_of(found, source, {"all_hours": "all", "in_words": "words"}),
     }
     fills = tuple((in_words(bucket), FILLS[bucket][0]) for bucket in used)
     scale = alt.Scale(domain=[name for name, _ in fills], range=[fill for _, fill in fills])
@@ -148,7 +154,7 @@ def ledger_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
     text = chart_of("totals").transform_filter(IN_GROUPS).mark_text(align="left", dx=4, aria=False)
     layers = [
         bars.encode(order="order:Q", tooltip=tips(columns)),
-        text.encode(alt.X("all:Q", scale=x_scale), y, text=alt.Text("all:Q", format=".1f")),
+        text.encode(alt.X("all:Q", scale=x_scale), y, text="words:N"),
     ]
     title, caption = "Where the hours went", "Mean hours over failure seeds; they add up to the time to the end."
     signals, height = {"groups": source.first_groups}, 40 + HEIGHT_OF_ROW * len(styles)
@@ -164,11 +170,12 @@ def nodes_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
         return []
     thinned = thin(found, source, max(50, min(5 * MOST_POINTS_OF_CURVE, MOST_POINTS // len(source.groups))))
     rows = {ROWS: rows_of(thinned, source, {"hours": "x", "num_nodes": "nodes"})}
-    columns = (STRATEGY, Column("x", "from hour", 2), Column("nodes", "nodes", 0))
+    columns = (STRATEGY, Column("x", "from hour", max(2, decimals(found["hours"].max()))), Column("nodes", "nodes", 0))
+    ticks = list(MaxNLocator(MOST_TICKS, integer=True).tick_values(0, found["num_nodes"].max()))
     base = chart_of().transform_filter(IN_GROUPS)
     base = base.encode(
         alt.X("x:Q", title="simulated hours of the target model", scale=alt.Scale(nice=False)),
-        alt.Y("nodes:Q", title="nodes", scale=alt.Scale(zero=False), axis=alt.Axis(tickMinStep=1, format="d")),
+        alt.Y("nodes:Q", title="nodes", scale=alt.Scale(domain=[0, ticks[-1]]), axis=alt.Axis(values=ticks)),
         detail="group:N",
     )
     line = base.mark_line(interpolate="step-after", strokeWidth=1.5, aria=False)

@@ -28,8 +28,11 @@ from sim.page_vega import (
     tips,
 )
 from sim.page_words import target_of
+from sim.wording import decimals
 
 ALONG = "indexof(strategies, datum.strategy) >= 0 && indexof(along, datum.point) >= 0"
+SHARE_BETWEEN = 0.88
+"""Of the way from one swept value to the next, what lies between the marks of the one and those of the other."""
 MOST_OF_MEAN = 1.6
 """Intervals are cut off at this many times the highest mean: one of two runs would make all others points."""
 
@@ -40,11 +43,11 @@ def hours_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
         return []
     if source.results.runs["target_reached_seconds"].notna().any():
         where, found = goal(source), time_to_loss(source.results)
-        return [means_chart(source, styles, Column("hours", f"hours to {where}", 2), f"Time to {where}", found)]
+        return [means_chart(source, styles, Column("hours", f"hours to {where}"), f"Time to {where}", found)]
     found = time_to_end(source.results)
     if found["mean_hours"].isna().all():
         raise MissingError("no run has finished")
-    return [means_chart(source, styles, Column("hours", "hours to the end", 2), "Time to the end", found)]
+    return [means_chart(source, styles, Column("hours", "hours to the end"), "Time to the end", found)]
 
 
 def money_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
@@ -55,7 +58,7 @@ def money_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
     if found["mean_usd"].isna().all():
         raise MissingError("no run reaches its target loss")
     where = goal(source)
-    return [means_chart(source, styles, Column("usd", f"US dollars to {where}", 2), f"Money to {where}", found)]
+    return [means_chart(source, styles, Column("usd", f"US dollars to {where}"), f"Money to {where}", found)]
 
 
 def goal(source: Source) -> str:
@@ -71,9 +74,10 @@ def means_chart(source: Source, styles: Sequence[Style], value: Column, title: s
     """
     parts = {f"{part}_{value.field}": part for part in ("mean", "low", "high")}
     found = found.rename(columns={**parts, "num_reached": "reached", "num_runs": "runs"})
-    columns = [STRATEGY, Column("mean", value.title, value.digits), Column("low", "95 % interval from", value.digits)]
+    digits = max(2, decimals(found["mean"].min()))
+    columns = [STRATEGY, Column("mean", value.title, digits), Column("low", "95 % interval from", digits)]
     columns += [
-        Column("high", "to", value.digits),
+        Column("high", "to", digits),
         Column("reached", "runs that got there", 0),
         Column("runs", "of", 0),
     ]
@@ -119,9 +123,12 @@ def value_limits(found: pd.DataFrame) -> tuple[tuple[float, float], bool]:
 
 
 def along_axis(base: alt.Chart, source: Source, styles: Sequence[Style]) -> alt.Chart:
-    """Swept values at the bottom, strategies side by side at each."""
+    """Swept values at the bottom, strategies at each so little aside that none hides another."""
     title = source.axes[0].label if len(source.axes) == 1 else None
-    scale, in_order = alt.Scale(paddingInner=0.35), alt.EncodingSortField("point", op="min")
+    scale, in_order = (
+        alt.Scale(paddingInner=SHARE_BETWEEN, paddingOuter=SHARE_BETWEEN / 2),
+        alt.EncodingSortField("point", op="min"),
+    )
     return base.transform_calculate(place="datum.places[axis]").encode(
         alt.X("place:N", sort=in_order, title=title, axis=alt.Axis(labelAngle=0), scale=scale),
         alt.XOffset("strategy:N", scale=alt.Scale(domain=list(range(len(styles))))),

@@ -17,7 +17,7 @@ from sim.page_words import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET, target_
 from sim.records import BUCKETS
 from sim.statistics import summary
 from sim.summary_table import as_text, groups_in_order, headings, mean_cell, relative_cell
-from sim.wording import in_digits
+from sim.wording import decimals, in_digits
 
 MOST_ROWS = 400
 MOST_EVENTS = 200
@@ -101,7 +101,6 @@ def ledger(source: Source) -> PageTable | None:
     except MissingError:
         return None
     used = [bucket for bucket in BUCKETS if found[f"{bucket}_hours"].any()]
-    digits = 2 if found["all_hours"].max() >= 1.0 else 4
     columns = [Column("strategy", True), *(Column(one_line(name), True) for name in headings(fields))]
     columns += [Column("all hours"), *(Column(in_words(bucket)) for bucket in used)]
     rows, before = [], None
@@ -109,6 +108,7 @@ def ledger(source: Source) -> PageTable | None:
         row = group.iloc[0]
         values = [as_text(row[field]) for field in fields]
         hours = [row[name] for name in ("all_hours", *(f"{bucket}_hours" for bucket in used))]
+        digits = max(2, decimals(row["all_hours"]))
         cells = [f"{value:.{digits}f}" if value else "0" for value in hours]
         rows.append(Row((legend_label(str(row["strategy"])), *values, *cells), before not in (None, values)))
         before = values

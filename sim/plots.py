@@ -108,7 +108,8 @@ class Plot:
 
     def figures(self, source: Source, tables: Tables) -> Iterator[tuple[str, Figure]]:
         """The figures and their files' names."""
-        points = points_in(next(iter(tables.values())), source.fields)
+        first = next(iter(tables.values()))
+        points = points_in(first, [name for name in source.fields if name in first])
         if source.form is not SLIDE:
             yield self.name, self.figure(source, tables)
         elif len(points) == 1 or not self.by_point:
@@ -200,9 +201,18 @@ def intervals_of(source: Source, tables: Tables) -> Figure:
 def swapping_of(source: Source, tables: Tables) -> Figure:
     """What swapped routes cost."""
     pairs = int(tables[""]["num_pairs"].max())
-    many = f" Lines: means over {pairs} training seeds; shaded: from the lowest to the highest." if pairs > 1 else ""
-    lines = [*source.notes, f"Nothing fails here: swapped routes alone make the difference.{many}"]
-    return swapping_figure(tables[""], source.fields, lines, source.form)
+    many = (
+        "one pair of runs"
+        if pairs == 1
+        else f"means over {pairs} pairs of runs; shaded: from the lowest to the highest"
+    )
+    lines = [
+        *source.notes,
+        "Only runs that met no failure, beside failure-free ones of the same training seed: swapped routes alone make "
+        f"the difference. Lines: {many}.",
+    ]
+    fields = [name for name in source.fields if name in tables[""]]
+    return swapping_figure(tables[""], fields, lines, source.form)
 
 
 def spikes_of(source: Source, tables: Tables) -> Figure:

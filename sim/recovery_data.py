@@ -153,10 +153,13 @@ def above_failure_free(results: Results) -> pd.DataFrame:
 def swapping_cost(results: Results) -> pd.DataFrame:
     """`above_failure_free` of runs with swapped routes that met no failure: what swapping alone costs.
 
-    One run for each training seed. MissingError where no run of swapped routes is without failures.
+    One run for each training seed. Swept fields of `failures` have no column: where nothing fails, they change nothing.
+    MissingError where no run of swapped routes is without failures.
     """
-    runs, fields = results.runs, swept_fields(results)
-    references = References(results)
+    runs = results.runs
+    runs = runs.drop(columns=[name for name in swept_fields(results) if name.partition(".")[0] == "failures"])
+    fields = swept_fields(Results(results.folder, runs))
+    references = References(Results(results.folder, runs))
     peaceful = runs[(runs["kind"] != "none") & (runs["num_failures"] == 0)]
     peaceful = peaceful.drop_duplicates(["strategy", *fields, "training_seed"])
     swaps = [run for run in peaceful["run"] if references.has_other_routes(run)]

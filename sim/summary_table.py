@@ -13,6 +13,7 @@ from rich.table import Table
 from sim.clock import SECONDS_PER_HOUR
 from sim.figures import legend_label
 from sim.tables import strategy_table
+from sim.wording import decimals
 
 WIDTH_OF_HEADINGS = 12
 MOST_ROWS = 60
@@ -87,7 +88,7 @@ def mean_cell(row: pd.Series[Any], unit: float) -> str:
     if math.isnan(row["mean"]):
         return "-"
     mean, half_width = row["mean"] / unit, (row["high"] - row["low"]) / 2 / unit
-    digits = max(0, 3 - len(str(int(abs(mean)))))
+    digits = decimals(mean)
     missed = "" if row["num_reached"] == row["num_runs"] else f" ({row['num_reached']}/{row['num_runs']})"
     return f"{mean:.{digits}f}" + ("" if not half_width > 0.0 else f" ± {half_width:.{digits}f}") + missed
 

@@ -11,12 +11,17 @@ from sim.clock import SECONDS_PER_HOUR
 DIGITS, DIGITS_OF_SHARES = 3, 2
 
 
+def decimals(value: float, digits: int = DIGITS) -> int:
+    """So many decimals show a number to so many digits."""
+    place = math.floor(math.log10(abs(value))) + 1 if value and math.isfinite(value) else digits
+    return max(0, digits - place)
+
+
 def in_digits(value: float, digits: int = DIGITS) -> str:
     """A number to so many digits, but no fewer than a whole number has."""
     if not math.isfinite(value):
         return "-"
-    place = math.floor(math.log10(abs(value))) + 1 if value else digits
-    return f"{value:,.{max(0, digits - place)}f}".replace("-", "−")
+    return f"{value:,.{decimals(value, digits)}f}".replace("-", "−")
 
 
 @dataclass(frozen=True)

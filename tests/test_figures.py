@@ -415,6 +415,19 @@ def test_what_swapping_costs(tmp_path):
     assert min(line.get_ydata()) > 0.0
 
 
+def test_swapping_in_a_sweep_over_rates_is_of_runs_without_failures_alone(tmp_path):
+    source = Source.of(of_sweep(tmp_path, SWEEP.replace("[0.6, 0.9]", "[0.0, 0.000001, 0.9]")))
+    figure, tables = drawn(source, "swapping")
+    assert RATE not in tables[""]
+    assert tables[""]["num_pairs"].unique().tolist() == [1]  # one training seed, whatever the rate
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [""]
+    words = figure._supxlabel.get_text().replace("\n", " ")
+    assert "Only runs that met no failure" in words
+    assert "Lines: one pair of runs." in words
+    slides = dict(PLOTS["swapping"].figures(Source(source.results, SLIDE), tables))
+    assert list(slides) == ["swapping_slide"]
+
+
 def test_ways_to_fill_a_stage_are_compared_with_the_failure_free_run(tmp_path):
     variants = "strategies=[none, redundant, {kind: reinit, rule: random, label: anew}, {kind: reinit, label: plain}]"
     source = Source.of(comparable(results.load(run_all(tmp_path, SCENARIO, variants))))

@@ -16,6 +16,7 @@ from sim.page_rows import plain, thin
 from sim.page_source import Axis, combinations, source_of
 from sim.page_tables import comparison, events, failures, ledger
 from sim.page_vega import vega_bundle
+from sim.wording import decimals, in_digits
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,30 @@ def test_ledger_bars_add_up_to_the_wall_clock(sweep, drawn):
     assert {name for name, _ in drawn["ledger"].fills} == {row["bucket"] for row in first}
 
 
+def test_short_runs_have_three_digits_everywhere(tmp_path):
+    folder = a_run(tmp_path, overrides=("training.steps=12",))
+    made, _ = charts(folder)
+    source = source_of(folder)
+    hours = source.results.runs.query("strategy == 'checkpoint'")["wall_clock_seconds"].mean() / 3600
+    assert 0.01 < hours < 1.0
+    text = in_digits(hours)
+    assert len(text.replace(".", "").lstrip("0")) == 3
+    assert text in {row["words"] for row in made["ledger"].spec["datasets"]["totals"]}
+    own = next(row.cells for row in comparison(source).rows if row.cells[0] == "checkpointing")
+    assert text in {cell.partition(" ")[0] for cell in own}
+    whole = ledger(source)
+    assert whole is not None
+    assert text in {cell for row in whole.rows for cell in row.cells}
+    for name, field in (("hours", "mean"), ("ledger", "hours"), ("loss-time", "x")):
+        (digits,) = [column.digits for column in made[name].columns if column.field == field]
+        assert digits >= decimals(hours)
+
+
+def test_strategies_stand_hardly_aside_of_their_value(grid):
+    scale = charts(grid)[0]["hours"].spec["layer"][0]["encoding"]["x"]["scale"]
+    assert 1.0 - scale["paddingInner"] <= 0.15  # all of them, of the way to the next value
+
+
 def test_without_a_learner_charts_of_losses_are_left_out_with_a_sentence(tmp_path):
     made, left_out = charts(a_sweep(tmp_path, TIME_ONLY))
     assert list(made) == ["hours", "ledger"]
@@ -142,6 +167,9 @@ def test_nodes_are_drawn_where_they_come_and_go(tmp_path):
     found = [row["nodes"] for row in rows(made["nodes"]) if row["strategy"] == 2]
     assert found[0] == 4
     assert min(found) < 4
+    y = made["nodes"].spec["layer"][0]["encoding"]["y"]
+    assert y["scale"]["domain"][0] == 0
+    assert y["axis"]["values"] == [0, 1, 2, 3, 4]
 
 
 def test_one_run_has_no_chart_of_means(tmp_path):
