@@ -70,7 +70,7 @@ def usd(value: float) -> str:
 def then(job: MapJob, look: Look) -> str:
     """The others, by how far they are behind."""
     more = "more money" if job.objective == "money" else "later"
-    others = look.verdict.standings[1:] if look.verdict.best else ()
+    others = look.verdict.standings[1:] if look.verdict.best else look.verdict.standings
     told = [
         f"{legend_label(one.strategy)} {100 * one.behind:.0f} % {more}{interval(one)}"
         if one.reaches
@@ -78,7 +78,7 @@ def then(job: MapJob, look: Look) -> str:
         f"{one.takes.num_runs} pairs of lucks"
         for one in others
     ]
-    return f"Then {'; '.join(told)}." if told else "There is no other to come next."
+    return f"Then {'; '.join(told)}."
 
 
 def interval(standing: Standing) -> str:
@@ -100,7 +100,11 @@ def confidence(job: MapJob, look: Look) -> str:
             f"average: this compares plain speed ({told}). More training.steps or iterations_per_step would be closer."
         )
     if look.verdict.contenders:
-        return f"Confidence: low ({told}); more --replicates may tell them apart."
+        names = [look.verdict.best.strategy, *(one.strategy for one in look.verdict.contenders)]
+        cell = job.grid.own_cell
+        is_learnt = cell is not None and any(not job.penalties[job.grid.family(cell, name)].is_flat for name in names)
+        option = "--replicates" if is_learnt else "--time-replicates"
+        return f"Confidence: low ({told}); more {option} may tell them apart."
     return f"Confidence: high, the next is surely behind ({told})."
 
 
@@ -119,12 +123,21 @@ def turns(job: MapJob) -> str:
         return "It turns: not looked at, these failures have no single rate; churnlab map shows other fields."
     looks = [(value, job.looks[i, 0]) for i, value in enumerate(axis.values)]
     told = []
-    for name, group in groupby(looks, key=lambda pair: who(pair[1])):
-        values = [value for value, _ in group]
-        told.append(f"{values[0]:g}{f' to {values[-1]:g}' if len(values) > 1 else ''}: {name}")
+    for name, group in groupby(looks, key=lambda pair: best_of(pair[1])):
+        found = list(group)
+        values = [value for value, _ in found]
+        close = [f"{value:g}" for value, look in found if look.verdict.contenders]
+        where = "" if len(close) < len(found) else " throughout" if len(found) > 1 else " there"
+        doubt = f", too close to call{where or ' at ' + ', '.join(close)}" if close else ""
+        told.append(f"{values[0]:g}{f' to {values[-1]:g}' if len(values) > 1 else ''}: {name}{doubt}")
     if len(told) == 1:
         return f"It does not turn: for {axis.field} {told[0]}."
     return f"It turns with {axis.field}: {'; '.join(told)}."
+
+
+def best_of(look: Look) -> str:
+    """The best's name."""
+    return legend_label(look.verdict.best.strategy) if look.verdict.best else "none comes to the target"
 
 
 def who(look: Look) -> str:

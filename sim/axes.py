@@ -86,6 +86,8 @@ class Ground:
             return Axis(field, values, own, is_log, option)
         low, high = bounds(text, option)
         axis = Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
+        if len(axis.values) < 2:
+            raise ValueError(f"{option}: the field holds whole numbers, and there are not two between these: widen it")
         for value in (axis.values[0], axis.values[-1]):
             self.point([(axis, value)])  # an end that is not allowed says so with the number that was asked for
         return axis

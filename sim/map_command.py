@@ -52,9 +52,7 @@ def map_(
         str | None, typer.Option("--y", metavar="FIELD[=VALUES]", help="Second axis; without it a line.")
     ] = None,
     overrides: Overrides = None,
-    cells: Annotated[
-        int, typer.Option(min=2, max=200, help="Values of an axis given as a range or by its field.")
-    ] = 20,
+    cells: Annotated[int, typer.Option(min=2, max=60, help="Values of an axis given as a range or by its field.")] = 20,
     objective: ObjectiveOption = Objective.time,
     replicates: Replicates = None,
     time_replicates: TimeReplicates = 10,
@@ -75,6 +73,7 @@ def map_(
     from sim.axes import Ground
     from sim.map_grid import NO_AXIS
     from sim.map_report import print_map, write_map
+    from sim.map_table import map_table
 
     ground = Ground(scenario_path, tuple(overrides or ()))
     axes = ground.axis("--x", x, cells), ground.axis("--y", y, cells) if y is not None else NO_AXIS
@@ -84,8 +83,9 @@ def map_(
     job = asked.looked(ground, axes, f"{ground.scenario.name}-map", knots)
     if job is not None:
         folder = results / job.grid.name
-        paths = write_map(job, folder)
-        print_map(job)
+        table = map_table(job)
+        paths = write_map(job, table, folder)
+        print_map(job, table)
         say("Written: " + ", ".join(map(str, paths)))
 
 
@@ -103,8 +103,8 @@ def advise(
 ) -> None:
     """Say which strategy to use for a scenario, how sure that is, and where it turns, in five lines.
 
-    Strategies that change weights are really run at its failure rate and at twice of it. Interrupted, the same command
-    goes on.
+    Strategies that change weights are really run at its failure rate and at twice of it, or as far as is allowed.
+    Interrupted, the same command goes on.
     """
     from sim.advice import FACTORS, advice, churn_knob
     from sim.axes import Ground
@@ -166,6 +166,8 @@ class Asked:
                         for line in real.outline([*job.free().values(), *job.next_knots().values()]):
                             say(line)
                         return None
+                    for stale in (self.results / name).glob("map.[cp]*"):
+                        stale.unlink()  # of another map, which had other runs beside it
                     job.learn(executor, real)
                     job.look(executor)
             except KeyboardInterrupt:

@@ -19,6 +19,8 @@ from sim.refinement import Cell
 from sim.scenario import Scenario, SeedsConfig
 from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
 
+WITHOUT_EFFECT = ("name", "description", "seeds", "sweep")
+"""Sections that no cell differs by."""
 WHERE_FAILURES_ARE = ("failures", "cluster")
 """Sections that say which stages are lost, and when."""
 
@@ -57,6 +59,7 @@ class Grid:
         }
         self._families: dict[tuple[Cell, str], Family] = {}
         require_candidates(self.scenario, self.candidates)
+        require_axes(self)
 
     def _point(self, ground: Ground, values: Sequence[tuple[Axis, Any]]) -> Point:
         try:
@@ -144,6 +147,19 @@ class Grid:
     def _routes(self, cell: Cell, strategy: str) -> Routes:
         config, num_stages = self._config(cell, strategy), self.points[cell].scenario.workload.num_stages
         return strategy_class(config.kind)(config, num_stages).training_variant()
+
+
+def require_axes(grid: Grid) -> None:
+    """ValueError where an axis says nothing of a cluster, or says which strategies there are."""
+    for axis in grid.axes:
+        if axis.field.partition(".")[0].partition("[")[0] in WITHOUT_EFFECT:
+            raise ValueError(f"{axis.option}: '{axis.field}' changes nothing that a map shows; give another field")
+    names = [config.name for config in grid.scenario.strategies]
+    for point in grid.points.values():
+        if [config.name for config in point.scenario.strategies] != names:
+            raise ValueError(
+                "strategies are what a map compares: they have the same names, in the same order, in all cells"
+            )
 
 
 def require_prices(grid: Grid) -> None:

@@ -18,8 +18,8 @@ from sim.map_grid import Family, Grid
 from sim.passage import Passages, passages
 from sim.penalties import Knot, Penalty, mean, next_knot
 from sim.points import Point
-from sim.real_runs import RealRuns, RealRunsJob
-from sim.refinement import Cell, Mesh, first_net, refined
+from sim.real_runs import RealRuns, RealRunsJob, most_factor
+from sim.refinement import Cell, Mesh, net, refined
 from sim.verdicts import Verdict, verdict
 
 Objective = Literal["time", "money"]
@@ -65,7 +65,7 @@ class MapJob:
         self.grid, self.world_seeds, self.objective = grid, tuple(world_seeds), objective
         self.num_knots, self.always = num_knots, tuple(always)
         self._tell, self._counted = tell, counted
-        self._factor = 1
+        self._knows_steps = False
         self.corpus_description = "no text"
         self.num_played = 0
         self.surveyed: dict[Family, dict[Cell, Passages]] = {}
@@ -84,10 +84,7 @@ class MapJob:
 
         ValueError where a strategy would have to be learnt too often.
         """
-        lines_x, lines_y = (
-            range(num) if self.grid.splits_families(axis) else net
-            for axis, (num, net) in enumerate(zip(self.grid.shape, first_net(*self.grid.shape), strict=True))
-        )
+        lines_x, lines_y = self._lines
         cells = list(dict.fromkeys([*((i, j) for i in lines_x for j in lines_y), *self.always]))
         self._tell(f"Churn in {len(cells)} of {len(self.grid.points)} cells, without training.")
         for (cell, name), passed in self._play(executor, [(c, n) for c in cells for n in self.grid.candidates]).items():
@@ -99,6 +96,15 @@ class MapJob:
                     f"strategy {name} learns differently at {num} values of an axis, and would have to be really run "
                     f"at each: give at most {MOST_FAMILIES} values, or sweep them"
                 )
+
+    @property
+    def _lines(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Lines of the first net: all where nothing lies between values, or strategies learn differently at each."""
+        lines_x, lines_y = (
+            net(num) if axis.is_numeric and not self.grid.splits_families(number) else range(num)
+            for number, (num, axis) in enumerate(zip(self.grid.shape, self.grid.axes, strict=True))
+        )
+        return lines_x, lines_y
 
     def free(self) -> dict[str, Point]:
         """Real runs without failures: for each training, by its root."""
@@ -141,7 +147,7 @@ class MapJob:
             if not more:
                 break
             points |= more
-        self._factor = max(runs.factor for runs in done)
+        self._knows_steps = True
         self.corpus_description = real.corpus_description
         met = self._play(executor, list(self.knots))
         for family, cells in self.surveyed.items():
@@ -157,7 +163,8 @@ class MapJob:
                 rate, runs = met[cell, name].failures_per_iteration, self.knots[cell, name]
                 found.setdefault(rate, Knot(rate, runs.iterations, runs.most_iterations))
             in_order = tuple(found[rate] for rate in sorted(found))
-            self.penalties[family] = Penalty(in_order, is_flat=not is_edited(cells))
+            most = max(self.grid.num_iterations(cell) * most_factor(self.grid.points[cell].scenario) for cell in cells)
+            self.penalties[family] = Penalty(in_order, most, is_flat=not is_edited(cells))
 
     def look(self, executor: Executor) -> None:
         """Look at the first net, then where neighbours differ; along a single axis at all cells."""
@@ -171,7 +178,7 @@ class MapJob:
                 self.looks[cell] = self._judged(cell, {name: met[cell, name] for name in self.grid.candidates})
             return {cell: self.looks[cell].label for cell in cells}
 
-        _, self.meshes = refined(*self.grid.shape, labels)
+        _, self.meshes = refined(*self._lines, labels)
         if self.grid.shape[1] == 1:
             labels([cell for cell in self.grid.points if cell not in self.looks])
 
@@ -221,9 +228,12 @@ class MapJob:
         return {play: found[play] for play in plays}  # in the order asked for, whoever was done first
 
     def _num_iterations(self, cell: Cell, penalty: Penalty | None) -> float:
-        """As many as the target may take, where that is known."""
+        """As many as the target may take, where that is known; of a survey as many as the scenario gives."""
         iterations = list(penalty.knots[0].iterations.values()) if penalty and penalty.is_flat else [math.nan]
-        return self._factor * self.grid.num_iterations(cell) if any(map(math.isnan, iterations)) else max(iterations)
+        if not any(map(math.isnan, iterations)):
+            return max(iterations)
+        factor = most_factor(self.grid.points[cell].scenario) if self._knows_steps else 1
+        return factor * self.grid.num_iterations(cell)
 
 
 def is_edited(cells: Mapping[Cell, Passages]) -> bool:

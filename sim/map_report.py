@@ -12,19 +12,18 @@ from sim.durable import write_whole
 from sim.figures import legend_label, looks_for, save
 from sim.map_figure import hours_or_usd, line_figure, map_figure, position
 from sim.map_job import MapJob
-from sim.map_table import map_table
 from sim.refinement import Cell
 from sim.run_report import notes, prices_in_words
 from sim.tables import strategy_table
 from sim.terminal import console, say
 
 
-def write_map(job: MapJob, folder: Path) -> list[Path]:
+def write_map(job: MapJob, table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write map.csv, map.png and map.pdf into a folder."""
-    table = map_table(job)
     path = folder / "map.csv"
     write_whole(path, table.to_csv(index=False))
-    looks = looks_for({name: name for name in job.grid.candidates})
+    kinds = {config.name: config.kind for config in job.grid.scenario.strategies}
+    looks = looks_for({name: kinds[name] for name in job.grid.candidates})
     if job.grid.axes[1].field:
         marks = {
             "own": [own_place(job)] if job.grid.own_cell else [],
@@ -39,9 +38,8 @@ def write_map(job: MapJob, folder: Path) -> list[Path]:
     return [path, *save(figure, folder / "map")]
 
 
-def print_map(job: MapJob) -> None:
+def print_map(job: MapJob, table: pd.DataFrame) -> None:
     """Print how much of the map each strategy has, and what holds where the scenario stands."""
-    table = map_table(job)
     console.print()
     console.print(shares_table(job, table))
     if job.grid.own_cell in job.looks:
@@ -74,7 +72,7 @@ def shares_table(job: MapJob, table: pd.DataFrame) -> Table:
     found = strategy_table(f"{job.grid.scenario.name}: who comes to the target {what}", headings)
     for name, rows in table.groupby("strategy", sort=False):
         best = rows[rows["is_best"]]
-        others = rows.loc[~rows["is_best"], "behind"]
+        others = rows.loc[~rows["is_best"] & (rows["num_reached"] == rows["num_runs"]), "behind"]
         found.add_row(
             legend_label(str(name)),
             f"{100 * rows['is_best'].mean():.0f}",
@@ -88,7 +86,7 @@ def shares_table(job: MapJob, table: pd.DataFrame) -> Table:
 def captions(job: MapJob) -> list[str]:
     """What the map rests on, a sentence each."""
     scenario, num_looked, num_cells = job.grid.scenario, len(job.looks), len(job.grid.points)
-    looked = f"{num_looked} of {num_cells} cells played" if num_looked < num_cells else f"All {num_cells} cells played"
+    looked = f"{num_looked} of {num_cells} cells played"
     between = ", the others lie between cells that agree" if num_looked < num_cells else ""
     described = notes(scenario, job.corpus_description)
     errors = [one.error for look in job.looks.values() for one in look.verdict.standings]
@@ -96,7 +94,8 @@ def captions(job: MapJob) -> list[str]:
     learnt = f"Iterations to {target}: those of a run without failures, no strategy here changes weights."
     if num_knots := len({cell for cell, _ in job.knots}):
         learnt = (
-            f"Iterations to {target} under failures: {job.num_replicates} real trainings at each of {num_knots} cells, "
+            f"Iterations to {target} under failures: {counted(job.num_replicates, 'real training')} at "
+            f"{'each of ' if num_knots > 1 else ''}{counted(num_knots, 'cell')}, "
             "read between them by failures per iteration, and between validations "
             f"(off by up to {100 * max(errors, default=0.0):.0f} %)."
         )
@@ -114,6 +113,11 @@ def captions(job: MapJob) -> list[str]:
         *described[1:],
     ]
     return [*lines, prices_in_words(scenario.cluster)] if job.objective == "money" else lines
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def own_place(job: MapJob) -> tuple[float, float]:

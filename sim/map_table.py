@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sim.axes import Axis, is_number
 from sim.clock import SECONDS_PER_HOUR
 from sim.map_job import Look, MapJob
-from sim.refinement import Cell, Mesh, cells
+from sim.refinement import Cell, Mesh, Span, cells
 from sim.statistics import estimate_at
 from sim.verdicts import Standing, as_values
 
@@ -24,6 +25,7 @@ def map_table(job: MapJob) -> pd.DataFrame:
     hours and usd to the target, means with 95 % intervals (_low, _high); behind: the share by which the strategy is
     behind the best in what is asked for, with its interval; error: what interpolation may be off, as a share;
     num_reached of num_runs pairs of lucks come to the target; iterations to the target, failures_per_iteration: means.
+    objective and target_validation_loss: what it is a map of. Values that are no numbers stand as text.
     """
     rows = []
     between = dict(meshes_of(job))
@@ -31,12 +33,14 @@ def map_table(job: MapJob) -> pd.DataFrame:
         look = job.looks.get(cell)
         found = rows_of(look) if look else interpolated(job, cell, between[cell])
         rows += [{**values_at(job, cell), **row} for row in found]
-    return pd.DataFrame(rows)
+    target = job.grid.scenario.training.target_validation_loss
+    return pd.DataFrame(rows).assign(objective=job.objective, target_validation_loss=target)
 
 
 def values_at(job: MapJob, cell: Cell) -> dict[str, Any]:
     """A cell's values of the axes, by field."""
-    return {axis.field: axis.values[place] for axis, place in zip(job.grid.axes, cell, strict=True) if axis.field}
+    values = {axis.field: axis.values[place] for axis, place in zip(job.grid.axes, cell, strict=True) if axis.field}
+    return {field: value if is_number(value) else str(value) for field, value in values.items()}
 
 
 def rows_of(look: Look) -> list[dict[str, Any]]:
@@ -90,8 +94,7 @@ def meshes_of(job: MapJob) -> Iterator[tuple[Cell, Mesh]]:
 def interpolated(job: MapJob, cell: Cell, mesh: Mesh) -> list[dict[str, Any]]:
     """A cell within a mesh whose corners agree: means by ratio between them."""
     (x0, x1), (y0, y1) = mesh
-    u = (cell[0] - x0) / (x1 - x0) if x1 > x0 else 0.0
-    v = (cell[1] - y0) / (y1 - y0) if y1 > y0 else 0.0
+    u, v = (share_between(axis, ends, place) for axis, ends, place in zip(job.grid.axes, mesh, cell, strict=True))
     shares = {(x0, y0): (1 - u) * (1 - v), (x1, y0): u * (1 - v), (x0, y1): (1 - u) * v, (x1, y1): u * v}
     at_corners = {corner: rows_of(job.looks[corner]) for corner, share in shares.items() if share > 0.0}
     rows = []
@@ -107,6 +110,16 @@ def interpolated(job: MapJob, cell: Cell, mesh: Mesh) -> list[dict[str, Any]]:
     what = "usd" if job.objective == "money" else "hours"
     best = min((row[what] for row in rows if row["is_best"]), default=math.nan)
     return [{**row, "behind": row[what] / best - 1.0} for row in rows]
+
+
+def share_between(axis: Axis, ends: Span, place: int) -> float:
+    """How far a value is on the way from one end to the other, by ratio where the axis is spaced so."""
+    if ends[0] == ends[1]:
+        return 0.0
+    first, last, here = (float(axis.values[number]) for number in (*ends, place))
+    if axis.is_log:
+        first, last, here = math.log(first), math.log(last), math.log(here)
+    return (here - first) / (last - first)
 
 
 def by_ratio(corners: list[tuple[float, float]]) -> float:

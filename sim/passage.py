@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sim.iteration_log import IterationLog
 from sim.money import usd_per_node_hour
-from sim.penalties import Penalty
+from sim.penalties import Penalty, Seeds
 from sim.scenario import Scenario
 from sim.simulation import Run, simulate, time_only
 
@@ -60,7 +60,7 @@ def passage(scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int
     runs = {seed: simulate(scenario, config, seed, 0, time_only(scenario)) for seed in failure_seeds}
     rates = [run.num_failures / max(1, run.num_iterations) for run in runs.values()]
     rate = math.fsum(rates) / len(rates)
-    wanted = tuple(penalty.iterations_at(rate).values()) if penalty else ()
+    wanted = replicates(penalty.iterations_at(rate)) if penalty else ()
     seconds = {
         (seed, number): first_time(run, iterations)
         for seed, run in runs.items()
@@ -74,6 +74,19 @@ def passage(scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int
         seconds=seconds,
         usd={luck: usd_until(scenario, runs[luck[0]], until) for luck, until in seconds.items()},
     )
+
+
+def replicates(iterations: Mapping[Seeds, float]) -> tuple[float, ...]:
+    """Iterations by replicate of learning: a churn each, or with several training seeds, one of these each.
+
+    Runs of one training seed under several churns are not independent, as runs of several are; so their mean counts.
+    """
+    by_training: dict[int, list[float]] = {}
+    for (_, training), found in iterations.items():
+        by_training.setdefault(training, []).append(found)
+    if len(by_training) == 1:
+        return tuple(iterations.values())
+    return tuple(math.fsum(found) / len(found) for found in by_training.values())
 
 
 def is_edited(run: Run) -> bool:

@@ -35,10 +35,12 @@ class Knot:
 class Penalty:
     """Iterations to the target by failures per iteration, through the knots, the first of which is free of failures.
 
-    is_flat: recoveries never change weights, so that it is the same everywhere.
+    most_iterations: a target that takes more counts as missed. is_flat: recoveries never change weights, so that it
+    takes the same everywhere.
     """
 
     knots: tuple[Knot, ...]
+    most_iterations: float
     is_flat: bool = False
 
     def __post_init__(self) -> None:
@@ -47,35 +49,28 @@ class Penalty:
         assert rates[0] == 0.0, "the first knot is free of failures"
         assert all(low < high for low, high in pairwise(rates)), rates
 
-    @property
-    def most_iterations(self) -> int:
-        """Beyond this nothing is known."""
-        return max(knot.most_iterations for knot in self.knots)
-
     def iterations_at(self, failures_per_iteration: float) -> dict[Seeds, float]:
-        """Iterations to the target for each pair of seeds; NaN where it is not reached in any run's iterations.
+        """Iterations to the target for each pair of seeds; NaN where it is missed.
 
-        Between two knots in a straight line, beyond the last known one along the line from the first.
+        Between two knots in a straight line; from the last knot that reaches it towards the first that misses it, up to
+        the iterations that were given there, and missed from that knot on. Beyond the last of all along the line from
+        the first.
         """
-        return {seeds: self._at(failures_per_iteration, seeds) for seeds in self.knots[-1].iterations}
+        return {seeds: self._at(failures_per_iteration, seeds) for seeds in self.knots[0].iterations}
 
     def _at(self, rate: float, seeds: Seeds) -> float:
         if self.is_flat:
             return self.knots[0].iterations[seeds]
-        known = [
-            (knot.failures_per_iteration, knot.iterations[seeds])
-            for knot in self.knots
-            if not math.isnan(knot.iterations[seeds])
-        ]
-        if not known or known[0][0] > 0.0:
-            return math.nan
-        if len(known) == 1:
-            return known[0][1] if rate == 0.0 else math.nan
-        for (low, first), (high, last) in pairwise(known):
-            if rate <= high:
-                return first + (last - first) * (rate - low) / (high - low)
-        (_, free), (high, last) = known[0], known[-1]
-        found = free + (last - free) * rate / high
+        before = (0.0, self.knots[0].iterations[seeds])
+        for knot in self.knots:
+            here, is_missed = knot.iterations[seeds], math.isnan(knot.iterations[seeds])
+            if is_missed and rate >= knot.failures_per_iteration:
+                return math.nan
+            if rate <= knot.failures_per_iteration:
+                end = float(knot.most_iterations) if is_missed else here
+                return between(before, (knot.failures_per_iteration, end), rate)
+            before = (knot.failures_per_iteration, here)
+        found = between((0.0, self.knots[0].iterations[seeds]), before, rate) if before[0] else math.nan
         return found if found <= self.most_iterations else math.nan
 
     def error_at(self, failures_per_iteration: float) -> float:
@@ -101,9 +96,15 @@ class Penalty:
     def _error_of(self, number: int) -> float | None:
         """How far a knot's mean is from what the others tell; None where that cannot be told."""
         left_out = self.knots[number]
-        others = Penalty(self.knots[:number] + self.knots[number + 1 :])
+        others = Penalty(self.knots[:number] + self.knots[number + 1 :], self.most_iterations)
         told, true = mean(others.iterations_at(left_out.failures_per_iteration)), mean(left_out.iterations)
         return None if math.isnan(told / true) else abs(told / true - 1.0)
+
+
+def between(first: tuple[float, float], last: tuple[float, float], x: float) -> float:
+    """On the straight line through two points, or beyond them."""
+    (x0, y0), (x1, y1) = first, last
+    return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
 
 def mean(iterations: Mapping[Seeds, float]) -> float:

@@ -30,12 +30,11 @@ Open = Callable[[SweepJob], AbstractContextManager[tuple[Executor, "Workshop | N
 class RealRuns:
     """What real runs of one strategy at one cell tell: summaries by pair of seeds.
 
-    most_iterations: that they were given; factor: so many times what the scenario gives.
+    most_iterations: that they were given.
     """
 
     summaries: Mapping[Seeds, dict[str, Any]]
     most_iterations: int
-    factor: int
 
     @property
     def all_reach(self) -> bool:
@@ -83,15 +82,11 @@ class RealRunsJob:
         """
         factors = [1] * len(points)
         while True:
-            found = self._done(
-                [with_steps(point, factor) for point, factor in zip(points, factors, strict=True)], factors
-            )
+            found = self._done([with_steps(point, factor) for point, factor in zip(points, factors, strict=True)])
             short = [
                 number
                 for number, (point, runs) in enumerate(zip(points, found, strict=True))
-                if may_go_on(point.scenario)
-                and factors[number] < MOST_EXTENSION
-                and any(map(lacks_steps, runs.summaries.values()))
+                if factors[number] < most_factor(point.scenario) and any(map(lacks_steps, runs.summaries.values()))
             ]
             if not short:
                 return found
@@ -103,7 +98,7 @@ class RealRunsJob:
     def _job(self, points: Sequence[Point]) -> SweepJob:
         return SweepJob(points, *self._folders, self._watch, made_for="map")
 
-    def _done(self, points: Sequence[Point], factors: Sequence[int]) -> list[RealRuns]:
+    def _done(self, points: Sequence[Point]) -> list[RealRuns]:
         job = self._job(points)
         with self._opened(job) as (executor, workshop), job.folder.locked():
             job.begin(executor, workshop)
@@ -117,9 +112,13 @@ class RealRunsJob:
         by_point: list[dict[Seeds, dict[str, Any]]] = [{} for _ in points]
         for run in job.runs:
             by_point[run.point][seeds_of(run)] = results.read_json(run.planned.folder / "summary.json")
+        for number, point in enumerate(points):
+            if not by_point[number]:  # its runs are those of an earlier point, and done once
+                for run in self._job([point]).runs:
+                    by_point[number][seeds_of(run)] = results.read_json(run.planned.folder / "summary.json")
         return [
-            RealRuns(summaries, point.scenario.training.steps * point.scenario.iterations_per_step, factor)
-            for point, summaries, factor in zip(points, by_point, factors, strict=True)
+            RealRuns(summaries, point.scenario.training.steps * point.scenario.iterations_per_step)
+            for point, summaries in zip(points, by_point, strict=True)
         ]
 
 
@@ -137,6 +136,11 @@ def may_go_on(scenario: Scenario) -> bool:
     """Whether more steps leave the first ones as they are: not where the learning rate falls over all steps."""
     optimizer = scenario.training.optimizer
     return optimizer.decay != "cosine" or optimizer.decay_steps is not None
+
+
+def most_factor(scenario: Scenario) -> int:
+    """So many times the scenario's steps a run is given at most."""
+    return MOST_EXTENSION if may_go_on(scenario) else 1
 
 
 def with_steps(point: Point, factor: int) -> Point:

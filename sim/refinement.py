@@ -7,36 +7,29 @@ from itertools import pairwise, product
 from typing import TypeVar
 
 Cell = tuple[int, int]
+COARSE_MESHES = 4
+"""Meshes of the first net along a side."""
 Span = tuple[int, int]
 """From a line of the net to the next."""
 Mesh = tuple[Span, Span]
 Label = TypeVar("Label")
-COARSE_MESHES = 4
-"""Meshes of the first net along the longer side."""
 
 
-def net(num: int, stride: int) -> list[int]:
-    """Lines of a net: every so many, and the last."""
+def net(num: int) -> list[int]:
+    """The coarse net's lines along a side of so many cells, its last among them."""
+    stride = max(1, -(-num // COARSE_MESHES))
     return sorted({*range(0, num, stride), num - 1})
 
 
-def first_net(num_x: int, num_y: int) -> tuple[list[int], list[int]]:
-    """The coarse net's lines along both sides."""
-    stride = max(1, -(-max(num_x, num_y) // COARSE_MESHES))
-    return net(num_x, stride), net(num_y, stride)
-
-
 def refined(
-    num_x: int, num_y: int, look: Callable[[Sequence[Cell]], Mapping[Cell, Label]]
+    lines_x: Sequence[int], lines_y: Sequence[int], look: Callable[[Sequence[Cell]], Mapping[Cell, Label]]
 ) -> tuple[dict[Cell, Label], list[Mesh]]:
     """Labels of the cells that had to be looked at, and the meshes left, whose corners are among them.
 
-    look: gives labels of some cells, each asked for once.
-
-    A mesh in which all that is known has one label is taken to have it throughout; others are split in halves, down to
-    the cells.
+    lines: those of the first net, from 0 to the last cell along each side. look: gives labels of some cells, each asked
+    for once. A mesh in which all that is known has one label is taken to have it throughout; others are split in
+    halves, down to the cells.
     """
-    lines_x, lines_y = first_net(num_x, num_y)
     known = dict(look(list(product(lines_x, lines_y))))
     meshes = [(x, y) for x in spans(lines_x) for y in spans(lines_y)]
     while True:

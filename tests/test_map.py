@@ -115,3 +115,27 @@ def test_the_order_in_which_workers_are_done_changes_nothing(job, tmp_path, monk
     assert list(again.knots) == list(job.knots)
     assert repr(again.penalties) == repr(job.penalties)  # NaN is not NaN
     pd.testing.assert_frame_equal(map_table(again), map_table(job))
+
+
+def test_cells_that_were_not_looked_at_lie_between_their_neighbours_by_value(tmp_path):
+    """Strategies that change no weights, on a grid fine enough that most of it is read: against looking at all."""
+    lossless = maps.TEXT.replace(", {kind: checkfree, end_stages: copy}", "")
+    axes = {
+        "x": "failures.rate_per_hour=0.01,0.02,0.03,0.05,0.08,0.1,0.12,0.2,0.3",
+        "y": "network.bandwidth_factor=1,2",
+    }
+    job = maps.looked(maps.write(tmp_path, lossless), **axes)
+    table = map_table(job)
+    read = table[~table["is_looked_at"]]
+    assert len(read) >= 4
+    every = {cell: job.grid.points[cell] for cell in job.grid.points}
+    job.looks.clear()
+    job.meshes = []
+    known = job._play(maps.InProcess(), [(cell, name) for cell in every for name in LOSSLESS], job.penalties)
+    for (cell, name), passed in known.items():
+        rate, factor = (every[cell].parameters[axis.field] for axis in job.grid.axes)
+        row = read[(read[job.grid.axes[0].field] == rate) & (read[job.grid.axes[1].field] == factor)]
+        row = row[row["strategy"] == name]
+        if len(row):
+            assert row["hours"].item() == pytest.approx(fmean(passed.seconds.values()) / SECONDS_PER_HOUR, rel=0.05)
+            assert math.isnan(row["hours_low"].item())

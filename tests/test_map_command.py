@@ -97,6 +97,16 @@ def test_advice_is_five_lines(tmp_path):
     assert lines[4].startswith("It assumes that 'medium' in 3 stages loses as much")
 
 
+def test_values_that_are_lists_and_points_that_become_the_same_runs_are_no_trouble(tmp_path):
+    path = str(maps.write(tmp_path))
+    lists = invoke(tmp_path, "map", path, "--x", "failures.immune_stages=[0],[0,1]", "--y", maps.RATES, *SMALL)
+    assert lists.exit_code == 0, lists.output
+    table = pd.read_csv(tmp_path / "results" / "mapped-map" / "map.csv")
+    assert set(table["failures.immune_stages"]) == {"[0]", "[0, 1]"}
+    longer = invoke(tmp_path, "map", path, "--x", "training.steps=60,120", *SMALL, "--replicates", "1")
+    assert longer.exit_code == 0, longer.output
+
+
 def test_advice_by_money_names_the_cheapest(tmp_path):
     path = str(maps.write(tmp_path))
     result = invoke(tmp_path, "advise", path, "--time-replicates", "2", "--objective", "money", "--replicates", "1")
@@ -139,6 +149,9 @@ def test_where_no_strategy_changes_weights_nothing_but_peace_is_trained(tmp_path
             "is not reached in",
         ),
         (("--x", "strategies[checkfree].learning_rate_factor=1..2"), "learns differently at"),
+        (("--x", "seeds.failures=[0],[1]"), "'seeds.failures' changes nothing that a map shows"),
+        (("--x", "strategies=[checkpoint,redundant],[redundant,checkpoint]"), "the same names, in the same order"),
+        (("--x", "workload.num_microbatches=4.2..4.4"), "there are not two between these"),
         (
             ("--x", "failures.rate_per_hour", "--objective", "money", "--set", "cluster.device=h100_pcie"),
             "no spot price of device 'h100_pcie' is known",

@@ -15,20 +15,24 @@ def knot(rate: float, *iterations: float, most: int = 1000) -> Knot:
     return Knot(rate, dict(zip(SEEDS, iterations, strict=True)), most)
 
 
+def a_penalty(*knots: Knot) -> Penalty:
+    return Penalty(knots, 1000)
+
+
 FREE = knot(0.0, 100.0, 100.0)
 
 
 @given(st.lists(st.tuples(st.floats(1e-3, 1.0), st.floats(100, 999), st.floats(100, 999)), min_size=1, max_size=5))
 def test_at_a_knot_each_pair_of_seeds_takes_what_its_real_run_took(rows):
     knots = [knot(rate, a, b) for rate, a, b in {row[0]: row for row in sorted(rows)}.values()]
-    penalty = Penalty((FREE, *knots))
+    penalty = a_penalty(FREE, *knots)
     for each in (FREE, *knots):
         assert penalty.iterations_at(each.failures_per_iteration) == pytest.approx(each.iterations)
 
 
 @given(st.floats(0.0, 1.0))
 def test_between_knots_and_beyond_the_last_it_goes_straight_on(share):
-    penalty = Penalty((FREE, knot(0.1, 200.0, 140.0), knot(0.2, 400.0, 160.0)))
+    penalty = a_penalty(FREE, knot(0.1, 200.0, 140.0), knot(0.2, 400.0, 160.0))
     at = penalty.iterations_at(0.1 + 0.1 * share)
     assert at[0, 0] == pytest.approx(200 + 200 * share)
     assert at[1, 0] == pytest.approx(140 + 20 * share)
@@ -37,38 +41,41 @@ def test_between_knots_and_beyond_the_last_it_goes_straight_on(share):
     assert beyond[1, 0] == pytest.approx(100 + 60 * (1 + share))
 
 
-def test_a_target_that_was_missed_is_reached_nowhere_beyond_what_real_runs_were_given():
-    penalty = Penalty((FREE, knot(0.1, 400.0, 150.0), knot(0.2, math.nan, 200.0)))
-    assert penalty.iterations_at(0.15)[0, 0] == pytest.approx(550.0)  # along the line from the first knot
-    missed = penalty.iterations_at(0.35)
-    assert math.isnan(missed[0, 0])  # would be 1150 of 1000 iterations
-    assert missed[1, 0] == pytest.approx(275.0)
-    nowhere = Penalty((knot(0.0, math.nan, 100.0), knot(0.1, 400.0, 150.0)))
+def test_a_target_that_was_missed_by_a_real_run_is_missed_there_and_wherever_more_fails():
+    penalty = a_penalty(FREE, knot(0.1, 400.0, 150.0), knot(0.2, math.nan, 200.0), knot(0.3, 500.0, 250.0))
+    for rate in (0.2, 0.25, 0.3, 0.9):
+        assert math.isnan(penalty.iterations_at(rate)[0, 0])
+    assert penalty.iterations_at(0.15)[0, 0] == pytest.approx(700.0)  # halfway to the 1000 iterations that were too few
+    assert penalty.iterations_at(0.6)[1, 0] == pytest.approx(400.0)
+    assert math.isnan(penalty.iterations_at(2.0)[1, 0])  # would take 1100
+    nowhere = a_penalty(knot(0.0, math.nan, 100.0), knot(0.1, 400.0, 150.0))
     assert math.isnan(nowhere.iterations_at(0.1)[0, 0])
 
 
-def test_where_no_knot_is_known_nothing_is_told_but_without_failures():
-    penalty = Penalty((FREE, knot(0.1, math.nan, math.nan)))
+def test_between_peace_and_a_knot_that_missed_only_the_given_iterations_are_known_of():
+    penalty = a_penalty(FREE, knot(0.1, math.nan, math.nan))
     assert penalty.iterations_at(0.0) == FREE.iterations
-    assert all(map(math.isnan, penalty.iterations_at(0.05).values()))
+    assert penalty.iterations_at(0.05)[0, 0] == pytest.approx(550.0)
+    assert penalty.error_at(0.05) == pytest.approx(2.25)  # half of what is added: nothing is sure
+    assert all(map(math.isnan, penalty.iterations_at(0.1).values()))
 
 
 def test_what_never_changes_weights_takes_the_same_everywhere_and_errs_nowhere():
-    penalty = Penalty((FREE,), is_flat=True)
+    penalty = Penalty((FREE,), 1000, is_flat=True)
     assert penalty.iterations_at(0.7) == FREE.iterations
     assert penalty.error_at(0.7) == 0.0
 
 
 def test_the_error_is_that_of_knots_told_from_the_others():
-    bent = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0)))  # straight would be 160 at 0.1
+    bent = a_penalty(FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0))  # straight would be 160 at 0.1
     assert bent.error_at(0.15) == pytest.approx(0.2)
-    straight = Penalty((FREE, knot(0.1, 150.0, 150.0), knot(0.2, 200.0, 200.0)))
+    straight = a_penalty(FREE, knot(0.1, 150.0, 150.0), knot(0.2, 200.0, 200.0))
     assert straight.error_at(0.15) == pytest.approx(0.0)
 
 
 @given(st.floats(0.0, 1.0))
 def test_the_error_is_nothing_at_knots_and_most_halfway_and_grows_again_beyond(share):
-    bent = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0)))
+    bent = a_penalty(FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0))
     for each in bent.knots:
         assert bent.error_at(each.failures_per_iteration) == 0.0
     assert bent.error_at(0.1 + 0.1 * share) <= bent.error_at(0.15) + 1e-12
@@ -77,8 +84,8 @@ def test_the_error_is_nothing_at_knots_and_most_halfway_and_grows_again_beyond(s
 
 
 def test_where_the_target_is_missed_reading_is_as_uncertain_as_beyond_all_knots():
-    missed = Penalty((FREE, knot(0.1, 200.0, 200.0), knot(0.2, math.nan, 400.0)))
-    alone = Penalty((FREE, knot(0.1, 200.0, 200.0)))
+    missed = a_penalty(FREE, knot(0.1, 200.0, 200.0), knot(0.2, math.nan, 400.0))
+    alone = a_penalty(FREE, knot(0.1, 200.0, 200.0))
     assert missed.error_at(0.12) == pytest.approx(mean_penalty(missed, 0.12) / 2 * 0.4)
     assert alone.error_at(0.12) == pytest.approx(0.6 * 0.4)
 
@@ -88,10 +95,10 @@ def mean_penalty(penalty: Penalty, rate: float) -> float:
 
 
 def test_too_few_knots_leave_half_of_the_penalty_in_doubt_and_no_error_exceeds_it():
-    one = Penalty((FREE, knot(0.1, 150.0, 150.0)))
+    one = a_penalty(FREE, knot(0.1, 150.0, 150.0))
     assert one.error_at(0.05) == pytest.approx(0.125)  # a quarter more iterations there
     assert one.error_at(0.2) == pytest.approx(0.5)
-    only_free = Penalty((FREE,))
+    only_free = a_penalty(FREE)
     assert only_free.error_at(0.3) == 0.0  # where nothing is told, nothing errs
 
 

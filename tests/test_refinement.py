@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.refinement import Cell, cells, first_net, refined
+from sim.refinement import Cell, cells, net, refined
 
 SIDES = st.integers(1, 24)
 
@@ -17,7 +17,7 @@ def looked(num_x: int, num_y: int, truth: Callable[[Cell], object]) -> tuple[dic
         asked.extend(some)
         return {cell: truth(cell) for cell in some}
 
-    known, meshes = refined(num_x, num_y, look)
+    known, meshes = refined(net(num_x), net(num_y), look)
     return known, meshes, asked
 
 
@@ -51,9 +51,9 @@ def test_a_straight_border_is_found_wherever_it_runs_through_the_net(num_x, num_
 
 def test_one_answer_everywhere_takes_the_first_net_alone():
     known, _, asked = looked(20, 20, lambda _: "same")
-    lines_x, lines_y = first_net(20, 20)
-    assert (lines_x, lines_y) == ([0, 5, 10, 15, 19], [0, 5, 10, 15, 19])
-    assert set(asked) == {(i, j) for i in lines_x for j in lines_y}
+    assert net(20) == [0, 5, 10, 15, 19]
+    assert net(3) == [0, 1, 2]
+    assert set(asked) == {(i, j) for i in net(20) for j in net(20)}
     assert len(known) == 25
 
 
@@ -66,3 +66,10 @@ def test_along_a_border_every_cell_is_looked_at_and_far_from_it_few():
 def test_a_grid_of_one_row_or_one_cell_is_no_special_case():
     assert set(looked(1, 1, lambda _: 0)[0]) == {(0, 0)}
     assert {(3, 0), (4, 0)} <= set(looked(9, 1, lambda cell: cell[0] < 4)[0])
+
+
+def test_along_a_side_all_of_whose_lines_are_asked_for_nothing_is_taken_from_neighbours():
+    known, _ = refined(net(20), range(3), lambda cells: {cell: cell[1] == 1 for cell in cells})
+    assert {cell[1] for cell in known} == {0, 1, 2}
+    same, _ = refined(net(20), range(3), lambda cells: dict.fromkeys(cells, 0))
+    assert {cell[1] for cell in same} == {0, 1, 2}
