@@ -11,12 +11,11 @@ from sim.map_table import means
 from sim.penalties import mean
 from sim.scenario import Scenario
 from sim.verdicts import Standing
+from sim.wording import FEWEST_LOST, USD, listed
 
 KNOBS = ("rate_per_hour", "mean_uptime_hours", "per_iteration_probability", "time_scale")
 """Fields of a failure process that say how often it strikes."""
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
-FEWEST_LOST = 3.0
-"""With fewer stages lost on the way to the target, a comparison is one of plain speed."""
 
 
 def churn_knob(scenario: Scenario) -> str | None:
@@ -46,25 +45,15 @@ def use(job: MapJob, look: Look) -> str:
     name = legend_label(best.strategy)
     if not contenders:
         return f"Use {name}: it {told}."
-    names = listing([legend_label(one.strategy) for one in contenders])
+    names = listed([legend_label(one.strategy) for one in contenders])
     return f"Use {name}, which on average {told}; too close to call: {names}."
-
-
-def listing(names: list[str]) -> str:
-    """Names in a sentence."""
-    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
 
 
 def taken(look: Look, name: str) -> str:
     """Hours and money with their intervals."""
     found = means(look, name)
     hours = f"{found['hours']:.3g} h (95 % interval {found['hours_low']:.3g} to {found['hours_high']:.3g})"
-    return hours if math.isnan(found["usd"]) else f"{hours} and {usd(found['usd'])}"
-
-
-def usd(value: float) -> str:
-    """Money to the cent, from 100 on to the dollar."""
-    return f"${value:,.0f}" if value >= 100 else f"${value:.2f}"
+    return hours if math.isnan(found["usd"]) else f"{hours} and {USD.of(found['usd'])}"
 
 
 def then(job: MapJob, look: Look) -> str:

@@ -84,10 +84,10 @@ def run(
     from sim.results import load
     from sim.run_report import (
         comparison_table,
-        losses_too_late,
         notes,
         prices_in_words,
         warnings,
+        worth_knowing,
         write_comparison,
     )
     from sim.runner import ScenarioRunner
@@ -125,7 +125,7 @@ def run(
             why = "smaller microbatches or other routes suit these links better"
             line = f"{record.folder.name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}"
             console.print(line, style="yellow", highlight=False, soft_wrap=True)
-    for line in losses_too_late(scenario, runs):
+    for line in worth_knowing(scenario, runs):
         console.print(line, style="yellow", highlight=False, soft_wrap=True)
     for stale in (*out.glob("convergence.p*"), *out.glob("ledger.p*")):
         stale.unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from sim.advice import FEWEST_LOST, num_lost, taken, who
+from sim.advice import num_lost, taken, who
 from sim.durable import write_whole
 from sim.figures import legend_label, looks_for, save
 from sim.map_figure import hours_or_usd, line_figure, map_figure, position
@@ -16,6 +16,7 @@ from sim.refinement import Cell
 from sim.run_report import notes, prices_in_words
 from sim.tables import strategy_table
 from sim.terminal import console, say
+from sim.wording import FEWEST_LOST
 
 
 def write_map(job: MapJob, table: pd.DataFrame, folder: Path) -> list[Path]:

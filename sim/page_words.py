@@ -15,7 +15,7 @@ import pandas as pd
 from sim.figures import legend_label
 from sim.statistics import Estimate, PointRuns, Values, estimate_at, paired_difference_at, points_of
 from sim.verdicts import Standing, Verdict, verdict
-from sim.wording import HOURS, USD, Unit, capital, in_per_cent, listed, signed_per_cent
+from sim.wording import HOURS, USD, Unit, capital, in_per_cent, listed, signed_per_cent, told_if_calm
 
 TO_TARGET, TO_END, USD_TO_TARGET, USD_TO_END = (
     "target_reached_seconds",
@@ -93,7 +93,8 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
     sentences += of_money(money, contest, "to that loss" if target else "to the end")
     if contest.best:
         sentences += of_price(points, contest.best.strategy)
-    return sentences
+    met = runs.loc[runs["kind"] != "none", "num_failures"]
+    return sentences + told_if_calm(float(met.mean()))
 
 
 def contest_of(runs: pd.DataFrame) -> tuple[str | None, Contest]:

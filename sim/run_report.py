@@ -20,6 +20,10 @@ from sim.money import usd_per_node_hour
 from sim.results import RunFiles
 from sim.scenario import Scenario
 from sim.tables import strategy_table
+from sim.wording import told_if_calm
+
+LONG_WAIT = 0.1
+"""Of the time, for uploads that should not stand in the way."""
 
 SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
@@ -175,6 +179,27 @@ def warnings(scenario: Scenario) -> list[str]:
         f"One proxy step stands for {scenario.iterations_per_step} target iterations (iterations_per_step): "
         "healing after a recovery is not scaled with it."
     ]
+
+
+def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
+    """Sentences on what may mislead: hardly any failures, losses of a script that came too late, slow uploads."""
+    finished = [run for run in runs if run.summary["outcome"] == "finished"]
+    met = [run.summary["num_failures"] for run in finished if run.summary["kind"] != "none"]
+    calm = told_if_calm(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
+    return [*calm, *losses_too_late(scenario, runs), *slow_uploads(finished)]
+
+
+def slow_uploads(runs: Sequence[RunFiles]) -> list[str]:
+    """A sentence for each strategy that saves beside the training, and yet keeps it waiting for long."""
+    told = {}
+    for run in runs:
+        share = run.summary["ledger_seconds"]["checkpoint_save"] / run.summary["wall_clock_seconds"]
+        if share > LONG_WAIT and run.run["strategy"].get("blocking_share") == 0.0:
+            told[run.summary["strategy"]] = (
+                f"{legend_label(run.summary['strategy'])}: training waited for uploads {100 * share:.0f} % of the "
+                "time, since one takes longer than the interval: lengthen it, or see whether network.storage is so slow"
+            )
+    return list(told.values())
 
 
 def losses_too_late(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from sim.clock import SECONDS_PER_HOUR
 
 DIGITS, DIGITS_OF_SHARES = 3, 2
+FEWEST_LOST = 3.0
+"""With fewer stages lost a run, a comparison of strategies is one of plain speed."""
 
 
 def decimals(value: float, digits: int = DIGITS) -> int:
@@ -69,3 +71,13 @@ def listed(names: Sequence[str]) -> str:
 def capital(text: str) -> str:
     """With a capital first."""
     return text[:1].upper() + text[1:]
+
+
+def told_if_calm(num_lost: float) -> list[str]:
+    """A sentence where too little fails for strategies to be told apart by it. num_lost: stages a run, on average."""
+    if num_lost >= FEWEST_LOST:
+        return []
+    return [
+        f"Only {in_digits(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average: this compares plain speed "
+        "more than recovery. More training.steps or iterations_per_step would be closer to a long training."
+    ]

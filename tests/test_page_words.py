@@ -32,6 +32,7 @@ def runs(target: float | None = 2.0, **hours: Sequence[float]) -> pd.DataFrame:
                     "cost_usd": 20.0 * value,
                     "final_validation_loss": 1.8 if strategy == "none" else 1.9,
                     "overhead": 0.25,
+                    "num_failures": 10,
                 }
             )
     return pd.DataFrame(rows)
@@ -123,3 +124,9 @@ def test_units_shares_and_lists():
     assert in_per_cent(0.0005) == "0.050 %"
     assert signed_per_cent(-0.041, 0.29) == "−4.1 to +29 %"
     assert [listed(["a", "b", "c"][:number]) for number in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+
+
+def test_where_hardly_anything_fails_that_is_said():
+    few = runs(redundant=[13, 13], checkfree=[10.9, 11]).assign(num_failures=[0, 1, 1, 0])
+    assert sentences_on(few)[-1].startswith("Only 0.50 stages were lost a run on average: this compares plain speed")
+    assert not any("plain speed" in sentence for sentence in sentences_on(runs(redundant=[13], checkfree=[11])))
