@@ -9,6 +9,7 @@ from sim.results import RunFiles
 from sim.run_report import worth_knowing
 
 NONE = pd.DataFrame()
+SCENARIO = a_scenario(failures={"kind": "exponential"})
 
 
 def a_run(
@@ -27,13 +28,13 @@ def a_run(
 
 
 def test_hardly_any_failures_are_told_whatever_the_reference_met():
-    (told,) = worth_knowing(a_scenario(), [a_run("none", 50), a_run("checkfree", 1), a_run("redundant", 2)])
+    (told,) = worth_knowing(SCENARIO, [a_run("none", 50), a_run("checkfree", 1), a_run("redundant", 2)])
     assert told.startswith("Only 1.5 stages were lost a run on average")
-    assert worth_knowing(a_scenario(), [a_run("none", 0), a_run("checkfree", 3)]) == []
-    assert worth_knowing(a_scenario(), [a_run("none", 0)]) == []
+    assert worth_knowing(SCENARIO, [a_run("none", 0), a_run("checkfree", 3)]) == []
+    assert worth_knowing(SCENARIO, [a_run("none", 0)]) == []
 
 
 def test_uploads_that_keep_training_waiting_are_told_where_they_should_not():
-    (told,) = worth_knowing(a_scenario(), [a_run("checkpoint", 9, 300.0, 0.0)] * 2)
+    (told,) = worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 0.0)] * 2)
     assert told.startswith("checkpointing: training waited for uploads 30 % of the time")
-    assert worth_knowing(a_scenario(), [a_run("checkpoint", 9, 300.0, 1.0), a_run("checkpoint", 9, 30.0, 0.0)]) == []
+    assert worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 1.0), a_run("checkpoint", 9, 30.0, 0.0)]) == []
