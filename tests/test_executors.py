@@ -145,7 +145,7 @@ def swept(executor, scenario_path: Path, folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def expected(scenario_path, tmp_path_factory):
     files = swept(InProcess(), scenario_path, tmp_path_factory.mktemp("serial"))
-    assert len(files) == 4 * 5
+    assert len(files) == 4 * 6
     return files
 
 

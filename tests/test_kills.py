@@ -82,7 +82,7 @@ def sweeps_in_the_teeth_of_kills(tmp_path: Path, num_kills: int, seed: int) -> N
     write_scenario(calm, LONGER)
     assert start(calm).wait(MOST_SECONDS) == 0, (calm / "output").read_text()
     expected = files_of(calm / "results" / "tiny", but=("run.json", "scenario.yaml"))
-    assert len(expected) == 12 * 4
+    assert len(expected) == 12 * 5
     number = 0
     while num_kills > 0:
         folder = tmp_path / f"disturbed{number}"

@@ -113,7 +113,7 @@ def test_the_order_of_strategies_and_the_cache_move_no_bit(whole, tmp_path):
     )
     found, expected = files(tmp_path, "results"), files(whole, "results")
     parquet = {name for name in expected if name.endswith(("parquet", "summary.json"))}
-    assert len(parquet) == 4 * 4
+    assert len(parquet) == 4 * 5
     assert {name: found[name] for name in parquet} == {name: expected[name] for name in parquet}
 
 
