@@ -82,7 +82,7 @@ class Ground:
             return self._around(field, path, own, num_values, option)
         if ".." not in text:
             values = listed(text, option)
-            is_log = all(map(is_number, values)) and min(values) > 0 and max(values) >= LOG_RATIO * min(values)
+            is_log = all(map(is_number, values)) and is_wide(min(values), max(values))
             return Axis(field, values, own, is_log, option)
         low, high = bounds(text, option)
         axis = Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)

@@ -136,12 +136,6 @@ def draw_target(axis: Axes, target: float | None, named: bool) -> None:
         axis.annotate(f" target {target:g}", (0, target), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
 
 
-def target_of(results: Results) -> float | None:
-    """The target loss, if all runs have the same."""
-    targets = results.runs["target_validation_loss"].dropna().unique()
-    return float(targets[0]) if len(targets) == 1 else None
-
-
 def loss_limits(tables: LossTables) -> tuple[float, float]:
     """Limits of the loss axis: from below the best loss up to the loss soon after the start; of tables by iteration."""
     curves, runs = tables.curves, tables.runs

@@ -20,7 +20,7 @@ from sim.penalties import Knot, Penalty, mean, next_knot
 from sim.points import Point
 from sim.real_runs import RealRuns, RealRunsJob, most_factor
 from sim.refinement import Cell, Mesh, net, refined
-from sim.verdicts import Verdict, verdict
+from sim.verdicts import Verdict, as_values, verdict
 
 Objective = Literal["time", "money"]
 Play = tuple[Cell, str]
@@ -183,7 +183,9 @@ class MapJob:
             labels([cell for cell in self.grid.points if cell not in self.looks])
 
     def _judged(self, cell: Cell, met: dict[str, Passages]) -> Look:
-        taken = {name: passed.usd if self.objective == "money" else passed.seconds for name, passed in met.items()}
+        taken = {
+            name: as_values(passed.usd if self.objective == "money" else passed.seconds) for name, passed in met.items()
+        }
         errors = {}
         for name, passed in met.items():
             penalty = self.penalties[self.grid.family(cell, name)]

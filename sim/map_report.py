@@ -16,7 +16,7 @@ from sim.refinement import Cell
 from sim.run_report import notes, prices_in_words
 from sim.tables import strategy_table
 from sim.terminal import console, say
-from sim.wording import FEWEST_LOST
+from sim.wording import FEWEST_LOST, counted
 
 
 def write_map(job: MapJob, table: pd.DataFrame, folder: Path) -> list[Path]:
@@ -114,11 +114,6 @@ def captions(job: MapJob) -> list[str]:
         *described[1:],
     ]
     return [*lines, prices_in_words(scenario.cluster)] if job.objective == "money" else lines
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def own_place(job: MapJob) -> tuple[float, float]:

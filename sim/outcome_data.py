@@ -19,6 +19,12 @@ from sim.statistics import summary
 COUNTS = ["num_runs", "num_reached", "num_failure_seeds", "num_training_seeds"]
 
 
+def target_of(runs: pd.DataFrame) -> float | None:
+    """The target loss, where all runs that have one have the same."""
+    targets = runs["target_validation_loss"].dropna().unique()
+    return float(targets[0]) if len(targets) == 1 else None
+
+
 def time_to_loss(results: Results) -> pd.DataFrame:
     """Simulated hours until the target loss by strategy and swept values: mean_hours, low_hours, high_hours.
 

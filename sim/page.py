@@ -17,14 +17,14 @@ from sim import page_tables
 from sim.figures import DASH_DOT_DOT, LONG_DASHES, LineStyle, legend_label, looks_for
 from sim.loading import ScenarioError, parse_scenario
 from sim.page_charts import charts_of
-from sim.page_notes import LIMITS, cautions, churn_in_words, counted, how_sure, notes_on
+from sim.page_notes import LIMITS, cautions, churn_in_words, how_sure, notes_on
 from sim.page_reproduction import commands, reproduction_in_words, scenario_text, seeds_in_words, versions
 from sim.page_rows import in_columns
 from sim.page_source import Setting, Source, source_of
 from sim.page_vega import Chart, Style, vega_bundle
 from sim.page_words import contest_of, sentences_on
 from sim.scenario import Scenario
-from sim.wording import capital, listed
+from sim.wording import capital, counted, listed
 
 MOST_VERDICTS = 6
 DASHES: dict[LineStyle, tuple[int, ...]] = {

@@ -27,7 +27,7 @@ from sim.page_vega import (
     specification,
     tips,
 )
-from sim.page_words import target_of
+from sim.page_words import target_in_words
 from sim.wording import decimals
 
 ALONG = "indexof(strategies, datum.strategy) >= 0 && indexof(along, datum.point) >= 0"
@@ -63,7 +63,7 @@ def money_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
 
 def goal(source: Source) -> str:
     """The loss to be reached, in words."""
-    target = target_of(source.results.runs)
+    target = target_in_words(source.results.runs)
     return f"loss {target}" if target else "the target loss"
 
 

@@ -11,7 +11,7 @@ from sim.figures import legend_label
 from sim.page_source import Source
 from sim.run_report import circumstances, notes, prices_in_words
 from sim.scenario import Scenario
-from sim.wording import capital, listed
+from sim.wording import capital, counted, listed
 
 LIMITS = (
     "Seconds are those of the target model, losses those of the proxy: no number mixes the two. A proxy this small "
@@ -64,11 +64,6 @@ def cautions(source: Source, scenario: Scenario | None) -> list[str]:
     if (hashes > 1).any():
         lines.append("These runs are of several versions of churnlab: do not compare them closely.")
     return lines
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    """A number of things."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def is_or_are(number: int) -> str:

@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sim.loss_figures import SHARE_AT_START
 from sim.page_source import Source
 from sim.page_vega import Rows
 
-HEIGHT_OF_START = 0.04
-"""The loss axis begins at the loss after this share of the iterations: the first steps would fill the panel."""
 SIGNIFICANT_DIGITS = 6
 
 
 def loss_limits(curves: pd.DataFrame, num_iterations: int) -> tuple[float, float]:
     """Limits of the loss axis: from below the lowest loss to the highest soon after the start."""
-    later = curves[curves["iteration"] >= HEIGHT_OF_START * num_iterations]
+    later = curves[curves["iteration"] >= SHARE_AT_START * num_iterations]
     rows = curves if later.empty else later
     losses = rows[["loss_nats", "low_loss_nats", "high_loss_nats"]].to_numpy(float)
     low, high = float(np.nanmin(losses)), float(np.nanmax(losses))

@@ -13,7 +13,7 @@ from sim.figures import legend_label
 from sim.names import in_words
 from sim.outcome_data import ledger_hours
 from sim.page_source import Source
-from sim.page_words import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET, target_of
+from sim.page_words import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET, target_in_words
 from sim.records import BUCKETS
 from sim.statistics import summary
 from sim.summary_table import as_text, groups_in_order, headings, mean_cell, relative_cell
@@ -132,7 +132,7 @@ def reference_of(runs: pd.DataFrame) -> str | None:
 
 def target_heading(runs: pd.DataFrame) -> str:
     """The loss to be reached, as a heading."""
-    target = target_of(runs)
+    target = target_in_words(runs)
     return f"loss {target}" if target else "target loss"
 
 

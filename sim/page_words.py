@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sim.figures import legend_label
+from sim.outcome_data import target_of
 from sim.statistics import Estimate, PointRuns, Values, estimate_at, paired_difference_at, points_of
 from sim.verdicts import Standing, Verdict, verdict
 from sim.wording import HOURS, USD, Unit, capital, in_per_cent, listed, signed_per_cent, told_if_calm
@@ -36,13 +37,7 @@ class Contest:
     def of(cls, points: Sequence[PointRuns], metric: str) -> Contest:
         """Of the strategies at one point."""
         values = {point.strategy: point.values(metric) for point in points if not is_ideal(point)}
-        taken = {
-            name: {
-                (failure, training): value for (failure, training), value in zip(seeds.tolist(), of_seeds, strict=True)
-            }
-            for name, (seeds, of_seeds) in values.items()
-        }
-        return cls(verdict(taken, {}), values)
+        return cls(verdict(values, {}), values)
 
     @property
     def best(self) -> Standing | None:
@@ -99,15 +94,15 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
 
 def contest_of(runs: pd.DataFrame) -> tuple[str | None, Contest]:
     """The loss to be reached, if there is one that some run reaches, and who gets there, or else to the end, first."""
-    target = target_of(runs)
+    target = target_in_words(runs)
     reached = target is not None and bool(runs[TO_TARGET].notna().any())
     return (target if reached else None), Contest.of(points_of(runs, ()), TO_TARGET if reached else TO_END)
 
 
-def target_of(runs: pd.DataFrame) -> str | None:
+def target_in_words(runs: pd.DataFrame) -> str | None:
     """The loss to be reached, where all runs have the same one."""
-    targets = runs["target_validation_loss"].dropna().unique()
-    return f"{targets[0]:g}" if len(targets) == 1 else None
+    target = target_of(runs)
+    return None if target is None else f"{target:g}"
 
 
 def ideal_alone(points: Sequence[PointRuns], metric: str, goal: str) -> str:
@@ -165,7 +160,7 @@ def of_missing(contest: Contest) -> list[str]:
 
 def of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
     """Where there is no target, or none reaches it: who ends at the lowest loss."""
-    target = target_of(runs)
+    target = target_in_words(runs)
     sentences = [f"No run reaches the target loss {target}."] if target else []
     ranking = Contest.of(points, "final_validation_loss").ranking
     losses = {label(each): f"{each.takes.mean:.3f}" for each in ranking}

@@ -61,9 +61,10 @@ def passage(scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int
     rates = [run.num_failures / max(1, run.num_iterations) for run in runs.values()]
     rate = math.fsum(rates) / len(rates)
     wanted = replicates(penalty.iterations_at(rate)) if penalty else ()
+    times = {seed: first_times(run) for seed, run in runs.items()} if wanted else {}
     seconds = {
-        (seed, number): first_time(run, iterations)
-        for seed, run in runs.items()
+        (seed, number): first_time(own, iterations)
+        for seed, own in times.items()
         for number, iterations in enumerate(wanted)
     }
     return Passages(
@@ -95,12 +96,9 @@ def is_edited(run: Run) -> bool:
     return len({stretch.lineage for stretch in run.iterations.stretches}) > 1
 
 
-def first_time(run: Run, iteration: float) -> float:
-    """Seconds until an iteration is complete for the first time; between two, in proportion. NaN if it never is."""
-    if math.isnan(iteration):
-        return math.nan
-    times = first_times(run)
-    if iteration > len(times) - 1:
+def first_time(times: npt.NDArray[np.float64], iteration: float) -> float:
+    """Of `first_times` that of an iteration; between two, in proportion. NaN if it never is complete."""
+    if math.isnan(iteration) or iteration > len(times) - 1:
         return math.nan
     return float(np.interp(iteration, np.arange(len(times)), times))
 

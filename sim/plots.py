@@ -15,10 +15,10 @@ from sim.figure_data import MissingError, comparable, swept_fields
 from sim.figures import PAPER, SLIDE, Form, at_point, point_in_words, points_in
 from sim.ledger_figures import ledger_figure
 from sim.loading import load_scenario
-from sim.loss_figures import AGAINST, LossTables, is_single, loss_figure, target_of
+from sim.loss_figures import AGAINST, LossTables, is_single, loss_figure
 from sim.names import shortened, suggestion
 from sim.node_figures import nodes_figure
-from sim.outcome_data import checkpoint_intervals, ledger_hours, money_to_loss, nodes_over_time, time_to_loss
+from sim.outcome_data import checkpoint_intervals, ledger_hours, money_to_loss, nodes_over_time, target_of, time_to_loss
 from sim.outcome_figures import choose_field, intervals_figure, means_figure
 from sim.recovery_data import above_failure_free, half_lives, spikes, swapping_cost
 from sim.recovery_figures import spikes_figure, swapping_figure, variants_figure
@@ -143,7 +143,7 @@ def loss_figure_of(source: Source, tables: Tables) -> Figure:
         )
     )
     lines = [*source.notes, f"{source.seeds}{means}."]
-    return loss_figure(over_time, over_iterations, source.fields, target_of(source.results), lines, source.form)
+    return loss_figure(over_time, over_iterations, source.fields, target_of(source.results.runs), lines, source.form)
 
 
 def variant_tables(source: Source) -> Tables:
@@ -175,7 +175,7 @@ def means_to(unit: str, what: str) -> Callable[[Source, Tables], Figure]:
     """Draws what it takes to the target loss, in a unit."""
 
     def figure(source: Source, tables: Tables) -> Figure:
-        target = target_of(source.results)
+        target = target_of(source.results.runs)
         label = f"{what} to {'the target loss' if target is None else f'loss {target:g}'}"
         lines = [*source.notes, of_intervals(source, tables[""])]
         if unit == "usd":
@@ -195,7 +195,7 @@ def ledger_of(source: Source, tables: Tables) -> Figure:
 def intervals_of(source: Source, tables: Tables) -> Figure:
     """The ablation of the checkpoint interval."""
     lines = [*source.notes, of_intervals(source, tables[""])]
-    return intervals_figure(tables[""], source.fields, target_of(source.results), lines, source.form)
+    return intervals_figure(tables[""], source.fields, target_of(source.results.runs), lines, source.form)
 
 
 def swapping_of(source: Source, tables: Tables) -> Figure:

@@ -109,22 +109,24 @@ class RealRunsJob:
             self.corpus_description = job.runs[0].runner.corpus_description
         for run, (error, _) in job.failures.items():
             raise ValueError(f"{run.name} could not be done: {error}")
-        by_point: list[dict[Seeds, dict[str, Any]]] = [{} for _ in points]
+        by_point: list[list[SweepRun]] = [[] for _ in points]
         for run in job.runs:
-            by_point[run.point][seeds_of(run)] = results.read_json(run.planned.folder / "summary.json")
-        for number, point in enumerate(points):
-            if not by_point[number]:  # its runs are those of an earlier point, and done once
-                for run in self._job([point]).runs:
-                    by_point[number][seeds_of(run)] = results.read_json(run.planned.folder / "summary.json")
+            by_point[run.point].append(run)
         return [
-            RealRuns(summaries, point.scenario.training.steps * point.scenario.iterations_per_step)
-            for point, summaries in zip(points, by_point, strict=True)
+            RealRuns(
+                summaries_of(own or self._job([point]).runs),  # none of its own: those of an earlier point, done once
+                point.scenario.training.steps * point.scenario.iterations_per_step,
+            )
+            for point, own in zip(points, by_point, strict=True)
         ]
 
 
-def seeds_of(run: SweepRun) -> Seeds:
-    """A run's pair of seeds."""
-    return run.planned.failure_seed, run.planned.training_seed
+def summaries_of(runs: Sequence[SweepRun]) -> dict[Seeds, dict[str, Any]]:
+    """Of finished runs, by their pairs of seeds."""
+    return {
+        (run.planned.failure_seed, run.planned.training_seed): results.read_json(run.planned.folder / "summary.json")
+        for run in runs
+    }
 
 
 def lacks_steps(summary: Mapping[str, Any]) -> bool:

@@ -53,21 +53,8 @@ def spikes_figure(
 
 def draw_spikes(axis: Axes, curves: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
     """The mean excess of each series over its recoveries, and the quartiles of them."""
-    looks = looks or looks_of(curves)
-    axis.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
-    for name, curve in series_in(curves):
-        colour, line, _ = looks[name]
-        since = curve["iterations_since_recovery"]
-        axis.fill_between(
-            since,
-            curve["low_excess_nats"],
-            curve["high_excess_nats"],
-            color=colour,
-            alpha=OPACITY_OF_RANGE,
-            linewidth=0,
-        )
-        axis.plot(since, curve["mean_excess_nats"], color=colour, linestyle=line, label=name)
-    from_zero(axis)
+    columns = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "high_excess_nats")
+    draw_above_zero(axis, curves, columns, looks)
 
 
 def draw_half_lives(axis: Axes, halvings: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
@@ -143,11 +130,19 @@ def variants_figure(
 
 def draw_differences(axis: Axes, table: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
     """The mean difference of each series from failure-free runs, and the range of pairs."""
+    columns = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
+    draw_above_zero(axis, table, columns, looks)
+
+
+def draw_above_zero(
+    axis: Axes, table: pd.DataFrame, columns: tuple[str, str, str, str], looks: Mapping[str, Look] | None
+) -> None:
+    """A line for each series and a range around it, over a line at zero. columns: of x, of the line, low and high."""
     looks = looks or looks_of(table)
     axis.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
     for name, rows in series_in(table):
         colour, line, _ = looks[name]
-        low, high = rows["low_difference_nats"], rows["high_difference_nats"]
-        axis.fill_between(rows["iteration"], low, high, color=colour, alpha=OPACITY_OF_RANGE, linewidth=0)
-        axis.plot(rows["iteration"], rows["difference_nats"], color=colour, linestyle=line, label=name)
+        x, mean, low, high = (rows[column] for column in columns)
+        axis.fill_between(x, low, high, color=colour, alpha=OPACITY_OF_RANGE, linewidth=0)
+        axis.plot(x, mean, color=colour, linestyle=line, label=name)
     from_zero(axis)

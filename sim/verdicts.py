@@ -60,12 +60,11 @@ class Verdict:
         return others[0] if others else math.inf
 
 
-def verdict(taken: Mapping[str, Mapping[Luck, float]], errors: Mapping[str, float]) -> Verdict:
-    """Of seconds or money that strategies take by pairs of lucks (NaN: target not reached), which comes first.
+def verdict(values: Mapping[str, Values], errors: Mapping[str, float]) -> Verdict:
+    """Of seconds or money that strategies take under each pair of seeds (NaN: target not reached), which comes first.
 
     errors: what interpolation may be off, by strategy, as a share of its mean.
     """
-    values = {name: as_values(found) for name, found in taken.items()}
     means = {name: estimate_at(found) for name, found in values.items()}
 
     def order(name: str) -> tuple[bool, float, str]:

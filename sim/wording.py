@@ -68,6 +68,11 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number of things."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 def capital(text: str) -> str:
     """With a capital first."""
     return text[:1].upper() + text[1:]

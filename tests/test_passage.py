@@ -38,10 +38,10 @@ def test_an_iteration_is_reached_when_it_is_complete_for_the_first_time_whatever
         first.setdefault(record.iteration, record.ended_seconds)
     assert len(run.iterations) > len(first)  # some were run again
     assert list(first_times(run)) == [0.0, *first.values()]
-    assert first_time(run, 10) == first[10]
-    assert first_time(run, 10.5) == pytest.approx((first[10] + first[11]) / 2)
-    assert math.isnan(first_time(run, max(first) + 1))
-    assert math.isnan(first_time(run, math.nan))
+    assert first_time(first_times(run), 10) == first[10]
+    assert first_time(first_times(run), 10.5) == pytest.approx((first[10] + first[11]) / 2)
+    assert math.isnan(first_time(first_times(run), max(first) + 1))
+    assert math.isnan(first_time(first_times(run), math.nan))
 
 
 def test_failures_per_iteration_are_those_of_the_runs(grid):
@@ -51,7 +51,9 @@ def test_failures_per_iteration_are_those_of_the_runs(grid):
     found = passage(scenario, 3, seeds, free)
     assert found.failures_per_iteration == pytest.approx(sum(run.num_failures / run.num_iterations for run in runs) / 3)
     assert found.is_edited
-    assert found.seconds == {(seed, 0): first_time(run, 500.0) for seed, run in zip(seeds, runs, strict=True)}
+    assert found.seconds == {
+        (seed, 0): first_time(first_times(run), 500.0) for seed, run in zip(seeds, runs, strict=True)
+    }
     assert found.usd[0, 0] == pytest.approx(1.19 * runs[0].node_hours_until(found.seconds[0, 0]))
     assert not passage(scenario, 1, seeds, free).is_edited
 

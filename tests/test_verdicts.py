@@ -4,13 +4,18 @@ import math
 
 import pytest
 
-from sim.verdicts import verdict
+from sim.verdicts import Verdict, as_values
+from sim.verdicts import verdict as verdict_of
 
 LUCKS = [(f, r) for f in range(3) for r in range(2)]
 
 
 def taken(*values: float) -> dict[tuple[int, int], float]:
     return dict(zip(LUCKS, values, strict=True))
+
+
+def verdict(taken_by: dict[str, dict[tuple[int, int], float]], errors: dict[str, float]) -> Verdict:
+    return verdict_of({name: as_values(found) for name, found in taken_by.items()}, errors)
 
 
 STEADY = taken(100, 101, 100, 101, 100, 101)
