@@ -52,8 +52,9 @@ class LlamaLayer(nn.Module):
         cos, sin = self.get_buffer("cos")[:T], self.get_buffer("sin")[:T]
         h = F.rms_norm(x, (D,), self.attention_norm, NORM_EPSILON)
         qkv = F.linear(h, self.query_key_value).view(B, T, 3, self.num_heads, D // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, T, D / H]
-        a = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # [3, B, H, T, D / H]
+        q, k = rotate(qkv[:2], cos, sin)
+        a = F.scaled_dot_product_attention(q, k, qkv[2], is_causal=True)
         x = x + F.linear(a.transpose(1, 2).reshape(B, T, D), self.attention_output)
         h = F.rms_norm(x, (D,), self.feed_forward_norm, NORM_EPSILON)
         gate, up = F.linear(h, self.gate_and_up).chunk(2, dim=-1)  # each [B, T, F]
