@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format bench pictures reference notebooks notebook-pairs clean
+.PHONY: demo test test-all check format bench paper paper-quick pictures reference notebooks notebook-pairs clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run.stamp
@@ -32,6 +32,12 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/stacked_replicates.py
 	$(BIN)/python benchmarks/large_fleet.py
 	$(BIN)/python benchmarks/strategy_map.py
+
+paper: .venv/run.stamp
+	$(BIN)/python -m sim.paper
+
+paper-quick: .venv/run.stamp
+	$(BIN)/python -m sim.paper --quick
 
 pictures: .venv/run.stamp
 	$(BIN)/python docs/pictures.py

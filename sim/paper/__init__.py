@@ -1,0 +1,8 @@
+"""The CheckFree paper, reproduced: its published figures, the sweeps that answer to them, and docs/paper.md.
+
+    python -m sim.paper              # `make paper`: scenarios/paper -> results/paper/full, resumable
+    python -m sim.paper --quick      # `make paper-quick`: a tenth of it, compared with results/paper/quick
+
+`published` holds what the paper says, `jobs` what is run, `extract` what of it is kept, `learning`, `tables` and
+`pictures` what it tells, `page` puts that into docs/paper.md. Nothing else in the program knows of this package.
+"""

@@ -1,0 +1,81 @@
+"""`python -m sim.paper`: run the sweeps of scenarios/paper, keep what they gave, draw it, write docs/paper.md."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from sim.paper.answers import Answers
+from sim.paper.crossings import make_maps
+from sim.paper.extract import Extract
+from sim.paper.jobs import JOBS, SCENARIOS, Job
+from sim.paper.kept import KEPT, compared, made_on
+from sim.paper.page import write_page
+from sim.paper.pictures import draw_all
+from sim.points import load_points
+from sim.results import load, read_json, write_json
+from sim.sweep_command import bytes_of, sweep
+from sim.terminal import CacheFolder, cache_folder, complain, say
+
+RUNS = KEPT.parent
+CACHE_BUDGET = "20GB"
+"""The final states of all runs, and a state every 50 steps, so that what is asked of one later is not trained again."""
+
+
+def paper(
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of it, compared with what is kept.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="With --quick: keep it in place of what is kept.")] = False,
+    cache: CacheFolder = None,
+) -> None:
+    """Run all sweeps of scenarios/paper; finished runs are skipped, and what was trained is not trained again."""
+    if keep and not quick:
+        raise typer.BadParameter("--keep goes with --quick: all of it is always kept")
+    runs = RUNS / ("paper-quick-runs" if quick else "paper-runs")
+    made = (KEPT / "quick" if keep else RUNS / "paper-quick") if quick else KEPT / "full"
+    with cache_folder(cache, False) as folder:
+        for job in JOBS:
+            timed(job, quick, runs, folder)
+        points = load_points(JOBS[0].scenario, JOBS[0].quick if quick else ())
+        from sim.paper.perplexity import perplexities
+
+        perplexity = perplexities(points, SCENARIOS, runs, folder, bytes_of(CACHE_BUDGET, "cache budget"))
+    made.mkdir(parents=True, exist_ok=True)
+    for job in JOBS:
+        Extract.of(load(runs / job.name)).write(made, job.name)
+    perplexity.to_parquet(made / "perplexity.parquet", index=False, compression="zstd")
+    write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
+    if not quick:
+        target = Answers(made).target(JOBS[0].name)[1]
+        with cache_folder(cache, False) as folder:
+            make_maps(runs, made, target, folder)
+        draw_all(runs, made)
+        write_page()
+    elif not keep:
+        lines, agrees = compared(made, KEPT / "quick")
+        for line in lines:
+            say(line)
+        if not agrees:
+            complain("The quick numbers are not those that are kept.", "red")
+            raise typer.Exit(1)
+
+
+def timed(job: Job, quick: bool, runs: Path, cache: Path) -> None:
+    """Do a job, and count the seconds spent on it so far, whenever it was interrupted."""
+    began = time.monotonic()
+    say(f"\n{job.name}: {job.scenario.relative_to(SCENARIOS.parents[1])}", "bold")
+    path = runs / "seconds.json"
+    try:
+        sweep(job.scenario, list(job.quick) if quick else None, runs, cache, cache_budget=CACHE_BUDGET)
+    finally:
+        known = read_json(path) if path.is_file() else {}
+        runs.mkdir(parents=True, exist_ok=True)
+        write_json(path, known | {job.name: round(known.get(job.name, 0) + time.monotonic() - began)})
+
+
+if __name__ == "__main__":
+    pd.set_option("mode.copy_on_write", True)
+    typer.run(paper)

@@ -1,0 +1,127 @@
+"""The numbers of docs/paper.md, as tidy tables, from what results/paper keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from sim.clock import SECONDS_PER_HOUR
+from sim.paper.extract import Extract
+from sim.paper.learning import iterations_behind, loss_at, target_iteration
+from sim.paper.published import FAILURE_FREE_ITERATIONS, RATES, published
+from sim.statistics import summary
+
+RATE = "failures.rate_per_hour"
+LAYERS = "training.model.layers_per_stage"
+HIGHEST = RATES[-1]
+EXECUTED, SECONDS = "target_reached_executed", "target_reached_seconds"
+TREND_AT = (100, 200, 400, 600, 1000, 1500, 2500)
+
+
+class Answers:
+    """Numbers of one folder of extracts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.extract = cache(lambda name: Extract.read(folder, name))
+
+    def target(self, job: str) -> tuple[int, float]:
+        """A job's target by the rule: the iteration whose failure-free loss it is, and the loss."""
+        losses = self.extract(job).losses
+        return (at := target_iteration(losses)), loss_at(losses, at)
+
+    def against(self, job: str, metric: str, reference: str) -> pd.DataFrame:
+        """A metric's means by strategy and point, and `ratio`, `low_ratio`, `high_ratio` to a strategy's."""
+        found = self.extract(job)
+        return ratios(found.to_target(), found.fields, metric, reference)
+
+    def paper_ratio(self, strategy: str, rate: float) -> float:
+        """The paper's iterations to its loss, × failure-free."""
+        row = published(strategy, rate)
+        assert row is not None, strategy
+        return row.iterations / FAILURE_FREE_ITERATIONS
+
+    def trend(self) -> pd.DataFrame:
+        """Iterations to a loss × failure-free at the highest rate, by depth, strategy and the loss's iteration `at`."""
+        depth, deep = self.extract("depth"), self.extract("table2").at(failures__rate_per_hour=HIGHEST)
+        parts = {int(layers): depth.at(**{LAYERS.replace(".", "__"): layers}) for layers in depth.runs[LAYERS].unique()}
+        if 4 not in parts and self.is_deep:
+            parts[4] = deep
+        frames = []
+        for layers, part in parts.items():
+            plain = part.losses[part.losses["kind"] == "none"]
+            for at in TREND_AT:
+                if at > plain["iteration"].max() / 1.5 or at not in set(plain["iteration"]):
+                    continue
+                runs = part.to_target(loss_at(part.losses, at))
+                rows = ratios(runs, (), EXECUTED, "none")
+                frames.append(rows[rows["strategy"] != "none"].assign(layers_per_stage=layers, at=at))
+        return pd.concat(frames, ignore_index=True)
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether Table 2 is of the deep proxy, and not of a tenth of the work."""
+        return bool(self.extract("table2").runs["num_iterations"].max() > 1000)
+
+    def excess(self, job: str) -> pd.DataFrame:
+        """Final loss by strategy and point, and its difference from the failure-free run's, in nats per token."""
+        found = self.extract(job)
+        return summary(found.runs, found.fields, ["final_validation_loss"], "none")
+
+    def behind(self, job: str) -> pd.DataFrame:
+        """How many iterations runs in which stages were lost are behind the same strategy's in which none was.
+
+        By strategy and what was lost: mean, low and high over training seeds, num_runs, hours_more to the end of
+        training, iteration at which it struck. Rows in which nothing struck are left out.
+        """
+        found = self.extract(job)
+        (field,) = found.fields
+        losses = dict(list(found.losses.groupby("run", sort=False)))
+        runs = found.runs.to_dict("records")
+        plain = {(run["strategy"], run["training_seed"]): run for run in runs if run[field] == "[]"}
+        rows = []
+        for run in runs:
+            if run["kind"] == "none" or run["num_failures"] == 0:
+                continue
+            reference = plain[run["strategy"], run["training_seed"]]
+            (loss,) = json.loads(run[field])
+            more_seconds = run["wall_clock_seconds"] - reference["wall_clock_seconds"]
+            rows.append(
+                {
+                    "strategy": run["strategy"],
+                    "stages": ", ".join(map(str, loss["stages"])),
+                    "at": round(loss["at_seconds"] / run["iteration_seconds"]),
+                    "at_seconds": loss["at_seconds"],
+                    "behind": iterations_behind(losses[run["run"]], losses[reference["run"]]),
+                    "hours": more_seconds / SECONDS_PER_HOUR,
+                    "rolled_back": run["num_rollbacks"] > 0,
+                }
+            )
+        by = ["strategy", "stages", "at_seconds"]
+        grouped = pd.DataFrame(rows).groupby(by, sort=False)
+        return grouped.agg(
+            at=("at", "first"),
+            mean=("behind", "mean"),
+            low=("behind", "min"),
+            high=("behind", "max"),
+            hours=("hours", "mean"),
+            rolled_back=("rolled_back", "any"),
+            num_runs=("behind", "size"),
+        ).reset_index()
+
+    def perplexity(self) -> pd.DataFrame:
+        """Loss per byte of final states, by strategy and text, against failure-free ones: `relative` of perplexity."""
+        found = pd.read_parquet(self.folder / "perplexity.parquet").assign(outcome="finished")
+        found["perplexity"] = found["loss_nats"].map(lambda nats: 2.718281828459045**nats)
+        return summary(found, ["text"], ["perplexity"], "none")
+
+
+def ratios(runs: pd.DataFrame, fields: Sequence[str], metric: str, reference: str) -> pd.DataFrame:
+    """Means of a metric and their ratios to a strategy's, with 95 % intervals over both kinds of seeds."""
+    found = summary(runs, fields, [metric], reference)
+    shifted = {"ratio": "relative_difference", "low_ratio": "relative_low", "high_ratio": "relative_high"}
+    return found.assign(**{name: found[column] + 1 for name, column in shifted.items()})

@@ -1,0 +1,68 @@
+"""What loss curves tell: the target by its rule, when it is reached, and how far a run is behind another."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+TARGET_SHARE = 5 / 12
+"""The target is what failure-free runs have reached after this share of the steps: the others have 2.4 × as many."""
+NUM_LAST_VALIDATIONS = 8
+"""Over so many at the end of a run, how far it is behind is averaged."""
+Floats = npt.NDArray[np.float64]
+
+
+def target_iteration(losses: pd.DataFrame, share: float = TARGET_SHARE) -> int:
+    """The iteration whose failure-free loss is the target: the last one validated within this share of all."""
+    validated = losses.loc[losses["kind"] == "none", "iteration"]
+    return int(validated[validated <= validated.max() * share].max())
+
+
+def loss_at(losses: pd.DataFrame, iteration: int) -> float:
+    """Mean loss of the failure-free runs at an iteration, over training seeds, in nats per token."""
+    there = losses[(losses["kind"] == "none") & (losses["iteration"] == iteration)]
+    if there.empty:
+        raise ValueError(f"no failure-free run was validated at iteration {iteration}")
+    return float(there.drop_duplicates("training_seed")["validation_loss"].mean())
+
+
+def with_target(runs: pd.DataFrame, losses: pd.DataFrame, target: float) -> pd.DataFrame:
+    """Runs with a target loss, and when they first had it.
+
+    target_reached_iteration: the iteration, target_reached_executed: iterations completed until then, those among them
+    that were run again after a rollback, target_reached_seconds: simulated. Empty where it was not reached.
+    """
+    hits = losses[losses["validation_loss"] <= target].drop_duplicates("run").set_index("run")
+    return runs.assign(
+        target_validation_loss=target,
+        target_reached_iteration=runs["run"].map(hits["iteration"]),
+        target_reached_executed=runs["run"].map(hits["executed"]),
+        target_reached_seconds=runs["run"].map(hits["ended_seconds"]),
+    )
+
+
+def iterations_behind(own: pd.DataFrame, reference: pd.DataFrame) -> float:
+    """How many iterations a run is behind another at its end: mean over the last validations.
+
+    Both are rows of one run. Behind: its iteration, less the one at which the other first had so low a loss (between
+    validations: along a line). Each loss stands for the lowest so far.
+    """
+    own = own.drop_duplicates("iteration", keep="last").sort_values("iteration")
+    reference = reference.drop_duplicates("iteration", keep="last").sort_values("iteration")
+    there = np.interp(-lowest(own), -lowest(reference), reference["iteration"].to_numpy(float))
+    return float((own["iteration"].to_numpy(float) - there)[-NUM_LAST_VALIDATIONS:].mean())
+
+
+def lowest(rows: pd.DataFrame) -> Floats:
+    """The lowest loss so far, in the order of iterations."""
+    return np.minimum.accumulate(rows["validation_loss"].to_numpy(float))
+
+
+def rollback_factor(probability: float, interval_iterations: int, num_stages: int) -> float:
+    """Iterations run for one that is kept, where each failure goes back to the last checkpoint: (e^x - 1) / x.
+
+    x: failures expected in an interval. Closed form for memoryless failures and saves that take no time.
+    """
+    expected = interval_iterations * num_stages * probability
+    return float(np.expm1(expected) / expected)

@@ -1,0 +1,37 @@
+"""docs/paper.md from its template: prose by hand, every number from results/paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sim.paper.crossings import crossings
+from sim.paper.kept import KEPT
+from sim.paper.page_costs import table_1
+from sim.paper.page_numbers import Numbers
+
+HERE = Path(__file__).parent
+PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
+
+
+def page(kept: Path = KEPT) -> str:
+    """The page as Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    return environment.get_template("paper.md.jinja").render(
+        of=Numbers(kept / "full"), table=table, table_1=table_1(), crossings=crossings(kept / "full")
+    )
+
+
+def write_page() -> None:
+    """Write it where it is read."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

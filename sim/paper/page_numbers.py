@@ -1,0 +1,282 @@
+"""The numbers of docs/paper.md as text: cells of its tables, and figures within its sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from sim.clock import SECONDS_PER_HOUR
+from sim.figures import NAMES
+from sim.paper.answers import EXECUTED, HIGHEST, RATE, SECONDS, Answers
+from sim.paper.learning import rollback_factor
+from sim.paper.published import (
+    CHECKPOINT_INTERVAL_ITERATIONS,
+    FAILURE_FREE_ITERATIONS,
+    NUM_STAGES,
+    RATES,
+    RELEASED_PROBABILITIES,
+    TABLE_3,
+    published,
+)
+from sim.results import read_json
+
+REFERENCES = ("redundant_text", "redundant_table2", "checkpoint")
+ORDER = ("checkpoint", "redundant_text", "redundant_table2", "checkfree", "checkfree_plus")
+NO_VALUE = "–"
+Row = Sequence[str]
+Found = dict[str, Any]
+"""A row of a table of `sim.paper.answers`."""
+
+
+class Numbers(Answers):
+    """What the template asks for. Intervals are 95 % intervals of means over failure and training seeds."""
+
+    # ---- Table 2 --------------------------------------------------------------------------------
+
+    def table_2(self) -> Iterator[Row]:
+        """A row a strategy and rate: seconds an iteration, iterations × failure-free, hours, and the paper's."""
+        runs, hours = self.extract("table2").runs, self.against("table2", SECONDS, "none")
+        executed = self.against("table2", EXECUTED, "none")
+        for rate in RATES:
+            for strategy in ORDER:
+                row = published(strategy, rate)
+                assert row is not None, strategy
+                seconds = only(runs, strategy, rate)["iteration_seconds"]
+                yield (
+                    *(percent(rate), name_of(strategy)),
+                    *(f"{seconds:.1f}", f"{row.iteration_seconds:.1f}"),
+                    *(ratio(only(executed, strategy, rate)), f"{row.iterations / FAILURE_FREE_ITERATIONS:.2f}"),
+                    *(hours_of(only(hours, strategy, rate)), f"{row.train_hours:.0f}"),
+                )
+
+    def headline(self) -> Iterator[Row]:
+        """A row a strategy and rate: hours against redundant computation, by preset, and checkpointing."""
+        against = {name: self.against("table2", SECONDS, name) for name in REFERENCES}
+        for rate in RATES:
+            for strategy in ("checkfree", "checkfree_plus"):
+                cells = [ratio(only(table, strategy, rate)) for table in against.values()]
+                theirs = [self.paper_hours(strategy, rate, name) for name in ("redundant", "checkpoint")]
+                yield percent(rate), name_of(strategy), *cells, *(f"{value:.2f}" for value in theirs)
+
+    def paper_hours(self, strategy: str, rate: float, reference: str) -> float:
+        """The paper's ratio of two train times."""
+        ours, theirs = published(strategy, rate), published(reference, rate)
+        assert ours is not None, strategy
+        assert theirs is not None, reference
+        return ours.train_hours / theirs.train_hours
+
+    def time_ratio(self, strategy: str, rate: float, reference: str) -> str:
+        """Time to the loss against another strategy's."""
+        return ratio(only(self.against("table2", SECONDS, reference), strategy, rate))
+
+    def iterations_ratio(self, strategy: str, rate: float) -> str:
+        """Iterations to the loss, × failure-free."""
+        return ratio(only(self.against("table2", EXECUTED, "none"), strategy, rate))
+
+    def ranking(self, rate: float, left_out: str) -> str:
+        """Strategies by mean hours to the loss, fastest first; one preset of redundant computation left out."""
+        rows = self.against("table2", SECONDS, "none")
+        rows = rows[(rows[RATE] == rate) & ~rows["strategy"].isin(["none", left_out])].sort_values("mean")
+        return ", ".join(f"{name_of(row['strategy'])} {row['mean'] / SECONDS_PER_HOUR:.1f} h" for row in records(rows))
+
+    def seconds(self, strategy: str) -> str:
+        """Of an iteration."""
+        return f"{only(self.extract('table2').runs, strategy, HIGHEST)['iteration_seconds']:.1f}"
+
+    def failures(self, rate: float) -> str:
+        """Stages lost in a run of CheckFree, on average."""
+        runs = self.extract("table2").at(strategy="checkfree", failures__rate_per_hour=rate).runs
+        return f"{runs['num_failures'].mean():.0f}"
+
+    # ---- other tables and figures -----------------------------------------------------------------
+
+    def trends(self) -> Iterator[Row]:
+        """A row a depth and strategy: iterations to a loss × failure-free, by the loss's failure-free iteration."""
+        found = self.trend()
+        places = sorted(found["at"].unique())
+        for (layers, strategy), own in found.groupby(["layers_per_stage", "strategy"], sort=False):
+            cells = {row["at"]: ratio(row) for row in records(own)}
+            yield str(layers), name_of(str(strategy)), *(cells.get(at, "") for at in places)
+
+    def trend_head(self) -> list[str]:
+        """Its head."""
+        return ["layers a stage", "", *(f"{at:,}" for at in sorted(self.trend()["at"].unique()))]
+
+    def variants(self, job: str, names: dict[str, str]) -> Iterator[Row]:
+        """A row a strategy: final loss above the failure-free one's, and iterations to the target × failure-free."""
+        excess, executed = self.excess(job), self.against(job, EXECUTED, "none")
+        for strategy, name in names.items():
+            above, to_target = (records(table[table["strategy"] == strategy])[0] for table in (excess, executed))
+            yield name, difference(above), ratio(to_target)
+
+    def by_point(self, job: str, field: str, points: dict[Any, str], strategies: Sequence[str]) -> Iterator[Row]:
+        """A row a strategy, a pair of columns a point: final loss above failure-free, iterations × failure-free."""
+        excess, executed = self.excess(job), self.against(job, EXECUTED, "none")
+        for strategy in strategies:
+            cells: list[str] = []
+            for value in points:
+                cells.append(difference(at(excess, strategy, field, value)))
+                cells.append(ratio(at(executed, strategy, field, value)))
+            yield name_of(strategy), *cells
+
+    def intervals(self) -> Iterator[Row]:
+        """Figure 4b: hours to the target at each rate, by checkpoint interval, and CheckFree+'s."""
+        field = "strategies[checkpoint].interval_iterations"
+        table = self.against("figure4b", SECONDS, "none")
+        for interval in (10, 50, 100):
+            rows = table[table[field] == interval]
+            yield f"every {interval}", *(hours_of(only(rows, "checkpoint", rate)) for rate in RATES)
+        yield "CheckFree+", *(hours_of(only(table, "checkfree_plus", rate)) for rate in RATES)
+
+    def swapping(self) -> tuple[str, str]:
+        """Figure 4c: final loss of CheckFree+ above plain training's without failures, and iterations to the target."""
+        (row,) = self.variants("figure4c", {"checkfree_plus": ""})
+        return row[1], row[2]
+
+    def single_head(self) -> list[str]:
+        """The head of it: about which iteration each failure is of."""
+        found = self.behind("one_failure")
+        return [
+            f"lost after {at} iterations" for at in sorted(found.loc[found["strategy"] == "checkfree", "at"].unique())
+        ]
+
+    def single(self) -> Iterator[Row]:
+        """A row a strategy and stage: iterations behind at the end of training, by when the stage was lost."""
+        found = self.behind("one_failure")
+        for strategy, rows in found.groupby("strategy", sort=False):
+            for stage, own in rows.groupby("stages", sort=False):
+                cells = [behind(row) for row in records(own.sort_values("at_seconds"))]
+                yield name_of(str(strategy)), str(stage), *cells
+
+    def churn(self) -> Iterator[Row]:
+        """Correlated against independent losses: a row a strategy."""
+        points = dict.fromkeys(self.extract("correlated").runs["failures"].unique(), "")
+        return self.by_point(
+            "correlated", "failures", points, ("checkpoint", "redundant", "checkfree", "checkfree_plus")
+        )
+
+    def consecutive(self) -> Iterator[Row]:
+        """A row a strategy: what the loss of two neighbours costs in iterations and in hours."""
+        for row in records(self.behind("consecutive")):
+            what = "back to a checkpoint" if row["rolled_back"] else "rebuilt"
+            yield name_of(row["strategy"]), what, f"{row['hours']:.2f}", behind(row)
+
+    def perplexities(self) -> Iterator[Row]:
+        """Table 3: perplexity by text, and × failure-free; ours per byte, the paper's per token."""
+        found = self.perplexity()
+        for text in found["text"].unique():
+            rows = {row["strategy"]: row for row in records(found[found["text"] == text])}
+            cells = [f"{rows[name]['mean']:.2f}" for name in ("none", "checkfree", "checkfree_plus")]
+            shares = [ratio(ratio_row(rows[name])) for name in ("checkfree", "checkfree_plus")]
+            yield f"ours: {text}", *cells, *shares
+        for text, (plain, checkfree, plus) in TABLE_3.items():
+            cells = [f"{value:.2f}" for value in (plain, checkfree, plus)]
+            yield f"paper: {text}", *cells, f"{checkfree / plain:.3f}", f"{plus / plain:.3f}"
+
+    # ---- where the published numbers disagree -------------------------------------------------------
+
+    def clocks(self) -> Iterator[Row]:
+        """A row a rate: the iteration that released probabilities fit, and rollback arithmetic beside Table 2."""
+        for rate, probability in zip(RATES, RELEASED_PROBABILITIES, strict=True):
+            row = published("checkpoint", rate)
+            assert row is not None
+            implied = SECONDS_PER_HOUR * math.log1p(-probability) / math.log1p(-rate)
+            own = -math.expm1(row.iteration_seconds / SECONDS_PER_HOUR * math.log1p(-rate))
+            factors = [rollback_factor(p, CHECKPOINT_INTERVAL_ITERATIONS, NUM_STAGES) for p in (probability, own)]
+            yield (
+                *(percent(rate), f"{probability:.4f}", f"{implied:.0f} s", f"{own:.5f}"),
+                *(f"{factor:.2f}" for factor in factors),
+                f"{row.iterations / FAILURE_FREE_ITERATIONS:.2f}",
+                ratio(only(self.against("table2", EXECUTED, "none"), "checkpoint", rate)),
+            )
+
+    # ---- how it was made ------------------------------------------------------------------------------
+
+    def steps(self, job: str) -> str:
+        """Steps that each run of a job is given."""
+        return f"{self.extract(job).runs['num_iterations'].max():,}"
+
+    def text_hours(self) -> float:
+        """Hours of the paper's failure-free iterations under redundant computation with half-size microbatches."""
+        return FAILURE_FREE_ITERATIONS * float(self.seconds("redundant_text")) / SECONDS_PER_HOUR
+
+    def made(self) -> dict[str, Any]:
+        """On what, and how long each sweep took."""
+        return read_json(self.folder / "made_on.json")
+
+    def minutes(self) -> str:
+        """Of all sweeps."""
+        return f"{sum(self.made()['seconds'].values()) / 60:.0f}"
+
+
+def records(rows: pd.DataFrame) -> list[Found]:
+    """The rows of a table, one after another."""
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+
+
+def only(rows: pd.DataFrame, strategy: str, rate: float) -> Found:
+    """The row of a strategy at a rate; the first, where there are several alike."""
+    return records(rows[(rows["strategy"] == strategy) & (rows[RATE] == rate)])[0]
+
+
+def at(rows: pd.DataFrame, strategy: str, field: str, value: Any) -> Found:
+    """The row of a strategy at a swept value."""
+    return records(rows[(rows["strategy"] == strategy) & (rows[field] == value)])[0]
+
+
+def ratio_row(row: Found) -> Found:
+    """A row of `summary` with its relative difference as a ratio."""
+    names = {"ratio": "relative_difference", "low_ratio": "relative_low", "high_ratio": "relative_high"}
+    return row | {name: row[column] + 1 for name, column in names.items()}
+
+
+def ratio(row: Found) -> str:
+    """A ratio with its interval, and how many runs it is of where some have no value."""
+    if not row["num_reached"]:
+        return f"{NO_VALUE}{of_runs(row)}"
+    found = f"{row['ratio']:.2f}"
+    if not math.isnan(row["low_ratio"]) and row["low_ratio"] != row["high_ratio"]:
+        found += f" ({row['low_ratio']:.2f} to {row['high_ratio']:.2f})"
+    return found + of_runs(row)
+
+
+def hours_of(row: Found) -> str:
+    """Hours with their interval."""
+    if not row["num_reached"]:
+        return f"{NO_VALUE}{of_runs(row)}"
+    mean, low, high = (f"{max(row[name], 0.0) / SECONDS_PER_HOUR:.1f}" for name in ("mean", "low", "high"))
+    return mean + (f" ({low} to {high})" if low != high else "") + of_runs(row)
+
+
+def difference(row: Found) -> str:
+    """A difference of losses with its interval."""
+    if math.isnan(row["difference"]):
+        return f"{NO_VALUE}{of_runs(row)}"
+    found = f"{row['difference']:+.3f}"
+    if not math.isnan(row["difference_low"]):
+        found += f" ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
+    return found + of_runs(row)
+
+
+def of_runs(row: Found) -> str:
+    """How many of the runs have a value, where not all have."""
+    return "" if row["num_reached"] == row["num_runs"] else f", {row['num_reached']} of {row['num_runs']} runs"
+
+
+def behind(row: Found) -> str:
+    """Iterations behind, and from the least to the most of its runs."""
+    spread = f" ({row['low']:.0f} to {row['high']:.0f})" if row["num_runs"] > 1 else ""
+    return f"{row['mean']:.0f}{spread}"
+
+
+def percent(rate: float) -> str:
+    """A rate as people say it."""
+    return f"{100 * rate:.0f} %"
+
+
+def name_of(strategy: str) -> str:
+    """What tables call a strategy."""
+    return NAMES.get(strategy, strategy.replace("_", " "))

@@ -1,0 +1,81 @@
+"""The figures of results/paper: those of `churnlab plot`, with the target by its rule, and the trend with depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sim.figures import LOOKS, NAMES, STYLE, blank
+from sim.paper.answers import Answers
+from sim.paper.extract import Extract
+from sim.plots import figure_of
+from sim.results import Results, load
+
+DRAWN = {
+    "loss": ("table2", "loss"),
+    "time_to_loss": ("table2", "time_to_loss"),
+    "figure2": ("figure2", "reinit"),
+    "figure4b": ("figure4b", "checkpoint_interval"),
+    "figure4c": ("figure4c", "swapping"),
+    "correlated": ("correlated", "loss"),
+}
+"""Files, and what is drawn in them: a kind of figure of a job."""
+DPI = 130
+
+
+def draw_all(runs: Path, folder: Path) -> None:
+    """All figures, as PNG."""
+    for name, (job, kind) in DRAWN.items():
+        results = load(runs / job)
+        save(figure_of(kind, with_rule(results)), folder / f"{name}.png")
+    save(depth_figure(Answers(folder)), folder / "depth.png")
+
+
+def with_rule(results: Results) -> Results:
+    """Results with the target that the rule gives them, as if the scenario had named it."""
+    found = Extract.of(results).to_target()
+    columns = ["target_validation_loss", "target_reached_iteration", "target_reached_seconds"]
+    return Results(results.folder, results.runs.assign(**{name: found[name].to_numpy() for name in columns}))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG, without the version of what drew it."""
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def depth_figure(answers: Answers) -> Figure:
+    """Iterations to a loss, × failure-free, against that loss's failure-free iteration, by layers a stage."""
+    table = answers.trend()
+    notes = [
+        "Mean over runs at 16 % an hour; points at which not every run came to the loss are left out. Grey: the paper, "
+        "24 layers, at 10,000 iterations."
+    ]
+    with blank(2.9, notes) as figure:
+        axes = figure.subplots(1, 2, sharex=True, sharey=True)
+        for axis, strategy in zip(axes, ("checkfree", "checkfree_plus"), strict=True):
+            draw_depth(axis, table[table["strategy"] == strategy])
+            axis.axhline(answers.paper_ratio(strategy, 0.16), color="0.6", linewidth=1.0)
+            axis.set_title(NAMES[strategy], loc="left")
+            axis.set_xlabel("iterations of the failure-free run")
+        axes[0].set_ylabel("iterations to the same loss,\n× failure-free")
+        axes[0].legend(frameon=False, title="layers a stage")
+    return figure
+
+
+def draw_depth(axis: Axes, rows: pd.DataFrame) -> None:
+    """A line for each depth."""
+    for (layers, own), look in zip(by_depth(rows), LOOKS[1:], strict=False):
+        axis.plot(own["at"], own["ratio"], color=look.colour, marker=look.marker, linestyle=look.line, label=layers)
+    axis.set_xscale("log")
+
+
+def by_depth(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Rows of each depth at which all runs reach the loss."""
+    for layers, own in rows.groupby("layers_per_stage"):
+        yield str(layers), own[own["num_reached"] == own["num_runs"]]
