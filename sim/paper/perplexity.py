@@ -79,9 +79,10 @@ def final_states(runner: ScenarioRunner, store: TrajectoryStore) -> Iterator[tup
         if planned.name not in STRATEGIES:
             continue
         assert runner.corpus is not None
-        last = LastState(Trajectory(runner.spec(planned.training_seed), runner.corpus, store))
-        config = runner.scenario.strategies[planned.strategy_index]
-        simulate(runner.scenario, config, planned.failure_seed, planned.training_seed, last)
+        scenario, spec = runner.scenario, runner.spec(planned.training_seed)
+        last = LastState(Trajectory(spec, runner.corpus, store, scenario.iterations_per_step))
+        config = scenario.strategies[planned.strategy_index]
+        simulate(scenario, config, planned.failure_seed, planned.training_seed, last)
         assert last.position is not None, "a run has steps"
         yield planned, last.trajectory.state_at(last.position)
 
