@@ -20,9 +20,9 @@ from sim.paper.kept import KEPT, compared, made_on
 from sim.paper.learning import (
     NUM_LAST_VALIDATIONS,
     iterations_behind,
-    loss_at,
     rollback_factor,
     target_iteration,
+    target_loss,
     with_target,
 )
 from sim.paper.page import PAGE, page
@@ -85,9 +85,10 @@ def test_the_target_is_what_failure_free_runs_have_on_average_after_5_of_12_of_t
     other = curve([1.0] * 12, run="c", kind="checkfree")
     losses = pd.concat([*plain, other])
     assert target_iteration(losses) == 50
-    assert loss_at(losses, 50) == pytest.approx(2.3)
+    assert target_loss(losses, 50) == pytest.approx(2.3)
+    assert target_loss(losses.assign(validation_loss=2.30001), 50) == 2.301
     with pytest.raises(ValueError, match="iteration 55"):
-        loss_at(losses, 55)
+        target_loss(losses, 55)
 
 
 def test_a_target_is_reached_at_the_first_validation_that_low_repeated_iterations_counted():

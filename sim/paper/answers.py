@@ -11,7 +11,7 @@ import pandas as pd
 
 from sim.clock import SECONDS_PER_HOUR
 from sim.paper.extract import Extract
-from sim.paper.learning import iterations_behind, loss_at, target_iteration
+from sim.paper.learning import iterations_behind, target_iteration, target_loss
 from sim.paper.published import FAILURE_FREE_ITERATIONS, RATES, published
 from sim.statistics import summary
 
@@ -32,7 +32,7 @@ class Answers:
     def target(self, job: str) -> tuple[int, float]:
         """A job's target by the rule: the iteration whose failure-free loss it is, and the loss."""
         losses = self.extract(job).losses
-        return (at := target_iteration(losses)), loss_at(losses, at)
+        return (at := target_iteration(losses)), target_loss(losses, at)
 
     def against(self, job: str, metric: str, reference: str) -> pd.DataFrame:
         """A metric's means by strategy and point, and `ratio`, `low_ratio`, `high_ratio` to a strategy's."""
@@ -57,7 +57,7 @@ class Answers:
             for at in TREND_AT:
                 if at > plain["iteration"].max() / 1.5 or at not in set(plain["iteration"]):
                     continue
-                runs = part.to_target(loss_at(part.losses, at))
+                runs = part.to_target(target_loss(part.losses, at))
                 rows = ratios(runs, (), EXECUTED, "none")
                 frames.append(rows[rows["strategy"] != "none"].assign(layers_per_stage=layers, at=at))
         return pd.concat(frames, ignore_index=True)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from sim.crossed import SEEDS
 from sim.figure_data import swept_fields
-from sim.paper.learning import loss_at, target_iteration, with_target
+from sim.paper.learning import target_iteration, target_loss, with_target
 from sim.records import BUCKETS
 from sim.results import Results
 
@@ -76,7 +76,7 @@ class Extract:
     def to_target(self, target: float | None = None) -> pd.DataFrame:
         """Its runs with a target: by the rule, unless one is given."""
         if target is None:
-            target = loss_at(self.losses, target_iteration(self.losses))
+            target = target_loss(self.losses, target_iteration(self.losses))
         return with_target(self.runs, self.losses, target)
 
 

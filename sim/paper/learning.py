@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -19,12 +21,12 @@ def target_iteration(losses: pd.DataFrame, share: float = TARGET_SHARE) -> int:
     return int(validated[validated <= validated.max() * share].max())
 
 
-def loss_at(losses: pd.DataFrame, iteration: int) -> float:
-    """Mean loss of the failure-free runs at an iteration, over training seeds, in nats per token."""
+def target_loss(losses: pd.DataFrame, iteration: int) -> float:
+    """The failure-free loss at an iteration: mean over training seeds, in nats per token, up to the next thousandth."""
     there = losses[(losses["kind"] == "none") & (losses["iteration"] == iteration)]
     if there.empty:
         raise ValueError(f"no failure-free run was validated at iteration {iteration}")
-    return float(there.drop_duplicates("training_seed")["validation_loss"].mean())
+    return math.ceil(1000 * there.drop_duplicates("training_seed")["validation_loss"].mean()) / 1000
 
 
 def with_target(runs: pd.DataFrame, losses: pd.DataFrame, target: float) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ DRAWN = {
     "correlated": ("correlated", "loss"),
 }
 """Files, and what is drawn in them: a kind of figure of a job."""
+IN_WORDS = {"exponential": "independent", "trace": "as in the p3 trace"}
+"""Failure processes that are swept whole."""
 DPI = 130
 
 
@@ -39,8 +42,11 @@ def draw_all(runs: Path, folder: Path) -> None:
 def with_rule(results: Results) -> Results:
     """Results with the target that the rule gives them, as if the scenario had named it."""
     found = Extract.of(results).to_target()
+    runs = results.runs
+    if "failures" in runs:
+        runs = runs.assign(failures=runs["failures"].map(lambda process: IN_WORDS[json.loads(process)["kind"]]))
     columns = ["target_validation_loss", "target_reached_iteration", "target_reached_seconds"]
-    return Results(results.folder, results.runs.assign(**{name: found[name].to_numpy() for name in columns}))
+    return Results(results.folder, runs.assign(**{name: found[name].to_numpy() for name in columns}))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -73,6 +79,8 @@ def draw_depth(axis: Axes, rows: pd.DataFrame) -> None:
     for (layers, own), look in zip(by_depth(rows), LOOKS[1:], strict=False):
         axis.plot(own["at"], own["ratio"], color=look.colour, marker=look.marker, linestyle=look.line, label=layers)
     axis.set_xscale("log")
+    axis.set_xticks(sorted(rows["at"].unique()), [f"{at:,}" for at in sorted(rows["at"].unique())])
+    axis.minorticks_off()
 
 
 def by_depth(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
