@@ -18,7 +18,7 @@ from sim.paper.extract import TOLERANCE, Extract, differences
 from sim.paper.jobs import JOBS, SCENARIOS
 from sim.paper.kept import KEPT, compared, made_on
 from sim.paper.learning import (
-    NUM_LAST_VALIDATIONS,
+    NUM_LAST_RECORDS,
     iterations_behind,
     rollback_factor,
     target_iteration,
@@ -105,10 +105,15 @@ def test_a_target_is_reached_at_the_first_validation_that_low_repeated_iteration
 
 @given(st.integers(0, 15), st.integers(2, 40))
 def test_a_curve_that_is_shifted_is_as_far_behind_as_it_was_shifted(shift, num_more):
-    ideal = [3.0 + 2.0 / (1 + number) for number in range(shift + NUM_LAST_VALIDATIONS + num_more)]
+    ideal = [3.0 + 2.0 / (1 + number) for number in range(shift + NUM_LAST_RECORDS + num_more)]
     late = [9.0] * shift + ideal[: len(ideal) - shift]
     assert iterations_behind(curve(late), curve(ideal)) == pytest.approx(10 * shift, abs=1e-6)
     assert iterations_behind(curve(ideal), curve(ideal)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_run_is_not_behind_itself_where_its_loss_goes_up_and_down():
+    noisy = curve([5, 4, 4.5, 3, 3.5, 3.2, 2.9, 2.95, 2.8, 2.85, 2.7, 2.75, 2.6])
+    assert iterations_behind(noisy, noisy) == 0
 
 
 # ---- what is kept -------------------------------------------------------------------------------------

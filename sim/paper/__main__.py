@@ -9,6 +9,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from models.lineage import digest
 from sim.paper.answers import Answers
 from sim.paper.crossings import make_maps
 from sim.paper.extract import Extract
@@ -39,10 +40,7 @@ def paper(
     with cache_folder(cache, False) as folder:
         for job in JOBS:
             timed(job, quick, runs, folder)
-        points = load_points(JOBS[0].scenario, JOBS[0].quick if quick else ())
-        from sim.paper.perplexity import perplexities
-
-        perplexity = perplexities(points, SCENARIOS, runs, folder, bytes_of(CACHE_BUDGET, "cache budget"))
+        perplexity = known_perplexities(runs, quick, folder)
     made.mkdir(parents=True, exist_ok=True)
     for job in JOBS:
         Extract.of(load(runs / job.name)).write(made, job.name)
@@ -63,6 +61,19 @@ def paper(
             raise typer.Exit(1)
 
 
+def known_perplexities(runs: Path, quick: bool, cache: Path) -> pd.DataFrame:
+    """Of the runs that there are, worked out once: their final states may be gone from the cache later."""
+    from sim.paper.perplexity import perplexities
+
+    hashes = digest("".join(load(runs / JOBS[0].name).runs["run_hash"]))
+    path = runs / f"perplexity-{hashes[:8]}.parquet"
+    if not path.is_file():
+        points = load_points(JOBS[0].scenario, JOBS[0].quick if quick else ())
+        budget_bytes = bytes_of(CACHE_BUDGET, "cache budget")
+        perplexities(points, SCENARIOS, runs, cache, budget_bytes).to_parquet(path, index=False)
+    return pd.read_parquet(path)
+
+
 def timed(job: Job, quick: bool, runs: Path, cache: Path) -> None:
     """Do a job, and count the seconds spent on it so far, whenever it was interrupted."""
     began = time.monotonic()
@@ -77,5 +88,4 @@ def timed(job: Job, quick: bool, runs: Path, cache: Path) -> None:
 
 
 if __name__ == "__main__":
-    pd.set_option("mode.copy_on_write", True)
     typer.run(paper)

@@ -19,6 +19,7 @@ RATE = "failures.rate_per_hour"
 LAYERS = "training.model.layers_per_stage"
 HIGHEST = RATES[-1]
 EXECUTED, SECONDS = "target_reached_executed", "target_reached_seconds"
+REBUILDING = ("checkfree", "checkfree_plus")
 TREND_AT = (100, 200, 400, 600, 1000, 1500, 2500)
 
 
@@ -59,7 +60,7 @@ class Answers:
                     continue
                 runs = part.to_target(target_loss(part.losses, at))
                 rows = ratios(runs, (), EXECUTED, "none")
-                frames.append(rows[rows["strategy"] != "none"].assign(layers_per_stage=layers, at=at))
+                frames.append(rows[rows["strategy"].isin(REBUILDING)].assign(layers_per_stage=layers, at=at))
         return pd.concat(frames, ignore_index=True)
 
     @property

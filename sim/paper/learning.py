@@ -10,8 +10,8 @@ import pandas as pd
 
 TARGET_SHARE = 5 / 12
 """The target is what failure-free runs have reached after this share of the steps: the others have 2.4 × as many."""
-NUM_LAST_VALIDATIONS = 8
-"""Over so many at the end of a run, how far it is behind is averaged."""
+NUM_LAST_RECORDS = 8
+"""Over so many, how far a run is behind is averaged."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -45,20 +45,22 @@ def with_target(runs: pd.DataFrame, losses: pd.DataFrame, target: float) -> pd.D
 
 
 def iterations_behind(own: pd.DataFrame, reference: pd.DataFrame) -> float:
-    """How many iterations a run is behind another at its end: mean over the last validations.
+    """How many iterations a run is behind another at its end: mean over its last records.
 
-    Both are rows of one run. Behind: its iteration, less the one at which the other first had so low a loss (between
-    validations: along a line). Each loss stands for the lowest so far.
+    Both are rows of one run; a record is a validation lower than all before. Behind: a record's iteration, less the one
+    at which the other's records first came so low (between two of them: along a line).
     """
-    own = own.drop_duplicates("iteration", keep="last").sort_values("iteration")
-    reference = reference.drop_duplicates("iteration", keep="last").sort_values("iteration")
-    there = np.interp(-lowest(own), -lowest(reference), reference["iteration"].to_numpy(float))
-    return float((own["iteration"].to_numpy(float) - there)[-NUM_LAST_VALIDATIONS:].mean())
+    iterations, losses = records(own)
+    reached, lowest = records(reference)
+    return float((iterations - np.interp(-losses, -lowest, reached))[-NUM_LAST_RECORDS:].mean())
 
 
-def lowest(rows: pd.DataFrame) -> Floats:
-    """The lowest loss so far, in the order of iterations."""
-    return np.minimum.accumulate(rows["validation_loss"].to_numpy(float))
+def records(rows: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Iterations and losses of the validations that are lower than all before, in the order of iterations."""
+    rows = rows.drop_duplicates("iteration", keep="last").sort_values("iteration")
+    losses = rows["validation_loss"].to_numpy(float)
+    are = losses < np.minimum.accumulate(np.concatenate(([np.inf], losses[:-1])))
+    return rows["iteration"].to_numpy(float)[are], losses[are]
 
 
 def rollback_factor(probability: float, interval_iterations: int, num_stages: int) -> float:
