@@ -14,6 +14,7 @@ from sweeps import TINY, do_sweep, write_scenario
 
 from sim.loading import load_scenario
 from sim.paper import kept, perplexity
+from sim.paper.answers import EXECUTED, RATE, REBUILDING, SECONDS, Answers
 from sim.paper.extract import TOLERANCE, Extract, differences
 from sim.paper.jobs import JOBS, SCENARIOS
 from sim.paper.kept import KEPT, compared, made_on
@@ -265,6 +266,17 @@ def test_rates_of_table_2_are_the_papers():
 
 def test_the_page_is_what_the_numbers_make_of_it():
     assert PAGE.read_text(encoding="utf-8") == page(), "python -m sim.paper.page writes it anew"
+
+
+def test_the_readme_has_the_pages_numbers():
+    answers = Answers(KEPT / "full")
+    iterations = answers.against("table2", EXECUTED, "none").set_index(["strategy", RATE])["ratio"]
+    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    in_words = [" / ".join(f"{iterations[name, rate]:.2f}" for rate in RATES) for name in REBUILDING]
+    assert " and ".join(in_words) in readme
+    for reference in ("redundant_table2", "redundant_text"):
+        times = answers.against("table2", SECONDS, reference).set_index(["strategy", RATE])["ratio"]
+        assert " / ".join(f"{times['checkfree', rate]:.2f}" for rate in RATES) in readme
 
 
 def test_quick_numbers_come_again(tmp_path):
