@@ -9,7 +9,7 @@ from models.lineage import EMBEDDING_STAGE
 from sim.loading import load_scenario
 from sim.overheads import in_models, overheads, recovers
 from sim.paper.jobs import JOBS
-from sim.paper.page_numbers import name_of
+from sim.paper.page_cells import name_of
 from sim.simulation import build_site
 from sim.strategies import strategy_class
 

@@ -9,9 +9,22 @@ from typing import Any
 import pandas as pd
 
 from sim.clock import SECONDS_PER_HOUR
-from sim.figures import NAMES
-from sim.paper.answers import EXECUTED, HIGHEST, RATE, SECONDS, Answers
+from sim.crossed import SEEDS
+from sim.paper.answers import EXECUTED, HIGHEST, RATE, SECONDS, Answers, ratios
 from sim.paper.learning import rollback_factor
+from sim.paper.page_cells import (
+    Row,
+    at,
+    behind,
+    difference,
+    hours_of,
+    name_of,
+    only,
+    percent,
+    ratio,
+    ratio_row,
+    records,
+)
 from sim.paper.published import (
     CHECKPOINT_INTERVAL_ITERATIONS,
     FAILURE_FREE_ITERATIONS,
@@ -25,10 +38,6 @@ from sim.results import read_json
 
 REFERENCES = ("redundant_text", "redundant_table2", "checkpoint")
 ORDER = ("checkpoint", "redundant_text", "redundant_table2", "checkfree", "checkfree_plus")
-NO_VALUE = "–"
-Row = Sequence[str]
-Found = dict[str, Any]
-"""A row of a table of `sim.paper.answers`."""
 
 
 class Numbers(Answers):
@@ -77,10 +86,17 @@ class Numbers(Answers):
         return ratio(only(self.against("table2", EXECUTED, "none"), strategy, rate))
 
     def ranking(self, rate: float, left_out: str) -> str:
-        """Strategies by mean hours to the loss, fastest first; one preset of redundant computation left out."""
+        """Strategies by mean hours to the loss, first to last; one preset of redundant computation left out."""
         rows = self.against("table2", SECONDS, "none")
         rows = rows[(rows[RATE] == rate) & ~rows["strategy"].isin(["none", left_out])].sort_values("mean")
-        return ", ".join(f"{name_of(row['strategy'])} {row['mean'] / SECONDS_PER_HOUR:.1f} h" for row in records(rows))
+        return " < ".join(
+            f"{name_of(row['strategy']).split(',')[0]} {row['mean'] / SECONDS_PER_HOUR:.1f} h" for row in records(rows)
+        )
+
+    def rankings(self) -> Iterator[Row]:
+        """A row a rate: `ranking` with either preset."""
+        for rate in RATES:
+            yield percent(rate), self.ranking(rate, "redundant_text"), self.ranking(rate, "redundant_table2")
 
     def seconds(self, strategy: str) -> str:
         """Of an iteration."""
@@ -129,7 +145,28 @@ class Numbers(Answers):
         for interval in (10, 50, 100):
             rows = table[table[field] == interval]
             yield f"every {interval}", *(hours_of(only(rows, "checkpoint", rate)) for rate in RATES)
-        yield "CheckFree+", *(hours_of(only(table, "checkfree_plus", rate)) for rate in RATES)
+        others = self.against("table2", SECONDS, "none")
+        for strategy in ("redundant_text", "checkfree", "checkfree_plus"):
+            yield name_of(strategy), *(hours_of(only(others, strategy, rate)) for rate in RATES)
+
+    def over_frequent(self, strategy: str, rate: float) -> str:
+        """Time to the target over that of checkpointing every 10 iterations."""
+        saving, others = (self.extract(job).to_target() for job in ("figure4b", "table2"))
+        saving = saving[saving["strategies[checkpoint].interval_iterations"] == 10]
+        rows = pd.concat([saving, others[others["strategy"] == strategy]])
+        return ratio(only(ratios(rows, [RATE], SECONDS, "checkpoint"), strategy, rate))
+
+    def in_order(self, *strategies: str) -> str:
+        """Of how many pairs of seeds the final losses of Figure 2 are in an order, highest first."""
+        losses = self.extract("figure2").runs.pivot(index=SEEDS, columns="strategy", values="final_validation_loss")
+        falls = losses[list(strategies)].diff(axis=1).iloc[:, 1:] < 0
+        return f"{falls.all(axis=1).sum()} of {len(losses)}"
+
+    def fewer(self, strategy: str, other: str, rate: float) -> str:
+        """Of how many pairs of seeds a strategy comes to the target of Table 2 in fewer iterations than another."""
+        runs = self.extract("table2").to_target()
+        runs = runs[runs[RATE] == rate].pivot(index=SEEDS, columns="strategy", values=EXECUTED)
+        return f"{(runs[strategy] < runs[other]).sum()} of {len(runs)}"
 
     def swapping(self) -> tuple[str, str]:
         """Figure 4c: final loss of CheckFree+ above plain training's without failures, and iterations to the target."""
@@ -207,76 +244,11 @@ class Numbers(Answers):
         """On what, and how long each sweep took."""
         return read_json(self.folder / "made_on.json")
 
+    def made_where(self) -> str:
+        """The machine and versions."""
+        made = self.made()
+        return f"2 cores ({made['cpu']}), torch {made['torch']}, Python {made['python']},"
+
     def minutes(self) -> str:
         """Of all sweeps."""
         return f"{sum(self.made()['seconds'].values()) / 60:.0f}"
-
-
-def records(rows: pd.DataFrame) -> list[Found]:
-    """The rows of a table, one after another."""
-    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
-
-
-def only(rows: pd.DataFrame, strategy: str, rate: float) -> Found:
-    """The row of a strategy at a rate; the first, where there are several alike."""
-    return records(rows[(rows["strategy"] == strategy) & (rows[RATE] == rate)])[0]
-
-
-def at(rows: pd.DataFrame, strategy: str, field: str, value: Any) -> Found:
-    """The row of a strategy at a swept value."""
-    return records(rows[(rows["strategy"] == strategy) & (rows[field] == value)])[0]
-
-
-def ratio_row(row: Found) -> Found:
-    """A row of `summary` with its relative difference as a ratio."""
-    names = {"ratio": "relative_difference", "low_ratio": "relative_low", "high_ratio": "relative_high"}
-    return row | {name: row[column] + 1 for name, column in names.items()}
-
-
-def ratio(row: Found) -> str:
-    """A ratio with its interval, and how many runs it is of where some have no value."""
-    if not row["num_reached"]:
-        return f"{NO_VALUE}{of_runs(row)}"
-    found = f"{row['ratio']:.2f}"
-    if not math.isnan(row["low_ratio"]) and row["low_ratio"] != row["high_ratio"]:
-        found += f" ({row['low_ratio']:.2f} to {row['high_ratio']:.2f})"
-    return found + of_runs(row)
-
-
-def hours_of(row: Found) -> str:
-    """Hours with their interval."""
-    if not row["num_reached"]:
-        return f"{NO_VALUE}{of_runs(row)}"
-    mean, low, high = (f"{max(row[name], 0.0) / SECONDS_PER_HOUR:.1f}" for name in ("mean", "low", "high"))
-    return mean + (f" ({low} to {high})" if low != high else "") + of_runs(row)
-
-
-def difference(row: Found) -> str:
-    """A difference of losses with its interval."""
-    if math.isnan(row["difference"]):
-        return f"{NO_VALUE}{of_runs(row)}"
-    found = f"{row['difference']:+.3f}"
-    if not math.isnan(row["difference_low"]):
-        found += f" ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
-    return found + of_runs(row)
-
-
-def of_runs(row: Found) -> str:
-    """How many of the runs have a value, where not all have."""
-    return "" if row["num_reached"] == row["num_runs"] else f", {row['num_reached']} of {row['num_runs']} runs"
-
-
-def behind(row: Found) -> str:
-    """Iterations behind, and from the least to the most of its runs."""
-    spread = f" ({row['low']:.0f} to {row['high']:.0f})" if row["num_runs"] > 1 else ""
-    return f"{row['mean']:.0f}{spread}"
-
-
-def percent(rate: float) -> str:
-    """A rate as people say it."""
-    return f"{100 * rate:.0f} %"
-
-
-def name_of(strategy: str) -> str:
-    """What tables call a strategy."""
-    return NAMES.get(strategy, strategy.replace("_", " "))
