@@ -2,18 +2,21 @@
 
 import json
 import math
+import shutil
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import TINY, do_sweep, write_scenario
 
 from sim.loading import load_scenario
-from sim.paper import kept, perplexity
+from sim.paper import __main__ as main
+from sim.paper import jobs, kept, perplexity
 from sim.paper.answers import EXECUTED, RATE, REBUILDING, SECONDS, Answers
 from sim.paper.extract import TOLERANCE, Extract, differences
 from sim.paper.jobs import JOBS, SCENARIOS
@@ -236,6 +239,44 @@ def test_perplexity_is_of_the_state_at_the_end(tiny, monkeypatch):
         expected = at_end.loc[(strategy, seed), "final_validation_loss"]
         assert held_out[strategy, seed] == pytest.approx(expected, rel=1e-6)
     assert set(found["text"]) == {"held-out files", "NumPy's sources"}
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """The command, with a small sweep as its only job."""
+    folder = tmp_path / "scenarios" / "paper"
+    folder.mkdir(parents=True)
+    write_scenario(folder, TINY)
+    monkeypatch.setattr(jobs, "SCENARIOS", folder)
+    monkeypatch.setattr(main, "SCENARIOS", folder)
+    monkeypatch.setattr(main, "JOBS", (jobs.Job("tiny", ("training.steps=12",)),))
+    monkeypatch.setattr(main, "RUNS", tmp_path / "results")
+    monkeypatch.setattr(main, "KEPT", tmp_path / "results" / "paper")
+    monkeypatch.setattr(perplexity, "RATE_PER_HOUR", 0.3)
+    monkeypatch.setattr(perplexity, "NUM_SEQUENCES", 8)
+    return tmp_path
+
+
+def test_the_quick_run_says_that_its_numbers_are_those_that_are_kept(workplace, capsys):
+    main.paper(quick=True, keep=True, cache=workplace / "cache")
+    kept_there = workplace / "results" / "paper" / "quick"
+    assert {path.name for path in kept_there.iterdir()} == {
+        *("tiny_runs.parquet", "tiny_losses.parquet", "perplexity.parquet", "made_on.json")
+    }
+    for leftover in (workplace / "results").glob("paper-quick-runs"):
+        shutil.rmtree(leftover)
+    capsys.readouterr()
+    main.paper(quick=True, cache=workplace / "another_cache")
+    assert f"3 of 3 tables agree with {kept_there} to the bit." in capsys.readouterr().out
+    scaled(kept_there, "tiny_losses.parquet", "validation_loss", 1.001)
+    with pytest.raises(typer.Exit) as exit_:
+        main.paper(quick=True, cache=workplace / "cache")
+    assert exit_.value.exit_code == 1
+
+
+def test_only_the_quick_run_can_be_kept_on_demand(workplace):
+    with pytest.raises(typer.BadParameter, match="--quick"):
+        main.paper(keep=True, cache=workplace / "cache")
 
 
 # ---- the scenarios, the page, and that the numbers come again -------------------------------------------
