@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sim.clock import SECONDS_PER_HOUR
@@ -19,6 +20,7 @@ RATE = "failures.rate_per_hour"
 LAYERS = "training.model.layers_per_stage"
 HIGHEST = RATES[-1]
 EXECUTED, SECONDS = "target_reached_executed", "target_reached_seconds"
+LAYERS_OF_TABLE_2 = 4
 REBUILDING = ("checkfree", "checkfree_plus")
 TREND_AT = (100, 200, 400, 600, 1000, 1500, 2500)
 
@@ -48,10 +50,9 @@ class Answers:
 
     def trend(self) -> pd.DataFrame:
         """Iterations to a loss × failure-free at the highest rate, by depth, strategy and the loss's iteration `at`."""
-        depth, deep = self.extract("depth"), self.extract("table2").at(failures__rate_per_hour=HIGHEST)
+        depth = self.extract("depth")
         parts = {int(layers): depth.at(**{LAYERS.replace(".", "__"): layers}) for layers in depth.runs[LAYERS].unique()}
-        if 4 not in parts and self.is_deep:
-            parts[4] = deep
+        parts[LAYERS_OF_TABLE_2] = self.extract("table2").at(failures__rate_per_hour=HIGHEST)
         frames = []
         for layers, part in parts.items():
             plain = part.losses[part.losses["kind"] == "none"]
@@ -63,11 +64,6 @@ class Answers:
                 frames.append(rows[rows["strategy"].isin(REBUILDING)].assign(layers_per_stage=layers, at=at))
         return pd.concat(frames, ignore_index=True)
 
-    @property
-    def is_deep(self) -> bool:
-        """Whether Table 2 is of the deep proxy, and not of a tenth of the work."""
-        return bool(self.extract("table2").runs["num_iterations"].max() > 1000)
-
     def excess(self, job: str) -> pd.DataFrame:
         """Final loss by strategy and point, and its difference from the failure-free run's, in nats per token."""
         found = self.extract(job)
@@ -76,8 +72,8 @@ class Answers:
     def behind(self, job: str) -> pd.DataFrame:
         """How many iterations runs in which stages were lost are behind the same strategy's in which none was.
 
-        By strategy and what was lost: mean, low and high over training seeds, num_runs, hours_more to the end of
-        training, iteration at which it struck. Rows in which nothing struck are left out.
+        By strategy, `stages` lost and `at_seconds`: mean, low and high over training seeds, num_runs; `hours` that
+        training ended later; whether it was `rolled_back`. Rows in which nothing struck are left out.
         """
         found = self.extract(job)
         (field,) = found.fields
@@ -95,7 +91,6 @@ class Answers:
                 {
                     "strategy": run["strategy"],
                     "stages": ", ".join(map(str, loss["stages"])),
-                    "at": round(loss["at_seconds"] / run["iteration_seconds"]),
                     "at_seconds": loss["at_seconds"],
                     "behind": iterations_behind(losses[run["run"]], losses[reference["run"]]),
                     "hours": more_seconds / SECONDS_PER_HOUR,
@@ -105,7 +100,6 @@ class Answers:
         by = ["strategy", "stages", "at_seconds"]
         grouped = pd.DataFrame(rows).groupby(by, sort=False)
         return grouped.agg(
-            at=("at", "first"),
             mean=("behind", "mean"),
             low=("behind", "min"),
             high=("behind", "max"),
@@ -115,10 +109,9 @@ class Answers:
         ).reset_index()
 
     def perplexity(self) -> pd.DataFrame:
-        """Loss per byte of final states, by strategy and text, against failure-free ones: `relative` of perplexity."""
+        """Perplexity per byte of final states, by strategy and text, and against the failure-free ones."""
         found = pd.read_parquet(self.folder / "perplexity.parquet").assign(outcome="finished")
-        found["perplexity"] = found["loss_nats"].map(lambda nats: 2.718281828459045**nats)
-        return summary(found, ["text"], ["perplexity"], "none")
+        return summary(found.assign(perplexity=np.exp(found["loss_nats"])), ["text"], ["perplexity"], "none")
 
 
 def ratios(runs: pd.DataFrame, fields: Sequence[str], metric: str, reference: str) -> pd.DataFrame:

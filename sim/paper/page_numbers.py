@@ -174,11 +174,9 @@ class Numbers(Answers):
         return row[1], row[2]
 
     def single_head(self) -> list[str]:
-        """The head of it: about which iteration each failure is of."""
-        found = self.behind("one_failure")
-        return [
-            f"lost after {at} iterations" for at in sorted(found.loc[found["strategy"] == "checkfree", "at"].unique())
-        ]
+        """The head of it: when each failure strikes."""
+        places = self.behind("one_failure")["at_seconds"].unique()
+        return [f"lost at {seconds / SECONDS_PER_HOUR:.1f} h" for seconds in sorted(places)]
 
     def single(self) -> Iterator[Row]:
         """A row a strategy and stage: iterations behind at the end of training, by when the stage was lost."""
