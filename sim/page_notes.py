@@ -15,8 +15,8 @@ from sim.wording import capital, counted, listed
 
 LIMITS = (
     "Seconds are those of the target model, losses those of the proxy: no number mixes the two. A proxy trains "
-    "for far fewer steps than the target, and the longer training goes on, the more failures cost strategies that rebuild "
-    "stages; the order of strategies that restore them exactly does not depend on it.",
+    "for far fewer steps than the target, and the longer training goes on, the more failures cost strategies that "
+    "rebuild stages; the order of strategies that restore them exactly does not depend on it.",
     "The time to a target loss is known to the interval of validation, up to one interval too late.",
     "Money is node-hours times one price: storage, traffic and minimum billing times are not in it.",
     "Means are over runs that have a value; runs that stopped, or never reached the target, may be the worst.",
