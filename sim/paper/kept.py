@@ -46,5 +46,6 @@ def compared(new: Path, old: Path) -> tuple[list[str], bool]:
             fits = difference <= allowed
             agrees &= fits
             lines.append(f"{path.name}: {column} differs by up to {difference:.2g}{'' if fits else ', too much'}")
-    whole = f"{num_equal} of {len(list(old.glob('*.parquet')))} tables agree with {old} to the bit."
+    shown = old.relative_to(Path.cwd()) if old.is_relative_to(Path.cwd()) else old
+    whole = f"{num_equal} of {len(list(old.glob('*.parquet')))} tables agree with {shown} to the bit."
     return [*(f"Made here with {other}." for other in others), *lines, whole], agrees
