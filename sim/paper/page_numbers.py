@@ -230,6 +230,11 @@ class Numbers(Answers):
 
     # ---- how it was made ------------------------------------------------------------------------------
 
+    def recovery(self, strategy: str) -> str:
+        """Mean seconds from a failure until training goes on, at the highest rate."""
+        runs = self.extract("table2").at(strategy=strategy, failures__rate_per_hour=HIGHEST).runs
+        return f"{runs['mean_recovery_seconds'].mean():.1f}"
+
     def steps(self, job: str) -> str:
         """Steps that each run of a job is given."""
         return f"{self.extract(job).runs['num_iterations'].max():,}"
