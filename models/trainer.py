@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.corpus import Corpus
-from models.lineage import DivergedError, Edit, GradientNormWeights, Moment, Term, TrainingSpec
+from models.lineage import DivergedError, Edit, GradientNormWeights, Moment, Term, TrainingSpec, plain_routes
 from models.staged import StagedModel
 
 MAX_SEQUENCES_PER_EVALUATION = 64
@@ -91,15 +91,20 @@ class Trainer:
         self.step += 1
         return StepResult(train_loss, tuple(self.gradient_norms))
 
-    @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean cross-entropy in nats per token over the fixed validation windows, stages in plain order."""
-        route = tuple(range(1, self.spec.model.num_stages + 1))
+        """`loss_on` the fixed validation windows. Raises DivergedError when it is not finite."""
+        loss = self.loss_on(self._validation)
+        self._require_finite(loss, "validation loss")
+        return loss
+
+    @torch.no_grad()
+    def loss_on(self, windows: Tensor) -> float:
+        """Mean cross-entropy in nats per token over windows [B, T + 1], stages in plain order."""
+        (route,) = plain_routes(self.spec.model.num_stages)
         total = 0.0
-        for group in torch.split(self._validation, MAX_SEQUENCES_PER_EVALUATION):
+        for group in torch.split(windows, MAX_SEQUENCES_PER_EVALUATION):
             total += float(self.model.loss(group[:, :-1], group[:, 1:], route)) * len(group)
-        self._require_finite(total, "validation loss")
-        return total / len(self._validation)
+        return total / len(windows)
 
     def _require_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):

@@ -156,7 +156,7 @@ def test_an_extract_is_read_as_it_was_written(tiny, tmp_path):
 
 def test_the_part_at_a_point_has_that_points_rows(tiny):
     _, _, extract = tiny
-    part = extract.at(failures__rate_per_hour=0.3, strategy="checkfree")
+    part = extract.at({RATE: 0.3, "strategy": "checkfree"})
     assert len(part.runs) == 2
     assert set(part.losses["run"]) == set(part.runs["run"])
     assert part.fields == ()
@@ -234,7 +234,7 @@ def test_perplexity_is_of_the_state_at_the_end(tiny, monkeypatch):
     monkeypatch.setattr(perplexity, "NUM_SEQUENCES", 8)
     found = perplexity.perplexities(load_points(path), path.parent, folder / "results", folder / "cache", 10**9)
     held_out = found[found["text"] == "held-out files"].set_index(["strategy", "failure_seed"])["loss_nats"]
-    at_end = extract.at(failures__rate_per_hour=0.3).runs.set_index(["strategy", "failure_seed"])
+    at_end = extract.at({RATE: 0.3}).runs.set_index(["strategy", "failure_seed"])
     for strategy, seed in product(("none", "checkfree"), (0, 1)):
         expected = at_end.loc[(strategy, seed), "final_validation_loss"]
         assert held_out[strategy, seed] == pytest.approx(expected, rel=1e-6)

@@ -3,6 +3,7 @@
     python -m sim.paper              # `make paper`: scenarios/paper -> results/paper/full, resumable
     python -m sim.paper --quick      # `make paper-quick`: a tenth of it, compared with results/paper/quick
 
-`published` holds what the paper says, `jobs` what is run, `extract` what of it is kept, `learning`, `tables` and
-`pictures` what it tells, `page` puts that into docs/paper.md. Nothing else in the program knows of this package.
+`published` holds what the paper says, `jobs` what is run, `extract` and `perplexity` what of it is kept, `kept` whether
+it came again, `learning`, `answers`, `crossings` and `pictures` what it tells; `page` puts that into docs/paper.md.
+Nothing else in the program knows of this package.
 """

@@ -43,15 +43,13 @@ def paper(
         perplexity = known_perplexities(runs, quick, folder)
         for job in others:
             timed(job, quick, runs, folder)
-    made.mkdir(parents=True, exist_ok=True)
-    for job in JOBS:
-        Extract.of(load(runs / job.name)).write(made, job.name)
-    perplexity.to_parquet(made / "perplexity.parquet", index=False, compression="zstd")
-    write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
+        for job in JOBS:
+            Extract.of(load(runs / job.name)).write(made, job.name)
+        perplexity.to_parquet(made / "perplexity.parquet", index=False, compression="zstd")
+        write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
+        if not quick:
+            make_maps(runs, made, Answers(made).target(table_2.name)[1], folder)
     if not quick:
-        target = Answers(made).target(JOBS[0].name)[1]
-        with cache_folder(cache, False) as folder:
-            make_maps(runs, made, target, folder)
         draw_all(runs, made)
         write_page()
     elif not keep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +31,14 @@ class Answers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.extract = cache(lambda name: Extract.read(folder, name))
+        self.against = cache(self._against)
 
     def target(self, job: str) -> tuple[int, float]:
         """A job's target by the rule: the iteration whose failure-free loss it is, and the loss."""
         losses = self.extract(job).losses
         return (at := target_iteration(losses)), target_loss(losses, at)
 
-    def against(self, job: str, metric: str, reference: str) -> pd.DataFrame:
+    def _against(self, job: str, metric: str, reference: str) -> pd.DataFrame:
         """A metric's means by strategy and point, and `ratio`, `low_ratio`, `high_ratio` to a strategy's."""
         found = self.extract(job)
         return ratios(found.to_target(), found.fields, metric, reference)
@@ -48,11 +49,12 @@ class Answers:
         assert row is not None, strategy
         return row.iterations / FAILURE_FREE_ITERATIONS
 
+    @cached_property
     def trend(self) -> pd.DataFrame:
         """Iterations to a loss × failure-free at the highest rate, by depth, strategy and the loss's iteration `at`."""
         depth = self.extract("depth")
-        parts = {int(layers): depth.at(**{LAYERS.replace(".", "__"): layers}) for layers in depth.runs[LAYERS].unique()}
-        parts[LAYERS_OF_TABLE_2] = self.extract("table2").at(failures__rate_per_hour=HIGHEST)
+        parts = {int(layers): depth.at({LAYERS: layers}) for layers in depth.runs[LAYERS].unique()}
+        parts[LAYERS_OF_TABLE_2] = self.extract("table2").at({RATE: HIGHEST})
         frames = []
         for layers, part in parts.items():
             plain = part.losses[part.losses["kind"] == "none"]
@@ -111,7 +113,7 @@ class Answers:
     def perplexity(self) -> pd.DataFrame:
         """Perplexity per byte of final states, by strategy and text, and against the failure-free ones."""
         found = pd.read_parquet(self.folder / "perplexity.parquet").assign(outcome="finished")
-        return summary(found.assign(perplexity=np.exp(found["loss_nats"])), ["text"], ["perplexity"], "none")
+        return ratios(found.assign(perplexity=np.exp(found["loss_nats"])), ["text"], "perplexity", "none")
 
 
 def ratios(runs: pd.DataFrame, fields: Sequence[str], metric: str, reference: str) -> pd.DataFrame:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from sim.figures import NAMES
+from sim.figures import legend_label
 from sim.map_command import map_
 from sim.paper.answers import RATE
 from sim.paper.jobs import JOBS
+from sim.paper.page_cells import percent
 
 CELLS = (0.01, 0.02, 0.05, 0.10, 0.13, 0.16)
 NUM_KNOTS = 2
@@ -40,7 +41,7 @@ def crossings(folder: Path) -> Iterator[Sequence[str]]:
     """A row a rate: who comes to the target first and who may, with either preset."""
     tables = [pd.read_csv(folder / f"crossings_{preset}.csv") for preset in PRESETS]
     for rate in CELLS:
-        yield f"{100 * rate:.0f} %", *(first(table[table[RATE] == rate]) for table in tables)
+        yield percent(rate), *(first(table[table[RATE] == rate]) for table in tables)
 
 
 def first(rows: pd.DataFrame) -> str:
@@ -52,4 +53,4 @@ def first(rows: pd.DataFrame) -> str:
 
 def called(strategy: str) -> str:
     """A strategy's name in the page."""
-    return "redundant" if strategy in PRESETS else NAMES.get(strategy, strategy)
+    return "redundant" if strategy in PRESETS else legend_label(strategy)

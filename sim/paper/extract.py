@@ -6,7 +6,7 @@ know nothing of what is learnt; losses agree within TOLERANCE.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 
 from sim.crossed import SEEDS
 from sim.figure_data import swept_fields
+from sim.figures import at_point
 from sim.paper.learning import target_iteration, target_loss, with_target
 from sim.records import BUCKETS
 from sim.results import Results
@@ -41,13 +42,10 @@ class Extract:
     def of(cls, results: Results) -> Extract:
         """Of a sweep's folder; runs are renamed after their strategy, point and seeds, which is all that names them."""
         fields = swept_fields(results)
-        runs = results.runs.assign(**{name: results.runs[name].map(plain) for name in fields})
-        names = {run: f"{number:04d}" for number, run in enumerate(runs["run"])}
+        names = {run: f"{number:04d}" for number, run in enumerate(results.runs["run"])}
         losses = validations(results, names)
-        runs = runs.assign(run=runs["run"].map(names))
-        keep = ["run", "strategy", "kind", *fields, *SEEDS, *OUTCOMES]
-        runs = runs[keep].reset_index(drop=True)
         about = ["run", "strategy", "kind", *fields, *SEEDS]
+        runs = results.runs.assign(run=results.runs["run"].map(names))[[*about, *OUTCOMES]].reset_index(drop=True)
         losses = losses.merge(runs[about], on="run")[[*about, *LOSS_COLUMNS]]
         return cls(runs, losses, tuple(fields))
 
@@ -65,13 +63,10 @@ class Extract:
         self.runs.to_parquet(folder / f"{name}_runs.parquet", index=False, compression="zstd")
         self.losses.to_parquet(folder / f"{name}_losses.parquet", index=False, compression="zstd")
 
-    def at(self, **values: Any) -> Extract:
-        """The part of it in which swept fields (dots as two underscores) or columns have these values."""
-        runs, losses = self.runs, self.losses
-        for name, value in values.items():
-            column = name.replace("__", ".")
-            runs, losses = runs[runs[column] == value], losses[losses[column] == value]
-        return Extract(runs, losses, tuple(field for field in self.fields if field.replace(".", "__") not in values))
+    def at(self, point: Mapping[str, Any]) -> Extract:
+        """The part of it in which swept fields, or other columns, have these values."""
+        fields = tuple(field for field in self.fields if field not in point)
+        return Extract(at_point(self.runs, point), at_point(self.losses, point), fields)
 
     def to_target(self, target: float | None = None) -> pd.DataFrame:
         """Its runs with a target: by the rule, unless one is given."""
@@ -89,13 +84,6 @@ def validations(results: Results, names: dict[str, str]) -> pd.DataFrame:
     records = records.assign(executed=records.groupby("run").cumcount() + 1, run=records["run"].map(names))
     found = records.dropna(subset=["validation_loss"])
     return found[["run", *LOSS_COLUMNS]]
-
-
-def plain(value: Any) -> Any:
-    """A swept value as parquet can keep it: lists and mappings as JSON."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return json.dumps(value, default=list) if isinstance(value, list | dict) else value
 
 
 def differences(new: pd.DataFrame, old: pd.DataFrame) -> dict[str, float]:

@@ -38,7 +38,8 @@ def compared(new: Path, old: Path) -> tuple[list[str], bool]:
     here, there = made_on(), read_json(old / "made_on.json")
     others = [f"{name} {here[name]}, kept were made with {there[name]}" for name in here if here[name] != there[name]]
     lines, num_equal, agrees = [], 0, True
-    for path in sorted(old.glob("*.parquet")):
+    paths = sorted(old.glob("*.parquet"))
+    for path in paths:
         found = differences(pd.read_parquet(new / path.name), pd.read_parquet(path))
         num_equal += not found
         for column, difference in found.items():
@@ -47,5 +48,5 @@ def compared(new: Path, old: Path) -> tuple[list[str], bool]:
             agrees &= fits
             lines.append(f"{path.name}: {column} differs by up to {difference:.2g}{'' if fits else ', too much'}")
     shown = old.relative_to(Path.cwd()) if old.is_relative_to(Path.cwd()) else old
-    whole = f"{num_equal} of {len(list(old.glob('*.parquet')))} tables agree with {shown} to the bit."
+    whole = f"{num_equal} of {len(paths)} tables agree with {shown} to the bit."
     return [*(f"Made here with {other}." for other in others), *lines, whole], agrees

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from sim.clock import SECONDS_PER_HOUR
-from sim.figures import NAMES
+from sim.figures import at_point, legend_label
 from sim.paper.answers import RATE
 
 OWN_NAMES = {
@@ -30,18 +30,12 @@ def records(rows: pd.DataFrame) -> list[Found]:
 
 def only(rows: pd.DataFrame, strategy: str, rate: float) -> Found:
     """The row of a strategy at a rate; the first, where there are several alike."""
-    return records(rows[(rows["strategy"] == strategy) & (rows[RATE] == rate)])[0]
+    return row_at(rows, {"strategy": strategy, RATE: rate})
 
 
-def at(rows: pd.DataFrame, strategy: str, field: str, value: Any) -> Found:
-    """The row of a strategy at a swept value."""
-    return records(rows[(rows["strategy"] == strategy) & (rows[field] == value)])[0]
-
-
-def ratio_row(row: Found) -> Found:
-    """A row of `summary` with its relative difference as a ratio."""
-    names = {"ratio": "relative_difference", "low_ratio": "relative_low", "high_ratio": "relative_high"}
-    return row | {name: row[column] + 1 for name, column in names.items()}
+def row_at(rows: pd.DataFrame, point: Mapping[str, Any]) -> Found:
+    """The row with these values; the first, where there are several alike."""
+    return records(at_point(rows, point))[0]
 
 
 def ratio(row: Found) -> str:
@@ -90,4 +84,4 @@ def percent(rate: float) -> str:
 
 def name_of(strategy: str) -> str:
     """What tables call a strategy."""
-    return (OWN_NAMES | NAMES).get(strategy, strategy.replace("_", " "))
+    return OWN_NAMES.get(strategy) or legend_label(strategy).replace("_", " ")

@@ -10,11 +10,10 @@ import pandas as pd
 
 from sim.clock import SECONDS_PER_HOUR
 from sim.crossed import SEEDS
-from sim.paper.answers import EXECUTED, HIGHEST, RATE, SECONDS, Answers, ratios
+from sim.paper.answers import EXECUTED, HIGHEST, RATE, REBUILDING, SECONDS, Answers, ratios
 from sim.paper.learning import rollback_factor
 from sim.paper.page_cells import (
     Row,
-    at,
     behind,
     difference,
     hours_of,
@@ -22,8 +21,8 @@ from sim.paper.page_cells import (
     only,
     percent,
     ratio,
-    ratio_row,
     records,
+    row_at,
 )
 from sim.paper.published import (
     CHECKPOINT_INTERVAL_ITERATIONS,
@@ -57,7 +56,7 @@ class Numbers(Answers):
                 yield (
                     *(percent(rate), name_of(strategy)),
                     *(f"{seconds:.1f}", f"{row.iteration_seconds:.1f}"),
-                    *(ratio(only(executed, strategy, rate)), f"{row.iterations / FAILURE_FREE_ITERATIONS:.2f}"),
+                    *(ratio(only(executed, strategy, rate)), f"{self.paper_ratio(strategy, rate):.2f}"),
                     *(hours_of(only(hours, strategy, rate)), f"{row.train_hours:.0f}"),
                 )
 
@@ -65,7 +64,7 @@ class Numbers(Answers):
         """A row a strategy and rate: hours against redundant computation, by preset, and checkpointing."""
         against = {name: self.against("table2", SECONDS, name) for name in REFERENCES}
         for rate in RATES:
-            for strategy in ("checkfree", "checkfree_plus"):
+            for strategy in REBUILDING:
                 cells = [ratio(only(table, strategy, rate)) for table in against.values()]
                 theirs = [self.paper_hours(strategy, rate, name) for name in ("redundant", "checkpoint")]
                 yield percent(rate), name_of(strategy), *cells, *(f"{value:.2f}" for value in theirs)
@@ -104,14 +103,14 @@ class Numbers(Answers):
 
     def failures(self, rate: float) -> str:
         """Stages lost in a run of CheckFree, on average."""
-        runs = self.extract("table2").at(strategy="checkfree", failures__rate_per_hour=rate).runs
+        runs = self.extract("table2").at({"strategy": "checkfree", RATE: rate}).runs
         return f"{runs['num_failures'].mean():.0f}"
 
     # ---- other tables and figures -----------------------------------------------------------------
 
     def trends(self) -> Iterator[Row]:
         """A row a depth and strategy: iterations to a loss × failure-free, by the loss's failure-free iteration."""
-        found = self.trend()
+        found = self.trend
         places = sorted(found["at"].unique())
         for (layers, strategy), own in found.groupby(["layers_per_stage", "strategy"], sort=False):
             cells = {row["at"]: ratio(row) for row in records(own)}
@@ -119,23 +118,23 @@ class Numbers(Answers):
 
     def trend_head(self) -> list[str]:
         """Its head."""
-        return ["layers a stage", "", *(f"{at:,}" for at in sorted(self.trend()["at"].unique()))]
+        return ["layers a stage", "", *(f"{at:,}" for at in sorted(self.trend["at"].unique()))]
 
     def variants(self, job: str, names: dict[str, str]) -> Iterator[Row]:
         """A row a strategy: final loss above the failure-free one's, and iterations to the target × failure-free."""
         excess, executed = self.excess(job), self.against(job, EXECUTED, "none")
         for strategy, name in names.items():
-            above, to_target = (records(table[table["strategy"] == strategy])[0] for table in (excess, executed))
-            yield name, difference(above), ratio(to_target)
+            here = {"strategy": strategy}
+            yield name, difference(row_at(excess, here)), ratio(row_at(executed, here))
 
-    def by_point(self, job: str, field: str, points: dict[Any, str], strategies: Sequence[str]) -> Iterator[Row]:
+    def by_point(self, job: str, field: str, values: Sequence[Any], strategies: Sequence[str]) -> Iterator[Row]:
         """A row a strategy, a pair of columns a point: final loss above failure-free, iterations × failure-free."""
         excess, executed = self.excess(job), self.against(job, EXECUTED, "none")
         for strategy in strategies:
             cells: list[str] = []
-            for value in points:
-                cells.append(difference(at(excess, strategy, field, value)))
-                cells.append(ratio(at(executed, strategy, field, value)))
+            for value in values:
+                here = {"strategy": strategy, field: value}
+                cells += [difference(row_at(excess, here)), ratio(row_at(executed, here))]
             yield name_of(strategy), *cells
 
     def intervals(self) -> Iterator[Row]:
@@ -146,7 +145,7 @@ class Numbers(Answers):
             rows = table[table[field] == interval]
             yield f"every {interval}", *(hours_of(only(rows, "checkpoint", rate)) for rate in RATES)
         others = self.against("table2", SECONDS, "none")
-        for strategy in ("redundant_text", "checkfree", "checkfree_plus"):
+        for strategy in ("redundant_text", *REBUILDING):
             yield name_of(strategy), *(hours_of(only(others, strategy, rate)) for rate in RATES)
 
     def over_frequent(self, strategy: str, rate: float) -> str:
@@ -188,10 +187,8 @@ class Numbers(Answers):
 
     def churn(self) -> Iterator[Row]:
         """Correlated against independent losses: a row a strategy."""
-        points = dict.fromkeys(self.extract("correlated").runs["failures"].unique(), "")
-        return self.by_point(
-            "correlated", "failures", points, ("checkpoint", "redundant", "checkfree", "checkfree_plus")
-        )
+        values = list(self.extract("correlated").runs["failures"].unique())
+        return self.by_point("correlated", "failures", values, ("checkpoint", "redundant", *REBUILDING))
 
     def consecutive(self) -> Iterator[Row]:
         """A row a strategy: what the loss of two neighbours costs in iterations and in hours."""
@@ -204,8 +201,8 @@ class Numbers(Answers):
         found = self.perplexity()
         for text in found["text"].unique():
             rows = {row["strategy"]: row for row in records(found[found["text"] == text])}
-            cells = [f"{rows[name]['mean']:.2f}" for name in ("none", "checkfree", "checkfree_plus")]
-            shares = [ratio(ratio_row(rows[name])) for name in ("checkfree", "checkfree_plus")]
+            cells = [f"{rows[name]['mean']:.2f}" for name in ("none", *REBUILDING)]
+            shares = [ratio(rows[name]) for name in REBUILDING]
             yield f"ours: {text}", *cells, *shares
         for text, (plain, checkfree, plus) in TABLE_3.items():
             cells = [f"{value:.2f}" for value in (plain, checkfree, plus)]
@@ -224,7 +221,7 @@ class Numbers(Answers):
             yield (
                 *(percent(rate), f"{probability:.4f}", f"{implied:.0f} s", f"{own:.5f}"),
                 *(f"{factor:.2f}" for factor in factors),
-                f"{row.iterations / FAILURE_FREE_ITERATIONS:.2f}",
+                f"{self.paper_ratio('checkpoint', rate):.2f}",
                 ratio(only(self.against("table2", EXECUTED, "none"), "checkpoint", rate)),
             )
 
@@ -232,7 +229,7 @@ class Numbers(Answers):
 
     def recovery(self, strategy: str) -> str:
         """Mean seconds from a failure until training goes on, at the highest rate."""
-        runs = self.extract("table2").at(strategy=strategy, failures__rate_per_hour=HIGHEST).runs
+        runs = self.extract("table2").at({"strategy": strategy, RATE: HIGHEST}).runs
         return f"{runs['mean_recovery_seconds'].mean():.1f}"
 
     def steps(self, job: str) -> str:

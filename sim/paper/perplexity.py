@@ -14,18 +14,19 @@ import numpy
 import pandas as pd
 import torch
 
-from models.corpus import Corpus, load_corpus
+from models.corpus import load_corpus
 from models.lineage import DataSpec, Position, Routes
 from models.store import TrajectoryStore
 from models.trainer import Trainer
 from models.trajectory import Trajectory
+from sim.paper.answers import HIGHEST, RATE, REBUILDING
 from sim.points import Point
-from sim.runner import PlannedRun, ScenarioRunner, Texts
+from sim.runner import PlannedRun, ScenarioRunner
 from sim.simulation import simulate
 
-RATE_PER_HOUR = 0.16
-STRATEGIES = ("none", "checkfree", "checkfree_plus")
-NUM_SEQUENCES, SEQUENCES_AT_ONCE = 512, 64
+RATE_PER_HOUR = HIGHEST
+STRATEGIES = ("none", *REBUILDING)
+NUM_SEQUENCES = 512
 OTHER_TEXT = DataSpec(source="text", files=("lib/*.py", "ma/*.py", "linalg/*.py"), validation_fraction=0.5)
 
 
@@ -59,17 +60,18 @@ def perplexities(points: list[Point], base_folder: Path, results: Path, cache: P
 
     What is not kept in the cache is trained again.
     """
-    texts = Texts(base_folder, cache)
-    (point,) = (point for point in points if point.parameters["failures.rate_per_hour"] == RATE_PER_HOUR)
-    runner = ScenarioRunner(point.scenario, base_folder, results, cache, texts)
+    (point,) = (point for point in points if point.parameters[RATE] == RATE_PER_HOUR)
+    runner = ScenarioRunner(point.scenario, base_folder, results, cache)
     assert runner.corpus is not None
     corpora = {"held-out files": runner.corpus, "NumPy's sources": load_corpus(OTHER_TEXT, Path(numpy.__path__[0]))}
+    length = point.scenario.training.sequence_length
+    texts = {text: torch.from_numpy(one.validation_windows(NUM_SEQUENCES, length)) for text, one in corpora.items()}
     rows: list[dict[str, object]] = []
     with closing(TrajectoryStore(cache, budget_bytes)) as store:
         for planned, trainer in final_states(runner, store):
             about = {"strategy": planned.name, "failure_seed": planned.failure_seed}
             about |= {"training_seed": planned.training_seed}
-            rows += [about | {"text": text, "loss_nats": loss_on(trainer, corpus)} for text, corpus in corpora.items()]
+            rows += [about | {"text": text, "loss_nats": trainer.loss_on(windows)} for text, windows in texts.items()]
     return pd.DataFrame(rows)
 
 
@@ -85,13 +87,3 @@ def final_states(runner: ScenarioRunner, store: TrajectoryStore) -> Iterator[tup
         simulate(scenario, config, planned.failure_seed, planned.training_seed, last)
         assert last.position is not None, "a run has steps"
         yield planned, last.trajectory.state_at(last.position)
-
-
-@torch.no_grad()
-def loss_on(trainer: Trainer, corpus: Corpus) -> float:
-    """Mean cross-entropy in nats per byte on a text, stages in plain order."""
-    route = tuple(range(1, trainer.spec.model.num_stages + 1))
-    windows = torch.from_numpy(corpus.validation_windows(NUM_SEQUENCES, trainer.spec.sequence_length))
-    groups = torch.split(windows, SEQUENCES_AT_ONCE)
-    total = sum(float(trainer.model.loss(group[:, :-1], group[:, 1:], route)) * len(group) for group in groups)
-    return total / len(windows)

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.figures import LOOKS, NAMES, STYLE, blank
-from sim.paper.answers import Answers
+from sim.figures import LOOKS, STYLE, blank, legend_label
+from sim.paper.answers import HIGHEST, REBUILDING, Answers
 from sim.paper.extract import Extract
 from sim.plots import figure_of
 from sim.results import Results, load
@@ -34,14 +34,14 @@ DPI = 130
 def draw_all(runs: Path, folder: Path) -> None:
     """All figures, as PNG."""
     for name, (job, kind) in DRAWN.items():
-        results = load(runs / job)
-        save(figure_of(kind, with_rule(results)), folder / f"{name}.png")
+        results = with_rule(load(runs / job), Extract.read(folder, job))
+        save(figure_of(kind, results), folder / f"{name}.png")
     save(depth_figure(Answers(folder)), folder / "depth.png")
 
 
-def with_rule(results: Results) -> Results:
-    """Results with the target that the rule gives them, as if the scenario had named it."""
-    found = Extract.of(results).to_target()
+def with_rule(results: Results, extract: Extract) -> Results:
+    """Results with the target that the rule gives what is kept of them, as if the scenario had named it."""
+    found = extract.to_target()
     runs = results.runs
     if "failures" in runs:
         runs = runs.assign(failures=runs["failures"].map(lambda process: IN_WORDS[json.loads(process)["kind"]]))
@@ -57,17 +57,17 @@ def save(figure: Figure, path: Path) -> None:
 
 def depth_figure(answers: Answers) -> Figure:
     """Iterations to a loss, × failure-free, against that loss's failure-free iteration, by layers a stage."""
-    table = answers.trend()
+    table = answers.trend
     notes = [
         "Mean over runs at 16 % an hour; points at which not every run came to the loss are left out. Grey: the paper, "
         "24 layers, at 10,000 iterations."
     ]
     with blank(2.9, notes) as figure:
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
-        for axis, strategy in zip(axes, ("checkfree", "checkfree_plus"), strict=True):
+        for axis, strategy in zip(axes, REBUILDING, strict=True):
             draw_depth(axis, table[table["strategy"] == strategy])
-            axis.axhline(answers.paper_ratio(strategy, 0.16), color="0.6", linewidth=1.0)
-            axis.set_title(NAMES[strategy], loc="left")
+            axis.axhline(answers.paper_ratio(strategy, HIGHEST), color="0.6", linewidth=1.0)
+            axis.set_title(legend_label(strategy), loc="left")
             axis.set_xlabel("iterations of the failure-free run")
         axes[0].set_ylabel("iterations to the same loss,\n× failure-free")
         axes[0].legend(frameon=False, title="layers a stage")
@@ -79,7 +79,8 @@ def draw_depth(axis: Axes, rows: pd.DataFrame) -> None:
     for (layers, own), look in zip(by_depth(rows), LOOKS[1:], strict=False):
         axis.plot(own["at"], own["ratio"], color=look.colour, marker=look.marker, linestyle=look.line, label=layers)
     axis.set_xscale("log")
-    axis.set_xticks(sorted(rows["at"].unique()), [f"{at:,}" for at in sorted(rows["at"].unique())])
+    places = sorted(rows["at"].unique())
+    axis.set_xticks(places, [f"{at:,}" for at in places])
     axis.minorticks_off()
 
 

@@ -10,8 +10,6 @@ RATES = (0.05, 0.10, 0.16)
 """Chance that a stage is lost within an hour."""
 NUM_STAGES = 6
 CHECKPOINT_INTERVAL_ITERATIONS = 100
-VALIDATION_INTERVAL_ITERATIONS = 500
-"""All implied iterations are multiples of it: they are known to within one."""
 
 
 @dataclass(frozen=True)
