@@ -27,8 +27,12 @@ class Job:
 JOBS = (
     Job("table2", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
     Job("figure4b", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
+    Job("uploads", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
     Job("figure4c", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
-    Job("depth", ("sweep.zip={training.model.layers_per_stage: [1, 2], training.steps: [1000, 500]}",)),
+    Job(
+        "depth",
+        ("sweep.zip={training.model.layers_per_stage: [1, 2], training.steps: [1000, 500]}", ONE_TRAINING_SEED),
+    ),
     Job("figure2", (SHORT, ONE_TRAINING_SEED)),
     Job("variants", (SHORT, ONE_TRAINING_SEED)),
     Job("one_failure", (SHORT, ONE_TRAINING_SEED)),
