@@ -12,7 +12,7 @@ import pandas as pd
 
 from sim.clock import SECONDS_PER_HOUR
 from sim.paper.extract import Extract
-from sim.paper.learning import iterations_behind, target_iteration, target_loss
+from sim.paper.learning import final_losses, iterations_behind, smoothed, target_iteration, target_loss
 from sim.paper.published import FAILURE_FREE_ITERATIONS, RATES, published
 from sim.statistics import summary
 
@@ -22,7 +22,10 @@ HIGHEST = RATES[-1]
 EXECUTED, SECONDS = "target_reached_executed", "target_reached_seconds"
 LAYERS_OF_TABLE_2 = 4
 REBUILDING = ("checkfree", "checkfree_plus")
-TREND_AT = (100, 200, 400, 600, 1000, 1500, 2500)
+TREND_AT = (200, 500, 1000, 1500, 2500, 5000, 7500)
+TREND_VALIDATIONS = 5
+"""Validations that are averaged before the trend is read: it goes by small differences."""
+FINAL = "final_loss_nats"
 
 
 class Answers:
@@ -51,31 +54,37 @@ class Answers:
 
     @cached_property
     def trend(self) -> pd.DataFrame:
-        """Iterations to a loss × failure-free at the highest rate, by depth, strategy and the loss's iteration `at`."""
+        """Iterations to a loss × failure-free at the highest rate, by depth, strategy and the loss's iteration `at`.
+
+        Read from running means of TREND_VALIDATIONS. Left out: losses that not every run came to.
+        """
         depth = self.extract("depth")
         parts = {int(layers): depth.at({LAYERS: layers}) for layers in depth.runs[LAYERS].unique()}
         parts[LAYERS_OF_TABLE_2] = self.extract("table2").at({RATE: HIGHEST})
         frames = []
         for layers, part in parts.items():
-            plain = part.losses[part.losses["kind"] == "none"]
-            for at in TREND_AT:
-                if at > plain["iteration"].max() / 1.5 or at not in set(plain["iteration"]):
-                    continue
-                runs = part.to_target(target_loss(part.losses, at))
-                rows = ratios(runs, (), EXECUTED, "none")
-                frames.append(rows[rows["strategy"].isin(REBUILDING)].assign(layers_per_stage=layers, at=at))
+            smooth = Extract(part.runs, smoothed(part.losses, TREND_VALIDATIONS), part.fields)
+            known = set(part.losses.loc[part.losses["kind"] == "none", "iteration"])
+            for at in sorted(known.intersection(TREND_AT)):
+                rows = ratios(smooth.to_target(target_loss(smooth.losses, at)), (), EXECUTED, "none")
+                whole = rows["strategy"].isin(REBUILDING) & (rows["num_reached"] == rows["num_runs"])
+                frames.append(rows[whole].assign(layers_per_stage=layers, at=at))
         return pd.concat(frames, ignore_index=True)
 
-    def excess(self, job: str) -> pd.DataFrame:
-        """Final loss by strategy and point, and its difference from the failure-free run's, in nats per token."""
+    def final(self, job: str) -> pd.DataFrame:
+        """A job's runs with FINAL: the mean of their last validations, in nats per token."""
         found = self.extract(job)
-        return summary(found.runs, found.fields, ["final_validation_loss"], "none")
+        return found.runs.assign(**{FINAL: found.runs["run"].map(final_losses(found.losses))})
+
+    def excess(self, job: str, reference: str = "none") -> pd.DataFrame:
+        """Loss at the end by strategy and point, and its difference from another strategy's, in nats per token."""
+        return summary(self.final(job), self.extract(job).fields, [FINAL], reference)
 
     def behind(self, job: str) -> pd.DataFrame:
         """How many iterations runs in which stages were lost are behind the same strategy's in which none was.
 
         By strategy, `stages` lost and `at_seconds`: mean, low and high over training seeds, num_runs; `hours` that
-        training ended later; whether it was `rolled_back`. Rows in which nothing struck are left out.
+        training ended later; iterations that were `repeated`. Rows in which nothing struck are left out.
         """
         found = self.extract(job)
         (field,) = found.fields
@@ -96,7 +105,7 @@ class Answers:
                     "at_seconds": loss["at_seconds"],
                     "behind": iterations_behind(losses[run["run"]], losses[reference["run"]]),
                     "hours": more_seconds / SECONDS_PER_HOUR,
-                    "rolled_back": run["num_rollbacks"] > 0,
+                    "repeated": run["num_iterations_run"] - run["num_iterations"],
                 }
             )
         by = ["strategy", "stages", "at_seconds"]
@@ -106,7 +115,7 @@ class Answers:
             low=("behind", "min"),
             high=("behind", "max"),
             hours=("hours", "mean"),
-            rolled_back=("rolled_back", "any"),
+            repeated=("repeated", "mean"),
             num_runs=("behind", "size"),
         ).reset_index()
 

@@ -1,18 +1,16 @@
-"""What loss curves tell: the target by its rule, when it is reached, and how far a run is behind another."""
+"""What loss curves tell: the target by its rule, when it is reached, losses at the end, how far a run is behind."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 TARGET_SHARE = 5 / 12
 """The target is what failure-free runs have reached after this share of the steps: the others have 2.4 × as many."""
-NUM_LAST_RECORDS = 8
-"""Over so many, how far a run is behind is averaged."""
-Floats = npt.NDArray[np.float64]
+NUM_LAST = 8
+"""Validations that a loss at the end is the mean of: one alone scatters by as much as strategies differ."""
 
 
 def target_iteration(losses: pd.DataFrame, share: float = TARGET_SHARE) -> int:
@@ -44,23 +42,38 @@ def with_target(runs: pd.DataFrame, losses: pd.DataFrame, target: float) -> pd.D
     )
 
 
+def smoothed(losses: pd.DataFrame, num_validations: int) -> pd.DataFrame:
+    """Each validation replaced by the mean of so many around it (fewer at the ends of a run)."""
+    grouped = losses.groupby("run", sort=False)["validation_loss"]
+    means = grouped.transform(lambda own: own.rolling(num_validations, center=True, min_periods=1).mean())
+    return losses.assign(validation_loss=means)
+
+
+def last_validations(losses: pd.DataFrame) -> pd.DataFrame:
+    """The last NUM_LAST validations of each run, by iteration; of those that were repeated, the later."""
+    once = losses.drop_duplicates(["run", "iteration"], keep="last").sort_values("iteration")
+    return once.groupby("run", sort=False).tail(NUM_LAST)
+
+
+def final_losses(losses: pd.DataFrame) -> pd.Series[float]:
+    """Mean loss of the last validations of each run, in nats per token."""
+    return last_validations(losses).groupby("run")["validation_loss"].mean()
+
+
 def iterations_behind(own: pd.DataFrame, reference: pd.DataFrame) -> float:
-    """How many iterations a run is behind another at its end: mean over its last records.
+    """How many iterations a run is behind another at its end: mean over its last validations.
 
-    Both are rows of one run; a record is a validation lower than all before. Behind: a record's iteration, less the one
-    at which the other's records first came so low (between two of them: along a line).
+    Both are rows of one run. A loss is read as the iteration at which the other has it, along loss = a + b ln(iteration)
+    fitted to the other's second half; the other is behind itself by what this leaves, which is taken off.
     """
-    iterations, losses = records(own)
-    reached, lowest = records(reference)
-    return float((iterations - np.interp(-losses, -lowest, reached))[-NUM_LAST_RECORDS:].mean())
+    second_half = reference[reference["iteration"] > reference["iteration"].max() / 2]
+    slope, start = np.polyfit(np.log(second_half["iteration"]), second_half["validation_loss"], 1)
 
+    def lag(rows: pd.DataFrame) -> float:
+        last = last_validations(rows)
+        return float((last["iteration"] - np.exp((last["validation_loss"] - start) / slope)).mean())
 
-def records(rows: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Iterations and losses of the validations that are lower than all before, in the order of iterations."""
-    rows = rows.drop_duplicates("iteration", keep="last").sort_values("iteration")
-    losses = rows["validation_loss"].to_numpy(float)
-    are = losses < np.minimum.accumulate(np.concatenate(([np.inf], losses[:-1])))
-    return rows["iteration"].to_numpy(float)[are], losses[are]
+    return lag(own) - lag(reference)
 
 
 def rollback_factor(probability: float, interval_iterations: int, num_stages: int) -> float:
