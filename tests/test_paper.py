@@ -18,19 +18,25 @@ from sim.loading import load_scenario
 from sim.paper import __main__ as main
 from sim.paper import jobs, kept, perplexity
 from sim.paper.answers import EXECUTED, RATE, REBUILDING, SECONDS, Answers
-from sim.paper.extract import TOLERANCE, Extract, differences
+from sim.paper.extract import OTHER_TEXT_TOLERANCE, TOLERANCE, Extract, differences
 from sim.paper.jobs import JOBS, SCENARIOS
 from sim.paper.kept import KEPT, compared, made_on
 from sim.paper.learning import (
-    NUM_LAST_RECORDS,
+    NUM_LAST,
+    final_losses,
     iterations_behind,
     rollback_factor,
+    smoothed,
     target_iteration,
     target_loss,
     with_target,
 )
 from sim.paper.page import PAGE, page
+from sim.paper.page_costs import cost_verdicts, table_1
+from sim.paper.page_numbers import Numbers
 from sim.paper.published import FAILURE_FREE_ITERATIONS, RATES, RELEASED_PROBABILITIES, TABLE_2, published
+from sim.paper.sides import Side, side
+from sim.paper.verdicts import Verdicts, beside, size
 from sim.points import load_points
 from sim.results import load, read_json
 from sim.sweep_command import sweep
@@ -107,17 +113,83 @@ def test_a_target_is_reached_at_the_first_validation_that_low_repeated_iteration
     assert found.iloc[1][["target_reached_iteration", "target_reached_seconds"]].isna().all()
 
 
-@given(st.integers(0, 15), st.integers(2, 40))
-def test_a_curve_that_is_shifted_is_as_far_behind_as_it_was_shifted(shift, num_more):
-    ideal = [3.0 + 2.0 / (1 + number) for number in range(shift + NUM_LAST_RECORDS + num_more)]
-    late = [9.0] * shift + ideal[: len(ideal) - shift]
-    assert iterations_behind(curve(late), curve(ideal)) == pytest.approx(10 * shift, abs=1e-6)
-    assert iterations_behind(curve(ideal), curve(ideal)) == pytest.approx(0, abs=1e-9)
+@given(st.integers(0, 15), st.integers(30, 60), st.floats(0.05, 2.0))
+def test_a_curve_that_is_shifted_is_as_far_behind_as_it_was_shifted(shift, num_validations, slope):
+    def ideal(number: int) -> float:
+        return 9.0 - slope * math.log(10 * number)
+
+    numbers = range(1, num_validations + 1)
+    own = curve([9.0 if number <= shift else ideal(number - shift) for number in numbers])
+    reference = curve([ideal(number) for number in numbers])
+    assert iterations_behind(own, reference) == pytest.approx(10 * shift, abs=1e-4)
 
 
-def test_a_run_is_not_behind_itself_where_its_loss_goes_up_and_down():
-    noisy = curve([5, 4, 4.5, 3, 3.5, 3.2, 2.9, 2.95, 2.8, 2.85, 2.7, 2.75, 2.6])
+@given(st.lists(st.floats(0.0, 0.05), min_size=20, max_size=20))
+def test_a_run_is_not_behind_itself_where_its_loss_goes_up_and_down(noise):
+    noisy = curve([5 / (number + 1) + one for number, one in enumerate(noise)])
     assert iterations_behind(noisy, noisy) == 0
+
+
+def test_the_loss_at_the_end_is_of_the_last_iterations_each_once():
+    ended = curve([9.0, *[2.0] * (NUM_LAST - 1), 3.0], run="a")
+    rolled_back = curve([9.0] * NUM_LAST + [1.0] * NUM_LAST, run="b")
+    rolled_back["iteration"] = [10 * number for number in (*range(1, NUM_LAST + 1), *range(1, NUM_LAST + 1))]
+    found = final_losses(pd.concat([rolled_back, ended]))
+    assert found["a"] == pytest.approx(2.0 + 1 / NUM_LAST)
+    assert found["b"] == 1.0
+
+
+def test_running_means_stay_within_a_run():
+    found = smoothed(pd.concat([curve([1.0, 4.0, 1.0], run="a"), curve([7.0, 7.0], run="b")]), 3)
+    assert found["validation_loss"].tolist() == [2.5, 2.0, 2.5, 7.0, 7.0]
+
+
+# ---- verdicts -----------------------------------------------------------------------------------------
+
+
+def pairs(own: list[float], other: list[float]) -> pd.DataFrame:
+    """Runs of two strategies, three failure seeds x two training seeds."""
+    seeds = list(product(range(3), range(2)))
+    rows = [
+        {"strategy": name, "outcome": "finished", "failure_seed": a, "training_seed": b, "x": value}
+        for name, values in (("own", own), ("other", other))
+        for (a, b), value in zip(seeds, values, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_an_order_is_told_where_every_pair_of_seeds_has_it():
+    assert side(pairs([1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]), "x", "own", "other") == Side(6, 0, 0)
+    assert Side(6, 0, 0).order(is_below=True) == "R"
+    assert Side(6, 0, 0).order(is_below=False) == "N"
+    assert Side(5, 1, 0).order(is_below=True) == Side(5, 1, 0).order(is_below=False) == "?"
+    assert Side(1, 1, 4).count(is_below=True) == "1 of 6, 1 equal"
+
+
+def test_what_was_not_reached_is_above_all_that_was():
+    nothing = math.nan
+    found = side(pairs([1, nothing, 3, 4, 5, nothing], [2, 3, 4, 5, nothing, nothing]), "x", "own", "other")
+    assert found == Side(4, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("paper", "low", "high", "expected"),
+    [
+        *((0.7, 0.6, 0.9, "R"), (0.7, 0.6, 1.2, "?"), (0.7, 0.8, 0.9, "N"), (0.7, 0.8, 1.2, "N"), (0.7, 1.1, 1.2, "N")),
+        *((1.5, 1.2, 1.6, "R"), (1.5, 0.6, 1.6, "?"), (1.5, 1.2, 1.4, "N"), (1.5, 0.6, 1.2, "N")),
+        (1.5, math.nan, math.nan, "?"),
+    ],
+)
+def test_a_size_is_told_where_the_interval_holds_the_papers_number_and_not_1(paper, low, high, expected):
+    assert size(paper, {"low_ratio": low, "high_ratio": high}) == expected
+
+
+def test_a_ratio_is_set_beside_the_papers():
+    own, other = [2.0, 2.1, 2.0, 2.1, 2.0, 2.1], [1.0, 1.05, 1.0, 1.05, 1.0, 1.05]
+    found = beside(pairs(own, other), "x", "own", "other", paper=2.2)
+    assert found.here == "2.00; 6 of 6"
+    assert (found.order, found.size) == ("R", "N")
+    assert beside(pairs(own, other), "x", "own", "other", paper=0.5).order == "N"
 
 
 # ---- what is kept -------------------------------------------------------------------------------------
@@ -220,6 +292,28 @@ def test_other_losses_agree_within_the_tolerance_on_another_machine(two_folders)
     assert not compared(new, old)[1]
 
 
+def test_other_losses_may_differ_more_on_another_text(two_folders):
+    new, old = two_folders
+    made = read_json(old / "made_on.json")
+    (old / "made_on.json").write_text(json.dumps(made | {"text": "another"}))
+    scaled(new, "tiny_losses.parquet", "validation_loss", 1 + 0.9 * OTHER_TEXT_TOLERANCE)
+    assert compared(new, old)[1]
+
+
+@pytest.mark.parametrize("folder", [0, 1])
+def test_tables_that_only_one_folder_has_do_not_agree(two_folders, folder):
+    (two_folders[folder] / "tiny_losses.parquet").unlink()
+    lines, agrees = compared(*two_folders)
+    assert not agrees
+    assert lines[0].startswith("tiny_losses.parquet: ")
+
+
+def test_nothing_kept_is_no_agreement(two_folders):
+    for path in [*two_folders[0].glob("*.parquet"), *two_folders[1].glob("*.parquet")]:
+        path.unlink()
+    assert not compared(*two_folders)[1]
+
+
 def test_other_seconds_never_agree(two_folders):
     new, old = two_folders
     made = read_json(old / "made_on.json")
@@ -307,6 +401,18 @@ def test_rates_of_table_2_are_the_papers():
 
 def test_the_page_is_what_the_numbers_make_of_it():
     assert PAGE.read_text(encoding="utf-8") == page(), "python -m sim.paper.page writes it anew"
+
+
+def test_every_claim_has_a_verdict():
+    rows = [*Verdicts(Numbers(KEPT / "full")).rows(), *cost_verdicts(list(table_1()))]
+    assert len(rows) > 30
+    for claim, paper, here, order, size_, where in rows:
+        letters = set((order + size_).replace("<br>", ""))
+        assert letters, claim
+        assert letters <= set("RN?"), claim
+        assert paper, claim
+        assert here, claim
+        assert where.startswith("["), claim
 
 
 def test_the_readme_has_the_pages_numbers():

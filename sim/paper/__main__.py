@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 import typer
 
 from models.lineage import digest
+from sim.durable import write_whole
 from sim.paper.answers import Answers
 from sim.paper.crossings import make_maps
 from sim.paper.extract import Extract
@@ -54,8 +57,7 @@ def paper(
         write_page()
     elif not keep:
         lines, agrees = compared(made, KEPT / "quick")
-        for line in lines:
-            say(line)
+        say("\n".join(lines))
         if not agrees:
             complain("The quick numbers are not those that are kept.", "red")
             raise typer.Exit(1)
@@ -63,14 +65,16 @@ def paper(
 
 def known_perplexities(runs: Path, quick: bool, cache: Path) -> pd.DataFrame:
     """Of the runs that there are, worked out once: their final states may be gone from the cache later."""
-    from sim.paper.perplexity import perplexities
+    from sim.paper.perplexity import NUM_SEQUENCES, OTHER_TEXT, perplexities
 
-    hashes = digest("".join(load(runs / JOBS[0].name).runs["run_hash"]))
-    path = runs / f"perplexity-{hashes[:8]}.parquet"
+    asked = (*load(runs / JOBS[0].name).runs["run_hash"], NUM_SEQUENCES, OTHER_TEXT.model_dump_json(), np.__version__)
+    path = runs / f"perplexity-{digest(repr(asked))[:8]}.parquet"
     if not path.is_file():
         points = load_points(JOBS[0].scenario, JOBS[0].quick if quick else ())
-        budget_bytes = bytes_of(CACHE_BUDGET, "cache budget")
-        perplexities(points, SCENARIOS, runs, cache, budget_bytes).to_parquet(path, index=False)
+        found = perplexities(points, SCENARIOS, runs, cache, bytes_of(CACHE_BUDGET, "cache budget"))
+        unfinished = path.with_name(f".{path.name}.part")
+        found.to_parquet(unfinished, index=False)
+        unfinished.replace(path)
     return pd.read_parquet(path)
 
 
@@ -84,7 +88,7 @@ def timed(job: Job, quick: bool, runs: Path, cache: Path) -> None:
     finally:
         known = read_json(path) if path.is_file() else {}
         runs.mkdir(parents=True, exist_ok=True)
-        write_json(path, known | {job.name: round(known.get(job.name, 0) + time.monotonic() - began)})
+        write_whole(path, json.dumps(known | {job.name: round(known.get(job.name, 0) + time.monotonic() - began)}))
 
 
 if __name__ == "__main__":

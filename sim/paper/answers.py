@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,16 +14,17 @@ import pandas as pd
 from sim.clock import SECONDS_PER_HOUR
 from sim.paper.extract import Extract
 from sim.paper.learning import final_losses, iterations_behind, smoothed, target_iteration, target_loss
-from sim.paper.published import FAILURE_FREE_ITERATIONS, RATES, published
+from sim.paper.published import BYTES_PER_TOKEN, FAILURE_FREE_ITERATIONS, RATES, TABLE_3, published
 from sim.statistics import summary
 
 RATE = "failures.rate_per_hour"
 LAYERS = "training.model.layers_per_stage"
+INTERVAL = "strategies[checkpoint].interval_iterations"
 HIGHEST = RATES[-1]
 EXECUTED, SECONDS = "target_reached_executed", "target_reached_seconds"
 LAYERS_OF_TABLE_2 = 4
 REBUILDING = ("checkfree", "checkfree_plus")
-TREND_AT = (200, 500, 1000, 1500, 2500, 5000, 7500)
+TREND_AT = (200, 500, 1000, 1500, 2500, 4000)
 TREND_VALIDATIONS = 5
 """Validations that are averaged before the trend is read: it goes by small differences."""
 FINAL = "final_loss_nats"
@@ -52,21 +54,25 @@ class Answers:
         assert row is not None, strategy
         return row.iterations / FAILURE_FREE_ITERATIONS
 
+    def smooth(self, job: str) -> Extract:
+        """A job's extract with running means of TREND_VALIDATIONS in place of its validations."""
+        found = self.extract(job)
+        return Extract(found.runs, smoothed(found.losses, TREND_VALIDATIONS), found.fields)
+
     @cached_property
     def trend(self) -> pd.DataFrame:
         """Iterations to a loss × failure-free at the highest rate, by depth, strategy and the loss's iteration `at`.
 
         Read from running means of TREND_VALIDATIONS. Left out: losses that not every run came to.
         """
-        depth = self.extract("depth")
+        depth = self.smooth("depth")
         parts = {int(layers): depth.at({LAYERS: layers}) for layers in depth.runs[LAYERS].unique()}
-        parts[LAYERS_OF_TABLE_2] = self.extract("table2").at({RATE: HIGHEST})
+        parts[LAYERS_OF_TABLE_2] = self.smooth("table2").at({RATE: HIGHEST})
         frames = []
         for layers, part in parts.items():
-            smooth = Extract(part.runs, smoothed(part.losses, TREND_VALIDATIONS), part.fields)
             known = set(part.losses.loc[part.losses["kind"] == "none", "iteration"])
             for at in sorted(known.intersection(TREND_AT)):
-                rows = ratios(smooth.to_target(target_loss(smooth.losses, at)), (), EXECUTED, "none")
+                rows = ratios(part.to_target(target_loss(part.losses, at)), (), EXECUTED, "none")
                 whole = rows["strategy"].isin(REBUILDING) & (rows["num_reached"] == rows["num_runs"])
                 frames.append(rows[whole].assign(layers_per_stage=layers, at=at))
         return pd.concat(frames, ignore_index=True)
@@ -119,10 +125,26 @@ class Answers:
             num_runs=("behind", "size"),
         ).reset_index()
 
+    def perplexity_runs(self) -> pd.DataFrame:
+        """Loss of final states on two texts, in nats per byte, and perplexity."""
+        found = pd.read_parquet(self.folder / "perplexity.parquet")
+        return found.assign(outcome="finished", perplexity=np.exp(found["loss_nats"]))
+
     def perplexity(self) -> pd.DataFrame:
         """Perplexity per byte of final states, by strategy and text, and against the failure-free ones."""
-        found = pd.read_parquet(self.folder / "perplexity.parquet").assign(outcome="finished")
-        return ratios(found.assign(perplexity=np.exp(found["loss_nats"])), ["text"], "perplexity", "none")
+        return ratios(self.perplexity_runs(), ["text"], "perplexity", "none")
+
+    def extra_nats(self, strategy: str) -> list[float]:
+        """Mean nats per byte, by text, that a strategy's final states lose more than the failure-free ones."""
+        found = self.perplexity_runs()
+        means = found.groupby(["text", "strategy"], sort=False)["loss_nats"].mean().unstack(sort=False)
+        return [float(value) for value in means[strategy] - means["none"]]
+
+
+def paper_extra_nats(strategy: str) -> list[float]:
+    """The same in the paper, whose perplexities are per token: by BYTES_PER_TOKEN."""
+    place = REBUILDING.index(strategy) + 1
+    return [math.log(row[place] / row[0]) / BYTES_PER_TOKEN for row in TABLE_3.values()]
 
 
 def ratios(runs: pd.DataFrame, fields: Sequence[str], metric: str, reference: str) -> pd.DataFrame:

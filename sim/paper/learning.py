@@ -63,7 +63,7 @@ def final_losses(losses: pd.DataFrame) -> pd.Series[float]:
 def iterations_behind(own: pd.DataFrame, reference: pd.DataFrame) -> float:
     """How many iterations a run is behind another at its end: mean over its last validations.
 
-    Both are rows of one run. A loss is read as the iteration at which the other has it, along loss = a + b ln(iteration)
+    Both are rows of one run. A loss is read as the iteration at which the other has it, along a line in ln(iteration)
     fitted to the other's second half; the other is behind itself by what this leaves, which is taken off.
     """
     second_half = reference[reference["iteration"] > reference["iteration"].max() / 2]

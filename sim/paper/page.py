@@ -9,8 +9,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sim.paper.crossings import crossings
 from sim.paper.kept import KEPT
-from sim.paper.page_costs import table_1
+from sim.paper.page_costs import cost_verdicts, table_1
 from sim.paper.page_numbers import Numbers
+from sim.paper.verdicts import Verdicts
 
 HERE = Path(__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
@@ -21,8 +22,13 @@ def page(kept: Path = KEPT) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
+    of, costs = Numbers(kept / "full"), list(table_1())
     return environment.get_template("paper.md.jinja").render(
-        of=Numbers(kept / "full"), table=table, table_1=table_1(), crossings=crossings(kept / "full")
+        of=of,
+        table=table,
+        verdicts=(*Verdicts(of).rows(), *cost_verdicts(costs)),
+        table_1=costs,
+        crossings=crossings(kept / "full"),
     )
 
 
@@ -35,3 +41,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+if __name__ == "__main__":
+    write_page()

@@ -10,8 +10,14 @@ from sim.loading import load_scenario
 from sim.overheads import in_models, overheads, recovers
 from sim.paper.jobs import JOBS
 from sim.paper.page_cells import name_of
+from sim.paper.sides import NOT_REPRODUCED, REPRODUCED
 from sim.simulation import build_site
 from sim.strategies import strategy_class
+
+MEMORY, STORED, SENT, PASSES, ENDS = 0, 1, 2, 3, 6
+"""Places of the columns of `table_1`, after the strategy's name."""
+STRATEGIES = ("checkpoint", "redundant_text", "redundant_table2", "checkfree", "checkfree_plus")
+WHERE = "[Table 1](#table-1-costs-while-nothing-fails)"
 
 
 def table_1() -> Iterator[Sequence[str]]:
@@ -20,13 +26,48 @@ def table_1() -> Iterator[Sequence[str]]:
     costs = build_site(scenario).costs
     stages = range(EMBEDDING_STAGE, scenario.workload.num_stages + 1)
     model_bytes = math.fsum(costs.checkpoint_bytes(stage) for stage in stages)
-    for config, found in zip(scenario.strategies, overheads(scenario), strict=True):
+    workload = scenario.workload.model_copy(update={"optimizer_seconds": 0.0})
+    without_optimizer = overheads(scenario.model_copy(update={"workload": workload}))
+    for config, found, bare in zip(scenario.strategies, overheads(scenario), without_optimizer, strict=True):
         if not strategy_class(config.kind).heeds_failures:
             continue
         does = {name: "yes" if it_does else "no" for name, it_does in recovers(scenario, config).items()}
         yield (
             name_of(config.name),
             *(in_models(number / model_bytes) for number in (found.device_bytes, found.stored_bytes, found.sent_bytes)),
-            f"{found.computed_share:+.0%}" if abs(found.computed_share) > 1e-9 else "0",
+            *(f"{share:+.0%}" if abs(share) > 1e-9 else "0" for share in (bare.computed_share, found.computed_share)),
             *(does["adjacent"], does["first"] if does["first"] == does["last"] else "one of them", does["stage 0"]),
         )
+
+
+def cost_verdicts(rows: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
+    """Claims of the paper's Table 1 beside the rows of `table_1`, as rows of `sim.paper.verdicts`."""
+    cells = {name: own for name, *own in rows}
+    saved, text, table_2, checkfree, plus = (cells[name_of(name)] for name in STRATEGIES)
+    while_nothing_fails = checkfree[: PASSES + 1]
+    claims = (
+        ("checkpointing stores the model once", f"{saved[STORED]} ×", saved[STORED] == "1"),
+        (
+            "redundant computation computes one forward pass more",
+            f"{text[PASSES]} of forward and backward as `paper_text`, {table_2[PASSES]} as `paper_table2`",
+            text[PASSES] == "+33%",
+        ),
+        (
+            "redundant computation sends the model in each iteration",
+            f"{text[SENT]} × as `paper_text`; {table_2[SENT]} × as `paper_table2`, but activations",
+            text[SENT] == "1",
+        ),
+        (
+            "CheckFree needs no memory, storage, messages or computation while nothing fails",
+            ", ".join(while_nothing_fails),
+            set(while_nothing_fails) == {"0"},
+        ),
+        (
+            "CheckFree+ holds and sends embedding and head: less than a model",
+            f"{plus[MEMORY]} × and {plus[SENT]} ×",
+            max(float(plus[MEMORY]), float(plus[SENT])) < 1,
+        ),
+        ("CheckFree cannot bring back the first and last stage", "copies a neighbour", checkfree[ENDS] == "no"),
+    )
+    for claim, here, agrees in claims:
+        yield claim, "Table 1", here, "", REPRODUCED if agrees else NOT_REPRODUCED, WHERE

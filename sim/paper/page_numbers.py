@@ -10,8 +10,21 @@ import pandas as pd
 
 from sim.clock import SECONDS_PER_HOUR
 from sim.crossed import SEEDS
-from sim.paper.answers import EXECUTED, HIGHEST, RATE, REBUILDING, SECONDS, Answers, ratios
-from sim.paper.learning import rollback_factor
+from sim.figures import at_point
+from sim.paper.answers import (
+    EXECUTED,
+    FINAL,
+    HIGHEST,
+    INTERVAL,
+    LAYERS,
+    RATE,
+    REBUILDING,
+    SECONDS,
+    Answers,
+    paper_extra_nats,
+    ratios,
+)
+from sim.paper.learning import rollback_factor, target_loss
 from sim.paper.page_cells import (
     Row,
     behind,
@@ -33,10 +46,20 @@ from sim.paper.published import (
     TABLE_3,
     published,
 )
+from sim.paper.sides import side
 from sim.results import read_json
 
 REFERENCES = ("redundant_text", "redundant_table2", "checkpoint")
 ORDER = ("checkpoint", "redundant_text", "redundant_table2", "checkfree", "checkfree_plus")
+UPLOAD_RATE, BLOCKING = "network.storage.bandwidth_mbit_per_s", "strategies[checkpoint].blocking_share"
+AFTER_TWO_LOST = {
+    "checkpoint": "all go back to the checkpoint",
+    "redundant": "all go back to the fallback's checkpoint",
+    "checkfree": "all go back to the fallback's checkpoint",
+    "checkfree_plus": "all go back to the fallback's checkpoint",
+    "one_after_the_other": "both are rebuilt, from weights that are gone",
+    "checkfree_hybrid": "these two come from the checkpoint, the others stay",
+}
 
 
 class Numbers(Answers):
@@ -102,9 +125,9 @@ class Numbers(Answers):
         return f"{only(self.extract('table2').runs, strategy, HIGHEST)['iteration_seconds']:.1f}"
 
     def failures(self, rate: float) -> str:
-        """Stages lost in a run of CheckFree, on average."""
-        runs = self.extract("table2").at({"strategy": "checkfree", RATE: rate}).runs
-        return f"{runs['num_failures'].mean():.0f}"
+        """Stages that CheckFree loses until the target, on average."""
+        runs = at_point(self.extract("table2").to_target(), {"strategy": "checkfree", RATE: rate})
+        return f"{(runs['num_failures'] * runs[EXECUTED] / runs['num_iterations_run']).mean():.0f}"
 
     # ---- other tables and figures -----------------------------------------------------------------
 
@@ -119,6 +142,22 @@ class Numbers(Answers):
     def trend_head(self) -> list[str]:
         """Its head."""
         return ["layers a stage", "", *(f"{at:,}" for at in sorted(self.trend["at"].unique()))]
+
+    def costs_more(self, strategy: str, early: int, late: int) -> str:
+        """In how many pairs of seeds the shallow proxy's iterations, × failure-free, are more for a later loss."""
+        shallow = self.smooth("depth").at({LAYERS: 1})
+        found = []
+        for at in (early, late):
+            runs = shallow.to_target(target_loss(shallow.losses, at))
+            executed = runs.pivot(index=SEEDS, columns="strategy", values=EXECUTED)
+            found.append((executed[strategy] / executed["none"]).rename("ratio"))
+        pairs = pd.concat(found, keys=("early", "late"), names=["strategy"]).reset_index()
+        return side(pairs, "ratio", "late", "early").count(is_below=False)
+
+    def lower_at_end(self, layers: int) -> str:
+        """In how many pairs of seeds CheckFree+ ends at a lower loss than CheckFree, by depth."""
+        runs = at_point(self.final("depth"), {LAYERS: layers})
+        return side(runs, FINAL, "checkfree_plus", "checkfree").count(is_below=True)
 
     def variants(self, job: str, names: dict[str, str]) -> Iterator[Row]:
         """A row a strategy: final loss above the failure-free one's, and iterations to the target × failure-free."""
@@ -139,33 +178,35 @@ class Numbers(Answers):
 
     def intervals(self) -> Iterator[Row]:
         """Figure 4b: hours to the target at each rate, by checkpoint interval, and CheckFree+'s."""
-        field = "strategies[checkpoint].interval_iterations"
         table = self.against("figure4b", SECONDS, "none")
         for interval in (10, 50, 100):
-            rows = table[table[field] == interval]
+            rows = table[table[INTERVAL] == interval]
             yield f"every {interval}", *(hours_of(only(rows, "checkpoint", rate)) for rate in RATES)
         others = self.against("table2", SECONDS, "none")
         for strategy in ("redundant_text", *REBUILDING):
             yield name_of(strategy), *(hours_of(only(others, strategy, rate)) for rate in RATES)
 
+    def uploads(self) -> Iterator[Row]:
+        """Hours to the target with checkpoints every 10 iterations, by what an upload costs."""
+        table = self.against("uploads", SECONDS, "none")
+        table = table[table["strategy"] == "checkpoint"]
+        for mbit_per_s, link in ((500.0, "each stage has 500 Mbit/s"), (71.4, "all stages together have 500 Mbit/s")):
+            for share, how in ((0, "hidden behind training"), (1, "training stands still")):
+                rows = at_point(table, {UPLOAD_RATE: mbit_per_s, BLOCKING: share})
+                yield link, how, *(hours_of(only(rows, "checkpoint", rate)) for rate in RATES)
+
+    def over_frequents(self) -> Iterator[Row]:
+        """A row a strategy: `over_frequent` at each rate."""
+        for strategy in REBUILDING:
+            yield name_of(strategy), *(self.over_frequent(strategy, rate) for rate in RATES)
+
     def over_frequent(self, strategy: str, rate: float) -> str:
-        """Time to the target over that of checkpointing every 10 iterations."""
+        """Time to the target over that of checkpointing every 10 iterations, and in how many pairs it is longer."""
         saving, others = (self.extract(job).to_target() for job in ("figure4b", "table2"))
-        saving = saving[saving["strategies[checkpoint].interval_iterations"] == 10]
+        saving = saving[saving[INTERVAL] == 10]
         rows = pd.concat([saving, others[others["strategy"] == strategy]])
-        return ratio(only(ratios(rows, [RATE], SECONDS, "checkpoint"), strategy, rate))
-
-    def in_order(self, *strategies: str) -> str:
-        """Of how many pairs of seeds the final losses of Figure 2 are in an order, highest first."""
-        losses = self.extract("figure2").runs.pivot(index=SEEDS, columns="strategy", values="final_validation_loss")
-        falls = losses[list(strategies)].diff(axis=1).iloc[:, 1:] < 0
-        return f"{falls.all(axis=1).sum()} of {len(losses)}"
-
-    def fewer(self, strategy: str, other: str, rate: float) -> str:
-        """Of how many pairs of seeds a strategy comes to the target of Table 2 in fewer iterations than another."""
-        runs = self.extract("table2").to_target()
-        runs = runs[runs[RATE] == rate].pivot(index=SEEDS, columns="strategy", values=EXECUTED)
-        return f"{(runs[strategy] < runs[other]).sum()} of {len(runs)}"
+        count = side(rows[rows[RATE] == rate], SECONDS, strategy, "checkpoint").count(is_below=False)
+        return f"{ratio(only(ratios(rows, [RATE], SECONDS, 'checkpoint'), strategy, rate))}; {count}"
 
     def swapping(self) -> tuple[str, str]:
         """Figure 4c: final loss of CheckFree+ above plain training's without failures, and iterations to the target."""
@@ -185,28 +226,47 @@ class Numbers(Answers):
                 cells = [behind(row) for row in records(own.sort_values("at_seconds"))]
                 yield name_of(str(strategy)), str(stage), *cells
 
+    def map_beside(self, strategy: str, rate: float) -> str:
+        """Hours of a strategy in the map, and what they are in real runs."""
+        found = pd.read_csv(self.folder / "crossings_paper_text.csv")
+        (hours,) = at_point(found, {"strategy": strategy, RATE: rate})["hours"]
+        real = only(self.against("table2", SECONDS, "none"), strategy, rate)["mean"] / SECONDS_PER_HOUR
+        return f"{hours:.1f} h for {name_of(strategy)}, where they took {real:.1f}"
+
     def churn(self) -> Iterator[Row]:
         """Correlated against independent losses: a row a strategy."""
         values = list(self.extract("correlated").runs["failures"].unique())
         return self.by_point("correlated", "failures", values, ("checkpoint", "redundant", *REBUILDING))
 
     def consecutive(self) -> Iterator[Row]:
-        """A row a strategy: what the loss of two neighbours costs in iterations and in hours."""
+        """A row a strategy: what the loss of two neighbours costs, in hours and iterations."""
         for row in records(self.behind("consecutive")):
-            what = "back to a checkpoint" if row["rolled_back"] else "rebuilt"
-            yield name_of(row["strategy"]), what, f"{row['hours']:.2f}", behind(row)
+            name, hours = row["strategy"], f"{row['hours']:.2f}"
+            yield name_of(name), AFTER_TWO_LOST[name], hours, f"{row['repeated']:.0f}", behind(row)
 
     def perplexities(self) -> Iterator[Row]:
-        """Table 3: perplexity by text, and × failure-free; ours per byte, the paper's per token."""
+        """Table 3: perplexity by text, and what failures add in nats a byte; ours per byte, the paper's per token."""
         found = self.perplexity()
-        for text in found["text"].unique():
+        ours = zip(*(self.extra_nats(name) for name in REBUILDING), strict=True)
+        for text, extras in zip(found["text"].unique(), ours, strict=True):
             rows = {row["strategy"]: row for row in records(found[found["text"] == text])}
             cells = [f"{rows[name]['mean']:.2f}" for name in ("none", *REBUILDING)]
-            shares = [ratio(rows[name]) for name in REBUILDING]
-            yield f"ours: {text}", *cells, *shares
-        for text, (plain, checkfree, plus) in TABLE_3.items():
-            cells = [f"{value:.2f}" for value in (plain, checkfree, plus)]
-            yield f"paper: {text}", *cells, f"{checkfree / plain:.3f}", f"{plus / plain:.3f}"
+            yield f"ours: {text}", *cells, *(f"{extra:.3f}" for extra in extras)
+        theirs = zip(*(paper_extra_nats(name) for name in REBUILDING), strict=True)
+        for (text, values), extras in zip(TABLE_3.items(), theirs, strict=True):
+            yield f"paper: {text}", *(f"{value:.2f}" for value in values), *(f"{extra:.3f}" for extra in extras)
+
+    def losses_at_end(self) -> Iterator[Row]:
+        """A row a strategy: loss at the end above the failure-free one's, by rate."""
+        found = self.excess("table2")
+        for strategy in REBUILDING:
+            yield name_of(strategy), *(difference(only(found, strategy, rate)) for rate in RATES)
+
+    def read_from_means(self, strategy: str) -> str:
+        """Iterations to the loss, × failure-free, at the three rates, where running means are read."""
+        smooth = self.smooth("table2")
+        found = ratios(smooth.to_target(), [RATE], EXECUTED, "none")
+        return ", ".join(f"{only(found, strategy, rate)['ratio']:.2f}" for rate in RATES)
 
     # ---- where the published numbers disagree -------------------------------------------------------
 
@@ -227,10 +287,10 @@ class Numbers(Answers):
 
     # ---- how it was made ------------------------------------------------------------------------------
 
-    def recovery(self, strategy: str) -> str:
-        """Mean seconds from a failure until training goes on, at the highest rate."""
-        runs = self.extract("table2").at({"strategy": strategy, RATE: HIGHEST}).runs
-        return f"{runs['mean_recovery_seconds'].mean():.1f}"
+    def inner_recovery_seconds(self) -> float:
+        """Mean of CheckFree where no end stage fails."""
+        runs = self.extract("end_stages").at({"strategy": "checkfree", "failures.immune_stages": "[0, 1, 6]"}).runs
+        return float(runs["mean_recovery_seconds"].mean())
 
     def steps(self, job: str) -> str:
         """Steps that each run of a job is given."""

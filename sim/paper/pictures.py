@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -59,8 +58,8 @@ def depth_figure(answers: Answers) -> Figure:
     """Iterations to a loss, × failure-free, against that loss's failure-free iteration, by layers a stage."""
     table = answers.trend
     notes = [
-        "Mean over runs at 16 % an hour; points at which not every run came to the loss are left out. Grey: the paper, "
-        "24 layers, at 10,000 iterations."
+        "Mean over runs at 16 % an hour, read from running means of validations; losses that not every run came to are "
+        "left out. Grey: the paper, 24 layers, at 10,000 iterations."
     ]
     with blank(2.9, notes) as figure:
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -76,15 +75,11 @@ def depth_figure(answers: Answers) -> Figure:
 
 def draw_depth(axis: Axes, rows: pd.DataFrame) -> None:
     """A line for each depth."""
-    for (layers, own), look in zip(by_depth(rows), LOOKS[1:], strict=False):
-        axis.plot(own["at"], own["ratio"], color=look.colour, marker=look.marker, linestyle=look.line, label=layers)
+    for (layers, own), look in zip(rows.groupby("layers_per_stage"), LOOKS[1:], strict=False):
+        axis.plot(
+            own["at"], own["ratio"], color=look.colour, marker=look.marker, linestyle=look.line, label=str(layers)
+        )
     axis.set_xscale("log")
     places = sorted(rows["at"].unique())
     axis.set_xticks(places, [f"{at:,}" for at in places])
     axis.minorticks_off()
-
-
-def by_depth(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Rows of each depth at which all runs reach the loss."""
-    for layers, own in rows.groupby("layers_per_stage"):
-        yield str(layers), own[own["num_reached"] == own["num_runs"]]

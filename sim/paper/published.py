@@ -10,6 +10,8 @@ RATES = (0.05, 0.10, 0.16)
 """Chance that a stage is lost within an hour."""
 NUM_STAGES = 6
 CHECKPOINT_INTERVAL_ITERATIONS = 100
+RECOVERY_SECONDS = 30.0
+"""About as long takes the recovery of a stage."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ TABLE_3 = {
     "arXiv": (12.25, 13.33, 12.46),
 }
 """Perplexity of the large model (1.5B) after 30,000 iterations at 16 %: no failures, CheckFree, CheckFree+."""
+BYTES_PER_TOKEN = 4.0
+"""Of English text under a vocabulary of 32,000, about: an assumption, not published."""
 
 
 def published(strategy: str, rate: float) -> Row | None:

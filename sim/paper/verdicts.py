@@ -1,0 +1,277 @@
+"""The paper's claims beside what came out here, with verdicts by one rule for all.
+
+Order: R where every pair of seeds is on the paper's side, N where every pair is on the other, ? otherwise. Size: N
+where the paper's number is outside our 95 % interval; inside it R, or ? where the interval holds 1 as well. Seconds
+that no seed changes: R within 10 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sim.paper.answers import (
+    EXECUTED,
+    FINAL,
+    HIGHEST,
+    INTERVAL,
+    LAYERS,
+    RATE,
+    REBUILDING,
+    SECONDS,
+    paper_extra_nats,
+    ratios,
+)
+from sim.paper.learning import target_loss
+from sim.paper.page_cells import Found, Row, difference, name_of, percent, ratio, row_at
+from sim.paper.page_numbers import Numbers
+from sim.paper.published import RATES, RECOVERY_SECONDS, published
+from sim.paper.sides import CANNOT_TELL, NOT_REPRODUCED, REPRODUCED, side
+
+NOT_CLAIMED = ""
+SECONDS_TOLERANCE = 0.1
+LOWEST = RATES[0]
+SHALLOW_AT = (2500, 4000)
+"""Failure-free iterations of the shallow proxy at which CheckFree+ is set beside CheckFree once more."""
+TIMES, TABLE_2, PROXY = (
+    "[times](paper-times.md)",
+    "[Table 2](#table-2-time-to-a-loss)",
+    "[proxy](#how-much-depends-on-the-proxy)",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out, and whether order and size are the paper's."""
+
+    here: str
+    order: str
+    size: str
+
+
+def size(paper: float, found: Found) -> str:
+    """Whether our interval holds the paper's number, and is narrow enough to tell it from 1."""
+    low, high = found["low_ratio"], found["high_ratio"]
+    if math.isnan(low) or low <= min(paper, 1.0) <= max(paper, 1.0) <= high:
+        return CANNOT_TELL
+    return REPRODUCED if low <= paper <= high else NOT_REPRODUCED
+
+
+def beside(runs: pd.DataFrame, metric: str, strategy: str, reference: str, paper: float) -> Verdict:
+    """A ratio of two strategies' means beside the paper's, which says on which side of 1 it should be."""
+    found = row_at(ratios(runs, (), metric, reference), {"strategy": strategy})
+    pairs = side(runs, metric, strategy, reference)
+    here = f"{ratio(found)}; {pairs.count(paper < 1)}"
+    return Verdict(here, pairs.order(is_below=paper < 1), size(paper, found))
+
+
+def lines(claim: str, places: Sequence[str], paper: Sequence[str], found: Sequence[Verdict], where: str) -> Row:
+    """A row with a line for each place."""
+    here = [f"{place}: {verdict.here}" for place, verdict in zip(places, found, strict=True)]
+    theirs = [f"{place}: {value}" for place, value in zip(places, paper, strict=True)]
+    orders, sizes = ([getattr(verdict, name) for verdict in found] for name in ("order", "size"))
+    return claim, *("<br>".join(cells) for cells in (theirs, here, orders, sizes)), where
+
+
+class Verdicts:
+    """Rows: claim, paper, here, order, size, where more of it is."""
+
+    def __init__(self, of: Numbers) -> None:
+        self.of = of
+        self.table_2 = of.extract("table2").to_target()
+
+    def rows(self) -> Iterator[Row]:
+        """All of them."""
+        yield from self.seconds()
+        yield from self.times()
+        yield from self.iterations()
+        yield self.longer()
+        yield from self.growth()
+        yield from self.losses()
+        yield from self.perplexities()
+
+    def at(self, rate: float) -> pd.DataFrame:
+        """Runs of Table 2."""
+        return self.table_2[self.table_2[RATE] == rate]
+
+    # ---- seconds ----------------------------------------------------------------------------------
+
+    def seconds(self) -> Iterator[Row]:
+        """What no seed changes."""
+        plain = float(self.of.seconds("none"))
+        for strategy in REBUILDING:
+            extra = float(self.of.seconds(strategy)) / plain - 1
+            verdict = REPRODUCED if extra < 0.01 else NOT_REPRODUCED
+            here = f"{self.of.seconds(strategy)} s; plain training {plain:.1f} s, {extra:+.0%}"
+            claim = f"{name_of(strategy)} adds nothing to an iteration"
+            yield claim, f"{self.paper_seconds(strategy):.1f} s", here, NOT_CLAIMED, verdict, TIMES
+        claims = {
+            "redundant_text": "an iteration of redundant computation, half-size microbatches",
+            "redundant_table2": "the same with full-size ones, which is twice the work",
+        }
+        for strategy, claim in claims.items():
+            yield self.timed(claim, self.paper_seconds(strategy), float(self.of.seconds(strategy)))
+        yield self.timed("a recovery of a stage between two others", RECOVERY_SECONDS, self.of.inner_recovery_seconds())
+
+    def paper_seconds(self, strategy: str) -> float:
+        """The paper's seconds of an iteration at the lowest rate."""
+        row = published(strategy, LOWEST)
+        assert row is not None, strategy
+        return row.iteration_seconds
+
+    @staticmethod
+    def timed(claim: str, paper: float, own: float) -> Row:
+        """A row of seconds."""
+        verdict = REPRODUCED if abs(own / paper - 1) < SECONDS_TOLERANCE else NOT_REPRODUCED
+        return claim, f"{paper:.1f} s", f"{own:.1f} s, {own / paper - 1:+.0%}", NOT_CLAIMED, verdict, TIMES
+
+    # ---- Table 2 ----------------------------------------------------------------------------------
+
+    def times(self) -> Iterator[Row]:
+        """Train times against redundant computation, by preset, and checkpointing."""
+        for strategy in REBUILDING:
+            for reference in ("redundant_table2", "redundant_text", "checkpoint"):
+                papers = [self.of.paper_hours(strategy, rate, reference) for rate in RATES]
+                found = [
+                    beside(self.at(rate), SECONDS, strategy, reference, paper)
+                    for rate, paper in zip(RATES, papers, strict=True)
+                ]
+                yield self.by_rate(f"time of {name_of(strategy)} ÷ {name_of(reference)}", papers, found)
+
+    def iterations(self) -> Iterator[Row]:
+        """Iterations, × failure-free, and those of CheckFree+ against CheckFree's."""
+        for strategy in (*REBUILDING, "checkpoint"):
+            papers = [self.of.paper_ratio(strategy, rate) for rate in RATES]
+            found = [
+                beside(self.at(rate), EXECUTED, strategy, "none", paper)
+                for rate, paper in zip(RATES, papers, strict=True)
+            ]
+            yield self.by_rate(f"iterations of {name_of(strategy)}, × failure-free", papers, found)
+        papers = [self.plus_by_checkfree(rate) for rate in RATES]
+        plain, plus = REBUILDING
+        found = [beside(self.at(rate), EXECUTED, plus, plain, paper) for rate, paper in zip(RATES, papers, strict=True)]
+        yield self.by_rate("iterations of CheckFree+ ÷ CheckFree", papers, found)
+
+    def plus_by_checkfree(self, rate: float) -> float:
+        """The paper's iterations of CheckFree+ over those of CheckFree."""
+        return self.of.paper_ratio("checkfree_plus", rate) / self.of.paper_ratio("checkfree", rate)
+
+    @staticmethod
+    def by_rate(claim: str, papers: Sequence[float], found: Sequence[Verdict]) -> Row:
+        """A row with a line for each rate."""
+        return lines(claim, list(map(percent, RATES)), [f"{paper:.2f}" for paper in papers], found, TABLE_2)
+
+    def growth(self) -> Iterator[Row]:
+        """Iterations at the highest rate over those at the lowest."""
+        for strategy in (*REBUILDING, "checkpoint"):
+            paper = self.of.paper_ratio(strategy, HIGHEST) / self.of.paper_ratio(strategy, LOWEST)
+            own = self.table_2[self.table_2["strategy"] == strategy]
+            by_rate = own.assign(strategy=own[RATE].map(percent))
+            found = beside(by_rate, EXECUTED, percent(HIGHEST), percent(LOWEST), paper)
+            claim = f"iterations of {name_of(strategy)} at {percent(HIGHEST)} ÷ at {percent(LOWEST)}"
+            yield claim, f"{paper:.2f}", found.here, found.order, found.size, TABLE_2
+
+    def longer(self) -> Row:
+        """CheckFree+ against CheckFree in the longest runs."""
+        shallow, paper = self.of.smooth("depth").at({LAYERS: 1}), self.plus_by_checkfree(HIGHEST)
+        plain, plus = REBUILDING
+        found = [
+            beside(shallow.to_target(target_loss(shallow.losses, at)), EXECUTED, plus, plain, paper)
+            for at in SHALLOW_AT
+        ]
+        places = [f"{at:,} iterations" for at in SHALLOW_AT]
+        return lines(
+            f"the same at {percent(HIGHEST)} with longer training, one layer a stage",
+            places,
+            [f"{paper:.2f}"] * len(places),
+            found,
+            PROXY,
+        )
+
+    # ---- losses -----------------------------------------------------------------------------------
+
+    def losses(self) -> Iterator[Row]:
+        """Figures 2, 4a, 4b and 4c."""
+        figure_2 = "[Fig. 2](#figure-2-what-a-lost-stage-is-filled-with)"
+        names = {
+            "random": "random weights",
+            "copy": "a copy",
+            "average": "the average",
+            "checkfree": "the average weighted by gradient norms",
+        }
+        for worse, better in zip(names, list(names)[1:], strict=False):
+            claim = f"a lost stage filled with {names[worse]} ends at a higher loss than with {names[better]}"
+            yield self.higher(claim, self.of.final("figure2"), worse, better, figure_2)
+        final = self.of.final("table2")
+        for strategy in REBUILDING:
+            own = final[final["strategy"] == strategy]
+            claim = f"loss of {name_of(strategy)} at the end, higher at {percent(HIGHEST)} than at {percent(LOWEST)}"
+            by_rate = own.assign(strategy=own[RATE].map(percent))
+            yield self.higher(claim, by_rate, percent(HIGHEST), percent(LOWEST), TABLE_2, paper="Fig. 4a")
+        yield self.intervals()
+        figure_4c = "[Fig. 4c](#figure-4c-what-swapping-costs)"
+        swapped = self.of.final("figure4c")
+        claim = "swapping costs convergence while nothing fails"
+        yield self.higher(claim, swapped, "checkfree_plus", "none", figure_4c, paper="Fig. 4c")
+
+    @staticmethod
+    def higher(claim: str, runs: pd.DataFrame, strategy: str, reference: str, where: str, paper: str = "Fig. 2") -> Row:
+        """A row that claims a higher loss at the end, without a number."""
+        found = row_at(ratios(runs, (), FINAL, reference), {"strategy": strategy})
+        pairs = side(runs, FINAL, strategy, reference)
+        here = f"{difference(found)} nats a byte; {pairs.count(is_below=False)}"
+        return claim, paper, here, pairs.order(is_below=False), NOT_CLAIMED, where
+
+    def intervals(self) -> Row:
+        """CheckFree+ against checkpointing by interval, at 10 %."""
+        saving = self.of.extract("figure4b").to_target()
+        saving, plus = saving[saving[RATE] == RATES[1]], self.at(RATES[1])
+        plus = plus[plus["strategy"] == "checkfree_plus"]
+        found = []
+        for interval in (10, 50, 100):
+            runs = pd.concat([saving[saving[INTERVAL] == interval], plus])
+            pairs = side(runs, SECONDS, "checkfree_plus", "checkpoint")
+            row = row_at(ratios(runs, (), SECONDS, "checkpoint"), {"strategy": "checkfree_plus"})
+            found.append(
+                Verdict(f"{ratio(row)}; {pairs.count(is_below=True)}", pairs.order(is_below=True), NOT_CLAIMED)
+            )
+        return lines(
+            f"CheckFree+ is ahead of checkpoints every 10, 50, 100: its time ÷ theirs at {percent(RATES[1])}",
+            ["10", "50", "100"],
+            ["Fig. 4b"] * 3,
+            found,
+            "[Fig. 4b](#figure-4b-how-often-to-save)",
+        )
+
+    def perplexities(self) -> Iterator[Row]:
+        """Table 3."""
+        where = "[Table 3](#table-3-perplexity-at-the-end)"
+        found = self.of.perplexity_runs()
+        texts = list(found["text"].unique())
+        for strategy in REBUILDING:
+            own, paper = self.of.extra_nats(strategy), paper_extra_nats(strategy)
+            pairs = [side(found[found["text"] == text], "loss_nats", strategy, "none") for text in texts]
+            low, high = min(own), max(own)
+            verdict = Verdict(
+                f"{low:.3f} and {high:.3f}, {np.mean(own) / np.mean(paper):.1f} × as many; "
+                + " and ".join(one.count(is_below=False) for one in pairs),
+                combined([one.order(is_below=False) for one in pairs]),
+                NOT_REPRODUCED if low > max(paper) or high < min(paper) else REPRODUCED,
+            )
+            claim = f"failures cost perplexity with {name_of(strategy)}: nats a byte more, by text"
+            theirs = f"{min(paper):.3f} to {max(paper):.3f}"
+            yield claim, theirs, verdict.here, verdict.order, verdict.size, where
+        plain, plus = REBUILDING
+        pairs = [side(found[found["text"] == text], "loss_nats", plus, plain) for text in texts]
+        here = "lower in " + " and ".join(one.count(is_below=True) for one in pairs)
+        order = combined([one.order(is_below=True) for one in pairs])
+        yield "perplexity of CheckFree+ is below CheckFree's", "all texts", here, order, NOT_CLAIMED, where
+
+
+def combined(orders: Sequence[str]) -> str:
+    """The verdict that all share, or that it can't be told."""
+    return orders[0] if len(set(orders)) == 1 else CANNOT_TELL
