@@ -17,7 +17,7 @@ from sweeps import TINY, do_sweep, write_scenario
 from sim.loading import load_scenario
 from sim.paper import __main__ as main
 from sim.paper import jobs, kept, perplexity
-from sim.paper.answers import EXECUTED, RATE, REBUILDING, SECONDS, Answers
+from sim.paper.answers import EXECUTED, HIGHEST, RATE, REBUILDING, SECONDS, Answers
 from sim.paper.extract import OTHER_TEXT_TOLERANCE, TOLERANCE, Extract, differences
 from sim.paper.jobs import JOBS, SCENARIOS
 from sim.paper.kept import KEPT, compared, made_on
@@ -417,10 +417,12 @@ def test_every_claim_has_a_verdict():
 
 def test_the_readme_has_the_pages_numbers():
     answers = Answers(KEPT / "full")
-    iterations = answers.against("table2", EXECUTED, "none").set_index(["strategy", RATE])["ratio"]
+    table = answers.against("table2", EXECUTED, "none").set_index(["strategy", RATE])
+    iterations, widest = table["ratio"], table.loc[("checkfree", HIGHEST)]
     readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
     in_words = [" / ".join(f"{iterations[name, rate]:.2f}" for rate in RATES) for name in REBUILDING]
     assert " and ".join(in_words) in readme
+    assert "({ratio:.2f} is {low_ratio:.2f} to {high_ratio:.2f})".format(**widest) in readme
     for reference in ("redundant_table2", "redundant_text"):
         times = answers.against("table2", SECONDS, reference).set_index(["strategy", RATE])["ratio"]
         assert " / ".join(f"{times['checkfree', rate]:.2f}" for rate in RATES) in readme
