@@ -34,7 +34,15 @@ from sim.paper.learning import (
 from sim.paper.page import PAGE, page
 from sim.paper.page_costs import cost_verdicts, table_1
 from sim.paper.page_numbers import Numbers
-from sim.paper.published import FAILURE_FREE_ITERATIONS, RATES, RELEASED_PROBABILITIES, TABLE_2, published
+from sim.paper.published import (
+    FAILURE_FREE_ITERATIONS,
+    RATES,
+    RELEASED_PROBABILITIES,
+    TABLE_2,
+    Span,
+    published,
+    quotient,
+)
 from sim.paper.sides import Side, side
 from sim.paper.verdicts import Verdicts, beside, size
 from sim.points import load_points
@@ -177,19 +185,44 @@ def test_what_was_not_reached_is_above_all_that_was():
     [
         *((0.7, 0.6, 0.9, "R"), (0.7, 0.6, 1.2, "?"), (0.7, 0.8, 0.9, "N"), (0.7, 0.8, 1.2, "N"), (0.7, 1.1, 1.2, "N")),
         *((1.5, 1.2, 1.6, "R"), (1.5, 0.6, 1.6, "?"), (1.5, 1.2, 1.4, "N"), (1.5, 0.6, 1.2, "N")),
-        (1.5, math.nan, math.nan, "?"),
+        *((1.5, 1.2, 1.47, "R"), (1.5, 1.53, 1.6, "R"), (1.5, math.nan, math.nan, "?")),
     ],
 )
-def test_a_size_is_told_where_the_interval_holds_the_papers_number_and_not_1(paper, low, high, expected):
-    assert size(paper, {"low_ratio": low, "high_ratio": high}) == expected
+def test_a_size_is_told_where_the_interval_meets_the_papers_range_and_not_1(paper, low, high, expected):
+    span = Span(paper, paper - 0.05, paper + 0.05)
+    assert size(span, {"low_ratio": low, "high_ratio": high}) == expected
+
+
+def test_validations_leave_a_published_ratio_within_a_range():
+    redundant, checkfree = (TABLE_2[name][0] for name in ("redundant", "checkfree"))
+    iterations = quotient(checkfree, redundant, in_hours=False)
+    assert (iterations.value, iterations.low, iterations.high) == pytest.approx((1.45, 1.40, 1.526), abs=1e-3)
+    hours = quotient(checkfree, redundant, in_hours=True)
+    assert hours.value == pytest.approx(checkfree.train_hours / redundant.train_hours)
+    assert hours.is_below_1
+    assert quotient(TABLE_2["checkfree"][1], redundant, in_hours=True).is_below_1 is None
+    assert quotient(TABLE_2["checkfree_plus"][0], checkfree, in_hours=False).is_below_1 is None
 
 
 def test_a_ratio_is_set_beside_the_papers():
     own, other = [2.0, 2.1, 2.0, 2.1, 2.0, 2.1], [1.0, 1.05, 1.0, 1.05, 1.0, 1.05]
-    found = beside(pairs(own, other), "x", "own", "other", paper=2.2)
+    runs = pairs(own, other)
+    found = beside([runs], "x", "own", "other", Span(2.2, 2.1, 2.3))
     assert found.here == "2.00; 6 of 6"
     assert (found.order, found.size) == ("R", "N")
-    assert beside(pairs(own, other), "x", "own", "other", paper=0.5).order == "N"
+    assert beside([runs], "x", "own", "other", Span(0.5, 0.4, 0.6)).order == "N"
+    assert beside([runs], "x", "own", "other", Span(0.99, 0.9, 1.1)).order == "?"
+
+
+def test_a_letter_that_two_readings_give_differently_is_not_given():
+    one, another = pairs([2.0] * 6, [1.0] * 6), pairs([2.0] * 5 + [0.9], [1.0] * 6)
+    found = beside([one, another], "x", "own", "other", Span(2.0, 1.9, 2.1))
+    assert found.here == "2.00; 6 of 6, by running means 5 of 6"
+    assert found.order == "?"
+
+
+def test_few_pairs_tell_no_order():
+    assert Side(2, 0, 0).order(is_below=True) == "?"
 
 
 # ---- what is kept -------------------------------------------------------------------------------------
@@ -425,7 +458,8 @@ def test_the_readme_has_the_pages_numbers():
     assert "({ratio:.2f} is {low_ratio:.2f} to {high_ratio:.2f})".format(**widest) in readme
     for reference in ("redundant_table2", "redundant_text"):
         times = answers.against("table2", SECONDS, reference).set_index(["strategy", RATE])["ratio"]
-        assert " / ".join(f"{times['checkfree', rate]:.2f}" for rate in RATES) in readme
+        for name in REBUILDING:
+            assert " / ".join(f"{times[name, rate]:.2f}" for rate in RATES) in readme
 
 
 def test_quick_numbers_come_again(tmp_path):

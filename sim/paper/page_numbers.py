@@ -24,6 +24,7 @@ from sim.paper.answers import (
     paper_extra_nats,
     ratios,
 )
+from sim.paper.jobs import JOBS
 from sim.paper.learning import rollback_factor, target_loss
 from sim.paper.page_cells import (
     Row,
@@ -296,6 +297,10 @@ class Numbers(Answers):
         """Steps that each run of a job is given."""
         return f"{self.extract(job).runs['num_iterations'].max():,}"
 
+    def num_training_seeds(self, job: str) -> int:
+        """Of a job."""
+        return int(self.extract(job).runs["training_seed"].nunique())
+
     def text_hours(self) -> float:
         """Hours of the paper's failure-free iterations under redundant computation with half-size microbatches."""
         return FAILURE_FREE_ITERATIONS * float(self.seconds("redundant_text")) / SECONDS_PER_HOUR
@@ -311,4 +316,5 @@ class Numbers(Answers):
 
     def minutes(self) -> str:
         """Of all sweeps."""
-        return f"{sum(self.made()['seconds'].values()) / 60:.0f}"
+        seconds = self.made()["seconds"]
+        return f"{sum(seconds[job.name] for job in JOBS) / 60:.0f}"

@@ -10,6 +10,8 @@ RATES = (0.05, 0.10, 0.16)
 """Chance that a stage is lost within an hour."""
 NUM_STAGES = 6
 CHECKPOINT_INTERVAL_ITERATIONS = 100
+VALIDATION_INTERVAL_ITERATIONS = 500
+"""A loss that is first validated after so many was reached up to so many before."""
 RECOVERY_SECONDS = 30.0
 """About as long takes the recovery of a stage."""
 
@@ -25,6 +27,28 @@ class Row:
     def iterations(self) -> float:
         """What the two imply."""
         return self.train_hours * SECONDS_PER_HOUR / self.iteration_seconds
+
+
+@dataclass(frozen=True)
+class Span:
+    """A published ratio, and the range in which validations every 500 iterations leave it."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_below_1(self) -> bool | None:
+        """On which side of 1 it is; None where that is not known."""
+        return None if self.low <= 1 <= self.high else self.value < 1
+
+
+def quotient(own: Row, other: Row, in_hours: bool) -> Span:
+    """Iterations of a row over those of another, or train times."""
+    share = own.iteration_seconds / other.iteration_seconds if in_hours else 1.0
+    fewest, fewest_of_other = (row.iterations - VALIDATION_INTERVAL_ITERATIONS for row in (own, other))
+    value, low, high = own.iterations / other.iterations, fewest / other.iterations, own.iterations / fewest_of_other
+    return Span(share * value, share * low, share * high)
 
 
 TABLE_2 = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from sim.crossed import SEEDS
 
 REPRODUCED, NOT_REPRODUCED, CANNOT_TELL = "R", "N", "?"
+LEAST_PAIRS = 6
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Side:
         return self.num_below + self.num_equal + self.num_above
 
     def order(self, is_below: bool) -> str:
-        """Whether a claim that it is below, or above, holds in every pair."""
+        """Whether a claim that it is below, or above, holds in every pair; few pairs tell nothing."""
+        if self.num_pairs < LEAST_PAIRS:
+            return CANNOT_TELL
         agree, contradict = (self.num_below, self.num_above) if is_below else (self.num_above, self.num_below)
         return {agree: REPRODUCED, contradict: NOT_REPRODUCED}.get(self.num_pairs, CANNOT_TELL)
 
@@ -42,3 +46,8 @@ def side(runs: pd.DataFrame, metric: str, strategy: str, reference: str) -> Side
     pairs = runs.pivot(index=SEEDS, columns="strategy", values=metric).fillna(np.inf)
     own, other = pairs[strategy], pairs[reference]
     return Side(int((own < other).sum()), int((own == other).sum()), int((own > other).sum()))
+
+
+def combined(verdicts: Sequence[str]) -> str:
+    """The verdict that all share, or that it can't be told."""
+    return verdicts[0] if len(set(verdicts)) == 1 else CANNOT_TELL

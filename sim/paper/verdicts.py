@@ -1,8 +1,9 @@
-"""The paper's claims beside what came out here, with verdicts by one rule for all.
+"""The paper's claims beside what came out here, with verdicts by one rule for all; docs/paper.md states it.
 
-Order: R where every pair of seeds is on the paper's side, N where every pair is on the other, ? otherwise. Size: N
-where the paper's number is outside our 95 % interval; inside it R, or ? where the interval holds 1 as well. Seconds
-that no seed changes: R within 10 %.
+Order: R where every pair of seeds is on the paper's side of 1, N where every pair is on the other, ? otherwise. Size: N
+where the paper's range is outside our 95 % interval; else R, or ? where the interval holds 1. What is read from a first
+crossing must come out alike from running means, or is ?. Seconds that no seed changes: R within 10 %, or within 1 % of
+plain training where that is claimed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from sim.paper.answers import (
@@ -29,8 +29,9 @@ from sim.paper.answers import (
 from sim.paper.learning import target_loss
 from sim.paper.page_cells import Found, Row, difference, name_of, percent, ratio, row_at
 from sim.paper.page_numbers import Numbers
-from sim.paper.published import RATES, RECOVERY_SECONDS, published
-from sim.paper.sides import CANNOT_TELL, NOT_REPRODUCED, REPRODUCED, side
+from sim.paper.published import RATES, RECOVERY_SECONDS, Span, published, quotient
+from sim.paper.published import Row as PublishedRow
+from sim.paper.sides import CANNOT_TELL, NOT_REPRODUCED, REPRODUCED, combined, side
 
 NOT_CLAIMED = ""
 SECONDS_TOLERANCE = 0.1
@@ -53,20 +54,27 @@ class Verdict:
     size: str
 
 
-def size(paper: float, found: Found) -> str:
-    """Whether our interval holds the paper's number, and is narrow enough to tell it from 1."""
+def size(paper: Span, found: Found) -> str:
+    """Whether our interval meets the paper's range, and is narrow enough to tell it from 1."""
     low, high = found["low_ratio"], found["high_ratio"]
-    if math.isnan(low) or low <= min(paper, 1.0) <= max(paper, 1.0) <= high:
+    if math.isnan(low):
         return CANNOT_TELL
-    return REPRODUCED if low <= paper <= high else NOT_REPRODUCED
+    if high < paper.low or low > paper.high:
+        return NOT_REPRODUCED
+    return CANNOT_TELL if low <= 1 <= high else REPRODUCED
 
 
-def beside(runs: pd.DataFrame, metric: str, strategy: str, reference: str, paper: float) -> Verdict:
-    """A ratio of two strategies' means beside the paper's, which says on which side of 1 it should be."""
-    found = row_at(ratios(runs, (), metric, reference), {"strategy": strategy})
-    pairs = side(runs, metric, strategy, reference)
-    here = f"{ratio(found)}; {pairs.count(paper < 1)}"
-    return Verdict(here, pairs.order(is_below=paper < 1), size(paper, found))
+def beside(readings: Sequence[pd.DataFrame], metric: str, strategy: str, reference: str, paper: Span) -> Verdict:
+    """A ratio of two strategies' means beside the paper's, as the first reading has it; letters in which all agree."""
+    found = [row_at(ratios(runs, (), metric, reference), {"strategy": strategy}) for runs in readings]
+    pairs = [side(runs, metric, strategy, reference) for runs in readings]
+    counts = list(dict.fromkeys(one.count(paper.value < 1) for one in pairs))
+    is_below = paper.is_below_1
+    return Verdict(
+        f"{ratio(found[0])}; {', by running means '.join(counts)}",
+        CANNOT_TELL if is_below is None else combined([one.order(is_below) for one in pairs]),
+        combined([size(paper, row) for row in found]),
+    )
 
 
 def lines(claim: str, places: Sequence[str], paper: Sequence[str], found: Sequence[Verdict], where: str) -> Row:
@@ -77,12 +85,24 @@ def lines(claim: str, places: Sequence[str], paper: Sequence[str], found: Sequen
     return claim, *("<br>".join(cells) for cells in (theirs, here, orders, sizes)), where
 
 
+def row_of(strategy: str, rate: float) -> PublishedRow:
+    """The paper's row."""
+    row = published(strategy, rate)
+    assert row is not None, strategy
+    return row
+
+
+def iterations_of(strategy: str, rate: float, other: str) -> Span:
+    """The paper's iterations over another strategy's; redundant computation's are the failure-free ones."""
+    return quotient(row_of(strategy, rate), row_of(other, rate), in_hours=False)
+
+
 class Verdicts:
     """Rows: claim, paper, here, order, size, where more of it is."""
 
     def __init__(self, of: Numbers) -> None:
         self.of = of
-        self.table_2 = of.extract("table2").to_target()
+        self.table_2 = [extract.to_target() for extract in (of.extract("table2"), of.smooth("table2"))]
 
     def rows(self) -> Iterator[Row]:
         """All of them."""
@@ -94,9 +114,9 @@ class Verdicts:
         yield from self.losses()
         yield from self.perplexities()
 
-    def at(self, rate: float) -> pd.DataFrame:
-        """Runs of Table 2."""
-        return self.table_2[self.table_2[RATE] == rate]
+    def at(self, rate: float) -> list[pd.DataFrame]:
+        """Runs of Table 2, as first crossings and running means have them."""
+        return [runs[runs[RATE] == rate] for runs in self.table_2]
 
     # ---- seconds ----------------------------------------------------------------------------------
 
@@ -108,20 +128,14 @@ class Verdicts:
             verdict = REPRODUCED if extra < 0.01 else NOT_REPRODUCED
             here = f"{self.of.seconds(strategy)} s; plain training {plain:.1f} s, {extra:+.0%}"
             claim = f"{name_of(strategy)} adds nothing to an iteration"
-            yield claim, f"{self.paper_seconds(strategy):.1f} s", here, NOT_CLAIMED, verdict, TIMES
+            yield claim, f"{row_of(strategy, LOWEST).iteration_seconds:.1f} s", here, NOT_CLAIMED, verdict, TIMES
         claims = {
             "redundant_text": "an iteration of redundant computation, half-size microbatches",
             "redundant_table2": "the same with full-size ones, which is twice the work",
         }
         for strategy, claim in claims.items():
-            yield self.timed(claim, self.paper_seconds(strategy), float(self.of.seconds(strategy)))
+            yield self.timed(claim, row_of(strategy, LOWEST).iteration_seconds, float(self.of.seconds(strategy)))
         yield self.timed("a recovery of a stage between two others", RECOVERY_SECONDS, self.of.inner_recovery_seconds())
-
-    def paper_seconds(self, strategy: str) -> float:
-        """The paper's seconds of an iteration at the lowest rate."""
-        row = published(strategy, LOWEST)
-        assert row is not None, strategy
-        return row.iteration_seconds
 
     @staticmethod
     def timed(claim: str, paper: float, own: float) -> Row:
@@ -135,62 +149,48 @@ class Verdicts:
         """Train times against redundant computation, by preset, and checkpointing."""
         for strategy in REBUILDING:
             for reference in ("redundant_table2", "redundant_text", "checkpoint"):
-                papers = [self.of.paper_hours(strategy, rate, reference) for rate in RATES]
-                found = [
-                    beside(self.at(rate), SECONDS, strategy, reference, paper)
-                    for rate, paper in zip(RATES, papers, strict=True)
-                ]
-                yield self.by_rate(f"time of {name_of(strategy)} ÷ {name_of(reference)}", papers, found)
+                papers = [quotient(row_of(strategy, rate), row_of(reference, rate), in_hours=True) for rate in RATES]
+                claim = f"time of {name_of(strategy)} ÷ {name_of(reference)}"
+                yield self.by_rate(claim, SECONDS, strategy, reference, papers)
 
     def iterations(self) -> Iterator[Row]:
         """Iterations, × failure-free, and those of CheckFree+ against CheckFree's."""
         for strategy in (*REBUILDING, "checkpoint"):
-            papers = [self.of.paper_ratio(strategy, rate) for rate in RATES]
-            found = [
-                beside(self.at(rate), EXECUTED, strategy, "none", paper)
-                for rate, paper in zip(RATES, papers, strict=True)
-            ]
-            yield self.by_rate(f"iterations of {name_of(strategy)}, × failure-free", papers, found)
-        papers = [self.plus_by_checkfree(rate) for rate in RATES]
+            papers = [iterations_of(strategy, rate, "redundant") for rate in RATES]
+            claim = f"iterations of {name_of(strategy)}, × failure-free"
+            yield self.by_rate(claim, EXECUTED, strategy, "none", papers)
         plain, plus = REBUILDING
-        found = [beside(self.at(rate), EXECUTED, plus, plain, paper) for rate, paper in zip(RATES, papers, strict=True)]
-        yield self.by_rate("iterations of CheckFree+ ÷ CheckFree", papers, found)
+        papers = [iterations_of(plus, rate, plain) for rate in RATES]
+        yield self.by_rate("iterations of CheckFree+ ÷ CheckFree", EXECUTED, plus, plain, papers)
 
-    def plus_by_checkfree(self, rate: float) -> float:
-        """The paper's iterations of CheckFree+ over those of CheckFree."""
-        return self.of.paper_ratio("checkfree_plus", rate) / self.of.paper_ratio("checkfree", rate)
-
-    @staticmethod
-    def by_rate(claim: str, papers: Sequence[float], found: Sequence[Verdict]) -> Row:
+    def by_rate(self, claim: str, metric: str, strategy: str, reference: str, papers: Sequence[Span]) -> Row:
         """A row with a line for each rate."""
-        return lines(claim, list(map(percent, RATES)), [f"{paper:.2f}" for paper in papers], found, TABLE_2)
+        found = [
+            beside(self.at(rate), metric, strategy, reference, paper) for rate, paper in zip(RATES, papers, strict=True)
+        ]
+        return lines(claim, list(map(percent, RATES)), [f"{paper.value:.2f}" for paper in papers], found, TABLE_2)
 
     def growth(self) -> Iterator[Row]:
         """Iterations at the highest rate over those at the lowest."""
         for strategy in (*REBUILDING, "checkpoint"):
-            paper = self.of.paper_ratio(strategy, HIGHEST) / self.of.paper_ratio(strategy, LOWEST)
-            own = self.table_2[self.table_2["strategy"] == strategy]
-            by_rate = own.assign(strategy=own[RATE].map(percent))
+            paper = quotient(row_of(strategy, HIGHEST), row_of(strategy, LOWEST), in_hours=False)
+            own = [runs[runs["strategy"] == strategy] for runs in self.table_2]
+            by_rate = [runs.assign(strategy=runs[RATE].map(percent)) for runs in own]
             found = beside(by_rate, EXECUTED, percent(HIGHEST), percent(LOWEST), paper)
             claim = f"iterations of {name_of(strategy)} at {percent(HIGHEST)} ÷ at {percent(LOWEST)}"
-            yield claim, f"{paper:.2f}", found.here, found.order, found.size, TABLE_2
+            yield claim, f"{paper.value:.2f}", found.here, found.order, found.size, TABLE_2
 
     def longer(self) -> Row:
         """CheckFree+ against CheckFree in the longest runs."""
-        shallow, paper = self.of.smooth("depth").at({LAYERS: 1}), self.plus_by_checkfree(HIGHEST)
         plain, plus = REBUILDING
+        shallow, paper = self.of.smooth("depth").at({LAYERS: 1}), iterations_of(plus, HIGHEST, plain)
         found = [
-            beside(shallow.to_target(target_loss(shallow.losses, at)), EXECUTED, plus, plain, paper)
+            beside([shallow.to_target(target_loss(shallow.losses, at))], EXECUTED, plus, plain, paper)
             for at in SHALLOW_AT
         ]
+        claim = f"the same at {percent(HIGHEST)} with longer training, one layer a stage"
         places = [f"{at:,} iterations" for at in SHALLOW_AT]
-        return lines(
-            f"the same at {percent(HIGHEST)} with longer training, one layer a stage",
-            places,
-            [f"{paper:.2f}"] * len(places),
-            found,
-            PROXY,
-        )
+        return lines(claim, places, [f"{paper.value:.2f}"] * len(places), found, PROXY)
 
     # ---- losses -----------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Verdicts:
     def intervals(self) -> Row:
         """CheckFree+ against checkpointing by interval, at 10 %."""
         saving = self.of.extract("figure4b").to_target()
-        saving, plus = saving[saving[RATE] == RATES[1]], self.at(RATES[1])
+        (plus, _), saving = self.at(RATES[1]), saving[saving[RATE] == RATES[1]]
         plus = plus[plus["strategy"] == "checkfree_plus"]
         found = []
         for interval in (10, 50, 100):
@@ -255,23 +255,13 @@ class Verdicts:
         for strategy in REBUILDING:
             own, paper = self.of.extra_nats(strategy), paper_extra_nats(strategy)
             pairs = [side(found[found["text"] == text], "loss_nats", strategy, "none") for text in texts]
-            low, high = min(own), max(own)
-            verdict = Verdict(
-                f"{low:.3f} and {high:.3f}, {np.mean(own) / np.mean(paper):.1f} × as many; "
-                + " and ".join(one.count(is_below=False) for one in pairs),
-                combined([one.order(is_below=False) for one in pairs]),
-                NOT_REPRODUCED if low > max(paper) or high < min(paper) else REPRODUCED,
-            )
+            here = f"{min(own):.3f} and {max(own):.3f}; " + " and ".join(one.count(is_below=False) for one in pairs)
+            order = combined([one.order(is_below=False) for one in pairs])
             claim = f"failures cost perplexity with {name_of(strategy)}: nats a byte more, by text"
             theirs = f"{min(paper):.3f} to {max(paper):.3f}"
-            yield claim, theirs, verdict.here, verdict.order, verdict.size, where
+            yield claim, theirs, here, order, CANNOT_TELL, where
         plain, plus = REBUILDING
         pairs = [side(found[found["text"] == text], "loss_nats", plus, plain) for text in texts]
         here = "lower in " + " and ".join(one.count(is_below=True) for one in pairs)
         order = combined([one.order(is_below=True) for one in pairs])
         yield "perplexity of CheckFree+ is below CheckFree's", "all texts", here, order, NOT_CLAIMED, where
-
-
-def combined(orders: Sequence[str]) -> str:
-    """The verdict that all share, or that it can't be told."""
-    return orders[0] if len(set(orders)) == 1 else CANNOT_TELL
