@@ -18,7 +18,6 @@ from sim.paper.answers import (
     EXECUTED,
     FINAL,
     HIGHEST,
-    INTERVAL,
     LAYERS,
     RATE,
     REBUILDING,
@@ -195,7 +194,7 @@ class Verdicts:
     # ---- losses -----------------------------------------------------------------------------------
 
     def losses(self) -> Iterator[Row]:
-        """Figures 2, 4a, 4b and 4c."""
+        """Figures 2, 4a and 4c."""
         figure_2 = "[Fig. 2](#figure-2-what-a-lost-stage-is-filled-with)"
         names = {
             "random": "random weights",
@@ -212,7 +211,6 @@ class Verdicts:
             claim = f"loss of {name_of(strategy)} at the end, higher at {percent(HIGHEST)} than at {percent(LOWEST)}"
             by_rate = own.assign(strategy=own[RATE].map(percent))
             yield self.higher(claim, by_rate, percent(HIGHEST), percent(LOWEST), TABLE_2, paper="Fig. 4a")
-        yield self.intervals()
         figure_4c = "[Fig. 4c](#figure-4c-what-swapping-costs)"
         swapped = self.of.final("figure4c")
         claim = "swapping costs convergence while nothing fails"
@@ -225,27 +223,6 @@ class Verdicts:
         pairs = side(runs, FINAL, strategy, reference)
         here = f"{difference(found)} nats a byte; {pairs.count(is_below=False)}"
         return claim, paper, here, pairs.order(is_below=False), NOT_CLAIMED, where
-
-    def intervals(self) -> Row:
-        """CheckFree+ against checkpointing by interval, at 10 %."""
-        saving = self.of.extract("figure4b").to_target()
-        (plus, _), saving = self.at(RATES[1]), saving[saving[RATE] == RATES[1]]
-        plus = plus[plus["strategy"] == "checkfree_plus"]
-        found = []
-        for interval in (10, 50, 100):
-            runs = pd.concat([saving[saving[INTERVAL] == interval], plus])
-            pairs = side(runs, SECONDS, "checkfree_plus", "checkpoint")
-            row = row_at(ratios(runs, (), SECONDS, "checkpoint"), {"strategy": "checkfree_plus"})
-            found.append(
-                Verdict(f"{ratio(row)}; {pairs.count(is_below=True)}", pairs.order(is_below=True), NOT_CLAIMED)
-            )
-        return lines(
-            f"CheckFree+ is ahead of checkpoints every 10, 50, 100: its time ÷ theirs at {percent(RATES[1])}",
-            ["10", "50", "100"],
-            ["Fig. 4b"] * 3,
-            found,
-            "[Fig. 4b](#figure-4b-how-often-to-save)",
-        )
 
     def perplexities(self) -> Iterator[Row]:
         """Table 3."""
