@@ -26,7 +26,7 @@ LAYERS_OF_TABLE_2 = 4
 REBUILDING = ("checkfree", "checkfree_plus")
 TREND_AT = (200, 500, 1000, 1500, 2500, 4000)
 TREND_VALIDATIONS = 5
-"""Validations that are averaged before the trend is read: it goes by small differences."""
+"""Validations in a running mean, where small differences are read."""
 FINAL = "final_loss_nats"
 
 
@@ -82,9 +82,9 @@ class Answers:
         found = self.extract(job)
         return found.runs.assign(**{FINAL: found.runs["run"].map(final_losses(found.losses))})
 
-    def excess(self, job: str, reference: str = "none") -> pd.DataFrame:
-        """Loss at the end by strategy and point, and its difference from another strategy's, in nats per token."""
-        return summary(self.final(job), self.extract(job).fields, [FINAL], reference)
+    def excess(self, job: str) -> pd.DataFrame:
+        """Loss at the end by strategy and point, and its difference from the failure-free run's, in nats per token."""
+        return summary(self.final(job), self.extract(job).fields, [FINAL], "none")
 
     def behind(self, job: str) -> pd.DataFrame:
         """How many iterations runs in which stages were lost are behind the same strategy's in which none was.
