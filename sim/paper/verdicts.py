@@ -77,11 +77,10 @@ def beside(readings: Sequence[pd.DataFrame], metric: str, strategy: str, referen
 
 
 def lines(claim: str, places: Sequence[str], paper: Sequence[str], found: Sequence[Verdict], where: str) -> Row:
-    """A row with a line for each place."""
-    here = [f"{place}: {verdict.here}" for place, verdict in zip(places, found, strict=True)]
-    theirs = [f"{place}: {value}" for place, value in zip(places, paper, strict=True)]
-    orders, sizes = ([getattr(verdict, name) for verdict in found] for name in ("order", "size"))
-    return claim, *("<br>".join(cells) for cells in (theirs, here, orders, sizes)), where
+    """A row with a line for each place, whose name begins it."""
+    here, orders, sizes = ([getattr(verdict, name) for verdict in found] for name in ("here", "order", "size"))
+    columns = [zip(places, cells, strict=True) for cells in (paper, here, orders, sizes)]
+    return claim, *("<br>".join(f"{place}: {cell}" for place, cell in column) for column in columns), where
 
 
 def row_of(strategy: str, rate: float) -> PublishedRow:
@@ -187,8 +186,8 @@ class Verdicts:
             beside([shallow.to_target(target_loss(shallow.losses, at))], EXECUTED, plus, plain, paper)
             for at in SHALLOW_AT
         ]
-        claim = f"the same at {percent(HIGHEST)} with longer training, one layer a stage"
-        places = [f"{at:,} iterations" for at in SHALLOW_AT]
+        claim = f"the same at {percent(HIGHEST)} after more iterations, one layer a stage"
+        places = [f"{at:,}" for at in SHALLOW_AT]
         return lines(claim, places, [f"{paper.value:.2f}"] * len(places), found, PROXY)
 
     # ---- losses -----------------------------------------------------------------------------------
