@@ -217,7 +217,8 @@ def test_a_ratio_is_set_beside_the_papers():
 def test_a_letter_that_two_readings_give_differently_is_not_given():
     one, another = pairs([2.0] * 6, [1.0] * 6), pairs([2.0] * 5 + [0.9], [1.0] * 6)
     found = beside([one, another], "x", "own", "other", Span(2.0, 1.9, 2.1))
-    assert found.here == "2.00; 6 of 6, by running means 5 of 6"
+    assert found.here.startswith("2.00; 6 of 6, by running means 1.82 (")
+    assert found.here.endswith("; 5 of 6")
     assert found.order == "?"
 
 

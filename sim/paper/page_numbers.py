@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,6 @@ from sim.paper.answers import (
     RATE,
     REBUILDING,
     SECONDS,
-    Answers,
     paper_extra_nats,
     ratios,
 )
@@ -28,7 +27,6 @@ from sim.paper.jobs import JOBS
 from sim.paper.learning import rollback_factor, target_loss
 from sim.paper.page_cells import (
     Row,
-    behind,
     difference,
     hours_of,
     name_of,
@@ -36,8 +34,8 @@ from sim.paper.page_cells import (
     percent,
     ratio,
     records,
-    row_at,
 )
+from sim.paper.page_unsaid import Unsaid
 from sim.paper.published import (
     CHECKPOINT_INTERVAL_ITERATIONS,
     FAILURE_FREE_ITERATIONS,
@@ -53,17 +51,9 @@ from sim.results import read_json
 REFERENCES = ("redundant_text", "redundant_table2", "checkpoint")
 ORDER = ("checkpoint", "redundant_text", "redundant_table2", "checkfree", "checkfree_plus")
 UPLOAD_RATE, BLOCKING = "network.storage.bandwidth_mbit_per_s", "strategies[checkpoint].blocking_share"
-AFTER_TWO_LOST = {
-    "checkpoint": "all go back to the checkpoint",
-    "redundant": "all go back to the fallback's checkpoint",
-    "checkfree": "all go back to the fallback's checkpoint",
-    "checkfree_plus": "all go back to the fallback's checkpoint",
-    "one_after_the_other": "both are rebuilt, from weights that are gone",
-    "checkfree_hybrid": "these two come from the checkpoint, the others stay",
-}
 
 
-class Numbers(Answers):
+class Numbers(Unsaid):
     """What the template asks for. Intervals are 95 % intervals of means over failure and training seeds."""
 
     # ---- Table 2 --------------------------------------------------------------------------------
@@ -160,23 +150,6 @@ class Numbers(Answers):
         runs = at_point(self.final("depth"), {LAYERS: layers})
         return side(runs, FINAL, "checkfree_plus", "checkfree").count(is_below=True)
 
-    def variants(self, job: str, names: dict[str, str]) -> Iterator[Row]:
-        """A row a strategy: final loss above the failure-free one's, and iterations to the target × failure-free."""
-        excess, executed = self.excess(job), self.against(job, EXECUTED, "none")
-        for strategy, name in names.items():
-            here = {"strategy": strategy}
-            yield name, difference(row_at(excess, here)), ratio(row_at(executed, here))
-
-    def by_point(self, job: str, field: str, values: Sequence[Any], strategies: Sequence[str]) -> Iterator[Row]:
-        """A row a strategy, a pair of columns a point: final loss above failure-free, iterations × failure-free."""
-        excess, executed = self.excess(job), self.against(job, EXECUTED, "none")
-        for strategy in strategies:
-            cells: list[str] = []
-            for value in values:
-                here = {"strategy": strategy, field: value}
-                cells += [difference(row_at(excess, here)), ratio(row_at(executed, here))]
-            yield name_of(strategy), *cells
-
     def intervals(self) -> Iterator[Row]:
         """Figure 4b: hours to the target at each rate, by checkpoint interval, and CheckFree+'s."""
         table = self.against("figure4b", SECONDS, "none")
@@ -213,37 +186,6 @@ class Numbers(Answers):
         """Figure 4c: final loss of CheckFree+ above plain training's without failures, and iterations to the target."""
         (row,) = self.variants("figure4c", {"checkfree_plus": ""})
         return row[1], row[2]
-
-    def single_head(self) -> list[str]:
-        """The head of it: when each failure strikes."""
-        places = self.behind("one_failure")["at_seconds"].unique()
-        return [f"lost at {seconds / SECONDS_PER_HOUR:.1f} h" for seconds in sorted(places)]
-
-    def single(self) -> Iterator[Row]:
-        """A row a strategy and stage: iterations behind at the end of training, by when the stage was lost."""
-        found = self.behind("one_failure")
-        for strategy, rows in found.groupby("strategy", sort=False):
-            for stage, own in rows.groupby("stages", sort=False):
-                cells = [behind(row) for row in records(own.sort_values("at_seconds"))]
-                yield name_of(str(strategy)), str(stage), *cells
-
-    def map_beside(self, strategy: str, rate: float) -> str:
-        """Hours of a strategy in the map, and what they are in real runs."""
-        found = pd.read_csv(self.folder / "crossings_paper_text.csv")
-        (hours,) = at_point(found, {"strategy": strategy, RATE: rate})["hours"]
-        real = only(self.against("table2", SECONDS, "none"), strategy, rate)["mean"] / SECONDS_PER_HOUR
-        return f"{hours:.1f} h for {name_of(strategy)}, where they took {real:.1f}"
-
-    def churn(self) -> Iterator[Row]:
-        """Correlated against independent losses: a row a strategy."""
-        values = list(self.extract("correlated").runs["failures"].unique())
-        return self.by_point("correlated", "failures", values, ("checkpoint", "redundant", *REBUILDING))
-
-    def consecutive(self) -> Iterator[Row]:
-        """A row a strategy: what the loss of two neighbours costs, in hours and iterations."""
-        for row in records(self.behind("consecutive")):
-            name, hours = row["strategy"], f"{row['hours']:.2f}"
-            yield name_of(name), AFTER_TWO_LOST[name], hours, f"{row['repeated']:.0f}", behind(row)
 
     def perplexities(self) -> Iterator[Row]:
         """Table 3: perplexity by text, and what failures add in nats a byte; ours per byte, the paper's per token."""
@@ -296,6 +238,11 @@ class Numbers(Answers):
     def steps(self, job: str) -> str:
         """Steps that each run of a job is given."""
         return f"{self.extract(job).runs['num_iterations'].max():,}"
+
+    def target_of(self, job: str) -> str:
+        """A job's target, in words."""
+        iteration, loss = self.target(job)
+        return f"{loss:.3f} nats a byte, at iteration {iteration:,}"
 
     def num_training_seeds(self, job: str) -> int:
         """Of a job."""

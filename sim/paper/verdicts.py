@@ -67,13 +67,19 @@ def beside(readings: Sequence[pd.DataFrame], metric: str, strategy: str, referen
     """A ratio of two strategies' means beside the paper's, as the first reading has it; letters in which all agree."""
     found = [row_at(ratios(runs, (), metric, reference), {"strategy": strategy}) for runs in readings]
     pairs = [side(runs, metric, strategy, reference) for runs in readings]
-    counts = list(dict.fromkeys(one.count(paper.value < 1) for one in pairs))
-    is_below = paper.is_below_1
+    is_below, sizes = paper.is_below_1, [size(paper, row) for row in found]
+    told = [f"{ratio(row)}; {one.count(paper.value < 1)}" for row, one in zip(found, pairs, strict=True)]
+    alike = len(set(sizes)) == len({one.count(paper.value < 1) for one in pairs}) == 1
     return Verdict(
-        f"{ratio(found[0])}; {', by running means '.join(counts)}",
+        told[0] if alike else ", by running means ".join(told),
         CANNOT_TELL if is_below is None else combined([one.order(is_below) for one in pairs]),
-        combined([size(paper, row) for row in found]),
+        combined(sizes),
     )
+
+
+def in_words(paper: Span) -> str:
+    """A published ratio with its range."""
+    return f"{paper.value:.2f} ({paper.low:.2f} to {paper.high:.2f})"
 
 
 def lines(claim: str, places: Sequence[str], paper: Sequence[str], found: Sequence[Verdict], where: str) -> Row:
@@ -166,7 +172,7 @@ class Verdicts:
         found = [
             beside(self.at(rate), metric, strategy, reference, paper) for rate, paper in zip(RATES, papers, strict=True)
         ]
-        return lines(claim, list(map(percent, RATES)), [f"{paper.value:.2f}" for paper in papers], found, TABLE_2)
+        return lines(claim, list(map(percent, RATES)), list(map(in_words, papers)), found, TABLE_2)
 
     def growth(self) -> Iterator[Row]:
         """Iterations at the highest rate over those at the lowest."""
@@ -176,7 +182,7 @@ class Verdicts:
             by_rate = [runs.assign(strategy=runs[RATE].map(percent)) for runs in own]
             found = beside(by_rate, EXECUTED, percent(HIGHEST), percent(LOWEST), paper)
             claim = f"iterations of {name_of(strategy)} at {percent(HIGHEST)} ÷ at {percent(LOWEST)}"
-            yield claim, f"{paper.value:.2f}", found.here, found.order, found.size, TABLE_2
+            yield claim, in_words(paper), found.here, found.order, found.size, TABLE_2
 
     def longer(self) -> Row:
         """CheckFree+ against CheckFree in the longest runs."""
@@ -186,9 +192,9 @@ class Verdicts:
             beside([shallow.to_target(target_loss(shallow.losses, at))], EXECUTED, plus, plain, paper)
             for at in SHALLOW_AT
         ]
-        claim = f"the same at {percent(HIGHEST)} after more iterations, one layer a stage"
+        claim = f"the same at {percent(HIGHEST)} after more iterations, one layer a stage (running means)"
         places = [f"{at:,}" for at in SHALLOW_AT]
-        return lines(claim, places, [f"{paper.value:.2f}"] * len(places), found, PROXY)
+        return lines(claim, places, [in_words(paper)] * len(places), found, PROXY)
 
     # ---- losses -----------------------------------------------------------------------------------
 
