@@ -7,6 +7,10 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEFTOVER_AGE_SECONDS = 3600.0
 
@@ -31,6 +35,17 @@ def write_whole(path: Path, text: str) -> None:
         with suppress(OSError):  # there is something worse to tell
             temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_whole_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as parquet that is either whole or as before, also after a power cut. OSError if refused."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        table.to_parquet(temporary, index=False)
+        make_durable(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -22,7 +22,7 @@ from typing import IO, Any, Literal
 import pandas as pd
 
 from sim import results
-from sim.durable import make_durable, remove_leftovers, write_whole
+from sim.durable import remove_leftovers, write_whole, write_whole_table
 from sim.outcomes import flat
 from sim.results import SWEEP, TABLE
 from sim.sweep import SweepProgress
@@ -121,16 +121,9 @@ class SweepFolder:
 
     def write_table(self, runs: Sequence[SweepRun]) -> pd.DataFrame:
         """Write `runs.parquet`, a row for each run that is finished or has failed; and give it."""
-        path = self.folder / TABLE
-        temporary = path.with_name(f".{TABLE}.part")
         with refusals_explained(self.folder):
-            try:
-                found = table(self.folder, runs)
-                found.to_parquet(temporary, index=False)
-                make_durable(temporary)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            found = table(self.folder, runs)
+            write_whole_table(self.folder / TABLE, found)
         return found
 
 

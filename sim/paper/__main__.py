@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from models.lineage import digest
-from sim.durable import write_whole
+from sim.durable import write_whole, write_whole_table
 from sim.paper.answers import Answers
 from sim.paper.crossings import make_maps
 from sim.paper.extract import Extract
@@ -72,9 +72,7 @@ def known_perplexities(runs: Path, quick: bool, cache: Path) -> pd.DataFrame:
     if not path.is_file():
         points = load_points(JOBS[0].scenario, JOBS[0].quick if quick else ())
         found = perplexities(points, SCENARIOS, runs, cache, bytes_of(CACHE_BUDGET, "cache budget"))
-        unfinished = path.with_name(f".{path.name}.part")
-        found.to_parquet(unfinished, index=False)
-        unfinished.replace(path)
+        write_whole_table(path, found)
     return pd.read_parquet(path)
 
 

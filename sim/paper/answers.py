@@ -14,7 +14,7 @@ import pandas as pd
 from sim.clock import SECONDS_PER_HOUR
 from sim.paper.extract import Extract
 from sim.paper.learning import final_losses, iterations_behind, smoothed, target_iteration, target_loss
-from sim.paper.published import BYTES_PER_TOKEN, FAILURE_FREE_ITERATIONS, RATES, TABLE_3, published
+from sim.paper.published import BYTES_PER_TOKEN, FAILURE_FREE_ITERATIONS, RATES, TABLE_3, row_of
 from sim.statistics import summary
 
 RATE = "failures.rate_per_hour"
@@ -36,6 +36,7 @@ class Answers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.extract = cache(lambda name: Extract.read(folder, name))
+        self.smooth = cache(self._smooth)
         self.against = cache(self._against)
 
     def target(self, job: str) -> tuple[int, float]:
@@ -50,11 +51,9 @@ class Answers:
 
     def paper_ratio(self, strategy: str, rate: float) -> float:
         """The paper's iterations to its loss, × failure-free."""
-        row = published(strategy, rate)
-        assert row is not None, strategy
-        return row.iterations / FAILURE_FREE_ITERATIONS
+        return row_of(strategy, rate).iterations / FAILURE_FREE_ITERATIONS
 
-    def smooth(self, job: str) -> Extract:
+    def _smooth(self, job: str) -> Extract:
         """A job's extract with running means of TREND_VALIDATIONS in place of its validations."""
         found = self.extract(job)
         return Extract(found.runs, smoothed(found.losses, TREND_VALIDATIONS), found.fields)
@@ -72,7 +71,7 @@ class Answers:
         for layers, part in parts.items():
             known = set(part.losses.loc[part.losses["kind"] == "none", "iteration"])
             for at in sorted(known.intersection(TREND_AT)):
-                rows = ratios(part.to_target(target_loss(part.losses, at)), (), EXECUTED, "none")
+                rows = ratios(part.to_target(at), (), EXECUTED, "none")
                 whole = rows["strategy"].isin(REBUILDING) & (rows["num_reached"] == rows["num_runs"])
                 frames.append(rows[whole].assign(layers_per_stage=layers, at=at))
         return pd.concat(frames, ignore_index=True)
@@ -128,16 +127,15 @@ class Answers:
     def perplexity_runs(self) -> pd.DataFrame:
         """Loss of final states on two texts, in nats per byte, and perplexity."""
         found = pd.read_parquet(self.folder / "perplexity.parquet")
-        return found.assign(outcome="finished", perplexity=np.exp(found["loss_nats"]))
+        return found.assign(perplexity=np.exp(found["loss_nats"]))
 
-    def perplexity(self) -> pd.DataFrame:
-        """Perplexity per byte of final states, by strategy and text, and against the failure-free ones."""
-        return ratios(self.perplexity_runs(), ["text"], "perplexity", "none")
+    def perplexity(self, metric: str) -> pd.DataFrame:
+        """Mean loss_nats or perplexity of final states: a row a text, a column a strategy."""
+        return self.perplexity_runs().groupby(["text", "strategy"], sort=False)[metric].mean().unstack(sort=False)
 
     def extra_nats(self, strategy: str) -> list[float]:
         """Mean nats per byte, by text, that a strategy's final states lose more than the failure-free ones."""
-        found = self.perplexity_runs()
-        means = found.groupby(["text", "strategy"], sort=False)["loss_nats"].mean().unstack(sort=False)
+        means = self.perplexity("loss_nats")
         return [float(value) for value in means[strategy] - means["none"]]
 
 

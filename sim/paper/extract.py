@@ -70,11 +70,10 @@ class Extract:
         fields = tuple(field for field in self.fields if field not in point)
         return Extract(at_point(self.runs, point), at_point(self.losses, point), fields)
 
-    def to_target(self, target: float | None = None) -> pd.DataFrame:
-        """Its runs with a target: by the rule, unless one is given."""
-        if target is None:
-            target = target_loss(self.losses, target_iteration(self.losses))
-        return with_target(self.runs, self.losses, target)
+    def to_target(self, iteration: int | None = None) -> pd.DataFrame:
+        """Its runs with the failure-free loss at an iteration as target: by the rule, unless one is given."""
+        at = target_iteration(self.losses) if iteration is None else iteration
+        return with_target(self.runs, self.losses, target_loss(self.losses, at))
 
 
 LOSS_COLUMNS = ("iteration", "executed", "ended_seconds", "validation_loss")

@@ -24,7 +24,7 @@ from sim.paper.answers import (
     ratios,
 )
 from sim.paper.jobs import JOBS
-from sim.paper.learning import rollback_factor, target_loss
+from sim.paper.learning import rollback_factor
 from sim.paper.page_cells import (
     Row,
     difference,
@@ -43,7 +43,7 @@ from sim.paper.published import (
     RATES,
     RELEASED_PROBABILITIES,
     TABLE_3,
-    published,
+    row_of,
 )
 from sim.paper.sides import side
 from sim.results import read_json
@@ -64,8 +64,7 @@ class Numbers(Unsaid):
         executed = self.against("table2", EXECUTED, "none")
         for rate in RATES:
             for strategy in ORDER:
-                row = published(strategy, rate)
-                assert row is not None, strategy
+                row = row_of(strategy, rate)
                 seconds = only(runs, strategy, rate)["iteration_seconds"]
                 yield (
                     *(percent(rate), name_of(strategy)),
@@ -85,18 +84,7 @@ class Numbers(Unsaid):
 
     def paper_hours(self, strategy: str, rate: float, reference: str) -> float:
         """The paper's ratio of two train times."""
-        ours, theirs = published(strategy, rate), published(reference, rate)
-        assert ours is not None, strategy
-        assert theirs is not None, reference
-        return ours.train_hours / theirs.train_hours
-
-    def time_ratio(self, strategy: str, rate: float, reference: str) -> str:
-        """Time to the loss against another strategy's."""
-        return ratio(only(self.against("table2", SECONDS, reference), strategy, rate))
-
-    def iterations_ratio(self, strategy: str, rate: float) -> str:
-        """Iterations to the loss, × failure-free."""
-        return ratio(only(self.against("table2", EXECUTED, "none"), strategy, rate))
+        return row_of(strategy, rate).train_hours / row_of(reference, rate).train_hours
 
     def ranking(self, rate: float, left_out: str) -> str:
         """Strategies by mean hours to the loss, first to last; one preset of redundant computation left out."""
@@ -139,8 +127,7 @@ class Numbers(Unsaid):
         shallow = self.smooth("depth").at({LAYERS: 1})
         found = []
         for at in (early, late):
-            runs = shallow.to_target(target_loss(shallow.losses, at))
-            executed = runs.pivot(index=SEEDS, columns="strategy", values=EXECUTED)
+            executed = shallow.to_target(at).pivot(index=SEEDS, columns="strategy", values=EXECUTED)
             found.append((executed[strategy] / executed["none"]).rename("ratio"))
         pairs = pd.concat(found, keys=("early", "late"), names=["strategy"]).reset_index()
         return side(pairs, "ratio", "late", "early").count(is_below=False)
@@ -189,11 +176,10 @@ class Numbers(Unsaid):
 
     def perplexities(self) -> Iterator[Row]:
         """Table 3: perplexity by text, and what failures add in nats a byte; ours per byte, the paper's per token."""
-        found = self.perplexity()
+        found = self.perplexity("perplexity")
         ours = zip(*(self.extra_nats(name) for name in REBUILDING), strict=True)
-        for text, extras in zip(found["text"].unique(), ours, strict=True):
-            rows = {row["strategy"]: row for row in records(found[found["text"] == text])}
-            cells = [f"{rows[name]['mean']:.2f}" for name in ("none", *REBUILDING)]
+        for (text, means), extras in zip(found.iterrows(), ours, strict=True):
+            cells = [f"{means[name]:.2f}" for name in ("none", *REBUILDING)]
             yield f"ours: {text}", *cells, *(f"{extra:.3f}" for extra in extras)
         theirs = zip(*(paper_extra_nats(name) for name in REBUILDING), strict=True)
         for (text, values), extras in zip(TABLE_3.items(), theirs, strict=True):
@@ -216,10 +202,8 @@ class Numbers(Unsaid):
     def clocks(self) -> Iterator[Row]:
         """A row a rate: the iteration that released probabilities fit, and rollback arithmetic beside Table 2."""
         for rate, probability in zip(RATES, RELEASED_PROBABILITIES, strict=True):
-            row = published("checkpoint", rate)
-            assert row is not None
             implied = SECONDS_PER_HOUR * math.log1p(-probability) / math.log1p(-rate)
-            own = -math.expm1(row.iteration_seconds / SECONDS_PER_HOUR * math.log1p(-rate))
+            own = -math.expm1(row_of("checkpoint", rate).iteration_seconds / SECONDS_PER_HOUR * math.log1p(-rate))
             factors = [rollback_factor(p, CHECKPOINT_INTERVAL_ITERATIONS, NUM_STAGES) for p in (probability, own)]
             yield (
                 *(percent(rate), f"{probability:.4f}", f"{implied:.0f} s", f"{own:.5f}"),

@@ -73,6 +73,14 @@ BYTES_PER_TOKEN = 4.0
 """Of English text under a vocabulary of 32,000, about: an assumption, not published."""
 
 
+def row_of(strategy: str, rate: float) -> Row:
+    """The row of a strategy that has one. KeyError for others."""
+    row = published(strategy, rate)
+    if row is None:
+        raise KeyError(f"{strategy} at {rate}")
+    return row
+
+
 def published(strategy: str, rate: float) -> Row | None:
     """The row that one of our strategies answers to; redundant computation has one, under whichever preset."""
     rows = TABLE_2.get("redundant" if strategy.startswith("redundant") else strategy)

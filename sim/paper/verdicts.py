@@ -25,11 +25,9 @@ from sim.paper.answers import (
     paper_extra_nats,
     ratios,
 )
-from sim.paper.learning import target_loss
 from sim.paper.page_cells import Found, Row, difference, name_of, percent, ratio, row_at
 from sim.paper.page_numbers import Numbers
-from sim.paper.published import RATES, RECOVERY_SECONDS, Span, published, quotient
-from sim.paper.published import Row as PublishedRow
+from sim.paper.published import RATES, RECOVERY_SECONDS, Span, quotient, row_of
 from sim.paper.sides import CANNOT_TELL, NOT_REPRODUCED, REPRODUCED, combined, side
 
 NOT_CLAIMED = ""
@@ -68,8 +66,9 @@ def beside(readings: Sequence[pd.DataFrame], metric: str, strategy: str, referen
     found = [row_at(ratios(runs, (), metric, reference), {"strategy": strategy}) for runs in readings]
     pairs = [side(runs, metric, strategy, reference) for runs in readings]
     is_below, sizes = paper.is_below_1, [size(paper, row) for row in found]
-    told = [f"{ratio(row)}; {one.count(paper.value < 1)}" for row, one in zip(found, pairs, strict=True)]
-    alike = len(set(sizes)) == len({one.count(paper.value < 1) for one in pairs}) == 1
+    counts = [one.count(paper.value < 1) for one in pairs]
+    told = [f"{ratio(row)}; {count}" for row, count in zip(found, counts, strict=True)]
+    alike = len(set(sizes)) == len(set(counts)) == 1
     return Verdict(
         told[0] if alike else ", by running means ".join(told),
         CANNOT_TELL if is_below is None else combined([one.order(is_below) for one in pairs]),
@@ -89,16 +88,15 @@ def lines(claim: str, places: Sequence[str], paper: Sequence[str], found: Sequen
     return claim, *("<br>".join(f"{place}: {cell}" for place, cell in column) for column in columns), where
 
 
-def row_of(strategy: str, rate: float) -> PublishedRow:
-    """The paper's row."""
-    row = published(strategy, rate)
-    assert row is not None, strategy
-    return row
-
-
 def iterations_of(strategy: str, rate: float, other: str) -> Span:
     """The paper's iterations over another strategy's; redundant computation's are the failure-free ones."""
     return quotient(row_of(strategy, rate), row_of(other, rate), in_hours=False)
+
+
+def rates_of(runs: pd.DataFrame, strategy: str) -> pd.DataFrame:
+    """A strategy's runs, with its rates in the place of strategies."""
+    own = runs[runs["strategy"] == strategy]
+    return own.assign(strategy=own[RATE].map(percent))
 
 
 class Verdicts:
@@ -178,8 +176,7 @@ class Verdicts:
         """Iterations at the highest rate over those at the lowest."""
         for strategy in (*REBUILDING, "checkpoint"):
             paper = quotient(row_of(strategy, HIGHEST), row_of(strategy, LOWEST), in_hours=False)
-            own = [runs[runs["strategy"] == strategy] for runs in self.table_2]
-            by_rate = [runs.assign(strategy=runs[RATE].map(percent)) for runs in own]
+            by_rate = [rates_of(runs, strategy) for runs in self.table_2]
             found = beside(by_rate, EXECUTED, percent(HIGHEST), percent(LOWEST), paper)
             claim = f"iterations of {name_of(strategy)} at {percent(HIGHEST)} ÷ at {percent(LOWEST)}"
             yield claim, in_words(paper), found.here, found.order, found.size, TABLE_2
@@ -188,10 +185,7 @@ class Verdicts:
         """CheckFree+ against CheckFree in the longest runs."""
         plain, plus = REBUILDING
         shallow, paper = self.of.smooth("depth").at({LAYERS: 1}), iterations_of(plus, HIGHEST, plain)
-        found = [
-            beside([shallow.to_target(target_loss(shallow.losses, at))], EXECUTED, plus, plain, paper)
-            for at in SHALLOW_AT
-        ]
+        found = [beside([shallow.to_target(at)], EXECUTED, plus, plain, paper) for at in SHALLOW_AT]
         claim = f"the same at {percent(HIGHEST)} after more iterations, one layer a stage (running means)"
         places = [f"{at:,}" for at in SHALLOW_AT]
         return lines(claim, places, [in_words(paper)] * len(places), found, PROXY)
@@ -212,9 +206,8 @@ class Verdicts:
             yield self.higher(claim, self.of.final("figure2"), worse, better, figure_2)
         final = self.of.final("table2")
         for strategy in REBUILDING:
-            own = final[final["strategy"] == strategy]
             claim = f"loss of {name_of(strategy)} at the end, higher at {percent(HIGHEST)} than at {percent(LOWEST)}"
-            by_rate = own.assign(strategy=own[RATE].map(percent))
+            by_rate = rates_of(final, strategy)
             yield self.higher(claim, by_rate, percent(HIGHEST), percent(LOWEST), TABLE_2, paper="Fig. 4a")
         figure_4c = "[Fig. 4c](#figure-4c-what-swapping-costs)"
         swapped = self.of.final("figure4c")
