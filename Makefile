@@ -34,10 +34,10 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/strategy_map.py
 
 paper: .venv/run.stamp
-	$(BIN)/python -m sim.paper
+	$(BIN)/python -m benchmarks.paper
 
 paper-quick: .venv/run.stamp
-	$(BIN)/python -m sim.paper --quick
+	$(BIN)/python -m benchmarks.paper --quick
 
 pictures: .venv/run.stamp
 	$(BIN)/python docs/pictures.py

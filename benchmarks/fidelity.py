@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from sim.loading import load_scenario
-from sim.scenario import Scenario
-from sim.simulation import Run, simulate, time_only
+from sim.scenario.loading import load_scenario
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import Run, simulate, time_only
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "paper_throughput.yaml"
 NUM_ITERATIONS = 22_000

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sim.loading import load_scenario
-from sim.simulation import Run, simulate, time_only
+from sim.scenario.loading import load_scenario
+from sim.simulation.run import Run, simulate, time_only
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "large_fleet.yaml"
 TARGET_SECONDS = 0.5

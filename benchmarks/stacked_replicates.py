@@ -33,11 +33,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models.corpus import Corpus
-from models.lineage import TrainingSpec
-from models.staged import StagedModel
+from models.spec import TrainingSpec
+from models.staged_model import StagedModel
 from models.trainer import Trainer, rows_by_route, scheduled_rate
-from sim.loading import load_scenario
-from sim.runner import ScenarioRunner
+from sim.experiments.runner import ScenarioRunner
+from sim.scenario.loading import load_scenario
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "quickstart.yaml"
 TOLERANCE = 1e-4
@@ -110,7 +110,7 @@ class StackedTrainer:
         return losses.tolist()
 
     def weights(self, flat: Sequence[Tensor]) -> dict[str, Tensor]:
-        """A replicate's flat vectors as the named parameters that they are made of (`models.staged.flatten`)."""
+        """A replicate's flat vectors as the named parameters that they are made of (`models.staged_model.flatten`)."""
         named = {}
         for number, vector in enumerate(flat):
             parameters = dict(self.whole.stages[number].named_parameters())

@@ -14,16 +14,16 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from models.store import TrajectoryStore
-from models.work import num_steps, together
-from models.workshop import Workshop
-from sim.axes import Ground
-from sim.executors import ProcessPool
-from sim.map_grid import Grid
-from sim.map_job import MapJob
-from sim.real_runs import RealRunsJob
-from sim.scenario import SeedsConfig
-from sim.sweep_job import SweepJob
+from models.shared_training import Workshop
+from models.training_plan import num_steps, together
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.executors import ProcessPool
+from sim.experiments.strategy_map.grid import Grid
+from sim.experiments.strategy_map.job import MapJob
+from sim.experiments.strategy_map.real_runs import RealRunsJob
+from sim.experiments.sweep import SweepJob
+from sim.scenario.axes import Ground
+from sim.scenario.scenario import SeedsConfig
 
 SCENARIO = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
 

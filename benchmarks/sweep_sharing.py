@@ -23,16 +23,16 @@ import torch
 from training_overhead import PlainLoop
 
 from models.corpus import Corpus
-from models.lineage import TrainingSpec, swapped_routes
-from models.store import TrajectoryStore
+from models.shared_training import Workshop
+from models.spec import TrainingSpec, swapped_routes
 from models.trainer import MAX_SEQUENCES_PER_EVALUATION
+from models.training_plan import Demands, num_steps, together
 from models.trajectory import Trajectory
-from models.work import Demands, num_steps, together
-from models.workshop import Workshop
-from sim.executors import ProcessPool
-from sim.points import load_points
-from sim.sweep_job import SweepJob
-from sim.tasks import Play, played
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.executors import ProcessPool
+from sim.experiments.plan import Play, played
+from sim.experiments.sweep import SweepJob
+from sim.scenario.sweep_points import load_points
 
 SCENARIO = Path(__file__).parent.parent / "scenarios" / "failure_rates.yaml"
 

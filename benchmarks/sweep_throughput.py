@@ -17,12 +17,12 @@ import torch
 from training_overhead import SCENARIO, PlainLoop
 
 from models.corpus import Corpus
-from models.lineage import TrainingSpec
-from models.store import TrajectoryStore
-from models.workshop import Workshop
-from sim.executors import ProcessPool
-from sim.points import load_points
-from sim.sweep_job import SweepJob
+from models.shared_training import Workshop
+from models.spec import TrainingSpec
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.executors import ProcessPool
+from sim.experiments.sweep import SweepJob
+from sim.scenario.sweep_points import load_points
 
 
 def plain(spec: TrainingSpec, corpus: Corpus, steps: int) -> float:

@@ -17,14 +17,15 @@ import torch
 from torch import nn
 
 from models.corpus import Corpus
-from models.lineage import TrainingSpec
-from models.staged import StagedModel
+from models.spec import TrainingSpec
+from models.staged_model import StagedModel
 from models.trainer import rows_by_route
 from models.trajectory import Trajectory
-from sim.loading import load_scenario
-from sim.runner import ScenarioRunner
-from sim.scenario import Scenario
-from sim.simulation import Progress, simulate
+from sim.experiments.runner import ScenarioRunner
+from sim.scenario.loading import load_scenario
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import simulate
+from sim.simulation.training_process import Progress
 
 SCENARIO = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
 

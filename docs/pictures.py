@@ -13,17 +13,17 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.figures import STYLE
-from sim.fitting import plan_under
-from sim.gantt import draw_operations, gantt_figure, legend, name_rows
-from sim.loading import load_scenario, parse_scenario
-from sim.pipeline import FinishedIteration, fastest_run
-from sim.plots import figure_of
-from sim.results import load
-from sim.runner import ScenarioRunner
-from sim.simulation import build_site
-from sim.sweep_command import sweep
-from sim.timeline import timeline
+from sim.cli.sweep import sweep
+from sim.experiments.runner import ScenarioRunner
+from sim.reporting.gantt import draw_operations, gantt_figure, legend, name_rows
+from sim.reporting.registry import figure_of
+from sim.reporting.style import STYLE
+from sim.results.storage import load
+from sim.results.timeline import timeline
+from sim.scenario.loading import load_scenario, parse_scenario
+from sim.scenario.memory_check import plan_under
+from sim.simulation.run import build_site
+from sim.workload.iteration_time import FinishedIteration, fastest_run
 
 HERE = Path(__file__).parent
 SCENARIOS = HERE.parent / "scenarios"

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sim.cli.listing import first_line
+from sim.core.presets import presets
 from sim.failures import PROCESSES
 from sim.failures.base import MeanConfig, ProcessConfig, RatedConfig
-from sim.listing import first_line
-from sim.loading import defaults
-from sim.presets import presets
-from sim.schema_paths import kinds, resolved, schema
+from sim.scenario.loading import defaults
+from sim.scenario.schema import kinds, resolved, schema
 from sim.strategies import STRATEGIES, StrategyConfig, checkfree, redundant
 
 PAGE = Path(__file__).with_name("scenario.md")

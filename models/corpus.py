@@ -29,7 +29,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.trainers import BpeTrainer
 
-from models.lineage import DataSpec, digest
+from models.spec import DataSpec
+from models.training_state import digest
 
 Tokens = npt.NDArray[np.uint16]
 Document = tuple[str, bytes]  # its name, by which it is held out or not, and its content

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zlib
 
-from models.lineage import Edit, Position, Routes, TrainingSpec, root
+from models.spec import Routes, TrainingSpec
+from models.training_state import Edit, Position, root
 
 FLOOR, SPAN, SCALE_STEPS, EXPONENT = 1.2, 4.3, 20.0, 0.5
 SETBACK_PER_EDIT, SWAP_SLOWDOWN = 0.1, 0.05

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.lineage import ModelSpec
+from models.spec import ModelSpec
 
 
 class GPTLayer(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.lineage import ModelSpec
+from models.spec import ModelSpec
 
 NORM_EPSILON = 1e-5
 ROPE_BASE = 10_000.0

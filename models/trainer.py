@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from models.corpus import Corpus
-from models.lineage import DivergedError, Edit, GradientNormWeights, Moment, Term, TrainingSpec, plain_routes
-from models.staged import StagedModel
+from models.spec import TrainingSpec, plain_routes
+from models.staged_model import StagedModel
+from models.training_state import DivergedError, Edit, GradientNormWeights, Moment, Term
 
 MAX_SEQUENCES_PER_EVALUATION = 64
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")

@@ -26,14 +26,15 @@ import torch
 from safetensors.torch import save
 
 from models.corpus import Corpus
-from models.lineage import Lineage, Position, Routes, TrainingSpec, digest, older_states, root
-from models.store import Keyframe, Stretch, TrajectoryStore, require_equal
+from models.spec import Routes, TrainingSpec
 from models.trainer import State, StepResult, Trainer
+from models.training_state import Lineage, Position, digest, older_states, root
+from models.trajectory_store import Keyframe, Stretch, TrajectoryStore, require_equal
 
 KEYFRAME_INTERVAL_STEPS = 50
 NUM_OLDER_STATES_KEPT = 2
 """Older states kept in memory for the next edit, which often asks for the same checkpoint's."""
-TRAINING_CODE = ("corpus", "gpt", "llama", "staged", "trainer")
+TRAINING_CODE = ("corpus", "gpt", "llama", "staged_model", "trainer")
 TRAINING_CODE_HASH = hashlib.sha256(
     b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in TRAINING_CODE)
 ).hexdigest()[:16]
@@ -41,7 +42,7 @@ TRAINING_CODE_HASH = hashlib.sha256(
 
 
 class Trajectory:
-    """Losses of Positions of one training recipe; implements the port `sim.training.Training`.
+    """Losses of Positions of one training recipe; implements `models.training.Training`.
 
     `store=None` keeps everything in memory and no keyframes. `num_trained_steps` counts the steps this
     object has really made; `num_replayed_steps` those among them whose results were known already (from a

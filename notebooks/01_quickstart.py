@@ -22,11 +22,11 @@ from pathlib import Path
 import pandas as pd
 
 import sim
-from sim.figure_data import results_of
-from sim.loading import load_scenario
-from sim.plots import figure_of
-from sim.run_report import comparison_table
-from sim.runner import ScenarioRunner, default_cache
+from sim.experiments.runner import ScenarioRunner, default_cache
+from sim.reporting.registry import figure_of
+from sim.reporting.tables import comparison_table
+from sim.results.selection import results_of
+from sim.scenario.loading import load_scenario
 
 # %matplotlib inline
 SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"

@@ -22,11 +22,12 @@ from pathlib import Path
 import pandas as pd
 
 import sim
-from sim import results
-from sim.outcome_data import time_to_loss
-from sim.plots import figure_of
-from sim.statistics import estimate, paired_difference, replicates_needed, summary
-from sim.sweep_command import Kind, sweep
+from sim.cli.sweep import sweep
+from sim.experiments.sweep import Kind
+from sim.reporting.registry import figure_of
+from sim.results import storage as results
+from sim.results.outcome_tables import time_to_loss
+from sim.results.statistics import estimate, paired_difference, replicates_needed, summary
 
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it

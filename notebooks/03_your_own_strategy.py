@@ -29,15 +29,14 @@ import pandas as pd
 from pydantic import Field
 
 import sim
-from models.lineage import Edit, Position, Term
-from sim.costs import Costs
-from sim.figure_data import results_of
-from sim.loading import load_scenario
-from sim.overheads import overhead_table, recovery_table
-from sim.plots import figure_of
-from sim.records import Failure
-from sim.run_report import comparison_table
-from sim.runner import ScenarioRunner, default_cache
+from models.training_state import Edit, Position, Term
+from sim.cli.costs import overhead_table, recovery_table
+from sim.core.records import Failure
+from sim.experiments.runner import ScenarioRunner, default_cache
+from sim.reporting.registry import figure_of
+from sim.reporting.tables import comparison_table
+from sim.results.selection import results_of
+from sim.scenario.loading import load_scenario
 from sim.strategies.base import (
     Background,
     Process,
@@ -47,6 +46,7 @@ from sim.strategies.base import (
     Transfer,
     UnrecoverableError,
 )
+from sim.workload.costs import Costs
 
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it

@@ -25,12 +25,12 @@ import numpy as np
 import pandas as pd
 
 import sim
-from sim.figure_data import results_of
-from sim.figures import STYLE
-from sim.ledger_figures import ledger_table
-from sim.loading import load_scenario
-from sim.plots import figure_of
-from sim.runner import ScenarioRunner, default_cache
+from sim.experiments.runner import ScenarioRunner, default_cache
+from sim.reporting.ledger import ledger_table
+from sim.reporting.registry import figure_of
+from sim.reporting.style import STYLE
+from sim.results.selection import results_of
+from sim.scenario.loading import load_scenario
 
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it

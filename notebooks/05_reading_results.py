@@ -26,12 +26,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import sim
-from sim import results
-from sim.figures import STYLE, add_legend, line_handles, looks_of
-from sim.loss_figures import LossTables, draw_loss
-from sim.outcome_data import ledger_hours, time_to_loss
-from sim.outcome_figures import draw_means
-from sim.sweep_command import Kind, sweep
+from sim.cli.sweep import sweep
+from sim.experiments.sweep import Kind
+from sim.reporting.loss import LossTables, draw_loss
+from sim.reporting.outcomes import draw_means
+from sim.reporting.series import line_handles, looks_of
+from sim.reporting.style import STYLE, add_legend
+from sim.results import storage as results
+from sim.results.outcome_tables import ledger_hours, time_to_loss
 
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
@@ -141,8 +143,8 @@ pairs.assign(mean=pairs.mean(axis=1), deviation=pairs.std(axis=1)).round(2)
 # %% [markdown]
 # ## A figure of your own
 #
-# Figures come in two steps: a table of what is to be seen (`sim.figure_data`, `sim.outcome_data`,
-# `sim.recovery_data`), and a function that draws it on an axis (`draw_loss`, `draw_means`, `draw_nodes`, ...). So you
+# Figures come in two steps: a table of what is to be seen (`sim.results.loss_curves`, `sim.results.outcome_tables`,
+# `sim.results.recovery_tables`), and a function that draws it on an axis (`draw_loss`, `draw_means`, ...). So you
 # can put them together as you need them: here loss curves at the highest rate, and beside them the time to the target
 # at all rates, both without CheckFree+.
 
@@ -166,7 +168,8 @@ with plt.rc_context(STYLE):
 # ## And now
 #
 # - `found.events`, `found.nodes`: when nodes came and left; what was recovered how.
-# - `figure_of("spikes", found)` of `sim.plots`: how high the loss jumps after a recovery, and how long it takes to
-#   heal; its table is `sim.recovery_data.spikes(found)`. `docs/figures.md` shows all kinds.
+# - `figure_of("spikes", found)` of `sim.reporting.registry`: how high the loss jumps after a recovery, and how long it
+#   takes to
+#   heal; its table is `sim.results.recovery_tables.spikes(found)`. `docs/figures.md` shows all kinds.
 # - `churnlab timeline results/failure_rates/<run> --from 3600 --to 4000` plays a stretch of a run again, event by
 #   event.

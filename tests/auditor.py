@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import sim.simulation
-from sim.fleet import Node
-from sim.network import STORAGE
-from sim.world import World
+import sim.simulation.run
+from sim.cluster.membership import Node
+from sim.cluster.network import STORAGE
+from sim.simulation.world import World
 
 
 class Sent:
@@ -221,5 +221,5 @@ def audited(strategy: Any, fallback: Any) -> Iterator[list[Auditor]]:
         auditors.append(Auditor(world, strategy, fallback))
         return world
 
-    with patch.object(sim.simulation, "build_world", build_world):
+    with patch.object(sim.simulation.run, "build_world", build_world):
         yield auditors

@@ -13,23 +13,25 @@ from hypothesis import settings
 from pydantic import Field
 
 from models.curve import CurveTraining
-from models.lineage import Position, plain_routes
-from sim.cluster import Cluster, ClusterConfig
-from sim.costs import Costs, IterationPlan, TargetModel, WorkloadConfig
+from models.spec import plain_routes
+from models.training import Training
+from models.training_state import Position
+from sim.cluster.network import Network, NetworkConfig
+from sim.cluster.topology import Cluster, ClusterConfig
+from sim.core.records import EventRecord, Message, Operation
 from sim.failures import PROCESSES, FailureProcess, ProcessConfig
 from sim.failures.base import Member
-from sim.network import Network, NetworkConfig
-from sim.pipeline import FinishedIteration, fastest_run
-from sim.records import EventRecord, Message, Operation
-from sim.scenario import Scenario
-from sim.schedules import plain_plan
-from sim.simulation import Run, build_world, simulate
-from sim.simulation import time_only as no_training  # noqa: F401
-from sim.site import Site
+from sim.scenario.scenario import Scenario
+from sim.simulation.recorder import Trace
+from sim.simulation.run import Run, build_world, simulate
+from sim.simulation.run import time_only as no_training  # noqa: F401
+from sim.simulation.world import World
 from sim.strategies import STRATEGIES, Strategy, StrategyConfig
-from sim.trace import Trace
-from sim.training import Training
-from sim.world import World
+from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig
+from sim.workload.costs import Costs
+from sim.workload.deployment import Site
+from sim.workload.iteration_time import FinishedIteration, fastest_run
+from sim.workload.schedule import plain_plan
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sim.axes import Axis, Ground
-from sim.executors import InProcess
-from sim.map_grid import NO_AXIS, Grid
-from sim.map_job import MapJob
-from sim.real_runs import RealRunsJob
-from sim.scenario import SeedsConfig
+from sim.experiments.executors import InProcess
+from sim.experiments.strategy_map.grid import NO_AXIS, Grid
+from sim.experiments.strategy_map.job import MapJob
+from sim.experiments.strategy_map.real_runs import RealRunsJob
+from sim.scenario.axes import Axis, Ground
+from sim.scenario.scenario import SeedsConfig
 
 TEXT = """
 name: mapped

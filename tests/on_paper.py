@@ -9,12 +9,13 @@ from typing import Any
 
 from conftest import a_scenario, a_strategy
 
-from models.lineage import Position
-from sim.costs import Costs, IterationPlan
-from sim.records import Failure
-from sim.schedules import plain_plan
+from models.training_state import Position
+from sim.core.records import Failure
 from sim.strategies import STRATEGIES, Strategy, UnrecoverableError
 from sim.strategies.base import Transfer
+from sim.workload.config import IterationPlan
+from sim.workload.costs import Costs
+from sim.workload.schedule import plain_plan
 
 Steps = Generator[Any, Any, Failure | None]
 

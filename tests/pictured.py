@@ -2,11 +2,11 @@
 
 from sweeps import do_sweep, write_scenario
 
-from sim import results
-from sim.figure_data import comparable
-from sim.loading import load_scenario
-from sim.run_report import write_comparison
-from sim.runner import ScenarioRunner
+from sim.experiments.runner import ScenarioRunner
+from sim.reporting.tables import write_comparison
+from sim.results import storage as results
+from sim.results.selection import comparable
+from sim.scenario.loading import load_scenario
 
 SCENARIO = """
 name: dry

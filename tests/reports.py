@@ -6,10 +6,10 @@ from pathlib import Path
 
 from sweeps import TINY, do_sweep, write_scenario
 
-from sim.cli import ProgressDisplay
-from sim.loading import load_scenario
-from sim.run_report import write_comparison
-from sim.runner import ScenarioRunner
+from sim.cli.main import ProgressDisplay
+from sim.experiments.runner import ScenarioRunner
+from sim.reporting.tables import write_comparison
+from sim.scenario.loading import load_scenario
 
 CURVE = TINY.replace("training:\n", "training:\n  learner: curve\n")
 ONE_FIELD = "grid: {failures.rate_per_hour: [0.1, 0.3]}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.store import TrajectoryStore
-from models.workshop import Workshop
-from sim.executors import Executor, InProcess
-from sim.points import load_points
-from sim.sweep_job import SweepJob
-from sim.sweep_plan import SweepRun
+from models.shared_training import Workshop
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.executors import Executor, InProcess
+from sim.experiments.plan import SweepRun
+from sim.experiments.sweep import SweepJob
+from sim.scenario.sweep_points import load_points
 
 TINY = """
 name: tiny

@@ -7,11 +7,11 @@ from conftest import a_link, a_site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.lineage import swapped_routes
-from sim.flows import FlowState
-from sim.network import STORAGE
-from sim.pipeline import Pipeline, fastest_run, run_among
-from sim.schedules import plain_plan
+from models.spec import swapped_routes
+from sim.cluster.flows import FlowState
+from sim.cluster.network import STORAGE
+from sim.workload.iteration_time import Pipeline, fastest_run, run_among
+from sim.workload.schedule import plain_plan
 
 LINKS = {"links": (("a", "b", 70.0, 1e-4), ("b", "c", 20.0, 3e-5), ("a", "c", 200.0, 2e-5))}
 PLANS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.axes import Ground
-from sim.loading import ScenarioError
+from sim.scenario.axes import Ground
+from sim.scenario.loading import ScenarioError
 
 TEXT = """
 name: axes

@@ -11,11 +11,12 @@ import pytest
 
 from models.corpus import load_corpus
 from models.curve import CurveTraining
-from models.lineage import DataSpec, Edit, GradientNormWeights, ModelSpec, OptimizerSpec, plain_routes
+from models.spec import DataSpec, ModelSpec, OptimizerSpec, plain_routes
+from models.training_state import Edit, GradientNormWeights
 from models.trajectory import Trajectory
-from sim.loading import parse_scenario
-from sim.outcomes import summarise
-from sim.simulation import simulate
+from sim.results.summary import summarise
+from sim.scenario.loading import parse_scenario
+from sim.simulation.run import simulate
 
 BASELINE = Path(__file__).parent / "baseline"
 SCENARIO = """

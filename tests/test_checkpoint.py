@@ -10,10 +10,10 @@ import pytest
 from conftest import CHECKPOINT_BYTES, TICK, ScriptedConfig, a_scenario, no_training, of_kind, run, start_of, times
 from on_paper import WorldOnPaper, result_of, strategy_of
 
-from sim.costs import Costs
-from sim.simulation import Run, simulate
-from sim.strategies.checkpoint import BYTES_PER_GIB, Checkpoint, CheckpointConfig, uploads
-from sim.strategies.intervals import daly_seconds, young_seconds
+from sim.core.units import BYTES_PER_GIB
+from sim.simulation.run import Run, simulate
+from sim.strategies.checkpoint import Checkpoint, CheckpointConfig, daly_seconds, uploads, young_seconds
+from sim.workload.costs import Costs
 
 HOUR = 3600.0
 

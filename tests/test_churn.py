@@ -23,8 +23,8 @@ from conftest import (
 )
 from conftest import run as run_with
 
-from sim.simulation import Run, build_world
-from sim.world import World
+from sim.simulation.run import Run, build_world
+from sim.simulation.world import World
 
 ITERATION, STANDING_IN = 21.0, 27.0
 CLUSTER = {

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from test_strikes import Log
 
 from sim.failures import PROCESSES
-from sim.holders import Holders
-from sim.messenger import Messenger
-from sim.scenario import Scenario
-from sim.simulation import Run, build_site, simulate
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import Run, build_site, simulate
+from sim.simulation.state_placement import Holders
+from sim.simulation.transfers import Messenger
+from sim.simulation.world import World
 from sim.strategies import STRATEGIES
-from sim.world import World
 
 NUM_STAGES = 5
 STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sim import churn_traces
-from sim.churn_traces import TraceError, TraceRow, filled, fleet_counts, read_trace
-from sim.clock import ticked
+from sim.core.units import ticked
+from sim.failures import trace_formats as churn_traces
 from sim.failures.base import Member
 from sim.failures.trace import TraceConfig, TraceFailures, names_nodes
+from sim.failures.trace_formats import TraceError, TraceRow, filled, fleet_counts, read_trace
 
 BAMBOO = Path(__file__).parents[1] / "scenarios" / "traces" / "bamboo_p3.csv"
 END_SECONDS = 40_920.0

@@ -6,7 +6,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.clock import TICKS_PER_SECOND, ticked
+from sim.core.units import TICKS_PER_SECOND, ticked
 
 
 @given(st.floats(0.0, 1e8))

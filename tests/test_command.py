@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sim.figure_data import comparable
-from sim.ledger_figures import ledger_table
-from sim.loading import parse_scenario
-from sim.records import BUCKETS
-from sim.results import load, load_run
-from sim.run_report import comparison_table, hours, hours_to_target, notes, spread, warnings
-from sim.simulation import simulate, time_only
+from sim.core.records import BUCKETS
+from sim.reporting.ledger import ledger_table
+from sim.reporting.notes import notes, warnings
+from sim.reporting.tables import comparison_table, hours, hours_to_target, spread
+from sim.results.selection import comparable
+from sim.results.storage import load, load_run
+from sim.scenario.loading import parse_scenario
+from sim.simulation.run import simulate, time_only
 
 SCENARIO = """
 name: dry
@@ -37,7 +38,7 @@ iterations_per_step: 2
 
 
 def churnlab(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from sim.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from sim.cli.main import main; main()", *arguments]
     environment = {**os.environ, "COLUMNS": "120"}
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=300
@@ -249,7 +250,7 @@ def test_text_that_is_too_short_is_told(tmp_path):
 
 def test_interrupted_it_says_what_is_kept(finished, tmp_path):
     folder, _ = finished
-    command = [sys.executable, "-c", "from sim.cli import main; main()", "run", str(folder / "dry.yaml")]
+    command = [sys.executable, "-c", "from sim.cli.main import main; main()", "run", str(folder / "dry.yaml")]
     command += ["--set", "training.learner=torch", "--results", str(tmp_path), "--cache", str(tmp_path / "c")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("c/keyframes/*.safetensors")):

@@ -5,8 +5,8 @@ from statistics import mean
 
 import pytest
 
-from sim.loading import parse_scenario
-from sim.runner import PlannedRun, ScenarioRunner
+from sim.experiments.runner import PlannedRun, ScenarioRunner
+from sim.scenario.loading import parse_scenario
 
 SCENARIO = """
 name: convergence

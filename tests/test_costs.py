@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.lineage import ModelSpec, plain_routes
-from models.staged import StagedModel
-from sim.costs import Costs, Device, IterationPlan, TargetModel, WorkloadConfig, in_flight_limit, share_of_peak
-from sim.presets import presets
+from models.spec import ModelSpec, plain_routes
+from models.staged_model import StagedModel
+from sim.cluster.devices import Device
+from sim.core.presets import presets
+from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, in_flight_limit
+from sim.workload.costs import Costs, share_of_peak
 
 LAYERS = range(1, 7)
 SEQUENCE, SEQUENCES, VOCABULARY = 16, 3, 70

@@ -8,7 +8,7 @@ from conftest import run as run_scenario
 from test_churn import lengths, told
 from test_churn import run as run_with
 
-from sim.simulation import Run
+from sim.simulation.run import Run
 
 WHERE = ("provisioning_seconds", "placement", "regions")
 

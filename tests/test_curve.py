@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from test_lineage import AVERAGE, COPY, FRESH, stale, start
 
 from models.curve import SETBACK_PER_EDIT, SWAP_SLOWDOWN, CurveTraining
-from models.lineage import Edit, Position, Term, swapped_routes
+from models.spec import swapped_routes
+from models.training_state import Edit, Position, Term
 
 TRAINING = CurveTraining(start().lineage.spec)
 LOSS = TRAINING.validation_loss

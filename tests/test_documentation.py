@@ -17,14 +17,15 @@ import typer
 from pages import DOCS, FENCED, PAGES, ROOT, blocks_of, files_of, text_of
 from sweeps import TINY, do_sweep, write_scenario
 
-from sim.cli import app
+from sim.cli.costs import in_models
+from sim.cli.main import app
+from sim.core.records import BUCKETS, EventKind, EventRecord, IterationRecord
+from sim.experiments.overheads import overheads
 from sim.failures import process_class
-from sim.loading import load_scenario, parse_scenario
-from sim.overheads import in_models, overheads
-from sim.plots import PLOTS
-from sim.records import BUCKETS, EventKind, EventRecord, IterationRecord
-from sim.schema_paths import schema
-from sim.simulation import simulate, time_only
+from sim.reporting.registry import PLOTS
+from sim.scenario.loading import load_scenario, parse_scenario
+from sim.scenario.schema import schema
+from sim.simulation.run import simulate, time_only
 
 BY_NAME = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
@@ -253,6 +254,6 @@ def test_every_record_and_event_is_documented():
 
 
 def test_every_statistic_is_documented():
-    from sim.statistics import AGAINST_COLUMNS, MEAN_COLUMNS
+    from sim.results.statistics import AGAINST_COLUMNS, MEAN_COLUMNS
 
     assert documented("statistics.csv") >= {"strategy", "metric", *MEAN_COLUMNS, *AGAINST_COLUMNS}

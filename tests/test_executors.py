@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from sweeps import do_sweep, files_of, write_scenario
 
-from models.pieces import train_piece
-from sim import ray_executor
-from sim.executors import InProcess, ProcessPool, WorkerDiedError
-from sim.ray_executor import RayCluster, first_line, join, ray_leftovers
+from models.segment import train_piece
+from sim.experiments import ray_cleanup as ray_leftovers
+from sim.experiments import ray_cluster as ray_executor
+from sim.experiments.executors import InProcess, ProcessPool, WorkerDiedError
+from sim.experiments.ray_cluster import RayCluster, first_line, join
 
 EXECUTORS = {"serial": InProcess, "pool": lambda: ProcessPool(2), "ray": lambda: RayCluster(None, 2)}
 OTHER_PROCESSES = ["pool", "ray"]
@@ -242,7 +243,7 @@ JOINING = """
 import os, sys
 import chores
 from sim import ray_executor
-from sim.ray_executor import RayCluster
+from sim.experiments.ray_cluster import RayCluster
 cluster = RayCluster(sys.argv[1], None)
 print(cluster.num_workers, cluster.submit(chores.double, 21).result())
 cluster.close()

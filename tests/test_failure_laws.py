@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_failures import FLEET, SPARES, process, uptimes
 
-from sim.delays import Delay
+from sim.core.distributions import Delay
+from sim.core.rng import stream
 from sim.failures import FailureProcess
 from sim.failures.base import Member
 from sim.failures.diurnal import Day
-from sim.rng import stream
 
 HOUR = 3600.0
 BUSY = (0.01,) * 3 + (0.05,) * 12 + (0.25,) * 8 + (0.0,)

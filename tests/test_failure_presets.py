@@ -5,9 +5,9 @@ import math
 import pytest
 from scipy import integrate
 
+from sim.core.presets import presets
 from sim.failures import PROCESSES, FailureProcess
 from sim.failures.base import MeanConfig, Member
-from sim.presets import presets
 
 DAY = 24.0
 

@@ -9,9 +9,9 @@ from conftest import a_scenario, of_kind, run
 from pydantic import ValidationError
 from scipy import stats
 
+from sim.core.rng import stream
 from sim.failures import PROCESSES, FailureProcess
 from sim.failures.base import Member
-from sim.rng import stream
 
 RATED = ("exponential", "weibull", "lognormal", "diurnal")
 OUTAGE = {"kind": "outage", "rate_per_hour": 0.2, "shared_part": 0.5}

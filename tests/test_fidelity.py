@@ -25,12 +25,12 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.clock import ticked
-from sim.pipeline import Pipeline
-from sim.scenario import Scenario
-from sim.simulation import Run
+from sim.core.units import ticked
+from sim.scenario.scenario import Scenario
+from sim.simulation.recorder import Trace
+from sim.simulation.run import Run
 from sim.strategies.base import STORE, Transfer
-from sim.trace import Trace
+from sim.workload.iteration_time import Pipeline
 
 BOTH = ("iteration", "microbatch")
 FAST = settings(max_examples=60)

@@ -5,20 +5,10 @@ import pandas as pd
 import pytest
 from pictured import INTERVAL, RATE, SCENARIO, of, of_scenario, of_sweep, run_all
 
-from sim import results
-from sim.clock import SECONDS_PER_HOUR
-from sim.figure_data import (
-    MissingError,
-    comparable,
-    failure_marks,
-    interpolated,
-    loss_curves,
-    loss_over_time,
-    over_time,
-    run_curves,
-    swept_fields,
-)
-from sim.outcome_data import (
+from sim.core.units import SECONDS_PER_HOUR
+from sim.results import storage as results
+from sim.results.loss_curves import failure_marks, interpolated, loss_curves, loss_over_time, over_time, run_curves
+from sim.results.outcome_tables import (
     checkpoint_intervals,
     ledger_hours,
     money_to_loss,
@@ -26,8 +16,9 @@ from sim.outcome_data import (
     time_to_end,
     time_to_loss,
 )
-from sim.recovery_data import excesses, half_lives, spikes, swapping_cost
-from sim.results import load_run
+from sim.results.recovery_tables import excesses, half_lives, spikes, swapping_cost
+from sim.results.selection import MissingError, comparable, swept_fields
+from sim.results.storage import load_run
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +236,7 @@ def test_half_lives_by_hand(dry, monkeypatch):
         return pd.DataFrame({**about, "iterations_since_recovery": since, "excess_nats": values})
 
     given = [spike(0, 1.0, 0.6, 0.5, 0.9), spike(1, 0.2, 0.8, 0.3), spike(2, 1.0, 0.9), spike(3, -0.1, -0.2)]
-    monkeypatch.setattr("sim.recovery_data.excesses", lambda _: pd.concat(given))
+    monkeypatch.setattr("sim.results.recovery_tables.excesses", lambda _: pd.concat(given))
     row = half_lives(dry).iloc[0]
     assert (row["num_recoveries"], row["num_never"], row["num_without_spike"]) == (4, 1, 1)
     assert (row["low_iterations"], row["median_iterations"]) == (6, 6)

@@ -10,30 +10,17 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from pictured import INTERVAL, RATE, SCENARIO, SWEEP, of, of_scenario, of_sweep, run_all
 
-from sim import results
-from sim.figure_data import comparable
-from sim.figures import (
-    LOOKS,
-    PAPER,
-    SLIDE,
-    add_legend,
-    caption,
-    from_zero,
-    legend_label,
-    line_handles,
-    looks_of,
-    point_in_words,
-    points_in,
-    save,
-    series_in,
-    with_series,
-)
-from sim.ledger_figures import FILLS
-from sim.loss_figures import LossTables, draw_loss
-from sim.node_figures import draw_nodes
-from sim.outcome_figures import draw_means, draw_rows, means_figure, set_hours, value_limits
-from sim.plots import PLOTS, Source
-from sim.records import BUCKETS
+from sim.core.records import BUCKETS
+from sim.reporting.ledger import FILLS
+from sim.reporting.loss import LossTables, draw_loss
+from sim.reporting.nodes import draw_nodes
+from sim.reporting.outcomes import draw_means, draw_rows, means_figure, set_hours, value_limits
+from sim.reporting.registry import PLOTS, Source
+from sim.reporting.series import LOOKS, line_handles, looks_of, point_in_words, points_in, series_in, with_series
+from sim.reporting.style import PAPER, SLIDE, add_legend, caption, from_zero, save
+from sim.results import storage as results
+from sim.results.selection import comparable
+from sim.strategies.names import legend_label
 
 
 @pytest.fixture(scope="module")

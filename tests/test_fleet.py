@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster import Cluster, ClusterConfig
-from sim.fleet import Fleet, node_seconds
+from sim.cluster.membership import Fleet, node_seconds
+from sim.cluster.topology import Cluster, ClusterConfig
 
 
 def a_cluster(num_stages: int = 2, regions: tuple[str, ...] = ("a",), **config: object) -> Cluster:

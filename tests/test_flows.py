@@ -9,9 +9,9 @@ from conftest import TICK
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.clock import ticked
-from sim.flows import Flow, Flows, FlowState
-from sim.network import Link, Path
+from sim.cluster.flows import Flow, Flows, FlowState
+from sim.cluster.network import Link, Path
+from sim.core.units import ticked
 
 
 @dataclass

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_fleet import a_cluster
 
-from sim.fleet import Node
-from sim.holders import Holders
+from sim.cluster.membership import Node
+from sim.simulation.state_placement import Holders
 from sim.strategies import STRATEGIES
 
 START = start_of(a_strategy(STRATEGIES["restart"].Config()))

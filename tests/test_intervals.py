@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.strategies.intervals import daly_seconds, observed_mtbf_seconds, young_seconds
+from sim.strategies.checkpoint import daly_seconds, observed_mtbf_seconds, young_seconds
 
 MINUTE, HOUR = 60.0, 3600.0
 

@@ -20,14 +20,14 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.lineage import plain_routes, swapped_routes
-from sim.clock import ticked
-from sim.costs import IterationPlan
-from sim.network import STORAGE
-from sim.pipeline import FinishedIteration, Pipeline, run_alone
-from sim.schedules import Schedule, plain_plan
-from sim.simulation import build_world
-from sim.site import Site
+from models.spec import plain_routes, swapped_routes
+from sim.cluster.network import STORAGE
+from sim.core.units import ticked
+from sim.simulation.run import build_world
+from sim.workload.config import IterationPlan
+from sim.workload.deployment import Site
+from sim.workload.iteration_time import FinishedIteration, Pipeline, run_alone
+from sim.workload.schedule import Schedule, plain_plan
 
 seconds = st.floats(0.01, 10.0).map(ticked)
 schedules = st.sampled_from(["gpipe", "1f1b", "fifo"])

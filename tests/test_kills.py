@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sweeps import TINY, files_of, write_scenario
 
-COMMAND = [sys.executable, "-c", "from sim.cli import main; main()", "sweep", "tiny.yaml", "--jobs", "2"]
+COMMAND = [sys.executable, "-c", "from sim.cli.main import main; main()", "sweep", "tiny.yaml", "--jobs", "2"]
 LONGER = (
     TINY.replace("steps: 24", "steps: 480")
     .replace("iterations_per_step: 40", "iterations_per_step: 4")

@@ -7,8 +7,8 @@ from conftest import a_scenario, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.ledger import IterationSplit, Ledger
-from sim.records import BUCKETS
+from sim.core.ledger import IterationSplit, Ledger
+from sim.core.records import BUCKETS
 from sim.strategies import STRATEGIES
 
 split_seconds = st.floats(0.0, 1e6)

@@ -6,19 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.lineage import (
-    Edit,
-    GradientNormWeights,
-    Lineage,
-    ModelSpec,
-    Moment,
-    OptimizerSpec,
-    Position,
-    Term,
-    TrainingSpec,
-    plain_routes,
-    root,
-)
+from models.spec import ModelSpec, OptimizerSpec, TrainingSpec, plain_routes
+from models.training_state import Edit, GradientNormWeights, Lineage, Moment, Position, Term, root
 
 AVERAGE = Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1)
 RELEASED = Edit(

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sim.loading import Document, ScenarioError, load_scenario, parse_scenario, with_traces
-from sim.results import resolved_yaml
+from sim.results.storage import resolved_yaml
+from sim.scenario.loading import Document, ScenarioError, load_scenario, parse_scenario
+from sim.scenario.traces import with_traces
 
 BASE = "name: demo\nstrategies: [none]\n"
 

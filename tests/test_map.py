@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from sweeps import do_sweep
 
-from sim.clock import SECONDS_PER_HOUR
-from sim.map_job import MapJob
-from sim.map_table import map_table
+from sim.core.units import SECONDS_PER_HOUR
+from sim.experiments.strategy_map.job import MapJob
+from sim.experiments.strategy_map.table import map_table
 
 SWEEP = """
 sweep:
@@ -110,7 +110,7 @@ def test_the_table_has_a_row_for_each_cell_and_strategy_and_one_best_a_cell(job,
 
 
 def test_the_order_in_which_workers_are_done_changes_nothing(job, tmp_path, monkeypatch):
-    monkeypatch.setattr("sim.map_job.as_completed", lambda futures: reversed(list(futures)))
+    monkeypatch.setattr("sim.experiments.strategy_map.job.as_completed", lambda futures: reversed(list(futures)))
     again = maps.looked(maps.write(tmp_path))
     assert list(again.knots) == list(job.knots)
     assert repr(again.penalties) == repr(job.penalties)  # NaN is not NaN

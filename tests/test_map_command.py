@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from sim import results
-from sim.cli import app, main
+from sim.cli.main import app, main
+from sim.results import storage as results
 
 AXES = ("--x", "failures.rate_per_hour=0.05,0.15,0.3", "--y", "network.bandwidth_factor=0.25,4")
 SMALL = ("--time-replicates", "2", "--knots", "2")

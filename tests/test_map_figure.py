@@ -11,9 +11,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sim.axes import Axis
-from sim.figures import looks_for
-from sim.map_figure import draw_map, edges, line_figure, map_figure
+from sim.reporting.series import looks_for
+from sim.reporting.strategy_map import draw_map, edges, line_figure, map_figure
+from sim.scenario.axes import Axis
 
 X = Axis("failures.rate_per_hour", (0.1, 0.2, 0.4), 0.2, True, "--x")
 Y = Axis("workload.model", ("small", "large"), None, False, "--y")

@@ -9,13 +9,15 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from models.lineage import ModelSpec, plain_routes
 from models.llama import LlamaLayer
-from sim.costs import Costs, Device, IterationPlan, WorkloadConfig
-from sim.loading import ScenarioError, parse_scenario
-from sim.memory import held_bytes, layer_bytes_per_token, needed_bytes, working_bytes
-from sim.presets import presets
+from models.spec import ModelSpec, plain_routes
+from sim.cluster.devices import Device
+from sim.core.presets import presets
+from sim.scenario.loading import ScenarioError, parse_scenario
 from sim.strategies import STRATEGIES
+from sim.workload.config import IterationPlan, WorkloadConfig
+from sim.workload.costs import Costs
+from sim.workload.memory import held_bytes, layer_bytes_per_token, needed_bytes, working_bytes
 
 GIB = 2**30
 LAYER_STATE = 16 * 67_117_056

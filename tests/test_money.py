@@ -3,10 +3,9 @@
 import pytest
 from conftest import a_scenario, run, scripted
 
-from sim.cluster import ClusterConfig
-from sim.money import num_nodes, usd_per_node_hour
-from sim.outcomes import summarise
-from sim.run_report import prices_in_words
+from sim.cluster.topology import ClusterConfig, num_nodes, usd_per_node_hour
+from sim.reporting.notes import prices_in_words
+from sim.results.summary import summarise
 
 
 @pytest.mark.parametrize(

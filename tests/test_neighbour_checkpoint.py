@@ -9,10 +9,10 @@ import pytest
 from conftest import CHECKPOINT_BYTES, INSTANT, ScriptedConfig, a_link, a_scenario, of_kind, run, start_of, times
 from on_paper import WorldOnPaper, keep, rebuild, result_of, strategy_of
 
-from sim.costs import Costs
-from sim.simulation import Run
+from sim.simulation.run import Run
 from sim.strategies import UnrecoverableError
-from sim.strategies.neighbour_checkpoint import NeighbourCheckpoint, NeighbourCheckpointConfig
+from sim.strategies.memory_checkpoint import NeighbourCheckpoint, NeighbourCheckpointConfig
+from sim.workload.costs import Costs
 
 
 def struck(

@@ -7,10 +7,11 @@ from conftest import BYTES_PER_SECOND, INSTANT, a_link, a_scenario
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster import Cluster, ClusterConfig
-from sim.network import BYTES_PER_GIB, STORAGE, Link, Network, NetworkConfig, Path, max_min_rates
-from sim.presets import presets
-from sim.simulation import build_world
+from sim.cluster.network import STORAGE, Link, Network, NetworkConfig, Path, max_min_rates
+from sim.cluster.topology import Cluster, ClusterConfig
+from sim.core.presets import presets
+from sim.core.units import BYTES_PER_GIB
+from sim.simulation.run import build_world
 
 MIB = 2**20
 REGIONS = ("a", "b")

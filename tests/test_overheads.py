@@ -7,8 +7,9 @@ from conftest import CHECKPOINT_BYTES, a_link, a_scenario
 from rich.console import Console
 from rich.table import Table
 
-from sim.overheads import overhead_table, overheads, recovers, recovery_table
-from sim.scenario import Scenario
+from sim.cli.costs import overhead_table, recovery_table
+from sim.experiments.overheads import overheads, recovers
+from sim.scenario.scenario import Scenario
 
 NUM_STAGES = 6
 MODEL_BYTES = (NUM_STAGES + 1) * CHECKPOINT_BYTES

@@ -8,15 +8,14 @@ import pytest
 from reports import CURVE, ONE_FIELD, REPLACED, TWO_FIELDS, a_run, a_sweep
 from sweeps import TIME_ONLY
 
-from sim import results
-from sim.figure_data import loss_curves
-from sim.page import content, page_of, report_page, styles_of
-from sim.page_charts import charts_of
-from sim.page_rows import plain, thin
-from sim.page_source import Axis, combinations, source_of
-from sim.page_tables import comparison, events, failures, ledger
-from sim.page_vega import vega_bundle
-from sim.wording import decimals, in_digits
+from sim.core.text import decimals, in_digits
+from sim.reporting.html.charts import charts_of
+from sim.reporting.html.data import Axis, combinations, plain, source_of, thin
+from sim.reporting.html.page import content, page_of, report_page, styles_of
+from sim.reporting.html.tables import comparison, events, failures, ledger
+from sim.reporting.html.vega import vega_bundle
+from sim.results import storage as results
+from sim.results.loss_curves import loss_curves
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +256,7 @@ def test_what_went_wrong_stands_at_the_top(tmp_path):
 def test_the_scenario_on_the_page_is_the_sweep_once_more(grid, tmp_path):
     path = tmp_path / "again.yaml"
     path.write_text(page_of(source_of(grid))["scenario_text"])
-    from sim.points import load_points
+    from sim.scenario.sweep_points import load_points
 
     points = load_points(path)
     assert [point.parameters["failures.rate_per_hour"] for point in points] == [0.5, 0.5, 0.9, 0.9]

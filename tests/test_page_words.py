@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sim.page_words import sentences_on
-from sim.wording import HOURS, USD, in_digits, in_per_cent, listed, signed_per_cent
+from sim.core.text import HOURS, USD, in_digits, in_per_cent, listed, signed_per_cent
+from sim.reporting.html.narrative import sentences_on
 
 HOUR = 3600.0
 

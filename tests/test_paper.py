@@ -14,14 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import TINY, do_sweep, write_scenario
 
-from sim.loading import load_scenario
-from sim.paper import __main__ as main
-from sim.paper import jobs, kept, perplexity
-from sim.paper.answers import EXECUTED, HIGHEST, RATE, REBUILDING, SECONDS, Answers
-from sim.paper.extract import OTHER_TEXT_TOLERANCE, TOLERANCE, Extract, differences
-from sim.paper.jobs import JOBS, SCENARIOS
-from sim.paper.kept import KEPT, compared, made_on
-from sim.paper.learning import (
+from benchmarks.paper import __main__ as main
+from benchmarks.paper import jobs, kept, perplexity
+from benchmarks.paper.answers import EXECUTED, HIGHEST, RATE, REBUILDING, SECONDS, Answers
+from benchmarks.paper.extract import OTHER_TEXT_TOLERANCE, TOLERANCE, Extract, differences
+from benchmarks.paper.jobs import JOBS, SCENARIOS
+from benchmarks.paper.kept import KEPT, compared, made_on
+from benchmarks.paper.learning import (
     NUM_LAST,
     final_losses,
     iterations_behind,
@@ -31,10 +30,10 @@ from sim.paper.learning import (
     target_loss,
     with_target,
 )
-from sim.paper.page import PAGE, page
-from sim.paper.page_costs import cost_verdicts, table_1
-from sim.paper.page_numbers import Numbers
-from sim.paper.published import (
+from benchmarks.paper.page import PAGE, page
+from benchmarks.paper.page_costs import cost_verdicts, table_1
+from benchmarks.paper.page_numbers import Numbers
+from benchmarks.paper.published import (
     FAILURE_FREE_ITERATIONS,
     RATES,
     RELEASED_PROBABILITIES,
@@ -43,11 +42,12 @@ from sim.paper.published import (
     published,
     quotient,
 )
-from sim.paper.sides import Side, side
-from sim.paper.verdicts import Verdicts, beside, size
-from sim.points import load_points
-from sim.results import load, read_json
-from sim.sweep_command import sweep
+from benchmarks.paper.sides import Side, side
+from benchmarks.paper.verdicts import Verdicts, beside, size
+from sim.cli.sweep import sweep
+from sim.results.storage import load, read_json
+from sim.scenario.loading import load_scenario
+from sim.scenario.sweep_points import load_points
 
 # ---- what is published -----------------------------------------------------------------------------
 
@@ -434,7 +434,7 @@ def test_rates_of_table_2_are_the_papers():
 
 
 def test_the_page_is_what_the_numbers_make_of_it():
-    assert PAGE.read_text(encoding="utf-8") == page(), "python -m sim.paper.page writes it anew"
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m benchmarks.paper.page writes it anew"
 
 
 def test_every_claim_has_a_verdict():

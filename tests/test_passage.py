@@ -6,12 +6,12 @@ from pathlib import Path
 import maps
 import pytest
 
-from sim.axes import Ground
-from sim.map_grid import NO_AXIS, Grid
-from sim.passage import first_time, first_times, passage, replicates
-from sim.penalties import Knot, Penalty
-from sim.scenario import SeedsConfig
-from sim.simulation import simulate, time_only
+from sim.experiments.strategy_map.first_passage import first_time, first_times, passage, replicates
+from sim.experiments.strategy_map.grid import NO_AXIS, Grid
+from sim.experiments.strategy_map.interpolation import Knot, Penalty
+from sim.scenario.axes import Ground
+from sim.scenario.scenario import SeedsConfig
+from sim.simulation.run import simulate, time_only
 
 SEEDS = SeedsConfig(failures=(0, 1), training=(0, 1))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.penalties import Knot, Penalty, next_knot
+from sim.experiments.strategy_map.interpolation import Knot, Penalty, next_knot
 
 SEEDS = ((0, 0), (1, 0))
 

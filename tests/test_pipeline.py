@@ -8,14 +8,14 @@ from conftest import a_link, a_scenario, a_site, a_strategy, an_iteration
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.lineage import plain_routes, swapped_routes
-from sim.costs import IterationPlan
-from sim.flows import Flows, FlowState
-from sim.iteration import IterationRun, even_pace
-from sim.network import STORAGE
-from sim.pipeline import Pipeline, run_alone, run_among
-from sim.schedules import plain_plan
-from sim.simulation import build_world
+from models.spec import plain_routes, swapped_routes
+from sim.cluster.flows import Flows, FlowState
+from sim.cluster.network import STORAGE
+from sim.simulation.run import build_world
+from sim.workload.config import IterationPlan
+from sim.workload.iteration import IterationRun, even_pace
+from sim.workload.iteration_time import Pipeline, run_alone, run_among
+from sim.workload.schedule import plain_plan
 
 SLOW = {"same_region": a_link(0.2, 262144.0), "storage": a_link(0.5, 1000.0)}
 """An activation takes 1.2 s."""

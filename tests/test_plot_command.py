@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from pictured import SCENARIO, of_scenario, of_sweep, run_all
 
-from sim import results
-from sim.figure_data import MissingError, comparable
-from sim.figures import STYLE
-from sim.plot_command import plot
-from sim.plots import PLOTS, Source
+from sim.cli.plot import plot
+from sim.reporting.registry import PLOTS, Source
+from sim.reporting.style import STYLE
+from sim.results import storage as results
+from sim.results.selection import MissingError, comparable
 
 LEFT_OUT = {"checkpoint_interval", "reinit", "swapping", "nodes"}
 
@@ -140,14 +140,14 @@ def test_where_nothing_can_be_drawn_that_is_an_error(folder, tmp_path, monkeypat
         raise MissingError("it is not there")
 
     only = {"ledger": PLOTS["ledger"].__class__("ledger", "hours", missing, PLOTS["ledger"].figure)}
-    monkeypatch.setattr("sim.plots.PLOTS", only)
+    monkeypatch.setattr("sim.reporting.registry.PLOTS", only)
     with pytest.raises(ValueError, match="no figure can be drawn"):
         plot(folder, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_ends_with_2_and_one_message(folder):
-    command = [sys.executable, "-c", "from sim.cli import main; main()", "plot", str(folder), "--kind", "loos"]
+    command = [sys.executable, "-c", "from sim.cli.main import main; main()", "plot", str(folder), "--kind", "loos"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("--kind loos: no such figure; nearest: loss")

@@ -17,13 +17,15 @@ from conftest import start_of
 from on_paper import WorldOnPaper, keep, rebuild
 from pages import DOCS, files_of
 
-from models.lineage import Edit, Term
-from sim import kinds, schema_paths
+from models.training_state import Edit, Term
+from sim.core import plugins as kinds
+from sim.core.plugins import PluginError
+from sim.experiments.versions import code_hash
 from sim.failures import PROCESSES, known_processes, process_class
-from sim.kinds import PluginError, code_hash
-from sim.loading import ScenarioError, parse_scenario
-from sim.results import load_run, resolved_yaml
-from sim.scenario import Scenario
+from sim.results.storage import load_run, resolved_yaml
+from sim.scenario import schema as schema_paths
+from sim.scenario.loading import ScenarioError, parse_scenario
+from sim.scenario.scenario import Scenario
 from sim.strategies import STRATEGIES, Strategy, UnrecoverableError, known_strategies, strategy_class
 
 EXTRAPOLATE = "churnlab_extrapolate:Extrapolate"
@@ -56,7 +58,7 @@ def python(folder: Path, environment: dict[str, str], *arguments: str) -> subpro
 
 
 def churnlab(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(folder, environment, "-c", "from sim.cli import main; main()", *arguments)
+    return python(folder, environment, "-c", "from sim.cli.main import main; main()", *arguments)
 
 
 def test_an_installed_strategy_runs_by_its_name_and_leaves_other_stages_where_they_are(installed):
@@ -243,9 +245,9 @@ def test_a_class_of_a_notebook_is_taken_as_its_cell_was_last_run(folder, monkeyp
 HEAD = """
 from typing import ClassVar, Literal
 from pydantic import Field, field_validator
-from models.lineage import swapped_routes
+from models.training_state import swapped_routes
 from sim.strategies import Strategy, StrategyConfig
-from sim.strategies.restart import Restart
+from sim.strategies.baselines import Restart
 
 """
 MODULES = {

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.loading import ScenarioError, load_scenario
-from sim.points import combinations, load_points
-from sim.results import run_hash
-from sim.sweep_section import SweepConfig
+from sim.results.storage import run_hash
+from sim.scenario.loading import ScenarioError, load_scenario
+from sim.scenario.scenario import SweepConfig
+from sim.scenario.sweep_points import combinations, load_points
 
 BASE = "name: demo\nstrategies: [none, {kind: checkpoint, interval_iterations: 10}]\n"
 

@@ -10,10 +10,10 @@ from conftest import a_scenario, no_training, run
 from scipy import stats
 from test_failures import FLEET, SPARES, lost, process, uptimes
 
-from sim.cluster import Cluster, ClusterConfig
+from sim.cluster.topology import Cluster, ClusterConfig
+from sim.core.rng import stream
 from sim.failures import FailureProcess
-from sim.mtbf import mtbf_seconds
-from sim.rng import stream
+from sim.simulation.failure_injection import mtbf_seconds
 
 HOUR = 3600.0
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from sim.core.presets import merged, presets
 from sim.failures import PROCESSES
-from sim.loading import ScenarioError, parse_scenario
-from sim.presets import merged, presets
-from sim.results import resolved_yaml
-from sim.scenario import Scenario
-from sim.schema_paths import schema
+from sim.results.storage import resolved_yaml
+from sim.scenario.loading import ScenarioError, parse_scenario
+from sim.scenario.scenario import Scenario
+from sim.scenario.schema import schema
 
 OWN: dict[str, dict[str, Any]] = {
     "spotty": {

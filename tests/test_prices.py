@@ -8,11 +8,13 @@ from conftest import a_link, a_scenario, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import mtbf, pipeline, prices
-from sim.cluster import ClusterConfig
-from sim.prices import MOST_LISTS, WITHOUT_EFFECT, Memo, price_list
-from sim.simulation import build_site, build_world, known_prices, learn_prices
+from sim.cluster.topology import ClusterConfig
+from sim.simulation import failure_injection as mtbf
+from sim.simulation.run import build_site, build_world, known_prices, learn_prices
 from sim.strategies import STRATEGIES
+from sim.workload import iteration_time as pipeline
+from sim.workload import iteration_time as prices
+from sim.workload.iteration_time import MOST_LISTS, WITHOUT_EFFECT, Memo, price_list
 
 STRATEGIES_TO_RUN = (
     {"kind": "checkpoint", "interval_iterations": 3, "blocking_share": 0.2},

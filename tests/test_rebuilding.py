@@ -4,7 +4,8 @@ import pytest
 from conftest import a_scenario, start_of
 from on_paper import WorldOnPaper, keep, rebuild, result_of, strategy_of
 
-from models.lineage import Edit, GradientNormWeights, Position, Term, plain_routes
+from models.spec import plain_routes
+from models.training_state import Edit, GradientNormWeights, Position, Term
 from sim.strategies import STRATEGIES, UnrecoverableError
 from sim.strategies.base import STORE, Transfer
 from sim.strategies.checkfree_hybrid import CheckFreeHybrid

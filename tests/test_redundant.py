@@ -24,13 +24,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from on_paper import WorldOnPaper, rebuild, strategy_of
 
-from models.lineage import plain_routes
-from sim.costs import Costs, IterationPlan
-from sim.simulation import Run
-from sim.site import stand_ins
+from models.spec import plain_routes
+from sim.simulation.run import Run
+from sim.simulation.world import World
 from sim.strategies import STRATEGIES, UnrecoverableError
 from sim.strategies.redundant import Redundant, RedundantConfig
-from sim.world import World
+from sim.workload.config import IterationPlan
+from sim.workload.costs import Costs
+from sim.workload.deployment import stand_ins
 
 LEFT = {"bamboo_lazy": 3.0, "bamboo": 2.0, "bamboo_forward_and_backward": 0.0}
 """Seconds of a microbatch at a stage that its shadow has not computed: forward and backward, backward, nothing."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.refinement import Cell, cells, net, refined
+from sim.experiments.strategy_map.refinement import Cell, cells, net, refined
 
 SIDES = st.integers(1, 24)
 

@@ -8,8 +8,9 @@ import pytest
 from reports import a_run, a_sweep
 from sweeps import TIME_ONLY, do_sweep, write_scenario
 
-from sim import cli, results
-from sim.plot_command import plot
+from sim.cli.main import main as cli
+from sim.cli.plot import plot
+from sim.results import storage as results
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_an_out_that_cannot_be_written_is_told_by_its_own_name(folder, tmp_path,
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("sim.durable.make_durable", refuse)
+    monkeypatch.setattr("sim.core.files.make_durable", refuse)
     code, _, complaint = report(folder, "--out", tmp_path / "x.html")
     assert code == 2
     assert complaint == f"cannot write {tmp_path / 'x.html'} (Permission denied): name another file with --out\n"

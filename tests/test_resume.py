@@ -30,7 +30,7 @@ strategies: [none, {kind: checkpoint, interval_iterations: 30}, redundant, check
 def command(folder: Path, name: str, *extra: str) -> list[str]:
     (folder / "tiny.yaml").write_text(SCENARIO)
     options = ["--results", str(folder / name), "--cache", str(folder / f"{name}-cache"), *extra]
-    return [sys.executable, "-c", "from sim.cli import main; main()", "run", str(folder / "tiny.yaml"), *options]
+    return [sys.executable, "-c", "from sim.cli.main import main; main()", "run", str(folder / "tiny.yaml"), *options]
 
 
 def run(folder: Path, name: str, *extra: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.rng import PATHS, derived_seed, stream
+from sim.core.rng import PATHS, derived_seed, stream
 
 seeds = st.integers(0, 2**63 - 1)
 domains = st.integers(0, 1000)

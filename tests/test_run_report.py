@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from conftest import a_scenario
 
-from sim.results import RunFiles
-from sim.run_report import worth_knowing
+from sim.reporting.notes import worth_knowing
+from sim.results.storage import RunFiles
 
 NONE = pd.DataFrame()
 SCENARIO = a_scenario(failures={"kind": "exponential"})

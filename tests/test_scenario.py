@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sim.checks import CHECKS
+from sim.core.presets import presets
 from sim.failures import PROCESSES
-from sim.loading import load_scenario, parse_scenario
-from sim.presets import presets
-from sim.results import resolved_yaml
-from sim.scenario import PRESET_FIELDS, Scenario
+from sim.results.storage import resolved_yaml
+from sim.scenario.checks import CHECKS
+from sim.scenario.loading import load_scenario, parse_scenario
+from sim.scenario.scenario import PRESET_FIELDS, Scenario
 from sim.strategies import STRATEGIES
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"

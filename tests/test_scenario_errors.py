@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from sim.loading import Problem, ScenarioError, parse_scenario
-from sim.names import FOLDER_NAME_IN_WORDS
+from sim.core.text import FOLDER_NAME_IN_WORDS
+from sim.scenario.loading import Problem, ScenarioError, parse_scenario
 
 BASE = ("name: demo", "strategies: [none]")
 LONG = "x" * 500
@@ -208,7 +208,7 @@ def test_whatever_is_set_only_scenario_errors_are_raised(parts: list[str], value
 
 
 def churnlab(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from sim.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from sim.cli.main import main; main()", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
 
 

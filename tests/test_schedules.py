@@ -8,10 +8,10 @@ from conftest import TINY_MODEL, a_pipeline, a_site
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from models.lineage import plain_routes, swapped_routes
-from sim.costs import IterationPlan, TargetModel, WorkloadConfig, in_flight_limit
-from sim.pipeline import run_alone
-from sim.schedules import Schedule, Visit, plain_plan
+from models.spec import plain_routes, swapped_routes
+from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, in_flight_limit
+from sim.workload.iteration_time import run_alone
+from sim.workload.schedule import Schedule, Visit, plain_plan
 
 
 def a_schedule(

@@ -5,10 +5,10 @@ from conftest import CHECKPOINT_BYTES, Loss, a_link, a_scenario, no_training, ru
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.fitting import greatest_need
-from sim.loading import ScenarioError, parse_scenario
-from sim.network import STORAGE, Network
-from sim.scenario import Scenario
+from sim.cluster.network import STORAGE, Network
+from sim.scenario.loading import ScenarioError, parse_scenario
+from sim.scenario.memory_check import greatest_need
+from sim.scenario.scenario import Scenario
 
 CLUSTER = {
     "stage_state": "sharded",

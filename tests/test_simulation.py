@@ -8,7 +8,8 @@ import pytest
 from conftest import CHECKPOINT_BYTES, ScriptedFailures, a_link, a_scenario, a_training, of_kind, run, scripted, times
 
 from sim.failures import PROCESSES
-from sim.simulation import Progress, Run, simulate
+from sim.simulation.run import Run, simulate
+from sim.simulation.training_process import Progress
 from sim.strategies import STRATEGIES
 
 EVERY_KIND = tuple({"kind": kind} for kind in STRATEGIES)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.corpus import load_corpus
-from models.lineage import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes, swapped_routes
+from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes, swapped_routes
 from models.trainer import Trainer
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "stacked_replicates.py"

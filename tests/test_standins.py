@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_iteration import shapes
 
-from models.lineage import plain_routes
-from sim.clock import ticked
-from sim.cluster import Cluster, ClusterConfig
-from sim.costs import IterationPlan
-from sim.flows import Flows
-from sim.iteration import IterationRun, even_pace
-from sim.pipeline import FinishedIteration, Pipeline, fastest_run, run_alone, run_among
-from sim.schedules import BACKWARD, FORWARD, plain_plan
-from sim.site import Hosts, Site, stand_ins
+from models.spec import plain_routes
+from sim.cluster.flows import Flows
+from sim.cluster.topology import Cluster, ClusterConfig
+from sim.core.units import ticked
+from sim.workload.config import IterationPlan
+from sim.workload.deployment import Hosts, Site, stand_ins
+from sim.workload.iteration import IterationRun, even_pace
+from sim.workload.iteration_time import FinishedIteration, Pipeline, fastest_run, run_alone, run_among
+from sim.workload.schedule import BACKWARD, FORWARD, plain_plan
 
 MANY = settings(max_examples=60)
 GRADIENT = {"same_region": a_link(0.5, 272.0), "negligible_seconds": 1e9}

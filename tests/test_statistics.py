@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sim.crossed import Cells
-from sim.statistics import Estimate, estimate, paired_difference, replicates_needed, summary
+from sim.results.crossed_design import Cells
+from sim.results.statistics import Estimate, estimate, paired_difference, replicates_needed, summary
 
 T = {freedom: stats.t.ppf(0.975, freedom) for freedom in (1, 2, 3, 4)}
 
@@ -177,7 +177,7 @@ def test_intervals_hold_the_mean_as_often_as_they_say(shape, deviations, missing
 
 
 def test_satterthwaites_interval_would_be_too_short():
-    """Why sim/crossed.py does without: 20 failure seeds and 2 training seeds that matter, all at once."""
+    """Why crossed_design.py does without: 20 failure seeds and 2 training seeds that matter, all at once."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal((4000, 20, 1)) + rng.standard_normal((4000, 1, 2))
     values += 0.1 * rng.standard_normal((4000, 20, 2))

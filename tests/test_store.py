@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
-from models.store import Keyframe, Stretch, TrajectoryStore
 from models.trainer import StepResult
+from models.trajectory_store import Keyframe, Stretch, TrajectoryStore
 
 KILOBYTE = b"x" * 1000
 

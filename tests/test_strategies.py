@@ -7,8 +7,8 @@ import pytest
 from conftest import a_scenario, of_kind, run, scripted, start_of
 from on_paper import WorldOnPaper, keep, rebuild, result_of, strategy_of
 
-from models.lineage import Position
-from sim.simulation import Run
+from models.training_state import Position
+from sim.simulation.run import Run
 from sim.strategies import STRATEGIES, UnrecoverableError
 
 VARIANTS: list[dict[str, Any]] = [

@@ -9,14 +9,13 @@ import simpy
 from conftest import Loss, Losses, LossesConfig, ScriptedConfig, ScriptedFailures
 from test_fleet import a_cluster, seated
 
-from sim.cluster import Cluster
+from sim.cluster.membership import node_seconds
+from sim.cluster.topology import Cluster
+from sim.core.rng import stream
 from sim.failures import FailureProcess
 from sim.failures.base import RatedConfig
-from sim.failures.exponential import ExponentialConfig, ExponentialFailures
-from sim.failures.weibull import WeibullConfig, WeibullFailures
-from sim.fleet import node_seconds
-from sim.rng import stream
-from sim.strikes import Strikes
+from sim.failures.renewal import ExponentialConfig, ExponentialFailures, WeibullConfig, WeibullFailures
+from sim.simulation.failure_injection import Strikes
 
 
 class Log:

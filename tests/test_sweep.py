@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 from sweeps import TIME_ONLY, TINY, by_name, do_sweep, files_of, write_scenario
 
-from models.store import TrajectoryStore
-from sim import results
-from sim.executors import InProcess, ProcessPool
-from sim.loading import load_scenario
-from sim.points import load_points
-from sim.runner import ScenarioRunner
-from sim.simulation import Watcher
-from sim.sweep_files import SweepFolder, read_status
-from sim.sweep_job import SweepJob
-from sim.sweep_plan import as_text, chosen
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.executors import InProcess, ProcessPool
+from sim.experiments.folder import SweepFolder, read_status
+from sim.experiments.plan import as_text, chosen
+from sim.experiments.runner import ScenarioRunner
+from sim.experiments.sweep import SweepJob
+from sim.results import storage as results
+from sim.scenario.loading import load_scenario
+from sim.scenario.sweep_points import load_points
+from sim.simulation.training_process import Watcher
 
 IS_ROOT = os.geteuid() == 0
 
@@ -223,7 +223,7 @@ def test_values_are_named_as_in_yaml():
 
 def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_path):
     job = SweepJob(load_points(scenario_path), scenario_path.parent, tmp_path / "r", tmp_path / "c")
-    from models.workshop import Workshop
+    from models.shared_training import Workshop
 
     job.begin(InProcess(), Workshop(None))
     outline = job.outline(job.runs, job.runs)
@@ -247,7 +247,7 @@ def test_more_failure_seeds_are_more_runs_and_the_old_ones_stay(done, scenario_p
 
 
 BROKEN = """
-from sim.strategies.none import NoStrategy
+from sim.strategies.baselines import NoStrategy
 from sim.strategies.base import StrategyConfig
 
 class Broken(NoStrategy):
@@ -316,7 +316,7 @@ def test_a_forced_run_that_fails_is_not_told_as_finished(tmp_path, monkeypatch):
     assert all(run.is_finished for run in job.runs)
     again = SweepJob(load_points(path), tmp_path, tmp_path / "results", tmp_path / "cache")
     again.begin(InProcess(), None)
-    monkeypatch.setattr("sim.tasks.simulate", lambda *_: 1 / 0)
+    monkeypatch.setattr("sim.experiments.plan.simulate", lambda *_: 1 / 0)
     again.do(again.runs[:3])
     status = read_status(again.folder.folder)
     assert (len(status.finished), len(status.failed), len(status.left)) == (9, 3, 0)

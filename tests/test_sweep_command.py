@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from sweeps import TIME_ONLY, TINY, files_of, write_scenario
 
-from sim import cli
-from sim.sweep_command import in_bytes
-from sim.sweep_files import read_status
-from sim.tightening import share_of
+from sim.cli.cache import in_bytes
+from sim.cli.main import main as cli
+from sim.experiments.folder import read_status
+from sim.experiments.sequential import share_of
 
-COMMAND = [sys.executable, "-c", "from sim.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from sim.cli.main import main; main()"]
 
 
 def churnlab(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -248,7 +248,7 @@ def test_interrupted_it_says_so_and_goes_on_where_it_was(finished, tmp_path):
 
 def test_runs_that_fail_are_named_and_the_command_ends_with_1(here, tmp_path, monkeypatch):
     write_scenario(tmp_path, TINY)
-    monkeypatch.setattr("models.work.Survey.train_loss", lambda *_: 1 / 0)
+    monkeypatch.setattr("models.training_plan.Survey.train_loss", lambda *_: 1 / 0)
     code, _, errors = here("sweep", "tiny.yaml", "--executor", "serial", "--only", "none-f0-*")
     assert code == 1
     assert "failed: division by zero" in errors
@@ -271,7 +271,7 @@ def test_one_strategy_alone_is_compared_with_nobody(here, tmp_path):
 def test_a_dry_run_tells_what_cannot_be_played(here, tmp_path, monkeypatch):
     write_scenario(tmp_path, TINY)
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr("models.work.Survey.train_loss", lambda *_: 1 / 0)
+    monkeypatch.setattr("models.training_plan.Survey.train_loss", lambda *_: 1 / 0)
     code, _, errors = here("sweep", "tiny.yaml", "--executor", "serial", "--dry-run")
     assert code == 1
     assert "12 runs failed: nothing is written" in errors

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from sim.statistics import points_of, summary
-from sim.summary_table import as_text, groups_in_order, headings, summary_table
-from sim.tightening import seeds_wanted, share_of, too_wide
+from sim.experiments.sequential import seeds_wanted, share_of, too_wide
+from sim.reporting.tables import as_text, groups_in_order, headings, summary_table
+from sim.results.statistics import points_of, summary
 
 
 def runs_of(rows: list[tuple[str, float, int, int, float]]) -> pd.DataFrame:

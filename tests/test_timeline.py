@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 from typer.testing import CliRunner
 
-from sim.cli import app
-from sim.gantt import gantt_figure
-from sim.loading import parse_scenario
-from sim.results import load_run
-from sim.runner import ScenarioRunner
-from sim.timeline import chrome_trace, timeline, write_chrome_trace
+from sim.cli.main import app
+from sim.experiments.runner import ScenarioRunner
+from sim.reporting.gantt import gantt_figure
+from sim.results.storage import load_run
+from sim.results.timeline import chrome_trace, timeline, write_chrome_trace
+from sim.scenario.loading import parse_scenario
 
 SCENARIO = """
 name: traced

@@ -16,9 +16,9 @@ from conftest import (
     with_losses,
 )
 
-from sim.records import Failure, Message, Operation, Span
+from sim.core.records import Failure, Message, Operation, Span
+from sim.simulation.recorder import Trace
 from sim.strategies.base import STORE, Transfer
-from sim.trace import Trace
 
 SLOW = {"same_region": a_link(0.5, 262144.0), "storage": a_link(0.0, 5 * CHECKPOINT_BYTES / 50)}
 """An activation takes half a second and then a second; all stages' uploads 50 s."""

@@ -8,21 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from models.corpus import load_corpus
-from models.lineage import (
-    DataSpec,
-    DivergedError,
-    Edit,
-    GradientNormWeights,
-    ModelSpec,
-    Moment,
-    OptimizerSpec,
-    Term,
-    TrainingSpec,
-    plain_routes,
-    swapped_routes,
-)
 from models.llama import rope_tables, rotate
+from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes, swapped_routes
 from models.trainer import Trainer, average_shares, rows_by_route, scheduled_rate
+from models.training_state import DivergedError, Edit, GradientNormWeights, Moment, Term
 
 
 @pytest.fixture(scope="module")

@@ -22,15 +22,10 @@ from trainings import (
     travelled,
 )
 
-from models.lineage import (
-    Edit,
-    Lineage,
-    Position,
-    plain_routes,
-    swapped_routes,
-)
-from models.store import TrajectoryStore
+from models.spec import plain_routes, swapped_routes
+from models.training_state import Edit, Lineage, Position
 from models.trajectory import Trajectory
+from models.trajectory_store import TrajectoryStore
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from sim.verdicts import Verdict, as_values
-from sim.verdicts import verdict as verdict_of
+from sim.results.comparison import Verdict, as_values
+from sim.results.comparison import verdict as verdict_of
 
 LUCKS = [(f, r) for f in range(3) for r in range(2)]
 

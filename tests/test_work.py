@@ -8,12 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trainings import AVERAGE_2, COPY_1, FRESH_4, MOVES, NUM_STAGES, a_corpus, bits, by_the_book, spec_for, travelled
 
-from models.known import KnownTraining
-from models.lineage import DivergedError, Lineage, OptimizerSpec, Position, plain_routes, root, swapped_routes
-from models.pieces import seconds_of_a_step, train_piece
-from models.store import TrajectoryStore
-from models.trajectory import Trajectory
-from models.work import (
+from models.replay import KnownTraining
+from models.segment import seconds_of_a_step, train_piece
+from models.shared_training import Workshop
+from models.spec import OptimizerSpec, plain_routes, swapped_routes
+from models.training_plan import (
     Demand,
     Demands,
     KnownLine,
@@ -26,8 +25,10 @@ from models.work import (
     together,
     waits_for,
 )
-from models.workshop import Workshop
-from sim.work_queue import WorkQueue
+from models.training_state import DivergedError, Lineage, Position, root
+from models.trajectory import Trajectory
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.queue import WorkQueue
 
 
 @pytest.fixture(scope="module")

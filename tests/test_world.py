@@ -5,9 +5,9 @@ from conftest import BYTES_PER_SECOND, a_link, a_scenario, a_world, in_turn, of_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.clock import EXACT_SECONDS, ticked
-from sim.records import Failure
-from sim.simulation import build_world
+from sim.core.records import Failure
+from sim.core.units import EXACT_SECONDS, ticked
+from sim.simulation.run import build_world
 from sim.strategies.base import STORE, Transfer
 
 

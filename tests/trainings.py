@@ -9,19 +9,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from models.corpus import Corpus, load_corpus
-from models.lineage import (
-    DataSpec,
-    Edit,
-    GradientNormWeights,
-    ModelSpec,
-    Moment,
-    OptimizerSpec,
-    Position,
-    Term,
-    TrainingSpec,
-    plain_routes,
-)
+from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes
 from models.trainer import StepResult, Trainer
+from models.training_state import Edit, GradientNormWeights, Moment, Position, Term
 
 NUM_STAGES = 4
 AVERAGE_2 = Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1)

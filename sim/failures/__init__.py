@@ -5,11 +5,11 @@ One file for each, one line in `SINGLE` (of `compose`). A process knows nothing 
 
 from __future__ import annotations
 
+from sim.core.plugins import PluginError
 from sim.failures.base import FailureProcess, ProcessConfig
-from sim.failures.compose import SINGLE, ComposeConfig, ComposedFailures
-from sim.failures.named import PLUGINS
-from sim.failures.never import NoFailures
-from sim.kinds import PluginError
+from sim.failures.compose import ComposeConfig, ComposedFailures
+from sim.failures.registry import PLUGINS, SINGLE
+from sim.failures.renewal import NoFailures
 
 BUILT_IN: tuple[type[FailureProcess], ...] = (*SINGLE, ComposedFailures, NoFailures)
 PROCESSES = {process.kind: process for process in BUILT_IN}

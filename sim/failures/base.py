@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from models.lineage import Config
-from sim.clock import SECONDS_PER_HOUR
-from sim.delays import Delay
+from models.spec import Config
+from sim.core.distributions import Delay
+from sim.core.units import SECONDS_PER_HOUR
 
 Scope = Literal["node", "stage", "region", "cluster"]
 """What fails as one: a domain is a node (by number), a stage (by number), a region (by name) or the whole cluster."""

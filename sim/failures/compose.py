@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from sim.failures.base import FailureProcess, Member, ProcessConfig, SumOfProcesses
-from sim.failures.bernoulli import BernoulliFailures
-from sim.failures.bulk import BulkFailures
+from sim.failures.correlated import BulkFailures, OutageFailures
 from sim.failures.diurnal import DiurnalFailures
-from sim.failures.exponential import ExponentialFailures
-from sim.failures.lognormal import LognormalFailures
-from sim.failures.named import PLUGINS, process_choice
-from sim.failures.never import NoFailures
-from sim.failures.outage import OutageFailures
+from sim.failures.per_iteration import BernoulliFailures
 from sim.failures.poisson import PoissonFailures
+from sim.failures.registry import PLUGINS, process_choice
+from sim.failures.renewal import ExponentialFailures, LognormalFailures, NoFailures, WeibullFailures
 from sim.failures.script import ScriptFailures
 from sim.failures.trace import TraceFailures
-from sim.failures.weibull import WeibullFailures
 
 SINGLE: tuple[type[FailureProcess], ...] = (
     ExponentialFailures,

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from sim.clock import SECONDS_PER_HOUR
+from sim.core.units import SECONDS_PER_HOUR
 from sim.failures.base import FailureProcess, ProcessConfig, RatedConfig
 
 HOURS_PER_DAY = 24

@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from models.lineage import Config
-from sim.clock import SECONDS_PER_HOUR, ticked
+from models.spec import Config
+from sim.core.units import SECONDS_PER_HOUR, ticked
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
 
 

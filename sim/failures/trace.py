@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from sim.churn_traces import MAX_NODES, MAX_ROWS, MAX_SECONDS, Format, Polarity, TraceRow
-from sim.clock import SECONDS_PER_HOUR, ticked
+from sim.core.units import SECONDS_PER_HOUR, ticked
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
+from sim.failures.trace_formats import MAX_NODES, MAX_ROWS, MAX_SECONDS, Format, Polarity, TraceRow
 
 MIN_LOOP_SECONDS = 1.0
 """A trace that is repeated lasts so long at least: one that took no time would never let time go on."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from sim.kinds import PluginError, Plugins
+from sim.core.plugins import PluginError, Plugins
 from sim.strategies.base import Strategy, StrategyConfig, UnrecoverableError
+from sim.strategies.baselines import NoStrategy, Peer, Restart
 from sim.strategies.checkfree import CheckFree, CheckFreePlus
 from sim.strategies.checkfree_hybrid import CheckFreeHybrid
 from sim.strategies.checkpoint import Checkpoint
-from sim.strategies.neighbour_checkpoint import NeighbourCheckpoint
-from sim.strategies.none import NoStrategy
-from sim.strategies.peer import Peer
+from sim.strategies.memory_checkpoint import NeighbourCheckpoint
 from sim.strategies.redundant import Redundant
 from sim.strategies.reinit import Reinit
-from sim.strategies.restart import Restart
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.kind: strategy

@@ -15,10 +15,12 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
-from models.lineage import Config, Position, Routes, plain_routes
-from sim.costs import Costs, IterationPlan, WorkloadConfig
-from sim.names import FOLDER_NAME
-from sim.records import Bucket, EventKind, Failure
+from models.spec import Config, Routes, plain_routes
+from models.training_state import Position
+from sim.core.records import Bucket, EventKind, Failure
+from sim.core.text import FOLDER_NAME
+from sim.workload.config import IterationPlan, WorkloadConfig
+from sim.workload.costs import Costs
 
 Result = TypeVar("Result")
 Process = Generator[Any, Any, Result]

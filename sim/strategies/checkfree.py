@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from models.lineage import EMBEDDING_STAGE, Edit, GradientNormWeights, Position, Routes, swapped_routes
-from sim.costs import Costs, IterationPlan, WorkloadConfig
-from sim.records import Failure
+from models.spec import EMBEDDING_STAGE, Routes, swapped_routes
+from models.training_state import Edit, GradientNormWeights, Position
+from sim.core.records import Failure
 from sim.strategies.base import (
     Process,
     Routine,
@@ -29,6 +29,8 @@ from sim.strategies.base import (
     UnrecoverableError,
     filled_from_preset,
 )
+from sim.workload.config import IterationPlan, WorkloadConfig
+from sim.workload.costs import Costs
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {

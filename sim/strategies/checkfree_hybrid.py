@@ -13,21 +13,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from models.lineage import EMBEDDING_STAGE, Edit, Moment, Position, Term
-from sim.costs import Costs
-from sim.records import Failure
-from sim.strategies.base import (
-    STORE,
-    Process,
-    Routine,
-    StrategyConfig,
-    StrategyWorld,
-    Transfer,
-    UnrecoverableError,
-)
+from models.spec import EMBEDDING_STAGE
+from models.training_state import Edit, Moment, Position, Term
+from sim.core.records import Failure
+from sim.strategies.base import STORE, Process, Routine, StrategyConfig, StrategyWorld, Transfer, UnrecoverableError
+from sim.strategies.baselines import beginning_of
 from sim.strategies.checkfree import CheckFreePlus, CheckFreePlusConfig
 from sim.strategies.checkpoint import Checkpoint, CheckpointConfig
-from sim.strategies.restart import beginning_of
+from sim.workload.costs import Costs
 
 
 class CheckFreeHybridConfig(CheckFreePlusConfig):

@@ -1,7 +1,4 @@
-"""Checkpointing: the whole training state goes to a store now and then, and everybody rolls back to it.
-
-Restores weights, optimizer, learning-rate schedule and data position of all stages, to the bit.
-"""
+"""How often to save: the textbook's optimal intervals, in seconds of work between one save and the next."""
 
 from __future__ import annotations
 
@@ -11,25 +8,41 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from models.lineage import Position
-from sim.clock import SECONDS_PER_HOUR
-from sim.costs import Costs, WorkloadConfig
-from sim.memory import BYTES_PER_GIB
-from sim.records import Failure
-from sim.strategies.base import (
-    STORE,
-    Background,
-    Process,
-    Routine,
-    Strategy,
-    StrategyConfig,
-    StrategyWorld,
-    Transfer,
-)
-from sim.strategies.intervals import daly_seconds, observed_mtbf_seconds, young_seconds
-from sim.strategies.restart import beginning_of
+from models.training_state import Position
+from sim.core.records import Failure
+from sim.core.units import BYTES_PER_GIB, SECONDS_PER_HOUR
+from sim.strategies.base import STORE, Background, Process, Routine, Strategy, StrategyConfig, StrategyWorld, Transfer
+from sim.strategies.baselines import beginning_of
+from sim.workload.config import WorkloadConfig
+from sim.workload.costs import Costs
+
+
+def young_seconds(save_seconds: float, mtbf_seconds: float) -> float:
+    """√(2 δ M): first order in δ / M (Young, Comm. ACM 17(9), 1974)."""
+    return math.sqrt(2.0 * save_seconds * mtbf_seconds) if save_seconds else 0.0
+
+
+def daly_seconds(save_seconds: float, mtbf_seconds: float) -> float:
+    """√(2 δ M) · [1 + ⅓ √(δ / 2M) + ⅑ δ / 2M] - δ, and M where δ ≥ 2 M (Daly, FGCS 22(3), 2006)."""
+    if save_seconds >= 2.0 * mtbf_seconds:
+        return mtbf_seconds
+    if math.isinf(mtbf_seconds):
+        return math.inf
+    ratio = save_seconds / (2.0 * mtbf_seconds)
+    return young_seconds(save_seconds, mtbf_seconds) * (1.0 + math.sqrt(ratio) / 3.0 + ratio / 9.0) - save_seconds
+
+
+def observed_mtbf_seconds(prior_seconds: float, elapsed_seconds: float, num_failures: int) -> float:
+    """Mean time between failures as a run has seen it, with one failure in the prior time believed beforehand."""
+    return (prior_seconds + elapsed_seconds) / (1 + num_failures)
+
+
+# Checkpointing: the whole training state goes to a store now and then, and everybody rolls back to it.
+#
+# Restores weights, optimizer, learning-rate schedule and data position of all stages, to the bit.
 
 LOCAL = "checkpoint"
+
 PRIOR_MTBF_HOURS = 1.0
 
 

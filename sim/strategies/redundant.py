@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from models.lineage import EMBEDDING_STAGE, Position
-from sim.costs import Costs, IterationPlan, Shadow, WorkloadConfig
-from sim.records import Failure
+from models.spec import EMBEDDING_STAGE
+from models.training_state import Position
+from sim.core.records import Failure
 from sim.strategies.base import (
     Process,
     Strategy,
@@ -29,6 +29,8 @@ from sim.strategies.base import (
     UnrecoverableError,
     filled_from_preset,
 )
+from sim.workload.config import IterationPlan, Shadow, WorkloadConfig
+from sim.workload.costs import Costs
 
 BAMBOO: dict[str, Any] = {
     "microbatch_size_factor": 1.0,

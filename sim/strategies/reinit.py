@@ -6,10 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from models.lineage import EMBEDDING_STAGE, Edit, GradientNormWeights
-from sim.costs import WorkloadConfig
+from models.spec import EMBEDDING_STAGE
+from models.training_state import Edit, GradientNormWeights
 from sim.strategies.base import StrategyConfig, UnrecoverableError
 from sim.strategies.checkfree import CheckFree, EndOptions, RebuildOptions
+from sim.workload.config import WorkloadConfig
 
 
 class ReinitConfig(EndOptions):

@@ -10,9 +10,9 @@ import numpy as np
 from conftest import INSTANT, TINY_MODEL, no_training
 from conftest import run as run_with
 
-from sim.records import Bucket
-from sim.scenario import Scenario
-from sim.simulation import Run
+from sim.core.records import Bucket
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import Run
 
 
 def a_job(

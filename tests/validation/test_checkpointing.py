@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 from setups import a_job, mean_and_error, run, times_of
 
-from sim.simulation import build_world
+from sim.simulation.run import build_world
 
 MINUTE, HOUR = 60.0, 3600.0
 

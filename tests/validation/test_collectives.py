@@ -12,8 +12,9 @@ from conftest import BYTES_PER_SECOND, TICK, a_link, a_scenario, a_site, a_world
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.flows import Flows
-from sim.network import BYTES_PER_GIB, Link, Network, NetworkConfig, Path
+from sim.cluster.flows import Flows
+from sim.cluster.network import Link, Network, NetworkConfig, Path
+from sim.core.units import BYTES_PER_GIB
 from sim.strategies.checkpoint import downloads, uploads
 
 STAGE_BYTES = 2720.0

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from setups import a_job, run, times_of
 
-from sim.simulation import build_world
+from sim.simulation.run import build_world
+from sim.simulation.world import World
 from sim.strategies import STRATEGIES, UnrecoverableError
-from sim.world import World
 
 
 def a_world(num_stages: int, failures: dict[str, Any], iteration_seconds: float = 21.0) -> World:

@@ -10,8 +10,8 @@ from conftest import no_training, run
 from setups import mean_and_error, times_of
 from test_checkpointing import segment_seconds
 
-from sim.loading import load_scenario
-from sim.simulation import Run, build_world
+from sim.scenario.loading import load_scenario
+from sim.simulation.run import Run, build_world
 from sim.strategies.checkpoint import uploads
 
 SCENARIO = Path(__file__).parents[2] / "scenarios" / "large_fleet.yaml"

@@ -14,20 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_time_ledger import STRATEGY_OPTIONS
 
-from sim.execution import Execution
-from sim.fleet_checks import shares_are_restored
-from sim.iteration_log import IterationLog
-from sim.ledger import IterationSplit, Ledger, exact_sum
-from sim.messenger import Messenger
-from sim.outcomes import summarise
-from sim.race import Race
-from sim.records import IterationRecord
-from sim.results import write_records
-from sim.scenario import Scenario
-from sim.simulation import Run, simulate
+from sim.core.ledger import IterationSplit, Ledger, exact_sum
+from sim.core.records import IterationRecord
+from sim.results.storage import write_records
+from sim.results.summary import summarise
+from sim.scenario.cluster_checks import shares_are_restored
+from sim.scenario.scenario import Scenario
+from sim.simulation.interruptible import Race
+from sim.simulation.iterations import Execution
+from sim.simulation.log import IterationLog
+from sim.simulation.run import Run, simulate
+from sim.simulation.transfers import Messenger
+from sim.simulation.world import World
 from sim.strategies import STRATEGIES, Strategy
 from sim.strategies.base import Routine
-from sim.world import World
 
 ITERATION_SECONDS = 21.0
 MEAN = {"mean_uptime_hours": 0.4}
@@ -122,7 +122,7 @@ def event_after_event(scenario: Scenario, seed: int = 0) -> Run:
         patch.object(Race, "_passes", lambda *_: False),
         patch.object(Race, "run_seconds", lambda race, seconds: race.run(race.env.timeout(seconds))),
         patch.object(Messenger, "is_alone", False),
-        patch("sim.simulation.renews_itself", lambda *_: False),
+        patch("sim.simulation.run.renews_itself", lambda *_: False),
     ):
         return run(scenario, seed=seed, training=no_training(scenario))
 
@@ -178,7 +178,7 @@ def test_renewals_change_no_bit(scenario, seed, give_up_after):
     slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
     assert quick == slow
     assert list(quick.iterations) == list(slow.iterations)
-    with patch("sim.simulation.renews_itself", lambda *_: False):
+    with patch("sim.simulation.run.renews_itself", lambda *_: False):
         assert in_leaps(scenario, seed) == slow
 
 

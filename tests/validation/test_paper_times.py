@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from conftest import a_strategy, no_training, run, scripted
 
-from sim.costs import Costs
-from sim.pipeline import run_alone
-from sim.scenario import Scenario
-from sim.simulation import build_world
-from sim.site import Site
-from sim.world import World
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import build_world
+from sim.simulation.world import World
+from sim.workload.costs import Costs
+from sim.workload.deployment import Site
+from sim.workload.iteration_time import run_alone
 
 REGIONS = ("Australia", "Belgium", "Canada", "Germany", "Iowa", "NL", "London")
 ROUTE = (0, 1, 2, 3, 4, 5, 6, 0)

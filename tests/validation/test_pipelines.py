@@ -9,8 +9,8 @@ from conftest import PricedIteration, a_link, a_pipeline, a_site, an_iteration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.lineage import plain_routes
-from sim.costs import IterationPlan
+from models.spec import plain_routes
+from sim.workload.config import IterationPlan
 
 seconds = st.floats(0.01, 10.0)
 schedules = st.sampled_from(["gpipe", "1f1b"])

@@ -9,11 +9,11 @@ from conftest import TINY_MODEL, a_link, no_training, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.records import BUCKETS, Bucket
-from sim.scenario import Scenario
-from sim.simulation import Run
+from sim.core.records import BUCKETS, Bucket
+from sim.scenario.scenario import Scenario
+from sim.simulation.recorder import Trace
+from sim.simulation.run import Run
 from sim.strategies import STRATEGIES
-from sim.trace import Trace
 
 SPENT: tuple[Bucket, ...] = ("checkpoint_save", "detection", "provisioning", "state_transfer", "waiting_for_nodes")
 

@@ -1,0 +1,45 @@
+"""What is run: the sweeps of scenarios/paper, in the order in which they share training, full or a tenth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios" / "paper"
+
+ONE_TRAINING_SEED = "sweep.training_replicates=1"
+
+SHORT = "training.steps=500"
+
+SHALLOW = "training.model.layers_per_stage=1"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep of a scenario file. quick: what is changed for a tenth of the work."""
+
+    name: str
+    quick: tuple[str, ...]
+
+    @property
+    def scenario(self) -> Path:
+        """Its file."""
+        return SCENARIOS / f"{self.name}.yaml"
+
+
+JOBS = (
+    Job("table2", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
+    Job("figure4b", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
+    Job("uploads", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
+    Job("figure4c", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
+    Job(
+        "depth",
+        ("sweep.zip={training.model.layers_per_stage: [1, 2], training.steps: [1000, 500]}", ONE_TRAINING_SEED),
+    ),
+    Job("figure2", (SHORT, ONE_TRAINING_SEED)),
+    Job("variants", (SHORT, ONE_TRAINING_SEED)),
+    Job("one_failure", (SHORT, ONE_TRAINING_SEED)),
+    Job("consecutive", (SHORT, ONE_TRAINING_SEED)),
+    Job("end_stages", (SHORT,)),
+    Job("correlated", (SHORT,)),
+)

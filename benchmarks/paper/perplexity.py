@@ -1,0 +1,93 @@
+"""The analogue of Table 3: perplexity of final states on two texts that were not learnt from.
+
+One is the held-out part of the text that is learnt, the other the sources of NumPy: other authors, another subject.
+Perplexity is per byte, the proxy's token; the paper's is per token of 32,000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy
+import pandas as pd
+import torch
+
+from benchmarks.paper.answers import HIGHEST, RATE, REBUILDING
+from models.corpus import load_corpus
+from models.spec import DataSpec, Routes
+from models.trainer import Trainer
+from models.training_state import Position
+from models.trajectory import Trajectory
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.runner import PlannedRun, ScenarioRunner
+from sim.scenario.sweep_points import Point
+from sim.simulation.run import simulate
+
+RATE_PER_HOUR = HIGHEST
+
+STRATEGIES = ("none", *REBUILDING)
+
+NUM_SEQUENCES = 512
+
+OTHER_TEXT = DataSpec(source="text", files=("lib/*.py", "ma/*.py", "linalg/*.py"), validation_fraction=0.5)
+
+
+class LastState:
+    """A training that remembers the last state it was asked of; implements `models.training.Training`."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        self.trajectory = trajectory
+        self.position: Position | None = None
+        self.num_trained_steps = 0
+
+    def root(self, routes: Routes) -> Position:
+        """The initial state under some routes."""
+        return self.trajectory.root(routes)
+
+    def train_loss(self, position: Position) -> float | None:
+        """The loss of the step that led to a state."""
+        self.position = position
+        return self.trajectory.train_loss(position)
+
+    def validation_loss(self, position: Position) -> float | None:
+        """The loss on held-out text at a state."""
+        return self.trajectory.validation_loss(position)
+
+    def flush(self) -> None:
+        """Nothing new is learnt."""
+
+
+def perplexities(points: list[Point], base_folder: Path, results: Path, cache: Path, budget_bytes: int) -> pd.DataFrame:
+    """Loss per byte of the final states of some strategies at the highest rate: strategy, seeds, text, loss_nats.
+
+    What is not kept in the cache is trained again.
+    """
+    (point,) = (point for point in points if point.parameters[RATE] == RATE_PER_HOUR)
+    runner = ScenarioRunner(point.scenario, base_folder, results, cache)
+    assert runner.corpus is not None
+    corpora = {"held-out files": runner.corpus, "NumPy's sources": load_corpus(OTHER_TEXT, Path(numpy.__path__[0]))}
+    length = point.scenario.training.sequence_length
+    texts = {text: torch.from_numpy(one.validation_windows(NUM_SEQUENCES, length)) for text, one in corpora.items()}
+    rows: list[dict[str, object]] = []
+    with closing(TrajectoryStore(cache, budget_bytes)) as store:
+        for planned, trainer in final_states(runner, store):
+            about = {"strategy": planned.name, "failure_seed": planned.failure_seed}
+            about |= {"training_seed": planned.training_seed}
+            rows += [about | {"text": text, "loss_nats": trainer.loss_on(windows)} for text, windows in texts.items()]
+    return pd.DataFrame(rows)
+
+
+def final_states(runner: ScenarioRunner, store: TrajectoryStore) -> Iterator[tuple[PlannedRun, Trainer]]:
+    """Runs of the strategies compared, and each one's trainer at its end."""
+    for planned in runner.plan():
+        if planned.name not in STRATEGIES:
+            continue
+        assert runner.corpus is not None
+        scenario, spec = runner.scenario, runner.spec(planned.training_seed)
+        last = LastState(Trajectory(spec, runner.corpus, store, scenario.iterations_per_step))
+        config = scenario.strategies[planned.strategy_index]
+        simulate(scenario, config, planned.failure_seed, planned.training_seed, last)
+        assert last.position is not None, "a run has steps"
+        yield planned, last.trajectory.state_at(last.position)

@@ -1,0 +1,119 @@
+"""What is trained, and how: everything that decides a failure-free training run, as frozen configuration.
+
+A `TrainingSpec` is the recipe that a line of training states begins with (`models/training_state.py`, which also offers
+every name of this module). No torch here either.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EMBEDDING_STAGE = 0
+"""Stage 0 holds the embedding E, the final norm and the de-embedding E⁻¹; stages 1..s hold the layers."""
+
+Routes = tuple[tuple[int, ...], ...]
+"""Orders in which a microbatch visits the layer stages 1..s; microbatch j takes `routes[j % len(routes)]`."""
+
+
+class Config(BaseModel):
+    """A frozen, strict piece of configuration: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelSpec(Config):
+    """The proxy model that is really trained."""
+
+    family: Literal["llama", "gpt"] = Field(
+        "llama", description="llama: RMSNorm, RoPE, SwiGLU; gpt: LayerNorm, learnt positions, GELU"
+    )
+    dim: int = Field(64, ge=2, le=10**6, description="width of the residual stream")
+    num_heads: int = Field(4, ge=1, le=10**6, description="attention heads; must divide dim")
+    num_stages: int = Field(6, ge=2, le=1000, description="layer stages; must equal the workload's")
+    layers_per_stage: int = Field(1, ge=1, le=1000, description="residual layers in each stage")
+    hidden_dim: int | None = Field(
+        None, ge=1, le=10**7, description="feed-forward width; default 8/3 dim (llama), 4 dim (gpt)"
+    )
+
+
+class DataSpec(Config):
+    """The text that the proxy learns.
+
+    stdlib: the sources of the running Python's standard library (nothing to download); text: the user's
+    files by glob; tokens: flat uint16 files as nanoGPT writes them; huggingface: a dataset by name, streamed
+    (needs the extra `churnlab[hf]`). Relative paths start at the scenario file's folder.
+    """
+
+    source: Literal["stdlib", "text", "tokens", "huggingface"] = Field("stdlib", description="where the text is from")
+    files: tuple[str, ...] = Field((), description="text: globs of the files to learn")
+    train_tokens: str | None = Field(None, description="tokens: the training file (.bin, uint16)")
+    validation_tokens: str | None = Field(None, description="tokens: the validation file (.bin, uint16)")
+    dataset: str | None = Field(None, description="huggingface: name, or folder of a local dataset")
+    dataset_config: str | None = Field(None, description="huggingface: configuration of the dataset")
+    dataset_split: str = Field("train", description="huggingface: split to stream")
+    text_field: str = Field("text", description="huggingface: field that holds the text")
+    max_documents: int = Field(10_000, ge=2, le=10**9, description="huggingface: documents to take from the stream")
+    tokenizer: Literal["bytes", "bpe"] = Field("bytes", description="bytes, or byte-pair encoding trained on the text")
+    vocabulary_size: int = Field(
+        512, ge=257, le=65_536, description="bpe: size to train; tokens: size of the files' vocabulary"
+    )
+    validation_fraction: float = Field(
+        0.05, gt=0, lt=1, description="share of the documents held out, chosen by a hash of their names"
+    )
+
+
+class OptimizerSpec(Config):
+    """Adam with a learning-rate schedule and a gradient clip, both applied stage by stage as in the paper."""
+
+    kind: Literal["adam"] = Field("adam", description="the optimizer")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the first moment")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the second moment")
+    epsilon: float = Field(1e-8, gt=0, description="Adam's denominator term")
+    clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm of one stage; null: no clip")
+    warmup_steps: int = Field(0, ge=0, le=10**9, description="linear warm-up of the learning rate")
+    decay: Literal["constant", "cosine"] = Field("constant", description="shape after the warm-up")
+    decay_steps: int | None = Field(
+        None, ge=1, le=10**9, description="step at which the cosine ends; default training.steps"
+    )
+    final_fraction: float = Field(0.1, ge=0, le=1, description="learning rate after the cosine, as a share of the peak")
+
+
+class TrainingSpec(Config):
+    """Everything that decides the weights at every step: the name of a failure-free training run.
+
+    `corpus` is the content hash of the token streams, so that paths and machines do not matter.
+    What a machine adds (torch version, CPU family, this code) is `models.trajectory.environment_key`.
+    """
+
+    model: ModelSpec
+    optimizer: OptimizerSpec
+    corpus: str
+    vocabulary_size: int
+    sequences_per_batch: int
+    num_microbatches: int
+    sequence_length: int
+    num_validation_sequences: int
+    init_seed: int
+    data_seed: int
+    num_threads: int = 1
+    routes: Routes
+
+
+def plain_routes(num_stages: int) -> Routes:
+    """Every microbatch visits S1, S2 … Ss in order."""
+    return (tuple(range(1, num_stages + 1)),)
+
+
+def swapped_routes(num_stages: int) -> Routes:
+    """CheckFree+: every other microbatch visits S2, S1, S3 … S(s-2), Ss, S(s-1).
+
+    Raises ValueError below four stages, where the two swapped pairs would overlap.
+    """
+    if num_stages < 4:
+        raise ValueError(f"swapping the first two and the last two stages needs at least 4 stages, found {num_stages}")
+    straight = tuple(range(1, num_stages + 1))
+    swapped = (2, 1, *straight[2:-2], num_stages, num_stages - 1)
+    return (straight, swapped)

@@ -1,0 +1,77 @@
+"""A model cut into stages, each stage one flat vector of weights.
+
+Stage 0 holds the two ends (E, final norm, E⁻¹), stages 1..s the residual layers. All parameters of a stage
+are views into one flat tensor, and their gradients views into another: a stage is then lost, averaged,
+clipped and updated as the one vector that CheckFree's formula speaks of.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.gpt import GPTEnds, GPTLayer
+from models.llama import LlamaEnds, LlamaLayer
+from models.spec import ModelSpec
+
+INIT_STD = 0.02
+
+
+class StagedModel:
+    """The proxy model. `flat[k]` is the weight vector of stage k (float32), `flat[k].grad` its gradient."""
+
+    def __init__(self, spec: ModelSpec, vocabulary_size: int, sequence_length: int, init_seed: int) -> None:
+        self.spec = spec
+        self.init_seed = init_seed
+        layer, ends = (LlamaLayer, LlamaEnds) if spec.family == "llama" else (GPTLayer, GPTEnds)
+        self.ends: LlamaEnds | GPTEnds = ends(spec, vocabulary_size, sequence_length)
+        self.stages: list[nn.Module] = [self.ends]
+        for _ in range(spec.num_stages):
+            self.stages.append(nn.Sequential(*(layer(spec, sequence_length) for _ in range(spec.layers_per_stage))))
+        for number in range(len(self.stages)):
+            self._initialise(number, seed_words=(init_seed, number))
+        self.flat = [flatten(stage) for stage in self.stages]
+
+    def loss(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> Tensor:
+        """Mean cross-entropy in nats per token of targets [B, T], layers visited in the order of `route`."""
+        x = self.ends.embed(tokens)
+        for number in route:
+            x = self.stages[number](x)
+        return F.cross_entropy(self.ends.logits(x).flatten(0, 1), targets.flatten())
+
+    def draw_afresh(self, number: int, draw: int) -> None:
+        """Initialise stage `number` again, from a random stream named by `draw` (not the first one)."""
+        self._initialise(number, seed_words=(self.init_seed, number, draw + 1))
+
+    @torch.no_grad()
+    def _initialise(self, number: int, seed_words: tuple[int, ...]) -> None:
+        """Norm gains 1, biases 0, matrices normal(0, 0.02); smaller where they write to the residual."""
+        seed = int(np.random.SeedSequence(seed_words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        generator = torch.Generator().manual_seed(seed)
+        num_residual_writes = 2 * self.spec.num_stages * self.spec.layers_per_stage
+        for name, parameter in self.stages[number].named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif name.endswith("norm"):
+                parameter.fill_(1.0)
+            else:
+                std = INIT_STD / math.sqrt(num_residual_writes) if name.endswith("output") else INIT_STD
+                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+
+def flatten(module: nn.Module) -> nn.Parameter:
+    """Move a module's parameters and gradients into two flat tensors; its parameters become views of them."""
+    parameters = list(module.parameters())
+    flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
+    flat.grad = torch.zeros_like(flat)
+    start = 0
+    for parameter in parameters:
+        end = start + parameter.numel()
+        parameter.data = flat.data[start:end].view_as(parameter)
+        parameter.grad = flat.grad[start:end].view_as(parameter)  # autograd adds into a gradient that is there
+        start = end
+    return flat

@@ -1,0 +1,276 @@
+"""Names of training states: a `Position` is *which* weights, never the weights themselves.
+
+A Position is a training recipe (`TrainingSpec`), the edits made to the weights so far (a stage
+rebuilt from its neighbours, or from an older state), and how far training has gone. Strategies of the simulated world
+return Positions; only the trajectory service (`models/trajectory.py`) turns one into a loss. Equal
+Positions are equal training states, to the bit, so that two runs which share a Position share the work
+of reaching it. This module loads no torch: the event loop works with names alone.
+
+Life of a Position: `root(spec)` → `.after(iteration)` as iterations complete → `.edited(edit)` when a
+stage is rebuilt → and, on a rollback, simply an older Position again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from models.spec import EMBEDDING_STAGE, Config, Routes, TrainingSpec
+
+
+class GradientNormWeights(Config):
+    """Weights of a neighbour average: w_k = (‖g_k‖ [after clipping])^exponent + epsilon.
+
+    CheckFree's text: exponent 2, before clipping, epsilon 0. `exponent=0` is the uniform average.
+    """
+
+    exponent: float = Field(2.0, ge=0, description="power of the stage's last gradient norm")
+    after_clip: bool = Field(False, description="take the norm after the per-stage clip, as the released code does")
+    epsilon: float = Field(0.0, ge=0, description="added to each weight")
+
+
+class Moment(NamedTuple):
+    """A state of a lineage, the present or an older one: at `step`, after the lineage's first `num_edits` edits."""
+
+    num_edits: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """`share` × the weights of a stage: those at a moment of the edited lineage, or (None) just before the edit."""
+
+    stage: int
+    share: float
+    moment: Moment | None = None
+
+    def as_text(self) -> str:
+        """A stable text of this term; the same for shares 1 and 1.0, which are equal."""
+        when = "" if self.moment is None else f"@{self.moment.num_edits},{self.moment.step}"
+        return f"{float(self.share)!r}*{self.stage}{when}"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A stage rebuilt: what its weights, its optimizer state and its learning rate become.
+
+    rule: `average` of `sources` weighted by `weights`; `copy` of the one source; `fresh`, drawn anew as at
+    the start but from another random stream; `sum` of `terms`, each a stage as it is or as it was.
+    optimizer: `fresh` loses Adam's moments and step count; `average` combines the sources' moments as the
+    weights are combined (`sum`: their mean by |share|, since a second moment cannot be negative); `older` brings
+    back the edited stage's own, of the first term's moment.
+    The stage then learns at `learning_rate_factor` × the schedule; the excess over 1 halves every
+    `learning_rate_half_life_steps` (None: kept until the stage's next edit).
+    """
+
+    stage: int
+    rule: Literal["average", "copy", "fresh", "sum"]
+    sources: tuple[int, ...] = ()
+    weights: GradientNormWeights | None = None
+    optimizer: Literal["fresh", "average", "older"] = "fresh"
+    learning_rate_factor: float = 1.0
+    learning_rate_half_life_steps: float | None = None
+    terms: tuple[Term, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Hold the rule and its sources together."""
+        num_sources = {"copy": 1, "fresh": 0, "sum": 0}.get(self.rule, len(self.sources))
+        if len(self.sources) != num_sources or (self.rule == "average" and not self.sources):
+            raise ValueError(f"edit of stage {self.stage}: rule '{self.rule}' does not fit sources {self.sources}")
+        if (self.rule == "average") != (self.weights is not None):
+            raise ValueError(f"edit of stage {self.stage}: weights go with rule 'average' and only with it")
+        if (self.rule == "sum") != bool(self.terms):
+            raise ValueError(f"edit of stage {self.stage}: terms go with rule 'sum' and only with it")
+        if any(not math.isfinite(term.share) or term.share == 0 for term in self.terms):
+            raise ValueError(f"edit of stage {self.stage}: shares are finite and not 0, found {self.terms}")
+        if any((term.stage == EMBEDDING_STAGE) != (self.stage == EMBEDDING_STAGE) for term in self.terms):
+            raise ValueError(f"edit of stage {self.stage}: stage 0 and stages of layers hold different things")
+        if self.optimizer == "older" and (not self.terms or self.terms[0].moment is None):
+            raise ValueError(f"edit of stage {self.stage}: optimizer 'older' goes with a first term that has a moment")
+        if self.stage in (*self.sources, *(term.stage for term in self.terms if term.moment is None)):
+            raise ValueError(f"edit of stage {self.stage}: a lost stage cannot be its own source")
+
+    @property
+    def goes_back_to(self) -> Moment | None:
+        """The moment whose weights the stage gets back, just as its own were then; None for all other edits."""
+        if len(self.terms) != 1:
+            return None
+        (term,) = self.terms
+        return term.moment if (term.stage, term.share) == (self.stage, 1) else None
+
+    def as_text(self) -> str:
+        """A stable text of this edit, for hashing and for logs."""
+        weights = self.weights.model_dump_json() if self.weights else "-"
+        terms = "".join(f":{term.as_text()}" for term in self.terms)
+        return (
+            f"{self.stage}:{self.rule}:{self.sources}:{weights}:{self.optimizer}"
+            f":{self.learning_rate_factor!r}:{self.learning_rate_half_life_steps!r}{terms}"
+        )
+
+
+class DivergedError(ValueError):
+    """A loss or a gradient is no longer finite."""
+
+
+def digest(text: str) -> str:
+    """The first 32 hex digits of the SHA-256 of a text: the project's one way of naming content."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+Edits = tuple[tuple[int, Edit], ...]
+"""(step, edit) pairs in the order they were made; an edit at step n changes the state that n updates led to."""
+
+
+def passes(edits: Edits, step: int, moment: Moment) -> bool:
+    """Whether a line with these edits, on its way to `step`, comes through a moment."""
+    if not 0 <= moment.num_edits <= len(edits):
+        return False
+    first = edits[moment.num_edits - 1][0] if moment.num_edits else 0
+    last = edits[moment.num_edits][0] if moment.num_edits < len(edits) else step
+    return first <= moment.step <= min(last, step)
+
+
+def require_past(edits: Edits, step: int, edit: Edit) -> None:
+    """Raise ValueError when an edit made after `edits`, at `step`, asks for a moment that the line did not come by."""
+    for term in edit.terms:
+        if term.moment is not None and not passes(edits, step, term.moment):
+            raise ValueError(f"edit of stage {edit.stage} at step {step}: {term.moment} is not on the way here")
+
+
+def key_after(key: str, step: int, edit: Edit) -> str:
+    """The key of a lineage with one more edit than the one of the given key."""
+    return digest(f"{key}|{step}@{edit.as_text()}")
+
+
+@dataclass(frozen=True, eq=False)
+class Lineage:
+    """A recipe and the edits made on the way: a line of training states, one for each step.
+
+    Two lineages are equal when their keys are: the key is a hash of all that they hold. keys: those of the lineages
+    with no edit, the first edit, the first two and so on, the last of them its own; worked out where not given.
+
+    Raises ValueError when an edit refers to a moment that is not on the way to it.
+    """
+
+    spec: TrainingSpec
+    edits: Edits = ()
+    keys: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        """Name the lineage by its content: the recipe, and edit after edit on what it is made to."""
+        if self.keys:
+            return
+        keys = [digest(self.spec.model_dump_json())]
+        for number, (step, edit) in enumerate(self.edits):
+            require_past(self.edits[:number] if edit.terms else (), step, edit)
+            keys.append(key_after(keys[-1], step, edit))
+        object.__setattr__(self, "keys", tuple(keys))
+
+    @property
+    def key(self) -> str:
+        """The name of its content."""
+        return self.keys[-1]
+
+    def edited(self, step: int, edit: Edit) -> Lineage:
+        """This lineage with one more edit."""
+        require_past(self.edits, step, edit)
+        return Lineage(self.spec, (*self.edits, (step, edit)), (*self.keys, key_after(self.key, step, edit)))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal content."""
+        return isinstance(other, Lineage) and self.key == other.key
+
+    def __hash__(self) -> int:
+        """Consistent with equality."""
+        return hash(self.key)
+
+    @property
+    def first_step(self) -> int:
+        """The step of the last edit: at and after it, this lineage differs from its parent."""
+        return self.edits[-1][0] if self.edits else 0
+
+    def parent(self) -> Lineage | None:
+        """The lineage without its last edit, or None at the root."""
+        return self.first(len(self.edits) - 1) if self.edits else None
+
+    def first(self, num_edits: int) -> Lineage:
+        """The lineage with its first edits only."""
+        return Lineage(self.spec, self.edits[:num_edits], self.keys[: num_edits + 1])
+
+
+@dataclass(frozen=True)
+class Position:
+    """The name of one training state, reached after `iteration` iterations of the target model.
+
+    One step of the proxy stands for `iterations_per_step` iterations of the target, so the weights are
+    those after `step = iteration // iterations_per_step` updates.
+    """
+
+    lineage: Lineage
+    iteration: int = 0
+    iterations_per_step: int = 1
+
+    @property
+    def step(self) -> int:
+        """Updates made to the proxy's weights so far."""
+        return self.iteration // self.iterations_per_step
+
+    @property
+    def line_of_step(self) -> Lineage:
+        """The line on which the step was made that led here: before any edit at that very step."""
+        lineage = self.lineage
+        while self.step <= lineage.first_step and (parent := lineage.parent()) is not None:
+            lineage = parent
+        return lineage
+
+    @property
+    def moment(self) -> Moment:
+        """Where this state stands in its lineage: what an edit made later can refer to."""
+        return Moment(len(self.lineage.edits), self.step)
+
+    def descends_from(self, older: Position) -> bool:
+        """Whether the way to this state leads through an older one, or is the same to its end."""
+        lineage, before = self.lineage, older.lineage
+        same = lineage.spec == before.spec and lineage.edits[: len(before.edits)] == before.edits
+        return same and passes(lineage.edits, self.step, older.moment)
+
+    def moment_of(self, older: Position) -> Moment:
+        """The moment of an older state, for an edit of this one; ValueError when it is not on the way here."""
+        if not self.descends_from(older):
+            raise ValueError(f"{older.moment} of {older.lineage.key} is not on the way to {self.moment}")
+        return older.moment
+
+    def after(self, iteration: int) -> Position:
+        """The state of this lineage after `iteration` iterations (not before the last edit)."""
+        moved = replace(self, iteration=iteration)
+        if moved.step < self.lineage.first_step:
+            raise ValueError(
+                f"iteration {iteration} lies before the last edit of this lineage "
+                f"(step {self.lineage.first_step}): to roll back, keep the older Position"
+            )
+        return moved
+
+    def edited(self, *edits: Edit) -> Position:
+        """This state with stages rebuilt, one edit after the other."""
+        lineage = self.lineage
+        for edit in edits:
+            lineage = lineage.edited(self.step, edit)
+        return replace(self, lineage=lineage)
+
+
+def root(spec: TrainingSpec, iterations_per_step: int = 1, routes: Routes | None = None) -> Position:
+    """The freshly initialised model of `spec`; with other routes than its own, if these are given."""
+    if routes is not None:
+        spec = spec.model_copy(update={"routes": routes})
+    return Position(Lineage(spec), 0, iterations_per_step)
+
+
+def older_states(lineage: Lineage) -> dict[Moment | None, Position]:
+    """What the last edit of a lineage refers to by moments."""
+    _, edit = lineage.edits[-1]
+    moments = {term.moment for term in edit.terms if term.moment is not None}
+    return {moment: Position(lineage.first(moment.num_edits), moment.step) for moment in sorted(moments)}

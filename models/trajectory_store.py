@@ -1,0 +1,318 @@
+"""The trajectory's memory on disk: losses and gradient norms in SQLite, keyframes as safetensors files.
+
+A cache, not a result: it may be deleted at any time, and what is missing is trained again. What is in it
+is never wrong: a keyframe file is complete before its row exists, rows and keyframe of a stretch are
+committed together, and values are functions of their key, so that two processes writing the same step
+write the same numbers. A kill at any instant loses at most the steps since the last commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+import uuid
+from array import array
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from models.trainer import StepResult
+
+SCHEMA_VERSION = 2
+
+LOCK_TIMEOUT_SECONDS = 60.0
+
+ORPHAN_AGE_SECONDS = 3600.0
+
+MAX_STEP = 2**63 - 1
+
+DEFAULT_BUDGET_BYTES = 4 * 2**30
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS steps (
+    line TEXT, step INTEGER, train_loss REAL NOT NULL, gradient_norms BLOB NOT NULL,
+    PRIMARY KEY (line, step)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS validations (
+    line TEXT, step INTEGER, loss REAL NOT NULL,
+    PRIMARY KEY (line, step)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS keyframes (
+    line TEXT, step INTEGER, file TEXT NOT NULL, num_bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    used_at REAL NOT NULL, is_branch INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (line, step)) WITHOUT ROWID;
+"""
+
+InUse = Collection[tuple[str, int]]
+"""Keyframes by line and step."""
+
+
+@dataclass
+class Stretch:
+    """What is known of one line of training: its steps and its validation losses, by step number."""
+
+    steps: dict[int, StepResult] = field(default_factory=dict)
+    validations: dict[int, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether it holds anything."""
+        return bool(self.steps or self.validations)
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """A whole training state as safetensors bytes; is_branch: of a line that an edit began, which fewer runs share."""
+
+    step: int
+    data: bytes
+    is_branch: bool = False
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """How much a store holds."""
+
+    num_lines: int
+    num_steps: int
+    num_validations: int
+    num_keyframes: int
+    keyframe_bytes: int
+    database_bytes: int
+
+
+class TrajectoryStore:
+    """Losses and keyframes of training lines in one folder, shared safely by several processes.
+
+    A *line* is the key of a lineage in one environment (see `models.trajectory`). `budget_bytes` bounds the
+    keyframe files: those of branches go first, then those of failure-free lines, from each the ones unused for
+    longest; losses stay. Raises ValueError, naming the folder and the way out, when the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
+        self.folder = folder
+        self.budget_bytes = budget_bytes
+        self.keyframe_folder = folder / "keyframes"
+        try:
+            self.keyframe_folder.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(folder / "trajectory.sqlite", timeout=LOCK_TIMEOUT_SECONDS)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            found = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if found not in (0, 1, SCHEMA_VERSION):
+                raise ValueError(
+                    f"the trajectory cache at {folder} has format {found}, this version writes "
+                    f"{SCHEMA_VERSION}: delete the folder (it is only a cache) or name another with --cache"
+                )
+            self._bring_up_to_date()
+            self._remove_orphans()
+        except (OSError, sqlite3.Error) as error:
+            raise ValueError(
+                f"cannot use the trajectory cache at {folder} ({error}): name another folder with --cache, "
+                "or delete this one, it is only a cache"
+            ) from error
+
+    def _bring_up_to_date(self) -> None:
+        """Make the tables, or those of an older format into today's: all of it, or nothing, one process at a time."""
+        self._database.execute("BEGIN IMMEDIATE")
+        with self._database:
+            for statement in SCHEMA.split(";"):
+                self._database.execute(statement)
+            columns = {name for _, name, *_ in self._database.execute("PRAGMA table_info(keyframes)")}
+            if "is_branch" not in columns:
+                self._database.execute("ALTER TABLE keyframes ADD COLUMN is_branch INTEGER NOT NULL DEFAULT 0")
+            self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _remove_orphans(self) -> None:
+        """Delete files that a killed process wrote and never committed; young ones may be on their way."""
+        committed = {file for (file,) in self._database.execute("SELECT file FROM keyframes")}
+        for path in self.keyframe_folder.iterdir():
+            if path.name not in committed and time.time() - path.stat().st_mtime > ORPHAN_AGE_SECONDS:
+                path.unlink(missing_ok=True)
+
+    def read(self, line: str) -> Stretch:
+        """All that is known of a line."""
+        return Stretch(self._steps(line), self.read_validations(line))
+
+    def read_losses(self, line: str, first: int, last: int) -> dict[int, float]:
+        """The training losses of a line's steps from `first` to `last`, as far as they are known."""
+        query = "SELECT step, train_loss FROM steps WHERE line = ? AND step BETWEEN ? AND ?"
+        return dict(self._database.execute(query, (line, first, last)).fetchall())
+
+    def read_validations(self, line: str) -> dict[int, float]:
+        """The known validation losses of a line, by step."""
+        return dict(self._database.execute("SELECT step, loss FROM validations WHERE line = ?", (line,)).fetchall())
+
+    def _steps(self, line: str, first: int = 0, last: int = MAX_STEP) -> dict[int, StepResult]:
+        rows = self._database.execute(
+            "SELECT step, train_loss, gradient_norms FROM steps WHERE line = ? AND step BETWEEN ? AND ?",
+            (line, first, last),
+        )
+        return {step: StepResult(loss, tuple(array("d", norms))) for step, loss, norms in rows}
+
+    def commit(self, line: str, new: Stretch, keyframe: Keyframe | None, in_use: Callable[[], InUse] = tuple) -> None:
+        """Make a stretch durable together with the state at its end: both, or neither. OSError if the disk refuses.
+
+        in_use: asked, where the budget is exceeded, for keyframes that are not to be pruned now.
+        """
+        try:
+            self._commit(line, new, keyframe)
+            self.prune(self.budget_bytes, in_use)
+        except (sqlite3.Error, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise OSError(
+                f"cannot write the trajectory cache at {self.folder} ({reason}): free some space, or name another "
+                "folder with --cache; what was trained until the last commit is kept"
+            ) from error
+
+    def _commit(self, line: str, new: Stretch, keyframe: Keyframe | None) -> None:
+        known, row = None, None
+        if keyframe is not None:
+            name = f"{line}-{keyframe.step}-{uuid.uuid4().hex[:8]}.safetensors"
+            write_durably(self.keyframe_folder / name, keyframe.data)
+            sha256 = hashlib.sha256(keyframe.data).hexdigest()
+            row = (line, keyframe.step, name, len(keyframe.data), sha256, time.time(), keyframe.is_branch)
+        with self._database:
+            self._database.executemany(
+                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
+                [(line, n, row.train_loss, array("d", row.gradient_norms).tobytes()) for n, row in new.steps.items()],
+            )
+            self._database.executemany(
+                "INSERT OR IGNORE INTO validations VALUES (?, ?, ?)",
+                [(line, n, loss) for n, loss in new.validations.items()],
+            )
+            self._require_agreement(line, new)
+            if row is not None:
+                known = self._keyframe_file(line, row[1])
+                self._database.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        if known is not None:
+            (self.keyframe_folder / known).unlink(missing_ok=True)
+
+    def _require_agreement(self, line: str, new: Stretch) -> None:
+        """Steps that another process stored meanwhile must be the same to the bit."""
+        if new.steps:
+            for step, stored in self._steps(line, min(new.steps), max(new.steps)).items():
+                require_equal(step, new.steps.get(step), stored)
+
+    def keyframe_at_or_before(self, line: str, step: int) -> int:
+        """The last step of a line up to `step` that has a keyframe, -1 if none has."""
+        found = self._database.execute(
+            "SELECT COALESCE(MAX(step), -1) FROM keyframes WHERE line = ? AND step <= ?", (line, step)
+        ).fetchone()
+        return int(found[0])
+
+    def keyframe_steps(self, line: str) -> list[int]:
+        """The steps of a line whose keyframes are there, ascending."""
+        rows = self._database.execute("SELECT step, file FROM keyframes WHERE line = ? ORDER BY step", (line,))
+        return [step for step, file in rows if (self.keyframe_folder / file).is_file()]
+
+    def load_keyframe(self, line: str, step: int) -> dict[str, Tensor] | None:
+        """The state stored at a step, or None (and its row forgotten) if the file is gone or damaged."""
+        data = self.read_keyframe(line, step)
+        try:
+            return None if data is None else load(data)
+        except SafetensorError:
+            self._forget_keyframe(line, step)
+            return None
+
+    def read_keyframe(self, line: str, step: int) -> bytes | None:
+        """The state stored at a step as bytes, or None (and its row forgotten) if the file is gone or damaged."""
+        found = self._database.execute(
+            "SELECT file, sha256 FROM keyframes WHERE line = ? AND step = ?", (line, step)
+        ).fetchone()
+        if found is None:
+            return None
+        file, sha256 = found
+        try:
+            data: bytes = (self.keyframe_folder / file).read_bytes()
+        except FileNotFoundError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            self._forget_keyframe(line, step)
+            return None
+        with suppress(sqlite3.OperationalError), self._database:  # a disk that refuses this refuses nothing of value
+            self._database.execute("UPDATE keyframes SET used_at = ? WHERE file = ?", (time.time(), file))
+        return data
+
+    def _forget_keyframe(self, line: str, step: int) -> None:
+        with self._database:
+            self._database.execute("DELETE FROM keyframes WHERE line = ? AND step = ?", (line, step))
+
+    def _keyframe_file(self, line: str, step: int) -> str | None:
+        found = self._database.execute(
+            "SELECT file FROM keyframes WHERE line = ? AND step = ?", (line, step)
+        ).fetchone()
+        return None if found is None else str(found[0])
+
+    def keyframe_bytes(self) -> int:
+        """Size of all keyframes together."""
+        return int(self._database.execute("SELECT COALESCE(SUM(num_bytes), 0) FROM keyframes").fetchone()[0])
+
+    def prune(self, budget_bytes: int, in_use: Callable[[], InUse] = tuple) -> None:
+        """Delete keyframes, branches' first and then what is unused for longest, until the rest fits the budget, or
+        only those in use are left; losses stay.
+        """
+        excess = self.keyframe_bytes() - budget_bytes
+        if excess <= 0:
+            return
+        kept = in_use()
+        oldest = self._database.execute(
+            "SELECT line, step, file, num_bytes FROM keyframes ORDER BY is_branch DESC, used_at"
+        ).fetchall()
+        for line, step, file, num_bytes in oldest:
+            if excess <= 0:
+                break
+            if (line, step) in kept:
+                continue
+            with self._database:
+                self._database.execute("DELETE FROM keyframes WHERE file = ?", (file,))
+            (self.keyframe_folder / file).unlink(missing_ok=True)
+            excess -= num_bytes
+
+    def info(self) -> StoreInfo:
+        """How much it holds."""
+
+        def count(what: str, table: str) -> int:
+            return int(self._database.execute(f"SELECT COUNT({what}) FROM {table}").fetchone()[0])
+
+        files = [self.folder / f"trajectory.sqlite{suffix}" for suffix in ("", "-wal")]
+        return StoreInfo(
+            num_lines=count("DISTINCT line", "steps"),
+            num_steps=count("*", "steps"),
+            num_validations=count("*", "validations"),
+            num_keyframes=count("*", "keyframes"),
+            keyframe_bytes=self.keyframe_bytes(),
+            database_bytes=sum(file.stat().st_size for file in files if file.exists()),
+        )
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+def require_equal(step: int, computed: StepResult | None, stored: StepResult) -> None:
+    """Raise RuntimeError when a step has two results: there is one truth, and never a silent second."""
+    if computed is not None and computed != stored:
+        raise RuntimeError(
+            f"step {step} gave loss {computed.train_loss!r} where the trajectory cache holds {stored.train_loss!r}: "
+            "the machine does not repeat its own arithmetic, or the cache was altered; delete the cache folder and "
+            "run again"
+        )
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file that is either whole or absent, whenever the machine stops or the disk refuses."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

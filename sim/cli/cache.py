@@ -1,0 +1,66 @@
+"""The command `churnlab cache`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ByteSize
+
+from sim.cli.options import CacheFolder, bytes_of, cache_folder, say
+
+if TYPE_CHECKING:
+    from models.trajectory_store import TrajectoryStore
+
+cache_app = typer.Typer(no_args_is_help=True, help="Look at, or shrink, the cache of training states.")
+
+
+@cache_app.command()
+def info(cache: CacheFolder = None) -> None:
+    """Say what the cache of training states holds."""
+    with existing_store(cache) as store:
+        if store is None:
+            return
+        found, folder = store.info(), store.folder
+    say(f"{folder}: {found.num_steps:,} steps and {found.num_validations:,} validations of {found.num_lines:,} lines")
+    say(f"{found.num_keyframes:,} states: {in_bytes(found.keyframe_bytes)}; database: {in_bytes(found.database_bytes)}")
+
+
+@cache_app.command()
+def prune(
+    cache: CacheFolder = None,
+    to: Annotated[str, typer.Option(metavar="SIZE", help="States may take this much; 0 for none.")] = "0",
+) -> None:
+    """Delete training states: of branches first, then what was unused for longest. Losses stay known."""
+    budget_bytes = bytes_of(to, "--to")
+    with existing_store(cache) as store:
+        if store is None:
+            return
+        before, folder = store.info(), store.folder
+        store.prune(budget_bytes)
+        after = store.info()
+    num_gone = before.num_keyframes - after.num_keyframes
+    freed = in_bytes(before.keyframe_bytes - after.keyframe_bytes)
+    say(f"{folder}: {num_gone:,} states deleted, {freed} freed; {in_bytes(after.keyframe_bytes)} left")
+
+
+@contextmanager
+def existing_store(cache: Path | None) -> Iterator[TrajectoryStore | None]:
+    """The store in a cache folder, closed in the end; where there is none yet that is said, and none is made."""
+    with cache_folder(cache, False) as folder:
+        if not (folder / "trajectory.sqlite").is_file():
+            say(f"{folder}: no training states yet")
+            yield None
+            return
+        from models.trajectory_store import TrajectoryStore
+
+        with closing(TrajectoryStore(folder)) as store:
+            yield store
+
+
+def in_bytes(number: int) -> str:
+    """A size in words."""
+    return ByteSize(number).human_readable(decimal=True)

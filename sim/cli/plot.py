@@ -1,0 +1,62 @@
+"""The command `churnlab plot`: figures of finished runs, as PNG and PDF, and what they draw as CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.cli.options import say
+from sim.core.text import shortened, suggestion
+
+
+def plot(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, of a scenario's runs, or of one run.")
+    ],
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="Draw this kind alone; repeatable. Default: all that the results can give."),
+    ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option("--x", metavar="FIELD", help="Swept field on the x axis; default: the first that suits."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: figures/ in RESULTS.")] = None,
+    slide: Annotated[bool, typer.Option("--slide", help="For a slide: 16:9, larger letters.")] = False,
+) -> None:
+    """Draw figures of results: PNG and PDF, and beside each the data drawn, as CSV.
+
+    Kinds: loss, time_to_loss, money_to_loss, ledger, checkpoint_interval, reinit, swapping, spikes, nodes.
+    """
+    from sim.reporting.registry import PLOTS, Source
+    from sim.reporting.style import PAPER, SLIDE, save
+    from sim.results.selection import MissingError
+    from sim.results.storage import load_comparison
+
+    for name in kinds or ():
+        if name not in PLOTS:
+            raise ValueError(f"--kind {shortened(name)}: no such figure{suggestion(name, PLOTS)}")
+    source = Source.of(load_comparison(results), SLIDE if slide else PAPER, field)
+    tables = {}
+    for name in dict.fromkeys(kinds or PLOTS):
+        try:
+            tables[name] = PLOTS[name].tables(source)
+        except MissingError as missing:
+            if kinds:
+                raise MissingError(f"--kind {name} cannot be drawn of {results}: {missing}") from None
+            say(f"{name}: left out, {missing}")
+    if not tables:
+        raise ValueError(f"no figure can be drawn of {results}")
+    folder = out or results / "figures"
+    if folder.is_file():
+        raise ValueError(f"--out {folder}: there is a file of that name; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, drawn in tables.items():
+        paths = [path for stem, figure in PLOTS[name].figures(source, drawn) for path in save(figure, folder / stem)]
+        for part, table in drawn.items():
+            path = folder / f"{'_'.join(filter(None, (name, part)))}.csv"
+            table.to_csv(path, index=False)
+            paths.append(path)
+        say(f"{name}: {PLOTS[name].summary}: {', '.join(map(str, paths))}")

@@ -1,0 +1,222 @@
+"""Messages under way on the event loop: each pays its latency, then shares its links until its bytes are through."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import simpy
+
+from sim.cluster.network import Link, Path, max_min_rates
+from sim.core.units import ticked
+
+
+@dataclass(frozen=True)
+class FlowState:
+    """How far a message has come: what is left of its latency, and of its bytes."""
+
+    path: Path
+    latency_seconds: float
+    num_bytes: float
+
+
+class Flow:
+    """One message. Its life: sent → latency → its turn on the channel → sharing links → `arrived`; or cancelled.
+
+    channel: messages of one channel go one after the other, those without at once; when_ended: told the time of its
+    end, arrived or not.
+    """
+
+    def __init__(self, env: simpy.Environment, state: FlowState, number: int, channel: Hashable) -> None:
+        self.path = state.path
+        self.channel = channel
+        self.number = number
+        self.num_bytes = self.bytes_left = state.num_bytes
+        self.enters_seconds = float(env.now) + state.latency_seconds
+        self.arrived = env.event()
+        self.when_ended: list[Callable[[float], None]] = []
+        self.bytes_per_second = 0.0
+        self.since_seconds = self.ends_seconds = -1.0
+
+
+class BackgroundTransfer:
+    """Messages that travel beside the training: under way → `done`; or ended undone by a failure."""
+
+    def __init__(self, flows: list[Flow], done: simpy.Event, when_lost: Callable[[], None]) -> None:
+        self.flows = flows
+        self.done = done
+        self.when_lost = when_lost
+        self.under_way = True
+
+
+class Flows:
+    """All messages of an event loop. Rates change only when a message starts, ends or is cancelled."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self._env = env
+        self._on: dict[Link, dict[Flow, None]] = {}
+        self._under_way: dict[Flow, None] = {}
+        self._held: list[Flow] = []
+        self._channels: dict[Hashable, deque[Flow]] = {}
+        self._num_sent = 0
+
+    @property
+    def under_way(self) -> list[Flow]:
+        """Messages that have neither arrived nor been cancelled, as they were sent."""
+        return list(self._under_way)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any message is under way."""
+        return bool(self._under_way)
+
+    def send(self, path: Path, num_bytes: float, num_latencies: int = 1, channel: Hashable = None) -> Flow:
+        """Send bytes, as one message or one after the other (`num_latencies`); wait for the flow's `arrived`."""
+        return self.resume(FlowState(path, ticked(num_latencies * path.latency_seconds), num_bytes), channel)
+
+    def resume(self, state: FlowState, channel: Hashable = None) -> Flow:
+        """A message that has come that far already."""
+        flow = Flow(self._env, state, self._num_sent, channel)
+        self._num_sent += 1
+        self._under_way[flow] = None
+        self._after(state.latency_seconds, partial(self._enter, flow))
+        return flow
+
+    def cancel(self, flow: Flow) -> None:
+        """End a message that is under way: an end of it has died, or nobody wants it any more."""
+        if flow in self._under_way:
+            self._end(flow)
+
+    # ---- messages beside an iteration that is not played event by event ---------------------------
+
+    def states(self) -> tuple[FlowState, ...]:
+        """How far every message has come by now. Rates go on from what is left, rounded to ticks anew."""
+        states = []
+        for flow in self._under_way:
+            if flow.bytes_per_second:
+                self._go_on(flow, flow.bytes_per_second)
+            latency_seconds = max(0.0, flow.enters_seconds - float(self._env.now))
+            states.append(FlowState(flow.path, latency_seconds, flow.bytes_left))
+        return tuple(states)
+
+    def hold(self, arrivals_seconds: Sequence[float | None]) -> None:
+        """Take all messages off their links, since their way is known: when each arrives from now on, if it does.
+
+        Messages sent until the release do not meet these.
+        """
+        self._held = self.under_way
+        for flow, arrival_seconds in zip(self._held, arrivals_seconds, strict=True):
+            self._on_links(flow, False)
+            flow.bytes_per_second, flow.enters_seconds, flow.ends_seconds = 0.0, -1.0, -1.0
+            if arrival_seconds is not None:
+                self._after(arrival_seconds, partial(self._arrive, flow))
+
+    def release(self, states: Sequence[FlowState]) -> None:
+        """Put the messages that are still under way back on their links, as far as they have come."""
+        still_held = [flow for flow in self._held if flow in self._under_way]
+        for flow, state in zip(still_held, states, strict=True):
+            flow.bytes_left = state.num_bytes
+            flow.enters_seconds = float(self._env.now) + state.latency_seconds
+            self._after(state.latency_seconds, partial(self._enter, flow))
+
+    # ---- sharing ------------------------------------------------------------------------------------
+
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+        timeout = self._env.timeout(seconds)
+        assert timeout.callbacks is not None
+        timeout.callbacks.append(lambda _: action())
+
+    def _enter(self, flow: Flow) -> None:
+        """The latency is over; not if it has been held or ended since, or is on its links already."""
+        due = flow.enters_seconds == float(self._env.now)
+        if not due or flow not in self._under_way or flow.bytes_per_second:
+            return
+        if flow.channel is not None:
+            queue = self._channels.setdefault(flow.channel, deque())
+            queue.append(flow)
+            if queue[0] is not flow:
+                return
+        self._transmit(flow)
+
+    def _transmit(self, flow: Flow) -> None:
+        flow.since_seconds = float(self._env.now)
+        self._on_links(flow, True)
+        self._share(flow)
+
+    def _on_links(self, flow: Flow, there: bool) -> None:
+        for link in flow.path.links:
+            on_it = self._on.setdefault(link, {})
+            if there:
+                on_it[flow] = None
+            else:
+                on_it.pop(flow, None)
+
+    def _share(self, changed: Flow) -> None:
+        """Give fair rates to a flow and to all that are touched by it, link after link."""
+        flows = self._neighbourhood(changed)
+        alone = len(flows) == 1
+        rates = [changed.path.alone_bytes_per_second] if alone else max_min_rates([flow.path for flow in flows])
+        for flow, rate in zip(flows, rates, strict=True):
+            if rate != flow.bytes_per_second:
+                self._go_on(flow, rate)
+
+    def _go_on(self, flow: Flow, bytes_per_second: float) -> None:
+        """A flow has a new rate from now on."""
+        now_seconds = float(self._env.now)
+        through = flow.bytes_per_second * (now_seconds - flow.since_seconds)
+        flow.bytes_left = max(0.0, flow.bytes_left - through)
+        flow.since_seconds, flow.bytes_per_second = now_seconds, bytes_per_second
+        remaining_seconds = ticked(flow.bytes_left / bytes_per_second)
+        flow.ends_seconds = now_seconds + remaining_seconds
+        self._after(remaining_seconds, partial(self._arrive_if_due, flow))
+
+    def _neighbourhood(self, flow: Flow) -> list[Flow]:
+        """The flow and those that share a link with it, or with one that does, as they were sent: so they arrive."""
+        found = {flow: None}
+        links: dict[Link, None] = {}
+        waiting = [flow]
+        while waiting:
+            for link in waiting.pop().path.links:
+                if link in links:
+                    continue
+                links[link] = None
+                for other in self._on[link]:
+                    if other not in found:
+                        found[other] = None
+                        waiting.append(other)
+        return sorted(found, key=lambda flow: flow.number)
+
+    def _arrive_if_due(self, flow: Flow) -> None:
+        """The instant at which a flow was to end; not if its rate has changed since."""
+        if flow.ends_seconds == float(self._env.now):
+            self._arrive(flow)
+
+    def _arrive(self, flow: Flow) -> None:
+        if flow not in self._under_way:
+            return
+        flow.bytes_left = 0.0
+        flow.arrived.succeed()
+        self._end(flow)
+
+    def _end(self, flow: Flow) -> None:
+        """Leave the links to others and tell who wants to know."""
+        del self._under_way[flow]
+        self._on_links(flow, False)
+        for tell in flow.when_ended:
+            tell(float(self._env.now))
+        for link in flow.path.links:
+            if others := self._on[link]:
+                self._share(next(iter(others)))  # one of them stands for all that it shares a link with
+        self._let_the_next_go(flow)
+
+    def _let_the_next_go(self, flow: Flow) -> None:
+        """The channel of a message that has ended is free for the next one."""
+        queue = self._channels.get(flow.channel)
+        if not queue or flow not in queue:
+            return
+        was_first = queue[0] is flow
+        queue.remove(flow)
+        if was_first and queue:
+            self._transmit(queue[0])

@@ -1,0 +1,134 @@
+"""Places for nodes: each stage, stage 0 too, has one in every pipeline. `sim.cluster.membership` says who is there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.spec import Config
+from sim.cluster.devices import Device
+from sim.core.presets import or_preset
+
+
+class Straggler(Config):
+    """A node that is slower than the others, all the time."""
+
+    stage: int = Field(ge=0, description="its stage")
+    replica: int | None = Field(None, ge=0, description="its pipeline; default: the stage's nodes of all pipelines")
+    slowdown: float = Field(gt=0, le=1e6, description="its time for an operation, × the others'")
+
+
+class ClusterConfig(Config):
+    """The `cluster:` section of a scenario."""
+
+    device: Annotated[Device, or_preset("devices")] = Field(
+        "l4", validate_default=True, description="device of each node: a preset's name or its figures"
+    )
+    price: Literal["spot", "on_demand"] = Field("spot", description="which of the device's prices every node costs")
+    nodes_per_stage: int = Field(1, ge=1, le=100_000, description="data-parallel replicas of each stage")
+    stage_state: Literal["replicated", "sharded"] = Field(
+        "replicated",
+        description="replicated: each node of a stage holds all of its state, and others go on when one is lost; "
+        "sharded: each holds an equal share (ZeRO, FSDP), and the stage is lost with any of its nodes",
+    )
+    regions: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="regions that nodes are placed in; default: all of the network's",
+    )
+    placement: Literal["round_robin", "stage_per_region", "by_hand"] = Field(
+        "round_robin",
+        description="where nodes are: dealt to the regions in turn; each stage in a region of its own, in turn; or "
+        "by_hand: `regions` names a region for each node, replicas of stage 0 first",
+    )
+    stragglers: tuple[Straggler, ...] = Field((), description="nodes that are slower than the device says")
+    jitter: float = Field(
+        0.0, ge=0, le=2, description="spread (sigma) of a lognormal factor, of mean 1, on the time of each operation"
+    )
+    num_spares: int = Field(0, ge=0, le=100_000, description="idle nodes ready to take a lost one's place")
+    detection_seconds: float = Field(0.0, ge=0, le=1e8, description="from a failure until the others know")
+    provisioning_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="from ordering a new node until it is there, on average"
+    )
+    provisioning_sigma: float = Field(
+        0.0, ge=0, le=5, description="spread (sigma) of a lognormal factor, of mean 1, on provisioning_seconds"
+    )
+    startup_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="process start and joining, on the node that takes over"
+    )
+    regroup_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="until the others go on without a lost node whose stage has another"
+    )
+
+
+def num_shares_of(config: ClusterConfig) -> int:
+    """Parts that a stage's state is in, each on nodes of its own."""
+    return config.nodes_per_stage if config.stage_state == "sharded" else 1
+
+
+class Cluster:
+    """Places and where they are: a place is numbered by its stage, then by its pipeline (replica).
+
+    A replacement stands where the node before it stood, and is as slow: regions and stragglers belong to places.
+    """
+
+    def __init__(self, config: ClusterConfig, num_stages: int, regions: tuple[str, ...]) -> None:
+        self.config = config
+        self.num_stages = num_stages
+        self.stages = tuple(range(num_stages + 1))
+        self.replicas = tuple(range(config.nodes_per_stage))
+        self.num_shares = num_shares_of(config)
+        self.regions_of_nodes = (
+            regions * (len(self.stages) * config.nodes_per_stage) if len(regions) == 1 else self._placed(regions)
+        )
+        self.regions = tuple(dict.fromkeys(self.regions_of_nodes))
+        self._slowdowns: dict[tuple[int, int], float] = {}
+        for slow in config.stragglers:
+            for replica in self.replicas if slow.replica is None else (slow.replica,):
+                self._slowdowns[slow.stage, replica] = self.slowdown(slow.stage, replica) * slow.slowdown
+
+    def _placed(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+        by_stage = self.config.placement == "stage_per_region"
+        return tuple(
+            regions[(stage if by_stage else self.node(stage, replica)) % len(regions)]
+            for stage in self.stages
+            for replica in self.replicas
+        )
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a stage is lost with any of its nodes."""
+        return self.config.stage_state == "sharded"
+
+    def node(self, stage: int, replica: int) -> int:
+        """Number of a stage's place in a pipeline."""
+        return stage * self.config.nodes_per_stage + replica
+
+    def nodes_of(self, stage: int) -> tuple[int, ...]:
+        """Numbers of all places of a stage, one for each pipeline."""
+        return tuple(self.node(stage, replica) for replica in self.replicas)
+
+    def stage_of(self, place: int) -> int:
+        """The stage that a place belongs to."""
+        return place // self.config.nodes_per_stage
+
+    def slowdown(self, stage: int, replica: int) -> float:
+        """A node's time for an operation, against the device's."""
+        return self._slowdowns.get((stage, replica), 1.0)
+
+
+# What a run costs: hours of nodes that are there, idle spares among them, times the price of one.
+#
+# *Not modelled*: storage, traffic, minimum billing times, prices that move while a run goes on.
+
+
+def usd_per_node_hour(cluster: ClusterConfig) -> float | None:
+    """Price of a node, which is one device; None where it is not known."""
+    device = cluster.device
+    return device.spot_usd_per_hour if cluster.price == "spot" else device.on_demand_usd_per_hour
+
+
+def num_nodes(cluster: ClusterConfig, num_stages: int) -> int:
+    """Nodes of a cluster that is complete: those of every stage, stage 0 included, and the spares."""
+    return (num_stages + 1) * cluster.nodes_per_stage + cluster.num_spares

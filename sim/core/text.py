@@ -1,0 +1,121 @@
+"""Numbers and lists in sentences and tables for people."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isqrt
+
+from sim.core.units import SECONDS_PER_HOUR
+
+DIGITS, DIGITS_OF_SHARES = 3, 2
+
+
+def decimals(value: float, digits: int = DIGITS) -> int:
+    """So many decimals show a number to so many digits."""
+    place = math.floor(math.log10(abs(value))) + 1 if value and math.isfinite(value) else digits
+    return max(0, digits - place)
+
+
+def in_digits(value: float, digits: int = DIGITS) -> str:
+    """A number to so many digits, but no fewer than a whole number has."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.{decimals(value, digits)}f}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a metric is told in."""
+
+    before: str
+    after: str
+    size: float = 1.0
+
+    def of(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{self.before}{in_digits(value / self.size)}{self.after}"
+
+    def between(self, low: float, high: float) -> str:
+        """Two values with one unit."""
+        return f"{self.before}{in_digits(low / self.size)} to {self.before}{in_digits(high / self.size)}{self.after}"
+
+
+HOURS, USD = Unit("", " h", SECONDS_PER_HOUR), Unit("$", "")
+
+
+def in_per_cent(share: float) -> str:
+    """A share as per cent."""
+    return f"{in_digits(100 * share, DIGITS_OF_SHARES)} %"
+
+
+def signed_per_cent(low: float, high: float) -> str:
+    """An interval of shares, both ends with their signs."""
+    ends = ("−" if share < 0 else "+" for share in (low, high))
+    return (
+        " to ".join(
+            f"{sign}{in_digits(100 * abs(share), DIGITS_OF_SHARES)}"
+            for sign, share in zip(ends, (low, high), strict=True)
+        )
+        + " %"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number of things."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def capital(text: str) -> str:
+    """With a capital first."""
+    return text[:1].upper() + text[1:]
+
+
+# What to tell someone who wrote a name or number that is not allowed, and which names can be folders.
+
+FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+
+FOLDER_NAME_IN_WORDS = "of letters, digits, '.', '_', '+' and '-', a letter or digit first"
+
+MAX_CHARACTERS = 60
+
+
+def nearest(found: str, names: Iterable[str]) -> str | None:
+    """The name most like the one found, upper case or lower, else the first that begins with it; or None."""
+    by_folded = {name.casefold(): name for name in names}
+    folded = found[:MAX_CHARACTERS].casefold()
+    close = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)
+    close += [name for name in by_folded if folded and name.startswith(folded)]
+    return by_folded[close[0]] if close else None
+
+
+def suggestion(found: str, names: Iterable[str]) -> str:
+    """'; nearest: x; allowed: ...' for a name that is not among those known."""
+    names = list(names)
+    close = nearest(found, names)
+    text = f"; nearest: {shortened(close)}" if close else ""
+    return f"{text}; allowed: {', '.join(map(shortened, names))}" if names else text
+
+
+def shortened(text: str) -> str:
+    """A text on one line and not too long, for messages."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: MAX_CHARACTERS + 1])
+    return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 3] + "..."
+
+
+def in_words(name: str) -> str:
+    """A bucket's, an event's or another name of the program's own, for people."""
+    return name.replace("_", " ")
+
+
+def divisors(number: int) -> list[int]:
+    """What divides a number, ascending."""
+    small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})

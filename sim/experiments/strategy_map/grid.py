@@ -1,0 +1,190 @@
+"""The grid of a map: a scenario with the values of two axes in it at each cell, and what cells have in common."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from models.spec import Routes, plain_routes
+from models.training_state import digest
+from sim.cluster.topology import usd_per_node_hour
+from sim.experiments.strategy_map.refinement import Cell
+from sim.failures import PROCESSES
+from sim.scenario.axes import Axis, Ground, is_number
+from sim.scenario.loading import ScenarioError
+from sim.scenario.scenario import Scenario, SeedsConfig
+from sim.scenario.sweep_points import Point
+from sim.simulation.run import time_only
+from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
+
+WITHOUT_EFFECT = ("name", "description", "seeds", "sweep")
+"""Sections that no cell differs by."""
+
+WHERE_FAILURES_ARE = ("failures", "cluster")
+"""Sections that say which stages are lost, and when."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A strategy, and a name for all that decides what it learns under given failures per iteration."""
+
+    strategy: str
+    key: str
+
+
+NO_AXIS = Axis("", (None,), None, False, "")
+"""In the place of the second axis, where there is but one."""
+
+
+class Grid:
+    """The cells of two axes, and the strategies that are compared there. ScenarioError where a cell cannot be.
+
+    candidates: index by name, all but those that failures do nothing to.
+    """
+
+    def __init__(self, ground: Ground, axes: tuple[Axis, Axis], seeds: SeedsConfig, name: str) -> None:
+        self.axes, self.seeds, self.name = axes, seeds, name
+        self.scenario = ground.scenario
+        self.shape = len(axes[0].values), len(axes[1].values)
+        self.points = {
+            (i, j): self._point(ground, [(axes[0], x), (axes[1], y)])
+            for i, x in enumerate(axes[0].values)
+            for j, y in enumerate(axes[1].values)
+        }
+        self.candidates = {
+            config.name: index
+            for index, config in enumerate(self.scenario.strategies)
+            if strategy_class(config.kind).heeds_failures
+        }
+        self._families: dict[tuple[Cell, str], Family] = {}
+        require_candidates(self.scenario, self.candidates)
+        require_axes(self)
+
+    def _point(self, ground: Ground, values: Sequence[tuple[Axis, Any]]) -> Point:
+        try:
+            return ground.point([(axis, value) for axis, value in values if axis.field])
+        except ScenarioError as error:
+            where = ", ".join(f"{axis.field}: {value}" for axis, value in values if axis.field)
+            problems = [replace(each, message=f"{each.message} (at {where})") for each in error.problems]
+            raise ScenarioError(error.source, problems) from None
+
+    @property
+    def own_cell(self) -> Cell | None:
+        """The cell nearest to the scenario as it stands; None where that lies outside."""
+        i, j = (axis.nearest(axis.own) for axis in self.axes)
+        return None if i is None or j is None else (i, j)
+
+    def num_iterations(self, cell: Cell) -> int:
+        """Iterations that a cell's scenario gives."""
+        scenario = self.points[cell].scenario
+        return scenario.training.steps * scenario.iterations_per_step
+
+    def timed(self, cell: Cell, num_iterations: float) -> Scenario:
+        """A cell's scenario, for no fewer than so many iterations."""
+        scenario = self.points[cell].scenario
+        steps = math.ceil(num_iterations / scenario.iterations_per_step)
+        training = scenario.training.model_copy(update={"steps": steps})
+        return scenario.model_copy(update={"training": training})
+
+    def price_key(self, cell: Cell) -> str:
+        """Equal for cells whose iterations have equal prices."""
+        scenario = self.points[cell].scenario
+        return digest(
+            "".join(part.model_dump_json() for part in (scenario.workload, scenario.cluster, scenario.network))
+        )
+
+    def family(self, cell: Cell, strategy: str) -> Family:
+        """Of a strategy in a cell."""
+        if (cell, strategy) not in self._families:
+            point, config = self.points[cell], self._config(cell, strategy)
+            scenario = point.scenario
+            others = {
+                field: value
+                for field, value in point.parameters.items()
+                if field.partition(".")[0] in WHERE_FAILURES_ARE and not is_number(value)
+            }
+            content = [config, scenario.training, scenario.fallback]
+            dumped = [each.model_dump(mode="json") for each in content]
+            more = [scenario.workload.num_stages, scenario.iterations_per_step, others]
+            key = digest(json.dumps([dumped, more], sort_keys=True, default=str))
+            self._families[cell, strategy] = Family(strategy, key)
+        return self._families[cell, strategy]
+
+    def splits_families(self, axis: int) -> bool:
+        """Whether any strategy learns differently along an axis, the first (0) or the second (1)."""
+        along = [(i, 0) if axis == 0 else (0, i) for i in range(self.shape[axis])]
+        return any(len({self.family(cell, name) for cell in along}) > 1 for name in self.candidates)
+
+    def root(self, cell: Cell, strategy: str) -> str:
+        """The name of the training that a strategy begins with in a cell, and of its target."""
+        scenario = self.points[cell].scenario
+        start = time_only(scenario).root(self._routes(cell, strategy))
+        return digest(f"{start.lineage.key} {scenario.training.model_dump_json()} {scenario.iterations_per_step}")
+
+    def knot(self, cell: Cell, strategy: str) -> Point:
+        """A strategy's real runs in a cell."""
+        return self._alone(cell, self._config(cell, strategy), self.points[cell].scenario, self.seeds)
+
+    def free(self, cell: Cell, strategy: str) -> Point:
+        """Real runs without failures, of the training that a strategy begins with."""
+        scenario = self.points[cell].scenario
+        routes = self._routes(cell, strategy)
+        is_plain = routes == plain_routes(scenario.workload.num_stages)
+        config = STRATEGIES["none"].Config(kind="none") if is_plain else self._config(cell, strategy)
+        peaceful = scenario.model_copy(update={"failures": PROCESSES["never"].Config(kind="never")})
+        seeds = self.seeds.model_copy(update={"failures": self.seeds.failures[:1]})
+        point = self._alone(cell, config, peaceful, seeds)
+        return replace(point, parameters={"failures.kind": "never"})
+
+    def _alone(self, cell: Cell, config: StrategyConfig, scenario: Scenario, seeds: SeedsConfig) -> Point:
+        alone = {"name": self.name, "strategies": (config,), "seeds": seeds}
+        return replace(self.points[cell], scenario=scenario.model_copy(update=alone), strategy_of={})
+
+    def _config(self, cell: Cell, strategy: str) -> StrategyConfig:
+        return self.points[cell].scenario.strategies[self.candidates[strategy]]
+
+    def _routes(self, cell: Cell, strategy: str) -> Routes:
+        config, num_stages = self._config(cell, strategy), self.points[cell].scenario.workload.num_stages
+        return strategy_class(config.kind)(config, num_stages).training_variant()
+
+
+def require_axes(grid: Grid) -> None:
+    """ValueError where an axis says nothing of a cluster, or says which strategies there are."""
+    for axis in grid.axes:
+        if axis.field.partition(".")[0].partition("[")[0] in WITHOUT_EFFECT:
+            raise ValueError(f"{axis.option}: '{axis.field}' changes nothing that a map shows; give another field")
+    names = [config.name for config in grid.scenario.strategies]
+    for point in grid.points.values():
+        if [config.name for config in point.scenario.strategies] != names:
+            raise ValueError(
+                "strategies are what a map compares: they have the same names, in the same order, in all cells"
+            )
+
+
+def require_prices(grid: Grid) -> None:
+    """ValueError where money is asked for and a cell's device has no price."""
+    for point in grid.points.values():
+        cluster = point.scenario.cluster
+        if usd_per_node_hour(cluster) is None:
+            raise ValueError(
+                f"--objective money: no {cluster.price.replace('_', '-')} price of device '{cluster.device.name}' is "
+                "known; set cluster.price, or the device's spot_usd_per_hour or on_demand_usd_per_hour"
+            )
+
+
+def require_candidates(scenario: Scenario, candidates: dict[str, int]) -> None:
+    """ValueError where there is nothing to compare, or nothing to reach."""
+    if len(candidates) < 2:
+        raise ValueError(
+            f"strategies: found {len(candidates)} that failures do anything to; give two or more to choose from"
+        )
+    if scenario.training.learner == "none":
+        raise ValueError("training.learner is none: which strategy comes to a loss first takes a model that learns")
+    if scenario.training.target_validation_loss is None:
+        raise ValueError(
+            "training.target_validation_loss is not set: give the loss to come to, with --set "
+            "training.target_validation_loss=2.0, say"
+        )

@@ -1,0 +1,61 @@
+"""Hashes of the code that decides a run's numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from pathlib import Path
+
+from models.training_state import digest
+from sim.failures import process_class, processes
+from sim.scenario.scenario import Scenario
+from sim.strategies import StrategyConfig, strategy_class
+
+
+def code_hash(component: type) -> str:
+    """A hash of the code that a class from outside comes with: its module, or all Python files of its package.
+
+    Of a notebook's: the methods of the class and its bases there, without what else they call. ValueError where these
+    cannot be read.
+    """
+    top = component.__module__.partition(".")[0]
+    package = getattr(sys.modules.get(top), "__path__", None)
+    file = getattr(sys.modules.get(component.__module__), "__file__", None)
+    if file is None and not package:
+        return digest("\n".join(sources_of(component)))
+    files = sorted(file for folder in package for file in Path(folder).rglob("*.py")) if package else [Path(file or "")]
+    return digest("\n".join(file.read_text("utf-8", "replace") for file in files if file.is_file()))
+
+
+def sources_of(component: type) -> list[str]:
+    """The source of each method that a class and its bases of the same module have."""
+    members = [
+        item for base in component.__mro__ if base.__module__ == component.__module__ for item in vars(base).values()
+    ]
+    plain = [getattr(item, "__func__", getattr(item, "fget", item)) for item in members]
+    try:
+        return [inspect.getsource(function) for function in plain if inspect.isfunction(function)]
+    except OSError:
+        where = f"{component.__module__}:{component.__qualname__}"
+        raise ValueError(f"the code of '{where}' cannot be read: write the class into a file") from None
+
+
+def plugin_versions(scenario: Scenario, strategy: StrategyConfig) -> dict[str, str]:
+    """Hashes of the code from outside that a run uses, by kind."""
+    used: dict[str, type] = {config.kind: process_class(config.kind) for config in processes(scenario.failures)}
+    used[strategy.kind] = strategy_class(strategy.kind)
+    if scenario.fallback.kind != "stop":
+        used[scenario.fallback.kind] = strategy_class(scenario.fallback.kind)
+    return {kind: code_hash(found) for kind, found in used.items() if not found.__module__.startswith("sim.")}
+
+
+def source_hash() -> str:
+    """A hash of the project's own sources and presets."""
+    root = Path(__file__).parents[2]
+    files = sorted([*root.glob("sim/**/*.py"), *root.glob("sim/**/*.yaml"), *root.glob("models/**/*.py")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+SOURCE_HASH = source_hash()
+"""Taken when the code is loaded: what is edited afterwards does not run."""

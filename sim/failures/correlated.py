@@ -1,0 +1,206 @@
+"""Several nodes lost at one instant, as clouds take spot machines back (see the traces of Bamboo, NSDI 2023)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sim.failures.base import (
+    FailureProcess,
+    MeanConfig,
+    Member,
+    ProcessConfig,
+    RenewalProcess,
+    Scope,
+    SumOfProcesses,
+    mean_uptime_of,
+    num_members,
+)
+
+
+class BulkConfig(MeanConfig):
+    """Options of `bulk`. Rate and mean are a node's."""
+
+    kind: Literal["bulk"] = "bulk"
+    scope: Literal["cluster", "region"] = Field(
+        "cluster", description="where the nodes lost together are: anywhere, or in one region"
+    )
+    mean_size: float = Field(
+        2.0, ge=1, le=1e6, description="nodes lost at once on average: geometric on 1, 2, ...; before max_size"
+    )
+    max_size: int | None = Field(None, ge=1, le=10**6, description="never more at once; default: no limit")
+
+
+class BulkFailures(FailureProcess):
+    """Poisson events, each of which takes K nodes of its domain by lot; K is geometric, at most max_size.
+
+    Events of a domain of n nodes come at n × (a node's rate) / E[min(K, n)], so that a node is lost at its rate while
+    the domain is as large as at time zero; while some of its nodes are away, the others are lost a little more often.
+    """
+
+    kind = "bulk"
+    unit = "seconds"
+    Config: ClassVar[type[ProcessConfig]] = BulkConfig
+
+    def __init__(self, config: BulkConfig, members: Sequence[Member] | None = None) -> None:
+        self.config: BulkConfig = config
+        self._num_members = None if members is None else num_members(self, members)
+
+    def for_members(self, members: Sequence[Member]) -> BulkFailures:
+        """The same process, which knows how many nodes each domain has."""
+        return BulkFailures(self.config, members)
+
+    def mean_lost(self, num_members: int) -> float:
+        """E[min(K, n)] = (1 - (1 - p)^n) / p with p = 1 / mean_size, and n at most max_size."""
+        at_most = num_members if self.config.max_size is None else min(num_members, self.config.max_size)
+        return float(self.config.mean_size * (1.0 - (1.0 - 1.0 / self.config.mean_size) ** at_most))
+
+    def events_per_second(self, num_members: int) -> float:
+        """Rate of events that take a node each, or more, of so many."""
+        if not num_members:
+            return 0.0
+        return num_members / (self.config.mean_uptime_seconds * self.mean_lost(num_members))
+
+    @property
+    def mean_uptime_seconds(self) -> float:
+        """Mean time between events of a domain, averaged over the domains' rates."""
+        assert self._num_members is not None, "bulk needs for_members before it is asked"
+        return mean_uptime_of([self.events_per_second(num) for num in self._num_members.values()])
+
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
+        """Seconds between events of one domain."""
+        assert self._num_members is not None, "bulk needs for_members before it is asked"
+        rate = self.events_per_second(self._num_members.get(domain, 0))
+        while rate:
+            yield float(rng.standard_exponential()) / rate
+
+    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
+        """As many as the event takes, or all that are there, by lot."""
+        size = int(rng.geometric(1.0 / self.config.mean_size))
+        size = min(size, len(members), self.config.max_size or size)
+        return [members[which].number for which in sorted(rng.permutation(len(members))[:size])]
+
+    def in_words(self) -> str:
+        """For captions."""
+        where = "" if self.config.scope == "cluster" else " of a region"
+        mean_size = self.config.mean_size if self.config.max_size is None else self.mean_lost(self.config.max_size)
+        return f"each node {self.config.how_often}, {mean_size:.3g}{where} at once on average"
+
+
+# Correlated losses: regions are shocked, and nodes fail on their own besides (Marshall and Olkin, JASA 62, 1967).
+
+
+class OutageConfig(MeanConfig):
+    """Options of `outage`. Rate and mean are a node's, whatever it is lost by."""
+
+    kind: Literal["outage"] = "outage"
+    shared_part: float = Field(
+        1.0, ge=0, le=1, description="part of a node's losses that come with a shock of its region; it fails alone else"
+    )
+    share_hit: float = Field(
+        1.0, ge=1e-6, le=1, description="chance that a shock hits a node of the region; the smaller, the more shocks"
+    )
+
+
+class SharedLosses(FailureProcess):
+    """Shocks of a region: Poisson with rate shared_part / (mean × share_hit), each node hit or not by lot."""
+
+    kind = "outage"
+    unit = "seconds"
+    Config: ClassVar[type[ProcessConfig]] = OutageConfig
+
+    def __init__(self, config: OutageConfig, members: Sequence[Member] = ()) -> None:
+        self.config: OutageConfig = config
+        self._num_members = num_members(self, members)
+
+    @property
+    def scope(self) -> Scope:
+        """A region."""
+        return "region"
+
+    @property
+    def shock_seconds(self) -> float:
+        """Mean time between shocks of a region, those that hit nobody among them."""
+        shared_part = self.config.shared_part
+        return self.config.mean_uptime_seconds * self.config.share_hit / shared_part if shared_part else math.inf
+
+    @property
+    def mean_uptime_seconds(self) -> float:
+        """Mean time between shocks of a region that hit somebody; any shock does in regions of unknown size."""
+        chances = [1.0 - (1.0 - self.config.share_hit) ** num for num in self._num_members.values()]
+        return mean_uptime_of([chance / self.shock_seconds for chance in chances or [1.0]])
+
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
+        """Seconds between shocks of one region."""
+        while True:
+            yield float(rng.standard_exponential()) * self.shock_seconds
+
+    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
+        """Each node of the region with the same chance."""
+        hit = rng.random(len(members)) < self.config.share_hit
+        return [member.number for member, is_hit in zip(members, hit, strict=True) if is_hit]
+
+    def in_words(self) -> str:
+        """For captions."""
+        hit = self.config.share_hit
+        return "with its whole region" if hit == 1.0 else f"with {100 * hit:.3g} % of its region"
+
+
+class OwnLosses(RenewalProcess):
+    """Losses of single nodes: exponential with rate (1 - shared_part) / mean."""
+
+    kind = "outage"
+    Config: ClassVar[type[ProcessConfig]] = OutageConfig
+
+    def __init__(self, config: OutageConfig) -> None:
+        self.config: OutageConfig = config
+
+    @property
+    def scope(self) -> Scope:
+        """A node."""
+        return "node"
+
+    @property
+    def mean_uptime_seconds(self) -> float:
+        """Mean time between losses of a node that it suffers alone."""
+        own_part = 1.0 - self.config.shared_part
+        return self.config.mean_uptime_seconds / own_part if own_part else math.inf
+
+    def unit_draw(self, rng: np.random.Generator) -> float:
+        """An uptime, for a mean of 1."""
+        return float(rng.standard_exponential())
+
+    def in_words(self) -> str:
+        """For captions."""
+        return "alone"
+
+
+class OutageFailures(SumOfProcesses):
+    """Shared and own losses of nodes. All that one shock takes come back at the same instant."""
+
+    kind = "outage"
+    Config: ClassVar[type[ProcessConfig]] = OutageConfig
+
+    def __init__(self, config: OutageConfig, members: Sequence[Member] = ()) -> None:
+        self.config: OutageConfig = config
+        self._shared, self._own = SharedLosses(config, members), OwnLosses(config)
+
+    def for_members(self, members: Sequence[Member]) -> OutageFailures:
+        """The same process, which knows how many nodes a shock can hit."""
+        return OutageFailures(self.config, members)
+
+    @property
+    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
+        """The shocks of regions and the failures of nodes."""
+        return ("outage/shared", self._shared), ("outage/own", self._own)
+
+    def in_words(self) -> str:
+        """For captions."""
+        shared_part = self.config.shared_part
+        shared = "always" if shared_part == 1.0 else f"{100 * shared_part:.3g} % of the times"
+        how = f"{shared} {self._shared.in_words()}" if shared_part else self._own.in_words()
+        return f"each node {self.config.how_often}, {how}"

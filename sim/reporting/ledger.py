@@ -1,0 +1,110 @@
+"""Where the time went: the ledger as a stacked bar and as a table, from files of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from rich.table import Table
+
+from sim.core.records import BUCKETS, Bucket
+from sim.core.text import in_words
+from sim.reporting.loss import HOURS_LABEL, MOST_ROWS
+from sim.reporting.series import at_point, left_out, point_in_words, points_in, series_in, with_series
+from sim.reporting.style import PAPER, Form, add_legend, blank
+from sim.reporting.tables import strategy_table
+from sim.results.outcome_tables import ledger_hours
+from sim.results.storage import Results
+from sim.strategies.names import legend_label
+
+FILLS: dict[Bucket, tuple[str, str]] = {
+    "productive_compute": ("#009E73", ""),
+    "bubble_and_communication": ("#B8D8EA", ""),
+    "redundant_compute": ("#0072B2", "///"),
+    "checkpoint_save": ("#F0E442", "---"),
+    "lost_work": ("#D55E00", "|||"),
+    "detection": ("#000000", ""),
+    "provisioning": ("#8C8C8C", "..."),
+    "state_transfer": ("#CC79A7", "\\\\\\"),
+    "waiting_for_nodes": ("#D9D9D9", "xxx"),
+}
+"""Colour (Okabe and Ito's, but for two pale ones) and hatching of each bucket."""
+
+PALE: tuple[Bucket, ...] = ("checkpoint_save", "waiting_for_nodes")
+
+
+HEADINGS: dict[Bucket, str] = {
+    "productive_compute": "productive\ncompute",
+    "bubble_and_communication": "bubble,\ncommun.",
+    "redundant_compute": "redundant\ncompute",
+    "checkpoint_save": "checkp.\nsave",
+    "lost_work": "lost\nwork",
+    "detection": "detec-\ntion",
+    "provisioning": "provi-\nsioning",
+    "state_transfer": "state\ntransfer",
+    "waiting_for_nodes": "waiting\nfor nodes",
+}
+
+
+def ledger_table(results: Results) -> Table:
+    """Hours in each bucket by strategy, empty buckets left out, and how many seconds a recovery takes."""
+    hours, runs = ledger_hours(results), results.runs
+    used = used_buckets(hours)
+    digits = 2 if hours[[f"{bucket}_hours" for bucket in BUCKETS]].max().max() >= 1.0 else 4
+    title = "Where the hours went" + (" (means)" if runs["failure_seed"].nunique() > 1 else "")
+    table = strategy_table(title, (*(HEADINGS[bucket] for bucket in used), "all", "seconds a\nrecovery"))
+    once = runs[runs["outcome"] == "finished"].drop_duplicates(["strategy", "failure_seed"])
+    recoveries_seconds = once.groupby("strategy")["mean_recovery_seconds"].mean()
+    for row in hours.to_dict("records"):
+        each_seconds = recoveries_seconds[row["strategy"]]
+        cells = [f"{row[f'{name}_hours']:.{digits}f}" for name in (*used, "all")]
+        table.add_row(legend_label(row["strategy"]), *cells, "-" if pd.isna(each_seconds) else f"{each_seconds:.1f}")
+    return table
+
+
+def ledger_figure(table: pd.DataFrame, notes: Sequence[str], fields: Sequence[str] = (), form: Form = PAPER) -> Figure:
+    """A stacked bar for each strategy: the simulated hours in each bucket of `ledger_hours`; a panel for each point."""
+    table = with_series(table, fields)
+    points = points_in(table, fields)
+    shown = points[:MOST_ROWS]
+    parts = [at_point(table, point) for point in shown]
+    notes = [*notes, *left_out(points, shown)]
+    with blank(0.95 + 0.3 * sum(map(len, parts)) + 0.3 * (len(parts) - 1), notes, form) as figure:
+        ratios = [len(part) for part in parts]
+        axes = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        for axis, point, part in zip(axes, shown, parts, strict=True):
+            draw_ledger(axis, part)
+            axis.set_title(point_in_words(point), loc="left")
+        axes[0].set_xlim(0, 1.1 * table["all_hours"].max())
+        axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
+        add_legend(figure, [Patch(**fill_of(bucket), label=in_words(bucket)) for bucket in used_buckets(table)], form)
+    return figure
+
+
+def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
+    """A bar for each series: its hours in each bucket, which add up to the wall-clock time that stands at its end."""
+    left = pd.Series(0.0, index=table.index)
+    for bucket in used_buckets(table):
+        hours = table[f"{bucket}_hours"]
+        axis.barh(range(len(table)), hours, left=left, height=0.7, label=in_words(bucket), **fill_of(bucket))
+        left = left + hours
+    for row, whole in enumerate(left):
+        axis.annotate(f" {whole:.1f} h" if whole >= 10 else f" {whole:.3g} h", (whole, row), va="center", fontsize=7)
+    axis.set_yticks(range(len(table)), [name for name, _ in series_in(table)])
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+
+
+def fill_of(bucket: Bucket) -> dict[str, Any]:
+    """How a bucket's bars look: hatched in white, or in grey what is too pale for that."""
+    colour, hatch = FILLS[bucket]
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": "0.45" if bucket in PALE else "white", "linewidth": 0.3}
+
+
+def used_buckets(table: pd.DataFrame) -> list[Bucket]:
+    """The buckets in which any time went."""
+    return [bucket for bucket in BUCKETS if table[f"{bucket}_hours"].any()]

@@ -1,0 +1,118 @@
+"""Notes and warnings that accompany a table or a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.cluster.topology import ClusterConfig, usd_per_node_hour
+from sim.core.units import SECONDS_PER_HOUR
+from sim.failures import ProcessConfig, process_class, processes
+from sim.failures.script import ScriptConfig
+from sim.results.comparison import told_if_calm
+from sim.results.storage import RunFiles
+from sim.scenario.scenario import Scenario
+from sim.strategies.names import legend_label
+from sim.workload.costs import Costs
+
+LONG_WAIT = 0.1
+"""Of the time, for uploads that should not stand in the way."""
+
+SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
+
+
+def notes(scenario: Scenario, corpus: str) -> list[str]:
+    """What the numbers are of, a sentence each: for below figures and tables."""
+    workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
+    model = training.model
+    process = process_class(scenario.failures.kind)(scenario.failures)
+    num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
+    beside = f" and {cluster.num_spares} spares" if cluster.num_spares else ""
+    if process.brings_its_nodes:
+        beside = ", places for nodes that the trace brings"
+    lines = [
+        f"Seconds: simulated, target model '{workload.model.name}' ({parameters_in_words(scenario)} parameters) in "
+        f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
+        f"'{scenario.network.name}'; {process.in_words()}{circumstances(scenario.failures)}.",
+    ]
+    if training.learner == "none":
+        lines.append("Losses: none, nothing was trained (learner: none); time only.")
+    elif training.learner == "curve":
+        lines.append("Losses: a PARAMETRIC CURVE, nothing was trained (learner: curve); for dry runs only.")
+    else:
+        lines.append(
+            f"Losses: proxy model really trained, {model.family}, {model.num_stages} stages × {model.layers_per_stage} "
+            f"layers, dim {model.dim}, on {corpus}."
+        )
+    return [*lines, *warnings(scenario)]
+
+
+def parameters_in_words(scenario: Scenario) -> str:
+    """How many parameters the target model has, to three digits."""
+    num_parameters = Costs(scenario.workload, scenario.cluster.device).num_parameters
+    scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
+    scaled = num_parameters / scale
+    return f"{scaled:.0f}{letter}" if scaled >= 100 else f"{scaled:.3g}{letter}"
+
+
+def circumstances(failures: ProcessConfig) -> str:
+    """How long lost nodes are away, and what warning there is, where the process says so."""
+    downtime = getattr(failures, "downtime", None)
+    away = f", away for {downtime.mean_hours:.3g} h on average" if downtime else ""
+    if failures.immune_stages:
+        stages = "stage" if len(failures.immune_stages) == 1 else "stages"
+        away += f", {stages} {', '.join(map(str, failures.immune_stages))} spared"
+    return away + (f", {failures.notice_seconds:g} s of notice" if failures.notice_seconds else "")
+
+
+def warnings(scenario: Scenario) -> list[str]:
+    """What is not neutral about the scenario, told once more below the table."""
+    if scenario.iterations_per_step == 1:
+        return []
+    return [
+        f"One proxy step stands for {scenario.iterations_per_step} target iterations (iterations_per_step): "
+        "healing after a recovery is not scaled with it."
+    ]
+
+
+def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
+    """Sentences on what may mislead: hardly any failures, losses of a script that came too late, slow uploads."""
+    finished = [run for run in runs if run.summary["outcome"] == "finished"]
+    met = [run.summary["num_failures"] for run in finished if run.summary["kind"] != "none"]
+    calm = told_if_calm(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
+    return [*calm, *losses_too_late(scenario, runs), *slow_uploads(finished)]
+
+
+def slow_uploads(runs: Sequence[RunFiles]) -> list[str]:
+    """A sentence for each strategy that saves beside the training, and yet keeps it waiting for long."""
+    told = {}
+    for run in runs:
+        share = run.summary["ledger_seconds"]["checkpoint_save"] / run.summary["wall_clock_seconds"]
+        if share > LONG_WAIT and run.run["strategy"].get("blocking_share") == 0.0:
+            told[run.summary["strategy"]] = (
+                f"{legend_label(run.summary['strategy'])}: training waited for uploads {100 * share:.0f} % of the "
+                "time, since one takes longer than the interval: lengthen it, or see whether network.storage is so slow"
+            )
+    return list(told.values())
+
+
+def losses_too_late(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
+    """A sentence where losses of a script came after every run's end, so that nobody met them."""
+    ended_seconds = max((run.summary["wall_clock_seconds"] for run in runs), default=0.0)
+    scripts = [process for process in processes(scenario.failures) if isinstance(process, ScriptConfig)]
+    late = sum(loss.seconds > ended_seconds for script in scripts for loss in script.losses)
+    if not late:
+        return []
+    hours = f"{ended_seconds / SECONDS_PER_HOUR:.3g} h"
+    return [f"{late} of the script's losses came after all runs had ended ({hours}): give them more steps"]
+
+
+def prices_in_words(cluster: ClusterConfig) -> str:
+    """What is paid for, and at which price."""
+    price, device, kind = usd_per_node_hour(cluster), cluster.device, cluster.price.replace("_", "-")
+    if price is None:
+        return f"Money: no {kind} price of {device.name} is known."
+    as_of = f" (as of {device.prices_as_of})" if device.prices_as_of else ""
+    return (
+        f"Money: ${price:g} for each hour of a node that is there, idle spares too, the {kind} price of "
+        f"{device.name}{as_of}; storage and traffic are not priced."
+    )

@@ -1,0 +1,105 @@
+"""Which strategy comes first, by how much, and whether that can be told: a verdict over runs under the same seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.core.text import DIGITS_OF_SHARES, in_digits
+from sim.results.statistics import Estimate, Values, estimate_at, paired_difference_at
+
+SeedPair = tuple[int, int]
+"""A failure seed of the simulation, and the number of a training replicate."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a strategy does: what it takes on average, and the share by which it is behind the best, with intervals.
+
+    error: of the means of both, as a share, by interpolation.
+    """
+
+    strategy: str
+    takes: Estimate
+    behind: float
+    behind_low: float
+    behind_high: float
+    error: float
+
+    @property
+    def reaches(self) -> bool:
+        """Whether all its runs reach the target."""
+        return self.takes.num_reached == self.takes.num_runs > 0
+
+    @property
+    def may_be_first(self) -> bool:
+        """Whether it cannot be told from the best: 0 lies within its interval, or within what interpolation may err."""
+        return self.reaches and not (self.behind_low > 0.0 and self.behind > self.error)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Strategies in the order in which they come to the target; those that do not under every seed come last."""
+
+    standings: tuple[Standing, ...]
+
+    @property
+    def best(self) -> Standing | None:
+        """The first; None where none reaches the target in all its runs."""
+        return self.standings[0] if self.standings and self.standings[0].reaches else None
+
+    @property
+    def contenders(self) -> tuple[Standing, ...]:
+        """Others that may be first as well."""
+        return tuple(standing for standing in self.standings[1:] if standing.may_be_first) if self.best else ()
+
+    @property
+    def lead(self) -> float:
+        """The share by which the second is behind the best; infinite where no other reaches the target."""
+        others = [standing.behind for standing in self.standings[1:] if standing.reaches]
+        return others[0] if others else math.inf
+
+
+def verdict(values: Mapping[str, Values], errors: Mapping[str, float]) -> Verdict:
+    """Of seconds or money that strategies take under each pair of seeds (NaN: target not reached), which comes first.
+
+    errors: what interpolation may be off, by strategy, as a share of its mean.
+    """
+    means = {name: estimate_at(found) for name, found in values.items()}
+
+    def order(name: str) -> tuple[bool, float, str]:
+        mean = means[name]
+        return mean.num_reached < mean.num_runs, math.inf if math.isnan(mean.mean) else mean.mean, name
+
+    names = sorted(values, key=order)
+    standings = []
+    for name in names:
+        error = math.hypot(errors.get(name, 0.0), errors.get(names[0], 0.0))
+        if name == names[0]:
+            standings.append(Standing(name, means[name], 0.0, 0.0, 0.0, error))
+            continue
+        relative = paired_difference_at(values[name], values[names[0]]).relative
+        standings.append(Standing(name, means[name], relative.mean, relative.low, relative.high, error))
+    return Verdict(tuple(standings))
+
+
+def as_values(found: Mapping[SeedPair, float]) -> Values:
+    """Values by pairs of lucks, as arrays."""
+    return Values(np.array(list(found), dtype=np.int64).reshape(-1, 2), np.array(list(found.values()), dtype=float))
+
+
+FEWEST_LOST = 3.0
+"""With fewer stages lost a run, a comparison of strategies is one of plain speed."""
+
+
+def told_if_calm(num_lost: float) -> list[str]:
+    """A sentence where too little fails for strategies to be told apart by it. num_lost: stages a run, on average."""
+    if num_lost >= FEWEST_LOST:
+        return []
+    return [
+        f"Only {in_digits(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average: this compares plain speed "
+        "more than recovery. More training.steps or iterations_per_step would be closer to a long training."
+    ]

@@ -1,0 +1,174 @@
+"""Tidy tables of loss curves and of the failures on them. `outcome_tables`: hours, money, nodes.
+
+The same tables are written as CSV beside each figure and charted in reports. Hours are simulated hours of the target
+model, losses the proxy's, in nats per token. Each table has columns `strategy`, `kind` and, of a sweep, the swept
+fields, empty where they do not concern a strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sim.core.units import SECONDS_PER_HOUR
+from sim.results.selection import MissingError, by_point, of_runs, swept_fields
+from sim.results.storage import Results
+
+Against = Literal["time", "iteration"]
+
+COLUMN: dict[Against, str] = {"time": "hours", "iteration": "iteration"}
+
+NUM_INSTANTS = 400
+"""At so many instants losses of several runs are averaged over time."""
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def run_curves(results: Results, against: Against) -> pd.DataFrame:
+    """Each run's validation loss against simulated time (`hours`) or `iteration`.
+
+    Against time a rollback is a row without loss, followed by one with the loss that it goes back to; against iteration
+    each iteration has its last loss. Columns beside: run, both seeds, loss_nats. MissingError without any loss.
+    """
+    events = dict(list(results.events.groupby("run", sort=False)))
+    frames = []
+    for run, records in results.iterations.groupby("run", sort=False) if "iteration" in results.iterations else ():
+        points = records.dropna(subset=["validation_loss"])
+        if against == "time":
+            x, losses = loss_over_time(points, events.get(run, results.events.iloc[:0]))
+        else:
+            points = points.drop_duplicates("iteration", keep="last").sort_values("iteration")
+            x, losses = points["iteration"].to_numpy(), points["validation_loss"].to_numpy()
+        frames.append(pd.DataFrame({"run": run, COLUMN[against]: x, "loss_nats": losses}))
+    found = pd.concat(frames) if frames else pd.DataFrame({"loss_nats": []})
+    if found["loss_nats"].isna().all():
+        raise MissingError(
+            "no validation losses are there: they need runs with a learner (training.learner: torch) whose records are "
+            "kept (of a sweep, sweep.keep: records)"
+        )
+    return of_runs(results, found)
+
+
+def loss_curves(results: Results, against: Against) -> pd.DataFrame:
+    """Validation loss by strategy and swept values: the mean over runs, and from the lowest to the highest of them.
+
+    That range is what `low_loss_nats` and `high_loss_nats` are; of one run, which is given as it is, they are empty. It
+    is no interval of the mean, which is not to be had from two or three runs by anything but wide bands: what is known
+    of means, `time_to_loss` tells. Over those runs that have finished (where none has, over all), from where the last
+    of them is first validated to where the first of them ends, so that all are in each mean: num_runs of them.
+    """
+    return mean_curves(results, run_curves(results, against), against)
+
+
+def mean_curves(results: Results, runs: pd.DataFrame, against: Against) -> pd.DataFrame:
+    """The same of `run_curves`."""
+    fields, column = swept_fields(results), COLUMN[against]
+    outcomes = results.runs.set_index("run")["outcome"]
+    frames = []
+    for rows in by_point(runs, fields):
+        finished = rows[rows["run"].map(outcomes) == "finished"]
+        curves = [one for _, one in (rows if finished.empty else finished).groupby("run", sort=False)]
+        average = over_iterations if against == "iteration" else over_time
+        x, losses = average([(one[column].to_numpy(float), one["loss_nats"].to_numpy(float)) for one in curves])
+        several = len(curves) > 1
+        frames.append(
+            pd.DataFrame(
+                {
+                    **{name: rows[name].iloc[0] for name in ("strategy", "kind", *fields)},
+                    column: x.astype(int) if against == "iteration" else x,
+                    "loss_nats": losses.mean(axis=0),
+                    "low_loss_nats": losses.min(axis=0) if several else np.nan,
+                    "high_loss_nats": losses.max(axis=0) if several else np.nan,
+                    "num_runs": len(curves),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def failure_marks(results: Results, against: Against) -> pd.DataFrame:
+    """Where stages were lost in each run that heeds it, with the loss then; not before the first validation.
+
+    Columns: run, both seeds, hours or iteration, loss_nats, stage.
+    """
+    return marks_on(results, run_curves(results, against), against)
+
+
+def marks_on(results: Results, runs: pd.DataFrame, against: Against) -> pd.DataFrame:
+    """The same on `run_curves`."""
+    curves, events = dict(list(runs.dropna(subset=["loss_nats"]).groupby("run"))), results.events
+    failures = events[events["kind"] == "failure"]
+    x = failures["time_seconds"] / SECONDS_PER_HOUR if against == "time" else failures["iteration"].astype(float)
+    marks = pd.DataFrame({"run": failures["run"], COLUMN[against]: x, "stage": failures["stage"]})
+    frames = []
+    for run, own in marks.groupby("run", sort=False):
+        curve = curves.get(run)
+        if curve is None or curve["kind"].iloc[0] == "none":
+            continue
+        at, losses = curve[COLUMN[against]].to_numpy(float), curve["loss_nats"].to_numpy(float)
+        own = own[own[COLUMN[against]] >= at[0]]
+        frames.append(own.assign(loss_nats=np.interp(own[COLUMN[against]], at, losses)))
+    empty = marks.iloc[:0].assign(loss_nats=[])
+    return of_runs(results, pd.concat([empty, *frames]))
+
+
+def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
+    """Hours and losses in the order of time, at every rollback with a gap and the loss that it goes back to.
+
+    That lies on the straight line between the validations around its iteration, of those before the rollback; where no
+    later one was made, it is the older one's.
+    """
+    ended, losses = points["ended_seconds"].to_numpy(float), points["validation_loss"].to_numpy(float)
+    iterations = points["iteration"].to_numpy()
+    recovered = events[events["kind"] == "recovered"].drop_duplicates("time_seconds")
+    back_to = dict(zip(recovered["time_seconds"], recovered["iteration"], strict=True))
+    curve = list(zip(ended.tolist(), losses.tolist(), strict=True))
+    for seconds in events.loc[events["kind"] == "rolled_back", "time_seconds"].tolist():
+        num_before = np.searchsorted(ended, seconds, side="right")
+        is_older = iterations[:num_before] <= back_to[seconds]
+        older, later = np.flatnonzero(is_older)[-1:], np.flatnonzero(~is_older)
+        curve.append((seconds, np.nan))
+        if older.size:
+            around = [*older, *later[iterations[later].argsort(kind="stable")][:1]]
+            curve.append((seconds, float(np.interp(back_to[seconds], iterations[around], losses[around]))))
+    curve.sort(key=lambda point: point[0])  # stable: the gap stays before the loss gone back to
+    hours = np.array([seconds for seconds, _ in curve], dtype=np.float64) / SECONDS_PER_HOUR
+    return hours, np.array([loss for _, loss in curve], dtype=np.float64)
+
+
+def over_iterations(curves: Sequence[Curve]) -> Curve:
+    """Iterations at which all of some runs were validated, and their losses there, a row a run."""
+    common = sorted(set.intersection(*(set(x.tolist()) for x, _ in curves)))
+    at = [dict(zip(x.tolist(), losses.tolist(), strict=True)) for x, losses in curves]
+    losses = np.array([[own[iteration] for iteration in common] for own in at]).reshape(len(curves), -1)
+    return np.array(common), losses
+
+
+def over_time(curves: Sequence[Curve]) -> Curve:
+    """Hours, and the losses of some runs then, a row a run; of one run its own, gaps among them.
+
+    Between validations losses are interpolated; until a rollback the last one holds, and from it on the older one.
+    """
+    if len(curves) == 1:
+        return curves[0][0], curves[0][1][None]
+    known = [(x, losses) for x, losses in curves if len(x)]
+    first, last = max(x[0] for x, _ in known), min(x[-1] for x, _ in known)
+    at = np.linspace(first, last, NUM_INSTANTS) if last > first else np.array([])
+    return at, np.array([interpolated(x, losses, at) for x, losses in known])
+
+
+def interpolated(x: NDArray[np.float64], losses: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The losses of a curve with gaps, at some instants."""
+    gaps = np.isnan(losses)
+    held = pd.Series(losses).ffill().to_numpy()
+    starts = np.flatnonzero(np.concatenate([[True], gaps[:-1]]))  # of the parts between gaps, each of which ends in one
+    part = np.searchsorted(x[starts], at, side="right") - 1
+    found = np.full(len(at), np.nan)
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(x)], strict=True)):
+        inside = part == number
+        found[inside] = np.interp(at[inside], x[start:end], held[start:end])
+    return found

@@ -1,0 +1,243 @@
+"""What figures draw of recoveries, as tidy tables: how the loss jumps and heals, and what swapped routes cost.
+
+Losses are compared with those of a failure-free run (kind `none`) of the same training seed at the same step: batches
+are equal for equal seed and step, so that their noise falls out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from sim.core.units import SECONDS_PER_HOUR
+from sim.results.selection import MissingError, by_point, of_runs, swept_fields
+from sim.results.storage import Results
+
+MOST_STEPS_BEFORE, LEAST_STEPS_BEFORE = 10, 3
+"""Of so many steps before a failure, the mean is what the loss after it is compared with."""
+
+LEAST_SHARE = 0.5
+"""Steps that fewer recoveries than this share of all reach, another failure having struck, are left out of means."""
+
+
+def excesses(results: Results) -> pd.DataFrame:
+    """By how much the training loss exceeds its level before a failure, for each recovery that changed weights.
+
+    A row for each step until the next recovery. Columns beside: run, both seeds, recovery (its number in the run),
+    recovered_hours, stage, iterations_since_recovery, excess_nats, baseline. That is `failure-free run`,
+    to which both the loss and its level before (the mean of the 10 steps before) are relative, or `before the failure`,
+    where there is no such run: then the noise of batches and the progress meanwhile are in it. MissingError where no
+    recovery changed weights.
+    """
+    iterations, events = results.iterations, dict(list(results.events.groupby("run", sort=False)))
+    if "train_loss" not in iterations or iterations["train_loss"].isna().all():
+        raise MissingError(
+            "no training losses are there: they need runs with a learner (training.learner: torch) whose records are "
+            "kept (of a sweep, sweep.keep: records)"
+        )
+    per_step = results.runs.set_index("run")["iterations_per_step"]
+    references = References(results)
+    frames = []
+    for run, records in iterations.groupby("run", sort=False):
+        known = references.of(str(run))
+        losses = records.dropna(subset=["train_loss"])
+        over = losses["train_loss"] - (0.0 if known is None else losses["step"].map(known))
+        losses = losses.assign(over=over).dropna(subset=["over"])
+        baseline = "before the failure" if known is None else "failure-free run"
+        for spike in spikes_of(losses, events.get(run, results.events.iloc[:0])):
+            spike["iterations_since_recovery"] *= per_step[run]
+            frames.append(spike.assign(run=run, baseline=baseline))
+    if not frames:
+        raise MissingError(
+            "no recovery changed weights: it needs runs in which failures strike a strategy that rebuilds stages, such "
+            "as checkfree"
+        )
+    return of_runs(results, pd.concat(frames))
+
+
+def spikes(results: Results) -> pd.DataFrame:
+    """The mean of `excesses` by strategy and swept values, with the quartiles of recoveries: mean_, low_, high_.
+
+    Columns: iterations_since_recovery, mean_excess_nats, low_excess_nats, high_excess_nats, num_recoveries (in the mean
+    there), baseline. As far as half of the recoveries get before another failure strikes.
+    """
+    fields, rows = swept_fields(results), []
+    for own in by_point(excesses(results), fields):
+        about = {name: own[name].iloc[0] for name in ("strategy", "kind", *fields, "baseline")}
+        num_recoveries = len(own[["run", "recovery"]].drop_duplicates())
+        for since, there in own.groupby("iterations_since_recovery"):
+            if len(there) < LEAST_SHARE * num_recoveries:
+                break
+            excess = there["excess_nats"]
+            row = {"mean": excess.mean(), "low": excess.quantile(0.25), "high": excess.quantile(0.75)}
+            row = {f"{name}_excess_nats": value for name, value in row.items()}
+            rows.append(about | {"iterations_since_recovery": since} | row | {"num_recoveries": len(there)})
+    return pd.DataFrame(rows)
+
+
+def half_lives(results: Results) -> pd.DataFrame:
+    """Iterations from a recovery until its excess has first fallen to half of its peak, by strategy and swept values.
+
+    Columns: median_iterations, low_iterations and high_iterations (quartiles), median_peak_nats; num_recoveries; of
+    them num_never, whose excess had not halved when the next failure struck or training ended, which count as longer
+    than all others (a median or quartile among them is infinite), and num_without_spike, whose loss never exceeded its
+    level before, and which are left out.
+    """
+    fields, rows = swept_fields(results), []
+    for own in by_point(excesses(results), fields):
+        halvings, peaks = [], []
+        for _, spike in own.groupby(["run", "recovery"], sort=False):
+            excess, since = spike["excess_nats"].to_numpy(), spike["iterations_since_recovery"].to_numpy()
+            top = int(excess.argmax())
+            if excess[top] <= 0.0:
+                continue
+            halved = np.flatnonzero(excess[top:] <= excess[top] / 2)
+            halvings.append(since[top + halved[0]] if len(halved) else np.inf)
+            peaks.append(excess[top])
+        low, median, high = np.quantile(halvings, [0.25, 0.5, 0.75], method="higher") if halvings else [np.nan] * 3
+        num_recoveries = len(own[["run", "recovery"]].drop_duplicates())
+        rows.append(
+            {
+                **{name: own[name].iloc[0] for name in ("strategy", "kind", *fields)},
+                "median_iterations": median,
+                "low_iterations": low,
+                "high_iterations": high,
+                "median_peak_nats": np.median(peaks) if peaks else np.nan,
+                "num_recoveries": num_recoveries,
+                "num_never": int(np.isinf(halvings).sum()),
+                "num_without_spike": num_recoveries - len(peaks),
+                "baseline": own["baseline"].iloc[0],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def above_failure_free(results: Results) -> pd.DataFrame:
+    """Validation loss of runs minus that of the failure-free run at the same iteration, by strategy and swept values.
+
+    Of the same training seed. Columns: strategy, kind, iteration, difference_nats (the mean over runs),
+    low_difference_nats, high_difference_nats (the lowest and highest run; empty for one), num_pairs. MissingError where
+    no run has a failure-free one beside it, or nothing is learnt.
+    """
+    iterations, fields = results.iterations, swept_fields(results)
+    references = References(results, "validation_loss")
+    frames = []
+    for run in results.runs[results.runs["kind"] != "none"]["run"] if "step" in iterations else ():
+        own = iterations[iterations["run"] == run].dropna(subset=["validation_loss"])
+        plain = references.of(run)
+        if plain is None:
+            continue
+        losses = own.drop_duplicates("iteration", keep="last")
+        difference = losses["validation_loss"] - losses["step"].map(plain)
+        frames.append(pd.DataFrame({"run": run, "iteration": losses["iteration"], "difference_nats": difference}))
+    found = pd.concat(frames).dropna() if frames else pd.DataFrame()
+    if found.empty:
+        raise MissingError(
+            "no validation losses with those of a failure-free run to compare them with: that needs strategy 'none' "
+            "beside the others, a learner (training.learner: torch) and records (of a sweep, sweep.keep: records)"
+        )
+    rows = []
+    for own in by_point(of_runs(results, found), fields):
+        about = {name: own[name].iloc[0] for name in ("strategy", "kind", *fields)}
+        for iteration, pairs in own.groupby("iteration"):
+            each, several = pairs["difference_nats"], len(pairs) > 1
+            ends = (each.min(), each.max()) if several else (np.nan, np.nan)
+            row = {"iteration": iteration, "difference_nats": each.mean()}
+            row |= {"low_difference_nats": ends[0], "high_difference_nats": ends[1], "num_pairs": len(pairs)}
+            rows.append(about | row)
+    return pd.DataFrame(rows)
+
+
+def swapping_cost(results: Results) -> pd.DataFrame:
+    """`above_failure_free` of runs with swapped routes that met no failure: what swapping alone costs.
+
+    One run for each training seed. Swept fields of `failures` have no column: where nothing fails, they change nothing.
+    MissingError where no run of swapped routes is without failures.
+    """
+    runs = results.runs
+    runs = runs.drop(columns=[name for name in swept_fields(results) if name.partition(".")[0] == "failures"])
+    fields = swept_fields(Results(results.folder, runs))
+    references = References(Results(results.folder, runs))
+    peaceful = runs[(runs["kind"] != "none") & (runs["num_failures"] == 0)]
+    peaceful = peaceful.drop_duplicates(["strategy", *fields, "training_seed"])
+    swaps = [run for run in peaceful["run"] if references.has_other_routes(run)]
+    if not swaps:
+        raise MissingError(
+            "no failure-free run with swapped routes is there, with one of 'none' to compare it with: run "
+            "scenarios/swapping.yaml, or `strategies: [none, checkfree_plus]` with `failures: {kind: never}`"
+        )
+    chosen = runs[(runs["kind"] == "none") | runs["run"].isin(swaps)]
+    return above_failure_free(Results(results.folder, chosen))
+
+
+def spikes_of(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The excess after each recovery of one run that changed weights: where the lineage is not what it was before.
+
+    losses: its steps in the order of time, with a column `over`. Recoveries with fewer than 3 steps before, since the
+    one before, or none after are left out.
+    """
+    recoveries = events[events["kind"] == "recovered"]
+    began, ended = losses["started_seconds"].to_numpy(float), losses["ended_seconds"].to_numpy(float)
+    iteration, step, lineage, over = (losses[name].to_numpy() for name in ("iteration", "step", "lineage", "over"))
+    ends_seconds = [*recoveries["time_seconds"].iloc[1:], np.inf] if len(recoveries) else []
+    for number, (recovery, until_seconds) in enumerate(zip(recoveries.itertuples(), ends_seconds, strict=True)):
+        seconds = float(recovery.time_seconds)  # type: ignore[arg-type]
+        earlier = np.flatnonzero(iteration[: np.searchsorted(ended, seconds, side="right")] <= recovery.iteration)
+        after = slice(np.searchsorted(began, seconds), np.searchsorted(ended, until_seconds, side="right"))
+        if not len(earlier) or not len(step[after]) or lineage[after][0] == lineage[earlier[-1]]:
+            continue
+        same = earlier[lineage[earlier] == lineage[earlier[-1]]]
+        before = same[np.unique(step[same], return_index=True)[1]][-MOST_STEPS_BEFORE:]
+        if len(before) < LEAST_STEPS_BEFORE:
+            continue
+        yield pd.DataFrame(
+            {
+                "recovery": number,
+                "recovered_hours": seconds / SECONDS_PER_HOUR,
+                "stage": recovery.stage,
+                "iterations_since_recovery": step[after] - step[earlier[-1]],
+                "excess_nats": over[after] - over[before].mean(),
+            }
+        )
+
+
+class References:
+    """Losses of failure-free runs, by step: of kind `none`, with a run's training seed and swept values."""
+
+    def __init__(self, results: Results, loss: str = "train_loss") -> None:
+        self._fields, self._loss, self._iterations = swept_fields(results), loss, results.iterations
+        self._runs = results.runs.set_index("run")
+        self._plain = self._runs[(self._runs["kind"] == "none")]
+        self._losses: dict[str, pd.Series[float]] = {}
+
+    def of(self, run: str) -> pd.Series[float] | None:
+        """Those that a run is compared with; None where there are none."""
+        name = self._name_of(run)
+        if name is None:
+            return None
+        if name not in self._losses:
+            own = self._iterations[self._iterations["run"] == name].dropna(subset=[self._loss])
+            self._losses[name] = own.drop_duplicates("step", keep="last").set_index("step")[self._loss]
+        return self._losses[name]
+
+    def has_other_routes(self, run: str) -> bool:
+        """Whether a run has begun with other routes than what it is compared with, which is there."""
+        plain = self._name_of(run)
+        return plain is not None and self._lineages.get(run) != self._lineages.get(plain)
+
+    @cached_property
+    def _lineages(self) -> dict[str, str]:
+        """The first lineage of each run."""
+        if "lineage" not in self._iterations:
+            return {}
+        return dict(self._iterations.groupby("run", sort=False)["lineage"].first())
+
+    def _name_of(self, run: str) -> str | None:
+        row, found = self._runs.loc[run], self._plain
+        found = found[found["training_seed"] == row["training_seed"]]
+        for name in self._fields:
+            found = found[found[name].isna() | (found[name] == row[name])]
+        return None if found.empty else str(found.index[0])

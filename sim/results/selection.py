@@ -1,0 +1,66 @@
+"""Selection of the runs that a figure compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from sim.results.crossed_design import SEEDS
+from sim.results.storage import Results, RunFiles, read_json
+from sim.results.summary import flat
+
+
+class MissingError(ValueError):
+    """The results do not hold what a table is made of: says what that is, and how to get it."""
+
+
+def swept_fields(results: Results) -> list[str]:
+    """The fields that a sweep varies, columns of its runs; none where the results are no sweep's."""
+    path = results.folder / "sweep.json"
+    rows = read_json(path).get("runs", []) if path.is_file() else []
+    fields = dict.fromkeys(name for row in rows for name in row["parameters"])
+    return [name for name in fields if name in results.runs]
+
+
+def comparable(results: Results) -> Results:
+    """Runs of which no two agree in strategy, swept values and seeds: what figures and tables can be made of.
+
+    Where several commands have left theirs, those of the last, in its order: `comparison.csv` names them. ValueError
+    where there are still several.
+    """
+    runs, fields = results.runs, swept_fields(results)
+    listed = results.folder / "comparison.csv"
+    if not fields and listed.is_file():
+        places = {run: place for place, run in enumerate(pd.read_csv(listed)["run"])}
+        runs = runs.sort_values("run", key=lambda own: own.map(places), kind="stable", ignore_index=True)
+        if runs.duplicated(["strategy", *SEEDS]).any():
+            runs = runs[runs["run"].isin(places)]
+    twice = runs[runs.duplicated(["strategy", *fields, *SEEDS], keep=False)]["run"].tolist()
+    if twice:
+        raise ValueError(
+            f"{results.folder} holds runs that agree in strategy and seeds but not in their scenario, such as "
+            f"{twice[0]} and {twice[1]}: run the scenario once more, since what the last command ran is what is "
+            "compared; or make a sweep of what differs"
+        )
+    return Results(results.folder, runs)
+
+
+def results_of(runs: Sequence[RunFiles]) -> Results:
+    """Some finished runs of one scenario, as figures and tables take them."""
+    rows = [{"run": run.folder.name, **flat(run.summary)} for run in runs]
+    return Results(runs[0].folder.parent, pd.DataFrame(rows))
+
+
+def of_runs(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column `run`, and before them what the runs are: strategy, kind, swept values, seeds."""
+    about = results.runs[["run", "strategy", "kind", *swept_fields(results), *SEEDS]]
+    order = {run: place for place, run in enumerate(about["run"])}
+    found = about.merge(rows, on="run")
+    return found.sort_values("run", key=lambda runs: runs.map(order), kind="stable", ignore_index=True)
+
+
+def by_point(rows: pd.DataFrame, fields: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Rows of each strategy at each combination of its swept values: strategy after strategy, in their order."""
+    for _, own in rows.groupby("strategy", sort=False):
+        yield from (part for _, part in own.groupby(list(fields), sort=False, dropna=False)) if fields else (own,)

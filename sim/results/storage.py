@@ -1,0 +1,289 @@
+"""Results on disk: one folder a run, written under a temporary name and then renamed.
+
+`results/<scenario>/<run>/`: `scenario.yaml` as resolved, `run.json`, `iterations.parquet`, `events.parquet`,
+`ledger.parquet`, `nodes.parquet`, `summary.json`. A folder that has a `summary.json` is finished.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ruamel.yaml import YAML
+
+from models.training_state import digest
+from sim.core.files import make_durable
+from sim.core.records import BUCKETS, EventRecord, IterationRecord
+from sim.results.summary import flat, summarise
+from sim.scenario.scenario import Scenario
+from sim.simulation.log import IterationLog
+from sim.simulation.run import Run
+
+RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet", "nodes.parquet")
+
+TABLE, SWEEP = "runs.parquet", "sweep.json"
+"""Of a sweep: a row a run; the runs that it is made of."""
+
+ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A finished run as read from its folder."""
+
+    folder: Path
+    summary: dict[str, Any]
+    run: dict[str, Any]
+    iterations: pd.DataFrame
+    events: pd.DataFrame
+    ledger: pd.DataFrame
+
+
+def run_hash(
+    scenario: Scenario, strategy_index: int, failure_seed: int, training_seed: int, versions: dict[str, str]
+) -> str:
+    """The name of a run's content: all of the scenario that touches it, its seeds and the versions.
+
+    Of the text, `versions` holds the content hash: where it lies does not matter.
+    """
+    others: dict[str, Any] = {
+        "name": True,
+        "description": True,
+        "strategies": True,
+        "seeds": True,
+        "sweep": True,
+        "training": {"data": True},
+    }
+    resolved = scenario.model_dump(mode="json", exclude=others)
+    strategy = scenario.strategies[strategy_index].model_dump(mode="json")
+    content = [resolved, strategy, failure_seed, training_seed, versions]
+    return digest(json.dumps(content, sort_keys=True))
+
+
+def run_folder(
+    results: Path, scenario: Scenario, strategy: str, failure_seed: int, training_seed: int, key: str
+) -> Path:
+    """Where a run's results go: readable, and never that of a different run."""
+    return results / scenario.name / f"{strategy}-f{failure_seed}-t{training_seed}-{key[:8]}"
+
+
+def write_run(
+    folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any], resolved: str | None = None
+) -> None:
+    """Write a finished run: whole, or not at all, whenever the machine stops.
+
+    `about` becomes run.json; of outcomes alone there are no records. resolved: the scenario as YAML, if that is known.
+    OSError, saying what to do, if the disk refuses.
+    """
+    try:
+        _write_run(folder, scenario, run, about, resolved or resolved_yaml(scenario))
+    except OSError as error:
+        raise OSError(refusal(folder.parent, error)) from error
+
+
+def refusal(folder: Path, error: OSError) -> str:
+    """What to say where the disk refuses."""
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if nearest.is_file():
+        return f"cannot write results to {folder}: {nearest} is a file; name a folder with --results"
+    mend = "free some space, or " if error.errno in (None, errno.ENOSPC, errno.EDQUOT) else ""
+    return (
+        f"cannot write results to {folder} ({error.strerror or error}): {mend}name "
+        "another folder with --results; finished runs and what was trained are kept, and the same command goes on there"
+    )
+
+
+def discard_run(folder: Path) -> None:
+    """Delete a finished run; stopped in the midst, it is none."""
+    (folder / "summary.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_run(
+    folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any], resolved: str
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary.mkdir()
+    try:
+        (temporary / "scenario.yaml").write_text(resolved, encoding="utf-8")
+        if isinstance(run, Run):
+            write_records(temporary / "iterations.parquet", run.iterations, IterationRecord)
+            write_records(temporary / "events.parquet", run.events, EventRecord)
+            ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
+            pq.write_table(ledger, temporary / "ledger.parquet")
+            pd.DataFrame(run.nodes).to_parquet(temporary / "nodes.parquet", index=False)
+        write_json(temporary / "run.json", about)
+        write_json(temporary / "summary.json", summarise(scenario, run) if isinstance(run, Run) else run)
+        for path in (*temporary.iterdir(), temporary):
+            make_durable(path)
+        replace_folder(folder, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put a complete folder in the place of another: at every instant the place holds one, whole, or none."""
+    old = new.with_suffix(".old")
+    with suppress(FileNotFoundError):
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if not is_finished(folder):  # else another process has just put the same run there
+            raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_records(path: Path, records: Sequence[Any], kind: type) -> None:
+    """Write a list of one kind of record as a parquet file, a column for each field."""
+    known = records.columns() if isinstance(records, IterationLog) else None
+    types = {field.name: ARROW_TYPES[str(field.type).split(" | ")[0]] for field in fields(kind)}
+    columns = {
+        name: pa.array(known[name] if known else [getattr(record, name) for record in records], type_)
+        for name, type_ in types.items()
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write readable JSON."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def resolved_yaml(scenario: Scenario) -> str:
+    """The scenario with every default and preset written out, as one run of it is: reading it gives the same runs."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    buffer = io.StringIO()
+    yaml.dump(scenario.model_dump(mode="json", exclude={"sweep"}), buffer)
+    return buffer.getvalue()
+
+
+def is_finished(folder: Path, with_records: bool = False) -> bool:
+    """Whether a run's folder is complete; with_records: and its iterations and events are there too."""
+    summary = folder / "summary.json"
+    is_there = summary.is_file() and summary.stat().st_size > 0
+    return is_there and (not with_records or (folder / RECORDS[0]).is_file())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ValueError, naming the file, when it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): run the scenario again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object: run the scenario again")
+    return content
+
+
+def load_run(folder: Path | str) -> RunFiles:
+    """Read a finished run. Raises ValueError when the folder holds none."""
+    folder = Path(folder)
+    if not is_finished(folder):
+        if runs := runs_in(folder):
+            count = "1 run: name it" if len(runs) == 1 else f"{len(runs):,} runs: name one of them"
+            example = next((run for run in runs if is_finished(run, with_records=True)), runs[0])
+            raise ValueError(f"{folder} is itself no run but holds {count}, such as {example}")
+        raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
+    if not is_finished(folder, with_records=True):
+        raise ValueError(
+            f"of {folder} outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more"
+        )
+    return RunFiles(
+        folder=folder,
+        summary=read_json(folder / "summary.json"),
+        run=read_json(folder / "run.json"),
+        iterations=pd.read_parquet(folder / "iterations.parquet"),
+        events=pd.read_parquet(folder / "events.parquet"),
+        ledger=pd.read_parquet(folder / "ledger.parquet"),
+    )
+
+
+@dataclass(frozen=True)
+class Results:
+    """The finished runs of a folder as DataFrames; every table has a column `run`, the name of the run's folder.
+
+    runs: a row a run, with outcomes (the ledger as `<bucket>_seconds`) and, of a sweep, the swept values. The others
+    are read when they are asked for; runs of which outcomes alone were kept have no rows in them.
+    """
+
+    folder: Path
+    runs: pd.DataFrame
+
+    @cached_property
+    def iterations(self) -> pd.DataFrame:
+        """A row for each completed iteration of each run."""
+        return self._records("iterations.parquet")
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """A row for each failure, recovery, checkpoint and the like of each run."""
+        return self._records("events.parquet")
+
+    @cached_property
+    def ledger(self) -> pd.DataFrame:
+        """Simulated seconds in each bucket of each run."""
+        return self._records("ledger.parquet")
+
+    @cached_property
+    def nodes(self) -> pd.DataFrame:
+        """From when on how many nodes were there in each run: a row for each change."""
+        return self._records("nodes.parquet")
+
+    def _records(self, file: str) -> pd.DataFrame:
+        folders = [self.folder] if is_finished(self.folder) else [self.folder / name for name in self.runs["run"]]
+        found = [(folder.name, folder / file) for folder in folders if (folder / file).is_file()]
+        if not found:
+            return pd.DataFrame({"run": []})
+        frames = [pd.read_parquet(path) for _, path in found]
+        return pd.concat([frame.assign(run=name) for frame, (name, _) in zip(frames, found, strict=True)])
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Folders of the finished runs in a scenario's folder."""
+    return sorted(summary.parent for summary in folder.glob("*/summary.json"))
+
+
+def load_comparison(path: Path | str) -> Results:
+    """The same as `load`, to compare strategies. ValueError for the single runs that a map or an advice rests on."""
+    folder = Path(path)
+    if (folder / SWEEP).is_file() and read_json(folder / SWEEP).get("made_for") == "map":
+        raise ValueError(
+            f"{folder} holds the real runs that a map or an advice rests on, single strategies at chosen cells and no "
+            "sweep: a map's picture is its map.png, the numbers its map.csv, and sim.results.load reads the runs"
+        )
+    return load(folder)
+
+
+def load(path: Path | str) -> Results:
+    """Read the results of a sweep, of all runs of a scenario, or of one run. ValueError where there are none."""
+    folder = Path(path)
+    runs = pd.read_parquet(folder / TABLE) if (folder / TABLE).is_file() else None
+    folders = [folder] if is_finished(folder) else runs_in(folder)
+    if (runs is not None and runs.empty) or (runs is None and not folders and (folder / SWEEP).is_file()):
+        raise ValueError(
+            f"no run in {folder} is finished yet: `churnlab status {folder}` tells how far it is, and the command that "
+            "began it goes on"
+        )
+    if runs is not None:
+        return Results(folder, runs)
+    if not folders:
+        raise ValueError(
+            f"{folder} holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"
+        )
+    rows = [{"run": found.name, **flat(read_json(found / "summary.json"))} for found in folders]
+    return Results(folder, pd.DataFrame(rows))

@@ -1,0 +1,84 @@
+"""What came out of a run, in one flat record: `summary.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sim.cluster.topology import usd_per_node_hour
+from sim.core.records import Bucket
+from sim.scenario.scenario import Scenario
+from sim.simulation.log import IterationLog, kinds_of, num_rerun
+from sim.simulation.run import Run
+
+RECOVERY_BUCKETS: tuple[Bucket, ...] = ("detection", "provisioning", "waiting_for_nodes", "state_transfer")
+
+
+def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
+    """The outcomes of a run in one flat record. Seconds are simulated; losses are the proxy's, in nats per token.
+
+    goodput: time that the iterations kept take without failures and without any strategy's cost, as a share of
+    the wall-clock time; overhead is its inverse minus 1.
+    num_failures: stages lost with their last node that held the state; num_nodes_lost: nodes, spares among them.
+    node_hours: of all nodes that are there, also idle ones; where failures are ignored, none is ever missing.
+    cost_usd: at the device's price; None where it has none. target_reached_usd: what of it was paid until the target
+    was reached; None where it was not.
+    """
+    target = scenario.training.target_validation_loss
+    learnt = [] if isinstance(run.iterations, IterationLog) else run.iterations
+    validated = [record for record in learnt if record.validation_loss is not None]
+    kept = [record for record in validated if record.iteration <= run.num_iterations]
+    reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
+    ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
+    kinds = kinds_of(run.events)
+    price = usd_per_node_hour(scenario.cluster)
+    paid_usd = None if price is None or reached is None else price * run.node_hours_until(reached.ended_seconds)
+    return {
+        "scenario": scenario.name,
+        "strategy": run.strategy,
+        "kind": run.kind,
+        "failure_seed": run.failure_seed,
+        "training_seed": run.training_seed,
+        "learner": scenario.training.learner,
+        "iterations_per_step": scenario.iterations_per_step,
+        "outcome": "stopped" if run.stopped else "finished",
+        "stopped_because": run.stopped,
+        "num_failures": run.num_failures,
+        "num_nodes_lost": run.num_nodes_lost,
+        "num_fallbacks": kinds["fallback"],
+        "num_rollbacks": kinds["rolled_back"],
+        "num_iterations": run.num_iterations,
+        "num_iterations_run": len(run.iterations),
+        "num_iterations_rerun": num_rerun(run.iterations),
+        "iteration_seconds": run.iteration_seconds,
+        "ideal_iteration_seconds": run.ideal_iteration_seconds,
+        "wall_clock_seconds": run.wall_clock_seconds,
+        "mean_recovery_seconds": mean_recovery_seconds(run),
+        "goodput": ideal_seconds / run.wall_clock_seconds if run.wall_clock_seconds else None,
+        "overhead": run.wall_clock_seconds / ideal_seconds - 1 if ideal_seconds else None,
+        "node_hours": run.node_hours,
+        "sent_bytes": run.sent_bytes,
+        "cost_usd": None if price is None else price * run.node_hours,
+        "target_validation_loss": target,
+        "target_reached_seconds": reached.ended_seconds if reached else None,
+        "target_reached_iteration": reached.iteration if reached else None,
+        "target_reached_usd": paid_usd,
+        "final_train_loss": next((r.train_loss for r in reversed(learnt) if r.train_loss is not None), None),
+        "final_validation_loss": kept[-1].validation_loss if kept else None,
+        "ledger_seconds": run.ledger,
+    }
+
+
+def mean_recovery_seconds(run: Run) -> float | None:
+    """From a failure until training goes on, on average: detection, nodes, transfers; no lost work, no later joins."""
+    kinds = kinds_of(run.events)
+    num_recoveries = kinds["recovered"] + kinds["regrouped"]
+    spent = math.fsum(run.ledger[bucket] for bucket in RECOVERY_BUCKETS) - run.joining_seconds
+    return spent / num_recoveries if num_recoveries else None
+
+
+def flat(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as a row of a table: the ledger as `<bucket>_seconds`."""
+    row = {key: value for key, value in summary.items() if key != "ledger_seconds"}
+    return row | {f"{bucket}_seconds": seconds for bucket, seconds in summary["ledger_seconds"].items()}

@@ -1,0 +1,192 @@
+"""What happened when: a stretch of a finished run, played again event by event, as a Chrome trace.
+
+The trace opens in Perfetto (ui.perfetto.dev) or chrome://tracing: a track for each node and each link, for iterations,
+for what training stood still for, and for failures and checkpoints. Format: Trace Event Format, JSON object form; times
+in microseconds of simulated time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.cluster.network import STORAGE
+from sim.core.files import write_whole
+from sim.core.records import EventRecord, IterationRecord
+from sim.core.text import in_words
+from sim.results.storage import load_run
+from sim.scenario.loading import load_scenario
+from sim.scenario.scenario import Scenario
+from sim.simulation.recorder import Trace
+from sim.simulation.run import Run, build_site, simulate, time_only
+from sim.workload.deployment import Site
+
+MICROSECONDS = 1e6
+
+TRAINING, NODES, LINKS = 1, 2, 3
+"""Process numbers of the trace: groups of tracks."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A stretch of a run with everything in it."""
+
+    scenario: Scenario
+    site: Site
+    strategy: str
+    trace: Trace
+    iterations: list[IterationRecord]
+    events: list[EventRecord]
+
+
+def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None = None) -> Timeline:
+    """Play a finished run again, time only, and keep what happens in a window of simulated time.
+
+    Default: from the start to the end of the second iteration. ValueError for a folder without a finished run, an
+    empty window, and a run that this version of the program does not repeat to the bit.
+    """
+    files = load_run(folder)
+    scenario, summary = load_scenario(files.folder / "scenario.yaml"), files.summary
+    if missing := {"strategy", "failure_seed", "iteration_seconds", "wall_clock_seconds"} - summary.keys():
+        raise ValueError(f"{folder / 'summary.json'} lacks {', '.join(sorted(missing))}: run the scenario again")
+    whole_seconds = float(summary["wall_clock_seconds"])
+    if to_seconds is None:
+        to_seconds = from_seconds + 2 * float(summary["iteration_seconds"])
+    if not 0.0 <= from_seconds < min(to_seconds, whole_seconds):
+        raise ValueError(
+            f"no time of the run from {from_seconds:g} s to {to_seconds:g} s; allowed: 0 <= --from < --to; "
+            f"the run ends at {whole_seconds:g} s"
+        )
+    trace = Trace(from_seconds, to_seconds)
+    run = play_again(scenario, summary, trace)
+    diverged = summary["stopped_because"] is not None and run.stopped is None  # what learnt nothing does not diverge
+    if run.wall_clock_seconds != whole_seconds and not diverged:
+        raise ValueError(
+            f"{folder} was written by another version of churnlab ({whole_seconds:.9g} s there, "
+            f"{run.wall_clock_seconds:.9g} s now): run the scenario again"
+        )
+    return Timeline(
+        scenario=scenario,
+        site=build_site(scenario),
+        strategy=run.strategy,
+        trace=trace,
+        iterations=[i for i in run.iterations if trace.is_open(i.started_seconds, i.ended_seconds)],
+        events=[event for event in run.events if from_seconds <= event.time_seconds <= to_seconds],
+    )
+
+
+def play_again(scenario: Scenario, summary: dict[str, Any], trace: Trace) -> Run:
+    """The same run without training."""
+    config = next(config for config in scenario.strategies if config.name == summary["strategy"])
+    seeds = summary["failure_seed"], summary["training_seed"]
+    return simulate(scenario, config, *seeds, time_only(scenario), trace=trace)
+
+
+def chrome_trace(timeline: Timeline) -> dict[str, Any]:
+    """The timeline as a Chrome trace object, ready for JSON."""
+    tracks = Tracks()
+    for group, name in ((TRAINING, "training"), (NODES, "nodes"), (LINKS, "links")):
+        tracks.name_group(group, name)
+    add_training(tracks, timeline)
+    add_operations(tracks, timeline)
+    add_messages(tracks, timeline)
+    return {"traceEvents": tracks.events, "displayTimeUnit": "ms", "otherData": {"strategy": timeline.strategy}}
+
+
+def add_training(tracks: Tracks, timeline: Timeline) -> None:
+    """Iterations, what training stood still for, failures and checkpoints."""
+    for record in timeline.iterations:
+        name = f"iteration {record.iteration}" + (" again" if record.execution > 1 else "")
+        tracks.add(TRAINING, "iterations", name, record.started_seconds, record.ended_seconds)
+    for span in timeline.trace.spans:
+        cut = span.bucket == "lost_work"
+        track, name = ("iterations", "cut by a failure") if cut else ("training stands still", in_words(span.bucket))
+        tracks.add(TRAINING, track, name, span.start_seconds, span.end_seconds)
+    for event in timeline.events:
+        where = "" if event.stage is None else f" of stage {event.stage}"
+        tracks.mark("failures and recoveries", in_words(event.kind) + where, event.time_seconds, event.detail)
+
+
+def add_operations(tracks: Tracks, timeline: Timeline) -> None:
+    """A track for each node, also for those that do nothing."""
+    cluster, regions = timeline.site.cluster, timeline.site.network.regions_of_nodes
+    names = [f"{node_name(node, len(cluster.replicas))}, {region}" for node, region in enumerate(regions)]
+    for name in names:
+        tracks.track(NODES, name)
+    for done in sorted(timeline.trace.operations, key=lambda done: done.start_seconds):
+        name = done.kind if done.microbatch < 0 else f"{done.kind} {done.microbatch}"
+        node = cluster.node(done.stage, done.replica)
+        tracks.add(NODES, names[node], name, done.start_seconds, done.end_seconds)
+
+
+def add_messages(tracks: Tracks, timeline: Timeline) -> None:
+    """A track for each link; a message is on all that it crosses. Where nothing is shared, one for each two nodes."""
+    num_replicas = len(timeline.site.cluster.replicas)
+    for message in sorted(timeline.trace.messages, key=lambda message: message.start_seconds):
+        ends = [node_name(node, num_replicas) for node in (message.source, message.target)]
+        name = f"{message.what}, {ends[0]} to {ends[1]}" + ("" if message.arrived else " (lost)")
+        args = {"bytes": message.num_bytes}
+        links = [link.name for link in timeline.site.network.path(message.source, message.target).links]
+        for link in links or [" to ".join(ends)]:
+            tracks.add_lane(LINKS, link, name, message.start_seconds, message.end_seconds, args)
+
+
+def node_name(node: int, num_replicas: int) -> str:
+    """A node for people: its stage, and its pipeline where there are several."""
+    if node == STORAGE:
+        return "store"
+    stage, replica = divmod(node, num_replicas)
+    return f"S{stage}" + (f" pipeline {replica}" if num_replicas > 1 else "")
+
+
+class Tracks:
+    """Collects trace events; a track is a thread of a process in the format's words."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._numbers: dict[tuple[int, str], int] = {}
+        self._lanes: dict[tuple[int, str], list[float]] = {}
+
+    def name_group(self, group: int, name: str) -> None:
+        """A group of tracks."""
+        self.events.append({"ph": "M", "name": "process_name", "pid": group, "tid": 0, "args": {"name": name}})
+
+    def track(self, group: int, name: str) -> int:
+        """The number of a track, which comes into being when first asked for; tracks keep that order."""
+        if (group, name) not in self._numbers:
+            number = self._numbers[group, name] = len(self._numbers) + 1
+            for kind, args in (("thread_name", {"name": name}), ("thread_sort_index", {"sort_index": number})):
+                self.events.append({"ph": "M", "name": kind, "pid": group, "tid": number, "args": args})
+        return self._numbers[group, name]
+
+    def add(
+        self, group: int, track: str, name: str, start_seconds: float, end_seconds: float, args: Any = None
+    ) -> None:
+        """Something that lasts, on a track where nothing else overlaps it."""
+        event = {
+            "ph": "X",
+            "name": name,
+            "pid": group,
+            "tid": self.track(group, track),
+            "ts": start_seconds * MICROSECONDS,
+        }
+        self.events.append({**event, "dur": (end_seconds - start_seconds) * MICROSECONDS, "args": args or {}})
+
+    def add_lane(self, group: int, track: str, name: str, start_seconds: float, end_seconds: float, args: Any) -> None:
+        """Something that lasts, on the first lane of a track that is free."""
+        ends = self._lanes.setdefault((group, track), [])
+        lane = next((lane for lane, end in enumerate(ends) if end <= start_seconds), len(ends))
+        ends[lane : lane + 1] = [end_seconds]
+        self.add(group, track + (f" ({lane + 1})" if lane else ""), name, start_seconds, end_seconds, args)
+
+    def mark(self, track: str, name: str, seconds: float, detail: str) -> None:
+        """Something that happens at an instant."""
+        event = {"ph": "i", "s": "g", "name": name, "pid": TRAINING, "tid": self.track(TRAINING, track)}
+        self.events.append({**event, "ts": seconds * MICROSECONDS, "args": {"detail": detail}})
+
+
+def write_chrome_trace(timeline: Timeline, path: Path) -> None:
+    """Write the trace: whole, or not at all."""
+    write_whole(path, json.dumps(chrome_trace(timeline)) + "\n")

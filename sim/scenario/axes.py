@@ -1,0 +1,178 @@
+"""The axes of a map: which field of a scenario takes which values, as `--x` and `--y` say.
+
+`FIELD=1,2,3`: these values. `FIELD=0.01..0.4`: from one to the other, evenly spaced, as ratios where the last is at
+least four times the first. `FIELD`: around the scenario's own value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.core.text import shortened
+from sim.scenario.error_messages import shown
+from sim.scenario.loading import Document, Problem, ScenarioError, parse_scenario, read_scenario_text
+from sim.scenario.schema import at, schema_at
+from sim.scenario.sweep_points import Assignment, Point, point_of
+from sim.scenario.yaml_reader import Location, YamlTextError, read_yaml
+
+SPREAD = 4.0
+"""An axis without values reaches from the scenario's own value / SPREAD to × SPREAD, or as far as is allowed."""
+
+LOG_RATIO = 4.0
+
+SIGNIFICANT_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A field and its values, ascending where they are numbers; own: the scenario's own value, None where unset.
+
+    is_log: spaced by ratios. option: as it was asked for.
+    """
+
+    field: str
+    values: tuple[Any, ...]
+    own: Any
+    is_log: bool
+    option: str
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether all values are numbers."""
+        return all(is_number(value) for value in self.values)
+
+    def nearest(self, value: Any) -> int | None:
+        """The number of the value nearest to one, by ratio where spaced so; None where that says nothing."""
+        if value in self.values:
+            return self.values.index(value)
+        if not self.is_numeric or not is_number(value) or (self.is_log and value <= 0):
+            return None
+        places = np.array(self.values, dtype=float)
+        if not places.min() <= value <= places.max():
+            return None
+        distances = np.abs(np.log(places / value)) if self.is_log else np.abs(places - value)
+        return int(distances.argmin())
+
+
+class Ground:
+    """A scenario file, ready to be read with other values in it. ScenarioError where it is faulty itself."""
+
+    def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
+        text = read_scenario_text(path)
+        self.base_folder = path.parent
+        self.scenario = parse_scenario(text, str(path), tuple(overrides), self.base_folder)
+        self._document = Document(str(path), text)
+        for override in overrides:
+            self._document.override(override)
+        self._document.data.pop("sweep", None)
+
+    def axis(self, name: str, asked: str, num_values: int) -> Axis:
+        """The axis that an option (`--x`) asks for. ScenarioError, or ValueError, saying what is wrong with it."""
+        option = f"{name} {shortened(asked)}"
+        field, equals, text = (part.strip() for part in asked.partition("="))
+        path = self._document.copy().assign(field, None, option)
+        if isinstance(path, Problem):
+            raise ScenarioError(self._document.source, [Problem(path.place, "", path.message)])
+        own = at(self.scenario.model_dump(mode="json"), path)
+        own = own.get("name", own) if isinstance(own, dict) else own
+        if not equals:
+            return self._around(field, path, own, num_values, option)
+        if ".." not in text:
+            values = listed(text, option)
+            is_log = all(map(is_number, values)) and is_wide(min(values), max(values))
+            return Axis(field, values, own, is_log, option)
+        low, high = bounds(text, option)
+        axis = Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
+        if len(axis.values) < 2:
+            raise ValueError(f"{option}: the field holds whole numbers, and there are not two between these: widen it")
+        for value in (axis.values[0], axis.values[-1]):
+            self.point([(axis, value)])  # an end that is not allowed says so with the number that was asked for
+        return axis
+
+    def around(self, field: str, factors: Sequence[float]) -> Axis:
+        """The axis of a field's own value, a number, times factors, as far as is allowed."""
+        path = self._document.copy().assign(field, None, field)
+        assert not isinstance(path, Problem)
+        own = at(self.scenario.model_dump(mode="json"), path)
+        values = [own if factor == 1.0 else float(f"{own * factor:.{SIGNIFICANT_DIGITS}g}") for factor in factors]
+        admitted = tuple(value for value in values if value == own or self._admits(field, value, field))
+        return Axis(field, admitted, own, True, field)
+
+    def point(self, values: Sequence[tuple[Axis, Any]]) -> Point:
+        """The scenario with values of some axes. ScenarioError where they do not go with the rest of it."""
+        document = self._document.copy()
+        assignments = []
+        for axis, value in values:
+            where = (axis.option,)
+            document.places[where] = axis.option
+            assignments.append(Assignment(axis.field, value, where))
+        return point_of(document, assignments, self.base_folder)
+
+    def _around(self, field: str, path: Location, own: Any, num_values: int, option: str) -> Axis:
+        if not is_number(own) or own <= 0:
+            found = "unset" if own is None else shown(own)
+            self.point([(Axis(field, (own,), own, False, option), own)])  # what is not even a field says so
+            example = f"{field}={own},..." if isinstance(own, str) else f"{field}=1,2,3 or {field}=1..100"
+            raise ValueError(f"{option}: its value is {found}: say which values, as {example}")
+        low, high = own / SPREAD, own * SPREAD
+        while low < own and not self._admits(field, self._spaced(path, low, own, 2)[0], option):
+            low = own if low > own / 1.01 else (low + own) / 2
+        while high > own and not self._admits(field, self._spaced(path, own, high, 2)[-1], option):
+            high = own if high < own * 1.01 else (high + own) / 2
+        return Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
+
+    def _admits(self, field: str, value: Any, option: str) -> bool:
+        try:
+            self.point([(Axis(field, (value,), None, False, option), value)])
+        except ScenarioError:
+            return False
+        return True
+
+    def _spaced(self, path: Location, low: float, high: float, num_values: int) -> tuple[Any, ...]:
+        """So many values from low to high, of few digits; whole numbers where the field holds such, each once."""
+        num_values = num_values if high > low else 1
+        spaced = np.geomspace(low, high, num_values) if is_wide(low, high) else np.linspace(low, high, num_values)
+        is_whole = schema_at(path, self._document.data).get("type") == "integer"
+        values = [round(value) if is_whole else float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in spaced.tolist()]
+        if not is_whole:
+            values[0], values[-1] = low, high
+        return tuple(dict.fromkeys(values))
+
+
+def is_number(value: Any) -> bool:
+    """A number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_wide(low: float, high: float) -> bool:
+    """Whether a range is better walked by ratios."""
+    return 0 < low * LOG_RATIO <= high
+
+
+def listed(text: str, option: str) -> tuple[Any, ...]:
+    """The values of a comma-separated list, numbers ascending. ValueError if there are fewer than two."""
+    try:
+        values, _ = read_yaml(f"[{text}]")
+    except YamlTextError as error:
+        raise ValueError(f"{option}: the values are {error}") from None
+    values = [value for number, value in enumerate(values) if value not in values[:number]]
+    if len(values) < 2:
+        raise ValueError(f"{option}: an axis has two values or more: give a list a,b,c or a range a..b")
+    return tuple(sorted(values) if all(map(is_number, values)) else values)
+
+
+def bounds(text: str, option: str) -> tuple[float, float]:
+    """The ends of a range. ValueError if they are none."""
+    low, _, high = text.partition("..")
+    try:
+        found = float(low), float(high)
+    except ValueError:
+        raise ValueError(f"{option}: a range is LOW..HIGH, two numbers such as 0.01..0.4") from None
+    if not found[0] < found[1] or not np.isfinite(found).all():
+        raise ValueError(f"{option}: a range goes from a number to a greater one")
+    return found

@@ -1,0 +1,212 @@
+"""Pydantic's findings in the words of this project: what was found, what is allowed, the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml.comments import TaggedScalar
+
+from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, nearest, shortened, suggestion
+from sim.scenario.schema import at, is_preset, kinds, member_of, plain_path, resolved, schema_at
+from sim.scenario.yaml_reader import Location
+
+TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
+
+ENTRIES = {"integer": " of whole numbers", "number": " of numbers", "string": " of texts"}
+
+BOOLEANS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+
+LIMITS = {
+    "minimum": ", at least {:,}",
+    "exclusiveMinimum": ", above {:,}",
+    "maximum": ", at most {:,}",
+    "exclusiveMaximum": ", below {:,}",
+    "multipleOf": ", a multiple of {:,}",
+    "minLength": ", at least {} characters",
+    "maxLength": ", at most {} characters",
+}
+
+
+def finding(details: Any, data: Any) -> tuple[Location, str]:
+    """Where in the scenario's plain data one pydantic error is, and one sentence about it."""
+    path = plain_path(details["loc"], data)
+    kind, node, found = details["type"], schema_at(path, data), at(data, path)
+    if kind == "extra_forbidden":
+        return path, unknown_key(path, data)
+    if kind == "missing" and isinstance(path[-1], str):
+        allowed = allowed_by(node) + preset_hint(path, data)
+        return path, f"required, but missing ({node['description']}); allowed: {allowed}"
+    if kind == "missing":  # from a row that is too short
+        path = path[:-1]
+        node, found = schema_at(path, data), at(data, path)
+    if kind == "union_tag_not_found":
+        return path, f"needs {key_of_choice(node)}{suggestion('', node['names'])}"
+    if kind in ("union_tag_invalid", "unknown_name"):
+        return unknown_name(path, node, found, "kind" if kind == "union_tag_invalid" else "preset")
+    if kind in ("plugin", "kind_of_preset"):
+        if isinstance(found, dict):
+            path, found = (*path, "kind"), found["kind"]
+        return path, f"found {shown(found)}: {details['ctx']['reason']}"
+    if kind in ("value_error", "assertion_error"):  # from a component's own validator
+        what = "" if isinstance(found, dict | list) else f"found {shown(found)}: "
+        return path, what + " ".join(str(details["ctx"]["error"]).split())
+    if kind == "literal_error":
+        names = [str(name) for name in node.get("enum", [node.get("const")])]
+        return path, f"found {shown(found)}{suggestion(as_name(found), names)}"
+    allowed = allowed_by(node)
+    if kind == "finite_number":
+        allowed = allowed.replace("a number", "a finite number")
+    if not allowed:
+        return path, f"found {shown(found)}: {details['msg']}"
+    row = schema_at(path[:-1], data) if path else {}
+    where = f" ({row['description']})" if "prefixItems" in row else ""
+    return path, f"found {shown(found)}; allowed: {allowed}{where}{rewritten(found, node)}"
+
+
+def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> tuple[Location, str]:
+    """What to do about a name that means nothing: a kind's, a preset's, or one that stands alone for either."""
+    if not isinstance(found, dict):
+        return path, f"found {shown(found)}{suggestion(as_name(found), node['names'])}"
+    name, known = found[key], node.get("presets", [])
+    others = [other for other in node["names"] if (other in known) == (key == "preset")]
+    other_key = {"kind": "preset", "preset": "kind"}[key]
+    if kinds(node) and isinstance(name, str) and name in node["names"]:
+        return (*path, key), f"found '{name}', which is a {other_key}: write '{other_key}: {name}'"
+    return (*path, key), f"found {shown(name)}{suggestion(as_name(name), others)}"
+
+
+def unknown_key(path: Location, data: Any) -> str:
+    """What to do about a key that means nothing where it stands."""
+    above, siblings = at(data, path[:-1]), keys_beside(path, data)
+    kind = above.get("kind", above.get("preset")) if isinstance(above, dict) else None
+    whose = f" of '{shortened(kind)}'" if isinstance(kind, str) and kinds(schema_at(path[:-1], data)) else ""
+    return f"unknown key{whose}{suggestion(str(path[-1]), siblings)}"
+
+
+def keys_beside(path: Location, data: Any) -> list[str]:
+    """The keys allowed where the last part of a path stands."""
+    node, above = schema_at(path[:-1], data), at(data, path[:-1])
+    keys = list(member_of(node, above).get("properties", {}))
+    if kinds(node) and isinstance(above, dict) and "preset" in above and "presets" in node:
+        keys.remove("kind")  # the preset says it
+        return ["preset", *keys]
+    return (["preset"] if is_preset(node) else []) + keys
+
+
+def meant(path: Location, data: Any) -> Location:
+    """The path that an unknown key most likely meant; the path itself where nothing is like it."""
+    return (*path[:-1], nearest(str(path[-1]), keys_beside(path, data)) or path[-1])
+
+
+def preset_hint(path: Location, data: Any) -> str:
+    """How to get a missing figure from a preset, where there are presets and none is named."""
+    above = schema_at(path[:-1], data)
+    if not is_preset(above) or "preset" in at(data, path[:-1]):
+        return ""
+    return f"; or start from a preset with the key 'preset' ({', '.join(above['names'])})"
+
+
+def rewritten(found: Any, node: dict[str, Any]) -> str:
+    """'; write: ...' where it is plain what is meant, and only its spelling is wrong."""
+    wanted, text, better = node.get("type"), str(found), None
+    if wanted in ("integer", "number") and isinstance(found, str | float):
+        number = number_meant(text, whole=wanted == "integer")
+        better = str(number) if number is not None and within(number, node) else None
+    elif wanted == "boolean" and isinstance(found, str):
+        better = BOOLEANS.get(text.casefold())
+    elif wanted == "string" and isinstance(found, int | float):
+        better = f"'{text.lower()}'" if re.search(node.get("pattern", ""), text.lower()) else None
+    elif wanted == "array" and isinstance(found, str | int | float) and not isinstance(found, bool) and "items" in node:
+        entry = resolved(node["items"])
+        fits = not entry or isinstance(found, {"string": str, "integer": int}.get(entry.get("type", ""), ()))
+        better = f"[{shortened(text)}]" if fits or found in entry.get("names", []) else None
+    return f"; write: {better}" if better else ""
+
+
+def number_meant(text: str, whole: bool) -> int | float | None:
+    """The number that a text stands for: '10 %' is 0.1, '100' is 100, '1e3' is 1000; None if there is none."""
+    try:
+        number = float(text.rstrip(" %")) / (100 if text.endswith("%") else 1)
+        return int(number) if number == int(number) else None if whole else number
+    except (ValueError, OverflowError):
+        return None
+
+
+def within(number: float, node: dict[str, Any]) -> bool:
+    """Whether a number keeps to a schema node's limits."""
+    return (
+        node.get("minimum", number) <= number <= node.get("maximum", number)
+        and not number <= node.get("exclusiveMinimum", number - 1)
+        and not number >= node.get("exclusiveMaximum", number + 1)
+    )
+
+
+def shown(value: Any) -> str:
+    """A value as the user would know it again, shortened."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"'{shortened(value)}'"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)} {'entry' if len(value) == 1 else 'entries'}" if value else "an empty list"
+    return f"a value with the YAML tag {value.tag}" if isinstance(value, TaggedScalar) else "a value with a YAML tag"
+
+
+def as_name(value: Any) -> str:
+    """What a name could have been meant to be; empty for what is no name at all."""
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def near_file(path: Path) -> str:
+    """'; nearest: x.yaml' when a file of a like name lies in the same folder or in its folder `scenarios`."""
+    folders = [folder for folder in (path.parent, path.parent / "scenarios") if folder.is_dir()]
+    files = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.y*ml"))}
+    close = nearest(path.stem, files)
+    return f"; nearest: {files[close]}" if close else ""
+
+
+def key_of_choice(node: dict[str, Any]) -> str:
+    """The key that says what a mapping is of, in words."""
+    return "the key 'kind' or 'preset'" if "presets" in node else "the key 'kind'"
+
+
+def allowed_by(node: dict[str, Any]) -> str:
+    """What a schema node lets a field hold, in words; empty where it does not say."""
+    if "enum" in node:
+        words = ", ".join(map(str, node["enum"]))
+    elif kinds(node):
+        words = f"{', '.join(node['names'])}, or a mapping with {key_of_choice(node)}"
+    else:
+        words = (
+            ", ".join(node.get("names", []))
+            + (", or " if "names" in node else "")
+            + TYPES.get(node.get("type", ""), "")
+        )
+    if "properties" in node:
+        words += f" with the keys {', '.join(node['properties'])}"
+    if "prefixItems" in node:
+        words += f" of {len(node['prefixItems'])}: {node['description']}"
+    elif node.get("type") == "array":
+        entry = resolved(node["items"])
+        words += ENTRIES.get(entry.get("type", ""), "") + (", not empty" if node.get("minItems") else "")
+        words += f", of {', '.join(entry['names'])} or mappings with {key_of_choice(entry)}" if kinds(entry) else ""
+    if node.get("pattern") == FOLDER_NAME:
+        words += f" {FOLDER_NAME_IN_WORDS}"
+    for key, text in LIMITS.items():
+        if key in node:
+            limit = node[key]
+            words += text.format(int(limit) if limit == int(limit) else limit)
+    return f"{words}, or null" if node.get("nullable") and words else words

@@ -1,0 +1,124 @@
+"""Whether every stage fits in its device's memory under a strategy and, where not, which one change would mend it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim.cluster.devices import Device
+from sim.cluster.topology import num_shares_of
+from sim.core.presets import presets
+from sim.core.text import divisors, shortened
+from sim.core.units import BYTES_PER_GIB
+from sim.scenario.scenario import Scenario
+from sim.strategies import StrategyConfig, strategy_class
+from sim.workload.config import IterationPlan, WorkloadConfig
+from sim.workload.costs import Costs
+from sim.workload.memory import needed_bytes
+from sim.workload.schedule import plain_plan
+
+LISTED_DEVICES = 3
+
+
+@dataclass(frozen=True)
+class Need:
+    """What the stage that needs most memory needs."""
+
+    num_bytes: float
+    stage: int
+
+    def fits(self, device: Device) -> bool:
+        """Whether a device has it."""
+        return self.num_bytes <= device.memory_gib * BYTES_PER_GIB
+
+
+def impossible(config: StrategyConfig, workload: WorkloadConfig) -> str | None:
+    """What a strategy has against a workload, or None."""
+    return strategy_class(config.kind).check(config, workload)
+
+
+def greatest_need(scenario: Scenario, config: StrategyConfig, workload: WorkloadConfig) -> Need:
+    """The stage that needs most under a strategy, with all that the scenario's fallback would hold beside it."""
+    costs = Costs(workload, scenario.cluster.device)
+    survivors = [(c, strategy_class(c.kind)) for c in (config, scenario.fallback) if c.kind != "stop"]
+    plan = plan_under(config, workload)
+    needs, num_shares = [], num_shares_of(scenario.cluster)
+    for stage in range(workload.num_stages + 1):
+        extra_bytes = sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in survivors)
+        needs.append(Need(needed_bytes(costs, plan, stage, extra_bytes, num_shares), stage))
+    return max(needs, key=lambda need: need.num_bytes)
+
+
+def plan_under(config: StrategyConfig, workload: WorkloadConfig) -> IterationPlan:
+    """An iteration as a strategy makes it."""
+    return strategy_class(config.kind)(config, workload.num_stages).price(plain_plan(workload))
+
+
+def too_little_memory(scenario: Scenario, config: StrategyConfig) -> str | None:
+    """How much memory a strategy lacks and what would make it fit, in one sentence; None where it fits."""
+    device, need = scenario.cluster.device, greatest_need(scenario, config, scenario.workload)
+    if need.fits(device):
+        return None
+    needed_gib = need.num_bytes / BYTES_PER_GIB
+    found = remedies(scenario, config, need)
+    return (
+        f"'{config.name}' needs {in_gib(needed_gib)} on stage {need.stage}, {in_gib(needed_gib - device.memory_gib)} "
+        f"more than the {device.memory_gib:g} GiB of device '{shortened(device.name)}'; "
+        + (
+            f"would fit: {', or '.join(found)}"
+            if found
+            else "no single change of schedule, microbatches or device makes it fit"
+        )
+    )
+
+
+def in_gib(gib: float) -> str:
+    """A number of GiB, never rounded to nothing."""
+    return f"{gib:,.1f} GiB" if gib >= 0.05 else "less than 0.1 GiB"
+
+
+def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str]:
+    """Changes of one field, each of which alone makes a strategy fit."""
+    workload = scenario.workload
+
+    def fits(**changes: Any) -> bool:
+        changed = workload.model_copy(update=changes)
+        return greatest_need(scenario, config, changed).fits(scenario.cluster.device)
+
+    found = []
+    if workload.schedule in ("1f1b", "fifo"):
+        now = Costs(workload, scenario.cluster.device).in_flight_limit(plan_under(config, workload))
+        if most := largest(range(1, now), lambda number: fits(max_in_flight=number)):
+            found.append(f"max_in_flight {most}")
+    if workload.schedule == "gpipe" and fits(schedule="1f1b"):
+        found.append("schedule 1f1b")
+    if not workload.recompute_activations and fits(recompute_activations=True):
+        found.append("recompute_activations true")
+    if most := largest(smaller_microbatches(scenario), lambda number: fits(sequences_per_microbatch=number)):
+        found.append(f"sequences_per_microbatch {most}")
+    known = sorted((Device(**figures) for figures in presets("devices").values()), key=lambda known: known.memory_gib)
+    large = [device.name for device in known if need.fits(device)]
+    if large:
+        more = ", ..." if len(large) > LISTED_DEVICES else ""
+        found.append(f"device {', '.join(large[:LISTED_DEVICES])}{more}")
+    return found
+
+
+def smaller_microbatches(scenario: Scenario) -> list[int]:
+    """Parts that sequences_per_microbatch can be divided into, ascending, with which no strategy becomes impossible."""
+    workload = scenario.workload
+    possible = [config for config in scenario.strategies if not impossible(config, workload)]
+
+    def suits(number: int) -> bool:
+        changed = workload.model_copy(update={"sequences_per_microbatch": number})
+        return not any(impossible(config, changed) for config in possible)
+
+    return [number for number in divisors(workload.sequences_per_microbatch)[:-1] if suits(number)]
+
+
+def largest(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+    """The largest of ascending candidates that fits, where all below one that fits do too."""
+    place = bisect_left(candidates, True, key=lambda candidate: not fits(candidate))
+    return candidates[place - 1] if place else None

@@ -1,0 +1,143 @@
+"""The `sweep:` section of a scenario: which fields take which values, and how many replicates each point gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from models.spec import Config
+from sim.cluster.network import NetworkConfig
+from sim.cluster.topology import ClusterConfig
+from sim.core.plugins import choice
+from sim.core.presets import or_preset, presets
+from sim.core.text import FOLDER_NAME
+from sim.failures import PROCESSES, ProcessConfig
+from sim.failures.registry import process_choice
+from sim.scenario.training import TrainingConfig
+from sim.strategies import PLUGINS, STRATEGIES, StrategyConfig
+from sim.workload.config import WorkloadConfig
+
+Values = Annotated[tuple[Any, ...], Field(min_length=1)]
+"""What a field takes in turn: whatever the field itself may hold."""
+
+
+class SweepConfig(Config):
+    """Points of a sweep: each of `list`, with each of `zip`, with every combination of `grid`.
+
+    Fields are named as for `--set`: `failures.rate_per_hour`, `strategies[checkpoint].interval_iterations`.
+    """
+
+    grid: dict[str, Values] = Field(
+        default_factory=dict, description="values for each field: every combination is a point; the last varies fastest"
+    )
+    zip: dict[str, Values] = Field(
+        default_factory=dict, description="values for each field, equally many: the first of each together, and so on"
+    )
+    list: tuple[dict[str, Any], ...] = Field((), description="points by hand, each a mapping of fields to values")
+    replicates: int | None = Field(
+        None, ge=1, le=10**6, description="failure seeds, counted up from the one of seeds.failures"
+    )
+    training_replicates: int | None = Field(
+        None, ge=1, le=10**6, description="training seeds, counted up from the one of seeds.training"
+    )
+    keep: Literal["records", "outcomes"] = Field(
+        "records",
+        description="records: every iteration and event of each run; outcomes: summaries alone, for thousands of runs",
+    )
+
+
+# A scenario: one YAML file, frozen and resolved. It composes the components' own configurations.
+#
+# Each component checks its own fields; `sim.scenario.checks` holds the checks across fields. `sim.scenario.loading`
+# reads YAML and reports all problems at once.
+
+PRESET_FIELDS = {("workload", "model"): "models", ("cluster", "device"): "devices", ("network",): "networks"}
+"""Fields that a preset's name can stand for, and the kind of preset."""
+
+
+class StopConfig(StrategyConfig):
+    """The fallback that gives up: the run ends where it is, and says so."""
+
+    kind: Literal["stop"] = "stop"
+
+
+if TYPE_CHECKING:
+    StrategyChoice = StrategyConfig
+    FallbackChoice = StrategyConfig
+    FailureChoice = ProcessConfig
+else:
+    StrategyChoice = choice([strategy.Config for strategy in STRATEGIES.values()], PLUGINS)
+    FallbackChoice = choice(
+        [StopConfig, *(s.Config for s in STRATEGIES.values() if s.serves_as_fallback)],
+        replace(PLUGINS, needs="serves_as_fallback"),
+    )
+    FailureChoice = process_choice([process.Config for process in PROCESSES.values()])
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class SeedsConfig(Config):
+    """Seeds: every pair of a failure seed and a training seed is one replicate of every strategy."""
+
+    failures: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of the churn")
+    training: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of initial weights and data order")
+
+
+class Scenario(Config):
+    """Everything one `churnlab run` needs to know."""
+
+    name: str = Field(pattern=FOLDER_NAME, max_length=100, description="folder below results/, and title of figures")
+    description: str = Field("", description="in words, for people")
+    workload: WorkloadConfig = Field(default_factory=WorkloadConfig, description="the target model: gives the seconds")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="the proxy model: gives the loss")
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="nodes, spares, recovery delays")
+    network: Annotated[NetworkConfig, or_preset("networks")] = Field(
+        "spot_cluster",
+        validate_default=True,
+        description="links between nodes and to storage: a preset's name or figures",
+    )
+    failures: FailureChoice = Field(
+        default_factory=PROCESSES["exponential"].Config,
+        description="when nodes fail: a kind and its options, or a preset",
+    )
+    strategies: tuple[StrategyChoice, ...] = Field(
+        min_length=1, description="recovery strategies to compare: kinds, or kinds with options"
+    )
+    fallback: FallbackChoice = Field(
+        default_factory=STRATEGIES["restart"].Config, description="takes over when a strategy cannot recover"
+    )
+    give_up_after: float = Field(
+        20.0, ge=1, description="a run stops, and says so, after this many times the time or number of plain iterations"
+    )
+    fidelity: Literal["iteration", "microbatch"] = Field(
+        "iteration",
+        description="iteration: each is one event; microbatch: every forward, backward and message is; the same "
+        "seconds to the last bit, unless operations jitter",
+    )
+    seeds: SeedsConfig = Field(default_factory=SeedsConfig, description="replicates")
+    iterations_per_step: int = Field(
+        1,
+        ge=1,
+        le=10**6,
+        description="iterations of the target that one step of the proxy stands for; not neutral where not 1",
+    )
+    sweep: SweepConfig | None = Field(
+        None, description="what `churnlab sweep` varies; the rest of the scenario is what all its points share"
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic's schema, which knows nothing of presets: their names can stand for some fields."""
+        schema = handler(core_schema)
+        for path, kind in PRESET_FIELDS.items():
+            properties = handler.resolve_ref_schema(schema)["properties"]
+            for part in path[:-1]:
+                properties = handler.resolve_ref_schema(properties[part])["properties"]
+            field, names = properties[path[-1]], {"enum": list(presets(kind))}
+            changed = {"type": "object", "properties": {"preset": names}, "required": ["preset"]}
+            field["anyOf"] = [names, {"$ref": field.pop("$ref")}, changed]
+        return schema

@@ -1,0 +1,137 @@
+"""From the `sweep:` section to its points: scenarios in which the swept fields have their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sim.core.text import shortened
+from sim.scenario.error_messages import shown
+from sim.scenario.loading import Document, Problem, ScenarioError, parse_scenario, read_scenario_text, scenario_of
+from sim.scenario.scenario import Scenario, SeedsConfig, SweepConfig
+from sim.scenario.yaml_reader import Location
+
+
+class Assignment(NamedTuple):
+    """A field's value at a point, and where in the scenario file it stands."""
+
+    field: str
+    value: Any
+    where: Location
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of the swept fields' values, and the scenario that it makes.
+
+    strategy_of: for fields of one strategy (`strategies[checkpoint].interval_iterations`), which one, by its index.
+    keeps_records: whether its runs' iterations and events are kept, or their outcomes alone.
+    """
+
+    parameters: dict[str, Any]
+    scenario: Scenario
+    strategy_of: dict[str, int] = field(default_factory=dict)
+    keeps_records: bool = True
+
+    def parameters_of(self, strategy_index: int) -> dict[str, Any]:
+        """The swept values that concern a strategy: all but those of other strategies."""
+        others = {name for name, index in self.strategy_of.items() if index != strategy_index}
+        return {name: value for name, value in self.parameters.items() if name not in others}
+
+    def with_more_failure_seeds(self, number: int) -> Point:
+        """The point with so many replicates more, their seeds counted up from the highest."""
+        seeds = self.scenario.seeds
+        first = max(seeds.failures) + 1
+        more = SeedsConfig(failures=(*seeds.failures, *range(first, first + number)), training=seeds.training)
+        return replace(self, scenario=self.scenario.model_copy(update={"seeds": more}))
+
+
+def load_points(path: Path, overrides: tuple[str, ...] = ()) -> list[Point]:
+    """Read a scenario file and make its points; one without a `sweep:` section is the only point of its own.
+
+    Raises ScenarioError with every problem found: in the scenario itself first, then at the points.
+    """
+    text, base_folder = read_scenario_text(path), path.parent
+    base = parse_scenario(text, str(path), overrides, base_folder)
+    if base.sweep is None:
+        return [Point({}, base)]
+    document = Document(str(path), text)
+    for override in overrides:
+        document.override(override)
+    sweep, seeds = base.sweep, replicated(base)
+    document.data.pop("sweep")
+    points: list[Point] = []
+    problems: dict[Problem, list[list[Assignment]]] = {}
+    for assignments in combinations(sweep):
+        try:
+            point = point_of(document.copy(), assignments, base_folder)
+            scenario = point.scenario.model_copy(update={"seeds": seeds})
+            points.append(replace(point, scenario=scenario, keeps_records=sweep.keep == "records"))
+        except ScenarioError as error:
+            for problem in error.problems:
+                problems.setdefault(problem, []).append(assignments)
+    if problems:
+        raise ScenarioError(
+            str(path),
+            [
+                problem
+                if any(problem.place == document.place(assignment.where) for assignment in found[0])
+                else told(problem, found[0], len(found) - 1)
+                for problem, found in problems.items()
+            ],
+        )
+    return points
+
+
+def point_of(document: Document, assignments: list[Assignment], base_folder: Path) -> Point:
+    """The point at which the swept fields have these values. Raises ScenarioError."""
+    problems, strategy_of = [], {}
+    for target, value, where in assignments:
+        path = document.assign(target, value, document.place(where))
+        if isinstance(path, Problem):
+            problems.append(Problem(path.place, ".".join(map(str, where[:3])), path.message))
+        elif len(path) > 1 and path[0] == "strategies" and isinstance(path[1], int):
+            strategy_of[target] = path[1]
+    scenario = scenario_of(document, base_folder, problems)
+    return Point({assignment.field: assignment.value for assignment in assignments}, scenario, strategy_of)
+
+
+def told(problem: Problem, assignments: list[Assignment], num_others: int) -> Problem:
+    """A problem of a point: of what does not go together, with the point and how many others have it too."""
+    values = ", ".join(f"{shortened(each.field)}: {shown(each.value)}" for each in assignments)
+    others = f", and {num_others} more points" if num_others > 1 else ", and 1 more point" if num_others else ""
+    return replace(problem, message=f"{problem.message} (at {values}{others})")
+
+
+def combinations(sweep: SweepConfig) -> Iterator[list[Assignment]]:
+    """The values of each point, in order: by hand, together, and every combination, whose last field varies fastest."""
+    by_hand = [
+        [Assignment(name, value, ("sweep", "list", index, name)) for name, value in point.items()]
+        for index, point in enumerate(sweep.list)
+    ]
+    columns = [
+        [Assignment(name, value, ("sweep", "zip", name, index)) for index, value in enumerate(values)]
+        for name, values in sweep.zip.items()
+    ]
+    together = [list(row) for row in zip(*columns, strict=True)]
+    axes = [
+        [[Assignment(name, value, ("sweep", "grid", name, index))] for index, value in enumerate(values)]
+        for name, values in sweep.grid.items()
+    ]
+    for parts in product(by_hand or [[]], together or [[]], *axes):
+        yield [assignment for part in parts for assignment in part]
+
+
+def replicated(scenario: Scenario) -> SeedsConfig:
+    """The seeds of a scenario, counted up where its sweep says how many."""
+    assert scenario.sweep is not None
+    (first_failure, *_), (first_training, *_) = scenario.seeds.failures, scenario.seeds.training
+    failures, training = scenario.seeds.failures, scenario.seeds.training
+    if scenario.sweep.replicates is not None:
+        failures = tuple(range(first_failure, first_failure + scenario.sweep.replicates))
+    if scenario.sweep.training_replicates is not None:
+        training = tuple(range(first_training, first_training + scenario.sweep.training_replicates))
+    return SeedsConfig(failures=failures, training=training)

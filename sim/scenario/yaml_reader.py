@@ -1,0 +1,124 @@
+"""YAML text as built-in mappings, lists and scalars, with the line that each of them came from."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, RoundTripConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
+
+from sim.core.text import shortened
+
+Location = tuple[str | int, ...]
+"""Where something stands: keys and list indices from the top."""
+
+MAX_DIGITS = 40
+
+SYNTAX = {
+    "found another document": "a second document ('---'): only one can be read",
+    "character '\\t'": "a tab: indent with spaces",
+    "mapping values are not allowed": "a ':' that cannot stand here: check the indentation, or put the text in quotes",
+    "could not find expected ':'": "a line without ':' that continues nothing",
+    "expected <block end>": "a line that does not fit in: check the indentation",
+}
+
+OPENED = {
+    "while parsing a flow sequence": "the list [...]",
+    "while parsing a flow mapping": "the mapping {...}",
+    "while scanning a quoted scalar": "the quoted text",
+}
+
+
+class YamlTextError(ValueError):
+    """A text that is not one YAML document; `line` counts from 1, None where it is not known."""
+
+    def __init__(self, line: int | None, message: str) -> None:
+        self.line = line
+        super().__init__(f"not valid YAML: {message}")
+
+
+class PlainConstructor(RoundTripConstructor):
+    """Reads dates as texts, and no numbers that have too many digits to be meant."""
+
+    def construct_yaml_int(self, node: Any) -> Any:
+        """A whole number. ConstructorError, with its line, where it is none or far too large."""
+        try:
+            number = super().construct_yaml_int(node)
+        except ValueError:
+            number = None
+        if number is None or abs(number) >= 10**MAX_DIGITS:
+            problem = f"a whole number of at most {MAX_DIGITS} digits is expected, found {shortened(node.value)}"
+            raise ConstructorError(None, None, problem, node.start_mark)
+        return number
+
+    def construct_timestamp(self, node: Any) -> Any:
+        """A date as it is written."""
+        return self.construct_scalar(node)
+
+
+PlainConstructor.add_constructor("tag:yaml.org,2002:int", PlainConstructor.construct_yaml_int)
+
+PlainConstructor.add_constructor("tag:yaml.org,2002:timestamp", PlainConstructor.construct_timestamp)
+
+
+def read_yaml(text: str) -> tuple[Any, dict[Location, int]]:
+    """The data of a YAML text, keys as texts, and the line of each key and list entry. Raises YamlTextError."""
+    yaml = YAML(typ="rt")
+    yaml.Constructor = PlainConstructor
+    lines: dict[Location, int] = {}
+    try:
+        loaded = yaml.load(io.StringIO(text))
+        note_lines(loaded, (), lines)
+        return plain(loaded), lines
+    except RecursionError:
+        raise YamlTextError(None, "nested too deeply, or an anchor that holds itself") from None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlTextError(line, f"the character U+{error.character:04X} is not allowed") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise YamlTextError(mark.line + 1 if mark else None, in_words(error)) from None
+    except (YAMLError, ValueError) as error:
+        raise YamlTextError(None, shortened(str(error))) from None
+
+
+def in_words(error: MarkedYAMLError) -> str:
+    """A syntax error for people."""
+    problem = str(error.problem).split("\n")[0]
+    if isinstance(error, DuplicateKeyError):
+        problem = f"the key {problem.split(' with value ')[0].removeprefix('found duplicate key ')} is given twice"
+    problem = next((words for known, words in SYNTAX.items() if known in problem), problem)
+    if error.context in OPENED:
+        problem += f", in {OPENED[error.context]} that begins in line {error.context_mark.line + 1}"
+    return problem
+
+
+def plain(value: Any) -> Any:
+    """Built-in mappings, lists and scalars for ruamel's; what has a tag of its own stays as it is."""
+    if isinstance(value, CommentedMap):
+        return {key_text(key): plain(item) for key, item in value.items()}
+    if isinstance(value, CommentedSeq):
+        return [plain(item) for item in value]
+    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
+
+
+def note_lines(value: Any, path: Location, lines: dict[Location, int]) -> None:
+    """Write down where each key and list entry below a path stands."""
+    if isinstance(value, CommentedMap):
+        for key, item in value.items():
+            if key in (value.lc.data or ()):  # what a merge key brings in stands elsewhere
+                lines[(*path, key_text(key))] = value.lc.data[key][0] + 1
+            note_lines(item, (*path, key_text(key)), lines)
+    elif isinstance(value, CommentedSeq):
+        for index, item in enumerate(value):
+            lines[(*path, index)] = value.lc.item(index)[0] + 1
+            note_lines(item, (*path, index), lines)
+
+
+def key_text(key: Any) -> str:
+    """A mapping's key as text."""
+    return {None: "null", True: "true", False: "false"}[key] if key is None or isinstance(key, bool) else str(key)

@@ -1,0 +1,169 @@
+"""From a scenario to its world, its site, and what is known of their prices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.spec import plain_routes
+from models.training import NoTraining, Training
+from sim.cluster.membership import node_seconds
+from sim.cluster.topology import Cluster, num_nodes
+from sim.core.records import Bucket, EventRecord, IterationRecord, NodeCount
+from sim.core.units import SECONDS_PER_HOUR
+from sim.failures import process_class
+from sim.scenario.scenario import Scenario
+from sim.simulation.recorder import Trace
+from sim.simulation.renewals import renews_itself
+from sim.simulation.training_process import TrainingJob, Watcher
+from sim.simulation.world import World
+from sim.strategies import StrategyConfig, strategy_class
+from sim.workload.costs import Costs
+from sim.workload.deployment import Site
+from sim.workload.iteration_time import PriceList, Prices, price_list
+
+
+def node_counts(scenario: Scenario, world: World) -> list[NodeCount]:
+    """The nodes that were there; where failures are ignored, a complete cluster, unless a trace brings them."""
+    if world.heeds_failures or world.brings_its_nodes:
+        return world.fleet.counts
+    return [NodeCount(0.0, num_nodes(scenario.cluster, scenario.workload.num_stages))]
+
+
+def time_only(scenario: Scenario) -> NoTraining:
+    """A learner for a scenario's runs of which only the seconds matter: they do not depend on what is learnt."""
+    spec = scenario.training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
+    return NoTraining(spec, scenario.iterations_per_step)
+
+
+def build_world(
+    scenario: Scenario, failure_seed: int, heeds_failures: bool = True, trace: Trace | None = None
+) -> World:
+    """The world of a scenario at time zero."""
+    site, prices = _site(scenario)
+    return World(
+        site=site,
+        failures=process_class(scenario.failures.kind)(scenario.failures),
+        failure_seed=failure_seed,
+        heeds_failures=heeds_failures,
+        fidelity=scenario.fidelity,
+        trace=trace,
+        prices=prices,
+    )
+
+
+def build_site(scenario: Scenario) -> Site:
+    """The nodes and links of a scenario, and what iterations cost there."""
+    return _site(scenario)[0]
+
+
+def _site(scenario: Scenario) -> tuple[Site, PriceList]:
+    """The same, and what is known of its prices."""
+    regions = scenario.cluster.regions or scenario.network.regions
+    cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
+    prices = price_list(scenario.workload, cluster, scenario.network)
+    return Site(Costs(scenario.workload, scenario.cluster.device), cluster, prices.network), prices
+
+
+def known_prices(scenario: Scenario) -> Prices:
+    """What this process knows of a scenario's prices: to be sent to another, where `learn_prices` takes it over."""
+    return _site(scenario)[1].told()
+
+
+def learn_prices(scenario: Scenario, prices: Prices) -> None:
+    """Take over what another process knows of a scenario's prices; no result changes by it."""
+    _site(scenario)[1].learn(prices)
+
+
+# A scenario's runs: one strategy under one pair of seeds, from the first step to the last.
+
+
+@dataclass(frozen=True)
+class Run:
+    """What happened under one strategy and one pair of seeds. Times are simulated seconds.
+
+    joining_seconds: that training stood still for nodes that joined, and for all to be there at the beginning.
+    sent_bytes: in recoveries, checkpoints and copies, beside the iterations' own messages.
+    """
+
+    strategy: str
+    kind: str
+    failure_seed: int
+    training_seed: int
+    iterations: Sequence[IterationRecord]
+    events: Sequence[EventRecord]
+    ledger: dict[Bucket, float]
+    wall_clock_seconds: float
+    iteration_seconds: float
+    ideal_iteration_seconds: float
+    num_iterations: int
+    num_failures: int
+    num_nodes_lost: int
+    nodes: Sequence[NodeCount]
+    joining_seconds: float
+    sent_bytes: float
+    stopped: str | None
+
+    @property
+    def node_hours(self) -> float:
+        """Hours of nodes that were there."""
+        return self.node_hours_until(self.wall_clock_seconds)
+
+    def node_hours_until(self, seconds: float) -> float:
+        """The same until an instant of the run."""
+        return node_seconds(self.nodes, seconds) / SECONDS_PER_HOUR
+
+
+def simulate(
+    scenario: Scenario,
+    config: StrategyConfig,
+    failure_seed: int,
+    training_seed: int,
+    training: Training,
+    watch: Watcher | None = None,
+    trace: Trace | None = None,
+    heeds_failures: bool = True,
+) -> Run:
+    """Run one strategy of a scenario from the first step to the last; or as if failures had no effect.
+
+    Strategies under the same failure seed meet failures at the same simulated times (or, for processes that
+    count iterations, in the same executed iterations, unless another failure has ended them). Equal arguments
+    give equal runs, to the bit.
+    """
+    strategy = strategy_class(config.kind)(config, scenario.workload.num_stages)
+    heeds_failures = heeds_failures and strategy.heeds_failures
+    is_plain = isinstance(training, NoTraining) and trace is None and heeds_failures
+    by_renewals = is_plain and renews_itself(scenario, strategy)
+
+    def begun() -> TrainingJob:
+        world = build_world(scenario, failure_seed, heeds_failures, trace)
+        return TrainingJob(scenario, world, config, strategy, training, watch)
+
+    job = begun()
+    if by_renewals and not job.passes_by_renewals(failure_seed):
+        job, by_renewals = begun(), False
+    if not by_renewals:
+        job.world.run(job.process())
+    world = job.world
+    if trace:
+        trace.close(world.now_seconds)
+    training.flush()
+    return Run(
+        strategy=config.name,
+        kind=config.kind,
+        failure_seed=failure_seed,
+        training_seed=training_seed,
+        iterations=job.iterations,
+        events=world.events,
+        ledger=world.ledger.buckets(),
+        wall_clock_seconds=world.now_seconds,
+        iteration_seconds=world.pipeline.split(job.plan).seconds,
+        ideal_iteration_seconds=world.pipeline.split(world.plain_plan()).seconds,
+        num_iterations=world.execution.num_completed,
+        num_failures=world.num_failures,
+        num_nodes_lost=world.fleet.num_lost,
+        nodes=node_counts(scenario, world),
+        joining_seconds=world.joining.seconds,
+        sent_bytes=world.messenger.num_bytes_sent,
+        stopped=job.stopped,
+    )

@@ -1,0 +1,144 @@
+"""Checkpoints in the memory of other stages' nodes (Gemini, SOSP '23): frequent, near, lost with their holders.
+
+Every node keeps the last complete checkpoint of its own stage and of the stage(s) before it in the ring 0, S1 … Ss.
+After a failure everybody goes back to it: who is alive from its own copy, who is lost from a holder's. What is lost
+with all its holders cannot be recovered.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from models.training_state import Position
+from sim.core.records import Failure
+from sim.strategies.base import (
+    Background,
+    Process,
+    Routine,
+    Strategy,
+    StrategyConfig,
+    StrategyWorld,
+    Transfer,
+    UnrecoverableError,
+)
+from sim.strategies.baselines import beginning_of
+from sim.workload.config import WorkloadConfig
+from sim.workload.costs import Costs
+
+
+class NeighbourCheckpointConfig(StrategyConfig):
+    """Options of `neighbour_checkpoint`."""
+
+    kind: Literal["neighbour_checkpoint"] = "neighbour_checkpoint"
+    interval_iterations: int = Field(
+        1, ge=1, description="iterations between checkpoints; more where the copies take longer to send"
+    )
+    num_copies: int = Field(1, ge=1, le=100, description="other stages that hold a copy, beside the stage itself")
+
+
+class NeighbourCheckpoint(Strategy):
+    """Copies are sent beside the training; a checkpoint counts when all have arrived, and replaces the one before."""
+
+    kind = "neighbour_checkpoint"
+    summary = "keep checkpoints in the memory of other stages' nodes, roll everybody back to the last"
+    Config: ClassVar[type[StrategyConfig]] = NeighbourCheckpointConfig
+
+    def __init__(self, config: NeighbourCheckpointConfig, num_stages: int) -> None:
+        super().__init__(config, num_stages)
+        self.config = config
+        self.saved: Position | None = None
+        self.begun_iteration = 0
+        self.sending: Background | None = None
+
+    @classmethod
+    def check(cls, config: NeighbourCheckpointConfig, workload: WorkloadConfig) -> str | None:
+        """A holder holds each copy once, and never its own."""
+        if config.num_copies <= workload.num_stages:
+            return None
+        return f"num_copies {config.num_copies} needs as many other stages; allowed: at most {workload.num_stages}"
+
+    @classmethod
+    def host_memory_bytes(cls, config: NeighbourCheckpointConfig, costs: Costs, stage: int) -> float:
+        """The own checkpoint and those held for others, and as much for those under way."""
+        held = [(stage - back) % (costs.workload.num_stages + 1) for back in range(config.num_copies + 1)]
+        return 2.0 * sum(costs.checkpoint_bytes(other) for other in held)
+
+    @classmethod
+    def joining_bytes(cls, config: NeighbourCheckpointConfig, costs: Costs, stage: int) -> float:
+        """The complete checkpoints; none of those under way."""
+        return cls.host_memory_bytes(config, costs, stage) / 2
+
+    def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
+        """Begin a checkpoint when one is due and the last is complete. Takes no time but what it takes of the links."""
+        yield from ()
+        under_way = self.sending is not None and self.sending.under_way
+        since = position.iteration - self.begun_iteration  # negative where the fallback has gone back further
+        if under_way or 0 <= since < self.config.interval_iterations:
+            return None
+        self.begun_iteration = position.iteration
+        stages = range(self.num_stages + 1)
+        world.record("checkpoint_started", None, position.iteration)
+
+        def completed() -> None:
+            self.saved = position
+            for stage in stages:
+                for place in (stage, *self.holders(stage)):
+                    world.hold(place, copy_of(stage), position)
+            world.record("checkpoint_durable", None, position.iteration)
+
+        def lost() -> None:
+            world.record("checkpoint_lost", None, position.iteration, "failure while the copies were sent")
+
+        copies = [self._copy(world, stage, stage, holder) for stage in stages for holder in self.holders(stage)]
+        self.sending = world.background(copies, completed, lost)
+        return None
+
+    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
+        """Until the next checkpoint is due, unless the last is under way or training has gone back behind it."""
+        since = position.iteration - self.begun_iteration
+        under_way = self.sending is not None and self.sending.under_way
+        return Routine(1 if under_way or since < 0 else max(1, self.config.interval_iterations - since))
+
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+        """Lost stages get their state from a holder; copies that were lost with a holder are sent anew."""
+        struck: Failure | None = failure
+        while struck is not None:
+            copies = self._missing_copies(world)
+            struck = yield from world.bring_back_nodes()
+            if struck is None:
+                struck = yield from world.transfer([transfer for transfer, _ in copies], "state_transfer")
+            if struck is None and self.saved is not None:
+                for transfer, stage in copies:
+                    assert isinstance(transfer.target, int)
+                    world.hold(transfer.target, copy_of(stage), self.saved)
+        recovered = self.saved or beginning_of(position)
+        self.begun_iteration = recovered.iteration
+        return recovered
+
+    def holders(self, stage: int) -> list[int]:
+        """The stages after it in the ring."""
+        return [(stage + ahead) % (self.num_stages + 1) for ahead in range(1, self.config.num_copies + 1)]
+
+    def _missing_copies(self, world: StrategyWorld) -> list[tuple[Transfer, int]]:
+        """What has to be sent so that everybody who should holds every copy, and of which stage it is."""
+        if self.saved is None:
+            return []  # the initial state is drawn again
+        missing = []
+        for stage in range(self.num_stages + 1):
+            places = [stage, *self.holders(stage)]
+            alive = [place for place in places if world.held(place, copy_of(stage)) == self.saved]
+            if not alive:
+                gone = ", ".join(map(str, places))
+                raise UnrecoverableError(f"stages {gone} are lost, all that held a copy of stage {stage}")
+            missing += [(self._copy(world, stage, alive[0], p), stage) for p in places if p not in alive]
+        return missing
+
+    def _copy(self, world: StrategyWorld, stage: int, source: int, target: int) -> Transfer:
+        return Transfer(source, target, world.costs.checkpoint_bytes(stage), copy_of(stage))
+
+
+def copy_of(stage: int) -> str:
+    """What a copy is called."""
+    return f"checkpoint of stage {stage}"

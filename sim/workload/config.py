@@ -1,0 +1,131 @@
+"""The `workload:` section: the target model, its batch, its schedule, and the plan of an iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.spec import Config, Routes
+from sim.core.presets import or_preset
+
+ScheduleName = Literal["gpipe", "1f1b", "interleaved_1f1b", "fifo"]
+
+Shadow = Literal["with_forward", "eager", "lazy"]
+
+
+class TargetModel(Config):
+    """Shape of the model whose clock is simulated."""
+
+    name: str = Field("custom", description="what outputs call it")
+    dim: int = Field(ge=1, le=10**6, description="width of the residual stream")
+    num_heads: int = Field(ge=1, le=10**6, description="attention heads")
+    num_layers: int = Field(ge=1, le=10**5, description="residual layers, all stages together")
+    hidden_dim: int = Field(ge=1, le=10**7, description="feed-forward width (SwiGLU, 3 matrices)")
+    vocabulary_size: int = Field(ge=2, le=10**8, description="tokens in the vocabulary")
+    description: str = Field("", description="in words")
+    source: str = Field("", description="where the figures are from")
+
+
+class MeasuredSeconds(Config):
+    """Times of one microbatch measured by the user, in place of FLOPs over device speed.
+
+    They are those of a stage with an equal share of the layers; with uneven `layers_per_stage` a stage's time is
+    proportional to its layers. Recomputed activations are taken to be part of the measured backward.
+    """
+
+    forward_seconds: float = Field(gt=0, le=1e8, description="forward of one microbatch through one layer stage")
+    backward_seconds: float = Field(gt=0, le=1e8, description="backward of one microbatch through one layer stage")
+    head_seconds: float = Field(0.0, ge=0, le=1e8, description="de-embedding and loss of one microbatch, both ways")
+
+
+class WorkloadConfig(Config):
+    """The `workload:` section of a scenario: the target model, which gives the seconds."""
+
+    model: Annotated[TargetModel, or_preset("models")] = Field(
+        "medium", validate_default=True, description="target model: a preset's name or its shape"
+    )
+    num_stages: int = Field(6, ge=2, le=1000, description="pipeline stages that hold layers (S1..Ss)")
+    sequence_length: int = Field(1024, ge=1, le=10**8, description="tokens in a sequence")
+    sequences_per_microbatch: int = Field(8, ge=1, le=10**6, description="sequences in a microbatch")
+    num_microbatches: int = Field(6, ge=1, le=10_000, description="microbatches of each pipeline and iteration")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of compute and activations")
+    schedule: ScheduleName = Field("1f1b", description="order of forwards and backwards on a node")
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="not gpipe: microbatches in flight in a pipeline; default: as many as positions that compute "
+        "(interleaved_1f1b: twice as many as stages)",
+    )
+    chunks_per_stage: int = Field(1, ge=1, le=100, description="interleaved_1f1b: parts that a stage's layers make")
+    layers_per_stage: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="layers of each of S1..Ss; default: equal shares"
+    )
+    loss_at: Literal["embedding_stage", "last_stage"] = Field(
+        "embedding_stage", description="who holds final norm, head and loss: stage 0, with the embedding, or Ss"
+    )
+    gradient_exchange: Literal["ring", "all_to_all"] = Field(
+        "ring", description="replicas of a stage: ring all-reduce, or everyone sends its whole gradient to all others"
+    )
+    overlap_gradient_exchange: bool = Field(
+        True, description="a stage exchanges as soon as its own last backward is done, not after the whole pipeline"
+    )
+    pause_seconds: float = Field(0.0, ge=0, le=1e8, description="fixed pause at the start of each iteration")
+    optimizer_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="optimizer step and copies at the end of each iteration"
+    )
+    efficiency: Literal["utilisation", "by_operation_size"] = Field(
+        "utilisation",
+        description="share of the device's peak: its utilisation for all operations, or one for each product of "
+        "matrices, the smaller the product the less",
+    )
+    recompute_activations: bool = Field(
+        False, description="keep only what enters a layer and run its forward again before its backward"
+    )
+    measured: MeasuredSeconds | None = Field(
+        None,
+        description="measured times, in place of computed ones; with uneven layers_per_stage: of the mean stage",
+    )
+
+
+@dataclass(frozen=True)
+class IterationPlan:
+    """What one iteration has to do. A strategy's `price` changes a copy of the plain plan.
+
+    num_microbatches per pipeline, each `microbatch_size` × the workload's; `max_in_flight` in place of the workload's.
+
+    Redundant computation: `shadow_forwards` and `shadow_backwards` of the *next* stage that each stage also runs per
+    microbatch, when `shadow` says: before the activation leaves, right after that, or lazily while the node waits;
+    `shadow_transfers` times an iteration each stage sends its gradients or weights to the one before. CheckFree+:
+    `embedding_copies` go to S1 and Ss meanwhile.
+    """
+
+    num_microbatches: int
+    routes: Routes
+    microbatch_size: float = 1.0
+    max_in_flight: int | None = None
+    shadow_forwards: float = 0.0
+    shadow_backwards: float = 0.0
+    shadow: Shadow = "with_forward"
+    shadow_transfers: int = 0
+    embedding_copies: bool = False
+
+
+def num_positions(workload: WorkloadConfig, head_computes: bool) -> int:
+    """Positions that compute one after the other: the stages, and a head that does on a node of its own."""
+    return workload.num_stages + (1 if head_computes and workload.loss_at == "embedding_stage" else 0)
+
+
+def in_flight_limit(workload: WorkloadConfig, plan: IterationPlan, head_computes: bool) -> int:
+    """Most microbatches that are on their way in a pipeline at a time.
+
+    gpipe: all. Others: what the plan or the workload says, else as many as positions that compute one after the other,
+    for interleaved_1f1b twice the stages.
+    """
+    if workload.schedule == "gpipe":
+        return plan.num_microbatches
+    chosen = plan.max_in_flight or workload.max_in_flight
+    if chosen is None and workload.schedule == "interleaved_1f1b":
+        chosen = 2 * workload.num_stages
+    return min(plan.num_microbatches, chosen or num_positions(workload, head_computes))

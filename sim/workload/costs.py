@@ -1,0 +1,173 @@
+"""What the target model costs: seconds of a stage, bytes of an activation, of a stage, of a checkpoint.
+
+FLOPs count a multiply and an add as two, per token and layer of width d, feed-forward width f, sequence s:
+forward 8 d² (attention projections) + 4 s d (scores and values, not causal, as Megatron counts) + 6 d f
+(SwiGLU), backward twice that; de-embedding 2 d V forward. Sources: Korthikanti et al. 2022 (arXiv
+2205.05198); the same figures in torchtitan. *Not modelled*: what is no product of matrices, and the embedding's
+look-up; by_operation_size also leaves out reading weights from the device's memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.spec import EMBEDDING_STAGE
+from sim.cluster.devices import Device
+from sim.workload.config import IterationPlan, WorkloadConfig, in_flight_limit
+
+VALUE_BYTES = {"fp32": 4, "bf16": 2}
+
+CHECKPOINT_BYTES = {"fp32": 12, "bf16": 14}
+"""Per parameter: fp32 weight and two Adam moments; bf16 training adds the bf16 weight."""
+
+STATE_BYTES = {"fp32": 16, "bf16": 18}
+"""Per parameter on the device: the checkpoint's and an fp32 gradient."""
+
+EFFICIENCY_STEPS = ((128e9, 0.95), (16e9, 0.90), (1e9, 0.60), (0.0, 0.10))
+"""Share of the peak that a product of so many FLOPs and more reaches: Calculon's table for 16-bit products on A100 and
+H100 (Isaev et al. 2023; github.com/calculon-ai/calculon). For other devices, and for fp32, an assumption."""
+
+
+def share_of_peak(flops: float) -> float:
+    """Share of the device's peak that a product of matrices reaches, by its size in FLOPs."""
+    return next(share for least, share in EFFICIENCY_STEPS if flops >= least)
+
+
+@dataclass(frozen=True)
+class MatrixProduct:
+    """`count` products of matrices of the same size, `flops` each."""
+
+    count: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds and bytes of one scenario's target model on its device.
+
+    Stages are numbered as everywhere: 1..s hold layers. Of work, stage 0 stands for the ends (final norm, E⁻¹, loss),
+    whoever runs them; of parameters and bytes, for what its node holds: E, and the head where `loss_at` says so.
+    """
+
+    workload: WorkloadConfig
+    device: Device
+
+    # ---- what a stage holds ----------------------------------------------------------------------
+
+    @property
+    def tokens_per_microbatch(self) -> int:
+        """Tokens of a full-size microbatch."""
+        return self.workload.sequences_per_microbatch * self.workload.sequence_length
+
+    @property
+    def head_stage(self) -> int:
+        """The stage that holds final norm, head and loss."""
+        return EMBEDDING_STAGE if self.workload.loss_at == "embedding_stage" else self.workload.num_stages
+
+    def num_layers(self, stage: int) -> int:
+        """Layers of a stage; none at stage 0."""
+        if stage == EMBEDDING_STAGE:
+            return 0
+        if self.workload.layers_per_stage is None:
+            return self.workload.model.num_layers // self.workload.num_stages
+        return self.workload.layers_per_stage[stage - 1]
+
+    def stage_parameters(self, stage: int) -> int:
+        """Parameters of a stage: 4 d² + 3 d f + 2 d a layer; V d for E; V d + d for the head and its norm."""
+        model = self.workload.model
+        parameters = self.num_layers(stage) * (4 * model.dim**2 + 3 * model.dim * model.hidden_dim + 2 * model.dim)
+        if stage == EMBEDDING_STAGE:
+            parameters += model.vocabulary_size * model.dim
+        if stage == self.head_stage:
+            parameters += model.vocabulary_size * model.dim + model.dim
+        return parameters
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the whole model."""
+        return sum(map(self.stage_parameters, range(self.workload.num_stages + 1)))
+
+    @property
+    def head_computes(self) -> bool:
+        """Whether the head takes time."""
+        return self.forward_seconds(EMBEDDING_STAGE) > 0.0
+
+    def in_flight_limit(self, plan: IterationPlan) -> int:
+        """Most microbatches of a plan that are on their way in a pipeline at a time."""
+        return in_flight_limit(self.workload, plan, self.head_computes)
+
+    # ---- time ------------------------------------------------------------------------------------
+
+    def forward_operations(self, stage: int, microbatch_size: float = 1.0) -> tuple[MatrixProduct, ...]:
+        """Products of a stage's forward: q, k, v and output; scores and values; SwiGLU's three; stage 0: the head's.
+
+        For a microbatch of the given size relative to the workload's. Attention counts as one product for all heads and
+        sequences of the microbatch.
+        """
+        model, tokens = self.workload.model, microbatch_size * self.tokens_per_microbatch
+        if stage == EMBEDDING_STAGE:
+            return (MatrixProduct(1, 2.0 * model.dim * model.vocabulary_size * tokens),)
+        layers = self.num_layers(stage)
+        return (
+            MatrixProduct(4 * layers, 2.0 * model.dim**2 * tokens),
+            MatrixProduct(2 * layers, 2.0 * self.workload.sequence_length * model.dim * tokens),
+            MatrixProduct(3 * layers, 2.0 * model.dim * model.hidden_dim * tokens),
+        )
+
+    def forward_flops(self, stage: int) -> float:
+        """FLOPs of the forward of one full-size microbatch through a stage (stage 0: the head)."""
+        return sum(product.count * product.flops for product in self.forward_operations(stage))
+
+    def forward_seconds(self, stage: int, microbatch_size: float = 1.0) -> float:
+        """Forward of a microbatch through a stage (stage 0: head and loss), by its size relative to the workload's."""
+        measured, precision = self.workload.measured, self.workload.precision
+        if measured and stage == EMBEDDING_STAGE:
+            return microbatch_size * measured.head_seconds / 3
+        if measured:
+            return microbatch_size * measured.forward_seconds * self._share_of_mean_stage(stage)
+        if self.workload.efficiency == "utilisation":
+            return microbatch_size * self.forward_flops(stage) / self.device.flops_per_second(precision)
+        peak = self.device.peak_flops_per_second(precision)
+        products = self.forward_operations(stage, microbatch_size)
+        return sum(product.count * product.flops / (peak * share_of_peak(product.flops)) for product in products)
+
+    def backward_seconds(self, stage: int, microbatch_size: float = 1.0) -> float:
+        """Backward of a microbatch: twice the forward, since each product has two of its size there, unless measured.
+
+        With `recompute_activations` once more the forward of its layers.
+        """
+        measured = self.workload.measured
+        if measured and stage != EMBEDDING_STAGE:
+            return microbatch_size * measured.backward_seconds * self._share_of_mean_stage(stage)
+        recomputes = self.workload.recompute_activations and stage != EMBEDDING_STAGE
+        return (3.0 if recomputes else 2.0) * self.forward_seconds(stage, microbatch_size)
+
+    def _share_of_mean_stage(self, stage: int) -> float:
+        """Layers of a stage over those of the mean stage."""
+        if self.workload.layers_per_stage is None:
+            return 1.0
+        return self.num_layers(stage) * self.workload.num_stages / self.workload.model.num_layers
+
+    # ---- bytes -----------------------------------------------------------------------------------
+
+    @property
+    def activation_bytes(self) -> float:
+        """Bytes that cross a stage boundary per full-size microbatch, forward; the gradient is as large."""
+        return float(self.tokens_per_microbatch * self.workload.model.dim * VALUE_BYTES[self.workload.precision])
+
+    def weight_bytes(self, stage: int) -> float:
+        """Bytes of a stage's weights, which are also those of its gradient."""
+        return float(self.stage_parameters(stage) * VALUE_BYTES[self.workload.precision])
+
+    @property
+    def embedding_copy_bytes(self) -> float:
+        """The gradient of E, or of E⁻¹: half of stage 0. Who holds a copy takes the same optimizer step with it."""
+        return self.weight_bytes(EMBEDDING_STAGE) / 2
+
+    def checkpoint_bytes(self, stage: int) -> float:
+        """Bytes of a stage's weights and optimizer state."""
+        return float(self.stage_parameters(stage) * CHECKPOINT_BYTES[self.workload.precision])
+
+    def state_bytes(self, stage: int) -> float:
+        """Bytes of a stage's weights, gradient and optimizer state on its device."""
+        return float(self.stage_parameters(stage) * STATE_BYTES[self.workload.precision])
