@@ -6,7 +6,6 @@ written here are the words between the tables, and an example for each section.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -247,7 +246,7 @@ def failures() -> Iterator[str]:
         common = next((base for base in (rated, mean, every) if set(base) <= set(own)), every)
         has = {RatedConfig: " Has a rate or a mean, and a scope.", MeanConfig: " Has a rate or a mean: a node's."}
         words = next((has[base] for base in has if issubclass(process.Config, base)), "")
-        yield f"\n### failures: `{kind}`\n\n{first_line(sys.modules[process.__module__].__doc__)}{words}"
+        yield f"\n### failures: `{kind}`\n\n{first_line(process.__doc__)}{words}"
         yield from table(without(own, common), required)
     yield from tables("Delay", "Loss")
     yield "\n### Presets of failures\n"

@@ -462,7 +462,7 @@ def test_byte_pairs_are_the_same_in_every_process(many_files: Path) -> None:
 import sys
 from pathlib import Path
 from models.corpus import load_corpus
-from models.training_state import DataSpec
+from models.spec import DataSpec
 assert not {{"torch", "datasets", "sim"}} & set(sys.modules)
 spec = DataSpec(source="text", files=("text/**", {corpus_module.__file__!r}), tokenizer="bpe", vocabulary_size=600)
 print(load_corpus(spec, Path({str(many_files)!r})).content_hash)

@@ -245,7 +245,7 @@ def test_a_class_of_a_notebook_is_taken_as_its_cell_was_last_run(folder, monkeyp
 HEAD = """
 from typing import ClassVar, Literal
 from pydantic import Field, field_validator
-from models.training_state import swapped_routes
+from models.spec import swapped_routes
 from sim.strategies import Strategy, StrategyConfig
 from sim.strategies.baselines import Restart
 

@@ -8,7 +8,7 @@ import pytest
 from reports import a_run, a_sweep
 from sweeps import TIME_ONLY, do_sweep, write_scenario
 
-from sim.cli.main import main as cli
+from sim.cli import main as cli
 from sim.cli.plot import plot
 from sim.results import storage as results
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from sweeps import TIME_ONLY, TINY, files_of, write_scenario
 
+from sim.cli import main as cli
 from sim.cli.cache import in_bytes
-from sim.cli.main import main as cli
 from sim.experiments.folder import read_status
 from sim.experiments.sequential import share_of
 

@@ -63,7 +63,10 @@ class ComposeConfig(ProcessConfig):
 
 
 class ComposedFailures(SumOfProcesses):
-    """The losses of all its processes; each keeps its own scope, clock, immune stages, notice and downtimes."""
+    """Several failure processes at once, independent of each other.
+
+    The losses of all its processes; each keeps its own scope, clock, immune stages, notice and downtimes.
+    """
 
     kind = "compose"
     Config: ClassVar[type[ProcessConfig]] = ComposeConfig

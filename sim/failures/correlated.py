@@ -36,7 +36,9 @@ class BulkConfig(MeanConfig):
 
 
 class BulkFailures(FailureProcess):
-    """Poisson events, each of which takes K nodes of its domain by lot; K is geometric, at most max_size.
+    """Several nodes lost at one instant, as clouds take spot machines back (see the traces of Bamboo, NSDI 2023).
+
+    Poisson events, each of which takes K nodes of its domain by lot; K is geometric, at most max_size.
 
     Events of a domain of n nodes come at n × (a node's rate) / E[min(K, n)], so that a node is lost at its rate while
     the domain is as large as at time zero; while some of its nodes are away, the others are lost a little more often.
@@ -180,7 +182,10 @@ class OwnLosses(RenewalProcess):
 
 
 class OutageFailures(SumOfProcesses):
-    """Shared and own losses of nodes. All that one shock takes come back at the same instant."""
+    """Correlated losses: regional shocks beside independent failures of nodes (Marshall and Olkin, JASA 62, 1967).
+
+    Shared and own losses of nodes. All that one shock takes come back at the same instant.
+    """
 
     kind = "outage"
     Config: ClassVar[type[ProcessConfig]] = OutageConfig

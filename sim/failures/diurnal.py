@@ -70,7 +70,9 @@ class Day:
 
 
 class DiurnalFailures(FailureProcess):
-    """A Poisson process whose rate is constant within each hour of the day, and the same every day.
+    """Failures whose rate follows the hour of the day, as desktop use and cloud demand do.
+
+    A Poisson process whose rate is constant within each hour of the day, and the same every day.
 
     Unit exponential draws are cumulative hazards: an uptime ends when the rate has added up to its draw (inversion,
     exact as the rate is constant by pieces), so that two rates under one seed see the same luck.

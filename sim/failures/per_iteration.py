@@ -29,7 +29,10 @@ class BernoulliConfig(ProcessConfig):
 
 
 class BernoulliFailures(FailureProcess):
-    """Geometric numbers of iterations between failures of a stage."""
+    """The released code's process: each stage fails with a fixed probability in every iteration, however long it is.
+
+    Geometric numbers of iterations between failures of a stage.
+    """
 
     kind = "bernoulli"
     unit = "iterations"

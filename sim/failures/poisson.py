@@ -24,7 +24,9 @@ class PoissonConfig(MeanConfig):
 
 
 class PoissonFailures(FailureProcess):
-    """A strike finds one of as many places in a roster as there were nodes at time zero, spares among them, or a gap.
+    """Independent node failures at a constant rate, drawn as one process: for clusters of thousands of nodes.
+
+    A strike finds one of as many places in a roster as there were nodes at time zero, spares among them, or a gap.
 
     So each node that is there fails at its rate, whoever is away; where more have come than were there at first, all
     together fail as often as these did. A strike on a node of an immune stage takes nobody.

@@ -1,4 +1,4 @@
-"""Independent failures at a constant rate: the memoryless process of the CheckFree paper's setting."""
+"""Independent failures with random uptimes: exponential, Weibull, lognormal, or none at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class ExponentialConfig(RatedConfig):
 
 
 class ExponentialFailures(RenewalProcess):
-    """Exponential uptimes with P(failure within an hour) = rate_per_hour, so a rate of -ln(1 - h) per hour.
+    """Independent failures at a constant rate: the memoryless process of the CheckFree paper's setting.
+
+    Exponential uptimes with P(failure within an hour) = rate_per_hour, so a rate of -ln(1 - h) per hour.
 
     Unit draws are scaled by the mean, so that two rates under one seed see the same luck.
     """
@@ -39,9 +41,6 @@ class ExponentialFailures(RenewalProcess):
         return self.config.rate_in_words
 
 
-# Failures whose chance depends on age: with a shape below 1 the young fail most, as spot and volunteer nodes do.
-
-
 class WeibullConfig(RatedConfig):
     """Options of `weibull`."""
 
@@ -52,7 +51,10 @@ class WeibullConfig(RatedConfig):
 
 
 class WeibullFailures(RenewalProcess):
-    """Weibull uptimes of the configured mean: scale = mean / Γ(1 + 1/k). Unit draws are scaled by the mean."""
+    """Failures whose chance depends on age: with a shape below 1 the young fail most, as spot and volunteer nodes do.
+
+    Weibull uptimes of the configured mean: scale = mean / Γ(1 + 1/k). Unit draws are scaled by the mean.
+    """
 
     kind = "weibull"
     Config: ClassVar[type[ProcessConfig]] = WeibullConfig
@@ -69,9 +71,6 @@ class WeibullFailures(RenewalProcess):
         return f"each {self.config.scope} {self.config.how_often} (Weibull, shape {self.config.shape:.3g})"
 
 
-# Failures after lognormal uptimes: most are short, few are very long.
-
-
 class LognormalConfig(RatedConfig):
     """Options of `lognormal`."""
 
@@ -80,7 +79,10 @@ class LognormalConfig(RatedConfig):
 
 
 class LognormalFailures(RenewalProcess):
-    """Lognormal uptimes of the configured mean: mu = ln(mean) - sigma²/2. Unit draws are scaled by the mean."""
+    """Failures after lognormal uptimes: most are short, few are very long.
+
+    Lognormal uptimes of the configured mean: mu = ln(mean) - sigma²/2. Unit draws are scaled by the mean.
+    """
 
     kind = "lognormal"
     Config: ClassVar[type[ProcessConfig]] = LognormalConfig
@@ -97,9 +99,6 @@ class LognormalFailures(RenewalProcess):
         return f"each {self.config.scope} {self.config.how_often} (lognormal, sigma {self.config.sigma:.3g})"
 
 
-# A world in which nothing fails.
-
-
 class NeverConfig(ProcessConfig):
     """`never` has no options of its own."""
 
@@ -107,7 +106,10 @@ class NeverConfig(ProcessConfig):
 
 
 class NoFailures(FailureProcess):
-    """No uptime ever ends."""
+    """No failures.
+
+    No uptime ever ends.
+    """
 
     kind = "never"
     unit = "seconds"

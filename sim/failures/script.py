@@ -70,7 +70,9 @@ class ScriptConfig(ProcessConfig):
 
 
 class ScriptFailures(FailureProcess):
-    """Each loss is a strike of its own, in order of times, and as written where times are equal.
+    """Failures as written down: these nodes, at these times. For tests and for what-if questions.
+
+    Each loss is a strike of its own, in order of times, and as written where times are equal.
 
     `notice_seconds` holds for all, but is never longer than the time since the loss before.
     """

@@ -189,7 +189,9 @@ class Lap:
 
 
 class TraceFailures(FailureProcess):
-    """The losses of a trace at its instants, and with `additions: replay` its arrivals.
+    """Replay of an availability trace: its nodes leave and return when they did, or leave at its rate.
+
+    The losses of a trace at its instants, and with `additions: replay` its arrivals.
 
     replay: those leave whom the trace names; where it only counts, as many by lot. ignore: the trace's losses fall upon
     its nodes by lot, of which those here are some; where more are here, as many more are lost. So a node is lost as

@@ -3,3 +3,8 @@
 Belongs here: sections, cross-field checks, error messages with file and line, sweep points.
 Does not belong here: running anything.
 """
+
+from sim.scenario.loading import ScenarioError, load_scenario, parse_scenario
+from sim.scenario.scenario import Scenario
+
+__all__ = ["Scenario", "ScenarioError", "load_scenario", "parse_scenario"]
