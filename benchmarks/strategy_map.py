@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from models.shared_training import Workshop
+from models.shared_training import SharedTraining
 from models.training_plan import num_steps, together
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import ProcessPool
@@ -22,7 +22,7 @@ from sim.experiments.strategy_map.grid import Grid
 from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.real_runs import RealRunsJob
 from sim.experiments.sweep import SweepJob
-from sim.scenario.axes import Ground
+from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig
 
 SCENARIO = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
@@ -35,7 +35,7 @@ def brute_force_steps(grid: Grid, executor: ProcessPool, folder: Path) -> int:
         for point in grid.points.values()
     ]
     job = SweepJob(points, SCENARIO.parent, folder / "brute", folder)
-    job.begin(executor, Workshop(None))
+    job.begin(executor, SharedTraining(None))
     job.sweep.survey(job.runs)
     return num_steps(together(job.sweep.demands.values()))
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--count-brute-force", action=argparse.BooleanOptionalAction, default=True)
     asked = parser.parse_args()
-    ground = Ground(SCENARIO)
+    ground = ScenarioTemplate(SCENARIO)
     axes = (
         ground.axis("--x", "failures.rate_per_hour=0.02..0.4", asked.cells),
         ground.axis("--y", "network.bandwidth_factor=0.125..8", asked.cells),
@@ -55,10 +55,10 @@ def main() -> None:
     grid = Grid(ground, axes, SeedsConfig(failures=(0, 1, 2), training=(0,)), "quickstart-map")
     job = MapJob(grid, range(10), "time", 3, tell=lambda _: None)
     with tempfile.TemporaryDirectory() as name, closing(TrajectoryStore(Path(name))) as store:
-        folder, workshop, executor = Path(name), Workshop(store), ProcessPool(asked.workers)
+        folder, workshop, executor = Path(name), SharedTraining(store), ProcessPool(asked.workers)
 
         @contextmanager
-        def at_work(_: SweepJob) -> Iterator[tuple[ProcessPool, Workshop]]:
+        def at_work(_: SweepJob) -> Iterator[tuple[ProcessPool, SharedTraining]]:
             yield executor, workshop
 
         real = RealRunsJob(SCENARIO.parent, folder / "results", folder, at_work, lambda _: None, lambda _: None)

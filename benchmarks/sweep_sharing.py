@@ -23,7 +23,7 @@ import torch
 from training_overhead import PlainLoop
 
 from models.corpus import Corpus
-from models.shared_training import Workshop
+from models.shared_training import SharedTraining
 from models.spec import TrainingSpec, swapped_routes
 from models.trainer import MAX_SEQUENCES_PER_EVALUATION
 from models.training_plan import Demands, num_steps, together
@@ -82,7 +82,7 @@ def main() -> None:
         began = time.perf_counter()
         job = SweepJob(load_points(SCENARIO, overrides), SCENARIO.parent, folder / "results", folder / "cache")
         pool = ProcessPool(options.jobs)
-        job.begin(pool, Workshop(TrajectoryStore(folder / "cache")))
+        job.begin(pool, SharedTraining(TrajectoryStore(folder / "cache")))
         sweep_seconds = time.perf_counter() - began
         spec = job.runs[0].play.spec
         text = job.sweep.texts[spec.corpus]

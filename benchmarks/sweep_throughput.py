@@ -17,7 +17,7 @@ import torch
 from training_overhead import SCENARIO, PlainLoop
 
 from models.corpus import Corpus
-from models.shared_training import Workshop
+from models.shared_training import SharedTraining
 from models.spec import TrainingSpec
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import ProcessPool
@@ -69,7 +69,7 @@ def measured(num_workers: int, steps: int, rounds: int) -> tuple[float, float, f
             folder = Path(name)
             points = load_points(SCENARIO, (*overrides, f"seeds.training={list(seeds)}"))
             job = SweepJob(points, SCENARIO.parent, folder / "results", folder / "cache")
-            job.begin(pool, Workshop(TrajectoryStore(folder / "cache")))
+            job.begin(pool, SharedTraining(TrajectoryStore(folder / "cache")))
             job.sweep.survey(job.runs)
             spec = job.runs[0].play.spec
             text = job.sweep.texts[spec.corpus]

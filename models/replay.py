@@ -11,7 +11,7 @@ from models.training_state import DivergedError, Lineage, Position, root
 
 
 @dataclass
-class KnownLosses:
+class ReplayedLosses:
     """Training and validation losses by the key of a line and the step, in nats per token.
 
     train: a step, and the losses of the steps from it on, NaN where one is not known: long runs have many.
@@ -25,13 +25,13 @@ class KnownLosses:
     invalid: dict[str, dict[int, str]] = field(default_factory=dict)
 
 
-class KnownTraining:
+class ReplayedTraining:
     """Answers from what is known; implements `models.training.Training`.
 
     DivergedError where training came to an end on the way to a state, RuntimeError where nothing is known of it.
     """
 
-    def __init__(self, spec: TrainingSpec, iterations_per_step: int, losses: KnownLosses) -> None:
+    def __init__(self, spec: TrainingSpec, iterations_per_step: int, losses: ReplayedLosses) -> None:
         self.spec, self.iterations_per_step, self.losses = spec, iterations_per_step, losses
         self.num_trained_steps = 0
 

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from models.corpus import Corpus
 from models.spec import TrainingSpec
 from models.trainer import Trainer
-from models.training_plan import Piece
+from models.training_plan import Segment
 from models.training_state import DivergedError, Position, older_states
 from models.trajectory import environment_key
 from models.trajectory_store import Stretch
@@ -25,7 +25,7 @@ NUM_STEPS_TIMED = 8
 
 
 @dataclass
-class TrainedPiece:
+class TrainedSegment:
     """What a piece gave: results by step, and the state at its end.
 
     invalid: what there is to say of states whose validation loss is not finite, by step. dead_end: of the step that
@@ -39,8 +39,8 @@ class TrainedPiece:
 
 
 def train_piece(
-    piece: Piece, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes], environment: str
-) -> TrainedPiece:
+    piece: Segment, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes], environment: str
+) -> TrainedSegment:
     """Train a piece.
 
     start: the state of `piece.start`, None where that is None. older: the states of `piece.older`. environment: what
@@ -48,7 +48,7 @@ def train_piece(
     """
     if (here := environment_key()) != environment:
         raise RuntimeError(f"this worker would compute other bits: it has {here}, the sweep {environment}")
-    done = TrainedPiece()
+    done = TrainedSegment()
     trainer = Trainer(piece.lineage.spec, corpus)
     if start is not None:
         trainer.restore(load(start))
@@ -68,7 +68,7 @@ def train_piece(
     return done
 
 
-def validate(trainer: Trainer, piece: Piece, done: TrainedPiece) -> None:
+def validate(trainer: Trainer, piece: Segment, done: TrainedSegment) -> None:
     """Validate the present state, where the piece asks for it."""
     if trainer.step in piece.validations:
         try:

@@ -10,9 +10,9 @@ import math
 from array import array
 from collections.abc import Callable, Collection
 
-from models.replay import KnownLosses
-from models.segment import TrainedPiece
-from models.training_plan import Demands, KnownLine, Piece, plan_work
+from models.replay import ReplayedLosses
+from models.segment import TrainedSegment
+from models.training_plan import Demands, KnownLine, Segment, plan_work
 from models.training_state import Lineage, Position
 from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_name
 from models.trajectory_store import MAX_STEP, Keyframe, TrajectoryStore
@@ -23,7 +23,7 @@ MOST_STEPS_REMEMBERED = 2_000_000
 """Of all lines together, some 100 bytes each."""
 
 
-class Workshop:
+class SharedTraining:
     """Keeps the trainings of a store going. `store=None` only plans, as if nothing were known."""
 
     def __init__(self, store: TrajectoryStore | None, most_steps: int = KEYFRAME_INTERVAL_STEPS) -> None:
@@ -56,7 +56,7 @@ class Workshop:
             del self._losses[next(iter(self._losses))]
         return losses
 
-    def plan(self, demands: Demands) -> list[Piece]:
+    def plan(self, demands: Demands) -> list[Segment]:
         """The pieces that are missing for what is asked for, as far as training gets."""
         return plan_work(self._reachable(demands), self.known, self.most_steps)
 
@@ -68,12 +68,12 @@ class Workshop:
             return None
         return self.store.read_keyframe(line_name(self.environment, position.lineage), position.step)
 
-    def arrived(self, piece: Piece, trained: TrainedPiece) -> None:
+    def arrived(self, piece: Segment, trained: TrainedSegment) -> None:
         """A piece is done: others can start from its state at once."""
         if trained.state is not None:
             self._arrived[piece.end] = trained.state
 
-    def keep(self, piece: Piece, trained: TrainedPiece, needed: Callable[[], Collection[Position]]) -> None:
+    def keep(self, piece: Segment, trained: TrainedSegment, needed: Callable[[], Collection[Position]]) -> None:
         """Make a piece durable. OSError if the disk refuses; needed: the states that later pieces start from."""
         lineage, key = piece.lineage, piece.lineage.key
         if trained.dead_end is not None:
@@ -96,9 +96,9 @@ class Workshop:
         """Of states that have arrived, hold in memory only those that are still needed."""
         self._arrived = {state: data for state, data in self._arrived.items() if still_needed(state)}
 
-    def losses(self, demands: Demands) -> KnownLosses:
+    def losses(self, demands: Demands) -> ReplayedLosses:
         """What is known of what some runs ask for."""
-        found = KnownLosses(invalid=self._invalid)
+        found = ReplayedLosses(invalid=self._invalid)
         for lineage, demand in demands.items():
             losses = self._losses_of(lineage)
             asked = range(lineage.first_step + 1, demand.last_step + 1)

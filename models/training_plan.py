@@ -71,7 +71,7 @@ class KnownLine:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A stretch of one line to train: from `start`, through edits that enter the line, up to `last_step`.
 
     start: the state to begin with, on this line or on the one it is forked from; None: before the first step.
@@ -135,10 +135,10 @@ def num_steps(demands: Demands) -> int:
     return sum(max(0, end - lineage.first_step) for lineage, end in ends(demands).items())
 
 
-def plan_work(demands: Demands, known: Callable[[Lineage], KnownLine], most_steps: int) -> list[Piece]:
+def plan_work(demands: Demands, known: Callable[[Lineage], KnownLine], most_steps: int) -> list[Segment]:
     """The pieces that bring what is asked for and not known, none longer than `most_steps`; needs come before users."""
     wanted: dict[Lineage, set[int]] = {lineage: set() for lineage in demands}
-    pieces: list[list[Piece]] = []
+    pieces: list[list[Segment]] = []
     for depth in range(max((len(lineage.edits) for lineage in demands), default=0), -1, -1):
         for lineage in [lineage for lineage in wanted if len(lineage.edits) == depth]:
             chains = work_on(lineage, demands.get(lineage, Demand()), wanted[lineage], known(lineage), most_steps)
@@ -150,7 +150,7 @@ def plan_work(demands: Demands, known: Callable[[Lineage], KnownLine], most_step
 
 def work_on(
     lineage: Lineage, demand: Demand, wanted: Collection[int], known: KnownLine, most_steps: int
-) -> list[list[Piece]]:
+) -> list[list[Segment]]:
     """The pieces that one line needs, in chains: each piece after the first starts where the one before ends.
 
     wanted: steps whose states others need.
@@ -190,7 +190,7 @@ def chain_of(
     states: Collection[int],
     kept: Collection[int],
     most_steps: int,
-) -> list[Piece]:
+) -> list[Segment]:
     """One stretch of a line, cut at the states that others need and into pieces of bearable length.
 
     kept: steps whose states are at hand.
@@ -198,10 +198,10 @@ def chain_of(
     begin, end = span
     start, entered = (Position(lineage, begin), ()) if begin in kept else way_in(lineage)
     cuts = cuts_between(begin, end, [step for step in states if begin <= step < end], most_steps)
-    chain: list[Piece] = []
+    chain: list[Segment] = []
     for first, last in zip([begin, *cuts], cuts, strict=False):
         due = frozenset(step for step in validations if first < step <= last or (step == first and not chain))
-        chain.append(Piece(lineage, first, last, start, entered, due, last in kept))
+        chain.append(Segment(lineage, first, last, start, entered, due, last in kept))
         start, entered = Position(lineage, last), ()
     return chain
 
@@ -230,7 +230,7 @@ def way_in(lineage: Lineage) -> tuple[Position | None, tuple[Lineage, ...]]:
     return start, tuple(reversed(entered))
 
 
-def longest_ways(pieces: Sequence[Piece]) -> dict[Piece, int]:
+def longest_ways(pieces: Sequence[Segment]) -> dict[Segment, int]:
     """For each piece the steps of the longest way through it to the end of all work: what to do first."""
     makers = makers_of_states(pieces)
     ways = dict.fromkeys(pieces, 0)
@@ -242,12 +242,12 @@ def longest_ways(pieces: Sequence[Piece]) -> dict[Piece, int]:
     return ways
 
 
-def waits_for(pieces: Sequence[Piece]) -> Mapping[Piece, set[Piece]]:
+def waits_for(pieces: Sequence[Segment]) -> Mapping[Segment, set[Segment]]:
     """For each piece, those that make the states it needs."""
     makers = makers_of_states(pieces)
     return {piece: {makers[state] for state in piece.needs if state in makers} for piece in pieces}
 
 
-def makers_of_states(pieces: Sequence[Piece]) -> dict[Position, Piece]:
+def makers_of_states(pieces: Sequence[Segment]) -> dict[Position, Segment]:
     """Which piece is to be waited for, for which state: none for those that are kept."""
     return {piece.end: piece for piece in pieces if not piece.end_is_kept}

@@ -22,14 +22,14 @@ from sim.core.records import EventRecord, Message, Operation
 from sim.failures import PROCESSES, FailureProcess, ProcessConfig
 from sim.failures.base import Member
 from sim.scenario.scenario import Scenario
-from sim.simulation.recorder import Trace
+from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run, build_world, simulate
 from sim.simulation.run import time_only as no_training  # noqa: F401
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES, Strategy, StrategyConfig
 from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig
 from sim.workload.costs import Costs
-from sim.workload.deployment import Site
+from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import FinishedIteration, fastest_run
 from sim.workload.schedule import plain_plan
 
@@ -223,7 +223,7 @@ def a_site(
     network: dict[str, Any] | None = None,
     cluster: dict[str, Any] | None = None,
     **workload: Any,
-) -> Site:
+) -> Deployment:
     """Where iterations of equal stages (or `stages` of given seconds) run; `network` and `cluster` as in a scenario."""
     measured = {"forward_seconds": forward_seconds, "backward_seconds": backward_seconds, "head_seconds": head_seconds}
     config = WorkloadConfig(
@@ -239,7 +239,7 @@ def a_site(
     net = NetworkConfig.model_validate(links)
     nodes = Cluster(where, num_stages, where.regions or net.regions)
     costs = GivenSeconds(config, where.device, tuple(stages)) if stages else Costs(config, where.device)
-    return Site(costs, nodes, Network(net, nodes.regions_of_nodes))
+    return Deployment(costs, nodes, Network(net, nodes.regions_of_nodes))
 
 
 @dataclass(frozen=True)
@@ -259,11 +259,11 @@ class PricedIteration(FinishedIteration):
         return self.run.plan
 
     @property
-    def site(self) -> Site:
+    def site(self) -> Deployment:
         return self.run.site
 
 
-def an_iteration(site: Site, plan: IterationPlan | None = None) -> PricedIteration:
+def an_iteration(site: Deployment, plan: IterationPlan | None = None) -> PricedIteration:
     """One iteration in the order that suits it best."""
     found = fastest_run(site, plan or plain_plan(site.costs.workload))
     return PricedIteration(found.seconds, found.split, found.order, found.run)
@@ -294,7 +294,11 @@ def a_training(scenario: Scenario) -> CurveTraining:
 
 
 def run(
-    scenario: Scenario, index: int = 0, seed: int = 0, training: Training | None = None, trace: Trace | None = None
+    scenario: Scenario,
+    index: int = 0,
+    seed: int = 0,
+    training: Training | None = None,
+    trace: EventRecorder | None = None,
 ) -> Run:
     """One strategy of a scenario, from the first step to the last."""
     with patch.dict(PROCESSES, scripted=ScriptedFailures, losses=Losses):
@@ -307,7 +311,7 @@ def a_world(
     script: Script | None = None,
     unit: str = "seconds",
     heeds_failures: bool = True,
-    trace: Trace | None = None,
+    trace: EventRecorder | None = None,
     **options: Any,
 ) -> World:
     """The world of a scenario at time zero, with failures by script; or with the scenario's own, if these are."""

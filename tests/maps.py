@@ -10,7 +10,7 @@ from sim.experiments.executors import InProcess
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid
 from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.real_runs import RealRunsJob
-from sim.scenario.axes import Axis, Ground
+from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig
 
 TEXT = """
@@ -50,7 +50,7 @@ def looked(
     num_knots: int = 3,
 ) -> MapJob:
     """A map whose cells have been looked at, in this process."""
-    ground = Ground(path, overrides)
+    ground = ScenarioTemplate(path, overrides)
     axes: tuple[Axis, Axis] = ground.axis("--x", x, 5), ground.axis("--y", y, 5) if y else NO_AXIS
     grid = Grid(ground, axes, SeedsConfig(failures=tuple(seeds), training=(0,)), "mapped-map")
     job = MapJob(grid, world_seeds, objective, num_knots, tell=lambda _: None)

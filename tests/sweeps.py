@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.shared_training import Workshop
+from models.shared_training import SharedTraining
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import Executor, InProcess
 from sim.experiments.plan import SweepRun
@@ -61,7 +61,7 @@ def do_sweep(
     """Do a sweep, or some of its runs by number, in this process unless an executor is given."""
     job = SweepJob(load_points(path, overrides), path.parent, results, cache)
     store = TrajectoryStore(cache) if job.learns else None
-    job.begin(executor or InProcess(), Workshop(store, most_steps) if job.learns else None)
+    job.begin(executor or InProcess(), SharedTraining(store, most_steps) if job.learns else None)
     chosen = job.runs if runs is None else [job.runs[number] for number in runs]
     try:
         job.do([run for run in chosen if not run.is_finished])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.spec import swapped_routes
 from sim.cluster.flows import FlowState
 from sim.cluster.network import STORAGE
-from sim.workload.iteration_time import Pipeline, fastest_run, run_among
+from sim.workload.iteration_time import IterationTimes, fastest_run, run_among
 from sim.workload.schedule import plain_plan
 
 LINKS = {"links": (("a", "b", 70.0, 1e-4), ("b", "c", 20.0, 3e-5), ("a", "c", 200.0, 2e-5))}
@@ -66,13 +66,13 @@ def test_one_pipeline_takes_what_all_of_them_take(site, name):
     plan = a_plan(site, name)
     assert site.one_of_all is not None
     assert len(site.one_of_all.cluster.regions_of_nodes) == 5
-    assert Pipeline(site, 0).price(plan) == fastest_run(site, plan).price
+    assert IterationTimes(site, 0).price(plan) == fastest_run(site, plan).price
 
 
 @settings(max_examples=30)
 @given(sites(), st.sampled_from(list(PLANS)), st.floats(1.0, 1e5))
 def test_and_beside_uploads(site, name, num_bytes):
-    plan, pipeline = a_plan(site, name), Pipeline(site, 0)
+    plan, pipeline = a_plan(site, name), IterationTimes(site, 0)
     others = tuple(FlowState(site.network.path(node, STORAGE), 0.1, num_bytes) for node in range(0, 8, 2))
     assert pipeline.among(plan, others) == run_among(site, plan, pipeline.price(plan).order, others)
 
@@ -91,12 +91,12 @@ def test_pipelines_that_differ_or_share_links_are_priced_one_by_one(cluster, net
     site = a_site(4, 2, cluster={"nodes_per_stage": 2, **cluster}, network=network)
     assert site.one_of_all is None
     plan = plain_plan(site.costs.workload)
-    assert Pipeline(site, 0).price(plan) == fastest_run(site, plan).price
+    assert IterationTimes(site, 0).price(plan) == fastest_run(site, plan).price
 
 
 def test_uploads_that_share_links_with_pipelines_are_looked_at_with_all():
     site = a_site(2, 2, cluster={"nodes_per_stage": 2}, network={"same_region": a_link(0.0, 1000.0)}, sequence_length=1)
-    plan, pipeline = plain_plan(site.costs.workload), Pipeline(site, 0)
+    plan, pipeline = plain_plan(site.costs.workload), IterationTimes(site, 0)
     others = (FlowState(site.network.path(2, 4), 0.0, 50_000.0),)  # as the activations of one pipeline
     assert pipeline.among(plan, others) == run_among(site, plan, pipeline.price(plan).order, others)
     assert pipeline.among(plan, others).seconds > pipeline.price(plan).seconds

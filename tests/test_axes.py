@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.scenario.axes import Ground
+from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.loading import ScenarioError
 
 TEXT = """
@@ -19,10 +19,10 @@ sweep: {grid: {failures.rate_per_hour: [0.1, 0.3]}}
 
 
 @pytest.fixture
-def ground(tmp_path: Path) -> Ground:
+def ground(tmp_path: Path) -> ScenarioTemplate:
     path = tmp_path / "axes.yaml"
     path.write_text(TEXT)
-    return Ground(path)
+    return ScenarioTemplate(path)
 
 
 def test_a_list_is_taken_as_it_is_numbers_in_order(ground):
@@ -52,7 +52,7 @@ def test_a_field_alone_is_looked_at_around_its_own_value_as_far_as_is_allowed(gr
     rate = ground.axis("--x", "failures.rate_per_hour", 5)
     assert rate.values[0] == pytest.approx(0.05)
     assert 0.2 < rate.values[-1] < 1.0  # four times 0.2 is allowed, a chance of 1 would not be
-    high = Ground(ground.base_folder / "axes.yaml", ["failures.rate_per_hour=0.6"]).axis(
+    high = ScenarioTemplate(ground.base_folder / "axes.yaml", ["failures.rate_per_hour=0.6"]).axis(
         "--x", "failures.rate_per_hour", 5
     )
     assert 0.6 < high.values[-1] < 1.0

@@ -18,8 +18,8 @@ from test_strikes import Log
 from sim.failures import PROCESSES
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import Run, build_site, simulate
-from sim.simulation.state_placement import Holders
-from sim.simulation.transfers import Messenger
+from sim.simulation.state_placement import StatePlacement
+from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES
 
@@ -161,7 +161,7 @@ def test_the_same_holds_for_many_more_scripts(scenario, index):
 # ---- the auditor sees what it should -------------------------------------------------------------------
 
 
-def its_own_place(holders: Holders, stage: int, replica: int) -> int:
+def its_own_place(holders: StatePlacement, stage: int, replica: int) -> int:
     return holders.cluster.node(stage, replica)
 
 
@@ -177,12 +177,12 @@ ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
 @pytest.mark.parametrize(
     ("owner", "name", "wrong", "strategy", "cluster"),
     [
-        (Holders, "_drop_copies", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
-        (Holders, "_drop_copies", lambda *_: None, STRATEGIES_TO_TRY[4], ONE_EACH),
-        (Holders, "lose", lambda *_: False, {"kind": "peer"}, TWO_EACH),
-        (Holders, "source", its_own_place, {"kind": "checkpoint", "interval_iterations": 1}, TWO_EACH),
+        (StatePlacement, "_drop_copies", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
+        (StatePlacement, "_drop_copies", lambda *_: None, STRATEGIES_TO_TRY[4], ONE_EACH),
+        (StatePlacement, "lose", lambda *_: False, {"kind": "peer"}, TWO_EACH),
+        (StatePlacement, "source", its_own_place, {"kind": "checkpoint", "interval_iterations": 1}, TWO_EACH),
         (World, "admit_nodes", joins_at_once, {"kind": "peer"}, TWO_EACH),
-        (Messenger, "end_backgrounds", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
+        (StateTransfers, "end_backgrounds", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
     ],
 )
 def test_the_auditor_sees_what_it_should(owner, name, wrong, strategy, cluster):

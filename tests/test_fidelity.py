@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 
 from sim.core.units import ticked
 from sim.scenario.scenario import Scenario
-from sim.simulation.recorder import Trace
+from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run
 from sim.strategies.base import STORE, Transfer
-from sim.workload.iteration_time import Pipeline
+from sim.workload.iteration_time import IterationTimes
 
 BOTH = ("iteration", "microbatch")
 FAST = settings(max_examples=60)
@@ -185,7 +185,7 @@ def test_also_with_failures_by_script(scenario, script_and_unit):
 @settings(max_examples=30)
 @given(scenarios())
 def test_a_trace_changes_nothing(scenario):
-    traced = Trace(start_seconds=20.0, end_seconds=60.0)
+    traced = EventRecorder(start_seconds=20.0, end_seconds=60.0)
     assert_equal(run(scenario, training=no_training(scenario)), run(scenario, 0, 0, no_training(scenario), traced))
 
 
@@ -329,7 +329,7 @@ def durations(result: Run) -> np.ndarray:
 def test_with_jitter_iterations_differ_and_the_first_samples_are_the_same_in_both():
     scenario = a_scenario(steps=100, cluster={"jitter": 0.2})
     sampled, played = (durations(result) for result in runs(scenario))
-    num_samples = Pipeline.NUM_SAMPLES
+    num_samples = IterationTimes.NUM_SAMPLES
     assert len(set(played)) == 100
     assert len(set(sampled)) == num_samples
     assert list(sampled[:num_samples]) == list(played[:num_samples])

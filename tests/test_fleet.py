@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster.membership import Fleet, node_seconds
+from sim.cluster.membership import Membership, node_seconds
 from sim.cluster.topology import Cluster, ClusterConfig
 
 
@@ -16,11 +16,11 @@ def a_cluster(num_stages: int = 2, regions: tuple[str, ...] = ("a",), **config: 
     return Cluster(ClusterConfig(**config), num_stages, regions)
 
 
-def a_fleet(*shape: object, **options: object) -> Fleet:
-    return Fleet(a_cluster(*shape, **options))
+def a_fleet(*shape: object, **options: object) -> Membership:
+    return Membership(a_cluster(*shape, **options))
 
 
-def seated(fleet: Fleet) -> list[int | None]:
+def seated(fleet: Membership) -> list[int | None]:
     return [None if node is None else node.number for node in fleet.node_at]
 
 
@@ -103,11 +103,11 @@ def test_newcomers_are_dealt_to_the_regions_in_turn():
 )
 def test_a_number_of_nodes_is_seated_by_lot_one_in_each_stage_first(num_nodes, num_empty, num_idle):
     cluster = a_cluster(4, nodes_per_stage=2)
-    fleet = Fleet(cluster, num_nodes, np.random.default_rng(3))
+    fleet = Membership(cluster, num_nodes, np.random.default_rng(3))
     assert len(fleet.empty_stages) == num_empty
     assert sum(node.place is None for node in fleet.nodes.values()) == num_idle
     assert fleet.num_arrived == len(fleet.nodes) == num_nodes
-    again, other = (Fleet(cluster, num_nodes, np.random.default_rng(seed)) for seed in (3, 4))
+    again, other = (Membership(cluster, num_nodes, np.random.default_rng(seed)) for seed in (3, 4))
     assert seated(fleet) == seated(again)
     assert num_nodes < 3 or seated(fleet) != seated(other)
 
@@ -116,7 +116,7 @@ def test_the_lot_gives_every_node_the_same_chance_of_a_seat():
     cluster, counts = a_cluster(4), np.zeros(10)
     rng = np.random.default_rng(0)
     for _ in range(2000):
-        counts[[number for number in seated(Fleet(cluster, 10, rng)) if number is not None]] += 1
+        counts[[number for number in seated(Membership(cluster, 10, rng)) if number is not None]] += 1
     assert np.abs(counts / 2000 - 0.5).max() < 4 * math.sqrt(0.25 / 2000)
 
 

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 from test_fleet import a_cluster
 
 from sim.cluster.membership import Node
-from sim.simulation.state_placement import Holders
+from sim.simulation.state_placement import StatePlacement
 from sim.strategies import STRATEGIES
 
 START = start_of(a_strategy(STRATEGIES["restart"].Config()))
 
 
-def holders(num_stages: int = 3, nodes_per_stage: int = 1) -> Holders:
-    return Holders(a_cluster(num_stages, nodes_per_stage=nodes_per_stage))
+def holders(num_stages: int = 3, nodes_per_stage: int = 1) -> StatePlacement:
+    return StatePlacement(a_cluster(num_stages, nodes_per_stage=nodes_per_stage))
 
 
-def lost(num_stages: int, nodes_per_stage: int, *places: int) -> Holders:
+def lost(num_stages: int, nodes_per_stage: int, *places: int) -> StatePlacement:
     """All hold their stage's state but for the nodes of some places, which are gone."""
     held = holders(num_stages, nodes_per_stage)
     for place in places:
@@ -109,7 +109,7 @@ def test_what_nobody_holds_is_sent_by_those_that_are_to_have_it():
 # ---- stages that another covers -----------------------------------------------------------------------
 
 
-def covered() -> Holders:
+def covered() -> StatePlacement:
     """Stage 2 of two replicas is gone, stage 1 works for it."""
     held = lost(3, 2, 4, 5)
     held.cover(2, 1)

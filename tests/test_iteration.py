@@ -25,8 +25,8 @@ from sim.cluster.network import STORAGE
 from sim.core.units import ticked
 from sim.simulation.run import build_world
 from sim.workload.config import IterationPlan
-from sim.workload.deployment import Site
-from sim.workload.iteration_time import FinishedIteration, Pipeline, run_alone
+from sim.workload.deployment import Deployment
+from sim.workload.iteration_time import FinishedIteration, IterationTimes, run_alone
 from sim.workload.schedule import Schedule, plain_plan
 
 seconds = st.floats(0.01, 10.0).map(ticked)
@@ -36,7 +36,7 @@ FEWER = settings(max_examples=50)
 
 
 @st.composite
-def shapes(draw, replicas=(1, 1, 2, 3), jitter=0.0) -> tuple[Site, IterationPlan]:
+def shapes(draw, replicas=(1, 1, 2, 3), jitter=0.0) -> tuple[Deployment, IterationPlan]:
     """All shapes: routes, heads, hops, bytes on shared links, shadows, bounds, replicas, stragglers."""
     schedule = draw(st.sampled_from(SCHEDULES))
     interleaved = schedule == "interleaved_1f1b"
@@ -463,7 +463,7 @@ def jittered(sigma: float, seed: int, executions: range, **options) -> list[Fini
     site = a_site(
         options.pop("num_stages", 4), options.pop("num_microbatches", 4), cluster={"jitter": sigma}, **options
     )
-    pipeline, plan = Pipeline(site, seed), plain_plan(site.costs.workload)
+    pipeline, plan = IterationTimes(site, seed), plain_plan(site.costs.workload)
     order = pipeline.price(plan).order
     found = [run_alone(site, plan, order, pipeline.slowness(execution)) for execution in executions]
     assert [run.price for run in found] == [pipeline.executed(plan, execution) for execution in executions]

@@ -8,8 +8,8 @@ import pytest
 
 from sim.experiments.strategy_map.first_passage import first_time, first_times, passage, replicates
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid
-from sim.experiments.strategy_map.interpolation import Knot, Penalty
-from sim.scenario.axes import Ground
+from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint
+from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig
 from sim.simulation.run import simulate, time_only
 
@@ -18,7 +18,7 @@ SEEDS = SeedsConfig(failures=(0, 1), training=(0, 1))
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Grid:
-    ground = Ground(maps.write(tmp_path))
+    ground = ScenarioTemplate(maps.write(tmp_path))
     return Grid(ground, (ground.axis("--x", maps.RATES, 5), NO_AXIS), SEEDS, "mapped-map")
 
 
@@ -47,7 +47,7 @@ def test_an_iteration_is_reached_when_it_is_complete_for_the_first_time_whatever
 def test_failures_per_iteration_are_those_of_the_runs(grid):
     scenario, seeds = grid.points[3, 0].scenario, (0, 1, 2)
     runs = [simulate(scenario, scenario.strategies[3], seed, 0, time_only(scenario)) for seed in seeds]
-    free = Penalty((Knot(0.0, {(0, 0): 500.0}, 600),), 600, is_flat=True)
+    free = IterationsToTarget((SamplePoint(0.0, {(0, 0): 500.0}, 600),), 600, is_flat=True)
     found = passage(scenario, 3, seeds, free)
     assert found.failures_per_iteration == pytest.approx(sum(run.num_failures / run.num_iterations for run in runs) / 3)
     assert found.is_edited
@@ -70,7 +70,7 @@ def test_failures_per_iteration_are_those_of_the_runs(grid):
     ],
 )
 def test_a_family_is_of_all_that_decides_what_is_learnt(tmp_path, axis, differs):
-    ground = Ground(maps.write(tmp_path))
+    ground = ScenarioTemplate(maps.write(tmp_path))
     grid = Grid(ground, (ground.axis("--x", axis, 5), NO_AXIS), SEEDS, "mapped-map")
     assert (grid.family((0, 0), "checkfree") != grid.family((1, 0), "checkfree")) == differs
     assert grid.splits_families(0) == differs

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.experiments.strategy_map.interpolation import Knot, Penalty, next_knot
+from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, next_knot
 
 SEEDS = ((0, 0), (1, 0))
 
 
-def knot(rate: float, *iterations: float, most: int = 1000) -> Knot:
-    return Knot(rate, dict(zip(SEEDS, iterations, strict=True)), most)
+def knot(rate: float, *iterations: float, most: int = 1000) -> SamplePoint:
+    return SamplePoint(rate, dict(zip(SEEDS, iterations, strict=True)), most)
 
 
-def a_penalty(*knots: Knot) -> Penalty:
-    return Penalty(knots, 1000)
+def a_penalty(*knots: SamplePoint) -> IterationsToTarget:
+    return IterationsToTarget(knots, 1000)
 
 
 FREE = knot(0.0, 100.0, 100.0)
@@ -61,7 +61,7 @@ def test_between_peace_and_a_knot_that_missed_only_the_given_iterations_are_know
 
 
 def test_what_never_changes_weights_takes_the_same_everywhere_and_errs_nowhere():
-    penalty = Penalty((FREE,), 1000, is_flat=True)
+    penalty = IterationsToTarget((FREE,), 1000, is_flat=True)
     assert penalty.iterations_at(0.7) == FREE.iterations
     assert penalty.error_at(0.7) == 0.0
 
@@ -90,7 +90,7 @@ def test_where_the_target_is_missed_reading_is_as_uncertain_as_beyond_all_knots(
     assert alone.error_at(0.12) == pytest.approx(0.6 * 0.4)
 
 
-def mean_penalty(penalty: Penalty, rate: float) -> float:
+def mean_penalty(penalty: IterationsToTarget, rate: float) -> float:
     return sum(penalty.iterations_at(rate).values()) / 200.0 - 1.0
 
 

@@ -14,7 +14,7 @@ from sim.cluster.network import STORAGE
 from sim.simulation.run import build_world
 from sim.workload.config import IterationPlan
 from sim.workload.iteration import IterationRun, even_pace
-from sim.workload.iteration_time import Pipeline, run_alone, run_among
+from sim.workload.iteration_time import IterationTimes, run_alone, run_among
 from sim.workload.schedule import plain_plan
 
 SLOW = {"same_region": a_link(0.2, 262144.0), "storage": a_link(0.5, 1000.0)}
@@ -70,25 +70,25 @@ def test_the_split_adds_up_to_the_price_and_prices_are_kept(kind):
 
 
 def test_without_jitter_every_execution_has_the_same_price():
-    pipeline = Pipeline(site := a_site(4, 4), seed=0)
+    pipeline = IterationTimes(site := a_site(4, 4), seed=0)
     assert {id(pipeline.executed(a_plan(site), execution)) for execution in (1, 2, 1000)} == {
         id(pipeline.price(a_plan(site)))
     }
 
 
 def test_with_jitter_the_first_executions_are_drawn_and_later_ones_are_some_of_these():
-    pipeline = Pipeline(site := a_site(4, 4, cluster={"jitter": 0.3}), seed=0)
-    plan, num_samples = a_plan(site), Pipeline.NUM_SAMPLES
+    pipeline = IterationTimes(site := a_site(4, 4, cluster={"jitter": 0.3}), seed=0)
+    plan, num_samples = a_plan(site), IterationTimes.NUM_SAMPLES
     samples = [pipeline.executed(plan, execution).seconds for execution in range(1, num_samples + 1)]
     assert len(set(samples)) == num_samples
     later = [pipeline.executed(plan, execution).seconds for execution in range(num_samples + 1, 50 * num_samples)]
     assert set(later) == set(samples)
-    again = Pipeline(site, seed=0)
+    again = IterationTimes(site, seed=0)
     assert [again.executed(plan, execution).seconds for execution in range(1, 50 * num_samples)] == samples + later
 
 
 def test_the_price_of_a_plan_has_no_jitter():
-    even, jittering = (Pipeline(a_site(4, 4, cluster={"jitter": sigma}), seed=0) for sigma in (0.0, 0.5))
+    even, jittering = (IterationTimes(a_site(4, 4, cluster={"jitter": sigma}), seed=0) for sigma in (0.0, 0.5))
     plan = a_plan(even.site)
     assert jittering.price(plan).seconds == even.price(plan).seconds == 21.0
 
@@ -139,7 +139,7 @@ def test_what_has_not_arrived_is_told_as_far_as_it_has_come():
 
 
 def test_prices_beside_equal_messages_are_kept():
-    pipeline = Pipeline(site := a_site(4, 4, network=SLOW), seed=0)
+    pipeline = IterationTimes(site := a_site(4, 4, network=SLOW), seed=0)
     first = pipeline.among(a_plan(site), uploads(site, 4000.0))
     assert pipeline.among(a_plan(site), uploads(site, 4000.0)) is first
     assert pipeline.among(a_plan(site), uploads(site, 4001.0)) is not first

@@ -18,9 +18,9 @@ from sim.cluster.flows import Flows
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.units import ticked
 from sim.workload.config import IterationPlan
-from sim.workload.deployment import Hosts, Site, stand_ins
+from sim.workload.deployment import Deployment, Hosts, stand_ins
 from sim.workload.iteration import IterationRun, even_pace
-from sim.workload.iteration_time import FinishedIteration, Pipeline, fastest_run, run_alone, run_among
+from sim.workload.iteration_time import FinishedIteration, IterationTimes, fastest_run, run_alone, run_among
 from sim.workload.schedule import BACKWARD, FORWARD, plain_plan
 
 MANY = settings(max_examples=60)
@@ -47,19 +47,19 @@ def absences(draw, cluster: Cluster) -> tuple[set[int], dict[int, int]]:
 
 
 @st.composite
-def incomplete(draw, **options) -> tuple[Site, IterationPlan, Hosts]:
+def incomplete(draw, **options) -> tuple[Deployment, IterationPlan, Hosts]:
     """Iterations of all shapes on clusters that lack any nodes that they can do without."""
     site, plan = draw(shapes((1, 2, 2, 3, 4), **options))
     missing, covers = draw(absences(site.cluster))
     return site, plan, stand_ins(missing, site.cluster, covers)
 
 
-def without(site: Site, *missing: tuple[int, int], covers: dict[int, int] | None = None) -> Hosts:
+def without(site: Deployment, *missing: tuple[int, int], covers: dict[int, int] | None = None) -> Hosts:
     """Hosts without the nodes of some (stage, replica)."""
     return stand_ins([site.cluster.node(*place) for place in missing], site.cluster, covers)
 
 
-def on(site: Site, hosts: Hosts | None, plan: IterationPlan | None = None) -> FinishedIteration:
+def on(site: Deployment, hosts: Hosts | None, plan: IterationPlan | None = None) -> FinishedIteration:
     """One iteration on some nodes."""
     return fastest_run(site, plan or plain_plan(site.costs.workload), hosts)
 
@@ -76,7 +76,7 @@ def sent(found: FinishedIteration, what: str) -> list[tuple[int, int]]:
     return [(m.source, m.target) for m in found.run.messages if m.what.startswith(what)]
 
 
-def host_of(site: Site, hosts: Hosts, stage: int, replica: int, microbatch: int) -> int:
+def host_of(site: Deployment, hosts: Hosts, stage: int, replica: int, microbatch: int) -> int:
     """The first stand-in, or one of the others of its stage: those left take turns from it on."""
     num_replicas = len(site.cluster.replicas)
     first = hosts[site.cluster.node(stage, replica)]
@@ -240,7 +240,7 @@ def test_played_event_by_event_it_is_the_priced_iteration_to_the_bit(shape, star
     if not jitters:
         config = site.cluster.config.model_copy(update={"jitter": 0.0})
         site = replace(site, cluster=Cluster(config, site.cluster.num_stages, site.cluster.regions))
-    pipeline, start = Pipeline(site, 0), ticked(start)
+    pipeline, start = IterationTimes(site, 0), ticked(start)
     priced = pipeline.executed(plan, 3, hosts)
     env = simpy.Environment()
 
@@ -491,7 +491,7 @@ def test_copies_of_the_embedding_go_once_to_each_node_that_needs_one():
 
 def test_prices_are_kept_for_each_plan_and_nodes_and_none_means_all():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
-    pipeline, plan = Pipeline(site, 0), plain_plan(site.costs.workload)
+    pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
     one, other = without(site, (2, 1)), without(site, (2, 0))
     assert pipeline.price(plan) is pipeline.price(plan, site.complete_hosts)
     assert pipeline.price(plan).order == "textbook"
@@ -506,7 +506,7 @@ def test_prices_are_kept_for_each_plan_and_nodes_and_none_means_all():
 
 def test_with_jitter_each_execution_on_each_nodes_has_its_own_price():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2, "jitter": 0.3})
-    pipeline, plan = Pipeline(site, 0), plain_plan(site.costs.workload)
+    pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
     hosts = [None, without(site, (2, 1)), without(site, (3, 1))]
     drawn = [pipeline.executed(plan, execution, each) for execution in (1, 2) for each in hosts]
     assert len({price.seconds for price in drawn}) == 6
@@ -515,7 +515,7 @@ def test_with_jitter_each_execution_on_each_nodes_has_its_own_price():
 
 def test_prices_keep_no_records_of_what_happened():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
-    price = Pipeline(site, 0).price(plain_plan(site.costs.workload), without(site, (2, 1)))
+    price = IterationTimes(site, 0).price(plain_plan(site.costs.workload), without(site, (2, 1)))
     assert set(vars(price)) == {"seconds", "split", "order"}
 
 

@@ -15,7 +15,7 @@ from sim.core.rng import stream
 from sim.failures import FailureProcess
 from sim.failures.base import RatedConfig
 from sim.failures.renewal import ExponentialConfig, ExponentialFailures, WeibullConfig, WeibullFailures
-from sim.simulation.failure_injection import Strikes
+from sim.simulation.failure_injection import FailureInjector
 
 
 class Log:
@@ -37,7 +37,7 @@ class Log:
         def noticed(numbers: Any) -> None:
             self.notices.append((self.env.now, tuple(numbers)))
 
-        self.strikes = Strikes(self.env, cluster, failures, seed, lost, lambda: None, noticed)
+        self.strikes = FailureInjector(self.env, cluster, failures, seed, lost, lambda: None, noticed)
         self.fleet = self.strikes.fleet
         arrive = self.fleet.arrive
 

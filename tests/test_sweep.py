@@ -223,9 +223,9 @@ def test_values_are_named_as_in_yaml():
 
 def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_path):
     job = SweepJob(load_points(scenario_path), scenario_path.parent, tmp_path / "r", tmp_path / "c")
-    from models.shared_training import Workshop
+    from models.shared_training import SharedTraining
 
-    job.begin(InProcess(), Workshop(None))
+    job.begin(InProcess(), SharedTraining(None))
     outline = job.outline(job.runs, job.runs)
     assert (outline.num_runs, outline.num_points, outline.num_finished) == (12, 2, 0)
     assert outline.num_steps_alone >= 12 * 24

@@ -17,22 +17,22 @@ from conftest import (
 )
 
 from sim.core.records import Failure, Message, Operation, Span
-from sim.simulation.recorder import Trace
+from sim.simulation.recorder import EventRecorder
 from sim.strategies.base import STORE, Transfer
 
 SLOW = {"same_region": a_link(0.5, 262144.0), "storage": a_link(0.0, 5 * CHECKPOINT_BYTES / 50)}
 """An activation takes half a second and then a second; all stages' uploads 50 s."""
 
 
-def traced(strategy: dict, script: dict, trace: Trace | None = None, **options) -> Trace:
-    trace = trace or Trace()
+def traced(strategy: dict, script: dict, trace: EventRecorder | None = None, **options) -> EventRecorder:
+    trace = trace or EventRecorder()
     scenario = a_scenario((strategy,), network=options.pop("network", SLOW), **options)
     run(scripted(scenario, script), training=no_training(scenario), trace=trace)
     return trace
 
 
 def test_an_operation_cut_by_a_failure_ends_with_it():
-    trace = Trace()
+    trace = EventRecorder()
     world = a_world(a_scenario(network=SLOW), {3: (5.0,)}, trace=trace)
     assert in_turn(world, world.run_iteration(world.plain_plan())) == [Failure(5.0, 3)]
     # The first activation takes 1.5 s to each stage, and 1 s there: to S2 it goes from 2.5 to 4, S2 works until 5.
@@ -46,7 +46,7 @@ def test_an_operation_cut_by_a_failure_ends_with_it():
 
 
 def test_a_message_cut_by_a_failure_ends_with_it_and_has_not_arrived():
-    trace = Trace()
+    trace = EventRecorder()
     world = a_world(a_scenario(network=SLOW), {3: (3.25,)}, trace=trace)
     in_turn(world, world.run_iteration(world.plain_plan()))
     num_bytes = 262144.0
@@ -58,7 +58,7 @@ def test_a_message_cut_by_a_failure_ends_with_it_and_has_not_arrived():
 
 @pytest.mark.parametrize("at_seconds", [0.0, 1.5, 5.3, 11.0, 20.0, 25.0])
 def test_nothing_of_an_iteration_is_traced_after_the_failure_that_ended_it(at_seconds):
-    trace = Trace()
+    trace = EventRecorder()
     plan_seconds = a_world(a_scenario(network=SLOW)).pipeline.price(a_world().plain_plan()).seconds
     assert at_seconds < plan_seconds
     world = a_world(a_scenario(network=SLOW, cluster={"nodes_per_stage": 2}), {3: (at_seconds,)}, trace=trace)
@@ -86,7 +86,7 @@ def test_an_upload_cut_by_a_failure_is_traced_with_its_end_there():
 
 
 def test_what_arrives_is_traced_with_its_bytes():
-    trace = Trace()
+    trace = EventRecorder()
     world = a_world(a_scenario(network=SLOW, cluster={"nodes_per_stage": 2}), trace=trace)
     transfers = (Transfer(2, STORE, 816.0, "checkpoint"), Transfer(1, 2, 262144.0))
     in_turn(world, world.transfer(transfers, "state_transfer"))
@@ -100,7 +100,7 @@ def test_what_arrives_is_traced_with_its_bytes():
 
 def test_spans_are_the_ledger_s_seconds_by_bucket():
     strategy = {"kind": "checkpoint", "interval_iterations": 2, "blocking_share": 0.5}
-    trace = Trace()
+    trace = EventRecorder()
     scenario = a_scenario((strategy,), network=SLOW, steps=6)
     result = run(scripted(scenario, {2: (150.0,), 3: (300.0,)}), training=no_training(scenario), trace=trace)
     assert len({span.bucket for span in trace.spans}) >= 4
@@ -113,7 +113,7 @@ def test_spans_are_the_ledger_s_seconds_by_bucket():
 
 
 def test_who_joins_others_of_its_stage_is_seen_to_receive_the_state():
-    trace, cluster = Trace(), {"nodes_per_stage": 2, "provisioning_seconds": 30.0, "regroup_seconds": 4.0}
+    trace, cluster = EventRecorder(), {"nodes_per_stage": 2, "provisioning_seconds": 30.0, "regroup_seconds": 4.0}
     scenario = a_scenario(({"kind": "checkfree"},), network=SLOW, steps=6, cluster=cluster)
     result = run(with_losses(scenario, Loss(40.0, ((2, 1),))), training=no_training(scenario), trace=trace)
     (joined,) = [event for event in result.events if event.kind == "node_joined"]
@@ -125,17 +125,21 @@ def test_who_joins_others_of_its_stage_is_seen_to_receive_the_state():
 
 
 def test_only_iterations_that_reach_into_the_window_are_traced_and_these_whole():
-    trace = traced({"kind": "none"}, {}, Trace(50.0, 70.0), network={"same_region": a_link(), "storage": a_link()})
+    trace = traced(
+        {"kind": "none"}, {}, EventRecorder(50.0, 70.0), network={"same_region": a_link(), "storage": a_link()}
+    )
     assert min(o.start_seconds for o in trace.operations) == 42.0
     assert max(o.end_seconds for o in trace.operations) == 84.0
-    exact = traced({"kind": "none"}, {}, Trace(42.0, 63.0), network={"same_region": a_link(), "storage": a_link()})
+    exact = traced(
+        {"kind": "none"}, {}, EventRecorder(42.0, 63.0), network={"same_region": a_link(), "storage": a_link()}
+    )
     assert {o.microbatch for o in exact.operations} == {0, 1, 2, 3}
     assert (min(o.start_seconds for o in exact.operations), max(o.end_seconds for o in exact.operations)) == (42, 63)
-    assert traced({"kind": "none"}, {}, Trace(1e6, 2e6)).operations == []
+    assert traced({"kind": "none"}, {}, EventRecorder(1e6, 2e6)).operations == []
 
 
 def test_spans_and_messages_outside_the_window_are_left_out():
-    trace = Trace(100.0, 120.0)
+    trace = EventRecorder(100.0, 120.0)
     world = a_world(trace=trace)
     for bucket, seconds in (("detection", 90.0), ("provisioning", 20.0), ("state_transfer", 15.0), ("lost_work", 5.0)):
         in_turn(world, world.attempt(seconds, bucket))

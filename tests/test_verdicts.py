@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sim.results.comparison import Verdict, as_values
+from sim.results.comparison import Ranking, as_values
 from sim.results.comparison import verdict as verdict_of
 
 LUCKS = [(f, r) for f in range(3) for r in range(2)]
@@ -14,7 +14,7 @@ def taken(*values: float) -> dict[tuple[int, int], float]:
     return dict(zip(LUCKS, values, strict=True))
 
 
-def verdict(taken_by: dict[str, dict[tuple[int, int], float]], errors: dict[str, float]) -> Verdict:
+def verdict(taken_by: dict[str, dict[tuple[int, int], float]], errors: dict[str, float]) -> Ranking:
     return verdict_of({name: as_values(found) for name, found in taken_by.items()}, errors)
 
 

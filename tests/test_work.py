@@ -8,15 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trainings import AVERAGE_2, COPY_1, FRESH_4, MOVES, NUM_STAGES, a_corpus, bits, by_the_book, spec_for, travelled
 
-from models.replay import KnownTraining
+from models.replay import ReplayedTraining
 from models.segment import seconds_of_a_step, train_piece
-from models.shared_training import Workshop
+from models.shared_training import SharedTraining
 from models.spec import OptimizerSpec, plain_routes, swapped_routes
 from models.training_plan import (
     Demand,
     Demands,
     KnownLine,
-    Piece,
+    Segment,
     Survey,
     cuts_between,
     ends,
@@ -52,7 +52,7 @@ def surveyed(spec, asked: list[Position]) -> Survey:
     return survey
 
 
-def do_all(workshop: Workshop, corpus, demands, choose=lambda ready: 0) -> list[Piece]:
+def do_all(workshop: SharedTraining, corpus, demands, choose=lambda ready: 0) -> list[Segment]:
     """Do the pieces of a plan as workers would, in any order that their needs allow."""
     open_ones, done = workshop.plan(demands), []
     while open_ones:
@@ -88,7 +88,7 @@ def test_pieces_in_any_order_and_from_any_store_give_the_bits_of_one_trainer(
     asked, asked_else = travelled(start, moves), travelled(start, others)
     survey, order = surveyed(spec, asked), random.Random(seed)
     store = TrajectoryStore(tmp_path_factory.mktemp("store"), num_kept * 40_000)
-    workshop = Workshop(store, most_steps)
+    workshop = SharedTraining(store, most_steps)
     do_all(workshop, corpus, surveyed(spec, asked_else).demands)  # what another run left: some states, or none
     known_before = workshop.num_trained_steps
     pieces = do_all(workshop, corpus, survey.demands, lambda ready: order.randrange(len(ready)))
@@ -97,7 +97,7 @@ def test_pieces_in_any_order_and_from_any_store_give_the_bits_of_one_trainer(
     assert known_before + len(again) == workshop.num_trained_steps
     assert not workshop.plan(survey.demands), "nothing is missing afterwards"
     plain = Trajectory(spec, corpus, None)
-    known = KnownTraining(spec, 1, workshop.losses(survey.demands))
+    known = ReplayedTraining(spec, 1, workshop.losses(survey.demands))
     for position in asked:
         if position.step:
             assert known.train_loss(position) == plain.train_loss(position)
@@ -107,11 +107,11 @@ def test_pieces_in_any_order_and_from_any_store_give_the_bits_of_one_trainer(
     assert bits(plain.state_at(asked[-1])) == expected
 
 
-def drained(pieces: list[Piece], demands: dict[str, Demands]) -> list[str]:
+def drained(pieces: list[Segment], demands: dict[str, Demands]) -> list[str]:
     """Do the pieces as a queue hands them out; the runs that it hands out, in their order."""
     queue, at_work, runs, states = WorkQueue(pieces, demands), [], [], set[Position]()
     while (item := queue.next()) is not None or at_work:
-        if isinstance(item, Piece):
+        if isinstance(item, Segment):
             made = {piece.end for piece in pieces if not piece.end_is_kept}
             assert states.issuperset(made.intersection(item.needs)), "nothing is handed out before what it needs"
             at_work.append(item)
@@ -136,7 +136,7 @@ def test_validations_asked_anew_over_a_full_store_are_made_once_and_all_runs_com
 ):
     start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)
     asked = travelled(start, moves)
-    workshop = Workshop(TrajectoryStore(tmp_path_factory.mktemp("store")), most_steps)
+    workshop = SharedTraining(TrajectoryStore(tmp_path_factory.mktemp("store")), most_steps)
     do_all(workshop, corpus, surveyed(spec, asked).demands)
     more = Survey(spec)
     for position in asked:
@@ -227,7 +227,7 @@ def test_runs_with_a_thousand_repairs_are_planned_in_no_time():
     assert len(plan_work(survey.demands, lambda _: KnownLine(), 50)) == 1001
 
 
-def steps_of(piece: Piece) -> list[tuple[str, int]]:
+def steps_of(piece: Segment) -> list[tuple[str, int]]:
     return [(piece.lineage.key, step) for step in range(piece.first_step + 1, piece.last_step + 1)]
 
 
@@ -297,21 +297,21 @@ def test_training_that_diverges_ends_there_for_every_run_that_asks_further(corpu
     survey = Survey(wild)
     for position in [start.after(step) for step in range(1, 7)] + [fork.after(5)]:
         survey.train_loss(position)
-    workshop = Workshop(TrajectoryStore(tmp_path), 50)
+    workshop = SharedTraining(TrajectoryStore(tmp_path), 50)
     first, *_ = workshop.plan(survey.demands)
     trained = train_piece(first, corpus, None, {}, workshop.environment)
     assert trained.dead_end == str(expected.value)
     assert trained.state is None
     workshop.keep(first, trained, tuple)
     assert workshop.plan(survey.demands) == []
-    known = KnownTraining(wild, 1, workshop.losses(survey.demands))
+    known = ReplayedTraining(wild, 1, workshop.losses(survey.demands))
     with pytest.raises(DivergedError) as met:
         [known.train_loss(start.after(step)) for step in range(1, 7)]
     assert str(met.value) == str(expected.value)
 
 
 def test_a_worker_that_computes_otherwise_is_refused(corpus, spec):
-    piece = Piece(root(spec, 1).lineage, 0, 1, None)
+    piece = Segment(root(spec, 1).lineage, 0, 1, None)
     with pytest.raises(RuntimeError, match="would compute other bits"):
         train_piece(piece, corpus, None, {}, "another machine")
 
@@ -324,7 +324,7 @@ def test_a_state_that_was_deleted_is_planned_anew(corpus, spec, tmp_path):
     survey = Survey(spec)
     start = root(spec, 1)
     survey.train_loss(start.after(6))
-    workshop = Workshop(TrajectoryStore(tmp_path), 3)
+    workshop = SharedTraining(TrajectoryStore(tmp_path), 3)
     do_all(workshop, corpus, survey.demands)
     for file in (tmp_path / "keyframes").iterdir():
         file.unlink()
@@ -333,7 +333,7 @@ def test_a_state_that_was_deleted_is_planned_anew(corpus, spec, tmp_path):
     assert workshop.state(Position(start.lineage, 6)) is None
     do_all(workshop, corpus, more.demands)
     plain = Trajectory(spec, corpus, None)
-    known = KnownTraining(spec, 1, workshop.losses(more.demands))
+    known = ReplayedTraining(spec, 1, workshop.losses(more.demands))
     assert known.train_loss(start.after(8)) == plain.train_loss(start.after(8))
 
 
@@ -343,5 +343,5 @@ def test_swapped_routes_and_fresh_stages_have_lines_of_their_own(corpus, spec, t
     survey = Survey(spec)
     for start in (trunk, swapped):
         survey.validation_loss(start.after(2).edited(FRESH_4))
-    lines: set[Lineage] = {piece.lineage for piece in Workshop(TrajectoryStore(tmp_path), 5).plan(survey.demands)}
+    lines: set[Lineage] = {piece.lineage for piece in SharedTraining(TrajectoryStore(tmp_path), 5).plan(survey.demands)}
     assert len(lines) == 4

@@ -47,7 +47,7 @@ TIMES, TABLE_2, PROXY = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimCheck:
     """What came out, and whether order and size are the paper's."""
 
     here: str
@@ -65,7 +65,7 @@ def size(paper: Span, found: Found) -> str:
     return CANNOT_TELL if low <= 1 <= high else REPRODUCED
 
 
-def beside(readings: Sequence[pd.DataFrame], metric: str, strategy: str, reference: str, paper: Span) -> Verdict:
+def beside(readings: Sequence[pd.DataFrame], metric: str, strategy: str, reference: str, paper: Span) -> ClaimCheck:
     """A ratio of two strategies' means beside the paper's, as the first reading has it; letters in which all agree."""
     found = [row_at(ratios(runs, (), metric, reference), {"strategy": strategy}) for runs in readings]
     pairs = [side(runs, metric, strategy, reference) for runs in readings]
@@ -73,7 +73,7 @@ def beside(readings: Sequence[pd.DataFrame], metric: str, strategy: str, referen
     counts = [one.count(paper.value < 1) for one in pairs]
     told = [f"{ratio(row)}; {count}" for row, count in zip(found, counts, strict=True)]
     alike = len(set(sizes)) == len(set(counts)) == 1
-    return Verdict(
+    return ClaimCheck(
         told[0] if alike else ", by running means ".join(told),
         CANNOT_TELL if is_below is None else combined([one.order(is_below) for one in pairs]),
         combined(sizes),
@@ -85,7 +85,7 @@ def in_words(paper: Span) -> str:
     return f"{paper.value:.2f} ({paper.low:.2f} to {paper.high:.2f})"
 
 
-def lines(claim: str, places: Sequence[str], paper: Sequence[str], found: Sequence[Verdict], where: str) -> Row:
+def lines(claim: str, places: Sequence[str], paper: Sequence[str], found: Sequence[ClaimCheck], where: str) -> Row:
     """A row with a line for each place, whose name begins it."""
     here, orders, sizes = ([getattr(verdict, name) for verdict in found] for name in ("here", "order", "size"))
     columns = [zip(places, cells, strict=True) for cells in (paper, here, orders, sizes)]

@@ -38,12 +38,12 @@ from sim.results.comparison import FEWEST_LOST
 from sim.strategies.names import legend_label
 
 if TYPE_CHECKING:
-    from models.shared_training import Workshop
+    from models.shared_training import SharedTraining
     from sim.cli.progress import MapDisplay
     from sim.experiments.executors import Executor
     from sim.experiments.strategy_map.real_runs import RealRunsJob
     from sim.experiments.sweep import SweepJob
-    from sim.scenario.axes import Axis, Ground
+    from sim.scenario.axes import Axis, ScenarioTemplate
     from sim.scenario.scenario import SeedsConfig
 
 
@@ -210,16 +210,16 @@ def map_(
     the same command goes on.
     """
     from sim.experiments.strategy_map.grid import NO_AXIS
-    from sim.scenario.axes import Ground
+    from sim.scenario.axes import ScenarioTemplate
 
     pass
     from sim.experiments.strategy_map.table import map_table
 
-    ground = Ground(scenario_path, tuple(overrides or ()))
+    ground = ScenarioTemplate(scenario_path, tuple(overrides or ()))
     axes = ground.axis("--x", x, cells), ground.axis("--y", y, cells) if y is not None else NO_AXIS
     if axes[0].field == axes[1].field:
         raise ValueError(f"--y {axes[1].field}: the same field as --x; give another")
-    asked = Asked(scenario_path, results, cache, no_cache, jobs, objective, replicates, time_replicates, dry_run)
+    asked = MapRequest(scenario_path, results, cache, no_cache, jobs, objective, replicates, time_replicates, dry_run)
     job = asked.looked(ground, axes, f"{ground.scenario.name}-map", knots)
     if job is not None:
         folder = results / job.grid.name
@@ -249,12 +249,12 @@ def advise(
     from sim.experiments.strategy_map.advice import FACTORS, advice, churn_knob
     from sim.experiments.strategy_map.grid import NO_AXIS
     from sim.reporting.notes import prices_in_words
-    from sim.scenario.axes import Ground
+    from sim.scenario.axes import ScenarioTemplate
 
-    ground = Ground(scenario_path, tuple(overrides or ()))
+    ground = ScenarioTemplate(scenario_path, tuple(overrides or ()))
     knob = churn_knob(ground.scenario)
     axis = ground.around(knob, FACTORS) if knob else NO_AXIS
-    asked = Asked(scenario_path, results, cache, no_cache, jobs, objective, replicates, time_replicates, dry_run)
+    asked = MapRequest(scenario_path, results, cache, no_cache, jobs, objective, replicates, time_replicates, dry_run)
     job = asked.looked(ground, (axis, NO_AXIS), f"{ground.scenario.name}-advice", 1, at_own_cell=True)
     if job is not None:
         say("")
@@ -263,7 +263,7 @@ def advise(
 
 
 @dataclass(frozen=True)
-class Asked:
+class MapRequest:
     """What both commands are asked."""
 
     scenario_path: Path
@@ -277,7 +277,7 @@ class Asked:
     dry_run: bool
 
     def looked(
-        self, ground: Ground, axes: tuple[Axis, Axis], name: str, knots: int, at_own_cell: bool = False
+        self, ground: ScenarioTemplate, axes: tuple[Axis, Axis], name: str, knots: int, at_own_cell: bool = False
     ) -> MapJob | None:
         """A map whose cells have been looked at; None where that was only to be outlined."""
         from sim.cli.progress import MapDisplay
@@ -316,7 +316,7 @@ class Asked:
                 raise typer.Exit(130) from None
         return job
 
-    def real_seeds(self, ground: Ground) -> SeedsConfig:
+    def real_seeds(self, ground: ScenarioTemplate) -> SeedsConfig:
         """Seeds of the real runs: the scenario's, or so many failure seeds counted up from its first."""
         given = ground.scenario.seeds
         number = self.replicates or max(FEWEST_REPLICATES, len(given.failures))
@@ -330,7 +330,7 @@ class Asked:
         from sim.experiments.sweep import opened_workshop
 
         @contextmanager
-        def at_work(job: SweepJob) -> Iterator[tuple[Executor, Workshop | None]]:
+        def at_work(job: SweepJob) -> Iterator[tuple[Executor, SharedTraining | None]]:
             yield executor, opened_workshop(job, cache, None, self.dry_run)
 
         return RealRunsJob(self.scenario_path.parent, self.results, cache, at_work, display, display.say)

@@ -25,7 +25,7 @@ class Node:
     seated_seconds: float = 0.0
 
 
-class Fleet:
+class Membership:
     """The nodes of a cluster as they come and go. A vacant place takes a spare at once, if there is one."""
 
     def __init__(self, cluster: Cluster, num_initial_nodes: int | None = None, rng: np.random.Generator | None = None):

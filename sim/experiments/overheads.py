@@ -17,7 +17,7 @@ from sim.scenario.scenario import Scenario, StopConfig
 from sim.simulation.run import Run, build_site, simulate, time_only
 from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.config import IterationPlan, WorkloadConfig
-from sim.workload.deployment import Site
+from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import fastest_run
 from sim.workload.schedule import plain_plan
 
@@ -46,7 +46,7 @@ def overheads(scenario: Scenario) -> list[Overhead]:
     return [overhead(scenario, config, site, plain) for config in scenario.strategies]
 
 
-def overhead(scenario: Scenario, config: StrategyConfig, site: Site, plain: Work) -> Overhead:
+def overhead(scenario: Scenario, config: StrategyConfig, site: Deployment, plain: Work) -> Overhead:
     """A strategy's cost with no failure, beyond the plain iteration's work, measured over the scenario's iterations."""
     strategy, stages, num_replicas = strategy_class(config.kind), site.cluster.stages, len(site.cluster.replicas)
     run = in_peace(scenario, config)
@@ -80,7 +80,7 @@ class Work:
     computed_seconds: float
 
 
-def work_of(site: Site, plan: IterationPlan) -> Work:
+def work_of(site: Deployment, plan: IterationPlan) -> Work:
     """Messages and operations of one iteration."""
     run = fastest_run(site, plan).run
     return Work(math.fsum(message.num_bytes for message in run.messages), math.fsum(run.busy_seconds.values()))

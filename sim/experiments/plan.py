@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models.replay import KnownLosses, KnownTraining
+from models.replay import ReplayedLosses, ReplayedTraining
 from models.spec import TrainingSpec
 from models.training import Training
 from models.training_plan import Demands, Survey, num_steps
@@ -72,10 +72,10 @@ def rehearse(play: Play, keeps_records: bool) -> tuple[float, Prices]:
     return seconds, known_prices(play.scenario)
 
 
-def play_known(play: Play, prices: Prices | None, losses: KnownLosses, keeps_records: bool) -> Run | Outcomes:
+def play_known(play: Play, prices: Prices | None, losses: ReplayedLosses, keeps_records: bool) -> Run | Outcomes:
     """A run whose training is done, or its outcomes alone."""
     learn(play, prices)
-    return as_kept(play, KnownTraining(play.spec, play.scenario.iterations_per_step, losses), keeps_records)
+    return as_kept(play, ReplayedTraining(play.spec, play.scenario.iterations_per_step, losses), keeps_records)
 
 
 def play_untrained(play: Play, prices: Prices | None, keeps_records: bool) -> Run | Outcomes:

@@ -7,11 +7,11 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from models.training_plan import Demands, Piece, ends, longest_ways, waits_for
+from models.training_plan import Demands, Segment, ends, longest_ways, waits_for
 from models.training_state import Lineage, Position
 from sim.experiments.plan import SweepRun
 
-Item = Piece | SweepRun
+Item = Segment | SweepRun
 
 Rank = tuple[int, int, int]
 """The lowest goes first."""
@@ -37,28 +37,28 @@ class WorkQueue:
     its lines' milestones → ready → handed out.
     """
 
-    def __init__(self, pieces: Sequence[Piece], demands: Mapping[SweepRun, Demands]) -> None:
+    def __init__(self, pieces: Sequence[Segment], demands: Mapping[SweepRun, Demands]) -> None:
         """Pieces in an order in which needs come first; demands: of each run, none for those that train nothing."""
         self._ranks = ranks(pieces)
         self._waiting = {piece: set(needed) for piece, needed in waits_for(pieces).items()}
-        self._followers: dict[Piece, list[Piece]] = {piece: [] for piece in pieces}
+        self._followers: dict[Segment, list[Segment]] = {piece: [] for piece in pieces}
         for piece, needed in self._waiting.items():
             for other in needed:
                 self._followers[other].append(piece)
         self._undone = dict.fromkeys(pieces)
         self._uses = Counter(state for piece in pieces for state in piece.needs)
-        self._ready: list[tuple[Rank, Piece]] = []
+        self._ready: list[tuple[Rank, Segment]] = []
         for piece in pieces:
             self._release(piece)
-        self._milestones: dict[Piece, Milestone] = {}
+        self._milestones: dict[Segment, Milestone] = {}
         self._num_open: dict[SweepRun, int] = {}
         self._ready_runs: list[SweepRun] = []
         self._set_milestones(pieces, demands)
         self._ready_runs.reverse()
 
-    def _set_milestones(self, pieces: Sequence[Piece], demands: Mapping[SweepRun, Demands]) -> None:
+    def _set_milestones(self, pieces: Sequence[Segment], demands: Mapping[SweepRun, Demands]) -> None:
         """Say what each run waits for."""
-        by_line: dict[Lineage, list[Piece]] = {}
+        by_line: dict[Lineage, list[Segment]] = {}
         for piece in pieces:
             by_line.setdefault(piece.lineage, []).append(piece)
         milestones: dict[Lineage, dict[tuple[int, bool], Milestone]] = {lineage: {} for lineage in by_line}
@@ -92,12 +92,12 @@ class WorkQueue:
 
     def again(self, item: Item) -> None:
         """It was handed out in vain."""
-        if isinstance(item, Piece):
+        if isinstance(item, Segment):
             self._release(item)
         else:
             self._ready_runs.append(item)
 
-    def done(self, piece: Piece) -> None:
+    def done(self, piece: Segment) -> None:
         """Others can start from its state."""
         self._is_over(piece)
         for follower in self._followers[piece]:
@@ -105,7 +105,7 @@ class WorkQueue:
             if follower in self._undone:
                 self._release(follower)
 
-    def kept(self, piece: Piece) -> None:
+    def kept(self, piece: Segment) -> None:
         """Runs can be played with its results."""
         milestone = self._milestones.get(piece)
         while milestone is not None:
@@ -119,7 +119,7 @@ class WorkQueue:
                         self._ready_runs.append(run)
             milestone = milestone.then
 
-    def give_up(self, piece: Piece) -> list[SweepRun]:
+    def give_up(self, piece: Segment) -> list[SweepRun]:
         """Nothing comes of it nor of what waits for it; the runs that asked for any of that, which never get ready."""
         lost, concerned = [piece], dict[SweepRun, None]()
         while lost:
@@ -147,22 +147,22 @@ class WorkQueue:
         """Steps still to be trained."""
         return sum(piece.num_steps for piece in self._undone)
 
-    def _is_over(self, piece: Piece) -> None:
+    def _is_over(self, piece: Segment) -> None:
         if piece in self._undone:
             del self._undone[piece]
             self._uses.subtract(piece.needs)
 
-    def _release(self, piece: Piece) -> None:
+    def _release(self, piece: Segment) -> None:
         if not self._waiting[piece]:
             heapq.heappush(self._ready, (self._ranks[piece], piece))
 
 
-def serves(piece: Piece, last_step: int, validates: bool) -> bool:
+def serves(piece: Segment, last_step: int, validates: bool) -> bool:
     """Whether somebody needs a piece of a line who asks for it up to a step: for steps, or for a validation there."""
     return piece.first_step < last_step or (validates and piece.first_step == last_step in piece.validations)
 
 
-def ranks(pieces: Sequence[Piece]) -> dict[Piece, Rank]:
+def ranks(pieces: Sequence[Segment]) -> dict[Segment, Rank]:
     """Which piece is to be done before which: those of the line with the longest way before it, from its start on.
 
     So nobody waits long in the end, and a line that is begun is soon finished, and the runs that wait for it.

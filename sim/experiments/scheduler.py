@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from models.training_plan import Demands, Piece, together
+from models.training_plan import Demands, Segment, together
 from sim.experiments.executors import Executor, WorkerDiedError
 from sim.experiments.plan import Kind, SweepRun, play_known, play_untrained, rehearse, survey
 from sim.experiments.queue import Item, WorkQueue
@@ -25,7 +25,7 @@ from sim.simulation.run import Run
 from sim.workload.iteration_time import Prices
 
 if TYPE_CHECKING:
-    from models.shared_training import Workshop
+    from models.shared_training import SharedTraining
 
 MOST_ATTEMPTS, MOST_IDLE_ROUNDS = 3, 100
 
@@ -67,7 +67,7 @@ class Sweep:
     """
 
     def __init__(
-        self, executor: Executor, workshop: Workshop | None, texts: Mapping[str, Any], observer: SweepObserver
+        self, executor: Executor, workshop: SharedTraining | None, texts: Mapping[str, Any], observer: SweepObserver
     ) -> None:
         self.executor, self.workshop, self.texts, self.observer = executor, workshop, texts, observer
         self.demands: dict[SweepRun, Demands] = {}
@@ -167,11 +167,11 @@ class Sweep:
                     self._went_wrong(queue, item, error)
                     continue
                 came_in.append((item, future.result()))
-                if isinstance(item, Piece):
+                if isinstance(item, Segment):
                     self._piece_is_done(queue, item, future.result())
             self._hand_out(queue, in_flight)  # before anything is written: the disk keeps nobody waiting
             for item, result in came_in:
-                if isinstance(item, Piece):
+                if isinstance(item, Segment):
                     self._keep(queue, item, result)
                 else:
                     self._write(item, result)
@@ -183,7 +183,7 @@ class Sweep:
             if not self._may_go_out(item, list(in_flight.values()), self._attempts):
                 queue.again(item)
                 return
-            future = self._begin_piece(queue, item) if isinstance(item, Piece) else self._begin_run(item)
+            future = self._begin_piece(queue, item) if isinstance(item, Segment) else self._begin_run(item)
             if future is not None:
                 in_flight[future] = item
 
@@ -203,7 +203,7 @@ class Sweep:
             return self.executor.submit(play_known, run.play, self._prices.get(run.kind), losses, run.keeps_records)
         return self.executor.submit(play_untrained, run.play, self._prices.get(run.kind), run.keeps_records)
 
-    def _begin_piece(self, queue: WorkQueue, piece: Piece) -> Future[Any] | None:
+    def _begin_piece(self, queue: WorkQueue, piece: Segment) -> Future[Any] | None:
         """None where a state that it needs is gone: the next round plans anew."""
         from models.segment import train_piece
 
@@ -217,7 +217,7 @@ class Sweep:
         text = self.texts[piece.lineage.spec.corpus]
         return self.executor.submit(train_piece, piece, text, start, older, self.workshop.environment)
 
-    def _piece_is_done(self, queue: WorkQueue, piece: Piece, result: Any) -> None:
+    def _piece_is_done(self, queue: WorkQueue, piece: Segment, result: Any) -> None:
         assert self.workshop is not None
         self.workshop.arrived(piece, result)
         if result.dead_end is None:
@@ -225,7 +225,7 @@ class Sweep:
         else:
             queue.give_up(piece)
 
-    def _keep(self, queue: WorkQueue, piece: Piece, result: Any) -> None:
+    def _keep(self, queue: WorkQueue, piece: Segment, result: Any) -> None:
         """Make a piece's results durable; runs that waited for them can be played."""
         assert self.workshop is not None
         self.workshop.keep(piece, result, lambda: queue.needed_states)
@@ -237,7 +237,7 @@ class Sweep:
         if isinstance(error, WorkerDiedError) and self._may_try_again(item, self._attempts):
             queue.again(item)
             return
-        for run in queue.give_up(item) if isinstance(item, Piece) else [item]:
+        for run in queue.give_up(item) if isinstance(item, Segment) else [item]:
             self._fail(run, error)
 
     def _may_try_again(self, item: Item, attempts: Counter[Item]) -> bool:
@@ -270,6 +270,6 @@ class Sweep:
 
 def name_of(item: Item) -> str:
     """What a worker is at, in words."""
-    if isinstance(item, Piece):
+    if isinstance(item, Segment):
         return f"training {item.lineage.key[:8]} steps {item.first_step} to {item.last_step}"
     return item.name

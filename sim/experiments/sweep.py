@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from models.spec import TrainingSpec, plain_routes
-from models.training_plan import Piece, longest_ways, num_steps, together
+from models.training_plan import Segment, longest_ways, num_steps, together
 from sim.experiments.executors import Executor
 from sim.experiments.folder import End, Purpose, SweepFolder
 from sim.experiments.plan import SweepRun, plan_runs
@@ -25,7 +25,7 @@ from sim.experiments.scheduler import Sweep, SweepProgress
 from sim.scenario.sweep_points import Point
 
 if TYPE_CHECKING:
-    from models.shared_training import Workshop
+    from models.shared_training import SharedTraining
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def seconds_of_plays(sweep: Sweep, to_do: Sequence[SweepRun]) -> float | None:
     return sum(sweep.play_seconds.get(run.kind, usual) for run in to_do) / sweep.executor.num_workers
 
 
-def estimate(pieces: Sequence[Piece], texts: Mapping[str, Any], executor: Executor) -> tuple[float, float] | None:
+def estimate(pieces: Sequence[Segment], texts: Mapping[str, Any], executor: Executor) -> tuple[float, float] | None:
     """Seconds of a step, on average, and of all pieces: work shared evenly, no less than the longest way through it.
 
     None where steps cannot be timed, since training diverges at once, say: whoever needs them will be told.
@@ -181,7 +181,7 @@ class SweepJob:
         """Whether any of its runs really trains a model."""
         return any(run.learns for run in self.runs)
 
-    def begin(self, executor: Executor, workshop: Workshop | None) -> None:
+    def begin(self, executor: Executor, workshop: SharedTraining | None) -> None:
         """From now on these do the work."""
         corpora = {run.runner.corpus.content_hash: run.runner.corpus for run in self.runs if run.runner.corpus}
         texts = {content_hash: executor.share(corpus) for content_hash, corpus in corpora.items()}
@@ -313,13 +313,13 @@ def locked(job: SweepJob, dry_run: bool) -> Iterator[None]:
             yield
 
 
-def opened_workshop(job: SweepJob, cache: Path, budget_bytes: int | None, dry_run: bool) -> Workshop | None:
+def opened_workshop(job: SweepJob, cache: Path, budget_bytes: int | None, dry_run: bool) -> SharedTraining | None:
     """Where training is kept; None where nothing is trained. A dry run makes no cache."""
     if not job.learns:
         return None
-    from models.shared_training import Workshop
+    from models.shared_training import SharedTraining
     from models.trajectory_store import DEFAULT_BUDGET_BYTES, TrajectoryStore
 
     if dry_run and not (cache / "trajectory.sqlite").is_file():
-        return Workshop(None)
-    return Workshop(TrajectoryStore(cache, DEFAULT_BUDGET_BYTES if budget_bytes is None else budget_bytes))
+        return SharedTraining(None)
+    return SharedTraining(TrajectoryStore(cache, DEFAULT_BUDGET_BYTES if budget_bytes is None else budget_bytes))

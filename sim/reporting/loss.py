@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sim.reporting.series import (
-    Look,
+    SeriesStyle,
     at_point,
     left_out,
     line_handles,
@@ -104,7 +104,7 @@ def loss_figure(
     return figure
 
 
-def draw_loss(axis: Axes, tables: LossTables, against: Against, looks: Mapping[str, Look] | None = None) -> None:
+def draw_loss(axis: Axes, tables: LossTables, against: Against, looks: Mapping[str, SeriesStyle] | None = None) -> None:
     """Draw the mean loss of each series, the range of its runs and a thin line for each; of single runs, failures too.
 
     Against time, a rollback breaks a single run's curve and takes it up at the loss that it goes back to.

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sim.reporting.loss import HOURS_LABEL
 from sim.reporting.series import (
-    Look,
+    SeriesStyle,
     at_point,
     left_out,
     line_handles,
@@ -55,7 +55,7 @@ def nodes_figure(
 
 
 def draw_nodes(
-    axis: Axes, table: pd.DataFrame, num_needed: int | None = None, looks: Mapping[str, Look] | None = None
+    axis: Axes, table: pd.DataFrame, num_needed: int | None = None, looks: Mapping[str, SeriesStyle] | None = None
 ) -> None:
     """Nodes of each series as steps, ending in its marker. Those of the same churn lie on each other, longest below."""
     looks = looks or looks_of(table)

@@ -16,7 +16,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from sim.core.text import shortened, suggestion
 from sim.reporting.series import (
-    Look,
+    SeriesStyle,
     as_text,
     at_point,
     is_own,
@@ -118,7 +118,7 @@ def draw_means(
     table: pd.DataFrame,
     field: str,
     unit: str,
-    looks: Mapping[str, Look] | None = None,
+    looks: Mapping[str, SeriesStyle] | None = None,
     places: Mapping[Any, float] | None = None,
 ) -> None:
     """Means against a field, a line for each series, and their intervals; those that the axis cuts end in a caret.
@@ -174,7 +174,7 @@ def draw_intervals(axis: Axes, rows: pd.DataFrame, unit: str, colour: str, moved
         )  # fmt: skip
 
 
-def draw_level(axis: Axes, rows: pd.DataFrame, unit: str, name: str, look: Look) -> None:
+def draw_level(axis: Axes, rows: pd.DataFrame, unit: str, name: str, look: SeriesStyle) -> None:
     """A level line, and a band for its interval, within the axis."""
     bottom, top = axis.get_ylim()
     row = rows.iloc[0]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sim.reporting.loss import LOSS_LABEL, MOST_ROWS, OPACITY_OF_RANGE, LossTables, draw_loss, loss_limits
 from sim.reporting.series import (
-    Look,
+    SeriesStyle,
     at_point,
     line_handles,
     looks_of,
@@ -47,13 +47,13 @@ def spikes_figure(
     return figure
 
 
-def draw_spikes(axis: Axes, curves: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
+def draw_spikes(axis: Axes, curves: pd.DataFrame, looks: Mapping[str, SeriesStyle] | None = None) -> None:
     """The mean excess of each series over its recoveries, and the quartiles of them."""
     columns = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "high_excess_nats")
     draw_above_zero(axis, curves, columns, looks)
 
 
-def draw_half_lives(axis: Axes, halvings: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
+def draw_half_lives(axis: Axes, halvings: pd.DataFrame, looks: Mapping[str, SeriesStyle] | None = None) -> None:
     """The median of each series as a mark, the quartiles as a line, and of how many recoveries they are.
 
     A quartile that is never reached goes to the edge, as a caret.
@@ -124,14 +124,14 @@ def variants_figure(
     return figure
 
 
-def draw_differences(axis: Axes, table: pd.DataFrame, looks: Mapping[str, Look] | None = None) -> None:
+def draw_differences(axis: Axes, table: pd.DataFrame, looks: Mapping[str, SeriesStyle] | None = None) -> None:
     """The mean difference of each series from failure-free runs, and the range of pairs."""
     columns = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
     draw_above_zero(axis, table, columns, looks)
 
 
 def draw_above_zero(
-    axis: Axes, table: pd.DataFrame, columns: tuple[str, str, str, str], looks: Mapping[str, Look] | None
+    axis: Axes, table: pd.DataFrame, columns: tuple[str, str, str, str], looks: Mapping[str, SeriesStyle] | None
 ) -> None:
     """A line for each series and a range around it, over a line at zero. columns: of x, of the line, low and high."""
     looks = looks or looks_of(table)

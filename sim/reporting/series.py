@@ -14,7 +14,7 @@ from sim.strategies.names import KIND_ORDER, legend_label
 LineStyle = Literal["-", "--", "-.", ":", ""] | tuple[float, tuple[float, ...]]
 
 
-class Look(NamedTuple):
+class SeriesStyle(NamedTuple):
     """How a strategy is drawn: its line, and its marker where there are points."""
 
     colour: str
@@ -27,13 +27,13 @@ LONG_DASHES: LineStyle = (0.0, (8.0, 1.5))
 DASH_DOT_DOT: LineStyle = (0.0, (4.0, 1.2, 1.0, 1.2, 1.0, 1.2))
 
 LOOKS = (
-    Look("#000000", "-", "o"),
-    Look("#D55E00", "-", "s"),
-    Look("#0072B2", "--", "^"),
-    Look("#009E73", LONG_DASHES, "D"),
-    Look("#CC79A7", "-.", "v"),
-    Look("#E69F00", DASH_DOT_DOT, "P"),
-    Look("#56B4E9", ":", "X"),
+    SeriesStyle("#000000", "-", "o"),
+    SeriesStyle("#D55E00", "-", "s"),
+    SeriesStyle("#0072B2", "--", "^"),
+    SeriesStyle("#009E73", LONG_DASHES, "D"),
+    SeriesStyle("#CC79A7", "-.", "v"),
+    SeriesStyle("#E69F00", DASH_DOT_DOT, "P"),
+    SeriesStyle("#56B4E9", ":", "X"),
 )
 """The first five are those of KIND_ORDER."""
 
@@ -59,26 +59,26 @@ def series_in(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(name), rows
 
 
-def looks_of(table: pd.DataFrame) -> dict[str, Look]:
+def looks_of(table: pd.DataFrame) -> dict[str, SeriesStyle]:
     """A look for each series of a table."""
     return looks_for({name: str(rows["kind"].iloc[0]) for name, rows in series_in(table)})
 
 
-def looks_for(kinds: Mapping[str, str]) -> dict[str, Look]:
+def looks_for(kinds: Mapping[str, str]) -> dict[str, SeriesStyle]:
     """A look for each name by its kind: fixed for the first of the five known kinds, the next free one for others."""
     fixed = dict(zip(KIND_ORDER, LOOKS, strict=False))
-    more = [Look(one.colour, other.line, other.marker) for other in LOOKS for one in LOOKS]
+    more = [SeriesStyle(one.colour, other.line, other.marker) for other in LOOKS for one in LOOKS]
     reserved = {fixed[kind] for kind in kinds.values() if kind in fixed}
     free_first = [*LOOKS[len(KIND_ORDER) :], *LOOKS[1:], *more]  # black is for no failures
     spare = iter([look for look in dict.fromkeys(free_first) if look not in reserved])
-    looks: dict[str, Look] = {}
+    looks: dict[str, SeriesStyle] = {}
     for name, kind in kinds.items():
         look = fixed.get(kind)
         looks[name] = look if look and look not in looks.values() else next(spare, LOOKS[len(looks) % len(LOOKS)])
     return looks
 
 
-def line_handles(looks: Mapping[str, Look], with_markers: bool = False) -> list[Artist]:
+def line_handles(looks: Mapping[str, SeriesStyle], with_markers: bool = False) -> list[Artist]:
     """A line in the legend for each series."""
     return [
         Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker if with_markers else None, label=name)

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from scipy import ndimage
 
-from sim.reporting.series import Look
+from sim.reporting.series import SeriesStyle
 from sim.reporting.style import STYLE, caption
 from sim.scenario.axes import Axis
 from sim.strategies.names import legend_label
@@ -99,7 +99,7 @@ def map_figure(
 
 
 def line_figure(
-    table: pd.DataFrame, x: Axis, looks: Mapping[str, Look], what: str, label: str, notes: Sequence[str]
+    table: pd.DataFrame, x: Axis, looks: Mapping[str, SeriesStyle], what: str, label: str, notes: Sequence[str]
 ) -> Figure:
     """A map of one axis: what each strategy takes (column `what`), with its interval."""
     with mpl.rc_context(STYLE):

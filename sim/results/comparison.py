@@ -41,7 +41,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Ranking:
     """Strategies in the order in which they come to the target; those that do not under every seed come last."""
 
     standings: tuple[Standing, ...]
@@ -63,7 +63,7 @@ class Verdict:
         return others[0] if others else math.inf
 
 
-def verdict(values: Mapping[str, Values], errors: Mapping[str, float]) -> Verdict:
+def verdict(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:
     """Of seconds or money that strategies take under each pair of seeds (NaN: target not reached), which comes first.
 
     errors: what interpolation may be off, by strategy, as a share of its mean.
@@ -83,7 +83,7 @@ def verdict(values: Mapping[str, Values], errors: Mapping[str, float]) -> Verdic
             continue
         relative = paired_difference_at(values[name], values[names[0]]).relative
         standings.append(Standing(name, means[name], relative.mean, relative.low, relative.high, error))
-    return Verdict(tuple(standings))
+    return Ranking(tuple(standings))
 
 
 def as_values(found: Mapping[SeedPair, float]) -> Values:

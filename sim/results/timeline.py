@@ -19,9 +19,9 @@ from sim.core.text import in_words
 from sim.results.storage import load_run
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
-from sim.simulation.recorder import Trace
+from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run, build_site, simulate, time_only
-from sim.workload.deployment import Site
+from sim.workload.deployment import Deployment
 
 MICROSECONDS = 1e6
 
@@ -34,9 +34,9 @@ class Timeline:
     """A stretch of a run with everything in it."""
 
     scenario: Scenario
-    site: Site
+    site: Deployment
     strategy: str
-    trace: Trace
+    trace: EventRecorder
     iterations: list[IterationRecord]
     events: list[EventRecord]
 
@@ -59,7 +59,7 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
             f"no time of the run from {from_seconds:g} s to {to_seconds:g} s; allowed: 0 <= --from < --to; "
             f"the run ends at {whole_seconds:g} s"
         )
-    trace = Trace(from_seconds, to_seconds)
+    trace = EventRecorder(from_seconds, to_seconds)
     run = play_again(scenario, summary, trace)
     diverged = summary["stopped_because"] is not None and run.stopped is None  # what learnt nothing does not diverge
     if run.wall_clock_seconds != whole_seconds and not diverged:
@@ -77,7 +77,7 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
     )
 
 
-def play_again(scenario: Scenario, summary: dict[str, Any], trace: Trace) -> Run:
+def play_again(scenario: Scenario, summary: dict[str, Any], trace: EventRecorder) -> Run:
     """The same run without training."""
     config = next(config for config in scenario.strategies if config.name == summary["strategy"])
     seeds = summary["failure_seed"], summary["training_seed"]

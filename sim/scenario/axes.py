@@ -59,7 +59,7 @@ class Axis:
         return int(distances.argmin())
 
 
-class Ground:
+class ScenarioTemplate:
     """A scenario file, ready to be read with other values in it. ScenarioError where it is faulty itself."""
 
     def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard, overload
 import numpy as np
 import simpy
 
-from sim.cluster.membership import Fleet, Node
+from sim.cluster.membership import Membership, Node
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
 from sim.core.rng import stream
@@ -27,7 +27,7 @@ from sim.workload.iteration_time import Memo
 Process = Generator[simpy.Event, Any, None]
 
 
-class Strikes:
+class FailureInjector:
     """Moves the fleet as the failure process says, and tells of it.
 
     lost: told the nodes that are gone, and whether a notice came before, when their places are still vacant; arrived:
@@ -47,7 +47,7 @@ class Strikes:
     ) -> None:
         self._env, self._cluster, self._seed = env, cluster, seed
         self._lost, self._arrived, self._noticed = lost, arrived, noticed
-        self.fleet = Fleet(cluster, failures.num_initial_nodes, stream(seed, "places"))
+        self.fleet = Membership(cluster, failures.num_initial_nodes, stream(seed, "places"))
         self._orders = not failures.brings_its_nodes
         self._ordered: dict[int, None] = {}
         self.num_awaited = 0
@@ -256,7 +256,7 @@ class Strikes:
 class Everyone(Sequence[Member]):
     """The nodes that are there, in the order of the fleet's roster: that of their numbers at time zero."""
 
-    def __init__(self, fleet: Fleet, nodes_per_stage: int, where: Callable[[Node], str]) -> None:
+    def __init__(self, fleet: Membership, nodes_per_stage: int, where: Callable[[Node], str]) -> None:
         self._fleet, self._nodes_per_stage, self._where = fleet, nodes_per_stage, where
 
     def member(self, node: Node) -> Member:
@@ -334,7 +334,7 @@ def mean_seconds_between_losses(cluster: Cluster, failures: FailureProcess) -> f
         if any(node.place is not None for node in nodes):
             losses_seconds.append(float(env.now))
 
-    Strikes(env, cluster, failures, OTHER_LUCK, lost, lambda: None, lambda _: None)
+    FailureInjector(env, cluster, failures, OTHER_LUCK, lost, lambda: None, lambda _: None)
     for _ in range(MOST_EVENTS):
         if len(losses_seconds) == NUM_LOSSES or env.peek() > MOST_SECONDS:
             break

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.core.records import Failure
-from sim.simulation.interruptible import Race
-from sim.simulation.iterations import Execution
-from sim.simulation.leap import Leap, Rhythm, longest
+from sim.simulation.interruptible import InterruptibleWork
+from sim.simulation.iterations import IterationExecutor
+from sim.simulation.leap import Cadence, RepeatedIterations, longest
 from sim.simulation.log import EventLog, Repeated
-from sim.simulation.state_placement import Holders
-from sim.simulation.transfers import Joining, Messenger
+from sim.simulation.state_placement import StatePlacement
+from sim.simulation.transfers import NodeAdmission, StateTransfers
 from sim.strategies.base import Routine
 from sim.workload.config import IterationPlan
 
 
-class Peace:
+class FastForward:
     """What passes until the next thing is due: iterations and, where they stand still alone, what is saved.
 
     joining: nodes that may join between two iterations; None where failures have no effect. drives: whether it goes on
@@ -24,11 +24,11 @@ class Peace:
 
     def __init__(
         self,
-        execution: Execution,
-        race: Race,
-        holders: Holders,
-        joining: Joining | None,
-        messenger: Messenger,
+        execution: IterationExecutor,
+        race: InterruptibleWork,
+        holders: StatePlacement,
+        joining: NodeAdmission | None,
+        messenger: StateTransfers,
         events: EventLog,
         drives: bool,
     ) -> None:
@@ -39,7 +39,7 @@ class Peace:
 
     def leap(
         self, plan: IterationPlan, most: int, routine_of: Callable[[float], Routine]
-    ) -> tuple[Leap, Failure | None] | None:
+    ) -> tuple[RepeatedIterations, Failure | None] | None:
         """Complete up to so many iterations, as long as nothing disturbs but, now and then, a routine.
 
         routine_of: what is done after iterations of so many seconds. Also the Failure that has ended the next one. None
@@ -53,7 +53,7 @@ class Peace:
         routine, pause_seconds = routine_of(priced.seconds), None
         if routine.transfers is not None and messenger.is_alone:
             pause_seconds = messenger.seconds_of(routine.transfers)
-        rhythm = Rhythm(priced.seconds, routine.first, routine.then, pause_seconds)
+        rhythm = Cadence(priced.seconds, routine.first, routine.then, pause_seconds)
         leap, failure = self._passed(rhythm, most, execution.num_completed)
         execution.complete(leap, priced.split)
         if routine.transfers is not None:
@@ -62,7 +62,7 @@ class Peace:
             execution.cut(self._race.now_seconds - self._began_seconds - leap.seconds, priced.seconds)
         return (leap, failure) if failure or leap.num_iterations else None
 
-    def _passed(self, rhythm: Rhythm, most: int, num_before: int) -> tuple[Leap, Failure | None]:
+    def _passed(self, rhythm: Cadence, most: int, num_before: int) -> tuple[RepeatedIterations, Failure | None]:
         """Leap from now, over what does not concern the training, if anything is due in the midst of an iteration."""
         race, execution = self._race, self._execution
         self._began_seconds = began_seconds = race.now_seconds
@@ -92,7 +92,7 @@ class Peace:
         return bool(self._joining and self._joining.is_expected) or self._messenger.is_busy
 
 
-def saves(leap: Leap, began_seconds: float, num_before: int, num_noted: int = 0) -> Repeated:
+def saves(leap: RepeatedIterations, began_seconds: float, num_before: int, num_noted: int = 0) -> Repeated:
     """The records of what is saved in a leap, but for those that are noted already."""
     iteration, at_seconds = num_before + int(leap.rhythm.first), began_seconds + leap.first_pause_seconds
     num_in_a_cycle, cycle_seconds = leap.num_in_a_cycle, 0.0

@@ -14,7 +14,7 @@ from simpy.events import NORMAL, EventPriority
 
 from sim.core.ledger import Ledger
 from sim.core.records import Bucket, Failure
-from sim.simulation.recorder import Trace
+from sim.simulation.recorder import EventRecorder
 from sim.strategies.base import Process
 
 
@@ -71,10 +71,10 @@ class Last(simpy.Event):
         env.schedule(self, priority=EventPriority(NORMAL + 1))
 
 
-class Race:
+class InterruptibleWork:
     """One worker, and the failures that it has not been told of yet."""
 
-    def __init__(self, env: EventLoop, ledger: Ledger, trace: Trace | None) -> None:
+    def __init__(self, env: EventLoop, ledger: Ledger, trace: EventRecorder | None) -> None:
         self.env, self.ledger, self.trace = env, ledger, trace
         self.deadline_seconds = math.inf
         self.queued: deque[Failure] = deque()

@@ -15,18 +15,18 @@ from sim.cluster.flows import Flows, FlowState
 from sim.core.ledger import IterationSplit
 from sim.core.records import Failure
 from sim.core.units import ticked
-from sim.simulation.failure_injection import Strikes
-from sim.simulation.interruptible import GaveUpError, Race
-from sim.simulation.leap import Leap
+from sim.simulation.failure_injection import FailureInjector
+from sim.simulation.interruptible import GaveUpError, InterruptibleWork
+from sim.simulation.leap import RepeatedIterations
 from sim.strategies.base import Process
 from sim.workload.config import IterationPlan
-from sim.workload.deployment import Hosts, Site
-from sim.workload.iteration_time import AmongOthers, Pipeline, Price, PriceList
+from sim.workload.deployment import Deployment, Hosts
+from sim.workload.iteration_time import AmongOthers, IterationTime, IterationTimeCache, IterationTimes
 
 Fidelity = Literal["iteration", "microbatch"]
 
 
-class Execution:
+class IterationExecutor:
     """The iterations of one run, one after the other.
 
     cut_share: of an iteration that a failure has cut, the share that was done; 0 where there is none. Its time is lost
@@ -35,15 +35,15 @@ class Execution:
 
     def __init__(
         self,
-        site: Site,
+        site: Deployment,
         seed: int,
-        race: Race,
+        race: InterruptibleWork,
         flows: Flows,
-        strikes: Strikes,
+        strikes: FailureInjector,
         fidelity: Fidelity,
-        prices: PriceList,
+        prices: IterationTimeCache,
     ) -> None:
-        self.pipeline = Pipeline(site, seed, prices)
+        self.pipeline = IterationTimes(site, seed, prices)
         self.fidelity = fidelity
         self.most_executed = math.inf
         self.num_executed = 0
@@ -89,7 +89,7 @@ class Execution:
             race.trace.add_span("lost_work", started_seconds, race.now_seconds)
         return failure
 
-    def price_in_leaps(self, plan: IterationPlan, hosts: Hosts | None) -> Price | None:
+    def price_in_leaps(self, plan: IterationPlan, hosts: Hosts | None) -> IterationTime | None:
         """What each of the following iterations takes, as long as nothing happens; None where each is looked at.
 
         That is where they jitter, are played event by event, or share links with messages.
@@ -105,7 +105,7 @@ class Execution:
         """Iterations until one is struck by a process that counts them, or too many have been executed."""
         return min(self.most_executed - self.num_executed, self._strikes.num_spared(self.num_executed))
 
-    def complete(self, leap: Leap, split: IterationSplit) -> None:
+    def complete(self, leap: RepeatedIterations, split: IterationSplit) -> None:
         """The iterations and pauses of a leap have passed."""
         self.num_executed += leap.num_iterations
         self._race.ledger.complete_iteration(split, leap.num_iterations)
@@ -126,7 +126,9 @@ class Execution:
         self._race.ledger.roll_back(num_iterations)
         self.num_completed = num_iterations
 
-    def _priced(self, plan: IterationPlan, others: tuple[FlowState, ...], hosts: Hosts | None) -> Price | AmongOthers:
+    def _priced(
+        self, plan: IterationPlan, others: tuple[FlowState, ...], hosts: Hosts | None
+    ) -> IterationTime | AmongOthers:
         """The iteration that begins now, run by itself; where it jitters and is not to be one event, the usual one."""
         if others and not self._jitters:
             return self.pipeline.among(plan, others, hosts)
@@ -154,7 +156,7 @@ class Execution:
             race.trace.add_iteration(run, started_seconds, race.now_seconds)
         return run.split(race.now_seconds - started_seconds), failure
 
-    def _pass(self, priced: Price | AmongOthers) -> Process[tuple[IterationSplit, Failure | None]]:
+    def _pass(self, priced: IterationTime | AmongOthers) -> Process[tuple[IterationSplit, Failure | None]]:
         """An iteration as one event. Messages under way beside it share its links; a failure ends these anyway."""
         race = self._race
         if race.queued:

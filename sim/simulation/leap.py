@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 
-class Rhythm(NamedTuple):
+class Cadence(NamedTuple):
     """Iterations of so many seconds; after `first` of them, and then after every `then`, a pause. None: no pauses."""
 
     iteration_seconds: float
@@ -18,25 +18,25 @@ class Rhythm(NamedTuple):
     pause_seconds: float | None = None
 
 
-class Leap(NamedTuple):
+class RepeatedIterations(NamedTuple):
     """What passes at once: `first` iterations and a pause, `num_pauses - 1` times `then` and one, and `rest` more.
 
     num_iterations: all that are completed; seconds: the whole; is_complete: whether a pause would be next.
     """
 
-    rhythm: Rhythm
+    rhythm: Cadence
     num_pauses: int
     rest: int
     num_iterations: int
     seconds: float
     is_complete: bool
 
-    def extended(self) -> Leap:
+    def extended(self) -> RepeatedIterations:
         """With the next iteration."""
         rest, num_iterations, seconds = self.rest + 1, self.num_iterations + 1, self.seconds
         is_complete = rest >= (self.rhythm.then if self.num_pauses else self.rhythm.first)
         seconds += self.rhythm.iteration_seconds
-        return Leap(self.rhythm, self.num_pauses, rest, num_iterations, seconds, is_complete)
+        return RepeatedIterations(self.rhythm, self.num_pauses, rest, num_iterations, seconds, is_complete)
 
     @property
     def pause_seconds(self) -> float:
@@ -64,7 +64,7 @@ class Leap(NamedTuple):
         return self.seconds - self.rest * self.rhythm.iteration_seconds - self.pause_seconds
 
 
-def longest(rhythm: Rhythm, left_seconds: float, most: float) -> Leap:
+def longest(rhythm: Cadence, left_seconds: float, most: float) -> RepeatedIterations:
     """The longest leap that ends before so many seconds have passed, of up to so many iterations.
 
     It ends with an iteration, or with a pause; `rest` is at most what is left until the next pause.
@@ -83,7 +83,7 @@ def longest(rhythm: Rhythm, left_seconds: float, most: float) -> Leap:
                 num_done, spent_seconds = int(first + more * then), leg_seconds + more * cycle_seconds
     rest = num_before(each_seconds, left_seconds - spent_seconds, min(until_pause, most - num_done))
     seconds = spent_seconds + rest * each_seconds
-    return Leap(rhythm, num_pauses, rest, num_done + rest, seconds, rest >= until_pause)
+    return RepeatedIterations(rhythm, num_pauses, rest, num_done + rest, seconds, rest >= until_pause)
 
 
 def num_before(seconds: float, left_seconds: float, most: float) -> int:

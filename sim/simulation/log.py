@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core.records import EventKind, EventRecord, IterationRecord
-from sim.simulation.leap import Leap
+from sim.simulation.leap import RepeatedIterations
 
 
 class Repeated(NamedTuple):
@@ -153,7 +153,7 @@ class IterationLog(Sequence[IterationRecord]):
         else:
             self.stretches.append(stretch)
 
-    def leap(self, leap: Leap, first: int, started_seconds: float, lineage: str) -> None:
+    def leap(self, leap: RepeatedIterations, first: int, started_seconds: float, lineage: str) -> None:
         """A leap that begins with the iteration `first`."""
         each_seconds, num = leap.rhythm.iteration_seconds, int(leap.rhythm.first) if leap.num_pauses else 0
         if num:

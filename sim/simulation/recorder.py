@@ -12,7 +12,7 @@ from sim.workload.iteration import IterationRun
 
 
 @dataclass
-class Trace:
+class EventRecorder:
     """Collects what happens from `start_seconds` to `end_seconds`; iterations that reach into it come whole."""
 
     start_seconds: float = 0.0

@@ -16,7 +16,7 @@ from sim.core.units import ticked
 from sim.failures.poisson import PoissonConfig, PoissonFailures
 from sim.scenario.scenario import Scenario
 from sim.simulation.fast_forward import saves
-from sim.simulation.leap import Leap, Rhythm, longest
+from sim.simulation.leap import Cadence, RepeatedIterations, longest
 from sim.simulation.log import IterationLog
 from sim.simulation.world import World
 from sim.strategies import Strategy
@@ -50,7 +50,7 @@ class Renewals:
         self._config, self._uploads = scenario.cluster, routine.transfers
         self._downloads = downloads(world, range(world.num_stages + 1))
         price, pause_seconds = world.pipeline.price(world.plain_plan()), world.seconds_of(self._uploads)
-        self._split, self._rhythm = price.split, Rhythm(price.seconds, routine.first, routine.then, pause_seconds)
+        self._split, self._rhythm = price.split, Cadence(price.seconds, routine.first, routine.then, pause_seconds)
         self._process = PoissonFailures(scenario.failures, len(self.fleet.nodes))
         path = {"process": self._process.kind, "domain": "cluster"}
         self._rng = stream(seed, "victims", **path)
@@ -111,7 +111,7 @@ class Renewals:
             self._note("checkpoint_lost", stage, self.num_completed, "failure during the upload")
         return stage
 
-    def _complete(self, leap: Leap, began_seconds: float, lineage: str) -> None:
+    def _complete(self, leap: RepeatedIterations, began_seconds: float, lineage: str) -> None:
         """A leap has passed."""
         if leap.num_pauses:
             self.events.repeat(saves(leap, began_seconds, self.num_completed))

@@ -13,14 +13,14 @@ from sim.core.records import Bucket, EventRecord, IterationRecord, NodeCount
 from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import process_class
 from sim.scenario.scenario import Scenario
-from sim.simulation.recorder import Trace
+from sim.simulation.recorder import EventRecorder
 from sim.simulation.renewals import renews_itself
-from sim.simulation.training_process import TrainingJob, Watcher
+from sim.simulation.training_process import TrainingProcess, Watcher
 from sim.simulation.world import World
 from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.costs import Costs
-from sim.workload.deployment import Site
-from sim.workload.iteration_time import PriceList, Prices, price_list
+from sim.workload.deployment import Deployment
+from sim.workload.iteration_time import IterationTimeCache, Prices, price_list
 
 
 def node_counts(scenario: Scenario, world: World) -> list[NodeCount]:
@@ -37,7 +37,7 @@ def time_only(scenario: Scenario) -> NoTraining:
 
 
 def build_world(
-    scenario: Scenario, failure_seed: int, heeds_failures: bool = True, trace: Trace | None = None
+    scenario: Scenario, failure_seed: int, heeds_failures: bool = True, trace: EventRecorder | None = None
 ) -> World:
     """The world of a scenario at time zero."""
     site, prices = _site(scenario)
@@ -52,17 +52,17 @@ def build_world(
     )
 
 
-def build_site(scenario: Scenario) -> Site:
+def build_site(scenario: Scenario) -> Deployment:
     """The nodes and links of a scenario, and what iterations cost there."""
     return _site(scenario)[0]
 
 
-def _site(scenario: Scenario) -> tuple[Site, PriceList]:
+def _site(scenario: Scenario) -> tuple[Deployment, IterationTimeCache]:
     """The same, and what is known of its prices."""
     regions = scenario.cluster.regions or scenario.network.regions
     cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
     prices = price_list(scenario.workload, cluster, scenario.network)
-    return Site(Costs(scenario.workload, scenario.cluster.device), cluster, prices.network), prices
+    return Deployment(Costs(scenario.workload, scenario.cluster.device), cluster, prices.network), prices
 
 
 def known_prices(scenario: Scenario) -> Prices:
@@ -121,7 +121,7 @@ def simulate(
     training_seed: int,
     training: Training,
     watch: Watcher | None = None,
-    trace: Trace | None = None,
+    trace: EventRecorder | None = None,
     heeds_failures: bool = True,
 ) -> Run:
     """Run one strategy of a scenario from the first step to the last; or as if failures had no effect.
@@ -135,9 +135,9 @@ def simulate(
     is_plain = isinstance(training, NoTraining) and trace is None and heeds_failures
     by_renewals = is_plain and renews_itself(scenario, strategy)
 
-    def begun() -> TrainingJob:
+    def begun() -> TrainingProcess:
         world = build_world(scenario, failure_seed, heeds_failures, trace)
-        return TrainingJob(scenario, world, config, strategy, training, watch)
+        return TrainingProcess(scenario, world, config, strategy, training, watch)
 
     job = begun()
     if by_renewals and not job.passes_by_renewals(failure_seed):

@@ -14,7 +14,7 @@ from sim.cluster.topology import Cluster
 from sim.workload.deployment import Hosts, stand_ins
 
 
-class Holders:
+class StatePlacement:
     """The holders of a cluster in which every place has the first state."""
 
     def __init__(self, cluster: Cluster) -> None:

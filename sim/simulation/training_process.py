@@ -12,7 +12,7 @@ from sim.core.records import EventKind, Failure, IterationRecord
 from sim.core.units import EXACT_SECONDS
 from sim.scenario.scenario import Scenario
 from sim.simulation.interruptible import GaveUpError
-from sim.simulation.leap import Leap
+from sim.simulation.leap import RepeatedIterations
 from sim.simulation.log import IterationLog, Stretch
 from sim.simulation.renewals import Renewals
 from sim.simulation.world import World
@@ -39,7 +39,7 @@ class StoppedError(Exception):
     """The run ends early: nothing could recover it, and the fallback is to stop."""
 
 
-class TrainingJob:
+class TrainingProcess:
     """The active process of a run.
 
     Its life: an iteration is attempted → it completes, the Position moves on, losses are noted, the strategy
@@ -132,7 +132,7 @@ class TrainingJob:
         """All that were completed."""
         return self._records if self._learns else self._log
 
-    def _leap(self, position: Position) -> tuple[Leap, Failure | None] | None:
+    def _leap(self, position: Position) -> tuple[RepeatedIterations, Failure | None] | None:
         """Where nothing learns, iterations in which nothing happens go by at once, up to one that the strategies may
         have something to do after that is not what they always do, or to one that a failure ends.
         """
@@ -147,7 +147,7 @@ class TrainingJob:
 
         return self.world.peace.leap(self.plan, self.num_iterations - position.iteration, routine)
 
-    def _landed(self, leap: Leap, position: Position, started_seconds: float) -> Position:
+    def _landed(self, leap: RepeatedIterations, position: Position, started_seconds: float) -> Position:
         """After a leap from a Position: what it leaves behind."""
         self._log.leap(leap, position.iteration + 1, started_seconds, position.lineage.key)
         lineage, iteration, per_step = position.lineage, position.iteration, position.iterations_per_step

@@ -9,14 +9,14 @@ from typing import Any
 import simpy
 
 from sim.cluster.flows import BackgroundTransfer, Flow, Flows
-from sim.cluster.membership import Fleet, Node
+from sim.cluster.membership import Membership, Node
 from sim.cluster.network import STORAGE, Path
 from sim.core.ledger import exact_sum
 from sim.core.records import Bucket, Failure
-from sim.simulation.interruptible import Last, Race
-from sim.simulation.state_placement import Holders
+from sim.simulation.interruptible import InterruptibleWork, Last
+from sim.simulation.state_placement import StatePlacement
 from sim.strategies.base import STORE, Process, Transfer
-from sim.workload.iteration_time import PriceList
+from sim.workload.iteration_time import IterationTimeCache
 
 
 @dataclass
@@ -29,11 +29,16 @@ class Shares:
     num_sent: int = 0
 
 
-class Messenger:
+class StateTransfers:
     """Sends transfers: at once and waited for, or beside the training."""
 
     def __init__(
-        self, race: Race, flows: Flows, holders: Holders, prices: PriceList, gives_notice: bool = False
+        self,
+        race: InterruptibleWork,
+        flows: Flows,
+        holders: StatePlacement,
+        prices: IterationTimeCache,
+        gives_notice: bool = False,
     ) -> None:
         self._race, self._flows, self._holders = race, flows, holders
         self._network, self._prices = prices.network, prices
@@ -179,7 +184,7 @@ class Messenger:
 # Nodes that join others of their stage: they have come and started up, and get the state from those that hold it.
 
 
-class Joining:
+class NodeAdmission:
     """Admits nodes between iterations; training stands still meanwhile.
 
     join_bytes: what a node of a stage is sent; tell: told the stage and replica of each that has joined; seconds: that
@@ -187,7 +192,12 @@ class Joining:
     """
 
     def __init__(
-        self, race: Race, fleet: Fleet, holders: Holders, messenger: Messenger, tell: Callable[[int, int], None]
+        self,
+        race: InterruptibleWork,
+        fleet: Membership,
+        holders: StatePlacement,
+        messenger: StateTransfers,
+        tell: Callable[[int, int], None],
     ) -> None:
         self._race, self._fleet, self._holders, self._messenger, self._tell = race, fleet, holders, messenger, tell
         self._config = holders.cluster.config

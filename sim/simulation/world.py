@@ -21,18 +21,18 @@ from sim.core.ledger import Ledger
 from sim.core.records import Bucket, EventKind, Failure
 from sim.core.units import ticked
 from sim.failures import FailureProcess
-from sim.simulation.failure_injection import Strikes, mtbf_seconds
-from sim.simulation.fast_forward import Peace
-from sim.simulation.interruptible import EventLoop, Race
-from sim.simulation.iterations import Execution, Fidelity
+from sim.simulation.failure_injection import FailureInjector, mtbf_seconds
+from sim.simulation.fast_forward import FastForward
+from sim.simulation.interruptible import EventLoop, InterruptibleWork
+from sim.simulation.iterations import Fidelity, IterationExecutor
 from sim.simulation.log import EventLog
-from sim.simulation.recorder import Trace
-from sim.simulation.state_placement import Holders
-from sim.simulation.transfers import Joining, Messenger
+from sim.simulation.recorder import EventRecorder
+from sim.simulation.state_placement import StatePlacement
+from sim.simulation.transfers import NodeAdmission, StateTransfers
 from sim.strategies.base import Background, Process, Transfer
 from sim.workload.config import IterationPlan
-from sim.workload.deployment import Site
-from sim.workload.iteration_time import Pipeline, PriceList
+from sim.workload.deployment import Deployment
+from sim.workload.iteration_time import IterationTimeCache, IterationTimes
 from sim.workload.schedule import plain_plan
 
 
@@ -45,15 +45,15 @@ class World:
 
     def __init__(
         self,
-        site: Site,
+        site: Deployment,
         failures: FailureProcess,
         failure_seed: int,
         heeds_failures: bool = True,
         fidelity: Fidelity = "iteration",
-        trace: Trace | None = None,
-        prices: PriceList | None = None,
+        trace: EventRecorder | None = None,
+        prices: IterationTimeCache | None = None,
     ) -> None:
-        prices = prices or PriceList(site.network)
+        prices = prices or IterationTimeCache(site.network)
         self.costs, self.cluster, self.network = site.costs, site.cluster, site.network
         self.num_stages = site.cluster.num_stages
         self.ledger = Ledger()
@@ -63,21 +63,23 @@ class World:
         self._env = EventLoop()
         flows = Flows(self._env)
         self._process, self.heeds_failures = failures, heeds_failures
-        self._holders = Holders(site.cluster)
+        self._holders = StatePlacement(site.cluster)
         self._undetected = self._resumes = False
         self._arrival: simpy.Event | None = None
         self._leaving: list[Node] = []
         """Nodes whose loss a notice has announced."""
-        self.race = Race(self._env, self.ledger, trace)
-        strikes = Strikes(self._env, site.cluster, failures, failure_seed, self._lost, self._arrived, self._noticed)
+        self.race = InterruptibleWork(self._env, self.ledger, trace)
+        strikes = FailureInjector(
+            self._env, site.cluster, failures, failure_seed, self._lost, self._arrived, self._noticed
+        )
         self.fleet, self._strikes = strikes.fleet, strikes
-        self.messenger = Messenger(self.race, flows, self._holders, prices, strikes.gives_notice)
-        self.joining = Joining(self.race, self.fleet, self._holders, self.messenger, self._joined)
+        self.messenger = StateTransfers(self.race, flows, self._holders, prices, strikes.gives_notice)
+        self.joining = NodeAdmission(self.race, self.fleet, self._holders, self.messenger, self._joined)
         self.joining.join_bytes = site.costs.checkpoint_bytes
-        self.execution = Execution(site, failure_seed, self.race, flows, strikes, fidelity, prices)
+        self.execution = IterationExecutor(site, failure_seed, self.race, flows, strikes, fidelity, prices)
         joining = self.joining if heeds_failures else None
         drives = not (strikes.gives_notice or strikes.counts_iterations)
-        self.peace = Peace(self.execution, self.race, self._holders, joining, self.messenger, self.events, drives)
+        self.peace = FastForward(self.execution, self.race, self._holders, joining, self.messenger, self.events, drives)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
@@ -177,7 +179,7 @@ class World:
     # ---- what the training process sees ----------------------------------------------------------
 
     @property
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> IterationTimes:
         """Prices iterations."""
         return self.execution.pipeline
 

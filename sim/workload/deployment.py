@@ -134,7 +134,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Site:
+class Deployment:
     """Where iterations run: what they cost, on which nodes, over which links."""
 
     costs: Costs
@@ -144,7 +144,7 @@ class Site:
     """Pipelines that each of these stands for."""
 
     @cached_property
-    def one_of_all(self) -> Site | None:
+    def one_of_all(self) -> Deployment | None:
         """The same with one pipeline that stands for all, where they are alike; what it takes is what all take."""
         cluster, num_pipelines = self.cluster, len(self.cluster.replicas)
         if num_pipelines == 1 or not pipelines_are_alike(cluster, self.network):
@@ -152,7 +152,7 @@ class Site:
         changed: dict[str, Any] = {"nodes_per_stage": 1, "placement": "by_hand"}
         regions = tuple(cluster.regions_of_nodes[cluster.node(stage, 0)] for stage in cluster.stages)
         one = Cluster(cluster.config.model_copy(update=changed), cluster.num_stages, regions)
-        return Site(self.costs, one, Network(self.network.config, one.regions_of_nodes), num_pipelines)
+        return Deployment(self.costs, one, Network(self.network.config, one.regions_of_nodes), num_pipelines)
 
     @cached_property
     def complete_hosts(self) -> Hosts:

@@ -28,7 +28,7 @@ from sim.core.ledger import IterationSplit
 from sim.core.records import Message, Operation
 from sim.core.units import ticked
 from sim.workload.config import IterationPlan
-from sim.workload.deployment import Assignment, Hosts, Site
+from sim.workload.deployment import Assignment, Deployment, Hosts
 from sim.workload.schedule import BACKWARD, FORWARD, Visit
 
 Order = Literal["textbook", "arrival"]
@@ -71,7 +71,7 @@ class IterationRun:
 
     def __init__(
         self,
-        site: Site,
+        site: Deployment,
         env: simpy.Environment,
         flows: Flows,
         plan: IterationPlan,

@@ -22,7 +22,7 @@ from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
 from sim.workload.config import IterationPlan, WorkloadConfig
-from sim.workload.deployment import Hosts, Site
+from sim.workload.deployment import Deployment, Hosts
 from sim.workload.iteration import IterationRun, Order, Slowness, even_pace
 
 Key = TypeVar("Key")
@@ -45,7 +45,7 @@ MOST_LISTS, MOST_FOUND = 32, 2048
 
 
 @dataclass(frozen=True)
-class Price:
+class IterationTime:
     """What an iteration by itself takes, where its time goes, and the order in which its nodes work."""
 
     seconds: float
@@ -77,7 +77,7 @@ States = tuple[tuple[int, int, int, float, float], ...]
 class Prices:
     """Prices of one scenario as one process tells them to another: values that can be pickled."""
 
-    iterations: Mapping[tuple[IterationPlan, Where], Price]
+    iterations: Mapping[tuple[IterationPlan, Where], IterationTime]
     among: Mapping[tuple[IterationPlan, Where, States], tuple[float, IterationSplit, tuple[float | None, ...], States]]
     transfer_seconds: Mapping[Messages, float]
 
@@ -107,12 +107,12 @@ class Memo(Generic[Key, Found]):
             self.get(key, lambda value=value: value)  # type: ignore[misc]
 
 
-class PriceList:
+class IterationTimeCache:
     """Prices on one network: each plan, and each set of messages, is worked out once and then remembered."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.iterations: Memo[tuple[IterationPlan, Where], Price] = Memo()
+        self.iterations: Memo[tuple[IterationPlan, Where], IterationTime] = Memo()
         self.among: Memo[tuple[IterationPlan, Where, tuple[FlowState, ...]], AmongOthers] = Memo()
         self.transfer_seconds: Memo[Messages, float] = Memo()
 
@@ -146,13 +146,15 @@ class PriceList:
         return tuple(FlowState(self.network.path(*ends), seconds, num_bytes) for *ends, seconds, num_bytes in values)
 
 
-_LISTS: Memo[tuple[WorkloadConfig, ClusterConfig, NetworkConfig], PriceList] = Memo(MOST_LISTS)
+_LISTS: Memo[tuple[WorkloadConfig, ClusterConfig, NetworkConfig], IterationTimeCache] = Memo(MOST_LISTS)
 
 
-def price_list(workload: WorkloadConfig, cluster: Cluster, network: NetworkConfig) -> PriceList:
+def price_list(workload: WorkloadConfig, cluster: Cluster, network: NetworkConfig) -> IterationTimeCache:
     """This process's prices for a workload on a cluster and a network."""
     where = cluster.config.model_copy(update=WITHOUT_EFFECT)
-    return _LISTS.get((workload, where, network), lambda: PriceList(Network(network, cluster.regions_of_nodes)))
+    return _LISTS.get(
+        (workload, where, network), lambda: IterationTimeCache(Network(network, cluster.regions_of_nodes))
+    )
 
 
 # Prices iterations: what one takes by itself, and the same iteration begun on an event loop with others.
@@ -163,19 +165,19 @@ def price_list(workload: WorkloadConfig, cluster: Cluster, network: NetworkConfi
 
 
 @dataclass(frozen=True)
-class FinishedIteration(Price):
+class FinishedIteration(IterationTime):
     """An iteration that has run by itself, from time zero."""
 
     run: IterationRun
 
     @property
-    def price(self) -> Price:
+    def price(self) -> IterationTime:
         """What it took, without its records: thousands of these are kept."""
-        return Price(self.seconds, self.split, self.order)
+        return IterationTime(self.seconds, self.split, self.order)
 
 
 def run_alone(
-    site: Site, plan: IterationPlan, order: Order, slowness: Slowness = even_pace, hosts: Hosts | None = None
+    site: Deployment, plan: IterationPlan, order: Order, slowness: Slowness = even_pace, hosts: Hosts | None = None
 ) -> FinishedIteration:
     """One iteration by itself, on an event loop of its own."""
     env = simpy.Environment()
@@ -185,7 +187,7 @@ def run_alone(
 
 
 def run_among(
-    site: Site, plan: IterationPlan, order: Order, others: tuple[FlowState, ...], hosts: Hosts | None = None
+    site: Deployment, plan: IterationPlan, order: Order, others: tuple[FlowState, ...], hosts: Hosts | None = None
 ) -> AmongOthers:
     """One iteration on an event loop with nothing but some messages that are under way already."""
     env = simpy.Environment()
@@ -199,7 +201,7 @@ def run_among(
     return AmongOthers(seconds, run.split(seconds), tuple(arrivals_seconds), flows.states())
 
 
-def fastest_run(site: Site, plan: IterationPlan, hosts: Hosts | None = None) -> FinishedIteration:
+def fastest_run(site: Deployment, plan: IterationPlan, hosts: Hosts | None = None) -> FinishedIteration:
     """The iteration in the order that suits it best; the textbook's where both are equal."""
     is_complete = hosts is None or hosts == site.complete_hosts
     if not is_complete or not site.schedule(plan).has_textbook_order:
@@ -208,7 +210,7 @@ def fastest_run(site: Site, plan: IterationPlan, hosts: Hosts | None = None) -> 
     return arrival if arrival.seconds < textbook.seconds else textbook
 
 
-class Pipeline:
+class IterationTimes:
     """Prices iterations: each plan, on the same nodes, is run once by itself and then remembered.
 
     With jitter every executed iteration draws its own factors. Priced ahead, the first `NUM_SAMPLES` are, and later
@@ -217,14 +219,14 @@ class Pipeline:
 
     NUM_SAMPLES = 64
 
-    def __init__(self, site: Site, seed: int, prices: PriceList | None = None) -> None:
+    def __init__(self, site: Deployment, seed: int, prices: IterationTimeCache | None = None) -> None:
         self.site = site
         self._seed = seed
-        self._prices = prices or PriceList(site.network)
-        self._last: tuple[IterationPlan, Hosts | None, Price] | None = None
-        self._samples: dict[tuple[IterationPlan, Where, int], Price] = {}
+        self._prices = prices or IterationTimeCache(site.network)
+        self._last: tuple[IterationPlan, Hosts | None, IterationTime] | None = None
+        self._samples: dict[tuple[IterationPlan, Where, int], IterationTime] = {}
 
-    def price(self, plan: IterationPlan, hosts: Hosts | None = None) -> Price:
+    def price(self, plan: IterationPlan, hosts: Hosts | None = None) -> IterationTime:
         """The iteration that a plan makes when every operation takes its usual time."""
         if (last := self._last) and last[0] is plan and last[1] is hosts:  # as in most iterations
             return last[2]
@@ -232,7 +234,7 @@ class Pipeline:
         self._last = plan, hosts, price
         return price
 
-    def _price(self, plan: IterationPlan, hosts: Hosts | None) -> Price:
+    def _price(self, plan: IterationPlan, hosts: Hosts | None) -> IterationTime:
         where = self._where(hosts)
         site = self.site if where else self.site.one_of_all or self.site
         return self._prices.iterations.get((plan, where), lambda: fastest_run(site, plan, where).price)
@@ -241,7 +243,7 @@ class Pipeline:
         """How long such an iteration takes and where its time goes."""
         return self.price(plan, hosts).split
 
-    def executed(self, plan: IterationPlan, execution: int, hosts: Hosts | None = None) -> Price:
+    def executed(self, plan: IterationPlan, execution: int, hosts: Hosts | None = None) -> IterationTime:
         """The iteration that is executed as the so-manieth of a run, by itself."""
         if not self.site.cluster.config.jitter:
             return self.price(plan, hosts)

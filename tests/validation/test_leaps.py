@@ -20,11 +20,11 @@ from sim.results.storage import write_records
 from sim.results.summary import summarise
 from sim.scenario.cluster_checks import shares_are_restored
 from sim.scenario.scenario import Scenario
-from sim.simulation.interruptible import Race
-from sim.simulation.iterations import Execution
+from sim.simulation.interruptible import InterruptibleWork
+from sim.simulation.iterations import IterationExecutor
 from sim.simulation.log import IterationLog
 from sim.simulation.run import Run, simulate
-from sim.simulation.transfers import Messenger
+from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES, Strategy
 from sim.strategies.base import Routine
@@ -118,10 +118,10 @@ def fleets(draw) -> Scenario:
 
 def event_after_event(scenario: Scenario, seed: int = 0) -> Run:
     with (
-        patch.object(Execution, "price_in_leaps", lambda *_: None),
-        patch.object(Race, "_passes", lambda *_: False),
-        patch.object(Race, "run_seconds", lambda race, seconds: race.run(race.env.timeout(seconds))),
-        patch.object(Messenger, "is_alone", False),
+        patch.object(IterationExecutor, "price_in_leaps", lambda *_: None),
+        patch.object(InterruptibleWork, "_passes", lambda *_: False),
+        patch.object(InterruptibleWork, "run_seconds", lambda race, seconds: race.run(race.env.timeout(seconds))),
+        patch.object(StateTransfers, "is_alone", False),
         patch("sim.simulation.run.renews_itself", lambda *_: False),
     ):
         return run(scenario, seed=seed, training=no_training(scenario))
@@ -219,14 +219,14 @@ def test_whoever_learns_passes_the_same_seconds(options):
 
 def num_events(scenario: Scenario) -> int:
     calls = 0
-    step = Race.run
+    step = InterruptibleWork.run
 
     def counted(self, until):
         nonlocal calls
         calls += 1
         return (yield from step(self, until))
 
-    with patch.object(Race, "run", counted):
+    with patch.object(InterruptibleWork, "run", counted):
         in_leaps(scenario)
     return calls
 

@@ -20,7 +20,7 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.run import build_world
 from sim.simulation.world import World
 from sim.workload.costs import Costs
-from sim.workload.deployment import Site
+from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import run_alone
 
 REGIONS = ("Australia", "Belgium", "Canada", "Germany", "Iowa", "NL", "London")
@@ -179,7 +179,7 @@ class HalfSizeActivations(Costs):
 def test_activations_of_half_the_size_make_it_71_and_a_half(forward):
     world = throughput_test(forward, SOFTWARE)
     costs = HalfSizeActivations(world.costs.workload, world.costs.device)
-    site = Site(costs, world.cluster, world.network)
+    site = Deployment(costs, world.cluster, world.network)
     assert run_alone(site, world.plain_plan(), "arrival").seconds == pytest.approx(71.5, abs=0.6)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sim.core.records import BUCKETS, Bucket
 from sim.scenario.scenario import Scenario
-from sim.simulation.recorder import Trace
+from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run
 from sim.strategies import STRATEGIES
 
@@ -133,7 +133,7 @@ def test_no_second_is_booked_twice(scenario, seed):
 
     Lost work is what failures cut and rollbacks undo, less what was resumed.
     """
-    trace = Trace()
+    trace = EventRecorder()
     result = run(scenario, seed=seed, training=no_training(scenario), trace=trace)
     assert adds_up(result)
 

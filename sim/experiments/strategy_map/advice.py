@@ -7,7 +7,7 @@ from itertools import groupby
 
 from sim.core.text import USD, listed
 from sim.experiments.strategy_map.interpolation import mean
-from sim.experiments.strategy_map.job import Look, MapJob
+from sim.experiments.strategy_map.job import CellResult, MapJob
 from sim.experiments.strategy_map.table import means
 from sim.results.comparison import FEWEST_LOST, Standing
 from sim.scenario.scenario import Scenario
@@ -33,7 +33,7 @@ def advice(job: MapJob, prices: str) -> list[str]:
     return [use(job, look), then(job, look), confidence(job, look), turns(job), assumes(job, prices)]
 
 
-def use(job: MapJob, look: Look) -> str:
+def use(job: MapJob, look: CellResult) -> str:
     """Which strategy, and what it takes."""
     best, contenders = look.verdict.best, look.verdict.contenders
     target = job.grid.scenario.training.target_validation_loss
@@ -50,14 +50,14 @@ def use(job: MapJob, look: Look) -> str:
     return f"Use {name}, which on average {told}; too close to call: {names}."
 
 
-def taken(look: Look, name: str) -> str:
+def taken(look: CellResult, name: str) -> str:
     """Hours and money with their intervals."""
     found = means(look, name)
     hours = f"{found['hours']:.3g} h (95 % interval {found['hours_low']:.3g} to {found['hours_high']:.3g})"
     return hours if math.isnan(found["usd"]) else f"{hours} and {USD.of(found['usd'])}"
 
 
-def then(job: MapJob, look: Look) -> str:
+def then(job: MapJob, look: CellResult) -> str:
     """The others, by how far they are behind."""
     more = "more money" if job.objective == "money" else "later"
     others = look.verdict.standings[1:] if look.verdict.best else look.verdict.standings
@@ -77,7 +77,7 @@ def interval(standing: Standing) -> str:
     return "" if math.isnan(low) or low == high else f" ({low:.0f} to {high:.0f})"
 
 
-def confidence(job: MapJob, look: Look) -> str:
+def confidence(job: MapJob, look: CellResult) -> str:
     """How sure the order is, and of what."""
     error = max((one.error for one in look.verdict.standings), default=0.0)
     read = f"; read between real runs and their validations, up to {100 * error:.0f} % off" if error >= 0.005 else ""
@@ -98,7 +98,7 @@ def confidence(job: MapJob, look: Look) -> str:
     return f"Confidence: high, the next is surely behind ({told})."
 
 
-def num_lost(look: Look) -> float:
+def num_lost(look: CellResult) -> float:
     """Stages lost on the way to the target by the best; 0 where none comes there."""
     if look.verdict.best is None:
         return 0.0
@@ -125,12 +125,12 @@ def turns(job: MapJob) -> str:
     return f"It turns with {axis.field}: {'; '.join(told)}."
 
 
-def best_of(look: Look) -> str:
+def best_of(look: CellResult) -> str:
     """The best's name."""
     return legend_label(look.verdict.best.strategy) if look.verdict.best else "none comes to the target"
 
 
-def who(look: Look) -> str:
+def who(look: CellResult) -> str:
     """The best, and in brackets whoever else may be."""
     best = look.verdict.best
     if best is None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import usd_per_node_hour
-from sim.experiments.strategy_map.interpolation import Penalty, Seeds
+from sim.experiments.strategy_map.interpolation import IterationsToTarget, Seeds
 from sim.results.comparison import SeedPair
 from sim.scenario.scenario import Scenario
 from sim.simulation.log import IterationLog
@@ -21,7 +21,7 @@ from sim.simulation.run import Run, simulate, time_only
 
 
 @dataclass(frozen=True)
-class Passages:
+class FirstPassages:
     """What a strategy meets in a cell, and when it comes to the target there.
 
     failures_per_iteration: stages lost a completed iteration, mean over failure seeds. is_edited: whether weights were
@@ -40,8 +40,8 @@ class Passages:
 
 
 def passages(
-    plays: Sequence[tuple[Scenario, int]], failure_seeds: Sequence[int], penalties: Sequence[Penalty | None]
-) -> list[Passages]:
+    plays: Sequence[tuple[Scenario, int]], failure_seeds: Sequence[int], penalties: Sequence[IterationsToTarget | None]
+) -> list[FirstPassages]:
     """For each of some scenarios, with the index of a strategy: its runs under failure seeds, to the target.
 
     penalties: how many iterations the target takes each of them; None where that is not known yet.
@@ -52,7 +52,9 @@ def passages(
     ]
 
 
-def passage(scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int], penalty: Penalty | None) -> Passages:
+def passage(
+    scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int], penalty: IterationsToTarget | None
+) -> FirstPassages:
     """The same of one."""
     config = scenario.strategies[strategy_index]
     runs = {seed: simulate(scenario, config, seed, 0, time_only(scenario)) for seed in failure_seeds}
@@ -65,7 +67,7 @@ def passage(scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int
         for seed, own in times.items()
         for number, iterations in enumerate(wanted)
     }
-    return Passages(
+    return FirstPassages(
         failures_per_iteration=rate,
         is_edited=any(is_edited(run) for run in runs.values()),
         num_stopped=sum(run.stopped is not None for run in runs.values()),

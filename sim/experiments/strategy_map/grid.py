@@ -13,7 +13,7 @@ from models.training_state import digest
 from sim.cluster.topology import usd_per_node_hour
 from sim.experiments.strategy_map.refinement import Cell
 from sim.failures import PROCESSES
-from sim.scenario.axes import Axis, Ground, is_number
+from sim.scenario.axes import Axis, ScenarioTemplate, is_number
 from sim.scenario.loading import ScenarioError
 from sim.scenario.scenario import Scenario, SeedsConfig
 from sim.scenario.sweep_points import Point
@@ -28,7 +28,7 @@ WHERE_FAILURES_ARE = ("failures", "cluster")
 
 
 @dataclass(frozen=True)
-class Family:
+class ComparisonGroup:
     """A strategy, and a name for all that decides what it learns under given failures per iteration."""
 
     strategy: str
@@ -45,7 +45,7 @@ class Grid:
     candidates: index by name, all but those that failures do nothing to.
     """
 
-    def __init__(self, ground: Ground, axes: tuple[Axis, Axis], seeds: SeedsConfig, name: str) -> None:
+    def __init__(self, ground: ScenarioTemplate, axes: tuple[Axis, Axis], seeds: SeedsConfig, name: str) -> None:
         self.axes, self.seeds, self.name = axes, seeds, name
         self.scenario = ground.scenario
         self.shape = len(axes[0].values), len(axes[1].values)
@@ -59,11 +59,11 @@ class Grid:
             for index, config in enumerate(self.scenario.strategies)
             if strategy_class(config.kind).heeds_failures
         }
-        self._families: dict[tuple[Cell, str], Family] = {}
+        self._families: dict[tuple[Cell, str], ComparisonGroup] = {}
         require_candidates(self.scenario, self.candidates)
         require_axes(self)
 
-    def _point(self, ground: Ground, values: Sequence[tuple[Axis, Any]]) -> Point:
+    def _point(self, ground: ScenarioTemplate, values: Sequence[tuple[Axis, Any]]) -> Point:
         try:
             return ground.point([(axis, value) for axis, value in values if axis.field])
         except ScenarioError as error:
@@ -96,7 +96,7 @@ class Grid:
             "".join(part.model_dump_json() for part in (scenario.workload, scenario.cluster, scenario.network))
         )
 
-    def family(self, cell: Cell, strategy: str) -> Family:
+    def family(self, cell: Cell, strategy: str) -> ComparisonGroup:
         """Of a strategy in a cell."""
         if (cell, strategy) not in self._families:
             point, config = self.points[cell], self._config(cell, strategy)
@@ -110,7 +110,7 @@ class Grid:
             dumped = [each.model_dump(mode="json") for each in content]
             more = [scenario.workload.num_stages, scenario.iterations_per_step, others]
             key = digest(json.dumps([dumped, more], sort_keys=True, default=str))
-            self._families[cell, strategy] = Family(strategy, key)
+            self._families[cell, strategy] = ComparisonGroup(strategy, key)
         return self._families[cell, strategy]
 
     def splits_families(self, axis: int) -> bool:

@@ -20,7 +20,7 @@ Seeds = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Knot:
+class SamplePoint:
     """Real runs of a strategy at one cell.
 
     iterations: to the target, by pair of seeds; NaN where it was not reached in `most_iterations`.
@@ -32,14 +32,14 @@ class Knot:
 
 
 @dataclass(frozen=True)
-class Penalty:
+class IterationsToTarget:
     """Iterations to the target by failures per iteration, through the knots, the first of which is free of failures.
 
     most_iterations: a target that takes more counts as missed. is_flat: recoveries never change weights, so that it
     takes the same everywhere.
     """
 
-    knots: tuple[Knot, ...]
+    knots: tuple[SamplePoint, ...]
     most_iterations: float
     is_flat: bool = False
 
@@ -96,7 +96,7 @@ class Penalty:
     def _error_of(self, number: int) -> float | None:
         """How far a knot's mean is from what the others tell; None where that cannot be told."""
         left_out = self.knots[number]
-        others = Penalty(self.knots[:number] + self.knots[number + 1 :], self.most_iterations)
+        others = IterationsToTarget(self.knots[:number] + self.knots[number + 1 :], self.most_iterations)
         told, true = mean(others.iterations_at(left_out.failures_per_iteration)), mean(left_out.iterations)
         return None if math.isnan(told / true) else abs(told / true - 1.0)
 

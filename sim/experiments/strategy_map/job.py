@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sim.experiments.executors import Executor, WorkerDiedError
-from sim.experiments.strategy_map.first_passage import Passages, passages
-from sim.experiments.strategy_map.grid import Family, Grid
-from sim.experiments.strategy_map.interpolation import Knot, Penalty, mean, next_knot
+from sim.experiments.strategy_map.first_passage import FirstPassages, passages
+from sim.experiments.strategy_map.grid import ComparisonGroup, Grid
+from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, mean, next_knot
 from sim.experiments.strategy_map.real_runs import RealRuns, RealRunsJob, most_factor
 from sim.experiments.strategy_map.refinement import Cell, Mesh, net, refined
-from sim.results.comparison import Verdict, as_values, verdict
+from sim.results.comparison import Ranking, as_values, verdict
 from sim.scenario.sweep_points import Point
 
 Objective = Literal["time", "money"]
@@ -34,11 +34,11 @@ MOST_PLAYS = 100
 
 
 @dataclass(frozen=True)
-class Look:
+class CellResult:
     """A cell that was looked at: what each strategy meets there, and which comes first."""
 
-    passages: Mapping[str, Passages]
-    verdict: Verdict
+    passages: Mapping[str, FirstPassages]
+    verdict: Ranking
 
     @property
     def label(self) -> tuple[str, bool]:
@@ -71,10 +71,10 @@ class MapJob:
         self._knows_steps = False
         self.corpus_description = "no text"
         self.num_played = 0
-        self.surveyed: dict[Family, dict[Cell, Passages]] = {}
-        self.penalties: dict[Family, Penalty] = {}
+        self.surveyed: dict[ComparisonGroup, dict[Cell, FirstPassages]] = {}
+        self.penalties: dict[ComparisonGroup, IterationsToTarget] = {}
         self.knots: dict[Play, RealRuns] = {}
-        self.looks: dict[Cell, Look] = {}
+        self.looks: dict[Cell, CellResult] = {}
         self.meshes: list[Mesh] = []
 
     @property
@@ -161,13 +161,13 @@ class MapJob:
                 for (_, training), iterations in peaceful.iterations.items()
                 for churn in self.grid.seeds.failures
             }
-            found = {0.0: Knot(0.0, of_every_seed, peaceful.most_iterations)}
+            found = {0.0: SamplePoint(0.0, of_every_seed, peaceful.most_iterations)}
             for cell in (cell for cell in cells if (cell, name) in self.knots):
                 rate, runs = met[cell, name].failures_per_iteration, self.knots[cell, name]
-                found.setdefault(rate, Knot(rate, runs.iterations, runs.most_iterations))
+                found.setdefault(rate, SamplePoint(rate, runs.iterations, runs.most_iterations))
             in_order = tuple(found[rate] for rate in sorted(found))
             most = max(self.grid.num_iterations(cell) * most_factor(self.grid.points[cell].scenario) for cell in cells)
-            self.penalties[family] = Penalty(in_order, most, is_flat=not is_edited(cells))
+            self.penalties[family] = IterationsToTarget(in_order, most, is_flat=not is_edited(cells))
 
     def look(self, executor: Executor) -> None:
         """Look at the first net, then where neighbours differ; along a single axis at all cells."""
@@ -185,7 +185,7 @@ class MapJob:
         if self.grid.shape[1] == 1:
             labels([cell for cell in self.grid.points if cell not in self.looks])
 
-    def _judged(self, cell: Cell, met: dict[str, Passages]) -> Look:
+    def _judged(self, cell: Cell, met: dict[str, FirstPassages]) -> CellResult:
         taken = {
             name: as_values(passed.usd if self.objective == "money" else passed.seconds) for name, passed in met.items()
         }
@@ -194,9 +194,9 @@ class MapJob:
             penalty = self.penalties[self.grid.family(cell, name)]
             read = penalty.error_at(passed.failures_per_iteration)
             errors[name] = 0.0 if penalty.is_flat else math.hypot(read, self._resolution(cell, penalty))
-        return Look(met, verdict(taken, errors))
+        return CellResult(met, verdict(taken, errors))
 
-    def _resolution(self, cell: Cell, penalty: Penalty) -> float:
+    def _resolution(self, cell: Cell, penalty: IterationsToTarget) -> float:
         """Half of the iterations between validations, as a share of those to the target: no run tells more closely."""
         scenario = self.grid.points[cell].scenario
         between = scenario.training.evaluation.interval_steps * scenario.iterations_per_step
@@ -204,8 +204,11 @@ class MapJob:
         return 0.0 if math.isnan(free) else between / 2 / free
 
     def _play(
-        self, executor: Executor, plays: Sequence[Play], penalties: Mapping[Family, Penalty] | None = None
-    ) -> dict[Play, Passages]:
+        self,
+        executor: Executor,
+        plays: Sequence[Play],
+        penalties: Mapping[ComparisonGroup, IterationsToTarget] | None = None,
+    ) -> dict[Play, FirstPassages]:
         """Play strategies in cells; those of equal prices together, so that these are found once.
 
         penalties: None where they are not known yet.
@@ -222,7 +225,7 @@ class MapJob:
                 for (cell, name), penalty in zip(task, known, strict=True)
             ]
             futures[executor.submit(passages, scenarios, self.world_seeds, known)] = task
-        found: dict[Play, Passages] = {}
+        found: dict[Play, FirstPassages] = {}
         for future in as_completed(futures):
             try:
                 found.update(zip(futures[future], future.result(), strict=True))
@@ -232,7 +235,7 @@ class MapJob:
             self._counted(self.num_played)
         return {play: found[play] for play in plays}  # in the order asked for, whoever was done first
 
-    def _num_iterations(self, cell: Cell, penalty: Penalty | None) -> float:
+    def _num_iterations(self, cell: Cell, penalty: IterationsToTarget | None) -> float:
         """As many as the target may take, where that is known; of a survey as many as the scenario gives."""
         iterations = list(penalty.knots[0].iterations.values()) if penalty and penalty.is_flat else [math.nan]
         if not any(map(math.isnan, iterations)):
@@ -241,7 +244,7 @@ class MapJob:
         return factor * self.grid.num_iterations(cell)
 
 
-def is_edited(cells: Mapping[Cell, Passages]) -> bool:
+def is_edited(cells: Mapping[Cell, FirstPassages]) -> bool:
     """Whether a recovery changes weights in any of some cells."""
     return any(passed.is_edited for passed in cells.values())
 

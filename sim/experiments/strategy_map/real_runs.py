@@ -18,12 +18,15 @@ from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point
 
 if TYPE_CHECKING:
-    from models.shared_training import Workshop
+    pass
+
+if TYPE_CHECKING:
+    from models.shared_training import SharedTraining
 
 MOST_EXTENSION = 2
 """Runs that have not come to the target go on, up to so many times the scenario's steps."""
 
-Open = Callable[[SweepJob], AbstractContextManager[tuple[Executor, "Workshop | None"]]]
+Open = Callable[[SweepJob], AbstractContextManager[tuple[Executor, "SharedTraining | None"]]]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sim.core.units import SECONDS_PER_HOUR
-from sim.experiments.strategy_map.job import Look, MapJob
+from sim.experiments.strategy_map.job import CellResult, MapJob
 from sim.experiments.strategy_map.refinement import Cell, Mesh, Span, cells
 from sim.results.comparison import Standing, as_values
 from sim.results.statistics import estimate_at
@@ -43,7 +43,7 @@ def values_at(job: MapJob, cell: Cell) -> dict[str, Any]:
     return {field: value if is_number(value) else str(value) for field, value in values.items()}
 
 
-def rows_of(look: Look) -> list[dict[str, Any]]:
+def rows_of(look: CellResult) -> list[dict[str, Any]]:
     """A cell that was looked at."""
     best, contenders = look.verdict.best, look.verdict.contenders
     standings = {standing.strategy: standing for standing in look.verdict.standings}
@@ -65,7 +65,7 @@ def rows_of(look: Look) -> list[dict[str, Any]]:
     ]
 
 
-def means(look: Look, name: str) -> dict[str, float]:
+def means(look: CellResult, name: str) -> dict[str, float]:
     """Hours and money to the target, with their intervals."""
     passed = look.passages[name]
     found: dict[str, float] = {}

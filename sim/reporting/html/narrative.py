@@ -16,7 +16,7 @@ from sim.core.text import HOURS, USD, Unit, capital, counted, in_per_cent, liste
 from sim.failures import process_class
 from sim.reporting.html.data import Source
 from sim.reporting.notes import circumstances, notes, prices_in_words
-from sim.results.comparison import Standing, Verdict, told_if_calm, verdict
+from sim.results.comparison import Ranking, Standing, told_if_calm, verdict
 from sim.results.outcome_tables import target_of
 from sim.results.statistics import Estimate, PointRuns, Values, estimate_at, paired_difference_at, points_of
 from sim.scenario.scenario import Scenario
@@ -34,7 +34,7 @@ TO_TARGET, TO_END, USD_TO_TARGET, USD_TO_END = (
 class Contest:
     """The verdict on a metric over the strategies that live with failures, and each one's values over seeds."""
 
-    verdict: Verdict
+    verdict: Ranking
     values: dict[str, Values]
 
     @classmethod
