@@ -68,7 +68,7 @@ class Auditor:
 
     def watched_run(self, original: Any) -> Any:
         def run(plan: Any, hosts: Any) -> Any:
-            if self.world.heeds_failures:
+            if self.world.stops_on_failures:
                 self.check(hosts or range(len(self.world.fleet.node_at)))
             failure = yield from original(plan, hosts)
             if failure is None:

@@ -76,7 +76,7 @@ class ScriptedFailures(FailureProcess):
     def num_initial_nodes(self) -> int | None:
         return self.config.num_initial_nodes
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         return "failures by script"
 
 
@@ -117,7 +117,7 @@ class Losses(FailureProcess):
     def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:
         return iter([loss.away_seconds for loss in self.config.losses])
 
-    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:
+    def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:
         def leaves(member: Member) -> bool:
             place = (-1 if member.stage is None else member.stage, member.replica)
             return any(
@@ -127,7 +127,7 @@ class Losses(FailureProcess):
 
         return [member.number for member in members if leaves(member)]
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         return "losses by script"
 
 
@@ -310,7 +310,7 @@ def a_world(
     scenario: Scenario | None = None,
     script: Script | None = None,
     unit: str = "seconds",
-    heeds_failures: bool = True,
+    stops_on_failures: bool = True,
     trace: EventRecorder | None = None,
     **options: Any,
 ) -> World:
@@ -319,7 +319,7 @@ def a_world(
     if script is not None or scenario.failures.kind not in ("scripted", "losses"):
         scenario = scripted(scenario, script or {}, unit, **options)
     with patch.dict(PROCESSES, scripted=ScriptedFailures, losses=Losses):
-        return build_world(scenario, 0, heeds_failures, trace)
+        return build_world(scenario, 0, stops_on_failures, trace)
 
 
 def in_turn(world: World, *processes: Generator[Any, Any, Any]) -> list[Any]:

@@ -28,7 +28,7 @@ def checkpoint(**options: Any) -> dict[str, Any]:
 def started(options: dict[str, Any], upload_seconds: float = 2.0, **others: Any) -> list[float]:
     """When the checkpoints of 20 iterations begin, if failures have no effect."""
     scenario = a_scenario((options,), upload_seconds=upload_seconds, **others)
-    quiet = simulate(scenario, scenario.strategies[0], 0, 0, no_training(scenario), heeds_failures=False)
+    quiet = simulate(scenario, scenario.strategies[0], 0, 0, no_training(scenario), stops_on_failures=False)
     return times(of_kind(quiet, "checkpoint_started"))
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.failures import trace_formats as churn_traces
 from sim.failures.base import Member
 from sim.failures.trace import TraceConfig, TraceFailures, names_nodes
@@ -47,8 +47,8 @@ def played(failures: TraceFailures, num_strikes: int = 10**6, seed: int = 0):
     assert num_arrived is not None
     fleet, now, story = list(range(num_arrived)), 0.0, [(0.0, (), tuple(range(num_arrived)))]
     for index, uptime_seconds in enumerate(islice(failures.uptimes(rng, "cluster"), num_strikes)):
-        now += ticked(uptime_seconds)
-        gone = tuple(failures.victims(rng, members(fleet), index))
+        now += to_ticks(uptime_seconds)
+        gone = tuple(failures.lost_nodes(rng, members(fleet), index))
         assert len(set(gone)) == len(gone)
         for number in gone:
             fleet.remove(number)
@@ -87,7 +87,7 @@ def by_hand(rows, num_laps: int, offset_seconds: float = 0.0, time_scale: float 
                 for index, number in enumerate(numbers):
                     if number is None:
                         numbers[index], num_arrived = num_arrived, num_arrived + 1
-                instant = ticked((lap * end_seconds + seconds - offset_seconds) * time_scale)
+                instant = to_ticks((lap * end_seconds + seconds - offset_seconds) * time_scale)
                 story.append((instant, set(gone), tuple(numbers)))
     return story
 
@@ -151,7 +151,7 @@ def test_the_trace_of_bamboo_is_as_published(bamboo):
 def test_the_trace_of_bamboo_is_replayed_to_its_end_node_by_node(bamboo):
     story = played(process(bamboo, loop=False))
     instants, present = fleet_counts(bamboo)
-    assert [at for at, _, _ in story] == [ticked(at) for at in instants]
+    assert [at for at, _, _ in story] == [to_ticks(at) for at in instants]
     assert [len(fleet) for _, _, fleet in story] == list(present)
     assert [set(gone) for _, gone, _ in story] == [set(row[3]) for row in bamboo]  # numbered alike, from the start
 
@@ -164,7 +164,7 @@ def test_the_trace_of_bamboo_is_replayed_node_by_node_from_anywhere_and_again(ba
     story = played(failures, len(expected) - 1)
     assert [(at, set(gone), fleet) for at, gone, fleet in story] == expected
     laps = [
-        (at, len(fleet)) for at, _, fleet in story if at >= ticked((END_SECONDS - offset_hours * HOUR) * time_scale)
+        (at, len(fleet)) for at, _, fleet in story if at >= to_ticks((END_SECONDS - offset_hours * HOUR) * time_scale)
     ]
     assert laps[0][1] == bamboo[0][1]  # where it begins anew there are as many as at its start
     assert [num for _, num in laps[1:162]] == list(fleet_counts(bamboo)[1][1:-1])
@@ -185,11 +185,11 @@ def test_the_mean_time_between_losses_is_that_of_the_trace(bamboo):
 
 def test_captions_say_what_is_replayed(bamboo):
     whole = process(bamboo, file="traces/bamboo_p3.csv")
-    assert whole.in_words() == "replay of 'bamboo_p3.csv' (177 arrivals, 167 losses in 11.37 h), repeated"
+    assert whole.describe() == "replay of 'bamboo_p3.csv' (177 arrivals, 167 losses in 11.37 h), repeated"
     options = {"time_scale": 2.0, "offset_hours": 1.5, "loop": False}
     numbers, how = "(177 arrivals, 167 losses in 11.37 h)", "its times × 2, from 1.5 h on"
-    assert process(bamboo, **options, max_nodes=8).in_words() == f"replay of a trace {numbers}, {how}, at most 8 nodes"
-    assert process(bamboo, **options, additions="ignore").in_words() == f"losses alone of a trace {numbers}, {how}"
+    assert process(bamboo, **options, max_nodes=8).describe() == f"replay of a trace {numbers}, {how}, at most 8 nodes"
+    assert process(bamboo, **options, additions="ignore").describe() == f"losses alone of a trace {numbers}, {how}"
 
 
 # ---- replay -----------------------------------------------------------------------------------------
@@ -217,9 +217,9 @@ def test_any_trace_of_counts_is_replayed_in_number_from_anywhere_and_again(rows,
     failures = process(rows, offset_hours=offset_hours, max_nodes=max_nodes)
     story = played(failures, 3 * len(rows))
     for (at, _, fleet), (following, _, _) in pairwise([*story, (timeline[-1][0], (), ())]):
-        inside = [num for seconds, num in timeline if at < ticked(seconds) < following]
+        inside = [num for seconds, num in timeline if at < to_ticks(seconds) < following]
         assert set(inside) <= {len(fleet)}  # nothing changes between two strikes
-        now = [num for seconds, num in timeline if ticked(seconds) <= at]
+        now = [num for seconds, num in timeline if to_ticks(seconds) <= at]
         if at <= timeline[-1][0]:
             assert len(fleet) == now[-1]
 
@@ -259,8 +259,8 @@ def test_where_a_trace_begins_anew_the_latest_leave_or_new_ones_come():
 def test_times_do_not_drift_however_often_a_trace_is_repeated():
     rows = ((0.0, 2, 0, ()), (0.1, 1, 0, ()), (1.1, 0, 1, (0,)))
     gaps = process(rows, time_scale=1 / 0.3).uptimes(np.random.default_rng(0), "cluster")
-    instants = list(accumulate(ticked(gap) for gap in islice(gaps, 20_000)))
-    assert instants[-1] == ticked(10_000 * 1.1 / 0.3)
+    instants = list(accumulate(to_ticks(gap) for gap in islice(gaps, 20_000)))
+    assert instants[-1] == to_ticks(10_000 * 1.1 / 0.3)
 
 
 def test_many_laps_later_the_question_who_leaves_is_answered_as_fast():
@@ -268,8 +268,8 @@ def test_many_laps_later_the_question_who_leaves_is_answered_as_fast():
     lap = 10**9
     assert [failures.arrivals(3 * lap + row) for row in range(3)] == [1, 2, 0]
     there = played(failures, 3 * 50)[-1][2]
-    assert failures.victims(np.random.default_rng(0), members(there), 3 * 50) == [there[0], there[2]]
-    assert failures.victims(np.random.default_rng(0), members(there), 3 * lap) == []  # others are there by then
+    assert failures.lost_nodes(np.random.default_rng(0), members(there), 3 * 50) == [there[0], there[2]]
+    assert failures.lost_nodes(np.random.default_rng(0), members(there), 3 * lap) == []  # others are there by then
 
 
 def test_a_trace_that_is_not_repeated_or_in_which_nothing_happens_ends():
@@ -294,7 +294,7 @@ def test_of_mere_counts_those_above_the_greatest_number_are_left_out():
 
 def test_of_mere_counts_who_leaves_is_drawn_evenly():
     numbers = [3, 8, 9, 12, 40]
-    samples = [process(COUNTED).victims(np.random.default_rng(seed), members(numbers), 2) for seed in range(4000)]
+    samples = [process(COUNTED).lost_nodes(np.random.default_rng(seed), members(numbers), 2) for seed in range(4000)]
     assert all(len(gone) == len(set(gone)) == 3 for gone in samples)
     triples = Counter(tuple(sorted(gone)) for gone in samples)
     assert set(triples) == set(combinations(numbers, 3))
@@ -303,9 +303,9 @@ def test_of_mere_counts_who_leaves_is_drawn_evenly():
 
 def test_nobody_leaves_who_is_not_among_those_that_can_be_lost():
     rng = np.random.default_rng(0)
-    assert process(NAMED).victims(rng, members([1, 2, 7]), 0) == [2]  # 0 is gone already, or at an immune stage
-    assert sorted(process(COUNTED).victims(rng, members([5]), 0)) == [5]
-    assert process(COUNTED).victims(rng, [], 0) == []
+    assert process(NAMED).lost_nodes(rng, members([1, 2, 7]), 0) == [2]  # 0 is gone already, or at an immune stage
+    assert sorted(process(COUNTED).lost_nodes(rng, members([5]), 0)) == [5]
+    assert process(COUNTED).lost_nodes(rng, [], 0) == []
 
 
 # ---- losses alone -----------------------------------------------------------------------------------
@@ -314,12 +314,12 @@ def test_nobody_leaves_who_is_not_among_those_that_can_be_lost():
 def test_with_losses_alone_nodes_are_ordered_and_only_losses_strike(bamboo):
     failures = process(bamboo, additions="ignore")
     assert failures.num_initial_nodes is None
-    assert not failures.brings_its_nodes
-    assert process(bamboo).brings_its_nodes
+    assert not failures.supplies_nodes
+    assert process(bamboo).supplies_nodes
     assert [failures.arrivals(index) for index in range(200)] == [0] * 200
     losing = [row[0] for row in bamboo if row[2]]
     instants = accumulate(islice(failures.uptimes(np.random.default_rng(0), "cluster"), 2 * len(losing)))
-    assert list(instants) == [ticked(at) for at in [*losing, *(END_SECONDS + at for at in losing)]]
+    assert list(instants) == [to_ticks(at) for at in [*losing, *(END_SECONDS + at for at in losing)]]
 
 
 @pytest.mark.parametrize("num_members", [2, 5, 9])
@@ -327,7 +327,7 @@ def test_losses_fall_upon_nodes_here_in_proportion_to_the_fleet_of_the_trace(num
     """Hypergeometric: 4 of 9 nodes of the trace are lost, of which the first `num_members` are ours."""
     failures = process(((0.0, 9, 0, ()), (10.0, 0, 4, ()), (20.0, 0, 1, ())), additions="ignore")
     there = members(range(100, 100 + num_members))
-    sizes = [len(failures.victims(np.random.default_rng(seed), there, 0)) for seed in range(4000)]
+    sizes = [len(failures.lost_nodes(np.random.default_rng(seed), there, 0)) for seed in range(4000)]
     law = stats.hypergeom(9, num_members, 4)
     support = np.arange(max(0, num_members - 5), min(4, num_members) + 1)
     observed = [sizes.count(size) for size in support]
@@ -339,10 +339,10 @@ def test_losses_fall_upon_nodes_here_in_proportion_to_the_fleet_of_the_trace(num
 def test_a_fleet_larger_than_the_trace_loses_the_same_share_of_its_nodes_and_any_of_them():
     """3 of 5 leave there: 12 of 20 here, and of 7 4.2, which is 4 or 5."""
     failures = process(COUNTED, additions="ignore")
-    samples = [failures.victims(np.random.default_rng(seed), members(range(20)), 1) for seed in range(2000)]
+    samples = [failures.lost_nodes(np.random.default_rng(seed), members(range(20)), 1) for seed in range(2000)]
     assert all(len(gone) == len(set(gone)) == 12 for gone in samples)
     assert stats.chisquare(np.bincount(np.concatenate(samples), minlength=20)).pvalue > 0.01
-    sizes = [len(failures.victims(np.random.default_rng(seed), members(range(7)), 1)) for seed in range(2000)]
+    sizes = [len(failures.lost_nodes(np.random.default_rng(seed), members(range(7)), 1)) for seed in range(2000)]
     assert set(sizes) == {4, 5}
     assert stats.binomtest(sizes.count(5), 2000, 0.2).pvalue > 0.01
 
@@ -351,7 +351,9 @@ def test_that_a_trace_begins_anew_is_no_loss_with_losses_alone():
     rows = ((0.0, 1, 0, ()), (10.0, 3, 0, ()), (20.0, 0, 1, (1,)))
     failures = process(rows, additions="ignore")
     assert list(islice(failures.uptimes(np.random.default_rng(0), "cluster"), 3)) == [20.0, 20.0, 20.0]
-    assert [len(failures.victims(np.random.default_rng(0), members(range(8)), index)) for index in range(3)] == [2] * 3
+    assert [len(failures.lost_nodes(np.random.default_rng(0), members(range(8)), index)) for index in range(3)] == [
+        2
+    ] * 3
 
 
 # ---- reading ----------------------------------------------------------------------------------------

@@ -32,15 +32,15 @@ def strikes(process: FailureProcess, members: list[Member], hours: float) -> lis
             rng = stream(0, "victims", process=name, domain=domain)
             ends = itertools.accumulate(part.uptimes(stream(0, "failures", process=name, domain=domain), domain))
             for index, end in enumerate(itertools.takewhile(lambda end: end < hours * HOUR, ends)):
-                found.append((end / HOUR, tuple(part.victims(rng, inside, index))))
+                found.append((end / HOUR, tuple(part.lost_nodes(rng, inside, index))))
     return sorted(found)
 
 
 def counts(strikes: list[tuple[float, tuple[int, ...]]], members: list[Member], hours: float) -> np.ndarray:
     """Losses of each member (rows) in each hour (columns)."""
     losses = np.zeros((max(member.number for member in members) + 1, int(hours)))
-    for time, victims in strikes:
-        losses[list(victims), int(time)] += 1
+    for time, lost_nodes in strikes:
+        losses[list(lost_nodes), int(time)] += 1
     return losses[[member.number for member in members]]
 
 
@@ -192,9 +192,9 @@ def test_nodes_of_a_region_are_lost_together_as_often_as_configured():
 def test_the_shared_part_of_a_nodes_losses_comes_by_shocks():
     some = process("outage", **(LOSSES | {"share_hit": 1.0}))
     found = strikes(some, FLEET, 4000.0)
-    shocks = [victims for _, victims in found if len(victims) > 1]
-    num_shared = sum(0 in victims for victims in shocks)
-    num_losses = sum(0 in victims for _, victims in found)
+    shocks = [lost_nodes for _, lost_nodes in found if len(lost_nodes) > 1]
+    num_shared = sum(0 in lost_nodes for lost_nodes in shocks)
+    num_losses = sum(0 in lost_nodes for _, lost_nodes in found)
     assert stats.binomtest(num_shared, num_losses, 0.6).pvalue > 0.01
     whole = {tuple(member.number for member in FLEET if member.region == region) for region in "AB"}
     assert set(shocks) == whole, "where share_hit is 1, a shock takes the whole region"
@@ -205,7 +205,7 @@ def test_shocks_are_poisson_and_take_each_node_of_a_region_with_the_same_chance(
     seconds = uptimes(shared, 10_000)
     assert stats.kstest(seconds / HOUR, stats.expon(scale=4.0 * 0.5 / 0.6).cdf).pvalue > 0.01
     region, rng = [member for member in FLEET if member.region == "B"], np.random.default_rng(0)
-    sizes = [len(shared.victims(rng, region, index)) for index in range(4000)]
+    sizes = [len(shared.lost_nodes(rng, region, index)) for index in range(4000)]
     expected = stats.binom(len(region), 0.5).pmf(range(len(region) + 1)) * 4000
     assert stats.chisquare(np.bincount(sizes, minlength=len(region) + 1), expected).pvalue > 0.01
 
@@ -239,7 +239,7 @@ def test_every_node_is_lost_at_its_rate_whatever_is_lost_with_it(scope, max_size
     found = strikes(some.for_members(FLEET + SPARES), members, hours)
     per_node = counts(found, members, hours).sum(axis=1)
     assert stats.chisquare(per_node).pvalue > 0.01
-    sizes = np.array([len(victims) for _, victims in found])
+    sizes = np.array([len(lost_nodes) for _, lost_nodes in found])
     error = math.sqrt(len(found) * (sizes**2).mean())
     assert abs(per_node.sum() - len(members) * hours / 4.0) < 3 * error
     num_domains = 1 if scope == "cluster" else 2
@@ -250,13 +250,13 @@ def test_every_node_is_lost_at_its_rate_whatever_is_lost_with_it(scope, max_size
 
 def test_sizes_are_geometric_up_to_what_there_is():
     some, rng, count = process("bulk", mean_size=3.0, max_size=9), np.random.default_rng(0), 10_000
-    sizes = [len(set(some.victims(rng, FLEET[:7], index))) for index in range(count)]
+    sizes = [len(set(some.lost_nodes(rng, FLEET[:7], index))) for index in range(count)]
     law = stats.geom(1 / 3)
     expected = [*law.pmf(range(1, 7)), law.sf(6)]
     assert stats.chisquare(np.bincount(sizes, minlength=8)[1:], np.array(expected) * count).pvalue > 0.01
     capped = process("bulk", mean_size=30.0, max_size=2)
-    assert max(len(capped.victims(rng, FLEET, index)) for index in range(100)) == 2
-    assert list(capped.victims(rng, [], 0)) == []
+    assert max(len(capped.lost_nodes(rng, FLEET, index)) for index in range(100)) == 2
+    assert list(capped.lost_nodes(rng, [], 0)) == []
 
 
 def test_events_are_poisson():
@@ -271,10 +271,10 @@ def test_neighbours_are_among_the_lost_as_often_as_counting_says():
     """k of S stages lost at once, by lot: two of them adjacent with 1 - C(S - k + 1, k) / C(S, k)."""
     stages, rng = [Member(number=s, region="A", stage=s) for s in range(1, 9)], np.random.default_rng(0)
     some = process("bulk", mean_size=3.0)
-    lost = [sorted(some.victims(rng, stages, index)) for index in range(10_000)]
+    lost = [sorted(some.lost_nodes(rng, stages, index)) for index in range(10_000)]
     for k in range(2, 6):
-        of_size = [victims for victims in lost if len(victims) == k]
-        adjacent = sum(any(b - a == 1 for a, b in itertools.pairwise(victims)) for victims in of_size)
+        of_size = [lost_nodes for lost_nodes in lost if len(lost_nodes) == k]
+        adjacent = sum(any(b - a == 1 for a, b in itertools.pairwise(lost_nodes)) for lost_nodes in of_size)
         chance = 1 - math.comb(8 - k + 1, k) / math.comb(8, k)
         assert len(of_size) > 500
         if chance < 1:

@@ -36,7 +36,7 @@ def test_every_preset_builds_and_says_what_it_is_and_whence(name):
     assert config.name == name
     assert config.description
     assert config.source
-    assert "\n" not in preset(name).in_words()
+    assert "\n" not in preset(name).describe()
     again = type(config).model_validate(config.model_dump())
     assert again == config
 

@@ -31,7 +31,7 @@ def uptimes(process: FailureProcess, count: int, seed: int = 0, domain: int | st
 
 def lost(process: FailureProcess, members: list[Member], index: int = 0) -> list[int]:
     """Numbers of the nodes that a strike takes."""
-    return list(process.victims(stream(0, "victims", process=process.kind, domain=1), members, index))
+    return list(process.lost_nodes(stream(0, "victims", process=process.kind, domain=1), members, index))
 
 
 # ---- options and luck ---------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_nothing_is_ever_struck_at_a_rate_of_zero(kind):
     for _, part in some.parts:
         assert math.isinf(part.mean_uptime_seconds)
         assert np.isinf(uptimes(part, 3)).all()
-    assert "never fails" in some.in_words() or kind == "exponential"
+    assert "never fails" in some.describe() or kind == "exponential"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_options_without_sense_are_errors(kind, options, complaint):
     ],
 )
 def test_captions_say_who_fails_how_often(kind, options, words):
-    assert process(kind, **options).in_words() == words
+    assert process(kind, **options).describe() == words
 
 
 def test_a_whole_domain_is_lost_and_stays_away_as_long_as_its_downtimes_say():

@@ -25,7 +25,7 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.scenario.scenario import Scenario
 from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run
@@ -290,7 +290,7 @@ def test_the_price_of_an_iteration_is_what_the_clock_advances_by(scenario):
         plan = a_strategy(scenario.strategies[0]).price(world.plain_plan())
         price = world.pipeline.price(plan)
         assert in_turn(world, *(world.run_iteration(plan) for _ in range(3))) == [None] * 3
-        assert world.now_seconds == 3 * price.seconds == ticked(world.now_seconds)
+        assert world.now_seconds == 3 * price.seconds == to_ticks(world.now_seconds)
         booked = math.fsum(world.ledger.buckets().values())
         assert booked == pytest.approx(world.now_seconds, rel=1e-14)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sim.cluster.flows import Flow, Flows, FlowState
 from sim.cluster.network import Link, Path
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 
 
 @dataclass
@@ -62,8 +62,8 @@ LINK = Link("one", 100.0)
 def test_a_lone_message_takes_latency_plus_bytes_over_bandwidth_to_the_tick(latency, num_bytes, rate, start, shared):
     path = on(Link("one", rate), latency=latency) if shared else Path(latency, rate)
     wire = Wire()
-    wire.send("it", path, num_bytes, at=ticked(start))
-    assert wire.run() == {"it": ticked(start) + ticked(latency) + ticked(num_bytes / rate)}
+    wire.send("it", path, num_bytes, at=to_ticks(start))
+    assert wire.run() == {"it": to_ticks(start) + to_ticks(latency) + to_ticks(num_bytes / rate)}
     assert wire.has_arrived("it")
     assert wire.sent["it"].bytes_left == 0.0
     assert wire.flows.under_way == []
@@ -308,7 +308,7 @@ class Sending:
 def traffic(draw) -> list[Sending]:
     rates = st.floats(1.0, 1e3)
     links = [Link(f"link {number}", draw(rates)) for number in range(draw(st.integers(1, 4)))]
-    instants = st.one_of(st.integers(0, 5).map(float), st.floats(0.0, 20.0).map(ticked))
+    instants = st.one_of(st.integers(0, 5).map(float), st.floats(0.0, 20.0).map(to_ticks))
     sendings = []
     for _ in range(draw(st.integers(1, 8))):
         crossed = draw(st.lists(st.sampled_from(links), unique=True, max_size=3))
@@ -352,14 +352,14 @@ def test_bytes_are_conserved_and_no_link_carries_more_than_it_can(sendings):
         rounding = 1e3 * TICK * (num_changes + 1) + 1e-9 * sending.num_bytes
         if wire.has_arrived(name):
             assert through[name] == pytest.approx(sending.num_bytes, abs=rounding)
-            alone = ticked(sending.path.latency_seconds) + sending.num_bytes / sending.path.alone_bytes_per_second
+            alone = to_ticks(sending.path.latency_seconds) + sending.num_bytes / sending.path.alone_bytes_per_second
             assert wire.ends[name] - sending.at >= alone - TICK * (num_changes + 1)
         else:
             assert through[name] <= sending.num_bytes + rounding
             assert wire.ends[name] == sending.at + sending.cancelled_after
 
 
-@given(traffic(), st.floats(0.0, 40.0).map(ticked))
+@given(traffic(), st.floats(0.0, 40.0).map(to_ticks))
 def test_looking_at_how_far_messages_have_come_moves_their_arrival_by_rounding_only(sendings, looked_at):
     looked, reference = Wire(), Wire()
     for wire in (looked, reference):

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 
 from models.spec import plain_routes, swapped_routes
 from sim.cluster.network import STORAGE
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.simulation.run import build_world
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import FinishedIteration, IterationTimes, run_alone
 from sim.workload.schedule import Schedule, plain_plan
 
-seconds = st.floats(0.01, 10.0).map(ticked)
+seconds = st.floats(0.01, 10.0).map(to_ticks)
 schedules = st.sampled_from(["gpipe", "1f1b", "fifo"])
 SCHEDULES = ("gpipe", "1f1b", "fifo", "interleaved_1f1b")
 FEWER = settings(max_examples=50)
@@ -148,11 +148,11 @@ def test_a_node_runs_one_operation_at_a_time(run):
 def test_nothing_happens_before_the_pause_is_over_or_after_the_end(run):
     workload = run.site.costs.workload
     spans = [(each.start_seconds, each.end_seconds) for each in (*run.operations, *run.messages)]
-    assert min(start for start, _ in spans) >= ticked(workload.pause_seconds)
+    assert min(start for start, _ in spans) >= to_ticks(workload.pause_seconds)
     assert max(end for _, end in spans) <= run.seconds
     assert all(message.arrived for message in run.messages)
     optimizer_from_seconds = max(o.end_seconds for o in run.operations)
-    assert run.seconds >= optimizer_from_seconds + ticked(workload.optimizer_seconds)
+    assert run.seconds >= optimizer_from_seconds + to_ticks(workload.optimizer_seconds)
 
 
 @FEWER
@@ -190,7 +190,7 @@ def test_no_message_is_faster_than_alone_and_each_hop_between_nodes_sends_one(ru
 @given(iterations())
 def test_the_split_is_that_of_the_operations(run):
     num_nodes = len(run.site.cluster.stages) * run.site.cluster.config.nodes_per_stage
-    optimizer = ticked(run.site.costs.workload.optimizer_seconds)
+    optimizer = to_ticks(run.site.costs.workload.optimizer_seconds)
 
     def mean(*kinds: str) -> float:
         return math.fsum(o.end_seconds - o.start_seconds for o in of_kind(run, *kinds)) / num_nodes
@@ -223,8 +223,8 @@ def test_gpipe_begins_backwards_when_the_last_microbatch_has_reached_the_loss(ru
 def test_durations_are_whole_ticks(run):
     for each in (*run.operations, *run.messages):
         for instant in (each.start_seconds, each.end_seconds):
-            assert instant == ticked(instant)
-    assert run.seconds == ticked(run.seconds)
+            assert instant == to_ticks(instant)
+    assert run.seconds == to_ticks(run.seconds)
 
 
 # ---- schedules ------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from reports import CURVE, ONE_FIELD, REPLACED, TWO_FIELDS, a_run, a_sweep
 from sweeps import TIME_ONLY
 
-from sim.core.text import decimals, in_digits
+from sim.core.text import decimals, format_number
 from sim.reporting.html.charts import charts_of
 from sim.reporting.html.data import Axis, combinations, plain, source_of, thin
 from sim.reporting.html.page import content, page_of, report_page, styles_of
@@ -135,7 +135,7 @@ def test_short_runs_have_three_digits_everywhere(tmp_path):
     source = source_of(folder)
     hours = source.results.runs.query("strategy == 'checkpoint'")["wall_clock_seconds"].mean() / 3600
     assert 0.01 < hours < 1.0
-    text = in_digits(hours)
+    text = format_number(hours)
     assert len(text.replace(".", "").lstrip("0")) == 3
     assert text in {row["words"] for row in made["ledger"].spec["datasets"]["totals"]}
     own = next(row.cells for row in comparison(source).rows if row.cells[0] == "checkpointing")

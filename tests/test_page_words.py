@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sim.core.text import HOURS, USD, in_digits, in_per_cent, listed, signed_per_cent
+from sim.core.text import HOURS, USD, format_list, format_number, format_percent, format_percent_range
 from sim.reporting.html.narrative import sentences_on
 
 HOUR = 3600.0
@@ -114,16 +114,16 @@ def test_no_failures_alone_and_stopped_runs():
      (-3.21, "−3.21"), (math.nan, "-")],
 )  # fmt: skip
 def test_numbers_have_three_digits_but_no_fewer_than_a_whole_number(value, text):
-    assert in_digits(value) == text
+    assert format_number(value) == text
 
 
 def test_units_shares_and_lists():
     assert HOURS.of(45000) == "12.5 h"
     assert USD.between(99.96, 105) == "$100.0 to $105"
-    assert in_per_cent(0.1234) == "12 %"
-    assert in_per_cent(0.0005) == "0.050 %"
-    assert signed_per_cent(-0.041, 0.29) == "−4.1 to +29 %"
-    assert [listed(["a", "b", "c"][:number]) for number in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+    assert format_percent(0.1234) == "12 %"
+    assert format_percent(0.0005) == "0.050 %"
+    assert format_percent_range(-0.041, 0.29) == "−4.1 to +29 %"
+    assert [format_list(["a", "b", "c"][:number]) for number in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
 
 
 def test_where_hardly_anything_fails_that_is_said():

@@ -26,7 +26,7 @@ def test_a_mean_is_a_nodes():
     assert poisson().mean_uptime_seconds == 10.0 * HOUR / 20
     assert poisson(FLEET + SPARES).mean_uptime_seconds == 10.0 * HOUR / 22
     assert poisson(rate_per_hour=0.1).mean_uptime_seconds == pytest.approx(HOUR / -math.log(0.9) / 20)
-    assert poisson().in_words() == "each node fails every 10 h on average"
+    assert poisson().describe() == "each node fails every 10 h on average"
 
 
 def test_nothing_fails_at_rate_0_or_where_nobody_is():
@@ -48,7 +48,7 @@ def test_two_rates_under_one_seed_see_the_same_luck():
 @pytest.mark.parametrize("num_there", [20, 12])
 def test_each_that_is_there_is_struck_as_often_whoever_is_away(num_there):
     some, rng, num_strikes = poisson(), stream(0, "victims", process="poisson", domain="cluster"), 20_000
-    struck = Counter(number for _ in range(num_strikes) for number in some.victims(rng, FLEET[:num_there], 0))
+    struck = Counter(number for _ in range(num_strikes) for number in some.lost_nodes(rng, FLEET[:num_there], 0))
     assert set(struck) == {member.number for member in FLEET[:num_there]}
     assert stats.chisquare([struck[member.number] for member in FLEET[:num_there]]).pvalue > 0.01
     assert stats.binomtest(struck.total(), num_strikes, num_there / 20).pvalue > 0.01

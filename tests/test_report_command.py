@@ -108,7 +108,7 @@ def test_an_out_that_cannot_be_written_is_told_by_its_own_name(folder, tmp_path,
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("sim.core.files.make_durable", refuse)
+    monkeypatch.setattr("sim.core.files.flush_to_disk", refuse)
     code, _, complaint = report(folder, "--out", tmp_path / "x.html")
     assert code == 2
     assert complaint == f"cannot write {tmp_path / 'x.html'} (Permission denied): name another file with --out\n"

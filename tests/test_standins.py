@@ -16,7 +16,7 @@ from test_iteration import shapes
 from models.spec import plain_routes
 from sim.cluster.flows import Flows
 from sim.cluster.topology import Cluster, ClusterConfig
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Deployment, Hosts, stand_ins
 from sim.workload.iteration import IterationRun, even_pace
@@ -175,7 +175,7 @@ def test_a_node_does_one_thing_at_a_time_and_the_iteration_is_no_shorter_than_it
     for spans in by_node.values():
         spans.sort()
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-    assert found.seconds == ticked(found.seconds) >= max(sum(b - a for a, b in spans) for spans in by_node.values())
+    assert found.seconds == to_ticks(found.seconds) >= max(sum(b - a for a, b in spans) for spans in by_node.values())
 
 
 @MANY
@@ -204,7 +204,7 @@ def test_the_split_is_the_mean_over_the_nodes_that_work(shape):
     stages_of = defaultdict(set)
     for place, host in enumerate(hosts):
         stages_of[host].add(site.cluster.stage_of(place))
-    optimizer = ticked(site.costs.workload.optimizer_seconds) * sum(map(len, stages_of.values()))
+    optimizer = to_ticks(site.costs.workload.optimizer_seconds) * sum(map(len, stages_of.values()))
     useful = seconds_of([o for o in found.run.operations if o.kind != "shadow"]) + optimizer
     shadow = seconds_of([o for o in found.run.operations if o.kind == "shadow"])
     assert found.split.productive_seconds == pytest.approx(useful / num_nodes, rel=1e-12)
@@ -240,13 +240,13 @@ def test_played_event_by_event_it_is_the_priced_iteration_to_the_bit(shape, star
     if not jitters:
         config = site.cluster.config.model_copy(update={"jitter": 0.0})
         site = replace(site, cluster=Cluster(config, site.cluster.num_stages, site.cluster.regions))
-    pipeline, start = IterationTimes(site, 0), ticked(start)
+    pipeline, start = IterationTimes(site, 0), to_ticks(start)
     priced = pipeline.executed(plan, 3, hosts)
     env = simpy.Environment()
 
     def something_else() -> Iterator[simpy.Event]:
         for _ in range(1000):
-            yield env.timeout(ticked(1 / 3))
+            yield env.timeout(to_ticks(1 / 3))
 
     env.process(something_else())
     if start:

@@ -191,10 +191,10 @@ def test_nodes_that_fail_at_a_constant_rate_are_lost_in_proportion_to_the_time_t
 # ---- orders --------------------------------------------------------------------------------------------
 
 
-def provisioning_seconds(*victims: int, seed: int = 0, **cluster: Any) -> dict[int, float]:
+def provisioning_seconds(*lost_nodes: int, seed: int = 0, **cluster: Any) -> dict[int, float]:
     """How long each lost node's replacement takes: those of one instant, by the places that they take."""
     shape = a_cluster(2, nodes_per_stage=20, provisioning_seconds=100.0, provisioning_sigma=1.0, **cluster)
-    who = tuple((place // 20, place % 20) for place in victims)
+    who = tuple((place // 20, place % 20) for place in lost_nodes)
     log = Log(Losses(LossesConfig(losses=(Loss(5.0, who),))), shape, seed)
     log.until(1e6)
     return {number: seconds - 5.0 for seconds, number, _ in log.arrivals}
@@ -208,7 +208,7 @@ def test_provisioning_scatters_around_its_mean():
 
 
 def test_each_nodes_replacement_draws_from_a_stream_of_its_own():
-    alone, among = (sorted(provisioning_seconds(*victims).values()) for victims in ((17,), (3, 17, 45)))
+    alone, among = (sorted(provisioning_seconds(*lost_nodes).values()) for lost_nodes in ((17,), (3, 17, 45)))
     assert alone[0] in among
     draw = math.exp(float(stream(0, "provisioning", node=17).standard_normal()) - 0.5)
     assert alone == [pytest.approx(100.0 * draw, abs=1e-7)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.core.records import Failure
-from sim.core.units import EXACT_SECONDS, ticked
+from sim.core.units import EXACT_SECONDS, to_ticks
 from sim.simulation.run import build_world
 from sim.strategies.base import STORE, Transfer
 
@@ -95,7 +95,7 @@ def test_a_stage_whose_place_is_vacant_cannot_be_lost_again():
 
 
 def test_who_does_not_heed_failures_counts_them_and_is_never_stopped():
-    world = a_world(script={1: (5.0, 5.0), 2: (5.0,)}, heeds_failures=False)
+    world = a_world(script={1: (5.0, 5.0), 2: (5.0,)}, stops_on_failures=False)
     assert in_turn(world, world.attempt(100.0, "detection")) == [None]
     assert world.num_failures == 3
     assert times(of_kind(world, "failure")) == [5.0, 5.0, 10.0]
@@ -281,7 +281,7 @@ def test_a_strike_that_was_due_in_an_iteration_does_not_come_once_that_has_ended
 
 def test_immune_stages_are_spared():
     failures = {"kind": "exponential", "rate_per_hour": 0.9, "immune_stages": (0, 2)}
-    world = build_world(a_scenario(failures=failures), 0, heeds_failures=False)
+    world = build_world(a_scenario(failures=failures), 0, stops_on_failures=False)
     in_turn(world, world.attempt(1e5, "productive_compute"))
     assert {event.stage for event in of_kind(world, "failure")} == {1, 3, 4}
 
@@ -313,4 +313,4 @@ def test_a_run_ends_where_time_is_no_longer_exact():
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-300, 1e299, 1.7e308, float("inf")])
 def test_no_duration_is_too_long_to_be_rounded(seconds):
-    assert ticked(seconds) == seconds or seconds < 1e-9
+    assert to_ticks(seconds) == seconds or seconds < 1e-9

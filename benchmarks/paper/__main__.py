@@ -21,7 +21,7 @@ from benchmarks.paper.pictures import draw_all
 from models.training_state import digest
 from sim.cli.options import CacheFolder, bytes_of, cache_folder, complain, say
 from sim.cli.sweep import sweep
-from sim.core.files import write_whole, write_whole_table
+from sim.core.files import atomic_write, atomic_write_table
 from sim.results.storage import load, read_json, write_json
 from sim.scenario.sweep_points import load_points
 
@@ -73,7 +73,7 @@ def known_perplexities(runs: Path, quick: bool, cache: Path) -> pd.DataFrame:
     if not path.is_file():
         points = load_points(JOBS[0].scenario, JOBS[0].quick if quick else ())
         found = perplexities(points, SCENARIOS, runs, cache, bytes_of(CACHE_BUDGET, "cache budget"))
-        write_whole_table(path, found)
+        atomic_write_table(path, found)
     return pd.read_parquet(path)
 
 
@@ -87,7 +87,7 @@ def timed(job: Job, quick: bool, runs: Path, cache: Path) -> None:
     finally:
         known = read_json(path) if path.is_file() else {}
         runs.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(known | {job.name: round(known.get(job.name, 0) + time.monotonic() - began)}))
+        atomic_write(path, json.dumps(known | {job.name: round(known.get(job.name, 0) + time.monotonic() - began)}))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def table_1() -> Iterator[Sequence[str]]:
     workload = scenario.workload.model_copy(update={"optimizer_seconds": 0.0})
     without_optimizer = overheads(scenario.model_copy(update={"workload": workload}))
     for config, found, bare in zip(scenario.strategies, overheads(scenario), without_optimizer, strict=True):
-        if not strategy_class(config.kind).heeds_failures:
+        if not strategy_class(config.kind).stops_on_failures:
             continue
         does = {name: "yes" if it_does else "no" for name, it_does in recovers(scenario, config).items()}
         yield (

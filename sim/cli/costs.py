@@ -46,7 +46,7 @@ def recovery_table(scenario: Scenario) -> Table:
     headings = (f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items())
     table = strategy_table(f"{scenario.name}: stages recovered that are lost at once", headings)
     for config in scenario.strategies:
-        if strategy_class(config.kind).heeds_failures:
+        if strategy_class(config.kind).stops_on_failures:
             recovered = recovers(scenario, config)
             table.add_row(config.name, *("yes" if recovered[name] else "no" for name in trials))
     return table

@@ -24,8 +24,8 @@ from sim.cli.options import (
     console,
     say,
 )
-from sim.core.files import write_whole
-from sim.core.text import counted
+from sim.core.files import atomic_write
+from sim.core.text import format_count
 from sim.experiments.strategy_map.advice import num_lost, taken, who
 from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.refinement import Cell
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 def write_map(job: MapJob, table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write map.csv, map.png and map.pdf into a folder."""
     path = folder / "map.csv"
-    write_whole(path, table.to_csv(index=False))
+    atomic_write(path, table.to_csv(index=False))
     kinds = {config.name: config.kind for config in job.grid.scenario.strategies}
     looks = looks_for({name: kinds[name] for name in job.grid.candidates})
     if job.grid.axes[1].field:
@@ -123,8 +123,8 @@ def captions(job: MapJob) -> list[str]:
     learnt = f"Iterations to {target}: those of a run without failures, no strategy here changes weights."
     if num_knots := len({cell for cell, _ in job.knots}):
         learnt = (
-            f"Iterations to {target} under failures: {counted(job.num_replicates, 'real training')} at "
-            f"{'each of ' if num_knots > 1 else ''}{counted(num_knots, 'cell')}, "
+            f"Iterations to {target} under failures: {format_count(job.num_replicates, 'real training')} at "
+            f"{'each of ' if num_knots > 1 else ''}{format_count(num_knots, 'cell')}, "
             "read between them by failures per iteration, and between validations "
             f"(off by up to {100 * max(errors, default=0.0):.0f} %)."
         )

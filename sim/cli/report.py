@@ -19,7 +19,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file to write; default: report.html in RESULTS.")] = None,
 ) -> None:
     """Write what came out as one HTML page: in words, charts and tables. It needs no network and can be mailed."""
-    from sim.core.files import write_whole
+    from sim.core.files import atomic_write
     from sim.reporting.html.page import report_page
 
     path = out or results / NAME
@@ -27,7 +27,7 @@ def report(
         raise ValueError(f"--out {path}: give the name of an HTML file (ending in .html) in a folder that exists")
     page = report_page(results)
     try:
-        write_whole(path, page)
+        atomic_write(path, page)
     except OSError as error:
         raise OSError(f"cannot write {path} ({error.strerror}): name another file with --out") from error
     say(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")

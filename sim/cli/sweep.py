@@ -20,7 +20,7 @@ from sim.cli.options import (
     console,
     say,
 )
-from sim.core.files import write_whole
+from sim.core.files import atomic_write
 from sim.core.text import shortened, suggestion
 from sim.experiments.folder import STATISTICS, fields_of, refusals_explained
 from sim.experiments.sweep import Kind, SweepJob, locked, opened, opened_workshop
@@ -162,5 +162,5 @@ def write_statistics(folder: Path, found: pd.DataFrame) -> Path:
     """Write means, intervals and differences as CSV."""
     path = folder / STATISTICS
     with refusals_explained(folder):
-        write_whole(path, found.to_csv(index=False))
+        atomic_write(path, found.to_csv(index=False))
     return path

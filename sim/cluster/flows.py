@@ -10,7 +10,7 @@ from functools import partial
 import simpy
 
 from sim.cluster.network import Link, Path, max_min_rates
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Flows:
 
     def send(self, path: Path, num_bytes: float, num_latencies: int = 1, channel: Hashable = None) -> Flow:
         """Send bytes, as one message or one after the other (`num_latencies`); wait for the flow's `arrived`."""
-        return self.resume(FlowState(path, ticked(num_latencies * path.latency_seconds), num_bytes), channel)
+        return self.resume(FlowState(path, to_ticks(num_latencies * path.latency_seconds), num_bytes), channel)
 
     def resume(self, state: FlowState, channel: Hashable = None) -> Flow:
         """A message that has come that far already."""
@@ -168,7 +168,7 @@ class Flows:
         through = flow.bytes_per_second * (now_seconds - flow.since_seconds)
         flow.bytes_left = max(0.0, flow.bytes_left - through)
         flow.since_seconds, flow.bytes_per_second = now_seconds, bytes_per_second
-        remaining_seconds = ticked(flow.bytes_left / bytes_per_second)
+        remaining_seconds = to_ticks(flow.bytes_left / bytes_per_second)
         flow.ends_seconds = now_seconds + remaining_seconds
         self._after(remaining_seconds, partial(self._arrive_if_due, flow))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LEFTOVER_AGE_SECONDS = 3600.0
 
 
-def make_durable(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Wait until a file, or a folder's entries, would outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -24,12 +24,12 @@ def make_durable(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write a text file that is either whole or as before, also after a power cut. OSError if refused."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_text(text, encoding="utf-8")
-        make_durable(temporary)
+        flush_to_disk(temporary)
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):  # there is something worse to tell
@@ -37,18 +37,18 @@ def write_whole(path: Path, text: str) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_whole_table(path: Path, table: pd.DataFrame) -> None:
+def atomic_write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as parquet that is either whole or as before, also after a power cut. OSError if refused."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         table.to_parquet(temporary, index=False)
-        make_durable(temporary)
+        flush_to_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Delete what a killed process has left half written in a results folder; what is young may be another's."""
     for leftover in folder.glob(".*.part"):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_SECONDS:

@@ -19,7 +19,7 @@ def decimals(value: float, digits: int = DIGITS) -> int:
     return max(0, digits - place)
 
 
-def in_digits(value: float, digits: int = DIGITS) -> str:
+def format_number(value: float, digits: int = DIGITS) -> str:
     """A number to so many digits, but no fewer than a whole number has."""
     if not math.isfinite(value):
         return "-"
@@ -36,44 +36,45 @@ class Unit:
 
     def of(self, value: float) -> str:
         """A value with its unit."""
-        return f"{self.before}{in_digits(value / self.size)}{self.after}"
+        return f"{self.before}{format_number(value / self.size)}{self.after}"
 
     def between(self, low: float, high: float) -> str:
         """Two values with one unit."""
-        return f"{self.before}{in_digits(low / self.size)} to {self.before}{in_digits(high / self.size)}{self.after}"
+        low_text, high_text = (f"{self.before}{format_number(value / self.size)}" for value in (low, high))
+        return f"{low_text} to {high_text}{self.after}"
 
 
 HOURS, USD = Unit("", " h", SECONDS_PER_HOUR), Unit("$", "")
 
 
-def in_per_cent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share as per cent."""
-    return f"{in_digits(100 * share, DIGITS_OF_SHARES)} %"
+    return f"{format_number(100 * share, DIGITS_OF_SHARES)} %"
 
 
-def signed_per_cent(low: float, high: float) -> str:
+def format_percent_range(low: float, high: float) -> str:
     """An interval of shares, both ends with their signs."""
     ends = ("−" if share < 0 else "+" for share in (low, high))
     return (
         " to ".join(
-            f"{sign}{in_digits(100 * abs(share), DIGITS_OF_SHARES)}"
+            f"{sign}{format_number(100 * abs(share), DIGITS_OF_SHARES)}"
             for sign, share in zip(ends, (low, high), strict=True)
         )
         + " %"
     )
 
 
-def listed(names: Sequence[str]) -> str:
+def format_list(names: Sequence[str]) -> str:
     """a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def counted(number: int, one: str, several: str = "") -> str:
+def format_count(number: int, one: str, several: str = "") -> str:
     """A number of things."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
-def capital(text: str) -> str:
+def capitalized(text: str) -> str:
     """With a capital first."""
     return text[:1].upper() + text[1:]
 
@@ -110,7 +111,7 @@ def shortened(text: str) -> str:
     return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 3] + "..."
 
 
-def in_words(name: str) -> str:
+def format_name(name: str) -> str:
     """A bucket's, an event's or another name of the program's own, for people."""
     return name.replace("_", " ")
 

@@ -18,7 +18,7 @@ EXACT_SECONDS = 2.0**27
 """Sums of ticks are exact up to here, 4.2 years; longer runs are stopped."""
 
 
-def ticked(seconds: float) -> float:
+def to_ticks(seconds: float) -> float:
     """Seconds rounded to a whole number of ticks; what has none, since it is too long, stays."""
     ticks = seconds * TICKS_PER_SECOND
     return round(ticks) / TICKS_PER_SECOND if math.isfinite(ticks) else seconds

@@ -21,7 +21,7 @@ from typing import IO, Any, Literal
 
 import pandas as pd
 
-from sim.core.files import remove_leftovers, write_whole, write_whole_table
+from sim.core.files import atomic_write, atomic_write_table, remove_partial_files
 from sim.experiments.plan import SweepRun
 from sim.experiments.scheduler import SweepProgress
 from sim.results import storage as results
@@ -80,8 +80,8 @@ class SweepFolder:
         ]
         with refusals_explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.folder)
-            write_whole(self.folder / SWEEP, as_json({"made_for": self.made_for, "runs": rows}))
+            remove_partial_files(self.folder)
+            atomic_write(self.folder / SWEEP, as_json({"made_for": self.made_for, "runs": rows}))
             (self.folder / STATISTICS).unlink(missing_ok=True)
             for run in to_do:
                 if run.is_finished:
@@ -105,14 +105,14 @@ class SweepFolder:
             **asdict(progress),
         }
         with suppress(OSError):
-            write_whole(self.folder / PROGRESS, as_json(content))
+            atomic_write(self.folder / PROGRESS, as_json(content))
 
     def failed(self, run: SweepRun, error: str, details: str) -> None:
         """Keep what went wrong in a run."""
         content = {"run": run.name, "error": error, "details": details, "when": now(), **where_it_stands(run)}
         with refusals_explained(self.folder):
             (self.folder / FAILED).mkdir(exist_ok=True)
-            write_whole(self.folder / FAILED / f"{run.name}.json", as_json(content))
+            atomic_write(self.folder / FAILED / f"{run.name}.json", as_json(content))
 
     def added_seeds(self, seeds: Sequence[Sequence[int]]) -> dict[int, int]:
         """How many failure seeds an earlier sweep of this folder has added to points, by number; seeds: their own."""
@@ -127,7 +127,7 @@ class SweepFolder:
         """Write `runs.parquet`, a row for each run that is finished or has failed; and give it."""
         with refusals_explained(self.folder):
             found = table(self.folder, runs)
-            write_whole_table(self.folder / TABLE, found)
+            atomic_write_table(self.folder / TABLE, found)
         return found
 
 

@@ -69,7 +69,7 @@ def in_peace(scenario: Scenario, config: StrategyConfig) -> Run:
     steps = max(scenario.training.steps, math.ceil(LEAST_ITERATIONS / scenario.iterations_per_step))
     training = scenario.training.model_copy(update={"steps": steps})
     alone = scenario.model_copy(update={"fallback": StopConfig(), "training": training})
-    return simulate(alone, config, scenario.seeds.failures[0], 0, time_only(alone), heeds_failures=False)
+    return simulate(alone, config, scenario.seeds.failures[0], 0, time_only(alone), stops_on_failures=False)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from models.spec import DataSpec, TrainingSpec, plain_routes
 from models.training import NoTraining, Training
-from sim.core.files import remove_leftovers
+from sim.core.files import remove_partial_files
 from sim.core.rng import derived_seed
 from sim.experiments.versions import SOURCE_HASH, plugin_versions
 from sim.results import storage as results
@@ -114,7 +114,7 @@ class ScenarioRunner:
         folder = self.results_folder / self.scenario.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder)
+            remove_partial_files(folder)
         except OSError as error:
             raise OSError(results.refusal(folder, error)) from error
         training: Training | None = None

@@ -82,7 +82,7 @@ class MeanConfig(ProcessConfig):
         return 1.0 / rate_per_second if rate_per_second else math.inf
 
     @property
-    def how_often(self) -> str:
+    def describe_mean(self) -> str:
         """For captions, after who it is: by the mean, since a chance within an hour depends on the law."""
         if math.isinf(self.mean_uptime_seconds):
             return "never fails"
@@ -98,11 +98,11 @@ class RatedConfig(MeanConfig):
     )
 
     @property
-    def rate_in_words(self) -> str:
+    def describe_rate(self) -> str:
         """For captions: who fails how often, at a constant rate."""
         if self.mean_uptime_hours is None and self.rate_per_hour is not None:
             return f"each {self.scope} fails within an hour with a chance of {100 * self.rate_per_hour:.3g} %"
-        return f"each {self.scope} {self.how_often}"
+        return f"each {self.scope} {self.describe_mean}"
 
 
 class FailureProcess(ABC):
@@ -126,8 +126,8 @@ class FailureProcess(ABC):
     Config: ClassVar[type[ProcessConfig]]
     config: ProcessConfig
 
-    in_any_order: ClassVar[bool] = False
-    """Of scope cluster: whether `victims` may be given all that are there in an order of no meaning, also those of
+    accepts_any_order: ClassVar[bool] = False
+    """Of scope cluster: whether `lost_nodes` may be given all that are there in an order of no meaning, also those of
     immune stages, whom it then strikes in vain. This spares a look at every node for each strike.
     """
 
@@ -140,7 +140,7 @@ class FailureProcess(ABC):
         """Uptimes of a domain, in `unit`s, from one strike to the next; when they end, nothing strikes it any more."""
 
     @abstractmethod
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """The process in a few words, for captions."""
 
     def for_members(self, members: Sequence[Member]) -> FailureProcess:  # noqa: ARG002
@@ -172,7 +172,7 @@ class FailureProcess(ABC):
         """The processes that it is made of, each with the name of its random streams."""
         return ((self.kind, self),)
 
-    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
+    def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """Numbers of the nodes that the index-th strike (from 0) of a domain takes, of those now in it: all of them."""
         return [member.number for member in members]
 
@@ -194,7 +194,7 @@ class FailureProcess(ABC):
         return None
 
     @property
-    def brings_its_nodes(self) -> bool:
+    def supplies_nodes(self) -> bool:
         """Whether nodes come of themselves, so that nobody orders any."""
         return self.num_initial_nodes is not None
 
@@ -214,7 +214,7 @@ class RenewalProcess(FailureProcess):
             yield self.unit_draw(rng) * self.mean_uptime_seconds
 
 
-class SumOfProcesses(FailureProcess):
+class Superposition(FailureProcess):
     """A process that is the sum of its parts: these are asked for what they draw, never the whole."""
 
     unit = "seconds"

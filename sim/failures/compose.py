@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sim.failures.base import FailureProcess, Member, ProcessConfig, SumOfProcesses
+from sim.failures.base import FailureProcess, Member, ProcessConfig, Superposition
 from sim.failures.correlated import BulkFailures, OutageFailures
 from sim.failures.diurnal import DiurnalFailures
-from sim.failures.per_iteration import BernoulliFailures
+from sim.failures.per_iteration import PerIterationFailures
 from sim.failures.poisson import PoissonFailures
 from sim.failures.registry import PLUGINS, process_choice
 from sim.failures.renewal import ExponentialFailures, LognormalFailures, NoFailures, WeibullFailures
@@ -23,7 +23,7 @@ SINGLE: tuple[type[FailureProcess], ...] = (
     LognormalFailures,
     DiurnalFailures,
     PoissonFailures,
-    BernoulliFailures,
+    PerIterationFailures,
     OutageFailures,
     BulkFailures,
     ScriptFailures,
@@ -38,7 +38,7 @@ else:
     Single = process_choice([process.Config for process in MEMBERS])
 
 
-def process_of(config: ProcessConfig) -> FailureProcess:
+def build_process(config: ProcessConfig) -> FailureProcess:
     """The process of a configuration, built in or from outside."""
     built_in = {process.kind: process for process in MEMBERS}
     return (built_in.get(config.kind) or PLUGINS.find(config.kind))(config)
@@ -57,12 +57,12 @@ class ComposeConfig(ProcessConfig):
         for option in ("immune_stages", "notice_seconds"):
             if getattr(self, option):
                 raise ValueError(f"{option} of compose: give it to each of its processes that has it")
-        if sum(process_of(process).brings_its_nodes for process in self.processes) > 1:
+        if sum(build_process(process).supplies_nodes for process in self.processes) > 1:
             raise ValueError("only one of the processes of compose can say when nodes come: choose additions 'ignore'")
         return self
 
 
-class ComposedFailures(SumOfProcesses):
+class ComposedFailures(Superposition):
     """Several failure processes at once, independent of each other.
 
     The losses of all its processes; each keeps its own scope, clock, immune stages, notice and downtimes.
@@ -73,7 +73,7 @@ class ComposedFailures(SumOfProcesses):
 
     def __init__(self, config: ComposeConfig, members: Sequence[FailureProcess] | None = None) -> None:
         self.config: ComposeConfig = config
-        self._members = members or [process_of(member) for member in config.processes]
+        self._members = members or [build_process(member) for member in config.processes]
 
     def for_members(self, members: Sequence[Member]) -> ComposedFailures:
         """The same, each process told of the nodes."""
@@ -91,6 +91,6 @@ class ComposedFailures(SumOfProcesses):
         """As the process says that brings nodes, if there is one."""
         return next((num for member in self._members if (num := member.num_initial_nodes) is not None), None)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
-        return "; and ".join(member.in_words() for member in self._members)
+        return "; and ".join(member.describe() for member in self._members)

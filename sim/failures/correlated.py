@@ -16,7 +16,7 @@ from sim.failures.base import (
     ProcessConfig,
     RenewalProcess,
     Scope,
-    SumOfProcesses,
+    Superposition,
     mean_uptime_of,
     num_members,
 )
@@ -80,17 +80,17 @@ class BulkFailures(FailureProcess):
         while rate:
             yield float(rng.standard_exponential()) / rate
 
-    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
+    def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """As many as the event takes, or all that are there, by lot."""
         size = int(rng.geometric(1.0 / self.config.mean_size))
         size = min(size, len(members), self.config.max_size or size)
         return [members[which].number for which in sorted(rng.permutation(len(members))[:size])]
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
         where = "" if self.config.scope == "cluster" else " of a region"
         mean_size = self.config.mean_size if self.config.max_size is None else self.mean_lost(self.config.max_size)
-        return f"each node {self.config.how_often}, {mean_size:.3g}{where} at once on average"
+        return f"each node {self.config.describe_mean}, {mean_size:.3g}{where} at once on average"
 
 
 # Correlated losses: regions are shocked, and nodes fail on their own besides (Marshall and Olkin, JASA 62, 1967).
@@ -108,7 +108,7 @@ class OutageConfig(MeanConfig):
     )
 
 
-class SharedLosses(FailureProcess):
+class RegionalShocks(FailureProcess):
     """Shocks of a region: Poisson with rate shared_part / (mean × share_hit), each node hit or not by lot."""
 
     kind = "outage"
@@ -141,18 +141,18 @@ class SharedLosses(FailureProcess):
         while True:
             yield float(rng.standard_exponential()) * self.shock_seconds
 
-    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
+    def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """Each node of the region with the same chance."""
         hit = rng.random(len(members)) < self.config.share_hit
         return [member.number for member, is_hit in zip(members, hit, strict=True) if is_hit]
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
         hit = self.config.share_hit
         return "with its whole region" if hit == 1.0 else f"with {100 * hit:.3g} % of its region"
 
 
-class OwnLosses(RenewalProcess):
+class IndependentLosses(RenewalProcess):
     """Losses of single nodes: exponential with rate (1 - shared_part) / mean."""
 
     kind = "outage"
@@ -176,12 +176,12 @@ class OwnLosses(RenewalProcess):
         """An uptime, for a mean of 1."""
         return float(rng.standard_exponential())
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
         return "alone"
 
 
-class OutageFailures(SumOfProcesses):
+class OutageFailures(Superposition):
     """Correlated losses: regional shocks beside independent failures of nodes (Marshall and Olkin, JASA 62, 1967).
 
     Shared and own losses of nodes. All that one shock takes come back at the same instant.
@@ -192,7 +192,7 @@ class OutageFailures(SumOfProcesses):
 
     def __init__(self, config: OutageConfig, members: Sequence[Member] = ()) -> None:
         self.config: OutageConfig = config
-        self._shared, self._own = SharedLosses(config, members), OwnLosses(config)
+        self._shared, self._own = RegionalShocks(config, members), IndependentLosses(config)
 
     def for_members(self, members: Sequence[Member]) -> OutageFailures:
         """The same process, which knows how many nodes a shock can hit."""
@@ -203,9 +203,9 @@ class OutageFailures(SumOfProcesses):
         """The shocks of regions and the failures of nodes."""
         return ("outage/shared", self._shared), ("outage/own", self._own)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
         shared_part = self.config.shared_part
         shared = "always" if shared_part == 1.0 else f"{100 * shared_part:.3g} % of the times"
-        how = f"{shared} {self._shared.in_words()}" if shared_part else self._own.in_words()
-        return f"each node {self.config.how_often}, {how}"
+        how = f"{shared} {self._shared.describe()}" if shared_part else self._own.describe()
+        return f"each node {self.config.describe_mean}, {how}"

@@ -104,11 +104,10 @@ class DiurnalFailures(FailureProcess):
             yield (struck_at - hours) * SECONDS_PER_HOUR
             hours = struck_at
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
         weights = self.config.weights
         most = HOURS_PER_DAY * max(weights) / sum(weights)
         peak = weights.index(max(weights))
-        return (
-            f"each {self.config.scope} {self.config.how_often} (by the hour of day, {most:.3g} × as often at {peak}:00)"
-        )
+        by_hour = f"by the hour of day, {most:.3g} × as often at {peak}:00"
+        return f"each {self.config.scope} {self.config.describe_mean} ({by_hour})"

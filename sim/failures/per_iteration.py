@@ -16,7 +16,7 @@ from pydantic import Field
 from sim.failures.base import FailureProcess, ProcessConfig
 
 
-class BernoulliConfig(ProcessConfig):
+class PerIterationConfig(ProcessConfig):
     """Options of `bernoulli`."""
 
     kind: Literal["bernoulli"] = "bernoulli"
@@ -28,7 +28,7 @@ class BernoulliConfig(ProcessConfig):
     )
 
 
-class BernoulliFailures(FailureProcess):
+class PerIterationFailures(FailureProcess):
     """The released code's process: each stage fails with a fixed probability in every iteration, however long it is.
 
     Geometric numbers of iterations between failures of a stage.
@@ -36,10 +36,10 @@ class BernoulliFailures(FailureProcess):
 
     kind = "bernoulli"
     unit = "iterations"
-    Config: ClassVar[type[ProcessConfig]] = BernoulliConfig
+    Config: ClassVar[type[ProcessConfig]] = PerIterationConfig
 
-    def __init__(self, config: BernoulliConfig) -> None:
-        self.config: BernoulliConfig = config
+    def __init__(self, config: PerIterationConfig) -> None:
+        self.config: PerIterationConfig = config
 
     @property
     def mean_uptime_iterations(self) -> float:
@@ -58,6 +58,6 @@ class BernoulliFailures(FailureProcess):
             yield iteration + fraction - failed_at
             failed_at, next_iteration = iteration + fraction, iteration + 1
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
         return f"each stage fails in an iteration with a chance of {100 * self.config.per_iteration_probability:.3g} %"

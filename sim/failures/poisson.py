@@ -35,7 +35,7 @@ class PoissonFailures(FailureProcess):
     kind = "poisson"
     unit = "seconds"
     Config: ClassVar[type[ProcessConfig]] = PoissonConfig
-    in_any_order = True
+    accepts_any_order = True
 
     def __init__(self, config: PoissonConfig, num_nodes: int | None = None) -> None:
         self.config: PoissonConfig = config
@@ -68,7 +68,7 @@ class PoissonFailures(FailureProcess):
             for unit in rng.standard_exponential(NUM_DRAWN_AT_ONCE).tolist():
                 yield unit * mean_seconds
 
-    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
+    def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """One of those that are there, each with the same chance, or nobody."""
         found = self.entry(rng, len(members))
         return [] if found is None else [members[found].number]
@@ -78,6 +78,6 @@ class PoissonFailures(FailureProcess):
         found = int(rng.random() * max(self.num_nodes, num_there))
         return found if found < num_there else None
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
-        return f"each node {self.config.how_often}"
+        return f"each node {self.config.describe_mean}"

@@ -9,7 +9,7 @@ from sim.core.plugins import Plugins, choice
 from sim.failures.base import FailureProcess, ProcessConfig
 from sim.failures.correlated import BulkFailures, OutageFailures
 from sim.failures.diurnal import DiurnalFailures
-from sim.failures.per_iteration import BernoulliFailures
+from sim.failures.per_iteration import PerIterationFailures
 from sim.failures.poisson import PoissonFailures
 from sim.failures.renewal import ExponentialFailures, LognormalFailures, WeibullFailures
 from sim.failures.script import ScriptFailures
@@ -30,7 +30,7 @@ SINGLE: tuple[type[FailureProcess], ...] = (
     LognormalFailures,
     DiurnalFailures,
     PoissonFailures,
-    BernoulliFailures,
+    PerIterationFailures,
     OutageFailures,
     BulkFailures,
     ScriptFailures,

@@ -36,9 +36,9 @@ class ExponentialFailures(RenewalProcess):
         """An uptime, for a mean of 1."""
         return float(rng.standard_exponential())
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
-        return self.config.rate_in_words
+        return self.config.describe_rate
 
 
 class WeibullConfig(RatedConfig):
@@ -66,9 +66,9 @@ class WeibullFailures(RenewalProcess):
         """An uptime, for a mean of 1."""
         return unit_weibull(rng, self.config.shape)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
-        return f"each {self.config.scope} {self.config.how_often} (Weibull, shape {self.config.shape:.3g})"
+        return f"each {self.config.scope} {self.config.describe_mean} (Weibull, shape {self.config.shape:.3g})"
 
 
 class LognormalConfig(RatedConfig):
@@ -94,9 +94,9 @@ class LognormalFailures(RenewalProcess):
         """An uptime, for a mean of 1."""
         return unit_lognormal(rng, self.config.sigma)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
-        return f"each {self.config.scope} {self.config.how_often} (lognormal, sigma {self.config.sigma:.3g})"
+        return f"each {self.config.scope} {self.config.describe_mean} (lognormal, sigma {self.config.sigma:.3g})"
 
 
 class NeverConfig(ProcessConfig):
@@ -122,6 +122,6 @@ class NoFailures(FailureProcess):
         """None at all."""
         return iter(())
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
         return "no failures"

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from models.spec import Config
-from sim.core.units import SECONDS_PER_HOUR, ticked
+from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
 
 
@@ -42,9 +42,9 @@ class Loss(Config):
     def seconds(self) -> float:
         """When, in seconds of simulated time, on the clock's ticks."""
         if self.at_hours is not None:
-            return ticked(self.at_hours * SECONDS_PER_HOUR)
+            return to_ticks(self.at_hours * SECONDS_PER_HOUR)
         assert self.at_seconds is not None
-        return ticked(self.at_seconds)
+        return to_ticks(self.at_seconds)
 
     def takes(self, member: Member) -> bool:
         """Whether a node fits what is said; a spare has neither stage nor replica."""
@@ -101,7 +101,7 @@ class ScriptFailures(FailureProcess):
         for before, after in pairwise([0.0, *(loss.seconds for loss in self._losses)]):
             yield after - before
 
-    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
+    def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """Those whom the index-th loss names, of those that are there."""
         return [member.number for member in members if self._losses[index].takes(member)]
 
@@ -110,7 +110,7 @@ class ScriptFailures(FailureProcess):
         for loss in self._losses:
             yield None if loss.downtime_hours is None else loss.downtime_hours * SECONDS_PER_HOUR
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions."""
         num_losses = len(self._losses)
         return "1 loss by script" if num_losses == 1 else f"{num_losses} losses by script"

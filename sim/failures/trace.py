@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from sim.core.units import SECONDS_PER_HOUR, ticked
+from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
 from sim.failures.trace_formats import MAX_NODES, MAX_ROWS, MAX_SECONDS, Format, Polarity, TraceRow
 
@@ -109,7 +109,7 @@ def names_nodes(rows: Sequence[TraceRow]) -> bool:
     return any(row[3] for row in rows)
 
 
-class Strike(NamedTuple):
+class TraceEvent(NamedTuple):
     """What happens at an instant of the trace: `num_before` are there, those `left` leave, and so many come."""
 
     seconds: float
@@ -118,7 +118,7 @@ class Strike(NamedTuple):
     num_came: int
 
 
-def kept_strikes(rows: Sequence[TraceRow], max_nodes: int | None) -> list[Strike]:
+def replayed_events(rows: Sequence[TraceRow], max_nodes: int | None) -> list[TraceEvent]:
     """Each row as a strike on the nodes that are taken, numbered anew; of mere counts, the latest leave first."""
     strikes = []
     kept: dict[int, int] = {}
@@ -133,18 +133,18 @@ def kept_strikes(rows: Sequence[TraceRow], max_nodes: int | None) -> list[Strike
         if not naming:
             unnamed.extend(range(num_arrived, num_arrived + num_came))
         num_kept, num_arrived = num_kept + room, num_arrived + num_came
-        strikes.append(Strike(seconds, num_before, left, room))
+        strikes.append(TraceEvent(seconds, num_before, left, room))
     return strikes
 
 
-class Lap:
+class TraceCycle:
     """One time through a trace, and what the numbers of its nodes are in the fleet of the lap-th time, from 0.
 
     Where the trace begins anew, the latest leave if more are there than at its start, or nodes come if fewer are; those
     who are there then take over the names of the start, in order of arrival. The instant is that of the trace's end.
     """
 
-    def __init__(self, strikes: Sequence[Strike], offset_seconds: float, joined: bool) -> None:
+    def __init__(self, strikes: Sequence[TraceEvent], offset_seconds: float, joined: bool) -> None:
         num_start, num_arrived = strikes[0].num_came, 0
         there: dict[int, None] = {}
         self._initial: list[int] = []
@@ -196,7 +196,7 @@ class TraceFailures(FailureProcess):
     replay: those leave whom the trace names; where it only counts, as many by lot. ignore: the trace's losses fall upon
     its nodes by lot, of which those here are some; where more are here, as many more are lost. So a node is lost as
     often as in the trace, and several at once as there. A node at an immune stage stays, whatever the trace
-    says. What a repeated trace does where it begins anew (see `Lap`) is no loss with ignore.
+    says. What a repeated trace does where it begins anew (see `TraceCycle`) is no loss with ignore.
     """
 
     kind = "trace"
@@ -208,9 +208,9 @@ class TraceFailures(FailureProcess):
         self._replays = config.additions == "replay"
         self._names_nodes = names_nodes(config.rows)
         self._offset_seconds = config.offset_hours * SECONDS_PER_HOUR
-        strikes = kept_strikes(config.rows, config.max_nodes)
+        strikes = replayed_events(config.rows, config.max_nodes)
         self._end_seconds = strikes[-1].seconds
-        self._lap = Lap(strikes, self._offset_seconds, joined=config.loop and self._replays)
+        self._lap = TraceCycle(strikes, self._offset_seconds, joined=config.loop and self._replays)
         self._strikes = [s for s in self._lap.strikes if s.left or (self._replays and s.num_came)]
         self._num_passed = bisect_right([strike.seconds for strike in self._strikes], self._offset_seconds)
 
@@ -238,7 +238,7 @@ class TraceFailures(FailureProcess):
             if not self._strikes or (lap and not self.config.loop):
                 return
             elapsed_seconds = lap * self._end_seconds + self._strikes[row].seconds - self._offset_seconds
-            seconds = ticked(elapsed_seconds * self.config.time_scale)
+            seconds = to_ticks(elapsed_seconds * self.config.time_scale)
             yield seconds - before_seconds
             before_seconds = seconds
 
@@ -246,7 +246,7 @@ class TraceFailures(FailureProcess):
         """How often the trace has ended before a strike, and which of its strikes it is."""
         return divmod(self._num_passed + index, len(self._strikes) or 1)
 
-    def victims(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:
+    def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:
         """Whom the trace names, of those that are there; or as many by lot."""
         lap, row = self._where(index)
         strike = self._strikes[row]
@@ -265,7 +265,7 @@ class TraceFailures(FailureProcess):
         _, row = self._where(index)
         return self._strikes[row].num_came if self._replays else 0
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """For captions: the whole trace in numbers, and what is made of it."""
         config = self.config
         num_came, num_left = sum(row[1] for row in config.rows), sum(row[2] for row in config.rows)

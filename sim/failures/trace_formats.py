@@ -108,7 +108,7 @@ def text_of(path: Path) -> str:
     except IsADirectoryError:
         raise TraceError(path, "", "is a folder; allowed: the file of a trace") from None
     except FileNotFoundError:
-        raise TraceError(path, "", f"no such file{near_file(path)}") from None
+        raise TraceError(path, "", f"no such file{suggest_file(path)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise TraceError(path, "", f"cannot be read: {reason.lower()}") from None
@@ -124,7 +124,7 @@ def text_of(path: Path) -> str:
     return text
 
 
-def near_file(path: Path) -> str:
+def suggest_file(path: Path) -> str:
     """'; nearest: x.csv' where a file of a like name lies in the same folder."""
     close = nearest(path.name, sorted(file.name for file in path.parent.glob("*")))
     return f"; nearest: {shortened(close)}" if close else ""
@@ -155,7 +155,9 @@ def format_of(path: Path, text: str) -> str:
     if number_of(cells[0]) is not None or any(word in cells for word in ("add", "remove")):
         return "bamboo"
     columns = ", ".join(f"{name} '{line}'" for name, line in COLUMNS.items())
-    message = f"found {shown(','.join(cells))}, which begins no trace; allowed: {columns}, without a header; or JSON"
+    message = (
+        f"found {format_value(','.join(cells))}, which begins no trace; allowed: {columns}, without a header; or JSON"
+    )
     raise TraceError(path, "line 1", message)
 
 
@@ -166,7 +168,7 @@ def number_of(text: str) -> float | None:
     return number if math.isfinite(number := float(text)) else None
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value for messages, as the file has it."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "a mapping"
@@ -199,13 +201,13 @@ def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
         ms = number_of(time)
         if ms is None or ms < 0:
             header = "; a header line is not" if place == "line 1" else ""
-            message = f"found {shown(time)} as the time; allowed: milliseconds, a number of at least 0{header}"
+            message = f"found {format_value(time)} as the time; allowed: milliseconds, a number of at least 0{header}"
             raise TraceError(path, place, message)
         if ms < before_ms:
             message = f"time {ms:.15g} after {before_ms:.15g} of {before_place}; allowed: times in ascending order"
             raise TraceError(path, place, message)
         if word not in ("add", "remove"):
-            raise TraceError(path, place, f"found {shown(word)}{suggestion(word, ('add', 'remove'))}")
+            raise TraceError(path, place, f"found {format_value(word)}{suggestion(word, ('add', 'remove'))}")
         if not node:
             raise TraceError(path, place, "found no name of a node in the third column")
         first_ms = ms if first_ms is None else first_ms
@@ -216,7 +218,7 @@ def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
         if word == "add":
             since = came.get(node) or there.get(node, (0, ""))[1]
             if since:
-                raise TraceError(path, place, f"node {shown(node)} is added, but it is there since {since}")
+                raise TraceError(path, place, f"node {format_value(node)} is added, but it is there since {since}")
             came[node] = place
         elif node in came:
             del came[node]
@@ -226,7 +228,7 @@ def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
             why = f"it left in {last_seen[node]}" if node in last_seen else "it never came"
             close = nearest(node, there)
             hint = f"; nearest: {shortened(close)}" if close else ""
-            raise TraceError(path, place, f"node {shown(node)} is removed, but {why}{hint}")
+            raise TraceError(path, place, f"node {format_value(node)} is removed, but {why}{hint}")
         last_seen[node] = place
         before_ms, before_seconds, before_place = ms, seconds, place
     return (*rows, row_at(before_seconds, num_arrived, came, left, there))
@@ -247,10 +249,10 @@ def read_google_counts(path: Path, text: str) -> list[tuple[float, int]]:
         try:
             instant = datetime.strptime(f"{date} {time}", "%Y-%m-%d %H:%M:%S")
         except ValueError:
-            message = f"found {shown(f'{date}, {time}')} as the time; allowed: 'YYYY-MM-DD, HH:MM:SS'"
+            message = f"found {format_value(f'{date}, {time}')} as the time; allowed: 'YYYY-MM-DD, HH:MM:SS'"
             raise TraceError(path, place, message) from None
         if not re.fullmatch(r"\d{1,6}", count, re.ASCII) or int(count) > MAX_NODES:
-            raise TraceError(path, place, f"found {shown(count)} as the count; allowed: {A_COUNT}")
+            raise TraceError(path, place, f"found {format_value(count)} as the count; allowed: {A_COUNT}")
         samples[instant] = int(count), place
     first = min(samples)
     return [
@@ -282,7 +284,7 @@ def read_skypilot(path: Path, text: str, polarity: Polarity) -> list[tuple[float
     most, allowed = (1, "0 or 1 with polarity preempted") if polarity == "preempted" else (MAX_NODES, A_COUNT)
     for index, count in enumerate(counts):
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
-            raise TraceError(path, f"data[{index}]", f"found {shown(count)}; allowed: {allowed}")
+            raise TraceError(path, f"data[{index}]", f"found {format_value(count)}; allowed: {allowed}")
     checked_span(path, "data", gap_seconds * len(counts))
     samples = [(index * float(gap_seconds), 1 - n if polarity == "preempted" else n) for index, n in enumerate(counts)]
     return [*samples, (len(counts) * float(gap_seconds), samples[-1][1])]
@@ -304,7 +306,7 @@ def expected(path: Path, key: str, found: Any, fits: Callable[[Any], Any], allow
     if found is None:
         raise TraceError(path, "", f"'{key}' is missing; allowed: {allowed}")
     if not fits(found):
-        raise TraceError(path, key, f"found {shown(found)}; allowed: {allowed}")
+        raise TraceError(path, key, f"found {format_value(found)}; allowed: {allowed}")
     return found
 
 

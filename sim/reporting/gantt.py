@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sim.core.records import Operation
-from sim.core.text import in_words
+from sim.core.text import format_name
 from sim.reporting.ledger import FILLS
 from sim.reporting.style import STYLE
 from sim.results.timeline import Timeline
@@ -57,7 +57,7 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
             axis.plot(seconds, (row, row), **LINE_OF_EXCHANGE)
         for span in trace.spans:
             colour, hatch = FILLS[span.bucket]
-            label = in_words(span.bucket)
+            label = format_name(span.bucket)
             axis.axvspan(span.start_seconds, span.end_seconds, facecolor=colour, hatch=hatch, alpha=0.3, label=label)
         for event in timeline.events:
             if event.kind == "failure" and event.stage is not None:

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from rich.table import Table
 
 from sim.core.records import BUCKETS, Bucket
-from sim.core.text import in_words
+from sim.core.text import format_name
 from sim.reporting.loss import HOURS_LABEL, MOST_ROWS
 from sim.reporting.series import at_point, left_out, point_in_words, points_in, series_in, with_series
 from sim.reporting.style import PAPER, Form, add_legend, blank
@@ -81,7 +81,9 @@ def ledger_figure(table: pd.DataFrame, notes: Sequence[str], fields: Sequence[st
             axis.set_title(point_in_words(point), loc="left")
         axes[0].set_xlim(0, 1.1 * table["all_hours"].max())
         axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
-        add_legend(figure, [Patch(**fill_of(bucket), label=in_words(bucket)) for bucket in used_buckets(table)], form)
+        add_legend(
+            figure, [Patch(**fill_of(bucket), label=format_name(bucket)) for bucket in used_buckets(table)], form
+        )
     return figure
 
 
@@ -90,7 +92,7 @@ def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
     left = pd.Series(0.0, index=table.index)
     for bucket in used_buckets(table):
         hours = table[f"{bucket}_hours"]
-        axis.barh(range(len(table)), hours, left=left, height=0.7, label=in_words(bucket), **fill_of(bucket))
+        axis.barh(range(len(table)), hours, left=left, height=0.7, label=format_name(bucket), **fill_of(bucket))
         left = left + hours
     for row, whole in enumerate(left):
         axis.annotate(f" {whole:.1f} h" if whole >= 10 else f" {whole:.3g} h", (whole, row), va="center", fontsize=7)

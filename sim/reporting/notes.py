@@ -27,12 +27,12 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     process = process_class(scenario.failures.kind)(scenario.failures)
     num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
     beside = f" and {cluster.num_spares} spares" if cluster.num_spares else ""
-    if process.brings_its_nodes:
+    if process.supplies_nodes:
         beside = ", places for nodes that the trace brings"
     lines = [
         f"Seconds: simulated, target model '{workload.model.name}' ({parameters_in_words(scenario)} parameters) in "
         f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
-        f"'{scenario.network.name}'; {process.in_words()}{circumstances(scenario.failures)}.",
+        f"'{scenario.network.name}'; {process.describe()}{circumstances(scenario.failures)}.",
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")

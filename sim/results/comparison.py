@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.core.text import DIGITS_OF_SHARES, in_digits
+from sim.core.text import DIGITS_OF_SHARES, format_number
 from sim.results.statistics import Estimate, Values, estimate_at, paired_difference_at
 
 SeedPair = tuple[int, int]
@@ -100,6 +100,6 @@ def told_if_calm(num_lost: float) -> list[str]:
     if num_lost >= FEWEST_LOST:
         return []
     return [
-        f"Only {in_digits(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average: this compares plain speed "
-        "more than recovery. More training.steps or iterations_per_step would be closer to a long training."
+        f"Only {format_number(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average: this compares plain "
+        "speed more than recovery. More training.steps or iterations_per_step would be closer to a long training."
     ]

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from models.training_state import digest
-from sim.core.files import make_durable
+from sim.core.files import flush_to_disk
 from sim.core.records import BUCKETS, EventRecord, IterationRecord
 from sim.results.summary import flat, summarise
 from sim.scenario.scenario import Scenario
@@ -128,7 +128,7 @@ def _write_run(
         write_json(temporary / "run.json", about)
         write_json(temporary / "summary.json", summarise(scenario, run) if isinstance(run, Run) else run)
         for path in (*temporary.iterdir(), temporary):
-            make_durable(path)
+            flush_to_disk(path)
         replace_folder(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sim.cluster.network import STORAGE
-from sim.core.files import write_whole
+from sim.core.files import atomic_write
 from sim.core.records import EventRecord, IterationRecord
-from sim.core.text import in_words
+from sim.core.text import format_name
 from sim.results.storage import load_run
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
@@ -102,11 +102,11 @@ def add_training(tracks: Tracks, timeline: Timeline) -> None:
         tracks.add(TRAINING, "iterations", name, record.started_seconds, record.ended_seconds)
     for span in timeline.trace.spans:
         cut = span.bucket == "lost_work"
-        track, name = ("iterations", "cut by a failure") if cut else ("training stands still", in_words(span.bucket))
+        track, name = ("iterations", "cut by a failure") if cut else ("training stands still", format_name(span.bucket))
         tracks.add(TRAINING, track, name, span.start_seconds, span.end_seconds)
     for event in timeline.events:
         where = "" if event.stage is None else f" of stage {event.stage}"
-        tracks.mark("failures and recoveries", in_words(event.kind) + where, event.time_seconds, event.detail)
+        tracks.mark("failures and recoveries", format_name(event.kind) + where, event.time_seconds, event.detail)
 
 
 def add_operations(tracks: Tracks, timeline: Timeline) -> None:
@@ -189,4 +189,4 @@ class Tracks:
 
 def write_chrome_trace(timeline: Timeline, path: Path) -> None:
     """Write the trace: whole, or not at all."""
-    write_whole(path, json.dumps(chrome_trace(timeline)) + "\n")
+    atomic_write(path, json.dumps(chrome_trace(timeline)) + "\n")

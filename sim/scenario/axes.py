@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sim.core.text import shortened
-from sim.scenario.error_messages import shown
+from sim.scenario.error_messages import format_value
 from sim.scenario.loading import Document, Problem, ScenarioError, parse_scenario, read_scenario_text
 from sim.scenario.schema import at, schema_at
 from sim.scenario.sweep_points import Assignment, Point, point_of
@@ -83,10 +83,10 @@ class ScenarioTemplate:
         if not equals:
             return self._around(field, path, own, num_values, option)
         if ".." not in text:
-            values = listed(text, option)
+            values = parse_values(text, option)
             is_log = all(map(is_number, values)) and is_wide(min(values), max(values))
             return Axis(field, values, own, is_log, option)
-        low, high = bounds(text, option)
+        low, high = parse_range(text, option)
         axis = Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
         if len(axis.values) < 2:
             raise ValueError(f"{option}: the field holds whole numbers, and there are not two between these: widen it")
@@ -115,7 +115,7 @@ class ScenarioTemplate:
 
     def _around(self, field: str, path: Location, own: Any, num_values: int, option: str) -> Axis:
         if not is_number(own) or own <= 0:
-            found = "unset" if own is None else shown(own)
+            found = "unset" if own is None else format_value(own)
             self.point([(Axis(field, (own,), own, False, option), own)])  # what is not even a field says so
             example = f"{field}={own},..." if isinstance(own, str) else f"{field}=1,2,3 or {field}=1..100"
             raise ValueError(f"{option}: its value is {found}: say which values, as {example}")
@@ -154,7 +154,7 @@ def is_wide(low: float, high: float) -> bool:
     return 0 < low * LOG_RATIO <= high
 
 
-def listed(text: str, option: str) -> tuple[Any, ...]:
+def parse_values(text: str, option: str) -> tuple[Any, ...]:
     """The values of a comma-separated list, numbers ascending. ValueError if there are fewer than two."""
     try:
         values, _ = read_yaml(f"[{text}]")
@@ -166,7 +166,7 @@ def listed(text: str, option: str) -> tuple[Any, ...]:
     return tuple(sorted(values) if all(map(is_number, values)) else values)
 
 
-def bounds(text: str, option: str) -> tuple[float, float]:
+def parse_range(text: str, option: str) -> tuple[float, float]:
     """The ends of a range. ValueError if they are none."""
     low, _, high = text.partition("..")
     try:

@@ -119,14 +119,14 @@ def shares_are_restored(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """Strategies that rebuild stages from nodes that hold all of them do not go with nodes that hold shares."""
     if scenario.cluster.stage_state != "sharded":
         return
-    able = ", ".join(kind for kind, strategy in STRATEGIES.items() if strategy.restores_shares)
+    able = ", ".join(kind for kind, strategy in STRATEGIES.items() if strategy.supports_sharding)
     survivors: list[tuple[str, StrategyConfig]] = [
         (f"strategies.{index}", config) for index, config in enumerate(scenario.strategies)
     ]
     if scenario.fallback.kind != "stop":
         survivors.append(("fallback", scenario.fallback))
     for path, config in survivors:
-        if not strategy_class(config.kind).restores_shares:
+        if not strategy_class(config.kind).supports_sharding:
             yield (
                 path,
                 f"'{config.name}' needs nodes that hold whole stages; allowed with stage_state 'sharded': {able}",

@@ -36,7 +36,7 @@ LIMITS = {
 }
 
 
-def finding(details: Any, data: Any) -> tuple[Location, str]:
+def describe_error(details: Any, data: Any) -> tuple[Location, str]:
     """Where in the scenario's plain data one pydantic error is, and one sentence about it."""
     path = plain_path(details["loc"], data)
     kind, node, found = details["type"], schema_at(path, data), at(data, path)
@@ -55,33 +55,33 @@ def finding(details: Any, data: Any) -> tuple[Location, str]:
     if kind in ("plugin", "kind_of_preset"):
         if isinstance(found, dict):
             path, found = (*path, "kind"), found["kind"]
-        return path, f"found {shown(found)}: {details['ctx']['reason']}"
+        return path, f"found {format_value(found)}: {details['ctx']['reason']}"
     if kind in ("value_error", "assertion_error"):  # from a component's own validator
-        what = "" if isinstance(found, dict | list) else f"found {shown(found)}: "
+        what = "" if isinstance(found, dict | list) else f"found {format_value(found)}: "
         return path, what + " ".join(str(details["ctx"]["error"]).split())
     if kind == "literal_error":
         names = [str(name) for name in node.get("enum", [node.get("const")])]
-        return path, f"found {shown(found)}{suggestion(as_name(found), names)}"
+        return path, f"found {format_value(found)}{suggestion(as_name(found), names)}"
     allowed = allowed_by(node)
     if kind == "finite_number":
         allowed = allowed.replace("a number", "a finite number")
     if not allowed:
-        return path, f"found {shown(found)}: {details['msg']}"
+        return path, f"found {format_value(found)}: {details['msg']}"
     row = schema_at(path[:-1], data) if path else {}
     where = f" ({row['description']})" if "prefixItems" in row else ""
-    return path, f"found {shown(found)}; allowed: {allowed}{where}{rewritten(found, node)}"
+    return path, f"found {format_value(found)}; allowed: {allowed}{where}{suggest_spelling(found, node)}"
 
 
 def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> tuple[Location, str]:
     """What to do about a name that means nothing: a kind's, a preset's, or one that stands alone for either."""
     if not isinstance(found, dict):
-        return path, f"found {shown(found)}{suggestion(as_name(found), node['names'])}"
+        return path, f"found {format_value(found)}{suggestion(as_name(found), node['names'])}"
     name, known = found[key], node.get("presets", [])
     others = [other for other in node["names"] if (other in known) == (key == "preset")]
     other_key = {"kind": "preset", "preset": "kind"}[key]
     if kinds(node) and isinstance(name, str) and name in node["names"]:
         return (*path, key), f"found '{name}', which is a {other_key}: write '{other_key}: {name}'"
-    return (*path, key), f"found {shown(name)}{suggestion(as_name(name), others)}"
+    return (*path, key), f"found {format_value(name)}{suggestion(as_name(name), others)}"
 
 
 def unknown_key(path: Location, data: Any) -> str:
@@ -102,7 +102,7 @@ def keys_beside(path: Location, data: Any) -> list[str]:
     return (["preset"] if is_preset(node) else []) + keys
 
 
-def meant(path: Location, data: Any) -> Location:
+def intended_path(path: Location, data: Any) -> Location:
     """The path that an unknown key most likely meant; the path itself where nothing is like it."""
     return (*path[:-1], nearest(str(path[-1]), keys_beside(path, data)) or path[-1])
 
@@ -115,11 +115,11 @@ def preset_hint(path: Location, data: Any) -> str:
     return f"; or start from a preset with the key 'preset' ({', '.join(above['names'])})"
 
 
-def rewritten(found: Any, node: dict[str, Any]) -> str:
+def suggest_spelling(found: Any, node: dict[str, Any]) -> str:
     """'; write: ...' where it is plain what is meant, and only its spelling is wrong."""
     wanted, text, better = node.get("type"), str(found), None
     if wanted in ("integer", "number") and isinstance(found, str | float):
-        number = number_meant(text, whole=wanted == "integer")
+        number = parse_number(text, whole=wanted == "integer")
         better = str(number) if number is not None and within(number, node) else None
     elif wanted == "boolean" and isinstance(found, str):
         better = BOOLEANS.get(text.casefold())
@@ -132,7 +132,7 @@ def rewritten(found: Any, node: dict[str, Any]) -> str:
     return f"; write: {better}" if better else ""
 
 
-def number_meant(text: str, whole: bool) -> int | float | None:
+def parse_number(text: str, whole: bool) -> int | float | None:
     """The number that a text stands for: '10 %' is 0.1, '100' is 100, '1e3' is 1000; None if there is none."""
     try:
         number = float(text.rstrip(" %")) / (100 if text.endswith("%") else 1)
@@ -150,7 +150,7 @@ def within(number: float, node: dict[str, Any]) -> bool:
     )
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as the user would know it again, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -170,7 +170,7 @@ def as_name(value: Any) -> str:
     return str(value) if isinstance(value, str | int) else ""
 
 
-def near_file(path: Path) -> str:
+def suggest_file(path: Path) -> str:
     """'; nearest: x.yaml' when a file of a like name lies in the same folder or in its folder `scenarios`."""
     folders = [folder for folder in (path.parent, path.parent / "scenarios") if folder.is_dir()]
     files = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.y*ml"))}

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sim.core.presets import REPLACED, changed, frozen, merged, presets
 from sim.core.text import shortened, suggestion
 from sim.scenario.checks import CHECKS
-from sim.scenario.error_messages import finding, meant, near_file, shown
+from sim.scenario.error_messages import describe_error, format_value, intended_path, suggest_file
 from sim.scenario.scenario import PRESET_FIELDS, Scenario
 from sim.scenario.schema import at, is_preset, kinds, schema_at
 from sim.scenario.traces import with_traces
@@ -136,7 +136,11 @@ class Document:
             value = spelled_out(value, node.get("preset_kind") or PRESET_FIELDS[tuple(map(str, path))])
         if not isinstance(value, dict | list):
             unset = node.get("type") == "array" and value is None
-            what = "is not set yet: set the whole list" if unset else f"is {shown(value)} and has no fields below it"
+            what = (
+                "is not set yet: set the whole list"
+                if unset
+                else f"is {format_value(value)} and has no fields below it"
+            )
             raise LookupError(f"'{'.'.join(map(str, path))}' {what}")
         above[path[-1]] = value
         return value
@@ -205,7 +209,7 @@ def read_scenario_text(path: Path) -> str:
         raise ScenarioError(str(path), [Problem("", "", message)]) from None
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
-        raise ScenarioError(str(path), [Problem("", "", f"cannot be read: {reason}{near_file(path)}")]) from None
+        raise ScenarioError(str(path), [Problem("", "", f"cannot be read: {reason}{suggest_file(path)}")]) from None
 
 
 def parse_scenario(
@@ -229,7 +233,7 @@ def scenario_of(document: Document, base_folder: Path, problems: list[Problem]) 
     try:
         scenario = Scenario.model_validate(frozen(data))
     except ValidationError as error:
-        problems += [document.problem(*finding(details, data)) for details in told(error)]
+        problems += [document.problem(*describe_error(details, data)) for details in relevant_errors(error)]
         scenario, faulty = without_faults(data, error)
     if scenario is not None:
         problems += consistency_problems(document, scenario, faulty)
@@ -238,7 +242,7 @@ def scenario_of(document: Document, base_folder: Path, problems: list[Problem]) 
     return scenario
 
 
-def told(error: ValidationError) -> list[Any]:
+def relevant_errors(error: ValidationError) -> list[Any]:
     """Pydantic's errors, but for lists it finds too short only because entries in them are faulty."""
     return [
         details
@@ -275,8 +279,8 @@ def without_faults(data: Any, error: ValidationError) -> tuple[Scenario | None, 
     """The scenario with faulty fields at their defaults, and their paths; None if it cannot be had so."""
     faulty: list[Location] = []
     for _ in range(10):  # to take a field away may leave one missing; what holds it goes next
-        errors = [(details["type"], finding(details, data)[0]) for details in told(error)]
-        faulty += [meant(path, data) for kind, path in errors if kind == "extra_forbidden"]
+        errors = [(details["type"], describe_error(details, data)[0]) for details in relevant_errors(error)]
+        faulty += [intended_path(path, data) for kind, path in errors if kind == "extra_forbidden"]
         paths = [path[:-1] if kind == "missing" and isinstance(path[-1], str) else path for kind, path in errors]
         faulty += [path for path in paths if path]
         for path in faulty:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sim.core.text import shortened
-from sim.scenario.error_messages import shown
+from sim.scenario.error_messages import format_value
 from sim.scenario.loading import Document, Problem, ScenarioError, parse_scenario, read_scenario_text, scenario_of
 from sim.scenario.scenario import Scenario, SeedsConfig, SweepConfig
 from sim.scenario.yaml_reader import Location
@@ -79,7 +79,7 @@ def load_points(path: Path, overrides: tuple[str, ...] = ()) -> list[Point]:
             [
                 problem
                 if any(problem.place == document.place(assignment.where) for assignment in found[0])
-                else told(problem, found[0], len(found) - 1)
+                else with_point_named(problem, found[0], len(found) - 1)
                 for problem, found in problems.items()
             ],
         )
@@ -99,9 +99,9 @@ def point_of(document: Document, assignments: list[Assignment], base_folder: Pat
     return Point({assignment.field: assignment.value for assignment in assignments}, scenario, strategy_of)
 
 
-def told(problem: Problem, assignments: list[Assignment], num_others: int) -> Problem:
+def with_point_named(problem: Problem, assignments: list[Assignment], num_others: int) -> Problem:
     """A problem of a point: of what does not go together, with the point and how many others have it too."""
-    values = ", ".join(f"{shortened(each.field)}: {shown(each.value)}" for each in assignments)
+    values = ", ".join(f"{shortened(each.field)}: {format_value(each.value)}" for each in assignments)
     others = f", and {num_others} more points" if num_others > 1 else ", and 1 more point" if num_others else ""
     return replace(problem, message=f"{problem.message} (at {values}{others})")
 

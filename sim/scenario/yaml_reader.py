@@ -81,12 +81,12 @@ def read_yaml(text: str) -> tuple[Any, dict[Location, int]]:
         raise YamlTextError(line, f"the character U+{error.character:04X} is not allowed") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlTextError(mark.line + 1 if mark else None, in_words(error)) from None
+        raise YamlTextError(mark.line + 1 if mark else None, describe_syntax_error(error)) from None
     except (YAMLError, ValueError) as error:
         raise YamlTextError(None, shortened(str(error))) from None
 
 
-def in_words(error: MarkedYAMLError) -> str:
+def describe_syntax_error(error: MarkedYAMLError) -> str:
     """A syntax error for people."""
     problem = str(error.problem).split("\n")[0]
     if isinstance(error, DuplicateKeyError):

@@ -18,7 +18,7 @@ from sim.cluster.membership import Membership, Node
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
 from sim.core.rng import stream
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.failures import FailureProcess, ProcessConfig
 from sim.failures.base import Member
 from sim.failures.poisson import PoissonFailures
@@ -48,7 +48,7 @@ class FailureInjector:
         self._env, self._cluster, self._seed = env, cluster, seed
         self._lost, self._arrived, self._noticed = lost, arrived, noticed
         self.fleet = Membership(cluster, failures.num_initial_nodes, stream(seed, "places"))
-        self._orders = not failures.brings_its_nodes
+        self._orders = not failures.supplies_nodes
         self._ordered: dict[int, None] = {}
         self.num_awaited = 0
         self._due: list[tuple[int, int]] = []
@@ -124,12 +124,12 @@ class FailureInjector:
         downtimes: Iterator[float | None],
     ) -> Process:
         """Wait, give notice, wait for the rest, strike."""
-        whole_seconds = ticked(uptime_seconds)
+        whole_seconds = to_ticks(uptime_seconds)
         if not part.config.notice_seconds:
             yield self._env.timeout(whole_seconds)
             self._take(list(dict.fromkeys(choose())), next(downtimes, None), False)
             return
-        notice_seconds = min(ticked(part.config.notice_seconds), whole_seconds)
+        notice_seconds = min(to_ticks(part.config.notice_seconds), whole_seconds)
         yield self._env.timeout(whole_seconds - notice_seconds)
         numbers = choose()
         downtime_seconds = next(downtimes, None)
@@ -145,12 +145,12 @@ class FailureInjector:
 
     def _victims(self, part: FailureProcess, domain: int | str, rng: Any, index: int) -> Sequence[int]:
         """Whom a strike takes, of those of the domain that are there."""
-        if part.in_any_order:
-            found = part.victims(rng, self._everyone, index)
+        if part.accepts_any_order:
+            found = part.lost_nodes(rng, self._everyone, index)
             return [number for number in found if self._itself(part, self.fleet.nodes[number])]
         everyone, immune = part.scope == "cluster", part.config.immune_stages
         mortal = [member for member in self._members() if member.stage is None or member.stage not in immune]
-        return part.victims(rng, [m for m in mortal if everyone or domain in (m.stage, m.region)], index)
+        return part.lost_nodes(rng, [m for m in mortal if everyone or domain in (m.stage, m.region)], index)
 
     def _members(self) -> list[Member]:
         """The nodes that are there."""
@@ -210,7 +210,7 @@ class FailureInjector:
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after a while; at once where that is no time at all."""
-        seconds = ticked(seconds)
+        seconds = to_ticks(seconds)
         if seconds == 0.0:
             action()
             return
@@ -243,7 +243,7 @@ class FailureInjector:
 
     def _strike_within(self, stage: int, seconds: float, execution: int) -> Process:
         """A strike in the iteration that begins now; none if another failure has ended that iteration before."""
-        yield self._env.timeout(ticked(seconds))
+        yield self._env.timeout(to_ticks(seconds))
         if (execution, stage) in self._due:
             self._due.remove((execution, stage))
             self._take_stage(stage)

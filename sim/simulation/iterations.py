@@ -14,7 +14,7 @@ from typing import Literal
 from sim.cluster.flows import Flows, FlowState
 from sim.core.ledger import IterationSplit
 from sim.core.records import Failure
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.simulation.failure_injection import FailureInjector
 from sim.simulation.interruptible import GaveUpError, InterruptibleWork
 from sim.simulation.leap import RepeatedIterations
@@ -62,7 +62,7 @@ class IterationExecutor:
         done_share, done_seconds = self.cut_share, self._cut_seconds
         others = self._flows.states() if self._is_shared and not done_share else ()
         priced = self._priced(plan, others, hosts)
-        left_seconds = ticked(priced.seconds * (1.0 - done_share)) if done_share else priced.seconds
+        left_seconds = to_ticks(priced.seconds * (1.0 - done_share)) if done_share else priced.seconds
         self._strikes.iteration_begins(self.num_executed, left_seconds)
         if done_share:
             split, failure = priced.split, (yield from race.run_seconds(left_seconds))

@@ -12,7 +12,7 @@ from collections import deque
 
 from sim.core.records import Bucket, EventKind
 from sim.core.rng import stream
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.failures.poisson import PoissonConfig, PoissonFailures
 from sim.scenario.scenario import Scenario
 from sim.simulation.fast_forward import saves
@@ -55,7 +55,7 @@ class Renewals:
         path = {"process": self._process.kind, "domain": "cluster"}
         self._rng = stream(seed, "victims", **path)
         self._uptimes = self._process.uptimes(stream(seed, "failures", **path), "cluster")
-        self._strike_seconds = ticked(next(self._uptimes, math.inf))
+        self._strike_seconds = to_ticks(next(self._uptimes, math.inf))
         self._arrivals: deque[tuple[float, str]] = deque()
         self._saved: int | None = None
         self.now_seconds = 0.0
@@ -129,7 +129,7 @@ class Renewals:
     def _strike(self) -> int | None:
         """The next strike, and all arrivals before it; the place that has lost its node, if one has."""
         at_seconds, fleet = self._strike_seconds, self.fleet
-        self._strike_seconds = at_seconds + ticked(next(self._uptimes, math.inf))
+        self._strike_seconds = at_seconds + to_ticks(next(self._uptimes, math.inf))
         self._receive(at_seconds)
         entry = self._process.entry(self._rng, len(fleet.roster))
         if entry is None:
@@ -142,7 +142,7 @@ class Renewals:
             region = cluster.regions_of_nodes[place]
         fleet.lose((node.number,), at_seconds)
         fleet.seat_spares(at_seconds)
-        provisioning_seconds = ticked(self._config.provisioning_seconds)
+        provisioning_seconds = to_ticks(self._config.provisioning_seconds)
         if provisioning_seconds:
             self._arrivals.append((at_seconds + provisioning_seconds, region))
         else:
@@ -188,7 +188,7 @@ class Renewals:
     def _passes(self, seconds: float, bucket: Bucket) -> bool:
         """Let time pass; whether no place has lost its node meanwhile."""
         began_seconds = self.now_seconds
-        ends_seconds = began_seconds + ticked(seconds)
+        ends_seconds = began_seconds + to_ticks(seconds)
         while self._strike_seconds <= ends_seconds and ends_seconds > began_seconds:
             struck_seconds, place = self._strike_seconds, self._strike()
             if place is not None:

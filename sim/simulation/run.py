@@ -25,7 +25,7 @@ from sim.workload.iteration_time import IterationTimeCache, Prices, price_list
 
 def node_counts(scenario: Scenario, world: World) -> list[NodeCount]:
     """The nodes that were there; where failures are ignored, a complete cluster, unless a trace brings them."""
-    if world.heeds_failures or world.brings_its_nodes:
+    if world.stops_on_failures or world.supplies_nodes:
         return world.fleet.counts
     return [NodeCount(0.0, num_nodes(scenario.cluster, scenario.workload.num_stages))]
 
@@ -37,7 +37,7 @@ def time_only(scenario: Scenario) -> NoTraining:
 
 
 def build_world(
-    scenario: Scenario, failure_seed: int, heeds_failures: bool = True, trace: EventRecorder | None = None
+    scenario: Scenario, failure_seed: int, stops_on_failures: bool = True, trace: EventRecorder | None = None
 ) -> World:
     """The world of a scenario at time zero."""
     site, prices = _site(scenario)
@@ -45,7 +45,7 @@ def build_world(
         site=site,
         failures=process_class(scenario.failures.kind)(scenario.failures),
         failure_seed=failure_seed,
-        heeds_failures=heeds_failures,
+        stops_on_failures=stops_on_failures,
         fidelity=scenario.fidelity,
         trace=trace,
         prices=prices,
@@ -122,7 +122,7 @@ def simulate(
     training: Training,
     watch: Watcher | None = None,
     trace: EventRecorder | None = None,
-    heeds_failures: bool = True,
+    stops_on_failures: bool = True,
 ) -> Run:
     """Run one strategy of a scenario from the first step to the last; or as if failures had no effect.
 
@@ -131,12 +131,12 @@ def simulate(
     give equal runs, to the bit.
     """
     strategy = strategy_class(config.kind)(config, scenario.workload.num_stages)
-    heeds_failures = heeds_failures and strategy.heeds_failures
-    is_plain = isinstance(training, NoTraining) and trace is None and heeds_failures
+    stops_on_failures = stops_on_failures and strategy.stops_on_failures
+    is_plain = isinstance(training, NoTraining) and trace is None and stops_on_failures
     by_renewals = is_plain and renews_itself(scenario, strategy)
 
     def begun() -> TrainingProcess:
-        world = build_world(scenario, failure_seed, heeds_failures, trace)
+        world = build_world(scenario, failure_seed, stops_on_failures, trace)
         return TrainingProcess(scenario, world, config, strategy, training, watch)
 
     job = begun()

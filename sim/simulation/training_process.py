@@ -89,7 +89,7 @@ class TrainingProcess:
     def _build_fallback(self) -> Strategy | None:
         """None to stop, and for a strategy that always recovers: it must not pay for what it never needs."""
         config, strategy = self.scenario.fallback, self.strategy
-        if config.kind == "stop" or strategy.serves_as_fallback or not strategy.heeds_failures:
+        if config.kind == "stop" or strategy.serves_as_fallback or not strategy.stops_on_failures:
             return None
         return strategy_class(config.kind)(config, self.world.num_stages)
 
@@ -241,7 +241,7 @@ class TrainingProcess:
         if self.watch is None:
             return
         now_seconds = self.world.now_seconds
-        num_failures = self.world.num_failures if self.world.heeds_failures else None
+        num_failures = self.world.num_failures if self.world.stops_on_failures else None
         self.watch(
             Progress(position.iteration, self.num_iterations, now_seconds, num_failures, train_loss, validation_loss)
         )

@@ -19,7 +19,7 @@ from sim.cluster.flows import BackgroundTransfer, Flows
 from sim.cluster.membership import Node
 from sim.core.ledger import Ledger
 from sim.core.records import Bucket, EventKind, Failure
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.failures import FailureProcess
 from sim.simulation.failure_injection import FailureInjector, mtbf_seconds
 from sim.simulation.fast_forward import FastForward
@@ -37,7 +37,7 @@ from sim.workload.schedule import plain_plan
 
 
 class World:
-    """One cluster, one failure process, one clock. `heeds_failures=False` counts failures without effect.
+    """One cluster, one failure process, one clock. `stops_on_failures=False` counts failures without effect.
 
     trace: collects every operation, message and span of the run from then on that it is told of. prices: those known
     already of the site, on its network.
@@ -48,7 +48,7 @@ class World:
         site: Deployment,
         failures: FailureProcess,
         failure_seed: int,
-        heeds_failures: bool = True,
+        stops_on_failures: bool = True,
         fidelity: Fidelity = "iteration",
         trace: EventRecorder | None = None,
         prices: IterationTimeCache | None = None,
@@ -62,7 +62,7 @@ class World:
         self.when_noticed: Callable[[], None] = lambda: None
         self._env = EventLoop()
         flows = Flows(self._env)
-        self._process, self.heeds_failures = failures, heeds_failures
+        self._process, self.stops_on_failures = failures, stops_on_failures
         self._holders = StatePlacement(site.cluster)
         self._undetected = self._resumes = False
         self._arrival: simpy.Event | None = None
@@ -77,7 +77,7 @@ class World:
         self.joining = NodeAdmission(self.race, self.fleet, self._holders, self.messenger, self._joined)
         self.joining.join_bytes = site.costs.checkpoint_bytes
         self.execution = IterationExecutor(site, failure_seed, self.race, flows, strikes, fidelity, prices)
-        joining = self.joining if heeds_failures else None
+        joining = self.joining if stops_on_failures else None
         drives = not (strikes.gives_notice or strikes.counts_iterations)
         self.peace = FastForward(self.execution, self.race, self._holders, joining, self.messenger, self.events, drives)
 
@@ -112,7 +112,7 @@ class World:
         """Spend seconds, all booked to one bucket; the Failure that cut them short, or None."""
         if seconds <= 0.0 or self.race.queued:
             return (yield from self.race.run(None))
-        return (yield from self.race.spend_seconds(ticked(seconds), bucket))
+        return (yield from self.race.spend_seconds(to_ticks(seconds), bucket))
 
     def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
         """Send all at once and wait for the last; a failure ends them all."""
@@ -184,9 +184,9 @@ class World:
         return self.execution.pipeline
 
     @property
-    def brings_its_nodes(self) -> bool:
+    def supplies_nodes(self) -> bool:
         """Whether the failure process says how many nodes there are."""
-        return self._strikes.failures.brings_its_nodes
+        return self._strikes.failures.supplies_nodes
 
     def plain_plan(self) -> IterationPlan:
         """An iteration as the workload says, before any strategy changes it."""
@@ -194,12 +194,12 @@ class World:
 
     def run_iteration(self, plan: IterationPlan) -> Process[Failure | None]:
         """Execute one iteration on the nodes that have the state; the Failure that ended it, or None."""
-        return self.execution.run(plan, self._holders.hosts if self.heeds_failures else None)
+        return self.execution.run(plan, self._holders.hosts if self.stops_on_failures else None)
 
     def gather(self) -> Process[None]:
         """Wait until every stage has a node, at the very beginning: all that are there have the first state."""
         for place, node in enumerate(self.fleet.node_at):
-            if node is None and self.heeds_failures:
+            if node is None and self.stops_on_failures:
                 self._holders.lose(place)
         while self._holders.lost_stages:
             if (yield from self.bring_back_nodes()) is None:
@@ -209,7 +209,7 @@ class World:
 
     def admit_nodes(self) -> Process[Failure | None]:
         """Nodes that have come and started up get their stage's state from those that have it, and take part."""
-        if not self.heeds_failures:
+        if not self.stops_on_failures:
             return None
         return (yield from self.joining.admit())
 
@@ -258,12 +258,12 @@ class World:
         was_lost, emptied = stage in self._holders.lost_stages, not self.fleet.works(stage)
         concerns = was_lost or any(self._holders.holds(place) or place in self._holders.receiving for place in places)
         is_failure = emptied
-        if self.heeds_failures:
+        if self.stops_on_failures:
             took_the_state = [self._holders.lose(place) for place in places]
             is_failure = any(took_the_state) or (was_lost and emptied)
         self.num_failures += is_failure
         self.record("failure" if is_failure else "node_lost", stage, self.execution.num_completed)
-        if not self.heeds_failures or not concerns:
+        if not self.stops_on_failures or not concerns:
             return
         self._undetected = self._undetected or not announced
         self.messenger.end_backgrounds()
@@ -286,7 +286,7 @@ class World:
         stages = sorted(set(map(self.cluster.stage_of, new_places)))
         for stage in stages:
             self.record("notice", stage, self.execution.num_completed)
-        if not self.heeds_failures:
+        if not self.stops_on_failures:
             return
         if self.cluster.is_sharded:
             is_needed = bool(set(stages) - self._holders.lost_stages)
@@ -302,7 +302,7 @@ class World:
             self._arrival = until = self._env.event()
             if not math.isinf(self.race.deadline_seconds):
                 left_seconds = max(0.0, self.race.deadline_seconds - self.now_seconds) + 1.0
-                until = self._env.any_of([until, self._env.timeout(ticked(left_seconds))])
+                until = self._env.any_of([until, self._env.timeout(to_ticks(left_seconds))])
             failure = yield from self.race.spend(until, bucket)
             if failure:
                 return failure

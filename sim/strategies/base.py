@@ -203,9 +203,9 @@ class Strategy(ABC):
     kind: ClassVar[str]
     summary: ClassVar[str]
     Config: ClassVar[type[StrategyConfig]]
-    heeds_failures: ClassVar[bool] = True
+    stops_on_failures: ClassVar[bool] = True
     serves_as_fallback: ClassVar[bool] = False
-    restores_shares: ClassVar[bool] = False
+    supports_sharding: ClassVar[bool] = False
     """Whether it survives with nodes that each hold a share of their stage's state: its transfers then go to the store
     and come from there, of a whole stage each, which is what all its nodes send together.
     """

@@ -21,8 +21,8 @@ class NoStrategy(Strategy):
     kind = "none"
     summary = "failures cost nothing: the reference"
     Config: ClassVar[type[StrategyConfig]] = NoneConfig
-    heeds_failures = False
-    restores_shares = True
+    stops_on_failures = False
+    supports_sharding = True
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Nothing to do."""
@@ -46,7 +46,7 @@ class Restart(Strategy):
     summary = "every failure starts training again from the first step"
     Config: ClassVar[type[StrategyConfig]] = RestartConfig
     serves_as_fallback = True
-    restores_shares = True
+    supports_sharding = True
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Wait for the nodes; all stages draw their first weights again, which takes no transfer."""

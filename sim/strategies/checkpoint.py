@@ -89,7 +89,7 @@ class Checkpoint(Strategy):
     summary = "upload the training state now and then, roll everybody back to the last upload"
     Config: ClassVar[type[StrategyConfig]] = CheckpointConfig
     serves_as_fallback = True
-    restores_shares = True
+    supports_sharding = True
 
     def __init__(self, config: CheckpointConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)

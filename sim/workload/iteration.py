@@ -26,7 +26,7 @@ from models.spec import EMBEDDING_STAGE
 from sim.cluster.flows import Flow, Flows
 from sim.core.ledger import IterationSplit
 from sim.core.records import Message, Operation
-from sim.core.units import ticked
+from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Assignment, Deployment, Hosts
 from sim.workload.schedule import BACKWARD, FORWARD, Visit
@@ -115,7 +115,7 @@ class IterationRun:
 
     def _iteration(self) -> Process:
         """Pause, microbatches through every pipeline, gradient exchange, optimizer, the strategy's copies."""
-        yield self._env.timeout(ticked(self._workload.pause_seconds))
+        yield self._env.timeout(to_ticks(self._workload.pause_seconds))
         copies = self._embedding_copies() if self.plan.embedding_copies else []
         entrances = [simpy.Resource(self._env, self.schedule.max_in_flight) for _ in range(self._num_replicas)]
         inboxes = {host: self._inbox(host) for host in self.nodes.places}
@@ -131,7 +131,10 @@ class IterationRun:
         overlaps = self._workload.overlap_gradient_exchange
         stages = [self._stage(stage, parts if overlaps else everything) for stage, parts in awaited.items()]
         yield self._env.all_of([self._begin(stage) for stage in stages])
-        optimizer_seconds, num_stages_held = ticked(self._workload.optimizer_seconds), self.nodes.num_stages_held()
+        optimizer_seconds, num_stages_held = (
+            to_ticks(self._workload.optimizer_seconds),
+            self.nodes.num_stages_held(),
+        )
         self.busy_seconds["optimizer"] += optimizer_seconds * sum(num_stages_held)
         yield self._env.timeout(optimizer_seconds * max(num_stages_held))
         for _ in range(self.plan.shadow_transfers):
@@ -256,7 +259,7 @@ class IterationRun:
     def _at_its_pace(self, host: int, usual_seconds: float) -> float:
         """What a node takes for work that usually takes so long."""
         node = divmod(host, self._num_replicas)
-        return ticked(usual_seconds * self._cluster.slowdown(*node) * self.slowness(*node))
+        return to_ticks(usual_seconds * self._cluster.slowdown(*node) * self.slowness(*node))
 
     def _note(self, kind: str, stage: int, host: int, microbatch: int, started: float, seconds: float) -> None:
         self.busy_seconds[kind] += seconds
@@ -268,7 +271,7 @@ class IterationRun:
         if source == target:
             return
         network, num_bytes = self.site.network, self.plan.microbatch_size * self._costs.activation_bytes
-        yield self._env.timeout(ticked(network.config.software_seconds_per_hop))
+        yield self._env.timeout(to_ticks(network.config.software_seconds_per_hop))
         if network.hop_seconds(source, target, num_bytes) > 0.0:
             what = "activation" if kind == FORWARD else "gradient"
             channel = (source, target) if network.is_shared else None

@@ -19,7 +19,7 @@ from sim.strategies import STRATEGIES, UnrecoverableError
 def a_world(num_stages: int, failures: dict[str, Any], iteration_seconds: float = 21.0) -> World:
     """Stages that fail, and nobody who heeds it."""
     scenario = a_job({"kind": "none"}, 1, iteration_seconds, num_stages=num_stages, failures=failures)
-    return build_world(scenario, 0, heeds_failures=False)
+    return build_world(scenario, 0, stops_on_failures=False)
 
 
 def test_n_exponential_stages_are_one_process_of_n_times_the_rate():
@@ -44,9 +44,9 @@ def test_stages_fail_in_proportion_to_their_number_not_to_what_they_hold():
         yield from world.attempt(2000 * 3600.0, "productive_compute")
 
     world.run(wait())
-    victims = [event.stage for event in world.events]
+    lost_nodes = [event.stage for event in world.events]
     pairs = np.zeros((4, 4))
-    for before, after in itertools.pairwise(victims):
+    for before, after in itertools.pairwise(lost_nodes):
         pairs[before - 1, after - 1] += 1
     assert stats.chi2_contingency(pairs).pvalue > 0.01
 

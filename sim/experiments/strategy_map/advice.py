@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import groupby
 
-from sim.core.text import USD, listed
+from sim.core.text import USD, format_list
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import CellResult, MapJob
 from sim.experiments.strategy_map.table import means
@@ -46,7 +46,7 @@ def use(job: MapJob, look: CellResult) -> str:
     name = legend_label(best.strategy)
     if not contenders:
         return f"Use {name}: it {told}."
-    names = listed([legend_label(one.strategy) for one in contenders])
+    names = format_list([legend_label(one.strategy) for one in contenders])
     return f"Use {name}, which on average {told}; too close to call: {names}."
 
 

@@ -57,7 +57,7 @@ class Grid:
         self.candidates = {
             config.name: index
             for index, config in enumerate(self.scenario.strategies)
-            if strategy_class(config.kind).heeds_failures
+            if strategy_class(config.kind).stops_on_failures
         }
         self._families: dict[tuple[Cell, str], ComparisonGroup] = {}
         require_candidates(self.scenario, self.candidates)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from sim.core.records import BUCKETS
-from sim.core.text import decimals, in_digits, in_words
+from sim.core.text import decimals, format_name, format_number
 from sim.reporting.html.data import Source, loss_limits, rounded, rows_of, thin
 from sim.reporting.html.narrative import target_in_words
 from sim.reporting.html.vega import (
@@ -269,15 +269,15 @@ def ledger_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
     for order, bucket in enumerate(used):
         hours = found[f"{bucket}_hours"]
         share = 100 * hours / found["all_hours"]
-        parts.append(found.assign(bucket=in_words(bucket), order=order, hours=hours, share=share))
-    found["in_words"] = found["all_hours"].map(in_digits)
+        parts.append(found.assign(bucket=format_name(bucket), order=order, hours=hours, share=share))
+    found["in_words"] = found["all_hours"].map(format_number)
     digits = max(2, decimals(found["all_hours"].min()))
     columns = (STRATEGY, Column("bucket", "spent on"), Column("hours", "hours", digits), Column("share", "% of all", 1))
     rows = {
         ROWS: rows_of(pd.concat(parts), source, {name: name for name in ("bucket", "order", "hours", "share")}),
         "totals": rows_of(found, source, {"all_hours": "all", "in_words": "words"}),
     }
-    fills = tuple((in_words(bucket), FILLS[bucket][0]) for bucket in used)
+    fills = tuple((format_name(bucket), FILLS[bucket][0]) for bucket in used)
     scale = alt.Scale(domain=[name for name, _ in fills], range=[fill for _, fill in fills])
     y = alt.Y("label:N", sort=BY_STRATEGY, title=None, scale=alt.Scale(paddingInner=0))
     x_title = "simulated hours of the target model"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sim.core.text import HOURS, USD, Unit, capital, counted, in_per_cent, listed, signed_per_cent
+from sim.core.text import HOURS, USD, Unit, capitalized, format_count, format_list, format_percent, format_percent_range
 from sim.failures import process_class
 from sim.reporting.html.data import Source
 from sim.reporting.notes import circumstances, notes, prices_in_words
@@ -69,7 +69,7 @@ class Contest:
         if unit.of(values.min()) == unit.of(values.max()):
             return unit.of(found.mean)
         kinds = {"failure": found.num_failure_seeds, "training": found.num_training_seeds}
-        seeds = listed([f"{number} {kind} seeds" for kind, number in kinds.items() if number > 1])
+        seeds = format_list([f"{number} {kind} seeds" for kind, number in kinds.items() if number > 1])
         return f"{unit.of(found.mean)} on average ({unit.between(values.min(), values.max())} over {seeds})"
 
 
@@ -124,13 +124,13 @@ def of_contest(contest: Contest, goal: str) -> str:
     first, *others = contest.ranking
     name = label(first)
     if not others:
-        return f"{capital(name)} {goal} after {contest.spread(first, HOURS)}."
+        return f"{capitalized(name)} {goal} after {contest.spread(first, HOURS)}."
     following = f"{label(others[0])} comes {lead(others[0], 'later')}"
     if contest.is_anecdote:
         return f"One seed: an anecdote. In it {name} {goal} first, after {HOURS.of(first.takes.mean)}; {following}."
     if not contest.rivals:
-        return f"{capital(name)} {goal} first, after {contest.spread(first, HOURS)}; {following}."
-    rivals = listed([f"{label(each)} ({lead(each, 'later')})" for each in contest.rivals])
+        return f"{capitalized(name)} {goal} first, after {contest.spread(first, HOURS)}; {following}."
+    rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in contest.rivals])
     return (
         f"Too close to call who {goal} first: {name} does after {contest.spread(first, HOURS)}, but {rivals} may be as "
         "fast."
@@ -148,15 +148,16 @@ def lead(other: Standing, more: str) -> str:
         return "by an unknown share"
     if other.behind == 0.0:
         return "at the same time" if more == "later" else "at the same price"
-    by = f"{in_per_cent(other.behind)} {more}"
+    by = f"{format_percent(other.behind)} {more}"
     known = not math.isnan(other.behind_low)
-    return f"{by}, 95 % interval {signed_per_cent(other.behind_low, other.behind_high)}" if known else by
+    return f"{by}, 95 % interval {format_percent_range(other.behind_low, other.behind_high)}" if known else by
 
 
 def of_missing(contest: Contest) -> list[str]:
     """Strategies left out, since they do not get there in every run."""
     return [
-        f"{capital(label(each))} is left out: it gets there in {each.takes.num_reached} of {each.takes.num_runs} runs."
+        f"{capitalized(label(each))} is left out: it gets there in {each.takes.num_reached} of "
+        f"{each.takes.num_runs} runs."
         for each in contest.verdict.standings
         if not each.reaches
     ]
@@ -170,7 +171,7 @@ def of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
     losses = {label(each): f"{each.takes.mean:.3f}" for each in ranking}
     if len(set(losses.values())) > 1:
         low, *_, high = losses.values()
-        least, most = (listed([name for name, loss in losses.items() if loss == end]) for end in (low, high))
+        least, most = (format_list([name for name, loss in losses.items() if loss == end]) for end in (low, high))
         sentences.append(
             f"To end first is not to have learnt most: the lowest loss at the end, {low}, is that of {least}, the "
             f"highest, {high}, that of {most}."
@@ -185,15 +186,15 @@ def of_money(contest: Contest, in_time: Contest, where: str) -> list[str]:
     first, *others = contest.ranking
     value = contest.spread(first, USD)
     if not others:
-        return [f"{capital(label(first))} pays {value} {where}."]
+        return [f"{capitalized(label(first))} pays {value} {where}."]
     if contest.is_anecdote or not contest.rivals:
         also = "also " if in_time.best and in_time.best.strategy == first.strategy else ""
         following = f"next {label(others[0])}, {lead(others[0], 'more')}"
-        return [f"{capital(label(first))} is {also}cheapest {where}: {value}; {following}."]
+        return [f"{capitalized(label(first))} is {also}cheapest {where}: {value}; {following}."]
     names, in_order = ([each.strategy for each in (*one.ranking[:1], *one.rivals)] for one in (contest, in_time))
     if names == in_order:
         return [f"Money goes with time: {label(first)} pays {value} {where}, and the same ones may be as cheap."]
-    rivals = listed([f"{label(each)} ({lead(each, 'more')})" for each in contest.rivals])
+    rivals = format_list([f"{label(each)} ({lead(each, 'more')})" for each in contest.rivals])
     return [f"Too close to call who is cheapest {where}: {label(first)} pays {value}, but {rivals} may be as cheap."]
 
 
@@ -206,7 +207,7 @@ def of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
         overhead = estimate_at(own.values("overhead")).mean
         if math.isnan(overhead):
             return []
-        more = in_per_cent(overhead)
+        more = format_percent(overhead)
         return [f"Against the same iterations without failures or extra work, {name} takes {more} more time."]
     parts = []
     for metric, where in ((TO_TARGET, "to that loss"), (TO_END, "to the end")):
@@ -216,14 +217,14 @@ def of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
     loss = paired_difference_at(own.values("final_validation_loss"), ideal.values("final_validation_loss")).difference
     if not math.isnan(loss.mean):
         parts.append(f"ends at {loss_change(loss)}")
-    return [f"Against no failures, {name} takes {listed(parts)}."] if parts else []
+    return [f"Against no failures, {name} takes {format_list(parts)}."] if parts else []
 
 
 def change(found: Estimate, more: str, less: str) -> str:
     """A relative difference in words, with its interval."""
-    words = f"{in_per_cent(abs(found.mean))} {more if found.mean >= 0 else less}"
+    words = f"{format_percent(abs(found.mean))} {more if found.mean >= 0 else less}"
     known = not math.isnan(found.low) and found.low != found.high
-    return f"{words} ({signed_per_cent(found.low, found.high)})" if known else words
+    return f"{words} ({format_percent_range(found.low, found.high)})" if known else words
 
 
 def loss_change(found: Estimate) -> str:
@@ -256,22 +257,24 @@ def cautions(source: Source, scenario: Scenario | None) -> list[str]:
     runs, lines = source.results.runs, []
     if len(source.failed):
         lines.append(
-            f"{counted(len(source.failed), 'run')} failed and {is_or_are(len(source.failed))} not in the numbers."
+            f"{format_count(len(source.failed), 'run')} failed and {is_or_are(len(source.failed))} not in the numbers."
         )
     stopped = runs[runs["outcome"] == "stopped"]
     if len(stopped):
-        who = listed([legend_label(name) for name in dict.fromkeys(stopped["strategy"])])
+        who = format_list([legend_label(name) for name in dict.fromkeys(stopped["strategy"])])
         lines.append(
-            f"{counted(len(stopped), 'run')} stopped before the end ({who}); means of finished runs leave them out: "
-            f"{stopped['stopped_because'].iloc[0]}."
+            f"{format_count(len(stopped), 'run')} stopped before the end ({who}); means of finished runs leave them "
+            f"out: {stopped['stopped_because'].iloc[0]}."
         )
     if source.num_missing:
         number = source.num_missing
         are = is_or_are(number)
-        lines.append(f"{counted(number, 'run')} of the sweep {are} not there yet: the same command goes on with it.")
+        lines.append(
+            f"{format_count(number, 'run')} of the sweep {are} not there yet: the same command goes on with it."
+        )
     if source.num_left_out:
         lines.append(
-            f"{counted(source.num_left_out, 'older run')} of another version of the scenario in this folder "
+            f"{format_count(source.num_left_out, 'older run')} of another version of the scenario in this folder "
             f"{is_or_are(source.num_left_out)} left out."
         )
     if (runs["learner"] == "curve").any():
@@ -279,10 +282,10 @@ def cautions(source: Source, scenario: Scenario | None) -> list[str]:
     by_fallback = runs[runs["num_fallbacks"] > 0]
     fallback = f" '{scenario.fallback.name}'" if scenario else ""
     for name, rows in by_fallback.groupby("strategy", sort=False):
-        times = counted(int(rows["num_fallbacks"].sum()), "time")
+        times = format_count(int(rows["num_fallbacks"].sum()), "time")
         lines.append(
-            f"{capital(legend_label(str(name)))} could not recover {times} in {counted(len(rows), 'run')}, when the "
-            f"fallback{fallback} took over: it decides part of the numbers."
+            f"{capitalized(legend_label(str(name)))} could not recover {times} in "
+            f"{format_count(len(rows), 'run')}, when the fallback{fallback} took over: it decides part of the numbers."
         )
     hashes = runs.filter(like="version_source").nunique()
     if (hashes > 1).any():
@@ -316,7 +319,7 @@ def churn_in_words(scenario: Scenario | None, is_sweep: bool) -> str:
         return ""
     process = process_class(scenario.failures.kind)(scenario.failures)
     where = " (at the first point)" if is_sweep else ""
-    return f"Failure process{where}: {process.in_words()}{circumstances(scenario.failures)}."
+    return f"Failure process{where}: {process.describe()}{circumstances(scenario.failures)}."
 
 
 def notes_on(source: Source, scenario: Scenario | None) -> list[str]:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from sim.core.text import capital, counted, listed
+from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.charts import charts_of
 from sim.reporting.html.data import Setting, Source, in_columns, source_of
@@ -181,11 +181,11 @@ def readable(text: str) -> Scenario | None:
 def subtitle(source: Source, scenario: Scenario | None) -> str:
     """What was run, in a line."""
     runs = source.results.runs
-    counts = [counted(len(source.strategies), "strategy", "strategies"), seeds_in_words(source)]
+    counts = [format_count(len(source.strategies), "strategy", "strategies"), seeds_in_words(source)]
     if len(source.settings) > 1:
-        counts.insert(0, counted(len(source.settings), "point"))
+        counts.insert(0, format_count(len(source.settings), "point"))
     about = f"{scenario.description}. " if scenario and scenario.description else ""
-    return f"{about}{counted(len(runs), 'run')}: {', '.join(counts)}."
+    return f"{about}{format_count(len(runs), 'run')}: {', '.join(counts)}."
 
 
 def lead(settings: Sequence[Setting]) -> str:
@@ -198,7 +198,7 @@ def lead(settings: Sequence[Setting]) -> str:
     parts += [f"{name} is ahead at {at_points(number, settings)}" for name, number in ahead.most_common()]
     if close := sum(bool(contest.rivals) and not contest.is_anecdote for contest in contests):
         parts.append(f"it is too close to call at {at_points(close, settings)}")
-    text = capital(listed(parts)) if parts else "No strategy gets there at any point"
+    text = capitalized(format_list(parts)) if parts else "No strategy gets there at any point"
     return f"{text}{', by one seed each: anecdotes' if ahead else ''}."
 
 

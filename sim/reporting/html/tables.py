@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sim.core.records import BUCKETS
-from sim.core.text import decimals, in_digits, in_words
+from sim.core.text import decimals, format_name, format_number
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.html.data import Source
 from sim.reporting.html.narrative import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET, target_in_words
@@ -103,7 +103,7 @@ def ledger(source: Source) -> PageTable | None:
         return None
     used = [bucket for bucket in BUCKETS if found[f"{bucket}_hours"].any()]
     columns = [Column("strategy", True), *(Column(one_line(name), True) for name in headings(fields))]
-    columns += [Column("all hours"), *(Column(in_words(bucket)) for bucket in used)]
+    columns += [Column("all hours"), *(Column(format_name(bucket)) for bucket in used)]
     rows, before = [], None
     for group in groups_in_order(found, fields):
         row = group.iloc[0]
@@ -174,7 +174,7 @@ def failures(source: Source) -> PageTable:
 
 def average(value: float) -> str:
     """A mean of counts: whole where it is whole, - where there is none."""
-    return f"{value:.0f}" if value % 1.0 == 0.0 else in_digits(value)
+    return f"{value:.0f}" if value % 1.0 == 0.0 else format_number(value)
 
 
 def events(source: Source) -> PageTable | None:
@@ -195,7 +195,7 @@ def events(source: Source) -> PageTable | None:
                 str(event["failure_seed"]),
                 f"{event['time_seconds'] / SECONDS_PER_HOUR:.2f}",
                 str(event["iteration"]),
-                in_words(str(event["kind"])),
+                format_name(str(event["kind"])),
                 "" if pd.isna(event["stage"]) else str(int(event["stage"])),
                 str(event["detail"]),
             )
