@@ -12,7 +12,6 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps import TINY, do_sweep, write_scenario
 
 from benchmarks.paper import __main__ as main
 from benchmarks.paper import jobs, kept, perplexity
@@ -48,6 +47,7 @@ from sim.cli.sweep import sweep
 from sim.results.storage import load, read_json
 from sim.scenario.loading import load_scenario
 from sim.scenario.sweep_points import load_points
+from support.sweeps import TINY, do_sweep, write_scenario
 
 # ---- what is published -----------------------------------------------------------------------------
 

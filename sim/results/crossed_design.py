@@ -13,7 +13,7 @@ Mean squares: M_a = J Σ(ȳ_i. - ȳ)²/(I-1), on average σ_e² + J σ_a²; M_b 
 covers μ at least as often as it says, for normal effects and any I, J (Banerjee, Sankhya 22, 1960: each of two
 independent mean squares with the t quantile of its own degrees of freedom). The shorter interval from M_a + M_b - M_e,
 not below M_a, M_b or M_e, with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946) is not used: where the
-training seed matters and there are two, it holds μ in 88 % in place of 95 % (tests/test_statistics.py). The price is a
+training seed matters and there are two, it holds μ in 88 % in place of 95 % (test_statistics.py). The price is a
 wide interval where two training seeds differ (t²_1 = 161); three are far better (t²_2 = 19).
 
 Where cells are missing, M_a/n becomes its general form, I/(I-1) Σ_i (Σ_j r_ij)²/n² of residuals r, and M_b/n likewise

@@ -9,16 +9,11 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from setups import a_job, mean_and_error, run, times_of
 
 from sim.simulation.run import build_world
+from support.closed_forms import a_job, mean_and_error, run, segment_seconds, times_of
 
 MINUTE, HOUR = 60.0, 3600.0
-
-
-def segment_seconds(rate: float, work: float, save: float, restart: float, away: float) -> float:
-    """Expected time of one segment: e^{λR} (1/λ + D) (e^{λ(W + C)} - 1)."""
-    return math.exp(rate * restart) * (1 / rate + away) * math.expm1(rate * (work + save))
 
 
 def young(save: float, mean_uptime: float) -> float:

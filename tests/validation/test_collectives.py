@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import simpy
-from conftest import BYTES_PER_SECOND, TICK, a_link, a_scenario, a_site, a_world, an_iteration, in_turn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from sim.cluster.flows import Flows
 from sim.cluster.network import Link, Network, NetworkConfig, Path
 from sim.core.units import BYTES_PER_GIB
 from sim.strategies.checkpoint import downloads, uploads
+from support.builders import BYTES_PER_SECOND, TICK, a_link, a_scenario, a_site, a_world, an_iteration, in_turn
 
 STAGE_BYTES = 2720.0
 """A stage's gradient: 680 parameters in fp32."""

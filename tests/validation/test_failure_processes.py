@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from setups import a_job, run, times_of
 
 from sim.simulation.run import build_world
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES, UnrecoverableError
+from support.closed_forms import a_job, run, times_of
 
 
 def a_world(num_stages: int, failures: dict[str, Any], iteration_seconds: float = 21.0) -> World:

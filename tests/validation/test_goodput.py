@@ -6,7 +6,8 @@ Effective training time ratio: Kokolis et al. 2024, arXiv 2410.21680. Wasted tim
 import math
 
 import pytest
-from setups import a_job, goodput, mean_and_error, run, times_of
+
+from support.closed_forms import a_job, goodput, mean_and_error, run, times_of
 
 MINUTE, DAY = 60.0, 86400.0
 NUM_NODES, FAILURES_PER_NODE_DAY = 2048, 6.5e-3

@@ -6,13 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import no_training, run
-from setups import mean_and_error, times_of
-from test_checkpointing import segment_seconds
 
 from sim.scenario.loading import load_scenario
 from sim.simulation.run import Run, build_world
 from sim.strategies.checkpoint import uploads
+from support.builders import no_training, run
+from support.closed_forms import mean_and_error, segment_seconds, times_of
 
 SCENARIO = Path(__file__).parents[2] / "scenarios" / "large_fleet.yaml"
 

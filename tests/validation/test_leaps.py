@@ -9,10 +9,8 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import BYTES_PER_SECOND, a_link, a_scenario, a_training, no_training, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_time_ledger import STRATEGY_OPTIONS
 
 from sim.core.ledger import IterationSplit, Ledger, exact_sum
 from sim.core.records import IterationRecord
@@ -28,6 +26,8 @@ from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES, Strategy
 from sim.strategies.base import Routine
+from support.builders import BYTES_PER_SECOND, a_link, a_scenario, a_training, no_training, run
+from support.strategy_options import STRATEGY_OPTIONS
 
 ITERATION_SECONDS = 21.0
 MEAN = {"mean_uptime_hours": 0.4}

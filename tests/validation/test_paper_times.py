@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from conftest import a_strategy, no_training, run, scripted
 
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import build_world
@@ -22,6 +21,7 @@ from sim.simulation.world import World
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import run_alone
+from support.builders import a_strategy, no_training, run, scripted
 
 REGIONS = ("Australia", "Belgium", "Canada", "Germany", "Iowa", "NL", "London")
 ROUTE = (0, 1, 2, 3, 4, 5, 6, 0)

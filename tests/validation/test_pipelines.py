@@ -5,12 +5,12 @@ its interleaved form (Narayanan et al. 2021, arXiv 2104.04473).
 """
 
 import pytest
-from conftest import PricedIteration, a_link, a_pipeline, a_site, an_iteration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.spec import plain_routes
 from sim.workload.config import IterationPlan
+from support.builders import PricedIteration, a_link, a_pipeline, a_site, an_iteration
 
 seconds = st.floats(0.01, 10.0)
 schedules = st.sampled_from(["gpipe", "1f1b"])

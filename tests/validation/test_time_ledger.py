@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from conftest import TINY_MODEL, a_link, no_training, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,35 +13,11 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run
 from sim.strategies import STRATEGIES
+from support.builders import TINY_MODEL, a_link, no_training, run
+from support.strategy_options import CHECKPOINTS, STRATEGY_OPTIONS
 
 SPENT: tuple[Bucket, ...] = ("checkpoint_save", "detection", "provisioning", "state_transfer", "waiting_for_nodes")
 
-CHECKPOINTS = [
-    {"kind": "checkpoint", "interval_iterations": interval, "blocking_share": share}
-    for interval in (1, 4)
-    for share in (0.0, 0.4, 1.0)
-]
-STRATEGY_OPTIONS: list[dict[str, Any]] = [
-    {"kind": "none"},
-    {"kind": "restart"},
-    *CHECKPOINTS,
-    {"kind": "checkpoint", "interval_seconds": 90.0},
-    {"kind": "checkpoint", "interval": "young", "blocking_share": 0.5},
-    {"kind": "checkpoint", "interval": "adaptive", "local_gib_per_s": 1e-6, "just_in_time": True},
-    {"kind": "neighbour_checkpoint"},
-    {"kind": "neighbour_checkpoint", "num_copies": 2, "interval_iterations": 3},
-    {"kind": "peer"},
-    {"kind": "reinit", "rule": "random"},
-    {"kind": "reinit", "rule": "copy_previous", "preset": "reference_code"},
-    {"kind": "checkfree_hybrid", "interval_iterations": 3, "blocking_share": 0.5},
-    {"kind": "redundant"},
-    {"kind": "redundant", "preset": "bamboo", "shadow": "lazy"},
-    {"kind": "redundant", "preset": "bamboo_lazy"},
-    {"kind": "redundant", "preset": "bamboo_forward_and_backward", "synchronisation": "gradients"},
-    {"kind": "redundant", "preset": "paper_table2", "shadow": "lazy", "synchronisation": "gradients_and_weights"},
-    {"kind": "checkfree", "preset": "reference_code"},
-    *({"kind": "checkfree_plus", "embedding_copy": copy} for copy in ("beside", "blocking", "free")),
-]
 FALLBACKS = ["stop", "restart", *CHECKPOINTS]
 SHARING = ["node_pair", "region_pair", "none"]
 SCHEDULES = [

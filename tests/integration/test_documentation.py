@@ -1,0 +1,259 @@
+"""The documentation is held to the program: links, command lines, the scenario reference, columns of results."""
+
+import math
+import re
+import runpy
+import shlex
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+
+from sim.cli.costs import in_models
+from sim.cli.main import app
+from sim.core.records import BUCKETS, EventKind, EventRecord, IterationRecord
+from sim.experiments.overheads import overheads
+from sim.failures import process_class
+from sim.reporting.registry import PLOTS
+from sim.scenario.loading import load_scenario, parse_scenario
+from sim.scenario.schema import schema
+from sim.simulation.run import simulate, time_only
+from support.pages import DOCS, FENCED, PAGES, ROOT, blocks_of, files_of, text_of
+from support.sweeps import TINY, do_sweep, write_scenario
+
+BY_NAME = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+
+# ---- links ---------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that code hosts give to a page's headings."""
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", FENCED.sub("", text_of(page)), re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.add(re.sub(r"[^\w\- ]", "", plain).replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_links_and_images_lead_somewhere(name):
+    page = ROOT / name
+    prose = re.sub(r"`[^`\n]*`", "", FENCED.sub("", text_of(page)))
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = unquote(target).partition("#")
+        leads_to = (page.parent / path).resolve() if path else page
+        if not leads_to.exists() or (anchor and anchor not in anchors(leads_to)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_and_picture_is_linked():
+    linked = set()
+    for page in PAGES:
+        targets = re.findall(r"\]\(([^)\s#]+)", text_of(page))
+        linked |= {(page.parent / target).resolve() for target in targets if "://" not in target}
+    there = {*DOCS.glob("*.md"), *(DOCS / "images").iterdir()}
+    assert sorted(path.name for path in there - linked) == []
+
+
+# ---- command lines -------------------------------------------------------------------------------
+
+
+def command_lines(page: Path) -> list[str]:
+    """`churnlab ...` in blocks of code without a language, and within lines."""
+    lines = [line for block in blocks_of(page, "", "sh") for line in block.splitlines()]
+    within_lines = re.findall(r"`(churnlab [^`]+)`", FENCED.sub("", text_of(page)).replace("\n", " "))
+    return [line for line in lines if line.startswith("churnlab ")] + within_lines
+
+
+def problem(line: str) -> str | None:
+    """What is wrong with a command line: a command, option or argument that there is not."""
+    words = shlex.split(line, comments=True)
+    words = words[1 : words.index(">") if ">" in words else None]
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        if words[0] not in command.commands:
+            return f"no command '{words[0]}'"
+        command = command.commands[words.pop(0)]
+    if not words or words == ["--version"]:  # a command is spoken of
+        return None
+    try:
+        command.make_context("churnlab", words)
+    except Exception as error:  # typer's own, or click's, by its version
+        return error.format_message() if hasattr(error, "format_message") else repr(error)
+    return None
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_command_lines_parse(name):
+    wrong = {line: told for line in command_lines(ROOT / name) if (told := problem(line))}
+    assert wrong == {}
+
+
+def test_wrong_command_lines_would_be_found():
+    assert problem("churnlab swepp x.yaml") == "no command 'swepp'"
+    assert problem("churnlab run x.yaml --replicates 3") == "No such option: --replicates"
+    assert problem("churnlab run") is None
+    assert problem("churnlab schema > schema.json") is None
+    assert problem("churnlab run --force") == "Missing argument 'SCENARIO'."
+    assert problem("churnlab cache prune --to 2GB # smaller") is None
+
+
+# ---- the scenario reference ----------------------------------------------------------------------
+
+
+@cache
+def reference() -> dict:
+    return runpy.run_path(str(DOCS / "scenario_reference.py"))
+
+
+def test_the_reference_is_what_its_script_gives():
+    assert text_of(DOCS / "scenario.md") == reference()["page"](), "run `make reference`"
+
+
+def test_the_reference_has_every_field_with_its_meaning():
+    page = text_of(DOCS / "scenario.md")
+    missing = [
+        f"{part}.{name}"
+        for part, node in schema()["$defs"].items()
+        for name, field in node.get("properties", {}).items()
+        if name != "kind" and ("description" not in field or f"| `{name}` |" not in page)
+    ]
+    assert missing == []
+    assert "| `shape` | number | `0.6` | 0.1 to 20 | k: below 1 the young fail most" in page
+    assert "| `num_spares` | whole number | `0` | 0 to 100,000 |" in page
+    assert "| `strategies` | list of kinds, or of mappings with `kind` | **required** | not empty |" in page
+
+
+@pytest.mark.parametrize("name", reference()["EXAMPLES"])
+def test_examples_of_the_reference_are_scenarios(name):
+    example = reference()["EXAMPLES"][name]
+    assert f"```yaml{example}```" in text_of(DOCS / "scenario.md")
+    whole = "" if name == "the scenario" else "name: example\n"
+    whole += "" if "\nstrategies:" in example else "strategies: [none]\n"
+    scenario = parse_scenario(whole + example)
+    assert name == "the scenario" or getattr(scenario, name) is not None
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_whole_scenarios_in_the_pages_are_valid(name):
+    for block in blocks_of(ROOT / name, "yaml"):
+        if block.startswith("name:"):
+            parse_scenario(block, base_folder=ROOT / "scenarios")
+
+
+# ---- what strategies cost ------------------------------------------------------------------------
+
+
+def test_costs_told_of_strategies_are_what_is_measured():
+    chosen = {
+        "`checkpoint` every 100": "{kind: checkpoint, interval_iterations: 100}",
+        "`redundant`": "redundant",
+        "`checkfree_plus`": "checkfree_plus",
+    }
+    override = f"strategies=[{', '.join(chosen.values())}]"
+    measured = overheads(load_scenario(ROOT / "scenarios" / "quickstart.yaml", (override,)))
+    rows = [[cell.strip() for cell in line.split("|")[1:8]] for line in text_of(DOCS / "strategies.md").splitlines()]
+    told = {row[0]: row[1:] for row in rows if len(row) == 7}
+
+    for name, found in zip(chosen, measured, strict=True):
+        num_bytes = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
+        computed = f"+{found.computed_share:.0%}".replace("%", " %") if found.computed_share > 1e-9 else "0"
+        models = [in_models(number / (5.23 * 2**30)) for number in num_bytes]
+        assert told[name] == [*models, computed, f"{found.iteration_seconds:.1f} s"]
+
+
+# ---- a failure process from outside --------------------------------------------------------------
+
+
+def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
+    files = files_of(DOCS / "extending.md")
+    assert set(files) == {"maintenance.py", "upkeep.yaml"}
+    (tmp_path / "maintenance.py").write_text(files["maintenance.py"], encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    scenario = parse_scenario(files["upkeep.yaml"])
+    maintenance, _ = process_class("compose")(scenario.failures).parts
+    uptimes = maintenance[1].uptimes(np.random.default_rng(0), "Iowa")
+    first, second, third = islice(uptimes, 3)
+    assert 0 < first < second == third == 24 * 3600
+
+    found = simulate(scenario, scenario.strategies[1], 0, 0, time_only(scenario))
+
+    lost = [event for event in found.events if event.kind == "failure"]
+    noticed = {event.time_seconds + 600 for event in found.events if event.kind == "notice"}
+    planned = [event for event in lost if event.time_seconds in noticed]
+    by_stage = {stage: [e.time_seconds for e in planned if e.stage == stage] for stage in range(7)}
+    days = found.wall_clock_seconds / 86400
+    assert days > 2
+    for times in by_stage.values():
+        assert math.floor(days) <= len(times) <= math.ceil(days)
+        assert np.diff(times) == pytest.approx(86400)
+    assert len(lost) > len(planned)
+    assert found.ledger["waiting_for_nodes"] >= len(planned) * 1700
+
+
+def test_every_kind_of_figure_is_told():
+    first_cells = [line.split("|")[1] for line in text_of(DOCS / "figures.md").splitlines() if line.startswith("| [")]
+    assert {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)} == set(PLOTS)
+
+
+# ---- the format of results -----------------------------------------------------------------------
+
+
+@cache
+def documented(heading: str) -> set[str]:
+    """The names in the first column of a table below a heading of results/README.md."""
+    page = text_of(ROOT / "results" / "README.md")
+    below = page.split(f" {heading}\n", 1)[1].split("\n#", 1)[0]
+    first_cells = [line.split("|")[1] for line in below.splitlines() if line.startswith("| ")]
+    return {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_column_of_a_sweep_is_documented(tmp_path):
+    text = TINY.replace("replicates: 2", "replicates: 1").replace("learner: torch\n", "")
+    path = write_scenario(tmp_path, text.replace("training:\n", "training:\n  learner: curve\n", 1))
+    job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
+    folder = job.folder.folder
+    runs = job.folder.write_table(job.runs)
+    one = next(folder.glob("*/summary.json"))
+    summary = documented("summary.json")
+
+    assert set(pd.read_json(one, typ="series").index) == summary
+    assert set(pd.read_json(one.with_name("run.json"), typ="series").index) <= names_in("run.json") | {
+        "strategy", "failure_seed", "training_seed",
+    }  # fmt: skip
+    buckets = {f"{bucket}_seconds" for bucket in BUCKETS}
+    versions = {name for name in runs.columns if name.startswith("version_")}
+    swept = {"failures.rate_per_hour"}
+    assert set(runs.columns) - buckets - versions - swept - summary == {"run", "run_hash", "point", "error"}
+    assert documented("runs.parquet") >= {"run", "run_hash", "point", "error"}
+    assert set(pd.read_parquet(one.with_name("iterations.parquet")).columns) == documented("iterations.parquet")
+    assert set(pd.read_parquet(one.with_name("events.parquet"))) <= documented("events.parquet")
+    assert set(pd.read_parquet(one.with_name("ledger.parquet"))["bucket"]) == documented("ledger.parquet")
+
+
+def names_in(file: str) -> set[str]:
+    """Every name in the paragraph that begins with a file's name."""
+    page = text_of(ROOT / "results" / "README.md")
+    return set(re.findall(r"`([^`]+)`", page[page.index(f"\n`{file}`") :].split("\n\n", 1)[0]))
+
+
+def test_every_record_and_event_is_documented():
+    assert set(IterationRecord.__dataclass_fields__) == documented("iterations.parquet")
+    assert documented("events.parquet") == {*EventRecord.__dataclass_fields__, *EventKind.__args__}
+
+
+def test_every_statistic_is_documented():
+    from sim.results.statistics import AGAINST_COLUMNS, MEAN_COLUMNS
+
+    assert documented("statistics.csv") >= {"strategy", "metric", *MEAN_COLUMNS, *AGAINST_COLUMNS}

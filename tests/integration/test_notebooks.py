@@ -1,0 +1,79 @@
+"""The notebooks run from the first cell to the last, and their two halves say the same, without outputs."""
+
+import re
+import runpy
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "notebooks"
+NAMES = [path.stem for path in sorted(FOLDER.glob("[0-9]*.py"))]
+
+
+@cache
+def pair() -> dict:
+    return runpy.run_path(str(FOLDER / "pair.py"))
+
+
+def test_every_notebook_has_two_halves():
+    assert NAMES == [
+        "01_quickstart",
+        "02_failure_rates",
+        "03_your_own_strategy",
+        "04_real_spot_trace",
+        "05_reading_results",
+    ]
+    assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_halves_say_the_same_and_hold_no_outputs(name):
+    text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, as_version=4)
+
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(code) > 5
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert text == pair()["text_of"](pair()["paired"](FOLDER / f"{name}.py")), "run `make notebook-pairs`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prose_stands_after_every_result(name):
+    cells = pair()["paired"](FOLDER / f"{name}.py").cells
+    assert cells[0].source.startswith(f"# {int(name[:2])}. ")
+    for number, cell in enumerate(cells[:-1]):
+        if cell.cell_type == "code" and "figure(" in cell.source.splitlines()[-1]:
+            assert "**What to see.**" in "".join(later.source for later in cells[number + 1 : number + 3])
+    assert cells[-1].source.splitlines()[-1].strip()
+
+
+@pytest.fixture(scope="module")
+def cache_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs(name, tmp_path, monkeypatch, cache_folder):
+    """In a kernel of its own, with few steps, in a folder that is not the project's."""
+    monkeypatch.setenv("CHURNLAB_SHORT", "1")
+    monkeypatch.setenv("CHURNLAB_CACHE", str(cache_folder))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    before = sorted(path.name for path in FOLDER.iterdir())
+    notebook = pair()["paired"](FOLDER / f"{name}.py")
+
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+
+    assert sorted(path.name for path in FOLDER.iterdir()) == before
+    assert any((tmp_path / "results").rglob("summary.json"))
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    told = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert not re.search(r"\x1b|Warning", told), told

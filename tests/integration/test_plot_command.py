@@ -1,0 +1,163 @@
+"""`churnlab plot` as a user meets it: which files it leaves, what it leaves out and why, and what it refuses."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from sim.cli.plot import plot
+from sim.reporting.registry import PLOTS, Source
+from sim.reporting.style import STYLE
+from sim.results import storage as results
+from sim.results.selection import MissingError, comparable
+from support.pictured import SCENARIO, of_scenario, of_sweep, run_all
+
+LEFT_OUT = {"checkpoint_interval", "reinit", "swapping", "nodes"}
+
+
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch):
+    monkeypatch.setitem(STYLE, "savefig.dpi", 40)  # files are told by their names here, and must not take long
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return of_scenario(tmp_path_factory.mktemp("dry")).folder
+
+
+def told(capsys):
+    """What was said, by kind."""
+    return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+
+
+def test_every_kind_that_the_results_give_is_drawn_and_the_others_are_told(folder, capsys):
+    plot(folder)
+    said = told(capsys)
+    assert set(said) == set(PLOTS)
+    assert {kind for kind, words in said.items() if words.startswith("left out, ")} == LEFT_OUT
+    assert "scenarios/checkpoint_interval.yaml" in said["checkpoint_interval"]
+    assert "is replaced at once" in said["nodes"]
+    names = {path.name for path in (folder / "figures").iterdir()}
+    for kind in set(PLOTS) - LEFT_OUT:
+        assert {f"{kind}.png", f"{kind}.pdf"} <= names
+    assert {name for name in names if name.endswith(".csv")} == {
+        *(f"loss_{against}{part}.csv" for against in ("time", "iteration") for part in ("", "_runs", "_failures")),
+        "time_to_loss.csv", "money_to_loss.csv", "ledger.csv", "spikes.csv", "spikes_half_lives.csv",
+    }  # fmt: skip
+    assert len(results.load(folder).runs) == 8  # the figures' folder is taken for no run
+
+
+def test_the_csv_is_what_is_drawn(folder, tmp_path):
+    plot(folder, kinds=["loss", "ledger", "loss"], out=tmp_path / "new" / "folder")
+    source = Source.of(results.load(folder))
+    for kind in ("loss", "ledger"):
+        for name, table in PLOTS[kind].tables(source).items():
+            path = tmp_path / "new" / "folder" / f"{'_'.join(filter(None, (kind, name)))}.csv"
+            pd.testing.assert_frame_equal(pd.read_csv(path), table, check_dtype=False)
+    written = pd.read_csv(tmp_path / "new" / "folder" / "loss_iteration.csv")
+    line = next(line for line in PLOTS["loss"].draw(source).axes[1].lines if line.get_label() == "CheckFree")
+    assert list(line.get_ydata()) == pytest.approx(written[written["kind"] == "checkfree"]["loss_nats"].to_numpy())
+
+
+def test_columns_tell_their_units(folder):
+    source = Source.of(results.load(folder))
+    about = {"strategy", "kind", "series", "run", "failure_seed", "training_seed", "stage", "iteration", "baseline"}
+    units = ("_hours", "_nats", "_usd", "_iterations", "iterations_since_recovery", "hours")
+    for kind in set(PLOTS) - LEFT_OUT:
+        for table in PLOTS[kind].tables(source).values():
+            assert {name for name in table if not name.endswith(units) and not name.startswith("num_")} <= about
+
+
+def test_one_run_of_a_folder_can_be_drawn(folder, capsys):
+    run = next(folder.glob("checkfree-f0-*"))
+    plot(run, kinds=["loss", "ledger"])
+    assert (run / "figures" / "loss.pdf").read_bytes().startswith(b"%PDF")
+    assert set(told(capsys)) == {"loss", "ledger"}
+
+
+def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path):
+    swept = of_sweep(tmp_path_factory.mktemp("swept")).folder
+    plot(swept, kinds=["ledger", "time_to_loss"], out=tmp_path, slide=True)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "ledger_slide_1.png", "ledger_slide_2.png", "time_to_loss_slide.png",
+    }  # fmt: skip
+    plot(swept, kinds=["time_to_loss"], field="strategies[checkpoint].interval_iterations", out=tmp_path)
+    assert (tmp_path / "time_to_loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"kinds": ["los"]}, "--kind los: no such figure; nearest: loss; allowed: loss, time_to_loss"),
+        ({"kinds": ["loss", "swapping"]}, "--kind swapping cannot be drawn of .*: no failure-free run"),
+        ({"kinds": ["nodes"]}, r"--kind nodes cannot be drawn .*provisioning_seconds"),
+        ({"field": "failures.rate_per_hour"}, "--x failures.rate_per_hour: no such swept field; nothing was swept"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_and_nothing_is_written(folder, tmp_path, options, expected):
+    with pytest.raises(ValueError, match=expected):
+        plot(folder, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_told(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"--out .*file: there is a file of that name"):
+        plot(folder, out=tmp_path / "file")
+    with pytest.raises(ValueError, match="holds no finished runs"):
+        plot(tmp_path)
+
+
+def test_of_time_alone_there_is_no_target_to_reach(tmp_path, capsys):
+    plot(run_all(tmp_path, SCENARIO.replace("learner: curve", "learner: none")))
+    said = told(capsys)
+    assert {kind for kind, words in said.items() if not words.startswith("left out, ")} == {"ledger"}
+    assert "no run reaches its target loss" in said["time_to_loss"]
+
+
+def test_outcomes_alone_give_what_they_can(tmp_path, capsys):
+    from support.sweeps import do_sweep, write_scenario
+
+    sweep = "sweep: {grid: {failures.rate_per_hour: [0.3, 0.6]}, replicates: 2, keep: outcomes}\n"
+    text = SCENARIO.replace("seeds: {failures: [0, 1]}\n", sweep)
+    do_sweep(write_scenario(tmp_path, text), tmp_path / "results", tmp_path / "cache")
+    plot(tmp_path / "results" / "dry")
+    drawn = {kind for kind, words in told(capsys).items() if not words.startswith("left out, ")}
+    assert drawn == {"time_to_loss", "money_to_loss", "ledger"}
+
+
+def test_runs_of_several_commands_are_refused_where_none_is_the_last(tmp_path):
+    out = run_all(tmp_path, SCENARIO)
+    run_all(tmp_path, SCENARIO, "failures.rate_per_hour=0.5")
+    (out / "comparison.csv").unlink()
+    with pytest.raises(ValueError, match="agree in strategy and seeds but not in their scenario"):
+        plot(out)
+
+
+def test_where_nothing_can_be_drawn_that_is_an_error(folder, tmp_path, monkeypatch):
+    def missing(source):
+        raise MissingError("it is not there")
+
+    only = {"ledger": PLOTS["ledger"].__class__("ledger", "hours", missing, PLOTS["ledger"].figure)}
+    monkeypatch.setattr("sim.reporting.registry.PLOTS", only)
+    with pytest.raises(ValueError, match="no figure can be drawn"):
+        plot(folder, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_ends_with_2_and_one_message(folder):
+    command = [sys.executable, "-c", "from sim.cli.main import main; main()", "plot", str(folder), "--kind", "loos"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("--kind loos: no such figure; nearest: loss")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_captions_tell_the_model_of_seconds_and_of_losses_and_how_many_seeds(folder):
+    source = Source.of(comparable(results.load(folder)))
+    for kind in set(PLOTS) - LEFT_OUT:
+        words = " ".join(PLOTS[kind].draw(source)._supxlabel.get_text().split())
+        assert "Seconds: simulated, target model 'medium' (468M parameters)" in words
+        assert "PARAMETRIC CURVE" in words
+        assert "2 failure seeds and 1 training seed" in words

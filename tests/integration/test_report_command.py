@@ -1,0 +1,131 @@
+"""`churnlab report` as a user meets it: where it writes, what it says, and how it refuses."""
+
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+
+from sim.cli import main as cli
+from sim.cli.plot import plot
+from sim.results import storage as results
+from support.reports import a_run, a_sweep
+from support.sweeps import TIME_ONLY, do_sweep, write_scenario
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return a_sweep(tmp_path_factory.mktemp("sweep"), TIME_ONLY)
+
+
+@pytest.fixture
+def report(monkeypatch, capsys):
+    """The command in this process: its exit code, and what it prints on both streams."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["churnlab", "report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()  # typer always exits
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+def test_the_report_of_a_sweep_lies_beside_its_runs(folder, report):
+    code, said, _ = report(folder)
+    path = folder / "report.html"
+    assert (code, said) == (0, f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser\n")
+    page = path.read_text(encoding="utf-8")
+    assert "<title>Training under churn: tiny</title>" in page
+    assert "Too close to call" in page
+    assert "churnlab sweep tiny.yaml --results again" in page
+    assert "No chart of losses" in page
+
+
+def test_a_run_and_all_runs_of_a_scenario_have_reports_too(tmp_path, report):
+    folder = a_run(tmp_path)
+    one = next(path for path in folder.iterdir() if path.name.startswith("checkpoint"))
+    elsewhere = tmp_path / "one.html"
+    assert report(one, "--out", elsewhere)[0] == 0
+    assert "Checkpointing reaches loss 4.9 after" in elsewhere.read_text(encoding="utf-8")
+    assert not (one / "report.html").exists()
+    assert report(folder)[0] == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "One seed: an anecdote." in page
+    assert "churnlab run tiny.yaml --results again" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"),
+        ("not/there", "holds no finished runs"),
+    ],
+)
+def test_a_folder_without_results_is_refused_in_a_line(name, words, tmp_path, report):
+    code, said, complaint = report(tmp_path / name)
+    assert (code, said) == (2, "")
+    assert words in complaint
+    assert complaint.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_of_which_every_run_failed_is_refused(folder, tmp_path, report):
+    table = pd.read_parquet(folder / "runs.parquet").assign(outcome="failed", error="no memory")
+    table.to_parquet(tmp_path / "runs.parquet")
+    code, _, complaint = report(tmp_path)
+    assert code == 2
+    assert complaint.strip().endswith("all 12 runs failed, the first with: no memory")
+
+
+def test_a_sweep_without_its_table_is_told_from_a_folder_without_results(folder, tmp_path, report):
+    shutil.copy(folder / "sweep.json", tmp_path)
+    code, _, complaint = report(tmp_path)
+    assert code == 2
+    assert "is under way, or was killed" in complaint
+    assert f"`churnlab status {tmp_path}`" in complaint
+
+
+def test_a_sweep_of_which_no_run_is_finished_is_told_as_such(tmp_path, report):
+    job = do_sweep(write_scenario(tmp_path, TIME_ONLY), tmp_path / "results", tmp_path / "cache", runs=[])
+    folder = job.folder.folder
+    assert len(pd.read_parquet(folder / "runs.parquet")) == 0
+    before = sorted(folder.iterdir())
+    code, said, complaint = report(folder)
+    assert (code, said) == (2, "")
+    assert complaint.startswith(f"no run in {folder} is finished yet: `churnlab status {folder}` tells how far it is")
+    for read in (results.load, plot):
+        with pytest.raises(ValueError, match=r"no run in .* is finished yet"):
+            read(folder)
+    (folder / "runs.parquet").unlink()
+    with pytest.raises(ValueError, match=r"no run in .* is finished yet"):
+        results.load(folder)
+    assert [path for path in before if path.name != "runs.parquet"] == sorted(folder.iterdir())
+
+
+def test_an_out_that_cannot_be_written_is_told_by_its_own_name(folder, tmp_path, report, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("sim.core.files.flush_to_disk", refuse)
+    code, _, complaint = report(folder, "--out", tmp_path / "x.html")
+    assert code == 2
+    assert complaint == f"cannot write {tmp_path / 'x.html'} (Permission denied): name another file with --out\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_a_sweep_has_still_to_do_are_counted(folder, tmp_path, report):
+    shutil.copytree(folder, tmp_path / "part")
+    pd.read_parquet(folder / "runs.parquet").iloc[:7].to_parquet(tmp_path / "part" / "runs.parquet")
+    assert report(tmp_path / "part")[0] == 0
+    page = (tmp_path / "part" / "report.html").read_text(encoding="utf-8")
+    assert "5 runs of the sweep are not there yet: the same command goes on with it." in page
+
+
+@pytest.mark.parametrize("out", [".", "page.txt", "no/such/page.html"])
+def test_an_out_that_is_no_html_file_is_refused(out, folder, tmp_path, report):
+    code, _, complaint = report(folder, "--out", tmp_path / out)
+    assert code == 2
+    assert "give the name of an HTML file (ending in .html) in a folder that exists" in complaint
+    assert list(tmp_path.iterdir()) == []

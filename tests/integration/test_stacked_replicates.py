@@ -1,0 +1,77 @@
+"""Replicates stacked along a leading axis (benchmarks/stacked_replicates.py) learn what the trainer learns.
+
+Failure-free training only: edits are out of its scope.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.corpus import load_corpus
+from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes, swapped_routes
+from models.trainer import Trainer
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "stacked_replicates.py"
+NUM_STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("stacked_replicates", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(8):
+        (folder / f"{number}.txt").write_text("".join(f"{i}: {i * i % 89}, " for i in range(900)))
+    return load_corpus(DataSpec(source="text", files=("*.txt",)), folder, None)
+
+
+def specs_for(corpus, family="llama", routes=None, **optimizer) -> list[TrainingSpec]:
+    common = TrainingSpec(
+        model=ModelSpec(family=family, dim=16, num_heads=2, num_stages=4),
+        optimizer=OptimizerSpec(learning_rate=0.01, **optimizer),
+        corpus=corpus.content_hash,
+        vocabulary_size=corpus.vocabulary_size,
+        sequences_per_batch=4,
+        num_microbatches=4,
+        sequence_length=16,
+        num_validation_sequences=4,
+        init_seed=0,
+        data_seed=0,
+        routes=routes or plain_routes(4),
+    )
+    return [common.model_copy(update={"init_seed": seed, "data_seed": seed + 10}) for seed in range(3)]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize(
+    ("family", "routes", "optimizer"),
+    [
+        ("llama", None, {"clip_norm": 0.05, "warmup_steps": 4}),
+        ("llama", swapped_routes(4), {"clip_norm": 0.5, "beta2": 0.95}),
+        ("gpt", None, {"clip_norm": None, "decay": "cosine", "decay_steps": 8}),
+    ],
+)
+def test_stacked_replicates_have_the_losses_of_one_after_another(benchmark, corpus, family, routes, optimizer):
+    specs = specs_for(corpus, family, routes, **optimizer)
+    stacked = benchmark.StackedTrainer(specs, corpus, torch.device("cpu"))
+    together = [stacked.train_step() for _ in range(NUM_STEPS)]
+    for number, spec in enumerate(specs):
+        trainer = Trainer(spec, corpus)
+        alone = [trainer.train_step().train_loss for _ in range(NUM_STEPS)]
+        assert [losses[number] for losses in together] == pytest.approx(alone, rel=benchmark.TOLERANCE)
+        assert alone[-1] < alone[0] - 0.1, "it has learnt something"
+    assert len(set(together[0])) == 3
+
+
+def test_replicates_of_different_recipes_do_not_stack(benchmark, corpus):
+    specs = [*specs_for(corpus), *specs_for(corpus, clip_norm=0.3)]
+    with pytest.raises(ValueError, match="alone"):
+        benchmark.StackedTrainer(specs, corpus, torch.device("cpu"))

@@ -1,0 +1,431 @@
+"""Sweeps in one process: the same runs as one by one, each step once, failures kept apart, refusals of the disk."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.executors import InProcess, ProcessPool
+from sim.experiments.folder import SweepFolder, read_status
+from sim.experiments.plan import as_text, chosen
+from sim.experiments.runner import ScenarioRunner
+from sim.experiments.sweep import SweepJob
+from sim.results import storage as results
+from sim.scenario.loading import load_scenario
+from sim.scenario.sweep_points import load_points
+from sim.simulation.training_process import Watcher
+from support.sweeps import TIME_ONLY, TINY, by_name, do_sweep, files_of, write_scenario
+
+IS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sweep")
+
+
+@pytest.fixture(scope="module")
+def scenario_path(folder):
+    return write_scenario(folder)
+
+
+@pytest.fixture(scope="module")
+def done(folder, scenario_path) -> SweepJob:
+    """A finished sweep: three strategies, two rates, two failure seeds."""
+    return do_sweep(scenario_path, folder / "results", folder / "cache")
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def started(self, planned) -> Watcher:
+        return lambda _: None
+
+    def finished(self, planned, reused) -> None:
+        pass
+
+
+def test_a_sweep_leaves_what_its_runs_leave_one_by_one(done, scenario_path, tmp_path):
+    for point in load_points(scenario_path):
+        runner = ScenarioRunner(point.scenario, scenario_path.parent, tmp_path, None)
+        assert len(list(runner.run(Nobody()))) == 6
+    alone = files_of(tmp_path / "tiny")
+    assert len(alone) == 12 * 6
+    assert files_of(done.folder.folder) == alone
+
+
+def test_its_runs_say_what_they_asked_and_who_they_are(done):
+    for run in done.runs:
+        about = results.read_json(run.planned.folder / "run.json")
+        assert about["num_steps_asked"] >= 24
+        assert about["run_hash"] == run.planned.key
+        assert about["versions"]["training"]
+
+
+def test_every_distinct_step_was_trained_once(done, folder):
+    store = TrajectoryStore(folder / "cache")
+    assert done.sweep.workshop.num_trained_steps == store.info().num_steps
+    checkpointing = [run for run in done.runs if run.planned.name in ("none", "checkpoint")]
+    lines = {lineage for run in checkpointing for lineage in done.sweep.demands[run]}
+    assert len(lines) == 1, "whoever repairs nothing has one line of training with all others of its kind"
+    store.close()
+
+
+def test_pieces_of_any_length_make_the_same_runs(done, scenario_path, tmp_path):
+    again = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache", most_steps=3)
+    assert files_of(again.folder.folder) == files_of(done.folder.folder)
+
+
+def test_what_is_finished_is_not_done_again_and_what_is_trained_not_trained_again(done, scenario_path, tmp_path):
+    some = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache", runs=range(5))
+    assert sum(run.is_finished for run in some.runs) == 5
+    times = {run.name: os.stat(run.planned.folder / "summary.json").st_mtime_ns for run in some.runs[:5]}
+    rest = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
+    assert {name: os.stat(by_name(rest, name).planned.folder / "summary.json").st_mtime_ns for name in times} == times
+    assert files_of(rest.folder.folder) == files_of(done.folder.folder)
+    shutil.rmtree(tmp_path / "results")
+    from_cache = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
+    assert from_cache.sweep.workshop.num_trained_steps == 0
+    assert files_of(from_cache.folder.folder) == files_of(done.folder.folder)
+
+
+def test_a_cache_that_keeps_no_states_costs_steps_but_no_bits(done, scenario_path, tmp_path):
+    do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache", runs=[0, 1])
+    store = TrajectoryStore(tmp_path / "cache")
+    store.prune(0)
+    store.close()
+    rest = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
+    assert files_of(rest.folder.folder) == files_of(done.folder.folder)
+
+
+def test_strategies_meet_the_same_failures_and_a_higher_rate_brings_the_same_ones_sooner(done):
+    events = results.load(done.folder.folder).events
+    failures = events[events["kind"] == "failure"].merge(results.load(done.folder.folder).runs, on="run")
+    firsts = failures.groupby(["failures.rate_per_hour", "failure_seed", "strategy"])["time_seconds"].min().unstack()
+    assert (firsts["checkpoint"].dropna() == firsts["checkfree"].dropna()).all()
+    assert len(firsts.dropna())
+
+
+# ---- what it leaves ------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_row_for_each_run_with_values_outcomes_versions_and_hashes(done):
+    table = pd.read_parquet(done.folder.folder / "runs.parquet")
+    assert len(table) == 12
+    assert set(table["failures.rate_per_hour"]) == {0.1, 0.3}
+    assert set(table["outcome"]) == {"finished"}
+    assert table["run_hash"].is_unique
+    assert {"wall_clock_seconds", "final_validation_loss", "lost_work_seconds"} <= set(table)
+    assert {"version_training", "version_source", "version_corpus"} <= set(table)
+    summary = results.read_json(done.runs[0].planned.folder / "summary.json")
+    row = table[table["run"] == done.runs[0].name].iloc[0]
+    assert row["wall_clock_seconds"] == summary["wall_clock_seconds"]
+
+
+def test_results_are_frames_in_python(done):
+    found = results.load(done.folder.folder)
+    assert len(found.runs) == 12
+    losses = found.iterations.merge(found.runs[["run", "failures.rate_per_hour", "strategy"]], on="run")
+    assert set(losses["strategy"]) == {"none", "checkpoint", "checkfree"}
+    spent = found.ledger.groupby("run")["seconds"].sum()
+    walls = found.runs.set_index("run")["wall_clock_seconds"]
+    assert (spent - walls[spent.index]).abs().max() < 1e-6 * walls.max()
+
+
+def test_a_query_over_the_files_works(done):
+    import duckdb
+
+    folder = done.folder.folder
+    query = f"""
+        SELECT r."failures.rate_per_hour" AS rate, r.strategy, count(*) AS num_iterations
+        FROM read_parquet('{folder}/*/iterations.parquet', filename = true) AS i
+        JOIN '{folder}/runs.parquet' AS r ON r.run = parse_path(i.filename)[-2]
+        GROUP BY ALL ORDER BY ALL
+    """
+    rows = duckdb.sql(query).fetchall()
+    assert len(rows) == 6
+    frame = results.load(folder).runs
+    assert sum(count for *_, count in rows) == frame["num_iterations_run"].sum()
+
+
+def test_its_status_tells_what_is_finished(done):
+    status = read_status(done.folder.folder)
+    assert len(status.finished) == 12
+    assert not status.failed
+    assert not status.left
+    assert not status.is_running
+    assert "12 runs: 12 finished, 0 failed, 0 left" in status.in_words()[0]
+
+
+def test_a_folder_without_a_sweep_has_no_status(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no sweep: there is no sweep\.json"):
+        read_status(tmp_path)
+
+
+def test_two_sweeps_of_one_folder_at_a_time_are_one_too_many(tmp_path):
+    with SweepFolder(tmp_path).locked():
+        (tmp_path / "sweep.json").write_text(json.dumps({"runs": []}))
+        assert read_status(tmp_path).is_running
+        with pytest.raises(ValueError, match="another process is at a sweep"), SweepFolder(tmp_path).locked():
+            pass
+    assert not read_status(tmp_path).is_running
+
+
+def test_outcomes_alone_can_be_kept(tmp_path):
+    text = TIME_ONLY.replace("replicates: 2", "replicates: 2\n  keep: outcomes")
+    job = do_sweep(write_scenario(tmp_path, text), tmp_path / "results", tmp_path / "cache")
+    whole = do_sweep(write_scenario(tmp_path, TIME_ONLY), tmp_path / "whole", tmp_path / "cache")
+    assert {file.name for file in job.runs[0].planned.folder.iterdir()} == {"scenario.yaml", "run.json", "summary.json"}
+    kept, all_of_it = files_of(job.folder.folder), files_of(whole.folder.folder)
+    assert all(all_of_it[name] == content for name, content in kept.items())
+    assert results.load(job.folder.folder).iterations.empty
+    again = do_sweep(write_scenario(tmp_path, TIME_ONLY), tmp_path / "results", tmp_path / "cache")
+    assert files_of(again.folder.folder) == all_of_it, "records are made where they are asked for"
+
+
+# ---- what is to be done --------------------------------------------------------------------------
+
+
+def names(runs) -> set[str]:
+    return {run.name.rpartition("-")[0] for run in runs}
+
+
+def test_runs_are_chosen_by_strategy_folder_or_value(done):
+    assert names(chosen(done.runs, ["checkfree"])) == {"checkfree-f0-t0", "checkfree-f1-t0"}
+    assert len(chosen(done.runs, ["checkfree", "failures.rate_per_hour=0.1"])) == 2
+    assert names(chosen(done.runs, ["*-f1-*"])) == {"none-f1-t0", "checkpoint-f1-t0", "checkfree-f1-t0"}
+    assert len(chosen(done.runs, ["none", "checkpoint"])) == 8
+    assert chosen(done.runs, []) == done.runs
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("checkfre", "--only checkfre: no such strategy or run; nearest: checkfree"),
+        ("failures.rate=0.1", "--only failures.rate=...: no such swept field; nearest: failures.rate_per_hour"),
+        ("failures.rate_per_hour=0.2", "--only failures.rate_per_hour=0.2: no such value"),
+    ],
+)
+def test_what_names_nothing_is_an_error(done, only, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        chosen(done.runs, [only])
+
+
+def test_values_are_named_as_in_yaml():
+    assert [as_text(value) for value in (1, 0.5, True, None, "l4", 0)] == ["1", "0.5", "true", "null", "l4", "0"]
+
+
+def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_path):
+    job = SweepJob(load_points(scenario_path), scenario_path.parent, tmp_path / "r", tmp_path / "c")
+    from models.shared_training import SharedTraining
+
+    job.begin(InProcess(), SharedTraining(None))
+    outline = job.outline(job.runs, job.runs)
+    assert (outline.num_runs, outline.num_points, outline.num_finished) == (12, 2, 0)
+    assert outline.num_steps_alone >= 12 * 24
+    assert outline.num_steps_left == outline.num_steps_distinct == done.sweep.workshop.num_trained_steps
+    assert "12 runs at 2 points" in outline.in_words()[0]
+    assert not (tmp_path / "r").exists()
+    assert not (tmp_path / "c").exists()
+
+
+def test_more_failure_seeds_are_more_runs_and_the_old_ones_stay(done, scenario_path, tmp_path):
+    job = SweepJob(load_points(scenario_path), scenario_path.parent, tmp_path, tmp_path)
+    added = job.add_replicates({1: 3})
+    assert names(added) == {f"{name}-f{seed}-t0" for name in ("none", "checkpoint", "checkfree") for seed in (2, 3, 4)}
+    assert len(job.runs) == 12 + 9
+    assert {run.point for run in added} == {1}
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------
+
+
+BROKEN = """
+from sim.strategies.baselines import NoStrategy
+from sim.strategies.base import StrategyConfig
+
+class Broken(NoStrategy):
+    kind = "broken"
+    summary = "breaks"
+    Config = StrategyConfig
+
+    def after_iteration(self, world, position):
+        yield from ()
+        if position.iteration == 100:
+            raise RuntimeError("not today")
+"""
+
+
+def test_a_run_that_fails_is_kept_with_its_error_and_stops_no_other(done, scenario_path, tmp_path, monkeypatch):
+    text = TINY.replace("strategies: [", "strategies: [{kind: 'broken_strategy:Broken', label: bad}, ")
+    (tmp_path / "broken_strategy.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_scenario(tmp_path, text)
+    job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
+    assert {run.planned.name for run in job.failures} == {"bad"}
+    assert len(job.failures) == 4
+    expected = files_of(done.folder.folder)
+    others = {name: content for name, content in expected.items() if not name.endswith("scenario.yaml")}
+    assert {name: content for name, content in files_of(job.folder.folder).items() if name in others} == others
+    status = read_status(job.folder.folder)
+    assert (len(status.finished), len(status.failed), len(status.left)) == (12, 4, 0)
+    assert set(status.failed.values()) == {"not today"}
+    (kept, *_) = sorted((job.folder.folder / "failed").iterdir())
+    assert "broken_strategy.py" in json.loads(kept.read_text())["details"]
+    table = pd.read_parquet(job.folder.folder / "runs.parquet")
+    assert list(table[table["strategy"] == "bad"]["outcome"]) == ["failed"] * 4
+
+
+def broken(tmp_path, monkeypatch, how: str = 'raise RuntimeError("not today")'):
+    """A scenario file with a strategy that breaks in iteration 100."""
+    (tmp_path / "broken_strategy.py").write_text(BROKEN.replace('raise RuntimeError("not today")', how))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_strategy", raising=False)
+    text = TIME_ONLY.replace("strategies: [", "strategies: [{kind: 'broken_strategy:Broken', label: bad}, ")
+    return write_scenario(tmp_path, text)
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_its_workers_fails_alone(tmp_path, monkeypatch):
+    path = broken(tmp_path, monkeypatch, "import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    path.write_text(path.read_text().replace("replicates: 2", "replicates: 20"))
+    pool = ProcessPool(2)
+    try:
+        job = SweepJob(load_points(path, ("failures.rate_per_hour=0.3",)), tmp_path, tmp_path / "r", tmp_path / "c")
+        job.begin(pool, None)
+        runs = [run for run in job.runs if run.planned.name != "bad"]
+        killers = [run for run in job.runs if run.planned.name == "bad"][:1]
+        job.do(runs[:10] + killers + runs[10:])
+    finally:
+        pool.close()
+    assert list(job.failures) == killers
+    assert "its worker died 3 times" in job.failures[killers[0]][0]
+    assert all(run.is_finished for run in runs)
+
+
+def test_a_forced_run_that_fails_is_not_told_as_finished(tmp_path, monkeypatch):
+    path = write_scenario(tmp_path, TIME_ONLY)
+    job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
+    assert all(run.is_finished for run in job.runs)
+    again = SweepJob(load_points(path), tmp_path, tmp_path / "results", tmp_path / "cache")
+    again.begin(InProcess(), None)
+    monkeypatch.setattr("sim.experiments.plan.simulate", lambda *_: 1 / 0)
+    again.do(again.runs[:3])
+    status = read_status(again.folder.folder)
+    assert (len(status.finished), len(status.failed), len(status.left)) == (9, 3, 0)
+    assert set(again.table()["outcome"]) == {"finished", "failed"}
+
+
+def test_what_concerns_a_scenario_as_it_was_goes_when_it_changes(tmp_path, monkeypatch):
+    path = broken(tmp_path, monkeypatch)
+    job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
+    (job.folder.folder / "statistics.csv").write_text("of another scenario")
+    assert len(list((job.folder.folder / "failed").iterdir())) == 4
+    again = do_sweep(path, tmp_path / "results", tmp_path / "cache", overrides=("cluster.detection_seconds=3",))
+    failed = {file.stem for file in (again.folder.folder / "failed").iterdir()}
+    assert failed == {run.name for run in again.failures}
+    assert not (again.folder.folder / "statistics.csv").exists()
+
+
+def test_a_summary_that_a_power_cut_left_empty_is_no_summary(done, scenario_path, tmp_path):
+    job = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
+    (job.runs[0].planned.folder / "summary.json").write_text("")
+    (job.folder.folder / "progress.json").write_text("")
+    assert read_status(job.folder.folder).left == (job.runs[0].name,)
+    again = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
+    assert files_of(again.folder.folder) == files_of(done.folder.folder)
+
+
+def test_a_swept_field_may_be_one_that_a_summary_tells_too(tmp_path):
+    text = TIME_ONLY.replace("failures.rate_per_hour: [0.1, 0.3]", "iterations_per_step: [10, 20]")
+    job = do_sweep(write_scenario(tmp_path, text), tmp_path / "results", tmp_path / "cache")
+    table = pd.read_parquet(job.folder.folder / "runs.parquet")
+    assert set(table["iterations_per_step"]) == {10, 20}
+    assert table["iterations_per_step"].dtype == "Int64"
+
+
+def test_replicates_that_were_added_stay_among_the_results(tmp_path):
+    path = write_scenario(tmp_path, TIME_ONLY)
+    job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
+    job.do(job.add_replicates({1: 3}))
+    assert len(pd.read_parquet(job.folder.folder / "runs.parquet")) == 12 + 9
+    again = SweepJob(load_points(path), tmp_path, tmp_path / "results", tmp_path / "cache")
+    again.begin(InProcess(), None)
+    assert len(again.keep_added()) == 9
+    again.do([])
+    assert len(pd.read_parquet(again.folder.folder / "runs.parquet")) == 12 + 9
+    assert read_status(again.folder.folder).progress["state"] == "finished"
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can mount a small disk")
+@pytest.mark.parametrize("full", ["results", "cache"])
+def test_a_full_disk_is_told_and_loses_nothing(done, scenario_path, tmp_path, full):
+    small = tmp_path / full
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", small], check=False).returncode:
+        pytest.skip("this machine mounts nothing")
+    try:
+        with pytest.raises(OSError, match="free some space"):
+            do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
+        assert not list(small.rglob("*.part")), "nothing half written is left"
+        subprocess.run(["mount", "-o", "remount,size=50m", small], check=True)
+        rest = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
+        assert files_of(rest.folder.folder) == files_of(done.folder.folder)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can mount")
+def test_a_read_only_folder_is_told(scenario_path, tmp_path):
+    small = tmp_path / "results"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", small], check=False).returncode:
+        pytest.skip("this machine mounts nothing")
+    try:
+        with pytest.raises(OSError, match=r"cannot write results to .*Read-only file system.*--results"):
+            do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_training_that_diverges_stops_its_runs_as_it_does_alone(tmp_path):
+    text = TINY.replace("learning_rate: 0.003", "learning_rate: 1.0e30, clip_norm: 1.0e30")
+    path = write_scenario(tmp_path, text)
+    job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
+    assert not job.failures
+    for point in load_points(path):
+        list(ScenarioRunner(point.scenario, tmp_path, tmp_path / "alone", None).run(Nobody()))
+    assert files_of(job.folder.folder) == files_of(tmp_path / "alone" / "tiny")
+    assert set(job.table()["outcome"]) == {"stopped"}
+
+
+@dataclass
+class Forgetful(InProcess):
+    """Deletes the cache's states behind the sweep's back, now and then."""
+
+    keyframes: object = None
+    count: int = 0
+
+    def submit(self, task, *arguments):
+        self.count += 1
+        if self.count % 9 == 0:
+            for file in self.keyframes.iterdir():
+                file.unlink()
+        return super().submit(task, *arguments)
+
+
+def test_states_that_vanish_meanwhile_are_trained_again(done, scenario_path, tmp_path):
+    executor = Forgetful(tmp_path / "cache" / "keyframes")
+    job = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache", executor)
+    assert files_of(job.folder.folder) == files_of(done.folder.folder)
+
+
+def test_the_base_scenario_of_a_sweep_can_be_run_by_itself(scenario_path):
+    assert load_scenario(scenario_path).failures.rate_per_hour == 0.3

@@ -1,0 +1,1 @@
+"""Builders, scenarios and fixtures that several tests share."""

@@ -1,0 +1,54 @@
+"""Clusters of a few nodes, and a log of what a failure process does to one."""
+
+from typing import Any
+
+import simpy
+
+from sim.cluster.membership import Membership
+from sim.cluster.topology import Cluster, ClusterConfig
+from sim.failures import FailureProcess
+from sim.simulation.failure_injection import FailureInjector
+
+
+def a_cluster(num_stages: int = 2, regions: tuple[str, ...] = ("a",), **config: object) -> Cluster:
+    """Stages 0 to `num_stages`; regions are dealt to places in turn."""
+    return Cluster(ClusterConfig(**config), num_stages, regions)
+
+
+def seated(fleet: Membership) -> list[int | None]:
+    return [None if node is None else node.number for node in fleet.node_at]
+
+
+class Log:
+    """A fleet under a failure process, and what was told of it."""
+
+    def __init__(self, failures: FailureProcess, cluster: Cluster, seed: int = 0) -> None:
+        self.env = simpy.Environment()
+        self.lost: list[tuple[float, tuple[int, ...]]] = []
+        self.announced: list[bool] = []
+        self.notices: list[tuple[float, tuple[int, ...]]] = []
+        self.arrivals: list[tuple[float, int, int | None]] = []
+        self.at_losses: list[list[int | None]] = []
+
+        def lost(nodes: Any, announced: bool) -> None:
+            self.lost.append((self.env.now, tuple(node.number for node in nodes)))
+            self.announced.append(announced)
+            self.at_losses.append(seated(self.fleet))
+
+        def noticed(numbers: Any) -> None:
+            self.notices.append((self.env.now, tuple(numbers)))
+
+        self.strikes = FailureInjector(self.env, cluster, failures, seed, lost, lambda: None, noticed)
+        self.fleet = self.strikes.fleet
+        arrive = self.fleet.arrive
+
+        def arrives(now_seconds: float, *who: Any) -> Any:
+            node = arrive(now_seconds, *who)
+            self.arrivals.append((now_seconds, node.number, node.place))
+            return node
+
+        self.fleet.arrive = arrives  # type: ignore[method-assign]
+
+    def until(self, seconds: float) -> "Log":
+        self.env.run(until=seconds)
+        return self

@@ -1,0 +1,32 @@
+"""Options of every strategy, such that all their ways of saving and recovering occur."""
+
+from typing import Any
+
+CHECKPOINTS = [
+    {"kind": "checkpoint", "interval_iterations": interval, "blocking_share": share}
+    for interval in (1, 4)
+    for share in (0.0, 0.4, 1.0)
+]
+
+
+STRATEGY_OPTIONS: list[dict[str, Any]] = [
+    {"kind": "none"},
+    {"kind": "restart"},
+    *CHECKPOINTS,
+    {"kind": "checkpoint", "interval_seconds": 90.0},
+    {"kind": "checkpoint", "interval": "young", "blocking_share": 0.5},
+    {"kind": "checkpoint", "interval": "adaptive", "local_gib_per_s": 1e-6, "just_in_time": True},
+    {"kind": "neighbour_checkpoint"},
+    {"kind": "neighbour_checkpoint", "num_copies": 2, "interval_iterations": 3},
+    {"kind": "peer"},
+    {"kind": "reinit", "rule": "random"},
+    {"kind": "reinit", "rule": "copy_previous", "preset": "reference_code"},
+    {"kind": "checkfree_hybrid", "interval_iterations": 3, "blocking_share": 0.5},
+    {"kind": "redundant"},
+    {"kind": "redundant", "preset": "bamboo", "shadow": "lazy"},
+    {"kind": "redundant", "preset": "bamboo_lazy"},
+    {"kind": "redundant", "preset": "bamboo_forward_and_backward", "synchronisation": "gradients"},
+    {"kind": "redundant", "preset": "paper_table2", "shadow": "lazy", "synchronisation": "gradients_and_weights"},
+    {"kind": "checkfree", "preset": "reference_code"},
+    *({"kind": "checkfree_plus", "embedding_copy": copy} for copy in ("beside", "blocking", "free")),
+]

@@ -1,0 +1,146 @@
+"""Which nodes are there: who sits where, who idles, and what is paid for."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.cluster.membership import Membership, node_seconds
+from support.memberships import a_cluster, seated
+
+
+def a_fleet(*shape: object, **options: object) -> Membership:
+    return Membership(a_cluster(*shape, **options))
+
+
+def test_at_first_every_place_has_the_node_of_its_number_and_spares_have_the_next_ones():
+    fleet = a_fleet(2, ("a", "b"), nodes_per_stage=2, num_spares=3)
+    assert seated(fleet) == [0, 1, 2, 3, 4, 5]
+    assert [(fleet.nodes[number].region, fleet.nodes[number].place) for number in range(4, 9)] == [
+        ("a", 4),
+        ("b", 5),
+        ("a", None),
+        ("b", None),
+        ("a", None),
+    ]
+    assert (fleet.num_arrived, fleet.num_lost, fleet.empty_stages) == (9, 0, [])
+
+
+def test_places_of_the_lost_stay_vacant_until_spares_are_seated():
+    fleet = a_fleet(nodes_per_stage=2, num_spares=1)
+    lost = fleet.lose([2, 3], 10.0)
+    assert [(node.number, node.place) for node in lost] == [(2, 2), (3, 3)]
+    assert seated(fleet) == [0, 1, None, None, 4, 5]
+    assert (fleet.empty_stages, fleet.has_node(1), fleet.num_lost) == ([1], False, 2)
+    fleet.seat_spares(10.0)
+    assert seated(fleet) == [0, 1, 6, None, 4, 5]
+    assert (fleet.nodes[6].seated_seconds, fleet.empty_stages) == (10.0, [])
+
+
+def test_spares_are_seated_as_they_came():
+    fleet = a_fleet(num_spares=3)
+    fleet.lose([3], 1.0)
+    assert fleet.arrive(2.0, number=3).place is None  # it is the last in the queue now
+    fleet.lose([0, 1, 2], 5.0)
+    fleet.seat_spares(6.0)
+    assert seated(fleet) == [4, 5, 3]
+    assert {fleet.nodes[number].seated_seconds for number in (3, 4, 5)} == {6.0}
+
+
+def test_a_stage_without_any_node_comes_first_then_the_region_then_who_has_waited_longest_then_the_first_place():
+    fleet = a_fleet(2, ("a", "b", "c"), nodes_per_stage=3)  # regions abc abc abc
+    fleet.lose([2], 1.0)
+    fleet.lose([6], 2.0)
+    fleet.lose([1, 3, 4, 5], 3.0)
+    assert fleet.arrive(9.0, "c").place == 5  # stage 1 has nobody; the place in its region
+    assert fleet.arrive(9.0, "c").place == 2  # its region
+    assert fleet.arrive(9.0, "c").place == 6  # vacant since 2 s
+    assert fleet.arrive(9.0, "b").place == 1  # of two in its region, vacant alike
+    assert fleet.arrive(9.0, "c").place == 3
+    assert fleet.arrive(9.0, "a").place == 4
+    assert fleet.arrive(9.0, "a").place is None
+
+
+def test_a_stage_without_any_node_comes_before_the_nodes_own_region():
+    fleet = a_fleet(2, ("a", "b"), nodes_per_stage=1)
+    fleet.lose([0, 1], 0.0)
+    assert fleet.arrive(1.0, "b").place == 1
+    crowded = a_fleet(1, ("a", "b", "b", "b"), nodes_per_stage=2)
+    crowded.lose([0, 2, 3], 0.0)
+    assert crowded.arrive(1.0, "a").place == 2  # though place 0 is in its region
+
+
+def test_who_returns_has_its_number_and_is_another_object():
+    fleet = a_fleet(num_spares=1)
+    (before,) = fleet.lose([1], 5.0)
+    fleet.seat_spares(5.0)
+    after = fleet.arrive(8.0, "a", 1)
+    assert (after.number, after.place) == (1, None)  # its place is taken
+    assert after is not before
+    assert after != before
+    assert fleet.num_arrived == 4
+    assert fleet.arrive(9.0).number == 4
+
+
+def test_newcomers_are_dealt_to_the_regions_in_turn():
+    fleet = a_fleet(3, ("a", "b", "c"))
+    assert [fleet.arrive(1.0).region for _ in range(4)] == ["b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "num_empty", "num_idle"), [(0, 5, 0), (3, 2, 0), (5, 0, 0), (7, 0, 0), (12, 0, 2)]
+)
+def test_a_number_of_nodes_is_seated_by_lot_one_in_each_stage_first(num_nodes, num_empty, num_idle):
+    cluster = a_cluster(4, nodes_per_stage=2)
+    fleet = Membership(cluster, num_nodes, np.random.default_rng(3))
+    assert len(fleet.empty_stages) == num_empty
+    assert sum(node.place is None for node in fleet.nodes.values()) == num_idle
+    assert fleet.num_arrived == len(fleet.nodes) == num_nodes
+    again, other = (Membership(cluster, num_nodes, np.random.default_rng(seed)) for seed in (3, 4))
+    assert seated(fleet) == seated(again)
+    assert num_nodes < 3 or seated(fleet) != seated(other)
+
+
+def test_the_lot_gives_every_node_the_same_chance_of_a_seat():
+    cluster, counts = a_cluster(4), np.zeros(10)
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        counts[[number for number in seated(Membership(cluster, 10, rng)) if number is not None]] += 1
+    assert np.abs(counts / 2000 - 0.5).max() < 4 * math.sqrt(0.25 / 2000)
+
+
+happenings = st.lists(st.tuples(st.floats(0.0, 100.0), st.sampled_from(["come", "return", "lose"]), st.integers(0, 99)))
+
+
+@given(happenings, st.integers(1, 3), st.integers(0, 2))
+def test_places_and_nodes_agree_nobody_idles_beside_a_vacancy_and_what_is_paid_is_the_time_that_nodes_are_there(
+    happenings, nodes_per_stage, num_spares
+):
+    fleet = a_fleet(2, ("a", "b"), nodes_per_stage=nodes_per_stage, num_spares=num_spares)
+    now, came, stays, gone = 0.0, dict.fromkeys(fleet.nodes, 0.0), [], []
+    for seconds, what, pick in happenings:
+        now += seconds
+        if what == "lose" and fleet.nodes:
+            chosen = sorted(fleet.nodes)[:: 1 + pick % 4]
+            fleet.lose(chosen, now)
+            fleet.seat_spares(now)
+            stays += [now - came.pop(number) for number in chosen]
+            gone += chosen
+        elif what == "come" or not gone:
+            came[fleet.arrive(now).number] = now
+        else:
+            came[fleet.arrive(now, "b", gone.pop(pick % len(gone))).number] = now
+        there = {node.place: node for node in fleet.nodes.values() if node.place is not None}
+        assert [there.get(place) for place in range(len(fleet.node_at))] == fleet.node_at
+        assert all(number == node.number for number, node in fleet.nodes.items())
+        assert None not in fleet.node_at or len(there) == len(fleet.nodes)
+        assert fleet.empty_stages == [stage for stage in (0, 1, 2) if not fleet.has_node(stage)]
+        assert fleet.nodes.keys() == came.keys()
+    now += 7.0
+    paid = math.fsum(stays) + math.fsum(now - seconds for seconds in came.values())
+    assert node_seconds(fleet.counts, now) == pytest.approx(paid)
+    assert [count.time_seconds for count in fleet.counts] == sorted({count.time_seconds for count in fleet.counts})
+    assert fleet.counts[-1].num_nodes == len(fleet.nodes)
+    assert fleet.num_lost == len(stays)

@@ -1,0 +1,123 @@
+"""Table 1 of the CheckFree paper, by experiment: what strategies cost while nothing fails, and what they recover."""
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from sim.cli.costs import overhead_table, recovery_table
+from sim.experiments.overheads import overheads, recovers
+from sim.scenario.scenario import Scenario
+from support.builders import CHECKPOINT_BYTES, a_link, a_scenario
+
+NUM_STAGES = 6
+MODEL_BYTES = (NUM_STAGES + 1) * CHECKPOINT_BYTES
+
+
+def scenario_of(*strategies: dict, steps: int = 40, **options) -> Scenario:
+    """Quick links, so that checkpoints arrive; failures that everybody knows of and that have no effect here."""
+    links = {"same_region": a_link(0.0, 1e6), "storage": a_link(0.0, 1e6)}
+    failures = {"kind": "exponential", "rate_per_hour": 0.5}
+    return a_scenario(strategies, num_stages=NUM_STAGES, steps=steps, network=links, failures=failures, **options)
+
+
+def overhead_of(steps: int = 40, **strategy):
+    scenario = scenario_of(strategy, steps=steps)
+    (found,) = overheads(scenario)
+    return found
+
+
+def test_checkpointing_costs_a_model_of_storage_and_a_model_each_interval():
+    found = overhead_of(kind="checkpoint", interval_iterations=10)
+    assert (found.device_bytes, found.host_bytes, found.stored_bytes) == (0.0, 0.0, MODEL_BYTES)
+    assert found.sent_bytes == pytest.approx(MODEL_BYTES / 10)
+    assert found.computed_share == 0.0
+
+
+def test_local_copies_of_a_checkpoint_are_two_on_each_nodes_disk():
+    found = overhead_of(kind="checkpoint", interval_iterations=10, local_gib_per_s=1.0)
+    assert (found.host_bytes, found.stored_bytes) == (2 * MODEL_BYTES, MODEL_BYTES)
+
+
+@pytest.mark.parametrize("num_copies", [1, 2])
+def test_neighbours_checkpoints_cost_hosts_memory_and_a_model_for_each_copy(num_copies):
+    found = overhead_of(kind="neighbour_checkpoint", num_copies=num_copies)
+    assert found.device_bytes == found.stored_bytes == found.computed_share == 0.0
+    assert found.host_bytes == 2 * (1 + num_copies) * MODEL_BYTES
+    assert found.sent_bytes == pytest.approx(num_copies * MODEL_BYTES)
+
+
+def test_redundant_computation_costs_a_model_of_memory_and_a_forward_in_three():
+    found = overhead_of(kind="redundant", preset="bamboo")
+    assert (found.device_bytes, found.host_bytes, found.stored_bytes) == (MODEL_BYTES, 0.0, 0.0)
+    assert found.computed_share == pytest.approx(1 / 3)  # every layer stage's forward once more; the head is free
+    assert found.sent_bytes == 0.0
+
+
+def test_shadow_backwards_double_the_computation():
+    assert overhead_of(kind="redundant", preset="bamboo_forward_and_backward").computed_share == pytest.approx(1.0)
+    assert overhead_of(kind="redundant", preset="bamboo_lazy").computed_share == 0.0
+
+
+def test_synchronised_shadows_are_sent_once_an_iteration():
+    found = overhead_of(kind="redundant", preset="bamboo", synchronisation="weights")
+    assert found.sent_bytes == pytest.approx(MODEL_BYTES / 3)  # weights are a third of the state
+
+
+def test_checkfree_costs_nothing_and_checkfree_plus_the_embedding():
+    assert overhead_of(kind="checkfree").sent_bytes == overhead_of(kind="checkfree").device_bytes == 0.0
+    found = overhead_of(kind="checkfree_plus", embedding_copy="blocking")
+    assert found.device_bytes == CHECKPOINT_BYTES  # of E and of E⁻¹, half of stage 0 each
+    assert found.computed_share == found.stored_bytes == 0.0
+    sent_beside = overhead_of(kind="checkfree_plus").sent_bytes
+    weight_bytes = CHECKPOINT_BYTES / 3
+    assert found.sent_bytes >= weight_bytes  # swapped routes hop as often, to other stages
+    assert sent_beside == pytest.approx(found.sent_bytes)
+
+
+def test_the_fallbacks_costs_are_not_the_strategys():
+    scenario = scenario_of({"kind": "peer"}, fallback={"kind": "checkpoint", "interval_iterations": 2})
+    assert overheads(scenario)[0].sent_bytes == 0.0
+
+
+TABLE = {
+    "checkpoint": "yes yes yes yes yes",
+    "neighbour_checkpoint": "yes no yes yes yes",
+    "redundant": "yes no yes yes yes",
+    "checkfree": "yes no no no no",
+    "checkfree_plus": "yes no yes yes yes",
+    "checkfree_hybrid": "yes yes yes yes yes",
+    "peer": "no no no no no",
+    "restart": "yes yes yes yes yes",
+}
+"""Two stages apart, two adjacent ones, the first, the last, stage 0."""
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_what_is_recovered_is_what_the_paper_says(kind):
+    scenario = scenario_of({"kind": kind})
+    found = recovers(scenario, scenario.strategies[0]).values()
+    assert " ".join("yes" if recovered else "no" for recovered in found) == TABLE[kind]
+
+
+def test_the_tables_have_a_row_for_each_strategy_and_none_recovers_nothing():
+    scenario = scenario_of({"kind": "none"}, {"kind": "checkpoint"}, {"kind": "checkfree"})
+    rows = [printed(table(scenario)) for table in (overhead_table, recovery_table)]
+    assert [row[0] for row in rows[0][-3:]] == ["none", "checkpoint", "checkfree"]
+    assert [row[0] for row in rows[1][-2:]] == ["checkpoint", "checkfree"]
+    assert rows[1][-1][1:] == TABLE["checkfree"].split()
+
+
+def printed(table: Table) -> list[list[str]]:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table)
+    return [row for line in console.export_text().splitlines() if (row := line.split())]
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "checkfree_plus"])
+def test_what_is_recovered_does_not_depend_on_how_long_nodes_take_to_come(kind):
+    cluster = {"detection_seconds": 600.0, "provisioning_seconds": 36_000.0, "startup_seconds": 60.0}
+    scenario = scenario_of({"kind": kind}, cluster=cluster)
+    found = recovers(scenario, scenario.strategies[0]).values()
+    assert " ".join("yes" if recovered else "no" for recovered in found) == TABLE[kind]

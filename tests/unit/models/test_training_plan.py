@@ -1,0 +1,358 @@
+"""Training cut into pieces: every step that is asked for once, the same bits as one trainer straight through."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.replay import ReplayedTraining
+from models.segment import seconds_of_a_step, train_piece
+from models.shared_training import SharedTraining
+from models.spec import OptimizerSpec, plain_routes, swapped_routes
+from models.training_plan import (
+    Demand,
+    Demands,
+    KnownLine,
+    Segment,
+    Survey,
+    cuts_between,
+    ends,
+    num_steps,
+    plan_work,
+    together,
+    waits_for,
+)
+from models.training_state import DivergedError, Lineage, Position, root
+from models.trajectory import Trajectory
+from models.trajectory_store import TrajectoryStore
+from sim.experiments.queue import WorkQueue
+from support.trainings import (
+    AVERAGE_2,
+    COPY_1,
+    FRESH_4,
+    MOVES,
+    NUM_STAGES,
+    a_corpus,
+    bits,
+    by_the_book,
+    spec_for,
+    travelled,
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return a_corpus(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture
+def spec(corpus):
+    return spec_for(corpus)
+
+
+def surveyed(spec, asked: list[Position]) -> Survey:
+    """What a run asks for that comes past these states and validates at every third."""
+    survey = Survey(spec)
+    for position in asked:
+        if position.step:
+            survey.train_loss(position)
+        if position.step % 3 == 0:
+            survey.validation_loss(position)
+    return survey
+
+
+def do_all(workshop: SharedTraining, corpus, demands, choose=lambda ready: 0) -> list[Segment]:
+    """Do the pieces of a plan as workers would, in any order that their needs allow."""
+    open_ones, done = workshop.plan(demands), []
+    while open_ones:
+        makers = {piece.end for piece in open_ones if not piece.end_is_kept}
+        ready = [piece for piece in open_ones if not makers.intersection(piece.needs)]
+        piece = ready[choose(ready)]
+        open_ones.remove(piece)
+        states = {state: workshop.state(state) for state in piece.needs}
+        assert None not in states.values(), "a plan asks for no state that neither it nor the store has"
+        start = states[piece.start] if piece.start else None
+        trained = train_piece(
+            piece, corpus, start, {state: states[state] for state in piece.older}, workshop.environment
+        )
+        workshop.arrived(piece, trained)
+        workshop.keep(piece, trained, lambda: [state for piece in open_ones for state in piece.needs])
+        workshop.forget(lambda state: any(state in piece.needs for piece in open_ones))
+        done.append(piece)
+    return done
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    moves=st.lists(MOVES, min_size=2, max_size=10),
+    others=st.lists(MOVES, max_size=8),
+    most_steps=st.integers(1, 8),
+    num_kept=st.sampled_from([0, 2, 1000]),
+    seed=st.integers(0, 99),
+)
+def test_pieces_in_any_order_and_from_any_store_give_the_bits_of_one_trainer(
+    corpus, spec, tmp_path_factory, moves, others, most_steps, num_kept, seed
+):
+    start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)
+    asked, asked_else = travelled(start, moves), travelled(start, others)
+    survey, order = surveyed(spec, asked), random.Random(seed)
+    store = TrajectoryStore(tmp_path_factory.mktemp("store"), num_kept * 40_000)
+    workshop = SharedTraining(store, most_steps)
+    do_all(workshop, corpus, surveyed(spec, asked_else).demands)  # what another run left: some states, or none
+    known_before = workshop.num_trained_steps
+    pieces = do_all(workshop, corpus, survey.demands, lambda ready: order.randrange(len(ready)))
+    again = [step for piece in pieces for step in steps_of(piece)]
+    assert len(again) == len(set(again)), "no step is trained twice in one plan"
+    assert known_before + len(again) == workshop.num_trained_steps
+    assert not workshop.plan(survey.demands), "nothing is missing afterwards"
+    plain = Trajectory(spec, corpus, None)
+    known = ReplayedTraining(spec, 1, workshop.losses(survey.demands))
+    for position in asked:
+        if position.step:
+            assert known.train_loss(position) == plain.train_loss(position)
+        if position.step % 3 == 0:
+            assert known.validation_loss(position) == plain.validation_loss(position)
+    expected, _ = by_the_book(asked[-1], corpus)
+    assert bits(plain.state_at(asked[-1])) == expected
+
+
+def drained(pieces: list[Segment], demands: dict[str, Demands]) -> list[str]:
+    """Do the pieces as a queue hands them out; the runs that it hands out, in their order."""
+    queue, at_work, runs, states = WorkQueue(pieces, demands), [], [], set[Position]()
+    while (item := queue.next()) is not None or at_work:
+        if isinstance(item, Segment):
+            made = {piece.end for piece in pieces if not piece.end_is_kept}
+            assert states.issuperset(made.intersection(item.needs)), "nothing is handed out before what it needs"
+            at_work.append(item)
+            if len(at_work) < 3:
+                continue
+        elif item is not None:
+            runs.append(item)
+            continue
+        piece = at_work.pop(0)
+        states.add(piece.end)
+        queue.done(piece)
+        queue.kept(piece)
+    assert queue.num_steps_left == 0
+    assert not queue.needed_states
+    return runs
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves=st.lists(MOVES, min_size=2, max_size=8), most_steps=st.integers(1, 6), every=st.integers(1, 4))
+def test_validations_asked_anew_over_a_full_store_are_made_once_and_all_runs_come(
+    corpus, spec, tmp_path_factory, moves, most_steps, every
+):
+    start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)
+    asked = travelled(start, moves)
+    workshop = SharedTraining(TrajectoryStore(tmp_path_factory.mktemp("store")), most_steps)
+    do_all(workshop, corpus, surveyed(spec, asked).demands)
+    more = Survey(spec)
+    for position in asked:
+        if position.step % every == 0:
+            more.validation_loss(position)
+    pieces = workshop.plan(more.demands)
+    due = Counter((piece.lineage.key, step) for piece in pieces for step in piece.validations)
+    assert set(due.values()) <= {1}
+    runs = {"all": more.demands, "none": {}}
+    runs |= {f"only {n}": {lineage: demand} for n, (lineage, demand) in enumerate(more.demands.items())}
+    assert sorted(drained(pieces, runs)) == sorted(runs)
+    do_all(workshop, corpus, more.demands)
+    assert workshop.plan(more.demands) == []
+
+
+@given(moves=st.lists(MOVES, min_size=1, max_size=14), most_steps=st.integers(1, 9))
+def test_a_queue_hands_out_everything_and_each_run_when_its_pieces_are_kept(moves, most_steps):
+    start = root(spec_for(NO_TEXT), 1)
+    asked = travelled(start, moves)
+    runs = {f"run {n}": surveyed(start.lineage.spec, asked[: n + 1]).demands for n in range(len(asked))}
+    pieces = plan_work(together(runs.values()), lambda _: KnownLine(), most_steps)
+    assert sorted(drained(pieces, runs)) == sorted(runs)
+
+
+def test_a_run_that_leaves_before_a_piece_begins_neither_waits_for_it_nor_fails_with_it():
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(50).edited(AVERAGE_2)
+    runs = {"trunk": {start.lineage: Demand(100)}, "branch": {fork.lineage: Demand(60)}}
+    pieces = plan_work(together(runs.values()), lambda _: KnownLine(), 50)
+    queue = WorkQueue(pieces, runs)
+    last = next(piece for piece in pieces if (piece.lineage, piece.first_step) == (start.lineage, 50))
+    assert queue.give_up(last) == ["trunk"]
+    first = queue.next()
+    queue.done(first)
+    queue.kept(first)
+    branch = queue.next()
+    queue.done(branch)
+    queue.kept(branch)
+    assert queue.next() == "branch"
+    assert queue.next() is None
+
+
+def test_a_run_waits_for_a_validation_where_it_leaves_only_where_it_asks_for_it():
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(50).edited(AVERAGE_2)
+    known = {start.lineage: KnownLine(range(1, 51), (), (50,))}
+    runs = {
+        "trunk": {start.lineage: Demand(100, {50})},
+        "short": {start.lineage: Demand(50, {50})},
+        "branch": {start.lineage: Demand(50), fork.lineage: Demand(60)},
+    }
+    pieces = plan_work(together(runs.values()), lambda line: known.get(line, KnownLine()), 50)
+    (trunk,) = [piece for piece in pieces if piece.lineage == start.lineage]
+    assert (trunk.first_step, trunk.last_step, trunk.validations) == (50, 100, {50})
+    assert sorted(WorkQueue(pieces, runs).give_up(trunk)) == ["short", "trunk"]
+
+
+def test_a_state_that_is_kept_is_not_waited_for_where_the_steps_before_it_are_made_again():
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(70).edited(AVERAGE_2)
+    known = {start.lineage: KnownLine(range(51, 101), (), (50,))}
+    demands = {start.lineage: Demand(100), fork.lineage: Demand(80)}
+    pieces = plan_work(demands, lambda line: known.get(line, KnownLine()), 50)
+    before, middle, branch = pieces
+    assert (before.first_step, before.last_step, before.end_is_kept) == (0, 50, True)
+    assert waits_for(pieces) == {before: set(), middle: set(), branch: {middle}}
+    assert sorted(drained(pieces, {"all": demands})) == ["all"]
+
+
+def test_a_validation_where_a_state_is_kept_waits_for_nothing():
+    start = root(spec_for(NO_TEXT), 1)
+    known = {start.lineage: KnownLine(range(1, 101), (), (50, 100))}
+    (piece,) = plan_work({start.lineage: Demand(100, {50})}, lambda line: known[line], 50)
+    assert (piece.first_step, piece.last_step, piece.validations) == (50, 50, {50})
+    assert waits_for([piece]) == {piece: set()}
+    half = {start.lineage: KnownLine(range(51, 101), (), (50,))}
+    pieces = plan_work({start.lineage: Demand(100, {50})}, lambda line: half[line], 50)
+    assert [(piece.first_step, piece.last_step, piece.validations) for piece in pieces] == [(0, 50, {50})]
+
+
+def test_runs_with_a_thousand_repairs_are_planned_in_no_time():
+    position = root(spec_for(NO_TEXT), 1)
+    survey = Survey(position.lineage.spec)
+    for _ in range(1000):
+        position = position.after(position.step + 3).edited(AVERAGE_2)
+        survey.train_loss(position.after(position.step + 1))
+    assert num_steps(survey.demands) == 3001
+    assert len(plan_work(survey.demands, lambda _: KnownLine(), 50)) == 1001
+
+
+def steps_of(piece: Segment) -> list[tuple[str, int]]:
+    return [(piece.lineage.key, step) for step in range(piece.first_step + 1, piece.last_step + 1)]
+
+
+@given(
+    moves=st.lists(MOVES, min_size=1, max_size=14),
+    most_steps=st.integers(1, 9),
+    states=st.lists(st.integers(0, 30), max_size=6),
+)
+def test_a_plan_without_a_store_makes_every_distinct_step_once(moves, most_steps, states):
+    start = root(spec_for(NO_TEXT), 1)
+    survey = surveyed(start.lineage.spec, travelled(start, moves))
+    pieces = plan_work(survey.demands, lambda _: KnownLine(), most_steps)
+    made = Counter(step for piece in pieces for step in steps_of(piece))
+    assert set(made.values()) <= {1}
+    assert len(made) == num_steps(survey.demands) == sum(piece.num_steps for piece in pieces)
+    assert all(piece.num_steps <= most_steps + most_steps // 4 for piece in pieces)
+    seen: set[Position] = set()
+    for piece in pieces:
+        assert seen.issuperset(piece.needs), "needs come before users"
+        seen.add(piece.end)
+
+
+class NO_TEXT:
+    """Stands for a text of which only the name matters."""
+
+    content_hash, vocabulary_size = "none", 256
+
+
+def test_cuts_leave_no_slivers_and_are_where_they_must_be():
+    assert cuts_between(0, 100, [], 50) == [50, 100]
+    assert cuts_between(0, 105, [], 50) == [50, 105]
+    assert cuts_between(7, 60, [33], 50) == [33, 60]
+    assert cuts_between(0, 10, [0, 5], 50) == [0, 5, 10]
+    assert cuts_between(45, 160, [], 50) == [100, 160]
+
+
+def test_known_steps_are_not_planned_and_branches_begin_at_the_nearest_state():
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(70).edited(AVERAGE_2)
+    demands = {start.lineage: Demand(100), fork.lineage: Demand(90)}
+    known = {start.lineage: KnownLine(range(1, 101), (), (50, 100))}
+    pieces = plan_work(demands, lambda lineage: known.get(lineage, KnownLine()), 50)
+    assert [(piece.lineage, piece.first_step, piece.last_step) for piece in pieces] == [
+        (start.lineage, 50, 70),
+        (fork.lineage, 70, 90),
+    ]
+    assert pieces[0].start == Position(start.lineage, 50)
+    assert pieces[1].entered == (fork.lineage,)
+
+
+def test_demands_of_many_runs_are_those_of_the_farthest_and_lines_reach_their_forks():
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(8).edited(AVERAGE_2)
+    union = together([{start.lineage: Demand(5, {5})}, {start.lineage: Demand(3, {2})}, {fork.lineage: Demand(12)}])
+    assert union == {start.lineage: Demand(5, {2, 5}), fork.lineage: Demand(12)}
+    assert ends(union) == {start.lineage: 8, fork.lineage: 12}
+    assert num_steps(union) == 8 + 4
+
+
+def test_training_that_diverges_ends_there_for_every_run_that_asks_further(corpus, tmp_path):
+    wild = spec_for(corpus, optimizer=OptimizerSpec(learning_rate=1e30, clip_norm=1e30))
+    start = root(wild, 1)
+    fork = start.after(4).edited(COPY_1)
+    plain = Trajectory(wild, corpus, None)
+    with pytest.raises(DivergedError) as expected:
+        plain.train_loss(start.after(6))
+    survey = Survey(wild)
+    for position in [start.after(step) for step in range(1, 7)] + [fork.after(5)]:
+        survey.train_loss(position)
+    workshop = SharedTraining(TrajectoryStore(tmp_path), 50)
+    first, *_ = workshop.plan(survey.demands)
+    trained = train_piece(first, corpus, None, {}, workshop.environment)
+    assert trained.dead_end == str(expected.value)
+    assert trained.state is None
+    workshop.keep(first, trained, tuple)
+    assert workshop.plan(survey.demands) == []
+    known = ReplayedTraining(wild, 1, workshop.losses(survey.demands))
+    with pytest.raises(DivergedError) as met:
+        [known.train_loss(start.after(step)) for step in range(1, 7)]
+    assert str(met.value) == str(expected.value)
+
+
+def test_a_worker_that_computes_otherwise_is_refused(corpus, spec):
+    piece = Segment(root(spec, 1).lineage, 0, 1, None)
+    with pytest.raises(RuntimeError, match="would compute other bits"):
+        train_piece(piece, corpus, None, {}, "another machine")
+
+
+def test_the_time_of_a_step_is_measured(corpus, spec):
+    assert 0 < seconds_of_a_step(spec, corpus) < 10
+
+
+def test_a_state_that_was_deleted_is_planned_anew(corpus, spec, tmp_path):
+    survey = Survey(spec)
+    start = root(spec, 1)
+    survey.train_loss(start.after(6))
+    workshop = SharedTraining(TrajectoryStore(tmp_path), 3)
+    do_all(workshop, corpus, survey.demands)
+    for file in (tmp_path / "keyframes").iterdir():
+        file.unlink()
+    more = Survey(spec)
+    more.train_loss(start.after(8))
+    assert workshop.state(Position(start.lineage, 6)) is None
+    do_all(workshop, corpus, more.demands)
+    plain = Trajectory(spec, corpus, None)
+    known = ReplayedTraining(spec, 1, workshop.losses(more.demands))
+    assert known.train_loss(start.after(8)) == plain.train_loss(start.after(8))
+
+
+def test_swapped_routes_and_fresh_stages_have_lines_of_their_own(corpus, spec, tmp_path):
+    trunk = root(spec, 1)
+    swapped = root(spec.model_copy(update={"routes": swapped_routes(NUM_STAGES)}), 1)
+    survey = Survey(spec)
+    for start in (trunk, swapped):
+        survey.validation_loss(start.after(2).edited(FRESH_4))
+    lines: set[Lineage] = {piece.lineage for piece in SharedTraining(TrajectoryStore(tmp_path), 5).plan(survey.demands)}
+    assert len(lines) == 4

@@ -1,0 +1,40 @@
+"""What is said below the table of a run that may mislead."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sim.reporting.notes import worth_knowing
+from sim.results.storage import RunFiles
+from support.builders import a_scenario
+
+NONE = pd.DataFrame()
+SCENARIO = a_scenario(failures={"kind": "exponential"})
+
+
+def a_run(
+    strategy: str, num_failures: int, waited_seconds: float = 0.0, blocking_share: float | None = None
+) -> RunFiles:
+    summary = {
+        "strategy": strategy,
+        "kind": strategy,
+        "outcome": "finished",
+        "num_failures": num_failures,
+        "wall_clock_seconds": 1000.0,
+        "ledger_seconds": {"checkpoint_save": waited_seconds},
+    }
+    options = {} if blocking_share is None else {"blocking_share": blocking_share}
+    return RunFiles(Path(strategy), summary, {"strategy": options}, NONE, NONE, NONE)
+
+
+def test_hardly_any_failures_are_told_whatever_the_reference_met():
+    (told,) = worth_knowing(SCENARIO, [a_run("none", 50), a_run("checkfree", 1), a_run("redundant", 2)])
+    assert told.startswith("Only 1.5 stages were lost a run on average")
+    assert worth_knowing(SCENARIO, [a_run("none", 0), a_run("checkfree", 3)]) == []
+    assert worth_knowing(SCENARIO, [a_run("none", 0)]) == []
+
+
+def test_uploads_that_keep_training_waiting_are_told_where_they_should_not():
+    (told,) = worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 0.0)] * 2)
+    assert told.startswith("checkpointing: training waited for uploads 30 % of the time")
+    assert worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 1.0), a_run("checkpoint", 9, 30.0, 0.0)]) == []

@@ -1,0 +1,298 @@
+"""The page of a report: what it is made from, what its charts hold, and that nothing in it can do harm."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from sim.core.text import decimals, format_number
+from sim.reporting.html.charts import charts_of
+from sim.reporting.html.data import Axis, combinations, plain, source_of, thin
+from sim.reporting.html.page import content, page_of, report_page, styles_of
+from sim.reporting.html.tables import comparison, events, failures, ledger
+from sim.reporting.html.vega import vega_bundle
+from sim.results import storage as results
+from sim.results.loss_curves import loss_curves
+from support.reports import CURVE, ONE_FIELD, REPLACED, TWO_FIELDS, a_run, a_sweep
+from support.sweeps import TIME_ONLY
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return a_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    return a_sweep(tmp_path_factory.mktemp("grid"), TWO_FIELDS)
+
+
+@pytest.fixture(scope="module")
+def drawn(sweep):
+    """The sweep's charts by name."""
+    return charts(sweep)[0]
+
+
+def charts(folder):
+    """The charts of a folder by name, and why some are missing."""
+    source = source_of(folder)
+    made, left_out = charts_of(source, styles_of(source))
+    return {chart.id: chart for chart in made}, left_out
+
+
+def rows(chart):
+    return chart.spec["datasets"]["rows"]
+
+
+# ---- points --------------------------------------------------------------------------------------
+
+
+def test_points_of_a_grid_have_two_axes_and_every_strategy(grid):
+    source = source_of(grid)
+    assert [point.label for point in source.settings] == [
+        "rate per hour 0.5, interval iterations 10",
+        "rate per hour 0.5, interval iterations 40",
+        "rate per hour 0.9, interval iterations 10",
+        "rate per hour 0.9, interval iterations 40",
+    ]
+    assert source.axes == [
+        Axis("rate per hour", ("0.5", "0.9"), (0, 0, 1, 1)),
+        Axis("interval iterations", ("10", "40"), (0, 1, 0, 1)),
+    ]
+    for point in source.settings:
+        assert sorted(point.runs["strategy"].unique()) == ["checkfree", "checkpoint", "none"]
+    of_checkfree = [group.points for key, group in source.groups.items() if key[0] == "checkfree"]
+    assert of_checkfree == [[0, 1], [2, 3]]  # the interval does not concern it
+
+
+def test_values_that_concern_different_strategies_join():
+    assert combinations([{"a": 1}, {"a": 2}, {"b": 3}, {}]) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
+    assert combinations([{"a": 1, "c": 1}, {"b": 3, "c": 1}, {"a": 2, "c": 2}]) == [
+        {"a": 1, "c": 1, "b": 3},
+        {"a": 2, "c": 2},
+    ]
+    assert combinations([{}]) == [{}]
+
+
+def test_points_that_are_no_grid_stand_in_a_row(tmp_path):
+    first, second, third = "0.1, give_up_after: 9", "0.3, give_up_after: 9", "0.3, give_up_after: 8"
+    by_hand = ", ".join(f"{{failures.rate_per_hour: {point}}}" for point in (first, second, third))
+    text = CURVE.replace(ONE_FIELD, f"list: [{by_hand}]")
+    (axis,) = source_of(a_sweep(tmp_path, text)).axes
+    assert (axis.label, axis.places, axis.values[2]) == ("swept point", (0, 1, 2), "rate per hour 0.3, give up after 8")
+
+
+def test_fields_that_vary_together_are_one_axis(tmp_path):
+    zipped = "zip: {failures.rate_per_hour: [0.1, 0.3], give_up_after: [8, 9]}"
+    (axis,) = source_of(a_sweep(tmp_path, CURVE.replace(ONE_FIELD, zipped))).axes
+    assert (axis.label, axis.values) == ("rate per hour and give up after", ("0.1", "0.3"))
+
+
+# ---- charts --------------------------------------------------------------------------------------
+
+
+def test_the_loss_charts_hold_the_curves_of_all_points_in_the_colours_of_the_figures(sweep, drawn):
+    assert list(drawn) == ["loss-time", "loss-iteration", "hours", "ledger", "usd"]
+    found = loss_curves(results.load(sweep), "iteration")
+    assert [(row["x"], row["loss"], row["low"]) for row in rows(drawn["loss-iteration"])] == [
+        tuple(map(plain, row)) for row in found[["iteration", "loss_nats", "low_loss_nats"]].to_numpy()
+    ]
+    styles = styles_of(source_of(sweep))
+    assert [(style.label, style.colour) for style in styles] == [
+        ("no failures", "#000000"), ("checkpointing", "#D55E00"), ("CheckFree", "#009E73")
+    ]  # fmt: skip
+    assert {row["group"] for row in rows(drawn["loss-time"])} == {0, 1, 2, 3, 4, 5}
+    marks = drawn["loss-time"].spec["datasets"]["marks"]
+    assert {row["strategy"] for row in marks} == {1, 2}  # who ignores failures has none
+
+
+def test_means_stand_at_every_point_also_where_a_field_does_not_concern_a_strategy(grid):
+    made, _ = charts(grid)
+    found = [(row["strategy"], row["point"], row["places"]) for row in rows(made["hours"])]
+    assert len(found) == 3 * 4
+    assert (2, 1, ["0.5", "40"]) in found
+    assert (2, 0, ["0.5", "10"]) in found
+    source = source_of(grid)
+    told = content(source, styles_of(source), list(made.values()))
+    assert told["points"][2] == {"label": "rate per hour 0.9, interval iterations 10", "places": [1, 0]}
+    assert told["charts"][2]["datasets"]["rows"]["mean"] == [row["mean"] for row in rows(made["hours"])]
+    assert told["charts"][2]["signals"] == ("strategies", "along", "axis")
+
+
+def test_ledger_bars_add_up_to_the_wall_clock(sweep, drawn):
+    runs = results.load(sweep).runs
+    first = rows(drawn["ledger"])
+    hours = sum(row["hours"] for row in first if row["group"] == 2)
+    own = runs[(runs["strategy"] == "checkfree") & (runs["failures.rate_per_hour"] == 0.1)]
+    assert hours == pytest.approx(own["wall_clock_seconds"].mean() / 3600, rel=1e-5)
+    assert {name for name, _ in drawn["ledger"].fills} == {row["bucket"] for row in first}
+
+
+def test_short_runs_have_three_digits_everywhere(tmp_path):
+    folder = a_run(tmp_path, overrides=("training.steps=12",))
+    made, _ = charts(folder)
+    source = source_of(folder)
+    hours = source.results.runs.query("strategy == 'checkpoint'")["wall_clock_seconds"].mean() / 3600
+    assert 0.01 < hours < 1.0
+    text = format_number(hours)
+    assert len(text.replace(".", "").lstrip("0")) == 3
+    assert text in {row["words"] for row in made["ledger"].spec["datasets"]["totals"]}
+    own = next(row.cells for row in comparison(source).rows if row.cells[0] == "checkpointing")
+    assert text in {cell.partition(" ")[0] for cell in own}
+    whole = ledger(source)
+    assert whole is not None
+    assert text in {cell for row in whole.rows for cell in row.cells}
+    for name, field in (("hours", "mean"), ("ledger", "hours"), ("loss-time", "x")):
+        (digits,) = [column.digits for column in made[name].columns if column.field == field]
+        assert digits >= decimals(hours)
+
+
+def test_strategies_stand_hardly_aside_of_their_value(grid):
+    scale = charts(grid)[0]["hours"].spec["layer"][0]["encoding"]["x"]["scale"]
+    assert 1.0 - scale["paddingInner"] <= 0.15  # all of them, of the way to the next value
+
+
+def test_without_a_learner_charts_of_losses_are_left_out_with_a_sentence(tmp_path):
+    made, left_out = charts(a_sweep(tmp_path, TIME_ONLY))
+    assert list(made) == ["hours", "ledger"]
+    assert [line.partition(":")[0] for line in left_out] == ["No chart of losses", "No chart of money"]
+
+
+def test_nodes_are_drawn_where_they_come_and_go(tmp_path):
+    made, _ = charts(a_run(tmp_path, REPLACED, ("failures.rate_per_hour=0.9",)))
+    ordered = [layer["encoding"]["y"]["sort"] for layer in made["hours"].spec["layer"]]
+    assert ordered == 2 * [{"field": "strategy", "op": "min"}]  # whatever is hidden and shown again
+    found = [row["nodes"] for row in rows(made["nodes"]) if row["strategy"] == 2]
+    assert found[0] == 4
+    assert min(found) < 4
+    y = made["nodes"].spec["layer"][0]["encoding"]["y"]
+    assert y["scale"]["domain"][0] == 0
+    assert y["axis"]["values"] == [0, 1, 2, 3, 4]
+
+
+def test_one_run_has_no_chart_of_means(tmp_path):
+    folder = a_run(tmp_path)
+    one = next(path for path in sorted(folder.iterdir()) if path.name.startswith("checkfree"))
+    made, _ = charts(one)
+    assert list(made) == ["loss-time", "loss-iteration", "ledger"]
+    assert made["loss-time"].signals == ("groups", "failures")
+
+
+def test_long_curves_are_thinned_and_that_is_told(sweep, drawn):
+    source = source_of(sweep)
+    curves = loss_curves(source.results, "time")
+    assert curves.groupby(["strategy", "failures.rate_per_hour"]).size().max() == 400
+    assert "Thinned to about 200 points a curve." in drawn["loss-time"].caption
+    assert "Thinned" not in drawn["loss-iteration"].caption
+    gap = curves.iloc[:400].copy()
+    gap.loc[gap.index[7], "loss_nats"] = None
+    kept = thin(gap, source, 20).index
+    assert {gap.index[0], gap.index[6], gap.index[7], gap.index[8], gap.index[-1]} <= set(kept)
+    assert len(kept) <= 23
+
+
+# ---- tables and words ----------------------------------------------------------------------------
+
+
+def test_tables_say_what_the_statistics_say(sweep):
+    source = source_of(sweep)
+    table = comparison(source)
+    assert [column.title for column in table.columns][:6] == [
+        "strategy", "rate per hour", "runs", "hours to loss 4.9", "% against no failures", "hours to end"
+    ]  # fmt: skip
+    assert [row.cells[:2] for row in table.rows[:4]] == [
+        ("no failures", "0.1"), ("checkpointing", "0.1"), ("CheckFree", "0.1"), ("no failures", "0.3")
+    ]  # fmt: skip
+    assert [row.begins for row in table.rows] == [False, False, False, True, False, False]
+    hours = source.results.runs.query("strategy == 'none'")["wall_clock_seconds"].mean() / 3600
+    assert table.rows[0].cells[5] == f"{hours:.2f}"
+    assert table.rows[0].cells[4] == ""
+    whole = ledger(source)
+    assert whole is not None
+    assert float(whole.rows[0].cells[2]) == pytest.approx(hours, abs=0.005)
+    lost = failures(source).rows
+    assert lost[0].cells[3] == "-"
+    assert int(lost[5].cells[3]) == source.settings[1].runs.query("strategy == 'checkfree'")["num_failures"].mean()
+
+
+def test_every_failure_of_a_run_is_listed(tmp_path):
+    folder = a_run(tmp_path, overrides=("failures.rate_per_hour=0.9",))
+    table = events(source_of(folder))
+    assert table is not None
+    found = results.load(folder).events
+    assert sum(row.cells[4] == "failure" for row in table.rows) == (found["kind"] == "failure").sum() > 0
+
+
+def test_runs_of_an_earlier_version_of_the_scenario_are_left_out_and_that_is_told(tmp_path):
+    a_run(tmp_path, overrides=("failures.rate_per_hour=0.8",))
+    folder = a_run(tmp_path, overrides=("failures.rate_per_hour=0.9",))
+    source = source_of(folder)
+    assert (len(source.results.runs), source.num_left_out) == (3, 3)
+    assert "3 older runs of another version of the scenario in this folder are left out." in page_of(source)["cautions"]
+
+
+def test_what_went_wrong_stands_at_the_top(tmp_path):
+    folder = a_sweep(tmp_path)
+    table = pd.read_parquet(folder / "runs.parquet")
+    table.loc[0, ["outcome", "error"]] = ["failed", "the disk is <full>"]
+    table.loc[1, ["outcome", "stopped_because"]] = ["stopped", "no node came back"]
+    table.loc[2, "num_fallbacks"] = 2
+    table.loc[3, "version_source"] = "other"
+    table.to_parquet(folder / "runs.parquet")
+    page = page_of(source_of(folder))
+    told = " ".join(page["cautions"])
+    for words in (
+        "1 run failed and is not in the numbers.",
+        "1 run stopped before the end (checkpointing); means of finished runs leave them out: no node came back.",
+        "nothing was trained (learner: curve)",
+        "CheckFree could not recover 2 times in 1 run, when the fallback 'restart' took over",
+        "of several versions of churnlab",
+    ):
+        assert words in told
+    assert page["failed"].rows[0].cells[1] == "the disk is <full>"
+
+
+def test_the_scenario_on_the_page_is_the_sweep_once_more(grid, tmp_path):
+    path = tmp_path / "again.yaml"
+    path.write_text(page_of(source_of(grid))["scenario_text"])
+    from sim.scenario.sweep_points import load_points
+
+    points = load_points(path)
+    assert [point.parameters["failures.rate_per_hour"] for point in points] == [0.5, 0.5, 0.9, 0.9]
+    assert [point.parameters["strategies[checkpoint].interval_iterations"] for point in points] == [10, 40, 10, 40]
+    assert points[0].scenario.seeds.failures == (0, 1)
+
+
+# ---- the file ------------------------------------------------------------------------------------
+
+
+def test_the_page_is_one_file_that_asks_nobody_for_anything(sweep):
+    page = report_page(sweep)
+    assert len(page.encode()) < 1_300_000
+    without_scripts = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert re.findall(r"(?:src|href)=[^\"]|(?:src|href)=\"[^#]", without_scripts) == []
+    assert not re.search(r"@import|url\(", without_scripts)
+    assert "default-src 'none'" in page
+    assert "unsafe-eval" not in page
+    assert vega_bundle() in page
+
+
+def test_equal_results_give_equal_bytes(sweep):
+    assert report_page(sweep) == report_page(sweep)
+
+
+def test_names_and_texts_of_users_cannot_become_markup(tmp_path):
+    evil = '</script><script>alert("x")</script>'
+    folder = a_sweep(tmp_path, f"description: '{evil}'\n{CURVE}")
+    table = pd.read_parquet(folder / "runs.parquet")
+    table["strategy"] = table["strategy"].replace({"checkfree": evil})
+    table.to_parquet(folder / "runs.parquet")
+    page = report_page(folder)
+    assert evil not in page
+    assert 'alert("x")' not in re.sub(r"&lt;.*?&gt;", "", page.replace("\\u003c", "&lt;").replace("\\u003e", "&gt;"))
+    assert page.count("<script") == page.count("</script>") == 3
+    assert "&lt;/script&gt;&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in page
+    data = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    assert evil in json.loads(data[1])["labels"]

@@ -1,0 +1,193 @@
+"""Whatever happens to the nodes: runs end, every second is booked, churn is the strategies' common fate, and nobody
+uses a state that its holder had lost.
+
+`auditor` follows who holds what by itself, from the nodes that come and go and the messages that are sent.
+"""
+
+import math
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.failures import PROCESSES
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import Run, build_site, simulate
+from sim.simulation.state_placement import StatePlacement
+from sim.simulation.transfers import StateTransfers
+from sim.simulation.world import World
+from sim.strategies import STRATEGIES
+from support.auditor import Auditor, audited
+from support.builders import CHECKPOINT_BYTES, Loss, Losses, LossesConfig, a_link, a_scenario, no_training, with_losses
+from support.memberships import Log
+
+NUM_STAGES = 5
+STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
+    {"kind": "none"},
+    {"kind": "restart"},
+    {"kind": "peer"},
+    {"kind": "checkpoint", "interval_iterations": 2, "blocking_share": 0.4},
+    {"kind": "checkpoint", "label": "local", "interval_iterations": 1, "local_gib_per_s": 2e-6},
+    {"kind": "checkpoint", "label": "young", "interval": "young", "mtbf_hours": 0.02, "blocking_share": 1.0},
+    {"kind": "checkpoint", "label": "adaptive", "interval": "adaptive", "blocking_share": 0.1},
+    {"kind": "checkpoint", "label": "just_in_time", "interval_iterations": 3, "just_in_time": True},
+    {"kind": "neighbour_checkpoint"},
+    {"kind": "neighbour_checkpoint", "label": "two_copies", "num_copies": 2, "interval_iterations": 2},
+    *({"kind": "redundant", "label": p, "preset": p} for p in ("paper_text", "bamboo", "bamboo_lazy")),
+    {"kind": "redundant", "label": "both", "preset": "bamboo_forward_and_backward"},
+    {"kind": "checkfree"},
+    {"kind": "checkfree", "label": "released", "preset": "reference_code"},
+    {"kind": "checkfree_plus"},
+    {"kind": "checkfree_plus", "label": "blocking", "embedding_copy": "blocking", "optimizer": "average"},
+    *({"kind": "reinit", "label": rule, "rule": rule} for rule in ("random", "copy_previous", "uniform_average")),
+    {"kind": "checkfree_hybrid", "interval_iterations": 2},
+    {"kind": "checkfree_hybrid", "label": "stale", "interval_iterations": 2, "rebuild_from": "checkpoint"},
+)
+FALLBACKS: tuple[dict[str, Any] | str, ...] = (
+    "stop",
+    "restart",
+    {"kind": "checkpoint", "interval_iterations": 2},
+    {"kind": "checkpoint", "interval_iterations": 1, "local_gib_per_s": 2e-6, "just_in_time": True},
+)
+STORE_LINK = a_link(0.25, (NUM_STAGES + 1) * CHECKPOINT_BYTES / 20)
+NETWORKS: tuple[dict[str, Any], ...] = (  # hops of no time and states of eight seconds; both of about a second
+    {"same_region": a_link(0.0, CHECKPOINT_BYTES / 8), "storage": STORE_LINK, "negligible_seconds": 1e9},
+    {"same_region": a_link(0.5, 524288.0), "storage": STORE_LINK},
+)
+
+
+# ---- scripts -------------------------------------------------------------------------------------------
+
+seconds = st.one_of(st.integers(0, 240).map(lambda quarters: quarters / 4), st.floats(0.0, 60.0))
+places = st.tuples(st.integers(-1, NUM_STAGES), st.one_of(st.none(), st.integers(0, 2)))
+losses = st.builds(
+    Loss,
+    st.one_of(seconds, st.sampled_from([0.0, 24.0, 48.0])),
+    st.lists(places, min_size=1, max_size=3, unique=True).map(tuple),
+    st.sampled_from([None, None, 0.0, 7.0, 40.0]),
+)
+notices = st.sampled_from([0.0, 0.0, 3.0, 30.0])
+scripts = st.builds(
+    LossesConfig,
+    losses=st.lists(losses, min_size=1, max_size=5).map(tuple),
+    notice_seconds=notices,
+    immune_stages=st.sampled_from([(), (0,), (1, 3)]),
+    beside=st.lists(
+        st.builds(LossesConfig, losses=st.lists(losses, max_size=3).map(tuple), notice_seconds=notices), max_size=1
+    ).map(tuple),
+)
+clusters = st.fixed_dictionaries(
+    {
+        "nodes_per_stage": st.integers(1, 3),
+        "num_spares": st.integers(0, 2),
+        "detection_seconds": st.sampled_from([0.0, 10.0]),
+        "provisioning_seconds": st.sampled_from([0.0, 12.0, 50.0]),
+        "provisioning_sigma": st.sampled_from([0.0, 0.5]),
+        "startup_seconds": st.sampled_from([0.0, 5.0]),
+        "regroup_seconds": st.sampled_from([0.0, 4.0]),
+    }
+)
+churning = st.builds(
+    lambda script, cluster, network, fallback, fidelity: a_scenario(
+        STRATEGIES_TO_TRY,
+        num_stages=NUM_STAGES,
+        steps=7,
+        cluster=cluster,
+        network=network,
+        fallback=fallback,
+        fidelity=fidelity,
+    ).model_copy(update={"failures": script}),
+    scripts,
+    clusters,
+    st.sampled_from(NETWORKS),
+    st.sampled_from(FALLBACKS),
+    st.sampled_from(["iteration", "iteration", "microbatch"]),
+)
+
+
+def run(scenario: Scenario, index: int) -> Run:
+    with patch.dict(PROCESSES, losses=Losses):
+        return simulate(scenario, scenario.strategies[index], 0, 0, no_training(scenario))
+
+
+def churn_alone(scenario: Scenario, until_seconds: float) -> list[tuple[Any, ...]]:
+    """What happens to the nodes where nobody trains."""
+    log = Log(Losses(scenario.failures), build_site(scenario).cluster).until(until_seconds + 1.0)
+    return before(until_seconds, log)
+
+
+def before(seconds: float, seen: Log | Auditor) -> list[tuple[Any, ...]]:
+    """Losses and arrivals up to a time."""
+    return [each for happened in (seen.lost, seen.arrivals) for each in happened if each[0] < seconds]
+
+
+def check(scenario: Scenario, index: int) -> None:
+    with audited(scenario.strategies[index], scenario.fallback) as auditors:
+        result = run(scenario, index)
+    (auditor,) = auditors
+    assert result.num_iterations == 7 if result.stopped is None else len(result.stopped) > 10
+    assert min(result.ledger.values()) >= 0.0
+    assert math.fsum(result.ledger.values()) == pytest.approx(result.wall_clock_seconds, rel=1e-9)
+    seconds = result.wall_clock_seconds
+    assert before(seconds, auditor) == churn_alone(scenario, seconds)
+    parts = (scenario.failures, *scenario.failures.beside)
+    immune = set.intersection(*(set(part.immune_stages) for part in parts))
+    assert not immune & {event.stage for event in result.events if event.kind in ("failure", "node_lost")}
+    assert run(scenario, index) == result
+
+
+def test_every_registered_strategy_is_tried():
+    assert {strategy["kind"] for strategy in STRATEGIES_TO_TRY} == set(STRATEGIES)
+
+
+indices = st.integers(0, len(STRATEGIES_TO_TRY) - 1)
+
+
+@settings(max_examples=300)
+@given(churning, indices)
+def test_whatever_happens_to_the_nodes_runs_end_seconds_add_up_and_nobody_uses_what_is_lost(scenario, index):
+    check(scenario, index)
+
+
+@pytest.mark.slow
+@settings(max_examples=4000)
+@given(churning, indices)
+def test_the_same_holds_for_many_more_scripts(scenario, index):
+    check(scenario, index)
+
+
+# ---- the auditor sees what it should -------------------------------------------------------------------
+
+
+def its_own_place(holders: StatePlacement, stage: int, replica: int) -> int:
+    return holders.cluster.node(stage, replica)
+
+
+def joins_at_once(world: World) -> Any:
+    yield from ()
+    world._holders.gain([place for place, node in enumerate(world.fleet.node_at) if node])
+
+
+TWO_EACH = {"nodes_per_stage": 2, "provisioning_seconds": 20.0}
+ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong", "strategy", "cluster"),
+    [
+        (StatePlacement, "_drop_copies", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
+        (StatePlacement, "_drop_copies", lambda *_: None, STRATEGIES_TO_TRY[4], ONE_EACH),
+        (StatePlacement, "lose", lambda *_: False, {"kind": "peer"}, TWO_EACH),
+        (StatePlacement, "source", its_own_place, {"kind": "checkpoint", "interval_iterations": 1}, TWO_EACH),
+        (World, "admit_nodes", joins_at_once, {"kind": "peer"}, TWO_EACH),
+        (StateTransfers, "end_backgrounds", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
+    ],
+)
+def test_the_auditor_sees_what_it_should(owner, name, wrong, strategy, cluster):
+    scenario = a_scenario((strategy,), num_stages=NUM_STAGES, steps=7, cluster=cluster, network=NETWORKS[0])
+    scenario = with_losses(scenario, Loss(75.0, ((2, 0),)), Loss(60.0, ((3, 0),)), Loss(30.0, ((4, 0),)))
+    check(scenario, 0)
+    with patch.object(owner, name, wrong), pytest.raises(AssertionError):
+        check(scenario, 0)

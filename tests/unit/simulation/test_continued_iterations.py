@@ -1,0 +1,139 @@
+"""A stage whose work another has taken over: iterations that are carried on, and what recoveries do about it."""
+
+import math
+
+import pytest
+
+from sim.simulation.run import Run
+from support.builders import (
+    CHECKPOINT_BYTES,
+    TICK,
+    Loss,
+    a_link,
+    a_scenario,
+    a_world,
+    in_turn,
+    of_kind,
+    times,
+    with_losses,
+)
+from support.builders import run as run_scenario
+from support.churn import lengths, told
+from support.churn import run as run_with
+
+WHERE = ("provisioning_seconds", "placement", "regions")
+
+
+def run(*losses: Loss, preset: str = "bamboo", **options: object) -> Run:
+    """Six stages of one node each, whose shadows carry on."""
+    cluster = {"nodes_per_stage": 1, **{key: options.pop(key) for key in WHERE if key in options}}
+    return run_with(*losses, strategy={"kind": "redundant", "preset": preset}, num_stages=6, cluster=cluster, **options)
+
+
+@pytest.mark.parametrize(("preset", "whole", "redone"), [("bamboo", 28.0, 2.0), ("bamboo_lazy", 27.0, 3.0)])
+def test_an_iteration_that_is_carried_on_takes_what_was_left_of_it_and_none_of_it_is_lost(preset, whole, redone):
+    result = run(Loss(50.0, ((2, 0),)), preset=preset)
+    share = (50.0 - whole) / whole
+    pause = share * 4 * redone  # what the shadow has not done yet, of four microbatches
+    assert times(of_kind(result, "recovered")) == [pytest.approx(60.0 + pause, abs=TICK)]
+    covering = lengths(result)[2]
+    assert covering > whole
+    assert lengths(result)[1] == pytest.approx((1.0 - share) * covering, abs=2 * TICK)
+    assert lengths(result)[3:] == [covering, *4 * [whole]]  # the new node joins at the second end after 115 s
+    assert (result.ledger["lost_work"], result.ledger["provisioning"]) == (0.0, 0.0)
+    assert [kind for _, kind, _ in told(result)] == ["failure", "recovered", "node_joined"]
+    useful = sum(result.ledger[bucket] for bucket in ("productive_compute", "bubble_and_communication"))
+    in_iterations = sum(lengths(result)) + 50.0 - whole
+    assert useful + result.ledger["redundant_compute"] == pytest.approx(in_iterations + pause)
+
+
+def test_an_iteration_can_be_carried_on_twice():
+    result = run(Loss(50.0, ((2, 0),)), Loss(18.0, ((5, 0),)))
+    assert [kind for _, kind, _ in told(result)][:4] == ["failure", "recovered"] * 2
+    assert result.ledger["lost_work"] == pytest.approx(0.0, abs=1e-9)
+    assert result.ledger["detection"] == 20.0
+    first, second = times(of_kind(result, "recovered"))
+    done = 22.0 / 28.0
+    covering = lengths(run(Loss(50.0, ((2, 0),))))[2]
+    done += (1.0 - done) * (68.0 - first) / ((1.0 - done) * covering)
+    assert second == pytest.approx(68.0 + 10.0 + done * 4 * 2.0)
+
+
+def test_what_was_cut_is_lost_where_it_is_not_carried_on_after_all():
+    result = run(Loss(50.0, ((2, 0),)), Loss(18.0, ((3, 0),)), fallback="restart")
+    first, _ = times(of_kind(result, "recovered"))
+    assert told(result)[3] == (68.0, "fallback", 3)
+    assert result.ledger["lost_work"] == pytest.approx(28.0 + 22.0 + (68.0 - first))
+
+
+def test_an_iteration_that_is_cut_at_its_very_end_has_nothing_left_to_carry_on():
+    result = run(Loss(28.0, ((2, 0),)))
+    assert result.num_iterations == 8
+    assert times(of_kind(result, "recovered")) == [28.0 + 10.0 + 4 * 2.0]  # redone, all of it
+    assert lengths(result)[0] == 0.0
+
+
+def test_a_covered_stage_is_lost_with_who_covers_it():
+    result = run(Loss(50.0, ((2, 0),)), Loss(40.0, ((1, 0),)), fallback="restart")
+    assert told(result)[2:4] == [(90.0, "failure", 1), (90.0, "fallback", 1)]
+    (event,) = of_kind(result, "fallback")
+    assert "stages 1 and 2 are lost" in event.detail
+    assert result.num_iterations == 8
+
+
+FALLEN_BACK = {"provisioning_seconds": 300.0, "upload_seconds": 14.0, "steps": 20}
+THEN_TWO = (Loss(50.0, ((2, 0),)), Loss(100.0, ((4, 0), (5, 0))))
+"""S1 covers S2 until 350 s; the fallback waits for S4 and S5 until 450 s, and for their start."""
+
+
+def test_a_covered_stage_goes_back_with_the_others_by_what_its_holder_downloads():
+    result = run(*THEN_TWO, fallback={"kind": "checkpoint", "interval_iterations": 1}, **FALLEN_BACK)
+    assert times(of_kind(result, "fallback")) == [150.0]
+    assert times(of_kind(result, "recovered"))[1] == 455.0 + 14.0  # all seven stages
+    assert result.num_iterations == 20
+
+
+def test_a_covered_stage_has_no_disk_of_its_own_to_read_the_checkpoint_from():
+    two_seconds = CHECKPOINT_BYTES / 2 / 2**30
+    local = {"kind": "checkpoint", "interval_iterations": 1, "local_gib_per_s": two_seconds}
+    result = run(*THEN_TWO, fallback=local, **FALLEN_BACK)
+    assert times(of_kind(result, "recovered"))[1] == 455.0 + 3 * 2.0  # S2, S4 and S5; others read theirs meanwhile
+    assert math.isclose(result.ledger["state_transfer"], 6.0)
+
+
+def test_nobody_waits_for_nodes_of_a_stage_that_is_covered():
+    network = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.0, 1e20),)}
+    where = {
+        "placement": "by_hand",
+        "regions": ("a", "a", "b", "a", "a", "a", "a"),
+    }  # who comes back prefers its region
+    result = run(
+        Loss(50.0, ((2, 0),), 1e6), Loss(100.0, ((4, 0), (5, 0)), 300.0), fallback="restart", network=network, **where
+    )
+    assert times(of_kind(result, "recovered"))[1] == 450.0 + 5.0
+    assert (result.num_iterations, of_kind(result, "node_joined")) == (8, [])
+
+
+@pytest.mark.parametrize(("leaving", "num_calls"), [(2, 0), (1, 1)])
+def test_the_last_holders_of_a_covered_stage_are_those_of_who_covers_it(leaving, num_calls):
+    scenario = a_scenario(cluster={"provisioning_seconds": 5.0})
+    world = a_world(with_losses(scenario, Loss(50.0, ((2, 0),)), Loss(50.0, ((leaving, 0),)), notice_seconds=20.0))
+    calls: list[float] = []
+    in_turn(world, world.attempt(60.0, "productive_compute"))
+    world.cover(2, 1)
+    world.rebuilt()
+    world.when_noticed = lambda: calls.append(world.now_seconds)
+    in_turn(world, world.attempt(40.0, "productive_compute"))
+    assert calls == num_calls * [80.0]
+
+
+@pytest.mark.parametrize("struck_seconds", [30.0, 47.0, 55.0, 58.0, 61.0])
+@pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
+def test_an_iteration_that_took_long_by_jitter_is_carried_on_too(struck_seconds, fidelity):
+    scenario = a_scenario(
+        ({"kind": "redundant", "preset": "bamboo"},), num_stages=6, steps=8, fidelity=fidelity, cluster={"jitter": 0.5}
+    )
+    result = run_scenario(with_losses(scenario, Loss(struck_seconds, ((2, 0),))))
+    assert result.stopped is None
+    assert math.fsum(result.ledger.values()) == pytest.approx(result.wall_clock_seconds)
+    assert len(of_kind(result, "recovered")) == 1

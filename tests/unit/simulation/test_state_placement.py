@@ -1,0 +1,207 @@
+"""Who holds what: a stage is lost with its last holder, and nothing is taken from who lost it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.cluster.membership import Node
+from sim.simulation.state_placement import StatePlacement
+from sim.strategies import STRATEGIES
+from support.builders import a_strategy, start_of
+from support.memberships import a_cluster
+
+START = start_of(a_strategy(STRATEGIES["restart"].Config()))
+
+
+def holders(num_stages: int = 3, nodes_per_stage: int = 1) -> StatePlacement:
+    return StatePlacement(a_cluster(num_stages, nodes_per_stage=nodes_per_stage))
+
+
+def lost(num_stages: int, nodes_per_stage: int, *places: int) -> StatePlacement:
+    """All hold their stage's state but for the nodes of some places, which are gone."""
+    held = holders(num_stages, nodes_per_stage)
+    for place in places:
+        held.lose(place)
+    return held
+
+
+def test_at_first_everybody_holds_and_does_their_own():
+    held = holders(2, 2)
+    assert [held.of(stage) for stage in (0, 1, 2)] == [[0, 1], [2, 3], [4, 5]]
+    assert held.hosts is None
+    assert not held.lost_stages
+
+
+def test_a_stage_is_lost_with_its_last_holder_and_once():
+    held = holders(2, 2)
+    assert held.lose(3) is False
+    assert (held.lost_stages, held.of(1)) == (set(), [2])
+    assert held.lose(3) is False  # whoever is there now held nothing
+    assert held.lose(2) is True
+    assert (held.lost_stages, held.of(1)) == ({1}, [])
+    assert held.lose(2) is False
+    assert not held.holds(2)
+
+
+def test_others_of_the_stage_stand_in_for_who_is_gone_until_it_has_the_state_again():
+    held = lost(2, 3, 4)
+    assert held.hosts == (0, 1, 2, 3, 5, 5, 6, 7, 8)
+    held.lose(5)
+    assert held.hosts == (0, 1, 2, 3, 3, 3, 6, 7, 8)
+    held.gain([4, 5])
+    assert held.hosts is None
+
+
+def test_copies_of_a_stage_go_with_its_last_holder_and_not_before():
+    held = holders(2, 2)
+    held.keep(1, "x", START)
+    held.keep(2, "x", START)
+    held.lose(2)
+    assert held.copy(1, "x") == START
+    held.lose(3)
+    assert held.copy(1, "x") is None
+    assert held.copy(2, "x") == START
+    held.gain([2, 3])
+    assert held.copy(1, "x") is None
+
+
+def test_who_is_lost_keeps_nothing_and_who_receives_during_a_recovery_loses_it_with_its_node():
+    held = lost(2, 1, 1)
+    with pytest.raises(AssertionError):
+        held.keep(1, "x", START)
+    held.receiving = {1: Node(7, "a", 1)}
+    held.keep(1, "x", START)
+    assert held.lose(1) is False
+    assert held.copy(1, "x") is None
+
+
+def test_a_recovery_reaches_the_nodes_that_take_part_in_it_alone():
+    held = lost(2, 3, 3, 4, 5, 6)
+    held.receiving = {3: Node(9, "a", 3), 5: Node(10, "a", 5)}
+    assert held.receivers(1) == [3, 5]
+    assert held.receivers(2) == [7, 8]
+    held.rebuilt(held.receiving, set())
+    assert (held.of(1), held.lost_stages) == ([3, 5], set())
+    assert held.hosts == (0, 1, 2, 3, 5, 5, 7, 7, 8)
+
+
+def test_stages_whose_loss_nobody_was_told_of_stay_lost():
+    held = lost(3, 1, 1, 2)
+    held.rebuilt([1, 2], {2})
+    assert (held.lost_stages, held.holds(1), held.holds(2)) == ({2}, True, False)
+
+
+@pytest.mark.parametrize(
+    ("gone", "sources"),
+    [((), [3, 4, 5]), ((4,), [3, 5, 5]), ((3,), [4, 4, 5]), ((3, 5), [4, 4, 4])],
+)
+def test_whoever_has_no_holder_in_its_pipeline_is_sent_the_state_by_another(gone, sources):
+    assert [lost(2, 3, *gone).source(1, replica) for replica in range(3)] == sources
+
+
+def test_what_nobody_holds_is_sent_by_those_that_are_to_have_it():
+    held = lost(2, 2, 2, 3)
+    assert [held.source(1, replica) for replica in (0, 1)] == [2, 3]
+    held.receiving = {3: Node(9, "a", 3)}
+    assert [held.source(1, replica) for replica in (0, 1)] == [3, 3]
+
+
+# ---- stages that another covers -----------------------------------------------------------------------
+
+
+def covered() -> StatePlacement:
+    """Stage 2 of two replicas is gone, stage 1 works for it."""
+    held = lost(3, 2, 4, 5)
+    held.cover(2, 1)
+    held.rebuilt([], set())
+    return held
+
+
+def test_who_covers_a_stage_works_for_it_sends_its_state_and_receives_what_is_sent_to_it():
+    held = covered()
+    assert (held.lost_stages, held.covers) == (set(), {2: 1})
+    assert held.hosts == (0, 1, 2, 3, 2, 3, 6, 7)
+    assert [held.source(2, replica) for replica in (0, 1)] == [2, 3]
+    assert held.receivers(2) == [2, 3]
+    held.lose(2)
+    assert held.hosts == (0, 1, 3, 3, 3, 3, 6, 7)
+    assert (held.source(2, 0), held.receivers(2)) == (3, [3])
+
+
+def test_a_stage_covers_until_the_other_has_nodes_with_its_state():
+    held = covered()
+    held.gain([5])
+    assert held.covers == {}
+    assert held.hosts == (0, 1, 2, 3, 5, 5, 6, 7)
+
+
+def test_a_stage_is_lost_with_the_last_holder_of_who_covers_it():
+    held = covered()
+    assert held.lose(3) is False
+    assert held.lose(2) is True
+    assert (held.lost_stages, held.covers) == ({1, 2}, {})
+
+
+def test_a_covered_stage_has_no_nodes_to_keep_copies_and_loses_nothing():
+    held = covered()
+    held.keep(2, "x", START)
+    assert held.copy(2, "x") is None
+    assert held.lose(4) is False  # who has come and not joined yet
+    assert held.lost_stages == set()
+
+
+def test_only_a_lost_stage_is_covered_and_by_one_that_has_its_own_state():
+    held = lost(3, 1, 1, 2)
+    with pytest.raises(AssertionError):
+        held.cover(0, 3)
+    with pytest.raises(AssertionError):
+        held.cover(1, 2)
+    held.cover(2, 3)
+    with pytest.raises(AssertionError):
+        held.cover(1, 2)
+
+
+def test_rebuilding_others_leaves_a_covered_stage_to_who_covers_it():
+    held = covered()
+    held.lose(0)
+    held.lose(1)
+    held.rebuilt([0, 1, 4], set())
+    assert held.covers == {2: 1}
+    assert not held.holds(4)
+
+
+moves = st.lists(st.tuples(st.sampled_from(["lose", "gain", "keep", "rebuild"]), st.integers(0, 8)), max_size=40)
+
+
+@given(moves)
+def test_it_is_lost_exactly_while_nobody_holds_it_and_so_are_copies(moves):
+    held = holders(2, 3)
+    with_state, lost_stages, copies = set(range(9)), set(), set()
+    for move, place in moves:
+        stage = place // 3
+        others = {other for other in with_state if other // 3 == stage} - {place}
+        if move == "lose":
+            is_last = place in with_state and not others
+            assert held.lose(place) is is_last
+            with_state.discard(place)
+            if is_last:
+                lost_stages.add(stage)
+                copies.discard(stage)
+        elif move == "gain" and stage not in lost_stages:
+            held.gain([place])
+            with_state.add(place)
+        elif move == "keep" and stage not in lost_stages:
+            held.keep(stage, "copy", START)
+            copies.add(stage)
+        elif move == "rebuild" and lost_stages:
+            back = {3 * each + place % 3 for each in lost_stages}
+            held.rebuilt(back, set())
+            with_state |= back
+            lost_stages = set()
+        assert held.lost_stages == lost_stages
+        assert {each for each in range(9) if held.holds(each)} == with_state
+        assert {each for each in range(3) if held.copy(each, "copy")} == copies
+        if not lost_stages:
+            hosts = held.hosts or tuple(range(9))
+            assert set(hosts) == with_state
+            assert all(host // 3 == each // 3 for each, host in enumerate(hosts))

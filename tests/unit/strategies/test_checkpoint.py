@@ -1,0 +1,291 @@
+"""Checkpoints in a store: how often, what a notice or a disk of one's own saves, what a failure costs to the second.
+
+An iteration takes 21 s, detection 10 s and a start 5 s where nothing else is said; all uploads together, or all
+downloads, fill the store's link for `upload_seconds`.
+"""
+
+from typing import Any
+
+import pytest
+
+from sim.core.units import BYTES_PER_GIB
+from sim.simulation.run import Run, simulate
+from sim.strategies.checkpoint import Checkpoint, CheckpointConfig, daly_seconds, uploads, young_seconds
+from sim.workload.costs import Costs
+from support.builders import (
+    CHECKPOINT_BYTES,
+    TICK,
+    ScriptedConfig,
+    a_scenario,
+    no_training,
+    of_kind,
+    run,
+    start_of,
+    times,
+)
+from support.on_paper import WorldOnPaper, result_of, strategy_of
+
+HOUR = 3600.0
+
+
+# ---- the interval that is kept ----------------------------------------------------------------------------
+
+
+def checkpoint(**options: Any) -> dict[str, Any]:
+    return {"kind": "checkpoint", **options}
+
+
+def started(options: dict[str, Any], upload_seconds: float = 2.0, **others: Any) -> list[float]:
+    """When the checkpoints of 20 iterations begin, if failures have no effect."""
+    scenario = a_scenario((options,), upload_seconds=upload_seconds, **others)
+    quiet = simulate(scenario, scenario.strategies[0], 0, 0, no_training(scenario), stops_on_failures=False)
+    return times(of_kind(quiet, "checkpoint_started"))
+
+
+def about(*seconds: float) -> Any:
+    return pytest.approx(list(seconds), abs=20 * TICK)
+
+
+def test_young_counts_from_start_to_start_and_saves_at_the_end_of_an_iteration():
+    """√(2 · 2 · 3600) = 120, and 2 of standing still: after the 6th iteration from zero, and 128 s later each time."""
+    assert started(checkpoint(interval="young", mtbf_hours=1.0, blocking_share=1.0)) == about(126, 254, 382)
+
+
+def test_daly_saves_a_little_more_often():
+    """3.0275 h: Young 208.8 + 2, more than ten iterations; Daly 207.5 + 2, less."""
+    assert daly_seconds(2.0, 3.0275 * HOUR) == pytest.approx(207.4653, abs=1e-4)
+    options = checkpoint(mtbf_hours=3.0275, blocking_share=1.0)
+    assert started({**options, "interval": "young"}) == about(231)
+    assert started({**options, "interval": "daly"}) == about(210, 422)
+
+
+def test_only_the_blocking_share_counts_as_what_a_save_costs():
+    """Half of 4 s: the same 2 s."""
+    options = checkpoint(interval="young", mtbf_hours=1.0, blocking_share=0.5)
+    assert started(options, upload_seconds=4.0) == about(126, 254, 382)
+
+
+def test_writing_to_the_own_disk_counts_as_what_a_save_costs():
+    options = checkpoint(interval="young", mtbf_hours=1.0, local_gib_per_s=CHECKPOINT_BYTES / 2 / BYTES_PER_GIB)
+    assert started(options) == about(126, 254, 382)
+
+
+@pytest.mark.parametrize("formula", ["young", "daly"])
+def test_what_costs_nothing_is_done_as_often_as_uploads_allow(formula):
+    """Uploads of 50 s, nobody stands still: 63 is the first end of an iteration after 50, and so on."""
+    options = checkpoint(interval=formula, mtbf_hours=1.0)
+    assert started(options, 50.0) == about(*range(63, 21 * 20 + 1, 63))
+    assert started(options, 0.0) == about(*range(21, 21 * 20 + 1, 21))
+
+
+@pytest.mark.parametrize("formula", ["young", "daly"])
+def test_without_failures_nothing_that_costs_is_saved(formula):
+    assert started(checkpoint(interval=formula, blocking_share=1.0)) == []
+
+
+def test_the_mtbf_is_that_of_the_failure_process_where_none_is_given():
+    """Four stages that fail every four hours: once an hour."""
+    failures = {"kind": "exponential", "mean_uptime_hours": 4.0, "immune_stages": (0,)}
+    options = checkpoint(interval="young", blocking_share=1.0)
+    assert started(options, failures=failures) == about(126, 254, 382)
+
+
+def test_adaptive_is_young_for_what_has_been_seen():
+    """A quarter of an hour believed: 2 + √(4 (900 + 63)) = 64 > 63 s, so after the 4th iteration, when it is 64.7.
+
+    An hour, if nothing is said.
+    """
+    young = started(checkpoint(interval="young", mtbf_hours=0.25, blocking_share=1.0))
+    adaptive = started(checkpoint(interval="adaptive", mtbf_hours=0.25, blocking_share=1.0))
+    assert young == about(63, 128, 193, 258, 323, 388)
+    assert adaptive == about(84, 170, 256, 342, 428)
+    assert started(checkpoint(interval="adaptive", blocking_share=1.0))[0] == pytest.approx(126)
+
+
+def test_adaptive_saves_more_often_after_failures():
+    strategy, world = Checkpoint(CheckpointConfig(interval="adaptive", blocking_share=1.0), 6), WorldOnPaper()
+    save = world.seconds_of(uploads(world, 1.0))
+    world.now_seconds = 3 * HOUR
+    assert strategy._interval_seconds(world) == save + young_seconds(save, 4 * HOUR)
+    world.num_failures = 15
+    assert strategy._interval_seconds(world) == save + young_seconds(save, HOUR / 4)
+
+
+def test_an_interval_in_seconds_is_kept_from_start_to_start():
+    assert started(checkpoint(interval_seconds=42.0), 0.0, steps=8) == about(42, 84, 126, 168)
+    assert started(checkpoint(interval_seconds=42.5), 0.0, steps=8) == about(63, 126)
+
+
+# ---- just in time ---------------------------------------------------------------------------------------
+
+
+def struck(
+    options: dict[str, Any], script: dict[int, tuple[float, ...]], notice: float = 0.0, upload: float = 4.0, **more: Any
+) -> Run:
+    """Twenty iterations in which stages are lost by script, a while after a notice of it."""
+    scenario = a_scenario((options,), upload_seconds=upload, **more)
+    failures = ScriptedConfig(uptimes=script, notice_seconds=notice)
+    return run(scenario.model_copy(update={"failures": failures}))
+
+
+def recovered(result: Run) -> list[tuple[float, int]]:
+    """When and to which iteration."""
+    return [(event.time_seconds, event.iteration) for event in of_kind(result, "recovered")]
+
+
+def test_with_enough_notice_only_the_iteration_under_way_is_lost():
+    """Lost at 100, in the 5th, known at 90: no detection, 5 s to start, 4 s to fetch the 4th, then 16 × 21 s."""
+    result = struck(checkpoint(just_in_time=True), {2: (100.0,)}, notice=10.0)
+    assert times(of_kind(result, "checkpoint_started", "checkpoint_durable")) == about(90, 94)
+    assert recovered(result) == [(pytest.approx(109), 4)]
+    assert result.ledger["lost_work"] == pytest.approx(16)
+    assert result.ledger["detection"] == 0.0
+    assert result.wall_clock_seconds == pytest.approx(109 + 16 * 21)
+
+
+@pytest.mark.parametrize("notice", [3.9, 4.0])
+def test_with_too_little_notice_the_upload_is_lost_and_the_older_checkpoint_counts(notice):
+    """At an exact tie the failure wins. The 3rd is up since 67: 100 + 5 + 4, and the 4th runs again."""
+    result = struck(checkpoint(just_in_time=True, interval_iterations=3), {2: (100.0,)}, notice)
+    assert times(of_kind(result, "checkpoint_lost")) == about(100)
+    assert recovered(result) == [(pytest.approx(109), 3)]
+    assert result.ledger["lost_work"] == pytest.approx(21 + 16)
+    nothing_older = struck(checkpoint(just_in_time=True), {2: (100.0,)}, notice)
+    assert recovered(nothing_older) == [(pytest.approx(105), 0)]
+
+
+def test_a_long_notice_loses_what_was_done_since():
+    """Known at 50, in the 3rd: two that complete between notice and loss run again, with the one under way."""
+    result = struck(checkpoint(just_in_time=True), {2: (100.0,)}, notice=50.0)
+    assert recovered(result) == [(pytest.approx(109), 2)]
+    assert result.ledger["lost_work"] == pytest.approx(42 + 16)
+
+
+def test_without_just_in_time_a_notice_saves_the_detection_only():
+    result = struck(checkpoint(), {2: (100.0,)}, notice=10.0)
+    assert of_kind(result, "checkpoint_started") == []
+    assert recovered(result) == [(pytest.approx(105), 0)]
+
+
+def test_a_notice_begins_nothing_where_that_iteration_is_up_or_on_its_way():
+    options = checkpoint(just_in_time=True, interval_iterations=4)  # begins at 84
+    for upload, notice in ((4.0, 10.0), (10.0, 14.0), (15.9, 10.0)):
+        result = struck(options, {2: (100.0,)}, notice, upload)
+        assert times(of_kind(result, "checkpoint_started"))[0] == pytest.approx(84)
+        assert recovered(result) == [(pytest.approx(105 + upload), 4)]
+        assert len([at for at in times(of_kind(result, "checkpoint_started")) if at < 100]) == 1
+
+
+def test_a_notice_while_everybody_stands_still_for_that_checkpoint_begins_no_other():
+    options = checkpoint(just_in_time=True, interval_iterations=4, blocking_share=1.0)
+    result = struck(options, {2: (100.0,)}, notice=13.0, upload=10.0)
+    assert times(of_kind(result, "checkpoint_started"))[:1] == about(84)
+    assert times(of_kind(result, "checkpoint_durable"))[:1] == about(94)
+    assert [event.detail for event in of_kind(result, "checkpoint_started")].count("just in time") == 0
+
+
+def test_a_checkpoint_just_in_time_is_not_begun_twice_when_an_older_one_arrives():
+    strategy, world = strategy_of("checkpoint", interval_iterations=4, just_in_time=True), WorldOnPaper()
+    fourth = start_of(strategy).after(4)
+    result_of(strategy.after_iteration(world, fourth))
+    strategy.on_notice(world, fourth)
+    assert len(world.begun) == 1
+    for _ in range(2):
+        strategy.on_notice(world, fourth.after(5))
+        assert len(world.begun) == 2
+    world.begun[0].when_done()
+    assert strategy.durable == fourth
+    strategy.on_notice(world, fourth.after(5))
+    assert len(world.begun) == 2
+    world.begun[1].when_lost()
+    strategy.on_notice(world, fourth.after(5))
+    assert len(world.begun) == 3
+
+
+# ---- a disk of one's own ------------------------------------------------------------------------------------
+
+
+def on_disk(seconds: float, **options: Any) -> dict[str, Any]:
+    """A checkpoint after every second iteration; each node writes its stage in so many seconds, and reads it again."""
+    return checkpoint(interval_iterations=2, local_gib_per_s=CHECKPOINT_BYTES / seconds / BYTES_PER_GIB, **options)
+
+
+@pytest.mark.parametrize(("disk", "fetching"), [(1.0, 2.0), (3.0, 3.0)])
+def test_survivors_read_their_disks_while_the_lost_stage_is_downloaded(disk, fetching):
+    """All uploads take 10 s, so one stage's download 2 s; the 2nd is up at 42 + disk + 10."""
+    result = struck(on_disk(disk), {2: (80.0,)}, upload=10.0)
+    assert times(of_kind(result, "checkpoint_durable"))[0] == pytest.approx(52 + disk)
+    assert recovered(result) == [(pytest.approx(80 + 15 + fetching), 2)]
+    assert result.ledger["state_transfer"] == pytest.approx(fetching)
+    assert result.ledger["checkpoint_save"] == pytest.approx(disk * len(of_kind(result, "checkpoint_started")))
+
+
+def test_without_a_disk_everybody_downloads():
+    result = struck(checkpoint(interval_iterations=2), {2: (80.0,)}, upload=10.0)
+    assert recovered(result) == [(pytest.approx(80 + 15 + 10), 2)]
+
+
+def test_a_checkpoint_on_the_disks_alone_is_not_durable():
+    """The 2nd is on all disks at 45, up at 55: a loss before that brings everybody back to the beginning."""
+    assert recovered(struck(on_disk(3.0), {2: (54.0,)}, upload=10.0)) == [(pytest.approx(69), 0)]
+    assert recovered(struck(on_disk(3.0), {2: (44.0,)}, upload=10.0)) == [(pytest.approx(59), 0)]
+    assert recovered(struck(on_disk(3.0), {2: (56.0,)}, upload=10.0)) == [(pytest.approx(74), 2)]
+
+
+def test_a_stage_lost_twice_in_a_row_is_downloaded_twice():
+    """Again at 96, one second into the download, and again at 120, in an iteration: 2 s each time, 3 s on disks."""
+    result = struck(on_disk(3.0), {2: (80.0, 16.0, 24.0)}, upload=10.0)
+    assert recovered(result) == [(pytest.approx(96 + 15 + 3), 2), (pytest.approx(120 + 15 + 3), 2)]
+    uploaded = len(of_kind(result, "checkpoint_started")) * 5 * CHECKPOINT_BYTES
+    lost = len(of_kind(result, "checkpoint_lost"))
+    assert lost == 0
+    assert result.sent_bytes == pytest.approx(uploaded + 3 * CHECKPOINT_BYTES)
+
+
+def test_a_stage_that_was_downloaded_has_it_on_its_disk_again():
+    """Stage 3 is lost after stage 2 has come back: only stage 3 downloads. Both at once: both do, 4 s."""
+    result = struck(on_disk(3.0), {2: (80.0,), 3: (110.0,)}, upload=10.0)
+    assert recovered(result)[1] == (pytest.approx(110 + 15 + 3), 2)
+    both = struck(on_disk(3.0), {2: (80.0,), 3: (80.0,)}, upload=10.0)
+    assert recovered(both) == [(pytest.approx(80 + 15 + 4), 2)]
+    everybody = struck(on_disk(3.0), dict.fromkeys(range(5), (80.0,)), upload=10.0)
+    assert recovered(everybody) == [(pytest.approx(80 + 15 + 10), 2)]
+
+
+def test_what_nodes_and_store_hold():
+    costs = Costs(a_scenario().workload, a_scenario().cluster.device)
+    assert Checkpoint.stored_bytes(CheckpointConfig(), costs) == 5 * CHECKPOINT_BYTES
+    assert Checkpoint.host_memory_bytes(CheckpointConfig(), costs, 1) == 0.0
+    assert Checkpoint.host_memory_bytes(CheckpointConfig(local_gib_per_s=1.0), costs, 1) == 2 * CHECKPOINT_BYTES
+
+
+# ---- uploads lost to failures -------------------------------------------------------------------------------
+
+
+def test_an_upload_that_a_failure_ends_is_lost_and_the_older_checkpoint_counts():
+    """Of every second iteration, up 15 s later: the 4th begins at 84, the loss at 98 ends it, the 2nd counts."""
+    result = struck(checkpoint(interval_iterations=2), {2: (98.0,)}, upload=15.0)
+    assert [(event.time_seconds, event.iteration) for event in of_kind(result, "checkpoint_lost")] == [(98.0, 4)]
+    assert recovered(result) == [(pytest.approx(98 + 15 + 15), 2)]
+    assert result.ledger["lost_work"] == pytest.approx(2 * 21 + 14)
+
+
+def test_a_save_in_which_everybody_stands_still_is_not_lost_work():
+    """10 s of standing still of which 4 pass, then all iterations again."""
+    result = struck(checkpoint(interval_iterations=2, blocking_share=1.0), {2: (46.0,)}, upload=10.0, steps=3)
+    assert times(of_kind(result, "checkpoint_lost")) == about(46)
+    assert recovered(result) == [(pytest.approx(61), 0)]
+    assert result.ledger["checkpoint_save"] == pytest.approx(4 + 10)
+    assert result.ledger["lost_work"] == pytest.approx(42)
+    assert result.wall_clock_seconds == pytest.approx(61 + 42 + 10 + 21)
+
+
+def test_a_lost_upload_is_forgotten():
+    """Its position can be begun again, just in time."""
+    strategy = strategy_of("checkpoint", interval_iterations=1, blocking_share=1.0, just_in_time=True)
+    position, world = start_of(strategy).after(1), WorldOnPaper(failures={2: 3})
+    assert result_of(strategy.after_iteration(world, position)) is not None
+    strategy.on_notice(world, position)
+    assert len(world.begun) == 1
+    world.begun[0].when_done()
+    assert strategy.durable == position

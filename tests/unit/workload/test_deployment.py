@@ -1,0 +1,534 @@
+"""Iterations on fewer nodes than places: who stands in for whom, and that all the work is done, once."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.spec import plain_routes
+from sim.cluster.flows import Flows
+from sim.cluster.topology import Cluster, ClusterConfig
+from sim.core.units import to_ticks
+from sim.workload.config import IterationPlan
+from sim.workload.deployment import Deployment, Hosts, stand_ins
+from sim.workload.iteration import IterationRun, even_pace
+from sim.workload.iteration_time import FinishedIteration, IterationTimes, fastest_run, run_alone, run_among
+from sim.workload.schedule import BACKWARD, FORWARD, plain_plan
+from support.builders import TICK, a_link, a_site
+from support.iterations import shapes
+
+MANY = settings(max_examples=60)
+GRADIENT = {"same_region": a_link(0.5, 272.0), "negligible_seconds": 1e9}
+"""Weights of a stage take 10 s and a latency of half a second, activations nothing."""
+
+
+def a_cluster(num_stages: int, num_replicas: int) -> Cluster:
+    return Cluster(ClusterConfig(nodes_per_stage=num_replicas), num_stages, ("local",))
+
+
+@st.composite
+def absences(draw, cluster: Cluster) -> tuple[set[int], dict[int, int]]:
+    """Places without node and stages that others cover; every stage has a node, or is covered by one that has."""
+    covers = {}
+    if draw(st.booleans()):
+        stage = draw(st.sampled_from(cluster.stages))
+        covers[stage] = (stage + draw(st.sampled_from([-1, 1, 2]))) % len(cluster.stages)
+    missing = set()
+    for stage in cluster.stages:
+        places = st.sampled_from(cluster.nodes_of(stage))
+        missing |= draw(st.sets(places, max_size=len(cluster.replicas) - (stage not in covers)))
+    return missing, covers
+
+
+@st.composite
+def incomplete(draw, **options) -> tuple[Deployment, IterationPlan, Hosts]:
+    """Iterations of all shapes on clusters that lack any nodes that they can do without."""
+    site, plan = draw(shapes((1, 2, 2, 3, 4), **options))
+    missing, covers = draw(absences(site.cluster))
+    return site, plan, stand_ins(missing, site.cluster, covers)
+
+
+def without(site: Deployment, *missing: tuple[int, int], covers: dict[int, int] | None = None) -> Hosts:
+    """Hosts without the nodes of some (stage, replica)."""
+    return stand_ins([site.cluster.node(*place) for place in missing], site.cluster, covers)
+
+
+def on(site: Deployment, hosts: Hosts | None, plan: IterationPlan | None = None) -> FinishedIteration:
+    """One iteration on some nodes."""
+    return fastest_run(site, plan or plain_plan(site.costs.workload), hosts)
+
+
+def done_by(found: FinishedIteration, stage: int, replica: int, *kinds: str) -> list:
+    return [o for o in found.run.operations if (o.stage, o.replica) == (stage, replica) and o.kind in kinds]
+
+
+def seconds_of(operations: list) -> float:
+    return math.fsum(o.end_seconds - o.start_seconds for o in operations)
+
+
+def sent(found: FinishedIteration, what: str) -> list[tuple[int, int]]:
+    return [(m.source, m.target) for m in found.run.messages if m.what.startswith(what)]
+
+
+def host_of(site: Deployment, hosts: Hosts, stage: int, replica: int, microbatch: int) -> int:
+    """The first stand-in, or one of the others of its stage: those left take turns from it on."""
+    num_replicas = len(site.cluster.replicas)
+    first = hosts[site.cluster.node(stage, replica)]
+    left = [place for place in site.cluster.nodes_of(first // num_replicas) if hosts[place] == place]
+    in_its_pipeline = first % num_replicas == replica
+    return first if in_its_pipeline else left[(left.index(first) + microbatch) % len(left)]
+
+
+# ---- who stands in ------------------------------------------------------------------------------------------
+
+
+def test_without_absences_everyone_does_their_own_work():
+    site = a_site(4, 4, cluster={"nodes_per_stage": 3})
+    assert stand_ins((), site.cluster) == site.complete_hosts == tuple(range(15))
+
+
+@pytest.mark.parametrize(
+    ("missing", "hosts"),
+    [
+        ([5], (4, 6, 6, 7)),  # the next replica up
+        ([7], (4, 5, 6, 4)),  # after the last comes the first
+        ([4, 5], (6, 7, 6, 7)),  # in turn
+        ([5, 6], (4, 7, 4, 7)),
+        ([4, 7], (5, 5, 6, 6)),
+        ([4, 5, 6], (7, 7, 7, 7)),
+        ([5, 6, 7], (4, 4, 4, 4)),
+    ],
+)
+def test_the_missing_are_dealt_to_the_others_of_their_stage_from_the_next_one_up(missing, hosts):
+    """Stage 1 of three stages with four replicas: places 4 to 7."""
+    assert stand_ins(missing, a_cluster(2, 4)) == (0, 1, 2, 3, *hosts, 8, 9, 10, 11)
+
+
+@given(st.data(), st.integers(2, 5), st.integers(1, 8))
+def test_all_work_has_a_host_that_is_there_and_loads_of_a_stage_are_even(data, num_stages, num_replicas):
+    cluster = a_cluster(num_stages, num_replicas)
+    missing, covers = data.draw(absences(cluster))
+    hosts = stand_ins(missing, cluster, covers)
+    for stage in cluster.stages:
+        places = cluster.nodes_of(stage)
+        if stage in covers:
+            assert [hosts[place] for place in places] == [hosts[place] for place in cluster.nodes_of(covers[stage])]
+            continue
+        assert all(hosts[place] == place for place in places if place not in missing)
+        assert all(hosts[place] in set(places) - missing for place in places)
+        loads = Counter(hosts[place] for place in places).values()
+        assert max(loads) - min(loads) <= 1
+
+
+def test_a_stage_without_node_and_cover_is_nobodys():
+    cluster = a_cluster(3, 2)
+    with pytest.raises(AssertionError, match="stage 2 has no node"):
+        stand_ins([4, 5], cluster)
+    assert stand_ins([4, 5], cluster, {2: 1}) == (0, 1, 2, 3, 2, 3, 6, 7)
+    assert stand_ins([2, 4, 5], cluster, {2: 1}) == (0, 1, 3, 3, 3, 3, 6, 7)  # by who stands in for stage 1
+    with pytest.raises(AssertionError, match="does not do its own work"):
+        stand_ins([2, 3, 4, 5], cluster, {2: 1, 1: 0})
+    with pytest.raises(AssertionError, match="numbers"):
+        stand_ins([8], cluster)
+
+
+def test_who_does_others_work_does_its_own():
+    site = a_site(2, 2, cluster={"nodes_per_stage": 2})
+    with pytest.raises(AssertionError, match="does its own"):
+        run_alone(site, plain_plan(site.costs.workload), "arrival", hosts=(0, 1, 3, 2, 4, 5))
+
+
+# ---- whatever is missing ------------------------------------------------------------------------------------
+
+
+@MANY
+@given(incomplete())
+def test_every_visit_of_every_pipeline_is_made_once_by_its_host_and_the_iteration_ends(shape):
+    site, plan, hosts = shape
+    found = on(site, hosts, plan)  # raises on a deadlock
+    schedule, num_replicas = found.run.schedule, len(site.cluster.replicas)
+    due = Counter()
+    for replica in site.cluster.replicas:
+        for microbatch in range(plan.num_microbatches):
+            for visit in schedule.way(microbatch):
+                stage = schedule.stage(visit)
+                host = host_of(site, hosts, stage, replica, microbatch)
+                due[visit.kind, stage, host % num_replicas, microbatch] += 1
+    visits = [o for o in found.run.operations if o.kind != "shadow"]
+    assert Counter((o.kind, o.stage, o.replica, o.microbatch) for o in visits) == due
+
+
+@MANY
+@given(incomplete())
+def test_a_node_does_one_thing_at_a_time_and_the_iteration_is_no_shorter_than_its_busiest_node(shape):
+    site, plan, hosts = shape
+    found = on(site, hosts, plan)
+    by_node = defaultdict(list)
+    for o in found.run.operations:
+        by_node[hosts[site.cluster.node(o.stage, o.replica)]].append((o.start_seconds, o.end_seconds))
+    for spans in by_node.values():
+        spans.sort()
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+    assert found.seconds == to_ticks(found.seconds) >= max(sum(b - a for a, b in spans) for spans in by_node.values())
+
+
+@MANY
+@given(incomplete())
+def test_messages_go_between_hosts_one_for_each_hop_that_leaves_a_node(shape):
+    site, plan, hosts = shape
+    found = on(site, hosts, plan)
+    hops = Counter()
+    for replica in site.cluster.replicas:
+        for microbatch in range(plan.num_microbatches):
+            way = [0, *(found.run.schedule.stage(visit) for visit in found.run.schedule.way(microbatch)), 0]
+            nodes = [host_of(site, hosts, stage, replica, microbatch) for stage in way]
+            hops.update((a, b) for a, b in pairwise(nodes) if a != b)
+    assert all(m.arrived and m.source != m.target for m in found.run.messages)
+    assert {node for m in found.run.messages for node in (m.source, m.target)} <= set(hosts)
+    between = [m for m in found.run.messages if m.what.split()[0] in ("activation", "gradient")]
+    assert Counter((m.source, m.target) for m in between if "exchange" not in m.what) == hops
+
+
+@MANY
+@given(incomplete())
+def test_the_split_is_the_mean_over_the_nodes_that_work(shape):
+    site, plan, hosts = shape
+    found = on(site, hosts, plan)
+    num_nodes = len(set(hosts))
+    stages_of = defaultdict(set)
+    for place, host in enumerate(hosts):
+        stages_of[host].add(site.cluster.stage_of(place))
+    optimizer = to_ticks(site.costs.workload.optimizer_seconds) * sum(map(len, stages_of.values()))
+    useful = seconds_of([o for o in found.run.operations if o.kind != "shadow"]) + optimizer
+    shadow = seconds_of([o for o in found.run.operations if o.kind == "shadow"])
+    assert found.split.productive_seconds == pytest.approx(useful / num_nodes, rel=1e-12)
+    assert found.split.redundant_seconds == pytest.approx(shadow / num_nodes, rel=1e-12)
+    assert found.split.seconds == pytest.approx(found.seconds, rel=1e-14)
+
+
+@MANY
+@given(incomplete())
+def test_gpipes_heads_on_a_node_do_all_their_forwards_first(shape):
+    site, plan, hosts = shape
+    if site.costs.workload.schedule != "gpipe":
+        return
+    found, head = on(site, hosts, plan), site.costs.head_stage
+    for replica in {hosts[place] % len(site.cluster.replicas) for place in site.cluster.nodes_of(head)}:
+        forwards, backwards = (done_by(found, head, replica, kind) for kind in (FORWARD, BACKWARD))
+        assert max(o.end_seconds for o in forwards) <= min(o.start_seconds for o in backwards)
+
+
+@MANY
+@given(shapes((1, 2, 3)))
+def test_on_all_nodes_it_is_the_iteration_that_it_was(shape):
+    site, plan = shape
+    plain, told = on(site, None, plan), on(site, site.complete_hosts, plan)
+    assert plain.price == told.price
+    assert (plain.run.operations, plain.run.messages) == (told.run.operations, told.run.messages)
+
+
+@MANY
+@given(incomplete(jitter=0.2), st.sampled_from([0.0, 0.37, 1234.5]), st.booleans())
+def test_played_event_by_event_it_is_the_priced_iteration_to_the_bit(shape, start, jitters):
+    site, plan, hosts = shape
+    if not jitters:
+        config = site.cluster.config.model_copy(update={"jitter": 0.0})
+        site = replace(site, cluster=Cluster(config, site.cluster.num_stages, site.cluster.regions))
+    pipeline, start = IterationTimes(site, 0), to_ticks(start)
+    priced = pipeline.executed(plan, 3, hosts)
+    env = simpy.Environment()
+
+    def something_else() -> Iterator[simpy.Event]:
+        for _ in range(1000):
+            yield env.timeout(to_ticks(1 / 3))
+
+    env.process(something_else())
+    if start:
+        env.run(until=start)
+    run = pipeline.begin(plan, env, Flows(env), 3, hosts)
+    env.run(until=run.done)
+    assert env.now - start == priced.seconds
+    assert (run.split(env.now - start), run.order) == (priced.split, priced.order)
+    among = run_among(site, plan, priced.order, (), hosts)
+    assert among.seconds == pipeline.price(plan, hosts).seconds
+
+
+# ---- how long it takes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "fifo"])
+@pytest.mark.parametrize("m", [2, 5, 8])
+def test_where_one_stage_is_the_bottleneck_its_last_node_does_twice_the_work(schedule, m):
+    """Stage 2 of 3 takes 10 + 20 s, the others 1 + 2: fill, 2 m visits there and back, drain."""
+    site = a_site(
+        3, m, schedule=schedule, stages=((1.0, 2.0), (10.0, 20.0), (1.0, 2.0)), cluster={"nodes_per_stage": 2}
+    )
+    assert on(site, without(site, (2, 1))).seconds == 1.0 + 2 * m * 30.0 + 2.0
+    assert 1.0 + m * 30.0 + 2.0 <= on(site, None).seconds <= 1.0 + m * 30.0 + 3.0 + 2.0
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+@pytest.mark.parametrize(("m", "num_replicas"), [(1, 2), (4, 2), (7, 3), (8, 4)])
+def test_without_all_pipelines_but_one_it_takes_the_work_of_all(schedule, m, num_replicas):
+    site = a_site(4, m, schedule=schedule, cluster={"nodes_per_stage": num_replicas})
+    gone = [(stage, replica) for stage in site.cluster.stages for replica in range(1, num_replicas)]
+    assert on(site, without(site, *gone)).seconds == 3.0 * (num_replicas * m + 4 - 1)
+
+
+@MANY
+@given(st.data(), st.integers(2, 5), st.integers(1, 8), st.integers(2, 4), st.sampled_from(["gpipe", "1f1b"]))
+def test_it_takes_as_long_as_the_busiest_node_and_on_all_nodes_at_least_and_as_one_pipeline_for_all_at_most(
+    data, p, m, n, schedule
+):
+    """Equal stages, a forward and a backward of which take 3 s, and free links."""
+    site = a_site(p, m, schedule=schedule, cluster={"nodes_per_stage": n})
+    missing = set()
+    for stage in site.cluster.stages:
+        missing |= data.draw(st.sets(st.sampled_from(site.cluster.nodes_of(stage)), max_size=n - 1))
+    hosts = stand_ins(missing, site.cluster)
+    visits = [(stage, r, k) for stage in range(1, p + 1) for r in site.cluster.replicas for k in range(m)]
+    busiest = max(Counter(host_of(site, hosts, *visit) for visit in visits).values())
+    least = max(3.0 * busiest, on(site, None).seconds)
+    assert least <= on(site, hosts).seconds <= 3.0 * (n * m + p - 1)
+
+
+def test_a_shared_node_takes_first_what_comes_first_in_the_textbook_and_ties_by_pipeline():
+    taken = []
+    for schedule in ("gpipe", "fifo"):
+        network = {"negligible_seconds": 1.0}  # all arrive at once, those of pipeline 0 before those of pipeline 1
+        site = a_site(2, 3, schedule=schedule, network=network, max_in_flight=3, cluster={"nodes_per_stage": 2})
+        taken.append([o.microbatch for o in done_by(on(site, without(site, (1, 1))), 1, 0, FORWARD)])
+    assert taken == [[0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2]]
+
+
+def test_the_microbatches_in_flight_are_counted_by_pipeline():
+    """One in flight in each of three pipelines: three at a time over a node for all of stage 2."""
+    site = a_site(2, 4, 1.0, 1.0, "fifo", max_in_flight=1, cluster={"nodes_per_stage": 3})
+    assert on(site, None).seconds == 4 * 4.0
+    # Stage 2 has 12 visits there and back and waits for nothing but the first forward and the last backward of stage 1.
+    assert on(site, without(site, (2, 1), (2, 2))).seconds == 1.0 + 12 * 2.0 + 1.0
+
+
+# ---- a node's pace is its own -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_stand_in_works_at_its_own_pace_whosever_work_it_does(slow):
+    there, gone = slow, 1 - slow
+    stragglers = ({"stage": 2, "replica": there, "slowdown": 2.0}, {"stage": 3, "replica": gone, "slowdown": 5.0})
+    site = a_site(3, 4, cluster={"nodes_per_stage": 2, "stragglers": stragglers})
+
+    def forwards(stage: int, hosts: Hosts) -> set[float]:
+        return {o.end_seconds - o.start_seconds for o in done_by(on(site, hosts), stage, there, FORWARD)}
+
+    hosts = without(site, (2, gone), (3, gone))
+    assert (forwards(2, hosts), forwards(3, hosts)) == ({2.0}, {1.0})  # the slow one of stage 3 is not there
+    assert forwards(3, without(site, (3, 0), (3, 1), covers={3: 2})) == {2.0}
+
+
+def test_jitter_is_drawn_by_the_node_that_works():
+    site = a_site(2, 1, cluster={"nodes_per_stage": 2, "jitter": 0.3})
+    hosts, asked = without(site, (1, 0)), Counter()
+
+    def slowness(stage: int, replica: int) -> float:
+        asked[stage, replica] += 1
+        return 1.0
+
+    run_alone(site, plain_plan(site.costs.workload), "arrival", slowness, hosts)
+    assert (asked[1, 0], asked[1, 1]) == (0, 4)
+
+
+# ---- gradients, optimizer, pauses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_left", [1, 2, 3, 4])
+@pytest.mark.parametrize("exchange", ["ring", "all_to_all"])
+def test_a_stage_exchanges_gradients_among_those_that_are_there(num_left, exchange):
+    """2 (k - 1) latencies and 2 (k - 1) / k of the bytes in a ring; k - 1 messages from each to all others."""
+    site = a_site(4, 4, network=GRADIENT, gradient_exchange=exchange, cluster={"nodes_per_stage": 4})
+    hosts = without(site, *((2, replica) for replica in range(num_left, 4)))
+    found, k = on(site, hosts), num_left
+    messages = [m for m in found.run.messages if m.what == "gradient exchange of stage 2"]
+    assert {node for m in messages for node in (m.source, m.target)} == (set(range(8, 8 + k)) if k > 1 else set())
+    seconds = {m.end_seconds - m.start_seconds for m in messages}
+    if k == 1:
+        assert not messages
+    elif exchange == "ring":
+        assert len(messages) == k
+        assert list(seconds) == pytest.approx([2 * (k - 1) * 0.5 + 2 * (k - 1) / k * 10.0], abs=2 * TICK)
+    else:
+        assert len(messages) == k * (k - 1)
+        assert seconds == {10.5}
+    assert len(sent(found, "gradient exchange of stage 3")) == (4 if exchange == "ring" else 12)
+
+
+@pytest.mark.parametrize("num_replicas", [2, 3, 4, 7])
+def test_those_left_share_the_work_of_a_missing_node_evenly(num_replicas):
+    m = 12
+    site = a_site(3, m, cluster={"nodes_per_stage": num_replicas})
+    found = on(site, without(site, (2, 1)))
+    loads = Counter(o.replica for o in found.run.operations if o.stage == 2 and o.kind == FORWARD)
+    assert sum(loads.values()) == num_replicas * m
+    assert set(loads.values()) == {m + m // (num_replicas - 1)}
+    assert found.seconds >= 3.0 * (m + m // (num_replicas - 1))
+
+
+def test_gradients_are_exchanged_when_the_stand_ins_are_done_with_all_pipelines():
+    site = a_site(4, 4, network=GRADIENT, cluster={"nodes_per_stage": 3})
+    found = on(site, without(site, (2, 1)))
+    last = max(o.end_seconds for o in found.run.operations if o.stage == 2)
+    started = {m.start_seconds for m in found.run.messages if m.what == "gradient exchange of stage 2"}
+    assert started == {last}
+
+
+def test_the_optimizer_takes_once_for_a_stage_and_twice_on_a_node_that_holds_two():
+    plain, optimizing = (
+        a_site(4, 4, optimizer_seconds=seconds, cluster={"nodes_per_stage": 2}) for seconds in (0.0, 7.0)
+    )
+    stand_in, cover = without(plain, (2, 1)), without(plain, (2, 0), (2, 1), covers={2: 1})
+    for hosts, times in ((stand_in, 1), (cover, 2)):
+        before, after = on(plain, hosts), on(optimizing, hosts)
+        assert after.seconds == before.seconds + 7.0 * times
+    assert on(optimizing, cover).run.busy_seconds["optimizer"] == 7.0 * 10
+    assert on(optimizing, stand_in).run.busy_seconds["optimizer"] == 7.0 * 9
+
+
+# ---- a stage that another one covers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "fifo"])
+def test_who_covers_a_stage_does_the_work_of_both(schedule):
+    stages = ((1.0, 2.0), (3.0, 6.0), (1.0, 2.0), (1.0, 2.0))
+    site = a_site(4, 5, schedule=schedule, stages=stages)
+    found = on(site, without(site, (2, 0), covers={2: 1}))
+    assert seconds_of(done_by(found, 1, 0, FORWARD, BACKWARD)) == 5 * 3.0
+    assert seconds_of(done_by(found, 2, 0, FORWARD, BACKWARD)) == 5 * 9.0
+    assert found.split.productive_seconds == pytest.approx(5 * 18.0 / 4)
+    assert 5 * 12.0 <= found.seconds <= 5 * 18.0
+    assert found.seconds > on(site, None).seconds
+
+
+def test_one_microbatch_takes_what_it_took_but_for_the_hops_that_are_none_any_more():
+    network = {"software_seconds_per_hop": 0.25}
+    site = a_site(4, 1, hop_seconds=0.5, network=network)
+    assert on(site, None).seconds == 12.0 + 10 * 0.75
+    assert on(site, without(site, (2, 0), covers={2: 1})).seconds == 12.0 + 8 * 0.75
+    assert on(site, without(site, (2, 0), covers={2: 4})).seconds == 12.0 + 10 * 0.75
+    assert on(site, without(site, (1, 0), covers={1: 0})).seconds == 12.0 + 8 * 0.75
+
+
+def test_where_a_place_is_done_elsewhere_hops_take_the_links_to_there():
+    """Replica 1 is in region b, four seconds from a: its pipeline's hops to and from the stand-in are long."""
+    network = {"same_region": a_link(), "links": (("a", "b", 4000.0, 1e20),)}
+    cluster = {"nodes_per_stage": 2, "placement": "by_hand", "regions": tuple("ab" * 4)}
+    site = a_site(3, 1, network=network, cluster=cluster, overlap_gradient_exchange=False)
+    complete = on(site, None)
+    assert complete.seconds == 9.0 + 2 * 4.0  # the exchange
+    found = on(site, without(site, (2, 1)))
+    assert sorted(set(sent(found, "activation"))) == [(0, 2), (1, 3), (2, 4), (3, 4), (4, 6), (4, 7), (6, 0), (7, 1)]
+    assert found.seconds == 9.0 + 4 * 4.0 + 2 * 4.0
+
+
+# ---- what strategies add ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shadow", ["with_forward", "eager", "lazy"])
+@pytest.mark.parametrize("loss_at", ["embedding_stage", "last_stage"])
+def test_stand_ins_do_the_shadow_work_of_those_they_stand_in_for(shadow, loss_at):
+    """Each stage's shadow is the next one's forward: 1 s for each of three microbatches and pipeline."""
+    site = a_site(4, 3, loss_at=loss_at, cluster={"nodes_per_stage": 2})
+    plan = IterationPlan(3, plain_routes(4), shadow_forwards=1.0, shadow=shadow)
+    found = on(site, without(site, (0, 0), (2, 1)), plan)
+    shares = {
+        (stage, replica): seconds_of(done_by(found, stage, replica, "shadow"))
+        for stage in (0, 1, 2, 3)
+        for replica in (0, 1)
+    }
+    expected = {(stage, replica): 3.0 for stage in (0, 1, 2, 3) for replica in (0, 1)}
+    assert shares == expected | {(0, 0): 0.0, (0, 1): 6.0, (2, 0): 6.0, (2, 1): 0.0}
+
+
+@pytest.mark.parametrize("loss_at", ["embedding_stage", "last_stage"])
+def test_nobody_shadows_the_stage_that_it_covers_nor_the_one_after_it(loss_at):
+    site = a_site(4, 3, loss_at=loss_at)
+    plan = IterationPlan(3, plain_routes(4), shadow_forwards=1.0, shadow_transfers=1)
+    for covered, holder in ((2, 1), (1, 0)):
+        found = on(site, without(site, (covered, 0), covers={covered: holder}), plan)
+        shadowing = {o.stage for o in found.run.operations if o.kind == "shadow" and o.end_seconds > o.start_seconds}
+        assert shadowing == {0, 1, 2, 3} - {covered, holder}
+        lost = {(covered, holder), (covered + 1, covered)}
+        assert set(sent(found, "shadow")) == {(0, 4), (1, 0), (2, 1), (3, 2), (4, 3)} - lost
+
+
+def test_shadow_transfers_go_to_who_holds_the_shadow_once():
+    site = a_site(2, 2, network=GRADIENT, cluster={"nodes_per_stage": 2})
+    plan = IterationPlan(2, plain_routes(2), shadow_transfers=1)
+    found = on(site, without(site, (1, 1)), plan)  # places 0, 1 | 2 | 4, 5
+    assert sent(found, "shadow of stage 0") == [(0, 4), (1, 5)]
+    assert sent(found, "shadow of stage 1") == [(2, 0), (2, 1)]
+    assert sent(found, "shadow of stage 2") == [(4, 2), (5, 2)]
+    both = on(site, without(site, (1, 1), (2, 1)), plan)
+    assert sent(both, "shadow of stage 2") == [(4, 2)]
+
+
+def test_copies_of_the_embedding_go_once_to_each_node_that_needs_one():
+    site = a_site(3, 2, cluster={"nodes_per_stage": 2})
+    plan = IterationPlan(2, plain_routes(3), embedding_copies=True)
+    assert sent(on(site, without(site, (1, 0)), plan), "copy") == [(0, 3), (1, 3), (0, 6), (1, 7)]
+    assert sent(on(site, without(site, (0, 1), (1, 0)), plan), "copy") == [(0, 3), (0, 6), (0, 7)]
+    covered = without(site, (1, 0), (1, 1), covers={1: 0})
+    assert sent(on(site, covered, plan), "copy") == [(0, 6), (1, 7)]
+
+
+# ---- prices ---------------------------------------------------------------------------------------------------------
+
+
+def test_prices_are_kept_for_each_plan_and_nodes_and_none_means_all():
+    site = a_site(4, 4, cluster={"nodes_per_stage": 2})
+    pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
+    one, other = without(site, (2, 1)), without(site, (2, 0))
+    assert pipeline.price(plan) is pipeline.price(plan, site.complete_hosts)
+    assert pipeline.price(plan).order == "textbook"
+    assert pipeline.price(plan, one) is pipeline.price(replace(plan), tuple(one))
+    assert pipeline.price(plan, one) is not pipeline.price(plan, other)
+    assert pipeline.price(plan, one).order == "arrival"
+    assert pipeline.split(plan, one) is pipeline.price(plan, one).split
+    assert pipeline.executed(plan, 7, one) is pipeline.price(plan, one)
+    assert pipeline.among(plan, (), one) is pipeline.among(plan, (), one)
+    assert pipeline.among(plan, (), one).seconds == pipeline.price(plan, one).seconds > pipeline.price(plan).seconds
+
+
+def test_with_jitter_each_execution_on_each_nodes_has_its_own_price():
+    site = a_site(4, 4, cluster={"nodes_per_stage": 2, "jitter": 0.3})
+    pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
+    hosts = [None, without(site, (2, 1)), without(site, (3, 1))]
+    drawn = [pipeline.executed(plan, execution, each) for execution in (1, 2) for each in hosts]
+    assert len({price.seconds for price in drawn}) == 6
+    assert drawn == [pipeline.executed(plan, execution, each) for execution in (1, 2) for each in hosts]
+
+
+def test_prices_keep_no_records_of_what_happened():
+    site = a_site(4, 4, cluster={"nodes_per_stage": 2})
+    price = IterationTimes(site, 0).price(plain_plan(site.costs.workload), without(site, (2, 1)))
+    assert set(vars(price)) == {"seconds", "split", "order"}
+
+
+@pytest.mark.parametrize("at_seconds", [0.0, 0.3, 2.5, 7.1, 11.0])
+def test_an_iteration_that_is_stopped_leaves_nothing_under_way(at_seconds):
+    site = a_site(4, 4, network={"same_region": a_link(0.2, 262144.0)}, cluster={"nodes_per_stage": 2})
+    env = simpy.Environment()
+    flows = Flows(env)
+    run = IterationRun(site, env, flows, plain_plan(site.costs.workload), "arrival", even_pace, without(site, (2, 1)))
+    if at_seconds:
+        env.run(until=at_seconds)
+    run.stop()
+    num_operations = len(run.operations)
+    assert flows.under_way == []
+    env.run()
+    assert len(run.operations) == num_operations

@@ -1,0 +1,637 @@
+"""What every iteration obeys, whatever its schedule, routes, links and costs."""
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.spec import plain_routes, swapped_routes
+from sim.cluster.network import STORAGE
+from sim.core.units import to_ticks
+from sim.simulation.run import build_world
+from sim.workload.config import IterationPlan
+from sim.workload.iteration_time import FinishedIteration, IterationTimes, run_alone
+from sim.workload.schedule import Schedule, plain_plan
+from support.builders import (
+    BYTES_PER_SECOND,
+    TICK,
+    PricedIteration,
+    a_link,
+    a_pipeline,
+    a_scenario,
+    a_site,
+    a_strategy,
+    an_iteration,
+)
+from support.iterations import seconds, shapes
+
+schedules = st.sampled_from(["gpipe", "1f1b", "fifo"])
+FEWER = settings(max_examples=50)
+
+
+def iterations() -> st.SearchStrategy[PricedIteration]:
+    """Iterations of all shapes."""
+    return shapes().map(lambda shape: an_iteration(*shape))
+
+
+def of_kind(run: PricedIteration, *kinds: str) -> list:
+    return [operation for operation in run.operations if operation.kind in kinds]
+
+
+def held_at_most(run: PricedIteration, stage: int, replica: int = 0) -> int:
+    """Most microbatches between the start of their forward on a stage and the end of their backward."""
+    changes = []
+    for o in of_kind(run, "forward", "backward"):
+        if (o.stage, o.replica) == (stage, replica):
+            changes.append((o.start_seconds, 1) if o.kind == "forward" else (o.end_seconds, -1))
+    held = most = 0
+    for _, change in sorted(changes):
+        held += change
+        most = max(most, held)
+    return most
+
+
+def in_flight_at_most(run: PricedIteration, replica: int = 0) -> int:
+    """Most microbatches of a pipeline between the start of their first forward and the end of their last backward."""
+    by_microbatch = defaultdict(list)
+    for o in of_kind(run, "forward", "backward"):
+        if o.replica == replica:
+            by_microbatch[o.microbatch].append(o)
+    changes = [(min(o.start_seconds for o in each), 1) for each in by_microbatch.values()]
+    changes += [(max(o.end_seconds for o in each), -1) for each in by_microbatch.values()]
+    held = most = 0
+    for _, change in sorted(changes):
+        held += change
+        most = max(most, held)
+    return most
+
+
+def messages(run: PricedIteration, what: str) -> list:
+    return [message for message in run.messages if message.what.startswith(what)]
+
+
+# ---- whatever the shape -------------------------------------------------------------------------------
+
+
+@FEWER
+@given(iterations())
+def test_every_microbatch_of_every_pipeline_goes_its_way_to_the_loss_and_back(run):
+    schedule = run.run.schedule
+    by_microbatch = defaultdict(list)
+    for o in of_kind(run, "forward", "backward"):
+        by_microbatch[o.replica, o.microbatch].append(o)
+    assert len(by_microbatch) == run.plan.num_microbatches * run.site.cluster.config.nodes_per_stage
+    for (_, microbatch), operations in by_microbatch.items():
+        way = [(visit.kind, schedule.stage(visit)) for visit in schedule.way(microbatch)]
+        assert [(o.kind, o.stage) for o in operations] == way
+        assert all(before.end_seconds <= o.start_seconds for before, o in pairwise(operations))
+
+
+@FEWER
+@given(iterations())
+def test_a_node_runs_one_operation_at_a_time(run):
+    by_node = defaultdict(list)
+    for o in run.operations:
+        by_node[o.stage, o.replica].append((o.start_seconds, o.end_seconds))
+    for spans in by_node.values():
+        spans.sort()
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+@FEWER
+@given(iterations())
+def test_nothing_happens_before_the_pause_is_over_or_after_the_end(run):
+    workload = run.site.costs.workload
+    spans = [(each.start_seconds, each.end_seconds) for each in (*run.operations, *run.messages)]
+    assert min(start for start, _ in spans) >= to_ticks(workload.pause_seconds)
+    assert max(end for _, end in spans) <= run.seconds
+    assert all(message.arrived for message in run.messages)
+    optimizer_from_seconds = max(o.end_seconds for o in run.operations)
+    assert run.seconds >= optimizer_from_seconds + to_ticks(workload.optimizer_seconds)
+
+
+@FEWER
+@given(iterations())
+def test_no_iteration_is_shorter_than_its_busiest_node_or_its_longest_way(run):
+    busy, way = defaultdict(float), defaultdict(float)
+    for o in run.operations:
+        busy[o.stage, o.replica] += o.end_seconds - o.start_seconds
+        if o.kind != "shadow":
+            way[o.microbatch, o.replica] += o.end_seconds - o.start_seconds
+    assert run.seconds >= max(*busy.values(), *way.values())  # sums of ticks are exact
+
+
+@FEWER
+@given(iterations())
+def test_no_message_is_faster_than_alone_and_each_hop_between_nodes_sends_one(run):
+    network, cluster = run.site.network, run.site.cluster
+    for message in run.messages:
+        path = network.path(message.source, message.target)
+        alone = path.latency_seconds + message.num_bytes / path.alone_bytes_per_second
+        assert message.end_seconds - message.start_seconds >= alone * (1 - 1e-9) - 20 * TICK
+        assert STORAGE not in (message.source, message.target)
+    hops = Counter()
+    for replica in cluster.replicas:
+        for microbatch in range(run.plan.num_microbatches):
+            stages = [0, *(run.run.schedule.stage(visit) for visit in run.run.schedule.way(microbatch)), 0]
+            hops.update((cluster.node(a, replica), cluster.node(b, replica)) for a, b in pairwise(stages) if a != b)
+    sent = [m for m in run.messages if m.what.split()[0] in ("activation", "gradient") and "exchange" not in m.what]
+    assert Counter((message.source, message.target) for message in sent) == hops
+    num_bytes = run.plan.microbatch_size * run.site.costs.activation_bytes
+    assert {message.num_bytes for message in sent} == {num_bytes}
+
+
+@FEWER
+@given(iterations())
+def test_the_split_is_that_of_the_operations(run):
+    num_nodes = len(run.site.cluster.stages) * run.site.cluster.config.nodes_per_stage
+    optimizer = to_ticks(run.site.costs.workload.optimizer_seconds)
+
+    def mean(*kinds: str) -> float:
+        return math.fsum(o.end_seconds - o.start_seconds for o in of_kind(run, *kinds)) / num_nodes
+
+    assert run.split.productive_seconds == pytest.approx(mean("forward", "backward") + optimizer, rel=1e-12)
+    assert run.split.redundant_seconds == pytest.approx(mean("shadow"), rel=1e-12)
+    assert run.split.bubble_seconds >= 0.0
+    assert run.split.seconds == pytest.approx(run.seconds, rel=1e-14)
+
+
+@FEWER
+@given(iterations())
+def test_no_more_microbatches_are_in_flight_than_allowed(run):
+    for replica in run.site.cluster.replicas:
+        assert in_flight_at_most(run, replica) <= run.run.schedule.max_in_flight
+
+
+@FEWER
+@given(iterations())
+def test_gpipe_begins_backwards_when_the_last_microbatch_has_reached_the_loss(run):
+    if run.site.costs.workload.schedule == "gpipe":
+        for replica in run.site.cluster.replicas:
+            here = [o for o in run.operations if o.replica == replica]
+            last_forward = max(o.end_seconds for o in here if o.kind == "forward")
+            assert last_forward <= min(o.start_seconds for o in here if o.kind == "backward")
+
+
+@FEWER
+@given(iterations())
+def test_durations_are_whole_ticks(run):
+    for each in (*run.operations, *run.messages):
+        for instant in (each.start_seconds, each.end_seconds):
+            assert instant == to_ticks(instant)
+    assert run.seconds == to_ticks(run.seconds)
+
+
+# ---- schedules ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_stages", range(4, 13))
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "fifo"])
+def test_swapped_routes_end(num_stages, schedule):
+    for num_microbatches in (1, 2, 3, 4, 7, 10, 16, 30):
+        plan = IterationPlan(num_microbatches, swapped_routes(num_stages))
+        for head_seconds in (0.0, 1.5):
+            run = a_pipeline(num_stages, num_microbatches, schedule=schedule, head_seconds=head_seconds, plan=plan)
+            assert len(run.operations) == 2 * num_microbatches * (num_stages + 1)
+
+
+@given(st.integers(2, 7), st.integers(1, 14), seconds, seconds)
+def test_1f1b_holds_few_microbatches_and_gpipe_all(num_stages, num_microbatches, forward, backward):
+    one_f_one_b = a_pipeline(num_stages, num_microbatches, forward, backward, "1f1b")
+    gpipe = a_pipeline(num_stages, num_microbatches, forward, backward, "gpipe")
+    for position in range(num_stages):
+        assert held_at_most(one_f_one_b, position + 1) == min(num_microbatches, num_stages - position)
+        assert held_at_most(gpipe, position + 1) == num_microbatches
+
+
+@given(st.integers(2, 6), st.integers(1, 12), st.integers(1, 8), seconds, seconds, seconds)
+def test_first_come_first_served_takes_what_arrives_in_turn_and_never_more_than_k(p, m, k, forward, backward, hop):
+    run = a_pipeline(p, m, forward, backward, "fifo", hop_seconds=hop, max_in_flight=k)
+    assert in_flight_at_most(run) <= k
+    assert in_flight_at_most(run) == min(k, m) or hop > 0.0
+    arrived = defaultdict(list)
+    for message in sorted(messages(run, "activation") + messages(run, "gradient"), key=lambda m: m.end_seconds):
+        arrived[message.target, message.what].append(message.end_seconds)
+    for stage in range(1, p + 1):
+        begun = sorted(of_kind(run, "forward", "backward"), key=lambda o: o.start_seconds)
+        came = [
+            arrived[stage, f"{'activation' if o.kind == 'forward' else 'gradient'} {o.microbatch}"][0]
+            for o in begun
+            if o.stage == stage
+        ]
+        assert came == sorted(came)
+
+
+@pytest.mark.parametrize("v", [2, 4])
+def test_a_chunk_is_its_part_of_a_stages_work_and_fills_the_pipeline_so_much_faster(v):
+    run = a_pipeline(4, 8, schedule="interleaved_1f1b", chunks_per_stage=v)
+    assert run.seconds == (8 + 3 / v) * 3.0
+    forwards = [o.end_seconds - o.start_seconds for o in of_kind(run, "forward") if o.stage == 2]
+    assert forwards == [1.0 / v] * 8 * v
+
+
+def test_one_in_flight_is_one_after_the_other():
+    assert a_pipeline(4, 5, 1.0, 2.0, "fifo", hop_seconds=0.5, max_in_flight=1).seconds == 5 * (12.0 + 10 * 0.5)
+
+
+@given(st.integers(4, 9), st.integers(1, 20), st.sampled_from(["gpipe", "1f1b"]))
+def test_swapping_moves_an_iteration_by_two_slots_at_most_where_transfers_are_free_and_enough_is_in_flight(
+    num_stages, num_microbatches, schedule
+):
+    plain, swapped = (
+        a_pipeline(num_stages, num_microbatches, schedule=schedule, plan=plan, max_in_flight=2 * num_stages).seconds
+        for plan in (None, IterationPlan(num_microbatches, swapped_routes(num_stages)))
+    )
+    assert abs(swapped - plain) <= 2 * 3.0
+
+
+@pytest.mark.parametrize("hop_seconds", [1.0, 10.0])
+def test_swapping_does_not_speed_up_a_pipeline_over_slow_links(hop_seconds):
+    plain, swapped = (
+        a_pipeline(6, 40, hop_seconds=hop_seconds, max_in_flight=12, plan=IterationPlan(40, routes)).seconds
+        for routes in (plain_routes(6), swapped_routes(6))
+    )
+    assert swapped > 0.95 * plain
+
+
+@given(st.lists(st.tuples(seconds, seconds), min_size=2, max_size=6), st.integers(1, 12), schedules)
+def test_uneven_stages_take_at_least_the_way_to_each_and_all_its_work(stages, num_microbatches, schedule):
+    run = a_pipeline(len(stages), num_microbatches, schedule=schedule, stages=stages)
+    works = [forward + backward for forward, backward in stages]
+    assert run.seconds >= max(sum(works[:i]) + num_microbatches * work for i, work in enumerate(works))
+    assert run.seconds >= sum(works)
+
+
+@given(st.integers(2, 6), st.integers(1, 12), schedules)
+def test_a_slow_last_stage_meets_the_bound(num_stages, num_microbatches, schedule):
+    stages = (*[(1.0, 2.0)] * (num_stages - 1), (4.0, 8.0))
+    run = a_pipeline(num_stages, num_microbatches, schedule=schedule, stages=stages, max_in_flight=20)
+    if schedule != "fifo" or num_microbatches == 1:
+        assert run.seconds == 3.0 * (num_stages - 1) + 12.0 * num_microbatches
+
+
+def test_a_schedule_that_deadlocks_is_an_error_not_a_short_iteration(monkeypatch):
+    monkeypatch.setattr(Schedule, "logical_time", lambda self, visit: visit.kind == "forward")  # backwards first
+    with pytest.raises(RuntimeError, match="No scheduled events left"):
+        a_pipeline(4, 4)
+
+
+# ---- the gradient exchange ------------------------------------------------------------------------------
+
+EXCHANGES = pytest.mark.parametrize("exchange", ["ring", "all_to_all"])
+
+
+def replicated(n: int, exchange: str, *, access: float | None = None, overlap: bool = True, **options):
+    """n pipelines of 4 stages; gradients of 2720 bytes at 272 bytes a second, activations at no cost."""
+    network = {"same_region": a_link(0.5, 272.0), "negligible_seconds": 1e9}
+    if access:
+        network["access"] = dict.fromkeys(("up_mbit_per_s", "down_mbit_per_s"), access * BYTES_PER_SECOND)
+    return a_pipeline(
+        4,
+        4,
+        nodes_per_stage=n,
+        network=network,
+        gradient_exchange=exchange,
+        overlap_gradient_exchange=overlap,
+        **options,
+    )
+
+
+@EXCHANGES
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_stage_exchanges_as_soon_as_all_its_replicas_are_done_or_after_the_whole_pipeline(exchange, overlap):
+    run = replicated(2, exchange, overlap=overlap)
+    ends = [max(o.end_seconds for o in run.operations if o.stage == stage) for stage in range(5)]
+    assert ends[1:] == [21.0, 19.0, 17.0, 15.0]  # drained from the last stage on
+    for stage in range(1, 5):
+        started = {message.start_seconds for message in messages(run, f"gradient exchange of stage {stage}")}
+        assert started == ({ends[stage]} if overlap else {21.0})
+    home = {message.start_seconds for message in messages(run, "gradient exchange of stage 0")}
+    assert home == {21.0}  # the embedding's gradient is complete when the last microbatch is back
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_ring_takes_its_formula_for_every_stage(n):
+    """2 (n - 1) latencies and 2 (n - 1) / n of the bytes over each node's link; stage 1 is the last to begin."""
+    run = replicated(n, "ring")
+    expected = 2 * (n - 1) * 0.5 + 2 * (n - 1) / n * 10.0
+    assert run.seconds == pytest.approx(21.0 + expected, abs=4 * TICK)
+    for stage in range(5):
+        exchange = messages(run, f"gradient exchange of stage {stage}")
+        assert [message.num_bytes for message in exchange] == pytest.approx([2 * (n - 1) / n * 2720.0] * n)
+        nodes = run.site.cluster.nodes_of(stage)
+        assert [(message.source, message.target) for message in exchange] == list(
+            zip(nodes, (*nodes[1:], nodes[0]), strict=True)
+        )
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize(("access", "slowness"), [(None, lambda n: 1), (272.0, lambda n: n - 1)])
+def test_everyone_sends_all_to_everyone_and_access_links_are_shared(n, access, slowness):
+    run = replicated(n, "all_to_all", access=access)
+    assert run.seconds == pytest.approx(21.0 + 0.5 + 10.0 * slowness(n), abs=n * TICK)
+    exchange = messages(run, "gradient exchange of stage 3")
+    assert len(exchange) == n * (n - 1) == len({(message.source, message.target) for message in exchange})
+    assert {message.num_bytes for message in exchange} == {2720.0}
+
+
+@EXCHANGES
+def test_one_replica_exchanges_nothing(exchange):
+    run = replicated(1, exchange)
+    assert (run.seconds, run.messages) == (21.0, [])
+
+
+def test_an_exchange_beside_the_pipeline_shares_its_links():
+    """Activations of 262144 bytes take a second over 262144 bytes a second, and longer beside an exchange."""
+    access = 262144 * BYTES_PER_SECOND
+    network = {"same_region": a_link(), "access": {"up_mbit_per_s": access, "down_mbit_per_s": access}}
+    alone, replicas = (a_pipeline(4, 4, network=network, nodes_per_stage=n).seconds for n in (1, 2))
+    free = a_pipeline(4, 4, network={**network, "sharing": "none"}, nodes_per_stage=2).seconds
+    exchange_seconds = 2720 / 262144
+    assert alone < replicas <= alone + 5 * 2 * exchange_seconds
+    assert free <= replicas
+
+
+def test_an_iteration_takes_as_long_as_its_slowest_replica_and_then_the_all_reduce():
+    network = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 2000.0, 1e20),)}
+    cluster = {"nodes_per_stage": 2, "placement": "by_hand", "regions": ("a",) * 9 + ("b",)}
+    world = build_world(a_scenario(num_microbatches=1, network=network, cluster=cluster), 0)
+    # Only the last stage's second node is far: four slow hops in its pipeline. Stage 4 exchanges over 2 (n - 1)
+    # latencies while the gradient goes home and through the stages before it, which takes longer.
+    run = an_iteration(world.pipeline.site)
+    assert run.seconds == world.pipeline.price(world.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0
+    assert [message.start_seconds for message in messages(run, "gradient exchange of stage 4")] == [12.0] * 2
+    after = build_world(
+        a_scenario(num_microbatches=1, network=network, cluster=cluster, overlap_gradient_exchange=False), 0
+    )
+    assert after.pipeline.price(after.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0 + 2 * 2.0
+
+
+# ---- pause and optimizer --------------------------------------------------------------------------------
+
+
+@given(schedules, seconds, seconds)
+def test_pause_and_optimizer_come_before_and_after_everything_else(schedule, pause, optimizer):
+    options = {"schedule": schedule, "hop_seconds": 0.25}
+    plain = a_pipeline(3, 4, **options)
+    both = a_pipeline(3, 4, pause_seconds=pause, optimizer_seconds=optimizer, **options)
+    assert both.seconds == plain.seconds + pause + optimizer
+    assert [o.start_seconds for o in both.operations] == [o.start_seconds + pause for o in plain.operations]
+    assert both.split.productive_seconds == pytest.approx(plain.split.productive_seconds + optimizer)
+    assert both.split.bubble_seconds == pytest.approx(plain.split.bubble_seconds + pause)
+
+
+# ---- uneven nodes ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.sampled_from([0.5, 1.5, 4.0]), schedules)
+def test_a_straggling_stage_is_a_stage_with_that_much_more_work(stage, slowdown, schedule):
+    stages = [(1.0, 2.0)] * 4
+    stages[stage - 1] = (slowdown, 2 * slowdown)
+    expected = a_pipeline(4, 6, schedule=schedule, stages=stages)
+    slow = a_pipeline(4, 6, schedule=schedule, cluster={"stragglers": ({"stage": stage, "slowdown": slowdown},)})
+    assert slow.seconds == expected.seconds
+    assert slow.operations == expected.operations
+
+
+def test_stragglers_slow_their_own_pipeline_and_all_wait_for_it():
+    stragglers = (
+        {"stage": 2, "replica": 1, "slowdown": 2.0},
+        {"stage": 2, "slowdown": 1.5},
+        {"stage": 0, "slowdown": 9.0},
+    )
+    run = a_pipeline(4, 4, cluster={"nodes_per_stage": 3, "stragglers": stragglers})
+
+    def durations(stage: int, replica: int) -> set[float]:
+        here = [o for o in run.operations if (o.stage, o.replica, o.kind) == (stage, replica, "forward")]
+        return {o.end_seconds - o.start_seconds for o in here}
+
+    assert [durations(2, replica) for replica in range(3)] == [{1.5}, {3.0}, {1.5}]
+    assert [durations(3, replica) for replica in range(3)] == [{1.0}] * 3
+    ends = [max(o.end_seconds for o in run.operations if o.replica == replica) for replica in range(3)]
+    assert ends[1] > ends[0] == ends[2]
+    assert run.seconds == ends[1]
+
+
+def jittered(sigma: float, seed: int, executions: range, **options) -> list[FinishedIteration]:
+    """The iterations that a run executes first, as they are priced, with what each consisted of."""
+    site = a_site(
+        options.pop("num_stages", 4), options.pop("num_microbatches", 4), cluster={"jitter": sigma}, **options
+    )
+    pipeline, plan = IterationTimes(site, seed), plain_plan(site.costs.workload)
+    order = pipeline.price(plan).order
+    found = [run_alone(site, plan, order, pipeline.slowness(execution)) for execution in executions]
+    assert [run.price for run in found] == [pipeline.executed(plan, execution) for execution in executions]
+    return found
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5])
+def test_jittering_operations_take_their_usual_time_on_average(sigma):
+    forwards = [
+        o.end_seconds - o.start_seconds
+        for run in jittered(sigma, 0, range(1, 65), num_microbatches=16)
+        for o in run.run.operations
+        if o.kind == "forward" and o.stage > 0
+    ]
+    assert len(forwards) == 64 * 16 * 4
+    error = math.sqrt(math.expm1(sigma**2) / len(forwards))  # variance of the factor: exp(sigma^2) - 1
+    assert abs(math.fsum(forwards) / len(forwards) - 1.0) < 3 * error
+    logarithms = [math.log(duration) for duration in forwards]
+    mean = math.fsum(logarithms) / len(logarithms)
+    spread = math.sqrt(math.fsum((x - mean) ** 2 for x in logarithms) / len(logarithms))
+    assert spread == pytest.approx(sigma, rel=0.05)
+
+
+def test_jitter_differs_between_iterations_nodes_and_seeds_and_is_the_same_under_one_seed():
+    runs = jittered(0.3, 0, range(1, 9))
+    assert len({run.seconds for run in runs}) == 8
+    assert [run.seconds for run in runs] == [run.seconds for run in jittered(0.3, 0, range(1, 9))]
+    assert runs[0].seconds != jittered(0.3, 1, range(1, 2))[0].seconds
+    first = {(o.stage, o.kind): o.end_seconds - o.start_seconds for o in runs[0].run.operations if o.microbatch == 0}
+    assert len({first[stage, "forward"] for stage in range(1, 5)}) == 4
+
+
+def test_a_node_draws_its_own_jitter_however_many_others_there_are():
+    def durations(num_stages: int) -> list[float]:
+        (run,) = jittered(0.3, 0, range(1, 2), num_stages=num_stages, schedule="gpipe")
+        return [o.end_seconds - o.start_seconds for o in run.run.operations if o.stage == 1]
+
+    assert durations(4) == durations(6)
+
+
+# ---- redundant computation --------------------------------------------------------------------------------
+
+
+def test_a_shadow_forward_costs_a_third_more_compute_at_twice_the_backward():
+    for preset, share in (("paper_text", 1.0), ("paper_table2", 2.0)):
+        scenario = a_scenario(({"kind": "redundant", "preset": preset, "microbatch_size_factor": share / 2},))
+        world = build_world(scenario, 0)
+        plain = world.pipeline.split(world.plain_plan())
+        shadowed = world.pipeline.split(a_strategy(scenario.strategies[0]).price(world.plain_plan()))
+        assert shadowed.productive_seconds == pytest.approx(share * plain.productive_seconds)
+        compute = shadowed.productive_seconds + shadowed.redundant_seconds
+        assert compute / shadowed.productive_seconds == pytest.approx(4 / 3)
+
+
+@given(
+    st.lists(st.tuples(seconds, seconds), min_size=2, max_size=5),
+    st.integers(1, 8),
+    st.sampled_from(["gpipe", "1f1b"]),
+    st.sampled_from([0.0, 1.5, 6.0]),
+    st.sampled_from([0.0, 0.7]),
+    st.sampled_from(["embedding_stage", "last_stage"]),
+    st.sampled_from([1.0, 3.0]),
+)
+def test_a_shadow_that_waits_is_the_same_work_and_never_later(stages, m, schedule, head, hop, loss_at, slow):
+    """In a fixed order: lazy, while the node waits; eager, once the activation has left; or before it leaves."""
+    p = len(stages)
+    cluster = {"stragglers": ({"stage": 1, "slowdown": slow},)}
+    site = a_site(
+        p, m, 1.0, 2.0, schedule, head, hop, stages=stages, loss_at=loss_at, cluster=cluster, max_in_flight=20
+    )
+    plan = IterationPlan(m, plain_routes(p), shadow_forwards=1.0)
+    lazy, eager, with_forward = runs = [run_alone(site, replace(plan, shadow=s), "textbook") for s in SHADOWS]
+    assert lazy.seconds <= eager.seconds <= with_forward.seconds
+    assert lazy.run.busy_seconds == eager.run.busy_seconds == with_forward.run.busy_seconds
+    by_stage = [Counter() for _ in runs]
+    for counter, each in zip(by_stage, runs, strict=True):
+        for o in each.run.operations:
+            if o.kind == "shadow" and o.end_seconds > o.start_seconds:
+                counter[o.stage] += o.end_seconds - o.start_seconds
+    assert by_stage[0] == by_stage[1] == by_stage[2]
+
+
+SHADOWS = ("lazy", "eager", "with_forward")
+
+
+def test_when_a_shadow_runs():
+    """One microbatch through 4 stages, 12 s. Who shadows: S1 to S3 the next one, the head's node S1."""
+    plan = IterationPlan(1, plain_routes(4), shadow_forwards=1.0)
+    lazy, eager, with_forward = (a_pipeline(4, 1, plan=replace(plan, shadow=shadow)) for shadow in SHADOWS)
+    assert lazy.seconds == a_pipeline(4, 1).seconds == 12.0
+    assert eager.seconds == 12.0 + 1.0  # the head's node shadows S1 before its backward
+    assert with_forward.seconds == 12.0 + 4.0
+
+    def spans(run: PricedIteration, stage: int) -> list[tuple[str, float, float]]:
+        return [(o.kind, o.start_seconds, o.end_seconds) for o in run.operations if o.stage == stage]
+
+    assert spans(lazy, 2) == [("forward", 1.0, 2.0), ("shadow", 2.0, 3.0), ("backward", 8.0, 10.0)]
+    assert spans(eager, 2) == [("forward", 1.0, 2.0), ("shadow", 2.0, 3.0), ("backward", 9.0, 11.0)]
+    assert spans(with_forward, 2) == [("forward", 2.0, 3.0), ("shadow", 3.0, 4.0), ("backward", 12.0, 14.0)]
+
+
+def test_a_shadow_in_the_gaps_costs_nothing_where_these_are_long_enough():
+    plan = IterationPlan(8, plain_routes(4), shadow_forwards=1.0)
+    plain = a_pipeline(4, 8, hop_seconds=5.0).seconds
+    lazy, eager, with_forward = (
+        a_pipeline(4, 8, plan=replace(plan, shadow=shadow), hop_seconds=5.0).seconds for shadow in SHADOWS
+    )
+    assert plain == lazy < eager < with_forward
+
+
+@pytest.mark.parametrize("loss_at", ["embedding_stage", "last_stage"])
+def test_each_stage_shadows_the_next_and_the_last_one_the_head(loss_at):
+    plan = IterationPlan(3, plain_routes(4), shadow_forwards=1.0)
+    stages = [(1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (4.0, 1.0)]
+    run = a_pipeline(4, 3, stages=stages, head_seconds=1.5, plan=plan, loss_at=loss_at)  # the head's forward: 0.5 s
+    shadow = Counter()
+    for o in of_kind(run, "shadow"):
+        shadow[o.stage] += o.end_seconds - o.start_seconds
+    head_on_stage_4 = loss_at == "last_stage"
+    assert [shadow[stage] / 3 for stage in (0, 1, 2)] == [1.0, 2.0, 3.0]
+    assert shadow[3] / 3 == (4.5 if head_on_stage_4 else 4.0)
+    assert shadow[4] / 3 == pytest.approx(0.0 if head_on_stage_4 else 0.5)
+
+
+@pytest.mark.parametrize("num_transfers", [1, 2])
+def test_shadow_transfers_follow_the_optimizer_one_after_the_other(num_transfers):
+    network = {"same_region": a_link(0.5, 272.0), "negligible_seconds": 1e9}
+    plan = IterationPlan(4, plain_routes(4), shadow_transfers=num_transfers)
+    run = a_pipeline(4, 4, network=network, plan=plan, optimizer_seconds=2.0, nodes_per_stage=1)
+    assert run.seconds == 21.0 + 2.0 + num_transfers * (0.5 + 10.0)
+    sent = messages(run, "shadow")
+    assert {message.start_seconds for message in sent} == {23.0 + 10.5 * n for n in range(num_transfers)}
+    assert Counter((message.source, message.target) for message in sent) == Counter(
+        {(0, 4): num_transfers, **{(stage, stage - 1): num_transfers for stage in range(1, 5)}}
+    )
+    assert {message.num_bytes for message in sent} == {2720.0}
+
+
+# ---- CheckFree+ -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bytes_per_second", [34.0, 64.0, 68.0, 1360.0])
+def test_embedding_copies_lengthen_an_iteration_only_where_they_are_longer_than_it(bytes_per_second):
+    """Half of stage 0's gradient has 1360 bytes; the iteration takes a pause of 2 s and 21 s."""
+    network = {"same_region": a_link(0.0, bytes_per_second), "negligible_seconds": 1e9}
+    plan = IterationPlan(4, plain_routes(4), embedding_copies=True)
+    run = a_pipeline(4, 4, network=network, plan=plan, pause_seconds=2.0, nodes_per_stage=1)
+    assert run.seconds == max(2.0 + 21.0, 2.0 + 1360 / bytes_per_second)
+    sent = messages(run, "copy")
+    assert [(message.source, message.target, message.num_bytes) for message in sent] == [(0, 1, 1360.0), (0, 4, 1360.0)]
+    assert {message.start_seconds for message in sent} == {2.0}
+
+
+def test_embedding_copies_go_to_the_same_pipeline():
+    run = a_pipeline(4, 4, plan=IterationPlan(4, plain_routes(4), embedding_copies=True), nodes_per_stage=2)
+    assert [(message.source, message.target) for message in messages(run, "copy")] == [(0, 2), (1, 3), (0, 8), (1, 9)]
+
+
+def test_embedding_copies_take_their_share_of_the_links():
+    """Activations of 262144 bytes at one a second; copies slow them on the way they share, or on none."""
+    plan = IterationPlan(4, plain_routes(4), embedding_copies=True)
+    rate = 262144 * BYTES_PER_SECOND
+    for sharing, is_slower in (("node_pair", True), ("none", False)):
+        network = {
+            "same_region": a_link(),
+            "access": {"up_mbit_per_s": rate, "down_mbit_per_s": rate},
+            "sharing": sharing,
+        }
+        without, with_copies = (
+            a_pipeline(4, 4, network=network, plan=each) for each in (replace(plan, embedding_copies=False), plan)
+        )
+        assert (with_copies.seconds > without.seconds) == is_slower
+        assert with_copies.seconds <= without.seconds + 2 * 1360 / 262144 + 20 * TICK
+
+
+# ---- hops ---------------------------------------------------------------------------------------------------
+
+
+def test_the_software_of_a_hop_takes_its_time_also_where_the_network_takes_none():
+    network = {"software_seconds_per_hop": 0.25}
+    assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.25
+    network |= {"same_region": a_link(0.5), "negligible_seconds": 1.0}
+    assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.25
+    network["negligible_seconds"] = 0.5
+    assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.75
+
+
+def test_without_a_hop_to_the_head_its_work_stays_on_the_last_stage():
+    there, here = (
+        a_pipeline(4, 1, head_seconds=1.5, hop_seconds=1.0, loss_at=loss_at).seconds
+        for loss_at in ("embedding_stage", "last_stage")
+    )
+    assert (there, here) == (12.0 + 1.5 + 10.0, 12.0 + 1.5 + 8.0)
+
+
+def test_hops_share_the_line_between_their_regions():
+    """Four microbatches of four pipelines go from a to b at once: one line of a second each, or a path for each."""
+    num_bytes = 262144.0
+    network = {"same_region": a_link(), "links": (("a", "b", 0.0, num_bytes / 2**30),)}
+    cluster = {"nodes_per_stage": 4, "placement": "by_hand", "regions": tuple("aaaa" * 2 + "bbbb")}
+    slow, fast = (
+        a_pipeline(2, 1, network={**network, "sharing": sharing}, cluster=cluster, overlap_gradient_exchange=False)
+        for sharing in ("region_pair", "node_pair")
+    )
+
+    def seconds_of(run: PricedIteration) -> set[float]:
+        hops = [m for m in messages(run, "activation") if (m.source < 8) != (m.target < 8)]
+        return {m.end_seconds - m.start_seconds for m in hops}
+
+    assert seconds_of(slow) == {4.0}
+    assert seconds_of(fast) == {1.0}
+    assert slow.seconds - fast.seconds == 4 * 3.0  # to stage 2, to the head, and both ways back

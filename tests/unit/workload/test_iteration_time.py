@@ -1,0 +1,164 @@
+"""Prices of iterations: the faster of two orders, each plan once, and the same beside other messages."""
+
+from dataclasses import replace
+
+import pytest
+import simpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.spec import plain_routes, swapped_routes
+from sim.cluster.flows import Flows, FlowState
+from sim.cluster.network import STORAGE
+from sim.simulation.run import build_world
+from sim.workload.config import IterationPlan
+from sim.workload.iteration import IterationRun, even_pace
+from sim.workload.iteration_time import IterationTimes, run_alone, run_among
+from sim.workload.schedule import plain_plan
+from support.builders import a_link, a_scenario, a_site, a_strategy, an_iteration
+
+SLOW = {"same_region": a_link(0.2, 262144.0), "storage": a_link(0.5, 1000.0)}
+"""An activation takes 1.2 s."""
+
+
+def a_plan(site) -> IterationPlan:
+    return plain_plan(site.costs.workload)
+
+
+# ---- which order --------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(2, 6),
+    st.integers(1, 8),
+    st.sampled_from(["gpipe", "1f1b"]),
+    st.sampled_from([0.0, 0.5, 3.0]),
+    st.booleans(),
+)
+def test_the_price_is_that_of_the_faster_order_and_of_the_textbooks_where_both_are_equal(p, m, schedule, hop, swapped):
+    site = a_site(p, m, schedule=schedule, hop_seconds=hop, max_in_flight=20)
+    plan = IterationPlan(m, swapped_routes(p) if swapped and p >= 4 else plain_routes(p))
+    textbook, arrival = (run_alone(site, plan, order).seconds for order in ("textbook", "arrival"))
+    found = an_iteration(site, plan)
+    assert found.seconds == min(textbook, arrival)
+    assert found.order == ("arrival" if arrival < textbook else "textbook")
+
+
+@pytest.mark.parametrize("options", [{"schedule": "fifo"}, {"schedule": "1f1b", "max_in_flight": 2}])
+def test_without_a_textbook_order_it_is_that_of_arrival(options):
+    assert an_iteration(a_site(4, 8, **options)).order == "arrival"
+
+
+def test_over_slow_links_the_order_of_arrival_does_better():
+    found = an_iteration(a_site(4, 12, hop_seconds=3.0, max_in_flight=12))
+    assert found.order == "arrival"
+
+
+# ---- each once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["none", "redundant", "checkfree_plus"])
+def test_the_split_adds_up_to_the_price_and_prices_are_kept(kind):
+    scenario = a_scenario(({"kind": kind},))
+    world = build_world(scenario, 0)
+    plan = a_strategy(scenario.strategies[0]).price(world.plain_plan())
+    price = world.pipeline.price(plan)
+    assert price.split.seconds == pytest.approx(price.seconds, rel=1e-15)
+    assert price.seconds == an_iteration(world.pipeline.site, plan).seconds
+    assert world.pipeline.price(replace(plan)) is price
+    assert world.pipeline.split(plan) is price.split
+
+
+def test_without_jitter_every_execution_has_the_same_price():
+    pipeline = IterationTimes(site := a_site(4, 4), seed=0)
+    assert {id(pipeline.executed(a_plan(site), execution)) for execution in (1, 2, 1000)} == {
+        id(pipeline.price(a_plan(site)))
+    }
+
+
+def test_with_jitter_the_first_executions_are_drawn_and_later_ones_are_some_of_these():
+    pipeline = IterationTimes(site := a_site(4, 4, cluster={"jitter": 0.3}), seed=0)
+    plan, num_samples = a_plan(site), IterationTimes.NUM_SAMPLES
+    samples = [pipeline.executed(plan, execution).seconds for execution in range(1, num_samples + 1)]
+    assert len(set(samples)) == num_samples
+    later = [pipeline.executed(plan, execution).seconds for execution in range(num_samples + 1, 50 * num_samples)]
+    assert set(later) == set(samples)
+    again = IterationTimes(site, seed=0)
+    assert [again.executed(plan, execution).seconds for execution in range(1, 50 * num_samples)] == samples + later
+
+
+def test_the_price_of_a_plan_has_no_jitter():
+    even, jittering = (IterationTimes(a_site(4, 4, cluster={"jitter": sigma}), seed=0) for sigma in (0.0, 0.5))
+    plan = a_plan(even.site)
+    assert jittering.price(plan).seconds == even.price(plan).seconds == 21.0
+
+
+# ---- beside other messages ------------------------------------------------------------------------------
+
+
+def uploads(site, num_bytes: float, latency_seconds: float = 0.0) -> tuple[FlowState, ...]:
+    return tuple(
+        FlowState(site.network.path(node, STORAGE), latency_seconds, num_bytes)
+        for stage in site.cluster.stages
+        for node in site.cluster.nodes_of(stage)
+    )
+
+
+def test_messages_that_share_no_link_with_an_iteration_change_neither():
+    site = a_site(4, 4, network=SLOW)
+    alone = an_iteration(site)
+    among = run_among(site, a_plan(site), alone.order, uploads(site, 4000.0))
+    assert (among.seconds, among.split) == (alone.seconds, alone.split)
+    assert among.arrivals_seconds == (20.0,) * 5
+    assert among.left == ()
+
+
+def test_messages_that_share_links_with_an_iteration_slow_it_and_are_slowed():
+    network = {**SLOW, "storage": a_link(0.0, 1e9)}
+    access = {"up_mbit_per_s": 262144 / 125000, "down_mbit_per_s": 262144 / 125000}
+    site = a_site(4, 4, network={**network, "access": access})
+    alone = an_iteration(site)
+    among = run_among(site, a_plan(site), alone.order, uploads(site, 10 * 262144.0))
+    assert alone.seconds < among.seconds <= 2 * alone.seconds
+    assert max(among.arrivals_seconds) > 14.0 > 10.0 == min(among.arrivals_seconds)  # the last has nothing to send yet
+
+
+def test_what_has_not_arrived_is_told_as_far_as_it_has_come():
+    site = a_site(4, 4, network=SLOW)
+    seconds, order = (alone := an_iteration(site)).seconds, alone.order
+    others = (*uploads(site, 1000.0 * seconds, 1.0)[:2], FlowState(site.network.path(STORAGE, 3), seconds + 2.0, 7.0))
+    among = run_among(site, a_plan(site), order, others)
+    assert among.arrivals_seconds == (None, None, None)
+    assert [(state.latency_seconds, state.path) for state in among.left] == [
+        (0.0, others[0].path),
+        (0.0, others[1].path),
+        (2.0, others[2].path),
+    ]
+    sent = 1000.0 * (seconds - 1.0) / 2
+    assert [state.num_bytes for state in among.left] == pytest.approx([1000.0 * seconds - sent] * 2 + [7.0])
+
+
+def test_prices_beside_equal_messages_are_kept():
+    pipeline = IterationTimes(site := a_site(4, 4, network=SLOW), seed=0)
+    first = pipeline.among(a_plan(site), uploads(site, 4000.0))
+    assert pipeline.among(a_plan(site), uploads(site, 4000.0)) is first
+    assert pipeline.among(a_plan(site), uploads(site, 4001.0)) is not first
+
+
+# ---- a failure in the middle ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_seconds", [0.0, 0.3, 2.5, 7.1, 11.0])
+def test_an_iteration_that_is_stopped_leaves_nothing_under_way_and_starts_nothing_more(at_seconds):
+    site = a_site(4, 4, network=SLOW, cluster={"nodes_per_stage": 2})
+    env = simpy.Environment()
+    flows = Flows(env)
+    run = IterationRun(site, env, flows, a_plan(site), "textbook", even_pace)
+    if at_seconds:
+        env.run(until=at_seconds)
+    run.stop()
+    num_operations, num_messages = len(run.operations), len(run.messages)
+    assert flows.under_way == []
+    env.run()
+    assert (len(run.operations), len(run.messages)) == (num_operations, num_messages)
+    assert all(each.end_seconds <= at_seconds for each in (*run.operations, *run.messages))

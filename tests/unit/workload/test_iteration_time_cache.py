@@ -1,0 +1,213 @@
+"""Prices once for each process: the same runs cold and warm, never another scenario's, and sent to other processes."""
+
+import pickle
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.cluster.topology import ClusterConfig
+from sim.simulation import failure_injection as mtbf
+from sim.simulation.run import build_site, build_world, known_prices, learn_prices
+from sim.strategies import STRATEGIES
+from sim.workload import iteration_time as pipeline
+from sim.workload import iteration_time as prices
+from sim.workload.iteration_time import MOST_LISTS, WITHOUT_EFFECT, Memo, price_list
+from support.builders import a_link, a_scenario, run
+
+STRATEGIES_TO_RUN = (
+    {"kind": "checkpoint", "interval_iterations": 3, "blocking_share": 0.2},
+    {"kind": "checkpoint", "interval": "young", "label": "young"},
+    {"kind": "redundant"},
+    {"kind": "checkfree_plus"},
+)
+CHURN = {"kind": "exponential", "scope": "node", "mean_uptime_hours": 0.5}
+
+
+def a_network(hop_seconds: float = 0.2, upload_bytes_per_second: float = 200.0) -> dict:
+    """Over which activations take a while, and checkpoints travel beside several iterations."""
+    return {"same_region": a_link(hop_seconds), "storage": a_link(0.5, upload_bytes_per_second)}
+
+
+def a_churning_scenario(**options):
+    cluster = {"detection_seconds": 10.0, "startup_seconds": 5.0, "nodes_per_stage": 2, **options.pop("cluster", {})}
+    workload = {"sequences_per_microbatch": 2, "num_microbatches": 2, "steps": 30, **options}
+    failures = workload.pop("failures", CHURN)
+    network = workload.pop("network", a_network())
+    return a_scenario(
+        STRATEGIES_TO_RUN, cluster=cluster, network=network, failures=failures, fallback="restart", **workload
+    )
+
+
+@pytest.fixture(autouse=True)
+def a_fresh_process():
+    with patch.object(prices, "_LISTS", Memo(MOST_LISTS)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
+        yield
+
+
+def as_in_a_fresh_process(ask):
+    with patch.object(prices, "_LISTS", Memo(MOST_LISTS)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
+        return ask()
+
+
+# ---- the same runs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", range(len(STRATEGIES_TO_RUN)))
+@pytest.mark.parametrize("failures", [CHURN, {"kind": "bulk", "mean_uptime_hours": 0.5}])
+def test_runs_are_equal_cold_and_warm(index, failures):
+    scenario = a_churning_scenario(failures=failures)
+    cold = [as_in_a_fresh_process(lambda seed=seed: run(scenario, index, seed)) for seed in range(3)]
+    assert [run(scenario, index, seed) for seed in range(3)] == cold  # the later ones warm
+    assert [run(scenario, index, seed) for seed in range(3)] == cold
+    assert sum(one.num_nodes_lost for one in cold)
+
+
+def test_the_second_run_prices_nothing():
+    scenario = a_scenario(({"kind": "redundant"},))
+    cold = run(scenario)
+    with patch.object(pipeline, "fastest_run", side_effect=AssertionError("priced again")):
+        assert run(scenario) == cold
+
+
+def test_what_was_asked_for_last_is_kept():
+    memo = Memo(most=2)
+    assert [memo.get(key, lambda key=key: 10 * key) for key in (1, 2, 1, 3)] == [10, 20, 10, 30]
+    assert memo.known() == {1: 10, 3: 30}
+    memo.learn({3: 0, 4: 40})
+    assert memo.known() == {3: 30, 4: 40}
+
+
+# ---- never another's ----------------------------------------------------------------------------------
+
+CHANGED = {
+    "device": "a100",
+    "price": "on_demand",
+    "nodes_per_stage": 3,
+    "stage_state": "sharded",
+    "regions": ("a",),
+    "placement": "stage_per_region",
+    "stragglers": ({"stage": 2, "slowdown": 2.0},),
+    "jitter": 0.1,
+    "num_spares": 2,
+    "detection_seconds": 1.0,
+    "provisioning_seconds": 1.0,
+    "provisioning_sigma": 1.0,
+    "startup_seconds": 1.0,
+    "regroup_seconds": 1.0,
+}
+
+
+def the_list(scenario):
+    return price_list(scenario.workload, build_site(scenario).cluster, scenario.network)
+
+
+def plain_price(scenario):
+    world = build_world(scenario, 0)
+    return world.pipeline.price(world.plain_plan())
+
+
+def test_every_field_of_a_cluster_is_changed_below():
+    assert set(CHANGED) == set(ClusterConfig.model_fields)
+
+
+@pytest.mark.parametrize("field", CHANGED)
+def test_clusters_share_prices_where_they_differ_in_nothing_that_prices_depend_on(field):
+    network = {**a_network(), "links": (("a", "b", 300.0, 1.0),)}
+    first = a_scenario(cluster={"nodes_per_stage": 2}, network=network)
+    second = a_scenario(cluster={"nodes_per_stage": 2, field: CHANGED[field]}, network=network)
+    assert first.cluster != second.cluster
+    price = plain_price(first)
+    assert (the_list(first) is the_list(second)) == (field in WITHOUT_EFFECT)
+    assert plain_price(second) == as_in_a_fresh_process(lambda: plain_price(second))
+    assert plain_price(second) == price or field not in WITHOUT_EFFECT
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"num_microbatches": 3},
+        {"num_stages": 5},
+        {"schedule": "gpipe"},
+        {"max_in_flight": 2},
+        {"pause_seconds": 1.0},
+        {"optimizer_seconds": 1.0},
+        {"loss_at": "last_stage"},
+        {"gradient_exchange": "all_to_all"},
+        {"overlap_gradient_exchange": False},
+        {"network": a_network(hop_seconds=0.3)},
+        {"network": a_network(upload_bytes_per_second=100.0)},
+        {"network": {**a_network(), "sharing": "none"}},
+        {"network": {**a_network(), "software_seconds_per_hop": 0.1}},
+    ],
+    ids=str,
+)
+def test_a_changed_workload_or_network_has_prices_of_its_own(changed):
+    first, second = a_churning_scenario(), a_churning_scenario(**changed)
+    runs = [as_in_a_fresh_process(lambda index=index: run(second, index)) for index in (0, 2)]
+    run(first, 0)
+    run(first, 2)
+    assert the_list(first) is not the_list(second)
+    assert [run(second, 0), run(second, 2)] == runs
+
+
+options = st.fixed_dictionaries(
+    {
+        "num_microbatches": st.integers(1, 4).map(lambda half: 2 * half),
+        "schedule": st.sampled_from(["gpipe", "1f1b", "fifo"]),
+        "pause_seconds": st.sampled_from([0.0, 1.5]),
+        "network": st.builds(a_network, st.sampled_from([0.0, 0.2, 2.0])),
+        "cluster": st.fixed_dictionaries({"nodes_per_stage": st.integers(1, 3)}),
+    }
+)
+
+
+@settings(max_examples=15)
+@given(st.lists(options, min_size=2, max_size=3), st.sampled_from(["none", "redundant", "checkfree_plus"]))
+def test_whatever_was_priced_before_a_price_is_that_of_a_fresh_process(history, kind):
+    strategy = STRATEGIES[kind](STRATEGIES[kind].Config(), 4)
+
+    def price(scenario):
+        world = build_world(scenario, 0)
+        return world.pipeline.price(strategy.price(world.plain_plan()))
+
+    for scenario in [a_scenario(({"kind": "none"},), **options) for options in history]:
+        assert price(scenario) == as_in_a_fresh_process(lambda scenario=scenario: price(scenario))
+
+
+# ---- from process to process --------------------------------------------------------------------------
+
+
+def test_prices_are_sent_pickled_and_nothing_is_priced_where_they_are_learnt():
+    scenario = a_churning_scenario()
+    runs = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]
+    found = known_prices(scenario)
+    assert found.iterations
+    assert found.among
+    assert found.transfer_seconds
+    sent = pickle.dumps(found)
+    assert len(sent) < 100_000
+
+    def elsewhere():
+        learn_prices(scenario, pickle.loads(sent))
+        refuses = AssertionError("priced again")
+        with (
+            patch.object(pipeline, "fastest_run", side_effect=refuses),
+            patch.object(pipeline, "run_among", side_effect=refuses),
+        ):
+            again = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]
+        return again, known_prices(scenario)
+
+    again, learnt = as_in_a_fresh_process(elsewhere)
+    assert again == runs
+    assert learnt == found
+    assert known_prices(a_scenario()).iterations == {}
+
+
+def test_what_is_known_already_is_not_learnt_again():
+    scenario = a_churning_scenario()
+    run(scenario)
+    found = known_prices(scenario)
+    learn_prices(scenario, found)
+    assert known_prices(scenario) == found
