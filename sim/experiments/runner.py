@@ -18,7 +18,7 @@ from sim.core.files import remove_partial_files
 from sim.core.rng import derived_seed
 from sim.experiments.versions import SOURCE_HASH, plugin_versions
 from sim.results import storage as results
-from sim.scenario.loading import DATA, DataError
+from sim.scenario.loading import DATA, DataError, with_absolute_paths
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import Run, simulate
 from sim.simulation.training_process import Watcher
@@ -229,19 +229,6 @@ def training_without_text(learner: str, spec: TrainingSpec, iterations_per_step:
     from models.curve import CurveTraining
 
     return CurveTraining(spec, iterations_per_step)
-
-
-def with_absolute_paths(scenario: Scenario, base_folder: Path) -> Scenario:
-    """The scenario with its text found from anywhere, so that the copy in the results can be run again."""
-    data = scenario.training.data
-    folder = base_folder.resolve()
-    found: dict[str, Any] = {"files": tuple(str(folder / pattern) for pattern in data.files)}
-    for field in ("train_tokens", "validation_tokens", "dataset"):
-        path = getattr(data, field)
-        if path is not None and (folder / path).exists():
-            found[field] = str(folder / path)
-    training = scenario.training.model_copy(update={"data": data.model_copy(update=found)})
-    return scenario.model_copy(update={"training": training})
 
 
 def default_cache() -> Path:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sim.core.text import shortened
 from sim.scenario.error_messages import format_value
-from sim.scenario.loading import Document, Problem, ScenarioError, parse_scenario, read_scenario_text
+from sim.scenario.loading import Overrides, Problem, ScenarioError, ScenarioSource, document_of, scenario_of
 from sim.scenario.schema import at, schema_at
 from sim.scenario.sweep_points import Assignment, Point, point_of
 from sim.scenario.yaml_reader import Location, YamlTextError, read_yaml
@@ -60,15 +59,11 @@ class Axis:
 
 
 class ScenarioTemplate:
-    """A scenario file, ready to be read with other values in it. ScenarioError where it is faulty itself."""
+    """A scenario, or its file, ready to be read with other values. ScenarioError where it is faulty itself."""
 
-    def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
-        text = read_scenario_text(path)
-        self.base_folder = path.parent
-        self.scenario = parse_scenario(text, str(path), tuple(overrides), self.base_folder)
-        self._document = Document(str(path), text)
-        for override in overrides:
-            self._document.override(override)
+    def __init__(self, source: ScenarioSource, overrides: Overrides = ()) -> None:
+        self._document, self.base_folder = document_of(source)
+        self.scenario = scenario_of(self._document, self.base_folder, self._document.change(overrides))
         self._document.data.pop("sweep", None)
 
     def axis(self, name: str, asked: str, num_values: int) -> Axis:

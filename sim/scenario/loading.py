@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from sim.core.presets import REPLACED, changed, frozen, merged, presets
 from sim.core.text import shortened, suggestion
@@ -53,16 +55,28 @@ def by_line(problem: Problem) -> int:
     return int(line) if line.isdecimal() else sys.maxsize
 
 
-class Document:
-    """A scenario's plain data, and for each path the line (or the --set option) it came from."""
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Changes of fields: `section.field=value` with the value as YAML, as `--set` takes it, or values by field."""
 
-    def __init__(self, source: str, text: str) -> None:
+
+class Document:
+    """A scenario's plain data, and for each path the line (or the --set option) it came from.
+
+    content: YAML text, or the data, whose places are not known then.
+    """
+
+    def __init__(self, source: str, content: str | Mapping[str, Any] | Scenario) -> None:
         self.source = source
-        try:
-            self.data, lines = read_yaml(text)
-        except YamlTextError as error:
-            raise ScenarioError(source, [Problem(f"line {error.line}" if error.line else "", "", str(error))]) from None
-        self.places: dict[Location, str] = {(): "line 1", **{path: f"line {line}" for path, line in lines.items()}}
+        self.places: dict[Location, str] = {(): ""}
+        if isinstance(content, str):
+            try:
+                self.data, lines = read_yaml(content)
+            except YamlTextError as error:
+                place = f"line {error.line}" if error.line else ""
+                raise ScenarioError(source, [Problem(place, "", str(error))]) from None
+            self.places = {(): "line 1", **{path: f"line {line}" for path, line in lines.items()}}
+        else:
+            self.data = plain_data(content)
         if not isinstance(self.data, dict):
             found = {type(None): "nothing", list: "a list"}.get(type(self.data), "a single value")
             message = f"a scenario is a mapping of sections (name, workload, training, ...), found {found}"
@@ -77,6 +91,13 @@ class Document:
     def problem(self, path: Location, message: str) -> Problem:
         """What is wrong at a path."""
         return Problem(self.place(path), ".".join(shortened(str(part)) for part in path), message)
+
+    def change(self, overrides: Overrides) -> list[Problem]:
+        """Apply overrides, and say of each that cannot be applied why."""
+        if isinstance(overrides, Mapping):
+            found = [self.assign(field, plain_data(value), "overrides") for field, value in overrides.items()]
+            return [problem for problem in found if isinstance(problem, Problem)]
+        return [problem for problem in map(self.override, overrides) if problem]
 
     def override(self, assignment: str) -> Problem | None:
         """Apply one `--set path=value`, or say why that cannot be. The value is YAML."""
@@ -146,6 +167,19 @@ class Document:
         return value
 
 
+def plain_data(value: Any) -> Any:
+    """Mappings, lists and scalars as YAML has them, for those of Python, NumPy and pydantic."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain_data(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain_data(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
+
+
 def index_of(part: str, here: Any, path: Location) -> str | int:
     """The key or number that a part of a --set path means. LookupError, in words, where a list has no such entry."""
     if isinstance(here, dict):
@@ -190,9 +224,58 @@ def spelled_out(value: Any, kind: str) -> Any:
     return merged(figures, {key: item for key, item in value.items() if key not in ("preset", "name")})
 
 
-def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> Scenario:
-    """Read a scenario file. Raises ScenarioError with every problem found."""
-    return parse_scenario(read_scenario_text(path), str(path), overrides, path.parent)
+ScenarioSource = str | Path | Scenario
+"""A scenario, or the file that holds it."""
+
+
+def document_of(source: ScenarioSource) -> tuple[Document, Path]:
+    """The document of a scenario, and the folder at which its relative paths start."""
+    if isinstance(source, Scenario):
+        return Document(f"scenario '{source.name}'", source), Path()
+    path = Path(source)
+    return Document(str(path), read_scenario_text(path)), path.parent
+
+
+def load_scenario(path: str | Path, overrides: Overrides = ()) -> Scenario:
+    """Read a scenario file. Raises ScenarioError with every problem found.
+
+    The scenario can be used from any folder: paths to texts are absolute, churn traces are read.
+    """
+    path = Path(path)
+    scenario = parse_scenario(read_scenario_text(path), str(path), overrides, path.parent)
+    return with_absolute_paths(scenario, path.parent)
+
+
+def build_scenario(
+    content: str | Mapping[str, Any] | None = None,
+    overrides: Overrides = (),
+    base_folder: str | Path = "",
+    **sections: Any,
+) -> Scenario:
+    """Build a scenario from YAML text, from a mapping, or from its sections, with the checks of a scenario file.
+
+    Sections may be plain data or configuration objects. Raises ScenarioError with every problem found.
+
+    Example: `build_scenario(name="small", workload={"num_stages": 4}, strategies=["none", "checkfree"])`
+    """
+    content = sections if content is None else content
+    if sections and content is not sections:
+        content = {**(content if isinstance(content, Mapping) else Document("scenario", content).data), **sections}
+    folder = Path(base_folder)
+    return with_absolute_paths(parse_scenario(content, "scenario", overrides, folder), folder)
+
+
+def with_absolute_paths(scenario: Scenario, base_folder: Path) -> Scenario:
+    """The scenario with absolute paths to its text, so that it can be used from any folder."""
+    data = scenario.training.data
+    folder = base_folder.resolve()
+    found: dict[str, Any] = {"files": tuple(str(folder / pattern) for pattern in data.files)}
+    for field in ("train_tokens", "validation_tokens", "dataset"):
+        path = getattr(data, field)
+        if path is not None and (folder / path).exists():
+            found[field] = str(folder / path)
+    training = scenario.training.model_copy(update={"data": data.model_copy(update=found)})
+    return scenario.model_copy(update={"training": training})
 
 
 def read_scenario_text(path: Path) -> str:
@@ -213,15 +296,17 @@ def read_scenario_text(path: Path) -> str:
 
 
 def parse_scenario(
-    text: str, source: str = "scenario", overrides: tuple[str, ...] = (), base_folder: Path | None = None
+    content: str | Mapping[str, Any],
+    source: str = "scenario",
+    overrides: Overrides = (),
+    base_folder: Path | None = None,
 ) -> Scenario:
-    """Build a Scenario from YAML text and `--set` overrides. Raises ScenarioError with every problem found.
+    """Build a Scenario from YAML text, or its data, and overrides. Raises ScenarioError with every problem found.
 
     Files of churn traces are read here; relative paths start at `base_folder`, by default the current one.
     """
-    document = Document(source, text)
-    problems = [problem for problem in map(document.override, overrides) if problem]
-    return scenario_of(document, base_folder or Path(), problems)
+    document = Document(source, content)
+    return scenario_of(document, base_folder or Path(), document.change(overrides))
 
 
 def scenario_of(document: Document, base_folder: Path, problems: list[Problem]) -> Scenario:

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 from sim.core.text import shortened
 from sim.scenario.error_messages import format_value
-from sim.scenario.loading import Document, Problem, ScenarioError, parse_scenario, read_scenario_text, scenario_of
+from sim.scenario.loading import (
+    Document,
+    Overrides,
+    Problem,
+    ScenarioError,
+    ScenarioSource,
+    document_of,
+    scenario_of,
+)
 from sim.scenario.scenario import Scenario, SeedsConfig, SweepConfig
 from sim.scenario.yaml_reader import Location
 
@@ -49,18 +57,15 @@ class Point:
         return replace(self, scenario=self.scenario.model_copy(update={"seeds": more}))
 
 
-def load_points(path: Path, overrides: tuple[str, ...] = ()) -> list[Point]:
-    """Read a scenario file and make its points; one without a `sweep:` section is the only point of its own.
+def load_points(source: ScenarioSource, overrides: Overrides = ()) -> list[Point]:
+    """The points of a scenario, or of its file; one without a `sweep:` section is the only point of its own.
 
     Raises ScenarioError with every problem found: in the scenario itself first, then at the points.
     """
-    text, base_folder = read_scenario_text(path), path.parent
-    base = parse_scenario(text, str(path), overrides, base_folder)
+    document, base_folder = document_of(source)
+    base = scenario_of(document, base_folder, document.change(overrides))
     if base.sweep is None:
         return [Point({}, base)]
-    document = Document(str(path), text)
-    for override in overrides:
-        document.override(override)
     sweep, seeds = base.sweep, replicated(base)
     document.data.pop("sweep")
     points: list[Point] = []
@@ -75,7 +80,7 @@ def load_points(path: Path, overrides: tuple[str, ...] = ()) -> list[Point]:
                 problems.setdefault(problem, []).append(assignments)
     if problems:
         raise ScenarioError(
-            str(path),
+            document.source,
             [
                 problem
                 if any(problem.place == document.place(assignment.where) for assignment in found[0])

@@ -1,0 +1,126 @@
+"""The library's face: every name loads, and each function does without a command line what its command does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import churnlab
+import numpy as np
+import pytest
+
+from sim.scenario.loading import load_scenario, parse_scenario
+from sim.scenario.sweep_points import load_points
+from sim.strategies.checkpoint import CheckpointConfig
+
+ROOT = Path(__file__).parents[2]
+SCENARIOS = ROOT / "scenarios"
+SMALL = {
+    "name": "small",
+    "workload": {"num_stages": 4, "num_microbatches": 8},
+    "training": {"learner": "curve", "model": {"num_stages": 4}, "steps": 40, "target_validation_loss": 4.0},
+    "failures": {"kind": "exponential", "rate_per_hour": 0.5},
+    "strategies": ["none", {"kind": "checkpoint", "interval_iterations": 10}, "checkfree_plus"],
+}
+
+
+def build(**sections):
+    return churnlab.build_scenario(SMALL, **sections)
+
+
+def test_importing_it_loads_nothing_heavy():
+    code = "import sys, churnlab; print(*{name.partition('.')[0] for name in sys.modules})"
+    path = [str(ROOT / "sim" / "library"), str(ROOT)]
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; {code}"], capture_output=True, text=True, check=True
+    )
+    assert not set(found.stdout.split()) & {"torch", "numpy", "pandas", "pydantic", "matplotlib", "sim"}
+
+
+@pytest.mark.parametrize("name", churnlab.__all__)
+def test_every_name_is_there_with_its_docstring(name):
+    assert getattr(churnlab, name).__doc__
+    assert name in dir(churnlab)
+
+
+def test_other_names_are_not_there():
+    with pytest.raises(AttributeError, match="no attribute 'simulat'"):
+        churnlab.simulat  # noqa: B018
+
+
+# ---- scenarios -----------------------------------------------------------------------------------
+
+
+def test_text_mapping_and_keywords_build_equal_scenarios():
+    text = """
+name: small
+workload: {num_stages: 4, num_microbatches: 8}
+training: {learner: curve, model: {num_stages: 4}, steps: 40, target_validation_loss: 4.0}
+failures: {kind: exponential, rate_per_hour: 0.5}
+strategies: [none, {kind: checkpoint, interval_iterations: 10}, checkfree_plus]
+"""
+    from_text = churnlab.build_scenario(text)
+    assert from_text == churnlab.build_scenario(SMALL) == churnlab.build_scenario(**SMALL)
+    assert churnlab.build_scenario(text, name="other") == churnlab.build_scenario(SMALL, {"name": "other"})
+
+
+def test_sections_may_be_objects_of_python_numpy_and_pydantic():
+    options = CheckpointConfig(interval_iterations=10)
+    scenario = build(
+        strategies=("none", options),
+        seeds={"failures": range(3), "training": np.array([4])},
+        failures={"rate_per_hour": np.float64(0.5), "kind": "exponential"},
+    )
+    assert scenario.strategies[1] == options
+    assert scenario.seeds.failures == (0, 1, 2)
+    assert scenario.seeds.training == (4,)
+
+
+def test_overrides_are_assignments_or_values_by_field():
+    by_value = build_small({"failures.rate_per_hour": 0.25, "strategies[checkpoint].interval_iterations": 5})
+    as_text = build_small(["failures.rate_per_hour=0.25", "strategies[checkpoint].interval_iterations=5"])
+    assert by_value == as_text
+    assert by_value.strategies[1].interval_iterations == 5
+
+
+def build_small(overrides):
+    return churnlab.build_scenario(SMALL, overrides)
+
+
+def test_all_problems_are_told_with_field_and_nearest_name():
+    with pytest.raises(churnlab.ScenarioError) as caught:
+        build(failures={"kind": "exponentail"}, cluster={"num_spare": 1})
+    first, field, kind = str(caught.value).splitlines()
+    assert first == "scenario: 2 problems"
+    assert kind.startswith("  failures.kind: found 'exponentail'; nearest: exponential")
+    assert field.startswith("  cluster.num_spare: unknown key; nearest: num_spares")
+
+
+def test_checks_across_fields_hold_for_mappings_and_overrides():
+    with pytest.raises(churnlab.ScenarioError, match=r"training\.model\.num_stages: "):
+        build(workload={"num_stages": 6})
+    with pytest.raises(churnlab.ScenarioError, match=r"overrides, failures\.rate_per_hour: "):
+        build_small({"failures.rate_per_hour": -1})
+    with pytest.raises(churnlab.ScenarioError, match="no entry 'chekpoint' in 'strategies'; nearest: checkpoint"):
+        build_small({"strategies[chekpoint].interval_iterations": 5})
+
+
+@pytest.mark.parametrize("name", ["quickstart", "checkpoint_interval", "paper/table2", "paper/variants", "spot_trace"])
+def test_a_loaded_scenario_has_the_points_of_its_file(name):
+    path = SCENARIOS / f"{name}.yaml"
+    loaded = churnlab.load_scenario(path)
+    from_file = load_points(path)
+    from_object = load_points(loaded)
+    assert [point.parameters for point in from_object] == [point.parameters for point in from_file]
+    hidden = {"training": {"data": True}}
+    for one, other in zip(from_object, from_file, strict=True):
+        assert one.scenario.model_dump(exclude=hidden) == other.scenario.model_dump(exclude=hidden)
+        assert one.strategy_of == other.strategy_of
+
+
+def test_a_loaded_scenario_can_be_used_from_any_folder(tmp_path, monkeypatch):
+    path = SCENARIOS / "quickstart.yaml"
+    changes = ["training.data={source: text, files: [../docs/*.md]}"]
+    loaded = load_scenario(path, changes)
+    monkeypatch.chdir(tmp_path)
+    assert loaded.training.data.files == (str(SCENARIOS.resolve() / "../docs/*.md"),)
+    assert parse_scenario(path.read_text(), overrides=changes).training.data.files == ("../docs/*.md",)
