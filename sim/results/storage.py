@@ -147,15 +147,20 @@ def replace_folder(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_records(path: Path, records: Sequence[Any], kind: type) -> None:
-    """Write a list of one kind of record as a parquet file, a column for each field."""
+def records_table(records: Sequence[Any], kind: type) -> pa.Table:
+    """A list of one kind of record as a table, a column for each field."""
     known = records.columns() if isinstance(records, IterationLog) else None
     types = {field.name: ARROW_TYPES[str(field.type).split(" | ")[0]] for field in fields(kind)}
     columns = {
         name: pa.array(known[name] if known else [getattr(record, name) for record in records], type_)
         for name, type_ in types.items()
     }
-    pq.write_table(pa.table(columns), path)
+    return pa.table(columns)
+
+
+def write_records(path: Path, records: Sequence[Any], kind: type) -> None:
+    """Write a list of one kind of record as a parquet file."""
+    pq.write_table(records_table(records, kind), path)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import churnlab
 import numpy as np
+import pandas as pd
 import pytest
 
+from sim.experiments.runner import ScenarioRunner
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.sweep_points import load_points
 from sim.strategies.checkpoint import CheckpointConfig
@@ -124,3 +126,66 @@ def test_a_loaded_scenario_can_be_used_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert loaded.training.data.files == (str(SCENARIOS.resolve() / "../docs/*.md"),)
     assert parse_scenario(path.read_text(), overrides=changes).training.data.files == ("../docs/*.md",)
+
+
+# ---- simulating without files --------------------------------------------------------------------
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """An empty current folder, which is still empty afterwards."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_simulated_run_is_the_run_of_a_command_without_files(nowhere, tmp_path_factory):
+    run = churnlab.simulate(build(), "checkpoint", failure_seed=1)
+    folder = tmp_path_factory.mktemp("results")
+    scenario = build(seeds={"failures": [1]})
+    on_disk = {
+        record.run["strategy"]["kind"]: record for record in ScenarioRunner(scenario, nowhere, folder, None).run()
+    }
+
+    same = on_disk["checkpoint"]
+    assert run.summary == same.summary
+    for table in ("iterations", "events"):
+        pd.testing.assert_frame_equal(getattr(run, table), getattr(same, table))
+    assert run.ledger.to_dict() == same.ledger.set_index("bucket")["seconds"].to_dict()
+    assert run.ledger.sum() == pytest.approx(run.summary["wall_clock_seconds"])
+    assert run.nodes["num_nodes"].max() == 5
+    assert run.losses["validation_loss"].dropna().iloc[-1] == run.summary["final_validation_loss"]
+    assert (run.losses["hours"].diff().dropna() > 0).all()
+
+
+def test_a_model_is_really_trained_with_a_cache_or_without(nowhere, tmp_path_factory):
+    changes = {"training.learner": "torch", "training.steps": 4, "training.model.dim": 16}
+    cache = tmp_path_factory.mktemp("cache")
+    alone, kept = (
+        churnlab.simulate(build(), "none", overrides=changes, cache=folder, training_seed=3) for folder in (None, cache)
+    )
+    assert alone.losses["train_loss"].notna().all()
+    pd.testing.assert_frame_equal(alone.losses, kept.losses)
+    assert list(cache.iterdir())
+
+
+def test_times_alone_need_no_learner(nowhere):
+    with_learner, without = (churnlab.simulate(build(), "checkfree_plus", train=train) for train in (True, False))
+    assert without.losses.empty
+    assert without.ledger.equals(with_learner.ledger)
+
+
+def test_the_strategy_is_named_where_there_are_several():
+    with pytest.raises(ValueError, match="has 3 strategies: name one of none, checkpoint, checkfree_plus"):
+        churnlab.simulate(build())
+    with pytest.raises(ValueError, match="strategy 'chekpoint': not in the scenario; nearest: checkpoint"):
+        churnlab.simulate(build(), "chekpoint")
+    assert churnlab.simulate(build(strategies=["redundant"])).run.kind == "redundant"
+
+
+def test_simulated_runs_have_statistics_and_figures(nowhere):
+    runs = [churnlab.simulate(build(), name, failure_seed=seed) for name in ("none", "checkpoint") for seed in (0, 1)]
+    results = churnlab.as_results(runs)
+    means = churnlab.summary(results.runs, [], ["wall_clock_seconds"])
+    assert means.set_index("strategy")["num_runs"].to_dict() == {"none": 2, "checkpoint": 2}
+    assert results.nodes.groupby("run").size().index.tolist() == sorted(run.name for run in runs)

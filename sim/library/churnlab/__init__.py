@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sim.experiments.single_run import simulate_run as simulate
+    from sim.reporting.registry import figure_of as figure
+    from sim.results.in_memory import SimulatedRun, as_results
     from sim.results.statistics import estimate, paired_difference, replicates_needed, summary
     from sim.results.storage import Results, load_run
     from sim.results.storage import load as load_results
@@ -18,24 +21,36 @@ __all__ = [
     "Results",
     "Scenario",
     "ScenarioError",
+    "SimulatedRun",
+    "as_results",
     "build_scenario",
     "estimate",
+    "figure",
     "load_results",
     "load_run",
     "load_scenario",
     "paired_difference",
     "replicates_needed",
+    "simulate",
     "summary",
 ]
 
-_MODULES = {
-    "sim.results.statistics": ("estimate", "paired_difference", "replicates_needed", "summary"),
-    "sim.results.storage": ("Results", "load_run"),
-    "sim.scenario.loading": ("ScenarioError", "build_scenario", "load_scenario"),
-    "sim.scenario.scenario": ("Scenario",),
-}
-_WHERE = {name: (module, name) for module, names in _MODULES.items() for name in names} | {
-    "load_results": ("sim.results.storage", "load")
+_WHERE = {
+    "Results": "sim.results.storage:Results",
+    "Scenario": "sim.scenario.scenario:Scenario",
+    "ScenarioError": "sim.scenario.loading:ScenarioError",
+    "SimulatedRun": "sim.results.in_memory:SimulatedRun",
+    "as_results": "sim.results.in_memory:as_results",
+    "build_scenario": "sim.scenario.loading:build_scenario",
+    "estimate": "sim.results.statistics:estimate",
+    "figure": "sim.reporting.registry:figure_of",
+    "load_results": "sim.results.storage:load",
+    "load_run": "sim.results.storage:load_run",
+    "load_scenario": "sim.scenario.loading:load_scenario",
+    "paired_difference": "sim.results.statistics:paired_difference",
+    "replicates_needed": "sim.results.statistics:replicates_needed",
+    "simulate": "sim.experiments.single_run:simulate_run",
+    "summary": "sim.results.statistics:summary",
 }
 
 
@@ -43,7 +58,7 @@ def __getattr__(name: str) -> Any:
     """Load a name from its module."""
     if name not in _WHERE:
         raise AttributeError(f"module 'churnlab' has no attribute '{name}'")
-    module, original = _WHERE[name]
+    module, _, original = _WHERE[name].partition(":")
     globals()[name] = found = getattr(import_module(module), original)
     return found
 

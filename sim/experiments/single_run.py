@@ -1,0 +1,57 @@
+"""One strategy of a scenario under one pair of seeds, without files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sim.core.text import suggestion
+from sim.experiments.runner import ScenarioRunner
+from sim.results.in_memory import SimulatedRun
+from sim.scenario.loading import Overrides, ScenarioSource, document_of, scenario_of
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import simulate, time_only
+from sim.simulation.training_process import Watcher
+from sim.strategies import StrategyConfig
+
+
+def simulate_run(
+    source: ScenarioSource,
+    strategy: str | None = None,
+    *,
+    failure_seed: int | None = None,
+    training_seed: int | None = None,
+    overrides: Overrides = (),
+    train: bool = True,
+    cache: str | Path | None = None,
+    watch: Watcher | None = None,
+) -> SimulatedRun:
+    """Simulate one strategy of a scenario under one pair of seeds; nothing is written.
+
+    strategy: its label or kind, not needed where the scenario has one alone. Seeds: by default the scenario's first.
+    train: whether the learner of the scenario is used, or only times are simulated. cache: folder in which training
+    states are kept; by default they are kept in memory, for this run. ScenarioError for a faulty scenario; ValueError
+    for an unknown strategy or text that cannot be read.
+    """
+    document, base_folder = document_of(source)
+    scenario = scenario_of(document, base_folder, document.change(overrides))
+    config = chosen_strategy(scenario, strategy)
+    failure_seed = scenario.seeds.failures[0] if failure_seed is None else failure_seed
+    training_seed = scenario.seeds.training[0] if training_seed is None else training_seed
+    if train:
+        runner = ScenarioRunner(scenario, base_folder, Path(), Path(cache) if cache is not None else None)
+        training = runner.open_training(training_seed)
+    else:
+        training = time_only(scenario)
+    return SimulatedRun(scenario, simulate(scenario, config, failure_seed, training_seed, training, watch))
+
+
+def chosen_strategy(scenario: Scenario, name: str | None) -> StrategyConfig:
+    """The strategy of a name; of a scenario with one strategy alone, that one. ValueError where there is none."""
+    names = {config.name: config for config in scenario.strategies}
+    if name is None:
+        if len(names) > 1:
+            raise ValueError(f"the scenario has {len(names)} strategies: name one of {', '.join(names)}")
+        return scenario.strategies[0]
+    if name not in names:
+        raise ValueError(f"strategy '{name}': not in the scenario{suggestion(name, names)}")
+    return names[name]

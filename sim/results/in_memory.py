@@ -1,0 +1,85 @@
+"""Simulated runs as DataFrames, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sim.core.records import BUCKETS, EventRecord, IterationRecord
+from sim.core.units import SECONDS_PER_HOUR
+from sim.results.storage import Results, records_table
+from sim.results.summary import flat, summarise
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import Run
+
+
+@dataclass(frozen=True)
+class SimulatedRun:
+    """One strategy under one pair of seeds. Times are simulated seconds, losses nats per token."""
+
+    scenario: Scenario
+    run: Run
+
+    @property
+    def name(self) -> str:
+        """Strategy and seeds."""
+        return f"{self.run.strategy}-f{self.run.failure_seed}-t{self.run.training_seed}"
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The run's outcomes, as `summary.json` has them."""
+        return summarise(self.scenario, self.run)
+
+    @cached_property
+    def iterations(self) -> pd.DataFrame:
+        """A row for each completed iteration."""
+        return frame_of(self.run.iterations, IterationRecord)
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """A row for each failure, recovery, checkpoint and the like."""
+        return frame_of(self.run.events, EventRecord)
+
+    @cached_property
+    def nodes(self) -> pd.DataFrame:
+        """The number of nodes from each `time_seconds` on."""
+        return pd.DataFrame(self.run.nodes, columns=["time_seconds", "num_nodes"])
+
+    @cached_property
+    def losses(self) -> pd.DataFrame:
+        """The losses of completed iterations, against simulated hours; no rows where nothing learns."""
+        learnt = self.iterations.dropna(subset=["train_loss", "validation_loss"], how="all")
+        hours = learnt["ended_seconds"] / SECONDS_PER_HOUR
+        return learnt.assign(hours=hours)[["iteration", "step", "hours", "train_loss", "validation_loss"]]
+
+    @cached_property
+    def ledger(self) -> pd.Series[float]:
+        """Simulated seconds by bucket; they add up to the wall-clock time."""
+        return pd.Series({bucket: self.run.ledger[bucket] for bucket in BUCKETS}, name="seconds")
+
+
+def frame_of(records: Sequence[Any], kind: type) -> pd.DataFrame:
+    """Records of one kind as a DataFrame with the types that a parquet file has."""
+    frame: pd.DataFrame = records_table(records, kind).to_pandas()
+    return frame
+
+
+def as_results(runs: Sequence[SimulatedRun]) -> Results:
+    """Simulated runs of one scenario as figures and statistics take them."""
+    rows = [{"run": run.name, **flat(run.summary)} for run in runs]
+    results = Results(Path("in memory"), pd.DataFrame(rows))
+    ledgers = {run.name: run.ledger.rename_axis("bucket").reset_index() for run in runs}
+    frames = {
+        "iterations": {run.name: run.iterations for run in runs},
+        "events": {run.name: run.events for run in runs},
+        "nodes": {run.name: run.nodes for run in runs},
+        "ledger": ledgers,
+    }
+    for table, of_runs in frames.items():
+        vars(results)[table] = pd.concat([frame.assign(run=name) for name, frame in of_runs.items()])
+    return results
