@@ -23,15 +23,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pandas as pd
 from pydantic import Field
 
 import sim
-from models.training_state import Edit, Position, Term
 from sim.cli.costs import overhead_table, recovery_table
-from sim.core.records import Failure
 from sim.experiments.runner import ScenarioRunner, default_cache
 from sim.reporting.registry import figure_of
 from sim.reporting.tables import comparison_table
@@ -39,14 +36,18 @@ from sim.results.selection import results_of
 from sim.scenario.loading import load_scenario
 from sim.strategies.base import (
     Background,
+    Costs,
+    Edit,
+    Failure,
+    Position,
     Process,
     Strategy,
     StrategyConfig,
     StrategyWorld,
+    Term,
     Transfer,
     UnrecoverableError,
 )
-from sim.workload.costs import Costs
 
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
@@ -76,11 +77,11 @@ class Buddies(Strategy):
 
     kind = "buddies"
     summary = "a lost stage comes back from a copy with the next stage, the others go on"
-    Config: ClassVar[type[StrategyConfig]] = BuddiesConfig
+    Config = BuddiesConfig
+    config: BuddiesConfig
 
     def __init__(self, config: BuddiesConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        self.interval_iterations = config.interval_iterations
         self.saved: Position | None = None  # the state that all copies are of
         self.sending: Background | None = None
 
@@ -97,7 +98,7 @@ class Buddies(Strategy):
         """Send copies when they are due, beside the training; it takes no time but what it takes of the links."""
         yield from ()
         under_way = self.sending is not None and self.sending.under_way
-        if under_way or position.iteration % self.interval_iterations:
+        if under_way or position.iteration % self.config.interval_iterations:
             return None
 
         def arrived() -> None:
@@ -116,15 +117,15 @@ class Buddies(Strategy):
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Bring the nodes back, and fetch the copies; begin anew when another failure strikes meanwhile."""
-        struck: Failure | None = failure
+        pending: Failure | None = failure
         lost: list[int] = []
-        while struck is not None:
+        while pending is not None:
             lost = sorted(world.lost_stages)
             self.require_copies(world, lost, position)
-            struck = yield from world.bring_back_nodes()
-            if struck is None:
+            pending = yield from world.bring_back_nodes()
+            if pending is None:
                 copies = [self.copy(world, stage, self.buddy(stage), stage) for stage in lost]
-                struck = yield from world.transfer(copies, "state_transfer")
+                pending = yield from world.transfer(copies, "state_transfer")
         return position.edited(*self.edits(lost))
 
     def require_copies(self, world: StrategyWorld, lost: list[int], position: Position) -> None:

@@ -12,7 +12,7 @@ from benchmarks.paper.answers import RATE
 from benchmarks.paper.jobs import JOBS
 from benchmarks.paper.page_cells import percent
 from sim.cli.map import map_
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 CELLS = (0.01, 0.02, 0.05, 0.10, 0.13, 0.16)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.paper.answers import RATE
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.series import at_point
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 OWN_NAMES = {
     "redundant_text": "redundant, `paper_text`",

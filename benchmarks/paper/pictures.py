@@ -16,7 +16,7 @@ from sim.reporting.registry import figure_of
 from sim.reporting.series import LOOKS
 from sim.reporting.style import STYLE, blank
 from sim.results.storage import Results, load
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 DRAWN = {
     "loss": ("table2", "loss"),

@@ -35,7 +35,7 @@ from sim.reporting.strategy_map import hours_or_usd, line_figure, map_figure, po
 from sim.reporting.style import save
 from sim.reporting.tables import strategy_table
 from sim.results.comparison import FEWEST_LOST
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 if TYPE_CHECKING:
     from models.shared_training import SharedTraining

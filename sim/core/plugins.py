@@ -1,8 +1,8 @@
-"""A choice between components by their `kind`, for fields of a scenario: built-in ones, and classes from outside.
+"""Plug-in lookup: components (strategies, failure processes) that a scenario names by their `kind`.
 
-`kind: package.module:Class` names any class that Python can import: installed, on PYTHONPATH, or in the current
-folder, which is looked at last. An installed package can give its class a plain name by an entry point: `kind: name`.
-A built-in kind comes before an entry point of its name.
+A kind is the name of a built-in class, a name that an installed package registers by an entry point, or
+`package.module:Class` for any class that Python can import: installed, on PYTHONPATH, or in the current folder, which
+is searched last. A built-in kind takes precedence over an entry point of the same name.
 """
 
 from __future__ import annotations
@@ -12,62 +12,76 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from abc import ABC
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-
-from models.spec import Config
-from sim.core.presets import presets, resolved
+from models import spec
 from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, shortened, suggestion
-
-Component = TypeVar("Component")
 
 MODULE_AND_CLASS = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 NOTEBOOK = "__main__:"
-"""How kinds begin that are classes of a notebook, or of the script that runs."""
+"""Prefix of kinds that are classes of a notebook, or of the running script."""
 
 MAX_REASON = 300
 
 
+class Component(ABC):
+    """A class that a scenario names by its `kind` and configures by its `Config`."""
+
+    kind: ClassVar[str]
+    """The name in a scenario; by default the one that the field `kind` of its Config has as its default."""
+
+    Config: ClassVar[type[spec.Config]]
+    """Its options. Those of a class from outside leave the field `kind` to the base class."""
+
+    def __init_subclass__(cls) -> None:
+        """Take the kind from a Config that states one."""
+        config = vars(cls).get("Config")
+        if isinstance(config, type) and issubclass(config, spec.Config) and "kind" not in vars(cls):
+            kind = config.model_fields["kind"].default
+            if isinstance(kind, str):
+                cls.kind = kind
+
+
+Found = TypeVar("Found", bound=Component)
+
+
 class PluginError(ValueError):
-    """A class from outside that cannot be used; says why in one line."""
+    """A class from outside that cannot be used, with the reason in one line."""
 
 
 @dataclass(frozen=True)
-class Plugins(Generic[Component]):
+class Plugins(Generic[Found]):
     """Components of one sort from outside: subclasses of `base` whose Config is a subclass of `config`."""
 
     group: str
-    """Entry points of this group give them plain names."""
+    """The entry-point group that gives them plain names."""
     base: type[Any]
-    config: type[Config]
+    config: type[spec.Config]
     needs: str | None = None
-    """A class attribute that has to be true, where not all will do."""
+    """A class attribute that has to be true, where not every component will do."""
 
     def installed(self) -> tuple[str, ...]:
-        """Plain names that installed packages give, in order of the alphabet. Imports nothing."""
+        """Plain names that installed packages register, in alphabetical order. Imports nothing."""
         return tuple(sorted({entry.name for entry in entry_points(group=self.group)}))
 
     def offers(self, kind: str) -> bool:
-        """Whether a kind can only mean a class from outside, be it usable or not."""
+        """Whether a kind can only mean a class from outside, usable or not."""
         return ":" in kind or kind in self.installed()
 
-    def find(self, kind: str) -> type[Component]:
-        """The class of a kind, imported; one of a notebook as its cell was last run. Raises PluginError."""
-        found: type[Component] = (_find.__wrapped__ if kind.startswith(NOTEBOOK) else _find)(self, kind)
+    def find(self, kind: str) -> type[Found]:
+        """Import the class of a kind; a notebook's class is the one its cell defined last. Raises PluginError."""
+        found: type[Found] = (_find.__wrapped__ if kind.startswith(NOTEBOOK) else _find)(self, kind)
         return found
 
-    def known(self) -> dict[str, type[Component] | PluginError]:
-        """Classes of all that is installed by their plain names; for one that cannot be used, why."""
-        found: dict[str, type[Component] | PluginError] = {}
+    def known(self) -> dict[str, type[Found] | PluginError]:
+        """All installed classes by their plain names; the error in place of a class that cannot be used."""
+        found: dict[str, type[Found] | PluginError] = {}
         for name in self.installed():
             try:
                 found[name] = self.find(name)
@@ -77,23 +91,24 @@ class Plugins(Generic[Component]):
 
 
 @cache
-def _find(plugins: Plugins[Component], kind: str) -> type[Component]:
+def _find(plugins: Plugins[Found], kind: str) -> type[Found]:
+    origin = ""
     if re.match(MODULE_AND_CLASS, kind):
         module_name, _, class_name = kind.partition(":")
-        whence = ""
     else:
         entry = _entry_point(plugins.group, kind)
         module_name, class_name = entry.module, entry.attr
-        whence = f"{entry.value}, {plugins.group} of {entry.dist.name if entry.dist else 'a package'}: "
+        origin = f"{entry.value}, {plugins.group} of {entry.dist.name if entry.dist else 'a package'}: "
     try:
-        module = _imported(module_name)
-        return _usable(plugins, kind, getattr(module, class_name, None), module, class_name)
+        found = _class_in(_import(module_name), class_name, plugins.base)
+        _check_contract(plugins, kind, found)
     except PluginError as error:
-        raise PluginError(f"{whence}{error}") from None
+        raise PluginError(f"{origin}{error}") from None
+    return found  # type: ignore[no-any-return]
 
 
 def _entry_point(group: str, name: str) -> EntryPoint:
-    """What an entry point's name stands for; the same written down twice counts once."""
+    """The entry point of a name; the same target registered twice counts once."""
     found = {entry.value: entry for entry in entry_points(group=group, name=name)}
     if not found:
         raise PluginError("write package.module:Class, or the name of an installed one")
@@ -102,8 +117,8 @@ def _entry_point(group: str, name: str) -> EntryPoint:
     return next(iter(found.values()))
 
 
-def _imported(name: str) -> ModuleType:
-    """A module, also from the current folder, as `python -m` has it (but last: nothing installed is hidden by it)."""
+def _import(name: str) -> ModuleType:
+    """Import a module, also from the current folder (last in the path, so that it hides nothing installed)."""
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.append(folder)
@@ -117,111 +132,45 @@ def _imported(name: str) -> ModuleType:
         raise PluginError(f"module '{name}' cannot be imported: {in_one_line(error)}") from None
 
 
-def _usable(plugins: Plugins[Component], kind: str, found: Any, module: ModuleType, name: str) -> type[Component]:
-    """The class, if it is one that keeps to the contract. Raises PluginError."""
-    base, config = plugins.base, plugins.config
+def _class_in(module: ModuleType, name: str, base: type) -> Any:
+    """The subclass of `base` that a module holds by a name. Raises PluginError."""
+    found = getattr(module, name, None)
     if found is None:
-        own = [key for key, item in vars(module).items() if _is_a(item, base) and item.__module__ == module.__name__]
+        own = [key for key, item in vars(module).items() if _is_subclass(item, base)]
+        own = [key for key in own if vars(module)[key].__module__ == module.__name__]
         hint = suggestion(name, own) if own else f", and no {base.__name__} at all"
         raise PluginError(f"module '{module.__name__}' has no '{name}'{hint}")
-    if not _is_a(found, base):
-        raise PluginError(f"'{name}' is no {base.__name__}: make it a subclass of {base.__module__}.{base.__name__}")
+    if not _is_subclass(found, base):
+        raise PluginError(f"'{name}' is not a {base.__name__}: make it a subclass of {base.__module__}.{base.__name__}")
+    return found
+
+
+def _check_contract(plugins: Plugins[Found], kind: str, found: Any) -> None:
+    """Raise PluginError where a class lacks something that its base asks for, or has an unusable kind or Config."""
+    name, config = found.__name__, plugins.config
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         raise PluginError(f"'{name}' lacks the method{'s'[: len(missing) - 1]} {', '.join(missing)}")
-    if missing := [
-        key
-        for key, what in inspect.get_annotations(base).items()
-        if "ClassVar" in str(what) and not hasattr(found, key)
-    ]:
+    declared = [*inspect.get_annotations(Component).items(), *inspect.get_annotations(plugins.base).items()]
+    required = dict.fromkeys(key for key, what in declared if "ClassVar" in str(what))
+    if missing := [key for key in required if not hasattr(found, key)]:
         raise PluginError(f"'{name}' lacks the attribute{'s'[: len(missing) - 1]} {', '.join(missing)}")
     names = [found.kind] if ":" in kind else [found.kind, kind]
     if bad := [short for short in names if not isinstance(short, str) or not re.match(FOLDER_NAME, short)]:
-        raise PluginError(f"the kind {shortened(repr(bad[0]))} of '{name}' is no name {FOLDER_NAME_IN_WORDS}")
-    if not _is_a(found.Config, config):
-        raise PluginError(f"the Config of '{name}' is no subclass of {config.__module__}.{config.__name__}")
+        raise PluginError(f"the kind {shortened(repr(bad[0]))} of '{name}' is not a name {FOLDER_NAME_IN_WORDS}")
+    if not _is_subclass(found.Config, config):
+        raise PluginError(f"the Config of '{name}' is not a subclass of {config.__module__}.{config.__name__}")
     kinds = found.Config.model_fields["kind"].annotation
     if kinds is not str and kind not in get_args(kinds):
         raise PluginError(f"the Config of '{name}' allows other kinds only: leave the field 'kind' out of it")
     if plugins.needs and not getattr(found, plugins.needs, False):
         raise PluginError(f"'{name}' cannot be used here: its '{plugins.needs}' is not True")
-    return found  # type: ignore[no-any-return]
 
 
-def _is_a(found: Any, base: type) -> bool:
+def _is_subclass(found: Any, base: type) -> bool:
     return isinstance(found, type) and issubclass(found, base)
 
 
 def in_one_line(error: BaseException) -> str:
-    """An exception's name and text on one line of bearable length."""
+    """An exception's name and text on one line, cut to MAX_REASON characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What a choice adds to a union told apart by `kind`: names alone, presets, and classes from outside."""
-
-    kinds: tuple[str, ...]
-    plugins: Plugins[Any] | None
-    preset_kind: str | None
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # Each config is written out as the class it is of, so that a plug-in's options are not lost.
-        whole = core_schema.wrap_serializer_function_ser_schema(
-            lambda value, inner: inner(value), schema=core_schema.any_schema()
-        )
-        return core_schema.no_info_wrap_validator_function(self.validated, handler(source), serialization=whole)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        members = handler(schema)
-        installed = [name for name in (self.plugins.installed() if self.plugins else ()) if name not in self.kinds]
-        known = self.presets()
-        forms: list[dict[str, Any]] = [{"enum": [*self.kinds, *installed, *known]}, members]
-        if known:
-            forms.append(_mapping_with("preset", {"enum": known}, title=self.preset_kind))
-        if self.plugins:
-            elsewhere = {"type": "string", "pattern": MODULE_AND_CLASS}
-            kind = {"anyOf": [{"enum": installed}, elsewhere]} if installed else elsewhere
-            forms += [elsewhere, _mapping_with("kind", kind, title=self.plugins.group)]
-        return {"anyOf": forms}
-
-    def presets(self) -> list[str]:
-        """Names of presets of the kinds to choose from."""
-        known = presets(self.preset_kind) if self.preset_kind else {}
-        return [name for name, options in known.items() if options["kind"] in self.kinds]
-
-    def validated(self, value: Any, members: Callable[[Any], Any]) -> Any:
-        """A component's configuration, from a name, a preset, a mapping, or one that is made already."""
-        if isinstance(value, str):
-            value = {"preset" if value in self.presets() and value not in self.kinds else "kind": value}
-        if self.preset_kind and isinstance(value, dict) and "preset" in value:
-            value = resolved(self.preset_kind, value, self.presets())
-        kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-        if self.plugins is None or not isinstance(kind, str) or kind in self.kinds or not self.plugins.offers(kind):
-            return members(value)
-        try:
-            found = self.plugins.find(kind)
-            if ":" in kind and isinstance(value, dict) and "label" in found.Config.model_fields:
-                value = {**value, "label": value.get("label") or found.kind}  # outputs need a short name
-            return found.Config.model_validate(value)
-        except ValidationError:
-            raise  # pydantic adds the place
-        except Exception as error:
-            reason = str(error) if isinstance(error, PluginError) else f"its Config fails: {in_one_line(error)}"
-            raise PydanticCustomError("plugin", "{reason}", {"reason": reason}) from None
-
-
-def _mapping_with(key: str, value: Any, title: str | None) -> dict[str, Any]:
-    """The JSON Schema of a mapping of which nothing but one key is known."""
-    return {"type": "object", "title": title, "properties": {key: value}, "required": [key]}
-
-
-def choice(configs: Sequence[Any], plugins: Plugins[Any] | None = None, preset_kind: str | None = None) -> Any:
-    """The type of a field that holds one of some configurations, told apart by their `kind`.
-
-    `checkpoint` is short for `{kind: checkpoint}`. With `plugins` it can be one from outside; with `preset_kind` a
-    preset's name, or a mapping whose `preset:` names what its other keys change.
-    """
-    kinds = tuple(config.model_fields["kind"].default for config in configs)
-    members: Any = Annotated[Union[tuple(configs)], Field(discriminator="kind")]  # noqa: UP007
-    return Annotated[members, _Choice(kinds, plugins, preset_kind)]

@@ -1,6 +1,7 @@
 """Failure processes: when nodes are lost, as pure iterators on named random streams.
 
-One file for each, one line in `SINGLE` (of `compose`). A process knows nothing of strategies or of the event loop.
+Belongs here: one file for each process or family of laws, one line each in the table of `registry.py`.
+Does not belong here: strategies, the cluster, the event loop.
 """
 
 from __future__ import annotations
@@ -8,13 +9,25 @@ from __future__ import annotations
 from sim.core.plugins import PluginError
 from sim.failures.base import FailureProcess, ProcessConfig
 from sim.failures.compose import ComposeConfig, ComposedFailures
-from sim.failures.registry import PLUGINS, SINGLE
+from sim.failures.registry import PLUGINS, SINGLE, process_choice
 from sim.failures.renewal import NoFailures
 
-BUILT_IN: tuple[type[FailureProcess], ...] = (*SINGLE, ComposedFailures, NoFailures)
-PROCESSES = {process.kind: process for process in BUILT_IN}
+PROCESSES: dict[str, type[FailureProcess]] = {
+    **{process.kind: process for process in SINGLE},
+    ComposedFailures.kind: ComposedFailures,
+    NoFailures.kind: NoFailures,
+}
 
-__all__ = ["PROCESSES", "FailureProcess", "ProcessConfig", "known_processes", "process_class", "processes"]
+__all__ = [
+    "PLUGINS",
+    "PROCESSES",
+    "FailureProcess",
+    "ProcessConfig",
+    "known_processes",
+    "process_choice",
+    "process_class",
+    "processes",
+]
 
 
 def process_class(kind: str) -> type[FailureProcess]:
@@ -23,10 +36,10 @@ def process_class(kind: str) -> type[FailureProcess]:
 
 
 def processes(config: ProcessConfig) -> tuple[ProcessConfig, ...]:
-    """A failure process's options, or those of all that it is composed of."""
+    """The options of all processes that a configuration composes, or the configuration alone."""
     return config.processes if isinstance(config, ComposeConfig) else (config,)
 
 
 def known_processes() -> dict[str, type[FailureProcess] | PluginError]:
-    """All kinds that have plain names, those of installed packages last; for one that cannot be used, why."""
+    """All kinds that have plain names, installed ones last; the error in place of a class that cannot be used."""
     return {**PROCESSES, **{kind: found for kind, found in PLUGINS.known().items() if kind not in PROCESSES}}

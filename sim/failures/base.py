@@ -1,9 +1,17 @@
-"""The contract of a failure process."""
+"""The contract of a failure process: all that a plug-in needs is imported from here.
+
+Two ways to write one:
+
+- **A law of uptimes**: subclass `Renewal`, with options derived from `RatedConfig`, and write `unit_draw`, one random
+  uptime of mean 1. Rate, mean, scope, downtime and notice come with it.
+- **A general process**: subclass `FailureProcess` and write `uptimes`, the times from one failure of a domain to the
+  next; then whichever other methods of the contract differ from their defaults.
+"""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,22 +22,42 @@ from pydantic import Field, model_validator
 
 from models.spec import Config
 from sim.core.distributions import Delay
+from sim.core.plugins import Component
 from sim.core.units import SECONDS_PER_HOUR
 
+__all__ = [
+    "SECONDS_PER_HOUR",
+    "Config",
+    "Delay",
+    "FailureProcess",
+    "MeanConfig",
+    "Member",
+    "ProcessConfig",
+    "RatedConfig",
+    "Renewal",
+    "Scope",
+    "Superposition",
+    "mean_uptime_of",
+    "num_members",
+]
+
 Scope = Literal["node", "stage", "region", "cluster"]
-"""What fails as one: a domain is a node (by number), a stage (by number), a region (by name) or the whole cluster."""
+"""What fails as one. A domain is a node (by number), a stage (by number), a region (by name) or the whole cluster."""
 
 DEFAULT_RATE_PER_HOUR = 0.1
 
 
 @dataclass(frozen=True)
 class Member:
-    """A node as a failure process sees it: numbers count arrivals, from 0; a spare has no stage."""
+    """A node as a failure process sees it. Nodes are numbered by arrival, from 0; a spare has no stage."""
 
     number: int
     region: str
     stage: int | None
     replica: int | None = None
+
+
+# ---- options ---------------------------------------------------------------------------------------
 
 
 class ProcessConfig(Config):
@@ -48,7 +76,7 @@ class ProcessConfig(Config):
 
 
 class MeanConfig(ProcessConfig):
-    """Options of processes with a mean: give rate or mean, so that processes of equal mean compare."""
+    """Options of processes with a mean uptime, given as a rate or as a mean."""
 
     rate_per_hour: float | None = Field(
         None,
@@ -67,7 +95,7 @@ class MeanConfig(ProcessConfig):
     @model_validator(mode="before")
     @classmethod
     def _default_rate(cls, data: Any) -> Any:
-        """The rate is spelled out where nothing is said of it."""
+        """Write out the default rate where neither rate nor mean is given."""
         if isinstance(data, dict) and data.get("rate_per_hour") is None and data.get("mean_uptime_hours") is None:
             return {**data, "rate_per_hour": DEFAULT_RATE_PER_HOUR}
         return data
@@ -83,7 +111,7 @@ class MeanConfig(ProcessConfig):
 
     @property
     def describe_mean(self) -> str:
-        """For captions, after who it is: by the mean, since a chance within an hour depends on the law."""
+        """The mean in words, for captions. (The chance of a failure within an hour would depend on the law.)"""
         if math.isinf(self.mean_uptime_seconds):
             return "never fails"
         hours = self.mean_uptime_seconds / SECONDS_PER_HOUR
@@ -91,7 +119,7 @@ class MeanConfig(ProcessConfig):
 
 
 class RatedConfig(MeanConfig):
-    """Options of processes with a mean that strike whole domains of any one scope."""
+    """Options of processes with a mean uptime in which whole domains of one scope fail."""
 
     scope: Literal["node", "stage", "region"] = Field(
         "stage", description="what fails as one: each node for itself, all nodes of a stage, or of a region"
@@ -99,57 +127,77 @@ class RatedConfig(MeanConfig):
 
     @property
     def describe_rate(self) -> str:
-        """For captions: who fails how often, at a constant rate."""
+        """What fails how often, for captions: as a chance within an hour where the scenario gives that."""
         if self.mean_uptime_hours is None and self.rate_per_hour is not None:
             return f"each {self.scope} fails within an hour with a chance of {100 * self.rate_per_hour:.3g} %"
         return f"each {self.scope} {self.describe_mean}"
 
 
-class FailureProcess(ABC):
-    """Says, for each domain of its scope, when it is struck, who is lost then, and when these come back.
+# ---- contract --------------------------------------------------------------------------------------
 
-    Pure: what it draws comes from the generators it is given, one stream for each domain and question, so that a
-    strategy, or another domain, moves nothing. `unit` is the clock of an uptime: seconds of simulated time, or
-    iterations executed (the whole part counts iterations that end without this failure, the fraction is the instant
-    in the one that fails).
 
-    Uptimes of a stage, a region or the cluster count from the strike before, whatever happens meanwhile; those of a
-    node from its arrival, or its return: a node keeps its age when others fail, and is as good as new when it comes
-    back. A strike that finds nobody there strikes nobody.
+class FailureProcess(Component):
+    """When each domain of a scope fails, which nodes are lost then, and when they return.
 
-    Before anything is drawn, `for_members` tells a process the nodes that are there at time zero; before the uptimes of
-    a node, `starting_at` tells it when these begin. Most processes care for neither.
+    | attribute or method | when it is used | default |
+    |---|---|---|
+    | `Config` | when the scenario is read: the options, and the kind | required |
+    | `unit` | before the start: the clock that uptimes count | seconds |
+    | `supplies_nodes`, `num_initial_nodes` | before the start: whether nodes arrive by this process | no |
+    | `for_members` | at time zero, with all nodes | the process itself |
+    | `parts` | at time zero: the processes that it is the sum of | itself |
+    | `scope` | at time zero: what fails as one | the option `scope`, else stage |
+    | `starting_at` | when a node arrives (scope node), before its uptimes | the process itself |
+    | `uptimes` | for each domain: times from one failure to the next | required |
+    | `lost_nodes` | at each failure: which nodes of the domain are lost | all of them |
+    | `downtimes` | at each failure: when the lost nodes return | the option `downtime`, else never |
+    | `arrivals` | at each failure: how many nodes arrive | none |
+    | `mean_uptime_seconds` | by strategies that adapt to the failure rate | that of the options |
+    | `describe` | in captions | required |
+
+    A process is pure: it draws only from the generators that it is given, one for each domain and question, so that
+    strategies and other domains do not change its draws. Scale draws of mean 1 by the mean where there is one: runs at
+    two rates under one seed then differ in scale only.
+
+    Uptimes of a stage, a region or the cluster count from its last failure. Those of a node count from its arrival or
+    return: a returned node is as good as new. A failure of a domain without nodes has no effect.
     """
 
-    kind: ClassVar[str]
-    unit: ClassVar[Literal["seconds", "iterations"]]
     Config: ClassVar[type[ProcessConfig]]
-    config: ProcessConfig
+
+    unit: ClassVar[Literal["seconds", "iterations"]] = "seconds"
+    """The clock of uptimes: simulated time, or executed iterations (the whole part counts iterations that end without
+    this failure, the fraction is the instant within the one that fails).
+    """
 
     accepts_any_order: ClassVar[bool] = False
-    """Of scope cluster: whether `lost_nodes` may be given all that are there in an order of no meaning, also those of
-    immune stages, whom it then strikes in vain. This spares a look at every node for each strike.
+    """For scope cluster: whether `lost_nodes` accepts the nodes in arbitrary order and with those of immune stages,
+    whose loss is then ignored. This saves a pass over all nodes at each failure.
     """
 
-    @abstractmethod
+    config: ProcessConfig
+
     def __init__(self, config: Any) -> None:
-        """Take the process's own options."""
+        self.config = config
 
-    @abstractmethod
-    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
-        """Uptimes of a domain, in `unit`s, from one strike to the next; when they end, nothing strikes it any more."""
+    @property
+    def supplies_nodes(self) -> bool:
+        """Whether nodes arrive by this process, so that no replacements are ordered."""
+        return self.num_initial_nodes is not None
 
-    @abstractmethod
-    def describe(self) -> str:
-        """The process in a few words, for captions."""
+    @property
+    def num_initial_nodes(self) -> int | None:
+        """Number of nodes at time zero; None: one for each place and each spare."""
+        return None
 
     def for_members(self, members: Sequence[Member]) -> FailureProcess:  # noqa: ARG002
-        """The process for a cluster of these nodes (at time zero, immune stages among them): itself, for most."""
+        """The process for a cluster of these nodes, immune stages included."""
         return self
 
-    def starting_at(self, now_seconds: float) -> FailureProcess:  # noqa: ARG002
-        """The process for uptimes that count from then, a node's arrival or return: itself, unless the hour matters."""
-        return self
+    @property
+    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
+        """The processes that this one is the sum of, each with the name of its random streams."""
+        return ((self.kind, self),)
 
     @property
     def scope(self) -> Scope:
@@ -157,80 +205,79 @@ class FailureProcess(ABC):
         scope: Scope = getattr(self.config, "scope", "stage")
         return scope
 
-    @property
-    def mean_uptime_seconds(self) -> float:
-        """Mean time between two strikes of one domain that take somebody; infinite where nothing fails."""
-        return self.config.mean_uptime_seconds if isinstance(self.config, MeanConfig) else math.inf
+    def starting_at(self, now_seconds: float) -> FailureProcess:  # noqa: ARG002
+        """The process for uptimes that count from an instant of simulated time."""
+        return self
 
-    @property
-    def mean_uptime_iterations(self) -> float:
-        """The same for what counts iterations."""
-        return math.inf
-
-    @property
-    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
-        """The processes that it is made of, each with the name of its random streams."""
-        return ((self.kind, self),)
+    @abstractmethod
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
+        """Times from one failure of a domain to the next, in `unit`s; after the last one the domain never fails."""
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
-        """Numbers of the nodes that the index-th strike (from 0) of a domain takes, of those now in it: all of them."""
+        """Numbers of the nodes, among those present in a domain, that its failure number `index` (from 0) takes."""
         return [member.number for member in members]
 
     def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:  # noqa: ARG002
-        """Seconds that those lost in each strike of a domain stay away, one for each strike; they never come back
-        where it is None or there is none: new ones are ordered in their place.
+        """Seconds until the nodes lost in each failure of a domain return, one value a failure.
+
+        Where it is None, or there are no more values, they never return, and replacements are ordered.
         """
         downtime = self.config.downtime if isinstance(self.config, MeanConfig) else None
         while downtime:
             yield downtime.seconds(rng)
 
     def arrivals(self, index: int) -> int:  # noqa: ARG002
-        """Nodes that come at the index-th strike, of themselves: none."""
+        """Number of nodes that arrive at failure number `index`, beside those that return."""
         return 0
 
     @property
-    def num_initial_nodes(self) -> int | None:
-        """Nodes that are there at time zero; None: every place has one, and so has every spare's."""
-        return None
+    def mean_uptime_seconds(self) -> float:
+        """Mean time between failures of one domain that take a node or more; infinite where there are none."""
+        return self.config.mean_uptime_seconds if isinstance(self.config, MeanConfig) else math.inf
 
     @property
-    def supplies_nodes(self) -> bool:
-        """Whether nodes come of themselves, so that nobody orders any."""
-        return self.num_initial_nodes is not None
+    def mean_uptime_iterations(self) -> float:
+        """Mean number of iterations between failures of one domain, where `unit` is iterations."""
+        return math.inf
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The process in a few words, for captions."""
 
 
-class RenewalProcess(FailureProcess):
-    """Uptimes are draws of mean 1, one like the other, times the mean: two rates under one seed see the same luck."""
-
-    unit = "seconds"
+class Renewal(FailureProcess):
+    """A process of independent, identically distributed uptimes: a law that is scaled by the mean of the options."""
 
     @abstractmethod
     def unit_draw(self, rng: np.random.Generator) -> float:
-        """An uptime, for a mean of 1."""
+        """One uptime, for a mean of 1."""
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
         """Seconds between failures of one domain."""
         while True:
             yield self.unit_draw(rng) * self.mean_uptime_seconds
 
+    def describe(self) -> str:
+        """What fails how often."""
+        assert isinstance(self.config, RatedConfig), "a law with other options describes itself"
+        return f"each {self.config.scope} {self.config.describe_mean}"
+
 
 class Superposition(FailureProcess):
-    """A process that is the sum of its parts: these are asked for what they draw, never the whole."""
-
-    unit = "seconds"
+    """A process that is the sum of its parts, from which all draws are taken."""
 
     @property
     @abstractmethod
     def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
-        """The processes that it is made of, each with the name of its random streams."""
+        """The processes that this one is the sum of, each with the name of its random streams."""
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
-        """Never asked. NotImplementedError."""
-        raise NotImplementedError(f"{self.kind} is the sum of its parts: ask these")
+        """Not defined for the sum. Raises NotImplementedError."""
+        raise NotImplementedError(f"{self.kind} is the sum of its parts: draw from these")
 
 
 def num_members(process: FailureProcess, members: Sequence[Member]) -> dict[int | str, int]:
-    """How many nodes each domain of a process has, those of immune stages left out."""
+    """Number of nodes in each domain of a process, without those of immune stages."""
     mortal = [member for member in members if member.stage is None or member.stage not in process.config.immune_stages]
     if process.scope == "cluster":
         return {"cluster": len(mortal)}
@@ -239,6 +286,6 @@ def num_members(process: FailureProcess, members: Sequence[Member]) -> dict[int 
 
 
 def mean_uptime_of(rates_per_second: Sequence[float]) -> float:
-    """Seconds between strikes of one domain such that as many domains of that mean have the same rate in all."""
+    """Harmonic mean, in seconds, of the mean uptimes of domains that fail at these rates."""
     total = sum(rates_per_second)
     return len(rates_per_second) / total if total else math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,8 +13,7 @@ from sim.failures.base import (
     FailureProcess,
     MeanConfig,
     Member,
-    ProcessConfig,
-    RenewalProcess,
+    Renewal,
     Scope,
     Superposition,
     mean_uptime_of,
@@ -44,12 +43,11 @@ class BulkFailures(FailureProcess):
     the domain is as large as at time zero; while some of its nodes are away, the others are lost a little more often.
     """
 
-    kind = "bulk"
-    unit = "seconds"
-    Config: ClassVar[type[ProcessConfig]] = BulkConfig
+    Config = BulkConfig
+    config: BulkConfig
 
     def __init__(self, config: BulkConfig, members: Sequence[Member] | None = None) -> None:
-        self.config: BulkConfig = config
+        super().__init__(config)
         self._num_members = None if members is None else num_members(self, members)
 
     def for_members(self, members: Sequence[Member]) -> BulkFailures:
@@ -111,12 +109,11 @@ class OutageConfig(MeanConfig):
 class RegionalShocks(FailureProcess):
     """Shocks of a region: Poisson with rate shared_part / (mean × share_hit), each node hit or not by lot."""
 
-    kind = "outage"
-    unit = "seconds"
-    Config: ClassVar[type[ProcessConfig]] = OutageConfig
+    Config = OutageConfig
+    config: OutageConfig
 
     def __init__(self, config: OutageConfig, members: Sequence[Member] = ()) -> None:
-        self.config: OutageConfig = config
+        super().__init__(config)
         self._num_members = num_members(self, members)
 
     @property
@@ -152,14 +149,11 @@ class RegionalShocks(FailureProcess):
         return "with its whole region" if hit == 1.0 else f"with {100 * hit:.3g} % of its region"
 
 
-class IndependentLosses(RenewalProcess):
+class IndependentLosses(Renewal):
     """Losses of single nodes: exponential with rate (1 - shared_part) / mean."""
 
-    kind = "outage"
-    Config: ClassVar[type[ProcessConfig]] = OutageConfig
-
-    def __init__(self, config: OutageConfig) -> None:
-        self.config: OutageConfig = config
+    Config = OutageConfig
+    config: OutageConfig
 
     @property
     def scope(self) -> Scope:
@@ -187,11 +181,11 @@ class OutageFailures(Superposition):
     Shared and own losses of nodes. All that one shock takes come back at the same instant.
     """
 
-    kind = "outage"
-    Config: ClassVar[type[ProcessConfig]] = OutageConfig
+    Config = OutageConfig
+    config: OutageConfig
 
     def __init__(self, config: OutageConfig, members: Sequence[Member] = ()) -> None:
-        self.config: OutageConfig = config
+        super().__init__(config)
         self._shared, self._own = RegionalShocks(config, members), IndependentLosses(config)
 
     def for_members(self, members: Sequence[Member]) -> OutageFailures:

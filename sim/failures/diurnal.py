@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from sim.core.units import SECONDS_PER_HOUR
-from sim.failures.base import FailureProcess, ProcessConfig, RatedConfig
+from sim.failures.base import FailureProcess, RatedConfig
 
 HOURS_PER_DAY = 24
 
@@ -78,12 +78,11 @@ class DiurnalFailures(FailureProcess):
     exact as the rate is constant by pieces), so that two rates under one seed see the same luck.
     """
 
-    kind = "diurnal"
-    unit = "seconds"
-    Config: ClassVar[type[ProcessConfig]] = DiurnalConfig
+    Config = DiurnalConfig
+    config: DiurnalConfig
 
     def __init__(self, config: DiurnalConfig, begin_seconds: float = 0.0) -> None:
-        self.config: DiurnalConfig = config
+        super().__init__(config)
         self._begin_seconds = begin_seconds
 
     def starting_at(self, now_seconds: float) -> DiurnalFailures:

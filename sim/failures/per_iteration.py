@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,12 +34,10 @@ class PerIterationFailures(FailureProcess):
     Geometric numbers of iterations between failures of a stage.
     """
 
-    kind = "bernoulli"
     unit = "iterations"
-    Config: ClassVar[type[ProcessConfig]] = PerIterationConfig
-
-    def __init__(self, config: PerIterationConfig) -> None:
-        self.config: PerIterationConfig = config
+    unit = "iterations"
+    Config = PerIterationConfig
+    config: PerIterationConfig
 
     @property
     def mean_uptime_iterations(self) -> float:

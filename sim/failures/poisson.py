@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
-from sim.failures.base import FailureProcess, MeanConfig, Member, ProcessConfig, Scope
+from sim.failures.base import FailureProcess, MeanConfig, Member, Scope
 
 NUM_DRAWN_AT_ONCE = 256
 
@@ -32,13 +32,12 @@ class PoissonFailures(FailureProcess):
     together fail as often as these did. A strike on a node of an immune stage takes nobody.
     """
 
-    kind = "poisson"
-    unit = "seconds"
-    Config: ClassVar[type[ProcessConfig]] = PoissonConfig
+    Config = PoissonConfig
+    config: PoissonConfig
     accepts_any_order = True
 
     def __init__(self, config: PoissonConfig, num_nodes: int | None = None) -> None:
-        self.config: PoissonConfig = config
+        super().__init__(config)
         self._num_nodes = num_nodes
 
     def for_members(self, members: Sequence[Member]) -> PoissonFailures:

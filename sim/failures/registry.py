@@ -1,28 +1,20 @@
-"""How a scenario names a failure process: a kind, a preset, or a class from outside."""
+"""The table of failure processes, and the type of a scenario field that names one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sim.core.plugins import Plugins, choice
+from sim.core.choice import choice
+from sim.core.plugins import Plugins
 from sim.failures.base import FailureProcess, ProcessConfig
 from sim.failures.correlated import BulkFailures, OutageFailures
 from sim.failures.diurnal import DiurnalFailures
 from sim.failures.per_iteration import PerIterationFailures
 from sim.failures.poisson import PoissonFailures
-from sim.failures.renewal import ExponentialFailures, LognormalFailures, WeibullFailures
+from sim.failures.renewal import ExponentialFailures, LognormalFailures, NoFailures, WeibullFailures
 from sim.failures.script import ScriptFailures
 from sim.failures.trace import TraceFailures
-
-PLUGINS: Plugins[FailureProcess] = Plugins("churnlab.failures", FailureProcess, ProcessConfig)
-"""Failure processes from outside; entry points of this group name them."""
-
-
-def process_choice(configs: Sequence[type[ProcessConfig]]) -> Any:
-    """The type of a field that holds a failure process's configuration: one of these, a preset, or one from outside."""
-    return choice(configs, PLUGINS, "failures")
-
 
 SINGLE: tuple[type[FailureProcess], ...] = (
     ExponentialFailures,
@@ -36,4 +28,23 @@ SINGLE: tuple[type[FailureProcess], ...] = (
     ScriptFailures,
     TraceFailures,
 )
-"""Processes that can be composed, `never` apart."""
+"""Built-in processes, in the order in which they are listed; `compose` and `never` follow. Add a new one here."""
+
+COMPOSABLE: dict[str, type[FailureProcess]] = {
+    **{process.kind: process for process in SINGLE},
+    NoFailures.kind: NoFailures,
+}
+"""Built-in processes by kind, without `compose`."""
+
+PLUGINS: Plugins[FailureProcess] = Plugins("churnlab.failures", FailureProcess, ProcessConfig)
+"""Failure processes from outside; entry points of this group name them."""
+
+
+def process_choice(processes: Sequence[type[FailureProcess]]) -> Any:
+    """The type of a field that holds the options of one of these processes, a preset, or a process from outside."""
+    return choice([process.Config for process in processes], PLUGINS, "failures")
+
+
+def build_process(config: ProcessConfig) -> FailureProcess:
+    """The process of a configuration other than that of `compose`."""
+    return (COMPOSABLE.get(config.kind) or PLUGINS.find(config.kind))(config)

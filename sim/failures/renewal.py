@@ -1,15 +1,15 @@
-"""Independent failures with random uptimes: exponential, Weibull, lognormal, or none at all."""
+"""Laws of independent uptimes: exponential, Weibull, lognormal; and no failures at all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from sim.core.distributions import unit_lognormal, unit_weibull
-from sim.failures.base import FailureProcess, ProcessConfig, RatedConfig, RenewalProcess
+from sim.failures.base import FailureProcess, ProcessConfig, RatedConfig, Renewal
 
 
 class ExponentialConfig(RatedConfig):
@@ -18,26 +18,21 @@ class ExponentialConfig(RatedConfig):
     kind: Literal["exponential"] = "exponential"
 
 
-class ExponentialFailures(RenewalProcess):
+class ExponentialFailures(Renewal):
     """Independent failures at a constant rate: the memoryless process of the CheckFree paper's setting.
 
-    Exponential uptimes with P(failure within an hour) = rate_per_hour, so a rate of -ln(1 - h) per hour.
-
-    Unit draws are scaled by the mean, so that two rates under one seed see the same luck.
+    P(failure within an hour) = rate_per_hour, so the rate is -ln(1 - rate_per_hour) per hour.
     """
 
-    kind = "exponential"
-    Config: ClassVar[type[ProcessConfig]] = ExponentialConfig
-
-    def __init__(self, config: ExponentialConfig) -> None:
-        self.config: ExponentialConfig = config
+    Config = ExponentialConfig
+    config: ExponentialConfig
 
     def unit_draw(self, rng: np.random.Generator) -> float:
-        """An uptime, for a mean of 1."""
+        """Exponential of mean 1."""
         return float(rng.standard_exponential())
 
     def describe(self) -> str:
-        """For captions."""
+        """What fails how often, as the scenario states it."""
         return self.config.describe_rate
 
 
@@ -50,25 +45,22 @@ class WeibullConfig(RatedConfig):
     )
 
 
-class WeibullFailures(RenewalProcess):
+class WeibullFailures(Renewal):
     """Failures whose chance depends on age: with a shape below 1 the young fail most, as spot and volunteer nodes do.
 
-    Weibull uptimes of the configured mean: scale = mean / Γ(1 + 1/k). Unit draws are scaled by the mean.
+    Scale = mean / Γ(1 + 1/k).
     """
 
-    kind = "weibull"
-    Config: ClassVar[type[ProcessConfig]] = WeibullConfig
-
-    def __init__(self, config: WeibullConfig) -> None:
-        self.config: WeibullConfig = config
+    Config = WeibullConfig
+    config: WeibullConfig
 
     def unit_draw(self, rng: np.random.Generator) -> float:
-        """An uptime, for a mean of 1."""
+        """Weibull of mean 1."""
         return unit_weibull(rng, self.config.shape)
 
     def describe(self) -> str:
-        """For captions."""
-        return f"each {self.config.scope} {self.config.describe_mean} (Weibull, shape {self.config.shape:.3g})"
+        """What fails how often, and the law."""
+        return f"{super().describe()} (Weibull, shape {self.config.shape:.3g})"
 
 
 class LognormalConfig(RatedConfig):
@@ -78,25 +70,22 @@ class LognormalConfig(RatedConfig):
     sigma: float = Field(1.0, gt=0, le=10, description="standard deviation of the logarithm of an uptime")
 
 
-class LognormalFailures(RenewalProcess):
+class LognormalFailures(Renewal):
     """Failures after lognormal uptimes: most are short, few are very long.
 
-    Lognormal uptimes of the configured mean: mu = ln(mean) - sigma²/2. Unit draws are scaled by the mean.
+    mu = ln(mean) - sigma²/2.
     """
 
-    kind = "lognormal"
-    Config: ClassVar[type[ProcessConfig]] = LognormalConfig
-
-    def __init__(self, config: LognormalConfig) -> None:
-        self.config: LognormalConfig = config
+    Config = LognormalConfig
+    config: LognormalConfig
 
     def unit_draw(self, rng: np.random.Generator) -> float:
-        """An uptime, for a mean of 1."""
+        """Lognormal of mean 1."""
         return unit_lognormal(rng, self.config.sigma)
 
     def describe(self) -> str:
-        """For captions."""
-        return f"each {self.config.scope} {self.config.describe_mean} (lognormal, sigma {self.config.sigma:.3g})"
+        """What fails how often, and the law."""
+        return f"{super().describe()} (lognormal, sigma {self.config.sigma:.3g})"
 
 
 class NeverConfig(ProcessConfig):
@@ -106,20 +95,12 @@ class NeverConfig(ProcessConfig):
 
 
 class NoFailures(FailureProcess):
-    """No failures.
+    """No failures."""
 
-    No uptime ever ends.
-    """
-
-    kind = "never"
-    unit = "seconds"
-    Config: ClassVar[type[ProcessConfig]] = NeverConfig
-
-    def __init__(self, config: NeverConfig) -> None:
-        self.config: NeverConfig = config
+    Config = NeverConfig
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """None at all."""
+        """No uptime ever ends."""
         return iter(())
 
     def describe(self) -> str:

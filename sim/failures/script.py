@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -77,12 +77,11 @@ class ScriptFailures(FailureProcess):
     `notice_seconds` holds for all, but is never longer than the time since the loss before.
     """
 
-    kind = "script"
-    unit = "seconds"
-    Config: ClassVar[type[ProcessConfig]] = ScriptConfig
+    Config = ScriptConfig
+    config: ScriptConfig
 
     def __init__(self, config: ScriptConfig) -> None:
-        self.config: ScriptConfig = config
+        super().__init__(config)
         self._losses = sorted(config.losses, key=lambda loss: loss.seconds)
 
     @property

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise
 from pathlib import PurePath
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -199,12 +199,11 @@ class TraceFailures(FailureProcess):
     says. What a repeated trace does where it begins anew (see `TraceCycle`) is no loss with ignore.
     """
 
-    kind = "trace"
-    unit = "seconds"
-    Config: ClassVar[type[ProcessConfig]] = TraceConfig
+    Config = TraceConfig
+    config: TraceConfig
 
     def __init__(self, config: TraceConfig) -> None:
-        self.config: TraceConfig = config
+        super().__init__(config)
         self._replays = config.additions == "replay"
         self._names_nodes = names_nodes(config.rows)
         self._offset_seconds = config.offset_hours * SECONDS_PER_HOUR

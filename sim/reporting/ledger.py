@@ -19,7 +19,7 @@ from sim.reporting.style import PAPER, Form, add_legend, blank
 from sim.reporting.tables import strategy_table
 from sim.results.outcome_tables import ledger_hours
 from sim.results.storage import Results
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 FILLS: dict[Bucket, tuple[str, str]] = {
     "productive_compute": ("#009E73", ""),

@@ -11,7 +11,7 @@ from sim.failures.script import ScriptConfig
 from sim.results.comparison import told_if_calm
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 from sim.workload.costs import Costs
 
 LONG_WAIT = 0.1

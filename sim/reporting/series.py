@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
-from sim.strategies.names import KIND_ORDER, legend_label
+from sim.strategies import legend_label
 
 LineStyle = Literal["-", "--", "-.", ":", ""] | tuple[float, tuple[float, ...]]
 
@@ -35,7 +35,9 @@ LOOKS = (
     SeriesStyle("#E69F00", DASH_DOT_DOT, "P"),
     SeriesStyle("#56B4E9", ":", "X"),
 )
-"""The first five are those of KIND_ORDER."""
+"""Looks in the order of use; the first five belong to the kinds of KIND_ORDER."""
+
+KIND_ORDER = ("none", "checkpoint", "redundant", "checkfree", "checkfree_plus")
 
 
 # ---- series: a strategy, or one of several variants of it ----------------------------------------

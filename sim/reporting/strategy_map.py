@@ -22,7 +22,7 @@ from scipy import ndimage
 from sim.reporting.series import SeriesStyle
 from sim.reporting.style import STYLE, caption
 from sim.scenario.axes import Axis
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 LEADS = ((0.05, 0.35), (0.15, 0.6), (math.inf, 1.0))
 """Up to which lead a colour has which strength."""

@@ -16,7 +16,7 @@ from sim.core.text import decimals
 from sim.core.units import SECONDS_PER_HOUR
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 
 def strategy_table(title: str, headings: Iterable[str]) -> Table:

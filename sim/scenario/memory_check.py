@@ -53,7 +53,7 @@ def greatest_need(scenario: Scenario, config: StrategyConfig, workload: Workload
 
 def plan_under(config: StrategyConfig, workload: WorkloadConfig) -> IterationPlan:
     """An iteration as a strategy makes it."""
-    return strategy_class(config.kind)(config, workload.num_stages).price(plain_plan(workload))
+    return strategy_class(config.kind)(config, workload.num_stages).adapt_plan(plain_plan(workload))
 
 
 def too_little_memory(scenario: Scenario, config: StrategyConfig) -> str | None:

@@ -12,11 +12,10 @@ from pydantic_core import CoreSchema
 from models.spec import Config
 from sim.cluster.network import NetworkConfig
 from sim.cluster.topology import ClusterConfig
-from sim.core.plugins import choice
+from sim.core.choice import choice
 from sim.core.presets import or_preset, presets
 from sim.core.text import FOLDER_NAME
-from sim.failures import PROCESSES, ProcessConfig
-from sim.failures.registry import process_choice
+from sim.failures import PROCESSES, ProcessConfig, process_choice
 from sim.scenario.training import TrainingConfig
 from sim.strategies import PLUGINS, STRATEGIES, StrategyConfig
 from sim.workload.config import WorkloadConfig
@@ -75,7 +74,7 @@ else:
         [StopConfig, *(s.Config for s in STRATEGIES.values() if s.serves_as_fallback)],
         replace(PLUGINS, needs="serves_as_fallback"),
     )
-    FailureChoice = process_choice([process.Config for process in PROCESSES.values()])
+    FailureChoice = process_choice(tuple(PROCESSES.values()))
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 

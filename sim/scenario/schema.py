@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sim import strategies
+from sim import failures, strategies
 from sim.core.plugins import PluginError
 from sim.core.presets import presets
-from sim.failures import registry as named
 from sim.scenario.scenario import Scenario
 from sim.scenario.yaml_reader import Location
 
-PLUGINS = {plugins.group: plugins for plugins in (strategies.PLUGINS, named.PLUGINS)}
+PLUGINS = {plugins.group: plugins for plugins in (strategies.PLUGINS, failures.PLUGINS)}
 
 
 @cache

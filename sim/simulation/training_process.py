@@ -59,7 +59,7 @@ class TrainingProcess:
         self.scenario, self.world, self.config, self.strategy = scenario, world, config, strategy
         self.training, self.watch = training, watch
         self.fallback = self._build_fallback()
-        self.plan = strategy.price(world.plain_plan())
+        self.plan = strategy.adapt_plan(world.plain_plan())
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
         ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
         world.race.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)

@@ -1,4 +1,8 @@
-"""Recovery strategies. One file for each, one line in `STRATEGIES`; those from outside the project by `PLUGINS`."""
+"""Recovery strategies: what happens when a stage is lost, and what is done beforehand.
+
+Belongs here: one file for each strategy, one line each in the table below; the contract is `base.py`.
+Does not belong here: the event loop, training, figures.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,7 @@ __all__ = [
     "StrategyConfig",
     "UnrecoverableError",
     "known_strategies",
+    "legend_label",
     "strategy_class",
 ]
 
@@ -48,5 +53,10 @@ def strategy_class(kind: str) -> type[Strategy]:
 
 
 def known_strategies() -> dict[str, type[Strategy] | PluginError]:
-    """All kinds that have plain names, those of installed packages last; for one that cannot be used, why."""
+    """All kinds that have plain names, installed ones last; the error in place of a class that cannot be used."""
     return {**STRATEGIES, **{kind: found for kind, found in PLUGINS.known().items() if kind not in STRATEGIES}}
+
+
+def legend_label(name: str) -> str:
+    """The display name of a strategy in a scenario: the title of a built-in kind, else the name itself."""
+    return STRATEGIES[name].title or name if name in STRATEGIES else name

@@ -1,34 +1,62 @@
-"""The contract of a recovery strategy, and the narrow view of the world it works in.
+"""The contract of a recovery strategy, and the view of the simulated world that it works with.
 
-A strategy imports neither simpy nor torch: it pays with seconds through the world's verbs and answers with
-Positions. `attempt`, `transfer` and `bring_back_nodes` end early with the Failure that struck meanwhile, so
-every strategy has to say what it does about a second one.
+All that a strategy needs is imported from here. It imports neither simpy nor torch: it spends simulated time through
+the methods of `StrategyWorld` and returns a `Position`, the name of the training state to continue from. `attempt`,
+`transfer` and `bring_back_nodes` return early with a Failure that occurs meanwhile, so that every strategy handles a
+second failure explicitly.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
-from models.spec import Config, Routes, plain_routes
-from models.training_state import Position
+from models.spec import EMBEDDING_STAGE, Config, Routes, plain_routes, swapped_routes
+from models.training_state import Edit, GradientNormWeights, Position, Term
+from sim.core.plugins import Component
 from sim.core.records import Bucket, EventKind, Failure
 from sim.core.text import FOLDER_NAME
 from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.costs import Costs
 
+__all__ = [
+    "EMBEDDING_STAGE",
+    "STORE",
+    "Background",
+    "Bucket",
+    "Costs",
+    "Edit",
+    "EventKind",
+    "Failure",
+    "GradientNormWeights",
+    "IterationPlan",
+    "Position",
+    "Process",
+    "Routes",
+    "Strategy",
+    "StrategyConfig",
+    "StrategyWorld",
+    "Term",
+    "Transfer",
+    "UnrecoverableError",
+    "WorkloadConfig",
+    "filled_from_preset",
+    "plain_routes",
+    "swapped_routes",
+]
+
 Result = TypeVar("Result")
 Process = Generator[Any, Any, Result]
-"""A piece of simulated activity; `yield from` runs it and gives its result."""
+"""A simulated activity; `yield from` runs it and gives its result."""
 
 
 class UnrecoverableError(Exception):
-    """The strategy cannot rebuild what was lost; the scenario's fallback takes over."""
+    """What was lost cannot be recovered; the scenario's fallback takes over."""
 
 
 STORE: Final = "store"
@@ -39,8 +67,9 @@ STORE: Final = "store"
 class Transfer:
     """Bytes to send from the nodes of one stage to those of another, pipeline by pipeline, or to or from the store.
 
-    To the store, the stage's first working node sends; from it, every node of the stage fetches. Where a pipeline has
-    no node that holds the source's state, another one's sends in its place; a place without node receives nothing.
+    To the store, the first working node of the stage sends; from it, every node of the stage fetches. Where a pipeline
+    has no node that holds the source's state, the node of another pipeline sends; a place without node receives
+    nothing.
     """
 
     source: int | Literal["store"]
@@ -63,104 +92,110 @@ class Routine:
 
 
 class Background(Protocol):
-    """Transfers beside the training."""
+    """Transfers that proceed beside the training."""
 
     under_way: bool
 
 
 class StrategyWorld(Protocol):
-    """What a strategy sees of the world."""
+    """What a strategy can ask of the simulated world, and do in it."""
+
+    # ---- what is known -----------------------------------------------------------------------------
 
     num_stages: int
     costs: Costs
     num_failures: int
-    """Stages lost so far."""
-
-    @property
-    def mtbf_seconds(self) -> float:
-        """Mean time between failures that strike a stage, or a node of one, by the failure process; may be inf."""
-        ...
-
-    @property
-    def cut_share(self) -> float:
-        """Share of the iteration that was done when the last failure cut it; 0 where none was under way."""
-        ...
-
-    def plain_plan(self) -> IterationPlan:
-        """An iteration as the workload says, before any strategy changes it."""
-        ...
-
-    @property
-    def lost_stages(self) -> frozenset[int]:
-        """Stages whose state is gone and not rebuilt yet, also where the failure has not been told yet.
-
-        With several replicas a stage is lost with its last node that holds the state.
-        """
-        ...
-
-    @property
-    def covered_stages(self) -> frozenset[int]:
-        """Stages whose work and state another one has taken over."""
-        ...
-
-    def hold(self, stage: int, what: str, position: Position) -> None:
-        """The nodes of a stage now hold, beside their own state, a copy that belongs to a Position."""
-        ...
-
-    def held(self, stage: int, what: str) -> Position | None:
-        """The Position of a copy that a stage's nodes hold; None if they have none, or have lost it with the stage."""
-        ...
-
-    def seconds_of(self, transfers: Sequence[Transfer]) -> float:
-        """How long such transfers take when they have the network to themselves."""
-        ...
-
-    def detect(self) -> Process[Failure | None]:
-        """Wait until the others know of a failure; no time where it was announced."""
-        ...
-
-    def cover(self, stage: int, holder: int) -> None:
-        """A lost stage's work is done by another stage's nodes, which have its state, until it has its own again."""
-        ...
-
-    def resume_iteration(self) -> None:
-        """What the iteration that a failure cut had done is not lost: the next one goes on from there."""
-        ...
+    """Number of stages lost so far."""
 
     @property
     def now_seconds(self) -> float:
         """Simulated time."""
         ...
 
+    @property
+    def mtbf_seconds(self) -> float:
+        """Mean time between failures of a stage, or of a node of one, by the failure process; may be infinite."""
+        ...
+
+    @property
+    def lost_stages(self) -> frozenset[int]:
+        """Stages whose state is lost and not rebuilt yet, also where the failure is still undetected.
+
+        With several replicas a stage is lost with the last node that holds its state.
+        """
+        ...
+
+    @property
+    def covered_stages(self) -> frozenset[int]:
+        """Stages whose work and state another stage has taken over."""
+        ...
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the iteration that was done when the last failure interrupted it; 0 where none was in progress."""
+        ...
+
+    def plain_plan(self) -> IterationPlan:
+        """The plan of an iteration by the workload alone, before a strategy adapts it."""
+        ...
+
+    def seconds_of(self, transfers: Sequence[Transfer]) -> float:
+        """Duration of transfers that share the network with nothing else."""
+        ...
+
+    def held(self, stage: int, what: str) -> Position | None:
+        """The Position of a copy that a stage's nodes hold; None if they hold none, or have lost it with the stage."""
+        ...
+
+    # ---- what takes time: `yield from`, and handle the Failure --------------------------------------
+
     def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
-        """Spend seconds; the Failure that cut them short, or None. At a tie the failure wins."""
+        """Spend seconds; return the Failure that ended them early, or None. At a tie the failure comes first."""
         ...
 
     def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
         """Send all at once, sharing links, and wait for the last; a failure ends them all."""
         ...
 
-    def background(
-        self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
-    ) -> Background:
-        """Send beside the training, sharing its links; any failure ends it undone."""
+    def wait_for(self, activity: Background, bucket: Bucket) -> Process[Failure | None]:
+        """Pause the training until transfers in the background are done."""
         ...
 
-    def wait_for(self, activity: Background, bucket: Bucket) -> Process[Failure | None]:
-        """Stand still until what is under way in the background is done."""
+    def detect(self) -> Process[Failure | None]:
+        """Wait until the failure is detected; takes no time where it was announced."""
         ...
 
     def bring_back_nodes(self) -> Process[Failure | None]:
         """Detect the failure, wait until every stage has its nodes again, start the processes."""
         ...
 
+    # ---- what takes no time --------------------------------------------------------------------------
+
+    def background(
+        self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
+    ) -> Background:
+        """Send beside the training, sharing its links; any failure cancels what is not done."""
+        ...
+
+    def hold(self, stage: int, what: str, position: Position) -> None:
+        """Note that the nodes of a stage hold, beside their own state, a copy that belongs to a Position."""
+        ...
+
+    def cover(self, stage: int, holder: int) -> None:
+        """Let another stage's nodes, which have a lost stage's state, do its work until it has its own state again."""
+        ...
+
+    def resume_iteration(self) -> None:
+        """Continue the interrupted iteration from where it was, so that its work is not lost."""
+        ...
+
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
-        """Note an event in the results."""
+        """Record an event in the results."""
         ...
 
 
 def filled_from_preset(data: Any, presets: dict[str, dict[str, Any]], default: str, fields: Collection[str]) -> Any:
-    """A strategy's options as written, the others from the preset they name (or the default one)."""
+    """A strategy's options as written, completed by those of the preset that they name (or of the default one)."""
     name = data.get("preset", default) if isinstance(data, dict) else None
     if not isinstance(name, str) or name not in presets:
         return data
@@ -180,42 +215,59 @@ class StrategyConfig(Config):
 
     @property
     def name(self) -> str:
-        """What outputs call it."""
+        """The name in outputs."""
         return self.label or self.kind
 
 
-class Strategy(ABC):
+class Strategy(Component):
     """How training survives the loss of a stage.
 
-    | method | when the world calls it | what may change after |
+    | attribute or method | when it is used | default |
     |---|---|---|
-    | `check` | when the scenario is read | nothing: says what is impossible |
-    | `extra_memory_bytes` | when the scenario is read | nothing: says what its nodes hold beside their own stage |
-    | `training_variant` | once, before the start | routes of microbatches, so also the weights |
-    | `price` | once, before the start | the work of an iteration |
-    | `on_notice` | when nodes are about to leave | transfers may begin in the background |
-    | `after_iteration` | when an iteration has completed | time passes |
-    | `routine` | before iterations that pass in peace, where nothing learns | nothing |
-    | `routine_passed` | when what `routine` says has happened, several times at once | what is kept |
-    | `recover` | when a failure struck | time passes; which training state it goes on from |
+    | `kind`, `Config` | when the scenario is read: the name and the options | required |
+    | `check` | when the scenario is read: what makes the options impossible | nothing |
+    | `extra_memory_bytes`, `host_memory_bytes`, `stored_bytes` | when the scenario is read: what is stored | 0 |
+    | `serves_as_fallback`, `supports_sharding` | when the scenario is read | no |
+    | `summary`, `title` | in lists and in figures | required, the kind |
+    | `training_variant` | once, before the start: the routes of microbatches | in order |
+    | `adapt_plan` | once, before the start: the work of an iteration | unchanged |
+    | `stops_on_failures` | once, before the start | yes |
+    | `after_iteration` | when an iteration has completed: routine work, takes time | nothing |
+    | `routine`, `routine_passed` | before iterations that are skipped, where nothing is trained | nothing |
+    | `on_notice` | when a preemption notice arrives: may start background transfers | nothing |
+    | `recover` | after a failure: takes time, returns the training state to continue from | required |
+    | `joining_bytes` | when a node joins others of its stage: what it is sent | what it stores |
     """
 
-    kind: ClassVar[str]
     summary: ClassVar[str]
+    """What it does, in one line, for lists."""
+
+    title: ClassVar[str] = ""
+    """Display name in figures and reports; default: the kind."""
+
     Config: ClassVar[type[StrategyConfig]]
+
     stops_on_failures: ClassVar[bool] = True
+    """Whether a failure interrupts the training; otherwise it is only counted."""
+
     serves_as_fallback: ClassVar[bool] = False
+    """Whether it can recover any loss at any time, so that a scenario may name it as `fallback`."""
+
     supports_sharding: ClassVar[bool] = False
-    """Whether it survives with nodes that each hold a share of their stage's state: its transfers then go to the store
-    and come from there, of a whole stage each, which is what all its nodes send together.
+    """Whether it works with nodes that each hold a shard of their stage's state. Its transfers then go to the store
+    and come from there; each is of a whole stage, the sum of what the stage's nodes send.
     """
+
+    config: StrategyConfig
 
     def __init_subclass__(cls) -> None:
-        """Who says what is done after an iteration, but not when, may do something after any."""
+        """A class with routine work, but without `routine`, may do something after any iteration."""
+        super().__init_subclass__()
         if "after_iteration" in vars(cls) and "routine" not in vars(cls):
             cls.routine = after_any  # type: ignore[method-assign, assignment]
 
     def __init__(self, config: Any, num_stages: int) -> None:
+        self.config = config
         self.num_stages = num_stages
         self.name = config.name
 
@@ -226,34 +278,34 @@ class Strategy(ABC):
 
     @classmethod
     def extra_memory_bytes(cls, config: Any, costs: Costs, stage: int) -> float:  # noqa: ARG003
-        """Bytes that a stage's device holds for the strategy, all the time, beside what its own stage takes."""
+        """Bytes of device memory that the strategy always takes on a stage's nodes, beside the stage's own."""
         return 0.0
 
     @classmethod
     def host_memory_bytes(cls, config: Any, costs: Costs, stage: int) -> float:  # noqa: ARG003
-        """Bytes that a stage's node holds for the strategy in its host's memory or on its own disk."""
+        """Bytes of host memory, or of a local disk, that the strategy takes on a stage's nodes."""
         return 0.0
-
-    @classmethod
-    def joining_bytes(cls, config: Any, costs: Costs, stage: int) -> float:
-        """Bytes, beside its stage's state, that a node is sent which joins others of its stage."""
-        return cls.extra_memory_bytes(config, costs, stage) + cls.host_memory_bytes(config, costs, stage)
 
     @classmethod
     def stored_bytes(cls, config: Any, costs: Costs) -> float:  # noqa: ARG003
         """Bytes that the strategy keeps in storage that does not fail."""
         return 0.0
 
+    @classmethod
+    def joining_bytes(cls, config: Any, costs: Costs, stage: int) -> float:
+        """Bytes, beside the state of its stage, that are sent to a node that joins others of the stage."""
+        return cls.extra_memory_bytes(config, costs, stage) + cls.host_memory_bytes(config, costs, stage)
+
     def training_variant(self) -> Routes:
-        """Routes that microbatches take even when nothing fails."""
+        """The routes that microbatches take also without failures."""
         return plain_routes(self.num_stages)
 
-    def price(self, plan: IterationPlan) -> IterationPlan:
-        """How the strategy changes the work of an iteration."""
+    def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
+        """The plan of an iteration under this strategy."""
         return plan
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
-        """Pay for routine work after an iteration that led to `position`."""
+        """Do the routine work after an iteration that led to `position`; return a Failure that interrupts it."""
         yield from ()
         return None
 
@@ -267,14 +319,14 @@ class Strategy(ABC):
         """
         raise NotImplementedError(f"{self.kind} says of no routine what it sends")
 
-    def on_notice(self, world: StrategyWorld, position: Position) -> None:  # noqa: B027
-        """Nodes are about to leave; `position` is the last completed iteration's. Takes no time of its own."""
+    def on_notice(self, world: StrategyWorld, position: Position) -> None:
+        """React to a notice that nodes will leave, in no time; `position` is the last completed iteration's."""
 
     @abstractmethod
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Pay for the recovery; give the Position to go on from: the same, an earlier or an edited one.
+        """Recover every stage in `world.lost_stages`, also those lost meanwhile; give the Position to continue from.
 
-        Handles every stage in `world.lost_stages`, also those lost while it works. Raises UnrecoverableError.
+        That is `position` itself, an earlier one (rollback) or an edited one. Raises UnrecoverableError.
         """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from models.training_state import Lineage, Position
 from sim.core.records import Failure
@@ -18,9 +18,9 @@ class NoneConfig(StrategyConfig):
 class NoStrategy(Strategy):
     """Failures are counted but neither stop the iteration nor change a weight."""
 
-    kind = "none"
+    title = "no failures"
     summary = "failures cost nothing: the reference"
-    Config: ClassVar[type[StrategyConfig]] = NoneConfig
+    Config = NoneConfig
     stops_on_failures = False
     supports_sharding = True
 
@@ -42,9 +42,8 @@ class RestartConfig(StrategyConfig):
 class Restart(Strategy):
     """Every failure throws the whole training away."""
 
-    kind = "restart"
     summary = "every failure starts training again from the first step"
-    Config: ClassVar[type[StrategyConfig]] = RestartConfig
+    Config = RestartConfig
     serves_as_fallback = True
     supports_sharding = True
 
@@ -74,9 +73,8 @@ class PeerConfig(StrategyConfig):
 class Peer(Strategy):
     """Nothing is kept beside the replicas. Their copying from each other is the cluster's, under every strategy."""
 
-    kind = "peer"
     summary = "replicas of a stage copy from each other, and that is all: a lost stage is gone"
-    Config: ClassVar[type[StrategyConfig]] = PeerConfig
+    Config = PeerConfig
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """There is nobody to copy from."""

@@ -113,13 +113,10 @@ class CheckFreePlusConfig(CheckFreeOptions):
 class CheckFree(Strategy):
     """Neighbour averaging. Nothing is kept, nothing is paid while nothing fails."""
 
-    kind = "checkfree"
+    title = "CheckFree"
     summary = "rebuild a lost stage as the gradient-norm weighted average of its neighbours"
     Config: ClassVar[type[StrategyConfig]] = CheckFreeConfig
-
-    def __init__(self, config: RebuildOptions, num_stages: int) -> None:
-        super().__init__(config, num_stages)
-        self.options = config
+    config: RebuildOptions
 
     @classmethod
     def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:
@@ -135,14 +132,14 @@ class CheckFree(Strategy):
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Fetch the sources' weights; which stages are lost is looked at anew after every further failure."""
-        struck: Failure | None = failure
+        pending: Failure | None = failure
         edits: list[Edit] = []
-        while struck is not None:
+        while pending is not None:
             lost = world.lost_stages
             edits = self.edits(lost)
-            struck = yield from world.bring_back_nodes()
-            if struck is None:
-                struck = yield from world.transfer(self._transfers(world, lost, edits), "state_transfer")
+            pending = yield from world.bring_back_nodes()
+            if pending is None:
+                pending = yield from world.transfer(self._transfers(world, lost, edits), "state_transfer")
         return position.edited(*edits)
 
     def edits(self, lost: frozenset[int]) -> list[Edit]:
@@ -160,15 +157,15 @@ class CheckFree(Strategy):
             return None
         sources = self._sources(stage)
         missing = [source for source in sources if source in lost]
-        if missing and self.options.adjacent_stages == "unrecoverable":
+        if missing and self.config.adjacent_stages == "unrecoverable":
             raise UnrecoverableError(f"stage {stage} is lost together with stage {missing[0]}, its source")
         return self._edit(stage, sources)
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         """The stages whose weights rebuild a lost one."""
-        assert isinstance(self.options, EndOptions)
+        assert isinstance(self.config, EndOptions)
         if stage in (1, self.num_stages):
-            if self.options.end_stages == "unrecoverable":
+            if self.config.end_stages == "unrecoverable":
                 raise UnrecoverableError(f"stage {stage} is at an end and has one neighbour only")
             return (2,) if stage == 1 else (self.num_stages - 1,)
         return (stage - 1, stage + 1)
@@ -177,7 +174,7 @@ class CheckFree(Strategy):
         raise UnrecoverableError("stage 0 is lost, and nobody holds a copy of the embedding and the head")
 
     def _edit(self, stage: int, sources: tuple[int, ...]) -> Edit:
-        options = self.options
+        options = self.config
         assert isinstance(options, CheckFreeOptions)
         weights = GradientNormWeights(
             exponent=options.norm_exponent, after_clip=options.norm_after_clip, epsilon=options.norm_epsilon
@@ -195,20 +192,17 @@ class CheckFree(Strategy):
 
     def _transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:  # noqa: ARG002
         costs = world.costs
-        num_bytes = costs.weight_bytes if self.options.optimizer == "fresh" else costs.checkpoint_bytes
+        num_bytes = costs.weight_bytes if self.config.optimizer == "fresh" else costs.checkpoint_bytes
         return [Transfer(source, edit.stage, num_bytes(source)) for edit in edits for source in edit.sources]
 
 
 class CheckFreePlus(CheckFree):
     """CheckFree with swapped routes, copies for the two pairs at the ends, and replicated E and E⁻¹."""
 
-    kind = "checkfree_plus"
+    title = "CheckFree+"
     summary = "CheckFree with swapped routes, so that end stages are copied from their twin"
     Config: ClassVar[type[StrategyConfig]] = CheckFreePlusConfig
-
-    def __init__(self, config: CheckFreePlusConfig, num_stages: int) -> None:
-        super().__init__(config, num_stages)
-        self.embedding_copy = config.embedding_copy
+    config: CheckFreePlusConfig
 
     @classmethod
     def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
@@ -233,9 +227,10 @@ class CheckFreePlus(CheckFree):
         """Every other microbatch takes the swapped route."""
         return swapped_routes(self.num_stages)
 
-    def price(self, plan: IterationPlan) -> IterationPlan:
+    def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
         """Swapped microbatches hop in another order; E and E⁻¹ travel beside them."""
-        return replace(plan, routes=swapped_routes(self.num_stages), embedding_copies=self.embedding_copy == "beside")
+        beside = self.config.embedding_copy == "beside"
+        return replace(plan, routes=swapped_routes(self.num_stages), embedding_copies=beside)
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
         """Bring the copies of E on S1 and of E⁻¹ on Ss in step, before training goes on.
@@ -243,7 +238,7 @@ class CheckFreePlus(CheckFree):
         Their gradients are sent, with which the holders take the same optimizer step. What travels beside the next
         iteration is taken to be complete when a failure strikes in it.
         """
-        if self.embedding_copy != "blocking":
+        if self.config.embedding_copy != "blocking":
             return None
         num_bytes = world.costs.embedding_copy_bytes
         copies = [Transfer(EMBEDDING_STAGE, holder, num_bytes, "embedding") for holder in (1, self.num_stages)]
@@ -251,7 +246,7 @@ class CheckFreePlus(CheckFree):
 
     def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
         """The copies are sent after every iteration, or beside it."""
-        return Routine(1) if self.embedding_copy == "blocking" else Routine()
+        return Routine(1) if self.config.embedding_copy == "blocking" else Routine()
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         twins = {1: 2, 2: 1, self.num_stages: self.num_stages - 1, self.num_stages - 1: self.num_stages}

@@ -9,14 +9,14 @@ initial weights, which can always be drawn again, take its place.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE
 from models.training_state import Edit, Moment, Position, Term
 from sim.core.records import Failure
-from sim.strategies.base import STORE, Process, Routine, StrategyConfig, StrategyWorld, Transfer, UnrecoverableError
+from sim.strategies.base import STORE, Process, Routine, StrategyWorld, Transfer, UnrecoverableError
 from sim.strategies.baselines import beginning_of
 from sim.strategies.checkfree import CheckFreePlus, CheckFreePlusConfig
 from sim.strategies.checkpoint import Checkpoint, CheckpointConfig
@@ -41,13 +41,13 @@ class CheckFreeHybridConfig(CheckFreePlusConfig):
 class CheckFreeHybrid(CheckFreePlus):
     """Recovers everything; how well a stale stage fits the others is for the loss to tell."""
 
-    kind = "checkfree_hybrid"
+    title = "CheckFree+ hybrid"
     summary = "CheckFree+, and a sparse checkpoint for stages that neighbours cannot rebuild: only these go back"
-    Config: ClassVar[type[StrategyConfig]] = CheckFreeHybridConfig
+    Config = CheckFreeHybridConfig
+    config: CheckFreeHybridConfig
 
     def __init__(self, config: CheckFreeHybridConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        self.config = config
         beneath = CheckpointConfig(interval_iterations=config.interval_iterations, blocking_share=config.blocking_share)
         self.checkpoint = Checkpoint(beneath, num_stages)
 
@@ -73,21 +73,21 @@ class CheckFreeHybrid(CheckFreePlus):
         stored = self.checkpoint.durable
         if stored is None or not position.descends_from(stored):
             stored = beginning_of(position)
-        struck: Failure | None = failure
+        pending: Failure | None = failure
         rebuilt: list[Edit] = []
         stale: list[int] = []
-        while struck is not None:
+        while pending is not None:
             lost = world.lost_stages
             rebuilt, stale = self._divided(lost)
-            struck = yield from world.bring_back_nodes()
-            if struck is None:
+            pending = yield from world.bring_back_nodes()
+            if pending is None:
                 transfers = self._transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
                 if EMBEDDING_STAGE in stale:  # what it would send is in the store
                     transfers = [replace(t, source=STORE) if t.source == EMBEDDING_STAGE else t for t in transfers]
                 transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]
                 if not stored.iteration:  # first weights are drawn again
                     transfers = [transfer for transfer in transfers if transfer.source != STORE]
-                struck = yield from world.transfer(transfers, "state_transfer")
+                pending = yield from world.transfer(transfers, "state_transfer")
         back = [self._from_checkpoint(stage, position.moment_of(stored)) for stage in stale]
         return position.edited(*back, *rebuilt)
 

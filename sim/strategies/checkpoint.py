@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -85,15 +85,15 @@ class Checkpoint(Strategy):
     waits for it. The initial state can always be drawn again, so it counts as the first checkpoint.
     """
 
-    kind = "checkpoint"
+    title = "checkpointing"
     summary = "upload the training state now and then, roll everybody back to the last upload"
-    Config: ClassVar[type[StrategyConfig]] = CheckpointConfig
+    Config = CheckpointConfig
+    config: CheckpointConfig
     serves_as_fallback = True
     supports_sharding = True
 
     def __init__(self, config: CheckpointConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        self.config = config
         self.interval_iterations = config.interval_iterations
         if config.interval_iterations is None and config.interval_seconds is None and config.interval is None:
             self.interval_iterations = 100
@@ -190,11 +190,11 @@ class Checkpoint(Strategy):
         """
         not_ahead = (kept for kept in reversed(self.kept) if kept.iteration <= position.iteration)
         durable = next(not_ahead, None)
-        struck: Failure | None = failure
-        while struck is not None:
-            struck = yield from world.bring_back_nodes()
-            if struck is None and durable is not None:
-                struck = yield from self._download(world, durable)
+        pending: Failure | None = failure
+        while pending is not None:
+            pending = yield from world.bring_back_nodes()
+            if pending is None and durable is not None:
+                pending = yield from self._download(world, durable)
         self.started_at_seconds = world.now_seconds
         return durable or beginning_of(position)
 

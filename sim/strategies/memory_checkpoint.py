@@ -7,7 +7,7 @@ with all its holders cannot be recovered.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -41,13 +41,13 @@ class NeighbourCheckpointConfig(StrategyConfig):
 class NeighbourCheckpoint(Strategy):
     """Copies are sent beside the training; a checkpoint counts when all have arrived, and replaces the one before."""
 
-    kind = "neighbour_checkpoint"
+    title = "in neighbours"
     summary = "keep checkpoints in the memory of other stages' nodes, roll everybody back to the last"
-    Config: ClassVar[type[StrategyConfig]] = NeighbourCheckpointConfig
+    Config = NeighbourCheckpointConfig
+    config: NeighbourCheckpointConfig
 
     def __init__(self, config: NeighbourCheckpointConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        self.config = config
         self.saved: Position | None = None
         self.begun_iteration = 0
         self.sending: Background | None = None
@@ -103,13 +103,13 @@ class NeighbourCheckpoint(Strategy):
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Lost stages get their state from a holder; copies that were lost with a holder are sent anew."""
-        struck: Failure | None = failure
-        while struck is not None:
+        pending: Failure | None = failure
+        while pending is not None:
             copies = self._missing_copies(world)
-            struck = yield from world.bring_back_nodes()
-            if struck is None:
-                struck = yield from world.transfer([transfer for transfer, _ in copies], "state_transfer")
-            if struck is None and self.saved is not None:
+            pending = yield from world.bring_back_nodes()
+            if pending is None:
+                pending = yield from world.transfer([transfer for transfer, _ in copies], "state_transfer")
+            if pending is None and self.saved is not None:
                 for transfer, stage in copies:
                     assert isinstance(transfer.target, int)
                     world.hold(transfer.target, copy_of(stage), self.saved)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -88,13 +88,9 @@ class RedundantConfig(StrategyConfig):
 class Redundant(Strategy):
     """The previous stage's node always holds an exact copy."""
 
-    kind = "redundant"
     summary = "each stage also computes the next one's forwards and holds its state: exact recovery"
-    Config: ClassVar[type[StrategyConfig]] = RedundantConfig
-
-    def __init__(self, config: RedundantConfig, num_stages: int) -> None:
-        super().__init__(config, num_stages)
-        self.config = config
+    Config = RedundantConfig
+    config: RedundantConfig
 
     @classmethod
     def check(cls, config: RedundantConfig, workload: WorkloadConfig) -> str | None:
@@ -122,7 +118,7 @@ class Redundant(Strategy):
         """The state that is shadowed; its gradient is computed anew."""
         return costs.checkpoint_bytes((stage + 1) % (costs.workload.num_stages + 1))
 
-    def price(self, plan: IterationPlan) -> IterationPlan:
+    def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
         """More and smaller microbatches, each with the next stage's forward on top."""
         return replace(
             plan,
@@ -139,22 +135,22 @@ class Redundant(Strategy):
         """The holder of the shadow carries on; or sends the state, and the next stage what is to be shadowed anew."""
         if self.config.on_failure == "carry_on":
             return (yield from self._carry_on(world, failure, position))
-        struck: Failure | None = failure
-        while struck is not None:
+        pending: Failure | None = failure
+        while pending is not None:
             self._require_no_neighbours_lost(world.lost_stages)
-            struck = yield from world.bring_back_nodes()
-            if struck is None:
-                struck = yield from world.transfer(self._transfers(world), "state_transfer")
+            pending = yield from world.bring_back_nodes()
+            if pending is None:
+                pending = yield from world.transfer(self._transfers(world), "state_transfer")
         return position
 
     def _carry_on(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """The holder redoes the lost stage's part of the iteration as far as it was done, and takes its place."""
-        struck: Failure | None = failure
-        while struck is not None:
+        pending: Failure | None = failure
+        while pending is not None:
             self._require_no_neighbours_lost(world.lost_stages | world.covered_stages)
-            struck = yield from world.detect()
-            if struck is None:
-                struck = yield from world.attempt(self._pause_seconds(world), "redundant_compute")
+            pending = yield from world.detect()
+            if pending is None:
+                pending = yield from world.attempt(self._pause_seconds(world), "redundant_compute")
         for stage in sorted(world.lost_stages):
             world.cover(stage, self._before(stage))
         world.resume_iteration()
@@ -162,7 +158,7 @@ class Redundant(Strategy):
 
     def _pause_seconds(self, world: StrategyWorld) -> float:
         """What the shadows of the lost stages have not computed yet, of the part of the iteration that was done."""
-        plan, costs = self.price(world.plain_plan()), world.costs
+        plan, costs = self.adapt_plan(world.plain_plan()), world.costs
         forwards, backwards = (max(0.0, 1.0 - done) for done in (plan.shadow_forwards, plan.shadow_backwards))
 
         def per_microbatch_seconds(stage: int) -> float:

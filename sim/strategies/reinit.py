@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE
 from models.training_state import Edit, GradientNormWeights
-from sim.strategies.base import StrategyConfig, UnrecoverableError
+from sim.strategies.base import UnrecoverableError
 from sim.strategies.checkfree import CheckFree, EndOptions, RebuildOptions
 from sim.workload.config import WorkloadConfig
 
@@ -27,13 +27,10 @@ class ReinitConfig(EndOptions):
 class Reinit(CheckFree):
     """As CheckFree, with another rule. What is drawn anew needs no neighbour, so every stage can be."""
 
-    kind = "reinit"
+    title = "reinit"
     summary = "fill a lost stage anew, with the stage before it, or with its neighbours' plain average: the ablation"
-    Config: ClassVar[type[StrategyConfig]] = ReinitConfig
-
-    def __init__(self, config: ReinitConfig, num_stages: int) -> None:
-        super().__init__(config, num_stages)
-        self.rule = config.rule
+    Config = ReinitConfig
+    config: ReinitConfig
 
     @classmethod
     def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:
@@ -48,22 +45,21 @@ class Reinit(CheckFree):
 
     def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
         """How one of the lost stages is filled."""
-        if self.rule == "random":
+        if self.config.rule == "random":
             return self._edit(stage, ())
         return super().edit(stage, lost)
 
     def _sources(self, stage: int) -> tuple[int, ...]:
-        if self.rule != "copy_previous":
+        if self.config.rule != "copy_previous":
             return super()._sources(stage)
         if stage - 1 != EMBEDDING_STAGE:
             return (stage - 1,)
-        assert isinstance(self.options, EndOptions)
-        if self.options.end_stages == "unrecoverable":
+        if self.config.end_stages == "unrecoverable":
             raise UnrecoverableError(f"stage {stage} is at an end, and no stage of layers is before it")
         return (stage + 1,)
 
     def _edit(self, stage: int, sources: tuple[int, ...]) -> Edit:
-        options = self.options
+        options = self.config
         average = len(sources) > 1
         return Edit(
             stage=stage,

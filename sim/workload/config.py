@@ -91,7 +91,7 @@ class WorkloadConfig(Config):
 
 @dataclass(frozen=True)
 class IterationPlan:
-    """What one iteration has to do. A strategy's `price` changes a copy of the plain plan.
+    """What one iteration has to do. A strategy's `adapt_plan` changes a copy of the plain plan.
 
     num_microbatches per pipeline, each `microbatch_size` × the workload's; `max_in_flight` in place of the workload's.
 

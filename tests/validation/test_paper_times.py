@@ -86,7 +86,7 @@ def seconds(
     """An iteration under a strategy."""
     scenario = throughput_scenario(forward, software, strategy, **options)
     world = build_world(scenario, 0)
-    plan = a_strategy(scenario.strategies[0], NUM_LAYER_STAGES).price(world.plain_plan())
+    plan = a_strategy(scenario.strategies[0], NUM_LAYER_STAGES).adapt_plan(world.plain_plan())
     return world.pipeline.price(plan).seconds
 
 

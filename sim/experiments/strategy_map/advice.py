@@ -11,7 +11,7 @@ from sim.experiments.strategy_map.job import CellResult, MapJob
 from sim.experiments.strategy_map.table import means
 from sim.results.comparison import FEWEST_LOST, Standing
 from sim.scenario.scenario import Scenario
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 KNOBS = ("rate_per_hour", "mean_uptime_hours", "per_iteration_probability", "time_scale")
 """Fields of a failure process that say how often it strikes."""

@@ -20,7 +20,7 @@ from sim.results.comparison import Ranking, Standing, told_if_calm, verdict
 from sim.results.outcome_tables import target_of
 from sim.results.statistics import Estimate, PointRuns, Values, estimate_at, paired_difference_at, points_of
 from sim.scenario.scenario import Scenario
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 TO_TARGET, TO_END, USD_TO_TARGET, USD_TO_END = (
     "target_reached_seconds",

@@ -24,7 +24,7 @@ from sim.reporting.html.vega import Chart, Style, vega_bundle
 from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, looks_for
 from sim.scenario.loading import ScenarioError, parse_scenario
 from sim.scenario.scenario import Scenario
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 VERSION_NAMES = {
     "source": "simulating code (hash)",

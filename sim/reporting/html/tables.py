@@ -16,7 +16,7 @@ from sim.reporting.tables import as_text, groups_in_order, headings, mean_cell, 
 from sim.results.outcome_tables import ledger_hours
 from sim.results.selection import MissingError
 from sim.results.statistics import summary
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 
 MOST_ROWS = 400
 

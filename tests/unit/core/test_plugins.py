@@ -337,15 +337,15 @@ def modules(folder):
         ("nowhere.at.all:A", "there is no module 'nowhere', installed, on PYTHONPATH or in the current folder"),
         ("fine:Fin", "module 'fine' has no 'Fin'; nearest: Fine; allowed: Fine, Looping, Refusing"),
         ("package:A", "module 'package' has no 'A', and no Strategy at all"),
-        ("fine:FineConfig", "'FineConfig' is no Strategy: make it a subclass of sim.strategies.base.Strategy"),
-        ("wrong:number", "'number' is no Strategy: make it a subclass of sim.strategies.base.Strategy"),
-        ("wrong:Nothing", "'Nothing' is no Strategy: make it a subclass of sim.strategies.base.Strategy"),
+        ("fine:FineConfig", "'FineConfig' is not a Strategy: make it a subclass of sim.strategies.base.Strategy"),
+        ("wrong:number", "'number' is not a Strategy: make it a subclass of sim.strategies.base.Strategy"),
+        ("wrong:Nothing", "'Nothing' is not a Strategy: make it a subclass of sim.strategies.base.Strategy"),
         ("wrong:Abstract", "'Abstract' lacks the method recover"),
-        ("wrong:Bare", "'Bare' lacks the attributes kind, summary, Config"),
-        ("wrong:Unconfigured", "the Config of 'Unconfigured' is no subclass of sim.strategies.base.StrategyConfig"),
+        ("wrong:Bare", "'Bare' lacks the attributes kind, Config, summary"),
+        ("wrong:Unconfigured", "the Config of 'Unconfigured' is not a subclass of sim.strategies.base.StrategyConfig"),
         (
             "wrong:Spaced",
-            "the kind 'two words' of 'Spaced' is no name of letters, digits, '.', '_', '+' and '-', a letter or digit "
+            "the kind 'two words' of 'Spaced' is not a name of letters, digits, '.', '_', '+' and '-', a letter or digit "
             "first",
         ),
         ("wrong:Fixed", "the Config of 'Fixed' allows other kinds only: leave the field 'kind' out of it"),
@@ -375,7 +375,7 @@ def test_what_cannot_be_used_is_told_in_one_line_with_its_place(modules, kind: s
 
 def test_a_strategy_is_no_failure_process_and_only_some_are_fallbacks(modules):
     assert problems_of("strategies: [none]\nfailures: fine:Fine\nfallback: fine:Refusing\n") == [
-        "line 3, failures: found 'fine:Fine': 'Fine' is no FailureProcess: make it a subclass of "
+        "line 3, failures: found 'fine:Fine': 'Fine' is not a FailureProcess: make it a subclass of "
         "sim.failures.base.FailureProcess",
         "line 4, fallback: found 'fine:Refusing': 'Refusing' cannot be used here: its 'serves_as_fallback' is not True",
     ]

@@ -19,7 +19,7 @@ from sim.reporting.series import LOOKS, line_handles, looks_of, point_in_words, 
 from sim.reporting.style import PAPER, SLIDE, add_legend, caption, from_zero, save
 from sim.results import storage as results
 from sim.results.selection import comparable
-from sim.strategies.names import legend_label
+from sim.strategies import legend_label
 from support.pictured import INTERVAL, RATE, SCENARIO, SWEEP, of, of_scenario, of_sweep, run_all
 
 

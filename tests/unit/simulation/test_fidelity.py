@@ -287,7 +287,7 @@ def test_an_upload_over_links_of_its_own_slows_nothing():
 def test_the_price_of_an_iteration_is_what_the_clock_advances_by(scenario):
     for fidelity in BOTH:
         world = a_world(scenario.model_copy(update={"fidelity": fidelity}))
-        plan = a_strategy(scenario.strategies[0]).price(world.plain_plan())
+        plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())
         price = world.pipeline.price(plan)
         assert in_turn(world, *(world.run_iteration(plan) for _ in range(3))) == [None] * 3
         assert world.now_seconds == 3 * price.seconds == to_ticks(world.now_seconds)

@@ -56,7 +56,7 @@ def seconds(expected: float) -> Any:
     ],
 )
 def test_a_preset_says_what_an_iteration_has_to_do(preset, count, size, forwards, backwards, shadow):
-    planned = strategy_of("redundant", 4, preset=preset).price(IterationPlan(4, plain_routes(4)))
+    planned = strategy_of("redundant", 4, preset=preset).adapt_plan(IterationPlan(4, plain_routes(4)))
     assert (planned.num_microbatches, planned.microbatch_size) == (count, size)
     assert (planned.shadow_forwards, planned.shadow_backwards, planned.shadow) == (forwards, backwards, shadow)
 
@@ -64,7 +64,7 @@ def test_a_preset_says_what_an_iteration_has_to_do(preset, count, size, forwards
 def longest(preset: str, num_microbatches: int) -> float:
     """An iteration of so many microbatches."""
     world = a_world(a_scenario(num_microbatches=num_microbatches))
-    plan = strategy_of("redundant", 4, preset=preset).price(world.plain_plan())
+    plan = strategy_of("redundant", 4, preset=preset).adapt_plan(world.plain_plan())
     return world.pipeline.price(plan).seconds
 
 
@@ -193,7 +193,7 @@ def price(preset: str, covers: dict[int, int], **options: Any) -> float:
     """An iteration in which some stages' work is done by others."""
     scenario = scenario_of(preset, **options)
     world: World = a_world(scenario)
-    plan = a_strategy(scenario.strategies[0]).price(world.plain_plan())
+    plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())
     return world.pipeline.price(plan, stand_ins(set(covers), world.cluster, covers)).seconds
 
 

@@ -471,7 +471,7 @@ def test_a_shadow_forward_costs_a_third_more_compute_at_twice_the_backward():
         scenario = a_scenario(({"kind": "redundant", "preset": preset, "microbatch_size_factor": share / 2},))
         world = build_world(scenario, 0)
         plain = world.pipeline.split(world.plain_plan())
-        shadowed = world.pipeline.split(a_strategy(scenario.strategies[0]).price(world.plain_plan()))
+        shadowed = world.pipeline.split(a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan()))
         assert shadowed.productive_seconds == pytest.approx(share * plain.productive_seconds)
         compute = shadowed.productive_seconds + shadowed.redundant_seconds
         assert compute / shadowed.productive_seconds == pytest.approx(4 / 3)

@@ -61,7 +61,7 @@ def test_over_slow_links_the_order_of_arrival_does_better():
 def test_the_split_adds_up_to_the_price_and_prices_are_kept(kind):
     scenario = a_scenario(({"kind": kind},))
     world = build_world(scenario, 0)
-    plan = a_strategy(scenario.strategies[0]).price(world.plain_plan())
+    plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())
     price = world.pipeline.price(plan)
     assert price.split.seconds == pytest.approx(price.seconds, rel=1e-15)
     assert price.seconds == an_iteration(world.pipeline.site, plan).seconds

@@ -170,7 +170,7 @@ def test_whatever_was_priced_before_a_price_is_that_of_a_fresh_process(history, 
 
     def price(scenario):
         world = build_world(scenario, 0)
-        return world.pipeline.price(strategy.price(world.plain_plan()))
+        return world.pipeline.price(strategy.adapt_plan(world.plain_plan()))
 
     for scenario in [a_scenario(({"kind": "none"},), **options) for options in history]:
         assert price(scenario) == as_in_a_fresh_process(lambda scenario=scenario: price(scenario))
