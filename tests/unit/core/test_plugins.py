@@ -32,6 +32,7 @@ EXTRAPOLATE = "churnlab_extrapolate:Extrapolate"
 GAMMA = "churnlab_extrapolate:GammaFailures"
 
 
+PROJECT = DOCS.parent
 FILES = files_of(DOCS / "writing-a-strategy.md")
 
 
@@ -48,7 +49,7 @@ def installed(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     offline = ("--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--quiet")
     command = [sys.executable, "-m", "pip", "install", *offline, "--target", str(site), str(package)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return folder, {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "200"}
+    return folder, {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{PROJECT}", "COLUMNS": "200"}
 
 
 def python(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -90,7 +91,7 @@ def test_an_installed_strategy_is_checked_and_listed_and_without_its_package_unk
 
     wrong = churnlab(folder, environment, "validate", "lines.yaml", *faulty)
     names = python(folder, environment, "-c", f"{listed}print(list(s())[-1], list(f())[-1])")
-    without = churnlab(folder, {**environment, "PYTHONPATH": ""}, "validate", "lines.yaml")
+    without = churnlab(folder, {**environment, "PYTHONPATH": str(PROJECT)}, "validate", "lines.yaml")
 
     assert wrong.stderr == (
         "lines.yaml: 2 problems\n"
@@ -345,8 +346,8 @@ def modules(folder):
         ("wrong:Unconfigured", "the Config of 'Unconfigured' is not a subclass of sim.strategies.base.StrategyConfig"),
         (
             "wrong:Spaced",
-            "the kind 'two words' of 'Spaced' is not a name of letters, digits, '.', '_', '+' and '-', a letter or digit "
-            "first",
+            "the kind 'two words' of 'Spaced' is not a name of letters, digits, '.', '_', '+' and '-', a letter or "
+            "digit first",
         ),
         ("wrong:Fixed", "the Config of 'Fixed' allows other kinds only: leave the field 'kind' out of it"),
         ("bad_syntax:A", "module 'bad_syntax' cannot be imported: SyntaxError: invalid syntax (bad_syntax.py, line 8)"),
