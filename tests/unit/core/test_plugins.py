@@ -31,7 +31,6 @@ from support.pages import DOCS, files_of
 EXTRAPOLATE = "churnlab_extrapolate:Extrapolate"
 GAMMA = "churnlab_extrapolate:GammaFailures"
 
-
 PROJECT = DOCS.parent
 FILES = files_of(DOCS / "writing-a-strategy.md")
 

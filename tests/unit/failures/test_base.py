@@ -230,7 +230,7 @@ def test_a_composed_process_keeps_its_parts_as_they_are():
 
 def test_a_sum_of_processes_is_never_asked_itself():
     for some in (composed(), process("outage")):
-        with pytest.raises(NotImplementedError, match="ask these"):
+        with pytest.raises(NotImplementedError, match="draw from these"):
             some.uptimes(np.random.default_rng(0), 1)
 
 
