@@ -214,7 +214,7 @@ class Auditor:
 def audited(strategy: Any, fallback: Any) -> Iterator[list[Auditor]]:
     """The worlds that are built meanwhile have an auditor."""
     auditors: list[Auditor] = []
-    build = sim.simulation.build_world
+    build = sim.simulation.run.build_world
 
     def build_world(*args: Any, **options: Any) -> World:
         world = build(*args, **options)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from typing import Any, Literal, NamedTuple
-from unittest.mock import patch
-
-import numpy as np
-from pydantic import Field
+from itertools import accumulate
+from typing import Any
 
 from models.curve import CurveTraining
 from models.spec import plain_routes
@@ -18,8 +14,7 @@ from models.training_state import Position
 from sim.cluster.network import Network, NetworkConfig
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.records import EventRecord, Message, Operation
-from sim.failures import PROCESSES, FailureProcess, ProcessConfig
-from sim.failures.base import Member
+from sim.failures.script import ScriptConfig
 from sim.scenario.scenario import Scenario
 from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run, build_world, simulate
@@ -31,101 +26,7 @@ from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import FinishedIteration, fastest_run
 from sim.workload.schedule import plain_plan
-
-Script = dict[Any, tuple[float, ...]]
-"""Uptimes of each stage (or other domain) that fails; when the script ends, nothing fails any more."""
-
-
-class ScriptedConfig(ProcessConfig):
-    """Options of `scripted`."""
-
-    kind: Literal["scripted"] = "scripted"
-    uptimes: Script = Field(default_factory=dict)
-    unit: Literal["seconds", "iterations"] = "seconds"
-    scope: Literal["node", "stage", "region", "cluster"] = "stage"
-    away_seconds: float | None = None
-    num_initial_nodes: int | None = None
-    arrivals: tuple[int, ...] = ()
-
-
-class ScriptedFailures(FailureProcess):
-    """Stages, nodes or regions fail when the script says so; the lost return after `away_seconds`, if at all."""
-
-    kind = "scripted"
-    Config = ScriptedConfig
-
-    def __init__(self, config: ScriptedConfig) -> None:
-        self.config = config
-        self.unit = config.unit
-        self._left = {domain: iter(uptimes) for domain, uptimes in config.uptimes.items()}
-
-    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
-        return self._left.get(domain, iter(()))  # a node that returns goes on in the script
-
-    def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:
-        return repeat(self.config.away_seconds) if self.config.away_seconds is not None else iter(())
-
-    def arrivals(self, index: int) -> int:
-        return self.config.arrivals[index] if index < len(self.config.arrivals) else 0
-
-    @property
-    def num_initial_nodes(self) -> int | None:
-        return self.config.num_initial_nodes
-
-    def describe(self) -> str:
-        return "failures by script"
-
-
-class Loss(NamedTuple):
-    """Who leaves, so long after the loss before, and for how long: (stage, replica), None for any; stage -1: spares."""
-
-    after_seconds: float
-    who: tuple[tuple[int | None, int | None], ...]
-    away_seconds: float | None = None
-
-
-class LossesConfig(ProcessConfig):
-    """Options of `losses`; beside: other such processes at the same time."""
-
-    kind: Literal["losses"] = "losses"
-    scope: Literal["cluster"] = "cluster"
-    losses: tuple[Loss, ...] = ()
-    beside: tuple[LossesConfig, ...] = ()
-
-
-class Losses(FailureProcess):
-    """Any nodes leave together when the script says so."""
-
-    kind = "losses"
-    unit = "seconds"
-    Config = LossesConfig
-
-    def __init__(self, config: LossesConfig) -> None:
-        self.config = config
-
-    @property
-    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
-        return (("losses", self), *((f"losses {n}", Losses(other)) for n, other in enumerate(self.config.beside)))
-
-    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
-        return iter([loss.after_seconds for loss in self.config.losses])
-
-    def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:
-        return iter([loss.away_seconds for loss in self.config.losses])
-
-    def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:
-        def leaves(member: Member) -> bool:
-            place = (-1 if member.stage is None else member.stage, member.replica)
-            return any(
-                all(wanted in (None, found) for wanted, found in zip(who, place, strict=True))
-                for who in self.config.losses[index].who
-            )
-
-        return [member.number for member in members if leaves(member)]
-
-    def describe(self) -> str:
-        return "losses by script"
-
+from support.failure_processes import Loss, LossesConfig, Script, ScriptedConfig
 
 TINY_MODEL = {"dim": 8, "num_heads": 2, "hidden_dim": 17, "vocabulary_size": 42}
 """With one layer a stage, all stages have 680 parameters, stage 0 too: 8160 bytes of checkpoint each."""
@@ -273,7 +174,11 @@ def a_pipeline(*shape: Any, plan: IterationPlan | None = None, **options: Any) -
 
 
 def scripted(scenario: Scenario, script: Script, unit: str = "seconds", **options: Any) -> Scenario:
-    """The scenario with failures by script; give it to `run`, which knows the process."""
+    """The scenario with failures of stages by script; those of one instant in order of stages."""
+    if options.keys() <= {"notice_seconds", "immune_stages"} and unit == "seconds":
+        times = sorted((seconds, stage) for stage, uptimes in script.items() for seconds in accumulate(uptimes))
+        losses = tuple({"at_seconds": seconds, "stages": (stage,)} for seconds, stage in times)
+        return scenario.model_copy(update={"failures": ScriptConfig(losses=losses, **options)})
     return scenario.model_copy(update={"failures": ScriptedConfig(uptimes=script, unit=unit, **options)})
 
 
@@ -297,9 +202,7 @@ def run(
     trace: EventRecorder | None = None,
 ) -> Run:
     """One strategy of a scenario, from the first step to the last."""
-    with patch.dict(PROCESSES, scripted=ScriptedFailures, losses=Losses):
-        learner = training or a_training(scenario)
-        return simulate(scenario, scenario.strategies[index], seed, 0, learner, trace=trace)
+    return simulate(scenario, scenario.strategies[index], seed, 0, training or a_training(scenario), trace=trace)
 
 
 def a_world(
@@ -312,10 +215,9 @@ def a_world(
 ) -> World:
     """The world of a scenario at time zero, with failures by script; or with the scenario's own, if these are."""
     scenario = scenario or a_scenario()
-    if script is not None or scenario.failures.kind not in ("scripted", "losses"):
+    if script is not None or not isinstance(scenario.failures, ScriptConfig | ScriptedConfig | LossesConfig):
         scenario = scripted(scenario, script or {}, unit, **options)
-    with patch.dict(PROCESSES, scripted=ScriptedFailures, losses=Losses):
-        return build_world(scenario, 0, stops_on_failures, trace)
+    return build_world(scenario, 0, stops_on_failures, trace)
 
 
 def in_turn(world: World, *processes: Generator[Any, Any, Any]) -> list[Any]:

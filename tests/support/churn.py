@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from sim.simulation.run import Run
-from support.builders import CHECKPOINT_BYTES, Loss, a_link, a_scenario, with_losses
+from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, with_losses
 from support.builders import run as run_with
+from support.failure_processes import Loss
 
 CLUSTER = {
     "nodes_per_stage": 2,

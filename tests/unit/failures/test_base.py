@@ -22,7 +22,7 @@ SOME = {"at_hours": 1.0, "stages": (1,)}
 
 
 def test_the_kinds_stand_in_this_order():
-    known = [kind for kind in PROCESSES if kind not in ("scripted", "trace")]
+    known = [kind for kind in PROCESSES if kind != "trace"]
     assert known == [*RATED, "poisson", "bernoulli", "outage", "bulk", "script", "compose", "never"]
     assert all(PROCESSES[kind].kind == kind for kind in known)
 

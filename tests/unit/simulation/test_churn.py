@@ -10,20 +10,10 @@ import pytest
 
 from sim.simulation.run import build_world
 from sim.simulation.world import World
-from support.builders import (
-    TICK,
-    Loss,
-    a_link,
-    a_scenario,
-    a_world,
-    in_turn,
-    of_kind,
-    scripted,
-    times,
-    with_losses,
-)
+from support.builders import TICK, a_link, a_scenario, a_world, in_turn, of_kind, scripted, times, with_losses
 from support.builders import run as run_with
 from support.churn import CHECKFREE, CLUSTER, SLOW, lengths, run, starts, told
+from support.failure_processes import Loss
 
 ITERATION, STANDING_IN = 21.0, 27.0
 

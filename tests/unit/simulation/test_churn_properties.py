@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.failures import PROCESSES
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import Run, build_site, simulate
 from sim.simulation.state_placement import StatePlacement
@@ -20,7 +19,8 @@ from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES
 from support.auditor import Auditor, audited
-from support.builders import CHECKPOINT_BYTES, Loss, Losses, LossesConfig, a_link, a_scenario, no_training, with_losses
+from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, no_training, with_losses
+from support.failure_processes import Loss, Losses, LossesConfig
 from support.memberships import Log
 
 NUM_STAGES = 5
@@ -108,8 +108,7 @@ churning = st.builds(
 
 
 def run(scenario: Scenario, index: int) -> Run:
-    with patch.dict(PROCESSES, losses=Losses):
-        return simulate(scenario, scenario.strategies[index], 0, 0, no_training(scenario))
+    return simulate(scenario, scenario.strategies[index], 0, 0, no_training(scenario))
 
 
 def churn_alone(scenario: Scenario, until_seconds: float) -> list[tuple[Any, ...]]:

@@ -5,21 +5,11 @@ import math
 import pytest
 
 from sim.simulation.run import Run
-from support.builders import (
-    CHECKPOINT_BYTES,
-    TICK,
-    Loss,
-    a_link,
-    a_scenario,
-    a_world,
-    in_turn,
-    of_kind,
-    times,
-    with_losses,
-)
+from support.builders import CHECKPOINT_BYTES, TICK, a_link, a_scenario, a_world, in_turn, of_kind, times, with_losses
 from support.builders import run as run_scenario
 from support.churn import lengths, told
 from support.churn import run as run_with
+from support.failure_processes import Loss
 
 WHERE = ("provisioning_seconds", "placement", "regions")
 

@@ -11,7 +11,7 @@ from sim.cluster.topology import Cluster
 from sim.core.rng import stream
 from sim.failures.base import RatedConfig
 from sim.failures.renewal import ExponentialConfig, ExponentialFailures, WeibullConfig, WeibullFailures
-from support.builders import Loss, Losses, LossesConfig, ScriptedConfig, ScriptedFailures
+from support.failure_processes import Loss, Losses, LossesConfig, ScriptedConfig, ScriptedFailures
 from support.memberships import Log, a_cluster, seated
 
 

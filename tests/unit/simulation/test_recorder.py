@@ -9,7 +9,6 @@ from sim.simulation.recorder import EventRecorder
 from sim.strategies.base import STORE, Transfer
 from support.builders import (
     CHECKPOINT_BYTES,
-    Loss,
     a_link,
     a_scenario,
     a_world,
@@ -19,6 +18,7 @@ from support.builders import (
     scripted,
     with_losses,
 )
+from support.failure_processes import Loss
 
 SLOW = {"same_region": a_link(0.5, 262144.0), "storage": a_link(0.0, 5 * CHECKPOINT_BYTES / 50)}
 """An activation takes half a second and then a second; all stages' uploads 50 s."""

@@ -8,7 +8,8 @@ from sim.cluster.network import STORAGE, Network
 from sim.scenario.loading import ScenarioError, parse_scenario
 from sim.scenario.memory_check import greatest_need
 from sim.scenario.scenario import Scenario
-from support.builders import CHECKPOINT_BYTES, Loss, a_link, a_scenario, no_training, run, with_losses
+from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, no_training, run, with_losses
+from support.failure_processes import Loss
 
 CLUSTER = {
     "stage_state": "sharded",

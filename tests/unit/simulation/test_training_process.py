@@ -2,17 +2,14 @@
 
 import itertools
 import math
-from unittest.mock import patch
 
 import pytest
 
-from sim.failures import PROCESSES
 from sim.simulation.run import Run, simulate
 from sim.simulation.training_process import Progress
 from sim.strategies import STRATEGIES
 from support.builders import (
     CHECKPOINT_BYTES,
-    ScriptedFailures,
     a_link,
     a_scenario,
     a_training,
@@ -101,8 +98,7 @@ def test_any_strategy_can_be_run_as_if_failures_had_no_effect():
     config = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
     scenario = a_scenario((config,), upload_seconds=50.0)
     with_failures, training = scripted(scenario, {1: (30.0,)}), a_training(scenario)
-    with patch.dict(PROCESSES, scripted=ScriptedFailures):
-        result = simulate(with_failures, with_failures.strategies[0], 0, 0, training, stops_on_failures=False)
+    result = simulate(with_failures, with_failures.strategies[0], 0, 0, training, stops_on_failures=False)
     assert result.num_failures == 1
     assert result.wall_clock_seconds == run(scenario).wall_clock_seconds == 20 * ITERATION + 4 * 50.0
 

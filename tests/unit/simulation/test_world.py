@@ -45,7 +45,7 @@ def test_an_iteration_that_ends_as_a_failure_strikes_is_lost():
 
 
 def test_failures_of_one_instant_all_arrive_in_order_and_queued_ones_take_no_time():
-    world = a_world(script={4: (5.0,), 1: (5.0,), 3: (5.0,)})
+    world = a_world(script={4: (5.0,), 1: (5.0,), 3: (5.0,)}, scope="stage")  # a process for each stage
     waits = (7.0, 7.0, 0.0, 7.0)
     failures = in_turn(world, *(world.attempt(seconds, "detection") for seconds in waits))
     assert failures == [Failure(5.0, 1), Failure(5.0, 3), Failure(5.0, 4), None]

@@ -15,11 +15,11 @@ from sim.workload.costs import Costs
 from support.builders import (
     CHECKPOINT_BYTES,
     TICK,
-    ScriptedConfig,
     a_scenario,
     no_training,
     of_kind,
     run,
+    scripted,
     start_of,
     times,
 )
@@ -124,8 +124,7 @@ def struck(
 ) -> Run:
     """Twenty iterations in which stages are lost by script, a while after a notice of it."""
     scenario = a_scenario((options,), upload_seconds=upload, **more)
-    failures = ScriptedConfig(uptimes=script, notice_seconds=notice)
-    return run(scenario.model_copy(update={"failures": failures}))
+    return run(scripted(scenario, script, notice_seconds=notice))
 
 
 def recovered(result: Run) -> list[tuple[float, int]]:

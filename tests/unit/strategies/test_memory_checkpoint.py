@@ -14,11 +14,11 @@ from sim.workload.costs import Costs
 from support.builders import (
     CHECKPOINT_BYTES,
     INSTANT,
-    ScriptedConfig,
     a_link,
     a_scenario,
     of_kind,
     run,
+    scripted,
     start_of,
     times,
 )
@@ -32,7 +32,7 @@ def struck(
     rate = CHECKPOINT_BYTES / copy_seconds
     network = {"same_region": a_link(bytes_per_second=rate), "storage": INSTANT, "negligible_seconds": 1e6}
     scenario = a_scenario(({"kind": "neighbour_checkpoint", **more},), network=network, fallback=fallback)
-    return run(scenario.model_copy(update={"failures": ScriptedConfig(uptimes=script)}))
+    return run(scripted(scenario, script))
 
 
 def recovered(result: Run) -> list[tuple[float, int]]:

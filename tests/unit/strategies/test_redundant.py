@@ -21,13 +21,13 @@ from support.builders import (
     CHECKPOINT_BYTES,
     INSTANT,
     TICK,
-    ScriptedConfig,
     a_link,
     a_scenario,
     a_strategy,
     a_world,
     of_kind,
     run,
+    scripted,
     start_of,
     times,
 )
@@ -186,7 +186,7 @@ def scenario_of(preset: str, provisioning: float = 1e5, **options: Any) -> Any:
 def struck(preset: str, script: dict[int, tuple[float, ...]], provisioning: float = 1e5, **options: Any) -> Run:
     """Stages are lost by script."""
     scenario = scenario_of(preset, provisioning, **options)
-    return run(scenario.model_copy(update={"failures": ScriptedConfig(uptimes=script)}))
+    return run(scripted(scenario, script))
 
 
 def price(preset: str, covers: dict[int, int], **options: Any) -> float:
@@ -295,7 +295,7 @@ def test_waiting_runs_the_iteration_again():
     result = struck("bamboo_lazy", {2: (10.5,)}, 0.0, steps=2)
     assert result.ledger["lost_work"] == seconds(0.0)
     scenario = a_scenario(({"kind": "redundant", "preset": "bamboo_lazy", "on_failure": "wait"},), steps=2)
-    waited = run(scenario.model_copy(update={"failures": ScriptedConfig(uptimes={2: (10.5,)})}))
+    waited = run(scripted(scenario, {2: (10.5,)}))
     assert ends(waited) == [seconds(10.5 + 15.0 + 21.0), seconds(10.5 + 15.0 + 42.0)]
     assert waited.ledger["lost_work"] == seconds(10.5)
 
