@@ -6,7 +6,6 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isqrt
 
 from sim.core.units import SECONDS_PER_HOUR
 
@@ -114,9 +113,3 @@ def shortened(text: str) -> str:
 def format_name(name: str) -> str:
     """A bucket's, an event's or another name of the program's own, for people."""
     return name.replace("_", " ")
-
-
-def divisors(number: int) -> list[int]:
-    """What divides a number, ascending."""
-    small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]
-    return sorted({*small, *(number // n for n in small)})

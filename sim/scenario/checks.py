@@ -1,21 +1,30 @@
-"""What the `sweep:` section must agree on, with itself and with the seeds."""
+"""Consistency checks of a scenario: a named function for each, which says what is wrong and how to mend it.
+
+To add one, write a generator of findings and decorate it with `check`, here or, for the cluster and its failure
+processes, in `cluster_checks.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from models.spec import DataSpec
-from sim.core.text import divisors, shortened, suggestion
-from sim.scenario.cluster_checks import FAILURE_CHECKS, FLEET_CHECKS, Check
-from sim.scenario.memory_check import impossible, too_little_memory
+from sim.core.text import shortened
+from sim.scenario.cluster_checks import CHECKS, Findings, check
+from sim.scenario.memory_check import divisors, impossible, too_little_memory
 from sim.scenario.scenario import Scenario
 from sim.strategies import strategy_class
 
+__all__ = ["CHECKS"]
+
 FIXED = {"name": "it names the folder of all points", "sweep": "a sweep has no sweep of its own"}
+"""Fields that cannot be swept, and why."""
 
 
-def zipped_fields_have_equally_many_values(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Values that are taken together are equally many."""
+# ---- sweep ----------------------------------------------------------------------------------------
+
+
+@check("sweep")
+def zipped_fields_have_equally_many_values(scenario: Scenario) -> Findings:
+    """Fields that vary together have equally many values."""
     columns = scenario.sweep.zip if scenario.sweep else {}
     counts = {field: len(values) for field, values in columns.items()}
     if len(set(counts.values())) > 1:
@@ -23,8 +32,9 @@ def zipped_fields_have_equally_many_values(scenario: Scenario) -> Iterator[tuple
         yield "sweep.zip", f"fields that vary together need equally many values, found {found}"
 
 
-def fields_are_swept_once(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """A field has one value at a point."""
+@check("sweep")
+def fields_are_swept_once(scenario: Scenario) -> Findings:
+    """A field is swept in one place only."""
     if scenario.sweep is None:
         return
     sections = {"grid": scenario.sweep.grid, "zip": scenario.sweep.zip}
@@ -38,8 +48,9 @@ def fields_are_swept_once(scenario: Scenario) -> Iterator[tuple[str, str]]:
                 yield "sweep.list", f"'{shortened(field)}' is in the {name} already: each field once"
 
 
-def what_names_the_sweep_is_not_swept(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """The name, the sweep itself and the seeds are the same at every point."""
+@check("sweep")
+def fixed_fields_are_not_swept(scenario: Scenario) -> Findings:
+    """The name, the sweep and the seeds are the same at every point."""
     if scenario.sweep is None:
         return
     sections = {"grid": [scenario.sweep.grid], "zip": [scenario.sweep.zip], "list": scenario.sweep.list}
@@ -51,8 +62,9 @@ def what_names_the_sweep_is_not_swept(scenario: Scenario) -> Iterator[tuple[str,
                 yield f"sweep.{name}", f"'{shortened(field)}' cannot be swept: {why}"
 
 
-def replicates_are_counted_or_listed(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Seeds are counted up from one, or written out."""
+@check("sweep", "seeds")
+def replicates_are_counted_or_listed(scenario: Scenario) -> Findings:
+    """Seeds are counted up from the first, or listed, not both."""
     if scenario.sweep is None:
         return
     for field, seeds, kind in (
@@ -63,42 +75,19 @@ def replicates_are_counted_or_listed(scenario: Scenario) -> Iterator[tuple[str, 
             yield f"sweep.{field}", f"seeds.{kind} lists {len(seeds)} seeds already: give one of the two"
 
 
-SWEEP_CHECKS: list[tuple[Check, tuple[str, ...]]] = [
-    (zipped_fields_have_equally_many_values, ("sweep",)),
-    (fields_are_swept_once, ("sweep",)),
-    (what_names_the_sweep_is_not_swept, ("sweep",)),
-    (replicates_are_counted_or_listed, ("sweep", "seeds")),
-]
-
-
-# What the fields of a scenario must agree on: named checks, one sentence each, of what is wrong and how to mend it.
-
-CHECKS: list[tuple[Check, tuple[str, ...]]] = [*FAILURE_CHECKS, *FLEET_CHECKS, *SWEEP_CHECKS]
-"""Consistency checks: each gives paths of fields and what is wrong there.
-
-When fields are faulty by themselves, checks see those fields at their defaults (faulty strategies: as `none`).
-Each check comes with the fields without which it would then complain of what is not so.
-"""
-
-
-def _needs(*paths: str) -> Callable[[Check], Check]:
-    def register(check: Check) -> Check:
-        CHECKS.append((check, paths))
-        return check
-
-    return register
+# ---- model, training, strategies, network, seeds ------------------------------------------------------
 
 
 def _divisors(number: int, least: int = 1) -> str:
-    """What divides a number, in words: the few smallest and the number itself."""
+    """The divisors of a number in words: the smallest ones and the number itself."""
     allowed = [n for n in divisors(number) if n >= least]
     words = [str(n) for n in (allowed if len(allowed) <= 12 else [*allowed[:10], "...", allowed[-1]])]
     return f"allowed: {', '.join(words)}" if words else f"no number from {least} on does"
 
 
-@_needs("workload.model.num_layers", "workload.num_stages", "workload.layers_per_stage")
-def stages_hold_all_layers(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """The stages of the target hold all its layers, in equal shares where nothing else is said."""
+@check("workload.model.num_layers", "workload.num_stages", "workload.layers_per_stage")
+def stages_hold_all_layers(scenario: Scenario) -> Findings:
+    """The stages of the target model hold all its layers, equally many unless `layers_per_stage` is given."""
     layers, stages = scenario.workload.model.num_layers, scenario.workload.num_stages
     shares, field = scenario.workload.layers_per_stage, "workload.layers_per_stage"
     if shares is None:
@@ -111,8 +100,8 @@ def stages_hold_all_layers(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield field, f"found {sum(shares)} layers in all; allowed: num_layers, {layers}"
 
 
-@_needs("workload.schedule", "workload.chunks_per_stage", "workload.max_in_flight")
-def options_fit_the_schedule(scenario: Scenario) -> Iterator[tuple[str, str]]:
+@check("workload.schedule", "workload.chunks_per_stage", "workload.max_in_flight")
+def options_fit_the_schedule(scenario: Scenario) -> Findings:
     """Chunks go with interleaving and it with them; gpipe has all microbatches in flight."""
     workload = scenario.workload
     schedule, chunks = workload.schedule, workload.chunks_per_stage
@@ -127,8 +116,8 @@ def options_fit_the_schedule(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield "workload.max_in_flight", message
 
 
-@_needs("workload")
-def interleaving_divides_the_work(scenario: Scenario) -> Iterator[tuple[str, str]]:
+@check("workload")
+def interleaving_divides_the_work(scenario: Scenario) -> Findings:
     """Interleaved, every stage holds the same number of equal chunks, and microbatches pass in groups of num_stages."""
     workload = scenario.workload
     if workload.schedule != "interleaved_1f1b" or list(stages_hold_all_layers(scenario)):
@@ -147,17 +136,17 @@ def interleaving_divides_the_work(scenario: Scenario) -> Iterator[tuple[str, str
         yield "workload.num_microbatches", f"{message}; nearest: {near}"
 
 
-@_needs("workload.num_stages", "training.model.num_stages")
-def target_and_proxy_have_equal_stages(scenario: Scenario) -> Iterator[tuple[str, str]]:
+@check("workload.num_stages", "training.model.num_stages")
+def target_and_proxy_have_equal_stages(scenario: Scenario) -> Findings:
     """A stage lost in the target is a stage lost in the proxy."""
     proxy, target = scenario.training.model.num_stages, scenario.workload.num_stages
     if proxy != target and scenario.training.learner != "none":
         yield "training.model.num_stages", f"the proxy has {proxy} stages, the workload {target}: make them equal"
 
 
-@_needs("training.model.dim", "training.model.num_heads", "training.model.family")
-def heads_divide_the_width(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Each attention head gets an equal share of the width, an even one where positions rotate."""
+@check("training.model.dim", "training.model.num_heads", "training.model.family")
+def heads_divide_the_width(scenario: Scenario) -> Findings:
+    """Attention heads divide the width of the proxy; rotary positions need heads of even width."""
     model, field = scenario.training.model, "training.model.num_heads"
     if model.dim % model.num_heads:
         yield field, f"{model.num_heads} heads do not divide dim {model.dim}; {_divisors(model.dim)}"
@@ -169,18 +158,18 @@ def heads_divide_the_width(scenario: Scenario) -> Iterator[tuple[str, str]]:
         )
 
 
-@_needs("training.sequences_per_batch", "training.num_microbatches")
-def microbatches_divide_the_batch(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Microbatches of the proxy are equal."""
+@check("training.sequences_per_batch", "training.num_microbatches")
+def microbatches_divide_the_batch(scenario: Scenario) -> Findings:
+    """Microbatches of the proxy have equal size."""
     batch, count = scenario.training.sequences_per_batch, scenario.training.num_microbatches
     if batch % count:
         message = f"{count} microbatches do not divide the batch of {batch} sequences; {_divisors(batch)}"
         yield "training.num_microbatches", message
 
 
-@_needs()
-def routes_take_equal_shares_of_the_microbatches(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """As many microbatches take each route: half of them the swapped one, so that their number is even."""
+@check()
+def routes_take_equal_shares_of_the_microbatches(scenario: Scenario) -> Findings:
+    """Equally many microbatches take each of a strategy's routes."""
     counts = {"training": scenario.training.num_microbatches, "workload": scenario.workload.num_microbatches}
     for section, count in counts.items():
         for kind, num_routes in routed(scenario).items():
@@ -202,24 +191,24 @@ def routed(scenario: Scenario) -> dict[str, int]:
     return {kind: len(variant) for kind, variant in routes.items() if len(variant) > 1}
 
 
-@_needs("workload.num_stages", "workload.sequences_per_microbatch", "workload.schedule", "workload.loss_at")
-def strategies_fit_the_workload(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Each strategy says what it needs."""
+@check("workload.num_stages", "workload.sequences_per_microbatch", "workload.schedule", "workload.loss_at")
+def strategies_fit_the_workload(scenario: Scenario) -> Findings:
+    """Each strategy accepts the workload."""
     for index, config in enumerate(scenario.strategies):
         if problem := impossible(config, scenario.workload):
             yield f"strategies.{index}", f"'{config.name}': {problem}"
 
 
-@_needs("workload.num_stages", "workload.sequences_per_microbatch", "workload.schedule", "workload.loss_at")
-def fallback_fits_the_workload(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """The fallback is a strategy like the others."""
+@check("workload.num_stages", "workload.sequences_per_microbatch", "workload.schedule", "workload.loss_at")
+def fallback_fits_the_workload(scenario: Scenario) -> Findings:
+    """The fallback accepts the workload."""
     config = scenario.fallback
     if config.kind != "stop" and (problem := impossible(config, scenario.workload)):
         yield "fallback", f"'{config.name}': {problem}"
 
 
-@_needs("workload", "cluster.device", "fallback")
-def stages_fit_in_memory(scenario: Scenario) -> Iterator[tuple[str, str]]:
+@check("workload", "cluster.device", "fallback")
+def stages_fit_in_memory(scenario: Scenario) -> Findings:
     """Under every strategy, each stage's state and activations fit in its device's memory."""
     if list(stages_hold_all_layers(scenario)):
         return
@@ -228,9 +217,9 @@ def stages_fit_in_memory(scenario: Scenario) -> Iterator[tuple[str, str]]:
             yield f"strategies.{index}", problem
 
 
-@_needs()
-def names_of_strategies_differ(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Two entries of one name would share a folder and a curve."""
+@check()
+def names_of_strategies_differ(scenario: Scenario) -> Findings:
+    """Names of strategies differ, since each has a folder and a curve of its own."""
     seen: set[str] = set()
     for index, config in enumerate(scenario.strategies):
         if config.name in seen:
@@ -238,73 +227,18 @@ def names_of_strategies_differ(scenario: Scenario) -> Iterator[tuple[str, str]]:
         seen.add(config.name)
 
 
-@_needs("cluster.regions", "network.links", "network.preset")
-def regions_are_in_the_network(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Nodes are placed in regions that the network links to each other."""
-    known = scenario.network.regions
-    linked = {frozenset(link[:2]) for link in scenario.network.links}
-    chosen = dict.fromkeys(scenario.cluster.regions or known)
-    for region in chosen:
-        if region not in known:
-            where = f"in network '{shortened(scenario.network.name)}'{suggestion(region, known)}"
-            yield "cluster.regions", f"no region '{shortened(region)}' {where}"
-    placed = [region for region in chosen if region in known]
-    pairs = [(a, b) for i, a in enumerate(placed) for b in placed[i + 1 :] if frozenset((a, b)) not in linked]
-    if pairs:
-        links = ", ".join(shortened(f"{a}-{b}") for a, b in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
-        message = f"regions that hold nodes lack links: {links}; add rows for them, or choose cluster.regions"
-        yield "network.links", message
-
-
-@_needs("cluster.nodes_per_stage", "workload.num_stages")
-def every_node_placed_by_hand_has_a_region(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """By hand means by hand: a region for each node."""
-    cluster = scenario.cluster
-    if cluster.placement == "by_hand":
-        last, each = scenario.workload.num_stages, cluster.nodes_per_stage
-        needed, found = (last + 1) * each, len(cluster.regions or ())
-        if found != needed:
-            nodes = f"{needed} nodes ({each} for each of the stages 0 to {last})"
-            yield "cluster.regions", f"placement 'by_hand' needs a region for each of {nodes}, found {found}"
-
-
-@_needs("cluster.nodes_per_stage", "workload.num_stages")
-def stragglers_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Only nodes that are there can be slow."""
-    last_stage, last_replica = scenario.workload.num_stages, scenario.cluster.nodes_per_stage - 1
-    for index, slow in enumerate(scenario.cluster.stragglers):
-        field = f"cluster.stragglers.{index}"
-        if slow.stage > last_stage:
-            yield field, f"no stage {slow.stage}; allowed: 0 (embedding and head) to {last_stage}"
-        if slow.replica is not None and slow.replica > last_replica:
-            yield field, f"no replica {slow.replica}; allowed: 0 to {last_replica}"
-
-
-@_needs()
-def links_differ(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """One row for each pair of regions; within a region, `same_region` tells."""
-    seen: set[frozenset[str]] = set()
-    for index, (a, b, *_) in enumerate(scenario.network.links):
-        row, ends = f"network.links.{index}", f"'{shortened(a)}' and '{shortened(b)}'"
-        if a == b:
-            yield row, f"a link between {ends}: within a region, 'same_region' tells"
-        elif frozenset((a, b)) in seen:
-            yield row, f"a second link between {ends}: links are the same both ways"
-        seen.add(frozenset((a, b)))
-
-
-@_needs()
-def seeds_differ(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """A seed given twice would count one replicate as two."""
+@check()
+def seeds_differ(scenario: Scenario) -> Findings:
+    """No seed is given twice, which would count one replicate as two."""
     for field in ("failures", "training"):
         seeds = getattr(scenario.seeds, field)
         for seed in dict.fromkeys(seed for seed in seeds if seeds.count(seed) > 1):
             yield f"seeds.{field}", f"seed {seed} is given {seeds.count(seed)} times: each once"
 
 
-@_needs("training.data.source")
-def data_options_fit_the_source(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Each source has its own fields; those of another would be ignored."""
+@check("training.data.source")
+def data_options_fit_the_source(scenario: Scenario) -> Findings:
+    """Fields of the data go with its source."""
     data, fields = scenario.training.data, DataSpec.model_fields
     own = {
         "text": ("files",),
@@ -322,18 +256,18 @@ def data_options_fit_the_source(scenario: Scenario) -> Iterator[tuple[str, str]]
         yield "training.data.tokenizer", f"tokens are encoded already: leave out tokenizer '{data.tokenizer}'"
 
 
-@_needs("training.optimizer.warmup_steps", "training.steps")
-def warmup_ends_before_the_training(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Some steps are learnt at the full learning rate."""
+@check("training.optimizer.warmup_steps", "training.steps")
+def warmup_ends_before_the_training(scenario: Scenario) -> Findings:
+    """The warm-up ends before the training does."""
     warmup, steps = scenario.training.optimizer.warmup_steps, scenario.training.steps
     if warmup >= steps:
         message = f"{warmup} warm-up steps leave none of the {steps} steps; allowed: at most {steps - 1}"
         yield "training.optimizer.warmup_steps", message
 
 
-@_needs("training.optimizer")
-def cosine_ends_after_the_warmup(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """`decay_steps` is where the cosine ends, so there must be a cosine, and it follows the warm-up."""
+@check("training.optimizer")
+def cosine_ends_after_the_warmup(scenario: Scenario) -> Findings:
+    """`decay_steps` goes with a cosine decay, which ends after the warm-up."""
     optimizer, field = scenario.training.optimizer, "training.optimizer.decay_steps"
     if optimizer.decay_steps is None:
         return

@@ -1,4 +1,4 @@
-"""What the options of failure processes must agree on, with each other and with the rest of a scenario."""
+"""Consistency checks of network, cluster and failure processes; and the decorator that registers a check."""
 
 from __future__ import annotations
 
@@ -15,9 +15,94 @@ from sim.scenario.scenario import Scenario
 from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
 from sim.workload.deployment import pipelines_are_alike
 
-Check = Callable[[Scenario], "Iterator[tuple[str, str]]"]
+Findings = Iterator[tuple[str, str]]
+"""Paths of fields, and what is wrong there: which values do not fit, and how to mend it."""
+
+Check = Callable[[Scenario], Findings]
+
+CHECKS: list[tuple[Check, tuple[str, ...]]] = []
+"""All consistency checks, here and in `checks.py`, each with the fields that must be valid for it to run.
+
+Other fields that are faulty by themselves are replaced by their defaults (faulty strategies by `none`).
+"""
+
+
+def check(*fields: str) -> Callable[[Check], Check]:
+    """Register a consistency check, which runs where these fields are valid by themselves."""
+
+    def register(function: Check) -> Check:
+        CHECKS.append((function, fields))
+        return function
+
+    return register
+
 
 SPREADING = ("weibull", "lognormal")
+"""Distributions of a downtime that have a spread."""
+
+MOST_SIMULATED = 1000
+"""Most nodes of a stage that are simulated one by one."""
+
+
+# ---- network and places ----------------------------------------------------------------------------
+
+
+@check("cluster.regions", "network.links", "network.preset")
+def regions_are_in_the_network(scenario: Scenario) -> Findings:
+    """Nodes are placed in regions of the network that are linked to each other."""
+    known = scenario.network.regions
+    linked = {frozenset(link[:2]) for link in scenario.network.links}
+    chosen = dict.fromkeys(scenario.cluster.regions or known)
+    for region in chosen:
+        if region not in known:
+            where = f"in network '{shortened(scenario.network.name)}'{suggestion(region, known)}"
+            yield "cluster.regions", f"no region '{shortened(region)}' {where}"
+    placed = [region for region in chosen if region in known]
+    pairs = [(a, b) for i, a in enumerate(placed) for b in placed[i + 1 :] if frozenset((a, b)) not in linked]
+    if pairs:
+        links = ", ".join(shortened(f"{a}-{b}") for a, b in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
+        message = f"regions that hold nodes lack links: {links}; add rows for them, or choose cluster.regions"
+        yield "network.links", message
+
+
+@check()
+def links_differ(scenario: Scenario) -> Findings:
+    """Each pair of regions has one link; links within a region are given by `same_region`."""
+    seen: set[frozenset[str]] = set()
+    for index, (a, b, *_) in enumerate(scenario.network.links):
+        row, ends = f"network.links.{index}", f"'{shortened(a)}' and '{shortened(b)}'"
+        if a == b:
+            yield row, f"a link between {ends}: links within a region are given by 'same_region'"
+        elif frozenset((a, b)) in seen:
+            yield row, f"a second link between {ends}: links are the same both ways"
+        seen.add(frozenset((a, b)))
+
+
+@check("cluster.nodes_per_stage", "workload.num_stages")
+def every_node_placed_by_hand_has_a_region(scenario: Scenario) -> Findings:
+    """Placement by hand gives a region for each node."""
+    cluster = scenario.cluster
+    if cluster.placement == "by_hand":
+        last, each = scenario.workload.num_stages, cluster.nodes_per_stage
+        needed, found = (last + 1) * each, len(cluster.regions or ())
+        if found != needed:
+            nodes = f"{needed} nodes ({each} for each of the stages 0 to {last})"
+            yield "cluster.regions", f"placement 'by_hand' needs a region for each of {nodes}, found {found}"
+
+
+@check("cluster.nodes_per_stage", "workload.num_stages")
+def stragglers_exist(scenario: Scenario) -> Findings:
+    """Stragglers exist."""
+    last_stage, last_replica = scenario.workload.num_stages, scenario.cluster.nodes_per_stage - 1
+    for index, slow in enumerate(scenario.cluster.stragglers):
+        field = f"cluster.stragglers.{index}"
+        if slow.stage > last_stage:
+            yield field, f"no stage {slow.stage}; allowed: 0 (embedding and head) to {last_stage}"
+        if slow.replica is not None and slow.replica > last_replica:
+            yield field, f"no replica {slow.replica}; allowed: 0 to {last_replica}"
+
+
+# ---- failure processes -----------------------------------------------------------------------------
 
 
 def processes(scenario: Scenario) -> Iterator[tuple[str, ProcessConfig]]:
@@ -27,8 +112,9 @@ def processes(scenario: Scenario) -> Iterator[tuple[str, ProcessConfig]]:
         yield f"failures.processes.{index}", process
 
 
-def immune_stages_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Only stages that are there can be spared."""
+@check("workload.num_stages")
+def immune_stages_exist(scenario: Scenario) -> Findings:
+    """Immune stages exist."""
     last = scenario.workload.num_stages
     for path, process in processes(scenario):
         for stage in process.immune_stages:
@@ -36,15 +122,17 @@ def immune_stages_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
                 yield f"{path}.immune_stages", f"no stage {stage}; allowed: 0 (embedding and head) to {last}"
 
 
-def rates_are_given_once(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """A rate is a mean uptime in other words."""
+@check()
+def rates_are_given_once(scenario: Scenario) -> Findings:
+    """A rate or a mean is given, not both."""
     for path, process in processes(scenario):
         if None not in (getattr(process, "rate_per_hour", None), getattr(process, "mean_uptime_hours", None)):
             yield f"{path}.mean_uptime_hours", "give rate_per_hour or mean_uptime_hours, not both"
 
 
-def spreads_fit_their_distribution(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Only some distributions have a spread to choose."""
+@check()
+def spreads_fit_their_distribution(scenario: Scenario) -> Findings:
+    """A spread goes with a distribution that has one."""
     for path, process in processes(scenario):
         for name, delay in process:
             if isinstance(delay, Delay) and delay.spread is not None and delay.distribution not in SPREADING:
@@ -53,8 +141,9 @@ def spreads_fit_their_distribution(scenario: Scenario) -> Iterator[tuple[str, st
                 yield f"{path}.{name}.spread", message
 
 
-def losses_of_scripts_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Only stages, pipelines and regions that hold nodes can lose some."""
+@check("workload.num_stages", "cluster.nodes_per_stage", "cluster.regions", "network")
+def losses_of_scripts_exist(scenario: Scenario) -> Findings:
+    """Stages, pipelines and regions of scripted losses exist."""
     last_stage, last_replica = scenario.workload.num_stages, scenario.cluster.nodes_per_stage - 1
     regions = tuple(dict.fromkeys(scenario.cluster.regions or scenario.network.regions))
     for path, process in processes(scenario):
@@ -70,8 +159,9 @@ def losses_of_scripts_exist(scenario: Scenario) -> Iterator[tuple[str, str]]:
                 yield f"{field}.region", f"no region '{shortened(loss.region)}' {where}"
 
 
-def traces_have_a_node_for_every_stage(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Nothing can run where there are never as many nodes as stages."""
+@check("workload.num_stages")
+def traces_have_a_node_for_every_stage(scenario: Scenario) -> Findings:
+    """A replayed trace has, at some time, a node for every stage."""
     needed = scenario.workload.num_stages + 1
     for path, process in processes(scenario):
         if isinstance(process, TraceConfig) and process.additions == "replay":
@@ -81,42 +171,31 @@ def traces_have_a_node_for_every_stage(scenario: Scenario) -> Iterator[tuple[str
             if most < needed:
                 yield (
                     path,
-                    f"found {most} at most at a time; allowed: at least {needed}, a node for each of the stages 0 to "
-                    f"{needed - 1}; or choose additions 'ignore'",
+                    f"the trace has at most {most} nodes at a time; allowed: at least {needed}, a node for each of the "
+                    f"stages 0 to {needed - 1}; or choose additions 'ignore'",
                 )
 
 
-def traces_bring_their_spares(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Where the fleet is a trace's, its spares are too."""
-    brings = any(
+@check("cluster.num_spares")
+def traces_supply_the_spares(scenario: Scenario) -> Findings:
+    """Spares are not given where a trace supplies all nodes."""
+    supplied = any(
         isinstance(process, TraceConfig) and process.additions == "replay" for _, process in processes(scenario)
     )
-    if brings and scenario.cluster.num_spares:
+    if supplied and scenario.cluster.num_spares:
         yield (
             "cluster.num_spares",
-            f"found {scenario.cluster.num_spares}, where the trace brings all nodes: leave it out, or choose additions "
+            f"found {scenario.cluster.num_spares}, but the trace supplies all nodes: leave it out, or choose additions "
             "'ignore'",
         )
 
 
-FAILURE_CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
-    (immune_stages_exist, ("workload.num_stages",)),
-    (rates_are_given_once, ()),
-    (spreads_fit_their_distribution, ()),
-    (traces_have_a_node_for_every_stage, ("workload.num_stages",)),
-    (traces_bring_their_spares, ("cluster.num_spares",)),
-    (losses_of_scripts_exist, ("workload.num_stages", "cluster.nodes_per_stage", "cluster.regions", "network")),
-)
-"""Each with the fields without which it would complain of what is not so: see `sim.scenario.checks.CHECKS`."""
+# ---- sharded stages, large clusters ----------------------------------------------------------------
 
 
-# What a scenario of many nodes, or of nodes that hold shares of a stage's state, must agree on.
-
-MOST_SIMULATED = 1000
-
-
-def shares_are_restored(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Strategies that rebuild stages from nodes that hold all of them do not go with nodes that hold shares."""
+@check("cluster.stage_state", "strategies", "fallback")
+def strategies_support_sharding(scenario: Scenario) -> Findings:
+    """With sharded stages, every strategy works without a node that holds a whole stage."""
     if scenario.cluster.stage_state != "sharded":
         return
     able = ", ".join(kind for kind, strategy in STRATEGIES.items() if strategy.supports_sharding)
@@ -135,8 +214,9 @@ def shares_are_restored(scenario: Scenario) -> Iterator[tuple[str, str]]:
             yield f"{path}.local_gib_per_s", "local copies go with stage_state 'replicated', found 'sharded'"
 
 
-def many_nodes_are_priced_as_one(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Iterations are simulated node by node unless all pipelines do the same; of many that would take too long."""
+@check("cluster", "workload.num_stages", "network")
+def large_clusters_have_equal_pipelines(scenario: Scenario) -> Findings:
+    """Large clusters have equal pipelines, so that one of them stands for all."""
     config, network, path = scenario.cluster, scenario.network, "cluster.nodes_per_stage"
     if config.nodes_per_stage <= MOST_SIMULATED:
         return
@@ -157,13 +237,3 @@ def many_nodes_are_priced_as_one(scenario: Scenario) -> Iterator[tuple[str, str]
     if scenario.fidelity == "microbatch":
         message = f"'microbatch' goes with cluster.nodes_per_stage of at most {MOST_SIMULATED:,}"
         yield "fidelity", message
-
-
-FLEET_CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
-    (shares_are_restored, ("cluster.stage_state", "strategies", "fallback")),
-    (
-        many_nodes_are_priced_as_one,
-        ("cluster", "workload.num_stages", "network"),
-    ),
-)
-"""Each with the fields without which it would complain of what is not so: see `sim.scenario.checks.CHECKS`."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 from sim.cluster.devices import Device
 from sim.cluster.topology import num_shares_of
 from sim.core.presets import presets
-from sim.core.text import divisors, shortened
+from sim.core.text import shortened
 from sim.core.units import BYTES_PER_GIB
 from sim.scenario.scenario import Scenario
 from sim.strategies import StrategyConfig, strategy_class
@@ -122,3 +123,9 @@ def largest(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | Non
     """The largest of ascending candidates that fits, where all below one that fits do too."""
     place = bisect_left(candidates, True, key=lambda candidate: not fits(candidate))
     return candidates[place - 1] if place else None
+
+
+def divisors(number: int) -> list[int]:
+    """The divisors of a number, ascending."""
+    small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
