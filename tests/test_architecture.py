@@ -41,7 +41,7 @@ def test_plug_ins_do_not_touch_the_event_loop(package):
 
 
 @pytest.mark.parametrize("module", ["sim.cluster.membership", "sim.strategies", "sim.failures"])
-def test_who_is_there_who_holds_what_and_what_is_done_about_it_need_no_event_loop(module):
+def test_membership_placement_and_recovery_need_no_event_loop(module):
     assert "simpy" not in loaded_by(f"import {module}")
 
 

@@ -73,7 +73,8 @@ def test_simulated_seconds_are_as_they_were():
             assert found[strategy][name] == same, (strategy, name)
 
 
-def test_losses_are_as_they_were_up_to_rounding_of_another_machine(tmp_path):
+def test_losses_equal_the_stored_ones(tmp_path):
+    """Up to the rounding of another machine."""
     expected = json.loads((BASELINE / "losses.json").read_text())
     found = losses(tmp_path)
     for family, values in expected.items():

@@ -53,7 +53,8 @@ def test_what_a_task_raises_comes_back_as_it_was(executor, error):
     ("task", "words"),
     [(chores.fail_in_two_parts, "TwoPartsError: one and other"), (chores.fail_with_a_lock, "ValueError: has a lock")],
 )
-def test_an_error_that_no_pickle_brings_back_is_told_in_words_and_is_nobodys_death(executor, task, words):
+def test_an_error_that_cannot_be_unpickled_comes_back_as_text(executor, task, words):
+    """The worker counts as alive."""
     raised = executor.submit(task).exception()
     assert type(raised) is RuntimeError
     assert str(raised) == words
@@ -67,7 +68,7 @@ def test_where_in_the_code_a_task_failed_is_told(executor):
 
 
 @everyone
-def test_a_shared_value_is_the_same_there_and_large_parts_are_not_copied(executor, tmp_path):
+def test_large_parts_of_a_shared_value_are_not_copied(executor, tmp_path):
     held, mapped = np.arange(1000, dtype=np.uint16), np.arange(7, 2007, dtype=np.uint16)
     mapped.tofile(tmp_path / "tokens.bin")
     as_mapped = np.asarray(np.memmap(tmp_path / "tokens.bin", dtype=np.uint16, mode="r"))[500:]
@@ -155,7 +156,7 @@ def test_a_sweep_gives_the_same_files_whoever_does_it(executor, scenario_path, e
 
 
 @pytest.mark.parametrize("executor", SLOW_ON_RAY, indirect=True)
-def test_a_sweep_gives_the_same_files_when_a_worker_is_killed_in_its_midst(executor, scenario_path, expected, tmp_path):
+def test_a_sweep_gives_the_same_files_when_a_worker_is_killed(executor, scenario_path, expected, tmp_path):
     assert swept(Deadly(executor, tmp_path / "died"), scenario_path, tmp_path) == expected
     assert (tmp_path / "died").exists()
 
@@ -256,7 +257,7 @@ except ValueError as error:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_there_is_joined_unless_its_code_is_another(tmp_path):
+def test_a_running_cluster_is_joined_unless_its_code_differs(tmp_path):
     ray = Path(sys.executable).with_name("ray")
     folder = ray_executor.Folder()
     environment = os.environ | {"RAY_TMPDIR": folder.path, "PYTHONPATH": os.pathsep.join(sys.path)}

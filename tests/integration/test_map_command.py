@@ -97,7 +97,7 @@ def test_advice_is_five_lines(tmp_path):
     assert lines[4].startswith("It assumes that 'medium' in 3 stages loses as much")
 
 
-def test_values_that_are_lists_and_points_that_become_the_same_runs_are_no_trouble(tmp_path):
+def test_list_values_and_coinciding_points_are_accepted(tmp_path):
     path = str(maps.write(tmp_path))
     lists = invoke(tmp_path, "map", path, "--x", "failures.immune_stages=[0],[0,1]", "--y", maps.RATES, *SMALL)
     assert lists.exit_code == 0, lists.output
@@ -114,7 +114,7 @@ def test_advice_by_money_names_the_cheapest(tmp_path):
     assert "more money" in result.output
 
 
-def test_advice_for_failures_without_a_rate_says_that_it_looked_at_no_other(tmp_path):
+def test_advice_without_a_rate_says_that_no_other_was_tried(tmp_path):
     text = maps.TEXT.replace(
         "{kind: exponential, rate_per_hour: 0.3, immune_stages: [0]}",
         "{kind: script, losses: [{at_seconds: 2000, stages: [1]}, {at_seconds: 9000, stages: [2]}]}",
@@ -124,7 +124,7 @@ def test_advice_for_failures_without_a_rate_says_that_it_looked_at_no_other(tmp_
     assert "It turns: not looked at" in result.output
 
 
-def test_where_no_strategy_changes_weights_nothing_but_peace_is_trained(tmp_path):
+def test_without_weight_changes_only_failure_free_runs_train(tmp_path):
     lossless = maps.TEXT.replace(", {kind: checkfree, end_stages: copy}", "")
     result = invoke(tmp_path, "map", str(maps.write(tmp_path, lossless)), "--x", maps.RATES, "--time-replicates", "2")
     assert result.exit_code == 0, result.output

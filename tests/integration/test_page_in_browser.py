@@ -102,7 +102,7 @@ def settled(driver: webdriver.Chrome, condition: Any) -> None:
 # ---- it draws, alone -----------------------------------------------------------------------------
 
 
-def test_it_opens_without_network_and_without_a_word_on_the_console(browser, page_path, page):
+def test_it_opens_offline_with_an_empty_console(browser, page_path, page):
     assert [entry for entry in page.get_log("browser") if entry["level"] != "INFO"] == []
     requests = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     urls = {one["params"]["request"]["url"] for one in requests if one["method"] == "Network.requestWillBeSent"}
@@ -110,7 +110,7 @@ def test_it_opens_without_network_and_without_a_word_on_the_console(browser, pag
     assert {url.partition(":")[0] for url in urls} <= {"file", "data"}
 
 
-def test_every_chart_has_marks_that_fill_it_and_says_what_it_shows(page):
+def test_every_chart_is_filled_with_marks_and_described(page):
     for chart, marks in (
         ("loss-time", "mark-line"), ("loss-time", "mark-area"), ("loss-iteration", "mark-line"),
         ("hours", "mark-symbol"), ("hours", "mark-rule"), ("ledger", "mark-rect"), ("usd", "mark-symbol"),
@@ -133,7 +133,7 @@ def test_the_lines_have_the_colours_of_the_figures(page):
 # ---- keyboard ------------------------------------------------------------------------------------
 
 
-def test_tab_reaches_everything_in_the_order_of_the_page_and_shows_where_it_is(page):
+def test_tab_visits_everything_in_order_with_a_visible_focus(page):
     press(page, Keys.TAB)
     assert focused(page).text == "Skip to the summary"
     assert focused(page).rect["x"] >= 0
@@ -205,7 +205,7 @@ def test_stages_lost_are_marked_where_that_is_asked_for(page):
     settled(page, lambda: crosses() > 3)
 
 
-def test_the_table_behind_a_chart_holds_what_it_shows_and_follows(page):
+def test_the_table_behind_a_chart_follows_the_chart(page):
     summary = page.find_element(By.CSS_SELECTOR, "#hours-data summary")
     page.execute_script("arguments[0].focus()", summary)
     press(page, Keys.ENTER)
@@ -295,7 +295,7 @@ def test_dark_and_light_differ_and_every_text_has_contrast(page):
     assert max(grounds["dark"]) < 40
 
 
-def test_the_black_line_is_light_in_the_dark_and_all_lines_are_seen(page):
+def test_all_lines_are_visible_in_the_dark_theme(page):
     for scheme, floor in (("light", 2.8), ("dark", 3.0)):
         look(page, 1280, scheme)
         script = """return [...document.querySelectorAll('#loss-time .mark-line path')].map(

@@ -31,7 +31,7 @@ def told(capsys):
     return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
 
 
-def test_every_kind_that_the_results_give_is_drawn_and_the_others_are_told(folder, capsys):
+def test_every_possible_kind_is_drawn_and_the_others_listed(folder, capsys):
     plot(folder)
     said = told(capsys)
     assert set(said) == set(PLOTS)
@@ -127,7 +127,7 @@ def test_outcomes_alone_give_what_they_can(tmp_path, capsys):
     assert drawn == {"time_to_loss", "money_to_loss", "ledger"}
 
 
-def test_runs_of_several_commands_are_refused_where_none_is_the_last(tmp_path):
+def test_runs_of_several_commands_without_a_last_are_refused(tmp_path):
     out = run_all(tmp_path, SCENARIO)
     run_all(tmp_path, SCENARIO, "failures.rate_per_hour=0.5")
     (out / "comparison.csv").unlink()
@@ -154,7 +154,7 @@ def test_the_command_ends_with_2_and_one_message(folder):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_captions_tell_the_model_of_seconds_and_of_losses_and_how_many_seeds(folder):
+def test_captions_name_both_models_and_the_number_of_seeds(folder):
     source = Source.of(comparable(results.load(folder)))
     for kind in set(PLOTS) - LEFT_OUT:
         words = " ".join(PLOTS[kind].draw(source)._supxlabel.get_text().split())

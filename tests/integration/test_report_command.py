@@ -79,7 +79,7 @@ def test_a_sweep_of_which_every_run_failed_is_refused(folder, tmp_path, report):
     assert complaint.strip().endswith("all 12 runs failed, the first with: no memory")
 
 
-def test_a_sweep_without_its_table_is_told_from_a_folder_without_results(folder, tmp_path, report):
+def test_a_sweep_without_its_table_is_no_empty_folder(folder, tmp_path, report):
     shutil.copy(folder / "sweep.json", tmp_path)
     code, _, complaint = report(tmp_path)
     assert code == 2

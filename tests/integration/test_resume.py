@@ -117,7 +117,7 @@ def test_the_order_of_strategies_and_the_cache_move_no_bit(whole, tmp_path):
     assert {name: found[name] for name in parquet} == {name: expected[name] for name in parquet}
 
 
-def test_redundant_loses_not_a_bit_and_a_rollback_repeats_the_losses(whole):
+def test_redundant_keeps_every_bit_and_a_rollback_repeats_losses(whole):
     frames = {path.parent.name.split("-")[0]: pd.read_parquet(path) for path in whole.rglob("iterations.parquet")}
     reference = frames["none"].set_index("iteration")["train_loss"]
     assert (frames["redundant"]["train_loss"].to_numpy() == reference.to_numpy()).all()

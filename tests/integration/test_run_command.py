@@ -224,7 +224,7 @@ def test_schema_is_json_and_knows_every_section():
     assert {"workload", "training", "cluster", "network", "failures", "strategies"} <= set(schema["properties"])
 
 
-def test_folders_that_cannot_be_used_are_told_without_a_traceback(finished, tmp_path):
+def test_unusable_folders_are_reported_without_a_traceback(finished, tmp_path):
     folder, _ = finished
     (tmp_path / "file").write_text("not a folder")
     for option in ("--results", "--cache"):
@@ -271,7 +271,7 @@ def test_a_wrong_command_line_is_told(arguments):
     assert "Traceback" not in done.stderr
 
 
-def test_a_strategy_that_diverges_is_an_outcome_and_the_others_go_on(tmp_path):
+def test_a_diverging_strategy_is_an_outcome_the_others_go_on(tmp_path):
     (tmp_path / "d.yaml").write_text(
         "name: d\nworkload: {num_stages: 3, num_microbatches: 2}\n"
         "training: {model: {dim: 16, num_heads: 2, num_stages: 3}, steps: 40, sequences_per_batch: 4,\n"

@@ -55,7 +55,8 @@ def brute(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dic
     return found
 
 
-def test_what_changes_no_weights_takes_what_brute_force_takes_to_the_bit(job, brute):
+def test_without_weight_changes_cells_equal_brute_force(job, brute):
+    """To the bit."""
     for cell, look in job.looks.items():
         for name in LOSSLESS:
             for (seed, _), seconds in look.passages[name].seconds.items():
@@ -79,7 +80,7 @@ def test_what_changes_weights_takes_about_what_brute_force_takes(job, brute):
     assert sum(held) >= len(held) - 1
 
 
-def test_every_verdict_that_is_not_too_close_is_that_of_brute_force(job, brute):
+def test_rankings_not_too_close_agree_with_brute_force(job, brute):
     num_sure = 0
     for cell, look in job.looks.items():
         true = {name: fmean(taken.values()) for name, taken in brute[cell].items() if name != "none"}
@@ -90,13 +91,13 @@ def test_every_verdict_that_is_not_too_close_is_that_of_brute_force(job, brute):
     assert num_sure >= 2
 
 
-def test_without_failures_to_tell_them_apart_the_order_is_that_of_plain_speed(job):
+def test_without_failures_the_order_is_that_of_plain_speed(job):
     """At the lowest rate and the fastest links: redundant work alone costs something."""
     look = job.looks[0, 2]
     assert look.verdict.standings[-1].strategy == "redundant"
 
 
-def test_the_table_has_a_row_for_each_cell_and_strategy_and_one_best_a_cell(job, table):
+def test_the_table_has_a_row_per_cell_and_strategy_and_one_best(job, table):
     assert len(table) == 4 * 3 * 3
     for _, rows in table.groupby(["failures.rate_per_hour", "network.bandwidth_factor"]):
         best = rows[rows["is_best"]]
@@ -117,7 +118,7 @@ def test_the_order_in_which_workers_are_done_changes_nothing(job, tmp_path, monk
     pd.testing.assert_frame_equal(map_table(again), map_table(job))
 
 
-def test_cells_that_were_not_looked_at_lie_between_their_neighbours_by_value(tmp_path):
+def test_interpolated_cells_lie_between_their_neighbours(tmp_path):
     """Strategies that change no weights, on a grid fine enough that most of it is read: against looking at all."""
     lossless = maps.TEXT.replace(", {kind: checkfree, end_stages: copy}", "")
     axes = {

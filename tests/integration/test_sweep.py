@@ -82,7 +82,7 @@ def test_pieces_of_any_length_make_the_same_runs(done, scenario_path, tmp_path):
     assert files_of(again.folder.folder) == files_of(done.folder.folder)
 
 
-def test_what_is_finished_is_not_done_again_and_what_is_trained_not_trained_again(done, scenario_path, tmp_path):
+def test_finished_runs_and_trained_steps_are_not_repeated(done, scenario_path, tmp_path):
     some = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache", runs=range(5))
     assert sum(run.is_finished for run in some.runs) == 5
     times = {run.name: os.stat(run.planned.folder / "summary.json").st_mtime_ns for run in some.runs[:5]}
@@ -104,7 +104,7 @@ def test_a_cache_that_keeps_no_states_costs_steps_but_no_bits(done, scenario_pat
     assert files_of(rest.folder.folder) == files_of(done.folder.folder)
 
 
-def test_strategies_meet_the_same_failures_and_a_higher_rate_brings_the_same_ones_sooner(done):
+def test_strategies_share_failures_and_rates_only_scale_them(done):
     events = results.load(done.folder.folder).events
     failures = events[events["kind"] == "failure"].merge(results.load(done.folder.folder).runs, on="run")
     firsts = failures.groupby(["failures.rate_per_hour", "failure_seed", "strategy"])["time_seconds"].min().unstack()
@@ -115,7 +115,8 @@ def test_strategies_meet_the_same_failures_and_a_higher_rate_brings_the_same_one
 # ---- what it leaves ------------------------------------------------------------------------------
 
 
-def test_the_table_has_a_row_for_each_run_with_values_outcomes_versions_and_hashes(done):
+def test_the_table_has_a_row_for_each_run(done):
+    """With values, outcomes, versions and hashes."""
     table = pd.read_parquet(done.folder.folder / "runs.parquet")
     assert len(table) == 12
     assert set(table["failures.rate_per_hour"]) == {0.1, 0.3}
@@ -262,7 +263,7 @@ class Broken(NoStrategy):
 """
 
 
-def test_a_run_that_fails_is_kept_with_its_error_and_stops_no_other(done, scenario_path, tmp_path, monkeypatch):
+def test_a_failing_run_is_kept_with_its_error_and_stops_no_other(done, scenario_path, tmp_path, monkeypatch):
     text = TINY.replace("strategies: [", "strategies: [{kind: 'broken_strategy:Broken', label: bad}, ")
     (tmp_path / "broken_strategy.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(tmp_path)

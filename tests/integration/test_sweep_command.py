@@ -175,7 +175,7 @@ def test_shares_of_the_mean():
         (["--set", "sweep.replicates=0"], "sweep.replicates: found 0; allowed: a whole number, at least 1"),
     ],
 )
-def test_what_the_user_can_mend_is_one_message_and_nothing_is_written(here, tmp_path, arguments, message):
+def test_user_errors_are_one_message_and_nothing_is_written(here, tmp_path, arguments, message):
     write_scenario(tmp_path, TIME_ONLY)
     before = sorted(tmp_path.rglob("*"))
     code, _, errors = here("sweep", "tiny.yaml", *arguments)

@@ -80,7 +80,8 @@ def test_dalys_formula_gives_its_worked_values(mean_uptime, minutes):
     assert daly(5 * MINUTE, mean_uptime) / MINUTE == pytest.approx(minutes, abs=5e-3)
 
 
-def test_saving_costs_more_than_twice_the_uptime_make_one_uptime_the_best_interval():
+def test_costly_saves_make_one_uptime_the_best_interval():
+    """Saves of more than twice the mean uptime."""
     assert daly(201.0, 100.0) == 100.0
 
 
@@ -113,11 +114,11 @@ def is_as_expected(mean: float, error: float, expected: float) -> bool:
     return error < 0.01 * mean and abs(mean - expected) < min(3 * error, 0.01 * expected)
 
 
-def test_a_checkpoint_after_every_twelfth_of_many_iterations_takes_the_expected_time():
+def test_a_save_every_twelfth_iteration_takes_the_expected_time():
     assert is_as_expected(*swept(YOUNG, iterations=12))
 
 
-def test_youngs_and_dalys_intervals_are_within_1_per_cent_of_the_best_in_simulation():
+def test_youngs_and_dalys_intervals_are_within_1_percent_of_best():
     """Saves of 5 minutes, restarts of 10, a failure in 6 hours: 60 and 56.7 minutes, of intervals from 14 to 170.
 
     At each of these the simulated time is the expected one.

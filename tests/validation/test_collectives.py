@@ -77,14 +77,14 @@ def test_a_message_takes_latency_plus_bytes_over_bandwidth(latency, beta, num_by
 
 
 @given(st.integers(1, 12), latencies, speeds, st.floats(1.0, 1e9))
-def test_n_equal_messages_on_one_link_take_n_times_the_bytes_of_one(n, latency, beta, num_bytes):
+def test_n_equal_messages_on_a_link_take_n_times_the_bytes(n, latency, beta, num_bytes):
     expected = latency + n * num_bytes / beta
     path = a_path(latency, beta)
     assert arrivals([(path, num_bytes)] * n) == [pytest.approx(expected, rel=1e-9, abs=TICK)] * n
 
 
 @given(st.lists(st.floats(1.0, 1e3), min_size=1, max_size=8))
-def test_fair_sharing_lets_the_k_th_smallest_go_when_the_smaller_are_through(sizes):
+def test_fair_sharing_finishes_messages_in_order_of_size(sizes):
     """Processor sharing of a unit rate: the k-th ends at Σ_{i<k} s_i + (n - k + 1) s_k."""
     sizes, link = sorted(sizes), Link("one", 1.0)
     expected = [sum(sizes[:k]) + (len(sizes) - k) * size for k, size in enumerate(sizes)]
@@ -120,7 +120,7 @@ def test_a_ring_is_paced_by_its_slowest_link(n, rows):
 
 
 @given(st.integers(2, 4), link_rows, st.sampled_from(["none", "node_pair"]))
-def test_all_to_all_without_contention_takes_as_long_as_its_slowest_pair(n, rows, sharing):
+def test_uncontended_all_to_all_takes_its_slowest_pair(n, rows, sharing):
     members = [(n + i) % 4 for i in range(n)]
     pairs = [between(rows, a, b) for a in members for b in members if a < b]
     expected = max(latency + STAGE_BYTES / beta for latency, beta in pairs)
@@ -148,7 +148,7 @@ def test_a_ring_needs_each_access_link_once_each_way(n, up, down):
 
 
 @pytest.mark.parametrize(("node_rate", "one_node_is_the_limit"), [(None, False), (100.0, True), (1e6, False)])
-def test_a_checkpoint_takes_all_its_bytes_through_the_link_of_the_store(node_rate, one_node_is_the_limit):
+def test_a_checkpoint_sends_all_its_bytes_over_the_stores_link(node_rate, one_node_is_the_limit):
     """Every stage uploads at once: latency + the greater of all bytes over the link's rate, one's over its node's."""
     storage = a_link(0.15, 1250.0) | ({"node_mbit_per_s": node_rate * BYTES_PER_SECOND} if node_rate else {})
     world = a_world(a_scenario(network={"same_region": MODERATE, "storage": storage}))

@@ -22,7 +22,7 @@ def a_world(num_stages: int, failures: dict[str, Any], iteration_seconds: float 
     return build_world(scenario, 0, stops_on_failures=False)
 
 
-def test_n_exponential_stages_are_one_process_of_n_times_the_rate():
+def test_n_exponential_stages_are_one_at_n_times_the_rate():
     world = a_world(4, {"kind": "exponential", "rate_per_hour": 0.5})
 
     def wait():
@@ -36,7 +36,7 @@ def test_n_exponential_stages_are_one_process_of_n_times_the_rate():
     assert stats.chisquare(np.bincount([event.stage for event in world.events])).pvalue > 0.01
 
 
-def test_stages_fail_in_proportion_to_their_number_not_to_what_they_hold():
+def test_stages_fail_by_number_not_by_what_they_hold():
     """The victim of n exponential processes: each with its rate's share, whatever came before."""
     world = a_world(4, {"kind": "exponential", "rate_per_hour": 0.5, "immune_stages": (0,)})
 

@@ -41,12 +41,12 @@ def simulated_ratio(interval: float) -> tuple[float, float]:
     return mean_and_error([goodput(run(scenario, seed)) for seed in range(8)])
 
 
-def test_the_published_cluster_fails_every_108_minutes_and_best_saves_every_33():
+def test_the_published_cluster_has_mtbf_108_and_interval_33_min():
     assert pytest.approx(1.803, abs=5e-4) == MEAN_UPTIME / 3600
     assert best_interval() / MINUTE == pytest.approx(32.9, abs=0.05)
 
 
-def test_the_effective_training_time_ratio_is_right_to_its_order_and_best_where_the_formula_says():
+def test_effective_training_time_is_best_where_the_formula_says():
     """Simulated: the exact ratio. First order is 1.1, 0.4, 2.5 points off: squares of (interval + w + u0) / uptime."""
     simulated = {}
     for factor in (0.5, 1.0, 2.0):

@@ -251,7 +251,7 @@ def test_what_happens_takes_events_and_iterations_take_none(options, failures):
     assert len(result.iterations.stretches) <= 1 + 3 * len(result.events)
 
 
-def test_a_strategy_from_outside_that_does_something_after_iterations_is_asked_after_each():
+def test_an_external_strategy_is_called_after_each_iteration():
     class Outsider(STRATEGIES["checkfree_plus"]):
         def after_iteration(self, world, position):
             yield from ()

@@ -118,7 +118,7 @@ def test_stages_and_activations_have_the_published_sizes():
 
 
 @pytest.mark.parametrize("pipeline", [0, 1, 2])
-def test_a_microbatch_is_18_64_seconds_on_the_network_in_every_pipeline(pipeline):
+def test_a_microbatch_is_18_64_seconds_on_the_network(pipeline):
     """Each pipeline goes round the same seven regions from another start."""
     world = throughput_test()
     assert len({world.cluster.regions_of_nodes[world.cluster.node(stage, pipeline)] for stage in range(7)}) == 7
@@ -126,14 +126,14 @@ def test_a_microbatch_is_18_64_seconds_on_the_network_in_every_pipeline(pipeline
 
 
 @pytest.mark.parametrize(("stage", "slowest"), [(0, 24.97), (2, 26.73), (4, 26.73)])
-def test_the_slowest_pair_of_a_stage_takes_this_long_for_its_gradient(stage, slowest):
+def test_the_slowest_pair_of_a_stage_sets_its_exchange(stage, slowest):
     assert slowest_pair(throughput_test(), stage) == pytest.approx(slowest, abs=0.005)
 
 
 # ---- an iteration -----------------------------------------------------------------------------------------
 
 
-def test_without_compute_an_iteration_takes_75_seconds_of_network_and_pauses():
+def test_without_compute_an_iteration_takes_75_seconds():
     """By hand 75.4: 10 + 2 × 18.64 + 24.97 + 3, and a little. Exactly it ends with the exchange of stage 2.
 
     Its replica in Belgium is done one hop (1.29 s; the other is negligible) before its pipeline, then 26.73 s.
@@ -146,7 +146,7 @@ def test_without_compute_an_iteration_takes_75_seconds_of_network_and_pauses():
 
 
 @pytest.mark.parametrize("forward", FORWARDS)
-def test_an_iteration_is_pause_two_windows_the_gradients_of_stage_0_and_the_optimizer(forward):
+def test_an_iteration_is_the_sum_of_its_parts(forward):
     """A window of three: 14 hops with their software, 6 stages; two more behind the first, a backward apart."""
     round_trip_seconds = 18.640 + NUM_HOPS * SOFTWARE + NUM_LAYER_STAGES * 3 * forward
     expected = PAUSE + 2 * round_trip_seconds + 2 * 2 * forward + 24.974 + OPTIMIZER
@@ -154,7 +154,7 @@ def test_an_iteration_is_pause_two_windows_the_gradients_of_stage_0_and_the_opti
 
 
 @pytest.mark.parametrize(("forward", "by_hand"), [(0.10, 89.4), (0.14, 91.2)])
-def test_with_measured_times_an_iteration_takes_the_published_91_seconds(forward, by_hand):
+def test_measured_times_give_the_published_91_seconds(forward, by_hand):
     assert seconds(forward, SOFTWARE) == pytest.approx(by_hand, abs=0.6)
     with_head = seconds(forward, SOFTWARE, head_share=HEAD_SHARE)
     assert with_head == pytest.approx(by_hand, abs=0.2)
@@ -193,7 +193,7 @@ def test_bf16_halves_the_weights_gradients_too(forward):
 
 
 @pytest.mark.parametrize("forward", FORWARDS)
-def test_twice_as_many_microbatches_of_half_the_size_take_about_100_seconds(forward):
+def test_twice_the_microbatches_of_half_size_take_100_seconds(forward):
     """What the paper's text says; by hand 97 to 108, against 151 in its table."""
     assert 97 < seconds(forward, SOFTWARE, redundant(preset="paper_text")) < 108
 
@@ -201,7 +201,7 @@ def test_twice_as_many_microbatches_of_half_the_size_take_about_100_seconds(forw
 @pytest.mark.parametrize(
     ("synchronisation", "by_hand"), [("gradients", 127.5), ("weights", 127.5), ("gradients_and_weights", 151.0)]
 )
-def test_sending_shadows_their_gradients_or_weights_costs_a_stage_over_the_slowest_hop(synchronisation, by_hand):
+def test_synchronising_shadows_costs_a_stage_on_the_slowest_hop(synchronisation, by_hand):
     """24 s each time, after the optimizer. By hand 126 to 129, then about 151."""
     for forward in FORWARDS:
         plain = seconds(forward, SOFTWARE, redundant())
@@ -219,7 +219,7 @@ def test_two_in_flight_take_a_third_longer(forward):
     assert with_gradients == pytest.approx(158, abs=2.5)
 
 
-def test_twice_as_many_of_full_size_explain_the_published_91_and_151_seconds():
+def test_twice_the_microbatches_explain_91_and_151_seconds():
     """Forwards of 0.20 s, 0.5 s at the end in place of 3: 91.2 and 151.0 by hand.
 
     The stage's own activation waits for the shadow's forward, as if forwards took twice as long.
@@ -237,7 +237,7 @@ def test_twice_as_many_of_full_size_explain_the_published_91_and_151_seconds():
 
 
 @pytest.mark.parametrize("forward", FORWARDS)
-def test_where_a_connection_sends_one_after_the_other_its_slowest_hop_spaces_a_window(forward):
+def test_on_serial_connections_the_slowest_hop_spaces_a_window(forward):
     """The two behind the first of a window come a transmission apart, where they came a backward apart: 95.3 s."""
     world = throughput_test()
     num_bytes, nodes = world.costs.activation_bytes, [world.cluster.node(stage, 0) for stage in ROUTE]
@@ -248,7 +248,7 @@ def test_where_a_connection_sends_one_after_the_other_its_slowest_hop_spaces_a_w
 
 
 @pytest.mark.parametrize("stage", [2, 3, 4, 5])
-def test_a_stage_is_rebuilt_from_its_neighbours_in_19_to_27_seconds(stage):
+def test_rebuilding_from_neighbours_takes_19_to_27_seconds(stage):
     """256 MiB from each of both, in parallel, in three pipelines: the slowest hop of the ring, Australia to Germany."""
     scenario = scripted(throughput_scenario(strategy={"kind": "checkfree"}), {stage: (20.0,)})
     found = run(scenario, training=no_training(scenario)).ledger["state_transfer"]

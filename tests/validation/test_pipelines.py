@@ -81,7 +81,8 @@ def held_at_most(iteration: PricedIteration, stage: int) -> int:
 
 
 @given(st.integers(2, 7), st.integers(1, 14), seconds, seconds)
-def test_the_i_th_of_p_holds_p_minus_i_plus_1_microbatches_in_1f1b_and_all_in_gpipe(p, m, forward, backward):
+def test_stage_i_of_p_holds_p_minus_i_plus_1_microbatches(p, m, forward, backward):
+    """In 1F1B; in GPipe all."""
     one_f_one_b, gpipe = (a_pipeline(p, m, forward, backward, schedule) for schedule in ("1f1b", "gpipe"))
     for i in range(1, p + 1):
         assert held_at_most(one_f_one_b, i) == min(m, p - i + 1)
@@ -90,7 +91,7 @@ def test_the_i_th_of_p_holds_p_minus_i_plus_1_microbatches_in_1f1b_and_all_in_gp
 
 @settings(max_examples=40)
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(2, 4))
-def test_interleaved_a_stage_holds_its_warm_up_and_one_chunk_more(p, groups, v):
+def test_interleaved_stages_hold_warm_up_plus_one_chunk(p, groups, v):
     """Warm-up of the i-th of p: 2 (p - i) + (v - 1) p chunks, or all there are."""
     m = groups * p
     iteration = a_pipeline(p, m, schedule="interleaved_1f1b", chunks_per_stage=v)
@@ -106,7 +107,7 @@ def uneven(stages: list[tuple[float, float]], m: int, schedule: str) -> PricedIt
 
 
 @given(uneven_stages, st.integers(1, 12), schedules)
-def test_uneven_stages_take_at_least_the_way_to_each_and_all_its_work(stages, m, schedule):
+def test_uneven_stages_take_at_least_their_path_and_work(stages, m, schedule):
     """max over k of Σ_{i<k} (f + b)_i + m (f + b)_k: a stage begins when the first microbatch has come to it."""
     works = [forward + backward for forward, backward in stages]
     bound = max(sum(works[:k]) + m * work for k, work in enumerate(works))
@@ -114,7 +115,7 @@ def test_uneven_stages_take_at_least_the_way_to_each_and_all_its_work(stages, m,
 
 
 @given(uneven_stages, st.integers(1, 12))
-def test_gpipe_passes_the_slowest_stage_once_for_every_microbatch_each_way(stages, m):
+def test_gpipe_passes_its_slowest_stage_per_microbatch_each_way(stages, m):
     """Σ f + (m - 1) max f, the same for b: with one stage slowest both ways, Σ (f + b) + (m - 1) max (f + b)."""
     each_way = [sum(way) + (m - 1) * max(way) for way in zip(*stages, strict=True)]
     assert uneven(stages, m, "gpipe").seconds == to_the_tick(sum(each_way))
@@ -173,9 +174,7 @@ def test_a_window_of_k_goes_round_m_over_k_times(p, m, in_flight, forward, backw
 
 
 @given(st.integers(2, 7), st.integers(1, 20), st.integers(1, 6), seconds, seconds, st.floats(0.0, 10.0))
-def test_a_window_over_slow_connections_is_spaced_by_a_transmission(
-    p, m, in_flight, stage_seconds, transmission, longer
-):
+def test_a_window_on_slow_links_is_spaced_by_a_transmission(p, m, in_flight, stage_seconds, transmission, longer):
     """What goes from one node to the same other goes one after the other: the slowest step, there or in a stage."""
     spacing = max(stage_seconds, transmission)
     latency = in_flight * spacing + longer
@@ -189,7 +188,7 @@ def test_a_window_over_slow_connections_is_spaced_by_a_transmission(
 
 
 @given(st.integers(2, 7), st.integers(1, 4), st.integers(1, 6), seconds, st.floats(1.0, 3.0))
-def test_a_window_is_off_by_4_per_cent_at_most_where_a_hop_takes_a_turn(p, rounds, in_flight, forward, hop_turns):
+def test_short_hops_put_a_window_off_by_4_percent_at_most(p, rounds, in_flight, forward, hop_turns):
     """Shorter hops make forwards wait for backwards, but not for long: K at most p, a hop of f + b or more."""
     in_flight, backward, hop_seconds = min(in_flight, p), 2 * forward, hop_turns * 3 * forward
     round_trip = 2 * (p + 1) * hop_seconds + p * (forward + backward)
@@ -198,7 +197,7 @@ def test_a_window_is_off_by_4_per_cent_at_most_where_a_hop_takes_a_turn(p, round
     assert formula * (1 - 1e-6) <= simulated <= 1.04 * formula
 
 
-def test_a_window_of_three_over_slow_links_takes_two_round_trips_for_six():
+def test_a_window_of_three_takes_two_round_trips_for_six():
     """Round trip 25.5 s, 14 hops and 6 stages of 0.15 s and 0.3 s: 2 × 25.5 + 2 × 0.3 = 51.6 s."""
     hop_seconds = (25.5 - 6 * 0.45) / 14
     assert windowed(6, 6, 3, 0.15, 0.3, hop_seconds) == pytest.approx(51.6, abs=1e-5)

@@ -59,7 +59,7 @@ LINK = Link("one", 100.0)
 
 
 @given(st.floats(0.0, 1e3), st.floats(0.0, 1e9), st.floats(1.0, 1e9), st.floats(0.0, 1e4), st.booleans())
-def test_a_lone_message_takes_latency_plus_bytes_over_bandwidth_to_the_tick(latency, num_bytes, rate, start, shared):
+def test_a_lone_message_takes_latency_plus_bytes_over_bandwidth(latency, num_bytes, rate, start, shared):
     path = on(Link("one", rate), latency=latency) if shared else Path(latency, rate)
     wire = Wire()
     wire.send("it", path, num_bytes, at=to_ticks(start))
@@ -110,7 +110,7 @@ def test_a_message_shares_only_once_its_latency_is_over():
     assert wire.run() == {"there": 4.0, "far": 4.0}
 
 
-def test_a_message_speeds_up_though_it_shares_no_link_with_the_one_that_left():
+def test_a_departure_speeds_up_messages_on_other_links():
     first, second = Link("first", 90.0), Link("second", 90.0)
     wire = Wire()
     wire.send("crossing", on(first, second), 90.0)
@@ -135,7 +135,7 @@ def test_other_links_are_left_alone():
     assert wire.run() == {"a": 3.0, "b": 4.0, "c": 4.5}
 
 
-def test_a_limit_of_its_own_holds_a_message_back_for_the_others_good():
+def test_a_message_at_its_own_limit_leaves_the_rest_to_others():
     wire = Wire()
     wire.send("slow", on(LINK, limit=20.0), 100.0)
     wire.send("fast", on(LINK), 400.0)
@@ -143,7 +143,7 @@ def test_a_limit_of_its_own_holds_a_message_back_for_the_others_good():
 
 
 @given(st.integers(1, 30), st.floats(1.0, 1e6), st.floats(1.0, 1e6))
-def test_n_equal_messages_take_n_times_as_long_as_one_and_end_together(n, num_bytes, rate):
+def test_n_equal_messages_take_n_times_as_long_and_end_together(n, num_bytes, rate):
     wire, link = Wire(), Link("one", rate)
     for number in range(n):
         wire.send(str(number), on(link), num_bytes)
@@ -152,7 +152,7 @@ def test_n_equal_messages_take_n_times_as_long_as_one_and_end_together(n, num_by
     assert max(ends) == pytest.approx(n * num_bytes / rate, rel=1e-12, abs=2 * TICK)
 
 
-def test_those_that_arrive_at_the_same_instant_arrive_as_they_were_sent():
+def test_simultaneous_arrivals_keep_the_order_of_sending():
     wire = Wire()
     for name in "badc":
         wire.send(name, on(LINK), 100.0)
@@ -169,7 +169,7 @@ def test_messages_of_a_channel_go_one_after_the_other():
     assert wire.run() == {"a": 3.0, "b": 4.0, "c": 6.0}
 
 
-def test_latencies_of_a_channel_overlap_and_its_bytes_go_as_they_are_due():
+def test_latencies_of_a_channel_overlap_its_bytes_queue():
     wire = Wire()
     wire.send("far", on(LINK, latency=5.0), 100.0, channel="x")
     wire.send("near", on(LINK, latency=1.0), 100.0, at=1.0, channel="x")
@@ -209,7 +209,7 @@ def test_a_cancelled_message_of_a_channel_makes_way_for_the_next(cancelled, ends
     assert wire.run() == ends
 
 
-def test_a_message_goes_on_as_it_was_when_one_that_waits_for_its_channel_is_cancelled():
+def test_cancelling_a_queued_message_affects_no_other():
     wire = Wire()
     wire.send("a", on(LINK), 300.0, channel="x")
     wire.send("b", on(LINK), 100.0, channel="x")
@@ -221,7 +221,7 @@ def test_a_message_goes_on_as_it_was_when_one_that_waits_for_its_channel_is_canc
 # ---- cancelled ----------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_message_never_arrives_and_leaves_its_share_to_the_others():
+def test_a_cancelled_message_never_arrives_and_frees_its_share():
     wire = Wire()
     wire.send("lost", on(LINK), 1000.0)
     wire.send("kept", on(LINK), 200.0)
@@ -231,7 +231,7 @@ def test_a_cancelled_message_never_arrives_and_leaves_its_share_to_the_others():
     assert wire.sent["lost"].num_bytes == 1000.0
 
 
-def test_a_message_cancelled_while_it_waits_for_its_latency_never_shares():
+def test_a_message_cancelled_during_its_latency_never_shares():
     wire = Wire()
     wire.send("lost", on(LINK, latency=5.0), 1000.0)
     wire.send("kept", on(LINK), 1000.0)
@@ -252,7 +252,7 @@ def test_what_has_ended_is_not_cancelled():
 # ---- states: the same way in two parts ------------------------------------------------------------------
 
 
-def test_a_state_tells_what_is_left_and_going_on_from_there_arrives_as_if_nothing_had_been():
+def test_resuming_from_a_state_arrives_as_without_interruption():
     wire = Wire()
     wire.send("near", on(LINK), 400.0)
     wire.send("far", on(LINK, latency=3.0), 200.0)
@@ -268,7 +268,7 @@ def test_a_state_tells_what_is_left_and_going_on_from_there_arrives_as_if_nothin
     assert arrivals == [ends["near"], ends["far"]] == [5.0, 6.0]
 
 
-def test_messages_that_are_held_arrive_when_they_are_told_to_and_share_no_link():
+def test_held_messages_arrive_on_release_and_share_no_link():
     wire = Wire()
     wire.send("a", on(LINK), 400.0)
     wire.send("b", on(LINK), 700.0)
@@ -322,7 +322,7 @@ def traffic(draw) -> list[Sending]:
 
 
 @given(traffic())
-def test_bytes_are_conserved_and_no_link_carries_more_than_it_can(sendings):
+def test_bytes_are_conserved_within_the_capacity_of_links(sendings):
     """Rates integrated over time are the bytes of each message that arrives, and no more of one that does not."""
     wire = Wire()
     for number, sending in enumerate(sendings):
@@ -360,7 +360,7 @@ def test_bytes_are_conserved_and_no_link_carries_more_than_it_can(sendings):
 
 
 @given(traffic(), st.floats(0.0, 40.0).map(to_ticks))
-def test_looking_at_how_far_messages_have_come_moves_their_arrival_by_rounding_only(sendings, looked_at):
+def test_reading_progress_moves_arrivals_by_rounding_only(sendings, looked_at):
     looked, reference = Wire(), Wire()
     for wire in (looked, reference):
         for number, sending in enumerate(sendings):

@@ -15,7 +15,7 @@ def a_fleet(*shape: object, **options: object) -> Membership:
     return Membership(a_cluster(*shape, **options))
 
 
-def test_at_first_every_place_has_the_node_of_its_number_and_spares_have_the_next_ones():
+def test_nodes_are_numbered_by_slot_and_spares_after_them():
     fleet = a_fleet(2, ("a", "b"), nodes_per_stage=2, num_spares=3)
     assert seated(fleet) == [0, 1, 2, 3, 4, 5]
     assert [(fleet.nodes[number].region, fleet.nodes[number].place) for number in range(4, 9)] == [
@@ -49,7 +49,7 @@ def test_spares_are_seated_as_they_came():
     assert {fleet.nodes[number].seated_seconds for number in (3, 4, 5)} == {6.0}
 
 
-def test_a_stage_without_any_node_comes_first_then_the_region_then_who_has_waited_longest_then_the_first_place():
+def test_a_spare_is_assigned_by_empty_stage_region_wait_and_slot():
     fleet = a_fleet(2, ("a", "b", "c"), nodes_per_stage=3)  # regions abc abc abc
     fleet.lose([2], 1.0)
     fleet.lose([6], 2.0)
@@ -63,7 +63,7 @@ def test_a_stage_without_any_node_comes_first_then_the_region_then_who_has_waite
     assert fleet.arrive(9.0, "a").place is None
 
 
-def test_a_stage_without_any_node_comes_before_the_nodes_own_region():
+def test_an_empty_stage_goes_before_the_nodes_own_region():
     fleet = a_fleet(2, ("a", "b"), nodes_per_stage=1)
     fleet.lose([0, 1], 0.0)
     assert fleet.arrive(1.0, "b").place == 1
@@ -92,7 +92,7 @@ def test_newcomers_are_dealt_to_the_regions_in_turn():
 @pytest.mark.parametrize(
     ("num_nodes", "num_empty", "num_idle"), [(0, 5, 0), (3, 2, 0), (5, 0, 0), (7, 0, 0), (12, 0, 2)]
 )
-def test_a_number_of_nodes_is_seated_by_lot_one_in_each_stage_first(num_nodes, num_empty, num_idle):
+def test_initial_nodes_are_assigned_at_random_each_stage_first(num_nodes, num_empty, num_idle):
     cluster = a_cluster(4, nodes_per_stage=2)
     fleet = Membership(cluster, num_nodes, np.random.default_rng(3))
     assert len(fleet.empty_stages) == num_empty
@@ -115,9 +115,8 @@ happenings = st.lists(st.tuples(st.floats(0.0, 100.0), st.sampled_from(["come", 
 
 
 @given(happenings, st.integers(1, 3), st.integers(0, 2))
-def test_places_and_nodes_agree_nobody_idles_beside_a_vacancy_and_what_is_paid_is_the_time_that_nodes_are_there(
-    happenings, nodes_per_stage, num_spares
-):
+def test_slots_nodes_and_paid_time_agree_after_any_events(happenings, nodes_per_stage, num_spares):
+    """No spare idles beside a vacant slot, and node-seconds are the time that nodes are there."""
     fleet = a_fleet(2, ("a", "b"), nodes_per_stage=nodes_per_stage, num_spares=num_spares)
     now, came, stays, gone = 0.0, dict.fromkeys(fleet.nodes, 0.0), [], []
     for seconds, what, pick in happenings:

@@ -62,7 +62,7 @@ def test_the_papers_network_gives_the_papers_figures():
 # ---- which links it crosses -------------------------------------------------------------------------
 
 
-def test_a_message_crosses_the_senders_access_link_what_lies_between_and_the_receivers():
+def test_a_message_crosses_access_links_and_the_path_between():
     access = {"up_mbit_per_s": 20 * BYTES_PER_SECOND, "down_mbit_per_s": 30 * BYTES_PER_SECOND, "latency_ms": 1000.0}
     network = a_network(access=access)
     assert names(network.path(0, 1)) == ["node 0 to 1", "node 0 up", "node 1 down"]
@@ -132,7 +132,7 @@ def test_parallel_streams_multiply_rows_and_nothing_else(streams):
 
 
 @given(st.floats(0.01, 100.0))
-def test_a_bandwidth_factor_speeds_up_all_between_nodes_and_leaves_latencies_and_the_store(factor):
+def test_a_bandwidth_factor_concerns_links_between_nodes_alone(factor):
     access = {"up_mbit_per_s": 8e-5, "down_mbit_per_s": 8e-5, "latency_ms": 7.0}
     for given_access in (None, access):
         plain = a_network(access=given_access)
@@ -148,7 +148,7 @@ def test_a_bandwidth_factor_speeds_up_all_between_nodes_and_leaves_latencies_and
     assert to_store == before
 
 
-def test_one_node_reaches_the_store_at_its_limit_and_all_together_at_the_links():
+def test_the_store_is_reached_at_the_nodes_or_the_links_limit():
     storage = {**a_link(1.0, 1000.0), "node_mbit_per_s": 300 * BYTES_PER_SECOND}
     network = a_network("aaaaa", storage=storage)
     paths = [network.path(node, STORAGE) for node in range(5)]
@@ -157,7 +157,7 @@ def test_one_node_reaches_the_store_at_its_limit_and_all_together_at_the_links()
     assert max_min_rates(paths) == pytest.approx([200.0] * 5)
 
 
-def test_hops_that_would_take_less_than_is_negligible_take_no_time():
+def test_negligible_hops_take_no_time():
     network = a_network(negligible_seconds=1.1)  # 1 byte: 0.11 s within a region
     assert network.hop_seconds(0, 1, 1.0) == 0.0
     assert network.hop_seconds(0, 1, 10.0) == 0.0
@@ -192,7 +192,7 @@ def test_nodes_are_placed_as_the_scenario_says(placement, regions, expected):
     assert "".join(cluster.regions_of_nodes) == expected
 
 
-def test_with_a_stage_per_region_gradients_are_exchanged_within_it():
+def test_a_stage_per_region_exchanges_gradients_within_it():
     cluster = Cluster(ClusterConfig(nodes_per_stage=3, placement="stage_per_region"), 4, ("a", "b", "c"))
     for stage in cluster.stages:
         assert len({cluster.regions_of_nodes[node] for node in cluster.nodes_of(stage)}) == 1
@@ -219,7 +219,7 @@ def load(paths: list[Path], rates: list[float], link: Link) -> float:
 
 
 @given(networks())
-def test_no_link_carries_more_than_it_can_and_no_flow_exceeds_its_limit(paths):
+def test_links_and_flows_stay_within_their_limits(paths):
     rates = max_min_rates(paths)
     assert len(rates) == len(paths)
     assert all(0.0 < rate <= path.bytes_per_second for path, rate in zip(paths, rates, strict=True))
@@ -228,7 +228,7 @@ def test_no_link_carries_more_than_it_can_and_no_flow_exceeds_its_limit(paths):
 
 
 @given(networks())
-def test_every_flow_has_a_bottleneck_a_full_link_where_none_is_faster_or_its_own_limit(paths):
+def test_every_flow_has_a_bottleneck(paths):
     """Rates are max-min fair just where this holds (Bertsekas and Gallager, Data Networks, 6.5.2)."""
     rates = max_min_rates(paths)
     for path, rate in zip(paths, rates, strict=True):
@@ -293,7 +293,7 @@ def test_the_parking_lot(n):
     assert max_min_rates([over(*links), *(over(link) for link in links)]) == [4.0] * (n + 1)
 
 
-def test_the_long_flow_of_a_parking_lot_gets_what_its_fullest_link_gives():
+def test_the_long_flow_of_a_parking_lot_gets_the_least_share():
     """k flows join at the k-th link: the long one shares the last with them all, the first short one gains by it."""
     first, second, third = (Link(str(number), 12.0) for number in range(3))
     rates = max_min_rates([over(first, second, third), over(first), *[over(second)] * 2, *[over(third)] * 3])

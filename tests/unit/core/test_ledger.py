@@ -32,7 +32,7 @@ def test_a_rollback_turns_whole_iterations_into_lost_work():
     assert ledger.buckets()["productive_compute"] == 5.0
 
 
-def test_a_cut_iteration_that_goes_on_is_no_lost_work_and_has_the_shares_of_its_plan():
+def test_a_continued_iteration_is_no_lost_work():
     ledger, split = Ledger(), IterationSplit(6.0, 2.0, 2.0)
     ledger.spend("lost_work", 5.0)
     ledger.spend("lost_work", 4.0)
@@ -137,7 +137,7 @@ def test_the_buckets_of_every_run_add_up_to_its_wall_clock(
 
 
 @pytest.mark.parametrize("index", range(5))
-def test_with_nothing_failing_wall_clock_is_iterations_times_iteration_time(index):
+def test_without_failures_wall_clock_is_the_iterations(index):
     kinds = ("none", "redundant", "checkfree", "checkfree_plus", "restart")
     scenario = a_scenario(tuple({"kind": kind} for kind in kinds), steps=200, failures={"kind": "never"})
     result = run(scenario, index)

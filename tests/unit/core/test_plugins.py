@@ -61,7 +61,7 @@ def churnlab(folder: Path, environment: dict[str, str], *arguments: str) -> subp
     return python(folder, environment, "-c", "from sim.cli.main import main; main()", *arguments)
 
 
-def test_an_installed_strategy_runs_by_its_name_and_leaves_other_stages_where_they_are(installed):
+def test_an_installed_strategy_runs_by_its_name(installed):
     folder, environment = installed
     overrides = ("training.learner=none", "failures={kind: gamma, rate_per_hour: 0.3, immune_stages: [0]}")
     options = [part for override in overrides for part in ("--set", override)]
@@ -83,7 +83,7 @@ def test_an_installed_strategy_runs_by_its_name_and_leaves_other_stages_where_th
     assert again.returncode == 0, again.stderr
 
 
-def test_an_installed_strategy_is_checked_and_listed_and_without_its_package_unknown(installed):
+def test_an_installed_strategy_is_listed_and_unknown_without_it(installed):
     folder, environment = installed
     faulty = ("--set", "strategies.extrapolate.reach=0", "--set", "strategies.extrapolate.far=1")
     listed = "from sim.strategies import known_strategies as s; from sim.failures import known_processes as f; "
@@ -102,7 +102,7 @@ def test_an_installed_strategy_is_checked_and_listed_and_without_its_package_unk
     assert "strategies.1.kind: found 'extrapolate'; allowed: none, " in without.stderr
 
 
-def test_the_editors_schema_knows_installed_names_and_imports_nothing_for_them(installed):
+def test_the_schema_has_installed_names_and_imports_nothing(installed):
     folder, environment = installed
     seen = "import json, sys; from sim.scenario import Scenario; s = json.dumps(Scenario.model_json_schema()); "
 
@@ -137,7 +137,7 @@ def problems_of(text: str, *overrides: str) -> list[str]:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_class_in_the_current_folder_is_named_with_its_options_and_dumped_with_them(folder):
+def test_a_class_in_the_current_folder_round_trips_with_options(folder):
     scenario = parse_scenario(
         f"name: demo\nstrategies: ['{EXTRAPOLATE}', {{kind: '{EXTRAPOLATE}', label: far, reach: 2}}]\n"
         f"failures: {{kind: compose, processes: [never, {{kind: '{GAMMA}', shape: 4, mean_uptime_hours: 3}}]}}\n"
@@ -373,7 +373,7 @@ def test_what_cannot_be_used_is_told_in_one_line_with_its_place(modules, kind: s
         strategy_class(kind)
 
 
-def test_a_strategy_is_no_failure_process_and_only_some_are_fallbacks(modules):
+def test_a_class_is_accepted_for_its_own_contract_only(modules):
     assert problems_of("strategies: [none]\nfailures: fine:Fine\nfallback: fine:Refusing\n") == [
         "line 3, failures: found 'fine:Fine': 'Fine' is not a FailureProcess: make it a subclass of "
         "sim.failures.base.FailureProcess",
@@ -406,7 +406,7 @@ def test_strategies_from_outside_say_what_they_need(modules):
     ]
 
 
-def test_nothing_installed_is_hidden_by_a_file_of_its_name_in_the_current_folder(folder):
+def test_files_in_the_current_folder_hide_nothing_installed(folder):
     (folder / "colorsys.py").write_text("raise RuntimeError")
     with pytest.raises(PluginError, match="module 'colorsys' has no 'A', and no Strategy at all"):
         strategy_class("colorsys:A")
@@ -431,7 +431,7 @@ def entry_points(folder, monkeypatch) -> Callable[..., None]:
     return install
 
 
-def test_broken_and_doubtful_entry_points_harm_nobody_who_does_not_name_them(entry_points):
+def test_broken_entry_points_matter_only_where_they_are_named(entry_points):
     entry_points("one", broken="nowhere:A", double=EXTRAPOLATE, none=EXTRAPOLATE, fine=EXTRAPOLATE)
     entry_points("two", double="elsewhere:B", fine=EXTRAPOLATE)
 

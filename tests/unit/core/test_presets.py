@@ -97,9 +97,7 @@ def test_a_preset_stands_for_a_process_and_its_options(name: str, text: str):
         ),
     ],
 )
-def test_a_changed_preset_keeps_its_other_options_and_is_called_so(
-    text: str, overrides: tuple[str, ...], changes: dict[str, Any]
-):
+def test_a_changed_preset_keeps_its_other_options(text: str, overrides: tuple[str, ...], changes: dict[str, Any]):
     plain = failures_of("failures: spotty")
 
     assert failures_of(text, *overrides) == {**plain, **changes, "name": "spotty (changed)"}
@@ -123,7 +121,7 @@ def test_a_preset_whose_own_kind_is_named_too_is_not_changed():
         ("failures: {kind: exponential, rate_per_hour: 0.3}", ("failures.mean_uptime_hours=7",), None, 7.0),
     ],
 )
-def test_a_rate_takes_the_place_of_a_presets_mean_and_a_mean_that_of_its_rate(
+def test_a_rate_replaces_a_presets_mean_and_the_other_way_round(
     text: str, overrides: tuple[str, ...], rate_per_hour: float | None, mean_uptime_hours: float | None
 ):
     found = failures_of(text, *overrides)

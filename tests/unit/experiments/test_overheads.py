@@ -28,7 +28,7 @@ def overhead_of(steps: int = 40, **strategy):
     return found
 
 
-def test_checkpointing_costs_a_model_of_storage_and_a_model_each_interval():
+def test_checkpointing_stores_and_uploads_one_model():
     found = overhead_of(kind="checkpoint", interval_iterations=10)
     assert (found.device_bytes, found.host_bytes, found.stored_bytes) == (0.0, 0.0, MODEL_BYTES)
     assert found.sent_bytes == pytest.approx(MODEL_BYTES / 10)
@@ -41,14 +41,14 @@ def test_local_copies_of_a_checkpoint_are_two_on_each_nodes_disk():
 
 
 @pytest.mark.parametrize("num_copies", [1, 2])
-def test_neighbours_checkpoints_cost_hosts_memory_and_a_model_for_each_copy(num_copies):
+def test_in_memory_checkpoints_cost_a_model_for_each_copy(num_copies):
     found = overhead_of(kind="neighbour_checkpoint", num_copies=num_copies)
     assert found.device_bytes == found.stored_bytes == found.computed_share == 0.0
     assert found.host_bytes == 2 * (1 + num_copies) * MODEL_BYTES
     assert found.sent_bytes == pytest.approx(num_copies * MODEL_BYTES)
 
 
-def test_redundant_computation_costs_a_model_of_memory_and_a_forward_in_three():
+def test_redundant_costs_a_model_of_memory_and_more_compute():
     found = overhead_of(kind="redundant", preset="bamboo")
     assert (found.device_bytes, found.host_bytes, found.stored_bytes) == (MODEL_BYTES, 0.0, 0.0)
     assert found.computed_share == pytest.approx(1 / 3)  # every layer stage's forward once more; the head is free
@@ -65,7 +65,7 @@ def test_synchronised_shadows_are_sent_once_an_iteration():
     assert found.sent_bytes == pytest.approx(MODEL_BYTES / 3)  # weights are a third of the state
 
 
-def test_checkfree_costs_nothing_and_checkfree_plus_the_embedding():
+def test_checkfree_costs_nothing_and_its_plus_the_embedding():
     assert overhead_of(kind="checkfree").sent_bytes == overhead_of(kind="checkfree").device_bytes == 0.0
     found = overhead_of(kind="checkfree_plus", embedding_copy="blocking")
     assert found.device_bytes == CHECKPOINT_BYTES  # of E and of E⁻¹, half of stage 0 each
@@ -101,7 +101,7 @@ def test_what_is_recovered_is_what_the_paper_says(kind):
     assert " ".join("yes" if recovered else "no" for recovered in found) == TABLE[kind]
 
 
-def test_the_tables_have_a_row_for_each_strategy_and_none_recovers_nothing():
+def test_the_tables_have_a_row_for_each_strategy():
     scenario = scenario_of({"kind": "none"}, {"kind": "checkpoint"}, {"kind": "checkfree"})
     rows = [printed(table(scenario)) for table in (overhead_table, recovery_table)]
     assert [row[0] for row in rows[0][-3:]] == ["none", "checkpoint", "checkfree"]
@@ -116,7 +116,7 @@ def printed(table: Table) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "checkfree_plus"])
-def test_what_is_recovered_does_not_depend_on_how_long_nodes_take_to_come(kind):
+def test_recovery_overheads_exclude_the_wait_for_nodes(kind):
     cluster = {"detection_seconds": 600.0, "provisioning_seconds": 36_000.0, "startup_seconds": 60.0}
     scenario = scenario_of({"kind": kind}, cluster=cluster)
     found = recovers(scenario, scenario.strategies[0]).values()

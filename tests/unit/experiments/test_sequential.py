@@ -27,7 +27,7 @@ def at(strategy: str, value: float, point: int, seconds) -> list[tuple[str, floa
     return [(strategy, value, point, seed, one) for seed, one in enumerate(seconds)]
 
 
-def test_points_whose_intervals_are_wide_get_more_seeds_but_never_twice_as_many_at_once():
+def test_wide_intervals_get_more_seeds_at_most_doubling():
     rows = at("a", 1.0, 0, WIDE) + at("a", 2.0, 1, TIGHT)
     assert wanted(rows) == {0: 3}
     assert wanted(rows, most=4) == {0: 1}
@@ -35,7 +35,7 @@ def test_points_whose_intervals_are_wide_get_more_seeds_but_never_twice_as_many_
     assert wanted(rows, share=0.9999, seeds=((0, 1, 2), (0, 1, 2))) == {0: 1}
 
 
-def test_runs_that_points_share_get_their_seeds_where_they_have_most():
+def test_shared_runs_get_the_largest_number_of_seeds():
     shared = [("b", float("nan"), 0 if seed < 3 else 1, seed, 10.0 + 9 * (seed % 2)) for seed in range(20)]
     assert wanted(shared, seeds=((0, 1, 2), tuple(range(20)))) == {1: 20}
 
@@ -89,7 +89,7 @@ def shown(frame: pd.DataFrame, reference: str | None = "none") -> list[list[str]
     return [[str(column.header).replace("\n", " ") for column in table.columns], *map(list, zip(*cells, strict=True))]
 
 
-def test_the_table_has_means_intervals_and_paired_differences_point_by_point():
+def test_the_table_has_means_intervals_and_paired_differences():
     hour = 3600.0
     rows = at("none", 1.0, 0, [10 * hour] * 3) + at("none", 2.0, 1, [10 * hour] * 3)
     rows += at("mine", 1.0, 0, [11 * hour, 12 * hour, 13 * hour]) + at("mine", 2.0, 1, [20 * hour] * 3)

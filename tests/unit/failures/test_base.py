@@ -50,7 +50,7 @@ def test_exponential_uptimes_are_unit_draws_times_the_mean():
     assert (uptimes(low, 1000) == unit_draws * low.mean_uptime_seconds).all()
 
 
-def test_at_twice_the_rate_exponential_failures_come_after_exactly_half_the_time():
+def test_doubling_the_rate_halves_exponential_uptimes_exactly():
     often, seldom = (process("exponential", mean_uptime_hours=hours) for hours in (3.0, 6.0))
     assert (2 * uptimes(often, 1000).cumsum() == uptimes(seldom, 1000).cumsum()).all()
 
@@ -151,7 +151,7 @@ def test_captions_say_who_fails_how_often(kind, options, words):
     assert process(kind, **options).describe() == words
 
 
-def test_a_whole_domain_is_lost_and_stays_away_as_long_as_its_downtimes_say():
+def test_a_domain_is_lost_whole_for_its_downtime():
     """One downtime for each strike: those lost together come back together."""
     downtime = {"mean_hours": 2.0, "distribution": "fixed"}
     some = process("weibull", downtime=downtime)
@@ -260,7 +260,7 @@ def test_bernoulli_fails_each_iteration_with_the_same_chance(probability):
     assert stats.chisquare(observed, expected).pvalue > 0.01
 
 
-def test_bernoulli_strikes_at_any_time_within_the_iteration_or_at_its_start():
+def test_bernoulli_fails_within_the_iteration_or_at_its_start():
     fractions = np.cumsum(uptimes(process("bernoulli", per_iteration_probability=0.3), 5_000)) % 1.0
     assert stats.kstest(fractions, "uniform").pvalue > 0.01
     starts = np.cumsum(uptimes(process("bernoulli", per_iteration_probability=0.3, instant="start"), 5_000))
@@ -273,7 +273,7 @@ def test_bernoulli_fails_at_most_once_an_iteration():
 
 
 @pytest.mark.parametrize(("jitter", "fidelity"), [(0.0, "iteration"), (1.0, "iteration"), (1.0, "microbatch")])
-def test_no_failure_of_an_iteration_is_missed_because_it_is_shorter_than_usual(jitter, fidelity):
+def test_shorter_iterations_miss_no_failure(jitter, fidelity):
     """Failures by iteration are independent of how long the iteration takes."""
     chance, steps = 0.1, 400
     failures = {"kind": "bernoulli", "per_iteration_probability": chance, "immune_stages": (0, 2, 3, 4)}

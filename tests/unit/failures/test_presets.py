@@ -115,7 +115,7 @@ def test_bamboos_24_nodes_meet_three_events_an_hour():
 
 
 @pytest.mark.parametrize(("name", "mean"), [("aws_spot_good", 10.0), ("aws_spot_bad", 0.7)])
-def test_the_two_ways_to_lose_a_spot_machine_give_its_mean_and_the_share_of_shocks(name, mean):
+def test_both_losses_of_a_spot_machine_give_mean_and_shock_share(name, mean):
     """Mean of the smaller of a Weibull and an exponential time: ∫ P(both are longer than t) dt."""
     alone, shock = preset(name).config.processes
     assert (alone.kind, alone.scope, alone.shape) == ("weibull", "node", 0.6)

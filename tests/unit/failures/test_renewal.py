@@ -179,7 +179,7 @@ def test_every_node_is_lost_at_its_rate_by_shocks_and_alone():
     assert abs(per_node.sum() - 20 * hours / 4.0) < 3 * math.sqrt(variance)
 
 
-def test_nodes_of_a_region_are_lost_together_as_often_as_configured():
+def test_a_regions_nodes_fail_together_as_often_as_configured():
     """Counts of two Marshall-Olkin nodes correlate by shared_part × share_hit; those of two regions not at all."""
     hours = 8000.0
     losses = counts(strikes(process("outage", **LOSSES), FLEET, hours), FLEET, hours)
@@ -200,7 +200,7 @@ def test_the_shared_part_of_a_nodes_losses_comes_by_shocks():
     assert set(shocks) == whole, "where share_hit is 1, a shock takes the whole region"
 
 
-def test_shocks_are_poisson_and_take_each_node_of_a_region_with_the_same_chance():
+def test_shocks_are_poisson_and_take_each_node_with_equal_chance():
     (_, shared), _ = process("outage", **LOSSES).for_members(FLEET).parts
     seconds = uptimes(shared, 10_000)
     assert stats.kstest(seconds / HOUR, stats.expon(scale=4.0 * 0.5 / 0.6).cdf).pvalue > 0.01
@@ -210,7 +210,7 @@ def test_shocks_are_poisson_and_take_each_node_of_a_region_with_the_same_chance(
     assert stats.chisquare(np.bincount(sizes, minlength=len(region) + 1), expected).pvalue > 0.01
 
 
-def test_shocks_that_hit_nobody_do_not_count_in_the_mean_between_losses():
+def test_empty_shocks_do_not_count_in_the_mean_between_losses():
     """Regions of one and of two nodes, a shock every hour in each, a node hit with a half: 1/2 + 3/4 an hour in all."""
     members = [Member(0, "A", 0), Member(1, "B", 1), Member(2, "B", 2), Member(3, "B", 9)]
     some = process("outage", mean_uptime_hours=2.0, share_hit=0.5, immune_stages=(9,))

@@ -158,7 +158,7 @@ def test_the_trace_of_bamboo_is_replayed_to_its_end_node_by_node(bamboo):
 
 @pytest.mark.parametrize("time_scale", [1.0, 0.3, 7.7])
 @pytest.mark.parametrize("offset_hours", [0.0, 5.0, 11.0])
-def test_the_trace_of_bamboo_is_replayed_node_by_node_from_anywhere_and_again(bamboo, time_scale, offset_hours):
+def test_bamboos_trace_is_replayed_node_by_node_from_any_start(bamboo, time_scale, offset_hours):
     expected = by_hand(bamboo, 3, offset_hours * HOUR, time_scale)
     failures = process(bamboo, time_scale=time_scale, offset_hours=offset_hours)
     story = played(failures, len(expected) - 1)
@@ -170,7 +170,7 @@ def test_the_trace_of_bamboo_is_replayed_node_by_node_from_anywhere_and_again(ba
     assert [num for _, num in laps[1:162]] == list(fleet_counts(bamboo)[1][1:-1])
 
 
-def test_from_the_middle_of_the_trace_as_many_nodes_are_there_as_in_the_trace(bamboo):
+def test_a_start_amid_the_trace_has_as_many_nodes_as_the_trace(bamboo):
     for hours in (0.0, 1.0, 4.5, 11.3):
         instants, present = fleet_counts(bamboo)
         there = [num for at, num in zip(instants, present, strict=True) if at <= hours * HOUR][-1]
@@ -197,7 +197,7 @@ def test_captions_say_what_is_replayed(bamboo):
 
 @given(named_traces().filter(names_nodes), st.floats(0.1, 9.0), st.floats(0.0, 0.99), st.integers(1, 4))
 @settings(deadline=None)
-def test_any_trace_with_names_is_replayed_node_by_node_from_anywhere_and_again(rows, time_scale, part, num_laps):
+def test_any_trace_with_names_is_replayed_node_by_node(rows, time_scale, part, num_laps):
     loop = num_laps > 1 and rows[-1][0] * time_scale > 1.0
     offset_hours = part * rows[-1][0] / HOUR
     failures = process(rows, time_scale=time_scale, offset_hours=offset_hours, loop=loop)
@@ -208,7 +208,7 @@ def test_any_trace_with_names_is_replayed_node_by_node_from_anywhere_and_again(r
 
 @given(counted_traces(), st.floats(0.0, 0.99), st.integers(1, 9))
 @settings(deadline=None)
-def test_any_trace_of_counts_is_replayed_in_number_from_anywhere_and_again(rows, part, max_nodes):
+def test_any_trace_of_counts_is_replayed_in_number(rows, part, max_nodes):
     instants, present = fleet_counts(rows)
     end, offset_hours = instants[-1], part * instants[-1] / HOUR
     capped = [min(num, max_nodes) for num in present]
@@ -224,7 +224,7 @@ def test_any_trace_of_counts_is_replayed_in_number_from_anywhere_and_again(rows,
             assert len(fleet) == now[-1]
 
 
-def test_a_short_trace_with_names_is_replayed_as_written_down_here():
+def test_a_short_trace_with_names_is_replayed_as_expected():
     begin = [(0.0, (), (0, 1, 2)), (10.0, (0, 2), (1, 3)), (25.0, (), (1, 3, 4, 5))]
     assert played(process(NAMED, loop=False)) == [*begin, (40.0, (3,), (1, 4, 5, 6))]
     again = played(process(NAMED), 6)
@@ -238,7 +238,7 @@ def test_a_short_trace_with_names_is_replayed_as_written_down_here():
     ]
 
 
-def test_where_a_trace_begins_anew_the_latest_leave_or_new_ones_come():
+def test_a_new_cycle_removes_the_latest_nodes_or_adds_some():
     fewer = ((0.0, 3, 0, ()), (10.0, 0, 2, (0, 1)))
     assert played(process(fewer), 3) == [
         (0.0, (), (0, 1, 2)),
@@ -263,7 +263,7 @@ def test_times_do_not_drift_however_often_a_trace_is_repeated():
     assert instants[-1] == to_ticks(10_000 * 1.1 / 0.3)
 
 
-def test_many_laps_later_the_question_who_leaves_is_answered_as_fast():
+def test_victims_are_found_as_fast_after_many_cycles():
     failures = process(NAMED)
     lap = 10**9
     assert [failures.arrivals(3 * lap + row) for row in range(3)] == [1, 2, 0]
@@ -272,14 +272,14 @@ def test_many_laps_later_the_question_who_leaves_is_answered_as_fast():
     assert failures.lost_nodes(np.random.default_rng(0), members(there), 3 * lap) == []  # others are there by then
 
 
-def test_a_trace_that_is_not_repeated_or_in_which_nothing_happens_ends():
+def test_an_unrepeated_or_empty_trace_ends():
     assert len(played(process(NAMED, loop=False))) == 4
     assert len(played(process(((0.0, 4, 0, ()),)))) == 1
     assert len(played(process(((0.0, 4, 0, ()), (50.0, 0, 0, ()))))) == 1
     assert len(played(process(((0.0, 4, 0, ()),), offset_hours=7.0))) == 1
 
 
-def test_who_comes_while_the_fleet_is_full_is_left_out_and_so_is_its_loss():
+def test_arrivals_at_a_full_cluster_and_their_losses_are_ignored():
     assert played(process(NAMED, loop=False, max_nodes=2)) == [
         (0.0, (), (0, 1)),
         (10.0, (0,), (1, 2)),  # of 0 and 2 only the first was taken; 3 comes
@@ -287,7 +287,7 @@ def test_who_comes_while_the_fleet_is_full_is_left_out_and_so_is_its_loss():
     ]
 
 
-def test_of_mere_counts_those_above_the_greatest_number_are_left_out():
+def test_counts_above_the_capacity_are_ignored():
     story = played(process(COUNTED, loop=False, max_nodes=2))
     assert [(at, len(fleet)) for at, _, fleet in story] == [(0.0, 2), (10.0, 1), (25.0, 2)]
 
@@ -311,7 +311,7 @@ def test_nobody_leaves_who_is_not_among_those_that_can_be_lost():
 # ---- losses alone -----------------------------------------------------------------------------------
 
 
-def test_with_losses_alone_nodes_are_ordered_and_only_losses_strike(bamboo):
+def test_with_additions_ignored_nodes_are_ordered(bamboo):
     failures = process(bamboo, additions="ignore")
     assert failures.num_initial_nodes is None
     assert not failures.supplies_nodes
@@ -323,7 +323,7 @@ def test_with_losses_alone_nodes_are_ordered_and_only_losses_strike(bamboo):
 
 
 @pytest.mark.parametrize("num_members", [2, 5, 9])
-def test_losses_fall_upon_nodes_here_in_proportion_to_the_fleet_of_the_trace(num_members):
+def test_losses_scale_with_the_share_of_the_traces_fleet(num_members):
     """Hypergeometric: 4 of 9 nodes of the trace are lost, of which the first `num_members` are ours."""
     failures = process(((0.0, 9, 0, ()), (10.0, 0, 4, ()), (20.0, 0, 1, ())), additions="ignore")
     there = members(range(100, 100 + num_members))
@@ -336,7 +336,7 @@ def test_losses_fall_upon_nodes_here_in_proportion_to_the_fleet_of_the_trace(num
         assert stats.chisquare(observed, 4000 * law.pmf(support)).pvalue > 0.01
 
 
-def test_a_fleet_larger_than_the_trace_loses_the_same_share_of_its_nodes_and_any_of_them():
+def test_a_larger_cluster_loses_the_same_share_of_any_nodes():
     """3 of 5 leave there: 12 of 20 here, and of 7 4.2, which is 4 or 5."""
     failures = process(COUNTED, additions="ignore")
     samples = [failures.lost_nodes(np.random.default_rng(seed), members(range(20)), 1) for seed in range(2000)]
@@ -379,7 +379,7 @@ def test_any_trace_of_bamboo_is_read_as_written(tmp_path, rows, newline, marked,
 
 @given(counts, st.data(), st.sampled_from(["auto", "google_counts"]))
 @in_a_folder
-def test_any_trace_of_google_cloud_is_read_as_written_in_whatever_order(tmp_path, numbers, data, format):
+def test_google_cloud_traces_are_read_in_any_order(tmp_path, numbers, data, format):
     gaps = data.draw(st.lists(st.integers(1, 10**5), min_size=len(numbers) - 1, max_size=len(numbers) - 1))
     seconds = list(accumulate([0, *gaps]))
     begin = datetime(2021, 12, 31, 23, 59, 58)
@@ -408,7 +408,7 @@ def test_the_other_polarity_reads_what_is_not_available(tmp_path, numbers):
     assert read_trace(tmp_path / "a", polarity="preempted") == read_trace(tmp_path / "b", polarity="available")
 
 
-def test_a_node_that_leaves_at_the_instant_at_which_it_came_was_never_there(tmp_path):
+def test_a_node_leaving_at_its_arrival_is_ignored(tmp_path):
     lines = ["7,add,a", "7,remove,a", "9,add,b", "9,add,a", "9,remove,b", "9,add,c", "12,remove,a", "12,add,a"]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     assert read_trace(tmp_path / "t.csv") == ((0.0, 0, 0, ()), (0.002, 2, 0, ()), (0.005, 1, 1, (0,)))
@@ -613,11 +613,11 @@ def test_a_trace_that_is_far_too_long_is_told(tmp_path, monkeypatch):
         ({"rows": NAMED, "additions": "replace"}, "additions"),
     ],
 )
-def test_options_under_which_a_trace_cannot_be_replayed_are_refused(options, message):
+def test_options_that_prevent_a_replay_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TraceConfig(**options)
 
 
-def test_the_options_hold_the_trace_itself_and_can_be_written_and_read(bamboo):
+def test_the_options_hold_the_trace_and_round_trip(bamboo):
     config = TraceConfig(rows=bamboo, file="traces/bamboo_p3.csv")
     assert TraceConfig.model_validate_json(config.model_dump_json()) == config

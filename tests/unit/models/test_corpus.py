@@ -118,7 +118,7 @@ def test_a_batch_reaches_the_first_and_the_last_token() -> None:
     np.testing.assert_array_equal(counting(8).batch(0, 0, 2, 7), [range(8)] * 2)
 
 
-def test_too_short_a_stream_says_how_many_tokens_it_has_and_needs() -> None:
+def test_too_short_a_stream_names_the_tokens_it_has_and_needs() -> None:
     with pytest.raises(ValueError, match=r"the training text has 8 tokens, but needs 9 for 1 .* of 8 \+ 1"):
         counting(8).batch(0, 0, 1, 8)
     with pytest.raises(ValueError, match=r"the validation text has 10 tokens, but needs 12 for 4 .* of 8 \+ 1"):
@@ -156,7 +156,7 @@ def test_the_standard_library_is_megabytes_of_python() -> None:
     assert load_corpus(DataSpec(), Path()).content_hash == corpus.content_hash
 
 
-def test_what_a_build_or_a_machine_put_into_the_standard_library_is_left_out(library: Path) -> None:
+def test_build_products_of_the_standard_library_are_left_out(library: Path) -> None:
     (library / "another.py").write_text("good = 2")
     (library / "notes.txt").write_text("bad")
     (library / "sitecustomize.py").write_text("bad")
@@ -197,7 +197,7 @@ def test_a_file_is_for_training_or_for_validation(many_files: Path) -> None:
     assert corpus.description.startswith("40 text files, ")
 
 
-def test_a_file_keeps_its_side_when_others_come_or_the_folder_moves(many_files: Path) -> None:
+def test_a_files_split_is_independent_of_others_and_the_folder(many_files: Path) -> None:
     spec = text_spec("text/**/*.txt", validation_fraction=0.3)
     before = load_corpus(spec, many_files)
     moved = many_files / "elsewhere"

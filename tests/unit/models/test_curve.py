@@ -14,14 +14,14 @@ LOSS = TRAINING.validation_loss
 NUM_STAGES = 6
 
 
-def test_a_rebuilt_stage_costs_a_tenth_and_swapped_routes_a_twentieth():
+def test_rebuilding_costs_a_tenth_and_swapped_routes_a_twentieth():
     for edit in (AVERAGE, COPY, FRESH, Edit(2, "sum", terms=(Term(1, 0.5), Term(3, 0.5)))):
         assert LOSS(start().after(100).edited(edit)) == pytest.approx(LOSS(start().after(100 - 100 * SETBACK_PER_EDIT)))
     swapped = TRAINING.root(swapped_routes(NUM_STAGES)).after(100)
     assert LOSS(swapped) == pytest.approx(LOSS(start().after(round(100 * (1 - SWAP_SLOWDOWN)))))
 
 
-def test_a_stage_that_goes_back_costs_its_share_of_the_progress_since():
+def test_a_stage_rolled_back_costs_its_share_of_the_progress():
     saved = start().after(40)
     here = saved.after(100)
     gone_back = here.edited(stale(3, here.moment_of(saved)))
@@ -31,14 +31,14 @@ def test_a_stage_that_goes_back_costs_its_share_of_the_progress_since():
     assert LOSS(again.edited(stale(0, gone_back.after(118).moment))) == pytest.approx(LOSS(start().after(118)))
 
 
-def test_what_is_made_of_several_older_states_costs_as_other_edits():
+def test_sums_of_older_states_cost_as_other_edits():
     here = start().after(100)
     terms = (Term(3, 1.5, start().after(40).moment), Term(3, -0.5, start().after(20).moment))
     assert LOSS(here.edited(Edit(3, "sum", terms=terms))) == LOSS(here.edited(AVERAGE))
 
 
 @given(st.integers(0, 60), st.lists(st.sampled_from([AVERAGE, FRESH]), max_size=3), st.integers(0, 60))
-def test_going_back_never_helps_and_costs_nothing_where_nothing_was_made_since(steps, edits, more):
+def test_rolling_back_never_helps_and_is_free_without_progress(steps, edits, more):
     saved = start().after(steps)
     here: Position = saved.edited(*edits).after(steps + more)
     assert LOSS(here.edited(stale(2, saved.moment))) >= LOSS(here)

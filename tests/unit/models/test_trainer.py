@@ -48,7 +48,7 @@ def weights(trainer: Trainer) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("num_stages", [4, 6])
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
-def test_average_is_the_gradient_norm_weighted_mean_at_every_stage(corpus, num_stages, exponent):
+def test_average_is_weighted_by_gradient_norms_at_every_stage(corpus, num_stages, exponent):
     for stage in range(2, num_stages):
         trainer = trainer_for(corpus, num_stages)
         before, norms = weights(trainer), list(trainer.gradient_norms)
@@ -108,7 +108,7 @@ def test_what_is_drawn_anew_depends_on_stage_and_step_alone(corpus, stage):
     at_three.train_step()
 
 
-def test_only_the_rebuilt_stage_loses_its_optimizer_and_learns_faster(corpus):
+def test_only_the_rebuilt_stage_loses_its_optimizer_state(corpus):
     trainer = trainer_for(corpus, learning_rate=1e-3)
     trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1))
     states = [optimizer.state for optimizer in trainer.optimizers]
@@ -151,7 +151,7 @@ def stage_of(state: dict[str, torch.Tensor], number: int) -> dict[str, torch.Ten
 
 
 @pytest.mark.parametrize("stage", [0, 1, 4])
-def test_a_stage_that_goes_back_is_as_it_was_and_all_others_as_they_are(corpus, stage):
+def test_a_rolled_back_stage_leaves_the_others_unchanged(corpus, stage):
     trainer = trainer_for(corpus, steps=0)
     older = states_at(trainer, 2, 5)
     moment = Moment(0, 2)
@@ -190,7 +190,7 @@ def test_before_its_first_step_a_stage_had_no_optimizer_state(corpus):
     trainer.train_step()
 
 
-def test_an_extrapolation_is_newer_plus_what_it_has_gained_on_older(corpus):
+def test_an_extrapolation_adds_the_difference_to_the_newer_state(corpus):
     trainer = trainer_for(corpus, steps=0)
     older = states_at(trainer, 1, 4, 6)
     new, old = older[Moment(0, 4)], older[Moment(0, 1)]

@@ -92,7 +92,7 @@ def do_all(workshop: SharedTraining, corpus, demands, choose=lambda ready: 0) ->
     num_kept=st.sampled_from([0, 2, 1000]),
     seed=st.integers(0, 99),
 )
-def test_pieces_in_any_order_and_from_any_store_give_the_bits_of_one_trainer(
+def test_segments_in_any_order_give_the_bits_of_one_trainer(
     corpus, spec, tmp_path_factory, moves, others, most_steps, num_kept, seed
 ):
     start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)
@@ -142,9 +142,7 @@ def drained(pieces: list[Segment], demands: dict[str, Demands]) -> list[str]:
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(MOVES, min_size=2, max_size=8), most_steps=st.integers(1, 6), every=st.integers(1, 4))
-def test_validations_asked_anew_over_a_full_store_are_made_once_and_all_runs_come(
-    corpus, spec, tmp_path_factory, moves, most_steps, every
-):
+def test_new_validations_over_a_full_store_are_made_once(corpus, spec, tmp_path_factory, moves, most_steps, every):
     start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)
     asked = travelled(start, moves)
     workshop = SharedTraining(TrajectoryStore(tmp_path_factory.mktemp("store")), most_steps)
@@ -164,7 +162,7 @@ def test_validations_asked_anew_over_a_full_store_are_made_once_and_all_runs_com
 
 
 @given(moves=st.lists(MOVES, min_size=1, max_size=14), most_steps=st.integers(1, 9))
-def test_a_queue_hands_out_everything_and_each_run_when_its_pieces_are_kept(moves, most_steps):
+def test_a_queue_releases_each_run_when_its_segments_are_stored(moves, most_steps):
     start = root(spec_for(NO_TEXT), 1)
     asked = travelled(start, moves)
     runs = {f"run {n}": surveyed(start.lineage.spec, asked[: n + 1]).demands for n in range(len(asked))}
@@ -172,7 +170,7 @@ def test_a_queue_hands_out_everything_and_each_run_when_its_pieces_are_kept(move
     assert sorted(drained(pieces, runs)) == sorted(runs)
 
 
-def test_a_run_that_leaves_before_a_piece_begins_neither_waits_for_it_nor_fails_with_it():
+def test_a_run_does_not_depend_on_segments_after_it_leaves():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(50).edited(AVERAGE_2)
     runs = {"trunk": {start.lineage: Demand(100)}, "branch": {fork.lineage: Demand(60)}}
@@ -190,7 +188,7 @@ def test_a_run_that_leaves_before_a_piece_begins_neither_waits_for_it_nor_fails_
     assert queue.next() is None
 
 
-def test_a_run_waits_for_a_validation_where_it_leaves_only_where_it_asks_for_it():
+def test_a_run_waits_for_a_final_validation_only_if_it_asks():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(50).edited(AVERAGE_2)
     known = {start.lineage: KnownLine(range(1, 51), (), (50,))}
@@ -205,7 +203,7 @@ def test_a_run_waits_for_a_validation_where_it_leaves_only_where_it_asks_for_it(
     assert sorted(WorkQueue(pieces, runs).give_up(trunk)) == ["short", "trunk"]
 
 
-def test_a_state_that_is_kept_is_not_waited_for_where_the_steps_before_it_are_made_again():
+def test_a_stored_state_does_not_wait_for_earlier_steps():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(70).edited(AVERAGE_2)
     known = {start.lineage: KnownLine(range(51, 101), (), (50,))}
@@ -275,7 +273,8 @@ def test_cuts_leave_no_slivers_and_are_where_they_must_be():
     assert cuts_between(45, 160, [], 50) == [100, 160]
 
 
-def test_known_steps_are_not_planned_and_branches_begin_at_the_nearest_state():
+def test_known_steps_are_skipped_and_branches_start_nearby():
+    """Branches begin at the nearest stored state."""
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(70).edited(AVERAGE_2)
     demands = {start.lineage: Demand(100), fork.lineage: Demand(90)}
@@ -289,7 +288,7 @@ def test_known_steps_are_not_planned_and_branches_begin_at_the_nearest_state():
     assert pieces[1].entered == (fork.lineage,)
 
 
-def test_demands_of_many_runs_are_those_of_the_farthest_and_lines_reach_their_forks():
+def test_demands_of_many_runs_are_those_of_the_farthest():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(8).edited(AVERAGE_2)
     union = together([{start.lineage: Demand(5, {5})}, {start.lineage: Demand(3, {2})}, {fork.lineage: Demand(12)}])
@@ -298,7 +297,7 @@ def test_demands_of_many_runs_are_those_of_the_farthest_and_lines_reach_their_fo
     assert num_steps(union) == 8 + 4
 
 
-def test_training_that_diverges_ends_there_for_every_run_that_asks_further(corpus, tmp_path):
+def test_divergence_ends_every_run_that_asks_for_more(corpus, tmp_path):
     wild = spec_for(corpus, optimizer=OptimizerSpec(learning_rate=1e30, clip_norm=1e30))
     start = root(wild, 1)
     fork = start.after(4).edited(COPY_1)

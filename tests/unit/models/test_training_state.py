@@ -45,7 +45,7 @@ def test_every_part_of_a_sum_is_in_its_name():
     assert texts[0] == "2:sum:():-:older:1.0:None:1.5*2@0,3:-0.5*2@0,1"
 
 
-def test_equal_sums_have_equal_names_whatever_the_type_of_a_share():
+def test_equal_sums_have_equal_names_for_any_number_type():
     here = start().after(5)
     one, two = (Edit(2, "sum", terms=(Term(1, share), Term(3, 0.5))) for share in (1, 1.0))
     assert one == two
@@ -132,7 +132,7 @@ MOVES = st.one_of(
 
 
 @given(st.lists(MOVES, max_size=12))
-def test_a_state_descends_from_those_on_its_way_and_from_no_others(moves):
+def test_a_state_descends_from_the_states_on_its_way_alone(moves):
     position, ways = start(), {}
     ways[position] = {position}
     for kind, what in moves:

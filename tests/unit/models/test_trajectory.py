@@ -62,7 +62,7 @@ def gone_back(trajectory: Trajectory) -> Position:
     return third.after(14).edited(stale(0, second.after(10)), stale(4, third, second))
 
 
-def test_a_lineage_has_the_name_of_its_content_however_it_was_made(spec):
+def test_a_lineage_is_named_by_its_content(spec):
     one, other = Edit(2, "copy", (1,)), Edit(3, "copy", (2,), learning_rate_factor=1.1)
     edited = Position(Lineage(spec)).after(3).edited(one, other).after(5).edited(one).lineage
     assert edited == Lineage(spec, ((3, one), (3, other), (5, one)))
@@ -80,7 +80,7 @@ def test_equal_names_are_equal_positions(corpus, spec):
     assert one.after(5) != Trajectory(spec, corpus, None).root(swapped_routes(NUM_STAGES)).after(5)
 
 
-def test_straight_resumed_forked_and_without_store_agree_to_the_bit(corpus, spec, tmp_path):
+def test_straight_resumed_forked_and_storeless_training_agree(corpus, spec, tmp_path):
     straight = Trajectory(spec, corpus, None)
     expected = bits(straight.state_at(forked(straight).after(20)))
 
@@ -100,7 +100,7 @@ def test_straight_resumed_forked_and_without_store_agree_to_the_bit(corpus, spec
     assert bits(trunk_first.state_at(forked(trunk_first).after(20))) == expected
 
 
-def test_states_made_of_older_ones_are_the_same_however_they_are_reached(corpus, spec, tmp_path):
+def test_sums_of_older_states_are_independent_of_the_way_there(corpus, spec, tmp_path):
     straight = Trajectory(spec, corpus, None)
     wanted = gone_back(straight).after(18)
     expected, results = by_the_book(wanted, corpus)
@@ -130,7 +130,7 @@ def test_states_made_of_older_ones_are_the_same_however_they_are_reached(corpus,
     assert bits(forgetful.state_at(wanted)) == expected
 
 
-def test_an_older_state_costs_the_steps_from_its_last_keyframe_once(corpus, spec, tmp_path):
+def test_an_older_state_costs_the_steps_since_its_keyframe_once(corpus, spec, tmp_path):
     trajectory = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=10)
     saved = trajectory.root(plain_routes(NUM_STAGES)).after(13)
     here = saved.after(25)
@@ -159,7 +159,7 @@ def test_without_a_store_the_last_older_states_are_kept(corpus, spec):
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_states_made_of_states_made_of_older_ones_are_trained_once(corpus, spec, tmp_path, stored):
+def test_nested_sums_of_older_states_are_trained_once(corpus, spec, tmp_path, stored):
     """Otherwise each of a chain would take the sum of all before it."""
     store = open_store(tmp_path, budget_bytes=0) if stored else None
     trajectory = Trajectory(spec, corpus, store)
@@ -172,7 +172,7 @@ def test_states_made_of_states_made_of_older_ones_are_trained_once(corpus, spec,
     assert len(trajectory._last_used) == 2
 
 
-def test_an_older_state_that_comes_out_differently_is_an_error_and_the_live_one_goes_on(corpus, spec, tmp_path):
+def test_an_older_state_that_differs_is_an_error(corpus, spec, tmp_path):
     store = open_store(tmp_path)
     trajectory = Trajectory(spec, corpus, store)
     saved = trajectory.root(plain_routes(NUM_STAGES)).after(3)
@@ -212,7 +212,7 @@ def test_known_steps_are_read_back_not_trained(corpus, spec, tmp_path):
     assert two.num_trained_steps == 0
 
 
-def test_everything_is_recomputed_alike_when_the_store_is_emptied_or_its_keyframes_lost(corpus, spec, tmp_path):
+def test_an_emptied_store_is_recomputed_to_the_bit(corpus, spec, tmp_path):
     one = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=4)
     expected = bits(one.state_at(forked(one).after(18)))
     one.flush()
@@ -223,7 +223,7 @@ def test_everything_is_recomputed_alike_when_the_store_is_emptied_or_its_keyfram
     assert two.num_replayed_steps == two.num_trained_steps == 18
 
 
-def test_a_store_that_tells_another_loss_is_an_error_not_a_second_truth(corpus, spec, tmp_path):
+def test_a_store_with_another_loss_is_an_error(corpus, spec, tmp_path):
     one = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=4)
     one.train_loss(one.root(plain_routes(NUM_STAGES)).after(4))
     database = sqlite3.connect(tmp_path / "cache" / "trajectory.sqlite")
@@ -285,7 +285,7 @@ def test_no_step_led_to_the_first_state(corpus, spec):
         trajectory.root(plain_routes(NUM_STAGES)).after(3).edited(AVERAGE_2).after(2)
 
 
-def test_an_edit_at_the_first_state_keeps_what_was_measured_before_it(corpus, spec, tmp_path):
+def test_an_edit_of_the_first_state_keeps_earlier_measurements(corpus, spec, tmp_path):
     trajectory = Trajectory(spec, corpus, open_store(tmp_path))
     start = trajectory.root(plain_routes(NUM_STAGES))
     before, after = trajectory.validation_loss(start), trajectory.validation_loss(start.edited(FRESH_4))
@@ -346,9 +346,10 @@ def test_any_journey_ends_in_the_same_bits(corpus, spec, tmp_path_factory, journ
     keyframe_interval_steps=st.integers(1, 6),
     num_kept=st.sampled_from([0, 2, 1000]),
 )
-def test_any_run_of_steps_edits_and_rollbacks_gives_the_same_bits_by_every_way(
+def test_any_sequence_gives_the_same_bits_by_every_way(
     corpus, spec, tmp_path_factory, moves, keyframe_interval_steps, num_kept
 ):
+    """Steps, edits and rollbacks: straight, resumed, forked, with and without a store."""
     asked = travelled(Trajectory(spec, corpus, None).root(plain_routes(NUM_STAGES)), moves)
     expected, results = by_the_book(asked[-1], corpus)
     folder = tmp_path_factory.mktemp("store")

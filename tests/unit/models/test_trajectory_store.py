@@ -34,7 +34,7 @@ def kept(store: TrajectoryStore) -> tuple[list[int], list[int]]:
         (0, ([], [])),
     ],
 )
-def test_states_of_branches_go_first_then_the_longest_unused_and_losses_stay(tmp_path, budget_bytes, left):
+def test_branch_states_are_evicted_first_then_the_least_recent(tmp_path, budget_bytes, left):
     store = filled(tmp_path)
     store.prune(budget_bytes)
     assert kept(store) == left
@@ -89,7 +89,7 @@ def test_a_store_whose_taking_over_was_cut_off_is_taken_over(tmp_path):
     assert kept(TrajectoryStore(tmp_path)) == ([1, 2, 3, 4], [3, 4])
 
 
-def test_a_disk_that_refuses_to_note_a_use_refuses_nothing_of_value(tmp_path):
+def test_a_failure_to_record_a_use_is_ignored(tmp_path):
     store = filled(tmp_path)
     store._database.execute("PRAGMA query_only = 1")
     assert store.read_keyframe("trunk", 2) == KILOBYTE

@@ -87,7 +87,7 @@ def test_known_kinds_keep_their_looks_and_many_series_differ():
     assert len(set(looks.values())) == 17
 
 
-def test_captions_are_not_wider_than_the_figure_and_on_slides_one_paragraph():
+def test_captions_fit_the_figure_and_are_one_paragraph_on_slides():
     text = caption(["word " * 60, "short"])
     assert text.replace("\n", " ").split() == ["word"] * 60 + ["short"]
     assert max(map(len, text.splitlines())) <= 150
@@ -102,7 +102,7 @@ def test_captions_do_not_part_numbers_from_their_units():
     assert "\u00a0" not in caption(["4 stages of 3 hosts"])
 
 
-def test_panels_that_share_an_axis_show_all_that_is_in_each_of_them():
+def test_panels_with_a_shared_axis_show_all_of_each():
     panels = Figure().subplots(3, 1, sharex=True)
     for axis, end in zip(panels, (1.0, 9.0, 4.0), strict=True):
         axis.plot([0.5, end], [0.0, 1.0])
@@ -180,7 +180,7 @@ def test_means_are_lines_and_ranges_are_shaded(dry):
     assert "2 failure seeds and 1 training seed: lines are means" in figure._supxlabel.get_text().replace("\n", " ")
 
 
-def test_a_single_run_has_gaps_at_rollbacks_and_marks_at_failures(dry):
+def test_a_run_has_gaps_at_rollbacks_and_marks_at_failures(dry):
     source = alone(dry, "checkpoint")
     figure, tables = drawn(source, "loss")
     time_axis, iteration_axis = figure.axes
@@ -196,7 +196,7 @@ def test_a_single_run_has_gaps_at_rollbacks_and_marks_at_failures(dry):
     assert texts_of(figure.legends[0].get_texts()) == ["checkpointing", "stage failure"]
 
 
-def test_points_of_a_sweep_are_rows_and_variants_of_a_strategy_are_lines(swept):
+def test_sweep_points_are_rows_and_strategy_variants_are_lines(swept):
     figure, _ = drawn(swept, "loss")
     assert [axis.get_title(loc="left") for axis in figure.axes[::2]] == [f"{RATE} 0.6", f"{RATE} 0.9"]
     assert [label for label in lines_by_label(figure.axes[0]) if label.startswith("checkp")] == [
@@ -263,7 +263,7 @@ def means_of(*rows):
     return pd.DataFrame([MEANS | dict(zip(columns, row, strict=False)) for row in rows])
 
 
-def test_intervals_that_go_on_end_in_a_caret_and_missed_targets_are_counted(axis):
+def test_open_intervals_end_in_carets_missed_targets_are_counted(axis):
     table = means_of((1.0, 10.0, 9.0, 11.0, 3), (2.0, 12.0, -90.0, 100.0, 2), (20.0, np.nan, np.nan, np.nan, 0))
     draw_means(axis, table, "field", "hours")
     bottom, top = axis.get_ylim()
@@ -402,7 +402,7 @@ def test_what_swapping_costs(tmp_path):
     assert min(line.get_ydata()) > 0.0
 
 
-def test_swapping_in_a_sweep_over_rates_is_of_runs_without_failures_alone(tmp_path):
+def test_the_cost_of_swapping_uses_failure_free_runs_alone(tmp_path):
     source = Source.of(of_sweep(tmp_path, SWEEP.replace("[0.6, 0.9]", "[0.0, 0.000001, 0.9]")))
     figure, tables = drawn(source, "swapping")
     assert RATE not in tables[""]
@@ -415,7 +415,7 @@ def test_swapping_in_a_sweep_over_rates_is_of_runs_without_failures_alone(tmp_pa
     assert list(slides) == ["swapping_slide"]
 
 
-def test_ways_to_fill_a_stage_are_compared_with_the_failure_free_run(tmp_path):
+def test_ways_to_fill_a_stage_are_compared_with_no_failures(tmp_path):
     variants = "strategies=[none, redundant, {kind: reinit, rule: random, label: anew}, {kind: reinit, label: plain}]"
     source = Source.of(comparable(results.load(run_all(tmp_path, SCENARIO, variants))))
     figure, tables = drawn(source, "reinit")

@@ -38,7 +38,7 @@ def runs(target: float | None = 2.0, **hours: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_a_clear_winner_is_told_with_spread_interval_money_and_what_churn_costs():
+def test_a_clear_winner_has_spread_interval_cost_and_churn():
     told = sentences_on(runs(none=[10, 10, 10], redundant=[13, 13, 13.3], checkfree=[10.9, 11, 11.1]))
     assert told[0] == (
         "CheckFree reaches loss 2 first, after 11.0 h on average (10.9 to 11.1 h over 3 failure seeds); redundant "
@@ -83,7 +83,7 @@ def test_who_does_not_always_get_there_is_left_out():
     assert sum("left out" in sentence for sentence in told) == 2
 
 
-def test_a_target_that_nobody_reaches_is_told_and_the_end_is_compared():
+def test_an_unreached_target_is_reported_and_ends_are_compared():
     told = sentences_on(runs(redundant=[math.nan, math.nan], checkfree=[math.nan, math.nan]))
     assert told[0].startswith("Too close to call who ends first")
     assert "No run reaches the target loss 2." in told
@@ -113,7 +113,7 @@ def test_no_failures_alone_and_stopped_runs():
     [(0, "0"), (0.0123456, "0.0123"), (0.5, "0.500"), (9.996, "10.00"), (12.34, "12.3"), (1234567, "1,234,567"),
      (-3.21, "−3.21"), (math.nan, "-")],
 )  # fmt: skip
-def test_numbers_have_three_digits_but_no_fewer_than_a_whole_number(value, text):
+def test_numbers_have_three_digits_and_never_round_units(value, text):
     assert format_number(value) == text
 
 

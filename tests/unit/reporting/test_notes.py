@@ -34,7 +34,7 @@ def test_hardly_any_failures_are_told_whatever_the_reference_met():
     assert worth_knowing(SCENARIO, [a_run("none", 0)]) == []
 
 
-def test_uploads_that_keep_training_waiting_are_told_where_they_should_not():
+def test_uploads_that_delay_training_unexpectedly_are_reported():
     (told,) = worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 0.0)] * 2)
     assert told.startswith("checkpointing: training waited for uploads 30 % of the time")
     assert worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 1.0), a_run("checkpoint", 9, 30.0, 0.0)]) == []

@@ -92,7 +92,7 @@ def test_fields_that_vary_together_are_one_axis(tmp_path):
 # ---- charts --------------------------------------------------------------------------------------
 
 
-def test_the_loss_charts_hold_the_curves_of_all_points_in_the_colours_of_the_figures(sweep, drawn):
+def test_loss_charts_have_all_curves_in_the_figures_colours(sweep, drawn):
     assert list(drawn) == ["loss-time", "loss-iteration", "hours", "ledger", "usd"]
     found = loss_curves(results.load(sweep), "iteration")
     assert [(row["x"], row["loss"], row["low"]) for row in rows(drawn["loss-iteration"])] == [
@@ -107,7 +107,7 @@ def test_the_loss_charts_hold_the_curves_of_all_points_in_the_colours_of_the_fig
     assert {row["strategy"] for row in marks} == {1, 2}  # who ignores failures has none
 
 
-def test_means_stand_at_every_point_also_where_a_field_does_not_concern_a_strategy(grid):
+def test_means_stand_at_points_that_do_not_concern_a_strategy(grid):
     made, _ = charts(grid)
     found = [(row["strategy"], row["point"], row["places"]) for row in rows(made["hours"])]
     assert len(found) == 3 * 4
@@ -153,7 +153,7 @@ def test_strategies_stand_hardly_aside_of_their_value(grid):
     assert 1.0 - scale["paddingInner"] <= 0.15  # all of them, of the way to the next value
 
 
-def test_without_a_learner_charts_of_losses_are_left_out_with_a_sentence(tmp_path):
+def test_without_a_learner_a_sentence_replaces_loss_charts(tmp_path):
     made, left_out = charts(a_sweep(tmp_path, TIME_ONLY))
     assert list(made) == ["hours", "ledger"]
     assert [line.partition(":")[0] for line in left_out] == ["No chart of losses", "No chart of money"]
@@ -224,7 +224,7 @@ def test_every_failure_of_a_run_is_listed(tmp_path):
     assert sum(row.cells[4] == "failure" for row in table.rows) == (found["kind"] == "failure").sum() > 0
 
 
-def test_runs_of_an_earlier_version_of_the_scenario_are_left_out_and_that_is_told(tmp_path):
+def test_runs_of_an_earlier_scenario_are_left_out_with_a_note(tmp_path):
     a_run(tmp_path, overrides=("failures.rate_per_hour=0.8",))
     folder = a_run(tmp_path, overrides=("failures.rate_per_hour=0.9",))
     source = source_of(folder)

@@ -53,7 +53,7 @@ def drawn(table: pd.DataFrame) -> Any:
     return axis
 
 
-def test_each_cell_has_the_colour_of_its_best_strategy_and_is_white_where_there_is_none():
+def test_cells_have_the_best_strategys_colour_or_are_white():
     (mesh,) = drawn(a_table(BEST)).collections
     colours = np.asarray(mesh.get_array()).reshape(2, 3, 3)
     for j, row in enumerate(BEST):
@@ -98,13 +98,13 @@ def test_regions_have_their_names_in_them():
     assert {text.get_text() for text in axis.texts} == {"checkpointing", "redundant"}
 
 
-def test_cells_meet_halfway_by_ratio_on_a_wide_axis_and_evenly_on_a_narrow_one():
+def test_cells_meet_halfway_by_ratio_on_wide_axes():
     assert edges(X) == pytest.approx([0.1 / 2**0.5, 0.1 * 2**0.5, 0.2 * 2**0.5, 0.4 * 2**0.5])
     assert edges(Axis("f", (1, 2, 4), None, False, "")) == pytest.approx([0.5, 1.5, 3.0, 5.0])
     assert edges(Y) == pytest.approx([-0.5, 0.5, 1.5])
 
 
-def test_axes_name_fields_and_values_and_the_legend_what_is_drawn():
+def test_axes_name_fields_and_the_legend_the_strategies():
     marks = {"own": [(0.2, 0.0)], "knots": [(0.1, 0.0), (0.4, 1.0)]}
     figure = map_figure(a_table(BEST, close=((0, 0),)), (X, Y), COLOURS, marks, ["A note."])
     (axis,) = figure.axes
@@ -125,7 +125,7 @@ def test_axes_name_fields_and_values_and_the_legend_what_is_drawn():
     assert "A note." in figure.get_supxlabel()
 
 
-def test_along_one_axis_each_strategy_is_a_line_with_its_interval():
+def test_one_axis_gives_each_strategy_a_line_with_its_interval():
     table = a_table([["checkpoint", "checkpoint", "redundant"]])
     looks = looks_for({"checkpoint": "checkpoint", "redundant": "redundant"})
     figure = line_figure(table, X, looks, "hours", "hours", [])

@@ -21,7 +21,7 @@ def verdict(taken_by: dict[str, dict[tuple[int, int], float]], errors: dict[str,
 STEADY = taken(100, 101, 100, 101, 100, 101)
 
 
-def test_the_best_is_the_one_that_takes_least_and_the_others_follow():
+def test_the_best_takes_least_and_the_others_follow():
     slower = {luck: 1.2 * value for luck, value in STEADY.items()}
     slowest = {luck: 2.0 * value for luck, value in STEADY.items()}
     found = verdict({"slowest": slowest, "best": STEADY, "slower": slower}, {})
@@ -32,21 +32,21 @@ def test_the_best_is_the_one_that_takes_least_and_the_others_follow():
     assert found.standings[2].behind == pytest.approx(1.0)
 
 
-def test_a_difference_whose_interval_holds_zero_is_too_close_to_call():
+def test_an_interval_that_holds_zero_is_too_close_to_call():
     noisy = taken(90, 120, 112, 98, 121, 85)
     found = verdict({"steady": STEADY, "noisy": noisy}, {})
     assert found.best.strategy == "steady"
     assert [one.strategy for one in found.contenders] == ["noisy"]
 
 
-def test_a_difference_below_what_interpolation_may_err_is_too_close_as_well():
+def test_a_difference_below_the_interpolation_error_is_too_close():
     slower = {luck: 1.05 * value for luck, value in STEADY.items()}
     assert verdict({"a": STEADY, "b": slower}, {"b": 0.02}).contenders == ()
     assert [one.strategy for one in verdict({"a": STEADY, "b": slower}, {"b": 0.06}).contenders] == ["b"]
     assert [one.strategy for one in verdict({"a": STEADY, "b": slower}, {"a": 0.06}).contenders] == ["b"]
 
 
-def test_who_misses_the_target_under_some_seed_comes_after_all_who_never_do():
+def test_strategies_that_miss_the_target_come_last():
     lucky = taken(10, math.nan, 10, 10, 10, 10)
     found = verdict({"lucky": lucky, "steady": STEADY}, {})
     assert found.best.strategy == "steady"

@@ -32,7 +32,7 @@ def crossed(rng: np.random.Generator, shape: tuple[int, int], failure: float, tr
 # ---- one mean -------------------------------------------------------------------------------------------
 
 
-def test_with_one_training_seed_it_is_students_interval_over_failure_seeds():
+def test_one_training_seed_gives_students_t_over_failure_seeds():
     found = estimate(runs_of([[1.0], [2.0], [6.0]]))
     low, high = stats.t.interval(0.95, 2, 3.0, stats.sem([1.0, 2.0, 6.0]))
     assert (found.mean, found.low, found.high) == pytest.approx((3.0, low, high))
@@ -40,7 +40,7 @@ def test_with_one_training_seed_it_is_students_interval_over_failure_seeds():
     assert found.training_half_width == 0.0
 
 
-def test_both_kinds_of_seeds_count_with_their_own_degrees_of_freedom():
+def test_both_kinds_of_seeds_have_their_degrees_of_freedom():
     """Rows 0, 2, 4 and columns ±1 on top: M_a = 2 · 8 / 2 = 8, M_b = 3 · 2 / 1 = 6, nothing within, n = 6."""
     found = estimate(runs_of([[-1.0, 1.0], [1.0, 3.0], [3.0, 5.0]]))
     assert found.mean == 2.0
@@ -67,7 +67,7 @@ def test_runs_that_a_seed_does_not_touch_are_no_replicates(transposed):
     assert {found.num_failure_seeds, found.num_training_seeds} == {3, 4}
 
 
-def test_runs_that_a_seed_does_not_touch_stay_one_replicate_where_some_are_missing():
+def test_runs_independent_of_a_seed_stay_one_replicate():
     found = estimate(runs_of([[1.0, 1.0, None], [2.0, 2.0, 2.0], [6.0, None, math.nan]]))
     once = estimate(runs_of([[1.0], [2.0], [6.0]]))
     assert (found.mean, found.low, found.high) == (once.mean, once.low, once.high)
@@ -82,7 +82,7 @@ def test_one_replicate_has_a_mean_and_no_interval(table):
     assert math.isnan(found.high)
 
 
-def test_of_runs_without_a_value_there_is_nothing_but_their_number():
+def test_runs_without_a_value_are_only_counted():
     found = estimate(runs_of([[math.nan], [math.nan]]))
     assert all(math.isnan(number) for number in (found.mean, found.low, found.high))
     assert (found.num_runs, found.num_reached, found.num_failure_seeds, found.num_training_seeds) == (2, 0, 0, 0)
@@ -218,7 +218,7 @@ def test_against_a_constant_the_interval_of_a_ratio_is_students():
 
 
 @given(tables(low=1.0), st.data())
-def test_the_ends_of_a_ratio_are_where_the_difference_may_just_be_nothing(table, data):
+def test_the_ends_of_a_ratio_are_where_the_difference_is_zero(table, data):
     """Fieller's definition: at an end ρ the interval of a - ρ b touches 0."""
     others = np.array(data.draw(st.lists(numbers(low=1.0), min_size=table.size, max_size=table.size)))
     others = np.where(np.isnan(table), math.nan, others.reshape(table.shape))
@@ -386,7 +386,7 @@ def test_a_summary_has_a_row_for_each_strategy_point_and_metric():
     assert row["high"] - row["mean"] == pytest.approx(T[2] / math.sqrt(3))
 
 
-def test_a_strategy_is_compared_with_the_reference_at_the_same_values_of_what_concerns_both():
+def test_the_reference_has_the_same_values_of_shared_fields():
     table = summary(a_sweep(), ["rate", "interval"], reference="none")
     for rate, difference in ((0.1, 21.0), (0.2, 31.0)):
         row = row_of(table, strategy="checkpoint", rate=rate, interval=10, metric="wall_clock_seconds")
@@ -398,7 +398,7 @@ def test_a_strategy_is_compared_with_the_reference_at_the_same_values_of_what_co
         assert (itself["difference"], itself["difference_low"], itself["relative_high"]) == (0.0, 0.0, 0.0)
 
 
-def test_several_points_of_the_reference_are_none_to_compare_with():
+def test_several_points_of_the_reference_give_no_comparison():
     table = summary(a_sweep(), ["rate", "interval"], reference="checkpoint")
     assert table[table["strategy"] == "none"]["difference"].isna().all()
     own = row_of(table, strategy="checkpoint", rate=0.1, interval=25, metric="wall_clock_seconds")
@@ -453,7 +453,7 @@ def test_whole_numbers_stay_such_beside_fractions():
     assert summary(runs, ["nodes", "rate"])["nodes"].astype(str).tolist() == ["64"]
 
 
-def test_a_pair_of_seeds_that_comes_twice_is_refused_on_either_side():
+def test_a_repeated_pair_of_seeds_is_refused_on_either_side():
     once = pd.DataFrame({"failure_seed": [0, 1], "training_seed": 0, "value": [1.0, 2.0]})
     twice = pd.DataFrame({"failure_seed": [0, 1, 1], "training_seed": 0, "value": [1.0, 2.0, 50.0]})
     for a, b in ((once, twice), (twice, once)):

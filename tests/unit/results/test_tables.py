@@ -31,7 +31,7 @@ def swept(tmp_path_factory):
     return of_sweep(tmp_path_factory.mktemp("swept"))
 
 
-def test_a_runs_curve_against_iteration_has_the_last_loss_of_each(dry):
+def test_a_curve_by_iteration_has_the_last_loss_of_each(dry):
     curves = run_curves(dry, "iteration")
     assert list(curves.columns) == [
         "run", "strategy", "kind", "failure_seed", "training_seed", "iteration", "loss_nats",
@@ -91,7 +91,7 @@ def test_over_time_only_where_all_runs_train(dry):
     assert (found["low_loss_nats"] <= found["loss_nats"]).all()
 
 
-def test_until_a_rollback_the_last_loss_holds_and_then_the_older_one():
+def test_a_rollback_restores_the_older_loss():
     x = np.array([1.0, 2.0, 3.0, 3.0, 5.0])
     losses = np.array([4.0, 2.0, np.nan, 4.0, 2.0])
     at = np.array([1.5, 2.5, 3.0, 4.0, 5.0])
@@ -134,7 +134,7 @@ def test_hours_and_money_to_the_target(dry, swept):
     assert of_sweep[of_sweep["kind"] != "checkpoint"][INTERVAL].isna().all()
 
 
-def test_without_target_price_or_losses_it_is_told_what_is_missing(dry, tmp_path):
+def test_a_missing_target_price_or_loss_is_named(dry, tmp_path):
     def changed(**columns):
         return results.Results(dry.folder, dry.runs.assign(**columns))
 
@@ -247,12 +247,12 @@ def test_half_lives_by_hand(dry, monkeypatch):
     assert curve["mean_excess_nats"].tolist() == pytest.approx([(1.0 + 0.2 + 1.0 - 0.1) / 4, 2.1 / 4, 0.4])
 
 
-def test_without_a_failure_free_run_the_loss_before_is_the_baseline(dry):
+def test_without_a_failure_free_run_earlier_loss_is_the_baseline(dry):
     alone = results.Results(dry.folder, dry.runs[dry.runs["kind"] == "checkfree"])
     assert set(excesses(alone)["baseline"]) == {"before the failure"}
 
 
-def test_what_swapping_costs_is_the_difference_of_failure_free_runs(tmp_path):
+def test_the_cost_of_swapping_is_between_failure_free_runs(tmp_path):
     found = comparable(results.load(run_all(tmp_path, SCENARIO, "failures={kind: never}", "seeds.training=[0, 1]")))
     costs = swapping_cost(found)
     assert set(costs["strategy"]) == {"checkfree_plus"}

@@ -66,7 +66,7 @@ def test_the_whole_run_is_there_and_as_it_was(folder):
     assert len(completed) >= len(found.iterations) * 4 * 2  # microbatches and pipelines; more where iterations were cut
 
 
-def test_every_second_is_an_iteration_or_something_else_that_is_told(folder):
+def test_every_second_is_an_iteration_or_a_named_span(folder):
     found, wall_clock_seconds = whole(folder), load_run(folder).summary["wall_clock_seconds"]
     stretches = [(record.started_seconds, record.ended_seconds) for record in found.iterations]
     stretches += [(span.start_seconds, span.end_seconds) for span in found.trace.spans]
@@ -150,7 +150,7 @@ def test_messages_that_share_nothing_have_tracks_of_their_ends(tmp_path):
     assert {"S0 pipeline 0 to S1 pipeline 0", "S1 pipeline 1 to S0 pipeline 1"} <= tracks
 
 
-def test_an_upload_that_the_end_of_the_run_finds_under_way_is_in_the_trace(tmp_path):
+def test_an_upload_under_way_at_the_end_is_recorded(tmp_path):
     overrides = ("training.steps=7", "failures=never", "network.storage.bandwidth_mbit_per_s=1")
     run = next(ScenarioRunner(parse_scenario(SCENARIO, overrides=overrides), tmp_path, tmp_path, None).run(Silent()))
     messages = [message for message in whole(run.folder).trace.messages if message.what == "checkpoint"]
@@ -159,7 +159,7 @@ def test_an_upload_that_the_end_of_the_run_finds_under_way_is_in_the_trace(tmp_p
 
 
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
-def test_a_jittering_run_is_played_again_as_it_was_and_only_in_the_window(tmp_path, fidelity):
+def test_a_run_with_jitter_is_replayed_exactly_in_the_window(tmp_path, fidelity):
     overrides = ("training.steps=150", "cluster.jitter=0.3", f"fidelity={fidelity}")
     runs = ScenarioRunner(parse_scenario(SCENARIO, overrides=overrides), tmp_path, tmp_path, None).run(Silent())
     run = next(runs)
@@ -190,7 +190,7 @@ def test_the_chart_shows_the_first_pipeline(folders):
 
 
 @pytest.mark.parametrize(("window"), [(5.0, 5.0), (-1.0, 5.0), (1e9, None), (7.0, 3.0)])
-def test_an_empty_window_is_an_error_that_tells_how_long_the_run_is(folders, window):
+def test_an_empty_window_is_an_error_with_the_runs_length(folders, window):
     with pytest.raises(ValueError, match=r"no time of the run from .* the run ends at \d+"):
         timeline(folders["redundant"], *window)
 
@@ -200,7 +200,7 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
         timeline(tmp_path)
 
 
-def test_a_scenarios_folder_is_an_error_that_names_one_of_its_runs(folders):
+def test_a_scenario_folder_is_an_error_that_names_a_run(folders):
     runs = sorted(folders.values())
     with pytest.raises(ValueError, match=f"holds {len(runs)} runs: name one of them, such as {runs[0]}$"):
         timeline(runs[0].parent)
@@ -235,7 +235,7 @@ def test_the_command_leaves_no_chart_of_another_window(folders, tmp_path):
 
 
 @pytest.mark.parametrize("out", ["t.png", "nowhere/t.json", ""])
-def test_the_command_writes_to_a_json_file_in_a_folder_that_exists(folders, tmp_path, out):
+def test_the_command_writes_json_into_an_existing_folder(folders, tmp_path, out):
     result = CliRunner().invoke(app, ["timeline", str(folders["redundant"]), "--out", str(tmp_path / out)])
     assert isinstance(result.exception, ValueError)
     assert "give the name of a JSON file" in str(result.exception)

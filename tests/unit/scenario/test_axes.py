@@ -33,7 +33,7 @@ def test_a_list_is_taken_as_it_is_numbers_in_order(ground):
     assert names.nearest(names.own) == 1
 
 
-def test_a_range_is_walked_by_ratios_where_it_is_wide_else_evenly(ground):
+def test_wide_ranges_are_spaced_by_ratio_others_evenly(ground):
     wide = ground.axis("--x", "failures.rate_per_hour=0.01..0.16", 5)
     assert wide.is_log
     assert wide.values == pytest.approx((0.01, 0.02, 0.04, 0.08, 0.16))
@@ -46,7 +46,7 @@ def test_whole_numbers_stay_whole_and_come_once(ground):
     assert ground.axis("--x", "strategies[checkpoint].interval_iterations=1..4", 20).values == (1, 2, 3, 4)
 
 
-def test_a_field_alone_is_looked_at_around_its_own_value_as_far_as_is_allowed(ground):
+def test_a_bare_field_ranges_around_its_value_within_its_limits(ground):
     factor = ground.axis("--x", "network.bandwidth_factor", 5)
     assert factor.values == pytest.approx((0.25, 0.5, 1.0, 2.0, 4.0))
     rate = ground.axis("--x", "failures.rate_per_hour", 5)
@@ -67,7 +67,7 @@ def test_around_a_value_by_factors(ground):
 @pytest.mark.parametrize(
     ("value", "place"), [(0.01, 0), (0.0139, 0), (0.0145, 1), (0.16, 4), (0.2, None), (None, None)]
 )
-def test_the_nearest_value_is_the_nearest_by_ratio_and_none_outside(ground, value, place):
+def test_the_nearest_value_is_nearest_by_ratio_and_inside(ground, value, place):
     assert ground.axis("--x", "failures.rate_per_hour=0.01..0.16", 5).nearest(value) == place
 
 

@@ -178,7 +178,7 @@ def in_yaml(data: Any) -> str:
 @example({**PLAIN, "failures": {"kind": "trace", "file": "."}})
 @example({**PLAIN, "failures": {"kind": "compose", "processes": {"0": "paper_10"}}})
 @example({**PLAIN, "failures": {"kind": "compose", "processes": ["no_such:Class", {"preset": "aws_spot_good"}]}})
-def test_whatever_stands_in_a_scenario_only_scenario_errors_are_raised(data: Any):
+def test_any_text_raises_scenario_errors_only(data: Any):
     for problem in told(in_yaml(data)):
         assert problem.message
         assert "\n" not in str(problem)

@@ -142,7 +142,7 @@ def test_anchors_and_merge_keys_work():
     assert seldom == {**often, "label": "seldom", "interval_iterations": 50}
 
 
-def test_dates_are_texts_and_numbers_are_read_as_yaml_1_2_has_them():
+def test_dates_are_texts_and_numbers_follow_yaml_1_2():
     scenario = parse_scenario(
         "name: 2024-02-30\nstrategies: [none]\ndescription: 2024-01-01T10:00:00Z\n"
         "training: {steps: 1_000, optimizer: {learning_rate: 1e-3}}\nworkload: {sequences_per_microbatch: 010}\n"
@@ -309,7 +309,7 @@ def test_wrong_overrides_are_told_together_with_the_rest():
     ]
 
 
-def test_rows_beside_a_file_that_holds_another_trace_are_told_and_count_where_the_file_is_gone(folder: Path):
+def test_rows_count_when_the_trace_file_is_gone_or_different(folder: Path):
     trace = "file: traces/good.csv, additions: ignore, rows: [[0.0, 9, 0, []]]"
     text = f"{BASE}failures: {{kind: trace, {trace}}}\n"
     with pytest.raises(ScenarioError, match=r"failures.rows: found another trace than in 'traces/good.csv'"):

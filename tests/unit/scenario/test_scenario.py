@@ -260,7 +260,7 @@ fallback: {{kind: checkpoint, interval_seconds: 60}}
 @pytest.mark.parametrize(
     "text", [SMALLEST, RICH, CHOSEN, *(p.read_text(encoding="utf-8") for p in SCENARIOS.glob("*.yaml"))]
 )
-def test_valid_scenarios_fit_the_schema_as_written_and_as_resolved(text: str):
+def test_valid_scenarios_fit_the_schema_written_and_resolved(text: str):
     assert fits(YAML(typ="safe").load(text), SCHEMA)
     resolved = resolved_yaml(parse_scenario(text, base_folder=SCENARIOS))
     assert fits(YAML(typ="safe").load(resolved), SCHEMA)

@@ -26,7 +26,7 @@ def problems_of(tmp_path: Path, sweep: str, *overrides: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_grid_is_every_combination_and_its_last_field_varies_fastest(tmp_path):
+def test_a_grid_varies_its_last_field_fastest(tmp_path):
     points = points_of(
         tmp_path, "{grid: {failures.rate_per_hour: [0.1, 0.2], cluster.detection_seconds: [5, 20]}, replicates: 2}"
     )
@@ -37,7 +37,7 @@ def test_a_grid_is_every_combination_and_its_last_field_varies_fastest(tmp_path)
     assert points[0].scenario.sweep is None
 
 
-def test_zipped_fields_vary_together_and_points_by_hand_come_first(tmp_path):
+def test_zipped_fields_vary_together_after_listed_points(tmp_path):
     points = points_of(
         tmp_path,
         "{zip: {workload.num_stages: [4, 6], training.model.num_stages: [4, 6]}, "
@@ -73,7 +73,7 @@ def test_a_strategys_field_concerns_that_strategy_alone(tmp_path):
     assert points[2].parameters_of(0) == {"failures.rate_per_hour": 0.1}
 
 
-def test_the_runs_of_another_strategy_are_the_same_at_each_of_its_values(tmp_path):
+def test_a_strategys_field_leaves_runs_of_others_the_same(tmp_path):
     points = points_of(tmp_path, '{grid: {"strategies[checkpoint].interval_iterations": [10, 50]}}')
     reference, checkpointing = ({run_hash(point.scenario, index, 0, 0, {}) for point in points} for index in (0, 1))
     assert len(reference) == 1
@@ -88,7 +88,7 @@ def test_a_scenario_without_a_sweep_is_its_only_point(tmp_path):
     assert point.scenario == load_scenario(path)
 
 
-def test_overrides_hold_at_every_point_and_the_sweep_goes_over_them(tmp_path):
+def test_overrides_hold_at_every_point_unless_swept(tmp_path):
     sweep = "{grid: {failures.rate_per_hour: [0.1, 0.2]}}"
     points = points_of(tmp_path, sweep, "cluster.detection_seconds=7", "failures.rate_per_hour=0.5")
     assert [point.scenario.failures.rate_per_hour for point in points] == [0.1, 0.2]
@@ -156,7 +156,7 @@ VALUES = st.lists(st.integers(), min_size=1, max_size=4).map(tuple)
     grid=st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3),
     by_hand=st.lists(st.dictionaries(st.sampled_from("xyz"), st.integers(), min_size=1), max_size=3).map(tuple),
 )
-def test_points_are_as_many_as_the_product_says_and_each_has_every_field(grid, by_hand):
+def test_points_are_the_product_and_each_has_every_field(grid, by_hand):
     points = list(combinations(SweepConfig.model_validate({"grid": grid, "list": by_hand})))
     number = max(1, len(by_hand))
     for values in grid.values():

@@ -22,7 +22,8 @@ ITERATION, STANDING_IN = 21.0, 27.0
 
 
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
-def test_the_others_go_on_without_a_lost_node_until_its_replacement_has_started_up_and_an_iteration_ends(fidelity):
+def test_replicas_continue_until_the_replacement_joins(fidelity):
+    """It joins at the first end of an iteration after its start-up."""
     result = run(Loss(50.0, ((2, 0),)), fidelity=fidelity)
     # lost in the third iteration; the next node comes at 110 s and is ready at 115 s
     assert starts(result) == [0.0, 21.0, 63.0, 90.0, 117.0, 138.0, 159.0, 180.0]
@@ -36,13 +37,13 @@ def test_the_others_go_on_without_a_lost_node_until_its_replacement_has_started_
 
 
 @pytest.mark.parametrize(("startup_seconds", "joins_seconds"), [(7.0, 117.0), (7.0 + TICK, 117.0 + STANDING_IN)])
-def test_who_is_ready_as_an_iteration_ends_takes_part_in_the_next(startup_seconds, joins_seconds):
+def test_a_node_ready_at_an_iterations_end_joins_the_next(startup_seconds, joins_seconds):
     result = run(Loss(50.0, ((2, 0),)), cluster={"startup_seconds": startup_seconds})
     assert times(of_kind(result, "node_joined")) == [joins_seconds]
 
 
 @pytest.mark.parametrize(("strategy", "num_states"), [(CHECKFREE, 1), ({"kind": "neighbour_checkpoint"}, 3)])
-def test_who_joins_is_sent_the_state_and_what_its_stage_keeps_beside_it(strategy, num_states):
+def test_a_joining_node_is_sent_all_state_of_its_stage(strategy, num_states):
     result = run(Loss(50.0, ((2, 0),)), strategy=strategy, network=SLOW, steps=20)
     (joined,) = times(of_kind(result, "node_joined"))
     before = max(record.ended_seconds for record in result.iterations if record.ended_seconds <= joined)
@@ -51,7 +52,7 @@ def test_who_joins_is_sent_the_state_and_what_its_stage_keeps_beside_it(strategy
     assert before >= 115.0
 
 
-def test_all_that_have_come_join_at_once_each_from_a_node_of_its_stage():
+def test_waiting_nodes_join_together_from_nodes_of_their_stage():
     result = run(Loss(50.0, ((2, 0), (1, 1), (4, 1))), network=SLOW)
     assert [kind for _, kind, _ in told(result)][:5] == 3 * ["node_lost"] + ["regrouped", "node_joined"]
     assert result.ledger["state_transfer"] == 8.5
@@ -69,7 +70,8 @@ def test_losses_while_the_others_regroup_begin_it_anew():
     assert (result.ledger["detection"], result.ledger["provisioning"]) == (5.0 + 10.0 + 10.0, 1.0 + 3.0)
 
 
-def test_a_stage_is_lost_with_its_last_holder_though_a_node_without_the_state_is_there():
+def test_a_stage_is_lost_with_its_last_holder_of_state():
+    """A node that has not received the state yet does not save it."""
     # at 110 s a node comes for place (2, 0); it starts up until 115 s and would join at 117 s
     result = run(Loss(50.0, ((2, 0),)), Loss(66.0, ((2, 1),)), fallback="restart")
     assert told(result)[2:4] == [(116.0, "failure", 2), (131.0, "recovered", 2)]
@@ -85,7 +87,7 @@ def test_a_rebuilt_stage_goes_on_with_the_nodes_that_are_there():
 
 
 @pytest.mark.parametrize("place", [(2, 0), (2, 1)])
-def test_a_loss_at_either_end_of_the_transfer_to_who_joins_ends_it(place):
+def test_a_loss_at_either_end_of_a_join_transfer_ends_it(place):
     alone = run(Loss(50.0, ((2, 0),)), network=SLOW, cluster={"nodes_per_stage": 3}, steps=20)
     (joined,) = times(of_kind(alone, "node_joined"))
     sends = 1 if place == (2, 1) else 0
@@ -105,7 +107,7 @@ def test_a_loss_at_either_end_of_the_transfer_to_who_joins_ends_it(place):
         assert result.ledger["state_transfer"] == 4.5 + 8.5
 
 
-def test_who_is_lost_before_it_has_joined_is_no_loss_to_the_others():
+def test_losing_a_node_before_it_joins_affects_no_other():
     result = run(Loss(50.0, ((2, 0),)), Loss(62.0, ((2, 0),)))  # at 112 s, while it starts up
     assert told(result)[2] == (112.0, "node_lost", 2)
     assert (result.ledger["detection"], result.ledger["lost_work"]) == (10.0, 8.0)
@@ -122,7 +124,8 @@ def test_idle_spares_come_and_go_unnoticed():
 # ---- notices -------------------------------------------------------------------------------------------
 
 
-def test_what_was_announced_is_not_detected_and_its_replacement_was_ordered_at_the_notice():
+def test_an_announced_loss_needs_no_detection():
+    """Its replacement was ordered at the notice."""
     result = run(Loss(50.0, ((2, 0),)), notice_seconds=20.0)
     assert told(result) == [
         (30.0, "notice", 2),
@@ -146,7 +149,7 @@ def test_a_loss_without_notice_is_detected_also_beside_one_with():
     ("who", "num_calls"),
     [(((2, 0),), 0), (((2, 0), (3, 1)), 0), (((2, None),), 1), (((2, None), (3, None), (4, 0)), 1), (((-1, None),), 0)],
 )
-def test_strategies_are_told_of_a_notice_where_a_stages_last_holders_are_among_those_that_leave(who, num_calls):
+def test_strategies_get_notices_that_concern_last_holders(who, num_calls):
     scenario = a_scenario(cluster={**CLUSTER, "num_spares": 1})
     world = a_world(with_losses(scenario, Loss(50.0, who), notice_seconds=20.0))
     calls: list[float] = []
@@ -175,7 +178,7 @@ def test_a_notice_during_a_recovery_finds_nothing_to_save(loss_seconds, started)
 
 
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
-def test_a_checkpoint_upon_a_notice_may_begin_while_another_is_under_way(fidelity):
+def test_a_notice_checkpoint_may_overlap_another(fidelity):
     strategy = {"kind": "checkpoint", "interval_iterations": 2, "just_in_time": True}
     options = {"cluster": {"nodes_per_stage": 1}, "upload_seconds": 50.0, "fidelity": fidelity}
     result = run(Loss(200.0, ((2, 0),)), strategy=strategy, notice_seconds=130.0, **options)
@@ -187,14 +190,14 @@ def test_a_checkpoint_upon_a_notice_may_begin_while_another_is_under_way(fidelit
 # ---- nodes that come back, or never --------------------------------------------------------------------
 
 
-def test_who_comes_back_joins_like_a_new_node_and_nobody_else_is_ordered():
+def test_a_returning_node_joins_and_none_is_ordered():
     result = run(Loss(50.0, ((2, 0),), 60.0))
     assert starts(result) == starts(run(Loss(50.0, ((2, 0),))))
     assert result.node_hours * 3600 == pytest.approx(10 * 201.0 - 60.0)
 
 
 @pytest.mark.parametrize(("away_seconds", "bucket"), [(None, "provisioning"), (60.0, "waiting_for_nodes")])
-def test_waiting_for_what_was_ordered_is_provisioning_and_for_who_comes_of_itself_is_waiting(away_seconds, bucket):
+def test_waits_for_ordered_nodes_are_provisioning(away_seconds, bucket):
     result = run(Loss(50.0, ((2, None),), away_seconds))
     waited = dict.fromkeys(("provisioning", "waiting_for_nodes"), 0.0)
     waited["provisioning"] += 5.0  # starting up
@@ -203,7 +206,7 @@ def test_waiting_for_what_was_ordered_is_provisioning_and_for_who_comes_of_itsel
     assert times(of_kind(result, "recovered")) == [115.0]
 
 
-def test_a_run_that_waits_for_nodes_that_never_come_stops_with_a_reason():
+def test_waiting_for_nodes_that_never_come_stops_with_a_reason():
     result = run(Loss(50.0, ((2, None),), 1e8))
     assert result.stopped.startswith("after 2 of 8 iterations it had taken more than 20 × the plain")
     assert result.ledger["waiting_for_nodes"] == pytest.approx(20 * 8 * ITERATION - 60.0, abs=2.0)
@@ -213,7 +216,7 @@ def test_a_run_that_waits_for_nodes_that_never_come_stops_with_a_reason():
     assert result.ledger["waiting_for_nodes"] == result.wall_clock_seconds
 
 
-def test_training_begins_when_every_stage_has_a_node_that_has_started_up():
+def test_training_begins_when_every_stage_has_a_started_node():
     nobody_is_lost = {"scope": "cluster", "immune_stages": (0, 1, 2, 3, 4)}
     scenario = a_scenario((CHECKFREE,), cluster=CLUSTER, steps=4)
     result = run_with(
@@ -267,7 +270,7 @@ def a_world_of(failures: dict[str, Any]) -> World:
     return build_world(scenario, 0)
 
 
-def test_strategies_hear_of_the_last_of_a_stages_nodes_that_leave_one_after_the_other():
+def test_strategies_get_the_notice_of_a_stages_last_node():
     scripts = [
         {"kind": "script", "notice_seconds": 30.0, "losses": ({"at_seconds": at, "stages": (2,), "replica": replica},)}
         for replica, at in enumerate((100.0, 105.0))

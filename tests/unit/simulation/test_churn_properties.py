@@ -146,7 +146,7 @@ indices = st.integers(0, len(STRATEGIES_TO_TRY) - 1)
 
 @settings(max_examples=300)
 @given(churning, indices)
-def test_whatever_happens_to_the_nodes_runs_end_seconds_add_up_and_nobody_uses_what_is_lost(scenario, index):
+def test_any_losses_keep_the_ledger_and_use_only_live_state(scenario, index):
     check(scenario, index)
 
 

@@ -21,7 +21,8 @@ def run(*losses: Loss, preset: str = "bamboo", **options: object) -> Run:
 
 
 @pytest.mark.parametrize(("preset", "whole", "redone"), [("bamboo", 28.0, 2.0), ("bamboo_lazy", 27.0, 3.0)])
-def test_an_iteration_that_is_carried_on_takes_what_was_left_of_it_and_none_of_it_is_lost(preset, whole, redone):
+def test_a_continued_iteration_takes_its_remaining_time(preset, whole, redone):
+    """None of it is lost work."""
     result = run(Loss(50.0, ((2, 0),)), preset=preset)
     share = (50.0 - whole) / whole
     pause = share * 4 * redone  # what the shadow has not done yet, of four microbatches
@@ -49,14 +50,14 @@ def test_an_iteration_can_be_carried_on_twice():
     assert second == pytest.approx(68.0 + 10.0 + done * 4 * 2.0)
 
 
-def test_what_was_cut_is_lost_where_it_is_not_carried_on_after_all():
+def test_an_interrupted_iteration_that_is_abandoned_is_lost_work():
     result = run(Loss(50.0, ((2, 0),)), Loss(18.0, ((3, 0),)), fallback="restart")
     first, _ = times(of_kind(result, "recovered"))
     assert told(result)[3] == (68.0, "fallback", 3)
     assert result.ledger["lost_work"] == pytest.approx(28.0 + 22.0 + (68.0 - first))
 
 
-def test_an_iteration_that_is_cut_at_its_very_end_has_nothing_left_to_carry_on():
+def test_an_iteration_interrupted_at_its_end_has_nothing_left():
     result = run(Loss(28.0, ((2, 0),)))
     assert result.num_iterations == 8
     assert times(of_kind(result, "recovered")) == [28.0 + 10.0 + 4 * 2.0]  # redone, all of it
@@ -76,14 +77,14 @@ THEN_TWO = (Loss(50.0, ((2, 0),)), Loss(100.0, ((4, 0), (5, 0))))
 """S1 covers S2 until 350 s; the fallback waits for S4 and S5 until 450 s, and for their start."""
 
 
-def test_a_covered_stage_goes_back_with_the_others_by_what_its_holder_downloads():
+def test_a_covered_stage_rolls_back_by_its_holders_download():
     result = run(*THEN_TWO, fallback={"kind": "checkpoint", "interval_iterations": 1}, **FALLEN_BACK)
     assert times(of_kind(result, "fallback")) == [150.0]
     assert times(of_kind(result, "recovered"))[1] == 455.0 + 14.0  # all seven stages
     assert result.num_iterations == 20
 
 
-def test_a_covered_stage_has_no_disk_of_its_own_to_read_the_checkpoint_from():
+def test_a_covered_stage_has_no_disk_to_read_a_checkpoint_from():
     two_seconds = CHECKPOINT_BYTES / 2 / 2**30
     local = {"kind": "checkpoint", "interval_iterations": 1, "local_gib_per_s": two_seconds}
     result = run(*THEN_TWO, fallback=local, **FALLEN_BACK)
@@ -105,7 +106,7 @@ def test_nobody_waits_for_nodes_of_a_stage_that_is_covered():
 
 
 @pytest.mark.parametrize(("leaving", "num_calls"), [(2, 0), (1, 1)])
-def test_the_last_holders_of_a_covered_stage_are_those_of_who_covers_it(leaving, num_calls):
+def test_a_covered_stages_last_holders_are_its_substitutes(leaving, num_calls):
     scenario = a_scenario(cluster={"provisioning_seconds": 5.0})
     world = a_world(with_losses(scenario, Loss(50.0, ((2, 0),)), Loss(50.0, ((leaving, 0),)), notice_seconds=20.0))
     calls: list[float] = []

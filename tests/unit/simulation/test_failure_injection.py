@@ -28,14 +28,14 @@ def leaving(*losses: Loss, cluster: Cluster, **options: Any) -> Log:
 # ---- stages, regions, everybody ------------------------------------------------------------------------
 
 
-def test_all_nodes_of_a_stage_are_lost_together_and_its_uptimes_count_from_the_strike_before():
+def test_a_stage_fails_whole_and_uptimes_count_between_failures():
     cluster = a_cluster(nodes_per_stage=2, provisioning_seconds=30.0)
     log = scripted({1: (10.0, 20.0, 15.0)}, cluster).until(100.0)
     assert log.lost == [(10.0, (2, 3)), (45.0, (6, 7))]  # at 30 s nobody was there
     assert log.arrivals == [(40.0, 6, 2), (40.0, 7, 3), (75.0, 8, 2), (75.0, 9, 3)]
 
 
-def test_whoever_is_told_of_a_loss_finds_the_places_vacant_then_spares_take_them():
+def test_observers_see_vacant_slots_before_spares_fill_them():
     log = scripted({1: (10.0,)}, a_cluster(num_spares=1, provisioning_seconds=30.0))
     log.until(11.0)
     assert log.at_losses == [[0, None, 2]]
@@ -44,7 +44,7 @@ def test_whoever_is_told_of_a_loss_finds_the_places_vacant_then_spares_take_them
     assert log.arrivals == [(40.0, 4, None)]  # it is the spare now
 
 
-def test_a_node_that_is_provided_in_no_time_comes_once_the_loss_was_told():
+def test_a_node_provided_in_no_time_arrives_after_the_loss():
     log = scripted({1: (10.0, 0.0, 0.0), 2: (10.0,)}).until(20.0)
     assert log.lost == [(10.0, (1,)), (10.0, (2,)), (10.0, (3,)), (10.0, (5,))]
     assert log.at_losses == [[0, None, 2], [0, 3, None], [0, None, 4], [0, None, 4]]
@@ -78,7 +78,7 @@ def test_stages_that_are_immune_are_spared_whatever_fails_as_one(scope):
     assert seated(log.fleet) == [None, None, 2, 3, None, None]
 
 
-def test_a_spare_that_was_to_leave_stays_where_its_stage_is_immune():
+def test_a_leaving_spare_stays_once_its_stage_is_immune():
     cluster = a_cluster(num_spares=1, provisioning_seconds=1e3)
     to_leave = LossesConfig(losses=(Loss(20.0, ((-1, None),)),), notice_seconds=10.0, immune_stages=(1,))
     log = leaving(Loss(15.0, ((1, None),)), cluster=cluster, beside=(to_leave,)).until(50.0)
@@ -89,14 +89,15 @@ def test_a_spare_that_was_to_leave_stays_where_its_stage_is_immune():
 # ---- nodes ---------------------------------------------------------------------------------------------
 
 
-def test_a_node_keeps_its_age_when_others_fail_and_its_replacement_begins_anew():
+def test_a_node_keeps_its_age_and_a_replacement_starts_anew():
     uptimes = {0: (100.0,), 1: (30.0, 1.0), 2: (1e3,), 3: (25.0,), 4: (1e3,)}
     log = scripted(uptimes, a_cluster(provisioning_seconds=20.0), scope="node").until(200.0)
     assert log.lost == [(30.0, (1,)), (75.0, (3,)), (100.0, (0,))]  # node 3 came at 50 s
     assert log.arrivals == [(50.0, 3, 1), (95.0, 4, 1), (120.0, 5, 0)]
 
 
-def test_a_node_is_as_good_as_new_when_it_returns_also_where_something_else_had_taken_it():
+def test_a_returning_node_is_as_good_as_new():
+    """Also when another process had taken it."""
     cluster = a_cluster(provisioning_seconds=1e6)
     by_node = ScriptedConfig(uptimes={1: (30.0, 50.0)}, scope="node", away_seconds=7.0)
 
@@ -111,7 +112,7 @@ def test_a_node_is_as_good_as_new_when_it_returns_also_where_something_else_had_
     assert log.arrivals == [(25.0, 1, 1), (82.0, 1, 1)]
 
 
-def test_each_node_lives_as_long_as_its_own_stream_says_whoever_else_fails():
+def test_each_nodes_uptime_is_from_its_own_stream():
     config = WeibullConfig(mean_uptime_hours=1.0, shape=3.0, scope="node")
     cluster = a_cluster(num_spares=2, nodes_per_stage=2, provisioning_seconds=600.0)
     log = Log(WeibullFailures(config), cluster, seed=8).until(10 * 3600.0)
@@ -140,7 +141,7 @@ def test_a_node_of_an_immune_stage_lives_on_with_its_next_uptime():
     assert log.lost == []
 
 
-def test_nodes_that_fail_at_a_constant_rate_are_lost_in_proportion_to_the_time_that_they_are_there():
+def test_losses_at_a_constant_rate_are_proportional_to_node_time():
     config = ExponentialConfig(mean_uptime_hours=1.0, scope="node")
     cluster = a_cluster(4, num_spares=5, nodes_per_stage=3, provisioning_seconds=1800.0)
     log = Log(ExponentialFailures(config), cluster).until(100 * 3600.0)
@@ -182,7 +183,7 @@ def test_nodes_are_awaited_from_their_order_until_they_come():
     assert awaited == [0, 1, 2, 1, 0]
 
 
-def test_a_replacement_comes_in_the_region_of_the_place_wherever_who_was_lost_came_from():
+def test_a_replacement_comes_in_the_region_of_the_slot():
     cluster = a_cluster(1, ("a", "b"), num_spares=1, provisioning_seconds=5.0)  # the spare is in region a
     log = leaving(Loss(10.0, ((1, None),)), Loss(20.0, ((1, None),)), cluster=cluster).until(100.0)
     assert log.lost == [(10.0, (1,)), (30.0, (2,))]
@@ -200,7 +201,7 @@ def test_a_replacement_is_ordered_at_the_notice_and_once():
     assert log.arrivals == [(110.0, 3, 1)]
 
 
-def test_a_replacement_that_comes_before_the_loss_waits_as_a_spare():
+def test_an_early_replacement_waits_as_a_spare():
     log = scripted({1: (100.0,)}, a_cluster(provisioning_seconds=10.0), notice_seconds=30.0).until(300.0)
     assert log.arrivals == [(80.0, 3, None)]
     assert seated(log.fleet) == [0, 3, 2]
@@ -213,7 +214,7 @@ def test_a_notice_is_no_longer_than_the_uptime():
     assert [seconds for seconds, _ in log.lost] == [20.0, 25.0]
 
 
-def test_who_has_gone_or_come_back_since_the_notice_is_not_struck_and_ordered_once():
+def test_nodes_gone_since_the_notice_are_ordered_once():
     to_leave = LossesConfig(losses=(Loss(50.0, ((1, None), (2, None))),), notice_seconds=30.0)
     cluster = a_cluster(provisioning_seconds=1e3)
     log = leaving(Loss(30.0, ((1, None),)), Loss(0.0, ((2, None),), 5.0), cluster=cluster, beside=(to_leave,))
@@ -238,7 +239,7 @@ def test_those_that_come_back_are_the_same_and_nobody_is_ordered():
     assert log.fleet.nodes[1].region == "b"
 
 
-def test_those_that_come_back_are_not_replaced_upon_a_notice_either():
+def test_returning_nodes_are_not_replaced_at_a_notice():
     log = scripted({1: (50.0,)}, notice_seconds=20.0, away_seconds=12.0).until(100.0)
     assert (log.notices, log.arrivals) == ([(30.0, (1,))], [(62.0, 1, 1)])
 

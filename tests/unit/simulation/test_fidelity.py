@@ -221,7 +221,7 @@ def test_failures_at_the_instant_at_which_something_ends(strategy, network):
 
 @pytest.mark.parametrize("upload_seconds", [ITERATION, 2 * ITERATION])
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_an_upload_that_ends_as_an_iteration_begins_with_a_failure_is_lost(upload_seconds, share):
+def test_an_upload_ending_at_a_failure_is_lost(upload_seconds, share):
     config = {"kind": "checkpoint", "interval_iterations": 4, "blocking_share": share}
     scenario = a_scenario((config,), steps=12, upload_seconds=upload_seconds)
     beside = (1 - share) * upload_seconds / ITERATION
@@ -248,7 +248,7 @@ def test_a_failure_at_an_iterations_very_end_loses_it_in_both():
 
 
 @pytest.mark.parametrize("fidelity", BOTH)
-def test_an_upload_slows_a_training_whose_links_it_shares_and_no_other(fidelity):
+def test_an_upload_slows_training_only_on_shared_links(fidelity):
     # Activations take a second of a node's way up, and so does every 32nd part of the upload.
     big = {"storage": a_link(0.0, 1e9), "same_region": a_link(0.0, 1e9)}
     way = {"up_mbit_per_s": 200 * BYTES_PER_SECOND, "down_mbit_per_s": 1e9}
@@ -295,7 +295,7 @@ def test_the_price_of_an_iteration_is_what_the_clock_advances_by(scenario):
         assert booked == pytest.approx(world.now_seconds, rel=1e-14)
 
 
-def test_the_clock_keeps_to_ticks_though_the_split_of_an_iteration_does_not_sum_up_to_them():
+def test_the_clock_keeps_to_ticks_despite_inexact_splits():
     """Shares of nodes are no whole ticks, so that their sum may be off by a bit: the clock must not go by it."""
     off = 0
     for number in range(12):
@@ -309,7 +309,7 @@ def test_the_clock_keeps_to_ticks_though_the_split_of_an_iteration_does_not_sum_
     assert off > 0
 
 
-def test_beside_an_upload_the_price_is_what_the_clock_advances_by():
+def test_iteration_time_beside_an_upload_advances_the_clock():
     clocks = []
     for fidelity in BOTH:
         world = a_world(a_scenario(network=BUSY, fidelity=fidelity))
@@ -326,7 +326,7 @@ def durations(result: Run) -> np.ndarray:
     return np.array([record.ended_seconds - record.started_seconds for record in result.iterations])
 
 
-def test_with_jitter_iterations_differ_and_the_first_samples_are_the_same_in_both():
+def test_with_jitter_the_first_samples_are_equal_in_both():
     scenario = a_scenario(steps=100, cluster={"jitter": 0.2})
     sampled, played = (durations(result) for result in runs(scenario))
     num_samples = IterationTimes.NUM_SAMPLES
@@ -347,7 +347,7 @@ def test_with_jitter_the_means_agree(network):
     assert abs(sampled.mean() - played.mean()) < 3 * math.hypot(of_samples, of_all)
 
 
-def test_jitter_lengthens_an_iteration_since_the_slowest_is_waited_for():
+def test_jitter_lengthens_iterations_by_the_slowest_node():
     usual, jittering = (durations(run(a_scenario(steps=64, cluster={"jitter": sigma}))).mean() for sigma in (0.0, 0.3))
     assert usual == 21.0
     assert 1.02 * usual < jittering < 1.5 * usual

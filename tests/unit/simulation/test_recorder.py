@@ -45,7 +45,7 @@ def test_an_operation_cut_by_a_failure_ends_with_it():
     ]
 
 
-def test_a_message_cut_by_a_failure_ends_with_it_and_has_not_arrived():
+def test_a_message_cut_by_a_failure_ends_there_undelivered():
     trace = EventRecorder()
     world = a_world(a_scenario(network=SLOW), {3: (3.25,)}, trace=trace)
     in_turn(world, world.run_iteration(world.plain_plan()))
@@ -57,7 +57,7 @@ def test_a_message_cut_by_a_failure_ends_with_it_and_has_not_arrived():
 
 
 @pytest.mark.parametrize("at_seconds", [0.0, 1.5, 5.3, 11.0, 20.0, 25.0])
-def test_nothing_of_an_iteration_is_traced_after_the_failure_that_ended_it(at_seconds):
+def test_nothing_of_an_iteration_is_recorded_after_its_failure(at_seconds):
     trace = EventRecorder()
     plan_seconds = a_world(a_scenario(network=SLOW)).pipeline.price(a_world().plain_plan()).seconds
     assert at_seconds < plan_seconds
@@ -67,7 +67,7 @@ def test_nothing_of_an_iteration_is_traced_after_the_failure_that_ended_it(at_se
     assert all(each.start_seconds <= each.end_seconds for each in (*trace.operations, *trace.messages))
 
 
-def test_a_recovery_s_message_cut_by_a_second_failure_is_traced_as_lost():
+def test_a_recovery_message_cut_by_a_failure_is_recorded_as_lost():
     trace = traced({"kind": "checkfree"}, {2: (3.0,), 4: (3.0 + 15.0 + 0.5,)})
     state = [message for message in trace.messages if message.what == "state"]
     assert [(m.source, m.target, m.arrived) for m in state[:2]] == [(1, 2, False), (3, 2, False)]
@@ -112,7 +112,7 @@ def test_spans_are_the_ledger_s_seconds_by_bucket():
     assert all(end <= start for (_, end), (start, _) in pairwise(ends))
 
 
-def test_who_joins_others_of_its_stage_is_seen_to_receive_the_state():
+def test_the_state_transfer_of_a_joining_node_is_recorded():
     trace, cluster = EventRecorder(), {"nodes_per_stage": 2, "provisioning_seconds": 30.0, "regroup_seconds": 4.0}
     scenario = a_scenario(({"kind": "checkfree"},), network=SLOW, steps=6, cluster=cluster)
     result = run(with_losses(scenario, Loss(40.0, ((2, 1),))), training=no_training(scenario), trace=trace)
@@ -124,7 +124,7 @@ def test_who_joins_others_of_its_stage_is_seen_to_receive_the_state():
     assert Span("provisioning", 40.0, 44.0) in trace.spans
 
 
-def test_only_iterations_that_reach_into_the_window_are_traced_and_these_whole():
+def test_iterations_that_overlap_the_window_are_recorded_whole():
     trace = traced(
         {"kind": "none"}, {}, EventRecorder(50.0, 70.0), network={"same_region": a_link(), "storage": a_link()}
     )

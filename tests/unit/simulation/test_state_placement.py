@@ -43,7 +43,7 @@ def test_a_stage_is_lost_with_its_last_holder_and_once():
     assert not held.holds(2)
 
 
-def test_others_of_the_stage_stand_in_for_who_is_gone_until_it_has_the_state_again():
+def test_peers_substitute_for_a_node_until_it_has_the_state():
     held = lost(2, 3, 4)
     assert held.hosts == (0, 1, 2, 3, 5, 5, 6, 7, 8)
     held.lose(5)
@@ -52,7 +52,7 @@ def test_others_of_the_stage_stand_in_for_who_is_gone_until_it_has_the_state_aga
     assert held.hosts is None
 
 
-def test_copies_of_a_stage_go_with_its_last_holder_and_not_before():
+def test_copies_are_lost_with_their_last_holder():
     held = holders(2, 2)
     held.keep(1, "x", START)
     held.keep(2, "x", START)
@@ -65,7 +65,7 @@ def test_copies_of_a_stage_go_with_its_last_holder_and_not_before():
     assert held.copy(1, "x") is None
 
 
-def test_who_is_lost_keeps_nothing_and_who_receives_during_a_recovery_loses_it_with_its_node():
+def test_lost_nodes_and_receivers_keep_nothing():
     held = lost(2, 1, 1)
     with pytest.raises(AssertionError):
         held.keep(1, "x", START)
@@ -95,7 +95,7 @@ def test_stages_whose_loss_nobody_was_told_of_stay_lost():
     ("gone", "sources"),
     [((), [3, 4, 5]), ((4,), [3, 5, 5]), ((3,), [4, 4, 5]), ((3, 5), [4, 4, 4])],
 )
-def test_whoever_has_no_holder_in_its_pipeline_is_sent_the_state_by_another(gone, sources):
+def test_state_comes_from_another_pipeline_if_need_be(gone, sources):
     assert [lost(2, 3, *gone).source(1, replica) for replica in range(3)] == sources
 
 
@@ -117,7 +117,7 @@ def covered() -> StatePlacement:
     return held
 
 
-def test_who_covers_a_stage_works_for_it_sends_its_state_and_receives_what_is_sent_to_it():
+def test_a_covering_stage_works_sends_and_receives_for_the_other():
     held = covered()
     assert (held.lost_stages, held.covers) == (set(), {2: 1})
     assert held.hosts == (0, 1, 2, 3, 2, 3, 6, 7)
@@ -142,7 +142,7 @@ def test_a_stage_is_lost_with_the_last_holder_of_who_covers_it():
     assert (held.lost_stages, held.covers) == ({1, 2}, {})
 
 
-def test_a_covered_stage_has_no_nodes_to_keep_copies_and_loses_nothing():
+def test_a_covered_stage_keeps_no_copies_and_loses_nothing():
     held = covered()
     held.keep(2, "x", START)
     assert held.copy(2, "x") is None
@@ -150,7 +150,7 @@ def test_a_covered_stage_has_no_nodes_to_keep_copies_and_loses_nothing():
     assert held.lost_stages == set()
 
 
-def test_only_a_lost_stage_is_covered_and_by_one_that_has_its_own_state():
+def test_only_a_stage_with_its_state_covers_a_lost_one():
     held = lost(3, 1, 1, 2)
     with pytest.raises(AssertionError):
         held.cover(0, 3)
@@ -161,7 +161,7 @@ def test_only_a_lost_stage_is_covered_and_by_one_that_has_its_own_state():
         held.cover(1, 2)
 
 
-def test_rebuilding_others_leaves_a_covered_stage_to_who_covers_it():
+def test_rebuilding_others_leaves_a_covered_stage_covered():
     held = covered()
     held.lose(0)
     held.lose(1)
@@ -174,7 +174,7 @@ moves = st.lists(st.tuples(st.sampled_from(["lose", "gain", "keep", "rebuild"]),
 
 
 @given(moves)
-def test_it_is_lost_exactly_while_nobody_holds_it_and_so_are_copies(moves):
+def test_a_state_is_lost_exactly_while_no_node_holds_it(moves):
     held = holders(2, 3)
     with_state, lost_stages, copies = set(range(9)), set(), set()
     for move, place in moves:

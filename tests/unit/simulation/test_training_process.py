@@ -36,7 +36,7 @@ def iterations(result: Run) -> list[int]:
 # ---- equal arguments, equal runs; equal seeds, equal failures ---------------------------------------
 
 
-def test_runs_do_not_depend_on_the_order_in_which_strategies_are_run():
+def test_runs_do_not_depend_on_the_order_of_strategies():
     scenario = a_scenario(EVERY_KIND, steps=300, failures=CHURN, fallback="restart")
     alone = [run(scenario, index, seed=1) for index in range(len(EVERY_KIND))]
     assert all(result.num_failures for result in alone)
@@ -60,7 +60,7 @@ def test_all_strategies_meet_the_same_failures_at_the_same_times(seed, cluster):
     assert any(result.num_failures for result in runs)
 
 
-def test_processes_that_count_iterations_fail_the_same_executed_iterations():
+def test_iteration_processes_fail_the_same_executed_iterations():
     failures = {"kind": "bernoulli", "per_iteration_probability": 0.01, "instant": "start"}
     scenario = a_scenario(({"kind": "none"}, {"kind": "restart"}), steps=60, failures=failures)
     reference, restarted = run(scenario, 0, seed=1), run(scenario, 1, seed=1)
@@ -133,7 +133,7 @@ def test_rolled_back_iterations_are_executed_again_and_counted():
     assert (first.train_loss, first.lineage) == (second.train_loss, second.lineage)
 
 
-def test_a_rebuilt_stage_leads_to_another_lineage_from_the_same_iteration_on():
+def test_rebuilding_starts_another_lineage_at_that_iteration():
     result = run(scripted(a_scenario(({"kind": "checkfree"},)), {2: (8.5 * ITERATION,)}))
     assert iterations(result) == list(range(1, 21))
     before, after = {r.lineage for r in result.iterations[:8]}, {r.lineage for r in result.iterations[8:]}
@@ -181,7 +181,7 @@ def test_validations_are_counted_in_steps():
     assert [r.iteration for r in result.iterations if r.validation_loss is not None] == [8, 16, 18]
 
 
-def test_a_stage_rebuilt_within_a_step_changes_the_state_of_that_step():
+def test_rebuilding_within_a_step_changes_that_steps_state():
     scenario = a_scenario(({"kind": "checkfree"},), steps=6, iterations_per_step=7)
     result = run(scripted(scenario, {2: (23.5 * ITERATION,)}))
     undisturbed = run(scripted(scenario, {}))
@@ -220,7 +220,7 @@ def test_only_completed_uploads_are_durable(failure_seconds, goes_back_to):
     assert result.wall_clock_seconds == failure_seconds + RECOVERY + fetch_seconds + (20 - goes_back_to) * ITERATION
 
 
-def test_a_lost_upload_is_told_and_made_again_when_its_iteration_completes_again():
+def test_a_lost_upload_is_recorded_and_repeated():
     result = checkpointed({2: (230.0,)})
     kinds = [(event.kind, event.iteration) for event in of_kind(result, "checkpoint_durable", "checkpoint_lost")]
     assert kinds == [
@@ -231,7 +231,7 @@ def test_a_lost_upload_is_told_and_made_again_when_its_iteration_completes_again
     ]
 
 
-def test_a_failure_while_fetching_the_checkpoint_fetches_it_again():
+def test_a_failure_during_the_download_repeats_it():
     result = checkpointed({2: (300.0,), 3: (300.0 + RECOVERY + 20.0,)})
     assert rollbacks(result) == ["to iteration 10"]
     assert result.ledger["state_transfer"] == 20.0 + 50.0
@@ -239,7 +239,7 @@ def test_a_failure_while_fetching_the_checkpoint_fetches_it_again():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_training_stands_still_for_the_blocking_share_of_an_upload(share):
+def test_training_stops_for_the_blocking_share_of_an_upload(share):
     result = checkpointed({}, blocking_share=share)
     assert result.ledger["checkpoint_save"] == 4 * share * 50.0
     assert result.wall_clock_seconds == 20 * ITERATION + 4 * share * 50.0
@@ -247,14 +247,14 @@ def test_training_stands_still_for_the_blocking_share_of_an_upload(share):
     assert durable == [5 * n * ITERATION + (n - 1) * share * 50.0 + 50.0 for n in (1, 2, 3)]
 
 
-def test_a_failure_in_the_blocking_share_loses_the_upload_and_no_iteration():
+def test_a_failure_in_the_blocking_share_loses_only_the_upload():
     result = checkpointed({2: (210.0 + 20.0 + 5.0,)}, blocking_share=0.4)  # the second begins at 230 s
     assert [event.iteration for event in of_kind(result, "checkpoint_lost")] == [10]
     assert rollbacks(result) == ["to iteration 5"]
     assert result.ledger["checkpoint_save"] == 20.0 + 5.0 + 3 * 20.0
 
 
-def test_what_was_uploaded_in_full_before_the_next_iteration_survives_a_failure_at_its_start():
+def test_a_complete_upload_survives_a_failure_right_after():
     config = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
     result = run(scripted(a_scenario((config,), upload_seconds=50.0), {2: (5.0,)}, unit="iterations"))
     assert times(of_kind(result, "failure")) == times(of_kind(result, "checkpoint_durable"))[:1]
@@ -262,7 +262,7 @@ def test_what_was_uploaded_in_full_before_the_next_iteration_survives_a_failure_
 
 
 @pytest.mark.parametrize(("interval_seconds", "started"), [(100.0, [5, 10, 15, 20]), (110.0, [6, 12, 18]), (1.0, None)])
-def test_an_interval_in_seconds_is_measured_from_the_start_of_the_last_checkpoint(interval_seconds, started):
+def test_an_interval_in_seconds_runs_from_the_last_start(interval_seconds, started):
     config = {"kind": "checkpoint", "interval_seconds": interval_seconds}
     result = run(a_scenario((config,)))
     iterations_started = [event.iteration for event in of_kind(result, "checkpoint_started")]
@@ -275,14 +275,14 @@ def test_an_interval_in_seconds_starts_anew_after_a_recovery():
     assert times(of_kind(result, "checkpoint_started"))[0] == 110.0 + 5 * ITERATION
 
 
-def test_an_upload_longer_than_the_interval_makes_the_next_one_wait():
+def test_an_upload_longer_than_the_interval_delays_the_next():
     result = checkpointed({}, interval_iterations=1)
     assert times(of_kind(result, "checkpoint_started")) == [ITERATION + 50.0 * n for n in range(20)]
     assert result.wall_clock_seconds == ITERATION + 19 * 50.0
     assert result.ledger["checkpoint_save"] == 19 * (50.0 - ITERATION)
 
 
-def test_without_an_interval_checkpoints_are_made_every_100_iterations():
+def test_the_default_interval_is_100_iterations():
     result = run(a_scenario(({"kind": "checkpoint"},), steps=250))
     assert [event.iteration for event in of_kind(result, "checkpoint_started")] == [100, 200]
 
@@ -290,7 +290,7 @@ def test_without_an_interval_checkpoints_are_made_every_100_iterations():
 # ---- fallbacks --------------------------------------------------------------------------------------
 
 
-def test_what_the_strategy_cannot_recover_the_fallback_does_and_says_so():
+def test_the_fallback_recovers_the_rest_and_is_recorded():
     scenario = a_scenario(({"kind": "checkfree"},), fallback={"kind": "checkpoint", "interval_iterations": 5})
     result = run(scripted(scenario, {1: (8.5 * ITERATION,)}))
     told = [(event.kind, event.stage, event.iteration, event.detail) for event in result.events]
@@ -333,14 +333,14 @@ def test_two_neighbours_lost_at_once_need_the_fallback():
         assert [event.stage for event in of_kind(result, "fallback")] == [3]
 
 
-def test_a_neighbour_lost_during_the_recovery_needs_the_fallback_too():
+def test_a_neighbour_lost_during_recovery_needs_the_fallback():
     scenario = a_scenario(({"kind": "checkfree"},), num_stages=6, fallback="restart")
     result = run(scripted(scenario, {3: (60.0,), 4: (65.0,)}))
     assert times(of_kind(result, "fallback")) == [65.0]
     assert times(of_kind(result, "recovered")) == [65.0 + RECOVERY]
 
 
-def test_a_neighbour_lost_after_the_recovery_is_a_failure_like_any_other():
+def test_a_neighbour_lost_after_recovery_is_an_ordinary_failure():
     scenario = a_scenario(({"kind": "checkfree"},), num_stages=6, fallback="restart")
     result = run(scripted(scenario, {3: (60.0,), 4: (60.0 + RECOVERY + 1.0,)}))
     assert not of_kind(result, "fallback")
@@ -405,14 +405,14 @@ def test_checkfree_plus_recovers_the_ends_exactly():
 
 
 @pytest.mark.parametrize("holder", [1, 6])
-def test_checkfree_plus_loses_the_ends_with_a_holder_of_their_copy(holder):
+def test_checkfree_plus_loses_the_ends_with_their_copies_holder(holder):
     scenario = a_scenario(({"kind": "checkfree_plus"},), num_stages=6, fallback="restart")
     result = run(scripted(scenario, {0: (60.0,), holder: (60.0,)}))
     (told,) = of_kind(result, "fallback")
     assert f"stage 0 is lost together with stage {holder}" in told.detail
 
 
-def test_embedding_copies_before_the_next_iteration_cost_their_time_and_beside_it_none_where_they_fit_in():
+def test_embedding_copies_cost_time_only_where_they_do_not_fit():
     configs = tuple(
         {"kind": "checkfree_plus", "label": how, "embedding_copy": how} for how in ("beside", "blocking", "free")
     )
@@ -427,7 +427,7 @@ def test_embedding_copies_before_the_next_iteration_cost_their_time_and_beside_i
 
 
 @pytest.mark.parametrize("how", ["beside", "blocking", "free"])
-def test_an_embedding_copy_cut_by_a_failure_does_not_stop_the_ends_from_coming_back(how):
+def test_an_interrupted_embedding_copy_still_restores_the_ends(how):
     network = {"same_region": a_link(bytes_per_second=136.0), "storage": a_link(), "negligible_seconds": 1e9}
     scenario = a_scenario(({"kind": "checkfree_plus", "embedding_copy": how},), num_stages=6, network=network)
     undisturbed = run(scenario)

@@ -17,7 +17,7 @@ def test_work_in_peace_takes_its_seconds_and_gives_none():
     assert world.now_seconds == world.ledger.buckets()["detection"] == 12.5
 
 
-def test_a_failure_cuts_work_short_and_only_the_time_that_passed_is_booked():
+def test_a_failure_ends_work_and_only_elapsed_time_is_booked():
     world = a_world(script={2: (4.0,)})
     assert in_turn(world, world.attempt(10.0, "state_transfer")) == [Failure(4.0, 2)]
     assert world.now_seconds == world.ledger.buckets()["state_transfer"] == 4.0
@@ -29,7 +29,7 @@ def test_a_failure_at_the_very_deadline_wins():
     assert in_turn(world, world.attempt(10.0, "state_transfer")) == [Failure(10.0, 2)]
 
 
-def test_the_failure_wins_the_tie_also_when_it_was_scheduled_after_the_deadline():
+def test_a_failure_at_the_deadline_wins_whatever_the_order():
     world = a_world(script={1: (4.0, 0.0, 6.0)})  # strikes at 4 s, 4 s and 10 s
     failures = in_turn(world, *(world.attempt(seconds, "detection") for seconds in (9.0, 6.0, 6.0, 6.0)))
     assert failures == [Failure(4.0, 1), Failure(4.0, 1), Failure(10.0, 1), None]
@@ -44,7 +44,7 @@ def test_an_iteration_that_ends_as_a_failure_strikes_is_lost():
     assert world.ledger.buckets()["lost_work"] == 21.0
 
 
-def test_failures_of_one_instant_all_arrive_in_order_and_queued_ones_take_no_time():
+def test_simultaneous_failures_arrive_in_order_without_delay():
     world = a_world(script={4: (5.0,), 1: (5.0,), 3: (5.0,)}, scope="stage")  # a process for each stage
     waits = (7.0, 7.0, 0.0, 7.0)
     failures = in_turn(world, *(world.attempt(seconds, "detection") for seconds in waits))
@@ -52,7 +52,7 @@ def test_failures_of_one_instant_all_arrive_in_order_and_queued_ones_take_no_tim
     assert world.now_seconds == 12.0
 
 
-def test_a_stage_is_lost_from_the_strike_on_though_nobody_was_told_yet():
+def test_a_stage_is_lost_from_the_failure_before_its_delivery():
     world = a_world(script={1: (5.0,), 2: (5.0,)})
     assert in_turn(world, world.attempt(7.0, "detection")) == [Failure(5.0, 1)]
     assert world.lost_stages == {1, 2}
@@ -60,7 +60,7 @@ def test_a_stage_is_lost_from_the_strike_on_though_nobody_was_told_yet():
     assert world.lost_stages == {2}
 
 
-def test_a_failure_during_a_recovery_is_returned_by_the_step_it_strikes():
+def test_a_failure_during_recovery_is_returned_by_that_step():
     world = a_world(script={1: (5.0,), 2: (12.0,), 3: (24.0,)})
     recovery = [world.bring_back_nodes() for _ in range(3)]  # 10 s to detect, 5 s to start
     failures = in_turn(world, world.attempt(9.0, "detection"), *recovery)
@@ -70,7 +70,7 @@ def test_a_failure_during_a_recovery_is_returned_by_the_step_it_strikes():
     assert world.lost_stages == {1, 2, 3}
 
 
-def test_nodes_are_ordered_at_the_failure_so_detection_is_part_of_the_wait():
+def test_nodes_are_ordered_at_the_failure_before_detection():
     cluster = {"detection_seconds": 10.0, "provisioning_seconds": 60.0, "startup_seconds": 5.0}
     world = a_world(a_scenario(cluster=cluster), {1: (100.0,)})
     in_turn(world, world.attempt(500.0, "detection"), world.bring_back_nodes())
@@ -78,7 +78,7 @@ def test_nodes_are_ordered_at_the_failure_so_detection_is_part_of_the_wait():
     assert world.ledger.buckets()["provisioning"] == 55.0
 
 
-def test_a_spare_takes_over_at_once_and_the_next_failure_waits_for_the_ordered_node():
+def test_a_spare_takes_over_at_once_and_the_next_loss_waits():
     cluster = {"num_spares": 1, "provisioning_seconds": 60.0}
     world = a_world(a_scenario(cluster=cluster), {1: (100.0,), 2: (110.0,)})
     in_turn(world, world.attempt(500.0, "detection"), world.bring_back_nodes())
@@ -94,7 +94,7 @@ def test_a_stage_whose_place_is_vacant_cannot_be_lost_again():
     assert world.num_failures == 2
 
 
-def test_who_does_not_heed_failures_counts_them_and_is_never_stopped():
+def test_without_stopping_failures_are_counted_only():
     world = a_world(script={1: (5.0, 5.0), 2: (5.0,)}, stops_on_failures=False)
     assert in_turn(world, world.attempt(100.0, "detection")) == [None]
     assert world.num_failures == 3
@@ -113,7 +113,7 @@ def a_world_with_a_store(script=None, **cluster):
 
 
 @pytest.mark.parametrize(("strike_seconds", "outcome"), [(29.75, "lost"), (30.0, "lost"), (30.25, "done")])
-def test_background_work_is_done_at_its_end_unless_a_failure_came_before_or_just_then(strike_seconds, outcome):
+def test_background_work_ends_unless_a_failure_came_by_then(strike_seconds, outcome):
     world = a_world_with_a_store({1: (strike_seconds,)})
     seen = []
     activity = world.background(UPLOAD, lambda: seen.append("done"), lambda: seen.append("lost"))
@@ -123,7 +123,7 @@ def test_background_work_is_done_at_its_end_unless_a_failure_came_before_or_just
     assert not activity.under_way
 
 
-def test_background_work_loses_the_tie_also_when_the_failure_was_scheduled_after_it():
+def test_background_work_loses_ties_with_failures():
     # struck at 5 s and at 35 s; at 15 s the place is still vacant
     world = a_world_with_a_store({1: (5.0, 10.0, 20.0)}, provisioning_seconds=20.0)
     seen = []
@@ -133,7 +133,7 @@ def test_background_work_loses_the_tie_also_when_the_failure_was_scheduled_after
     assert (seen, world.now_seconds) == (["lost"], 35.0)
 
 
-def test_a_failure_ends_all_background_work_once_and_frees_the_links():
+def test_a_failure_ends_background_work_and_frees_links():
     world = a_world_with_a_store({1: (5.0, 1.0)})
     seen = []
     for name in "ab":
@@ -145,7 +145,7 @@ def test_a_failure_ends_all_background_work_once_and_frees_the_links():
     assert world.now_seconds == 6.0 + 30.0  # alone on the link
 
 
-def test_whoever_waits_for_background_work_goes_on_when_it_is_done():
+def test_a_wait_for_background_work_ends_with_it():
     world = a_world_with_a_store()
     seen = []
     activity = world.background(UPLOAD, lambda: seen.append("done"), lambda: seen.append("lost"))
@@ -156,14 +156,14 @@ def test_whoever_waits_for_background_work_goes_on_when_it_is_done():
 
 
 @pytest.mark.parametrize("strike_seconds", [20.0, 30.0])
-def test_whoever_waits_for_background_work_is_told_of_the_failure_that_ends_it(strike_seconds):
+def test_a_wait_for_background_work_returns_its_failure(strike_seconds):
     world = a_world_with_a_store({2: (strike_seconds,)})
     activity = world.background(UPLOAD, lambda: None, lambda: None)
     assert in_turn(world, world.wait_for(activity, "checkpoint_save")) == [Failure(strike_seconds, 2)]
     assert (world.now_seconds, activity.under_way) == (strike_seconds, False)
 
 
-def test_messages_beside_the_training_share_links_with_those_it_waits_for():
+def test_background_messages_share_links_with_awaited_ones():
     world = a_world_with_a_store()
     done = []
     world.background(UPLOAD, lambda: done.append(world.now_seconds), lambda: None)
@@ -175,7 +175,7 @@ def test_messages_beside_the_training_share_links_with_those_it_waits_for():
 # ---- transfers --------------------------------------------------------------------------------------
 
 
-def test_transfers_that_start_together_take_as_long_as_the_slowest():
+def test_simultaneous_transfers_take_as_long_as_the_slowest():
     network = {"same_region": a_link(0.5, 1e6), "storage": a_link(2.0, 1e7)}
     world = a_world(a_scenario(network=network))
     assert in_turn(world, world.transfer([], "state_transfer")) == [None]
@@ -214,7 +214,7 @@ def test_one_replica_stores_a_stage_and_every_replica_fetches_it():
     assert world.now_seconds == 10.0 + 30.0
 
 
-def test_replicas_transfer_side_by_side_between_their_own_regions():
+def test_replicas_transfer_in_parallel_between_their_regions():
     slow, fast = 1.0 / 2**30, 10.0 / 2**30  # 1 and 10 bytes a second
     network = {
         "same_region": a_link(),
@@ -251,7 +251,7 @@ def test_errors_of_a_process_are_not_taken_for_an_empty_queue():
         world.run(fails())
 
 
-def test_processes_that_count_iterations_strike_in_the_one_executed():
+def test_iteration_processes_fail_in_the_executed_iteration():
     script = {1: (2.25,), 2: (0.5, 1.5)}  # stage 2 at 0.5 and 2.0
     world = a_world(a_scenario(cluster={"detection_seconds": 0.0}), script, unit="iterations")
 
@@ -272,7 +272,7 @@ def test_processes_that_count_iterations_strike_in_the_one_executed():
     assert world.execution.num_completed == 3
 
 
-def test_a_strike_that_was_due_in_an_iteration_does_not_come_once_that_has_ended():
+def test_a_failure_due_in_an_iteration_is_void_after_its_end():
     world = a_world(script={1: (2.5,), 2: (2.25,)}, unit="iterations")
     iterations = [world.run_iteration(world.plain_plan()) for _ in range(3)]
     struck = Failure(2.25 * 21, 2)
@@ -290,7 +290,7 @@ strikes = st.lists(st.tuples(st.integers(0, 4), st.floats(0.0, 50.0)), max_size=
 
 
 @given(strikes, st.lists(st.floats(0.0, 30.0), max_size=8))
-def test_every_failure_is_returned_once_in_order_and_every_second_is_booked(strikes, durations):
+def test_failures_are_returned_once_and_all_seconds_booked(strikes, durations):
     script = {}
     for stage, uptime in strikes:
         script[stage] = (*script.get(stage, ()), uptime)

@@ -55,7 +55,7 @@ def test_a_notice_takes_no_time(options):
 
 @EVERY_STRATEGY
 @pytest.mark.parametrize("stage", range(7))
-def test_a_recovery_passes_time_by_the_worlds_verbs_and_never_goes_ahead(options, stage):
+def test_a_recovery_uses_the_worlds_verbs_and_never_goes_ahead(options, stage):
     """Also not to what it has kept ahead of where another strategy has gone back to, as happens to fallbacks."""
     is_fallback = STRATEGIES[options["kind"]].serves_as_fallback
     for kept_iteration in (0, 100, 200) if is_fallback else (0, 100):
@@ -74,7 +74,7 @@ def test_a_recovery_passes_time_by_the_worlds_verbs_and_never_goes_ahead(options
 @EVERY_STRATEGY
 @pytest.mark.parametrize("second", range(7))
 @pytest.mark.parametrize("call", range(1, 6))
-def test_a_second_failure_at_any_point_of_a_recovery_is_recovered_too_or_refused(options, second, call):
+def test_a_second_failure_at_any_point_is_recovered_or_refused(options, second, call):
     strategy = strategy_of(**options)
     position = start_of(strategy).after(150)
     world = WorldOnPaper(failures={call: second}, lost=[3])
@@ -146,7 +146,7 @@ def test_those_that_serve_as_fallbacks_recover_everything():
         assert recovered_by(options) == set(LOSSES)
 
 
-def test_a_checkpoint_ahead_of_where_the_strategy_has_gone_back_to_brings_nobody_ahead():
+def test_a_checkpoint_ahead_of_a_rollback_is_not_used():
     """Copies of iteration 10, a checkpoint of 14; back to 10 in the 17th; in the 12th stage 3 is lost with its copy."""
     options = {"kind": "neighbour_checkpoint", "interval_iterations": 10}
     fallback = {"kind": "checkpoint", "interval_iterations": 7, "blocking_share": 0.0}

@@ -24,7 +24,7 @@ def copy(stage: int, source: int) -> Edit:
 
 
 @NUM_STAGES
-def test_checkfree_of_the_paper_averages_inner_stages_and_refuses_the_ends(num_stages):
+def test_checkfree_averages_inner_stages_and_refuses_the_ends(num_stages):
     strategy = strategy_of("checkfree", num_stages)
     for stage in range(2, num_stages):
         assert strategy.edits(frozenset({stage})) == [average(stage, PAPER)]
@@ -45,7 +45,7 @@ def test_checkfree_of_the_released_code_copies_the_ends(num_stages):
 
 @NUM_STAGES
 @pytest.mark.parametrize(("preset", "weights"), [("paper", PAPER), ("reference_code", RELEASED)])
-def test_checkfree_plus_copies_within_the_swapped_pairs_and_averages_the_others(num_stages, preset, weights):
+def test_checkfree_plus_copies_swapped_pairs_and_averages_others(num_stages, preset, weights):
     strategy = strategy_of("checkfree_plus", num_stages, preset=preset)
     twins = {1: 2, 2: 1, num_stages: num_stages - 1, num_stages - 1: num_stages}
     for stage in range(1, num_stages + 1):
@@ -54,7 +54,7 @@ def test_checkfree_plus_copies_within_the_swapped_pairs_and_averages_the_others(
     assert strategy.edits(frozenset({0})) == []
 
 
-def test_neighbours_are_rebuilt_one_after_the_other_only_where_asked():
+def test_neighbours_are_rebuilt_in_sequence_only_on_request():
     released = strategy_of("checkfree", preset="reference_code")
     assert released.edits(frozenset({3, 4})) == [average(3, RELEASED), average(4, RELEASED)]
     with pytest.raises(UnrecoverableError, match="stage 3 is lost together with stage 4"):
@@ -78,7 +78,7 @@ def test_options_reach_the_edit():
     ("num_stages", "swapped"),
     [(4, (2, 1, 4, 3)), (6, (2, 1, 3, 4, 6, 5)), (12, (2, 1, 3, 4, 5, 6, 7, 8, 9, 10, 12, 11))],
 )
-def test_checkfree_plus_sends_every_other_microbatch_along_the_papers_route(num_stages, swapped):
+def test_checkfree_plus_swaps_routes_of_every_other_microbatch(num_stages, swapped):
     strategy = strategy_of("checkfree_plus", num_stages)
     assert strategy.training_variant() == (tuple(range(1, num_stages + 1)), swapped)
 
@@ -201,7 +201,7 @@ STORED = start_of(strategy_of("checkfree_plus")).after(200)
 
 
 @pytest.mark.parametrize("lost", [(1,), (2,), (3,), (6,), (2, 4), (1, 6), (0,), (0, 3), (0, 3, 5)])
-def test_what_neighbours_can_rebuild_comes_back_as_in_checkfree_plus(lost):
+def test_the_hybrid_rebuilds_from_neighbours_as_checkfree_plus(lost):
     strategy, world, position = hybrid()
     world.lost_stages = frozenset(lost)
     recovered = rebuild(strategy, world, position)
@@ -224,7 +224,7 @@ def test_what_neighbours_can_rebuild_comes_back_as_in_checkfree_plus(lost):
         ((0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5, 6), []),
     ],
 )
-def test_what_they_cannot_comes_back_as_it_was_and_nobody_else_goes_back(lost, stale, rebuilt):
+def test_the_hybrid_restores_the_rest_and_rolls_back_no_other(lost, stale, rebuilt):
     strategy, world, position = hybrid()
     world.lost_stages = frozenset(lost)
     recovered = rebuild(strategy, world, position)
@@ -247,7 +247,7 @@ def test_stage_0_is_not_asked_for_from_copies_that_are_gone():
     ]
 
 
-def test_everything_but_exact_copies_comes_from_the_checkpoint_where_asked():
+def test_on_request_only_exact_copies_bypass_the_checkpoint():
     strategy, world, position = hybrid(rebuild_from="checkpoint")
     world.lost_stages = frozenset({0, 3})
     assert rebuild(strategy, world, position) == position.edited(older(3, STORED))
@@ -259,7 +259,7 @@ def test_everything_but_exact_copies_comes_from_the_checkpoint_where_asked():
     ]
 
 
-def test_before_the_first_checkpoint_stages_get_their_first_weights_and_nothing_is_sent():
+def test_before_a_checkpoint_first_weights_are_drawn_unsent():
     strategy, world = strategy_of("checkfree_hybrid"), WorldOnPaper(lost=[3, 4])
     position = start_of(strategy).after(150)
     assert rebuild(strategy, world, position) == position.edited(
@@ -278,7 +278,7 @@ def test_a_checkpoint_that_a_failure_ended_does_not_count():
     assert recovered == position.after(400).edited(older(3, STORED), older(4, STORED))
 
 
-def test_a_checkpoint_of_a_training_that_was_thrown_away_is_of_no_use():
+def test_a_checkpoint_of_a_discarded_lineage_is_not_used():
     """From the beginning again, or on another way since: the first weights take its place."""
     strategy, world, _ = hybrid()
     world.lost_stages = frozenset({3, 4})
@@ -291,7 +291,7 @@ def test_a_checkpoint_of_a_training_that_was_thrown_away_is_of_no_use():
         assert world.transfers == []
 
 
-def test_a_checkpoint_that_the_training_has_come_through_again_counts_again():
+def test_a_checkpoint_counts_again_once_training_passed_it_again():
     strategy, world, _ = hybrid()
     world.lost_stages = frozenset({3, 4})
     position = start_of(strategy).after(210)

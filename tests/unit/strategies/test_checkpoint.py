@@ -46,7 +46,7 @@ def about(*seconds: float) -> Any:
     return pytest.approx(list(seconds), abs=20 * TICK)
 
 
-def test_young_counts_from_start_to_start_and_saves_at_the_end_of_an_iteration():
+def test_young_counts_between_starts_and_saves_at_iteration_ends():
     """√(2 · 2 · 3600) = 120, and 2 of standing still: after the 6th iteration from zero, and 128 s later each time."""
     assert started(checkpoint(interval="young", mtbf_hours=1.0, blocking_share=1.0)) == about(126, 254, 382)
 
@@ -83,7 +83,7 @@ def test_without_failures_nothing_that_costs_is_saved(formula):
     assert started(checkpoint(interval=formula, blocking_share=1.0)) == []
 
 
-def test_the_mtbf_is_that_of_the_failure_process_where_none_is_given():
+def test_the_default_mtbf_is_that_of_the_failure_process():
     """Four stages that fail every four hours: once an hour."""
     failures = {"kind": "exponential", "mean_uptime_hours": 4.0, "immune_stages": (0,)}
     options = checkpoint(interval="young", blocking_share=1.0)
@@ -143,7 +143,7 @@ def test_with_enough_notice_only_the_iteration_under_way_is_lost():
 
 
 @pytest.mark.parametrize("notice", [3.9, 4.0])
-def test_with_too_little_notice_the_upload_is_lost_and_the_older_checkpoint_counts(notice):
+def test_with_a_short_notice_the_older_checkpoint_counts(notice):
     """At an exact tie the failure wins. The 3rd is up since 67: 100 + 5 + 4, and the 4th runs again."""
     result = struck(checkpoint(just_in_time=True, interval_iterations=3), {2: (100.0,)}, notice)
     assert times(of_kind(result, "checkpoint_lost")) == about(100)
@@ -166,7 +166,7 @@ def test_without_just_in_time_a_notice_saves_the_detection_only():
     assert recovered(result) == [(pytest.approx(105), 0)]
 
 
-def test_a_notice_begins_nothing_where_that_iteration_is_up_or_on_its_way():
+def test_a_notice_repeats_no_stored_or_ongoing_upload():
     options = checkpoint(just_in_time=True, interval_iterations=4)  # begins at 84
     for upload, notice in ((4.0, 10.0), (10.0, 14.0), (15.9, 10.0)):
         result = struck(options, {2: (100.0,)}, notice, upload)
@@ -175,7 +175,7 @@ def test_a_notice_begins_nothing_where_that_iteration_is_up_or_on_its_way():
         assert len([at for at in times(of_kind(result, "checkpoint_started")) if at < 100]) == 1
 
 
-def test_a_notice_while_everybody_stands_still_for_that_checkpoint_begins_no_other():
+def test_a_notice_during_a_blocking_checkpoint_begins_no_other():
     options = checkpoint(just_in_time=True, interval_iterations=4, blocking_share=1.0)
     result = struck(options, {2: (100.0,)}, notice=13.0, upload=10.0)
     assert times(of_kind(result, "checkpoint_started"))[:1] == about(84)
@@ -183,7 +183,7 @@ def test_a_notice_while_everybody_stands_still_for_that_checkpoint_begins_no_oth
     assert [event.detail for event in of_kind(result, "checkpoint_started")].count("just in time") == 0
 
 
-def test_a_checkpoint_just_in_time_is_not_begun_twice_when_an_older_one_arrives():
+def test_a_just_in_time_checkpoint_is_not_begun_twice():
     strategy, world = strategy_of("checkpoint", interval_iterations=4, just_in_time=True), WorldOnPaper()
     fourth = start_of(strategy).after(4)
     result_of(strategy.after_iteration(world, fourth))
@@ -210,7 +210,7 @@ def on_disk(seconds: float, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("disk", "fetching"), [(1.0, 2.0), (3.0, 3.0)])
-def test_survivors_read_their_disks_while_the_lost_stage_is_downloaded(disk, fetching):
+def test_survivors_read_disks_during_the_lost_stages_download(disk, fetching):
     """All uploads take 10 s, so one stage's download 2 s; the 2nd is up at 42 + disk + 10."""
     result = struck(on_disk(disk), {2: (80.0,)}, upload=10.0)
     assert times(of_kind(result, "checkpoint_durable"))[0] == pytest.approx(52 + disk)
@@ -261,7 +261,7 @@ def test_what_nodes_and_store_hold():
 # ---- uploads lost to failures -------------------------------------------------------------------------------
 
 
-def test_an_upload_that_a_failure_ends_is_lost_and_the_older_checkpoint_counts():
+def test_an_interrupted_upload_leaves_the_older_checkpoint():
     """Of every second iteration, up 15 s later: the 4th begins at 84, the loss at 98 ends it, the 2nd counts."""
     result = struck(checkpoint(interval_iterations=2), {2: (98.0,)}, upload=15.0)
     assert [(event.time_seconds, event.iteration) for event in of_kind(result, "checkpoint_lost")] == [(98.0, 4)]

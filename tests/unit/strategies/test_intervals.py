@@ -21,7 +21,7 @@ def test_youngs_interval_is_the_root_of_twice_save_times_mtbf(mtbf, minutes):
     assert young_seconds(5 * MINUTE, mtbf) == minutes * MINUTE
 
 
-def test_saves_of_two_uptimes_and_more_make_one_uptime_dalys_interval():
+def test_dalys_interval_is_one_uptime_for_saves_of_two_and_more():
     assert daly_seconds(200.0, 100.0) == daly_seconds(1e9, 100.0) == 100.0
     assert daly_seconds(199.9, 100.0) == pytest.approx(100.0, rel=0.5)
 
@@ -40,7 +40,7 @@ def test_the_longer_the_uptime_the_longer_both_intervals(save, mtbf):
         assert 0 <= formula(save, mtbf) <= formula(save, 2 * mtbf)
 
 
-def test_the_observed_mtbf_counts_one_failure_in_the_time_believed_beforehand():
+def test_the_observed_mtbf_starts_from_one_prior_failure():
     assert observed_mtbf_seconds(HOUR, 0.0, 0) == HOUR
     assert observed_mtbf_seconds(HOUR, 3 * HOUR, 0) == 4 * HOUR
     assert observed_mtbf_seconds(HOUR, 3 * HOUR, 3) == HOUR

@@ -47,7 +47,7 @@ def at(seconds: float) -> Any:
 # ---- how often ----------------------------------------------------------------------------------------
 
 
-def test_copies_travel_beside_the_training_and_count_when_all_have_arrived():
+def test_copies_travel_in_background_and_count_once_all_arrived():
     result = struck({})
     assert times(of_kind(result, "checkpoint_started")) == [at(21 * k) for k in range(1, 21)]
     assert times(of_kind(result, "checkpoint_durable")) == [at(21 * k + 10) for k in range(1, 20)]
@@ -68,7 +68,7 @@ def test_an_interval_is_counted_from_the_last_checkpoint():
     assert slow == [4, 9, 14, 19]
 
 
-def test_after_a_recovery_the_interval_counts_from_where_everybody_went_back_to():
+def test_after_recovery_the_interval_counts_from_the_rollback():
     """The 8th is sent from 168 on, when a loss ends that: back to the 4th, and the 8th is due again."""
     result = struck({2: (170.0,)}, interval_iterations=4)
     assert recovered(result) == [(at(170 + 15 + 10), 4)]
@@ -79,7 +79,7 @@ def test_after_a_recovery_the_interval_counts_from_where_everybody_went_back_to(
 
 
 @pytest.mark.parametrize(("lost_at", "iteration", "lost_work"), [(100.0, 4, 16.0), (90.0, 3, 27.0), (94.0, 3, 31.0)])
-def test_everybody_goes_back_to_the_last_checkpoint_that_has_arrived(lost_at, iteration, lost_work):
+def test_all_roll_back_to_the_last_complete_checkpoint(lost_at, iteration, lost_work):
     """The 4th is sent from 84 to 94, where at an exact tie the failure wins. Fetching takes 10 s once more."""
     result = struck({2: (lost_at,)})
     assert recovered(result) == [(at(lost_at + 15 + 10), iteration)]
@@ -88,12 +88,12 @@ def test_everybody_goes_back_to_the_last_checkpoint_that_has_arrived(lost_at, it
     assert result.wall_clock_seconds == at(lost_at + 25 + (20 - iteration) * 21)
 
 
-def test_before_the_first_checkpoint_everybody_draws_the_first_state_again():
+def test_before_a_checkpoint_the_first_state_is_drawn_again():
     assert recovered(struck({2: (30.0,)})) == [(at(45), 0)]
 
 
 @pytest.mark.parametrize("num_copies", [1, 2, 3])
-def test_the_lost_stage_is_sent_its_state_and_all_that_it_held_for_others(num_copies):
+def test_a_lost_stage_is_sent_its_state_and_the_copies_it_held(num_copies):
     """All at once, each from another node: 10 s."""
     result = struck({2: (100.0,)}, num_copies=num_copies)
     assert recovered(result) == [(at(125), 4)]
@@ -114,7 +114,7 @@ def test_who_sends_what_to_a_lost_stage():
     assert {transfer.num_bytes for transfer in world.transfers} == {CHECKPOINT_BYTES}
 
 
-def test_with_two_copies_a_neighbour_lost_as_well_is_helped_by_the_second_holder():
+def test_with_two_copies_a_lost_neighbour_has_a_second_holder():
     strategy, world = strategy_of("neighbour_checkpoint", num_copies=2), WorldOnPaper()
     keep(strategy, world, start_of(strategy).after(1))
     world.lose(3)
@@ -127,7 +127,7 @@ def test_with_two_copies_a_neighbour_lost_as_well_is_helped_by_the_second_holder
 # ---- holders that are lost --------------------------------------------------------------------------------
 
 
-def test_a_stage_lost_together_with_its_holder_is_for_the_fallback():
+def test_a_stage_lost_with_its_holder_needs_the_fallback():
     result = struck({2: (100.0,), 3: (100.0,)}, fallback="restart")
     (told,) = of_kind(result, "fallback")
     assert "stages 2, 3 are lost, all that held a copy of stage 2" in told.detail
@@ -139,7 +139,7 @@ def test_a_stage_lost_together_with_its_holder_is_for_the_fallback():
 
 @pytest.mark.parametrize("first", [2, 3])
 @pytest.mark.parametrize(("after_seconds", "is_helped"), [(0.0, False), (24.9, False), (25.0, False), (25.1, True)])
-def test_a_holder_lost_later_has_been_replaced_once_the_copies_were_sent_anew(first, after_seconds, is_helped):
+def test_a_holder_may_be_lost_once_copies_were_sent_again(first, after_seconds, is_helped):
     """Lost at 100, everything is in place again at 125; whichever of stage and holder goes first."""
     second = 5 - first
     result = struck({first: (100.0,), second: (100.0 + after_seconds,)}, fallback="restart")
@@ -148,7 +148,7 @@ def test_a_holder_lost_later_has_been_replaced_once_the_copies_were_sent_anew(fi
         assert recovered(result) == [(at(125), 4), (at(125.1 + 25), 4)]
 
 
-def test_after_the_fallback_has_gone_back_further_saving_begins_again():
+def test_saving_resumes_after_a_deeper_rollback_of_the_fallback():
     """Both at 100: from the beginning at 115, where the first iteration's copies are sent at its end."""
     result = struck({2: (100.0,), 3: (100.0,)}, fallback="restart")
     started = [(event.time_seconds, event.iteration) for event in of_kind(result, "checkpoint_started")]
@@ -157,7 +157,7 @@ def test_after_the_fallback_has_gone_back_further_saving_begins_again():
     assert recovered(again)[1] == (at(189 + 25), 3)
 
 
-def test_what_is_gone_with_its_holders_stays_gone_until_it_is_saved_anew():
+def test_copies_lost_with_their_holders_need_a_new_save():
     strategy, world = strategy_of("neighbour_checkpoint"), WorldOnPaper()
     position = start_of(strategy).after(1)
     keep(strategy, world, position)
@@ -170,7 +170,7 @@ def test_what_is_gone_with_its_holders_stays_gone_until_it_is_saved_anew():
     assert rebuild(strategy, world, position.after(2)) == position.after(2)
 
 
-def test_a_node_holds_its_own_checkpoint_and_its_neighbours_twice_over():
+def test_a_node_holds_two_checkpoints_each_of_itself_and_peers():
     """One complete, one under way."""
     costs = Costs(a_scenario().workload, a_scenario().cluster.device)
     for num_copies, parts in ((1, 4), (2, 6)):

@@ -87,7 +87,7 @@ def test_a_shadow_that_runs_backwards_has_a_gradient_to_hold():
     assert gradient_bytes == costs.weight_bytes(2) == costs.state_bytes(2) - CHECKPOINT_BYTES
 
 
-def test_the_last_stage_holds_the_shadow_of_the_first_of_the_ring():
+def test_the_last_stage_shadows_the_first_of_the_ring():
     workload = a_scenario(loss_at="last_stage").workload
     costs = Costs(workload, a_scenario().cluster.device)
     config = RedundantConfig()
@@ -107,7 +107,7 @@ def test_neighbours_are_lost_anywhere_on_the_ring(stages, on_failure):
 
 
 @given(st.sets(st.integers(0, 6), min_size=1), st.sets(st.integers(0, 6), max_size=3))
-def test_a_stage_that_is_covered_counts_as_lost_to_its_neighbours(lost, covered):
+def test_a_covered_stage_counts_as_lost_to_its_neighbours(lost, covered):
     """Its own holder does its work, and nobody has the shadow that it held."""
     lost, gone = lost - covered or lost, lost | covered
     covered = gone - lost
@@ -126,7 +126,7 @@ def test_a_stage_that_is_covered_counts_as_lost_to_its_neighbours(lost, covered)
 
 
 @BAMBOO
-def test_the_pause_is_what_the_shadow_has_not_computed_of_what_was_done(preset):
+def test_the_pause_is_the_completed_work_the_shadow_lacks(preset):
     """Half of the iteration was: half of the workload's microbatches."""
     strategy, world = strategy_of("redundant", preset=preset), WorldOnPaper(lost=[3])
     rebuild(strategy, world, start_of(strategy).after(9))
@@ -151,7 +151,7 @@ def test_shadows_in_part_are_computed_in_part():
         ("last_stage", 3, 3.0),
     ],
 )
-def test_the_head_is_redone_by_whoever_holds_the_shadow_of_its_stage(loss_at, lost, each):
+def test_the_head_is_redone_by_its_stages_shadow(loss_at, lost, each):
     scenario = a_scenario(
         loss_at=loss_at, measured={"forward_seconds": 1.0, "backward_seconds": 2.0, "head_seconds": 6.0}
     )
@@ -226,13 +226,13 @@ def test_the_pause_is_booked_as_redundant_computation():
     assert struck("bamboo_lazy", {2: (0.5 * whole,)}, steps=3).ledger["redundant_compute"] == seconds(6.0)
 
 
-def test_a_node_that_works_for_two_takes_twice_the_work_of_a_microbatch():
+def test_a_node_serving_two_stages_does_twice_the_work():
     """Two stages on one node: every microbatch more takes it 2 (f + b)."""
     more, fewer = (price("bamboo_lazy", {2: 1}, num_microbatches=m) for m in (20, 10))
     assert (more - fewer) / 10 == pytest.approx(6.0)
 
 
-def test_the_holder_works_for_both_until_the_replacement_has_its_state():
+def test_the_shadow_serves_both_until_the_replacement_has_state():
     """Bamboo without shadow work: struck at 5.25, goes on at 18.25; the node is there at 105.25 and ready at 110.25.
 
     It joins before the next iteration, 16 s after it was sent the state of two stages.
@@ -252,7 +252,7 @@ def test_the_holder_works_for_both_until_the_replacement_has_its_state():
     assert result.ledger["state_transfer"] == seconds(16.0)
 
 
-def test_a_second_failure_in_the_same_iteration_redoes_all_that_was_done_of_it():
+def test_a_second_failure_redoes_the_whole_iteration_so_far():
     """Half of 21 s, 6 s of pause; then half of the other half at stage 2's holder's pace, when stage 4 is lost."""
     covered, both = price("bamboo_lazy", {2: 1}), price("bamboo_lazy", {2: 1, 4: 3})
     again = 10.5 + 16.0 + covered / 4
@@ -272,7 +272,7 @@ def test_a_failure_during_detection_or_pause_begins_both_anew(after_seconds):
 
 
 @pytest.mark.parametrize(("second", "why"), [(1, "stages 1 and 2"), (3, "stages 2 and 3")])
-def test_neighbours_of_a_stage_that_is_covered_cannot_be_lost_too(second, why):
+def test_neighbours_of_a_covered_stage_cannot_be_lost_too(second, why):
     """1 works for 2, and 2 held the shadow of 3."""
     result = struck("bamboo", {2: (10.0,), second: (60.0,)}, 500.0)
     assert result.stopped is not None
@@ -300,7 +300,7 @@ def test_waiting_runs_the_iteration_again():
     assert waited.ledger["lost_work"] == seconds(10.5)
 
 
-def test_a_preset_of_bamboo_carries_on_and_those_of_the_paper_wait():
+def test_bamboos_preset_continues_and_the_papers_presets_wait():
     for preset in LEFT:
         assert RedundantConfig(preset=preset).on_failure == "carry_on"
     assert RedundantConfig().on_failure == RedundantConfig(preset="paper_table2").on_failure == "wait"

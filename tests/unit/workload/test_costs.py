@@ -77,7 +77,7 @@ def test_an_activation_has_the_papers_bytes(precision, num_bytes):
 
 
 @pytest.mark.parametrize(("precision", "checkpoint", "state"), [("fp32", 12, 16), ("bf16", 14, 18)])
-def test_a_checkpoint_holds_weights_and_moments_and_the_device_a_gradient_too(precision, checkpoint, state):
+def test_checkpoints_hold_weights_and_moments_devices_gradients(precision, checkpoint, state):
     costs = paper(precision=precision)
     assert costs.checkpoint_bytes(1) == checkpoint * 67_117_056
     assert costs.state_bytes(1) == state * 67_117_056
@@ -157,7 +157,7 @@ def test_seconds_are_flops_over_reached_speed_unless_measured():
 
 
 @given(st.sampled_from(range(7)), st.floats(0.01, 1.0), st.booleans())
-def test_a_smaller_microbatch_takes_its_share_at_a_given_utilisation(stage, size, is_measured):
+def test_a_smaller_microbatch_takes_its_share_of_time(stage, size, is_measured):
     measured = {"forward_seconds": 0.2, "backward_seconds": 0.5, "head_seconds": 0.3} if is_measured else None
     costs = paper(measured=measured)
     assert costs.forward_seconds(stage, size) == pytest.approx(size * costs.forward_seconds(stage))
@@ -171,7 +171,7 @@ def test_measured_times_are_those_of_the_mean_stage():
     assert sum(costs.forward_seconds(stage) for stage in LAYERS) == pytest.approx(6 * 0.2)
 
 
-def test_recomputing_takes_one_more_forward_of_the_layers_and_none_of_the_head():
+def test_recomputing_adds_a_forward_of_the_layers_not_the_head():
     costs = paper(recompute_activations=True)
     assert costs.backward_seconds(1) == 3 * costs.forward_seconds(1)
     assert costs.backward_seconds(0) == 2 * costs.forward_seconds(0)
@@ -232,6 +232,6 @@ def test_a_token_never_takes_less_in_a_smaller_microbatch(stage, size, other):
         ({"schedule": "interleaved_1f1b", "chunks_per_stage": 2}, None, True, 12),
     ],
 )
-def test_microbatches_in_flight_are_limited_by_schedule_scenario_and_plan(workload, of_plan, head_computes, limit):
+def test_in_flight_limits_come_from_schedule_scenario_and_plan(workload, of_plan, head_computes, limit):
     plan = IterationPlan(40, plain_routes(6), max_in_flight=of_plan)
     assert in_flight_limit(WorkloadConfig(**workload), plan, head_computes) == limit

@@ -105,13 +105,13 @@ def test_without_absences_everyone_does_their_own_work():
         ([5, 6, 7], (4, 4, 4, 4)),
     ],
 )
-def test_the_missing_are_dealt_to_the_others_of_their_stage_from_the_next_one_up(missing, hosts):
+def test_missing_nodes_are_substituted_from_the_next_replica_up(missing, hosts):
     """Stage 1 of three stages with four replicas: places 4 to 7."""
     assert stand_ins(missing, a_cluster(2, 4)) == (0, 1, 2, 3, *hosts, 8, 9, 10, 11)
 
 
 @given(st.data(), st.integers(2, 5), st.integers(1, 8))
-def test_all_work_has_a_host_that_is_there_and_loads_of_a_stage_are_even(data, num_stages, num_replicas):
+def test_all_work_has_a_present_host_and_stage_loads_are_even(data, num_stages, num_replicas):
     cluster = a_cluster(num_stages, num_replicas)
     missing, covers = data.draw(absences(cluster))
     hosts = stand_ins(missing, cluster, covers)
@@ -149,7 +149,7 @@ def test_who_does_others_work_does_its_own():
 
 @MANY
 @given(incomplete())
-def test_every_visit_of_every_pipeline_is_made_once_by_its_host_and_the_iteration_ends(shape):
+def test_every_operation_runs_once_on_its_host(shape):
     site, plan, hosts = shape
     found = on(site, hosts, plan)  # raises on a deadlock
     schedule, num_replicas = found.run.schedule, len(site.cluster.replicas)
@@ -166,7 +166,8 @@ def test_every_visit_of_every_pipeline_is_made_once_by_its_host_and_the_iteratio
 
 @MANY
 @given(incomplete())
-def test_a_node_does_one_thing_at_a_time_and_the_iteration_is_no_shorter_than_its_busiest_node(shape):
+def test_no_iteration_is_shorter_than_its_busiest_node(shape):
+    """A node does one thing at a time."""
     site, plan, hosts = shape
     found = on(site, hosts, plan)
     by_node = defaultdict(list)
@@ -180,7 +181,7 @@ def test_a_node_does_one_thing_at_a_time_and_the_iteration_is_no_shorter_than_it
 
 @MANY
 @given(incomplete())
-def test_messages_go_between_hosts_one_for_each_hop_that_leaves_a_node(shape):
+def test_each_hop_that_leaves_a_node_sends_one_message(shape):
     site, plan, hosts = shape
     found = on(site, hosts, plan)
     hops = Counter()
@@ -235,7 +236,8 @@ def test_on_all_nodes_it_is_the_iteration_that_it_was(shape):
 
 @MANY
 @given(incomplete(jitter=0.2), st.sampled_from([0.0, 0.37, 1234.5]), st.booleans())
-def test_played_event_by_event_it_is_the_priced_iteration_to_the_bit(shape, start, jitters):
+def test_event_by_event_it_equals_the_computed_iteration(shape, start, jitters):
+    """To the bit."""
     site, plan, hosts = shape
     if not jitters:
         config = site.cluster.config.model_copy(update={"jitter": 0.0})
@@ -264,7 +266,7 @@ def test_played_event_by_event_it_is_the_priced_iteration_to_the_bit(shape, star
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "fifo"])
 @pytest.mark.parametrize("m", [2, 5, 8])
-def test_where_one_stage_is_the_bottleneck_its_last_node_does_twice_the_work(schedule, m):
+def test_a_bottleneck_stage_short_of_a_node_doubles_the_work(schedule, m):
     """Stage 2 of 3 takes 10 + 20 s, the others 1 + 2: fill, 2 m visits there and back, drain."""
     site = a_site(
         3, m, schedule=schedule, stages=((1.0, 2.0), (10.0, 20.0), (1.0, 2.0)), cluster={"nodes_per_stage": 2}
@@ -283,9 +285,7 @@ def test_without_all_pipelines_but_one_it_takes_the_work_of_all(schedule, m, num
 
 @MANY
 @given(st.data(), st.integers(2, 5), st.integers(1, 8), st.integers(2, 4), st.sampled_from(["gpipe", "1f1b"]))
-def test_it_takes_as_long_as_the_busiest_node_and_on_all_nodes_at_least_and_as_one_pipeline_for_all_at_most(
-    data, p, m, n, schedule
-):
+def test_time_lies_between_the_busiest_node_and_one_pipeline(data, p, m, n, schedule):
     """Equal stages, a forward and a backward of which take 3 s, and free links."""
     site = a_site(p, m, schedule=schedule, cluster={"nodes_per_stage": n})
     missing = set()
@@ -298,7 +298,7 @@ def test_it_takes_as_long_as_the_busiest_node_and_on_all_nodes_at_least_and_as_o
     assert least <= on(site, hosts).seconds <= 3.0 * (n * m + p - 1)
 
 
-def test_a_shared_node_takes_first_what_comes_first_in_the_textbook_and_ties_by_pipeline():
+def test_a_shared_node_follows_the_schedule_ties_by_pipeline():
     taken = []
     for schedule in ("gpipe", "fifo"):
         network = {"negligible_seconds": 1.0}  # all arrive at once, those of pipeline 0 before those of pipeline 1
@@ -379,7 +379,7 @@ def test_those_left_share_the_work_of_a_missing_node_evenly(num_replicas):
     assert found.seconds >= 3.0 * (m + m // (num_replicas - 1))
 
 
-def test_gradients_are_exchanged_when_the_stand_ins_are_done_with_all_pipelines():
+def test_gradients_are_exchanged_once_substitutes_are_done():
     site = a_site(4, 4, network=GRADIENT, cluster={"nodes_per_stage": 3})
     found = on(site, without(site, (2, 1)))
     last = max(o.end_seconds for o in found.run.operations if o.stage == 2)
@@ -387,7 +387,7 @@ def test_gradients_are_exchanged_when_the_stand_ins_are_done_with_all_pipelines(
     assert started == {last}
 
 
-def test_the_optimizer_takes_once_for_a_stage_and_twice_on_a_node_that_holds_two():
+def test_the_optimizer_runs_once_per_stage_of_a_node():
     plain, optimizing = (
         a_site(4, 4, optimizer_seconds=seconds, cluster={"nodes_per_stage": 2}) for seconds in (0.0, 7.0)
     )
@@ -414,7 +414,7 @@ def test_who_covers_a_stage_does_the_work_of_both(schedule):
     assert found.seconds > on(site, None).seconds
 
 
-def test_one_microbatch_takes_what_it_took_but_for_the_hops_that_are_none_any_more():
+def test_one_microbatch_saves_only_the_hops_within_a_node():
     network = {"software_seconds_per_hop": 0.25}
     site = a_site(4, 1, hop_seconds=0.5, network=network)
     assert on(site, None).seconds == 12.0 + 10 * 0.75
@@ -423,7 +423,7 @@ def test_one_microbatch_takes_what_it_took_but_for_the_hops_that_are_none_any_mo
     assert on(site, without(site, (1, 0), covers={1: 0})).seconds == 12.0 + 8 * 0.75
 
 
-def test_where_a_place_is_done_elsewhere_hops_take_the_links_to_there():
+def test_hops_use_the_links_to_the_substitute():
     """Replica 1 is in region b, four seconds from a: its pipeline's hops to and from the stand-in are long."""
     network = {"same_region": a_link(), "links": (("a", "b", 4000.0, 1e20),)}
     cluster = {"nodes_per_stage": 2, "placement": "by_hand", "regions": tuple("ab" * 4)}
@@ -455,7 +455,7 @@ def test_stand_ins_do_the_shadow_work_of_those_they_stand_in_for(shadow, loss_at
 
 
 @pytest.mark.parametrize("loss_at", ["embedding_stage", "last_stage"])
-def test_nobody_shadows_the_stage_that_it_covers_nor_the_one_after_it(loss_at):
+def test_a_node_shadows_neither_its_covered_stage_nor_the_next(loss_at):
     site = a_site(4, 3, loss_at=loss_at)
     plan = IterationPlan(3, plain_routes(4), shadow_forwards=1.0, shadow_transfers=1)
     for covered, holder in ((2, 1), (1, 0)):
@@ -477,7 +477,7 @@ def test_shadow_transfers_go_to_who_holds_the_shadow_once():
     assert sent(both, "shadow of stage 2") == [(4, 2)]
 
 
-def test_copies_of_the_embedding_go_once_to_each_node_that_needs_one():
+def test_each_node_that_needs_the_embedding_gets_one_copy():
     site = a_site(3, 2, cluster={"nodes_per_stage": 2})
     plan = IterationPlan(2, plain_routes(3), embedding_copies=True)
     assert sent(on(site, without(site, (1, 0)), plan), "copy") == [(0, 3), (1, 3), (0, 6), (1, 7)]
@@ -489,7 +489,7 @@ def test_copies_of_the_embedding_go_once_to_each_node_that_needs_one():
 # ---- prices ---------------------------------------------------------------------------------------------------------
 
 
-def test_prices_are_kept_for_each_plan_and_nodes_and_none_means_all():
+def test_times_are_cached_by_plan_and_nodes():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
     pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
     one, other = without(site, (2, 1)), without(site, (2, 0))
@@ -504,7 +504,7 @@ def test_prices_are_kept_for_each_plan_and_nodes_and_none_means_all():
     assert pipeline.among(plan, (), one).seconds == pipeline.price(plan, one).seconds > pipeline.price(plan).seconds
 
 
-def test_with_jitter_each_execution_on_each_nodes_has_its_own_price():
+def test_with_jitter_each_execution_has_its_own_time():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2, "jitter": 0.3})
     pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
     hosts = [None, without(site, (2, 1)), without(site, (3, 1))]

@@ -87,14 +87,14 @@ def test_and_beside_uploads(site, name, num_bytes):
         ({"regions": ("a", "b"), "placement": "stage_per_region"}, {**LINKS, "sharing": "region_pair"}),
     ],
 )
-def test_pipelines_that_differ_or_share_links_are_priced_one_by_one(cluster, network):
+def test_pipelines_that_differ_or_share_links_run_one_by_one(cluster, network):
     site = a_site(4, 2, cluster={"nodes_per_stage": 2, **cluster}, network=network)
     assert site.one_of_all is None
     plan = plain_plan(site.costs.workload)
     assert IterationTimes(site, 0).price(plan) == fastest_run(site, plan).price
 
 
-def test_uploads_that_share_links_with_pipelines_are_looked_at_with_all():
+def test_uploads_on_shared_links_are_computed_with_all_pipelines():
     site = a_site(2, 2, cluster={"nodes_per_stage": 2}, network={"same_region": a_link(0.0, 1000.0)}, sequence_length=1)
     plan, pipeline = plain_plan(site.costs.workload), IterationTimes(site, 0)
     others = (FlowState(site.network.path(2, 4), 0.0, 50_000.0),)  # as the activations of one pipeline

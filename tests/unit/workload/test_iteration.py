@@ -79,7 +79,7 @@ def messages(run: PricedIteration, what: str) -> list:
 
 @FEWER
 @given(iterations())
-def test_every_microbatch_of_every_pipeline_goes_its_way_to_the_loss_and_back(run):
+def test_every_microbatch_goes_to_the_loss_and_back(run):
     schedule = run.run.schedule
     by_microbatch = defaultdict(list)
     for o in of_kind(run, "forward", "backward"):
@@ -104,7 +104,7 @@ def test_a_node_runs_one_operation_at_a_time(run):
 
 @FEWER
 @given(iterations())
-def test_nothing_happens_before_the_pause_is_over_or_after_the_end(run):
+def test_nothing_happens_before_the_pause_ends_or_after_the_end(run):
     workload = run.site.costs.workload
     spans = [(each.start_seconds, each.end_seconds) for each in (*run.operations, *run.messages)]
     assert min(start for start, _ in spans) >= to_ticks(workload.pause_seconds)
@@ -116,7 +116,7 @@ def test_nothing_happens_before_the_pause_is_over_or_after_the_end(run):
 
 @FEWER
 @given(iterations())
-def test_no_iteration_is_shorter_than_its_busiest_node_or_its_longest_way(run):
+def test_no_iteration_beats_its_busiest_node_or_longest_path(run):
     busy, way = defaultdict(float), defaultdict(float)
     for o in run.operations:
         busy[o.stage, o.replica] += o.end_seconds - o.start_seconds
@@ -127,7 +127,7 @@ def test_no_iteration_is_shorter_than_its_busiest_node_or_its_longest_way(run):
 
 @FEWER
 @given(iterations())
-def test_no_message_is_faster_than_alone_and_each_hop_between_nodes_sends_one(run):
+def test_no_message_is_faster_than_alone_and_each_hop_sends_one(run):
     network, cluster = run.site.network, run.site.cluster
     for message in run.messages:
         path = network.path(message.source, message.target)
@@ -169,7 +169,7 @@ def test_no_more_microbatches_are_in_flight_than_allowed(run):
 
 @FEWER
 @given(iterations())
-def test_gpipe_begins_backwards_when_the_last_microbatch_has_reached_the_loss(run):
+def test_gpipe_begins_backwards_after_the_last_forward(run):
     if run.site.costs.workload.schedule == "gpipe":
         for replica in run.site.cluster.replicas:
             here = [o for o in run.operations if o.replica == replica]
@@ -209,7 +209,7 @@ def test_1f1b_holds_few_microbatches_and_gpipe_all(num_stages, num_microbatches,
 
 
 @given(st.integers(2, 6), st.integers(1, 12), st.integers(1, 8), seconds, seconds, seconds)
-def test_first_come_first_served_takes_what_arrives_in_turn_and_never_more_than_k(p, m, k, forward, backward, hop):
+def test_fifo_serves_in_order_of_arrival_at_most_k_in_flight(p, m, k, forward, backward, hop):
     run = a_pipeline(p, m, forward, backward, "fifo", hop_seconds=hop, max_in_flight=k)
     assert in_flight_at_most(run) <= k
     assert in_flight_at_most(run) == min(k, m) or hop > 0.0
@@ -227,7 +227,7 @@ def test_first_come_first_served_takes_what_arrives_in_turn_and_never_more_than_
 
 
 @pytest.mark.parametrize("v", [2, 4])
-def test_a_chunk_is_its_part_of_a_stages_work_and_fills_the_pipeline_so_much_faster(v):
+def test_chunks_divide_a_stages_work_and_the_pipeline_fill(v):
     run = a_pipeline(4, 8, schedule="interleaved_1f1b", chunks_per_stage=v)
     assert run.seconds == (8 + 3 / v) * 3.0
     forwards = [o.end_seconds - o.start_seconds for o in of_kind(run, "forward") if o.stage == 2]
@@ -239,9 +239,8 @@ def test_one_in_flight_is_one_after_the_other():
 
 
 @given(st.integers(4, 9), st.integers(1, 20), st.sampled_from(["gpipe", "1f1b"]))
-def test_swapping_moves_an_iteration_by_two_slots_at_most_where_transfers_are_free_and_enough_is_in_flight(
-    num_stages, num_microbatches, schedule
-):
+def test_swapping_moves_an_iteration_by_two_slots_at_most(num_stages, num_microbatches, schedule):
+    """Where transfers are free and enough microbatches are in flight."""
     plain, swapped = (
         a_pipeline(num_stages, num_microbatches, schedule=schedule, plan=plan, max_in_flight=2 * num_stages).seconds
         for plan in (None, IterationPlan(num_microbatches, swapped_routes(num_stages)))
@@ -259,7 +258,7 @@ def test_swapping_does_not_speed_up_a_pipeline_over_slow_links(hop_seconds):
 
 
 @given(st.lists(st.tuples(seconds, seconds), min_size=2, max_size=6), st.integers(1, 12), schedules)
-def test_uneven_stages_take_at_least_the_way_to_each_and_all_its_work(stages, num_microbatches, schedule):
+def test_uneven_stages_take_at_least_their_path_and_work(stages, num_microbatches, schedule):
     run = a_pipeline(len(stages), num_microbatches, schedule=schedule, stages=stages)
     works = [forward + backward for forward, backward in stages]
     assert run.seconds >= max(sum(works[:i]) + num_microbatches * work for i, work in enumerate(works))
@@ -274,7 +273,7 @@ def test_a_slow_last_stage_meets_the_bound(num_stages, num_microbatches, schedul
         assert run.seconds == 3.0 * (num_stages - 1) + 12.0 * num_microbatches
 
 
-def test_a_schedule_that_deadlocks_is_an_error_not_a_short_iteration(monkeypatch):
+def test_a_deadlocking_schedule_is_an_error(monkeypatch):
     monkeypatch.setattr(Schedule, "logical_time", lambda self, visit: visit.kind == "forward")  # backwards first
     with pytest.raises(RuntimeError, match="No scheduled events left"):
         a_pipeline(4, 4)
@@ -303,7 +302,7 @@ def replicated(n: int, exchange: str, *, access: float | None = None, overlap: b
 
 @EXCHANGES
 @pytest.mark.parametrize("overlap", [True, False])
-def test_a_stage_exchanges_as_soon_as_all_its_replicas_are_done_or_after_the_whole_pipeline(exchange, overlap):
+def test_a_stage_exchanges_when_its_replicas_or_all_are_done(exchange, overlap):
     run = replicated(2, exchange, overlap=overlap)
     ends = [max(o.end_seconds for o in run.operations if o.stage == stage) for stage in range(5)]
     assert ends[1:] == [21.0, 19.0, 17.0, 15.0]  # drained from the last stage on
@@ -331,7 +330,7 @@ def test_a_ring_takes_its_formula_for_every_stage(n):
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 @pytest.mark.parametrize(("access", "slowness"), [(None, lambda n: 1), (272.0, lambda n: n - 1)])
-def test_everyone_sends_all_to_everyone_and_access_links_are_shared(n, access, slowness):
+def test_all_to_all_shares_access_links(n, access, slowness):
     run = replicated(n, "all_to_all", access=access)
     assert run.seconds == pytest.approx(21.0 + 0.5 + 10.0 * slowness(n), abs=n * TICK)
     exchange = messages(run, "gradient exchange of stage 3")
@@ -356,7 +355,7 @@ def test_an_exchange_beside_the_pipeline_shares_its_links():
     assert free <= replicas
 
 
-def test_an_iteration_takes_as_long_as_its_slowest_replica_and_then_the_all_reduce():
+def test_an_iteration_is_its_slowest_replica_plus_all_reduce():
     network = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 2000.0, 1e20),)}
     cluster = {"nodes_per_stage": 2, "placement": "by_hand", "regions": ("a",) * 9 + ("b",)}
     world = build_world(a_scenario(num_microbatches=1, network=network, cluster=cluster), 0)
@@ -375,7 +374,7 @@ def test_an_iteration_takes_as_long_as_its_slowest_replica_and_then_the_all_redu
 
 
 @given(schedules, seconds, seconds)
-def test_pause_and_optimizer_come_before_and_after_everything_else(schedule, pause, optimizer):
+def test_the_pause_comes_first_and_the_optimizer_last(schedule, pause, optimizer):
     options = {"schedule": schedule, "hop_seconds": 0.25}
     plain = a_pipeline(3, 4, **options)
     both = a_pipeline(3, 4, pause_seconds=pause, optimizer_seconds=optimizer, **options)
@@ -446,7 +445,7 @@ def test_jittering_operations_take_their_usual_time_on_average(sigma):
     assert spread == pytest.approx(sigma, rel=0.05)
 
 
-def test_jitter_differs_between_iterations_nodes_and_seeds_and_is_the_same_under_one_seed():
+def test_jitter_differs_by_iteration_node_and_seed_alone():
     runs = jittered(0.3, 0, range(1, 9))
     assert len({run.seconds for run in runs}) == 8
     assert [run.seconds for run in runs] == [run.seconds for run in jittered(0.3, 0, range(1, 9))]
@@ -455,7 +454,7 @@ def test_jitter_differs_between_iterations_nodes_and_seeds_and_is_the_same_under
     assert len({first[stage, "forward"] for stage in range(1, 5)}) == 4
 
 
-def test_a_node_draws_its_own_jitter_however_many_others_there_are():
+def test_a_nodes_jitter_is_independent_of_other_nodes():
     def durations(num_stages: int) -> list[float]:
         (run,) = jittered(0.3, 0, range(1, 2), num_stages=num_stages, schedule="gpipe")
         return [o.end_seconds - o.start_seconds for o in run.run.operations if o.stage == 1]
@@ -466,7 +465,7 @@ def test_a_node_draws_its_own_jitter_however_many_others_there_are():
 # ---- redundant computation --------------------------------------------------------------------------------
 
 
-def test_a_shadow_forward_costs_a_third_more_compute_at_twice_the_backward():
+def test_a_shadow_forward_costs_a_third_more_compute():
     for preset, share in (("paper_text", 1.0), ("paper_table2", 2.0)):
         scenario = a_scenario(({"kind": "redundant", "preset": preset, "microbatch_size_factor": share / 2},))
         world = build_world(scenario, 0)
@@ -524,7 +523,7 @@ def test_when_a_shadow_runs():
     assert spans(with_forward, 2) == [("forward", 2.0, 3.0), ("shadow", 3.0, 4.0), ("backward", 12.0, 14.0)]
 
 
-def test_a_shadow_in_the_gaps_costs_nothing_where_these_are_long_enough():
+def test_a_shadow_in_long_enough_gaps_costs_nothing():
     plan = IterationPlan(8, plain_routes(4), shadow_forwards=1.0)
     plain = a_pipeline(4, 8, hop_seconds=5.0).seconds
     lazy, eager, with_forward = (
@@ -548,7 +547,7 @@ def test_each_stage_shadows_the_next_and_the_last_one_the_head(loss_at):
 
 
 @pytest.mark.parametrize("num_transfers", [1, 2])
-def test_shadow_transfers_follow_the_optimizer_one_after_the_other(num_transfers):
+def test_shadow_transfers_follow_the_optimizer_in_sequence(num_transfers):
     network = {"same_region": a_link(0.5, 272.0), "negligible_seconds": 1e9}
     plan = IterationPlan(4, plain_routes(4), shadow_transfers=num_transfers)
     run = a_pipeline(4, 4, network=network, plan=plan, optimizer_seconds=2.0, nodes_per_stage=1)
@@ -565,7 +564,7 @@ def test_shadow_transfers_follow_the_optimizer_one_after_the_other(num_transfers
 
 
 @pytest.mark.parametrize("bytes_per_second", [34.0, 64.0, 68.0, 1360.0])
-def test_embedding_copies_lengthen_an_iteration_only_where_they_are_longer_than_it(bytes_per_second):
+def test_embedding_copies_shorter_than_the_iteration_are_free(bytes_per_second):
     """Half of stage 0's gradient has 1360 bytes; the iteration takes a pause of 2 s and 21 s."""
     network = {"same_region": a_link(0.0, bytes_per_second), "negligible_seconds": 1e9}
     plan = IterationPlan(4, plain_routes(4), embedding_copies=True)
@@ -601,7 +600,7 @@ def test_embedding_copies_take_their_share_of_the_links():
 # ---- hops ---------------------------------------------------------------------------------------------------
 
 
-def test_the_software_of_a_hop_takes_its_time_also_where_the_network_takes_none():
+def test_hop_software_takes_time_on_instant_networks_too():
     network = {"software_seconds_per_hop": 0.25}
     assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.25
     network |= {"same_region": a_link(0.5), "negligible_seconds": 1.0}
@@ -610,7 +609,7 @@ def test_the_software_of_a_hop_takes_its_time_also_where_the_network_takes_none(
     assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.75
 
 
-def test_without_a_hop_to_the_head_its_work_stays_on_the_last_stage():
+def test_without_a_hop_to_the_head_its_work_is_the_last_stages():
     there, here = (
         a_pipeline(4, 1, head_seconds=1.5, hop_seconds=1.0, loss_at=loss_at).seconds
         for loss_at in ("embedding_stage", "last_stage")

@@ -35,7 +35,7 @@ def a_plan(site) -> IterationPlan:
     st.sampled_from([0.0, 0.5, 3.0]),
     st.booleans(),
 )
-def test_the_price_is_that_of_the_faster_order_and_of_the_textbooks_where_both_are_equal(p, m, schedule, hop, swapped):
+def test_the_faster_order_is_used_and_on_ties_the_textbooks(p, m, schedule, hop, swapped):
     site = a_site(p, m, schedule=schedule, hop_seconds=hop, max_in_flight=20)
     plan = IterationPlan(m, swapped_routes(p) if swapped and p >= 4 else plain_routes(p))
     textbook, arrival = (run_alone(site, plan, order).seconds for order in ("textbook", "arrival"))
@@ -76,7 +76,7 @@ def test_without_jitter_every_execution_has_the_same_price():
     }
 
 
-def test_with_jitter_the_first_executions_are_drawn_and_later_ones_are_some_of_these():
+def test_with_jitter_later_executions_reuse_the_first_samples():
     pipeline = IterationTimes(site := a_site(4, 4, cluster={"jitter": 0.3}), seed=0)
     plan, num_samples = a_plan(site), IterationTimes.NUM_SAMPLES
     samples = [pipeline.executed(plan, execution).seconds for execution in range(1, num_samples + 1)]
@@ -104,7 +104,7 @@ def uploads(site, num_bytes: float, latency_seconds: float = 0.0) -> tuple[FlowS
     )
 
 
-def test_messages_that_share_no_link_with_an_iteration_change_neither():
+def test_messages_on_other_links_change_no_iteration():
     site = a_site(4, 4, network=SLOW)
     alone = an_iteration(site)
     among = run_among(site, a_plan(site), alone.order, uploads(site, 4000.0))
@@ -113,7 +113,7 @@ def test_messages_that_share_no_link_with_an_iteration_change_neither():
     assert among.left == ()
 
 
-def test_messages_that_share_links_with_an_iteration_slow_it_and_are_slowed():
+def test_messages_and_iterations_on_shared_links_slow_each_other():
     network = {**SLOW, "storage": a_link(0.0, 1e9)}
     access = {"up_mbit_per_s": 262144 / 125000, "down_mbit_per_s": 262144 / 125000}
     site = a_site(4, 4, network={**network, "access": access})
@@ -149,7 +149,7 @@ def test_prices_beside_equal_messages_are_kept():
 
 
 @pytest.mark.parametrize("at_seconds", [0.0, 0.3, 2.5, 7.1, 11.0])
-def test_an_iteration_that_is_stopped_leaves_nothing_under_way_and_starts_nothing_more(at_seconds):
+def test_a_stopped_iteration_leaves_nothing_under_way(at_seconds):
     site = a_site(4, 4, network=SLOW, cluster={"nodes_per_stage": 2})
     env = simpy.Environment()
     flows = Flows(env)

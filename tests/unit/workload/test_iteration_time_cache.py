@@ -113,7 +113,7 @@ def test_every_field_of_a_cluster_is_changed_below():
 
 
 @pytest.mark.parametrize("field", CHANGED)
-def test_clusters_share_prices_where_they_differ_in_nothing_that_prices_depend_on(field):
+def test_clusters_alike_for_iterations_share_times(field):
     network = {**a_network(), "links": (("a", "b", 300.0, 1.0),)}
     first = a_scenario(cluster={"nodes_per_stage": 2}, network=network)
     second = a_scenario(cluster={"nodes_per_stage": 2, field: CHANGED[field]}, network=network)
@@ -165,7 +165,7 @@ options = st.fixed_dictionaries(
 
 @settings(max_examples=15)
 @given(st.lists(options, min_size=2, max_size=3), st.sampled_from(["none", "redundant", "checkfree_plus"]))
-def test_whatever_was_priced_before_a_price_is_that_of_a_fresh_process(history, kind):
+def test_cached_times_equal_those_of_a_fresh_process(history, kind):
     strategy = STRATEGIES[kind](STRATEGIES[kind].Config(), 4)
 
     def price(scenario):
@@ -179,7 +179,7 @@ def test_whatever_was_priced_before_a_price_is_that_of_a_fresh_process(history, 
 # ---- from process to process --------------------------------------------------------------------------
 
 
-def test_prices_are_sent_pickled_and_nothing_is_priced_where_they_are_learnt():
+def test_pickled_times_are_not_computed_again():
     scenario = a_churning_scenario()
     runs = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]
     found = known_prices(scenario)

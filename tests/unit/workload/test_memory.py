@@ -58,7 +58,7 @@ def test_who_has_the_head_has_its_logits():
     assert needed_bytes(there, plain(), 5) == LAYER_STATE + 6 * HELD
 
 
-def test_recomputing_keeps_what_enters_each_layer_and_one_layer_at_a_time():
+def test_recomputing_keeps_layer_inputs_and_one_layer():
     costs = the_costs(recompute_activations=True)
     assert held_bytes(costs, 1) == 4 * 8192 * 1024 * 4
     assert working_bytes(costs, 1) == HELD / 4
@@ -98,7 +98,9 @@ def bytes_kept(dim: int, hidden_dim: int) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def test_a_layer_keeps_what_the_real_one_keeps_but_for_what_fused_kernels_save():
+def test_a_layer_keeps_what_the_real_one_keeps():
+    """But for what fused kernels save."""
+
     def ours(dim: int, hidden_dim: int) -> int:
         model = {"dim": dim, "num_heads": 2, "num_layers": 6, "hidden_dim": hidden_dim, "vocabulary_size": 9}
         return 32 * layer_bytes_per_token(the_costs(model=model))
@@ -196,7 +198,7 @@ def test_a_faulty_field_raises_no_doubts_about_memory():
     assert complaint(a_text("{kind: redundant, microbatch_size_factor: 0.3}", 1)) is None
 
 
-def test_microbatches_are_only_made_so_small_that_every_strategy_can_still_divide_them():
+def test_suggested_microbatches_are_divisible_by_every_strategy():
     assert "sequences_per_microbatch 2," in complaint(a_text("none, redundant", 6, num_microbatches=6))
     assert "sequences_per_microbatch" not in complaint(a_text("none, redundant", 2.5, num_microbatches=6))
 

@@ -52,12 +52,12 @@ def test_gpipe_does_all_forwards_and_then_all_backwards(stage):
         (4, "F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5"),
     ],
 )
-def test_1f1b_runs_ahead_by_the_stages_behind_and_then_one_of_each_in_turn(stage, expected):
+def test_1f1b_warms_up_then_alternates_forward_and_backward(stage, expected):
     """Narayanan et al. 2021, figure 3 lower half (PipeDream-flush), of 4 stages."""
     assert order(a_schedule("1f1b", 4, 6), stage) == expected
 
 
-def test_a_head_that_computes_on_a_node_of_its_own_is_one_more_stage_of_1f1b():
+def test_a_head_on_its_own_node_is_one_more_stage_of_1f1b():
     schedule = a_schedule("1f1b", 2, 4, head_computes=True)
     assert order(schedule, 1) == "F0 F1 F2 B0 F3 B1 B2 B3"
     assert order(schedule, 2) == "F0 F1 B0 F2 B1 F3 B2 B3"
@@ -83,7 +83,7 @@ def test_interleaved_two_stages_two_chunks_four_microbatches(stage, expected):
 
 
 @pytest.mark.parametrize(("stage", "warm_up"), [(1, 10), (2, 8), (3, 6), (4, 4)])
-def test_interleaved_four_stages_warm_up_as_in_the_papers_figure_4(stage, warm_up):
+def test_interleaved_four_stages_warm_up_as_in_figure_4(stage, warm_up):
     """Of 4 devices, 2 chunks and 8 microbatches; the steady state begins with a forward, then the first backward."""
     done = order(a_schedule("interleaved_1f1b", 4, 8, chunks_per_stage=2), stage).split()
     assert "".join(name[0] for name in done[: warm_up + 2]) == "F" * (warm_up + 1) + "B"
@@ -113,7 +113,7 @@ def test_the_head_is_visited_where_it_is(name, loss_at, stage):
     assert len(schedule.orders()[0]) == (6 if stage == 0 else 0)
 
 
-def test_on_the_last_stage_the_head_comes_right_after_its_forward_and_before_its_backward():
+def test_the_head_runs_between_the_last_forward_and_backward():
     one = a_schedule("1f1b", 2, 3, loss_at="last_stage", head_computes=True)
     assert order(one, 2) == "F0 H0 h0 B0 F1 H1 h1 B1 F2 H2 h2 B2"
     all_forwards = a_schedule("gpipe", 2, 3, loss_at="last_stage", head_computes=True)
@@ -153,7 +153,7 @@ def test_every_visit_is_made_exactly_once_at_its_stage(schedule):
 
 
 @given(schedules())
-def test_on_a_stage_microbatches_keep_their_order_and_a_backward_follows_its_forward(schedule):
+def test_a_stage_keeps_microbatch_order_and_forward_first(schedule):
     assume(len(schedule.plan.routes) == 1)  # they overtake each other where they swap stages
     for visits in schedule.orders().values():
         for kind in ("forward", "backward"):

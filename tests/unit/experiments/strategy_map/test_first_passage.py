@@ -22,7 +22,7 @@ def grid(tmp_path: Path) -> Grid:
     return Grid(ground, (ground.axis("--x", maps.RATES, 5), NO_AXIS), SEEDS, "mapped-map")
 
 
-def test_churns_are_replicates_of_learning_but_with_several_trainings_these_are():
+def test_failure_seeds_replicate_unless_there_are_training_seeds():
     one = {(0, 7): 100.0, (1, 7): 120.0, (2, 7): 140.0}
     assert replicates(one) == (100.0, 120.0, 140.0)
     two = {(0, 7): 100.0, (1, 7): 120.0, (0, 8): 300.0, (1, 8): 340.0}
@@ -30,7 +30,7 @@ def test_churns_are_replicates_of_learning_but_with_several_trainings_these_are(
     assert math.isnan(replicates({**two, (1, 8): math.nan})[1])
 
 
-def test_an_iteration_is_reached_when_it_is_complete_for_the_first_time_whatever_is_rolled_back(grid):
+def test_an_iteration_is_reached_once_despite_rollbacks(grid):
     scenario = grid.points[3, 0].scenario
     run = simulate(scenario, scenario.strategies[1], 0, 0, time_only(scenario))
     first: dict[int, float] = {}

@@ -23,7 +23,7 @@ FREE = knot(0.0, 100.0, 100.0)
 
 
 @given(st.lists(st.tuples(st.floats(1e-3, 1.0), st.floats(100, 999), st.floats(100, 999)), min_size=1, max_size=5))
-def test_at_a_knot_each_pair_of_seeds_takes_what_its_real_run_took(rows):
+def test_at_a_sample_point_each_seed_pair_has_its_real_value(rows):
     knots = [knot(rate, a, b) for rate, a, b in {row[0]: row for row in sorted(rows)}.values()]
     penalty = a_penalty(FREE, *knots)
     for each in (FREE, *knots):
@@ -41,7 +41,7 @@ def test_between_knots_and_beyond_the_last_it_goes_straight_on(share):
     assert beyond[1, 0] == pytest.approx(100 + 60 * (1 + share))
 
 
-def test_a_target_that_was_missed_by_a_real_run_is_missed_there_and_wherever_more_fails():
+def test_a_missed_target_is_missed_at_all_higher_rates():
     penalty = a_penalty(FREE, knot(0.1, 400.0, 150.0), knot(0.2, math.nan, 200.0), knot(0.3, 500.0, 250.0))
     for rate in (0.2, 0.25, 0.3, 0.9):
         assert math.isnan(penalty.iterations_at(rate)[0, 0])
@@ -52,7 +52,7 @@ def test_a_target_that_was_missed_by_a_real_run_is_missed_there_and_wherever_mor
     assert math.isnan(nowhere.iterations_at(0.1)[0, 0])
 
 
-def test_between_peace_and_a_knot_that_missed_only_the_given_iterations_are_known_of():
+def test_below_a_missed_point_iterations_are_a_lower_bound():
     penalty = a_penalty(FREE, knot(0.1, math.nan, math.nan))
     assert penalty.iterations_at(0.0) == FREE.iterations
     assert penalty.iterations_at(0.05)[0, 0] == pytest.approx(550.0)
@@ -60,7 +60,7 @@ def test_between_peace_and_a_knot_that_missed_only_the_given_iterations_are_know
     assert all(map(math.isnan, penalty.iterations_at(0.1).values()))
 
 
-def test_what_never_changes_weights_takes_the_same_everywhere_and_errs_nowhere():
+def test_without_weight_changes_iterations_are_exact_everywhere():
     penalty = IterationsToTarget((FREE,), 1000, is_flat=True)
     assert penalty.iterations_at(0.7) == FREE.iterations
     assert penalty.error_at(0.7) == 0.0
@@ -74,7 +74,7 @@ def test_the_error_is_that_of_knots_told_from_the_others():
 
 
 @given(st.floats(0.0, 1.0))
-def test_the_error_is_nothing_at_knots_and_most_halfway_and_grows_again_beyond(share):
+def test_the_error_is_zero_at_sample_points_and_largest_halfway(share):
     bent = a_penalty(FREE, knot(0.1, 200.0, 200.0), knot(0.2, 220.0, 220.0))
     for each in bent.knots:
         assert bent.error_at(each.failures_per_iteration) == 0.0
@@ -83,7 +83,7 @@ def test_the_error_is_nothing_at_knots_and_most_halfway_and_grows_again_beyond(s
     assert bent.error_at(0.2 + 0.2 * share) == pytest.approx(half * min(1.0, 2 * share))
 
 
-def test_where_the_target_is_missed_reading_is_as_uncertain_as_beyond_all_knots():
+def test_beside_a_missed_target_the_error_is_as_outside():
     missed = a_penalty(FREE, knot(0.1, 200.0, 200.0), knot(0.2, math.nan, 400.0))
     alone = a_penalty(FREE, knot(0.1, 200.0, 200.0))
     assert missed.error_at(0.12) == pytest.approx(mean_penalty(missed, 0.12) / 2 * 0.4)
@@ -94,7 +94,7 @@ def mean_penalty(penalty: IterationsToTarget, rate: float) -> float:
     return sum(penalty.iterations_at(rate).values()) / 200.0 - 1.0
 
 
-def test_too_few_knots_leave_half_of_the_penalty_in_doubt_and_no_error_exceeds_it():
+def test_with_few_sample_points_the_error_is_half_the_penalty():
     one = a_penalty(FREE, knot(0.1, 150.0, 150.0))
     assert one.error_at(0.05) == pytest.approx(0.125)  # a quarter more iterations there
     assert one.error_at(0.2) == pytest.approx(0.5)
@@ -106,7 +106,7 @@ RATES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=30, unique=True)
 
 
 @given(RATES, st.integers(1, 8), st.floats(0.0, 1.1))
-def test_knots_go_up_until_the_target_is_missed_and_close_in_on_where_that_begins(rates, num_knots, misses_from):
+def test_sample_points_close_in_on_where_the_target_is_missed(rates, num_knots, misses_from):
     tried: dict[float, bool] = {}
     while (rate := next_knot(rates, tried, num_knots)) is not None:
         assert rate in rates
@@ -119,7 +119,7 @@ def test_knots_go_up_until_the_target_is_missed_and_close_in_on_where_that_begin
     assert len(tried) <= num_knots
 
 
-def test_where_the_target_is_always_reached_the_last_knot_is_where_failures_are_most():
+def test_sample_points_end_at_the_highest_failure_rate():
     rates, tried = [n / 100 for n in range(1, 101)], {}
     while (rate := next_knot(rates, tried, 4)) is not None:
         tried[rate] = True

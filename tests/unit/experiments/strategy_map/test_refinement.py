@@ -22,7 +22,7 @@ def looked(num_x: int, num_y: int, truth: Callable[[Cell], object]) -> tuple[dic
 
 
 @given(SIDES, SIDES, st.randoms(use_true_random=False))
-def test_each_cell_is_looked_at_once_at_most_and_the_rest_lies_in_meshes_that_agree(num_x, num_y, random):
+def test_each_cell_is_computed_once_or_lies_in_an_agreeing_mesh(num_x, num_y, random):
     labels = {(i, j): random.randrange(3) for i in range(num_x) for j in range(num_y)}
     known, meshes, asked = looked(num_x, num_y, labels.__getitem__)
     assert len(asked) == len(set(asked)) == len(known)
@@ -38,7 +38,7 @@ def test_each_cell_is_looked_at_once_at_most_and_the_rest_lies_in_meshes_that_ag
 
 
 @given(SIDES, SIDES, st.floats(-3, 3), st.floats(-3, 3), st.floats(-20, 20))
-def test_a_straight_border_is_found_wherever_it_runs_through_the_net(num_x, num_y, a, b, c):
+def test_a_straight_border_is_found_wherever_it_runs(num_x, num_y, a, b, c):
     def truth(cell: Cell) -> bool:
         return a * cell[0] + b * cell[1] > c
 
@@ -57,7 +57,7 @@ def test_one_answer_everywhere_takes_the_first_net_alone():
     assert len(known) == 25
 
 
-def test_along_a_border_every_cell_is_looked_at_and_far_from_it_few():
+def test_cells_are_computed_along_borders_and_few_elsewhere():
     known, _, _ = looked(20, 20, lambda cell: cell[0] < 7)
     assert all((i, j) in known for i in (6, 7) for j in range(20))
     assert len(known) < 150
@@ -68,7 +68,7 @@ def test_a_grid_of_one_row_or_one_cell_is_no_special_case():
     assert {(3, 0), (4, 0)} <= set(looked(9, 1, lambda cell: cell[0] < 4)[0])
 
 
-def test_along_a_side_all_of_whose_lines_are_asked_for_nothing_is_taken_from_neighbours():
+def test_a_side_with_all_lines_requested_is_not_interpolated():
     known, _ = refined(net(20), range(3), lambda cells: {cell: cell[1] == 1 for cell in cells})
     assert {cell[1] for cell in known} == {0, 1, 2}
     same, _ = refined(net(20), range(3), lambda cells: dict.fromkeys(cells, 0))
