@@ -69,13 +69,8 @@ class PoissonFailures(FailureProcess):
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """One of those that are there, each with the same chance, or nobody."""
-        found = self.entry(rng, len(members))
-        return [] if found is None else [members[found].number]
-
-    def entry(self, rng: np.random.Generator, num_there: int) -> int | None:
-        """Which of those that are there, or None for nobody."""
-        found = int(rng.random() * max(self.num_nodes, num_there))
-        return found if found < num_there else None
+        found = int(rng.random() * max(self.num_nodes, len(members)))
+        return [members[found].number] if found < len(members) else []
 
     def describe(self) -> str:
         """For captions."""

@@ -57,7 +57,6 @@ class FailureInjector:
         self._streams: dict[tuple[str, int], tuple[np.random.Generator, Iterator[float | None]]] = {}
         self._everyone = Everyone(self.fleet, cluster.config.nodes_per_stage, self._where)
         self.failures = failures.for_members(self._everyone)
-        self.counts_iterations = any(part.unit == "iterations" for _, part in self.failures.parts)
         self.gives_notice = any(part.config.notice_seconds for _, part in self.failures.parts)
         for name, part in self.failures.parts:
             self._begin(name, part)

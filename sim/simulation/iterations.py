@@ -37,7 +37,7 @@ class IterationExecutor:
         self,
         site: Deployment,
         seed: int,
-        race: InterruptibleWork,
+        work: InterruptibleWork,
         flows: Flows,
         strikes: FailureInjector,
         fidelity: Fidelity,
@@ -50,14 +50,14 @@ class IterationExecutor:
         self.num_completed = 0
         self.cut_share = 0.0
         self._cut_seconds = 0.0
-        self._race, self._flows, self._strikes = race, flows, strikes
+        self._work, self._flows, self._strikes = work, flows, strikes
         self._is_shared, self._jitters = site.network.is_shared, site.cluster.config.jitter > 0.0
 
     def run(self, plan: IterationPlan, hosts: Hosts | None) -> Process[Failure | None]:
         """Execute one iteration, or what is left of one that was cut; what a failure interrupts is lost work."""
         if self.num_executed >= self.most_executed:
             raise GaveUpError
-        race, started_seconds = self._race, self._race.now_seconds
+        work, started_seconds = self._work, self._work.now_seconds
         self.num_executed += 1
         done_share, done_seconds = self.cut_share, self._cut_seconds
         others = self._flows.states() if self._is_shared and not done_share else ()
@@ -65,28 +65,28 @@ class IterationExecutor:
         left_seconds = to_ticks(priced.seconds * (1.0 - done_share)) if done_share else priced.seconds
         self._strikes.iteration_begins(self.num_executed, left_seconds)
         if done_share:
-            split, failure = priced.split, (yield from race.run_seconds(left_seconds))
+            split, failure = priced.split, (yield from work.wait(left_seconds))
         elif self._plays_every_event(priced.seconds, bool(others)):
             split, failure = yield from self._play(plan, hosts)
         else:
             split, failure = yield from self._pass(priced)
         self._strikes.iteration_ends(failure is not None)
-        if failure is None and race.queued:
-            failure = race.queued.popleft()
-        took_seconds = race.now_seconds - started_seconds
+        if failure is None and work.queued:
+            failure = work.queued.popleft()
+        took_seconds = work.now_seconds - started_seconds
         if failure is None:
             self.cut_share = self._cut_seconds = 0.0
             self.num_completed += 1
-            race.ledger.take_back("lost_work", done_seconds)
-            race.ledger.complete_iteration(split.lasting(done_seconds + took_seconds) if done_share else split)
+            work.ledger.take_back("lost_work", done_seconds)
+            work.ledger.complete_iteration(split.lasting(done_seconds + took_seconds) if done_share else split)
             return None
         # of what it usually takes, where operations jitter
         share = min(1.0, took_seconds / left_seconds) if left_seconds else 1.0
         self.cut_share = done_share + (1.0 - done_share) * share
         self._cut_seconds = done_seconds + took_seconds
-        race.ledger.spend("lost_work", took_seconds)
-        if race.trace:
-            race.trace.add_span("lost_work", started_seconds, race.now_seconds)
+        work.ledger.spend("lost_work", took_seconds)
+        if work.recorder:
+            work.recorder.add_span("lost_work", started_seconds, work.now_seconds)
         return failure
 
     def price_in_leaps(self, plan: IterationPlan, hosts: Hosts | None) -> IterationTime | None:
@@ -95,7 +95,7 @@ class IterationExecutor:
         That is where they jitter, are played event by event, or share links with messages.
         """
         shares_links = self._is_shared and self._flows.busy
-        if self._jitters or self.fidelity == "microbatch" or self.cut_share or shares_links or self._race.trace:
+        if self._jitters or self.fidelity == "microbatch" or self.cut_share or shares_links or self._work.recorder:
             return None
         priced = self.pipeline.price(plan, hosts)
         return priced if priced.seconds > 0.0 else None
@@ -108,14 +108,9 @@ class IterationExecutor:
     def complete(self, leap: RepeatedIterations, split: IterationSplit) -> None:
         """The iterations and pauses of a leap have passed."""
         self.num_executed += leap.num_iterations
-        self._race.ledger.complete_iteration(split, leap.num_iterations)
-        self._race.ledger.spend("checkpoint_save", leap.num_pauses * leap.pause_seconds)
-
-    def cut(self, done_seconds: float, usual_seconds: float) -> None:
-        """A failure has ended an iteration that nothing had cut before."""
-        self.num_executed += 1
-        self.cut_share, self._cut_seconds = min(1.0, done_seconds / usual_seconds), done_seconds
-        self._race.ledger.spend("lost_work", done_seconds)
+        self.num_completed += leap.num_iterations
+        self._work.ledger.complete_iteration(split, leap.num_iterations)
+        self._work.ledger.spend("checkpoint_save", leap.num_pauses * leap.pause_seconds)
 
     def forget_cut(self) -> None:
         """The iteration that a failure cut is not resumed: the next one begins anew."""
@@ -123,7 +118,7 @@ class IterationExecutor:
 
     def roll_back(self, num_iterations: int) -> None:
         """Only the first `num_iterations` iterations still count."""
-        self._race.ledger.roll_back(num_iterations)
+        self._work.ledger.roll_back(num_iterations)
         self.num_completed = num_iterations
 
     def _priced(
@@ -138,32 +133,32 @@ class IterationExecutor:
 
     def _plays_every_event(self, seconds: float, beside_others: bool) -> bool:
         """Asked for, wanted for the trace, or needed since an iteration that draws its times is not alone."""
-        race = self._race
-        if race.trace and race.trace.is_open(race.now_seconds, race.now_seconds + seconds):
+        work = self._work
+        if work.recorder and work.recorder.is_open(work.now_seconds, work.now_seconds + seconds):
             return True
         return self.fidelity == "microbatch" or (beside_others and self._jitters)
 
     def _play(self, plan: IterationPlan, hosts: Hosts | None) -> Process[tuple[IterationSplit, Failure | None]]:
         """An iteration event by event, in the order that it was priced in."""
-        race, started_seconds, sample = self._race, self._race.now_seconds, self.num_executed
+        work, started_seconds, sample = self._work, self._work.now_seconds, self.num_executed
         if self.fidelity == "iteration":
             sample = self.pipeline.sample_of(sample)
-        run = self.pipeline.begin(plan, race.env, self._flows, sample, hosts)
-        failure = yield from race.run(run.done)
+        run = self.pipeline.begin(plan, work.env, self._flows, sample, hosts)
+        failure = yield from work.wait_until(run.done)
         if failure:
             run.stop()
-        if race.trace:
-            race.trace.add_iteration(run, started_seconds, race.now_seconds)
-        return run.split(race.now_seconds - started_seconds), failure
+        if work.recorder:
+            work.recorder.add_iteration(run, started_seconds, work.now_seconds)
+        return run.split(work.now_seconds - started_seconds), failure
 
     def _pass(self, priced: IterationTime | AmongOthers) -> Process[tuple[IterationSplit, Failure | None]]:
         """An iteration as one event. Messages under way beside it share its links; a failure ends these anyway."""
-        race = self._race
-        if race.queued:
-            return priced.split, (yield from race.run(None))
+        work = self._work
+        if work.queued:
+            return priced.split, work.next_failure()
         if isinstance(priced, AmongOthers):
             self._flows.hold(priced.arrivals_seconds)
-        failure = yield from race.run_seconds(priced.seconds)
+        failure = yield from work.wait(priced.seconds)
         if failure is None and isinstance(priced, AmongOthers):
             self._flows.release(priced.left)
         return priced.split, failure

@@ -31,13 +31,6 @@ class RepeatedIterations(NamedTuple):
     seconds: float
     is_complete: bool
 
-    def extended(self) -> RepeatedIterations:
-        """With the next iteration."""
-        rest, num_iterations, seconds = self.rest + 1, self.num_iterations + 1, self.seconds
-        is_complete = rest >= (self.rhythm.then if self.num_pauses else self.rhythm.first)
-        seconds += self.rhythm.iteration_seconds
-        return RepeatedIterations(self.rhythm, self.num_pauses, rest, num_iterations, seconds, is_complete)
-
     @property
     def pause_seconds(self) -> float:
         """Each pause."""

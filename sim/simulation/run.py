@@ -14,7 +14,6 @@ from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import process_class
 from sim.scenario.scenario import Scenario
 from sim.simulation.recorder import EventRecorder
-from sim.simulation.renewals import renews_itself
 from sim.simulation.training_process import TrainingProcess, Watcher
 from sim.simulation.world import World
 from sim.strategies import StrategyConfig, strategy_class
@@ -132,19 +131,9 @@ def simulate(
     """
     strategy = strategy_class(config.kind)(config, scenario.workload.num_stages)
     stops_on_failures = stops_on_failures and strategy.stops_on_failures
-    is_plain = isinstance(training, NoTraining) and trace is None and stops_on_failures
-    by_renewals = is_plain and renews_itself(scenario, strategy)
-
-    def begun() -> TrainingProcess:
-        world = build_world(scenario, failure_seed, stops_on_failures, trace)
-        return TrainingProcess(scenario, world, config, strategy, training, watch)
-
-    job = begun()
-    if by_renewals and not job.passes_by_renewals(failure_seed):
-        job, by_renewals = begun(), False
-    if not by_renewals:
-        job.world.run(job.process())
-    world = job.world
+    world = build_world(scenario, failure_seed, stops_on_failures, trace)
+    job = TrainingProcess(scenario, world, config, strategy, training, watch)
+    world.run(job.process())
     if trace:
         trace.close(world.now_seconds)
     training.flush()

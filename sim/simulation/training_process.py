@@ -14,7 +14,6 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.interruptible import GaveUpError
 from sim.simulation.leap import RepeatedIterations
 from sim.simulation.log import IterationLog, Stretch
-from sim.simulation.renewals import Renewals
 from sim.simulation.world import World
 from sim.strategies import Strategy, StrategyConfig, UnrecoverableError, strategy_class
 from sim.strategies.base import Routine
@@ -62,7 +61,7 @@ class TrainingProcess:
         self.plan = strategy.adapt_plan(world.plain_plan())
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
         ideal_seconds = world.pipeline.split(world.plain_plan()).seconds
-        world.race.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)
+        world.work.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)
         world.execution.most_executed = scenario.give_up_after * self.num_iterations
         self.stopped: str | None = None
         self._learns = not isinstance(training, NoTraining)
@@ -72,19 +71,6 @@ class TrainingProcess:
         self._position: Position | None = None
         world.when_noticed = self._notice
         world.joining.join_bytes = self._join_bytes
-
-    def passes_by_renewals(self, seed: int) -> bool:
-        """Whether all could be done without the event loop; where not, the world is of no use any more."""
-        position = self.training.root(self.strategy.training_variant())
-        iteration_seconds = self.world.pipeline.price(self.plan).seconds
-        routine = self.strategy.routine(self.world, position, iteration_seconds)
-        if routine.transfers is None:
-            return False
-        renewals = Renewals(self.scenario, seed, self.world, routine, self._log)
-        if not renewals.run(self.num_iterations, self.strategy.name, position.lineage.key):
-            return False
-        self._tell(position.after(self.num_iterations))
-        return True
 
     def _build_fallback(self) -> Strategy | None:
         """None to stop, and for a strategy that always recovers: it must not pay for what it never needs."""
@@ -102,10 +88,9 @@ class TrainingProcess:
                 self._position = position
                 failure = yield from self.world.admit_nodes()
                 started_seconds = self.world.now_seconds
-                if failure is None and (passed := self._leap(position)):
-                    leap, failure = passed
+                if failure is None and (leap := self._leap(position)):
                     self._position = position = self._landed(leap, position, started_seconds)
-                    if failure is None and leap.rest:
+                    if leap.is_complete:
                         failure = yield from self._routine(position)
                 elif failure is None:
                     failure = yield from self.world.run_iteration(self.plan)
@@ -132,7 +117,7 @@ class TrainingProcess:
         """All that were completed."""
         return self._records if self._learns else self._log
 
-    def _leap(self, position: Position) -> tuple[RepeatedIterations, Failure | None] | None:
+    def _leap(self, position: Position) -> RepeatedIterations | None:
         """Where nothing learns, iterations in which nothing happens go by at once, up to one that the strategies may
         have something to do after that is not what they always do, or to one that a failure ends.
         """
@@ -145,7 +130,7 @@ class TrainingProcess:
                 return own
             return Routine(min(own.first, self.fallback.routine(self.world, position, iteration_seconds).first))
 
-        return self.world.peace.leap(self.plan, self.num_iterations - position.iteration, routine)
+        return self.world.fast_forward.leap(self.plan, self.num_iterations - position.iteration, routine)
 
     def _landed(self, leap: RepeatedIterations, position: Position, started_seconds: float) -> Position:
         """After a leap from a Position: what it leaves behind."""

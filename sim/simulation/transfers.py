@@ -34,13 +34,13 @@ class StateTransfers:
 
     def __init__(
         self,
-        race: InterruptibleWork,
+        work: InterruptibleWork,
         flows: Flows,
         holders: StatePlacement,
         prices: IterationTimeCache,
         gives_notice: bool = False,
     ) -> None:
-        self._race, self._flows, self._holders = race, flows, holders
+        self._work, self._flows, self._holders = work, flows, holders
         self._network, self._prices = prices.network, prices
         self._backgrounds: list[BackgroundTransfer] = []
         self._gives_notice = gives_notice
@@ -60,13 +60,13 @@ class StateTransfers:
             self._sizes_bytes[num_bytes] = self._sizes_bytes.get(num_bytes, 0) + 1
         else:
             self._bytes_sent += num_bytes
-        if self._race.trace:
-            self._race.trace.follow(flow, what, source, target, self._race.now_seconds)
+        if self._work.recorder:
+            self._work.recorder.follow(flow, what, source, target, self._work.now_seconds)
         return flow
 
     def arrive(self, flows: Sequence[Flow], bucket: Bucket) -> Process[Failure | None]:
         """Wait for the last message; a failure ends them all."""
-        failure = yield from self._race.spend(self._race.env.all_of([flow.arrived for flow in flows]), bucket)
+        failure = yield from self._work.wait_until(self._work.env.all_of([flow.arrived for flow in flows]), bucket)
         for flow in flows:
             self._flows.cancel(flow)
         return failure
@@ -75,7 +75,7 @@ class StateTransfers:
         self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
     ) -> BackgroundTransfer:
         """Send beside the training; any failure ends it undone, also one at the instant it ends."""
-        env = self._race.env
+        env = self._work.env
         activity = BackgroundTransfer(self.send(transfers), env.event(), when_lost)
         self._backgrounds.append(activity)
 
@@ -108,12 +108,12 @@ class StateTransfers:
     @property
     def is_alone(self) -> bool:
         """Whether what is sent now and waited for has the links to itself: nodes that hold shares, and no notices."""
-        return self._holders.cluster.is_sharded and not (self._gives_notice or self._flows.busy or self._race.trace)
+        return self._holders.cluster.is_sharded and not (self._gives_notice or self._flows.busy or self._work.recorder)
 
     def stand_still(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
         """Send all, alone, and wait for the last: as `send` and `arrive` do, without a message on the event loop."""
         self.count(transfers)
-        return (yield from self._race.spend_seconds(self.seconds_of(transfers), bucket))
+        return (yield from self._work.wait(self.seconds_of(transfers), bucket))
 
     def count(self, transfers: Sequence[Transfer], num: int = 1) -> None:
         """They have been sent, or so many times."""
@@ -193,13 +193,13 @@ class NodeAdmission:
 
     def __init__(
         self,
-        race: InterruptibleWork,
+        work: InterruptibleWork,
         fleet: Membership,
         holders: StatePlacement,
         messenger: StateTransfers,
         tell: Callable[[int, int], None],
     ) -> None:
-        self._race, self._fleet, self._holders, self._messenger, self._tell = race, fleet, holders, messenger, tell
+        self._work, self._fleet, self._holders, self._messenger, self._tell = work, fleet, holders, messenger, tell
         self._config = holders.cluster.config
         self.join_bytes: Callable[[int], float] = lambda _: 0.0
         self.seconds = 0.0
@@ -221,7 +221,7 @@ class NodeAdmission:
         """All that have started up get the state, and take part."""
         if not self._holders.is_incomplete or self._holders.cluster.is_sharded:
             return None
-        ready_seconds = self._race.now_seconds - self._config.startup_seconds
+        ready_seconds = self._work.now_seconds - self._config.startup_seconds
         joining = {place: node for place, node in self._coming.items() if node.seated_seconds <= ready_seconds}
         if not joining:
             return None
@@ -231,9 +231,9 @@ class NodeAdmission:
             stage, replica = divmod(place, self._config.nodes_per_stage)
             source = self._holders.source(stage, replica)
             flows.append(self._messenger.send_message(source, place, self.join_bytes(stage), "state"))
-        started_seconds = self._race.now_seconds
+        started_seconds = self._work.now_seconds
         failure = yield from self._messenger.arrive(flows, "state_transfer")
-        self.seconds += self._race.now_seconds - started_seconds
+        self.seconds += self._work.now_seconds - started_seconds
         if failure is None:
             self._holders.gain(joining)
             for place in joining:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Generator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import simpy
@@ -22,8 +22,8 @@ from sim.core.records import Bucket, EventKind, Failure
 from sim.core.units import to_ticks
 from sim.failures import FailureProcess
 from sim.simulation.failure_injection import FailureInjector, mtbf_seconds
-from sim.simulation.fast_forward import FastForward
-from sim.simulation.interruptible import EventLoop, InterruptibleWork
+from sim.simulation.fast_forward import FastForward, skip
+from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import Fidelity, IterationExecutor
 from sim.simulation.log import EventLog
 from sim.simulation.recorder import EventRecorder
@@ -60,7 +60,7 @@ class World:
         self.events = EventLog()
         self.num_failures = 0
         self.when_noticed: Callable[[], None] = lambda: None
-        self._env = EventLoop()
+        self._env = simpy.Environment(0.0)
         flows = Flows(self._env)
         self._process, self.stops_on_failures = failures, stops_on_failures
         self._holders = StatePlacement(site.cluster)
@@ -68,25 +68,24 @@ class World:
         self._arrival: simpy.Event | None = None
         self._leaving: list[Node] = []
         """Nodes whose loss a notice has announced."""
-        self.race = InterruptibleWork(self._env, self.ledger, trace)
+        self.work = InterruptibleWork(self._env, self.ledger, trace, partial(skip, self._env))
         strikes = FailureInjector(
             self._env, site.cluster, failures, failure_seed, self._lost, self._arrived, self._noticed
         )
         self.fleet, self._strikes = strikes.fleet, strikes
-        self.messenger = StateTransfers(self.race, flows, self._holders, prices, strikes.gives_notice)
-        self.joining = NodeAdmission(self.race, self.fleet, self._holders, self.messenger, self._joined)
+        self.messenger = StateTransfers(self.work, flows, self._holders, prices, strikes.gives_notice)
+        self.joining = NodeAdmission(self.work, self.fleet, self._holders, self.messenger, self._joined)
         self.joining.join_bytes = site.costs.checkpoint_bytes
-        self.execution = IterationExecutor(site, failure_seed, self.race, flows, strikes, fidelity, prices)
+        self.execution = IterationExecutor(site, failure_seed, self.work, flows, strikes, fidelity, prices)
         joining = self.joining if stops_on_failures else None
-        drives = not (strikes.gives_notice or strikes.counts_iterations)
-        self.peace = FastForward(self.execution, self.race, self._holders, joining, self.messenger, self.events, drives)
+        self.fast_forward = FastForward(self.execution, self.work, self._holders, joining, self.messenger, self.events)
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
     @property
     def now_seconds(self) -> float:
         """Simulated time."""
-        return self.race.now_seconds
+        return self.work.now_seconds
 
     @property
     def lost_stages(self) -> frozenset[int]:
@@ -110,14 +109,14 @@ class World:
 
     def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Spend seconds, all booked to one bucket; the Failure that cut them short, or None."""
-        if seconds <= 0.0 or self.race.queued:
-            return (yield from self.race.run(None))
-        return (yield from self.race.spend_seconds(to_ticks(seconds), bucket))
+        if seconds <= 0.0 or self.work.queued:
+            return self.work.next_failure()
+        return (yield from self.work.wait(to_ticks(seconds), bucket))
 
     def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
         """Send all at once and wait for the last; a failure ends them all."""
-        if self.race.queued or not transfers:
-            return (yield from self.race.run(None))
+        if self.work.queued or not transfers:
+            return self.work.next_failure()
         if self.messenger.is_alone:
             return (yield from self.messenger.stand_still(transfers, bucket))
         return (yield from self.messenger.arrive(self.messenger.send(transfers), bucket))
@@ -131,9 +130,9 @@ class World:
     def wait_for(self, activity: Background, bucket: Bucket) -> Process[Failure | None]:
         """Stand still until what is under way in the background is done."""
         assert isinstance(activity, BackgroundTransfer)
-        if not activity.under_way or self.race.queued:
-            return (yield from self.race.run(None))
-        return (yield from self.race.spend(activity.done, bucket))
+        if not activity.under_way or self.work.queued:
+            return self.work.next_failure()
+        return (yield from self.work.wait_until(activity.done, bucket))
 
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """How long such transfers take when they have the network to themselves."""
@@ -174,7 +173,7 @@ class World:
 
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Note an event at this instant."""
-        self.events.note(self.race.now_seconds, kind, stage, iteration, detail)
+        self.events.note(self.work.now_seconds, kind, stage, iteration, detail)
 
     # ---- what the training process sees ----------------------------------------------------------
 
@@ -222,7 +221,7 @@ class World:
 
     def rebuilt(self) -> None:
         """All lost stages have their state again, but for those whose failure nobody has been told of."""
-        untold = {failure.stage for failure in self.race.queued} & self._holders.lost_stages
+        untold = {failure.stage for failure in self.work.queued} & self._holders.lost_stages
         still_there = [place for place, node in self._holders.receiving.items() if self.fleet.node_at[place] is node]
         self._holders.rebuilt(still_there, untold)
         self._holders.receiving = {}
@@ -267,7 +266,7 @@ class World:
             return
         self._undetected = self._undetected or not announced
         self.messenger.end_backgrounds()
-        self.race.tell(Failure(self.now_seconds, stage, announced))
+        self.work.interrupt(Failure(self.now_seconds, stage, announced))
 
     def _joined(self, stage: int, replica: int) -> None:
         self.record("node_joined", stage, self.execution.num_completed, f"replica {replica}")
@@ -300,13 +299,13 @@ class World:
         while set(self.fleet.lacking_stages) - self._holders.covers.keys():
             bucket: Bucket = "provisioning" if self._strikes.num_awaited else "waiting_for_nodes"
             self._arrival = until = self._env.event()
-            if not math.isinf(self.race.deadline_seconds):
-                left_seconds = max(0.0, self.race.deadline_seconds - self.now_seconds) + 1.0
+            if not math.isinf(self.work.deadline_seconds):
+                left_seconds = max(0.0, self.work.deadline_seconds - self.now_seconds) + 1.0
                 until = self._env.any_of([until, self._env.timeout(to_ticks(left_seconds))])
-            failure = yield from self.race.spend(until, bucket)
+            failure = yield from self.work.wait_until(until, bucket)
             if failure:
                 return failure
-        return (yield from self.race.run(None))
+        return self.work.next_failure()
 
     def _nodes_of(self, stages: Collection[int]) -> dict[int, Node]:
         """The nodes that are there at the places of some stages; where they hold shares, those that lack theirs."""

@@ -23,7 +23,6 @@ from sim.simulation.iterations import IterationExecutor
 from sim.simulation.log import IterationLog
 from sim.simulation.run import Run, simulate
 from sim.simulation.transfers import StateTransfers
-from sim.simulation.world import World
 from sim.strategies import STRATEGIES, Strategy
 from sim.strategies.base import Routine
 from support.builders import BYTES_PER_SECOND, a_link, a_scenario, a_training, no_training, run
@@ -119,10 +118,8 @@ def fleets(draw) -> Scenario:
 def event_after_event(scenario: Scenario, seed: int = 0) -> Run:
     with (
         patch.object(IterationExecutor, "price_in_leaps", lambda *_: None),
-        patch.object(InterruptibleWork, "_passes", lambda *_: False),
-        patch.object(InterruptibleWork, "run_seconds", lambda race, seconds: race.run(race.env.timeout(seconds))),
+        patch("sim.simulation.world.skip", lambda *_: False),
         patch.object(StateTransfers, "is_alone", False),
-        patch("sim.simulation.run.renews_itself", lambda *_: False),
     ):
         return run(scenario, seed=seed, training=no_training(scenario))
 
@@ -149,8 +146,8 @@ def test_leaps_over_saves_change_no_bit(scenario, seed):
 
 
 @st.composite
-def renewing(draw) -> Scenario:
-    """Fleets whose runs are chains of renewals, from hardly ever struck to struck all the time."""
+def fleets_that_save(draw) -> Scenario:
+    """Fleets that stand still to save, from hardly ever a failure to failures all the time."""
     checkpoint = {"kind": "checkpoint", "blocking_share": 1.0, **draw(st.sampled_from(INTERVALS[:-1]))}
     cluster = {
         **SHARDED,
@@ -172,25 +169,21 @@ def renewing(draw) -> Scenario:
 
 
 @settings(max_examples=60)
-@given(renewing(), st.integers(0, 1000), st.sampled_from([20.0, 1.5]))
-def test_renewals_change_no_bit(scenario, seed, give_up_after):
+@given(fleets_that_save(), st.integers(0, 1000), st.sampled_from([20.0, 1.5]))
+def test_limits_and_provisioning_change_no_bit(scenario, seed, give_up_after):
     scenario = scenario.model_copy(update={"give_up_after": give_up_after})
     slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
     assert quick == slow
     assert list(quick.iterations) == list(slow.iterations)
-    with patch("sim.simulation.run.renews_itself", lambda *_: False):
-        assert in_leaps(scenario, seed) == slow
 
 
-def test_fleets_are_renewed_without_an_event():
+def test_a_watcher_sees_the_end_of_a_leap():
     checkpoint = {"kind": "checkpoint", "blocking_share": 1.0}
-    failures = {"kind": "poisson", "mean_uptime_hours": 20.0}
-    scenario = a_scenario((checkpoint,), steps=1000, cluster={**SHARDED, "nodes_per_stage": 4}, failures=failures)
-    told = []
-    with patch.object(World, "run", side_effect=AssertionError("the event loop runs")):
-        result = simulate(scenario, scenario.strategies[0], 0, 0, no_training(scenario), told.append)
-    assert result.num_failures > 3
-    assert [progress.iteration for progress in told] == [1000]
+    scenario = a_scenario((checkpoint,), steps=1000, cluster={**SHARDED, "nodes_per_stage": 4})
+    seen = []
+    simulate(scenario, scenario.strategies[0], 0, 0, no_training(scenario), seen.append)
+    assert [progress.iteration for progress in seen][-1] == 1000
+    assert len(seen) <= 2
 
 
 @pytest.mark.parametrize("options", STRATEGY_OPTIONS, ids=str)
@@ -219,14 +212,14 @@ def test_whoever_learns_passes_the_same_seconds(options):
 
 def num_events(scenario: Scenario) -> int:
     calls = 0
-    step = InterruptibleWork.run
+    step = InterruptibleWork.wait_until
 
-    def counted(self, until):
+    def counted(self, *arguments):
         nonlocal calls
         calls += 1
-        return (yield from step(self, until))
+        return (yield from step(self, *arguments))
 
-    with patch.object(InterruptibleWork, "run", counted):
+    with patch.object(InterruptibleWork, "wait_until", counted):
         in_leaps(scenario)
     return calls
 
