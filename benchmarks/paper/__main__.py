@@ -1,4 +1,4 @@
-"""`python -m benchmarks.paper`: run the sweeps of scenarios/paper, keep the numbers, draw, write docs/paper.md."""
+"""`python -m benchmarks.paper`: run the sweeps of scenarios/paper, extract the numbers, draw, write docs/paper.md."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import numpy as np
 import pandas as pd
 import typer
 
-from benchmarks.paper.answers import Answers
-from benchmarks.paper.crossings import make_maps
-from benchmarks.paper.extract import Extract
-from benchmarks.paper.jobs import JOBS, SCENARIOS, Job
-from benchmarks.paper.kept import KEPT, compared, made_on
+from benchmarks.paper.extract import COMMITTED, Extract, compare, made_on
+from benchmarks.paper.figures import draw_all, make_maps
+from benchmarks.paper.jobs import JOBS, SCENARIOS, TABLE_2_JOB, Job
 from benchmarks.paper.page import write_page
-from benchmarks.paper.pictures import draw_all
 from models.training_state import digest
 from sim.cli.options import CacheFolder, bytes_of, cache_folder, complain, say
 from sim.cli.sweep import sweep
@@ -25,60 +22,59 @@ from sim.core.files import atomic_write, atomic_write_table
 from sim.results.storage import load, read_json, write_json
 from sim.scenario.sweep_points import load_points
 
-RUNS = KEPT.parent
+RUNS = COMMITTED.parent
 
 CACHE_BUDGET = "20GB"
-"""The final states of all runs, and a state every 50 steps, so that what is asked of one later is not trained again."""
+"""Enough for the final states of all runs and a state every 50 steps, so that no state is trained twice."""
 
 
 def paper(
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of it, compared with what is kept.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="With --quick: keep it in place of what is kept.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of it, compared with the committed numbers.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="With --quick: replace the committed numbers.")] = False,
     cache: CacheFolder = None,
 ) -> None:
-    """Run all sweeps of scenarios/paper; finished runs are skipped, and what was trained is not trained again."""
+    """Run all sweeps of scenarios/paper; finished runs are skipped, and no step is trained twice."""
     if keep and not quick:
-        raise typer.BadParameter("--keep goes with --quick: all of it is always kept")
+        raise typer.BadParameter("--keep goes with --quick: the full numbers are always replaced")
     runs = RUNS / ("paper-quick-runs" if quick else "paper-runs")
-    made = (KEPT / "quick" if keep else RUNS / "paper-quick") if quick else KEPT / "full"
+    made = (COMMITTED / "quick" if keep else RUNS / "paper-quick") if quick else COMMITTED / "full"
     with cache_folder(cache, False) as folder:
-        table_2, *others = JOBS
-        timed(table_2, quick, runs, folder)
+        timed_sweep(TABLE_2_JOB, quick, runs, folder)
         perplexity = known_perplexities(runs, quick, folder)
-        for job in others:
-            timed(job, quick, runs, folder)
+        for job in JOBS[1:]:
+            timed_sweep(job, quick, runs, folder)
         for job in JOBS:
             Extract.of(load(runs / job.name)).write(made, job.name)
         perplexity.to_parquet(made / "perplexity.parquet", index=False, compression="zstd")
         write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
         if not quick:
-            make_maps(runs, made, Answers(made).target(table_2.name)[1], folder)
+            make_maps(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder)
     if not quick:
         draw_all(runs, made)
         write_page()
     elif not keep:
-        lines, agrees = compared(made, KEPT / "quick")
+        lines, agrees = compare(made, COMMITTED / "quick")
         say("\n".join(lines))
         if not agrees:
-            complain("The quick numbers are not those that are kept.", "red")
+            complain("The quick numbers differ from the committed ones.", "red")
             raise typer.Exit(1)
 
 
 def known_perplexities(runs: Path, quick: bool, cache: Path) -> pd.DataFrame:
-    """Of the runs that there are, worked out once: their final states may be gone from the cache later."""
+    """Perplexities of the Table 2 runs; computed once, since final states may be deleted from the cache later."""
     from benchmarks.paper.perplexity import NUM_SEQUENCES, OTHER_TEXT, perplexities
 
-    asked = (*load(runs / JOBS[0].name).runs["run_hash"], NUM_SEQUENCES, OTHER_TEXT.model_dump_json(), np.__version__)
-    path = runs / f"perplexity-{digest(repr(asked))[:8]}.parquet"
+    key = (*load(runs / TABLE_2_JOB.name).runs["run_hash"], NUM_SEQUENCES, OTHER_TEXT.model_dump_json(), np.__version__)
+    path = runs / f"perplexity-{digest(repr(key))[:8]}.parquet"
     if not path.is_file():
-        points = load_points(JOBS[0].scenario, JOBS[0].quick if quick else ())
+        points = load_points(TABLE_2_JOB.scenario, TABLE_2_JOB.quick if quick else ())
         found = perplexities(points, SCENARIOS, runs, cache, bytes_of(CACHE_BUDGET, "cache budget"))
         atomic_write_table(path, found)
     return pd.read_parquet(path)
 
 
-def timed(job: Job, quick: bool, runs: Path, cache: Path) -> None:
-    """Do a job, and count the seconds spent on it so far, whenever it was interrupted."""
+def timed_sweep(job: Job, quick: bool, runs: Path, cache: Path) -> None:
+    """Run a job's sweep, and add its seconds to those of earlier, interrupted attempts."""
     began = time.monotonic()
     say(f"\n{job.name}: {job.scenario.relative_to(SCENARIOS.parents[1])}", "bold")
     path = runs / "seconds.json"

@@ -1,4 +1,4 @@
-"""What is run: the sweeps of scenarios/paper, in the order in which they share training, full or a tenth."""
+"""The sweeps of scenarios/paper, in the order in which they share training; full, or at a tenth of the work."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SHALLOW = "training.model.layers_per_stage=1"
 
 @dataclass(frozen=True)
 class Job:
-    """A sweep of a scenario file. quick: what is changed for a tenth of the work."""
+    """A sweep of a scenario file. quick: overrides that reduce the work to a tenth."""
 
     name: str
     quick: tuple[str, ...]
 
     @property
     def scenario(self) -> Path:
-        """Its file."""
+        """The scenario file."""
         return SCENARIOS / f"{self.name}.yaml"
 
 
@@ -43,3 +43,5 @@ JOBS = (
     Job("end_stages", (SHORT,)),
     Job("correlated", (SHORT,)),
 )
+
+TABLE_2_JOB = JOBS[0]

@@ -1,7 +1,7 @@
-"""The analogue of Table 3: perplexity of final states on two texts that were not learnt from.
+"""The analogue of Table 3: perplexity of final states on two texts outside the training data.
 
-One is the held-out part of the text that is learnt, the other the sources of NumPy: other authors, another subject.
-Perplexity is per byte, the proxy's token; the paper's is per token of 32,000.
+One is the held-out part of the training text, the other the sources of NumPy: other authors, another subject.
+Perplexity is per byte, the proxy's token; the paper's is per token of a vocabulary of 32,000.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy
 import pandas as pd
 import torch
 
-from benchmarks.paper.answers import HIGHEST, RATE, REBUILDING
+from benchmarks.paper.published import HIGHEST
+from benchmarks.paper.tables import RATE, REBUILDING
 from models.corpus import load_corpus
 from models.spec import DataSpec, Routes
 from models.trainer import Trainer
@@ -35,7 +36,7 @@ OTHER_TEXT = DataSpec(source="text", files=("lib/*.py", "ma/*.py", "linalg/*.py"
 
 
 class LastState:
-    """A training that remembers the last state it was asked of; implements `models.training.Training`."""
+    """A training that records the last state of which it returned a loss; implements `models.training.Training`."""
 
     def __init__(self, trajectory: Trajectory) -> None:
         self.trajectory = trajectory
@@ -43,7 +44,7 @@ class LastState:
         self.num_trained_steps = 0
 
     def root(self, routes: Routes) -> Position:
-        """The initial state under some routes."""
+        """The initial state for given routes."""
         return self.trajectory.root(routes)
 
     def train_loss(self, position: Position) -> float | None:
@@ -52,17 +53,17 @@ class LastState:
         return self.trajectory.train_loss(position)
 
     def validation_loss(self, position: Position) -> float | None:
-        """The loss on held-out text at a state."""
+        """The validation loss at a state."""
         return self.trajectory.validation_loss(position)
 
     def flush(self) -> None:
-        """Nothing new is learnt."""
+        """Do nothing: every state is known."""
 
 
 def perplexities(points: list[Point], base_folder: Path, results: Path, cache: Path, budget_bytes: int) -> pd.DataFrame:
-    """Loss per byte of the final states of some strategies at the highest rate: strategy, seeds, text, loss_nats.
+    """Loss per byte of the final states of STRATEGIES at the highest rate: strategy, seeds, text, loss_nats.
 
-    What is not kept in the cache is trained again.
+    States that are no longer in the cache are trained again.
     """
     (point,) = (point for point in points if point.parameters[RATE] == RATE_PER_HOUR)
     runner = ScenarioRunner(point.scenario, base_folder, results, cache)
@@ -80,7 +81,7 @@ def perplexities(points: list[Point], base_folder: Path, results: Path, cache: P
 
 
 def final_states(runner: ScenarioRunner, store: TrajectoryStore) -> Iterator[tuple[PlannedRun, Trainer]]:
-    """Runs of the strategies compared, and each one's trainer at its end."""
+    """Runs of STRATEGIES, each with its trainer at the end of the run."""
     for planned in runner.plan():
         if planned.name not in STRATEGIES:
             continue

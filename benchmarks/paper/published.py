@@ -1,4 +1,4 @@
-"""What the CheckFree paper publishes (arXiv 2506.15461 v2, Tables 2 and 3): figures only, to set ours beside."""
+"""Published results of the CheckFree paper (arXiv 2506.15461 v2, Tables 2 and 3)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from dataclasses import dataclass
 from sim.core.units import SECONDS_PER_HOUR
 
 RATES = (0.05, 0.10, 0.16)
-"""Chance that a stage is lost within an hour."""
+"""Probability that a stage is lost within an hour."""
+
+LOWEST, HIGHEST = RATES[0], RATES[-1]
 
 NUM_STAGES = 6
 
 CHECKPOINT_INTERVAL_ITERATIONS = 100
 
 VALIDATION_INTERVAL_ITERATIONS = 500
-"""A loss that is first validated after so many was reached up to so many before."""
+"""A loss that a validation finds was reached up to this many iterations earlier."""
 
 RECOVERY_SECONDS = 30.0
-"""About as long takes the recovery of a stage."""
+"""Approximate recovery time of a stage."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A strategy at a rate in Table 2: the medium model (500M) until a validation loss of 2.85."""
+    """A strategy at one rate in Table 2: the medium model (500M) until a validation loss of 2.85."""
 
     iteration_seconds: float
     train_hours: float
 
     @property
     def iterations(self) -> float:
-        """What the two imply."""
+        """Iterations implied by the two."""
         return self.train_hours * SECONDS_PER_HOUR / self.iteration_seconds
 
 
@@ -43,12 +45,12 @@ class Span:
 
     @property
     def is_below_1(self) -> bool | None:
-        """On which side of 1 it is; None where that is not known."""
+        """Whether the ratio is below 1; None if the range contains 1."""
         return None if self.low <= 1 <= self.high else self.value < 1
 
 
 def quotient(own: Row, other: Row, in_hours: bool) -> Span:
-    """Iterations of a row over those of another, or train times."""
+    """Ratio of two rows' iterations, or of their training times."""
     share = own.iteration_seconds / other.iteration_seconds if in_hours else 1.0
     fewest, fewest_of_other = (row.iterations - VALIDATION_INTERVAL_ITERATIONS for row in (own, other))
     value, low, high = own.iterations / other.iterations, fewest / other.iterations, own.iterations / fewest_of_other
@@ -64,10 +66,10 @@ TABLE_2 = {
 """By strategy, at the three rates."""
 
 FAILURE_FREE_ITERATIONS = 10_000
-"""Redundant computation converges as if nothing failed: its implied iterations."""
+"""Implied iterations of redundant computation, which converges as failure-free training does."""
 
 RELEASED_PROBABILITIES = (0.0009, 0.002, 0.004)
-"""Of the released configuration: that a stage is lost in an iteration, at the three rates."""
+"""Released configuration: probability that a stage is lost in one iteration, at the three rates."""
 
 TABLE_3 = {
     "OpenWebText": (16.07, 17.59, 17.07),
@@ -78,18 +80,15 @@ TABLE_3 = {
 """Perplexity of the large model (1.5B) after 30,000 iterations at 16 %: no failures, CheckFree, CheckFree+."""
 
 BYTES_PER_TOKEN = 4.0
-"""Of English text under a vocabulary of 32,000, about: an assumption, not published."""
+"""Assumed for English text and a vocabulary of 32,000; not published."""
 
 
 def row_of(strategy: str, rate: float) -> Row:
-    """The row of a strategy that has one. KeyError for others."""
-    row = published(strategy, rate)
-    if row is None:
-        raise KeyError(f"{strategy} at {rate}")
-    return row
+    """A strategy's row in Table 2; both presets of redundant computation share one. KeyError if there is none."""
+    rows = TABLE_2["redundant" if strategy.startswith("redundant") else strategy]
+    return dict(zip(RATES, rows, strict=True))[rate]
 
 
-def published(strategy: str, rate: float) -> Row | None:
-    """The row that one of our strategies answers to; redundant computation has one, under whichever preset."""
-    rows = TABLE_2.get("redundant" if strategy.startswith("redundant") else strategy)
-    return rows[RATES.index(rate)] if rows and rate in RATES else None
+def iteration_factor(strategy: str, rate: float) -> float:
+    """Iterations to the loss, × failure-free."""
+    return row_of(strategy, rate).iterations / FAILURE_FREE_ITERATIONS

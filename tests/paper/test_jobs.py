@@ -1,0 +1,32 @@
+"""The scenarios of scenarios/paper."""
+
+import pytest
+
+from benchmarks.paper.jobs import JOBS, SCENARIOS, TABLE_2_JOB
+from benchmarks.paper.published import RATES
+from benchmarks.paper.tables import RATE
+from sim.scenario.loading import load_scenario
+from sim.scenario.sweep_points import load_points
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(SCENARIOS.glob("*.yaml"))])
+def test_every_scenario_is_a_valid_job_full_and_quick(name):
+    (job,) = (job for job in JOBS if job.name == name)
+    full, quick = load_points(job.scenario), load_points(job.scenario, job.quick)
+    assert len(full) == len(quick)
+    assert full[0].scenario.name == name
+    assert all(a.scenario.training.steps > 2 * b.scenario.training.steps for a, b in zip(full, quick, strict=True))
+
+
+def test_scenarios_share_the_clock_of_the_throughput_test():
+    reference = load_scenario(SCENARIOS.parent / "paper_throughput.yaml")
+    for job in JOBS:
+        scenario = load_points(job.scenario)[0].scenario
+        assert scenario.workload == reference.workload, job.name
+        assert scenario.network == reference.network, job.name
+        if job.name != "correlated":
+            assert scenario.cluster == reference.cluster, job.name
+
+
+def test_rates_of_table_2_are_the_papers():
+    assert [point.parameters[RATE] for point in load_points(TABLE_2_JOB.scenario)] == list(RATES)
