@@ -65,12 +65,12 @@ class ProcessConfig(Config):
 
     kind: str
     immune_stages: tuple[int, ...] = Field(
-        (), description="stages that never fail; 0 holds embedding and head, which the paper's runs spare"
+        (), description="stages that never fail; 0 holds embedding and head, which never fail in the paper's runs"
     )
     notice_seconds: float = Field(
-        0.0, ge=0, le=1e6, description="warning before nodes leave; a replacement is ordered as it comes"
+        0.0, ge=0, le=1e6, description="preemption notice before nodes leave; replacements are ordered when it arrives"
     )
-    name: str = Field("", description="of the preset that it is, or was")
+    name: str = Field("", description="name of the preset that it is, or was")
     description: str = Field("", description="in words, for people")
     source: str = Field("", description="where the figures are from")
 
@@ -89,7 +89,7 @@ class MeanConfig(ProcessConfig):
         None, ge=1 / 3600, le=1e9, description="mean time from one failure to the next, in place of rate_per_hour"
     )
     downtime: Delay | None = Field(
-        None, description="lost nodes come back after it, and nobody orders new ones; default: they never do"
+        None, description="lost nodes return after it, and no replacements are ordered; default: they never return"
     )
 
     @model_validator(mode="before")
@@ -122,7 +122,7 @@ class RatedConfig(MeanConfig):
     """Options of processes with a mean uptime in which whole domains of one scope fail."""
 
     scope: Literal["node", "stage", "region"] = Field(
-        "stage", description="what fails as one: each node for itself, all nodes of a stage, or of a region"
+        "stage", description="what fails as one: each node by itself, all nodes of a stage, or of a region"
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Several failure processes at once, each as if it were alone."""
+"""The superposition of several failure processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ComposeConfig(ProcessConfig):
 
     kind: Literal["compose"] = "compose"
     processes: tuple[Single, ...] = Field(
-        min_length=1, max_length=100, description="failure processes, each a kind and its options; compose is none"
+        min_length=1, max_length=100, description="failure processes, each a kind and its options; not compose itself"
     )
 
     @model_validator(mode="after")
@@ -30,7 +30,9 @@ class ComposeConfig(ProcessConfig):
             if getattr(self, option):
                 raise ValueError(f"{option} of compose: give it to each of its processes that has it")
         if sum(build_process(process).supplies_nodes for process in self.processes) > 1:
-            raise ValueError("only one of the processes of compose can say when nodes come: choose additions 'ignore'")
+            raise ValueError(
+                "only one of the processes of compose can supply nodes: choose additions 'ignore' for the others"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""Several nodes lost at one instant, as clouds take spot machines back (see the traces of Bamboo, NSDI 2023)."""
+"""Correlated failures: bulk preemptions, and regional outages beside independent failures."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from sim.failures.base import (
 
 
 class BulkConfig(MeanConfig):
-    """Options of `bulk`. Rate and mean are a node's."""
+    """Options of `bulk`. Rate and mean are those of a node."""
 
     kind: Literal["bulk"] = "bulk"
     scope: Literal["cluster", "region"] = Field(
         "cluster", description="where the nodes lost together are: anywhere, or in one region"
     )
     mean_size: float = Field(
-        2.0, ge=1, le=1e6, description="nodes lost at once on average: geometric on 1, 2, ...; before max_size"
+        2.0, ge=1, le=1e6, description="mean number of nodes lost at once: geometric on 1, 2, ...; before max_size"
     )
-    max_size: int | None = Field(None, ge=1, le=10**6, description="never more at once; default: no limit")
+    max_size: int | None = Field(None, ge=1, le=10**6, description="most nodes lost at once; default: no limit")
 
 
 class BulkFailures(FailureProcess):
     """Several nodes lost at one instant, as clouds take spot machines back (see the traces of Bamboo, NSDI 2023).
 
-    Poisson events, each of which takes K nodes of its domain by lot; K is geometric, at most max_size.
+    Poisson events, each of which takes K random nodes of its domain; K is geometric, at most max_size.
 
-    Events of a domain of n nodes come at n × (a node's rate) / E[min(K, n)], so that a node is lost at its rate while
-    the domain is as large as at time zero; while some of its nodes are away, the others are lost a little more often.
+    The events of a domain of n nodes have the rate n × (rate of a node) / E[min(K, n)], so that each node is lost at
+    its rate while the domain has as many nodes as at time zero, and a little more often while some are away.
     """
 
     Config = BulkConfig
@@ -51,7 +51,7 @@ class BulkFailures(FailureProcess):
         self._num_members = None if members is None else num_members(self, members)
 
     def for_members(self, members: Sequence[Member]) -> BulkFailures:
-        """The same process, which knows how many nodes each domain has."""
+        """The process with the number of nodes of each domain."""
         return BulkFailures(self.config, members)
 
     def mean_lost(self, num_members: int) -> float:
@@ -60,26 +60,26 @@ class BulkFailures(FailureProcess):
         return float(self.config.mean_size * (1.0 - (1.0 - 1.0 / self.config.mean_size) ** at_most))
 
     def events_per_second(self, num_members: int) -> float:
-        """Rate of events that take a node each, or more, of so many."""
+        """Rate of events in a domain of so many nodes."""
         if not num_members:
             return 0.0
         return num_members / (self.config.mean_uptime_seconds * self.mean_lost(num_members))
 
     @property
     def mean_uptime_seconds(self) -> float:
-        """Mean time between events of a domain, averaged over the domains' rates."""
-        assert self._num_members is not None, "bulk needs for_members before it is asked"
+        """Mean time between events of a domain: the inverse of the mean rate of all domains."""
+        assert self._num_members is not None, "bulk needs for_members first"
         return mean_uptime_of([self.events_per_second(num) for num in self._num_members.values()])
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
         """Seconds between events of one domain."""
-        assert self._num_members is not None, "bulk needs for_members before it is asked"
+        assert self._num_members is not None, "bulk needs for_members first"
         rate = self.events_per_second(self._num_members.get(domain, 0))
         while rate:
             yield float(rng.standard_exponential()) / rate
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
-        """As many as the event takes, or all that are there, by lot."""
+        """A random sample of as many nodes as the event takes, or all nodes present."""
         size = int(rng.geometric(1.0 / self.config.mean_size))
         size = min(size, len(members), self.config.max_size or size)
         return [members[which].number for which in sorted(rng.permutation(len(members))[:size])]
@@ -91,23 +91,29 @@ class BulkFailures(FailureProcess):
         return f"each node {self.config.describe_mean}, {mean_size:.3g}{where} at once on average"
 
 
-# Correlated losses: regions are shocked, and nodes fail on their own besides (Marshall and Olkin, JASA 62, 1967).
+# ---- outage ----------------------------------------------------------------------------------------
 
 
 class OutageConfig(MeanConfig):
-    """Options of `outage`. Rate and mean are a node's, whatever it is lost by."""
+    """Options of `outage`. Rate and mean are those of a node, by all causes."""
 
     kind: Literal["outage"] = "outage"
     shared_part: float = Field(
-        1.0, ge=0, le=1, description="part of a node's losses that come with a shock of its region; it fails alone else"
+        1.0,
+        ge=0,
+        le=1,
+        description="share of a node's failures that come with a shock of its region; the others are independent",
     )
     share_hit: float = Field(
-        1.0, ge=1e-6, le=1, description="chance that a shock hits a node of the region; the smaller, the more shocks"
+        1.0,
+        ge=1e-6,
+        le=1,
+        description="chance that a shock hits a node of the region; the smaller it is, the more shocks there are",
     )
 
 
 class RegionalShocks(FailureProcess):
-    """Shocks of a region: Poisson with rate shared_part / (mean × share_hit), each node hit or not by lot."""
+    """Shocks of a region: Poisson with rate shared_part / (mean × share_hit); each node is hit independently."""
 
     Config = OutageConfig
     config: OutageConfig
@@ -123,13 +129,13 @@ class RegionalShocks(FailureProcess):
 
     @property
     def shock_seconds(self) -> float:
-        """Mean time between shocks of a region, those that hit nobody among them."""
+        """Mean time between shocks of a region, including those that hit no node."""
         shared_part = self.config.shared_part
         return self.config.mean_uptime_seconds * self.config.share_hit / shared_part if shared_part else math.inf
 
     @property
     def mean_uptime_seconds(self) -> float:
-        """Mean time between shocks of a region that hit somebody; any shock does in regions of unknown size."""
+        """Mean time between shocks of a region that hit a node or more; all do in regions of unknown size."""
         chances = [1.0 - (1.0 - self.config.share_hit) ** num for num in self._num_members.values()]
         return mean_uptime_of([chance / self.shock_seconds for chance in chances or [1.0]])
 
@@ -139,7 +145,7 @@ class RegionalShocks(FailureProcess):
             yield float(rng.standard_exponential()) * self.shock_seconds
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
-        """Each node of the region with the same chance."""
+        """Each node of the region, with the same chance."""
         hit = rng.random(len(members)) < self.config.share_hit
         return [member.number for member, is_hit in zip(members, hit, strict=True) if is_hit]
 
@@ -150,7 +156,7 @@ class RegionalShocks(FailureProcess):
 
 
 class IndependentLosses(Renewal):
-    """Losses of single nodes: exponential with rate (1 - shared_part) / mean."""
+    """Independent failures of nodes: exponential with rate (1 - shared_part) / mean."""
 
     Config = OutageConfig
     config: OutageConfig
@@ -162,12 +168,12 @@ class IndependentLosses(Renewal):
 
     @property
     def mean_uptime_seconds(self) -> float:
-        """Mean time between losses of a node that it suffers alone."""
+        """Mean time between independent failures of a node."""
         own_part = 1.0 - self.config.shared_part
         return self.config.mean_uptime_seconds / own_part if own_part else math.inf
 
     def unit_draw(self, rng: np.random.Generator) -> float:
-        """An uptime, for a mean of 1."""
+        """Exponential of mean 1."""
         return float(rng.standard_exponential())
 
     def describe(self) -> str:
@@ -178,7 +184,7 @@ class IndependentLosses(Renewal):
 class OutageFailures(Superposition):
     """Correlated losses: regional shocks beside independent failures of nodes (Marshall and Olkin, JASA 62, 1967).
 
-    Shared and own losses of nodes. All that one shock takes come back at the same instant.
+    All nodes that one shock takes return at the same instant.
     """
 
     Config = OutageConfig
@@ -189,7 +195,7 @@ class OutageFailures(Superposition):
         self._shared, self._own = RegionalShocks(config, members), IndependentLosses(config)
 
     def for_members(self, members: Sequence[Member]) -> OutageFailures:
-        """The same process, which knows how many nodes a shock can hit."""
+        """The process with the number of nodes that a shock can hit."""
         return OutageFailures(self.config, members)
 
     @property

@@ -1,4 +1,4 @@
-"""Failures whose rate follows the hour of the day, as owners come back to their desks and clouds fill up."""
+"""Failures whose rate follows the hour of the day, as owners return to their desktops and clouds fill up."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HOURS_PER_DAY = 24
 
 
 class DiurnalConfig(RatedConfig):
-    """Options of `diurnal`. The mean is that of a long time: the average rate over a day is its inverse."""
+    """Options of `diurnal`. The mean is that over a long time, the inverse of the average rate over a day."""
 
     kind: Literal["diurnal"] = "diurnal"
     profile: tuple[Annotated[float, Field(ge=0, le=1e9)], ...] | None = Field(
         None,
         min_length=HOURS_PER_DAY,
         max_length=HOURS_PER_DAY,
-        description="weight of each hour of the day, from 0 to 23; takes the place of amplitude and peak_hour",
+        description="weight of each hour of the day, from 0 to 23; replaces amplitude and peak_hour",
     )
     amplitude: float = Field(
         0.5, ge=0, le=1, description="a smooth day: rate = average × (1 + amplitude × a cosine), constant in each hour"
@@ -35,7 +35,7 @@ class DiurnalConfig(RatedConfig):
     @classmethod
     def _some_hour_has_weight(cls, profile: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if profile is not None and not sum(profile):
-            raise ValueError("all 24 weights are 0; give one hour at least a weight, or rate_per_hour: 0")
+            raise ValueError("all 24 weights are 0; give at least one hour a weight, or rate_per_hour: 0")
         return profile
 
     @property
@@ -48,21 +48,21 @@ class DiurnalConfig(RatedConfig):
 
 
 class Day:
-    """Hours by the clock, and the same in a time that runs fast in hours of much weight, 24 to the day like them."""
+    """Conversion between clock hours and weighted hours, which pass in proportion to the weights; both are 24 a day."""
 
     def __init__(self, weights: tuple[float, ...]) -> None:
         cumulated = np.cumsum([0.0, *weights])
         self._until = HOURS_PER_DAY * cumulated / cumulated[-1]
 
     def weighted(self, hours: float) -> float:
-        """Weighted hours that have passed at an hour by the clock."""
+        """Weighted hours that have passed at a clock hour."""
         days, hour = divmod(hours, HOURS_PER_DAY)
         before = int(hour)
         within = (hour - before) * (self._until[before + 1] - self._until[before])
         return float(days * HOURS_PER_DAY + self._until[before] + within)
 
     def by_clock(self, weighted_hours: float) -> float:
-        """The inverse; of an hour without weight, its end."""
+        """The inverse of `weighted`; for an hour without weight, its end."""
         days, rest = divmod(weighted_hours, HOURS_PER_DAY)
         before = int(np.searchsorted(self._until, rest, side="right")) - 1
         within = (rest - self._until[before]) / (self._until[before + 1] - self._until[before])
@@ -74,8 +74,8 @@ class DiurnalFailures(FailureProcess):
 
     A Poisson process whose rate is constant within each hour of the day, and the same every day.
 
-    Unit exponential draws are cumulative hazards: an uptime ends when the rate has added up to its draw (inversion,
-    exact as the rate is constant by pieces), so that two rates under one seed see the same luck.
+    Draws are unit exponential cumulative hazards: an uptime ends when the integral of the rate reaches its draw
+    (inversion, exact since the rate is piecewise constant).
     """
 
     Config = DiurnalConfig
@@ -86,7 +86,7 @@ class DiurnalFailures(FailureProcess):
         self._begin_seconds = begin_seconds
 
     def starting_at(self, now_seconds: float) -> DiurnalFailures:
-        """The same process, its uptimes from a simulated time on."""
+        """The process for uptimes that count from an instant of simulated time."""
         return DiurnalFailures(self.config, now_seconds)
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
@@ -99,9 +99,9 @@ class DiurnalFailures(FailureProcess):
         weighted_hours = day.weighted(hours)
         while True:
             weighted_hours += float(rng.standard_exponential()) * mean_hours
-            struck_at = day.by_clock(weighted_hours)
-            yield (struck_at - hours) * SECONDS_PER_HOUR
-            hours = struck_at
+            failed_at = day.by_clock(weighted_hours)
+            yield (failed_at - hours) * SECONDS_PER_HOUR
+            hours = failed_at
 
     def describe(self) -> str:
         """For captions."""

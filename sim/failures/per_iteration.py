@@ -1,7 +1,7 @@
-"""The released code's process: in every iteration each stage fails with a fixed chance, however long it takes.
+"""Failures per iteration, as in the CheckFree paper's released code: a fixed chance in each, whatever its duration.
 
-A slow strategy then meets as many failures per iteration as a fast one, and fewer per hour: the reason why
-the published per-iteration and per-hour rates do not make one clock. For comparison with the paper only.
+A slow strategy then has as many failures per iteration as a fast one, and fewer per hour, so that the published
+per-iteration and per-hour rates are not equivalent. For comparison with the paper only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PerIterationConfig(ProcessConfig):
         0.002, ge=0, lt=1, description="chance that a stage fails in one iteration"
     )
     instant: Literal["uniform", "start"] = Field(
-        "uniform", description="when in the iteration: at any time, or before its first microbatch"
+        "uniform", description="instant within the iteration: uniformly random, or before its first microbatch"
     )
 
 
@@ -41,12 +41,12 @@ class PerIterationFailures(FailureProcess):
 
     @property
     def mean_uptime_iterations(self) -> float:
-        """Mean iterations executed from one failure of a stage to the next."""
+        """Mean number of executed iterations from one failure of a stage to the next."""
         chance = self.config.per_iteration_probability
         return 1.0 / chance if chance else math.inf
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """Iterations between failures of one stage; see `FailureProcess` for the fraction."""
+        """Iterations between failures of one stage; see `FailureProcess.unit` for the fraction."""
         if self.config.per_iteration_probability == 0.0:
             return
         failed_at, next_iteration = 0.0, 0

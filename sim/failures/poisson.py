@@ -1,7 +1,7 @@
-"""Nodes that fail at a constant rate, each for itself, drawn as one process: for fleets of thousands.
+"""Independent node failures at a constant rate, drawn as one process: for clusters of thousands of nodes.
 
 The failures of n exponential nodes are one Poisson process of rate n λ that takes each with the same chance
-(superposition). In law this is `exponential` of scope `node`; one stream of draws takes the place of one a node.
+(superposition). In law this is `exponential` of scope `node`, with one random stream instead of one for each node.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NUM_DRAWN_AT_ONCE = 256
 
 
 class PoissonConfig(MeanConfig):
-    """Options of `poisson`. Rate and mean are a node's."""
+    """Options of `poisson`. Rate and mean are those of a node."""
 
     kind: Literal["poisson"] = "poisson"
 
@@ -26,10 +26,9 @@ class PoissonConfig(MeanConfig):
 class PoissonFailures(FailureProcess):
     """Independent node failures at a constant rate, drawn as one process: for clusters of thousands of nodes.
 
-    A strike finds one of as many places in a roster as there were nodes at time zero, spares among them, or a gap.
-
-    So each node that is there fails at its rate, whoever is away; where more have come than were there at first, all
-    together fail as often as these did. A strike on a node of an immune stage takes nobody.
+    Failures occur at the rate of as many nodes as there were at time zero, spares included. Each takes one of as many
+    slots at random: a present node, or none. So each node fails at its rate while others are away; if more nodes are
+    present than at time zero, all together fail as often as those did. A failure at an immune stage has no effect.
     """
 
     Config = PoissonConfig
@@ -41,34 +40,34 @@ class PoissonFailures(FailureProcess):
         self._num_nodes = num_nodes
 
     def for_members(self, members: Sequence[Member]) -> PoissonFailures:
-        """The process of so many nodes."""
+        """The process for so many nodes."""
         return PoissonFailures(self.config, len(members))
 
     @property
     def scope(self) -> Scope:
-        """All nodes."""
+        """The whole cluster."""
         return "cluster"
 
     @property
     def num_nodes(self) -> int:
-        """Nodes at time zero."""
-        assert self._num_nodes is not None, "poisson needs for_members before it is asked"
+        """Number of nodes at time zero."""
+        assert self._num_nodes is not None, "poisson needs for_members first"
         return self._num_nodes
 
     @property
     def mean_uptime_seconds(self) -> float:
-        """Mean time between strikes on the nodes that were there at time zero."""
+        """Mean time between failures of the nodes present at time zero."""
         return self.config.mean_uptime_seconds / self.num_nodes if self.num_nodes else math.inf
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """Seconds between strikes: unit draws times the mean, so that two rates under one seed see the same luck."""
+        """Seconds between failures."""
         mean_seconds = self.mean_uptime_seconds
         while not math.isinf(mean_seconds):
             for unit in rng.standard_exponential(NUM_DRAWN_AT_ONCE).tolist():
                 yield unit * mean_seconds
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
-        """One of those that are there, each with the same chance, or nobody."""
+        """One of the present nodes, each with the same chance, or none."""
         found = int(rng.random() * max(self.num_nodes, len(members)))
         return [members[found].number] if found < len(members) else []
 

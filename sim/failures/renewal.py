@@ -41,12 +41,12 @@ class WeibullConfig(RatedConfig):
 
     kind: Literal["weibull"] = "weibull"
     shape: float = Field(
-        0.6, ge=0.1, le=20, description="k: below 1 the young fail most, 1 is exponential, above 1 the old fail most"
+        0.6, ge=0.1, le=20, description="k: below 1 young nodes fail most, 1 is exponential, above 1 old ones fail most"
     )
 
 
 class WeibullFailures(Renewal):
-    """Failures whose chance depends on age: with a shape below 1 the young fail most, as spot and volunteer nodes do.
+    """Failures whose chance depends on age: with a shape below 1 young nodes fail most, as spot and volunteer nodes do.
 
     Scale = mean / Γ(1 + 1/k).
     """

@@ -1,4 +1,4 @@
-"""Losses as written down: these nodes, at these times. For tests and for questions of the kind "what if"."""
+"""Scripted failures: given nodes at given times, for tests and for what-if questions."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
 
 
 class Loss(Config):
-    """One loss: when, and which nodes: all that fit what is said of them."""
+    """One loss: its time, and the nodes that match all conditions given."""
 
-    at_seconds: float | None = Field(None, ge=0, le=1e9, description="when, in seconds of simulated time")
-    at_hours: float | None = Field(None, ge=0, le=1e6, description="when, in hours, in place of at_seconds")
-    stages: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="of these stages; default: of any")
-    replica: int | None = Field(None, ge=0, description="of this pipeline; default: of any")
-    region: str | None = Field(None, description="in this region; default: in any")
+    at_seconds: float | None = Field(None, ge=0, le=1e9, description="time of the loss, in seconds of simulated time")
+    at_hours: float | None = Field(None, ge=0, le=1e6, description="time of the loss in hours, instead of at_seconds")
+    stages: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="nodes of these stages; default: of any")
+    replica: int | None = Field(None, ge=0, description="nodes of this pipeline; default: of any")
+    region: str | None = Field(None, description="nodes in this region; default: in any")
     downtime_hours: float | None = Field(
         None,
         ge=0,
         le=1e6,
-        description="the same nodes come back after it; default: they never do, new ones are ordered",
+        description="the same nodes return after it; default: they never return, and replacements are ordered",
     )
 
     @model_validator(mode="after")
-    def _says_when_and_who(self) -> Self:
+    def _time_and_nodes_are_given(self) -> Self:
         if (self.at_seconds is None) == (self.at_hours is None):
             raise ValueError("a loss has a time: give one of at_seconds, at_hours")
         if not self.stages and self.region is None:
-            raise ValueError("a loss has victims: give stages, a region, or both")
+            raise ValueError("a loss concerns some nodes: give stages, a region, or both")
         return self
 
     @property
     def seconds(self) -> float:
-        """When, in seconds of simulated time, on the clock's ticks."""
+        """Time of the loss, rounded to ticks."""
         if self.at_hours is not None:
             return to_ticks(self.at_hours * SECONDS_PER_HOUR)
         assert self.at_seconds is not None
         return to_ticks(self.at_seconds)
 
     def takes(self, member: Member) -> bool:
-        """Whether a node fits what is said; a spare has neither stage nor replica."""
+        """Whether a node matches the conditions; a spare has neither stage nor replica."""
         return (
             (not self.stages or member.stage in self.stages)
             and (self.replica is None or member.replica == self.replica)
@@ -59,22 +59,21 @@ class ScriptConfig(ProcessConfig):
     """Options of `script`."""
 
     kind: Literal["script"] = "script"
-    losses: tuple[Loss, ...] = Field((), description="what is lost when; in any order of times")
+    losses: tuple[Loss, ...] = Field((), description="the losses, in any order of times")
 
     @model_validator(mode="after")
-    def _nobody_immune_is_lost(self) -> Self:
+    def _immune_stages_are_not_lost(self) -> Self:
         immune = sorted({stage for loss in self.losses for stage in loss.stages} & set(self.immune_stages))
         if immune:
-            raise ValueError(f"stages {immune} are to be lost, but are among immune_stages")
+            raise ValueError(f"stages {immune} have losses, but are among immune_stages")
         return self
 
 
 class ScriptFailures(FailureProcess):
     """Failures as written down: these nodes, at these times. For tests and for what-if questions.
 
-    Each loss is a strike of its own, in order of times, and as written where times are equal.
-
-    `notice_seconds` holds for all, but is never longer than the time since the loss before.
+    Losses at the same time are separate failures, in the order in which they are written. `notice_seconds` applies to
+    all of them, but a notice is never longer than the time since the loss before.
     """
 
     Config = ScriptConfig
@@ -101,11 +100,11 @@ class ScriptFailures(FailureProcess):
             yield after - before
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
-        """Those whom the index-th loss names, of those that are there."""
+        """The present nodes that match the conditions of the loss."""
         return [member.number for member in members if self._losses[index].takes(member)]
 
     def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:  # noqa: ARG002
-        """As written for each loss."""
+        """The downtime of each loss."""
         for loss in self._losses:
             yield None if loss.downtime_hours is None else loss.downtime_hours * SECONDS_PER_HOUR
 

@@ -1,4 +1,4 @@
-"""Replay of a churn trace: nodes come and leave as they were seen to, or leave at the rate at which they were."""
+"""Replay of an availability trace: nodes arrive and leave as recorded, or leave at the recorded rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
 from sim.failures.trace_formats import MAX_NODES, MAX_ROWS, MAX_SECONDS, Format, Polarity, TraceRow
 
 MIN_LOOP_SECONDS = 1.0
-"""A trace that is repeated lasts so long at least: one that took no time would never let time go on."""
+"""Shortest duration of a trace that is repeated; one of no duration would stop simulated time."""
 
 Row = Annotated[
     tuple[
@@ -26,7 +26,7 @@ Row = Annotated[
         Annotated[int, Field(ge=0, le=MAX_ROWS)],
         tuple[Annotated[int, Field(ge=0)], ...],
     ],
-    Field(description="seconds since the first, nodes that come, nodes that leave, their numbers if known"),
+    Field(description="seconds since the first, nodes that arrive, nodes that leave, their numbers if known"),
 ]
 """A `TraceRow` as a scenario holds it."""
 
@@ -35,28 +35,30 @@ class TraceConfig(ProcessConfig):
     """Options of `trace`."""
 
     kind: Literal["trace"] = "trace"
-    file: str | None = Field(None, description="the trace, a path relative to the scenario's folder")
-    format: Format = Field("auto", description="what the file's lines are; auto: by its content")
+    file: str | None = Field(None, description="file of the trace, relative to the scenario's folder")
+    format: Format = Field("auto", description="format of the file; auto: by its content")
     polarity: Polarity = Field(
-        "available", description="what skypilot counts: nodes that can be had; or, 1, that the one node cannot be had"
+        "available", description="what skypilot counts: available nodes; or, as 1, that the one node is preempted"
     )
     rows: tuple[Row, ...] = Field(
-        (), max_length=MAX_ROWS, description="the trace itself; default: read from the file, and kept in the results"
+        (), max_length=MAX_ROWS, description="the trace itself; default: read from the file and stored in the results"
     )
-    time_scale: float = Field(1.0, ge=1e-6, le=1e6, description="2: everything takes twice as long")
-    offset_hours: float = Field(0.0, ge=0, le=1e6, description="start here in the trace, in hours of the trace")
-    loop: bool = Field(True, description="after its end the trace begins anew; else nobody comes or leaves any more")
+    time_scale: float = Field(
+        1.0, ge=1e-6, le=1e6, description="factor on all times; 2: everything takes twice as long"
+    )
+    offset_hours: float = Field(0.0, ge=0, le=1e6, description="where to start in the trace, in its hours")
+    loop: bool = Field(True, description="repeat the trace after its end; otherwise no node arrives or leaves any more")
     max_nodes: int | None = Field(
         None,
         ge=1,
         le=MAX_NODES,
-        description="replay: who comes while so many are there is left out, so that those who stay long fill the "
-        "places, and losses are rarer than in the trace; of mere counts, what is above; default: no limit",
+        description="replay: a node that arrives while so many are present is left out, so that nodes that stay long "
+        "fill the places, and losses are rarer than in the trace; counts are cut there; default: no limit",
     )
     additions: Literal["replay", "ignore"] = Field(
         "replay",
-        description="replay: the fleet is the trace's; ignore: a node is lost as often as in the trace, and a new one "
-        "is ordered for each",
+        description="replay: the nodes are those of the trace; ignore: a node is lost as often as in the trace, and a "
+        "replacement is ordered for each",
     )
 
     @model_validator(mode="after")
@@ -73,44 +75,46 @@ class TraceConfig(ProcessConfig):
             )
         if self.loop and 0.0 < self.time_scale * end_seconds < MIN_LOOP_SECONDS:
             raise ValueError(
-                f"the trace lasts {self.time_scale * end_seconds:.3g} s in all; one that is repeated (loop) takes "
-                f"{MIN_LOOP_SECONDS:g} s at least"
+                f"the trace lasts {self.time_scale * end_seconds:.3g} s; one that is repeated (loop) lasts at least "
+                f"{MIN_LOOP_SECONDS:g} s"
             )
         return self
 
 
 def check_rows(rows: Sequence[TraceRow]) -> None:
-    """ValueError unless rows are in order and nobody leaves who is not there, or who was not named as others were."""
+    """Raise ValueError unless rows ascend, only present nodes leave, and all or none of the leaving nodes are named."""
     present = set(range(rows[0][1]))
     num_present = num_arrived = rows[0][1]
     naming = names_nodes(rows)
     if rows[0][0] != 0.0 or rows[0][2]:
-        raise ValueError("row 0: a trace begins at 0.0 s, when nobody leaves")
+        raise ValueError("row 0: a trace begins at 0.0 s, when no node leaves")
     for index, ((before_seconds, *_), row) in enumerate(pairwise(rows), start=1):
-        seconds, num_came, num_left, who_left = row
+        seconds, num_came, num_left, leaving = row
         if seconds <= before_seconds:
             raise ValueError(f"row {index}: {seconds:g} s is not after {before_seconds:g} s of the row before")
         if num_left > num_present:
-            raise ValueError(f"row {index}: {num_left} leave, but {num_present} are there")
-        if len(who_left) != (num_left if naming else 0):
-            raise ValueError(f"row {index}: {num_left} leave, but {len(who_left)} are named; name all or none")
+            raise ValueError(f"row {index}: {num_left} nodes leave, but {num_present} are present")
+        if len(leaving) != (num_left if naming else 0):
+            raise ValueError(f"row {index}: {num_left} nodes leave, but {len(leaving)} are named; name all or none")
         if naming:
-            if len(set(who_left) & present) != len(who_left):
-                raise ValueError(f"row {index}: of those who leave, {list(who_left)}, one is not there or named twice")
-            present.difference_update(who_left)
+            if len(set(leaving) & present) != len(leaving):
+                raise ValueError(
+                    f"row {index}: of the leaving nodes {list(leaving)}, one is not present or named twice"
+                )
+            present.difference_update(leaving)
             present.update(range(num_arrived, num_arrived + num_came))
         num_arrived, num_present = num_arrived + num_came, num_present + num_came - num_left
     if not num_arrived:
-        raise ValueError("a trace in which there is never a node")
+        raise ValueError("a trace without any node")
 
 
 def names_nodes(rows: Sequence[TraceRow]) -> bool:
-    """Whether a trace says who leaves."""
+    """Whether a trace names the nodes that leave."""
     return any(row[3] for row in rows)
 
 
 class TraceEvent(NamedTuple):
-    """What happens at an instant of the trace: `num_before` are there, those `left` leave, and so many come."""
+    """An instant of a trace: of `num_before` nodes the nodes `left` leave, then `num_came` arrive."""
 
     seconds: float
     num_before: int
@@ -119,70 +123,79 @@ class TraceEvent(NamedTuple):
 
 
 def replayed_events(rows: Sequence[TraceRow], max_nodes: int | None) -> list[TraceEvent]:
-    """Each row as a strike on the nodes that are taken, numbered anew; of mere counts, the latest leave first."""
-    strikes = []
-    kept: dict[int, int] = {}
+    """The rows as events on at most `max_nodes` nodes, numbered anew by arrival.
+
+    A node that arrives while `max_nodes` are present is left out, and so is its loss. Where the trace only counts, the
+    node that arrived last leaves first.
+    """
+    events = []
+    kept: dict[int, int] = {}  # by number in the trace: number among those that are kept
     naming, num_kept, num_arrived = names_nodes(rows), 0, 0
     unnamed: list[int] = []
-    for seconds, num_came, num_left, who_left in rows:
+    for seconds, num_came, num_left, leaving in rows:
         num_before = len(kept)
-        names = who_left if naming else [unnamed.pop() for _ in range(num_left)]
+        names = leaving if naming else [unnamed.pop() for _ in range(num_left)]
         left = tuple(kept.pop(name) for name in names if name in kept)
         room = num_came if max_nodes is None else min(num_came, max_nodes - len(kept))
         kept.update({num_arrived + index: num_kept + index for index in range(room)})
         if not naming:
             unnamed.extend(range(num_arrived, num_arrived + num_came))
         num_kept, num_arrived = num_kept + room, num_arrived + num_came
-        strikes.append(TraceEvent(seconds, num_before, left, room))
-    return strikes
+        events.append(TraceEvent(seconds, num_before, left, room))
+    return events
 
 
 class TraceCycle:
-    """One time through a trace, and what the numbers of its nodes are in the fleet of the lap-th time, from 0.
+    """One pass through a trace that is repeated, and the numbers that its nodes have in the simulated cluster.
 
-    Where the trace begins anew, the latest leave if more are there than at its start, or nodes come if fewer are; those
-    who are there then take over the names of the start, in order of arrival. The instant is that of the trace's end.
+    A trace ends with other nodes than it starts with. Where it starts again, at the instant of its end, the nodes that
+    arrived last leave if there are more than at the start, or nodes arrive if there are fewer. Those present are then
+    treated as the nodes of the start, in order of arrival.
+
+    offset_seconds: where the first pass starts in the trace. joined: whether the end is joined to the start.
     """
 
-    def __init__(self, strikes: Sequence[TraceEvent], offset_seconds: float, joined: bool) -> None:
-        num_start, num_arrived = strikes[0].num_came, 0
-        there: dict[int, None] = {}
+    def __init__(self, events: Sequence[TraceEvent], offset_seconds: float, joined: bool) -> None:
+        num_start, num_arrived = events[0].num_came, 0
+        present: dict[int, None] = {}  # in order of arrival
         self._initial: list[int] = []
-        num_by_offset = 0
-        for strike in strikes:
-            for node in strike.left:
-                del there[node]
-            there.update(dict.fromkeys(range(num_arrived, num_arrived + strike.num_came)))
-            num_arrived += strike.num_came
-            if strike.seconds <= offset_seconds:
-                self._initial, num_by_offset = list(there), num_arrived
-        self.strikes = list(strikes[1:])
-        self._num_by_offset = num_by_offset
-        self._stay = list(there)[:num_start]
-        if joined and self.strikes:
-            last = self.strikes[-1]
-            surplus = list(there)[num_start:]
-            num_in_vain = min(len(surplus), last.num_came)  # the latest: they would leave as they come
-            num_arrived -= num_in_vain
-            gone = tuple(surplus[: len(surplus) - num_in_vain])
-            num_came = last.num_came - num_in_vain + num_start - len(self._stay)
-            self.strikes[-1] = last._replace(left=last.left + gone, num_came=num_came)
-        self._num_in_first = num_arrived - num_by_offset
+        self._num_by_offset = 0
+        for event in events:
+            for node in event.left:
+                del present[node]
+            present.update(dict.fromkeys(range(num_arrived, num_arrived + event.num_came)))
+            num_arrived += event.num_came
+            if event.seconds <= offset_seconds:
+                self._initial, self._num_by_offset = list(present), num_arrived
+        self.events = list(events[1:])
+        self._stay = list(present)[:num_start]
+        if joined and self.events:
+            num_arrived -= self._join(list(present)[num_start:], num_start)
+        self._num_in_first = num_arrived - self._num_by_offset
         self._num_in_next = num_arrived - len(self._stay)
+
+    def _join(self, surplus: list[int], num_start: int) -> int:
+        """Make the last event lead back to the start; give the number of its arrivals that would leave at once."""
+        last = self.events[-1]
+        num_in_vain = min(len(surplus), last.num_came)
+        gone = tuple(surplus[: len(surplus) - num_in_vain])
+        num_came = last.num_came - num_in_vain + num_start - len(self._stay)
+        self.events[-1] = last._replace(left=last.left + gone, num_came=num_came)
+        return num_in_vain
 
     @property
     def num_initial(self) -> int:
-        """Nodes there at the offset."""
+        """Number of nodes present at the offset."""
         return len(self._initial)
 
-    def number(self, node: int, lap: int) -> int:
-        """The number in the fleet of a node of the trace, the lap-th time through."""
-        while lap:
-            if node >= len(self._stay):
-                first = self.num_initial + self._num_in_first + (lap - 1) * self._num_in_next
+    def number(self, node: int, cycle: int) -> int:
+        """The number in the cluster of a node of the trace, in pass number `cycle` (from 0)."""
+        while cycle:
+            if node >= len(self._stay):  # it arrived in this pass
+                first = self.num_initial + self._num_in_first + (cycle - 1) * self._num_in_next
                 return first + node - len(self._stay)
-            # It was there when this lap began, under the name it had before; one that never changes is there for good.
-            lap, node = (lap - 1, self._stay[node]) if self._stay[node] != node else (0, node)
+            # Present since the pass before, under another number; a number that stays the same is one of pass 0.
+            cycle, node = (cycle - 1, self._stay[node]) if self._stay[node] != node else (0, node)
         if node >= self._num_by_offset:
             return self.num_initial + node - self._num_by_offset
         return bisect_left(self._initial, node)
@@ -191,12 +204,12 @@ class TraceCycle:
 class TraceFailures(FailureProcess):
     """Replay of an availability trace: its nodes leave and return when they did, or leave at its rate.
 
-    The losses of a trace at its instants, and with `additions: replay` its arrivals.
-
-    replay: those leave whom the trace names; where it only counts, as many by lot. ignore: the trace's losses fall upon
-    its nodes by lot, of which those here are some; where more are here, as many more are lost. So a node is lost as
-    often as in the trace, and several at once as there. A node at an immune stage stays, whatever the trace
-    says. What a repeated trace does where it begins anew (see `TraceCycle`) is no loss with ignore.
+    With `additions: replay` the trace decides all losses and arrivals: the nodes that it names leave or, where it only
+    counts, as many at random. With `ignore` only its losses are replayed, at its instants: they are spread at random
+    over its nodes, of which those of the cluster are a sample (or, where the cluster is larger, over the cluster's, and
+    there are more in proportion). So a node is lost as often as in the trace, and several at once as there. Nodes at
+    immune stages stay in both cases. What joins the end of a repeated trace to its start (see `TraceCycle`) is no loss
+    with `ignore`.
     """
 
     Config = TraceConfig
@@ -207,11 +220,11 @@ class TraceFailures(FailureProcess):
         self._replays = config.additions == "replay"
         self._names_nodes = names_nodes(config.rows)
         self._offset_seconds = config.offset_hours * SECONDS_PER_HOUR
-        strikes = replayed_events(config.rows, config.max_nodes)
-        self._end_seconds = strikes[-1].seconds
-        self._lap = TraceCycle(strikes, self._offset_seconds, joined=config.loop and self._replays)
-        self._strikes = [s for s in self._lap.strikes if s.left or (self._replays and s.num_came)]
-        self._num_passed = bisect_right([strike.seconds for strike in self._strikes], self._offset_seconds)
+        events = replayed_events(config.rows, config.max_nodes)
+        self._end_seconds = events[-1].seconds
+        self._cycle = TraceCycle(events, self._offset_seconds, joined=config.loop and self._replays)
+        self._events = [event for event in self._cycle.events if event.left or (self._replays and event.num_came)]
+        self._num_passed = bisect_right([event.seconds for event in self._events], self._offset_seconds)
 
     @property
     def scope(self) -> Scope:
@@ -220,52 +233,52 @@ class TraceFailures(FailureProcess):
 
     @property
     def num_initial_nodes(self) -> int | None:
-        """Those of the trace at the offset; None with `ignore`."""
-        return self._lap.num_initial if self._replays else None
+        """Number of nodes of the trace at the offset; None with `ignore`."""
+        return self._cycle.num_initial if self._replays else None
 
     @property
     def mean_uptime_seconds(self) -> float:
-        """Mean time between instants at which somebody leaves."""
-        num_losing = sum(bool(strike.left) for strike in self._strikes)
+        """Mean time between instants at which a node or more leaves."""
+        num_losing = sum(bool(event.left) for event in self._events)
         return self._end_seconds * self.config.time_scale / num_losing if num_losing else math.inf
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """Seconds from one strike to the next: differences of ticks, so that their sums are exact."""
+        """Seconds from one event to the next: differences of ticks, so that their sums are exact."""
         before_seconds = 0.0
         for index in count():
-            lap, row = self._where(index)
-            if not self._strikes or (lap and not self.config.loop):
+            cycle, row = self._where(index)
+            if not self._events or (cycle and not self.config.loop):
                 return
-            elapsed_seconds = lap * self._end_seconds + self._strikes[row].seconds - self._offset_seconds
+            elapsed_seconds = cycle * self._end_seconds + self._events[row].seconds - self._offset_seconds
             seconds = to_ticks(elapsed_seconds * self.config.time_scale)
             yield seconds - before_seconds
             before_seconds = seconds
 
     def _where(self, index: int) -> tuple[int, int]:
-        """How often the trace has ended before a strike, and which of its strikes it is."""
-        return divmod(self._num_passed + index, len(self._strikes) or 1)
+        """The pass that an event belongs to, and its place among the events of a pass."""
+        return divmod(self._num_passed + index, len(self._events) or 1)
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:
-        """Whom the trace names, of those that are there; or as many by lot."""
-        lap, row = self._where(index)
-        strike = self._strikes[row]
+        """The present nodes among those that the trace names; or as many as it counts, at random."""
+        cycle, row = self._where(index)
+        event = self._events[row]
         if self._replays and self._names_nodes:
-            numbers = {self._lap.number(node, lap) for node in strike.left}
+            numbers = {self._cycle.number(node, cycle) for node in event.left}
             return [member.number for member in members if member.number in numbers]
-        num_lost, num_slots = float(len(strike.left)), len(members)
+        num_lost, num_slots = float(len(event.left)), len(members)
         if not self._replays:
-            num_slots = max(strike.num_before, len(members))
-            num_lost *= num_slots / strike.num_before
+            num_slots = max(event.num_before, len(members))
+            num_lost *= num_slots / event.num_before
         slots = rng.permutation(num_slots)[: int(num_lost) + int(rng.random() < num_lost % 1.0)]
         return [members[slot].number for slot in sorted(slots) if slot < len(members)]
 
     def arrivals(self, index: int) -> int:
-        """Nodes that come at the index-th strike; none with `ignore`."""
+        """Number of nodes that arrive at an event; none with `ignore`."""
         _, row = self._where(index)
-        return self._strikes[row].num_came if self._replays else 0
+        return self._events[row].num_came if self._replays else 0
 
     def describe(self) -> str:
-        """For captions: the whole trace in numbers, and what is made of it."""
+        """For captions: the whole trace in numbers, and how it is used."""
         config = self.config
         num_came, num_left = sum(row[1] for row in config.rows), sum(row[2] for row in config.rows)
         hours = self._end_seconds / SECONDS_PER_HOUR

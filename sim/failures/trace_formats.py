@@ -1,7 +1,7 @@
-"""Files of churn traces: when nodes came and left, as clouds were seen to give and take them.
+"""File formats of availability traces: when spot nodes of a cloud arrived and left.
 
-Bamboo (NSDI 2023) logs each node; Google Cloud traces of the same authors and SkyPilot (NSDI 2024) only count them.
-What is read is a tuple of rows, one for each instant at which something changed, so that a scenario can hold it.
+Bamboo (NSDI 2023) logs each node; Google Cloud traces of the same authors and SkyPilot (NSDI 2024) only count nodes.
+A trace is read into a tuple of rows, one for each instant at which something changed, which a scenario can hold.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Format = Literal["auto", "bamboo", "google_counts", "skypilot"]
 Polarity = Literal["available", "preempted"]
 
 TraceRow = tuple[float, int, int, tuple[int, ...]]
-"""Seconds since the trace's first instant, nodes that come then, nodes that leave, and their numbers.
+"""Seconds since the first instant of the trace, number of nodes that arrive then and that leave, and the numbers of
+those that leave.
 
-Nodes are numbered by their arrival, from 0; formats that only count name nobody. Those who leave do so before others
-come.
+Nodes are numbered by arrival, from 0; formats that only count do not name them. Nodes leave before others arrive.
 """
 
 MAX_ROWS = 1_000_000
@@ -34,7 +34,7 @@ MAX_BYTES = 2**28
 MAX_NODES = 100_000
 
 MAX_SECONDS = 1e9
-"""Longest time from a trace's first instant to its last: 31 years, so that a slip of the pen is told."""
+"""Longest trace, 31 years: a longer one is taken for a typing error."""
 
 COLUMNS = {
     "bamboo": "milliseconds,add or remove,node",
@@ -47,21 +47,21 @@ DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}", re.ASCII)
 
 
 class TraceError(ValueError):
-    """A trace that cannot be used: which file, where in it, what was found, what is allowed."""
+    """A trace that cannot be used: the file, the place in it, what was found, what is allowed."""
 
     def __init__(self, path: Path, place: str, message: str) -> None:
         super().__init__(f"{path}{', ' if place else ''}{place}: {message}")
 
 
 def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "available") -> tuple[TraceRow, ...]:
-    """The rows of a trace, ascending; the first is at 0.0, the last at the trace's end. Raises TraceError.
+    """Read the rows of a trace, ascending; the first is at 0.0, the last at the end of the trace. Raises TraceError.
 
-    format: `auto` tells it by the content. polarity: whether the numbers of `skypilot` say how many nodes can be had,
-    as its authors write, or, 0 and 1 only, that the one node cannot (files of their simulator).
+    format: `auto` detects it by the content. polarity: whether the numbers of `skypilot` count available nodes, as its
+    authors write, or, 0 and 1 only, whether the one node is preempted (files of their simulator).
 
-    Mended without a word: CRLF, a byte order mark, blank lines at the end; nodes of `bamboo` that leave at the instant
-    at which they came, and so were never there, are left out; lines of `google_counts` are sorted by their time, and of
-    several at one instant the last counts. A count of `skypilot` holds for one gap, the last one too.
+    Accepted without an error: CRLF, a byte order mark, blank lines at the end. Nodes of `bamboo` that leave at the
+    instant of their arrival are left out; lines of `google_counts` are sorted by time, and the last one of an instant
+    counts. A count of `skypilot` holds for one gap, also the last count.
     """
     text = text_of(path)
     kind = format_of(path, text) if format == "auto" else format
@@ -73,9 +73,9 @@ def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "availa
 
 
 def filled(options: dict[str, Any], base_folder: Path) -> dict[str, Any]:
-    """Options of a `trace` process, with the rows of its `file`, a path relative to the folder. Raises TraceError.
+    """Options of a `trace` process, completed by the rows of its `file`, relative to the folder. Raises TraceError.
 
-    Options that mean nothing are taken as not given: whoever looks at all options tells of them.
+    Invalid options are replaced by their defaults here; validation of the options reports them.
     """
     chosen: list[Any] = []
     for name, allowed in (("format", get_args(Format)), ("polarity", get_args(Polarity))):
@@ -86,7 +86,7 @@ def filled(options: dict[str, Any], base_folder: Path) -> dict[str, Any]:
 
 
 def fleet_counts(rows: Iterable[TraceRow]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """The instants of a trace in seconds, and how many nodes are there from each on."""
+    """The instants of a trace in seconds, and the number of nodes present from each on."""
     instants, counts, present = [], [], 0
     for seconds, num_came, num_left, _ in rows:
         present += num_came - num_left
@@ -99,7 +99,7 @@ def fleet_counts(rows: Iterable[TraceRow]) -> tuple[tuple[float, ...], tuple[int
 
 
 def text_of(path: Path) -> str:
-    """What is in a file. Raises TraceError where that is no text."""
+    """The text of a file. Raises TraceError where it cannot be read."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device may never end
             raise OSError("no regular file")
@@ -125,13 +125,13 @@ def text_of(path: Path) -> str:
 
 
 def suggest_file(path: Path) -> str:
-    """'; nearest: x.csv' where a file of a like name lies in the same folder."""
+    """'; nearest: x.csv' where the same folder has a file of a similar name."""
     close = nearest(path.name, sorted(file.name for file in path.parent.glob("*")))
     return f"; nearest: {shortened(close)}" if close else ""
 
 
 def lines_of(path: Path, text: str, columns: str) -> Iterator[tuple[str, list[str]]]:
-    """Each line's place and its cells. Raises TraceError where their number is wrong or there are too many lines."""
+    """The place and the cells of each line. Raises TraceError for a wrong number of cells or too many lines."""
     lines = text.rstrip().replace("\r\n", "\n").split("\n")
     num_columns = columns.count(",") + 1
     for number, line in enumerate(lines, start=1):
@@ -145,7 +145,7 @@ def lines_of(path: Path, text: str, columns: str) -> Iterator[tuple[str, list[st
 
 
 def format_of(path: Path, text: str) -> str:
-    """The format that a text is in, by its beginning. Raises TraceError where it is in none."""
+    """The format of a text, detected by its beginning. Raises TraceError where it is none of those known."""
     text = text.lstrip()
     if text[0] in "{[":
         return "skypilot"
@@ -155,28 +155,27 @@ def format_of(path: Path, text: str) -> str:
     if number_of(cells[0]) is not None or any(word in cells for word in ("add", "remove")):
         return "bamboo"
     columns = ", ".join(f"{name} '{line}'" for name, line in COLUMNS.items())
-    message = (
-        f"found {format_value(','.join(cells))}, which begins no trace; allowed: {columns}, without a header; or JSON"
-    )
+    found = format_value(",".join(cells))
+    message = f"found {found}, which is not the start of a trace; allowed: {columns}, without a header; or JSON"
     raise TraceError(path, "line 1", message)
 
 
 def number_of(text: str) -> float | None:
-    """A number in ASCII digits; None if it is none, or not finite."""
+    """A finite number in ASCII digits, or None."""
     if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text, re.ASCII):
         return None
     return number if math.isfinite(number := float(text)) else None
 
 
 def format_value(value: Any) -> str:
-    """A value for messages, as the file has it."""
+    """A value in messages, as it stands in the file."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "a mapping"
     return f"'{shortened(value)}'" if isinstance(value, str) else shortened(json.dumps(value))
 
 
 def checked_span(path: Path, place: str, seconds: float) -> float:
-    """Seconds from the first instant. Raises TraceError where it is too long ago."""
+    """Check the seconds since the first instant. Raises TraceError where they are too many."""
     if seconds > MAX_SECONDS:
         message = f"{seconds:.3g} s after the first instant; allowed: at most {MAX_SECONDS:.0e} s, which is 31 years"
         raise TraceError(path, place, message)
@@ -189,10 +188,10 @@ def checked_span(path: Path, place: str, seconds: float) -> float:
 def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
     """Rows of `milliseconds,add|remove,node`. Raises TraceError.
 
-    Times must ascend, since it matters which of two lines is first.
+    Times must ascend, since the order of lines matters.
     """
     rows: list[TraceRow] = []
-    there: dict[str, tuple[int, str]] = {}  # number, and the place where it came
+    there: dict[str, tuple[int, str]] = {}  # number, and the line of its arrival
     came: dict[str, str] = {}
     left: list[int] = []
     last_seen: dict[str, str] = {}
@@ -209,7 +208,7 @@ def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
         if word not in ("add", "remove"):
             raise TraceError(path, place, f"found {format_value(word)}{suggestion(word, ('add', 'remove'))}")
         if not node:
-            raise TraceError(path, place, "found no name of a node in the third column")
+            raise TraceError(path, place, "the third column has no name of a node")
         first_ms = ms if first_ms is None else first_ms
         seconds = checked_span(path, place, (ms - first_ms) / 1000.0)
         if seconds > before_seconds:
@@ -218,14 +217,14 @@ def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
         if word == "add":
             since = came.get(node) or there.get(node, (0, ""))[1]
             if since:
-                raise TraceError(path, place, f"node {format_value(node)} is added, but it is there since {since}")
+                raise TraceError(path, place, f"node {format_value(node)} is added, but is present since {since}")
             came[node] = place
         elif node in came:
             del came[node]
         elif node in there:
             left.append(there.pop(node)[0])
         else:
-            why = f"it left in {last_seen[node]}" if node in last_seen else "it never came"
+            why = f"left in {last_seen[node]}" if node in last_seen else "was never added"
             close = nearest(node, there)
             hint = f"; nearest: {shortened(close)}" if close else ""
             raise TraceError(path, place, f"node {format_value(node)} is removed, but {why}{hint}")
@@ -237,13 +236,13 @@ def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
 def row_at(
     seconds: float, num_arrived: int, came: dict[str, str], left: list[int], there: dict[str, tuple[int, str]]
 ) -> TraceRow:
-    """The row of one instant; those who came are there from now on."""
+    """The row of one instant; adds the nodes that arrive to those present."""
     there.update({node: (num_arrived + index, place) for index, (node, place) in enumerate(came.items())})
     return seconds, len(came), len(left), tuple(sorted(left))
 
 
 def read_google_counts(path: Path, text: str) -> list[tuple[float, int]]:
-    """Seconds and nodes there then, of `YYYY-MM-DD, HH:MM:SS, count`, in order of time. Raises TraceError."""
+    """Seconds and node counts of `YYYY-MM-DD, HH:MM:SS, count`, in order of time. Raises TraceError."""
     samples: dict[datetime, tuple[int, str]] = {}
     for place, (date, time, count) in lines_of(path, text, COLUMNS["google_counts"]):
         try:
@@ -262,7 +261,7 @@ def read_google_counts(path: Path, text: str) -> list[tuple[float, int]]:
 
 
 def read_skypilot(path: Path, text: str, polarity: Polarity) -> list[tuple[float, int]]:
-    """Seconds and nodes there then, of JSON with `metadata.gap_seconds` and `data`. Raises TraceError."""
+    """Seconds and node counts of JSON with `metadata.gap_seconds` and `data`. Raises TraceError."""
     data = json_of(path, text)
     metadata = data.get("metadata") if isinstance(data, dict) else None
     gap_seconds = expected(
@@ -291,7 +290,7 @@ def read_skypilot(path: Path, text: str, polarity: Polarity) -> list[tuple[float
 
 
 def json_of(path: Path, text: str) -> Any:
-    """A JSON text's data. Raises TraceError."""
+    """The data of a JSON text. Raises TraceError."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -302,7 +301,7 @@ def json_of(path: Path, text: str) -> Any:
 
 
 def expected(path: Path, key: str, found: Any, fits: Callable[[Any], Any], allowed: str) -> Any:
-    """What is found at a key, if it fits. Raises TraceError."""
+    """The value found at a key, if it is valid. Raises TraceError."""
     if found is None:
         raise TraceError(path, "", f"'{key}' is missing; allowed: {allowed}")
     if not fits(found):
@@ -311,7 +310,7 @@ def expected(path: Path, key: str, found: Any, fits: Callable[[Any], Any], allow
 
 
 def rows_of_counts(samples: list[tuple[float, int]]) -> tuple[TraceRow, ...]:
-    """Rows of what was counted: the first and the last, and between them where the count changes."""
+    """Rows of counts: the first, the last, and those at which the count changes."""
     rows: list[TraceRow] = []
     before = 0
     for index, (seconds, count) in enumerate(samples):

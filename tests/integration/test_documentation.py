@@ -130,7 +130,7 @@ def test_the_reference_has_every_field_with_its_meaning():
         if name != "kind" and ("description" not in field or f"| `{name}` |" not in page)
     ]
     assert missing == []
-    assert "| `shape` | number | `0.6` | 0.1 to 20 | k: below 1 the young fail most" in page
+    assert "| `shape` | number | `0.6` | 0.1 to 20 | k: below 1 young nodes fail most" in page
     assert "| `num_spares` | whole number | `0` | 0 to 100,000 |" in page
     assert "| `strategies` | list of kinds, or of mappings with `kind` | **required** | not empty |" in page
 

@@ -106,7 +106,7 @@ def test_a_rate_of_zero_never_fails(failures):
         ("script", {"losses": ({"stages": (1,)},)}, "give one of at_seconds, at_hours"),
         ("script", {"losses": ({"at_hours": 1.0, "at_seconds": 1.0, "stages": (1,)},)}, "give one of"),
         ("script", {"losses": ({"at_hours": 1.0, "replica": 1},)}, "give stages, a region, or both"),
-        ("script", {"losses": (SOME,), "immune_stages": (0, 1)}, r"stages \[1\] are to be lost"),
+        ("script", {"losses": (SOME,), "immune_stages": (0, 1)}, r"stages \[1\] have losses"),
         ("compose", {"processes": ()}, "processes"),
         ("compose", {"processes": ({"kind": "compose", "processes": ("never",)},)}, "processes"),
         ("compose", {"processes": ("never",), "notice_seconds": 1.0}, "notice_seconds of compose"),
