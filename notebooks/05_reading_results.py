@@ -28,11 +28,12 @@ import numpy as np
 import sim
 from sim.cli.sweep import sweep
 from sim.experiments.sweep import Kind
-from sim.reporting.loss import LossTables, draw_loss
+from sim.reporting.loss import draw_loss
 from sim.reporting.outcomes import draw_means
-from sim.reporting.series import line_handles, looks_of
+from sim.reporting.series import at_point, line_handles, series_styles
 from sim.reporting.style import STYLE, add_legend
 from sim.results import storage as results
+from sim.results.loss_curves import loss_curves, run_curves
 from sim.results.outcome_tables import ledger_hours, time_to_loss
 
 # %matplotlib inline
@@ -150,15 +151,16 @@ pairs.assign(mean=pairs.mean(axis=1), deviation=pairs.std(axis=1)).round(2)
 
 # %%
 chosen = results.Results(found.folder, found.runs[found.runs["strategy"] != "checkfree_plus"])
-curves = LossTables.of(chosen, "time").at({"failures.rate_per_hour": 0.16})
+point = {"failures.rate_per_hour": 0.16}
+curves, runs = at_point(loss_curves(chosen, "time"), point), at_point(run_curves(chosen, "time"), point)
 
 with plt.rc_context(STYLE):
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained")
-    draw_loss(left, curves, "time")
+    draw_loss(left, curves, runs)
     left.set(xlabel="simulated hours, at 16 % an hour", ylabel="validation loss, nats/token", ylim=(1.95, 2.9))
     draw_means(right, time_to_loss(chosen), "failures.rate_per_hour", "hours")
     right.set(xlabel="chance that a stage is lost within an hour", ylabel="hours to the target loss")
-    add_legend(figure, line_handles(looks_of(curves.curves), with_markers=True))
+    add_legend(figure, line_handles(series_styles(curves), with_markers=True))
 
 # %% [markdown]
 # **What to see.** On the left bands are from the lowest to the highest of three seeds (thin lines), no confidence

@@ -17,8 +17,8 @@ from benchmarks.paper.published import HIGHEST, iteration_factor
 from benchmarks.paper.tables import RATE, REBUILDING, StudyTables
 from sim.cli.map import map_
 from sim.reporting.registry import figure_of
-from sim.reporting.series import LOOKS
-from sim.reporting.style import STYLE, blank
+from sim.reporting.series import SERIES_STYLES
+from sim.reporting.style import STYLE, new_figure
 from sim.results.storage import Results, load
 from sim.strategies import legend_label
 
@@ -68,7 +68,7 @@ def depth_figure(trend: pd.DataFrame) -> Figure:
         "Mean over runs at 16 % an hour, read from running means of validations; losses that not every run reached are "
         "left out. Grey: the paper, 24 layers, at 10,000 iterations."
     ]
-    with blank(2.9, notes) as figure:
+    with new_figure(2.9, notes) as figure:
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
         for axis, strategy in zip(axes, REBUILDING, strict=True):
             draw_depth(axis, trend[trend["strategy"] == strategy])
@@ -82,7 +82,7 @@ def depth_figure(trend: pd.DataFrame) -> Figure:
 
 def draw_depth(axis: Axes, rows: pd.DataFrame) -> None:
     """Draw a line per depth."""
-    for (layers, own), look in zip(rows.groupby("layers_per_stage"), LOOKS[1:], strict=False):
+    for (layers, own), look in zip(rows.groupby("layers_per_stage"), SERIES_STYLES[1:], strict=False):
         axis.plot(
             own["at"], own["ratio"], color=look.colour, marker=look.marker, linestyle=look.line, label=str(layers)
         )

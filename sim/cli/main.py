@@ -26,7 +26,7 @@ from sim.cli.options import (
     say,
     with_places,
 )
-from sim.cli.plot import plot
+from sim.cli.plot import PlotCommand, plot
 from sim.cli.report import report
 from sim.cli.sweep import status, sweep
 from sim.scenario.loading import load_scenario
@@ -50,8 +50,10 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for command in (with_places(sweep), status, with_places(advise), report, plot):
+for command in (with_places(sweep), status, with_places(advise), report):
     app.command()(command)
+
+app.command(cls=PlotCommand)(plot)
 
 app.command("map")(with_places(map_))
 
@@ -83,8 +85,8 @@ def run(
     """
     from sim.experiments.runner import ScenarioRunner
     from sim.reporting.ledger import ledger_table
-    from sim.reporting.notes import notes, prices_in_words, warnings, worth_knowing
-    from sim.reporting.registry import PLOTS, Source
+    from sim.reporting.notes import describe_prices, notes, warnings, worth_knowing
+    from sim.reporting.registry import FigureRequest, figure_kinds
     from sim.reporting.style import save
     from sim.reporting.tables import comparison_table, write_comparison
     from sim.results.storage import load
@@ -95,7 +97,7 @@ def run(
     with cache_folder(cache, no_cache) as folder:
         runner = ScenarioRunner(scenario, scenario_path.parent, results, folder)
         captions = notes(scenario, runner.corpus_description)
-        for caption in (*captions, prices_in_words(scenario.cluster)):
+        for caption in (*captions, describe_prices(scenario.cluster)):
             console.print(caption, style="dim", highlight=False)
         try:
             with ProgressDisplay() as display:
@@ -127,12 +129,12 @@ def run(
     for stale in (*out.glob("convergence.p*"), *out.glob("ledger.p*")):
         stale.unlink()
     paths = [write_comparison(out, runs)]
-    source = Source.of(load(out))
-    if (source.runs["outcome"] == "finished").any():
-        console.print(ledger_table(source.results))
-        paths += save(PLOTS["ledger"].draw(source), out / "ledger")
-    if source.runs["final_validation_loss"].notna().any():
-        paths += save(PLOTS["loss"].draw(source), out / "convergence")
+    request, kinds = FigureRequest.of(load(out)), figure_kinds()
+    if (request.runs["outcome"] == "finished").any():
+        console.print(ledger_table(request.results))
+        paths += save(kinds["ledger"].draw(request), out / "ledger")
+    if request.runs["final_validation_loss"].notna().any():
+        paths += save(kinds["loss"].draw(request), out / "convergence")
     for warning in warnings(scenario):
         console.print(warning, style="yellow")
     console.print("Written: " + ", ".join(str(path) for path in paths), highlight=False, soft_wrap=True)

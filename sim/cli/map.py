@@ -29,8 +29,8 @@ from sim.core.text import format_count
 from sim.experiments.strategy_map.advice import num_lost, taken, who
 from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.refinement import Cell
-from sim.reporting.notes import notes, prices_in_words
-from sim.reporting.series import looks_for
+from sim.reporting.notes import describe_prices, notes
+from sim.reporting.series import styles_by_kind
 from sim.reporting.strategy_map import hours_or_usd, line_figure, map_figure, position
 from sim.reporting.style import save
 from sim.reporting.tables import strategy_table
@@ -52,18 +52,18 @@ def write_map(job: MapJob, table: pd.DataFrame, folder: Path) -> list[Path]:
     path = folder / "map.csv"
     atomic_write(path, table.to_csv(index=False))
     kinds = {config.name: config.kind for config in job.grid.scenario.strategies}
-    looks = looks_for({name: kinds[name] for name in job.grid.candidates})
+    styles = styles_by_kind({name: kinds[name] for name in job.grid.candidates})
     if job.grid.axes[1].field:
         marks = {
             "own": [own_place(job)] if job.grid.own_cell else [],
             "knots": [place(job, cell) for cell in dict.fromkeys(cell for cell, _ in job.knots)],
         }
-        colours = {name: look.colour for name, look in looks.items()}
+        colours = {name: style.colour for name, style in styles.items()}
         figure = map_figure(table, job.grid.axes, colours, marks, captions(job))
     else:
         what, label = hours_or_usd(job.objective)
         shown = "Bands: 95 % intervals of means. A line ends where a strategy misses the target under some seed."
-        figure = line_figure(table, job.grid.axes[0], looks, what, label, [shown, *captions(job)])
+        figure = line_figure(table, job.grid.axes[0], styles, what, label, [shown, *captions(job)])
     return [path, *save(figure, folder / "map")]
 
 
@@ -141,7 +141,7 @@ def captions(job: MapJob) -> list[str]:
         f"But for what the axes vary: {described[0]}",
         *described[1:],
     ]
-    return [*lines, prices_in_words(scenario.cluster)] if job.objective == "money" else lines
+    return [*lines, describe_prices(scenario.cluster)] if job.objective == "money" else lines
 
 
 def own_place(job: MapJob) -> tuple[float, float]:
@@ -248,7 +248,7 @@ def advise(
     """
     from sim.experiments.strategy_map.advice import FACTORS, advice, churn_knob
     from sim.experiments.strategy_map.grid import NO_AXIS
-    from sim.reporting.notes import prices_in_words
+    from sim.reporting.notes import describe_prices
     from sim.scenario.axes import ScenarioTemplate
 
     ground = ScenarioTemplate(scenario_path, tuple(overrides or ()))
@@ -258,7 +258,7 @@ def advise(
     job = asked.looked(ground, (axis, NO_AXIS), f"{ground.scenario.name}-advice", 1, at_own_cell=True)
     if job is not None:
         say("")
-        for line in advice(job, prices_in_words(ground.scenario.cluster)):
+        for line in advice(job, describe_prices(ground.scenario.cluster)):
             say(line)
 
 

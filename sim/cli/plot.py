@@ -1,14 +1,27 @@
-"""The command `churnlab plot`: figures of finished runs, as PNG and PDF, and what they draw as CSV."""
+"""The command `churnlab plot`: figures of finished runs as PNG and PDF, and their data as CSV."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from sim.cli.options import say
 from sim.core.text import shortened, suggestion
+
+
+class PlotCommand(TyperCommand):
+    """The command with a list of the kinds in its help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        from sim.reporting.registry import figure_kinds
+
+        kinds = ", ".join(figure_kinds())
+        self.epilog = f"Kinds: {kinds}."
+        super().format_help(ctx, formatter)
 
 
 def plot(
@@ -26,23 +39,21 @@ def plot(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: figures/ in RESULTS.")] = None,
     slide: Annotated[bool, typer.Option("--slide", help="For a slide: 16:9, larger letters.")] = False,
 ) -> None:
-    """Draw figures of results: PNG and PDF, and beside each the data drawn, as CSV.
-
-    Kinds: loss, time_to_loss, money_to_loss, ledger, checkpoint_interval, reinit, swapping, spikes, nodes.
-    """
-    from sim.reporting.registry import PLOTS, Source
+    """Draw figures of results: PNG and PDF, and beside each the data drawn, as CSV."""
+    from sim.reporting.registry import FigureRequest, figure_kinds
     from sim.reporting.style import PAPER, SLIDE, save
     from sim.results.selection import MissingError
     from sim.results.storage import load_comparison
 
+    known = figure_kinds()
     for name in kinds or ():
-        if name not in PLOTS:
-            raise ValueError(f"--kind {shortened(name)}: no such figure{suggestion(name, PLOTS)}")
-    source = Source.of(load_comparison(results), SLIDE if slide else PAPER, field)
+        if name not in known:
+            raise ValueError(f"--kind {shortened(name)}: no such figure{suggestion(name, known)}")
+    request = FigureRequest.of(load_comparison(results), SLIDE if slide else PAPER, field)
     tables = {}
-    for name in dict.fromkeys(kinds or PLOTS):
+    for name in dict.fromkeys(kinds or known):
         try:
-            tables[name] = PLOTS[name].tables(source)
+            tables[name] = known[name].tables(request)
         except MissingError as missing:
             if kinds:
                 raise MissingError(f"--kind {name} cannot be drawn of {results}: {missing}") from None
@@ -54,9 +65,9 @@ def plot(
         raise ValueError(f"--out {folder}: there is a file of that name; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name, drawn in tables.items():
-        paths = [path for stem, figure in PLOTS[name].figures(source, drawn) for path in save(figure, folder / stem)]
+        paths = [path for stem, figure in known[name].figures(request, drawn) for path in save(figure, folder / stem)]
         for part, table in drawn.items():
             path = folder / f"{'_'.join(filter(None, (name, part)))}.csv"
             table.to_csv(path, index=False)
             paths.append(path)
-        say(f"{name}: {PLOTS[name].summary}: {', '.join(map(str, paths))}")
+        say(f"{name}: {known[name].summary}: {', '.join(map(str, paths))}")

@@ -1,4 +1,4 @@
-"""A Gantt chart of iterations: a row for each stage, a box for each forward and backward."""
+"""Gantt chart of iterations: a row for each stage, a box for each forward and backward pass."""
 
 from __future__ import annotations
 
@@ -24,62 +24,46 @@ LINE_OF_EXCHANGE: dict[str, Any] = {"color": "#CC79A7", "linewidth": 2.0, "zorde
 LINE_OF_MESSAGE: dict[str, Any] = {"color": "#888888", "linewidth": 0.5, "zorder": 0}
 
 MOST_OPERATIONS = 4000
-"""A chart of more boxes cannot be read."""
+"""A chart with more boxes is unreadable."""
 
 ROOM_FOR_NUMBER, ROOM_FOR_EDGES = 0.009, 0.004
-"""Least width of a box, as a share of the axis, that has room for its number, and for white edges."""
+"""Minimum width of a box, as a share of the axis, for its number and for white edges."""
 
 
 def gantt_figure(timeline: Timeline, title: str) -> Figure:
-    """The first pipeline in the timeline's window: operations of its nodes and messages between them.
+    """Draw the first pipeline of a timeline: operations of its nodes and messages between them.
 
-    Failures are red lines, with a cross at the stage that is lost; what training stood still for is shaded.
+    Failures are red lines with a cross at the failed stage; times at which training stands still are shaded.
     """
-    trace, cluster = timeline.trace, timeline.site.cluster
-    rows = {cluster.node(stage, 0): stage for stage in cluster.stages}
-    operations = [done for done in trace.operations if done.replica == 0]
-    messages = [message for message in trace.messages if message.source in rows and message.target in rows]
-    of_first = [message for message in trace.messages if message.source in rows]
-    exchanges = [message for message in of_first if message.what.startswith("gradient exchange")]
+    cluster, operations = timeline.site.cluster, [done for done in timeline.trace.operations if done.replica == 0]
+    num_pipelines, num_rows = len(cluster.replicas), len(cluster.stages)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 1.5 + 0.26 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(7.2, 1.5 + 0.26 * num_rows), layout="constrained")
         axis = figure.subplots()
-        ends = [record.ended_seconds for record in timeline.iterations]
-        ends += [done.end_seconds for done in operations] + [message.end_seconds for message in messages]
-        ends += [span.end_seconds for span in trace.spans]
-        axis.set_xlim(trace.start_seconds, min(trace.end_seconds, max(ends, default=trace.end_seconds)))
+        axis.set_xlim(timeline.trace.start_seconds, end_of(timeline))
         draw_operations(axis, operations)
-        for message in messages:
-            seconds = (message.start_seconds, message.end_seconds)
-            axis.plot(seconds, (rows[message.source], rows[message.target]), **LINE_OF_MESSAGE)
-        for message in exchanges:
-            seconds, row = (message.start_seconds, message.end_seconds), rows[message.source]
-            axis.plot(seconds, (row, row), **LINE_OF_EXCHANGE)
-        for span in trace.spans:
-            colour, hatch = FILLS[span.bucket]
-            label = format_name(span.bucket)
-            axis.axvspan(span.start_seconds, span.end_seconds, facecolor=colour, hatch=hatch, alpha=0.3, label=label)
-        for event in timeline.events:
-            if event.kind == "failure" and event.stage is not None:
-                axis.axvline(event.time_seconds, color="#D55E00", linewidth=1.2)
-                axis.plot(event.time_seconds, event.stage, "x", color="#D55E00", markersize=7)
-        name_rows(axis, len(rows))
-        pipelines = len(cluster.replicas)
-        axis.set_title(title + (f" (first of {pipelines} pipelines)" if pipelines > 1 else ""))
+        messages = draw_messages(axis, timeline)
+        draw_interruptions(axis, timeline)
+        name_rows(axis, num_rows)
+        axis.set_title(title + (f" (first of {num_pipelines} pipelines)" if num_pipelines > 1 else ""))
         spans, labels = axis.get_legend_handles_labels()
         buckets = dict(zip(labels, spans, strict=True))
-        kinds = {done.kind for done in operations}
-        figure.legend(
-            handles=[*legend(kinds), *lines_of_messages(bool(exchanges)), *buckets.values()],
-            loc="outside upper center",
-            ncols=6,
-            frameon=False,
-        )
+        handles = [*legend({done.kind for done in operations}), *messages, *buckets.values()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False)
     return figure
 
 
+def end_of(timeline: Timeline) -> float:
+    """Return the end in seconds of what a timeline contains."""
+    trace = timeline.trace
+    ends = [record.ended_seconds for record in timeline.iterations]
+    for items in (trace.operations, trace.messages, trace.spans):
+        ends += [item.end_seconds for item in items]
+    return min(trace.end_seconds, max(ends, default=trace.end_seconds))
+
+
 def draw_operations(axis: Axes, operations: Sequence[Operation]) -> None:
-    """A row for each stage; boxes with the microbatch's number where there is room; set the axis' limits before."""
+    """Draw a row for each stage, with the microbatch's number in boxes that have room. Set the axis' limits before."""
     low, high = axis.get_xlim()
     for done in operations:
         seconds = done.end_seconds - done.start_seconds
@@ -100,8 +84,36 @@ def draw_operations(axis: Axes, operations: Sequence[Operation]) -> None:
             axis.annotate(str(done.microbatch), (middle, done.stage), ha="center", va="center", fontsize=5.5)
 
 
+def draw_messages(axis: Axes, timeline: Timeline) -> list[Line2D]:
+    """Draw messages within the first pipeline and its gradient exchanges with others; return legend handles."""
+    cluster, trace = timeline.site.cluster, timeline.trace
+    rows = {cluster.node(stage, 0): stage for stage in cluster.stages}
+    of_first = [message for message in trace.messages if message.source in rows]
+    handles = [Line2D([], [], label="message", **LINE_OF_MESSAGE)]
+    for message in of_first:
+        seconds = (message.start_seconds, message.end_seconds)
+        if message.target in rows:
+            axis.plot(seconds, (rows[message.source], rows[message.target]), **LINE_OF_MESSAGE)
+        if message.what.startswith("gradient exchange"):
+            axis.plot(seconds, (rows[message.source], rows[message.source]), **LINE_OF_EXCHANGE)
+            handles[1:] = [Line2D([], [], label="gradient exchange", **LINE_OF_EXCHANGE)]
+    return handles
+
+
+def draw_interruptions(axis: Axes, timeline: Timeline) -> None:
+    """Shade the time in which training stands still, by bucket of the ledger, and mark failures of stages."""
+    for span in timeline.trace.spans:
+        colour, hatch = FILLS[span.bucket]
+        label = format_name(span.bucket)
+        axis.axvspan(span.start_seconds, span.end_seconds, facecolor=colour, hatch=hatch, alpha=0.3, label=label)
+    for event in timeline.events:
+        if event.kind == "failure" and event.stage is not None:
+            axis.axvline(event.time_seconds, color="#D55E00", linewidth=1.2)
+            axis.plot(event.time_seconds, event.stage, "x", color="#D55E00", markersize=7)
+
+
 def name_rows(axis: Axes, num_rows: int) -> None:
-    """Stage 0 on top."""
+    """Name the rows, stage 0 at the top, and the time axis."""
     axis.set_yticks(range(num_rows), [f"S{stage}" for stage in range(num_rows)])
     axis.set_ylim(num_rows - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
@@ -109,11 +121,5 @@ def name_rows(axis: Axes, num_rows: int) -> None:
 
 
 def legend(kinds: Collection[str]) -> list[Patch]:
-    """What the colours of operations mean."""
+    """Return legend handles of kinds of operations."""
     return [Patch(color=colour, label=kind) for kind, colour in COLOURS.items() if kind in kinds]
-
-
-def lines_of_messages(exchanges: bool) -> list[Line2D]:
-    """What the lines mean."""
-    message = Line2D([], [], label="message", **LINE_OF_MESSAGE)
-    return [message, Line2D([], [], label="gradient exchange", **LINE_OF_EXCHANGE)] if exchanges else [message]

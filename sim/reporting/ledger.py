@@ -1,8 +1,7 @@
-"""Where the time went: the ledger as a stacked bar and as a table, from files of finished runs."""
+"""The ledger of simulated time: a stacked bar and a table of the hours in each bucket."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,9 +12,11 @@ from rich.table import Table
 
 from sim.core.records import BUCKETS, Bucket
 from sim.core.text import format_name
+from sim.reporting.limits import Limits, limits_from_zero
 from sim.reporting.loss import HOURS_LABEL, MOST_ROWS
-from sim.reporting.series import at_point, left_out, point_in_words, points_in, series_in, with_series
-from sim.reporting.style import PAPER, Form, add_legend, blank
+from sim.reporting.registry import FigureKind, FigureRequest, Tables
+from sim.reporting.series import at_point, describe_point, omitted_points, points_in, series_in, with_series
+from sim.reporting.style import add_legend, new_figure
 from sim.reporting.tables import strategy_table
 from sim.results.outcome_tables import ledger_hours
 from sim.results.storage import Results
@@ -32,10 +33,11 @@ FILLS: dict[Bucket, tuple[str, str]] = {
     "state_transfer": ("#CC79A7", "\\\\\\"),
     "waiting_for_nodes": ("#D9D9D9", "xxx"),
 }
-"""Colour (Okabe and Ito's, but for two pale ones) and hatching of each bucket."""
+"""Colour (Okabe and Ito's except for two pale ones) and hatching of each bucket."""
 
 PALE: tuple[Bucket, ...] = ("checkpoint_save", "waiting_for_nodes")
 
+ROOM_FOR_SUM = 1.12
 
 HEADINGS: dict[Bucket, str] = {
     "productive_compute": "productive\ncompute",
@@ -66,20 +68,50 @@ def ledger_table(results: Results) -> Table:
     return table
 
 
-def ledger_figure(table: pd.DataFrame, notes: Sequence[str], fields: Sequence[str] = (), form: Form = PAPER) -> Figure:
-    """A stacked bar for each strategy: the simulated hours in each bucket of `ledger_hours`; a panel for each point."""
-    table = with_series(table, fields)
-    points = points_in(table, fields)
-    shown = points[:MOST_ROWS]
-    parts = [at_point(table, point) for point in shown]
-    notes = [*notes, *left_out(points, shown)]
-    with blank(0.95 + 0.3 * sum(map(len, parts)) + 0.3 * (len(parts) - 1), notes, form) as figure:
+def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
+    """Draw a bar for each series: its hours in each bucket (`ledger_hours`), and their sum at the end of the bar."""
+    left = pd.Series(0.0, index=table.index)
+    for bucket in used_buckets(table):
+        hours = table[f"{bucket}_hours"]
+        axis.barh(range(len(table)), hours, left=left, height=0.7, label=format_name(bucket), **fill_of(bucket))
+        left = left + hours
+    for row, total in enumerate(left):
+        axis.annotate(f" {total:.1f} h" if total >= 10 else f" {total:.3g} h", (total, row), va="center", fontsize=7)
+    axis.set_yticks(range(len(table)), [name for name, _ in series_in(table)])
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+
+
+def fill_of(bucket: Bucket) -> dict[str, Any]:
+    """Return the patch properties of a bucket: hatched in white, or in grey if its colour is pale."""
+    colour, hatch = FILLS[bucket]
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": "0.45" if bucket in PALE else "white", "linewidth": 0.3}
+
+
+def used_buckets(table: pd.DataFrame) -> list[Bucket]:
+    """Return the buckets that contain any time."""
+    return [bucket for bucket in BUCKETS if table[f"{bucket}_hours"].any()]
+
+
+def ledger_limits(table: pd.DataFrame) -> Limits:
+    """Return limits of the axis of hours, with room for the sum beside each bar."""
+    return limits_from_zero(float(table["all_hours"].max()), ROOM_FOR_SUM)
+
+
+def ledger_figure(request: FigureRequest, tables: Tables) -> Figure:
+    """Draw a stacked bar for each strategy; a panel for each point."""
+    table, form = with_series(tables[""], request.fields), request.form
+    means = ": means over failure seeds, of runs that finished" if (table["num_runs"] > 1).any() else ""
+    points = points_in(table, request.fields)
+    parts = [at_point(table, point) for point in points[:MOST_ROWS]]
+    notes = [*request.notes, f"{request.seeds}{means}.", *omitted_points(points, parts)]
+    with new_figure(0.95 + 0.3 * sum(map(len, parts)) + 0.3 * (len(parts) - 1), notes, form) as figure:
         ratios = [len(part) for part in parts]
         axes = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-        for axis, point, part in zip(axes, shown, parts, strict=True):
+        for axis, point, part in zip(axes, points, parts, strict=False):
             draw_ledger(axis, part)
-            axis.set_title(point_in_words(point), loc="left")
-        axes[0].set_xlim(0, 1.1 * table["all_hours"].max())
+            axis.set_title(describe_point(point), loc="left")
+        axes[0].set_xlim(*ledger_limits(table))
         axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
         add_legend(
             figure, [Patch(**fill_of(bucket), label=format_name(bucket)) for bucket in used_buckets(table)], form
@@ -87,26 +119,6 @@ def ledger_figure(table: pd.DataFrame, notes: Sequence[str], fields: Sequence[st
     return figure
 
 
-def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
-    """A bar for each series: its hours in each bucket, which add up to the wall-clock time that stands at its end."""
-    left = pd.Series(0.0, index=table.index)
-    for bucket in used_buckets(table):
-        hours = table[f"{bucket}_hours"]
-        axis.barh(range(len(table)), hours, left=left, height=0.7, label=format_name(bucket), **fill_of(bucket))
-        left = left + hours
-    for row, whole in enumerate(left):
-        axis.annotate(f" {whole:.1f} h" if whole >= 10 else f" {whole:.3g} h", (whole, row), va="center", fontsize=7)
-    axis.set_yticks(range(len(table)), [name for name, _ in series_in(table)])
-    axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
-
-
-def fill_of(bucket: Bucket) -> dict[str, Any]:
-    """How a bucket's bars look: hatched in white, or in grey what is too pale for that."""
-    colour, hatch = FILLS[bucket]
-    return {"facecolor": colour, "hatch": hatch, "edgecolor": "0.45" if bucket in PALE else "white", "linewidth": 0.3}
-
-
-def used_buckets(table: pd.DataFrame) -> list[Bucket]:
-    """The buckets in which any time went."""
-    return [bucket for bucket in BUCKETS if table[f"{bucket}_hours"].any()]
+FIGURES = (
+    FigureKind("ledger", "where the hours went", lambda request: {"": ledger_hours(request.results)}, ledger_figure),
+)

@@ -1,8 +1,8 @@
-"""Nodes over time: how many are there, and how many the stages need."""
+"""Nodes over time: the number present, and the number that all stages need."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,63 +11,84 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sim.reporting.loss import HOURS_LABEL
+from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import (
     SeriesStyle,
     at_point,
-    left_out,
+    describe_point,
     line_handles,
-    looks_of,
-    point_in_words,
+    omitted_points,
     points_in,
     series_in,
-    short,
+    series_styles,
     with_series,
 )
-from sim.reporting.style import PAPER, Form, add_legend, blank, from_zero
+from sim.reporting.style import PAPER, REFERENCE_LINE, add_legend, from_zero, new_figure
+from sim.results.outcome_tables import nodes_over_time
+from sim.results.selection import MissingError
 
 MOST_SEEDS, MOST_SEEDS_ON_A_SLIDE = 4, 2
 
 
-def nodes_figure(
-    table: pd.DataFrame, fields: Sequence[str], num_needed: int | None, notes: Sequence[str], form: Form = PAPER
-) -> Figure:
-    """Nodes that are there against simulated time, and where each run ends: a panel for each failure seed."""
-    table = with_series(table, fields)
-    points = [
-        {**point, "failure_seed": seed}
-        for point in points_in(table, fields)
-        for seed in at_point(table, point)["failure_seed"].unique()
-    ]
-    shown, looks = points[: MOST_SEEDS if form is PAPER else MOST_SEEDS_ON_A_SLIDE], looks_of(table)
-    notes = [*notes, *left_out(points, shown)]
-    with blank(0.9 + 1.1 * len(shown), notes, form) as figure:
-        axes = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for axis, point in zip(axes, shown, strict=True):
-            draw_nodes(axis, at_point(table, point), num_needed, looks)
-            named = {(short(name) if name == "failure_seed" else name): value for name, value in point.items()}
-            axis.set_title(point_in_words(named), loc="left")
-        axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
-        figure.supylabel("nodes that are there", fontsize="medium")
-        needed = Line2D([], [], color="0.35", linewidth=0.8, linestyle=(0, (1, 1.5)), label="needed by all stages")
-        handles = line_handles(looks, with_markers=True)
-        add_legend(figure, handles if num_needed is None else [*handles, needed], form)
-    return figure
-
-
 def draw_nodes(
-    axis: Axes, table: pd.DataFrame, num_needed: int | None = None, looks: Mapping[str, SeriesStyle] | None = None
+    axis: Axes,
+    table: pd.DataFrame,
+    num_needed: int | None = None,
+    styles: Mapping[str, SeriesStyle] | None = None,
 ) -> None:
-    """Nodes of each series as steps, ending in its marker. Those of the same churn lie on each other, longest below."""
-    looks = looks or looks_of(table)
-    longest_first = sorted(series_in(table), key=lambda named: -named[1]["hours"].max())
-    for name, rows in longest_first:
-        colour, line, marker = looks[name]
-        axis.step(
-            rows["hours"], rows["num_nodes"], where="post", color=colour, linestyle=line, linewidth=1.0, label=name
-        )
-        axis.plot(rows["hours"].iloc[-1:], rows["num_nodes"].iloc[-1:], marker=marker, color=colour, clip_on=False)
+    """Draw the nodes of each series as steps (`nodes_over_time`), with a marker at the run's end.
+
+    Series under the same churn coincide, so the longest is drawn first. num_needed: a dotted line.
+    """
+    styles = styles or series_styles(table)
+    for name, rows in sorted(series_in(table), key=lambda named: -named[1]["hours"].max()):
+        colour, line, marker = styles[name]
+        hours, nodes = rows["hours"], rows["num_nodes"]
+        axis.step(hours, nodes, where="post", color=colour, linestyle=line, linewidth=1.0, label=name)
+        axis.plot(hours.iloc[-1:], nodes.iloc[-1:], marker=marker, color=colour, clip_on=False)
     if num_needed is not None:
-        axis.axhline(num_needed, color="0.35", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
+        axis.axhline(num_needed, zorder=0, **REFERENCE_LINE)
     from_zero(axis)
     from_zero(axis, "y")
     axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def nodes_tables(request: FigureRequest) -> Tables:
+    """Return nodes over time. MissingError if their number never changes."""
+    found = nodes_over_time(request.results)
+    if (found.groupby("run")["num_nodes"].nunique() == 1).all():
+        raise MissingError(
+            "the number of nodes never changes: no node fails, or each is replaced at once "
+            "(cluster.provisioning_seconds: 0)"
+        )
+    return {"": found}
+
+
+def nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
+    """Draw the nodes present against simulated time: a panel for each failure seed at each point."""
+    table, form, scenario = with_series(tables[""], request.fields), request.form, request.scenario
+    num_needed = (scenario.workload.num_stages + 1) * scenario.cluster.nodes_per_stage
+    points = [
+        {**point, "failure_seed": seed}
+        for point in points_in(table, request.fields)
+        for seed in at_point(table, point)["failure_seed"].unique()
+    ]
+    drawn, styles = points[: MOST_SEEDS if form is PAPER else MOST_SEEDS_ON_A_SLIDE], series_styles(table)
+    notes = [
+        *request.notes,
+        "Nodes that are there, idle spares among them. All strategies meet the same churn; a mark is where a run ends.",
+        *omitted_points(points, drawn),
+    ]
+    with new_figure(0.9 + 1.1 * len(drawn), notes, form) as figure:
+        axes = figure.subplots(len(drawn), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axis, point in zip(axes, drawn, strict=True):
+            draw_nodes(axis, at_point(table, point), num_needed, styles)
+            axis.set_title(describe_point(point).replace("failure_seed", "failure seed"), loc="left")
+        axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
+        figure.supylabel("nodes that are there", fontsize="medium")
+        needed = Line2D([], [], label="needed by all stages", **REFERENCE_LINE)
+        add_legend(figure, [*line_handles(styles, with_markers=True), needed], form)
+    return figure
+
+
+FIGURES = (FigureKind("nodes", "nodes over time", nodes_tables, nodes_figure),)

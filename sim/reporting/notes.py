@@ -1,8 +1,10 @@
-"""Notes and warnings that accompany a table or a figure."""
+"""Notes and warnings below tables and figures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import pandas as pd
 
 from sim.cluster.topology import ClusterConfig, usd_per_node_hour
 from sim.core.units import SECONDS_PER_HOUR
@@ -15,13 +17,16 @@ from sim.strategies import legend_label
 from sim.workload.costs import Costs
 
 LONG_WAIT = 0.1
-"""Of the time, for uploads that should not stand in the way."""
+"""Share of the time; background uploads that delay training for longer get a warning."""
 
 SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
 
 def notes(scenario: Scenario, corpus: str) -> list[str]:
-    """What the numbers are of, a sentence each: for below figures and tables."""
+    """Say which model, cluster and failures the seconds refer to, and which model the losses; a sentence each.
+
+    corpus: the text that the proxy was trained on, in words.
+    """
     workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
     model = training.model
     process = process_class(scenario.failures.kind)(scenario.failures)
@@ -30,9 +35,9 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     if process.supplies_nodes:
         beside = ", places for nodes that the trace brings"
     lines = [
-        f"Seconds: simulated, target model '{workload.model.name}' ({parameters_in_words(scenario)} parameters) in "
+        f"Seconds: simulated, target model '{workload.model.name}' ({format_parameters(scenario)} parameters) in "
         f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
-        f"'{scenario.network.name}'; {process.describe()}{circumstances(scenario.failures)}.",
+        f"'{scenario.network.name}'; {process.describe()}{describe_downtime(scenario.failures)}.",
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")
@@ -46,16 +51,16 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     return [*lines, *warnings(scenario)]
 
 
-def parameters_in_words(scenario: Scenario) -> str:
-    """How many parameters the target model has, to three digits."""
+def format_parameters(scenario: Scenario) -> str:
+    """Format the target model's number of parameters to three digits."""
     num_parameters = Costs(scenario.workload, scenario.cluster.device).num_parameters
     scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
     scaled = num_parameters / scale
     return f"{scaled:.0f}{letter}" if scaled >= 100 else f"{scaled:.3g}{letter}"
 
 
-def circumstances(failures: ProcessConfig) -> str:
-    """How long lost nodes are away, and what warning there is, where the process says so."""
+def describe_downtime(failures: ProcessConfig) -> str:
+    """Describe how long lost nodes are away, immune stages, and the preemption notice, if the process has them."""
     downtime = getattr(failures, "downtime", None)
     away = f", away for {downtime.mean_hours:.3g} h on average" if downtime else ""
     if failures.immune_stages:
@@ -65,7 +70,7 @@ def circumstances(failures: ProcessConfig) -> str:
 
 
 def warnings(scenario: Scenario) -> list[str]:
-    """What is not neutral about the scenario, told once more below the table."""
+    """Name settings of the scenario that bias its numbers."""
     if scenario.iterations_per_step == 1:
         return []
     return [
@@ -75,7 +80,7 @@ def warnings(scenario: Scenario) -> list[str]:
 
 
 def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
-    """Sentences on what may mislead: hardly any failures, losses of a script that came too late, slow uploads."""
+    """Name what may mislead in results: few failures, scripted losses after the end, slow uploads."""
     finished = [run for run in runs if run.summary["outcome"] == "finished"]
     met = [run.summary["num_failures"] for run in finished if run.summary["kind"] != "none"]
     calm = told_if_calm(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
@@ -83,20 +88,20 @@ def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
 
 
 def slow_uploads(runs: Sequence[RunFiles]) -> list[str]:
-    """A sentence for each strategy that saves beside the training, and yet keeps it waiting for long."""
-    told = {}
+    """Name strategies that upload in the background and yet delay training for long."""
+    found = {}
     for run in runs:
         share = run.summary["ledger_seconds"]["checkpoint_save"] / run.summary["wall_clock_seconds"]
         if share > LONG_WAIT and run.run["strategy"].get("blocking_share") == 0.0:
-            told[run.summary["strategy"]] = (
+            found[run.summary["strategy"]] = (
                 f"{legend_label(run.summary['strategy'])}: training waited for uploads {100 * share:.0f} % of the "
                 "time, since one takes longer than the interval: lengthen it, or see whether network.storage is so slow"
             )
-    return list(told.values())
+    return list(found.values())
 
 
 def losses_too_late(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
-    """A sentence where losses of a script came after every run's end, so that nobody met them."""
+    """Count the losses of a script that come after every run's end."""
     ended_seconds = max((run.summary["wall_clock_seconds"] for run in runs), default=0.0)
     scripts = [process for process in processes(scenario.failures) if isinstance(process, ScriptConfig)]
     late = sum(loss.seconds > ended_seconds for script in scripts for loss in script.losses)
@@ -106,8 +111,14 @@ def losses_too_late(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
     return [f"{late} of the script's losses came after all runs had ended ({hours}): give them more steps"]
 
 
-def prices_in_words(cluster: ClusterConfig) -> str:
-    """What is paid for, and at which price."""
+def describe_seeds(runs: pd.DataFrame) -> str:
+    """Count the failure and training seeds of runs."""
+    counts = [(runs[f"{kind}_seed"].nunique(), kind) for kind in ("failure", "training")]
+    return " and ".join(f"{number} {kind} seed{'s' if number > 1 else ''}" for number, kind in counts)
+
+
+def describe_prices(cluster: ClusterConfig) -> str:
+    """Say what is paid for, and at which price."""
     price, device, kind = usd_per_node_hour(cluster), cluster.device, cluster.price.replace("_", "-")
     if price is None:
         return f"Money: no {kind} price of {device.name} is known."

@@ -1,9 +1,9 @@
-"""Hours and money by what a sweep varies, with their intervals."""
+"""Hours and money against a swept field: means with their intervals."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,33 +14,37 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from sim.core.text import shortened, suggestion
+from sim.core.text import shortened
+from sim.reporting.limits import value_limits
+from sim.reporting.notes import describe_prices
+from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import (
     SeriesStyle,
-    as_text,
     at_point,
-    is_own,
-    left_out,
+    choose_field,
+    describe_point,
+    format_value,
+    is_strategy_field,
     line_handles,
-    looks_of,
-    point_in_words,
+    omitted_points,
     points_in,
     series_in,
+    series_styles,
     with_series,
 )
-from sim.reporting.style import PAPER, Form, add_legend, blank
+from sim.reporting.style import PAPER, Form, add_legend, new_figure
+from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, target_of, time_to_loss
+from sim.results.selection import MissingError
+from sim.results.storage import Results
 
-APART_POINTS = 3.0
-"""Marks of neighbouring series at the same value are drawn so many points apart."""
+SHIFT_POINTS = 3.0
+"""Distance between the marks of neighbouring series at the same value."""
 
 SPAN_FOR_LOG = 8.0
-"""Values of a field that span such a factor are on a logarithmic axis."""
+"""Field values whose ratio is at least this are on a logarithmic axis."""
 
 WIDE_SPAN = 3.0
-"""Means that span such a factor are, beside checkpoint intervals, on a logarithmic axis."""
-
-ROOM_FOR_INTERVALS = 0.75
-"""Intervals may widen the axis by this share of the span of the means, to each side; what is longer is cut."""
+"""Means whose ratio is at least this are, against checkpoint intervals, on a logarithmic axis."""
 
 MOST_PANELS = 6
 
@@ -49,85 +53,22 @@ CHARACTERS_OF_TICK = 18
 COLUMNS_OF_PANELS = 2
 
 
-def choose_field(table: pd.DataFrame, fields: Sequence[str], wanted: str | None) -> str | None:
-    """The field on the x axis: the one wanted, else the numeric one with most values; None where nothing was swept.
-
-    Fields that concern all strategies come before those of one. ValueError for a wanted field that was not swept.
-    """
-    if wanted is not None:
-        if wanted not in fields:
-            known = suggestion(wanted, fields) if fields else "; nothing was swept"
-            raise ValueError(f"--x {shortened(wanted)}: no such swept field{known}")
-        return wanted
-    several = [name for name in fields if table[name].nunique() > 1]
-    numeric = [name for name in several if pd.api.types.is_numeric_dtype(table[name])]
-    return max(numeric or several, key=lambda name: (not is_own(name), table[name].nunique()), default=None)
-
-
-def means_figure(
-    table: pd.DataFrame,
-    fields: Sequence[str],
-    unit: str,
-    label: str,
-    notes: Sequence[str],
-    wanted: str | None = None,
-    form: Form = PAPER,
-) -> Figure:
-    """Means of a unit (columns mean_, low_ and high_ of it) with 95 % intervals, by strategy, against a swept field.
-
-    A panel for each combination of the other fields that concern all strategies. Nothing swept: a row a strategy.
-    """
-    table = with_null(table, fields)
-    field = choose_field(table, fields, wanted)
-    others = [name for name in fields if name != field]
-    table = with_series(table, others)
-    if field is None:
-        with blank(0.6 + 0.28 * table["series"].nunique(), notes, form) as figure:
-            draw_rows(figure.subplots(), table, unit)
-            figure.axes[0].set_xlabel(form.x_label(label))
-        return figure
-    points, looks = points_in(table, others), looks_of(table)
-    shown, places = points[:MOST_PANELS], places_of(table[field])
-    num_columns = min(COLUMNS_OF_PANELS, len(shown))
-    num_rows = -(-len(shown) // num_columns)
-    notes = [*notes, *left_out(points, shown)]
-    with blank(0.9 + 2.2 * num_rows, notes, form) as figure:
-        axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-        for axis, point in zip(axes.flat, shown, strict=False):
-            axis.set_ylim(*value_limits(table, unit))
-            draw_means(axis, at_point(table, point), field, unit, looks, places)
-            axis.set_title(point_in_words(point), loc="left")
-        for axis in axes.flat[len(shown) :]:
-            axis.set_visible(False)
-        for axis in axes[-1]:
-            axis.set_xlabel(form.x_label(field))
-        for axis in axes[:, 0]:
-            axis.set_ylabel(form.y_label(label, 2.2))
-        add_legend(figure, line_handles(looks, with_markers=True), form)
-    return figure
-
-
-def with_null(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
-    """The table with `null` where a field that concerns all strategies has no value: that is one of its values."""
-    empty = [name for name in fields if not is_own(name) and table[name].isna().any()]
-    return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
-
-
 def draw_means(
     axis: Axes,
     table: pd.DataFrame,
     field: str,
     unit: str,
-    looks: Mapping[str, SeriesStyle] | None = None,
+    styles: Mapping[str, SeriesStyle] | None = None,
     places: Mapping[Any, float] | None = None,
 ) -> None:
-    """Means against a field, a line for each series, and their intervals; those that the axis cuts end in a caret.
+    """Draw means against a field, a line for each series, and their intervals; a caret marks an end that is cut.
 
-    Values that are no numbers are not joined. A series that the field does not concern is a level line with its
-    interval as a band. Beside means of fewer runs than were asked stands how many they are of. places: of the values on
-    the axis, also of those in other panels.
+    table: columns mean_, low_ and high_ of the unit, num_runs, num_reached (`time_to_loss`, `money_to_loss`). Field
+    values that are not numbers are not joined. A series to which the field does not apply is a level line with a band.
+    Means over fewer runs than were made have these counts beside them. places: positions of the field's values on the
+    axis, including values of other panels.
     """
-    looks = looks or looks_of(table)
+    styles = styles or series_styles(table)
     if axis.get_autoscaley_on():
         axis.set_ylim(*value_limits(table, unit))
     places, is_numeric = places or places_of(table[field]), pd.api.types.is_numeric_dtype(table[field])
@@ -135,93 +76,89 @@ def draw_means(
     present = [(name, rows) for name, rows in series_in(table) if rows[field].notna().any()]
     for name, rows in series_in(table):
         if rows[field].isna().all():
-            draw_level(axis, rows, unit, name, looks[name])
+            draw_level(axis, rows, unit, name, styles[name])
     for number, (name, rows) in enumerate(present):
         rows = rows.assign(at=rows[field].map(places)).sort_values("at")
-        moved = aside(axis, APART_POINTS * (number - (len(present) - 1) / 2))
-        colour, line, marker = looks[name] if is_numeric else looks[name]._replace(line="")
-        means = rows[f"mean_{unit}"]
-        axis.plot(
-            rows["at"], means, color=colour, linestyle=line, marker=marker, label=name, transform=moved, in_layout=False
-        )
+        moved = shifted(axis, SHIFT_POINTS * (number - (len(present) - 1) / 2))
+        colour, line, marker = styles[name]
+        look: dict[str, Any] = {
+            "color": colour,
+            "linestyle": line if is_numeric else "",
+            "marker": marker,
+            "label": name,
+        }
+        axis.plot(rows["at"], rows[f"mean_{unit}"], transform=moved, in_layout=False, **look)
         draw_intervals(axis, rows, unit, colour, moved)
-        high = axis.get_ylim()[1]
-        for row in rows.to_dict("records"):
-            if row["num_reached"] < row["num_runs"]:
-                mean = row[f"mean_{unit}"]
-                where = (row["at"], high if np.isnan(mean) else mean)
-                axis.annotate(
-                    f"{row['num_reached']}/{row['num_runs']}", where, (6, -9), textcoords="offset points", fontsize=6.5,
-                    color=colour, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
-                )  # fmt: skip
+        annotate_counts(axis, rows, unit, colour)
 
 
-def draw_intervals(axis: Axes, rows: pd.DataFrame, unit: str, colour: str, moved: Transform) -> None:
-    """Intervals as upright lines within the axis, a caret where one goes on beyond it."""
-    bottom, top = axis.get_ylim()
-    known = rows.dropna(subset=[f"low_{unit}"])
-    low, high = known[f"low_{unit}"], known[f"high_{unit}"]
-    segments = [
-        [(at, max(start, bottom)), (at, min(end, top))] for at, start, end in zip(known["at"], low, high, strict=True)
-    ]
-    lines = LineCollection(segments, colors=colour, linewidths=0.9, transform=moved, in_layout=False)
-    axis.add_collection(lines, autolim=False)
-    for cut, edge, marker in ((low < bottom, bottom, "v"), (high > top, top, "^")):
-        at = known["at"][cut]
-        axis.plot(
-            at, np.full(len(at), edge), linestyle="", marker=marker, markersize=3.5, color=colour, transform=moved,
-            clip_on=False, in_layout=False,
+def annotate_counts(axis: Axes, rows: pd.DataFrame, unit: str, colour: str) -> None:
+    """Write beside each mean how many runs it is over, unless it is over all of them."""
+    high = axis.get_ylim()[1]
+    for row in rows[rows["num_reached"] < rows["num_runs"]].to_dict("records"):
+        mean = row[f"mean_{unit}"]
+        axis.annotate(
+            f"{row['num_reached']}/{row['num_runs']}", (row["at"], high if np.isnan(mean) else mean), (6, -9),
+            textcoords="offset points", fontsize=6.5, color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
         )  # fmt: skip
 
 
-def draw_level(axis: Axes, rows: pd.DataFrame, unit: str, name: str, look: SeriesStyle) -> None:
-    """A level line, and a band for its interval, within the axis."""
+def draw_intervals(
+    axis: Axes, rows: pd.DataFrame, unit: str, colour: str, transform: Transform, upright: bool = True
+) -> None:
+    """Draw the intervals of rows at their column `at` as lines within the axis; a caret marks an end that is cut."""
+    bottom, top = axis.get_ylim() if upright else axis.get_xlim()
+    known = rows.dropna(subset=[f"low_{unit}"])
+    low, high = known[f"low_{unit}"], known[f"high_{unit}"]
+    inside = zip(known["at"], low.clip(lower=bottom), high.clip(upper=top), strict=True)
+    segments = [[(at, start), (at, end)] if upright else [(start, at), (end, at)] for at, start, end in inside]
+    lines = LineCollection(segments, colors=colour, linewidths=0.9, transform=transform, in_layout=False)
+    axis.add_collection(lines, autolim=False)
+    for is_cut, edge, marker in ((low < bottom, bottom, "v<"), (high > top, top, "^>")):
+        at = known["at"][is_cut]
+        ends = (at, np.full(len(at), edge))
+        axis.plot(
+            *(ends if upright else ends[::-1]), linestyle="", marker=marker[not upright], markersize=3.5, color=colour,
+            transform=transform, clip_on=False, in_layout=False,
+        )  # fmt: skip
+
+
+def draw_level(axis: Axes, rows: pd.DataFrame, unit: str, name: str, style: SeriesStyle) -> None:
+    """Draw a level line, and a band for its interval, within the axis."""
     bottom, top = axis.get_ylim()
-    row = rows.iloc[0]
-    if bottom <= row[f"mean_{unit}"] <= top:
-        axis.axhline(row[f"mean_{unit}"], color=look.colour, linestyle=look.line, label=name)
-    low, high = max(row[f"low_{unit}"], bottom), min(row[f"high_{unit}"], top)
+    mean, low, high = (rows.iloc[0][f"{part}_{unit}"] for part in ("mean", "low", "high"))
+    if bottom <= mean <= top:
+        axis.axhline(mean, color=style.colour, linestyle=style.line, label=name)
+    low, high = max(low, bottom), min(high, top)
     if high > low:
-        axis.axhspan(low, high, color=look.colour, alpha=0.1, linewidth=0)
+        axis.axhspan(low, high, color=style.colour, alpha=0.1, linewidth=0)
 
 
 def draw_rows(axis: Axes, table: pd.DataFrame, unit: str) -> None:
-    """Means as dots with their intervals, a row for each series, with the number beside; none: not reached."""
-    looks = looks_of(table)
+    """Draw means with their intervals, a row for each series, with the number above; columns as for `draw_means`."""
+    axis.set_xlim(*value_limits(table, unit))
+    styles, left = series_styles(table), ("axes fraction", "data")
     for row, (name, rows) in enumerate(series_in(table)):
-        first = rows.iloc[0]
-        colour, _, marker = looks[name]
-        mean, low, high = (first[f"{part}_{unit}"] for part in ("mean", "low", "high"))
-        counts = "" if first["num_reached"] == first["num_runs"] else f" ({first['num_reached']}/{first['num_runs']})"
+        first, (colour, _, marker) = rows.iloc[0], styles[name]
+        mean, counts = first[f"mean_{unit}"], ""
+        if first["num_reached"] < first["num_runs"]:
+            counts = f" ({first['num_reached']}/{first['num_runs']})"
         if np.isnan(mean):
-            axis.annotate(f"not reached{counts}", (0, row), (4, 0), textcoords="offset points", va="center", fontsize=7)
+            where: dict[str, Any] = {"xycoords": left, "textcoords": "offset points", "va": "center", "fontsize": 7}
+            axis.annotate(f"not reached{counts}", (0, row), (4, 0), **where)
             continue
-        if high > low:
-            axis.plot([max(low, 0.0), high], [row, row], color=colour, linewidth=0.9)
+        draw_intervals(axis, rows.assign(at=row), unit, colour, axis.transData, upright=False)
         axis.plot([mean], [row], color=colour, marker=marker, linestyle="", label=name)
         axis.annotate(f"{mean:.3g}{counts}", (mean, row), (0, 4), textcoords="offset points", ha="center", fontsize=7)
     names = [name for name, _ in series_in(table)]
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.7)
-    ends = table[[f"mean_{unit}", f"high_{unit}"]].to_numpy(float)
-    axis.set_xlim(0, 1.05 * ends[np.isfinite(ends)].max(initial=0.0) or 1.0)
     axis.grid(axis="y", visible=False)
 
 
-def value_limits(table: pd.DataFrame, *units: str) -> tuple[float, float]:
-    """Limits of an axis that show all means, and of intervals what leaves the means apart; from 0 at least."""
-    means, lows, highs = (table[[f"{of}_{unit}" for unit in units]].to_numpy(float) for of in ("mean", "low", "high"))
-    means = means[np.isfinite(means)]
-    if not means.size:
-        return 0.0, 1.0
-    span = max(np.ptp(means), 0.05 * means.max())
-    low = max(min(means.min(), lows[np.isfinite(lows)].min(initial=np.inf)), means.min() - ROOM_FOR_INTERVALS * span)
-    high = min(max(means.max(), highs[np.isfinite(highs)].max(initial=0.0)), means.max() + ROOM_FOR_INTERVALS * span)
-    return max(low - 0.08 * span, 0.0), high + 0.08 * span
-
-
 def set_hours(axis: Axes, table: pd.DataFrame, *units: str) -> None:
-    """Limits of an axis of values; a logarithmic axis where the means span a wide range, to tell the low ones apart."""
+    """Set limits and scale of an axis of values: logarithmic if the means span a wide range, to separate low ones."""
     means = table[[f"mean_{unit}" for unit in units]].to_numpy(float)
     low, high = np.nanmin(means), np.nanmax(means)
     if not low * WIDE_SPAN <= high:
@@ -235,7 +172,7 @@ def set_hours(axis: Axes, table: pd.DataFrame, *units: str) -> None:
 
 
 def places_of(values: pd.Series[Any]) -> dict[Any, float]:
-    """Where on the x axis each value of a field is: itself, or one after the other if they are no numbers."""
+    """Return the position of each field value on the x axis: itself, or its number if the values are not numbers."""
     known = values.dropna().unique()
     if pd.api.types.is_numeric_dtype(values):
         return {value: float(value) for value in sorted(known)}
@@ -243,7 +180,7 @@ def places_of(values: pd.Series[Any]) -> dict[Any, float]:
 
 
 def set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
-    """A tick at every value, on a logarithmic axis where they span a wide range of numbers."""
+    """Set a tick at every value; a logarithmic axis if they span a wide range."""
     at = sorted(places.values())
     is_wide = at[0] > 0 and at[-1] / at[0] >= SPAN_FOR_LOG
     if is_wide:
@@ -258,40 +195,145 @@ def set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
 
 
 def tick_text(value: Any) -> str:
-    """A value below a tick, on several lines if it is long."""
-    return textwrap.fill(shortened(as_text(value)), CHARACTERS_OF_TICK)
+    """Wrap a value below a tick."""
+    return textwrap.fill(shortened(format_value(value)), CHARACTERS_OF_TICK)
 
 
-def aside(axis: Axes, points: float) -> Transform:
-    """The axis' data, moved aside by some points, so that marks at the same value do not hide each other."""
+def shifted(axis: Axes, points: float) -> Transform:
+    """Return the axis' data transform moved sideways, so that marks at the same value do not hide each other."""
     assert axis.figure is not None
     return axis.transData + ScaledTranslation(points / 72, 0.0, axis.figure.dpi_scale_trans)
 
 
-def intervals_figure(
-    table: pd.DataFrame, fields: Sequence[str], target: float | None, notes: Sequence[str], form: Form = PAPER
+def means_figure(
+    table: pd.DataFrame,
+    fields: Sequence[str],
+    unit: str,
+    label: str,
+    notes: Sequence[str],
+    wanted: str | None = None,
+    form: Form = PAPER,
 ) -> Figure:
-    """Hours to the end (left) and to the target loss (right) against the interval of checkpoints; others as levels."""
-    panels = {"end_hours": "hours to the end"}
-    if "mean_target_hours" in table:
-        panels["target_hours"] = f"hours to loss {target:g}" if target is not None else "hours to the target loss"
-    others = [name for name in fields if not name.endswith("interval_iterations")]
+    """Draw means of a unit with 95 % intervals by strategy against a swept field; without a sweep, a row a strategy.
+
+    A panel for each combination of the other fields that apply to all strategies. wanted: the field on the x axis.
+    """
+    table = with_null(table, fields)
+    field = choose_field(table, fields, wanted)
+    others = [name for name in fields if name != field]
     table = with_series(table, others)
-    points, looks = points_in(table, others), looks_of(table)
-    shown, places = points[:MOST_PANELS], places_of(table["interval_iterations"])
-    notes = [*notes, *left_out(points, shown)]
-    with blank(0.9 + 2.1 * len(shown), notes, form) as figure:
-        rows = figure.subplots(len(shown), len(panels), sharex=True, sharey="row", squeeze=False)
-        for axes, point in zip(rows, shown, strict=True):
+    if field is None:
+        with new_figure(0.6 + 0.28 * table["series"].nunique(), notes, form) as figure:
+            draw_rows(figure.subplots(), table, unit)
+            figure.axes[0].set_xlabel(form.x_label(label))
+        return figure
+    points, styles, places = points_in(table, others), series_styles(table), places_of(table[field])
+    drawn = points[:MOST_PANELS]
+    num_columns = min(COLUMNS_OF_PANELS, len(drawn))
+    num_rows = -(-len(drawn) // num_columns)
+    with new_figure(0.9 + 2.2 * num_rows, [*notes, *omitted_points(points, drawn)], form) as figure:
+        axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+        for axis, point in zip(axes.flat, drawn, strict=False):
+            axis.set_ylim(*value_limits(table, unit))
+            draw_means(axis, at_point(table, point), field, unit, styles, places)
+            axis.set_title(describe_point(point), loc="left")
+        for axis in axes.flat[len(drawn) :]:
+            axis.set_visible(False)
+        for axis in axes[-1]:
+            axis.set_xlabel(form.x_label(field))
+        for axis in axes[:, 0]:
+            axis.set_ylabel(form.y_label(label, 2.2))
+        add_legend(figure, line_handles(styles, with_markers=True), form)
+    return figure
+
+
+def with_null(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
+    """Write `null` where a field that applies to all strategies has no value: it is one of the swept values."""
+    empty = [name for name in fields if not is_strategy_field(name) and table[name].isna().any()]
+    return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
+
+
+def intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
+    """Draw hours to the end (left) and to the target loss (right) against the checkpoint interval; others as levels."""
+    form, fields = request.form, [name for name in request.fields if not name.endswith("interval_iterations")]
+    table, panels = with_series(tables[""], fields), {"end_hours": "hours to the end"}
+    if "mean_target_hours" in table:
+        panels["target_hours"] = f"hours to {target_label(request)}"
+    points, styles = points_in(table, fields), series_styles(table)
+    drawn, places = points[:MOST_PANELS], places_of(table["interval_iterations"])
+    notes = [*request.notes, interval_note(request, table), *omitted_points(points, drawn)]
+    with new_figure(0.9 + 2.1 * len(drawn), notes, form) as figure:
+        rows = figure.subplots(len(drawn), len(panels), sharex=True, sharey="row", squeeze=False)
+        for axes, point in zip(rows, drawn, strict=True):
             there = at_point(table, point)
             for axis, (unit, label) in zip(axes, panels.items(), strict=True):
                 set_hours(axis, there, *panels)
                 counted = there if unit == "target_hours" else there.assign(num_reached=there["num_runs"])
-                draw_means(axis, counted, "interval_iterations", unit, looks, places)
-                axis.set_title(", ".join(filter(None, (label, point_in_words(point)))), loc="left")
+                draw_means(axis, counted, "interval_iterations", unit, styles, places)
+                axis.set_title(", ".join(filter(None, (label, describe_point(point)))), loc="left")
         for axis in rows[-1]:
             axis.set_xlabel(form.x_label("iterations between two checkpoints"))
         for axis in rows[:, 0]:
             axis.set_ylabel(form.y_label("simulated hours of the target model"))
-        add_legend(figure, line_handles(looks, with_markers=True), form)
+        add_legend(figure, line_handles(styles, with_markers=True), form)
     return figure
+
+
+def target_label(request: FigureRequest) -> str:
+    """Return the target loss in words."""
+    target = target_of(request.results.runs)
+    return "the target loss" if target is None else f"loss {target:g}"
+
+
+def interval_note(request: FigureRequest, means: pd.DataFrame) -> str:
+    """Say what the marks and lines of means are."""
+    if (means["num_runs"] <= 1).all():
+        return f"{request.seeds}: one run each, no interval."
+    words = f"{request.seeds}: marks are means, lines and bands their 95 % intervals, with a caret where they go on"
+    few = means[means["num_reached"] < means["num_runs"]] if "num_reached" in means else means.iloc[:0]
+    if few.empty:
+        return f"{words}."
+    first = few.iloc[0]
+    return f"{words}; {first['num_reached']}/{first['num_runs']}: so many runs got there, and the mean is theirs."
+
+
+def reached(table: Callable[[Results], pd.DataFrame]) -> Callable[[FigureRequest], Tables]:
+    """Return a function that makes a table of what it takes to reach the target; MissingError if no run does."""
+
+    def tables(request: FigureRequest) -> Tables:
+        found = table(request.results)
+        if not found["num_reached"].any():
+            raise MissingError(
+                "no run reaches its target loss: it needs a learner (training.learner: torch), more steps, or a higher "
+                "training.target_validation_loss"
+            )
+        return {"": found}
+
+    return tables
+
+
+def to_target(unit: str, label: str) -> Callable[[FigureRequest, Tables], Figure]:
+    """Return a function that draws what it takes to reach the target, in a unit."""
+
+    def figure(request: FigureRequest, tables: Tables) -> Figure:
+        lines = [*request.notes, interval_note(request, tables[""])]
+        if unit == "usd":
+            lines.append(describe_prices(request.scenario.cluster))
+        label_to_target = f"{label} to {target_label(request)}"
+        return means_figure(tables[""], request.fields, unit, label_to_target, lines, request.field, request.form)
+
+    return figure
+
+
+FIGURES = (
+    FigureKind(
+        "time_to_loss", "hours to the target loss", reached(time_to_loss), to_target("hours", "simulated hours"), False
+    ),
+    FigureKind("money_to_loss", "dollars to a loss", reached(money_to_loss), to_target("usd", "US dollars"), False),
+    FigureKind(
+        "checkpoint_interval",
+        "hours by checkpoint interval",
+        lambda request: {"": checkpoint_intervals(request.results)},
+        intervals_figure,
+    ),
+)

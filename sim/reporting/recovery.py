@@ -1,70 +1,54 @@
-"""What recoveries do to the loss: the spike after them and how long it takes to heal; what swapped routes cost."""
+"""Loss around recoveries: the excess after them and its half-life, ways to rebuild stages, swapped routes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.reporting.loss import LOSS_LABEL, MOST_ROWS, OPACITY_OF_RANGE, LossTables, draw_loss, loss_limits
+from sim.reporting.limits import Limits, limits_from_zero, loss_limits
+from sim.reporting.loss import LOSS_LABEL, MOST_ROWS, OPACITY_OF_RANGE, draw_loss_at, is_single, loss_tables
+from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import (
     SeriesStyle,
     at_point,
+    describe_point,
     line_handles,
-    looks_of,
-    point_in_words,
     points_in,
     series_in,
+    series_styles,
     with_series,
 )
-from sim.reporting.style import PAPER, Form, add_legend, blank, from_zero
+from sim.reporting.style import add_legend, from_zero, new_figure
+from sim.results.recovery_tables import above_failure_free, half_lives, spikes, swapping_cost
+from sim.results.selection import MissingError
+from sim.results.storage import Results
+
+VARIANTS = ("reinit", "checkfree")
+"""Kinds of strategies that rebuild a lost stage."""
 
 
-def spikes_figure(
-    curves: pd.DataFrame, halvings: pd.DataFrame, fields: Sequence[str], notes: Sequence[str], form: Form = PAPER
-) -> Figure:
-    """Excess of the training loss after recoveries (left), and iterations until it has halved (right)."""
-    curves, halvings = with_series(curves, fields), with_series(halvings, fields)
-    points, looks = points_in(curves, fields)[:MOST_ROWS], looks_of(curves)
-    right = half_life_limit(halvings)
-    with blank(0.8 + 1.6 * len(points), notes, form) as figure:
-        rows = figure.subplots(len(points), 2, sharex="col", squeeze=False, width_ratios=(3, 2))
-        for axis in rows[1:, 0]:
-            axis.sharey(rows[0, 0])  # the right ones have names of their own
-        for (curve_axis, halving_axis), point in zip(rows, points, strict=True):
-            draw_spikes(curve_axis, at_point(curves, point), looks)
-            halving_axis.set_xlim(0, right)
-            draw_half_lives(halving_axis, at_point(halvings, point), looks)
-            curve_axis.set_title(point_in_words(point), loc="left")
-        rows[-1][0].set_xlabel("iterations since the recovery")
-        rows[-1][1].set_xlabel(form.x_label("iterations until it has halved"))
-        for axis in rows[:, 0]:
-            axis.set_ylabel(form.y_label("excess training loss (nats/token)"))
-        add_legend(figure, line_handles(looks), form)
-    return figure
-
-
-def draw_spikes(axis: Axes, curves: pd.DataFrame, looks: Mapping[str, SeriesStyle] | None = None) -> None:
-    """The mean excess of each series over its recoveries, and the quartiles of them."""
+def draw_spikes(axis: Axes, curves: pd.DataFrame, styles: Mapping[str, SeriesStyle] | None = None) -> None:
+    """Draw the mean excess of each series over its recoveries, and their quartiles (`spikes`)."""
     columns = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "high_excess_nats")
-    draw_above_zero(axis, curves, columns, looks)
+    draw_above_zero(axis, curves, columns, styles)
 
 
-def draw_half_lives(axis: Axes, halvings: pd.DataFrame, looks: Mapping[str, SeriesStyle] | None = None) -> None:
-    """The median of each series as a mark, the quartiles as a line, and of how many recoveries they are.
+def draw_half_lives(axis: Axes, halvings: pd.DataFrame, styles: Mapping[str, SeriesStyle] | None = None) -> None:
+    """Draw the median half-life of each series, its quartiles as a line, and the number of recoveries (`half_lives`).
 
-    A quartile that is never reached goes to the edge, as a caret.
+    The line of a quartile that is never reached ends in a caret at the edge.
     """
-    looks = looks or looks_of(halvings)
+    styles = styles or series_styles(halvings)
     if axis.get_autoscalex_on():
-        axis.set_xlim(0, half_life_limit(halvings))
+        axis.set_xlim(*half_life_limits(halvings))
     edge = axis.get_xlim()[1]
     for row, (name, rows) in enumerate(series_in(halvings)):
         first = rows.iloc[0]
-        colour, _, marker = looks[name]
+        colour, _, marker = styles[name]
         low, median, high = (first[f"{part}_iterations"] for part in ("low", "median", "high"))
         axis.plot([min(low, edge), min(high, edge)], [row, row], color=colour)
         if np.isinf(high):
@@ -82,63 +66,133 @@ def draw_half_lives(axis: Axes, halvings: pd.DataFrame, looks: Mapping[str, Seri
     axis.grid(axis="y", visible=False)
 
 
-def half_life_limit(halvings: pd.DataFrame) -> float:
-    """Iterations that show all medians and quartiles that there are."""
+def half_life_limits(halvings: pd.DataFrame) -> Limits:
+    """Return limits of iterations that show all finite medians and quartiles."""
     ends = halvings[["median_iterations", "low_iterations", "high_iterations"]].to_numpy(float)
-    return 1.1 * float(ends[np.isfinite(ends)].max(initial=1.0))
+    return limits_from_zero(float(ends[np.isfinite(ends)].max(initial=1.0)))
 
 
-def swapping_figure(table: pd.DataFrame, fields: Sequence[str], notes: Sequence[str], form: Form = PAPER) -> Figure:
-    """Validation loss with swapped routes minus that without, by iteration; a panel for each point."""
-    table = with_series(table, fields)
-    points, looks = points_in(table, fields)[:MOST_ROWS], looks_of(table)
-    with blank(0.8 + 1.8 * len(points), notes, form) as figure:
-        rows = figure.subplots(len(points), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for axis, point in zip(rows, points, strict=True):
-            draw_differences(axis, at_point(table, point), looks)
-            axis.set_title(point_in_words(point), loc="left")
-            axis.set_ylabel(form.y_label("validation loss, swapped minus plain (nats/token)"))
-        rows[-1].set_xlabel("iteration")
-        add_legend(figure, line_handles(looks), form)
-    return figure
+def draw_differences(axis: Axes, table: pd.DataFrame, styles: Mapping[str, SeriesStyle] | None = None) -> None:
+    """Draw the mean loss difference of each series from failure-free runs, and its range over pairs of runs.
 
-
-def variants_figure(
-    losses: LossTables, table: pd.DataFrame, fields: Sequence[str], notes: Sequence[str], form: Form = PAPER
-) -> Figure:
-    """Validation loss by iteration (left), and by how much it is above that of the failure-free run (right)."""
-    table = with_series(table, fields)
-    points, looks = points_in(table, fields)[:MOST_ROWS], looks_of(losses.curves)
-    with blank(0.8 + 2.0 * len(points), notes, form) as figure:
-        rows = figure.subplots(len(points), 2, sharex=True, sharey="col", squeeze=False)
-        for axes, point in zip(rows, points, strict=True):
-            draw_loss(axes[0], losses.at(point), "iteration", looks)
-            axes[0].set_ylim(*loss_limits(losses))
-            draw_differences(axes[1], at_point(table, point), looks)
-            axes[0].set_title(point_in_words(point), loc="left")
-            axes[0].set_ylabel(form.y_label(LOSS_LABEL))
-            axes[1].set_ylabel(form.y_label("above that without failures (nats/token)"))
-        for axis in rows[-1]:
-            axis.set_xlabel("iteration")
-        add_legend(figure, line_handles(looks), form)
-    return figure
-
-
-def draw_differences(axis: Axes, table: pd.DataFrame, looks: Mapping[str, SeriesStyle] | None = None) -> None:
-    """The mean difference of each series from failure-free runs, and the range of pairs."""
+    table: `above_failure_free` or `swapping_cost`.
+    """
     columns = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
-    draw_above_zero(axis, table, columns, looks)
+    draw_above_zero(axis, table, columns, styles)
 
 
 def draw_above_zero(
-    axis: Axes, table: pd.DataFrame, columns: tuple[str, str, str, str], looks: Mapping[str, SeriesStyle] | None
+    axis: Axes, table: pd.DataFrame, columns: tuple[str, str, str, str], styles: Mapping[str, SeriesStyle] | None
 ) -> None:
-    """A line for each series and a range around it, over a line at zero. columns: of x, of the line, low and high."""
-    looks = looks or looks_of(table)
+    """Draw a line for each series with a band, and a line at zero. columns: of x, of the line, low and high."""
+    styles = styles or series_styles(table)
     axis.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
     for name, rows in series_in(table):
-        colour, line, _ = looks[name]
+        colour, line, _ = styles[name]
         x, mean, low, high = (rows[column] for column in columns)
         axis.fill_between(x, low, high, color=colour, alpha=OPACITY_OF_RANGE, linewidth=0)
         axis.plot(x, mean, color=colour, linestyle=line, label=name)
     from_zero(axis)
+
+
+def spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
+    """Draw the excess training loss after recoveries (left), and the iterations until it has halved (right)."""
+    curves, halvings = (with_series(tables[name], request.fields) for name in ("", "half_lives"))
+    points, styles, form = points_in(curves, request.fields)[:MOST_ROWS], series_styles(curves), request.form
+    with new_figure(0.8 + 1.6 * len(points), [*request.notes, spikes_note(request, curves)], form) as figure:
+        rows = figure.subplots(len(points), 2, sharex="col", squeeze=False, width_ratios=(3, 2))
+        for axis in rows[1:, 0]:
+            axis.sharey(rows[0, 0])  # the y axes on the right name their own series
+        for (curve_axis, halving_axis), point in zip(rows, points, strict=True):
+            draw_spikes(curve_axis, at_point(curves, point), styles)
+            halving_axis.set_xlim(*half_life_limits(halvings))
+            draw_half_lives(halving_axis, at_point(halvings, point), styles)
+            curve_axis.set_title(describe_point(point), loc="left")
+        rows[-1][0].set_xlabel("iterations since the recovery")
+        rows[-1][1].set_xlabel(form.x_label("iterations until it has halved"))
+        for axis in rows[:, 0]:
+            axis.set_ylabel(form.y_label("excess training loss (nats/token)"))
+        add_legend(figure, line_handles(styles), form)
+    return figure
+
+
+def spikes_note(request: FigureRequest, curves: pd.DataFrame) -> str:
+    """Say what excess, lines and bands are."""
+    is_clean = (curves["baseline"] == "failure-free run").all()
+    compared = "minus that of the failure-free run at the same step" if is_clean else "with the noise of its batches"
+    return (
+        f"{request.seeds}. Excess: training loss {compared}, above its mean over the 10 steps before the failure. "
+        "Left: means over recoveries that changed weights, as far as half of them get before the next failure; shaded: "
+        "their quartiles. Right: medians and quartiles."
+    )
+
+
+def swapping_figure(request: FigureRequest, tables: Tables) -> Figure:
+    """Draw the validation loss with swapped routes minus that without, by iteration; a panel for each point."""
+    fields = [name for name in request.fields if name in tables[""]]
+    table, form, num_pairs = with_series(tables[""], fields), request.form, int(tables[""]["num_pairs"].max())
+    several = f"means over {num_pairs} pairs of runs; shaded: from the lowest to the highest"
+    notes = [
+        *request.notes,
+        "Only runs that met no failure, beside failure-free ones of the same training seed: swapped routes alone make "
+        f"the difference. Lines: {'one pair of runs' if num_pairs == 1 else several}.",
+    ]
+    points, styles = points_in(table, fields)[:MOST_ROWS], series_styles(table)
+    with new_figure(0.8 + 1.8 * len(points), notes, form) as figure:
+        rows = figure.subplots(len(points), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axis, point in zip(rows, points, strict=True):
+            draw_differences(axis, at_point(table, point), styles)
+            axis.set_title(describe_point(point), loc="left")
+            axis.set_ylabel(form.y_label("validation loss, swapped minus plain (nats/token)"))
+        rows[-1].set_xlabel("iteration")
+        add_legend(figure, line_handles(styles), form)
+    return figure
+
+
+def variant_tables(request: FigureRequest) -> Tables:
+    """Return the losses of strategies that rebuild a lost stage in different ways. MissingError if there is but one."""
+    results, runs = request.results, request.results.runs
+    own = [name for name in request.fields if name.startswith("strategies")]
+    if len(runs[runs["kind"].isin(VARIANTS)].drop_duplicates(["strategy", *own])) < 2:
+        raise MissingError(
+            "no two ways to fill a lost stage are there: run scenarios/reinit.yaml, or several strategies of kind "
+            "reinit or checkfree that differ in their options"
+        )
+    chosen = Results(results.folder, runs[runs["kind"].isin((*VARIANTS, "none"))])
+    return {"": above_failure_free(chosen), **loss_tables(chosen, "iteration", "losses")}
+
+
+def variants_figure(request: FigureRequest, tables: Tables) -> Figure:
+    """Draw validation loss by iteration (left), and its excess over the failure-free run (right)."""
+    table, losses, form = with_series(tables[""], request.fields), tables["losses"], request.form
+    notes = [*request.notes, f"{request.seeds}. Without failures: of the same training seed."]
+    if not is_single(losses):
+        notes[-1] += " Lines are means; shaded: from the lowest run to the highest; thin: runs."
+    points, styles = points_in(table, request.fields)[:MOST_ROWS], series_styles(losses)
+    with new_figure(0.8 + 2.0 * len(points), notes, form) as figure:
+        rows = figure.subplots(len(points), 2, sharex=True, sharey="col", squeeze=False)
+        for axes, point in zip(rows, points, strict=True):
+            draw_loss_at(axes[0], tables, "losses", point, styles)
+            axes[0].set_ylim(*loss_limits(losses))
+            draw_differences(axes[1], at_point(table, point), styles)
+            axes[0].set_title(describe_point(point), loc="left")
+            axes[0].set_ylabel(form.y_label(LOSS_LABEL))
+            axes[1].set_ylabel(form.y_label("above that without failures (nats/token)"))
+        for axis in rows[-1]:
+            axis.set_xlabel("iteration")
+        add_legend(figure, line_handles(styles), form)
+    return figure
+
+
+FIGURES = (
+    FigureKind(
+        "spikes",
+        "loss after recoveries, and its half-life",
+        lambda request: {"": spikes(request.results), "half_lives": half_lives(request.results)},
+        spikes_figure,
+    ),
+    FigureKind("reinit", "loss by the way a lost stage is filled", variant_tables, variants_figure),
+    FigureKind(
+        "swapping", "what swapped routes cost", lambda request: {"": swapping_cost(request.results)}, swapping_figure
+    ),
+)

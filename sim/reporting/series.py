@@ -1,4 +1,4 @@
-"""Series of a figure: their order, line styles and labels."""
+"""Series of a figure: a strategy or a variant of one, its line style and label; and the points of a sweep."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
+from sim.core.text import shortened, suggestion
 from sim.strategies import legend_label
 
 LineStyle = Literal["-", "--", "-.", ":", ""] | tuple[float, tuple[float, ...]]
 
 
 class SeriesStyle(NamedTuple):
-    """How a strategy is drawn: its line, and its marker where there are points."""
+    """Colour, line style and marker of a series."""
 
     colour: str
     line: LineStyle
@@ -26,7 +27,7 @@ LONG_DASHES: LineStyle = (0.0, (8.0, 1.5))
 
 DASH_DOT_DOT: LineStyle = (0.0, (4.0, 1.2, 1.0, 1.2, 1.0, 1.2))
 
-LOOKS = (
+SERIES_STYLES = (
     SeriesStyle("#000000", "-", "o"),
     SeriesStyle("#D55E00", "-", "s"),
     SeriesStyle("#0072B2", "--", "^"),
@@ -35,70 +36,65 @@ LOOKS = (
     SeriesStyle("#E69F00", DASH_DOT_DOT, "P"),
     SeriesStyle("#56B4E9", ":", "X"),
 )
-"""Looks in the order of use; the first five belong to the kinds of KIND_ORDER."""
+"""In order of use; the first five belong to the kinds of KIND_ORDER."""
 
 KIND_ORDER = ("none", "checkpoint", "redundant", "checkfree", "checkfree_plus")
 
 
-# ---- series: a strategy, or one of several variants of it ----------------------------------------
-
-
 def with_series(table: pd.DataFrame, fields: Iterable[str]) -> pd.DataFrame:
-    """The table with a column `series`: the strategy, and with which of its own swept values, for people."""
-    own = [name for name in fields if is_own(name)]
+    """Add a column `series`: the strategy's display name and its own swept values."""
+    own = [name for name in fields if is_strategy_field(name)]
     names = []
     for row in table[["strategy", *own]].to_dict("records"):
-        values = [f"{short(name)} {as_text(row[name])}" for name in own if not pd.isna(row[name])]
+        values = [f"{last_part(name)} {format_value(row[name])}" for name in own if not pd.isna(row[name])]
         names.append(legend_label(str(row["strategy"])) + (f", {', '.join(values)}" if values else ""))
     return table.assign(series=names)
 
 
 def series_in(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each series' name and rows, in their order; of a table without `series`, each strategy's."""
+    """Yield each series' name and rows in order of appearance; without a column `series`, each strategy's."""
     if "series" not in table:
         table = with_series(table, ())
     for name, rows in table.groupby("series", sort=False):
         yield str(name), rows
 
 
-def looks_of(table: pd.DataFrame) -> dict[str, SeriesStyle]:
-    """A look for each series of a table."""
-    return looks_for({name: str(rows["kind"].iloc[0]) for name, rows in series_in(table)})
+def series_styles(table: pd.DataFrame) -> dict[str, SeriesStyle]:
+    """Return the style of each series in a table."""
+    return styles_by_kind({name: str(rows["kind"].iloc[0]) for name, rows in series_in(table)})
 
 
-def looks_for(kinds: Mapping[str, str]) -> dict[str, SeriesStyle]:
-    """A look for each name by its kind: fixed for the first of the five known kinds, the next free one for others."""
-    fixed = dict(zip(KIND_ORDER, LOOKS, strict=False))
-    more = [SeriesStyle(one.colour, other.line, other.marker) for other in LOOKS for one in LOOKS]
+def styles_by_kind(kinds: Mapping[str, str]) -> dict[str, SeriesStyle]:
+    """Return a style for each name: for the first name of a known kind its fixed one, for others the next free one."""
+    fixed = dict(zip(KIND_ORDER, SERIES_STYLES, strict=False))
+    more = [SeriesStyle(one.colour, other.line, other.marker) for other in SERIES_STYLES for one in SERIES_STYLES]
     reserved = {fixed[kind] for kind in kinds.values() if kind in fixed}
-    free_first = [*LOOKS[len(KIND_ORDER) :], *LOOKS[1:], *more]  # black is for no failures
-    spare = iter([look for look in dict.fromkeys(free_first) if look not in reserved])
-    looks: dict[str, SeriesStyle] = {}
+    free_first = [*SERIES_STYLES[len(KIND_ORDER) :], *SERIES_STYLES[1:], *more]  # black is reserved for no failures
+    spare = iter([style for style in dict.fromkeys(free_first) if style not in reserved])
+    styles: dict[str, SeriesStyle] = {}
     for name, kind in kinds.items():
-        look = fixed.get(kind)
-        looks[name] = look if look and look not in looks.values() else next(spare, LOOKS[len(looks) % len(LOOKS)])
-    return looks
+        own = fixed.get(kind)
+        is_free = own is not None and own not in styles.values()
+        styles[name] = own if own and is_free else next(spare, SERIES_STYLES[len(styles) % len(SERIES_STYLES)])
+    return styles
 
 
-def line_handles(looks: Mapping[str, SeriesStyle], with_markers: bool = False) -> list[Artist]:
-    """A line in the legend for each series."""
+def line_handles(styles: Mapping[str, SeriesStyle], with_markers: bool = False) -> list[Artist]:
+    """Return a legend handle for each series."""
     return [
-        Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker if with_markers else None, label=name)
-        for name, look in looks.items()
+        Line2D([], [], color=colour, linestyle=line, marker=marker if with_markers else None, label=name)
+        for name, (colour, line, marker) in styles.items()
     ]
 
 
-# ---- points of a sweep: a panel each -------------------------------------------------------------
-
-
-def is_own(field: str) -> bool:
-    """Whether a swept field belongs to one strategy; others concern all."""
+def is_strategy_field(field: str) -> bool:
+    """Whether a swept field belongs to one strategy; others apply to all."""
     return field.startswith(("strategies[", "strategies."))
 
 
 def points_in(table: pd.DataFrame, fields: Iterable[str]) -> list[dict[str, Any]]:
-    """Each combination of the fields that concern all strategies, in the order of the sweep: one, if there is none."""
-    shared = [name for name in fields if not is_own(name)]
+    """Return each combination of the fields that apply to all strategies, in sweep order; [{}] if there are none."""
+    shared = [name for name in fields if not is_strategy_field(name)]
     if not shared:
         return [{}]
     points = table[shared].drop_duplicates()
@@ -109,31 +105,46 @@ def points_in(table: pd.DataFrame, fields: Iterable[str]) -> list[dict[str, Any]
 
 
 def at_point(table: pd.DataFrame, point: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows at a point."""
+    """Select the rows at a point."""
     for name, value in point.items():
         table = table[table[name].isna() if pd.isna(value) else table[name] == value]
     return table
 
 
-def point_in_words(point: Mapping[str, Any]) -> str:
-    """A point's fields and values."""
-    return ", ".join(f"{name} {as_text(value) or 'null'}" for name, value in point.items())
+def choose_field(table: pd.DataFrame, fields: Sequence[str], wanted: str | None) -> str | None:
+    """Return the field for the x axis: the one wanted, else the numeric one with most values; None without a sweep.
+
+    Fields that apply to all strategies come before those of one. ValueError if the wanted field was not swept.
+    """
+    if wanted is not None:
+        if wanted not in fields:
+            known = suggestion(wanted, fields) if fields else "; nothing was swept"
+            raise ValueError(f"--x {shortened(wanted)}: no such swept field{known}")
+        return wanted
+    several = [name for name in fields if table[name].nunique() > 1]
+    numeric = [name for name in several if pd.api.types.is_numeric_dtype(table[name])]
+    return max(numeric or several, key=lambda name: (not is_strategy_field(name), table[name].nunique()), default=None)
 
 
-def left_out(points: Sequence[object], shown: Sequence[object]) -> list[str]:
-    """A sentence where more points are there than panels are drawn."""
-    if len(points) == len(shown):
+def describe_point(point: Mapping[str, Any]) -> str:
+    """Format a point's fields and values."""
+    return ", ".join(f"{name} {format_value(value) or 'null'}" for name, value in point.items())
+
+
+def omitted_points(points: Sequence[object], drawn: Sequence[object]) -> list[str]:
+    """Return a sentence for the caption if there are more points than panels."""
+    if len(points) == len(drawn):
         return []
-    return [f"The first {len(shown)} of {len(points)}; all of them are in the table beside."]
+    return [f"The first {len(drawn)} of {len(points)}; all of them are in the table beside."]
 
 
-def short(field: str) -> str:
-    """The last part of a field's name, in words."""
+def last_part(field: str) -> str:
+    """Return the last part of a field's name, in words."""
     return field.rpartition(".")[2].replace("_", " ")
 
 
-def as_text(value: Any) -> str:
-    """A swept value; nothing where there is none."""
+def format_value(value: Any) -> str:
+    """Format a swept value; empty if the field does not apply to the strategy."""
     if pd.isna(value):
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)

@@ -1,4 +1,4 @@
-"""A map drawn: each cell in the colour of its best strategy, strong where that is far ahead, hatched where close."""
+"""Strategy map: each cell in the colour of its best strategy, strong for a large lead, hatched if too close to call."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib import patheffects
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import NullLocator
 from scipy import ndimage
 
 from sim.reporting.series import SeriesStyle
-from sim.reporting.style import STYLE, caption
+from sim.reporting.style import new_figure
 from sim.scenario.axes import Axis
 from sim.strategies import legend_label
 
 LEADS = ((0.05, 0.35), (0.15, 0.6), (math.inf, 1.0))
-"""Up to which lead a colour has which strength."""
+"""Maximum lead and strength of the colour."""
 
-NOBODY = "#FFFFFF"
+NO_STRATEGY = "#FFFFFF"
 
 SMALLEST_NAMED = 0.04
-"""Regions of a smaller share of the map have no name in them."""
+"""Regions of a smaller share of the map are not named."""
 
 THINNEST_NAMED = 2.0
-"""Nor those that are nowhere three cells wide; in cells from the middle to the border."""
+"""Distance in cells from a region's middle to its border below which it is not named: less than three cells wide."""
 
 Colours = Mapping[str, str]
 
@@ -41,7 +42,7 @@ Edges = npt.NDArray[np.float64]
 
 
 def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours) -> None:
-    """Draw a map's table (`sim.experiments.strategy_map.table`) over its two axes."""
+    """Draw a map's table (`sim.experiments.strategy_map.table`) over its two axes. colours: of each strategy."""
     shape = len(y.values), len(x.values)
     best, lead, close = grids(table, shape)
     edges_x, edges_y = edges(x), edges(y)
@@ -66,68 +67,62 @@ def map_figure(
     marks: Mapping[str, Sequence[Any]],
     notes: Sequence[str],
 ) -> Figure:
-    """The map with its legend and what it rests on. marks: `own` and `knots`, positions (x, y) to point out."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    """Draw a map with its legend and caption. marks: positions (x, y) of `own` and `knots` (real runs)."""
+    legends = "Strong colours: ahead by more than 15 %; middle: 5 to 15 %; pale: less."
+    with new_figure(3.8, [legends, *notes]) as figure:
         axis = figure.subplots()
         draw_map(axis, table, *axes, colours)
-        handles: list[Patch | Line2D] = [
+        is_best, strategy = table["is_best"], table["strategy"]
+        handles: list[Artist] = [
             Patch(facecolor=colours[name], label=legend_label(name))
             for name in colours
-            if (table.loc[table["is_best"], "strategy"] == name).any()
+            if (is_best & (strategy == name)).any()
         ]
-        if not table.groupby([axis_.field for axis_ in axes], sort=False)["is_best"].any().all():
-            handles.append(Patch(facecolor=NOBODY, edgecolor="0.6", label="none comes to the target"))
+        if not table.groupby([one.field for one in axes], sort=False)["is_best"].any().all():
+            handles.append(Patch(facecolor=NO_STRATEGY, edgecolor="0.6", label="none comes to the target"))
         if table["is_close"].any():
             handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="////", label="too close to call"))
-        for what, marker, size, label in (
-            ("own", "*", 10, "the scenario as it stands"),
-            ("knots", "o", 4, "real runs under failures"),
-        ):
-            for place in marks.get(what, ()):
-                (mark,) = axis.plot(
-                    *place, linestyle="", marker=marker, markersize=size, markerfacecolor="white",
-                    markeredgecolor="black", markeredgewidth=0.9, zorder=5,
-                )  # fmt: skip
-            if marks.get(what):
-                mark.set_label(label)
-                handles.append(mark)
-        figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-        shown = "Strong colours: ahead by more than 15 %; middle: 5 to 15 %; pale: less."
-        figure.supxlabel(caption([shown, *notes]), fontsize=6.5, color="0.3")
+        figure.legend(handles=[*handles, *draw_marks(axis, marks)], loc="outside upper center", ncols=4, frameon=False)
     return figure
 
 
+def draw_marks(axis: Axes, marks: Mapping[str, Sequence[Any]]) -> list[Line2D]:
+    """Draw marks at positions and return their legend handles."""
+    handles = []
+    for what, marker, size, label in (
+        ("own", "*", 10, "the scenario as it stands"),
+        ("knots", "o", 4, "real runs under failures"),
+    ):
+        if places := marks.get(what):
+            xs, ys = zip(*places, strict=True)
+            handles += axis.plot(
+                xs, ys, linestyle="", marker=marker, markersize=size, markerfacecolor="white", markeredgecolor="black",
+                markeredgewidth=0.9, zorder=5, label=label,
+            )  # fmt: skip
+    return handles
+
+
 def line_figure(
-    table: pd.DataFrame, x: Axis, looks: Mapping[str, SeriesStyle], what: str, label: str, notes: Sequence[str]
+    table: pd.DataFrame, x: Axis, styles: Mapping[str, SeriesStyle], what: str, label: str, notes: Sequence[str]
 ) -> Figure:
-    """A map of one axis: what each strategy takes (column `what`), with its interval."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    """Draw a map over one axis: column `what` of each strategy with its interval."""
+    with new_figure(3.0, notes) as figure:
         axis = figure.subplots()
         for name, rows in table.groupby("strategy", sort=False):
-            colour, line, marker = looks[str(name)]
+            colour, line, marker = styles[str(name)]
             places = rows[x.field].to_numpy() if x.is_numeric else np.arange(len(rows))
-            axis.plot(
-                places,
-                rows[what],
-                color=colour,
-                linestyle=line,
-                marker=marker,
-                markersize=3,
-                label=legend_label(str(name)),
-            )
+            label_of = legend_label(str(name))
+            axis.plot(places, rows[what], color=colour, linestyle=line, marker=marker, markersize=3, label=label_of)
             axis.fill_between(places, rows[f"{what}_low"], rows[f"{what}_high"], color=colour, alpha=0.15, linewidth=0)
         scale(axis, "x", x, edges(x))
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
         figure.legend(loc="outside upper center", ncols=5, frameon=False)
-        figure.supxlabel(caption(notes), fontsize=6.5, color="0.3")
     return figure
 
 
 def grids(table: pd.DataFrame, shape: tuple[int, int]) -> tuple[Any, Edges, npt.NDArray[np.bool_]]:
-    """(y, x) arrays of the best strategy (None: nobody), its lead as a share, and whether it is close."""
+    """Return (y, x) arrays: the best strategy or None, its lead as a share, and whether it is too close to call."""
     num_strategies = table["strategy"].nunique()
     cells = [table.iloc[n : n + num_strategies] for n in range(0, len(table), num_strategies)]
     best = [next(iter(rows.loc[rows["is_best"], "strategy"]), None) for rows in cells]
@@ -142,7 +137,7 @@ def grids(table: pd.DataFrame, shape: tuple[int, int]) -> tuple[Any, Edges, npt.
 
 
 def shades(best: Any, lead: Edges, colours: Colours) -> Edges:
-    """(y, x, 3) colours: the best strategy's, paler the smaller its lead."""
+    """Return (y, x, 3) colours: the best strategy's, paler with a smaller lead."""
     found = np.ones((*best.shape, 3))
     for place in np.ndindex(best.shape):
         if best[place] is not None:
@@ -152,7 +147,7 @@ def shades(best: Any, lead: Edges, colours: Colours) -> Edges:
 
 
 def edges(axis: Axis) -> Edges:
-    """(values + 1,) where cells meet: halfway between values, by ratio where they are spaced so."""
+    """Return (values + 1,) edges of cells: halfway between values, by ratio on a logarithmic axis."""
     if not axis.is_numeric:
         numbers: Edges = np.arange(len(axis.values) + 1, dtype=np.float64)
         return numbers - 0.5
@@ -169,7 +164,7 @@ def edges(axis: Axis) -> Edges:
 
 
 def borders(best: Any, edges_x: Edges, edges_y: Edges) -> list[tuple[list[float], list[float]]]:
-    """Lines between neighbours whose best strategies differ."""
+    """Return lines between neighbouring cells whose best strategies differ."""
     lines = []
     num_y, num_x = best.shape
     for j in range(num_y):
@@ -182,7 +177,7 @@ def borders(best: Any, edges_x: Edges, edges_y: Edges) -> list[tuple[list[float]
 
 
 def name_regions(axis: Axes, best: Any, edges_x: Edges, edges_y: Edges) -> None:
-    """Write the best strategy's name into each region that is large enough, where it is widest."""
+    """Write the best strategy's name into each region that is large enough, at its widest place."""
     for name in dict.fromkeys(name for name in best.flat if name is not None):
         regions, num = ndimage.label(best == name)
         for number in range(1, num + 1):
@@ -202,17 +197,17 @@ def name_regions(axis: Axes, best: Any, edges_x: Edges, edges_y: Edges) -> None:
 
 
 def middle(ends: Edges, place: int) -> float:
-    """The middle of a cell."""
+    """Return the middle of a cell."""
     return float(math.sqrt(ends[place] * ends[place + 1]) if ends[0] > 0 else (ends[place] + ends[place + 1]) / 2)
 
 
 def position(axis: Axis, value: Any) -> float:
-    """Where a value stands on an axis."""
+    """Return the position of a value on an axis."""
     return float(value) if axis.is_numeric else float(axis.values.index(value))
 
 
 def scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
-    """Name an axis, space it as its values are, and mark these where they are few, or no numbers."""
+    """Set label, limits, scale and ticks of an axis."""
     set_scale, set_label, set_limits = (getattr(axis, f"set_{which}{what}") for what in ("scale", "label", "lim"))
     set_label(of.field.replace("_", " "))
     set_limits(ends[0], ends[-1])
@@ -222,14 +217,14 @@ def scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
         set_limits(ends[0], ends[-1])
         step = max(1, -(-len(of.values) // 7))
         ticks = of.values[::step]
-        one.set_minor_locator(mpl.ticker.NullLocator())
+        one.set_minor_locator(NullLocator())
         one.set_ticks(ticks, [f"{value:g}" for value in ticks])
     elif not of.is_numeric:
         one.set_ticks(range(len(of.values)), [str(value) for value in of.values])
 
 
 def hours_or_usd(objective: str) -> tuple[str, str]:
-    """The column that a map is about, and its label with unit."""
+    """Return the column of an objective (time, money), and its label with unit."""
     if objective == "money":
         return "usd", "money to the target loss ($)"
     return "hours", "simulated hours to the target loss"

@@ -1,8 +1,7 @@
-"""The look of all figures: one house style for paper and slides, how strategies look, legends, captions, files.
+"""House style of all figures: fonts, formats for print and slides, captions, legends, files.
 
-Figures are drawn from tables (`sim.results.loss_curves` and others), which come from files of finished runs and never
-from a live one. Colours are Okabe and Ito's, safe for the colour-blind; line styles and markers tell strategies apart
-in grey. A slide is 16:9 and so small in inches that its letters are large on any screen.
+Colours are Okabe and Ito's, safe for colour-blind readers; line styles and markers distinguish strategies in grey. A
+slide is 16:9 and so small in inches that its letters are large on any screen.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from sim.reporting.limits import limits_from_zero
 
 STYLE: dict[Any, Any] = {
     "font.size": 8.0,
@@ -47,9 +48,10 @@ LARGER = {"font.size": 9.0, "axes.labelsize": 9.0, "axes.titlesize": 9.5, "legen
 
 @dataclass(frozen=True)
 class Form:
-    """What figures are made for. height_inches: None where each figure takes what it needs.
+    """The format of figures, for print or for slides.
 
-    Characters in a line of the caption, of an x axis' label, in an inch of a y axis' one, and in a row of the legend.
+    height_inches: None if each figure has the height that it needs. in_caption, in_x_label, in_legend: characters in a
+    line of each; in_y_inch: characters in an inch of a y label.
     """
 
     style: Mapping[Any, Any]
@@ -62,11 +64,11 @@ class Form:
     in_legend: int
 
     def x_label(self, text: str) -> str:
-        """A label below an axis."""
+        """Wrap a label below an axis."""
         return textwrap.fill(text, self.in_x_label)
 
     def y_label(self, text: str, height_inches: float = 1.6) -> str:
-        """A label beside an axis that is so high."""
+        """Wrap a label beside an axis of a height."""
         inches = height_inches if self.height_inches is None else HEIGHT_ON_SLIDES_INCHES
         return textwrap.fill(text, int(inches * self.in_y_inch))
 
@@ -77,18 +79,19 @@ SLIDE = Form({**STYLE, **LARGER}, 6.4, 3.6, 6.0, 142, 40, 14, 95)
 
 CAPTION_LINE_INCHES = 0.125
 
-ROOM_BEYOND = 1.05
-
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|h|hours?|s|seconds?|\$)(?!\w))")
 
 CHARACTERS_OF_MARK = 9
 
+REFERENCE_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
+"""A dotted line at a target or a requirement."""
+
 
 @contextmanager
-def blank(height_inches: float, notes: Sequence[str], form: Form = PAPER) -> Iterator[Figure]:
-    """An empty figure in the house style, to be filled while this lasts, with a caption below its panels.
+def new_figure(height_inches: float, notes: Sequence[str], form: Form = PAPER) -> Iterator[Figure]:
+    """Open an empty figure in the house style, with a caption below its panels.
 
-    height_inches: of all but the caption. A slide has its own height.
+    height_inches: without the caption; a slide has its own height. notes: the sentences of the caption.
     """
     with mpl.rc_context(dict(form.style)):
         below = caption(notes, form)
@@ -99,7 +102,7 @@ def blank(height_inches: float, notes: Sequence[str], form: Form = PAPER) -> Ite
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], form: Form = PAPER) -> None:
-    """The legend above all panels, in as few rows as there is room for."""
+    """Place a legend above all panels, in as few rows as fit."""
     labels = [str(handle.get_label()) for handle in handles]
     for num_rows in range(1, len(labels) + 1):
         num_columns = -(-len(labels) // num_rows)
@@ -110,9 +113,9 @@ def add_legend(figure: Figure, handles: Sequence[Artist], form: Form = PAPER) ->
 
 
 def caption(notes: Sequence[str], form: Form = PAPER) -> str:
-    """Sentences below a figure, none wider than it: each from a line of its own, on a slide one after the other.
+    """Wrap sentences to the width of a figure: each starts a line, on a slide they form one paragraph.
 
-    No line ends between a number and its unit.
+    No line breaks between a number and its unit.
     """
     paragraphs = notes if form.height_inches is None else [" ".join(notes)]
     bound = [BEFORE_UNIT.sub("\u00a0", note) for note in paragraphs]
@@ -120,15 +123,15 @@ def caption(notes: Sequence[str], form: Form = PAPER) -> str:
 
 
 def from_zero(axis: Axes, which: Literal["x", "y"] = "x") -> None:
-    """An axis from zero to beyond all that is drawn so far, in whichever of the panels that share it."""
+    """Set an axis from zero to above all data drawn so far, in all panels that share it."""
     sharing = axis.get_shared_x_axes() if which == "x" else axis.get_shared_y_axes()
     ends = np.array([getattr(panel.dataLim, f"{which}max") for panel in sharing.get_siblings(axis)])
-    end = ROOM_BEYOND * float(ends[np.isfinite(ends)].max(initial=0.0)) or 1.0
-    (axis.set_xlim if which == "x" else axis.set_ylim)(0.0, end)
+    limits = limits_from_zero(float(ends[np.isfinite(ends)].max(initial=0.0)))
+    (axis.set_xlim if which == "x" else axis.set_ylim)(*limits)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG and PDF beside each other; no dates in them, so equal data give equal files."""
+    """Write a figure as PNG and PDF; without dates, so that equal data give equal files."""
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf")]
     with mpl.rc_context(STYLE):
         figure.savefig(paths[0])

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sim.core.text import decimals
 from sim.core.units import SECONDS_PER_HOUR
+from sim.reporting.series import format_value
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
@@ -164,7 +165,7 @@ def summary_table(
     table = strategy_table(title, [*headings(fields), "runs", *(heading for heading, _, _ in columns)])
     groups, before = groups_in_order(found, fields), None
     for rows in groups[:MOST_ROWS]:
-        values = [as_text(rows[field].iloc[0]) for field in fields]
+        values = [format_value(rows[field].iloc[0]) for field in fields]
         if before not in (None, values):
             table.add_section()
         before = values
@@ -185,13 +186,6 @@ def headings(fields: Sequence[str]) -> list[str]:
     last = [field.rpartition(".")[2] for field in fields]
     names = [part if last.count(part) == 1 else field for part, field in zip(last, fields, strict=True)]
     return [fill(name.replace("_", " "), WIDTH_OF_HEADINGS) for name in names]
-
-
-def as_text(value: Any) -> str:
-    """A swept value; nothing where it does not concern the strategy."""
-    if pd.isna(value):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
 def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataFrame]:

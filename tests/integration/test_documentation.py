@@ -20,7 +20,7 @@ from sim.cli.main import app
 from sim.core.records import BUCKETS, EventKind, EventRecord, IterationRecord
 from sim.experiments.overheads import overheads
 from sim.failures import process_class
-from sim.reporting.registry import PLOTS
+from sim.reporting.registry import figure_kinds
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.schema import schema
 from sim.simulation.run import simulate, time_only
@@ -204,7 +204,7 @@ def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
 
 def test_every_kind_of_figure_is_told():
     first_cells = [line.split("|")[1] for line in text_of(DOCS / "figures.md").splitlines() if line.startswith("| [")]
-    assert {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)} == set(PLOTS)
+    assert {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)} == set(figure_kinds())
 
 
 # ---- the format of results -----------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sim.cli.plot import plot
-from sim.reporting.registry import PLOTS, Source
+from sim.reporting.registry import FigureRequest, figure_kinds
 from sim.reporting.style import STYLE
 from sim.results import storage as results
 from sim.results.selection import MissingError, comparable
@@ -34,12 +34,12 @@ def told(capsys):
 def test_every_possible_kind_is_drawn_and_the_others_listed(folder, capsys):
     plot(folder)
     said = told(capsys)
-    assert set(said) == set(PLOTS)
+    assert set(said) == set(figure_kinds())
     assert {kind for kind, words in said.items() if words.startswith("left out, ")} == LEFT_OUT
     assert "scenarios/checkpoint_interval.yaml" in said["checkpoint_interval"]
     assert "is replaced at once" in said["nodes"]
     names = {path.name for path in (folder / "figures").iterdir()}
-    for kind in set(PLOTS) - LEFT_OUT:
+    for kind in set(figure_kinds()) - LEFT_OUT:
         assert {f"{kind}.png", f"{kind}.pdf"} <= names
     assert {name for name in names if name.endswith(".csv")} == {
         *(f"loss_{against}{part}.csv" for against in ("time", "iteration") for part in ("", "_runs", "_failures")),
@@ -50,22 +50,22 @@ def test_every_possible_kind_is_drawn_and_the_others_listed(folder, capsys):
 
 def test_the_csv_is_what_is_drawn(folder, tmp_path):
     plot(folder, kinds=["loss", "ledger", "loss"], out=tmp_path / "new" / "folder")
-    source = Source.of(results.load(folder))
+    source = FigureRequest.of(results.load(folder))
     for kind in ("loss", "ledger"):
-        for name, table in PLOTS[kind].tables(source).items():
+        for name, table in figure_kinds()[kind].tables(source).items():
             path = tmp_path / "new" / "folder" / f"{'_'.join(filter(None, (kind, name)))}.csv"
             pd.testing.assert_frame_equal(pd.read_csv(path), table, check_dtype=False)
     written = pd.read_csv(tmp_path / "new" / "folder" / "loss_iteration.csv")
-    line = next(line for line in PLOTS["loss"].draw(source).axes[1].lines if line.get_label() == "CheckFree")
+    line = next(line for line in figure_kinds()["loss"].draw(source).axes[1].lines if line.get_label() == "CheckFree")
     assert list(line.get_ydata()) == pytest.approx(written[written["kind"] == "checkfree"]["loss_nats"].to_numpy())
 
 
 def test_columns_tell_their_units(folder):
-    source = Source.of(results.load(folder))
+    source = FigureRequest.of(results.load(folder))
     about = {"strategy", "kind", "series", "run", "failure_seed", "training_seed", "stage", "iteration", "baseline"}
     units = ("_hours", "_nats", "_usd", "_iterations", "iterations_since_recovery", "hours")
-    for kind in set(PLOTS) - LEFT_OUT:
-        for table in PLOTS[kind].tables(source).values():
+    for kind in set(figure_kinds()) - LEFT_OUT:
+        for table in figure_kinds()[kind].tables(source).values():
             assert {name for name in table if not name.endswith(units) and not name.startswith("num_")} <= about
 
 
@@ -89,7 +89,7 @@ def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"kinds": ["los"]}, "--kind los: no such figure; nearest: loss; allowed: loss, time_to_loss"),
+        ({"kinds": ["los"]}, "--kind los: no such figure; nearest: loss; allowed: checkpoint_interval, ledger, loss"),
         ({"kinds": ["loss", "swapping"]}, "--kind swapping cannot be drawn of .*: no failure-free run"),
         ({"kinds": ["nodes"]}, r"--kind nodes cannot be drawn .*provisioning_seconds"),
         ({"field": "failures.rate_per_hour"}, "--x failures.rate_per_hour: no such swept field; nothing was swept"),
@@ -139,8 +139,8 @@ def test_where_nothing_can_be_drawn_that_is_an_error(folder, tmp_path, monkeypat
     def missing(source):
         raise MissingError("it is not there")
 
-    only = {"ledger": PLOTS["ledger"].__class__("ledger", "hours", missing, PLOTS["ledger"].figure)}
-    monkeypatch.setattr("sim.reporting.registry.PLOTS", only)
+    only = {"ledger": figure_kinds()["ledger"].__class__("ledger", "hours", missing, figure_kinds()["ledger"].figure)}
+    monkeypatch.setattr("sim.reporting.registry.figure_kinds", lambda: only)
     with pytest.raises(ValueError, match="no figure can be drawn"):
         plot(folder, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -155,9 +155,9 @@ def test_the_command_ends_with_2_and_one_message(folder):
 
 
 def test_captions_name_both_models_and_the_number_of_seeds(folder):
-    source = Source.of(comparable(results.load(folder)))
-    for kind in set(PLOTS) - LEFT_OUT:
-        words = " ".join(PLOTS[kind].draw(source)._supxlabel.get_text().split())
+    source = FigureRequest.of(comparable(results.load(folder)))
+    for kind in set(figure_kinds()) - LEFT_OUT:
+        words = " ".join(figure_kinds()[kind].draw(source)._supxlabel.get_text().split())
         assert "Seconds: simulated, target model 'medium' (468M parameters)" in words
         assert "PARAMETRIC CURVE" in words
         assert "2 failure seeds and 1 training seed" in words

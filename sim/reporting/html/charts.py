@@ -1,4 +1,4 @@
-"""Charts of means with their 95 % intervals along a swept field: hours and money to the target loss."""
+"""The charts of a report: losses, hours and money to the target loss, the ledger, nodes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import altair as alt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from sim.core.records import BUCKETS
 from sim.core.text import decimals, format_name, format_number
-from sim.reporting.html.data import Source, loss_limits, rounded, rows_of, thin
+from sim.reporting.html.data import ReportData, rounded, rows_of, thin
 from sim.reporting.html.narrative import target_in_words
 from sim.reporting.html.vega import (
     BY_STRATEGY,
@@ -20,141 +19,255 @@ from sim.reporting.html.vega import (
     ROWS,
     STRATEGY,
     Chart,
-    Column,
+    ChartColumn,
+    LegendStyle,
     Rows,
-    Style,
+    Signals,
     chart_of,
     colour,
     dashes,
     specification,
-    tips,
+    tooltips,
 )
-from sim.reporting.ledger import FILLS
+from sim.reporting.ledger import FILLS, ledger_limits, used_buckets
+from sim.reporting.limits import Limits, limits_from_zero, loss_limits, value_limits
 from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_end, time_to_loss
 from sim.results.selection import MissingError
 
+Styles = Sequence[LegendStyle]
+
 ALONG = "indexof(strategies, datum.strategy) >= 0 && indexof(along, datum.point) >= 0"
 
 SHARE_BETWEEN = 0.88
-"""Of the way from one swept value to the next, what lies between the marks of the one and those of the other."""
+"""Share of the distance between two swept values that separates their groups of marks."""
 
-MOST_OF_MEAN = 1.6
-"""Intervals are cut off at this many times the highest mean: one of two runs would make all others points."""
+MOST_POINTS_OF_CURVE, MOST_POINTS, MOST_MARKS = 200, 15_000, 2_000
+
+MOST_TICKS = 6
+
+CROSS = "M-1,-1L1,1M-1,1L1,-1"
+
+LOSS_TITLE, HOURS_TITLE = "validation loss of the proxy (nats per token)", "simulated hours of the target model"
 
 
-def hours_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
-    """Hours to the target loss; to the end where no run has or reaches one. Nothing where there is one mean alone."""
-    if len(source.groups) == 1:
+def charts_of(data: ReportData, styles: Styles) -> tuple[list[Chart], list[str]]:
+    """Return the charts, and a sentence for each that the results cannot give."""
+    charts, missing = [], []
+    for title, make in CHARTS.items():
+        try:
+            charts += make(data, styles)
+        except MissingError as error:
+            missing.append(f"No chart of {title}: {error}.")
+    return charts, missing
+
+
+def linear(limits: Limits) -> alt.Scale:
+    """Return a linear scale with exactly these limits, rounded to a few digits."""
+    return alt.Scale(domain=[rounded(limit) for limit in limits], nice=False, zero=False)
+
+
+def loss_charts(data: ReportData, styles: Styles) -> list[Chart]:
+    """Return charts of the loss against simulated time and against iteration, with ranges over runs and failures."""
+    curves: dict[Against, pd.DataFrame] = {against: loss_curves(data.results, against) for against in COLUMN}
+    limits = loss_limits(curves["iteration"])
+    return [loss_chart(data, styles, against, rows, limits) for against, rows in curves.items()]
+
+
+def loss_chart(data: ReportData, styles: Styles, against: Against, curves: pd.DataFrame, limits: Limits) -> Chart:
+    """Return the chart of the loss against simulated time, or against iteration."""
+    several, column = bool((curves["num_runs"] > 1).any()), COLUMN[against]
+    columns = loss_columns(curves, against, several)
+    names = {column: "x", "loss_nats": "loss"}
+    if several:
+        names |= {"low_loss_nats": "low", "high_loss_nats": "high", "num_runs": "runs"}
+    most = max(20, min(MOST_POINTS_OF_CURVE, MOST_POINTS // len(data.groups)))
+    thinned = thin(curves, data, most)
+    rows = {ROWS: rows_of(thinned, data, names)}
+    x_title = HOURS_TITLE if against == "time" else "iteration"
+    x = alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, nice=False))
+    y = alt.Y("loss:Q", title=LOSS_TITLE, scale=linear(limits))
+    base = chart_of().transform_filter(IN_GROUPS).encode(x=x, detail="group:N")
+    layers = curve_layers(base, styles, limits, several)
+    if targets := target_rows(data, limits):
+        rows["targets"] = targets
+        layers += target_layers()
+    marks = thin(failure_marks(data.results, against), data, MOST_MARKS // len(data.groups))
+    if len(marks):
+        rows["marks"] = rows_of(marks, data, {column: "x", "loss_nats": "loss", "stage": "stage"})
+        layers.append(failure_layer(styles, x, y, columns[1]))
+    layers.append(base.mark_circle(size=90, opacity=0, clip=True, aria=False).encode(y=y, tooltip=tooltips(columns)))
+    title = f"Loss against {'simulated time' if against == 'time' else 'iteration'}"
+    caption = "Mean over runs, and from the lowest to the highest of them." if several else "One run a strategy."
+    caption += f" Crosses{', where switched on' if several else ''}: stages lost." if len(marks) else ""
+    caption += " Gaps: rollbacks." if thinned["loss_nats"].isna().any() else ""
+    caption += " The first iterations, with losses far above, are cut off."
+    caption += f" Thinned to about {most} points a curve." if len(thinned) < len(curves) else ""
+    signals: Signals = {"groups": data.first_groups, **({"failures": not several} if len(marks) else {})}
+    spec = specification(layers, rows, f"{title}, a line a strategy. {caption}", signals, styles)
+    return Chart(f"loss-{against}", title, caption, spec, tuple(signals), columns)
+
+
+def loss_columns(curves: pd.DataFrame, against: Against, several: bool) -> tuple[ChartColumn, ...]:
+    """Return the columns of the data behind a chart of losses."""
+    hour_digits = max(2, decimals(curves[COLUMN[against]].max()))
+    hours, iteration = ChartColumn("x", "simulated hours", hour_digits), ChartColumn("x", "iteration", 0)
+    columns = (STRATEGY, hours if against == "time" else iteration, ChartColumn("loss", "loss (nats)", 3))
+    of_several = (ChartColumn("low", "lowest run", 3), ChartColumn("high", "highest run", 3))
+    return (*columns, *of_several, ChartColumn("runs", "runs", 0)) if several else columns
+
+
+def curve_layers(base: alt.Chart, styles: Styles, limits: Limits, several: bool) -> list[alt.Chart]:
+    """Return a line for each strategy, over a band of the range of several runs."""
+    mean, low = (alt.Y(f"{field}:Q", title=LOSS_TITLE, scale=linear(limits)) for field in ("loss", "low"))
+    line = base.mark_line(clip=True, strokeWidth=2, aria=False, invalid="break-paths-filter-domains")
+    layers = [line.encode(colour(styles), dashes(styles), y=mean, order="order:Q")]
+    if several:
+        band = base.mark_area(opacity=0.16, clip=True, aria=False)
+        layers.insert(0, band.encode(colour(styles), y=low, y2="high:Q"))
+    return layers
+
+
+def failure_layer(styles: Styles, x: alt.X, y: alt.Y, x_column: ChartColumn) -> alt.Chart:
+    """Return crosses at failures."""
+    crosses: alt.Chart = chart_of("marks").transform_filter(f"failures && {IN_GROUPS}")
+    crosses = crosses.mark_point(shape=CROSS, size=40, strokeWidth=1.5, clip=True, aria=False)
+    columns = [STRATEGY, ChartColumn("stage", "lost: stage", 0), x_column]
+    return crosses.encode(colour(styles), x=x, y=y, tooltip=tooltips(columns))
+
+
+def target_rows(data: ReportData, limits: Limits) -> Rows:
+    """Return the target loss of each group if it is within the limits."""
+    runs = data.results.runs
+    found = runs[runs["target_validation_loss"].between(*limits)].drop_duplicates(["strategy", *data.fields])
+    return rows_of(found, data, {"target_validation_loss": "target"})
+
+
+def target_layers() -> list[alt.Chart]:
+    """Return a line at the target loss, and its label."""
+    base = chart_of("targets").transform_filter(IN_GROUPS).transform_aggregate(groupby=["target"]).encode(y="target:Q")
+    text = base.transform_calculate(words="'target ' + datum.target")
+    text = text.mark_text(align="right", baseline="bottom", dy=-3, aria=False)
+    return [
+        base.mark_rule(strokeDash=[2, 3], aria=False).properties(name="target"),
+        text.encode(x=alt.value("width"), text="words:N"),
+    ]
+
+
+def hours_charts(data: ReportData, styles: Styles) -> list[Chart]:
+    """Return a chart of hours to the target loss, or to the end if no run has or reaches a target."""
+    if len(data.groups) == 1:
         return []
-    if source.results.runs["target_reached_seconds"].notna().any():
-        where, found = goal(source), time_to_loss(source.results)
-        return [means_chart(source, styles, Column("hours", f"hours to {where}"), f"Time to {where}", found)]
-    found = time_to_end(source.results)
+    if data.results.runs["target_reached_seconds"].notna().any():
+        where, found = goal(data), time_to_loss(data.results)
+        return [means_chart(data, styles, ChartColumn("hours", f"hours to {where}"), f"Time to {where}", found)]
+    found = time_to_end(data.results)
     if found["mean_hours"].isna().all():
         raise MissingError("no run has finished")
-    return [means_chart(source, styles, Column("hours", "hours to the end"), "Time to the end", found)]
+    return [means_chart(data, styles, ChartColumn("hours", "hours to the end"), "Time to the end", found)]
 
 
-def money_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
-    """Dollars to the target loss. Nothing where there is one mean alone."""
-    if len(source.groups) == 1:
+def money_charts(data: ReportData, styles: Styles) -> list[Chart]:
+    """Return a chart of dollars to the target loss."""
+    if len(data.groups) == 1:
         return []
-    found = money_to_loss(source.results)
+    found = money_to_loss(data.results)
     if found["mean_usd"].isna().all():
         raise MissingError("no run reaches its target loss")
-    where = goal(source)
-    return [means_chart(source, styles, Column("usd", f"US dollars to {where}"), f"Money to {where}", found)]
+    where = goal(data)
+    return [means_chart(data, styles, ChartColumn("usd", f"US dollars to {where}"), f"Money to {where}", found)]
 
 
-def goal(source: Source) -> str:
-    """The loss to be reached, in words."""
-    target = target_in_words(source.results.runs)
+def goal(data: ReportData) -> str:
+    """Return the target loss in words."""
+    target = target_in_words(data.results.runs)
     return f"loss {target}" if target else "the target loss"
 
 
-def means_chart(source: Source, styles: Sequence[Style], value: Column, title: str, found: pd.DataFrame) -> Chart:
-    """Means along the axis that the page's control chooses; a row a strategy where nothing is swept.
+def means_chart(data: ReportData, styles: Styles, value: ChartColumn, title: str, found: pd.DataFrame) -> Chart:
+    """Return a chart of means along the axis that the page's control chooses; a row a strategy without a sweep.
 
-    value: what they are of; its field is the unit in the columns `mean_`, `low_` and `high_` of `found`.
+    value: its field is the unit of the columns `mean_`, `low_` and `high_` of `found`.
     """
-    parts = {f"{part}_{value.field}": part for part in ("mean", "low", "high")}
+    limits, parts = (
+        value_limits(found, value.field),
+        {f"{part}_{value.field}": part for part in ("mean", "low", "high")},
+    )
     found = found.rename(columns={**parts, "num_reached": "reached", "num_runs": "runs"})
-    digits = max(2, decimals(found["mean"].min()))
-    columns = [STRATEGY, Column("mean", value.title, digits), Column("low", "95 % interval from", digits)]
-    columns += [
-        Column("high", "to", digits),
-        Column("reached", "runs that got there", 0),
-        Column("runs", "of", 0),
-    ]
-    limits, is_cut = value_limits(found)
-    scale = alt.Scale(domain=limits, nice=False, zero=False)
-    signals: dict[str, Any] = {"strategies": list(range(len(styles))), "along": list(range(len(source.settings)))}
-    base = chart_of().transform_filter(ALONG)
-    channel, end = (alt.Y, "y2") if source.axes else (alt.X, "x2")
-    if source.axes:
-        columns.insert(1, Column("place", source.axes[0].label if len(source.axes) == 1 else "at"))
+    is_cut = bool(found["low"].min() < limits[0] or found["high"].max() > limits[1])
+    signals: Signals = {"strategies": list(range(len(styles))), "along": list(range(len(data.points)))}
+    base, columns = chart_of().transform_filter(ALONG), mean_columns(value, found)
+    if data.axes:
+        columns.insert(1, ChartColumn("place", data.axes[0].label if len(data.axes) == 1 else "at"))
         signals["axis"] = 0
-        base = along_axis(base, source, styles)
+        base = along_axis(base, data, styles)
     else:
         base = base.encode(y=alt.Y("label:N", sort=BY_STRATEGY, title=None))
-    interval = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, clip=True, aria=False)
-    at_mean = channel("mean:Q", scale=scale, title=value.title)
-    fills = (colour(styles, alt.Stroke), colour(styles, alt.Fill))
-    is_partial = alt.condition("datum.reached < datum.runs", alt.value(0), alt.value(1))
-    dots = base.mark_point(size=70, strokeWidth=2, opacity=1, aria=False)
-    layers = [
-        interval.encode(channel("low:Q", scale=scale, title=value.title), colour(styles), **{end: "high:Q"}),
-        dots.encode(at_mean, *fills, fillOpacity=is_partial, tooltip=tips(columns)),
-    ]
-    if source.axes:
-        line = base.mark_line(strokeWidth=1, opacity=0.6, aria=False)
-        layers.insert(0, line.encode(at_mean, colour(styles), dashes(styles), detail="strategy:N"))
+    layers = mean_layers(
+        base, columns, styles, {"title": value.title, "scale": linear(limits)}, upright=bool(data.axes)
+    )
     caption = caption_of(found, is_cut)
-    rows = {ROWS: point_rows(source, found)}
-    height = 320 if source.axes else 40 + HEIGHT_OF_ROW * len(styles)
+    rows, height = {ROWS: point_rows(data, found)}, 320 if data.axes else 40 + HEIGHT_OF_ROW * len(styles)
     spec = specification(layers, rows, f"{title} by strategy. {caption}", signals, styles, height)
     return Chart(value.field, title, caption, spec, tuple(signals), tuple(columns))
 
 
-def value_limits(found: pd.DataFrame) -> tuple[tuple[float, float], bool]:
-    """Limits of the axis of means, and whether intervals reach beyond them."""
-    mean = found["mean"]
-    lows, highs = found["low"].fillna(mean), found["high"].fillna(mean)
-    bottom = max(0.0, lows.min(), mean.min() / MOST_OF_MEAN)
-    top = min(highs.max(), MOST_OF_MEAN * mean.max())
-    room = 0.06 * max(top - bottom, 0.1 * top)
-    limits = rounded(max(0.0, bottom - room)), rounded(top + room)
-    return limits, bool(lows.min() < limits[0] or highs.max() > limits[1])
+def mean_columns(value: ChartColumn, found: pd.DataFrame) -> list[ChartColumn]:
+    """Return the columns of the data behind a chart of means."""
+    digits = max(2, decimals(found["mean"].min()))
+    mean, low = ChartColumn("mean", value.title, digits), ChartColumn("low", "95 % interval from", digits)
+    counts = ChartColumn("reached", "runs that got there", 0), ChartColumn("runs", "of", 0)
+    return [STRATEGY, mean, low, ChartColumn("high", "to", digits), *counts]
 
 
-def along_axis(base: alt.Chart, source: Source, styles: Sequence[Style]) -> alt.Chart:
-    """Swept values at the bottom, strategies at each so little aside that none hides another."""
-    title = source.axes[0].label if len(source.axes) == 1 else None
-    scale, in_order = (
-        alt.Scale(paddingInner=SHARE_BETWEEN, paddingOuter=SHARE_BETWEEN / 2),
-        alt.EncodingSortField("point", op="min"),
-    )
+def mean_layers(
+    base: alt.Chart, columns: Sequence[ChartColumn], styles: Styles, axis: dict[str, Any], upright: bool
+) -> list[alt.Chart]:
+    """Return intervals, dots at means and, if values are upright, lines between them.
+
+    axis: title and scale of the values.
+    """
+    channel, end = (alt.Y, "y2") if upright else (alt.X, "x2")
+    interval = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, clip=True, aria=False)
+    fills = (colour(styles, alt.Stroke), colour(styles, alt.Fill))
+    is_partial = alt.condition("datum.reached < datum.runs", alt.value(0), alt.value(1))
+    dots = base.mark_point(size=70, strokeWidth=2, opacity=1, aria=False)
+    at_mean = channel("mean:Q", **axis)
+    layers = [
+        interval.encode(channel("low:Q", **axis), colour(styles), **{end: "high:Q"}),
+        dots.encode(at_mean, *fills, fillOpacity=is_partial, tooltip=tooltips(columns)),
+    ]
+    if upright:
+        line = base.mark_line(strokeWidth=1, opacity=0.6, aria=False)
+        layers.insert(0, line.encode(at_mean, colour(styles), dashes(styles), detail="strategy:N"))
+    return layers
+
+
+def along_axis(base: alt.Chart, data: ReportData, styles: Styles) -> alt.Chart:
+    """Encode the swept values at the bottom, with strategies side by side at each."""
+    title = data.axes[0].label if len(data.axes) == 1 else None
+    scale = alt.Scale(paddingInner=SHARE_BETWEEN, paddingOuter=SHARE_BETWEEN / 2)
+    in_order = alt.EncodingSortField("point", op="min")
     return base.transform_calculate(place="datum.places[axis]").encode(
         alt.X("place:N", sort=in_order, title=title, axis=alt.Axis(labelAngle=0), scale=scale),
         alt.XOffset("strategy:N", scale=alt.Scale(domain=list(range(len(styles))))),
     )
 
 
-def point_rows(source: Source, found: pd.DataFrame) -> Rows:
-    """A row for each strategy at each point, where a strategy that a field does not concern has the same at all."""
+def point_rows(data: ReportData, found: pd.DataFrame) -> Rows:
+    """Return a row for each strategy at each point; a group of replicates is repeated at all of its points."""
     names = {name: name for name in ("mean", "low", "high", "reached", "runs")}
-    of_group = {row["group"]: row for row in rows_of(found, source, names)}
+    of_group = {row["group"]: row for row in rows_of(found, data, names)}
     rows: Rows = []
-    for number in range(len(source.settings)):
-        places = [axis.values[axis.places[number]] for axis in source.axes]
-        here = [group.number for group in source.groups.values() if number in group.points]
+    for number in range(len(data.points)):
+        places = [axis.values[axis.places[number]] for axis in data.axes]
+        here = [group.number for group in data.groups.values() if number in group.points]
         rows += [{**of_group[group], "point": number, "places": places} for group in here]
     return rows
 
 
 def caption_of(found: pd.DataFrame, is_cut: bool) -> str:
-    """What intervals and hollow points mean, where there are any."""
+    """Explain intervals and hollow points if there are any."""
     if (found["runs"] == 1).all():
         return "One run each: no intervals."
     caption = "Means with their 95 % intervals over seeds."
@@ -163,169 +276,73 @@ def caption_of(found: pd.DataFrame, is_cut: bool) -> str:
     return f"{caption} Intervals that reach beyond the chart are cut off." if is_cut else caption
 
 
-# Which charts a report has: loss, time and money to the target loss, where the hours went, nodes.
-
-MOST_POINTS_OF_CURVE, MOST_POINTS, MOST_MARKS = 200, 15_000, 2_000
-
-MOST_TICKS = 6
-
-CROSS = "M-1,-1L1,1M-1,1L1,-1"
-
-ROOM_FOR_TEXT = 1.15
-
-LOSS_TITLE = "validation loss of the proxy (nats per token)"
-
-
-def charts_of(source: Source, styles: Sequence[Style]) -> tuple[list[Chart], list[str]]:
-    """The charts of some results, and for each that could not be made a sentence that says why."""
-    made, left_out = [], []
-    for title, make in CHARTS.items():
-        try:
-            made += make(source, styles)
-        except MissingError as error:
-            left_out.append(f"No chart of {title}: {error}.")
-    return made, left_out
-
-
-def loss_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
-    """Loss against simulated time and against iteration, with the range over runs, and where stages were lost."""
-    curves: dict[Against, pd.DataFrame] = {against: loss_curves(source.results, against) for against in COLUMN}
-    limits = loss_limits(curves["iteration"], source.results.runs["num_iterations"].max())
-    return [loss_chart(source, styles, against, rows, limits) for against, rows in curves.items()]
-
-
-def loss_chart(
-    source: Source, styles: Sequence[Style], against: Against, curves: pd.DataFrame, limits: tuple[float, float]
-) -> Chart:
-    """Loss against simulated time, or against iteration."""
-    several = bool((curves["num_runs"] > 1).any())
-    hour_digits = max(2, decimals(curves[COLUMN[against]].max()))
-    x_column = Column("x", "simulated hours", hour_digits) if against == "time" else Column("x", "iteration", 0)
-    columns = [STRATEGY, x_column, Column("loss", "loss (nats)", 3)]
-    names = {COLUMN[against]: "x", "loss_nats": "loss"}
-    if several:
-        columns += [Column("low", "lowest run", 3), Column("high", "highest run", 3), Column("runs", "runs", 0)]
-        names |= {"low_loss_nats": "low", "high_loss_nats": "high", "num_runs": "runs"}
-    most = max(20, min(MOST_POINTS_OF_CURVE, MOST_POINTS // len(source.groups)))
-    thinned = thin(curves, source, most)
-    rows = {ROWS: rows_of(thinned, source, names)}
-    x_title = "simulated hours of the target model" if against == "time" else "iteration"
-    x = alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, nice=False))
-    scale = alt.Scale(domain=limits, nice=False, zero=False)
-    y = alt.Y("loss:Q", title=LOSS_TITLE, scale=scale)
-    base = chart_of().transform_filter(IN_GROUPS).encode(x=x, detail="group:N")
-    layers = []
-    if several:
-        band = base.mark_area(opacity=0.16, clip=True, aria=False)
-        layers.append(band.encode(colour(styles), y=alt.Y("low:Q", title=LOSS_TITLE, scale=scale), y2="high:Q"))
-    line = base.mark_line(clip=True, strokeWidth=2, aria=False, invalid="break-paths-filter-domains")
-    layers.append(line.encode(colour(styles), dashes(styles), y=y, order="order:Q"))
-    if targets := target_rows(source, limits):
-        rows["targets"] = targets
-        layers += target_layers()
-    marks = thin(failure_marks(source.results, against), source, MOST_MARKS // len(source.groups))
-    if len(marks):
-        rows["marks"] = rows_of(marks, source, {COLUMN[against]: "x", "loss_nats": "loss", "stage": "stage"})
-        crosses = chart_of("marks").transform_filter(f"failures && {IN_GROUPS}")
-        crosses = crosses.mark_point(shape=CROSS, size=40, strokeWidth=1.5, clip=True, aria=False)
-        said = tips([STRATEGY, Column("stage", "lost: stage", 0), x_column])
-        layers.append(crosses.encode(colour(styles), x=x, y=y, tooltip=said))
-    layers.append(base.mark_circle(size=90, opacity=0, clip=True, aria=False).encode(y=y, tooltip=tips(columns)))
-    title = f"Loss against {'simulated time' if against == 'time' else 'iteration'}"
-    caption = "Mean over runs, and from the lowest to the highest of them." if several else "One run a strategy."
-    caption += f" Crosses{', where switched on' if several else ''}: stages lost." if len(marks) else ""
-    caption += " Gaps: rollbacks." if thinned["loss_nats"].isna().any() else ""
-    caption += " The first iterations, with losses far above, are cut off."
-    caption += f" Thinned to about {most} points a curve." if len(thinned) < len(curves) else ""
-    signals = {"groups": source.first_groups, **({"failures": not several} if len(marks) else {})}
-    spec = specification(layers, rows, f"{title}, a line a strategy. {caption}", signals, styles)
-    return Chart(f"loss-{against}", title, caption, spec, tuple(signals), tuple(columns))
-
-
-def target_rows(source: Source, limits: tuple[float, float]) -> Rows:
-    """The loss to be reached by each group, where it is within the limits."""
-    runs = source.results.runs
-    found = runs[runs["target_validation_loss"].between(*limits)].drop_duplicates(["strategy", *source.fields])
-    return rows_of(found, source, {"target_validation_loss": "target"})
-
-
-def target_layers() -> list[alt.Chart]:
-    """A rule at the loss to be reached."""
-    base = chart_of("targets").transform_filter(IN_GROUPS).transform_aggregate(groupby=["target"]).encode(y="target:Q")
-    text = base.transform_calculate(words="'target ' + datum.target")
-    return [
-        base.mark_rule(strokeDash=[2, 3], aria=False).properties(name="target"),
-        text.mark_text(align="right", baseline="bottom", dy=-3, aria=False).encode(
-            x=alt.value("width"), text="words:N"
-        ),
-    ]
-
-
-def ledger_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
-    """Where the hours went: a stacked bar for each strategy."""
-    found = ledger_hours(source.results)
-    used = [bucket for bucket in BUCKETS if found[f"{bucket}_hours"].any()]
+def ledger_charts(data: ReportData, styles: Styles) -> list[Chart]:
+    """Return a stacked bar for each strategy: the hours in each bucket of the ledger."""
+    found = ledger_hours(data.results)
+    found["in_words"] = found["all_hours"].map(format_number)
     parts = []
-    for order, bucket in enumerate(used):
+    for order, bucket in enumerate(used_buckets(found)):
         hours = found[f"{bucket}_hours"]
         share = 100 * hours / found["all_hours"]
         parts.append(found.assign(bucket=format_name(bucket), order=order, hours=hours, share=share))
-    found["in_words"] = found["all_hours"].map(format_number)
     digits = max(2, decimals(found["all_hours"].min()))
-    columns = (STRATEGY, Column("bucket", "spent on"), Column("hours", "hours", digits), Column("share", "% of all", 1))
+    hours_column, share_column = ChartColumn("hours", "hours", digits), ChartColumn("share", "% of all", 1)
+    columns = (STRATEGY, ChartColumn("bucket", "spent on"), hours_column, share_column)
     rows = {
-        ROWS: rows_of(pd.concat(parts), source, {name: name for name in ("bucket", "order", "hours", "share")}),
-        "totals": rows_of(found, source, {"all_hours": "all", "in_words": "words"}),
+        ROWS: rows_of(pd.concat(parts), data, {name: name for name in ("bucket", "order", "hours", "share")}),
+        "totals": rows_of(found, data, {"all_hours": "all", "in_words": "words"}),
     }
-    fills = tuple((format_name(bucket), FILLS[bucket][0]) for bucket in used)
-    scale = alt.Scale(domain=[name for name, _ in fills], range=[fill for _, fill in fills])
-    y = alt.Y("label:N", sort=BY_STRATEGY, title=None, scale=alt.Scale(paddingInner=0))
-    x_title = "simulated hours of the target model"
-    bars = chart_of().transform_filter(IN_GROUPS).mark_bar(size=22, aria=False)
-    x_scale = alt.Scale(domain=[0, rounded(ROOM_FOR_TEXT * found["all_hours"].max())], nice=False)
-    bars = bars.encode(
-        alt.Color("bucket:N", scale=scale, legend=None), alt.X("hours:Q", title=x_title, scale=x_scale), y
+    fills = tuple((format_name(bucket), FILLS[bucket][0]) for bucket in used_buckets(found))
+    fill_scale = alt.Scale(domain=[name for name, _ in fills], range=[fill for _, fill in fills])
+    fill = alt.Color("bucket:N", scale=fill_scale, legend=None)
+    scale, y = (
+        linear(ledger_limits(found)),
+        alt.Y("label:N", sort=BY_STRATEGY, title=None, scale=alt.Scale(paddingInner=0)),
     )
+    bars = chart_of().transform_filter(IN_GROUPS).mark_bar(size=22, aria=False)
+    bars = bars.encode(fill, alt.X("hours:Q", title=HOURS_TITLE, scale=scale), y)
     text = chart_of("totals").transform_filter(IN_GROUPS).mark_text(align="left", dx=4, aria=False)
     layers = [
-        bars.encode(order="order:Q", tooltip=tips(columns)),
-        text.encode(alt.X("all:Q", scale=x_scale), y, text="words:N"),
+        bars.encode(order="order:Q", tooltip=tooltips(columns)),
+        text.encode(alt.X("all:Q", scale=scale), y, text="words:N"),
     ]
     title, caption = "Where the hours went", "Mean hours over failure seeds; they add up to the time to the end."
-    signals, height = {"groups": source.first_groups}, 40 + HEIGHT_OF_ROW * len(styles)
+    signals, height = {"groups": data.first_groups}, 40 + HEIGHT_OF_ROW * len(styles)
     spec = specification(layers, rows, f"{title}: a bar a strategy. {caption}", signals, styles, height)
     return [Chart("ledger", title, caption, spec, tuple(signals), columns, fills)]
 
 
-def nodes_charts(source: Source, styles: Sequence[Style]) -> list[Chart]:
-    """How many nodes are there when, where they come and go."""
-    found = nodes_over_time(source.results)
+def nodes_charts(data: ReportData, styles: Styles) -> list[Chart]:
+    """Return a chart of the nodes present over time, if their number changes."""
+    found = nodes_over_time(data.results)
     found = found[found["failure_seed"] == found["failure_seed"].min()]
     if found["num_nodes"].nunique() == 1:
         return []
-    thinned = thin(found, source, max(50, min(5 * MOST_POINTS_OF_CURVE, MOST_POINTS // len(source.groups))))
-    rows = {ROWS: rows_of(thinned, source, {"hours": "x", "num_nodes": "nodes"})}
-    columns = (STRATEGY, Column("x", "from hour", max(2, decimals(found["hours"].max()))), Column("nodes", "nodes", 0))
-    ticks = list(MaxNLocator(MOST_TICKS, integer=True).tick_values(0, found["num_nodes"].max()))
+    thinned = thin(found, data, max(50, min(5 * MOST_POINTS_OF_CURVE, MOST_POINTS // len(data.groups))))
+    rows = {ROWS: rows_of(thinned, data, {"hours": "x", "num_nodes": "nodes"})}
+    hour_digits = max(2, decimals(found["hours"].max()))
+    columns = (STRATEGY, ChartColumn("x", "from hour", hour_digits), ChartColumn("nodes", "nodes", 0))
+    low, high = limits_from_zero(float(found["num_nodes"].max()))
+    ticks = [tick for tick in MaxNLocator(MOST_TICKS, integer=True).tick_values(low, high) if tick <= high]
     base = chart_of().transform_filter(IN_GROUPS)
     base = base.encode(
-        alt.X("x:Q", title="simulated hours of the target model", scale=alt.Scale(nice=False)),
-        alt.Y("nodes:Q", title="nodes", scale=alt.Scale(domain=[0, ticks[-1]]), axis=alt.Axis(values=ticks)),
+        alt.X("x:Q", title=HOURS_TITLE, scale=alt.Scale(nice=False)),
+        alt.Y("nodes:Q", title="nodes", scale=linear((low, high)), axis=alt.Axis(values=ticks)),
         detail="group:N",
     )
     line = base.mark_line(interpolate="step-after", strokeWidth=1.5, aria=False)
     layers = [
         line.encode(colour(styles), dashes(styles), order="order:Q"),
-        base.mark_circle(size=60, opacity=0, aria=False).encode(tooltip=tips(columns)),
+        base.mark_circle(size=60, opacity=0, aria=False).encode(tooltip=tooltips(columns)),
     ]
     caption = f"All that are there, spares too, under failure seed {found['failure_seed'].iloc[0]}."
     caption += " Thinned: some changes are left out." if len(thinned) < len(found) else ""
-    signals = {"groups": source.first_groups}
+    signals = {"groups": data.first_groups}
     spec = specification(layers, rows, f"Nodes over time, a line a strategy. {caption}", signals, styles, 240)
     return [Chart("nodes", "Nodes over time", caption, spec, tuple(signals), columns)]
 
 
-CHARTS: dict[str, Callable[[Source, Sequence[Style]], list[Chart]]] = {
+CHARTS: dict[str, Callable[[ReportData, Styles], list[Chart]]] = {
     "losses": loss_charts,
     "the time it takes": hours_charts,
     "where the hours went": ledger_charts,

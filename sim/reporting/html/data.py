@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from sim.reporting.html.vega import Rows
-from sim.reporting.loss import SHARE_AT_START
-from sim.reporting.tables import as_text, headings
+from sim.reporting.series import format_value
+from sim.reporting.tables import headings
 from sim.results.selection import comparable, swept_fields
 from sim.results.storage import SWEEP, TABLE, Results, is_finished, load_comparison, read_json
 
@@ -25,7 +25,7 @@ Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Setting:
+class SweepPoint:
     """A point: the values of the swept fields, and the runs of every strategy there."""
 
     values: Values
@@ -39,7 +39,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Axis:
+class SweepAxis:
     """Points in a row: what varies along it, its values in words, and the place on it of every point."""
 
     label: str
@@ -57,7 +57,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Source:
+class ReportData:
     """The runs that a report is about.
 
     results: of finished and stopped runs. failed: rows of those that could not be done. fields: the swept ones.
@@ -83,14 +83,14 @@ class Source:
         return bool(self.parameters)
 
     @cached_property
-    def settings(self) -> list[Setting]:
+    def points(self) -> list[SweepPoint]:
         """The points, in the order of their runs."""
         runs = self.results.runs
         parameters = [self.parameters.get(name, {}) for name in runs["run"]]
         found = []
         for values in combinations(parameters):
             is_here = [agree(values, own) for own in parameters]
-            found.append(Setting(values, runs[is_here]))
+            found.append(SweepPoint(values, runs[is_here]))
         return found
 
     @cached_property
@@ -104,7 +104,7 @@ class Source:
         found: dict[Key, Group] = {}
         for key in dict.fromkeys(self.keys(self.results.runs)):
             found[key] = Group(len(found), self.strategies.index(key[0]), [])
-        for number, point in enumerate(self.settings):
+        for number, point in enumerate(self.points):
             for key in dict.fromkeys(self.keys(point.runs)):
                 found[key].points.append(number)
         return found
@@ -118,14 +118,14 @@ class Source:
         """Of which group each row of a table is, by its strategy and swept values."""
         columns = [
             rows["strategy"],
-            *(rows[field].map(as_text, na_action="ignore").fillna("") for field in self.fields),
+            *(rows[field].map(format_value, na_action="ignore").fillna("") for field in self.fields),
         ]
         return list(zip(*columns, strict=True))
 
     @cached_property
-    def axes(self) -> list[Axis]:
+    def axes(self) -> list[SweepAxis]:
         """Along what points differ: each swept field, those that vary together once; all points where it is no grid."""
-        points = self.settings
+        points = self.points
         places: dict[tuple[int, ...], list[str]] = {}
         for field in self.fields:
             texts = [told(point.values.get(field)) for point in points]
@@ -133,9 +133,9 @@ class Source:
             places.setdefault(tuple(map(order.index, texts)), []).append(field)
         varying = {where: fields for where, fields in places.items() if max(where) > 0}
         if prod(max(where) + 1 for where in varying) != len(points):
-            return [Axis("swept point", tuple(point.label for point in points), tuple(range(len(points))))]
+            return [SweepAxis("swept point", tuple(point.label for point in points), tuple(range(len(points))))]
         return [
-            Axis(
+            SweepAxis(
                 " and ".join(name.replace("\n", " ") for name in headings(fields)),
                 tuple(told(points[where.index(place)].values.get(fields[0])) for place in range(max(where) + 1)),
                 where,
@@ -155,7 +155,7 @@ class Source:
         return [read_json(folder / "run.json") for folder in self.folders if (folder / "run.json").is_file()]
 
 
-def source_of(folder: Path) -> Source:
+def report_data(folder: Path) -> ReportData:
     """The runs of a sweep, of the last `churnlab run` of a scenario, or of one run. ValueError where there are none."""
     planned = read_json(folder / SWEEP)["runs"] if (folder / SWEEP).is_file() else []
     if planned and not (folder / TABLE).is_file():
@@ -171,7 +171,7 @@ def source_of(folder: Path) -> Source:
     found, fields = comparable(done), swept_fields(done)
     parameters = {str(row["run"]): known_values(row["parameters"], fields) for row in planned}
     num_left_out, num_missing = len(done.runs) - len(found.runs), len(set(parameters) - set(runs["run"]))
-    return Source(found, failed, tuple(fields), parameters, num_left_out, num_missing)
+    return ReportData(found, failed, tuple(fields), parameters, num_left_out, num_missing)
 
 
 def known_values(values: Values, fields: Sequence[str]) -> Values:
@@ -202,7 +202,7 @@ def agree(point: Values, values: Values) -> bool:
 
 def told(value: Any) -> str:
     """A swept value in words: a number or a name, or what a section says."""
-    return json.dumps(value) if isinstance(value, dict | list) else as_text(value)
+    return json.dumps(value) if isinstance(value, dict | list) else format_value(value)
 
 
 # Tables as the rows of charts: thinned, rounded, with the groups that the page's controls choose from.
@@ -210,19 +210,9 @@ def told(value: Any) -> str:
 SIGNIFICANT_DIGITS = 6
 
 
-def loss_limits(curves: pd.DataFrame, num_iterations: int) -> tuple[float, float]:
-    """Limits of the loss axis: from below the lowest loss to the highest soon after the start."""
-    later = curves[curves["iteration"] >= SHARE_AT_START * num_iterations]
-    rows = curves if later.empty else later
-    losses = rows[["loss_nats", "low_loss_nats", "high_loss_nats"]].to_numpy(float)
-    low, high = float(np.nanmin(losses)), float(np.nanmax(losses))
-    span = max(high - low, 1e-3)
-    return rounded(low - 0.05 * span), rounded(high + 0.02 * span)
-
-
-def thin(rows: pd.DataFrame, source: Source, most: int) -> pd.DataFrame:
+def thin(rows: pd.DataFrame, data: ReportData, most: int) -> pd.DataFrame:
     """No more rows than this of each group, evenly chosen; first and last, and those at a gap, stay."""
-    numbers = np.array([source.groups[key].number for key in source.keys(rows)], dtype=int)
+    numbers = np.array([data.groups[key].number for key in data.keys(rows)], dtype=int)
     kept = []
     for number in dict.fromkeys(numbers):
         own = rows[numbers == number]
@@ -236,9 +226,9 @@ def thin(rows: pd.DataFrame, source: Source, most: int) -> pd.DataFrame:
     return pd.concat(kept) if kept else rows
 
 
-def rows_of(table: pd.DataFrame, source: Source, names: dict[str, str]) -> Rows:
+def rows_of(table: pd.DataFrame, data: ReportData, names: dict[str, str]) -> Rows:
     """A table's columns under other names as rows, with group, strategy and, where they have none, `order`."""
-    groups = [source.groups[key] for key in source.keys(table)]
+    groups = [data.groups[key] for key in data.keys(table)]
     columns = {new: [plain(value) for value in table[old]] for old, new in names.items()}
     columns |= {"group": [group.number for group in groups], "strategy": [group.strategy for group in groups]}
     columns.setdefault("order", list(range(len(table))))

@@ -14,8 +14,8 @@ import pandas as pd
 
 from sim.core.text import HOURS, USD, Unit, capitalized, format_count, format_list, format_percent, format_percent_range
 from sim.failures import process_class
-from sim.reporting.html.data import Source
-from sim.reporting.notes import circumstances, notes, prices_in_words
+from sim.reporting.html.data import ReportData
+from sim.reporting.notes import describe_downtime, describe_prices, notes
 from sim.results.comparison import Ranking, Standing, told_if_calm, verdict
 from sim.results.outcome_tables import target_of
 from sim.results.statistics import Estimate, PointRuns, Values, estimate_at, paired_difference_at, points_of
@@ -252,12 +252,12 @@ LIMITS = (
 )
 
 
-def cautions(source: Source, scenario: Scenario | None) -> list[str]:
+def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
     """What a reader must know before anything else."""
-    runs, lines = source.results.runs, []
-    if len(source.failed):
+    runs, lines = data.results.runs, []
+    if len(data.failed):
         lines.append(
-            f"{format_count(len(source.failed), 'run')} failed and {is_or_are(len(source.failed))} not in the numbers."
+            f"{format_count(len(data.failed), 'run')} failed and {is_or_are(len(data.failed))} not in the numbers."
         )
     stopped = runs[runs["outcome"] == "stopped"]
     if len(stopped):
@@ -266,16 +266,16 @@ def cautions(source: Source, scenario: Scenario | None) -> list[str]:
             f"{format_count(len(stopped), 'run')} stopped before the end ({who}); means of finished runs leave them "
             f"out: {stopped['stopped_because'].iloc[0]}."
         )
-    if source.num_missing:
-        number = source.num_missing
+    if data.num_missing:
+        number = data.num_missing
         are = is_or_are(number)
         lines.append(
             f"{format_count(number, 'run')} of the sweep {are} not there yet: the same command goes on with it."
         )
-    if source.num_left_out:
+    if data.num_left_out:
         lines.append(
-            f"{format_count(source.num_left_out, 'older run')} of another version of the scenario in this folder "
-            f"{is_or_are(source.num_left_out)} left out."
+            f"{format_count(data.num_left_out, 'older run')} of another version of the scenario in this folder "
+            f"{is_or_are(data.num_left_out)} left out."
         )
     if (runs["learner"] == "curve").any():
         lines.append("Losses are a parametric curve, nothing was trained (learner: curve): for dry runs only.")
@@ -319,13 +319,13 @@ def churn_in_words(scenario: Scenario | None, is_sweep: bool) -> str:
         return ""
     process = process_class(scenario.failures.kind)(scenario.failures)
     where = " (at the first point)" if is_sweep else ""
-    return f"Failure process{where}: {process.describe()}{circumstances(scenario.failures)}."
+    return f"Failure process{where}: {process.describe()}{describe_downtime(scenario.failures)}."
 
 
-def notes_on(source: Source, scenario: Scenario | None) -> list[str]:
+def notes_on(data: ReportData, scenario: Scenario | None) -> list[str]:
     """What the numbers are of."""
     if scenario is None:
         return ["This version of churnlab cannot read the scenario of these runs: see the YAML above, if it is there."]
-    corpus = str(source.abouts[0]["corpus"]) if source.abouts else "no text"
-    lines: Sequence[str] = (*notes(scenario, corpus), prices_in_words(scenario.cluster))
-    return [*lines, *(["All this is of the first point; others differ in the swept fields."] if source.fields else [])]
+    corpus = str(data.abouts[0]["corpus"]) if data.abouts else "no text"
+    lines: Sequence[str] = (*notes(scenario, corpus), describe_prices(scenario.cluster))
+    return [*lines, *(["All this is of the first point; others differ in the swept fields."] if data.fields else [])]

@@ -18,10 +18,11 @@ from ruamel.yaml import YAML
 from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.charts import charts_of
-from sim.reporting.html.data import Setting, Source, in_columns, source_of
+from sim.reporting.html.data import ReportData, SweepPoint, in_columns, report_data
 from sim.reporting.html.narrative import LIMITS, cautions, churn_in_words, contest_of, how_sure, notes_on, sentences_on
-from sim.reporting.html.vega import Chart, Style, vega_bundle
-from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, looks_for
+from sim.reporting.html.vega import Chart, LegendStyle, vega_bundle
+from sim.reporting.notes import describe_seeds
+from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, styles_by_kind
 from sim.scenario.loading import ScenarioError, parse_scenario
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
@@ -33,35 +34,35 @@ VERSION_NAMES = {
 }
 
 
-def scenario_text(source: Source) -> str:
+def scenario_text(data: ReportData) -> str:
     """The scenario of the first run as resolved, with the sweep's points; empty where its folder is gone."""
-    path = source.folders[0] / "scenario.yaml"
+    path = data.folders[0] / "scenario.yaml"
     if not path.is_file():
         return ""
     text = path.read_text(encoding="utf-8")
-    if source.fields:
+    if data.fields:
         yaml = YAML()
         yaml.default_flow_style = None
         buffer = io.StringIO()
-        yaml.dump({"sweep": {"list": [setting.values for setting in source.settings]}}, buffer)
+        yaml.dump({"sweep": {"list": [point.values for point in data.points]}}, buffer)
         text += buffer.getvalue()
     return text
 
 
-def commands(source: Source) -> str:
+def commands(data: ReportData) -> str:
     """What to type."""
-    verb = "sweep" if source.is_sweep else "run"
+    verb = "sweep" if data.is_sweep else "run"
     return (
-        f"churnlab validate {source.name}.yaml\n"
-        f"churnlab {verb} {source.name}.yaml --results again\n"
-        f"churnlab report again/{source.name}\n"
+        f"churnlab validate {data.name}.yaml\n"
+        f"churnlab {verb} {data.name}.yaml --results again\n"
+        f"churnlab report again/{data.name}\n"
     )
 
 
-def versions(source: Source) -> list[tuple[str, str]]:
+def versions(data: ReportData) -> list[tuple[str, str]]:
     """Names and versions of what made the runs, several where they differ; then the machines."""
     told: dict[str, dict[str, None]] = {}
-    for about in source.abouts:
+    for about in data.abouts:
         for name, text in about["versions"].items():
             told.setdefault(VERSION_NAMES.get(name, name), {})[str(text)] = None
         for name, key in (("text", "corpus"), ("machine", "machine"), ("training threads", "num_threads")):
@@ -69,10 +70,10 @@ def versions(source: Source) -> list[tuple[str, str]]:
     return [(name, joined(texts)) for name, texts in told.items()]
 
 
-def reproduction_in_words(source: Source) -> str:
+def reproduction_in_words(data: ReportData) -> str:
     """What to do before the commands."""
     return (
-        f"Save the scenario above as {source.name}.yaml, install the versions above, and run these commands. Equal "
+        f"Save the scenario above as {data.name}.yaml, install the versions above, and run these commands. Equal "
         "scenario, seeds and versions give equal numbers, to the bit."
     )
 
@@ -80,15 +81,6 @@ def reproduction_in_words(source: Source) -> str:
 def joined(texts: Iterable[str]) -> str:
     """Several values, each once."""
     return "; ".join(texts)
-
-
-def seeds_in_words(source: Source) -> str:
-    """How many seeds of each kind the runs have."""
-    runs = source.results.runs
-    counts = [
-        (runs[name].nunique(), kind) for name, kind in (("failure_seed", "failure"), ("training_seed", "training"))
-    ]
-    return " and ".join(f"{number} {kind} seed{'s' if number > 1 else ''}" for number, kind in counts)
 
 
 # The report: one HTML file with a summary in words, charts, tables, and all that is needed to judge and repeat it.
@@ -128,43 +120,43 @@ def report_page(folder: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
-    return environment.get_template("report.html").render(page_of(source_of(folder)))
+    return environment.get_template("report.html").render(page_of(report_data(folder)))
 
 
-def page_of(source: Source) -> dict[str, Any]:
+def page_of(data: ReportData) -> dict[str, Any]:
     """What the template shows."""
-    text = scenario_text(source)
+    text = scenario_text(data)
     scenario = readable(text)
-    styles = styles_of(source)
-    charts, left_out = charts_of(source, styles)
-    settings = source.settings
+    styles = styles_of(data)
+    charts, left_out = charts_of(data, styles)
+    points = data.points
     return {
-        "title": f"Training under churn: {source.name}",
-        "subtitle": subtitle(source, scenario),
-        "cautions": cautions(source, scenario),
-        "lead": lead(settings) if len(settings) > 1 else "",
-        "verdicts": [Verdict(setting.label, sentences_on(setting.runs)) for setting in settings],
+        "title": f"Training under churn: {data.name}",
+        "subtitle": subtitle(data, scenario),
+        "cautions": cautions(data, scenario),
+        "lead": lead(points) if len(points) > 1 else "",
+        "verdicts": [Verdict(point.label, sentences_on(point.runs)) for point in points],
         "most_verdicts": MOST_VERDICTS,
-        "how_sure": how_sure(source.results.runs),
+        "how_sure": how_sure(data.results.runs),
         "styles": styles,
-        "points": [setting.label for setting in settings],
-        "axes": source.axes,
+        "points": [point.label for point in points],
+        "axes": data.axes,
         "charts": charts,
         "charts_left_out": left_out,
-        "marks_failures": not any(setting.runs.duplicated("strategy").any() for setting in settings),
-        "content": content(source, styles, charts),
+        "marks_failures": not any(point.runs.duplicated("strategy").any() for point in points),
+        "content": content(data, styles, charts),
         "bundle": Markup(vega_bundle()) if charts else "",
         "most_open_rows": MOST_OPEN_ROWS,
-        "tables": [table for table in (page_tables.comparison(source), page_tables.ledger(source)) if table],
-        "churn": churn_in_words(scenario, bool(source.fields)),
-        "failures": page_tables.failures(source),
-        "events": page_tables.events(source),
-        "failed": page_tables.failed(source),
+        "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
+        "churn": churn_in_words(scenario, bool(data.fields)),
+        "failures": page_tables.failures(data),
+        "events": page_tables.events(data),
+        "failed": page_tables.failed(data),
         "scenario_text": text,
-        "versions": versions(source),
-        "reproduction": reproduction_in_words(source),
-        "commands": commands(source),
-        "notes": notes_on(source, scenario),
+        "versions": versions(data),
+        "reproduction": reproduction_in_words(data),
+        "commands": commands(data),
+        "notes": notes_on(data, scenario),
         "limits": LIMITS,
         "version": version("churnlab"),
     }
@@ -178,35 +170,35 @@ def readable(text: str) -> Scenario | None:
         return None
 
 
-def subtitle(source: Source, scenario: Scenario | None) -> str:
+def subtitle(data: ReportData, scenario: Scenario | None) -> str:
     """What was run, in a line."""
-    runs = source.results.runs
-    counts = [format_count(len(source.strategies), "strategy", "strategies"), seeds_in_words(source)]
-    if len(source.settings) > 1:
-        counts.insert(0, format_count(len(source.settings), "point"))
+    runs = data.results.runs
+    counts = [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(runs)]
+    if len(data.points) > 1:
+        counts.insert(0, format_count(len(data.points), "point"))
     about = f"{scenario.description}. " if scenario and scenario.description else ""
     return f"{about}{format_count(len(runs), 'run')}: {', '.join(counts)}."
 
 
-def lead(settings: Sequence[Setting]) -> str:
+def lead(points: Sequence[SweepPoint]) -> str:
     """How often who is first at the points of a sweep, and how often nobody clearly is."""
-    contests = [contest_of(setting.runs)[1] for setting in settings]
+    contests = [contest_of(point.runs)[1] for point in points]
     firsts = [(contest, legend_label(contest.best.strategy)) for contest in contests if contest.best]
     winners = Counter(name for contest, name in firsts if not contest.rivals)
     ahead = Counter(name for contest, name in firsts if contest.is_anecdote)
-    parts = [f"{name} is first at {at_points(number, settings)}" for name, number in winners.most_common()]
-    parts += [f"{name} is ahead at {at_points(number, settings)}" for name, number in ahead.most_common()]
+    parts = [f"{name} is first at {at_points(number, points)}" for name, number in winners.most_common()]
+    parts += [f"{name} is ahead at {at_points(number, points)}" for name, number in ahead.most_common()]
     if close := sum(bool(contest.rivals) and not contest.is_anecdote for contest in contests):
-        parts.append(f"it is too close to call at {at_points(close, settings)}")
+        parts.append(f"it is too close to call at {at_points(close, points)}")
     text = capitalized(format_list(parts)) if parts else "No strategy gets there at any point"
     return f"{text}{', by one seed each: anecdotes' if ahead else ''}."
 
 
-def at_points(number: int, settings: Sequence[Setting]) -> str:
+def at_points(number: int, points: Sequence[SweepPoint]) -> str:
     """So many of all points."""
-    if number == len(settings):
+    if number == len(points):
         return "both points" if number == 2 else f"all {number} points"
-    return f"{number} of {len(settings)} points"
+    return f"{number} of {len(points)} points"
 
 
 def unbroken(text: str) -> str:
@@ -214,22 +206,22 @@ def unbroken(text: str) -> str:
     return re.sub(r"(?<=\d) (?=%|h\b)", "\u00a0", text)
 
 
-def styles_of(source: Source) -> list[Style]:
+def styles_of(data: ReportData) -> list[LegendStyle]:
     """How each strategy's lines look, as in all figures."""
-    runs = source.results.runs
-    looks = looks_for(dict(zip(runs["strategy"], runs["kind"], strict=True)))
-    return [Style(legend_label(name), looks[name].colour, DASHES[looks[name].line]) for name in source.strategies]
+    runs = data.results.runs
+    styles = styles_by_kind(dict(zip(runs["strategy"], runs["kind"], strict=True)))
+    return [LegendStyle(legend_label(name), styles[name].colour, DASHES[styles[name].line]) for name in data.strategies]
 
 
-def content(source: Source, styles: Sequence[Style], charts: Sequence[Chart]) -> dict[str, Any]:
+def content(data: ReportData, styles: Sequence[LegendStyle], charts: Sequence[Chart]) -> dict[str, Any]:
     """What the page's script knows: strategies, points and their groups, and the charts."""
     return {
         "labels": [style.label for style in styles],
         "points": [
-            {"label": setting.label, "places": [axis.places[number] for axis in source.axes]}
-            for number, setting in enumerate(source.settings)
+            {"label": point.label, "places": [axis.places[number] for axis in data.axes]}
+            for number, point in enumerate(data.points)
         ],
-        "groups": [{"strategy": group.strategy, "points": group.points} for group in source.groups.values()],
+        "groups": [{"strategy": group.strategy, "points": group.points} for group in data.groups.values()],
         "charts": [
             {
                 "id": chart.id,

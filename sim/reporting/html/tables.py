@@ -10,9 +10,10 @@ import pandas as pd
 from sim.core.records import BUCKETS
 from sim.core.text import decimals, format_name, format_number
 from sim.core.units import SECONDS_PER_HOUR
-from sim.reporting.html.data import Source
+from sim.reporting.html.data import ReportData
 from sim.reporting.html.narrative import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET, target_in_words
-from sim.reporting.tables import as_text, groups_in_order, headings, mean_cell, relative_cell
+from sim.reporting.series import format_value
+from sim.reporting.tables import groups_in_order, headings, mean_cell, relative_cell
 from sim.results.outcome_tables import ledger_hours
 from sim.results.selection import MissingError
 from sim.results.statistics import summary
@@ -51,9 +52,9 @@ class PageTable:
     note: str = ""
 
 
-def comparison(source: Source) -> PageTable:
+def comparison(data: ReportData) -> PageTable:
     """A row for each point and strategy: means ± half of their 95 % intervals, differences from the reference."""
-    runs, fields = source.results.runs, source.fields
+    runs, fields = data.results.runs, data.fields
     reference = reference_of(runs)
     metrics = [
         (title, metric, unit)
@@ -77,7 +78,7 @@ def comparison(source: Source) -> PageTable:
     rows, before = [], None
     for group in groups_in_order(found, fields):
         first, by_metric = group.iloc[0], {str(row["metric"]): row for _, row in group.iterrows()}
-        values = [as_text(first[field]) for field in fields]
+        values = [format_value(first[field]) for field in fields]
         cells = [legend_label(str(first["strategy"])), *values, str(first["num_runs"])]
         for _, metric, unit in metrics:
             cells.append(mean_cell(by_metric[metric], unit))
@@ -94,11 +95,11 @@ def comparison(source: Source) -> PageTable:
     return PageTable("Strategies compared", tuple(columns), *cut(rows, note))
 
 
-def ledger(source: Source) -> PageTable | None:
+def ledger(data: ReportData) -> PageTable | None:
     """Where the hours went: a row for each point and strategy; None where no run has finished."""
-    fields = source.fields
+    fields = data.fields
     try:
-        found = ledger_hours(source.results)
+        found = ledger_hours(data.results)
     except MissingError:
         return None
     used = [bucket for bucket in BUCKETS if found[f"{bucket}_hours"].any()]
@@ -107,7 +108,7 @@ def ledger(source: Source) -> PageTable | None:
     rows, before = [], None
     for group in groups_in_order(found, fields):
         row = group.iloc[0]
-        values = [as_text(row[field]) for field in fields]
+        values = [format_value(row[field]) for field in fields]
         hours = [row[name] for name in ("all_hours", *(f"{bucket}_hours" for bucket in used))]
         digits = max(2, decimals(row["all_hours"]))
         cells = [f"{value:.{digits}f}" if value else "0" for value in hours]
@@ -142,9 +143,9 @@ def one_line(heading: str) -> str:
     return heading.replace("\n", " ")
 
 
-def failures(source: Source) -> PageTable:
+def failures(data: ReportData) -> PageTable:
     """What each strategy met and what it took: means a run."""
-    runs, fields = source.results.runs, source.fields
+    runs, fields = data.results.runs, data.fields
     counts = (
         ("stages lost", "num_failures"),
         ("nodes lost", "num_nodes_lost"),
@@ -160,7 +161,7 @@ def failures(source: Source) -> PageTable:
     rows, before = [], None
     for group in groups_in_order(found, fields):
         first, means = group.iloc[0], dict(zip(group["metric"], group["mean"], strict=True))
-        values, name = [as_text(first[field]) for field in fields], str(first["strategy"])
+        values, name = [format_value(first[field]) for field in fields], str(first["strategy"])
         num_stopped = str(first["num_runs"] - first["num_reached"])
         cells = ["-" if kinds[name] == "none" else average(means[metric]) for _, metric in counts]
         rows.append(Row((legend_label(name), *values, num_stopped, *cells), before not in (None, values)))
@@ -177,12 +178,12 @@ def average(value: float) -> str:
     return f"{value:.0f}" if value % 1.0 == 0.0 else format_number(value)
 
 
-def events(source: Source) -> PageTable | None:
+def events(data: ReportData) -> PageTable | None:
     """What happened when in each run, where there are few enough to read."""
-    found = source.results.events
-    if found.empty or source.fields:
+    found = data.results.events
+    if found.empty or data.fields:
         return None
-    of_runs = source.results.runs[["run", "strategy", "failure_seed"]]
+    of_runs = data.results.runs[["run", "strategy", "failure_seed"]]
     found = found[~found["kind"].isin(UNTOLD)].merge(of_runs, on="run")
     columns = (
         Column("strategy", True), Column("failure seed"), Column("hours"), Column("iteration"), Column("what", True),
@@ -206,9 +207,9 @@ def events(source: Source) -> PageTable | None:
     return PageTable("Every failure and recovery", columns, rows, note) if rows else None
 
 
-def failed(source: Source) -> PageTable | None:
+def failed(data: ReportData) -> PageTable | None:
     """Runs that could not be done, and why."""
-    if source.failed.empty:
+    if data.failed.empty:
         return None
-    rows = tuple(Row((row["run"], str(row["error"]))) for _, row in source.failed.iterrows())
+    rows = tuple(Row((row["run"], str(row["error"]))) for _, row in data.failed.iterrows())
     return PageTable("Runs that failed", (Column("run", True), Column("error", True)), *cut(rows, ""))

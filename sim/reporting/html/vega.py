@@ -1,8 +1,8 @@
-"""What the charts of a report are made of: altair's parts, in the page's style.
+"""Parts of the charts of a report: altair in the page's style.
 
-A chart listens to signals that the page's controls set: `groups` and `strategies` (numbers of those shown), `along`
-(points in a row on the axis chosen), `axis` (its number) and `failures` (whether they are marked). Text, grid and the
-black line take their colours from the page's style sheet, so that they follow light and dark.
+The page's controls set signals of a chart: `groups` and `strategies` (numbers of those shown), `along` (points in a row
+on the chosen axis), `axis` (its number) and `failures` (whether they are marked). Text, grid and the black line take
+their colours from the page's style sheet, so that they follow light and dark mode.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ Signals = dict[str, Any]
 Specification = dict[str, Any]
 
 
-class Style(NamedTuple):
-    """How a strategy's lines look: name for people, colour, dashes (none: a line without gaps)."""
+class LegendStyle(NamedTuple):
+    """A strategy in the legend: display name, colour, dashes in pixels (none: a solid line)."""
 
     label: str
     colour: str
     dashes: tuple[int, ...]
 
 
-class Column(NamedTuple):
-    """Of the table behind a chart: which field, its heading with its unit, decimals (None: text)."""
+class ChartColumn(NamedTuple):
+    """A column of the data behind a chart: field, title with unit, decimals (None: text)."""
 
     field: str
     title: str
@@ -56,47 +56,47 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart as the page needs it. spec: in Vega-Lite; signals: those that it listens to; fills: its legend."""
+    """A chart of the page. spec: in Vega-Lite; signals: the names of those it uses; fills: names and colours."""
 
     id: str
     title: str
     caption: str
     spec: Specification
     signals: tuple[str, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[ChartColumn, ...]
     fills: tuple[tuple[str, str], ...] = ()
 
     @property
     def marks_failures(self) -> bool:
-        """Whether it can show where stages were lost."""
+        """Whether it can show failures."""
         return "failures" in self.signals
 
 
-STRATEGY = Column("label", "strategy")
+STRATEGY = ChartColumn("label", "strategy")
 
 BY_STRATEGY = alt.EncodingSortField("strategy", op="min")
-"""Rows in the order of the strategies, whatever is hidden and shown again."""
+"""Keeps rows in the order of the strategies when some are hidden and shown again."""
 
 
 def chart_of(name: str = ROWS) -> alt.Chart:
-    """A chart without marks of the rows of a name; ROWS are those in the table behind it."""
+    """Return a chart without marks of a data set; the reader can open ROWS as a table."""
     return alt.Chart(alt.NamedData(name))
 
 
-def colour(styles: Sequence[Style], channel: type[Any] = alt.Color) -> Any:
-    """Each strategy's colour."""
+def colour(styles: Sequence[LegendStyle], channel: type[Any] = alt.Color) -> Any:
+    """Encode each strategy's colour."""
     scale = alt.Scale(domain=list(range(len(styles))), range=[style.colour for style in styles])
     return channel("strategy:N", scale=scale, legend=None)
 
 
-def dashes(styles: Sequence[Style]) -> alt.StrokeDash:
-    """Each strategy's dashes."""
+def dashes(styles: Sequence[LegendStyle]) -> alt.StrokeDash:
+    """Encode each strategy's dashes."""
     scale = alt.Scale(domain=list(range(len(styles))), range=[style.dashes or (1, 0) for style in styles])
     return alt.StrokeDash("strategy:N", scale=scale, legend=None)
 
 
-def tips(columns: Sequence[Column]) -> list[alt.Tooltip]:
-    """What a tooltip says: the columns of the table, of one row."""
+def tooltips(columns: Sequence[ChartColumn]) -> list[alt.Tooltip]:
+    """Return tooltips with the columns of a row."""
     return [
         alt.Tooltip(f"{field}:N", title=title)
         if digits is None
@@ -110,13 +110,12 @@ def specification(
     rows: dict[str, Rows],
     description: str,
     signals: Signals,
-    styles: Sequence[Style],
+    styles: Sequence[LegendStyle],
     height: int = HEIGHT,
 ) -> Specification:
-    """Layers over each other as one Vega-Lite chart as wide as its place, with all their rows.
+    """Return layers as one Vega-Lite chart of the container's width, with their data sets.
 
-    description: what a screen reader says of it. signals: those it listens to, and what they are at first. `label` of
-    every row is the name of its strategy.
+    description: for screen readers. signals: with initial values. Field `label` of every row is its strategy's name.
     """
     named = [layer.transform_calculate(label="labels[datum.strategy]") for layer in layers]
     params = [alt.param(name=name, value=value) for name, value in signals.items()]
@@ -127,7 +126,7 @@ def specification(
 
 @cache
 def vega_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that sets `window.vegaEmbed`."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script that sets `window.vegaEmbed`."""
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     assert "</script" not in script.lower(), "it would end the page's script element"
     assert "<!--" not in script, "it would begin a comment"

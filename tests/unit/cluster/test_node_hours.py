@@ -3,7 +3,7 @@
 import pytest
 
 from sim.cluster.topology import ClusterConfig, num_nodes, usd_per_node_hour
-from sim.reporting.notes import prices_in_words
+from sim.reporting.notes import describe_prices
 from sim.results.summary import summarise
 from support.builders import a_scenario, run, scripted
 
@@ -52,7 +52,7 @@ def test_a_device_without_price_costs_nobody_knows_what():
     summary = summarise(scenario, run(scenario))
     assert summary["cost_usd"] is None
     assert summary["node_hours"] > 0
-    assert prices_in_words(scenario.cluster) == "Money: no spot price of h100_pcie is known."
+    assert describe_prices(scenario.cluster) == "Money: no spot price of h100_pcie is known."
 
 
 def test_the_price_is_told_with_its_month():
@@ -62,4 +62,4 @@ def test_the_price_is_told_with_its_month():
         "Money: $0.75 for each hour of a node that is there, idle spares too, the on-demand price of l4 (as of "
         "2026-03); storage and traffic are not priced."
     )
-    assert prices_in_words(scenario.cluster) == expected
+    assert describe_prices(scenario.cluster) == expected

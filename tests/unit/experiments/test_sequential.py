@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from sim.experiments.sequential import seeds_wanted, share_of, too_wide
-from sim.reporting.tables import as_text, groups_in_order, headings, summary_table
+from sim.reporting.series import format_value
+from sim.reporting.tables import groups_in_order, headings, summary_table
 from sim.results.statistics import points_of, summary
 
 
@@ -117,7 +118,7 @@ def test_without_runs_of_the_reference_nothing_is_compared():
 
 def test_swept_values_are_told_apart():
     values = [40.0, 1234567.0, 1234568.0, 0.12345678, 5, "a", float("nan")]
-    assert list(map(as_text, values)) == ["40", "1234567", "1234568", "0.12345678", "5", "a", ""]
+    assert list(map(format_value, values)) == ["40", "1234567", "1234568", "0.12345678", "5", "a", ""]
 
 
 def test_headings_are_the_ends_of_names_unless_these_are_alike():

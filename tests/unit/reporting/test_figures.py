@@ -11,13 +11,23 @@ from matplotlib.figure import Figure
 
 from sim.core.records import BUCKETS
 from sim.reporting.ledger import FILLS
-from sim.reporting.loss import LossTables, draw_loss
+from sim.reporting.limits import value_limits
+from sim.reporting.loss import draw_loss
 from sim.reporting.nodes import draw_nodes
-from sim.reporting.outcomes import draw_means, draw_rows, means_figure, set_hours, value_limits
-from sim.reporting.registry import PLOTS, Source
-from sim.reporting.series import LOOKS, line_handles, looks_of, point_in_words, points_in, series_in, with_series
+from sim.reporting.outcomes import draw_means, draw_rows, means_figure, set_hours
+from sim.reporting.registry import FigureRequest, figure_kinds
+from sim.reporting.series import (
+    SERIES_STYLES,
+    describe_point,
+    line_handles,
+    points_in,
+    series_in,
+    series_styles,
+    with_series,
+)
 from sim.reporting.style import PAPER, SLIDE, add_legend, caption, from_zero, save
 from sim.results import storage as results
+from sim.results.loss_curves import loss_curves
 from sim.results.selection import comparable
 from sim.strategies import legend_label
 from support.pictured import INTERVAL, RATE, SCENARIO, SWEEP, of, of_scenario, of_sweep, run_all
@@ -25,12 +35,12 @@ from support.pictured import INTERVAL, RATE, SCENARIO, SWEEP, of, of_scenario, o
 
 @pytest.fixture(scope="module")
 def dry(tmp_path_factory):
-    return Source.of(of_scenario(tmp_path_factory.mktemp("dry")))
+    return FigureRequest.of(of_scenario(tmp_path_factory.mktemp("dry")))
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    return Source.of(of_sweep(tmp_path_factory.mktemp("swept")))
+    return FigureRequest.of(of_sweep(tmp_path_factory.mktemp("swept")))
 
 
 @pytest.fixture
@@ -39,8 +49,8 @@ def axis():
 
 
 def drawn(source, name):
-    tables = PLOTS[name].tables(source)
-    return PLOTS[name].figure(source, tables), tables
+    tables = figure_kinds()[name].tables(source)
+    return figure_kinds()[name].figure(source, tables), tables
 
 
 def texts_of(legend_or_axis):
@@ -53,7 +63,7 @@ def lines_by_label(axis):
 
 def alone(source, kind):
     """The results of one run."""
-    return Source.of(results.load(source.results.folder / of(source.results.runs, kind=kind)["run"].iloc[0]))
+    return FigureRequest.of(results.load(source.results.folder / of(source.results.runs, kind=kind)["run"].iloc[0]))
 
 
 # ---- the look ------------------------------------------------------------------------------------
@@ -67,11 +77,11 @@ def luminance(colour):
 
 
 def test_whatever_is_close_in_grey_differs_in_line_and_marker():
-    for one, other in itertools.combinations(LOOKS, 2):
+    for one, other in itertools.combinations(SERIES_STYLES, 2):
         assert one.marker != other.marker
         if abs(luminance(one.colour) - luminance(other.colour)) < 0.25:
             assert one.line != other.line, (one, other)
-    assert max(luminance(look.colour) for look in LOOKS) < 0.8  # and stands out from white paper
+    assert max(luminance(look.colour) for look in SERIES_STYLES) < 0.8  # and stands out from white paper
 
 
 def test_buckets_that_are_close_in_grey_differ_in_hatching():
@@ -81,9 +91,9 @@ def test_buckets_that_are_close_in_grey_differ_in_hatching():
 
 def test_known_kinds_keep_their_looks_and_many_series_differ():
     table = pd.DataFrame({"strategy": [*"abcdefghijklmnop", "checkfree"], "kind": [*["checkpoint"] * 16, "checkfree"]})
-    looks = looks_of(table)
-    assert looks["a"] == LOOKS[1]
-    assert looks["CheckFree"] == LOOKS[3]
+    looks = series_styles(table)
+    assert looks["a"] == SERIES_STYLES[1]
+    assert looks["CheckFree"] == SERIES_STYLES[3]
     assert len(set(looks.values())) == 17
 
 
@@ -113,7 +123,7 @@ def test_panels_with_a_shared_axis_show_all_of_each():
 
 def test_no_panel_of_a_sweep_is_cut_off(tmp_path):
     text = SWEEP.replace("[0.6, 0.9]", "[0.2, 0.95]") + "cluster: {device: l4, provisioning_seconds: 600}\n"
-    source = Source.of(of_sweep(tmp_path, text))
+    source = FigureRequest.of(of_sweep(tmp_path, text))
     for name in ("loss", "spikes", "nodes"):
         figure, _ = drawn(source, name)
         assert len(figure.axes) >= 4
@@ -128,13 +138,15 @@ def test_no_panel_of_a_sweep_is_cut_off(tmp_path):
 def test_a_legend_has_as_few_rows_as_fit(form, num_columns):
     figure = Figure()
     names = ["no failures", "checkpointing", "redundant", "CheckFree", "CheckFree+", "stage failure"]
-    add_legend(figure, line_handles(dict(zip(names, LOOKS, strict=False))), form)
+    add_legend(figure, line_handles(dict(zip(names, SERIES_STYLES, strict=False))), form)
     assert figure.legends[0]._ncols == num_columns
     assert texts_of(figure.legends[0].get_texts()) == names
 
 
 def test_a_slide_is_16_to_9_with_larger_letters(dry):
-    (stem, slide), *more = PLOTS["loss"].figures(Source(dry.results, SLIDE), PLOTS["loss"].tables(dry))
+    (stem, slide), *more = figure_kinds()["loss"].figures(
+        FigureRequest(dry.results, SLIDE), figure_kinds()["loss"].tables(dry)
+    )
     paper, _ = drawn(dry, "loss")
     assert (stem, more) == ("loss_slide", [])
     width, height = slide.get_size_inches()
@@ -204,13 +216,15 @@ def test_sweep_points_are_rows_and_strategy_variants_are_lines(swept):
         "checkpointing, interval iterations 40",
     ]
     assert "That is at failures.rate_per_hour 0.6, one of 2 points." in " ".join(swept.notes)
-    slides = dict(PLOTS["loss"].figures(Source(swept.results, SLIDE), PLOTS["loss"].tables(swept)))
+    slides = dict(
+        figure_kinds()["loss"].figures(FigureRequest(swept.results, SLIDE), figure_kinds()["loss"].tables(swept))
+    )
     assert list(slides) == ["loss_slide_1", "loss_slide_2"]
     assert [axis.get_title(loc="left") for axis in slides["loss_slide_2"].axes] == [f"{RATE} 0.9", ""]
 
 
 def test_a_table_and_an_axis_are_enough(dry, axis):
-    draw_loss(axis, LossTables.of(dry.results, "iteration"), "iteration")
+    draw_loss(axis, loss_curves(dry.results, "iteration"))
     assert len(lines_by_label(axis)) == 4
 
 
@@ -247,12 +261,12 @@ def test_means_with_intervals_against_the_swept_field(swept):
 
 
 def test_another_field_can_be_on_the_x_axis(swept):
-    source = Source.of(swept.results, field=INTERVAL)
+    source = FigureRequest.of(swept.results, field=INTERVAL)
     figure, _ = drawn(source, "time_to_loss")
     assert [axis.get_title(loc="left") for axis in figure.axes] == [f"{RATE} 0.6", f"{RATE} 0.9"]
     assert list(lines_by_label(figure.axes[0]))[-1] == "checkpointing"
     with pytest.raises(ValueError, match=r"--x failures.rate: no such swept field; nearest: failures.rate_per_hour"):
-        Source.of(swept.results, field="failures.rate")
+        FigureRequest.of(swept.results, field="failures.rate")
 
 
 MEANS = {"strategy": "s", "kind": "checkfree", "num_runs": 3, "num_reached": 3}
@@ -304,15 +318,15 @@ def test_null_is_a_value_like_others():
             for flight in (np.nan, 6.0)]  # fmt: skip
     figure = means_figure(pd.DataFrame(rows), ["workload.max_in_flight"], "hours", "hours", [])
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["null", "6"]
-    assert point_in_words({"workload.max_in_flight": np.nan}) == "workload.max_in_flight null"
+    assert describe_point({"workload.max_in_flight": np.nan}) == "workload.max_in_flight null"
 
 
 def test_where_nothing_is_swept_each_strategy_has_a_row(dry, axis):
     figure, tables = drawn(dry, "time_to_loss")
     found = tables[""]
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [name for name, _ in series_in(found)]
-    marks = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
-    assert [line.get_xdata()[0] for line in marks] == found["mean_hours"].dropna().tolist()
+    marks = lines_by_label(figure.axes[0])
+    assert [line.get_xdata()[0] for line in marks.values()] == found["mean_hours"].dropna().tolist()
     assert [text for text in texts_of(figure.axes[0].texts) if "not reached" in text] == ["not reached (0/2)"]
     draw_rows(axis, means_of((0, np.nan, np.nan, np.nan, 0)).drop(columns="field"), "hours")
     assert texts_of(axis.texts) == ["not reached (0/3)"]
@@ -357,7 +371,7 @@ def test_bars_add_up_to_the_wall_clock_time(dry, swept):
 
 def test_nodes_are_steps_that_end_with_the_run(tmp_path):
     cluster = "cluster: {device: l4, num_spares: 1, provisioning_seconds: 600}\n"
-    source = Source.of(comparable(results.load(run_all(tmp_path, SCENARIO + cluster))))
+    source = FigureRequest.of(comparable(results.load(run_all(tmp_path, SCENARIO + cluster))))
     figure, tables = drawn(source, "nodes")
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["failure seed 0", "failure seed 1"]
     for axis, seed in zip(figure.axes, (0, 1), strict=True):
@@ -394,7 +408,7 @@ def test_spikes_and_half_lives(dry):
 
 
 def test_what_swapping_costs(tmp_path):
-    source = Source.of(comparable(results.load(run_all(tmp_path, SCENARIO, "failures={kind: never}"))))
+    source = FigureRequest.of(comparable(results.load(run_all(tmp_path, SCENARIO, "failures={kind: never}"))))
     figure, tables = drawn(source, "swapping")
     line = lines_by_label(figure.axes[0])["CheckFree+"]
     assert list(line.get_xdata()) == tables[""]["iteration"].tolist()
@@ -403,7 +417,7 @@ def test_what_swapping_costs(tmp_path):
 
 
 def test_the_cost_of_swapping_uses_failure_free_runs_alone(tmp_path):
-    source = Source.of(of_sweep(tmp_path, SWEEP.replace("[0.6, 0.9]", "[0.0, 0.000001, 0.9]")))
+    source = FigureRequest.of(of_sweep(tmp_path, SWEEP.replace("[0.6, 0.9]", "[0.0, 0.000001, 0.9]")))
     figure, tables = drawn(source, "swapping")
     assert RATE not in tables[""]
     assert tables[""]["num_pairs"].unique().tolist() == [1]  # one training seed, whatever the rate
@@ -411,13 +425,13 @@ def test_the_cost_of_swapping_uses_failure_free_runs_alone(tmp_path):
     words = figure._supxlabel.get_text().replace("\n", " ")
     assert "Only runs that met no failure" in words
     assert "Lines: one pair of runs." in words
-    slides = dict(PLOTS["swapping"].figures(Source(source.results, SLIDE), tables))
+    slides = dict(figure_kinds()["swapping"].figures(FigureRequest(source.results, SLIDE), tables))
     assert list(slides) == ["swapping_slide"]
 
 
 def test_ways_to_fill_a_stage_are_compared_with_no_failures(tmp_path):
     variants = "strategies=[none, redundant, {kind: reinit, rule: random, label: anew}, {kind: reinit, label: plain}]"
-    source = Source.of(comparable(results.load(run_all(tmp_path, SCENARIO, variants))))
+    source = FigureRequest.of(comparable(results.load(run_all(tmp_path, SCENARIO, variants))))
     figure, tables = drawn(source, "reinit")
     assert texts_of(figure.legends[0].get_texts()) == ["no failures", "anew", "plain"]
     losses, above = (lines_by_label(axis) for axis in figure.axes)

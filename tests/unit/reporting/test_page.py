@@ -8,7 +8,7 @@ import pytest
 
 from sim.core.text import decimals, format_number
 from sim.reporting.html.charts import charts_of
-from sim.reporting.html.data import Axis, combinations, plain, source_of, thin
+from sim.reporting.html.data import SweepAxis, combinations, plain, report_data, thin
 from sim.reporting.html.page import content, page_of, report_page, styles_of
 from sim.reporting.html.tables import comparison, events, failures, ledger
 from sim.reporting.html.vega import vega_bundle
@@ -36,7 +36,7 @@ def drawn(sweep):
 
 def charts(folder):
     """The charts of a folder by name, and why some are missing."""
-    source = source_of(folder)
+    source = report_data(folder)
     made, left_out = charts_of(source, styles_of(source))
     return {chart.id: chart for chart in made}, left_out
 
@@ -49,18 +49,18 @@ def rows(chart):
 
 
 def test_points_of_a_grid_have_two_axes_and_every_strategy(grid):
-    source = source_of(grid)
-    assert [point.label for point in source.settings] == [
+    source = report_data(grid)
+    assert [point.label for point in source.points] == [
         "rate per hour 0.5, interval iterations 10",
         "rate per hour 0.5, interval iterations 40",
         "rate per hour 0.9, interval iterations 10",
         "rate per hour 0.9, interval iterations 40",
     ]
     assert source.axes == [
-        Axis("rate per hour", ("0.5", "0.9"), (0, 0, 1, 1)),
-        Axis("interval iterations", ("10", "40"), (0, 1, 0, 1)),
+        SweepAxis("rate per hour", ("0.5", "0.9"), (0, 0, 1, 1)),
+        SweepAxis("interval iterations", ("10", "40"), (0, 1, 0, 1)),
     ]
-    for point in source.settings:
+    for point in source.points:
         assert sorted(point.runs["strategy"].unique()) == ["checkfree", "checkpoint", "none"]
     of_checkfree = [group.points for key, group in source.groups.items() if key[0] == "checkfree"]
     assert of_checkfree == [[0, 1], [2, 3]]  # the interval does not concern it
@@ -79,13 +79,13 @@ def test_points_that_are_no_grid_stand_in_a_row(tmp_path):
     first, second, third = "0.1, give_up_after: 9", "0.3, give_up_after: 9", "0.3, give_up_after: 8"
     by_hand = ", ".join(f"{{failures.rate_per_hour: {point}}}" for point in (first, second, third))
     text = CURVE.replace(ONE_FIELD, f"list: [{by_hand}]")
-    (axis,) = source_of(a_sweep(tmp_path, text)).axes
+    (axis,) = report_data(a_sweep(tmp_path, text)).axes
     assert (axis.label, axis.places, axis.values[2]) == ("swept point", (0, 1, 2), "rate per hour 0.3, give up after 8")
 
 
 def test_fields_that_vary_together_are_one_axis(tmp_path):
     zipped = "zip: {failures.rate_per_hour: [0.1, 0.3], give_up_after: [8, 9]}"
-    (axis,) = source_of(a_sweep(tmp_path, CURVE.replace(ONE_FIELD, zipped))).axes
+    (axis,) = report_data(a_sweep(tmp_path, CURVE.replace(ONE_FIELD, zipped))).axes
     assert (axis.label, axis.values) == ("rate per hour and give up after", ("0.1", "0.3"))
 
 
@@ -98,7 +98,7 @@ def test_loss_charts_have_all_curves_in_the_figures_colours(sweep, drawn):
     assert [(row["x"], row["loss"], row["low"]) for row in rows(drawn["loss-iteration"])] == [
         tuple(map(plain, row)) for row in found[["iteration", "loss_nats", "low_loss_nats"]].to_numpy()
     ]
-    styles = styles_of(source_of(sweep))
+    styles = styles_of(report_data(sweep))
     assert [(style.label, style.colour) for style in styles] == [
         ("no failures", "#000000"), ("checkpointing", "#D55E00"), ("CheckFree", "#009E73")
     ]  # fmt: skip
@@ -113,7 +113,7 @@ def test_means_stand_at_points_that_do_not_concern_a_strategy(grid):
     assert len(found) == 3 * 4
     assert (2, 1, ["0.5", "40"]) in found
     assert (2, 0, ["0.5", "10"]) in found
-    source = source_of(grid)
+    source = report_data(grid)
     told = content(source, styles_of(source), list(made.values()))
     assert told["points"][2] == {"label": "rate per hour 0.9, interval iterations 10", "places": [1, 0]}
     assert told["charts"][2]["datasets"]["rows"]["mean"] == [row["mean"] for row in rows(made["hours"])]
@@ -132,7 +132,7 @@ def test_ledger_bars_add_up_to_the_wall_clock(sweep, drawn):
 def test_short_runs_have_three_digits_everywhere(tmp_path):
     folder = a_run(tmp_path, overrides=("training.steps=12",))
     made, _ = charts(folder)
-    source = source_of(folder)
+    source = report_data(folder)
     hours = source.results.runs.query("strategy == 'checkpoint'")["wall_clock_seconds"].mean() / 3600
     assert 0.01 < hours < 1.0
     text = format_number(hours)
@@ -180,7 +180,7 @@ def test_one_run_has_no_chart_of_means(tmp_path):
 
 
 def test_long_curves_are_thinned_and_that_is_told(sweep, drawn):
-    source = source_of(sweep)
+    source = report_data(sweep)
     curves = loss_curves(source.results, "time")
     assert curves.groupby(["strategy", "failures.rate_per_hour"]).size().max() == 400
     assert "Thinned to about 200 points a curve." in drawn["loss-time"].caption
@@ -196,7 +196,7 @@ def test_long_curves_are_thinned_and_that_is_told(sweep, drawn):
 
 
 def test_tables_say_what_the_statistics_say(sweep):
-    source = source_of(sweep)
+    source = report_data(sweep)
     table = comparison(source)
     assert [column.title for column in table.columns][:6] == [
         "strategy", "rate per hour", "runs", "hours to loss 4.9", "% against no failures", "hours to end"
@@ -213,12 +213,12 @@ def test_tables_say_what_the_statistics_say(sweep):
     assert float(whole.rows[0].cells[2]) == pytest.approx(hours, abs=0.005)
     lost = failures(source).rows
     assert lost[0].cells[3] == "-"
-    assert int(lost[5].cells[3]) == source.settings[1].runs.query("strategy == 'checkfree'")["num_failures"].mean()
+    assert int(lost[5].cells[3]) == source.points[1].runs.query("strategy == 'checkfree'")["num_failures"].mean()
 
 
 def test_every_failure_of_a_run_is_listed(tmp_path):
     folder = a_run(tmp_path, overrides=("failures.rate_per_hour=0.9",))
-    table = events(source_of(folder))
+    table = events(report_data(folder))
     assert table is not None
     found = results.load(folder).events
     assert sum(row.cells[4] == "failure" for row in table.rows) == (found["kind"] == "failure").sum() > 0
@@ -227,7 +227,7 @@ def test_every_failure_of_a_run_is_listed(tmp_path):
 def test_runs_of_an_earlier_scenario_are_left_out_with_a_note(tmp_path):
     a_run(tmp_path, overrides=("failures.rate_per_hour=0.8",))
     folder = a_run(tmp_path, overrides=("failures.rate_per_hour=0.9",))
-    source = source_of(folder)
+    source = report_data(folder)
     assert (len(source.results.runs), source.num_left_out) == (3, 3)
     assert "3 older runs of another version of the scenario in this folder are left out." in page_of(source)["cautions"]
 
@@ -240,7 +240,7 @@ def test_what_went_wrong_stands_at_the_top(tmp_path):
     table.loc[2, "num_fallbacks"] = 2
     table.loc[3, "version_source"] = "other"
     table.to_parquet(folder / "runs.parquet")
-    page = page_of(source_of(folder))
+    page = page_of(report_data(folder))
     told = " ".join(page["cautions"])
     for words in (
         "1 run failed and is not in the numbers.",
@@ -255,7 +255,7 @@ def test_what_went_wrong_stands_at_the_top(tmp_path):
 
 def test_the_scenario_on_the_page_is_the_sweep_once_more(grid, tmp_path):
     path = tmp_path / "again.yaml"
-    path.write_text(page_of(source_of(grid))["scenario_text"])
+    path.write_text(page_of(report_data(grid))["scenario_text"])
     from sim.scenario.sweep_points import load_points
 
     points = load_points(path)

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sim.reporting.series import looks_for
+from sim.reporting.series import styles_by_kind
 from sim.reporting.strategy_map import draw_map, edges, line_figure, map_figure
 from sim.scenario.axes import Axis
 
@@ -127,10 +127,10 @@ def test_axes_name_fields_and_the_legend_the_strategies():
 
 def test_one_axis_gives_each_strategy_a_line_with_its_interval():
     table = a_table([["checkpoint", "checkpoint", "redundant"]])
-    looks = looks_for({"checkpoint": "checkpoint", "redundant": "redundant"})
-    figure = line_figure(table, X, looks, "hours", "hours", [])
+    styles = styles_by_kind({"checkpoint": "checkpoint", "redundant": "redundant"})
+    figure = line_figure(table, X, styles, "hours", "hours", [])
     (axis,) = figure.axes
-    for line, (name, look) in zip(axis.lines, looks.items(), strict=True):
+    for line, (name, look) in zip(axis.lines, styles.items(), strict=True):
         rows = table[table["strategy"] == name]
         assert list(line.get_xdata()) == list(X.values)
         assert list(line.get_ydata()) == list(rows["hours"])
