@@ -16,10 +16,10 @@ from sim.scenario.memory_check import plan_under
 from sim.scenario.scenario import Scenario, StopConfig
 from sim.simulation.run import Run, build_site, simulate, time_only
 from sim.strategies import StrategyConfig, strategy_class
-from sim.workload.config import IterationPlan, WorkloadConfig
+from sim.workload.config import IterationPlan, WorkloadConfig, plain_plan
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import fastest_run
-from sim.workload.schedule import plain_plan
+from sim.workload.schedule import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -126,5 +126,5 @@ def recovers(scenario: Scenario, config: StrategyConfig) -> dict[str, bool]:
 
 def with_few_microbatches(workload: WorkloadConfig) -> WorkloadConfig:
     """The same, with shorter iterations: what is recovered does not depend on them."""
-    least = workload.num_stages if workload.schedule == "interleaved_1f1b" else 2
+    least = max(2, SCHEDULES[workload.schedule].microbatch_multiple(workload.num_stages))
     return workload.model_copy(update={"num_microbatches": min(least, workload.num_microbatches)})

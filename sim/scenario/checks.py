@@ -12,6 +12,7 @@ from sim.scenario.cluster_checks import CHECKS, Findings, check
 from sim.scenario.memory_check import divisors, impossible, too_little_memory
 from sim.scenario.scenario import Scenario
 from sim.strategies import strategy_class
+from sim.workload.schedule import SCHEDULES
 
 __all__ = ["CHECKS"]
 
@@ -102,17 +103,18 @@ def stages_hold_all_layers(scenario: Scenario) -> Findings:
 
 @check("workload.schedule", "workload.chunks_per_stage", "workload.max_in_flight")
 def options_fit_the_schedule(scenario: Scenario) -> Findings:
-    """Chunks go with interleaving and it with them; gpipe has all microbatches in flight."""
+    """Chunks require an interleaved schedule and vice versa; some schedules have no limit in flight."""
     workload = scenario.workload
-    schedule, chunks = workload.schedule, workload.chunks_per_stage
-    if schedule == "interleaved_1f1b" and chunks < 2:
-        message = f"found {chunks}; allowed with schedule 'interleaved_1f1b': at least 2"
+    schedule, chunks = SCHEDULES[workload.schedule], workload.chunks_per_stage
+    if schedule.is_interleaved and chunks < 2:
+        message = f"found {chunks}; allowed with schedule '{schedule.name}': at least 2"
         yield "workload.chunks_per_stage", message
-    if schedule != "interleaved_1f1b" and chunks > 1:
-        message = f"found {chunks}, which goes with schedule 'interleaved_1f1b', found schedule '{schedule}'"
+    if not schedule.is_interleaved and chunks > 1:
+        interleaved = " or ".join(f"'{name}'" for name, other in SCHEDULES.items() if other.is_interleaved)
+        message = f"found {chunks}, which goes with schedule {interleaved}, found schedule '{schedule.name}'"
         yield "workload.chunks_per_stage", message
-    if schedule == "gpipe" and workload.max_in_flight is not None:
-        message = "schedule 'gpipe' has all microbatches in flight: leave it out, or choose schedule '1f1b'"
+    if not schedule.limits_in_flight and workload.max_in_flight is not None:
+        message = f"schedule '{schedule.name}' has all microbatches in flight: leave it out, or choose schedule '1f1b'"
         yield "workload.max_in_flight", message
 
 
@@ -120,19 +122,20 @@ def options_fit_the_schedule(scenario: Scenario) -> Findings:
 def interleaving_divides_the_work(scenario: Scenario) -> Findings:
     """Interleaved, every stage holds the same number of equal chunks, and microbatches pass in groups of num_stages."""
     workload = scenario.workload
-    if workload.schedule != "interleaved_1f1b" or list(stages_hold_all_layers(scenario)):
+    schedule = SCHEDULES[workload.schedule]
+    if not schedule.is_interleaved or list(stages_hold_all_layers(scenario)):
         return
     layers, stages, chunks = workload.layers_per_stage, workload.num_stages, workload.chunks_per_stage
     if layers and len(set(layers)) > 1:
-        message = f"found {min(layers)} to {max(layers)} layers; allowed with 'interleaved_1f1b': equal numbers"
+        message = f"found {min(layers)} to {max(layers)} layers; allowed with '{schedule.name}': equal numbers"
         yield "workload.layers_per_stage", message
     elif (each := workload.model.num_layers // stages) % chunks:
         message = f"{chunks} chunks do not divide the {each} layers of a stage; {_divisors(each, least=2)}"
         yield "workload.chunks_per_stage", message
-    if left := workload.num_microbatches % stages:
+    if left := workload.num_microbatches % schedule.microbatch_multiple(stages):
         above = workload.num_microbatches - left + stages
         near = f"{above - stages} or {above}" if above > stages else str(above)
-        message = f"'interleaved_1f1b' needs a multiple of num_stages {stages}, found {workload.num_microbatches}"
+        message = f"'{schedule.name}' needs a multiple of num_stages {stages}, found {workload.num_microbatches}"
         yield "workload.num_microbatches", f"{message}; nearest: {near}"
 
 

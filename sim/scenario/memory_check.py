@@ -15,10 +15,10 @@ from sim.core.text import shortened
 from sim.core.units import BYTES_PER_GIB
 from sim.scenario.scenario import Scenario
 from sim.strategies import StrategyConfig, strategy_class
-from sim.workload.config import IterationPlan, WorkloadConfig
+from sim.workload.config import IterationPlan, WorkloadConfig, plain_plan
 from sim.workload.costs import Costs
 from sim.workload.memory import needed_bytes
-from sim.workload.schedule import plain_plan
+from sim.workload.schedule import SCHEDULES
 
 LISTED_DEVICES = 3
 
@@ -88,12 +88,12 @@ def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str
         changed = workload.model_copy(update=changes)
         return greatest_need(scenario, config, changed).fits(scenario.cluster.device)
 
-    found = []
-    if workload.schedule in ("1f1b", "fifo"):
-        now = Costs(workload, scenario.cluster.device).in_flight_limit(plan_under(config, workload))
+    found, schedule = [], SCHEDULES[workload.schedule]
+    if schedule.limits_in_flight and not schedule.is_interleaved:
+        now = Costs(workload, scenario.cluster.device).schedule(plan_under(config, workload)).in_flight_limit
         if most := largest(range(1, now), lambda number: fits(max_in_flight=number)):
             found.append(f"max_in_flight {most}")
-    if workload.schedule == "gpipe" and fits(schedule="1f1b"):
+    if not schedule.limits_in_flight and fits(schedule="1f1b"):
         found.append("schedule 1f1b")
     if not workload.recompute_activations and fits(recompute_activations=True):
         found.append("recompute_activations true")

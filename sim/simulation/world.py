@@ -30,10 +30,9 @@ from sim.simulation.recorder import EventRecorder
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import NodeAdmission, StateTransfers
 from sim.strategies.base import Background, Process, Transfer
-from sim.workload.config import IterationPlan
+from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import IterationTimeCache, IterationTimes
-from sim.workload.schedule import plain_plan
 
 
 class World:

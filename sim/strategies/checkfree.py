@@ -31,6 +31,7 @@ from sim.strategies.base import (
 )
 from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.costs import Costs
+from sim.workload.schedule import SCHEDULES
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -272,9 +273,9 @@ class CheckFreePlus(CheckFree):
 
 def neighbours_missing(workload: WorkloadConfig) -> str | None:
     """Why a stage has no neighbours to be rebuilt from, or None."""
-    if workload.schedule != "interleaved_1f1b":
+    if not SCHEDULES[workload.schedule].is_interleaved:
         return None
     return (
-        "with schedule 'interleaved_1f1b' a node holds layers that do not follow each other, so that no stage has "
+        f"with schedule '{workload.schedule}' a node holds layers that do not follow each other, so that no stage has "
         "neighbours to be rebuilt from: choose schedule '1f1b'"
     )

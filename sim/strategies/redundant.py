@@ -31,6 +31,7 @@ from sim.strategies.base import (
 )
 from sim.workload.config import IterationPlan, Shadow, WorkloadConfig
 from sim.workload.costs import Costs
+from sim.workload.schedule import SCHEDULES
 
 BAMBOO: dict[str, Any] = {
     "microbatch_size_factor": 1.0,
@@ -94,10 +95,11 @@ class Redundant(Strategy):
 
     @classmethod
     def check(cls, config: RedundantConfig, workload: WorkloadConfig) -> str | None:
-        """A microbatch holds whole sequences; gpipe has all of them in flight."""
-        if config.max_in_flight is not None and workload.schedule == "gpipe":
+        """A microbatch holds whole sequences; some schedules have no limit in flight."""
+        if config.max_in_flight is not None and not SCHEDULES[workload.schedule].limits_in_flight:
             return (
-                f"max_in_flight {config.max_in_flight} goes with schedules other than 'gpipe', which has all in flight"
+                f"max_in_flight {config.max_in_flight} goes with schedules other than '{workload.schedule}', which has "
+                "all in flight"
             )
         sequences = config.microbatch_size_factor * workload.sequences_per_microbatch
         if sequences >= 1 and math.isclose(sequences, round(sequences)):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from models.spec import Config, Routes
+from models.spec import EMBEDDING_STAGE, Config, Routes, plain_routes
 from sim.core.presets import or_preset
+from sim.workload.schedule import SCHEDULES, Schedule
 
-ScheduleName = Literal["gpipe", "1f1b", "interleaved_1f1b", "fifo"]
+if TYPE_CHECKING:
+    ScheduleName = str
+else:
+    ScheduleName = Literal[tuple(SCHEDULES)]
 
 Shadow = Literal["with_forward", "eager", "lazy"]
 
@@ -112,20 +116,19 @@ class IterationPlan:
     embedding_copies: bool = False
 
 
-def num_positions(workload: WorkloadConfig, head_computes: bool) -> int:
-    """Positions that compute one after the other: the stages, and a head that does on a node of its own."""
-    return workload.num_stages + (1 if head_computes and workload.loss_at == "embedding_stage" else 0)
+def plain_plan(workload: WorkloadConfig) -> IterationPlan:
+    """An iteration as the workload defines it, before any strategy changes it."""
+    return IterationPlan(workload.num_microbatches, plain_routes(workload.num_stages))
 
 
-def in_flight_limit(workload: WorkloadConfig, plan: IterationPlan, head_computes: bool) -> int:
-    """Most microbatches that are on their way in a pipeline at a time.
-
-    gpipe: all. Others: what the plan or the workload says, else as many as positions that compute one after the other,
-    for interleaved_1f1b twice the stages.
-    """
-    if workload.schedule == "gpipe":
-        return plan.num_microbatches
-    chosen = plan.max_in_flight or workload.max_in_flight
-    if chosen is None and workload.schedule == "interleaved_1f1b":
-        chosen = 2 * workload.num_stages
-    return min(plan.num_microbatches, chosen or num_positions(workload, head_computes))
+def schedule_of(workload: WorkloadConfig, plan: IterationPlan, head_computes: bool) -> Schedule:
+    """The schedule of a plan; the plan's `max_in_flight` takes precedence over the workload's."""
+    return SCHEDULES[workload.schedule](
+        workload.num_stages,
+        workload.chunks_per_stage,
+        plan.num_microbatches,
+        plan.routes,
+        EMBEDDING_STAGE if workload.loss_at == "embedding_stage" else workload.num_stages,
+        head_computes,
+        plan.max_in_flight or workload.max_in_flight,
+    )

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from models.spec import EMBEDDING_STAGE
 from sim.cluster.devices import Device
-from sim.workload.config import IterationPlan, WorkloadConfig, in_flight_limit
+from sim.workload.config import IterationPlan, WorkloadConfig, schedule_of
+from sim.workload.schedule import Schedule
 
 VALUE_BYTES = {"fp32": 4, "bf16": 2}
 
@@ -92,9 +93,9 @@ class Costs:
         """Whether the head takes time."""
         return self.forward_seconds(EMBEDDING_STAGE) > 0.0
 
-    def in_flight_limit(self, plan: IterationPlan) -> int:
-        """Most microbatches of a plan that are on their way in a pipeline at a time."""
-        return in_flight_limit(self.workload, plan, self.head_computes)
+    def schedule(self, plan: IterationPlan) -> Schedule:
+        """Order of the plan's forwards and backwards on each stage."""
+        return schedule_of(self.workload, plan, self.head_computes)
 
     # ---- time ------------------------------------------------------------------------------------
 

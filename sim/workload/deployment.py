@@ -13,7 +13,7 @@ from sim.cluster.network import Network
 from sim.cluster.topology import Cluster
 from sim.workload.config import IterationPlan
 from sim.workload.costs import Costs
-from sim.workload.schedule import FORWARD, Schedule, Visit
+from sim.workload.schedule import FORWARD, Visit
 
 Hosts = tuple[int, ...]
 """For each place, by number, the place whose node does its work; itself where that has a node."""
@@ -158,11 +158,6 @@ class Deployment:
     def complete_hosts(self) -> Hosts:
         """Every place has a node, which does its work."""
         return stand_ins((), self.cluster)
-
-    def schedule(self, plan: IterationPlan) -> Schedule:
-        """Who does what in which order."""
-        costs = self.costs
-        return Schedule(costs.workload, plan, costs.head_computes, costs.in_flight_limit(plan))
 
     def shadow_seconds(self, plan: IterationPlan, stage: int, kind: str = FORWARD) -> float:
         """Shadow forwards, or backwards, of a stage per microbatch: of the next one, or for the last of stage 0."""

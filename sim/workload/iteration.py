@@ -88,7 +88,7 @@ class IterationRun:
         self._env, self._flows = env, flows
         self._workload, self._cluster, self._costs = site.costs.workload, site.cluster, site.costs
         self._num_replicas = site.cluster.config.nodes_per_stage
-        self.schedule = site.schedule(plan)
+        self.schedule = site.costs.schedule(plan)
         self._orders = self.schedule.orders()
         self._ranks = self.schedule.ranks(self._orders)
         self._visits = self.nodes.dealt(self._orders)
@@ -117,7 +117,7 @@ class IterationRun:
         """Pause, microbatches through every pipeline, gradient exchange, optimizer, the strategy's copies."""
         yield self._env.timeout(to_ticks(self._workload.pause_seconds))
         copies = self._embedding_copies() if self.plan.embedding_copies else []
-        entrances = [simpy.Resource(self._env, self.schedule.max_in_flight) for _ in range(self._num_replicas)]
+        entrances = [simpy.Resource(self._env, self.schedule.in_flight_limit) for _ in range(self._num_replicas)]
         inboxes = {host: self._inbox(host) for host in self.nodes.places}
         microbatches = [
             self._begin(self._microbatch(number, replica, entrances[replica], inboxes))
@@ -146,7 +146,7 @@ class IterationRun:
         with entrance.request() as admitted:
             yield admitted
             home = here = self.nodes.host(EMBEDDING_STAGE, replica, microbatch)
-            for visit in self.schedule.way(microbatch):
+            for visit in self.schedule.visits(microbatch):
                 host = self.nodes.host(self.schedule.stage(visit), replica, microbatch)
                 yield from self._hop(visit.kind, microbatch, here, host)
                 if (gate := self._gates.get(host)) and visit.kind == BACKWARD and visit.position == self.schedule.head:
@@ -206,16 +206,16 @@ class IterationRun:
     def _inbox(self, host: int) -> Any:
         if self._order_is_fixed(host // self._num_replicas):
             return simpy.FilterStore(self._env)
-        return (simpy.Store if self._workload.schedule == "fifo" else simpy.PriorityStore)(self._env)
+        return (simpy.Store if self.schedule.is_first_come_first_served else simpy.PriorityStore)(self._env)
 
     def _order_is_fixed(self, stage: int) -> bool:
-        """Whether a stage waits for its next visit in order; gpipe's head always does, all forwards first."""
-        gpipes_head = self._workload.schedule == "gpipe" and stage == self._costs.head_stage
-        return self.nodes.are_complete and (self.order == "textbook" or gpipes_head)
+        """Whether a stage waits for its next visit in order; with all forwards first the head always does."""
+        at_head = self.schedule.forwards_first and stage == self._costs.head_stage
+        return self.nodes.are_complete and (self.order == "textbook" or at_head)
 
     def _gates_of_heads(self) -> dict[int, Gate]:
-        """In gpipe, where no order is fixed, what keeps back the head's backwards on each node."""
-        if self._workload.schedule != "gpipe" or self.nodes.are_complete:
+        """With all forwards first, and no fixed order: what holds back the head's backwards on each node."""
+        if not self.schedule.forwards_first or self.nodes.are_complete:
             return {}
         at_head = {visit for visit in self._ranks if visit.position == self.schedule.head and visit.kind == FORWARD}
         forwards = {host: sum(visit in at_head for visit in visits) for host, visits in self._visits.items()}

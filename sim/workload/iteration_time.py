@@ -204,7 +204,7 @@ def run_among(
 def fastest_run(site: Deployment, plan: IterationPlan, hosts: Hosts | None = None) -> FinishedIteration:
     """The iteration in the order that suits it best; the textbook's where both are equal."""
     is_complete = hosts is None or hosts == site.complete_hosts
-    if not is_complete or not site.schedule(plan).has_textbook_order:
+    if not is_complete or not site.costs.schedule(plan).has_textbook_order:
         return run_alone(site, plan, "arrival", hosts=hosts)
     textbook, arrival = run_alone(site, plan, "textbook"), run_alone(site, plan, "arrival")
     return arrival if arrival.seconds < textbook.seconds else textbook

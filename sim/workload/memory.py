@@ -25,7 +25,7 @@ def needed_bytes(costs: Costs, plan: IterationPlan, stage: int, extra_bytes: flo
     """
     held = held_bytes(costs, stage, plan.microbatch_size)
     working = working_bytes(costs, stage, plan.microbatch_size)
-    return costs.state_bytes(stage) / num_shares + extra_bytes + costs.in_flight_limit(plan) * held + working
+    return costs.state_bytes(stage) / num_shares + extra_bytes + costs.schedule(plan).in_flight_limit * held + working
 
 
 def held_bytes(costs: Costs, stage: int, microbatch_size: float = 1.0) -> float:

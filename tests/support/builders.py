@@ -21,11 +21,10 @@ from sim.simulation.run import Run, build_world, simulate
 from sim.simulation.run import time_only as no_training  # noqa: F401
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES, Strategy, StrategyConfig
-from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig
+from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, plain_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import FinishedIteration, fastest_run
-from sim.workload.schedule import plain_plan
 from support.failure_processes import Loss, LossesConfig, Script, ScriptedConfig
 
 TINY_MODEL = {"dim": 8, "num_heads": 2, "hidden_dim": 17, "vocabulary_size": 42}

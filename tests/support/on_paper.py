@@ -11,9 +11,8 @@ from models.training_state import Position
 from sim.core.records import Failure
 from sim.strategies import STRATEGIES, Strategy, UnrecoverableError
 from sim.strategies.base import Transfer
-from sim.workload.config import IterationPlan
+from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.costs import Costs
-from sim.workload.schedule import plain_plan
 from support.builders import a_scenario, a_strategy
 
 Steps = Generator[Any, Any, Failure | None]

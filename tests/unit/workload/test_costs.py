@@ -11,7 +11,7 @@ from models.spec import ModelSpec, plain_routes
 from models.staged_model import StagedModel
 from sim.cluster.devices import Device
 from sim.core.presets import presets
-from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, in_flight_limit
+from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, schedule_of
 from sim.workload.costs import Costs, share_of_peak
 
 LAYERS = range(1, 7)
@@ -234,4 +234,4 @@ def test_a_token_never_takes_less_in_a_smaller_microbatch(stage, size, other):
 )
 def test_in_flight_limits_come_from_schedule_scenario_and_plan(workload, of_plan, head_computes, limit):
     plan = IterationPlan(40, plain_routes(6), max_in_flight=of_plan)
-    assert in_flight_limit(WorkloadConfig(**workload), plan, head_computes) == limit
+    assert schedule_of(WorkloadConfig(**workload), plan, head_computes).in_flight_limit == limit

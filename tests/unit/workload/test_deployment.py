@@ -15,11 +15,11 @@ from models.spec import plain_routes
 from sim.cluster.flows import Flows
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.units import to_ticks
-from sim.workload.config import IterationPlan
+from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import Deployment, Hosts, stand_ins
 from sim.workload.iteration import IterationRun, even_pace
 from sim.workload.iteration_time import FinishedIteration, IterationTimes, fastest_run, run_alone, run_among
-from sim.workload.schedule import BACKWARD, FORWARD, plain_plan
+from sim.workload.schedule import BACKWARD, FORWARD
 from support.builders import TICK, a_link, a_site
 from support.iterations import shapes
 
@@ -156,7 +156,7 @@ def test_every_operation_runs_once_on_its_host(shape):
     due = Counter()
     for replica in site.cluster.replicas:
         for microbatch in range(plan.num_microbatches):
-            for visit in schedule.way(microbatch):
+            for visit in schedule.visits(microbatch):
                 stage = schedule.stage(visit)
                 host = host_of(site, hosts, stage, replica, microbatch)
                 due[visit.kind, stage, host % num_replicas, microbatch] += 1
@@ -187,7 +187,7 @@ def test_each_hop_that_leaves_a_node_sends_one_message(shape):
     hops = Counter()
     for replica in site.cluster.replicas:
         for microbatch in range(plan.num_microbatches):
-            way = [0, *(found.run.schedule.stage(visit) for visit in found.run.schedule.way(microbatch)), 0]
+            way = [0, *(found.run.schedule.stage(visit) for visit in found.run.schedule.visits(microbatch)), 0]
             nodes = [host_of(site, hosts, stage, replica, microbatch) for stage in way]
             hops.update((a, b) for a, b in pairwise(nodes) if a != b)
     assert all(m.arrived and m.source != m.target for m in found.run.messages)

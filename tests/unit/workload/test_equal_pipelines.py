@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from models.spec import swapped_routes
 from sim.cluster.flows import FlowState
 from sim.cluster.network import STORAGE
+from sim.workload.config import plain_plan
 from sim.workload.iteration_time import IterationTimes, fastest_run, run_among
-from sim.workload.schedule import plain_plan
 from support.builders import a_link, a_site
 
 LINKS = {"links": (("a", "b", 70.0, 1e-4), ("b", "c", 20.0, 3e-5), ("a", "c", 200.0, 2e-5))}

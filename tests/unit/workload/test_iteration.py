@@ -13,9 +13,9 @@ from models.spec import plain_routes, swapped_routes
 from sim.cluster.network import STORAGE
 from sim.core.units import to_ticks
 from sim.simulation.run import build_world
-from sim.workload.config import IterationPlan
+from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.iteration_time import FinishedIteration, IterationTimes, run_alone
-from sim.workload.schedule import Schedule, plain_plan
+from sim.workload.schedule import OneForwardOneBackward
 from support.builders import (
     BYTES_PER_SECOND,
     TICK,
@@ -86,7 +86,7 @@ def test_every_microbatch_goes_to_the_loss_and_back(run):
         by_microbatch[o.replica, o.microbatch].append(o)
     assert len(by_microbatch) == run.plan.num_microbatches * run.site.cluster.config.nodes_per_stage
     for (_, microbatch), operations in by_microbatch.items():
-        way = [(visit.kind, schedule.stage(visit)) for visit in schedule.way(microbatch)]
+        way = [(visit.kind, schedule.stage(visit)) for visit in schedule.visits(microbatch)]
         assert [(o.kind, o.stage) for o in operations] == way
         assert all(before.end_seconds <= o.start_seconds for before, o in pairwise(operations))
 
@@ -137,7 +137,7 @@ def test_no_message_is_faster_than_alone_and_each_hop_sends_one(run):
     hops = Counter()
     for replica in cluster.replicas:
         for microbatch in range(run.plan.num_microbatches):
-            stages = [0, *(run.run.schedule.stage(visit) for visit in run.run.schedule.way(microbatch)), 0]
+            stages = [0, *(run.run.schedule.stage(visit) for visit in run.run.schedule.visits(microbatch)), 0]
             hops.update((cluster.node(a, replica), cluster.node(b, replica)) for a, b in pairwise(stages) if a != b)
     sent = [m for m in run.messages if m.what.split()[0] in ("activation", "gradient") and "exchange" not in m.what]
     assert Counter((message.source, message.target) for message in sent) == hops
@@ -164,7 +164,7 @@ def test_the_split_is_that_of_the_operations(run):
 @given(iterations())
 def test_no_more_microbatches_are_in_flight_than_allowed(run):
     for replica in run.site.cluster.replicas:
-        assert in_flight_at_most(run, replica) <= run.run.schedule.max_in_flight
+        assert in_flight_at_most(run, replica) <= run.run.schedule.in_flight_limit
 
 
 @FEWER
@@ -274,7 +274,8 @@ def test_a_slow_last_stage_meets_the_bound(num_stages, num_microbatches, schedul
 
 
 def test_a_deadlocking_schedule_is_an_error(monkeypatch):
-    monkeypatch.setattr(Schedule, "logical_time", lambda self, visit: visit.kind == "forward")  # backwards first
+    backwards_first = lambda self, visit: visit.kind == "forward"  # noqa: E731
+    monkeypatch.setattr(OneForwardOneBackward, "logical_time", backwards_first)
     with pytest.raises(RuntimeError, match="No scheduled events left"):
         a_pipeline(4, 4)
 

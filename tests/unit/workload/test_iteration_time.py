@@ -11,10 +11,9 @@ from models.spec import plain_routes, swapped_routes
 from sim.cluster.flows import Flows, FlowState
 from sim.cluster.network import STORAGE
 from sim.simulation.run import build_world
-from sim.workload.config import IterationPlan
+from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.iteration import IterationRun, even_pace
 from sim.workload.iteration_time import IterationTimes, run_alone, run_among
-from sim.workload.schedule import plain_plan
 from support.builders import a_link, a_scenario, a_site, a_strategy, an_iteration
 
 SLOW = {"same_region": a_link(0.2, 262144.0), "storage": a_link(0.5, 1000.0)}

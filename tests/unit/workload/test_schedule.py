@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from models.spec import plain_routes, swapped_routes
-from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, in_flight_limit
+from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, plain_plan, schedule_of
 from sim.workload.iteration_time import run_alone
-from sim.workload.schedule import Schedule, Visit, plain_plan
+from sim.workload.schedule import Schedule, Visit
 from support.builders import TINY_MODEL, a_pipeline, a_site
 
 
@@ -20,7 +20,7 @@ def a_schedule(
     model = TargetModel(num_layers=p * workload.get("chunks_per_stage", 1), **TINY_MODEL)
     config = WorkloadConfig(model=model, num_stages=p, num_microbatches=m, schedule=name, **workload)
     plan = plan or plain_plan(config)
-    return Schedule(config, plan, head_computes, in_flight_limit(config, plan, head_computes))
+    return schedule_of(config, plan, head_computes)
 
 
 def order(schedule: Schedule, stage: int) -> str:
@@ -28,8 +28,8 @@ def order(schedule: Schedule, stage: int) -> str:
 
     def name(visit: Visit) -> str:
         letters = "Hh" if visit.position == schedule.head else "FB"
-        chunks = schedule.workload.chunks_per_stage
-        chunk = "abc"[visit.position // schedule.workload.num_stages] if chunks > 1 and letters == "FB" else ""
+        chunks = schedule.chunks_per_stage
+        chunk = "abc"[visit.position // schedule.num_stages] if chunks > 1 and letters == "FB" else ""
         return f"{letters[visit.kind == 'backward']}{visit.microbatch}{chunk}"
 
     return " ".join(name(visit) for visit in schedule.orders()[stage])
@@ -95,9 +95,9 @@ def test_interleaved_four_stages_warm_up_as_in_figure_4(stage, warm_up):
 def test_swapped_routes_meet_the_ends_in_another_order():
     plan = IterationPlan(4, swapped_routes(4))
     schedule = a_schedule("1f1b", 4, 4, plan=plan)
-    assert [schedule.stage(visit) for visit in schedule.way(0)[:5]] == [1, 2, 3, 4, 0]
-    assert [schedule.stage(visit) for visit in schedule.way(1)[:5]] == [2, 1, 4, 3, 0]
-    assert [schedule.stage(visit) for visit in schedule.way(1)[5:]] == [0, 3, 4, 1, 2]
+    assert [schedule.stage(visit) for visit in schedule.visits(0)[:5]] == [1, 2, 3, 4, 0]
+    assert [schedule.stage(visit) for visit in schedule.visits(1)[:5]] == [2, 1, 4, 3, 0]
+    assert [schedule.stage(visit) for visit in schedule.visits(1)[5:]] == [0, 3, 4, 1, 2]
 
 
 # ---- where the head is --------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_swapped_routes_meet_the_ends_in_another_order():
 @pytest.mark.parametrize(("loss_at", "stage"), [("embedding_stage", 0), ("last_stage", 4)])
 def test_the_head_is_visited_where_it_is(name, loss_at, stage):
     schedule = a_schedule(name, 4, 3, loss_at=loss_at, head_computes=True)
-    heads = [visit for visit in schedule.way(1) if visit.position == schedule.head]
+    heads = [visit for visit in schedule.visits(1) if visit.position == schedule.head]
     assert [schedule.stage(visit) for visit in heads] == [stage, stage]
     assert schedule.num_positions == (5 if stage == 0 else 4)
     assert len(schedule.orders()[0]) == (6 if stage == 0 else 0)
@@ -143,7 +143,7 @@ def schedules(draw) -> Schedule:
 
 @given(schedules())
 def test_every_visit_is_made_exactly_once_at_its_stage(schedule):
-    p, v, m = schedule.workload.num_stages, schedule.workload.chunks_per_stage, schedule.plan.num_microbatches
+    p, v, m = schedule.num_stages, schedule.chunks_per_stage, schedule.num_microbatches
     orders = schedule.orders()
     made = Counter(visit for visits in orders.values() for visit in visits)
     expected = {Visit(kind, i, k) for kind in ("forward", "backward") for i in range(v * p + 1) for k in range(m)}
@@ -154,7 +154,7 @@ def test_every_visit_is_made_exactly_once_at_its_stage(schedule):
 
 @given(schedules())
 def test_a_stage_keeps_microbatch_order_and_forward_first(schedule):
-    assume(len(schedule.plan.routes) == 1)  # they overtake each other where they swap stages
+    assume(len(schedule.routes) == 1)  # they overtake each other where they swap stages
     for visits in schedule.orders().values():
         for kind in ("forward", "backward"):
             for position in {visit.position for visit in visits}:
@@ -166,26 +166,28 @@ def test_a_stage_keeps_microbatch_order_and_forward_first(schedule):
 
 @given(schedules())
 def test_a_way_leads_through_all_positions_and_back(schedule):
-    for microbatch in range(schedule.plan.num_microbatches):
-        way = schedule.way(microbatch)
+    for microbatch in range(schedule.num_microbatches):
+        way = schedule.visits(microbatch)
         there, back = way[: schedule.head + 1], way[schedule.head + 1 :]
         assert [visit.position for visit in there] == list(range(schedule.head + 1))
         assert [visit.position for visit in back] == list(range(schedule.head + 1))[::-1]
-        stages = [schedule.stage(visit) for visit in there[: schedule.workload.num_stages]]
-        assert sorted(stages) == list(range(1, schedule.workload.num_stages + 1))
+        stages = [schedule.stage(visit) for visit in there[: schedule.num_stages]]
+        assert sorted(stages) == list(range(1, schedule.num_stages + 1))
 
 
 @given(schedules(), st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([0.0, 1.5]))
 def test_a_textbook_order_can_be_followed_to_its_end(schedule, hop_seconds, head_seconds):
-    workload = schedule.workload
+    p, m = schedule.num_stages, schedule.num_microbatches
+    plan = IterationPlan(m, schedule.routes)
     options = {
-        name: getattr(workload, name) for name in ("loss_at", "chunks_per_stage", "max_in_flight", "num_microbatches")
+        "loss_at": "last_stage" if schedule.head_stage else "embedding_stage",
+        "chunks_per_stage": schedule.chunks_per_stage,
+        "max_in_flight": schedule.chosen_in_flight,
     }
-    m = options.pop("num_microbatches")
-    site = a_site(workload.num_stages, m, 1.0, 2.0, workload.schedule, head_seconds, hop_seconds, **options)
-    found = site.schedule(schedule.plan)
+    site = a_site(p, m, 1.0, 2.0, schedule.name, head_seconds, hop_seconds, **options)
+    found = site.costs.schedule(plan)
     if found.has_textbook_order:
-        run = run_alone(site, schedule.plan, "textbook").run
+        run = run_alone(site, plan, "textbook").run
         by_stage = {stage: [o for o in run.operations if o.stage == stage] for stage in site.cluster.stages}
         for stage, visits in found.orders().items():
             assert [(o.kind, o.microbatch) for o in by_stage[stage]] == [(v.kind, v.microbatch) for v in visits]
