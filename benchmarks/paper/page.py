@@ -68,12 +68,12 @@ ORDER = ("checkpoint", "redundant_text", "redundant_table2", "checkfree", "check
 UPLOAD_RATE, BLOCKING = "network.storage.bandwidth_mbit_per_s", "strategies[checkpoint].blocking_share"
 
 AFTER_TWO_LOST = {
-    "checkpoint": "all go back to the checkpoint",
-    "redundant": "all go back to the fallback's checkpoint",
-    "checkfree": "all go back to the fallback's checkpoint",
-    "checkfree_plus": "all go back to the fallback's checkpoint",
-    "one_after_the_other": "both are rebuilt, from weights that are gone",
-    "checkfree_hybrid": "these two come from the checkpoint, the others stay",
+    "checkpoint": "all return to the checkpoint",
+    "redundant": "all return to the fallback's checkpoint",
+    "checkfree": "all return to the fallback's checkpoint",
+    "checkfree_plus": "all return to the fallback's checkpoint",
+    "one_after_the_other": "both are rebuilt, from weights that no longer exist",
+    "checkfree_hybrid": "these two return to the checkpoint, the others do not",
 }
 
 Row = Sequence[str]
@@ -230,7 +230,7 @@ class Page:
         """Hours to the target with checkpoints every 10 iterations, by the cost of an upload."""
         found = self.tables.against("uploads", SECONDS, "none")
         for mbit_per_s, link in ((500.0, "each stage has 500 Mbit/s"), (71.4, "all stages together have 500 Mbit/s")):
-            for blocking, how in ((0, "hidden behind training"), (1, "training stands still")):
+            for blocking, how in ((0, "hidden behind training"), (1, "training stops")):
                 rows = at_point(found, {UPLOAD_RATE: mbit_per_s, BLOCKING: blocking})
                 yield link, how, *(hours_of(only(rows, "checkpoint", rate)) for rate in RATES)
 

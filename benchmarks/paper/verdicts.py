@@ -50,11 +50,11 @@ SHALLOW_AT = (2500, 4000)
 
 TIMES, TABLE_1, TABLE_2, TABLE_3, FIGURE_2, FIGURE_4C, PROXY = (
     "[times](paper-times.md)",
-    "[Table 1](#table-1-costs-while-nothing-fails)",
+    "[Table 1](#table-1-costs-without-failures)",
     "[Table 2](#table-2-time-to-a-loss)",
     "[Table 3](#table-3-perplexity-at-the-end)",
     "[Fig. 2](#figure-2-what-a-lost-stage-is-filled-with)",
-    "[Fig. 4c](#figure-4c-what-swapping-costs)",
+    "[Fig. 4c](#figure-4c-cost-of-swapping)",
     "[proxy](#how-much-depends-on-the-proxy)",
 )
 
@@ -279,7 +279,7 @@ def loss_verdicts(tables: StudyTables) -> Iterator[Verdict]:
     for strategy in REBUILDING:
         claim = f"loss of {name_of(strategy)} at the end, higher at {high} than at {low}"
         yield higher(claim, "Fig. 4a", rates_of(final, strategy), high, low, TABLE_2)
-    claim = "swapping costs convergence while nothing fails"
+    claim = "swapping slows convergence without failures"
     yield higher(claim, "Fig. 4c", tables.final("figure4c"), "checkfree_plus", "none", FIGURE_4C)
 
 
@@ -302,7 +302,7 @@ def perplexity_verdicts(tables: StudyTables) -> Iterator[Verdict]:
     for strategy in REBUILDING:
         own, paper = tables.extra_nats(strategy), paper_extra_nats(strategy)
         counts, order = compared(strategy, "none", is_below=False)
-        claim = f"failures cost perplexity with {name_of(strategy)}: nats a byte more, by text"
+        claim = f"failures increase perplexity with {name_of(strategy)}: additional nats a byte, by text"
         here = f"{min(own):.3f} and {max(own):.3f}; {counts}"
         yield Verdict(claim, f"{min(paper):.3f} to {max(paper):.3f}", here, order, CANNOT_TELL, TABLE_3)
     plain, plus = REBUILDING
@@ -335,7 +335,7 @@ def cost_verdicts(rows: Sequence[CostRow]) -> Iterator[Verdict]:
             is_one(text.sent_models),
         ),
         (
-            "CheckFree needs no memory, storage, messages or computation while nothing fails",
+            "CheckFree needs no memory, storage, messages or computation without failures",
             ", ".join([*map(in_models, sizes), share(plain.passes_share)]),
             max(map(abs, (*sizes, plain.passes_share))) < 1e-9,
         ),
@@ -345,7 +345,7 @@ def cost_verdicts(rows: Sequence[CostRow]) -> Iterator[Verdict]:
             max(plus.device_models, plus.sent_models) < 1,
         ),
         (
-            "CheckFree cannot bring back the first and last stage",
+            "CheckFree cannot recover the first and last stage",
             "copies a neighbour",
             not (ends["first"] or ends["last"]),
         ),
