@@ -11,22 +11,10 @@ from itertools import pairwise
 import pytest
 
 from sim.simulation.run import build_world
+from sim.strategies.checkpoint import daly_seconds, young_seconds
 from support.closed_forms import a_job, mean_and_error, run, segment_seconds, times_of
 
 MINUTE, HOUR = 60.0, 3600.0
-
-
-def young(save: float, mean_uptime: float) -> float:
-    """Best work between saves, to first order."""
-    return math.sqrt(2 * save * mean_uptime)
-
-
-def daly(save: float, mean_uptime: float) -> float:
-    """Best work between saves, to higher order."""
-    if save >= 2 * mean_uptime:
-        return mean_uptime
-    share = save / (2 * mean_uptime)
-    return young(save, mean_uptime) * (1 + math.sqrt(share) / 3 + share / 9) - save
 
 
 def blocking(interval_iterations: int) -> dict[str, object]:
@@ -75,19 +63,9 @@ def test_the_work_lost_to_a_failure_is_a_truncated_exponential(work):
 # ---- the best interval ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mean_uptime", "minutes"), [(24 * HOUR, 116.69), (6 * HOUR, 56.71), (15 * MINUTE, 9.14)])
-def test_dalys_formula_gives_its_worked_values(mean_uptime, minutes):
-    assert daly(5 * MINUTE, mean_uptime) / MINUTE == pytest.approx(minutes, abs=5e-3)
-
-
-def test_costly_saves_make_one_uptime_the_best_interval():
-    """Saves of more than twice the mean uptime."""
-    assert daly(201.0, 100.0) == 100.0
-
-
 SAVE, START, UPTIME = 5 * MINUTE, 5 * MINUTE, 6 * HOUR
 TOTAL_WORK = 20_000 * MINUTE
-YOUNG, DALY = young(SAVE, UPTIME), daly(SAVE, UPTIME)
+YOUNG, DALY = young_seconds(SAVE, UPTIME), daly_seconds(SAVE, UPTIME)
 INTERVALS = (DALY / 4, DALY / 2, DALY, YOUNG, 1.5 * DALY, 2 * DALY, 3 * DALY)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from sim.core.records import EventRecord
 from sim.simulation.run import build_world
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES, UnrecoverableError
@@ -22,31 +23,28 @@ def a_world(num_stages: int, failures: dict[str, Any], iteration_seconds: float 
     return build_world(scenario, 0, stops_on_failures=False)
 
 
-def test_n_exponential_stages_are_one_at_n_times_the_rate():
-    world = a_world(4, {"kind": "exponential", "rate_per_hour": 0.5})
-
+def failures_of(world: World, hours: float) -> list[EventRecord]:
     def wait():
-        yield from world.attempt(2000 * 3600.0, "productive_compute")
+        yield from world.attempt(hours * 3600.0, "productive_compute")
 
     world.run(wait())
-    gaps = np.diff([event.time_seconds for event in world.events], prepend=0.0)
+    return world.events
+
+
+def test_n_exponential_stages_are_one_at_n_times_the_rate():
+    events = failures_of(a_world(4, {"kind": "exponential", "rate_per_hour": 0.5}), 2000)
+    gaps = np.diff([event.time_seconds for event in events], prepend=0.0)
     mean_seconds = 3600.0 / (5 * math.log(2))
     assert len(gaps) > 5000
     assert stats.kstest(gaps, stats.expon(scale=mean_seconds).cdf).pvalue > 0.01
-    assert stats.chisquare(np.bincount([event.stage for event in world.events])).pvalue > 0.01
+    assert stats.chisquare(np.bincount([event.stage for event in events])).pvalue > 0.01
 
 
 def test_stages_fail_by_number_not_by_what_they_hold():
     """The victim of n exponential processes: each with its rate's share, whatever came before."""
     world = a_world(4, {"kind": "exponential", "rate_per_hour": 0.5, "immune_stages": (0,)})
-
-    def wait():
-        yield from world.attempt(2000 * 3600.0, "productive_compute")
-
-    world.run(wait())
-    lost_nodes = [event.stage for event in world.events]
     pairs = np.zeros((4, 4))
-    for before, after in itertools.pairwise(lost_nodes):
+    for before, after in itertools.pairwise(event.stage for event in failures_of(world, 2000)):
         pairs[before - 1, after - 1] += 1
     assert stats.chi2_contingency(pairs).pvalue > 0.01
 

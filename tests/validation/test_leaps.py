@@ -16,7 +16,7 @@ from sim.core.ledger import IterationSplit, Ledger, exact_sum
 from sim.core.records import IterationRecord
 from sim.results.storage import write_records
 from sim.results.summary import summarise
-from sim.scenario.cluster_checks import shares_are_restored
+from sim.scenario.cluster_checks import strategies_support_sharding
 from sim.scenario.scenario import Scenario
 from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
@@ -93,7 +93,9 @@ def scenarios(draw) -> Scenario:
 
 def is_possible(scenario: Scenario) -> bool:
     config = scenario.strategies[0]
-    return STRATEGIES[config.kind].check(config, scenario.workload) is None and not list(shares_are_restored(scenario))
+    return STRATEGIES[config.kind].check(config, scenario.workload) is None and not list(
+        strategies_support_sharding(scenario)
+    )
 
 
 @st.composite

@@ -13,12 +13,14 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run
 from sim.strategies import STRATEGIES
-from support.builders import TINY_MODEL, a_link, no_training, run
+from support.builders import TINY_MODEL, a_link, a_scenario, no_training, run
 from support.strategy_options import CHECKPOINTS, STRATEGY_OPTIONS
 
 SPENT: tuple[Bucket, ...] = ("checkpoint_save", "detection", "provisioning", "state_transfer", "waiting_for_nodes")
 
-FALLBACKS = ["stop", "restart", *CHECKPOINTS]
+FALLBACKS = ["stop", "restart", *CHECKPOINTS, {"kind": "checkpoint", "interval_iterations": 7, "blocking_share": 0.3}]
+NETWORKS = [None, None, "spot_cluster", "gcp", "gcp_paper", "home_us"]
+"""Slow links, or a preset."""
 SHARING = ["node_pair", "region_pair", "none"]
 SCHEDULES = [
     {"schedule": "gpipe"},
@@ -31,10 +33,13 @@ FAILURES = [
     {"kind": "exponential", "rate_per_hour": 0.5},
     {"kind": "exponential", "rate_per_hour": 0.99},
     {"kind": "bernoulli", "per_iteration_probability": 0.02},
+    {"kind": "weibull", "rate_per_hour": 0.9, "scope": "node", "notice_seconds": 17.0},
+    {"kind": "weibull", "rate_per_hour": 0.5, "scope": "node", "notice_seconds": 4.0, "downtime": {"mean_hours": 0.1}},
 ]
 CLUSTERS: list[dict[str, Any]] = [
     {"detection_seconds": 10.0, "startup_seconds": 5.0},
     {"nodes_per_stage": 2, "provisioning_seconds": 70.0, "num_spares": 1, "startup_seconds": 5.0, "jitter": 0.2},
+    {"nodes_per_stage": 3, "provisioning_seconds": 60.0, "provisioning_sigma": 1.0, "regroup_seconds": 7.0},
 ]
 ACCESS = [None, {"up_mbit_per_s": 0.01, "down_mbit_per_s": 0.04, "latency_ms": 20.0}]
 
@@ -68,9 +73,9 @@ def scenarios(draw) -> Scenario:
         {
             "name": "ledger",
             "workload": workload,
-            "training": {"learner": "none", "model": {"num_stages": 4}, "steps": 10},
+            "training": {"learner": "none", "model": {"num_stages": 4}, "steps": draw(st.sampled_from([10, 10, 60]))},
             "cluster": draw(st.sampled_from(CLUSTERS)),
-            "network": network,
+            "network": draw(st.sampled_from(NETWORKS)) or network,
             "failures": draw(st.sampled_from(FAILURES)),
             "strategies": (draw(st.sampled_from(STRATEGY_OPTIONS)),),
             "fallback": draw(st.sampled_from(FALLBACKS)),
@@ -136,3 +141,12 @@ def undone(result: Run) -> float:
     kept = {record.iteration: record for record in result.iterations if record.iteration <= result.num_iterations}
     every = math.fsum(record.ended_seconds - record.started_seconds for record in result.iterations)
     return every - math.fsum(record.ended_seconds - record.started_seconds for record in kept.values())
+
+
+@pytest.mark.parametrize("kind", ["none", "redundant", "checkfree", "checkfree_plus", "restart"])
+def test_without_failures_wall_clock_is_the_iterations(kind):
+    result = run(a_scenario(({"kind": kind},), steps=200, failures={"kind": "never"}))
+    assert result.wall_clock_seconds == 200 * result.iteration_seconds
+    overheads = set(BUCKETS) - {"productive_compute", "bubble_and_communication", "redundant_compute"}
+    assert all(result.ledger[bucket] == 0.0 for bucket in overheads)
+    assert adds_up(result)

@@ -142,16 +142,6 @@ def test_a_message_at_its_own_limit_leaves_the_rest_to_others():
     assert wire.run() == {"slow": 5.0, "fast": 5.0}
 
 
-@given(st.integers(1, 30), st.floats(1.0, 1e6), st.floats(1.0, 1e6))
-def test_n_equal_messages_take_n_times_as_long_and_end_together(n, num_bytes, rate):
-    wire, link = Wire(), Link("one", rate)
-    for number in range(n):
-        wire.send(str(number), on(link), num_bytes)
-    ends = wire.run().values()
-    assert len(set(ends)) == 1
-    assert max(ends) == pytest.approx(n * num_bytes / rate, rel=1e-12, abs=2 * TICK)
-
-
 def test_simultaneous_arrivals_keep_the_order_of_sending():
     wire = Wire()
     for name in "badc":

@@ -286,13 +286,6 @@ def test_what_a_slow_flow_leaves_the_others_share():
     assert max_min_rates([over(link, limit=1.0), over(link), over(link, limit=2.0)]) == [1.0, 7.0, 2.0]
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
-def test_the_parking_lot(n):
-    """A long flow over n equal links, one short flow on each: half for everyone."""
-    links = [Link(str(number), 8.0) for number in range(n)]
-    assert max_min_rates([over(*links), *(over(link) for link in links)]) == [4.0] * (n + 1)
-
-
 def test_the_long_flow_of_a_parking_lot_gets_the_least_share():
     """k flows join at the k-th link: the long one shares the last with them all, the first short one gains by it."""
     first, second, third = (Link(str(number), 12.0) for number in range(3))

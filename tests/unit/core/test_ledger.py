@@ -3,13 +3,11 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.core.ledger import IterationSplit, Ledger
 from sim.core.records import BUCKETS
-from sim.strategies import STRATEGIES
-from support.builders import a_scenario, run
 
 split_seconds = st.floats(0.0, 1e6)
 splits = st.builds(IterationSplit, split_seconds, split_seconds, split_seconds)
@@ -75,73 +73,3 @@ def test_no_booking_creates_or_destroys_time(bookings):
             kept = int(booking * kept)
             ledger.roll_back(kept)
     assert math.fsum(ledger.buckets().values()) == pytest.approx(math.fsum(spent_seconds), rel=1e-9)
-
-
-def adds_up(result):
-    return math.fsum(result.ledger.values()) == pytest.approx(result.wall_clock_seconds, rel=1e-9)
-
-
-FALLBACKS = ("stop", "restart", {"kind": "checkpoint", "interval_iterations": 7, "blocking_share": 0.3})
-CLUSTERS = (
-    {"detection_seconds": 10.0, "startup_seconds": 5.0},
-    {"provisioning_seconds": 300.0, "num_spares": 1, "nodes_per_stage": 2, "startup_seconds": 5.0},
-    {"provisioning_seconds": 60.0, "provisioning_sigma": 1.0, "nodes_per_stage": 3, "regroup_seconds": 7.0},
-)
-
-
-@settings(max_examples=60)
-@given(
-    which=st.integers(0, len(STRATEGIES) - 1),
-    rate=st.sampled_from([0.0, 0.16, 0.5, 0.9]),
-    kind=st.sampled_from(["exponential", "bernoulli", "weibull"]),
-    seed=st.integers(0, 1000),
-    fallback=st.sampled_from(FALLBACKS),
-    cluster=st.sampled_from(CLUSTERS),
-    network=st.sampled_from([None, "spot_cluster", "gcp", "gcp_paper", "home_us"]),
-    blocking_share=st.sampled_from([0.0, 0.4, 1.0]),
-    embedding_copy=st.sampled_from(["beside", "blocking", "free"]),
-)
-def test_the_buckets_of_every_run_add_up_to_its_wall_clock(
-    which, rate, kind, seed, fallback, cluster, network, blocking_share, embedding_copy
-):
-    failures = {"kind": "exponential", "rate_per_hour": rate}
-    if kind == "weibull":
-        downtime = {"mean_hours": 0.1} if seed % 2 else None
-        failures = {**failures, "kind": kind, "scope": "node", "downtime": downtime, "notice_seconds": seed % 30}
-    if kind == "bernoulli":
-        failures = {"kind": "bernoulli", "per_iteration_probability": rate / 50}
-    strategies = (
-        {"kind": "none"},
-        {"kind": "checkpoint", "interval_iterations": 10, "blocking_share": blocking_share},
-        {"kind": "neighbour_checkpoint", "num_copies": 2},
-        {"kind": "redundant", "preset": "bamboo"},
-        {"kind": "checkfree", "preset": "reference_code"},
-        {"kind": "checkfree_plus", "embedding_copy": embedding_copy},
-        {"kind": "checkfree_hybrid", "interval_iterations": 10, "blocking_share": blocking_share},
-        {"kind": "reinit"},
-        {"kind": "peer"},
-        {"kind": "restart"},
-    )
-    assert {strategy["kind"] for strategy in strategies} == set(STRATEGIES)
-    scenario = a_scenario(
-        strategies,
-        num_stages=6,
-        steps=60,
-        failures=failures,
-        fallback=fallback,
-        cluster=cluster,
-        network=network,
-        upload_seconds=100.0,
-    )
-    assert adds_up(run(scenario, which, seed))
-
-
-@pytest.mark.parametrize("index", range(5))
-def test_without_failures_wall_clock_is_the_iterations(index):
-    kinds = ("none", "redundant", "checkfree", "checkfree_plus", "restart")
-    scenario = a_scenario(tuple({"kind": kind} for kind in kinds), steps=200, failures={"kind": "never"})
-    result = run(scenario, index)
-    assert result.wall_clock_seconds == 200 * result.iteration_seconds
-    overheads = set(BUCKETS) - {"productive_compute", "bubble_and_communication", "redundant_compute"}
-    assert all(result.ledger[bucket] == 0.0 for bucket in overheads)
-    assert adds_up(result)

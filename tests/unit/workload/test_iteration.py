@@ -42,19 +42,6 @@ def of_kind(run: PricedIteration, *kinds: str) -> list:
     return [operation for operation in run.operations if operation.kind in kinds]
 
 
-def held_at_most(run: PricedIteration, stage: int, replica: int = 0) -> int:
-    """Most microbatches between the start of their forward on a stage and the end of their backward."""
-    changes = []
-    for o in of_kind(run, "forward", "backward"):
-        if (o.stage, o.replica) == (stage, replica):
-            changes.append((o.start_seconds, 1) if o.kind == "forward" else (o.end_seconds, -1))
-    held = most = 0
-    for _, change in sorted(changes):
-        held += change
-        most = max(most, held)
-    return most
-
-
 def in_flight_at_most(run: PricedIteration, replica: int = 0) -> int:
     """Most microbatches of a pipeline between the start of their first forward and the end of their last backward."""
     by_microbatch = defaultdict(list)
@@ -199,15 +186,6 @@ def test_swapped_routes_end(num_stages, schedule):
             assert len(run.operations) == 2 * num_microbatches * (num_stages + 1)
 
 
-@given(st.integers(2, 7), st.integers(1, 14), seconds, seconds)
-def test_1f1b_holds_few_microbatches_and_gpipe_all(num_stages, num_microbatches, forward, backward):
-    one_f_one_b = a_pipeline(num_stages, num_microbatches, forward, backward, "1f1b")
-    gpipe = a_pipeline(num_stages, num_microbatches, forward, backward, "gpipe")
-    for position in range(num_stages):
-        assert held_at_most(one_f_one_b, position + 1) == min(num_microbatches, num_stages - position)
-        assert held_at_most(gpipe, position + 1) == num_microbatches
-
-
 @given(st.integers(2, 6), st.integers(1, 12), st.integers(1, 8), seconds, seconds, seconds)
 def test_fifo_serves_in_order_of_arrival_at_most_k_in_flight(p, m, k, forward, backward, hop):
     run = a_pipeline(p, m, forward, backward, "fifo", hop_seconds=hop, max_in_flight=k)
@@ -255,22 +233,6 @@ def test_swapping_does_not_speed_up_a_pipeline_over_slow_links(hop_seconds):
         for routes in (plain_routes(6), swapped_routes(6))
     )
     assert swapped > 0.95 * plain
-
-
-@given(st.lists(st.tuples(seconds, seconds), min_size=2, max_size=6), st.integers(1, 12), schedules)
-def test_uneven_stages_take_at_least_their_path_and_work(stages, num_microbatches, schedule):
-    run = a_pipeline(len(stages), num_microbatches, schedule=schedule, stages=stages)
-    works = [forward + backward for forward, backward in stages]
-    assert run.seconds >= max(sum(works[:i]) + num_microbatches * work for i, work in enumerate(works))
-    assert run.seconds >= sum(works)
-
-
-@given(st.integers(2, 6), st.integers(1, 12), schedules)
-def test_a_slow_last_stage_meets_the_bound(num_stages, num_microbatches, schedule):
-    stages = (*[(1.0, 2.0)] * (num_stages - 1), (4.0, 8.0))
-    run = a_pipeline(num_stages, num_microbatches, schedule=schedule, stages=stages, max_in_flight=20)
-    if schedule != "fifo" or num_microbatches == 1:
-        assert run.seconds == 3.0 * (num_stages - 1) + 12.0 * num_microbatches
 
 
 def test_a_deadlocking_schedule_is_an_error(monkeypatch):
