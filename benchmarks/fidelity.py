@@ -1,8 +1,8 @@
-"""How much faster the clock runs when an iteration is one event: the same run in both fidelities, to the same bits.
+"""Speed of iteration fidelity against microbatch fidelity; both give the same run to the bit.
 
     python benchmarks/fidelity.py
 
-Time only, nothing is trained. Processor seconds; the ratio is what counts, since both run in turn on the same machine.
+Time only, without training. Processor seconds of both fidelities in turn, so that their ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sim.simulation.run import Run, simulate, time_only
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "paper_throughput.yaml"
 NUM_ITERATIONS = 22_000
-NUM_PLAYED = 200
+NUM_MICROBATCH_ITERATIONS = 200
 REPEATS = 5
 
 
@@ -36,18 +36,18 @@ def main() -> int:
         runs = {}
         for _ in range(REPEATS):
             for fidelity, seconds in times.items():
-                steps = NUM_PLAYED if fidelity == "microbatch" else NUM_ITERATIONS
+                steps = NUM_MICROBATCH_ITERATIONS if fidelity == "microbatch" else NUM_ITERATIONS
                 overrides = (f"fidelity={fidelity}", f"training.steps={steps}")
                 took, _run = timed(load_scenario(SCENARIO, overrides), kind)
                 seconds.append(took / steps)
         for fidelity in times:
-            overrides = (f"fidelity={fidelity}", f"training.steps={NUM_PLAYED}")
+            overrides = (f"fidelity={fidelity}", f"training.steps={NUM_MICROBATCH_ITERATIONS}")
             _, runs[fidelity] = timed(load_scenario(SCENARIO, overrides), kind)
         assert runs["iteration"] == runs["microbatch"], "both fidelities give the same run"
         one, every = (statistics.median(times[fidelity]) for fidelity in ("iteration", "microbatch"))
         print(
-            f"{kind}: {NUM_ITERATIONS} iterations in {NUM_ITERATIONS * one:.2f} s (one event each); every microbatch "
-            f"an event: {every / one:.0f} x that, {1e3 * every:.1f} ms an iteration of 21 nodes and 6 microbatches"
+            f"{kind}: {NUM_ITERATIONS} iterations in {NUM_ITERATIONS * one:.2f} s (one event each); with microbatch "
+            f"events {every / one:.0f} x that, {1e3 * every:.1f} ms an iteration of 21 nodes and 6 microbatches"
         )
     return 0
 

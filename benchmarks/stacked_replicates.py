@@ -1,21 +1,20 @@
-"""Many training seeds at once: replicates stacked along a leading axis, against one after another.
+"""Training seeds stacked along a leading axis, against one after another.
 
     python benchmarks/stacked_replicates.py [--device cuda] [--replicates 8] [--steps 100]
 
-The quickstart's proxy model is trained from several training seeds. Stacked, a stage's weights are one tensor
-[replicates, parameters], the model runs under `torch.vmap`, and clipping and Adam's update are made for all at once:
-one launch of a kernel for what would be many small ones, which is where a small model loses its time on a GPU. Against
-it stand `Trainer` on the CPU, which makes the losses that all results come from, and on a GPU also the same replicates
-there one at a time. Each stacked step is followed by the others' same step, so that all meet the same noise of a shared
-machine.
+The quickstart's proxy model is trained with several training seeds. Stacked, a stage's weights are one tensor
+[replicates, parameters], the model runs under `torch.vmap`, and clipping and Adam's update apply to all replicates: one
+kernel launch in place of many small ones, which dominate the time of a small model on a GPU. It is compared with
+`Trainer` on the CPU, which all results use, and on a GPU also with the same replicates there one at a time. Each
+stacked step is followed by the same step of the others, so that noise of a shared machine affects all alike.
 
-Same results: losses agree with the trainer's within TOLERANCE, relative, over a hundred steps. Not to the bit: batched
-matrix products add in another order, and training makes rounding grow. Out of scope: edits (a rebuilt stage, its own
-learning-rate factor, its optimizer afresh) and divergence; this is failure-free training only. No product code depends
-on it: on CPUs a process a core, one replicate in each, is the default and stays it.
+Losses agree with the trainer's within TOLERANCE, relative, over a hundred steps, but not to the bit: batched matrix
+products add in another order, and rounding errors grow during training. Not supported: edits (a rebuilt stage, its
+learning-rate factor, its optimizer reset) and divergence; this is failure-free training only. No product code depends
+on it: on CPUs the default remains one process per core with one replicate each.
 
-Measured on one core of a 2-core CPU: stacked / trainer 1.0 to 1.1 with 4 to 16 replicates, so nothing to be gained;
-attention has no batched kernel there (PyTorch warns) and goes replicate by replicate. Not measured on a GPU yet.
+Measured on one core of a 2-core CPU: stacked / trainer 1.0 to 1.1 with 4 to 16 replicates, so there is no gain;
+attention has no batched kernel there (PyTorch warns) and runs replicate by replicate. Not measured on a GPU yet.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ TOLERANCE = 1e-4
 
 
 class Whole(nn.Module):
-    """A staged model as one module, so that `functional_call` can put other weights in all of its stages."""
+    """A staged model as one module, so that `functional_call` can replace the weights of all its stages."""
 
     def __init__(self, model: StagedModel) -> None:
         super().__init__()
@@ -57,9 +56,9 @@ class Whole(nn.Module):
 
 
 class StackedTrainer:
-    """Replicates of one recipe that differ in seeds alone. `flat[k]` holds stage k of all: [replicates, parameters].
+    """Replicates that differ only in seeds. `flat[k]` holds stage k of all: [replicates, parameters].
 
-    ValueError where the recipes differ in more.
+    ValueError if the specs differ in more.
     """
 
     def __init__(self, specs: Sequence[TrainingSpec], corpus: Corpus, device: torch.device) -> None:
@@ -67,7 +66,7 @@ class StackedTrainer:
         self.spec = spec = specs[0]
         seeds = {"init_seed": spec.init_seed, "data_seed": spec.data_seed}
         if any(other.model_copy(update=seeds) != spec for other in specs):
-            raise ValueError("stacked replicates may differ in init_seed and data_seed alone")
+            raise ValueError("stacked replicates may differ only in init_seed and data_seed")
         models = [
             StagedModel(spec.model, spec.vocabulary_size, spec.sequence_length, other.init_seed) for other in specs
         ]
@@ -87,7 +86,7 @@ class StackedTrainer:
         self.step = 0
 
     def train_step(self) -> list[float]:
-        """One update of every stage of every replicate, as `Trainer.train_step` makes it; the batches' mean losses."""
+        """Update every stage of every replicate as `Trainer.train_step` does; return the mean losses of the batches."""
         spec = self.spec
         size = spec.sequences_per_batch, spec.sequence_length
         windows = np.stack([self.corpus.batch(other.data_seed, self.step, *size) for other in self.specs])
@@ -101,7 +100,7 @@ class StackedTrainer:
 
             share = len(rows) / spec.sequences_per_batch
             found = torch.vmap(loss)(group[..., :-1], group[..., 1:], *self.flat) * share
-            found.sum().backward()  # of each replicate its own gradient: no loss depends on another's weights
+            found.sum().backward()  # own gradients: no loss depends on another replicate's weights
             losses += found.detach()
         self.clip()
         self.optimizer.param_groups[0]["lr"] = scheduled_rate(spec, self.step)
@@ -110,7 +109,7 @@ class StackedTrainer:
         return losses.tolist()
 
     def weights(self, flat: Sequence[Tensor]) -> dict[str, Tensor]:
-        """A replicate's flat vectors as the named parameters that they are made of (`models.staged_model.flatten`)."""
+        """Named parameters of a replicate from its flat vectors (the inverse of `models.staged_model.flatten`)."""
         named = {}
         for number, vector in enumerate(flat):
             parameters = dict(self.whole.stages[number].named_parameters())
@@ -132,7 +131,7 @@ class StackedTrainer:
 
 
 class Stopwatch:
-    """Seconds spent in a kind of training."""
+    """Total seconds of a kind of training."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

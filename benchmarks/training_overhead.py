@@ -1,10 +1,9 @@
-"""What the simulator adds to training: the same steps in a plain torch loop and inside a simulated run.
+"""Overhead of the simulator in training: the same steps in a plain torch loop and in a simulated run.
 
 Both train the quickstart's proxy model on the same batches with the same threads: the plain loop with ordinary
-modules, `clip_grad_norm_` and one Adam a stage; the run through world, strategy, trajectory service and its store
-on disk (keyframes included, validations left out on both sides). After each simulated step the plain loop makes
-its step, so that both meet the same noise of a shared machine and the ratio of their times stands. Target: at most
-1.05.
+modules, `clip_grad_norm_` and one Adam per stage; the run through world, strategy, trajectory and its store on disk
+(including keyframes, without validations on both sides). Each simulated step is followed by the same step of the plain
+loop, so that noise of a shared machine affects both alike. Target: a ratio of at most 1.05.
 """
 
 import argparse
@@ -31,14 +30,14 @@ SCENARIO = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
 
 
 class PlainLoop:
-    """Training as anyone would write it; `seconds` counts the time of its steps."""
+    """An ordinary training loop; `seconds` is the total time of its steps."""
 
     def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
         self.spec, self.corpus = spec, corpus
         self.model = StagedModel(spec.model, spec.vocabulary_size, spec.sequence_length, spec.init_seed)
         self.stages = [list(stage.parameters()) for stage in self.model.stages]
         for parameter in (parameter for stage in self.stages for parameter in stage):
-            parameter.data, parameter.grad = parameter.data.clone(), None  # ordinary again, with its own storage
+            parameter.data, parameter.grad = parameter.data.clone(), None  # an ordinary tensor with its own storage
         rate = spec.optimizer.learning_rate
         self.optimizers = [torch.optim.Adam(parameters, lr=rate, fused=True) for parameters in self.stages]
         self.num_steps = 0
@@ -50,7 +49,7 @@ class PlainLoop:
         windows = self.corpus.batch(spec.data_seed, self.num_steps, spec.sequences_per_batch, spec.sequence_length)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        for route, rows in rows_by_route(spec).items():  # all in one, unless the recipe has swapped routes
+        for route, rows in rows_by_route(spec).items():  # one group, unless routes are swapped
             tokens = torch.from_numpy(windows if len(rows) == len(windows) else windows[rows])
             loss = self.model.loss(tokens[:, :-1], tokens[:, 1:], route) * (len(rows) / len(windows))
             loss.backward()
