@@ -47,13 +47,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--count-brute-force", action=argparse.BooleanOptionalAction, default=True)
     asked = parser.parse_args()
-    ground = ScenarioTemplate(SCENARIO)
+    template = ScenarioTemplate(SCENARIO)
     axes = (
-        ground.axis("--x", "failures.rate_per_hour=0.02..0.4", asked.cells),
-        ground.axis("--y", "network.bandwidth_factor=0.125..8", asked.cells),
+        template.axis("--x", "failures.rate_per_hour=0.02..0.4", asked.cells),
+        template.axis("--y", "network.bandwidth_factor=0.125..8", asked.cells),
     )
-    grid = Grid(ground, axes, SeedsConfig(failures=(0, 1, 2), training=(0,)), "quickstart-map")
-    job = MapJob(grid, range(10), "time", 3, tell=lambda _: None)
+    grid = Grid(template, axes, SeedsConfig(failures=(0, 1, 2), training=(0,)), "quickstart-map")
+    job = MapJob(grid, range(10), "time", 3, note=lambda _: None)
     with tempfile.TemporaryDirectory() as name, closing(TrajectoryStore(Path(name))) as store:
         folder, workshop, executor = Path(name), SharedTraining(store), ProcessPool(asked.workers)
 
@@ -64,15 +64,15 @@ def main() -> None:
         real = RealRunsJob(SCENARIO.parent, folder / "results", folder, at_work, lambda _: None, lambda _: None)
         with closing(executor):
             for what, do in (
-                ("churn in the first net", lambda: job.survey(executor)),
-                ("real runs", lambda: job.learn(executor, real)),
-                ("times to the target", lambda: job.look(executor)),
+                ("churn in the coarse mesh", lambda: job.survey(executor)),
+                ("real runs", lambda: job.train(executor, real)),
+                ("times to the target", lambda: job.evaluate(executor)),
             ):
                 began = time.perf_counter()
                 do()
                 print(f"{what}: {time.perf_counter() - began:.0f} s", flush=True)
-            looked = len(job.looks)
-            print(f"{looked} of {len(grid.points)} cells looked at; {workshop.num_trained_steps:,} steps trained")
+            evaluated = len(job.results)
+            print(f"{evaluated} of {len(grid.points)} cells evaluated; {workshop.num_trained_steps:,} steps trained")
             if asked.count_brute_force:
                 steps = brute_force_steps(grid, executor, folder)
                 print(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -68,6 +68,25 @@ def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="churnlab-") as folder:
         yield Path(folder)
+
+
+class Stoppable(Protocol):
+    """A live display."""
+
+    def stop(self) -> None:
+        """Leave the screen to others."""
+        ...
+
+
+@contextmanager
+def resumable(display: Stoppable) -> Iterator[None]:
+    """Work that an interrupt ends with a hint and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        display.stop()
+        complain("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
+        raise typer.Exit(130) from None
 
 
 # Problems of what a scenario names, found when that is read: where in the scenario's file they stand.

@@ -6,6 +6,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from sim.cli.options import console, say
 from sim.experiments.scheduler import SweepProgress
+from sim.experiments.strategy_map.study import MapObserver
 
 MOST_TOLD = 2
 
@@ -54,16 +55,13 @@ class SweepDisplay:
             self._bars.stop()
 
 
-# Live progress of a map: of its real runs as a sweep's, then how many strategies in cells have been played.
-
-
-class MapDisplay:
-    """Shown until stopped."""
+class MapDisplay(MapObserver):
+    """Progress of a map's trained runs as a sweep's, then the number of strategies in cells that were simulated."""
 
     def __init__(self) -> None:
         self._runs = SweepDisplay()
-        self._plays = Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
-        self._task = self._plays.add_task("")
+        self._trials = Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
+        self._task = self._trials.add_task("")
 
     def __enter__(self) -> MapDisplay:
         return self
@@ -71,25 +69,25 @@ class MapDisplay:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def __call__(self, progress: SweepProgress) -> None:
-        """A real run has come on."""
-        if self._plays.live.is_started:
-            self._plays.stop()
+    def progressed(self, progress: SweepProgress) -> None:
+        """Show the progress of trained runs."""
+        if self._trials.live.is_started:
+            self._trials.stop()
         self._runs(progress)
 
-    def counted(self, num_plays: int) -> None:
-        """So many strategies in cells have been played."""
+    def simulated(self, num_trials: int) -> None:
+        """Show the number of simulated strategies in cells."""
         if console.is_terminal:
             self._runs.stop()
-            self._plays.start()
-            self._plays.update(self._task, description=f"{num_plays:,} strategies in cells played without training")
+            self._trials.start()
+            self._trials.update(self._task, description=f"{num_trials:,} strategies in cells simulated")
 
-    def say(self, line: str) -> None:
-        """A line that stays, above the bars."""
+    def noted(self, line: str) -> None:
+        """Print a line above the bars."""
         say(line)
 
     def stop(self) -> None:
         """Leave the screen to others."""
         self._runs.stop()
-        if self._plays.live.is_started:
-            self._plays.stop()
+        if self._trials.live.is_started:
+            self._trials.stop()

@@ -58,7 +58,7 @@ def test_asked_again_it_says_the_same_and_runs_nothing_again(mapped):
     csv = (folder / "results" / "mapped-map" / "map.csv").read_bytes()
     after = invoke(folder, "map", path, *AXES, *SMALL)
     assert "to do" not in after.output
-    table = "mapped: who comes to the target first"
+    table = "mapped: strategies that reach the target first"
     assert after.output.partition(table)[2] == before.output.partition(table)[2] != ""
     assert (folder / "results" / "mapped-map" / "map.csv").read_bytes() == csv
 
@@ -89,12 +89,12 @@ def test_advice_is_five_lines(tmp_path):
     result = invoke(tmp_path, "advise", path, "--time-replicates", "3")
     assert result.exit_code == 0, result.output
     lines = result.output.strip().splitlines()[-5:]
-    assert re.match(r"Use \w+.* comes to loss 3.5 first: after [\d.]+ h \(95 % interval .*\) and \$\d+[;.]", lines[0])
+    assert re.match(r"Use \w+.* reaches loss 3.5 first, after [\d.]+ h \(95 % interval .*\) and \$\d+\.", lines[0])
     assert lines[1].startswith("Then ")
     assert "CheckFree" in lines[1]
     assert lines[2].startswith("Confidence: ")
-    assert lines[3].startswith(("It turns with failures.rate_per_hour: ", "It does not turn"))
-    assert lines[4].startswith("It assumes that 'medium' in 3 stages loses as much")
+    assert lines[3].startswith(("The order changes with failures.rate_per_hour: ", "The same holds at other"))
+    assert lines[4].startswith("Assumptions: a lost stage costs 'medium' in 3 stages as many iterations")
 
 
 def test_list_values_and_coinciding_points_are_accepted(tmp_path):
@@ -121,7 +121,7 @@ def test_advice_without_a_rate_says_that_no_other_was_tried(tmp_path):
     )
     result = invoke(tmp_path, "advise", str(maps.write(tmp_path, text)), "--time-replicates", "2")
     assert result.exit_code == 0, result.output
-    assert "It turns: not looked at" in result.output
+    assert "Other failure rates: not evaluated" in result.output
 
 
 def test_without_weight_changes_only_failure_free_runs_train(tmp_path):

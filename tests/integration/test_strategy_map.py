@@ -11,7 +11,6 @@ import pytest
 
 from sim.core.units import SECONDS_PER_HOUR
 from sim.experiments.strategy_map.job import MapJob
-from sim.experiments.strategy_map.table import map_table
 from support import maps
 from support.sweeps import do_sweep
 
@@ -32,12 +31,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def job(folder: Path) -> MapJob:
-    return maps.looked(maps.write(folder))
+    return maps.evaluated(maps.write(folder))
 
 
 @pytest.fixture(scope="module")
 def table(job: MapJob) -> pd.DataFrame:
-    return map_table(job)
+    return job.map.table
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +56,24 @@ def brute(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dic
 
 def test_without_weight_changes_cells_equal_brute_force(job, brute):
     """To the bit."""
-    for cell, look in job.looks.items():
+    for cell, result in job.results.items():
         for name in LOSSLESS:
-            for (seed, _), seconds in look.passages[name].seconds.items():
+            for (seed, _), seconds in result.first_passages[name].seconds.items():
                 assert seconds == brute[cell][name][seed]
 
 
 def test_what_changes_weights_takes_about_what_brute_force_takes(job, brute):
     """Within the interval that is told, widened by what reading between knots may be off; three seeds are few."""
     held = []
-    for cell, look in job.looks.items():
+    for cell, result in job.results.items():
         true = list(brute[cell]["checkfree"].values())
-        passed = look.passages["checkfree"]
+        passed = result.first_passages["checkfree"]
         told = list(passed.seconds.values())
         if any(map(math.isnan, [*true, *told])):
             continue
         assert fmean(told) == pytest.approx(fmean(true), rel=0.25)
-        error = job.penalties[job.grid.family(cell, "checkfree")].error_at(passed.failures_per_iteration)
-        (takes,) = [one.takes for one in look.verdict.standings if one.strategy == "checkfree"]
+        error = job.to_target[job.grid.group(cell, "checkfree")].error_at(passed.failures_per_iteration)
+        (takes,) = [one.takes for one in result.ranking.standings if one.strategy == "checkfree"]
         held.append(takes.low * (1 - error) <= fmean(true) <= takes.high * (1 + error))
     assert len(held) >= 8
     assert sum(held) >= len(held) - 1
@@ -82,10 +81,10 @@ def test_what_changes_weights_takes_about_what_brute_force_takes(job, brute):
 
 def test_rankings_not_too_close_agree_with_brute_force(job, brute):
     num_sure = 0
-    for cell, look in job.looks.items():
+    for cell, result in job.results.items():
         true = {name: fmean(taken.values()) for name, taken in brute[cell].items() if name != "none"}
         best = min((name for name in true if not math.isnan(true[name])), key=true.__getitem__)
-        names = {look.verdict.best.strategy, *(one.strategy for one in look.verdict.contenders)}
+        names = {result.ranking.best.strategy, *(one.strategy for one in result.ranking.contenders)}
         num_sure += len(names) == 1
         assert best in names
     assert num_sure >= 2
@@ -93,8 +92,8 @@ def test_rankings_not_too_close_agree_with_brute_force(job, brute):
 
 def test_without_failures_the_order_is_that_of_plain_speed(job):
     """At the lowest rate and the fastest links: redundant work alone costs something."""
-    look = job.looks[0, 2]
-    assert look.verdict.standings[-1].strategy == "redundant"
+    result = job.results[0, 2]
+    assert result.ranking.standings[-1].strategy == "redundant"
 
 
 def test_the_table_has_a_row_per_cell_and_strategy_and_one_best(job, table):
@@ -105,17 +104,17 @@ def test_the_table_has_a_row_per_cell_and_strategy_and_one_best(job, table):
         assert best["behind"].item() == 0.0
         assert (rows.loc[rows["num_reached"] == rows["num_runs"], "hours"] >= best["hours"].item()).all()
     cell = table[(table["failures.rate_per_hour"] == 0.15) & (table["network.bandwidth_factor"] == 1)]
-    mean = fmean(job.looks[1, 1].passages["redundant"].seconds.values()) / SECONDS_PER_HOUR
+    mean = fmean(job.results[1, 1].first_passages["redundant"].seconds.values()) / SECONDS_PER_HOUR
     assert cell.loc[cell["strategy"] == "redundant", "hours"].item() == pytest.approx(mean)
     assert (table["hours_low"].fillna(0) <= table["hours"].fillna(0)).all()
 
 
 def test_the_order_in_which_workers_are_done_changes_nothing(job, tmp_path, monkeypatch):
     monkeypatch.setattr("sim.experiments.strategy_map.job.as_completed", lambda futures: reversed(list(futures)))
-    again = maps.looked(maps.write(tmp_path))
-    assert list(again.knots) == list(job.knots)
-    assert repr(again.penalties) == repr(job.penalties)  # NaN is not NaN
-    pd.testing.assert_frame_equal(map_table(again), map_table(job))
+    again = maps.evaluated(maps.write(tmp_path))
+    assert list(again.trained) == list(job.trained)
+    assert repr(again.to_target) == repr(job.to_target)  # NaN is not NaN
+    pd.testing.assert_frame_equal(again.map.table, job.map.table)
 
 
 def test_interpolated_cells_lie_between_their_neighbours(tmp_path):
@@ -125,14 +124,14 @@ def test_interpolated_cells_lie_between_their_neighbours(tmp_path):
         "x": "failures.rate_per_hour=0.01,0.02,0.03,0.05,0.08,0.1,0.12,0.2,0.3",
         "y": "network.bandwidth_factor=1,2",
     }
-    job = maps.looked(maps.write(tmp_path, lossless), **axes)
-    table = map_table(job)
+    job = maps.evaluated(maps.write(tmp_path, lossless), **axes)
+    table = job.map.table
     read = table[~table["is_looked_at"]]
     assert len(read) >= 4
     every = {cell: job.grid.points[cell] for cell in job.grid.points}
-    job.looks.clear()
+    job.results.clear()
     job.meshes = []
-    known = job._play(maps.InProcess(), [(cell, name) for cell in every for name in LOSSLESS], job.penalties)
+    known = job._simulate(maps.InProcess(), [(cell, name) for cell in every for name in LOSSLESS], job.to_target)
     for (cell, name), passed in known.items():
         rate, factor = (every[cell].parameters[axis.field] for axis in job.grid.axes)
         row = read[(read[job.grid.axes[0].field] == rate) & (read[job.grid.axes[1].field] == factor)]

@@ -1,4 +1,4 @@
-"""What tests of maps share: a scenario whose losses are a formula, and looking at a map of it."""
+"""What tests of maps share: a scenario whose losses are a formula, and evaluating a map of it."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def write(folder: Path, text: str = TEXT) -> Path:
     return path
 
 
-def looked(
+def evaluated(
     path: Path,
     x: str = RATES,
     y: str | None = FACTORS,
     seeds: Sequence[int] = (0, 1, 2),
-    world_seeds: Sequence[int] = (0, 1, 2),
+    time_seeds: Sequence[int] = (0, 1, 2),
     overrides: Sequence[str] = (),
     objective: str = "time",
-    num_knots: int = 3,
+    num_samples: int = 3,
 ) -> MapJob:
-    """A map whose cells have been looked at, in this process."""
-    ground = ScenarioTemplate(path, overrides)
-    axes: tuple[Axis, Axis] = ground.axis("--x", x, 5), ground.axis("--y", y, 5) if y else NO_AXIS
-    grid = Grid(ground, axes, SeedsConfig(failures=tuple(seeds), training=(0,)), "mapped-map")
-    job = MapJob(grid, world_seeds, objective, num_knots, tell=lambda _: None)
+    """A map whose cells have been evaluated, in this process."""
+    template = ScenarioTemplate(path, overrides)
+    axes: tuple[Axis, Axis] = template.axis("--x", x, 5), template.axis("--y", y, 5) if y else NO_AXIS
+    grid = Grid(template, axes, SeedsConfig(failures=tuple(seeds), training=(0,)), "mapped-map")
+    job = MapJob(grid, time_seeds, objective, num_samples, note=lambda _: None)
     executor = InProcess()
 
     @contextmanager
@@ -62,6 +62,6 @@ def looked(
 
     real = RealRunsJob(path.parent, path.parent / "results", path.parent, at_work, lambda _: None, lambda _: None)
     job.survey(executor)
-    job.learn(executor, real)
-    job.look(executor)
+    job.train(executor, real)
+    job.evaluate(executor)
     return job

@@ -1,4 +1,4 @@
-"""When a run comes to an iteration for the first time: the seconds of the world, without anything being learnt.
+"""First-passage times: when a run first completes an iteration, from simulations without training.
 
 A task of workers: depends on its arguments alone.
 """
@@ -7,60 +7,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import usd_per_node_hour
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, Seeds
-from sim.results.comparison import SeedPair
+from sim.results.strategy_map import FirstPassages
 from sim.scenario.scenario import Scenario
 from sim.simulation.log import IterationLog
 from sim.simulation.run import Run, simulate, time_only
 
 
-@dataclass(frozen=True)
-class FirstPassages:
-    """What a strategy meets in a cell, and when it comes to the target there.
-
-    failures_per_iteration: stages lost a completed iteration, mean over failure seeds. is_edited: whether weights were
-    changed by a recovery under any seed. num_stopped: failure seeds under which it came to no end. iterations: to the
-    target, by replicate of learning. seconds, usd: to the target, by pairs of a failure seed and a replicate of
-    learning, each with each: two lucks that are crossed as the two kinds of seeds of a sweep are. NaN where the target
-    is not reached.
-    """
-
-    failures_per_iteration: float
-    is_edited: bool
-    num_stopped: int
-    iterations: tuple[float, ...]
-    seconds: Mapping[SeedPair, float]
-    usd: Mapping[SeedPair, float]
-
-
-def passages(
-    plays: Sequence[tuple[Scenario, int]], failure_seeds: Sequence[int], penalties: Sequence[IterationsToTarget | None]
+def first_passages(
+    trials: Sequence[tuple[Scenario, int]],
+    failure_seeds: Sequence[int],
+    iterations_to_target: Sequence[IterationsToTarget | None],
 ) -> list[FirstPassages]:
-    """For each of some scenarios, with the index of a strategy: its runs under failure seeds, to the target.
+    """First passages of the target for each scenario with the index of a strategy.
 
-    penalties: how many iterations the target takes each of them; None where that is not known yet.
+    iterations_to_target: by trial; None where they are not known yet.
     """
     return [
-        passage(scenario, index, failure_seeds, penalty)
-        for (scenario, index), penalty in zip(plays, penalties, strict=True)
+        first_passage(scenario, index, failure_seeds, to_target)
+        for (scenario, index), to_target in zip(trials, iterations_to_target, strict=True)
     ]
 
 
-def passage(
-    scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int], penalty: IterationsToTarget | None
+def first_passage(
+    scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int], to_target: IterationsToTarget | None
 ) -> FirstPassages:
-    """The same of one."""
+    """First passages of the target of one strategy."""
     config = scenario.strategies[strategy_index]
     runs = {seed: simulate(scenario, config, seed, 0, time_only(scenario)) for seed in failure_seeds}
     rates = [run.num_failures / max(1, run.num_iterations) for run in runs.values()]
     rate = math.fsum(rates) / len(rates)
-    wanted = replicates(penalty.iterations_at(rate)) if penalty else ()
+    wanted = replicates(to_target.iterations_at(rate)) if to_target else ()
     times = {seed: first_times(run) for seed, run in runs.items()} if wanted else {}
     seconds = {
         (seed, number): first_time(own, iterations)
@@ -73,14 +55,14 @@ def passage(
         num_stopped=sum(run.stopped is not None for run in runs.values()),
         iterations=wanted,
         seconds=seconds,
-        usd={luck: usd_until(scenario, runs[luck[0]], until) for luck, until in seconds.items()},
+        usd={seeds: usd_until(scenario, runs[seeds[0]], until) for seeds, until in seconds.items()},
     )
 
 
 def replicates(iterations: Mapping[Seeds, float]) -> tuple[float, ...]:
-    """Iterations by replicate of learning: a churn each, or with several training seeds, one of these each.
+    """Iterations by training replicate: by failure seed, or with several training seeds, the mean of each of these.
 
-    Runs of one training seed under several churns are not independent, as runs of several are; so their mean counts.
+    Runs of one training seed under several failure seeds are not independent, as those of several training seeds are.
     """
     by_training: dict[int, list[float]] = {}
     for (_, training), found in iterations.items():
@@ -91,20 +73,20 @@ def replicates(iterations: Mapping[Seeds, float]) -> tuple[float, ...]:
 
 
 def is_edited(run: Run) -> bool:
-    """Whether a recovery changed weights: iterations were run on more than one line."""
+    """Whether a recovery changed weights: iterations belong to more than one lineage."""
     assert isinstance(run.iterations, IterationLog)
     return len({stretch.lineage for stretch in run.iterations.stretches}) > 1
 
 
 def first_time(times: npt.NDArray[np.float64], iteration: float) -> float:
-    """Of `first_times` that of an iteration; between two, in proportion. NaN if it never is complete."""
+    """The time of an iteration in `first_times`, interpolated between two; NaN if it is never completed."""
     if math.isnan(iteration) or iteration > len(times) - 1:
         return math.nan
     return float(np.interp(iteration, np.arange(len(times)), times))
 
 
 def first_times(run: Run) -> npt.NDArray[np.float64]:
-    """(iterations + 1,) seconds until each is complete for the first time, the 0th at 0."""
+    """(iterations + 1,) seconds until each iteration is first completed, the 0th at 0."""
     assert isinstance(run.iterations, IterationLog)
     columns = run.iterations.columns()
     is_first = np.asarray(columns["execution"]) == 1
@@ -113,6 +95,6 @@ def first_times(run: Run) -> npt.NDArray[np.float64]:
 
 
 def usd_until(scenario: Scenario, run: Run, seconds: float) -> float:
-    """Money spent until then; NaN where there is no such instant, or no price."""
+    """US dollars spent until an instant; NaN where there is no such instant, or no price."""
     price = usd_per_node_hour(scenario.cluster)
     return math.nan if price is None or math.isnan(seconds) else price * run.node_hours_until(seconds)

@@ -1,4 +1,4 @@
-"""The grid of a map: a scenario with the values of two axes in it at each cell, and what cells have in common."""
+"""The grid of a map: the scenario of each cell, and groups of cells with a common training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from models.spec import Routes, plain_routes
 from models.training_state import digest
 from sim.cluster.topology import usd_per_node_hour
-from sim.experiments.strategy_map.refinement import Cell
 from sim.failures import PROCESSES
+from sim.results.strategy_map import Cell
 from sim.scenario.axes import Axis, ScenarioTemplate, is_number
 from sim.scenario.loading import ScenarioError
 from sim.scenario.scenario import Scenario, SeedsConfig
@@ -21,36 +21,36 @@ from sim.simulation.run import time_only
 from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
 
 WITHOUT_EFFECT = ("name", "description", "seeds", "sweep")
-"""Sections that no cell differs by."""
+"""Sections that have no effect on a map."""
 
 WHERE_FAILURES_ARE = ("failures", "cluster")
-"""Sections that say which stages are lost, and when."""
+"""Sections that decide which stages are lost, and when."""
 
 
 @dataclass(frozen=True)
 class ComparisonGroup:
-    """A strategy, and a name for all that decides what it learns under given failures per iteration."""
+    """A strategy, and the hash of all that decides its learning under given failures per iteration."""
 
     strategy: str
     key: str
 
 
 NO_AXIS = Axis("", (None,), None, False, "")
-"""In the place of the second axis, where there is but one."""
+"""The second axis of a map along a line."""
 
 
 class Grid:
-    """The cells of two axes, and the strategies that are compared there. ScenarioError where a cell cannot be.
+    """The cells of two axes, and the strategies that are compared there. ScenarioError where a cell is not valid.
 
-    candidates: index by name, all but those that failures do nothing to.
+    candidates: index by name, without strategies that ignore failures.
     """
 
-    def __init__(self, ground: ScenarioTemplate, axes: tuple[Axis, Axis], seeds: SeedsConfig, name: str) -> None:
+    def __init__(self, template: ScenarioTemplate, axes: tuple[Axis, Axis], seeds: SeedsConfig, name: str) -> None:
         self.axes, self.seeds, self.name = axes, seeds, name
-        self.scenario = ground.scenario
+        self.scenario = template.scenario
         self.shape = len(axes[0].values), len(axes[1].values)
         self.points = {
-            (i, j): self._point(ground, [(axes[0], x), (axes[1], y)])
+            (i, j): self._point(template, [(axes[0], x), (axes[1], y)])
             for i, x in enumerate(axes[0].values)
             for j, y in enumerate(axes[1].values)
         }
@@ -59,13 +59,13 @@ class Grid:
             for index, config in enumerate(self.scenario.strategies)
             if strategy_class(config.kind).stops_on_failures
         }
-        self._families: dict[tuple[Cell, str], ComparisonGroup] = {}
+        self._groups: dict[tuple[Cell, str], ComparisonGroup] = {}
         require_candidates(self.scenario, self.candidates)
         require_axes(self)
 
-    def _point(self, ground: ScenarioTemplate, values: Sequence[tuple[Axis, Any]]) -> Point:
+    def _point(self, template: ScenarioTemplate, values: Sequence[tuple[Axis, Any]]) -> Point:
         try:
-            return ground.point([(axis, value) for axis, value in values if axis.field])
+            return template.point([(axis, value) for axis, value in values if axis.field])
         except ScenarioError as error:
             where = ", ".join(f"{axis.field}: {value}" for axis, value in values if axis.field)
             problems = [replace(each, message=f"{each.message} (at {where})") for each in error.problems]
@@ -78,27 +78,27 @@ class Grid:
         return None if i is None or j is None else (i, j)
 
     def num_iterations(self, cell: Cell) -> int:
-        """Iterations that a cell's scenario gives."""
+        """The number of iterations in a cell's scenario."""
         scenario = self.points[cell].scenario
         return scenario.training.steps * scenario.iterations_per_step
 
     def timed(self, cell: Cell, num_iterations: float) -> Scenario:
-        """A cell's scenario, for no fewer than so many iterations."""
+        """A cell's scenario with at least so many iterations."""
         scenario = self.points[cell].scenario
         steps = math.ceil(num_iterations / scenario.iterations_per_step)
         training = scenario.training.model_copy(update={"steps": steps})
         return scenario.model_copy(update={"training": training})
 
-    def price_key(self, cell: Cell) -> str:
-        """Equal for cells whose iterations have equal prices."""
+    def iteration_time_key(self, cell: Cell) -> str:
+        """A hash that is equal for cells whose iterations take equal times."""
         scenario = self.points[cell].scenario
         return digest(
             "".join(part.model_dump_json() for part in (scenario.workload, scenario.cluster, scenario.network))
         )
 
-    def family(self, cell: Cell, strategy: str) -> ComparisonGroup:
-        """Of a strategy in a cell."""
-        if (cell, strategy) not in self._families:
+    def group(self, cell: Cell, strategy: str) -> ComparisonGroup:
+        """The comparison group of a strategy in a cell."""
+        if (cell, strategy) not in self._groups:
             point, config = self.points[cell], self._config(cell, strategy)
             scenario = point.scenario
             others = {
@@ -110,33 +110,33 @@ class Grid:
             dumped = [each.model_dump(mode="json") for each in content]
             more = [scenario.workload.num_stages, scenario.iterations_per_step, others]
             key = digest(json.dumps([dumped, more], sort_keys=True, default=str))
-            self._families[cell, strategy] = ComparisonGroup(strategy, key)
-        return self._families[cell, strategy]
+            self._groups[cell, strategy] = ComparisonGroup(strategy, key)
+        return self._groups[cell, strategy]
 
-    def splits_families(self, axis: int) -> bool:
+    def groups_differ_along(self, axis: int) -> bool:
         """Whether any strategy learns differently along an axis, the first (0) or the second (1)."""
         along = [(i, 0) if axis == 0 else (0, i) for i in range(self.shape[axis])]
-        return any(len({self.family(cell, name) for cell in along}) > 1 for name in self.candidates)
+        return any(len({self.group(cell, name) for cell in along}) > 1 for name in self.candidates)
 
     def root(self, cell: Cell, strategy: str) -> str:
-        """The name of the training that a strategy begins with in a cell, and of its target."""
+        """A hash of the training that a strategy begins with in a cell, and of its target."""
         scenario = self.points[cell].scenario
         start = time_only(scenario).root(self._routes(cell, strategy))
         return digest(f"{start.lineage.key} {scenario.training.model_dump_json()} {scenario.iterations_per_step}")
 
-    def knot(self, cell: Cell, strategy: str) -> Point:
-        """A strategy's real runs in a cell."""
+    def sample_point(self, cell: Cell, strategy: str) -> Point:
+        """Trained runs of a strategy in a cell."""
         return self._alone(cell, self._config(cell, strategy), self.points[cell].scenario, self.seeds)
 
-    def free(self, cell: Cell, strategy: str) -> Point:
-        """Real runs without failures, of the training that a strategy begins with."""
+    def failure_free_point(self, cell: Cell, strategy: str) -> Point:
+        """Trained runs without failures, of the training that a strategy begins with."""
         scenario = self.points[cell].scenario
         routes = self._routes(cell, strategy)
         is_plain = routes == plain_routes(scenario.workload.num_stages)
         config = STRATEGIES["none"].Config(kind="none") if is_plain else self._config(cell, strategy)
-        peaceful = scenario.model_copy(update={"failures": PROCESSES["never"].Config(kind="never")})
+        failure_free = scenario.model_copy(update={"failures": PROCESSES["never"].Config(kind="never")})
         seeds = self.seeds.model_copy(update={"failures": self.seeds.failures[:1]})
-        point = self._alone(cell, config, peaceful, seeds)
+        point = self._alone(cell, config, failure_free, seeds)
         return replace(point, parameters={"failures.kind": "never"})
 
     def _alone(self, cell: Cell, config: StrategyConfig, scenario: Scenario, seeds: SeedsConfig) -> Point:
@@ -152,7 +152,7 @@ class Grid:
 
 
 def require_axes(grid: Grid) -> None:
-    """ValueError where an axis says nothing of a cluster, or says which strategies there are."""
+    """Reject axes that have no effect or change which strategies there are, with ValueError."""
     for axis in grid.axes:
         if axis.field.partition(".")[0].partition("[")[0] in WITHOUT_EFFECT:
             raise ValueError(f"{axis.option}: '{axis.field}' changes nothing that a map shows; give another field")
@@ -165,7 +165,7 @@ def require_axes(grid: Grid) -> None:
 
 
 def require_prices(grid: Grid) -> None:
-    """ValueError where money is asked for and a cell's device has no price."""
+    """Reject the objective money where a cell's device has no price, with ValueError."""
     for point in grid.points.values():
         cluster = point.scenario.cluster
         if usd_per_node_hour(cluster) is None:
@@ -176,7 +176,7 @@ def require_prices(grid: Grid) -> None:
 
 
 def require_candidates(scenario: Scenario, candidates: dict[str, int]) -> None:
-    """ValueError where there is nothing to compare, or nothing to reach."""
+    """Reject scenarios with nothing to compare or no target, with ValueError."""
     if len(candidates) < 2:
         raise ValueError(
             f"strategies: found {len(candidates)} that failures do anything to; give two or more to choose from"

@@ -1,4 +1,4 @@
-"""Real runs that a map rests on: strategies at some cells, with their training, until the target or long enough."""
+"""Trained runs for a map: strategies at some cells, until they reach the target or their last step."""
 
 from __future__ import annotations
 
@@ -18,22 +18,19 @@ from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from models.shared_training import SharedTraining
 
 MOST_EXTENSION = 2
-"""Runs that have not come to the target go on, up to so many times the scenario's steps."""
+"""Runs that have not reached the target are extended up to so many times the scenario's steps."""
 
 Open = Callable[[SweepJob], AbstractContextManager[tuple[Executor, "SharedTraining | None"]]]
 
 
 @dataclass(frozen=True)
 class RealRuns:
-    """What real runs of one strategy at one cell tell: summaries by pair of seeds.
+    """Summaries of the trained runs of one strategy at one cell, by pair of seeds.
 
-    most_iterations: that they were given.
+    most_iterations: of each run.
     """
 
     summaries: Mapping[Seeds, dict[str, Any]]
@@ -41,22 +38,22 @@ class RealRuns:
 
     @property
     def all_reach(self) -> bool:
-        """Whether every run comes to the target."""
+        """Whether every run reaches the target."""
         return all(summary["target_reached_iteration"] is not None for summary in self.summaries.values())
 
     @property
     def iterations(self) -> dict[Seeds, float]:
-        """To the target; NaN where it was not reached."""
+        """Iterations to the target; NaN where it was not reached."""
         return self.values("target_reached_iteration")
 
     def values(self, name: str) -> dict[Seeds, float]:
-        """One outcome, NaN where there is none."""
+        """One outcome by pair of seeds, NaN where there is none."""
         found = {seeds: summary.get(name) for seeds, summary in self.summaries.items()}
         return {seeds: float("nan") if value is None else float(value) for seeds, value in found.items()}
 
 
 class RealRunsJob:
-    """Does runs with their training, through the store of training states, into one results folder."""
+    """Does trained runs in one results folder, with shared training."""
 
     def __init__(
         self,
@@ -72,16 +69,16 @@ class RealRunsJob:
         self.corpus_description = "no text"
 
     def outline(self, points: Sequence[Point]) -> list[str]:
-        """What it will take, in words; nothing is written."""
+        """The work ahead, in words; nothing is written."""
         job = self._job(points)
         with self._opened(job) as (executor, workshop):
             job.begin(executor, workshop)
             return job.outline(job.runs, [run for run in job.runs if not run.is_finished]).in_words()
 
     def do(self, points: Sequence[Point]) -> list[RealRuns]:
-        """The runs of each point, all of one strategy; those without the target go on where more steps may help.
+        """The runs of each point, all of one strategy; those that miss the target are extended where that may help.
 
-        ValueError where a run cannot be done.
+        ValueError where a run fails.
         """
         factors = [1] * len(points)
         while True:
@@ -125,7 +122,7 @@ class RealRunsJob:
 
 
 def summaries_of(runs: Sequence[SweepRun]) -> dict[Seeds, dict[str, Any]]:
-    """Of finished runs, by their pairs of seeds."""
+    """Summaries of finished runs by pair of seeds."""
     return {
         (run.planned.failure_seed, run.planned.training_seed): results.read_json(run.planned.folder / "summary.json")
         for run in runs
@@ -133,23 +130,23 @@ def summaries_of(runs: Sequence[SweepRun]) -> dict[Seeds, dict[str, Any]]:
 
 
 def lacks_steps(summary: Mapping[str, Any]) -> bool:
-    """Whether a run came to its end without the target."""
+    """Whether a run ended without the target."""
     return summary["target_reached_iteration"] is None and summary["outcome"] == "finished"
 
 
-def may_go_on(scenario: Scenario) -> bool:
-    """Whether more steps leave the first ones as they are: not where the learning rate falls over all steps."""
+def is_extendable(scenario: Scenario) -> bool:
+    """Whether more steps leave the first ones unchanged: not where the learning rate decays over all steps."""
     optimizer = scenario.training.optimizer
     return optimizer.decay != "cosine" or optimizer.decay_steps is not None
 
 
 def most_factor(scenario: Scenario) -> int:
-    """So many times the scenario's steps a run is given at most."""
-    return MOST_EXTENSION if may_go_on(scenario) else 1
+    """The largest multiple of the scenario's steps that a run may have."""
+    return MOST_EXTENSION if is_extendable(scenario) else 1
 
 
 def with_steps(point: Point, factor: int) -> Point:
-    """The point with so many times the steps."""
+    """The point with a multiple of its steps."""
     training = point.scenario.training
     longer = training.model_copy(update={"steps": training.steps * factor})
     return replace(point, scenario=point.scenario.model_copy(update={"training": longer}))

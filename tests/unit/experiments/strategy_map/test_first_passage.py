@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.experiments.strategy_map.first_passage import first_time, first_times, passage, replicates
+from sim.experiments.strategy_map.first_passage import first_passage, first_time, first_times, replicates
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint
 from sim.scenario.axes import ScenarioTemplate
@@ -18,8 +18,8 @@ SEEDS = SeedsConfig(failures=(0, 1), training=(0, 1))
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Grid:
-    ground = ScenarioTemplate(maps.write(tmp_path))
-    return Grid(ground, (ground.axis("--x", maps.RATES, 5), NO_AXIS), SEEDS, "mapped-map")
+    template = ScenarioTemplate(maps.write(tmp_path))
+    return Grid(template, (template.axis("--x", maps.RATES, 5), NO_AXIS), SEEDS, "mapped-map")
 
 
 def test_failure_seeds_replicate_unless_there_are_training_seeds():
@@ -48,14 +48,14 @@ def test_failures_per_iteration_are_those_of_the_runs(grid):
     scenario, seeds = grid.points[3, 0].scenario, (0, 1, 2)
     runs = [simulate(scenario, scenario.strategies[3], seed, 0, time_only(scenario)) for seed in seeds]
     free = IterationsToTarget((SamplePoint(0.0, {(0, 0): 500.0}, 600),), 600, is_flat=True)
-    found = passage(scenario, 3, seeds, free)
+    found = first_passage(scenario, 3, seeds, free)
     assert found.failures_per_iteration == pytest.approx(sum(run.num_failures / run.num_iterations for run in runs) / 3)
     assert found.is_edited
     assert found.seconds == {
         (seed, 0): first_time(first_times(run), 500.0) for seed, run in zip(seeds, runs, strict=True)
     }
     assert found.usd[0, 0] == pytest.approx(1.19 * runs[0].node_hours_until(found.seconds[0, 0]))
-    assert not passage(scenario, 1, seeds, free).is_edited
+    assert not first_passage(scenario, 1, seeds, free).is_edited
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_failures_per_iteration_are_those_of_the_runs(grid):
     ],
 )
 def test_a_family_is_of_all_that_decides_what_is_learnt(tmp_path, axis, differs):
-    ground = ScenarioTemplate(maps.write(tmp_path))
-    grid = Grid(ground, (ground.axis("--x", axis, 5), NO_AXIS), SEEDS, "mapped-map")
-    assert (grid.family((0, 0), "checkfree") != grid.family((1, 0), "checkfree")) == differs
-    assert grid.splits_families(0) == differs
+    template = ScenarioTemplate(maps.write(tmp_path))
+    grid = Grid(template, (template.axis("--x", axis, 5), NO_AXIS), SEEDS, "mapped-map")
+    assert (grid.group((0, 0), "checkfree") != grid.group((1, 0), "checkfree")) == differs
+    assert grid.groups_differ_along(0) == differs

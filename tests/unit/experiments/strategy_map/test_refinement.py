@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.experiments.strategy_map.refinement import Cell, cells, net, refined
+from sim.experiments.strategy_map.refinement import coarse_lines, refined
+from sim.results.strategy_map import Cell, cells_in
 
 SIDES = st.integers(1, 24)
 
@@ -17,7 +18,7 @@ def looked(num_x: int, num_y: int, truth: Callable[[Cell], object]) -> tuple[dic
         asked.extend(some)
         return {cell: truth(cell) for cell in some}
 
-    known, meshes = refined(net(num_x), net(num_y), look)
+    known, meshes = refined(coarse_lines(num_x), coarse_lines(num_y), look)
     return known, meshes, asked
 
 
@@ -28,7 +29,7 @@ def test_each_cell_is_computed_once_or_lies_in_an_agreeing_mesh(num_x, num_y, ra
     assert len(asked) == len(set(asked)) == len(known)
     covered = set()
     for mesh in meshes:
-        inside = list(cells(mesh))
+        inside = list(cells_in(mesh))
         covered.update(inside)
         (x0, x1), (y0, y1) = mesh
         assert {(x0, y0), (x1, y0), (x0, y1), (x1, y1)} <= known.keys()
@@ -44,16 +45,16 @@ def test_a_straight_border_is_found_wherever_it_runs(num_x, num_y, a, b, c):
 
     known, meshes, _ = looked(num_x, num_y, truth)
     for mesh in meshes:
-        agreed = {known[cell] for cell in cells(mesh) if cell in known}
+        agreed = {known[cell] for cell in cells_in(mesh) if cell in known}
         if len(agreed) == 1:  # a half plane that has all corners has all between them
-            assert {truth(cell) for cell in cells(mesh)} == agreed
+            assert {truth(cell) for cell in cells_in(mesh)} == agreed
 
 
 def test_one_answer_everywhere_takes_the_first_net_alone():
     known, _, asked = looked(20, 20, lambda _: "same")
-    assert net(20) == [0, 5, 10, 15, 19]
-    assert net(3) == [0, 1, 2]
-    assert set(asked) == {(i, j) for i in net(20) for j in net(20)}
+    assert coarse_lines(20) == [0, 5, 10, 15, 19]
+    assert coarse_lines(3) == [0, 1, 2]
+    assert set(asked) == {(i, j) for i in coarse_lines(20) for j in coarse_lines(20)}
     assert len(known) == 25
 
 
@@ -69,7 +70,7 @@ def test_a_grid_of_one_row_or_one_cell_is_no_special_case():
 
 
 def test_a_side_with_all_lines_requested_is_not_interpolated():
-    known, _ = refined(net(20), range(3), lambda cells: {cell: cell[1] == 1 for cell in cells})
+    known, _ = refined(coarse_lines(20), range(3), lambda cells: {cell: cell[1] == 1 for cell in cells})
     assert {cell[1] for cell in known} == {0, 1, 2}
-    same, _ = refined(net(20), range(3), lambda cells: dict.fromkeys(cells, 0))
+    same, _ = refined(coarse_lines(20), range(3), lambda cells: dict.fromkeys(cells, 0))
     assert {cell[1] for cell in same} == {0, 1, 2}

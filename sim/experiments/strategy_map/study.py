@@ -1,0 +1,185 @@
+"""Making strategy maps and advice: from a scenario and two axes to the result."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.shared_training import SharedTraining
+from sim.experiments.executors import Executor
+from sim.experiments.scheduler import SweepProgress
+from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
+from sim.experiments.strategy_map.interpolation import mean
+from sim.experiments.strategy_map.job import MapJob
+from sim.experiments.strategy_map.real_runs import RealRunsJob
+from sim.experiments.sweep import Kind, SweepJob, opened, opened_workshop
+from sim.results.strategy_map import Advice, Objective, StrategyMap
+from sim.scenario.axes import Axis, ScenarioTemplate
+from sim.scenario.scenario import Scenario, SeedsConfig
+
+FEWEST_REPLICATES = 4
+
+RATE_FIELDS = ("rate_per_hour", "mean_uptime_hours", "per_iteration_probability", "time_scale")
+"""Fields of a failure process that set its rate."""
+
+FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
+"""Multiples of the scenario's failure rate that an advice evaluates."""
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How strategies are compared.
+
+    objective: to reach the target loss first, or for the least money. replicates: failure seeds of trained runs; by
+    default the scenario's, at least 4. time_replicates: failure seeds of simulations without training. num_samples:
+    cells at which strategies that change weights are trained. jobs: workers; by default every core.
+    """
+
+    objective: Objective = "time"
+    replicates: int | None = None
+    time_replicates: int = 10
+    num_samples: int = 3
+    jobs: int | None = None
+
+
+class MapObserver:
+    """The receiver of what the work on a map reports; ignores all of it."""
+
+    def noted(self, line: str) -> None:
+        """A stage begins, or a decision was taken, in a sentence."""
+
+    def progressed(self, progress: SweepProgress) -> None:
+        """Trained runs have made progress."""
+
+    def simulated(self, num_trials: int) -> None:
+        """The number of strategies in cells that were simulated so far."""
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """A map or an advice to be made. results, cache: folders; by default temporary ones.
+
+    is_advice: the scenario as it stands is evaluated by itself, with trained runs.
+    """
+
+    template: ScenarioTemplate
+    axes: tuple[Axis, Axis]
+    options: MapOptions = field(default_factory=MapOptions)
+    results: Path | None = None
+    cache: Path | None = None
+    is_advice: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the results folder."""
+        return f"{self.template.scenario.name}-{'advice' if self.is_advice else 'map'}"
+
+    @property
+    def seeds(self) -> SeedsConfig:
+        """Seeds of the trained runs: the scenario's, or so many failure seeds counted up from its first."""
+        given = self.template.scenario.seeds
+        number = self.options.replicates or max(FEWEST_REPLICATES, len(given.failures))
+        if number == len(given.failures):
+            return given
+        first = given.failures[0]
+        return given.model_copy(update={"failures": tuple(range(first, first + number))})
+
+    def job(self, observer: MapObserver) -> MapJob:
+        """The computation. ValueError where it cannot be done."""
+        grid = Grid(self.template, self.axes, self.seeds, self.name)
+        if self.options.objective == "money":
+            require_prices(grid)
+        first = self.seeds.failures[0]
+        return MapJob(
+            grid,
+            range(first, first + max(self.options.time_replicates, 2)),
+            self.options.objective,
+            1 if self.is_advice else self.options.num_samples,
+            observer.noted,
+            observer.simulated,
+            [grid.own_cell] if self.is_advice and grid.own_cell else [],
+        )
+
+
+def axes_of(template: ScenarioTemplate, x: str, y: str | None, num_values: int, prefix: str = "") -> tuple[Axis, Axis]:
+    """The axes of a map: FIELD=1,2,3, FIELD=1..9 or FIELD. prefix: of the names of x and y in messages."""
+    axes = template.axis(f"{prefix}x", x, num_values), NO_AXIS
+    if y is not None:
+        axes = axes[0], template.axis(f"{prefix}y", y, num_values)
+    if axes[0].field == axes[1].field:
+        raise ValueError(f"{prefix}y {axes[1].field}: the same field as {prefix}x; give another")
+    return axes
+
+
+def advice_axes(template: ScenarioTemplate) -> tuple[Axis, Axis]:
+    """Multiples of the scenario's failure rate; no axis where the failures have no single rate."""
+    rate = rate_field(template.scenario)
+    return (template.around(rate, FACTORS) if rate else NO_AXIS), NO_AXIS
+
+
+def rate_field(scenario: Scenario) -> str | None:
+    """The field that sets the failure rate; None where there is no single one."""
+    known = [name for name in RATE_FIELDS if getattr(scenario.failures, name, None)]
+    return f"failures.{known[0]}" if known else None
+
+
+def make_map(request: MapRequest, observer: MapObserver | None = None) -> StrategyMap:
+    """Make a map. ValueError where that is not possible, OSError where the disk refuses."""
+    return finished(request, observer).map
+
+
+def make_advice(request: MapRequest, observer: MapObserver | None = None) -> Advice:
+    """Make an advice. ValueError where that is not possible, OSError where the disk refuses."""
+    job = finished(request, observer)
+    own = job.grid.own_cell
+    costs = {}
+    for group, to_target in job.to_target.items():
+        if own and not to_target.is_flat and len(to_target.samples) > 1 and (own, group.strategy) in job.trained:
+            here, without = job.trained[own, group.strategy].iterations, to_target.samples[0].iterations
+            costs[group.strategy] = mean(here) / mean(without)
+    return Advice(job.map, costs)
+
+
+def outline_map(request: MapRequest, observer: MapObserver | None = None) -> list[str]:
+    """The trained runs that a map or an advice begins with, in sentences; nothing is written."""
+    with surveyed(request, observer or MapObserver(), dry_run=True) as (job, _, real):
+        return real.outline(job.points_to_train())
+
+
+def finished(request: MapRequest, observer: MapObserver | None) -> MapJob:
+    """The computation of a request, done to its end."""
+    with surveyed(request, observer or MapObserver()) as (job, executor, real):
+        if request.results:
+            for stale in (request.results / request.name).glob("map.[cp]*"):
+                stale.unlink()  # of another map, with other trained runs
+        job.train(executor, real)
+        job.evaluate(executor)
+    return job
+
+
+@contextmanager
+def surveyed(
+    request: MapRequest, observer: MapObserver, dry_run: bool = False
+) -> Iterator[tuple[MapJob, Executor, RealRunsJob]]:
+    """A request's computation after its survey, with what does the rest."""
+    job = request.job(observer)
+    learns = request.template.scenario.training.learner == "torch"
+    kind = Kind.serial if request.options.jobs == 1 else Kind.pool
+    with ExitStack() as stack:
+        results, cache = (
+            folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
+            for folder in (request.results, request.cache)
+        )
+        executor = stack.enter_context(opened(kind, request.options.jobs, None, learns))
+
+        @contextmanager
+        def at_work(sweep: SweepJob) -> Iterator[tuple[Executor, SharedTraining | None]]:
+            yield executor, opened_workshop(sweep, cache, None, dry_run)
+
+        folders = request.template.base_folder, results, cache
+        real = RealRunsJob(*folders, at_work, observer.progressed, observer.noted)
+        job.survey(executor)
+        yield job, executor, real

@@ -1,0 +1,263 @@
+"""Strategy maps and advice: which strategy reaches the target first, or for the least money, as objects and as a table.
+
+A map has a cell for each pair of values of two fields of a scenario. Some cells are simulated; the others lie in meshes
+of simulated cells that agree, and are interpolated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from sim.core.units import SECONDS_PER_HOUR
+from sim.results.comparison import FEWEST_LOST, Ranking, SeedPair, Standing, as_values
+from sim.results.statistics import estimate_at
+from sim.scenario.axes import Axis, is_number
+from sim.scenario.scenario import Scenario
+
+Cell = tuple[int, int]
+"""Numbers of an x and a y value."""
+
+Span = tuple[int, int]
+"""From a grid line to the next."""
+
+Mesh = tuple[Span, Span]
+
+Objective = Literal["time", "money"]
+
+
+@dataclass(frozen=True)
+class FirstPassages:
+    """The times at which a strategy first reaches the target in a cell.
+
+    failures_per_iteration: stages lost a completed iteration, mean over failure seeds. is_edited: whether a recovery
+    changed weights under any seed. num_stopped: failure seeds under which the run was given up. iterations: to the
+    target, by training replicate. seconds, usd: to the target, for each failure seed with each training replicate, as
+    in a crossed design. NaN where the target is not reached.
+    """
+
+    failures_per_iteration: float
+    is_edited: bool
+    num_stopped: int
+    iterations: tuple[float, ...]
+    seconds: Mapping[SeedPair, float]
+    usd: Mapping[SeedPair, float]
+
+    def means(self) -> dict[str, float]:
+        """Mean hours and US dollars to the target, with their 95 % intervals (`_low`, `_high`)."""
+        found: dict[str, float] = {}
+        for what, of, unit in (("hours", self.seconds, SECONDS_PER_HOUR), ("usd", self.usd, 1.0)):
+            mean = estimate_at(as_values(of))
+            found |= {what: mean.mean / unit, f"{what}_low": mean.low / unit, f"{what}_high": mean.high / unit}
+        return found
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A simulated cell: first passages by strategy, and the strategies' ranking."""
+
+    first_passages: Mapping[str, FirstPassages]
+    ranking: Ranking
+
+    @property
+    def label(self) -> tuple[str, bool]:
+        """The best strategy, and whether others may be first as well; cells with equal labels agree."""
+        best = self.ranking.best
+        return (best.strategy, bool(self.ranking.contenders)) if best else ("", False)
+
+    @property
+    def num_lost(self) -> float:
+        """Stages that the best strategy loses on the way to the target, on average; 0 where none reaches it."""
+        if self.ranking.best is None:
+            return 0.0
+        passed = self.first_passages[self.ranking.best.strategy]
+        return passed.failures_per_iteration * math.fsum(passed.iterations) / len(passed.iterations)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row of the map's table for each strategy."""
+        best, contenders = self.ranking.best, self.ranking.contenders
+        standings = {standing.strategy: standing for standing in self.ranking.standings}
+        return [
+            {
+                "strategy": name,
+                "is_best": best is not None and best.strategy == name,
+                "is_close": bool(contenders),
+                "may_be_first": best is not None and (best.strategy == name or standings[name] in contenders),
+                "is_looked_at": True,
+                **passed.means(),
+                **behind(standings[name]),
+                "num_reached": standings[name].takes.num_reached,
+                "num_runs": standings[name].takes.num_runs,
+                "iterations": float(np.mean(passed.iterations)),
+                "failures_per_iteration": passed.failures_per_iteration,
+            }
+            for name, passed in self.first_passages.items()
+        ]
+
+
+def behind(standing: Standing) -> dict[str, float]:
+    """How far a strategy is behind the best, with its interval."""
+    return {
+        "behind": standing.behind,
+        "behind_low": standing.behind_low,
+        "behind_high": standing.behind_high,
+        "error": standing.error,
+    }
+
+
+@dataclass(frozen=True)
+class StrategyMap:
+    """Which strategy reaches the target first, or for the least money, over two fields of a scenario.
+
+    axes: the second has no field where the map is a line. strategies: those compared. cells: results of the simulated
+    ones; meshes: the others lie in these. own_cell: the cell nearest to the scenario as it stands, None where that lies
+    outside. sampled_cells: those in which strategies that change weights were trained under failures.
+    """
+
+    name: str
+    scenario: Scenario
+    axes: tuple[Axis, Axis]
+    objective: Objective
+    strategies: tuple[str, ...]
+    cells: Mapping[Cell, CellResult]
+    meshes: Sequence[Mesh]
+    own_cell: Cell | None
+    sampled_cells: tuple[Cell, ...]
+    num_time_seeds: int
+    num_replicates: int
+    corpus_description: str
+
+    @property
+    def own(self) -> CellResult | None:
+        """The result at the cell nearest to the scenario as it stands."""
+        return self.cells.get(self.own_cell) if self.own_cell else None
+
+    @property
+    def every_cell(self) -> list[Cell]:
+        """All cells, those of the first y value first."""
+        return [(i, j) for j in range(len(self.axes[1].values)) for i in range(len(self.axes[0].values))]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row for each cell and strategy, cells in the order of the axes, strategies in the scenario's.
+
+        Columns: the axes' fields; strategy; is_best; is_close (of the cell: whether another may be first too);
+        may_be_first; is_looked_at: whether the cell was simulated, else means are interpolated between the corners of a
+        mesh that agree, without intervals. hours and usd to the target, means with 95 % intervals (_low, _high);
+        behind: the share by which the strategy is behind the best in the objective, with its interval; error: of the
+        interpolation over failure rates, as a share; num_reached of num_runs pairs of seeds reach the target;
+        iterations to the target, failures_per_iteration: means. objective and target_validation_loss: of the map.
+        Values that are no numbers are text.
+        """
+        rows = []
+        between = dict(self._interpolated_cells())
+        for cell in self.every_cell:
+            found = self.cells[cell].rows() if cell in self.cells else self._interpolated(cell, between[cell])
+            rows += [{**self.values_at(cell), **row} for row in found]
+        target = self.scenario.training.target_validation_loss
+        return pd.DataFrame(rows).assign(objective=self.objective, target_validation_loss=target)
+
+    def values_at(self, cell: Cell) -> dict[str, Any]:
+        """A cell's values by field."""
+        values = {axis.field: axis.values[place] for axis, place in zip(self.axes, cell, strict=True) if axis.field}
+        return {field: value if is_number(value) else str(value) for field, value in values.items()}
+
+    def _interpolated_cells(self) -> Iterator[tuple[Cell, Mesh]]:
+        """Each cell that was not simulated, with a mesh that contains it."""
+        for mesh in self.meshes:
+            yield from ((cell, mesh) for cell in cells_in(mesh) if cell not in self.cells)
+
+    def _interpolated(self, cell: Cell, mesh: Mesh) -> list[dict[str, Any]]:
+        """Rows of a cell within a mesh whose corners agree: geometric means of the corners."""
+        (x0, x1), (y0, y1) = mesh
+        u, v = (share_between(axis, ends, place) for axis, ends, place in zip(self.axes, mesh, cell, strict=True))
+        shares = {(x0, y0): (1 - u) * (1 - v), (x1, y0): u * (1 - v), (x0, y1): (1 - u) * v, (x1, y1): u * v}
+        at_corners = {corner: self.cells[corner].rows() for corner, share in shares.items() if share > 0.0}
+        rows = []
+        for number, row in enumerate(next(iter(at_corners.values()))):
+            found: dict[str, Any] = dict.fromkeys(row, math.nan)
+            found |= {name: row[name] for name in ("strategy", "is_best", "is_close", "num_runs")}
+            corners = [(shares[corner], here[number]) for corner, here in at_corners.items()]
+            found["is_looked_at"] = False
+            found["may_be_first"] = any(here["may_be_first"] for _, here in corners)
+            found["num_reached"] = min(here["num_reached"] for _, here in corners)
+            for name in ("hours", "usd", "iterations", "failures_per_iteration"):
+                found[name] = geometric_mean([(share, here[name]) for share, here in corners])
+            rows.append(found)
+        what = "usd" if self.objective == "money" else "hours"
+        best = min((row[what] for row in rows if row["is_best"]), default=math.nan)
+        return [{**row, "behind": row[what] / best - 1.0} for row in rows]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Which strategy to use for a scenario as it stands, and over multiples of its failure rate.
+
+    learning_costs: for strategies whose recoveries change weights, the iterations to the target under the scenario's
+    failures as a multiple of those without; NaN where the target is missed.
+    """
+
+    map: StrategyMap
+    learning_costs: Mapping[str, float]
+
+    @property
+    def result(self) -> CellResult:
+        """The result for the scenario as it stands."""
+        assert self.map.own is not None, "the map is made around the scenario"
+        return self.map.own
+
+    @property
+    def best(self) -> str | None:
+        """The strategy that reaches the target first, or for the least money; None where none reaches it."""
+        best = self.result.ranking.best
+        return best.strategy if best else None
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Other strategies that may be first as well."""
+        return tuple(standing.strategy for standing in self.result.ranking.contenders)
+
+    @property
+    def lead(self) -> float:
+        """The share by which the second strategy is behind the best; infinite where no other reaches the target."""
+        return self.result.ranking.lead
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the order is due to failures and the best is significantly ahead of all others."""
+        return self.best is not None and not self.contenders and self.result.num_lost >= FEWEST_LOST
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The map's table: `StrategyMap.table`."""
+        return self.map.table
+
+
+def cells_in(mesh: Mesh) -> Iterator[Cell]:
+    """All cells of a mesh, its edges among them."""
+    (first_x, last_x), (first_y, last_y) = mesh
+    return product(range(first_x, last_x + 1), range(first_y, last_y + 1))
+
+
+def share_between(axis: Axis, ends: Span, place: int) -> float:
+    """The share of the way from one end to the other at which a value lies, by ratio on a logarithmic axis."""
+    if ends[0] == ends[1]:
+        return 0.0
+    first, last, here = (float(axis.values[number]) for number in (*ends, place))
+    if axis.is_log:
+        first, last, here = math.log(first), math.log(last), math.log(here)
+    return (here - first) / (last - first)
+
+
+def geometric_mean(corners: list[tuple[float, float]]) -> float:
+    """The geometric mean of values weighted by shares; 0 or NaN where one is."""
+    if any(value == 0.0 for _, value in corners):
+        return 0.0
+    return math.exp(math.fsum(share * math.log(value) for share, value in corners))
