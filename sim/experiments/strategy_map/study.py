@@ -183,3 +183,46 @@ def surveyed(
         real = RealRunsJob(*folders, at_work, observer.progressed, observer.noted)
         job.survey(executor)
         yield job, executor, real
+
+
+def strategy_map(
+    source: ScenarioSource,
+    x: str,
+    y: str | None = None,
+    *,
+    options: MapOptions | None = None,
+    results: str | Path | None = None,
+    cache: str | Path | None = None,
+    observer: MapObserver | None = None,
+) -> StrategyMap:
+    """Compare strategies over one or two fields of a scenario: which reaches the target loss first, by how much.
+
+    source: a scenario or its file. x, y: FIELD=1,2,3 for values, FIELD=1..9 for a range, or FIELD for values around the
+    scenario's own. results, cache: folders of trained runs and training states, for a later call to continue from; by
+    default they are deleted. ScenarioError or ValueError for a scenario that cannot be compared.
+    """
+    template, options = ScenarioTemplate(source), options or MapOptions()
+    axes = axes_of(template, x, y, options.num_values)
+    return make_map(MapRequest(template, axes, options, folder_of(results), folder_of(cache)), observer)
+
+
+def advise(
+    source: ScenarioSource,
+    *,
+    options: MapOptions | None = None,
+    results: str | Path | None = None,
+    cache: str | Path | None = None,
+    observer: MapObserver | None = None,
+) -> Advice:
+    """Compare strategies for a scenario as it stands, and at half to twice its failure rate.
+
+    Arguments and errors as of `strategy_map`. `churnlab.advice_lines` gives the answer in sentences.
+    """
+    template, folders = ScenarioTemplate(source), (folder_of(results), folder_of(cache))
+    request = MapRequest(template, advice_axes(template), options or MapOptions(), *folders, is_advice=True)
+    return make_advice(request, observer)
+
+
+def folder_of(path: str | Path | None) -> Path | None:
+    """A folder by its name, if there is one."""
+    return None if path is None else Path(path)
