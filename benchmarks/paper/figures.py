@@ -15,11 +15,13 @@ from benchmarks.paper.extract import Extract
 from benchmarks.paper.jobs import TABLE_2_JOB
 from benchmarks.paper.published import HIGHEST, iteration_factor
 from benchmarks.paper.tables import RATE, REBUILDING, StudyTables
-from sim.cli.map import map_
+from sim.experiments.strategy_map.study import MapOptions, strategy_map
+from sim.reporting.map_report import write_map
 from sim.reporting.registry import figure_of
 from sim.reporting.series import SERIES_STYLES
 from sim.reporting.style import STYLE, new_figure
 from sim.results.storage import Results, load
+from sim.scenario.loading import load_scenario
 from sim.strategies import legend_label
 
 FIGURES = {
@@ -116,15 +118,8 @@ def make_maps(runs: Path, folder: Path, target: float, cache: Path) -> None:
         overrides = [*MAP_SEEDS, MAP_STRATEGIES.format(preset=preset), f"name={name}"]
         overrides.append(f"training.target_validation_loss={target!r}")
         axis = f"{RATE}={','.join(map(str, MAP_RATES))}"
-        map_(
-            TABLE_2_JOB.scenario,
-            axis,
-            None,
-            overrides,
-            replicates=3,
-            knots=NUM_SAMPLE_POINTS,
-            results=runs,
-            cache=cache,
-        )
+        scenario = load_scenario(TABLE_2_JOB.scenario, overrides)
+        options = MapOptions(replicates=3, num_samples=NUM_SAMPLE_POINTS)
+        write_map(strategy_map(scenario, axis, options=options, results=runs, cache=cache), runs / f"{name}-map")
         for kind in ("csv", "png"):
             shutil.copyfile(runs / f"{name}-map" / f"map.{kind}", folder / f"{name}.{kind}")

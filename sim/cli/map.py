@@ -87,7 +87,7 @@ def map_(
     from sim.reporting.map_report import write_map
 
     template = template_of(scenario_path, overrides)
-    options = MapOptions(objective.value, replicates, time_replicates, sample_points, jobs)
+    options = MapOptions(objective.value, replicates, time_replicates, sample_points, cells, jobs)
     axes = axes_of(template, x, y, cells, "--")
     with cache_folder(cache, no_cache) as folder, MapDisplay() as display, resumable(display):
         request = MapRequest(template, axes, options, results, folder)

@@ -18,6 +18,7 @@ from sim.experiments.strategy_map.real_runs import RealRunsJob
 from sim.experiments.sweep import Kind, SweepJob, opened, opened_workshop
 from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
+from sim.scenario.loading import ScenarioSource
 from sim.scenario.scenario import Scenario, SeedsConfig
 
 FEWEST_REPLICATES = 4
@@ -35,13 +36,15 @@ class MapOptions:
 
     objective: to reach the target loss first, or for the least money. replicates: failure seeds of trained runs; by
     default the scenario's, at least 4. time_replicates: failure seeds of simulations without training. num_samples:
-    cells at which strategies that change weights are trained. jobs: workers; by default every core.
+    cells at which strategies that change weights are trained. num_values: of an axis given as a range or by its field.
+    jobs: workers; by default every core.
     """
 
     objective: Objective = "time"
     replicates: int | None = None
     time_replicates: int = 10
     num_samples: int = 3
+    num_values: int = 20
     jobs: int | None = None
 
 
