@@ -31,8 +31,6 @@ BY_NAME = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
 # ---- links ---------------------------------------------------------------------------------------
-
-
 def anchors(page: Path) -> set[str]:
     """The anchors that code hosts give to a page's headings."""
     found = set()
@@ -67,8 +65,6 @@ def test_every_page_and_picture_is_linked():
 
 
 # ---- command lines -------------------------------------------------------------------------------
-
-
 def command_lines(page: Path) -> list[str]:
     """`churnlab ...` in blocks of code without a language, and within lines."""
     lines = [line for block in blocks_of(page, "", "sh") for line in block.splitlines()]
@@ -110,8 +106,6 @@ def test_wrong_command_lines_would_be_found():
 
 
 # ---- the scenario reference ----------------------------------------------------------------------
-
-
 @cache
 def reference() -> dict:
     return runpy.run_path(str(DOCS / "scenario_reference.py"))
@@ -153,8 +147,6 @@ def test_whole_scenarios_in_the_pages_are_valid(name):
 
 
 # ---- what strategies cost ------------------------------------------------------------------------
-
-
 def test_costs_told_of_strategies_are_what_is_measured():
     chosen = {
         "`checkpoint` every 100": "{kind: checkpoint, interval_iterations: 100}",
@@ -174,8 +166,6 @@ def test_costs_told_of_strategies_are_what_is_measured():
 
 
 # ---- a failure process from outside --------------------------------------------------------------
-
-
 def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
     files = files_of(DOCS / "extending.md")
     assert set(files) == {"maintenance.py", "upkeep.yaml"}
@@ -208,8 +198,6 @@ def test_every_kind_of_figure_is_told():
 
 
 # ---- the format of results -----------------------------------------------------------------------
-
-
 @cache
 def documented(heading: str) -> set[str]:
     """The names in the first column of a table below a heading of results/README.md."""

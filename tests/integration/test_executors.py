@@ -211,8 +211,6 @@ def test_nothing_is_left_of_tasks_under_way(name, end, tmp_path):
 
 
 # ---- clusters that are there, or are not -------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("address", "words"),
     [

@@ -50,8 +50,6 @@ def test_other_names_are_not_there():
 
 
 # ---- scenarios -----------------------------------------------------------------------------------
-
-
 def test_text_mapping_and_keywords_build_equal_scenarios():
     text = """
 name: small
@@ -129,8 +127,6 @@ def test_a_loaded_scenario_can_be_used_from_any_folder(tmp_path, monkeypatch):
 
 
 # ---- simulating without files --------------------------------------------------------------------
-
-
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
     """An empty current folder, which is still empty afterwards."""

@@ -100,8 +100,6 @@ def settled(driver: webdriver.Chrome, condition: Any) -> None:
 
 
 # ---- it draws, alone -----------------------------------------------------------------------------
-
-
 def test_it_opens_offline_with_an_empty_console(browser, page_path, page):
     assert [entry for entry in page.get_log("browser") if entry["level"] != "INFO"] == []
     requests = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
@@ -131,8 +129,6 @@ def test_the_lines_have_the_colours_of_the_figures(page):
 
 
 # ---- keyboard ------------------------------------------------------------------------------------
-
-
 def test_tab_visits_everything_in_order_with_a_visible_focus(page):
     press(page, Keys.TAB)
     assert focused(page).text == "Skip to the summary"
@@ -233,8 +229,6 @@ def test_what_is_pointed_at_tells_its_numbers(page):
 
 
 # ---- screen, dark, paper, names ------------------------------------------------------------------
-
-
 def test_nothing_scrolls_sideways_on_a_narrow_screen(browser, page_path):
     look(browser, 360, "light")
     browser.get(page_path.as_uri())

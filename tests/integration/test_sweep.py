@@ -113,8 +113,6 @@ def test_strategies_share_failures_and_rates_only_scale_them(done):
 
 
 # ---- what it leaves ------------------------------------------------------------------------------
-
-
 def test_the_table_has_a_row_for_each_run(done):
     """With values, outcomes, versions and hashes."""
     table = pd.read_parquet(done.folder.folder / "runs.parquet")
@@ -191,8 +189,6 @@ def test_outcomes_alone_can_be_kept(tmp_path):
 
 
 # ---- what is to be done --------------------------------------------------------------------------
-
-
 def names(runs) -> set[str]:
     return {run.name.rpartition("-")[0] for run in runs}
 

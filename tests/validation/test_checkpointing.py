@@ -23,8 +23,6 @@ def blocking(interval_iterations: int) -> dict[str, object]:
 
 
 # ---- one segment ------------------------------------------------------------------------------------
-
-
 def test_the_formula_of_a_segment_gives_its_worked_value():
     assert segment_seconds(1 / 50, 20, 3, 5, 2) == pytest.approx(33.566, abs=5e-4)
 
@@ -139,8 +137,6 @@ def test_the_strategys_own_interval_beats_half_and_double_of_it():
 
 
 # ---- failures by iteration ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("interval", [5, 20])
 def test_rolling_back_by_iterations_multiplies_the_work(interval):
     """((1 - q)^-k - 1) / (k q) executed iterations for each that is kept."""

@@ -68,8 +68,6 @@ def arrivals(sendings: list[tuple[Path, float]]) -> list[float]:
 
 
 # ---- messages ---------------------------------------------------------------------------------------
-
-
 @given(latencies, speeds, st.floats(0.0, 1e9))
 def test_a_message_takes_latency_plus_bytes_over_bandwidth(latency, beta, num_bytes):
     expected = latency + num_bytes / beta
@@ -101,8 +99,6 @@ def test_one_flow_across_all_links_gets_half_of_each(num_links, size):
 
 
 # ---- collectives ------------------------------------------------------------------------------------
-
-
 @given(st.integers(2, 9), latencies, speeds)
 def test_a_ring_all_reduce_sends_two_n_minus_1_of_n_parts(n, latency, beta):
     expected = 2 * (n - 1) / n * STAGE_BYTES / beta + 2 * (n - 1) * latency
@@ -145,8 +141,6 @@ def test_a_ring_needs_each_access_link_once_each_way(n, up, down):
 
 
 # ---- the checkpoint store -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("node_rate", "one_node_is_the_limit"), [(None, False), (100.0, True), (1e6, False)])
 def test_a_checkpoint_sends_all_its_bytes_over_the_stores_link(node_rate, one_node_is_the_limit):
     """Every stage uploads at once: latency + the greater of all bytes over the link's rate, one's over its node's."""

@@ -263,8 +263,6 @@ def test_an_external_strategy_is_called_after_each_iteration():
 
 
 # ---- what is kept of them -----------------------------------------------------------------------------
-
-
 def a_long_run() -> tuple[Scenario, Run]:
     checkpoint = {"kind": "checkpoint", "interval_iterations": 7, "blocking_share": 1.0}
     network = {"same_region": a_link(), "storage": {"latency_ms": 0.0, "bandwidth_mbit_per_s": 1e4 * BYTES_PER_SECOND}}

@@ -95,8 +95,6 @@ def redundant(**options: Any) -> dict[str, Any]:
 
 
 # ---- what is sent ---------------------------------------------------------------------------------------
-
-
 def round_trip(world: World, pipeline: int) -> float:
     """Network of one microbatch, there and back, in one pipeline."""
     nodes = [world.cluster.node(stage, pipeline) for stage in ROUTE]
@@ -131,8 +129,6 @@ def test_the_slowest_pair_of_a_stage_sets_its_exchange(stage, slowest):
 
 
 # ---- an iteration -----------------------------------------------------------------------------------------
-
-
 def test_without_compute_an_iteration_takes_75_seconds():
     """By hand 75.4: 10 + 2 × 18.64 + 24.97 + 3, and a little. Exactly it ends with the exchange of stage 2.
 
@@ -190,8 +186,6 @@ def test_bf16_halves_the_weights_gradients_too(forward):
 
 
 # ---- redundant computation ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_twice_the_microbatches_of_half_size_take_100_seconds(forward):
     """What the paper's text says; by hand 97 to 108, against 151 in its table."""
@@ -234,8 +228,6 @@ def test_twice_the_microbatches_explain_91_and_151_seconds():
 
 
 # ---- shared links, recoveries -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_on_serial_connections_the_slowest_hop_spaces_a_window(forward):
     """The two behind the first of a window come a transmission apart, where they came a backward apart: 95.3 s."""

@@ -24,8 +24,6 @@ def to_the_tick(expected_seconds: float) -> object:
 
 
 # ---- equal stages -----------------------------------------------------------------------------------
-
-
 @settings(max_examples=40)
 @given(*pipeline_shapes)
 def test_gpipe_and_1f1b_take_m_plus_p_minus_1_slots(p, m, forward, backward, schedule):
@@ -68,8 +66,6 @@ def test_gpipe_fills_and_drains_through_every_hop(p, m, hop_seconds, back_to_emb
 
 
 # ---- microbatches held in memory ----------------------------------------------------------------------
-
-
 def held_at_most(iteration: PricedIteration, stage: int) -> int:
     """Most microbatches (of v chunks: parts of microbatches) that a stage holds; it does one thing at a time."""
     held = most = 0
@@ -100,8 +96,6 @@ def test_interleaved_stages_hold_warm_up_plus_one_chunk(p, groups, v):
 
 
 # ---- uneven stages ------------------------------------------------------------------------------------
-
-
 def uneven(stages: list[tuple[float, float]], m: int, schedule: str) -> PricedIteration:
     return an_iteration(a_site(len(stages), m, schedule=schedule, stages=stages))
 
@@ -136,8 +130,6 @@ def test_1f1b_hides_fast_stages_behind_a_slow_first_one():
 
 
 # ---- redundant forwards ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("backward", "ratio"), [(2.0, 4 / 3), (1.0, 3 / 2), (3.0, 5 / 4)])
 def test_redundant_forwards_cost_2f_plus_b_over_f_plus_b(backward, ratio):
     """Uniform stages, nothing hidden in bubbles: a third at b = 2 f."""
@@ -153,8 +145,6 @@ def test_redundant_forwards_cost_2f_plus_b_over_f_plus_b(backward, ratio):
 
 
 # ---- few microbatches in flight over slow links -----------------------------------------------------------
-
-
 def windowed(p: int, m: int, in_flight: int, forward: float, backward: float, hop_seconds: float) -> float:
     shape = (p, m, forward, backward, "fifo")
     return a_pipeline(*shape, hop_seconds=hop_seconds, max_in_flight=in_flight).seconds

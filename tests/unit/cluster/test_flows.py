@@ -56,8 +56,6 @@ LINK = Link("one", 100.0)
 
 
 # ---- one message ------------------------------------------------------------------------------------
-
-
 @given(st.floats(0.0, 1e3), st.floats(0.0, 1e9), st.floats(1.0, 1e9), st.floats(0.0, 1e4), st.booleans())
 def test_a_lone_message_takes_latency_plus_bytes_over_bandwidth(latency, num_bytes, rate, start, shared):
     path = on(Link("one", rate), latency=latency) if shared else Path(latency, rate)
@@ -84,8 +82,6 @@ def test_no_bytes_take_the_latency_only(links):
 
 
 # ---- sharing, by hand ---------------------------------------------------------------------------------
-
-
 def test_who_is_left_goes_faster():
     wire = Wire()
     wire.send("short", on(LINK), 100.0)
@@ -150,8 +146,6 @@ def test_simultaneous_arrivals_keep_the_order_of_sending():
 
 
 # ---- one after the other on a channel -----------------------------------------------------------------
-
-
 def test_messages_of_a_channel_go_one_after_the_other():
     wire = Wire()
     for name, num_bytes in (("a", 300.0), ("b", 100.0), ("c", 200.0)):
@@ -209,8 +203,6 @@ def test_cancelling_a_queued_message_affects_no_other():
 
 
 # ---- cancelled ----------------------------------------------------------------------------------------
-
-
 def test_a_cancelled_message_never_arrives_and_frees_its_share():
     wire = Wire()
     wire.send("lost", on(LINK), 1000.0)
@@ -240,8 +232,6 @@ def test_what_has_ended_is_not_cancelled():
 
 
 # ---- states: the same way in two parts ------------------------------------------------------------------
-
-
 def test_resuming_from_a_state_arrives_as_without_interruption():
     wire = Wire()
     wire.send("near", on(LINK), 400.0)
@@ -281,8 +271,6 @@ def test_held_messages_that_are_cancelled_never_arrive():
 
 
 # ---- whatever is sent -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Sending:
     """A message, when it is sent and, if at all, when it is cancelled."""

@@ -29,8 +29,6 @@ def names(path: Path) -> list[str]:
 
 
 # ---- a message by itself ----------------------------------------------------------------------------
-
-
 @given(st.floats(0.0, 1e4), st.floats(1e-3, 1e6), st.floats(0.0, 1e12))
 def test_a_message_takes_latency_plus_bytes_over_bandwidth(latency_ms, mbit_per_s, num_bytes):
     link = {"latency_ms": latency_ms, "bandwidth_mbit_per_s": mbit_per_s}
@@ -60,8 +58,6 @@ def test_the_papers_network_gives_the_papers_figures():
 
 
 # ---- which links it crosses -------------------------------------------------------------------------
-
-
 def test_a_message_crosses_access_links_and_the_path_between():
     access = {"up_mbit_per_s": 20 * BYTES_PER_SECOND, "down_mbit_per_s": 30 * BYTES_PER_SECOND, "latency_ms": 1000.0}
     network = a_network(access=access)
@@ -167,8 +163,6 @@ def test_negligible_hops_take_no_time():
 
 
 # ---- where nodes are --------------------------------------------------------------------------------
-
-
 def test_nodes_are_dealt_to_regions_in_turn():
     links = tuple((a, b, 1.0, 1.0) for a, b in ("ab", "bc", "ac"))
     network = {"same_region": INSTANT, "storage": INSTANT, "links": links}
@@ -199,8 +193,6 @@ def test_a_stage_per_region_exchanges_gradients_within_it():
 
 
 # ---- fair shares: the definition --------------------------------------------------------------------
-
-
 @st.composite
 def networks(draw) -> list[Path]:
     """Up to 12 flows, each over some of up to 6 links, some with a limit of their own."""
@@ -268,8 +260,6 @@ def test_no_flows_no_rates():
 
 
 # ---- fair shares: textbook networks -------------------------------------------------------------------
-
-
 def over(*links: Link, limit: float = math.inf) -> Path:
     return Path(0.0, limit, links)
 

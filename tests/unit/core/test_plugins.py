@@ -36,8 +36,6 @@ FILES = files_of(DOCS / "writing-a-strategy.md")
 
 
 # ---- the tutorial's package, installed -----------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     """A folder with the tutorial's scenario, and an environment in which its package is installed."""
@@ -113,8 +111,6 @@ def test_the_schema_has_installed_names_and_imports_nothing(installed):
 
 
 # ---- classes named by module and class -----------------------------------------------------------
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A current folder with modules of one's own, forgotten afterwards."""
@@ -413,8 +409,6 @@ def test_files_in_the_current_folder_hide_nothing_installed(folder):
 
 
 # ---- entry points --------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def entry_points(folder, monkeypatch) -> Callable[..., None]:
     """Install packages that consist of entry points alone."""
@@ -475,8 +469,6 @@ def test_the_hash_of_ones_code_changes_with_the_code(folder):
 
 
 # ---- what the tutorial's classes do --------------------------------------------------------------
-
-
 def extrapolate(folder: Path, **options: Any) -> Any:
     found = strategy_class(EXTRAPOLATE)
     return found(found.Config(kind=EXTRAPOLATE, **options), 6)  # type: ignore[call-arg]

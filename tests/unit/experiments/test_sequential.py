@@ -80,8 +80,6 @@ def test_what_is_no_share(text):
 
 
 # ---- the table of means --------------------------------------------------------------------------
-
-
 def shown(frame: pd.DataFrame, reference: str | None = "none") -> list[list[str]]:
     found = summary(frame, ["cluster.x"], reference=reference)
     table = summary_table("demo", found, ["cluster.x"], reference)

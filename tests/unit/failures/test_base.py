@@ -19,8 +19,6 @@ SOME = {"at_hours": 1.0, "stages": (1,)}
 
 
 # ---- options and luck ---------------------------------------------------------------------------------
-
-
 def test_the_kinds_stand_in_this_order():
     known = [kind for kind in PROCESSES if kind != "trace"]
     assert known == [*RATED, "poisson", "bernoulli", "outage", "bulk", "script", "compose", "never"]
@@ -163,8 +161,6 @@ def test_a_domain_is_lost_whole_for_its_downtime():
 
 
 # ---- script ---------------------------------------------------------------------------------------------
-
-
 def test_a_script_strikes_when_and_whom_it_says():
     losses = (
         {"at_hours": 2.0, "region": "A"},
@@ -204,8 +200,6 @@ def test_the_times_of_a_script_do_not_drift():
 
 
 # ---- compose --------------------------------------------------------------------------------------------
-
-
 def composed() -> FailureProcess:
     node = {"kind": "weibull", "scope": "node", "notice_seconds": 5.0}
     return process("compose", processes=(node, {"kind": "bernoulli", "immune_stages": (0,)}, OUTAGE, node, "bulk"))
@@ -246,8 +240,6 @@ def test_losses_of_a_composed_process_are_those_of_all_its_parts():
 
 
 # ---- processes by iteration ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("probability", [0.0009, 0.3])
 def test_bernoulli_fails_each_iteration_with_the_same_chance(probability):
     some = process("bernoulli", per_iteration_probability=probability, instant="start")

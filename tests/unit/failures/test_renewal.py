@@ -45,8 +45,6 @@ def counts(strikes: list[tuple[float, tuple[int, ...]]], members: list[Member], 
 
 
 # ---- lifetimes ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("rate", [0.05, 0.10, 0.16, 0.9])
 def test_the_rate_is_the_chance_of_a_failure_within_an_hour(rate):
     seconds = uptimes(process("exponential", rate_per_hour=rate), 20_000)
@@ -96,8 +94,6 @@ def test_delays_have_their_mean_and_law(distribution, spread, law):
 
 
 # ---- diurnal --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("options", [{"profile": BUSY}, {"amplitude": 1.0, "peak_hour": 9.25}])
 def test_failures_spread_over_the_day_as_the_profile_says(options):
     some = process("diurnal", mean_uptime_hours=5.0, start_hour=6.5, **options)
@@ -221,8 +217,6 @@ def test_empty_shocks_do_not_count_in_the_mean_between_losses():
 
 
 # ---- bulk -------------------------------------------------------------------------------------------------
-
-
 @given(st.floats(1.0, 50.0), st.integers(1, 60), st.none() | st.integers(1, 60))
 def test_the_mean_number_lost_is_that_of_a_geometric_one_cut_off(mean_size, num_members, max_size):
     p, most = 1.0 / mean_size, min(num_members, max_size or num_members)

@@ -131,8 +131,6 @@ def rows_of(seconds, numbers) -> tuple[TraceRow, ...]:
 
 
 # ---- the trace of Bamboo ----------------------------------------------------------------------------
-
-
 def test_the_trace_of_bamboo_is_as_published(bamboo):
     instants, present = fleet_counts(bamboo)
     assert sum(row[1] for row in bamboo) == 177
@@ -193,8 +191,6 @@ def test_captions_say_what_is_replayed(bamboo):
 
 
 # ---- replay -----------------------------------------------------------------------------------------
-
-
 @given(named_traces().filter(names_nodes), st.floats(0.1, 9.0), st.floats(0.0, 0.99), st.integers(1, 4))
 @settings(deadline=None)
 def test_any_trace_with_names_is_replayed_node_by_node(rows, time_scale, part, num_laps):
@@ -309,8 +305,6 @@ def test_nobody_leaves_who_is_not_among_those_that_can_be_lost():
 
 
 # ---- losses alone -----------------------------------------------------------------------------------
-
-
 def test_with_additions_ignored_nodes_are_ordered(bamboo):
     failures = process(bamboo, additions="ignore")
     assert failures.num_initial_nodes is None
@@ -357,8 +351,6 @@ def test_that_a_trace_begins_anew_is_no_loss_with_losses_alone():
 
 
 # ---- reading ----------------------------------------------------------------------------------------
-
-
 @given(named_traces(), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.sampled_from(["auto", "bamboo"]))
 @in_a_folder
 def test_any_trace_of_bamboo_is_read_as_written(tmp_path, rows, newline, marked, format):
@@ -581,8 +573,6 @@ def test_a_trace_that_is_far_too_long_is_told(tmp_path, monkeypatch):
 
 
 # ---- options that cannot be -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

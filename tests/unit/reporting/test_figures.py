@@ -67,8 +67,6 @@ def alone(source, kind):
 
 
 # ---- the look ------------------------------------------------------------------------------------
-
-
 def luminance(colour):
     """Relative luminance of sRGB, then as lightness between 0 and 1."""
     rgb = np.array(matplotlib.colors.to_rgb(colour))
@@ -162,8 +160,6 @@ def test_equal_data_give_equal_files(dry, tmp_path):
 
 
 # ---- loss ----------------------------------------------------------------------------------------
-
-
 def test_means_are_lines_and_ranges_are_shaded(dry):
     figure, tables = drawn(dry, "loss")
     for axis, against, column in zip(figure.axes, ("time", "iteration"), ("hours", "iteration"), strict=True):
@@ -229,8 +225,6 @@ def test_a_table_and_an_axis_are_enough(dry, axis):
 
 
 # ---- hours and money -----------------------------------------------------------------------------
-
-
 def segments_of(axis):
     return [one.get_segments() for one in axis.collections if isinstance(one, LineCollection)]
 
@@ -349,8 +343,6 @@ def test_hours_by_checkpoint_interval_with_the_others_as_levels(swept):
 
 
 # ---- ledger, nodes, recoveries -------------------------------------------------------------------
-
-
 def test_bars_add_up_to_the_wall_clock_time(dry, swept):
     for source in (dry, swept):
         figure, tables = drawn(source, "ledger")

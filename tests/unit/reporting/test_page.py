@@ -46,8 +46,6 @@ def rows(chart):
 
 
 # ---- points --------------------------------------------------------------------------------------
-
-
 def test_points_of_a_grid_have_two_axes_and_every_strategy(grid):
     source = report_data(grid)
     assert [point.label for point in source.points] == [
@@ -90,8 +88,6 @@ def test_fields_that_vary_together_are_one_axis(tmp_path):
 
 
 # ---- charts --------------------------------------------------------------------------------------
-
-
 def test_loss_charts_have_all_curves_in_the_figures_colours(sweep, drawn):
     assert list(drawn) == ["loss-time", "loss-iteration", "hours", "ledger", "usd"]
     found = loss_curves(results.load(sweep), "iteration")
@@ -193,8 +189,6 @@ def test_long_curves_are_thinned_and_that_is_told(sweep, drawn):
 
 
 # ---- tables and words ----------------------------------------------------------------------------
-
-
 def test_tables_say_what_the_statistics_say(sweep):
     source = report_data(sweep)
     table = comparison(source)
@@ -265,8 +259,6 @@ def test_the_scenario_on_the_page_is_the_sweep_once_more(grid, tmp_path):
 
 
 # ---- the file ------------------------------------------------------------------------------------
-
-
 def test_the_page_is_one_file_that_asks_nobody_for_anything(sweep):
     page = report_page(sweep)
     assert len(page.encode()) < 1_300_000

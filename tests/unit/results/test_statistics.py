@@ -30,8 +30,6 @@ def crossed(rng: np.random.Generator, shape: tuple[int, int], failure: float, tr
 
 
 # ---- one mean -------------------------------------------------------------------------------------------
-
-
 def test_one_training_seed_gives_students_t_over_failure_seeds():
     found = estimate(runs_of([[1.0], [2.0], [6.0]]))
     low, high = stats.t.interval(0.95, 2, 3.0, stats.sem([1.0, 2.0, 6.0]))
@@ -193,8 +191,6 @@ def test_satterthwaites_interval_would_be_too_short():
 
 
 # ---- two strategies -------------------------------------------------------------------------------------
-
-
 def test_differences_are_of_the_same_seeds():
     """Churn that moves both alike leaves no doubt about the difference; runs that the other lacks do not count."""
     fast, slow = runs_of([[60.0], [70.0], [90.0], [50.0]]), runs_of([[61.0], [71.0], [91.0], [math.nan]])
@@ -293,8 +289,6 @@ def test_paired_ratios_hold_as_often_as_they_say():
 
 
 # ---- how many more --------------------------------------------------------------------------------------
-
-
 def an_estimate(half_width: float, num_failure_seeds: int = 8, training: float = 0.0, mean: float = 10.0) -> Estimate:
     counts = (num_failure_seeds, num_failure_seeds, num_failure_seeds, 1)
     return Estimate(mean, mean - half_width, mean + half_width, *counts, training)
@@ -349,8 +343,6 @@ def test_asking_again_and_again_comes_to_an_end():
 
 
 # ---- a sweep's table ------------------------------------------------------------------------------------
-
-
 def a_sweep() -> pd.DataFrame:
     """Two rates × (none, checkpoint at two intervals) × 3 failure seeds; one run stopped, another failed."""
     rows = []

@@ -196,8 +196,6 @@ def test_swept_fields_are_those_of_the_sweep(dry, swept):
 
 
 # ---- recoveries: with `learner: curve` the loss is known in closed form --------------------------------------------
-
-
 def test_the_excess_after_a_recovery_is_what_the_edit_did(dry):
     found = excesses(dry)
     assert set(found["kind"]) == {"checkfree", "checkfree_plus"}

@@ -205,8 +205,6 @@ def test_whatever_is_set_only_scenario_errors_are_raised(parts: list[str], value
 
 
 # ---- through the command -------------------------------------------------------------------------
-
-
 def churnlab(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from sim.cli.main import main; main()", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)

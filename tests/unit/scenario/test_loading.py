@@ -18,8 +18,6 @@ def problems_of(text: str, *overrides: str) -> list[str]:
 
 
 # ---- files ---------------------------------------------------------------------------------------
-
-
 def problem_of_file(path: Path) -> str:
     with pytest.raises(ScenarioError) as caught:
         load_scenario(path)
@@ -72,8 +70,6 @@ def test_files_of_other_systems_are_read(tmp_path: Path, encoded: bytes):
 
 
 # ---- YAML ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -244,8 +240,6 @@ def test_where_there_is_no_file_nothing_is_read(failures: object):
 
 
 # ---- --set ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("assignment", "expected"),
     [

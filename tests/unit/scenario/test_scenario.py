@@ -67,8 +67,6 @@ NEEDS_OPTIONS = {
 
 
 # ---- what a text means ---------------------------------------------------------------------------
-
-
 def test_the_smallest_scenario_has_defaults():
     scenario = parse_scenario(SMALLEST)
 
@@ -116,8 +114,6 @@ def test_every_check_is_a_sentence():
 
 
 # ---- overrides -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("assignment", "path", "expected"),
     [
@@ -182,8 +178,6 @@ def test_later_overrides_see_earlier_ones():
 
 
 # ---- the resolved text ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -19,8 +19,6 @@ ITERATION, STANDING_IN = 21.0, 27.0
 
 
 # ---- a node of several ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
 def test_replicas_continue_until_the_replacement_joins(fidelity):
     """It joins at the first end of an iteration after its start-up."""
@@ -122,8 +120,6 @@ def test_idle_spares_come_and_go_unnoticed():
 
 
 # ---- notices -------------------------------------------------------------------------------------------
-
-
 def test_an_announced_loss_needs_no_detection():
     """Its replacement was ordered at the notice."""
     result = run(Loss(50.0, ((2, 0),)), notice_seconds=20.0)
@@ -188,8 +184,6 @@ def test_a_notice_checkpoint_may_overlap_another(fidelity):
 
 
 # ---- nodes that come back, or never --------------------------------------------------------------------
-
-
 def test_a_returning_node_joins_and_none_is_ordered():
     result = run(Loss(50.0, ((2, 0),), 60.0))
     assert starts(result) == starts(run(Loss(50.0, ((2, 0),))))

@@ -158,8 +158,6 @@ def test_the_same_holds_for_many_more_scripts(scenario, index):
 
 
 # ---- the auditor sees what it should -------------------------------------------------------------------
-
-
 def its_own_place(holders: StatePlacement, stage: int, replica: int) -> int:
     return holders.cluster.node(stage, replica)
 

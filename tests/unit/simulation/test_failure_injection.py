@@ -26,8 +26,6 @@ def leaving(*losses: Loss, cluster: Cluster, **options: Any) -> Log:
 
 
 # ---- stages, regions, everybody ------------------------------------------------------------------------
-
-
 def test_a_stage_fails_whole_and_uptimes_count_between_failures():
     cluster = a_cluster(nodes_per_stage=2, provisioning_seconds=30.0)
     log = scripted({1: (10.0, 20.0, 15.0)}, cluster).until(100.0)
@@ -87,8 +85,6 @@ def test_a_leaving_spare_stays_once_its_stage_is_immune():
 
 
 # ---- nodes ---------------------------------------------------------------------------------------------
-
-
 def test_a_node_keeps_its_age_and_a_replacement_starts_anew():
     uptimes = {0: (100.0,), 1: (30.0, 1.0), 2: (1e3,), 3: (25.0,), 4: (1e3,)}
     log = scripted(uptimes, a_cluster(provisioning_seconds=20.0), scope="node").until(200.0)
@@ -152,8 +148,6 @@ def test_losses_at_a_constant_rate_are_proportional_to_node_time():
 
 
 # ---- orders --------------------------------------------------------------------------------------------
-
-
 def provisioning_seconds(*lost_nodes: int, seed: int = 0, **cluster: Any) -> dict[int, float]:
     """How long each lost node's replacement takes: those of one instant, by the places that they take."""
     shape = a_cluster(2, nodes_per_stage=20, provisioning_seconds=100.0, provisioning_sigma=1.0, **cluster)
@@ -192,8 +186,6 @@ def test_a_replacement_comes_in_the_region_of_the_slot():
 
 
 # ---- notices -------------------------------------------------------------------------------------------
-
-
 def test_a_replacement_is_ordered_at_the_notice_and_once():
     cluster = a_cluster(provisioning_seconds=40.0)
     log = scripted({1: (100.0,)}, cluster, notice_seconds=30.0).until(300.0)
@@ -229,8 +221,6 @@ def test_without_notice_losses_are_not_announced():
 
 
 # ---- nodes that come of themselves ---------------------------------------------------------------------
-
-
 def test_those_that_come_back_are_the_same_and_nobody_is_ordered():
     cluster = a_cluster(2, ("a", "b"), provisioning_seconds=1.0)
     log = scripted({1: (10.0, 30.0)}, cluster, away_seconds=12.0).until(100.0)

@@ -245,8 +245,6 @@ def test_a_failure_at_an_iterations_very_end_loses_it_in_both():
 
 
 # ---- uploads beside the training --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fidelity", BOTH)
 def test_an_upload_slows_training_only_on_shared_links(fidelity):
     # Activations take a second of a node's way up, and so does every 32nd part of the upload.
@@ -280,8 +278,6 @@ def test_an_upload_over_links_of_its_own_slows_nothing():
 
 
 # ---- the price ----------------------------------------------------------------------------------------------
-
-
 @FAST
 @given(scenarios())
 def test_the_price_of_an_iteration_is_what_the_clock_advances_by(scenario):
@@ -320,8 +316,6 @@ def test_iteration_time_beside_an_upload_advances_the_clock():
 
 
 # ---- with jitter ----------------------------------------------------------------------------------------------
-
-
 def durations(result: Run) -> np.ndarray:
     return np.array([record.ended_seconds - record.started_seconds for record in result.iterations])
 

@@ -107,8 +107,6 @@ def test_what_nobody_holds_is_sent_by_those_that_are_to_have_it():
 
 
 # ---- stages that another covers -----------------------------------------------------------------------
-
-
 def covered() -> StatePlacement:
     """Stage 2 of two replicas is gone, stage 1 works for it."""
     held = lost(3, 2, 4, 5)

@@ -34,8 +34,6 @@ def iterations(result: Run) -> list[int]:
 
 
 # ---- equal arguments, equal runs; equal seeds, equal failures ---------------------------------------
-
-
 def test_runs_do_not_depend_on_the_order_of_strategies():
     scenario = a_scenario(EVERY_KIND, steps=300, failures=CHURN, fallback="restart")
     alone = [run(scenario, index, seed=1) for index in range(len(EVERY_KIND))]
@@ -74,8 +72,6 @@ def test_iteration_processes_fail_the_same_executed_iterations():
 
 
 # ---- what is recorded -------------------------------------------------------------------------------
-
-
 def test_a_peaceful_run_records_every_iteration_once():
     result = run(a_scenario(steps=12, evaluation_interval=5))
     assert iterations(result) == list(range(1, 13))
@@ -156,8 +152,6 @@ def test_an_iteration_that_ends_with_a_failure_is_lost():
 
 
 # ---- steps of the proxy that stand for several iterations ---------------------------------------------
-
-
 @pytest.mark.parametrize("interval", [1, 5, 10, 16])
 def test_seven_iterations_a_step_with_checkpoints_in_between(interval):
     config = {"kind": "checkpoint", "interval_iterations": interval}
@@ -193,8 +187,6 @@ def test_rebuilding_within_a_step_changes_that_steps_state():
 
 
 # ---- checkpoints: intervals of 5 iterations = 105 s, uploads of 50 s ------------------------------------
-
-
 def checkpointed(script: dict[int, tuple[float, ...]], **options: object) -> Run:
     config = {"kind": "checkpoint", "interval_iterations": 5, **options}
     return run(scripted(a_scenario((config,), upload_seconds=50.0), script))
@@ -288,8 +280,6 @@ def test_the_default_interval_is_100_iterations():
 
 
 # ---- fallbacks --------------------------------------------------------------------------------------
-
-
 def test_the_fallback_recovers_the_rest_and_is_recorded():
     scenario = a_scenario(({"kind": "checkfree"},), fallback={"kind": "checkpoint", "interval_iterations": 5})
     result = run(scripted(scenario, {1: (8.5 * ITERATION,)}))
@@ -371,8 +361,6 @@ def test_who_may_need_the_fallback_pays_for_what_it_keeps():
 
 
 # ---- giving up ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("kind", "uptime_seconds"), [("restart", 300.0), ("checkpoint", 300.0), ("redundant", 10.0)])
 def test_a_run_that_cannot_end_stops_and_says_so(kind, uptime_seconds):
     scenario = a_scenario(({"kind": kind},), upload_seconds=200.0).model_copy(update={"give_up_after": 3.0})
@@ -385,8 +373,6 @@ def test_a_run_that_cannot_end_stops_and_says_so(kind, uptime_seconds):
 
 
 # ---- exact recoveries ---------------------------------------------------------------------------------
-
-
 def test_redundant_computation_trains_as_if_nothing_had_failed():
     scenario = a_scenario(({"kind": "redundant"},), num_stages=6)
     result = run(scripted(scenario, {2: (60.0,), 4: (60.0,), 0: (200.0,)}))

@@ -173,8 +173,6 @@ def test_background_messages_share_links_with_awaited_ones():
 
 
 # ---- transfers --------------------------------------------------------------------------------------
-
-
 def test_simultaneous_transfers_take_as_long_as_the_slowest():
     network = {"same_region": a_link(0.5, 1e6), "storage": a_link(2.0, 1e7)}
     world = a_world(a_scenario(network=network))

@@ -37,8 +37,6 @@ EVERY_STRATEGY = pytest.mark.parametrize("options", VARIANTS, ids=in_words)
 
 
 # ---- the contract -------------------------------------------------------------------------------
-
-
 @EVERY_STRATEGY
 def test_routine_work_passes_time_by_the_worlds_verbs_only(options):
     strategy, world = strategy_of(**options), WorldOnPaper()
@@ -236,8 +234,6 @@ def test_exact_recoveries_change_nothing():
 
 
 # ---- options ----------------------------------------------------------------------------------------
-
-
 def test_an_option_beside_a_preset_wins():
     config = STRATEGIES["checkfree"].Config(preset="reference_code", learning_rate_factor=1.2)
     assert (config.norm_exponent, config.learning_rate_factor) == (1.0, 1.2)

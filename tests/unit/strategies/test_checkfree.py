@@ -182,8 +182,6 @@ def test_a_last_stage_that_holds_the_head_is_filled_by_nobody(rule, is_possible)
 
 
 # ---- the hybrid -----------------------------------------------------------------------------------------
-
-
 def older(stage: int, stored: Position) -> Edit:
     """A stage as it was."""
     return Edit(stage, "sum", terms=(Term(stage, 1.0, stored.moment),), optimizer="older")

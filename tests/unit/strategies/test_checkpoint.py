@@ -39,8 +39,6 @@ MINUTE, HOUR = 60.0, 3600.0
 
 
 # ---- the interval that is kept ----------------------------------------------------------------------------
-
-
 def checkpoint(**options: Any) -> dict[str, Any]:
     return {"kind": "checkpoint", **options}
 
@@ -127,8 +125,6 @@ def test_an_interval_in_seconds_is_kept_from_start_to_start():
 
 
 # ---- just in time ---------------------------------------------------------------------------------------
-
-
 def struck(
     options: dict[str, Any], script: dict[int, tuple[float, ...]], notice: float = 0.0, upload: float = 4.0, **more: Any
 ) -> Run:
@@ -212,8 +208,6 @@ def test_a_just_in_time_checkpoint_is_not_begun_twice():
 
 
 # ---- a disk of one's own ------------------------------------------------------------------------------------
-
-
 def on_disk(seconds: float, **options: Any) -> dict[str, Any]:
     """A checkpoint after every second iteration; each node writes its stage in so many seconds, and reads it again."""
     return checkpoint(interval_iterations=2, local_gib_per_s=CHECKPOINT_BYTES / seconds / BYTES_PER_GIB, **options)
@@ -269,8 +263,6 @@ def test_what_nodes_and_store_hold():
 
 
 # ---- uploads lost to failures -------------------------------------------------------------------------------
-
-
 def test_an_interrupted_upload_leaves_the_older_checkpoint():
     """Of every second iteration, up 15 s later: the 4th begins at 84, the loss at 98 ends it, the 2nd counts."""
     result = struck(checkpoint(interval_iterations=2), {2: (98.0,)}, upload=15.0)
@@ -301,8 +293,6 @@ def test_a_lost_upload_is_forgotten():
 
 
 # ---- formulas of intervals -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("mtbf", "minutes"), [(24 * HOUR, 116.69), (6 * HOUR, 56.71), (15 * MINUTE, 9.14)])
 def test_dalys_interval_has_its_published_values(mtbf, minutes):
     assert daly_seconds(5 * MINUTE, mtbf) / MINUTE == pytest.approx(minutes, abs=5e-3)

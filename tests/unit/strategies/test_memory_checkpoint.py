@@ -45,8 +45,6 @@ def at(seconds: float) -> Any:
 
 
 # ---- how often ----------------------------------------------------------------------------------------
-
-
 def test_copies_travel_in_background_and_count_once_all_arrived():
     result = struck({})
     assert times(of_kind(result, "checkpoint_started")) == [at(21 * k) for k in range(1, 21)]
@@ -76,8 +74,6 @@ def test_after_recovery_the_interval_counts_from_the_rollback():
 
 
 # ---- how far back ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("lost_at", "iteration", "lost_work"), [(100.0, 4, 16.0), (90.0, 3, 27.0), (94.0, 3, 31.0)])
 def test_all_roll_back_to_the_last_complete_checkpoint(lost_at, iteration, lost_work):
     """The 4th is sent from 84 to 94, where at an exact tie the failure wins. Fetching takes 10 s once more."""
@@ -125,8 +121,6 @@ def test_with_two_copies_a_lost_neighbour_has_a_second_holder():
 
 
 # ---- holders that are lost --------------------------------------------------------------------------------
-
-
 def test_a_stage_lost_with_its_holder_needs_the_fallback():
     result = struck({2: (100.0,), 3: (100.0,)}, fallback="restart")
     (told,) = of_kind(result, "fallback")

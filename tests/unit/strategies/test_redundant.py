@@ -43,8 +43,6 @@ def seconds(expected: float) -> Any:
 
 
 # ---- what an iteration is to do ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("preset", "count", "size", "forwards", "backwards", "shadow"),
     [
@@ -96,8 +94,6 @@ def test_the_last_stage_shadows_the_first_of_the_ring():
 
 
 # ---- who can be recovered -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("on_failure", ["wait", "carry_on"])
 @pytest.mark.parametrize("stages", [(1, 2), (5, 6), (6, 0), (0, 1)])
 def test_neighbours_are_lost_anywhere_on_the_ring(stages, on_failure):
@@ -123,8 +119,6 @@ def test_a_covered_stage_counts_as_lost_to_its_neighbours(lost, covered):
 
 
 # ---- the pause ------------------------------------------------------------------------------------------------
-
-
 @BAMBOO
 def test_the_pause_is_the_completed_work_the_shadow_lacks(preset):
     """Half of the iteration was: half of the workload's microbatches."""
@@ -175,8 +169,6 @@ def test_outside_an_iteration_there_is_nothing_to_redo():
 
 
 # ---- carrying on ------------------------------------------------------------------------------------------------
-
-
 def scenario_of(preset: str, provisioning: float = 1e5, **options: Any) -> Any:
     """Replacements come late, where nothing else is said."""
     cluster = {"detection_seconds": 10.0, "startup_seconds": 5.0, "provisioning_seconds": provisioning}

@@ -43,8 +43,6 @@ def real() -> StagedModel:
 
 
 # ---- published figures ---------------------------------------------------------------------------
-
-
 def test_a_stage_has_the_papers_parameters():
     costs = paper()
     assert [costs.stage_parameters(stage) for stage in range(7)] == [65_537_024, *[67_117_056] * 6]
@@ -84,8 +82,6 @@ def test_checkpoints_hold_weights_and_moments_devices_gradients(precision, check
 
 
 # ---- the real module -----------------------------------------------------------------------------
-
-
 def test_stages_have_as_many_parameters_as_the_real_modules(real):
     costs = of_the_real_module()
     assert [costs.stage_parameters(stage) for stage in range(3)] == [flat.numel() for flat in real.flat]
@@ -122,8 +118,6 @@ def test_a_whole_step_runs_the_flops_of_the_real_module(real):
 
 
 # ---- who holds what ------------------------------------------------------------------------------
-
-
 def test_layers_are_where_the_scenario_says():
     costs = paper(layers_per_stage=(1, 2, 3, 4, 6, 8))
     assert [costs.num_layers(stage) for stage in range(7)] == [0, 1, 2, 3, 4, 6, 8]
@@ -144,8 +138,6 @@ def test_the_head_is_where_the_scenario_says():
 
 
 # ---- seconds -------------------------------------------------------------------------------------
-
-
 def test_seconds_are_flops_over_reached_speed_unless_measured():
     t4 = presets("devices")["t4"]
     reached = t4["fp32_tflops"] * 1e12 * t4["utilisation"]
@@ -180,8 +172,6 @@ def test_recomputing_adds_a_forward_of_the_layers_not_the_head():
 
 
 # ---- efficiency by the size of an operation --------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("gflop", "share"),
     [(0.5, 0.10), (0.999, 0.10), (1, 0.60), (15.9, 0.60), (16, 0.90), (127, 0.90), (128, 0.95), (1e6, 0.95)],
@@ -217,8 +207,6 @@ def test_a_token_never_takes_less_in_a_smaller_microbatch(stage, size, other):
 
 
 # ---- microbatches in flight ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("workload", "of_plan", "head_computes", "limit"),
     [

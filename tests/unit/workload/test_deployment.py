@@ -86,8 +86,6 @@ def host_of(site: Deployment, hosts: Hosts, stage: int, replica: int, microbatch
 
 
 # ---- who stands in ------------------------------------------------------------------------------------------
-
-
 def test_without_absences_everyone_does_their_own_work():
     site = a_site(4, 4, cluster={"nodes_per_stage": 3})
     assert stand_ins((), site.cluster) == site.complete_hosts == tuple(range(15))
@@ -145,8 +143,6 @@ def test_who_does_others_work_does_its_own():
 
 
 # ---- whatever is missing ------------------------------------------------------------------------------------
-
-
 @MANY
 @given(incomplete())
 def test_every_operation_runs_once_on_its_host(shape):
@@ -262,8 +258,6 @@ def test_event_by_event_it_equals_the_computed_iteration(shape, start, jitters):
 
 
 # ---- how long it takes ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "fifo"])
 @pytest.mark.parametrize("m", [2, 5, 8])
 def test_a_bottleneck_stage_short_of_a_node_doubles_the_work(schedule, m):
@@ -316,8 +310,6 @@ def test_the_microbatches_in_flight_are_counted_by_pipeline():
 
 
 # ---- a node's pace is its own -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("slow", [0, 1])
 def test_a_stand_in_works_at_its_own_pace_whosever_work_it_does(slow):
     there, gone = slow, 1 - slow
@@ -345,8 +337,6 @@ def test_jitter_is_drawn_by_the_node_that_works():
 
 
 # ---- gradients, optimizer, pauses -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("num_left", [1, 2, 3, 4])
 @pytest.mark.parametrize("exchange", ["ring", "all_to_all"])
 def test_a_stage_exchanges_gradients_among_those_that_are_there(num_left, exchange):
@@ -400,8 +390,6 @@ def test_the_optimizer_runs_once_per_stage_of_a_node():
 
 
 # ---- a stage that another one covers ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "fifo"])
 def test_who_covers_a_stage_does_the_work_of_both(schedule):
     stages = ((1.0, 2.0), (3.0, 6.0), (1.0, 2.0), (1.0, 2.0))
@@ -436,8 +424,6 @@ def test_hops_use_the_links_to_the_substitute():
 
 
 # ---- what strategies add ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shadow", ["with_forward", "eager", "lazy"])
 @pytest.mark.parametrize("loss_at", ["embedding_stage", "last_stage"])
 def test_stand_ins_do_the_shadow_work_of_those_they_stand_in_for(shadow, loss_at):
@@ -487,8 +473,6 @@ def test_each_node_that_needs_the_embedding_gets_one_copy():
 
 
 # ---- prices ---------------------------------------------------------------------------------------------------------
-
-
 def test_times_are_cached_by_plan_and_nodes():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
     pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)

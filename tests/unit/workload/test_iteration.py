@@ -62,8 +62,6 @@ def messages(run: PricedIteration, what: str) -> list:
 
 
 # ---- whatever the shape -------------------------------------------------------------------------------
-
-
 @FEWER
 @given(iterations())
 def test_every_microbatch_goes_to_the_loss_and_back(run):
@@ -174,8 +172,6 @@ def test_durations_are_whole_ticks(run):
 
 
 # ---- schedules ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("num_stages", range(4, 13))
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "fifo"])
 def test_swapped_routes_end(num_stages, schedule):
@@ -334,8 +330,6 @@ def test_an_iteration_is_its_slowest_replica_plus_all_reduce():
 
 
 # ---- pause and optimizer --------------------------------------------------------------------------------
-
-
 @given(schedules, seconds, seconds)
 def test_the_pause_comes_first_and_the_optimizer_last(schedule, pause, optimizer):
     options = {"schedule": schedule, "hop_seconds": 0.25}
@@ -348,8 +342,6 @@ def test_the_pause_comes_first_and_the_optimizer_last(schedule, pause, optimizer
 
 
 # ---- uneven nodes ---------------------------------------------------------------------------------------
-
-
 @given(st.integers(1, 4), st.sampled_from([0.5, 1.5, 4.0]), schedules)
 def test_a_straggling_stage_is_a_stage_with_that_much_more_work(stage, slowdown, schedule):
     stages = [(1.0, 2.0)] * 4
@@ -426,8 +418,6 @@ def test_a_nodes_jitter_is_independent_of_other_nodes():
 
 
 # ---- redundant computation --------------------------------------------------------------------------------
-
-
 def test_a_shadow_forward_costs_a_third_more_compute():
     for preset, share in (("paper_text", 1.0), ("paper_table2", 2.0)):
         scenario = a_scenario(({"kind": "redundant", "preset": preset, "microbatch_size_factor": share / 2},))
@@ -524,8 +514,6 @@ def test_shadow_transfers_follow_the_optimizer_in_sequence(num_transfers):
 
 
 # ---- CheckFree+ -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("bytes_per_second", [34.0, 64.0, 68.0, 1360.0])
 def test_embedding_copies_shorter_than_the_iteration_are_free(bytes_per_second):
     """Half of stage 0's gradient has 1360 bytes; the iteration takes a pause of 2 s and 21 s."""
@@ -561,8 +549,6 @@ def test_embedding_copies_take_their_share_of_the_links():
 
 
 # ---- hops ---------------------------------------------------------------------------------------------------
-
-
 def test_hop_software_takes_time_on_instant_networks_too():
     network = {"software_seconds_per_hop": 0.25}
     assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.25

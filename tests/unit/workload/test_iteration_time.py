@@ -25,8 +25,6 @@ def a_plan(site) -> IterationPlan:
 
 
 # ---- which order --------------------------------------------------------------------------------------
-
-
 @given(
     st.integers(2, 6),
     st.integers(1, 8),
@@ -54,8 +52,6 @@ def test_over_slow_links_the_order_of_arrival_does_better():
 
 
 # ---- each once ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["none", "redundant", "checkfree_plus"])
 def test_the_split_adds_up_to_the_price_and_prices_are_kept(kind):
     scenario = a_scenario(({"kind": kind},))
@@ -93,8 +89,6 @@ def test_the_price_of_a_plan_has_no_jitter():
 
 
 # ---- beside other messages ------------------------------------------------------------------------------
-
-
 def uploads(site, num_bytes: float, latency_seconds: float = 0.0) -> tuple[FlowState, ...]:
     return tuple(
         FlowState(site.network.path(node, STORAGE), latency_seconds, num_bytes)
@@ -145,8 +139,6 @@ def test_prices_beside_equal_messages_are_kept():
 
 
 # ---- a failure in the middle ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("at_seconds", [0.0, 0.3, 2.5, 7.1, 11.0])
 def test_a_stopped_iteration_leaves_nothing_under_way(at_seconds):
     site = a_site(4, 4, network=SLOW, cluster={"nodes_per_stage": 2})

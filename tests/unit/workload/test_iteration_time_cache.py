@@ -52,8 +52,6 @@ def as_in_a_fresh_process(ask):
 
 
 # ---- the same runs ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("index", range(len(STRATEGIES_TO_RUN)))
 @pytest.mark.parametrize("failures", [CHURN, {"kind": "bulk", "mean_uptime_hours": 0.5}])
 def test_runs_are_equal_cold_and_warm(index, failures):
@@ -177,8 +175,6 @@ def test_cached_times_equal_those_of_a_fresh_process(history, kind):
 
 
 # ---- from process to process --------------------------------------------------------------------------
-
-
 def test_pickled_times_are_not_computed_again():
     scenario = a_churning_scenario()
     runs = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]

@@ -36,8 +36,6 @@ def plain(num_microbatches: int = 100, **plan: Any) -> IterationPlan:
 
 
 # ---- what a stage needs --------------------------------------------------------------------------
-
-
 def test_a_stage_needs_its_state_and_the_microbatches_in_flight():
     costs = the_costs()
     assert held_bytes(costs, 1) == HELD == 2_954_887_168
@@ -117,8 +115,6 @@ def test_a_layer_keeps_what_the_real_one_keeps():
 
 
 # ---- strategies ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", STRATEGIES)
 def test_strategies_hold_what_they_say_beside_their_own_stage(kind):
     costs = the_costs()

@@ -36,8 +36,6 @@ def order(schedule: Schedule, stage: int) -> str:
 
 
 # ---- orders by hand -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_gpipe_does_all_forwards_and_then_all_backwards(stage):
     assert order(a_schedule("gpipe", 3, 4), stage) == "F0 F1 F2 F3 B0 B1 B2 B3"
@@ -101,8 +99,6 @@ def test_swapped_routes_meet_the_ends_in_another_order():
 
 
 # ---- where the head is --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["gpipe", "1f1b", "fifo"])
 @pytest.mark.parametrize(("loss_at", "stage"), [("embedding_stage", 0), ("last_stage", 4)])
 def test_the_head_is_visited_where_it_is(name, loss_at, stage):
@@ -123,8 +119,6 @@ def test_the_head_runs_between_the_last_forward_and_backward():
 
 
 # ---- whatever the shape ---------------------------------------------------------------------------------
-
-
 @st.composite
 def schedules(draw) -> Schedule:
     name = draw(st.sampled_from(["gpipe", "1f1b", "fifo", "interleaved_1f1b"]))
