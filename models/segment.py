@@ -1,7 +1,7 @@
-"""Training cut into pieces that any process can do: a stretch of one line, from a state to a later one.
+"""Training of one segment of a line, in any process.
 
-A piece is a pure function of its description and of the states it starts from, which come as bytes: who does it, and
-where, moves no bit. Whoever hands pieces out (`sim.experiments.scheduler`) keeps what comes back.
+The result is a pure function of the segment and of the states it starts from, passed as bytes: the process and the
+machine that compute it do not change a bit.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from models.trainer import Trainer
 from models.training_plan import Segment
 from models.training_state import DivergedError, Position, older_states
 from models.trajectory import environment_key
-from models.trajectory_store import Stretch
+from models.trajectory_store import LineResults
 
 NUM_STEPS_TIMED = 8
 
 
 @dataclass
 class TrainedSegment:
-    """What a piece gave: results by step, and the state at its end.
+    """Results of a segment by step, and the state at its end.
 
-    invalid: what there is to say of states whose validation loss is not finite, by step. dead_end: of the step that
-    could not be made; there is no state then, and the results are those before it.
+    invalid: messages of states whose validation loss is not finite, by step. dead_end: message of the step at which
+    training diverged; there is no end state then, and the results are those before it.
     """
 
-    stretch: Stretch = field(default_factory=Stretch)
+    results: LineResults = field(default_factory=LineResults)
     state: bytes | None = None
     invalid: dict[int, str] = field(default_factory=dict)
     dead_end: str | None = None
 
 
-def train_piece(
-    piece: Segment, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes], environment: str
+def train_segment(
+    segment: Segment, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes], environment: str
 ) -> TrainedSegment:
-    """Train a piece.
+    """Train a segment.
 
-    start: the state of `piece.start`, None where that is None. older: the states of `piece.older`. environment: what
-    decides the last bits where the results are to go; RuntimeError if this process computes otherwise.
+    start: state at `segment.start`, None where that is None. older: states at `segment.older`. environment: the
+    `environment_key` of the store that the results are for; RuntimeError if this process has another.
     """
     if (here := environment_key()) != environment:
         raise RuntimeError(f"this worker would compute other bits: it has {here}, the sweep {environment}")
     done = TrainedSegment()
-    trainer = Trainer(piece.lineage.spec, corpus)
+    trainer = Trainer(segment.lineage.spec, corpus)
     if start is not None:
         trainer.restore(load(start))
-    for lineage in piece.entered:
+    for lineage in segment.entered:
         states = {moment: load(older[state]) for moment, state in older_states(lineage).items()}
         trainer.apply(lineage.edits[-1][1], states)
-    validate(trainer, piece, done)
+    validate(trainer, segment, done)
     try:
-        while trainer.step < piece.last_step:
+        while trainer.step < segment.last_step:
             result = trainer.train_step()
-            done.stretch.steps[trainer.step] = result
-            validate(trainer, piece, done)
+            done.results.steps[trainer.step] = result
+            validate(trainer, segment, done)
     except DivergedError as error:
         done.dead_end = str(error)
         return done
@@ -68,17 +68,17 @@ def train_piece(
     return done
 
 
-def validate(trainer: Trainer, piece: Segment, done: TrainedSegment) -> None:
-    """Validate the present state, where the piece asks for it."""
-    if trainer.step in piece.validations:
+def validate(trainer: Trainer, segment: Segment, done: TrainedSegment) -> None:
+    """Validate the current state if the segment requires it."""
+    if trainer.step in segment.validations:
         try:
-            done.stretch.validations[trainer.step] = trainer.validation_loss()
+            done.results.validations[trainer.step] = trainer.validation_loss()
         except DivergedError as error:
             done.invalid[trainer.step] = str(error)
 
 
-def seconds_of_a_step(spec: TrainingSpec, corpus: Corpus) -> float:
-    """Real seconds that a step takes here now, of a few: for estimates."""
+def measure_step_seconds(spec: TrainingSpec, corpus: Corpus) -> float:
+    """Median seconds of a training step on this machine, for estimates."""
     trainer = Trainer(spec, corpus)
     seconds = []
     for _ in range(NUM_STEPS_TIMED):

@@ -1,7 +1,7 @@
-"""Where the training of many runs is planned, handed out in pieces, and kept: the only writer of the store meanwhile.
+"""Training shared by many runs: the plan of its segments, and the store of their results.
 
-Pieces go out with the states they start from and come back as results (`models.segment`); no two of them train the same
-step. What has come in is durable before anything else is asked of it.
+Workers train segments (`models.segment`) and send results back; no two segments train the same step. One process owns
+the plan and is the only writer of the store; results are durable before any run reads them.
 """
 
 from __future__ import annotations
@@ -12,117 +12,122 @@ from collections.abc import Callable, Collection
 
 from models.replay import ReplayedLosses
 from models.segment import TrainedSegment
-from models.training_plan import Demands, KnownLine, Segment, plan_work
+from models.training_plan import Demands, Segment, StoredLine, plan_segments
 from models.training_state import Lineage, Position
 from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_name
 from models.trajectory_store import MAX_STEP, Keyframe, TrajectoryStore
 
-MOST_LINES_REMEMBERED = 256
+MAX_LINES_IN_MEMORY = 256
 
-MOST_STEPS_REMEMBERED = 2_000_000
-"""Of all lines together, some 100 bytes each."""
+MAX_STEPS_IN_MEMORY = 2_000_000
+"""In all lines together; about 100 bytes each."""
 
 
 class SharedTraining:
-    """Keeps the trainings of a store going. `store=None` only plans, as if nothing were known."""
+    """Plan and results of the training of many runs. `store=None`: plan only, with nothing stored."""
 
-    def __init__(self, store: TrajectoryStore | None, most_steps: int = KEYFRAME_INTERVAL_STEPS) -> None:
-        self.store, self.most_steps = store, most_steps
+    def __init__(self, store: TrajectoryStore | None, max_steps: int = KEYFRAME_INTERVAL_STEPS) -> None:
+        self.store, self.max_steps = store, max_steps
         self.environment = environment_key()
         self.num_trained_steps = 0
-        self._arrived: dict[Position, bytes] = {}  # states of pieces that others wait for: no need to read them again
+        self._states: dict[Position, bytes] = {}  # ends of segments, for those that start there
         self._losses: dict[str, dict[int, float]] = {}
         self._dead_ends: dict[str, tuple[int, str]] = {}
         self._invalid: dict[str, dict[int, str]] = {}
 
-    def known(self, lineage: Lineage) -> KnownLine:
-        """What the store holds of a line."""
+    def stored_line(self, lineage: Lineage) -> StoredLine:
+        """Contents of the store for a line."""
         if self.store is None:
-            return KnownLine()
+            return StoredLine()
         name = line_name(self.environment, lineage)
         validations = self.store.read_validations(name).keys() | self._invalid.get(lineage.key, {}).keys()
-        return KnownLine(self._losses_of(lineage).keys(), validations, self.store.keyframe_steps(name))
+        return StoredLine(self._losses_of(lineage).keys(), validations, self.store.keyframe_steps(name))
 
     def _losses_of(self, lineage: Lineage) -> dict[int, float]:
-        """The known training losses of a line: read once, since nobody else makes any meanwhile."""
+        """Stored training losses of a line by step, cached: no other process writes them."""
         losses = self._losses.pop(lineage.key, None)
         if losses is None:
             name = line_name(self.environment, lineage)
             losses = self.store.read_losses(name, 0, MAX_STEP) if self.store else {}
-        self._losses[lineage.key] = losses  # behind all others
-        while len(self._losses) > MOST_LINES_REMEMBERED or (
-            len(self._losses) > 1 and sum(map(len, self._losses.values())) > MOST_STEPS_REMEMBERED
+        self._losses[lineage.key] = losses  # most recently used last
+        while len(self._losses) > MAX_LINES_IN_MEMORY or (
+            len(self._losses) > 1 and sum(map(len, self._losses.values())) > MAX_STEPS_IN_MEMORY
         ):
             del self._losses[next(iter(self._losses))]
         return losses
 
     def plan(self, demands: Demands) -> list[Segment]:
-        """The pieces that are missing for what is asked for, as far as training gets."""
-        return plan_work(self._reachable(demands), self.known, self.most_steps)
+        """Segments to train for these demands, up to the steps where training diverges."""
+        return plan_segments(self._before_divergence(demands), self.stored_line, self.max_steps)
 
     def state(self, position: Position) -> bytes | None:
-        """A state as bytes; None where it is gone (the files may be deleted at any time): plan anew."""
-        if position in self._arrived:
-            return self._arrived[position]
+        """A state as bytes; None where its file is gone (caches may be deleted at any time): plan again."""
+        if position in self._states:
+            return self._states[position]
         if self.store is None:
             return None
         return self.store.read_keyframe(line_name(self.environment, position.lineage), position.step)
 
-    def arrived(self, piece: Segment, trained: TrainedSegment) -> None:
-        """A piece is done: others can start from its state at once."""
+    def add_state(self, segment: Segment, trained: TrainedSegment) -> None:
+        """Hold the end state of a trained segment in memory for the segments that start there."""
         if trained.state is not None:
-            self._arrived[piece.end] = trained.state
+            self._states[segment.end] = trained.state
 
-    def keep(self, piece: Segment, trained: TrainedSegment, needed: Callable[[], Collection[Position]]) -> None:
-        """Make a piece durable. OSError if the disk refuses; needed: the states that later pieces start from."""
-        lineage, key = piece.lineage, piece.lineage.key
+    def commit(self, segment: Segment, trained: TrainedSegment, needed: Callable[[], Collection[Position]]) -> None:
+        """Write the results of a segment to the store.
+
+        needed: states that later segments start from, which are not pruned. Raises OSError if the disk refuses.
+        """
+        lineage, key = segment.lineage, segment.lineage.key
         if trained.dead_end is not None:
-            last_step = max(trained.stretch.steps, default=piece.first_step)
+            last_step = max(trained.results.steps, default=segment.first_step)
             self._dead_ends[key] = last_step, trained.dead_end
         if trained.invalid:
             self._invalid.setdefault(key, {}).update(trained.invalid)
-        self.num_trained_steps += len(trained.stretch.steps)
+        self.num_trained_steps += len(trained.results.steps)
         if self.store is not None:
-            keyframe = Keyframe(piece.last_step, trained.state, bool(lineage.edits)) if trained.state else None
+            keyframe = Keyframe(segment.last_step, trained.state, bool(lineage.edits)) if trained.state else None
 
             def in_use() -> Collection[tuple[str, int]]:
                 return {(line_name(self.environment, state.lineage), state.step) for state in needed()}
 
-            self.store.commit(line_name(self.environment, lineage), trained.stretch, keyframe, in_use)
+            self.store.commit(line_name(self.environment, lineage), trained.results, keyframe, in_use)
             if key in self._losses:
-                self._losses[key].update((n, step.train_loss) for n, step in trained.stretch.steps.items())
+                self._losses[key].update((n, step.train_loss) for n, step in trained.results.steps.items())
 
-    def forget(self, still_needed: Callable[[Position], bool]) -> None:
-        """Of states that have arrived, hold in memory only those that are still needed."""
-        self._arrived = {state: data for state, data in self._arrived.items() if still_needed(state)}
+    def discard_states(self, still_needed: Callable[[Position], bool]) -> None:
+        """Drop the states in memory that are no longer needed."""
+        self._states = {state: data for state, data in self._states.items() if still_needed(state)}
 
     def losses(self, demands: Demands) -> ReplayedLosses:
-        """What is known of what some runs ask for."""
+        """Stored losses for these demands."""
         found = ReplayedLosses(invalid=self._invalid)
         for lineage, demand in demands.items():
             losses = self._losses_of(lineage)
-            asked = range(lineage.first_step + 1, demand.last_step + 1)
-            found.train[lineage.key] = asked.start, array("d", [losses.get(step, math.nan) for step in asked])
-            known = self.store.read_validations(line_name(self.environment, lineage)) if self.store else {}
-            found.validation[lineage.key] = {step: known[step] for step in sorted(demand.validations) if step in known}
+            steps = range(lineage.first_step + 1, demand.last_step + 1)
+            found.train[lineage.key] = steps.start, array("d", [losses.get(step, math.nan) for step in steps])
+            stored_line = self.store.read_validations(line_name(self.environment, lineage)) if self.store else {}
+            found.validation[lineage.key] = {
+                step: stored_line[step] for step in sorted(demand.validations) if step in stored_line
+            }
         found.dead_ends = {key: message for key, (_, message) in self._dead_ends.items()}
         return found
 
-    def _reachable(self, demands: Demands) -> Demands:
-        """What is asked for before training diverges."""
+    def _before_divergence(self, demands: Demands) -> Demands:
+        """Demands without the states that lie after a divergence."""
         if not self._dead_ends:
             return demands
         reachable: Demands = {}
         for lineage, demand in demands.items():
-            if self._is_cut_off(lineage):
+            if self._forks_after_divergence(lineage):
                 continue
             last_step, _ = self._dead_ends.get(lineage.key, (demand.end, ""))
             validations = {step for step in demand.validations if step <= last_step}
             reachable[lineage] = type(demand)(min(demand.last_step, last_step), validations)
         return reachable
 
-    def _is_cut_off(self, lineage: Lineage) -> bool:
-        """Whether a line leaves another one after that has come to its end."""
+    def _forks_after_divergence(self, lineage: Lineage) -> bool:
+        """Whether a line forks from another after the step at which that diverged."""
         for (step, _), key_before in zip(lineage.edits, lineage.keys, strict=False):
             last_step, _ = self._dead_ends.get(key_before, (step, ""))
             if step > last_step:

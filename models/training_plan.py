@@ -1,9 +1,8 @@
-"""Which training a set of runs asks for, and the pieces that it is cut into: each step once, whoever asks for it.
+"""Training plan: the states that a set of runs needs, and the segments to train for them, each step once.
 
-A run's seconds do not depend on what is learnt, so a run can be played without training first (`Survey`): what it asks
-for is known then, state by state. The lines of all runs together make a tree, in which every step stands once.
-`plan_work` cuts what is missing of it into pieces, at every fork, and says which piece must wait for which.
-No torch here.
+The seconds of a run do not depend on its losses, so a run is first simulated without training (`DemandRecorder`), which
+gives the states it needs. The lines of all runs form a tree. `plan_segments` cuts what is not stored of it into
+segments, at every fork, ordered so that each comes after those it depends on. This module does not load torch.
 """
 
 from __future__ import annotations
@@ -12,58 +11,51 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from models.spec import Routes, TrainingSpec
-from models.training_state import Lineage, Position, older_states, root
+from models.spec import TrainingSpec
+from models.training import Training
+from models.training_state import Lineage, Position, older_states
 
 
 @dataclass
 class Demand:
-    """What is asked of one line: the results of its steps up to `last_step`, and validations at some."""
+    """Demand for one line: training losses up to `last_step`, validation losses at some steps."""
 
     last_step: int = 0
     validations: set[int] = field(default_factory=set)
 
     def __or__(self, other: Demand) -> Demand:
-        """What both ask for."""
+        """Union of two demands."""
         return Demand(max(self.last_step, other.last_step), self.validations | other.validations)
 
     @property
     def end(self) -> int:
-        """The last step that matters."""
+        """Last step that is needed."""
         return max([self.last_step, *self.validations])
 
 
 Demands = dict[Lineage, Demand]
 
 
-class Survey:
-    """A training that learns nothing and notes what it is asked for; implements `models.training.Training`."""
+class DemandRecorder(Training):
+    """Training that computes nothing and records the states whose losses a run needs."""
 
     def __init__(self, spec: TrainingSpec, iterations_per_step: int = 1) -> None:
-        self.spec, self.iterations_per_step = spec, iterations_per_step
-        self.num_trained_steps = 0
+        super().__init__(spec, iterations_per_step)
         self.demands: Demands = {}
 
-    def root(self, routes: Routes) -> Position:
-        """The state before the first step."""
-        return root(self.spec, self.iterations_per_step, routes)
-
     def train_loss(self, position: Position) -> None:
-        """Noted, not known."""
+        """None; the demand is recorded."""
         demand = self.demands.setdefault(position.line_of_step, Demand())
         demand.last_step = max(demand.last_step, position.step)
 
     def validation_loss(self, position: Position) -> None:
-        """Noted, not known."""
+        """None; the demand is recorded."""
         self.demands.setdefault(position.lineage, Demand()).validations.add(position.step)
-
-    def flush(self) -> None:
-        """Nothing to keep."""
 
 
 @dataclass(frozen=True)
-class KnownLine:
-    """What is at hand of a line: results by step, validations by step, and the steps whose states are kept."""
+class StoredLine:
+    """Steps of a line whose training losses, validation losses and states are stored."""
 
     steps: Collection[int] = frozenset()
     validations: Collection[int] = frozenset()
@@ -72,12 +64,12 @@ class KnownLine:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one line to train: from `start`, through edits that enter the line, up to `last_step`.
+    """Consecutive steps of one line to train: from `start`, through the edits that enter the line, up to `last_step`.
 
-    start: the state to begin with, on this line or on the one it is forked from; None: before the first step.
-    entered: the lines entered at the start, the last of them this one; each by the last of its edits.
-    validations: steps at which to validate, the first and the last among them where they are this piece's to do.
-    end_is_kept: the state that it leads to is at hand already, so that nobody waits for this piece to make it.
+    start: initial state, on this line or on the one it forks from; None: before the first step.
+    entered: lines entered at the start, each by its last edit; the last is this one.
+    validations: steps at which to validate, possibly including the first and the last.
+    end_is_stored: whether the end state is stored already, so that no segment depends on this one for it.
     """
 
     lineage: Lineage
@@ -86,7 +78,7 @@ class Segment:
     start: Position | None
     entered: tuple[Lineage, ...] = ()
     validations: frozenset[int] = frozenset()
-    end_is_kept: bool = False
+    end_is_stored: bool = False
 
     @property
     def num_steps(self) -> int:
@@ -95,22 +87,22 @@ class Segment:
 
     @property
     def end(self) -> Position:
-        """The state that it leads to."""
+        """State at the last step."""
         return Position(self.lineage, self.last_step)
 
     @property
     def older(self) -> list[Position]:
-        """Older states that its edits refer to."""
+        """Older states that the edits refer to."""
         return list(dict.fromkeys(state for lineage in self.entered for state in older_states(lineage).values()))
 
     @property
     def needs(self) -> list[Position]:
-        """Every state that it cannot begin without."""
+        """States needed to begin."""
         return [*([self.start] if self.start else []), *self.older]
 
 
 def together(demands: Iterable[Demands]) -> Demands:
-    """What all ask for."""
+    """Union of demands."""
     union: Demands = {}
     for some in demands:
         for lineage, demand in some.items():
@@ -119,7 +111,7 @@ def together(demands: Iterable[Demands]) -> Demands:
 
 
 def ends(demands: Demands) -> dict[Lineage, int]:
-    """Up to which step each line is asked for, those that others are forked from among them."""
+    """Last step needed of each line, including the lines that others fork from."""
     last = {lineage: demand.end for lineage, demand in demands.items()}
     climbed: set[Lineage] = set()
     for lineage in demands:
@@ -131,39 +123,41 @@ def ends(demands: Demands) -> dict[Lineage, int]:
 
 
 def num_steps(demands: Demands) -> int:
-    """Distinct steps that are asked for."""
+    """Number of distinct steps needed."""
     return sum(max(0, end - lineage.first_step) for lineage, end in ends(demands).items())
 
 
-def plan_work(demands: Demands, known: Callable[[Lineage], KnownLine], most_steps: int) -> list[Segment]:
-    """The pieces that bring what is asked for and not known, none longer than `most_steps`; needs come before users."""
+def plan_segments(demands: Demands, stored_line: Callable[[Lineage], StoredLine], max_steps: int) -> list[Segment]:
+    """Segments that give what is needed and not stored, of about `max_steps` at most; dependencies come first."""
     wanted: dict[Lineage, set[int]] = {lineage: set() for lineage in demands}
-    pieces: list[list[Segment]] = []
+    segments: list[list[Segment]] = []
     for depth in range(max((len(lineage.edits) for lineage in demands), default=0), -1, -1):
         for lineage in [lineage for lineage in wanted if len(lineage.edits) == depth]:
-            chains = work_on(lineage, demands.get(lineage, Demand()), wanted[lineage], known(lineage), most_steps)
-            pieces += reversed(chains)  # all is turned round in the end
+            chains = segments_of_line(
+                lineage, demands.get(lineage, Demand()), wanted[lineage], stored_line(lineage), max_steps
+            )
+            segments += reversed(chains)  # the whole list is reversed at the end
             for state in (state for chain in chains for state in chain[0].needs if state.lineage != lineage):
                 wanted.setdefault(state.lineage, set()).add(state.step)
-    return [piece for chain in reversed(pieces) for piece in chain]
+    return [segment for chain in reversed(segments) for segment in chain]
 
 
-def work_on(
-    lineage: Lineage, demand: Demand, wanted: Collection[int], known: KnownLine, most_steps: int
+def segments_of_line(
+    lineage: Lineage, demand: Demand, wanted: Collection[int], line: StoredLine, max_steps: int
 ) -> list[list[Segment]]:
-    """The pieces that one line needs, in chains: each piece after the first starts where the one before ends.
+    """Segments of one line, in chains: each segment but the first of a chain starts where the one before ends.
 
-    wanted: steps whose states others need.
+    wanted: steps whose states other lines need.
     """
     first = lineage.first_step
-    missing = [step for step in range(first + 1, demand.last_step + 1) if step not in known.steps]
-    validations = demand.validations.difference(known.validations)
-    states = set(wanted).difference(known.states)
+    missing = [step for step in range(first + 1, demand.last_step + 1) if step not in line.steps]
+    validations = demand.validations.difference(line.validations)
+    states = set(wanted).difference(line.states)
     goals = [(step, step) for step in (*validations, *states)]
     if missing:
         goals.append((missing[0] - 1, missing[-1]))
-    sources = sorted(step for step in known.states if step >= first)
-    kept = frozenset(sources)
+    sources = sorted(step for step in line.states if step >= first)
+    stored = frozenset(sources)
     spans: list[tuple[int, int]] = []
     for begin, end in sorted((latest(sources, begin, first), end) for begin, end in goals):
         if spans and (begin < spans[-1][1] or begin == spans[-1][0] or begin == end == spans[-1][1]):
@@ -172,13 +166,13 @@ def work_on(
             spans.append((begin, end))
     chains = []
     for span in spans:
-        chains.append(chain_of(lineage, span, validations, states, kept, most_steps))
-        validations = validations.difference(*(piece.validations for piece in chains[-1]))
+        chains.append(chain_of(lineage, span, validations, states, stored, max_steps))
+        validations = validations.difference(*(segment.validations for segment in chains[-1]))
     return chains
 
 
 def latest(sources: Sequence[int], step: int, default: int) -> int:
-    """The last of some steps up to one."""
+    """Last element of sorted `sources` that is at most `step`."""
     index = bisect_right(sources, step)
     return sources[index - 1] if index else default
 
@@ -188,39 +182,37 @@ def chain_of(
     span: tuple[int, int],
     validations: Collection[int],
     states: Collection[int],
-    kept: Collection[int],
-    most_steps: int,
+    stored: Collection[int],
+    max_steps: int,
 ) -> list[Segment]:
-    """One stretch of a line, cut at the states that others need and into pieces of bearable length.
+    """Segments of a span of steps, cut at the states that others need and about every `max_steps`.
 
-    kept: steps whose states are at hand.
+    stored: steps whose states are stored.
     """
     begin, end = span
-    start, entered = (Position(lineage, begin), ()) if begin in kept else way_in(lineage)
-    cuts = cuts_between(begin, end, [step for step in states if begin <= step < end], most_steps)
+    start, entered = (Position(lineage, begin), ()) if begin in stored else entry_of(lineage)
+    cuts = cuts_between(begin, end, [step for step in states if begin <= step < end], max_steps)
     chain: list[Segment] = []
     for first, last in zip([begin, *cuts], cuts, strict=False):
         due = frozenset(step for step in validations if first < step <= last or (step == first and not chain))
-        chain.append(Segment(lineage, first, last, start, entered, due, last in kept))
+        chain.append(Segment(lineage, first, last, start, entered, due, last in stored))
         start, entered = Position(lineage, last), ()
     return chain
 
 
-def cuts_between(begin: int, end: int, needed: Collection[int], most_steps: int) -> list[int]:
-    """Where a stretch is cut: at its end, where it must be, and between at multiples of `most_steps` that leave no
-    slivers.
-    """
+def cuts_between(begin: int, end: int, needed: Collection[int], max_steps: int) -> list[int]:
+    """Steps at which a span is cut: its end, `needed`, and multiples of `max_steps` not too close to either."""
     fixed = sorted({*needed, end})
     cuts = []
     for low, high in zip([begin, *fixed], fixed, strict=False):
-        whole = range(low - low % most_steps + most_steps, high, most_steps)
-        cuts += [step for step in whole if min(step - low, high - step) >= most_steps // 4]
+        whole = range(low - low % max_steps + max_steps, high, max_steps)
+        cuts += [step for step in whole if min(step - low, high - step) >= max_steps // 4]
         cuts.append(high)
     return cuts
 
 
-def way_in(lineage: Lineage) -> tuple[Position | None, tuple[Lineage, ...]]:
-    """From where a line is entered, and through which lines, when several edits are made at once."""
+def entry_of(lineage: Lineage) -> tuple[Position | None, tuple[Lineage, ...]]:
+    """State from which a line is entered, and the lines entered there if several edits are made at one step."""
     entered: list[Lineage] = []
     step = lineage.first_step
     while (parent := lineage.parent()) is not None and lineage.first_step == step:
@@ -230,24 +222,24 @@ def way_in(lineage: Lineage) -> tuple[Position | None, tuple[Lineage, ...]]:
     return start, tuple(reversed(entered))
 
 
-def longest_ways(pieces: Sequence[Segment]) -> dict[Segment, int]:
-    """For each piece the steps of the longest way through it to the end of all work: what to do first."""
-    makers = makers_of_states(pieces)
-    ways = dict.fromkeys(pieces, 0)
-    for piece in reversed(pieces):
-        ways[piece] += max(1, piece.num_steps)
-        for state in piece.needs:
-            if maker := makers.get(state):
-                ways[maker] = max(ways[maker], ways[piece])
-    return ways
+def longest_paths(segments: Sequence[Segment]) -> dict[Segment, int]:
+    """For each segment the steps of the longest dependency path that starts with it: its priority."""
+    producer_of = producers(segments)
+    lengths = dict.fromkeys(segments, 0)
+    for segment in reversed(segments):
+        lengths[segment] += max(1, segment.num_steps)
+        for state in segment.needs:
+            if producer := producer_of.get(state):
+                lengths[producer] = max(lengths[producer], lengths[segment])
+    return lengths
 
 
-def waits_for(pieces: Sequence[Segment]) -> Mapping[Segment, set[Segment]]:
-    """For each piece, those that make the states it needs."""
-    makers = makers_of_states(pieces)
-    return {piece: {makers[state] for state in piece.needs if state in makers} for piece in pieces}
+def dependencies_of(segments: Sequence[Segment]) -> Mapping[Segment, set[Segment]]:
+    """For each segment, those that produce the states it needs."""
+    producer_of = producers(segments)
+    return {segment: {producer_of[state] for state in segment.needs if state in producer_of} for segment in segments}
 
 
-def makers_of_states(pieces: Sequence[Segment]) -> dict[Position, Segment]:
-    """Which piece is to be waited for, for which state: none for those that are kept."""
-    return {piece.end: piece for piece in pieces if not piece.end_is_kept}
+def producers(segments: Sequence[Segment]) -> dict[Position, Segment]:
+    """The segment that produces each state that is not stored."""
+    return {segment.end: segment for segment in segments if not segment.end_is_stored}

@@ -1,16 +1,16 @@
-"""The trajectory service: turns the name of a training state into its losses, training only what is new.
+"""Trajectory: the losses of training states, from the store or by training what is missing.
 
-One live trainer follows the simulation. Asked for a Position, the service looks into its store; what is
-not known it trains, starting at the nearest state at hand: the live one, a keyframe of the same line, a
-keyframe of the line it was forked from (`Lineage.parent`), or the first step. Runs that share a Position
-thereby share the training up to it: a checkpointing run goes over known steps again, redundant computation
-never leaves the failure-free line, CheckFree shares its prefix up to its first failure.
+One live trainer follows the simulation. A Position that is not in the store is trained from the nearest
+available state: the live one, a keyframe of the same line, a keyframe of the line it was forked from
+(`Lineage.parent`), or the first step. Runs that share a Position share the training up to it: a checkpointing
+run repeats stored steps, redundant computation never leaves the failure-free line, CheckFree shares its prefix
+up to its first failure.
 
-An edit may refer to older states (`Term.moment`). Those that the live trainer comes through on its way it keeps
-until they are used; for another one a second trainer sets out, as the live one would, while that waits.
+An edit may refer to older states (`Term.moment`). The live trainer keeps those that it passes until they are
+used; any other is reached by a second trainer, started in the same way.
 
-The contract, and a test of it: straight = resumed = forked = recomputed without the store, bit for bit. A
-recomputed step that differs from its stored value is an error, never a silent second truth.
+Invariant, held by a test: straight = resumed = forked = recomputed without the store, bit for bit. A recomputed
+step that differs from its stored value is an error.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ import torch
 from safetensors.torch import save
 
 from models.corpus import Corpus
-from models.spec import Routes, TrainingSpec
+from models.spec import TrainingSpec
 from models.trainer import State, StepResult, Trainer
-from models.training_state import Lineage, Position, digest, older_states, root
-from models.trajectory_store import Keyframe, Stretch, TrajectoryStore, require_equal
+from models.training import Training
+from models.training_state import Lineage, Position, digest, older_states
+from models.trajectory_store import Keyframe, LineResults, TrajectoryStore, require_equal
 
 KEYFRAME_INTERVAL_STEPS = 50
 NUM_OLDER_STATES_KEPT = 2
@@ -38,14 +39,14 @@ TRAINING_CODE = ("corpus", "gpt", "llama", "staged_model", "trainer")
 TRAINING_CODE_HASH = hashlib.sha256(
     b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in TRAINING_CODE)
 ).hexdigest()[:16]
-"""Taken when the code is loaded: what is edited afterwards does not run."""
+"""Taken at import: later edits of the files do not run."""
 
 
-class Trajectory:
-    """Losses of Positions of one training recipe; implements `models.training.Training`.
+class Trajectory(Training):
+    """Losses of Positions of one training recipe, trained where the store does not have them.
 
     `store=None` keeps everything in memory and no keyframes. `num_trained_steps` counts the steps this
-    object has really made; `num_replayed_steps` those among them whose results were known already (from a
+    object has computed; `num_replayed_steps` those among them whose results were stored already (from a
     keyframe up to a fork, or up to an older state that an edit refers to).
     """
 
@@ -59,25 +60,19 @@ class Trajectory:
     ) -> None:
         if spec.corpus != corpus.content_hash:
             raise ValueError(f"the training spec names corpus {spec.corpus}, given is {corpus.content_hash}")
-        self.spec = spec
+        super().__init__(spec, iterations_per_step)
         self.corpus = corpus
         self.store = store
-        self.iterations_per_step = iterations_per_step
         self.keyframe_interval_steps = keyframe_interval_steps
         self.environment = environment_key()
-        self.num_trained_steps = 0
         self.num_replayed_steps = 0
-        self._stretches: dict[str, Stretch] = {}
+        self._results_by_line: dict[str, LineResults] = {}
         self._live: Trainer | None = None
         self._live_lineage = Lineage(spec)
-        self._pending = Stretch()  # of the live lineage: not yet in the store
+        self._pending = LineResults()  # of the live lineage: not yet in the store
         self._last_used: dict[Position, State] = {}  # older states, by when they were last used
 
-    # ---- the port -------------------------------------------------------------------------------
-
-    def root(self, routes: Routes) -> Position:
-        """The initial state of the recipe under the given routes."""
-        return root(self.spec, self.iterations_per_step, routes)
+    # ---- losses ---------------------------------------------------------------------------------
 
     def train_loss(self, position: Position) -> float:
         """Loss of the batch of the step that led to this state, before its update, in nats per token.
@@ -92,21 +87,21 @@ class Trajectory:
 
     def validation_loss(self, position: Position) -> float:
         """Loss over the fixed validation windows at this state, in nats per token."""
-        known = self._stretch(position.lineage).validations
+        known = self._results(position.lineage).validations
         if position.step not in known:
             loss = self.state_at(position).validation_loss()
             known[position.step] = self._pending.validations[position.step] = loss
         return known[position.step]
 
     def flush(self) -> None:
-        """Make all that is known durable, with a keyframe at the live state."""
+        """Write all pending results to the store, with a keyframe at the live state."""
         if self._live and self._pending:
             self._commit(self._live)
 
-    # ---- going from one state to another --------------------------------------------------------
+    # ---- moving the live trainer ----------------------------------------------------------------
 
     def state_at(self, position: Position) -> Trainer:
-        """The live trainer, brought to a Position from the nearest state at hand. Do not step it yourself."""
+        """The live trainer, moved to a Position from the nearest available state. Callers must not step it."""
         torch.set_num_threads(self.spec.num_threads)
         trainer = self._nearest(position.lineage, position.step)
         path = path_between(self._live_lineage, position.lineage)
@@ -121,7 +116,7 @@ class Trajectory:
         return trainer
 
     def _older(self, position: Position, on_the_way: StatesOnTheWay) -> State:
-        """An older state that an edit refers to."""
+        """Older state that an edit refers to."""
         last_used = self._last_used.pop(position, None)
         state = on_the_way.take(position) or last_used or self._reached_apart(position)
         self._last_used[position] = state
@@ -130,9 +125,9 @@ class Trajectory:
         return state
 
     def _reached_apart(self, position: Position) -> State:
-        """A state that another trainer is brought to, while the live one waits; with a keyframe for the next time."""
+        """State reached by a second trainer, with a keyframe; the live trainer stays where it is."""
         waiting = self._live, self._live_lineage, self._pending
-        self._live, self._pending = None, Stretch()
+        self._live, self._pending = None, LineResults()
         try:
             trainer = self.state_at(position)
             self._leave(trainer)
@@ -141,17 +136,17 @@ class Trajectory:
             self._live, self._live_lineage, self._pending = waiting
 
     def _step_result(self, position: Position) -> StepResult:
-        """The result of the step that led to a Position, made before any edit at that step."""
+        """Result of the step that led to a Position, before any edit at that step."""
         lineage = position.line_of_step
         if position.step == 0:
             raise ValueError("no step led to step 0: it has no training loss and no gradient")
-        known = self._stretch(lineage).steps
+        known = self._results(lineage).steps
         if position.step not in known:
             self.state_at(Position(lineage, position.step))
         return known[position.step]
 
     def _nearest(self, lineage: Lineage, step: int) -> Trainer:
-        """Make the latest state at hand on the way to (lineage, step) the live one."""
+        """Make the latest available state on the way to (lineage, step) the live one."""
         for ancestor, last_step in ancestry(lineage, step):
             stored_step = self._stored_step(ancestor, last_step)
             if self._live and self._live_lineage == ancestor and stored_step <= self._live.step <= last_step:
@@ -164,20 +159,20 @@ class Trajectory:
         return self._begin(Lineage(lineage.spec))
 
     def _begin(self, lineage: Lineage, state: State | None = None) -> Trainer:
-        """Leave the live state and make a new one live."""
+        """Replace the live state by another."""
         if self._live:
             self._leave(self._live)
         self._live, self._live_lineage = Trainer(lineage.spec, self.corpus), lineage
         if state is not None and self.store:
             self._live.restore(state)
-            known, stored = self._stretch(lineage), self.store.read(self._line(lineage))
-            for step, result in stored.steps.items():  # another process may have stored more than we have read
+            known, stored = self._results(lineage), self.store.read(self._line(lineage))
+            for step, result in stored.steps.items():  # another process may have stored more since
                 require_equal(step, known.steps.setdefault(step, result), result)
             known.validations.update(stored.validations)
         return self._live
 
     def _train_until(self, trainer: Trainer, step: int, on_the_way: StatesOnTheWay) -> None:
-        known = self._stretch(self._live_lineage).steps
+        known = self._results(self._live_lineage).steps
         on_the_way.keep(self._live_lineage, trainer)
         while trainer.step < step:
             result = trainer.train_step()
@@ -194,58 +189,58 @@ class Trajectory:
     # ---- the store ------------------------------------------------------------------------------
 
     def _leave(self, trainer: Trainer) -> None:
-        """Before the live state moves off its line: keep it, for others that leave the line here."""
+        """Store the live state before it moves off its line, for others that fork here."""
         just_edited = self._live_lineage.edits and trainer.step == self._live_lineage.first_step
         if self._pending or (trainer.step > 0 and not just_edited):
             self._commit(trainer)
 
     def _commit(self, trainer: Trainer) -> None:
-        """Make the pending stretch durable, with a keyframe at the live state unless it has one."""
+        """Write the pending results to the store, with a keyframe at the live state unless it has one."""
         if self.store and (self._pending or self._stored_step(self._live_lineage, trainer.step) != trainer.step):
             keyframe = Keyframe(trainer.step, save(trainer.snapshot()), bool(self._live_lineage.edits))
             self.store.commit(self._line(self._live_lineage), self._pending, keyframe)
-        self._pending = Stretch()
+        self._pending = LineResults()
 
     def _stored_step(self, lineage: Lineage, last_step: int) -> int:
-        """The last step up to `last_step` with a keyframe in this lineage, -1 if none."""
+        """Last step up to `last_step` with a keyframe in this lineage, -1 if none."""
         if self.store is None:
             return -1
         return self.store.keyframe_at_or_before(self._line(lineage), last_step)
 
-    def _stretch(self, lineage: Lineage) -> Stretch:
-        if lineage.key not in self._stretches:
-            self._stretches[lineage.key] = self.store.read(self._line(lineage)) if self.store else Stretch()
-        return self._stretches[lineage.key]
+    def _results(self, lineage: Lineage) -> LineResults:
+        if lineage.key not in self._results_by_line:
+            self._results_by_line[lineage.key] = self.store.read(self._line(lineage)) if self.store else LineResults()
+        return self._results_by_line[lineage.key]
 
     def _line(self, lineage: Lineage) -> str:
         return line_name(self.environment, lineage)
 
 
 class StatesOnTheWay:
-    """States that edits on a path refer to and that the trainer comes through before: kept until the last use."""
+    """States that edits on a path refer to and that the trainer passes before: kept until the last use."""
 
     def __init__(self, path: list[Lineage]) -> None:
         self.num_uses = Counter(state for lineage in path for state in older_states(lineage).values())
         self.states: dict[Position, State] = {}
 
     def keep(self, lineage: Lineage, trainer: Trainer) -> None:
-        """The trainer is at this state of the lineage."""
+        """Keep the current state of the trainer if an edit refers to it."""
         if self.num_uses and self.num_uses[here := Position(lineage, trainer.step)]:
             self.states[here] = {name: tensor.clone() for name, tensor in trainer.snapshot().items()}
 
     def take(self, position: Position) -> State | None:
-        """The state for one use, None if the trainer did not come through it."""
+        """The state for one use, None if the trainer did not pass it."""
         self.num_uses[position] -= 1
         return self.states.get(position) if self.num_uses[position] else self.states.pop(position, None)
 
 
 def line_name(environment: str, lineage: Lineage) -> str:
-    """The name of a lineage in the store: what it is, and on which arithmetic it was computed."""
+    """Name of a lineage in the store: a hash of its key and the environment that computes it."""
     return digest(f"{environment}|{lineage.key}")
 
 
 def ancestry(lineage: Lineage, step: int) -> Iterator[tuple[Lineage, int]]:
-    """The lineage and those it was forked from, each with its last step on the way to `step`."""
+    """The lineage and its ancestors, each with its last step on the way to `step`."""
     yield lineage, step
     while (parent := lineage.parent()) is not None:
         yield parent, lineage.first_step
@@ -253,7 +248,7 @@ def ancestry(lineage: Lineage, step: int) -> Iterator[tuple[Lineage, int]]:
 
 
 def path_between(ancestor: Lineage, lineage: Lineage) -> list[Lineage]:
-    """The lineages to enter, in order, to come from an ancestor to a lineage."""
+    """Lineages to enter, in order, from an ancestor to a lineage."""
     path = []
     while lineage != ancestor:
         path.append(lineage)
@@ -264,9 +259,9 @@ def path_between(ancestor: Lineage, lineage: Lineage) -> list[Lineage]:
 
 
 def environment_key() -> str:
-    """What decides the last bits of a result besides its recipe: library versions, CPU family, this code.
+    """Versions of libraries, CPU family and hash of the training code, which decide the last bits of a result.
 
-    In words, for `run.json`; hashed into the names of stored lines.
+    A text for `run.json`; hashed into the names of stored lines.
     """
     return (
         f"torch {torch.__version__}, numpy {version('numpy')}, {cpu_family()}, "
@@ -275,7 +270,7 @@ def environment_key() -> str:
 
 
 def cpu_family() -> str:
-    """Vendor, family and model of the CPU where the system tells, else the machine's architecture."""
+    """Vendor, family and model of the CPU from /proc/cpuinfo, else the machine's architecture."""
     wanted = ("vendor_id", "cpu family", "model")
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()

@@ -1,9 +1,9 @@
-"""The trajectory's memory on disk: losses and gradient norms in SQLite, keyframes as safetensors files.
+"""Store of trajectories: losses and gradient norms in SQLite, keyframes as safetensors files.
 
-A cache, not a result: it may be deleted at any time, and what is missing is trained again. What is in it
-is never wrong: a keyframe file is complete before its row exists, rows and keyframe of a stretch are
-committed together, and values are functions of their key, so that two processes writing the same step
-write the same numbers. A kill at any instant loses at most the steps since the last commit.
+A cache, not a result: it may be deleted at any time, and what is missing is trained again. Its contents are always
+consistent: a keyframe file is complete before its row exists, rows and keyframe of one commit are written
+together, and values are functions of their key, so that two processes writing the same step write the same
+numbers. A kill at any instant loses at most the steps since the last commit.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ InUse = Collection[tuple[str, int]]
 
 
 @dataclass
-class Stretch:
-    """What is known of one line of training: its steps and its validation losses, by step number."""
+class LineResults:
+    """Results of one line of training by step: losses and gradient norms of steps, validation losses."""
 
     steps: dict[int, StepResult] = field(default_factory=dict)
     validations: dict[int, float] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Keyframe:
-    """A whole training state as safetensors bytes; is_branch: of a line that an edit began, which fewer runs share."""
+    """A whole training state as safetensors bytes; is_branch: its line begins with an edit, so fewer runs share it."""
 
     step: int
     data: bytes
@@ -75,7 +75,7 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """How much a store holds."""
+    """Size of a store."""
 
     num_lines: int
     num_steps: int
@@ -88,9 +88,9 @@ class StoreInfo:
 class TrajectoryStore:
     """Losses and keyframes of training lines in one folder, shared safely by several processes.
 
-    A *line* is the key of a lineage in one environment (see `models.trajectory`). `budget_bytes` bounds the
-    keyframe files: those of branches go first, then those of failure-free lines, from each the ones unused for
-    longest; losses stay. Raises ValueError, naming the folder and the way out, when the folder cannot be used.
+    A *line* is the key of a lineage in one environment (see `models.trajectory`). `budget_bytes` bounds the keyframe
+    files: branches are pruned first, then failure-free lines, each least recently used first; losses stay. Raises
+    ValueError, with a remedy, when the folder cannot be used.
     """
 
     def __init__(self, folder: Path, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
@@ -117,7 +117,7 @@ class TrajectoryStore:
             ) from error
 
     def _bring_up_to_date(self) -> None:
-        """Make the tables, or those of an older format into today's: all of it, or nothing, one process at a time."""
+        """Create or migrate the tables in one exclusive transaction."""
         self._database.execute("BEGIN IMMEDIATE")
         with self._database:
             for statement in SCHEMA.split(";"):
@@ -128,23 +128,23 @@ class TrajectoryStore:
             self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _remove_orphans(self) -> None:
-        """Delete files that a killed process wrote and never committed; young ones may be on their way."""
+        """Delete files that a killed process wrote and never committed; recent ones may be about to be committed."""
         committed = {file for (file,) in self._database.execute("SELECT file FROM keyframes")}
         for path in self.keyframe_folder.iterdir():
             if path.name not in committed and time.time() - path.stat().st_mtime > ORPHAN_AGE_SECONDS:
                 path.unlink(missing_ok=True)
 
-    def read(self, line: str) -> Stretch:
-        """All that is known of a line."""
-        return Stretch(self._steps(line), self.read_validations(line))
+    def read(self, line: str) -> LineResults:
+        """All stored results of a line."""
+        return LineResults(self._steps(line), self.read_validations(line))
 
     def read_losses(self, line: str, first: int, last: int) -> dict[int, float]:
-        """The training losses of a line's steps from `first` to `last`, as far as they are known."""
+        """Stored training losses of a line by step, from `first` to `last`."""
         query = "SELECT step, train_loss FROM steps WHERE line = ? AND step BETWEEN ? AND ?"
         return dict(self._database.execute(query, (line, first, last)).fetchall())
 
     def read_validations(self, line: str) -> dict[int, float]:
-        """The known validation losses of a line, by step."""
+        """Stored validation losses of a line by step."""
         return dict(self._database.execute("SELECT step, loss FROM validations WHERE line = ?", (line,)).fetchall())
 
     def _steps(self, line: str, first: int = 0, last: int = MAX_STEP) -> dict[int, StepResult]:
@@ -154,10 +154,12 @@ class TrajectoryStore:
         )
         return {step: StepResult(loss, tuple(array("d", norms))) for step, loss, norms in rows}
 
-    def commit(self, line: str, new: Stretch, keyframe: Keyframe | None, in_use: Callable[[], InUse] = tuple) -> None:
-        """Make a stretch durable together with the state at its end: both, or neither. OSError if the disk refuses.
+    def commit(
+        self, line: str, new: LineResults, keyframe: Keyframe | None, in_use: Callable[[], InUse] = tuple
+    ) -> None:
+        """Write results and the state at their end in one transaction. Raises OSError if the disk refuses.
 
-        in_use: asked, where the budget is exceeded, for keyframes that are not to be pruned now.
+        in_use: called when the budget is exceeded; returns keyframes that must not be pruned now.
         """
         try:
             self._commit(line, new, keyframe)
@@ -169,7 +171,7 @@ class TrajectoryStore:
                 "folder with --cache; what was trained until the last commit is kept"
             ) from error
 
-    def _commit(self, line: str, new: Stretch, keyframe: Keyframe | None) -> None:
+    def _commit(self, line: str, new: LineResults, keyframe: Keyframe | None) -> None:
         known, row = None, None
         if keyframe is not None:
             name = f"{line}-{keyframe.step}-{uuid.uuid4().hex[:8]}.safetensors"
@@ -192,21 +194,21 @@ class TrajectoryStore:
         if known is not None:
             (self.keyframe_folder / known).unlink(missing_ok=True)
 
-    def _require_agreement(self, line: str, new: Stretch) -> None:
-        """Steps that another process stored meanwhile must be the same to the bit."""
+    def _require_agreement(self, line: str, new: LineResults) -> None:
+        """Raise unless steps stored by another process meanwhile are the same to the bit."""
         if new.steps:
             for step, stored in self._steps(line, min(new.steps), max(new.steps)).items():
                 require_equal(step, new.steps.get(step), stored)
 
     def keyframe_at_or_before(self, line: str, step: int) -> int:
-        """The last step of a line up to `step` that has a keyframe, -1 if none has."""
+        """Last step of a line up to `step` that has a keyframe, -1 if none has."""
         found = self._database.execute(
             "SELECT COALESCE(MAX(step), -1) FROM keyframes WHERE line = ? AND step <= ?", (line, step)
         ).fetchone()
         return int(found[0])
 
     def keyframe_steps(self, line: str) -> list[int]:
-        """The steps of a line whose keyframes are there, ascending."""
+        """Steps of a line with a keyframe file, ascending."""
         rows = self._database.execute("SELECT step, file FROM keyframes WHERE line = ? ORDER BY step", (line,))
         return [step for step, file in rows if (self.keyframe_folder / file).is_file()]
 
@@ -234,7 +236,7 @@ class TrajectoryStore:
         if hashlib.sha256(data).hexdigest() != sha256:
             self._forget_keyframe(line, step)
             return None
-        with suppress(sqlite3.OperationalError), self._database:  # a disk that refuses this refuses nothing of value
+        with suppress(sqlite3.OperationalError), self._database:  # only the order of pruning depends on it
             self._database.execute("UPDATE keyframes SET used_at = ? WHERE file = ?", (time.time(), file))
         return data
 
@@ -253,9 +255,7 @@ class TrajectoryStore:
         return int(self._database.execute("SELECT COALESCE(SUM(num_bytes), 0) FROM keyframes").fetchone()[0])
 
     def prune(self, budget_bytes: int, in_use: Callable[[], InUse] = tuple) -> None:
-        """Delete keyframes, branches' first and then what is unused for longest, until the rest fits the budget, or
-        only those in use are left; losses stay.
-        """
+        """Delete keyframes until the rest fits the budget or is in use; branches first, least recently used first."""
         excess = self.keyframe_bytes() - budget_bytes
         if excess <= 0:
             return
@@ -274,7 +274,7 @@ class TrajectoryStore:
             excess -= num_bytes
 
     def info(self) -> StoreInfo:
-        """How much it holds."""
+        """Size of the store."""
 
         def count(what: str, table: str) -> int:
             return int(self._database.execute(f"SELECT COUNT({what}) FROM {table}").fetchone()[0])
@@ -295,7 +295,7 @@ class TrajectoryStore:
 
 
 def require_equal(step: int, computed: StepResult | None, stored: StepResult) -> None:
-    """Raise RuntimeError when a step has two results: there is one truth, and never a silent second."""
+    """Raise RuntimeError when a step has two different results."""
     if computed is not None and computed != stored:
         raise RuntimeError(
             f"step {step} gave loss {computed.train_loss!r} where the trajectory cache holds {stored.train_loss!r}: "
@@ -305,7 +305,7 @@ def require_equal(step: int, computed: StepResult | None, stored: StepResult) ->
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or absent, whenever the machine stops or the disk refuses."""
+    """Write a file atomically and durably: it is whole or absent after a crash or a full disk."""
     temporary = path.with_name(path.name + ".part")
     try:
         with temporary.open("wb") as file:

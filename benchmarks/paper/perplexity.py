@@ -17,8 +17,9 @@ import torch
 from benchmarks.paper.published import HIGHEST
 from benchmarks.paper.tables import RATE, REBUILDING
 from models.corpus import load_corpus
-from models.spec import DataSpec, Routes
+from models.spec import DataSpec
 from models.trainer import Trainer
+from models.training import Training
 from models.training_state import Position
 from models.trajectory import Trajectory
 from models.trajectory_store import TrajectoryStore
@@ -35,17 +36,13 @@ NUM_SEQUENCES = 512
 OTHER_TEXT = DataSpec(source="text", files=("lib/*.py", "ma/*.py", "linalg/*.py"), validation_fraction=0.5)
 
 
-class LastState:
-    """A training that records the last state of which it returned a loss; implements `models.training.Training`."""
+class LastState(Training):
+    """Training that records the last state of which it returned a loss."""
 
     def __init__(self, trajectory: Trajectory) -> None:
+        super().__init__(trajectory.spec, trajectory.iterations_per_step)
         self.trajectory = trajectory
         self.position: Position | None = None
-        self.num_trained_steps = 0
-
-    def root(self, routes: Routes) -> Position:
-        """The initial state for given routes."""
-        return self.trajectory.root(routes)
 
     def train_loss(self, position: Position) -> float | None:
         """The loss of the step that led to a state."""
@@ -55,9 +52,6 @@ class LastState:
     def validation_loss(self, position: Position) -> float | None:
         """The validation loss at a state."""
         return self.trajectory.validation_loss(position)
-
-    def flush(self) -> None:
-        """Do nothing: every state is known."""
 
 
 def perplexities(points: list[Point], base_folder: Path, results: Path, cache: Path, budget_bytes: int) -> pd.DataFrame:

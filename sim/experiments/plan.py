@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from models.replay import ReplayedLosses, ReplayedTraining
 from models.spec import TrainingSpec
 from models.training import Training
-from models.training_plan import Demands, Survey, num_steps
+from models.training_plan import DemandRecorder, Demands, num_steps
 from sim.cluster.network import NetworkConfig
 from sim.cluster.topology import ClusterConfig
 from sim.core.text import shortened, suggestion
@@ -52,7 +52,7 @@ def survey(plays: Sequence[Play], prices: Prices | None) -> tuple[list[Demands],
     learn(plays[0], prices)
     found = []
     for play in plays:
-        training = Survey(play.spec, play.scenario.iterations_per_step)
+        training = DemandRecorder(play.spec, play.scenario.iterations_per_step)
         played(play, training)
         found.append(training.demands)
     return found, known_prices(plays[0].scenario)

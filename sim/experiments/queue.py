@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from models.training_plan import Demands, Segment, ends, longest_ways, waits_for
+from models.training_plan import Demands, Segment, dependencies_of, ends, longest_paths
 from models.training_state import Lineage, Position
 from sim.experiments.plan import SweepRun
 
@@ -40,7 +40,7 @@ class WorkQueue:
     def __init__(self, pieces: Sequence[Segment], demands: Mapping[SweepRun, Demands]) -> None:
         """Pieces in an order in which needs come first; demands: of each run, none for those that train nothing."""
         self._ranks = ranks(pieces)
-        self._waiting = {piece: set(needed) for piece, needed in waits_for(pieces).items()}
+        self._waiting = {piece: set(needed) for piece, needed in dependencies_of(pieces).items()}
         self._followers: dict[Segment, list[Segment]] = {piece: [] for piece in pieces}
         for piece, needed in self._waiting.items():
             for other in needed:
@@ -167,7 +167,7 @@ def ranks(pieces: Sequence[Segment]) -> dict[Segment, Rank]:
 
     So nobody waits long in the end, and a line that is begun is soon finished, and the runs that wait for it.
     """
-    ways, longest = longest_ways(pieces), dict[Lineage, int]()
+    ways, longest = longest_paths(pieces), dict[Lineage, int]()
     for piece in pieces:
         longest[piece.lineage] = max(longest.get(piece.lineage, 0), ways[piece])
     places = {lineage: place for place, lineage in enumerate(longest)}

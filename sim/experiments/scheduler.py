@@ -205,7 +205,7 @@ class Sweep:
 
     def _begin_piece(self, queue: WorkQueue, piece: Segment) -> Future[Any] | None:
         """None where a state that it needs is gone: the next round plans anew."""
-        from models.segment import train_piece
+        from models.segment import train_segment
 
         assert self.workshop is not None
         states = {state: self.workshop.state(state) for state in piece.needs}
@@ -215,11 +215,11 @@ class Sweep:
         older = {state: states[state] for state in piece.older}
         start = states[piece.start] if piece.start else None
         text = self.texts[piece.lineage.spec.corpus]
-        return self.executor.submit(train_piece, piece, text, start, older, self.workshop.environment)
+        return self.executor.submit(train_segment, piece, text, start, older, self.workshop.environment)
 
     def _piece_is_done(self, queue: WorkQueue, piece: Segment, result: Any) -> None:
         assert self.workshop is not None
-        self.workshop.arrived(piece, result)
+        self.workshop.add_state(piece, result)
         if result.dead_end is None:
             queue.done(piece)
         else:
@@ -228,8 +228,8 @@ class Sweep:
     def _keep(self, queue: WorkQueue, piece: Segment, result: Any) -> None:
         """Make a piece's results durable; runs that waited for them can be played."""
         assert self.workshop is not None
-        self.workshop.keep(piece, result, lambda: queue.needed_states)
-        self.workshop.forget(queue.needs)
+        self.workshop.commit(piece, result, lambda: queue.needed_states)
+        self.workshop.discard_states(queue.needs)
         queue.kept(piece)
 
     def _went_wrong(self, queue: WorkQueue, item: Item, error: BaseException) -> None:

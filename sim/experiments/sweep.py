@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from models.spec import TrainingSpec, plain_routes
-from models.training_plan import Segment, longest_ways, num_steps, together
+from models.training_plan import Segment, longest_paths, num_steps, together
 from sim.experiments.executors import Executor
 from sim.experiments.folder import End, Purpose, SweepFolder
 from sim.experiments.plan import SweepRun, plan_runs
@@ -112,12 +112,12 @@ def estimate(pieces: Sequence[Segment], texts: Mapping[str, Any], executor: Exec
 
     None where steps cannot be timed, since training diverges at once, say: whoever needs them will be told.
     """
-    from models.segment import seconds_of_a_step
+    from models.segment import measure_step_seconds
 
     kinds = {piece: kind_of(piece.lineage.spec) for piece in pieces}
     timed: dict[TrainingSpec, float] = {}
     for kind in dict.fromkeys(kinds.values()):
-        future = executor.submit(seconds_of_a_step, kind, texts[kind.corpus])
+        future = executor.submit(measure_step_seconds, kind, texts[kind.corpus])
         if future.exception() is None:
             timed[kind] = future.result()
     if not timed:
@@ -125,7 +125,7 @@ def estimate(pieces: Sequence[Segment], texts: Mapping[str, Any], executor: Exec
     usual = statistics.mean(timed.values())
     seconds = {piece: timed.get(kinds[piece], usual) for piece in pieces}
     total = sum(piece.num_steps * seconds[piece] for piece in pieces)
-    longest = max(steps * seconds[piece] for piece, steps in longest_ways(pieces).items())
+    longest = max(steps * seconds[piece] for piece, steps in longest_paths(pieces).items())
     return usual, max(total / executor.num_workers, longest)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.training import NoTraining, Training
+from models.training import Training
 from models.training_state import DivergedError, Position
 from sim.core.records import EventKind, Failure, IterationRecord
 from sim.core.units import EXACT_SECONDS
@@ -64,7 +64,7 @@ class TrainingProcess:
         world.work.deadline_seconds = min(scenario.give_up_after * self.num_iterations * ideal_seconds, EXACT_SECONDS)
         world.execution.most_executed = scenario.give_up_after * self.num_iterations
         self.stopped: str | None = None
-        self._learns = not isinstance(training, NoTraining)
+        self._learns = training.learns
         self._log = IterationLog(scenario.iterations_per_step)
         self._records: list[IterationRecord] = []
         self._executions: dict[int, int] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.segment import train_piece
+from models.segment import train_segment
 from sim.experiments import ray_cleanup as ray_leftovers
 from sim.experiments import ray_cluster as ray_executor
 from sim.experiments.executors import InProcess, WorkerDiedError
@@ -119,7 +119,7 @@ class Deadly:
         self.executor, self.mark, self.num_workers, self._pieces = executor, mark, executor.num_workers, count(1)
 
     def submit(self, task, *arguments):
-        if task is train_piece and next(self._pieces) == 3:
+        if task is train_segment and next(self._pieces) == 3:
             return self.executor.submit(chores.die_once, self.mark, task, *arguments)
         return self.executor.submit(task, *arguments)
 

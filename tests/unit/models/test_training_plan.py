@@ -8,21 +8,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.replay import ReplayedTraining
-from models.segment import seconds_of_a_step, train_piece
+from models.segment import measure_step_seconds, train_segment
 from models.shared_training import SharedTraining
 from models.spec import OptimizerSpec, plain_routes, swapped_routes
 from models.training_plan import (
     Demand,
+    DemandRecorder,
     Demands,
-    KnownLine,
     Segment,
-    Survey,
+    StoredLine,
     cuts_between,
+    dependencies_of,
     ends,
     num_steps,
-    plan_work,
+    plan_segments,
     together,
-    waits_for,
 )
 from models.training_state import DivergedError, Lineage, Position, root
 from models.trajectory import Trajectory
@@ -52,35 +52,35 @@ def spec(corpus):
     return spec_for(corpus)
 
 
-def surveyed(spec, asked: list[Position]) -> Survey:
+def surveyed(spec, asked: list[Position]) -> DemandRecorder:
     """What a run asks for that comes past these states and validates at every third."""
-    survey = Survey(spec)
+    recorder = DemandRecorder(spec)
     for position in asked:
         if position.step:
-            survey.train_loss(position)
+            recorder.train_loss(position)
         if position.step % 3 == 0:
-            survey.validation_loss(position)
-    return survey
+            recorder.validation_loss(position)
+    return recorder
 
 
-def do_all(workshop: SharedTraining, corpus, demands, choose=lambda ready: 0) -> list[Segment]:
+def do_all(shared: SharedTraining, corpus, demands, choose=lambda ready: 0) -> list[Segment]:
     """Do the pieces of a plan as workers would, in any order that their needs allow."""
-    open_ones, done = workshop.plan(demands), []
+    open_ones, done = shared.plan(demands), []
     while open_ones:
-        makers = {piece.end for piece in open_ones if not piece.end_is_kept}
-        ready = [piece for piece in open_ones if not makers.intersection(piece.needs)]
-        piece = ready[choose(ready)]
-        open_ones.remove(piece)
-        states = {state: workshop.state(state) for state in piece.needs}
+        makers = {segment.end for segment in open_ones if not segment.end_is_stored}
+        ready = [segment for segment in open_ones if not makers.intersection(segment.needs)]
+        segment = ready[choose(ready)]
+        open_ones.remove(segment)
+        states = {state: shared.state(state) for state in segment.needs}
         assert None not in states.values(), "a plan asks for no state that neither it nor the store has"
-        start = states[piece.start] if piece.start else None
-        trained = train_piece(
-            piece, corpus, start, {state: states[state] for state in piece.older}, workshop.environment
+        start = states[segment.start] if segment.start else None
+        trained = train_segment(
+            segment, corpus, start, {state: states[state] for state in segment.older}, shared.environment
         )
-        workshop.arrived(piece, trained)
-        workshop.keep(piece, trained, lambda: [state for piece in open_ones for state in piece.needs])
-        workshop.forget(lambda state: any(state in piece.needs for piece in open_ones))
-        done.append(piece)
+        shared.add_state(segment, trained)
+        shared.commit(segment, trained, lambda: [state for segment in open_ones for state in segment.needs])
+        shared.discard_states(lambda state: any(state in segment.needs for segment in open_ones))
+        done.append(segment)
     return done
 
 
@@ -97,18 +97,18 @@ def test_segments_in_any_order_give_the_bits_of_one_trainer(
 ):
     start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)
     asked, asked_else = travelled(start, moves), travelled(start, others)
-    survey, order = surveyed(spec, asked), random.Random(seed)
+    recorder, order = surveyed(spec, asked), random.Random(seed)
     store = TrajectoryStore(tmp_path_factory.mktemp("store"), num_kept * 40_000)
-    workshop = SharedTraining(store, most_steps)
-    do_all(workshop, corpus, surveyed(spec, asked_else).demands)  # what another run left: some states, or none
-    known_before = workshop.num_trained_steps
-    pieces = do_all(workshop, corpus, survey.demands, lambda ready: order.randrange(len(ready)))
-    again = [step for piece in pieces for step in steps_of(piece)]
+    shared = SharedTraining(store, most_steps)
+    do_all(shared, corpus, surveyed(spec, asked_else).demands)  # what another run left: some states, or none
+    known_before = shared.num_trained_steps
+    segments = do_all(shared, corpus, recorder.demands, lambda ready: order.randrange(len(ready)))
+    again = [step for segment in segments for step in steps_of(segment)]
     assert len(again) == len(set(again)), "no step is trained twice in one plan"
-    assert known_before + len(again) == workshop.num_trained_steps
-    assert not workshop.plan(survey.demands), "nothing is missing afterwards"
+    assert known_before + len(again) == shared.num_trained_steps
+    assert not shared.plan(recorder.demands), "nothing is missing afterwards"
     plain = Trajectory(spec, corpus, None)
-    known = ReplayedTraining(spec, 1, workshop.losses(survey.demands))
+    known = ReplayedTraining(spec, 1, shared.losses(recorder.demands))
     for position in asked:
         if position.step:
             assert known.train_loss(position) == plain.train_loss(position)
@@ -118,12 +118,12 @@ def test_segments_in_any_order_give_the_bits_of_one_trainer(
     assert bits(plain.state_at(asked[-1])) == expected
 
 
-def drained(pieces: list[Segment], demands: dict[str, Demands]) -> list[str]:
+def drained(segments: list[Segment], demands: dict[str, Demands]) -> list[str]:
     """Do the pieces as a queue hands them out; the runs that it hands out, in their order."""
-    queue, at_work, runs, states = WorkQueue(pieces, demands), [], [], set[Position]()
+    queue, at_work, runs, states = WorkQueue(segments, demands), [], [], set[Position]()
     while (item := queue.next()) is not None or at_work:
         if isinstance(item, Segment):
-            made = {piece.end for piece in pieces if not piece.end_is_kept}
+            made = {segment.end for segment in segments if not segment.end_is_stored}
             assert states.issuperset(made.intersection(item.needs)), "nothing is handed out before what it needs"
             at_work.append(item)
             if len(at_work) < 3:
@@ -131,10 +131,10 @@ def drained(pieces: list[Segment], demands: dict[str, Demands]) -> list[str]:
         elif item is not None:
             runs.append(item)
             continue
-        piece = at_work.pop(0)
-        states.add(piece.end)
-        queue.done(piece)
-        queue.kept(piece)
+        segment = at_work.pop(0)
+        states.add(segment.end)
+        queue.done(segment)
+        queue.kept(segment)
     assert queue.num_steps_left == 0
     assert not queue.needed_states
     return runs
@@ -145,20 +145,20 @@ def drained(pieces: list[Segment], demands: dict[str, Demands]) -> list[str]:
 def test_new_validations_over_a_full_store_are_made_once(corpus, spec, tmp_path_factory, moves, most_steps, every):
     start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)
     asked = travelled(start, moves)
-    workshop = SharedTraining(TrajectoryStore(tmp_path_factory.mktemp("store")), most_steps)
-    do_all(workshop, corpus, surveyed(spec, asked).demands)
-    more = Survey(spec)
+    shared = SharedTraining(TrajectoryStore(tmp_path_factory.mktemp("store")), most_steps)
+    do_all(shared, corpus, surveyed(spec, asked).demands)
+    more = DemandRecorder(spec)
     for position in asked:
         if position.step % every == 0:
             more.validation_loss(position)
-    pieces = workshop.plan(more.demands)
-    due = Counter((piece.lineage.key, step) for piece in pieces for step in piece.validations)
+    segments = shared.plan(more.demands)
+    due = Counter((segment.lineage.key, step) for segment in segments for step in segment.validations)
     assert set(due.values()) <= {1}
     runs = {"all": more.demands, "none": {}}
     runs |= {f"only {n}": {lineage: demand} for n, (lineage, demand) in enumerate(more.demands.items())}
-    assert sorted(drained(pieces, runs)) == sorted(runs)
-    do_all(workshop, corpus, more.demands)
-    assert workshop.plan(more.demands) == []
+    assert sorted(drained(segments, runs)) == sorted(runs)
+    do_all(shared, corpus, more.demands)
+    assert shared.plan(more.demands) == []
 
 
 @given(moves=st.lists(MOVES, min_size=1, max_size=14), most_steps=st.integers(1, 9))
@@ -166,17 +166,17 @@ def test_a_queue_releases_each_run_when_its_segments_are_stored(moves, most_step
     start = root(spec_for(NO_TEXT), 1)
     asked = travelled(start, moves)
     runs = {f"run {n}": surveyed(start.lineage.spec, asked[: n + 1]).demands for n in range(len(asked))}
-    pieces = plan_work(together(runs.values()), lambda _: KnownLine(), most_steps)
-    assert sorted(drained(pieces, runs)) == sorted(runs)
+    segments = plan_segments(together(runs.values()), lambda _: StoredLine(), most_steps)
+    assert sorted(drained(segments, runs)) == sorted(runs)
 
 
 def test_a_run_does_not_depend_on_segments_after_it_leaves():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(50).edited(AVERAGE_2)
     runs = {"trunk": {start.lineage: Demand(100)}, "branch": {fork.lineage: Demand(60)}}
-    pieces = plan_work(together(runs.values()), lambda _: KnownLine(), 50)
-    queue = WorkQueue(pieces, runs)
-    last = next(piece for piece in pieces if (piece.lineage, piece.first_step) == (start.lineage, 50))
+    segments = plan_segments(together(runs.values()), lambda _: StoredLine(), 50)
+    queue = WorkQueue(segments, runs)
+    last = next(segment for segment in segments if (segment.lineage, segment.first_step) == (start.lineage, 50))
     assert queue.give_up(last) == ["trunk"]
     first = queue.next()
     queue.done(first)
@@ -191,53 +191,53 @@ def test_a_run_does_not_depend_on_segments_after_it_leaves():
 def test_a_run_waits_for_a_final_validation_only_if_it_asks():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(50).edited(AVERAGE_2)
-    known = {start.lineage: KnownLine(range(1, 51), (), (50,))}
+    known = {start.lineage: StoredLine(range(1, 51), (), (50,))}
     runs = {
         "trunk": {start.lineage: Demand(100, {50})},
         "short": {start.lineage: Demand(50, {50})},
         "branch": {start.lineage: Demand(50), fork.lineage: Demand(60)},
     }
-    pieces = plan_work(together(runs.values()), lambda line: known.get(line, KnownLine()), 50)
-    (trunk,) = [piece for piece in pieces if piece.lineage == start.lineage]
+    segments = plan_segments(together(runs.values()), lambda line: known.get(line, StoredLine()), 50)
+    (trunk,) = [segment for segment in segments if segment.lineage == start.lineage]
     assert (trunk.first_step, trunk.last_step, trunk.validations) == (50, 100, {50})
-    assert sorted(WorkQueue(pieces, runs).give_up(trunk)) == ["short", "trunk"]
+    assert sorted(WorkQueue(segments, runs).give_up(trunk)) == ["short", "trunk"]
 
 
 def test_a_stored_state_does_not_wait_for_earlier_steps():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(70).edited(AVERAGE_2)
-    known = {start.lineage: KnownLine(range(51, 101), (), (50,))}
+    known = {start.lineage: StoredLine(range(51, 101), (), (50,))}
     demands = {start.lineage: Demand(100), fork.lineage: Demand(80)}
-    pieces = plan_work(demands, lambda line: known.get(line, KnownLine()), 50)
-    before, middle, branch = pieces
-    assert (before.first_step, before.last_step, before.end_is_kept) == (0, 50, True)
-    assert waits_for(pieces) == {before: set(), middle: set(), branch: {middle}}
-    assert sorted(drained(pieces, {"all": demands})) == ["all"]
+    segments = plan_segments(demands, lambda line: known.get(line, StoredLine()), 50)
+    before, middle, branch = segments
+    assert (before.first_step, before.last_step, before.end_is_stored) == (0, 50, True)
+    assert dependencies_of(segments) == {before: set(), middle: set(), branch: {middle}}
+    assert sorted(drained(segments, {"all": demands})) == ["all"]
 
 
 def test_a_validation_where_a_state_is_kept_waits_for_nothing():
     start = root(spec_for(NO_TEXT), 1)
-    known = {start.lineage: KnownLine(range(1, 101), (), (50, 100))}
-    (piece,) = plan_work({start.lineage: Demand(100, {50})}, lambda line: known[line], 50)
-    assert (piece.first_step, piece.last_step, piece.validations) == (50, 50, {50})
-    assert waits_for([piece]) == {piece: set()}
-    half = {start.lineage: KnownLine(range(51, 101), (), (50,))}
-    pieces = plan_work({start.lineage: Demand(100, {50})}, lambda line: half[line], 50)
-    assert [(piece.first_step, piece.last_step, piece.validations) for piece in pieces] == [(0, 50, {50})]
+    known = {start.lineage: StoredLine(range(1, 101), (), (50, 100))}
+    (segment,) = plan_segments({start.lineage: Demand(100, {50})}, lambda line: known[line], 50)
+    assert (segment.first_step, segment.last_step, segment.validations) == (50, 50, {50})
+    assert dependencies_of([segment]) == {segment: set()}
+    half = {start.lineage: StoredLine(range(51, 101), (), (50,))}
+    segments = plan_segments({start.lineage: Demand(100, {50})}, lambda line: half[line], 50)
+    assert [(segment.first_step, segment.last_step, segment.validations) for segment in segments] == [(0, 50, {50})]
 
 
 def test_runs_with_a_thousand_repairs_are_planned_in_no_time():
     position = root(spec_for(NO_TEXT), 1)
-    survey = Survey(position.lineage.spec)
+    recorder = DemandRecorder(position.lineage.spec)
     for _ in range(1000):
         position = position.after(position.step + 3).edited(AVERAGE_2)
-        survey.train_loss(position.after(position.step + 1))
-    assert num_steps(survey.demands) == 3001
-    assert len(plan_work(survey.demands, lambda _: KnownLine(), 50)) == 1001
+        recorder.train_loss(position.after(position.step + 1))
+    assert num_steps(recorder.demands) == 3001
+    assert len(plan_segments(recorder.demands, lambda _: StoredLine(), 50)) == 1001
 
 
-def steps_of(piece: Segment) -> list[tuple[str, int]]:
-    return [(piece.lineage.key, step) for step in range(piece.first_step + 1, piece.last_step + 1)]
+def steps_of(segment: Segment) -> list[tuple[str, int]]:
+    return [(segment.lineage.key, step) for step in range(segment.first_step + 1, segment.last_step + 1)]
 
 
 @given(
@@ -247,16 +247,16 @@ def steps_of(piece: Segment) -> list[tuple[str, int]]:
 )
 def test_a_plan_without_a_store_makes_every_distinct_step_once(moves, most_steps, states):
     start = root(spec_for(NO_TEXT), 1)
-    survey = surveyed(start.lineage.spec, travelled(start, moves))
-    pieces = plan_work(survey.demands, lambda _: KnownLine(), most_steps)
-    made = Counter(step for piece in pieces for step in steps_of(piece))
+    recorder = surveyed(start.lineage.spec, travelled(start, moves))
+    segments = plan_segments(recorder.demands, lambda _: StoredLine(), most_steps)
+    made = Counter(step for segment in segments for step in steps_of(segment))
     assert set(made.values()) <= {1}
-    assert len(made) == num_steps(survey.demands) == sum(piece.num_steps for piece in pieces)
-    assert all(piece.num_steps <= most_steps + most_steps // 4 for piece in pieces)
+    assert len(made) == num_steps(recorder.demands) == sum(segment.num_steps for segment in segments)
+    assert all(segment.num_steps <= most_steps + most_steps // 4 for segment in segments)
     seen: set[Position] = set()
-    for piece in pieces:
-        assert seen.issuperset(piece.needs), "needs come before users"
-        seen.add(piece.end)
+    for segment in segments:
+        assert seen.issuperset(segment.needs), "needs come before users"
+        seen.add(segment.end)
 
 
 class NO_TEXT:
@@ -278,14 +278,14 @@ def test_known_steps_are_skipped_and_branches_start_nearby():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(70).edited(AVERAGE_2)
     demands = {start.lineage: Demand(100), fork.lineage: Demand(90)}
-    known = {start.lineage: KnownLine(range(1, 101), (), (50, 100))}
-    pieces = plan_work(demands, lambda lineage: known.get(lineage, KnownLine()), 50)
-    assert [(piece.lineage, piece.first_step, piece.last_step) for piece in pieces] == [
+    known = {start.lineage: StoredLine(range(1, 101), (), (50, 100))}
+    segments = plan_segments(demands, lambda lineage: known.get(lineage, StoredLine()), 50)
+    assert [(segment.lineage, segment.first_step, segment.last_step) for segment in segments] == [
         (start.lineage, 50, 70),
         (fork.lineage, 70, 90),
     ]
-    assert pieces[0].start == Position(start.lineage, 50)
-    assert pieces[1].entered == (fork.lineage,)
+    assert segments[0].start == Position(start.lineage, 50)
+    assert segments[1].entered == (fork.lineage,)
 
 
 def test_demands_of_many_runs_are_those_of_the_farthest():
@@ -304,54 +304,56 @@ def test_divergence_ends_every_run_that_asks_for_more(corpus, tmp_path):
     plain = Trajectory(wild, corpus, None)
     with pytest.raises(DivergedError) as expected:
         plain.train_loss(start.after(6))
-    survey = Survey(wild)
+    recorder = DemandRecorder(wild)
     for position in [start.after(step) for step in range(1, 7)] + [fork.after(5)]:
-        survey.train_loss(position)
-    workshop = SharedTraining(TrajectoryStore(tmp_path), 50)
-    first, *_ = workshop.plan(survey.demands)
-    trained = train_piece(first, corpus, None, {}, workshop.environment)
+        recorder.train_loss(position)
+    shared = SharedTraining(TrajectoryStore(tmp_path), 50)
+    first, *_ = shared.plan(recorder.demands)
+    trained = train_segment(first, corpus, None, {}, shared.environment)
     assert trained.dead_end == str(expected.value)
     assert trained.state is None
-    workshop.keep(first, trained, tuple)
-    assert workshop.plan(survey.demands) == []
-    known = ReplayedTraining(wild, 1, workshop.losses(survey.demands))
+    shared.commit(first, trained, tuple)
+    assert shared.plan(recorder.demands) == []
+    known = ReplayedTraining(wild, 1, shared.losses(recorder.demands))
     with pytest.raises(DivergedError) as met:
         [known.train_loss(start.after(step)) for step in range(1, 7)]
     assert str(met.value) == str(expected.value)
 
 
 def test_a_worker_that_computes_otherwise_is_refused(corpus, spec):
-    piece = Segment(root(spec, 1).lineage, 0, 1, None)
+    segment = Segment(root(spec, 1).lineage, 0, 1, None)
     with pytest.raises(RuntimeError, match="would compute other bits"):
-        train_piece(piece, corpus, None, {}, "another machine")
+        train_segment(segment, corpus, None, {}, "another machine")
 
 
 def test_the_time_of_a_step_is_measured(corpus, spec):
-    assert 0 < seconds_of_a_step(spec, corpus) < 10
+    assert 0 < measure_step_seconds(spec, corpus) < 10
 
 
 def test_a_state_that_was_deleted_is_planned_anew(corpus, spec, tmp_path):
-    survey = Survey(spec)
+    recorder = DemandRecorder(spec)
     start = root(spec, 1)
-    survey.train_loss(start.after(6))
-    workshop = SharedTraining(TrajectoryStore(tmp_path), 3)
-    do_all(workshop, corpus, survey.demands)
+    recorder.train_loss(start.after(6))
+    shared = SharedTraining(TrajectoryStore(tmp_path), 3)
+    do_all(shared, corpus, recorder.demands)
     for file in (tmp_path / "keyframes").iterdir():
         file.unlink()
-    more = Survey(spec)
+    more = DemandRecorder(spec)
     more.train_loss(start.after(8))
-    assert workshop.state(Position(start.lineage, 6)) is None
-    do_all(workshop, corpus, more.demands)
+    assert shared.state(Position(start.lineage, 6)) is None
+    do_all(shared, corpus, more.demands)
     plain = Trajectory(spec, corpus, None)
-    known = ReplayedTraining(spec, 1, workshop.losses(more.demands))
+    known = ReplayedTraining(spec, 1, shared.losses(more.demands))
     assert known.train_loss(start.after(8)) == plain.train_loss(start.after(8))
 
 
 def test_swapped_routes_and_fresh_stages_have_lines_of_their_own(corpus, spec, tmp_path):
     trunk = root(spec, 1)
     swapped = root(spec.model_copy(update={"routes": swapped_routes(NUM_STAGES)}), 1)
-    survey = Survey(spec)
+    recorder = DemandRecorder(spec)
     for start in (trunk, swapped):
-        survey.validation_loss(start.after(2).edited(FRESH_4))
-    lines: set[Lineage] = {piece.lineage for piece in SharedTraining(TrajectoryStore(tmp_path), 5).plan(survey.demands)}
+        recorder.validation_loss(start.after(2).edited(FRESH_4))
+    lines: set[Lineage] = {
+        segment.lineage for segment in SharedTraining(TrajectoryStore(tmp_path), 5).plan(recorder.demands)
+    }
     assert len(lines) == 4

@@ -178,7 +178,7 @@ def test_an_older_state_that_differs_is_an_error(corpus, spec, tmp_path):
     saved = trajectory.root(plain_routes(NUM_STAGES)).after(3)
     here = saved.after(4).edited(AVERAGE_2).after(6)
     trajectory.train_loss(here)
-    known = trajectory._stretch(saved.lineage).steps
+    known = trajectory._results(saved.lineage).steps
     truth = dict(known)
     del known[1]
     known[2] = replace(known[2], train_loss=1.0)

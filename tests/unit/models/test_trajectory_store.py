@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from models.trainer import StepResult
-from models.trajectory_store import Keyframe, Stretch, TrajectoryStore
+from models.trajectory_store import Keyframe, LineResults, TrajectoryStore
 
 KILOBYTE = b"x" * 1000
 
@@ -14,9 +14,11 @@ def filled(folder, budget_bytes: int = 10**9) -> TrajectoryStore:
     """A trunk with states at 1 to 4, and a branch with states at 3 and 4, in the order of their steps."""
     store = TrajectoryStore(folder, budget_bytes)
     for step in range(1, 5):
-        store.commit("trunk", Stretch({step: StepResult(1.0, (0.5,))}), Keyframe(step, KILOBYTE))
+        store.commit("trunk", LineResults({step: StepResult(1.0, (0.5,))}), Keyframe(step, KILOBYTE))
         if step > 2:
-            store.commit("branch", Stretch({step: StepResult(2.0, (0.5,))}), Keyframe(step, KILOBYTE, is_branch=True))
+            store.commit(
+                "branch", LineResults({step: StepResult(2.0, (0.5,))}), Keyframe(step, KILOBYTE, is_branch=True)
+            )
     return store
 
 
@@ -107,6 +109,6 @@ def test_a_state_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypa
     store = TrajectoryStore(tmp_path)
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match=r"cannot write the trajectory cache .*No space left.*free some space"):
-        store.commit("trunk", Stretch({1: StepResult(1.0, (0.5,))}), Keyframe(1, KILOBYTE))
+        store.commit("trunk", LineResults({1: StepResult(1.0, (0.5,))}), Keyframe(1, KILOBYTE))
     assert list(store.keyframe_folder.iterdir()) == []
     assert not store.read("trunk").steps
