@@ -1,7 +1,7 @@
-"""What a map takes, against the sweep that would really run every cell: training steps, and seconds of each part.
+"""Cost of a map: seconds of each stage, and training steps against a sweep that trains every cell.
 
-The quickstart's strategies over failure rate and bandwidth. The sweep's distinct steps are counted by surveying its
-runs, not by doing them. Nothing is cached before, so that this takes some minutes.
+The quickstart's strategies over failure rate and bandwidth. The sweep's distinct steps are counted by a survey of its
+runs, without training. The cache is empty at the start, so this takes some minutes.
 
 Target: a map of 20 × 20 cells in minutes on 2 cores (`--cells 20`).
 """
@@ -29,7 +29,7 @@ SCENARIO = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
 
 
 def brute_force_steps(grid: Grid, executor: ProcessPool, folder: Path) -> int:
-    """Distinct steps of a sweep over all cells, as many as the scenario gives each run."""
+    """Distinct training steps of a sweep over all cells, with the scenario's number of steps a run."""
     points = [
         replace(point, scenario=point.scenario.model_copy(update={"seeds": grid.seeds}))
         for point in grid.points.values()

@@ -1,11 +1,10 @@
-"""What a sweep saves: five strategies at three failure rates under three failure seeds, against each run done alone.
+"""Training shared in a sweep of five strategies, three failure rates and three failure seeds, against separate runs.
 
-Both ways use the same worker processes, a core each. Alone means: every run trains what it asks for, from the first
-step, and keeps nothing; that is done for N runs of each strategy (`--alone N`, 9 for all), spread over rates and seeds,
-and multiplied. The bound: the distinct steps, and the distinct validations, at the time that they take in a plain torch
-loop (CheckFree+'s with swapped routes: half a batch each), in as many processes at once, before and after the sweep,
-shared evenly. Times of the sweep are of the whole work: reading the text, surveying, keeping states on disk and writing
-results included.
+Both use the same worker processes, one per core. A separate run trains all its steps from the first and stores none;
+N runs of each strategy are done (`--alone N`, 9 for all), spread over rates and seeds, and extrapolated. The bound: the
+distinct steps and validations at their time in a plain torch loop (CheckFree+'s with swapped routes: half a batch
+each), in as many processes at once, before and after the sweep, divided evenly. The sweep's time is that of the whole
+work, including reading the text, the survey, states on disk and results.
 
 Targets: fewer than 0.5 of the steps, and at most 1.15 times the bound.
 """
@@ -38,7 +37,7 @@ SCENARIO = Path(__file__).parent.parent / "scenarios" / "failure_rates.yaml"
 
 
 def alone(play: Play, corpus: Corpus) -> float:
-    """Do a run as if there were no other; seconds."""
+    """Seconds of a run that shares no training."""
     began = time.perf_counter()
     played(play, Trajectory(play.spec, corpus, None, play.scenario.iterations_per_step))
     return time.perf_counter() - began
@@ -62,7 +61,7 @@ def plain(spec: TrainingSpec, corpus: Corpus, steps: int) -> tuple[float, float]
 
 
 def num_validations(demands: Sequence[Demands]) -> int:
-    """Distinct ones that some runs ask for."""
+    """Number of distinct validations of some runs."""
     return sum(len(demand.validations) for demand in together(demands).values())
 
 

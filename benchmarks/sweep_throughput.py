@@ -1,9 +1,9 @@
-"""Tokens that a sweep trains in a second, and memory: against plain torch loops, for one worker and for several.
+"""Throughput and memory of a sweep against plain torch loops, with one worker and with several.
 
-The quickstart's proxy under a few training seeds, without failures, so that all is training; the plain loops are as
-many processes as there are workers, each with a model of its own. Validations are left out on both sides; what a sweep
-does beside training (handing out pieces, keeping states on disk, results) is counted, starting its processes is not.
-Plain loops and sweeps take turns, so that both meet the same noise of a shared machine.
+The quickstart's proxy with several training seeds, without failures; the plain loops are as many processes as there are
+workers, each with its own model. Both sides run without validations. The sweep's time includes scheduling, states on
+disk and results, but not the start of its processes. Plain loops and sweeps alternate, so that noise of a shared
+machine affects both alike.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from sim.scenario.sweep_points import load_points
 
 
 def plain(spec: TrainingSpec, corpus: Corpus, steps: int) -> float:
-    """Seconds of some steps."""
+    """Seconds of this many steps in a plain torch loop."""
     torch.set_num_threads(spec.num_threads)
     loop = PlainLoop(spec, corpus)
     for _ in range(steps):
@@ -35,13 +35,13 @@ def plain(spec: TrainingSpec, corpus: Corpus, steps: int) -> float:
 
 
 def megabytes(process: int | str) -> float:
-    """Memory of a process, what it shares with others counted in parts (PSS)."""
+    """Memory of a process; shared pages count in proportion (PSS)."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def ids_of(pool: ProcessPool) -> list[int]:
-    """The processes of a pool, found by asking them."""
+    """Process ids of a pool's workers."""
     found: set[int] = set()
     while len(found) < pool.num_workers:
         found |= {future.result() for future in [pool.submit(own_id) for _ in range(4 * pool.num_workers)]}
@@ -54,7 +54,7 @@ def own_id() -> int:
 
 
 def measured(num_workers: int, steps: int, rounds: int) -> tuple[float, float, float, float]:
-    """Tokens a second in plain loops and in a sweep; megabytes of a worker and of the process that hands out."""
+    """Tokens a second in plain loops and in a sweep; megabytes of a worker and of the scheduling process."""
     overrides = (
         f"training.steps={steps}",
         f"training.evaluation={{interval_steps: {steps}, num_sequences: 1}}",
