@@ -1,4 +1,4 @@
-"""The reference: failures happen and cost nothing. What the other strategies are measured against."""
+"""Strategies without state of their own: the failure-free reference, restart, and replicas alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NoneConfig(StrategyConfig):
 
 
 class NoStrategy(Strategy):
-    """Failures are counted but neither stop the iteration nor change a weight."""
+    """The reference for comparisons: failures are counted, but neither interrupt nor change the training."""
 
     title = "no failures"
     summary = "failures cost nothing: the reference"
@@ -25,12 +25,9 @@ class NoStrategy(Strategy):
     supports_sharding = True
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
-        """Nothing to do."""
+        """Never called, since failures do not interrupt."""
         yield from ()
         return position
-
-
-# Start again from the first step: what is left when nothing was kept.
 
 
 class RestartConfig(StrategyConfig):
@@ -40,7 +37,7 @@ class RestartConfig(StrategyConfig):
 
 
 class Restart(Strategy):
-    """Every failure throws the whole training away."""
+    """Every failure loses the whole training, which starts again from the first step."""
 
     summary = "every failure starts training again from the first step"
     Config = RestartConfig
@@ -48,20 +45,15 @@ class Restart(Strategy):
     supports_sharding = True
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
-        """Wait for the nodes; all stages draw their first weights again, which takes no transfer."""
+        """Wait for the nodes; all stages draw their initial weights again, which needs no transfer."""
         while (yield from world.bring_back_nodes()) is not None:
             pass
         return beginning_of(position)
 
 
 def beginning_of(position: Position) -> Position:
-    """The first state of the training that a Position belongs to."""
+    """The initial state of the training that a Position belongs to."""
     return Position(Lineage(position.lineage.spec), 0, position.iterations_per_step)
-
-
-# Data-parallel copies alone: a lost node is replaced from another of its stage; a stage without any is gone.
-#
-# What the redundancy of replicas carries by itself, and where it ends (Oobleck's boundary, SOSP '23).
 
 
 class PeerConfig(StrategyConfig):
@@ -71,13 +63,16 @@ class PeerConfig(StrategyConfig):
 
 
 class Peer(Strategy):
-    """Nothing is kept beside the replicas. Their copying from each other is the cluster's, under every strategy."""
+    """Data-parallel replicas alone: a stage that loses all its nodes is lost (the limit of Oobleck, SOSP '23).
+
+    A node that joins is sent its state by another one of its stage, as under every strategy.
+    """
 
     summary = "replicas of a stage copy from each other, and that is all: a lost stage is gone"
     Config = PeerConfig
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
-        """There is nobody to copy from."""
+        """Impossible: no node holds the state."""
         yield from ()
         lost = sorted(world.lost_stages)
-        raise UnrecoverableError(f"stage {lost[0]} has lost its last node, and nobody else holds its state")
+        raise UnrecoverableError(f"stage {lost[0]} has lost its last node, and no other node holds its state")

@@ -56,20 +56,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class RebuildOptions(StrategyConfig):
-    """Options of all that rebuild a stage from others."""
+    """Options of all strategies that rebuild a stage from others."""
 
     preset: Literal["paper", "reference_code"] = Field("paper", description="values of the options below")
-    learning_rate_factor: float = Field(1.1, gt=0, le=10, description="learning rate of a rebuilt stage, × schedule")
+    learning_rate_factor: float = Field(1.1, gt=0, le=10, description="factor on the learning rate of a rebuilt stage")
     learning_rate_half_life_steps: float | None = Field(
-        None, gt=0, description="steps in which the factor's excess over 1 halves; null: kept"
+        None, gt=0, description="steps in which the factor's excess over 1 halves; null: the factor stays"
     )
     optimizer: Literal["fresh", "average"] = Field(
         "fresh", description="Adam's state of a rebuilt stage: lost, or averaged from the neighbours'"
     )
     adjacent_stages: Literal["unrecoverable", "one_after_the_other"] = Field(
         "unrecoverable",
-        description="two neighbours lost: give up, or, as the released code does, average with weights that are "
-        "physically gone (only to compare with published numbers)",
+        description="two neighbours lost: unrecoverable, or, as the released code does, average with weights that are "
+        "in fact lost (only to compare with published numbers)",
     )
 
     @model_validator(mode="before")
@@ -87,10 +87,10 @@ class CheckFreeOptions(RebuildOptions):
 
 
 class EndOptions(RebuildOptions):
-    """What to do about the stages that have one neighbour only."""
+    """Options for the stages that have only one neighbour."""
 
     end_stages: Literal["unrecoverable", "copy"] = Field(
-        "unrecoverable", description="first or last stage lost: give up, or copy the one neighbour"
+        "unrecoverable", description="first or last stage lost: unrecoverable, or copy its only neighbour"
     )
 
 
@@ -106,13 +106,13 @@ class CheckFreePlusConfig(CheckFreeOptions):
     kind: Literal["checkfree_plus"] = "checkfree_plus"
     embedding_copy: Literal["beside", "blocking", "free"] = Field(
         "beside",
-        description="gradients that keep the copies of E on S1 and of E⁻¹ on Ss in step are sent beside the next "
+        description="how the gradients are sent that update the copies of E on S1 and of E⁻¹ on Ss: beside the next "
         "iteration, on the same links; before it begins; or at no cost, as in the paper's throughput test",
     )
 
 
 class CheckFree(Strategy):
-    """Neighbour averaging. Nothing is kept, nothing is paid while nothing fails."""
+    """Rebuild a lost stage as the average of its neighbours. Without failures this costs nothing."""
 
     title = "CheckFree"
     summary = "rebuild a lost stage as the gradient-norm weighted average of its neighbours"
@@ -121,18 +121,18 @@ class CheckFree(Strategy):
 
     @classmethod
     def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:
-        """An average needs two neighbours, a copy a neighbour that holds as much."""
+        """An average needs two neighbours, a copy needs a neighbour of the same content."""
         if workload.num_stages < 3:
             return f"averaging two neighbours needs at least 3 stages, found {workload.num_stages}"
         if isinstance(config, EndOptions) and config.end_stages == "copy" and workload.loss_at == "last_stage":
             return (
                 "end_stages 'copy' cannot rebuild a last stage that holds the head (loss_at 'last_stage'), of which "
-                "nobody has a copy: choose end_stages 'unrecoverable', or loss_at 'embedding_stage'"
+                "no node has a copy: choose end_stages 'unrecoverable', or loss_at 'embedding_stage'"
             )
         return neighbours_missing(workload)
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Fetch the sources' weights; which stages are lost is looked at anew after every further failure."""
+        """Fetch the weights of the sources; after a further failure, start again with the stages lost by then."""
         pending: Failure | None = failure
         edits: list[Edit] = []
         while pending is not None:
@@ -144,14 +144,14 @@ class CheckFree(Strategy):
         return position.edited(*edits)
 
     def edits(self, lost: frozenset[int]) -> list[Edit]:
-        """How each lost stage is rebuilt, in order of stage number; UnrecoverableError where one cannot be."""
+        """Edits that rebuild the lost stages, in order of stage. Raises UnrecoverableError."""
         edits = [self.edit(stage, lost) for stage in sorted(lost)]
         return [edit for edit in edits if edit is not None]
 
     def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
-        """How one of the lost stages is rebuilt; None for stage 0 where it is replicated.
+        """The edit that rebuilds one of the lost stages; None for stage 0 where it is replicated.
 
-        Raises UnrecoverableError, naming the stages, when it cannot be done.
+        Raises UnrecoverableError, naming the stages, where it cannot be rebuilt.
         """
         if stage == EMBEDDING_STAGE:
             self._recover_embedding(lost)
@@ -163,16 +163,16 @@ class CheckFree(Strategy):
         return self._edit(stage, sources)
 
     def _sources(self, stage: int) -> tuple[int, ...]:
-        """The stages whose weights rebuild a lost one."""
+        """The stages from whose weights a lost one is rebuilt."""
         assert isinstance(self.config, EndOptions)
         if stage in (1, self.num_stages):
             if self.config.end_stages == "unrecoverable":
-                raise UnrecoverableError(f"stage {stage} is at an end and has one neighbour only")
+                raise UnrecoverableError(f"stage {stage} is at an end and has only one neighbour")
             return (2,) if stage == 1 else (self.num_stages - 1,)
         return (stage - 1, stage + 1)
 
     def _recover_embedding(self, lost: frozenset[int]) -> None:  # noqa: ARG002
-        raise UnrecoverableError("stage 0 is lost, and nobody holds a copy of the embedding and the head")
+        raise UnrecoverableError("stage 0 is lost, and no node holds a copy of the embedding and the head")
 
     def _edit(self, stage: int, sources: tuple[int, ...]) -> Edit:
         options = self.config
@@ -207,7 +207,7 @@ class CheckFreePlus(CheckFree):
 
     @classmethod
     def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
-        """Two disjoint pairs are swapped."""
+        """Swapping needs two disjoint pairs of stages."""
         if workload.num_stages < 4:
             return (
                 f"swapping the first two and the last two stages needs at least 4 stages, found {workload.num_stages}"
@@ -221,7 +221,7 @@ class CheckFreePlus(CheckFree):
 
     @classmethod
     def extra_memory_bytes(cls, config: CheckFreeOptions, costs: Costs, stage: int) -> float:  # noqa: ARG003
-        """S1 holds a copy of E, Ss one of E⁻¹, each with its Adam state: half of stage 0."""
+        """S1 holds a copy of E and Ss one of E⁻¹, with their Adam states: half of stage 0 each."""
         return costs.checkpoint_bytes(EMBEDDING_STAGE) / 2 if stage in (1, costs.workload.num_stages) else 0.0
 
     def training_variant(self) -> Routes:
@@ -229,15 +229,15 @@ class CheckFreePlus(CheckFree):
         return swapped_routes(self.num_stages)
 
     def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
-        """Swapped microbatches hop in another order; E and E⁻¹ travel beside them."""
+        """Swapped microbatches visit stages in another order; the gradients of E and E⁻¹ are sent beside them."""
         beside = self.config.embedding_copy == "beside"
         return replace(plan, routes=swapped_routes(self.num_stages), embedding_copies=beside)
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
-        """Bring the copies of E on S1 and of E⁻¹ on Ss in step, before training goes on.
+        """Update the copies of E on S1 and of E⁻¹ on Ss before the next iteration, where that is blocking.
 
-        Their gradients are sent, with which the holders take the same optimizer step. What travels beside the next
-        iteration is taken to be complete when a failure strikes in it.
+        The holders receive the gradients and take the same optimizer step. Gradients that are sent beside the next
+        iteration count as received when a failure interrupts it.
         """
         if self.config.embedding_copy != "blocking":
             return None

@@ -1,9 +1,9 @@
-"""CheckFree+ with a sparse checkpoint beneath it: what neighbours cannot rebuild comes back stale, and nobody waits.
+"""CheckFree+ with an infrequent checkpoint, from which only the stages that neighbours cannot rebuild are restored.
 
-The CheckFree paper names it as future work. A stage that is lost together with its sources gets its own weights and
-optimizer state of the last durable checkpoint, while all others go on from where they are: no iteration is run again.
-(Partial recovery in the sense of SCAR: Qiao et al., ICML 2019, arXiv 1810.07354.) Before the first checkpoint the
-initial weights, which can always be drawn again, take its place.
+The CheckFree paper names it as future work. A stage that is lost together with its sources gets its weights and
+optimizer state of the last durable checkpoint, while all others continue from where they are: no iteration is run
+again. (Partial recovery in the sense of SCAR: Qiao et al., ICML 2019, arXiv 1810.07354.) Before the first checkpoint
+the initial weights, which can always be drawn again, take its place.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from sim.workload.costs import Costs
 
 
 class CheckFreeHybridConfig(CheckFreePlusConfig):
-    """Options of `checkfree_hybrid`: those of `checkfree_plus`, and how often to checkpoint beneath."""
+    """Options of `checkfree_hybrid`: those of `checkfree_plus`, and of its checkpoints."""
 
     kind: Literal["checkfree_hybrid"] = "checkfree_hybrid"  # type: ignore[assignment]
     interval_iterations: int = Field(200, ge=1, description="iterations between checkpoints")
     blocking_share: float = Field(
-        0.0, ge=0, le=1, description="share of the upload during which training stands still; the rest is hidden"
+        0.0, ge=0, le=1, description="share of the upload during which training is paused; the rest overlaps with it"
     )
     rebuild_from: Literal["neighbours", "checkpoint"] = Field(
         "neighbours",
-        description="what a stage comes back from whose neighbours could rebuild it: from them, or from the checkpoint "
-        "like the others",
+        description="source of a stage that its neighbours could rebuild: the neighbours, or the checkpoint as for the "
+        "others",
     )
 
 
 class CheckFreeHybrid(CheckFreePlus):
-    """Recovers everything; how well a stale stage fits the others is for the loss to tell."""
+    """Recovers any loss; the training loss shows how well a stale stage fits the others."""
 
     title = "CheckFree+ hybrid"
     summary = "CheckFree+, and a sparse checkpoint for stages that neighbours cannot rebuild: only these go back"
@@ -57,7 +57,7 @@ class CheckFreeHybrid(CheckFreePlus):
         return Checkpoint.stored_bytes(CheckpointConfig(), costs)
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
-        """Keep the copies of E and E⁻¹ in step, and begin a checkpoint when one is due."""
+        """Update the copies of E and E⁻¹, and begin a checkpoint when one is due."""
         failure = yield from super().after_iteration(world, position)
         if failure is None:
             failure = yield from self.checkpoint.after_iteration(world, position)
@@ -69,7 +69,7 @@ class CheckFreeHybrid(CheckFreePlus):
         return Routine(min(own.first, self.checkpoint.routine(world, position, iteration_seconds).first))
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Fetch from neighbours what they can give, from the store what they cannot."""
+        """Rebuild from neighbours the stages that they can rebuild, and fetch the others from the store."""
         stored = self.checkpoint.durable
         if stored is None or not position.descends_from(stored):
             stored = beginning_of(position)
@@ -82,17 +82,17 @@ class CheckFreeHybrid(CheckFreePlus):
             pending = yield from world.bring_back_nodes()
             if pending is None:
                 transfers = self._transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
-                if EMBEDDING_STAGE in stale:  # what it would send is in the store
+                if EMBEDDING_STAGE in stale:  # the store sends what stage 0 would
                     transfers = [replace(t, source=STORE) if t.source == EMBEDDING_STAGE else t for t in transfers]
                 transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]
-                if not stored.iteration:  # first weights are drawn again
+                if not stored.iteration:  # initial weights are drawn again
                     transfers = [transfer for transfer in transfers if transfer.source != STORE]
                 pending = yield from world.transfer(transfers, "state_transfer")
         back = [self._from_checkpoint(stage, position.moment_of(stored)) for stage in stale]
         return position.edited(*back, *rebuilt)
 
     def _divided(self, lost: frozenset[int]) -> tuple[list[Edit], list[int]]:
-        """Edits of the lost stages that neighbours rebuild, and the stages that come from the checkpoint."""
+        """Edits of the lost stages that neighbours rebuild, and the stages to restore from the checkpoint."""
         rebuilt: list[Edit] = []
         stale: list[int] = []
         for stage in sorted(lost):
@@ -109,5 +109,5 @@ class CheckFreeHybrid(CheckFreePlus):
         return rebuilt, stale
 
     def _from_checkpoint(self, stage: int, moment: Moment) -> Edit:
-        """A stage as it was, with its optimizer state; it learns at the schedule's rate."""
+        """The edit that restores a stage with its optimizer state, at the scheduled learning rate."""
         return Edit(stage=stage, rule="sum", terms=(Term(stage, 1.0, moment),), optimizer="older")

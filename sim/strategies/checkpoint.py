@@ -1,4 +1,8 @@
-"""How often to save: the textbook's optimal intervals, in seconds of work between one save and the next."""
+"""Checkpointing: the training state is uploaded to a store at intervals, and all stages roll back to it.
+
+Restores weights, optimizer, learning-rate schedule and data position of all stages, to the bit. The interval is given,
+or one of the optimal intervals of Young and Daly, in seconds of work between one save and the next.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +37,12 @@ def daly_seconds(save_seconds: float, mtbf_seconds: float) -> float:
 
 
 def observed_mtbf_seconds(prior_seconds: float, elapsed_seconds: float, num_failures: int) -> float:
-    """Mean time between failures as a run has seen it, with one failure in the prior time believed beforehand."""
+    """Mean time between failures observed in a run, with a prior of one failure in `prior_seconds`."""
     return (prior_seconds + elapsed_seconds) / (1 + num_failures)
 
 
-# Checkpointing: the whole training state goes to a store now and then, and everybody rolls back to it.
-#
-# Restores weights, optimizer, learning-rate schedule and data position of all stages, to the bit.
-
 LOCAL = "checkpoint"
+"""Name of the copies on local disks."""
 
 PRIOR_MTBF_HOURS = 1.0
 
@@ -54,39 +55,39 @@ class CheckpointConfig(StrategyConfig):
     interval_seconds: float | None = Field(None, gt=0, description="simulated seconds between checkpoints")
     interval: Literal["young", "daly", "adaptive"] | None = Field(
         None,
-        description="the interval that loses least for the time a save takes and the mean time between failures, by "
-        "Young's or Daly's formula; adaptive: Young's, for the failures seen so far",
+        description="the optimal interval for the duration of a save and the mean time between failures, by Young's or "
+        "Daly's formula; adaptive: Young's, for the failures observed so far",
     )
     mtbf_hours: float | None = Field(
         None,
         gt=0,
-        description="young, daly: mean time between failures; default: that of the failure process. adaptive: what is "
-        "believed before the first failure; default: 1",
+        description="young, daly: mean time between failures; default: that of the failure process. adaptive: "
+        "the prior before the first failure; default: 1",
     )
     blocking_share: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the upload during which training stands still; the rest is hidden",
+        description="share of the upload during which training is paused; the rest overlaps with it",
     )
-    just_in_time: bool = Field(False, description="a notice that a stage will be lost begins a checkpoint at once")
+    just_in_time: bool = Field(False, description="begin a checkpoint when a preemption notice arrives for a stage")
     local_gib_per_s: float | None = Field(
         None,
         gt=0,
-        description="each node first writes its stage to a disk of its own at this rate, training stands still, and "
-        "after a failure reads it again, so that only lost stages are downloaded; default: no local copy",
+        description="each node first writes its stage to a local disk at this rate, while training is paused, and "
+        "reads it after a failure, so that only lost stages are downloaded; default: no local copy",
     )
 
 
 class Checkpoint(Strategy):
-    """Uploads go on beside the training after their blocking share; only a completed one is durable.
+    """Uploads overlap with the training after their blocking share; only a completed one is durable.
 
-    A failure during an upload loses it. When the next checkpoint is due before the last is up, training
+    A failure during an upload cancels it. If the next checkpoint is due before the last upload is complete, training
     waits for it. The initial state can always be drawn again, so it counts as the first checkpoint.
     """
 
     title = "checkpointing"
-    summary = "upload the training state now and then, roll everybody back to the last upload"
+    summary = "upload the training state at intervals, roll all stages back to the last upload"
     Config = CheckpointConfig
     config: CheckpointConfig
     serves_as_fallback = True
@@ -105,7 +106,7 @@ class Checkpoint(Strategy):
 
     @classmethod
     def check(cls, config: CheckpointConfig, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
-        """Two intervals contradict each other."""
+        """Only one interval is given."""
         given = (config.interval_iterations, config.interval_seconds, config.interval)
         if sum(interval is not None for interval in given) > 1:
             return "give one of interval_iterations, interval_seconds and interval, not several"
@@ -115,7 +116,7 @@ class Checkpoint(Strategy):
 
     @classmethod
     def host_memory_bytes(cls, config: CheckpointConfig, costs: Costs, stage: int) -> float:
-        """The local copy of the durable checkpoint, and of the next while that is under way."""
+        """The local copy of the durable checkpoint, and of the next one while it is uploaded."""
         return 2.0 * costs.checkpoint_bytes(stage) if config.local_gib_per_s else 0.0
 
     @classmethod
@@ -186,7 +187,7 @@ class Checkpoint(Strategy):
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Bring the nodes back; every node gets its stage's state from the last durable checkpoint.
 
-        Not from one that lies ahead, where training has gone back by other means: the store keeps older ones too.
+        Checkpoints ahead of `position`, from before a fallback went back further, are ignored: the store keeps older ones.
         """
         not_ahead = (kept for kept in reversed(self.kept) if kept.iteration <= position.iteration)
         durable = next(not_ahead, None)
@@ -199,11 +200,11 @@ class Checkpoint(Strategy):
         return durable or beginning_of(position)
 
     def _upload_rest(self, world: StrategyWorld, position: Position, share: float) -> None:
-        """What is left of an upload goes on beside the training."""
+        """Continue an upload beside the training: the share that is left of it."""
 
         def completed() -> None:
             self.kept.append(position)
-            if self.uploading == position:  # and no later one, that a notice has begun
+            if self.uploading == position:  # not a later one, begun by a notice
                 self.uploading = None
             if self.config.local_gib_per_s:
                 for stage in range(world.num_stages + 1):
@@ -221,7 +222,7 @@ class Checkpoint(Strategy):
             self.upload = world.background(self._uploads(world, share), completed, lost)
 
     def _download(self, world: StrategyWorld, durable: Position) -> Process[Failure | None]:
-        """From the store, but for stages whose nodes still have it on their own disks."""
+        """Fetch a checkpoint from the store, or from local disks for stages whose nodes still have it there."""
         fetching, started_seconds = list(range(world.num_stages + 1)), world.now_seconds
         if self.config.local_gib_per_s:
             fetching = [stage for stage in fetching if world.held(stage, LOCAL) != durable]
@@ -235,19 +236,19 @@ class Checkpoint(Strategy):
         return failure
 
     def _uploads(self, world: StrategyWorld, share: float) -> list[Transfer]:
-        """A share of everything, to the store: asked for again and again."""
+        """Transfers of a share of all stages to the store, cached."""
         if share not in self._transfers:
             self._transfers[share] = uploads(world, share)
         return self._transfers[share]
 
     def _downloads(self, world: StrategyWorld, stages: tuple[int, ...]) -> list[Transfer]:
-        """Of some stages, from the store."""
+        """Transfers of some stages from the store, cached."""
         if stages not in self._transfers:
             self._transfers[stages] = downloads(world, stages)
         return self._transfers[stages]
 
     def _local_seconds(self, world: StrategyWorld) -> float:
-        """Writing, or reading, the largest stage on a node's own disk."""
+        """Duration of writing or reading the largest stage on a local disk."""
         if self.config.local_gib_per_s is None:
             return 0.0
         most_bytes = max(world.costs.checkpoint_bytes(stage) for stage in range(world.num_stages + 1))
@@ -259,9 +260,9 @@ class Checkpoint(Strategy):
         return world.now_seconds - self.started_at_seconds >= self._interval_seconds(world)
 
     def _interval_seconds(self, world: StrategyWorld) -> float:
-        """From the start of one checkpoint to the next: the work between them and the standstill of a save.
+        """Seconds from the start of one checkpoint to the next: the work between them and the pause of a save.
 
-        The optimum counts the standstill alone as what a save costs; no interval is shorter than an upload takes.
+        The optimal interval counts only the pause as the cost of a save; no interval is shorter than an upload.
         """
         if self.config.interval_seconds is not None:
             return self.config.interval_seconds
@@ -279,7 +280,7 @@ class Checkpoint(Strategy):
 
 
 def num_until(interval_seconds: float, since_seconds: float, iteration_seconds: float) -> float:
-    """How many iterations it takes, at least one, until so long has passed of which some has already."""
+    """Number of iterations, at least one, until an interval has passed of which `since_seconds` have already."""
     left_seconds = interval_seconds - since_seconds
     if math.isinf(left_seconds):
         return math.inf
@@ -290,11 +291,11 @@ def num_until(interval_seconds: float, since_seconds: float, iteration_seconds: 
 
 
 def uploads(world: StrategyWorld, share: float) -> list[Transfer]:
-    """A share of the weights and optimizer state of every stage, to the store."""
+    """Transfers of a share of the weights and optimizer state of every stage to the store."""
     stages = range(world.num_stages + 1)
     return [Transfer(stage, STORE, share * world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]
 
 
 def downloads(world: StrategyWorld, stages: Sequence[int]) -> list[Transfer]:
-    """The checkpoint of some stages, from the store to every node of them."""
+    """Transfers of the checkpoint of some stages from the store to every node of them."""
     return [Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]

@@ -1,8 +1,8 @@
-"""Checkpoints in the memory of other stages' nodes (Gemini, SOSP '23): frequent, near, lost with their holders.
+"""In-memory checkpoints on the nodes of other stages (Gemini, SOSP '23): frequent and near, lost with their holders.
 
 Every node keeps the last complete checkpoint of its own stage and of the stage(s) before it in the ring 0, S1 … Ss.
-After a failure everybody goes back to it: who is alive from its own copy, who is lost from a holder's. What is lost
-with all its holders cannot be recovered.
+After a failure all stages roll back to it: the others from their own copies, lost stages from a holder's. A stage that
+is lost with all its holders cannot be recovered.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class NeighbourCheckpointConfig(StrategyConfig):
 
     kind: Literal["neighbour_checkpoint"] = "neighbour_checkpoint"
     interval_iterations: int = Field(
-        1, ge=1, description="iterations between checkpoints; more where the copies take longer to send"
+        1, ge=1, description="iterations between checkpoints; more where sending the copies takes longer"
     )
     num_copies: int = Field(1, ge=1, le=100, description="other stages that hold a copy, beside the stage itself")
 
 
 class NeighbourCheckpoint(Strategy):
-    """Copies are sent beside the training; a checkpoint counts when all have arrived, and replaces the one before."""
+    """Copies are sent beside the training; a checkpoint is complete, and replaces the last, when all have arrived."""
 
     title = "in neighbours"
-    summary = "keep checkpoints in the memory of other stages' nodes, roll everybody back to the last"
+    summary = "keep checkpoints in the memory of other stages' nodes, roll all stages back to the last"
     Config = NeighbourCheckpointConfig
     config: NeighbourCheckpointConfig
 
@@ -54,24 +54,24 @@ class NeighbourCheckpoint(Strategy):
 
     @classmethod
     def check(cls, config: NeighbourCheckpointConfig, workload: WorkloadConfig) -> str | None:
-        """A holder holds each copy once, and never its own."""
+        """There are as many other stages as copies."""
         if config.num_copies <= workload.num_stages:
             return None
         return f"num_copies {config.num_copies} needs as many other stages; allowed: at most {workload.num_stages}"
 
     @classmethod
     def host_memory_bytes(cls, config: NeighbourCheckpointConfig, costs: Costs, stage: int) -> float:
-        """The own checkpoint and those held for others, and as much for those under way."""
+        """Its own checkpoint and those held for others, and as much for those being received."""
         held = [(stage - back) % (costs.workload.num_stages + 1) for back in range(config.num_copies + 1)]
         return 2.0 * sum(costs.checkpoint_bytes(other) for other in held)
 
     @classmethod
     def joining_bytes(cls, config: NeighbourCheckpointConfig, costs: Costs, stage: int) -> float:
-        """The complete checkpoints; none of those under way."""
+        """The complete checkpoints."""
         return cls.host_memory_bytes(config, costs, stage) / 2
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
-        """Begin a checkpoint when one is due and the last is complete. Takes no time but what it takes of the links."""
+        """Begin a checkpoint when one is due and the last is complete; it takes bandwidth, but no time of its own."""
         yield from ()
         under_way = self.sending is not None and self.sending.under_way
         since = position.iteration - self.begun_iteration  # negative where the fallback has gone back further
@@ -102,7 +102,7 @@ class NeighbourCheckpoint(Strategy):
         return Routine(1 if under_way or since < 0 else max(1, self.config.interval_iterations - since))
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Lost stages get their state from a holder; copies that were lost with a holder are sent anew."""
+        """Send lost stages their state from a holder, and send copies that were lost with a holder again."""
         pending: Failure | None = failure
         while pending is not None:
             copies = self._missing_copies(world)
@@ -118,11 +118,11 @@ class NeighbourCheckpoint(Strategy):
         return recovered
 
     def holders(self, stage: int) -> list[int]:
-        """The stages after it in the ring."""
+        """The stages that hold copies of a stage: those after it in the ring."""
         return [(stage + ahead) % (self.num_stages + 1) for ahead in range(1, self.config.num_copies + 1)]
 
     def _missing_copies(self, world: StrategyWorld) -> list[tuple[Transfer, int]]:
-        """What has to be sent so that everybody who should holds every copy, and of which stage it is."""
+        """The transfers that restore missing copies, each with the stage that it is a copy of."""
         if self.saved is None:
             return []  # the initial state is drawn again
         missing = []
@@ -131,7 +131,7 @@ class NeighbourCheckpoint(Strategy):
             alive = [place for place in places if world.held(place, copy_of(stage)) == self.saved]
             if not alive:
                 gone = ", ".join(map(str, places))
-                raise UnrecoverableError(f"stages {gone} are lost, all that held a copy of stage {stage}")
+                raise UnrecoverableError(f"stages {gone} are lost, which held all copies of stage {stage}")
             missing += [(self._copy(world, stage, alive[0], p), stage) for p in places if p not in alive]
         return missing
 
@@ -140,5 +140,5 @@ class NeighbourCheckpoint(Strategy):
 
 
 def copy_of(stage: int) -> str:
-    """What a copy is called."""
+    """The name of a copy."""
     return f"checkpoint of stage {stage}"

@@ -1,12 +1,11 @@
 """Redundant computation (Bamboo, NSDI '23): each stage also holds the next one and runs its forwards.
 
-The shadow brings a lost stage back exactly, so no step of training is ever lost or changed. It costs the
-forward of the next stage for every microbatch and, since memory holds two stages, smaller microbatches.
-Stages form a ring: 0 (embedding and head) shadows S1, S1 shadows S2 … Ss shadows 0. Two neighbours lost
-together are gone. When a stage is lost, everybody waits for its replacement and runs the iteration again, as in the
-CheckFree paper; or, as Bamboo does, the holder of the shadow redoes what was lost of the iteration, which is then
-carried on, and works for both stages until the replacement has its state. *Not modelled*: what Bamboo moves between
-device and host memory.
+The shadow restores a lost stage exactly, so no training step is lost or changed. It costs the forward of the next
+stage for every microbatch and, since memory holds two stages, smaller microbatches. Stages form a ring: 0 (embedding
+and head) shadows S1, S1 shadows S2 … Ss shadows 0. Two neighbours lost together cannot be recovered. When a stage is
+lost, all stages wait for its replacement and run the iteration again, as in the CheckFree paper; or, as in Bamboo, the
+holder of the shadow recomputes the lost part of the iteration, which then continues, and works for both stages until
+the replacement has its state. *Not modelled*: transfers between device and host memory.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "bamboo_forward_and_backward": {**BAMBOO, "shadow_forwards": 1.0, "shadow_backwards": 1.0},
 }
 """`paper_text`: half the size, twice the count, as the CheckFree paper says. `paper_table2`: twice the count of
-full-size microbatches, which is what its published 151 s an iteration amount to. `bamboo`: the shadow's forwards run
-beside the training, its backwards only after a failure; `bamboo_lazy`: neither; `bamboo_forward_and_backward`: both.
-They carry on after a failure, and pause for what the shadow has not done yet."""
+full-size microbatches, as its published 151 s an iteration imply. `bamboo`: the shadow's forwards run beside the
+training, its backwards only after a failure; `bamboo_lazy`: neither; `bamboo_forward_and_backward`: both. These carry
+on after a failure, after a pause for what the shadow has not computed yet."""
 
 
 class RedundantConfig(StrategyConfig):
@@ -59,25 +58,25 @@ class RedundantConfig(StrategyConfig):
     preset: Literal["paper_text", "paper_table2", "bamboo", "bamboo_lazy", "bamboo_forward_and_backward"] = Field(
         "paper_text", description="values of the options below"
     )
-    microbatch_size_factor: float = Field(0.5, gt=0, le=1, description="microbatch size against the workload's")
-    microbatch_count_factor: int = Field(2, ge=1, description="microbatches against the workload's")
+    microbatch_size_factor: float = Field(0.5, gt=0, le=1, description="microbatch size, relative to the workload's")
+    microbatch_count_factor: int = Field(2, ge=1, description="number of microbatches, relative to the workload's")
     shadow_forwards: float = Field(1.0, ge=0, description="forwards of the next stage per microbatch")
     shadow_backwards: float = Field(0.0, ge=0, description="backwards of the next stage per microbatch")
     on_failure: Literal["wait", "carry_on"] = Field(
         "wait",
-        description="wait for a replacement and run the iteration again; or redo on the holder of the shadow what it "
-        "has not computed yet of the lost stage's part, and carry the iteration on there",
+        description="wait for a replacement and run the iteration again; or compute on the holder of the shadow what "
+        "it has not computed yet of the lost stage's part, and continue the iteration there",
     )
     shadow: Shadow = Field(
         "with_forward",
         description="when a shadow forward runs: with the stage's own, whose activation waits for it; eager: right "
-        "after the activation has left; lazy: while the node waits for its next work",
+        "after the activation has been sent; lazy: while the node waits for its next work",
     )
     max_in_flight: int | None = Field(None, ge=1, description="microbatches in flight; default: the workload's")
     synchronisation: Literal["none", "gradients", "weights", "gradients_and_weights"] = Field(
         "none",
         description="what each stage sends to the holder of its shadow, once an iteration: nothing, as if the holder "
-        "had it already, its gradients, its new weights, or both",
+        "had it already; its gradients; its new weights; or both",
     )
 
     @model_validator(mode="before")
@@ -87,7 +86,7 @@ class RedundantConfig(StrategyConfig):
 
 
 class Redundant(Strategy):
-    """The previous stage's node always holds an exact copy."""
+    """The node of the previous stage always holds an exact copy."""
 
     summary = "each stage also computes the next one's forwards and holds its state: exact recovery"
     Config = RedundantConfig
@@ -117,7 +116,7 @@ class Redundant(Strategy):
 
     @classmethod
     def joining_bytes(cls, config: RedundantConfig, costs: Costs, stage: int) -> float:  # noqa: ARG003
-        """The state that is shadowed; its gradient is computed anew."""
+        """The state that it shadows, without the gradient."""
         return costs.checkpoint_bytes((stage + 1) % (costs.workload.num_stages + 1))
 
     def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
@@ -134,7 +133,7 @@ class Redundant(Strategy):
         )
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """The holder of the shadow carries on; or sends the state, and the next stage what is to be shadowed anew."""
+        """Carry on at the holder of the shadow; or restore the lost stage and the state that it shadows."""
         if self.config.on_failure == "carry_on":
             return (yield from self._carry_on(world, failure, position))
         pending: Failure | None = failure
@@ -146,7 +145,7 @@ class Redundant(Strategy):
         return position
 
     def _carry_on(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """The holder redoes the lost stage's part of the iteration as far as it was done, and takes its place."""
+        """Recompute the lost part of the iteration at the holder of the shadow, which then works for the lost stage."""
         pending: Failure | None = failure
         while pending is not None:
             self._require_no_neighbours_lost(world.lost_stages | world.covered_stages)
@@ -159,7 +158,7 @@ class Redundant(Strategy):
         return position
 
     def _pause_seconds(self, world: StrategyWorld) -> float:
-        """What the shadows of the lost stages have not computed yet, of the part of the iteration that was done."""
+        """Duration of what the shadows of the lost stages have not computed yet of the part that was done."""
         plan, costs = self.adapt_plan(world.plain_plan()), world.costs
         forwards, backwards = (max(0.0, 1.0 - done) for done in (plan.shadow_forwards, plan.shadow_backwards))
 
@@ -181,7 +180,7 @@ class Redundant(Strategy):
         for stage in sorted(lost):
             following = (stage + 1) % (self.num_stages + 1)
             if following in lost:
-                raise UnrecoverableError(f"stages {stage} and {following} are lost, the shadow with its original")
+                raise UnrecoverableError(f"stages {stage} and {following} are lost, a stage and its shadow")
 
     def _transfers(self, world: StrategyWorld) -> list[Transfer]:
         transfers = []

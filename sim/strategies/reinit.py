@@ -19,32 +19,34 @@ class ReinitConfig(EndOptions):
     kind: Literal["reinit"] = "reinit"
     rule: Literal["random", "copy_previous", "uniform_average"] = Field(
         "uniform_average",
-        description="a lost stage is drawn anew as at the start; becomes a copy of the one before (S1, with end_stages "
-        "'copy': of S2); becomes the plain average of both neighbours",
+        description="a lost stage gets new random weights, becomes a copy of the previous one (S1, with end_stages "
+        "'copy': of S2), or becomes the plain average of both neighbours",
     )
 
 
 class Reinit(CheckFree):
-    """As CheckFree, with another rule. What is drawn anew needs no neighbour, so every stage can be."""
+    """CheckFree with another rule. Random weights need no neighbour, so every stage can get them."""
 
     title = "reinit"
-    summary = "fill a lost stage anew, with the stage before it, or with its neighbours' plain average: the ablation"
+    summary = (
+        "fill a lost stage with random weights, the previous stage, or its neighbours' plain average: the ablation"
+    )
     Config = ReinitConfig
     config: ReinitConfig
 
     @classmethod
     def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:
-        """As CheckFree; nor does any other stage of layers have the head."""
+        """As for CheckFree; and no other stage of layers holds the head."""
         assert isinstance(config, ReinitConfig)
         if config.rule != "uniform_average" and workload.loss_at == "last_stage":
             return (
                 f"rule '{config.rule}' cannot fill a last stage that holds the head (loss_at 'last_stage'), of which "
-                "nobody has a copy: choose rule 'uniform_average', or loss_at 'embedding_stage'"
+                "no node has a copy: choose rule 'uniform_average', or loss_at 'embedding_stage'"
             )
         return super().check(config, workload)
 
     def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
-        """How one of the lost stages is filled."""
+        """The edit that fills one of the lost stages."""
         if self.config.rule == "random":
             return self._edit(stage, ())
         return super().edit(stage, lost)
@@ -55,7 +57,7 @@ class Reinit(CheckFree):
         if stage - 1 != EMBEDDING_STAGE:
             return (stage - 1,)
         if self.config.end_stages == "unrecoverable":
-            raise UnrecoverableError(f"stage {stage} is at an end, and no stage of layers is before it")
+            raise UnrecoverableError(f"stage {stage} is at an end, and no stage of layers precedes it")
         return (stage + 1,)
 
     def _edit(self, stage: int, sources: tuple[int, ...]) -> Edit:

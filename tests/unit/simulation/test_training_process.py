@@ -288,7 +288,7 @@ def test_the_fallback_recovers_the_rest_and_is_recorded():
         ("checkpoint_started", None, 5, ""),
         ("checkpoint_durable", None, 5, ""),
         ("failure", 1, 8, ""),
-        ("fallback", 1, 8, "checkfree: stage 1 is at an end and has one neighbour only"),
+        ("fallback", 1, 8, "checkfree: stage 1 is at an end and has only one neighbour"),
         ("rolled_back", 1, 8, "to iteration 5"),
         ("recovered", 1, 5, "checkpoint"),
         ("checkpoint_started", None, 10, ""),
@@ -340,7 +340,7 @@ def test_a_neighbour_lost_after_recovery_is_an_ordinary_failure():
 def test_stopping_ends_the_run_with_a_reason():
     scenario = a_scenario(({"kind": "checkfree"},), fallback="stop")
     result = run(scripted(scenario, {1: (8.5 * ITERATION,)}))
-    assert result.stopped == "stage 1 is at an end and has one neighbour only"
+    assert result.stopped == "stage 1 is at an end and has only one neighbour"
     assert result.num_iterations == 8
     assert result.wall_clock_seconds == 8.5 * ITERATION
     assert [event.kind for event in result.events] == ["failure", "unrecoverable"]

@@ -124,7 +124,7 @@ def test_with_two_copies_a_lost_neighbour_has_a_second_holder():
 def test_a_stage_lost_with_its_holder_needs_the_fallback():
     result = struck({2: (100.0,), 3: (100.0,)}, fallback="restart")
     (told,) = of_kind(result, "fallback")
-    assert "stages 2, 3 are lost, all that held a copy of stage 2" in told.detail
+    assert "stages 2, 3 are lost, which held all copies of stage 2" in told.detail
     assert recovered(result) == [(at(115), 0)]
     stopped = struck({2: (100.0,), 3: (100.0,)}).stopped
     assert stopped is not None
