@@ -187,7 +187,7 @@ class Checkpoint(Strategy):
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Bring the nodes back; every node gets its stage's state from the last durable checkpoint.
 
-        Checkpoints ahead of `position`, from before a fallback went back further, are ignored: the store keeps older ones.
+        Checkpoints ahead of `position`, which a fallback has gone back behind, are ignored: the store keeps older ones.
         """
         not_ahead = (kept for kept in reversed(self.kept) if kept.iteration <= position.iteration)
         durable = next(not_ahead, None)

@@ -177,7 +177,7 @@ class Auditor:
     def received(self, node: Node, wanted: list[int], now: int) -> list[int]:
         """Those of some stages whose state a node can have as of now though it did not have it before."""
         own, batch = self.own(node), self.last_sent_to.get(node, [])
-        if now == 0 or (self.strategy.kind == "reinit" and self.strategy.config.rule == "random"):
+        if now == 0 or (self.strategy.kind == "reinit" and self.strategy.rule == "random"):
             return wanted  # drawn afresh
         got = [stage for stage in wanted if now in self.copies.get(node, {}).get(stage, ())]
         if batch and all(sent.arrived for sent in batch):
