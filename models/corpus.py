@@ -1,13 +1,12 @@
-"""The text that the proxy learns: two streams of tokens, and windows of them by (seed, step).
+"""Text corpora: training and validation tokens, and batches of windows by (seed, step).
 
-A corpus is read once, split into training and validation by a hash of its documents' names, turned into
-tokens and named by its content: `content_hash` goes into the `TrainingSpec`, so that paths and machines do
-not matter. Batches have no state: a training state that is reached twice, after a rollback say, has read the
-same data. This module loads no torch.
+A corpus is read once, split into training and validation by a hash of the documents' names, tokenized and
+identified by its content: `content_hash` is part of the `TrainingSpec`, so paths and machines do not matter.
+Batches have no state: a step repeated after a rollback reads the same data. This module does not load torch.
 
-Documents are joined by a zero byte, which text hardly ever holds: a token of its own in either tokenizer.
-Text is held in memory; token files are mapped. *Not* modelled: epochs (windows are drawn with replacement),
-documents as borders of attention.
+Documents are joined by a zero byte, which is rare in text and a token of its own in both tokenizers. Text is
+held in memory; token files are memory-mapped. *Not modelled*: epochs (windows are drawn with replacement),
+attention masks at document boundaries.
 """
 
 import glob
@@ -33,21 +32,21 @@ from models.spec import DataSpec
 from models.training_state import digest
 
 Tokens = npt.NDArray[np.uint16]
-Document = tuple[str, bytes]  # its name, by which it is held out or not, and its content
+Document = tuple[str, bytes]  # name, which decides the split, and content
 
-# In the standard library: what is not its own or is left out by some, and what a build or a machine writes.
+# Of the standard library: third-party code, tests that some distributions omit, files written by builds.
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 SKIPPED_PREFIXES = ("_sysconfigdata", "config-", "sitecustomize", "usercustomize")
 
-CHARACTERS_PER_PIECE, PIECES_AT_ONCE = 2**18, 64  # of text to encode: bounds memory; no token spans two
+CHARACTERS_PER_CHUNK, CHUNKS_PER_BATCH = 2**18, 64  # of text to encode: bounds memory; no token spans two chunks
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Tokens to learn from and tokens to measure by.
+    """Training and validation tokens.
 
     `train` and `validation` are token ids (uint16, shape [num_tokens]) below `vocabulary_size`.
-    `content_hash` names both and the tokenizer, alike on every machine; `description` is for people.
+    `content_hash` identifies both and the tokenizer, equal on every machine; `description` is for outputs.
     """
 
     train: Tokens
@@ -57,7 +56,7 @@ class Corpus:
     description: str
 
     def batch(self, seed: int, step: int, num_sequences: int, sequence_length: int) -> npt.NDArray[np.int64]:
-        """Windows of the training stream, uniformly at random: a pure function of (seed, step), both ≥ 0.
+        """Windows of the training tokens, uniformly at random: a pure function of (seed, step), both ≥ 0.
 
         Shape [num_sequences, sequence_length + 1]: inputs are `[:, :-1]`, targets `[:, 1:]`.
         Raises ValueError as `require` does.
@@ -78,10 +77,10 @@ class Corpus:
         return np.asarray(self.validation[starts + np.arange(sequence_length + 1)], dtype=np.int64)
 
     def require(self, sequence_length: int, num_validation_sequences: int = 1) -> None:
-        """Raise ValueError unless both streams hold a window, and validation so many different ones."""
+        """Raise ValueError unless training has tokens for one window and validation for the given number."""
         needs = (("training", self.train, 1), ("validation", self.validation, num_validation_sequences))
         for name, stream, num_windows in needs:
-            needed = sequence_length + num_windows  # each further window starts a token later, or more
+            needed = sequence_length + num_windows  # windows start at least one token apart
             if len(stream) < needed:
                 windows = counted(num_windows, "different sequence")
                 raise ValueError(
@@ -93,9 +92,9 @@ class Corpus:
 def load_corpus(spec: DataSpec, base_folder: Path, cache_folder: Path | None = None) -> Corpus:
     """Read, split and tokenize the data of `spec`.
 
-    Relative paths start at `base_folder`. Byte-pair encodings are kept in `cache_folder`, which may be
-    emptied at any time. Raises ValueError, saying what was found and where, for data that is missing, empty,
-    unreadable or not what `spec` says; whether it is long enough is for `Corpus.require` to tell.
+    Relative paths start at `base_folder`. Byte-pair encodings are cached in `cache_folder`, which may be
+    emptied at any time. Raises ValueError for data that is missing, empty, unreadable or not as `spec` says;
+    `Corpus.require` checks the length.
     """
     needed = {"text": "files", "tokens": "train_tokens", "huggingface": "dataset"}.get(spec.source)
     if needed and not getattr(spec, needed):
@@ -114,17 +113,17 @@ def load_corpus(spec: DataSpec, base_folder: Path, cache_folder: Path | None = N
     if spec.tokenizer == "bpe":
         return byte_pairs(train, validation, spec.vocabulary_size, cache_folder, f"{what} as byte pairs")
     streams = [np.frombuffer(side, dtype=np.uint8).astype("<u2") for side in (train, validation)]
-    return named(streams[0], streams[1], 256, "bytes", f"{what} as bytes")
+    return identified(streams[0], streams[1], 256, "bytes", f"{what} as bytes")
 
 
-def named(train: Tokens, validation: Tokens, vocabulary_size: int, tokenizer: str, what: str) -> Corpus:
-    """The corpus of these streams, under the name of its content."""
+def identified(train: Tokens, validation: Tokens, vocabulary_size: int, tokenizer: str, what: str) -> Corpus:
+    """Corpus of these tokens, with its content hash."""
     hashes = [(stream.dtype.str, hashlib.sha256(stream.data).hexdigest()) for stream in (train, validation)]
     return Corpus(train, validation, vocabulary_size, digest(f"{hashes}|{vocabulary_size}|{tokenizer}"), what)
 
 
 def read_stdlib() -> tuple[list[Document], str]:
-    """The sources of the running Python's standard library: the same wherever that version is installed."""
+    """Sources of the running Python's standard library: equal wherever that version is installed."""
     top = sysconfig.get_paths()["stdlib"]
     documents = []
     for folder, folders, files in os.walk(top):
@@ -138,7 +137,7 @@ def read_stdlib() -> tuple[list[Document], str]:
 
 
 def read_text(patterns: tuple[str, ...], base_folder: Path) -> tuple[list[Document], str]:
-    """The user's files with text in them, each once, named by their paths below the folder they all share."""
+    """Non-empty files that match the patterns, named by their paths below their common folder."""
     contents: dict[Path, bytes] = {}
     for pattern in patterns:
         found = sorted(glob.glob(os.path.join(glob.escape(str(base_folder)), pattern), recursive=True))
@@ -148,7 +147,7 @@ def read_text(patterns: tuple[str, ...], base_folder: Path) -> tuple[list[Docume
             only = f"only {'empty files' if files else 'folders'}, as {found[0]}" if found else "no file"
             raise ValueError(f"data source 'text': '{pattern}' matches {only} (searched from {base_folder})")
         contents |= matched
-    # A file that has two names, by a link, must not stand on both sides of the split.
+    # A file with two names, by a link, must not be on both sides of the split.
     once = {path.resolve(): path for path in sorted(contents, reverse=True)}.values()
     shared = os.path.commonpath([path.parent for path in once])
     documents = [(path.relative_to(shared).as_posix(), contents[path]) for path in once]
@@ -156,12 +155,12 @@ def read_text(patterns: tuple[str, ...], base_folder: Path) -> tuple[list[Docume
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things, in words."""
+    """A count with its noun, in the plural where needed."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def read_huggingface(spec: DataSpec, base_folder: Path) -> tuple[list[Document], str]:
-    """The first documents of a dataset in a local folder or on the Hugging Face hub, named by their index."""
+    """First documents of a dataset in a local folder or on the Hugging Face hub, named by their index."""
     try:
         from datasets import disable_progress_bars, load_dataset
     except ImportError as error:
@@ -172,14 +171,14 @@ def read_huggingface(spec: DataSpec, base_folder: Path) -> tuple[list[Document],
     what = f"Hugging Face dataset '{name}', split '{spec.dataset_split}'"
     field, fields, values = spec.text_field, [spec.text_field], []
     try:
-        place = str(local) if (local := base_folder / str(spec.dataset)).exists() else spec.dataset
-        stream = load_dataset(place, spec.dataset_config, split=spec.dataset_split, streaming=True)
+        path = str(local) if (local := base_folder / str(spec.dataset)).exists() else spec.dataset
+        stream = load_dataset(path, spec.dataset_config, split=spec.dataset_split, streaming=True)
         for row in islice(stream, spec.max_documents):
             fields = list(row)
             if field not in fields:
                 break
             values.append(row[field])
-    except Exception as error:  # of the library, the network or the files; for the user all are one
+    except Exception as error:  # from the library, the network or the files
         raise ValueError(f"{what}, cannot be read: {error!r:.500}") from error
     if field not in fields:
         raise ValueError(f"{what}, has no field '{field}' (text_field); its fields are {', '.join(fields)}")
@@ -193,7 +192,7 @@ def read_huggingface(spec: DataSpec, base_folder: Path) -> tuple[list[Document],
 
 
 def load_tokens(spec: DataSpec, base_folder: Path) -> Corpus:
-    """Token files as nanoGPT writes them, mapped; one pass over them checks and names their content."""
+    """Token files in nanoGPT's format, memory-mapped; one pass checks and hashes them."""
     if spec.tokenizer != "bytes":
         raise ValueError(f"data source 'tokens' is encoded already: leave out tokenizer '{spec.tokenizer}'")
     paths = [base_folder / name for name in (spec.train_tokens, spec.validation_tokens) if name]
@@ -204,11 +203,11 @@ def load_tokens(spec: DataSpec, base_folder: Path) -> Corpus:
         raise ValueError(f"data source 'tokens': {paths[0]} is both train_tokens and validation_tokens")
     files, (train, validation) = " and ".join(path.name for path in paths), streams
     what = f"token {'file' if len(paths) == 1 else 'files'} {files}, {len(train):,} + {len(validation):,} tokens"
-    return named(train, validation, spec.vocabulary_size, "given", what)
+    return identified(train, validation, spec.vocabulary_size, "given", what)
 
 
 def map_tokens(path: Path, size: int) -> Tokens:
-    """A flat file of little-endian uint16 below `size`, mapped: [num_tokens]; ValueError if it is not one."""
+    """Memory map of a flat file of little-endian uint16 below `size`: [num_tokens]; ValueError if it is not one."""
     content = map_file(path)
     if not len(content) or len(content) % 2:
         raise ValueError(f"{path} has {len(content):,} bytes: expected uint16 tokens, 2 bytes each")
@@ -220,7 +219,7 @@ def map_tokens(path: Path, size: int) -> Tokens:
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """The bytes of a file as a read-only map, [num_bytes]; ValueError if they cannot be had."""
+    """Read-only memory map of a file, [num_bytes]; ValueError if it cannot be read."""
     try:
         if not path.is_file():
             found = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "missing"
@@ -231,70 +230,70 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def split(documents: list[Document], fraction: float) -> tuple[bytes, bytes]:
-    """Training and validation text: held out are documents whose name's hash lies in the lowest `fraction`.
+    """Training and validation text: documents whose name's hash lies in the lowest `fraction` are held out.
 
-    So adding documents moves none to the other side, except that neither side stays empty: the document
-    nearest to the border then goes there. A single document is cut by position.
+    Adding documents therefore moves none to the other side, except where one side would be empty: it gets the
+    document nearest to the threshold. A single document is cut by position.
     """
     if len(documents) == 1:
         content = documents[0][1]
         cut = int(len(content) * (1 - fraction))
         return content[:cut], content[cut:]
-    ranks = {name: digest(ascii(name)) for name, _ in documents}  # hex digits sort as the numbers they write
+    ranks = {name: digest(ascii(name)) for name, _ in documents}  # of equal length: sorted as numbers
     num_held_out = sum(int(rank, 16) / 16**32 < fraction for rank in ranks.values())
-    border = sorted(ranks.values())[min(max(num_held_out, 1), len(ranks) - 1)]
-    train = [content for name, content in sorted(documents) if ranks[name] >= border]
-    validation = [content for name, content in sorted(documents) if ranks[name] < border]
+    threshold = sorted(ranks.values())[min(max(num_held_out, 1), len(ranks) - 1)]
+    train = [content for name, content in sorted(documents) if ranks[name] >= threshold]
+    validation = [content for name, content in sorted(documents) if ranks[name] < threshold]
     return b"\0".join(train), b"\0".join(validation)
 
 
 def byte_pairs(train: bytes, validation: bytes, size: int, cache_folder: Path | None, what: str) -> Corpus:
-    """The text in a byte-level encoding of at most `size` tokens learnt from `train`, or from the cache."""
+    """Corpus in a byte-level BPE of at most `size` tokens trained on `train`, or from the cache."""
     hashes = [hashlib.sha256(side).hexdigest() for side in (train, validation)]
-    key = digest(f"{hashes}|{size}|{CHARACTERS_PER_PIECE}|{tokenizers.__version__}")
+    key = digest(f"{hashes}|{size}|{CHARACTERS_PER_CHUNK}|{tokenizers.__version__}")
     path = cache_folder / f"corpus-{key}.safetensors" if cache_folder else None
     if path and (cached := read_cache(path, what)):
         return cached
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = Sequence([Split("\0", "isolated"), ByteLevel(add_prefix_space=False)])
-    alphabet = ByteLevel.alphabet()  # all 256 bytes: nothing is unknown
+    alphabet = ByteLevel.alphabet()  # all 256 bytes, so no token is unknown
     trainer = BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(pieces(train), trainer)
+    tokenizer.train_from_iterator(chunks(train), trainer)
     streams = encode(tokenizer, train), encode(tokenizer, validation)
-    corpus = named(*streams, tokenizer.get_vocab_size(), tokenizer.to_str(), what)
+    corpus = identified(*streams, tokenizer.get_vocab_size(), tokenizer.to_str(), what)
     if path:
         write_cache(path, corpus, tokenizer.to_str())
     return corpus
 
 
-def pieces(content: bytes) -> list[str]:
-    """A text cut into pieces, each encoded by itself."""
+def chunks(content: bytes) -> list[str]:
+    """Chunks of a text, each encoded separately."""
     text = content.decode(errors="replace")
-    return [text[i : i + CHARACTERS_PER_PIECE] for i in range(0, len(text), CHARACTERS_PER_PIECE)]
+    return [text[i : i + CHARACTERS_PER_CHUNK] for i in range(0, len(text), CHARACTERS_PER_CHUNK)]
 
 
 def encode(tokenizer: Tokenizer, content: bytes) -> Tokens:
-    """The tokens of a text, [num_tokens]."""
-    texts, encoded = iter(pieces(content)), [np.empty(0, dtype="<u2")]
-    while batch := list(islice(texts, PIECES_AT_ONCE)):
+    """Tokens of a text, [num_tokens]."""
+    texts, encoded = iter(chunks(content)), [np.empty(0, dtype="<u2")]
+    while batch := list(islice(texts, CHUNKS_PER_BATCH)):
         encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
         encoded += [np.array(encoding.ids, dtype="<u2") for encoding in encodings]
     return np.concatenate(encoded)
 
 
 def read_cache(path: Path, what: str) -> Corpus | None:
-    """The corpus in a cache file, or None if the file is missing or not whole."""
+    """Corpus in a cache file, or None if the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             streams, metadata = (file.get_tensor("train"), file.get_tensor("validation")), file.metadata()
-        corpus = named(*streams, int(metadata["size"]), metadata["tokenizer"], what)
+        corpus = identified(*streams, int(metadata["size"]), metadata["tokenizer"], what)
         return corpus if corpus.content_hash == metadata["hash"] else None
-    except Exception:  # a damaged file fails in many ways; each only means to encode again
+    except Exception:  # a damaged file fails in many ways; encode again
         return None
 
 
 def write_cache(path: Path, corpus: Corpus, tokenizer: str) -> None:
-    """Write a cache file that is there whole or not at all, also when others write it at the same time."""
+    """Write a cache file atomically, also when several processes write it at the same time."""
     streams = {"train": corpus.train, "validation": corpus.validation}
     metadata = {"hash": corpus.content_hash, "size": str(corpus.vocabulary_size), "tokenizer": tokenizer}
     try:

@@ -1,7 +1,7 @@
-"""A GPT-2-style residual layer: LayerNorm, learnt positions, causal attention, GELU. No dropout.
+"""GPT-2-style residual layer: LayerNorm, learned positions, causal attention, GELU. No dropout.
 
 Source: Radford et al. 2019. Shapes as in `models/llama.py`. Biases as in GPT-2, but E⁻¹ is not tied to E:
-a tied matrix would make the two ends of the pipeline exchange gradients each iteration.
+a tied matrix would require an exchange of gradients between the two ends of the pipeline each iteration.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from models.spec import ModelSpec
 
 
 class GPTLayer(nn.Module):
-    """One residual layer: x + attention(norm(x)), then x + MLP(norm(x))."""
+    """Residual layer: x + attention(norm(x)), then x + MLP(norm(x))."""
 
     def __init__(self, spec: ModelSpec, sequence_length: int) -> None:  # noqa: ARG002
         super().__init__()
@@ -58,10 +58,10 @@ class GPTEnds(nn.Module):
         self.de_embedding = nn.Parameter(torch.empty(vocabulary_size, spec.dim))
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, T] to the residual stream [B, T, D]."""
+        """Tokens [B, T] to residual stream [B, T, D]."""
         return F.embedding(tokens, self.embedding) + self.positions[: tokens.shape[1]]
 
     def logits(self, x: Tensor) -> Tensor:
-        """The residual stream [B, T, D] to logits [B, T, vocabulary]."""
+        """Residual stream [B, T, D] to logits [B, T, vocabulary]."""
         h = F.layer_norm(x, x.shape[-1:], self.final_norm, self.final_norm_bias)
         return F.linear(h, self.de_embedding)

@@ -1,4 +1,4 @@
-"""A LLaMA-style residual layer: RMSNorm, rotary positions, causal attention, SwiGLU. No biases, no dropout.
+"""LLaMA-style residual layer: RMSNorm, rotary positions, causal attention, SwiGLU. No biases, no dropout.
 
 Source: Touvron et al. 2023 (arXiv 2302.13971); RoPE: Su et al. 2021 (arXiv 2104.09864).
 Shapes: B sequences, T tokens, D = dim, H heads, F = feed-forward width.
@@ -24,13 +24,13 @@ def rope_tables(sequence_length: int, head_dim: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the two halves of each head by its position's angles; x is [..., T, head_dim]."""
+    """Rotate the two halves of each head by the angles of its position; x is [..., T, head_dim]."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
 class LlamaLayer(nn.Module):
-    """One residual layer: x + attention(norm(x)), then x + SwiGLU(norm(x))."""
+    """Residual layer: x + attention(norm(x)), then x + SwiGLU(norm(x))."""
 
     def __init__(self, spec: ModelSpec, sequence_length: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class LlamaLayer(nn.Module):
 
 
 class LlamaEnds(nn.Module):
-    """The embedding E and, after the last stage, the final norm and the de-embedding E⁻¹ (not tied to E)."""
+    """Embedding E and, after the last stage, final norm and de-embedding E⁻¹ (not tied to E)."""
 
     def __init__(self, spec: ModelSpec, vocabulary_size: int, sequence_length: int) -> None:  # noqa: ARG002
         super().__init__()
@@ -71,11 +71,11 @@ class LlamaEnds(nn.Module):
         self.de_embedding = nn.Parameter(torch.empty(vocabulary_size, spec.dim))
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, T] to the residual stream [B, T, D]."""
+        """Tokens [B, T] to residual stream [B, T, D]."""
         return F.embedding(tokens, self.embedding)
 
     def logits(self, x: Tensor) -> Tensor:
-        """The residual stream [B, T, D] to logits [B, T, vocabulary]."""
+        """Residual stream [B, T, D] to logits [B, T, vocabulary]."""
         return F.linear(F.rms_norm(x, x.shape[-1:], self.final_norm, NORM_EPSILON), self.de_embedding)
 
 

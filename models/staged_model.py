@@ -1,8 +1,8 @@
-"""A model cut into stages, each stage one flat vector of weights.
+"""Model in stages, each with one flat vector of weights.
 
 Stage 0 holds the two ends (E, final norm, E⁻¹), stages 1..s the residual layers. All parameters of a stage
-are views into one flat tensor, and their gradients views into another: a stage is then lost, averaged,
-clipped and updated as the one vector that CheckFree's formula speaks of.
+are views of one flat tensor, and their gradients views of another, so that losing, averaging, clipping and
+updating a stage are operations on one vector, as in CheckFree's formulas.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INIT_STD = 0.02
 
 
 class StagedModel:
-    """The proxy model. `flat[k]` is the weight vector of stage k (float32), `flat[k].grad` its gradient."""
+    """Proxy model. `flat[k]` is the weight vector of stage k (float32), `flat[k].grad` its gradient."""
 
     def __init__(self, spec: ModelSpec, vocabulary_size: int, sequence_length: int, init_seed: int) -> None:
         self.spec = spec
@@ -44,12 +44,12 @@ class StagedModel:
         return F.cross_entropy(self.ends.logits(x).flatten(0, 1), targets.flatten())
 
     def draw_afresh(self, number: int, draw: int) -> None:
-        """Initialise stage `number` again, from a random stream named by `draw` (not the first one)."""
+        """Initialise stage `number` again, from the random stream of `draw` (never the initial one)."""
         self._initialise(number, seed_words=(self.init_seed, number, draw + 1))
 
     @torch.no_grad()
     def _initialise(self, number: int, seed_words: tuple[int, ...]) -> None:
-        """Norm gains 1, biases 0, matrices normal(0, 0.02); smaller where they write to the residual."""
+        """Norm gains 1, biases 0, matrices normal(0, 0.02); smaller for outputs to the residual stream."""
         seed = int(np.random.SeedSequence(seed_words).generate_state(1, np.uint64)[0] >> np.uint64(1))
         generator = torch.Generator().manual_seed(seed)
         num_residual_writes = 2 * self.spec.num_stages * self.spec.layers_per_stage

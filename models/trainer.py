@@ -1,9 +1,9 @@
-"""Training of the staged proxy model: one live state, moved by steps and by edits.
+"""Training of the staged proxy model: one live state, changed by steps and by edits.
 
 A step: gradients of the whole batch, clipped stage by stage (as in the paper), then one Adam update per
 stage. Microbatches are grouped by route and each group runs in one pass: the gradient of a batch is the
-mean over its equal microbatches, however they are grouped. The batch of a step is a function of
-(seed, step), so a rolled-back step reads the same data.
+mean over its equal microbatches in any grouping. The batch of a step is a function of (seed, step), so a
+step repeated after a rollback reads the same data.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ MAX_SEQUENCES_PER_EVALUATION = 64
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 State = dict[str, Tensor]
-"""A whole training state as named tensors: what `Trainer.snapshot` gives."""
+"""Whole training state as named tensors: the result of `Trainer.snapshot`."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step gave: mean loss of the batch before the update (nats per token), and each stage's
-    gradient norm before clipping (index = stage number)."""
+    """Result of a step: mean loss of the batch before the update, in nats per token, and gradient norm of each
+    stage before clipping, by stage number."""
 
     train_loss: float
     gradient_norms: tuple[float, ...]
 
 
 class Trainer:
-    """The weights, optimizer states and learning-rate factors at one training state.
+    """Weights, optimizer states and learning-rate factors of one training state.
 
-    Life: made at step 0 → `train_step`, `apply(edit)`, in any order → `snapshot` / `restore` at any time.
-    `gradient_norms` are those of the last step (all 1 before the first; a stage rebuilt from others or from older
-    states takes the weighted mean of theirs, its own being lost with its node).
+    Life: created at step 0 → `train_step`, `apply(edit)`, in any order → `snapshot` / `restore` at any time.
+    `gradient_norms` are those of the last step, all 1 before the first. A rebuilt stage gets the weighted mean of
+    the norms of its sources, since its own is lost with its node.
     """
 
     def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
@@ -70,7 +70,7 @@ class Trainer:
         )
 
     def train_step(self) -> StepResult:
-        """Make one update of every stage. Raises DivergedError, the weights untouched, when the loss is not finite."""
+        """Update every stage once. Raises DivergedError, with weights unchanged, when the loss is not finite."""
         spec = self.spec
         windows = self.corpus.batch(spec.data_seed, self.step, spec.sequences_per_batch, spec.sequence_length)
         for flat in self.model.flat:
@@ -93,7 +93,7 @@ class Trainer:
         return StepResult(train_loss, tuple(self.gradient_norms))
 
     def validation_loss(self) -> float:
-        """`loss_on` the fixed validation windows. Raises DivergedError when it is not finite."""
+        """Loss on the fixed validation windows. Raises DivergedError when it is not finite."""
         loss = self.loss_on(self._validation)
         self._require_finite(loss, "validation loss")
         return loss
@@ -115,16 +115,16 @@ class Trainer:
             )
 
     def learning_rate(self, number: int) -> float:
-        """Learning rate of stage `number` at the step about to be made: schedule × the stage's factor."""
+        """Learning rate of stage `number` at the next step: schedule × the stage's factor."""
         factor, half_life_steps, since_step = self.rate_factors[number]
         decayed = 1.0 + (factor - 1.0) * math.pow(0.5, (self.step - since_step) / half_life_steps)
         return scheduled_rate(self.spec, self.step) * decayed
 
     @torch.no_grad()
     def apply(self, edit: Edit, older: Mapping[Moment | None, State] | None = None) -> None:
-        """Rebuild a stage as the edit says: its weights, optimizer state, gradient norm and learning rate.
+        """Rebuild a stage by an edit: weights, optimizer state, gradient norm and learning rate.
 
-        `older` holds the states at the moments that the edit's terms refer to.
+        older: states at the moments that the terms of the edit refer to.
         """
         states: dict[Moment | None, State] = {None: self.snapshot(), **(older or {})}
         terms = self._terms(edit)
@@ -141,7 +141,7 @@ class Trainer:
         self.rate_factors[edit.stage] = (edit.learning_rate_factor, half_life_steps, self.step)
 
     def _terms(self, edit: Edit) -> tuple[Term, ...]:
-        """What the edited stage's weights are the sum of; nothing where they are drawn afresh."""
+        """Terms whose sum is the weights of the edited stage; none where they are drawn anew."""
         if edit.rule != "average":
             return edit.terms or tuple(Term(source, 1.0) for source in edit.sources)
         assert edit.weights is not None
@@ -160,9 +160,9 @@ class Trainer:
             state[flat] = {name: combine([(share, moments[name]) for share, moments in sources]) for name in ADAM_STATE}
 
     def snapshot(self) -> State:
-        """The whole state as named tensors; `restore` brings it back to the bit.
+        """Whole state as named tensors; `restore` restores it to the bit.
 
-        Weights and Adam's state are the live ones: write or clone them before the next step.
+        Weights and Adam's state are live tensors: write or clone them before the next step.
         """
         tensors: State = {
             "step": torch.tensor(self.step),
@@ -177,7 +177,7 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, tensors: State) -> None:
-        """Become the state that `snapshot` described."""
+        """Restore a state given by `snapshot`."""
         self.step = int(tensors["step"])
         self.gradient_norms = tensors["gradient_norms"].tolist()
         self.rate_factors = [(factor, half, int(since)) for factor, half, since in tensors["rate_factors"].tolist()]
@@ -189,19 +189,19 @@ class Trainer:
 
 
 def adam_state(tensors: State, number: int) -> dict[str, Tensor]:
-    """Adam's state of a stage within a whole state; empty where it has none (before its first step)."""
+    """Adam's state of a stage in a whole state; empty before its first step."""
     prefix = f"adam.{number}."
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def gradient_of(flat: Tensor) -> Tensor:
-    """The gradient vector of a stage."""
+    """Gradient vector of a stage."""
     assert flat.grad is not None
     return flat.grad
 
 
 def rows_by_route(spec: TrainingSpec) -> dict[tuple[int, ...], np.ndarray]:
-    """Which sequences of a batch take which route: microbatch j (equal, contiguous) takes routes[j mod n]."""
+    """Indices of the sequences on each route: microbatch j (equal, contiguous) takes routes[j mod n]."""
     microbatch_of_row = np.arange(spec.sequences_per_batch) * spec.num_microbatches // spec.sequences_per_batch
     route_of_row = microbatch_of_row % len(spec.routes)
     groups = {route: np.flatnonzero(route_of_row == index) for index, route in enumerate(spec.routes)}
@@ -209,7 +209,7 @@ def rows_by_route(spec: TrainingSpec) -> dict[tuple[int, ...], np.ndarray]:
 
 
 def clip(gradient: Tensor, clip_norm: float | None) -> float:
-    """Scale a gradient in place to a norm of at most `clip_norm`; give its norm before."""
+    """Scale a gradient in place to a norm of at most `clip_norm`; return the norm before."""
     norm = float(gradient.norm())
     if clip_norm is not None and norm > clip_norm:
         gradient.mul_(clip_norm / norm)
@@ -235,7 +235,7 @@ def average_shares(
     weights: GradientNormWeights,
     clip_norm: float | None,
 ) -> dict[int, float]:
-    """CheckFree's weights of the neighbours, normalised to sum 1 (arXiv 2506.15461, algorithm 1).
+    """CheckFree's weights of the sources, normalised to sum 1 (arXiv 2506.15461, algorithm 1).
 
     w_k = norm_k^exponent + epsilon, the norm optionally after the per-stage clip. Equal shares if all are 0.
     """
@@ -250,7 +250,7 @@ def average_shares(
 
 
 def means(edit: Edit, terms: Sequence[Term]) -> list[Term]:
-    """The terms as a mean of what cannot be negative, gradient norms and Adam's state: by |share|, sum 1."""
+    """Terms with shares |share| normalised to sum 1: for gradient norms and Adam's state, which are not negative."""
     if edit.rule != "sum":
         return list(terms)
     total = sum(abs(term.share) for term in terms)

@@ -447,9 +447,9 @@ def test_byte_pairs_know_every_byte_and_keep_documents_apart(tmp_path: Path) -> 
     assert 29 in separator[:256], "one token of its own for each border"
 
 
-def test_long_texts_are_encoded_piece_by_piece(many_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "CHARACTERS_PER_PIECE", 50)
-    monkeypatch.setattr(corpus_module, "PIECES_AT_ONCE", 3)
+def test_long_texts_are_encoded_in_chunks(many_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "CHARACTERS_PER_CHUNK", 50)
+    monkeypatch.setattr(corpus_module, "CHUNKS_PER_BATCH", 3)
     load_corpus(text_spec("text/**", tokenizer="bpe"), many_files, many_files / "cache")
     as_bytes = load_corpus(text_spec("text/**"), many_files)
     for name in ("train", "validation"):
