@@ -31,9 +31,8 @@ from benchmarks.paper.extract import (
 from benchmarks.paper.jobs import JOBS
 from benchmarks.paper.published import RELEASED_PROBABILITIES
 from benchmarks.paper.tables import RATE
-from sim.cli.sweep import sweep
 from sim.results.storage import load, read_json
-from support.sweeps import TINY, write_scenario
+from support.sweeps import TINY, do_sweep, write_scenario
 
 
 # ---- loss curves ----------------------------------------------------------------------------------------
@@ -148,7 +147,7 @@ def test_extract_at_a_point_has_the_rows_of_that_point(tiny):
 def test_swept_lists_are_kept_as_text(tmp_path):
     text = TINY.replace("grid: {failures.rate_per_hour: [0.1, 0.3]}", "grid: {failures.immune_stages: [[0], [0, 1]]}")
     path = write_scenario(tmp_path, text.replace("training:\n", "training:\n  learner: curve\n"))
-    sweep(path, None, tmp_path / "results", tmp_path / "cache", jobs=1)
+    do_sweep(path, tmp_path / "results", tmp_path / "cache")
     extract = Extract.of(load(tmp_path / "results" / "tiny"))
     assert list(extract.runs["failures.immune_stages"].unique()) == ["[0]", "[0, 1]"]
 
@@ -239,8 +238,8 @@ def test_other_seconds_never_agree(two_folders):
 def test_quick_numbers_are_reproduced(tmp_path):
     """The first iterations of the quick run of Figure 4c, all of whose losses are in the quick run as well."""
     (job,) = (job for job in JOBS if job.name == "figure4c")
-    overrides = [*(job.quick), "training.steps=75"]
-    sweep(job.scenario, overrides, tmp_path / "results", tmp_path / "cache", jobs=1)
+    overrides = (*job.quick, "training.steps=75")
+    do_sweep(job.scenario, tmp_path / "results", tmp_path / "cache", overrides=overrides)
     new = Extract.of(load(tmp_path / "results" / "figure4c")).losses
     old = Extract.read(COMMITTED / "quick", "figure4c").losses
     old = old[old["iteration"] <= 75].reset_index(drop=True)
