@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-from rich.table import Table
-
 from sim.core.units import BYTES_PER_GIB
 from sim.experiments.overheads import lost_stages, overheads, recovers
-from sim.reporting.tables import strategy_table
+from sim.reporting.tables import Row, Table, columns_of
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import build_site
 from sim.strategies import strategy_class
@@ -28,30 +26,27 @@ def overhead_table(scenario: Scenario) -> Table:
     costs = build_site(scenario).costs
     model_bytes = math.fsum(costs.checkpoint_bytes(stage) for stage in range(scenario.workload.num_stages + 1))
     title = f"{scenario.name}: costs with no failure; model and optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB"
-    table = strategy_table(title, HEADINGS)
+    rows = []
     for found in overheads(scenario):
         num_bytes = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
-        table.add_row(
-            found.strategy,
-            *(in_models(number / model_bytes) for number in num_bytes),
-            f"{found.computed_share:+.0%}" if abs(found.computed_share) > 1e-9 else "0",
-            f"{found.iteration_seconds:.1f}",
-        )
-    return table
+        multiples = [in_models(number / model_bytes) for number in num_bytes]
+        share = f"{found.computed_share:+.0%}" if abs(found.computed_share) > 1e-9 else "0"
+        rows.append(Row((found.strategy, *multiples, share, f"{found.iteration_seconds:.1f}")))
+    return Table(title, columns_of(HEADINGS), tuple(rows))
 
 
 def recovery_table(scenario: Scenario) -> Table:
     """One row per strategy that heeds failures: which stages it recovers that are lost at once."""
     trials = lost_stages(scenario.workload.num_stages)
-    headings = (f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items())
-    table = strategy_table(f"{scenario.name}: stages recovered that are lost at once", headings)
+    headings = [f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items()]
+    rows = []
     for config in scenario.strategies:
         if strategy_class(config.kind).stops_on_failures:
             recovered = recovers(scenario, config)
-            table.add_row(config.name, *("yes" if recovered[name] else "no" for name in trials))
-    return table
+            rows.append(Row((config.name, *("yes" if recovered[name] else "no" for name in trials))))
+    return Table(f"{scenario.name}: stages recovered that are lost at once", columns_of(headings), tuple(rows))
 
 
 def in_models(multiple: float) -> str:
-    """A multiple of the model's bytes, to two digits."""
+    """Format a multiple of the model's bytes to two digits."""
     return "0" if multiple == 0.0 else f"{multiple:.2g}"

@@ -8,19 +8,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from rich.table import Table
 
 from sim.core.records import BUCKETS, Bucket
-from sim.core.text import format_name
+from sim.core.text import decimals, format_name
 from sim.reporting.limits import Limits, limits_from_zero
 from sim.reporting.loss import HOURS_LABEL, MOST_ROWS
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import at_point, describe_point, omitted_points, points_in, series_in, with_series
 from sim.reporting.style import add_legend, new_figure
-from sim.reporting.tables import strategy_table
+from sim.reporting.tables import Column, Table, columns_of, point_columns, rows_by_point
 from sim.results.outcome_tables import ledger_hours
+from sim.results.selection import swept_fields
 from sim.results.storage import Results
-from sim.strategies import legend_label
 
 FILLS: dict[Bucket, tuple[str, str]] = {
     "productive_compute": ("#009E73", ""),
@@ -53,19 +52,36 @@ HEADINGS: dict[Bucket, str] = {
 
 
 def ledger_table(results: Results) -> Table:
-    """Hours in each bucket by strategy, empty buckets left out, and how many seconds a recovery takes."""
+    """Return the hours in each bucket by strategy, without empty buckets, and the mean seconds of a recovery."""
     hours, runs = ledger_hours(results), results.runs
     used = used_buckets(hours)
     digits = 2 if hours[[f"{bucket}_hours" for bucket in BUCKETS]].max().max() >= 1.0 else 4
-    title = "Where the hours went" + (" (means)" if runs["failure_seed"].nunique() > 1 else "")
-    table = strategy_table(title, (*(HEADINGS[bucket] for bucket in used), "all", "seconds a\nrecovery"))
     once = runs[runs["outcome"] == "finished"].drop_duplicates(["strategy", "failure_seed"])
-    recoveries_seconds = once.groupby("strategy")["mean_recovery_seconds"].mean()
-    for row in hours.to_dict("records"):
-        each_seconds = recoveries_seconds[row["strategy"]]
+    recovery_seconds = once.groupby("strategy")["mean_recovery_seconds"].mean()
+
+    def values(rows: pd.DataFrame) -> list[str]:
+        row, mean_seconds = rows.iloc[0], recovery_seconds[rows["strategy"].iloc[0]]
         cells = [f"{row[f'{name}_hours']:.{digits}f}" for name in (*used, "all")]
-        table.add_row(legend_label(row["strategy"]), *cells, "-" if pd.isna(each_seconds) else f"{each_seconds:.1f}")
-    return table
+        return [*cells, "-" if pd.isna(mean_seconds) else f"{mean_seconds:.1f}"]
+
+    title = "Where the hours went" + (" (means)" if runs["failure_seed"].nunique() > 1 else "")
+    columns = columns_of([*(HEADINGS[bucket] for bucket in used), "all", "seconds a\nrecovery"])
+    return Table(title, columns, rows_by_point(hours, (), values))
+
+
+def ledger_by_point(results: Results) -> Table:
+    """Return the hours in each bucket by strategy and swept values, without empty buckets."""
+    fields, hours = swept_fields(results), ledger_hours(results)
+    used = used_buckets(hours)
+
+    def values(rows: pd.DataFrame) -> list[str]:
+        cells = [rows[name].iloc[0] for name in ("all_hours", *(f"{bucket}_hours" for bucket in used))]
+        digits = max(2, decimals(cells[0]))
+        return [f"{value:.{digits}f}" if value else "0" for value in cells]
+
+    columns = [*point_columns(fields), Column("all hours"), *(Column(format_name(bucket)) for bucket in used)]
+    note = "Mean hours over failure seeds, of finished runs; the buckets add up to all hours."
+    return Table("Where the hours went", tuple(columns), rows_by_point(hours, fields, values), note)
 
 
 def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from sim.core.files import atomic_write
 from sim.core.text import format_count
@@ -14,7 +13,7 @@ from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import styles_by_kind
 from sim.reporting.strategy_map import hours_or_usd, line_figure, map_figure, position
 from sim.reporting.style import save
-from sim.reporting.tables import strategy_table
+from sim.reporting.tables import Row, Table, columns_of
 from sim.results.comparison import FEWEST_LOST
 from sim.results.strategy_map import StrategyMap
 from sim.strategies import legend_label
@@ -53,18 +52,19 @@ def shares_table(found: StrategyMap) -> Table:
         f"may be {what}\nin % of cells",
         "behind by\n% (median)",
     )
-    shares = strategy_table(f"{found.scenario.name}: strategies that reach the target {what}", headings)
+    table_rows = []
     for name, rows in found.table.groupby("strategy", sort=False):
         best = rows[rows["is_best"]]
         others = rows.loc[~rows["is_best"] & (rows["num_reached"] == rows["num_runs"]), "behind"]
-        shares.add_row(
-            legend_label(str(name)),
+        shares = (
             f"{100 * rows['is_best'].mean():.0f}",
             f"{100 * best['is_close'].mean():.0f}" if len(best) else "-",
             f"{100 * rows['may_be_first'].astype(float).mean():.0f}",
             f"{100 * others.median():.0f}" if len(others) and not others.isna().all() else "-",
         )
-    return shares
+        table_rows.append(Row((legend_label(str(name)), *shares)))
+    title = f"{found.scenario.name}: strategies that reach the target {what}"
+    return Table(title, columns_of(headings), tuple(table_rows))
 
 
 def own_line(found: StrategyMap) -> str:

@@ -1,16 +1,22 @@
-"""The look of all tables that compare strategies: their names at the left, figures at the right."""
+"""Tables for people: one model, its rendering in a terminal, and tables that compare strategies.
+
+The HTML report renders the same model (`html/report.html`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.jupyter import JupyterMixin
+from rich.table import Table as RichTable
 
 from sim.core.text import decimals
 from sim.core.units import SECONDS_PER_HOUR
@@ -20,109 +26,175 @@ from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
 
-def strategy_table(title: str, headings: Iterable[str]) -> Table:
-    """An empty table with a column of strategies' names, and one of figures for each heading."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("strategy")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    heading: with the unit; its line breaks count in a terminal alone. format: of the values in it.
+    """
+
+    heading: str
+    align: Literal["left", "right"] = "right"
+    format: Callable[[Any], str] = str
+
+    @property
+    def title(self) -> str:
+        """The heading on one line."""
+        return self.heading.replace("\n", " ")
 
 
-# The table at the end of a run, and the words that say what its numbers are of.
+@dataclass(frozen=True)
+class Row:
+    """A value for each column. begins_group: a line separates it from the row before."""
+
+    values: tuple[Any, ...]
+    begins_group: bool = False
+
+
+@dataclass(frozen=True)
+class Table(JupyterMixin):
+    """A table for people: rich prints it, a notebook shows it, the HTML report renders it."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    @cached_property
+    def cells(self) -> list[list[str]]:
+        """The formatted values, a list for each row."""
+        return [
+            [column.format(value) for column, value in zip(self.columns, row.values, strict=True)] for row in self.rows
+        ]
+
+    def limited(self, most: int, where: str) -> Table:
+        """Return at most so many rows. where: the place of the others, for the note."""
+        if len(self.rows) <= most:
+            return self
+        rest = f"{len(self.rows) - most:,} more rows {where}"
+        return replace(self, rows=self.rows[:most], note=f"{self.note} {rest}".strip())
+
+    def __rich__(self) -> RichTable:
+        """Return the table for a terminal."""
+        table = RichTable(
+            title=self.title,
+            title_justify="left",
+            caption=self.note or None,
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for column in self.columns:
+            table.add_column(column.heading, justify=column.align)
+        for row, cells in zip(self.rows, self.cells, strict=True):
+            if row.begins_group:
+                table.add_section()
+            table.add_row(*cells)
+        return table
+
+
+STRATEGY = Column("strategy", "left")
+
+
+def columns_of(headings: Iterable[str]) -> tuple[Column, ...]:
+    """Return a column for the strategy and one of numbers for each heading."""
+    return (STRATEGY, *(Column(heading) for heading in headings))
 
 
 def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
-    """One row per run: its folder and its summary without the ledger."""
+    """Return a row for each run: its folder and its summary without the ledger."""
     rows = [{"run": run.folder.name, **run.summary} for run in runs]
     return pd.DataFrame(rows).drop(columns="ledger_seconds")
 
 
 def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
-    """One row per strategy; with several replicates, mean ± standard deviation over those that finished.
+    """Return a row for each strategy; with several replicates mean ± standard deviation over those that finished.
 
     Hours are simulated; replicates that differ in the training seed alone take the same time and count once in
-    them. Overhead and goodput are against the same iterations without failures or extra work.
+    them. Overhead and goodput are relative to the same iterations without failures or extra work.
     """
     frame = comparison(runs)
-    target = scenario.training.target_validation_loss
     num_replicates = len(scenario.seeds.failures) * len(scenario.seeds.training)
     title = f"{scenario.name}: strategies under the same churn"
     if num_replicates > 1:
         title += f", mean ± standard deviation of {num_replicates} replicates"
-    columns: list[tuple[str, Callable[[pd.DataFrame], str]]] = [
-        ("stages lost\n(fallb.)", failures_met),
-        ("hours\nto end", lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"])),
-        ("over-\nhead", lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %")),
-        ("seconds\nan iter.", lambda rows: to_three_digits(once_per_churn(rows)["iteration_seconds"])),
-        ("cost\n$", lambda rows: dollars(once_per_churn(rows)["cost_usd"])),
-        ("iters\n(re-run)", lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"])),
-        ("final\nval. loss", lambda rows: spread(rows["final_validation_loss"], "{:.3f}")),
-    ]
+    columns, rows = compared_columns(scenario), []
+    for name, own in frame.groupby("strategy", sort=False):
+        finished, label = own[own["outcome"] == "finished"], legend_label(str(name))
+        if len(finished) < len(own):
+            label += f" ({len(finished)} of {len(own)} finished)"
+        rows.append(Row((label, *(cell(finished) for cell in columns.values()))))
+    return Table(title, columns_of(columns), tuple(rows))
+
+
+def compared_columns(scenario: Scenario) -> dict[str, Callable[[pd.DataFrame], str]]:
+    """Return headings, and functions that summarise the finished runs of a strategy."""
+    target = scenario.training.target_validation_loss
+    columns: dict[str, Callable[[pd.DataFrame], str]] = {}
     if scenario.cluster.nodes_per_stage > 1:
-        columns.insert(0, ("nodes\nlost", nodes_lost))
-    if scenario.training.learner == "none":
-        columns.pop()
-    elif target is not None:
-        columns.insert(len(columns) - 6, (f"hours to\nloss {target:g}", hours_to_target))
-    table = strategy_table(title, (heading for heading, _ in columns))
-    for name in dict.fromkeys(frame["strategy"]):
-        rows = frame[frame["strategy"] == name]
-        finished = rows[rows["outcome"] == "finished"]
-        label = legend_label(name)
-        if len(finished) < len(rows):
-            label += f" ({len(finished)} of {len(rows)} finished)"
-        table.add_row(label, *(cell(finished) for _, cell in columns))
-    return table
+        columns["nodes\nlost"] = nodes_lost
+    columns["stages lost\n(fallb.)"] = failures_met
+    if target is not None and scenario.training.learner != "none":
+        columns[f"hours to\nloss {target:g}"] = hours_to_target
+    columns |= {
+        "hours\nto end": lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"]),
+        "over-\nhead": lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %"),
+        "seconds\nan iter.": lambda rows: to_three_digits(once_per_churn(rows)["iteration_seconds"]),
+        "cost\n$": lambda rows: dollars(once_per_churn(rows)["cost_usd"]),
+        "iters\n(re-run)": lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"]),
+    }
+    if scenario.training.learner != "none":
+        columns["final\nval. loss"] = lambda rows: spread(rows["final_validation_loss"], "{:.3f}")
+    return columns
 
 
 def once_per_churn(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each failure seed: seconds do not depend on the training seed."""
+    """Select one row for each failure seed: seconds do not depend on the training seed."""
     return rows.drop_duplicates("failure_seed")
 
 
 def failures_met(rows: pd.DataFrame) -> str:
-    """Stages lost, and in brackets what the fallback had to take; none where failures are ignored."""
+    """Count lost stages and, in brackets, those that the fallback recovered; `-` if failures are ignored."""
     rows = once_per_churn(rows)
     return "-" if (rows["kind"] == "none").all() else pair(rows["num_failures"], rows["num_fallbacks"])
 
 
 def nodes_lost(rows: pd.DataFrame) -> str:
-    """Nodes, spares among them; most of them had others beside them in their stage."""
+    """Count lost nodes, spares included; `-` if failures are ignored."""
     rows = once_per_churn(rows)
     return "-" if (rows["kind"] == "none").all() else spread(rows["num_nodes_lost"], "{:.0f}")
 
 
 def hours_to_target(rows: pd.DataFrame) -> str:
-    """Simulated hours until the target loss, over the replicates that reach it; `-` where none does."""
+    """Format the hours to the target loss, over the replicates that reach it; `-` if none does."""
     reached = rows["target_reached_seconds"].dropna()
     missed = "" if len(reached) in (0, len(rows)) else f" ({len(reached)} of {len(rows)})"
     return hours(reached) + missed
 
 
 def hours(seconds: pd.Series[Any]) -> str:
-    """Seconds as hours, to three digits or to the hour."""
+    """Format seconds as hours, to three digits or to the hour."""
     return to_three_digits(seconds.astype(float) / SECONDS_PER_HOUR)
 
 
 def to_three_digits(values: pd.Series[Any]) -> str:
-    """To three digits, but no fewer than a whole number has."""
+    """Format values to three digits, but whole numbers whole."""
     mean = values.astype(float).mean()
     return spread(values, "{:.0f}" if mean >= 1000 else "{:.1f}" if mean >= 10 else "{:.2f}" if mean >= 1 else "{:.3g}")
 
 
 def dollars(values: pd.Series[Any]) -> str:
-    """Money to the cent, from 100 on to the dollar."""
+    """Format money to the cent, from 100 on to the dollar."""
     return spread(values, "{:,.0f}" if values.astype(float).mean() >= 100 else "{:.2f}")
 
 
 def pair(values: pd.Series[Any], within: pd.Series[Any]) -> str:
-    """A count, and in brackets how many of a kind are among it."""
+    """Format a count and, in brackets, a part of it."""
     return f"{spread(values, '{:.0f}')} ({spread(within, '{:.0f}')})"
 
 
 def spread(values: pd.Series[Any], style: str) -> str:
-    """Mean, and the standard deviation over replicates where they differ."""
+    """Format the mean, and the standard deviation over replicates if they differ."""
     values = values.astype(float)
     if values.isna().all():
         return "-"
@@ -138,58 +210,91 @@ def write_comparison(folder: Path, runs: Sequence[RunFiles]) -> Path:
     return path
 
 
-# Means with their intervals, and strategies compared under the same churn, as a table for people.
-
 WIDTH_OF_HEADINGS = 12
 
 MOST_ROWS = 60
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A metric in a table of means. unit: the divisor of its values; compared: against the reference strategy."""
+
+    heading: str
+    name: str
+    unit: float = 1.0
+    compared: bool = False
+
+
 def summary_table(
     name: str, found: pd.DataFrame, fields: Sequence[str], reference: str | None, target: str = "target loss"
 ) -> Table:
-    """A row for each point and strategy: mean ± half of the 95 % interval, and against the reference in per cent."""
-
-    def is_known(metric: str) -> bool:
-        return bool(found.loc[found["metric"] == metric, "num_reached"].any())
-
-    columns = [("hours\nto end", "wall_clock_seconds", SECONDS_PER_HOUR)]
-    if is_known("target_reached_seconds"):
-        columns.append((f"hours to\n{target}", "target_reached_seconds", SECONDS_PER_HOUR))
-    if reference is not None:
-        against = [(f"% against\n{legend_label(reference)}", metric, 0.0) for _, metric, _ in columns]
-        columns = [column for pair in zip(columns, against, strict=True) for column in pair]
-    if is_known("final_validation_loss"):
-        columns.append(("final\nval. loss", "final_validation_loss", 1.0))
+    """Return the table at the end of a sweep: `means_table` of hours and losses. target: the target loss in words."""
+    known = {"wall_clock_seconds", *found.loc[found["num_reached"] > 0, "metric"]}
+    metrics = (
+        Metric("hours\nto end", "wall_clock_seconds", SECONDS_PER_HOUR, True),
+        Metric(f"hours to\n{target}", "target_reached_seconds", SECONDS_PER_HOUR, True),
+        Metric("final\nval. loss", "final_validation_loss"),
+    )
     title = f"{name}: means ± half of their 95 % intervals; in brackets 95 % intervals of paired differences"
-    table = strategy_table(title, [*headings(fields), "runs", *(heading for heading, _, _ in columns)])
-    groups, before = groups_in_order(found, fields), None
-    for rows in groups[:MOST_ROWS]:
-        values = [format_value(rows[field].iloc[0]) for field in fields]
-        if before not in (None, values):
-            table.add_section()
-        before = values
+    shown = [metric for metric in metrics if metric.name in known]
+    return means_table(title, found, fields, shown, reference).limited(MOST_ROWS, "in statistics.csv")
+
+
+def means_table(
+    title: str, found: pd.DataFrame, fields: Sequence[str], metrics: Sequence[Metric], reference: str | None
+) -> Table:
+    """Return a row for each point and strategy: means ± half of their intervals, differences in per cent.
+
+    found: `sim.results.statistics.summary` with these metrics.
+    """
+    columns = [*point_columns(fields), Column("runs")]
+    for metric in metrics:
+        columns.append(Column(metric.heading))
+        if metric.compared and reference is not None:
+            columns.append(Column(f"% against\n{legend_label(reference)}"))
+
+    def values(rows: pd.DataFrame) -> list[str]:
         by_metric = {str(row["metric"]): row for _, row in rows.iterrows()}
-        first = rows.iloc[0]
-        cells = [
-            mean_cell(by_metric[metric], unit) if unit else relative_cell(by_metric[metric])
-            for _, metric, unit in columns
-        ]
-        table.add_row(legend_label(str(first["strategy"])), *values, str(first["num_runs"]), *cells)
-    if len(groups) > MOST_ROWS:
-        table.caption = f"{len(groups) - MOST_ROWS} more rows in statistics.csv"
-    return table
+        cells = [str(rows["num_runs"].iloc[0])]
+        for metric in metrics:
+            cells.append(mean_cell(by_metric[metric.name], metric.unit))
+            if metric.compared and reference is not None:
+                is_reference = rows["strategy"].iloc[0] == reference
+                cells.append("" if is_reference else relative_cell(by_metric[metric.name]))
+        return cells
+
+    return Table(title, tuple(columns), rows_by_point(found, fields, values))
+
+
+def point_columns(fields: Sequence[str]) -> list[Column]:
+    """Return columns for the strategy and for each swept field."""
+    return [STRATEGY, *(Column(heading, format=format_value) for heading in headings(fields))]
+
+
+def rows_by_point(
+    found: pd.DataFrame, fields: Sequence[str], values: Callable[[pd.DataFrame], Sequence[Any]]
+) -> tuple[Row, ...]:
+    """Return a row for each strategy at each point: its name, its swept values, and values computed of its rows."""
+    rows: list[Row] = []
+    before: list[str] | None = None
+    for group in groups_in_order(found, fields):
+        point = [group[field].iloc[0] for field in fields]
+        here = [format_value(value) for value in point]
+        name = legend_label(str(group["strategy"].iloc[0]))
+        rows.append(Row((name, *point, *values(group)), before not in (None, here)))
+        before = here
+    return tuple(rows)
 
 
 def headings(fields: Sequence[str]) -> list[str]:
-    """The last part of each field's name, the whole name where several end alike."""
+    """Return the last part of each field's name, or the whole name if several end alike."""
     last = [field.rpartition(".")[2] for field in fields]
     names = [part if last.count(part) == 1 else field for part, field in zip(last, fields, strict=True)]
     return [fill(name.replace("_", " "), WIDTH_OF_HEADINGS) for name in names]
 
 
 def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataFrame]:
-    """The rows of each strategy at each point: points in the order of the swept values, strategies in their own."""
+    """Return the rows of each strategy at each point: points in the order of the swept values, then strategies."""
 
     def places(column: str) -> dict[Any, int]:
         return {value: place for place, value in enumerate(found[column].dropna().unique())}
@@ -203,7 +308,7 @@ def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataF
 
 
 def mean_cell(row: pd.Series[Any], unit: float) -> str:
-    """A mean and half its interval, in a unit; how many runs have a value, where not all do."""
+    """Format a mean and half its interval, in a unit, and the number of runs with a value if not all have one."""
     if math.isnan(row["mean"]):
         return "-"
     mean, half_width = row["mean"] / unit, (row["high"] - row["low"]) / 2 / unit
@@ -213,7 +318,7 @@ def mean_cell(row: pd.Series[Any], unit: float) -> str:
 
 
 def relative_cell(row: pd.Series[Any]) -> str:
-    """A relative difference with its interval, in per cent; nothing where all is equal, as for the reference itself."""
+    """Format a relative difference with its interval in per cent; empty if all values are equal."""
     share, low, high = (100 * row[name] for name in ("relative_difference", "relative_low", "relative_high"))
     if math.isnan(share):
         return "-"

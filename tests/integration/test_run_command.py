@@ -131,9 +131,15 @@ def test_the_resolved_scenario_runs_again_to_the_same_bits(finished, runs, tmp_p
     assert again.summary == run.summary
 
 
+def columns_of(table):
+    """The cells of a table by heading."""
+    headings = [column.heading for column in table.columns]
+    return dict(zip(headings, zip(*table.cells, strict=True), strict=True))
+
+
 def test_the_ledger_table_tells_hours_and_seconds_a_recovery(finished, runs):
     found = comparable(load(finished[0] / "results" / "dry"))
-    columns = {column.header: list(column.cells) for column in ledger_table(found).columns}
+    columns = columns_of(ledger_table(found))
     assert "waiting\nfor nodes" not in columns
     cells = {header: dict(zip(columns["strategy"], cells, strict=True)) for header, cells in columns.items()}
     chosen = [run for run in runs if run.summary["strategy"] == "checkpoint"]
@@ -152,7 +158,7 @@ def test_the_ledger_table_tells_hours_and_seconds_a_recovery(finished, runs):
 def test_the_table_tells_the_spread_over_seeds(runs):
     scenario = parse_scenario(SCENARIO)
     table = comparison_table(runs, scenario)
-    cells = {column.header: list(column.cells) for column in table.columns}
+    cells = columns_of(table)
     assert len(cells["strategy"]) == 5
     same_for_all_seeds = [
         name for name, cell in zip(cells["strategy"], cells["hours\nto end"], strict=True) if "±" not in cell

@@ -119,7 +119,7 @@ def report_page(folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["unbroken"] = unbroken
+    environment.filters |= {"unbroken": unbroken, "minus": lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)}
     return environment.get_template("report.html").render(page_of(report_data(folder)))
 
 

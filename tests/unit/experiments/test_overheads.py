@@ -4,10 +4,10 @@ import io
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
 from sim.cli.costs import overhead_table, recovery_table
 from sim.experiments.overheads import overheads, recovers
+from sim.reporting.tables import Table
 from sim.scenario.scenario import Scenario
 from support.builders import CHECKPOINT_BYTES, a_link, a_scenario
 

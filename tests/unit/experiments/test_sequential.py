@@ -83,9 +83,8 @@ def test_what_is_no_share(text):
 def shown(frame: pd.DataFrame, reference: str | None = "none") -> list[list[str]]:
     found = summary(frame, ["cluster.x"], reference=reference)
     table = summary_table("demo", found, ["cluster.x"], reference)
-    cells = [list(column.cells) for column in table.columns]
-    assert Console(width=120).render_str(str(table.title)).plain.startswith("demo: means")
-    return [[str(column.header).replace("\n", " ") for column in table.columns], *map(list, zip(*cells, strict=True))]
+    assert Console(width=120).render_str(table.title).plain.startswith("demo: means")
+    return [[column.title for column in table.columns], *table.cells]
 
 
 def test_the_table_has_means_intervals_and_paired_differences():

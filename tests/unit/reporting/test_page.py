@@ -134,11 +134,11 @@ def test_short_runs_have_three_digits_everywhere(tmp_path):
     text = format_number(hours)
     assert len(text.replace(".", "").lstrip("0")) == 3
     assert text in {row["words"] for row in made["ledger"].spec["datasets"]["totals"]}
-    own = next(row.cells for row in comparison(source).rows if row.cells[0] == "checkpointing")
+    own = next(cells for cells in comparison(source).cells if cells[0] == "checkpointing")
     assert text in {cell.partition(" ")[0] for cell in own}
     whole = ledger(source)
     assert whole is not None
-    assert text in {cell for row in whole.rows for cell in row.cells}
+    assert text in {cell for cells in whole.cells for cell in cells}
     for name, field in (("hours", "mean"), ("ledger", "hours"), ("loss-time", "x")):
         (digits,) = [column.digits for column in made[name].columns if column.field == field]
         assert digits >= decimals(hours)
@@ -195,19 +195,19 @@ def test_tables_say_what_the_statistics_say(sweep):
     assert [column.title for column in table.columns][:6] == [
         "strategy", "rate per hour", "runs", "hours to loss 4.9", "% against no failures", "hours to end"
     ]  # fmt: skip
-    assert [row.cells[:2] for row in table.rows[:4]] == [
+    assert [tuple(cells[:2]) for cells in table.cells[:4]] == [
         ("no failures", "0.1"), ("checkpointing", "0.1"), ("CheckFree", "0.1"), ("no failures", "0.3")
     ]  # fmt: skip
-    assert [row.begins for row in table.rows] == [False, False, False, True, False, False]
+    assert [row.begins_group for row in table.rows] == [False, False, False, True, False, False]
     hours = source.results.runs.query("strategy == 'none'")["wall_clock_seconds"].mean() / 3600
-    assert table.rows[0].cells[5] == f"{hours:.2f}"
-    assert table.rows[0].cells[4] == ""
+    assert table.cells[0][5] == f"{hours:.2f}"
+    assert table.cells[0][4] == ""
     whole = ledger(source)
     assert whole is not None
-    assert float(whole.rows[0].cells[2]) == pytest.approx(hours, abs=0.005)
-    lost = failures(source).rows
-    assert lost[0].cells[3] == "-"
-    assert int(lost[5].cells[3]) == source.points[1].runs.query("strategy == 'checkfree'")["num_failures"].mean()
+    assert float(whole.cells[0][2]) == pytest.approx(hours, abs=0.005)
+    lost = failures(source).cells
+    assert lost[0][3] == "-"
+    assert int(lost[5][3]) == source.points[1].runs.query("strategy == 'checkfree'")["num_failures"].mean()
 
 
 def test_every_failure_of_a_run_is_listed(tmp_path):
@@ -215,7 +215,7 @@ def test_every_failure_of_a_run_is_listed(tmp_path):
     table = events(report_data(folder))
     assert table is not None
     found = results.load(folder).events
-    assert sum(row.cells[4] == "failure" for row in table.rows) == (found["kind"] == "failure").sum() > 0
+    assert sum(cells[4] == "failure" for cells in table.cells) == (found["kind"] == "failure").sum() > 0
 
 
 def test_runs_of_an_earlier_scenario_are_left_out_with_a_note(tmp_path):
@@ -244,7 +244,7 @@ def test_what_went_wrong_stands_at_the_top(tmp_path):
         "of several versions of churnlab",
     ):
         assert words in told
-    assert page["failed"].rows[0].cells[1] == "the disk is <full>"
+    assert page["failed"].cells[0][1] == "the disk is <full>"
 
 
 def test_the_scenario_on_the_page_is_the_sweep_once_more(grid, tmp_path):
