@@ -14,7 +14,7 @@ from sim.cli.listing import first_line
 from sim.core.presets import presets
 from sim.failures import PROCESSES
 from sim.failures.base import MeanConfig, ProcessConfig, RatedConfig
-from sim.scenario.loading import defaults
+from sim.scenario.document import defaults
 from sim.scenario.schema import kinds, resolved, schema
 from sim.strategies import STRATEGIES, StrategyConfig, checkfree, redundant
 

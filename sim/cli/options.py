@@ -16,7 +16,8 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 
 from sim.core.text import shortened
-from sim.scenario.loading import DataError, Document, ScenarioError, read_scenario_text
+from sim.scenario.document import Document, ScenarioError
+from sim.scenario.loading import DataError, read_scenario_text
 from sim.scenario.yaml_reader import Location
 
 WIDTH_OF_FILES = 120

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from sim.core.text import shortened
+from sim.scenario.document import Overrides, Problem, ScenarioError
 from sim.scenario.error_messages import format_value
-from sim.scenario.loading import Overrides, Problem, ScenarioError, ScenarioSource, document_of, scenario_of
+from sim.scenario.loading import ScenarioSource, document_of, scenario_of
 from sim.scenario.schema import at, schema_at
 from sim.scenario.sweep_points import Assignment, Point, point_of
 from sim.scenario.yaml_reader import Location, YamlTextError, read_yaml

@@ -1,4 +1,4 @@
-"""Pydantic's findings in the words of this project: what was found, what is allowed, the nearest valid name."""
+"""Messages for pydantic's errors: the value found, the values allowed, the nearest valid name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LIMITS = {
 
 
 def describe_error(details: Any, data: Any) -> tuple[Location, str]:
-    """Where in the scenario's plain data one pydantic error is, and one sentence about it."""
+    """The path of a pydantic error in the scenario's data, and a message of one sentence."""
     path = plain_path(details["loc"], data)
     kind, node, found = details["type"], schema_at(path, data), at(data, path)
     if kind == "extra_forbidden":
@@ -45,7 +45,7 @@ def describe_error(details: Any, data: Any) -> tuple[Location, str]:
     if kind == "missing" and isinstance(path[-1], str):
         allowed = allowed_by(node) + preset_hint(path, data)
         return path, f"required, but missing ({node['description']}); allowed: {allowed}"
-    if kind == "missing":  # from a row that is too short
+    if kind == "missing":  # of a row that is too short
         path = path[:-1]
         node, found = schema_at(path, data), at(data, path)
     if kind == "union_tag_not_found":
@@ -73,7 +73,7 @@ def describe_error(details: Any, data: Any) -> tuple[Location, str]:
 
 
 def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> tuple[Location, str]:
-    """What to do about a name that means nothing: a kind's, a preset's, or one that stands alone for either."""
+    """The path and message of an unknown name: of a kind, of a preset, or of either."""
     if not isinstance(found, dict):
         return path, f"found {format_value(found)}{suggestion(as_name(found), node['names'])}"
     name, known = found[key], node.get("presets", [])
@@ -85,7 +85,7 @@ def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> 
 
 
 def unknown_key(path: Location, data: Any) -> str:
-    """What to do about a key that means nothing where it stands."""
+    """The message of an unknown key."""
     above, siblings = at(data, path[:-1]), keys_beside(path, data)
     kind = above.get("kind", above.get("preset")) if isinstance(above, dict) else None
     whose = f" of '{shortened(kind)}'" if isinstance(kind, str) and kinds(schema_at(path[:-1], data)) else ""
@@ -103,12 +103,12 @@ def keys_beside(path: Location, data: Any) -> list[str]:
 
 
 def intended_path(path: Location, data: Any) -> Location:
-    """The path that an unknown key most likely meant; the path itself where nothing is like it."""
+    """The path with the known key nearest to an unknown one; the path itself if there is none."""
     return (*path[:-1], nearest(str(path[-1]), keys_beside(path, data)) or path[-1])
 
 
 def preset_hint(path: Location, data: Any) -> str:
-    """How to get a missing figure from a preset, where there are presets and none is named."""
+    """A hint at presets, for a missing field of a section that has presets and names none."""
     above = schema_at(path[:-1], data)
     if not is_preset(above) or "preset" in at(data, path[:-1]):
         return ""
@@ -116,7 +116,7 @@ def preset_hint(path: Location, data: Any) -> str:
 
 
 def suggest_spelling(found: Any, node: dict[str, Any]) -> str:
-    """'; write: ...' where it is plain what is meant, and only its spelling is wrong."""
+    """'; write: ...' for a value whose meaning is clear, but whose spelling is wrong."""
     wanted, text, better = node.get("type"), str(found), None
     if wanted in ("integer", "number") and isinstance(found, str | float):
         number = parse_number(text, whole=wanted == "integer")
@@ -133,7 +133,7 @@ def suggest_spelling(found: Any, node: dict[str, Any]) -> str:
 
 
 def parse_number(text: str, whole: bool) -> int | float | None:
-    """The number that a text stands for: '10 %' is 0.1, '100' is 100, '1e3' is 1000; None if there is none."""
+    """The number that a text means: '10 %' is 0.1, '100' is 100, '1e3' is 1000; None if it means none."""
     try:
         number = float(text.rstrip(" %")) / (100 if text.endswith("%") else 1)
         return int(number) if number == int(number) else None if whole else number
@@ -142,7 +142,7 @@ def parse_number(text: str, whole: bool) -> int | float | None:
 
 
 def within(number: float, node: dict[str, Any]) -> bool:
-    """Whether a number keeps to a schema node's limits."""
+    """Whether a number is within the limits of a schema node."""
     return (
         node.get("minimum", number) <= number <= node.get("maximum", number)
         and not number <= node.get("exclusiveMinimum", number - 1)
@@ -151,7 +151,7 @@ def within(number: float, node: dict[str, Any]) -> bool:
 
 
 def format_value(value: Any) -> str:
-    """A value as the user would know it again, shortened."""
+    """A value as it stands in YAML, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
@@ -166,12 +166,12 @@ def format_value(value: Any) -> str:
 
 
 def as_name(value: Any) -> str:
-    """What a name could have been meant to be; empty for what is no name at all."""
+    """A value as a name to look up; empty for a value that cannot be one."""
     return str(value) if isinstance(value, str | int) else ""
 
 
 def suggest_file(path: Path) -> str:
-    """'; nearest: x.yaml' when a file of a like name lies in the same folder or in its folder `scenarios`."""
+    """'; nearest: x.yaml' where the same folder, or its folder `scenarios`, has a file of a similar name."""
     folders = [folder for folder in (path.parent, path.parent / "scenarios") if folder.is_dir()]
     files = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.y*ml"))}
     close = nearest(path.stem, files)
@@ -179,12 +179,12 @@ def suggest_file(path: Path) -> str:
 
 
 def key_of_choice(node: dict[str, Any]) -> str:
-    """The key that says what a mapping is of, in words."""
+    """The key that selects the member of a choice, in words."""
     return "the key 'kind' or 'preset'" if "presets" in node else "the key 'kind'"
 
 
 def allowed_by(node: dict[str, Any]) -> str:
-    """What a schema node lets a field hold, in words; empty where it does not say."""
+    """The values that a schema node allows, in words; empty if it does not restrict them."""
     if "enum" in node:
         words = ", ".join(map(str, node["enum"]))
     elif kinds(node):

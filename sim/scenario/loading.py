@@ -1,227 +1,49 @@
-"""From YAML text to a Scenario, or to all its problems at once: where each is, what was found, what is allowed."""
+"""From YAML text or data to a Scenario, or to an error with all problems: place, value found, values allowed."""
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
-from pathlib import Path, PurePath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
-from sim.core.presets import REPLACED, changed, frozen, merged, presets
-from sim.core.text import shortened, suggestion
+from sim.core.presets import frozen, presets, resolved
+from sim.core.text import shortened
+from sim.failures.trace_formats import TraceError, filled
 from sim.scenario.checks import CHECKS
-from sim.scenario.error_messages import describe_error, format_value, intended_path, suggest_file
-from sim.scenario.scenario import PRESET_FIELDS, Scenario
-from sim.scenario.schema import at, is_preset, kinds, schema_at
-from sim.scenario.traces import with_traces
-from sim.scenario.yaml_reader import Location, YamlTextError, read_yaml
+from sim.scenario.document import Document, Overrides, Problem, ScenarioError
+from sim.scenario.error_messages import describe_error, intended_path, suggest_file
+from sim.scenario.scenario import Scenario
+from sim.scenario.yaml_reader import Location
+
+__all__ = [
+    "DATA",
+    "DataError",
+    "Overrides",
+    "ScenarioError",
+    "ScenarioSource",
+    "build_scenario",
+    "document_of",
+    "load_scenario",
+    "parse_scenario",
+    "read_scenario_text",
+    "scenario_of",
+    "with_absolute_paths",
+    "with_traces",
+]
+
+DATA: Location = ("training", "data")
+"""The path of the training text."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong: the place in the source, the path of the field, and what to do about it."""
+class DataError(ValueError):
+    """Training text that cannot be used; `field` is its path in the scenario."""
 
-    place: str
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        """One line for people."""
-        return ": ".join(part for part in (", ".join(p for p in (self.place, self.path) if p), self.message) if part)
-
-
-class ScenarioError(ValueError):
-    """A scenario that cannot be used, with every problem found in it."""
-
-    def __init__(self, source: str, problems: list[Problem]) -> None:
-        self.source = source
-        self.problems = sorted(problems, key=by_line)
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in self.problems)]))
-
-
-def by_line(problem: Problem) -> int:
-    """Order of problems: as they stand in the file, those of --set last."""
-    line = problem.place.removeprefix("line ")
-    return int(line) if line.isdecimal() else sys.maxsize
-
-
-Overrides = Sequence[str] | Mapping[str, Any]
-"""Changes of fields: `section.field=value` with the value as YAML, as `--set` takes it, or values by field."""
-
-
-class Document:
-    """A scenario's plain data, and for each path the line (or the --set option) it came from.
-
-    content: YAML text, or the data, whose places are not known then.
-    """
-
-    def __init__(self, source: str, content: str | Mapping[str, Any] | Scenario) -> None:
-        self.source = source
-        self.places: dict[Location, str] = {(): ""}
-        if isinstance(content, str):
-            try:
-                self.data, lines = read_yaml(content)
-            except YamlTextError as error:
-                place = f"line {error.line}" if error.line else ""
-                raise ScenarioError(source, [Problem(place, "", str(error))]) from None
-            self.places = {(): "line 1", **{path: f"line {line}" for path, line in lines.items()}}
-        else:
-            self.data = plain_data(content)
-        if not isinstance(self.data, dict):
-            found = {type(None): "nothing", list: "a list"}.get(type(self.data), "a single value")
-            message = f"a scenario is a mapping of sections (name, workload, training, ...), found {found}"
-            raise ScenarioError(source, [Problem("line 1", "", message)])
-
-    def place(self, path: Location) -> str:
-        """Where a path, or the nearest thing above it, stands."""
-        while path not in self.places:
-            path = path[:-1]
-        return self.places[path]
-
-    def problem(self, path: Location, message: str) -> Problem:
-        """What is wrong at a path."""
-        return Problem(self.place(path), ".".join(shortened(str(part)) for part in path), message)
-
-    def change(self, overrides: Overrides) -> list[Problem]:
-        """Apply overrides, and say of each that cannot be applied why."""
-        if isinstance(overrides, Mapping):
-            found = [self.assign(field, plain_data(value), "overrides") for field, value in overrides.items()]
-            return [problem for problem in found if isinstance(problem, Problem)]
-        return [problem for problem in map(self.override, overrides) if problem]
-
-    def override(self, assignment: str) -> Problem | None:
-        """Apply one `--set path=value`, or say why that cannot be. The value is YAML."""
-        option = f"--set {shortened(assignment)}"
-        target, equals, text = assignment.partition("=")
-        if not equals or not target.strip(" .[]"):
-            return Problem(option, "", "write it as --set section.field=value")
-        try:
-            value, _ = read_yaml(text)
-        except YamlTextError as error:
-            return Problem(option, "", f"the value is {error}")
-        path = self.assign(target, value, option)
-        return path if isinstance(path, Problem) else None
-
-    def assign(self, target: str, value: Any, option: str) -> Location | Problem:
-        """Put a value where `section.field` says, and say that it came from `option`; or why that cannot be.
-
-        `strategies.checkpoint` and `strategies[checkpoint]` pick an entry by name or number.
-        """
-        parts = [in_brackets or part for in_brackets, part in re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", target.strip())]
-        if not parts:
-            return Problem(option, "", "write a field as section.field")
-        here: Any = self.data
-        path: Location = ()
-        try:
-            for part, following in pairwise(parts):
-                path = (*path, index_of(part, here, path))
-                here = self._enter(here, path, following, option)
-            last = index_of(parts[-1], here, path)
-        except LookupError as error:
-            return Problem(option, "", str(error.args[0]))
-        here[last] = value
-        if isinstance(here, dict) and value is not None:
-            here.pop(REPLACED.get(parts[-1], ""), None)
-        path = (*path, last)
-        self.places = {known: place for known, place in self.places.items() if known[: len(path)] != path}
-        self.places[path] = option
-        return path
-
-    def copy(self) -> Document:
-        """Another document that says the same."""
-        twin = Document.__new__(Document)
-        twin.source, twin.data, twin.places = self.source, deepcopy(self.data), dict(self.places)
-        return twin
-
-    def _enter(self, above: Any, path: Location, following: str, option: str) -> Any:
-        """The mapping or list at a path, which may have to be made of a name, a default or nothing first."""
-        value, node = at(self.data, path), schema_at(path, self.data)
-        if value is None:
-            value = default_at(path, following)
-            if value is None and node.get("type", "object") == "object":
-                value = {}
-            self.places[path] = option
-        if isinstance(value, str) and (kinds(node) or is_preset(node)):
-            value = {"preset" if value in node.get("presets", ()) else "kind": value}
-        if "presets" in node and following not in ("preset", "kind"):
-            value = spelled_out(value, node.get("preset_kind") or PRESET_FIELDS[tuple(map(str, path))])
-        if not isinstance(value, dict | list):
-            unset = node.get("type") == "array" and value is None
-            what = (
-                "is not set yet: set the whole list"
-                if unset
-                else f"is {format_value(value)} and has no fields below it"
-            )
-            raise LookupError(f"'{'.'.join(map(str, path))}' {what}")
-        above[path[-1]] = value
-        return value
-
-
-def plain_data(value: Any) -> Any:
-    """Mappings, lists and scalars as YAML has them, for those of Python, NumPy and pydantic."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {str(key): plain_data(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain_data(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [plain_data(item) for item in value]
-    return str(value) if isinstance(value, PurePath) else value
-
-
-def index_of(part: str, here: Any, path: Location) -> str | int:
-    """The key or number that a part of a --set path means. LookupError, in words, where a list has no such entry."""
-    if isinstance(here, dict):
-        return part
-    keys = ("label", "kind", "preset")
-    names = [next(filter(None, map(item.get, keys)), None) if isinstance(item, dict) else item for item in here]
-    if part in names:
-        return names.index(part)
-    if part.isdecimal() and int(part) < len(here):
-        return int(part)
-    known = [str(name) for name in names if isinstance(name, str)]
-    numbers = "; or number 0" + (f" to {len(here) - 1}" if len(here) > 1 else "") if here else ": the list is empty"
-    raise LookupError(f"no entry '{shortened(part)}' in '{'.'.join(map(str, path))}'{suggestion(part, known)}{numbers}")
-
-
-@cache
-def defaults() -> Any:
-    """What a scenario holds that says nothing, as plain data."""
-    return Scenario.model_validate({"name": "unnamed", "strategies": ("none",)}).model_dump(mode="json")
-
-
-def default_at(path: Location, following: str) -> Any:
-    """A copy of what a path holds where a scenario says nothing of it, as far as setting the field `following` in
-    it leaves that as it is; None if nothing.
-    """
-    required = schema_at(path[:-1], defaults()).get("required", [])
-    if following == "preset" or path[-1] in required or not all(isinstance(part, str) for part in path):
-        return None
-    default = json.loads(json.dumps(at(defaults(), path)))
-    return {"kind": default["kind"]} if kinds(schema_at(path, defaults())) else default
-
-
-def spelled_out(value: Any, kind: str) -> Any:
-    """The figures that a mapping with a `preset` stands for, which are about to change; the value itself if none."""
-    if not isinstance(value, dict):
-        return value
-    known = presets(kind)
-    name = value.get("preset", value.get("name"))
-    if not isinstance(name, str) or name not in known:
-        return value
-    figures = {**json.loads(json.dumps(known[name])), "name": changed(name)}
-    return merged(figures, {key: item for key, item in value.items() if key not in ("preset", "name")})
+    def __init__(self, message: str, field: Location) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 ScenarioSource = str | Path | Scenario
@@ -279,7 +101,7 @@ def with_absolute_paths(scenario: Scenario, base_folder: Path) -> Scenario:
 
 
 def read_scenario_text(path: Path) -> str:
-    """The text of a scenario file. Raises ScenarioError where it cannot be had."""
+    """The text of a scenario file. Raises ScenarioError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -303,14 +125,14 @@ def parse_scenario(
 ) -> Scenario:
     """Build a Scenario from YAML text, or its data, and overrides. Raises ScenarioError with every problem found.
 
-    Files of churn traces are read here; relative paths start at `base_folder`, by default the current one.
+    Reads the files of availability traces; relative paths start at `base_folder`, by default the current one.
     """
     document = Document(source, content)
     return scenario_of(document, base_folder or Path(), document.change(overrides))
 
 
 def scenario_of(document: Document, base_folder: Path, problems: list[Problem]) -> Scenario:
-    """The scenario that a document describes. Raises ScenarioError with the problems given and every other found."""
+    """The scenario of a document. Raises ScenarioError with the problems given and all others found."""
     data, unread = with_traces(document.data, base_folder)
     problems += [document.problem(path, message) for path, message in unread]
     scenario: Scenario | None
@@ -328,7 +150,7 @@ def scenario_of(document: Document, base_folder: Path, problems: list[Problem]) 
 
 
 def relevant_errors(error: ValidationError) -> list[Any]:
-    """Pydantic's errors, but for lists it finds too short only because entries in them are faulty."""
+    """Pydantic's errors, without those of lists that are too short only because entries in them are faulty."""
     return [
         details
         for details in error.errors()
@@ -337,7 +159,7 @@ def relevant_errors(error: ValidationError) -> list[Any]:
 
 
 def consistency_problems(document: Document, scenario: Scenario, faulty: list[Location]) -> list[Problem]:
-    """What the checks have to say of fields that are not faulty, by fields that are not faulty."""
+    """Findings of the consistency checks, as far as all fields concerned are valid by themselves."""
     problems = []
     for check, needs in CHECKS:
         needed = [location(field) for field in needs]
@@ -361,9 +183,9 @@ def overlap(a: Location, b: Location) -> bool:
 
 
 def without_faults(data: Any, error: ValidationError) -> tuple[Scenario | None, list[Location]]:
-    """The scenario with faulty fields at their defaults, and their paths; None if it cannot be had so."""
+    """The scenario with faulty fields at their defaults (None if that fails too), and the paths of these fields."""
     faulty: list[Location] = []
-    for _ in range(10):  # to take a field away may leave one missing; what holds it goes next
+    for _ in range(10):  # removing a field may leave its section without a required one, which then goes too
         errors = [(details["type"], describe_error(details, data)[0]) for details in relevant_errors(error)]
         faulty += [intended_path(path, data) for kind, path in errors if kind == "extra_forbidden"]
         paths = [path[:-1] if kind == "missing" and isinstance(path[-1], str) else path for kind, path in errors]
@@ -379,7 +201,7 @@ def without_faults(data: Any, error: ValidationError) -> tuple[Scenario | None, 
 
 
 def without(data: Any, path: Location) -> Any:
-    """A copy of the data without what stands at a path: a key, a whole list; of the strategies one entry."""
+    """A copy of the data without the key or the list at a path; a faulty strategy is replaced by `none`."""
     head, rest = path[0], path[1:]
     if not isinstance(data, dict) or head not in data:
         return data
@@ -391,12 +213,49 @@ def without(data: Any, path: Location) -> Any:
     return {key: item for key, item in data.items() if key != head}
 
 
-DATA: Location = ("training", "data")
+# ---- files of availability traces -----------------------------------------------------------------
 
 
-class DataError(ValueError):
-    """Text that cannot be learnt; field: where a scenario names it."""
+def with_traces(data: Any, base_folder: Path) -> tuple[Any, list[tuple[Location, str]]]:
+    """A scenario's data with the rows of every availability trace that it names by file, and the errors by path.
 
-    def __init__(self, message: str, field: Location) -> None:
-        super().__init__(message)
-        self.field = field
+    A trace that cannot be read gets one row, so that its other options are checked all the same.
+    """
+    unread: list[tuple[Location, str]] = []
+
+    def read(process: Any, path: Location) -> Any:
+        options = options_of_process(process)
+        processes = options.get("processes")
+        if isinstance(processes, list | tuple):
+            parts = [read(part, (*path, "processes", index)) for index, part in enumerate(processes)]
+            return process if parts == list(processes) else {**options, "processes": parts}
+        if options.get("kind") != "trace" or not isinstance(options.get("file"), str):
+            return process
+        kept = options.get("rows")
+        if kept and not (base_folder / options["file"]).exists():
+            return process  # the results of a run contain the trace itself
+        try:
+            found = filled(options, base_folder)
+            if kept and frozen(kept) != frozen(found["rows"]):
+                found_other = f"differs from the trace in '{shortened(options['file'])}': leave out one of the two"
+                unread.append(((*path, "rows"), found_other))
+            return found
+        except TraceError as error:
+            unread.append(((*path, "file"), str(error)))
+            return {**options, "rows": [[0.0, 10_000, 0, []]]}
+
+    if not isinstance(data, dict) or "failures" not in data:
+        return data, []
+    return {**data, "failures": read(data["failures"], ("failures",))}, unread
+
+
+def options_of_process(process: Any) -> dict[str, Any]:
+    """The options of a failure process in a scenario, with the figures of its preset; empty if it is not one."""
+    if isinstance(process, str) and process in presets("failures"):
+        process = {"preset": process}
+    if not isinstance(process, dict):
+        return {}
+    try:
+        return resolved("failures", process) if "preset" in process else process
+    except PydanticCustomError:
+        return process

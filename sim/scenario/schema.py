@@ -1,4 +1,4 @@
-"""What the JSON Schema of a scenario says at a path, with presets and classes from outside looked up."""
+"""Look-up in the JSON Schema of a scenario by path: references, choices by `kind`, presets, plug-ins resolved."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def schema() -> dict[str, Any]:
 
 
 def resolved(node: dict[str, Any]) -> dict[str, Any]:
-    """A schema node with references followed, `X or null` read as X, and `a name or X` as X with these `names`.
+    """A schema node without references and alternatives.
 
-    Of a choice it keeps which names are `presets`, and of which kind; and the group of its `plugins`.
+    `X or null` becomes X with `nullable`, `a name or X` becomes X with these `names`. A choice also gets the names
+    that are `presets`, their `preset_kind`, and the entry-point group of its `plugins`.
     """
     while "$ref" in node or "anyOf" in node:
         if "$ref" in node:
@@ -44,7 +45,7 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def below(node: dict[str, Any], part: str | int) -> dict[str, Any]:
-    """The schema node one step further down; empty if there is none."""
+    """The schema node of a key or an index; empty if there is none."""
     if isinstance(part, int):
         items = node.get("prefixItems", [])
         return resolved(items[part] if part < len(items) else node.get("items") or {})
@@ -53,7 +54,7 @@ def below(node: dict[str, Any], part: str | int) -> dict[str, Any]:
 
 
 def schema_at(path: Location, data: Any) -> dict[str, Any]:
-    """The schema node at a path of the scenario, choices resolved by the `kind` in the data; empty if none."""
+    """The schema node at a path, with choices resolved by the `kind` in the data; empty if there is none."""
     node = resolved(schema())
     for depth, part in enumerate(path):
         node = below(member_of(node, at(data, path[:depth])), part)
@@ -61,7 +62,7 @@ def schema_at(path: Location, data: Any) -> dict[str, Any]:
 
 
 def plain_path(loc: Location, data: Any) -> Location:
-    """Pydantic's location without the kinds it puts in where there is a choice."""
+    """The path of a pydantic location, which also contains the kinds of choices."""
     path: Location = ()
     node = resolved(schema())
     for part in loc:
@@ -74,7 +75,7 @@ def plain_path(loc: Location, data: Any) -> Location:
 
 
 def kind_of(node: dict[str, Any], data: Any) -> str | None:
-    """The kind that stands in data of a choice, by itself or by a preset's name; None where there is none."""
+    """The kind that data of a choice name, directly or by a preset; None if they name none."""
     kind = data.get("kind") if isinstance(data, dict) else data
     name = data.get("preset") if isinstance(data, dict) else data
     if isinstance(name, str) and name in node.get("presets", []) and name not in kinds(node):
@@ -83,7 +84,7 @@ def kind_of(node: dict[str, Any], data: Any) -> str | None:
 
 
 def member_of(node: dict[str, Any], data: Any) -> dict[str, Any]:
-    """The member of a choice that the data's `kind` names; the node itself where it is no choice."""
+    """The member of a choice that the `kind` in the data names; the node itself if it is not a choice."""
     kind = kind_of(node, data) if kinds(node) else None
     if kind in kinds(node):
         return resolved({"$ref": kinds(node)[kind]})
@@ -97,7 +98,7 @@ def member_of(node: dict[str, Any], data: Any) -> dict[str, Any]:
 
 @cache
 def plugin_schema(group: str, kind: str) -> dict[str, Any]:
-    """The JSON Schema of the options of a class from outside. Raises PluginError."""
+    """The JSON Schema of the options of a plug-in. Raises PluginError."""
     config = PLUGINS[group].find(kind).Config
     node: dict[str, Any] = config.model_json_schema(ref_template=f"#/$defs/{kind}/{{model}}")
     schema()["$defs"].update({f"{kind}/{name}": part for name, part in node.pop("$defs", {}).items()})
@@ -116,7 +117,7 @@ def is_preset(node: dict[str, Any]) -> bool:
 
 
 def at(data: Any, path: Location) -> Any:
-    """What stands at a path; None where nothing does."""
+    """The value at a path, or None."""
     for part in path:
         if isinstance(data, dict):
             data = data.get(part)

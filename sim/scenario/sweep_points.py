@@ -9,16 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sim.core.text import shortened
+from sim.scenario.document import Document, Overrides, Problem, ScenarioError
 from sim.scenario.error_messages import format_value
-from sim.scenario.loading import (
-    Document,
-    Overrides,
-    Problem,
-    ScenarioError,
-    ScenarioSource,
-    document_of,
-    scenario_of,
-)
+from sim.scenario.loading import ScenarioSource, document_of, scenario_of
 from sim.scenario.scenario import Scenario, SeedsConfig, SweepConfig
 from sim.scenario.yaml_reader import Location
 

@@ -1,4 +1,4 @@
-"""YAML text as built-in mappings, lists and scalars, with the line that each of them came from."""
+"""YAML text as built-in mappings, lists and scalars, with the line of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ruamel.yaml.reader import ReaderError
 from sim.core.text import shortened
 
 Location = tuple[str | int, ...]
-"""Where something stands: keys and list indices from the top."""
+"""The path of a value: keys and list indices from the top."""
 
 MAX_DIGITS = 40
 
@@ -42,10 +42,10 @@ class YamlTextError(ValueError):
 
 
 class PlainConstructor(RoundTripConstructor):
-    """Reads dates as texts, and no numbers that have too many digits to be meant."""
+    """Reads dates as texts, and rejects whole numbers of too many digits."""
 
     def construct_yaml_int(self, node: Any) -> Any:
-        """A whole number. ConstructorError, with its line, where it is none or far too large."""
+        """A whole number. Raises ConstructorError, with its line, where it is invalid or far too large."""
         try:
             number = super().construct_yaml_int(node)
         except ValueError:
@@ -66,7 +66,7 @@ PlainConstructor.add_constructor("tag:yaml.org,2002:timestamp", PlainConstructor
 
 
 def read_yaml(text: str) -> tuple[Any, dict[Location, int]]:
-    """The data of a YAML text, keys as texts, and the line of each key and list entry. Raises YamlTextError."""
+    """The data of a YAML text, with keys as texts, and the line of each key and list entry. Raises YamlTextError."""
     yaml = YAML(typ="rt")
     yaml.Constructor = PlainConstructor
     lines: dict[Location, int] = {}
@@ -87,7 +87,7 @@ def read_yaml(text: str) -> tuple[Any, dict[Location, int]]:
 
 
 def describe_syntax_error(error: MarkedYAMLError) -> str:
-    """A syntax error for people."""
+    """The message of a syntax error."""
     problem = str(error.problem).split("\n")[0]
     if isinstance(error, DuplicateKeyError):
         problem = f"the key {problem.split(' with value ')[0].removeprefix('found duplicate key ')} is given twice"
@@ -98,7 +98,7 @@ def describe_syntax_error(error: MarkedYAMLError) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Built-in mappings, lists and scalars for ruamel's; what has a tag of its own stays as it is."""
+    """Built-in mappings, lists and scalars for those of ruamel; values with a tag stay as they are."""
     if isinstance(value, CommentedMap):
         return {key_text(key): plain(item) for key, item in value.items()}
     if isinstance(value, CommentedSeq):
@@ -107,10 +107,10 @@ def plain(value: Any) -> Any:
 
 
 def note_lines(value: Any, path: Location, lines: dict[Location, int]) -> None:
-    """Write down where each key and list entry below a path stands."""
+    """Store the line of each key and list entry below a path in `lines`."""
     if isinstance(value, CommentedMap):
         for key, item in value.items():
-            if key in (value.lc.data or ()):  # what a merge key brings in stands elsewhere
+            if key in (value.lc.data or ()):  # keys of a merge (`<<`) stand elsewhere
                 lines[(*path, key_text(key))] = value.lc.data[key][0] + 1
             note_lines(item, (*path, key_text(key)), lines)
     elif isinstance(value, CommentedSeq):

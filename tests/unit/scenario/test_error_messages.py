@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from sim.core.text import FOLDER_NAME_IN_WORDS
-from sim.scenario.loading import Problem, ScenarioError, parse_scenario
+from sim.scenario.document import Problem, ScenarioError
+from sim.scenario.loading import parse_scenario
 
 BASE = ("name: demo", "strategies: [none]")
 LONG = "x" * 500

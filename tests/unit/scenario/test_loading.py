@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sim.results.storage import resolved_yaml
-from sim.scenario.loading import Document, ScenarioError, load_scenario, parse_scenario
-from sim.scenario.traces import with_traces
+from sim.scenario.document import Document, ScenarioError
+from sim.scenario.loading import load_scenario, parse_scenario, with_traces
 
 BASE = "name: demo\nstrategies: [none]\n"
 
@@ -306,7 +306,7 @@ def test_wrong_overrides_are_told_together_with_the_rest():
 def test_rows_count_when_the_trace_file_is_gone_or_different(folder: Path):
     trace = "file: traces/good.csv, additions: ignore, rows: [[0.0, 9, 0, []]]"
     text = f"{BASE}failures: {{kind: trace, {trace}}}\n"
-    with pytest.raises(ScenarioError, match=r"failures.rows: found another trace than in 'traces/good.csv'"):
+    with pytest.raises(ScenarioError, match=r"failures.rows: differs from the trace in 'traces/good.csv'"):
         parse_scenario(text, base_folder=folder)
     elsewhere = parse_scenario(text, base_folder=folder / "traces")
     assert elsewhere.failures.model_dump()["rows"] == ((0.0, 9, 0, ()),)

@@ -1,0 +1,219 @@
+"""A scenario as plain data with the place of each value, changes of fields by path, and the problems found in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from sim.core.presets import REPLACED, changed, merged, presets
+from sim.core.text import shortened, suggestion
+from sim.scenario.error_messages import format_value
+from sim.scenario.scenario import PRESET_FIELDS, Scenario
+from sim.scenario.schema import at, is_preset, kinds, schema_at
+from sim.scenario.yaml_reader import Location, YamlTextError, read_yaml
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One error in a scenario: its place in the source, the path of the field, and what is wrong and allowed."""
+
+    place: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """The problem on one line."""
+        return ": ".join(part for part in (", ".join(p for p in (self.place, self.path) if p), self.message) if part)
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be used, with every problem found in it, in the order of lines; those of --set last."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        self.source = source
+        self.problems = sorted(problems, key=_line)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in self.problems)]))
+
+
+def _line(problem: Problem) -> int:
+    line = problem.place.removeprefix("line ")
+    return int(line) if line.isdecimal() else sys.maxsize
+
+
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Changes of fields: `section.field=value` with the value as YAML, as `--set` takes it, or values by field."""
+
+
+class Document:
+    """A scenario's plain data, and for each path the line (or the --set option) that it comes from.
+
+    content: YAML text; or the data, whose places are then unknown.
+    """
+
+    def __init__(self, source: str, content: str | Mapping[str, Any] | Scenario) -> None:
+        self.source = source
+        self.places: dict[Location, str] = {(): ""}
+        if isinstance(content, str):
+            try:
+                self.data, lines = read_yaml(content)
+            except YamlTextError as error:
+                place = f"line {error.line}" if error.line else ""
+                raise ScenarioError(source, [Problem(place, "", str(error))]) from None
+            self.places = {(): "line 1", **{path: f"line {line}" for path, line in lines.items()}}
+        else:
+            self.data = plain_data(content)
+        if not isinstance(self.data, dict):
+            found = {type(None): "nothing", list: "a list"}.get(type(self.data), "a single value")
+            message = f"a scenario is a mapping of sections (name, workload, training, ...), found {found}"
+            raise ScenarioError(source, [Problem("line 1", "", message)])
+
+    def copy(self) -> Document:
+        """An independent copy."""
+        twin = Document.__new__(Document)
+        twin.source, twin.data, twin.places = self.source, deepcopy(self.data), dict(self.places)
+        return twin
+
+    def place(self, path: Location) -> str:
+        """The place of a path, or of the nearest one above it."""
+        while path not in self.places:
+            path = path[:-1]
+        return self.places[path]
+
+    def problem(self, path: Location, message: str) -> Problem:
+        """A problem at a path."""
+        return Problem(self.place(path), ".".join(shortened(str(part)) for part in path), message)
+
+    def change(self, overrides: Overrides) -> list[Problem]:
+        """Apply overrides; return a problem for each that cannot be applied."""
+        if isinstance(overrides, Mapping):
+            found = [self.assign(field, plain_data(value), "overrides") for field, value in overrides.items()]
+            return [problem for problem in found if isinstance(problem, Problem)]
+        return [problem for problem in map(self.override, overrides) if problem]
+
+    def override(self, assignment: str) -> Problem | None:
+        """Apply one `--set path=value`, with the value as YAML; return the problem if it cannot be applied."""
+        option = f"--set {shortened(assignment)}"
+        target, equals, text = assignment.partition("=")
+        if not equals or not target.strip(" .[]"):
+            return Problem(option, "", "write it as --set section.field=value")
+        try:
+            value, _ = read_yaml(text)
+        except YamlTextError as error:
+            return Problem(option, "", f"the value is {error}")
+        path = self.assign(target, value, option)
+        return path if isinstance(path, Problem) else None
+
+    def assign(self, target: str, value: Any, option: str) -> Location | Problem:
+        """Set the field `section.field` to a value that comes from `option`; return its path, or the problem.
+
+        `strategies.checkpoint` and `strategies[checkpoint]` select an entry by name or number.
+        """
+        parts = [in_brackets or part for in_brackets, part in re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", target.strip())]
+        if not parts:
+            return Problem(option, "", "write a field as section.field")
+        container: Any = self.data
+        path: Location = ()
+        try:
+            for part, following in pairwise(parts):
+                path = (*path, _key(part, container, path))
+                opened = self._opened(path, following, option)
+                container[path[-1]] = opened
+                container = opened
+            path = (*path, _key(parts[-1], container, path))
+        except LookupError as error:
+            return Problem(option, "", str(error.args[0]))
+        container[path[-1]] = value
+        if isinstance(container, dict) and value is not None:
+            container.pop(REPLACED.get(parts[-1], ""), None)
+        self.places = {known: place for known, place in self.places.items() if known[: len(path)] != path}
+        self.places[path] = option
+        return path
+
+    def _opened(self, path: Location, following: str, option: str) -> dict[str, Any] | list[Any]:
+        """The mapping or list at a path, in which the field `following` can be set: a name or a preset written out.
+
+        Raises LookupError, with a sentence, where the value has no fields.
+        """
+        value, node = at(self.data, path), schema_at(path, self.data)
+        if value is None:
+            value = _default_at(path, following)
+            if value is None and node.get("type", "object") == "object":
+                value = {}
+            self.places[path] = option
+        if isinstance(value, str) and (kinds(node) or is_preset(node)):
+            value = {"preset" if value in node.get("presets", ()) else "kind": value}
+        if isinstance(value, dict) and "presets" in node and following not in ("preset", "kind"):
+            value = _with_figures(value, node.get("preset_kind") or PRESET_FIELDS[tuple(map(str, path))])
+        if isinstance(value, dict | list):
+            return value
+        what = f"is {format_value(value)} and has no fields below it"
+        if node.get("type") == "array" and value is None:
+            what = "is not set yet: set the whole list"
+        raise LookupError(f"'{'.'.join(map(str, path))}' {what}")
+
+
+def plain_data(value: Any) -> Any:
+    """Python, NumPy and pydantic values as mappings, lists and scalars, as YAML has them."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain_data(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain_data(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def _key(part: str, container: Any, path: Location) -> str | int:
+    """The key or index that a part of a path means. Raises LookupError, with a sentence, for an unknown entry."""
+    if isinstance(container, dict):
+        return part
+    keys = ("label", "kind", "preset")
+    names = [next(filter(None, map(item.get, keys)), None) if isinstance(item, dict) else item for item in container]
+    if part in names:
+        return names.index(part)
+    if part.isdecimal() and int(part) < len(container):
+        return int(part)
+    known = [str(name) for name in names if isinstance(name, str)]
+    numbers = ": the list is empty"
+    if container:
+        numbers = "; or number 0" + (f" to {len(container) - 1}" if len(container) > 1 else "")
+    raise LookupError(f"no entry '{shortened(part)}' in '{'.'.join(map(str, path))}'{suggestion(part, known)}{numbers}")
+
+
+@cache
+def defaults() -> Any:
+    """The default values of a scenario, as plain data."""
+    return Scenario.model_validate({"name": "unnamed", "strategies": ("none",)}).model_dump(mode="json")
+
+
+def _default_at(path: Location, following: str) -> Any:
+    """A copy of the default at a path, as far as it stays when the field `following` in it is set; None if nothing."""
+    required = schema_at(path[:-1], defaults()).get("required", [])
+    if following == "preset" or path[-1] in required or not all(isinstance(part, str) for part in path):
+        return None
+    default = deepcopy(at(defaults(), path))
+    return {"kind": default["kind"]} if kinds(schema_at(path, defaults())) else default
+
+
+def _with_figures(value: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A mapping with the figures of the preset that it names, which are about to change; itself if it names none."""
+    known = presets(kind)
+    name = value.get("preset", value.get("name"))
+    if not isinstance(name, str) or name not in known:
+        return value
+    figures = {**json.loads(json.dumps(known[name])), "name": changed(name)}  # tuples become lists
+    return merged(figures, {key: item for key, item in value.items() if key not in ("preset", "name")})
