@@ -35,7 +35,7 @@ from models.corpus import Corpus
 from models.spec import TrainingSpec
 from models.staged_model import StagedModel
 from models.trainer import Trainer, rows_by_route, scheduled_rate
-from sim.experiments.runner import ScenarioRunner
+from sim.experiments.training import Texts, training_spec
 from sim.scenario.loading import load_scenario
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "quickstart.yaml"
@@ -153,9 +153,9 @@ def main() -> None:
     device, on_gpu = torch.device(options.device), torch.device(options.device).type != "cpu"
     scenario = load_scenario(SCENARIO)
     with tempfile.TemporaryDirectory() as cache:
-        runner = ScenarioRunner(scenario, SCENARIO.parent, Path(cache) / "results", Path(cache))
-        specs, corpus = [runner.spec(seed) for seed in range(options.replicates)], runner.corpus
+        corpus = Texts(SCENARIO.parent, Path(cache)).of(scenario)
         assert corpus is not None
+        specs = [training_spec(scenario, corpus, seed) for seed in range(options.replicates)]
         trainers = [Trainer(spec, corpus) for spec in specs]
     stacked = StackedTrainer(specs, corpus, device)
     single = [StackedTrainer([spec], corpus, device) for spec in specs] if on_gpu else []

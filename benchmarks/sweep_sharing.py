@@ -83,7 +83,7 @@ def main() -> None:
         pool = ProcessPool(options.jobs)
         job.begin(pool, SharedTraining(TrajectoryStore(folder / "cache")))
         sweep_seconds = time.perf_counter() - began
-        spec = job.runs[0].play.spec
+        spec = job.runs[0].task.spec
         text = job.sweep.texts[spec.corpus]
         swapped = spec.model_copy(update={"routes": swapped_routes(spec.model.num_stages)})
         loops = [(plain, (recipe, text, 100)) for recipe in (spec, swapped) for _ in range(options.jobs)]
@@ -99,9 +99,9 @@ def main() -> None:
         swapped_seconds = statistics.mean(step for _, half in halves for step, _ in half)
         validation_seconds = statistics.mean(seconds for found in in_plain for _, seconds in found)
         demands = [job.sweep.demands[run] for run in job.runs]
-        workshop = job.sweep.workshop
-        assert workshop is not None
-        distinct, asked = workshop.num_trained_steps, sum(map(num_steps, demands))
+        training = job.sweep.training
+        assert training is not None
+        distinct, asked = training.num_trained_steps, sum(map(num_steps, demands))
         num_swapped = num_steps({line: ask for line, ask in together(demands).items() if len(line.spec.routes) > 1})
         in_steps = (distinct - num_swapped) * step_seconds + num_swapped * swapped_seconds
         bound = (in_steps + num_validations(demands) * validation_seconds) / options.jobs

@@ -71,7 +71,7 @@ def measured(num_workers: int, steps: int, rounds: int) -> tuple[float, float, f
             job = SweepJob(points, SCENARIO.parent, folder / "results", folder / "cache")
             job.begin(pool, SharedTraining(TrajectoryStore(folder / "cache")))
             job.sweep.survey(job.runs)
-            spec = job.runs[0].play.spec
+            spec = job.runs[0].task.spec
             text = job.sweep.texts[spec.corpus]
             tokens = steps * spec.sequences_per_batch * spec.sequence_length
             futures = [pool.submit(plain, spec, text, steps) for _ in range(num_workers)]

@@ -20,7 +20,7 @@ from models.spec import TrainingSpec
 from models.staged_model import StagedModel
 from models.trainer import rows_by_route
 from models.trajectory import Trajectory
-from sim.experiments.runner import ScenarioRunner
+from sim.experiments.training import Texts, open_training
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import simulate
@@ -65,11 +65,11 @@ class PlainLoop:
 def pair(scenario: Scenario) -> tuple[float, float]:
     """Seconds of the scenario's steps in the plain loop, and of the same steps inside a run of `none`."""
     with tempfile.TemporaryDirectory() as cache:
-        runner = ScenarioRunner(scenario, SCENARIO.parent, Path(cache) / "results", Path(cache))
-        training = runner.open_training(0)
+        corpus = Texts(SCENARIO.parent, Path(cache)).of(scenario)
+        assert corpus is not None
+        training = open_training(scenario, corpus, 0, Path(cache))
         assert isinstance(training, Trajectory)
-        assert runner.corpus is not None
-        plain = PlainLoop(training.spec, runner.corpus)
+        plain = PlainLoop(training.spec, corpus)
         began = time.perf_counter()
         simulate(scenario, scenario.strategies[0], 0, 0, training, watch=plain.step)
         seconds = time.perf_counter() - began

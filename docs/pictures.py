@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sim.cli.sweep import sweep
-from sim.experiments.runner import ScenarioRunner
+from sim.experiments.sweep import run_scenario
 from sim.reporting.gantt import draw_operations, gantt_figure, legend, name_rows
 from sim.reporting.registry import figure_of
 from sim.reporting.style import STYLE
@@ -111,7 +111,7 @@ def paper() -> None:
     overrides = ("training.steps=30", "seeds.failures=[0]", "failures.rate_per_hour=0.3", checkfree)
     scenario = load_scenario(SCENARIOS / "paper_throughput.yaml", overrides)
     with tempfile.TemporaryDirectory() as folder:
-        run = next(ScenarioRunner(scenario, SCENARIOS, Path(folder), None).run())
+        (run,) = run_scenario(scenario, Path(folder), SCENARIOS).run_files()
         failure = run.events[run.events["kind"] == "failure"].iloc[0]["time_seconds"]
         seconds = run.summary["iteration_seconds"]
         windows = {"paper_iteration": (0.0, seconds), "paper_failure": (failure - 60.0, failure + 130.0)}

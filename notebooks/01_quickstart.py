@@ -22,7 +22,8 @@ from pathlib import Path
 import pandas as pd
 
 import sim
-from sim.experiments.runner import ScenarioRunner, default_cache
+from sim.experiments.sweep import run_scenario
+from sim.experiments.training import default_cache
 from sim.reporting.registry import figure_of
 from sim.reporting.tables import comparison_table
 from sim.results.selection import results_of
@@ -71,12 +72,12 @@ scenario.cluster.model_dump(exclude={"device"})
 # %% [markdown]
 # ## Run it
 #
-# A runner does all runs of a scenario: each strategy, under each pair of seeds. What is finished is not run again,
-# and a training step that was ever made is never made again: stop this cell when you like and start it once more.
+# `run_scenario` does all runs of a scenario on all cores: each strategy, under each pair of seeds. What is finished is
+# not run again, and a training step that was ever made is never made again: stop this cell when you like and start it
+# once more.
 
 # %%
-runner = ScenarioRunner(scenario, SCENARIOS, RESULTS, default_cache())
-runs = list(runner.run())
+runs = run_scenario(scenario, RESULTS, SCENARIOS, default_cache()).run_files()
 
 comparison_table(runs, scenario)
 

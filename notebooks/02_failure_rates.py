@@ -23,7 +23,7 @@ import pandas as pd
 
 import sim
 from sim.cli.sweep import sweep
-from sim.experiments.sweep import Kind
+from sim.experiments.sweep import ExecutorKind
 from sim.reporting.registry import figure_of
 from sim.results import storage as results
 from sim.results.outcome_tables import time_to_loss
@@ -58,7 +58,7 @@ sweep(
     SCENARIOS / "failure_rates.yaml",
     pretend if SHORT else changes,
     results=RESULTS,
-    kind=Kind.serial if SHORT else Kind.pool,
+    kind=ExecutorKind.serial if SHORT else ExecutorKind.pool,
 )
 
 # %% [markdown]

@@ -29,7 +29,8 @@ from pydantic import Field
 
 import sim
 from sim.cli.costs import overhead_table, recovery_table
-from sim.experiments.runner import ScenarioRunner, default_cache
+from sim.experiments.sweep import run_scenario
+from sim.experiments.training import default_cache
 from sim.reporting.registry import figure_of
 from sim.reporting.tables import comparison_table
 from sim.results.selection import results_of
@@ -188,8 +189,7 @@ recovery_table(scenario)
 # All meet the same failures at the same simulated times.
 
 # %%
-runner = ScenarioRunner(scenario, SCENARIOS, RESULTS, default_cache())
-runs = list(runner.run())
+runs = run_scenario(scenario, RESULTS, SCENARIOS, default_cache()).run_files()
 comparison_table(runs, scenario)
 
 # %%
@@ -209,7 +209,7 @@ figure_of("loss", results_of(runs))
 # %%
 seeds = "seeds.failures=" + ("[0, 1]" if SHORT else "[0, 1, 2]")
 several = load_scenario(SCENARIOS / "quickstart.yaml", (strategies, *length, seeds, "name=buddies"))
-runs = list(ScenarioRunner(several, SCENARIOS, RESULTS, default_cache()).run())
+runs = run_scenario(several, RESULTS, SCENARIOS, default_cache()).run_files()
 rows = pd.DataFrame([run.summary for run in runs])
 hours = rows.pivot(index="failure_seed", columns="strategy", values="target_reached_seconds") / 3600
 hours.sub(hours["checkfree_plus"], axis=0)[["none", "checkpoint", "checkfree", "buddies"]].round(2)

@@ -25,7 +25,8 @@ import numpy as np
 import pandas as pd
 
 import sim
-from sim.experiments.runner import ScenarioRunner, default_cache
+from sim.experiments.sweep import run_scenario
+from sim.experiments.training import default_cache
 from sim.reporting.ledger import ledger_table
 from sim.reporting.registry import figure_of
 from sim.reporting.style import STYLE
@@ -94,8 +95,7 @@ with plt.rc_context(STYLE):
 # Who sits in which stage at the start is drawn by the failure seed: ten seeds are ten seatings under the same trace.
 
 # %%
-runner = ScenarioRunner(scenario, SCENARIOS, RESULTS, default_cache())
-runs = list(runner.run())
+runs = run_scenario(scenario, RESULTS, SCENARIOS, default_cache()).run_files()
 found = results_of(runs)
 
 columns = ["num_failures", "num_fallbacks", "num_iterations_rerun", "mean_recovery_seconds", "cost_usd"]
@@ -159,7 +159,7 @@ rows = []
 for scale in (1, 4) if SHORT else (1, 2, 4, 8):
     changed = (*time_only, seatings, f"failures.time_scale={scale}", f"name=spot_trace_x{scale}")
     calmer = load_scenario(SCENARIOS / "spot_trace.yaml", changed)
-    done = ScenarioRunner(calmer, SCENARIOS, RESULTS, default_cache()).run()
+    done = run_scenario(calmer, RESULTS, SCENARIOS, default_cache()).run_files()
     rows += [
         {"time scale": scale, "strategy": run.summary["strategy"], "overhead": run.summary["overhead"]} for run in done
     ]

@@ -27,7 +27,7 @@ import numpy as np
 
 import sim
 from sim.cli.sweep import sweep
-from sim.experiments.sweep import Kind
+from sim.experiments.sweep import ExecutorKind
 from sim.reporting.loss import draw_loss
 from sim.reporting.outcomes import draw_means
 from sim.reporting.series import at_point, line_handles, series_styles
@@ -47,7 +47,7 @@ sweep(
     SCENARIOS / "failure_rates.yaml",
     pretend if SHORT else changes,
     results=RESULTS,
-    kind=Kind.serial if SHORT else Kind.pool,
+    kind=ExecutorKind.serial if SHORT else ExecutorKind.pool,
 )
 
 # %% [markdown]

@@ -60,7 +60,7 @@ def complain(line: str, style: str | None = None) -> None:
 @contextmanager
 def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
     """The folder for training states: the one named, the default, or one that is gone afterwards."""
-    from sim.experiments.runner import default_cache
+    from sim.experiments.training import default_cache
 
     if cache and no_cache:
         raise ValueError("--cache and --no-cache contradict each other: give one")

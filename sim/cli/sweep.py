@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,16 +19,18 @@ from sim.cli.options import (
     cache_folder,
     complain,
     console,
+    resumable,
     say,
 )
 from sim.core.files import atomic_write
-from sim.core.text import shortened, suggestion
-from sim.experiments.folder import STATISTICS, fields_of, refusals_explained
-from sim.experiments.sweep import Kind, SweepJob, locked, opened, opened_workshop
+from sim.core.text import format_count, shortened, suggestion
+from sim.experiments.folder import FAILED, STATISTICS, refusals_explained
+from sim.experiments.sweep import ExecutorKind, SweepOutcome
 from sim.reporting.tables import summary_table
 from sim.results.statistics import summary
+from sim.scenario.sweep_points import Point
 
-MOST_FAILURES_TOLD = 5
+MOST_FAILURES_NAMED = 5
 
 MOST_REPLICATES = 100
 
@@ -40,8 +43,8 @@ def sweep(
     no_cache: NoCache = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Workers; default: every core of this machine.")] = None,
     kind: Annotated[
-        Kind, typer.Option("--executor", help="pool: processes here; ray: a Ray cluster; serial: this process.")
-    ] = Kind.pool,
+        ExecutorKind, typer.Option("--executor", help="pool: processes here; ray: a Ray cluster; serial: this process.")
+    ] = ExecutorKind.pool,
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster: auto, or HOST:PORT; default: a local one for this sweep.")
     ] = None,
@@ -70,42 +73,33 @@ def sweep(
     What is finished is skipped; killed, or out of disk, the same command goes on where it was.
     """
     from sim.cli.progress import SweepDisplay
-    from sim.experiments.plan import chosen
-    from sim.experiments.sweep import SweepJob
+    from sim.experiments.sequential import share_of
+    from sim.experiments.sweep import SweepOptions, open_executor, run_sweep
     from sim.scenario.sweep_points import load_points
 
-    pass
-    from sim.experiments.sequential import share_of, tighten
-
     points = load_points(scenario_path, tuple(overrides or ()))
-    share = share_of(until_ci) if until_ci else None
-    budget_bytes = bytes_of(cache_budget, "--cache-budget") if cache_budget else None
-    with cache_folder(cache, no_cache) as folder, SweepDisplay() as display:
-        job = SweepJob(points, scenario_path.parent, results, folder, display)
-        reference = known_reference(job, reference)
-        runs = chosen(job.runs, only or ())
-        if share is not None and only:
-            raise ValueError("--until-ci adds replicates of all strategies at a point: give it without --only")
-        to_do = runs if force else [run for run in runs if not run.is_finished]
-        if share is None and (kept := job.keep_added()):
-            say(f"{len(kept):,} finished runs of failure seeds that --until-ci has added stay among the results.")
-        with opened(kind, jobs, address, job.learns) as executor, locked(job, dry_run):
-            job.begin(executor, opened_workshop(job, folder, budget_bytes, dry_run))
-            try:
-                for line in job.outline(runs, to_do).in_words():
-                    say(line)
-                if dry_run:
-                    tell_failures(job, "nothing is written")
-                    return
-                job.do(to_do)
-                if share is not None:
-                    tighten(job, share, max_replicates, force, say)
-            except KeyboardInterrupt:
-                display.stop()
-                complain("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
-                raise typer.Exit(130) from None
-    print_summary(job, reference)
-    tell_failures(job, f"the others are finished; details in {job.folder.folder / 'failed'}; run it again to try again")
+    options = SweepOptions(
+        force,
+        tuple(only or ()),
+        dry_run,
+        share_of(until_ci) if until_ci else None,
+        max_replicates,
+        bytes_of(cache_budget, "--cache-budget") if cache_budget else None,
+    )
+    reference = known_reference(points, reference)
+    learns = any(point.scenario.training.learner == "torch" for point in points)
+    with (
+        cache_folder(cache, no_cache) as folder,
+        open_executor(kind, jobs, address, learns) as executor,
+        SweepDisplay() as display,
+        resumable(display),
+    ):
+        outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)
+    if dry_run:
+        report_failures(outcome, "nothing is written")
+        return
+    print_summary(outcome, reference)
+    report_failures(outcome, "the others are finished")
 
 
 def status(
@@ -118,9 +112,9 @@ def status(
         say(line)
 
 
-def known_reference(job: SweepJob, name: str | None) -> str:
+def known_reference(points: Sequence[Point], name: str | None) -> str:
     """The strategy that the others are compared with. ValueError if there is none of the name."""
-    names = list(dict.fromkeys(run.planned.name for run in job.runs))
+    names = list(dict.fromkeys(config.name for point in points for config in point.scenario.strategies))
     if name is None:
         return names[0]
     if name not in names:
@@ -128,33 +122,30 @@ def known_reference(job: SweepJob, name: str | None) -> str:
     return name
 
 
-def tell_failures(job: SweepJob, what_now: str) -> None:
+def report_failures(outcome: SweepOutcome, what_now: str) -> None:
     """Name runs that failed, and exit with 1 if any did."""
-    if not job.failures:
+    if not outcome.failures:
         return
-    for run, (error, _) in list(job.failures.items())[:MOST_FAILURES_TOLD]:
-        complain(f"{run.name} failed: {error}", "red")
-    runs = "1 run" if len(job.failures) == 1 else f"{len(job.failures)} runs"
-    complain(f"{runs} failed: {what_now}", "red")
+    for name, error in list(outcome.failures.items())[:MOST_FAILURES_NAMED]:
+        complain(f"{name} failed: {error}", "red")
+    if outcome.table is not None:
+        what_now += f"; details in {outcome.folder / FAILED}; run it again to try again"
+    complain(f"{format_count(len(outcome.failures), 'run')} failed: {what_now}", "red")
     raise typer.Exit(1)
 
 
-# The end of a sweep: its table is printed and written as CSV, and where all of it lies is said.
-
-
-def print_summary(job: SweepJob, reference: str) -> None:
-    """Print the table, write `statistics.csv`, and say where all of it lies."""
-    runs, folder = job.table(), job.folder.folder
-    if runs.empty or not (runs["outcome"] != "failed").any():
+def print_summary(outcome: SweepOutcome, reference: str) -> None:
+    """Print the table of a sweep, write `statistics.csv`, and name the files."""
+    runs, folder = outcome.table, outcome.folder
+    if runs is None or runs.empty or not (runs["outcome"] != "failed").any():
         return
-    fields = fields_of(job.runs)
     to_compare = reference if (runs["strategy"] == reference).any() else None
-    found = summary(runs, fields, reference=to_compare)
+    found = summary(runs, outcome.fields, reference=to_compare)
     path = write_statistics(folder, found)
-    targets = {point.scenario.training.target_validation_loss for point in job.points} - {None}
+    targets = {point.scenario.training.target_validation_loss for point in outcome.points} - {None}
     heading = f"loss {targets.pop():g}" if len(targets) == 1 else "target loss"
     console.print()
-    console.print(summary_table(job.points[0].scenario.name, found, fields, to_compare, heading))
+    console.print(summary_table(outcome.points[0].scenario.name, found, outcome.fields, to_compare, heading))
     say(f"Written: {folder / 'runs.parquet'}, {path}, and a folder for each run")
 
 

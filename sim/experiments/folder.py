@@ -1,25 +1,25 @@
-"""What a sweep leaves in its results folder beside the runs' folders, and how it stands there.
+"""The results folder of a sweep: the files beside the runs' folders, and the status that they give.
 
-`sweep.json`: the runs it is made of; `progress.json`: how far it is, or how it ended; `failed/<run>.json`: runs that
+`sweep.json`: the list of runs; `progress.json`: how far the sweep is, or how it ended; `failed/<run>.json`: runs that
 could not be done, and why; `runs.parquet`: a row a run. All are written under temporary names and then renamed. A
-lock on `.lock` tells that a process is at it; it goes with the process.
+process that does a sweep holds a lock on `.lock`, which ends with the process.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from sim.core.files import atomic_write, atomic_write_table, remove_partial_files
 from sim.experiments.plan import SweepRun
@@ -32,39 +32,94 @@ PROGRESS, FAILED, LOCK = "progress.json", "failed", ".lock"
 
 STATISTICS = "statistics.csv"
 
-MOST_LOCK_ATTEMPTS, LOCK_PAUSE_SECONDS = 3, 0.1
+LOCK_SECONDS = 0.3
 
-Purpose = Literal["sweep", "map"]
+Purpose = Literal["sweep", "map", "run"]
 
 End = Literal["under way", "finished", "interrupted", "stopped"]
 
 
-class SweepFolder:
-    """The results folder of a sweep, for the process that does it. OSError, saying what to do, if the disk refuses.
+class RunsFolder:
+    """The results folder of a scenario's runs. OSError, saying what to do, if the disk refuses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The folder, made if it is not there. Equal runs of several processes are written whole, one after another."""
+        with refusals_explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        yield
+
+    def begin(self, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -> None:  # noqa: ARG002
+        """Delete what is half written and the results of runs that are to be done again."""
+        with refusals_explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_partial_files(self.folder)
+            for run in to_do:
+                if run.is_finished:
+                    results.discard_run(run.planned.folder)
+            self._delete_failures({f"{run.name}.json" for run in to_do})
+
+    def _delete_failures(self, names: Collection[str]) -> None:
+        """Delete descriptions of failures, and their folder if it is empty then."""
+        for name in names:
+            (self.folder / FAILED / name).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, or not there
+            (self.folder / FAILED).rmdir()
+
+    def progressed(self, progress: SweepProgress, end: End = "under way", error: str = "") -> None:
+        """Nothing is written of how far it is."""
+
+    def failed(self, run: SweepRun, error: str, details: str) -> None:
+        """Keep what went wrong in a run."""
+        content = {"run": run.name, "error": error, "details": details, "when": now(), **identity(run)}
+        with refusals_explained(self.folder):
+            (self.folder / FAILED).mkdir(exist_ok=True)
+            atomic_write(self.folder / FAILED / f"{run.name}.json", as_json(content))
+
+    def added_seeds(self, seeds: Sequence[Sequence[int]]) -> dict[int, int]:  # noqa: ARG002
+        """No seeds were added."""
+        return {}
+
+    def write_table(self, runs: Sequence[SweepRun]) -> pd.DataFrame:
+        """A row for each run that is finished or has failed; no file."""
+        return table(self.folder, runs)
+
+
+class SweepFolder(RunsFolder):
+    """The results folder of a sweep, for the process that does it.
 
     made_for: a sweep, whose points have all strategies, or the single runs that a map rests on.
     """
 
     def __init__(self, folder: Path, made_for: Purpose = "sweep") -> None:
-        self.folder, self.made_for = folder, made_for
+        super().__init__(folder)
+        self.made_for = made_for
         self._began = now()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone here, as long as this lasts. ValueError if another process is at a sweep of this folder."""
-        with refusals_explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / LOCK).open("w")
-        with file:
-            if not got_lock(file):
+        """The folder for this process alone. ValueError if another process does a sweep in it."""
+        lock = FileLock(self.folder / LOCK)
+        with super().locked():
+            try:
+                lock.acquire(timeout=LOCK_SECONDS)  # longer than `is_locked` takes
+            except Timeout:
                 raise ValueError(
                     f"another process is at a sweep in {self.folder}: wait for it (churnlab status {self.folder}), or "
                     "name another folder with --results"
-                )
-            yield
+                ) from None
+            except (OSError, NotImplementedError):
+                pass  # a file system without locks
+            try:
+                yield
+            finally:
+                lock.release()
 
     def begin(self, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -> None:
-        """Write down which runs there are to be; what is to be done (again), and what is of other runs, goes."""
+        """Write the list of runs; the results of runs to be done (again), and failures of other runs, are deleted."""
         rows = [
             {
                 "run": run.name,
@@ -80,21 +135,14 @@ class SweepFolder:
         ]
         with refusals_explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_partial_files(self.folder)
             atomic_write(self.folder / SWEEP, as_json({"made_for": self.made_for, "runs": rows}))
             (self.folder / STATISTICS).unlink(missing_ok=True)
-            for run in to_do:
-                if run.is_finished:
-                    results.discard_run(run.planned.folder)
-            still_failed = {f"{run.name}.json" for run in runs} - {f"{run.name}.json" for run in to_do}
-            for path in (self.folder / FAILED).glob("*.json"):
-                if path.name not in still_failed:
-                    path.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty, or not there
-                (self.folder / FAILED).rmdir()
+            others = {path.name for path in (self.folder / FAILED).glob("*.json")}
+            self._delete_failures(others - {f"{run.name}.json" for run in runs})
+        super().begin(runs, to_do)
 
     def progressed(self, progress: SweepProgress, end: End = "under way", error: str = "") -> None:
-        """Write down how far it is. Where the disk refuses that, nothing is lost."""
+        """Write how far the sweep is. Where the disk refuses that, nothing is lost."""
         content = {
             "state": end,
             "error": error,
@@ -102,17 +150,10 @@ class SweepFolder:
             "host": socket.gethostname(),
             "began": self._began,
             "updated": now(),
-            **asdict(progress),
+            **{name: value for name, value in asdict(progress).items() if name != "runs"},
         }
         with suppress(OSError):
             atomic_write(self.folder / PROGRESS, as_json(content))
-
-    def failed(self, run: SweepRun, error: str, details: str) -> None:
-        """Keep what went wrong in a run."""
-        content = {"run": run.name, "error": error, "details": details, "when": now(), **where_it_stands(run)}
-        with refusals_explained(self.folder):
-            (self.folder / FAILED).mkdir(exist_ok=True)
-            atomic_write(self.folder / FAILED / f"{run.name}.json", as_json(content))
 
     def added_seeds(self, seeds: Sequence[Sequence[int]]) -> dict[int, int]:
         """How many failure seeds an earlier sweep of this folder has added to points, by number; seeds: their own."""
@@ -132,13 +173,13 @@ class SweepFolder:
 
 
 def table(folder: Path, runs: Sequence[SweepRun]) -> pd.DataFrame:
-    """A row for each run that is finished or has failed: who it is, swept values, outcomes, versions.
+    """A row for each run that is finished or has failed: its identity, swept values, outcomes, versions.
 
     Swept values have the names of their fields; empty where they do not concern a run's strategy.
     """
     rows, done = [], []
     for run in runs:
-        row = {"run": run.name, "run_hash": run.planned.key, "point": run.point} | where_it_stands(run)
+        row = {"run": run.name, "run_hash": run.planned.key, "point": run.point} | identity(run)
         failure = folder / FAILED / f"{run.name}.json"
         if run.is_finished:
             summary, about = results.read_json(run.planned.folder / "summary.json"), run.planned.folder / "run.json"
@@ -150,7 +191,7 @@ def table(folder: Path, runs: Sequence[SweepRun]) -> pd.DataFrame:
         done.append(run.parameters)
     frame = pd.DataFrame(rows)
     swept = {name: column_of([parameters.get(name) for parameters in done]) for name in fields_of(runs)}
-    outcomes_alone = frame.drop(columns=[name for name in swept if name in frame])  # a summary may tell them too
+    outcomes_alone = frame.drop(columns=[name for name in swept if name in frame])  # a summary may have them too
     return pd.concat([outcomes_alone, pd.DataFrame(swept, index=frame.index)], axis=1)
 
 
@@ -159,7 +200,7 @@ def fields_of(runs: Sequence[SweepRun]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.parameters))
 
 
-def where_it_stands(run: SweepRun) -> dict[str, Any]:
+def identity(run: SweepRun) -> dict[str, Any]:
     """A run's strategy and seeds."""
     planned = run.planned
     return {
@@ -187,7 +228,7 @@ def column_of(values: Sequence[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Status:
-    """How a sweep stands: names of its runs by state, whether a process is at it, and what it said last."""
+    """The status of a sweep: names of its runs by state, whether a process does it now, and its last progress."""
 
     folder: Path
     finished: tuple[str, ...]
@@ -221,7 +262,7 @@ class Status:
 
 
 def read_status(folder: Path) -> Status:
-    """How a sweep stands, from its results folder. ValueError where there is none."""
+    """The status of a sweep, from its results folder. ValueError where there is none."""
     if not (folder / SWEEP).is_file():
         raise ValueError(
             f"{folder} holds no sweep: there is no {SWEEP} in it; name a folder that `churnlab sweep` wrote"
@@ -243,30 +284,17 @@ def readable(path: Path) -> dict[str, Any]:
         return {}
 
 
-def got_lock(file: IO[str]) -> bool:
-    """Whether an open file could be locked; a file system without locks lets everybody in."""
-    for _ in range(MOST_LOCK_ATTEMPTS):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(LOCK_PAUSE_SECONDS)  # a `churnlab status` may just be looking
-        except OSError:
-            return True
-        else:
-            return True
-    return False
-
-
 def is_locked(folder: Path) -> bool:
-    """Whether a process of this machine is at a sweep of the folder."""
-    try:
-        with (folder / LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+    """Whether a process does a sweep in the folder."""
+    if not (folder / LOCK).is_file():
         return False
-    return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # a file system without locks, or that cannot be written
+        return False
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What of a sweep is to be done next: pieces of training as their states come in, runs as their pieces do."""
+"""The order of a sweep's work: segments of training as the states they need are made, runs as their segments are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 from models.training_plan import Demands, Segment, dependencies_of, ends, longest_paths
 from models.training_state import Lineage, Position
@@ -14,14 +15,14 @@ from sim.experiments.plan import SweepRun
 Item = Segment | SweepRun
 
 Rank = tuple[int, int, int]
-"""The lowest goes first."""
+"""The lowest is done first."""
 
 
 @dataclass(eq=False)
 class Milestone:
-    """That a line is trained up to a step, and validated there or not, for the runs that ask for no more of it.
+    """A step up to which a line is trained, and validated or not, for the runs that ask for no more of the line.
 
-    num_open: pieces not yet kept since the milestone before, and 1 for that one; then: the next of the line.
+    num_open: segments not kept yet since the previous milestone, plus 1 while that one is open; then: the next one.
     """
 
     runs: list[SweepRun] = field(default_factory=list)
@@ -30,84 +31,88 @@ class Milestone:
 
 
 class WorkQueue:
-    """Hands out runs that are ready first, then pieces: line by line, the one with the longest way to the end first.
+    """Gives runs that are ready first, then segments: line by line, the line with the longest critical path first.
 
-    Life of a piece: waits for the states it needs → ready → handed out → done, and others can start from its state →
-    kept, and runs can be played with its results; or given up, with all that waits for it. Life of a run: waits for
-    its lines' milestones → ready → handed out.
+    Life of a segment: waits for the states it needs → ready → submitted → done, and others can start from its state →
+    kept, and runs can be simulated with its losses; or given up, with all that depends on it. Life of a run: waits for
+    its lines' milestones → ready → submitted.
     """
 
-    def __init__(self, pieces: Sequence[Segment], demands: Mapping[SweepRun, Demands]) -> None:
-        """Pieces in an order in which needs come first; demands: of each run, none for those that train nothing."""
-        self._ranks = ranks(pieces)
-        self._waiting = {piece: set(needed) for piece, needed in dependencies_of(pieces).items()}
-        self._followers: dict[Segment, list[Segment]] = {piece: [] for piece in pieces}
-        for piece, needed in self._waiting.items():
-            for other in needed:
-                self._followers[other].append(piece)
-        self._undone = dict.fromkeys(pieces)
-        self._uses = Counter(state for piece in pieces for state in piece.needs)
+    def __init__(self, segments: Sequence[Segment], demands: Mapping[SweepRun, Demands]) -> None:
+        """Segments in topological order; demands: of each run, empty for those that train nothing."""
+        self._ranks = ranks(segments)
+        needed = dependencies_of(segments)
+        self._sorter = TopologicalSorter(needed)
+        self._sorter.prepare()
+        self._dependents: dict[Segment, list[Segment]] = {segment: [] for segment in segments}
+        for segment, others in needed.items():
+            for other in others:
+                self._dependents[other].append(segment)
+        self._undone = dict.fromkeys(segments)
+        self._uses = Counter(state for segment in segments for state in segment.needs)
         self._ready: list[tuple[Rank, Segment]] = []
-        for piece in pieces:
-            self._release(piece)
+        self._collect_ready()
         self._milestones: dict[Segment, Milestone] = {}
         self._num_open: dict[SweepRun, int] = {}
         self._ready_runs: list[SweepRun] = []
-        self._set_milestones(pieces, demands)
+        self._ends = {run: ends(asked) for run, asked in demands.items()}
+        self._set_milestones(segments, demands)
         self._ready_runs.reverse()
 
-    def _set_milestones(self, pieces: Sequence[Segment], demands: Mapping[SweepRun, Demands]) -> None:
-        """Say what each run waits for."""
+    def _set_milestones(self, segments: Sequence[Segment], demands: Mapping[SweepRun, Demands]) -> None:
+        """Record what each run waits for."""
         by_line: dict[Lineage, list[Segment]] = {}
-        for piece in pieces:
-            by_line.setdefault(piece.lineage, []).append(piece)
+        for segment in segments:
+            by_line.setdefault(segment.lineage, []).append(segment)
         milestones: dict[Lineage, dict[tuple[int, bool], Milestone]] = {lineage: {} for lineage in by_line}
         for run, asked in demands.items():
-            for lineage, last_step in ends(asked).items():
+            for lineage, last_step in self._ends[run].items():
                 if lineage in milestones:
                     validates = lineage in asked and last_step in asked[lineage].validations
                     milestones[lineage].setdefault((last_step, validates), Milestone()).runs.append(run)
         for lineage, of_line in milestones.items():
-            left = deque(sorted(by_line[lineage], key=lambda piece: piece.first_step))
-            before: Milestone | None = None
-            for (last_step, validates), milestone in sorted(of_line.items(), key=lambda item: item[0]):
-                while left and serves(left[0], last_step, validates):
-                    self._milestones[left.popleft()] = milestone
-                    milestone.num_open += 1
-                if before is not None and before.num_open:
-                    before.then = milestone
-                    milestone.num_open += 1
-                before = milestone
+            self._assign(by_line[lineage], of_line)
         self._num_open = dict.fromkeys(demands, 0)
         for milestone in (one for of_line in milestones.values() for one in of_line.values() if one.num_open):
             for run in milestone.runs:
                 self._num_open[run] += 1
         self._ready_runs += [run for run, num_open in self._num_open.items() if not num_open]
 
+    def _assign(self, segments: Sequence[Segment], milestones: Mapping[tuple[int, bool], Milestone]) -> None:
+        """Assign the segments of one line to its milestones, in order."""
+        left = deque(sorted(segments, key=lambda segment: segment.first_step))
+        previous: Milestone | None = None
+        for (last_step, validates), milestone in sorted(milestones.items(), key=lambda item: item[0]):
+            while left and is_needed(left[0], last_step, validates):
+                self._milestones[left.popleft()] = milestone
+                milestone.num_open += 1
+            if previous is not None and previous.num_open:
+                previous.then = milestone
+                milestone.num_open += 1
+            previous = milestone
+
     def next(self) -> Item | None:
-        """What to hand out; None where everything left waits for what is handed out already."""
+        """What to submit; None where everything left waits for what is submitted already."""
         if self._ready_runs:
             return self._ready_runs.pop()
         return heapq.heappop(self._ready)[1] if self._ready else None
 
     def again(self, item: Item) -> None:
-        """It was handed out in vain."""
+        """Have it submitted once more."""
         if isinstance(item, Segment):
-            self._release(item)
+            heapq.heappush(self._ready, (self._ranks[item], item))
         else:
             self._ready_runs.append(item)
 
-    def done(self, piece: Segment) -> None:
+    def done(self, segment: Segment) -> None:
         """Others can start from its state."""
-        self._is_over(piece)
-        for follower in self._followers[piece]:
-            self._waiting[follower].discard(piece)
-            if follower in self._undone:
-                self._release(follower)
+        self._end(segment)
+        self._sorter.done(segment)
+        self._collect_ready()
 
-    def kept(self, piece: Segment) -> None:
-        """Runs can be played with its results."""
-        milestone = self._milestones.get(piece)
+    def kept(self, segment: Segment) -> None:
+        """Runs can be simulated with its losses."""
+        milestone = self._milestones.get(segment)
         while milestone is not None:
             milestone.num_open -= 1
             if milestone.num_open:
@@ -119,14 +124,14 @@ class WorkQueue:
                         self._ready_runs.append(run)
             milestone = milestone.then
 
-    def give_up(self, piece: Segment) -> list[SweepRun]:
-        """Nothing comes of it nor of what waits for it; the runs that asked for any of that, which never get ready."""
-        lost, concerned = [piece], dict[SweepRun, None]()
+    def give_up(self, segment: Segment) -> list[SweepRun]:
+        """Drop it and all that depends on it. Returns the runs that asked for any of that, which never get ready."""
+        lost, concerned = [segment], dict[SweepRun, None]()
         while lost:
             gone = lost.pop()
             if gone in self._undone:
-                self._is_over(gone)
-                lost += self._followers[gone]
+                self._end(gone)
+                lost += self._dependents[gone]
                 milestone = self._milestones.get(gone)
                 while milestone is not None:
                     concerned |= dict.fromkeys(run for run in milestone.runs if self._num_open.pop(run, 0))
@@ -134,41 +139,51 @@ class WorkQueue:
         return list(concerned)
 
     def needs(self, state: Position) -> bool:
-        """Whether pieces still to be done start from a state."""
+        """Whether segments still to be done start from a state."""
         return self._uses[state] > 0
 
     @property
     def needed_states(self) -> list[Position]:
-        """States that pieces still to be done start from."""
+        """States that segments still to be done start from."""
         return [state for state, uses in self._uses.items() if uses > 0]
 
     @property
     def num_steps_left(self) -> int:
         """Steps still to be trained."""
-        return sum(piece.num_steps for piece in self._undone)
+        return sum(segment.num_steps for segment in self._undone)
 
-    def _is_over(self, piece: Segment) -> None:
-        if piece in self._undone:
-            del self._undone[piece]
-            self._uses.subtract(piece.needs)
+    def num_steps_left_of(self, run: SweepRun) -> int:
+        """Steps still to be trained of those that a run asks for."""
+        last_steps = self._ends[run]
+        return sum(
+            max(0, min(segment.last_step, last_steps[segment.lineage]) - segment.first_step)
+            for segment in self._undone
+            if segment.lineage in last_steps
+        )
 
-    def _release(self, piece: Segment) -> None:
-        if not self._waiting[piece]:
-            heapq.heappush(self._ready, (self._ranks[piece], piece))
+    def _end(self, segment: Segment) -> None:
+        if segment in self._undone:
+            del self._undone[segment]
+            self._uses.subtract(segment.needs)
+
+    def _collect_ready(self) -> None:
+        for segment in self._sorter.get_ready():
+            if segment in self._undone:  # not given up
+                heapq.heappush(self._ready, (self._ranks[segment], segment))
 
 
-def serves(piece: Segment, last_step: int, validates: bool) -> bool:
-    """Whether somebody needs a piece of a line who asks for it up to a step: for steps, or for a validation there."""
-    return piece.first_step < last_step or (validates and piece.first_step == last_step in piece.validations)
+def is_needed(segment: Segment, last_step: int, validates: bool) -> bool:
+    """Whether a run that asks for a line up to a step needs a segment: for steps, or for a validation there."""
+    return segment.first_step < last_step or (validates and segment.first_step == last_step in segment.validations)
 
 
-def ranks(pieces: Sequence[Segment]) -> dict[Segment, Rank]:
-    """Which piece is to be done before which: those of the line with the longest way before it, from its start on.
+def ranks(segments: Sequence[Segment]) -> dict[Segment, Rank]:
+    """The order of segments: by the longest critical path of their line, then from the start of the line on.
 
-    So nobody waits long in the end, and a line that is begun is soon finished, and the runs that wait for it.
+    So the last segments are short, and a line that is begun is soon finished, with the runs that wait for it.
     """
-    ways, longest = longest_paths(pieces), dict[Lineage, int]()
-    for piece in pieces:
-        longest[piece.lineage] = max(longest.get(piece.lineage, 0), ways[piece])
+    ways, longest = longest_paths(segments), dict[Lineage, int]()
+    for segment in segments:
+        longest[segment.lineage] = max(longest.get(segment.lineage, 0), ways[segment])
     places = {lineage: place for place, lineage in enumerate(longest)}
-    return {piece: (-longest[piece.lineage], places[piece.lineage], piece.first_step) for piece in pieces}
+    return {segment: (-longest[segment.lineage], places[segment.lineage], segment.first_step) for segment in segments}

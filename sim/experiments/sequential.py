@@ -1,16 +1,15 @@
-"""More replicates, until intervals are small enough: which points need how many failure seeds more."""
+"""Sequential stopping rule: how many more failure seeds each point needs until its intervals are narrow enough."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from sim.core.text import shortened
-from sim.experiments.folder import fields_of
-from sim.experiments.sweep import SweepJob
-from sim.results.statistics import Estimate, PointRuns, estimate_at, points_of, replicates_needed
+from sim.results.statistics import Estimate, PointRuns, estimate_at, replicates_needed
+from sim.scenario.scenario import Scenario
 
 
 def share_of(text: str) -> float:
@@ -25,30 +24,8 @@ def share_of(text: str) -> float:
     return share
 
 
-def tighten(job: SweepJob, share: float, most: int, force: bool, say: Callable[[str], None]) -> None:
-    """Add failure seeds, the same for all strategies of a point, until each strategy's interval is within the share.
-
-    It is the interval of the time to the target loss, or to the end where there is no target. No point gets more than
-    `most` seeds. Says what it adds and, in the end, which intervals stay wider, and why.
-    """
-    metric = metric_of(job)
-    while True:
-        groups = points_of(job.table(), fields_of(job.runs))
-        wanted = seeds_wanted(groups, metric, share, [point.scenario.seeds.failures for point in job.points], most)
-        if not wanted:
-            break
-        added = job.add_replicates(wanted)
-        to_do = [run for run in added if force or not run.is_finished]
-        points = "1 point" if len(wanted) == 1 else f"{len(wanted)} points"
-        say(f"Intervals wider than {100 * share:g} % at {points}: {len(added):,} runs more, {len(to_do):,} to do.")
-        job.do(to_do)
-    for line in too_wide(groups, metric, share):
-        say(line)
-
-
-def metric_of(job: SweepJob) -> str:
-    """What is to be known well: the time to the target loss; to the end where there is no target."""
-    scenarios = [point.scenario for point in job.points]
+def metric_of(scenarios: Sequence[Scenario]) -> str:
+    """The metric whose intervals are narrowed: the time to the target loss; to the end where there is no target."""
     has_target = all(scenario.training.target_validation_loss is not None for scenario in scenarios)
     learns = all(scenario.training.learner != "none" for scenario in scenarios)
     return "target_reached_seconds" if has_target and learns else "wall_clock_seconds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sim.core.text import suggestion
-from sim.experiments.runner import ScenarioRunner
+from sim.experiments.training import Texts, open_training
 from sim.results.in_memory import SimulatedRun
 from sim.scenario.loading import Overrides, ScenarioSource, document_of, scenario_of
 from sim.scenario.scenario import Scenario
@@ -38,8 +38,8 @@ def simulate_run(
     failure_seed = scenario.seeds.failures[0] if failure_seed is None else failure_seed
     training_seed = scenario.seeds.training[0] if training_seed is None else training_seed
     if train:
-        runner = ScenarioRunner(scenario, base_folder, Path(), Path(cache) if cache is not None else None)
-        training = runner.open_training(training_seed)
+        folder = Path(cache) if cache is not None else None
+        training = open_training(scenario, Texts(base_folder, folder).of(scenario), training_seed, folder)
     else:
         training = time_only(scenario)
     return SimulatedRun(scenario, simulate(scenario, config, failure_seed, training_seed, training, watch))

@@ -1,147 +1,36 @@
-"""What a sweep will take, told before it begins."""
+"""Sweeps and scenarios, from their points to their results: the work ahead, the runs, added replicates."""
 
 from __future__ import annotations
 
-import math
 import os
-import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
-from models.spec import TrainingSpec, plain_routes
-from models.training_plan import Segment, longest_paths, num_steps, together
-from sim.experiments.executors import Executor
-from sim.experiments.folder import End, Purpose, SweepFolder
-from sim.experiments.plan import SweepRun, plan_runs
-from sim.experiments.runner import Texts
+from sim.core.text import format_count
+from sim.experiments.executors import Executor, InProcess, ProcessPool
+from sim.experiments.folder import End, Purpose, RunsFolder, SweepFolder, fields_of
+from sim.experiments.outline import Outline, outline
+from sim.experiments.plan import SweepRun, plan_runs, selected
 from sim.experiments.scheduler import Sweep, SweepProgress
+from sim.experiments.sequential import metric_of, seeds_wanted, too_wide
+from sim.experiments.training import Texts
+from sim.experiments.versions import components
+from sim.results.statistics import points_of
+from sim.results.storage import Results, RunFiles, load, load_run
+from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point
 
 if TYPE_CHECKING:
     from models.shared_training import SharedTraining
 
-
-@dataclass(frozen=True)
-class Outline:
-    """Runs and steps of a sweep, and how long it may take.
-
-    num_steps_alone: if each run trained what it asks for by itself; num_steps_distinct: each once, for all runs,
-    finished ones left out; num_steps_left: of those, what is not known yet or must be gone through again.
-    """
-
-    num_points: int
-    num_runs: int
-    num_finished: int
-    num_steps_alone: int
-    num_steps_distinct: int
-    num_steps_left: int
-    step_seconds: float | None
-    left_seconds: float | None
-    num_workers: int
-
-    def in_words(self) -> list[str]:
-        """A line for runs, one for training, one for time."""
-        left = self.num_runs - self.num_finished
-        points = "1 point" if self.num_points == 1 else f"{self.num_points} points"
-        runs = "1 run" if self.num_runs == 1 else f"{self.num_runs:,} runs"
-        lines = [f"{runs} at {points}: {self.num_finished:,} finished before, {left:,} to do."]
-        if not left:
-            return lines
-        if self.num_steps_alone:
-            known = self.num_steps_distinct - self.num_steps_left
-            lines.append(
-                f"Training: {self.num_steps_alone:,} steps if each run trained alone,"
-                f" {self.num_steps_distinct:,} distinct ones; {max(0, known):,} of them known,"
-                f" {self.num_steps_left:,} to train."
-            )
-        else:
-            lines.append("Training: nothing is trained, time only.")
-        workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
-        step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms a step, measured just now)"
-        known = self.left_seconds is not None and math.isfinite(self.left_seconds)
-        return [
-            *lines,
-            f"About {duration(self.left_seconds or 0.0)} on {workers}{step}." if known else f"On {workers}.",
-        ]
-
-
-def outline(sweep: Sweep, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -> Outline:
-    """What a surveyed sweep will take. runs: those it is to bring; to_do: those of them that are not finished."""
-    asked = [sweep.demands[run] for run in to_do if run in sweep.demands]
-    pieces = sweep.workshop.plan(together(asked)) if sweep.workshop and asked else []
-    left_seconds, step_seconds = seconds_of_plays(sweep, to_do), None
-    if pieces:
-        found = estimate(pieces, sweep.texts, sweep.executor)
-        step_seconds, training_seconds = found or (None, math.inf)
-        left_seconds = (left_seconds or 0.0) + training_seconds
-    return Outline(
-        num_points=len({run.point for run in runs}),
-        num_runs=len(runs),
-        num_finished=len(runs) - len(to_do),
-        num_steps_alone=sum(map(num_steps, asked)),
-        num_steps_distinct=num_steps(together(asked)),
-        num_steps_left=sum(piece.num_steps for piece in pieces),
-        step_seconds=step_seconds,
-        left_seconds=left_seconds,
-        num_workers=sweep.executor.num_workers,
-    )
-
-
-def seconds_of_plays(sweep: Sweep, to_do: Sequence[SweepRun]) -> float | None:
-    """Seconds to play runs: those that learn as long again as their survey took; of others, one of a kind was timed.
-
-    None where none was: of each kind there are but a few.
-    """
-    if any(run.learns for run in to_do):
-        return sweep.survey_seconds
-    if not sweep.play_seconds:
-        return None
-    usual = statistics.mean(sweep.play_seconds.values())
-    return sum(sweep.play_seconds.get(run.kind, usual) for run in to_do) / sweep.executor.num_workers
-
-
-def estimate(pieces: Sequence[Segment], texts: Mapping[str, Any], executor: Executor) -> tuple[float, float] | None:
-    """Seconds of a step, on average, and of all pieces: work shared evenly, no less than the longest way through it.
-
-    None where steps cannot be timed, since training diverges at once, say: whoever needs them will be told.
-    """
-    from models.segment import measure_step_seconds
-
-    kinds = {piece: kind_of(piece.lineage.spec) for piece in pieces}
-    timed: dict[TrainingSpec, float] = {}
-    for kind in dict.fromkeys(kinds.values()):
-        future = executor.submit(measure_step_seconds, kind, texts[kind.corpus])
-        if future.exception() is None:
-            timed[kind] = future.result()
-    if not timed:
-        return None
-    usual = statistics.mean(timed.values())
-    seconds = {piece: timed.get(kinds[piece], usual) for piece in pieces}
-    total = sum(piece.num_steps * seconds[piece] for piece in pieces)
-    longest = max(steps * seconds[piece] for piece, steps in longest_paths(pieces).items())
-    return usual, max(total / executor.num_workers, longest)
-
-
-def kind_of(spec: TrainingSpec) -> TrainingSpec:
-    """A recipe with seeds and routes left out of account: steps of equal ones take equally long."""
-    return spec.model_copy(update={"init_seed": 0, "data_seed": 0, "routes": plain_routes(spec.model.num_stages)})
-
-
-def duration(seconds: float) -> str:
-    """Real time for people."""
-    if seconds < 90:
-        return f"{max(1.0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-# A sweep from its points to its results folder: what there is to do, doing it, and more replicates where asked for.
 
 SECONDS_BETWEEN_NOTES = 1.0
 
@@ -149,7 +38,8 @@ SECONDS_BETWEEN_NOTES = 1.0
 class SweepJob:
     """The runs of some points, of one results folder and one executor.
 
-    watch: is told how far it is, each time that something comes in. workshop: None where nothing is trained.
+    watch: called with the progress each time that results come in. made_for: "run" leaves the runs' folders alone,
+    without the files that describe a sweep.
     """
 
     def __init__(
@@ -163,9 +53,10 @@ class SweepJob:
     ) -> None:
         self.points, self.watch = list(points), watch
         self._texts = Texts(base_folder, cache)
-        self._folders = base_folder, results_folder, cache
+        self._folders = base_folder, results_folder
         self.runs = self._plan(self.points)
-        self.folder = SweepFolder(results_folder / self.points[0].scenario.name, made_for)
+        folder = results_folder / self.points[0].scenario.name
+        self.folder = RunsFolder(folder) if made_for == "run" else SweepFolder(folder, made_for)
         self.failures: dict[SweepRun, tuple[str, str]] = {}
         self._progress: SweepProgress | None = None
         self._noted_seconds = 0.0
@@ -178,25 +69,25 @@ class SweepJob:
 
     @property
     def learns(self) -> bool:
-        """Whether any of its runs really trains a model."""
+        """Whether any of its runs trains a model."""
         return any(run.learns for run in self.runs)
 
-    def begin(self, executor: Executor, workshop: SharedTraining | None) -> None:
-        """From now on these do the work."""
-        corpora = {run.runner.corpus.content_hash: run.runner.corpus for run in self.runs if run.runner.corpus}
+    def begin(self, executor: Executor, training: SharedTraining | None) -> None:
+        """Set the executor and the training that the runs are done with."""
+        corpora = {run.plan.corpus.content_hash: run.plan.corpus for run in self.runs if run.plan.corpus}
         texts = {content_hash: executor.share(corpus) for content_hash, corpus in corpora.items()}
-        self._sweep = Sweep(executor, workshop, texts, self)
+        self._sweep = Sweep(executor, training, texts, self)
 
     @property
     def sweep(self) -> Sweep:
-        """Who does the work."""
+        """The runs with their executor and training."""
         assert self._sweep is not None, "begin first"
         return self._sweep
 
-    def outline(self, runs: Sequence[SweepRun], to_do: Sequence[SweepRun]) -> Outline:
-        """What is to be done for some runs, and how long it may take."""
+    def outline(self, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], with_time: bool = True) -> Outline:
+        """The work ahead for some runs."""
         self.sweep.survey(to_do)
-        return outline(self.sweep, runs, to_do)
+        return outline(self.sweep, runs, to_do, with_time)
 
     def do(self, to_do: Sequence[SweepRun]) -> None:
         """Do runs to their end; those that fail are kept in `failures` and the folder. OSError if the disk refuses."""
@@ -219,11 +110,11 @@ class SweepJob:
         finally:
             self.folder.progressed(self._progress or SweepProgress(), end, reason)
             if end != "finished":
-                with suppress(Exception):  # there is something worse to tell
+                with suppress(Exception):  # the first error matters more
                     self.folder.write_table(self.runs)
 
     def table(self) -> pd.DataFrame:
-        """A row for each run that is finished or has failed, as the work that was done last has left it."""
+        """A row for each run that is finished or has failed, as of the end of `do`."""
         assert self._table is not None, "do something first"
         return self._table
 
@@ -247,7 +138,7 @@ class SweepJob:
         return kept
 
     def progressed(self, progress: SweepProgress) -> None:
-        """Something has come in, or some seconds have passed."""
+        """Results have come in, or some seconds have passed."""
         self._progress = progress
         self.watch(progress)
         if self._is_doing and time.monotonic() - self._noted_seconds > SECONDS_BETWEEN_NOTES:
@@ -261,8 +152,183 @@ class SweepJob:
             self.folder.failed(run, error, details)
 
 
-class Kind(StrEnum):
-    """Who does the work."""
+# What commands, notebooks and studies call.
+
+
+class SweepObserver(Protocol):
+    """The receiver of what a sweep reports while it runs."""
+
+    def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:
+        """The work ahead; finished: runs that were finished before and are not repeated."""
+        ...
+
+    def progressed(self, progress: SweepProgress) -> None:
+        """Results have come in, or some seconds have passed."""
+        ...
+
+    def noted(self, line: str) -> None:
+        """A decision that concerns the results, in a sentence."""
+        ...
+
+
+class Silent:
+    """Reports nothing."""
+
+    def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:
+        """The work ahead."""
+
+    def progressed(self, progress: SweepProgress) -> None:
+        """Results have come in."""
+
+    def noted(self, line: str) -> None:
+        """A decision."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Which runs of a sweep are done, and how many.
+
+    only: `selected` says what it can name. until_ci: add failure seeds until the 95 % interval of each strategy's time
+    is within this share of its mean, up to max_replicates. dry_run: only outline the work, and write nothing.
+    cache_bytes: disk space of training states; None: the usual.
+    """
+
+    force: bool = False
+    only: tuple[str, ...] = ()
+    dry_run: bool = False
+    until_ci: float | None = None
+    max_replicates: int = 100
+    cache_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Options that fit together."""
+        if self.until_ci is not None and self.only:
+            raise ValueError("--until-ci adds replicates of all strategies at a point: give it without --only")
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """A sweep that is done, or was only outlined: its runs, those that failed with their errors, and its table.
+
+    table: a row for each run that is finished or has failed; None after a dry run.
+    """
+
+    folder: Path
+    points: tuple[Point, ...]
+    runs: tuple[SweepRun, ...]
+    outline: Outline
+    failures: Mapping[str, str]
+    table: pd.DataFrame | None
+    num_trained_steps: int
+
+    @property
+    def fields(self) -> list[str]:
+        """The swept fields."""
+        return fields_of(self.runs)
+
+    def results(self) -> Results:
+        """All results in the folder, as DataFrames."""
+        return load(self.folder)
+
+    def run_files(self) -> list[RunFiles]:
+        """The runs that are finished with their records, in the order planned."""
+        return [load_run(run.planned.folder) for run in self.runs if run.is_finished and run.keeps_records]
+
+
+def run_sweep(
+    points: Sequence[Point],
+    results_folder: Path,
+    base_folder: Path = Path(),
+    cache: Path | None = None,
+    executor: Executor | None = None,
+    observer: SweepObserver | None = None,
+    options: SweepOptions | None = None,
+) -> SweepOutcome:
+    """Do all runs of some points and train no step twice; finished ones are not repeated.
+
+    base_folder: that of the scenario's file, from which its texts are found. cache: of training states; None keeps
+    none. executor: by default all cores of this machine. Raises ValueError for what cannot be planned, OSError if the
+    disk refuses; a run that fails is kept in the outcome.
+    """
+    observer, options = observer or Silent(), options or SweepOptions()
+    with cache_or_temporary(cache) as folder:
+        job = SweepJob(points, base_folder, results_folder, folder, observer.progressed)
+        return do_job(job, folder, executor, observer, options)
+
+
+def run_scenario(
+    scenario: Scenario,
+    results_folder: Path,
+    base_folder: Path = Path(),
+    cache: Path | None = None,
+    executor: Executor | None = None,
+    observer: SweepObserver | None = None,
+    force: bool = False,
+) -> SweepOutcome:
+    """Do all runs of a scenario, without its `sweep:`; arguments as of `run_sweep`. Writes the runs' folders alone."""
+    observer = observer or Silent()
+    with cache_or_temporary(cache) as folder:
+        points = [Point({}, scenario)]
+        job = SweepJob(points, base_folder, results_folder, folder, observer.progressed, made_for="run")
+        return do_job(job, folder, executor, observer, SweepOptions(force))
+
+
+def do_job(
+    job: SweepJob, cache: Path, executor: Executor | None, observer: SweepObserver, options: SweepOptions
+) -> SweepOutcome:
+    """Outline the selected runs and, unless that is all that is asked for, do them."""
+    runs = selected(job.runs, options.only)
+    to_do = [run for run in runs if options.force or not run.is_finished]
+    finished = [run for run in runs if run not in set(to_do)]
+    if options.until_ci is None and (kept := job.keep_added()):
+        observer.noted(
+            f"{len(kept):,} finished runs of failure seeds that --until-ci has added stay among the results."
+        )
+    with ExitStack() as stack:
+        executor = executor or stack.enter_context(default_executor(to_do))
+        if not options.dry_run:
+            stack.enter_context(job.folder.locked())
+        job.begin(executor, stack.enter_context(shared_training(job, cache, options.cache_bytes, options.dry_run)))
+        found = job.outline(runs, to_do, with_time=isinstance(job.folder, SweepFolder))
+        observer.planned(found, finished)
+        if not options.dry_run:
+            job.do(to_do)
+        if options.until_ci is not None and not options.dry_run:
+            narrow_intervals(job, options.until_ci, options.max_replicates, options.force, observer.noted)
+    return SweepOutcome(
+        folder=job.folder.folder,
+        points=tuple(job.points),
+        runs=tuple(job.runs),
+        outline=found,
+        failures={run.name: error for run, (error, _) in job.failures.items()},
+        table=None if options.dry_run else job.table(),
+        num_trained_steps=job.sweep.num_trained_steps,
+    )
+
+
+def narrow_intervals(job: SweepJob, share: float, most: int, force: bool, note: Callable[[str], None]) -> None:
+    """Add failure seeds, the same for all strategies of a point, until each strategy's interval is within the share.
+
+    It is the interval of the time to the target loss, or to the end where there is no target. No point gets more than
+    `most` seeds. Notes what is added and, in the end, which intervals stay wider, and why.
+    """
+    metric = metric_of([point.scenario for point in job.points])
+    while True:
+        groups = points_of(job.table(), fields_of(job.runs))
+        wanted = seeds_wanted(groups, metric, share, [point.scenario.seeds.failures for point in job.points], most)
+        if not wanted:
+            break
+        added = job.add_replicates(wanted)
+        to_do = [run for run in added if force or not run.is_finished]
+        points = format_count(len(wanted), "point")
+        note(f"Intervals wider than {100 * share:g} % at {points}: {len(added):,} runs more, {len(to_do):,} to do.")
+        job.do(to_do)
+    for line in too_wide(groups, metric, share):
+        note(line)
+
+
+class ExecutorKind(StrEnum):
+    """Where the tasks of a sweep are done."""
 
     pool = "pool"
     ray = "ray"
@@ -270,14 +336,12 @@ class Kind(StrEnum):
 
 
 @contextmanager
-def opened(kind: Kind, jobs: int | None, address: str | None, learns: bool) -> Iterator[Executor]:
-    """The executor that is asked for, closed in the end. learns: whether any model is trained in it."""
-    from sim.experiments.executors import InProcess, ProcessPool
-
-    if address is not None and kind is not Kind.ray:
+def open_executor(kind: ExecutorKind, jobs: int | None, address: str | None, learns: bool) -> Iterator[Executor]:
+    """An executor of a kind, closed in the end. learns: whether any model is trained in it."""
+    if address is not None and kind is not ExecutorKind.ray:
         raise ValueError("--address names a Ray cluster: give it with --executor ray")
     executor: Executor
-    if kind is Kind.ray:
+    if kind is ExecutorKind.ray:
         from sim.experiments.ray_cluster import RayCluster
 
         environment = None
@@ -286,7 +350,7 @@ def opened(kind: Kind, jobs: int | None, address: str | None, learns: bool) -> I
 
             environment = environment_key()
         executor = RayCluster(address, jobs, environment)
-    elif kind is Kind.serial:
+    elif kind is ExecutorKind.serial:
         if jobs not in (None, 1):
             raise ValueError(f"--executor serial works in this process alone: leave out --jobs {jobs}")
         executor = InProcess()
@@ -298,28 +362,57 @@ def opened(kind: Kind, jobs: int | None, address: str | None, learns: bool) -> I
         executor.close()
 
 
+STEP_SECONDS, ITERATION_SECONDS, MICROBATCHES_SECONDS = 5e-3, 2e-5, 2e-2
+"""Real seconds of a training step of a small model, and of a simulated iteration at the two fidelities, about."""
+
+POOL_SECONDS = 2.0
+"""Real seconds until the processes of a pool have started, about."""
+
+
+def default_executor(to_do: Sequence[SweepRun]) -> AbstractContextManager[Executor]:
+    """All cores of this machine; this process alone for short work, and for plug-ins defined in a notebook."""
+    used = {run.planned.strategy_index: components(run.plan.scenario, run.strategy).values() for run in to_do}
+    is_local = any(component.__module__ == "__main__" for classes in used.values() for component in classes)
+    is_short = sum(map(least_seconds, to_do)) < POOL_SECONDS
+    return open_executor(ExecutorKind.serial if is_local or is_short else ExecutorKind.pool, None, None, False)
+
+
+def least_seconds(run: SweepRun) -> float:
+    """A rough guess of the real seconds of a run."""
+    scenario = run.plan.scenario
+    step_seconds = STEP_SECONDS if run.learns else 0.0
+    iteration_seconds = ITERATION_SECONDS if scenario.fidelity == "iteration" else MICROBATCHES_SECONDS
+    return scenario.training.steps * (step_seconds + scenario.iterations_per_step * iteration_seconds)
+
+
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def locked(job: SweepJob, dry_run: bool) -> Iterator[None]:
-    """Alone in the results folder, unless nothing is to be written."""
-    if dry_run:
-        yield
-    else:
-        with job.folder.locked():
-            yield
+def cache_or_temporary(cache: Path | None) -> Iterator[Path]:
+    """A folder of training states: the one named, or one that is deleted in the end."""
+    if cache is not None:
+        yield cache
+        return
+    with tempfile.TemporaryDirectory(prefix="churnlab-") as folder:
+        yield Path(folder)
 
 
-def opened_workshop(job: SweepJob, cache: Path, budget_bytes: int | None, dry_run: bool) -> SharedTraining | None:
-    """Where training is kept; None where nothing is trained. A dry run makes no cache."""
+@contextmanager
+def shared_training(
+    job: SweepJob, cache: Path, budget_bytes: int | None, dry_run: bool
+) -> Iterator[SharedTraining | None]:
+    """The training of a job's runs, kept in a cache; None where nothing is trained. A dry run makes no cache."""
     if not job.learns:
-        return None
+        yield None
+        return
     from models.shared_training import SharedTraining
     from models.trajectory_store import DEFAULT_BUDGET_BYTES, TrajectoryStore
 
     if dry_run and not (cache / "trajectory.sqlite").is_file():
-        return SharedTraining(None)
-    return SharedTraining(TrajectoryStore(cache, DEFAULT_BUDGET_BYTES if budget_bytes is None else budget_bytes))
+        yield SharedTraining(None)
+        return
+    with closing(TrajectoryStore(cache, DEFAULT_BUDGET_BYTES if budget_bytes is None else budget_bytes)) as store:
+        yield SharedTraining(store)

@@ -41,20 +41,34 @@ def sources_of(component: type) -> list[str]:
         raise ValueError(f"the code of '{where}' cannot be read: write the class into a file") from None
 
 
-def plugin_versions(scenario: Scenario, strategy: StrategyConfig) -> dict[str, str]:
-    """Hashes of the code from outside that a run uses, by kind."""
+def components(scenario: Scenario, strategy: StrategyConfig) -> dict[str, type]:
+    """The classes of the failure processes and strategies that a run uses, by kind."""
     used: dict[str, type] = {config.kind: process_class(config.kind) for config in processes(scenario.failures)}
     used[strategy.kind] = strategy_class(strategy.kind)
     if scenario.fallback.kind != "stop":
         used[scenario.fallback.kind] = strategy_class(scenario.fallback.kind)
+    return used
+
+
+def plugin_versions(scenario: Scenario, strategy: StrategyConfig) -> dict[str, str]:
+    """Hashes of the code from outside that a run uses, by kind."""
+    used = components(scenario, strategy)
     return {kind: code_hash(found) for kind, found in used.items() if not found.__module__.startswith("sim.")}
 
 
-def source_hash() -> str:
-    """A hash of the project's own sources and presets."""
-    root = Path(__file__).parents[2]
-    files = sorted([*root.glob("sim/**/*.py"), *root.glob("sim/**/*.yaml"), *root.glob("models/**/*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+DECIDING = (
+    *("core", "cluster", "workload", "failures", "strategies", "scenario", "simulation"),
+    *("experiments/training.py", "results/summary.py"),
+)
+"""Packages and modules of `sim` that decide a run's numbers: not what does many runs, reads results or draws them."""
+
+
+def source_hash(root: Path = Path(__file__).parents[2]) -> str:
+    """A hash of the sources and presets that decide a run's numbers: `models` and the `DECIDING` parts of `sim`."""
+    places = [root / "models", *(root / "sim" / name for name in DECIDING)]
+    files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*"))]
+    content = b"".join(file.read_bytes() for file in sorted(files) if file.suffix in (".py", ".yaml"))
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 SOURCE_HASH = source_hash()

@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 
-from sim.experiments.runner import PlannedRun, ScenarioRunner
+from sim.experiments.sweep import run_scenario
 from sim.scenario.loading import parse_scenario
 
 SCENARIO = """
@@ -23,19 +23,10 @@ seeds: {training: [0, 1]}
 """
 
 
-class Silent:
-    def started(self, planned: PlannedRun):
-        return lambda progress: None
-
-    def finished(self, planned: PlannedRun, reused: bool) -> None:
-        pass
-
-
 def mean_final_losses(tmp_path: Path, *overrides: str) -> dict[str, float]:
     scenario = parse_scenario(SCENARIO, overrides=overrides)
-    runner = ScenarioRunner(scenario, Path(), tmp_path, tmp_path / "cache")
     losses: dict[str, list[float]] = {}
-    for run in runner.run(Silent()):
+    for run in run_scenario(scenario, tmp_path, cache=tmp_path / "cache").run_files():
         losses.setdefault(run.summary["strategy"], []).append(run.summary["final_validation_loss"])
     return {strategy: mean(values) for strategy, values in losses.items()}
 

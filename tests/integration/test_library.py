@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sim.experiments.runner import ScenarioRunner
+from sim.experiments.sweep import run_scenario
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.sweep_points import load_points
 from sim.strategies.checkpoint import CheckpointConfig
@@ -139,9 +139,7 @@ def test_a_simulated_run_is_the_run_of_a_command_without_files(nowhere, tmp_path
     run = churnlab.simulate(build(), "checkpoint", failure_seed=1)
     folder = tmp_path_factory.mktemp("results")
     scenario = build(seeds={"failures": [1]})
-    on_disk = {
-        record.run["strategy"]["kind"]: record for record in ScenarioRunner(scenario, nowhere, folder, None).run()
-    }
+    on_disk = {record.run["strategy"]["kind"]: record for record in run_scenario(scenario, folder, nowhere).run_files()}
 
     same = on_disk["checkpoint"]
     assert run.summary == same.summary

@@ -13,14 +13,12 @@ import pytest
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import InProcess, ProcessPool
 from sim.experiments.folder import SweepFolder, read_status
-from sim.experiments.plan import as_text, chosen
-from sim.experiments.runner import ScenarioRunner
+from sim.experiments.plan import format_value, selected
 from sim.experiments.sweep import SweepJob
 from sim.results import storage as results
 from sim.scenario.loading import load_scenario
 from sim.scenario.sweep_points import load_points
-from sim.simulation.training_process import Watcher
-from support.sweeps import TIME_ONLY, TINY, by_name, do_sweep, files_of, write_scenario
+from support.sweeps import TIME_ONLY, TINY, by_name, do_one_by_one, do_sweep, files_of, write_scenario
 
 IS_ROOT = os.geteuid() == 0
 
@@ -41,20 +39,9 @@ def done(folder, scenario_path) -> SweepJob:
     return do_sweep(scenario_path, folder / "results", folder / "cache")
 
 
-class Nobody:
-    """Watches nothing."""
-
-    def started(self, planned) -> Watcher:
-        return lambda _: None
-
-    def finished(self, planned, reused) -> None:
-        pass
-
-
 def test_a_sweep_leaves_what_its_runs_leave_one_by_one(done, scenario_path, tmp_path):
     for point in load_points(scenario_path):
-        runner = ScenarioRunner(point.scenario, scenario_path.parent, tmp_path, None)
-        assert len(list(runner.run(Nobody()))) == 6
+        assert do_one_by_one(point.scenario, scenario_path.parent, tmp_path) == 6
     alone = files_of(tmp_path / "tiny")
     assert len(alone) == 12 * 6
     assert files_of(done.folder.folder) == alone
@@ -70,7 +57,7 @@ def test_its_runs_say_what_they_asked_and_who_they_are(done):
 
 def test_every_distinct_step_was_trained_once(done, folder):
     store = TrajectoryStore(folder / "cache")
-    assert done.sweep.workshop.num_trained_steps == store.info().num_steps
+    assert done.sweep.training.num_trained_steps == store.info().num_steps
     checkpointing = [run for run in done.runs if run.planned.name in ("none", "checkpoint")]
     lines = {lineage for run in checkpointing for lineage in done.sweep.demands[run]}
     assert len(lines) == 1, "whoever repairs nothing has one line of training with all others of its kind"
@@ -91,7 +78,7 @@ def test_finished_runs_and_trained_steps_are_not_repeated(done, scenario_path, t
     assert files_of(rest.folder.folder) == files_of(done.folder.folder)
     shutil.rmtree(tmp_path / "results")
     from_cache = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
-    assert from_cache.sweep.workshop.num_trained_steps == 0
+    assert from_cache.sweep.training.num_trained_steps == 0
     assert files_of(from_cache.folder.folder) == files_of(done.folder.folder)
 
 
@@ -194,11 +181,11 @@ def names(runs) -> set[str]:
 
 
 def test_runs_are_chosen_by_strategy_folder_or_value(done):
-    assert names(chosen(done.runs, ["checkfree"])) == {"checkfree-f0-t0", "checkfree-f1-t0"}
-    assert len(chosen(done.runs, ["checkfree", "failures.rate_per_hour=0.1"])) == 2
-    assert names(chosen(done.runs, ["*-f1-*"])) == {"none-f1-t0", "checkpoint-f1-t0", "checkfree-f1-t0"}
-    assert len(chosen(done.runs, ["none", "checkpoint"])) == 8
-    assert chosen(done.runs, []) == done.runs
+    assert names(selected(done.runs, ["checkfree"])) == {"checkfree-f0-t0", "checkfree-f1-t0"}
+    assert len(selected(done.runs, ["checkfree", "failures.rate_per_hour=0.1"])) == 2
+    assert names(selected(done.runs, ["*-f1-*"])) == {"none-f1-t0", "checkpoint-f1-t0", "checkfree-f1-t0"}
+    assert len(selected(done.runs, ["none", "checkpoint"])) == 8
+    assert selected(done.runs, []) == done.runs
 
 
 @pytest.mark.parametrize(
@@ -211,11 +198,11 @@ def test_runs_are_chosen_by_strategy_folder_or_value(done):
 )
 def test_what_names_nothing_is_an_error(done, only, message):
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
-        chosen(done.runs, [only])
+        selected(done.runs, [only])
 
 
 def test_values_are_named_as_in_yaml():
-    assert [as_text(value) for value in (1, 0.5, True, None, "l4", 0)] == ["1", "0.5", "true", "null", "l4", "0"]
+    assert [format_value(value) for value in (1, 0.5, True, None, "l4", 0)] == ["1", "0.5", "true", "null", "l4", "0"]
 
 
 def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_path):
@@ -226,7 +213,7 @@ def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_pa
     outline = job.outline(job.runs, job.runs)
     assert (outline.num_runs, outline.num_points, outline.num_finished) == (12, 2, 0)
     assert outline.num_steps_alone >= 12 * 24
-    assert outline.num_steps_left == outline.num_steps_distinct == done.sweep.workshop.num_trained_steps
+    assert outline.num_steps_left == outline.num_steps_distinct == done.sweep.training.num_trained_steps
     assert "12 runs at 2 points" in outline.in_words()[0]
     assert not (tmp_path / "r").exists()
     assert not (tmp_path / "c").exists()
@@ -313,7 +300,7 @@ def test_a_forced_run_that_fails_is_not_told_as_finished(tmp_path, monkeypatch):
     assert all(run.is_finished for run in job.runs)
     again = SweepJob(load_points(path), tmp_path, tmp_path / "results", tmp_path / "cache")
     again.begin(InProcess(), None)
-    monkeypatch.setattr("sim.experiments.plan.simulate", lambda *_: 1 / 0)
+    monkeypatch.setattr("sim.experiments.tasks.simulate", lambda *_: 1 / 0)
     again.do(again.runs[:3])
     status = read_status(again.folder.folder)
     assert (len(status.finished), len(status.failed), len(status.left)) == (9, 3, 0)
@@ -398,7 +385,7 @@ def test_training_that_diverges_stops_its_runs_as_it_does_alone(tmp_path):
     job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
     assert not job.failures
     for point in load_points(path):
-        list(ScenarioRunner(point.scenario, tmp_path, tmp_path / "alone", None).run(Nobody()))
+        do_one_by_one(point.scenario, tmp_path, tmp_path / "alone")
     assert files_of(job.folder.folder) == files_of(tmp_path / "alone" / "tiny")
     assert set(job.table()["outcome"]) == {"stopped"}
 

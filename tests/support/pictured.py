@@ -1,6 +1,6 @@
 """What tests of figures and their tables share: results whose losses follow a formula, of a scenario and of a sweep."""
 
-from sim.experiments.runner import ScenarioRunner
+from sim.experiments.sweep import run_scenario
 from sim.reporting.tables import write_comparison
 from sim.results import storage as results
 from sim.results.selection import comparable
@@ -30,19 +30,11 @@ SWEEP = (
 RATE, INTERVAL = "failures.rate_per_hour", "strategies[checkpoint].interval_iterations"
 
 
-class Nobody:
-    def started(self, planned):
-        return lambda progress: None
-
-    def finished(self, planned, reused):
-        pass
-
-
 def run_all(folder, text, *overrides):
     """All runs of a scenario, as `churnlab run` leaves them: where they lie."""
     (folder / "dry.yaml").write_text(text)
     scenario = load_scenario(folder / "dry.yaml", overrides)
-    runs = list(ScenarioRunner(scenario, folder, folder / "results", None).run(Nobody()))
+    runs = run_scenario(scenario, folder / "results", folder).run_files()
     write_comparison(folder / "results" / "dry", runs)
     return folder / "results" / "dry"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sim.cli.main import ProgressDisplay
-from sim.experiments.runner import ScenarioRunner
+from sim.cli.progress import RunDisplay
+from sim.experiments.sweep import run_scenario
 from sim.reporting.tables import write_comparison
 from sim.scenario.loading import load_scenario
 from support.sweeps import TINY, do_sweep, write_scenario
@@ -30,7 +30,7 @@ def a_run(folder: Path, text: str = CURVE, overrides: tuple[str, ...] = ()) -> P
     """The results folder of a scenario that was run."""
     path = write_scenario(folder, text)
     scenario = load_scenario(path, overrides)
-    with ProgressDisplay() as display:
-        runs = list(ScenarioRunner(scenario, folder, folder / "results", None).run(display))
+    with RunDisplay(scenario) as display:
+        runs = run_scenario(scenario, folder / "results", folder, observer=display).run_files()
     write_comparison(folder / "results" / scenario.name, runs)
     return folder / "results" / scenario.name

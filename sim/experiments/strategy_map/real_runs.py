@@ -106,7 +106,7 @@ class RealRunsJob:
             for line in job.outline(job.runs, to_do).in_words() if to_do else ():
                 self._tell(line)
             job.do(to_do)
-            self.corpus_description = job.runs[0].runner.corpus_description
+            self.corpus_description = job.runs[0].plan.corpus_description
         for run, (error, _) in job.failures.items():
             raise ValueError(f"{run.name} could not be done: {error}")
         by_point: list[list[SweepRun]] = [[] for _ in points]

@@ -15,7 +15,7 @@ from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.real_runs import RealRunsJob
-from sim.experiments.sweep import Kind, SweepJob, opened, opened_workshop
+from sim.experiments.sweep import ExecutorKind, SweepJob, open_executor, shared_training
 from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
@@ -170,17 +170,18 @@ def surveyed(
     """A request's computation after its survey, with what does the rest."""
     job = request.job(observer)
     learns = request.template.scenario.training.learner == "torch"
-    kind = Kind.serial if request.options.jobs == 1 else Kind.pool
+    kind = ExecutorKind.serial if request.options.jobs == 1 else ExecutorKind.pool
     with ExitStack() as stack:
         results, cache = (
             folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
             for folder in (request.results, request.cache)
         )
-        executor = stack.enter_context(opened(kind, request.options.jobs, None, learns))
+        executor = stack.enter_context(open_executor(kind, request.options.jobs, None, learns))
 
         @contextmanager
         def at_work(sweep: SweepJob) -> Iterator[tuple[Executor, SharedTraining | None]]:
-            yield executor, opened_workshop(sweep, cache, None, dry_run)
+            with shared_training(sweep, cache, None, dry_run) as training:
+                yield executor, training
 
         folders = request.template.base_folder, results, cache
         real = RealRunsJob(*folders, at_work, observer.progressed, observer.noted)

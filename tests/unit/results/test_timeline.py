@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sim.cli.main import app
-from sim.experiments.runner import ScenarioRunner
+from sim.experiments.sweep import run_scenario
 from sim.reporting.gantt import gantt_figure
 from sim.results.storage import load_run
 from sim.results.timeline import chrome_trace, timeline, write_chrome_trace
@@ -28,20 +28,10 @@ strategies:
 """
 
 
-class Silent:
-    def started(self, planned):
-        return lambda _: None
-
-    def finished(self, planned, reused):
-        pass
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    runner = ScenarioRunner(
-        parse_scenario(SCENARIO), tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("r"), None
-    )
-    return {run.summary["kind"]: run.folder for run in runner.run(Silent())}
+    runs = run_scenario(parse_scenario(SCENARIO), tmp_path_factory.mktemp("r")).run_files()
+    return {run.summary["kind"]: run.folder for run in runs}
 
 
 @pytest.fixture(scope="module", params=["checkpoint", "redundant", "checkfree_plus"])
@@ -144,7 +134,7 @@ def test_checkpoints_and_recoveries_are_in_the_trace(folders):
 
 def test_messages_that_share_nothing_have_tracks_of_their_ends(tmp_path):
     scenario = parse_scenario(SCENARIO, overrides=("network.sharing=none", "training.steps=2"))
-    run = next(ScenarioRunner(scenario, tmp_path, tmp_path, None).run(Silent()))
+    run = run_scenario(scenario, tmp_path).run_files()[0]
     events = chrome_trace(timeline(run.folder))["traceEvents"]
     tracks = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert {"S0 pipeline 0 to S1 pipeline 0", "S1 pipeline 1 to S0 pipeline 1"} <= tracks
@@ -152,7 +142,7 @@ def test_messages_that_share_nothing_have_tracks_of_their_ends(tmp_path):
 
 def test_an_upload_under_way_at_the_end_is_recorded(tmp_path):
     overrides = ("training.steps=7", "failures=never", "network.storage.bandwidth_mbit_per_s=1")
-    run = next(ScenarioRunner(parse_scenario(SCENARIO, overrides=overrides), tmp_path, tmp_path, None).run(Silent()))
+    run = run_scenario(parse_scenario(SCENARIO, overrides=overrides), tmp_path).run_files()[0]
     messages = [message for message in whole(run.folder).trace.messages if message.what == "checkpoint"]
     assert len(messages) == 5
     assert not any(message.arrived for message in messages)
@@ -161,8 +151,7 @@ def test_an_upload_under_way_at_the_end_is_recorded(tmp_path):
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
 def test_a_run_with_jitter_is_replayed_exactly_in_the_window(tmp_path, fidelity):
     overrides = ("training.steps=150", "cluster.jitter=0.3", f"fidelity={fidelity}")
-    runs = ScenarioRunner(parse_scenario(SCENARIO, overrides=overrides), tmp_path, tmp_path, None).run(Silent())
-    run = next(runs)
+    run = run_scenario(parse_scenario(SCENARIO, overrides=overrides), tmp_path).run_files()[0]
     last_seconds = run.summary["wall_clock_seconds"] - 1.0  # far behind the first 64 iterations
     found = timeline(run.folder, last_seconds - 1.0, last_seconds)
     assert 0 < len(found.trace.operations) < 5 * 2 * 4 * 2 * 5
@@ -170,7 +159,7 @@ def test_a_run_with_jitter_is_replayed_exactly_in_the_window(tmp_path, fidelity)
 
 def test_a_run_whose_nodes_come_and_go_is_played_again_as_it_was(tmp_path):
     overrides = ("failures.scope=node", "failures.downtime.mean_hours=0.01", "training.steps=100")
-    run = next(ScenarioRunner(parse_scenario(SCENARIO, overrides=overrides), tmp_path, tmp_path, None).run(Silent()))
+    run = run_scenario(parse_scenario(SCENARIO, overrides=overrides), tmp_path).run_files()[0]
     found = whole(run.folder)
     assert [event.kind for event in found.events] == load_run(run.folder).events["kind"].tolist()
     assert {"node_lost", "regrouped", "node_joined"} <= {event.kind for event in found.events}
