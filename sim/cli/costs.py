@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 from sim.core.units import BYTES_PER_GIB
-from sim.experiments.overheads import lost_stages, overheads, recovers
+from sim.experiments.overheads import lost_stages, overheads, recoveries
 from sim.reporting.tables import Row, Table, columns_of
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import build_site
-from sim.strategies import strategy_class
 
 HEADINGS = (
     "devices\n× model",
@@ -36,14 +35,13 @@ def overhead_table(scenario: Scenario) -> Table:
 
 
 def recovery_table(scenario: Scenario) -> Table:
-    """One row per strategy that heeds failures: which stages it recovers that are lost at once."""
+    """One row per strategy that stops on failures: which stages it recovers that are lost at once."""
     trials = lost_stages(scenario.workload.num_stages)
     headings = [f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items()]
-    rows = []
-    for config in scenario.strategies:
-        if strategy_class(config.kind).stops_on_failures:
-            recovered = recovers(scenario, config)
-            rows.append(Row((config.name, *("yes" if recovered[name] else "no" for name in trials))))
+    rows = [
+        Row((name, *("yes" if recovered[trial] else "no" for trial in trials)))
+        for name, recovered in recoveries(scenario).items()
+    ]
     return Table(f"{scenario.name}: stages recovered that are lost at once", columns_of(headings), tuple(rows))
 
 

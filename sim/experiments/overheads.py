@@ -102,6 +102,12 @@ def lost_stages(num_stages: int) -> dict[str, tuple[int, ...]]:
     }
 
 
+def recoveries(scenario: Scenario) -> dict[str, dict[str, bool]]:
+    """By strategy, which stages it recovers if they are lost at once; without strategies that ignore failures."""
+    heeding = (config for config in scenario.strategies if strategy_class(config.kind).stops_on_failures)
+    return {config.name: recovers(scenario, config) for config in heeding}
+
+
 def recovers(scenario: Scenario, config: StrategyConfig) -> dict[str, bool]:
     """Which stages a strategy brings back, if lost at once in the middle of an iteration, without a fallback.
 

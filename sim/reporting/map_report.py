@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sim.core.files import atomic_write
 from sim.core.text import format_count
 from sim.reporting.advice import best_and_contenders, format_means
 from sim.reporting.notes import describe_prices, notes
-from sim.reporting.series import styles_by_kind
-from sim.reporting.strategy_map import hours_or_usd, line_figure, map_figure, position
+from sim.reporting.series import SeriesStyle, styles_by_kind
+from sim.reporting.strategy_map import draw_lines, draw_map, hours_or_usd, line_figure, map_figure, position
 from sim.reporting.style import save
 from sim.reporting.tables import Row, Table, columns_of
 from sim.results.comparison import FEWEST_LOST
@@ -19,15 +20,12 @@ from sim.results.strategy_map import StrategyMap
 from sim.strategies import legend_label
 
 
-def draw_strategy_map(found: StrategyMap) -> Figure:
+def strategy_map_figure(found: StrategyMap) -> Figure:
     """The map as a figure: regions over two fields, or lines over one."""
-    kinds = {config.name: config.kind for config in found.scenario.strategies}
-    styles = styles_by_kind({name: kinds[name] for name in found.strategies})
-    x, y = found.axes
+    styles, (x, y) = styles_of(found), found.axes
     if not y.field:
-        what, label = hours_or_usd(found.objective)
         bands = "Bands: 95 % intervals of means. A line ends where a strategy misses the target under some seed."
-        return line_figure(found.table, x, styles, what, label, [bands, *map_notes(found)])
+        return line_figure(found.table, x, styles, *hours_or_usd(found.objective), [bands, *map_notes(found)])
     marks = {
         "own": [(position(x, x.own), position(y, y.own))] if found.own_cell else [],
         "knots": [(position(x, x.values[i]), position(y, y.values[j])) for i, j in found.sampled_cells],
@@ -36,11 +34,28 @@ def draw_strategy_map(found: StrategyMap) -> Figure:
     return map_figure(found.table, found.axes, colours, marks, map_notes(found))
 
 
+def draw_map_panel(axis: Axes, found: StrategyMap) -> None:
+    """Draw the map on an axis: regions over two fields, or lines over one."""
+    styles, (x, y) = styles_of(found), found.axes
+    if y.field:
+        draw_map(axis, found.table, x, y, {name: style.colour for name, style in styles.items()})
+        return
+    what, label = hours_or_usd(found.objective)
+    draw_lines(axis, found.table, x, styles, what)
+    axis.set_ylabel(label)
+
+
+def styles_of(found: StrategyMap) -> dict[str, SeriesStyle]:
+    """The style of each strategy by its kind."""
+    kinds = {config.name: config.kind for config in found.scenario.strategies}
+    return styles_by_kind({name: kinds[name] for name in found.strategies})
+
+
 def write_map(found: StrategyMap, folder: Path) -> list[Path]:
     """Write map.csv, map.png and map.pdf into a folder."""
     path = folder / "map.csv"
     atomic_write(path, found.table.to_csv(index=False))
-    return [path, *save(draw_strategy_map(found), folder / "map")]
+    return [path, *save(strategy_map_figure(found), folder / "map")]
 
 
 def shares_table(found: StrategyMap) -> Table:

@@ -108,17 +108,22 @@ def line_figure(
     """Draw a map over one axis: column `what` of each strategy with its interval."""
     with new_figure(3.0, notes) as figure:
         axis = figure.subplots()
-        for name, rows in table.groupby("strategy", sort=False):
-            colour, line, marker = styles[str(name)]
-            places = rows[x.field].to_numpy() if x.is_numeric else np.arange(len(rows))
-            label_of = legend_label(str(name))
-            axis.plot(places, rows[what], color=colour, linestyle=line, marker=marker, markersize=3, label=label_of)
-            axis.fill_between(places, rows[f"{what}_low"], rows[f"{what}_high"], color=colour, alpha=0.15, linewidth=0)
-        scale(axis, "x", x, edges(x))
+        draw_lines(axis, table, x, styles, what)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
         figure.legend(loc="outside upper center", ncols=5, frameon=False)
     return figure
+
+
+def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Mapping[str, SeriesStyle], what: str) -> None:
+    """Draw a map's table over one axis: column `what` of each strategy with its interval."""
+    for name, rows in table.groupby("strategy", sort=False):
+        colour, line, marker = styles[str(name)]
+        places = rows[x.field].to_numpy() if x.is_numeric else np.arange(len(rows))
+        label = legend_label(str(name))
+        axis.plot(places, rows[what], color=colour, linestyle=line, marker=marker, markersize=3, label=label)
+        axis.fill_between(places, rows[f"{what}_low"], rows[f"{what}_high"], color=colour, alpha=0.15, linewidth=0)
+    scale(axis, "x", x, edges(x))
+    axis.set_ylim(bottom=0)
 
 
 def grids(table: pd.DataFrame, shape: tuple[int, int]) -> tuple[Any, Edges, npt.NDArray[np.bool_]]:

@@ -71,15 +71,15 @@ def frame_of(records: Sequence[Any], kind: type) -> pd.DataFrame:
 
 def as_results(runs: Sequence[SimulatedRun]) -> Results:
     """Simulated runs of one scenario as figures and statistics take them."""
-    rows = [{"run": run.name, **flat(run.summary)} for run in runs]
-    results = Results(Path("in memory"), pd.DataFrame(rows))
-    ledgers = {run.name: run.ledger.rename_axis("bucket").reset_index() for run in runs}
-    frames = {
-        "iterations": {run.name: run.iterations for run in runs},
-        "events": {run.name: run.events for run in runs},
-        "nodes": {run.name: run.nodes for run in runs},
-        "ledger": ledgers,
+    tables = {
+        "iterations": [run.iterations for run in runs],
+        "events": [run.events for run in runs],
+        "nodes": [run.nodes for run in runs],
+        "ledger": [run.ledger.rename_axis("bucket").reset_index() for run in runs],
     }
-    for table, of_runs in frames.items():
-        vars(results)[table] = pd.concat([frame.assign(run=name) for name, frame in of_runs.items()])
-    return results
+    named = {
+        name: pd.concat([frame.assign(run=run.name) for frame, run in zip(frames, runs, strict=True)])
+        for name, frames in tables.items()
+    }
+    rows = [{"run": run.name, **flat(run.summary)} for run in runs]
+    return Results(Path("in memory"), pd.DataFrame(rows), named)

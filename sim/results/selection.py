@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -43,7 +44,7 @@ def comparable(results: Results) -> Results:
             f"{twice[0]} and {twice[1]}: run the scenario once more, since what the last command ran is what is "
             "compared; or make a sweep of what differs"
         )
-    return Results(results.folder, runs)
+    return replace(results, runs=runs)
 
 
 def results_of(runs: Sequence[RunFiles]) -> Results:

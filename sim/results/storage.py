@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -223,33 +223,38 @@ class Results:
     """The finished runs of a folder as DataFrames; every table has a column `run`, the name of the run's folder.
 
     runs: a row a run, with outcomes (the ledger as `<bucket>_seconds`) and, of a sweep, the swept values. The others
-    are read when they are asked for; runs of which outcomes alone were kept have no rows in them.
+    are read when they are asked for; runs of which outcomes alone were kept have no rows in them. in_memory: the other
+    tables of runs that are not in files.
     """
 
     folder: Path
     runs: pd.DataFrame
+    in_memory: Mapping[str, pd.DataFrame] | None = None
 
     @cached_property
     def iterations(self) -> pd.DataFrame:
         """A row for each completed iteration of each run."""
-        return self._records("iterations.parquet")
+        return self._records("iterations")
 
     @cached_property
     def events(self) -> pd.DataFrame:
         """A row for each failure, recovery, checkpoint and the like of each run."""
-        return self._records("events.parquet")
+        return self._records("events")
 
     @cached_property
     def ledger(self) -> pd.DataFrame:
         """Simulated seconds in each bucket of each run."""
-        return self._records("ledger.parquet")
+        return self._records("ledger")
 
     @cached_property
     def nodes(self) -> pd.DataFrame:
         """From when on how many nodes were there in each run: a row for each change."""
-        return self._records("nodes.parquet")
+        return self._records("nodes")
 
-    def _records(self, file: str) -> pd.DataFrame:
+    def _records(self, table: str) -> pd.DataFrame:
+        if self.in_memory is not None:
+            return self.in_memory[table]
+        file = f"{table}.parquet"
         folders = [self.folder] if is_finished(self.folder) else [self.folder / name for name in self.runs["run"]]
         found = [(folder.name, folder / file) for folder in folders if (folder / file).is_file()]
         if not found:

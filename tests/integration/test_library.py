@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import churnlab
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -183,3 +184,87 @@ def test_simulated_runs_have_statistics_and_figures(nowhere):
     means = churnlab.summary(results.runs, [], ["wall_clock_seconds"])
     assert means.set_index("strategy")["num_runs"].to_dict() == {"none": 2, "checkpoint": 2}
     assert results.nodes.groupby("run").size().index.tolist() == sorted(run.name for run in runs)
+
+
+# ---- maps, advice, costs, panels -----------------------------------------------------------------
+
+OPTIONS = churnlab.MapOptions(replicates=2, time_replicates=2, num_samples=1, jobs=1)
+
+
+def test_a_map_is_an_object_and_leaves_no_files(nowhere):
+    found = churnlab.strategy_map(build(), "failures.rate_per_hour=0.1,0.5", options=OPTIONS)
+
+    assert isinstance(found, churnlab.StrategyMap)
+    assert found.strategies == ("checkpoint", "checkfree_plus")
+    assert len(found.table) == 4
+    assert found.own.ranking.best.strategy in found.strategies
+    figure, axis = plt.subplots()
+    churnlab.draw(axis, found)
+    assert len(axis.lines) == 2
+    assert churnlab.strategy_map_figure(found).axes
+    plt.close(figure)
+
+
+def test_a_map_of_two_fields_draws_regions_on_an_axis(nowhere):
+    axes = "failures.rate_per_hour=0.1,0.5", "network.bandwidth_factor=0.5,1"
+    found = churnlab.strategy_map(build(strategies=["checkpoint", "redundant"]), *axes, options=OPTIONS)
+    figure, axis = plt.subplots()
+    churnlab.draw(axis, found)
+    assert len(axis.collections) == 1
+    plt.close(figure)
+
+
+def test_advice_is_an_object_with_its_map(nowhere):
+    advice = churnlab.advise(build(), options=OPTIONS)
+
+    standings = advice.result.ranking.standings
+    assert advice.best == standings[0].strategy
+    assert advice.lead == standings[1].behind
+    assert set(advice.contenders) <= {one.strategy for one in standings[1:]}
+    assert advice.is_certain == (not advice.contenders and advice.result.num_lost >= 3)
+    assert set(advice.learning_costs) == {"checkfree_plus"}
+    assert set(advice.table["failures.rate_per_hour"]) == {0.25, 0.35, 0.5, 0.7}
+    assert len(churnlab.advice_lines(advice)) == 5
+
+
+def test_advice_goes_on_from_the_runs_of_a_results_folder(tmp_path):
+    for folder in (tmp_path / "results", tmp_path / "results"):
+        advice = churnlab.advise(build(), options=OPTIONS, results=folder, cache=tmp_path / "cache")
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
+    again = churnlab.advise(build(), options=OPTIONS, results=folder, cache=tmp_path / "cache")
+    assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")} != {}
+    pd.testing.assert_frame_equal(again.table, advice.table)
+
+
+def test_what_cannot_be_compared_says_so_without_options_of_commands():
+    with pytest.raises(churnlab.ScenarioError, match=r"x failures\.rate=1,2, failures\.rate: unknown key"):
+        churnlab.strategy_map(build(), "failures.rate=1,2")
+    with pytest.raises(ValueError, match=r"y failures\.rate_per_hour: the same field as x"):
+        churnlab.strategy_map(build(), "failures.rate_per_hour", "failures.rate_per_hour")
+    with pytest.raises(ValueError, match="give two or more to choose from"):
+        churnlab.advise(build(strategies=["checkpoint"]))
+
+
+def test_costs_and_recoveries_are_tables():
+    costs = pd.DataFrame(churnlab.overheads(build())).set_index("strategy")
+    assert costs.loc["checkpoint", "stored_bytes"] > 0
+    recovered = pd.DataFrame(churnlab.recoveries(build())).T
+    assert recovered.loc["checkpoint"].all()
+    assert set(recovered.columns) == {"apart", "adjacent", "first", "last", "stage 0"}
+
+
+@pytest.mark.parametrize("kind", ["loss", "loss_by_iteration", "ledger", "nodes", "time_to_loss", "money_to_loss"])
+def test_each_kind_of_panel_is_drawn_on_an_axis(kind):
+    results = churnlab.as_results([churnlab.simulate(build(), name) for name in ("none", "checkpoint")])
+    figure, axis = plt.subplots()
+    churnlab.draw(axis, results, kind)
+    assert axis.has_data()
+    assert axis.get_xlabel()
+    plt.close(figure)
+
+
+def test_an_unknown_panel_names_the_nearest():
+    results = churnlab.as_results([churnlab.simulate(build(), "none")])
+    with pytest.raises(ValueError, match="kind ledgr: no such panel; nearest: ledger"):
+        churnlab.draw(plt.figure().subplots(), results, "ledgr")
+    plt.close()

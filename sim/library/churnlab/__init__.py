@@ -5,64 +5,75 @@ Names are loaded when they are first used: importing churnlab takes no time and 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sim.experiments.overheads import overheads as overheads
+    from sim.experiments.overheads import recoveries as recoveries
     from sim.experiments.single_run import simulate_run as simulate
+    from sim.experiments.strategy_map.study import MapOptions as MapOptions
+    from sim.experiments.strategy_map.study import advise as advise
+    from sim.experiments.strategy_map.study import strategy_map as strategy_map
+    from sim.reporting.advice import advice_lines as advice_lines
+    from sim.reporting.map_report import strategy_map_figure as strategy_map_figure
+    from sim.reporting.panels import draw as draw
     from sim.reporting.registry import figure_of as figure
-    from sim.results.in_memory import SimulatedRun, as_results
-    from sim.results.statistics import estimate, paired_difference, replicates_needed, summary
-    from sim.results.storage import Results, load_run
+    from sim.results.in_memory import SimulatedRun as SimulatedRun
+    from sim.results.in_memory import as_results as as_results
+    from sim.results.statistics import estimate as estimate
+    from sim.results.statistics import paired_difference as paired_difference
+    from sim.results.statistics import replicates_needed as replicates_needed
+    from sim.results.statistics import summary as summary
+    from sim.results.storage import Results as Results
     from sim.results.storage import load as load_results
-    from sim.scenario.loading import ScenarioError, build_scenario, load_scenario
-    from sim.scenario.scenario import Scenario
-
-__all__ = [
-    "Results",
-    "Scenario",
-    "ScenarioError",
-    "SimulatedRun",
-    "as_results",
-    "build_scenario",
-    "estimate",
-    "figure",
-    "load_results",
-    "load_run",
-    "load_scenario",
-    "paired_difference",
-    "replicates_needed",
-    "simulate",
-    "summary",
-]
+    from sim.results.storage import load_run as load_run
+    from sim.results.strategy_map import Advice as Advice
+    from sim.results.strategy_map import StrategyMap as StrategyMap
+    from sim.scenario.loading import ScenarioError as ScenarioError
+    from sim.scenario.loading import build_scenario as build_scenario
+    from sim.scenario.loading import load_scenario as load_scenario
+    from sim.scenario.scenario import Scenario as Scenario
 
 _WHERE = {
+    "Advice": "sim.results.strategy_map:Advice",
+    "MapOptions": "sim.experiments.strategy_map.study:MapOptions",
     "Results": "sim.results.storage:Results",
     "Scenario": "sim.scenario.scenario:Scenario",
     "ScenarioError": "sim.scenario.loading:ScenarioError",
     "SimulatedRun": "sim.results.in_memory:SimulatedRun",
+    "StrategyMap": "sim.results.strategy_map:StrategyMap",
+    "advice_lines": "sim.reporting.advice:advice_lines",
+    "advise": "sim.experiments.strategy_map.study:advise",
     "as_results": "sim.results.in_memory:as_results",
     "build_scenario": "sim.scenario.loading:build_scenario",
+    "draw": "sim.reporting.panels:draw",
     "estimate": "sim.results.statistics:estimate",
     "figure": "sim.reporting.registry:figure_of",
     "load_results": "sim.results.storage:load",
     "load_run": "sim.results.storage:load_run",
     "load_scenario": "sim.scenario.loading:load_scenario",
+    "overheads": "sim.experiments.overheads:overheads",
     "paired_difference": "sim.results.statistics:paired_difference",
+    "recoveries": "sim.experiments.overheads:recoveries",
     "replicates_needed": "sim.results.statistics:replicates_needed",
     "simulate": "sim.experiments.single_run:simulate_run",
+    "strategy_map": "sim.experiments.strategy_map.study:strategy_map",
+    "strategy_map_figure": "sim.reporting.map_report:strategy_map_figure",
     "summary": "sim.results.statistics:summary",
 }
 
+__all__ = list(_WHERE)
 
-def __getattr__(name: str) -> Any:
-    """Load a name from its module."""
-    if name not in _WHERE:
-        raise AttributeError(f"module 'churnlab' has no attribute '{name}'")
-    module, _, original = _WHERE[name].partition(":")
-    globals()[name] = found = getattr(import_module(module), original)
-    return found
+if not TYPE_CHECKING:  # type checkers see the imports above
 
+    def __getattr__(name):
+        """Load a name from its module."""
+        if name not in _WHERE:
+            raise AttributeError(f"module 'churnlab' has no attribute '{name}'")
+        module, _, original = _WHERE[name].partition(":")
+        globals()[name] = found = getattr(import_module(module), original)
+        return found
 
-def __dir__() -> list[str]:
-    """The names to be used."""
-    return sorted([*globals(), *__all__])
+    def __dir__():
+        """The names to be used."""
+        return sorted([*globals(), *__all__])
