@@ -40,7 +40,7 @@ class Ledger:
     def __init__(self) -> None:
         self._other: dict[Bucket, float] = dict.fromkeys(BUCKETS, 0.0)
         self._kept: list[tuple[IterationSplit, int]] = []
-        self._num_kept = 0
+        self.num_iterations = 0
 
     def spend(self, bucket: Bucket, seconds: float) -> None:
         """Book seconds that are no part of a completed iteration."""
@@ -54,22 +54,22 @@ class Ledger:
     def complete_iteration(self, split: IterationSplit, num: int = 1) -> None:
         """Book a completed iteration, the next after those kept so far; or as many equal ones."""
         before = 0
-        if self._kept and self._kept[-1][0] == split:
+        if self._kept and (self._kept[-1][0] is split or self._kept[-1][0] == split):
             before = self._kept.pop()[1]
         self._kept.append((split, before + num))
-        self._num_kept += num
+        self.num_iterations += num
 
     def roll_back(self, num_iterations: int) -> None:
         """Keep the first `num_iterations` completed iterations; the later ones become lost work."""
-        assert 0 <= num_iterations <= self._num_kept, "a rollback goes back"
+        assert 0 <= num_iterations <= self.num_iterations, "a rollback goes back"
         undone: list[tuple[float, int]] = []
-        while self._num_kept > num_iterations:
+        while self.num_iterations > num_iterations:
             split, num = self._kept.pop()
-            num_undone = min(num, self._num_kept - num_iterations)
+            num_undone = min(num, self.num_iterations - num_iterations)
             if num > num_undone:
                 self._kept.append((split, num - num_undone))
             undone.append((split.seconds, num_undone))
-            self._num_kept -= num_undone
+            self.num_iterations -= num_undone
         self._other["lost_work"] += exact_sum(undone)
 
     def buckets(self) -> dict[Bucket, float]:

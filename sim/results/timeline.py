@@ -81,7 +81,7 @@ def play_again(scenario: Scenario, summary: dict[str, Any], trace: EventRecorder
     """The same run without training."""
     config = next(config for config in scenario.strategies if config.name == summary["strategy"])
     seeds = summary["failure_seed"], summary["training_seed"]
-    return simulate(scenario, config, *seeds, time_only(scenario), trace=trace)
+    return simulate(scenario, config, *seeds, time_only(scenario), recorder=trace)
 
 
 def chrome_trace(timeline: Timeline) -> dict[str, Any]:

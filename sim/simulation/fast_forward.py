@@ -1,4 +1,4 @@
-"""Skipping of simulated time in which nothing is due: only for runs that train nothing.
+"""Skipping of simulated time in which nothing is due; iterations are skipped only in runs that train nothing.
 
 Until the next event of the loop, an iteration is like the one before it, and so is a blocking save. Any number of them
 is one product of ticked seconds, so the results equal those of the run event by event, to the bit.
@@ -7,17 +7,23 @@ is one product of ticked seconds, so the results equal those of the run event by
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import simpy
 
+from models.training_state import Position
 from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
 from sim.simulation.leap import Cadence, RepeatedIterations, longest
 from sim.simulation.log import EventLog, Repeated
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import NodeAdmission, StateTransfers
-from sim.strategies.base import Routine
+from sim.strategies import Strategy
+from sim.strategies.base import PeriodicSave, StrategyWorld
 from sim.workload.config import IterationPlan
+
+Action = float | PeriodicSave
+"""Iterations until a strategy acts next, or a save that it repeats."""
 
 
 def skip(env: simpy.Environment, seconds: float) -> bool:
@@ -29,64 +35,80 @@ def skip(env: simpy.Environment, seconds: float) -> bool:
     return True
 
 
+def next_action(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> Action:
+    """The next action that a strategy announces; the next iteration if it announces none."""
+    if not announces_actions(type(strategy)):
+        return 1.0
+    return strategy.next_action(world, position, iteration_seconds)
+
+
+@cache
+def announces_actions(kind: type[Strategy]) -> bool:
+    """Whether `next_action` describes this `after_iteration`: no subclass has overridden the latter alone."""
+    owner = next(cls for cls in kind.__mro__ if "next_action" in vars(cls))
+    return not any("after_iteration" in vars(cls) for cls in kind.__mro__[: kind.__mro__.index(owner)])
+
+
 class FastForward:
-    """Passes over iterations, and over blocking saves between them, until the next event is due.
+    """Skips iterations, and blocking saves between them, until the next event is due.
 
     admission: of nodes that may join between two iterations; None if failures have no effect.
     """
 
     def __init__(
         self,
-        execution: IterationExecutor,
+        iterations: IterationExecutor,
         work: InterruptibleWork,
         placement: StatePlacement,
         admission: NodeAdmission | None,
         transfers: StateTransfers,
         events: EventLog,
     ) -> None:
-        self._execution, self._work, self._placement, self._admission = execution, work, placement, admission
+        self._iterations, self._work, self._placement, self._admission = iterations, work, placement, admission
         self._transfers, self._events = transfers, events
 
-    def leap(self, plan: IterationPlan, most: int, routine_of: Callable[[float], Routine]) -> RepeatedIterations | None:
-        """Complete up to `most` iterations before the next event is due; None if there is no time for one.
+    def leap(
+        self, plan: IterationPlan, position: Position, num_iterations: int, action_of: Callable[[float], Action]
+    ) -> RepeatedIterations | None:
+        """Complete iterations from a Position on before the next event is due; None if there is no time for one.
 
-        routine_of: what the strategies do after iterations of some seconds.
+        num_iterations: of the whole run; action_of: the strategies' next action, given the duration of an iteration.
         """
-        execution, transfers, left_seconds = self._execution, self._transfers, self._failure_free_seconds
-        priced = execution.price_in_leaps(plan, self._placement.hosts if self._admission else None)
-        if priced is None or priced.seconds >= left_seconds or self._is_disturbed:
+        work, transfers, admission = self._work, self._transfers, self._admission
+        if work.queued or transfers.share_links or (admission and admission.is_expected):
+            return None  # the next iterations differ
+        iteration = self._iterations.time_in_leaps(plan, self._placement.assignment if admission else None)
+        left_seconds = min(work.env.peek(), work.deadline_seconds) - work.env.now
+        if iteration is None or iteration.seconds >= left_seconds:
             return None
-        most = int(min(most, execution.most_in_a_leap))
-        routine, pause_seconds = routine_of(priced.seconds), None
-        if routine.transfers is not None and transfers.is_alone:
-            pause_seconds = transfers.seconds_of(routine.transfers)
-        cadence = Cadence(priced.seconds, routine.first, routine.then, pause_seconds)
+        action, pause_seconds = action_of(iteration.seconds), None
+        if isinstance(action, PeriodicSave):
+            if transfers.has_idle_links:
+                pause_seconds = transfers.seconds_of(action.transfers)
+            cadence = Cadence(iteration.seconds, action.first, action.period, pause_seconds)
+        else:
+            cadence = Cadence(iteration.seconds, action)
+        most = min(num_iterations - position.iteration, self._iterations.most_in_a_leap)
         leap = longest(cadence, left_seconds, most)
         if leap.num_iterations == 0:
             return None
         if leap.num_pauses:
-            assert routine.transfers is not None
-            self._events.repeat(saves(leap, self._work.now_seconds, execution.num_completed))
-            transfers.count(routine.transfers, leap.num_pauses)
-        execution.complete(leap, priced.split)
-        skipped = skip(self._work.env, leap.seconds)
+            assert isinstance(action, PeriodicSave)
+            self._repeat(action, leap, position)
+        self._iterations.complete(leap, iteration.split)
+        skipped = skip(work.env, leap.seconds)
         assert skipped, "a leap ends before the next event"
         return leap
 
-    @property
-    def _failure_free_seconds(self) -> float:
-        """Time until the next event is due, or the deadline; none if a failure is queued."""
-        work = self._work
-        return 0.0 if work.queued else min(work.env.peek(), work.deadline_seconds) - work.now_seconds
-
-    @property
-    def _is_disturbed(self) -> bool:
-        """Whether iterations differ: nodes are about to join, or messages share the links."""
-        return bool(self._admission and self._admission.is_expected) or self._transfers.is_busy
-
-
-def saves(leap: RepeatedIterations, began_seconds: float, num_before: int) -> Repeated:
-    """The records of the saves in a leap that begins after some iterations."""
-    iteration, at_seconds = num_before + int(leap.rhythm.first), began_seconds + leap.first_pause_seconds
-    cycle_seconds = leap.cycle_seconds if leap.num_in_a_cycle else 0.0
-    return Repeated(at_seconds, leap.pause_seconds, iteration, leap.num_pauses, cycle_seconds, leap.num_in_a_cycle)
+    def _repeat(self, save: PeriodicSave, leap: RepeatedIterations, position: Position) -> None:
+        """Record the saves of a leap that begins now, from a Position on."""
+        now_seconds, cycle_seconds = self._work.now_seconds, leap.cycle_seconds if leap.num_in_a_cycle else 0.0
+        first = position.iteration + int(leap.cadence.first), now_seconds + leap.first_pause_seconds
+        self._events.repeat(
+            Repeated(first[1], leap.pause_seconds, first[0], leap.num_pauses, cycle_seconds, leap.num_in_a_cycle)
+        )
+        self._transfers.count(save.transfers, leap.num_pauses)
+        last = position.iteration + leap.num_iterations - leap.rest
+        save.completed(
+            Position(position.lineage, last, position.iterations_per_step), now_seconds + leap.last_pause_seconds
+        )

@@ -1,6 +1,6 @@
-"""Leaps over time in which nothing happens but what repeats itself: iterations, and a pause now and then to save.
+"""Arithmetic of equal iterations with a pause, to save, after every so many.
 
-Times are whole ticks, so that products are exact and a leap ends at the same instant as event after event does.
+Times are whole ticks, so that products are exact and a leap ends at the same instant as the run event by event.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Cadence(NamedTuple):
-    """Iterations of so many seconds; after `first` of them, and then after every `then`, a pause. None: no pauses."""
+    """Iterations of equal duration, a pause after the `first` ones, and one after every `then`; None: no pauses."""
 
     iteration_seconds: float
     first: float
@@ -19,12 +19,12 @@ class Cadence(NamedTuple):
 
 
 class RepeatedIterations(NamedTuple):
-    """What passes at once: `first` iterations and a pause, `num_pauses - 1` times `then` and one, and `rest` more.
+    """A leap: `first` iterations and a pause, `num_pauses - 1` times `then` iterations and a pause, and `rest` more.
 
-    num_iterations: all that are completed; seconds: the whole; is_complete: whether a pause would be next.
+    num_iterations: number of all iterations; seconds: total duration; is_complete: whether a pause is due at the end.
     """
 
-    rhythm: Cadence
+    cadence: Cadence
     num_pauses: int
     rest: int
     num_iterations: int
@@ -33,36 +33,36 @@ class RepeatedIterations(NamedTuple):
 
     @property
     def pause_seconds(self) -> float:
-        """Each pause."""
-        return self.rhythm.pause_seconds or 0.0
+        """Duration of a pause."""
+        return self.cadence.pause_seconds or 0.0
 
     @property
     def first_pause_seconds(self) -> float:
-        """From the beginning until the first pause."""
-        return self.rhythm.first * self.rhythm.iteration_seconds
+        """Time from the start of the leap to the first pause."""
+        return self.cadence.first * self.cadence.iteration_seconds
 
     @property
     def num_in_a_cycle(self) -> int:
-        """Iterations from one pause to the next; 0 where there is no next."""
-        return int(self.rhythm.then) if self.num_pauses > 1 else 0
+        """Iterations from one pause to the next; 0 if there is only one."""
+        return int(self.cadence.then) if self.num_pauses > 1 else 0
 
     @property
     def cycle_seconds(self) -> float:
-        """From one pause to the next."""
-        return self.num_in_a_cycle * self.rhythm.iteration_seconds + self.pause_seconds
+        """Time from one pause to the next."""
+        return self.num_in_a_cycle * self.cadence.iteration_seconds + self.pause_seconds
 
     @property
     def last_pause_seconds(self) -> float:
-        """From the beginning until the last pause."""
-        return self.seconds - self.rest * self.rhythm.iteration_seconds - self.pause_seconds
+        """Time from the start of the leap to the last pause."""
+        return self.seconds - self.rest * self.cadence.iteration_seconds - self.pause_seconds
 
 
-def longest(rhythm: Cadence, left_seconds: float, most: float) -> RepeatedIterations:
-    """The longest leap that ends before so many seconds have passed, of up to so many iterations.
+def longest(cadence: Cadence, left_seconds: float, most: float) -> RepeatedIterations:
+    """The longest leap of up to `most` iterations that takes less than `left_seconds`.
 
-    It ends with an iteration, or with a pause; `rest` is at most what is left until the next pause.
+    It ends with an iteration or with a pause; `rest` is at most the number of iterations until the next pause.
     """
-    each_seconds, first, then, pause_seconds = rhythm
+    each_seconds, first, then, pause_seconds = cadence
     num_pauses = num_done = 0
     spent_seconds, until_pause = 0.0, first
     if pause_seconds is not None and first <= most:
@@ -76,11 +76,11 @@ def longest(rhythm: Cadence, left_seconds: float, most: float) -> RepeatedIterat
                 num_done, spent_seconds = int(first + more * then), leg_seconds + more * cycle_seconds
     rest = num_before(each_seconds, left_seconds - spent_seconds, min(until_pause, most - num_done))
     seconds = spent_seconds + rest * each_seconds
-    return RepeatedIterations(rhythm, num_pauses, rest, num_done + rest, seconds, rest >= until_pause)
+    return RepeatedIterations(cadence, num_pauses, rest, num_done + rest, seconds, rest >= until_pause)
 
 
 def num_before(seconds: float, left_seconds: float, most: float) -> int:
-    """How many times so long can pass, one after the other, before so many seconds have; up to so many."""
+    """The largest number, up to `most`, of durations of some seconds that together take less than `left_seconds`."""
     if not seconds < left_seconds:
         return 0
     num = most if math.isinf(left_seconds) else min(most, math.ceil(left_seconds / seconds))

@@ -155,7 +155,7 @@ class IterationLog(Sequence[IterationRecord]):
 
     def leap(self, leap: RepeatedIterations, first: int, started_seconds: float, lineage: str) -> None:
         """A leap that begins with the iteration `first`."""
-        each_seconds, num = leap.rhythm.iteration_seconds, int(leap.rhythm.first) if leap.num_pauses else 0
+        each_seconds, num = leap.cadence.iteration_seconds, int(leap.cadence.first) if leap.num_pauses else 0
         if num:
             self.complete(Stretch(first, num, started_seconds, each_seconds, lineage))
             first, started_seconds = first + num, started_seconds + num * each_seconds + leap.pause_seconds

@@ -1,4 +1,4 @@
-"""What a timeline shows: operations, messages and spans of a run within a window of simulated time."""
+"""Recording of operations, messages and spans within a window of simulated time, for timelines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sim.workload.iteration import IterationRun
 
 @dataclass
 class EventRecorder:
-    """Collects what happens from `start_seconds` to `end_seconds`; iterations that reach into it come whole."""
+    """Records from `start_seconds` to `end_seconds`; iterations that overlap the window are recorded whole."""
 
     start_seconds: float = 0.0
     end_seconds: float = math.inf
@@ -23,22 +23,22 @@ class EventRecorder:
     _followed: dict[Flow, Callable[[float], None]] = field(default_factory=dict)
 
     def is_open(self, from_seconds: float, until_seconds: float) -> bool:
-        """Whether anything of a stretch of time is to be collected."""
+        """Whether an interval overlaps the window."""
         return from_seconds < self.end_seconds and until_seconds > self.start_seconds
 
     def add_iteration(self, run: IterationRun, start_seconds: float, end_seconds: float) -> None:
-        """An iteration that was played event by event."""
+        """Record an iteration that was played event by event."""
         if self.is_open(start_seconds, end_seconds):
             self.operations += run.operations
             self.messages += run.messages
 
     def add_span(self, bucket: Bucket, start_seconds: float, end_seconds: float) -> None:
-        """Time that the training process spent on something else than iterations that it completed."""
+        """Record time that the training process spent on something other than completed iterations."""
         if end_seconds > start_seconds and self.is_open(start_seconds, end_seconds):
             self.spans.append(Span(bucket, start_seconds, end_seconds))
 
     def follow(self, flow: Flow, what: str, source: int, target: int, start_seconds: float) -> None:
-        """Note a message of a recovery or a checkpoint when it ends, arrived or not."""
+        """Record a message of a recovery or a checkpoint when it ends, arrived or not."""
 
         def ended(end_seconds: float) -> None:
             self._followed.pop(flow, None)
@@ -50,6 +50,6 @@ class EventRecorder:
         flow.when_ended.append(ended)
 
     def close(self, now_seconds: float) -> None:
-        """The run is over: messages still under way end with it."""
+        """End the recording with the run: messages that are still under way end now."""
         for ended in list(self._followed.values()):
             ended(now_seconds)

@@ -1,87 +1,53 @@
-"""From a scenario to its world, its site, and what is known of their prices."""
+"""One run of a scenario: one strategy under one pair of seeds, from the first iteration to the last.
+
+`simulate` tells the whole story: it builds the world and the training process, lets the process run on the event loop,
+and collects what happened in a `Run`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import simpy
 
 from models.spec import plain_routes
 from models.training import NoTraining, Training
-from sim.cluster.membership import node_seconds
+from sim.cluster.flows import Flows
+from sim.cluster.membership import Membership, node_seconds
 from sim.cluster.topology import Cluster, num_nodes
+from sim.core.ledger import Ledger
 from sim.core.records import Bucket, EventRecord, IterationRecord, NodeCount
-from sim.core.units import SECONDS_PER_HOUR
+from sim.core.rng import stream
+from sim.core.units import EXACT_SECONDS, SECONDS_PER_HOUR
 from sim.failures import process_class
 from sim.scenario.scenario import Scenario
+from sim.simulation.availability import Availability
+from sim.simulation.failure_injection import FailureInjector, gives_notice
+from sim.simulation.fast_forward import FastForward, skip
+from sim.simulation.interruptible import InterruptibleWork
+from sim.simulation.iterations import IterationExecutor
+from sim.simulation.log import EventLog
 from sim.simulation.recorder import EventRecorder
+from sim.simulation.state_placement import StatePlacement
 from sim.simulation.training_process import TrainingProcess, Watcher
-from sim.simulation.world import World
+from sim.simulation.transfers import NodeAdmission, StateTransfers
+from sim.simulation.world import Parts, World
 from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
-from sim.workload.iteration_time import IterationTimeCache, Prices, price_list
-
-
-def node_counts(scenario: Scenario, world: World) -> list[NodeCount]:
-    """The nodes that were there; where failures are ignored, a complete cluster, unless a trace brings them."""
-    if world.stops_on_failures or world.supplies_nodes:
-        return world.fleet.counts
-    return [NodeCount(0.0, num_nodes(scenario.cluster, scenario.workload.num_stages))]
-
-
-def time_only(scenario: Scenario) -> NoTraining:
-    """A learner for a scenario's runs of which only the seconds matter: they do not depend on what is learnt."""
-    spec = scenario.training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
-    return NoTraining(spec, scenario.iterations_per_step)
-
-
-def build_world(
-    scenario: Scenario, failure_seed: int, stops_on_failures: bool = True, trace: EventRecorder | None = None
-) -> World:
-    """The world of a scenario at time zero."""
-    site, prices = _site(scenario)
-    return World(
-        site=site,
-        failures=process_class(scenario.failures.kind)(scenario.failures),
-        failure_seed=failure_seed,
-        stops_on_failures=stops_on_failures,
-        fidelity=scenario.fidelity,
-        trace=trace,
-        prices=prices,
-    )
-
-
-def build_site(scenario: Scenario) -> Deployment:
-    """The nodes and links of a scenario, and what iterations cost there."""
-    return _site(scenario)[0]
-
-
-def _site(scenario: Scenario) -> tuple[Deployment, IterationTimeCache]:
-    """The same, and what is known of its prices."""
-    regions = scenario.cluster.regions or scenario.network.regions
-    cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
-    prices = price_list(scenario.workload, cluster, scenario.network)
-    return Deployment(Costs(scenario.workload, scenario.cluster.device), cluster, prices.network), prices
-
-
-def known_prices(scenario: Scenario) -> Prices:
-    """What this process knows of a scenario's prices: to be sent to another, where `learn_prices` takes it over."""
-    return _site(scenario)[1].told()
-
-
-def learn_prices(scenario: Scenario, prices: Prices) -> None:
-    """Take over what another process knows of a scenario's prices; no result changes by it."""
-    _site(scenario)[1].learn(prices)
-
-
-# A scenario's runs: one strategy under one pair of seeds, from the first step to the last.
+from sim.workload.iteration_time import IterationTimeCache, IterationTimes, Prices, price_list
+from sim.workload.config import plain_plan
 
 
 @dataclass(frozen=True)
 class Run:
     """What happened under one strategy and one pair of seeds. Times are simulated seconds.
 
-    joining_seconds: that training stood still for nodes that joined, and for all to be there at the beginning.
+    joining_seconds: that training waited for joining nodes, and for the first nodes at the start.
     sent_bytes: in recoveries, checkpoints and copies, beside the iterations' own messages.
     """
 
@@ -105,11 +71,11 @@ class Run:
 
     @property
     def node_hours(self) -> float:
-        """Hours of nodes that were there."""
+        """Hours of all nodes, spares among them."""
         return self.node_hours_until(self.wall_clock_seconds)
 
     def node_hours_until(self, seconds: float) -> float:
-        """The same until an instant of the run."""
+        """The node-hours up to an instant of the run."""
         return node_seconds(self.nodes, seconds) / SECONDS_PER_HOUR
 
 
@@ -120,39 +86,161 @@ def simulate(
     training_seed: int,
     training: Training,
     watch: Watcher | None = None,
-    trace: EventRecorder | None = None,
+    recorder: EventRecorder | None = None,
     stops_on_failures: bool = True,
 ) -> Run:
-    """Run one strategy of a scenario from the first step to the last; or as if failures had no effect.
+    """Run one strategy of a scenario from the first iteration to the last.
 
-    Strategies under the same failure seed meet failures at the same simulated times (or, for processes that
-    count iterations, in the same executed iterations, unless another failure has ended them). Equal arguments
-    give equal runs, to the bit.
+    Strategies under the same failure seed meet failures at the same simulated times (or, for processes that count
+    iterations, in the same executed iterations, unless another failure has ended them). Equal arguments give equal
+    runs, to the bit. stops_on_failures: false for a run in which failures have no effect.
     """
     strategy = strategy_class(config.kind)(config, scenario.workload.num_stages)
-    stops_on_failures = stops_on_failures and strategy.stops_on_failures
-    world = build_world(scenario, failure_seed, stops_on_failures, trace)
-    job = TrainingProcess(scenario, world, config, strategy, training, watch)
-    world.run(job.process())
-    if trace:
-        trace.close(world.now_seconds)
+    process = TrainingProcess(scenario, strategy, training, watch)
+    world = build_world(
+        scenario,
+        failure_seed,
+        stops_on_failures and strategy.stops_on_failures,
+        recorder,
+        find_limits(scenario),
+        process.on_notice,
+        partial(joining_bytes, scenario, config),
+    )
+    world.run(process.train(world))
+    if recorder:
+        recorder.close(world.now_seconds)
     training.flush()
     return Run(
         strategy=config.name,
         kind=config.kind,
         failure_seed=failure_seed,
         training_seed=training_seed,
-        iterations=job.iterations,
+        iterations=process.iterations,
         events=world.events,
         ledger=world.ledger.buckets(),
         wall_clock_seconds=world.now_seconds,
-        iteration_seconds=world.pipeline.split(job.plan).seconds,
-        ideal_iteration_seconds=world.pipeline.split(world.plain_plan()).seconds,
-        num_iterations=world.execution.num_completed,
+        iteration_seconds=world.iteration_times.split(process.plan).seconds,
+        ideal_iteration_seconds=world.iteration_times.split(world.plain_plan()).seconds,
+        num_iterations=world.iterations.num_completed,
         num_failures=world.num_failures,
-        num_nodes_lost=world.fleet.num_lost,
+        num_nodes_lost=world.membership.num_lost,
         nodes=node_counts(scenario, world),
-        joining_seconds=world.joining.seconds,
-        sent_bytes=world.messenger.num_bytes_sent,
-        stopped=job.stopped,
+        joining_seconds=world.admission.seconds,
+        sent_bytes=world.transfers.num_bytes_sent,
+        stopped=process.stopped,
     )
+
+
+# ---- the world of a run ----------------------------------------------------------------------------
+
+
+class Limits(NamedTuple):
+    """When a run gives up: after some simulated seconds, or some executed iterations."""
+
+    seconds: float = math.inf
+    iterations: float = math.inf
+
+
+NO_LIMITS = Limits()
+
+
+def find_limits(scenario: Scenario) -> Limits:
+    """The limits that a scenario's `give_up_after` sets, and the time up to which simulated time is exact."""
+    num_iterations = scenario.training.steps * scenario.iterations_per_step
+    deployment, cache = _deploy(scenario)
+    times = IterationTimes(deployment, 0, cache)
+    ideal_seconds = times.split(plain_plan(scenario.workload)).seconds
+    most_iterations = scenario.give_up_after * num_iterations
+    return Limits(min(most_iterations * ideal_seconds, EXACT_SECONDS), most_iterations)
+
+
+def joining_bytes(scenario: Scenario, config: StrategyConfig, costs: Costs, stage: int) -> float:
+    """Bytes that are sent to a node that joins others of its stage: its state, and what the strategies store there."""
+    num_bytes = costs.checkpoint_bytes(stage)
+    for used in (config, scenario.fallback):
+        if used.kind != "stop":
+            num_bytes += strategy_class(used.kind).joining_bytes(used, costs, stage)
+    return num_bytes
+
+
+def build_world(
+    scenario: Scenario,
+    failure_seed: int,
+    stops_on_failures: bool = True,
+    recorder: EventRecorder | None = None,
+    limits: Limits = NO_LIMITS,
+    on_notice: Callable[[], None] = lambda: None,
+    bytes_of_joining: Callable[[Costs, int], float] = Costs.checkpoint_bytes,
+) -> World:
+    """Build the world of a scenario at time zero, from the event loop up.
+
+    on_notice: called at a preemption notice that concerns the last nodes with a stage's state.
+    bytes_of_joining: what a node is sent that joins others of a stage.
+    """
+    deployment, cache = _deploy(scenario)
+    cluster, failures = deployment.cluster, process_class(scenario.failures.kind)(scenario.failures)
+    env, events = simpy.Environment(0.0), EventLog()
+    work = InterruptibleWork(env, Ledger(), recorder, partial(skip, env), limits.seconds)
+    flows = Flows(env)
+    membership = Membership(cluster, failures.num_initial_nodes, stream(failure_seed, "places"))
+    placement = StatePlacement(cluster)
+    transfers = StateTransfers(work, flows, placement, cache, gives_notice(failures))
+    admission = NodeAdmission(
+        work, membership, placement, transfers, events, partial(bytes_of_joining, deployment.costs)
+    )
+    availability = Availability(work, membership, placement, transfers, events, stops_on_failures, on_notice)
+    injector = FailureInjector(env, membership, failures, failure_seed, availability)
+    times = IterationTimes(deployment, failure_seed, cache)
+    iterations = IterationExecutor(times, work, flows, injector, scenario.fidelity, limits.iterations)
+    fast_forward = FastForward(iterations, work, placement, admission if stops_on_failures else None, transfers, events)
+    return World(
+        Parts(
+            failures=failures,
+            work=work,
+            events=events,
+            membership=membership,
+            placement=placement,
+            transfers=transfers,
+            admission=admission,
+            availability=availability,
+            injector=injector,
+            iterations=iterations,
+            fast_forward=fast_forward,
+        )
+    )
+
+
+def build_site(scenario: Scenario) -> Deployment:
+    """The nodes and links of a scenario, and what iterations cost there."""
+    return _deploy(scenario)[0]
+
+
+def _deploy(scenario: Scenario) -> tuple[Deployment, IterationTimeCache]:
+    """The deployment of a scenario, and the durations that this process has computed for it."""
+    regions = scenario.cluster.regions or scenario.network.regions
+    cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
+    cache = price_list(scenario.workload, cluster, scenario.network)
+    return Deployment(Costs(scenario.workload, scenario.cluster.device), cluster, cache.network), cache
+
+
+def known_prices(scenario: Scenario) -> Prices:
+    """The durations that this process has computed for a scenario, for `learn_prices` in another process."""
+    return _deploy(scenario)[1].told()
+
+
+def learn_prices(scenario: Scenario, prices: Prices) -> None:
+    """Take over the durations that another process has computed for a scenario; no result changes."""
+    _deploy(scenario)[1].learn(prices)
+
+
+def node_counts(scenario: Scenario, world: World) -> list[NodeCount]:
+    """How many nodes were there; all if failures have no effect, unless the failure process supplies the nodes."""
+    if world.stops_on_failures or world.supplies_nodes:
+        return world.membership.counts
+    return [NodeCount(0.0, num_nodes(scenario.cluster, scenario.workload.num_stages))]
+
+
+def time_only(scenario: Scenario) -> NoTraining:
+    """A learner that trains nothing, for runs of which only the times matter: these do not depend on losses."""
+    spec = scenario.training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
+    return NoTraining(spec, scenario.iterations_per_step)

@@ -1,7 +1,7 @@
-"""Who holds what: the nodes that hold their stage's training state, and the copies that some hold beside it.
+"""Placement of training state: which nodes hold their stage's state, and which copies they hold beside it.
 
-A place's state goes with its node. A stage is lost with its last holder, and with it every copy that its nodes held.
-Nothing can be taken from a node that lost it: recoveries ask here.
+The state of a slot is lost with its node. A stage is lost with its last node that holds the state, together with every
+copy that the stage's nodes held. Transfers only start from nodes that hold what is sent.
 """
 
 from __future__ import annotations
@@ -15,55 +15,59 @@ from sim.workload.deployment import Hosts, stand_ins
 
 
 class StatePlacement:
-    """The holders of a cluster in which every place has the first state."""
+    """Placement of state in a cluster; at the start every slot holds the initial state of its stage.
+
+    version: changes whenever transfers may have other ends.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.lost_stages: set[int] = set()
         self.covers: dict[int, int] = {}
-        """Stages whose work and state another stage's nodes have taken over, and which stage that is."""
+        """Stages whose work and state the nodes of another stage have taken over, and that other stage."""
         self.receiving: dict[int, Node] = {}
-        """Nodes that take part in a recovery, or are about to join, by place."""
+        """Nodes that receive state in a recovery, or as they join, by slot."""
+        self.version = 0
         self._missing: set[int] = set()
-        """Places whose node does not hold its stage's state, or that have none."""
+        """Slots without a node that holds the stage's state."""
         self._num_holders = [cluster.config.nodes_per_stage] * len(cluster.stages)
         self._copies: dict[tuple[int, str], Position] = {}
-        self._hosts: Hosts | None = None
+        self._assignment: Hosts | None = None
 
-    def holds(self, place: int) -> bool:
-        """Whether a place's node holds its stage's state."""
-        return place not in self._missing
+    def holds(self, slot: int) -> bool:
+        """Whether the node of a slot holds its stage's state."""
+        return slot not in self._missing
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether any place is missing."""
+        """Whether any slot lacks its state."""
         return bool(self._missing)
 
     @property
     def missing(self) -> list[int]:
-        """Places whose node does not hold its stage's state, or that have none."""
+        """Slots without a node that holds the stage's state, in order."""
         return sorted(self._missing)
 
     def of(self, stage: int) -> list[int]:
-        """The places of a stage whose nodes hold its state."""
-        return [place for place in self.cluster.nodes_of(stage) if place not in self._missing]
+        """The slots of a stage whose nodes hold its state."""
+        return [slot for slot in self.cluster.nodes_of(stage) if slot not in self._missing]
 
     @property
-    def hosts(self) -> Hosts | None:
-        """Whose node does the work of each place; None where all do their own. No stage may be lost."""
-        if self._missing and self._hosts is None:
-            self._hosts = stand_ins(self.missing, self.cluster, self.covers)
-        return self._hosts if self._missing else None
+    def assignment(self) -> Hosts | None:
+        """The slot whose node does the work of each slot; None if all do their own. No stage may be lost."""
+        if self._missing and self._assignment is None:
+            self._assignment = stand_ins(self.missing, self.cluster, self.covers)
+        return self._assignment if self._missing else None
 
-    def lose(self, place: int) -> bool:
-        """A place's node is gone. Whether a stage is lost thereby: its own, which it was the last to hold."""
-        stage = self.cluster.stage_of(place)
+    def lose(self, slot: int) -> bool:
+        """Note the loss of a slot's node; return whether its stage is lost with it."""
+        stage = self.cluster.stage_of(slot)
         if stage in self.lost_stages:
             self._drop_copies(stage)
-        if place in self._missing:
+        if slot in self._missing:
             return False
-        self._missing.add(place)
-        self._hosts = None
+        self._missing.add(slot)
+        self._changed()
         self._num_holders[stage] -= 1
         if self._num_holders[stage] >= self.cluster.num_shares:
             return False
@@ -79,53 +83,63 @@ class StatePlacement:
             if holder == stage:
                 del self._copies[holder, what]
 
-    def gain(self, places: Iterable[int]) -> None:
-        """These places' nodes hold their stage's state from now on."""
-        for place in places:
-            if place in self._missing:
-                self._missing.remove(place)
-                self._num_holders[self.cluster.stage_of(place)] += 1
-            self._hosts = None
-            self.covers.pop(self.cluster.stage_of(place), None)
+    def gain(self, slots: Iterable[int]) -> None:
+        """Note that the nodes of some slots hold their stage's state from now on."""
+        self._changed()
+        for slot in slots:
+            if slot in self._missing:
+                self._missing.remove(slot)
+                self._num_holders[self.cluster.stage_of(slot)] += 1
+            self.covers.pop(self.cluster.stage_of(slot), None)
 
     def cover(self, stage: int, holder: int) -> None:
-        """A lost stage's state and work are another's, until it has nodes with its state again."""
+        """Let another stage hold a lost stage's state and do its work until it has nodes with its state again."""
         assert stage in self.lost_stages, "only a lost stage is covered"
-        assert holder not in self.lost_stages | self.covers.keys(), "who covers has its own state"
-        self.covers[stage], self._hosts = holder, None
+        assert holder not in self.lost_stages | self.covers.keys(), "the covering stage has its own state"
+        self.covers[stage] = holder
+        self._changed()
 
-    def rebuilt(self, places: Iterable[int], but_for: set[int]) -> None:
-        """The lost stages have their state again, on these places, but for some of them."""
-        self.gain(place for place in places if self.cluster.stage_of(place) not in but_for | self.covers.keys())
+    def receive(self, nodes: dict[int, Node]) -> None:
+        """Name the nodes, by slot, that receive state from now on."""
+        self.receiving = nodes
+        self._changed()
+
+    def _changed(self) -> None:
+        self.version += not self.cluster.is_sharded  # shards go between their stage and the store, whatever happens
+        self._assignment = None
+
+    def rebuilt(self, slots: Iterable[int], but_for: set[int]) -> None:
+        """Note that the lost stages, except `but_for`, have their state again on some slots."""
+        self.gain(slot for slot in slots if self.cluster.stage_of(slot) not in but_for | self.covers.keys())
         self.lost_stages &= but_for
 
     def receivers(self, stage: int) -> list[int]:
-        """Places that a transfer to a stage goes to: those that have its state or, where it is lost, will have it."""
+        """Slots that a transfer to a stage goes to: those that hold its state or, if it is lost, will hold it."""
         while stage in self.covers:
             stage = self.covers[stage]
-        places = self.cluster.nodes_of(stage)
+        slots = self.cluster.nodes_of(stage)
         if stage in self.lost_stages:
-            return [place for place in places if not self.receiving or place in self.receiving]
-        return [place for place in places if place not in self._missing]
+            return [slot for slot in slots if not self.receiving or slot in self.receiving]
+        return [slot for slot in slots if slot not in self._missing]
 
     def keep(self, stage: int, what: str, position: Position) -> None:
-        """A stage's nodes, if it has any, hold a copy of something beside their own state, as of a Position."""
+        """Note that the nodes of a stage hold a copy of something beside their own state, as of a Position."""
         if stage in self.covers:
             return
-        assert self._num_holders[stage] or self.receiving, "who is lost holds nothing"
+        assert self._num_holders[stage] or self.receiving, "a lost stage holds nothing"
         self._copies[stage, what] = position
 
     def copy(self, stage: int, what: str) -> Position | None:
-        """The Position that a copy is of; None where the stage's nodes hold none."""
+        """The Position of a copy; None if the stage's nodes hold none."""
         return self._copies.get((stage, what))
 
     def source(self, stage: int, replica: int) -> int:
-        """The place that sends a stage's state to a pipeline: its own, or another that holds it.
+        """The slot that sends a stage's state to a pipeline: the pipeline's own, or another that holds the state.
 
-        A stage that nobody holds sends what is not there (the released CheckFree code does this).
+        A stage without the state sends nevertheless (the released CheckFree code does this).
         """
         while stage in self.covers:
             stage = self.covers[stage]
-        places = self.of(stage) or [place for place in self.cluster.nodes_of(stage) if place in self.receiving]
+        slots = self.of(stage) or [slot for slot in self.cluster.nodes_of(stage) if slot in self.receiving]
         own = self.cluster.node(stage, replica)
-        return own if own in places or not places else places[replica % len(places)]
+        return own if own in slots or not slots else slots[replica % len(slots)]

@@ -12,7 +12,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -35,6 +35,7 @@ __all__ = [
     "Failure",
     "GradientNormWeights",
     "IterationPlan",
+    "PeriodicSave",
     "Position",
     "Process",
     "Routes",
@@ -63,8 +64,7 @@ STORE: Final = "store"
 """The checkpoint store, in place of a stage."""
 
 
-@dataclass(frozen=True)
-class Transfer:
+class Transfer(NamedTuple):
     """Bytes to send from the nodes of one stage to those of another, pipeline by pipeline, or to or from the store.
 
     To the store, the first working node of the stage sends; from it, every node of the stage fetches. Where a pipeline
@@ -79,16 +79,18 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class Routine:
-    """What is done after iterations in peace: nothing before the `first` from now has completed, then maybe something.
+class PeriodicSave:
+    """A blocking save that repeats in the same way: after `first` more iterations, and then after every `period`.
 
-    transfers: where this is to stand still until they have been sent (`checkpoint_save`), with a record of its start
-    and of its end, and nothing until `then` iterations later, when the same is done again; None where it is not.
+    Training waits until `transfers` have been sent (bucket `checkpoint_save`), between the events `checkpoint_started`
+    and `checkpoint_durable`; a save does nothing else.
+    completed: called once for skipped saves, with the Position and the start time of the last one.
     """
 
-    first: float = math.inf
-    then: float = math.inf
-    transfers: Sequence[Transfer] | None = None
+    first: float
+    period: float
+    transfers: Sequence[Transfer]
+    completed: Callable[[Position, float], None]
 
 
 class Background(Protocol):
@@ -104,12 +106,15 @@ class StrategyWorld(Protocol):
 
     num_stages: int
     costs: Costs
-    num_failures: int
-    """Number of stages lost so far."""
 
     @property
     def now_seconds(self) -> float:
         """Simulated time."""
+        ...
+
+    @property
+    def num_failures(self) -> int:
+        """Number of stages lost so far."""
         ...
 
     @property
@@ -233,7 +238,7 @@ class Strategy(Component):
     | `adapt_plan` | once, before the start: the work of an iteration | unchanged |
     | `stops_on_failures` | once, before the start | yes |
     | `after_iteration` | when an iteration has completed: routine work, takes time | nothing |
-    | `routine`, `routine_passed` | before iterations that are skipped, where nothing is trained | nothing |
+    | `next_action` | when nothing is trained: how far away the next routine work is | the next iteration |
     | `on_notice` | when a preemption notice arrives: may start background transfers | nothing |
     | `recover` | after a failure: takes time, returns the training state to continue from | required |
     | `joining_bytes` | when a node joins others of its stage: what it is sent | what it stores |
@@ -259,12 +264,6 @@ class Strategy(Component):
     """
 
     config: StrategyConfig
-
-    def __init_subclass__(cls) -> None:
-        """A class with routine work, but without `routine`, may do something after any iteration."""
-        super().__init_subclass__()
-        if "after_iteration" in vars(cls) and "routine" not in vars(cls):
-            cls.routine = after_any  # type: ignore[method-assign, assignment]
 
     def __init__(self, config: Any, num_stages: int) -> None:
         self.config = config
@@ -309,15 +308,18 @@ class Strategy(Component):
         yield from ()
         return None
 
-    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
-        """What `after_iteration` will do in peace after iterations that follow `position`, each of so many seconds."""
-        return Routine()
+    def next_action(
+        self,
+        world: StrategyWorld,  # noqa: ARG002
+        position: Position,  # noqa: ARG002
+        iteration_seconds: float,  # noqa: ARG002
+    ) -> float | PeriodicSave:
+        """Number of iterations after which `after_iteration` acts next, at the earliest; inf: never.
 
-    def routine_passed(self, position: Position, started_seconds: float) -> None:
-        """What the routine sends has been sent once more, or several times, the last time from then on: as if by
-        `after_iteration`, of this Position.
+        Optional: it allows runs that train nothing to skip iterations. A class that overrides `after_iteration` alone
+        is called after every iteration.
         """
-        raise NotImplementedError(f"{self.kind} says of no routine what it sends")
+        return math.inf
 
     def on_notice(self, world: StrategyWorld, position: Position) -> None:
         """React to a notice that nodes will leave, in no time; `position` is the last completed iteration's."""
@@ -328,8 +330,3 @@ class Strategy(Component):
 
         That is `position` itself, an earlier one (rollback) or an edited one. Raises UnrecoverableError.
         """
-
-
-def after_any(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG001
-    """The next iteration may be one after which something is to do."""
-    return Routine(1)

@@ -11,6 +11,7 @@ neighbouring stages after each step and come back exactly.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +22,6 @@ from models.training_state import Edit, GradientNormWeights, Position
 from sim.core.records import Failure
 from sim.strategies.base import (
     Process,
-    Routine,
     Strategy,
     StrategyConfig,
     StrategyWorld,
@@ -245,9 +245,9 @@ class CheckFreePlus(CheckFree):
         copies = [Transfer(EMBEDDING_STAGE, holder, num_bytes, "embedding") for holder in (1, self.num_stages)]
         return (yield from world.transfer(copies, "bubble_and_communication"))
 
-    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
-        """The copies are sent after every iteration, or beside it."""
-        return Routine(1) if self.config.embedding_copy == "blocking" else Routine()
+    def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG002
+        """The next iteration if the copies are sent after each; never if they are sent beside it."""
+        return 1 if self.config.embedding_copy == "blocking" else math.inf
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         twins = {1: 2, 2: 1, self.num_stages: self.num_stages - 1, self.num_stages - 1: self.num_stages}

@@ -8,7 +8,6 @@ the initial weights, which can always be drawn again, take its place.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -16,7 +15,7 @@ from pydantic import Field
 from models.spec import EMBEDDING_STAGE
 from models.training_state import Edit, Moment, Position, Term
 from sim.core.records import Failure
-from sim.strategies.base import STORE, Process, Routine, StrategyWorld, Transfer, UnrecoverableError
+from sim.strategies.base import STORE, PeriodicSave, Process, StrategyWorld, Transfer, UnrecoverableError
 from sim.strategies.baselines import beginning_of
 from sim.strategies.checkfree import CheckFreePlus, CheckFreePlusConfig
 from sim.strategies.checkpoint import Checkpoint, CheckpointConfig
@@ -63,10 +62,11 @@ class CheckFreeHybrid(CheckFreePlus):
             failure = yield from self.checkpoint.after_iteration(world, position)
         return failure
 
-    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:
-        """Nothing until either does anything."""
-        own = super().routine(world, position, iteration_seconds)
-        return Routine(min(own.first, self.checkpoint.routine(world, position, iteration_seconds).first))
+    def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:
+        """The earlier of the copies and the checkpoint."""
+        beneath = self.checkpoint.next_action(world, position, iteration_seconds)
+        until_checkpoint = beneath.first if isinstance(beneath, PeriodicSave) else beneath
+        return min(super().next_action(world, position, iteration_seconds), until_checkpoint)
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Rebuild from neighbours the stages that they can rebuild, and fetch the others from the store."""
@@ -82,8 +82,8 @@ class CheckFreeHybrid(CheckFreePlus):
             pending = yield from world.bring_back_nodes()
             if pending is None:
                 transfers = self._transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
-                if EMBEDDING_STAGE in stale:  # the store sends what stage 0 would
-                    transfers = [replace(t, source=STORE) if t.source == EMBEDDING_STAGE else t for t in transfers]
+                if EMBEDDING_STAGE in stale:  # what it would send is in the store
+                    transfers = [t._replace(source=STORE) if t.source == EMBEDDING_STAGE else t for t in transfers]
                 transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]
                 if not stored.iteration:  # initial weights are drawn again
                     transfers = [transfer for transfer in transfers if transfer.source != STORE]

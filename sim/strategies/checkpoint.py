@@ -15,7 +15,16 @@ from pydantic import Field
 from models.training_state import Position
 from sim.core.records import Failure
 from sim.core.units import BYTES_PER_GIB, SECONDS_PER_HOUR
-from sim.strategies.base import STORE, Background, Process, Routine, Strategy, StrategyConfig, StrategyWorld, Transfer
+from sim.strategies.base import (
+    STORE,
+    Background,
+    PeriodicSave,
+    Process,
+    Strategy,
+    StrategyConfig,
+    StrategyWorld,
+    Transfer,
+)
 from sim.strategies.baselines import beginning_of
 from sim.workload.config import WorkloadConfig
 from sim.workload.costs import Costs
@@ -102,7 +111,7 @@ class Checkpoint(Strategy):
         self.upload: Background | None = None
         self.uploading: Position | None = None
         self.started_at_seconds = 0.0
-        self._transfers: dict[float | tuple[int, ...], list[Transfer]] = {}
+        self._transfers: dict[float | tuple[int, ...], tuple[Transfer, ...]] = {}
 
     @classmethod
     def check(cls, config: CheckpointConfig, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
@@ -155,24 +164,27 @@ class Checkpoint(Strategy):
         self._upload_rest(world, position, 1.0 - share)
         return None
 
-    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:
-        """Nothing until the next checkpoint is due; the same again if all of it is blocking, and the interval fixed."""
-        stands_still = self.config.blocking_share == 1.0 and self.config.local_gib_per_s is None
-        transfers = self._uploads(world, 1.0) if stands_still else None
+    def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float | PeriodicSave:
+        """The next checkpoint that is due; a PeriodicSave if all of it is blocking and the interval is fixed."""
+        transfers = None
+        if self.config.blocking_share == 1.0 and self.config.local_gib_per_s is None:
+            transfers = self._uploads(world, 1.0)
+        first: float
+        period: float
         if self.interval_iterations is not None:
-            left = self.interval_iterations - position.iteration % self.interval_iterations
-            return Routine(left, self.interval_iterations, transfers)
-        if self.config.interval == "adaptive" or iteration_seconds <= 0.0:
-            return Routine(1)
-        interval_seconds = self._interval_seconds(world)
-        since_seconds = world.now_seconds - self.started_at_seconds
-        first = num_until(interval_seconds, since_seconds, iteration_seconds)
-        if transfers is None:
-            return Routine(first)
-        return Routine(first, num_until(interval_seconds, world.seconds_of(transfers), iteration_seconds), transfers)
+            period = self.interval_iterations
+            first = period - position.iteration % period
+        elif self.config.interval == "adaptive" or iteration_seconds <= 0.0:
+            return 1
+        else:
+            interval_seconds = self._interval_seconds(world)
+            since_seconds = world.now_seconds - self.started_at_seconds
+            first = num_until(interval_seconds, since_seconds, iteration_seconds)
+            save_seconds = world.seconds_of(transfers) if transfers else 0.0
+            period = num_until(interval_seconds, save_seconds, iteration_seconds)
+        return first if transfers is None else PeriodicSave(first, period, transfers, self._saved)
 
-    def routine_passed(self, position: Position, started_seconds: float) -> None:
-        """Only the last of the checkpoints will be asked for."""
+    def _saved(self, position: Position, started_seconds: float) -> None:
         self.kept.append(position)
         self.started_at_seconds = started_seconds
 
@@ -235,13 +247,13 @@ class Checkpoint(Strategy):
                 world.hold(stage, LOCAL, durable)
         return failure
 
-    def _uploads(self, world: StrategyWorld, share: float) -> list[Transfer]:
+    def _uploads(self, world: StrategyWorld, share: float) -> tuple[Transfer, ...]:
         """Transfers of a share of all stages to the store, cached."""
         if share not in self._transfers:
             self._transfers[share] = uploads(world, share)
         return self._transfers[share]
 
-    def _downloads(self, world: StrategyWorld, stages: tuple[int, ...]) -> list[Transfer]:
+    def _downloads(self, world: StrategyWorld, stages: tuple[int, ...]) -> tuple[Transfer, ...]:
         """Transfers of some stages from the store, cached."""
         if stages not in self._transfers:
             self._transfers[stages] = downloads(world, stages)
@@ -290,12 +302,12 @@ def num_until(interval_seconds: float, since_seconds: float, iteration_seconds: 
     return num
 
 
-def uploads(world: StrategyWorld, share: float) -> list[Transfer]:
+def uploads(world: StrategyWorld, share: float) -> tuple[Transfer, ...]:
     """Transfers of a share of the weights and optimizer state of every stage to the store."""
     stages = range(world.num_stages + 1)
-    return [Transfer(stage, STORE, share * world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]
+    return tuple(Transfer(stage, STORE, share * world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages)
 
 
-def downloads(world: StrategyWorld, stages: Sequence[int]) -> list[Transfer]:
+def downloads(world: StrategyWorld, stages: Sequence[int]) -> tuple[Transfer, ...]:
     """Transfers of the checkpoint of some stages from the store to every node of them."""
-    return [Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages]
+    return tuple(Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages)

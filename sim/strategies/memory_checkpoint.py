@@ -16,7 +16,6 @@ from sim.core.records import Failure
 from sim.strategies.base import (
     Background,
     Process,
-    Routine,
     Strategy,
     StrategyConfig,
     StrategyWorld,
@@ -95,11 +94,11 @@ class NeighbourCheckpoint(Strategy):
         self.sending = world.background(copies, completed, lost)
         return None
 
-    def routine(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> Routine:  # noqa: ARG002
-        """Until the next checkpoint is due, unless the last is under way or training has gone back behind it."""
+    def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG002
+        """The next checkpoint that is due; the next iteration if the last one is under way, or lies ahead."""
         since = position.iteration - self.begun_iteration
         under_way = self.sending is not None and self.sending.under_way
-        return Routine(1 if under_way or since < 0 else max(1, self.config.interval_iterations - since))
+        return 1 if under_way or since < 0 else max(1, self.config.interval_iterations - since)
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Send lost stages their state from a holder, and send copies that were lost with a holder again."""
