@@ -37,10 +37,10 @@ from sim.simulation.training_process import TrainingProcess, Watcher
 from sim.simulation.transfers import NodeAdmission, StateTransfers
 from sim.simulation.world import Parts, World
 from sim.strategies import StrategyConfig, strategy_class
+from sim.workload.config import plain_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import IterationTimeCache, IterationTimes, Prices, price_list
-from sim.workload.config import plain_plan
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import sim.simulation.run
 from sim.cluster.membership import Node
 from sim.cluster.network import STORAGE
+from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 
 
@@ -27,7 +28,9 @@ class Auditor:
         self.world, self.strategy, self.fallback = world, strategy, fallback
         kinds = [config for config in (strategy, fallback) if config.kind != "stop"]
         self.keeps_own = any(c.kind == "neighbour_checkpoint" or getattr(c, "local_gib_per_s", None) for c in kinds)
-        self.state: dict[Node, dict[int, int]] = {node: {self.own(node): 0} for node in world.fleet.node_at if node}
+        self.state: dict[Node, dict[int, int]] = {
+            node: {self.own(node): 0} for node in world.membership.node_at if node
+        }
         self.copies: dict[Node, dict[int, set[int]]] = {}
         self.last_sent_to: dict[Node, list[Sent]] = {}
         self.uploaded_bytes: dict[int, float] = {}
@@ -35,14 +38,15 @@ class Auditor:
         self.lost: list[tuple[float, tuple[int, ...]]] = []
         self.arrivals: list[tuple[float, int, int | None]] = []
         for owner, name in (
-            (world.messenger, "send_message"),
+            (world.transfers, "send_message"),
             (world, "record"),
-            (world.execution, "run"),
-            (world.fleet, "lose"),
-            (world.fleet, "arrive"),
+            (world.events, "note"),
+            (world.iterations, "run"),
+            (world.membership, "lose"),
+            (world.membership, "arrive"),
         ):
             setattr(owner, name, getattr(self, f"watched_{name}")(getattr(owner, name)))
-        world.execution.price_in_leaps = lambda *_: None  # every iteration is looked at
+        world.iterations.time_in_leaps = lambda *_: None  # every iteration is looked at
         self.settle()
 
     def own(self, node: Node) -> int:
@@ -69,12 +73,12 @@ class Auditor:
     def watched_run(self, original: Any) -> Any:
         def run(plan: Any, hosts: Any) -> Any:
             if self.world.stops_on_failures:
-                self.check(hosts or range(len(self.world.fleet.node_at)))
+                self.check(hosts or range(len(self.world.membership.node_at)))
             failure = yield from original(plan, hosts)
             if failure is None:
                 self.last_sent_to.clear()
                 for held in self.state.values():
-                    held.update(dict.fromkeys(held, self.world.execution.num_completed))
+                    held.update(dict.fromkeys(held, self.world.iterations.num_completed))
             return failure
 
         return run
@@ -82,7 +86,7 @@ class Auditor:
     def watched_record(self, original: Any) -> Any:
         def record(kind: str, stage: int | None, iteration: int, detail: str = "") -> None:
             original(kind, stage, iteration, detail)
-            if kind in ("recovered", "regrouped", "node_joined"):
+            if kind in ("recovered", "regrouped"):
                 self.settle()
             elif kind == "checkpoint_started":
                 self.uploaded_bytes[iteration] = 0.0
@@ -91,10 +95,18 @@ class Auditor:
 
         return record
 
+    def watched_note(self, original: Any) -> Any:
+        def note(seconds: float, kind: str, *what: Any) -> None:
+            original(seconds, kind, *what)
+            if kind == "node_joined":
+                self.settle()
+
+        return note
+
     def watched_send_message(self, original: Any) -> Any:
         def send_message(source: int, target: int, num_bytes: float, what: str) -> Any:
             flow = original(source, target, num_bytes, what)
-            node_at, version = self.world.fleet.node_at, self.world.execution.num_completed
+            node_at, version = self.world.membership.node_at, self.world.iterations.num_completed
             ends = [None if place == STORAGE else node_at[place] for place in (source, target)]
             sent = Sent(what, (ends[0], ends[1]), self.world.now_seconds, version)
             if source != STORAGE:
@@ -107,7 +119,7 @@ class Auditor:
                 batch.append(sent)
 
             def ended(_: float) -> None:
-                there = [node is None or self.world.fleet.nodes.get(node.number) is node for node in sent.ends]
+                there = [node is None or self.world.membership.nodes.get(node.number) is node for node in sent.ends]
                 sent.arrived = flow.arrived.triggered and all(there)
                 sent.was_cut = not sent.arrived
                 if sent.arrived:
@@ -164,9 +176,9 @@ class Auditor:
 
     def settle(self) -> None:
         """After a recovery: which nodes can have their stage's state as of now; a shadow goes with its holder's."""
-        num_stages, now = self.world.num_stages, self.world.execution.num_completed
+        num_stages, now = self.world.num_stages, self.world.iterations.num_completed
         state = {}
-        for node in filter(None, self.world.fleet.node_at):
+        for node in filter(None, self.world.membership.node_at):
             own, held = self.own(node), self.state.get(node, {})
             shadow = [(own + 1) % (num_stages + 1)] if self.strategy.kind == "redundant" else []
             wanted = [stage for stage in (own, *shadow) if held.get(stage) != now]
@@ -203,10 +215,10 @@ class Auditor:
         """Whoever takes part in the iteration that begins now has the state of all stages that it works for."""
         self.settle()
         for place, host in enumerate(hosts):
-            node, stage = self.world.fleet.node_at[host], self.world.cluster.stage_of(place)
+            node, stage = self.world.membership.node_at[host], self.world.cluster.stage_of(place)
             assert node, f"place {host} works, and nobody is there"
             held = self.state.get(node, {}).get(stage)
-            now = self.world.execution.num_completed
+            now = self.world.iterations.num_completed
             assert held == now, f"place {host} works for stage {stage} with its state as of {held}, not {now}"
 
 
@@ -221,5 +233,8 @@ def audited(strategy: Any, fallback: Any) -> Iterator[list[Auditor]]:
         auditors.append(Auditor(world, strategy, fallback))
         return world
 
-    with patch.object(sim.simulation.run, "build_world", build_world):
+    with (
+        patch.object(sim.simulation.run, "build_world", build_world),
+        patch.object(StateTransfers, "has_idle_links", False),  # every message is followed
+    ):
         yield auditors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -201,7 +201,7 @@ def run(
     trace: EventRecorder | None = None,
 ) -> Run:
     """One strategy of a scenario, from the first step to the last."""
-    return simulate(scenario, scenario.strategies[index], seed, 0, training or a_training(scenario), trace=trace)
+    return simulate(scenario, scenario.strategies[index], seed, 0, training or a_training(scenario), recorder=trace)
 
 
 def a_world(
@@ -210,13 +210,14 @@ def a_world(
     unit: str = "seconds",
     stops_on_failures: bool = True,
     trace: EventRecorder | None = None,
+    on_notice: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> World:
     """The world of a scenario at time zero, with failures by script; or with the scenario's own, if these are."""
     scenario = scenario or a_scenario()
     if script is not None or not isinstance(scenario.failures, ScriptConfig | ScriptedConfig | LossesConfig):
         scenario = scripted(scenario, script or {}, unit, **options)
-    return build_world(scenario, 0, stops_on_failures, trace)
+    return build_world(scenario, 0, stops_on_failures, trace, on_notice=on_notice)
 
 
 def in_turn(world: World, *processes: Generator[Any, Any, Any]) -> list[Any]:

@@ -1,11 +1,13 @@
 """Clusters of a few nodes, and a log of what a failure process does to one."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import simpy
 
-from sim.cluster.membership import Membership
+from sim.cluster.membership import Membership, Node
 from sim.cluster.topology import Cluster, ClusterConfig
+from sim.core.rng import stream
 from sim.failures import FailureProcess
 from sim.simulation.failure_injection import FailureInjector
 
@@ -30,16 +32,8 @@ class Log:
         self.arrivals: list[tuple[float, int, int | None]] = []
         self.at_losses: list[list[int | None]] = []
 
-        def lost(nodes: Any, announced: bool) -> None:
-            self.lost.append((self.env.now, tuple(node.number for node in nodes)))
-            self.announced.append(announced)
-            self.at_losses.append(seated(self.fleet))
-
-        def noticed(numbers: Any) -> None:
-            self.notices.append((self.env.now, tuple(numbers)))
-
-        self.strikes = FailureInjector(self.env, cluster, failures, seed, lost, lambda: None, noticed)
-        self.fleet = self.strikes.fleet
+        self.fleet = Membership(cluster, failures.num_initial_nodes, stream(seed, "places"))
+        self.strikes = FailureInjector(self.env, self.fleet, failures, seed, self)
         arrive = self.fleet.arrive
 
         def arrives(now_seconds: float, *who: Any) -> Any:
@@ -48,6 +42,17 @@ class Log:
             return node
 
         self.fleet.arrive = arrives  # type: ignore[method-assign]
+
+    def nodes_lost(self, nodes: list[Node], announced: bool) -> None:
+        self.lost.append((self.env.now, tuple(node.number for node in nodes)))
+        self.announced.append(announced)
+        self.at_losses.append(seated(self.fleet))
+
+    def nodes_arrived(self) -> None:
+        pass
+
+    def notice_given(self, numbers: Sequence[int]) -> None:
+        self.notices.append((self.env.now, tuple(numbers)))
 
     def until(self, seconds: float) -> "Log":
         self.env.run(until=seconds)

@@ -54,6 +54,6 @@ def test_the_fleet_of_the_scenario_is_the_size_that_it_says():
     scenario = load_scenario(SCENARIO)
     world = build_world(scenario, 0)
     assert len(world.cluster.regions_of_nodes) == 4096
-    days = scenario.training.steps * world.pipeline.split(world.plain_plan()).seconds / 86400
+    days = scenario.training.steps * world.iteration_times.split(world.plain_plan()).seconds / 86400
     assert days == pytest.approx(256.0, rel=1e-4)
     assert scenario.failures.mean_uptime_hours == pytest.approx(24 / 0.01)

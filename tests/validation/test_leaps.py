@@ -18,13 +18,13 @@ from sim.results.storage import write_records
 from sim.results.summary import summarise
 from sim.scenario.cluster_checks import strategies_support_sharding
 from sim.scenario.scenario import Scenario
+from sim.simulation.fast_forward import next_action
 from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
 from sim.simulation.log import IterationLog
 from sim.simulation.run import Run, simulate
 from sim.simulation.transfers import StateTransfers
 from sim.strategies import STRATEGIES, Strategy
-from sim.strategies.base import Routine
 from support.builders import BYTES_PER_SECOND, a_link, a_scenario, a_training, no_training, run
 from support.strategy_options import STRATEGY_OPTIONS
 
@@ -119,9 +119,9 @@ def fleets(draw) -> Scenario:
 
 def event_after_event(scenario: Scenario, seed: int = 0) -> Run:
     with (
-        patch.object(IterationExecutor, "price_in_leaps", lambda *_: None),
-        patch("sim.simulation.world.skip", lambda *_: False),
-        patch.object(StateTransfers, "is_alone", False),
+        patch.object(IterationExecutor, "time_in_leaps", lambda *_: None),
+        patch("sim.simulation.run.skip", lambda *_: False),
+        patch.object(StateTransfers, "has_idle_links", False),
     ):
         return run(scenario, seed=seed, training=no_training(scenario))
 
@@ -258,8 +258,9 @@ def test_an_external_strategy_is_called_after_each_iteration():
             return position
 
     config = STRATEGIES["checkfree_plus"].Config()
-    assert Outsider(config, 4).routine(None, None, 1.0) == Routine(1)
-    assert Quiet(config, 4).routine(None, None, 1.0) == Routine(math.inf)
+    assert next_action(Outsider(config, 4), None, None, 1.0) == 1
+    assert next_action(STRATEGIES["checkfree_plus"](config, 4), None, None, 1.0) == math.inf
+    assert next_action(Quiet(config, 4), None, None, 1.0) == math.inf
 
 
 # ---- what is kept of them -----------------------------------------------------------------------------

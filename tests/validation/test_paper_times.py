@@ -87,7 +87,7 @@ def seconds(
     scenario = throughput_scenario(forward, software, strategy, **options)
     world = build_world(scenario, 0)
     plan = a_strategy(scenario.strategies[0], NUM_LAYER_STAGES).adapt_plan(world.plain_plan())
-    return world.pipeline.price(plan).seconds
+    return world.iteration_times.price(plan).seconds
 
 
 def redundant(**options: Any) -> dict[str, Any]:

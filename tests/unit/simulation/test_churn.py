@@ -147,19 +147,18 @@ def test_a_loss_without_notice_is_detected_also_beside_one_with():
 )
 def test_strategies_get_notices_that_concern_last_holders(who, num_calls):
     scenario = a_scenario(cluster={**CLUSTER, "num_spares": 1})
-    world = a_world(with_losses(scenario, Loss(50.0, who), notice_seconds=20.0))
     calls: list[float] = []
-    world.when_noticed = lambda: calls.append(world.now_seconds)
+    losses = with_losses(scenario, Loss(50.0, who), notice_seconds=20.0)
+    world = a_world(losses, on_notice=lambda: calls.append(world.now_seconds))
     in_turn(world, world.attempt(40.0, "productive_compute"))
     assert calls == num_calls * [30.0]
 
 
 def test_who_has_no_state_yet_is_no_last_holder():
-    world = a_world(
-        with_losses(a_scenario(cluster=CLUSTER), Loss(50.0, ((2, 0),)), Loss(75.0, ((2, 1),)), notice_seconds=8.0)
-    )
+    losses = (Loss(50.0, ((2, 0),)), Loss(75.0, ((2, 1),)))
+    scenario = with_losses(a_scenario(cluster=CLUSTER), *losses, notice_seconds=8.0)
     calls: list[float] = []
-    world.when_noticed = lambda: calls.append(world.now_seconds)
+    world = a_world(scenario, on_notice=lambda: calls.append(world.now_seconds))
     in_turn(world, *(world.attempt(200.0, "productive_compute") for _ in range(2)))
     assert calls == [117.0]  # (2, 0) has a node since 102 s, which nobody has sent anything
 
@@ -226,7 +225,7 @@ def test_training_begins_when_every_stage_has_a_started_node():
 def test_a_loss_while_training_waits_to_begin_makes_it_wait_on():
     scenario = a_scenario(({"kind": "restart"},), cluster={**CLUSTER, "nodes_per_stage": 1}, steps=4)
     options = {"num_initial_nodes": 4, "arrivals": (0, 2)}
-    (empty,) = a_world(scenario, {}, **options).fleet.empty_stages
+    (empty,) = a_world(scenario, {}, **options).membership.empty_stages
     result = run_with(scripted(scenario, {(empty + 1) % 5: (10.0, 20.0)}, **options))
     assert told(result) == [(10.0, "failure", (empty + 1) % 5)]
     assert starts(result)[0] == 30.0 + 5.0  # two nodes come at 30 s
@@ -270,8 +269,8 @@ def test_strategies_get_the_notice_of_a_stages_last_node():
         for replica, at in enumerate((100.0, 105.0))
     ]
     scenario = a_scenario(failures={"kind": "compose", "processes": tuple(scripts)}, cluster=CLUSTER)
-    world, calls = build_world(scenario, 0), []
-    world.when_noticed = lambda: calls.append(world.now_seconds)
+    calls: list[float] = []
+    world = build_world(scenario, 0, on_notice=lambda: calls.append(world.now_seconds))
     in_turn(world, world.attempt(90.0, "productive_compute"))
     assert calls == [75.0]
 
@@ -283,7 +282,7 @@ def test_a_spare_is_where_its_place_is():
     scenario = a_scenario(failures={"kind": "script", "losses": losses}, cluster=cluster, network=REGIONS)
     world = build_world(scenario, 0)
     in_turn(world, world.attempt(15.0, "productive_compute"))
-    (seated,) = [node for node in world.fleet.nodes.values() if node.place == 0]
+    (seated,) = [node for node in world.membership.nodes.values() if node.place == 0]
     assert (seated.number, seated.region) == (5, "b")
-    regions = {member.number: member.region for member in world._strikes._members()}
+    regions = {member.number: member.region for member in world._injector._members()}
     assert regions[5] == world.cluster.regions_of_nodes[0] == "a"

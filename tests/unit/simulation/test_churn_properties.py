@@ -164,7 +164,7 @@ def its_own_place(holders: StatePlacement, stage: int, replica: int) -> int:
 
 def joins_at_once(world: World) -> Any:
     yield from ()
-    world._holders.gain([place for place, node in enumerate(world.fleet.node_at) if node])
+    world.placement.gain([place for place, node in enumerate(world.membership.node_at) if node])
 
 
 TWO_EACH = {"nodes_per_stage": 2, "provisioning_seconds": 20.0}

@@ -108,12 +108,13 @@ def test_nobody_waits_for_nodes_of_a_stage_that_is_covered():
 @pytest.mark.parametrize(("leaving", "num_calls"), [(2, 0), (1, 1)])
 def test_a_covered_stages_last_holders_are_its_substitutes(leaving, num_calls):
     scenario = a_scenario(cluster={"provisioning_seconds": 5.0})
-    world = a_world(with_losses(scenario, Loss(50.0, ((2, 0),)), Loss(50.0, ((leaving, 0),)), notice_seconds=20.0))
+    losses = with_losses(scenario, Loss(50.0, ((2, 0),)), Loss(50.0, ((leaving, 0),)), notice_seconds=20.0)
     calls: list[float] = []
+    world = a_world(losses, on_notice=lambda: calls.append(world.now_seconds))
     in_turn(world, world.attempt(60.0, "productive_compute"))
     world.cover(2, 1)
-    world.rebuilt()
-    world.when_noticed = lambda: calls.append(world.now_seconds)
+    world.finish_recovery()
+    calls.clear()
     in_turn(world, world.attempt(40.0, "productive_compute"))
     assert calls == num_calls * [80.0]
 

@@ -28,7 +28,7 @@ def lost(num_stages: int, nodes_per_stage: int, *places: int) -> StatePlacement:
 def test_at_first_everybody_holds_and_does_their_own():
     held = holders(2, 2)
     assert [held.of(stage) for stage in (0, 1, 2)] == [[0, 1], [2, 3], [4, 5]]
-    assert held.hosts is None
+    assert held.assignment is None
     assert not held.lost_stages
 
 
@@ -45,11 +45,11 @@ def test_a_stage_is_lost_with_its_last_holder_and_once():
 
 def test_peers_substitute_for_a_node_until_it_has_the_state():
     held = lost(2, 3, 4)
-    assert held.hosts == (0, 1, 2, 3, 5, 5, 6, 7, 8)
+    assert held.assignment == (0, 1, 2, 3, 5, 5, 6, 7, 8)
     held.lose(5)
-    assert held.hosts == (0, 1, 2, 3, 3, 3, 6, 7, 8)
+    assert held.assignment == (0, 1, 2, 3, 3, 3, 6, 7, 8)
     held.gain([4, 5])
-    assert held.hosts is None
+    assert held.assignment is None
 
 
 def test_copies_are_lost_with_their_last_holder():
@@ -69,7 +69,7 @@ def test_lost_nodes_and_receivers_keep_nothing():
     held = lost(2, 1, 1)
     with pytest.raises(AssertionError):
         held.keep(1, "x", START)
-    held.receiving = {1: Node(7, "a", 1)}
+    held.receive({1: Node(7, "a", 1)})
     held.keep(1, "x", START)
     assert held.lose(1) is False
     assert held.copy(1, "x") is None
@@ -77,12 +77,12 @@ def test_lost_nodes_and_receivers_keep_nothing():
 
 def test_a_recovery_reaches_the_nodes_that_take_part_in_it_alone():
     held = lost(2, 3, 3, 4, 5, 6)
-    held.receiving = {3: Node(9, "a", 3), 5: Node(10, "a", 5)}
+    held.receive({3: Node(9, "a", 3), 5: Node(10, "a", 5)})
     assert held.receivers(1) == [3, 5]
     assert held.receivers(2) == [7, 8]
     held.rebuilt(held.receiving, set())
     assert (held.of(1), held.lost_stages) == ([3, 5], set())
-    assert held.hosts == (0, 1, 2, 3, 5, 5, 7, 7, 8)
+    assert held.assignment == (0, 1, 2, 3, 5, 5, 7, 7, 8)
 
 
 def test_stages_whose_loss_nobody_was_told_of_stay_lost():
@@ -102,7 +102,7 @@ def test_state_comes_from_another_pipeline_if_need_be(gone, sources):
 def test_what_nobody_holds_is_sent_by_those_that_are_to_have_it():
     held = lost(2, 2, 2, 3)
     assert [held.source(1, replica) for replica in (0, 1)] == [2, 3]
-    held.receiving = {3: Node(9, "a", 3)}
+    held.receive({3: Node(9, "a", 3)})
     assert [held.source(1, replica) for replica in (0, 1)] == [3, 3]
 
 
@@ -118,11 +118,11 @@ def covered() -> StatePlacement:
 def test_a_covering_stage_works_sends_and_receives_for_the_other():
     held = covered()
     assert (held.lost_stages, held.covers) == (set(), {2: 1})
-    assert held.hosts == (0, 1, 2, 3, 2, 3, 6, 7)
+    assert held.assignment == (0, 1, 2, 3, 2, 3, 6, 7)
     assert [held.source(2, replica) for replica in (0, 1)] == [2, 3]
     assert held.receivers(2) == [2, 3]
     held.lose(2)
-    assert held.hosts == (0, 1, 3, 3, 3, 3, 6, 7)
+    assert held.assignment == (0, 1, 3, 3, 3, 3, 6, 7)
     assert (held.source(2, 0), held.receivers(2)) == (3, [3])
 
 
@@ -130,7 +130,7 @@ def test_a_stage_covers_until_the_other_has_nodes_with_its_state():
     held = covered()
     held.gain([5])
     assert held.covers == {}
-    assert held.hosts == (0, 1, 2, 3, 5, 5, 6, 7)
+    assert held.assignment == (0, 1, 2, 3, 5, 5, 6, 7)
 
 
 def test_a_stage_is_lost_with_the_last_holder_of_who_covers_it():
@@ -200,6 +200,6 @@ def test_a_state_is_lost_exactly_while_no_node_holds_it(moves):
         assert {each for each in range(9) if held.holds(each)} == with_state
         assert {each for each in range(3) if held.copy(each, "copy")} == copies
         if not lost_stages:
-            hosts = held.hosts or tuple(range(9))
+            hosts = held.assignment or tuple(range(9))
             assert set(hosts) == with_state
             assert all(host // 3 == each // 3 for each, host in enumerate(hosts))

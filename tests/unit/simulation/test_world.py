@@ -38,9 +38,9 @@ def test_a_failure_at_the_deadline_wins_whatever_the_order():
 def test_an_iteration_that_ends_as_a_failure_strikes_is_lost():
     world = a_world(script={3: (21.0,)})
     plan = world.plain_plan()
-    assert world.pipeline.split(plan).seconds == 21.0
+    assert world.iteration_times.split(plan).seconds == 21.0
     assert in_turn(world, world.run_iteration(plan)) == [Failure(21.0, 3)]
-    assert world.execution.num_completed == 0
+    assert world.iterations.num_completed == 0
     assert world.ledger.buckets()["lost_work"] == 21.0
 
 
@@ -56,7 +56,7 @@ def test_a_stage_is_lost_from_the_failure_before_its_delivery():
     world = a_world(script={1: (5.0,), 2: (5.0,)})
     assert in_turn(world, world.attempt(7.0, "detection")) == [Failure(5.0, 1)]
     assert world.lost_stages == {1, 2}
-    world.rebuilt()
+    world.finish_recovery()
     assert world.lost_stages == {2}
 
 
@@ -232,7 +232,7 @@ def test_an_empty_event_queue_names_what_it_waited_for():
 
     def waits_for_ever():
         yield from world.attempt(7.0, "detection")
-        yield world._env.event()
+        yield world.work.env.event()
 
     with pytest.raises(RuntimeError, match=r"empty at 7 s after 0 iterations .*lost stages: \[3\]"):
         world.run(waits_for_ever())
@@ -256,7 +256,7 @@ def test_iteration_processes_fail_in_the_executed_iteration():
     def begun_anew():
         failure = yield from world.run_iteration(world.plain_plan())
         yield from world.bring_back_nodes()
-        world.rebuilt()
+        world.finish_recovery()
         return failure
 
     assert in_turn(world, *(begun_anew() for _ in range(5))) == [
@@ -266,8 +266,8 @@ def test_iteration_processes_fail_in_the_executed_iteration():
         None,  # stage 1 was due a quarter into the third, which had ended by then
         None,
     ]
-    assert world.execution.num_executed == 5
-    assert world.execution.num_completed == 3
+    assert world.iterations.num_executed == 5
+    assert world.iterations.num_completed == 3
 
 
 def test_a_failure_due_in_an_iteration_is_void_after_its_end():

@@ -320,13 +320,13 @@ def test_an_iteration_is_its_slowest_replica_plus_all_reduce():
     world = build_world(a_scenario(num_microbatches=1, network=network, cluster=cluster), 0)
     # Only the last stage's second node is far: four slow hops in its pipeline. Stage 4 exchanges over 2 (n - 1)
     # latencies while the gradient goes home and through the stages before it, which takes longer.
-    run = an_iteration(world.pipeline.site)
-    assert run.seconds == world.pipeline.price(world.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0
+    run = an_iteration(world.iteration_times.site)
+    assert run.seconds == world.iteration_times.price(world.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0
     assert [message.start_seconds for message in messages(run, "gradient exchange of stage 4")] == [12.0] * 2
     after = build_world(
         a_scenario(num_microbatches=1, network=network, cluster=cluster, overlap_gradient_exchange=False), 0
     )
-    assert after.pipeline.price(after.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0 + 2 * 2.0
+    assert after.iteration_times.price(after.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0 + 2 * 2.0
 
 
 # ---- pause and optimizer --------------------------------------------------------------------------------
@@ -422,8 +422,8 @@ def test_a_shadow_forward_costs_a_third_more_compute():
     for preset, share in (("paper_text", 1.0), ("paper_table2", 2.0)):
         scenario = a_scenario(({"kind": "redundant", "preset": preset, "microbatch_size_factor": share / 2},))
         world = build_world(scenario, 0)
-        plain = world.pipeline.split(world.plain_plan())
-        shadowed = world.pipeline.split(a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan()))
+        plain = world.iteration_times.split(world.plain_plan())
+        shadowed = world.iteration_times.split(a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan()))
         assert shadowed.productive_seconds == pytest.approx(share * plain.productive_seconds)
         compute = shadowed.productive_seconds + shadowed.redundant_seconds
         assert compute / shadowed.productive_seconds == pytest.approx(4 / 3)

@@ -57,11 +57,11 @@ def test_the_split_adds_up_to_the_price_and_prices_are_kept(kind):
     scenario = a_scenario(({"kind": kind},))
     world = build_world(scenario, 0)
     plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())
-    price = world.pipeline.price(plan)
+    price = world.iteration_times.price(plan)
     assert price.split.seconds == pytest.approx(price.seconds, rel=1e-15)
-    assert price.seconds == an_iteration(world.pipeline.site, plan).seconds
-    assert world.pipeline.price(replace(plan)) is price
-    assert world.pipeline.split(plan) is price.split
+    assert price.seconds == an_iteration(world.iteration_times.site, plan).seconds
+    assert world.iteration_times.price(replace(plan)) is price
+    assert world.iteration_times.split(plan) is price.split
 
 
 def test_without_jitter_every_execution_has_the_same_price():

@@ -103,7 +103,7 @@ def the_list(scenario):
 
 def plain_price(scenario):
     world = build_world(scenario, 0)
-    return world.pipeline.price(world.plain_plan())
+    return world.iteration_times.price(world.plain_plan())
 
 
 def test_every_field_of_a_cluster_is_changed_below():
@@ -168,7 +168,7 @@ def test_cached_times_equal_those_of_a_fresh_process(history, kind):
 
     def price(scenario):
         world = build_world(scenario, 0)
-        return world.pipeline.price(strategy.adapt_plan(world.plain_plan()))
+        return world.iteration_times.price(strategy.adapt_plan(world.plain_plan()))
 
     for scenario in [a_scenario(({"kind": "none"},), **options) for options in history]:
         assert price(scenario) == as_in_a_fresh_process(lambda scenario=scenario: price(scenario))
