@@ -12,6 +12,7 @@ from functools import cache
 import simpy
 
 from models.training_state import Position
+from sim.core.records import Failure
 from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
 from sim.simulation.leap import Cadence, RepeatedIterations, longest
@@ -19,7 +20,7 @@ from sim.simulation.log import EventLog, Repeated
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import NodeAdmission, StateTransfers
 from sim.strategies import Strategy
-from sim.strategies.base import PeriodicSave, StrategyWorld
+from sim.strategies.base import PeriodicSave, Process, StrategyWorld
 from sim.workload.config import IterationPlan
 
 Action = float | PeriodicSave
@@ -69,46 +70,76 @@ class FastForward:
 
     def leap(
         self, plan: IterationPlan, position: Position, num_iterations: int, action_of: Callable[[float], Action]
-    ) -> RepeatedIterations | None:
-        """Complete iterations from a Position on before the next event is due; None if there is no time for one.
+    ) -> Process[tuple[RepeatedIterations, Failure | None] | None]:
+        """Complete iterations from a Position on, up to an action that is no periodic save or to a Failure.
 
-        num_iterations: of the whole run; action_of: the strategies' next action, given the duration of an iteration.
+        None if the next iteration must be executed by itself. num_iterations: of the whole run; action_of: the
+        strategies' next action, given the duration of an iteration.
         """
-        work, transfers, admission = self._work, self._transfers, self._admission
-        if work.queued or transfers.share_links or (admission and admission.is_expected):
-            return None  # the next iterations differ
-        iteration = self._iterations.time_in_leaps(plan, self._placement.assignment if admission else None)
-        left_seconds = min(work.env.peek(), work.deadline_seconds) - work.env.now
-        if iteration is None or iteration.seconds >= left_seconds:
+        work, most = self._work, min(num_iterations - position.iteration, self._iterations.most_in_a_leap)
+        if work.queued or self._is_disturbed or most < 1:
             return None
-        action, pause_seconds = action_of(iteration.seconds), None
-        if isinstance(action, PeriodicSave):
-            if transfers.has_idle_links:
-                pause_seconds = transfers.seconds_of(action.transfers)
-            cadence = Cadence(iteration.seconds, action.first, action.period, pause_seconds)
-        else:
-            cadence = Cadence(iteration.seconds, action)
-        most = min(num_iterations - position.iteration, self._iterations.most_in_a_leap)
-        leap = longest(cadence, left_seconds, most)
-        if leap.num_iterations == 0:
+        iteration = self._iterations.time_in_leaps(plan, self._placement.assignment if self._admission else None)
+        if iteration is None or (iteration.seconds >= self._failure_free_seconds and not self._passes_events):
             return None
-        if leap.num_pauses:
-            assert isinstance(action, PeriodicSave)
-            self._repeat(action, leap, position)
-        self._iterations.complete(leap, iteration.split)
-        skipped = skip(work.env, leap.seconds)
-        assert skipped, "a leap ends before the next event"
-        return leap
+        action = action_of(iteration.seconds)
+        cadence, began_seconds, booked = self._cadence(action, iteration.seconds), work.now_seconds, None
+        leap = longest(cadence, self._failure_free_seconds, most)
+        while True:
+            self._iterations.complete(leap, booked, iteration.split)
+            if isinstance(action, PeriodicSave):
+                self._repeat(action, leap, booked.num_pauses if booked else 0, position, began_seconds)
+            booked = leap
+            skip(work.env, began_seconds + leap.seconds - work.now_seconds)
+            ends_seconds = began_seconds + leap.seconds + iteration.seconds
+            is_last = leap.num_iterations == most or leap.is_complete or ends_seconds > work.deadline_seconds
+            if is_last or not self._passes_events:
+                return (leap, None) if leap.num_iterations else None
+            failure = yield from work.wait(iteration.seconds)  # an event is due, which may be no failure
+            if failure:
+                self._iterations.cut(ends_seconds, iteration.seconds)
+                return leap, failure
+            leap = leap.extended()
+            if self._failure_free_seconds <= 0.0 or self._is_disturbed:
+                most = leap.num_iterations
+            else:
+                leap = longest(cadence, ends_seconds - began_seconds + self._failure_free_seconds, most)
 
-    def _repeat(self, save: PeriodicSave, leap: RepeatedIterations, position: Position) -> None:
-        """Record the saves of a leap that begins now, from a Position on."""
-        now_seconds, cycle_seconds = self._work.now_seconds, leap.cycle_seconds if leap.num_in_a_cycle else 0.0
-        first = position.iteration + int(leap.cadence.first), now_seconds + leap.first_pause_seconds
-        self._events.repeat(
-            Repeated(first[1], leap.pause_seconds, first[0], leap.num_pauses, cycle_seconds, leap.num_in_a_cycle)
+    def _cadence(self, action: Action, iteration_seconds: float) -> Cadence:
+        """The rhythm of iterations and periodic saves; saves whose duration may vary are left to the strategy."""
+        if not isinstance(action, PeriodicSave):
+            return Cadence(iteration_seconds, action)
+        save_seconds = self._transfers.seconds_of(action.transfers) if self._transfers.has_idle_links else None
+        return Cadence(iteration_seconds, action.first, action.period, save_seconds)
+
+    @property
+    def _failure_free_seconds(self) -> float:
+        """Time until the next event is due, or the deadline."""
+        return min(self._work.env.peek(), self._work.deadline_seconds) - self._work.now_seconds
+
+    @property
+    def _is_disturbed(self) -> bool:
+        """Whether the next iterations differ: nodes are about to join, or messages share the links."""
+        return bool(self._admission and self._admission.is_expected) or self._transfers.share_links
+
+    @property
+    def _passes_events(self) -> bool:
+        """Whether a leap may go on over events: none of them is a notice, which strategies answer."""
+        return self._transfers.has_idle_links
+
+    def _repeat(
+        self, save: PeriodicSave, leap: RepeatedIterations, num_before: int, position: Position, began_seconds: float
+    ) -> None:
+        """Record the saves of a leap from a Position on, except those recorded before."""
+        num = leap.num_pauses - num_before
+        if num == 0:
+            return
+        num_in_a_cycle, cycle_seconds = leap.num_in_a_cycle, leap.cycle_seconds if leap.num_in_a_cycle else 0.0
+        iteration = position.iteration + int(leap.cadence.first) + num_before * num_in_a_cycle
+        at_seconds = began_seconds + leap.first_pause_seconds + num_before * cycle_seconds
+        self._events.repeat(Repeated(at_seconds, leap.pause_seconds, iteration, num, cycle_seconds, num_in_a_cycle))
+        self._transfers.count(save.transfers, num)
+        last = Position(
+            position.lineage, position.iteration + leap.num_iterations - leap.rest, position.iterations_per_step
         )
-        self._transfers.count(save.transfers, leap.num_pauses)
-        last = position.iteration + leap.num_iterations - leap.rest
-        save.completed(
-            Position(position.lineage, last, position.iterations_per_step), now_seconds + leap.last_pause_seconds
-        )
+        save.completed(last, began_seconds + leap.last_pause_seconds)

@@ -106,11 +106,23 @@ class IterationExecutor:
         """Number of iterations until a process that counts them causes a failure, or too many have been executed."""
         return min(self._most_executed - self.num_executed, self._injector.num_failure_free(self.num_executed))
 
-    def complete(self, leap: RepeatedIterations, split: IterationSplit) -> None:
-        """Book the iterations and saves of a leap."""
-        self.num_executed += leap.num_iterations
-        self._work.ledger.complete_iteration(split, leap.num_iterations)
-        self._work.ledger.spend("checkpoint_save", leap.num_pauses * leap.pause_seconds)
+    def complete(self, leap: RepeatedIterations, booked: RepeatedIterations | None, split: IterationSplit) -> None:
+        """Book the iterations and saves of a leap, except those that have been booked before."""
+        num, num_pauses = leap.num_iterations, leap.num_pauses
+        if booked:
+            num, num_pauses = num - booked.num_iterations, num_pauses - booked.num_pauses
+        if num:
+            self.num_executed += num
+            self._work.ledger.complete_iteration(split, num)
+        if num_pauses:
+            self._work.ledger.spend("checkpoint_save", num_pauses * leap.pause_seconds)
+
+    def cut(self, would_end_seconds: float, usual_seconds: float) -> None:
+        """Book an iteration that a failure has interrupted now."""
+        done_seconds = self._work.now_seconds - (would_end_seconds - usual_seconds)
+        self.num_executed += 1
+        self.cut_share, self._cut_seconds = min(1.0, done_seconds / usual_seconds), done_seconds
+        self._work.ledger.spend("lost_work", done_seconds)
 
     def forget_cut(self) -> None:
         """Do not resume the interrupted iteration."""

@@ -31,6 +31,12 @@ class RepeatedIterations(NamedTuple):
     seconds: float
     is_complete: bool
 
+    def extended(self) -> RepeatedIterations:
+        """The leap with one more iteration."""
+        rest, seconds = self.rest + 1, self.seconds + self.cadence.iteration_seconds
+        is_complete = rest >= (self.cadence.then if self.num_pauses else self.cadence.first)
+        return RepeatedIterations(self.cadence, self.num_pauses, rest, self.num_iterations + 1, seconds, is_complete)
+
     @property
     def pause_seconds(self) -> float:
         """Duration of a pause."""

@@ -98,29 +98,30 @@ class TrainingProcess:
 
     def _advance(self) -> Process[Failure | None]:
         """Execute the next iteration and the routine work after it, or skip iterations up to the next routine work."""
-        leap = None if self._learns else self._skip()
-        if leap is None or not leap.is_complete:
-            if self._position.iteration == self.num_iterations:
-                return None
+        leap = None if self._learns else (yield from self._skip())
+        if leap is None:
             started_seconds = self.world.now_seconds
             failure = yield from self.world.run_iteration(self.plan)
-            if failure is not None:
-                return failure
-            self._position = self._position.after(self._position.iteration + 1)
-            self._record(started_seconds)
+            if failure is None:
+                self._position = self._position.after(self._position.iteration + 1)
+                self._record(started_seconds)
+        else:
+            failure = leap[1]
+        if failure is not None or (leap and not leap[0].is_complete):
+            return failure
         for strategy in (self.strategy, self.fallback):  # the fallback keeps what it would fall back on
             failure = (yield from strategy.after_iteration(self.world, self._position)) if strategy else None
             if failure is not None:
                 return failure
         return None
 
-    def _skip(self) -> RepeatedIterations | None:
-        """Skip iterations before the next event and the next routine work that is no periodic save; None: no time."""
+    def _skip(self) -> Process[tuple[RepeatedIterations, Failure | None] | None]:
+        """Skip iterations up to the next routine work that is no periodic save, or to a failure; None: no iteration."""
         position, started_seconds = self._position, self.world.now_seconds
-        leap = self.world.fast_forward.leap(self.plan, position, self.num_iterations, self._next_action)
-        if leap:
-            self._log.leap(leap, position.iteration + 1, started_seconds, position.lineage.key)
-            iteration = position.iteration + leap.num_iterations
+        leap = yield from self.world.fast_forward.leap(self.plan, position, self.num_iterations, self._next_action)
+        if leap and leap[0].num_iterations:
+            self._log.leap(leap[0], position.iteration + 1, started_seconds, position.lineage.key)
+            iteration = position.iteration + leap[0].num_iterations
             self._position = Position(position.lineage, iteration, position.iterations_per_step)
             self._report()
         return leap
