@@ -16,15 +16,17 @@ from benchmarks.paper.figures import draw_all, make_maps
 from benchmarks.paper.jobs import JOBS, SCENARIOS, TABLE_2_JOB, Job
 from benchmarks.paper.page import write_page
 from models.training_state import digest
-from sim.cli.options import CacheFolder, bytes_of, cache_folder, complain, say
-from sim.cli.sweep import sweep
+from sim.cli.options import CacheFolder, cache_folder, complain, resumable, say
+from sim.cli.progress import MapDisplay, SweepDisplay
+from sim.cli.sweep import known_reference, print_summary, report_failures
 from sim.core.files import atomic_write, atomic_write_table
+from sim.experiments.sweep import SweepOptions, run_sweep
 from sim.results.storage import load, read_json, write_json
 from sim.scenario.sweep_points import load_points
 
 RUNS = COMMITTED.parent
 
-CACHE_BUDGET = "20GB"
+CACHE_BYTES = 20 * 10**9
 """Enough for the final states of all runs and a state every 50 steps, so that no state is trained twice."""
 
 
@@ -48,7 +50,8 @@ def paper(
         perplexity.to_parquet(made / "perplexity.parquet", index=False, compression="zstd")
         write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
         if not quick:
-            make_maps(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder)
+            with MapDisplay() as display, resumable(display):
+                make_maps(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder, display)
     if not quick:
         draw_all(runs, made)
         write_page()
@@ -68,7 +71,7 @@ def known_perplexities(runs: Path, quick: bool, cache: Path) -> pd.DataFrame:
     path = runs / f"perplexity-{digest(repr(key))[:8]}.parquet"
     if not path.is_file():
         points = load_points(TABLE_2_JOB.scenario, TABLE_2_JOB.quick if quick else ())
-        found = perplexities(points, SCENARIOS, runs, cache, bytes_of(CACHE_BUDGET, "cache budget"))
+        found = perplexities(points, SCENARIOS, runs, cache, CACHE_BYTES)
         atomic_write_table(path, found)
     return pd.read_parquet(path)
 
@@ -77,13 +80,17 @@ def timed_sweep(job: Job, quick: bool, runs: Path, cache: Path) -> None:
     """Run a job's sweep, and add its seconds to those of earlier, interrupted attempts."""
     began = time.monotonic()
     say(f"\n{job.name}: {job.scenario.relative_to(SCENARIOS.parents[1])}", "bold")
-    path = runs / "seconds.json"
+    path, points = runs / "seconds.json", load_points(job.scenario, job.quick if quick else ())
     try:
-        sweep(job.scenario, list(job.quick) if quick else None, runs, cache, cache_budget=CACHE_BUDGET)
+        with SweepDisplay() as display, resumable(display):
+            options = SweepOptions(cache_bytes=CACHE_BYTES)
+            outcome = run_sweep(points, runs, SCENARIOS, cache, observer=display, options=options)
     finally:
         known = read_json(path) if path.is_file() else {}
         runs.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps(known | {job.name: round(known.get(job.name, 0) + time.monotonic() - began)}))
+    print_summary(outcome, known_reference(points, None))
+    report_failures(outcome, "the others are finished")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from benchmarks.paper.extract import Extract
 from benchmarks.paper.jobs import TABLE_2_JOB
 from benchmarks.paper.published import HIGHEST, iteration_factor
 from benchmarks.paper.tables import RATE, REBUILDING, StudyTables
-from sim.experiments.strategy_map.study import MapOptions, strategy_map
+from sim.experiments.strategy_map.study import MapObserver, MapOptions, strategy_map
 from sim.reporting.map_report import write_map
 from sim.reporting.registry import figure_of
 from sim.reporting.series import SERIES_STYLES
@@ -111,7 +111,7 @@ MAP_STRATEGIES = (
 )
 
 
-def make_maps(runs: Path, folder: Path, target: float, cache: Path) -> None:
+def make_maps(runs: Path, folder: Path, target: float, cache: Path, observer: MapObserver) -> None:
     """Make both maps, with real runs of Table 2's training; write their tables and figures into a folder."""
     for preset in MAP_PRESETS:
         name = f"crossings_{preset}"
@@ -120,6 +120,7 @@ def make_maps(runs: Path, folder: Path, target: float, cache: Path) -> None:
         axis = f"{RATE}={','.join(map(str, MAP_RATES))}"
         scenario = load_scenario(TABLE_2_JOB.scenario, overrides)
         options = MapOptions(replicates=3, num_samples=NUM_SAMPLE_POINTS)
-        write_map(strategy_map(scenario, axis, options=options, results=runs, cache=cache), runs / f"{name}-map")
+        found = strategy_map(scenario, axis, options=options, results=runs, cache=cache, observer=observer)
+        write_map(found, runs / f"{name}-map")
         for kind in ("csv", "png"):
             shutil.copyfile(runs / f"{name}-map" / f"map.{kind}", folder / f"{name}.{kind}")
