@@ -145,12 +145,6 @@ def test_who_watches_sees_every_iteration():
     assert {progress.num_iterations for progress in seen} == {7}
 
 
-def test_an_iteration_that_ends_with_a_failure_is_lost():
-    result = run(scripted(a_scenario(({"kind": "checkfree"},)), {2: (2 * ITERATION,)}))
-    assert result.ledger["lost_work"] == ITERATION
-    assert result.wall_clock_seconds == 21 * ITERATION + RECOVERY
-
-
 # ---- steps of the proxy that stand for several iterations ---------------------------------------------
 @pytest.mark.parametrize("interval", [1, 5, 10, 16])
 def test_seven_iterations_a_step_with_checkpoints_in_between(interval):

@@ -24,11 +24,6 @@ def test_a_failure_ends_work_and_only_elapsed_time_is_booked():
     assert world.lost_stages == {2}
 
 
-def test_a_failure_at_the_very_deadline_wins():
-    world = a_world(script={2: (10.0,)})
-    assert in_turn(world, world.attempt(10.0, "state_transfer")) == [Failure(10.0, 2)]
-
-
 def test_a_failure_at_the_deadline_wins_whatever_the_order():
     world = a_world(script={1: (4.0, 0.0, 6.0)})  # strikes at 4 s, 4 s and 10 s
     failures = in_turn(world, *(world.attempt(seconds, "detection") for seconds in (9.0, 6.0, 6.0, 6.0)))

@@ -17,7 +17,6 @@ from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import Deployment, Hosts, stand_ins
-from sim.workload.iteration import IterationRun, even_pace
 from sim.workload.iteration_time import FinishedIteration, IterationTimes, fastest_run, run_alone, run_among
 from sim.workload.schedule import BACKWARD, FORWARD
 from support.builders import TICK, a_link, a_site
@@ -206,6 +205,7 @@ def test_the_split_is_the_mean_over_the_nodes_that_work(shape):
     shadow = seconds_of([o for o in found.run.operations if o.kind == "shadow"])
     assert found.split.productive_seconds == pytest.approx(useful / num_nodes, rel=1e-12)
     assert found.split.redundant_seconds == pytest.approx(shadow / num_nodes, rel=1e-12)
+    assert found.split.bubble_seconds >= 0.0
     assert found.split.seconds == pytest.approx(found.seconds, rel=1e-14)
 
 
@@ -501,18 +501,3 @@ def test_prices_keep_no_records_of_what_happened():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
     price = IterationTimes(site, 0).price(plain_plan(site.costs.workload), without(site, (2, 1)))
     assert set(vars(price)) == {"seconds", "split", "order"}
-
-
-@pytest.mark.parametrize("at_seconds", [0.0, 0.3, 2.5, 7.1, 11.0])
-def test_an_iteration_that_is_stopped_leaves_nothing_under_way(at_seconds):
-    site = a_site(4, 4, network={"same_region": a_link(0.2, 262144.0)}, cluster={"nodes_per_stage": 2})
-    env = simpy.Environment()
-    flows = Flows(env)
-    run = IterationRun(site, env, flows, plain_plan(site.costs.workload), "arrival", even_pace, without(site, (2, 1)))
-    if at_seconds:
-        env.run(until=at_seconds)
-    run.stop()
-    num_operations = len(run.operations)
-    assert flows.under_way == []
-    env.run()
-    assert len(run.operations) == num_operations

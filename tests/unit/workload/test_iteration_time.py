@@ -12,6 +12,7 @@ from sim.cluster.flows import Flows, FlowState
 from sim.cluster.network import STORAGE
 from sim.simulation.run import build_world
 from sim.workload.config import IterationPlan, plain_plan
+from sim.workload.deployment import stand_ins
 from sim.workload.iteration import IterationRun, even_pace
 from sim.workload.iteration_time import IterationTimes, run_alone, run_among
 from support.builders import a_link, a_scenario, a_site, a_strategy, an_iteration
@@ -139,12 +140,13 @@ def test_prices_beside_equal_messages_are_kept():
 
 
 # ---- a failure in the middle ------------------------------------------------------------------------------
+@pytest.mark.parametrize(("order", "missing"), [("textbook", []), ("arrival", [5])])
 @pytest.mark.parametrize("at_seconds", [0.0, 0.3, 2.5, 7.1, 11.0])
-def test_a_stopped_iteration_leaves_nothing_under_way(at_seconds):
+def test_a_stopped_iteration_leaves_nothing_under_way(at_seconds, order, missing):
     site = a_site(4, 4, network=SLOW, cluster={"nodes_per_stage": 2})
     env = simpy.Environment()
     flows = Flows(env)
-    run = IterationRun(site, env, flows, a_plan(site), "textbook", even_pace)
+    run = IterationRun(site, env, flows, a_plan(site), order, even_pace, stand_ins(missing, site.cluster))
     if at_seconds:
         env.run(until=at_seconds)
     run.stop()
