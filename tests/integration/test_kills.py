@@ -7,15 +7,15 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from support.commands import COMMAND
 from support.sweeps import TINY, files_of, write_scenario
 
-COMMAND = [sys.executable, "-c", "from sim.cli.main import main; main()", "sweep", "tiny.yaml", "--jobs", "2"]
+SWEEP = [*COMMAND, "sweep", "tiny.yaml", "--jobs", "2"]
 LONGER = (
     TINY.replace("steps: 24", "steps: 480")
     .replace("iterations_per_step: 40", "iterations_per_step: 4")
@@ -28,7 +28,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     """The sweep, in a process group of its own."""
     environment = {**os.environ, "CHURNLAB_CACHE": str(folder / "cache")}
     with (folder / "output").open("ab") as output:
-        return subprocess.Popen(COMMAND, cwd=folder, env=environment, stdout=output, stderr=output)
+        return subprocess.Popen(SWEEP, cwd=folder, env=environment, stdout=output, stderr=output)
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:

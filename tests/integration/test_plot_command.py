@@ -1,8 +1,5 @@
 """`churnlab plot` as a user meets it: which files it leaves, what it leaves out and why, and what it refuses."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 
@@ -11,6 +8,7 @@ from sim.reporting.registry import FigureRequest, figure_kinds
 from sim.reporting.style import STYLE
 from sim.results import storage as results
 from sim.results.selection import MissingError, comparable
+from support.commands import churnlab
 from support.pictured import SCENARIO, of_scenario, of_sweep, run_all
 
 LEFT_OUT = {"checkpoint_interval", "reinit", "swapping", "nodes"}
@@ -147,8 +145,7 @@ def test_where_nothing_can_be_drawn_that_is_an_error(folder, tmp_path, monkeypat
 
 
 def test_the_command_ends_with_2_and_one_message(folder):
-    command = [sys.executable, "-c", "from sim.cli.main import main; main()", "plot", str(folder), "--kind", "loos"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = churnlab("plot", folder, "--kind", "loos")
     assert done.returncode == 2
     assert done.stderr.startswith("--kind loos: no such figure; nearest: loss")
     assert len(done.stderr.splitlines()) == 1

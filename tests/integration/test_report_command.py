@@ -1,14 +1,13 @@
 """`churnlab report` as a user meets it: where it writes, what it says, and how it refuses."""
 
 import shutil
-import sys
 
 import pandas as pd
 import pytest
 
-from sim.cli import main as cli
 from sim.cli.plot import plot
 from sim.results import storage as results
+from support.commands import churnlab
 from support.reports import a_run, a_sweep
 from support.sweeps import TIME_ONLY, do_sweep, write_scenario
 
@@ -19,17 +18,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def report(monkeypatch, capsys):
-    """The command in this process: its exit code, and what it prints on both streams."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["churnlab", "report", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()  # typer always exits
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return call
+def report():
+    return lambda *arguments: churnlab("report", *arguments)
 
 
 def test_the_report_of_a_sweep_lies_beside_its_runs(folder, report):

@@ -5,13 +5,14 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from support.commands import COMMAND
 
 SCENARIO = """
 name: tiny
@@ -31,7 +32,7 @@ strategies: [none, {kind: checkpoint, interval_iterations: 30}, redundant, check
 def command(folder: Path, name: str, *extra: str) -> list[str]:
     (folder / "tiny.yaml").write_text(SCENARIO)
     options = ["--results", str(folder / name), "--cache", str(folder / f"{name}-cache"), *extra]
-    return [sys.executable, "-c", "from sim.cli.main import main; main()", "run", str(folder / "tiny.yaml"), *options]
+    return [*COMMAND, "run", str(folder / "tiny.yaml"), *options]
 
 
 def run(folder: Path, name: str, *extra: str) -> str:

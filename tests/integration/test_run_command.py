@@ -1,12 +1,9 @@
 """The command as a user meets it: run, list, validate, schema, and what the files and the figure show."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +17,7 @@ from sim.results.selection import comparable
 from sim.results.storage import load, load_run
 from sim.scenario.loading import parse_scenario
 from sim.simulation.run import simulate, time_only
+from support.commands import COMMAND, churnlab
 
 SCENARIO = """
 name: dry
@@ -35,14 +33,6 @@ fallback: {kind: checkpoint, interval_iterations: 50}
 seeds: {failures: [0, 1]}
 iterations_per_step: 2
 """
-
-
-def churnlab(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from sim.cli.main import main; main()", *arguments]
-    environment = {**os.environ, "COLUMNS": "120"}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=300
-    )
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +246,7 @@ def test_text_that_is_too_short_is_told(tmp_path):
 
 def test_interrupted_it_says_what_is_kept(finished, tmp_path):
     folder, _ = finished
-    command = [sys.executable, "-c", "from sim.cli.main import main; main()", "run", str(folder / "dry.yaml")]
+    command = [*COMMAND, "run", str(folder / "dry.yaml")]
     command += ["--set", "training.learner=torch", "--results", str(tmp_path), "--cache", str(tmp_path / "c")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("c/keyframes/*.safetensors")):

@@ -3,46 +3,21 @@
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from sim.cli import main as cli
 from sim.cli.cache import in_bytes
 from sim.experiments.folder import read_status
 from sim.experiments.sequential import share_of
+from support.commands import COMMAND, churnlab
 from support.sweeps import TIME_ONLY, TINY, files_of, write_scenario
-
-COMMAND = [sys.executable, "-c", "from sim.cli.main import main; main()"]
-
-
-def churnlab(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
-    environment = {**os.environ, "COLUMNS": "120", "CHURNLAB_CACHE": str(folder / "cache")}
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=300
-    )
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, capsys):
-    """The command in this process: its exit code, and what it prints on both streams."""
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: object, folder: Path = tmp_path) -> tuple[int, str, str]:
-        monkeypatch.chdir(folder)
-        monkeypatch.setenv("CHURNLAB_CACHE", str(folder / "cache"))
-        monkeypatch.setattr(sys, "argv", ["churnlab", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()  # typer always exits
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return call
+def here(tmp_path):
+    return lambda *arguments, folder=tmp_path: churnlab(*arguments, folder=folder)
 
 
 @pytest.fixture(scope="module")

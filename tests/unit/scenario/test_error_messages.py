@@ -3,8 +3,6 @@
 import copy
 import io
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from ruamel.yaml import YAML
 from sim.core.text import FOLDER_NAME_IN_WORDS
 from sim.scenario.document import Problem, ScenarioError
 from sim.scenario.loading import parse_scenario
+from support.commands import churnlab
 
 BASE = ("name: demo", "strategies: [none]")
 LONG = "x" * 500
@@ -206,9 +205,6 @@ def test_whatever_is_set_only_scenario_errors_are_raised(parts: list[str], value
 
 
 # ---- through the command -------------------------------------------------------------------------
-def churnlab(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from sim.cli.main import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +231,7 @@ def test_the_command_says_so_in_one_message_and_writes_nothing(
 ):
     (tmp_path / "demo.yaml").write_text(text)
 
-    ended = churnlab(tmp_path, *arguments)
+    ended = churnlab(*arguments, folder=tmp_path)
 
     assert ended.returncode == 2
     assert ended.stdout == ""
