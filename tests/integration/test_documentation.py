@@ -157,7 +157,6 @@ def test_costs_told_of_strategies_are_what_is_measured():
     measured = overheads(load_scenario(ROOT / "scenarios" / "quickstart.yaml", (override,)))
     rows = [[cell.strip() for cell in line.split("|")[1:8]] for line in text_of(DOCS / "strategies.md").splitlines()]
     told = {row[0]: row[1:] for row in rows if len(row) == 7}
-
     for name, found in zip(chosen, measured, strict=True):
         num_bytes = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
         computed = f"+{found.computed_share:.0%}".replace("%", " %") if found.computed_share > 1e-9 else "0"
@@ -176,9 +175,7 @@ def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
     uptimes = maintenance[1].uptimes(np.random.default_rng(0), "Iowa")
     first, second, third = islice(uptimes, 3)
     assert 0 < first < second == third == 24 * 3600
-
     found = simulate(scenario, scenario.strategies[1], 0, 0, time_only(scenario))
-
     lost = [event for event in found.events if event.kind == "failure"]
     noticed = {event.time_seconds + 600 for event in found.events if event.kind == "notice"}
     planned = [event for event in lost if event.time_seconds in noticed]
@@ -215,7 +212,6 @@ def test_every_column_of_a_sweep_is_documented(tmp_path):
     runs = job.folder.write_table(job.runs)
     one = next(folder.glob("*/summary.json"))
     summary = documented("summary.json")
-
     assert set(pd.read_json(one, typ="series").index) == summary
     assert set(pd.read_json(one.with_name("run.json"), typ="series").index) <= names_in("run.json") | {
         "strategy", "failure_seed", "training_seed",

@@ -141,7 +141,6 @@ def test_a_simulated_run_is_the_run_of_a_command_without_files(nowhere, tmp_path
     folder = tmp_path_factory.mktemp("results")
     scenario = build(seeds={"failures": [1]})
     on_disk = {record.run["strategy"]["kind"]: record for record in run_scenario(scenario, folder, nowhere).run_files()}
-
     same = on_disk["checkpoint"]
     assert run.summary == same.summary
     for table in ("iterations", "events"):
@@ -193,7 +192,6 @@ OPTIONS = churnlab.MapOptions(replicates=2, time_replicates=2, num_samples=1, jo
 
 def test_a_map_is_an_object_and_leaves_no_files(nowhere):
     found = churnlab.strategy_map(build(), "failures.rate_per_hour=0.1,0.5", options=OPTIONS)
-
     assert isinstance(found, churnlab.StrategyMap)
     assert found.strategies == ("checkpoint", "checkfree_plus")
     assert len(found.table) == 4
@@ -216,7 +214,6 @@ def test_a_map_of_two_fields_draws_regions_on_an_axis(nowhere):
 
 def test_advice_is_an_object_with_its_map(nowhere):
     advice = churnlab.advise(build(), options=OPTIONS)
-
     standings = advice.result.ranking.standings
     assert advice.best == standings[0].strategy
     assert advice.lead == standings[1].behind

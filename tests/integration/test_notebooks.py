@@ -34,7 +34,6 @@ def test_every_notebook_has_two_halves():
 def test_both_halves_say_the_same_and_hold_no_outputs(name):
     text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
     notebook = nbformat.reads(text, as_version=4)
-
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert len(code) > 5
@@ -66,11 +65,9 @@ def test_it_runs(name, tmp_path, monkeypatch, cache_folder):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     before = sorted(path.name for path in FOLDER.iterdir())
     notebook = pair()["paired"](FOLDER / f"{name}.py")
-
     NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-
     assert sorted(path.name for path in FOLDER.iterdir()) == before
     assert any((tmp_path / "results").rglob("summary.json"))
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

@@ -102,7 +102,6 @@ def test_a_failure_wastes_upload_half_an_interval_and_retrieval(upload_share):
     assert num_recoveries > 1000
     assert result.ledger["checkpoint_save"] == 0.0
     wasted = (result.ledger["lost_work"] + result.ledger["state_transfer"]) / num_recoveries
-
     expected = lost_seconds(mean_uptime, interval, interval, upload) + fetching_seconds(mean_uptime, upload)
     error = interval / math.sqrt(12 * num_recoveries)  # what is lost is all but uniform over one interval
     assert abs(wasted - expected) < 3 * error

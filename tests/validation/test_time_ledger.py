@@ -116,12 +116,10 @@ def test_no_second_is_booked_twice(scenario, seed):
     trace = EventRecorder()
     result = run(scenario, seed=seed, training=no_training(scenario), trace=trace)
     assert adds_up(result)
-
     spans = [(span.start_seconds, span.end_seconds) for span in trace.spans]
     iterations = [(record.started_seconds, record.ended_seconds) for record in result.iterations]
     booked = sorted(spans + iterations)
     assert all(end <= start for (_, end), (start, _) in pairwise(booked))
-
     for bucket in SPENT:
         seen = math.fsum(span.end_seconds - span.start_seconds for span in trace.spans if span.bucket == bucket)
         assert result.ledger[bucket] == pytest.approx(seen, rel=1e-9, abs=1e-9)

@@ -114,7 +114,6 @@ def test_a_departure_speeds_up_messages_on_other_links():
     wire.send("on the second", on(second), 180.0)
     # All at 45 until 2 s, when the first two end; the second link then gives 90 to the last.
     assert wire.run() == {"crossing": 2.0, "on the first": 2.0, "on the second": 3.0}
-
     wire = Wire()
     narrow = Link("narrow", 30.0)
     wire.send("x", on(narrow), 15.0)  # 15 a second: ends at 1 s

@@ -63,9 +63,7 @@ def test_an_installed_strategy_runs_by_its_name(installed):
     folder, environment = installed
     overrides = ("training.learner=none", "failures={kind: gamma, rate_per_hour: 0.3, immune_stages: [0]}")
     options = [part for override in overrides for part in ("--set", override)]
-
     ended = churnlab(folder, environment, "run", "lines.yaml", "--no-cache", *options)
-
     assert ended.returncode == 0, ended.stderr
     (run_folder,) = (folder / "results" / "lines").glob("extrapolate-*")
     run = load_run(run_folder)
@@ -85,11 +83,9 @@ def test_an_installed_strategy_is_listed_and_unknown_without_it(installed):
     folder, environment = installed
     faulty = ("--set", "strategies.extrapolate.reach=0", "--set", "strategies.extrapolate.far=1")
     listed = "from sim.strategies import known_strategies as s; from sim.failures import known_processes as f; "
-
     wrong = churnlab(folder, environment, "validate", "lines.yaml", *faulty)
     names = python(folder, environment, "-c", f"{listed}print(list(s())[-1], list(f())[-1])")
     without = churnlab(folder, {**environment, "PYTHONPATH": str(PROJECT)}, "validate", "lines.yaml")
-
     assert wrong.stderr == (
         "lines.yaml: 2 problems\n"
         "  --set strategies.extrapolate.reach=0, strategies.1.reach: found 0; allowed: a number, above 0, at most 10\n"
@@ -103,9 +99,7 @@ def test_an_installed_strategy_is_listed_and_unknown_without_it(installed):
 def test_the_schema_has_installed_names_and_imports_nothing(installed):
     folder, environment = installed
     seen = "import json, sys; from sim.scenario import Scenario; s = json.dumps(Scenario.model_json_schema()); "
-
     told = python(folder, environment, "-c", f"""{seen}print('"extrapolate"' in s, '"gamma"' in s, *sys.modules)""")
-
     assert told.stdout.startswith("True True ")
     assert "churnlab_extrapolate" not in told.stdout.split()
 
@@ -139,7 +133,6 @@ def test_a_class_in_the_current_folder_round_trips_with_options(folder):
         f"failures: {{kind: compose, processes: [never, {{kind: '{GAMMA}', shape: 4, mean_uptime_hours: 3}}]}}\n"
     )
     near, far = scenario.strategies
-
     assert (near.kind, near.name, far.name) == (EXTRAPOLATE, "extrapolate", "far")
     assert far.model_dump() == {"kind": EXTRAPOLATE, "label": "far", "interval_iterations": 50, "reach": 2.0}
     assert scenario.failures.model_dump()["processes"][1]["shape"] == 4.0
@@ -157,7 +150,6 @@ def test_options_of_a_class_from_outside_can_be_set(folder):
         f"name: demo\nstrategies: [none, '{EXTRAPOLATE}']\nfailures: '{GAMMA}'\n",
         overrides=(f"strategies[{EXTRAPOLATE}].reach=3", "failures.shape=5", "failures.downtime.mean_hours=1"),
     )
-
     assert scenario.strategies[1].model_dump()["reach"] == 3.0
     assert scenario.failures.model_dump()["downtime"]["mean_hours"] == 1.0
     assert scenario.failures.model_dump()["shape"] == 5.0
@@ -197,7 +189,6 @@ def test_checks_see_classes_from_outside(folder):
         f"failures: {{kind: '{GAMMA}', rate_per_hour: 0.1, mean_uptime_hours: 3, immune_stages: [7]}}\n"
         "cluster: {device: t4}\n"
     )
-
     assert told[0].startswith("line 2, strategies.0: 'none' needs 17.5 GiB on stage 1")
     assert told[2].startswith("line 2, strategies.1: a second strategy named 'none'")
     assert told[3] == "line 3, failures.immune_stages: no stage 7; allowed: 0 (embedding and head) to 6"
@@ -360,7 +351,6 @@ def modules(folder):
 )
 def test_what_cannot_be_used_is_told_in_one_line_with_its_place(modules, kind: str, expected: str):
     alone, keyed = problems_of(f"strategies:\n  - '{kind}'\n  - kind: '{kind}'\n    label: x\n")
-
     assert alone.startswith(f"line 3, strategies.0: found '{kind}': {expected}")
     assert keyed.startswith(f"line 4, strategies.1.kind: found '{kind}': {expected}")
     assert "\n" not in alone
@@ -428,7 +418,6 @@ def entry_points(folder, monkeypatch) -> Callable[..., None]:
 def test_broken_entry_points_matter_only_where_they_are_named(entry_points):
     entry_points("one", broken="nowhere:A", double=EXTRAPOLATE, none=EXTRAPOLATE, fine=EXTRAPOLATE)
     entry_points("two", double="elsewhere:B", fine=EXTRAPOLATE)
-
     assert parse_scenario("name: demo\nstrategies: [none, fine]\n").strategies[0] == STRATEGIES["none"].Config()
     broken, double = problems_of("strategies: [broken, {kind: double}]\n")
     assert broken == (
@@ -459,7 +448,6 @@ def test_the_hash_of_ones_code_changes_with_the_code(folder):
     with (folder / "churnlab_extrapolate.py").open("a") as file:
         file.write("# more\n")
     assert code_hash(strategy_class(EXTRAPOLATE)) != before
-
     (folder / "mine").mkdir()
     (folder / "mine" / "__init__.py").write_text("from churnlab_extrapolate import Extrapolate\n")
     (folder / "mine" / "b.py").write_text("from churnlab_extrapolate import Extrapolate as B\nclass C(B): pass\n")
@@ -479,7 +467,6 @@ def test_a_lost_stage_goes_on_along_the_line_of_its_checkpoints(folder):
     position = start_of(strategy)
     world.lose(3)
     assert isinstance(rebuild(strategy, world, position.after(5)), UnrecoverableError)
-
     for num_kept, iteration in ((1, 10), (2, 20), (2, 30)):
         keep(strategy, world, position.after(iteration - 1))
         keep(strategy, world, position.after(iteration))
@@ -489,7 +476,6 @@ def test_a_lost_stage_goes_on_along_the_line_of_its_checkpoints(folder):
         now = position.after(iteration + 7)
         expected = now.edited(Edit(stage=3, rule="sum", terms=terms, optimizer="older"))
         assert rebuild(strategy, world, now) == expected
-
     assert isinstance(rebuild(strategy, world, position.after(5)), UnrecoverableError)  # all kept lie ahead
 
 
@@ -498,6 +484,5 @@ def test_gamma_uptimes_have_their_mean_and_spread(folder):
     process = found(found.Config(kind=GAMMA, shape=4.0, mean_uptime_hours=2.0))  # type: ignore[call-arg]
     uptimes = process.uptimes(np.random.default_rng(0), 3)
     hours = np.array([next(uptimes) for _ in range(20_000)]) / 3600
-
     assert hours.mean() == pytest.approx(2.0, abs=4 * hours.std() / np.sqrt(len(hours)))
     assert hours.std() == pytest.approx(2.0 / np.sqrt(4.0), rel=0.03)

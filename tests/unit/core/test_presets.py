@@ -62,7 +62,6 @@ def problem_of(text: str, *overrides: str) -> str:
 @pytest.mark.parametrize("text", ["failures: {}", "failures: {{preset: {}}}"])
 def test_a_preset_stands_for_a_process_and_its_options(name: str, text: str):
     found = failures_of(text.format(name))
-
     assert found["name"] == name
     assert found["source"] == "made up"
     if name != "both":
@@ -99,7 +98,6 @@ def test_a_preset_stands_for_a_process_and_its_options(name: str, text: str):
 )
 def test_a_changed_preset_keeps_its_other_options(text: str, overrides: tuple[str, ...], changes: dict[str, Any]):
     plain = failures_of("failures: spotty")
-
     assert failures_of(text, *overrides) == {**plain, **changes, "name": "spotty (changed)"}
 
 
@@ -125,7 +123,6 @@ def test_a_rate_replaces_a_presets_mean_and_the_other_way_round(
     text: str, overrides: tuple[str, ...], rate_per_hour: float | None, mean_uptime_hours: float | None
 ):
     found = failures_of(text, *overrides)
-
     assert (found["rate_per_hour"], found["mean_uptime_hours"]) == (rate_per_hour, mean_uptime_hours)
 
 
@@ -143,7 +140,6 @@ def test_presets_are_parts_of_a_composition():
     assert (spotty["name"], spotty["mean_uptime_hours"]) == ("spotty", 5.0)
     assert (by_iteration["name"], by_iteration["immune_stages"]) == ("by_iteration (changed)", (2,))
     assert never["name"] == ""
-
     parts = failures_of(
         text, "failures.processes.0.rate_per_hour=0.3", "failures.processes[by_iteration].instant=start"
     )["processes"]
@@ -153,7 +149,6 @@ def test_presets_are_parts_of_a_composition():
 
 def test_parts_of_a_composed_preset_can_be_set():
     found = failures_of("failures: both", "failures.processes.0.mean_uptime_hours=3")
-
     assert found["name"] == "both (changed)"
     assert (found["processes"][0]["rate_per_hour"], found["processes"][0]["mean_uptime_hours"]) == (None, 3.0)
     assert found["processes"][1]["kind"] == "never"
@@ -231,7 +226,6 @@ def test_wrong_overrides_of_a_preset_are_named_themselves(override: str, expecte
 def test_the_schema_covers_presets_also_in_compositions():
     text = json.dumps(Scenario.model_json_schema())
     single = [name for name in OWN if name != "both"]
-
     assert f'"preset": {{"enum": {json.dumps(list(OWN))}}}' in text
     assert f'"preset": {{"enum": {json.dumps(single)}}}' in text
 

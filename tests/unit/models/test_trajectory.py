@@ -83,7 +83,6 @@ def test_equal_names_are_equal_positions(corpus, spec):
 def test_straight_resumed_forked_and_storeless_training_agree(corpus, spec, tmp_path):
     straight = Trajectory(spec, corpus, None)
     expected = bits(straight.state_at(forked(straight).after(20)))
-
     resumed = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=5)
     for step in (3, 7):
         resumed.train_loss(resumed.root(swapped_routes(NUM_STAGES)).after(step))
@@ -94,7 +93,6 @@ def test_straight_resumed_forked_and_storeless_training_agree(corpus, spec, tmp_
     third = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=5)
     assert bits(third.state_at(forked(third).after(20))) == expected
     assert third.num_trained_steps == 5  # from the keyframe at 15
-
     trunk_first = Trajectory(spec, corpus, open_store(tmp_path, "other"), keyframe_interval_steps=4)
     trunk_first.train_loss(trunk_first.root(swapped_routes(NUM_STAGES)).after(30))
     assert bits(trunk_first.state_at(forked(trunk_first).after(20))) == expected
@@ -107,7 +105,6 @@ def test_sums_of_older_states_are_independent_of_the_way_there(corpus, spec, tmp
     assert bits(straight.state_at(wanted)) == expected
     assert straight.num_trained_steps == len(results) == 18  # older states are kept in passing
     assert bits(straight.state_at(wanted)) == expected
-
     by_and_by = Trajectory(spec, corpus, None)
     resumed = [Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=5)]
     edits = wanted.lineage.edits
@@ -121,11 +118,9 @@ def test_sums_of_older_states_are_independent_of_the_way_there(corpus, spec, tmp
         resumed.append(Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=5))
     assert bits(by_and_by.state_at(wanted)) == bits(resumed[-1].state_at(wanted)) == expected
     assert resumed[-1].num_trained_steps == 0
-
     trunk_first = Trajectory(spec, corpus, open_store(tmp_path, "other"), keyframe_interval_steps=4)
     trunk_first.train_loss(trunk_first.root(swapped_routes(NUM_STAGES)).after(16))
     assert bits(trunk_first.state_at(gone_back(trunk_first).after(18))) == expected
-
     forgetful = Trajectory(spec, corpus, open_store(tmp_path, "small", budget_bytes=0), keyframe_interval_steps=4)
     assert bits(forgetful.state_at(wanted)) == expected
 

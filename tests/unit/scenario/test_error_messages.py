@@ -51,7 +51,6 @@ def table() -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("text", "expected"), table())
 def test_every_problem_is_told_with_its_line_path_and_remedy(text: str, expected: list[str]):
     told = problems_of(completed(text))
-
     patterns = [re.escape(message).replace(re.escape("..."), ".*") for message in expected]
     assert len(told) == len(patterns), told
     for message, pattern in zip(told, patterns, strict=True):
@@ -77,14 +76,12 @@ def test_the_table_is_large():
 )
 def test_long_values_are_shortened(text: str, expected: str):
     (told,) = problems_of(completed(text.replace("LONG", LONG)))
-
     assert told.startswith(expected.replace("SHORTENED", SHORTENED))
     assert len(told) < 300
 
 
 def test_what_is_required_is_described():
     name, strategies = problems_of("# nothing much\ndescription: hello\n")
-
     assert name == (
         "line 1, name: required, but missing (folder below results/, and title of figures); "
         f"allowed: a text {FOLDER_NAME_IN_WORDS}, at most 100 characters"
@@ -96,15 +93,12 @@ def test_what_is_required_is_described():
 @pytest.mark.parametrize("name", ["a", "3x", "a.b", "CheckFree+", "v1.5_final-2", "x" * 100])
 def test_names_of_folders_may_hold(name: str):
     scenario = parse_scenario(f"name: {name}\nstrategies: [{{kind: none, label: {name}}}]")
-
     assert (scenario.name, scenario.strategies[0].name) == (name, name)
 
 
 def test_a_typo_does_not_raise_doubts_about_what_it_meant():
     text = "workload: {num_stage: 4}\ntraining: {model: {num_stages: 4}}"
-
     (told,) = problems_of(completed(text))
-
     assert told.startswith("line 3, workload.num_stage: unknown key; nearest: num_stages")
 
 
@@ -230,9 +224,7 @@ def test_the_command_says_so_in_one_message_and_writes_nothing(
     tmp_path: Path, text: str, arguments: tuple[str, ...], expected: str
 ):
     (tmp_path / "demo.yaml").write_text(text)
-
     ended = churnlab(*arguments, folder=tmp_path)
-
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert re.fullmatch(re.escape(expected).replace(re.escape("..."), ".*"), ended.stderr)

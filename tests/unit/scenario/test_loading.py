@@ -28,7 +28,6 @@ def problem_of_file(path: Path) -> str:
 
 def test_a_missing_file_has_a_neighbour(tmp_path: Path):
     (tmp_path / "quickstart.yaml").write_text(BASE)
-
     path = tmp_path / "quickstrat.yml"
     assert problem_of_file(path) == f"cannot be read: no such file; nearest: {tmp_path / 'quickstart.yaml'}"
 
@@ -36,7 +35,6 @@ def test_a_missing_file_has_a_neighbour(tmp_path: Path):
 def test_a_missing_file_may_lie_among_the_scenarios(tmp_path: Path):
     (tmp_path / "scenarios").mkdir()
     (tmp_path / "scenarios" / "quickstart.yaml").write_text(BASE)
-
     nearest = tmp_path / "scenarios" / "quickstart.yaml"
     assert problem_of_file(tmp_path / "quickstart") == f"cannot be read: no such file; nearest: {nearest}"
 
@@ -44,7 +42,6 @@ def test_a_missing_file_may_lie_among_the_scenarios(tmp_path: Path):
 @pytest.mark.parametrize("name", ["nothing.yaml", "no/such/folder.yaml", "file.yaml/below.yaml"])
 def test_a_missing_file_without_neighbours(tmp_path: Path, name: str):
     (tmp_path / "file.yaml").write_text(BASE)
-
     assert problem_of_file(tmp_path / name) in ("cannot be read: no such file", "cannot be read: not a directory")
 
 
@@ -57,7 +54,6 @@ def test_a_folder_is_no_scenario(tmp_path: Path):
 def test_other_encodings_are_named_by_line(tmp_path: Path):
     path = tmp_path / "latin.yaml"
     path.write_bytes(f"{BASE}description: Zürich\n".encode("latin-1"))
-
     assert problem_of_file(path) == "line 3: not text in UTF-8: save the file in that encoding"
 
 
@@ -65,7 +61,6 @@ def test_other_encodings_are_named_by_line(tmp_path: Path):
 def test_files_of_other_systems_are_read(tmp_path: Path, encoded: bytes):
     path = tmp_path / "windows.yaml"
     path.write_bytes(encoded)
-
     assert load_scenario(path) == parse_scenario(BASE)
 
 
@@ -132,7 +127,6 @@ def test_anchors_and_merge_keys_work():
         "  - &often {kind: checkpoint, label: often, interval_iterations: 5, blocking_share: 0.5}\n"
         "  - {<<: *often, label: seldom, interval_iterations: 50}\n"
     )
-
     often, seldom = (strategy.model_dump() for strategy in scenario.strategies)
     assert scenario.training.model.num_stages == 4
     assert seldom == {**often, "label": "seldom", "interval_iterations": 50}
@@ -143,7 +137,6 @@ def test_dates_are_texts_and_numbers_follow_yaml_1_2():
         "name: 2024-02-30\nstrategies: [none]\ndescription: 2024-01-01T10:00:00Z\n"
         "training: {steps: 1_000, optimizer: {learning_rate: 1e-3}}\nworkload: {sequences_per_microbatch: 010}\n"
     )
-
     assert (scenario.name, scenario.description) == ("2024-02-30", "2024-01-01T10:00:00Z")
     assert (scenario.training.steps, scenario.training.optimizer.learning_rate) == (1000, 1e-3)
     assert scenario.workload.sequences_per_microbatch == 10
@@ -153,7 +146,6 @@ def test_places_are_lines_of_what_stands_nearest():
     document = Document(
         "test.yaml", "# a comment\n\nname: a\nseeds:\n  failures:\n    - 1\n    - 2\nnetwork: {a: {b: 1}}\n"
     )
-
     paths: list[tuple[str | int, ...]] = [(), ("name",), ("seeds", "failures"), ("seeds", "failures", 1), ("fallback",)]
     assert [document.place(path) for path in paths] == ["line 1", "line 3", "line 5", "line 7", "line 1"]
     assert document.place(("network", "a", "c", "d")) == "line 8"
@@ -177,9 +169,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_trace_is_read_from_the_scenarios_folder_and_kept(folder: Path):
     path = folder / "demo.yaml"
     path.write_text(f"{BASE}failures: {{kind: trace, file: traces/good.csv, loop: false, additions: ignore}}\n")
-
     scenario = load_scenario(path)
-
     options = scenario.failures.model_dump()
     assert (options["file"], options["rows"], options["loop"]) == ("traces/good.csv", ROWS, False)
     assert parse_scenario(resolved_yaml(scenario), base_folder=folder / "nowhere") == scenario
@@ -190,11 +180,9 @@ def test_another_file_takes_the_place_of_the_rows_that_were_read(folder: Path):
     scenario = parse_scenario(
         f"{BASE}failures: {{kind: trace, file: traces/good.csv, additions: ignore}}\n", base_folder=folder
     )
-
     other = parse_scenario(
         resolved_yaml(scenario), overrides=("failures.file=traces/other.csv",), base_folder=folder
     ).failures.model_dump()
-
     assert other["rows"] == ((0.0, 1, 0, ()), (5.0, 0, 1, (0,)))
 
 
@@ -205,7 +193,6 @@ def test_a_trace_that_cannot_be_read_is_told_with_all_the_rest(folder: Path):
     )
     with pytest.raises(ScenarioError) as caught:
         parse_scenario(text, "test.yaml", base_folder=folder)
-
     proxy, file, scale, immune, stages = map(str, caught.value.problems)
     assert file.startswith(f"line 5, failures.file: {folder / 'traces' / 'bad.csv'}, line 5: node 'a'")
     assert scale == "line 6, failures.time_scale: found -1; allowed: a number, at least 1e-06, at most 1,000,000"
@@ -218,9 +205,7 @@ def test_traces_are_read_wherever_a_process_can_stand(folder: Path):
     good, missing = {"kind": "trace", "file": "traces/good.csv"}, {"kind": "trace", "file": "traces/god.csv"}
     written = {**good, "rows": [[0.0, 2, 0, []], [60.0, 0, 1, [0]], [90.0, 1, 0, []]]}
     data = {"failures": {"kind": "compose", "processes": ["never", good, missing, written]}, "name": "demo"}
-
     filled, unread = with_traces(data, folder)
-
     never, read, placeholder, kept = filled["failures"]["processes"]
     assert (never, kept, filled["name"]) == ("never", written, "demo")
     assert [tuple(row[:3]) for row in read["rows"]] == [row[:3] for row in ROWS]
@@ -276,13 +261,11 @@ def test_where_there_is_no_file_nothing_is_read(failures: object):
 )
 def test_a_wrong_override_is_named_itself(assignment: str, expected: str):
     text = "name: demo\nstrategies: [none, checkpoint, {kind: restart, label: v1.5}]\nworkload: {model: medium}\n"
-
     assert any(problem.startswith(f"--set {assignment}{expected}") for problem in problems_of(text, assignment))
 
 
 def test_what_an_override_contradicts_is_named_where_it_stands():
     text = "name: demo\nstrategies:\n  - none\n  - checkpoint\nworkload:\n  model: medium\n  num_stages: 6\n"
-
     assert problems_of(text, "workload.model.num_layers=25", "strategies[none].label=checkpoint") == [
         "line 4, strategies.1: a second strategy named 'checkpoint': give it a 'label' of its own",
         "line 7, workload.num_stages: 6 stages do not divide num_layers 25; allowed: 5, 25",
@@ -291,9 +274,7 @@ def test_what_an_override_contradicts_is_named_where_it_stands():
 
 def test_wrong_overrides_are_told_together_with_the_rest():
     long = f"training.steps={'x' * 500}"
-
     told = problems_of(f"{BASE}seeds: {{failures: [-1]}}\n", "strategies.foo.label=a", "steps", long)
-
     assert told == [
         "line 3, seeds.failures.0: found -1; allowed: a whole number, at least 0, below 9,223,372,036,854,775,808",
         "--set strategies.foo.label=a: no entry 'foo' in 'strategies'; allowed: none; or number 0",

@@ -69,7 +69,6 @@ NEEDS_OPTIONS = {
 # ---- what a text means ---------------------------------------------------------------------------
 def test_the_smallest_scenario_has_defaults():
     scenario = parse_scenario(SMALLEST)
-
     assert scenario.workload.model.model_dump(exclude_unset=True) == presets("models")["medium"]
     assert scenario.cluster.device.name == "l4"
     assert scenario.network.name == "spot_cluster"
@@ -99,7 +98,6 @@ def test_every_preset_can_stand_for_its_field_or_be_changed(path: tuple[str, ...
 @pytest.mark.parametrize("kind", STRATEGIES)
 def test_every_strategy_can_be_named_by_its_kind_alone(kind: str):
     (strategy,) = parse_scenario(f"name: demo\nstrategies: [{kind}]").strategies
-
     assert strategy == STRATEGIES[kind].Config()
     assert strategy.name == kind
 
@@ -147,9 +145,7 @@ def test_every_check_is_a_sentence():
 @pytest.mark.parametrize("above", ["", "network: spot_cluster\nworkload: {model: medium}\ncluster: {device: l4}\n"])
 def test_one_field_is_set(above: str, assignment: str, path: str, expected: Any):
     text = f"name: demo\nstrategies: [none, checkpoint, {{kind: checkfree, label: v1.5}}]\n{above}"
-
     field: Any = parse_scenario(text, overrides=(assignment,))
-
     for part in path.split("."):
         field = field[int(part)] if part.isdecimal() else getattr(field, part)
     assert field == expected
@@ -157,10 +153,8 @@ def test_one_field_is_set(above: str, assignment: str, path: str, expected: Any)
 
 def test_a_preset_with_changes_keeps_them_when_one_more_is_set():
     text = f"{SMALLEST}network: {{preset: gcp_paper, storage: {{latency_ms: 1, bandwidth_mbit_per_s: 2}}}}\n"
-
     network = parse_scenario(text, overrides=("network.links.0.3=0.5", "network.storage.latency_ms=3")).network
     other = parse_scenario(text, overrides=("network.preset=single_cluster",)).network
-
     assert network.links[0][3] == 0.5
     assert network.links[1:] == parse_scenario(f"{SMALLEST}network: gcp_paper").network.links[1:]
     assert (network.storage.latency_ms, network.storage.bandwidth_mbit_per_s) == (3.0, 2.0)
@@ -173,7 +167,6 @@ def test_a_section_left_empty_can_be_set():
 
 def test_later_overrides_see_earlier_ones():
     overrides = ("strategies=[none, checkpoint]", "strategies.checkpoint.label=a", "strategies.a.blocking_share=1")
-
     assert parse_scenario(SMALLEST, overrides=overrides).strategies[1].model_dump()["blocking_share"] == 1.0
 
 
@@ -194,9 +187,7 @@ def test_later_overrides_see_earlier_ones():
 )
 def test_the_resolved_text_means_the_same_and_says_everything(text: str):
     scenario = parse_scenario(text)
-
     resolved = resolved_yaml(scenario)
-
     assert parse_scenario(resolved) == scenario
     assert resolved_yaml(parse_scenario(resolved)) == resolved
     assert "preset: spot_cluster" not in resolved
@@ -299,7 +290,6 @@ def test_faulty_scenarios_do_not_fit_the_schema(changed: dict[str, Any]):
 
 def test_the_schema_names_all_kinds_and_describes_every_field():
     text = json.dumps(SCHEMA)
-
     assert all(f'"const": "{kind}"' in text for kind in [*STRATEGIES, *PROCESSES, "stop"])
     assert all(f'"{name}"' in text for kind in [*PRESET_FIELDS.values(), "failures"] for name in presets(kind))
     for definition in [SCHEMA, *SCHEMA["$defs"].values()]:
