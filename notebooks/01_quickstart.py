@@ -19,18 +19,11 @@
 import os
 from pathlib import Path
 
+import churnlab
 import pandas as pd
 
-import sim
-from sim.experiments.sweep import run_scenario
-from sim.experiments.training import default_cache
-from sim.reporting.registry import figure_of
-from sim.reporting.tables import comparison_table
-from sim.results.selection import results_of
-from sim.scenario.loading import load_scenario
-
 # %matplotlib inline
-SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"
+SCENARIOS = Path(churnlab.__file__).parents[3] / "scenarios"
 RESULTS = Path("results")  # beside this notebook
 
 # %% [markdown]
@@ -48,7 +41,7 @@ short = (
     "training.target_validation_loss=4",
     "training.data={source: text, files: [../docs/*.md]}",
 )
-scenario = load_scenario(SCENARIOS / "quickstart.yaml", short if os.environ.get("CHURNLAB_SHORT") else ())
+scenario = churnlab.load_scenario(SCENARIOS / "quickstart.yaml", short if os.environ.get("CHURNLAB_SHORT") else ())
 
 print(
     "target: ",
@@ -72,14 +65,15 @@ scenario.cluster.model_dump(exclude={"device"})
 # %% [markdown]
 # ## Run it
 #
-# `run_scenario` does all runs of a scenario on all cores: each strategy, under each pair of seeds. What is finished is
+# `run_sweep` does all runs of a scenario on all cores: each strategy, under each pair of seeds. What is finished is
 # not run again, and a training step that was ever made is never made again: stop this cell when you like and start it
 # once more.
 
 # %%
-runs = run_scenario(scenario, RESULTS, SCENARIOS, default_cache()).run_files()
+done = churnlab.run_sweep(scenario, RESULTS, cache=churnlab.default_cache())
+runs, results = done.run_files(), done.results()
 
-comparison_table(runs, scenario)
+churnlab.comparison_table(runs, scenario)
 
 # %% [markdown]
 # **What to see.** *Hours to end* are for 800 iterations of the 500M model. Strategies add to the first row's in their
@@ -95,7 +89,7 @@ comparison_table(runs, scenario)
 # are matplotlib figures: change them as you like.
 
 # %%
-figure_of("loss", results_of(runs))
+churnlab.figure("loss", results)
 
 # %% [markdown]
 # **What to see.** The same losses twice: left against simulated time, right against iterations. On the right
@@ -105,7 +99,7 @@ figure_of("loss", results_of(runs))
 # no time, and learn less. Which of the two is worse at *your* failure rate is the question.
 
 # %%
-figure_of("ledger", results_of(runs))
+churnlab.figure("ledger", results)
 
 # %% [markdown]
 # **What to see.** Every simulated second is in exactly one bucket, and the buckets add up to the hours of the table.
@@ -125,7 +119,7 @@ plus.events.assign(hours=plus.events["time_seconds"] / 3600)[["hours", "kind", "
 # And all runs' outcomes as one DataFrame:
 
 # %%
-outcomes = results_of(runs).runs
+outcomes = results.runs
 hours = outcomes[["wall_clock_seconds", "target_reached_seconds"]] / 3600
 others = outcomes[["num_failures", "final_validation_loss", "cost_usd"]]
 pd.concat([outcomes["strategy"], hours.round(2), others.round(3)], axis=1)

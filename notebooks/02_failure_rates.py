@@ -19,19 +19,12 @@
 import os
 from pathlib import Path
 
+import churnlab
 import pandas as pd
-
-import sim
-from sim.cli.sweep import sweep
-from sim.experiments.sweep import ExecutorKind
-from sim.reporting.registry import figure_of
-from sim.results import storage as results
-from sim.results.outcome_tables import time_to_loss
-from sim.results.statistics import estimate, paired_difference, replicates_needed, summary
 
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
-SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"
+SCENARIOS = Path(churnlab.__file__).parents[3] / "scenarios"
 RESULTS = Path("results")  # beside this notebook
 
 # %% [markdown]
@@ -46,7 +39,7 @@ RESULTS = Path("results")  # beside this notebook
 #   replicates: 3
 # ```
 #
-# `sweep(...)` is the command `churnlab sweep`. It does what is not finished yet, on all cores, and trains no step
+# `run_sweep` is what the command `churnlab sweep` does: what is not finished yet, on all cores, and it trains no step
 # twice: runs share what they have in common, and checkpointing and redundant computation cost no training at all.
 # Here trainings are 500 steps long, to be done sooner. (`CHURNLAB_SHORT` pretends, with a parametric loss curve: not
 # to be looked at.)
@@ -54,12 +47,11 @@ RESULTS = Path("results")  # beside this notebook
 # %%
 changes = ["training.steps=500", "training.target_validation_loss=2.2"]
 pretend = ["training.steps=150", "training.learner=curve", "training.target_validation_loss=3.0"]
-sweep(
-    SCENARIOS / "failure_rates.yaml",
-    pretend if SHORT else changes,
-    results=RESULTS,
-    kind=ExecutorKind.serial if SHORT else ExecutorKind.pool,
-)
+scenario = churnlab.load_scenario(SCENARIOS / "failure_rates.yaml", pretend if SHORT else changes)
+found = churnlab.run_sweep(scenario, RESULTS, cache=churnlab.default_cache()).results()
+
+FIELDS = ["failures.rate_per_hour"]
+churnlab.summary_table("failure_rates", churnlab.summary(found.runs, FIELDS, reference="none"), FIELDS, "none")
 
 # %% [markdown]
 # **What to see.** Each row is a strategy at a rate. *Hours to end* say what churn costs in time; *hours to loss* what
@@ -71,12 +63,11 @@ sweep(
 # ## Time to the target loss, by rate
 
 # %%
-found = results.load(RESULTS / "failure_rates")
-hours = time_to_loss(found)
+hours = churnlab.time_to_loss(found)
 hours.drop(columns=["kind", "num_failure_seeds", "num_training_seeds"]).round(2)
 
 # %%
-figure_of("time_to_loss", found)
+churnlab.figure("time_to_loss", found)
 
 # %% [markdown]
 # **What to see.** The means have an order at each rate, and the bars (95 % intervals; a caret where one goes on
@@ -95,8 +86,8 @@ runs = found.runs[found.runs["failures.rate_per_hour"] == 0.05].assign(
     value=found.runs["target_reached_seconds"] / 3600
 )
 one, other = (runs[runs["strategy"] == name] for name in ("checkfree", "checkfree_plus"))
-apart = [estimate(rows) for rows in (one, other)]
-pairs = paired_difference(one, other).difference
+apart = [churnlab.estimate(rows) for rows in (one, other)]
+pairs = churnlab.paired_difference(one, other).difference
 
 pd.DataFrame(
     {
@@ -122,14 +113,14 @@ pd.DataFrame(
 everywhere = found.runs.assign(value=found.runs["target_reached_seconds"])
 rows = []
 for (strategy, rate), group in everywhere.groupby(["strategy", "failures.rate_per_hour"], sort=False):
-    known = estimate(group)
+    known = churnlab.estimate(group)
     rows.append(
         {
             "strategy": strategy,
             "rate": rate,
             "half width, % of the mean": 100 * known.half_width / known.mean,
             "seeds": known.num_failure_seeds,
-            "more for 5 %": replicates_needed(known, 0.05),
+            "more for 5 %": churnlab.replicates_needed(known, 0.05),
         }
     )
 pd.DataFrame(rows).round(2)
@@ -145,7 +136,7 @@ pd.DataFrame(rows).round(2)
 # `summary` is what `statistics.csv` has in it; here with CheckFree+ as the reference.
 
 # %%
-against = summary(found.runs, ["failures.rate_per_hour"], ["target_reached_seconds"], reference="checkfree_plus")
+against = churnlab.summary(found.runs, FIELDS, ["target_reached_seconds"], reference="checkfree_plus")
 shown = ["strategy", "failures.rate_per_hour", "num_paired", "relative_difference", "relative_low", "relative_high"]
 against.loc[against["strategy"] != "checkfree_plus", shown].round(3)
 

@@ -24,17 +24,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import churnlab
 import pandas as pd
 from pydantic import Field
 
-import sim
-from sim.cli.costs import overhead_table, recovery_table
-from sim.experiments.sweep import run_scenario
-from sim.experiments.training import default_cache
-from sim.reporting.registry import figure_of
-from sim.reporting.tables import comparison_table
-from sim.results.selection import results_of
-from sim.scenario.loading import load_scenario
 from sim.strategies.base import (
     Background,
     Costs,
@@ -52,7 +45,7 @@ from sim.strategies.base import (
 
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
-SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"
+SCENARIOS = Path(churnlab.__file__).parents[3] / "scenarios"
 RESULTS = Path("results")  # beside this notebook
 
 # %% [markdown]
@@ -167,9 +160,12 @@ short = (
     "training.data={source: text, files: [../docs/*.md]}",
 )
 length = short if SHORT else ("training.steps=500", "training.target_validation_loss=2.2")
-scenario = load_scenario(SCENARIOS / "quickstart.yaml", (strategies, *length, "name=buddies"))
+scenario = churnlab.load_scenario(SCENARIOS / "quickstart.yaml", (strategies, *length, "name=buddies"))
 
-overhead_table(scenario)
+costs = pd.DataFrame(churnlab.overheads(scenario)).set_index("strategy")
+sizes = [name for name in costs.columns if name.endswith("_bytes")]
+costs[sizes] = costs[sizes] / 2**30  # GiB; model and optimizer state: 5.23
+costs.rename(columns=lambda name: name.replace("_bytes", "_gib")).round(2)
 
 # %% [markdown]
 # **What to see.** Buddies hold two models' worth in host memory, all together, and send 0.2 models an iteration,
@@ -177,7 +173,7 @@ overhead_table(scenario)
 # the cell above.
 
 # %%
-recovery_table(scenario)
+pd.DataFrame(churnlab.recoveries(scenario)).T
 
 # %% [markdown]
 # **What to see.** Adjacent stages are lost with each other's copies, as with every scheme that leaves them with one
@@ -189,11 +185,11 @@ recovery_table(scenario)
 # All meet the same failures at the same simulated times.
 
 # %%
-runs = run_scenario(scenario, RESULTS, SCENARIOS, default_cache()).run_files()
-comparison_table(runs, scenario)
+done = churnlab.run_sweep(scenario, RESULTS, cache=churnlab.default_cache())
+churnlab.comparison_table(done.run_files(), scenario)
 
 # %%
-figure_of("loss", results_of(runs))
+churnlab.figure("loss", done.results())
 
 # %% [markdown]
 # **What to see.** Buddies' curve hardly leaves that of no failures: a stage that is five iterations old fits the
@@ -208,9 +204,8 @@ figure_of("loss", results_of(runs))
 
 # %%
 seeds = "seeds.failures=" + ("[0, 1]" if SHORT else "[0, 1, 2]")
-several = load_scenario(SCENARIOS / "quickstart.yaml", (strategies, *length, seeds, "name=buddies"))
-runs = run_scenario(several, RESULTS, SCENARIOS, default_cache()).run_files()
-rows = pd.DataFrame([run.summary for run in runs])
+several = churnlab.load_scenario(SCENARIOS / "quickstart.yaml", (strategies, *length, seeds, "name=buddies"))
+rows = churnlab.run_sweep(several, RESULTS, cache=churnlab.default_cache()).results().runs
 hours = rows.pivot(index="failure_seed", columns="strategy", values="target_reached_seconds") / 3600
 hours.sub(hours["checkfree_plus"], axis=0)[["none", "checkpoint", "checkfree", "buddies"]].round(2)
 

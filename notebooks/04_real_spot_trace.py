@@ -20,22 +20,14 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
+import churnlab
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-import sim
-from sim.experiments.sweep import run_scenario
-from sim.experiments.training import default_cache
-from sim.reporting.ledger import ledger_table
-from sim.reporting.registry import figure_of
-from sim.reporting.style import STYLE
-from sim.results.selection import results_of
-from sim.scenario.loading import load_scenario
-
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
-SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"
+SCENARIOS = Path(churnlab.__file__).parents[3] / "scenarios"
 RESULTS = Path("results")  # beside this notebook
 time_only = (
     "training.learner=none",
@@ -44,7 +36,7 @@ time_only = (
 )
 seatings = "seeds.failures=" + ("[0, 1]" if SHORT else "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")
 
-scenario = load_scenario(SCENARIOS / "spot_trace.yaml", (*time_only, seatings, "name=spot_trace_time"))
+scenario = churnlab.load_scenario(SCENARIOS / "spot_trace.yaml", (*time_only, seatings, "name=spot_trace_time"))
 
 # %% [markdown]
 # ## Look at the trace first
@@ -66,7 +58,7 @@ print(
 print("leaving at one instant:", trace.loc[trace["leave"] > 0, "leave"].value_counts().sort_index().to_dict())
 
 # %%
-with plt.rc_context(STYLE):
+with plt.rc_context(churnlab.STYLE):
     figure, axis = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
     axis.step(trace["hours"], trace["nodes"], where="post", color="#0072B2", label="nodes that are there")
     together = trace[trace["leave"] > 1]
@@ -95,8 +87,7 @@ with plt.rc_context(STYLE):
 # Who sits in which stage at the start is drawn by the failure seed: ten seeds are ten seatings under the same trace.
 
 # %%
-runs = run_scenario(scenario, RESULTS, SCENARIOS, default_cache()).run_files()
-found = results_of(runs)
+found = churnlab.run_sweep(scenario, RESULTS).results()
 
 columns = ["num_failures", "num_fallbacks", "num_iterations_rerun", "mean_recovery_seconds", "cost_usd"]
 outcomes = found.runs.assign(hours=found.runs["wall_clock_seconds"] / 3600).groupby("strategy")[["hours", *columns]]
@@ -138,10 +129,10 @@ pd.DataFrame(
 # ## Where do the hours go?
 
 # %%
-figure_of("ledger", found)
+churnlab.figure("ledger", found)
 
 # %%
-ledger_table(found)
+churnlab.ledger_table(found)
 
 # %% [markdown]
 # **What to see.** The strategies pay in different coin. Checkpointing pays *by the failure*: lost work, standstill
@@ -158,12 +149,9 @@ ledger_table(found)
 rows = []
 for scale in (1, 4) if SHORT else (1, 2, 4, 8):
     changed = (*time_only, seatings, f"failures.time_scale={scale}", f"name=spot_trace_x{scale}")
-    calmer = load_scenario(SCENARIOS / "spot_trace.yaml", changed)
-    done = run_scenario(calmer, RESULTS, SCENARIOS, default_cache()).run_files()
-    rows += [
-        {"time scale": scale, "strategy": run.summary["strategy"], "overhead": run.summary["overhead"]} for run in done
-    ]
-overhead = pd.DataFrame(rows).pivot_table(index="time scale", columns="strategy", values="overhead", aggfunc="mean")
+    calmer = churnlab.load_scenario(SCENARIOS / "spot_trace.yaml", changed)
+    rows.append(churnlab.run_sweep(calmer, RESULTS).results().runs.assign(**{"time scale": scale}))
+overhead = pd.concat(rows).pivot_table(index="time scale", columns="strategy", values="overhead", aggfunc="mean")
 (100 * overhead.drop(columns="none")).round(1).add_suffix(", %")
 
 # %% [markdown]

@@ -21,43 +21,29 @@ import math
 import os
 from pathlib import Path
 
+import churnlab
 import duckdb
 import matplotlib.pyplot as plt
 import numpy as np
 
-import sim
-from sim.cli.sweep import sweep
-from sim.experiments.sweep import ExecutorKind
-from sim.reporting.loss import draw_loss
-from sim.reporting.outcomes import draw_means
-from sim.reporting.series import at_point, line_handles, series_styles
-from sim.reporting.style import STYLE, add_legend
-from sim.results import storage as results
-from sim.results.loss_curves import loss_curves, run_curves
-from sim.results.outcome_tables import ledger_hours, time_to_loss
-
 # %matplotlib inline
 SHORT = bool(os.environ.get("CHURNLAB_SHORT"))  # the project's tests set it
-SCENARIOS = Path(sim.__file__).parents[1] / "scenarios"
+SCENARIOS = Path(churnlab.__file__).parents[3] / "scenarios"
 RESULTS = Path("results")  # beside this notebook
 
 changes = ["training.steps=500", "training.target_validation_loss=2.2"]
 pretend = ["training.steps=150", "training.learner=curve", "training.target_validation_loss=3.0"]
-sweep(
-    SCENARIOS / "failure_rates.yaml",
-    pretend if SHORT else changes,
-    results=RESULTS,
-    kind=ExecutorKind.serial if SHORT else ExecutorKind.pool,
-)
+scenario = churnlab.load_scenario(SCENARIOS / "failure_rates.yaml", pretend if SHORT else changes)
+done = churnlab.run_sweep(scenario, RESULTS, cache=churnlab.default_cache())
 
 # %% [markdown]
 # ## What is there
 #
-# `load` gives all runs, and each kind of record of all of them, as DataFrames with a column `run`. What the columns
-# mean: `results/README.md`.
+# `load_results` gives all runs, and each kind of record of all of them, as DataFrames with a column `run`. What the
+# columns mean: `results/README.md`.
 
 # %%
-found = results.load(RESULTS / "failure_rates")
+found = churnlab.load_results(RESULTS / "failure_rates")
 print(len(found.runs), "runs of", found.runs["strategy"].nunique(), "strategies")
 print(len(found.iterations), "iterations,", len(found.events), "events")
 found.runs[["run", "failures.rate_per_hour", "failure_seed", "wall_clock_seconds", "final_validation_loss"]].head()
@@ -95,7 +81,7 @@ seen[["lost", "per hour", "expected", "standard error"]].round(3)
 # ## Where the hours go, by rate
 
 # %%
-ledger = ledger_hours(found).set_index(["strategy", "failures.rate_per_hour"])
+ledger = churnlab.ledger_hours(found).set_index(["strategy", "failures.rate_per_hour"])
 ledger = ledger[[name for name in ledger.columns if name.endswith("_hours")]].rename(columns=lambda name: name[:-6])
 ledger.loc[:, (ledger > 0.005).any()].round(2)
 
@@ -144,23 +130,21 @@ pairs.assign(mean=pairs.mean(axis=1), deviation=pairs.std(axis=1)).round(2)
 # %% [markdown]
 # ## A figure of your own
 #
-# Figures come in two steps: a table of what is to be seen (`sim.results.loss_curves`, `sim.results.outcome_tables`,
-# `sim.results.recovery_tables`), and a function that draws it on an axis (`draw_loss`, `draw_means`, ...). So you
-# can put them together as you need them: here loss curves at the highest rate, and beside them the time to the target
-# at all rates, both without CheckFree+.
+# `draw` draws one panel on an axis of yours, so that you can put panels together as you need them: here loss curves at
+# the highest rate, and beside them the time to the target at all rates, both without CheckFree+. (The tables behind
+# panels are in `sim.results`: `loss_curves`, `outcome_tables`, `recovery_tables`.)
 
 # %%
-chosen = results.Results(found.folder, found.runs[found.runs["strategy"] != "checkfree_plus"])
+chosen = churnlab.Results(found.folder, found.runs[found.runs["strategy"] != "checkfree_plus"])
 point = {"failures.rate_per_hour": 0.16}
-curves, runs = at_point(loss_curves(chosen, "time"), point), at_point(run_curves(chosen, "time"), point)
 
-with plt.rc_context(STYLE):
+with plt.rc_context(churnlab.STYLE):
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained")
-    draw_loss(left, curves, runs)
+    churnlab.draw(left, chosen, "loss", at=point)
     left.set(xlabel="simulated hours, at 16 % an hour", ylabel="validation loss, nats/token", ylim=(1.95, 2.9))
-    draw_means(right, time_to_loss(chosen), "failures.rate_per_hour", "hours")
+    churnlab.draw(right, chosen, "time_to_loss")
     right.set(xlabel="chance that a stage is lost within an hour", ylabel="hours to the target loss")
-    add_legend(figure, line_handles(series_styles(curves), with_markers=True))
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
 
 # %% [markdown]
 # **What to see.** On the left bands are from the lowest to the highest of three seeds (thin lines), no confidence
@@ -170,8 +154,7 @@ with plt.rc_context(STYLE):
 # ## And now
 #
 # - `found.events`, `found.nodes`: when nodes came and left; what was recovered how.
-# - `figure_of("spikes", found)` of `sim.reporting.registry`: how high the loss jumps after a recovery, and how long it
-#   takes to
-#   heal; its table is `sim.results.recovery_tables.spikes(found)`. `docs/figures.md` shows all kinds.
+# - `churnlab.figure("spikes", found)`: how high the loss jumps after a recovery, and how long it takes to heal; its
+#   table is `sim.results.recovery_tables.spikes(found)`. `docs/figures.md` shows all kinds.
 # - `churnlab timeline results/failure_rates/<run> --from 3600 --to 4000` plays a stretch of a run again, event by
 #   event.

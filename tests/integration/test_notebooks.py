@@ -1,5 +1,6 @@
 """The notebooks run from the first cell to the last, and their two halves say the same, without outputs."""
 
+import os
 import re
 import runpy
 from functools import cache
@@ -61,7 +62,7 @@ def test_it_runs(name, tmp_path, monkeypatch, cache_folder):
     """In a kernel of its own, with few steps, in a folder that is not the project's."""
     monkeypatch.setenv("CHURNLAB_SHORT", "1")
     monkeypatch.setenv("CHURNLAB_CACHE", str(cache_folder))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT}/sim/library")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     before = sorted(path.name for path in FOLDER.iterdir())
     notebook = pair()["paired"](FOLDER / f"{name}.py")

@@ -8,18 +8,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sim.experiments.library import simulate_run as simulate
+    from sim.experiments.library import sweep_scenario as run_sweep
     from sim.experiments.overheads import overheads as overheads
     from sim.experiments.overheads import recoveries as recoveries
-    from sim.experiments.single_run import simulate_run as simulate
     from sim.experiments.strategy_map.study import MapOptions as MapOptions
     from sim.experiments.strategy_map.study import advise as advise
     from sim.experiments.strategy_map.study import strategy_map as strategy_map
+    from sim.experiments.sweep import SweepOptions as SweepOptions
+    from sim.experiments.sweep import SweepOutcome as SweepOutcome
+    from sim.experiments.training import default_cache as default_cache
     from sim.reporting.advice import advice_lines as advice_lines
+    from sim.reporting.ledger import ledger_table as ledger_table
     from sim.reporting.map_report import strategy_map_figure as strategy_map_figure
     from sim.reporting.panels import draw as draw
     from sim.reporting.registry import figure_of as figure
+    from sim.reporting.style import STYLE as STYLE
+    from sim.reporting.tables import comparison_table as comparison_table
+    from sim.reporting.tables import summary_table as summary_table
     from sim.results.in_memory import SimulatedRun as SimulatedRun
     from sim.results.in_memory import as_results as as_results
+    from sim.results.outcome_tables import ledger_hours as ledger_hours
+    from sim.results.outcome_tables import time_to_loss as time_to_loss
     from sim.results.statistics import estimate as estimate
     from sim.results.statistics import paired_difference as paired_difference
     from sim.results.statistics import replicates_needed as replicates_needed
@@ -38,17 +48,24 @@ _WHERE = {
     "Advice": "sim.results.strategy_map:Advice",
     "MapOptions": "sim.experiments.strategy_map.study:MapOptions",
     "Results": "sim.results.storage:Results",
+    "STYLE": "sim.reporting.style:STYLE",
     "Scenario": "sim.scenario.scenario:Scenario",
     "ScenarioError": "sim.scenario.loading:ScenarioError",
     "SimulatedRun": "sim.results.in_memory:SimulatedRun",
     "StrategyMap": "sim.results.strategy_map:StrategyMap",
+    "SweepOptions": "sim.experiments.sweep:SweepOptions",
+    "SweepOutcome": "sim.experiments.sweep:SweepOutcome",
     "advice_lines": "sim.reporting.advice:advice_lines",
     "advise": "sim.experiments.strategy_map.study:advise",
     "as_results": "sim.results.in_memory:as_results",
     "build_scenario": "sim.scenario.loading:build_scenario",
+    "comparison_table": "sim.reporting.tables:comparison_table",
+    "default_cache": "sim.experiments.training:default_cache",
     "draw": "sim.reporting.panels:draw",
     "estimate": "sim.results.statistics:estimate",
     "figure": "sim.reporting.registry:figure_of",
+    "ledger_hours": "sim.results.outcome_tables:ledger_hours",
+    "ledger_table": "sim.reporting.ledger:ledger_table",
     "load_results": "sim.results.storage:load",
     "load_run": "sim.results.storage:load_run",
     "load_scenario": "sim.scenario.loading:load_scenario",
@@ -56,10 +73,13 @@ _WHERE = {
     "paired_difference": "sim.results.statistics:paired_difference",
     "recoveries": "sim.experiments.overheads:recoveries",
     "replicates_needed": "sim.results.statistics:replicates_needed",
-    "simulate": "sim.experiments.single_run:simulate_run",
+    "run_sweep": "sim.experiments.library:sweep_scenario",
+    "simulate": "sim.experiments.library:simulate_run",
     "strategy_map": "sim.experiments.strategy_map.study:strategy_map",
     "strategy_map_figure": "sim.reporting.map_report:strategy_map_figure",
     "summary": "sim.results.statistics:summary",
+    "summary_table": "sim.reporting.tables:summary_table",
+    "time_to_loss": "sim.results.outcome_tables:time_to_loss",
 }
 
 __all__ = list(_WHERE)

@@ -1,16 +1,24 @@
-"""One strategy of a scenario under one pair of seeds, without files."""
+"""Runs and sweeps as functions of a scenario or its file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sim.core.text import suggestion
+from sim.experiments.sweep import (
+    ExecutorKind,
+    SweepObserver,
+    SweepOptions,
+    SweepOutcome,
+    open_executor,
+    run_sweep,
+)
 from sim.experiments.training import Texts, open_training
 from sim.results.in_memory import SimulatedRun
-from sim.scenario.loading import Overrides, ScenarioSource, document_of, scenario_of
+from sim.scenario.loading import ScenarioSource, document_of, scenario_of
 from sim.scenario.scenario import Scenario
+from sim.scenario.sweep_points import load_points
 from sim.simulation.run import simulate, time_only
-from sim.simulation.training_process import Watcher
 from sim.strategies import StrategyConfig
 
 
@@ -20,10 +28,8 @@ def simulate_run(
     *,
     failure_seed: int | None = None,
     training_seed: int | None = None,
-    overrides: Overrides = (),
     train: bool = True,
     cache: str | Path | None = None,
-    watch: Watcher | None = None,
 ) -> SimulatedRun:
     """Simulate one strategy of a scenario under one pair of seeds; nothing is written.
 
@@ -33,7 +39,7 @@ def simulate_run(
     for an unknown strategy or text that cannot be read.
     """
     document, base_folder = document_of(source)
-    scenario = scenario_of(document, base_folder, document.change(overrides))
+    scenario = scenario_of(document, base_folder, [])
     config = chosen_strategy(scenario, strategy)
     failure_seed = scenario.seeds.failures[0] if failure_seed is None else failure_seed
     training_seed = scenario.seeds.training[0] if training_seed is None else training_seed
@@ -42,7 +48,32 @@ def simulate_run(
         training = open_training(scenario, Texts(base_folder, folder).of(scenario), training_seed, folder)
     else:
         training = time_only(scenario)
-    return SimulatedRun(scenario, simulate(scenario, config, failure_seed, training_seed, training, watch))
+    return SimulatedRun(scenario, simulate(scenario, config, failure_seed, training_seed, training))
+
+
+def sweep_scenario(
+    source: ScenarioSource,
+    results: str | Path,
+    *,
+    cache: str | Path | None = None,
+    jobs: int | None = None,
+    options: SweepOptions | None = None,
+    observer: SweepObserver | None = None,
+) -> SweepOutcome:
+    """Do all runs of a scenario, at each point of its sweep, and train no step twice; finished runs are not repeated.
+
+    results: folder below which the scenario's folder is written; `outcome.results()` loads it. cache: folder of
+    training states, such as `default_cache()`; by default they are deleted. jobs: workers; by default as needed, up to
+    every core. A run that fails is named in `outcome.failures`. ScenarioError for a faulty scenario; ValueError
+    for one that cannot be run; OSError where the disk refuses.
+    """
+    points, (_, base_folder) = load_points(source), document_of(source)
+    folders = Path(results), base_folder, Path(cache) if cache is not None else None
+    if jobs is None:
+        return run_sweep(points, *folders, observer=observer, options=options)
+    learns = any(point.scenario.training.learner == "torch" for point in points)
+    with open_executor(ExecutorKind.serial if jobs == 1 else ExecutorKind.pool, jobs, None, learns) as executor:
+        return run_sweep(points, *folders, executor, observer, options)
 
 
 def chosen_strategy(scenario: Scenario, name: str | None) -> StrategyConfig:
