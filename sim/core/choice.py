@@ -1,4 +1,4 @@
-"""The type of a scenario field that holds one of several configurations, told apart by their `kind`."""
+"""The type of a scenario field that holds one of several configurations, discriminated by `kind`."""
 
 from __future__ import annotations
 

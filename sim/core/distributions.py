@@ -1,4 +1,4 @@
-"""Random durations of a given mean: how long a node is away, how long an outage lasts."""
+"""Random durations of a given mean, and distributions of mean 1."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def unit_lognormal(rng: np.random.Generator, sigma: float) -> float:
 
 
 class Delay(Config):
-    """A duration drawn anew each time, by its mean."""
+    """A random duration, given by its mean."""
 
     mean_hours: float = Field(gt=0, le=1e6, description="its mean, in hours")
     distribution: Literal["fixed", "exponential", "weibull", "lognormal"] = Field(
-        "exponential", description="how durations scatter around the mean"
+        "exponential", description="distribution of durations around the mean"
     )
     spread: float | None = Field(
         None, ge=0.05, le=10, description="weibull: its shape k; lognormal: its sigma; default: 1 for both"

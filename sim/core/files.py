@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, whenever the machine stops or the disk refuses."""
+"""Atomic writes: files are complete or as before, also after a power cut or when the disk is full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEFTOVER_AGE_SECONDS = 3600.0
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's entries, would outlive a power cut."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -25,20 +25,20 @@ def flush_to_disk(path: Path) -> None:
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a text file that is either whole or as before, also after a power cut. OSError if refused."""
+    """Write a text file atomically. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_text(text, encoding="utf-8")
         flush_to_disk(temporary)
         temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):  # there is something worse to tell
+        with suppress(OSError):  # the first error is reported
             temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def atomic_write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as parquet that is either whole or as before, also after a power cut. OSError if refused."""
+    """Write a table as parquet, atomically. Raises OSError."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         table.to_parquet(temporary, index=False)
@@ -49,7 +49,7 @@ def atomic_write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Delete what a killed process has left half written in a results folder; what is young may be another's."""
+    """Delete partial files that a killed process has left in a folder; recent ones may belong to a running process."""
     for leftover in folder.glob(".*.part"):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_SECONDS:
             if leftover.is_dir():

@@ -1,4 +1,4 @@
-"""The time ledger: every simulated second in exactly one bucket, and the buckets add up to wall-clock."""
+"""The time ledger: every simulated second is in exactly one bucket, and the buckets add up to wall-clock time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sim.core.records import BUCKETS, Bucket
 
 @dataclass(frozen=True)
 class IterationSplit:
-    """How the seconds of one iteration divide, averaged over the nodes that hold stages."""
+    """The seconds of one iteration by bucket, averaged over the nodes that hold stages."""
 
     productive_seconds: float
     bubble_seconds: float
@@ -20,11 +20,11 @@ class IterationSplit:
 
     @property
     def seconds(self) -> float:
-        """The whole iteration."""
+        """Duration of the iteration."""
         return math.fsum((self.productive_seconds, self.bubble_seconds, self.redundant_seconds))
 
     def lasting(self, seconds: float) -> IterationSplit:
-        """The same shares of another time."""
+        """The same shares of another duration."""
         scale = seconds / self.seconds if self.seconds else 0.0
         productive, redundant = scale * self.productive_seconds, scale * self.redundant_seconds
         return IterationSplit(productive, max(0.0, seconds - productive - redundant), redundant)
@@ -33,8 +33,8 @@ class IterationSplit:
 class Ledger:
     """Books seconds as they pass.
 
-    An iteration is booked to productive compute, bubble and redundant compute when it completes, and moved
-    to lost work, whole, when a rollback undoes it. Equal ones that follow each other are kept as one and their number.
+    An iteration is booked to productive compute, bubble and redundant compute when it completes, and moved as a whole
+    to lost work when a rollback undoes it. Successive equal iterations are stored once, with their number.
     """
 
     def __init__(self) -> None:
@@ -43,16 +43,16 @@ class Ledger:
         self.num_iterations = 0
 
     def spend(self, bucket: Bucket, seconds: float) -> None:
-        """Book seconds that are no part of a completed iteration."""
+        """Book seconds that do not belong to a completed iteration."""
         assert seconds >= 0.0, "time does not run backwards"
         self._other[bucket] += seconds
 
     def take_back(self, bucket: Bucket, seconds: float) -> None:
-        """Seconds booked before turn out to be part of an iteration that goes on."""
+        """Remove booked seconds that belong to an iteration that is resumed."""
         self._other[bucket] -= seconds
 
     def complete_iteration(self, split: IterationSplit, num: int = 1) -> None:
-        """Book a completed iteration, the next after those kept so far; or as many equal ones."""
+        """Book the next completed iteration, or several equal ones."""
         before = 0
         if self._kept and (self._kept[-1][0] is split or self._kept[-1][0] == split):
             before = self._kept.pop()[1]
@@ -82,7 +82,7 @@ class Ledger:
 
 
 def exact_sum(seconds: Iterable[tuple[float, int]]) -> float:
-    """The sum of some seconds, each so many times, rounded once: what `math.fsum` gives of all of them, to the bit."""
+    """The sum of pairs (seconds, number of times), rounded once: equal to `math.fsum` of all terms, to the bit."""
     num_of: dict[float, int] = {}
     for each, num in seconds:
         num_of[each] = num_of.get(each, 0) + num

@@ -1,4 +1,4 @@
-"""One immutable record for each thing that happened; every result derives from records."""
+"""Immutable records of what happened in a run; all results derive from records."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Bucket = Literal[
     "state_transfer",
     "waiting_for_nodes",
 ]
-"""Where a simulated second goes. Every second of a run is in exactly one bucket."""
+"""What simulated time is spent on. Every second of a run is in exactly one bucket."""
 
 BUCKETS: tuple[Bucket, ...] = Bucket.__args__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A stage lost a node, or all of them, at `time_seconds` of simulated time; announced: there was a notice of it."""
+    """The loss of one or all nodes of a stage; announced: a preemption notice preceded it."""
 
     time_seconds: float
     stage: int
@@ -62,12 +62,10 @@ EventKind = Literal[
 
 @dataclass(frozen=True)
 class EventRecord:
-    """Something other than an iteration that happened at one instant of simulated time.
+    """An event, other than an iteration, at one instant of simulated time.
 
-    failure: a stage lost its state with its last node that held it; node_lost: others of the stage still hold it.
-
-    stage: the stage concerned, None where none is; iteration: completed iterations at that instant;
-    detail: a few words for people.
+    Kind `failure`: a stage lost its state with the last node that held it; `node_lost`: other nodes still hold it.
+    stage: the stage concerned, or None; iteration: number of completed iterations; detail: a short text.
     """
 
     time_seconds: float
@@ -78,7 +76,7 @@ class EventRecord:
 
 
 class NodeCount(NamedTuple):
-    """From an instant of simulated time on, so many nodes are there, idle spares among them."""
+    """The number of nodes present from an instant of simulated time on, idle spares included."""
 
     time_seconds: float
     num_nodes: int
@@ -86,10 +84,10 @@ class NodeCount(NamedTuple):
 
 @dataclass(frozen=True)
 class Operation:
-    """What a stage's node of a pipeline (`replica`) did: forward, backward, or shadow (another stage's work).
+    """An operation of a node: forward, backward, or shadow (the work of another stage).
 
-    microbatch: -1 where it is of several. stage: whose work it is; replica: that of the node that does it, so that work
-    for a pipeline without node stands in its stand-in's row.
+    microbatch: -1 for several. stage: the stage whose work it is; replica: the pipeline of the node that does it, also
+    where that is a substitute for a node of another pipeline.
     """
 
     kind: str
@@ -102,7 +100,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Message:
-    """Bytes sent from node to node, or to or from the checkpoint store (node -1); `arrived` or ended by a failure."""
+    """Bytes sent between nodes, or to or from the checkpoint store (node -1); `arrived`, or ended by a failure."""
 
     what: str
     source: int
@@ -115,7 +113,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Span:
-    """Time that the training process spent on something, by ledger bucket."""
+    """Time that the training process spent on one ledger bucket."""
 
     bucket: Bucket
     start_seconds: float

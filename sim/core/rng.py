@@ -1,7 +1,7 @@
-"""Named random streams: every random draw of a simulation comes from a stream with a path of its own.
+"""Named random streams: every random draw of a simulation comes from a stream with a path.
 
-A stream depends on the seed and its path only, so adding a node, a strategy or a draw elsewhere moves
-nothing, and two strategies under the same seed meet the same failures.
+A stream depends only on the seed and its path. Adding a node, a strategy or a draw elsewhere therefore changes no other
+draw, and two strategies under the same seed have the same failures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PATHS = {
     "training_init": "training/init",
     "training_data": "training/data",
 }
-"""Every path in use. Frozen by a test: a changed path silently changes every published number."""
+"""All paths in use. A test keeps them fixed: a changed path would silently change published numbers."""
 
 
 def _sequence(seed: int, path: str) -> np.random.SeedSequence:

@@ -1,4 +1,4 @@
-"""Numbers and lists in sentences and tables for people."""
+"""Text for people: numbers, lists, and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DIGITS, DIGITS_OF_SHARES = 3, 2
 
 
 def decimals(value: float, digits: int = DIGITS) -> int:
-    """So many decimals show a number to so many digits."""
+    """The number of decimals that shows a number to so many significant digits."""
     place = math.floor(math.log10(abs(value))) + 1 if value and math.isfinite(value) else digits
     return max(0, digits - place)
 
 
 def format_number(value: float, digits: int = DIGITS) -> str:
-    """A number to so many digits, but no fewer than a whole number has."""
+    """A number to so many significant digits, but with all digits before the point."""
     if not math.isfinite(value):
         return "-"
     return f"{value:,.{decimals(value, digits)}f}".replace("-", "−")
@@ -27,7 +27,7 @@ def format_number(value: float, digits: int = DIGITS) -> str:
 
 @dataclass(frozen=True)
 class Unit:
-    """What a metric is told in."""
+    """A unit of a metric in text."""
 
     before: str
     after: str
@@ -47,12 +47,12 @@ HOURS, USD = Unit("", " h", SECONDS_PER_HOUR), Unit("$", "")
 
 
 def format_percent(share: float) -> str:
-    """A share as per cent."""
+    """A share in per cent."""
     return f"{format_number(100 * share, DIGITS_OF_SHARES)} %"
 
 
 def format_percent_range(low: float, high: float) -> str:
-    """An interval of shares, both ends with their signs."""
+    """An interval of shares in per cent, both ends with their signs."""
     ends = ("−" if share < 0 else "+" for share in (low, high))
     return (
         " to ".join(
@@ -69,16 +69,14 @@ def format_list(names: Sequence[str]) -> str:
 
 
 def format_count(number: int, one: str, several: str = "") -> str:
-    """A number of things."""
+    """A number with its noun in singular or plural."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def capitalized(text: str) -> str:
-    """With a capital first."""
+    """A text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
-
-# What to tell someone who wrote a name or number that is not allowed, and which names can be folders.
 
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 
@@ -88,7 +86,7 @@ MAX_CHARACTERS = 60
 
 
 def nearest(found: str, names: Iterable[str]) -> str | None:
-    """The name most like the one found, upper case or lower, else the first that begins with it; or None."""
+    """The most similar name, ignoring case, else the first that begins with the one found; or None."""
     by_folded = {name.casefold(): name for name in names}
     folded = found[:MAX_CHARACTERS].casefold()
     close = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)
@@ -97,7 +95,7 @@ def nearest(found: str, names: Iterable[str]) -> str | None:
 
 
 def suggestion(found: str, names: Iterable[str]) -> str:
-    """'; nearest: x; allowed: ...' for a name that is not among those known."""
+    """'; nearest: x; allowed: ...' for a name that is not one of those known."""
     names = list(names)
     close = nearest(found, names)
     text = f"; nearest: {shortened(close)}" if close else ""
@@ -105,11 +103,11 @@ def suggestion(found: str, names: Iterable[str]) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text on one line and not too long, for messages."""
+    """A text on one line, cut to MAX_CHARACTERS, for messages."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: MAX_CHARACTERS + 1])
     return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 3] + "..."
 
 
 def format_name(name: str) -> str:
-    """A bucket's, an event's or another name of the program's own, for people."""
+    """The name of a bucket or an event, with spaces for underscores."""
     return name.replace("_", " ")

@@ -1,8 +1,8 @@
-"""Simulated time in ticks, so that sums of durations are exact.
+"""Units, and simulated time in ticks, so that sums of durations are exact.
 
 Every duration is rounded to a whole number of ticks before it enters the event queue. Doubles hold such times exactly
-up to four years, so adding them in another order gives the same bits: an iteration priced by itself and added to the
-clock ends at the same instant as the same iteration played event by event.
+up to four years, so that sums do not depend on the order of terms: an iteration that is added to the clock as one
+duration ends at the same instant as the same iteration simulated event by event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXACT_SECONDS = 2.0**27
 
 
 def to_ticks(seconds: float) -> float:
-    """Seconds rounded to a whole number of ticks; what has none, since it is too long, stays."""
+    """Round seconds to a whole number of ticks; infinite ones stay."""
     ticks = seconds * TICKS_PER_SECOND
     return round(ticks) / TICKS_PER_SECOND if math.isfinite(ticks) else seconds
 

@@ -197,11 +197,7 @@ def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
     last_seen: dict[str, str] = {}
     num_arrived, first_ms, before_ms, before_seconds, before_place = 0, None, 0.0, 0.0, ""
     for place, (time, word, node) in lines_of(path, text, COLUMNS["bamboo"]):
-        ms = number_of(time)
-        if ms is None or ms < 0:
-            header = "; a header line is not" if place == "line 1" else ""
-            message = f"found {format_value(time)} as the time; allowed: milliseconds, a number of at least 0{header}"
-            raise TraceError(path, place, message)
+        ms = bamboo_milliseconds(path, place, time)
         if ms < before_ms:
             message = f"time {ms:.15g} after {before_ms:.15g} of {before_place}; allowed: times in ascending order"
             raise TraceError(path, place, message)
@@ -224,13 +220,28 @@ def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
         elif node in there:
             left.append(there.pop(node)[0])
         else:
-            why = f"left in {last_seen[node]}" if node in last_seen else "was never added"
-            close = nearest(node, there)
-            hint = f"; nearest: {shortened(close)}" if close else ""
-            raise TraceError(path, place, f"node {format_value(node)} is removed, but {why}{hint}")
+            raise TraceError(path, place, unknown_node(node, there, last_seen))
         last_seen[node] = place
         before_ms, before_seconds, before_place = ms, seconds, place
     return (*rows, row_at(before_seconds, num_arrived, came, left, there))
+
+
+def bamboo_milliseconds(path: Path, place: str, time: str) -> float:
+    """The time of a line. Raises TraceError."""
+    ms = number_of(time)
+    if ms is not None and ms >= 0:
+        return ms
+    header = "; a header line is not" if place == "line 1" else ""
+    message = f"found {format_value(time)} as the time; allowed: milliseconds, a number of at least 0{header}"
+    raise TraceError(path, place, message)
+
+
+def unknown_node(node: str, there: Iterable[str], last_seen: dict[str, str]) -> str:
+    """The message of a removed node that is not present."""
+    close = nearest(node, there)
+    hint = f"; nearest: {shortened(close)}" if close else ""
+    why = f"left in {last_seen[node]}" if node in last_seen else "was never added"
+    return f"node {format_value(node)} is removed, but {why}{hint}"
 
 
 def row_at(

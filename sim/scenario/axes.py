@@ -1,7 +1,7 @@
-"""The axes of a map: which field of a scenario takes which values, as `--x` and `--y` say.
+"""Axes of a strategy map: a field of a scenario and its values, as the options `--x` and `--y` give them.
 
-`FIELD=1,2,3`: these values. `FIELD=0.01..0.4`: from one to the other, evenly spaced, as ratios where the last is at
-least four times the first. `FIELD`: around the scenario's own value.
+`FIELD=1,2,3`: these values. `FIELD=0.01..0.4`: a range, evenly spaced, or logarithmically where its end is at least
+four times its start. `FIELD`: a range around the scenario's own value.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Axis:
 
 
 class ScenarioTemplate:
-    """A scenario, or its file, ready to be read with other values. ScenarioError where it is faulty itself."""
+    """A scenario in which fields can take other values. Raises ScenarioError if the scenario itself is faulty."""
 
     def __init__(self, source: ScenarioSource, overrides: Overrides = ()) -> None:
         self._document, self.base_folder = document_of(source)
@@ -68,7 +68,7 @@ class ScenarioTemplate:
         self._document.data.pop("sweep", None)
 
     def axis(self, name: str, asked: str, num_values: int) -> Axis:
-        """The axis that an option (`--x`) asks for. ScenarioError, or ValueError, saying what is wrong with it."""
+        """The axis of an option (`--x`). Raises ScenarioError or ValueError, with what is wrong with it."""
         option = f"{name} {shortened(asked)}"
         field, equals, text = (part.strip() for part in asked.partition("="))
         path = self._document.copy().assign(field, None, option)
@@ -87,11 +87,11 @@ class ScenarioTemplate:
         if len(axis.values) < 2:
             raise ValueError(f"{option}: the field holds whole numbers, and there are not two between these: widen it")
         for value in (axis.values[0], axis.values[-1]):
-            self.point([(axis, value)])  # an end that is not allowed says so with the number that was asked for
+            self.point([(axis, value)])  # an end that is not allowed is reported as it was given
         return axis
 
     def around(self, field: str, factors: Sequence[float]) -> Axis:
-        """The axis of a field's own value, a number, times factors, as far as is allowed."""
+        """The axis of a numeric field's own value times factors, without values that the field does not allow."""
         path = self._document.copy().assign(field, None, field)
         assert not isinstance(path, Problem)
         own = at(self.scenario.model_dump(mode="json"), path)
@@ -100,7 +100,7 @@ class ScenarioTemplate:
         return Axis(field, admitted, own, True, field)
 
     def point(self, values: Sequence[tuple[Axis, Any]]) -> Point:
-        """The scenario with values of some axes. ScenarioError where they do not go with the rest of it."""
+        """The scenario with one value for each axis. Raises ScenarioError where they do not fit."""
         document = self._document.copy()
         assignments = []
         for axis, value in values:
@@ -112,7 +112,7 @@ class ScenarioTemplate:
     def _around(self, field: str, path: Location, own: Any, num_values: int, option: str) -> Axis:
         if not is_number(own) or own <= 0:
             found = "unset" if own is None else format_value(own)
-            self.point([(Axis(field, (own,), own, False, option), own)])  # what is not even a field says so
+            self.point([(Axis(field, (own,), own, False, option), own)])  # reports an unknown field
             example = f"{field}={own},..." if isinstance(own, str) else f"{field}=1,2,3 or {field}=1..100"
             raise ValueError(f"{option}: its value is {found}: say which values, as {example}")
         low, high = own / SPREAD, own * SPREAD
@@ -130,7 +130,7 @@ class ScenarioTemplate:
         return True
 
     def _spaced(self, path: Location, low: float, high: float, num_values: int) -> tuple[Any, ...]:
-        """So many values from low to high, of few digits; whole numbers where the field holds such, each once."""
+        """Values from low to high, with few digits; distinct whole numbers where the field holds whole numbers."""
         num_values = num_values if high > low else 1
         spaced = np.geomspace(low, high, num_values) if is_wide(low, high) else np.linspace(low, high, num_values)
         is_whole = schema_at(path, self._document.data).get("type") == "integer"
@@ -141,17 +141,17 @@ class ScenarioTemplate:
 
 
 def is_number(value: Any) -> bool:
-    """A number, and no truth value."""
+    """Whether a value is a number, and not a Boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_wide(low: float, high: float) -> bool:
-    """Whether a range is better walked by ratios."""
+    """Whether a range is to be spaced logarithmically."""
     return 0 < low * LOG_RATIO <= high
 
 
 def parse_values(text: str, option: str) -> tuple[Any, ...]:
-    """The values of a comma-separated list, numbers ascending. ValueError if there are fewer than two."""
+    """The values of a comma-separated list, numbers ascending. Raises ValueError if there are fewer than two."""
     try:
         values, _ = read_yaml(f"[{text}]")
     except YamlTextError as error:
@@ -163,7 +163,7 @@ def parse_values(text: str, option: str) -> tuple[Any, ...]:
 
 
 def parse_range(text: str, option: str) -> tuple[float, float]:
-    """The ends of a range. ValueError if they are none."""
+    """The ends of a range. Raises ValueError."""
     low, _, high = text.partition("..")
     try:
         found = float(low), float(high)

@@ -1,4 +1,4 @@
-"""Whether every stage fits in its device's memory under a strategy and, where not, which one change would mend it."""
+"""Whether every stage fits in device memory under a strategy and, if not, which single change would make it fit."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ LISTED_DEVICES = 3
 
 @dataclass(frozen=True)
 class Need:
-    """What the stage that needs most memory needs."""
+    """The memory that a stage needs."""
 
     num_bytes: float
     stage: int
 
     def fits(self, device: Device) -> bool:
-        """Whether a device has it."""
+        """Whether it fits in a device."""
         return self.num_bytes <= device.memory_gib * BYTES_PER_GIB
 
 
 def impossible(config: StrategyConfig, workload: WorkloadConfig) -> str | None:
-    """What a strategy has against a workload, or None."""
+    """Why a strategy is impossible for a workload, or None."""
     return strategy_class(config.kind).check(config, workload)
 
 
 def greatest_need(scenario: Scenario, config: StrategyConfig, workload: WorkloadConfig) -> Need:
-    """The stage that needs most under a strategy, with all that the scenario's fallback would hold beside it."""
+    """The greatest need of a stage under a strategy, with what the scenario's fallback holds beside it."""
     costs = Costs(workload, scenario.cluster.device)
     survivors = [(c, strategy_class(c.kind)) for c in (config, scenario.fallback) if c.kind != "stop"]
     plan = plan_under(config, workload)
@@ -53,12 +53,12 @@ def greatest_need(scenario: Scenario, config: StrategyConfig, workload: Workload
 
 
 def plan_under(config: StrategyConfig, workload: WorkloadConfig) -> IterationPlan:
-    """An iteration as a strategy makes it."""
+    """The plan of an iteration under a strategy."""
     return strategy_class(config.kind)(config, workload.num_stages).adapt_plan(plain_plan(workload))
 
 
 def too_little_memory(scenario: Scenario, config: StrategyConfig) -> str | None:
-    """How much memory a strategy lacks and what would make it fit, in one sentence; None where it fits."""
+    """How much memory is lacking under a strategy and what would make it fit, in one sentence; None if it fits."""
     device, need = scenario.cluster.device, greatest_need(scenario, config, scenario.workload)
     if need.fits(device):
         return None
@@ -76,12 +76,12 @@ def too_little_memory(scenario: Scenario, config: StrategyConfig) -> str | None:
 
 
 def in_gib(gib: float) -> str:
-    """A number of GiB, never rounded to nothing."""
+    """A number of GiB, never rounded to zero."""
     return f"{gib:,.1f} GiB" if gib >= 0.05 else "less than 0.1 GiB"
 
 
 def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str]:
-    """Changes of one field, each of which alone makes a strategy fit."""
+    """Changes of single fields, each of which makes a strategy fit."""
     workload = scenario.workload
 
     def fits(**changes: Any) -> bool:
@@ -108,7 +108,7 @@ def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str
 
 
 def smaller_microbatches(scenario: Scenario) -> list[int]:
-    """Parts that sequences_per_microbatch can be divided into, ascending, with which no strategy becomes impossible."""
+    """Smaller values of sequences_per_microbatch, ascending, with which every strategy stays possible."""
     workload = scenario.workload
     possible = [config for config in scenario.strategies if not impossible(config, workload)]
 
@@ -120,7 +120,7 @@ def smaller_microbatches(scenario: Scenario) -> list[int]:
 
 
 def largest(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | None:
-    """The largest of ascending candidates that fits, where all below one that fits do too."""
+    """The largest of ascending candidates that fits, if all below it fit too."""
     place = bisect_left(candidates, True, key=lambda candidate: not fits(candidate))
     return candidates[place - 1] if place else None
 

@@ -1,4 +1,7 @@
-"""The `sweep:` section of a scenario: which fields take which values, and how many replicates each point gets."""
+"""A scenario: one YAML file, frozen and resolved, composed of the configurations of its components.
+
+Each component checks its own fields; `checks` and `cluster_checks` hold the checks across fields.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +51,6 @@ class SweepConfig(Config):
         description="records: every iteration and event of each run; outcomes: summaries alone, for thousands of runs",
     )
 
-
-# A scenario: one YAML file, frozen and resolved. It composes the components' own configurations.
-#
-# Each component checks its own fields; `sim.scenario.checks` holds the checks across fields. `sim.scenario.loading`
-# reads YAML and reports all problems at once.
 
 PRESET_FIELDS = {("workload", "model"): "models", ("cluster", "device"): "devices", ("network",): "networks"}
 """Fields that a preset's name can stand for, and the kind of preset."""

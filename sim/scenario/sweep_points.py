@@ -1,4 +1,4 @@
-"""From the `sweep:` section to its points: scenarios in which the swept fields have their values."""
+"""Points of a sweep: scenarios in which the swept fields have their values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sim.scenario.yaml_reader import Location
 
 
 class Assignment(NamedTuple):
-    """A field's value at a point, and where in the scenario file it stands."""
+    """The value of a field at a point, and its path in the scenario file."""
 
     field: str
     value: Any

@@ -1,7 +1,4 @@
-"""The port between the two halves: all that the simulation asks of whatever learns.
-
-A Position (a name) goes in, a loss comes out. Seconds never enter it; tensors never leave it.
-"""
+"""The `training:` section of a scenario: the proxy model that is trained, and for how long."""
 
 from __future__ import annotations
 
@@ -13,14 +10,14 @@ from models.spec import Config, DataSpec, ModelSpec, OptimizerSpec, Routes, Trai
 
 
 class EvaluationConfig(Config):
-    """How often and on how much held-out text the validation loss is measured."""
+    """How often, and on how many held-out sequences, the validation loss is measured."""
 
     interval_steps: int = Field(25, ge=1, le=10**9, description="steps between two validations")
     num_sequences: int = Field(64, ge=1, le=10**6, description="held-out sequences per validation")
 
 
 class TrainingConfig(Config):
-    """The `training:` section of a scenario: the small model that really learns, and for how long."""
+    """The `training:` section of a scenario: the small proxy model that is trained, and for how long."""
 
     learner: Literal["torch", "curve", "none"] = Field(
         "torch",
@@ -40,7 +37,7 @@ class TrainingConfig(Config):
     num_threads: int = Field(1, ge=1, le=64, description="threads of the training; part of what decides the bits")
 
     def spec(self, corpus: str, vocabulary_size: int, init_seed: int, data_seed: int, routes: Routes) -> TrainingSpec:
-        """The name of this training: `steps` and the evaluation interval do not enter it."""
+        """The specification of this training. Its states do not depend on `steps` and the evaluation interval."""
         optimizer = self.optimizer
         if optimizer.decay == "cosine" and optimizer.decay_steps is None:
             optimizer = optimizer.model_copy(update={"decay_steps": self.steps})

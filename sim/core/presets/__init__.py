@@ -1,6 +1,6 @@
-"""Figures that come with the program, as YAML beside this file: devices, networks, target models, failure processes.
+"""Presets, as YAML beside this file: devices, networks, target models, failure processes.
 
-Each entry says where it is from; what nobody measured is marked as an assumption.
+Each entry names its source; figures without a measurement are marked as assumptions.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
 KINDS = ("devices", "models", "networks")
-"""Presets that are nothing but figures; those of `failures` are options of failure processes, each with its kind."""
+"""Kinds of presets that are figures only; those of `failures` are options of failure processes, with their kind."""
 
 REPLACED = {"rate_per_hour": "mean_uptime_hours", "mean_uptime_hours": "rate_per_hour", "file": "rows"}
-"""What a change of a key puts aside: the figure that says the same thing in other words, what a file was read into."""
+"""The key that a change of another one replaces: an equivalent figure, or the rows read from a file."""
 
 
 @cache
@@ -29,14 +29,14 @@ def presets(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def frozen(value: Any) -> Any:
-    """Plain YAML data with tuples for lists, as strict configuration wants it."""
+    """Plain YAML data with tuples instead of lists, as strict configurations require."""
     if isinstance(value, dict):
         return {key: frozen(item) for key, item in value.items()}
     return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def or_preset(kind: str) -> BeforeValidator:
-    """Let a field be a preset's name, or a mapping whose `preset:` names what its other keys change."""
+    """A validator that accepts a preset's name, or a mapping whose `preset:` names the figures that its keys change."""
     return BeforeValidator(_resolver(kind))
 
 
@@ -50,9 +50,7 @@ def _resolver(kind: str) -> Callable[[Any], Any]:
 
 
 def resolved(kind: str, value: dict[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:
-    """The figures that a mapping with the key `preset` stands for. PydanticCustomError where they cannot be had, or
-    where it is not one of some names.
-    """
+    """The figures of a mapping with the key `preset`, one of `names`. Raises PydanticCustomError."""
     known, name = presets(kind), value["preset"]
     if not isinstance(name, str) or name not in (known if names is None else names):
         raise PydanticCustomError("unknown_name", "no such preset")
@@ -65,14 +63,14 @@ def resolved(kind: str, value: dict[str, Any], names: Collection[str] | None = N
 
 
 def changed(name: str) -> str:
-    """What outputs call a preset that the scenario has changed."""
+    """The name in outputs of a preset that the scenario has changed."""
     return f"{name} (changed)"
 
 
 def merged(figures: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A preset's figures with some of them changed, also within its mappings (one end of a link, say).
+    """A preset's figures with changes, also within its mappings (one end of a link, for example).
 
-    Of two figures that say the same thing, the one that is given takes the place of the preset's other.
+    A changed figure also replaces the equivalent one of the preset (rate and mean, for example).
     """
     replaced = {REPLACED.get(key) for key, change in changes.items() if change is not None}
     result = {key: item for key, item in figures.items() if key not in replaced}
