@@ -137,7 +137,6 @@ class Network:
         self._links: dict[str, Link] = {}
         self._of_storage: dict[Link, None] = {}
         self._paths: dict[tuple[int, int, int], Path] = {}
-        self._ends: dict[Path, tuple[int, int, int]] = {}
 
     @property
     def is_shared(self) -> bool:
@@ -151,14 +150,8 @@ class Network:
         """
         ends = source, target, num_nodes
         if ends not in self._paths:
-            path = self._make_path(source, target) if num_nodes == 1 else self._make_wide_path(*ends)
-            self._paths[ends] = path
-            self._ends[path] = ends
+            self._paths[ends] = self._make_path(source, target) if num_nodes == 1 else self._make_wide_path(*ends)
         return self._paths[ends]
-
-    def ends(self, path: Path) -> tuple[int, int, int]:
-        """What `path` has given it for: source, target and number of nodes."""
-        return self._ends[path]
 
     def is_apart(self, path: Path) -> bool:
         """Whether a message on a path shares links with none between nodes."""

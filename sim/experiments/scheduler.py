@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -40,36 +41,37 @@ HEARTBEAT_SECONDS = 2.0
 Task = TypeVar("Task")
 
 
-class Work(Protocol[Task]):
-    """Tasks to do. A task can be hashed; what it is, only its `Work` knows."""
+class Work(ABC, Generic[Task]):
+    """Tasks to do, in the order of `waiting` unless `next` and `again` say otherwise. A task can be hashed."""
+
+    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+        self.waiting = deque(tasks)
 
     def next(self) -> Task | None:
         """The next task to submit; None where none is ready now."""
-        ...
+        return self.waiting.popleft() if self.waiting else None
 
     def again(self, task: Task) -> None:
-        """Have a task submitted once more."""
-        ...
+        """Have a task submitted once more, first of all."""
+        self.waiting.appendleft(task)
 
+    @abstractmethod
     def submit(self, task: Task) -> Future[Any] | None:
         """Submit a task to the executor; None where it cannot be done now."""
-        ...
 
+    @abstractmethod
     def done(self, task: Task, result: Any) -> None:
         """Take a result in: called before other tasks are submitted, so that those that need it are ready."""
-        ...
 
     def keep(self, task: Task, result: Any) -> None:
         """Keep a result: called after other tasks are submitted, so that no worker waits for the disk."""
-        ...
 
+    @abstractmethod
     def failed(self, task: Task, error: BaseException) -> None:
         """A task raised an error, or its worker died at each attempt."""
-        ...
 
     def heartbeat(self, under_way: Sequence[Task]) -> None:
         """Results have come in, or some seconds have passed."""
-        ...
 
 
 class Scheduler(Generic[Task]):
@@ -253,30 +255,22 @@ class Sweep:
 Runs = tuple[SweepRun, ...]
 
 
-class SurveyWork:
+class SurveyWork(Work[Runs]):
     """The survey of runs of a sweep: a task is some runs of one kind, or a single one without training to time."""
 
     def __init__(self, sweep: Sweep, runs: Sequence[SweepRun]) -> None:
+        super().__init__()
         self.sweep = sweep
         by_kind: dict[RunKind, list[SweepRun]] = {}
         for run in runs:
             by_kind.setdefault(run.kind, []).append(run)
         most = max(1, min(MOST_SURVEYED, math.ceil(len(runs) / (2 * sweep.executor.num_workers))))
-        self._waiting: deque[Runs] = deque()
         for kind, alike in by_kind.items():
             if kind.learns:
                 new = [run for run in alike if run not in sweep.demands]
-                self._waiting.extend(tuple(new[start : start + most]) for start in range(0, len(new), most))
+                self.waiting.extend(tuple(new[start : start + most]) for start in range(0, len(new), most))
             elif len(alike) >= FEWEST_TIMED and kind not in sweep.simulation_seconds:
-                self._waiting.append((alike[0],))
-
-    def next(self) -> Runs | None:
-        """The next runs."""
-        return self._waiting.popleft() if self._waiting else None
-
-    def again(self, task: Runs) -> None:
-        """The same runs again, first."""
-        self._waiting.appendleft(task)
+                self.waiting.append((alike[0],))
 
     def submit(self, task: Runs) -> Future[Any]:
         """Simulate them without training."""
@@ -291,13 +285,10 @@ class SurveyWork:
         else:
             self.sweep.simulation_seconds[task[0].kind] = result
 
-    def keep(self, task: Runs, result: Any) -> None:
-        """Nothing to write."""
-
     def failed(self, task: Runs, error: BaseException) -> None:
         """A single run fails; several are tried one by one, so that each has its own error."""
         if len(task) > 1:
-            self._waiting.extend((run,) for run in task)
+            self.waiting.extend((run,) for run in task)
         else:
             self.sweep.fail(task[0], error)
 
@@ -306,10 +297,11 @@ class SurveyWork:
         self.sweep.report()
 
 
-class SweepWork:
+class SweepWork(Work[Item]):
     """The segments and runs of a queue. Runs whose states were gone, or whose training diverged, stay open."""
 
     def __init__(self, sweep: Sweep, queue: WorkQueue) -> None:
+        super().__init__()
         self.sweep, self.queue = sweep, queue
 
     def next(self) -> Item | None:

@@ -40,7 +40,7 @@ from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.config import plain_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
-from sim.workload.iteration_time import IterationTimeCache, IterationTimes, Prices, price_list
+from sim.workload.iteration_time import IterationTimeCache, IterationTimes, price_list
 
 
 @dataclass(frozen=True)
@@ -221,16 +221,6 @@ def _deploy(scenario: Scenario) -> tuple[Deployment, IterationTimeCache]:
     cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
     cache = price_list(scenario.workload, cluster, scenario.network)
     return Deployment(Costs(scenario.workload, scenario.cluster.device), cluster, cache.network), cache
-
-
-def known_prices(scenario: Scenario) -> Prices:
-    """The durations that this process has computed for a scenario, for `learn_prices` in another process."""
-    return _deploy(scenario)[1].told()
-
-
-def learn_prices(scenario: Scenario, prices: Prices) -> None:
-    """Take over the durations that another process has computed for a scenario; no result changes."""
-    _deploy(scenario)[1].learn(prices)
 
 
 def node_counts(scenario: Scenario, world: World) -> list[NodeCount]:

@@ -1,14 +1,13 @@
-"""What pricing has found, once for each process: iterations and transfers cost the same in every run of a scenario.
+"""Iteration times, computed once in each process: they are the same in every run of a scenario.
 
-Prices are pure: they depend on the workload, the cluster's places and the network, on nothing else, and on no seed. So
-a process keeps them from run to run (`price_list`), and one process can send what it found to others (`Prices`, which
-can be pickled). Who learns prices computes the same bits as who finds them.
+Iteration and transfer times depend on the workload, the cluster's places and the network, on nothing else, and on no
+seed. So a process keeps them from run to run (`price_list`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -69,21 +68,9 @@ Where = Hosts | None
 Messages = tuple[tuple[int, int, float, str], ...]
 """Source, target, bytes and what they are."""
 
-States = tuple[tuple[int, int, int, float, float], ...]
-"""How far messages have come: source, target, nodes side by side, and what is left: seconds of the latency, bytes."""
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Prices of one scenario as one process tells them to another: values that can be pickled."""
-
-    iterations: Mapping[tuple[IterationPlan, Where], IterationTime]
-    among: Mapping[tuple[IterationPlan, Where, States], tuple[float, IterationSplit, tuple[float | None, ...], States]]
-    transfer_seconds: Mapping[Messages, float]
-
 
 class Memo(Generic[Key, Found]):
-    """What has been found so far; of more than `most`, those that were asked for last."""
+    """A cache of the `most` values that were used last."""
 
     def __init__(self, most: int = MOST_FOUND) -> None:
         self._known: dict[Key, Found] = {}
@@ -97,15 +84,6 @@ class Memo(Generic[Key, Found]):
             del self._known[next(iter(self._known))]
         return found
 
-    def known(self) -> dict[Key, Found]:
-        """All that is known."""
-        return dict(self._known)
-
-    def learn(self, found: Mapping[Key, Found]) -> None:
-        """What was found elsewhere; what is known already stays."""
-        for key, value in found.items():
-            self.get(key, lambda value=value: value)  # type: ignore[misc]
-
 
 class IterationTimeCache:
     """Prices on one network: each plan, and each set of messages, is worked out once and then remembered."""
@@ -115,35 +93,6 @@ class IterationTimeCache:
         self.iterations: Memo[tuple[IterationPlan, Where], IterationTime] = Memo()
         self.among: Memo[tuple[IterationPlan, Where, tuple[FlowState, ...]], AmongOthers] = Memo()
         self.transfer_seconds: Memo[Messages, float] = Memo()
-
-    def told(self) -> Prices:
-        """All that is known, as values."""
-        among = {
-            (plan, hosts, self._as_values(others)): (
-                found.seconds,
-                found.split,
-                found.arrivals_seconds,
-                self._as_values(found.left),
-            )
-            for (plan, hosts, others), found in self.among.known().items()
-        }
-        return Prices(self.iterations.known(), among, self.transfer_seconds.known())
-
-    def learn(self, prices: Prices) -> None:
-        """Take over what was found elsewhere for an equal workload, cluster and network."""
-        among = {
-            (plan, hosts, self._as_states(others)): AmongOthers(seconds, split, arrivals, self._as_states(left))
-            for (plan, hosts, others), (seconds, split, arrivals, left) in prices.among.items()
-        }
-        self.iterations.learn(prices.iterations)
-        self.among.learn(among)
-        self.transfer_seconds.learn(prices.transfer_seconds)
-
-    def _as_values(self, states: tuple[FlowState, ...]) -> States:
-        return tuple((*self.network.ends(state.path), state.latency_seconds, state.num_bytes) for state in states)
-
-    def _as_states(self, values: States) -> tuple[FlowState, ...]:
-        return tuple(FlowState(self.network.path(*ends), seconds, num_bytes) for *ends, seconds, num_bytes in values)
 
 
 _LISTS: Memo[tuple[WorkloadConfig, ClusterConfig, NetworkConfig], IterationTimeCache] = Memo(MOST_LISTS)

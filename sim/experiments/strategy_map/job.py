@@ -7,10 +7,12 @@ trained runs at a few cells (`interpolation`). Cells are evaluated where neighbo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
 
 from sim.experiments.executors import Executor, WorkerDiedError
+from sim.experiments.scheduler import Scheduler, Work
 from sim.experiments.strategy_map.first_passage import first_passages
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, mean, next_rate
@@ -22,6 +24,8 @@ from sim.scenario.sweep_points import Point
 
 Trial = tuple[Cell, str]
 """A strategy in a cell."""
+
+Trials = tuple[Trial, ...]
 
 MOST_GROUPS = 6
 
@@ -235,31 +239,58 @@ class MapJob:
         for trial in trials:
             batches.setdefault(self.grid.iteration_time_key(trial[0]), []).append(trial)
         tasks = [batch[n : n + MOST_TRIALS] for batch in batches.values() for n in range(0, len(batch), MOST_TRIALS)]
-        futures = {}
-        for task in tasks:
-            known = [to_target[self.grid.group(*trial)] if to_target else None for trial in task]
-            scenarios = [
-                (self.grid.timed(cell, self._num_iterations(cell, iterations)), self.grid.candidates[name])
-                for (cell, name), iterations in zip(task, known, strict=True)
-            ]
-            futures[executor.submit(first_passages, scenarios, self.time_seeds, known)] = task
-        found: dict[Trial, FirstPassages] = {}
-        for future in as_completed(futures):
-            try:
-                found.update(zip(futures[future], future.result(), strict=True))
-            except WorkerDiedError as error:
-                raise ValueError(f"a worker died ({error}), out of memory perhaps: try fewer --jobs") from None
-            self.num_simulated += len(futures[future])
-            self._count(self.num_simulated)
-        return {trial: found[trial] for trial in trials}  # in the order given, whichever task ends first
+        work = TrialWork(self, executor, tasks, to_target)
+        Scheduler(executor, work).run()
+        return {trial: work.found[trial] for trial in trials}  # in the order given, whichever task ends first
 
-    def _num_iterations(self, cell: Cell, to_target: IterationsToTarget | None) -> float:
+    def count(self, num_trials: int) -> None:
+        """Report simulated trials."""
+        self.num_simulated += num_trials
+        self._count(self.num_simulated)
+
+    def num_iterations(self, cell: Cell, to_target: IterationsToTarget | None) -> float:
         """As many as the target may take, where that is known; in the survey as many as the scenario gives."""
         iterations = list(to_target.samples[0].iterations.values()) if to_target and to_target.is_flat else [math.nan]
         if not any(map(math.isnan, iterations)):
             return max(iterations)
         factor = most_factor(self.grid.points[cell].scenario) if self._knows_steps else 1
         return factor * self.grid.num_iterations(cell)
+
+
+class TrialWork(Work[Trials]):
+    """The simulation of strategies in cells, some of equal iteration times in a task."""
+
+    def __init__(
+        self,
+        job: MapJob,
+        executor: Executor,
+        tasks: Iterable[Sequence[Trial]],
+        to_target: Mapping[ComparisonGroup, IterationsToTarget] | None,
+    ) -> None:
+        super().__init__(map(tuple, tasks))
+        self._job, self._executor, self._to_target = job, executor, to_target
+        self.found: dict[Trial, FirstPassages] = {}
+
+    def submit(self, task: Trials) -> Future[Any]:
+        """Simulate them under all failure seeds."""
+        grid = self._job.grid
+        known = [self._to_target[grid.group(*trial)] if self._to_target else None for trial in task]
+        scenarios = [
+            (grid.timed(cell, self._job.num_iterations(cell, iterations)), grid.candidates[name])
+            for (cell, name), iterations in zip(task, known, strict=True)
+        ]
+        return self._executor.submit(first_passages, scenarios, self._job.time_seeds, known)
+
+    def done(self, task: Trials, result: Sequence[FirstPassages]) -> None:
+        """Take the results in."""
+        self.found.update(zip(task, result, strict=True))
+        self._job.count(len(task))
+
+    def failed(self, task: Trials, error: BaseException) -> None:  # noqa: ARG002
+        """No map without them."""
+        if isinstance(error, WorkerDiedError):
+            raise ValueError(f"a worker died ({error}), out of memory perhaps: try fewer --jobs") from None
+        raise error
 
 
 def changes_weights(cells: Mapping[Cell, FirstPassages]) -> bool:

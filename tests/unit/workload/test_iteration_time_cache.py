@@ -1,6 +1,5 @@
-"""Prices once for each process: the same runs cold and warm, never another scenario's, and sent to other processes."""
+"""Prices once for each process: the same runs cold and warm, never another scenario's."""
 
-import pickle
 from unittest.mock import patch
 
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from sim.cluster.topology import ClusterConfig
 from sim.simulation import failure_injection as mtbf
-from sim.simulation.run import build_site, build_world, known_prices, learn_prices
+from sim.simulation.run import build_site, build_world
 from sim.strategies import STRATEGIES
 from sim.workload import iteration_time as pipeline
 from sim.workload import iteration_time as prices
@@ -69,12 +68,21 @@ def test_the_second_run_prices_nothing():
         assert run(scenario) == cold
 
 
+def test_later_runs_compute_no_time_again_beside_messages_too():
+    scenario = a_churning_scenario()
+    cold = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]
+    refuses = AssertionError("priced again")
+    with (
+        patch.object(pipeline, "fastest_run", side_effect=refuses),
+        patch.object(pipeline, "run_among", side_effect=refuses),
+    ):
+        assert [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))] == cold
+
+
 def test_what_was_asked_for_last_is_kept():
     memo = Memo(most=2)
     assert [memo.get(key, lambda key=key: 10 * key) for key in (1, 2, 1, 3)] == [10, 20, 10, 30]
-    assert memo.known() == {1: 10, 3: 30}
-    memo.learn({3: 0, 4: 40})
-    assert memo.known() == {3: 30, 4: 40}
+    assert [memo.get(key, lambda: 0) for key in (1, 3, 2)] == [10, 30, 0]
 
 
 # ---- never another's ----------------------------------------------------------------------------------
@@ -172,38 +180,3 @@ def test_cached_times_equal_those_of_a_fresh_process(history, kind):
 
     for scenario in [a_scenario(({"kind": "none"},), **options) for options in history]:
         assert price(scenario) == as_in_a_fresh_process(lambda scenario=scenario: price(scenario))
-
-
-# ---- from process to process --------------------------------------------------------------------------
-def test_pickled_times_are_not_computed_again():
-    scenario = a_churning_scenario()
-    runs = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]
-    found = known_prices(scenario)
-    assert found.iterations
-    assert found.among
-    assert found.transfer_seconds
-    sent = pickle.dumps(found)
-    assert len(sent) < 100_000
-
-    def elsewhere():
-        learn_prices(scenario, pickle.loads(sent))
-        refuses = AssertionError("priced again")
-        with (
-            patch.object(pipeline, "fastest_run", side_effect=refuses),
-            patch.object(pipeline, "run_among", side_effect=refuses),
-        ):
-            again = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]
-        return again, known_prices(scenario)
-
-    again, learnt = as_in_a_fresh_process(elsewhere)
-    assert again == runs
-    assert learnt == found
-    assert known_prices(a_scenario()).iterations == {}
-
-
-def test_what_is_known_already_is_not_learnt_again():
-    scenario = a_churning_scenario()
-    run(scenario)
-    found = known_prices(scenario)
-    learn_prices(scenario, found)
-    assert known_prices(scenario) == found
