@@ -1,5 +1,7 @@
 """The library's face: every name loads, and each function does without a command line what its command does."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,10 +156,8 @@ def test_a_simulated_run_is_the_run_of_a_command_without_files(nowhere, tmp_path
 
 def test_a_model_is_really_trained_with_a_cache_or_without(nowhere, tmp_path_factory):
     changes = {"training.learner": "torch", "training.steps": 4, "training.model.dim": 16}
-    cache = tmp_path_factory.mktemp("cache")
-    alone, kept = (
-        churnlab.simulate(build(), "none", overrides=changes, cache=folder, training_seed=3) for folder in (None, cache)
-    )
+    scenario, cache = churnlab.build_scenario(SMALL, changes), tmp_path_factory.mktemp("cache")
+    alone, kept = (churnlab.simulate(scenario, "none", cache=folder, training_seed=3) for folder in (None, cache))
     assert alone.losses["train_loss"].notna().all()
     pd.testing.assert_frame_equal(alone.losses, kept.losses)
     assert list(cache.iterdir())
@@ -183,6 +183,32 @@ def test_simulated_runs_have_statistics_and_figures(nowhere):
     means = churnlab.summary(results.runs, [], ["wall_clock_seconds"])
     assert means.set_index("strategy")["num_runs"].to_dict() == {"none": 2, "checkpoint": 2}
     assert results.nodes.groupby("run").size().index.tolist() == sorted(run.name for run in runs)
+
+
+# ---- sweeps --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jobs", [None, 1])
+def test_a_sweep_gives_results_and_repeats_nothing(tmp_path, jobs):
+    swept = build(sweep={"grid": {"failures.rate_per_hour": [0.1, 0.5]}, "replicates": 2})
+    outcome = churnlab.run_sweep(swept, tmp_path, jobs=jobs)
+
+    assert outcome.failures == {}
+    runs = outcome.results().runs
+    assert len(runs) == 2 * 2 * 3
+    assert set(runs["failures.rate_per_hour"]) == {0.1, 0.5}
+    simulated = churnlab.simulate(build_small({"failures.rate_per_hour": 0.1}), "checkpoint", failure_seed=1)
+    same = runs[(runs["failures.rate_per_hour"] == 0.1) & (runs["strategy"] == "checkpoint")].iloc[1]
+    assert same["wall_clock_seconds"] == simulated.summary["wall_clock_seconds"]
+    assert churnlab.run_sweep(swept, tmp_path, jobs=jobs).outline.num_finished == 12
+
+
+def test_a_sweep_of_a_file_is_that_of_its_command(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps({**SMALL, "sweep": {"replicates": 2}}))
+    outcome = churnlab.run_sweep(path, tmp_path / "results", options=churnlab.SweepOptions(dry_run=True))
+    assert outcome.outline.num_runs == 6
+    assert not (tmp_path / "results").exists()
 
 
 # ---- maps, advice, costs, panels -----------------------------------------------------------------
@@ -265,3 +291,21 @@ def test_an_unknown_panel_names_the_nearest():
     with pytest.raises(ValueError, match="kind ledgr: no such panel; nearest: ledger"):
         churnlab.draw(plt.figure().subplots(), results, "ledgr")
     plt.close()
+
+
+# ---- the page that shows all of it ---------------------------------------------------------------
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
+    """All blocks of docs/library.md, in order, in one namespace."""
+    (tmp_path / "scenarios").symlink_to(SCENARIOS)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 9
+    assert all(len(block.splitlines()) <= 12 for block in blocks)
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/library.md", "exec"), namespace)
+    plt.close("all")
+    assert {path.name for path in tmp_path.iterdir()} == {"scenarios", "results", "time_to_loss.png", "two_panels.png"}
