@@ -9,10 +9,10 @@ demo: .venv/run.stamp
 	$(BIN)/churnlab run scenarios/quickstart.yaml
 
 test: check
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: check
-	$(BIN)/pytest -n 2 -m "slow or not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .

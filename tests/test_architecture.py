@@ -28,7 +28,7 @@ def test_the_clock_needs_no_torch(module):
     assert "torch" not in loaded_by(f"import {module}")
 
 
-def test_the_learner_knows_nothing_of_the_clock():
+def test_the_learner_is_independent_of_the_clock():
     loaded = loaded_by("import models.trajectory")
     assert "torch" in loaded
     assert not loaded & {"sim", "simpy"}

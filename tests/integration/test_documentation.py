@@ -147,7 +147,7 @@ def test_whole_scenarios_in_the_pages_are_valid(name):
 
 
 # ---- what strategies cost ------------------------------------------------------------------------
-def test_costs_told_of_strategies_are_what_is_measured():
+def test_stated_costs_of_strategies_are_the_measured_ones():
     chosen = {
         "`checkpoint` every 100": "{kind: checkpoint, interval_iterations: 100}",
         "`redundant`": "redundant",
@@ -189,7 +189,7 @@ def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
     assert found.ledger["waiting_for_nodes"] >= len(planned) * 1700
 
 
-def test_every_kind_of_figure_is_told():
+def test_every_kind_of_figure_is_documented():
     first_cells = [line.split("|")[1] for line in text_of(DOCS / "figures.md").splitlines() if line.startswith("| [")]
     assert {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)} == set(figure_kinds())
 

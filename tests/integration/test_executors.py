@@ -61,7 +61,7 @@ def test_an_error_that_cannot_be_unpickled_comes_back_as_text(executor, task, wo
 
 
 @of_other_processes
-def test_where_in_the_code_a_task_failed_is_told(executor):
+def test_a_failed_task_keeps_its_traceback(executor):
     cause = executor.submit(chores.fail, ValueError("no")).exception().__cause__
     assert "chores.py" in str(cause)
     assert "\x1b" not in str(cause)
@@ -151,7 +151,7 @@ def expected(scenario_path, tmp_path_factory):
 
 
 @of_other_processes
-def test_a_sweep_gives_the_same_files_whoever_does_it(executor, scenario_path, expected, tmp_path):
+def test_a_sweep_gives_the_same_files_on_every_executor(executor, scenario_path, expected, tmp_path):
     assert swept(executor, scenario_path, tmp_path) == expected
 
 
@@ -220,13 +220,13 @@ def test_nothing_is_left_of_tasks_under_way(name, end, tmp_path):
         ("127.0.0.1:99999", "no Ray cluster can be reached at 127.0.0.1:99999: "),
     ],
 )
-def test_an_address_without_a_cluster_is_told_in_a_line(address, words):
+def test_an_address_without_a_cluster_is_reported_in_a_line(address, words):
     with pytest.raises(ValueError, match=r"^[^\n]+$") as error:
         join(None, address)
     assert str(error.value).startswith(words)
 
 
-def test_without_ray_it_is_told_how_to_get_it(monkeypatch):
+def test_without_ray_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'churnlab\[ray\]'"):
         RayCluster(None, 2)

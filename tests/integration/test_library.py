@@ -89,7 +89,7 @@ def build_small(overrides):
     return churnlab.build_scenario(SMALL, overrides)
 
 
-def test_all_problems_are_told_with_field_and_nearest_name():
+def test_all_problems_name_field_and_nearest_name():
     with pytest.raises(churnlab.ScenarioError) as caught:
         build(failures={"kind": "exponentail"}, cluster={"num_spare": 1})
     first, field, kind = str(caught.value).splitlines()

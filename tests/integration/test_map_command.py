@@ -41,7 +41,7 @@ def test_map_writes_a_figure_and_its_table(mapped):
     assert set(runs["strategy"]) == {"none", "checkfree"}  # only what changes weights is really run under failures
 
 
-def test_map_says_who_is_first_and_what_that_rests_on(mapped):
+def test_map_names_the_best_strategy_and_its_evidence(mapped):
     output = mapped[1].output
     assert re.search(r"checkpointing +\d+", output)
     nearest = (
@@ -63,7 +63,7 @@ def test_asked_again_it_says_the_same_and_runs_nothing_again(mapped):
     assert (folder / "results" / "mapped-map" / "map.csv").read_bytes() == csv
 
 
-def test_its_folder_is_told_from_a_sweeps(mapped):
+def test_a_map_folder_is_no_sweep_folder(mapped):
     folder = mapped[0] / "results" / "mapped-map"
     before = sorted(folder.rglob("*"))
     for command in ("plot", "report"):
@@ -76,7 +76,7 @@ def test_its_folder_is_told_from_a_sweeps(mapped):
     assert set(results.load(folder).runs["strategy"]) == {"none", "checkfree"}
 
 
-def test_a_dry_run_tells_the_real_runs_and_writes_nothing(tmp_path):
+def test_a_dry_run_lists_the_real_runs_and_writes_nothing(tmp_path):
     path = str(maps.write(tmp_path))
     result = invoke(tmp_path, "map", path, "--x", maps.RATES, "--time-replicates", "2", "--dry-run")
     assert result.exit_code == 0, result.output

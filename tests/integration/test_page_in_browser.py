@@ -219,7 +219,7 @@ def test_the_table_behind_a_chart_follows_the_chart(page):
     settled(page, lambda: len(cells()) == 2 * 2)
 
 
-def test_what_is_pointed_at_tells_its_numbers(page):
+def test_tooltips_show_the_numbers(page):
     target = page.find_elements(By.CSS_SELECTOR, "#hours .mark-symbol path")[0]
     ActionChains(page).move_to_element(target).perform()
     settled(page, lambda: page.find_elements(By.CSS_SELECTOR, "#vg-tooltip-element.visible"))
@@ -300,7 +300,7 @@ def test_all_lines_are_visible_in_the_dark_theme(page):
         assert colours[0] == ([0, 0, 0] if scheme == "light" else [242, 242, 242])
 
 
-def test_controls_and_parts_have_names_for_those_who_cannot_see(page):
+def test_controls_and_parts_have_accessible_names(page):
     tree = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]]
     needing = ("button", "combobox", "DisclosureTriangle", "region", "navigation", "figure", "table", "link")

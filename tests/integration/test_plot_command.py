@@ -93,13 +93,13 @@ def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path
         ({"field": "failures.rate_per_hour"}, "--x failures.rate_per_hour: no such swept field; nothing was swept"),
     ],
 )
-def test_what_cannot_be_drawn_is_told_and_nothing_is_written(folder, tmp_path, options, expected):
+def test_an_impossible_figure_is_reported_and_not_written(folder, tmp_path, options, expected):
     with pytest.raises(ValueError, match=expected):
         plot(folder, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_used_is_told(folder, tmp_path):
+def test_an_unusable_folder_is_reported(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"--out .*file: there is a file of that name"):
         plot(folder, out=tmp_path / "file")

@@ -77,7 +77,7 @@ def test_a_sweep_without_its_table_is_no_empty_folder(folder, tmp_path, report):
     assert f"`churnlab status {tmp_path}`" in complaint
 
 
-def test_a_sweep_of_which_no_run_is_finished_is_told_as_such(tmp_path, report):
+def test_a_sweep_without_finished_runs_is_reported(tmp_path, report):
     job = do_sweep(write_scenario(tmp_path, TIME_ONLY), tmp_path / "results", tmp_path / "cache", runs=[])
     folder = job.folder.folder
     assert len(pd.read_parquet(folder / "runs.parquet")) == 0
@@ -94,7 +94,7 @@ def test_a_sweep_of_which_no_run_is_finished_is_told_as_such(tmp_path, report):
     assert [path for path in before if path.name != "runs.parquet"] == sorted(folder.iterdir())
 
 
-def test_an_out_that_cannot_be_written_is_told_by_its_own_name(folder, tmp_path, report, monkeypatch):
+def test_an_unwritable_out_is_reported_by_name(folder, tmp_path, report, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 

@@ -127,7 +127,7 @@ def columns_of(table):
     return dict(zip(headings, zip(*table.cells, strict=True), strict=True))
 
 
-def test_the_ledger_table_tells_hours_and_seconds_a_recovery(finished, runs):
+def test_the_ledger_table_has_hours_and_seconds_per_recovery(finished, runs):
     found = comparable(load(finished[0] / "results" / "dry"))
     columns = columns_of(ledger_table(found))
     assert "waiting\nfor nodes" not in columns
@@ -145,7 +145,7 @@ def test_the_ledger_table_tells_hours_and_seconds_a_recovery(finished, runs):
     assert cells["seconds a\nrecovery"]["checkpointing"] == f"{mean:.1f}"
 
 
-def test_the_table_tells_the_spread_over_seeds(runs):
+def test_the_table_shows_the_spread_over_seeds(runs):
     scenario = parse_scenario(SCENARIO)
     table = comparison_table(runs, scenario)
     cells = columns_of(table)
@@ -202,7 +202,7 @@ def test_list_names_what_a_scenario_can_name(what, name):
     assert name in done.stdout
 
 
-def test_list_of_something_else_is_told():
+def test_list_of_something_else_is_an_error():
     done = churnlab("list", "stategies")
     assert done.returncode == 2
     what = "strategies, failures, devices, models, networks"
@@ -215,7 +215,7 @@ def test_validate_says_valid_and_how_much_it_is(finished):
     assert (done.returncode, done.stdout) == (0, "dry.yaml: valid; 5 strategies, 10 runs of 600 iterations\n")
 
 
-def test_schema_is_json_and_knows_every_section():
+def test_schema_is_json_and_has_every_section():
     schema = json.loads(churnlab("schema").stdout)
     assert {"workload", "training", "cluster", "network", "failures", "strategies"} <= set(schema["properties"])
 
@@ -233,7 +233,7 @@ def test_unusable_folders_are_reported_without_a_traceback(finished, tmp_path):
             assert done.stderr.endswith(f"{tmp_path / 'file'} is a file; name a folder with --results\n")
 
 
-def test_text_that_is_too_short_is_told(tmp_path):
+def test_too_short_a_text_is_reported(tmp_path):
     (tmp_path / "a.txt").write_text("too short")
     (tmp_path / "s.yaml").write_text(
         "name: s\nstrategies: [none]\ntraining: {data: {source: text, files: ['*.txt']}, sequence_length: 64}\n"
@@ -244,10 +244,11 @@ def test_text_that_is_too_short_is_told(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_interrupted_it_says_what_is_kept(finished, tmp_path):
+def test_an_interrupted_run_says_what_is_kept(finished, tmp_path):
     folder, _ = finished
     command = [*COMMAND, "run", str(folder / "dry.yaml")]
-    command += ["--set", "training.learner=torch", "--results", str(tmp_path), "--cache", str(tmp_path / "c")]
+    command += ["--set", "training.learner=torch", "--set", "training.model={dim: 16, num_heads: 2, num_stages: 4}"]
+    command += ["--set", "training.steps=3000", "--results", str(tmp_path), "--cache", str(tmp_path / "c")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("c/keyframes/*.safetensors")):
         assert process.poll() is None
@@ -260,7 +261,7 @@ def test_interrupted_it_says_what_is_kept(finished, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "x.yaml", "--nonsense"], ["nonsense"]])
-def test_a_wrong_command_line_is_told(arguments):
+def test_a_wrong_command_line_is_an_error(arguments):
     done = churnlab(*arguments)
     assert done.returncode == 2
     assert "Error" in done.stderr

@@ -47,7 +47,7 @@ def test_a_sweep_leaves_what_its_runs_leave_one_by_one(done, scenario_path, tmp_
     assert files_of(done.folder.folder) == alone
 
 
-def test_its_runs_say_what_they_asked_and_who_they_are(done):
+def test_runs_record_their_requests_hash_and_versions(done):
     for run in done.runs:
         about = results.read_json(run.planned.folder / "run.json")
         assert about["num_steps_asked"] >= 24
@@ -64,7 +64,7 @@ def test_every_distinct_step_was_trained_once(done, folder):
     store.close()
 
 
-def test_pieces_of_any_length_make_the_same_runs(done, scenario_path, tmp_path):
+def test_segments_of_any_length_make_the_same_runs(done, scenario_path, tmp_path):
     again = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache", most_steps=3)
     assert files_of(again.folder.folder) == files_of(done.folder.folder)
 
@@ -140,7 +140,7 @@ def test_a_query_over_the_files_works(done):
     assert sum(count for *_, count in rows) == frame["num_iterations_run"].sum()
 
 
-def test_its_status_tells_what_is_finished(done):
+def test_its_status_counts_finished_runs(done):
     status = read_status(done.folder.folder)
     assert len(status.finished) == 12
     assert not status.failed
@@ -294,7 +294,7 @@ def test_a_run_that_kills_its_workers_fails_alone(tmp_path, monkeypatch):
     assert all(run.is_finished for run in runs)
 
 
-def test_a_forced_run_that_fails_is_not_told_as_finished(tmp_path, monkeypatch):
+def test_a_forced_run_that_fails_is_not_finished(tmp_path, monkeypatch):
     path = write_scenario(tmp_path, TIME_ONLY)
     job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
     assert all(run.is_finished for run in job.runs)
@@ -327,7 +327,7 @@ def test_a_summary_that_a_power_cut_left_empty_is_no_summary(done, scenario_path
     assert files_of(again.folder.folder) == files_of(done.folder.folder)
 
 
-def test_a_swept_field_may_be_one_that_a_summary_tells_too(tmp_path):
+def test_a_swept_field_may_be_in_the_summary_too(tmp_path):
     text = TIME_ONLY.replace("failures.rate_per_hour: [0.1, 0.3]", "iterations_per_step: [10, 20]")
     job = do_sweep(write_scenario(tmp_path, text), tmp_path / "results", tmp_path / "cache")
     table = pd.read_parquet(job.folder.folder / "runs.parquet")
@@ -350,7 +350,7 @@ def test_replicates_that_were_added_stay_among_the_results(tmp_path):
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can mount a small disk")
 @pytest.mark.parametrize("full", ["results", "cache"])
-def test_a_full_disk_is_told_and_loses_nothing(done, scenario_path, tmp_path, full):
+def test_a_full_disk_is_reported_and_loses_nothing(done, scenario_path, tmp_path, full):
     small = tmp_path / full
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", small], check=False).returncode:
@@ -367,7 +367,7 @@ def test_a_full_disk_is_told_and_loses_nothing(done, scenario_path, tmp_path, fu
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can mount")
-def test_a_read_only_folder_is_told(scenario_path, tmp_path):
+def test_a_read_only_folder_is_reported(scenario_path, tmp_path):
     small = tmp_path / "results"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", small], check=False).returncode:

@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
     return folder, done.stdout
 
 
-def test_a_sweep_tells_its_plan_and_ends_in_a_table_and_files(finished):
+def test_a_sweep_prints_its_plan_and_leaves_a_table_and_files(finished):
     folder, output = finished
     assert "12 runs at 2 points: 0 finished before, 12 to do." in output
     assert "distinct ones; 0 of them known" in output
@@ -45,7 +45,7 @@ def test_a_sweep_tells_its_plan_and_ends_in_a_table_and_files(finished):
     assert len(files_of(folder / "results" / "tiny")) == 12 * 6
 
 
-def test_the_same_command_again_does_nothing_and_tells_the_same(finished, here):
+def test_the_same_command_again_does_nothing(finished, here):
     folder, _ = finished
     statistics = (folder / "results" / "tiny" / "statistics.csv").read_bytes()
     code, again, _ = here("sweep", "tiny.yaml", "--executor", "serial", folder=folder)
@@ -63,7 +63,7 @@ def test_its_status(finished, here):
     assert second.startswith("Not running: finished ")
 
 
-def test_the_cache_is_looked_at_and_pruned(finished, here):
+def test_the_cache_is_described_and_pruned(finished, here):
     folder, _ = finished
     _, told, _ = here("cache", "info", folder=folder)
     assert " lines" in told
@@ -120,7 +120,7 @@ def test_replicates_are_added_until_the_interval_is_small_enough(here, tmp_path)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results" / "tiny" / "statistics.csv"), statistics)
 
 
-def test_what_stays_wide_is_told(here, tmp_path):
+def test_intervals_that_stay_wide_are_reported(here, tmp_path):
     write_scenario(tmp_path, TIME_ONLY)
     code, output, _ = here("sweep", "tiny.yaml", "--executor", "serial", "--until-ci", "0.0001", "--max-replicates", 4)
     assert code == 0
@@ -163,7 +163,7 @@ def test_user_errors_are_one_message_and_nothing_is_written(here, tmp_path, argu
 @pytest.mark.parametrize(
     "command", ["validate", "run", "sweep", "advise", "map --x failures.rate_per_hour=0.1,0.3 --dry-run"]
 )
-def test_text_that_is_not_there_is_told_with_its_line(here, tmp_path, command):
+def test_missing_text_is_reported_with_its_line(here, tmp_path, command):
     (tmp_path / "tiny.yaml").write_text(TINY)
     name, *options = command.split()
     code, _, errors = here(name, "tiny.yaml", *options)
@@ -174,7 +174,7 @@ def test_text_that_is_not_there_is_told_with_its_line(here, tmp_path, command):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_text_that_is_not_there_is_told_where_it_was_given(here, tmp_path):
+def test_missing_text_is_reported_where_it_was_given(here, tmp_path):
     path = write_scenario(tmp_path)
     _, _, errors = here("validate", path, "--set", "training.data.files=[no.md]")
     assert "--set training.data.files=[no.md], training.data.files: data source 'text': 'no.md' matches no" in errors
@@ -183,13 +183,13 @@ def test_text_that_is_not_there_is_told_where_it_was_given(here, tmp_path):
     assert "line 4, sweep.grid.training.data.files: data source 'text': 'no.md' matches no" in errors
 
 
-def test_no_sweep_is_told_as_such(here, tmp_path):
+def test_a_folder_without_a_sweep_is_an_error(here, tmp_path):
     code, _, errors = here("status", tmp_path)
     assert code == 2
     assert "holds no sweep" in errors
 
 
-def test_a_scenario_of_a_sweep_runs_by_itself_and_says_so(here, tmp_path):
+def test_a_scenario_with_a_sweep_runs_alone_with_a_note(here, tmp_path):
     write_scenario(tmp_path, TIME_ONLY)
     code, output, _ = here("run", "tiny.yaml")
     assert code == 0
@@ -197,7 +197,7 @@ def test_a_scenario_of_a_sweep_runs_by_itself_and_says_so(here, tmp_path):
     assert "at 2 points" in here("validate", "tiny.yaml")[1]
 
 
-def test_interrupted_it_says_so_and_goes_on_where_it_was(finished, tmp_path):
+def test_an_interrupted_sweep_resumes_where_it_was(finished, tmp_path):
     folder, _ = finished
     write_scenario(tmp_path)
     environment = {**os.environ, "CHURNLAB_CACHE": str(tmp_path / "cache")}
@@ -216,7 +216,7 @@ def test_interrupted_it_says_so_and_goes_on_where_it_was(finished, tmp_path):
     )
     status = read_status(tmp_path / "results" / "tiny")
     assert status.progress["state"] == "interrupted"
-    assert churnlab("sweep", "tiny.yaml", "--jobs", 2, folder=tmp_path).returncode == 0
+    assert churnlab("sweep", "tiny.yaml", "--executor", "serial", folder=tmp_path).returncode == 0
     expected = files_of(folder / "results" / "tiny", but=("run.json", "scenario.yaml"))  # its text lies elsewhere
     assert files_of(tmp_path / "results" / "tiny", but=("run.json", "scenario.yaml")) == expected
 
@@ -234,7 +234,7 @@ def test_sizes_in_words():
     assert in_bytes(2_300_000) == "2.3MB"
 
 
-def test_one_strategy_alone_is_compared_with_nobody(here, tmp_path):
+def test_one_strategy_alone_is_not_compared(here, tmp_path):
     write_scenario(tmp_path, TIME_ONLY)
     code, output, _ = here("sweep", "tiny.yaml", "--executor", "serial", "--only", "checkfree")
     assert code == 0
@@ -243,7 +243,7 @@ def test_one_strategy_alone_is_compared_with_nobody(here, tmp_path):
     assert here("sweep", "tiny.yaml", "--executor", "serial", "--only", "checkfree")[0] == 0
 
 
-def test_a_dry_run_tells_what_cannot_be_played(here, tmp_path, monkeypatch):
+def test_a_dry_run_reports_runs_that_cannot_be_simulated(here, tmp_path, monkeypatch):
     write_scenario(tmp_path, TINY)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr("models.training_plan.Survey.train_loss", lambda *_: 1 / 0)

@@ -203,7 +203,7 @@ def test_at_a_tie_the_failure_wins(options):
 
 
 @pytest.mark.parametrize("options", STRATEGY_OPTIONS, ids=str)
-def test_whoever_learns_passes_the_same_seconds(options):
+def test_seconds_do_not_depend_on_the_learner(options):
     failures = {"kind": "exponential", "scope": "node", "mean_uptime_hours": 0.5}
     scenario = a_scenario((options,), cluster=CLUSTERS[1], failures=failures, fallback="restart", steps=30)
     learnt, timed = run(scenario), in_leaps(scenario)

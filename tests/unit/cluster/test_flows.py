@@ -82,7 +82,7 @@ def test_no_bytes_take_the_latency_only(links):
 
 
 # ---- sharing, by hand ---------------------------------------------------------------------------------
-def test_who_is_left_goes_faster():
+def test_remaining_messages_go_faster():
     wire = Wire()
     wire.send("short", on(LINK), 100.0)
     wire.send("long", on(LINK), 300.0)

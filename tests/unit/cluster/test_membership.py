@@ -28,7 +28,7 @@ def test_nodes_are_numbered_by_slot_and_spares_after_them():
     assert (fleet.num_arrived, fleet.num_lost, fleet.empty_stages) == (9, 0, [])
 
 
-def test_places_of_the_lost_stay_vacant_until_spares_are_seated():
+def test_lost_nodes_slots_stay_vacant_until_spares_are_assigned():
     fleet = a_fleet(nodes_per_stage=2, num_spares=1)
     lost = fleet.lose([2, 3], 10.0)
     assert [(node.number, node.place) for node in lost] == [(2, 2), (3, 3)]
@@ -39,7 +39,7 @@ def test_places_of_the_lost_stay_vacant_until_spares_are_seated():
     assert (fleet.nodes[6].seated_seconds, fleet.empty_stages) == (10.0, [])
 
 
-def test_spares_are_seated_as_they_came():
+def test_spares_are_assigned_in_order_of_arrival():
     fleet = a_fleet(num_spares=3)
     fleet.lose([3], 1.0)
     assert fleet.arrive(2.0, number=3).place is None  # it is the last in the queue now
@@ -72,7 +72,7 @@ def test_an_empty_stage_goes_before_the_nodes_own_region():
     assert crowded.arrive(1.0, "a").place == 2  # though place 0 is in its region
 
 
-def test_who_returns_has_its_number_and_is_another_object():
+def test_a_returning_node_keeps_its_number_as_a_new_object():
     fleet = a_fleet(num_spares=1)
     (before,) = fleet.lose([1], 5.0)
     fleet.seat_spares(5.0)
@@ -103,7 +103,7 @@ def test_initial_nodes_are_assigned_at_random_each_stage_first(num_nodes, num_em
     assert num_nodes < 3 or seated(fleet) != seated(other)
 
 
-def test_the_lot_gives_every_node_the_same_chance_of_a_seat():
+def test_random_assignment_is_uniform_over_nodes():
     cluster, counts = a_cluster(4), np.zeros(10)
     rng = np.random.default_rng(0)
     for _ in range(2000):

@@ -47,7 +47,7 @@ def test_a_target_has_cost_what_was_paid_until_it_was_reached(kind, missing_seco
     assert summarise(free, found)["target_reached_usd"] is None
 
 
-def test_a_device_without_price_costs_nobody_knows_what():
+def test_a_device_without_price_has_no_cost():
     scenario = a_scenario(cluster={"device": "h100_pcie"})
     summary = summarise(scenario, run(scenario))
     assert summary["cost_usd"] is None
@@ -55,7 +55,7 @@ def test_a_device_without_price_costs_nobody_knows_what():
     assert describe_prices(scenario.cluster) == "Money: no spot price of h100_pcie is known."
 
 
-def test_the_price_is_told_with_its_month():
+def test_the_price_is_named_with_its_month():
     scenario = a_scenario(cluster={"num_spares": 2, "price": "on_demand"})
     assert num_nodes(scenario.cluster, 4) == 7
     expected = (

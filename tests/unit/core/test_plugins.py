@@ -349,7 +349,7 @@ def modules(folder):
         ("../fine:Fine", "write package.module:Class, or the name of an installed one"),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_line_with_its_place(modules, kind: str, expected: str):
+def test_unusable_classes_are_reported_in_one_line_with_place(modules, kind: str, expected: str):
     alone, keyed = problems_of(f"strategies:\n  - '{kind}'\n  - kind: '{kind}'\n    label: x\n")
     assert alone.startswith(f"line 3, strategies.0: found '{kind}': {expected}")
     assert keyed.startswith(f"line 4, strategies.1.kind: found '{kind}': {expected}")

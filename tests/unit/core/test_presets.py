@@ -208,7 +208,7 @@ def test_parts_of_a_composed_preset_can_be_set():
         ),
     ],
 )
-def test_wrong_names_and_options_are_told_with_what_is_allowed(text: str, expected: str):
+def test_wrong_names_and_options_are_reported_with_those_allowed(text: str, expected: str):
     assert problem_of(text).startswith(f"line 3, {expected}")
 
 

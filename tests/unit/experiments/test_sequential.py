@@ -51,7 +51,7 @@ def test_nothing_is_asked_for_where_no_run_has_a_value():
     ]
 
 
-def test_what_stays_wide_is_told_with_its_reason():
+def test_intervals_that_stay_wide_are_reported_with_the_reason():
     rows = at("a", 1.0, 0, WIDE) + at("a", 2.0, 1, TIGHT) + at("b", 1.0, 0, (5.0, float("nan")))
     lines = too_wide(points_of(runs_of(rows), ["cluster.x"]), "wall_clock_seconds", 0.05)
     assert lines == [
@@ -113,7 +113,7 @@ def test_without_runs_of_the_reference_nothing_is_compared():
     assert heading == ["strategy", "x", "runs", "hours to end"]
 
 
-def test_swept_values_are_told_apart():
+def test_swept_values_are_distinguished():
     values = [40.0, 1234567.0, 1234568.0, 0.12345678, 5, "a", float("nan")]
     assert list(map(format_value, values)) == ["40", "1234567", "1234568", "0.12345678", "5", "a", ""]
 

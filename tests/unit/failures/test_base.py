@@ -19,7 +19,7 @@ SOME = {"at_hours": 1.0, "stages": (1,)}
 
 
 # ---- options and luck ---------------------------------------------------------------------------------
-def test_the_kinds_stand_in_this_order():
+def test_the_kinds_are_in_this_order():
     known = [kind for kind in PROCESSES if kind != "trace"]
     assert known == [*RATED, "poisson", "bernoulli", "outage", "bulk", "script", "compose", "never"]
     assert all(PROCESSES[kind].kind == kind for kind in known)
@@ -36,7 +36,7 @@ def test_processes_of_equal_rate_have_equal_means(kind):
 
 
 @pytest.mark.parametrize("kind", RATED[:3])
-def test_two_rates_under_one_seed_see_the_same_luck(kind):
+def test_two_rates_under_one_seed_share_their_draws(kind):
     low, high = process(kind, rate_per_hour=0.05), process(kind, rate_per_hour=0.16)
     ratio = low.mean_uptime_seconds / high.mean_uptime_seconds
     assert uptimes(low, 1000) == pytest.approx(uptimes(high, 1000) * ratio, rel=1e-12)
@@ -62,7 +62,7 @@ def test_equal_seeds_give_equal_times_and_stages_differ(kind):
 
 
 @pytest.mark.parametrize("kind", [*RATED, "outage", "bulk"])
-def test_nothing_is_ever_struck_at_a_rate_of_zero(kind):
+def test_nothing_fails_at_a_rate_of_zero(kind):
     some = process(kind, rate_per_hour=0.0).for_members(FLEET)
     for _, part in some.parts:
         assert math.isinf(part.mean_uptime_seconds)
@@ -145,7 +145,7 @@ def test_options_without_sense_are_errors(kind, options, complaint):
         ),
     ],
 )
-def test_captions_say_who_fails_how_often(kind, options, words):
+def test_captions_say_what_fails_how_often(kind, options, words):
     assert process(kind, **options).describe() == words
 
 
@@ -161,7 +161,7 @@ def test_a_domain_is_lost_whole_for_its_downtime():
 
 
 # ---- script ---------------------------------------------------------------------------------------------
-def test_a_script_strikes_when_and_whom_it_says():
+def test_a_script_fails_the_given_nodes_at_the_given_times():
     losses = (
         {"at_hours": 2.0, "region": "A"},
         {"at_seconds": 60.0, "stages": (2, 3), "replica": 1, "downtime_hours": 0.5},
@@ -184,7 +184,7 @@ def test_a_script_strikes_when_and_whom_it_says():
     assert some.mean_uptime_seconds == 7200.0 / 5
 
 
-def test_a_script_of_nothing_never_strikes():
+def test_an_empty_script_never_fails():
     some = process("script")
     assert len(uptimes(some, 1)) == 0
     assert math.isinf(some.mean_uptime_seconds)

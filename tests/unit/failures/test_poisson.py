@@ -29,24 +29,24 @@ def test_a_mean_is_a_nodes():
     assert poisson().describe() == "each node fails every 10 h on average"
 
 
-def test_nothing_fails_at_rate_0_or_where_nobody_is():
+def test_nothing_fails_at_rate_0_or_without_members():
     assert (
         list(islice(poisson(rate_per_hour=0.0, mean_uptime_hours=None).uptimes(np.random.default_rng(0), 1), 3)) == []
     )
     assert list(islice(poisson([]).uptimes(np.random.default_rng(0), 1), 3)) == []
 
 
-def test_times_between_strikes_are_exponential():
+def test_times_between_failures_are_exponential():
     seconds = uptimes(poisson(), 20_000, domain="cluster")
     assert stats.kstest(seconds, stats.expon(scale=10.0 * HOUR / 20).cdf).pvalue > 0.01
 
 
-def test_two_rates_under_one_seed_see_the_same_luck():
+def test_two_rates_under_one_seed_share_their_draws():
     assert uptimes(poisson(), 1000) == pytest.approx(uptimes(poisson(mean_uptime_hours=2.0), 1000) * 5.0, rel=1e-12)
 
 
 @pytest.mark.parametrize("num_there", [20, 12])
-def test_each_that_is_there_is_struck_as_often_whoever_is_away(num_there):
+def test_present_nodes_fail_equally_often_whatever_is_away(num_there):
     some, rng, num_strikes = poisson(), stream(0, "victims", process="poisson", domain="cluster"), 20_000
     struck = Counter(number for _ in range(num_strikes) for number in some.lost_nodes(rng, FLEET[:num_there], 0))
     assert set(struck) == {member.number for member in FLEET[:num_there]}
@@ -54,7 +54,7 @@ def test_each_that_is_there_is_struck_as_often_whoever_is_away(num_there):
     assert stats.binomtest(struck.total(), num_strikes, num_there / 20).pvalue > 0.01
 
 
-def test_of_more_than_at_first_one_is_struck_each_time():
+def test_one_node_fails_at_a_time_also_of_a_grown_cluster():
     assert len(lost(poisson(FLEET[:3]), FLEET)) == 1
 
 

@@ -108,7 +108,7 @@ def test_clouds_take_back_as_many_at_once_as_traces_show(name, per_node_hour, me
     assert (some.config.mean_size, some.config.max_size) == (mean_size, max_size)
 
 
-def test_bamboos_24_nodes_meet_three_events_an_hour():
+def test_bamboos_24_nodes_have_three_events_an_hour():
     """What the trace shows beside the rate that the preset is built from."""
     some = preset("bamboo_ec2_p3").for_members([Member(number, "A", number) for number in range(24)])
     assert 3600 / some.mean_uptime_seconds == pytest.approx(3.0, abs=0.15)

@@ -152,7 +152,7 @@ def test_an_hour_without_weight_is_over_at_once():
     assert [day.by_clock(hours) for hours in (0.0, 6.0, 12.0, 18.0, 24.0)] == [1.0, 1.5, 3.0, 3.5, 25.0]
 
 
-def test_a_node_that_comes_at_night_meets_the_night():
+def test_a_node_arriving_at_night_has_the_rate_of_night():
     """All failures are within one hour of the day, so the first of a node that comes is less than a day away."""
     some = process("diurnal", profile=(0.0,) * 20 + (1.0,) + (0.0,) * 3, mean_uptime_hours=1e-3, scope="node")
     assert uptimes(some, 1)[0] / HOUR == pytest.approx(20.0, abs=1e-3)

@@ -288,7 +288,7 @@ def test_counts_above_the_capacity_are_ignored():
     assert [(at, len(fleet)) for at, _, fleet in story] == [(0.0, 2), (10.0, 1), (25.0, 2)]
 
 
-def test_of_mere_counts_who_leaves_is_drawn_evenly():
+def test_victims_of_counted_losses_are_uniform():
     numbers = [3, 8, 9, 12, 40]
     samples = [process(COUNTED).lost_nodes(np.random.default_rng(seed), members(numbers), 2) for seed in range(4000)]
     assert all(len(gone) == len(set(gone)) == 3 for gone in samples)
@@ -297,7 +297,7 @@ def test_of_mere_counts_who_leaves_is_drawn_evenly():
     assert stats.chisquare(list(triples.values())).pvalue > 0.01
 
 
-def test_nobody_leaves_who_is_not_among_those_that_can_be_lost():
+def test_only_members_are_lost():
     rng = np.random.default_rng(0)
     assert process(NAMED).lost_nodes(rng, members([1, 2, 7]), 0) == [2]  # 0 is gone already, or at an immune stage
     assert sorted(process(COUNTED).lost_nodes(rng, members([5]), 0)) == [5]
@@ -341,7 +341,7 @@ def test_a_larger_cluster_loses_the_same_share_of_any_nodes():
     assert stats.binomtest(sizes.count(5), 2000, 0.2).pvalue > 0.01
 
 
-def test_that_a_trace_begins_anew_is_no_loss_with_losses_alone():
+def test_a_new_cycle_is_no_loss_with_additions_ignored():
     rows = ((0.0, 1, 0, ()), (10.0, 3, 0, ()), (20.0, 0, 1, (1,)))
     failures = process(rows, additions="ignore")
     assert list(islice(failures.uptimes(np.random.default_rng(0), "cluster"), 3)) == [20.0, 20.0, 20.0]
@@ -509,7 +509,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("content", "message"), MALFORMED)
-def test_what_is_malformed_is_told_in_one_line(tmp_path, content, message):
+def test_malformed_traces_are_reported_in_one_line(tmp_path, content, message):
     path = tmp_path / "trace.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(TraceError) as error:
@@ -531,7 +531,7 @@ def test_what_is_malformed_is_told_in_one_line(tmp_path, content, message):
         ),
     ],
 )
-def test_what_does_not_fit_the_format_asked_for_is_told(tmp_path, content, format, polarity, message):
+def test_traces_of_another_format_are_reported(tmp_path, content, format, polarity, message):
     (tmp_path / "t").write_text(content)
     with pytest.raises(TraceError) as error:
         read_trace(tmp_path / "t", format, polarity)
@@ -549,7 +549,7 @@ def test_what_does_not_fit_the_format_asked_for_is_told(tmp_path, content, forma
         ("x" * 999, ": cannot be read: file name too long"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told(tmp_path, name, message):
+def test_an_unreadable_file_is_reported(tmp_path, name, message):
     (tmp_path / "bamboo_p3.csv").touch()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TraceError) as error:
@@ -557,7 +557,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path, name, message):
     assert str(error.value) == f"{tmp_path / name}{message}"
 
 
-def test_a_trace_that_is_far_too_long_is_told(tmp_path, monkeypatch):
+def test_too_long_a_trace_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(churn_traces, "MAX_ROWS", 1000)
     path = tmp_path / "trace"
     path.write_text("".join(f"{ms},add,n{ms}\n" for ms in range(1001)))

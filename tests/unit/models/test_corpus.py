@@ -175,7 +175,7 @@ def test_build_products_of_the_standard_library_are_left_out(library: Path) -> N
     assert documents_of(corpus.train) | documents_of(corpus.validation) == {b"good = 1", b"good = 2"}
 
 
-def test_a_python_without_sources_is_told_to_use_text(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_sources_suggests_text(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (library / "email" / "mime" / "image.py").rename(library / "image.pyc")
     with pytest.raises(ValueError, match="holds no Python sources; use source: text"):
         load_corpus(DataSpec(), library)

@@ -324,7 +324,7 @@ def test_training_learns_and_starts_at_chance(corpus):
     assert trainer.validation_loss() < 0.7 * first
 
 
-def test_divergence_is_told(corpus):
+def test_divergence_is_an_error_with_its_step(corpus):
     with pytest.raises(DivergedError, match=r"training diverged: the (loss|gradient norm) at step \d+ is (nan|inf)"):
         trainer_for(corpus, steps=400, learning_rate=1e4, clip_norm=None)
 

@@ -84,7 +84,7 @@ def test_a_stage_may_be_its_own_source_as_it_was():
     assert Edit(2, "sum", terms=twice).goes_back_to is None
 
 
-def test_a_moment_tells_before_from_after_the_edits_of_one_step():
+def test_a_moment_separates_before_and_after_edits_of_a_step():
     before = start(iterations_per_step=3).after(14)
     one = before.edited(AVERAGE)
     two = one.edited(FRESH)

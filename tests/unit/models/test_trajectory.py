@@ -298,7 +298,7 @@ def test_another_recipe_is_another_line(corpus, spec, change):
     assert one.train_loss(one.root(routes).after(3)) != two.train_loss(two.root(routes).after(3))
 
 
-def test_a_folder_that_cannot_be_a_store_is_told(tmp_path):
+def test_a_folder_that_cannot_be_a_store_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="cannot use the trajectory cache"):
         TrajectoryStore(tmp_path / "file")

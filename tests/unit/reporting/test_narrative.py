@@ -74,7 +74,7 @@ def test_one_seed_is_an_anecdote_and_has_no_interval():
     )  # nobody ran without failures
 
 
-def test_who_does_not_always_get_there_is_left_out():
+def test_strategies_that_miss_the_target_are_left_out():
     told = sentences_on(runs(redundant=[13, 13.1], checkfree=[9, math.nan]))
     assert told[0].startswith("Redundant reaches loss 2 after 13.1 h on average")
     assert told[1] == "CheckFree is left out: it gets there in 1 of 2 runs."
@@ -89,7 +89,7 @@ def test_an_unreached_target_is_reported_and_ends_are_compared():
     assert "No run reaches the target loss 2." in told
 
 
-def test_who_ends_first_has_not_learnt_most():
+def test_ending_first_is_not_learning_most():
     table = runs(target=None, redundant=[13, 13], checkfree=[11, 11.1])
     table.loc[table["strategy"] == "redundant", "final_validation_loss"] = 1.85
     told = sentences_on(table)

@@ -27,7 +27,7 @@ def a_run(
     return RunFiles(Path(strategy), summary, {"strategy": options}, NONE, NONE, NONE)
 
 
-def test_hardly_any_failures_are_told_whatever_the_reference_met():
+def test_few_failures_are_reported_whatever_the_reference_had():
     (told,) = worth_knowing(SCENARIO, [a_run("none", 50), a_run("checkfree", 1), a_run("redundant", 2)])
     assert told.startswith("Only 1.5 stages were lost a run on average")
     assert worth_knowing(SCENARIO, [a_run("none", 0), a_run("checkfree", 3)]) == []

@@ -175,7 +175,7 @@ def test_one_run_has_no_chart_of_means(tmp_path):
     assert made["loss-time"].signals == ("groups", "failures")
 
 
-def test_long_curves_are_thinned_and_that_is_told(sweep, drawn):
+def test_long_curves_are_thinned_with_a_note(sweep, drawn):
     source = report_data(sweep)
     curves = loss_curves(source.results, "time")
     assert curves.groupby(["strategy", "failures.rate_per_hour"]).size().max() == 400
@@ -259,7 +259,7 @@ def test_the_scenario_on_the_page_is_the_sweep_once_more(grid, tmp_path):
 
 
 # ---- the file ------------------------------------------------------------------------------------
-def test_the_page_is_one_file_that_asks_nobody_for_anything(sweep):
+def test_the_page_is_one_self_contained_file(sweep):
     page = report_page(sweep)
     assert len(page.encode()) < 1_300_000
     without_scripts = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)

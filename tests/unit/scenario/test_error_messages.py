@@ -49,7 +49,7 @@ def table() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("text", "expected"), table())
-def test_every_problem_is_told_with_its_line_path_and_remedy(text: str, expected: list[str]):
+def test_every_problem_has_its_line_path_and_remedy(text: str, expected: list[str]):
     told = problems_of(completed(text))
     patterns = [re.escape(message).replace(re.escape("..."), ".*") for message in expected]
     assert len(told) == len(patterns), told
@@ -220,7 +220,7 @@ def test_whatever_is_set_only_scenario_errors_are_raised(parts: list[str], value
         ),
     ],
 )
-def test_the_command_says_so_in_one_message_and_writes_nothing(
+def test_the_command_prints_one_message_and_writes_nothing(
     tmp_path: Path, text: str, arguments: tuple[str, ...], expected: str
 ):
     (tmp_path / "demo.yaml").write_text(text)

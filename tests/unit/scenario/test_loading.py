@@ -186,7 +186,7 @@ def test_another_file_takes_the_place_of_the_rows_that_were_read(folder: Path):
     assert other["rows"] == ((0.0, 1, 0, ()), (5.0, 0, 1, (0,)))
 
 
-def test_a_trace_that_cannot_be_read_is_told_with_all_the_rest(folder: Path):
+def test_an_unreadable_trace_is_reported_with_all_other_problems(folder: Path):
     text = (
         f"{BASE}failures:\n  kind: trace\n  file: traces/bad.csv\n  time_scale: -1\n  immune_stages: [9]\n"
         "workload: {num_stages: 5}\n"
@@ -272,7 +272,7 @@ def test_what_an_override_contradicts_is_named_where_it_stands():
     ]
 
 
-def test_wrong_overrides_are_told_together_with_the_rest():
+def test_wrong_overrides_are_reported_with_other_problems():
     long = f"training.steps={'x' * 500}"
     told = problems_of(f"{BASE}seeds: {{failures: [-1]}}\n", "strategies.foo.label=a", "steps", long)
     assert told == [

@@ -136,12 +136,12 @@ def test_seeds_are_counted_up_from_the_one_that_is_given(tmp_path):
         ),
     ],
 )
-def test_a_bad_value_is_told_where_it_stands(tmp_path, sweep, expected):
+def test_a_bad_value_is_reported_where_it_is(tmp_path, sweep, expected):
     (problem,) = problems_of(tmp_path, sweep)
     assert problem.startswith(expected)
 
 
-def test_each_bad_value_is_told_once_however_many_points_have_it(tmp_path):
+def test_each_bad_value_is_reported_once(tmp_path):
     sweep = '{grid: {"strategies[checkpoint].interval_iterations": [10, -3, x], cluster.detection_seconds: [1, 2]}}'
     assert problems_of(tmp_path, sweep) == [
         "line 3, strategies.1.interval_iterations: found -3; allowed: a whole number, at least 1, or null",

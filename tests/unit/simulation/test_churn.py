@@ -154,7 +154,7 @@ def test_strategies_get_notices_that_concern_last_holders(who, num_calls):
     assert calls == num_calls * [30.0]
 
 
-def test_who_has_no_state_yet_is_no_last_holder():
+def test_a_node_without_state_is_no_last_holder():
     losses = (Loss(50.0, ((2, 0),)), Loss(75.0, ((2, 1),)))
     scenario = with_losses(a_scenario(cluster=CLUSTER), *losses, notice_seconds=8.0)
     calls: list[float] = []

@@ -64,7 +64,7 @@ def test_an_iteration_interrupted_at_its_end_has_nothing_left():
     assert lengths(result)[0] == 0.0
 
 
-def test_a_covered_stage_is_lost_with_who_covers_it():
+def test_a_covered_stage_is_lost_with_its_substitute():
     result = run(Loss(50.0, ((2, 0),)), Loss(40.0, ((1, 0),)), fallback="restart")
     assert told(result)[2:4] == [(90.0, "failure", 1), (90.0, "fallback", 1)]
     (event,) = of_kind(result, "fallback")
@@ -92,7 +92,7 @@ def test_a_covered_stage_has_no_disk_to_read_a_checkpoint_from():
     assert math.isclose(result.ledger["state_transfer"], 6.0)
 
 
-def test_nobody_waits_for_nodes_of_a_stage_that_is_covered():
+def test_no_wait_for_nodes_of_a_covered_stage():
     network = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.0, 1e20),)}
     where = {
         "placement": "by_hand",

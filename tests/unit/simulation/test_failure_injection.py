@@ -60,7 +60,7 @@ def test_a_region_fails_with_all_nodes_in_it_spares_too():
     assert [log.fleet.nodes[number].region for number in (6, 7, 8)] == ["b", "b", "b"]
 
 
-def test_a_strike_of_the_cluster_takes_whom_the_process_chooses():
+def test_a_failure_of_scope_cluster_takes_the_chosen_nodes():
     cluster = a_cluster(nodes_per_stage=2, num_spares=1, provisioning_seconds=1e3)
     log = leaving(Loss(5.0, ((0, None), (2, 1), (-1, None))), Loss(5.0, ((None, None),)), cluster=cluster).until(50.0)
     assert log.lost == [(5.0, (0, 1, 5, 6)), (10.0, (2, 3, 4))]
@@ -221,7 +221,7 @@ def test_without_notice_losses_are_not_announced():
 
 
 # ---- nodes that come of themselves ---------------------------------------------------------------------
-def test_those_that_come_back_are_the_same_and_nobody_is_ordered():
+def test_returning_nodes_are_the_same_and_none_is_ordered():
     cluster = a_cluster(2, ("a", "b"), provisioning_seconds=1.0)
     log = scripted({1: (10.0, 30.0)}, cluster, away_seconds=12.0).until(100.0)
     assert (log.lost, log.arrivals) == ([(10.0, (1,)), (40.0, (1,))], [(22.0, 1, 1), (52.0, 1, 1)])
@@ -234,13 +234,13 @@ def test_returning_nodes_are_not_replaced_at_a_notice():
     assert (log.notices, log.arrivals) == ([(30.0, (1,))], [(62.0, 1, 1)])
 
 
-def test_who_is_away_for_no_time_is_back_at_once():
+def test_a_node_away_for_no_time_is_back_at_once():
     log = scripted({1: (10.0,)}, away_seconds=0.0).until(20.0)
     assert log.arrivals == [(10.0, 1, 1)]
     assert log.at_losses == [[0, None, 2]]
 
 
-def test_where_nodes_come_of_themselves_nobody_orders_any():
+def test_no_node_is_ordered_where_nodes_come_by_themselves():
     cluster = a_cluster(provisioning_seconds=1.0)
     script = {"cluster": (10.0, 10.0, 10.0)}
     log = scripted(script, cluster, scope="cluster", num_initial_nodes=2, arrivals=(0, 1, 2))

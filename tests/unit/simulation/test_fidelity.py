@@ -184,7 +184,7 @@ def test_also_with_failures_by_script(scenario, script_and_unit):
 
 @settings(max_examples=30)
 @given(scenarios())
-def test_a_trace_changes_nothing(scenario):
+def test_recording_changes_nothing(scenario):
     traced = EventRecorder(start_seconds=20.0, end_seconds=60.0)
     assert_equal(run(scenario, training=no_training(scenario)), run(scenario, 0, 0, no_training(scenario), traced))
 
@@ -280,7 +280,7 @@ def test_an_upload_over_links_of_its_own_slows_nothing():
 # ---- the price ----------------------------------------------------------------------------------------------
 @FAST
 @given(scenarios())
-def test_the_price_of_an_iteration_is_what_the_clock_advances_by(scenario):
+def test_the_iteration_time_is_what_the_clock_advances_by(scenario):
     for fidelity in BOTH:
         world = a_world(scenario.model_copy(update={"fidelity": fidelity}))
         plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())

@@ -74,7 +74,7 @@ def test_a_recovery_message_cut_by_a_failure_is_recorded_as_lost():
     assert {m.end_seconds for m in state[:2]} == {3.0 + 15.0 + 0.5}
 
 
-def test_an_upload_cut_by_a_failure_is_traced_with_its_end_there():
+def test_an_upload_cut_by_a_failure_is_recorded_until_there():
     strategy = {"kind": "checkpoint", "interval_iterations": 1}
     first = traced(strategy, {}).messages
     began = min(message.start_seconds for message in first if message.what == "checkpoint")
@@ -85,7 +85,7 @@ def test_an_upload_cut_by_a_failure_is_traced_with_its_end_there():
     ]
 
 
-def test_what_arrives_is_traced_with_its_bytes():
+def test_arrivals_are_recorded_with_their_bytes():
     trace = EventRecorder()
     world = a_world(a_scenario(network=SLOW, cluster={"nodes_per_stage": 2}), trace=trace)
     transfers = (Transfer(2, STORE, 816.0, "checkpoint"), Transfer(1, 2, 262144.0))

@@ -43,7 +43,7 @@ def test_without_losses_it_saves_now_and_then():
     assert result.ledger["checkpoint_save"] == 3 * UPLOAD_SECONDS
 
 
-def test_one_node_of_two_is_a_lost_stage_and_everybody_goes_back():
+def test_losing_one_node_of_two_rolls_all_back():
     """Lost 10 s into the third iteration: 10 s of work, detection beside provisioning, start, download, and again."""
     result = timed(a_fleet(Loss(60.0, ONE_NODE)))
     assert (result.num_failures, result.num_nodes_lost) == (1, 1)

@@ -25,7 +25,7 @@ def lost(num_stages: int, nodes_per_stage: int, *places: int) -> StatePlacement:
     return held
 
 
-def test_at_first_everybody_holds_and_does_their_own():
+def test_at_first_each_node_holds_and_runs_its_own_stage():
     held = holders(2, 2)
     assert [held.of(stage) for stage in (0, 1, 2)] == [[0, 1], [2, 3], [4, 5]]
     assert held.assignment is None
@@ -85,7 +85,7 @@ def test_a_recovery_reaches_the_nodes_that_take_part_in_it_alone():
     assert held.assignment == (0, 1, 2, 3, 5, 5, 7, 7, 8)
 
 
-def test_stages_whose_loss_nobody_was_told_of_stay_lost():
+def test_stages_with_an_undelivered_loss_stay_lost():
     held = lost(3, 1, 1, 2)
     held.rebuilt([1, 2], {2})
     assert (held.lost_stages, held.holds(1), held.holds(2)) == ({2}, True, False)
@@ -99,7 +99,7 @@ def test_state_comes_from_another_pipeline_if_need_be(gone, sources):
     assert [lost(2, 3, *gone).source(1, replica) for replica in range(3)] == sources
 
 
-def test_what_nobody_holds_is_sent_by_those_that_are_to_have_it():
+def test_a_state_without_holder_is_sent_by_its_receivers():
     held = lost(2, 2, 2, 3)
     assert [held.source(1, replica) for replica in (0, 1)] == [2, 3]
     held.receive({3: Node(9, "a", 3)})
@@ -133,7 +133,7 @@ def test_a_stage_covers_until_the_other_has_nodes_with_its_state():
     assert held.assignment == (0, 1, 2, 3, 5, 5, 6, 7)
 
 
-def test_a_stage_is_lost_with_the_last_holder_of_who_covers_it():
+def test_a_stage_is_lost_with_its_substitutes_last_holder():
     held = covered()
     assert held.lose(3) is False
     assert held.lose(2) is True

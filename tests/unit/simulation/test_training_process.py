@@ -45,7 +45,7 @@ def test_runs_do_not_depend_on_the_order_of_strategies():
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("cluster", [{"detection_seconds": 10.0}, {"provisioning_seconds": 900.0, "num_spares": 1}])
-def test_all_strategies_meet_the_same_failures_at_the_same_times(seed, cluster):
+def test_all_strategies_have_the_same_failures(seed, cluster):
     scenario = a_scenario(EVERY_KIND, num_stages=6, steps=150, failures=CHURN, cluster=cluster, fallback="restart")
     runs = [run(scenario, index, seed) for index in range(len(EVERY_KIND))]
     for one, other in itertools.combinations(runs, 2):
@@ -72,7 +72,7 @@ def test_iteration_processes_fail_the_same_executed_iterations():
 
 
 # ---- what is recorded -------------------------------------------------------------------------------
-def test_a_peaceful_run_records_every_iteration_once():
+def test_a_failure_free_run_records_every_iteration_once():
     result = run(a_scenario(steps=12, evaluation_interval=5))
     assert iterations(result) == list(range(1, 13))
     assert [record.ended_seconds for record in result.iterations] == [ITERATION * n for n in range(1, 13)]
@@ -137,7 +137,7 @@ def test_rebuilding_starts_another_lineage_at_that_iteration():
     assert before != after
 
 
-def test_who_watches_sees_every_iteration():
+def test_a_watcher_sees_every_iteration():
     seen: list[Progress] = []
     scenario = a_scenario(steps=7)
     simulate(scenario, scenario.strategies[0], 0, 0, a_training(scenario), seen.append)
@@ -341,13 +341,13 @@ def test_stopping_ends_the_run_with_a_reason():
 
 
 @pytest.mark.parametrize("kind", ["none", "restart"])
-def test_who_needs_no_fallback_does_not_pay_for_it(kind):
+def test_without_need_of_the_fallback_it_costs_nothing(kind):
     fallback = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
     result = run(a_scenario(({"kind": kind},), fallback=fallback, upload_seconds=50.0))
     assert result.wall_clock_seconds == 20 * ITERATION
 
 
-def test_who_may_need_the_fallback_pays_for_what_it_keeps():
+def test_a_possible_fallback_costs_its_checkpoints():
     fallback = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
     result = run(a_scenario(({"kind": "checkfree"},), fallback=fallback, upload_seconds=50.0))
     assert result.wall_clock_seconds == 20 * ITERATION + 4 * 50.0
@@ -356,7 +356,7 @@ def test_who_may_need_the_fallback_pays_for_what_it_keeps():
 
 # ---- giving up ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("kind", "uptime_seconds"), [("restart", 300.0), ("checkpoint", 300.0), ("redundant", 10.0)])
-def test_a_run_that_cannot_end_stops_and_says_so(kind, uptime_seconds):
+def test_a_run_that_cannot_end_stops_with_a_reason(kind, uptime_seconds):
     scenario = a_scenario(({"kind": kind},), upload_seconds=200.0).model_copy(update={"give_up_after": 3.0})
     result = run(scripted(scenario, {2: (uptime_seconds,) * 1000}))
     limit_seconds = 3.0 * 20 * ITERATION

@@ -11,7 +11,7 @@ from sim.strategies.base import STORE, Transfer
 from support.builders import BYTES_PER_SECOND, a_link, a_scenario, a_world, in_turn, of_kind, run, times
 
 
-def test_work_in_peace_takes_its_seconds_and_gives_none():
+def test_undisturbed_work_takes_its_seconds():
     world = a_world()
     assert in_turn(world, world.attempt(12.5, "detection")) == [None]
     assert world.now_seconds == world.ledger.buckets()["detection"] == 12.5
@@ -30,7 +30,7 @@ def test_a_failure_at_the_deadline_wins_whatever_the_order():
     assert failures == [Failure(4.0, 1), Failure(4.0, 1), Failure(10.0, 1), None]
 
 
-def test_an_iteration_that_ends_as_a_failure_strikes_is_lost():
+def test_an_iteration_that_ends_with_a_failure_is_lost():
     world = a_world(script={3: (21.0,)})
     plan = world.plain_plan()
     assert world.iteration_times.split(plan).seconds == 21.0

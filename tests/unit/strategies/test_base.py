@@ -253,7 +253,7 @@ def test_an_option_beside_a_preset_wins():
         ("redundant", {"microbatch_size_factor": 0.3}, 4, "whole ones"),
     ],
 )
-def test_impossible_options_are_told_in_a_sentence(kind, options, num_stages, complaint):
+def test_impossible_options_are_explained_in_a_sentence(kind, options, num_stages, complaint):
     workload = a_scenario(num_stages=num_stages).workload
     assert complaint in STRATEGIES[kind].check(STRATEGIES[kind].Config(**options), workload)
     assert STRATEGIES[kind].check(STRATEGIES[kind].Config(), a_scenario(num_stages=6).workload) is None

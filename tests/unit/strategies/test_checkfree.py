@@ -95,7 +95,7 @@ def transfers(kind: str, *lost: int, **options: object) -> list[Transfer]:
     return world.transfers
 
 
-def test_who_sends_what_to_rebuild_a_stage():
+def test_transfers_that_rebuild_a_stage():
     costs = WorldOnPaper().costs
     weights, checkpoint = costs.weight_bytes(3), costs.checkpoint_bytes(3)
     assert transfers("checkfree", 3) == [Transfer(2, 3, weights), Transfer(4, 3, weights)]
@@ -117,7 +117,7 @@ def fresh(stage: int) -> Edit:
 
 
 @NUM_STAGES
-def test_what_is_drawn_anew_needs_nobody(num_stages):
+def test_fresh_weights_need_no_transfer(num_stages):
     strategy = strategy_of("reinit", num_stages, rule="random")
     everybody = frozenset(range(num_stages + 1))
     assert strategy.edits(everybody) == [fresh(stage) for stage in sorted(everybody)]
@@ -172,7 +172,7 @@ def test_options_reach_the_edits_of_every_rule():
 @pytest.mark.parametrize(
     ("rule", "is_possible"), [("random", False), ("copy_previous", False), ("uniform_average", True)]
 )
-def test_a_last_stage_that_holds_the_head_is_filled_by_nobody(rule, is_possible):
+def test_a_last_stage_with_the_head_cannot_be_rebuilt(rule, is_possible):
     """The plain average refuses the ends, where it is not asked to copy them."""
     workload = a_scenario(num_stages=6, loss_at="last_stage").workload
     complaint = STRATEGIES["reinit"].check(STRATEGIES["reinit"].Config(rule=rule), workload)

@@ -223,7 +223,7 @@ def test_survivors_read_disks_during_the_lost_stages_download(disk, fetching):
     assert result.ledger["checkpoint_save"] == pytest.approx(disk * len(of_kind(result, "checkpoint_started")))
 
 
-def test_without_a_disk_everybody_downloads():
+def test_without_a_disk_all_stages_download():
     result = struck(checkpoint(interval_iterations=2), {2: (80.0,)}, upload=10.0)
     assert recovered(result) == [(pytest.approx(80 + 15 + 10), 2)]
 
@@ -271,7 +271,7 @@ def test_an_interrupted_upload_leaves_the_older_checkpoint():
     assert result.ledger["lost_work"] == pytest.approx(2 * 21 + 14)
 
 
-def test_a_save_in_which_everybody_stands_still_is_not_lost_work():
+def test_a_blocking_save_is_not_lost_work():
     """10 s of standing still of which 4 pass, then all iterations again."""
     result = struck(checkpoint(interval_iterations=2, blocking_share=1.0), {2: (46.0,)}, upload=10.0, steps=3)
     assert times(of_kind(result, "checkpoint_lost")) == about(46)
@@ -312,7 +312,7 @@ def test_saves_that_cost_nothing_can_go_on_all_the_time():
     assert young_seconds(0.0, HOUR) == young_seconds(0.0, math.inf) == daly_seconds(0.0, HOUR) == 0.0
 
 
-def test_nobody_saves_where_nothing_fails():
+def test_without_failures_intervals_are_infinite():
     assert young_seconds(1.0, math.inf) == daly_seconds(1.0, math.inf) == math.inf
 
 

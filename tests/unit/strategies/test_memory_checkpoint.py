@@ -98,7 +98,7 @@ def test_a_lost_stage_is_sent_its_state_and_the_copies_it_held(num_copies):
     assert result.sent_bytes == pytest.approx(num_sent * CHECKPOINT_BYTES)
 
 
-def test_who_sends_what_to_a_lost_stage():
+def test_transfers_to_a_lost_stage():
     """Stage 3's own from a holder, 4; stage 2's, of which 3 held a copy, from 2 itself."""
     strategy, world = strategy_of("neighbour_checkpoint"), WorldOnPaper()
     keep(strategy, world, start_of(strategy).after(1))

@@ -85,7 +85,7 @@ def host_of(site: Deployment, hosts: Hosts, stage: int, replica: int, microbatch
 
 
 # ---- who stands in ------------------------------------------------------------------------------------------
-def test_without_absences_everyone_does_their_own_work():
+def test_without_absences_each_node_does_its_own_work():
     site = a_site(4, 4, cluster={"nodes_per_stage": 3})
     assert stand_ins((), site.cluster) == site.complete_hosts == tuple(range(15))
 
@@ -123,7 +123,7 @@ def test_all_work_has_a_present_host_and_stage_loads_are_even(data, num_stages, 
         assert max(loads) - min(loads) <= 1
 
 
-def test_a_stage_without_node_and_cover_is_nobodys():
+def test_a_stage_without_node_and_cover_is_an_error():
     cluster = a_cluster(3, 2)
     with pytest.raises(AssertionError, match="stage 2 has no node"):
         stand_ins([4, 5], cluster)
@@ -135,7 +135,7 @@ def test_a_stage_without_node_and_cover_is_nobodys():
         stand_ins([8], cluster)
 
 
-def test_who_does_others_work_does_its_own():
+def test_a_substitute_does_its_own_work_too():
     site = a_site(2, 2, cluster={"nodes_per_stage": 2})
     with pytest.raises(AssertionError, match="does its own"):
         run_alone(site, plain_plan(site.costs.workload), "arrival", hosts=(0, 1, 3, 2, 4, 5))
@@ -311,7 +311,7 @@ def test_the_microbatches_in_flight_are_counted_by_pipeline():
 
 # ---- a node's pace is its own -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("slow", [0, 1])
-def test_a_stand_in_works_at_its_own_pace_whosever_work_it_does(slow):
+def test_a_substitute_works_at_its_own_pace(slow):
     there, gone = slow, 1 - slow
     stragglers = ({"stage": 2, "replica": there, "slowdown": 2.0}, {"stage": 3, "replica": gone, "slowdown": 5.0})
     site = a_site(3, 4, cluster={"nodes_per_stage": 2, "stragglers": stragglers})
@@ -391,7 +391,7 @@ def test_the_optimizer_runs_once_per_stage_of_a_node():
 
 # ---- a stage that another one covers ----------------------------------------------------------------------------
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "fifo"])
-def test_who_covers_a_stage_does_the_work_of_both(schedule):
+def test_a_covering_node_does_the_work_of_both_stages(schedule):
     stages = ((1.0, 2.0), (3.0, 6.0), (1.0, 2.0), (1.0, 2.0))
     site = a_site(4, 5, schedule=schedule, stages=stages)
     found = on(site, without(site, (2, 0), covers={2: 1}))
@@ -426,7 +426,7 @@ def test_hops_use_the_links_to_the_substitute():
 # ---- what strategies add ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shadow", ["with_forward", "eager", "lazy"])
 @pytest.mark.parametrize("loss_at", ["embedding_stage", "last_stage"])
-def test_stand_ins_do_the_shadow_work_of_those_they_stand_in_for(shadow, loss_at):
+def test_substitutes_do_the_shadow_work_too(shadow, loss_at):
     """Each stage's shadow is the next one's forward: 1 s for each of three microbatches and pipeline."""
     site = a_site(4, 3, loss_at=loss_at, cluster={"nodes_per_stage": 2})
     plan = IterationPlan(3, plain_routes(4), shadow_forwards=1.0, shadow=shadow)
@@ -452,7 +452,7 @@ def test_a_node_shadows_neither_its_covered_stage_nor_the_next(loss_at):
         assert set(sent(found, "shadow")) == {(0, 4), (1, 0), (2, 1), (3, 2), (4, 3)} - lost
 
 
-def test_shadow_transfers_go_to_who_holds_the_shadow_once():
+def test_shadow_transfers_go_once_to_the_shadows_holder():
     site = a_site(2, 2, network=GRADIENT, cluster={"nodes_per_stage": 2})
     plan = IterationPlan(2, plain_routes(2), shadow_transfers=1)
     found = on(site, without(site, (1, 1)), plan)  # places 0, 1 | 2 | 4, 5
@@ -497,7 +497,7 @@ def test_with_jitter_each_execution_has_its_own_time():
     assert drawn == [pipeline.executed(plan, execution, each) for execution in (1, 2) for each in hosts]
 
 
-def test_prices_keep_no_records_of_what_happened():
+def test_iteration_times_keep_no_records():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
     price = IterationTimes(site, 0).price(plain_plan(site.costs.workload), without(site, (2, 1)))
     assert set(vars(price)) == {"seconds", "split", "order"}

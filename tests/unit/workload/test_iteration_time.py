@@ -54,7 +54,7 @@ def test_over_slow_links_the_order_of_arrival_does_better():
 
 # ---- each once ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["none", "redundant", "checkfree_plus"])
-def test_the_split_adds_up_to_the_price_and_prices_are_kept(kind):
+def test_the_split_adds_up_to_the_time_and_times_are_cached(kind):
     scenario = a_scenario(({"kind": kind},))
     world = build_world(scenario, 0)
     plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())
@@ -65,7 +65,7 @@ def test_the_split_adds_up_to_the_price_and_prices_are_kept(kind):
     assert world.iteration_times.split(plan) is price.split
 
 
-def test_without_jitter_every_execution_has_the_same_price():
+def test_without_jitter_every_execution_takes_equally_long():
     pipeline = IterationTimes(site := a_site(4, 4), seed=0)
     assert {id(pipeline.executed(a_plan(site), execution)) for execution in (1, 2, 1000)} == {
         id(pipeline.price(a_plan(site)))
@@ -83,7 +83,7 @@ def test_with_jitter_later_executions_reuse_the_first_samples():
     assert [again.executed(plan, execution).seconds for execution in range(1, 50 * num_samples)] == samples + later
 
 
-def test_the_price_of_a_plan_has_no_jitter():
+def test_the_time_of_a_plan_has_no_jitter():
     even, jittering = (IterationTimes(a_site(4, 4, cluster={"jitter": sigma}), seed=0) for sigma in (0.0, 0.5))
     plan = a_plan(even.site)
     assert jittering.price(plan).seconds == even.price(plan).seconds == 21.0
@@ -117,7 +117,7 @@ def test_messages_and_iterations_on_shared_links_slow_each_other():
     assert max(among.arrivals_seconds) > 14.0 > 10.0 == min(among.arrivals_seconds)  # the last has nothing to send yet
 
 
-def test_what_has_not_arrived_is_told_as_far_as_it_has_come():
+def test_messages_under_way_keep_their_progress():
     site = a_site(4, 4, network=SLOW)
     seconds, order = (alone := an_iteration(site)).seconds, alone.order
     others = (*uploads(site, 1000.0 * seconds, 1.0)[:2], FlowState(site.network.path(STORAGE, 3), seconds + 2.0, 7.0))
@@ -132,7 +132,7 @@ def test_what_has_not_arrived_is_told_as_far_as_it_has_come():
     assert [state.num_bytes for state in among.left] == pytest.approx([1000.0 * seconds - sent] * 2 + [7.0])
 
 
-def test_prices_beside_equal_messages_are_kept():
+def test_times_beside_equal_messages_are_cached():
     pipeline = IterationTimes(site := a_site(4, 4, network=SLOW), seed=0)
     first = pipeline.among(a_plan(site), uploads(site, 4000.0))
     assert pipeline.among(a_plan(site), uploads(site, 4000.0)) is first

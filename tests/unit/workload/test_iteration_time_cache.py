@@ -61,7 +61,7 @@ def test_runs_are_equal_cold_and_warm(index, failures):
     assert sum(one.num_nodes_lost for one in cold)
 
 
-def test_the_second_run_prices_nothing():
+def test_the_second_run_computes_no_times():
     scenario = a_scenario(({"kind": "redundant"},))
     cold = run(scenario)
     with patch.object(pipeline, "fastest_run", side_effect=AssertionError("priced again")):
@@ -149,7 +149,7 @@ def test_clusters_alike_for_iterations_share_times(field):
     ],
     ids=str,
 )
-def test_a_changed_workload_or_network_has_prices_of_its_own(changed):
+def test_a_changed_workload_or_network_has_its_own_times(changed):
     first, second = a_churning_scenario(), a_churning_scenario(**changed)
     runs = [as_in_a_fresh_process(lambda index=index: run(second, index)) for index in (0, 2)]
     run(first, 0)

@@ -47,7 +47,7 @@ def test_a_stage_needs_its_state_and_the_microbatches_in_flight():
     assert needed_bytes(the_costs(schedule="gpipe"), plain(), 1) == LAYER_STATE + 100 * HELD
 
 
-def test_who_has_the_head_has_its_logits():
+def test_the_stage_with_the_head_has_its_logits():
     around = 2 * 8192 * 1024 * 4
     assert needed_bytes(the_costs(), plain(), 0) == 16 * ENDS + 7 * around + LOGITS
     there = the_costs(loss_at="last_stage")
@@ -182,7 +182,7 @@ def test_redundancy_needs_more_than_nothing_else_changed():
     assert complaint(a_text("redundant", gib)) is None  # with half the microbatch it fits again
 
 
-def test_where_no_change_of_one_field_helps_it_says_so():
+def test_where_no_single_field_helps_the_message_says_so():
     told = complaint(a_text("none", 0.5, model="large", schedule="gpipe", num_microbatches=10_000, sequences=1))
     assert told.endswith("no single change of schedule, microbatches or device makes it fit")
 

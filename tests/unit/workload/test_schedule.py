@@ -90,7 +90,7 @@ def test_interleaved_four_stages_warm_up_as_in_figure_4(stage, warm_up):
         assert [name for name in done if name[0] == letter] == groups
 
 
-def test_swapped_routes_meet_the_ends_in_another_order():
+def test_swapped_routes_pass_the_ends_in_another_order():
     plan = IterationPlan(4, swapped_routes(4))
     schedule = a_schedule("1f1b", 4, 4, plan=plan)
     assert [schedule.stage(visit) for visit in schedule.visits(0)[:5]] == [1, 2, 3, 4, 0]

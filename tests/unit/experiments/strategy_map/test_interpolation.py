@@ -66,7 +66,7 @@ def test_without_weight_changes_iterations_are_exact_everywhere():
     assert penalty.error_at(0.7) == 0.0
 
 
-def test_the_error_is_that_of_knots_told_from_the_others():
+def test_the_error_is_that_of_leaving_a_sample_point_out():
     bent = through(FREE, sample(0.1, 200.0, 200.0), sample(0.2, 220.0, 220.0))  # straight would be 160 at 0.1
     assert bent.error_at(0.15) == pytest.approx(0.2)
     straight = through(FREE, sample(0.1, 150.0, 150.0), sample(0.2, 200.0, 200.0))
