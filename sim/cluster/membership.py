@@ -1,7 +1,7 @@
-"""Which nodes are there, and in which place each works.
+"""Membership of the cluster: which nodes are active, and in which slot each works.
 
-Life of a node: it arrives → takes a vacant place, or idles as a spare until one is vacant → is lost, for good or to
-return. All of it depends on failures and arrivals alone, so every strategy meets the same churn.
+Life of a node: it arrives → is assigned to a vacant slot, or idles as a spare until one is vacant → is lost, for good
+or to return. All of it depends on failures and arrivals alone, so every strategy meets the same churn.
 """
 
 from __future__ import annotations
@@ -17,150 +17,150 @@ from sim.core.records import NodeCount
 
 @dataclass(eq=False)
 class Node:
-    """A node that is there; a new object each time it comes. Numbers count first arrivals, from 0."""
+    """An active node; a new object for each arrival. Numbers count first arrivals, from 0."""
 
     number: int
     region: str
-    place: int | None = None
-    seated_seconds: float = 0.0
+    slot: int | None = None
+    assigned_seconds: float = 0.0
 
 
 class Membership:
-    """The nodes of a cluster as they come and go. A vacant place takes a spare at once, if there is one."""
+    """Active nodes of a cluster and the slots they work in.
+
+    num_initial_nodes: nodes at time zero, assigned to slots at random with `rng`; None: one for each slot and spare.
+    """
 
     def __init__(self, cluster: Cluster, num_initial_nodes: int | None = None, rng: np.random.Generator | None = None):
-        """Every place and every spare's has its node; or, with a number of nodes, as many, seated by lot."""
         self.cluster = cluster
         self.nodes: dict[int, Node] = {}
         self.node_at: list[Node | None] = [None] * len(cluster.regions_of_nodes)
         self.num_arrived = 0
         self.num_lost = 0
-        self._num_at = [0] * len(cluster.stages)
-        self.roster: list[int] = []
-        """Numbers of the nodes that are there; who leaves gives its entry to the last."""
-        self._entries: dict[int, int] = {}
-        self._vacant: dict[int, float] = dict.fromkeys(range(len(self.node_at)), 0.0)
-        """Places without node, and since when."""
-        self._idle: dict[int, Node] = {}
-        """Nodes without place, by number, as they came."""
+        self.active: list[int] = []
+        """Numbers of the active nodes; the last one moves to the index of a node that leaves."""
         self.counts: list[NodeCount] = []
-        """How many nodes are there, from each instant on at which that changes."""
+        """Number of active nodes from each instant at which it changes."""
+        self._index_in_active: dict[int, int] = {}
+        self._num_at = [0] * len(cluster.stages)
+        self._vacant = dict.fromkeys(range(len(self.node_at)), 0.0)  # slots without node, and since when
+        self._idle: dict[int, Node] = {}  # nodes without slot, by number, in order of arrival
         if num_initial_nodes is None:
-            for place, region in enumerate(cluster.regions_of_nodes):
-                self.nodes[place] = self.node_at[place] = Node(place, region, place)
-            self._num_at = [cluster.config.nodes_per_stage] * len(cluster.stages)
-            self._vacant.clear()
-            self.num_arrived = len(self.node_at)
-            self._enrol(self.nodes)
-            for _ in range(cluster.config.num_spares):
-                self.arrive(0.0)
-            self._count(0.0)
-            return
-        assert rng is not None
-        for number in range(num_initial_nodes):
+            self._fill_all_slots()
+        else:
+            assert rng is not None
+            self._fill_at_random(num_initial_nodes, rng)
+        self._record_count(0.0)
+
+    def _fill_all_slots(self) -> None:
+        for slot, region in enumerate(self.cluster.regions_of_nodes):
+            self.nodes[slot] = self.node_at[slot] = Node(slot, region, slot)
+        self._num_at = [self.cluster.config.nodes_per_stage] * len(self.cluster.stages)
+        self._vacant.clear()
+        self.num_arrived = len(self.node_at)
+        self._add_active(self.nodes)
+        for _ in range(self.cluster.config.num_spares):
+            self.arrive(0.0)
+
+    def _fill_at_random(self, num_nodes: int, rng: np.random.Generator) -> None:
+        for number in range(num_nodes):
             self.nodes[number] = Node(number, self._region_in_turn(number))
-        self.num_arrived = num_initial_nodes
-        self._enrol(self.nodes)
-        for number in rng.permutation(num_initial_nodes):
-            self._seat(self.nodes[int(number)], 0.0)
+        self.num_arrived = num_nodes
+        self._add_active(self.nodes)
+        for number in rng.permutation(num_nodes):
+            self._assign(self.nodes[int(number)], 0.0)
         self._idle = dict(sorted(self._idle.items()))
-        self._count(0.0)
 
     def has_node(self, stage: int) -> bool:
-        """Whether any place of a stage has a node."""
+        """Whether any slot of a stage has a node."""
         return self._num_at[stage] > 0
 
     @property
     def lacking_stages(self) -> list[int]:
-        """Stages that cannot work: without any node or, where each node holds a share of the state, without all."""
+        """Stages that cannot work: without any node or, with sharded state, without all of them."""
         if not self._vacant:
             return []
         return [stage for stage, num_nodes in enumerate(self._num_at) if num_nodes < self.cluster.num_shares]
 
     def works(self, stage: int) -> bool:
-        """Whether a stage has the nodes that it cannot work without."""
+        """Whether a stage has all nodes that it needs."""
         return self._num_at[stage] >= self.cluster.num_shares
 
-    @property
-    def empty_stages(self) -> list[int]:
-        """Stages without any node."""
-        return [stage for stage, num_nodes in enumerate(self._num_at) if not num_nodes] if self._vacant else []
-
     def arrive(self, now_seconds: float, region: str | None = None, number: int | None = None) -> Node:
-        """A node comes: a new one, or one that returns by its number. Default region: dealt in turn."""
+        """Add a node: a new one, or a returning one by its number. Default region: the next in turn."""
         if number is None:
             number = self.num_arrived
             self.num_arrived += 1
         node = self.nodes[number] = Node(number, region or self._region_in_turn(number))
-        self._enrol((number,))
-        self._seat(node, now_seconds)
-        self._count(now_seconds)
+        self._add_active((number,))
+        self._assign(node, now_seconds)
+        self._record_count(now_seconds)
         return node
 
     def lose(self, numbers: Iterable[int], now_seconds: float) -> list[Node]:
-        """These nodes are gone; their places stay vacant until `seat_spares`."""
+        """Remove nodes; their slots stay vacant until `assign_spares`."""
         lost = [self.nodes.pop(number) for number in numbers]
         self.num_lost += len(lost)
-        self._count(now_seconds)
+        self._record_count(now_seconds)
         for node in lost:
-            self._strike_off(node.number)
-            if node.place is None:
+            self._remove_active(node.number)
+            if node.slot is None:
                 del self._idle[node.number]
             else:
-                self.node_at[node.place] = None
-                self._num_at[self.cluster.stage_of(node.place)] -= 1
-                self._vacant[node.place] = now_seconds
+                self.node_at[node.slot] = None
+                self._num_at[self.cluster.stage_of(node.slot)] -= 1
+                self._vacant[node.slot] = now_seconds
         return lost
 
-    def seat_spares(self, now_seconds: float) -> None:
-        """Idle nodes take vacant places, those that have idled longest first."""
+    def assign_spares(self, now_seconds: float) -> None:
+        """Assign idle nodes to vacant slots, longest idle first."""
         while self._vacant and self._idle:
             number = next(iter(self._idle))
-            self._seat(self._idle.pop(number), now_seconds)
+            self._assign(self._idle.pop(number), now_seconds)
 
-    def _seat(self, node: Node, now_seconds: float) -> None:
-        """A node takes the vacant place that needs one most, if there is any."""
-        node.place, node.seated_seconds = self._wanted_place(node), now_seconds
-        if node.place is None:
+    def _assign(self, node: Node, now_seconds: float) -> None:
+        """Assign a node to the vacant slot that needs one most, if there is any."""
+        node.slot, node.assigned_seconds = self._neediest_slot(node), now_seconds
+        if node.slot is None:
             self._idle[node.number] = node
         else:
-            self.node_at[node.place] = node
-            self._num_at[self.cluster.stage_of(node.place)] += 1
-            del self._vacant[node.place]
+            self.node_at[node.slot] = node
+            self._num_at[self.cluster.stage_of(node.slot)] += 1
+            del self._vacant[node.slot]
 
-    def _wanted_place(self, node: Node) -> int | None:
-        """The vacant place that needs a node most: of a stage without any, then in its region, then longest vacant."""
+    def _neediest_slot(self, node: Node) -> int | None:
+        """Vacant slot of highest priority: in a stage without node, then in the node's region, then longest vacant."""
         if len(self._vacant) < 2:
             return next(iter(self._vacant), None)
         regions = self.cluster.regions_of_nodes
 
-        def need(place: int) -> tuple[bool, bool, float, int]:
-            has_another = self.has_node(self.cluster.stage_of(place))
-            return has_another, regions[place] != node.region, self._vacant[place], place
+        def need(slot: int) -> tuple[bool, bool, float, int]:
+            has_another = self.has_node(self.cluster.stage_of(slot))
+            return has_another, regions[slot] != node.region, self._vacant[slot], slot
 
         return min(self._vacant, key=need)
 
-    def _enrol(self, numbers: Iterable[int]) -> None:
+    def _add_active(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self._entries[number] = len(self.roster)
-            self.roster.append(number)
+            self._index_in_active[number] = len(self.active)
+            self.active.append(number)
 
-    def _strike_off(self, number: int) -> None:
-        entry, last = self._entries.pop(number), self.roster.pop()
+    def _remove_active(self, number: int) -> None:
+        entry, last = self._index_in_active.pop(number), self.active.pop()
         if last != number:
-            self.roster[entry], self._entries[last] = last, entry
+            self.active[entry], self._index_in_active[last] = last, entry
 
     def _region_in_turn(self, number: int) -> str:
         return self.cluster.regions[number % len(self.cluster.regions)]
 
-    def _count(self, now_seconds: float) -> None:
+    def _record_count(self, now_seconds: float) -> None:
         if self.counts and self.counts[-1].time_seconds == now_seconds:
             self.counts.pop()
         self.counts.append(NodeCount(now_seconds, len(self.nodes)))
 
 
 def node_seconds(counts: Sequence[NodeCount], until_seconds: float) -> float:
-    """Seconds of nodes that are there, spares among them, until an instant: what is paid for until then."""
+    """Node-seconds until an instant, spares included: what is paid for."""
     total = 0.0
     for count, then in zip(counts, [*counts[1:], None], strict=True):
         if count.time_seconds >= until_seconds:

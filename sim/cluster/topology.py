@@ -1,4 +1,7 @@
-"""Places for nodes: each stage, stage 0 too, has one in every pipeline. `sim.cluster.membership` says who is there."""
+"""Topology of a cluster: slots for nodes, one for each stage (stage 0 too) and pipeline, and the price of nodes.
+
+The nodes in the slots are the subject of `sim.cluster.membership`.
+"""
 
 from __future__ import annotations
 
@@ -63,14 +66,14 @@ class ClusterConfig(Config):
 
 
 def num_shares_of(config: ClusterConfig) -> int:
-    """Parts that a stage's state is in, each on nodes of its own."""
+    """Number of shares of a stage's state, each on its own node."""
     return config.nodes_per_stage if config.stage_state == "sharded" else 1
 
 
 class Cluster:
-    """Places and where they are: a place is numbered by its stage, then by its pipeline (replica).
+    """Slots and their regions; slots are numbered by stage, then by pipeline (replica).
 
-    A replacement stands where the node before it stood, and is as slow: regions and stragglers belong to places.
+    Regions and stragglers belong to slots: a replacement has the region and slowdown of the node before it.
     """
 
     def __init__(self, config: ClusterConfig, num_stages: int, regions: tuple[str, ...]) -> None:
@@ -80,7 +83,9 @@ class Cluster:
         self.replicas = tuple(range(config.nodes_per_stage))
         self.num_shares = num_shares_of(config)
         self.regions_of_nodes = (
-            regions * (len(self.stages) * config.nodes_per_stage) if len(regions) == 1 else self._placed(regions)
+            regions * (len(self.stages) * config.nodes_per_stage)
+            if len(regions) == 1
+            else self._region_of_each_slot(regions)
         )
         self.regions = tuple(dict.fromkeys(self.regions_of_nodes))
         self._slowdowns: dict[tuple[int, int], float] = {}
@@ -88,47 +93,46 @@ class Cluster:
             for replica in self.replicas if slow.replica is None else (slow.replica,):
                 self._slowdowns[slow.stage, replica] = self.slowdown(slow.stage, replica) * slow.slowdown
 
-    def _placed(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+    def _region_of_each_slot(self, regions: tuple[str, ...]) -> tuple[str, ...]:
         by_stage = self.config.placement == "stage_per_region"
         return tuple(
-            regions[(stage if by_stage else self.node(stage, replica)) % len(regions)]
+            regions[(stage if by_stage else self.slot(stage, replica)) % len(regions)]
             for stage in self.stages
             for replica in self.replicas
         )
 
     @property
     def is_sharded(self) -> bool:
-        """Whether a stage is lost with any of its nodes."""
+        """Whether each node of a stage holds a share of its state, so that the stage is lost with any of them."""
         return self.config.stage_state == "sharded"
 
-    def node(self, stage: int, replica: int) -> int:
-        """Number of a stage's place in a pipeline."""
+    def slot(self, stage: int, replica: int) -> int:
+        """Number of a stage's slot in a pipeline."""
         return stage * self.config.nodes_per_stage + replica
 
-    def nodes_of(self, stage: int) -> tuple[int, ...]:
-        """Numbers of all places of a stage, one for each pipeline."""
-        return tuple(self.node(stage, replica) for replica in self.replicas)
+    def slots_of(self, stage: int) -> tuple[int, ...]:
+        """Slots of a stage, one for each pipeline."""
+        return tuple(self.slot(stage, replica) for replica in self.replicas)
 
-    def stage_of(self, place: int) -> int:
-        """The stage that a place belongs to."""
-        return place // self.config.nodes_per_stage
+    def stage_of(self, slot: int) -> int:
+        """Stage of a slot."""
+        return slot // self.config.nodes_per_stage
 
     def slowdown(self, stage: int, replica: int) -> float:
-        """A node's time for an operation, against the device's."""
+        """Factor on the device's time for an operation."""
         return self._slowdowns.get((stage, replica), 1.0)
 
 
-# What a run costs: hours of nodes that are there, idle spares among them, times the price of one.
-#
-# *Not modelled*: storage, traffic, minimum billing times, prices that move while a run goes on.
+# ---- price: node-hours, idle spares included, times the price of a node ----
+# *Not modelled*: storage, traffic, minimum billing times, prices that change during a run.
 
 
 def usd_per_node_hour(cluster: ClusterConfig) -> float | None:
-    """Price of a node, which is one device; None where it is not known."""
+    """Price of a node, which is one device; None where it is unknown."""
     device = cluster.device
     return device.spot_usd_per_hour if cluster.price == "spot" else device.on_demand_usd_per_hour
 
 
 def num_nodes(cluster: ClusterConfig, num_stages: int) -> int:
-    """Nodes of a cluster that is complete: those of every stage, stage 0 included, and the spares."""
+    """Nodes of a complete cluster: those of every stage, stage 0 included, and spares."""
     return (num_stages + 1) * cluster.nodes_per_stage + cluster.num_spares

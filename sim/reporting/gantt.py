@@ -87,7 +87,7 @@ def draw_operations(axis: Axes, operations: Sequence[Operation]) -> None:
 def draw_messages(axis: Axes, timeline: Timeline) -> list[Line2D]:
     """Draw messages within the first pipeline and its gradient exchanges with others; return legend handles."""
     cluster, trace = timeline.site.cluster, timeline.trace
-    rows = {cluster.node(stage, 0): stage for stage in cluster.stages}
+    rows = {cluster.slot(stage, 0): stage for stage in cluster.stages}
     of_first = [message for message in trace.messages if message.source in rows]
     handles = [Line2D([], [], label="message", **LINE_OF_MESSAGE)]
     for message in of_first:

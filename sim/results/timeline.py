@@ -117,7 +117,7 @@ def add_operations(tracks: Tracks, timeline: Timeline) -> None:
         tracks.track(NODES, name)
     for done in sorted(timeline.trace.operations, key=lambda done: done.start_seconds):
         name = done.kind if done.microbatch < 0 else f"{done.kind} {done.microbatch}"
-        node = cluster.node(done.stage, done.replica)
+        node = cluster.slot(done.stage, done.replica)
         tracks.add(NODES, names[node], name, done.start_seconds, done.end_seconds)
 
 

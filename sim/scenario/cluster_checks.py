@@ -13,7 +13,7 @@ from sim.failures.trace import TraceConfig
 from sim.failures.trace_formats import fleet_counts
 from sim.scenario.scenario import Scenario
 from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
-from sim.workload.deployment import pipelines_are_alike
+from sim.workload.deployment import pipelines_are_equal
 
 Findings = Iterator[tuple[str, str]]
 """Paths of fields, and what is wrong there: which values do not fit, and how to mend it."""
@@ -226,7 +226,7 @@ def large_clusters_have_equal_pipelines(scenario: Scenario) -> Findings:
         return
     regions = config.regions or network.regions
     cluster = Cluster(config, scenario.workload.num_stages, regions)
-    if not pipelines_are_alike(cluster, Network(network, cluster.regions_of_nodes)):
+    if not pipelines_are_equal(cluster, Network(network, cluster.regions_of_nodes)):
         yield (
             path,
             f"{found} where pipelines differ or share links: at most {MOST_SIMULATED:,}; more where each stage is in "

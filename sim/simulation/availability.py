@@ -50,7 +50,7 @@ class Availability:
     def nodes_lost(self, nodes: list[Node], announced: bool) -> None:
         """Handle the loss of nodes, stage by stage."""
         lost: dict[int, list[int]] = {}
-        for slot in sorted(node.place for node in nodes if node.place is not None):
+        for slot in sorted(node.slot for node in nodes if node.slot is not None):
             lost.setdefault(self._cluster.stage_of(slot), []).append(slot)
         for stage, slots in lost.items():
             self._slots_lost(stage, slots, announced)
@@ -64,8 +64,8 @@ class Availability:
         """Handle a notice that nodes will leave; strategies react if these are the last with a stage's state."""
         self._leaving = [node for node in self._leaving if self._membership.nodes.get(node.number) is node]
         self._leaving += [self._membership.nodes[number] for number in numbers]
-        slots = [node.place for node in self._leaving if node.place is not None]
-        new_slots = [slot for number in numbers if (slot := self._membership.nodes[number].place) is not None]
+        slots = [node.slot for node in self._leaving if node.slot is not None]
+        new_slots = [slot for number in numbers if (slot := self._membership.nodes[number].slot) is not None]
         stages = sorted(set(map(self._cluster.stage_of, new_slots)))
         for stage in stages:
             self._record("notice", stage)

@@ -170,7 +170,7 @@ class FailureInjector:
     def _if_exposed(self, part: FailureProcess, node: Node) -> Sequence[int]:
         """The number of the node if it is still active and at no immune stage, else nothing."""
         is_active = self._membership.nodes.get(node.number) is node
-        is_immune = node.place is not None and self._cluster.stage_of(node.place) in part.config.immune_stages
+        is_immune = node.slot is not None and self._cluster.stage_of(node.slot) in part.config.immune_stages
         return [node.number] if is_active and not is_immune else []
 
     # ---- effects on the membership -----------------------------------------------------------------
@@ -181,7 +181,7 @@ class FailureInjector:
             return
         nodes = self._membership.lose(numbers, float(self._env.now))
         self._observer.nodes_lost(nodes, announced)
-        self._membership.seat_spares(float(self._env.now))
+        self._membership.assign_spares(float(self._env.now))
         if downtime_seconds is None:
             self._order(numbers, nodes)
         else:
@@ -206,7 +206,7 @@ class FailureInjector:
 
     def _region_of(self, node: Node) -> str:
         """The region of a node's slot, or its own if it is a spare; its replacement comes from there."""
-        return node.region if node.place is None else self._cluster.regions_of_nodes[node.place]
+        return node.region if node.slot is None else self._cluster.regions_of_nodes[node.slot]
 
     def _arrive_as_ordered(self, region: str) -> None:
         self.num_awaited -= 1
@@ -260,7 +260,7 @@ class FailureInjector:
             self._remove_stage(stage)
 
     def _remove_stage(self, stage: int) -> None:
-        nodes = map(self._membership.node_at.__getitem__, self._cluster.nodes_of(stage))
+        nodes = map(self._membership.node_at.__getitem__, self._cluster.slots_of(stage))
         self._remove([node.number for node in nodes if node], None, False)
 
 
@@ -273,13 +273,13 @@ class ActiveNodes(Sequence[Member]):
     def member(self, node: Node) -> Member:
         """A node as a failure process sees it."""
         stage = replica = None
-        if node.place is not None:
-            stage, replica = divmod(node.place, self._nodes_per_stage)
+        if node.slot is not None:
+            stage, replica = divmod(node.slot, self._nodes_per_stage)
         return Member(number=node.number, region=self._region_of(node), stage=stage, replica=replica)
 
     def __len__(self) -> int:
         """Number of active nodes."""
-        return len(self._membership.roster)
+        return len(self._membership.active)
 
     @overload
     def __getitem__(self, index: int) -> Member: ...
@@ -291,8 +291,8 @@ class ActiveNodes(Sequence[Member]):
         """One of them, or some."""
         membership = self._membership
         if isinstance(index, slice):
-            return [self.member(membership.nodes[number]) for number in membership.roster[index]]
-        return self.member(membership.nodes[membership.roster[index]])
+            return [self.member(membership.nodes[number]) for number in membership.active[index]]
+        return self.member(membership.nodes[membership.active[index]])
 
 
 NUM_LOSSES, MOST_EVENTS, MOST_SECONDS = 2000, 300_000, 1e9
@@ -357,7 +357,7 @@ class LossTimes:
 
     def nodes_lost(self, nodes: list[Node], announced: bool) -> None:  # noqa: ARG002
         """Note the time."""
-        if any(node.place is not None for node in nodes):
+        if any(node.slot is not None for node in nodes):
             self.seconds.append(float(self._env.now))
 
     def nodes_arrived(self) -> None:

@@ -20,7 +20,7 @@ from sim.simulation.interruptible import GaveUpError, InterruptibleWork
 from sim.simulation.leap import RepeatedIterations
 from sim.strategies.base import Process
 from sim.workload.config import IterationPlan
-from sim.workload.deployment import Hosts
+from sim.workload.deployment import Assignment
 from sim.workload.iteration_time import AmongOthers, IterationTime, IterationTimes
 
 Fidelity = Literal["iteration", "microbatch"]
@@ -48,14 +48,17 @@ class IterationExecutor:
         self.cut_share = 0.0
         self._cut_seconds = 0.0
         self._work, self._flows, self._injector, self._most_executed = work, flows, injector, most_executed
-        self._is_shared, self._jitters = times.site.network.is_shared, times.site.cluster.config.jitter > 0.0
+        self._is_shared, self._jitters = (
+            times.deployment.network.is_shared,
+            times.deployment.cluster.config.jitter > 0.0,
+        )
 
     @property
     def num_completed(self) -> int:
         """Iterations that count: completed, and not undone by a rollback."""
         return self._work.ledger.num_iterations
 
-    def run(self, plan: IterationPlan, assignment: Hosts | None) -> Process[Failure | None]:
+    def run(self, plan: IterationPlan, assignment: Assignment | None) -> Process[Failure | None]:
         """Execute one iteration, or the rest of one that was interrupted; interrupted work is lost."""
         if self.num_executed >= self._most_executed:
             raise GaveUpError
@@ -90,7 +93,7 @@ class IterationExecutor:
             work.recorder.add_span("lost_work", started_seconds, work.now_seconds)
         return failure
 
-    def time_in_leaps(self, plan: IterationPlan, assignment: Hosts | None) -> IterationTime | None:
+    def time_in_leaps(self, plan: IterationPlan, assignment: Assignment | None) -> IterationTime | None:
         """Duration of each of the next iterations while nothing is due; None if they differ from each other.
 
         They do if they jitter, are played event by event, or share links with messages.
@@ -98,7 +101,7 @@ class IterationExecutor:
         shares_links = self._is_shared and self._flows.busy
         if self._jitters or self.fidelity == "microbatch" or self.cut_share or shares_links or self._work.recorder:
             return None
-        iteration_time = self.times.price(plan, assignment)
+        iteration_time = self.times.alone(plan, assignment)
         return iteration_time if iteration_time.seconds > 0.0 else None
 
     @property
@@ -133,13 +136,13 @@ class IterationExecutor:
         self._work.ledger.roll_back(num_iterations)
 
     def _time(
-        self, plan: IterationPlan, others: tuple[FlowState, ...], assignment: Hosts | None
+        self, plan: IterationPlan, others: tuple[FlowState, ...], assignment: Assignment | None
     ) -> IterationTime | AmongOthers:
         """Duration of the iteration that begins now; its usual duration if it jitters and is played event by event."""
         if others and not self._jitters:
             return self.times.among(plan, others, assignment)
         if self._jitters and (others or self.fidelity == "microbatch"):
-            return self.times.price(plan, assignment)
+            return self.times.alone(plan, assignment)
         return self.times.executed(plan, self.num_executed, assignment)
 
     def _plays_every_event(self, seconds: float, beside_others: bool) -> bool:
@@ -149,7 +152,9 @@ class IterationExecutor:
             return True
         return self.fidelity == "microbatch" or (beside_others and self._jitters)
 
-    def _play(self, plan: IterationPlan, assignment: Hosts | None) -> Process[tuple[IterationSplit, Failure | None]]:
+    def _play(
+        self, plan: IterationPlan, assignment: Assignment | None
+    ) -> Process[tuple[IterationSplit, Failure | None]]:
         """Execute an iteration event by event, in the order for which its duration was computed."""
         work, started_seconds, sample = self._work, self._work.now_seconds, self.num_executed
         if self.fidelity == "iteration":

@@ -40,7 +40,7 @@ from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.config import plain_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
-from sim.workload.iteration_time import IterationTimeCache, IterationTimes, price_list
+from sim.workload.iteration_time import IterationTimeCache, IterationTimes, cache_of
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _deploy(scenario: Scenario) -> tuple[Deployment, IterationTimeCache]:
     """The deployment of a scenario, and the durations that this process has computed for it."""
     regions = scenario.cluster.regions or scenario.network.regions
     cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
-    cache = price_list(scenario.workload, cluster, scenario.network)
+    cache = cache_of(scenario.workload, cluster, scenario.network)
     return Deployment(Costs(scenario.workload, scenario.cluster.device), cluster, cache.network), cache
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from models.training_state import Position
 from sim.cluster.membership import Node
 from sim.cluster.topology import Cluster
-from sim.workload.deployment import Hosts, stand_ins
+from sim.workload.deployment import Assignment, assign_slots
 
 
 class StatePlacement:
@@ -32,7 +32,7 @@ class StatePlacement:
         """Slots without a node that holds the stage's state."""
         self._num_holders = [cluster.config.nodes_per_stage] * len(cluster.stages)
         self._copies: dict[tuple[int, str], Position] = {}
-        self._assignment: Hosts | None = None
+        self._assignment: Assignment | None = None
 
     def holds(self, slot: int) -> bool:
         """Whether the node of a slot holds its stage's state."""
@@ -50,13 +50,13 @@ class StatePlacement:
 
     def of(self, stage: int) -> list[int]:
         """The slots of a stage whose nodes hold its state."""
-        return [slot for slot in self.cluster.nodes_of(stage) if slot not in self._missing]
+        return [slot for slot in self.cluster.slots_of(stage) if slot not in self._missing]
 
     @property
-    def assignment(self) -> Hosts | None:
+    def assignment(self) -> Assignment | None:
         """The slot whose node does the work of each slot; None if all do their own. No stage may be lost."""
         if self._missing and self._assignment is None:
-            self._assignment = stand_ins(self.missing, self.cluster, self.covers)
+            self._assignment = assign_slots(self.missing, self.cluster, self.covers)
         return self._assignment if self._missing else None
 
     def lose(self, slot: int) -> bool:
@@ -117,7 +117,7 @@ class StatePlacement:
         """Slots that a transfer to a stage goes to: those that hold its state or, if it is lost, will hold it."""
         while stage in self.covers:
             stage = self.covers[stage]
-        slots = self.cluster.nodes_of(stage)
+        slots = self.cluster.slots_of(stage)
         if stage in self.lost_stages:
             return [slot for slot in slots if not self.receiving or slot in self.receiving]
         return [slot for slot in slots if slot not in self._missing]
@@ -140,6 +140,6 @@ class StatePlacement:
         """
         while stage in self.covers:
             stage = self.covers[stage]
-        slots = self.of(stage) or [slot for slot in self.cluster.nodes_of(stage) if slot in self.receiving]
-        own = self.cluster.node(stage, replica)
+        slots = self.of(stage) or [slot for slot in self.cluster.slots_of(stage) if slot in self.receiving]
+        own = self.cluster.slot(stage, replica)
         return own if own in slots or not slots else slots[replica % len(slots)]

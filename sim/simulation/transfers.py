@@ -158,7 +158,7 @@ class StateTransfers:
             source, target = transfer.source, transfer.target
             if cluster.is_sharded:  # all nodes of the stage send, or fetch, an equal shard at once: one wide message
                 assert (source == STORE) != (target == STORE), "shards go to the store or come from there"
-                first = cluster.node(source if target == STORE else target, 0)  # type: ignore[arg-type]
+                first = cluster.slot(source if target == STORE else target, 0)  # type: ignore[arg-type]
                 yield (first, STORAGE, *transfer[2:]) if target == STORE else (STORAGE, first, *transfer[2:])
             elif target == STORE:
                 assert source != STORE
@@ -210,7 +210,7 @@ class NodeAdmission:
         if not self._placement.is_incomplete or self._placement.cluster.is_sharded:
             return None
         ready_seconds = self._work.now_seconds - self._config.startup_seconds
-        joining = {slot: node for slot, node in self._candidates.items() if node.seated_seconds <= ready_seconds}
+        joining = {slot: node for slot, node in self._candidates.items() if node.assigned_seconds <= ready_seconds}
         if not joining:
             return None
         self._placement.receive(joining)

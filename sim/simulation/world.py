@@ -50,7 +50,7 @@ class World:
         self.membership, self.placement, self.admission = parts.membership, parts.placement, parts.admission
         self.transfers, self.iterations, self.fast_forward = parts.transfers, parts.iterations, parts.fast_forward
         self.iteration_times = parts.iterations.times
-        self.cluster, self.costs = parts.membership.cluster, self.iteration_times.site.costs
+        self.cluster, self.costs = parts.membership.cluster, self.iteration_times.deployment.costs
         self.num_stages = self.cluster.num_stages
         self.stops_on_failures = parts.availability.stops_on_failures
         self._failures, self._availability, self._injector = parts.failures, parts.availability, parts.injector
@@ -223,5 +223,5 @@ class World:
         if self.cluster.is_sharded:
             slots = self.placement.missing
         else:
-            slots = [slot for stage in sorted(stages) for slot in self.cluster.nodes_of(stage)]
+            slots = [slot for stage in sorted(stages) for slot in self.cluster.slots_of(stage)]
         return {slot: node for slot in slots if (node := self.membership.node_at[slot])}

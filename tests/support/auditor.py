@@ -50,8 +50,8 @@ class Auditor:
         self.settle()
 
     def own(self, node: Node) -> int:
-        assert node.place is not None
-        return self.world.cluster.stage_of(node.place)
+        assert node.slot is not None
+        return self.world.cluster.stage_of(node.slot)
 
     # ---- what is watched ---------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ class Auditor:
     def watched_arrive(self, original: Any) -> Any:
         def arrive(now_seconds: float, *who: Any) -> Any:
             node = original(now_seconds, *who)
-            self.arrivals.append((now_seconds, node.number, node.place))
+            self.arrivals.append((now_seconds, node.number, node.slot))
             return node
 
         return arrive

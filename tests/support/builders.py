@@ -155,8 +155,8 @@ class PricedIteration(FinishedIteration):
         return self.run.plan
 
     @property
-    def site(self) -> Deployment:
-        return self.run.site
+    def deployment(self) -> Deployment:
+        return self.run.deployment
 
 
 def an_iteration(site: Deployment, plan: IterationPlan | None = None) -> PricedIteration:

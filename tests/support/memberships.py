@@ -21,6 +21,14 @@ def seated(fleet: Membership) -> list[int | None]:
     return [None if node is None else node.number for node in fleet.node_at]
 
 
+def empty_stages(fleet: Membership) -> list[int]:
+    return [
+        stage
+        for stage in fleet.cluster.stages
+        if not any(fleet.node_at[slot] for slot in fleet.cluster.slots_of(stage))
+    ]
+
+
 class Log:
     """A fleet under a failure process, and what was told of it."""
 
@@ -38,7 +46,7 @@ class Log:
 
         def arrives(now_seconds: float, *who: Any) -> Any:
             node = arrive(now_seconds, *who)
-            self.arrivals.append((now_seconds, node.number, node.place))
+            self.arrivals.append((now_seconds, node.number, node.slot))
             return node
 
         self.fleet.arrive = arrives  # type: ignore[method-assign]

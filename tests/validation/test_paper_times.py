@@ -87,7 +87,7 @@ def seconds(
     scenario = throughput_scenario(forward, software, strategy, **options)
     world = build_world(scenario, 0)
     plan = a_strategy(scenario.strategies[0], NUM_LAYER_STAGES).adapt_plan(world.plain_plan())
-    return world.iteration_times.price(plan).seconds
+    return world.iteration_times.alone(plan).seconds
 
 
 def redundant(**options: Any) -> dict[str, Any]:
@@ -97,14 +97,19 @@ def redundant(**options: Any) -> dict[str, Any]:
 # ---- what is sent ---------------------------------------------------------------------------------------
 def round_trip(world: World, pipeline: int) -> float:
     """Network of one microbatch, there and back, in one pipeline."""
-    nodes = [world.cluster.node(stage, pipeline) for stage in ROUTE]
-    return 2 * sum(world.network.hop_seconds(*hop, world.costs.activation_bytes) for hop in pairwise(nodes))
+    nodes = [world.cluster.slot(stage, pipeline) for stage in ROUTE]
+    return 2 * sum(
+        world.iteration_times.deployment.network.hop_seconds(*hop, world.costs.activation_bytes)
+        for hop in pairwise(nodes)
+    )
 
 
 def slowest_pair(world: World, stage: int) -> float:
     """The stage's whole gradient over the slowest of its links."""
-    nodes, num_bytes = world.cluster.nodes_of(stage), world.costs.weight_bytes(stage)
-    return max(world.network.path(a, b).seconds(num_bytes) for a in nodes for b in nodes if a != b)
+    nodes, num_bytes = world.cluster.slots_of(stage), world.costs.weight_bytes(stage)
+    return max(
+        world.iteration_times.deployment.network.path(a, b).seconds(num_bytes) for a in nodes for b in nodes if a != b
+    )
 
 
 def test_stages_and_activations_have_the_published_sizes():
@@ -119,7 +124,7 @@ def test_stages_and_activations_have_the_published_sizes():
 def test_a_microbatch_is_18_64_seconds_on_the_network(pipeline):
     """Each pipeline goes round the same seven regions from another start."""
     world = throughput_test()
-    assert len({world.cluster.regions_of_nodes[world.cluster.node(stage, pipeline)] for stage in range(7)}) == 7
+    assert len({world.cluster.regions_of_nodes[world.cluster.slot(stage, pipeline)] for stage in range(7)}) == 7
     assert round_trip(world, pipeline) == pytest.approx(18.64, abs=0.005)
 
 
@@ -135,7 +140,7 @@ def test_without_compute_an_iteration_takes_75_seconds():
     Its replica in Belgium is done one hop (1.29 s; the other is negligible) before its pipeline, then 26.73 s.
     """
     world = throughput_test()
-    canada_to_nl = world.network.path(world.cluster.node(0, 2), world.cluster.node(1, 2))
+    canada_to_nl = world.iteration_times.deployment.network.path(world.cluster.slot(0, 2), world.cluster.slot(1, 2))
     last_hop = canada_to_nl.seconds(world.costs.activation_bytes)
     assert seconds() == pytest.approx(75.4, abs=0.5)
     assert seconds() == pytest.approx(PAUSE + 2 * 18.640 + (26.733 - last_hop) + OPTIMIZER, abs=0.001)
@@ -175,7 +180,7 @@ class HalfSizeActivations(Costs):
 def test_activations_of_half_the_size_make_it_71_and_a_half(forward):
     world = throughput_test(forward, SOFTWARE)
     costs = HalfSizeActivations(world.costs.workload, world.costs.device)
-    site = Deployment(costs, world.cluster, world.network)
+    site = Deployment(costs, world.cluster, world.iteration_times.deployment.network)
     assert run_alone(site, world.plain_plan(), "arrival").seconds == pytest.approx(71.5, abs=0.6)
 
 
@@ -232,8 +237,11 @@ def test_twice_the_microbatches_explain_91_and_151_seconds():
 def test_on_serial_connections_the_slowest_hop_spaces_a_window(forward):
     """The two behind the first of a window come a transmission apart, where they came a backward apart: 95.3 s."""
     world = throughput_test()
-    num_bytes, nodes = world.costs.activation_bytes, [world.cluster.node(stage, 0) for stage in ROUTE]
-    slowest = max(num_bytes / world.network.path(*hop).alone_bytes_per_second for hop in pairwise(nodes))
+    num_bytes, nodes = world.costs.activation_bytes, [world.cluster.slot(stage, 0) for stage in ROUTE]
+    slowest = max(
+        num_bytes / world.iteration_times.deployment.network.path(*hop).alone_bytes_per_second
+        for hop in pairwise(nodes)
+    )
     shared = seconds(forward, SOFTWARE, network={"sharing": "node_pair"})
     assert shared == pytest.approx(95.3, abs=0.8)
     assert shared - seconds(forward, SOFTWARE) == pytest.approx(2 * (slowest - 2 * forward), abs=0.001)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.cluster.membership import Membership, node_seconds
-from support.memberships import a_cluster, seated
+from support.memberships import a_cluster, empty_stages, seated
 
 
 def a_fleet(*shape: object, **options: object) -> Membership:
@@ -18,35 +18,35 @@ def a_fleet(*shape: object, **options: object) -> Membership:
 def test_nodes_are_numbered_by_slot_and_spares_after_them():
     fleet = a_fleet(2, ("a", "b"), nodes_per_stage=2, num_spares=3)
     assert seated(fleet) == [0, 1, 2, 3, 4, 5]
-    assert [(fleet.nodes[number].region, fleet.nodes[number].place) for number in range(4, 9)] == [
+    assert [(fleet.nodes[number].region, fleet.nodes[number].slot) for number in range(4, 9)] == [
         ("a", 4),
         ("b", 5),
         ("a", None),
         ("b", None),
         ("a", None),
     ]
-    assert (fleet.num_arrived, fleet.num_lost, fleet.empty_stages) == (9, 0, [])
+    assert (fleet.num_arrived, fleet.num_lost, empty_stages(fleet)) == (9, 0, [])
 
 
 def test_lost_nodes_slots_stay_vacant_until_spares_are_assigned():
     fleet = a_fleet(nodes_per_stage=2, num_spares=1)
     lost = fleet.lose([2, 3], 10.0)
-    assert [(node.number, node.place) for node in lost] == [(2, 2), (3, 3)]
+    assert [(node.number, node.slot) for node in lost] == [(2, 2), (3, 3)]
     assert seated(fleet) == [0, 1, None, None, 4, 5]
-    assert (fleet.empty_stages, fleet.has_node(1), fleet.num_lost) == ([1], False, 2)
-    fleet.seat_spares(10.0)
+    assert (empty_stages(fleet), fleet.has_node(1), fleet.num_lost) == ([1], False, 2)
+    fleet.assign_spares(10.0)
     assert seated(fleet) == [0, 1, 6, None, 4, 5]
-    assert (fleet.nodes[6].seated_seconds, fleet.empty_stages) == (10.0, [])
+    assert (fleet.nodes[6].assigned_seconds, empty_stages(fleet)) == (10.0, [])
 
 
 def test_spares_are_assigned_in_order_of_arrival():
     fleet = a_fleet(num_spares=3)
     fleet.lose([3], 1.0)
-    assert fleet.arrive(2.0, number=3).place is None  # it is the last in the queue now
+    assert fleet.arrive(2.0, number=3).slot is None  # it is the last in the queue now
     fleet.lose([0, 1, 2], 5.0)
-    fleet.seat_spares(6.0)
+    fleet.assign_spares(6.0)
     assert seated(fleet) == [4, 5, 3]
-    assert {fleet.nodes[number].seated_seconds for number in (3, 4, 5)} == {6.0}
+    assert {fleet.nodes[number].assigned_seconds for number in (3, 4, 5)} == {6.0}
 
 
 def test_a_spare_is_assigned_by_empty_stage_region_wait_and_slot():
@@ -54,30 +54,30 @@ def test_a_spare_is_assigned_by_empty_stage_region_wait_and_slot():
     fleet.lose([2], 1.0)
     fleet.lose([6], 2.0)
     fleet.lose([1, 3, 4, 5], 3.0)
-    assert fleet.arrive(9.0, "c").place == 5  # stage 1 has nobody; the place in its region
-    assert fleet.arrive(9.0, "c").place == 2  # its region
-    assert fleet.arrive(9.0, "c").place == 6  # vacant since 2 s
-    assert fleet.arrive(9.0, "b").place == 1  # of two in its region, vacant alike
-    assert fleet.arrive(9.0, "c").place == 3
-    assert fleet.arrive(9.0, "a").place == 4
-    assert fleet.arrive(9.0, "a").place is None
+    assert fleet.arrive(9.0, "c").slot == 5  # stage 1 has nobody; the place in its region
+    assert fleet.arrive(9.0, "c").slot == 2  # its region
+    assert fleet.arrive(9.0, "c").slot == 6  # vacant since 2 s
+    assert fleet.arrive(9.0, "b").slot == 1  # of two in its region, vacant alike
+    assert fleet.arrive(9.0, "c").slot == 3
+    assert fleet.arrive(9.0, "a").slot == 4
+    assert fleet.arrive(9.0, "a").slot is None
 
 
 def test_an_empty_stage_goes_before_the_nodes_own_region():
     fleet = a_fleet(2, ("a", "b"), nodes_per_stage=1)
     fleet.lose([0, 1], 0.0)
-    assert fleet.arrive(1.0, "b").place == 1
+    assert fleet.arrive(1.0, "b").slot == 1
     crowded = a_fleet(1, ("a", "b", "b", "b"), nodes_per_stage=2)
     crowded.lose([0, 2, 3], 0.0)
-    assert crowded.arrive(1.0, "a").place == 2  # though place 0 is in its region
+    assert crowded.arrive(1.0, "a").slot == 2  # though place 0 is in its region
 
 
 def test_a_returning_node_keeps_its_number_as_a_new_object():
     fleet = a_fleet(num_spares=1)
     (before,) = fleet.lose([1], 5.0)
-    fleet.seat_spares(5.0)
+    fleet.assign_spares(5.0)
     after = fleet.arrive(8.0, "a", 1)
-    assert (after.number, after.place) == (1, None)  # its place is taken
+    assert (after.number, after.slot) == (1, None)  # its place is taken
     assert after is not before
     assert after != before
     assert fleet.num_arrived == 4
@@ -95,8 +95,8 @@ def test_newcomers_are_dealt_to_the_regions_in_turn():
 def test_initial_nodes_are_assigned_at_random_each_stage_first(num_nodes, num_empty, num_idle):
     cluster = a_cluster(4, nodes_per_stage=2)
     fleet = Membership(cluster, num_nodes, np.random.default_rng(3))
-    assert len(fleet.empty_stages) == num_empty
-    assert sum(node.place is None for node in fleet.nodes.values()) == num_idle
+    assert len(empty_stages(fleet)) == num_empty
+    assert sum(node.slot is None for node in fleet.nodes.values()) == num_idle
     assert fleet.num_arrived == len(fleet.nodes) == num_nodes
     again, other = (Membership(cluster, num_nodes, np.random.default_rng(seed)) for seed in (3, 4))
     assert seated(fleet) == seated(again)
@@ -124,18 +124,18 @@ def test_slots_nodes_and_paid_time_agree_after_any_events(happenings, nodes_per_
         if what == "lose" and fleet.nodes:
             chosen = sorted(fleet.nodes)[:: 1 + pick % 4]
             fleet.lose(chosen, now)
-            fleet.seat_spares(now)
+            fleet.assign_spares(now)
             stays += [now - came.pop(number) for number in chosen]
             gone += chosen
         elif what == "come" or not gone:
             came[fleet.arrive(now).number] = now
         else:
             came[fleet.arrive(now, "b", gone.pop(pick % len(gone))).number] = now
-        there = {node.place: node for node in fleet.nodes.values() if node.place is not None}
+        there = {node.slot: node for node in fleet.nodes.values() if node.slot is not None}
         assert [there.get(place) for place in range(len(fleet.node_at))] == fleet.node_at
         assert all(number == node.number for number, node in fleet.nodes.items())
         assert None not in fleet.node_at or len(there) == len(fleet.nodes)
-        assert fleet.empty_stages == [stage for stage in (0, 1, 2) if not fleet.has_node(stage)]
+        assert empty_stages(fleet) == [stage for stage in (0, 1, 2) if not fleet.has_node(stage)]
         assert fleet.nodes.keys() == came.keys()
     now += 7.0
     paid = math.fsum(stays) + math.fsum(now - seconds for seconds in came.values())

@@ -10,7 +10,7 @@ from sim.cluster.network import STORAGE, Link, Network, NetworkConfig, Path, max
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.presets import presets
 from sim.core.units import BYTES_PER_GIB
-from sim.simulation.run import build_world
+from sim.simulation.run import build_site
 from support.builders import BYTES_PER_SECOND, INSTANT, a_link, a_scenario
 
 MIB = 2**20
@@ -166,10 +166,10 @@ def test_negligible_hops_take_no_time():
 def test_nodes_are_dealt_to_regions_in_turn():
     links = tuple((a, b, 1.0, 1.0) for a, b in ("ab", "bc", "ac"))
     network = {"same_region": INSTANT, "storage": INSTANT, "links": links}
-    world = build_world(a_scenario(network=network, cluster={"nodes_per_stage": 2}), 0)
-    assert "".join(world.cluster.regions_of_nodes) == "abcabcabca"
-    assert world.network.regions_of_nodes == world.cluster.regions_of_nodes
-    assert world.cluster.nodes_of(2) == (4, 5)
+    deployment = build_site(a_scenario(network=network, cluster={"nodes_per_stage": 2}))
+    assert "".join(deployment.cluster.regions_of_nodes) == "abcabcabca"
+    assert deployment.network.regions_of_nodes == deployment.cluster.regions_of_nodes
+    assert deployment.cluster.slots_of(2) == (4, 5)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_nodes_are_placed_as_the_scenario_says(placement, regions, expected):
 def test_a_stage_per_region_exchanges_gradients_within_it():
     cluster = Cluster(ClusterConfig(nodes_per_stage=3, placement="stage_per_region"), 4, ("a", "b", "c"))
     for stage in cluster.stages:
-        assert len({cluster.regions_of_nodes[node] for node in cluster.nodes_of(stage)}) == 1
+        assert len({cluster.regions_of_nodes[node] for node in cluster.slots_of(stage)}) == 1
 
 
 # ---- fair shares: the definition --------------------------------------------------------------------

@@ -14,6 +14,7 @@ from support.builders import TICK, a_link, a_scenario, a_world, in_turn, of_kind
 from support.builders import run as run_with
 from support.churn import CHECKFREE, CLUSTER, SLOW, lengths, run, starts, told
 from support.failure_processes import Loss
+from support.memberships import empty_stages
 
 ITERATION, STANDING_IN = 21.0, 27.0
 
@@ -225,7 +226,7 @@ def test_training_begins_when_every_stage_has_a_started_node():
 def test_a_loss_while_training_waits_to_begin_makes_it_wait_on():
     scenario = a_scenario(({"kind": "restart"},), cluster={**CLUSTER, "nodes_per_stage": 1}, steps=4)
     options = {"num_initial_nodes": 4, "arrivals": (0, 2)}
-    (empty,) = a_world(scenario, {}, **options).membership.empty_stages
+    (empty,) = empty_stages(a_world(scenario, {}, **options).membership)
     result = run_with(scripted(scenario, {(empty + 1) % 5: (10.0, 20.0)}, **options))
     assert told(result) == [(10.0, "failure", (empty + 1) % 5)]
     assert starts(result)[0] == 30.0 + 5.0  # two nodes come at 30 s
@@ -282,7 +283,7 @@ def test_a_spare_is_where_its_place_is():
     scenario = a_scenario(failures={"kind": "script", "losses": losses}, cluster=cluster, network=REGIONS)
     world = build_world(scenario, 0)
     in_turn(world, world.attempt(15.0, "productive_compute"))
-    (seated,) = [node for node in world.membership.nodes.values() if node.place == 0]
+    (seated,) = [node for node in world.membership.nodes.values() if node.slot == 0]
     assert (seated.number, seated.region) == (5, "b")
     regions = {member.number: member.region for member in world._injector._members()}
     assert regions[5] == world.cluster.regions_of_nodes[0] == "a"

@@ -159,7 +159,7 @@ def test_the_same_holds_for_many_more_scripts(scenario, index):
 
 # ---- the auditor sees what it should -------------------------------------------------------------------
 def its_own_place(holders: StatePlacement, stage: int, replica: int) -> int:
-    return holders.cluster.node(stage, replica)
+    return holders.cluster.slot(stage, replica)
 
 
 def joins_at_once(world: World) -> Any:

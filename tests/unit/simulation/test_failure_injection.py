@@ -197,7 +197,7 @@ def test_an_early_replacement_waits_as_a_spare():
     log = scripted({1: (100.0,)}, a_cluster(provisioning_seconds=10.0), notice_seconds=30.0).until(300.0)
     assert log.arrivals == [(80.0, 3, None)]
     assert seated(log.fleet) == [0, 3, 2]
-    assert log.fleet.nodes[3].seated_seconds == 100.0
+    assert log.fleet.nodes[3].assigned_seconds == 100.0
 
 
 def test_a_notice_is_no_longer_than_the_uptime():

@@ -284,7 +284,7 @@ def test_the_iteration_time_is_what_the_clock_advances_by(scenario):
     for fidelity in BOTH:
         world = a_world(scenario.model_copy(update={"fidelity": fidelity}))
         plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())
-        price = world.iteration_times.price(plan)
+        price = world.iteration_times.alone(plan)
         assert in_turn(world, *(world.run_iteration(plan) for _ in range(3))) == [None] * 3
         assert world.now_seconds == 3 * price.seconds == to_ticks(world.now_seconds)
         booked = math.fsum(world.ledger.buckets().values())
@@ -298,7 +298,7 @@ def test_the_clock_keeps_to_ticks_despite_inexact_splits():
         measured = {"forward_seconds": 0.1 + number / 7, "backward_seconds": 0.3 + number / 11, "head_seconds": 0.7}
         world = a_world(a_scenario(num_stages=6, schedule="gpipe", measured=measured))
         plan = replace(world.plain_plan(), shadow_forwards=1.0, shadow="lazy")
-        price = world.iteration_times.price(plan)
+        price = world.iteration_times.alone(plan)
         off += price.split.seconds != price.seconds
         in_turn(world, world.run_iteration(plan))
         assert world.now_seconds == price.seconds
@@ -312,7 +312,7 @@ def test_iteration_time_beside_an_upload_advances_the_clock():
         world.background((Transfer(1, STORE, 1e4), Transfer(2, STORE, 3e4)), lambda: None, lambda: None)
         in_turn(world, *(world.run_iteration(world.plain_plan()) for _ in range(3)))
         clocks.append(world.now_seconds)
-    assert clocks[0] == clocks[1] > 3 * world.iteration_times.price(world.plain_plan()).seconds
+    assert clocks[0] == clocks[1] > 3 * world.iteration_times.alone(world.plain_plan()).seconds
 
 
 # ---- with jitter ----------------------------------------------------------------------------------------------

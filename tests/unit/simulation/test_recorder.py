@@ -59,7 +59,7 @@ def test_a_message_cut_by_a_failure_ends_there_undelivered():
 @pytest.mark.parametrize("at_seconds", [0.0, 1.5, 5.3, 11.0, 20.0, 25.0])
 def test_nothing_of_an_iteration_is_recorded_after_its_failure(at_seconds):
     trace = EventRecorder()
-    plan_seconds = a_world(a_scenario(network=SLOW)).iteration_times.price(a_world().plain_plan()).seconds
+    plan_seconds = a_world(a_scenario(network=SLOW)).iteration_times.alone(a_world().plain_plan()).seconds
     assert at_seconds < plan_seconds
     world = a_world(a_scenario(network=SLOW, cluster={"nodes_per_stage": 2}), {3: (at_seconds,)}, trace=trace)
     in_turn(world, world.run_iteration(world.plain_plan()), world.attempt(100.0, "detection"))

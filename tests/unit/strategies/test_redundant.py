@@ -16,7 +16,7 @@ from sim.strategies import STRATEGIES, UnrecoverableError
 from sim.strategies.redundant import Redundant, RedundantConfig
 from sim.workload.config import IterationPlan
 from sim.workload.costs import Costs
-from sim.workload.deployment import stand_ins
+from sim.workload.deployment import assign_slots
 from support.builders import (
     CHECKPOINT_BYTES,
     INSTANT,
@@ -63,7 +63,7 @@ def longest(preset: str, num_microbatches: int) -> float:
     """An iteration of so many microbatches."""
     world = a_world(a_scenario(num_microbatches=num_microbatches))
     plan = strategy_of("redundant", 4, preset=preset).adapt_plan(world.plain_plan())
-    return world.iteration_times.price(plan).seconds
+    return world.iteration_times.alone(plan).seconds
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def price(preset: str, covers: dict[int, int], **options: Any) -> float:
     scenario = scenario_of(preset, **options)
     world: World = a_world(scenario)
     plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())
-    return world.iteration_times.price(plan, stand_ins(set(covers), world.cluster, covers)).seconds
+    return world.iteration_times.alone(plan, assign_slots(set(covers), world.cluster, covers)).seconds
 
 
 def ends(result: Run) -> list[float]:

@@ -16,7 +16,7 @@ from sim.cluster.flows import Flows
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan, plain_plan
-from sim.workload.deployment import Deployment, Hosts, stand_ins
+from sim.workload.deployment import Assignment, Deployment, assign_slots
 from sim.workload.iteration_time import FinishedIteration, IterationTimes, fastest_run, run_alone, run_among
 from sim.workload.schedule import BACKWARD, FORWARD
 from support.builders import TICK, a_link, a_site
@@ -40,25 +40,25 @@ def absences(draw, cluster: Cluster) -> tuple[set[int], dict[int, int]]:
         covers[stage] = (stage + draw(st.sampled_from([-1, 1, 2]))) % len(cluster.stages)
     missing = set()
     for stage in cluster.stages:
-        places = st.sampled_from(cluster.nodes_of(stage))
+        places = st.sampled_from(cluster.slots_of(stage))
         missing |= draw(st.sets(places, max_size=len(cluster.replicas) - (stage not in covers)))
     return missing, covers
 
 
 @st.composite
-def incomplete(draw, **options) -> tuple[Deployment, IterationPlan, Hosts]:
+def incomplete(draw, **options) -> tuple[Deployment, IterationPlan, Assignment]:
     """Iterations of all shapes on clusters that lack any nodes that they can do without."""
     site, plan = draw(shapes((1, 2, 2, 3, 4), **options))
     missing, covers = draw(absences(site.cluster))
-    return site, plan, stand_ins(missing, site.cluster, covers)
+    return site, plan, assign_slots(missing, site.cluster, covers)
 
 
-def without(site: Deployment, *missing: tuple[int, int], covers: dict[int, int] | None = None) -> Hosts:
+def without(site: Deployment, *missing: tuple[int, int], covers: dict[int, int] | None = None) -> Assignment:
     """Hosts without the nodes of some (stage, replica)."""
-    return stand_ins([site.cluster.node(*place) for place in missing], site.cluster, covers)
+    return assign_slots([site.cluster.slot(*place) for place in missing], site.cluster, covers)
 
 
-def on(site: Deployment, hosts: Hosts | None, plan: IterationPlan | None = None) -> FinishedIteration:
+def on(site: Deployment, hosts: Assignment | None, plan: IterationPlan | None = None) -> FinishedIteration:
     """One iteration on some nodes."""
     return fastest_run(site, plan or plain_plan(site.costs.workload), hosts)
 
@@ -75,11 +75,11 @@ def sent(found: FinishedIteration, what: str) -> list[tuple[int, int]]:
     return [(m.source, m.target) for m in found.run.messages if m.what.startswith(what)]
 
 
-def host_of(site: Deployment, hosts: Hosts, stage: int, replica: int, microbatch: int) -> int:
+def host_of(site: Deployment, hosts: Assignment, stage: int, replica: int, microbatch: int) -> int:
     """The first stand-in, or one of the others of its stage: those left take turns from it on."""
     num_replicas = len(site.cluster.replicas)
-    first = hosts[site.cluster.node(stage, replica)]
-    left = [place for place in site.cluster.nodes_of(first // num_replicas) if hosts[place] == place]
+    first = hosts[site.cluster.slot(stage, replica)]
+    left = [place for place in site.cluster.slots_of(first // num_replicas) if hosts[place] == place]
     in_its_pipeline = first % num_replicas == replica
     return first if in_its_pipeline else left[(left.index(first) + microbatch) % len(left)]
 
@@ -87,7 +87,7 @@ def host_of(site: Deployment, hosts: Hosts, stage: int, replica: int, microbatch
 # ---- who stands in ------------------------------------------------------------------------------------------
 def test_without_absences_each_node_does_its_own_work():
     site = a_site(4, 4, cluster={"nodes_per_stage": 3})
-    assert stand_ins((), site.cluster) == site.complete_hosts == tuple(range(15))
+    assert assign_slots((), site.cluster) == site.complete_assignment == tuple(range(15))
 
 
 @pytest.mark.parametrize(
@@ -104,18 +104,18 @@ def test_without_absences_each_node_does_its_own_work():
 )
 def test_missing_nodes_are_substituted_from_the_next_replica_up(missing, hosts):
     """Stage 1 of three stages with four replicas: places 4 to 7."""
-    assert stand_ins(missing, a_cluster(2, 4)) == (0, 1, 2, 3, *hosts, 8, 9, 10, 11)
+    assert assign_slots(missing, a_cluster(2, 4)) == (0, 1, 2, 3, *hosts, 8, 9, 10, 11)
 
 
 @given(st.data(), st.integers(2, 5), st.integers(1, 8))
 def test_all_work_has_a_present_host_and_stage_loads_are_even(data, num_stages, num_replicas):
     cluster = a_cluster(num_stages, num_replicas)
     missing, covers = data.draw(absences(cluster))
-    hosts = stand_ins(missing, cluster, covers)
+    hosts = assign_slots(missing, cluster, covers)
     for stage in cluster.stages:
-        places = cluster.nodes_of(stage)
+        places = cluster.slots_of(stage)
         if stage in covers:
-            assert [hosts[place] for place in places] == [hosts[place] for place in cluster.nodes_of(covers[stage])]
+            assert [hosts[place] for place in places] == [hosts[place] for place in cluster.slots_of(covers[stage])]
             continue
         assert all(hosts[place] == place for place in places if place not in missing)
         assert all(hosts[place] in set(places) - missing for place in places)
@@ -126,19 +126,19 @@ def test_all_work_has_a_present_host_and_stage_loads_are_even(data, num_stages, 
 def test_a_stage_without_node_and_cover_is_an_error():
     cluster = a_cluster(3, 2)
     with pytest.raises(AssertionError, match="stage 2 has no node"):
-        stand_ins([4, 5], cluster)
-    assert stand_ins([4, 5], cluster, {2: 1}) == (0, 1, 2, 3, 2, 3, 6, 7)
-    assert stand_ins([2, 4, 5], cluster, {2: 1}) == (0, 1, 3, 3, 3, 3, 6, 7)  # by who stands in for stage 1
+        assign_slots([4, 5], cluster)
+    assert assign_slots([4, 5], cluster, {2: 1}) == (0, 1, 2, 3, 2, 3, 6, 7)
+    assert assign_slots([2, 4, 5], cluster, {2: 1}) == (0, 1, 3, 3, 3, 3, 6, 7)  # by who stands in for stage 1
     with pytest.raises(AssertionError, match="does not do its own work"):
-        stand_ins([2, 3, 4, 5], cluster, {2: 1, 1: 0})
+        assign_slots([2, 3, 4, 5], cluster, {2: 1, 1: 0})
     with pytest.raises(AssertionError, match="numbers"):
-        stand_ins([8], cluster)
+        assign_slots([8], cluster)
 
 
 def test_a_substitute_does_its_own_work_too():
     site = a_site(2, 2, cluster={"nodes_per_stage": 2})
     with pytest.raises(AssertionError, match="does its own"):
-        run_alone(site, plain_plan(site.costs.workload), "arrival", hosts=(0, 1, 3, 2, 4, 5))
+        run_alone(site, plain_plan(site.costs.workload), "arrival", assignment=(0, 1, 3, 2, 4, 5))
 
 
 # ---- whatever is missing ------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_no_iteration_is_shorter_than_its_busiest_node(shape):
     found = on(site, hosts, plan)
     by_node = defaultdict(list)
     for o in found.run.operations:
-        by_node[hosts[site.cluster.node(o.stage, o.replica)]].append((o.start_seconds, o.end_seconds))
+        by_node[hosts[site.cluster.slot(o.stage, o.replica)]].append((o.start_seconds, o.end_seconds))
     for spans in by_node.values():
         spans.sort()
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
@@ -216,7 +216,7 @@ def test_gpipes_heads_on_a_node_do_all_their_forwards_first(shape):
     if site.costs.workload.schedule != "gpipe":
         return
     found, head = on(site, hosts, plan), site.costs.head_stage
-    for replica in {hosts[place] % len(site.cluster.replicas) for place in site.cluster.nodes_of(head)}:
+    for replica in {hosts[place] % len(site.cluster.replicas) for place in site.cluster.slots_of(head)}:
         forwards, backwards = (done_by(found, head, replica, kind) for kind in (FORWARD, BACKWARD))
         assert max(o.end_seconds for o in forwards) <= min(o.start_seconds for o in backwards)
 
@@ -225,8 +225,8 @@ def test_gpipes_heads_on_a_node_do_all_their_forwards_first(shape):
 @given(shapes((1, 2, 3)))
 def test_on_all_nodes_it_is_the_iteration_that_it_was(shape):
     site, plan = shape
-    plain, told = on(site, None, plan), on(site, site.complete_hosts, plan)
-    assert plain.price == told.price
+    plain, told = on(site, None, plan), on(site, site.complete_assignment, plan)
+    assert plain.time == told.time
     assert (plain.run.operations, plain.run.messages) == (told.run.operations, told.run.messages)
 
 
@@ -254,7 +254,7 @@ def test_event_by_event_it_equals_the_computed_iteration(shape, start, jitters):
     assert env.now - start == priced.seconds
     assert (run.split(env.now - start), run.order) == (priced.split, priced.order)
     among = run_among(site, plan, priced.order, (), hosts)
-    assert among.seconds == pipeline.price(plan, hosts).seconds
+    assert among.seconds == pipeline.alone(plan, hosts).seconds
 
 
 # ---- how long it takes ----------------------------------------------------------------------------------------
@@ -284,8 +284,8 @@ def test_time_lies_between_the_busiest_node_and_one_pipeline(data, p, m, n, sche
     site = a_site(p, m, schedule=schedule, cluster={"nodes_per_stage": n})
     missing = set()
     for stage in site.cluster.stages:
-        missing |= data.draw(st.sets(st.sampled_from(site.cluster.nodes_of(stage)), max_size=n - 1))
-    hosts = stand_ins(missing, site.cluster)
+        missing |= data.draw(st.sets(st.sampled_from(site.cluster.slots_of(stage)), max_size=n - 1))
+    hosts = assign_slots(missing, site.cluster)
     visits = [(stage, r, k) for stage in range(1, p + 1) for r in site.cluster.replicas for k in range(m)]
     busiest = max(Counter(host_of(site, hosts, *visit) for visit in visits).values())
     least = max(3.0 * busiest, on(site, None).seconds)
@@ -316,7 +316,7 @@ def test_a_substitute_works_at_its_own_pace(slow):
     stragglers = ({"stage": 2, "replica": there, "slowdown": 2.0}, {"stage": 3, "replica": gone, "slowdown": 5.0})
     site = a_site(3, 4, cluster={"nodes_per_stage": 2, "stragglers": stragglers})
 
-    def forwards(stage: int, hosts: Hosts) -> set[float]:
+    def forwards(stage: int, hosts: Assignment) -> set[float]:
         return {o.end_seconds - o.start_seconds for o in done_by(on(site, hosts), stage, there, FORWARD)}
 
     hosts = without(site, (2, gone), (3, gone))
@@ -477,15 +477,15 @@ def test_times_are_cached_by_plan_and_nodes():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
     pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
     one, other = without(site, (2, 1)), without(site, (2, 0))
-    assert pipeline.price(plan) is pipeline.price(plan, site.complete_hosts)
-    assert pipeline.price(plan).order == "textbook"
-    assert pipeline.price(plan, one) is pipeline.price(replace(plan), tuple(one))
-    assert pipeline.price(plan, one) is not pipeline.price(plan, other)
-    assert pipeline.price(plan, one).order == "arrival"
-    assert pipeline.split(plan, one) is pipeline.price(plan, one).split
-    assert pipeline.executed(plan, 7, one) is pipeline.price(plan, one)
+    assert pipeline.alone(plan) is pipeline.alone(plan, site.complete_assignment)
+    assert pipeline.alone(plan).order == "textbook"
+    assert pipeline.alone(plan, one) is pipeline.alone(replace(plan), tuple(one))
+    assert pipeline.alone(plan, one) is not pipeline.alone(plan, other)
+    assert pipeline.alone(plan, one).order == "arrival"
+    assert pipeline.split(plan, one) is pipeline.alone(plan, one).split
+    assert pipeline.executed(plan, 7, one) is pipeline.alone(plan, one)
     assert pipeline.among(plan, (), one) is pipeline.among(plan, (), one)
-    assert pipeline.among(plan, (), one).seconds == pipeline.price(plan, one).seconds > pipeline.price(plan).seconds
+    assert pipeline.among(plan, (), one).seconds == pipeline.alone(plan, one).seconds > pipeline.alone(plan).seconds
 
 
 def test_with_jitter_each_execution_has_its_own_time():
@@ -499,5 +499,5 @@ def test_with_jitter_each_execution_has_its_own_time():
 
 def test_iteration_times_keep_no_records():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
-    price = IterationTimes(site, 0).price(plain_plan(site.costs.workload), without(site, (2, 1)))
+    price = IterationTimes(site, 0).alone(plain_plan(site.costs.workload), without(site, (2, 1)))
     assert set(vars(price)) == {"seconds", "split", "order"}

@@ -64,9 +64,9 @@ def a_plan(site, name: str):
 @given(sites(), st.sampled_from(list(PLANS)))
 def test_one_pipeline_takes_what_all_of_them_take(site, name):
     plan = a_plan(site, name)
-    assert site.one_of_all is not None
-    assert len(site.one_of_all.cluster.regions_of_nodes) == 5
-    assert IterationTimes(site, 0).price(plan) == fastest_run(site, plan).price
+    assert site.representative is not None
+    assert len(site.representative.cluster.regions_of_nodes) == 5
+    assert IterationTimes(site, 0).alone(plan) == fastest_run(site, plan).time
 
 
 @settings(max_examples=30)
@@ -74,7 +74,7 @@ def test_one_pipeline_takes_what_all_of_them_take(site, name):
 def test_and_beside_uploads(site, name, num_bytes):
     plan, pipeline = a_plan(site, name), IterationTimes(site, 0)
     others = tuple(FlowState(site.network.path(node, STORAGE), 0.1, num_bytes) for node in range(0, 8, 2))
-    assert pipeline.among(plan, others) == run_among(site, plan, pipeline.price(plan).order, others)
+    assert pipeline.among(plan, others) == run_among(site, plan, pipeline.alone(plan).order, others)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_and_beside_uploads(site, name, num_bytes):
 )
 def test_pipelines_that_differ_or_share_links_run_one_by_one(cluster, network):
     site = a_site(4, 2, cluster={"nodes_per_stage": 2, **cluster}, network=network)
-    assert site.one_of_all is None
+    assert site.representative is None
     plan = plain_plan(site.costs.workload)
-    assert IterationTimes(site, 0).price(plan) == fastest_run(site, plan).price
+    assert IterationTimes(site, 0).alone(plan) == fastest_run(site, plan).time
 
 
 def test_uploads_on_shared_links_are_computed_with_all_pipelines():
     site = a_site(2, 2, cluster={"nodes_per_stage": 2}, network={"same_region": a_link(0.0, 1000.0)}, sequence_length=1)
     plan, pipeline = plain_plan(site.costs.workload), IterationTimes(site, 0)
     others = (FlowState(site.network.path(2, 4), 0.0, 50_000.0),)  # as the activations of one pipeline
-    assert pipeline.among(plan, others) == run_among(site, plan, pipeline.price(plan).order, others)
-    assert pipeline.among(plan, others).seconds > pipeline.price(plan).seconds
+    assert pipeline.among(plan, others) == run_among(site, plan, pipeline.alone(plan).order, others)
+    assert pipeline.among(plan, others).seconds > pipeline.alone(plan).seconds

@@ -69,7 +69,7 @@ def test_every_microbatch_goes_to_the_loss_and_back(run):
     by_microbatch = defaultdict(list)
     for o in of_kind(run, "forward", "backward"):
         by_microbatch[o.replica, o.microbatch].append(o)
-    assert len(by_microbatch) == run.plan.num_microbatches * run.site.cluster.config.nodes_per_stage
+    assert len(by_microbatch) == run.plan.num_microbatches * run.deployment.cluster.config.nodes_per_stage
     for (_, microbatch), operations in by_microbatch.items():
         way = [(visit.kind, schedule.stage(visit)) for visit in schedule.visits(microbatch)]
         assert [(o.kind, o.stage) for o in operations] == way
@@ -79,7 +79,7 @@ def test_every_microbatch_goes_to_the_loss_and_back(run):
 @FEWER
 @given(iterations())
 def test_nothing_happens_before_the_pause_ends_or_after_the_end(run):
-    workload = run.site.costs.workload
+    workload = run.deployment.costs.workload
     spans = [(each.start_seconds, each.end_seconds) for each in (*run.operations, *run.messages)]
     assert min(start for start, _ in spans) >= to_ticks(workload.pause_seconds)
     assert max(end for _, end in spans) <= run.seconds
@@ -102,27 +102,27 @@ def test_no_iteration_beats_its_longest_path(run):
 @given(iterations())
 def test_no_message_is_faster_than_alone(run):
     for message in run.messages:
-        path = run.site.network.path(message.source, message.target)
+        path = run.deployment.network.path(message.source, message.target)
         alone = path.latency_seconds + message.num_bytes / path.alone_bytes_per_second
         assert message.end_seconds - message.start_seconds >= alone * (1 - 1e-9) - 20 * TICK
         assert STORAGE not in (message.source, message.target)
     sent = [m for m in run.messages if m.what.split()[0] in ("activation", "gradient") and "exchange" not in m.what]
-    num_bytes = run.plan.microbatch_size * run.site.costs.activation_bytes
+    num_bytes = run.plan.microbatch_size * run.deployment.costs.activation_bytes
     assert {message.num_bytes for message in sent} == {num_bytes}
 
 
 @FEWER
 @given(iterations())
 def test_no_more_microbatches_are_in_flight_than_allowed(run):
-    for replica in run.site.cluster.replicas:
+    for replica in run.deployment.cluster.replicas:
         assert in_flight_at_most(run, replica) <= run.run.schedule.in_flight_limit
 
 
 @FEWER
 @given(iterations())
 def test_gpipe_begins_backwards_after_the_last_forward(run):
-    if run.site.costs.workload.schedule == "gpipe":
-        for replica in run.site.cluster.replicas:
+    if run.deployment.costs.workload.schedule == "gpipe":
+        for replica in run.deployment.cluster.replicas:
             here = [o for o in run.operations if o.replica == replica]
             last_forward = max(o.end_seconds for o in here if o.kind == "forward")
             assert last_forward <= min(o.start_seconds for o in here if o.kind == "backward")
@@ -247,7 +247,7 @@ def test_a_ring_takes_its_formula_for_every_stage(n):
     for stage in range(5):
         exchange = messages(run, f"gradient exchange of stage {stage}")
         assert [message.num_bytes for message in exchange] == pytest.approx([2 * (n - 1) / n * 2720.0] * n)
-        nodes = run.site.cluster.nodes_of(stage)
+        nodes = run.deployment.cluster.slots_of(stage)
         assert [(message.source, message.target) for message in exchange] == list(
             zip(nodes, (*nodes[1:], nodes[0]), strict=True)
         )
@@ -286,13 +286,13 @@ def test_an_iteration_is_its_slowest_replica_plus_all_reduce():
     world = build_world(a_scenario(num_microbatches=1, network=network, cluster=cluster), 0)
     # Only the last stage's second node is far: four slow hops in its pipeline. Stage 4 exchanges over 2 (n - 1)
     # latencies while the gradient goes home and through the stages before it, which takes longer.
-    run = an_iteration(world.iteration_times.site)
-    assert run.seconds == world.iteration_times.price(world.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0
+    run = an_iteration(world.iteration_times.deployment)
+    assert run.seconds == world.iteration_times.alone(world.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0
     assert [message.start_seconds for message in messages(run, "gradient exchange of stage 4")] == [12.0] * 2
     after = build_world(
         a_scenario(num_microbatches=1, network=network, cluster=cluster, overlap_gradient_exchange=False), 0
     )
-    assert after.iteration_times.price(after.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0 + 2 * 2.0
+    assert after.iteration_times.alone(after.plain_plan()).seconds == 4 * 3.0 + 4 * 2.0 + 2 * 2.0
 
 
 # ---- pause and optimizer --------------------------------------------------------------------------------
@@ -343,9 +343,9 @@ def jittered(sigma: float, seed: int, executions: range, **options) -> list[Fini
         options.pop("num_stages", 4), options.pop("num_microbatches", 4), cluster={"jitter": sigma}, **options
     )
     pipeline, plan = IterationTimes(site, seed), plain_plan(site.costs.workload)
-    order = pipeline.price(plan).order
-    found = [run_alone(site, plan, order, pipeline.slowness(execution)) for execution in executions]
-    assert [run.price for run in found] == [pipeline.executed(plan, execution) for execution in executions]
+    order = pipeline.alone(plan).order
+    found = [run_alone(site, plan, order, pipeline.time_factor(execution)) for execution in executions]
+    assert [run.time for run in found] == [pipeline.executed(plan, execution) for execution in executions]
     return found
 
 

@@ -12,8 +12,8 @@ from sim.cluster.flows import Flows, FlowState
 from sim.cluster.network import STORAGE
 from sim.simulation.run import build_world
 from sim.workload.config import IterationPlan, plain_plan
-from sim.workload.deployment import stand_ins
-from sim.workload.iteration import IterationRun, even_pace
+from sim.workload.deployment import assign_slots
+from sim.workload.iteration import IterationRun, unit_factor
 from sim.workload.iteration_time import IterationTimes, run_alone, run_among
 from support.builders import a_link, a_scenario, a_site, a_strategy, an_iteration
 
@@ -58,17 +58,17 @@ def test_the_split_adds_up_to_the_time_and_times_are_cached(kind):
     scenario = a_scenario(({"kind": kind},))
     world = build_world(scenario, 0)
     plan = a_strategy(scenario.strategies[0]).adapt_plan(world.plain_plan())
-    price = world.iteration_times.price(plan)
+    price = world.iteration_times.alone(plan)
     assert price.split.seconds == pytest.approx(price.seconds, rel=1e-15)
-    assert price.seconds == an_iteration(world.iteration_times.site, plan).seconds
-    assert world.iteration_times.price(replace(plan)) is price
+    assert price.seconds == an_iteration(world.iteration_times.deployment, plan).seconds
+    assert world.iteration_times.alone(replace(plan)) is price
     assert world.iteration_times.split(plan) is price.split
 
 
 def test_without_jitter_every_execution_takes_equally_long():
     pipeline = IterationTimes(site := a_site(4, 4), seed=0)
     assert {id(pipeline.executed(a_plan(site), execution)) for execution in (1, 2, 1000)} == {
-        id(pipeline.price(a_plan(site)))
+        id(pipeline.alone(a_plan(site)))
     }
 
 
@@ -85,8 +85,8 @@ def test_with_jitter_later_executions_reuse_the_first_samples():
 
 def test_the_time_of_a_plan_has_no_jitter():
     even, jittering = (IterationTimes(a_site(4, 4, cluster={"jitter": sigma}), seed=0) for sigma in (0.0, 0.5))
-    plan = a_plan(even.site)
-    assert jittering.price(plan).seconds == even.price(plan).seconds == 21.0
+    plan = a_plan(even.deployment)
+    assert jittering.alone(plan).seconds == even.alone(plan).seconds == 21.0
 
 
 # ---- beside other messages ------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def uploads(site, num_bytes: float, latency_seconds: float = 0.0) -> tuple[FlowS
     return tuple(
         FlowState(site.network.path(node, STORAGE), latency_seconds, num_bytes)
         for stage in site.cluster.stages
-        for node in site.cluster.nodes_of(stage)
+        for node in site.cluster.slots_of(stage)
     )
 
 
@@ -146,7 +146,7 @@ def test_a_stopped_iteration_leaves_nothing_under_way(at_seconds, order, missing
     site = a_site(4, 4, network=SLOW, cluster={"nodes_per_stage": 2})
     env = simpy.Environment()
     flows = Flows(env)
-    run = IterationRun(site, env, flows, a_plan(site), order, even_pace, stand_ins(missing, site.cluster))
+    run = IterationRun(site, env, flows, a_plan(site), order, unit_factor, assign_slots(missing, site.cluster))
     if at_seconds:
         env.run(until=at_seconds)
     run.stop()

@@ -12,7 +12,7 @@ from sim.simulation.run import build_site, build_world
 from sim.strategies import STRATEGIES
 from sim.workload import iteration_time as pipeline
 from sim.workload import iteration_time as prices
-from sim.workload.iteration_time import MOST_LISTS, WITHOUT_EFFECT, Memo, price_list
+from sim.workload.iteration_time import MAX_CACHES, WITHOUT_EFFECT, Memo, cache_of
 from support.builders import a_link, a_scenario, run
 
 STRATEGIES_TO_RUN = (
@@ -41,12 +41,12 @@ def a_churning_scenario(**options):
 
 @pytest.fixture(autouse=True)
 def a_fresh_process():
-    with patch.object(prices, "_LISTS", Memo(MOST_LISTS)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
+    with patch.object(prices, "_CACHES", Memo(MAX_CACHES)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
         yield
 
 
 def as_in_a_fresh_process(ask):
-    with patch.object(prices, "_LISTS", Memo(MOST_LISTS)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
+    with patch.object(prices, "_CACHES", Memo(MAX_CACHES)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
         return ask()
 
 
@@ -106,12 +106,12 @@ CHANGED = {
 
 
 def the_list(scenario):
-    return price_list(scenario.workload, build_site(scenario).cluster, scenario.network)
+    return cache_of(scenario.workload, build_site(scenario).cluster, scenario.network)
 
 
 def plain_price(scenario):
     world = build_world(scenario, 0)
-    return world.iteration_times.price(world.plain_plan())
+    return world.iteration_times.alone(world.plain_plan())
 
 
 def test_every_field_of_a_cluster_is_changed_below():
@@ -176,7 +176,7 @@ def test_cached_times_equal_those_of_a_fresh_process(history, kind):
 
     def price(scenario):
         world = build_world(scenario, 0)
-        return world.iteration_times.price(strategy.adapt_plan(world.plain_plan()))
+        return world.iteration_times.alone(strategy.adapt_plan(world.plain_plan()))
 
     for scenario in [a_scenario(({"kind": "none"},), **options) for options in history]:
         assert price(scenario) == as_in_a_fresh_process(lambda scenario=scenario: price(scenario))
