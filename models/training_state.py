@@ -202,7 +202,7 @@ class Lineage:
         return Lineage(self.spec, self.edits[:num_edits], self.keys[: num_edits + 1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Position:
     """The name of one training state, reached after `iteration` iterations of the target model.
 

@@ -84,7 +84,7 @@ class Availability:
         is_ordered: whether nodes have been ordered that have not arrived yet.
         """
         work = self._work
-        while set(self._membership.lacking_stages) - self._placement.covers.keys():
+        while any(stage not in self._placement.covers for stage in self._membership.lacking_stages):
             bucket: Bucket = "provisioning" if is_ordered() else "waiting_for_nodes"
             self._arrival = until = work.env.event()
             if not math.isinf(work.deadline_seconds):

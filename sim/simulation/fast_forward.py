@@ -76,34 +76,39 @@ class FastForward:
         None if the next iteration must be executed by itself. num_iterations: of the whole run; action_of: the
         strategies' next action, given the duration of an iteration.
         """
-        work, most = self._work, min(num_iterations - position.iteration, self._iterations.most_in_a_leap)
+        work, env, idle = self._work, self._work.env, self._transfers.has_idle_links
+        most = min(num_iterations - position.iteration, self._iterations.most_in_a_leap)
         if work.queued or self._is_disturbed or most < 1:
             return None
         iteration = self._iterations.time_in_leaps(plan, self._placement.assignment if self._admission else None)
-        if iteration is None or (iteration.seconds >= self._failure_free_seconds and not self._passes_events):
+        began_seconds, left_seconds, booked = work.now_seconds, self._failure_free_seconds, None
+        if iteration is None or (iteration.seconds >= left_seconds and not idle):
             return None
         action = action_of(iteration.seconds)
-        cadence, began_seconds, booked = self._cadence(action, iteration.seconds), work.now_seconds, None
-        leap = longest(cadence, self._failure_free_seconds, most)
+        cadence = self._cadence(action, iteration.seconds)
+        leap = longest(cadence, left_seconds, most)
         while True:
             self._iterations.complete(leap, booked, iteration.split)
             if isinstance(action, PeriodicSave):
                 self._repeat(action, leap, booked.num_pauses if booked else 0, position, began_seconds)
-            booked = leap
-            skip(work.env, began_seconds + leap.seconds - work.now_seconds)
-            ends_seconds = began_seconds + leap.seconds + iteration.seconds
+            booked, leapt_seconds = leap, began_seconds + leap.seconds
+            if leapt_seconds > env.now:
+                skip(env, leapt_seconds - env.now)
+            ends_seconds = leapt_seconds + iteration.seconds
             is_last = leap.num_iterations == most or leap.is_complete or ends_seconds > work.deadline_seconds
-            if is_last or not self._passes_events:
+            if is_last or not idle:  # with idle links, no event is a notice, which strategies would answer
                 return (leap, None) if leap.num_iterations else None
-            failure = yield from work.wait(iteration.seconds)  # an event is due, which may be no failure
+            failure = yield from work.wait_until(env.timeout(env.peek() - env.now))  # the event may be no failure
+            left_seconds = self._failure_free_seconds
+            if failure is None and (left_seconds <= 0.0 or self._is_disturbed):
+                failure = yield from work.wait(ends_seconds - env.now)
+                leap = leap.extended()
+                most = leap.num_iterations
+            elif failure is None:
+                leap = longest(cadence, env.now + left_seconds - began_seconds, most)
             if failure:
                 self._iterations.cut(ends_seconds, iteration.seconds)
-                return leap, failure
-            leap = leap.extended()
-            if self._failure_free_seconds <= 0.0 or self._is_disturbed:
-                most = leap.num_iterations
-            else:
-                leap = longest(cadence, ends_seconds - began_seconds + self._failure_free_seconds, most)
+                return booked, failure
 
     def _cadence(self, action: Action, iteration_seconds: float) -> Cadence:
         """The rhythm of iterations and periodic saves; saves whose duration may vary are left to the strategy."""
@@ -115,17 +120,13 @@ class FastForward:
     @property
     def _failure_free_seconds(self) -> float:
         """Time until the next event is due, or the deadline."""
-        return min(self._work.env.peek(), self._work.deadline_seconds) - self._work.now_seconds
+        seconds: float = min(self._work.env.peek(), self._work.deadline_seconds) - self._work.env.now
+        return seconds
 
     @property
     def _is_disturbed(self) -> bool:
         """Whether the next iterations differ: nodes are about to join, or messages share the links."""
         return bool(self._admission and self._admission.is_expected) or self._transfers.share_links
-
-    @property
-    def _passes_events(self) -> bool:
-        """Whether a leap may go on over events: none of them is a notice, which strategies answer."""
-        return self._transfers.has_idle_links
 
     def _repeat(
         self, save: PeriodicSave, leap: RepeatedIterations, num_before: int, position: Position, began_seconds: float

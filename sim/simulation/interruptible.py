@@ -68,13 +68,13 @@ class InterruptibleWork:
         """Wait for some ticked seconds or a failure; book the time to a bucket, unless the caller does."""
         if not self.queued and self.env.now <= self.deadline_seconds and self._skip(seconds):
             if bucket:
-                self._book(bucket, self.now_seconds - seconds)
+                self._book(bucket, seconds)
             return None
         return (yield from self.wait_until(self.env.timeout(seconds), bucket))
 
     def wait_until(self, event: simpy.Event, bucket: Bucket | None = None) -> Process[Failure | None]:
         """Wait for an event or a failure: the earliest queued Failure, or None. GaveUpError after the deadline."""
-        started_seconds = self.now_seconds
+        started_seconds: float = self.env.now
         if not self.queued and started_seconds <= self.deadline_seconds:
             self._alarm = alarm = self.env.event()
             # The alarm is processed after everything already due at this instant: a tie goes to the failure.
@@ -83,7 +83,7 @@ class InterruptibleWork:
             yield alarm
             self._alarm = None
             if bucket:
-                self._book(bucket, started_seconds)
+                self._book(bucket, self.env.now - started_seconds)
             return self.queued.popleft() if self.queued else None
         return self.next_failure()
 
@@ -93,11 +93,10 @@ class InterruptibleWork:
             raise GaveUpError
         return self.queued.popleft() if self.queued else None
 
-    def _book(self, bucket: Bucket, started_seconds: float) -> None:
-        now_seconds = self.now_seconds
-        self.ledger.spend(bucket, now_seconds - started_seconds)
+    def _book(self, bucket: Bucket, seconds: float) -> None:
+        self.ledger.spend(bucket, seconds)
         if self.recorder:
-            self.recorder.add_span(bucket, started_seconds, now_seconds)
+            self.recorder.add_span(bucket, self.now_seconds - seconds, self.now_seconds)
 
 
 def trigger(alarm: simpy.Event) -> None:

@@ -1,10 +1,16 @@
-"""What happened in a run, event by event; what happens again and again in peace takes one entry."""
+"""Logs of a run in which records that repeat at equal intervals share one entry.
+
+A large cluster's run has millions of iterations and saves. They are expanded one by one for a reader of the log, and
+as columns for a writer of files.
+"""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +18,41 @@ import numpy.typing as npt
 from sim.core.records import EventKind, EventRecord, IterationRecord
 from sim.simulation.leap import RepeatedIterations
 
+Record = TypeVar("Record")
+
+
+class RepeatingLog(Sequence[Record]):
+    """A sequence of records that equals a list of the same records; indexing takes the time of expanding all."""
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Record]: ...
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        return list(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RepeatingLog | list) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
 
 class Repeated(NamedTuple):
-    """A save `num` times, from its start to its end, so many seconds and iterations apart."""
+    """A save `num` times: each takes `seconds`; they are `cycle_seconds` and `num_in_a_cycle` iterations apart."""
 
     started_seconds: float
     seconds: float
@@ -24,213 +62,150 @@ class Repeated(NamedTuple):
     num_in_a_cycle: int
 
     def records(self) -> Iterator[EventRecord]:
-        """One by one."""
-        for time in range(self.num):
-            at_seconds = self.started_seconds + time * self.cycle_seconds
-            iteration = self.iteration + time * self.num_in_a_cycle
+        """The records of its starts and ends."""
+        for index in range(self.num):
+            at_seconds = self.started_seconds + index * self.cycle_seconds
+            iteration = self.iteration + index * self.num_in_a_cycle
             yield EventRecord(at_seconds, "checkpoint_started", None, iteration)
             yield EventRecord(at_seconds + self.seconds, "checkpoint_durable", None, iteration)
 
 
-Noted = tuple[float, EventKind, int | None, int, str]
-"""The fields of a record, which is made when it is asked for."""
-
-
-class EventLog(Sequence[EventRecord]):
-    """Events in the order in which they happened."""
+class EventLog(RepeatingLog[EventRecord]):
+    """Events in the order in which they occurred. An entry holds the fields of a record, or a repeated save."""
 
     def __init__(self) -> None:
-        self._entries: list[Noted | Repeated] = []
-        self._length = 0
+        super().__init__()
+        self._entries: list[tuple[float, EventKind, int | None, int, str] | Repeated] = []
 
     def note(self, time_seconds: float, kind: EventKind, stage: int | None, iteration: int, detail: str) -> None:
-        """One more."""
+        """Add an event."""
         self._entries.append((time_seconds, kind, stage, iteration, detail))
         self._length += 1
 
     def repeat(self, saves: Repeated) -> None:
-        """Some saves more."""
+        """Add repeated saves."""
         self._entries.append(saves)
         self._length += 2 * saves.num
 
     def kinds(self) -> Counter[EventKind]:
-        """How many of each kind."""
+        """Number of events of each kind."""
         kinds: Counter[EventKind] = Counter(entry[1] for entry in self._entries if not isinstance(entry, Repeated))
         num_saves = sum(entry.num for entry in self._entries if isinstance(entry, Repeated))
-        kinds["checkpoint_started"] += num_saves
-        kinds["checkpoint_durable"] += num_saves
+        kinds.update(checkpoint_started=num_saves, checkpoint_durable=num_saves)
         return kinds
 
-    def __len__(self) -> int:
-        """How many there are."""
-        return self._length
-
     def __iter__(self) -> Iterator[EventRecord]:
-        """One by one."""
         for entry in self._entries:
             if isinstance(entry, Repeated):
                 yield from entry.records()
             else:
                 yield EventRecord(*entry)
 
-    @overload
-    def __getitem__(self, index: int) -> EventRecord: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[EventRecord]: ...
-
-    def __getitem__(self, index: int | slice) -> EventRecord | list[EventRecord]:
-        """Some of them; takes the time of all."""
-        return list(self)[index]
-
-    def __eq__(self, other: object) -> bool:
-        """Equal events, in a log or in a list."""
-        return isinstance(other, EventLog | list) and len(self) == len(other) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        """As a list's."""
-        return repr(list(self))
-
 
 def kinds_of(events: Iterable[EventRecord]) -> Counter[EventKind]:
-    """How many events of each kind there are."""
-    if not isinstance(events, EventLog):
-        return Counter(event.kind for event in events)
-    return events.kinds()
-
-
-# Iterations that were completed without anything being learnt: equal ones that follow each other take one entry.
-#
-# A fleet's run has millions of them. They are told one by one to whoever asks, as columns to whoever writes them.
+    """Number of events of each kind."""
+    return events.kinds() if isinstance(events, EventLog) else Counter(event.kind for event in events)
 
 
 class Stretch(NamedTuple):
-    """Iterations from the `first` on, each of so many seconds: `num` one right after the other, a pause, and again."""
+    """Consecutive iterations of equal duration, with pauses after the first `first_pause` and every `period` more."""
 
     first: int
     num: int
     started_seconds: float
     seconds: float
     lineage: str
-    num_legs: int = 1
+    num_pauses: int = 0
     pause_seconds: float = 0.0
+    first_pause: float = math.inf
+    period: float = math.inf
 
-    @property
-    def num_iterations(self) -> int:
-        """In all legs."""
-        return self.num * self.num_legs
-
-    def continued(self, more: Stretch) -> Stretch | None:
-        """Both as one, where the other goes on right where this ends, in the same way."""
-        if (
-            self.num_legs == more.num_legs == 1
-            and more.first == self.first + self.num
-            and more.seconds == self.seconds
-            and more.started_seconds == self.started_seconds + self.num * self.seconds
-            and more.lineage == self.lineage
-        ):
-            return Stretch(self.first, self.num + more.num, self.started_seconds, self.seconds, self.lineage)
-        return None
+    def starts_seconds(self) -> npt.NDArray[np.float64]:
+        """The start of each iteration; exact, as ticks are."""
+        indices = np.arange(self.num)
+        starts = np.asarray(self.started_seconds + self.seconds * indices, np.float64)
+        if self.num_pauses:
+            before = np.where(indices < self.first_pause, 0.0, 1.0 + (indices - self.first_pause) // self.period)
+            starts += self.pause_seconds * np.minimum(before, self.num_pauses)
+        return starts
 
 
-class IterationLog(Sequence[IterationRecord]):
-    """Completed iterations, in order; each is one that has been completed before, or the next."""
+class IterationLog(RepeatingLog[IterationRecord]):
+    """Completed iterations of a run that trains nothing; each has been completed before, or is the next one.
+
+    num_distinct: iterations that have been completed at least once.
+    """
 
     def __init__(self, iterations_per_step: int = 1) -> None:
+        super().__init__()
         self.iterations_per_step = iterations_per_step
         self.stretches: list[Stretch] = []
-        self._length = 0
-        self._last = 0
+        self.num_distinct = 0
 
-    def complete(self, stretch: Stretch) -> None:
-        """Some iterations have been completed, the next in time."""
-        self._length += stretch.num_iterations
-        self._last = max(self._last, stretch.first + stretch.num_iterations - 1)
-        if self.stretches and (whole := self.stretches[-1].continued(stretch)):
-            self.stretches[-1] = whole
-        else:
-            self.stretches.append(stretch)
+    def complete(self, first: int, num: int, started_seconds: float, seconds: float, lineage: str) -> None:
+        """Add consecutive iterations, each of some seconds, joined with those before them if these are alike."""
+        if self.stretches:
+            last = self.stretches[-1]
+            goes_on = first == last.first + last.num and started_seconds == last.started_seconds + last.num * seconds
+            if goes_on and not last.num_pauses and seconds == last.seconds and lineage == last.lineage:
+                num += self.stretches.pop().num
+                first, started_seconds = last.first, last.started_seconds
+                self._length -= last.num
+        self._add(Stretch(first, num, started_seconds, seconds, lineage))
 
     def leap(self, leap: RepeatedIterations, first: int, started_seconds: float, lineage: str) -> None:
-        """A leap that begins with the iteration `first`."""
-        each_seconds, num = leap.cadence.iteration_seconds, int(leap.cadence.first) if leap.num_pauses else 0
-        if num:
-            self.complete(Stretch(first, num, started_seconds, each_seconds, lineage))
-            first, started_seconds = first + num, started_seconds + num * each_seconds + leap.pause_seconds
-        if leap.num_pauses > 1:
-            num, legs = leap.num_in_a_cycle, leap.num_pauses - 1
-            self.complete(Stretch(first, num, started_seconds, each_seconds, lineage, legs, leap.pause_seconds))
-            first, started_seconds = first + num * legs, started_seconds + legs * leap.cycle_seconds
-        if leap.rest:
-            self.complete(Stretch(first, leap.rest, started_seconds, each_seconds, lineage))
+        """Add the iterations of a leap."""
+        each_seconds, until_pause, period, pause_seconds = leap.cadence
+        if leap.num_pauses:
+            pauses = leap.num_pauses, pause_seconds or 0.0, until_pause, period
+            self._add(Stretch(first, leap.num_iterations, started_seconds, each_seconds, lineage, *pauses))
+        else:
+            self.complete(first, leap.num_iterations, started_seconds, each_seconds, lineage)
 
-    @property
-    def num_distinct(self) -> int:
-        """Iterations completed once or more: all up to the last."""
-        return self._last
+    def _add(self, stretch: Stretch) -> None:
+        self._length += stretch.num
+        self.num_distinct = max(self.num_distinct, stretch.first + stretch.num - 1)
+        self.stretches.append(stretch)
 
     def columns(self) -> dict[str, npt.NDArray[Any] | list[None]]:
         """The fields of all records."""
-        times = np.zeros(self._last + 1, np.int64)
-        first, executions, starts, seconds = [], [], [], []
+        times = np.zeros(self.num_distinct + 1, np.int64)
+        first, executions, starts = [], [], []
         for stretch in self.stretches:
-            indices = np.arange(stretch.num_iterations)
-            whole = slice(stretch.first, stretch.first + stretch.num_iterations)
+            whole = slice(stretch.first, stretch.first + stretch.num)
             times[whole] += 1
             executions.append(times[whole].copy())
-            first.append(stretch.first + indices)
-            pauses_seconds = stretch.pause_seconds * (indices // stretch.num)
-            starts.append(stretch.started_seconds + stretch.seconds * indices + pauses_seconds)  # exact, as ticks are
-            seconds.append(stretch.seconds)
-        iterations = _joined(first, np.int64)
-        nums = [stretch.num_iterations for stretch in self.stretches]
-        started_seconds = _joined(starts, np.float64)
+            first.append(np.arange(stretch.first, stretch.first + stretch.num))
+            starts.append(stretch.starts_seconds())
+        nums = [stretch.num for stretch in self.stretches]
+        iterations, started_seconds = _joined(first, np.int64), _joined(starts, np.float64)
+        seconds = np.array([stretch.seconds for stretch in self.stretches])
         return {
             "iteration": iterations,
             "step": iterations // self.iterations_per_step,
             "execution": _joined(executions, np.int64),
             "started_seconds": started_seconds,
-            "ended_seconds": started_seconds + np.repeat(np.array(seconds), nums),
+            "ended_seconds": started_seconds + np.repeat(seconds, nums),
             "lineage": np.repeat(np.array([stretch.lineage for stretch in self.stretches], dtype=object), nums),
             "train_loss": [None] * self._length,
             "validation_loss": [None] * self._length,
         }
 
-    def __len__(self) -> int:
-        """How many were completed."""
-        return self._length
-
     def __iter__(self) -> Iterator[IterationRecord]:
-        """One by one."""
         columns = [column if isinstance(column, list) else column.tolist() for column in self.columns().values()]
         return (IterationRecord(*row) for row in zip(*columns, strict=True))
 
-    @overload
-    def __getitem__(self, index: int) -> IterationRecord: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[IterationRecord]: ...
-
-    def __getitem__(self, index: int | slice) -> IterationRecord | list[IterationRecord]:
-        """Some of them; takes the time of all."""
-        return list(self)[index]
-
     def __eq__(self, other: object) -> bool:
-        """Equal records, in a log or in a list."""
-        if not isinstance(other, IterationLog | list) or len(self) != len(other):
-            return False
-        if isinstance(other, list):
-            return list(self) == other
+        if not isinstance(other, IterationLog):
+            return super().__eq__(other)
         theirs = other.columns()
         return all(list(column) == list(theirs[name]) for name, column in self.columns().items())
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def num_rerun(iterations: Sequence[IterationRecord]) -> int:
-    """How many had been completed before, when they were completed."""
+    """Number of records of iterations that had been completed before."""
     if isinstance(iterations, IterationLog):
         return len(iterations) - iterations.num_distinct
     return sum(record.execution > 1 for record in iterations)

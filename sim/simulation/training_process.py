@@ -14,7 +14,7 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.fast_forward import Action, next_action
 from sim.simulation.interruptible import GaveUpError
 from sim.simulation.leap import RepeatedIterations
-from sim.simulation.log import IterationLog, Stretch
+from sim.simulation.log import IterationLog
 from sim.simulation.world import World
 from sim.strategies import Strategy, UnrecoverableError, strategy_class
 from sim.strategies.base import PeriodicSave, Process
@@ -189,7 +189,7 @@ class TrainingProcess:
         iteration = position.iteration
         if not self._learns:
             took_seconds = now_seconds - started_seconds
-            self._log.complete(Stretch(iteration, 1, started_seconds, took_seconds, position.lineage.key))
+            self._log.complete(iteration, 1, started_seconds, took_seconds, position.lineage.key)
             self._report()
             return
         train_loss, validation_loss = self._losses()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -128,9 +129,12 @@ class StateTransfers:
     @property
     def num_bytes_sent(self) -> float:
         """Bytes of all messages, including those that a failure ended."""
-        if self._placement.cluster.is_sharded:  # their number is too large for sums that round each time
-            return exact_sum((message[2], num) for messages, num in self._sent for message in messages)
-        return sum((message[2] for messages, num in self._sent for _ in range(num) for message in messages), 0.0)
+        if not self._placement.cluster.is_sharded:
+            return sum((message[2] for messages, num in self._sent for _ in range(num) for message in messages), 0.0)
+        known, num_sent = {id(messages): messages for messages, _ in self._sent}, Counter[int]()
+        for messages, num in self._sent:
+            num_sent[id(messages)] += num
+        return exact_sum((message[2], num) for each, num in num_sent.items() for message in known[each])
 
     def _sending(self, transfers: Sequence[Transfer]) -> Sending:
         """The messages and the duration of some transfers, cached until other nodes hold the state."""
