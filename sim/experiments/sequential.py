@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sim.core.text import shortened
-from sim.results.statistics import Estimate, PointRuns, estimate_at, replicates_needed
+from sim.results.statistics import Estimate, PointRuns, estimate, replicates_needed
 from sim.scenario.scenario import Scenario
 
 
@@ -53,7 +53,7 @@ def seeds_wanted(
 
 def seeds_missing(group: PointRuns, metric: str, share: float) -> tuple[Estimate, int | None]:
     """What is known of a group's mean, and how many seeds more it likely takes; None where no number of them helps."""
-    found = estimate_at(group.values(metric))
+    found = estimate(group.values(metric))
     return found, replicates_needed(found, share) if found.num_reached else None
 
 

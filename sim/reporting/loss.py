@@ -24,7 +24,7 @@ from sim.reporting.series import (
     with_series,
 )
 from sim.reporting.style import REFERENCE_LINE, add_legend, from_zero, new_figure
-from sim.results.loss_curves import COLUMN, Against, marks_on, mean_curves, run_curves
+from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves, run_curves
 from sim.results.outcome_tables import target_of
 from sim.results.selection import swept_fields
 from sim.results.storage import Results
@@ -46,8 +46,8 @@ OPACITY_OF_RANGE = 0.16
 def loss_tables(results: Results, against: Against, name: str) -> Tables:
     """Return mean curves under a name, and under `<name>_runs` and `<name>_failures` each run's curve and failures."""
     fields, runs = swept_fields(results), run_curves(results, against)
-    tables = {name: mean_curves(results, runs, against), f"{name}_runs": runs}
-    tables[f"{name}_failures"] = marks_on(results, runs, against)
+    tables = {name: loss_curves(results, against, runs), f"{name}_runs": runs}
+    tables[f"{name}_failures"] = failure_marks(results, against, runs)
     return {key: with_series(table, fields) for key, table in tables.items()}
 
 

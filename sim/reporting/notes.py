@@ -10,7 +10,7 @@ from sim.cluster.topology import ClusterConfig, usd_per_node_hour
 from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import ProcessConfig, process_class, processes
 from sim.failures.script import ScriptConfig
-from sim.results.comparison import told_if_calm
+from sim.results.comparison import few_failures_note
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
@@ -83,7 +83,7 @@ def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
     """Name what may mislead in results: few failures, scripted losses after the end, slow uploads."""
     finished = [run for run in runs if run.summary["outcome"] == "finished"]
     met = [run.summary["num_failures"] for run in finished if run.summary["kind"] != "none"]
-    calm = told_if_calm(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
+    calm = few_failures_note(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
     return [*calm, *losses_too_late(scenario, runs), *slow_uploads(finished)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,6 @@ from sim.reporting.series import (
 from sim.reporting.style import add_legend, from_zero, new_figure
 from sim.results.recovery_tables import above_failure_free, half_lives, spikes, swapping_cost
 from sim.results.selection import MissingError
-from sim.results.storage import Results
 
 VARIANTS = ("reinit", "checkfree")
 """Kinds of strategies that rebuild a lost stage."""
@@ -158,7 +158,7 @@ def variant_tables(request: FigureRequest) -> Tables:
             "no two ways to fill a lost stage are there: run scenarios/reinit.yaml, or several strategies of kind "
             "reinit or checkfree that differ in their options"
         )
-    chosen = Results(results.folder, runs[runs["kind"].isin((*VARIANTS, "none"))])
+    chosen = replace(results, runs=runs[runs["kind"].isin((*VARIANTS, "none"))])
     return {"": above_failure_free(chosen), **loss_tables(chosen, "iteration", "losses")}
 
 

@@ -1,4 +1,4 @@
-"""Which strategy comes first, by how much, and whether that can be told: a verdict over runs under the same seeds."""
+"""Ranking of strategies over runs under the same seeds, with confidence intervals of their differences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.core.text import DIGITS_OF_SHARES, format_number
-from sim.results.statistics import Estimate, Values, estimate_at, paired_difference_at
+from sim.results.statistics import Estimate, Values, estimate, paired_difference
 
 SeedPair = tuple[int, int]
 """A failure seed of the simulation, and the number of a training replicate."""
@@ -17,9 +17,9 @@ SeedPair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Standing:
-    """How a strategy does: what it takes on average, and the share by which it is behind the best, with intervals.
+    """A strategy's place in a ranking: its mean, and the share by which it is behind the best, with intervals.
 
-    error: of the means of both, as a share, by interpolation.
+    error: the interpolation error of both means, as a share.
     """
 
     strategy: str
@@ -31,44 +31,44 @@ class Standing:
 
     @property
     def reaches(self) -> bool:
-        """Whether all its runs reach the target."""
+        """Whether all of its runs reach the target."""
         return self.takes.num_reached == self.takes.num_runs > 0
 
     @property
     def may_be_first(self) -> bool:
-        """Whether it cannot be told from the best: 0 lies within its interval, or within what interpolation may err."""
+        """Whether it is too close to the best: the interval of the difference or the interpolation error contains 0."""
         return self.reaches and not (self.behind_low > 0.0 and self.behind > self.error)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Strategies in the order in which they come to the target; those that do not under every seed come last."""
+    """Strategies in the order in which they reach the target; those that miss it under some seed are last."""
 
     standings: tuple[Standing, ...]
 
     @property
     def best(self) -> Standing | None:
-        """The first; None where none reaches the target in all its runs."""
+        """The first; None if none reaches the target in all of its runs."""
         return self.standings[0] if self.standings and self.standings[0].reaches else None
 
     @property
     def contenders(self) -> tuple[Standing, ...]:
-        """Others that may be first as well."""
+        """Others that are too close to the first."""
         return tuple(standing for standing in self.standings[1:] if standing.may_be_first) if self.best else ()
 
     @property
     def lead(self) -> float:
-        """The share by which the second is behind the best; infinite where no other reaches the target."""
+        """The share by which the second is behind the best; infinite if no other reaches the target."""
         others = [standing.behind for standing in self.standings[1:] if standing.reaches]
         return others[0] if others else math.inf
 
 
-def verdict(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:
-    """Of seconds or money that strategies take under each pair of seeds (NaN: target not reached), which comes first.
+def rank(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:
+    """Rank strategies by their seconds or money under each pair of seeds (NaN: target not reached).
 
-    errors: what interpolation may be off, by strategy, as a share of its mean.
+    errors: interpolation error by strategy, as a share of its mean.
     """
-    means = {name: estimate_at(found) for name, found in values.items()}
+    means = {name: estimate(found) for name, found in values.items()}
 
     def order(name: str) -> tuple[bool, float, str]:
         mean = means[name]
@@ -81,22 +81,22 @@ def verdict(values: Mapping[str, Values], errors: Mapping[str, float]) -> Rankin
         if name == names[0]:
             standings.append(Standing(name, means[name], 0.0, 0.0, 0.0, error))
             continue
-        relative = paired_difference_at(values[name], values[names[0]]).relative
+        relative = paired_difference(values[name], values[names[0]]).relative
         standings.append(Standing(name, means[name], relative.mean, relative.low, relative.high, error))
     return Ranking(tuple(standings))
 
 
 def as_values(found: Mapping[SeedPair, float]) -> Values:
-    """Values by pairs of lucks, as arrays."""
+    """Convert values by pairs of seeds to arrays."""
     return Values(np.array(list(found), dtype=np.int64).reshape(-1, 2), np.array(list(found.values()), dtype=float))
 
 
 FEWEST_LOST = 3.0
-"""With fewer stages lost a run, a comparison of strategies is one of plain speed."""
+"""With fewer lost stages a run, a comparison of strategies is one of plain speed."""
 
 
-def told_if_calm(num_lost: float) -> list[str]:
-    """A sentence where too little fails for strategies to be told apart by it. num_lost: stages a run, on average."""
+def few_failures_note(num_lost: float) -> list[str]:
+    """Return a sentence if too few stages are lost to compare recovery. num_lost: stages a run, on average."""
     if num_lost >= FEWEST_LOST:
         return []
     return [

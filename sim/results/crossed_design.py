@@ -1,9 +1,9 @@
-"""Means of values that two kinds of seeds made, failure seeds crossed with training seeds, and their intervals.
+"""Crossed random effects: means over failure seeds crossed with training seeds, and their confidence intervals.
 
-A value is y_ij = μ + a_i + b_j + e_ij, i of I failure seeds, j of J training seeds, one run in each cell: the luck of
-the churn, of the training, and of their meeting (which one run a cell cannot tell from noise). Hence Var(mean) =
+A value is y_ij = μ + a_i + b_j + e_ij, i of I failure seeds, j of J training seeds, one run in each cell: effects of
+the churn, of the training, and of their interaction, which one run a cell cannot separate from noise. Hence Var(mean) =
 σ_a²/I + σ_b²/J + σ_e²/(IJ) (Searle, Casella and McCulloch, Variance Components, 1992, ch. 4): the n = IJ runs are not
-n independent ones, and taken for that they give intervals far too short.
+independent, and intervals that assume so are far too short.
 
 Mean squares: M_a = J Σ(ȳ_i. - ȳ)²/(I-1), on average σ_e² + J σ_a²; M_b = I Σ(ȳ_.j - ȳ)²/(J-1), on average
 σ_e² + I σ_b². Their sum over n is never negative, on average never below Var(mean), and the interval
@@ -13,12 +13,12 @@ Mean squares: M_a = J Σ(ȳ_i. - ȳ)²/(I-1), on average σ_e² + J σ_a²; M_b 
 covers μ at least as often as it says, for normal effects and any I, J (Banerjee, Sankhya 22, 1960: each of two
 independent mean squares with the t quantile of its own degrees of freedom). The shorter interval from M_a + M_b - M_e,
 not below M_a, M_b or M_e, with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946) is not used: where the
-training seed matters and there are two, it holds μ in 88 % in place of 95 % (test_statistics.py). The price is a
-wide interval where two training seeds differ (t²_1 = 161); three are far better (t²_2 = 19).
+training seed matters and there are two, it contains μ in 88 % instead of 95 % (test_statistics.py). The price is a
+wide interval if two training seeds differ (t²_1 = 161); three are far better (t²_2 = 19).
 
-Where cells are missing, M_a/n becomes its general form, I/(I-1) Σ_i (Σ_j r_ij)²/n² of residuals r, and M_b/n likewise
-(Cameron, Gelbach and Miller, J. Business & Economic Statistics 29(2), 2011, less the part that they subtract). This is
-an approximation; it is M_a/n where none is missing.
+If cells are missing, M_a/n becomes its general form, I/(I-1) Σ_i (Σ_j r_ij)²/n² of residuals r, and M_b/n likewise
+(Cameron, Gelbach and Miller, J. Business & Economic Statistics 29(2), 2011, without the part that they subtract). This
+is an approximation; it is M_a/n if none is missing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Codes = NDArray[np.intp]
 
 
 class Counts(NamedTuple):
-    """How many runs there are, how many have a value, and how many different seeds these have."""
+    """Numbers of runs, of runs with a value, and of their different seeds."""
 
     num_runs: int
     num_reached: int
@@ -51,7 +51,7 @@ class Counts(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A mean, half of its interval's width, and the part of that which more failure seeds would not shrink."""
+    """A mean, half the width of its interval, and the part of that which more failure seeds would not shrink."""
 
     mean: float
     half_width: float
@@ -60,7 +60,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Cells:
-    """Runs that have their values, by their seeds; runs that only repeat others are left out.
+    """Runs with values by their seeds, without runs that only repeat others.
 
     failure, training: each run's seed as a number from 0. columns: values of these runs. counts: of all runs.
     """
@@ -72,16 +72,16 @@ class Cells:
 
     @classmethod
     def of(cls, rows: pd.DataFrame, names: Sequence[str]) -> Cells:
-        """The cells of rows that have all the named values. ValueError where a pair of seeds comes twice.
+        """Select rows that have all named values. ValueError if a pair of seeds occurs twice.
 
-        Where runs of one failure seed all have the same values, they are one replicate, its training seeds making no
+        If all runs of each failure seed have the same values, they are one replicate, because training seeds make no
         difference; likewise runs of one training seed.
         """
         return cls.at(rows[SEEDS].to_numpy(), rows[list(names)].to_numpy(dtype=float))
 
     @classmethod
     def at(cls, seeds: Codes, values: Floats) -> Cells:
-        """The same from arrays: (runs, 2) seeds, (runs, columns) values."""
+        """Do the same with arrays: (runs, 2) seeds, (runs, columns) values."""
         pairs = set()
         for failure_seed, training_seed in seeds.tolist():
             if (failure_seed, training_seed) in pairs:
@@ -103,7 +103,7 @@ class Cells:
         return cls(failure, training, tuple(values.T), counts)
 
     def interval(self, values: Floats, confidence: float) -> Interval:
-        """The mean of a value per cell, with its interval: NaN where one cell is all there is."""
+        """Return the mean of a value per cell, with its interval: NaN for a single cell."""
         if not 0.0 < confidence < 1.0:
             raise ValueError(f"confidence {confidence}: must be between 0 and 1")
         if len(values) < 2:
@@ -117,12 +117,12 @@ class Cells:
         return Interval(mean, half_width, t_training * math.sqrt(lasting))
 
     def ratio(self, a: Floats, b: Floats, confidence: float) -> tuple[float, float, float]:
-        """(mean of a) / (mean of b), the latter positive, and its interval: ratios ρ with 0 in the interval of a - ρ b.
+        """Return (mean of a) / (mean of b), the latter positive, and the ends of its interval.
 
-        Fieller, J. Royal Statistical Society B 16(2), 1954; NaN where it has no bounds, 0 being in the interval of b's
-        mean. The linearised interval (Cochran, Sampling Techniques, 1977, ch. 6) always has some, but where values are
-        skewed it is too short: of 20,000 designs of 8 seeds with lognormal churn, σ = 0.5 and 1, it held the ratio in
-        93 % and 87 %, Fieller's in 96 % and 98 %.
+        The interval contains ratios ρ with 0 in the interval of a - ρ b (Fieller, J. Royal Statistical Society B 16(2),
+        1954); NaN if it has no bounds because b's mean may be 0. The linearised interval (Cochran, Sampling Techniques,
+        1977, ch. 6) always has bounds, but is too short for skewed values: of 20,000 designs of 8 seeds with lognormal
+        churn, σ = 0.5 and 1, it contained the ratio in 93 % and 87 %, Fieller's in 96 % and 98 %.
         """
         mean = float(b.mean())
         ratio = float(a.mean()) / mean
@@ -142,14 +142,14 @@ class Cells:
         return ratio, ratio + (-slope - root) / square, ratio + (-slope + root) / square
 
     def squared_reach(self, a: Floats, b: Floats, confidence: float) -> float:
-        """half width² of residuals a = b; else its bilinear form, so that of a + b is those of a, b and twice this."""
+        """Return half width² of residuals a = b, or its bilinear form: for a + b it is those of a, b and twice this."""
         return sum(
             quantile_at(number_of(codes) - 1, confidence) ** 2 * covariance_between(codes, a, b)
             for codes in (self.failure, self.training)
         )
 
     def variance_within(self, rest: Floats) -> float:
-        """M_e/n of residuals, what neither seed explains; 0 where nothing is left to tell it from."""
+        """Return M_e/n of residuals, which neither seed explains; 0 without degrees of freedom."""
         freedom = len(rest) - number_of(self.failure) - number_of(self.training) + 1
         if freedom < 1:
             return 0.0
@@ -158,12 +158,12 @@ class Cells:
 
 
 def number_of(codes: Codes) -> int:
-    """How many different seeds there are."""
+    """Count different seeds."""
     return int(codes.max()) + 1 if len(codes) else 0
 
 
 def first_of_each(codes: Codes) -> Codes:
-    """Where each seed comes first."""
+    """Return the index of each seed's first run."""
     return np.unique(codes, return_index=True)[1]
 
 
@@ -174,13 +174,13 @@ def repeats(codes: Codes, values: Floats) -> bool:
 
 
 def means_of(codes: Codes, values: Floats) -> Floats:
-    """For each run the mean of all values of its seed."""
+    """Return for each run the mean of all values of its seed."""
     means: Floats = (np.bincount(codes, values) / np.bincount(codes))[codes]
     return means
 
 
 def covariance_between(codes: Codes, a: Floats, b: Floats) -> float:
-    """k/(k-1) Σ (sum of a seed's residuals a) (sum of its b) / n², k seeds, n runs: M/n where a = b; 0 for one seed."""
+    """Return k/(k-1) Σ (sum of a seed's residuals a) (sum of its b) / n², k seeds, n runs: M/n if a = b; 0 if k = 1."""
     num_seeds = number_of(codes)
     if num_seeds < 2:
         return 0.0
@@ -188,11 +188,11 @@ def covariance_between(codes: Codes, a: Floats, b: Floats) -> float:
 
 
 def quantile(degrees_of_freedom: Any, confidence: float) -> Any:
-    """What Student's t stays within, both ways, with this confidence; 0 without degrees of freedom. Or arrays of it."""
+    """Return the two-sided quantile of Student's t, 0 without degrees of freedom; takes arrays too."""
     return np.where(degrees_of_freedom > 0, stdtrit(np.maximum(degrees_of_freedom, 1), (1.0 + confidence) / 2.0), 0.0)
 
 
 @lru_cache(maxsize=1024)
 def quantile_at(degrees_of_freedom: int, confidence: float) -> float:
-    """The same of one number, kept: tables of many points ask for few different ones."""
+    """Return the quantile of one number from a cache: tables of many points need few different ones."""
     return float(quantile(degrees_of_freedom, confidence))

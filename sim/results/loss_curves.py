@@ -1,8 +1,8 @@
-"""Tidy tables of loss curves and of the failures on them. `outcome_tables`: hours, money, nodes.
+"""Tidy tables of loss curves and of the failures on them.
 
-The same tables are written as CSV beside each figure and charted in reports. Hours are simulated hours of the target
-model, losses the proxy's, in nats per token. Each table has columns `strategy`, `kind` and, of a sweep, the swept
-fields, empty where they do not concern a strategy.
+Figures and reports draw them, and each figure has them beside it as CSV. Hours are simulated hours of the target model,
+losses those of the proxy, in nats per token. Each table has columns `strategy`, `kind` and, of a sweep, the swept
+fields, empty if they do not apply to a strategy.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Against = Literal["time", "iteration"]
 COLUMN: dict[Against, str] = {"time": "hours", "iteration": "iteration"}
 
 NUM_INSTANTS = 400
-"""At so many instants losses of several runs are averaged over time."""
+"""Number of instants at which the losses of several runs are averaged over time."""
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def run_curves(results: Results, against: Against) -> pd.DataFrame:
-    """Each run's validation loss against simulated time (`hours`) or `iteration`.
+    """Return each run's validation loss against simulated time (`hours`) or `iteration`.
 
-    Against time a rollback is a row without loss, followed by one with the loss that it goes back to; against iteration
-    each iteration has its last loss. Columns beside: run, both seeds, loss_nats. MissingError without any loss.
+    Against time a rollback is a row without loss, followed by one with the restored loss; against iteration each
+    iteration has its last loss. More columns: run, both seeds, loss_nats. MissingError if there are no losses.
     """
     events = dict(list(results.events.groupby("run", sort=False)))
     frames = []
@@ -53,23 +53,19 @@ def run_curves(results: Results, against: Against) -> pd.DataFrame:
     return of_runs(results, found)
 
 
-def loss_curves(results: Results, against: Against) -> pd.DataFrame:
-    """Validation loss by strategy and swept values: the mean over runs, and from the lowest to the highest of them.
+def loss_curves(results: Results, against: Against, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the validation loss by strategy and swept values: the mean over runs, and their range.
 
-    That range is what `low_loss_nats` and `high_loss_nats` are; of one run, which is given as it is, they are empty. It
-    is no interval of the mean, which is not to be had from two or three runs by anything but wide bands: what is known
-    of means, `time_to_loss` tells. Over those runs that have finished (where none has, over all), from where the last
-    of them is first validated to where the first of them ends, so that all are in each mean: num_runs of them.
+    `low_loss_nats` and `high_loss_nats` are the lowest and highest run, empty for a single run, which is returned as it
+    is. The range is no confidence interval of the mean; `time_to_loss` has intervals. num_runs: runs in the mean, the
+    finished ones, or all if none has finished. Rows start where the last of them is first validated and end where the
+    first of them ends. runs: `run_curves`, if they are known.
     """
-    return mean_curves(results, run_curves(results, against), against)
-
-
-def mean_curves(results: Results, runs: pd.DataFrame, against: Against) -> pd.DataFrame:
-    """The same of `run_curves`."""
+    runs = run_curves(results, against) if runs is None else runs
     fields, column = swept_fields(results), COLUMN[against]
     outcomes = results.runs.set_index("run")["outcome"]
     frames = []
-    for rows in by_point(runs, fields):
+    for about, rows in by_point(runs, fields):
         finished = rows[rows["run"].map(outcomes) == "finished"]
         curves = [one for _, one in (rows if finished.empty else finished).groupby("run", sort=False)]
         average = over_iterations if against == "iteration" else over_time
@@ -78,7 +74,7 @@ def mean_curves(results: Results, runs: pd.DataFrame, against: Against) -> pd.Da
         frames.append(
             pd.DataFrame(
                 {
-                    **{name: rows[name].iloc[0] for name in ("strategy", "kind", *fields)},
+                    **about,
                     column: x.astype(int) if against == "iteration" else x,
                     "loss_nats": losses.mean(axis=0),
                     "low_loss_nats": losses.min(axis=0) if several else np.nan,
@@ -90,16 +86,12 @@ def mean_curves(results: Results, runs: pd.DataFrame, against: Against) -> pd.Da
     return pd.concat(frames, ignore_index=True)
 
 
-def failure_marks(results: Results, against: Against) -> pd.DataFrame:
-    """Where stages were lost in each run that heeds it, with the loss then; not before the first validation.
+def failure_marks(results: Results, against: Against, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return failures of stages in each run that does not ignore them, with the loss then, after the first validation.
 
-    Columns: run, both seeds, hours or iteration, loss_nats, stage.
+    Columns: run, both seeds, hours or iteration, loss_nats, stage. runs: `run_curves`, if they are known.
     """
-    return marks_on(results, run_curves(results, against), against)
-
-
-def marks_on(results: Results, runs: pd.DataFrame, against: Against) -> pd.DataFrame:
-    """The same on `run_curves`."""
+    runs = run_curves(results, against) if runs is None else runs
     curves, events = dict(list(runs.dropna(subset=["loss_nats"]).groupby("run"))), results.events
     failures = events[events["kind"] == "failure"]
     x = failures["time_seconds"] / SECONDS_PER_HOUR if against == "time" else failures["iteration"].astype(float)
@@ -117,10 +109,10 @@ def marks_on(results: Results, runs: pd.DataFrame, against: Against) -> pd.DataF
 
 
 def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
-    """Hours and losses in the order of time, at every rollback with a gap and the loss that it goes back to.
+    """Return hours and losses in the order of time, at every rollback with a gap and the restored loss.
 
-    That lies on the straight line between the validations around its iteration, of those before the rollback; where no
-    later one was made, it is the older one's.
+    The restored loss is interpolated between the validations around its iteration that were made before the rollback;
+    if there is no later one, it is that of the earlier one.
     """
     ended, losses = points["ended_seconds"].to_numpy(float), points["validation_loss"].to_numpy(float)
     iterations = points["iteration"].to_numpy()
@@ -135,13 +127,13 @@ def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
         if older.size:
             around = [*older, *later[iterations[later].argsort(kind="stable")][:1]]
             curve.append((seconds, float(np.interp(back_to[seconds], iterations[around], losses[around]))))
-    curve.sort(key=lambda point: point[0])  # stable: the gap stays before the loss gone back to
+    curve.sort(key=lambda point: point[0])  # stable: the gap stays before the restored loss
     hours = np.array([seconds for seconds, _ in curve], dtype=np.float64) / SECONDS_PER_HOUR
     return hours, np.array([loss for _, loss in curve], dtype=np.float64)
 
 
 def over_iterations(curves: Sequence[Curve]) -> Curve:
-    """Iterations at which all of some runs were validated, and their losses there, a row a run."""
+    """Return the iterations at which all runs were validated, and their losses there, a row for each run."""
     common = sorted(set.intersection(*(set(x.tolist()) for x, _ in curves)))
     at = [dict(zip(x.tolist(), losses.tolist(), strict=True)) for x, losses in curves]
     losses = np.array([[own[iteration] for iteration in common] for own in at]).reshape(len(curves), -1)
@@ -149,9 +141,9 @@ def over_iterations(curves: Sequence[Curve]) -> Curve:
 
 
 def over_time(curves: Sequence[Curve]) -> Curve:
-    """Hours, and the losses of some runs then, a row a run; of one run its own, gaps among them.
+    """Return hours, and the losses of runs then, a row for each run; for a single run its own, with gaps.
 
-    Between validations losses are interpolated; until a rollback the last one holds, and from it on the older one.
+    Between validations losses are interpolated; until a rollback the last loss holds, and after it the restored one.
     """
     if len(curves) == 1:
         return curves[0][0], curves[0][1][None]
@@ -162,10 +154,10 @@ def over_time(curves: Sequence[Curve]) -> Curve:
 
 
 def interpolated(x: NDArray[np.float64], losses: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The losses of a curve with gaps, at some instants."""
+    """Return the losses of a curve with gaps at some instants."""
     gaps = np.isnan(losses)
     held = pd.Series(losses).ffill().to_numpy()
-    starts = np.flatnonzero(np.concatenate([[True], gaps[:-1]]))  # of the parts between gaps, each of which ends in one
+    starts = np.flatnonzero(np.concatenate([[True], gaps[:-1]]))  # of the parts that gaps separate
     part = np.searchsorted(x[starts], at, side="right") - 1
     found = np.full(len(at), np.nan)
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(x)], strict=True)):

@@ -1,7 +1,7 @@
-"""What figures draw of outcomes, as tidy tables: hours and money to the target loss, where hours went, nodes.
+"""Tidy tables of outcomes: hours and money to the target loss, the ledger in hours, nodes over time.
 
-Means have 95 % intervals over failure and training seeds (`statistics`); of one run there is none, and low and high
-are empty. num_runs: all runs asked; num_reached: those with a value, of which alone the mean speaks.
+Means have 95 % intervals over failure and training seeds (`statistics`); for one run low and high are empty. num_runs:
+all runs; num_reached: those with a value, which the mean is over.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ COUNTS = ["num_runs", "num_reached", "num_failure_seeds", "num_training_seeds"]
 
 
 def target_of(runs: pd.DataFrame) -> float | None:
-    """The target loss, where all runs that have one have the same."""
+    """Return the target loss if all runs that have one have the same."""
     targets = runs["target_validation_loss"].dropna().unique()
     return float(targets[0]) if len(targets) == 1 else None
 
 
 def time_to_loss(results: Results) -> pd.DataFrame:
-    """Simulated hours until the target loss by strategy and swept values: mean_hours, low_hours, high_hours.
+    """Return simulated hours to the target loss by strategy and swept values: mean_hours, low_hours, high_hours.
 
-    MissingError where no run has a target.
+    MissingError if no run has a target.
     """
     return to_target(results, "target_reached_seconds", "hours", SECONDS_PER_HOUR)
 
 
 def money_to_loss(results: Results) -> pd.DataFrame:
-    """Dollars until the target loss by strategy and swept values: mean_usd, low_usd, high_usd.
+    """Return dollars to the target loss by strategy and swept values: mean_usd, low_usd, high_usd.
 
-    MissingError where no run has a target, or nothing has a price.
+    MissingError if no run has a target, or the device has no price.
     """
     if "target_reached_usd" not in results.runs:
         raise MissingError(
-            "these runs were made before they told what a target costs: run the scenario again (--force)"
+            "these runs come from a version without the cost of reaching a target: run the scenario again (--force)"
         )
     found = to_target(results, "target_reached_usd", "usd", 1.0)
     if results.runs["cost_usd"].isna().all():
@@ -52,12 +52,12 @@ def money_to_loss(results: Results) -> pd.DataFrame:
 
 
 def time_to_end(results: Results) -> pd.DataFrame:
-    """Simulated hours of a whole run by strategy and swept values: mean_hours, low_hours, high_hours."""
+    """Return simulated hours of a whole run by strategy and swept values: mean_hours, low_hours, high_hours."""
     return means(results, "wall_clock_seconds", "hours", SECONDS_PER_HOUR)
 
 
 def to_target(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFrame:
-    """Means of what it takes to the target loss."""
+    """Return means of a metric that needs a target loss."""
     runs = results.runs
     if "target_validation_loss" not in runs or runs["target_validation_loss"].isna().all():
         raise MissingError("no run has a target loss: set training.target_validation_loss and run again")
@@ -65,7 +65,7 @@ def to_target(results: Results, metric: str, unit: str, divisor: float) -> pd.Da
 
 
 def means(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFrame:
-    """A metric's means by strategy and swept values, in a unit."""
+    """Return a metric's means by strategy and swept values, in a unit."""
     fields = swept_fields(results)
     found = summary(results.runs, fields, [metric])
     kinds = results.runs.dropna(subset=["kind"]).drop_duplicates("strategy").set_index("strategy")["kind"]
@@ -77,33 +77,34 @@ def means(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFr
 
 
 def ledger_hours(results: Results) -> pd.DataFrame:
-    """Mean hours in each bucket, `<bucket>_hours`, by strategy and swept values; finished runs only.
+    """Return mean hours in each bucket, `<bucket>_hours`, by strategy and swept values; finished runs only.
 
-    Training seeds do not change seconds, so that each failure seed counts once: num_runs of them. The buckets add up to
-    `all_hours`, the mean wall-clock time.
+    Training seeds do not change seconds, so each failure seed counts once: num_runs. The buckets add up to `all_hours`,
+    the mean wall-clock time.
     """
     fields, runs = swept_fields(results), results.runs
     finished = runs[runs["outcome"] == "finished"].drop_duplicates(["strategy", *fields, "failure_seed"])
     if finished.empty:
         raise MissingError("no run has finished")
     rows: list[dict[str, Any]] = []
-    for own in by_point(finished, fields):
-        row = {name: own[name].iloc[0] for name in ("strategy", "kind", *fields)}
-        row |= {f"{bucket}_hours": own[f"{bucket}_seconds"].mean() / SECONDS_PER_HOUR for bucket in BUCKETS}
-        rows.append(row | {"all_hours": own["wall_clock_seconds"].mean() / SECONDS_PER_HOUR, "num_runs": len(own)})
+    for about, own in by_point(finished, fields):
+        hours = {f"{bucket}_hours": own[f"{bucket}_seconds"].mean() / SECONDS_PER_HOUR for bucket in BUCKETS}
+        rows.append(
+            about | hours | {"all_hours": own["wall_clock_seconds"].mean() / SECONDS_PER_HOUR, "num_runs": len(own)}
+        )
     return pd.DataFrame(rows)
 
 
 def nodes_over_time(results: Results) -> pd.DataFrame:
-    """Nodes that are there, spares among them, from each of the `hours` on; the last row is a run's end.
+    """Return the number of nodes present, spares included, from each of the `hours` on; the last row is a run's end.
 
     A row for each change, by strategy, swept values and failure seed: training seeds make no difference.
     """
     counts = results.nodes
     if "num_nodes" not in counts:
         raise MissingError(
-            "no record of nodes is there: it needs runs whose records are kept (of a sweep, sweep.keep: records), made "
-            "since there is one: run the scenario again (--force)"
+            "there is no record of nodes: it needs runs of this version whose records are kept (of a sweep, "
+            "sweep.keep: records): run the scenario again (--force)"
         )
     each = results.runs.drop_duplicates(["strategy", *swept_fields(results), "failure_seed"])
     counts = counts[counts["run"].isin(each["run"])]
@@ -115,11 +116,11 @@ def nodes_over_time(results: Results) -> pd.DataFrame:
 
 
 def checkpoint_intervals(results: Results) -> pd.DataFrame:
-    """Hours to the end and to the target loss by the interval of checkpoints, and those of all other strategies.
+    """Return hours to the end and to the target loss by checkpoint interval, and those of other strategies.
 
-    `interval_iterations`: of strategies of kind checkpoint that have a fixed one, empty for others. Columns:
-    mean_end_hours, low_end_hours, high_end_hours and, where there is a target, the same of `target`. MissingError
-    where there are fewer than two intervals.
+    `interval_iterations`: of strategies of kind checkpoint with a fixed interval, empty for others. Columns:
+    mean_end_hours, low_end_hours, high_end_hours and, with a target, the same for `target`. MissingError if there are
+    fewer than two intervals.
     """
     found = time_to_end(results).rename(columns=lambda name: name.replace("_hours", "_end_hours"))
     if results.runs.get("target_validation_loss", pd.Series(dtype=float)).notna().any():
@@ -133,7 +134,7 @@ def checkpoint_intervals(results: Results) -> pd.DataFrame:
     found = found.merge(first[point].assign(interval_iterations=pd.array(intervals, dtype="Int64")), on=point)
     if found["interval_iterations"].nunique() < 2:
         raise MissingError(
-            "no two intervals of checkpoints are there: sweep one, "
+            "there are no two intervals of checkpoints: sweep one, "
             "`sweep: {grid: {'strategies[checkpoint].interval_iterations': [10, 25, 100]}}`, as "
             "scenarios/checkpoint_interval.yaml does"
         )
@@ -141,7 +142,7 @@ def checkpoint_intervals(results: Results) -> pd.DataFrame:
 
 
 def interval_of(results: Results, run: str) -> int | None:
-    """The fixed interval at which a run's strategy saves checkpoints; None where it is another kind, or not fixed."""
+    """Return the fixed checkpoint interval of a run's strategy; None for another kind, or if it is not fixed."""
     folder = results.folder if results.folder.name == run else results.folder / run
     if not (folder / "run.json").is_file():
         return None

@@ -1,12 +1,13 @@
-"""What figures draw of recoveries, as tidy tables: how the loss jumps and heals, and what swapped routes cost.
+"""Tidy tables of recoveries: the excess loss after them and its half-life, and the cost of swapped routes.
 
 Losses are compared with those of a failure-free run (kind `none`) of the same training seed at the same step: batches
-are equal for equal seed and step, so that their noise falls out.
+are equal for equal seed and step, so that their noise cancels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -17,56 +18,54 @@ from sim.results.selection import MissingError, by_point, of_runs, swept_fields
 from sim.results.storage import Results
 
 MOST_STEPS_BEFORE, LEAST_STEPS_BEFORE = 10, 3
-"""Of so many steps before a failure, the mean is what the loss after it is compared with."""
+"""Numbers of steps before a failure whose mean loss is the level that later losses are compared with."""
 
 LEAST_SHARE = 0.5
-"""Steps that fewer recoveries than this share of all reach, another failure having struck, are left out of means."""
+"""Steps that a smaller share of recoveries reach before the next failure are not in means."""
 
 
 def excesses(results: Results) -> pd.DataFrame:
-    """By how much the training loss exceeds its level before a failure, for each recovery that changed weights.
+    """Return the training loss above its level before a failure, for each recovery that changed weights.
 
-    A row for each step until the next recovery. Columns beside: run, both seeds, recovery (its number in the run),
-    recovered_hours, stage, iterations_since_recovery, excess_nats, baseline. That is `failure-free run`,
-    to which both the loss and its level before (the mean of the 10 steps before) are relative, or `before the failure`,
-    where there is no such run: then the noise of batches and the progress meanwhile are in it. MissingError where no
-    recovery changed weights.
+    A row for each step until the next recovery. Further columns: run, both seeds, recovery (its number in the run),
+    recovered_hours, stage, iterations_since_recovery, excess_nats, baseline. The level is the mean of the 10 steps
+    before. baseline: `failure-free run` if loss and level are relative to one, `before the failure` if there is no such
+    run; then noise of batches and progress are included. MissingError if no recovery changed weights.
     """
     iterations, events = results.iterations, dict(list(results.events.groupby("run", sort=False)))
     if "train_loss" not in iterations or iterations["train_loss"].isna().all():
         raise MissingError(
-            "no training losses are there: they need runs with a learner (training.learner: torch) whose records are "
+            "there are no training losses: they need runs with a learner (training.learner: torch) whose records are "
             "kept (of a sweep, sweep.keep: records)"
         )
     per_step = results.runs.set_index("run")["iterations_per_step"]
-    references = References(results)
+    failure_free = FailureFreeLosses(results)
     frames = []
     for run, records in iterations.groupby("run", sort=False):
-        known = references.of(str(run))
+        known = failure_free.of(str(run))
         losses = records.dropna(subset=["train_loss"])
         over = losses["train_loss"] - (0.0 if known is None else losses["step"].map(known))
         losses = losses.assign(over=over).dropna(subset=["over"])
         baseline = "before the failure" if known is None else "failure-free run"
-        for spike in spikes_of(losses, events.get(run, results.events.iloc[:0])):
+        for spike in spikes_in(losses, events.get(run, results.events.iloc[:0])):
             spike["iterations_since_recovery"] *= per_step[run]
             frames.append(spike.assign(run=run, baseline=baseline))
     if not frames:
         raise MissingError(
-            "no recovery changed weights: it needs runs in which failures strike a strategy that rebuilds stages, such "
-            "as checkfree"
+            "no recovery changed weights: it needs runs with failures and a strategy that rebuilds stages, such as "
+            "checkfree"
         )
     return of_runs(results, pd.concat(frames))
 
 
 def spikes(results: Results) -> pd.DataFrame:
-    """The mean of `excesses` by strategy and swept values, with the quartiles of recoveries: mean_, low_, high_.
+    """Return the mean of `excesses` by strategy and swept values, with the quartiles of recoveries.
 
     Columns: iterations_since_recovery, mean_excess_nats, low_excess_nats, high_excess_nats, num_recoveries (in the mean
-    there), baseline. As far as half of the recoveries get before another failure strikes.
+    there), baseline. Ends where half of the recoveries have met the next failure.
     """
-    fields, rows = swept_fields(results), []
-    for own in by_point(excesses(results), fields):
-        about = {name: own[name].iloc[0] for name in ("strategy", "kind", *fields, "baseline")}
+    rows = []
+    for about, own in by_point(excesses(results), swept_fields(results)):
         num_recoveries = len(own[["run", "recovery"]].drop_duplicates())
         for since, there in own.groupby("iterations_since_recovery"):
             if len(there) < LEAST_SHARE * num_recoveries:
@@ -74,60 +73,54 @@ def spikes(results: Results) -> pd.DataFrame:
             excess = there["excess_nats"]
             row = {"mean": excess.mean(), "low": excess.quantile(0.25), "high": excess.quantile(0.75)}
             row = {f"{name}_excess_nats": value for name, value in row.items()}
-            rows.append(about | {"iterations_since_recovery": since} | row | {"num_recoveries": len(there)})
+            about |= {"baseline": own["baseline"].iloc[0], "iterations_since_recovery": since}
+            rows.append(about | row | {"num_recoveries": len(there)})
     return pd.DataFrame(rows)
 
 
 def half_lives(results: Results) -> pd.DataFrame:
-    """Iterations from a recovery until its excess has first fallen to half of its peak, by strategy and swept values.
+    """Return the iterations from a recovery until its excess has halved from its peak, by strategy and swept values.
 
     Columns: median_iterations, low_iterations and high_iterations (quartiles), median_peak_nats; num_recoveries; of
-    them num_never, whose excess had not halved when the next failure struck or training ended, which count as longer
-    than all others (a median or quartile among them is infinite), and num_without_spike, whose loss never exceeded its
-    level before, and which are left out.
+    them num_never, whose excess had not halved at the next failure or the end of training, which count as longer than
+    all others (a median or quartile among them is infinite), and num_without_spike, whose loss never exceeded its level
+    before, and which are left out.
     """
-    fields, rows = swept_fields(results), []
-    for own in by_point(excesses(results), fields):
-        halvings, peaks = [], []
-        for _, spike in own.groupby(["run", "recovery"], sort=False):
-            excess, since = spike["excess_nats"].to_numpy(), spike["iterations_since_recovery"].to_numpy()
-            top = int(excess.argmax())
-            if excess[top] <= 0.0:
-                continue
-            halved = np.flatnonzero(excess[top:] <= excess[top] / 2)
-            halvings.append(since[top + halved[0]] if len(halved) else np.inf)
-            peaks.append(excess[top])
-        low, median, high = np.quantile(halvings, [0.25, 0.5, 0.75], method="higher") if halvings else [np.nan] * 3
-        num_recoveries = len(own[["run", "recovery"]].drop_duplicates())
-        rows.append(
-            {
-                **{name: own[name].iloc[0] for name in ("strategy", "kind", *fields)},
-                "median_iterations": median,
-                "low_iterations": low,
-                "high_iterations": high,
-                "median_peak_nats": np.median(peaks) if peaks else np.nan,
-                "num_recoveries": num_recoveries,
-                "num_never": int(np.isinf(halvings).sum()),
-                "num_without_spike": num_recoveries - len(peaks),
-                "baseline": own["baseline"].iloc[0],
-            }
-        )
+    rows = []
+    for about, own in by_point(excesses(results), swept_fields(results)):
+        recoveries = [spike for _, spike in own.groupby(["run", "recovery"], sort=False)]
+        found = [halving for spike in recoveries if (halving := half_life(spike)) is not None]
+        halvings, peaks = zip(*found, strict=True) if found else ((), ())
+        low, median, high = np.quantile(halvings, [0.25, 0.5, 0.75], method="higher") if found else [np.nan] * 3
+        row = about | {"median_iterations": median, "low_iterations": low, "high_iterations": high}
+        row |= {"median_peak_nats": np.median(peaks) if found else np.nan, "num_recoveries": len(recoveries)}
+        row |= {"num_never": int(np.isinf(halvings).sum()), "num_without_spike": len(recoveries) - len(found)}
+        rows.append(row | {"baseline": own["baseline"].iloc[0]})
     return pd.DataFrame(rows)
 
 
+def half_life(spike: pd.DataFrame) -> tuple[float, float] | None:
+    """Return iterations until half of the peak excess after a recovery (inf: never), and the peak; None without one."""
+    excess, since = spike["excess_nats"].to_numpy(), spike["iterations_since_recovery"].to_numpy()
+    top = int(excess.argmax())
+    if excess[top] <= 0.0:
+        return None
+    halved = np.flatnonzero(excess[top:] <= excess[top] / 2)
+    return since[top + halved[0]] if len(halved) else np.inf, excess[top]
+
+
 def above_failure_free(results: Results) -> pd.DataFrame:
-    """Validation loss of runs minus that of the failure-free run at the same iteration, by strategy and swept values.
+    """Return the validation loss minus that of the failure-free run at the same iteration, by strategy and point.
 
     Of the same training seed. Columns: strategy, kind, iteration, difference_nats (the mean over runs),
-    low_difference_nats, high_difference_nats (the lowest and highest run; empty for one), num_pairs. MissingError where
-    no run has a failure-free one beside it, or nothing is learnt.
+    low_difference_nats, high_difference_nats (the lowest and highest run; empty for one), num_pairs. MissingError if
+    no run has a failure-free counterpart, or nothing is learnt.
     """
-    iterations, fields = results.iterations, swept_fields(results)
-    references = References(results, "validation_loss")
+    iterations, failure_free = results.iterations, FailureFreeLosses(results, "validation_loss")
     frames = []
     for run in results.runs[results.runs["kind"] != "none"]["run"] if "step" in iterations else ():
         own = iterations[iterations["run"] == run].dropna(subset=["validation_loss"])
-        plain = references.of(run)
+        plain = failure_free.of(run)
         if plain is None:
             continue
         losses = own.drop_duplicates("iteration", keep="last")
@@ -136,48 +129,47 @@ def above_failure_free(results: Results) -> pd.DataFrame:
     found = pd.concat(frames).dropna() if frames else pd.DataFrame()
     if found.empty:
         raise MissingError(
-            "no validation losses with those of a failure-free run to compare them with: that needs strategy 'none' "
+            "there are no validation losses to compare with those of a failure-free run: that needs strategy 'none' "
             "beside the others, a learner (training.learner: torch) and records (of a sweep, sweep.keep: records)"
         )
     rows = []
-    for own in by_point(of_runs(results, found), fields):
-        about = {name: own[name].iloc[0] for name in ("strategy", "kind", *fields)}
+    for about, own in by_point(of_runs(results, found), swept_fields(results)):
         for iteration, pairs in own.groupby("iteration"):
-            each, several = pairs["difference_nats"], len(pairs) > 1
-            ends = (each.min(), each.max()) if several else (np.nan, np.nan)
+            each = pairs["difference_nats"]
+            low, high = (each.min(), each.max()) if len(pairs) > 1 else (np.nan, np.nan)
             row = {"iteration": iteration, "difference_nats": each.mean()}
-            row |= {"low_difference_nats": ends[0], "high_difference_nats": ends[1], "num_pairs": len(pairs)}
+            row |= {"low_difference_nats": low, "high_difference_nats": high, "num_pairs": len(pairs)}
             rows.append(about | row)
     return pd.DataFrame(rows)
 
 
 def swapping_cost(results: Results) -> pd.DataFrame:
-    """`above_failure_free` of runs with swapped routes that met no failure: what swapping alone costs.
+    """Return `above_failure_free` of runs with swapped routes that met no failure: the cost of swapping alone.
 
-    One run for each training seed. Swept fields of `failures` have no column: where nothing fails, they change nothing.
-    MissingError where no run of swapped routes is without failures.
+    One run for each training seed. Swept fields of `failures` have no column: without failures they change nothing.
+    MissingError if no run with swapped routes is without failures.
     """
     runs = results.runs
     runs = runs.drop(columns=[name for name in swept_fields(results) if name.partition(".")[0] == "failures"])
-    fields = swept_fields(Results(results.folder, runs))
-    references = References(Results(results.folder, runs))
-    peaceful = runs[(runs["kind"] != "none") & (runs["num_failures"] == 0)]
-    peaceful = peaceful.drop_duplicates(["strategy", *fields, "training_seed"])
-    swaps = [run for run in peaceful["run"] if references.has_other_routes(run)]
+    fields = swept_fields(replace(results, runs=runs))
+    failure_free = FailureFreeLosses(replace(results, runs=runs))
+    calm = runs[(runs["kind"] != "none") & (runs["num_failures"] == 0)]
+    calm = calm.drop_duplicates(["strategy", *fields, "training_seed"])
+    swaps = [run for run in calm["run"] if failure_free.has_other_routes(run)]
     if not swaps:
         raise MissingError(
-            "no failure-free run with swapped routes is there, with one of 'none' to compare it with: run "
+            "no failure-free run with swapped routes has one of 'none' to compare it with: run "
             "scenarios/swapping.yaml, or `strategies: [none, checkfree_plus]` with `failures: {kind: never}`"
         )
     chosen = runs[(runs["kind"] == "none") | runs["run"].isin(swaps)]
-    return above_failure_free(Results(results.folder, chosen))
+    return above_failure_free(replace(results, runs=chosen))
 
 
-def spikes_of(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The excess after each recovery of one run that changed weights: where the lineage is not what it was before.
+def spikes_in(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the excess after each recovery of one run that changed weights, which its lineage shows.
 
-    losses: its steps in the order of time, with a column `over`. Recoveries with fewer than 3 steps before, since the
-    one before, or none after are left out.
+    losses: its steps in the order of time, with a column `over`. Recoveries without a step after them, or with fewer
+    than 3 since the recovery before, are left out.
     """
     recoveries = events[events["kind"] == "recovered"]
     began, ended = losses["started_seconds"].to_numpy(float), losses["ended_seconds"].to_numpy(float)
@@ -204,17 +196,17 @@ def spikes_of(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFra
         )
 
 
-class References:
-    """Losses of failure-free runs, by step: of kind `none`, with a run's training seed and swept values."""
+class FailureFreeLosses:
+    """Losses by step of failure-free runs (kind `none`) with a run's training seed and swept values."""
 
     def __init__(self, results: Results, loss: str = "train_loss") -> None:
         self._fields, self._loss, self._iterations = swept_fields(results), loss, results.iterations
         self._runs = results.runs.set_index("run")
-        self._plain = self._runs[(self._runs["kind"] == "none")]
+        self._plain = self._runs[self._runs["kind"] == "none"]
         self._losses: dict[str, pd.Series[float]] = {}
 
     def of(self, run: str) -> pd.Series[float] | None:
-        """Those that a run is compared with; None where there are none."""
+        """Return the losses that a run is compared with; None if there are none."""
         name = self._name_of(run)
         if name is None:
             return None
@@ -224,7 +216,7 @@ class References:
         return self._losses[name]
 
     def has_other_routes(self, run: str) -> bool:
-        """Whether a run has begun with other routes than what it is compared with, which is there."""
+        """Whether a run began with other routes than the existing run that it is compared with."""
         plain = self._name_of(run)
         return plain is not None and self._lineages.get(run) != self._lineages.get(plain)
 

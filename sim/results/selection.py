@@ -1,9 +1,10 @@
-"""Selection of the runs that a figure compares."""
+"""Selection and grouping of the runs that a figure or table compares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -13,11 +14,11 @@ from sim.results.summary import flat
 
 
 class MissingError(ValueError):
-    """The results do not hold what a table is made of: says what that is, and how to get it."""
+    """The results do not contain the data of a table: says what is missing, and how to get it."""
 
 
 def swept_fields(results: Results) -> list[str]:
-    """The fields that a sweep varies, columns of its runs; none where the results are no sweep's."""
+    """Return the fields that a sweep varies, columns of its runs; none for other results."""
     path = results.folder / "sweep.json"
     rows = read_json(path).get("runs", []) if path.is_file() else []
     fields = dict.fromkeys(name for row in rows for name in row["parameters"])
@@ -25,10 +26,10 @@ def swept_fields(results: Results) -> list[str]:
 
 
 def comparable(results: Results) -> Results:
-    """Runs of which no two agree in strategy, swept values and seeds: what figures and tables can be made of.
+    """Select runs of which no two agree in strategy, swept values and seeds.
 
-    Where several commands have left theirs, those of the last, in its order: `comparison.csv` names them. ValueError
-    where there are still several.
+    If several commands have left runs, those of the last, in its order: `comparison.csv` lists them. ValueError if some
+    still agree.
     """
     runs, fields = results.runs, swept_fields(results)
     listed = results.folder / "comparison.csv"
@@ -48,20 +49,21 @@ def comparable(results: Results) -> Results:
 
 
 def results_of(runs: Sequence[RunFiles]) -> Results:
-    """Some finished runs of one scenario, as figures and tables take them."""
+    """Combine finished runs of one scenario into results."""
     rows = [{"run": run.folder.name, **flat(run.summary)} for run in runs]
     return Results(runs[0].folder.parent, pd.DataFrame(rows))
 
 
 def of_runs(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a column `run`, and before them what the runs are: strategy, kind, swept values, seeds."""
+    """Add strategy, kind, swept values and seeds to rows with a column `run`, in the order of the runs."""
     about = results.runs[["run", "strategy", "kind", *swept_fields(results), *SEEDS]]
     order = {run: place for place, run in enumerate(about["run"])}
     found = about.merge(rows, on="run")
     return found.sort_values("run", key=lambda runs: runs.map(order), kind="stable", ignore_index=True)
 
 
-def by_point(rows: pd.DataFrame, fields: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Rows of each strategy at each combination of its swept values: strategy after strategy, in their order."""
+def by_point(rows: pd.DataFrame, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield strategy, kind and swept values of each strategy at each of its points, and the rows there."""
     for _, own in rows.groupby("strategy", sort=False):
-        yield from (part for _, part in own.groupby(list(fields), sort=False, dropna=False)) if fields else (own,)
+        parts = [part for _, part in own.groupby(list(fields), sort=False, dropna=False)] if fields else [own]
+        yield from (({name: part[name].iloc[0] for name in ("strategy", "kind", *fields)}, part) for part in parts)

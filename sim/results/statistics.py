@@ -1,9 +1,9 @@
-"""What a sweep's runs tell: means with intervals, strategies compared under the same churn, replicates still needed.
+"""Statistics over replicates: means with intervals, paired differences of strategies, replicates still needed.
 
-How means get their intervals, and from which textbooks, is told in sim/results/crossed_design.py.
+`crossed_design` derives the intervals.
 
-Not modelled: that runs without a value (stopped, failed, target never reached) may be the worst ones. Every mean is
-over the runs that have one: a conditional mean wherever `num_reached` is less than `num_runs`, to be said beside it.
+Not modelled: runs without a value (stopped, failed, target never reached) may be the worst ones. Every mean is over the
+runs that have a value: a conditional mean if `num_reached` is less than `num_runs`, which must be stated beside it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over runs and its interval; NaN where there is nothing to tell it from.
+    """A mean over runs and its interval; NaN if unknown.
 
-    num_runs: all runs asked; num_reached: those that have a value, which alone mean and interval speak of.
-    num_failure_seeds, num_training_seeds: different seeds among those. With one training seed the interval is given
-    that seed, with one failure seed given that churn; of one replicate there is none (low and high are NaN).
-    training_half_width: the part of the half width that training seeds make, which more failure seeds do not shrink.
+    num_runs: all runs; num_reached: those with a value, which mean and interval are over. num_failure_seeds,
+    num_training_seeds: different seeds among those. With one training seed the interval is conditional on that seed,
+    with one failure seed on that churn; of one replicate there is none (low and high are NaN). training_half_width: the
+    part of the half width due to training seeds, which more failure seeds do not shrink.
     """
 
     mean: float
@@ -49,67 +49,63 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """Half of the interval's width."""
+        """Half the width of the interval."""
         return (self.high - self.low) / 2
 
     @classmethod
     def around(cls, interval: Interval, counts: Counts) -> Estimate:
-        """A mean with an interval that reaches equally far up and down."""
+        """Build from a symmetric interval."""
         mean, half_width, training_half_width = interval
         return cls(mean, mean - half_width, mean + half_width, *counts, training_half_width)
 
 
 class Values(NamedTuple):
-    """A value a run: (runs, 2) failure and training seeds, (runs,) values, NaN where a run has none."""
+    """A value for each run: (runs, 2) failure and training seeds, (runs,) values, NaN if a run has none."""
 
     seeds: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> Values:
-        """Of rows with both seeds and a `value`."""
+    def of(cls, rows: pd.DataFrame | Values) -> Values:
+        """Convert rows with both seeds and a `value`."""
+        if isinstance(rows, Values):
+            return rows
         return cls(rows[SEEDS].to_numpy(dtype=np.int64), rows["value"].to_numpy(dtype=float))
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How strategies differ under the same seeds: a - b, and (mean of a) / (mean of b) - 1."""
+    """The difference of strategies under the same seeds: a - b, and (mean of a) / (mean of b) - 1."""
 
     difference: Estimate
     relative: Estimate
 
 
-def estimate(values: pd.DataFrame, confidence: float = CONFIDENCE) -> Estimate:
-    """The mean of column `value` over rows with `failure_seed` and `training_seed`, and its interval.
+def estimate(values: pd.DataFrame | Values, confidence: float = CONFIDENCE) -> Estimate:
+    """Return the mean of values and its interval. values: rows with both seeds and a `value`.
 
-    Where the training seed makes no difference (most often to seconds), runs of one failure seed are one replicate: a
-    plain t interval over failure seeds. Likewise where the failure seed makes none. ValueError where a pair of seeds
-    comes twice.
+    If the training seed makes no difference (as most often to seconds), runs of one failure seed are one replicate: a
+    plain t interval over failure seeds. Likewise if the failure seed makes none. ValueError if a pair of seeds occurs
+    twice.
     """
-    return estimate_at(Values.of(values), confidence)
-
-
-def estimate_at(values: Values, confidence: float = CONFIDENCE) -> Estimate:
-    """The same from arrays."""
-    cells = Cells.at(values.seeds, values.values[:, None])
+    seeds, found = Values.of(values)
+    cells = Cells.at(seeds, found[:, None])
     return Estimate.around(cells.interval(cells.columns[0], confidence), cells.counts)
 
 
-def paired_difference(a: pd.DataFrame, b: pd.DataFrame, confidence: float = CONFIDENCE) -> PairedDifference:
-    """How `a` differs from `b`, both as for `estimate`, over the seeds of which both have a value.
+def paired_difference(
+    a: pd.DataFrame | Values, b: pd.DataFrame | Values, confidence: float = CONFIDENCE
+) -> PairedDifference:
+    """Return the difference of `a` from `b`, both as for `estimate`, over the seeds for which both have a value.
 
     num_runs counts pairs of runs, num_reached those with both values. Relative: Fieller's interval of the ratio of
-    means, not symmetric; that of b against a is its inverse. Its low and high are NaN where b varies so much, over so
-    few seeds, that its mean may be 0; all of it where that mean is not positive: a share of it says nothing.
+    means, not symmetric; that of b against a is its inverse. Its ends are NaN if b varies so much, over so few seeds,
+    that its mean may be 0; all of it is NaN if that mean is not positive.
     """
-    return paired_difference_at(Values.of(a), Values.of(b), confidence)
-
-
-def paired_difference_at(a: Values, b: Values, confidence: float = CONFIDENCE) -> PairedDifference:
-    """The same from arrays."""
+    a, b = Values.of(a), Values.of(b)
     places = {pair: place for place, pair in enumerate(map(tuple, b.seeds.tolist()))}
     if len(places) < len(b.seeds):
-        Cells.at(b.seeds, b.values[:, None])  # says which pair of seeds comes twice
+        Cells.at(b.seeds, b.values[:, None])  # raises an error that names the pair of seeds
     paired = [(ours, places[pair]) for ours, pair in enumerate(map(tuple, a.seeds.tolist())) if pair in places]
     in_a, in_b = np.array(paired, dtype=np.int64).reshape(-1, 2).T
     cells = Cells.at(a.seeds[in_a], np.column_stack((a.values[in_a], b.values[in_b])))
@@ -126,10 +122,10 @@ def paired_difference_at(a: Values, b: Values, confidence: float = CONFIDENCE) -
 
 
 def replicates_needed(estimate: Estimate, relative_half_width: float, confidence: float = CONFIDENCE) -> int | None:
-    """How many more failure seeds likely make the half width at most this share of the mean, at most doubling them.
+    """Estimate how many more failure seeds make the half width at most a share of the mean; at most as many again.
 
-    0: it is small enough. 1 where there are fewer than two failure seeds, since one churn says nothing of others. None:
-    no number of failure seeds will do, since the training seeds make more than that by themselves, or the mean is 0.
+    0: it is small enough. 1 with fewer than two failure seeds, since one churn says nothing about others. None: no
+    number of failure seeds suffices, because the training seeds alone cause more, or the mean is 0.
     """
     if not relative_half_width > 0.0:
         raise ValueError(f"relative half width {relative_half_width}: must be more than 0")
@@ -155,15 +151,15 @@ def summary(
     reference: str | None = None,
     confidence: float = CONFIDENCE,
 ) -> pd.DataFrame:
-    """A row for each strategy, each combination of its swept values and each metric, from a sweep's table of runs.
+    """Return a row for each strategy, combination of its swept values and metric, from a sweep's table of runs.
 
-    fields: the swept fields, columns of `runs` that are empty where they do not concern a strategy. metrics: columns of
-    numbers; by default those of METRICS that there are. Columns: strategy, the fields, metric, mean, low, high,
+    fields: the swept fields, columns of `runs` that are empty if they do not apply to a strategy. metrics: columns of
+    numbers; default: those of METRICS that exist. Columns: strategy, the fields, metric, mean, low, high,
     num_runs, num_reached (runs with a value: finished ones; of target_reached_* all that reached it),
     num_failure_seeds, num_training_seeds. Then against the strategy `reference` at the same values of the fields that
     concern both, over the seeds for which both have a value: num_paired, difference, difference_low, difference_high,
-    relative_difference, relative_low, relative_high; NaN where the reference has no such point, or several (a field
-    that concerns it alone has several values).
+    relative_difference, relative_low, relative_high; NaN if the reference has no such point, or several (a field
+    that applies to it alone has several values).
 
     ValueError for unknown columns, an unknown reference, or rows that agree in strategy, fields and seeds.
     """
@@ -175,16 +171,16 @@ def summary(
     if reference is not None and reference not in known:
         raise ValueError(f"reference '{shortened(reference)}': no run is of it{suggestion(reference, known)}")
     points = points_of(runs, fields)
-    others = References([point for point in points if point.strategy == reference])
+    others = ReferencePoints([point for point in points if point.strategy == reference])
     rows = []
     for point in points:
         against = others.of(point)
         for metric in metrics:
             values = point.values(metric)
             row = {"strategy": point.strategy, **point.as_given, "metric": metric}
-            row |= columns_of(estimate_at(values, confidence))
+            row |= columns_of(estimate(values, confidence))
             if against is not None:
-                row |= columns_against(paired_difference_at(values, against.values(metric), confidence))
+                row |= columns_against(paired_difference(values, against.values(metric), confidence))
             rows.append(row)
     return pd.DataFrame(rows, columns=["strategy", *fields, "metric", *MEAN_COLUMNS, *AGAINST_COLUMNS])
 
@@ -203,24 +199,19 @@ AGAINST_COLUMNS = (
 
 
 def columns_of(found: Estimate) -> dict[str, float]:
-    """An estimate as columns."""
+    """Return an estimate as columns."""
     return {name: getattr(found, name) for name in MEAN_COLUMNS}
 
 
 def columns_against(found: PairedDifference) -> dict[str, float]:
-    """A paired difference as columns."""
-    difference, relative = found.difference, found.relative
-    numbers = (
-        difference.num_reached,
-        *(difference.mean, difference.low, difference.high),
-        *(relative.mean, relative.low, relative.high),
-    )
-    return dict(zip(AGAINST_COLUMNS, numbers, strict=True))
+    """Return a paired difference as columns."""
+    ends = [value for one in (found.difference, found.relative) for value in (one.mean, one.low, one.high)]
+    return dict(zip(AGAINST_COLUMNS, (found.difference.num_reached, *ends), strict=True))
 
 
 @dataclass(frozen=True)
 class PointRuns:
-    """A strategy's runs at one point. parameters: the swept values that concern it, None for an empty one."""
+    """A strategy's runs at one point. parameters: the swept values that apply to it, None for an empty one."""
 
     strategy: str
     parameters: dict[str, Any]
@@ -228,7 +219,7 @@ class PointRuns:
     runs: pd.DataFrame
 
     def values(self, metric: str) -> Values:
-        """A metric's values: of finished runs, since others ended for another reason; NaN where it is unknown."""
+        """Return a metric's values; NaN for runs that have not finished or lack it."""
         if metric not in self.runs:
             return Values(self.seeds, np.full(len(self.runs), math.nan))
         values = self.runs[metric].to_numpy(dtype=float)
@@ -247,15 +238,15 @@ class PointRuns:
         return np.array([outcome == "finished" for outcome in self.runs["outcome"]], dtype=np.bool_)
 
 
-class References:
-    """The reference's runs at its points, found by the values of the fields that concern it and others."""
+class ReferencePoints:
+    """The reference's runs, found by the values of the fields that apply to it and to others."""
 
     def __init__(self, points: Sequence[PointRuns]) -> None:
         self._points = points
         self._by_fields: dict[tuple[str, ...], dict[tuple[Any, ...], list[PointRuns]]] = {}
 
     def of(self, point: PointRuns) -> PointRuns | None:
-        """The one point of the reference whose shared values are a point's; None where there is none, or several."""
+        """Return the point of the reference with a point's shared values; None if there is none, or several."""
         if not self._points:
             return None
         shared = tuple(name for name in self._points[0].parameters if name in point.parameters)
@@ -269,7 +260,7 @@ class References:
 
 
 def points_of(runs: pd.DataFrame, fields: Sequence[str]) -> list[PointRuns]:
-    """The runs by strategy and swept values, in their order. A field concerns a strategy if a run of it has a value."""
+    """Group runs by strategy and swept values, in order. A field applies to a strategy if a run of it has a value."""
     points = []
     for strategy, own in runs.groupby("strategy", sort=False):
         concerned = [name for name in fields if own[name].notna().any()]

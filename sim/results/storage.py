@@ -34,7 +34,7 @@ from sim.simulation.run import Run
 RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet", "nodes.parquet")
 
 TABLE, SWEEP = "runs.parquet", "sweep.json"
-"""Of a sweep: a row a run; the runs that it is made of."""
+"""Files of a sweep: a row for each finished run, and the planned runs."""
 
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
@@ -54,9 +54,9 @@ class RunFiles:
 def run_hash(
     scenario: Scenario, strategy_index: int, failure_seed: int, training_seed: int, versions: dict[str, str]
 ) -> str:
-    """The name of a run's content: all of the scenario that touches it, its seeds and the versions.
+    """Return the hash of all that decides a run's numbers: its part of the scenario, its seeds and the versions.
 
-    Of the text, `versions` holds the content hash: where it lies does not matter.
+    `versions` contains the content hash of the text; its location does not matter.
     """
     others: dict[str, Any] = {
         "name": True,
@@ -75,14 +75,14 @@ def run_hash(
 def run_folder(
     results: Path, scenario: Scenario, strategy: str, failure_seed: int, training_seed: int, key: str
 ) -> Path:
-    """Where a run's results go: readable, and never that of a different run."""
+    """Return the folder of a run: readable, and different for different runs."""
     return results / scenario.name / f"{strategy}-f{failure_seed}-t{training_seed}-{key[:8]}"
 
 
 def write_run(
     folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any], resolved: str | None = None
 ) -> None:
-    """Write a finished run: whole, or not at all, whenever the machine stops.
+    """Write a finished run atomically, even if the machine stops.
 
     `about` becomes run.json; of outcomes alone there are no records. resolved: the scenario as YAML, if that is known.
     OSError, saying what to do, if the disk refuses.
@@ -94,7 +94,7 @@ def write_run(
 
 
 def refusal(folder: Path, error: OSError) -> str:
-    """What to say where the disk refuses."""
+    """Explain an error of the disk."""
     nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if nearest.is_file():
         return f"cannot write results to {folder}: {nearest} is a file; name a folder with --results"
@@ -106,7 +106,7 @@ def refusal(folder: Path, error: OSError) -> str:
 
 
 def discard_run(folder: Path) -> None:
-    """Delete a finished run; stopped in the midst, it is none."""
+    """Delete a finished run; interrupted, it is unfinished."""
     (folder / "summary.json").unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -135,14 +135,14 @@ def _write_run(
 
 
 def replace_folder(folder: Path, new: Path) -> None:
-    """Put a complete folder in the place of another: at every instant the place holds one, whole, or none."""
+    """Replace a folder by a complete one: at every instant the place contains a complete folder or none."""
     old = new.with_suffix(".old")
     with suppress(FileNotFoundError):
         folder.rename(old)
     try:
         new.rename(folder)
     except OSError:
-        if not is_finished(folder):  # else another process has just put the same run there
+        if not is_finished(folder):  # else another process has just written the same run
             raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -169,7 +169,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def resolved_yaml(scenario: Scenario) -> str:
-    """The scenario with every default and preset written out, as one run of it is: reading it gives the same runs."""
+    """Return the scenario of one run with all defaults and presets written out: loading it gives the same runs."""
     yaml = YAML()
     yaml.default_flow_style = False
     buffer = io.StringIO()
@@ -178,14 +178,14 @@ def resolved_yaml(scenario: Scenario) -> str:
 
 
 def is_finished(folder: Path, with_records: bool = False) -> bool:
-    """Whether a run's folder is complete; with_records: and its iterations and events are there too."""
+    """Whether a run's folder is complete; with_records: including its iterations and events."""
     summary = folder / "summary.json"
     is_there = summary.is_file() and summary.stat().st_size > 0
     return is_there and (not with_records or (folder / RECORDS[0]).is_file())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ValueError, naming the file, when it is none."""
+    """Read a JSON object. ValueError, naming the file, if it is not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -196,7 +196,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_run(folder: Path | str) -> RunFiles:
-    """Read a finished run. Raises ValueError when the folder holds none."""
+    """Read a finished run. ValueError if the folder contains none."""
     folder = Path(folder)
     if not is_finished(folder):
         if runs := runs_in(folder):
@@ -205,9 +205,7 @@ def load_run(folder: Path | str) -> RunFiles:
             raise ValueError(f"{folder} is itself no run but holds {count}, such as {example}")
         raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
     if not is_finished(folder, with_records=True):
-        raise ValueError(
-            f"of {folder} outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more"
-        )
+        raise ValueError(f"{folder}: outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more")
     return RunFiles(
         folder=folder,
         summary=read_json(folder / "summary.json"),
@@ -222,9 +220,9 @@ def load_run(folder: Path | str) -> RunFiles:
 class Results:
     """The finished runs of a folder as DataFrames; every table has a column `run`, the name of the run's folder.
 
-    runs: a row a run, with outcomes (the ledger as `<bucket>_seconds`) and, of a sweep, the swept values. The others
-    are read when they are asked for; runs of which outcomes alone were kept have no rows in them. in_memory: the other
-    tables of runs that are not in files.
+    runs: a row for each run, with outcomes (the ledger as `<bucket>_seconds`) and, of a sweep, the swept values. The
+    others are read on first use; runs with outcomes alone have no rows in them. in_memory: the other tables of runs
+    that are not in files.
     """
 
     folder: Path
@@ -248,7 +246,7 @@ class Results:
 
     @cached_property
     def nodes(self) -> pd.DataFrame:
-        """From when on how many nodes were there in each run: a row for each change."""
+        """The number of nodes in each run from each time on: a row for each change."""
         return self._records("nodes")
 
     def _records(self, table: str) -> pd.DataFrame:
@@ -264,12 +262,12 @@ class Results:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Folders of the finished runs in a scenario's folder."""
+    """Return the folders of the finished runs in a scenario's folder."""
     return sorted(summary.parent for summary in folder.glob("*/summary.json"))
 
 
 def load_comparison(path: Path | str) -> Results:
-    """The same as `load`, to compare strategies. ValueError for the single runs that a map or an advice rests on."""
+    """Load results to compare strategies, as `load` does. ValueError for the single runs behind a map or an advice."""
     folder = Path(path)
     if (folder / SWEEP).is_file() and read_json(folder / SWEEP).get("made_for") == "map":
         raise ValueError(
@@ -280,7 +278,7 @@ def load_comparison(path: Path | str) -> Results:
 
 
 def load(path: Path | str) -> Results:
-    """Read the results of a sweep, of all runs of a scenario, or of one run. ValueError where there are none."""
+    """Read the results of a sweep, of all runs of a scenario, or of one run. ValueError if there are none."""
     folder = Path(path)
     runs = pd.read_parquet(folder / TABLE) if (folder / TABLE).is_file() else None
     folders = [folder] if is_finished(folder) else runs_in(folder)

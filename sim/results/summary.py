@@ -1,4 +1,4 @@
-"""What came out of a run, in one flat record: `summary.json`."""
+"""The summary of a run, one flat record: `summary.json`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,17 @@ RECOVERY_BUCKETS: tuple[Bucket, ...] = ("detection", "provisioning", "waiting_fo
 
 
 def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
-    """The outcomes of a run in one flat record. Seconds are simulated; losses are the proxy's, in nats per token.
+    """Return the outcomes of a run. Seconds are simulated; losses are the proxy's, in nats per token.
 
-    goodput: time that the iterations kept take without failures and without any strategy's cost, as a share of
-    the wall-clock time; overhead is its inverse minus 1.
-    num_failures: stages lost with their last node that held the state; num_nodes_lost: nodes, spares among them.
-    node_hours: of all nodes that are there, also idle ones; where failures are ignored, none is ever missing.
-    cost_usd: at the device's price; None where it has none. target_reached_usd: what of it was paid until the target
-    was reached; None where it was not.
+    goodput: time that the kept iterations take without failures and strategy costs, as a share of the wall-clock time;
+    overhead is its inverse minus 1. num_failures: stages lost with the last node that held their state; num_nodes_lost:
+    nodes, spares included. node_hours: of all nodes present, idle ones included; if failures are ignored, none is ever
+    missing. cost_usd: at the device's price; None without a price. target_reached_usd: the part paid until the target
+    was reached; None if it was not.
     """
-    target = scenario.training.target_validation_loss
-    learnt = [] if isinstance(run.iterations, IterationLog) else run.iterations
-    validated = [record for record in learnt if record.validation_loss is not None]
-    kept = [record for record in validated if record.iteration <= run.num_iterations]
-    reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
     ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
     kinds = kinds_of(run.events)
     price = usd_per_node_hour(scenario.cluster)
-    paid_usd = None if price is None or reached is None else price * run.node_hours_until(reached.ended_seconds)
     return {
         "scenario": scenario.name,
         "strategy": run.strategy,
@@ -60,18 +53,31 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "node_hours": run.node_hours,
         "sent_bytes": run.sent_bytes,
         "cost_usd": None if price is None else price * run.node_hours,
+        **losses(scenario, run, price),
+        "ledger_seconds": run.ledger,
+    }
+
+
+def losses(scenario: Scenario, run: Run, price: float | None) -> dict[str, Any]:
+    """Return the target loss, the time and cost to reach it, and final losses. price: dollars a node-hour."""
+    target = scenario.training.target_validation_loss
+    learnt = [] if isinstance(run.iterations, IterationLog) else run.iterations
+    validated = [record for record in learnt if record.validation_loss is not None]
+    kept = [record for record in validated if record.iteration <= run.num_iterations]
+    reached = next((r for r in validated if target is not None and (r.validation_loss or math.inf) <= target), None)
+    paid_usd = None if price is None or reached is None else price * run.node_hours_until(reached.ended_seconds)
+    return {
         "target_validation_loss": target,
         "target_reached_seconds": reached.ended_seconds if reached else None,
         "target_reached_iteration": reached.iteration if reached else None,
         "target_reached_usd": paid_usd,
         "final_train_loss": next((r.train_loss for r in reversed(learnt) if r.train_loss is not None), None),
         "final_validation_loss": kept[-1].validation_loss if kept else None,
-        "ledger_seconds": run.ledger,
     }
 
 
 def mean_recovery_seconds(run: Run) -> float | None:
-    """From a failure until training goes on, on average: detection, nodes, transfers; no lost work, no later joins."""
+    """Return the mean time from a failure until training resumes, without lost work and nodes that rejoin later."""
     kinds = kinds_of(run.events)
     num_recoveries = kinds["recovered"] + kinds["regrouped"]
     spent = math.fsum(run.ledger[bucket] for bucket in RECOVERY_BUCKETS) - run.joining_seconds
@@ -79,6 +85,6 @@ def mean_recovery_seconds(run: Run) -> float | None:
 
 
 def flat(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary as a row of a table: the ledger as `<bucket>_seconds`."""
+    """Return a summary as a row of a table, with the ledger as `<bucket>_seconds`."""
     row = {key: value for key, value in summary.items() if key != "ledger_seconds"}
     return row | {f"{bucket}_seconds": seconds for bucket, seconds in summary["ledger_seconds"].items()}

@@ -1,8 +1,8 @@
-"""What happened when: a stretch of a finished run, played again event by event, as a Chrome trace.
+"""Timelines: a window of a finished run, simulated again event by event, as a Chrome trace.
 
 The trace opens in Perfetto (ui.perfetto.dev) or chrome://tracing: a track for each node and each link, for iterations,
-for what training stood still for, and for failures and checkpoints. Format: Trace Event Format, JSON object form; times
-in microseconds of simulated time.
+for interruptions of training, and for failures and checkpoints. Format: Trace Event Format, JSON object form; times in
+microseconds of simulated time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRAINING, NODES, LINKS = 1, 2, 3
 
 @dataclass(frozen=True)
 class Timeline:
-    """A stretch of a run with everything in it."""
+    """A window of a run and its events."""
 
     scenario: Scenario
     site: Deployment
@@ -42,10 +42,10 @@ class Timeline:
 
 
 def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None = None) -> Timeline:
-    """Play a finished run again, time only, and keep what happens in a window of simulated time.
+    """Simulate a finished run again, time only, and record a window of simulated time.
 
-    Default: from the start to the end of the second iteration. ValueError for a folder without a finished run, an
-    empty window, and a run that this version of the program does not repeat to the bit.
+    Default: the first two iterations. ValueError for a folder without a finished run, an empty window, and a run that
+    this version of the program does not reproduce to the bit.
     """
     files = load_run(folder)
     scenario, summary = load_scenario(files.folder / "scenario.yaml"), files.summary
@@ -60,8 +60,8 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
             f"the run ends at {whole_seconds:g} s"
         )
     trace = EventRecorder(from_seconds, to_seconds)
-    run = play_again(scenario, summary, trace)
-    diverged = summary["stopped_because"] is not None and run.stopped is None  # what learnt nothing does not diverge
+    run = simulate_again(scenario, summary, trace)
+    diverged = summary["stopped_because"] is not None and run.stopped is None  # without training it cannot diverge
     if run.wall_clock_seconds != whole_seconds and not diverged:
         raise ValueError(
             f"{folder} was written by another version of churnlab ({whole_seconds:.9g} s there, "
@@ -77,15 +77,15 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
     )
 
 
-def play_again(scenario: Scenario, summary: dict[str, Any], trace: EventRecorder) -> Run:
-    """The same run without training."""
+def simulate_again(scenario: Scenario, summary: dict[str, Any], trace: EventRecorder) -> Run:
+    """Simulate the run again without training."""
     config = next(config for config in scenario.strategies if config.name == summary["strategy"])
     seeds = summary["failure_seed"], summary["training_seed"]
     return simulate(scenario, config, *seeds, time_only(scenario), recorder=trace)
 
 
 def chrome_trace(timeline: Timeline) -> dict[str, Any]:
-    """The timeline as a Chrome trace object, ready for JSON."""
+    """Return the timeline as a Chrome trace object, ready for JSON."""
     tracks = Tracks()
     for group, name in ((TRAINING, "training"), (NODES, "nodes"), (LINKS, "links")):
         tracks.name_group(group, name)
@@ -96,7 +96,7 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
 
 
 def add_training(tracks: Tracks, timeline: Timeline) -> None:
-    """Iterations, what training stood still for, failures and checkpoints."""
+    """Add iterations, interruptions, failures and checkpoints."""
     for record in timeline.iterations:
         name = f"iteration {record.iteration}" + (" again" if record.execution > 1 else "")
         tracks.add(TRAINING, "iterations", name, record.started_seconds, record.ended_seconds)
@@ -110,7 +110,7 @@ def add_training(tracks: Tracks, timeline: Timeline) -> None:
 
 
 def add_operations(tracks: Tracks, timeline: Timeline) -> None:
-    """A track for each node, also for those that do nothing."""
+    """Add a track for each node, including idle ones."""
     cluster, regions = timeline.site.cluster, timeline.site.network.regions_of_nodes
     names = [f"{node_name(node, len(cluster.replicas))}, {region}" for node, region in enumerate(regions)]
     for name in names:
@@ -122,7 +122,7 @@ def add_operations(tracks: Tracks, timeline: Timeline) -> None:
 
 
 def add_messages(tracks: Tracks, timeline: Timeline) -> None:
-    """A track for each link; a message is on all that it crosses. Where nothing is shared, one for each two nodes."""
+    """Add a track for each link, with each message on all links of its path; for each pair of nodes without links."""
     num_replicas = len(timeline.site.cluster.replicas)
     for message in sorted(timeline.trace.messages, key=lambda message: message.start_seconds):
         ends = [node_name(node, num_replicas) for node in (message.source, message.target)]
@@ -134,7 +134,7 @@ def add_messages(tracks: Tracks, timeline: Timeline) -> None:
 
 
 def node_name(node: int, num_replicas: int) -> str:
-    """A node for people: its stage, and its pipeline where there are several."""
+    """Format a node: its stage, and its pipeline if there are several."""
     if node == STORAGE:
         return "store"
     stage, replica = divmod(node, num_replicas)
@@ -142,7 +142,7 @@ def node_name(node: int, num_replicas: int) -> str:
 
 
 class Tracks:
-    """Collects trace events; a track is a thread of a process in the format's words."""
+    """Trace events by track; the format calls a track a thread of a process."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -150,11 +150,11 @@ class Tracks:
         self._lanes: dict[tuple[int, str], list[float]] = {}
 
     def name_group(self, group: int, name: str) -> None:
-        """A group of tracks."""
+        """Name a group of tracks."""
         self.events.append({"ph": "M", "name": "process_name", "pid": group, "tid": 0, "args": {"name": name}})
 
     def track(self, group: int, name: str) -> int:
-        """The number of a track, which comes into being when first asked for; tracks keep that order."""
+        """Return the number of a track; a new one is added after the others."""
         if (group, name) not in self._numbers:
             number = self._numbers[group, name] = len(self._numbers) + 1
             for kind, args in (("thread_name", {"name": name}), ("thread_sort_index", {"sort_index": number})):
@@ -164,7 +164,7 @@ class Tracks:
     def add(
         self, group: int, track: str, name: str, start_seconds: float, end_seconds: float, args: Any = None
     ) -> None:
-        """Something that lasts, on a track where nothing else overlaps it."""
+        """Add an event with a duration to a track on which nothing overlaps it."""
         event = {
             "ph": "X",
             "name": name,
@@ -175,18 +175,18 @@ class Tracks:
         self.events.append({**event, "dur": (end_seconds - start_seconds) * MICROSECONDS, "args": args or {}})
 
     def add_lane(self, group: int, track: str, name: str, start_seconds: float, end_seconds: float, args: Any) -> None:
-        """Something that lasts, on the first lane of a track that is free."""
+        """Add an event with a duration to the first free lane of a track."""
         ends = self._lanes.setdefault((group, track), [])
         lane = next((lane for lane, end in enumerate(ends) if end <= start_seconds), len(ends))
         ends[lane : lane + 1] = [end_seconds]
         self.add(group, track + (f" ({lane + 1})" if lane else ""), name, start_seconds, end_seconds, args)
 
     def mark(self, track: str, name: str, seconds: float, detail: str) -> None:
-        """Something that happens at an instant."""
+        """Add an event at an instant."""
         event = {"ph": "i", "s": "g", "name": name, "pid": TRAINING, "tid": self.track(TRAINING, track)}
         self.events.append({**event, "ts": seconds * MICROSECONDS, "args": {"detail": detail}})
 
 
 def write_chrome_trace(timeline: Timeline, path: Path) -> None:
-    """Write the trace: whole, or not at all."""
+    """Write the trace atomically."""
     atomic_write(path, json.dumps(chrome_trace(timeline)) + "\n")

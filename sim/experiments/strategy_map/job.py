@@ -18,7 +18,7 @@ from sim.experiments.strategy_map.grid import ComparisonGroup, Grid
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, mean, next_rate
 from sim.experiments.strategy_map.real_runs import RealRuns, RealRunsJob, most_factor
 from sim.experiments.strategy_map.refinement import coarse_lines, refined
-from sim.results.comparison import as_values, verdict
+from sim.results.comparison import as_values, rank
 from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap
 from sim.scenario.sweep_points import Point
 
@@ -216,7 +216,7 @@ class MapJob:
             to_target = self.to_target[self.grid.group(cell, name)]
             error = to_target.error_at(passed.failures_per_iteration)
             errors[name] = 0.0 if to_target.is_flat else math.hypot(error, self._resolution(cell, to_target))
-        return CellResult(passages, verdict(taken, errors))
+        return CellResult(passages, rank(taken, errors))
 
     def _resolution(self, cell: Cell, to_target: IterationsToTarget) -> float:
         """Half of the iterations between validations, as a share of those to the target."""

@@ -1,4 +1,4 @@
-"""What a report is made from: the runs of a results folder that belong together, their points, what their files say."""
+"""The data of a report: the comparable runs of a results folder, their points, and the rows of charts."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """A point: the values of the swept fields, and the runs of every strategy there."""
+    """A point of a sweep: the values of the swept fields, and the runs of every strategy there."""
 
     values: Values
     runs: pd.DataFrame
 
     @property
     def label(self) -> str:
-        """The values in words; empty where nothing is swept."""
+        """The values in words; empty without a sweep."""
         names = (name.replace("\n", " ") for name in headings(list(self.values)))
-        return ", ".join(f"{name} {told(value)}" for name, value in zip(names, self.values.values(), strict=True))
+        return ", ".join(
+            f"{name} {describe_value(value)}" for name, value in zip(names, self.values.values(), strict=True)
+        )
 
 
 @dataclass(frozen=True)
 class SweepAxis:
-    """Points in a row: what varies along it, its values in words, and the place on it of every point."""
+    """An axis of a sweep: its field or fields, its values in words, and the place of every point on it."""
 
     label: str
     values: tuple[str, ...]
@@ -49,7 +51,7 @@ class SweepAxis:
 
 @dataclass(frozen=True)
 class Group:
-    """Replicates: their number, that of their strategy, and those of the points that they stand for."""
+    """A group of replicates: its number, that of its strategy, and those of the points that it belongs to."""
 
     number: int
     strategy: int
@@ -58,11 +60,11 @@ class Group:
 
 @dataclass(frozen=True)
 class ReportData:
-    """The runs that a report is about.
+    """The runs of a report.
 
-    results: of finished and stopped runs. failed: rows of those that could not be done. fields: the swept ones.
-    parameters: by a run's name, the swept values that concern it; empty but for a sweep. num_left_out: older runs in
-    the folder, of a scenario since changed; num_missing: those that the sweep has still to do.
+    results: finished and stopped runs. failed: rows of failed ones. fields: the swept fields. parameters: by the run's
+    name, the swept values that apply to it; empty without a sweep. num_left_out: older runs in the folder, of another
+    version of the scenario; num_missing: planned runs of the sweep that are not finished.
     """
 
     results: Results
@@ -79,7 +81,7 @@ class ReportData:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether `churnlab sweep` made them."""
+        """Whether the runs are those of a sweep."""
         return bool(self.parameters)
 
     @cached_property
@@ -95,12 +97,12 @@ class ReportData:
 
     @cached_property
     def strategies(self) -> list[str]:
-        """Their names, in the order of their runs."""
+        """The names of the strategies, in the order of their runs."""
         return list(dict.fromkeys(self.results.runs["strategy"]))
 
     @cached_property
     def groups(self) -> dict[Key, Group]:
-        """The replicates of each strategy under each combination of the values that concern it, by `key`."""
+        """The replicates of each strategy under each combination of its swept values, by `keys`."""
         found: dict[Key, Group] = {}
         for key in dict.fromkeys(self.keys(self.results.runs)):
             found[key] = Group(len(found), self.strategies.index(key[0]), [])
@@ -111,11 +113,11 @@ class ReportData:
 
     @property
     def first_groups(self) -> list[int]:
-        """Numbers of those at the first point."""
+        """The numbers of the groups at the first point."""
         return [group.number for group in self.groups.values() if 0 in group.points]
 
     def keys(self, rows: pd.DataFrame) -> list[Key]:
-        """Of which group each row of a table is, by its strategy and swept values."""
+        """Return the key of the group of each row of a table."""
         columns = [
             rows["strategy"],
             *(rows[field].map(format_value, na_action="ignore").fillna("") for field in self.fields),
@@ -124,11 +126,11 @@ class ReportData:
 
     @cached_property
     def axes(self) -> list[SweepAxis]:
-        """Along what points differ: each swept field, those that vary together once; all points where it is no grid."""
+        """The axes of the sweep: each swept field, those that vary together once; all points in a row if not a grid."""
         points = self.points
         places: dict[tuple[int, ...], list[str]] = {}
         for field in self.fields:
-            texts = [told(point.values.get(field)) for point in points]
+            texts = [describe_value(point.values.get(field)) for point in points]
             order = list(dict.fromkeys(texts))
             places.setdefault(tuple(map(order.index, texts)), []).append(field)
         varying = {where: fields for where, fields in places.items() if max(where) > 0}
@@ -137,7 +139,9 @@ class ReportData:
         return [
             SweepAxis(
                 " and ".join(name.replace("\n", " ") for name in headings(fields)),
-                tuple(told(points[where.index(place)].values.get(fields[0])) for place in range(max(where) + 1)),
+                tuple(
+                    describe_value(points[where.index(place)].values.get(fields[0])) for place in range(max(where) + 1)
+                ),
                 where,
             )
             for where, fields in varying.items()
@@ -145,18 +149,18 @@ class ReportData:
 
     @cached_property
     def folders(self) -> list[Path]:
-        """Of the runs."""
+        """The folders of the runs."""
         folder = self.results.folder
         return [folder] if is_finished(folder) else [folder / name for name in self.results.runs["run"]]
 
     @cached_property
     def abouts(self) -> list[dict[str, Any]]:
-        """What run.json says of each run whose folder is there."""
+        """The contents of run.json of each run whose folder exists."""
         return [read_json(folder / "run.json") for folder in self.folders if (folder / "run.json").is_file()]
 
 
 def report_data(folder: Path) -> ReportData:
-    """The runs of a sweep, of the last `churnlab run` of a scenario, or of one run. ValueError where there are none."""
+    """Load a sweep, the last `churnlab run` of a scenario, or one run. ValueError if there are no runs."""
     planned = read_json(folder / SWEEP)["runs"] if (folder / SWEEP).is_file() else []
     if planned and not (folder / TABLE).is_file():
         raise ValueError(
@@ -169,18 +173,16 @@ def report_data(folder: Path) -> ReportData:
     if done.runs.empty:
         raise ValueError(f"{folder}: all {len(failed)} runs failed, the first with: {failed['error'].iloc[0]}")
     found, fields = comparable(done), swept_fields(done)
-    parameters = {str(row["run"]): known_values(row["parameters"], fields) for row in planned}
+    parameters = {
+        str(row["run"]): {field: value for field, value in row["parameters"].items() if field in fields}
+        for row in planned
+    }
     num_left_out, num_missing = len(done.runs) - len(found.runs), len(set(parameters) - set(runs["run"]))
     return ReportData(found, failed, tuple(fields), parameters, num_left_out, num_missing)
 
 
-def known_values(values: Values, fields: Sequence[str]) -> Values:
-    """Those of the fields that the table of runs has."""
-    return {field: value for field, value in values.items() if field in fields}
-
-
 def combinations(parameters: Iterable[Values]) -> list[Values]:
-    """The points: each combination of swept values that occurs; those that concern different strategies join."""
+    """Return each combination of swept values that occurs; values of different strategies are joined."""
     groups: dict[tuple[str, ...], dict[str, Values]] = {}
     for values in parameters:
         groups.setdefault(tuple(values), {}).setdefault(json.dumps(values, default=str), values)
@@ -191,27 +193,25 @@ def combinations(parameters: Iterable[Values]) -> list[Values]:
 
 
 def joins(point: Values, group: Sequence[Values]) -> list[Values]:
-    """A point with each of the values that agree with it; by itself where none do."""
+    """Return a point joined with each of the values that agree with it; the point alone if none do."""
     return [point | values for values in group if agree(point, values)] or [point]
 
 
 def agree(point: Values, values: Values) -> bool:
-    """Whether a point and some values have the same in all fields of both."""
+    """Whether a point and values are equal in all fields that both have."""
     return all(point[field] == value for field, value in values.items() if field in point)
 
 
-def told(value: Any) -> str:
-    """A swept value in words: a number or a name, or what a section says."""
+def describe_value(value: Any) -> str:
+    """Format a swept value: a number, a name or a section of the scenario."""
     return json.dumps(value) if isinstance(value, dict | list) else format_value(value)
 
-
-# Tables as the rows of charts: thinned, rounded, with the groups that the page's controls choose from.
 
 SIGNIFICANT_DIGITS = 6
 
 
 def thin(rows: pd.DataFrame, data: ReportData, most: int) -> pd.DataFrame:
-    """No more rows than this of each group, evenly chosen; first and last, and those at a gap, stay."""
+    """Select at most so many rows of each group, evenly; the first, the last and those at a gap are kept."""
     numbers = np.array([data.groups[key].number for key in data.keys(rows)], dtype=int)
     kept = []
     for number in dict.fromkeys(numbers):
@@ -227,7 +227,7 @@ def thin(rows: pd.DataFrame, data: ReportData, most: int) -> pd.DataFrame:
 
 
 def rows_of(table: pd.DataFrame, data: ReportData, names: dict[str, str]) -> Rows:
-    """A table's columns under other names as rows, with group, strategy and, where they have none, `order`."""
+    """Return a table as rows with renamed columns, and with group, strategy and, if there is none, `order`."""
     groups = [data.groups[key] for key in data.keys(table)]
     columns = {new: [plain(value) for value in table[old]] for old, new in names.items()}
     columns |= {"group": [group.number for group in groups], "strategy": [group.strategy for group in groups]}
@@ -236,7 +236,7 @@ def rows_of(table: pd.DataFrame, data: ReportData, names: dict[str, str]) -> Row
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: NaN is null, numbers no longer than anybody can see."""
+    """Convert a value for JSON: NaN to null, numbers to a few digits."""
     if isinstance(value, str):
         return value
     if pd.isna(value):
@@ -245,10 +245,10 @@ def plain(value: Any) -> Any:
 
 
 def rounded(value: float) -> float:
-    """To a few digits."""
+    """Round to a few digits."""
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def in_columns(rows: Rows) -> dict[str, list[Any]]:
-    """Rows that have the same fields as columns: a third of the bytes."""
+    """Convert rows with the same fields to columns, a third of the bytes."""
     return {field: [row[field] for row in rows] for field in rows[0]} if rows else {}

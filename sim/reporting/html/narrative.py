@@ -1,7 +1,7 @@
-"""What results say, in sentences: who is first, who is cheapest, what churn costs, and how sure that is.
+"""The text of a report: ranking by time and money, the cost of churn, confidence, warnings and limits.
 
-A difference counts where its paired 95 % interval excludes zero; everything else is too close to call, and
-one seed is an anecdote.
+A difference counts if its paired 95 % interval excludes zero; everything else is too close to call, and one seed is an
+anecdote.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sim.core.text import HOURS, USD, Unit, capitalized, format_count, format_li
 from sim.failures import process_class
 from sim.reporting.html.data import ReportData
 from sim.reporting.notes import describe_downtime, describe_prices, notes
-from sim.results.comparison import Ranking, Standing, told_if_calm, verdict
+from sim.results.comparison import Ranking, Standing, few_failures_note, rank
 from sim.results.outcome_tables import target_of
-from sim.results.statistics import Estimate, PointRuns, Values, estimate_at, paired_difference_at, points_of
+from sim.results.statistics import Estimate, PointRuns, Values, estimate, paired_difference, points_of
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
@@ -31,40 +31,30 @@ TO_TARGET, TO_END, USD_TO_TARGET, USD_TO_END = (
 
 
 @dataclass(frozen=True)
-class Contest:
-    """The verdict on a metric over the strategies that live with failures, and each one's values over seeds."""
+class MetricRanking:
+    """The ranking by a metric of the strategies that failures affect, and each one's values over seeds."""
 
-    verdict: Ranking
+    ranking: Ranking
     values: dict[str, Values]
 
     @classmethod
-    def of(cls, points: Sequence[PointRuns], metric: str) -> Contest:
-        """Of the strategies at one point."""
-        values = {point.strategy: point.values(metric) for point in points if not is_ideal(point)}
-        return cls(verdict(values, {}), values)
+    def of(cls, points: Sequence[PointRuns], metric: str) -> MetricRanking:
+        """Rank the strategies at one point."""
+        values = {point.strategy: point.values(metric) for point in points if not is_failure_free(point)}
+        return cls(rank(values, {}), values)
 
     @property
-    def best(self) -> Standing | None:
-        """The first; None where nobody gets there in all runs."""
-        return self.verdict.best
+    def reaching(self) -> list[Standing]:
+        """The strategies that have a value in all runs, in order."""
+        return [standing for standing in self.ranking.standings if standing.reaches]
 
     @property
-    def ranking(self) -> list[Standing]:
-        """Those that get there in all runs, the first first."""
-        return [standing for standing in self.verdict.standings if standing.reaches]
-
-    @property
-    def rivals(self) -> tuple[Standing, ...]:
-        """Those that may be as good as the first, for all that these seeds say."""
-        return self.verdict.contenders
-
-    @property
-    def is_anecdote(self) -> bool:
-        """Whether there are several strategies, but one seed to compare them by."""
-        return len(self.ranking) > 1 and math.isnan(self.ranking[0].takes.low)
+    def has_one_seed(self) -> bool:
+        """Whether there are several strategies, but only one seed to compare them by."""
+        return len(self.reaching) > 1 and math.isnan(self.reaching[0].takes.low)
 
     def spread(self, standing: Standing, unit: Unit) -> str:
-        """A mean with the least and the greatest value over seeds; a value alone where it is one."""
+        """Format a mean with the lowest and highest value over seeds; one value if they are equal."""
         found, values = standing.takes, self.values[standing.strategy].values
         if unit.of(values.min()) == unit.of(values.max()):
             return unit.of(found.mean)
@@ -73,77 +63,77 @@ class Contest:
         return f"{unit.of(found.mean)} on average ({unit.between(values.min(), values.max())} over {seeds})"
 
 
-def is_ideal(point: PointRuns) -> bool:
-    """Whether a strategy is there to compare with: it meets no failures."""
+def is_failure_free(point: PointRuns) -> bool:
+    """Whether a strategy ignores failures, as a reference for others."""
     return bool((point.runs["kind"] == "none").all())
 
 
 def sentences_on(runs: pd.DataFrame) -> list[str]:
-    """On the runs of one point: who is first, who is cheapest, what churn costs against no failures."""
+    """Describe the runs of one point: the fastest and the cheapest strategy, and the cost of churn."""
     points = points_of(runs, ())
-    target, contest = contest_of(runs)
+    target, ranked = ranking_at(runs)
     goal = f"reaches loss {target}" if target else "ends"
-    if not contest.values:
-        return [ideal_alone(points, TO_TARGET if target else TO_END, goal)]
-    sentences = [of_contest(contest, goal), *of_missing(contest)]
+    if not ranked.values:
+        return [failure_free_alone(points, TO_TARGET if target else TO_END, goal)]
+    sentences = [describe_ranking(ranked, goal), *of_missing(ranked)]
     if target is None:
         sentences += of_losses(runs, points)
-    money = Contest.of(points, USD_TO_TARGET if target else USD_TO_END)
-    sentences += of_money(money, contest, "to that loss" if target else "to the end")
-    if contest.best:
-        sentences += of_price(points, contest.best.strategy)
+    money = MetricRanking.of(points, USD_TO_TARGET if target else USD_TO_END)
+    sentences += of_money(money, ranked, "to that loss" if target else "to the end")
+    if ranked.ranking.best:
+        sentences += of_price(points, ranked.ranking.best.strategy)
     met = runs.loc[runs["kind"] != "none", "num_failures"]
-    return sentences + told_if_calm(float(met.mean()))
+    return sentences + few_failures_note(float(met.mean()))
 
 
-def contest_of(runs: pd.DataFrame) -> tuple[str | None, Contest]:
-    """The loss to be reached, if there is one that some run reaches, and who gets there, or else to the end, first."""
+def ranking_at(runs: pd.DataFrame) -> tuple[str | None, MetricRanking]:
+    """Return the target loss if some run reaches it, and the ranking by time to it, or else to the end."""
     target = target_in_words(runs)
     reached = target is not None and bool(runs[TO_TARGET].notna().any())
-    return (target if reached else None), Contest.of(points_of(runs, ()), TO_TARGET if reached else TO_END)
+    return (target if reached else None), MetricRanking.of(points_of(runs, ()), TO_TARGET if reached else TO_END)
 
 
 def target_in_words(runs: pd.DataFrame) -> str | None:
-    """The loss to be reached, where all runs have the same one."""
+    """Format the target loss if all runs have the same one."""
     target = target_of(runs)
     return None if target is None else f"{target:g}"
 
 
-def ideal_alone(points: Sequence[PointRuns], metric: str, goal: str) -> str:
-    """Where no strategy lives with failures."""
-    takes = estimate_at(points[0].values(metric))
+def failure_free_alone(points: Sequence[PointRuns], metric: str, goal: str) -> str:
+    """Describe runs without failures if there are no others."""
+    takes = estimate(points[0].values(metric))
     if math.isnan(takes.mean):
-        return "No run came to its end."
+        return "No run finished."
     return f"Without failures, training {goal} after {HOURS.of(takes.mean)}; nothing else was tried."
 
 
-def of_contest(contest: Contest, goal: str) -> str:
-    """Who is first, with the spread over seeds, and by how much before whom."""
-    if not contest.ranking:
+def describe_ranking(ranked: MetricRanking, goal: str) -> str:
+    """Describe the first strategy, its spread over seeds, and the differences of others."""
+    if not ranked.reaching:
         return f"No strategy {goal} in all of its runs."
-    first, *others = contest.ranking
+    first, *others = ranked.reaching
     name = label(first)
     if not others:
-        return f"{capitalized(name)} {goal} after {contest.spread(first, HOURS)}."
+        return f"{capitalized(name)} {goal} after {ranked.spread(first, HOURS)}."
     following = f"{label(others[0])} comes {lead(others[0], 'later')}"
-    if contest.is_anecdote:
+    if ranked.has_one_seed:
         return f"One seed: an anecdote. In it {name} {goal} first, after {HOURS.of(first.takes.mean)}; {following}."
-    if not contest.rivals:
-        return f"{capitalized(name)} {goal} first, after {contest.spread(first, HOURS)}; {following}."
-    rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in contest.rivals])
+    if not ranked.ranking.contenders:
+        return f"{capitalized(name)} {goal} first, after {ranked.spread(first, HOURS)}; {following}."
+    rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in ranked.ranking.contenders])
     return (
-        f"Too close to call who {goal} first: {name} does after {contest.spread(first, HOURS)}, but {rivals} may be as "
-        "fast."
+        f"Too close to call which strategy {goal} first: {name} does after {ranked.spread(first, HOURS)}, but {rivals} "
+        "may be as fast."
     )
 
 
 def label(standing: Standing) -> str:
-    """A strategy's name for people."""
+    """Return a strategy's display name."""
     return legend_label(standing.strategy)
 
 
 def lead(other: Standing, more: str) -> str:
-    """By how much another comes after the first, with the interval of the paired difference."""
+    """Format how far another strategy is behind the first, with the interval of the paired difference."""
     if math.isnan(other.behind):
         return "by an unknown share"
     if other.behind == 0.0:
@@ -153,90 +143,93 @@ def lead(other: Standing, more: str) -> str:
     return f"{by}, 95 % interval {format_percent_range(other.behind_low, other.behind_high)}" if known else by
 
 
-def of_missing(contest: Contest) -> list[str]:
-    """Strategies left out, since they do not get there in every run."""
+def of_missing(ranked: MetricRanking) -> list[str]:
+    """Name strategies that are not ranked because some run misses the target."""
     return [
         f"{capitalized(label(each))} is left out: it gets there in {each.takes.num_reached} of "
         f"{each.takes.num_runs} runs."
-        for each in contest.verdict.standings
+        for each in ranked.ranking.standings
         if not each.reaches
     ]
 
 
 def of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
-    """Where there is no target, or none reaches it: who ends at the lowest loss."""
+    """Compare final losses if no run reaches a target."""
     target = target_in_words(runs)
     sentences = [f"No run reaches the target loss {target}."] if target else []
-    ranking = Contest.of(points, "final_validation_loss").ranking
+    ranking = MetricRanking.of(points, "final_validation_loss").reaching
     losses = {label(each): f"{each.takes.mean:.3f}" for each in ranking}
     if len(set(losses.values())) > 1:
         low, *_, high = losses.values()
         least, most = (format_list([name for name, loss in losses.items() if loss == end]) for end in (low, high))
         sentences.append(
-            f"To end first is not to have learnt most: the lowest loss at the end, {low}, is that of {least}, the "
+            f"Ending first does not mean learning most: the lowest loss at the end, {low}, is that of {least}, the "
             f"highest, {high}, that of {most}."
         )
     return sentences
 
 
-def of_money(contest: Contest, in_time: Contest, where: str) -> list[str]:
-    """Who is cheapest, and by how much; nothing where there are no prices."""
-    if not contest.ranking:
+def of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list[str]:
+    """Describe the cheapest strategy; nothing without prices."""
+    if not ranked.reaching:
         return []
-    first, *others = contest.ranking
-    value = contest.spread(first, USD)
+    first, *others = ranked.reaching
+    value = ranked.spread(first, USD)
     if not others:
         return [f"{capitalized(label(first))} pays {value} {where}."]
-    if contest.is_anecdote or not contest.rivals:
-        also = "also " if in_time.best and in_time.best.strategy == first.strategy else ""
+    if ranked.has_one_seed or not ranked.ranking.contenders:
+        also = "also " if in_time.ranking.best and in_time.ranking.best.strategy == first.strategy else ""
         following = f"next {label(others[0])}, {lead(others[0], 'more')}"
         return [f"{capitalized(label(first))} is {also}cheapest {where}: {value}; {following}."]
-    names, in_order = ([each.strategy for each in (*one.ranking[:1], *one.rivals)] for one in (contest, in_time))
+    names, in_order = (
+        [each.strategy for each in (*one.reaching[:1], *one.ranking.contenders)] for one in (ranked, in_time)
+    )
     if names == in_order:
         return [f"Money goes with time: {label(first)} pays {value} {where}, and the same ones may be as cheap."]
-    rivals = format_list([f"{label(each)} ({lead(each, 'more')})" for each in contest.rivals])
-    return [f"Too close to call who is cheapest {where}: {label(first)} pays {value}, but {rivals} may be as cheap."]
+    rivals = format_list([f"{label(each)} ({lead(each, 'more')})" for each in ranked.ranking.contenders])
+    return [
+        f"Too close to call which strategy is cheapest {where}: {label(first)} pays {value}, but {rivals} may be as "
+        "cheap."
+    ]
 
 
 def of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
-    """What failures cost a strategy in time and in loss: against none, or against the iterations by themselves."""
+    """Describe the cost of failures in time and loss, relative to no failures or to the bare iterations."""
     own = next(point for point in points if point.strategy == strategy)
-    ideal = next((point for point in points if is_ideal(point)), None)
+    ideal = next((point for point in points if is_failure_free(point)), None)
     name = legend_label(strategy)
     if ideal is None:
-        overhead = estimate_at(own.values("overhead")).mean
+        overhead = estimate(own.values("overhead")).mean
         if math.isnan(overhead):
             return []
         more = format_percent(overhead)
         return [f"Against the same iterations without failures or extra work, {name} takes {more} more time."]
     parts = []
     for metric, where in ((TO_TARGET, "to that loss"), (TO_END, "to the end")):
-        found = paired_difference_at(own.values(metric), ideal.values(metric)).relative
+        found = paired_difference(own.values(metric), ideal.values(metric)).relative
         if not math.isnan(found.mean):
             parts.append(f"{change(found, 'more time', 'less time')} {where}")
-    loss = paired_difference_at(own.values("final_validation_loss"), ideal.values("final_validation_loss")).difference
+    loss = paired_difference(own.values("final_validation_loss"), ideal.values("final_validation_loss")).difference
     if not math.isnan(loss.mean):
         parts.append(f"ends at {loss_change(loss)}")
     return [f"Against no failures, {name} takes {format_list(parts)}."] if parts else []
 
 
 def change(found: Estimate, more: str, less: str) -> str:
-    """A relative difference in words, with its interval."""
+    """Format a relative difference with its interval."""
     words = f"{format_percent(abs(found.mean))} {more if found.mean >= 0 else less}"
     known = not math.isnan(found.low) and found.low != found.high
     return f"{words} ({format_percent_range(found.low, found.high)})" if known else words
 
 
 def loss_change(found: Estimate) -> str:
-    """A difference of losses in words, with its interval."""
+    """Format a difference of losses with its interval."""
     if found.mean == found.low == found.high == 0.0 or (found.mean == 0.0 and math.isnan(found.low)):
         return "the same loss"
     words = f"a loss {abs(found.mean):.3f} {'higher' if found.mean > 0 else 'lower'}"
     known = not math.isnan(found.low) and found.low != found.high
     return f"{words} ({found.low:+.3f} to {found.high:+.3f})".replace("-", "−") if known else words
 
-
-# What a report says beside its numbers: warnings, how sure they are, what they are of, and what to doubt.
 
 LIMITS = (
     "Seconds are those of the target model, losses those of the proxy: no number mixes the two. A proxy trains "
@@ -247,13 +240,13 @@ LIMITS = (
     "Means are over runs that have a value; runs that stopped, or never reached the target, may be the worst.",
     "With one training seed, intervals say nothing about other initial weights and orders of data; with one failure "
     "seed, nothing about other churn.",
-    "Of twenty comparisons at 95 %, one will show a difference that is none.",
+    "Of twenty comparisons at 95 %, one will show a difference by chance.",
     "docs/limits.md of churnlab lists what is not modelled, and which way each errs.",
 )
 
 
 def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
-    """What a reader must know before anything else."""
+    """Return warnings for the top of the page: failed, stopped, missing and left-out runs, fallbacks, versions."""
     runs, lines = data.results.runs, []
     if len(data.failed):
         lines.append(
@@ -294,12 +287,12 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
 
 
 def is_or_are(number: int) -> str:
-    """The verb for a number of things."""
+    """Return the verb for a number of things."""
     return "is" if number == 1 else "are"
 
 
 def how_sure(runs: pd.DataFrame) -> str:
-    """What intervals mean here."""
+    """Explain the intervals of these runs."""
     num_seeds = runs["failure_seed"].nunique()
     if num_seeds * runs["training_seed"].nunique() == 1:
         return (
@@ -307,14 +300,14 @@ def how_sure(runs: pd.DataFrame) -> str:
             "sweep: {replicates: 10}, or churnlab sweep --until-ci 5%."
         )
     return (
-        "All strategies meet the same failures, so differences are taken seed by seed. One is told as such where its "
-        "95 % interval excludes zero; otherwise it is too close to call. Whoever is first was picked after looking: "
+        "All strategies meet the same failures, so differences are taken seed by seed. A difference is reported if its "
+        "95 % interval excludes zero; otherwise it is too close to call. The first strategy was chosen after the fact: "
         "with many strategies and few seeds, trust it a little less."
     )
 
 
-def churn_in_words(scenario: Scenario | None, is_sweep: bool) -> str:
-    """Who leaves when."""
+def describe_churn(scenario: Scenario | None, is_sweep: bool) -> str:
+    """Describe the failure process."""
     if scenario is None:
         return ""
     process = process_class(scenario.failures.kind)(scenario.failures)
@@ -323,7 +316,7 @@ def churn_in_words(scenario: Scenario | None, is_sweep: bool) -> str:
 
 
 def notes_on(data: ReportData, scenario: Scenario | None) -> list[str]:
-    """What the numbers are of."""
+    """Say what the numbers refer to."""
     if scenario is None:
         return ["This version of churnlab cannot read the scenario of these runs: see the YAML above, if it is there."]
     corpus = str(data.abouts[0]["corpus"]) if data.abouts else "no text"

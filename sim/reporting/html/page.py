@@ -1,12 +1,11 @@
-"""How to get a report's results again: the scenario with its sweep, the commands, the versions."""
+"""The HTML report: one file with a summary in words, charts, tables, and all that is needed to repeat the runs."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.charts import charts_of
 from sim.reporting.html.data import ReportData, SweepPoint, in_columns, report_data
-from sim.reporting.html.narrative import LIMITS, cautions, churn_in_words, contest_of, how_sure, notes_on, sentences_on
+from sim.reporting.html.narrative import LIMITS, cautions, describe_churn, how_sure, notes_on, ranking_at, sentences_on
 from sim.reporting.html.vega import Chart, LegendStyle, vega_bundle
 from sim.reporting.notes import describe_seeds
 from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, styles_by_kind
@@ -34,57 +33,6 @@ VERSION_NAMES = {
 }
 
 
-def scenario_text(data: ReportData) -> str:
-    """The scenario of the first run as resolved, with the sweep's points; empty where its folder is gone."""
-    path = data.folders[0] / "scenario.yaml"
-    if not path.is_file():
-        return ""
-    text = path.read_text(encoding="utf-8")
-    if data.fields:
-        yaml = YAML()
-        yaml.default_flow_style = None
-        buffer = io.StringIO()
-        yaml.dump({"sweep": {"list": [point.values for point in data.points]}}, buffer)
-        text += buffer.getvalue()
-    return text
-
-
-def commands(data: ReportData) -> str:
-    """What to type."""
-    verb = "sweep" if data.is_sweep else "run"
-    return (
-        f"churnlab validate {data.name}.yaml\n"
-        f"churnlab {verb} {data.name}.yaml --results again\n"
-        f"churnlab report again/{data.name}\n"
-    )
-
-
-def versions(data: ReportData) -> list[tuple[str, str]]:
-    """Names and versions of what made the runs, several where they differ; then the machines."""
-    told: dict[str, dict[str, None]] = {}
-    for about in data.abouts:
-        for name, text in about["versions"].items():
-            told.setdefault(VERSION_NAMES.get(name, name), {})[str(text)] = None
-        for name, key in (("text", "corpus"), ("machine", "machine"), ("training threads", "num_threads")):
-            told.setdefault(name, {})[str(about[key])] = None
-    return [(name, joined(texts)) for name, texts in told.items()]
-
-
-def reproduction_in_words(data: ReportData) -> str:
-    """What to do before the commands."""
-    return (
-        f"Save the scenario above as {data.name}.yaml, install the versions above, and run these commands. Equal "
-        "scenario, seeds and versions give equal numbers, to the bit."
-    )
-
-
-def joined(texts: Iterable[str]) -> str:
-    """Several values, each once."""
-    return "; ".join(texts)
-
-
-# The report: one HTML file with a summary in words, charts, tables, and all that is needed to judge and repeat it.
-
 MOST_VERDICTS = 6
 
 DASHES: dict[LineStyle, tuple[int, ...]] = {
@@ -95,23 +43,15 @@ DASHES: dict[LineStyle, tuple[int, ...]] = {
     LONG_DASHES: (12, 3),
     DASH_DOT_DOT: (7, 2, 2, 2, 2, 2),
 }
-"""Of each of matplotlib's line styles, in pixels."""
+"""Dashes in pixels of matplotlib's line styles."""
 
 
 MOST_OPEN_ROWS = 40
 """Longer tables are folded."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What is said of a point."""
-
-    label: str
-    sentences: Sequence[str]
-
-
 def report_page(folder: Path) -> str:
-    """The report on a results folder as HTML. The same results give the same text. ValueError where there are none."""
+    """Return the report on a results folder as HTML; equal results give equal text. ValueError if there are none."""
     environment = Environment(
         loader=PackageLoader("sim.reporting.html", ""),
         autoescape=True,
@@ -124,18 +64,19 @@ def report_page(folder: Path) -> str:
 
 
 def page_of(data: ReportData) -> dict[str, Any]:
-    """What the template shows."""
+    """Return the variables of the template."""
     text = scenario_text(data)
     scenario = readable(text)
     styles = styles_of(data)
     charts, left_out = charts_of(data, styles)
     points = data.points
     return {
+        "name": data.name,
         "title": f"Training under churn: {data.name}",
         "subtitle": subtitle(data, scenario),
         "cautions": cautions(data, scenario),
         "lead": lead(points) if len(points) > 1 else "",
-        "verdicts": [Verdict(point.label, sentences_on(point.runs)) for point in points],
+        "verdicts": [{"label": point.label, "sentences": sentences_on(point.runs)} for point in points],
         "most_verdicts": MOST_VERDICTS,
         "how_sure": how_sure(data.results.runs),
         "styles": styles,
@@ -148,13 +89,12 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "bundle": Markup(vega_bundle()) if charts else "",
         "most_open_rows": MOST_OPEN_ROWS,
         "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
-        "churn": churn_in_words(scenario, bool(data.fields)),
+        "churn": describe_churn(scenario, bool(data.fields)),
         "failures": page_tables.failures(data),
         "events": page_tables.events(data),
         "failed": page_tables.failed(data),
         "scenario_text": text,
         "versions": versions(data),
-        "reproduction": reproduction_in_words(data),
         "commands": commands(data),
         "notes": notes_on(data, scenario),
         "limits": LIMITS,
@@ -163,7 +103,7 @@ def page_of(data: ReportData) -> dict[str, Any]:
 
 
 def readable(text: str) -> Scenario | None:
-    """A resolved scenario; None where this version cannot read it, since another wrote it."""
+    """Parse a resolved scenario; None if another version wrote it and this one cannot read it."""
     try:
         return parse_scenario(text, "scenario.yaml") if text else None
     except ScenarioError:
@@ -171,7 +111,7 @@ def readable(text: str) -> Scenario | None:
 
 
 def subtitle(data: ReportData, scenario: Scenario | None) -> str:
-    """What was run, in a line."""
+    """Return what was run, in a line."""
     runs = data.results.runs
     counts = [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(runs)]
     if len(data.points) > 1:
@@ -181,40 +121,40 @@ def subtitle(data: ReportData, scenario: Scenario | None) -> str:
 
 
 def lead(points: Sequence[SweepPoint]) -> str:
-    """How often who is first at the points of a sweep, and how often nobody clearly is."""
-    contests = [contest_of(point.runs)[1] for point in points]
-    firsts = [(contest, legend_label(contest.best.strategy)) for contest in contests if contest.best]
-    winners = Counter(name for contest, name in firsts if not contest.rivals)
-    ahead = Counter(name for contest, name in firsts if contest.is_anecdote)
+    """Say at how many points of a sweep each strategy is first, and at how many none clearly is."""
+    rankings = [ranking_at(point.runs)[1] for point in points]
+    firsts = [(ranked, legend_label(ranked.ranking.best.strategy)) for ranked in rankings if ranked.ranking.best]
+    winners = Counter(name for ranked, name in firsts if not ranked.ranking.contenders)
+    ahead = Counter(name for ranked, name in firsts if ranked.has_one_seed)
     parts = [f"{name} is first at {at_points(number, points)}" for name, number in winners.most_common()]
     parts += [f"{name} is ahead at {at_points(number, points)}" for name, number in ahead.most_common()]
-    if close := sum(bool(contest.rivals) and not contest.is_anecdote for contest in contests):
+    if close := sum(bool(ranked.ranking.contenders) and not ranked.has_one_seed for ranked in rankings):
         parts.append(f"it is too close to call at {at_points(close, points)}")
     text = capitalized(format_list(parts)) if parts else "No strategy gets there at any point"
     return f"{text}{', by one seed each: anecdotes' if ahead else ''}."
 
 
 def at_points(number: int, points: Sequence[SweepPoint]) -> str:
-    """So many of all points."""
+    """Format a number of all points."""
     if number == len(points):
         return "both points" if number == 2 else f"all {number} points"
     return f"{number} of {len(points)} points"
 
 
 def unbroken(text: str) -> str:
-    """A text in which no number is parted from its unit at a line's end."""
+    """Join numbers and units so that no line breaks between them."""
     return re.sub(r"(?<=\d) (?=%|h\b)", "\u00a0", text)
 
 
 def styles_of(data: ReportData) -> list[LegendStyle]:
-    """How each strategy's lines look, as in all figures."""
+    """Return each strategy's style, as in all figures."""
     runs = data.results.runs
     styles = styles_by_kind(dict(zip(runs["strategy"], runs["kind"], strict=True)))
     return [LegendStyle(legend_label(name), styles[name].colour, DASHES[styles[name].line]) for name in data.strategies]
 
 
 def content(data: ReportData, styles: Sequence[LegendStyle], charts: Sequence[Chart]) -> dict[str, Any]:
-    """What the page's script knows: strategies, points and their groups, and the charts."""
+    """Return the data of the page's script: strategies, points, groups and charts."""
     return {
         "labels": [style.label for style in styles],
         "points": [
@@ -233,3 +173,39 @@ def content(data: ReportData, styles: Sequence[LegendStyle], charts: Sequence[Ch
             for chart in charts
         ],
     }
+
+
+def scenario_text(data: ReportData) -> str:
+    """Return the resolved scenario of the first run, with the sweep's points; empty if its folder is missing."""
+    path = data.folders[0] / "scenario.yaml"
+    if not path.is_file():
+        return ""
+    text = path.read_text(encoding="utf-8")
+    if data.fields:
+        yaml = YAML()
+        yaml.default_flow_style = None
+        buffer = io.StringIO()
+        yaml.dump({"sweep": {"list": [point.values for point in data.points]}}, buffer)
+        text += buffer.getvalue()
+    return text
+
+
+def commands(data: ReportData) -> str:
+    """Return the commands that repeat the runs."""
+    verb = "sweep" if data.is_sweep else "run"
+    return (
+        f"churnlab validate {data.name}.yaml\n"
+        f"churnlab {verb} {data.name}.yaml --results again\n"
+        f"churnlab report again/{data.name}\n"
+    )
+
+
+def versions(data: ReportData) -> list[tuple[str, str]]:
+    """Return names and versions of code, text, machine and threads; several versions if runs differ."""
+    found: dict[str, dict[str, None]] = {}
+    for about in data.abouts:
+        for name, text in about["versions"].items():
+            found.setdefault(VERSION_NAMES.get(name, name), {})[str(text)] = None
+        for name, key in (("text", "corpus"), ("machine", "machine"), ("training threads", "num_threads")):
+            found.setdefault(name, {})[str(about[key])] = None
+    return [(name, "; ".join(texts)) for name, texts in found.items()]

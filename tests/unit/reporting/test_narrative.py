@@ -57,7 +57,9 @@ def test_a_clear_winner_has_spread_interval_cost_and_churn():
 
 def test_overlapping_intervals_are_too_close_to_call():
     told = sentences_on(runs(redundant=[12, 14, 13], checkfree=[13, 12, 13.5]))
-    assert told[0].startswith("Too close to call who reaches loss 2 first: CheckFree does after 12.8 h on average")
+    assert told[0].startswith(
+        "Too close to call which strategy reaches loss 2 first: CheckFree does after 12.8 h on average"
+    )
     assert "but redundant (1.3 % later, 95 % interval −" in told[0]
     assert told[0].endswith("may be as fast.")
     assert told[1].startswith("Money goes with time: CheckFree pays $128")
@@ -85,7 +87,7 @@ def test_strategies_that_miss_the_target_are_left_out():
 
 def test_an_unreached_target_is_reported_and_ends_are_compared():
     told = sentences_on(runs(redundant=[math.nan, math.nan], checkfree=[math.nan, math.nan]))
-    assert told[0].startswith("Too close to call who ends first")
+    assert told[0].startswith("Too close to call which strategy ends first")
     assert "No run reaches the target loss 2." in told
 
 
@@ -95,7 +97,7 @@ def test_ending_first_is_not_learning_most():
     told = sentences_on(table)
     assert told[0].startswith("CheckFree ends first, after 22.1 h")
     assert told[1] == (
-        "To end first is not to have learnt most: the lowest loss at the end, 1.850, is that of redundant, the "
+        "Ending first does not mean learning most: the lowest loss at the end, 1.850, is that of redundant, the "
         "highest, 1.900, that of CheckFree."
     )
 
@@ -105,7 +107,7 @@ def test_no_failures_alone_and_stopped_runs():
         "Without failures, training reaches loss 2 after 10.0 h; nothing else was tried."
     ]
     table = runs(target=None, none=[10]).assign(outcome="stopped")
-    assert sentences_on(table) == ["No run came to its end."]
+    assert sentences_on(table) == ["No run finished."]
 
 
 @pytest.mark.parametrize(

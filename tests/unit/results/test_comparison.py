@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sim.results.comparison import Ranking, as_values
-from sim.results.comparison import verdict as verdict_of
+from sim.results.comparison import rank as rank_values
 
 LUCKS = [(f, r) for f in range(3) for r in range(2)]
 
@@ -14,8 +14,8 @@ def taken(*values: float) -> dict[tuple[int, int], float]:
     return dict(zip(LUCKS, values, strict=True))
 
 
-def verdict(taken_by: dict[str, dict[tuple[int, int], float]], errors: dict[str, float]) -> Ranking:
-    return verdict_of({name: as_values(found) for name, found in taken_by.items()}, errors)
+def rank(taken_by: dict[str, dict[tuple[int, int], float]], errors: dict[str, float]) -> Ranking:
+    return rank_values({name: as_values(found) for name, found in taken_by.items()}, errors)
 
 
 STEADY = taken(100, 101, 100, 101, 100, 101)
@@ -24,7 +24,7 @@ STEADY = taken(100, 101, 100, 101, 100, 101)
 def test_the_best_takes_least_and_the_others_follow():
     slower = {luck: 1.2 * value for luck, value in STEADY.items()}
     slowest = {luck: 2.0 * value for luck, value in STEADY.items()}
-    found = verdict({"slowest": slowest, "best": STEADY, "slower": slower}, {})
+    found = rank({"slowest": slowest, "best": STEADY, "slower": slower}, {})
     assert [one.strategy for one in found.standings] == ["best", "slower", "slowest"]
     assert found.best.strategy == "best"
     assert found.lead == pytest.approx(0.2)
@@ -34,32 +34,32 @@ def test_the_best_takes_least_and_the_others_follow():
 
 def test_an_interval_that_holds_zero_is_too_close_to_call():
     noisy = taken(90, 120, 112, 98, 121, 85)
-    found = verdict({"steady": STEADY, "noisy": noisy}, {})
+    found = rank({"steady": STEADY, "noisy": noisy}, {})
     assert found.best.strategy == "steady"
     assert [one.strategy for one in found.contenders] == ["noisy"]
 
 
 def test_a_difference_below_the_interpolation_error_is_too_close():
     slower = {luck: 1.05 * value for luck, value in STEADY.items()}
-    assert verdict({"a": STEADY, "b": slower}, {"b": 0.02}).contenders == ()
-    assert [one.strategy for one in verdict({"a": STEADY, "b": slower}, {"b": 0.06}).contenders] == ["b"]
-    assert [one.strategy for one in verdict({"a": STEADY, "b": slower}, {"a": 0.06}).contenders] == ["b"]
+    assert rank({"a": STEADY, "b": slower}, {"b": 0.02}).contenders == ()
+    assert [one.strategy for one in rank({"a": STEADY, "b": slower}, {"b": 0.06}).contenders] == ["b"]
+    assert [one.strategy for one in rank({"a": STEADY, "b": slower}, {"a": 0.06}).contenders] == ["b"]
 
 
 def test_strategies_that_miss_the_target_come_last():
     lucky = taken(10, math.nan, 10, 10, 10, 10)
-    found = verdict({"lucky": lucky, "steady": STEADY}, {})
+    found = rank({"lucky": lucky, "steady": STEADY}, {})
     assert found.best.strategy == "steady"
     assert found.lead == math.inf
     assert not found.standings[1].may_be_first
-    nobody = verdict({"lucky": lucky, "never": taken(*[math.nan] * 6)}, {})
+    nobody = rank({"lucky": lucky, "never": taken(*[math.nan] * 6)}, {})
     assert nobody.best is None
     assert nobody.contenders == ()
     assert [one.strategy for one in nobody.standings] == ["lucky", "never"]
 
 
 def test_equal_to_the_last_bit_is_too_close_to_call_by_name():
-    found = verdict({"b": STEADY, "a": dict(STEADY)}, {})
+    found = rank({"b": STEADY, "a": dict(STEADY)}, {})
     assert found.best.strategy == "a"
     assert found.lead == 0.0
     assert [one.strategy for one in found.contenders] == ["b"]
