@@ -1,4 +1,4 @@
-"""Follows who holds what, from the nodes that come and go and the messages that are sent, apart from the simulator."""
+"""An independent account of which node holds which state, from arrivals, losses and messages alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from sim.simulation.world import World
 
 
 class Sent:
-    """A message beside the iterations' own, with the nodes at its ends. version: iterations that were complete."""
+    """A message outside iterations, with the nodes at its ends. version: number of complete iterations."""
 
     def __init__(self, what: str, ends: tuple[Node | None, Node | None], seconds: float, version: int) -> None:
         self.what, self.ends, self.seconds, self.version = what, ends, seconds, version
@@ -22,7 +22,7 @@ class Sent:
 
 
 class Auditor:
-    """Follows a world's nodes by identity: whose state is as of which iteration, and which copies they keep."""
+    """A world's nodes by identity: the iteration of each one's state, and the copies it keeps."""
 
     def __init__(self, world: World, strategy: Any, fallback: Any) -> None:
         self.world, self.strategy, self.fallback = world, strategy, fallback
@@ -133,7 +133,7 @@ class Auditor:
     # ---- who holds what ----------------------------------------------------------------------------
 
     def check_source(self, sent: Sent) -> None:
-        """Nothing is sent by a place without node, nor by a node without the state or the copy."""
+        """Check that senders exist and have the state or the copy."""
         node = sent.ends[0]
         assert node, f"{sent.what} is sent from a place where nobody is"
         own = self.own(node)
@@ -148,7 +148,7 @@ class Auditor:
             assert held == sent.version, f"stage {own} sends {sent.what} as of {held}, not {sent.version}"
 
     def sends_what_it_lost(self, stage: int) -> bool:
-        """The released code's averages of lost neighbours."""
+        """Averages over lost neighbours, as in the released code."""
         return getattr(self.strategy, "adjacent_stages", "") == "one_after_the_other"
 
     def arrived(self, sent: Sent, num_bytes: float) -> None:
@@ -165,7 +165,7 @@ class Auditor:
                 self.copies.setdefault(target, {}).setdefault(stage, set()).update(versions)
 
     def keep(self, iteration: int) -> None:
-        """A checkpoint counts: own copies are kept, and who joined while it was under way has what the others have."""
+        """A complete checkpoint: own copies are kept; nodes that joined meanwhile have what the others have."""
         for node in self.state if self.keeps_own else ():
             mine = self.copies.setdefault(node, {})
             mine.setdefault(self.own(node), set()).add(iteration)
@@ -175,7 +175,7 @@ class Auditor:
                         mine.setdefault(stage, set()).add(iteration)
 
     def settle(self) -> None:
-        """After a recovery: which nodes can have their stage's state as of now; a shadow goes with its holder's."""
+        """Nodes that can have their stage's state after a recovery; a shadow comes with its holder's state."""
         num_stages, now = self.world.num_stages, self.world.iterations.num_completed
         state = {}
         for node in filter(None, self.world.membership.node_at):
@@ -187,7 +187,7 @@ class Auditor:
         self.state = {node: held for node, held in state.items() if self.own(node) in held}
 
     def received(self, node: Node, wanted: list[int], now: int) -> list[int]:
-        """Those of some stages whose state a node can have as of now though it did not have it before."""
+        """Stages whose current state a node can have though it did not have it before."""
         own, batch = self.own(node), self.last_sent_to.get(node, [])
         if now == 0 or (self.strategy.kind == "reinit" and self.strategy.rule == "random"):
             return wanted  # drawn afresh
@@ -206,13 +206,13 @@ class Auditor:
         return got
 
     def stale_versions(self, now: int) -> set[int]:
-        """What a stage can go back to by itself."""
+        """The iterations that a stage can roll back to by itself."""
         interval = getattr(self.strategy, "interval_iterations", None) or 1
         versions = {version for version in self.stored if 0 < version <= now and version % interval == 0}
         return versions if self.strategy.kind == "checkfree_hybrid" else set()
 
     def check(self, hosts: Any) -> None:
-        """Whoever takes part in the iteration that begins now has the state of all stages that it works for."""
+        """Check that each node of the iteration has the state of every stage that it works for."""
         self.settle()
         for place, host in enumerate(hosts):
             node, stage = self.world.membership.node_at[host], self.world.cluster.stage_of(place)
@@ -224,7 +224,7 @@ class Auditor:
 
 @contextmanager
 def audited(strategy: Any, fallback: Any) -> Iterator[list[Auditor]]:
-    """The worlds that are built meanwhile have an auditor."""
+    """Give an auditor to every world built in this context."""
     auditors: list[Auditor] = []
     build = sim.simulation.run.build_world
 

@@ -1,4 +1,4 @@
-"""What many tests share: a small scenario whose seconds are round numbers, and failures by script."""
+"""Small scenarios, iterations, worlds and runs whose seconds are round numbers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TICK = 2.0**-26
 
 
 def a_link(latency_seconds: float = 0.0, bytes_per_second: float = 1.25e35) -> dict[str, float]:
-    """A link, at no cost where nothing else is said."""
+    """A link, by default without cost."""
     return {"latency_ms": latency_seconds * 1e3, "bandwidth_mbit_per_s": bytes_per_second * BYTES_PER_SECOND}
 
 
@@ -120,7 +120,7 @@ def a_site(
     cluster: dict[str, Any] | None = None,
     **workload: Any,
 ) -> Deployment:
-    """Where iterations of equal stages (or `stages` of given seconds) run; `network` and `cluster` as in a scenario."""
+    """A deployment of equal stages, or of `stages` of given seconds; `network` and `cluster` as in a scenario."""
     measured = {"forward_seconds": forward_seconds, "backward_seconds": backward_seconds, "head_seconds": head_seconds}
     config = WorkloadConfig(
         model=TargetModel(num_layers=num_stages * workload.get("chunks_per_stage", 1), **TINY_MODEL),
@@ -140,7 +140,7 @@ def a_site(
 
 @dataclass(frozen=True)
 class PricedIteration(FinishedIteration):
-    """An iteration that has run by itself, with what it consisted of."""
+    """An iteration simulated by itself, with its operations and messages."""
 
     @property
     def operations(self) -> list[Operation]:
@@ -160,7 +160,7 @@ class PricedIteration(FinishedIteration):
 
 
 def an_iteration(site: Deployment, plan: IterationPlan | None = None) -> PricedIteration:
-    """One iteration in the order that suits it best."""
+    """One iteration in its faster order."""
     found = fastest_run(site, plan or plain_plan(site.costs.workload))
     return PricedIteration(found.seconds, found.split, found.order, found.run)
 
@@ -182,7 +182,7 @@ def scripted(scenario: Scenario, script: Script, unit: str = "seconds", **option
 
 
 def with_losses(scenario: Scenario, *losses: Loss, **options: Any) -> Scenario:
-    """The scenario in which any nodes leave together by script."""
+    """The scenario with losses of any nodes by script."""
     return scenario.model_copy(update={"failures": LossesConfig(losses=losses, **options)})
 
 
@@ -221,7 +221,7 @@ def a_world(
 
 
 def in_turn(world: World, *processes: Generator[Any, Any, Any]) -> list[Any]:
-    """Let processes happen one after the other and give what each returns."""
+    """Run processes in sequence and return their values."""
     results = []
 
     def job() -> Generator[Any, Any, None]:
@@ -248,5 +248,5 @@ def of_kind(run_or_world: Run | World, *kinds: str) -> list[EventRecord]:
 
 
 def times(events: list[EventRecord]) -> list[float]:
-    """When they happened."""
+    """Times of events, in seconds."""
     return [event.time_seconds for event in events]

@@ -1,4 +1,4 @@
-"""Tasks that the executors are given in tests: whatever a task may do, well or badly."""
+"""Tasks for executors: successful, failing, dying and endless ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXECUTORS = {"serial": InProcess, "pool": lambda: ProcessPool(2), "ray": lambda:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Something large, with an array in memory and one mapped from a file."""
+    """A large value, with an array in memory and one mapped from a file."""
 
     held: np.ndarray
     mapped: np.ndarray
@@ -29,7 +29,7 @@ class Text:
 
 
 class TwoPartsError(Exception):
-    """Cannot be brought back from a pickle: it is made of two arguments and keeps one."""
+    """An error that cannot be unpickled: it takes two arguments and keeps one."""
 
     def __init__(self, one: str, other: str) -> None:
         super().__init__(f"{one} and {other}")
@@ -62,7 +62,7 @@ def die() -> None:
 
 
 def die_once(mark: Path, task: Callable[..., Any], *arguments: Any) -> Any:
-    """Die in the midst of a task, the first time."""
+    """Die during a task, the first time."""
     if not mark.exists():
         mark.touch()
         die()
@@ -70,13 +70,13 @@ def die_once(mark: Path, task: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def look_at(text: Text) -> tuple[list[int], list[int], str, bool]:
-    """What is in a text, and whether this process has copies of its arrays of its own."""
+    """Contents of a text, and whether this process holds copies of its arrays."""
     has_copies = any(array.flags.owndata or array.flags.writeable for array in (text.held, text.mapped))
     return text.held.tolist(), text.mapped.tolist(), text.name, has_copies
 
 
 def stay(folder: Path) -> None:
-    """Say who one is, and never end."""
+    """Write a file named by the process, and never end."""
     (folder / str(os.getpid())).touch()
     while True:
         time.sleep(1)

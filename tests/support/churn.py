@@ -27,7 +27,7 @@ CHECKFREE = {"kind": "checkfree"}
 
 
 def run(*losses: Loss, strategy: dict[str, Any] = CHECKFREE, notice_seconds: float = 0.0, **options: Any) -> Run:
-    """Eight iterations, or as many `steps`, in which nodes leave by script."""
+    """Eight iterations, or `steps`, with losses by script."""
     cluster = {**CLUSTER, **options.pop("cluster", {})}
     scenario = a_scenario((strategy,), **{"steps": 8, "cluster": cluster, **options})
     result = run_with(with_losses(scenario, *losses, notice_seconds=notice_seconds))

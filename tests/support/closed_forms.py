@@ -1,4 +1,4 @@
-"""What several closed forms are held against: jobs in which one stage fails, and means of replicates."""
+"""Jobs in which one stage fails, and means of replicates, for comparison with closed forms."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def a_job(
 
 
 def run(scenario: Scenario, seed: int = 0) -> Run:
-    """A scenario's first strategy under one failure seed; nothing is learnt."""
+    """A run of a scenario's first strategy under one failure seed, time only."""
     return run_with(scenario, seed=seed, training=no_training(scenario))
 
 
 def times_of(result: Run, kind: str) -> list[float]:
-    """When events of a kind happened."""
+    """Times of events of a kind, in seconds."""
     return [event.time_seconds for event in result.events if event.kind == kind]
 
 
 def goodput(result: Run) -> float:
-    """Share of the time that went into iterations that were kept."""
+    """Share of time in iterations that were kept."""
     useful: tuple[Bucket, ...] = ("productive_compute", "bubble_and_communication")
     return math.fsum(result.ledger[bucket] for bucket in useful) / result.wall_clock_seconds
 

@@ -33,7 +33,7 @@ class ScriptedConfig(ProcessConfig):
 
 
 class ScriptedFailures(FailureProcess):
-    """Stages, nodes or regions fail when the script says so; the lost return after `away_seconds`, if at all."""
+    """Failures of stages, nodes or regions by script; lost nodes return after `away_seconds`, if given."""
 
     kind = "scripted"
     unit = "seconds"
@@ -62,7 +62,7 @@ class ScriptedFailures(FailureProcess):
 
 
 class Loss(NamedTuple):
-    """Who leaves, so long after the loss before, and for how long: (stage, replica), None for any; stage -1: spares."""
+    """Lost slots, seconds since the loss before, and downtime: (stage, replica), None for any; stage -1: spares."""
 
     after_seconds: float
     who: tuple[tuple[int | None, int | None], ...]
@@ -79,7 +79,7 @@ class LossesConfig(ProcessConfig):
 
 
 class Losses(FailureProcess):
-    """Any nodes leave together when the script says so."""
+    """Losses of any nodes together by script."""
 
     kind = "losses"
     unit = "seconds"

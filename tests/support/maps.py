@@ -1,4 +1,4 @@
-"""What tests of maps share: a scenario whose losses are a formula, and evaluating a map of it."""
+"""A scenario with a parametric loss, and maps of it."""
 
 from __future__ import annotations
 

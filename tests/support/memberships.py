@@ -13,7 +13,7 @@ from sim.simulation.failure_injection import FailureInjector
 
 
 def a_cluster(num_stages: int = 2, regions: tuple[str, ...] = ("a",), **config: object) -> Cluster:
-    """Stages 0 to `num_stages`; regions are dealt to places in turn."""
+    """Stages 0 to `num_stages`; regions are assigned to slots in turn."""
     return Cluster(ClusterConfig(**config), num_stages, regions)
 
 
@@ -30,7 +30,7 @@ def empty_stages(fleet: Membership) -> list[int]:
 
 
 class Log:
-    """A fleet under a failure process, and what was told of it."""
+    """A membership under a failure process, and the observed losses, notices and arrivals."""
 
     def __init__(self, failures: FailureProcess, cluster: Cluster, seed: int = 0) -> None:
         self.env = simpy.Environment()

@@ -1,4 +1,4 @@
-"""A world without an event loop, in which every call of a strategy takes a second: what contracts are tested in."""
+"""A world without an event loop, in which each call of a strategy takes a second, for tests of strategies' contract."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Steps = Generator[Any, Any, Failure | None]
 
 
 def strategy_of(kind: str, num_stages: int = 6, **options: object) -> Strategy:
-    """A strategy of some options, the others at their defaults."""
+    """A strategy with some options set."""
     return a_strategy(STRATEGIES[kind].Config(**options), num_stages)
 
 
 class WorldOnPaper:
-    """All that a strategy may use: whoever yields here does so on their own account.
+    """The interface of a world for strategies.
 
-    `failures` strike in the calls of the given numbers (from 1). Transfers beside the training are done when somebody
-    waits for them, or when a test calls `when_done`.
+    `failures` happen in the calls of the given numbers (from 1). Background transfers end when they are waited for, or
+    when a test calls `when_done`.
     """
 
     num_stages = 6
@@ -56,7 +56,7 @@ class WorldOnPaper:
         return plain_plan(self.costs.workload)
 
     def lose(self, stage: int) -> None:
-        """A stage's nodes are gone, with all that they held."""
+        """Lose a stage's nodes with all that they held."""
         self.num_failures += 1
         self.lost_stages |= {stage}
         self.copies = {(holder, what): held for (holder, what), held in self.copies.items() if holder != stage}
@@ -114,7 +114,7 @@ class WorldOnPaper:
 
 
 def result_of(process: Generator[Any, Any, Any]) -> Any:
-    """What a process returns. It may not yield: only the world's verbs let time pass."""
+    """The value of a process that does not yield: only the world's methods let time pass."""
     try:
         next(process)
     except StopIteration as end:
@@ -123,7 +123,7 @@ def result_of(process: Generator[Any, Any, Any]) -> Any:
 
 
 def rebuild(strategy: Strategy, world: WorldOnPaper, position: Position) -> Position | UnrecoverableError:
-    """The Position after a recovery, or why there is none."""
+    """The Position after a recovery, or the reason why there is none."""
     failure = Failure(0.0, min(world.lost_stages))
     try:
         return result_of(strategy.recover(world, failure, position))
@@ -132,7 +132,7 @@ def rebuild(strategy: Strategy, world: WorldOnPaper, position: Position) -> Posi
 
 
 def keep(strategy: Strategy, world: WorldOnPaper, position: Position) -> None:
-    """The routine work after an iteration, and all that it began beside the training."""
+    """The work after an iteration, and the background transfers that it started."""
     assert result_of(strategy.after_iteration(world, position)) is None
     for activity in world.begun:
         if activity.under_way:

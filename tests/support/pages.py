@@ -1,4 +1,4 @@
-"""The documentation as tests read it: its pages, and the files that stand in their blocks of code."""
+"""Pages of the documentation, and the files in their code blocks."""
 
 import re
 from functools import cache
@@ -23,7 +23,7 @@ def blocks_of(page: Path, *languages: str) -> list[str]:
 
 
 def files_of(page: Path) -> dict[str, str]:
-    """What a page's blocks of code say that stands in which file: the first line names it."""
+    """Files in a page's code blocks, named by each block's first line."""
     files: dict[str, str] = {}
     for _, block in FENCED.findall(text_of(page)):
         named = re.match(r"# (\S+\.\w+)\n", block)

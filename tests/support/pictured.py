@@ -1,4 +1,4 @@
-"""What tests of figures and their tables share: results whose losses follow a formula, of a scenario and of a sweep."""
+"""Results with a parametric loss, of a scenario and of a sweep, for tests of figures and tables."""
 
 from sim.experiments.sweep import run_scenario
 from sim.reporting.tables import write_comparison
@@ -31,7 +31,7 @@ RATE, INTERVAL = "failures.rate_per_hour", "strategies[checkpoint].interval_iter
 
 
 def run_all(folder, text, *overrides):
-    """All runs of a scenario, as `churnlab run` leaves them: where they lie."""
+    """Folder of all runs of a scenario, as `churnlab run` writes them."""
     (folder / "dry.yaml").write_text(text)
     scenario = load_scenario(folder / "dry.yaml", overrides)
     runs = run_scenario(scenario, folder / "results", folder).run_files()

@@ -24,5 +24,5 @@ def uptimes(process: FailureProcess, count: int, seed: int = 0, domain: int | st
 
 
 def lost(process: FailureProcess, members: list[Member], index: int = 0) -> list[int]:
-    """Numbers of the nodes that a strike takes."""
+    """Numbers of the nodes lost in a failure."""
     return list(process.lost_nodes(stream(0, "victims", process=process.kind, domain=1), members, index))

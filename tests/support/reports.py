@@ -1,4 +1,4 @@
-"""What tests of reports share: small results of sweeps and of `churnlab run`, made in a second."""
+"""Small results of sweeps and of `churnlab run` for tests of reports."""
 
 from __future__ import annotations
 

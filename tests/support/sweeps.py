@@ -1,4 +1,4 @@
-"""What tests of sweeps share: a tiny scenario that really trains, doing a sweep of it, and comparing what it left."""
+"""A tiny scenario with real training, sweeps of it, and comparison of their files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TIME_ONLY = TINY.replace("training:\n", "training:\n  learner: none\n").replace(
 
 
 def write_scenario(folder: Path, text: str = TINY) -> Path:
-    """A scenario file, and the text that it learns, in a folder."""
+    """Write a scenario file and its training text to a folder."""
     words = folder / "text"
     words.mkdir(parents=True, exist_ok=True)
     for number in range(6):
@@ -85,7 +85,7 @@ def do_one_by_one(scenario: Scenario, base_folder: Path, results: Path) -> int:
 
 
 def files_of(folder: Path, but: Sequence[str] = ("run.json",)) -> dict[str, bytes]:
-    """The files of all runs in a results folder but run.json, which tells who made them and when."""
+    """Files of all runs in a results folder except run.json, which has times and the machine."""
     runs = sorted(summary.parent for summary in folder.glob("*/summary.json"))
     return {
         f"{run.name}/{file.name}": file.read_bytes()

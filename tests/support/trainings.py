@@ -1,4 +1,4 @@
-"""What tests of training states share: a tiny text and recipe, edits, and journeys through states."""
+"""A tiny text and recipe, edits, and sequences of steps, edits and rollbacks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def a_corpus(folder: Path) -> Corpus:
 
 
 def spec_for(corpus: Corpus, **changes: Any) -> TrainingSpec:
-    """A recipe that trains in no time."""
+    """A recipe that trains fast."""
     values = {
         "model": ModelSpec(dim=16, num_heads=2, num_stages=NUM_STAGES),
         "optimizer": OptimizerSpec(learning_rate=3e-3, clip_norm=0.5),
