@@ -111,7 +111,7 @@ class Checkpoint(Strategy):
         self.upload: Background | None = None
         self.uploading: Position | None = None
         self.started_at_seconds = 0.0
-        self._transfers: dict[float | tuple[int, ...], tuple[Transfer, ...]] = {}
+        self._transfers: dict[float, tuple[Transfer, ...]] = {}
 
     @classmethod
     def check(cls, config: CheckpointConfig, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
@@ -238,7 +238,7 @@ class Checkpoint(Strategy):
         fetching, started_seconds = list(range(world.num_stages + 1)), world.now_seconds
         if self.config.local_gib_per_s:
             fetching = [stage for stage in fetching if world.held(stage, LOCAL) != durable]
-        failure = yield from world.transfer(self._downloads(world, tuple(fetching)), "state_transfer")
+        failure = yield from world.transfer(downloads(world, fetching), "state_transfer")
         if failure is None and len(fetching) <= world.num_stages:
             left_seconds = self._local_seconds(world) - (world.now_seconds - started_seconds)
             failure = yield from world.attempt(left_seconds, "state_transfer")
@@ -252,12 +252,6 @@ class Checkpoint(Strategy):
         if share not in self._transfers:
             self._transfers[share] = uploads(world, share)
         return self._transfers[share]
-
-    def _downloads(self, world: StrategyWorld, stages: tuple[int, ...]) -> tuple[Transfer, ...]:
-        """Transfers of some stages from the store, cached."""
-        if stages not in self._transfers:
-            self._transfers[stages] = downloads(world, stages)
-        return self._transfers[stages]
 
     def _local_seconds(self, world: StrategyWorld) -> float:
         """Duration of writing or reading the largest stage on a local disk."""
