@@ -25,13 +25,13 @@ format: .venv/dev.stamp
 	$(BIN)/ruff format .
 
 bench: .venv/dev.stamp
-	$(BIN)/python benchmarks/training_overhead.py
-	$(BIN)/python benchmarks/fidelity.py
-	$(BIN)/python benchmarks/sweep_sharing.py
-	$(BIN)/python benchmarks/sweep_throughput.py
-	$(BIN)/python benchmarks/stacked_replicates.py
-	$(BIN)/python benchmarks/large_fleet.py
-	$(BIN)/python benchmarks/strategy_map.py
+	$(BIN)/python -m benchmarks.training_overhead
+	$(BIN)/python -m benchmarks.fidelity
+	$(BIN)/python -m benchmarks.sweep_sharing
+	$(BIN)/python -m benchmarks.sweep_throughput
+	$(BIN)/python -m benchmarks.stacked_replicates
+	$(BIN)/python -m benchmarks.large_fleet
+	$(BIN)/python -m benchmarks.strategy_map
 
 paper: .venv/run.stamp
 	$(BIN)/python -m benchmarks.paper

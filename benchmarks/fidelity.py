@@ -1,6 +1,6 @@
 """Speed of iteration fidelity against microbatch fidelity; both give the same run to the bit.
 
-    python benchmarks/fidelity.py
+    python -m benchmarks.fidelity
 
 Time only, without training. Processor seconds of both fidelities in turn, so that their ratio is meaningful.
 """

@@ -1,6 +1,6 @@
 """Size of a checkout: files and lines, layers of the import contract, longest file and function, long signatures.
 
-    python benchmarks/size.py [CHECKOUT]
+    python -m benchmarks.size [CHECKOUT]
 
 The product is sim/ and models/, without sim/paper, where older checkouts have the study that is now benchmarks/paper.
 Commands in sim/cli have one parameter per option and are left out of long signatures.

@@ -1,6 +1,6 @@
 """Training seeds stacked along a leading axis, against one after another.
 
-    python benchmarks/stacked_replicates.py [--device cuda] [--replicates 8] [--steps 100]
+    python -m benchmarks.stacked_replicates [--device cuda] [--replicates 8] [--steps 100]
 
 The quickstart's proxy model is trained with several training seeds. Stacked, a stage's weights are one tensor
 [replicates, parameters], the model runs under `torch.vmap`, and clipping and Adam's update apply to all replicates: one
@@ -96,11 +96,12 @@ class StackedTrainer:
             group = torch.from_numpy(windows[:, rows]).to(self.device)  # [replicates, rows, T + 1]
 
             def loss(tokens: Tensor, targets: Tensor, *flat: Tensor, route: tuple[int, ...] = route) -> Tensor:
-                return functional_call(self.whole, self.weights(flat), (tokens, targets, route))
+                one: Tensor = functional_call(self.whole, self.weights(flat), (tokens, targets, route))
+                return one
 
             share = len(rows) / spec.sequences_per_batch
             found = torch.vmap(loss)(group[..., :-1], group[..., 1:], *self.flat) * share
-            found.sum().backward()  # own gradients: no loss depends on another replicate's weights
+            torch.autograd.backward(found.sum())  # own gradients: no loss depends on another replicate's weights
             losses += found.detach()
         self.clip()
         self.optimizer.param_groups[0]["lr"] = scheduled_rate(spec, self.step)
@@ -113,7 +114,7 @@ class StackedTrainer:
         named = {}
         for number, vector in enumerate(flat):
             parameters = dict(self.whole.stages[number].named_parameters())
-            pieces = vector.split([parameter.numel() for parameter in parameters.values()])
+            pieces = torch.split(vector, [parameter.numel() for parameter in parameters.values()])
             for (name, parameter), piece in zip(parameters.items(), pieces, strict=True):
                 named[f"stages.{number}.{name}"] = piece.view(parameter.shape)
         return named

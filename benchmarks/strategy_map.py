@@ -9,9 +9,10 @@ Target: a map of 20 × 20 cells in minutes on 2 cores (`--cells 20`).
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from models.shared_training import SharedTraining
@@ -63,11 +64,12 @@ def main() -> None:
 
         real = RealRunsJob(SCENARIO.parent, folder / "results", folder, at_work, lambda _: None, lambda _: None)
         with closing(executor):
-            for what, do in (
-                ("churn in the coarse mesh", lambda: job.survey(executor)),
-                ("real runs", lambda: job.train(executor, real)),
-                ("times to the target", lambda: job.evaluate(executor)),
-            ):
+            stages: dict[str, Callable[[], None]] = {
+                "churn in the coarse mesh": partial(job.survey, executor),
+                "real runs": partial(job.train, executor, real),
+                "times to the target": partial(job.evaluate, executor),
+            }
+            for what, do in stages.items():
                 began = time.perf_counter()
                 do()
                 print(f"{what}: {time.perf_counter() - began:.0f} s", flush=True)

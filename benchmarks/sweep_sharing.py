@@ -9,6 +9,8 @@ work, including reading the text, the survey, states on disk and results.
 Targets: fewer than 0.5 of the steps, and at most 1.15 times the bound.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import statistics
@@ -16,11 +18,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from training_overhead import PlainLoop
 
+from benchmarks.training_overhead import PlainLoop
 from models.corpus import Corpus
 from models.shared_training import SharedTraining
 from models.spec import TrainingSpec, swapped_routes
@@ -29,107 +31,133 @@ from models.training_plan import Demands, num_steps, together
 from models.trajectory import Trajectory
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import ProcessPool
-from sim.experiments.plan import Play, played
 from sim.experiments.sweep import SweepJob
+from sim.experiments.tasks import SimulationTask, simulated
 from sim.scenario.sweep_points import load_points
 
 SCENARIO = Path(__file__).parent.parent / "scenarios" / "failure_rates.yaml"
 
 
-def alone(play: Play, corpus: Corpus) -> float:
+def separate_run(task: SimulationTask, corpus: Corpus) -> float:
     """Seconds of a run that shares no training."""
     began = time.perf_counter()
-    played(play, Trajectory(play.spec, corpus, None, play.scenario.iterations_per_step))
+    simulated(task, Trajectory(task.spec, corpus, None, task.scenario.iterations_per_step))
     return time.perf_counter() - began
 
 
-def plain(spec: TrainingSpec, corpus: Corpus, steps: int) -> tuple[float, float]:
+class PlainSeconds(NamedTuple):
+    """Seconds in a plain torch loop."""
+
+    step: float
+    validation: float
+
+
+def plain(spec: TrainingSpec, corpus: Corpus, steps: int) -> PlainSeconds:
     """Seconds of a step and of a validation in a plain torch loop."""
     torch.set_num_threads(spec.num_threads)
     loop = PlainLoop(spec, corpus)
     held_out = torch.from_numpy(corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length))
     validations = []
     for _ in range(steps):
-        loop.step(None)
+        loop.step()
         if loop.num_steps % 20 == 0:
             began = time.perf_counter()
             with torch.no_grad():
-                for part in held_out.split(MAX_SEQUENCES_PER_EVALUATION):
+                for part in torch.split(held_out, MAX_SEQUENCES_PER_EVALUATION):
                     loop.model.loss(part[:, :-1], part[:, 1:], spec.routes[0]).item()
             validations.append(time.perf_counter() - began)
-    return loop.seconds / steps, statistics.mean(validations)
-
-
-def num_validations(demands: Sequence[Demands]) -> int:
-    """Number of distinct validations of some runs."""
-    return sum(len(demand.validations) for demand in together(demands).values())
+    return PlainSeconds(loop.seconds / steps, statistics.mean(validations))
 
 
 def in_parallel(pool: ProcessPool, tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
     return [future.result() for future in [pool.submit(task, *arguments) for task, arguments in tasks]]
 
 
+class Measured(NamedTuple):
+    """Seconds of a sweep, and those of plain loops with plain and with swapped routes, before and after it."""
+
+    sweep_seconds: float
+    plain: list[PlainSeconds]
+    swapped: list[PlainSeconds]
+
+
+def measure(job: SweepJob, pool: ProcessPool, store: TrajectoryStore) -> Measured:
+    """Do a sweep between two rounds of plain loops, as many at once as there are workers."""
+    began = time.perf_counter()
+    job.begin(pool, SharedTraining(store))
+    sweep_seconds = time.perf_counter() - began
+    spec = job.runs[0].task.spec
+    text = job.sweep.texts[spec.corpus]
+    swapped = spec.model_copy(update={"routes": swapped_routes(spec.model.num_stages)})
+    loops = [(plain, (recipe, text, 100)) for recipe in (spec, swapped) for _ in range(pool.num_workers)]
+    rounds = [in_parallel(pool, loops)]
+    began = time.perf_counter()
+    job.do(job.runs)
+    sweep_seconds += time.perf_counter() - began
+    rounds.append(in_parallel(pool, loops))
+    assert not job.failures
+    num = pool.num_workers
+    return Measured(
+        sweep_seconds,
+        plain=[one for found in rounds for one in found[:num]],
+        swapped=[one for found in rounds for one in found[num:]],
+    )
+
+
+def report(job: SweepJob, measured: Measured, num_workers: int) -> None:
+    """Print the steps shared, and the sweep's seconds against the bound."""
+    demands: list[Demands] = [job.sweep.demands[run] for run in job.runs]
+    distinct, separate = job.sweep.num_trained_steps, sum(map(num_steps, demands))
+    lines = together(demands)
+    num_swapped = num_steps({line: demand for line, demand in lines.items() if len(line.spec.routes) > 1})
+    num_validations = sum(len(demand.validations) for demand in lines.values())
+    step, swapped = (statistics.mean(one.step for one in half) for half in (measured.plain, measured.swapped))
+    validation = statistics.mean(one.validation for one in (*measured.plain, *measured.swapped))
+    bound = ((distinct - num_swapped) * step + num_swapped * swapped + num_validations * validation) / num_workers
+    print(
+        f"plain torch loop: {step * 1e3:.1f} ms a step, {swapped * 1e3:.1f} ms with swapped routes "
+        f"({num_swapped:,} of the sweep's), {validation * 1e3:.0f} ms a validation"
+    )
+    print(f"steps: {separate:,} separately, {distinct:,} in the sweep: {distinct / separate:.3f} (target below 0.5)")
+    print(
+        "sweep / (distinct steps and validations in plain loops, divided evenly): "
+        f"{measured.sweep_seconds / bound:.3f} (target 1.15)"
+    )
+
+
+def separate_seconds(job: SweepJob, pool: ProcessPool, per_strategy: int) -> tuple[float, int]:
+    """Seconds of all runs without sharing, extrapolated from some runs of each strategy; and their number."""
+    by_strategy: dict[str, list[SimulationTask]] = {}
+    for run in job.runs:
+        by_strategy.setdefault(run.planned.name, []).append(run.task)
+    some = [task for tasks in by_strategy.values() for task in tasks[:: len(tasks) // per_strategy][:per_strategy]]
+    text = job.sweep.texts[some[0].spec.corpus]
+    began = time.perf_counter()
+    in_parallel(pool, [(separate_run, (task, text)) for task in some])
+    return (time.perf_counter() - began) * len(job.runs) / len(some), len(some)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="workers")
     parser.add_argument("--steps", type=int, default=800, help="steps of a run; fewer stand for more iterations each")
-    parser.add_argument("--alone", type=int, default=3, help="runs of each strategy to do alone, of 9")
+    parser.add_argument("--alone", type=int, default=3, help="separate runs of each strategy, of 9")
     options = parser.parse_args()
     overrides = (f"training.steps={options.steps}", f"iterations_per_step={max(1, 800 // options.steps)}")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, pool = Path(name), ProcessPool(options.jobs)
         began = time.perf_counter()
         job = SweepJob(load_points(SCENARIO, overrides), SCENARIO.parent, folder / "results", folder / "cache")
-        pool = ProcessPool(options.jobs)
-        job.begin(pool, SharedTraining(TrajectoryStore(folder / "cache")))
-        sweep_seconds = time.perf_counter() - began
-        spec = job.runs[0].task.spec
-        text = job.sweep.texts[spec.corpus]
-        swapped = spec.model_copy(update={"routes": swapped_routes(spec.model.num_stages)})
-        loops = [(plain, (recipe, text, 100)) for recipe in (spec, swapped) for _ in range(options.jobs)]
-        in_plain = [in_parallel(pool, loops)]
-        began = time.perf_counter()
-        job.do(job.runs)
-        sweep_seconds += time.perf_counter() - began
-        in_plain.append(in_parallel(pool, loops))
-        assert not job.failures
-
-        halves = [(found[: options.jobs], found[options.jobs :]) for found in in_plain]
-        step_seconds = statistics.mean(step for half, _ in halves for step, _ in half)
-        swapped_seconds = statistics.mean(step for _, half in halves for step, _ in half)
-        validation_seconds = statistics.mean(seconds for found in in_plain for _, seconds in found)
-        demands = [job.sweep.demands[run] for run in job.runs]
-        training = job.sweep.training
-        assert training is not None
-        distinct, asked = training.num_trained_steps, sum(map(num_steps, demands))
-        num_swapped = num_steps({line: ask for line, ask in together(demands).items() if len(line.spec.routes) > 1})
-        in_steps = (distinct - num_swapped) * step_seconds + num_swapped * swapped_seconds
-        bound = (in_steps + num_validations(demands) * validation_seconds) / options.jobs
-
-        by_strategy: dict[str, list[Play]] = {}
-        for run in job.runs:
-            by_strategy.setdefault(run.planned.name, []).append(run.play)
-        some = [
-            play for plays in by_strategy.values() for play in plays[:: len(plays) // options.alone][: options.alone]
-        ]
-        began = time.perf_counter()
-        in_parallel(pool, [(alone, (play, text)) for play in some])
-        alone_seconds = (time.perf_counter() - began) * len(job.runs) / len(some)
+        planning_seconds = time.perf_counter() - began
+        measured = measure(job, pool, TrajectoryStore(folder / "cache"))
+        seconds, num_separate = separate_seconds(job, pool, options.alone)
         pool.close()
+    measured = measured._replace(sweep_seconds=measured.sweep_seconds + planning_seconds)
     print(f"{len(job.runs)} runs of {options.steps} steps, {options.jobs} workers")
+    report(job, measured, options.jobs)
     print(
-        f"plain torch loop: {step_seconds * 1e3:.1f} ms a step, {swapped_seconds * 1e3:.1f} ms with swapped routes "
-        f"({num_swapped:,} of the sweep's), {validation_seconds * 1e3:.0f} ms a validation"
-    )
-    print(f"steps: {asked:,} alone, {distinct:,} in the sweep: {distinct / asked:.3f} (target below 0.5)")
-    how = "" if len(some) == len(job.runs) else f" (from {len(some)} of {len(job.runs)} runs)"
-    print(
-        f"seconds: {alone_seconds:.0f} alone{how}, {sweep_seconds:.0f} in the sweep: "
-        f"{sweep_seconds / alone_seconds:.3f}"
-    )
-    print(
-        "sweep / (distinct steps and validations in plain loops, shared evenly): "
-        f"{sweep_seconds / bound:.3f} (target 1.15)"
+        f"seconds: {seconds:.0f} separately (from {num_separate} of {len(job.runs)} runs), "
+        f"{measured.sweep_seconds:.0f} in the sweep: {measured.sweep_seconds / seconds:.3f}"
     )
 
 

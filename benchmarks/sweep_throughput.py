@@ -6,6 +6,8 @@ disk and results, but not the start of its processes. Plain loops and sweeps alt
 machine affects both alike.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import statistics
@@ -14,8 +16,8 @@ import time
 from pathlib import Path
 
 import torch
-from training_overhead import SCENARIO, PlainLoop
 
+from benchmarks.training_overhead import SCENARIO, PlainLoop
 from models.corpus import Corpus
 from models.shared_training import SharedTraining
 from models.spec import TrainingSpec
@@ -30,8 +32,8 @@ def plain(spec: TrainingSpec, corpus: Corpus, steps: int) -> float:
     torch.set_num_threads(spec.num_threads)
     loop = PlainLoop(spec, corpus)
     for _ in range(steps):
-        loop.step(None)
-    return loop.seconds
+        loop.step()
+    return float(loop.seconds)
 
 
 def megabytes(process: int | str) -> float:

@@ -43,7 +43,7 @@ class PlainLoop:
         self.num_steps = 0
         self.seconds = 0.0
 
-    def step(self, _: Progress) -> None:
+    def step(self, _: Progress | None = None) -> None:
         began = time.perf_counter()
         spec = self.spec
         windows = self.corpus.batch(spec.data_seed, self.num_steps, spec.sequences_per_batch, spec.sequence_length)
@@ -52,7 +52,7 @@ class PlainLoop:
         for route, rows in rows_by_route(spec).items():  # one group, unless routes are swapped
             tokens = torch.from_numpy(windows if len(rows) == len(windows) else windows[rows])
             loss = self.model.loss(tokens[:, :-1], tokens[:, 1:], route) * (len(rows) / len(windows))
-            loss.backward()
+            torch.autograd.backward(loss)
         for parameters in self.stages:
             nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in self.optimizers:

@@ -3,26 +3,15 @@
 Failure-free training only: edits are out of its scope.
 """
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
+from benchmarks.stacked_replicates import TOLERANCE, StackedTrainer
 from models.corpus import load_corpus
 from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes, swapped_routes
 from models.trainer import Trainer
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "stacked_replicates.py"
 NUM_STEPS = 10
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("stacked_replicates", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +48,19 @@ def specs_for(corpus, family="llama", routes=None, **optimizer) -> list[Training
         ("gpt", None, {"clip_norm": None, "decay": "cosine", "decay_steps": 8}),
     ],
 )
-def test_stacked_replicates_have_the_losses_of_one_after_another(benchmark, corpus, family, routes, optimizer):
+def test_stacked_replicates_have_the_losses_of_one_after_another(corpus, family, routes, optimizer):
     specs = specs_for(corpus, family, routes, **optimizer)
-    stacked = benchmark.StackedTrainer(specs, corpus, torch.device("cpu"))
+    stacked = StackedTrainer(specs, corpus, torch.device("cpu"))
     together = [stacked.train_step() for _ in range(NUM_STEPS)]
     for number, spec in enumerate(specs):
         trainer = Trainer(spec, corpus)
         alone = [trainer.train_step().train_loss for _ in range(NUM_STEPS)]
-        assert [losses[number] for losses in together] == pytest.approx(alone, rel=benchmark.TOLERANCE)
+        assert [losses[number] for losses in together] == pytest.approx(alone, rel=TOLERANCE)
         assert alone[-1] < alone[0] - 0.1, "it has learnt something"
     assert len(set(together[0])) == 3
 
 
-def test_replicates_of_different_recipes_do_not_stack(benchmark, corpus):
+def test_replicates_of_different_recipes_do_not_stack(corpus):
     specs = [*specs_for(corpus), *specs_for(corpus, clip_norm=0.3)]
     with pytest.raises(ValueError, match="only in init_seed"):
-        benchmark.StackedTrainer(specs, corpus, torch.device("cpu"))
+        StackedTrainer(specs, corpus, torch.device("cpu"))
