@@ -1,4 +1,4 @@
-"""Messages under way on the event loop: each pays its latency, then shares its links until its bytes are through."""
+"""Messages in flight on the event loop: each waits for its latency, then shares its links until it is transmitted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sim.core.units import to_ticks
 
 @dataclass(frozen=True)
 class FlowState:
-    """How far a message has come: what is left of its latency, and of its bytes."""
+    """State of a message in flight: remaining latency and bytes."""
 
     path: Path
     latency_seconds: float
@@ -23,10 +23,10 @@ class FlowState:
 
 
 class Flow:
-    """One message. Its life: sent → latency → its turn on the channel → sharing links → `arrived`; or cancelled.
+    """One message. Life: sent → latency → waits for its channel → shares links → `arrived`; or cancelled.
 
-    channel: messages of one channel go one after the other, those without at once; when_ended: told the time of its
-    end, arrived or not.
+    channel: messages of one channel are transmitted one after the other, those without at once; when_ended: callbacks
+    with the time of its end, arrived or not.
     """
 
     def __init__(self, env: simpy.Environment, state: FlowState, number: int, channel: Hashable) -> None:
@@ -42,7 +42,7 @@ class Flow:
 
 
 class BackgroundTransfer:
-    """Messages that travel beside the training: under way → `done`; or ended undone by a failure."""
+    """Messages sent beside the training. Life: under way → `done`; or ended by a failure."""
 
     def __init__(self, flows: list[Flow], done: simpy.Event, when_lost: Callable[[], None]) -> None:
         self.flows = flows
@@ -52,7 +52,7 @@ class BackgroundTransfer:
 
 
 class Flows:
-    """All messages of an event loop. Rates change only when a message starts, ends or is cancelled."""
+    """All messages of an event loop. Rates change only when a message starts, arrives or is cancelled."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self._env = env
@@ -64,7 +64,7 @@ class Flows:
 
     @property
     def under_way(self) -> list[Flow]:
-        """Messages that have neither arrived nor been cancelled, as they were sent."""
+        """Messages that have neither arrived nor been cancelled, in the order sent."""
         return list(self._under_way)
 
     @property
@@ -73,11 +73,11 @@ class Flows:
         return bool(self._under_way)
 
     def send(self, path: Path, num_bytes: float, num_latencies: int = 1, channel: Hashable = None) -> Flow:
-        """Send bytes, as one message or one after the other (`num_latencies`); wait for the flow's `arrived`."""
+        """Send bytes as `num_latencies` messages one after the other; the flow's `arrived` triggers at the end."""
         return self.resume(FlowState(path, to_ticks(num_latencies * path.latency_seconds), num_bytes), channel)
 
     def resume(self, state: FlowState, channel: Hashable = None) -> Flow:
-        """A message that has come that far already."""
+        """Continue a message from a state."""
         flow = Flow(self._env, state, self._num_sent, channel)
         self._num_sent += 1
         self._under_way[flow] = None
@@ -85,26 +85,26 @@ class Flows:
         return flow
 
     def cancel(self, flow: Flow) -> None:
-        """End a message that is under way: an end of it has died, or nobody wants it any more."""
+        """End a message before it arrives."""
         if flow in self._under_way:
             self._end(flow)
 
-    # ---- messages beside an iteration that is not played event by event ---------------------------
+    # ---- messages beside an iteration that is not simulated event by event ------------------------
 
     def states(self) -> tuple[FlowState, ...]:
-        """How far every message has come by now. Rates go on from what is left, rounded to ticks anew."""
+        """State of every message in flight. Its remaining time is rounded to ticks again."""
         states = []
         for flow in self._under_way:
             if flow.bytes_per_second:
-                self._go_on(flow, flow.bytes_per_second)
+                self._set_rate(flow, flow.bytes_per_second)
             latency_seconds = max(0.0, flow.enters_seconds - float(self._env.now))
             states.append(FlowState(flow.path, latency_seconds, flow.bytes_left))
         return tuple(states)
 
     def hold(self, arrivals_seconds: Sequence[float | None]) -> None:
-        """Take all messages off their links, since their way is known: when each arrives from now on, if it does.
+        """Take all messages off their links: the seconds until each arrives are known, None if not before `release`.
 
-        Messages sent until the release do not meet these.
+        Messages sent before the release do not share links with these.
         """
         self._held = self.under_way
         for flow, arrival_seconds in zip(self._held, arrivals_seconds, strict=True):
@@ -114,7 +114,7 @@ class Flows:
                 self._after(arrival_seconds, partial(self._arrive, flow))
 
     def release(self, states: Sequence[FlowState]) -> None:
-        """Put the messages that are still under way back on their links, as far as they have come."""
+        """Put the held messages that are still in flight back on their links, in these states."""
         still_held = [flow for flow in self._held if flow in self._under_way]
         for flow, state in zip(still_held, states, strict=True):
             flow.bytes_left = state.num_bytes
@@ -129,7 +129,7 @@ class Flows:
         timeout.callbacks.append(lambda _: action())
 
     def _enter(self, flow: Flow) -> None:
-        """The latency is over; not if it has been held or ended since, or is on its links already."""
+        """Begin to transmit after the latency, unless held, ended or begun since."""
         due = flow.enters_seconds == float(self._env.now)
         if not due or flow not in self._under_way or flow.bytes_per_second:
             return
@@ -154,16 +154,16 @@ class Flows:
                 on_it.pop(flow, None)
 
     def _share(self, changed: Flow) -> None:
-        """Give fair rates to a flow and to all that are touched by it, link after link."""
-        flows = self._neighbourhood(changed)
-        alone = len(flows) == 1
-        rates = [changed.path.alone_bytes_per_second] if alone else max_min_rates([flow.path for flow in flows])
+        """Set fair rates of all flows connected to one by shared links."""
+        flows = self._connected(changed)
+        is_alone = len(flows) == 1
+        rates = [changed.path.alone_bytes_per_second] if is_alone else max_min_rates([flow.path for flow in flows])
         for flow, rate in zip(flows, rates, strict=True):
             if rate != flow.bytes_per_second:
-                self._go_on(flow, rate)
+                self._set_rate(flow, rate)
 
-    def _go_on(self, flow: Flow, bytes_per_second: float) -> None:
-        """A flow has a new rate from now on."""
+    def _set_rate(self, flow: Flow, bytes_per_second: float) -> None:
+        """Continue a flow at a new rate."""
         now_seconds = float(self._env.now)
         through = flow.bytes_per_second * (now_seconds - flow.since_seconds)
         flow.bytes_left = max(0.0, flow.bytes_left - through)
@@ -172,8 +172,8 @@ class Flows:
         flow.ends_seconds = now_seconds + remaining_seconds
         self._after(remaining_seconds, partial(self._arrive_if_due, flow))
 
-    def _neighbourhood(self, flow: Flow) -> list[Flow]:
-        """The flow and those that share a link with it, or with one that does, as they were sent: so they arrive."""
+    def _connected(self, flow: Flow) -> list[Flow]:
+        """Flows connected to one by shared links, in the order sent, in which simultaneous ones arrive."""
         found = {flow: None}
         links: dict[Link, None] = {}
         waiting = [flow]
@@ -189,7 +189,7 @@ class Flows:
         return sorted(found, key=lambda flow: flow.number)
 
     def _arrive_if_due(self, flow: Flow) -> None:
-        """The instant at which a flow was to end; not if its rate has changed since."""
+        """Arrive, unless the rate has changed since this event was scheduled."""
         if flow.ends_seconds == float(self._env.now):
             self._arrive(flow)
 
@@ -201,18 +201,18 @@ class Flows:
         self._end(flow)
 
     def _end(self, flow: Flow) -> None:
-        """Leave the links to others and tell who wants to know."""
+        """Free the links, run the callbacks, start the next message of the channel."""
         del self._under_way[flow]
         self._on_links(flow, False)
-        for tell in flow.when_ended:
-            tell(float(self._env.now))
+        for callback in flow.when_ended:
+            callback(float(self._env.now))
         for link in flow.path.links:
             if others := self._on[link]:
-                self._share(next(iter(others)))  # one of them stands for all that it shares a link with
-        self._let_the_next_go(flow)
+                self._share(next(iter(others)))  # any of them, since all on a link are connected
+        self._start_next_in_channel(flow)
 
-    def _let_the_next_go(self, flow: Flow) -> None:
-        """The channel of a message that has ended is free for the next one."""
+    def _start_next_in_channel(self, flow: Flow) -> None:
+        """Transmit the next message of a channel after one has ended."""
         queue = self._channels.get(flow.channel)
         if not queue or flow not in queue:
             return

@@ -1,14 +1,14 @@
-"""The network of a scenario: which links a message crosses, and how concurrent messages share them.
+"""Network of a scenario: the links that a message crosses, and how concurrent messages share them.
 
-A message from node to node crosses the sender's access link (up), what lies between, and the receiver's access link
-(down). It takes the path's latency and then its bytes at the rate it gets. Activations and gradients of a pipeline
-that go from one node to the same other go one after the other, as on one connection; whatever else is under way at the
-same time gets max-min fair shares of every link they have in common (Bertsekas and Gallager, Data Networks, 1992,
-6.5.2; the flow model of SimGrid). `sharing` says what lies between:
+A message between nodes crosses the sender's access link (up), a link between, and the receiver's access link (down).
+It takes the latency of the path and then its bytes at its current rate. Activations and gradients of a pipeline
+between the same two nodes are sent one after the other, as on one connection; all other concurrent messages get
+max-min fair shares of the links they have in common (Bertsekas and Gallager, Data Networks, 1992, 6.5.2; the flow
+model of SimGrid). `sharing` defines the link between:
 
-node_pair:   a path of its own for every two nodes and each direction, as fast as the table says: what cloud tables
-             of one connection's rate mean.
-region_pair: one line for each two regions and each direction, shared by all their nodes. Within a region as node_pair.
+node_pair:   one for each pair of nodes and direction, as fast as the table says: tables of clouds give the rate of
+             one connection.
+region_pair: one for each pair of regions and direction, shared by all their nodes. Within a region as node_pair.
 none:        every message has the whole rate to itself; nothing is shared, access links included.
 
 *Not modelled*: TCP's slow start and unfairness between long and short paths, packet loss, cross traffic.
@@ -29,7 +29,7 @@ from sim.core.units import BYTES_PER_GIB
 BYTES_PER_MBIT = 125_000
 
 STORAGE = -1
-"""The checkpoint store, where a node's number is asked for."""
+"""The checkpoint store, in place of a node's number."""
 
 
 class LinkConfig(Config):
@@ -40,7 +40,7 @@ class LinkConfig(Config):
 
 
 class AccessConfig(Config):
-    """What joins a node to the network, as a home connection does."""
+    """Link between a node and the network, such as a home connection."""
 
     up_mbit_per_s: float = Field(ge=1e-6, description="from the node, in Mbit/s")
     down_mbit_per_s: float = Field(ge=1e-6, description="to the node, in Mbit/s")
@@ -48,7 +48,7 @@ class AccessConfig(Config):
 
 
 class StorageConfig(LinkConfig):
-    """The checkpoint store: its own link, which all nodes share, the same in and out."""
+    """The checkpoint store: its link, which all nodes share, equal in both directions."""
 
     node_mbit_per_s: float | None = Field(None, ge=1e-6, description="what one node reaches at most; default: no limit")
 
@@ -93,14 +93,14 @@ class NetworkConfig(Config):
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """Regions the links name, in order of appearance; one region called `local` if none."""
+        """Regions named by the links, in order of appearance; `local` if none."""
         named = dict.fromkeys(region for link in self.links for region in link[:2])
         return tuple(named) or ("local",)
 
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """One direction of a link: what messages on it share."""
+    """One direction of a link, shared by the messages on it."""
 
     name: str
     bytes_per_second: float
@@ -108,7 +108,7 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """What a message crosses: latency, a rate it cannot exceed even alone, and links it shares with others."""
+    """Path of a message: latency, a rate it cannot exceed even alone, and links it shares with others."""
 
     latency_seconds: float
     bytes_per_second: float
@@ -116,11 +116,11 @@ class Path:
 
     @property
     def alone_bytes_per_second(self) -> float:
-        """Rate of a message that meets no other."""
+        """Rate of a message without others."""
         return min((self.bytes_per_second, *(link.bytes_per_second for link in self.links)))
 
     def seconds(self, num_bytes: float) -> float:
-        """Time of a message that meets no other: latency + bytes / bandwidth."""
+        """Time of a message without others: latency + bytes / bandwidth."""
         return self.latency_seconds + num_bytes / self.alone_bytes_per_second
 
 
@@ -144,9 +144,9 @@ class Network:
         return self.config.sharing != "none"
 
     def path(self, source: int, target: int, num_nodes: int = 1) -> Path:
-        """The path between two nodes, or a node and STORAGE. KeyError when no link joins their regions.
+        """Path between two nodes, or a node and STORAGE. Raises KeyError when no link joins their regions.
 
-        num_nodes: the node and others like it, each of which sends to STORAGE, or fetches, an equal part at once.
+        num_nodes: nodes like this one, each of which sends to STORAGE, or fetches, an equal part at once.
         """
         ends = source, target, num_nodes
         if ends not in self._paths:
@@ -154,12 +154,12 @@ class Network:
         return self._paths[ends]
 
     def is_apart(self, path: Path) -> bool:
-        """Whether a message on a path shares links with none between nodes."""
+        """Whether a path shares no link with messages between nodes."""
         return all(link in self._of_storage for link in path.links)
 
     def _make_wide_path(self, source: int, target: int, num_nodes: int) -> Path:
-        """As many paths side by side. *Not modelled*: what else is on the nodes' own links meanwhile."""
-        assert STORAGE in (source, target), "nodes that do the same all talk to the store"
+        """Parallel paths of several nodes. *Not modelled*: other messages on the nodes' own links."""
+        assert STORAGE in (source, target), "parallel paths lead to or from the store"
         one = self.path(source, target)
         shared = tuple(link for link in one.links if link in self._of_storage)
         own = (one.bytes_per_second, *(link.bytes_per_second for link in one.links if link not in shared))
@@ -178,7 +178,7 @@ class Network:
         return path if self.is_shared else Path(latency_seconds, path.alone_bytes_per_second)
 
     def _between(self, source: int, target: int) -> tuple[float, float, Link | None]:
-        """Latency, the rate of a message alone, and the shared link between two access links."""
+        """Latency, rate of a message alone, and link between the access links."""
         storage = self.config.storage
         if STORAGE in (source, target):
             most = math.inf if storage.node_mbit_per_s is None else storage.node_mbit_per_s * BYTES_PER_MBIT
@@ -200,7 +200,7 @@ class Network:
         return self._links.setdefault(name, Link(name, bytes_per_second))
 
     def hop_seconds(self, source: int, target: int, num_bytes: float) -> float:
-        """Time of an activation that meets no other, software left aside; 0 where negligible."""
+        """Time of an activation without other messages and software; 0 where negligible."""
         seconds = self.path(source, target).seconds(num_bytes)
         return seconds if seconds >= self.config.negligible_seconds else 0.0
 
@@ -208,8 +208,8 @@ class Network:
 def max_min_rates(paths: Sequence[Path]) -> list[float]:
     """Max-min fair rates, in bytes per second, of flows on the given paths: progressive filling.
 
-    All rates grow alike; when a link is full the flows on it (or a flow that has reached its own limit) stop
-    growing, and the others go on. No rate can then grow without another one, no greater, shrinking.
+    All rates grow equally; when a link is full, or a flow reaches its own limit, these flows stop growing. In the
+    result no rate can grow unless another that is no greater shrinks.
     """
     rates = [math.inf] * len(paths)
     growing = dict.fromkeys(range(len(paths)))

@@ -32,7 +32,7 @@ class ClusterConfig(Config):
     nodes_per_stage: int = Field(1, ge=1, le=100_000, description="data-parallel replicas of each stage")
     stage_state: Literal["replicated", "sharded"] = Field(
         "replicated",
-        description="replicated: each node of a stage holds all of its state, and others go on when one is lost; "
+        description="replicated: each node of a stage holds all of its state, and others continue when one is lost; "
         "sharded: each holds an equal share (ZeRO, FSDP), and the stage is lost with any of its nodes",
     )
     regions: tuple[str, ...] | None = Field(
@@ -42,17 +42,17 @@ class ClusterConfig(Config):
     )
     placement: Literal["round_robin", "stage_per_region", "by_hand"] = Field(
         "round_robin",
-        description="where nodes are: dealt to the regions in turn; each stage in a region of its own, in turn; or "
+        description="regions of nodes: in turn; each stage in a region of its own, in turn; or "
         "by_hand: `regions` names a region for each node, replicas of stage 0 first",
     )
     stragglers: tuple[Straggler, ...] = Field((), description="nodes that are slower than the device says")
     jitter: float = Field(
         0.0, ge=0, le=2, description="spread (sigma) of a lognormal factor, of mean 1, on the time of each operation"
     )
-    num_spares: int = Field(0, ge=0, le=100_000, description="idle nodes ready to take a lost one's place")
-    detection_seconds: float = Field(0.0, ge=0, le=1e8, description="from a failure until the others know")
+    num_spares: int = Field(0, ge=0, le=100_000, description="idle nodes that replace lost ones")
+    detection_seconds: float = Field(0.0, ge=0, le=1e8, description="from a failure until the other nodes detect it")
     provisioning_seconds: float = Field(
-        0.0, ge=0, le=1e8, description="from ordering a new node until it is there, on average"
+        0.0, ge=0, le=1e8, description="mean time from ordering a new node until it is available"
     )
     provisioning_sigma: float = Field(
         0.0, ge=0, le=5, description="spread (sigma) of a lognormal factor, of mean 1, on provisioning_seconds"
@@ -61,7 +61,7 @@ class ClusterConfig(Config):
         0.0, ge=0, le=1e8, description="process start and joining, on the node that takes over"
     )
     regroup_seconds: float = Field(
-        0.0, ge=0, le=1e8, description="until the others go on without a lost node whose stage has another"
+        0.0, ge=0, le=1e8, description="until the others continue without a lost node whose stage has another"
     )
 
 

@@ -1,4 +1,4 @@
-"""The `workload:` section: the target model, its batch, its schedule, and the plan of an iteration."""
+"""The `workload:` section: target model, batch and schedule; and the plan of an iteration."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class TargetModel(Config):
 class MeasuredSeconds(Config):
     """Times of one microbatch measured by the user, in place of FLOPs over device speed.
 
-    They are those of a stage with an equal share of the layers; with uneven `layers_per_stage` a stage's time is
-    proportional to its layers. Recomputed activations are taken to be part of the measured backward.
+    They are for a stage with an equal share of the layers; with uneven `layers_per_stage` the time of a stage is
+    proportional to its layers. The measured backward includes recomputed activations.
     """
 
     forward_seconds: float = Field(gt=0, le=1e8, description="forward of one microbatch through one layer stage")
@@ -45,7 +45,7 @@ class MeasuredSeconds(Config):
 
 
 class WorkloadConfig(Config):
-    """The `workload:` section of a scenario: the target model, which gives the seconds."""
+    """The `workload:` section of a scenario: the target model, which determines the seconds."""
 
     model: Annotated[TargetModel, or_preset("models")] = Field(
         "medium", validate_default=True, description="target model: a preset's name or its shape"
@@ -67,10 +67,10 @@ class WorkloadConfig(Config):
         None, description="layers of each of S1..Ss; default: equal shares"
     )
     loss_at: Literal["embedding_stage", "last_stage"] = Field(
-        "embedding_stage", description="who holds final norm, head and loss: stage 0, with the embedding, or Ss"
+        "embedding_stage", description="stage that holds final norm, head and loss: stage 0, with the embedding, or Ss"
     )
     gradient_exchange: Literal["ring", "all_to_all"] = Field(
-        "ring", description="replicas of a stage: ring all-reduce, or everyone sends its whole gradient to all others"
+        "ring", description="replicas of a stage: ring all-reduce, or each sends its whole gradient to all others"
     )
     overlap_gradient_exchange: bool = Field(
         True, description="a stage exchanges as soon as its own last backward is done, not after the whole pipeline"
@@ -95,14 +95,14 @@ class WorkloadConfig(Config):
 
 @dataclass(frozen=True)
 class IterationPlan:
-    """What one iteration has to do. A strategy's `adapt_plan` changes a copy of the plain plan.
+    """Work of one iteration. `Strategy.adapt_plan` changes a copy of the plain plan.
 
-    num_microbatches per pipeline, each `microbatch_size` × the workload's; `max_in_flight` in place of the workload's.
+    num_microbatches per pipeline, each `microbatch_size` × the workload's; max_in_flight in place of the workload's.
 
-    Redundant computation: `shadow_forwards` and `shadow_backwards` of the *next* stage that each stage also runs per
-    microbatch, when `shadow` says: before the activation leaves, right after that, or lazily while the node waits;
-    `shadow_transfers` times an iteration each stage sends its gradients or weights to the one before. CheckFree+:
-    `embedding_copies` go to S1 and Ss meanwhile.
+    Redundant computation: shadow_forwards and shadow_backwards of the *next* stage that each stage also runs per
+    microbatch; shadow: before the activation is sent, right after, or lazily while the node waits;
+    shadow_transfers: times per iteration that each stage sends its gradients or weights to the one before.
+    CheckFree+: embedding_copies are sent to S1 and Ss meanwhile.
     """
 
     num_microbatches: int

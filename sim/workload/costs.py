@@ -1,10 +1,10 @@
-"""What the target model costs: seconds of a stage, bytes of an activation, of a stage, of a checkpoint.
+"""Costs of the target model: seconds of a stage, bytes of an activation, of a stage, of a checkpoint.
 
 FLOPs count a multiply and an add as two, per token and layer of width d, feed-forward width f, sequence s:
 forward 8 d² (attention projections) + 4 s d (scores and values, not causal, as Megatron counts) + 6 d f
 (SwiGLU), backward twice that; de-embedding 2 d V forward. Sources: Korthikanti et al. 2022 (arXiv
-2205.05198); the same figures in torchtitan. *Not modelled*: what is no product of matrices, and the embedding's
-look-up; by_operation_size also leaves out reading weights from the device's memory.
+2205.05198); the same figures in torchtitan. *Not modelled*: operations other than matrix products, and the embedding's
+look-up; by_operation_size also omits reading weights from the device's memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATE_BYTES = {"fp32": 16, "bf16": 18}
 """Per parameter on the device: the checkpoint's and an fp32 gradient."""
 
 EFFICIENCY_STEPS = ((128e9, 0.95), (16e9, 0.90), (1e9, 0.60), (0.0, 0.10))
-"""Share of the peak that a product of so many FLOPs and more reaches: Calculon's table for 16-bit products on A100 and
+"""Share of the peak reached by a product of at least so many FLOPs: Calculon's table for 16-bit products on A100 and
 H100 (Isaev et al. 2023; github.com/calculon-ai/calculon). For other devices, and for fp32, an assumption."""
 
 
@@ -46,14 +46,14 @@ class MatrixProduct:
 class Costs:
     """Seconds and bytes of one scenario's target model on its device.
 
-    Stages are numbered as everywhere: 1..s hold layers. Of work, stage 0 stands for the ends (final norm, E⁻¹, loss),
-    whoever runs them; of parameters and bytes, for what its node holds: E, and the head where `loss_at` says so.
+    Stages 1..s hold layers. In FLOPs and seconds, stage 0 is the head (final norm, E⁻¹, loss), on whichever node; in
+    parameters and bytes, what its node holds: E, and the head if `loss_at` is embedding_stage.
     """
 
     workload: WorkloadConfig
     device: Device
 
-    # ---- what a stage holds ----------------------------------------------------------------------
+    # ---- parameters -------------------------------------------------------------------------------
 
     @property
     def tokens_per_microbatch(self) -> int:
@@ -162,7 +162,7 @@ class Costs:
 
     @property
     def embedding_copy_bytes(self) -> float:
-        """The gradient of E, or of E⁻¹: half of stage 0. Who holds a copy takes the same optimizer step with it."""
+        """Bytes of the gradient of E, or of E⁻¹: half of stage 0. Holders of a copy take the same optimizer step."""
         return self.weight_bytes(EMBEDDING_STAGE) / 2
 
     def checkpoint_bytes(self, stage: int) -> float:

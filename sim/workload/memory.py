@@ -1,4 +1,4 @@
-"""Device memory that a stage needs: its state, what a strategy adds, and the activations of microbatches in flight.
+"""Device memory that a stage needs: state, additions of a strategy, activations of microbatches in flight.
 
 *Not modelled*: buffers of the network and of kernels, gradients of activations, fragmentation, the driver's own memory.
 """
@@ -14,14 +14,14 @@ ROW_SUM_BYTES = 4
 
 
 def needed_bytes(costs: Costs, plan: IterationPlan, stage: int, extra_bytes: float = 0.0, num_shares: int = 1) -> float:
-    """Bytes of memory that a stage's node needs at most: state + extra + microbatches in flight + work at hand.
+    """Most bytes of memory that a node of a stage needs: state + extra + microbatches in flight + current microbatch.
 
-    num_shares: nodes that the state is spread over, evenly; what one fetches of the others' while it works, a layer at
-    a time, is not counted.
+    num_shares: nodes over which the state is sharded evenly; the layer that a node fetches from others while it works
+    is not counted.
 
-    Every stage is taken to hold all microbatches in flight at some time, each with all its layers. The first position
-    does; in 1f1b the i-th of p holds i - 1 less, and with interleaved_1f1b most have not passed all of a stage's
-    chunks, so this is the least that is safe for the stage that needs most, and too much for others.
+    Every stage is assumed to hold all microbatches in flight at some time, each with all its layers. That is so at the
+    first position; in 1f1b the i-th of p holds i - 1 less, and with interleaved_1f1b most have not passed all chunks of
+    a stage. The result is an upper bound, tight for the stage that needs most.
     """
     held = held_bytes(costs, stage, plan.microbatch_size)
     working = working_bytes(costs, stage, plan.microbatch_size)
@@ -43,10 +43,10 @@ def held_bytes(costs: Costs, stage: int, microbatch_size: float = 1.0) -> float:
 
 
 def working_bytes(costs: Costs, stage: int, microbatch_size: float = 1.0) -> float:
-    """Bytes that a stage needs while it works on a microbatch, beside what it keeps: of one at a time.
+    """Bytes that a stage needs for the current microbatch beside `held_bytes`.
 
-    The head: a logit for every token and entry of the vocabulary, in fp32. With `recompute_activations`: what one layer
-    keeps otherwise.
+    The head: a logit for every token and entry of the vocabulary, in fp32. With `recompute_activations`: the
+    activations of one layer.
     """
     workload = costs.workload
     per_token = LOGIT_BYTES * workload.model.vocabulary_size if stage == costs.head_stage else 0
