@@ -1,7 +1,7 @@
-"""Tasks done by a Ray cluster (`pip install 'churnlab[ray]'`): one of this machine for a sweep alone, or another.
+"""An executor on a Ray cluster (`pip install 'churnlab[ray]'`): one started on this machine, or an existing one.
 
-Ray carries tasks to workers, shared values to each node once, and results back. It repeats nothing by itself: what is
-done again after a death, and how often, is the sweep's business.
+Ray brings tasks to workers, shared values to each node once, and results back. It repeats no task: that is the
+scheduler's part.
 """
 
 from __future__ import annotations
@@ -9,23 +9,16 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from sim.experiments import ray_cleanup as ray_leftovers
 from sim.experiments.executors import WorkerDiedError, call
 from sim.experiments.versions import SOURCE_HASH
 
@@ -37,42 +30,36 @@ COLOUR = "\x1b\\[[0-9;]*m"
 
 DEATHS = ("WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError", "ObjectLostError", "OutOfMemoryError")
 
-TOKEN = uuid4().hex + uuid4().hex
-"""By which the processes of a cluster started here know each other: else Ray would write one to the home folder. One
-for all clusters, since Ray reads it once in a process."""
 
 LONGEST_FOLDER = 12
-"""Letters of a folder for temporary files in which the names of Ray's sockets stay below the system's 107."""
+"""Letters of a folder for temporary files in which the names of Ray's sockets stay below the system's limit of 107."""
 
 
 class RayCluster:
     """Workers of a Ray cluster, one CPU and one task each at a time.
 
-    address: None starts a cluster on this machine, of `num_workers` CPUs (None: as many as there are), that ends with
-    this process, however that ends. "auto" or "host:port" joins the one there; this machine must belong to it.
-    num_workers: is then how many tasks its callers want done at a time, None: as many as it has CPUs.
-    environment: `models.trajectory.environment_key()` of this process, where anything is trained.
+    address: None starts a cluster on this machine, of `num_workers` CPUs (None: as many as there are), until `close`.
+    "auto" or "host:port" joins an existing one, to which this machine belongs; num_workers: the tasks at a time, None:
+    as many as it has CPUs. environment: `models.trajectory.environment_key()`, where anything is trained.
 
-    Raises ValueError, in a line, if Ray is not installed, no cluster is to be had, or a node would compute otherwise.
-    A process can have one at a time. *Not* modelled: nodes of other code that come to a cluster later are found out by
-    the first task that they get, which fails; code of plug-ins is not compared.
+    Raises ValueError, in a line, if Ray is not installed, there is no cluster, or a node has other code or versions.
+    A process can have one at a time. A node that joins the cluster later is compared at its first task, which fails if
+    they differ; the code of plug-ins is not compared.
     """
 
     def __init__(self, address: str | None, num_workers: int | None, environment: str | None = None) -> None:
         self._ray = ray = imported_ray()
         self._under_way: dict[Future[Any], None] = {}
-        self._folder = Folder() if address is None else None
         try:
-            with own_sigterm_kept():
-                if self._folder is not None:
-                    self._folder.start_cluster(ray, num_workers)
-                else:
-                    join(ray, str(address))
+            if address is None:
+                start(ray, num_workers)
+            else:
+                join(ray, address)
             num_cpus = int(ray.cluster_resources().get("CPU", 0))
             if not num_cpus:
                 raise ValueError(f"the Ray cluster at {address} has no CPUs to work with: add nodes that have some")
             self.num_workers = num_workers or num_cpus
-            if self._folder is None:
+            if address is not None:
                 require_equal_nodes(ray, environment)
             self._call = ray.remote(num_cpus=1, max_retries=0)(call_if_equal)
         except BaseException:
@@ -104,67 +91,39 @@ class RayCluster:
     def close(self) -> None:
         """Stop all that is under way, and the cluster too if it was started here."""
         self._ray.shutdown()  # Ray ends the workers of a process that leaves
-        if self._folder is not None:
-            self._folder.clear()
         for future in list(self._under_way):
             with suppress(InvalidStateError):
                 future.set_exception(WorkerDiedError("its worker was stopped"))
         self._under_way.clear()
 
 
-class Folder:
-    """Where a cluster of this machine keeps its files; goes with this process, and all processes of the cluster."""
-
-    def __init__(self) -> None:
-        usual = tempfile.gettempdir()
-        self.path = tempfile.mkdtemp(prefix="churnlab-ray-", dir=usual if len(usual) <= LONGEST_FOLDER else "/tmp")
-        self._guard = subprocess.Popen(
-            [sys.executable, ray_leftovers.__file__, self.path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal is not for it
-        )
-
-    def start_cluster(self, ray: Any, num_workers: int | None) -> None:
-        """Start one whose workers find the modules that this process finds. ValueError if Ray cannot."""
-        settings = {
-            ray_leftovers.MARK: self.path,
-            "PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(place) for place in sys.path)),
-        }
-        if not Path.home().joinpath(".ray", "auth_token").exists():
-            settings["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN", TOKEN)
-        with variables_set(settings):
-            try:
-                ray.init(address="local", num_cpus=num_workers, include_dashboard=False, **QUIET)
-            except Exception as error:
-                raise ValueError(f"cannot start a Ray cluster on this machine: {first_line(error)}") from error
-
-    def clear(self) -> None:
-        """Stop what still runs, and delete the folder."""
-        self._guard.communicate()
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
 def imported_ray() -> Any:
-    """The package, told to be quiet. ValueError if it is not installed, or in use in this process.
-
-    A sweep tells of deaths itself; Ray would print them between its lines.
-    """
+    """The package. ValueError if it is not installed, or in use in this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns of what concerns GPUs
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # no warning about GPUs
     try:
         import ray
     except ImportError as error:
         raise ValueError("doing a sweep on Ray needs the extra: pip install 'churnlab[ray]'") from error
     if ray.is_initialized():
         raise ValueError("this process uses a Ray cluster already: call ray.shutdown() first")
-    ray._private.worker._worker_logs_enabled = False
     return ray
 
 
+def start(ray: Any, num_workers: int | None) -> None:
+    """Start a cluster on this machine whose workers find the modules of this process. ValueError if Ray cannot."""
+    if len(tempfile.gettempdir()) > LONGEST_FOLDER:
+        os.environ.setdefault("RAY_TMPDIR", "/tmp")
+    modules = os.pathsep.join(dict.fromkeys(os.path.abspath(place) for place in sys.path))
+    environment = {"env_vars": {"PYTHONPATH": modules}}
+    try:
+        ray.init(address="local", num_cpus=num_workers, include_dashboard=False, runtime_env=environment, **QUIET)
+    except Exception as error:
+        raise ValueError(f"cannot start a Ray cluster on this machine: {first_line(error)}") from error
+
+
 def join(ray: Any, address: str) -> None:
-    """Connect this process to a cluster. ValueError if there is none, or it does not let us in."""
+    """Connect this process to a cluster. ValueError if there is none, or it refuses the connection."""
     where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     if "://" in where:
         raise ValueError(f"Ray address {where}: give auto or host:port, on a machine that belongs to the cluster")
@@ -172,13 +131,12 @@ def join(ray: Any, address: str) -> None:
     if where != "auto":
         if not (host and port.isdecimal()):
             raise ValueError(f"Ray address {where}: expected auto or host:port, as 10.0.0.5:6379")
-        try:  # Ray itself would go on trying for minutes
+        try:  # Ray itself would try for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
         except (OSError, OverflowError) as error:
             raise ValueError(f"no Ray cluster can be reached at {where}: {error}") from error
     try:
-        with variables_set({}):
-            ray.init(address=address, **QUIET)
+        ray.init(address=address, **QUIET)
     except Exception as error:
         text = f"{error} {error.__cause__}"
         if "Could not find any running Ray instance" in text:
@@ -256,30 +214,3 @@ def own(error: BaseException) -> BaseException:
 def first_line(error: BaseException) -> str:
     """What an error says, in a line."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextmanager
-def variables_set(changes: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables as long as this lasts; then all is as it was, what Ray has changed too."""
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextmanager
-def own_sigterm_kept() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of this process's; put that back."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None:  # else it was set by something that is not Python
-            signal.signal(signal.SIGTERM, before)

@@ -1,8 +1,10 @@
 """One contract for all who do tasks, and one sweep that gives the same files whoever does it."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from itertools import count
 from pathlib import Path
@@ -11,7 +13,6 @@ import numpy as np
 import pytest
 
 from models.segment import train_segment
-from sim.experiments import ray_cleanup as ray_leftovers
 from sim.experiments import ray_cluster as ray_executor
 from sim.experiments.executors import InProcess, WorkerDiedError
 from sim.experiments.ray_cluster import RayCluster, first_line, join
@@ -257,18 +258,22 @@ except ValueError as error:
 @pytest.mark.slow
 def test_a_running_cluster_is_joined_unless_its_code_differs(tmp_path):
     ray = Path(sys.executable).with_name("ray")
-    folder = ray_executor.Folder()
-    environment = os.environ | {"RAY_TMPDIR": folder.path, "PYTHONPATH": os.pathsep.join(sys.path)}
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # names of sockets are short
+    environment = os.environ | {"RAY_TMPDIR": folder, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    start = [ray, "start", "--head", "--num-cpus=2", "--port=0", "--include-dashboard=false"]
+    start = [ray, "start", "--head", "--num-cpus=2", "--port=0", "--include-dashboard=false", "--block"]
+    head = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        subprocess.run(start, env=environment, check=True, capture_output=True)
+        while not (Path(folder) / "ray" / "ray_current_cluster").is_file():
+            assert head.poll() is None
+            time.sleep(0.1)
         command = [sys.executable, "-c", JOINING, "auto"]
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     finally:
-        folder.clear()
+        head.terminate()
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
     first, second = done.stdout.splitlines()
     assert first == "2 42"
     assert "of the Ray cluster would compute otherwise: it has churnlab" in second
     assert "(sources 0123)" in second
-    assert not list(ray_leftovers.processes_of(folder.path))
