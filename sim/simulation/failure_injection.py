@@ -243,7 +243,9 @@ class FailureInjector:
 
     def num_failure_free(self, num_executed: int) -> float:
         """Number of iterations, after some executed ones, until a process that counts iterations causes a failure."""
-        first = min((at_iteration for _, _, at_iteration in self._by_iteration), default=math.inf)
+        if not self._by_iteration:
+            return math.inf
+        first = min(at_iteration for _, _, at_iteration in self._by_iteration)
         return first if math.isinf(first) else math.floor(first) - num_executed
 
     def iteration_ends(self, failed: bool) -> None:

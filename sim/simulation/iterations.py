@@ -94,12 +94,11 @@ class IterationExecutor:
         return failure
 
     def time_in_leaps(self, plan: IterationPlan, assignment: Assignment | None) -> IterationTime | None:
-        """Duration of each of the next iterations while nothing is due; None if they differ from each other.
+        """Duration of each of the next iterations while nothing is due and they share no links with messages.
 
-        They do if they jitter, are played event by event, or share links with messages.
+        None if they differ: they jitter, are played event by event, or resume an interrupted one.
         """
-        shares_links = self._is_shared and self._flows.busy
-        if self._jitters or self.fidelity == "microbatch" or self.cut_share or shares_links or self._work.recorder:
+        if self._jitters or self.fidelity == "microbatch" or self.cut_share or self._work.recorder:
             return None
         iteration_time = self.times.alone(plan, assignment)
         return iteration_time if iteration_time.seconds > 0.0 else None

@@ -35,7 +35,7 @@ from sim.simulation.recorder import EventRecorder
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.training_process import TrainingProcess, Watcher
 from sim.simulation.transfers import NodeAdmission, StateTransfers
-from sim.simulation.world import Parts, World
+from sim.simulation.world import World
 from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.config import plain_plan
 from sim.workload.costs import Costs
@@ -192,21 +192,20 @@ def build_world(
     injector = FailureInjector(env, membership, failures, failure_seed, availability)
     times = IterationTimes(deployment, failure_seed, cache)
     iterations = IterationExecutor(times, work, flows, injector, scenario.fidelity, limits.iterations)
-    fast_forward = FastForward(iterations, work, placement, admission if stops_on_failures else None, transfers, events)
     return World(
-        Parts(
-            failures=failures,
-            work=work,
-            events=events,
-            membership=membership,
-            placement=placement,
-            transfers=transfers,
-            admission=admission,
-            availability=availability,
-            injector=injector,
-            iterations=iterations,
-            fast_forward=fast_forward,
-        )
+        failures=failures,
+        work=work,
+        events=events,
+        membership=membership,
+        placement=placement,
+        transfers=transfers,
+        admission=admission,
+        availability=availability,
+        injector=injector,
+        iterations=iterations,
+        fast_forward=FastForward(
+            iterations, work, placement, admission if stops_on_failures else None, transfers, events
+        ),
     )
 
 

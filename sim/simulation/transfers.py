@@ -42,7 +42,7 @@ class StateTransfers:
         gives_notice: bool = False,
     ) -> None:
         self._work, self._flows, self._placement = work, flows, placement
-        self._network, self._cache = cache.network, cache
+        self._network, self._cache, self._is_shared = cache.network, cache, cache.network.is_shared
         self._backgrounds: list[BackgroundTransfer] = []
         self._gives_notice = gives_notice
         self._sendings: dict[tuple[Transfer, ...], Sending] = {}
@@ -106,7 +106,7 @@ class StateTransfers:
     @property
     def share_links(self) -> bool:
         """Whether messages are under way that share links with others."""
-        return self._network.is_shared and self._flows.busy
+        return self._is_shared and self._flows.busy
 
     @property
     def has_idle_links(self) -> bool:

@@ -25,9 +25,12 @@ from sim.strategies.base import Background, Process, Transfer
 from sim.workload.config import IterationPlan, plain_plan
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The collaborating parts of one run's simulation; `sim.simulation.run.build_world` connects them."""
+@dataclass
+class World:
+    """One cluster, one failure process, one clock: `sim.strategies.base.StrategyWorld`, and what the process needs.
+
+    `sim.simulation.run.build_world` connects its parts.
+    """
 
     failures: FailureProcess
     work: InterruptibleWork
@@ -41,19 +44,10 @@ class Parts:
     iterations: IterationExecutor
     fast_forward: FastForward
 
-
-class World:
-    """One cluster, one failure process, one clock: `sim.strategies.base.StrategyWorld`, and what the process needs."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.work, self.ledger, self.events = parts.work, parts.work.ledger, parts.events
-        self.membership, self.placement, self.admission = parts.membership, parts.placement, parts.admission
-        self.transfers, self.iterations, self.fast_forward = parts.transfers, parts.iterations, parts.fast_forward
-        self.iteration_times = parts.iterations.times
-        self.cluster, self.costs = parts.membership.cluster, self.iteration_times.deployment.costs
-        self.num_stages = self.cluster.num_stages
-        self.stops_on_failures = parts.availability.stops_on_failures
-        self._failures, self._availability, self._injector = parts.failures, parts.availability, parts.injector
+    def __post_init__(self) -> None:
+        self.ledger, self.iteration_times = self.work.ledger, self.iterations.times
+        self.cluster, self.costs = self.membership.cluster, self.iteration_times.deployment.costs
+        self.num_stages, self.stops_on_failures = self.cluster.num_stages, self.availability.stops_on_failures
         self._resumes = False
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
@@ -66,7 +60,7 @@ class World:
     @property
     def num_failures(self) -> int:
         """Stages lost so far."""
-        return self._availability.num_failures
+        return self.availability.num_failures
 
     @property
     def lost_stages(self) -> frozenset[int]:
@@ -86,7 +80,7 @@ class World:
     @cached_property
     def mtbf_seconds(self) -> float:
         """Mean time between failures that take a node with a slot, or a stage, by the failure process."""
-        return mtbf_seconds(self.cluster, self._failures, self.iteration_times.split(self.plain_plan()).seconds)
+        return mtbf_seconds(self.cluster, self.failures, self.iteration_times.split(self.plain_plan()).seconds)
 
     def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Spend seconds, booked to one bucket; the Failure that interrupts them, or None."""
@@ -119,7 +113,7 @@ class World:
 
     def detect(self) -> Process[Failure | None]:
         """Wait until a failure is detected; no time if a notice announced it."""
-        availability = self._availability
+        availability = self.availability
         seconds = self.cluster.config.detection_seconds if availability.is_undetected else 0.0
         failure = yield from self.attempt(seconds, "detection")
         availability.is_undetected = availability.is_undetected and failure is not None
@@ -129,7 +123,7 @@ class World:
         """Detect the failure, wait until every stage has a node, start the processes on the nodes of lost stages."""
         failure = yield from self.detect()
         if failure is None:
-            failure = yield from self._availability.wait_for_nodes(lambda: self._injector.num_awaited > 0)
+            failure = yield from self.availability.wait_for_nodes(lambda: self.injector.num_awaited > 0)
         if failure is None:
             self.placement.receive(self._nodes_of(self.placement.lost_stages))
             failure = yield from self.attempt(self.cluster.config.startup_seconds, "provisioning")
@@ -160,7 +154,7 @@ class World:
     @property
     def supplies_nodes(self) -> bool:
         """Whether the failure process determines how many nodes there are."""
-        return self._failures.supplies_nodes
+        return self.failures.supplies_nodes
 
     def plain_plan(self) -> IterationPlan:
         """The plan of an iteration before any strategy changes it."""
@@ -178,7 +172,7 @@ class World:
         while self.placement.lost_stages:
             if (yield from self.bring_back_nodes()) is None:
                 self.finish_recovery()
-        self._availability.is_undetected = False
+        self.availability.is_undetected = False
         self.admission.seconds = self.now_seconds
 
     def admit_nodes(self) -> Process[Failure | None]:
