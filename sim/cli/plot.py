@@ -40,8 +40,8 @@ def plot(
     slide: Annotated[bool, typer.Option("--slide", help="For a slide: 16:9, larger letters.")] = False,
 ) -> None:
     """Draw figures of results: PNG and PDF, and beside each the data drawn, as CSV."""
-    from sim.reporting.registry import FigureRequest, figure_kinds
-    from sim.reporting.style import PAPER, SLIDE, save
+    from sim.reporting.registry import FigureRequest, drawable, figure_kinds
+    from sim.reporting.style import PAPER, SLIDE
     from sim.results.selection import MissingError
     from sim.results.storage import load_comparison
 
@@ -50,24 +50,16 @@ def plot(
         if name not in known:
             raise ValueError(f"--kind {shortened(name)}: no such figure{suggestion(name, known)}")
     request = FigureRequest.of(load_comparison(results), SLIDE if slide else PAPER, field)
-    tables = {}
-    for name in dict.fromkeys(kinds or known):
-        try:
-            tables[name] = known[name].tables(request)
-        except MissingError as missing:
-            if kinds:
-                raise MissingError(f"--kind {name} cannot be drawn of {results}: {missing}") from None
-            say(f"{name}: left out, {missing}")
+    tables, missing = drawable(request, kinds or known)
+    for name, error in missing.items():
+        if kinds:
+            raise MissingError(f"--kind {name} cannot be drawn of {results}: {error}")
+        say(f"{name}: left out, {error}")
     if not tables:
         raise ValueError(f"no figure can be drawn of {results}")
     folder = out or results / "figures"
     if folder.is_file():
         raise ValueError(f"--out {folder}: there is a file of that name; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
     for name, drawn in tables.items():
-        paths = [path for stem, figure in known[name].figures(request, drawn) for path in save(figure, folder / stem)]
-        for part, table in drawn.items():
-            path = folder / f"{'_'.join(filter(None, (name, part)))}.csv"
-            table.to_csv(path, index=False)
-            paths.append(path)
+        paths = known[name].write(request, drawn, folder)
         say(f"{name}: {known[name].summary}: {', '.join(map(str, paths))}")

@@ -95,11 +95,8 @@ def sweep(
         resumable(display),
     ):
         outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)
-    if dry_run:
-        report_failures(outcome, "nothing is written")
-        return
     print_summary(outcome, reference)
-    report_failures(outcome, "the others are finished")
+    report_failures(outcome, "nothing is written" if dry_run else "the others are finished")
 
 
 def status(

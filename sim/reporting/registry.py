@@ -6,7 +6,7 @@ its help follow. So a new figure is one module here, beside its test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import import_module
@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from sim.core.text import shortened, suggestion
 from sim.reporting.notes import describe_seeds, notes
 from sim.reporting.series import at_point, choose_field, describe_point, points_in
-from sim.reporting.style import PAPER, SLIDE, Form
-from sim.results.selection import comparable, swept_fields
+from sim.reporting.style import PAPER, SLIDE, Form, save
+from sim.results.selection import MissingError, comparable, swept_fields
 from sim.results.storage import Results, read_json
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
@@ -117,6 +117,26 @@ class FigureKind:
             for number, point in enumerate(points, start=1):
                 selected = {name: at_point(table, point) for name, table in tables.items()}
                 yield f"{self.name}_slide_{number}", self.figure(replace(request, point=point), selected)
+
+    def write(self, request: FigureRequest, tables: Tables, folder: Path) -> list[Path]:
+        """Write the figures as PNG and PDF, and their tables as CSV, into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [path for stem, figure in self.figures(request, tables) for path in save(figure, folder / stem)]
+        for part, table in tables.items():
+            paths.append(folder / f"{'_'.join(filter(None, (self.name, part)))}.csv")
+            table.to_csv(paths[-1], index=False)
+        return paths
+
+
+def drawable(request: FigureRequest, names: Iterable[str]) -> tuple[dict[str, Tables], dict[str, MissingError]]:
+    """Return the tables of the kinds of figures that can be drawn, and what the others miss."""
+    tables, missing = {}, {}
+    for name in dict.fromkeys(names):
+        try:
+            tables[name] = figure_kinds()[name].tables(request)
+        except MissingError as error:
+            missing[name] = error
+    return tables, missing
 
 
 @cache
