@@ -51,12 +51,12 @@ RESULTS = Path("results")  # beside this notebook
 # %% [markdown]
 # ## Write it
 #
-# A strategy spends *time* through the world's verbs (`transfer`, `bring_back_nodes`, `background`, ...), each called
-# with `yield from`, and answers with a *Position*: the name of the training state to go on from. Nothing is computed
-# here, and neither torch nor the event loop is in sight.
+# A strategy spends simulated *time* through methods of the world (`transfer`, `bring_back_nodes`, ...), called with
+# `yield from`, and returns a *Position*: the name of the training state to continue from. It computes no weights, and
+# uses neither torch nor the event loop.
 #
-# Each verb ends early with the failure that struck meanwhile. So `recover` has to say what it does about a second
-# failure: this one looks again at who is lost, and begins anew.
+# Each of these methods returns early with a failure that occurs meanwhile. So `recover` handles a second failure
+# explicitly: this one starts again with the stages lost by then.
 
 
 # %%
@@ -110,7 +110,7 @@ class Buddies(Strategy):
         return None
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Bring the nodes back, and fetch the copies; begin anew when another failure strikes meanwhile."""
+        """Bring the nodes back, and fetch the copies; start again after another failure."""
         pending: Failure | None = failure
         lost: list[int] = []
         while pending is not None:
@@ -193,7 +193,7 @@ churnlab.figure("loss", done.results())
 
 # %% [markdown]
 # **What to see.** Buddies' curve hardly leaves that of no failures: a stage that is five iterations old fits the
-# others better than its neighbours' average does. And it loses as little time as CheckFree, since nobody goes back.
+# others better than its neighbours' average does. And it loses as little time as CheckFree, since no stage rolls back.
 # So it is ahead of both, here, for one seed, at the price of memory and traffic that the first table shows.
 
 # %% [markdown]
