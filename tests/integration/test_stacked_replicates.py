@@ -7,33 +7,24 @@ import pytest
 import torch
 
 from benchmarks.stacked_replicates import TOLERANCE, StackedTrainer
-from models.corpus import load_corpus
-from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes, swapped_routes
+from models.spec import ModelSpec, OptimizerSpec, TrainingSpec, plain_routes, swapped_routes
 from models.trainer import Trainer
+from support.trainings import a_corpus, spec_for
 
 NUM_STEPS = 10
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(8):
-        (folder / f"{number}.txt").write_text("".join(f"{i}: {i * i % 89}, " for i in range(900)))
-    return load_corpus(DataSpec(source="text", files=("*.txt",)), folder, None)
+    return a_corpus(tmp_path_factory.mktemp("text"))
 
 
 def specs_for(corpus, family="llama", routes=None, **optimizer) -> list[TrainingSpec]:
-    common = TrainingSpec(
+    common = spec_for(
+        corpus,
         model=ModelSpec(family=family, dim=16, num_heads=2, num_stages=4),
         optimizer=OptimizerSpec(learning_rate=0.01, **optimizer),
-        corpus=corpus.content_hash,
-        vocabulary_size=corpus.vocabulary_size,
-        sequences_per_batch=4,
-        num_microbatches=4,
-        sequence_length=16,
         num_validation_sequences=4,
-        init_seed=0,
-        data_seed=0,
         routes=routes or plain_routes(4),
     )
     return [common.model_copy(update={"init_seed": seed, "data_seed": seed + 10}) for seed in range(3)]

@@ -7,30 +7,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.corpus import load_corpus
 from models.llama import rope_tables, rotate
-from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes, swapped_routes
+from models.spec import ModelSpec, OptimizerSpec, plain_routes, swapped_routes
 from models.trainer import Trainer, average_shares, rows_by_route, scheduled_rate
 from models.training_state import DivergedError, Edit, GradientNormWeights, Moment, Term
+from support.trainings import a_corpus, spec_for
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(8):
-        (folder / f"{number}.txt").write_text("".join(f"{i}: {i * i % 89}, " for i in range(900)))
-    return load_corpus(DataSpec(source="text", files=("*.txt",)), folder, None)
+    return a_corpus(tmp_path_factory.mktemp("text"))
 
 
 def trainer_for(corpus, num_stages=4, family="llama", steps=3, routes=None, **optimizer) -> Trainer:
-    spec = TrainingSpec(
+    spec = spec_for(
+        corpus,
         model=ModelSpec(family=family, dim=16, num_heads=2, num_stages=num_stages, layers_per_stage=2),
         optimizer=OptimizerSpec(**optimizer),
-        corpus=corpus.content_hash,
-        vocabulary_size=corpus.vocabulary_size,
-        sequences_per_batch=4,
-        num_microbatches=4,
-        sequence_length=16,
         num_validation_sequences=4,
         init_seed=3,
         data_seed=4,
