@@ -1,7 +1,6 @@
-"""What is trained, and how: everything that decides a failure-free training run, as frozen configuration.
+"""Training recipe: everything that determines a failure-free training run, as frozen configuration.
 
-A `TrainingSpec` is the recipe that a line of training states begins with (`models/training_state.py`, which also offers
-every name of this module). No torch here either.
+A line of training states begins with a `TrainingSpec` (`models/training_state.py`). This module does not load torch.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Config(BaseModel):
 
 
 class ModelSpec(Config):
-    """The proxy model that is really trained."""
+    """The proxy model, which is trained."""
 
     family: Literal["llama", "gpt"] = Field(
         "llama", description="llama: RMSNorm, RoPE, SwiGLU; gpt: LayerNorm, learnt positions, GELU"
@@ -39,7 +38,7 @@ class ModelSpec(Config):
 
 
 class DataSpec(Config):
-    """The text that the proxy learns.
+    """The text that the proxy is trained on.
 
     stdlib: the sources of the running Python's standard library (nothing to download); text: the user's
     files by glob; tokens: flat uint16 files as nanoGPT writes them; huggingface: a dataset by name, streamed
@@ -82,10 +81,10 @@ class OptimizerSpec(Config):
 
 
 class TrainingSpec(Config):
-    """Everything that decides the weights at every step: the name of a failure-free training run.
+    """Everything that determines the weights at every step of a failure-free training run.
 
     `corpus` is the content hash of the token streams, so that paths and machines do not matter.
-    What a machine adds (torch version, CPU family, this code) is `models.trajectory.environment_key`.
+    Versions of torch, CPU family and code are in `models.trajectory.environment_key`.
     """
 
     model: ModelSpec

@@ -1,10 +1,9 @@
-"""Names of training states: a `Position` is *which* weights, never the weights themselves.
+"""Identities of training states: a `Position` identifies weights without holding them.
 
-A Position is a training recipe (`TrainingSpec`), the edits made to the weights so far (a stage
-rebuilt from its neighbours, or from an older state), and how far training has gone. Strategies of the simulated world
-return Positions; only the trajectory service (`models/trajectory.py`) turns one into a loss. Equal
-Positions are equal training states, to the bit, so that two runs which share a Position share the work
-of reaching it. This module loads no torch: the event loop works with names alone.
+A Position is a training recipe (`TrainingSpec`), the edits made to the weights so far (a stage rebuilt from its
+neighbours, or from an older state), and the number of iterations. Strategies return Positions; only
+`models/trajectory.py` computes their losses. Equal Positions are equal training states to the bit, so runs that
+share a Position share the training up to it. This module does not load torch.
 
 Life of a Position: `root(spec)` → `.after(iteration)` as iterations complete → `.edited(edit)` when a
 stage is rebuilt → and, on a rollback, simply an older Position again.
@@ -34,7 +33,7 @@ class GradientNormWeights(Config):
 
 
 class Moment(NamedTuple):
-    """A state of a lineage, the present or an older one: at `step`, after the lineage's first `num_edits` edits."""
+    """A state of a lineage: at `step`, after the first `num_edits` edits."""
 
     num_edits: int
     step: int
@@ -42,27 +41,27 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class Term:
-    """`share` × the weights of a stage: those at a moment of the edited lineage, or (None) just before the edit."""
+    """`share` × the weights of a stage at a moment of the edited lineage; None: just before the edit."""
 
     stage: int
     share: float
     moment: Moment | None = None
 
     def as_text(self) -> str:
-        """A stable text of this term; the same for shares 1 and 1.0, which are equal."""
+        """Stable text of this term; equal for shares 1 and 1.0."""
         when = "" if self.moment is None else f"@{self.moment.num_edits},{self.moment.step}"
         return f"{float(self.share)!r}*{self.stage}{when}"
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A stage rebuilt: what its weights, its optimizer state and its learning rate become.
+    """A rebuilt stage: its new weights, optimizer state and learning rate.
 
-    rule: `average` of `sources` weighted by `weights`; `copy` of the one source; `fresh`, drawn anew as at
-    the start but from another random stream; `sum` of `terms`, each a stage as it is or as it was.
-    optimizer: `fresh` loses Adam's moments and step count; `average` combines the sources' moments as the
-    weights are combined (`sum`: their mean by |share|, since a second moment cannot be negative); `older` brings
-    back the edited stage's own, of the first term's moment.
+    rule: `average` of `sources` weighted by `weights`; `copy` of the one source; `fresh`, initialised
+    from another random stream; `sum` of `terms`, each a stage at some moment.
+    optimizer: `fresh` resets Adam's moments and step count; `average` combines the sources' moments like the
+    weights (`sum`: their mean by |share|, since a second moment cannot be negative); `older` restores the
+    stage's own at the first term's moment.
     The stage then learns at `learning_rate_factor` × the schedule; the excess over 1 halves every
     `learning_rate_half_life_steps` (None: kept until the stage's next edit).
     """
@@ -77,7 +76,7 @@ class Edit:
     terms: tuple[Term, ...] = ()
 
     def __post_init__(self) -> None:
-        """Hold the rule and its sources together."""
+        """Check that the rule fits its sources, weights and terms."""
         num_sources = {"copy": 1, "fresh": 0, "sum": 0}.get(self.rule, len(self.sources))
         if len(self.sources) != num_sources or (self.rule == "average" and not self.sources):
             raise ValueError(f"edit of stage {self.stage}: rule '{self.rule}' does not fit sources {self.sources}")
@@ -96,14 +95,14 @@ class Edit:
 
     @property
     def goes_back_to(self) -> Moment | None:
-        """The moment whose weights the stage gets back, just as its own were then; None for all other edits."""
+        """The moment from which the stage's own weights are restored; None for all other edits."""
         if len(self.terms) != 1:
             return None
         (term,) = self.terms
         return term.moment if (term.stage, term.share) == (self.stage, 1) else None
 
     def as_text(self) -> str:
-        """A stable text of this edit, for hashing and for logs."""
+        """Stable text of this edit, for hashes and logs."""
         weights = self.weights.model_dump_json() if self.weights else "-"
         terms = "".join(f":{term.as_text()}" for term in self.terms)
         return (
@@ -117,7 +116,7 @@ class DivergedError(ValueError):
 
 
 def digest(text: str) -> str:
-    """The first 32 hex digits of the SHA-256 of a text: the project's one way of naming content."""
+    """First 32 hex digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -126,7 +125,7 @@ Edits = tuple[tuple[int, Edit], ...]
 
 
 def passes(edits: Edits, step: int, moment: Moment) -> bool:
-    """Whether a line with these edits, on its way to `step`, comes through a moment."""
+    """Whether a line with these edits passes a moment on its way to `step`."""
     if not 0 <= moment.num_edits <= len(edits):
         return False
     first = edits[moment.num_edits - 1][0] if moment.num_edits else 0
@@ -135,14 +134,14 @@ def passes(edits: Edits, step: int, moment: Moment) -> bool:
 
 
 def require_past(edits: Edits, step: int, edit: Edit) -> None:
-    """Raise ValueError when an edit made after `edits`, at `step`, asks for a moment that the line did not come by."""
+    """Raise ValueError when an edit at `step`, after `edits`, refers to a moment that the line did not pass."""
     for term in edit.terms:
         if term.moment is not None and not passes(edits, step, term.moment):
             raise ValueError(f"edit of stage {edit.stage} at step {step}: {term.moment} is not on the way here")
 
 
 def key_after(key: str, step: int, edit: Edit) -> str:
-    """The key of a lineage with one more edit than the one of the given key."""
+    """Key of a lineage with one more edit."""
     return digest(f"{key}|{step}@{edit.as_text()}")
 
 
@@ -150,8 +149,8 @@ def key_after(key: str, step: int, edit: Edit) -> str:
 class Lineage:
     """A recipe and the edits made on the way: a line of training states, one for each step.
 
-    Two lineages are equal when their keys are: the key is a hash of all that they hold. keys: those of the lineages
-    with no edit, the first edit, the first two and so on, the last of them its own; worked out where not given.
+    Lineages are equal when their keys are, which are hashes of their contents. keys: those of the lineages with no
+    edit, the first edit, the first two and so on up to its own; computed where not given.
 
     Raises ValueError when an edit refers to a moment that is not on the way to it.
     """
@@ -161,7 +160,7 @@ class Lineage:
     keys: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        """Name the lineage by its content: the recipe, and edit after edit on what it is made to."""
+        """Compute the keys: a hash of the recipe, then of each key with the next edit."""
         if self.keys:
             return
         keys = [digest(self.spec.model_dump_json())]
@@ -172,7 +171,7 @@ class Lineage:
 
     @property
     def key(self) -> str:
-        """The name of its content."""
+        """Hash of its content."""
         return self.keys[-1]
 
     def edited(self, step: int, edit: Edit) -> Lineage:
@@ -204,7 +203,7 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The name of one training state, reached after `iteration` iterations of the target model.
+    """Identity of one training state, reached after `iteration` iterations of the target model.
 
     One step of the proxy stands for `iterations_per_step` iterations of the target, so the weights are
     those after `step = iteration // iterations_per_step` updates.
@@ -221,7 +220,7 @@ class Position:
 
     @property
     def line_of_step(self) -> Lineage:
-        """The line on which the step was made that led here: before any edit at that very step."""
+        """The line of the step that led here: before any edit at that step."""
         lineage = self.lineage
         while self.step <= lineage.first_step and (parent := lineage.parent()) is not None:
             lineage = parent
@@ -229,23 +228,23 @@ class Position:
 
     @property
     def moment(self) -> Moment:
-        """Where this state stands in its lineage: what an edit made later can refer to."""
+        """Moment of this state in its lineage, to which later edits can refer."""
         return Moment(len(self.lineage.edits), self.step)
 
     def descends_from(self, older: Position) -> bool:
-        """Whether the way to this state leads through an older one, or is the same to its end."""
+        """Whether this state is, or was reached through, an older one."""
         lineage, before = self.lineage, older.lineage
         same = lineage.spec == before.spec and lineage.edits[: len(before.edits)] == before.edits
         return same and passes(lineage.edits, self.step, older.moment)
 
     def moment_of(self, older: Position) -> Moment:
-        """The moment of an older state, for an edit of this one; ValueError when it is not on the way here."""
+        """Moment of an older state, for an edit of this one. ValueError when this state does not descend from it."""
         if not self.descends_from(older):
             raise ValueError(f"{older.moment} of {older.lineage.key} is not on the way to {self.moment}")
         return older.moment
 
     def after(self, iteration: int) -> Position:
-        """The state of this lineage after `iteration` iterations (not before the last edit)."""
+        """State of this lineage after `iteration` iterations, not before the last edit."""
         moved = replace(self, iteration=iteration)
         if moved.step < self.lineage.first_step:
             raise ValueError(
@@ -255,7 +254,7 @@ class Position:
         return moved
 
     def edited(self, *edits: Edit) -> Position:
-        """This state with stages rebuilt, one edit after the other."""
+        """This state after edits."""
         lineage = self.lineage
         for edit in edits:
             lineage = lineage.edited(self.step, edit)
@@ -263,14 +262,14 @@ class Position:
 
 
 def root(spec: TrainingSpec, iterations_per_step: int = 1, routes: Routes | None = None) -> Position:
-    """The freshly initialised model of `spec`; with other routes than its own, if these are given."""
+    """Initial state of `spec`, with other routes if given."""
     if routes is not None:
         spec = spec.model_copy(update={"routes": routes})
     return Position(Lineage(spec), 0, iterations_per_step)
 
 
 def older_states(lineage: Lineage) -> dict[Moment | None, Position]:
-    """What the last edit of a lineage refers to by moments."""
+    """Older states that the last edit of a lineage refers to, by moment."""
     _, edit = lineage.edits[-1]
     moments = {term.moment for term in edit.terms if term.moment is not None}
     return {moment: Position(lineage.first(moment.num_edits), moment.step) for moment in sorted(moments)}
