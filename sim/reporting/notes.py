@@ -11,6 +11,7 @@ from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import ProcessConfig, process_class, processes
 from sim.failures.script import ScriptConfig
 from sim.results.comparison import few_failures_note
+from sim.results.outcome_tables import target_of
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
@@ -115,6 +116,12 @@ def describe_seeds(runs: pd.DataFrame) -> str:
     """Count the failure and training seeds of runs."""
     counts = [(runs[f"{kind}_seed"].nunique(), kind) for kind in ("failure", "training")]
     return " and ".join(f"{number} {kind} seed{'s' if number > 1 else ''}" for number, kind in counts)
+
+
+def describe_target(runs: pd.DataFrame) -> str:
+    """Name the target loss if all runs that have one have the same."""
+    target = target_of(runs)
+    return "the target loss" if target is None else f"loss {target:g}"
 
 
 def describe_prices(cluster: ClusterConfig) -> str:

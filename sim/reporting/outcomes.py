@@ -16,7 +16,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from sim.core.text import shortened
 from sim.reporting.limits import value_limits
-from sim.reporting.notes import describe_prices
+from sim.reporting.notes import describe_prices, describe_target
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import (
     SeriesStyle,
@@ -33,7 +33,7 @@ from sim.reporting.series import (
     with_series,
 )
 from sim.reporting.style import PAPER, Form, add_legend, new_figure
-from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, target_of, time_to_loss
+from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, time_to_loss
 from sim.results.selection import MissingError
 from sim.results.storage import Results
 
@@ -258,7 +258,7 @@ def intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
     form, fields = request.form, [name for name in request.fields if not name.endswith("interval_iterations")]
     table, panels = with_series(tables[""], fields), {"end_hours": "hours to the end"}
     if "mean_target_hours" in table:
-        panels["target_hours"] = f"hours to {target_label(request)}"
+        panels["target_hours"] = f"hours to {describe_target(request.results.runs)}"
     points, styles = points_in(table, fields), series_styles(table)
     drawn, places = points[:MOST_PANELS], places_of(table["interval_iterations"])
     notes = [*request.notes, interval_note(request, table), *omitted_points(points, drawn)]
@@ -277,12 +277,6 @@ def intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
             axis.set_ylabel(form.y_label("simulated hours of the target model"))
         add_legend(figure, line_handles(styles, with_markers=True), form)
     return figure
-
-
-def target_label(request: FigureRequest) -> str:
-    """Return the target loss in words."""
-    target = target_of(request.results.runs)
-    return "the target loss" if target is None else f"loss {target:g}"
 
 
 def interval_note(request: FigureRequest, means: pd.DataFrame) -> str:
@@ -319,7 +313,7 @@ def to_target(unit: str, label: str) -> Callable[[FigureRequest, Tables], Figure
         lines = [*request.notes, interval_note(request, tables[""])]
         if unit == "usd":
             lines.append(describe_prices(request.scenario.cluster))
-        label_to_target = f"{label} to {target_label(request)}"
+        label_to_target = f"{label} to {describe_target(request.results.runs)}"
         return means_figure(tables[""], request.fields, unit, label_to_target, lines, request.field, request.form)
 
     return figure

@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sim.results.crossed_design import SEEDS
-from sim.results.storage import Results, RunFiles, read_json
-from sim.results.summary import flat
+from sim.results.storage import Results, read_json
 
 
 class MissingError(ValueError):
@@ -46,12 +45,6 @@ def comparable(results: Results) -> Results:
             "compared; or make a sweep of what differs"
         )
     return replace(results, runs=runs)
-
-
-def results_of(runs: Sequence[RunFiles]) -> Results:
-    """Combine finished runs of one scenario into results."""
-    rows = [{"run": run.folder.name, **flat(run.summary)} for run in runs]
-    return Results(runs[0].folder.parent, pd.DataFrame(rows))
 
 
 def of_runs(results: Results, rows: pd.DataFrame) -> pd.DataFrame:

@@ -158,3 +158,8 @@ def test_captions_name_both_models_and_the_number_of_seeds(folder):
         assert "Seconds: simulated, target model 'medium' (468M parameters)" in words
         assert "PARAMETRIC CURVE" in words
         assert "2 failure seeds and 1 training seed" in words
+
+
+def test_the_help_lists_all_kinds(folder):
+    words = " ".join(churnlab("plot", "--help", folder=folder).stdout.replace("│", " ").split())
+    assert f"Kinds: {', '.join(figure_kinds())}." in words

@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from sim.core.text import decimals, format_name, format_number
 from sim.reporting.html.data import ReportData, rounded, rows_of, thin
-from sim.reporting.html.narrative import target_in_words
 from sim.reporting.html.vega import (
     BY_STRATEGY,
     HEIGHT_OF_ROW,
@@ -31,6 +30,7 @@ from sim.reporting.html.vega import (
 )
 from sim.reporting.ledger import FILLS, ledger_limits, used_buckets
 from sim.reporting.limits import Limits, limits_from_zero, loss_limits, value_limits
+from sim.reporting.notes import describe_target
 from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_end, time_to_loss
 from sim.results.selection import MissingError
@@ -159,7 +159,7 @@ def hours_charts(data: ReportData, styles: Styles) -> list[Chart]:
     if len(data.groups) == 1:
         return []
     if data.results.runs["target_reached_seconds"].notna().any():
-        where, found = goal(data), time_to_loss(data.results)
+        where, found = describe_target(data.results.runs), time_to_loss(data.results)
         return [means_chart(data, styles, ChartColumn("hours", f"hours to {where}"), f"Time to {where}", found)]
     found = time_to_end(data.results)
     if found["mean_hours"].isna().all():
@@ -174,14 +174,8 @@ def money_charts(data: ReportData, styles: Styles) -> list[Chart]:
     found = money_to_loss(data.results)
     if found["mean_usd"].isna().all():
         raise MissingError("no run reaches its target loss")
-    where = goal(data)
+    where = describe_target(data.results.runs)
     return [means_chart(data, styles, ChartColumn("usd", f"US dollars to {where}"), f"Money to {where}", found)]
-
-
-def goal(data: ReportData) -> str:
-    """Return the target loss in words."""
-    target = target_in_words(data.results.runs)
-    return f"loss {target}" if target else "the target loss"
 
 
 def means_chart(data: ReportData, styles: Styles, value: ChartColumn, title: str, found: pd.DataFrame) -> Chart:

@@ -9,8 +9,9 @@ import pandas as pd
 from sim.core.text import format_name, format_number
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.html.data import ReportData
-from sim.reporting.html.narrative import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET, target_in_words
+from sim.reporting.html.narrative import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET
 from sim.reporting.ledger import ledger_by_point
+from sim.reporting.notes import describe_target
 from sim.reporting.series import format_value
 from sim.reporting.tables import Column, Metric, Row, Table, means_table, point_columns, rows_by_point
 from sim.results.selection import MissingError
@@ -36,13 +37,12 @@ COUNTS = {
 def comparison(data: ReportData) -> Table:
     """Return a row for each point and strategy: means ± half of their intervals, differences from the reference."""
     runs, reference = data.results.runs, reference_of(data.results.runs)
-    target = target_in_words(runs)
-    goal = f"loss {target}" if target else "target loss"
+    target = describe_target(runs)
     metrics = (
-        Metric(f"hours to {goal}", TO_TARGET, SECONDS_PER_HOUR, True),
+        Metric(f"hours to {target}", TO_TARGET, SECONDS_PER_HOUR, True),
         Metric("hours to end", TO_END, SECONDS_PER_HOUR, True),
         Metric("final validation loss", "final_validation_loss"),
-        Metric(f"$ to {goal}", USD_TO_TARGET),
+        Metric(f"$ to {target}", USD_TO_TARGET),
         Metric("$ to end", USD_TO_END),
         Metric("goodput", "goodput"),
     )

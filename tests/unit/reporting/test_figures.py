@@ -1,6 +1,7 @@
 """What is drawn is what the tables hold: artists and their values, labels, limits; and how it looks in grey."""
 
 import itertools
+import sys
 
 import matplotlib.colors
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
+import sim.reporting
 from sim.core.records import BUCKETS
 from sim.reporting.ledger import FILLS
 from sim.reporting.limits import value_limits
@@ -446,3 +448,16 @@ def test_hours_that_span_a_wide_range_are_on_a_logarithmic_axis(axis):
     axis.clear()
     set_hours(axis, table.assign(mean_hours=[20.0, 30.0]), "hours")
     assert axis.get_yscale() == "linear"
+
+
+# ---- the registry --------------------------------------------------------------------------------
+
+
+def test_a_new_module_with_figures_is_found(tmp_path, monkeypatch):
+    """A kind of figure needs no other file than its module."""
+    source = "from sim.reporting.registry import FigureKind\nFIGURES = (FigureKind('extra', 'more', dict, dict),)\n"
+    (tmp_path / "extra_figure.py").write_text(source)
+    monkeypatch.setattr(sim.reporting, "__path__", [*sim.reporting.__path__, str(tmp_path)])
+    known = figure_kinds.__wrapped__()
+    monkeypatch.delitem(sys.modules, "sim.reporting.extra_figure")
+    assert set(known) == {*figure_kinds(), "extra"}

@@ -12,6 +12,7 @@ from sim.reporting.html.data import SweepAxis, combinations, plain, report_data,
 from sim.reporting.html.page import content, page_of, report_page, styles_of
 from sim.reporting.html.tables import comparison, events, failures, ledger
 from sim.reporting.html.vega import vega_bundle
+from sim.reporting.registry import FigureRequest, figure_kinds
 from sim.results import storage as results
 from sim.results.loss_curves import loss_curves
 from support.reports import CURVE, ONE_FIELD, REPLACED, TWO_FIELDS, a_run, a_sweep
@@ -114,6 +115,14 @@ def test_means_stand_at_points_that_do_not_concern_a_strategy(grid):
     assert told["points"][2] == {"label": "rate per hour 0.9, interval iterations 10", "places": [1, 0]}
     assert told["charts"][2]["datasets"]["rows"]["mean"] == [row["mean"] for row in rows(made["hours"])]
     assert told["charts"][2]["signals"] == ("strategies", "along", "axis")
+
+
+def test_charts_have_the_limits_of_the_figures(sweep, drawn):
+    source = FigureRequest.of(results.load(sweep))
+    for kind, chart, layer in (("time_to_loss", "hours", 1), ("money_to_loss", "usd", 1), ("ledger", "ledger", 0)):
+        axis, encoding = figure_kinds()[kind].draw(source).axes[0], drawn[chart].spec["layer"][layer]["encoding"]
+        which, limits = ("x", axis.get_xlim()) if kind == "ledger" else ("y", axis.get_ylim())
+        assert encoding[which]["scale"]["domain"] == pytest.approx(limits, rel=1e-5)
 
 
 def test_ledger_bars_add_up_to_the_wall_clock(sweep, drawn):
