@@ -241,3 +241,24 @@ def test_every_statistic_is_documented():
     from sim.results.statistics import AGAINST_COLUMNS, MEAN_COLUMNS
 
     assert documented("statistics.csv") >= {"strategy", "metric", *MEAN_COLUMNS, *AGAINST_COLUMNS}
+
+
+def test_the_tour_names_files_and_methods_that_exist():
+    """docs/extending.md: every path, and every `Class.method` of the two life stories."""
+    tour = text_of(DOCS / "extending.md")
+    paths = re.findall(r"`((?:sim|models|tests)/[\w/.]+)`", tour)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    sources = [text_of(file) for package in ("sim", "models") for file in (ROOT / package).rglob("*.py")]
+    methods = re.findall(r"`([A-Z]\w+)\.(\w+)", tour)
+    assert len(methods) > 15
+    for name, method in methods:
+        (source,) = [source for source in sources if re.search(rf"^class {name}\b", source, re.MULTILINE)]
+        assert re.search(rf"def {method}\b", source), f"{name}.{method}"
+
+
+def test_the_tour_has_every_package():
+    pictured = re.search(r"```text\n(.*?)```", text_of(DOCS / "extending.md"), re.DOTALL)
+    assert pictured
+    packages = {path.name for path in (ROOT / "sim").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert packages | {"models"} <= set(re.findall(r"\w+", pictured[1]))
