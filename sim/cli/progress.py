@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from sim.cli.options import console, say
 from sim.experiments.strategy_map.study import MapObserver
+from sim.experiments.sweep import SweepObserver
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MOST_TASKS_NAMED = 2
 
 
-class SweepDisplay:
+class SweepDisplay(SweepObserver):
     """Progress of a sweep, shown from the first progress on, until stopped."""
 
     def __init__(self) -> None:

@@ -74,24 +74,21 @@ class ScenarioPlan:
         """The name of the training of the scenario's proxy model under a seed."""
         return training_spec(self.scenario, self.corpus, training_seed)
 
-    def about(self, planned: PlannedRun) -> dict[str, Any]:
-        """The content of a run's `run.json`: what decides its bits, and the machine."""
+    def write(self, planned: PlannedRun, run: Run | Outcomes, about: dict[str, Any]) -> None:
+        """Write a run's folder, whole or not at all; `about` is added to its run.json. OSError if the disk refuses."""
         config = self.scenario.strategies[planned.strategy_index]
-        return {
+        scenario, resolved = self._as_written
+        content = {
             "run_hash": planned.key,
             "strategy": config.model_dump(mode="json"),
             "failure_seed": planned.failure_seed,
             "training_seed": planned.training_seed,
-            "versions": self.versions | plugin_versions(self.scenario, config),
+            "versions": self.versions | plugin_versions(scenario, config),
             "corpus": self.corpus_description,
-            "num_threads": self.scenario.training.num_threads,
+            "num_threads": scenario.training.num_threads,
             "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         }
-
-    def write(self, planned: PlannedRun, run: Run | Outcomes, about: dict[str, Any]) -> None:
-        """Write a run's folder, whole or not at all; `about` is added to its run.json. OSError if the disk refuses."""
-        scenario, resolved = self._as_written
-        results.write_run(planned.folder, scenario, run, self.about(planned) | about, resolved)
+        results.write_run(planned.folder, scenario, run, content | about, resolved)
 
     @cached_property
     def _as_written(self) -> tuple[Scenario, str]:

@@ -13,10 +13,10 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from models.training_plan import Demands, Segment, num_steps, together
 from sim.experiments.executors import Executor, WorkerDiedError
@@ -155,29 +155,24 @@ class SweepProgress:
     runs: tuple[RunProgress, ...] = ()
 
 
-class SweepListener(Protocol):
-    """The receiver of a sweep's progress and failures."""
-
-    def progressed(self, progress: SweepProgress) -> None:
-        """Results have come in, or some seconds have passed."""
-        ...
-
-    def failed(self, run: SweepRun, error: str, details: str) -> None:
-        """A run could not be done; the others go on. error: in a line; details: where in the code."""
-        ...
-
-
 class Sweep:
     """Runs, and the executor and training that they are done with.
 
-    texts: stand-ins, by content hash, for the texts that are learnt. training: None where nothing is trained. Raises
-    OSError as soon as the disk refuses anything: then nothing of what is there is lost.
+    texts: stand-ins, by content hash, for the texts that are learnt. training: None where nothing is trained. failed:
+    called with a run that cannot be done, its error in a line, and details. Raises OSError as soon as the disk refuses
+    anything: then nothing of what is there is lost.
     """
 
     def __init__(
-        self, executor: Executor, training: SharedTraining | None, texts: Mapping[str, Any], listener: SweepListener
+        self,
+        executor: Executor,
+        training: SharedTraining | None,
+        texts: Mapping[str, Any],
+        progressed: Callable[[SweepProgress], None],
+        failed: Callable[[SweepRun, str, str], None],
     ) -> None:
-        self.executor, self.training, self.texts, self.listener = executor, training, texts, listener
+        self.executor, self.training, self.texts = executor, training, texts
+        self._progressed, self._failed = progressed, failed
         self.demands: dict[SweepRun, Demands] = {}
         self.survey_seconds = 0.0
         self.simulation_seconds: dict[RunKind, float] = {}
@@ -227,13 +222,13 @@ class Sweep:
         message = str(error) or type(error).__name__
         if isinstance(error, WorkerDiedError):
             message = f"its worker died {MOST_ATTEMPTS} times, out of memory perhaps: {message}"
-        self.listener.failed(run, message, "".join(traceback.format_exception(error)))
+        self._failed(run, message, "".join(traceback.format_exception(error)))
 
     def report(self, queue: WorkQueue | None = None, under_way: tuple[str, ...] = ()) -> None:
         """Report the progress."""
         ends = Counter(self._to_do.values())
         runs = list(self._to_do) if len(self._to_do) <= MOST_RUNS_REPORTED else []
-        self.listener.progressed(
+        self._progressed(
             SweepProgress(
                 num_runs=len(self._to_do),
                 num_finished=ends[True],

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -76,7 +76,7 @@ class SweepJob:
         """Set the executor and the training that the runs are done with."""
         corpora = {run.plan.corpus.content_hash: run.plan.corpus for run in self.runs if run.plan.corpus}
         texts = {content_hash: executor.share(corpus) for content_hash, corpus in corpora.items()}
-        self._sweep = Sweep(executor, training, texts, self)
+        self._sweep = Sweep(executor, training, texts, self._on_progress, self._on_failure)
 
     @property
     def sweep(self) -> Sweep:
@@ -137,16 +137,14 @@ class SweepJob:
         self.runs += kept
         return kept
 
-    def progressed(self, progress: SweepProgress) -> None:
-        """Results have come in, or some seconds have passed."""
+    def _on_progress(self, progress: SweepProgress) -> None:
         self._progress = progress
         self.watch(progress)
         if self._is_doing and time.monotonic() - self._noted_seconds > SECONDS_BETWEEN_NOTES:
             self._noted_seconds = time.monotonic()
             self.folder.progressed(progress)
 
-    def failed(self, run: SweepRun, error: str, details: str) -> None:
-        """A run could not be done; the others go on."""
+    def _on_failure(self, run: SweepRun, error: str, details: str) -> None:
         self.failures[run] = error, details
         if self._is_doing:
             self.folder.failed(run, error, details)
@@ -155,33 +153,17 @@ class SweepJob:
 # What commands, notebooks and studies call.
 
 
-class SweepObserver(Protocol):
-    """The receiver of what a sweep reports while it runs."""
+class SweepObserver:
+    """The receiver of what a sweep reports while it runs; ignores all of it."""
 
     def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:
         """The work ahead; finished: runs that were finished before and are not repeated."""
-        ...
 
     def progressed(self, progress: SweepProgress) -> None:
         """Results have come in, or some seconds have passed."""
-        ...
 
     def noted(self, line: str) -> None:
         """A decision that concerns the results, in a sentence."""
-        ...
-
-
-class Silent:
-    """Reports nothing."""
-
-    def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:
-        """The work ahead."""
-
-    def progressed(self, progress: SweepProgress) -> None:
-        """Results have come in."""
-
-    def noted(self, line: str) -> None:
-        """A decision."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +232,7 @@ def run_sweep(
     none. executor: by default all cores of this machine. Raises ValueError for what cannot be planned, OSError if the
     disk refuses; a run that fails is kept in the outcome.
     """
-    observer, options = observer or Silent(), options or SweepOptions()
+    observer, options = observer or SweepObserver(), options or SweepOptions()
     with cache_or_temporary(cache) as folder:
         job = SweepJob(points, base_folder, results_folder, folder, observer.progressed)
         return do_job(job, folder, executor, observer, options)
@@ -266,7 +248,7 @@ def run_scenario(
     force: bool = False,
 ) -> SweepOutcome:
     """Do all runs of a scenario, without its `sweep:`; arguments as of `run_sweep`. Writes the runs' folders alone."""
-    observer = observer or Silent()
+    observer = observer or SweepObserver()
     with cache_or_temporary(cache) as folder:
         points = [Point({}, scenario)]
         job = SweepJob(points, base_folder, results_folder, folder, observer.progressed, made_for="run")

@@ -223,7 +223,7 @@ def test_an_interrupted_sweep_resumes_where_it_was(finished, tmp_path):
 
 def test_runs_that_fail_are_named_and_the_command_ends_with_1(here, tmp_path, monkeypatch):
     write_scenario(tmp_path, TINY)
-    monkeypatch.setattr("models.training_plan.Survey.train_loss", lambda *_: 1 / 0)
+    monkeypatch.setattr("models.training_plan.DemandRecorder.train_loss", lambda *_: 1 / 0)
     code, _, errors = here("sweep", "tiny.yaml", "--executor", "serial", "--only", "none-f0-*")
     assert code == 1
     assert "failed: division by zero" in errors
@@ -246,7 +246,7 @@ def test_one_strategy_alone_is_not_compared(here, tmp_path):
 def test_a_dry_run_reports_runs_that_cannot_be_simulated(here, tmp_path, monkeypatch):
     write_scenario(tmp_path, TINY)
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr("models.training_plan.Survey.train_loss", lambda *_: 1 / 0)
+    monkeypatch.setattr("models.training_plan.DemandRecorder.train_loss", lambda *_: 1 / 0)
     code, _, errors = here("sweep", "tiny.yaml", "--executor", "serial", "--dry-run")
     assert code == 1
     assert "12 runs failed: nothing is written" in errors

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from models.shared_training import SharedTraining
 from sim.experiments.executors import Executor
-from sim.experiments.scheduler import SweepProgress
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.real_runs import RealRunsJob
-from sim.experiments.sweep import ExecutorKind, SweepJob, open_executor, shared_training
+from sim.experiments.sweep import ExecutorKind, SweepJob, SweepObserver, open_executor, shared_training
 from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
@@ -48,14 +47,8 @@ class MapOptions:
     jobs: int | None = None
 
 
-class MapObserver:
+class MapObserver(SweepObserver):
     """The receiver of what the work on a map reports; ignores all of it."""
-
-    def noted(self, line: str) -> None:
-        """A stage begins, or a decision was taken, in a sentence."""
-
-    def progressed(self, progress: SweepProgress) -> None:
-        """Trained runs have made progress."""
 
     def simulated(self, num_trials: int) -> None:
         """The number of strategies in cells that were simulated so far."""
