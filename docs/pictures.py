@@ -13,12 +13,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.cli.sweep import sweep
+from sim.experiments.library import sweep_scenario
 from sim.experiments.sweep import run_scenario
+from sim.experiments.training import default_cache
 from sim.reporting.gantt import draw_operations, gantt_figure, legend, name_rows
 from sim.reporting.registry import figure_of
 from sim.reporting.style import STYLE
-from sim.results.storage import load
 from sim.results.timeline import timeline
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.memory_check import plan_under
@@ -138,8 +138,8 @@ def figures() -> None:
     """What `churnlab plot` draws of the scenarios that come with the program."""
     with tempfile.TemporaryDirectory() as folder:
         for name, kinds in FIGURES.items():
-            sweep(SCENARIOS / f"{name}.yaml", OVERRIDES.get(name), results=Path(folder))
-            found = load(Path(folder) / name)
+            scenario = load_scenario(SCENARIOS / f"{name}.yaml", OVERRIDES.get(name, ()))
+            found = sweep_scenario(scenario, folder, cache=default_cache()).results()
             for kind, picture in kinds.items():
                 path = HERE / "images" / f"{picture}.png"
                 figure_of(kind, found).savefig(path, dpi=150)
