@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeGuard, overload
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import simpy
@@ -35,9 +35,11 @@ class MembershipObserver(Protocol):
 
     def nodes_arrived(self) -> None:
         """Nodes may have taken vacant slots."""
+        return
 
-    def notice_given(self, numbers: Sequence[int]) -> None:
+    def notice_given(self, numbers: Sequence[int]) -> None:  # noqa: ARG002
         """Nodes with these numbers will leave."""
+        return
 
 
 def gives_notice(failures: FailureProcess) -> bool:
@@ -74,7 +76,6 @@ class FailureInjector:
             self._begin(name, part)
 
     def _begin(self, name: str, part: FailureProcess) -> None:
-        """Start a failure process for each of its domains."""
         if part.scope == "node":
             self._of_nodes.append((name, part))
             for node in list(self._membership.nodes.values()):
@@ -160,12 +161,12 @@ class FailureInjector:
             found = part.lost_nodes(rng, self._active, index)
             return [number for number in found if self._if_exposed(part, self._membership.nodes[number])]
         takes_all, immune = part.scope == "cluster", part.config.immune_stages
-        exposed = [member for member in self._members() if member.stage is None or member.stage not in immune]
+        exposed = [
+            member
+            for member in map(self._active.member, self._membership.nodes.values())
+            if member.stage is None or member.stage not in immune
+        ]
         return part.lost_nodes(rng, [m for m in exposed if takes_all or domain in (m.stage, m.region)], index)
-
-    def _members(self) -> list[Member]:
-        """The active nodes."""
-        return [self._active.member(node) for node in self._membership.nodes.values()]
 
     def _if_exposed(self, part: FailureProcess, node: Node) -> Sequence[int]:
         """The number of the node if it is still active and at no immune stage, else nothing."""
@@ -213,7 +214,6 @@ class FailureInjector:
         self._arrive(region)
 
     def _arrive(self, region: str | None = None, number: int | None = None) -> None:
-        """Add a node, and start its failure processes."""
         node = self._membership.arrive(float(self._env.now), region, number)
         for name, part in self._of_nodes:
             self._env.process(self._fail_node(name, part, node))
@@ -267,7 +267,7 @@ class FailureInjector:
 
 
 class ActiveNodes(Sequence[Member]):
-    """The active nodes as members, in the order of the roster: that of their numbers at time zero."""
+    """The active nodes as members, in the order of `Membership.active`."""
 
     def __init__(self, membership: Membership, nodes_per_stage: int, region_of: Callable[[Node], str]) -> None:
         self._membership, self._nodes_per_stage, self._region_of = membership, nodes_per_stage, region_of
@@ -280,21 +280,11 @@ class ActiveNodes(Sequence[Member]):
         return Member(number=node.number, region=self._region_of(node), stage=stage, replica=replica)
 
     def __len__(self) -> int:
-        """Number of active nodes."""
         return len(self._membership.active)
 
-    @overload
-    def __getitem__(self, index: int) -> Member: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Member]: ...
-
-    def __getitem__(self, index: int | slice) -> Member | list[Member]:
-        """One of them, or some."""
-        membership = self._membership
-        if isinstance(index, slice):
-            return [self.member(membership.nodes[number]) for number in membership.active[index]]
-        return self.member(membership.nodes[membership.active[index]])
+    def __getitem__(self, index: Any) -> Any:
+        nodes, found = self._membership.nodes, self._membership.active[index]
+        return self.member(nodes[found]) if isinstance(found, int) else [self.member(nodes[one]) for one in found]
 
 
 NUM_LOSSES, MOST_EVENTS, MOST_SECONDS = 2000, 300_000, 1e9
@@ -350,7 +340,7 @@ def estimate_mtbf_seconds(cluster: Cluster, failures: FailureProcess) -> float:
     return observer.seconds[-1] / len(observer.seconds) if observer.seconds else math.inf
 
 
-class LossTimes:
+class LossTimes(MembershipObserver):
     """Notes the times at which nodes with a slot are lost."""
 
     def __init__(self, env: simpy.Environment) -> None:
@@ -361,9 +351,3 @@ class LossTimes:
         """Note the time."""
         if any(node.slot is not None for node in nodes):
             self.seconds.append(float(self._env.now))
-
-    def nodes_arrived(self) -> None:
-        """Do nothing."""
-
-    def notice_given(self, numbers: Sequence[int]) -> None:
-        """Do nothing."""

@@ -22,6 +22,7 @@ from sim.simulation.transfers import NodeAdmission, StateTransfers
 from sim.strategies import Strategy
 from sim.strategies.base import PeriodicSave, Process, StrategyWorld
 from sim.workload.config import IterationPlan
+from sim.workload.iteration_time import IterationTime
 
 Action = float | PeriodicSave
 """Iterations until a strategy acts next, or a save that it repeats."""
@@ -78,14 +79,12 @@ class FastForward:
         """
         work, env, idle = self._work, self._work.env, self._transfers.has_idle_links
         most = min(num_iterations - position.iteration, self._iterations.most_in_a_leap)
-        if work.queued or self._is_disturbed or most < 1:
-            return None
-        iteration = self._iterations.time_in_leaps(plan, self._placement.assignment if self._admission else None)
-        began_seconds, left_seconds, booked = work.now_seconds, self._failure_free_seconds, None
-        if iteration is None or (iteration.seconds >= left_seconds and not idle):
+        iteration = self._find_repeatable(plan) if most >= 1 else None
+        if iteration is None:
             return None
         action = action_of(iteration.seconds)
-        cadence = self._cadence(action, iteration.seconds)
+        cadence = self._find_cadence(action, iteration.seconds)
+        began_seconds, left_seconds, booked = work.now_seconds, self._failure_free_seconds, None
         leap = longest(cadence, left_seconds, most)
         while True:
             self._iterations.complete(leap, booked, iteration.split)
@@ -110,8 +109,17 @@ class FastForward:
                 self._iterations.cut(ends_seconds, iteration.seconds)
                 return booked, failure
 
-    def _cadence(self, action: Action, iteration_seconds: float) -> Cadence:
-        """The rhythm of iterations and periodic saves; saves whose duration may vary are left to the strategy."""
+    def _find_repeatable(self, plan: IterationPlan) -> IterationTime | None:
+        """The next iteration if those after it are alike, and it may be part of a leap."""
+        if self._work.queued or self._is_disturbed:
+            return None
+        iteration = self._iterations.time_in_leaps(plan, self._placement.assignment if self._admission else None)
+        if iteration and iteration.seconds >= self._failure_free_seconds and not self._transfers.has_idle_links:
+            return None
+        return iteration
+
+    def _find_cadence(self, action: Action, iteration_seconds: float) -> Cadence:
+        """The cadence of iterations and periodic saves; the strategy itself does saves whose duration may vary."""
         if not isinstance(action, PeriodicSave):
             return Cadence(iteration_seconds, action)
         save_seconds = self._transfers.seconds_of(action.transfers) if self._transfers.has_idle_links else None
@@ -119,7 +127,6 @@ class FastForward:
 
     @property
     def _failure_free_seconds(self) -> float:
-        """Time until the next event is due, or the deadline."""
         seconds: float = min(self._work.env.peek(), self._work.deadline_seconds) - self._work.env.now
         return seconds
 

@@ -110,11 +110,17 @@ def simulate(
     if recorder:
         recorder.close(world.now_seconds)
     training.flush()
+    return _collect(scenario, config, (failure_seed, training_seed), world, process)
+
+
+def _collect(
+    scenario: Scenario, config: StrategyConfig, seeds: tuple[int, int], world: World, process: TrainingProcess
+) -> Run:
     return Run(
         strategy=config.name,
         kind=config.kind,
-        failure_seed=failure_seed,
-        training_seed=training_seed,
+        failure_seed=seeds[0],
+        training_seed=seeds[1],
         iterations=process.iterations,
         events=world.events,
         ledger=world.ledger.buckets(),
@@ -192,20 +198,10 @@ def build_world(
     injector = FailureInjector(env, membership, failures, failure_seed, availability)
     times = IterationTimes(deployment, failure_seed, cache)
     iterations = IterationExecutor(times, work, flows, injector, scenario.fidelity, limits.iterations)
+    admitting = admission if stops_on_failures else None
+    leaps = FastForward(iterations, work, placement, admitting, transfers, events)
     return World(
-        failures=failures,
-        work=work,
-        events=events,
-        membership=membership,
-        placement=placement,
-        transfers=transfers,
-        admission=admission,
-        availability=availability,
-        injector=injector,
-        iterations=iterations,
-        fast_forward=FastForward(
-            iterations, work, placement, admission if stops_on_failures else None, transfers, events
-        ),
+        failures, work, events, membership, placement, transfers, admission, availability, injector, iterations, leaps
     )
 
 

@@ -209,7 +209,6 @@ class TrainingProcess:
         self._report(train_loss, validation_loss)
 
     def _report(self, train_loss: float | None = None, validation_loss: float | None = None) -> None:
-        """Report the progress to the watcher, if there is one."""
         if self.watch is None:
             return
         num_failures = self.world.num_failures if self.world.stops_on_failures else None

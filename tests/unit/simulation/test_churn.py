@@ -285,5 +285,7 @@ def test_a_spare_is_where_its_place_is():
     in_turn(world, world.attempt(15.0, "productive_compute"))
     (seated,) = [node for node in world.membership.nodes.values() if node.slot == 0]
     assert (seated.number, seated.region) == (5, "b")
-    regions = {member.number: member.region for member in world.injector._members()}
+    regions = {
+        member.number: member.region for member in map(world.injector._active.member, world.membership.nodes.values())
+    }
     assert regions[5] == world.cluster.regions_of_nodes[0] == "a"
