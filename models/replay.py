@@ -16,12 +16,12 @@ class ReplayedLosses:
     """Training and validation losses by the key of a line and the step, in nats per token.
 
     train: a step, and the losses from that step on, NaN where one is missing; an array, since long runs have many.
-    dead_ends: messages of lines that diverged; invalid: messages of states whose validation loss is not finite.
+    divergences: messages of lines that diverged; invalid: messages of states whose validation loss is not finite.
     """
 
     train: dict[str, tuple[int, array[float]]] = field(default_factory=dict)
     validation: dict[str, dict[int, float]] = field(default_factory=dict)
-    dead_ends: dict[str, str] = field(default_factory=dict)
+    divergences: dict[str, str] = field(default_factory=dict)
     invalid: dict[str, dict[int, str]] = field(default_factory=dict)
 
 
@@ -56,6 +56,6 @@ class ReplayedTraining(Training):
         if message := self.losses.invalid.get(lineage.key, {}).get(step):
             return DivergedError(message)
         for key in reversed(lineage.keys):
-            if key in self.losses.dead_ends:
-                return DivergedError(self.losses.dead_ends[key])
+            if key in self.losses.divergences:
+                return DivergedError(self.losses.divergences[key])
         return RuntimeError(f"no loss is stored for step {step} of line {lineage.key}")

@@ -28,14 +28,14 @@ NUM_STEPS_TIMED = 8
 class TrainedSegment:
     """Results of a segment by step, and the state at its end.
 
-    invalid: messages of states whose validation loss is not finite, by step. dead_end: message of the step at which
+    invalid: messages of states whose validation loss is not finite, by step. divergence: message of the step at which
     training diverged; there is no end state then, and the results are those before it.
     """
 
     results: LineResults = field(default_factory=LineResults)
     state: bytes | None = None
     invalid: dict[int, str] = field(default_factory=dict)
-    dead_end: str | None = None
+    divergence: str | None = None
 
 
 def train_segment(
@@ -62,7 +62,7 @@ def train_segment(
             done.results.steps[trainer.step] = result
             validate(trainer, segment, done)
     except DivergedError as error:
-        done.dead_end = str(error)
+        done.divergence = str(error)
         return done
     done.state = save(trainer.snapshot())
     return done

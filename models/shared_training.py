@@ -32,7 +32,7 @@ class SharedTraining:
         self.num_trained_steps = 0
         self._states: dict[Position, bytes] = {}  # ends of segments, for those that start there
         self._losses: dict[str, dict[int, float]] = {}
-        self._dead_ends: dict[str, tuple[int, str]] = {}
+        self._divergences: dict[str, tuple[int, str]] = {}
         self._invalid: dict[str, dict[int, str]] = {}
 
     def stored_line(self, lineage: Lineage) -> StoredLine:
@@ -79,9 +79,9 @@ class SharedTraining:
         needed: states that later segments start from, which are not pruned. Raises OSError if the disk refuses.
         """
         lineage, key = segment.lineage, segment.lineage.key
-        if trained.dead_end is not None:
+        if trained.divergence is not None:
             last_step = max(trained.results.steps, default=segment.first_step)
-            self._dead_ends[key] = last_step, trained.dead_end
+            self._divergences[key] = last_step, trained.divergence
         if trained.invalid:
             self._invalid.setdefault(key, {}).update(trained.invalid)
         self.num_trained_steps += len(trained.results.steps)
@@ -110,18 +110,18 @@ class SharedTraining:
             found.validation[lineage.key] = {
                 step: stored_line[step] for step in sorted(demand.validations) if step in stored_line
             }
-        found.dead_ends = {key: message for key, (_, message) in self._dead_ends.items()}
+        found.divergences = {key: message for key, (_, message) in self._divergences.items()}
         return found
 
     def _before_divergence(self, demands: Demands) -> Demands:
         """Demands without the states that lie after a divergence."""
-        if not self._dead_ends:
+        if not self._divergences:
             return demands
         reachable: Demands = {}
         for lineage, demand in demands.items():
             if self._forks_after_divergence(lineage):
                 continue
-            last_step, _ = self._dead_ends.get(lineage.key, (demand.end, ""))
+            last_step, _ = self._divergences.get(lineage.key, (demand.end, ""))
             validations = {step for step in demand.validations if step <= last_step}
             reachable[lineage] = type(demand)(min(demand.last_step, last_step), validations)
         return reachable
@@ -129,7 +129,7 @@ class SharedTraining:
     def _forks_after_divergence(self, lineage: Lineage) -> bool:
         """Whether a line forks from another after the step at which that diverged."""
         for (step, _), key_before in zip(lineage.edits, lineage.keys, strict=False):
-            last_step, _ = self._dead_ends.get(key_before, (step, ""))
+            last_step, _ = self._divergences.get(key_before, (step, ""))
             if step > last_step:
                 return True
         return False

@@ -17,7 +17,7 @@ Routes = tuple[tuple[int, ...], ...]
 
 
 class Config(BaseModel):
-    """A frozen, strict piece of configuration: unknown keys and wrong types are errors."""
+    """Frozen, strict configuration: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

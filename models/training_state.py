@@ -205,7 +205,7 @@ class Lineage:
 class Position:
     """Identity of one training state, reached after `iteration` iterations of the target model.
 
-    One step of the proxy stands for `iterations_per_step` iterations of the target, so the weights are
+    One step of the proxy represents `iterations_per_step` iterations of the target, so the weights are
     those after `step = iteration // iterations_per_step` updates.
     """
 

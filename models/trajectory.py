@@ -87,11 +87,11 @@ class Trajectory(Training):
 
     def validation_loss(self, position: Position) -> float:
         """Loss over the fixed validation windows at this state, in nats per token."""
-        known = self._results(position.lineage).validations
-        if position.step not in known:
+        results = self._results(position.lineage).validations
+        if position.step not in results:
             loss = self.state_at(position).validation_loss()
-            known[position.step] = self._pending.validations[position.step] = loss
-        return known[position.step]
+            results[position.step] = self._pending.validations[position.step] = loss
+        return results[position.step]
 
     def flush(self) -> None:
         """Write all pending results to the store, with a keyframe at the live state."""
@@ -140,10 +140,10 @@ class Trajectory(Training):
         lineage = position.line_of_step
         if position.step == 0:
             raise ValueError("no step led to step 0: it has no training loss and no gradient")
-        known = self._results(lineage).steps
-        if position.step not in known:
+        results = self._results(lineage).steps
+        if position.step not in results:
             self.state_at(Position(lineage, position.step))
-        return known[position.step]
+        return results[position.step]
 
     def _nearest(self, lineage: Lineage, step: int) -> Trainer:
         """Make the latest available state on the way to (lineage, step) the live one."""
@@ -165,22 +165,22 @@ class Trajectory(Training):
         self._live, self._live_lineage = Trainer(lineage.spec, self.corpus), lineage
         if state is not None and self.store:
             self._live.restore(state)
-            known, stored = self._results(lineage), self.store.read(self._line(lineage))
+            results, stored = self._results(lineage), self.store.read(self._line(lineage))
             for step, result in stored.steps.items():  # another process may have stored more since
-                require_equal(step, known.steps.setdefault(step, result), result)
-            known.validations.update(stored.validations)
+                require_equal(step, results.steps.setdefault(step, result), result)
+            results.validations.update(stored.validations)
         return self._live
 
     def _train_until(self, trainer: Trainer, step: int, on_the_way: StatesOnTheWay) -> None:
-        known = self._results(self._live_lineage).steps
+        results = self._results(self._live_lineage).steps
         on_the_way.keep(self._live_lineage, trainer)
         while trainer.step < step:
             result = trainer.train_step()
             self.num_trained_steps += 1
-            if trainer.step not in known:
-                known[trainer.step] = self._pending.steps[trainer.step] = result
+            if trainer.step not in results:
+                results[trainer.step] = self._pending.steps[trainer.step] = result
             else:
-                require_equal(trainer.step, result, known[trainer.step])
+                require_equal(trainer.step, result, results[trainer.step])
                 self.num_replayed_steps += 1
             on_the_way.keep(self._live_lineage, trainer)
             if trainer.step % self.keyframe_interval_steps == 0:

@@ -172,7 +172,7 @@ class TrajectoryStore:
             ) from error
 
     def _commit(self, line: str, new: LineResults, keyframe: Keyframe | None) -> None:
-        known, row = None, None
+        replaced_file, row = None, None
         if keyframe is not None:
             name = f"{line}-{keyframe.step}-{uuid.uuid4().hex[:8]}.safetensors"
             write_durably(self.keyframe_folder / name, keyframe.data)
@@ -189,10 +189,10 @@ class TrajectoryStore:
             )
             self._require_agreement(line, new)
             if row is not None:
-                known = self._keyframe_file(line, row[1])
+                replaced_file = self._keyframe_file(line, row[1])
                 self._database.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        if known is not None:
-            (self.keyframe_folder / known).unlink(missing_ok=True)
+        if replaced_file is not None:
+            (self.keyframe_folder / replaced_file).unlink(missing_ok=True)
 
     def _require_agreement(self, line: str, new: LineResults) -> None:
         """Raise unless steps stored by another process meanwhile are the same to the bit."""

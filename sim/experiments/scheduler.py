@@ -337,7 +337,7 @@ class SweepWork(Work[Item]):
         if isinstance(task, Segment):
             assert self.sweep.training is not None
             self.sweep.training.add_state(task, result)
-            if result.dead_end is None:
+            if result.divergence is None:
                 self.queue.done(task)
             else:
                 self.queue.give_up(task)

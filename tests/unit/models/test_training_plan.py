@@ -310,7 +310,7 @@ def test_divergence_ends_every_run_that_asks_for_more(corpus, tmp_path):
     shared = SharedTraining(TrajectoryStore(tmp_path), 50)
     first, *_ = shared.plan(recorder.demands)
     trained = train_segment(first, corpus, None, {}, shared.environment)
-    assert trained.dead_end == str(expected.value)
+    assert trained.divergence == str(expected.value)
     assert trained.state is None
     shared.commit(first, trained, tuple)
     assert shared.plan(recorder.demands) == []
