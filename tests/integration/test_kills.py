@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import COMMAND
-from support.sweeps import TINY, files_of, write_scenario
+from support.sweeps import TINY, do_sweep, files_of, write_scenario
 
 SWEEP = [*COMMAND, "sweep", "tiny.yaml", "--jobs", "2"]
 LONGER = (
@@ -80,9 +80,8 @@ def sweeps_in_the_teeth_of_kills(tmp_path: Path, num_kills: int, seed: int) -> N
     """Sweeps, one after another, until there were so many kills: each ends as one that nobody disturbed."""
     chance = random.Random(seed)
     calm = tmp_path / "calm"
-    write_scenario(calm, LONGER)
-    assert start(calm).wait(MOST_SECONDS) == 0, (calm / "output").read_text()
-    expected = files_of(calm / "results" / "tiny", but=("run.json", "scenario.yaml"))
+    done = do_sweep(write_scenario(calm, LONGER), calm / "results", calm / "cache")
+    expected = files_of(done.folder.folder, but=("run.json", "scenario.yaml"))
     assert len(expected) == 12 * 5
     number = 0
     while num_kills > 0:
