@@ -1,4 +1,4 @@
-"""Who does the tasks of a sweep: this process, a pool of processes on this machine, or the workers of a Ray cluster.
+"""Executors of tasks: this process, or a pool of processes on this machine. (`ray_cluster` has a third.)
 
 A task is a function of its arguments that any process can call; what it gives is the same to the bit wherever it ran.
 """
@@ -25,7 +25,7 @@ PARENT_POLL_SECONDS = 1.0
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker process ended in the midst of a task: killed, or out of memory."""
+    """A worker process ended during a task: killed, or out of memory."""
 
 
 class Executor(Protocol):
@@ -42,7 +42,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop all workers, whatever they do."""
+        """Stop all workers at once."""
         ...
 
 
@@ -110,7 +110,7 @@ class ProcessPool:
         return Shared(pickled, tuple(self._region(buffer) for buffer in buffers))
 
     def close(self) -> None:
-        """Stop all processes, whatever they do."""
+        """Stop all processes at once."""
         self._stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -167,13 +167,13 @@ def value_of(shared: Shared) -> Any:
 
 
 def call(task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Do a task in a worker, with shared values in the place of their stand-ins. Raises what can be told elsewhere."""
+    """Do a task in a worker, with shared values in the place of their stand-ins. Errors are made portable."""
     try:
         return task(*(value_of(argument) if isinstance(argument, Shared) else argument for argument in arguments))
     except Exception as error:
-        if (told := portable(error)) is error:
+        if (to_raise := portable(error)) is error:
             raise
-        raise told from error
+        raise to_raise from error
     finally:
         keep_loaded(len(sys.modules))
 
@@ -189,9 +189,9 @@ def keep_loaded(num_modules: int) -> None:  # noqa: ARG001
 
 
 def portable(error: Exception) -> Exception:
-    """An error that another process can be told: itself, or its words where it cannot be pickled, or not brought back.
+    """An error that can be sent to another process: itself, or its text where it cannot be pickled or unpickled.
 
-    Such an error would end the worker on its way, and seem to be its death.
+    Otherwise the error would end the worker, which would look like its death.
     """
     try:
         pickle.loads(pickle.dumps(error))
@@ -219,7 +219,7 @@ def translated(inner: Future[Any], deaths: tuple[type[BaseException], ...]) -> F
 
 
 def watch_parent(parent: int, folder: Path) -> None:
-    """End this process when the one that began it has ended, so that nobody trains for a sweep that is gone.
+    """End this process when its parent process has ended.
 
     folder: what is shared, deleted then.
     """

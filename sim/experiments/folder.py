@@ -245,14 +245,14 @@ class Status:
             f"{len(self.left):,} left"
         ]
         if progress := self.progress:
-            who = f"process {progress['process']} on {progress['host']}"
+            worker = f"process {progress['process']} on {progress['host']}"
             said = f"{progress['num_steps_trained']:,} steps trained, {progress['num_steps_left']:,} left"
             if self.is_running:
-                lines.append(f"Running: {who}, since {progress['began']}; {said} as of {progress['updated']}")
+                lines.append(f"Running: {worker}, since {progress['began']}; {said} as of {progress['updated']}")
                 lines += [f"  {item}" for item in progress["under_way"]]
             elif progress["state"] == "under way":
                 lines.append(
-                    f"Not running here: {who} said last {progress['updated']} that it was; {said}. If it was killed, "
+                    f"Not running here: {worker} last reported {progress['updated']}; {said}. If it was killed, "
                     "the same command goes on"
                 )
             else:
