@@ -19,7 +19,6 @@ from sim.cli.options import (
     resumable,
     say,
 )
-from sim.core.text import format_count
 from sim.scenario.loading import parse_scenario, read_scenario_text
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def run(
 def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> None:
     """Print tables and remarks, and write the table and the figures of the runs."""
     from sim.reporting.ledger import ledger_table
-    from sim.reporting.notes import warnings, worth_knowing
+    from sim.reporting.notes import remarks, warnings, worth_knowing
     from sim.reporting.registry import FigureRequest, figure_kinds
     from sim.reporting.style import save
     from sim.reporting.tables import comparison_table, write_comparison
@@ -79,23 +78,3 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     for warning in warnings(scenario):
         console.print(warning, style="yellow")
     say("Written: " + ", ".join(str(path) for path in paths))
-
-
-def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
-    """What the table does not show of single runs."""
-    lines = []
-    for record in runs:
-        name, summary = record.folder.name, record.summary
-        if summary["stopped_because"]:
-            lines.append(f"{name} stopped: {summary['stopped_because']}")
-        if number := summary["num_fallbacks"]:
-            times = "once" if number == 1 else format_count(number, "time")
-            lines.append(
-                f"{name}: could not recover {times}, when the fallback '{scenario.fallback.name}' took over: it "
-                "decides much of this run's time"
-            )
-        taken, plain = summary["iteration_seconds"], summary["ideal_iteration_seconds"]
-        if taken < plain:
-            why = "smaller microbatches or other routes suit these links better"
-            lines.append(f"{name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}")
-    return lines

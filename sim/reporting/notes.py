@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sim.cluster.topology import ClusterConfig, usd_per_node_hour
+from sim.core.text import format_count
 from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import ProcessConfig, process_class, processes
 from sim.failures.script import ScriptConfig
@@ -86,6 +87,26 @@ def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
     met = [run.summary["num_failures"] for run in finished if run.summary["kind"] != "none"]
     calm = few_failures_note(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
     return [*calm, *losses_too_late(scenario, runs), *slow_uploads(finished)]
+
+
+def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
+    """Name runs that stopped, needed the fallback, or have faster iterations than without a strategy."""
+    lines = []
+    for record in runs:
+        name, summary = record.folder.name, record.summary
+        if summary["stopped_because"]:
+            lines.append(f"{name} stopped: {summary['stopped_because']}")
+        if number := summary["num_fallbacks"]:
+            times = "once" if number == 1 else format_count(number, "time")
+            lines.append(
+                f"{name}: could not recover {times}, when the fallback '{scenario.fallback.name}' took over: it "
+                "decides much of this run's time"
+            )
+        taken, plain = summary["iteration_seconds"], summary["ideal_iteration_seconds"]
+        if taken < plain:
+            why = "smaller microbatches or other routes suit these links better"
+            lines.append(f"{name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}")
+    return lines
 
 
 def slow_uploads(runs: Sequence[RunFiles]) -> list[str]:
