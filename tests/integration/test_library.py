@@ -259,7 +259,7 @@ def test_advice_goes_on_from_the_runs_of_a_results_folder(tmp_path):
     pd.testing.assert_frame_equal(again.table, advice.table)
 
 
-def test_what_cannot_be_compared_says_so_without_options_of_commands():
+def test_a_missing_comparison_is_reported_without_options():
     with pytest.raises(churnlab.ScenarioError, match=r"x failures\.rate=1,2, failures\.rate: unknown key"):
         churnlab.strategy_map(build(), "failures.rate=1,2")
     with pytest.raises(ValueError, match=r"y failures\.rate_per_hour: the same field as x"):
