@@ -9,6 +9,7 @@ import gc
 import os
 import pickle
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -121,7 +122,7 @@ class ProcessPool:
             self._pool = ProcessPoolExecutor(
                 self.num_workers,
                 timeout=None,
-                initializer=watch_parent,
+                initializer=prepare_worker,
                 initargs=(os.getpid(), self._folder),
                 env={"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},  # else it takes torch, loaded by a task, for a leak
             )
@@ -129,6 +130,8 @@ class ProcessPool:
 
     def _stop(self) -> None:
         if self._pool is not None:
+            # A task may be half sent to a worker that is killed now: waiting for the rest to be sent would never end.
+            self._pool._call_queue.cancel_join_thread()
             self._pool.shutdown(wait=True, kill_workers=True)
             self._pool = None
 
@@ -218,11 +221,15 @@ def translated(inner: Future[Any], deaths: tuple[type[BaseException], ...]) -> F
     return outer
 
 
-def watch_parent(parent: int, folder: Path) -> None:
-    """End this process when its parent process has ended.
+def prepare_worker(parent: int, folder: Path) -> None:
+    """Make this process end when its parent has ended, and only then.
 
-    folder: what is shared, deleted then.
+    Ctrl-C in a terminal reaches the workers too. One that it interrupts while it sends a result leaves half of it in
+    the pipe, and the parent would wait for the other half. So the parent alone answers, and stops its workers.
+
+    folder: what is shared, deleted in the end.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -209,6 +210,38 @@ def test_nothing_is_left_of_tasks_under_way(name, end, tmp_path):
     assert len(workers) == 2
     while any(map(is_there, workers)) or leftovers() - before or list((tmp_path / "tmp").glob("churnlab-*")):
         time.sleep(0.05)
+
+
+HALF_SENT = """
+import sys, time
+from pathlib import Path
+from support import chores
+executor, folder = chores.EXECUTORS["pool"](), Path(sys.argv[1])
+futures = [executor.submit(chores.stay_with, folder, bytes(4_000_000)) for _ in range(8)]
+while len(list(folder.iterdir())) < 2:
+    time.sleep(0.05)
+executor.close()
+print("closed")
+"""
+
+
+def test_a_pool_closes_while_a_large_task_is_half_sent(tmp_path):
+    """No worker reads the rest of it any more."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", HALF_SENT, str(tmp_path)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert done.stdout == "closed\n"
+
+
+def test_an_interrupt_of_the_terminal_does_not_reach_workers():
+    """One that sends a result would leave half of it in the pipe."""
+    pool = chores.EXECUTORS["pool"]()
+    try:
+        for process in {pool.submit(chores.process).result() for _ in range(4)}:
+            os.kill(process, signal.SIGINT)
+        assert pool.submit(chores.double, 4).result() == 8
+    finally:
+        pool.close()
 
 
 # ---- clusters that are there, or are not -------------------------------------------------------

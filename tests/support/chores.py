@@ -75,6 +75,10 @@ def look_at(text: Text) -> tuple[list[int], list[int], str, bool]:
     return text.held.tolist(), text.mapped.tolist(), text.name, has_copies
 
 
+def stay_with(folder: Path, _: bytes) -> None:
+    stay(folder)
+
+
 def stay(folder: Path) -> None:
     """Write a file named by the process, and never end."""
     (folder / str(os.getpid())).touch()
