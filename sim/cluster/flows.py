@@ -41,14 +41,14 @@ class Flow:
         self.since_seconds = self.ends_seconds = -1.0
 
 
+@dataclass(eq=False)
 class BackgroundTransfer:
     """Messages sent beside the training. Life: under way → `done`; or ended by a failure."""
 
-    def __init__(self, flows: list[Flow], done: simpy.Event, when_lost: Callable[[], None]) -> None:
-        self.flows = flows
-        self.done = done
-        self.when_lost = when_lost
-        self.under_way = True
+    flows: list[Flow]
+    done: simpy.Event
+    when_lost: Callable[[], None]
+    under_way: bool = True
 
 
 class Flows:

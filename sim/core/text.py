@@ -53,14 +53,8 @@ def format_percent(share: float) -> str:
 
 def format_percent_range(low: float, high: float) -> str:
     """An interval of shares in per cent, both ends with their signs."""
-    ends = ("−" if share < 0 else "+" for share in (low, high))
-    return (
-        " to ".join(
-            f"{sign}{format_number(100 * abs(share), DIGITS_OF_SHARES)}"
-            for sign, share in zip(ends, (low, high), strict=True)
-        )
-        + " %"
-    )
+    ends = [f"{'−' if end < 0 else '+'}{format_number(100 * abs(end), DIGITS_OF_SHARES)}" for end in (low, high)]
+    return f"{' to '.join(ends)} %"
 
 
 def format_list(names: Sequence[str]) -> str:

@@ -35,7 +35,6 @@ class PerIterationFailures(FailureProcess):
     """
 
     unit = "iterations"
-    unit = "iterations"
     Config = PerIterationConfig
     config: PerIterationConfig
 

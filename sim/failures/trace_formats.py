@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import accumulate, groupby
+from operator import itemgetter, sub
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -47,10 +49,10 @@ DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}", re.ASCII)
 
 
 class TraceError(ValueError):
-    """A trace that cannot be used: the file, the place in it, what was found, what is allowed."""
+    """A trace that cannot be used: the place in it, what was found, what is allowed; `read_trace` adds the file."""
 
-    def __init__(self, path: Path, place: str, message: str) -> None:
-        super().__init__(f"{path}{', ' if place else ''}{place}: {message}")
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(f"{', ' if place else ''}{place}: {message}")
 
 
 def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "available") -> tuple[TraceRow, ...]:
@@ -63,13 +65,17 @@ def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "availa
     instant of their arrival are left out; lines of `google_counts` are sorted by time, and the last one of an instant
     counts. A count of `skypilot` holds for one gap, also the last count.
     """
-    text = text_of(path)
-    kind = format_of(path, text) if format == "auto" else format
-    if kind == "skypilot":
-        return rows_of_counts(read_skypilot(path, text, polarity))
-    if polarity != "available":
-        raise TraceError(path, "", f"polarity '{polarity}' goes with format skypilot, and this is {kind}")
-    return rows_of_counts(read_google_counts(path, text)) if kind == "google_counts" else read_bamboo(path, text)
+    try:
+        text = text_of(path)
+        kind = format_of(text) if format == "auto" else format
+        if kind == "skypilot":
+            return rows_of_counts(read_skypilot(text, polarity))
+        if polarity != "available":
+            raise TraceError("", f"polarity '{polarity}' goes with format skypilot, and this is {kind}")
+        return rows_of_counts(read_google_counts(text)) if kind == "google_counts" else read_bamboo(text)
+    except TraceError as error:
+        error.args = (f"{path}{error}",)
+        raise
 
 
 def filled(options: dict[str, Any], base_folder: Path) -> dict[str, Any]:
@@ -77,22 +83,16 @@ def filled(options: dict[str, Any], base_folder: Path) -> dict[str, Any]:
 
     Invalid options are replaced by their defaults here; validation of the options reports them.
     """
-    chosen: list[Any] = []
-    for name, allowed in (("format", get_args(Format)), ("polarity", get_args(Polarity))):
-        value = options.get(name)
-        chosen.append(value if value in allowed else allowed[0])
-    rows = read_trace(base_folder / options["file"], *chosen)
+    allowed = {"format": get_args(Format), "polarity": get_args(Polarity)}
+    chosen: dict[str, Any] = {key: options[key] for key, known in allowed.items() if options.get(key) in known}
+    rows = read_trace(base_folder / options["file"], **chosen)
     return {**options, "rows": [[*row[:3], list(row[3])] for row in rows]}
 
 
-def fleet_counts(rows: Iterable[TraceRow]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+def fleet_counts(rows: Sequence[TraceRow]) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """The instants of a trace in seconds, and the number of nodes present from each on."""
-    instants, counts, present = [], [], 0
-    for seconds, num_came, num_left, _ in rows:
-        present += num_came - num_left
-        instants.append(seconds)
-        counts.append(present)
-    return tuple(instants), tuple(counts)
+    instants, came, left, _ = zip(*rows, strict=True)
+    return instants, tuple(accumulate(map(sub, came, left)))
 
 
 # ---- text and lines ---------------------------------------------------------------------------------
@@ -106,45 +106,41 @@ def text_of(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        raise TraceError(path, "", "is a folder; allowed: the file of a trace") from None
+        raise TraceError("", "is a folder; allowed: the file of a trace") from None
     except FileNotFoundError:
-        raise TraceError(path, "", f"no such file{suggest_file(path)}") from None
+        close = nearest(path.name, sorted(file.name for file in path.parent.glob("*")))
+        hint = f"; nearest: {shortened(close)}" if close else ""
+        raise TraceError("", f"no such file{hint}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise TraceError(path, "", f"cannot be read: {reason.lower()}") from None
+        raise TraceError("", f"cannot be read: {reason.lower()}") from None
     if len(data) > MAX_BYTES:
-        raise TraceError(path, "", f"is larger than {MAX_BYTES // 2**20} MiB")
+        raise TraceError("", f"is larger than {MAX_BYTES // 2**20} MiB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise TraceError(path, f"line {line}", "not text in UTF-8") from None
+        raise TraceError(f"line {line}", "not text in UTF-8") from None
     if not text.strip():
-        raise TraceError(path, "", "is empty")
+        raise TraceError("", "is empty")
     return text
 
 
-def suggest_file(path: Path) -> str:
-    """'; nearest: x.csv' where the same folder has a file of a similar name."""
-    close = nearest(path.name, sorted(file.name for file in path.parent.glob("*")))
-    return f"; nearest: {shortened(close)}" if close else ""
-
-
-def lines_of(path: Path, text: str, columns: str) -> Iterator[tuple[str, list[str]]]:
+def lines_of(text: str, columns: str) -> Iterator[tuple[str, list[str]]]:
     """The place and the cells of each line. Raises TraceError for a wrong number of cells or too many lines."""
     lines = text.rstrip().replace("\r\n", "\n").split("\n")
     num_columns = columns.count(",") + 1
     for number, line in enumerate(lines, start=1):
         place, cells = f"line {number}", [cell.strip() for cell in line.split(",")]
         if number > MAX_ROWS:
-            raise TraceError(path, place, f"a trace has at most {MAX_ROWS:,} lines")
+            raise TraceError(place, f"a trace has at most {MAX_ROWS:,} lines")
         if len(cells) != num_columns:
             found = f"{len(cells)} column{'s'[: len(cells) - 1]}" if line.strip() else "an empty line"
-            raise TraceError(path, place, f"found {found}; allowed: {num_columns}, '{columns}'")
+            raise TraceError(place, f"found {found}; allowed: {num_columns}, '{columns}'")
         yield place, cells
 
 
-def format_of(path: Path, text: str) -> str:
+def format_of(text: str) -> str:
     """The format of a text, detected by its beginning. Raises TraceError where it is none of those known."""
     text = text.lstrip()
     if text[0] in "{[":
@@ -155,9 +151,8 @@ def format_of(path: Path, text: str) -> str:
     if number_of(cells[0]) is not None or any(word in cells for word in ("add", "remove")):
         return "bamboo"
     columns = ", ".join(f"{name} '{line}'" for name, line in COLUMNS.items())
-    found = format_value(",".join(cells))
-    message = f"found {found}, which is not the start of a trace; allowed: {columns}, without a header; or JSON"
-    raise TraceError(path, "line 1", message)
+    found = f"found {format_value(','.join(cells))}, which is not the start of a trace"
+    raise TraceError("line 1", f"{found}; allowed: {columns}, without a header; or JSON")
 
 
 def number_of(text: str) -> float | None:
@@ -174,150 +169,118 @@ def format_value(value: Any) -> str:
     return f"'{shortened(value)}'" if isinstance(value, str) else shortened(json.dumps(value))
 
 
-def checked_span(path: Path, place: str, seconds: float) -> float:
+def checked_span(place: str, seconds: float) -> float:
     """Check the seconds since the first instant. Raises TraceError where they are too many."""
     if seconds > MAX_SECONDS:
-        message = f"{seconds:.3g} s after the first instant; allowed: at most {MAX_SECONDS:.0e} s, which is 31 years"
-        raise TraceError(path, place, message)
+        allowed = f"allowed: at most {MAX_SECONDS:.0e} s, which is 31 years"
+        raise TraceError(place, f"{seconds:.3g} s after the first instant; {allowed}")
     return seconds
 
 
 # ---- formats ----------------------------------------------------------------------------------------
 
 
-def read_bamboo(path: Path, text: str) -> tuple[TraceRow, ...]:
-    """Rows of `milliseconds,add|remove,node`. Raises TraceError.
-
-    Times must ascend, since the order of lines matters.
-    """
+def read_bamboo(text: str) -> tuple[TraceRow, ...]:
+    """Rows of `milliseconds,add|remove,node`. Raises TraceError."""
     rows: list[TraceRow] = []
     there: dict[str, tuple[int, str]] = {}  # number, and the line of its arrival
-    came: dict[str, str] = {}
-    left: list[int] = []
     last_seen: dict[str, str] = {}
-    num_arrived, first_ms, before_ms, before_seconds, before_place = 0, None, 0.0, 0.0, ""
-    for place, (time, word, node) in lines_of(path, text, COLUMNS["bamboo"]):
-        ms = bamboo_milliseconds(path, place, time)
+    num_arrived = 0
+    for seconds, lines in groupby(bamboo_lines(text), key=itemgetter(0)):
+        came: dict[str, str] = {}
+        left: list[int] = []
+        for _, place, word, node in lines:
+            if word == "add":
+                if since := came.get(node) or there.get(node, (0, ""))[1]:
+                    raise TraceError(place, f"node {format_value(node)} is added, but is present since {since}")
+                came[node] = place
+            elif node in came:
+                del came[node]
+            elif node in there:
+                left.append(there.pop(node)[0])
+            else:
+                close = nearest(node, there)
+                why = f"left in {last_seen[node]}" if node in last_seen else "was never added"
+                why += f"; nearest: {shortened(close)}" if close else ""
+                raise TraceError(place, f"node {format_value(node)} is removed, but {why}")
+            last_seen[node] = place
+        there.update({node: (num_arrived + index, place) for index, (node, place) in enumerate(came.items())})
+        num_arrived += len(came)
+        rows.append((seconds, len(came), len(left), tuple(sorted(left))))
+    return tuple(rows)
+
+
+def bamboo_lines(text: str) -> Iterator[tuple[float, str, str, str]]:
+    """Seconds, place, word and node of each line. Times must ascend, since the order of lines matters."""
+    first_ms, before_ms, before_place = None, 0.0, ""
+    for place, (time, word, node) in lines_of(text, COLUMNS["bamboo"]):
+        ms = number_of(time)
+        if ms is None or ms < 0:
+            allowed = f"milliseconds, a number of at least 0{'; a header line is not' if place == 'line 1' else ''}"
+            raise TraceError(place, f"found {format_value(time)} as the time; allowed: {allowed}")
         if ms < before_ms:
-            message = f"time {ms:.15g} after {before_ms:.15g} of {before_place}; allowed: times in ascending order"
-            raise TraceError(path, place, message)
+            found = f"time {ms:.15g} after {before_ms:.15g} of {before_place}"
+            raise TraceError(place, f"{found}; allowed: times in ascending order")
         if word not in ("add", "remove"):
-            raise TraceError(path, place, f"found {format_value(word)}{suggestion(word, ('add', 'remove'))}")
+            raise TraceError(place, f"found {format_value(word)}{suggestion(word, ('add', 'remove'))}")
         if not node:
-            raise TraceError(path, place, "the third column has no name of a node")
+            raise TraceError(place, "the third column has no name of a node")
         first_ms = ms if first_ms is None else first_ms
-        seconds = checked_span(path, place, (ms - first_ms) / 1000.0)
-        if seconds > before_seconds:
-            rows.append(row_at(before_seconds, num_arrived, came, left, there))
-            num_arrived, came, left = num_arrived + len(came), {}, []
-        if word == "add":
-            since = came.get(node) or there.get(node, (0, ""))[1]
-            if since:
-                raise TraceError(path, place, f"node {format_value(node)} is added, but is present since {since}")
-            came[node] = place
-        elif node in came:
-            del came[node]
-        elif node in there:
-            left.append(there.pop(node)[0])
-        else:
-            raise TraceError(path, place, unknown_node(node, there, last_seen))
-        last_seen[node] = place
-        before_ms, before_seconds, before_place = ms, seconds, place
-    return (*rows, row_at(before_seconds, num_arrived, came, left, there))
+        yield checked_span(place, (ms - first_ms) / 1000.0), place, word, node
+        before_ms, before_place = ms, place
 
 
-def bamboo_milliseconds(path: Path, place: str, time: str) -> float:
-    """The time of a line. Raises TraceError."""
-    ms = number_of(time)
-    if ms is not None and ms >= 0:
-        return ms
-    header = "; a header line is not" if place == "line 1" else ""
-    message = f"found {format_value(time)} as the time; allowed: milliseconds, a number of at least 0{header}"
-    raise TraceError(path, place, message)
-
-
-def unknown_node(node: str, there: Iterable[str], last_seen: dict[str, str]) -> str:
-    """The message of a removed node that is not present."""
-    close = nearest(node, there)
-    hint = f"; nearest: {shortened(close)}" if close else ""
-    why = f"left in {last_seen[node]}" if node in last_seen else "was never added"
-    return f"node {format_value(node)} is removed, but {why}{hint}"
-
-
-def row_at(
-    seconds: float, num_arrived: int, came: dict[str, str], left: list[int], there: dict[str, tuple[int, str]]
-) -> TraceRow:
-    """The row of one instant; adds the nodes that arrive to those present."""
-    there.update({node: (num_arrived + index, place) for index, (node, place) in enumerate(came.items())})
-    return seconds, len(came), len(left), tuple(sorted(left))
-
-
-def read_google_counts(path: Path, text: str) -> list[tuple[float, int]]:
+def read_google_counts(text: str) -> list[tuple[float, int]]:
     """Seconds and node counts of `YYYY-MM-DD, HH:MM:SS, count`, in order of time. Raises TraceError."""
     samples: dict[datetime, tuple[int, str]] = {}
-    for place, (date, time, count) in lines_of(path, text, COLUMNS["google_counts"]):
+    for place, (date, time, count) in lines_of(text, COLUMNS["google_counts"]):
         try:
             instant = datetime.strptime(f"{date} {time}", "%Y-%m-%d %H:%M:%S")
         except ValueError:
-            message = f"found {format_value(f'{date}, {time}')} as the time; allowed: 'YYYY-MM-DD, HH:MM:SS'"
-            raise TraceError(path, place, message) from None
+            found = f"found {format_value(f'{date}, {time}')} as the time"
+            raise TraceError(place, f"{found}; allowed: 'YYYY-MM-DD, HH:MM:SS'") from None
         if not re.fullmatch(r"\d{1,6}", count, re.ASCII) or int(count) > MAX_NODES:
-            raise TraceError(path, place, f"found {format_value(count)} as the count; allowed: {A_COUNT}")
+            raise TraceError(place, f"found {format_value(count)} as the count; allowed: {A_COUNT}")
         samples[instant] = int(count), place
     first = min(samples)
     return [
-        (checked_span(path, place, (instant - first).total_seconds()), count)
+        (checked_span(place, (instant - first).total_seconds()), count)
         for instant, (count, place) in sorted(samples.items())
     ]
 
 
-def read_skypilot(path: Path, text: str, polarity: Polarity) -> list[tuple[float, int]]:
+def read_skypilot(text: str, polarity: Polarity) -> list[tuple[float, int]]:
     """Seconds and node counts of JSON with `metadata.gap_seconds` and `data`. Raises TraceError."""
-    data = json_of(path, text)
-    metadata = data.get("metadata") if isinstance(data, dict) else None
-    gap_seconds = expected(
-        path,
-        "metadata.gap_seconds",
-        metadata.get("gap_seconds") if isinstance(metadata, dict) else None,
-        lambda gap: not isinstance(gap, bool) and isinstance(gap, int | float) and 0 < gap <= MAX_SECONDS,
-        f"seconds, a number above 0 and at most {MAX_SECONDS:.0e}",
-    )
-    counts = expected(
-        path,
-        "data",
-        data.get("data"),
-        lambda found: isinstance(found, list) and found,
-        "a list of counts, not empty",
-    )
-    if len(counts) > MAX_ROWS:
-        raise TraceError(path, "data", f"found {len(counts):,} entries; allowed: at most {MAX_ROWS:,}")
-    most, allowed = (1, "0 or 1 with polarity preempted") if polarity == "preempted" else (MAX_NODES, A_COUNT)
-    for index, count in enumerate(counts):
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
-            raise TraceError(path, f"data[{index}]", f"found {format_value(count)}; allowed: {allowed}")
-    checked_span(path, "data", gap_seconds * len(counts))
-    samples = [(index * float(gap_seconds), 1 - n if polarity == "preempted" else n) for index, n in enumerate(counts)]
-    return [*samples, (len(counts) * float(gap_seconds), samples[-1][1])]
-
-
-def json_of(path: Path, text: str) -> Any:
-    """The data of a JSON text. Raises TraceError."""
     try:
-        return json.loads(text)
+        data = json.loads(text)
     except json.JSONDecodeError as error:
-        message = f"not valid JSON: {error.msg[0].lower()}{error.msg[1:]}"
-        raise TraceError(path, f"line {error.lineno}", message) from None
+        raise TraceError(f"line {error.lineno}", f"not valid JSON: {error.msg[0].lower()}{error.msg[1:]}") from None
     except (RecursionError, ValueError):
-        raise TraceError(path, "", "not valid JSON: nested too deeply, or a number of too many digits") from None
+        raise TraceError("", "not valid JSON: nested too deeply, or a number of too many digits") from None
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    gap_seconds: Any = metadata.get("gap_seconds") if isinstance(metadata, dict) else None
+    fits = type(gap_seconds) in (int, float) and 0 < gap_seconds <= MAX_SECONDS
+    require("metadata.gap_seconds", gap_seconds, fits, f"seconds, a number above 0 and at most {MAX_SECONDS:.0e}")
+    counts = data.get("data")
+    require("data", counts, isinstance(counts, list) and counts, "a list of counts, not empty")
+    if len(counts) > MAX_ROWS:
+        raise TraceError("data", f"found {len(counts):,} entries; allowed: at most {MAX_ROWS:,}")
+    inverted = polarity == "preempted"
+    most, allowed = (1, "0 or 1 with polarity preempted") if inverted else (MAX_NODES, A_COUNT)
+    for index, count in enumerate(counts):
+        if type(count) is not int or not 0 <= count <= most:
+            raise TraceError(f"data[{index}]", f"found {format_value(count)}; allowed: {allowed}")
+    checked_span("data", gap_seconds * len(counts))
+    counts.append(counts[-1])
+    return [(index * float(gap_seconds), 1 - num if inverted else num) for index, num in enumerate(counts)]
 
 
-def expected(path: Path, key: str, found: Any, fits: Callable[[Any], Any], allowed: str) -> Any:
-    """The value found at a key, if it is valid. Raises TraceError."""
+def require(key: str, found: Any, fits: Any, allowed: str) -> None:
+    """Raise TraceError where the value at a key is missing or does not fit."""
     if found is None:
-        raise TraceError(path, "", f"'{key}' is missing; allowed: {allowed}")
-    if not fits(found):
-        raise TraceError(path, key, f"found {format_value(found)}; allowed: {allowed}")
-    return found
+        raise TraceError("", f"'{key}' is missing; allowed: {allowed}")
+    if not fits:
+        raise TraceError(key, f"found {format_value(found)}; allowed: {allowed}")
 
 
 def rows_of_counts(samples: list[tuple[float, int]]) -> tuple[TraceRow, ...]:

@@ -4,7 +4,8 @@ Belongs here: sections, cross-field checks, error messages with file and line, s
 Does not belong here: running anything.
 """
 
-from sim.scenario.loading import ScenarioError, build_scenario, load_scenario, parse_scenario
+from sim.scenario.document import ScenarioError
+from sim.scenario.loading import build_scenario, load_scenario, parse_scenario
 from sim.scenario.scenario import Scenario
 
 __all__ = ["Scenario", "ScenarioError", "build_scenario", "load_scenario", "parse_scenario"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from models.spec import DataSpec
 from sim.core.text import shortened
-from sim.scenario.cluster_checks import CHECKS, Findings, check
+from sim.scenario.cluster_checks import CHECKS, Findings, check, chosen_strategies
 from sim.scenario.memory_check import divisors, impossible, too_little_memory
 from sim.scenario.scenario import Scenario
 from sim.strategies import strategy_class
@@ -107,8 +107,7 @@ def options_fit_the_schedule(scenario: Scenario) -> Findings:
     workload = scenario.workload
     schedule, chunks = SCHEDULES[workload.schedule], workload.chunks_per_stage
     if schedule.is_interleaved and chunks < 2:
-        message = f"found {chunks}; allowed with schedule '{schedule.name}': at least 2"
-        yield "workload.chunks_per_stage", message
+        yield "workload.chunks_per_stage", f"found {chunks}; allowed with schedule '{schedule.name}': at least 2"
     if not schedule.is_interleaved and chunks > 1:
         interleaved = " or ".join(f"'{name}'" for name, other in SCHEDULES.items() if other.is_interleaved)
         message = f"found {chunks}, which goes with schedule {interleaved}, found schedule '{schedule.name}'"
@@ -155,10 +154,8 @@ def heads_divide_the_width(scenario: Scenario) -> Findings:
         yield field, f"{model.num_heads} heads do not divide dim {model.dim}; {_divisors(model.dim)}"
     elif model.family == "llama" and (width := model.dim // model.num_heads) % 2:
         even = _divisors(model.dim // 2) if model.dim % 2 == 0 else "choose an even dim"
-        yield (
-            field,
-            f"rotary positions need heads of even width, found {model.dim} / {model.num_heads} = {width}; {even}",
-        )
+        found = f"found {model.dim} / {model.num_heads} = {width}"
+        yield field, f"rotary positions need heads of even width, {found}; {even}"
 
 
 @check("training.sequences_per_batch", "training.num_microbatches")
@@ -177,11 +174,8 @@ def routes_take_equal_shares_of_the_microbatches(scenario: Scenario) -> Findings
     for section, count in counts.items():
         for kind, num_routes in routed(scenario).items():
             if count % num_routes:
-                needed = (
-                    "swaps half of them: needs an even number"
-                    if num_routes == 2
-                    else (f"sends them along {num_routes} routes in turn: needs a multiple of {num_routes}")
-                )
+                needed = f"sends them along {num_routes} routes in turn: needs a multiple of {num_routes}"
+                needed = "swaps half of them: needs an even number" if num_routes == 2 else needed
                 yield f"{section}.num_microbatches", f"{kind} {needed}, found {count}"
                 break
 
@@ -196,18 +190,10 @@ def routed(scenario: Scenario) -> dict[str, int]:
 
 @check("workload.num_stages", "workload.sequences_per_microbatch", "workload.schedule", "workload.loss_at")
 def strategies_fit_the_workload(scenario: Scenario) -> Findings:
-    """Each strategy accepts the workload."""
-    for index, config in enumerate(scenario.strategies):
+    """Each strategy and the fallback accept the workload."""
+    for path, config in chosen_strategies(scenario):
         if problem := impossible(config, scenario.workload):
-            yield f"strategies.{index}", f"'{config.name}': {problem}"
-
-
-@check("workload.num_stages", "workload.sequences_per_microbatch", "workload.schedule", "workload.loss_at")
-def fallback_fits_the_workload(scenario: Scenario) -> Findings:
-    """The fallback accepts the workload."""
-    config = scenario.fallback
-    if config.kind != "stop" and (problem := impossible(config, scenario.workload)):
-        yield "fallback", f"'{config.name}': {problem}"
+            yield path, f"'{config.name}': {problem}"
 
 
 @check("workload", "cluster.device", "fallback")

@@ -102,6 +102,13 @@ def stragglers_exist(scenario: Scenario) -> Findings:
             yield field, f"no replica {slow.replica}; allowed: 0 to {last_replica}"
 
 
+def chosen_strategies(scenario: Scenario) -> Iterator[tuple[str, StrategyConfig]]:
+    """The strategies, and the fallback unless it is `stop`, with their paths."""
+    yield from ((f"strategies.{index}", config) for index, config in enumerate(scenario.strategies))
+    if scenario.fallback.kind != "stop":
+        yield "fallback", scenario.fallback
+
+
 # ---- failure processes -----------------------------------------------------------------------------
 
 
@@ -159,35 +166,33 @@ def losses_of_scripts_exist(scenario: Scenario) -> Findings:
                 yield f"{field}.region", f"no region '{shortened(loss.region)}' {where}"
 
 
+def replayed_traces(scenario: Scenario) -> Iterator[tuple[str, TraceConfig]]:
+    """The traces that supply the nodes, with their paths."""
+    for path, process in processes(scenario):
+        if isinstance(process, TraceConfig) and process.additions == "replay":
+            yield path, process
+
+
 @check("workload.num_stages")
 def traces_have_a_node_for_every_stage(scenario: Scenario) -> Findings:
     """A replayed trace has, at some time, a node for every stage."""
     needed = scenario.workload.num_stages + 1
-    for path, process in processes(scenario):
-        if isinstance(process, TraceConfig) and process.additions == "replay":
-            most = max(fleet_counts(process.rows)[1])
-            if process.max_nodes is not None and process.max_nodes < most:
-                most, path = process.max_nodes, f"{path}.max_nodes"
-            if most < needed:
-                yield (
-                    path,
-                    f"the trace has at most {most} nodes at a time; allowed: at least {needed}, a node for each of the "
-                    f"stages 0 to {needed - 1}; or choose additions 'ignore'",
-                )
+    for path, process in replayed_traces(scenario):
+        most = max(fleet_counts(process.rows)[1])
+        if process.max_nodes is not None and process.max_nodes < most:
+            most, path = process.max_nodes, f"{path}.max_nodes"
+        if most < needed:
+            allowed = f"at least {needed}, a node for each of the stages 0 to {needed - 1}"
+            message = f"the trace has at most {most} nodes at a time; allowed: {allowed}; or choose additions 'ignore'"
+            yield path, message
 
 
 @check("cluster.num_spares")
 def traces_supply_the_spares(scenario: Scenario) -> Findings:
     """Spares are not given where a trace supplies all nodes."""
-    supplied = any(
-        isinstance(process, TraceConfig) and process.additions == "replay" for _, process in processes(scenario)
-    )
-    if supplied and scenario.cluster.num_spares:
-        yield (
-            "cluster.num_spares",
-            f"found {scenario.cluster.num_spares}, but the trace supplies all nodes: leave it out, or choose additions "
-            "'ignore'",
-        )
+    if scenario.cluster.num_spares and any(replayed_traces(scenario)):
+        found = f"found {scenario.cluster.num_spares}, but the trace supplies all nodes"
+        yield "cluster.num_spares", f"{found}: leave it out, or choose additions 'ignore'"
 
 
 # ---- sharded stages, large clusters ----------------------------------------------------------------
@@ -199,17 +204,10 @@ def strategies_support_sharding(scenario: Scenario) -> Findings:
     if scenario.cluster.stage_state != "sharded":
         return
     able = ", ".join(kind for kind, strategy in STRATEGIES.items() if strategy.supports_sharding)
-    survivors: list[tuple[str, StrategyConfig]] = [
-        (f"strategies.{index}", config) for index, config in enumerate(scenario.strategies)
-    ]
-    if scenario.fallback.kind != "stop":
-        survivors.append(("fallback", scenario.fallback))
-    for path, config in survivors:
+    for path, config in chosen_strategies(scenario):
         if not strategy_class(config.kind).supports_sharding:
-            yield (
-                path,
-                f"'{config.name}' needs nodes that hold whole stages; allowed with stage_state 'sharded': {able}",
-            )
+            needs = f"'{config.name}' needs nodes that hold whole stages"
+            yield path, f"{needs}; allowed with stage_state 'sharded': {able}"
         elif getattr(config, "local_gib_per_s", None):
             yield f"{path}.local_gib_per_s", "local copies go with stage_state 'replicated', found 'sharded'"
 
@@ -235,5 +233,4 @@ def large_clusters_have_equal_pipelines(scenario: Scenario) -> Findings:
     if config.jitter:
         yield "cluster.jitter", f"goes with nodes_per_stage of at most {MOST_SIMULATED:,}"
     if scenario.fidelity == "microbatch":
-        message = f"'microbatch' goes with cluster.nodes_per_stage of at most {MOST_SIMULATED:,}"
-        yield "fidelity", message
+        yield "fidelity", f"'microbatch' goes with cluster.nodes_per_stage of at most {MOST_SIMULATED:,}"

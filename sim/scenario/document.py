@@ -99,11 +99,12 @@ class Document:
         """Apply overrides; return a problem for each that cannot be applied."""
         if isinstance(overrides, Mapping):
             found = [self.assign(field, plain_data(value), "overrides") for field, value in overrides.items()]
-            return [problem for problem in found if isinstance(problem, Problem)]
-        return [problem for problem in map(self.override, overrides) if problem]
+        else:
+            found = [self.override(assignment) for assignment in overrides]
+        return [problem for problem in found if isinstance(problem, Problem)]
 
-    def override(self, assignment: str) -> Problem | None:
-        """Apply one `--set path=value`, with the value as YAML; return the problem if it cannot be applied."""
+    def override(self, assignment: str) -> Location | Problem:
+        """Apply one `--set path=value`, with the value as YAML; return the path, or the problem."""
         option = f"--set {shortened(assignment)}"
         target, equals, text = assignment.partition("=")
         if not equals or not target.strip(" .[]"):
@@ -112,8 +113,7 @@ class Document:
             value, _ = read_yaml(text)
         except YamlTextError as error:
             return Problem(option, "", f"the value is {error}")
-        path = self.assign(target, value, option)
-        return path if isinstance(path, Problem) else None
+        return self.assign(target, value, option)
 
     def assign(self, target: str, value: Any, option: str) -> Location | Problem:
         """Set the field `section.field` to a value that comes from `option`; return its path, or the problem.

@@ -190,11 +190,8 @@ def allowed_by(node: dict[str, Any]) -> str:
     elif kinds(node):
         words = f"{', '.join(node['names'])}, or a mapping with {key_of_choice(node)}"
     else:
-        words = (
-            ", ".join(node.get("names", []))
-            + (", or " if "names" in node else "")
-            + TYPES.get(node.get("type", ""), "")
-        )
+        words = f"{', '.join(node['names'])}, or " if "names" in node else ""
+        words += TYPES.get(node.get("type", ""), "")
     if "properties" in node:
         words += f" with the keys {', '.join(node['properties'])}"
     if "prefixItems" in node:

@@ -18,22 +18,6 @@ from sim.scenario.error_messages import describe_error, intended_path, suggest_f
 from sim.scenario.scenario import Scenario
 from sim.scenario.yaml_reader import Location
 
-__all__ = [
-    "DATA",
-    "DataError",
-    "Overrides",
-    "ScenarioError",
-    "ScenarioSource",
-    "build_scenario",
-    "document_of",
-    "load_scenario",
-    "parse_scenario",
-    "read_scenario_text",
-    "scenario_of",
-    "with_absolute_paths",
-    "with_traces",
-]
-
 DATA: Location = ("training", "data")
 """The path of the training text."""
 

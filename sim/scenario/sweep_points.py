@@ -125,11 +125,11 @@ def combinations(sweep: SweepConfig) -> Iterator[list[Assignment]]:
 
 def replicated(scenario: Scenario) -> SeedsConfig:
     """The seeds of a scenario, counted up where its sweep says how many."""
-    assert scenario.sweep is not None
-    (first_failure, *_), (first_training, *_) = scenario.seeds.failures, scenario.seeds.training
-    failures, training = scenario.seeds.failures, scenario.seeds.training
-    if scenario.sweep.replicates is not None:
-        failures = tuple(range(first_failure, first_failure + scenario.sweep.replicates))
-    if scenario.sweep.training_replicates is not None:
-        training = tuple(range(first_training, first_training + scenario.sweep.training_replicates))
+    sweep, seeds = scenario.sweep, scenario.seeds
+    assert sweep is not None
+
+    def counted(listed: tuple[int, ...], number: int | None) -> tuple[int, ...]:
+        return listed if number is None else tuple(range(listed[0], listed[0] + number))
+
+    failures, training = counted(seeds.failures, sweep.replicates), counted(seeds.training, sweep.training_replicates)
     return SeedsConfig(failures=failures, training=training)

@@ -308,12 +308,7 @@ class Strategy(Component):
         yield from ()
         return None
 
-    def next_action(
-        self,
-        world: StrategyWorld,  # noqa: ARG002
-        position: Position,  # noqa: ARG002
-        iteration_seconds: float,  # noqa: ARG002
-    ) -> float | PeriodicSave:
+    def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float | PeriodicSave:  # noqa: ARG002
         """Number of iterations after which `after_iteration` acts next, at the earliest; inf: never.
 
         Optional: it allows runs that train nothing to skip iterations. A class that overrides `after_iteration` alone

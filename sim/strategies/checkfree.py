@@ -175,20 +175,23 @@ class CheckFree(Strategy):
         raise UnrecoverableError("stage 0 is lost, and no node holds a copy of the embedding and the head")
 
     def _edit(self, stage: int, sources: tuple[int, ...]) -> Edit:
-        options = self.config
-        assert isinstance(options, CheckFreeOptions)
-        weights = GradientNormWeights(
-            exponent=options.norm_exponent, after_clip=options.norm_after_clip, epsilon=options.norm_epsilon
-        )
         average = len(sources) > 1
         return Edit(
             stage=stage,
-            rule="average" if average else "copy",
+            rule="average" if average else "copy" if sources else "fresh",
             sources=sources,
-            weights=weights if average else None,
-            optimizer=options.optimizer,
-            learning_rate_factor=options.learning_rate_factor,
-            learning_rate_half_life_steps=options.learning_rate_half_life_steps,
+            weights=self._weights() if average else None,
+            optimizer=self.config.optimizer,
+            learning_rate_factor=self.config.learning_rate_factor,
+            learning_rate_half_life_steps=self.config.learning_rate_half_life_steps,
+        )
+
+    def _weights(self) -> GradientNormWeights:
+        assert isinstance(self.config, CheckFreeOptions)
+        return GradientNormWeights(
+            exponent=self.config.norm_exponent,
+            after_clip=self.config.norm_after_clip,
+            epsilon=self.config.norm_epsilon,
         )
 
     def _transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:  # noqa: ARG002

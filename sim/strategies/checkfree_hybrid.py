@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE
-from models.training_state import Edit, Moment, Position, Term
+from models.training_state import Edit, Position, Term
 from sim.core.records import Failure
 from sim.strategies.base import STORE, PeriodicSave, Process, StrategyWorld, Transfer, UnrecoverableError
 from sim.strategies.baselines import beginning_of
@@ -88,7 +88,8 @@ class CheckFreeHybrid(CheckFreePlus):
                 if not stored.iteration:  # initial weights are drawn again
                     transfers = [transfer for transfer in transfers if transfer.source != STORE]
                 pending = yield from world.transfer(transfers, "state_transfer")
-        back = [self._from_checkpoint(stage, position.moment_of(stored)) for stage in stale]
+        moment = position.moment_of(stored)  # optimizer state included, at the scheduled learning rate
+        back = [Edit(stage=s, rule="sum", terms=(Term(s, 1.0, moment),), optimizer="older") for s in stale]
         return position.edited(*back, *rebuilt)
 
     def _divided(self, lost: frozenset[int]) -> tuple[list[Edit], list[int]]:
@@ -101,13 +102,10 @@ class CheckFreeHybrid(CheckFreePlus):
             except UnrecoverableError:
                 stale.append(stage)
                 continue
-            gone = edit is not None and set(edit.sources) & lost
-            if edit is not None and (gone or self.config.rebuild_from == "checkpoint"):
+            if edit is None:
+                continue
+            if set(edit.sources) & lost or self.config.rebuild_from == "checkpoint":
                 stale.append(stage)
-            elif edit is not None:
+            else:
                 rebuilt.append(edit)
         return rebuilt, stale
-
-    def _from_checkpoint(self, stage: int, moment: Moment) -> Edit:
-        """The edit that restores a stage with its optimizer state, at the scheduled learning rate."""
-        return Edit(stage=stage, rule="sum", terms=(Term(stage, 1.0, moment),), optimizer="older")

@@ -47,9 +47,7 @@ class Reinit(CheckFree):
 
     def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
         """The edit that fills one of the lost stages."""
-        if self.config.rule == "random":
-            return self._edit(stage, ())
-        return super().edit(stage, lost)
+        return self._edit(stage, ()) if self.config.rule == "random" else super().edit(stage, lost)
 
     def _sources(self, stage: int) -> tuple[int, ...]:
         if self.config.rule != "copy_previous":
@@ -60,15 +58,5 @@ class Reinit(CheckFree):
             raise UnrecoverableError(f"stage {stage} is at an end, and no stage of layers precedes it")
         return (stage + 1,)
 
-    def _edit(self, stage: int, sources: tuple[int, ...]) -> Edit:
-        options = self.config
-        average = len(sources) > 1
-        return Edit(
-            stage=stage,
-            rule="average" if average else "copy" if sources else "fresh",
-            sources=sources,
-            weights=GradientNormWeights(exponent=0.0) if average else None,
-            optimizer=options.optimizer,
-            learning_rate_factor=options.learning_rate_factor,
-            learning_rate_half_life_steps=options.learning_rate_half_life_steps,
-        )
+    def _weights(self) -> GradientNormWeights:
+        return GradientNormWeights(exponent=0.0)

@@ -5,7 +5,7 @@ Each entry names its source; figures without a measurement are marked as assumpt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -37,16 +37,12 @@ def frozen(value: Any) -> Any:
 
 def or_preset(kind: str) -> BeforeValidator:
     """A validator that accepts a preset's name, or a mapping whose `preset:` names the figures that its keys change."""
-    return BeforeValidator(_resolver(kind))
 
-
-def _resolver(kind: str) -> Callable[[Any], Any]:
     def resolve(value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"preset": value}
+        value = {"preset": value} if isinstance(value, str) else value
         return resolved(kind, value) if isinstance(value, dict) and "preset" in value else value
 
-    return resolve
+    return BeforeValidator(resolve)
 
 
 def resolved(kind: str, value: dict[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:

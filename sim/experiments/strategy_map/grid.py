@@ -14,7 +14,7 @@ from sim.cluster.topology import usd_per_node_hour
 from sim.failures import PROCESSES
 from sim.results.strategy_map import Cell
 from sim.scenario.axes import Axis, ScenarioTemplate, is_number
-from sim.scenario.loading import ScenarioError
+from sim.scenario.document import ScenarioError
 from sim.scenario.scenario import Scenario, SeedsConfig
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import time_only

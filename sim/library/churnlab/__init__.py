@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sim.results.storage import load_run as load_run
     from sim.results.strategy_map import Advice as Advice
     from sim.results.strategy_map import StrategyMap as StrategyMap
-    from sim.scenario.loading import ScenarioError as ScenarioError
+    from sim.scenario.document import ScenarioError as ScenarioError
     from sim.scenario.loading import build_scenario as build_scenario
     from sim.scenario.loading import load_scenario as load_scenario
     from sim.scenario.scenario import Scenario as Scenario

@@ -22,7 +22,8 @@ from sim.reporting.html.narrative import LIMITS, cautions, describe_churn, how_s
 from sim.reporting.html.vega import Chart, LegendStyle, vega_bundle
 from sim.reporting.notes import describe_seeds
 from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, styles_by_kind
-from sim.scenario.loading import ScenarioError, parse_scenario
+from sim.scenario.document import ScenarioError
+from sim.scenario.loading import parse_scenario
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
