@@ -11,7 +11,7 @@ from pydantic import Field
 
 from models.spec import Config
 from sim.cluster.devices import Device
-from sim.core.presets import or_preset
+from sim.core.presets import OrPreset
 
 
 class Straggler(Config):
@@ -25,7 +25,7 @@ class Straggler(Config):
 class ClusterConfig(Config):
     """The `cluster:` section of a scenario."""
 
-    device: Annotated[Device, or_preset("devices")] = Field(
+    device: Annotated[Device, OrPreset("devices")] = Field(
         "l4", validate_default=True, description="device of each node: a preset's name or its figures"
     )
     price: Literal["spot", "on_demand"] = Field("spot", description="which of the device's prices every node costs")

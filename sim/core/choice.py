@@ -11,7 +11,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from sim.core.plugins import MODULE_AND_CLASS, PluginError, Plugins, in_one_line
-from sim.core.presets import presets, resolved
+from sim.core.presets import mapping_with, presets, resolved
 
 
 def choice(configs: Sequence[Any], plugins: Plugins[Any] | None = None, preset_kind: str | None = None) -> Any:
@@ -46,11 +46,11 @@ class _Choice:
         known = self._presets()
         forms: list[dict[str, Any]] = [{"enum": [*self.kinds, *installed, *known]}, members]
         if known:
-            forms.append(_mapping_with("preset", {"enum": known}, title=self.preset_kind))
+            forms.append(mapping_with("preset", {"enum": known}, title=self.preset_kind))
         if self.plugins:
             elsewhere = {"type": "string", "pattern": MODULE_AND_CLASS}
             kind = {"anyOf": [{"enum": installed}, elsewhere]} if installed else elsewhere
-            forms += [elsewhere, _mapping_with("kind", kind, title=self.plugins.group)]
+            forms += [elsewhere, mapping_with("kind", kind, title=self.plugins.group)]
         return {"anyOf": forms}
 
     def _presets(self) -> list[str]:
@@ -81,8 +81,3 @@ class _Choice:
         except Exception as error:
             reason = str(error) if isinstance(error, PluginError) else f"its Config fails: {in_one_line(error)}"
             raise PydanticCustomError("plugin", "{reason}", {"reason": reason}) from None
-
-
-def _mapping_with(key: str, value: Any, title: str | None) -> dict[str, Any]:
-    """The JSON Schema of a mapping of which only one key is known."""
-    return {"type": "object", "title": title, "properties": {key: value}, "required": [key]}

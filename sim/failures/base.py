@@ -20,26 +20,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from models.spec import Config
-from sim.core.distributions import Delay
+from models.spec import Config as Config
+from sim.core.distributions import Delay as Delay
 from sim.core.plugins import Component
-from sim.core.units import SECONDS_PER_HOUR
-
-__all__ = [
-    "SECONDS_PER_HOUR",
-    "Config",
-    "Delay",
-    "FailureProcess",
-    "MeanConfig",
-    "Member",
-    "ProcessConfig",
-    "RatedConfig",
-    "Renewal",
-    "Scope",
-    "Superposition",
-    "mean_uptime_of",
-    "num_members",
-]
+from sim.core.units import SECONDS_PER_HOUR as SECONDS_PER_HOUR
 
 Scope = Literal["node", "stage", "region", "cluster"]
 """What fails as one. A domain is a node (by number), a stage (by number), a region (by name) or the whole cluster."""

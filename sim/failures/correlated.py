@@ -117,15 +117,11 @@ class RegionalShocks(FailureProcess):
 
     Config = OutageConfig
     config: OutageConfig
+    scope: Scope = "region"
 
     def __init__(self, config: OutageConfig, members: Sequence[Member] = ()) -> None:
         super().__init__(config)
         self._num_members = num_members(self, members)
-
-    @property
-    def scope(self) -> Scope:
-        """A region."""
-        return "region"
 
     @property
     def shock_seconds(self) -> float:
@@ -160,11 +156,7 @@ class IndependentLosses(Renewal):
 
     Config = OutageConfig
     config: OutageConfig
-
-    @property
-    def scope(self) -> Scope:
-        """A node."""
-        return "node"
+    scope: Scope = "node"
 
     @property
     def mean_uptime_seconds(self) -> float:

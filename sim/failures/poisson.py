@@ -33,6 +33,7 @@ class PoissonFailures(FailureProcess):
 
     Config = PoissonConfig
     config: PoissonConfig
+    scope: Scope = "cluster"
     accepts_any_order = True
 
     def __init__(self, config: PoissonConfig, num_nodes: int | None = None) -> None:
@@ -42,11 +43,6 @@ class PoissonFailures(FailureProcess):
     def for_members(self, members: Sequence[Member]) -> PoissonFailures:
         """The process for so many nodes."""
         return PoissonFailures(self.config, len(members))
-
-    @property
-    def scope(self) -> Scope:
-        """The whole cluster."""
-        return "cluster"
 
     @property
     def num_nodes(self) -> int:

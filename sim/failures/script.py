@@ -78,15 +78,11 @@ class ScriptFailures(FailureProcess):
 
     Config = ScriptConfig
     config: ScriptConfig
+    scope: Scope = "cluster"
 
     def __init__(self, config: ScriptConfig) -> None:
         super().__init__(config)
         self._losses = sorted(config.losses, key=lambda loss: loss.seconds)
-
-    @property
-    def scope(self) -> Scope:
-        """The whole cluster."""
-        return "cluster"
 
     @property
     def mean_uptime_seconds(self) -> float:

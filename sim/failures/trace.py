@@ -214,6 +214,7 @@ class TraceFailures(FailureProcess):
 
     Config = TraceConfig
     config: TraceConfig
+    scope: Scope = "cluster"
 
     def __init__(self, config: TraceConfig) -> None:
         super().__init__(config)
@@ -225,11 +226,6 @@ class TraceFailures(FailureProcess):
         self._cycle = TraceCycle(events, self._offset_seconds, joined=config.loop and self._replays)
         self._events = [event for event in self._cycle.events if event.left or (self._replays and event.num_came)]
         self._num_passed = bisect_right([event.seconds for event in self._events], self._offset_seconds)
-
-    @property
-    def scope(self) -> Scope:
-        """The whole cluster."""
-        return "cluster"
 
     @property
     def num_initial_nodes(self) -> int | None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from sim.core.presets import REPLACED, changed, merged, presets
 from sim.core.text import shortened, suggestion
 from sim.scenario.error_messages import format_value
-from sim.scenario.scenario import PRESET_FIELDS, Scenario
+from sim.scenario.scenario import Scenario
 from sim.scenario.schema import at, is_preset, kinds, schema_at
 from sim.scenario.yaml_reader import Location, YamlTextError, read_yaml
 
@@ -155,7 +155,7 @@ class Document:
         if isinstance(value, str) and (kinds(node) or is_preset(node)):
             value = {"preset" if value in node.get("presets", ()) else "kind": value}
         if isinstance(value, dict) and "presets" in node and following not in ("preset", "kind"):
-            value = _with_figures(value, node.get("preset_kind") or PRESET_FIELDS[tuple(map(str, path))])
+            value = _with_figures(value, node["preset_kind"])
         if isinstance(value, dict | list):
             return value
         what = f"is {format_value(value)} and has no fields below it"

@@ -8,15 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import Field
 
 from models.spec import Config
 from sim.cluster.network import NetworkConfig
 from sim.cluster.topology import ClusterConfig
 from sim.core.choice import choice
-from sim.core.presets import or_preset, presets
+from sim.core.presets import OrPreset
 from sim.core.text import FOLDER_NAME
 from sim.failures import PROCESSES, ProcessConfig, process_choice
 from sim.scenario.training import TrainingConfig
@@ -50,10 +48,6 @@ class SweepConfig(Config):
         "records",
         description="records: every iteration and event of each run; outcomes: summaries alone, for thousands of runs",
     )
-
-
-PRESET_FIELDS = {("workload", "model"): "models", ("cluster", "device"): "devices", ("network",): "networks"}
-"""Fields that a preset's name can stand for, and the kind of preset."""
 
 
 class StopConfig(StrategyConfig):
@@ -92,7 +86,7 @@ class Scenario(Config):
     workload: WorkloadConfig = Field(default_factory=WorkloadConfig, description="the target model: gives the seconds")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="the proxy model: gives the loss")
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="nodes, spares, recovery delays")
-    network: Annotated[NetworkConfig, or_preset("networks")] = Field(
+    network: Annotated[NetworkConfig, OrPreset("networks")] = Field(
         "spot_cluster",
         validate_default=True,
         description="links between nodes and to storage: a preset's name or figures",
@@ -125,16 +119,3 @@ class Scenario(Config):
     sweep: SweepConfig | None = Field(
         None, description="what `churnlab sweep` varies; the rest of the scenario is what all its points share"
     )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic's schema, which knows nothing of presets: their names can stand for some fields."""
-        schema = handler(core_schema)
-        for path, kind in PRESET_FIELDS.items():
-            properties = handler.resolve_ref_schema(schema)["properties"]
-            for part in path[:-1]:
-                properties = handler.resolve_ref_schema(properties[part])["properties"]
-            field, names = properties[path[-1]], {"enum": list(presets(kind))}
-            changed = {"type": "object", "properties": {"preset": names}, "required": ["preset"]}
-            field["anyOf"] = [names, {"$ref": field.pop("$ref")}, changed]
-        return schema

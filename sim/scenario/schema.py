@@ -23,8 +23,8 @@ def schema() -> dict[str, Any]:
 def resolved(node: dict[str, Any]) -> dict[str, Any]:
     """A schema node without references and alternatives.
 
-    `X or null` becomes X with `nullable`, `a name or X` becomes X with these `names`. A choice also gets the names
-    that are `presets`, their `preset_kind`, and the entry-point group of its `plugins`.
+    `X or null` becomes X with `nullable`, `a name or X` becomes X with these `names`, those of them that are `presets`,
+    their `preset_kind`, and the entry-point group of a choice's `plugins`.
     """
     while "$ref" in node or "anyOf" in node:
         if "$ref" in node:

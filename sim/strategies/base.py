@@ -16,40 +16,23 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field
 
-from models.spec import EMBEDDING_STAGE, Config, Routes, plain_routes, swapped_routes
-from models.training_state import Edit, GradientNormWeights, Position, Term
+from models.spec import EMBEDDING_STAGE as EMBEDDING_STAGE
+from models.spec import Config
+from models.spec import Routes as Routes
+from models.spec import plain_routes as plain_routes
+from models.spec import swapped_routes as swapped_routes
+from models.training_state import Edit as Edit
+from models.training_state import GradientNormWeights as GradientNormWeights
+from models.training_state import Position as Position
+from models.training_state import Term as Term
 from sim.core.plugins import Component
-from sim.core.records import Bucket, EventKind, Failure
+from sim.core.records import Bucket as Bucket
+from sim.core.records import EventKind as EventKind
+from sim.core.records import Failure as Failure
 from sim.core.text import FOLDER_NAME
-from sim.workload.config import IterationPlan, WorkloadConfig
-from sim.workload.costs import Costs
-
-__all__ = [
-    "EMBEDDING_STAGE",
-    "STORE",
-    "Background",
-    "Bucket",
-    "Costs",
-    "Edit",
-    "EventKind",
-    "Failure",
-    "GradientNormWeights",
-    "IterationPlan",
-    "PeriodicSave",
-    "Position",
-    "Process",
-    "Routes",
-    "Strategy",
-    "StrategyConfig",
-    "StrategyWorld",
-    "Term",
-    "Transfer",
-    "UnrecoverableError",
-    "WorkloadConfig",
-    "filled_from_preset",
-    "plain_routes",
-    "swapped_routes",
-]
+from sim.workload.config import IterationPlan as IterationPlan
+from sim.workload.config import WorkloadConfig as WorkloadConfig
+from sim.workload.costs import Costs as Costs
 
 Result = TypeVar("Result")
 Process = Generator[Any, Any, Result]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE, Config, Routes, plain_routes
-from sim.core.presets import or_preset
+from sim.core.presets import OrPreset
 from sim.workload.schedule import SCHEDULES, Schedule
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class MeasuredSeconds(Config):
 class WorkloadConfig(Config):
     """The `workload:` section of a scenario: the target model, which determines the seconds."""
 
-    model: Annotated[TargetModel, or_preset("models")] = Field(
+    model: Annotated[TargetModel, OrPreset("models")] = Field(
         "medium", validate_default=True, description="target model: a preset's name or its shape"
     )
     num_stages: int = Field(6, ge=2, le=1000, description="pipeline stages that hold layers (S1..Ss)")

@@ -6,12 +6,14 @@ Each entry names its source; figures without a measurement are marked as assumpt
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from pydantic import BeforeValidator
-from pydantic_core import PydanticCustomError
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from ruamel.yaml import YAML
 
 KINDS = ("devices", "models", "networks")
@@ -35,14 +37,27 @@ def frozen(value: Any) -> Any:
     return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
 
-def or_preset(kind: str) -> BeforeValidator:
-    """A validator that accepts a preset's name, or a mapping whose `preset:` names the figures that its keys change."""
+@dataclass(frozen=True)
+class OrPreset:
+    """Annotation that also accepts a preset's name, or a mapping whose `preset:` names figures that its keys change."""
 
-    def resolve(value: Any) -> Any:
+    kind: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._resolved, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        names = {"enum": list(presets(self.kind))}
+        return {"anyOf": [names, handler(schema), mapping_with("preset", names, title=self.kind)]}
+
+    def _resolved(self, value: Any) -> Any:
         value = {"preset": value} if isinstance(value, str) else value
-        return resolved(kind, value) if isinstance(value, dict) and "preset" in value else value
+        return resolved(self.kind, value) if isinstance(value, dict) and "preset" in value else value
 
-    return BeforeValidator(resolve)
+
+def mapping_with(key: str, value: Any, title: str | None) -> dict[str, Any]:
+    """The JSON Schema of a mapping of which only one key is known."""
+    return {"type": "object", "title": title, "properties": {key: value}, "required": [key]}
 
 
 def resolved(kind: str, value: dict[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from sim.failures import PROCESSES
 from sim.results.storage import resolved_yaml
 from sim.scenario.checks import CHECKS
 from sim.scenario.loading import load_scenario, parse_scenario
-from sim.scenario.scenario import PRESET_FIELDS, Scenario
+from sim.scenario.scenario import Scenario
 from sim.strategies import STRATEGIES
 
+PRESET_FIELDS = {("workload", "model"): "models", ("cluster", "device"): "devices", ("network",): "networks"}
 SCENARIOS = Path(__file__).parents[3] / "scenarios"
 SMALLEST = "name: demo\nstrategies: [none]\n"
 RICH = """
