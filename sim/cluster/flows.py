@@ -163,7 +163,6 @@ class Flows:
                 self._set_rate(flow, rate)
 
     def _set_rate(self, flow: Flow, bytes_per_second: float) -> None:
-        """Continue a flow at a new rate."""
         now_seconds = float(self._env.now)
         through = flow.bytes_per_second * (now_seconds - flow.since_seconds)
         flow.bytes_left = max(0.0, flow.bytes_left - through)
@@ -212,7 +211,6 @@ class Flows:
         self._start_next_in_channel(flow)
 
     def _start_next_in_channel(self, flow: Flow) -> None:
-        """Transmit the next message of a channel after one has ended."""
         queue = self._channels.get(flow.channel)
         if not queue or flow not in queue:
             return

@@ -103,7 +103,9 @@ class Membership:
         self.num_lost += len(lost)
         self._record_count(now_seconds)
         for node in lost:
-            self._remove_active(node.number)
+            index, last = self._index_in_active.pop(node.number), self.active.pop()
+            if last != node.number:
+                self.active[index], self._index_in_active[last] = last, index
             if node.slot is None:
                 del self._idle[node.number]
             else:
@@ -144,11 +146,6 @@ class Membership:
         for number in numbers:
             self._index_in_active[number] = len(self.active)
             self.active.append(number)
-
-    def _remove_active(self, number: int) -> None:
-        entry, last = self._index_in_active.pop(number), self.active.pop()
-        if last != number:
-            self.active[entry], self._index_in_active[last] = last, entry
 
     def _region_in_turn(self, number: int) -> str:
         return self.cluster.regions[number % len(self.cluster.regions)]

@@ -70,7 +70,6 @@ class _Choice:
         return self._from_outside(self.plugins, kind, value)
 
     def _from_outside(self, plugins: Plugins[Any], kind: str, value: Any) -> Any:
-        """The configuration of a class from outside."""
         try:
             found = plugins.find(kind)
             if ":" in kind and isinstance(value, dict) and "label" in found.Config.model_fields:

@@ -167,6 +167,7 @@ class TraceCycle:
             num_arrived += event.num_came
             if event.seconds <= offset_seconds:
                 self._initial, self._num_by_offset = list(present), num_arrived
+        self.num_initial = len(self._initial)
         self.events = list(events[1:])
         self._stay = list(present)[:num_start]
         if joined and self.events:
@@ -182,11 +183,6 @@ class TraceCycle:
         num_came = last.num_came - num_in_vain + num_start - len(self._stay)
         self.events[-1] = last._replace(left=last.left + gone, num_came=num_came)
         return num_in_vain
-
-    @property
-    def num_initial(self) -> int:
-        """Number of nodes present at the offset."""
-        return len(self._initial)
 
     def number(self, node: int, cycle: int) -> int:
         """The number in the cluster of a node of the trace, in pass number `cycle` (from 0)."""

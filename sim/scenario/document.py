@@ -33,7 +33,6 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """The problem on one line."""
         return ": ".join(part for part in (", ".join(p for p in (self.place, self.path) if p), self.message) if part)
 
 

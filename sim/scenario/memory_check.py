@@ -111,12 +111,9 @@ def smaller_microbatches(scenario: Scenario) -> list[int]:
     """Smaller values of sequences_per_microbatch, ascending, with which every strategy stays possible."""
     workload = scenario.workload
     possible = [config for config in scenario.strategies if not impossible(config, workload)]
-
-    def suits(number: int) -> bool:
-        changed = workload.model_copy(update={"sequences_per_microbatch": number})
-        return not any(impossible(config, changed) for config in possible)
-
-    return [number for number in divisors(workload.sequences_per_microbatch)[:-1] if suits(number)]
+    numbers = divisors(workload.sequences_per_microbatch)[:-1]
+    changed = {number: workload.model_copy(update={"sequences_per_microbatch": number}) for number in numbers}
+    return [number for number in numbers if not any(impossible(config, changed[number]) for config in possible)]
 
 
 def largest(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | None:

@@ -55,14 +55,9 @@ class PlainConstructor(RoundTripConstructor):
             raise ConstructorError(None, None, problem, node.start_mark)
         return number
 
-    def construct_timestamp(self, node: Any) -> Any:
-        """A date as it is written."""
-        return self.construct_scalar(node)
-
 
 PlainConstructor.add_constructor("tag:yaml.org,2002:int", PlainConstructor.construct_yaml_int)
-
-PlainConstructor.add_constructor("tag:yaml.org,2002:timestamp", PlainConstructor.construct_timestamp)
+PlainConstructor.add_constructor("tag:yaml.org,2002:timestamp", PlainConstructor.construct_scalar)
 
 
 def read_yaml(text: str) -> tuple[Any, dict[Location, int]]:

@@ -104,9 +104,8 @@ class Checkpoint(Strategy):
 
     def __init__(self, config: CheckpointConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        self.interval_iterations = config.interval_iterations
-        if config.interval_iterations is None and config.interval_seconds is None and config.interval is None:
-            self.interval_iterations = 100
+        is_timed = config.interval_seconds is not None or config.interval is not None
+        self.interval_iterations = config.interval_iterations or (None if is_timed else 100)
         self.kept: list[Position] = []
         self.upload: Background | None = None
         self.uploading: Position | None = None

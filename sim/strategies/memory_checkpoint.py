@@ -72,9 +72,8 @@ class NeighbourCheckpoint(Strategy):
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
         """Begin a checkpoint when one is due and the last is complete; it takes bandwidth, but no time of its own."""
         yield from ()
-        under_way = self.sending is not None and self.sending.under_way
         since = position.iteration - self.begun_iteration  # negative where the fallback has gone back further
-        if under_way or 0 <= since < self.config.interval_iterations:
+        if (self.sending and self.sending.under_way) or 0 <= since < self.config.interval_iterations:
             return None
         self.begun_iteration = position.iteration
         stages = range(self.num_stages + 1)
@@ -97,8 +96,8 @@ class NeighbourCheckpoint(Strategy):
     def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG002
         """The next checkpoint that is due; the next iteration if the last one is under way, or lies ahead."""
         since = position.iteration - self.begun_iteration
-        under_way = self.sending is not None and self.sending.under_way
-        return 1 if under_way or since < 0 else max(1, self.config.interval_iterations - since)
+        is_sending = self.sending and self.sending.under_way
+        return 1 if is_sending or since < 0 else max(1, self.config.interval_iterations - since)
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Send lost stages their state from a holder, and send copies that were lost with a holder again."""

@@ -173,7 +173,6 @@ class Redundant(Strategy):
         return world.cut_share * plan.num_microbatches * max(map(per_microbatch_seconds, world.lost_stages))
 
     def _before(self, stage: int) -> int:
-        """The stage whose nodes hold a stage's shadow."""
         return (stage - 1) % (self.num_stages + 1)
 
     def _require_no_neighbours_lost(self, lost: frozenset[int]) -> None:
