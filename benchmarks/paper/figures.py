@@ -16,9 +16,9 @@ from benchmarks.paper.jobs import TABLE_2_JOB
 from benchmarks.paper.published import HIGHEST, iteration_factor
 from benchmarks.paper.tables import RATE, REBUILDING, StudyTables
 from sim.experiments.strategy_map.study import MapObserver, MapOptions, strategy_map
-from sim.reporting.map_report import write_map
 from sim.reporting.registry import figure_of
 from sim.reporting.series import SERIES_STYLES
+from sim.reporting.strategy_map import write_map
 from sim.reporting.style import STYLE, new_figure
 from sim.results.storage import Results, load
 from sim.scenario.loading import load_scenario

@@ -84,7 +84,7 @@ def map_(
     """
     from sim.cli.progress import MapDisplay
     from sim.experiments.strategy_map.study import MapOptions, MapRequest, axes_of, make_map, outline_map
-    from sim.reporting.map_report import write_map
+    from sim.reporting.strategy_map import write_map
 
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective.value, replicates, time_replicates, sample_points, cells, jobs)
@@ -139,7 +139,7 @@ def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:
 
 def print_map(found: StrategyMap, paths: list[Path]) -> None:
     """Print each strategy's share of the map, the best for the scenario as it stands, and the basis of both."""
-    from sim.reporting.map_report import map_notes, own_line, shares_table
+    from sim.reporting.strategy_map import map_notes, own_line, shares_table
 
     console.print()
     console.print(shares_table(found))

@@ -12,10 +12,10 @@ from matplotlib.patches import Patch
 from sim.core.records import BUCKETS, Bucket
 from sim.core.text import decimals, format_name
 from sim.reporting.limits import Limits, limits_from_zero
-from sim.reporting.loss import HOURS_LABEL, MOST_ROWS
-from sim.reporting.registry import FigureKind, FigureRequest, Tables
-from sim.reporting.series import at_point, describe_point, omitted_points, points_in, series_in, with_series
-from sim.reporting.style import add_legend, new_figure
+from sim.reporting.loss import HOURS_LABEL
+from sim.reporting.registry import MOST_ROWS, FigureKind, FigureRequest, Tables
+from sim.reporting.series import at_point, points_in, series_in, with_series
+from sim.reporting.style import add_legend
 from sim.reporting.tables import Column, Table, columns_of, point_columns, rows_by_point
 from sim.results.outcome_tables import ledger_hours
 from sim.results.selection import swept_fields
@@ -119,19 +119,15 @@ def ledger_figure(request: FigureRequest, tables: Tables) -> Figure:
     table, form = with_series(tables[""], request.fields), request.form
     means = ": means over failure seeds, of runs that finished" if (table["num_runs"] > 1).any() else ""
     points = points_in(table, request.fields)
-    parts = [at_point(table, point) for point in points[:MOST_ROWS]]
-    notes = [*request.notes, f"{request.seeds}{means}.", *omitted_points(points, parts)]
-    with new_figure(0.95 + 0.3 * sum(map(len, parts)) + 0.3 * (len(parts) - 1), notes, form) as figure:
-        ratios = [len(part) for part in parts]
-        axes = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-        for axis, point, part in zip(axes, points, parts, strict=False):
-            draw_ledger(axis, part)
-            axis.set_title(describe_point(point), loc="left")
-        axes[0].set_xlim(*ledger_limits(table))
-        axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
-        add_legend(
-            figure, [Patch(**fill_of(bucket), label=format_name(bucket)) for bucket in used_buckets(table)], form
-        )
+    bars = [len(at_point(table, point)) for point in points[:MOST_ROWS]]
+    inches, notes = (0.65 + 0.3 * sum(bars), 0.3), [f"{request.seeds}{means}."]
+    handles = [Patch(**fill_of(bucket), label=format_name(bucket)) for bucket in used_buckets(table)]
+    with request.panels(points, inches, notes, sharex=True, height_ratios=bars) as (figure, rows):
+        for (axis,), point in rows:
+            draw_ledger(axis, at_point(table, point))
+        axis.set_xlim(*ledger_limits(table))
+        axis.set_xlabel(form.x_label(HOURS_LABEL))
+        add_legend(figure, handles, form)
     return figure
 
 

@@ -12,18 +12,8 @@ from matplotlib.lines import Line2D
 
 from sim.reporting.limits import loss_limits
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
-from sim.reporting.series import (
-    SeriesStyle,
-    at_point,
-    describe_point,
-    line_handles,
-    omitted_points,
-    points_in,
-    series_in,
-    series_styles,
-    with_series,
-)
-from sim.reporting.style import REFERENCE_LINE, add_legend, from_zero, new_figure
+from sim.reporting.series import SeriesStyle, at_point, line_handles, points_in, series_in, series_styles, with_series
+from sim.reporting.style import REFERENCE_LINE, add_legend, from_zero
 from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves, run_curves
 from sim.results.outcome_tables import target_of
 from sim.results.selection import swept_fields
@@ -34,8 +24,6 @@ HOURS_LABEL = "simulated wall-clock time of the target model (hours)"
 LOSS_LABEL = "validation loss of the proxy model (nats/token)"
 
 X_LABEL: Mapping[Against, str] = {"time": HOURS_LABEL, "iteration": "iteration"}
-
-MOST_ROWS = 6
 
 MOST_THIN_LINES = 12
 """With more runs than this, only their range is drawn."""
@@ -117,26 +105,23 @@ def figure_tables(request: FigureRequest) -> Tables:
 def loss_figure(request: FigureRequest, tables: Tables) -> Figure:
     """Draw validation loss against simulated time (left) and against iteration (right); a row for each point."""
     curves, target, form = tables["time"], target_of(request.results.runs), request.form
-    points, styles, single = points_in(curves, request.fields), series_styles(curves), is_single(curves)
-    drawn, meaning = points[:MOST_ROWS], "."
+    points, styles, single, meaning = points_in(curves, request.fields), series_styles(curves), is_single(curves), "."
     if not single:
         meaning = ": lines are means, over time as long as all runs train; shaded: from the lowest run to the highest; "
         meaning += "thin: runs."
-    notes = [*request.notes, f"{request.seeds}{meaning}", *omitted_points(points, drawn)]
-    with new_figure(1.0 + 2.1 * len(drawn), notes, form) as figure:
-        rows = figure.subplots(len(drawn), 2, sharex="col", sharey="row", squeeze=False)
-        for axes, point in zip(rows, drawn, strict=True):
+    notes = [f"{request.seeds}{meaning}"]
+    with request.panels(points, (1.0, 2.1), notes, 2, sharex="col", sharey="row") as (figure, rows):
+        for axes, point in rows:
             for axis, against in zip(axes, COLUMN, strict=True):
                 draw_loss_at(axis, tables, against, point, styles)
             axes[0].set_ylim(*loss_limits(at_point(tables["iteration"], point)))
-            axes[0].set_title(describe_point(point), loc="left")
             for axis in axes:
                 from_zero(axis)
                 draw_target(axis, target, named=axis is axes[1])
-        for axis, against in zip(rows[-1], COLUMN, strict=True):
+        for axis, against in zip(rows[-1][0], COLUMN, strict=True):
             axis.set_xlabel(form.x_label(X_LABEL[against]))
         if len(rows) == 1:
-            rows[0][0].set_ylabel(form.y_label(LOSS_LABEL, 2.1))
+            rows[0][0][0].set_ylabel(form.y_label(LOSS_LABEL, 2.1))
         else:
             figure.supylabel(LOSS_LABEL, fontsize="medium")
         handles = line_handles(styles)

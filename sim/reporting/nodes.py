@@ -17,13 +17,12 @@ from sim.reporting.series import (
     at_point,
     describe_point,
     line_handles,
-    omitted_points,
     points_in,
     series_in,
     series_styles,
     with_series,
-)
-from sim.reporting.style import PAPER, REFERENCE_LINE, add_legend, from_zero, new_figure
+)  # fmt: skip
+from sim.reporting.style import PAPER, REFERENCE_LINE, add_legend, from_zero
 from sim.results.outcome_tables import nodes_over_time
 from sim.results.selection import MissingError
 
@@ -31,10 +30,7 @@ MOST_SEEDS, MOST_SEEDS_ON_A_SLIDE = 4, 2
 
 
 def draw_nodes(
-    axis: Axes,
-    table: pd.DataFrame,
-    num_needed: int | None = None,
-    styles: Mapping[str, SeriesStyle] | None = None,
+    axis: Axes, table: pd.DataFrame, num_needed: int | None = None, styles: Mapping[str, SeriesStyle] | None = None
 ) -> None:
     """Draw the nodes of each series as steps (`nodes_over_time`), with a marker at the run's end.
 
@@ -73,18 +69,15 @@ def nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
         for point in points_in(table, request.fields)
         for seed in at_point(table, point)["failure_seed"].unique()
     ]
-    drawn, styles = points[: MOST_SEEDS if form is PAPER else MOST_SEEDS_ON_A_SLIDE], series_styles(table)
+    most, styles = MOST_SEEDS if form is PAPER else MOST_SEEDS_ON_A_SLIDE, series_styles(table)
     notes = [
-        *request.notes,
-        "Nodes that are there, idle spares among them. All strategies meet the same churn; a mark is where a run ends.",
-        *omitted_points(points, drawn),
+        "Nodes that are there, idle spares among them. All strategies meet the same churn; a mark is where a run ends."
     ]
-    with new_figure(0.9 + 1.1 * len(drawn), notes, form) as figure:
-        axes = figure.subplots(len(drawn), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for axis, point in zip(axes, drawn, strict=True):
+    with request.panels(points, (0.9, 1.1), notes, most=most, sharex=True, sharey=True) as (figure, rows):
+        for (axis,), point in rows:
             draw_nodes(axis, at_point(table, point), num_needed, styles)
             axis.set_title(describe_point(point).replace("failure_seed", "failure seed"), loc="left")
-        axes[-1].set_xlabel(form.x_label(HOURS_LABEL))
+        axis.set_xlabel(form.x_label(HOURS_LABEL))
         figure.supylabel("nodes that are there", fontsize="medium")
         needed = Line2D([], [], label="needed by all stages", **REFERENCE_LINE)
         add_legend(figure, [*line_handles(styles, with_markers=True), needed], form)

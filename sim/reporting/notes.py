@@ -39,7 +39,7 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     lines = [
         f"Seconds: simulated, target model '{workload.model.name}' ({format_parameters(scenario)} parameters) in "
         f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
-        f"'{scenario.network.name}'; {process.describe()}{describe_downtime(scenario.failures)}.",
+        f"'{scenario.network.name}'; {process.describe()}{describe_downtime(scenario.failures)}."
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")

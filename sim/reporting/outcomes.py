@@ -260,21 +260,18 @@ def intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
     if "mean_target_hours" in table:
         panels["target_hours"] = f"hours to {describe_target(request.results.runs)}"
     points, styles = points_in(table, fields), series_styles(table)
-    drawn, places = points[:MOST_PANELS], places_of(table["interval_iterations"])
-    notes = [*request.notes, interval_note(request, table), *omitted_points(points, drawn)]
-    with new_figure(0.9 + 2.1 * len(drawn), notes, form) as figure:
-        rows = figure.subplots(len(drawn), len(panels), sharex=True, sharey="row", squeeze=False)
-        for axes, point in zip(rows, drawn, strict=True):
+    places, notes = places_of(table["interval_iterations"]), [interval_note(request, table)]
+    with request.panels(points, (0.9, 2.1), notes, len(panels), sharex=True, sharey="row") as (figure, rows):
+        for axes, point in rows:
             there = at_point(table, point)
             for axis, (unit, label) in zip(axes, panels.items(), strict=True):
                 set_hours(axis, there, *panels)
                 counted = there if unit == "target_hours" else there.assign(num_reached=there["num_runs"])
                 draw_means(axis, counted, "interval_iterations", unit, styles, places)
                 axis.set_title(", ".join(filter(None, (label, describe_point(point)))), loc="left")
-        for axis in rows[-1]:
+            axes[0].set_ylabel(form.y_label("simulated hours of the target model"))
+        for axis in axes:
             axis.set_xlabel(form.x_label("iterations between two checkpoints"))
-        for axis in rows[:, 0]:
-            axis.set_ylabel(form.y_label("simulated hours of the target model"))
         add_legend(figure, line_handles(styles, with_markers=True), form)
     return figure
 

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from sim.core.text import shortened, suggestion
 from sim.reporting.ledger import draw_ledger, ledger_limits
 from sim.reporting.loss import HOURS_LABEL, LOSS_LABEL, X_LABEL, draw_loss_at, loss_tables
-from sim.reporting.map_report import draw_map_panel
 from sim.reporting.nodes import draw_nodes
 from sim.reporting.outcomes import draw_means, draw_rows
 from sim.reporting.series import at_point, choose_field, series_styles, with_series
+from sim.reporting.strategy_map import draw_map_panel
 from sim.results.loss_curves import Against
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_loss
 from sim.results.selection import comparable, swept_fields

@@ -11,19 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sim.reporting.limits import Limits, limits_from_zero, loss_limits
-from sim.reporting.loss import LOSS_LABEL, MOST_ROWS, OPACITY_OF_RANGE, draw_loss_at, is_single, loss_tables
+from sim.reporting.loss import LOSS_LABEL, OPACITY_OF_RANGE, draw_loss_at, is_single, loss_tables
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
-from sim.reporting.series import (
-    SeriesStyle,
-    at_point,
-    describe_point,
-    line_handles,
-    points_in,
-    series_in,
-    series_styles,
-    with_series,
-)
-from sim.reporting.style import add_legend, from_zero, new_figure
+from sim.reporting.series import SeriesStyle, at_point, line_handles, points_in, series_in, series_styles, with_series
+from sim.reporting.style import add_legend, from_zero
 from sim.results.recovery_tables import above_failure_free, half_lives, spikes, swapping_cost
 from sim.results.selection import MissingError
 
@@ -98,20 +89,18 @@ def draw_above_zero(
 def spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
     """Draw the excess training loss after recoveries (left), and the iterations until it has halved (right)."""
     curves, halvings = (with_series(tables[name], request.fields) for name in ("", "half_lives"))
-    points, styles, form = points_in(curves, request.fields)[:MOST_ROWS], series_styles(curves), request.form
-    with new_figure(0.8 + 1.6 * len(points), [*request.notes, spikes_note(request, curves)], form) as figure:
-        rows = figure.subplots(len(points), 2, sharex="col", squeeze=False, width_ratios=(3, 2))
-        for axis in rows[1:, 0]:
-            axis.sharey(rows[0, 0])  # the y axes on the right name their own series
-        for (curve_axis, halving_axis), point in zip(rows, points, strict=True):
+    points, styles, form = points_in(curves, request.fields), series_styles(curves), request.form
+    notes = [spikes_note(request, curves)]
+    with request.panels(points, (0.8, 1.6), notes, 2, sharex="col", width_ratios=(3, 2)) as (figure, rows):
+        for (curve_axis, _), _ in rows[1:]:
+            curve_axis.sharey(rows[0][0][0])  # the y axes on the right name their own series
+        for (curve_axis, halving_axis), point in rows:
             draw_spikes(curve_axis, at_point(curves, point), styles)
             halving_axis.set_xlim(*half_life_limits(halvings))
             draw_half_lives(halving_axis, at_point(halvings, point), styles)
-            curve_axis.set_title(describe_point(point), loc="left")
-        rows[-1][0].set_xlabel("iterations since the recovery")
-        rows[-1][1].set_xlabel(form.x_label("iterations until it has halved"))
-        for axis in rows[:, 0]:
-            axis.set_ylabel(form.y_label("excess training loss (nats/token)"))
+            curve_axis.set_ylabel(form.y_label("excess training loss (nats/token)"))
+        curve_axis.set_xlabel("iterations since the recovery")
+        halving_axis.set_xlabel(form.x_label("iterations until it has halved"))
         add_legend(figure, line_handles(styles), form)
     return figure
 
@@ -132,19 +121,16 @@ def swapping_figure(request: FigureRequest, tables: Tables) -> Figure:
     fields = [name for name in request.fields if name in tables[""]]
     table, form, num_pairs = with_series(tables[""], fields), request.form, int(tables[""]["num_pairs"].max())
     several = f"means over {num_pairs} pairs of runs; shaded: from the lowest to the highest"
-    notes = [
-        *request.notes,
+    note = (
         "Only runs that met no failure, beside failure-free ones of the same training seed: swapped routes alone make "
-        f"the difference. Lines: {'one pair of runs' if num_pairs == 1 else several}.",
-    ]
-    points, styles = points_in(table, fields)[:MOST_ROWS], series_styles(table)
-    with new_figure(0.8 + 1.8 * len(points), notes, form) as figure:
-        rows = figure.subplots(len(points), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        for axis, point in zip(rows, points, strict=True):
+        f"the difference. Lines: {'one pair of runs' if num_pairs == 1 else several}."
+    )
+    points, styles = points_in(table, fields), series_styles(table)
+    with request.panels(points, (0.8, 1.8), [note], sharex=True, sharey=True) as (figure, rows):
+        for (axis,), point in rows:
             draw_differences(axis, at_point(table, point), styles)
-            axis.set_title(describe_point(point), loc="left")
             axis.set_ylabel(form.y_label("validation loss, swapped minus plain (nats/token)"))
-        rows[-1].set_xlabel("iteration")
+        axis.set_xlabel("iteration")
         add_legend(figure, line_handles(styles), form)
     return figure
 
@@ -165,20 +151,18 @@ def variant_tables(request: FigureRequest) -> Tables:
 def variants_figure(request: FigureRequest, tables: Tables) -> Figure:
     """Draw validation loss by iteration (left), and its excess over the failure-free run (right)."""
     table, losses, form = with_series(tables[""], request.fields), tables["losses"], request.form
-    notes = [*request.notes, f"{request.seeds}. Without failures: of the same training seed."]
+    note = f"{request.seeds}. Without failures: of the same training seed."
     if not is_single(losses):
-        notes[-1] += " Lines are means; shaded: from the lowest run to the highest; thin: runs."
-    points, styles = points_in(table, request.fields)[:MOST_ROWS], series_styles(losses)
-    with new_figure(0.8 + 2.0 * len(points), notes, form) as figure:
-        rows = figure.subplots(len(points), 2, sharex=True, sharey="col", squeeze=False)
-        for axes, point in zip(rows, points, strict=True):
+        note += " Lines are means; shaded: from the lowest run to the highest; thin: runs."
+    points, styles = points_in(table, request.fields), series_styles(losses)
+    with request.panels(points, (0.8, 2.0), [note], 2, sharex=True, sharey="col") as (figure, rows):
+        for axes, point in rows:
             draw_loss_at(axes[0], tables, "losses", point, styles)
             axes[0].set_ylim(*loss_limits(losses))
             draw_differences(axes[1], at_point(table, point), styles)
-            axes[0].set_title(describe_point(point), loc="left")
             axes[0].set_ylabel(form.y_label(LOSS_LABEL))
             axes[1].set_ylabel(form.y_label("above that without failures (nats/token)"))
-        for axis in rows[-1]:
+        for axis in axes:
             axis.set_xlabel("iteration")
         add_legend(figure, line_handles(styles), form)
     return figure

@@ -6,7 +6,8 @@ its help follow. So a new figure is one module here, beside its test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import import_module
@@ -19,15 +20,19 @@ from matplotlib.figure import Figure
 
 from sim.core.text import shortened, suggestion
 from sim.reporting.notes import describe_seeds, notes
-from sim.reporting.series import at_point, choose_field, describe_point, points_in
-from sim.reporting.style import PAPER, SLIDE, Form, save
+from sim.reporting.series import at_point, choose_field, describe_point, omitted_points, points_in
+from sim.reporting.style import PAPER, SLIDE, Form, new_figure, save
 from sim.results.selection import MissingError, comparable, swept_fields
 from sim.results.storage import Results, read_json
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
 
+Point = Mapping[str, Any]
+
 Tables = Mapping[str, pd.DataFrame]
 """The data of a figure: its main table under the name "", others under names that their CSV files end in."""
+
+MOST_ROWS = 6
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class FigureRequest:
     results: Results
     form: Form = PAPER
     field: str | None = None
-    point: Mapping[str, Any] | None = None
+    point: Point | None = None
 
     @classmethod
     def of(cls, results: Results, form: Form = PAPER, field: str | None = None) -> FigureRequest:
@@ -78,6 +83,23 @@ class FigureRequest:
     def seeds(self) -> str:
         """The numbers of failure and training seeds in words."""
         return describe_seeds(self.runs)
+
+    @contextmanager
+    def panels(
+        self, points: Sequence[Point], inches: tuple[float, float], notes: Sequence[str], num_columns: int = 1,
+        most: int = MOST_ROWS, **options: Any,
+    ) -> Iterator[tuple[Figure, list[tuple[Any, Point]]]]:  # fmt: skip
+        """Open a figure with a row of panels for each of the first points, and yield it with each row and its point.
+
+        inches: height of all but the panels, and of a row. notes: for the caption. options: of `Figure.subplots`.
+        """
+        drawn = points[:most]
+        notes = [*self.notes, *notes, *omitted_points(points, drawn)]
+        with new_figure(inches[0] + inches[1] * len(drawn), notes, self.form) as figure:
+            rows = figure.subplots(len(drawn), num_columns, squeeze=False, **options)
+            for axes, point in zip(rows, drawn, strict=True):
+                axes[0].set_title(describe_point(point), loc="left")
+            yield figure, list(zip(rows, drawn, strict=True))
 
     @property
     def _run(self) -> Path:

@@ -1,10 +1,14 @@
-"""Strategy map: each cell in the colour of its best strategy, strong for a large lead, hatched if too close to call."""
+"""Strategy map: its figure, the share of cells of each strategy, and what the map rests on.
+
+Each cell has the colour of its best strategy: strong for a large lead, hatched if too close to call.
+"""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +24,15 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import NullLocator
 from scipy import ndimage
 
-from sim.reporting.series import SeriesStyle
-from sim.reporting.style import new_figure
+from sim.core.files import atomic_write
+from sim.core.text import format_count
+from sim.reporting.advice import best_and_contenders, format_means
+from sim.reporting.notes import describe_prices, notes
+from sim.reporting.series import SeriesStyle, styles_by_kind
+from sim.reporting.style import new_figure, save
+from sim.reporting.tables import Row, Table, columns_of
+from sim.results.comparison import FEWEST_LOST
+from sim.results.strategy_map import StrategyMap
 from sim.scenario.axes import Axis
 from sim.strategies import legend_label
 
@@ -41,8 +52,126 @@ Colours = Mapping[str, str]
 Edges = npt.NDArray[np.float64]
 
 
+def strategy_map_figure(found: StrategyMap) -> Figure:
+    """The map as a figure: regions over two fields, or lines over one."""
+    x, y = found.axes
+    if not y.field:
+        bands = "Bands: 95 % intervals of means. A line ends where a strategy misses the target under some seed."
+        with new_figure(3.0, [bands, *map_notes(found)]) as figure:
+            draw_map_panel(figure.subplots(), found)
+            figure.legend(loc="outside upper center", ncols=5, frameon=False)
+        return figure
+    marks = {
+        "own": [(position(x, x.own), position(y, y.own))] if found.own_cell else [],
+        "knots": [(position(x, x.values[i]), position(y, y.values[j])) for i, j in found.sampled_cells],
+    }
+    colours = {name: style.colour for name, style in styles_of(found).items()}
+    return map_figure(found.table, found.axes, colours, marks, map_notes(found))
+
+
+def draw_map_panel(axis: Axes, found: StrategyMap) -> None:
+    """Draw the map on an axis: regions over two fields, or lines over one."""
+    styles, (x, y), is_money = styles_of(found), found.axes, found.objective == "money"
+    if y.field:
+        draw_map(axis, found.table, x, y, {name: style.colour for name, style in styles.items()})
+        return
+    draw_lines(axis, found.table, x, styles, "usd" if is_money else "hours")
+    axis.set_ylabel("money to the target loss ($)" if is_money else "simulated hours to the target loss")
+
+
+def styles_of(found: StrategyMap) -> dict[str, SeriesStyle]:
+    """The style of each strategy by its kind."""
+    kinds = {config.name: config.kind for config in found.scenario.strategies}
+    return styles_by_kind({name: kinds[name] for name in found.strategies})
+
+
+def write_map(found: StrategyMap, folder: Path) -> list[Path]:
+    """Write map.csv, map.png and map.pdf into a folder."""
+    path = folder / "map.csv"
+    atomic_write(path, found.table.to_csv(index=False))
+    return [path, *save(strategy_map_figure(found), folder / "map")]
+
+
+def shares_table(found: StrategyMap) -> Table:
+    """For each strategy the share of cells in which it is best, and how far it is ahead or behind."""
+    what = "cheapest" if found.objective == "money" else "first"
+    headings = (
+        f"{what} in\n% of cells",
+        "of these\ntoo close",
+        f"may be {what}\nin % of cells",
+        "behind by\n% (median)",
+    )
+    table_rows = []
+    for name, rows in found.table.groupby("strategy", sort=False):
+        best = rows[rows["is_best"]]
+        others = rows.loc[~rows["is_best"] & (rows["num_reached"] == rows["num_runs"]), "behind"]
+        shares = (
+            f"{100 * rows['is_best'].mean():.0f}",
+            f"{100 * best['is_close'].mean():.0f}" if len(best) else "-",
+            f"{100 * rows['may_be_first'].astype(float).mean():.0f}",
+            f"{100 * others.median():.0f}" if len(others) and not others.isna().all() else "-",
+        )
+        table_rows.append(Row((legend_label(str(name)), *shares)))
+    title = f"{found.scenario.name}: strategies that reach the target {what}"
+    return Table(title, columns_of(headings), tuple(table_rows))
+
+
+def own_line(found: StrategyMap) -> str:
+    """The best strategy for the scenario as it stands, or in the cell nearest to it; empty where it has none."""
+    if found.own is None or found.own_cell is None:
+        return ""
+    axes = [(axis, axis.values[place]) for axis, place in zip(found.axes, found.own_cell, strict=True) if axis.field]
+    where = "At the scenario's own values"
+    if any(value != axis.own for axis, value in axes):
+        nearest = ", ".join(f"{axis.field} {value}, the scenario's {axis.own}" for axis, value in axes)
+        where = f"In the cell nearest to the scenario ({nearest}; `churnlab advise` evaluates the scenario itself)"
+    best = found.own.ranking.best
+    means = f", {format_means(found.own, best.strategy)}" if best else ""
+    return f"{where}: {best_and_contenders(found.own)}{means}."
+
+
+def map_notes(found: StrategyMap) -> list[str]:
+    """What the map rests on, a sentence each."""
+    scenario, num_cells = found.scenario, len(found.every_cell)
+    looked = f"{len(found.cells)} of {num_cells} cells simulated"
+    between = ", the others interpolated between cells that agree" if len(found.cells) < num_cells else ""
+    described = notes(scenario, found.corpus_description)
+    lines = [
+        f"{looked} without training under {found.num_time_seeds} failure seeds{between}. {note_of_learning(found)} Too "
+        "close: the 95 % interval of the difference contains 0, or the difference is below the interpolation error."
+        f"{note_of_few_losses(found)}",
+        f"Except for the fields on the axes: {described[0]}",
+        *described[1:],
+    ]
+    return [*lines, describe_prices(scenario.cluster)] if found.objective == "money" else lines
+
+
+def note_of_learning(found: StrategyMap) -> str:
+    """Where the iterations to the target come from."""
+    target = f"loss {found.scenario.training.target_validation_loss:g}"
+    if not found.sampled_cells:
+        return f"Iterations to {target}: those of a run without failures, no strategy here changes weights."
+    error = max((one.error for result in found.cells.values() for one in result.ranking.standings), default=0.0)
+    return (
+        f"Iterations to {target} under failures: {format_count(found.num_replicates, 'real training')} at "
+        f"{'each of ' if len(found.sampled_cells) > 1 else ''}{format_count(len(found.sampled_cells), 'cell')}, "
+        f"interpolated by failures per iteration, and between validations (error up to {100 * error:.0f} %)."
+    )
+
+
+def note_of_few_losses(found: StrategyMap) -> str:
+    """A sentence where too few stages are lost in some cells; empty where in none."""
+    num_few = sum(result.num_lost < FEWEST_LOST for result in found.cells.values())
+    if not num_few:
+        return ""
+    return (
+        f" In {100 * num_few / len(found.cells):.0f} % of the simulated cells the best loses fewer than "
+        f"{FEWEST_LOST:g} stages before the target: plain speed is compared there."
+    )
+
+
 def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours) -> None:
-    """Draw a map's table (`sim.experiments.strategy_map.table`) over its two axes. colours: of each strategy."""
+    """Draw a map's table (`StrategyMap.table`) over its two axes. colours: of each strategy."""
     shape = len(y.values), len(x.values)
     best, lead, close = grids(table, shape)
     edges_x, edges_y = edges(x), edges(y)
@@ -102,18 +231,6 @@ def draw_marks(axis: Axes, marks: Mapping[str, Sequence[Any]]) -> list[Line2D]:
     return handles
 
 
-def line_figure(
-    table: pd.DataFrame, x: Axis, styles: Mapping[str, SeriesStyle], what: str, label: str, notes: Sequence[str]
-) -> Figure:
-    """Draw a map over one axis: column `what` of each strategy with its interval."""
-    with new_figure(3.0, notes) as figure:
-        axis = figure.subplots()
-        draw_lines(axis, table, x, styles, what)
-        axis.set_ylabel(label)
-        figure.legend(loc="outside upper center", ncols=5, frameon=False)
-    return figure
-
-
 def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Mapping[str, SeriesStyle], what: str) -> None:
     """Draw a map's table over one axis: column `what` of each strategy with its interval."""
     for name, rows in table.groupby("strategy", sort=False):
@@ -154,31 +271,22 @@ def shades(best: Any, lead: Edges, colours: Colours) -> Edges:
 def edges(axis: Axis) -> Edges:
     """Return (values + 1,) edges of cells: halfway between values, by ratio on a logarithmic axis."""
     if not axis.is_numeric:
-        numbers: Edges = np.arange(len(axis.values) + 1, dtype=np.float64)
-        return numbers - 0.5
-    values = np.array(axis.values, dtype=np.float64)
-    if axis.is_log:
-        values = np.log(values)
-    if len(values) == 1:
-        found: Edges = np.array([values[0] - 0.5, values[0] + 0.5])
-    else:
-        middles = (values[1:] + values[:-1]) / 2
-        found = np.concatenate([[2 * values[0] - middles[0]], middles, [2 * values[-1] - middles[-1]]])
-    ends: Edges = np.exp(found) if axis.is_log else found
-    return ends
+        return np.arange(len(axis.values) + 1, dtype=np.float64) - 0.5
+    values: Edges = np.array(axis.values, dtype=np.float64)
+    values = np.log(values) if axis.is_log else values
+    middles = (values[1:] + values[:-1]) / 2
+    first, last = (
+        (2 * values[0] - middles[0], 2 * values[-1] - middles[-1]) if len(middles) else values[0] + (-0.5, 0.5)
+    )
+    ends: Edges = np.array([first, *middles, last])
+    return np.exp(ends) if axis.is_log else ends
 
 
 def borders(best: Any, edges_x: Edges, edges_y: Edges) -> list[tuple[list[float], list[float]]]:
     """Return lines between neighbouring cells whose best strategies differ."""
-    lines = []
-    num_y, num_x = best.shape
-    for j in range(num_y):
-        for i in range(num_x):
-            if i + 1 < num_x and best[j, i] != best[j, i + 1]:
-                lines.append(([edges_x[i + 1]] * 2, [edges_y[j], edges_y[j + 1]]))
-            if j + 1 < num_y and best[j, i] != best[j + 1, i]:
-                lines.append(([edges_x[i], edges_x[i + 1]], [edges_y[j + 1]] * 2))
-    return lines
+    beside, above = (np.argwhere(one != other) for one, other in ((best[:, 1:], best[:, :-1]), (best[1:], best[:-1])))
+    upright = [([edges_x[i + 1]] * 2, [edges_y[j], edges_y[j + 1]]) for j, i in beside]
+    return upright + [([edges_x[i], edges_x[i + 1]], [edges_y[j + 1]] * 2) for j, i in above]
 
 
 def name_regions(axis: Axes, best: Any, edges_x: Edges, edges_y: Edges) -> None:
@@ -215,21 +323,13 @@ def scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
     """Set label, limits, scale and ticks of an axis."""
     set_scale, set_label, set_limits = (getattr(axis, f"set_{which}{what}") for what in ("scale", "label", "lim"))
     set_label(of.field.replace("_", " "))
-    set_limits(ends[0], ends[-1])
     one = axis.xaxis if which == "x" else axis.yaxis
     if of.is_log:
         set_scale("log")
-        set_limits(ends[0], ends[-1])
         step = max(1, -(-len(of.values) // 7))
         ticks = of.values[::step]
         one.set_minor_locator(NullLocator())
         one.set_ticks(ticks, [f"{value:g}" for value in ticks])
     elif not of.is_numeric:
         one.set_ticks(range(len(of.values)), [str(value) for value in of.values])
-
-
-def hours_or_usd(objective: str) -> tuple[str, str]:
-    """Return the column of an objective (time, money), and its label with unit."""
-    if objective == "money":
-        return "usd", "money to the target loss ($)"
-    return "hours", "simulated hours to the target loss"
+    set_limits(ends[0], ends[-1])

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from sim.experiments.training import default_cache as default_cache
     from sim.reporting.advice import advice_lines as advice_lines
     from sim.reporting.ledger import ledger_table as ledger_table
-    from sim.reporting.map_report import strategy_map_figure as strategy_map_figure
     from sim.reporting.panels import draw as draw
     from sim.reporting.registry import figure_of as figure
+    from sim.reporting.strategy_map import strategy_map_figure as strategy_map_figure
     from sim.reporting.style import STYLE as STYLE
     from sim.reporting.tables import comparison_table as comparison_table
     from sim.reporting.tables import summary_table as summary_table
@@ -76,7 +76,7 @@ _WHERE = {
     "run_sweep": "sim.experiments.library:sweep_scenario",
     "simulate": "sim.experiments.library:simulate_run",
     "strategy_map": "sim.experiments.strategy_map.study:strategy_map",
-    "strategy_map_figure": "sim.reporting.map_report:strategy_map_figure",
+    "strategy_map_figure": "sim.reporting.strategy_map:strategy_map_figure",
     "summary": "sim.results.statistics:summary",
     "summary_table": "sim.reporting.tables:summary_table",
     "time_to_loss": "sim.results.outcome_tables:time_to_loss",

@@ -27,11 +27,7 @@ from sim.scenario.loading import parse_scenario
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
-VERSION_NAMES = {
-    "source": "simulating code (hash)",
-    "training": "training",
-    "corpus": "text (hash)",
-}
+VERSION_NAMES = {"source": "simulating code (hash)", "training": "training", "corpus": "text (hash)"}
 
 
 MOST_VERDICTS = 6

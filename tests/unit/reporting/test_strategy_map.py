@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sim.reporting.series import styles_by_kind
-from sim.reporting.strategy_map import draw_map, edges, line_figure, map_figure
+from sim.reporting.strategy_map import draw_lines, draw_map, edges, map_figure
 from sim.scenario.axes import Axis
 
 X = Axis("failures.rate_per_hour", (0.1, 0.2, 0.4), 0.2, True, "--x")
@@ -128,8 +128,8 @@ def test_axes_name_fields_and_the_legend_the_strategies():
 def test_one_axis_gives_each_strategy_a_line_with_its_interval():
     table = a_table([["checkpoint", "checkpoint", "redundant"]])
     styles = styles_by_kind({"checkpoint": "checkpoint", "redundant": "redundant"})
-    figure = line_figure(table, X, styles, "hours", "hours", [])
-    (axis,) = figure.axes
+    axis = Figure().subplots()
+    draw_lines(axis, table, X, styles, "hours")
     for line, (name, look) in zip(axis.lines, styles.items(), strict=True):
         rows = table[table["strategy"] == name]
         assert list(line.get_xdata()) == list(X.values)
