@@ -14,11 +14,10 @@ from sim.strategies import legend_label
 
 def advice_lines(advice: Advice) -> list[str]:
     """Five sentences on the scenario as it stands."""
-    return [use(advice), then(advice), confidence(advice), turns(advice), assumptions(advice)]
+    return [_use(advice), _then(advice), _confidence(advice), _turns(advice), _assumptions(advice)]
 
 
-def use(advice: Advice) -> str:
-    """The best strategy, and its time and money to the target."""
+def _use(advice: Advice) -> str:
     target, result = advice.map.scenario.training.target_validation_loss, advice.result
     if advice.best is None:
         names = ", ".join(map(legend_label, result.first_passages))
@@ -38,8 +37,7 @@ def format_means(result: CellResult, name: str) -> str:
     return hours if math.isnan(found["usd"]) else f"{hours} and {USD.of(found['usd'])}"
 
 
-def then(advice: Advice) -> str:
-    """The other strategies, by how far they are behind."""
+def _then(advice: Advice) -> str:
     more = "more money" if advice.map.objective == "money" else "later"
     standings = advice.result.ranking.standings
     described = [
@@ -58,8 +56,7 @@ def format_interval(standing: Standing) -> str:
     return "" if math.isnan(low) or low == high else f" ({low:.0f} to {high:.0f})"
 
 
-def confidence(advice: Advice) -> str:
-    """How sure the order is, and what it is an order of."""
+def _confidence(advice: Advice) -> str:
     result, map_ = advice.result, advice.map
     error = max((one.error for one in result.ranking.standings), default=0.0)
     basis = f"95 % intervals, {map_.num_time_seeds} failure seeds crossed with {map_.num_replicates} real trainings"
@@ -79,8 +76,7 @@ def confidence(advice: Advice) -> str:
     return f"Confidence: high, all others are significantly behind ({basis})."
 
 
-def turns(advice: Advice) -> str:
-    """The best strategy at other failure rates."""
+def _turns(advice: Advice) -> str:
     axis, cells = advice.map.axes[0], advice.map.cells
     if len(axis.values) < 2:
         return (
@@ -88,7 +84,7 @@ def turns(advice: Advice) -> str:
         )
     results = [(value, cells[i, 0]) for i, value in enumerate(axis.values)]
     ranges = []
-    for name, group in groupby(results, key=lambda pair: best_name(pair[1])):
+    for name, group in groupby(results, key=lambda pair: _best_name(pair[1])):
         found = list(group)
         values = [value for value, _ in found]
         close = [f"{value:g}" for value, result in found if result.ranking.contenders]
@@ -100,8 +96,7 @@ def turns(advice: Advice) -> str:
     return f"The order changes with {axis.field}: {'; '.join(ranges)}."
 
 
-def best_name(result: CellResult) -> str:
-    """The best strategy's name."""
+def _best_name(result: CellResult) -> str:
     best = result.ranking.best
     return legend_label(best.strategy) if best else "none reaches the target"
 
@@ -109,11 +104,10 @@ def best_name(result: CellResult) -> str:
 def best_and_contenders(result: CellResult) -> str:
     """The best strategy's name, and in brackets others that may be first as well."""
     others = [legend_label(one.strategy) for one in result.ranking.contenders]
-    return best_name(result) + (f" (or {', '.join(others)})" if others else "")
+    return _best_name(result) + (f" (or {', '.join(others)})" if others else "")
 
 
-def assumptions(advice: Advice) -> str:
-    """The assumptions of the answer."""
+def _assumptions(advice: Advice) -> str:
     scenario = advice.map.scenario
     costs = [
         f"{legend_label(name)} {'over twice' if math.isnan(cost) else f'{cost:.2f} ×'}"

@@ -18,9 +18,7 @@ from sim.reporting.style import STYLE
 from sim.results.timeline import Timeline
 
 COLOURS = {"forward": "#56B4E9", "backward": "#009E73", "shadow": "#E69F00"}
-
 LINE_OF_EXCHANGE: dict[str, Any] = {"color": "#CC79A7", "linewidth": 2.0, "zorder": 1}
-
 LINE_OF_MESSAGE: dict[str, Any] = {"color": "#888888", "linewidth": 0.5, "zorder": 0}
 
 MOST_OPERATIONS = 4000
@@ -40,10 +38,10 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.5 + 0.26 * num_rows), layout="constrained")
         axis = figure.subplots()
-        axis.set_xlim(timeline.trace.start_seconds, end_of(timeline))
+        axis.set_xlim(timeline.trace.start_seconds, _end_of(timeline))
         draw_operations(axis, operations)
-        messages = draw_messages(axis, timeline)
-        draw_interruptions(axis, timeline)
+        messages = _draw_messages(axis, timeline)
+        _draw_interruptions(axis, timeline)
         name_rows(axis, num_rows)
         axis.set_title(title + (f" (first of {num_pipelines} pipelines)" if num_pipelines > 1 else ""))
         spans, labels = axis.get_legend_handles_labels()
@@ -53,8 +51,7 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
     return figure
 
 
-def end_of(timeline: Timeline) -> float:
-    """Return the end in seconds of what a timeline contains."""
+def _end_of(timeline: Timeline) -> float:
     trace = timeline.trace
     ends = [record.ended_seconds for record in timeline.iterations]
     for items in (trace.operations, trace.messages, trace.spans):
@@ -84,8 +81,7 @@ def draw_operations(axis: Axes, operations: Sequence[Operation]) -> None:
             axis.annotate(str(done.microbatch), (middle, done.stage), ha="center", va="center", fontsize=5.5)
 
 
-def draw_messages(axis: Axes, timeline: Timeline) -> list[Line2D]:
-    """Draw messages within the first pipeline and its gradient exchanges with others; return legend handles."""
+def _draw_messages(axis: Axes, timeline: Timeline) -> list[Line2D]:
     cluster, trace = timeline.site.cluster, timeline.trace
     rows = {cluster.slot(stage, 0): stage for stage in cluster.stages}
     of_first = [message for message in trace.messages if message.source in rows]
@@ -100,8 +96,7 @@ def draw_messages(axis: Axes, timeline: Timeline) -> list[Line2D]:
     return handles
 
 
-def draw_interruptions(axis: Axes, timeline: Timeline) -> None:
-    """Shade the time in which training stands still, by bucket of the ledger, and mark failures of stages."""
+def _draw_interruptions(axis: Axes, timeline: Timeline) -> None:
     for span in timeline.trace.spans:
         colour, hatch = FILLS[span.bucket]
         label = format_name(span.bucket)

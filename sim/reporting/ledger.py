@@ -35,7 +35,6 @@ FILLS: dict[Bucket, tuple[str, str]] = {
 """Colour (Okabe and Ito's except for two pale ones) and hatching of each bucket."""
 
 PALE: tuple[Bucket, ...] = ("checkpoint_save", "waiting_for_nodes")
-
 ROOM_FOR_SUM = 1.12
 
 HEADINGS: dict[Bucket, str] = {
@@ -114,8 +113,7 @@ def ledger_limits(table: pd.DataFrame) -> Limits:
     return limits_from_zero(float(table["all_hours"].max()), ROOM_FOR_SUM)
 
 
-def ledger_figure(request: FigureRequest, tables: Tables) -> Figure:
-    """Draw a stacked bar for each strategy; a panel for each point."""
+def _ledger_figure(request: FigureRequest, tables: Tables) -> Figure:
     table, form = with_series(tables[""], request.fields), request.form
     means = ": means over failure seeds, of runs that finished" if (table["num_runs"] > 1).any() else ""
     points = points_in(table, request.fields)
@@ -132,5 +130,5 @@ def ledger_figure(request: FigureRequest, tables: Tables) -> Figure:
 
 
 FIGURES = (
-    FigureKind("ledger", "where the hours went", lambda request: {"": ledger_hours(request.results)}, ledger_figure),
+    FigureKind("ledger", "where the hours went", lambda request: {"": ledger_hours(request.results)}, _ledger_figure),
 )

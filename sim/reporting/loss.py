@@ -20,9 +20,7 @@ from sim.results.selection import swept_fields
 from sim.results.storage import Results
 
 HOURS_LABEL = "simulated wall-clock time of the target model (hours)"
-
 LOSS_LABEL = "validation loss of the proxy model (nats/token)"
-
 X_LABEL: Mapping[Against, str] = {"time": HOURS_LABEL, "iteration": "iteration"}
 
 MOST_THIN_LINES = 12
@@ -59,7 +57,7 @@ def draw_loss(
     curves: `loss_curves`. runs: `run_curves`, drawn as thin lines if there are few. failures: `failure_marks`, drawn as
     crosses if each curve is that of one run. Against time, a rollback breaks a single run's curve.
     """
-    styles, column = styles or series_styles(curves), x_column(curves)
+    styles, column = styles or series_styles(curves), _x_column(curves)
     for name, curve in series_in(curves):
         colour, line, _ = styles[name]
         if not is_single(curve):
@@ -76,8 +74,7 @@ def draw_loss(
             axis.plot(marks[column], marks["loss_nats"], linestyle="", marker="x", color=styles[name].colour, zorder=3)
 
 
-def x_column(curves: pd.DataFrame) -> str:
-    """Return the column of the x axis."""
+def _x_column(curves: pd.DataFrame) -> str:
     return next(column for column in COLUMN.values() if column in curves)
 
 
@@ -96,8 +93,7 @@ def draw_target(axis: Axes, target: float | None, named: bool) -> None:
         axis.annotate(f" target {target:g}", (0, target), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
 
 
-def figure_tables(request: FigureRequest) -> Tables:
-    """Return loss curves against time and against iteration."""
+def _figure_tables(request: FigureRequest) -> Tables:
     over_time, over_iterations = (loss_tables(request.results, against, against) for against in COLUMN)
     return {**over_time, **over_iterations}
 
@@ -131,4 +127,4 @@ def loss_figure(request: FigureRequest, tables: Tables) -> Figure:
     return figure
 
 
-FIGURES = (FigureKind("loss", "validation loss against simulated time and iteration", figure_tables, loss_figure),)
+FIGURES = (FigureKind("loss", "validation loss against simulated time and iteration", _figure_tables, loss_figure),)

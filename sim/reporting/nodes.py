@@ -49,8 +49,7 @@ def draw_nodes(
     axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
-def nodes_tables(request: FigureRequest) -> Tables:
-    """Return nodes over time. MissingError if their number never changes."""
+def _nodes_tables(request: FigureRequest) -> Tables:
     found = nodes_over_time(request.results)
     if (found.groupby("run")["num_nodes"].nunique() == 1).all():
         raise MissingError(
@@ -84,4 +83,4 @@ def nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
     return figure
 
 
-FIGURES = (FigureKind("nodes", "nodes over time", nodes_tables, nodes_figure),)
+FIGURES = (FigureKind("nodes", "nodes over time", _nodes_tables, nodes_figure),)

@@ -37,7 +37,7 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     if process.supplies_nodes:
         beside = ", places for nodes that the trace brings"
     lines = [
-        f"Seconds: simulated, target model '{workload.model.name}' ({format_parameters(scenario)} parameters) in "
+        f"Seconds: simulated, target model '{workload.model.name}' ({_format_parameters(scenario)} parameters) in "
         f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
         f"'{scenario.network.name}'; {process.describe()}{describe_downtime(scenario.failures)}."
     ]
@@ -53,8 +53,7 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     return [*lines, *warnings(scenario)]
 
 
-def format_parameters(scenario: Scenario) -> str:
-    """Format the target model's number of parameters to three digits."""
+def _format_parameters(scenario: Scenario) -> str:
     num_parameters = Costs(scenario.workload, scenario.cluster.device).num_parameters
     scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
     scaled = num_parameters / scale
@@ -86,7 +85,7 @@ def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
     finished = [run for run in runs if run.summary["outcome"] == "finished"]
     met = [run.summary["num_failures"] for run in finished if run.summary["kind"] != "none"]
     calm = few_failures_note(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
-    return [*calm, *losses_too_late(scenario, runs), *slow_uploads(finished)]
+    return [*calm, *_losses_too_late(scenario, runs), *_slow_uploads(finished)]
 
 
 def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
@@ -109,8 +108,7 @@ def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
     return lines
 
 
-def slow_uploads(runs: Sequence[RunFiles]) -> list[str]:
-    """Name strategies that upload in the background and yet delay training for long."""
+def _slow_uploads(runs: Sequence[RunFiles]) -> list[str]:
     found = {}
     for run in runs:
         share = run.summary["ledger_seconds"]["checkpoint_save"] / run.summary["wall_clock_seconds"]
@@ -122,8 +120,7 @@ def slow_uploads(runs: Sequence[RunFiles]) -> list[str]:
     return list(found.values())
 
 
-def losses_too_late(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
-    """Count the losses of a script that come after every run's end."""
+def _losses_too_late(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
     ended_seconds = max((run.summary["wall_clock_seconds"] for run in runs), default=0.0)
     scripts = [process for process in processes(scenario.failures) if isinstance(process, ScriptConfig)]
     late = sum(loss.seconds > ended_seconds for script in scripts for loss in script.losses)

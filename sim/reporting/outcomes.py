@@ -47,9 +47,7 @@ WIDE_SPAN = 3.0
 """Means whose ratio is at least this are, against checkpoint intervals, on a logarithmic axis."""
 
 MOST_PANELS = 6
-
 CHARACTERS_OF_TICK = 18
-
 COLUMNS_OF_PANELS = 2
 
 
@@ -72,11 +70,11 @@ def draw_means(
     if axis.get_autoscaley_on():
         axis.set_ylim(*value_limits(table, unit))
     places, is_numeric = places or places_of(table[field]), pd.api.types.is_numeric_dtype(table[field])
-    set_ticks(axis, places)
+    _set_ticks(axis, places)
     present = [(name, rows) for name, rows in series_in(table) if rows[field].notna().any()]
     for name, rows in series_in(table):
         if rows[field].isna().all():
-            draw_level(axis, rows, unit, name, styles[name])
+            _draw_level(axis, rows, unit, name, styles[name])
     for number, (name, rows) in enumerate(present):
         rows = rows.assign(at=rows[field].map(places)).sort_values("at")
         moved = shifted(axis, SHIFT_POINTS * (number - (len(present) - 1) / 2))
@@ -89,11 +87,10 @@ def draw_means(
         }
         axis.plot(rows["at"], rows[f"mean_{unit}"], transform=moved, in_layout=False, **look)
         draw_intervals(axis, rows, unit, colour, moved)
-        annotate_counts(axis, rows, unit, colour)
+        _annotate_counts(axis, rows, unit, colour)
 
 
-def annotate_counts(axis: Axes, rows: pd.DataFrame, unit: str, colour: str) -> None:
-    """Write beside each mean how many runs it is over, unless it is over all of them."""
+def _annotate_counts(axis: Axes, rows: pd.DataFrame, unit: str, colour: str) -> None:
     high = axis.get_ylim()[1]
     for row in rows[rows["num_reached"] < rows["num_runs"]].to_dict("records"):
         mean = row[f"mean_{unit}"]
@@ -124,8 +121,7 @@ def draw_intervals(
         )  # fmt: skip
 
 
-def draw_level(axis: Axes, rows: pd.DataFrame, unit: str, name: str, style: SeriesStyle) -> None:
-    """Draw a level line, and a band for its interval, within the axis."""
+def _draw_level(axis: Axes, rows: pd.DataFrame, unit: str, name: str, style: SeriesStyle) -> None:
     bottom, top = axis.get_ylim()
     mean, low, high = (rows.iloc[0][f"{part}_{unit}"] for part in ("mean", "low", "high"))
     if bottom <= mean <= top:
@@ -179,8 +175,7 @@ def places_of(values: pd.Series[Any]) -> dict[Any, float]:
     return {value: float(place) for place, value in enumerate(known)}
 
 
-def set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
-    """Set a tick at every value; a logarithmic axis if they span a wide range."""
+def _set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
     at = sorted(places.values())
     is_wide = at[0] > 0 and at[-1] / at[0] >= SPAN_FOR_LOG
     if is_wide:
@@ -190,12 +185,11 @@ def set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
     else:
         margin = 0.08 * (at[-1] - at[0]) or 0.5
         axis.set_xlim(at[0] - margin, at[-1] + margin)
-    axis.set_xticks(list(places.values()), [tick_text(value) for value in places])
+    axis.set_xticks(list(places.values()), [_tick_text(value) for value in places])
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def tick_text(value: Any) -> str:
-    """Wrap a value below a tick."""
+def _tick_text(value: Any) -> str:
     return textwrap.fill(shortened(format_value(value)), CHARACTERS_OF_TICK)
 
 
@@ -260,7 +254,7 @@ def intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
     if "mean_target_hours" in table:
         panels["target_hours"] = f"hours to {describe_target(request.results.runs)}"
     points, styles = points_in(table, fields), series_styles(table)
-    places, notes = places_of(table["interval_iterations"]), [interval_note(request, table)]
+    places, notes = places_of(table["interval_iterations"]), [_interval_note(request, table)]
     with request.panels(points, (0.9, 2.1), notes, len(panels), sharex=True, sharey="row") as (figure, rows):
         for axes, point in rows:
             there = at_point(table, point)
@@ -276,8 +270,7 @@ def intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
     return figure
 
 
-def interval_note(request: FigureRequest, means: pd.DataFrame) -> str:
-    """Say what the marks and lines of means are."""
+def _interval_note(request: FigureRequest, means: pd.DataFrame) -> str:
     if (means["num_runs"] <= 1).all():
         return f"{request.seeds}: one run each, no interval."
     words = f"{request.seeds}: marks are means, lines and bands their 95 % intervals, with a caret where they go on"
@@ -307,7 +300,7 @@ def to_target(unit: str, label: str) -> Callable[[FigureRequest, Tables], Figure
     """Return a function that draws what it takes to reach the target, in a unit."""
 
     def figure(request: FigureRequest, tables: Tables) -> Figure:
-        lines = [*request.notes, interval_note(request, tables[""])]
+        lines = [*request.notes, _interval_note(request, tables[""])]
         if unit == "usd":
             lines.append(describe_prices(request.scenario.cluster))
         label_to_target = f"{label} to {describe_target(request.results.runs)}"

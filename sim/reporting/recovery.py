@@ -35,7 +35,7 @@ def draw_half_lives(axis: Axes, halvings: pd.DataFrame, styles: Mapping[str, Ser
     """
     styles = styles or series_styles(halvings)
     if axis.get_autoscalex_on():
-        axis.set_xlim(*half_life_limits(halvings))
+        axis.set_xlim(*_half_life_limits(halvings))
     edge = axis.get_xlim()[1]
     for row, (name, rows) in enumerate(series_in(halvings)):
         first = rows.iloc[0]
@@ -57,8 +57,7 @@ def draw_half_lives(axis: Axes, halvings: pd.DataFrame, styles: Mapping[str, Ser
     axis.grid(axis="y", visible=False)
 
 
-def half_life_limits(halvings: pd.DataFrame) -> Limits:
-    """Return limits of iterations that show all finite medians and quartiles."""
+def _half_life_limits(halvings: pd.DataFrame) -> Limits:
     ends = halvings[["median_iterations", "low_iterations", "high_iterations"]].to_numpy(float)
     return limits_from_zero(float(ends[np.isfinite(ends)].max(initial=1.0)))
 
@@ -90,13 +89,13 @@ def spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
     """Draw the excess training loss after recoveries (left), and the iterations until it has halved (right)."""
     curves, halvings = (with_series(tables[name], request.fields) for name in ("", "half_lives"))
     points, styles, form = points_in(curves, request.fields), series_styles(curves), request.form
-    notes = [spikes_note(request, curves)]
+    notes = [_spikes_note(request, curves)]
     with request.panels(points, (0.8, 1.6), notes, 2, sharex="col", width_ratios=(3, 2)) as (figure, rows):
         for (curve_axis, _), _ in rows[1:]:
             curve_axis.sharey(rows[0][0][0])  # the y axes on the right name their own series
         for (curve_axis, halving_axis), point in rows:
             draw_spikes(curve_axis, at_point(curves, point), styles)
-            halving_axis.set_xlim(*half_life_limits(halvings))
+            halving_axis.set_xlim(*_half_life_limits(halvings))
             draw_half_lives(halving_axis, at_point(halvings, point), styles)
             curve_axis.set_ylabel(form.y_label("excess training loss (nats/token)"))
         curve_axis.set_xlabel("iterations since the recovery")
@@ -105,8 +104,7 @@ def spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
     return figure
 
 
-def spikes_note(request: FigureRequest, curves: pd.DataFrame) -> str:
-    """Say what excess, lines and bands are."""
+def _spikes_note(request: FigureRequest, curves: pd.DataFrame) -> str:
     is_clean = (curves["baseline"] == "failure-free run").all()
     compared = "minus that of the failure-free run at the same step" if is_clean else "with the noise of its batches"
     return (

@@ -24,7 +24,6 @@ class SeriesStyle(NamedTuple):
 
 
 LONG_DASHES: LineStyle = (0.0, (8.0, 1.5))
-
 DASH_DOT_DOT: LineStyle = (0.0, (4.0, 1.2, 1.0, 1.2, 1.0, 1.2))
 
 SERIES_STYLES = (
@@ -46,7 +45,7 @@ def with_series(table: pd.DataFrame, fields: Iterable[str]) -> pd.DataFrame:
     own = [name for name in fields if is_strategy_field(name)]
     names = []
     for row in table[["strategy", *own]].to_dict("records"):
-        values = [f"{last_part(name)} {format_value(row[name])}" for name in own if not pd.isna(row[name])]
+        values = [f"{_last_part(name)} {format_value(row[name])}" for name in own if not pd.isna(row[name])]
         names.append(legend_label(str(row["strategy"])) + (f", {', '.join(values)}" if values else ""))
     return table.assign(series=names)
 
@@ -138,8 +137,7 @@ def omitted_points(points: Sequence[object], drawn: Sequence[object]) -> list[st
     return [f"The first {len(drawn)} of {len(points)}; all of them are in the table beside."]
 
 
-def last_part(field: str) -> str:
-    """Return the last part of a field's name, in words."""
+def _last_part(field: str) -> str:
     return field.rpartition(".")[2].replace("_", " ")
 
 

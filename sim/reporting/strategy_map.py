@@ -48,7 +48,6 @@ THINNEST_NAMED = 2.0
 """Distance in cells from a region's middle to its border below which it is not named: less than three cells wide."""
 
 Colours = Mapping[str, str]
-
 Edges = npt.NDArray[np.float64]
 
 
@@ -65,13 +64,13 @@ def strategy_map_figure(found: StrategyMap) -> Figure:
         "own": [(position(x, x.own), position(y, y.own))] if found.own_cell else [],
         "knots": [(position(x, x.values[i]), position(y, y.values[j])) for i, j in found.sampled_cells],
     }
-    colours = {name: style.colour for name, style in styles_of(found).items()}
+    colours = {name: style.colour for name, style in _styles_of(found).items()}
     return map_figure(found.table, found.axes, colours, marks, map_notes(found))
 
 
 def draw_map_panel(axis: Axes, found: StrategyMap) -> None:
     """Draw the map on an axis: regions over two fields, or lines over one."""
-    styles, (x, y), is_money = styles_of(found), found.axes, found.objective == "money"
+    styles, (x, y), is_money = _styles_of(found), found.axes, found.objective == "money"
     if y.field:
         draw_map(axis, found.table, x, y, {name: style.colour for name, style in styles.items()})
         return
@@ -79,8 +78,7 @@ def draw_map_panel(axis: Axes, found: StrategyMap) -> None:
     axis.set_ylabel("money to the target loss ($)" if is_money else "simulated hours to the target loss")
 
 
-def styles_of(found: StrategyMap) -> dict[str, SeriesStyle]:
-    """The style of each strategy by its kind."""
+def _styles_of(found: StrategyMap) -> dict[str, SeriesStyle]:
     kinds = {config.name: config.kind for config in found.scenario.strategies}
     return styles_by_kind({name: kinds[name] for name in found.strategies})
 
@@ -137,17 +135,16 @@ def map_notes(found: StrategyMap) -> list[str]:
     between = ", the others interpolated between cells that agree" if len(found.cells) < num_cells else ""
     described = notes(scenario, found.corpus_description)
     lines = [
-        f"{looked} without training under {found.num_time_seeds} failure seeds{between}. {note_of_learning(found)} Too "
-        "close: the 95 % interval of the difference contains 0, or the difference is below the interpolation error."
-        f"{note_of_few_losses(found)}",
+        f"{looked} without training under {found.num_time_seeds} failure seeds{between}. {_note_of_learning(found)} "
+        "Too close: the 95 % interval of the difference contains 0, or the difference is below the interpolation error."
+        f"{_note_of_few_losses(found)}",
         f"Except for the fields on the axes: {described[0]}",
         *described[1:],
     ]
     return [*lines, describe_prices(scenario.cluster)] if found.objective == "money" else lines
 
 
-def note_of_learning(found: StrategyMap) -> str:
-    """Where the iterations to the target come from."""
+def _note_of_learning(found: StrategyMap) -> str:
     target = f"loss {found.scenario.training.target_validation_loss:g}"
     if not found.sampled_cells:
         return f"Iterations to {target}: those of a run without failures, no strategy here changes weights."
@@ -159,8 +156,7 @@ def note_of_learning(found: StrategyMap) -> str:
     )
 
 
-def note_of_few_losses(found: StrategyMap) -> str:
-    """A sentence where too few stages are lost in some cells; empty where in none."""
+def _note_of_few_losses(found: StrategyMap) -> str:
     num_few = sum(result.num_lost < FEWEST_LOST for result in found.cells.values())
     if not num_few:
         return ""
@@ -181,12 +177,12 @@ def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours
         axis.add_patch(
             Rectangle(corner, width, height, fill=False, hatch="////", linewidth=0, edgecolor="0.2", alpha=0.35)
         )
-    for xs, ys in borders(best, edges_x, edges_y):
+    for xs, ys in _borders(best, edges_x, edges_y):
         axis.plot(xs, ys, color="black", linewidth=1.1, solid_capstyle="round")
     name_regions(axis, best, edges_x, edges_y)
     axis.grid(visible=False)
     for which, of, ends in (("x", x, edges_x), ("y", y, edges_y)):
-        scale(axis, which, of, ends)
+        _scale(axis, which, of, ends)
 
 
 def map_figure(
@@ -211,12 +207,11 @@ def map_figure(
             handles.append(Patch(facecolor=NO_STRATEGY, edgecolor="0.6", label="none comes to the target"))
         if table["is_close"].any():
             handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="////", label="too close to call"))
-        figure.legend(handles=[*handles, *draw_marks(axis, marks)], loc="outside upper center", ncols=4, frameon=False)
+        figure.legend(handles=[*handles, *_draw_marks(axis, marks)], loc="outside upper center", ncols=4, frameon=False)
     return figure
 
 
-def draw_marks(axis: Axes, marks: Mapping[str, Sequence[Any]]) -> list[Line2D]:
-    """Draw marks at positions and return their legend handles."""
+def _draw_marks(axis: Axes, marks: Mapping[str, Sequence[Any]]) -> list[Line2D]:
     handles = []
     for what, marker, size, label in (
         ("own", "*", 10, "the scenario as it stands"),
@@ -239,7 +234,7 @@ def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Mapping[str, Se
         label = legend_label(str(name))
         axis.plot(places, rows[what], color=colour, linestyle=line, marker=marker, markersize=3, label=label)
         axis.fill_between(places, rows[f"{what}_low"], rows[f"{what}_high"], color=colour, alpha=0.15, linewidth=0)
-    scale(axis, "x", x, edges(x))
+    _scale(axis, "x", x, edges(x))
     axis.set_ylim(bottom=0)
 
 
@@ -282,8 +277,7 @@ def edges(axis: Axis) -> Edges:
     return np.exp(ends) if axis.is_log else ends
 
 
-def borders(best: Any, edges_x: Edges, edges_y: Edges) -> list[tuple[list[float], list[float]]]:
-    """Return lines between neighbouring cells whose best strategies differ."""
+def _borders(best: Any, edges_x: Edges, edges_y: Edges) -> list[tuple[list[float], list[float]]]:
     beside, above = (np.argwhere(one != other) for one, other in ((best[:, 1:], best[:, :-1]), (best[1:], best[:-1])))
     upright = [([edges_x[i + 1]] * 2, [edges_y[j], edges_y[j + 1]]) for j, i in beside]
     return upright + [([edges_x[i], edges_x[i + 1]], [edges_y[j + 1]] * 2) for j, i in above]
@@ -302,15 +296,14 @@ def name_regions(axis: Axes, best: Any, edges_x: Edges, edges_y: Edges) -> None:
                 continue
             deepest = np.argwhere(depth == depth.max())
             centre = deepest[np.abs(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
-            x, y = (middle(ends, place) for ends, place in ((edges_x, centre[1]), (edges_y, centre[0])))
+            x, y = (_middle(ends, place) for ends, place in ((edges_x, centre[1]), (edges_y, centre[0])))
             text = axis.annotate(
                 textwrap.fill(legend_label(name), 14), (x, y), ha="center", va="center", fontsize=8, weight="bold"
             )
             text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
 
 
-def middle(ends: Edges, place: int) -> float:
-    """Return the middle of a cell."""
+def _middle(ends: Edges, place: int) -> float:
     return float(math.sqrt(ends[place] * ends[place + 1]) if ends[0] > 0 else (ends[place] + ends[place + 1]) / 2)
 
 
@@ -319,8 +312,7 @@ def position(axis: Axis, value: Any) -> float:
     return float(value) if axis.is_numeric else float(axis.values.index(value))
 
 
-def scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
-    """Set label, limits, scale and ticks of an axis."""
+def _scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
     set_scale, set_label, set_limits = (getattr(axis, f"set_{which}{what}") for what in ("scale", "label", "lim"))
     set_label(of.field.replace("_", " "))
     one = axis.xaxis if which == "x" else axis.yaxis

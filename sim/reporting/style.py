@@ -42,7 +42,6 @@ STYLE: dict[Any, Any] = {
 }
 
 HEIGHT_ON_SLIDES_INCHES = 1.9
-
 LARGER = {"font.size": 9.0, "axes.labelsize": 9.0, "axes.titlesize": 9.5, "legend.fontsize": 8.5}
 
 
@@ -74,13 +73,9 @@ class Form:
 
 
 PAPER = Form(STYLE, 7.2, None, 6.5, 148, 60, 16, 122)
-
 SLIDE = Form({**STYLE, **LARGER}, 6.4, 3.6, 6.0, 142, 40, 14, 95)
-
 CAPTION_LINE_INCHES = 0.125
-
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|h|hours?|s|seconds?|\$)(?!\w))")
-
 CHARACTERS_OF_MARK = 9
 
 REFERENCE_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}

@@ -139,9 +139,9 @@ def compared_columns(scenario: Scenario) -> dict[str, Callable[[pd.DataFrame], s
     columns |= {
         "hours\nto end": lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"]),
         "over-\nhead": lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %"),
-        "seconds\nan iter.": lambda rows: to_three_digits(once_per_churn(rows)["iteration_seconds"]),
+        "seconds\nan iter.": lambda rows: _to_three_digits(once_per_churn(rows)["iteration_seconds"]),
         "cost\n$": lambda rows: dollars(once_per_churn(rows)["cost_usd"]),
-        "iters\n(re-run)": lambda rows: pair(rows["num_iterations_run"], rows["num_iterations_rerun"]),
+        "iters\n(re-run)": lambda rows: _pair(rows["num_iterations_run"], rows["num_iterations_rerun"]),
     }
     if scenario.training.learner != "none":
         columns["final\nval. loss"] = lambda rows: spread(rows["final_validation_loss"], "{:.3f}")
@@ -156,7 +156,7 @@ def once_per_churn(rows: pd.DataFrame) -> pd.DataFrame:
 def failures_met(rows: pd.DataFrame) -> str:
     """Count lost stages and, in brackets, those that the fallback recovered; `-` if failures are ignored."""
     rows = once_per_churn(rows)
-    return "-" if (rows["kind"] == "none").all() else pair(rows["num_failures"], rows["num_fallbacks"])
+    return "-" if (rows["kind"] == "none").all() else _pair(rows["num_failures"], rows["num_fallbacks"])
 
 
 def nodes_lost(rows: pd.DataFrame) -> str:
@@ -174,11 +174,10 @@ def hours_to_target(rows: pd.DataFrame) -> str:
 
 def hours(seconds: pd.Series[Any]) -> str:
     """Format seconds as hours, to three digits or to the hour."""
-    return to_three_digits(seconds.astype(float) / SECONDS_PER_HOUR)
+    return _to_three_digits(seconds.astype(float) / SECONDS_PER_HOUR)
 
 
-def to_three_digits(values: pd.Series[Any]) -> str:
-    """Format values to three digits, but whole numbers whole."""
+def _to_three_digits(values: pd.Series[Any]) -> str:
     mean = values.astype(float).mean()
     return spread(values, "{:.0f}" if mean >= 1000 else "{:.1f}" if mean >= 10 else "{:.2f}" if mean >= 1 else "{:.3g}")
 
@@ -188,8 +187,7 @@ def dollars(values: pd.Series[Any]) -> str:
     return spread(values, "{:,.0f}" if values.astype(float).mean() >= 100 else "{:.2f}")
 
 
-def pair(values: pd.Series[Any], within: pd.Series[Any]) -> str:
-    """Format a count and, in brackets, a part of it."""
+def _pair(values: pd.Series[Any], within: pd.Series[Any]) -> str:
     return f"{spread(values, '{:.0f}')} ({spread(within, '{:.0f}')})"
 
 
@@ -211,7 +209,6 @@ def write_comparison(folder: Path, runs: Sequence[RunFiles]) -> Path:
 
 
 WIDTH_OF_HEADINGS = 12
-
 MOST_ROWS = 60
 
 

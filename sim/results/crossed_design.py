@@ -35,9 +35,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 SEEDS = ["failure_seed", "training_seed"]
-
 Floats = NDArray[np.float64]
-
 Codes = NDArray[np.intp]
 
 
@@ -93,12 +91,12 @@ class Cells:
         there: NDArray[np.bool_] = np.logical_not(np.isnan(values).any(axis=1))
         values, seeds = values[there], seeds[there]
         failure, training = (np.unique(seeds[:, axis], return_inverse=True)[1] for axis in (0, 1))
-        counts = Counts(len(there), len(values), number_of(failure), number_of(training))
+        counts = Counts(len(there), len(values), _number_of(failure), _number_of(training))
         if repeats(failure, values):
-            first = first_of_each(failure)
+            first = _first_of_each(failure)
             failure, training, values = failure[first], np.zeros_like(first), values[first]
         elif counts.num_training_seeds > 1 and repeats(training, values):
-            first = first_of_each(training)
+            first = _first_of_each(training)
             failure, training, values = np.zeros_like(first), training[first], values[first]
         return cls(failure, training, tuple(values.T), counts)
 
@@ -111,7 +109,7 @@ class Cells:
         mean = float(values.mean())
         rest = values - mean
         half_width = math.sqrt(self.squared_reach(rest, rest, confidence))
-        t_training = quantile_at(number_of(self.training) - 1, confidence)
+        t_training = quantile_at(_number_of(self.training) - 1, confidence)
         of_training = covariance_between(self.training, rest, rest)
         lasting = max(0.0, of_training - self.variance_within(rest))  # σ_b²/J: good enough to plan with
         return Interval(mean, half_width, t_training * math.sqrt(lasting))
@@ -144,44 +142,41 @@ class Cells:
     def squared_reach(self, a: Floats, b: Floats, confidence: float) -> float:
         """Return half width² of residuals a = b, or its bilinear form: for a + b it is those of a, b and twice this."""
         return sum(
-            quantile_at(number_of(codes) - 1, confidence) ** 2 * covariance_between(codes, a, b)
+            quantile_at(_number_of(codes) - 1, confidence) ** 2 * covariance_between(codes, a, b)
             for codes in (self.failure, self.training)
         )
 
     def variance_within(self, rest: Floats) -> float:
         """Return M_e/n of residuals, which neither seed explains; 0 without degrees of freedom."""
-        freedom = len(rest) - number_of(self.failure) - number_of(self.training) + 1
+        freedom = len(rest) - _number_of(self.failure) - _number_of(self.training) + 1
         if freedom < 1:
             return 0.0
-        left = rest - means_of(self.failure, rest) - means_of(self.training, rest)
+        left = rest - _means_of(self.failure, rest) - _means_of(self.training, rest)
         return float((left**2).sum()) / freedom / len(rest)
 
 
-def number_of(codes: Codes) -> int:
-    """Count different seeds."""
+def _number_of(codes: Codes) -> int:
     return int(codes.max()) + 1 if len(codes) else 0
 
 
-def first_of_each(codes: Codes) -> Codes:
-    """Return the index of each seed's first run."""
+def _first_of_each(codes: Codes) -> Codes:
     return np.unique(codes, return_index=True)[1]
 
 
 def repeats(codes: Codes, values: Floats) -> bool:
     """Whether all runs of a seed have the same values, for each seed, and some seed has several runs."""
-    first = first_of_each(codes)
+    first = _first_of_each(codes)
     return len(first) < len(codes) and bool((values == values[first][codes]).all())
 
 
-def means_of(codes: Codes, values: Floats) -> Floats:
-    """Return for each run the mean of all values of its seed."""
+def _means_of(codes: Codes, values: Floats) -> Floats:
     means: Floats = (np.bincount(codes, values) / np.bincount(codes))[codes]
     return means
 
 
 def covariance_between(codes: Codes, a: Floats, b: Floats) -> float:
     """Return k/(k-1) Σ (sum of a seed's residuals a) (sum of its b) / n², k seeds, n runs: M/n if a = b; 0 if k = 1."""
-    num_seeds = number_of(codes)
+    num_seeds = _number_of(codes)
     if num_seeds < 2:
         return 0.0
     return num_seeds / (num_seeds - 1) * float(np.bincount(codes, a) @ np.bincount(codes, b)) / len(a) ** 2

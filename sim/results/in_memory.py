@@ -38,12 +38,12 @@ class SimulatedRun:
     @cached_property
     def iterations(self) -> pd.DataFrame:
         """A row for each completed iteration."""
-        return frame_of(self.run.iterations, IterationRecord)
+        return _frame_of(self.run.iterations, IterationRecord)
 
     @cached_property
     def events(self) -> pd.DataFrame:
         """A row for each failure, recovery, checkpoint and the like."""
-        return frame_of(self.run.events, EventRecord)
+        return _frame_of(self.run.events, EventRecord)
 
     @cached_property
     def nodes(self) -> pd.DataFrame:
@@ -63,8 +63,7 @@ class SimulatedRun:
         return pd.Series({bucket: self.run.ledger[bucket] for bucket in BUCKETS}, name="seconds")
 
 
-def frame_of(records: Sequence[Any], kind: type) -> pd.DataFrame:
-    """Records of one kind as a DataFrame with the types that a parquet file has."""
+def _frame_of(records: Sequence[Any], kind: type) -> pd.DataFrame:
     frame: pd.DataFrame = records_table(records, kind).to_pandas()
     return frame
 

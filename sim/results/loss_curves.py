@@ -19,7 +19,6 @@ from sim.results.selection import MissingError, by_point, of_runs, swept_fields
 from sim.results.storage import Results
 
 Against = Literal["time", "iteration"]
-
 COLUMN: dict[Against, str] = {"time": "hours", "iteration": "iteration"}
 
 NUM_INSTANTS = 400

@@ -30,7 +30,7 @@ def time_to_loss(results: Results) -> pd.DataFrame:
 
     MissingError if no run has a target.
     """
-    return to_target(results, "target_reached_seconds", "hours", SECONDS_PER_HOUR)
+    return _to_target(results, "target_reached_seconds", "hours", SECONDS_PER_HOUR)
 
 
 def money_to_loss(results: Results) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def money_to_loss(results: Results) -> pd.DataFrame:
         raise MissingError(
             "these runs come from a version without the cost of reaching a target: run the scenario again (--force)"
         )
-    found = to_target(results, "target_reached_usd", "usd", 1.0)
+    found = _to_target(results, "target_reached_usd", "usd", 1.0)
     if results.runs["cost_usd"].isna().all():
         raise MissingError(
             "the device has no price: give it one (cluster.device.spot_usd_per_hour), or choose a device that has "
@@ -53,19 +53,17 @@ def money_to_loss(results: Results) -> pd.DataFrame:
 
 def time_to_end(results: Results) -> pd.DataFrame:
     """Return simulated hours of a whole run by strategy and swept values: mean_hours, low_hours, high_hours."""
-    return means(results, "wall_clock_seconds", "hours", SECONDS_PER_HOUR)
+    return _means(results, "wall_clock_seconds", "hours", SECONDS_PER_HOUR)
 
 
-def to_target(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFrame:
-    """Return means of a metric that needs a target loss."""
+def _to_target(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFrame:
     runs = results.runs
     if "target_validation_loss" not in runs or runs["target_validation_loss"].isna().all():
         raise MissingError("no run has a target loss: set training.target_validation_loss and run again")
-    return means(results, metric, unit, divisor)
+    return _means(results, metric, unit, divisor)
 
 
-def means(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFrame:
-    """Return a metric's means by strategy and swept values, in a unit."""
+def _means(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFrame:
     fields = swept_fields(results)
     found = summary(results.runs, fields, [metric])
     kinds = results.runs.dropna(subset=["kind"]).drop_duplicates("strategy").set_index("strategy")["kind"]

@@ -22,9 +22,7 @@ from sim.core.text import shortened, suggestion
 from sim.results.crossed_design import SEEDS, Cells, Counts, Interval, quantile
 
 METRICS = ("wall_clock_seconds", "target_reached_seconds", "final_validation_loss", "goodput")
-
 REACHED_EVEN_IF_STOPPED = ("target_reached_seconds", "target_reached_iteration", "target_reached_usd")
-
 CONFIDENCE = 0.95
 
 
@@ -178,9 +176,9 @@ def summary(
         for metric in metrics:
             values = point.values(metric)
             row = {"strategy": point.strategy, **point.as_given, "metric": metric}
-            row |= columns_of(estimate(values, confidence))
+            row |= _columns_of(estimate(values, confidence))
             if against is not None:
-                row |= columns_against(paired_difference(values, against.values(metric), confidence))
+                row |= _columns_against(paired_difference(values, against.values(metric), confidence))
             rows.append(row)
     return pd.DataFrame(rows, columns=["strategy", *fields, "metric", *MEAN_COLUMNS, *AGAINST_COLUMNS])
 
@@ -198,13 +196,11 @@ AGAINST_COLUMNS = (
 )
 
 
-def columns_of(found: Estimate) -> dict[str, float]:
-    """Return an estimate as columns."""
+def _columns_of(found: Estimate) -> dict[str, float]:
     return {name: getattr(found, name) for name in MEAN_COLUMNS}
 
 
-def columns_against(found: PairedDifference) -> dict[str, float]:
-    """Return a paired difference as columns."""
+def _columns_against(found: PairedDifference) -> dict[str, float]:
     ends = [value for one in (found.difference, found.relative) for value in (one.mean, one.low, one.high)]
     return dict(zip(AGAINST_COLUMNS, (found.difference.num_reached, *ends), strict=True))
 

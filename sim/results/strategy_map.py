@@ -29,7 +29,6 @@ Span = tuple[int, int]
 """From a grid line to the next."""
 
 Mesh = tuple[Span, Span]
-
 Objective = Literal["time", "money"]
 
 

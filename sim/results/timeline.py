@@ -60,7 +60,7 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
             f"the run ends at {whole_seconds:g} s"
         )
     trace = EventRecorder(from_seconds, to_seconds)
-    run = simulate_again(scenario, summary, trace)
+    run = _simulate_again(scenario, summary, trace)
     diverged = summary["stopped_because"] is not None and run.stopped is None  # without training it cannot diverge
     if run.wall_clock_seconds != whole_seconds and not diverged:
         raise ValueError(
@@ -77,8 +77,7 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
     )
 
 
-def simulate_again(scenario: Scenario, summary: dict[str, Any], trace: EventRecorder) -> Run:
-    """Simulate the run again without training."""
+def _simulate_again(scenario: Scenario, summary: dict[str, Any], trace: EventRecorder) -> Run:
     config = next(config for config in scenario.strategies if config.name == summary["strategy"])
     seeds = summary["failure_seed"], summary["training_seed"]
     return simulate(scenario, config, *seeds, time_only(scenario), recorder=trace)
@@ -89,14 +88,13 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     tracks = Tracks()
     for group, name in ((TRAINING, "training"), (NODES, "nodes"), (LINKS, "links")):
         tracks.name_group(group, name)
-    add_training(tracks, timeline)
-    add_operations(tracks, timeline)
+    _add_training(tracks, timeline)
+    _add_operations(tracks, timeline)
     add_messages(tracks, timeline)
     return {"traceEvents": tracks.events, "displayTimeUnit": "ms", "otherData": {"strategy": timeline.strategy}}
 
 
-def add_training(tracks: Tracks, timeline: Timeline) -> None:
-    """Add iterations, interruptions, failures and checkpoints."""
+def _add_training(tracks: Tracks, timeline: Timeline) -> None:
     for record in timeline.iterations:
         name = f"iteration {record.iteration}" + (" again" if record.execution > 1 else "")
         tracks.add(TRAINING, "iterations", name, record.started_seconds, record.ended_seconds)
@@ -109,10 +107,9 @@ def add_training(tracks: Tracks, timeline: Timeline) -> None:
         tracks.mark("failures and recoveries", format_name(event.kind) + where, event.time_seconds, event.detail)
 
 
-def add_operations(tracks: Tracks, timeline: Timeline) -> None:
-    """Add a track for each node, including idle ones."""
+def _add_operations(tracks: Tracks, timeline: Timeline) -> None:
     cluster, regions = timeline.site.cluster, timeline.site.network.regions_of_nodes
-    names = [f"{node_name(node, len(cluster.replicas))}, {region}" for node, region in enumerate(regions)]
+    names = [f"{_node_name(node, len(cluster.replicas))}, {region}" for node, region in enumerate(regions)]
     for name in names:
         tracks.track(NODES, name)
     for done in sorted(timeline.trace.operations, key=lambda done: done.start_seconds):
@@ -125,7 +122,7 @@ def add_messages(tracks: Tracks, timeline: Timeline) -> None:
     """Add a track for each link, with each message on all links of its path; for each pair of nodes without links."""
     num_replicas = len(timeline.site.cluster.replicas)
     for message in sorted(timeline.trace.messages, key=lambda message: message.start_seconds):
-        ends = [node_name(node, num_replicas) for node in (message.source, message.target)]
+        ends = [_node_name(node, num_replicas) for node in (message.source, message.target)]
         name = f"{message.what}, {ends[0]} to {ends[1]}" + ("" if message.arrived else " (lost)")
         args = {"bytes": message.num_bytes}
         links = [link.name for link in timeline.site.network.path(message.source, message.target).links]
@@ -133,8 +130,7 @@ def add_messages(tracks: Tracks, timeline: Timeline) -> None:
             tracks.add_lane(LINKS, link, name, message.start_seconds, message.end_seconds, args)
 
 
-def node_name(node: int, num_replicas: int) -> str:
-    """Format a node: its stage, and its pipeline if there are several."""
+def _node_name(node: int, num_replicas: int) -> str:
     if node == STORAGE:
         return "store"
     stage, replica = divmod(node, num_replicas)

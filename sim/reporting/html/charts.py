@@ -1,33 +1,24 @@
-"""The charts of a report: losses, hours and money to the target loss, the ledger, nodes."""
+"""The charts of a report: losses, hours and money to the target loss, the ledger, nodes, by altair in the page's style.
+
+The page's controls set signals of a chart: `groups` and `strategies` (numbers of those shown), `along` (points in a row
+on the chosen axis), `axis` (its number) and `failures` (whether they are marked). Text, grid and the black line take
+their colours from the page's style sheet, so that they follow light and dark mode.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
+import vl_convert
 from matplotlib.ticker import MaxNLocator
 
 from sim.core.text import decimals, format_name, format_number
-from sim.reporting.html.data import ReportData, rounded, rows_of, thin
-from sim.reporting.html.vega import (
-    BY_STRATEGY,
-    HEIGHT_OF_ROW,
-    IN_GROUPS,
-    ROWS,
-    STRATEGY,
-    Chart,
-    ChartColumn,
-    LegendStyle,
-    Rows,
-    Signals,
-    chart_of,
-    colour,
-    dashes,
-    specification,
-    tooltips,
-)
+from sim.reporting.html.data import ReportData, Rows, rounded, rows_of, thin
 from sim.reporting.ledger import FILLS, ledger_limits, used_buckets
 from sim.reporting.limits import Limits, limits_from_zero, loss_limits, value_limits
 from sim.reporting.notes import describe_target
@@ -35,20 +26,73 @@ from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_end, time_to_loss
 from sim.results.selection import MissingError
 
-Styles = Sequence[LegendStyle]
-
 ALONG = "indexof(strategies, datum.strategy) >= 0 && indexof(along, datum.point) >= 0"
 
 SHARE_BETWEEN = 0.88
 """Share of the distance between two swept values that separates their groups of marks."""
 
 MOST_POINTS_OF_CURVE, MOST_POINTS, MOST_MARKS = 200, 15_000, 2_000
-
 MOST_TICKS = 6
-
 CROSS = "M-1,-1L1,1M-1,1L1,-1"
-
 LOSS_TITLE, HOURS_TITLE = "validation loss of the proxy (nats per token)", "simulated hours of the target model"
+
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
+HEIGHT, HEIGHT_OF_ROW = 340, 36
+ROWS = "rows"
+IN_GROUPS = "indexof(groups, datum.group) >= 0"
+
+CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "axisX": {"tickCount": {"expr": "ceil(width / 70)"}},
+    "view": {"stroke": None},
+    "font": "system-ui, sans-serif",
+    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 130, "tickSize": 4},
+}
+
+Signals = dict[str, Any]
+Specification = dict[str, Any]
+
+
+class LegendStyle(NamedTuple):
+    """A strategy in the legend: display name, colour, dashes in pixels (none: a solid line)."""
+
+    label: str
+    colour: str
+    dashes: tuple[int, ...]
+
+
+class ChartColumn(NamedTuple):
+    """A column of the data behind a chart: field, title with unit, decimals (None: text)."""
+
+    field: str
+    title: str
+    digits: int | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of the page. spec: in Vega-Lite; signals: the names of those it uses; fills: names and colours."""
+
+    id: str
+    title: str
+    caption: str
+    spec: Specification
+    signals: tuple[str, ...]
+    columns: tuple[ChartColumn, ...]
+    fills: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def marks_failures(self) -> bool:
+        """Whether it can show failures."""
+        return "failures" in self.signals
+
+
+STRATEGY = ChartColumn("label", "strategy")
+
+BY_STRATEGY = alt.EncodingSortField("strategy", op="min")
+"""Keeps rows in the order of the strategies when some are hidden and shown again."""
+
+Styles = Sequence[LegendStyle]
 
 
 def charts_of(data: ReportData, styles: Styles) -> tuple[list[Chart], list[str]]:
@@ -62,13 +106,11 @@ def charts_of(data: ReportData, styles: Styles) -> tuple[list[Chart], list[str]]
     return charts, missing
 
 
-def linear(limits: Limits) -> alt.Scale:
-    """Return a linear scale with exactly these limits, rounded to a few digits."""
+def _linear(limits: Limits) -> alt.Scale:
     return alt.Scale(domain=[rounded(limit) for limit in limits], nice=False, zero=False)
 
 
-def loss_charts(data: ReportData, styles: Styles) -> list[Chart]:
-    """Return charts of the loss against simulated time and against iteration, with ranges over runs and failures."""
+def _loss_charts(data: ReportData, styles: Styles) -> list[Chart]:
     curves: dict[Against, pd.DataFrame] = {against: loss_curves(data.results, against) for against in COLUMN}
     limits = loss_limits(curves["iteration"])
     return [loss_chart(data, styles, against, rows, limits) for against, rows in curves.items()]
@@ -77,7 +119,7 @@ def loss_charts(data: ReportData, styles: Styles) -> list[Chart]:
 def loss_chart(data: ReportData, styles: Styles, against: Against, curves: pd.DataFrame, limits: Limits) -> Chart:
     """Return the chart of the loss against simulated time, or against iteration."""
     several, column = bool((curves["num_runs"] > 1).any()), COLUMN[against]
-    columns = loss_columns(curves, against, several)
+    columns = _loss_columns(curves, against, several)
     names = {column: "x", "loss_nats": "loss"}
     if several:
         names |= {"low_loss_nats": "low", "high_loss_nats": "high", "num_runs": "runs"}
@@ -86,16 +128,16 @@ def loss_chart(data: ReportData, styles: Styles, against: Against, curves: pd.Da
     rows = {ROWS: rows_of(thinned, data, names)}
     x_title = HOURS_TITLE if against == "time" else "iteration"
     x = alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, nice=False))
-    y = alt.Y("loss:Q", title=LOSS_TITLE, scale=linear(limits))
+    y = alt.Y("loss:Q", title=LOSS_TITLE, scale=_linear(limits))
     base = chart_of().transform_filter(IN_GROUPS).encode(x=x, detail="group:N")
     layers = curve_layers(base, styles, limits, several)
-    if targets := target_rows(data, limits):
+    if targets := _target_rows(data, limits):
         rows["targets"] = targets
-        layers += target_layers()
+        layers += _target_layers()
     marks = thin(failure_marks(data.results, against), data, MOST_MARKS // len(data.groups))
     if len(marks):
         rows["marks"] = rows_of(marks, data, {column: "x", "loss_nats": "loss", "stage": "stage"})
-        layers.append(failure_layer(styles, x, y, columns[1]))
+        layers.append(_failure_layer(styles, x, y, columns[1]))
     layers.append(base.mark_circle(size=90, opacity=0, clip=True, aria=False).encode(y=y, tooltip=tooltips(columns)))
     title = f"Loss against {'simulated time' if against == 'time' else 'iteration'}"
     caption = "Mean over runs, and from the lowest to the highest of them." if several else "One run a strategy."
@@ -108,8 +150,7 @@ def loss_chart(data: ReportData, styles: Styles, against: Against, curves: pd.Da
     return Chart(f"loss-{against}", title, caption, spec, tuple(signals), columns)
 
 
-def loss_columns(curves: pd.DataFrame, against: Against, several: bool) -> tuple[ChartColumn, ...]:
-    """Return the columns of the data behind a chart of losses."""
+def _loss_columns(curves: pd.DataFrame, against: Against, several: bool) -> tuple[ChartColumn, ...]:
     hour_digits = max(2, decimals(curves[COLUMN[against]].max()))
     hours, iteration = ChartColumn("x", "simulated hours", hour_digits), ChartColumn("x", "iteration", 0)
     columns = (STRATEGY, hours if against == "time" else iteration, ChartColumn("loss", "loss (nats)", 3))
@@ -119,7 +160,7 @@ def loss_columns(curves: pd.DataFrame, against: Against, several: bool) -> tuple
 
 def curve_layers(base: alt.Chart, styles: Styles, limits: Limits, several: bool) -> list[alt.Chart]:
     """Return a line for each strategy, over a band of the range of several runs."""
-    mean, low = (alt.Y(f"{field}:Q", title=LOSS_TITLE, scale=linear(limits)) for field in ("loss", "low"))
+    mean, low = (alt.Y(f"{field}:Q", title=LOSS_TITLE, scale=_linear(limits)) for field in ("loss", "low"))
     line = base.mark_line(clip=True, strokeWidth=2, aria=False, invalid="break-paths-filter-domains")
     layers = [line.encode(colour(styles), dashes(styles), y=mean, order="order:Q")]
     if several:
@@ -128,23 +169,20 @@ def curve_layers(base: alt.Chart, styles: Styles, limits: Limits, several: bool)
     return layers
 
 
-def failure_layer(styles: Styles, x: alt.X, y: alt.Y, x_column: ChartColumn) -> alt.Chart:
-    """Return crosses at failures."""
+def _failure_layer(styles: Styles, x: alt.X, y: alt.Y, x_column: ChartColumn) -> alt.Chart:
     crosses: alt.Chart = chart_of("marks").transform_filter(f"failures && {IN_GROUPS}")
     crosses = crosses.mark_point(shape=CROSS, size=40, strokeWidth=1.5, clip=True, aria=False)
     columns = [STRATEGY, ChartColumn("stage", "lost: stage", 0), x_column]
     return crosses.encode(colour(styles), x=x, y=y, tooltip=tooltips(columns))
 
 
-def target_rows(data: ReportData, limits: Limits) -> Rows:
-    """Return the target loss of each group if it is within the limits."""
+def _target_rows(data: ReportData, limits: Limits) -> Rows:
     runs = data.results.runs
     found = runs[runs["target_validation_loss"].between(*limits)].drop_duplicates(["strategy", *data.fields])
     return rows_of(found, data, {"target_validation_loss": "target"})
 
 
-def target_layers() -> list[alt.Chart]:
-    """Return a line at the target loss, and its label."""
+def _target_layers() -> list[alt.Chart]:
     base = chart_of("targets").transform_filter(IN_GROUPS).transform_aggregate(groupby=["target"]).encode(y="target:Q")
     text = base.transform_calculate(words="'target ' + datum.target")
     text = text.mark_text(align="right", baseline="bottom", dy=-3, aria=False)
@@ -167,8 +205,7 @@ def hours_charts(data: ReportData, styles: Styles) -> list[Chart]:
     return [means_chart(data, styles, ChartColumn("hours", "hours to the end"), "Time to the end", found)]
 
 
-def money_charts(data: ReportData, styles: Styles) -> list[Chart]:
-    """Return a chart of dollars to the target loss."""
+def _money_charts(data: ReportData, styles: Styles) -> list[Chart]:
     if len(data.groups) == 1:
         return []
     found = money_to_loss(data.results)
@@ -190,7 +227,7 @@ def means_chart(data: ReportData, styles: Styles, value: ChartColumn, title: str
     found = found.rename(columns={**parts, "num_reached": "reached", "num_runs": "runs"})
     is_cut = bool(found["low"].min() < limits[0] or found["high"].max() > limits[1])
     signals: Signals = {"strategies": list(range(len(styles))), "along": list(range(len(data.points)))}
-    base, columns = chart_of().transform_filter(ALONG), mean_columns(value, found)
+    base, columns = chart_of().transform_filter(ALONG), _mean_columns(value, found)
     if data.axes:
         columns.insert(1, ChartColumn("place", data.axes[0].label if len(data.axes) == 1 else "at"))
         signals["axis"] = 0
@@ -198,16 +235,15 @@ def means_chart(data: ReportData, styles: Styles, value: ChartColumn, title: str
     else:
         base = base.encode(y=alt.Y("label:N", sort=BY_STRATEGY, title=None))
     layers = mean_layers(
-        base, columns, styles, {"title": value.title, "scale": linear(limits)}, upright=bool(data.axes)
+        base, columns, styles, {"title": value.title, "scale": _linear(limits)}, upright=bool(data.axes)
     )
-    caption = caption_of(found, is_cut)
+    caption = _caption_of(found, is_cut)
     rows, height = {ROWS: point_rows(data, found)}, 320 if data.axes else 40 + HEIGHT_OF_ROW * len(styles)
     spec = specification(layers, rows, f"{title} by strategy. {caption}", signals, styles, height)
     return Chart(value.field, title, caption, spec, tuple(signals), tuple(columns))
 
 
-def mean_columns(value: ChartColumn, found: pd.DataFrame) -> list[ChartColumn]:
-    """Return the columns of the data behind a chart of means."""
+def _mean_columns(value: ChartColumn, found: pd.DataFrame) -> list[ChartColumn]:
     digits = max(2, decimals(found["mean"].min()))
     mean, low = ChartColumn("mean", value.title, digits), ChartColumn("low", "95 % interval from", digits)
     counts = ChartColumn("reached", "runs that got there", 0), ChartColumn("runs", "of", 0)
@@ -260,8 +296,7 @@ def point_rows(data: ReportData, found: pd.DataFrame) -> Rows:
     return rows
 
 
-def caption_of(found: pd.DataFrame, is_cut: bool) -> str:
-    """Explain intervals and hollow points if there are any."""
+def _caption_of(found: pd.DataFrame, is_cut: bool) -> str:
     if (found["runs"] == 1).all():
         return "One run each: no intervals."
     caption = "Means with their 95 % intervals over seeds."
@@ -290,7 +325,7 @@ def ledger_charts(data: ReportData, styles: Styles) -> list[Chart]:
     fill_scale = alt.Scale(domain=[name for name, _ in fills], range=[fill for _, fill in fills])
     fill = alt.Color("bucket:N", scale=fill_scale, legend=None)
     scale, y = (
-        linear(ledger_limits(found)),
+        _linear(ledger_limits(found)),
         alt.Y("label:N", sort=BY_STRATEGY, title=None, scale=alt.Scale(paddingInner=0)),
     )
     bars = chart_of().transform_filter(IN_GROUPS).mark_bar(size=22, aria=False)
@@ -321,7 +356,7 @@ def nodes_charts(data: ReportData, styles: Styles) -> list[Chart]:
     base = chart_of().transform_filter(IN_GROUPS)
     base = base.encode(
         alt.X("x:Q", title=HOURS_TITLE, scale=alt.Scale(nice=False)),
-        alt.Y("nodes:Q", title="nodes", scale=linear((low, high)), axis=alt.Axis(values=ticks)),
+        alt.Y("nodes:Q", title="nodes", scale=_linear((low, high)), axis=alt.Axis(values=ticks)),
         detail="group:N",
     )
     line = base.mark_line(interpolate="step-after", strokeWidth=1.5, aria=False)
@@ -336,10 +371,65 @@ def nodes_charts(data: ReportData, styles: Styles) -> list[Chart]:
     return [Chart("nodes", "Nodes over time", caption, spec, tuple(signals), columns)]
 
 
+def chart_of(name: str = ROWS) -> alt.Chart:
+    """Return a chart without marks of a data set; the reader can open ROWS as a table."""
+    return alt.Chart(alt.NamedData(name))
+
+
+def colour(styles: Styles, channel: type[Any] = alt.Color) -> Any:
+    """Encode each strategy's colour."""
+    scale = alt.Scale(domain=list(range(len(styles))), range=[style.colour for style in styles])
+    return channel("strategy:N", scale=scale, legend=None)
+
+
+def dashes(styles: Styles) -> alt.StrokeDash:
+    """Encode each strategy's dashes."""
+    scale = alt.Scale(domain=list(range(len(styles))), range=[style.dashes or (1, 0) for style in styles])
+    return alt.StrokeDash("strategy:N", scale=scale, legend=None)
+
+
+def tooltips(columns: Sequence[ChartColumn]) -> list[alt.Tooltip]:
+    """Return tooltips with the columns of a row."""
+    return [
+        alt.Tooltip(f"{field}:N", title=title)
+        if digits is None
+        else alt.Tooltip(f"{field}:Q", title=title, format=f".{digits}f")
+        for field, title, digits in columns
+    ]
+
+
+def specification(
+    layers: Sequence[alt.Chart],
+    rows: dict[str, Rows],
+    description: str,
+    signals: Signals,
+    styles: Styles,
+    height: int = HEIGHT,
+) -> Specification:
+    """Return layers as one Vega-Lite chart of the container's width, with their data sets.
+
+    description: for screen readers. signals: with initial values. Field `label` of every row is its strategy's name.
+    """
+    named = [layer.transform_calculate(label="labels[datum.strategy]") for layer in layers]
+    params = [alt.param(name=name, value=value) for name, value in signals.items()]
+    params.append(alt.param(name="labels", value=[style.label for style in styles]))
+    whole = alt.layer(*named).properties(width="container", height=height, description=description).add_params(*params)
+    return {**whole.to_dict(), "datasets": rows, "config": CONFIG}
+
+
+@cache
+def vega_bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that sets `window.vegaEmbed`."""
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    assert "</script" not in script.lower(), "it would end the page's script element"
+    assert "<!--" not in script, "it would begin a comment"
+    return script
+
+
 CHARTS: dict[str, Callable[[ReportData, Styles], list[Chart]]] = {
-    "losses": loss_charts,
+    "losses": _loss_charts,
     "the time it takes": hours_charts,
     "where the hours went": ledger_charts,
-    "money": money_charts,
+    "money": _money_charts,
     "nodes over time": nodes_charts,
 }

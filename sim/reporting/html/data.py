@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sim.reporting.html.vega import Rows
 from sim.reporting.series import format_value
 from sim.reporting.tables import headings
 from sim.results.selection import comparable, swept_fields
 from sim.results.storage import SWEEP, TABLE, Results, is_finished, load_comparison, read_json
 
 Values = dict[str, Any]
-
+Rows = list[dict[str, Any]]
 Key = tuple[str, ...]
 
 
@@ -36,7 +35,7 @@ class SweepPoint:
         """The values in words; empty without a sweep."""
         names = (name.replace("\n", " ") for name in headings(list(self.values)))
         return ", ".join(
-            f"{name} {describe_value(value)}" for name, value in zip(names, self.values.values(), strict=True)
+            f"{name} {_describe_value(value)}" for name, value in zip(names, self.values.values(), strict=True)
         )
 
 
@@ -91,7 +90,7 @@ class ReportData:
         parameters = [self.parameters.get(name, {}) for name in runs["run"]]
         found = []
         for values in combinations(parameters):
-            is_here = [agree(values, own) for own in parameters]
+            is_here = [_agree(values, own) for own in parameters]
             found.append(SweepPoint(values, runs[is_here]))
         return found
 
@@ -130,7 +129,7 @@ class ReportData:
         points = self.points
         places: dict[tuple[int, ...], list[str]] = {}
         for field in self.fields:
-            texts = [describe_value(point.values.get(field)) for point in points]
+            texts = [_describe_value(point.values.get(field)) for point in points]
             order = list(dict.fromkeys(texts))
             places.setdefault(tuple(map(order.index, texts)), []).append(field)
         varying = {where: fields for where, fields in places.items() if max(where) > 0}
@@ -140,7 +139,7 @@ class ReportData:
             SweepAxis(
                 " and ".join(name.replace("\n", " ") for name in headings(fields)),
                 tuple(
-                    describe_value(points[where.index(place)].values.get(fields[0])) for place in range(max(where) + 1)
+                    _describe_value(points[where.index(place)].values.get(fields[0])) for place in range(max(where) + 1)
                 ),
                 where,
             )
@@ -194,16 +193,14 @@ def combinations(parameters: Iterable[Values]) -> list[Values]:
 
 def joins(point: Values, group: Sequence[Values]) -> list[Values]:
     """Return a point joined with each of the values that agree with it; the point alone if none do."""
-    return [point | values for values in group if agree(point, values)] or [point]
+    return [point | values for values in group if _agree(point, values)] or [point]
 
 
-def agree(point: Values, values: Values) -> bool:
-    """Whether a point and values are equal in all fields that both have."""
+def _agree(point: Values, values: Values) -> bool:
     return all(point[field] == value for field, value in values.items() if field in point)
 
 
-def describe_value(value: Any) -> str:
-    """Format a swept value: a number, a name or a section of the scenario."""
+def _describe_value(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict | list) else format_value(value)
 
 

@@ -40,7 +40,7 @@ class MetricRanking:
     @classmethod
     def of(cls, points: Sequence[PointRuns], metric: str) -> MetricRanking:
         """Rank the strategies at one point."""
-        values = {point.strategy: point.values(metric) for point in points if not is_failure_free(point)}
+        values = {point.strategy: point.values(metric) for point in points if not _is_failure_free(point)}
         return cls(rank(values, {}), values)
 
     @property
@@ -63,8 +63,7 @@ class MetricRanking:
         return f"{unit.of(found.mean)} on average ({unit.between(values.min(), values.max())} over {seeds})"
 
 
-def is_failure_free(point: PointRuns) -> bool:
-    """Whether a strategy ignores failures, as a reference for others."""
+def _is_failure_free(point: PointRuns) -> bool:
     return bool((point.runs["kind"] == "none").all())
 
 
@@ -74,12 +73,12 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
     target, ranked = ranking_at(runs)
     goal = f"reaches loss {target}" if target else "ends"
     if not ranked.values:
-        return [failure_free_alone(points, TO_TARGET if target else TO_END, goal)]
-    sentences = [describe_ranking(ranked, goal), *of_missing(ranked)]
+        return [_failure_free_alone(points, TO_TARGET if target else TO_END, goal)]
+    sentences = [_describe_ranking(ranked, goal), *_of_missing(ranked)]
     if target is None:
-        sentences += of_losses(runs, points)
+        sentences += _of_losses(runs, points)
     money = MetricRanking.of(points, USD_TO_TARGET if target else USD_TO_END)
-    sentences += of_money(money, ranked, "to that loss" if target else "to the end")
+    sentences += _of_money(money, ranked, "to that loss" if target else "to the end")
     if ranked.ranking.best:
         sentences += of_price(points, ranked.ranking.best.strategy)
     met = runs.loc[runs["kind"] != "none", "num_failures"]
@@ -88,27 +87,24 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
 
 def ranking_at(runs: pd.DataFrame) -> tuple[str | None, MetricRanking]:
     """Return the target loss if some run reaches it, and the ranking by time to it, or else to the end."""
-    target = target_in_words(runs)
+    target = _target_in_words(runs)
     reached = target is not None and bool(runs[TO_TARGET].notna().any())
     return (target if reached else None), MetricRanking.of(points_of(runs, ()), TO_TARGET if reached else TO_END)
 
 
-def target_in_words(runs: pd.DataFrame) -> str | None:
-    """Format the target loss if all runs have the same one."""
+def _target_in_words(runs: pd.DataFrame) -> str | None:
     target = target_of(runs)
     return None if target is None else f"{target:g}"
 
 
-def failure_free_alone(points: Sequence[PointRuns], metric: str, goal: str) -> str:
-    """Describe runs without failures if there are no others."""
+def _failure_free_alone(points: Sequence[PointRuns], metric: str, goal: str) -> str:
     takes = estimate(points[0].values(metric))
     if math.isnan(takes.mean):
         return "No run finished."
     return f"Without failures, training {goal} after {HOURS.of(takes.mean)}; nothing else was tried."
 
 
-def describe_ranking(ranked: MetricRanking, goal: str) -> str:
-    """Describe the first strategy, its spread over seeds, and the differences of others."""
+def _describe_ranking(ranked: MetricRanking, goal: str) -> str:
     if not ranked.reaching:
         return f"No strategy {goal} in all of its runs."
     first, *others = ranked.reaching
@@ -143,8 +139,7 @@ def lead(other: Standing, more: str) -> str:
     return f"{by}, 95 % interval {format_percent_range(other.behind_low, other.behind_high)}" if known else by
 
 
-def of_missing(ranked: MetricRanking) -> list[str]:
-    """Name strategies that are not ranked because some run misses the target."""
+def _of_missing(ranked: MetricRanking) -> list[str]:
     return [
         f"{capitalized(label(each))} is left out: it gets there in {each.takes.num_reached} of "
         f"{each.takes.num_runs} runs."
@@ -153,9 +148,8 @@ def of_missing(ranked: MetricRanking) -> list[str]:
     ]
 
 
-def of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
-    """Compare final losses if no run reaches a target."""
-    target = target_in_words(runs)
+def _of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
+    target = _target_in_words(runs)
     sentences = [f"No run reaches the target loss {target}."] if target else []
     ranking = MetricRanking.of(points, "final_validation_loss").reaching
     losses = {label(each): f"{each.takes.mean:.3f}" for each in ranking}
@@ -169,8 +163,7 @@ def of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
     return sentences
 
 
-def of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list[str]:
-    """Describe the cheapest strategy; nothing without prices."""
+def _of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list[str]:
     if not ranked.reaching:
         return []
     first, *others = ranked.reaching
@@ -196,7 +189,7 @@ def of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list[
 def of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
     """Describe the cost of failures in time and loss, relative to no failures or to the bare iterations."""
     own = next(point for point in points if point.strategy == strategy)
-    ideal = next((point for point in points if is_failure_free(point)), None)
+    ideal = next((point for point in points if _is_failure_free(point)), None)
     name = legend_label(strategy)
     if ideal is None:
         overhead = estimate(own.values("overhead")).mean
@@ -208,22 +201,20 @@ def of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
     for metric, where in ((TO_TARGET, "to that loss"), (TO_END, "to the end")):
         found = paired_difference(own.values(metric), ideal.values(metric)).relative
         if not math.isnan(found.mean):
-            parts.append(f"{change(found, 'more time', 'less time')} {where}")
+            parts.append(f"{_change(found, 'more time', 'less time')} {where}")
     loss = paired_difference(own.values("final_validation_loss"), ideal.values("final_validation_loss")).difference
     if not math.isnan(loss.mean):
-        parts.append(f"ends at {loss_change(loss)}")
+        parts.append(f"ends at {_loss_change(loss)}")
     return [f"Against no failures, {name} takes {format_list(parts)}."] if parts else []
 
 
-def change(found: Estimate, more: str, less: str) -> str:
-    """Format a relative difference with its interval."""
+def _change(found: Estimate, more: str, less: str) -> str:
     words = f"{format_percent(abs(found.mean))} {more if found.mean >= 0 else less}"
     known = not math.isnan(found.low) and found.low != found.high
     return f"{words} ({format_percent_range(found.low, found.high)})" if known else words
 
 
-def loss_change(found: Estimate) -> str:
-    """Format a difference of losses with its interval."""
+def _loss_change(found: Estimate) -> str:
     if found.mean == found.low == found.high == 0.0 or (found.mean == 0.0 and math.isnan(found.low)):
         return "the same loss"
     words = f"a loss {abs(found.mean):.3f} {'higher' if found.mean > 0 else 'lower'}"
@@ -250,7 +241,7 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
     runs, lines = data.results.runs, []
     if len(data.failed):
         lines.append(
-            f"{format_count(len(data.failed), 'run')} failed and {is_or_are(len(data.failed))} not in the numbers."
+            f"{format_count(len(data.failed), 'run')} failed and {_is_or_are(len(data.failed))} not in the numbers."
         )
     stopped = runs[runs["outcome"] == "stopped"]
     if len(stopped):
@@ -261,14 +252,14 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
         )
     if data.num_missing:
         number = data.num_missing
-        are = is_or_are(number)
+        are = _is_or_are(number)
         lines.append(
             f"{format_count(number, 'run')} of the sweep {are} not there yet: the same command goes on with it."
         )
     if data.num_left_out:
         lines.append(
             f"{format_count(data.num_left_out, 'older run')} of another version of the scenario in this folder "
-            f"{is_or_are(data.num_left_out)} left out."
+            f"{_is_or_are(data.num_left_out)} left out."
         )
     if (runs["learner"] == "curve").any():
         lines.append("Losses are a parametric curve, nothing was trained (learner: curve): for dry runs only.")
@@ -286,8 +277,7 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
     return lines
 
 
-def is_or_are(number: int) -> str:
-    """Return the verb for a number of things."""
+def _is_or_are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 

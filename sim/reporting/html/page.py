@@ -16,10 +16,9 @@ from ruamel.yaml import YAML
 
 from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
-from sim.reporting.html.charts import charts_of
+from sim.reporting.html.charts import Chart, LegendStyle, charts_of, vega_bundle
 from sim.reporting.html.data import ReportData, SweepPoint, in_columns, report_data
 from sim.reporting.html.narrative import LIMITS, cautions, describe_churn, how_sure, notes_on, ranking_at, sentences_on
-from sim.reporting.html.vega import Chart, LegendStyle, vega_bundle
 from sim.reporting.notes import describe_seeds
 from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, styles_by_kind
 from sim.scenario.document import ScenarioError
@@ -28,8 +27,6 @@ from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
 VERSION_NAMES = {"source": "simulating code (hash)", "training": "training", "corpus": "text (hash)"}
-
-
 MOST_VERDICTS = 6
 
 DASHES: dict[LineStyle, tuple[int, ...]] = {
@@ -56,7 +53,7 @@ def report_page(folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"unbroken": unbroken, "minus": lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)}
+    environment.filters |= {"unbroken": _unbroken, "minus": lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)}
     return environment.get_template("report.html").render(page_of(report_data(folder)))
 
 
@@ -70,7 +67,7 @@ def page_of(data: ReportData) -> dict[str, Any]:
     return {
         "name": data.name,
         "title": f"Training under churn: {data.name}",
-        "subtitle": subtitle(data, scenario),
+        "subtitle": _subtitle(data, scenario),
         "cautions": cautions(data, scenario),
         "lead": lead(points) if len(points) > 1 else "",
         "verdicts": [{"label": point.label, "sentences": sentences_on(point.runs)} for point in points],
@@ -107,8 +104,7 @@ def readable(text: str) -> Scenario | None:
         return None
 
 
-def subtitle(data: ReportData, scenario: Scenario | None) -> str:
-    """Return what was run, in a line."""
+def _subtitle(data: ReportData, scenario: Scenario | None) -> str:
     runs = data.results.runs
     counts = [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(runs)]
     if len(data.points) > 1:
@@ -123,23 +119,21 @@ def lead(points: Sequence[SweepPoint]) -> str:
     firsts = [(ranked, legend_label(ranked.ranking.best.strategy)) for ranked in rankings if ranked.ranking.best]
     winners = Counter(name for ranked, name in firsts if not ranked.ranking.contenders)
     ahead = Counter(name for ranked, name in firsts if ranked.has_one_seed)
-    parts = [f"{name} is first at {at_points(number, points)}" for name, number in winners.most_common()]
-    parts += [f"{name} is ahead at {at_points(number, points)}" for name, number in ahead.most_common()]
+    parts = [f"{name} is first at {_at_points(number, points)}" for name, number in winners.most_common()]
+    parts += [f"{name} is ahead at {_at_points(number, points)}" for name, number in ahead.most_common()]
     if close := sum(bool(ranked.ranking.contenders) and not ranked.has_one_seed for ranked in rankings):
-        parts.append(f"it is too close to call at {at_points(close, points)}")
+        parts.append(f"it is too close to call at {_at_points(close, points)}")
     text = capitalized(format_list(parts)) if parts else "No strategy gets there at any point"
     return f"{text}{', by one seed each: anecdotes' if ahead else ''}."
 
 
-def at_points(number: int, points: Sequence[SweepPoint]) -> str:
-    """Format a number of all points."""
+def _at_points(number: int, points: Sequence[SweepPoint]) -> str:
     if number == len(points):
         return "both points" if number == 2 else f"all {number} points"
     return f"{number} of {len(points)} points"
 
 
-def unbroken(text: str) -> str:
-    """Join numbers and units so that no line breaks between them."""
+def _unbroken(text: str) -> str:
     return re.sub(r"(?<=\d) (?=%|h\b)", "\u00a0", text)
 
 

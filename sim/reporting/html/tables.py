@@ -19,9 +19,7 @@ from sim.results.statistics import summary
 from sim.strategies import legend_label
 
 MOST_ROWS, MOST_EVENTS = 400, 200
-
 PLACE_OF_REST = "are left out here: see the folder's tables."
-
 OMITTED_EVENTS = ("checkpoint_started", "checkpoint_durable")
 
 COUNTS = {
@@ -81,7 +79,7 @@ def failures(data: ReportData) -> Table:
     def values(rows: pd.DataFrame) -> list[str]:
         first, means = rows.iloc[0], dict(zip(rows["metric"], rows["mean"], strict=True))
         ignores_failures = kinds[first["strategy"]] == "none"
-        counts = ["-" if ignores_failures else format_mean(means[metric]) for metric in COUNTS]
+        counts = ["-" if ignores_failures else _format_mean(means[metric]) for metric in COUNTS]
         return [str(first["num_runs"] - first["num_reached"]), *counts]
 
     columns = [*point_columns(fields), Column("stopped early"), *map(Column, COUNTS.values())]
@@ -93,8 +91,7 @@ def failures(data: ReportData) -> Table:
     return table.limited(MOST_ROWS, PLACE_OF_REST)
 
 
-def format_mean(value: float) -> str:
-    """Format a mean of counts: whole numbers whole, `-` for NaN."""
+def _format_mean(value: float) -> str:
     return f"{value:.0f}" if value % 1.0 == 0.0 else format_number(value)
 
 

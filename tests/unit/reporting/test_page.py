@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 
 from sim.core.text import decimals, format_number
-from sim.reporting.html.charts import charts_of
+from sim.reporting.html.charts import charts_of, vega_bundle
 from sim.reporting.html.data import SweepAxis, combinations, plain, report_data, thin
 from sim.reporting.html.page import content, page_of, report_page, styles_of
 from sim.reporting.html.tables import comparison, events, failures, ledger
-from sim.reporting.html.vega import vega_bundle
 from sim.reporting.registry import FigureRequest, figure_kinds
 from sim.results import storage as results
 from sim.results.loss_curves import loss_curves
