@@ -67,15 +67,10 @@ def draw_operations(axis: Axes, operations: Sequence[Operation]) -> None:
         if seconds <= 0.0:
             continue
         width = seconds / (high - low)
-        axis.barh(
-            done.stage,
-            seconds,
-            left=done.start_seconds,
-            height=0.8,
-            color=COLOURS[done.kind],
-            edgecolor="white" if width > ROOM_FOR_EDGES else COLOURS[done.kind],
-            linewidth=0.4,
-        )
+        colour = COLOURS[done.kind]
+        edge = "white" if width > ROOM_FOR_EDGES else colour
+        box: dict[str, Any] = {"left": done.start_seconds, "height": 0.8, "color": colour, "edgecolor": edge}
+        axis.barh(done.stage, seconds, linewidth=0.4, **box)
         middle = done.start_seconds + seconds / 2
         if width > ROOM_FOR_NUMBER and low <= middle <= high and done.microbatch >= 0:
             axis.annotate(str(done.microbatch), (middle, done.stage), ha="center", va="center", fontsize=5.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,13 +80,8 @@ def draw_means(
         rows = rows.assign(at=rows[field].map(places)).sort_values("at")
         moved = shifted(axis, SHIFT_POINTS * (number - (len(present) - 1) / 2))
         colour, line, marker = styles[name]
-        look: dict[str, Any] = {
-            "color": colour,
-            "linestyle": line if is_numeric else "",
-            "marker": marker,
-            "label": name,
-        }
-        axis.plot(rows["at"], rows[f"mean_{unit}"], transform=moved, in_layout=False, **look)
+        look: dict[str, Any] = {"color": colour, "linestyle": line if is_numeric else "", "marker": marker}
+        axis.plot(rows["at"], rows[f"mean_{unit}"], transform=moved, in_layout=False, label=name, **look)
         draw_intervals(axis, rows, unit, colour, moved)
         _annotate_counts(axis, rows, unit, colour)
 
@@ -281,39 +277,31 @@ def _interval_note(request: FigureRequest, means: pd.DataFrame) -> str:
     return f"{words}; {first['num_reached']}/{first['num_runs']}: so many runs got there, and the mean is theirs."
 
 
-def reached(table: Callable[[Results], pd.DataFrame]) -> Callable[[FigureRequest], Tables]:
-    """Return a function that makes a table of what it takes to reach the target; MissingError if no run does."""
-
-    def tables(request: FigureRequest) -> Tables:
-        found = table(request.results)
-        if not found["num_reached"].any():
-            raise MissingError(
-                "no run reaches its target loss: it needs a learner (training.learner: torch), more steps, or a higher "
-                "training.target_validation_loss"
-            )
-        return {"": found}
-
-    return tables
+def target_tables(table: Callable[[Results], pd.DataFrame], request: FigureRequest) -> Tables:
+    """Return a table of what it takes to reach the target; MissingError if no run does."""
+    found = table(request.results)
+    if not found["num_reached"].any():
+        raise MissingError(
+            "no run reaches its target loss: it needs a learner (training.learner: torch), more steps, or a higher "
+            "training.target_validation_loss"
+        )
+    return {"": found}
 
 
-def to_target(unit: str, label: str) -> Callable[[FigureRequest, Tables], Figure]:
-    """Return a function that draws what it takes to reach the target, in a unit."""
+def target_figure(unit: str, label: str, request: FigureRequest, tables: Tables) -> Figure:
+    """Draw what it takes to reach the target, in a unit."""
+    lines = [*request.notes, _interval_note(request, tables[""])]
+    if unit == "usd":
+        lines.append(describe_prices(request.scenario.cluster))
+    label = f"{label} to {describe_target(request.results.runs)}"
+    return means_figure(tables[""], request.fields, unit, label, lines, request.field, request.form)
 
-    def figure(request: FigureRequest, tables: Tables) -> Figure:
-        lines = [*request.notes, _interval_note(request, tables[""])]
-        if unit == "usd":
-            lines.append(describe_prices(request.scenario.cluster))
-        label_to_target = f"{label} to {describe_target(request.results.runs)}"
-        return means_figure(tables[""], request.fields, unit, label_to_target, lines, request.field, request.form)
 
-    return figure
-
+to_hours, to_dollars = partial(target_figure, "hours", "simulated hours"), partial(target_figure, "usd", "US dollars")
 
 FIGURES = (
-    FigureKind(
-        "time_to_loss", "hours to the target loss", reached(time_to_loss), to_target("hours", "simulated hours"), False
-    ),
-    FigureKind("money_to_loss", "dollars to a loss", reached(money_to_loss), to_target("usd", "US dollars"), False),
+    FigureKind("time_to_loss", "hours to the target loss", partial(target_tables, time_to_loss), to_hours, False),
+    FigureKind("money_to_loss", "dollars to a loss", partial(target_tables, money_to_loss), to_dollars, False),
     FigureKind(
         "checkpoint_interval",
         "hours by checkpoint interval",

@@ -104,9 +104,8 @@ class FigureRequest:
     @property
     def _run(self) -> Path:
         """The folder of a run at the point."""
-        folder, point = self.results.folder, self.point or points_in(self.runs, self.fields)[0]
-        name = str(at_point(self.runs, point)["run"].iloc[0])
-        return folder if folder.name == name else folder / name
+        point = self.point or points_in(self.runs, self.fields)[0]
+        return self.results.folders[at_point(self.runs, point)["run"].iloc[0]]
 
 
 @dataclass(frozen=True)

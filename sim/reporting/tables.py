@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
@@ -132,8 +132,8 @@ def compared_columns(scenario: Scenario) -> dict[str, Callable[[pd.DataFrame], s
     target = scenario.training.target_validation_loss
     columns: dict[str, Callable[[pd.DataFrame], str]] = {}
     if scenario.cluster.nodes_per_stage > 1:
-        columns["nodes\nlost"] = nodes_lost
-    columns["stages lost\n(fallb.)"] = failures_met
+        columns["nodes\nlost"] = partial(lost, count="num_nodes_lost")
+    columns["stages lost\n(fallb.)"] = lambda rows: lost(rows, "num_failures", "num_fallbacks")
     if target is not None and scenario.training.learner != "none":
         columns[f"hours to\nloss {target:g}"] = hours_to_target
     columns |= {
@@ -141,7 +141,7 @@ def compared_columns(scenario: Scenario) -> dict[str, Callable[[pd.DataFrame], s
         "over-\nhead": lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %"),
         "seconds\nan iter.": lambda rows: _to_three_digits(once_per_churn(rows)["iteration_seconds"]),
         "cost\n$": lambda rows: dollars(once_per_churn(rows)["cost_usd"]),
-        "iters\n(re-run)": lambda rows: _pair(rows["num_iterations_run"], rows["num_iterations_rerun"]),
+        "iters\n(re-run)": lambda rows: counted(rows, "num_iterations_run", "num_iterations_rerun"),
     }
     if scenario.training.learner != "none":
         columns["final\nval. loss"] = lambda rows: spread(rows["final_validation_loss"], "{:.3f}")
@@ -153,16 +153,10 @@ def once_per_churn(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates("failure_seed")
 
 
-def failures_met(rows: pd.DataFrame) -> str:
-    """Count lost stages and, in brackets, those that the fallback recovered; `-` if failures are ignored."""
+def lost(rows: pd.DataFrame, count: str, *within: str) -> str:
+    """Format a count of losses and, in brackets, a part of it; `-` if failures are ignored."""
     rows = once_per_churn(rows)
-    return "-" if (rows["kind"] == "none").all() else _pair(rows["num_failures"], rows["num_fallbacks"])
-
-
-def nodes_lost(rows: pd.DataFrame) -> str:
-    """Count lost nodes, spares included; `-` if failures are ignored."""
-    rows = once_per_churn(rows)
-    return "-" if (rows["kind"] == "none").all() else spread(rows["num_nodes_lost"], "{:.0f}")
+    return "-" if (rows["kind"] == "none").all() else counted(rows, count, *within)
 
 
 def hours_to_target(rows: pd.DataFrame) -> str:
@@ -187,8 +181,9 @@ def dollars(values: pd.Series[Any]) -> str:
     return spread(values, "{:,.0f}" if values.astype(float).mean() >= 100 else "{:.2f}")
 
 
-def _pair(values: pd.Series[Any], within: pd.Series[Any]) -> str:
-    return f"{spread(values, '{:.0f}')} ({spread(within, '{:.0f}')})"
+def counted(rows: pd.DataFrame, count: str, *within: str) -> str:
+    """Format a count and, in brackets, a part of it."""
+    return spread(rows[count], "{:.0f}") + "".join(f" ({spread(rows[part], '{:.0f}')})" for part in within)
 
 
 def spread(values: pd.Series[Any], style: str) -> str:

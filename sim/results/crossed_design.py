@@ -24,13 +24,11 @@ is an approximation; it is M_a/n if none is missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
@@ -69,17 +67,12 @@ class Cells:
     counts: Counts
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, names: Sequence[str]) -> Cells:
-        """Select rows that have all named values. ValueError if a pair of seeds occurs twice.
+    def at(cls, seeds: Codes, values: Floats) -> Cells:
+        """Select runs that have all values: (runs, 2) seeds, (runs, columns) values. ValueError if a pair comes twice.
 
         If all runs of each failure seed have the same values, they are one replicate, because training seeds make no
         difference; likewise runs of one training seed.
         """
-        return cls.at(rows[SEEDS].to_numpy(), rows[list(names)].to_numpy(dtype=float))
-
-    @classmethod
-    def at(cls, seeds: Codes, values: Floats) -> Cells:
-        """Do the same with arrays: (runs, 2) seeds, (runs, columns) values."""
         pairs = set()
         for failure_seed, training_seed in seeds.tolist():
             if (failure_seed, training_seed) in pairs:

@@ -141,7 +141,7 @@ def checkpoint_intervals(results: Results) -> pd.DataFrame:
 
 def interval_of(results: Results, run: str) -> int | None:
     """Return the fixed checkpoint interval of a run's strategy; None for another kind, or if it is not fixed."""
-    folder = results.folder if results.folder.name == run else results.folder / run
+    folder = results.folders[run]
     if not (folder / "run.json").is_file():
         return None
     strategy = read_json(folder / "run.json")["strategy"]

@@ -186,14 +186,9 @@ def summary(
 MEAN_COLUMNS = ("mean", "low", "high", "num_runs", "num_reached", "num_failure_seeds", "num_training_seeds")
 
 AGAINST_COLUMNS = (
-    "num_paired",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "relative_difference",
-    "relative_low",
-    "relative_high",
-)
+    "num_paired", "difference", "difference_low", "difference_high",
+    "relative_difference", "relative_low", "relative_high",
+)  # fmt: skip
 
 
 def _columns_of(found: Estimate) -> dict[str, float]:

@@ -230,6 +230,12 @@ class Results:
     in_memory: Mapping[str, pd.DataFrame] | None = None
 
     @cached_property
+    def folders(self) -> dict[str, Path]:
+        """The folder of each run by its name."""
+        folder = self.folder
+        return {name: folder if is_finished(folder) else folder / name for name in self.runs["run"]}
+
+    @cached_property
     def iterations(self) -> pd.DataFrame:
         """A row for each completed iteration of each run."""
         return self._records("iterations")
@@ -253,12 +259,9 @@ class Results:
         if self.in_memory is not None:
             return self.in_memory[table]
         file = f"{table}.parquet"
-        folders = [self.folder] if is_finished(self.folder) else [self.folder / name for name in self.runs["run"]]
-        found = [(folder.name, folder / file) for folder in folders if (folder / file).is_file()]
-        if not found:
-            return pd.DataFrame({"run": []})
-        frames = [pd.read_parquet(path) for _, path in found]
-        return pd.concat([frame.assign(run=name) for frame, (name, _) in zip(frames, found, strict=True)])
+        found = {name: folder / file for name, folder in self.folders.items() if (folder / file).is_file()}
+        frames = [pd.read_parquet(path).assign(run=name) for name, path in found.items()]
+        return pd.concat(frames) if frames else pd.DataFrame({"run": []})
 
 
 def runs_in(folder: Path) -> list[Path]:

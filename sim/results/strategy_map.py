@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from sim.core.units import SECONDS_PER_HOUR
-from sim.results.comparison import FEWEST_LOST, Ranking, SeedPair, Standing, as_values
+from sim.results.comparison import FEWEST_LOST, Ranking, SeedPair, as_values
 from sim.results.statistics import estimate
 from sim.scenario.axes import Axis, is_number
 from sim.scenario.scenario import Scenario
@@ -91,7 +91,9 @@ class CellResult:
                 "may_be_first": best is not None and (best.strategy == name or standings[name] in contenders),
                 "is_looked_at": True,
                 **passed.means(),
-                **behind(standings[name]),
+                **{
+                    share: getattr(standings[name], share) for share in ("behind", "behind_low", "behind_high", "error")
+                },
                 "num_reached": standings[name].takes.num_reached,
                 "num_runs": standings[name].takes.num_runs,
                 "iterations": float(np.mean(passed.iterations)),
@@ -99,16 +101,6 @@ class CellResult:
             }
             for name, passed in self.first_passages.items()
         ]
-
-
-def behind(standing: Standing) -> dict[str, float]:
-    """How far a strategy is behind the best, with its interval."""
-    return {
-        "behind": standing.behind,
-        "behind_low": standing.behind_low,
-        "behind_high": standing.behind_high,
-        "error": standing.error,
-    }
 
 
 @dataclass(frozen=True)

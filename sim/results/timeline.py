@@ -161,14 +161,9 @@ class Tracks:
         self, group: int, track: str, name: str, start_seconds: float, end_seconds: float, args: Any = None
     ) -> None:
         """Add an event with a duration to a track on which nothing overlaps it."""
-        event = {
-            "ph": "X",
-            "name": name,
-            "pid": group,
-            "tid": self.track(group, track),
-            "ts": start_seconds * MICROSECONDS,
-        }
-        self.events.append({**event, "dur": (end_seconds - start_seconds) * MICROSECONDS, "args": args or {}})
+        event = {"ph": "X", "name": name, "pid": group, "tid": self.track(group, track)}
+        times = {"ts": start_seconds * MICROSECONDS, "dur": (end_seconds - start_seconds) * MICROSECONDS}
+        self.events.append({**event, **times, "args": args or {}})
 
     def add_lane(self, group: int, track: str, name: str, start_seconds: float, end_seconds: float, args: Any) -> None:
         """Add an event with a duration to the first free lane of a track."""

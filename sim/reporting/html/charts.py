@@ -194,60 +194,51 @@ def _target_layers() -> list[alt.Chart]:
 
 def hours_charts(data: ReportData, styles: Styles) -> list[Chart]:
     """Return a chart of hours to the target loss, or to the end if no run has or reaches a target."""
-    if len(data.groups) == 1:
-        return []
     if data.results.runs["target_reached_seconds"].notna().any():
         where, found = describe_target(data.results.runs), time_to_loss(data.results)
-        return [means_chart(data, styles, ChartColumn("hours", f"hours to {where}"), f"Time to {where}", found)]
-    found = time_to_end(data.results)
-    if found["mean_hours"].isna().all():
+    else:
+        where, found = "the end", time_to_end(data.results)
+    if found["mean_hours"].isna().all() and len(data.groups) > 1:
         raise MissingError("no run has finished")
-    return [means_chart(data, styles, ChartColumn("hours", "hours to the end"), "Time to the end", found)]
+    return means_charts(data, styles, ChartColumn("hours", f"hours to {where}"), f"Time to {where}", found)
 
 
 def _money_charts(data: ReportData, styles: Styles) -> list[Chart]:
     if len(data.groups) == 1:
         return []
-    found = money_to_loss(data.results)
+    found, where = money_to_loss(data.results), describe_target(data.results.runs)
     if found["mean_usd"].isna().all():
         raise MissingError("no run reaches its target loss")
-    where = describe_target(data.results.runs)
-    return [means_chart(data, styles, ChartColumn("usd", f"US dollars to {where}"), f"Money to {where}", found)]
+    return means_charts(data, styles, ChartColumn("usd", f"US dollars to {where}"), f"Money to {where}", found)
 
 
-def means_chart(data: ReportData, styles: Styles, value: ChartColumn, title: str, found: pd.DataFrame) -> Chart:
+def means_charts(data: ReportData, styles: Styles, value: ChartColumn, title: str, found: pd.DataFrame) -> list[Chart]:
     """Return a chart of means along the axis that the page's control chooses; a row a strategy without a sweep.
 
-    value: its field is the unit of the columns `mean_`, `low_` and `high_` of `found`.
+    None of a single mean. value: its field is the unit of the columns `mean_`, `low_` and `high_` of `found`.
     """
-    limits, parts = (
-        value_limits(found, value.field),
-        {f"{part}_{value.field}": part for part in ("mean", "low", "high")},
-    )
+    if len(data.groups) == 1:
+        return []
+    limits, digits = value_limits(found, value.field), max(2, decimals(found[f"mean_{value.field}"].min()))
+    parts = {f"{part}_{value.field}": part for part in ("mean", "low", "high")}
     found = found.rename(columns={**parts, "num_reached": "reached", "num_runs": "runs"})
     is_cut = bool(found["low"].min() < limits[0] or found["high"].max() > limits[1])
     signals: Signals = {"strategies": list(range(len(styles))), "along": list(range(len(data.points)))}
-    base, columns = chart_of().transform_filter(ALONG), _mean_columns(value, found)
+    columns = [STRATEGY, ChartColumn("mean", value.title, digits), ChartColumn("low", "95 % interval from", digits)]
+    columns += [ChartColumn("high", "to", digits), ChartColumn("reached", "runs that got there", 0)]
+    columns.append(ChartColumn("runs", "of", 0))
+    base = chart_of().transform_filter(ALONG)
     if data.axes:
         columns.insert(1, ChartColumn("place", data.axes[0].label if len(data.axes) == 1 else "at"))
         signals["axis"] = 0
         base = along_axis(base, data, styles)
     else:
         base = base.encode(y=alt.Y("label:N", sort=BY_STRATEGY, title=None))
-    layers = mean_layers(
-        base, columns, styles, {"title": value.title, "scale": _linear(limits)}, upright=bool(data.axes)
-    )
-    caption = _caption_of(found, is_cut)
+    axis, caption = {"title": value.title, "scale": _linear(limits)}, _caption_of(found, is_cut)
+    layers = mean_layers(base, columns, styles, axis, upright=bool(data.axes))
     rows, height = {ROWS: point_rows(data, found)}, 320 if data.axes else 40 + HEIGHT_OF_ROW * len(styles)
     spec = specification(layers, rows, f"{title} by strategy. {caption}", signals, styles, height)
-    return Chart(value.field, title, caption, spec, tuple(signals), tuple(columns))
-
-
-def _mean_columns(value: ChartColumn, found: pd.DataFrame) -> list[ChartColumn]:
-    digits = max(2, decimals(found["mean"].min()))
-    mean, low = ChartColumn("mean", value.title, digits), ChartColumn("low", "95 % interval from", digits)
-    counts = ChartColumn("reached", "runs that got there", 0), ChartColumn("runs", "of", 0)
-    return [STRATEGY, mean, low, ChartColumn("high", "to", digits), *counts]
+    return [Chart(value.field, title, caption, spec, tuple(signals), tuple(columns))]
 
 
 def mean_layers(
@@ -324,10 +315,8 @@ def ledger_charts(data: ReportData, styles: Styles) -> list[Chart]:
     fills = tuple((format_name(bucket), FILLS[bucket][0]) for bucket in used_buckets(found))
     fill_scale = alt.Scale(domain=[name for name, _ in fills], range=[fill for _, fill in fills])
     fill = alt.Color("bucket:N", scale=fill_scale, legend=None)
-    scale, y = (
-        _linear(ledger_limits(found)),
-        alt.Y("label:N", sort=BY_STRATEGY, title=None, scale=alt.Scale(paddingInner=0)),
-    )
+    scale, no_padding = _linear(ledger_limits(found)), alt.Scale(paddingInner=0)
+    y = alt.Y("label:N", sort=BY_STRATEGY, title=None, scale=no_padding)
     bars = chart_of().transform_filter(IN_GROUPS).mark_bar(size=22, aria=False)
     bars = bars.encode(fill, alt.X("hours:Q", title=HOURS_TITLE, scale=scale), y)
     text = chart_of("totals").transform_filter(IN_GROUPS).mark_text(align="left", dx=4, aria=False)

@@ -16,7 +16,7 @@ import pandas as pd
 from sim.reporting.series import format_value
 from sim.reporting.tables import headings
 from sim.results.selection import comparable, swept_fields
-from sim.results.storage import SWEEP, TABLE, Results, is_finished, load_comparison, read_json
+from sim.results.storage import SWEEP, TABLE, Results, load_comparison, read_json
 
 Values = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -34,9 +34,7 @@ class SweepPoint:
     def label(self) -> str:
         """The values in words; empty without a sweep."""
         names = (name.replace("\n", " ") for name in headings(list(self.values)))
-        return ", ".join(
-            f"{name} {_describe_value(value)}" for name, value in zip(names, self.values.values(), strict=True)
-        )
+        return ", ".join(map("{} {}".format, names, map(_describe_value, self.values.values())))
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,9 @@ class ReportData:
         """The points, in the order of their runs."""
         runs = self.results.runs
         parameters = [self.parameters.get(name, {}) for name in runs["run"]]
-        found = []
-        for values in combinations(parameters):
-            is_here = [_agree(values, own) for own in parameters]
-            found.append(SweepPoint(values, runs[is_here]))
-        return found
+        return [
+            SweepPoint(values, runs[[_agree(values, own) for own in parameters]]) for values in combinations(parameters)
+        ]
 
     @cached_property
     def strategies(self) -> list[str]:
@@ -117,11 +113,8 @@ class ReportData:
 
     def keys(self, rows: pd.DataFrame) -> list[Key]:
         """Return the key of the group of each row of a table."""
-        columns = [
-            rows["strategy"],
-            *(rows[field].map(format_value, na_action="ignore").fillna("") for field in self.fields),
-        ]
-        return list(zip(*columns, strict=True))
+        values = [rows[field].map(format_value, na_action="ignore").fillna("") for field in self.fields]
+        return list(zip(rows["strategy"], *values, strict=True))
 
     @cached_property
     def axes(self) -> list[SweepAxis]:
@@ -147,15 +140,10 @@ class ReportData:
         ]
 
     @cached_property
-    def folders(self) -> list[Path]:
-        """The folders of the runs."""
-        folder = self.results.folder
-        return [folder] if is_finished(folder) else [folder / name for name in self.results.runs["run"]]
-
-    @cached_property
     def abouts(self) -> list[dict[str, Any]]:
         """The contents of run.json of each run whose folder exists."""
-        return [read_json(folder / "run.json") for folder in self.folders if (folder / "run.json").is_file()]
+        folders = self.results.folders.values()
+        return [read_json(folder / "run.json") for folder in folders if (folder / "run.json").is_file()]
 
 
 def report_data(folder: Path) -> ReportData:
@@ -204,9 +192,6 @@ def _describe_value(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict | list) else format_value(value)
 
 
-SIGNIFICANT_DIGITS = 6
-
-
 def thin(rows: pd.DataFrame, data: ReportData, most: int) -> pd.DataFrame:
     """Select at most so many rows of each group, evenly; the first, the last and those at a gap are kept."""
     numbers = np.array([data.groups[key].number for key in data.keys(rows)], dtype=int)
@@ -243,7 +228,7 @@ def plain(value: Any) -> Any:
 
 def rounded(value: float) -> float:
     """Round to a few digits."""
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return float(f"{value:.6g}")
 
 
 def in_columns(rows: Rows) -> dict[str, list[Any]]:

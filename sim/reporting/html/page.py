@@ -168,7 +168,7 @@ def content(data: ReportData, styles: Sequence[LegendStyle], charts: Sequence[Ch
 
 def scenario_text(data: ReportData) -> str:
     """Return the resolved scenario of the first run, with the sweep's points; empty if its folder is missing."""
-    path = data.folders[0] / "scenario.yaml"
+    path = next(iter(data.results.folders.values())) / "scenario.yaml"
     if not path.is_file():
         return ""
     text = path.read_text(encoding="utf-8")

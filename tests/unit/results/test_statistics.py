@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sim.results.crossed_design import Cells
+from sim.results.crossed_design import SEEDS, Cells
 from sim.results.statistics import Estimate, estimate, paired_difference, replicates_needed, summary
 
 T = {freedom: stats.t.ppf(0.975, freedom) for freedom in (1, 2, 3, 4)}
@@ -221,7 +221,8 @@ def test_the_ends_of_a_ratio_are_where_the_difference_is_zero(table, data):
     found = paired_difference(runs_of(table), runs_of(others)).relative
     for end in (found.low, found.high):
         if end == end and -1.0 < end < 1e4:
-            cells = Cells.of(runs_of(table).assign(other=runs_of(others)["value"]), ["value", "other"])
+            rows = runs_of(table).assign(other=runs_of(others)["value"])
+            cells = Cells.at(rows[SEEDS].to_numpy(), rows[["value", "other"]].to_numpy(dtype=float))
             rest = cells.interval(cells.columns[0] - (1.0 + end) * cells.columns[1], 0.95)
             assert abs(rest.mean) == pytest.approx(rest.half_width, rel=1e-6, abs=1e-6)
 
