@@ -11,11 +11,10 @@ from matplotlib.patches import Patch
 
 from sim.core.records import BUCKETS, Bucket
 from sim.core.text import decimals, format_name
-from sim.reporting.limits import Limits, limits_from_zero
 from sim.reporting.loss import HOURS_LABEL
 from sim.reporting.registry import MOST_ROWS, FigureKind, FigureRequest, Tables
 from sim.reporting.series import at_point, points_in, series_in, with_series
-from sim.reporting.style import add_legend
+from sim.reporting.style import Limits, add_legend, limits_from_zero
 from sim.reporting.tables import Column, Table, columns_of, point_columns, rows_by_point
 from sim.results.outcome_tables import ledger_hours
 from sim.results.selection import swept_fields

@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sim.reporting.limits import loss_limits
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import SeriesStyle, at_point, line_handles, points_in, series_in, series_styles, with_series
-from sim.reporting.style import REFERENCE_LINE, add_legend, from_zero
+from sim.reporting.style import REFERENCE_LINE, add_legend, from_zero, loss_limits
 from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves, run_curves
 from sim.results.outcome_tables import target_of
 from sim.results.selection import swept_fields
@@ -98,8 +97,7 @@ def _figure_tables(request: FigureRequest) -> Tables:
     return {**over_time, **over_iterations}
 
 
-def loss_figure(request: FigureRequest, tables: Tables) -> Figure:
-    """Draw validation loss against simulated time (left) and against iteration (right); a row for each point."""
+def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:
     curves, target, form = tables["time"], target_of(request.results.runs), request.form
     points, styles, single, meaning = points_in(curves, request.fields), series_styles(curves), is_single(curves), "."
     if not single:
@@ -127,4 +125,4 @@ def loss_figure(request: FigureRequest, tables: Tables) -> Figure:
     return figure
 
 
-FIGURES = (FigureKind("loss", "validation loss against simulated time and iteration", _figure_tables, loss_figure),)
+FIGURES = (FigureKind("loss", "validation loss against simulated time and iteration", _figure_tables, _loss_figure),)

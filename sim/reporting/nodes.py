@@ -59,8 +59,7 @@ def _nodes_tables(request: FigureRequest) -> Tables:
     return {"": found}
 
 
-def nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
-    """Draw the nodes present against simulated time: a panel for each failure seed at each point."""
+def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
     table, form, scenario = with_series(tables[""], request.fields), request.form, request.scenario
     num_needed = (scenario.workload.num_stages + 1) * scenario.cluster.nodes_per_stage
     points = [
@@ -83,4 +82,4 @@ def nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
     return figure
 
 
-FIGURES = (FigureKind("nodes", "nodes over time", _nodes_tables, nodes_figure),)
+FIGURES = (FigureKind("nodes", "nodes over time", _nodes_tables, _nodes_figure),)

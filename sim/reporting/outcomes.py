@@ -16,7 +16,6 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from sim.core.text import shortened
-from sim.reporting.limits import value_limits
 from sim.reporting.notes import describe_prices, describe_target
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import (
@@ -33,7 +32,7 @@ from sim.reporting.series import (
     series_styles,
     with_series,
 )
-from sim.reporting.style import PAPER, Form, add_legend, new_figure
+from sim.reporting.style import PAPER, Form, add_legend, new_figure, value_limits
 from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, time_to_loss
 from sim.results.selection import MissingError
 from sim.results.storage import Results
@@ -243,8 +242,7 @@ def with_null(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
 
 
-def intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
-    """Draw hours to the end (left) and to the target loss (right) against the checkpoint interval; others as levels."""
+def _intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
     form, fields = request.form, [name for name in request.fields if not name.endswith("interval_iterations")]
     table, panels = with_series(tables[""], fields), {"end_hours": "hours to the end"}
     if "mean_target_hours" in table:
@@ -306,6 +304,6 @@ FIGURES = (
         "checkpoint_interval",
         "hours by checkpoint interval",
         lambda request: {"": checkpoint_intervals(request.results)},
-        intervals_figure,
+        _intervals_figure,
     ),
 )

@@ -10,11 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.reporting.limits import Limits, limits_from_zero, loss_limits
 from sim.reporting.loss import LOSS_LABEL, OPACITY_OF_RANGE, draw_loss_at, is_single, loss_tables
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import SeriesStyle, at_point, line_handles, points_in, series_in, series_styles, with_series
-from sim.reporting.style import add_legend, from_zero
+from sim.reporting.style import Limits, add_legend, from_zero, limits_from_zero, loss_limits
 from sim.results.recovery_tables import above_failure_free, half_lives, spikes, swapping_cost
 from sim.results.selection import MissingError
 
@@ -85,8 +84,7 @@ def draw_above_zero(
     from_zero(axis)
 
 
-def spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
-    """Draw the excess training loss after recoveries (left), and the iterations until it has halved (right)."""
+def _spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
     curves, halvings = (with_series(tables[name], request.fields) for name in ("", "half_lives"))
     points, styles, form = points_in(curves, request.fields), series_styles(curves), request.form
     notes = [_spikes_note(request, curves)]
@@ -114,8 +112,7 @@ def _spikes_note(request: FigureRequest, curves: pd.DataFrame) -> str:
     )
 
 
-def swapping_figure(request: FigureRequest, tables: Tables) -> Figure:
-    """Draw the validation loss with swapped routes minus that without, by iteration; a panel for each point."""
+def _swapping_figure(request: FigureRequest, tables: Tables) -> Figure:
     fields = [name for name in request.fields if name in tables[""]]
     table, form, num_pairs = with_series(tables[""], fields), request.form, int(tables[""]["num_pairs"].max())
     several = f"means over {num_pairs} pairs of runs; shaded: from the lowest to the highest"
@@ -133,8 +130,7 @@ def swapping_figure(request: FigureRequest, tables: Tables) -> Figure:
     return figure
 
 
-def variant_tables(request: FigureRequest) -> Tables:
-    """Return the losses of strategies that rebuild a lost stage in different ways. MissingError if there is but one."""
+def _variant_tables(request: FigureRequest) -> Tables:
     results, runs = request.results, request.results.runs
     own = [name for name in request.fields if name.startswith("strategies")]
     if len(runs[runs["kind"].isin(VARIANTS)].drop_duplicates(["strategy", *own])) < 2:
@@ -146,8 +142,7 @@ def variant_tables(request: FigureRequest) -> Tables:
     return {"": above_failure_free(chosen), **loss_tables(chosen, "iteration", "losses")}
 
 
-def variants_figure(request: FigureRequest, tables: Tables) -> Figure:
-    """Draw validation loss by iteration (left), and its excess over the failure-free run (right)."""
+def _variants_figure(request: FigureRequest, tables: Tables) -> Figure:
     table, losses, form = with_series(tables[""], request.fields), tables["losses"], request.form
     note = f"{request.seeds}. Without failures: of the same training seed."
     if not is_single(losses):
@@ -171,10 +166,10 @@ FIGURES = (
         "spikes",
         "loss after recoveries, and its half-life",
         lambda request: {"": spikes(request.results), "half_lives": half_lives(request.results)},
-        spikes_figure,
+        _spikes_figure,
     ),
-    FigureKind("reinit", "loss by the way a lost stage is filled", variant_tables, variants_figure),
+    FigureKind("reinit", "loss by the way a lost stage is filled", _variant_tables, _variants_figure),
     FigureKind(
-        "swapping", "what swapped routes cost", lambda request: {"": swapping_cost(request.results)}, swapping_figure
+        "swapping", "what swapped routes cost", lambda request: {"": swapping_cost(request.results)}, _swapping_figure
     ),
 )

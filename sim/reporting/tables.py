@@ -118,7 +118,7 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     title = f"{scenario.name}: strategies under the same churn"
     if num_replicates > 1:
         title += f", mean ± standard deviation of {num_replicates} replicates"
-    columns, rows = compared_columns(scenario), []
+    columns, rows = _compared_columns(scenario), []
     for name, own in frame.groupby("strategy", sort=False):
         finished, label = own[own["outcome"] == "finished"], legend_label(str(name))
         if len(finished) < len(own):
@@ -127,8 +127,7 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     return Table(title, columns_of(columns), tuple(rows))
 
 
-def compared_columns(scenario: Scenario) -> dict[str, Callable[[pd.DataFrame], str]]:
-    """Return headings, and functions that summarise the finished runs of a strategy."""
+def _compared_columns(scenario: Scenario) -> dict[str, Callable[[pd.DataFrame], str]]:
     target = scenario.training.target_validation_loss
     columns: dict[str, Callable[[pd.DataFrame], str]] = {}
     if scenario.cluster.nodes_per_stage > 1:
@@ -249,7 +248,7 @@ def means_table(
         by_metric = {str(row["metric"]): row for _, row in rows.iterrows()}
         cells = [str(rows["num_runs"].iloc[0])]
         for metric in metrics:
-            cells.append(mean_cell(by_metric[metric.name], metric.unit))
+            cells.append(_mean_cell(by_metric[metric.name], metric.unit))
             if metric.compared and reference is not None:
                 is_reference = rows["strategy"].iloc[0] == reference
                 cells.append("" if is_reference else relative_cell(by_metric[metric.name]))
@@ -299,8 +298,7 @@ def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataF
     return sorted((rows for _, rows in found.groupby(["strategy", *fields], sort=False, dropna=False)), key=order)
 
 
-def mean_cell(row: pd.Series[Any], unit: float) -> str:
-    """Format a mean and half its interval, in a unit, and the number of runs with a value if not all have one."""
+def _mean_cell(row: pd.Series[Any], unit: float) -> str:
     if math.isnan(row["mean"]):
         return "-"
     mean, half_width = row["mean"] / unit, (row["high"] - row["low"]) / 2 / unit

@@ -69,19 +69,10 @@ def loss_curves(results: Results, against: Against, runs: pd.DataFrame | None = 
         curves = [one for _, one in (rows if finished.empty else finished).groupby("run", sort=False)]
         average = over_iterations if against == "iteration" else over_time
         x, losses = average([(one[column].to_numpy(float), one["loss_nats"].to_numpy(float)) for one in curves])
-        several = len(curves) > 1
-        frames.append(
-            pd.DataFrame(
-                {
-                    **about,
-                    column: x.astype(int) if against == "iteration" else x,
-                    "loss_nats": losses.mean(axis=0),
-                    "low_loss_nats": losses.min(axis=0) if several else np.nan,
-                    "high_loss_nats": losses.max(axis=0) if several else np.nan,
-                    "num_runs": len(curves),
-                }
-            )
-        )
+        row = about | {column: x.astype(int) if against == "iteration" else x, "loss_nats": losses.mean(axis=0)}
+        low, high = (losses.min(axis=0), losses.max(axis=0)) if len(curves) > 1 else (np.nan, np.nan)
+        row |= {"low_loss_nats": low, "high_loss_nats": high, "num_runs": len(curves)}
+        frames.append(pd.DataFrame(row))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -67,11 +67,9 @@ def _means(results: Results, metric: str, unit: str, divisor: float) -> pd.DataF
     fields = swept_fields(results)
     found = summary(results.runs, fields, [metric])
     kinds = results.runs.dropna(subset=["kind"]).drop_duplicates("strategy").set_index("strategy")["kind"]
-    values = {f"{name}_{unit}": found[name] / divisor for name in ("mean", "low", "high")}
-    about = {"strategy": found["strategy"], "kind": found["strategy"].map(kinds)}
-    return pd.DataFrame(
-        about | {name: found[name] for name in fields} | values | {name: found[name] for name in COUNTS}
-    )
+    found = found.assign(kind=found["strategy"].map(kinds))
+    values = found[["mean", "low", "high"]].div(divisor).add_suffix(f"_{unit}")
+    return pd.concat([found[["strategy", "kind", *fields]], values, found[COUNTS]], axis=1)
 
 
 def ledger_hours(results: Results) -> pd.DataFrame:
@@ -85,11 +83,10 @@ def ledger_hours(results: Results) -> pd.DataFrame:
     if finished.empty:
         raise MissingError("no run has finished")
     rows: list[dict[str, Any]] = []
+    columns = {f"{bucket}_hours": f"{bucket}_seconds" for bucket in BUCKETS} | {"all_hours": "wall_clock_seconds"}
     for about, own in by_point(finished, fields):
-        hours = {f"{bucket}_hours": own[f"{bucket}_seconds"].mean() / SECONDS_PER_HOUR for bucket in BUCKETS}
-        rows.append(
-            about | hours | {"all_hours": own["wall_clock_seconds"].mean() / SECONDS_PER_HOUR, "num_runs": len(own)}
-        )
+        hours = {name: own[seconds].mean() / SECONDS_PER_HOUR for name, seconds in columns.items()}
+        rows.append(about | hours | {"num_runs": len(own)})
     return pd.DataFrame(rows)
 
 

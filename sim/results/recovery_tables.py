@@ -71,10 +71,10 @@ def spikes(results: Results) -> pd.DataFrame:
             if len(there) < LEAST_SHARE * num_recoveries:
                 break
             excess = there["excess_nats"]
-            row = {"mean": excess.mean(), "low": excess.quantile(0.25), "high": excess.quantile(0.75)}
-            row = {f"{name}_excess_nats": value for name, value in row.items()}
             about |= {"baseline": own["baseline"].iloc[0], "iterations_since_recovery": since}
-            rows.append(about | row | {"num_recoveries": len(there)})
+            row = {"mean_excess_nats": excess.mean(), "low_excess_nats": excess.quantile(0.25)}
+            row |= {"high_excess_nats": excess.quantile(0.75), "num_recoveries": len(there)}
+            rows.append(about | row)
     return pd.DataFrame(rows)
 
 

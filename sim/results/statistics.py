@@ -234,19 +234,16 @@ class ReferencePoints:
 
     def __init__(self, points: Sequence[PointRuns]) -> None:
         self._points = points
-        self._by_fields: dict[tuple[str, ...], dict[tuple[Any, ...], list[PointRuns]]] = {}
+        self._indexed: dict[tuple[str, ...], dict[tuple[Any, ...], list[PointRuns]]] = {}
 
     def of(self, point: PointRuns) -> PointRuns | None:
         """Return the point of the reference with a point's shared values; None if there is none, or several."""
-        if not self._points:
-            return None
-        shared = tuple(name for name in self._points[0].parameters if name in point.parameters)
-        if shared not in self._by_fields:
-            table: dict[tuple[Any, ...], list[PointRuns]] = {}
+        shared = tuple(name for own in self._points[:1] for name in own.parameters if name in point.parameters)
+        if shared not in self._indexed:
+            table = self._indexed[shared] = {}
             for other in self._points:
                 table.setdefault(tuple(other.parameters[name] for name in shared), []).append(other)
-            self._by_fields[shared] = table
-        found = self._by_fields[shared].get(tuple(point.parameters[name] for name in shared), [])
+        found = self._indexed[shared].get(tuple(point.parameters[name] for name in shared), [])
         return found[0] if len(found) == 1 else None
 
 

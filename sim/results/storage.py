@@ -58,14 +58,8 @@ def run_hash(
 
     `versions` contains the content hash of the text; its location does not matter.
     """
-    others: dict[str, Any] = {
-        "name": True,
-        "description": True,
-        "strategies": True,
-        "seeds": True,
-        "sweep": True,
-        "training": {"data": True},
-    }
+    others: dict[str, Any] = dict.fromkeys(("name", "description", "strategies", "seeds", "sweep"), True)
+    others["training"] = {"data": True}
     resolved = scenario.model_dump(mode="json", exclude=others)
     strategy = scenario.strategies[strategy_index].model_dump(mode="json")
     content = [resolved, strategy, failure_seed, training_seed, versions]

@@ -87,7 +87,7 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     """Return the timeline as a Chrome trace object, ready for JSON."""
     tracks = Tracks()
     for group, name in ((TRAINING, "training"), (NODES, "nodes"), (LINKS, "links")):
-        tracks.name_group(group, name)
+        tracks.events.append({"ph": "M", "name": "process_name", "pid": group, "tid": 0, "args": {"name": name}})
     _add_training(tracks, timeline)
     _add_operations(tracks, timeline)
     add_messages(tracks, timeline)
@@ -144,10 +144,6 @@ class Tracks:
         self.events: list[dict[str, Any]] = []
         self._numbers: dict[tuple[int, str], int] = {}
         self._lanes: dict[tuple[int, str], list[float]] = {}
-
-    def name_group(self, group: int, name: str) -> None:
-        """Name a group of tracks."""
-        self.events.append({"ph": "M", "name": "process_name", "pid": group, "tid": 0, "args": {"name": name}})
 
     def track(self, group: int, name: str) -> int:
         """Return the number of a track; a new one is added after the others."""

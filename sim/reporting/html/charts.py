@@ -20,8 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from sim.core.text import decimals, format_name, format_number
 from sim.reporting.html.data import ReportData, Rows, rounded, rows_of, thin
 from sim.reporting.ledger import FILLS, ledger_limits, used_buckets
-from sim.reporting.limits import Limits, limits_from_zero, loss_limits, value_limits
 from sim.reporting.notes import describe_target
+from sim.reporting.style import Limits, limits_from_zero, loss_limits, value_limits
 from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_end, time_to_loss
 from sim.results.selection import MissingError
@@ -113,11 +113,10 @@ def _linear(limits: Limits) -> alt.Scale:
 def _loss_charts(data: ReportData, styles: Styles) -> list[Chart]:
     curves: dict[Against, pd.DataFrame] = {against: loss_curves(data.results, against) for against in COLUMN}
     limits = loss_limits(curves["iteration"])
-    return [loss_chart(data, styles, against, rows, limits) for against, rows in curves.items()]
+    return [_loss_chart(data, styles, against, rows, limits) for against, rows in curves.items()]
 
 
-def loss_chart(data: ReportData, styles: Styles, against: Against, curves: pd.DataFrame, limits: Limits) -> Chart:
-    """Return the chart of the loss against simulated time, or against iteration."""
+def _loss_chart(data: ReportData, styles: Styles, against: Against, curves: pd.DataFrame, limits: Limits) -> Chart:
     several, column = bool((curves["num_runs"] > 1).any()), COLUMN[against]
     columns = _loss_columns(curves, against, several)
     names = {column: "x", "loss_nats": "loss"}
@@ -296,8 +295,7 @@ def _caption_of(found: pd.DataFrame, is_cut: bool) -> str:
     return f"{caption} Intervals that reach beyond the chart are cut off." if is_cut else caption
 
 
-def ledger_charts(data: ReportData, styles: Styles) -> list[Chart]:
-    """Return a stacked bar for each strategy: the hours in each bucket of the ledger."""
+def _ledger_charts(data: ReportData, styles: Styles) -> list[Chart]:
     found = ledger_hours(data.results)
     found["in_words"] = found["all_hours"].map(format_number)
     parts = []
@@ -330,8 +328,7 @@ def ledger_charts(data: ReportData, styles: Styles) -> list[Chart]:
     return [Chart("ledger", title, caption, spec, tuple(signals), columns, fills)]
 
 
-def nodes_charts(data: ReportData, styles: Styles) -> list[Chart]:
-    """Return a chart of the nodes present over time, if their number changes."""
+def _nodes_charts(data: ReportData, styles: Styles) -> list[Chart]:
     found = nodes_over_time(data.results)
     found = found[found["failure_seed"] == found["failure_seed"].min()]
     if found["num_nodes"].nunique() == 1:
@@ -418,7 +415,7 @@ def vega_bundle() -> str:
 CHARTS: dict[str, Callable[[ReportData, Styles], list[Chart]]] = {
     "losses": _loss_charts,
     "the time it takes": hours_charts,
-    "where the hours went": ledger_charts,
+    "where the hours went": _ledger_charts,
     "money": _money_charts,
-    "nodes over time": nodes_charts,
+    "nodes over time": _nodes_charts,
 }

@@ -80,7 +80,7 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
     money = MetricRanking.of(points, USD_TO_TARGET if target else USD_TO_END)
     sentences += _of_money(money, ranked, "to that loss" if target else "to the end")
     if ranked.ranking.best:
-        sentences += of_price(points, ranked.ranking.best.strategy)
+        sentences += _of_price(points, ranked.ranking.best.strategy)
     met = runs.loc[runs["kind"] != "none", "num_failures"]
     return sentences + few_failures_note(float(met.mean()))
 
@@ -186,8 +186,7 @@ def _of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list
     ]
 
 
-def of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
-    """Describe the cost of failures in time and loss, relative to no failures or to the bare iterations."""
+def _of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
     own = next(point for point in points if point.strategy == strategy)
     ideal = next((point for point in points if _is_failure_free(point)), None)
     name = legend_label(strategy)

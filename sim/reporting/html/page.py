@@ -59,7 +59,7 @@ def report_page(folder: Path) -> str:
 
 def page_of(data: ReportData) -> dict[str, Any]:
     """Return the variables of the template."""
-    text = scenario_text(data)
+    text = _scenario_text(data)
     scenario = readable(text)
     styles = styles_of(data)
     charts, left_out = charts_of(data, styles)
@@ -166,8 +166,7 @@ def content(data: ReportData, styles: Sequence[LegendStyle], charts: Sequence[Ch
     }
 
 
-def scenario_text(data: ReportData) -> str:
-    """Return the resolved scenario of the first run, with the sweep's points; empty if its folder is missing."""
+def _scenario_text(data: ReportData) -> str:
     path = next(iter(data.results.folders.values())) / "scenario.yaml"
     if not path.is_file():
         return ""

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 import sim.reporting
 from sim.core.records import BUCKETS
 from sim.reporting.ledger import FILLS
-from sim.reporting.limits import value_limits
 from sim.reporting.loss import draw_loss
 from sim.reporting.nodes import draw_nodes
 from sim.reporting.outcomes import draw_means, draw_rows, means_figure, set_hours
@@ -27,7 +26,7 @@ from sim.reporting.series import (
     series_styles,
     with_series,
 )
-from sim.reporting.style import PAPER, SLIDE, add_legend, caption, from_zero, save
+from sim.reporting.style import PAPER, SLIDE, add_legend, caption, from_zero, save, value_limits
 from sim.results import storage as results
 from sim.results.loss_curves import loss_curves
 from sim.results.selection import comparable
