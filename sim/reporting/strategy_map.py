@@ -93,12 +93,8 @@ def write_map(found: StrategyMap, folder: Path) -> list[Path]:
 def shares_table(found: StrategyMap) -> Table:
     """For each strategy the share of cells in which it is best, and how far it is ahead or behind."""
     what = "cheapest" if found.objective == "money" else "first"
-    headings = (
-        f"{what} in\n% of cells",
-        "of these\ntoo close",
-        f"may be {what}\nin % of cells",
-        "behind by\n% (median)",
-    )
+    first, may_be = f"{what} in\n% of cells", f"may be {what}\nin % of cells"
+    headings = (first, "of these\ntoo close", may_be, "behind by\n% (median)")
     table_rows = []
     for name, rows in found.table.groupby("strategy", sort=False):
         best = rows[rows["is_best"]]
@@ -174,9 +170,8 @@ def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours
     axis.pcolormesh(edges_x, edges_y, shades(best, lead, colours), linewidth=0, rasterized=True)
     for j, i in zip(*np.nonzero(close), strict=True):
         corner, width, height = (edges_x[i], edges_y[j]), edges_x[i + 1] - edges_x[i], edges_y[j + 1] - edges_y[j]
-        axis.add_patch(
-            Rectangle(corner, width, height, fill=False, hatch="////", linewidth=0, edgecolor="0.2", alpha=0.35)
-        )
+        look: dict[str, Any] = {"hatch": "////", "linewidth": 0, "edgecolor": "0.2", "alpha": 0.35}
+        axis.add_patch(Rectangle(corner, width, height, fill=False, **look))
     for xs, ys in _borders(best, edges_x, edges_y):
         axis.plot(xs, ys, color="black", linewidth=1.1, solid_capstyle="round")
     name_regions(axis, best, edges_x, edges_y)
@@ -198,11 +193,8 @@ def map_figure(
         axis = figure.subplots()
         draw_map(axis, table, *axes, colours)
         is_best, strategy = table["is_best"], table["strategy"]
-        handles: list[Artist] = [
-            Patch(facecolor=colours[name], label=legend_label(name))
-            for name in colours
-            if (is_best & (strategy == name)).any()
-        ]
+        present = [name for name in colours if (is_best & (strategy == name)).any()]
+        handles: list[Artist] = [Patch(facecolor=colours[name], label=legend_label(name)) for name in present]
         if not table.groupby([one.field for one in axes], sort=False)["is_best"].any().all():
             handles.append(Patch(facecolor=NO_STRATEGY, edgecolor="0.6", label="none comes to the target"))
         if table["is_close"].any():
@@ -213,10 +205,8 @@ def map_figure(
 
 def _draw_marks(axis: Axes, marks: Mapping[str, Sequence[Any]]) -> list[Line2D]:
     handles = []
-    for what, marker, size, label in (
-        ("own", "*", 10, "the scenario as it stands"),
-        ("knots", "o", 4, "real runs under failures"),
-    ):
+    kinds = (("own", "*", 10, "the scenario as it stands"), ("knots", "o", 4, "real runs under failures"))
+    for what, marker, size, label in kinds:
         if places := marks.get(what):
             xs, ys = zip(*places, strict=True)
             handles += axis.plot(
@@ -242,15 +232,11 @@ def grids(table: pd.DataFrame, shape: tuple[int, int]) -> tuple[Any, Edges, npt.
     """Return (y, x) arrays: the best strategy or None, its lead as a share, and whether it is too close to call."""
     num_strategies = table["strategy"].nunique()
     cells = [table.iloc[n : n + num_strategies] for n in range(0, len(table), num_strategies)]
-    best = [next(iter(rows.loc[rows["is_best"], "strategy"]), None) for rows in cells]
     others = [rows.loc[~rows["is_best"] & (rows["num_reached"] == rows["num_runs"]), "behind"] for rows in cells]
-    leads = [found.min() if len(found) else math.inf for found in others]
-    close = [bool(rows["is_close"].iloc[0]) for rows in cells]
-    return (
-        np.array(best, dtype=object).reshape(shape),
-        np.array(leads, dtype=np.float64).reshape(shape),
-        np.array(close, dtype=np.bool_).reshape(shape),
-    )
+    best = np.array([next(iter(rows.loc[rows["is_best"], "strategy"]), None) for rows in cells], dtype=object)
+    leads = np.array([found.min() if len(found) else math.inf for found in others], dtype=np.float64)
+    close = np.array([bool(rows["is_close"].iloc[0]) for rows in cells], dtype=np.bool_)
+    return best.reshape(shape), leads.reshape(shape), close.reshape(shape)
 
 
 def shades(best: Any, lead: Edges, colours: Colours) -> Edges:

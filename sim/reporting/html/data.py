@@ -76,11 +76,6 @@ class ReportData:
         """The scenario's name."""
         return str(self.results.runs["scenario"].iloc[0])
 
-    @property
-    def is_sweep(self) -> bool:
-        """Whether the runs are those of a sweep."""
-        return bool(self.parameters)
-
     @cached_property
     def points(self) -> list[SweepPoint]:
         """The points, in the order of their runs."""

@@ -22,12 +22,8 @@ from sim.results.statistics import Estimate, PointRuns, Values, estimate, paired
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
-TO_TARGET, TO_END, USD_TO_TARGET, USD_TO_END = (
-    "target_reached_seconds",
-    "wall_clock_seconds",
-    "target_reached_usd",
-    "cost_usd",
-)
+TO_TARGET, TO_END = "target_reached_seconds", "wall_clock_seconds"
+USD_TO_TARGET, USD_TO_END = "target_reached_usd", "cost_usd"
 
 
 @dataclass(frozen=True)
@@ -238,10 +234,8 @@ LIMITS = (
 def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
     """Return warnings for the top of the page: failed, stopped, missing and left-out runs, fallbacks, versions."""
     runs, lines = data.results.runs, []
-    if len(data.failed):
-        lines.append(
-            f"{format_count(len(data.failed), 'run')} failed and {_is_or_are(len(data.failed))} not in the numbers."
-        )
+    if number := len(data.failed):
+        lines.append(f"{format_count(number, 'run')} failed and {_is_or_are(number)} not in the numbers.")
     stopped = runs[runs["outcome"] == "stopped"]
     if len(stopped):
         who = format_list([legend_label(name) for name in dict.fromkeys(stopped["strategy"])])
@@ -249,22 +243,16 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
             f"{format_count(len(stopped), 'run')} stopped before the end ({who}); means of finished runs leave them "
             f"out: {stopped['stopped_because'].iloc[0]}."
         )
-    if data.num_missing:
-        number = data.num_missing
-        are = _is_or_are(number)
-        lines.append(
-            f"{format_count(number, 'run')} of the sweep {are} not there yet: the same command goes on with it."
-        )
-    if data.num_left_out:
-        lines.append(
-            f"{format_count(data.num_left_out, 'older run')} of another version of the scenario in this folder "
-            f"{_is_or_are(data.num_left_out)} left out."
-        )
+    if number := data.num_missing:
+        missing = f"{format_count(number, 'run')} of the sweep {_is_or_are(number)} not there yet"
+        lines.append(f"{missing}: the same command goes on with it.")
+    if number := data.num_left_out:
+        older = f"{format_count(number, 'older run')} of another version of the scenario in this folder"
+        lines.append(f"{older} {_is_or_are(number)} left out.")
     if (runs["learner"] == "curve").any():
         lines.append("Losses are a parametric curve, nothing was trained (learner: curve): for dry runs only.")
-    by_fallback = runs[runs["num_fallbacks"] > 0]
     fallback = f" '{scenario.fallback.name}'" if scenario else ""
-    for name, rows in by_fallback.groupby("strategy", sort=False):
+    for name, rows in runs[runs["num_fallbacks"] > 0].groupby("strategy", sort=False):
         times = format_count(int(rows["num_fallbacks"].sum()), "time")
         lines.append(
             f"{capitalized(legend_label(str(name)))} could not recover {times} in "

@@ -39,20 +39,14 @@ DASHES: dict[LineStyle, tuple[int, ...]] = {
 }
 """Dashes in pixels of matplotlib's line styles."""
 
-
 MOST_OPEN_ROWS = 40
 """Longer tables are folded."""
 
 
 def report_page(folder: Path) -> str:
     """Return the report on a results folder as HTML; equal results give equal text. ValueError if there are none."""
-    environment = Environment(
-        loader=PackageLoader("sim.reporting.html", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader, strict = PackageLoader("sim.reporting.html", ""), StrictUndefined
+    environment = Environment(loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"unbroken": _unbroken, "minus": lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)}
     return environment.get_template("report.html").render(page_of(report_data(folder)))
 
@@ -182,12 +176,9 @@ def _scenario_text(data: ReportData) -> str:
 
 def commands(data: ReportData) -> str:
     """Return the commands that repeat the runs."""
-    verb = "sweep" if data.is_sweep else "run"
-    return (
-        f"churnlab validate {data.name}.yaml\n"
-        f"churnlab {verb} {data.name}.yaml --results again\n"
-        f"churnlab report again/{data.name}\n"
-    )
+    name, verb = data.name, "sweep" if data.parameters else "run"
+    run = f"churnlab {verb} {name}.yaml --results again"
+    return f"churnlab validate {name}.yaml\n{run}\nchurnlab report again/{name}\n"
 
 
 def versions(data: ReportData) -> list[tuple[str, str]]:
