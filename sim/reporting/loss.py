@@ -56,7 +56,7 @@ def draw_loss(
     curves: `loss_curves`. runs: `run_curves`, drawn as thin lines if there are few. failures: `failure_marks`, drawn as
     crosses if each curve is that of one run. Against time, a rollback breaks a single run's curve.
     """
-    styles, column = styles or series_styles(curves), _x_column(curves)
+    styles, column = styles or series_styles(curves), next(name for name in COLUMN.values() if name in curves)
     for name, curve in series_in(curves):
         colour, line, _ = styles[name]
         if not is_single(curve):
@@ -71,10 +71,6 @@ def draw_loss(
     if failures is not None and is_single(curves):
         for name, marks in series_in(failures):
             axis.plot(marks[column], marks["loss_nats"], linestyle="", marker="x", color=styles[name].colour, zorder=3)
-
-
-def _x_column(curves: pd.DataFrame) -> str:
-    return next(column for column in COLUMN.values() if column in curves)
 
 
 def is_single(curves: pd.DataFrame) -> bool:
@@ -93,8 +89,7 @@ def draw_target(axis: Axes, target: float | None, named: bool) -> None:
 
 
 def _figure_tables(request: FigureRequest) -> Tables:
-    over_time, over_iterations = (loss_tables(request.results, against, against) for against in COLUMN)
-    return {**over_time, **over_iterations}
+    return {**loss_tables(request.results, "time", "time"), **loss_tables(request.results, "iteration", "iteration")}
 
 
 def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:

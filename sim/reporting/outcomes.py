@@ -180,12 +180,9 @@ def _set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
     else:
         margin = 0.08 * (at[-1] - at[0]) or 0.5
         axis.set_xlim(at[0] - margin, at[-1] + margin)
-    axis.set_xticks(list(places.values()), [_tick_text(value) for value in places])
+    texts = [textwrap.fill(shortened(format_value(value)), CHARACTERS_OF_TICK) for value in places]
+    axis.set_xticks(list(places.values()), texts)
     axis.xaxis.set_minor_locator(NullLocator())
-
-
-def _tick_text(value: Any) -> str:
-    return textwrap.fill(shortened(format_value(value)), CHARACTERS_OF_TICK)
 
 
 def shifted(axis: Axes, points: float) -> Transform:

@@ -45,7 +45,8 @@ def with_series(table: pd.DataFrame, fields: Iterable[str]) -> pd.DataFrame:
     own = [name for name in fields if is_strategy_field(name)]
     names = []
     for row in table[["strategy", *own]].to_dict("records"):
-        values = [f"{_last_part(name)} {format_value(row[name])}" for name in own if not pd.isna(row[name])]
+        present = [(name.rpartition(".")[2].replace("_", " "), row[name]) for name in own if not pd.isna(row[name])]
+        values = [f"{last_part} {format_value(value)}" for last_part, value in present]
         names.append(legend_label(str(row["strategy"])) + (f", {', '.join(values)}" if values else ""))
     return table.assign(series=names)
 
@@ -135,10 +136,6 @@ def omitted_points(points: Sequence[object], drawn: Sequence[object]) -> list[st
     if len(points) == len(drawn):
         return []
     return [f"The first {len(drawn)} of {len(points)}; all of them are in the table beside."]
-
-
-def _last_part(field: str) -> str:
-    return field.rpartition(".")[2].replace("_", " ")
 
 
 def format_value(value: Any) -> str:

@@ -176,7 +176,8 @@ def summary(
         for metric in metrics:
             values = point.values(metric)
             row = {"strategy": point.strategy, **point.as_given, "metric": metric}
-            row |= _columns_of(estimate(values, confidence))
+            mean = estimate(values, confidence)
+            row |= {name: getattr(mean, name) for name in MEAN_COLUMNS}
             if against is not None:
                 row |= _columns_against(paired_difference(values, against.values(metric), confidence))
             rows.append(row)
@@ -189,10 +190,6 @@ AGAINST_COLUMNS = (
     "num_paired", "difference", "difference_low", "difference_high",
     "relative_difference", "relative_low", "relative_high",
 )  # fmt: skip
-
-
-def _columns_of(found: Estimate) -> dict[str, float]:
-    return {name: getattr(found, name) for name in MEAN_COLUMNS}
 
 
 def _columns_against(found: PairedDifference) -> dict[str, float]:

@@ -20,7 +20,7 @@ from sim.results.storage import load_run
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
 from sim.simulation.recorder import EventRecorder
-from sim.simulation.run import Run, build_site, simulate, time_only
+from sim.simulation.run import build_site, simulate, time_only
 from sim.workload.deployment import Deployment
 
 MICROSECONDS = 1e6
@@ -60,27 +60,18 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
             f"the run ends at {whole_seconds:g} s"
         )
     trace = EventRecorder(from_seconds, to_seconds)
-    run = _simulate_again(scenario, summary, trace)
+    config = next(config for config in scenario.strategies if config.name == summary["strategy"])
+    seeds = summary["failure_seed"], summary["training_seed"]
+    run = simulate(scenario, config, *seeds, time_only(scenario), recorder=trace)
     diverged = summary["stopped_because"] is not None and run.stopped is None  # without training it cannot diverge
     if run.wall_clock_seconds != whole_seconds and not diverged:
         raise ValueError(
             f"{folder} was written by another version of churnlab ({whole_seconds:.9g} s there, "
             f"{run.wall_clock_seconds:.9g} s now): run the scenario again"
         )
-    return Timeline(
-        scenario=scenario,
-        site=build_site(scenario),
-        strategy=run.strategy,
-        trace=trace,
-        iterations=[i for i in run.iterations if trace.is_open(i.started_seconds, i.ended_seconds)],
-        events=[event for event in run.events if from_seconds <= event.time_seconds <= to_seconds],
-    )
-
-
-def _simulate_again(scenario: Scenario, summary: dict[str, Any], trace: EventRecorder) -> Run:
-    config = next(config for config in scenario.strategies if config.name == summary["strategy"])
-    seeds = summary["failure_seed"], summary["training_seed"]
-    return simulate(scenario, config, *seeds, time_only(scenario), recorder=trace)
+    iterations = [i for i in run.iterations if trace.is_open(i.started_seconds, i.ended_seconds)]
+    events = [event for event in run.events if from_seconds <= event.time_seconds <= to_seconds]
+    return Timeline(scenario, build_site(scenario), run.strategy, trace, iterations, events)
 
 
 def chrome_trace(timeline: Timeline) -> dict[str, Any]:

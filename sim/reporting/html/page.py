@@ -47,7 +47,8 @@ def report_page(folder: Path) -> str:
     """Return the report on a results folder as HTML; equal results give equal text. ValueError if there are none."""
     loader, strict = PackageLoader("sim.reporting.html", ""), StrictUndefined
     environment = Environment(loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"unbroken": _unbroken, "minus": lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)}
+    environment.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)
+    environment.filters["unbroken"] = lambda text: re.sub(r"(?<=\d) (?=%|h\b)", "\u00a0", text)
     return environment.get_template("report.html").render(page_of(report_data(folder)))
 
 
@@ -125,10 +126,6 @@ def _at_points(number: int, points: Sequence[SweepPoint]) -> str:
     if number == len(points):
         return "both points" if number == 2 else f"all {number} points"
     return f"{number} of {len(points)} points"
-
-
-def _unbroken(text: str) -> str:
-    return re.sub(r"(?<=\d) (?=%|h\b)", "\u00a0", text)
 
 
 def styles_of(data: ReportData) -> list[LegendStyle]:
