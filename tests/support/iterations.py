@@ -6,21 +6,31 @@ from models.spec import plain_routes, swapped_routes
 from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Deployment
+from sim.workload.schedule import SCHEDULES
 from support.builders import a_link, a_site
 
 seconds = st.floats(0.01, 10.0).map(to_ticks)
 
 
-SCHEDULES = ("gpipe", "1f1b", "fifo", "interleaved_1f1b")
+schedules = st.sampled_from(list(SCHEDULES))
+
+
+def options_of(schedule: str) -> dict[str, object]:
+    """A schedule, and the least that it needs beside its name."""
+    return {"schedule": schedule, **({"chunks_per_stage": 2} if SCHEDULES[schedule].is_interleaved else {})}
 
 
 @st.composite
 def shapes(draw, replicas=(1, 1, 2, 3), jitter=0.0) -> tuple[Deployment, IterationPlan]:
     """All shapes: routes, heads, hops, bytes on shared links, shadows, bounds, replicas, stragglers."""
-    schedule = draw(st.sampled_from(SCHEDULES))
-    interleaved = schedule == "interleaved_1f1b"
+    schedule = draw(schedules)
+    interleaved = SCHEDULES[schedule].is_interleaved
     p = draw(st.integers(2, 6))
-    m = p * draw(st.integers(1, 3)) if interleaved else draw(st.integers(1, 10))
+    m = (
+        SCHEDULES[schedule].microbatch_multiple(p) * draw(st.integers(1, 3))
+        if interleaved
+        else draw(st.integers(1, 10))
+    )
     swapped = p >= 4 and not interleaved and draw(st.booleans())
     plan = IterationPlan(
         m,
@@ -47,7 +57,7 @@ def shapes(draw, replicas=(1, 1, 2, 3), jitter=0.0) -> tuple[Deployment, Iterati
     }
     if interleaved:
         workload["chunks_per_stage"] = draw(st.integers(2, 3))
-    if schedule != "gpipe":
+    if SCHEDULES[schedule].limits_in_flight:
         workload["max_in_flight"] = draw(st.one_of(st.none(), st.integers(1, 15)))
     shape = (p, m, draw(seconds), draw(seconds), schedule, draw(st.sampled_from([0.0, 1.5])))
     return a_site(*shape, network=network, cluster=cluster, **workload), plan

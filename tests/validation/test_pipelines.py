@@ -13,7 +13,7 @@ from sim.workload.config import IterationPlan
 from support.builders import PricedIteration, a_link, a_pipeline, a_site, an_iteration
 
 seconds = st.floats(0.01, 10.0)
-schedules = st.sampled_from(["gpipe", "1f1b"])
+schedules = st.sampled_from(["gpipe", "1f1b"])  # the ones that these formulas describe; fifo takes longer
 pipeline_shapes = (st.integers(2, 8), st.integers(1, 20), seconds, seconds, schedules)
 uneven_stages = st.lists(st.tuples(seconds, seconds), min_size=2, max_size=6)
 

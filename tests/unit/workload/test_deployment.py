@@ -18,9 +18,9 @@ from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import Assignment, Deployment, assign_slots
 from sim.workload.iteration_time import FinishedIteration, IterationTimes, fastest_run, run_alone, run_among
-from sim.workload.schedule import BACKWARD, FORWARD
+from sim.workload.schedule import BACKWARD, FORWARD, SCHEDULES
 from support.builders import TICK, a_link, a_site
-from support.iterations import shapes
+from support.iterations import options_of, schedules, shapes
 
 MANY = settings(max_examples=60)
 GRADIENT = {"same_region": a_link(0.5, 272.0), "negligible_seconds": 1e9}
@@ -278,10 +278,11 @@ def test_without_all_pipelines_but_one_it_takes_the_work_of_all(schedule, m, num
 
 
 @MANY
-@given(st.data(), st.integers(2, 5), st.integers(1, 8), st.integers(2, 4), st.sampled_from(["gpipe", "1f1b"]))
+@given(st.data(), st.integers(2, 5), st.integers(1, 8), st.integers(2, 4), schedules)
 def test_time_lies_between_the_busiest_node_and_one_pipeline(data, p, m, n, schedule):
     """Equal stages, a forward and a backward of which take 3 s, and free links."""
-    site = a_site(p, m, schedule=schedule, cluster={"nodes_per_stage": n})
+    m *= SCHEDULES[schedule].microbatch_multiple(p)
+    site = a_site(p, m, cluster={"nodes_per_stage": n}, **options_of(schedule))
     missing = set()
     for stage in site.cluster.stages:
         missing |= data.draw(st.sets(st.sampled_from(site.cluster.slots_of(stage)), max_size=n - 1))

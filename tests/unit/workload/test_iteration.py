@@ -27,9 +27,8 @@ from support.builders import (
     a_strategy,
     an_iteration,
 )
-from support.iterations import seconds, shapes
+from support.iterations import options_of, schedules, seconds, shapes
 
-schedules = st.sampled_from(["gpipe", "1f1b", "fifo"])
 FEWER = settings(max_examples=50)
 
 
@@ -298,9 +297,9 @@ def test_an_iteration_is_its_slowest_replica_plus_all_reduce():
 # ---- pause and optimizer --------------------------------------------------------------------------------
 @given(schedules, seconds, seconds)
 def test_the_pause_comes_first_and_the_optimizer_last(schedule, pause, optimizer):
-    options = {"schedule": schedule, "hop_seconds": 0.25}
-    plain = a_pipeline(3, 4, **options)
-    both = a_pipeline(3, 4, pause_seconds=pause, optimizer_seconds=optimizer, **options)
+    options = {**options_of(schedule), "hop_seconds": 0.25}
+    plain = a_pipeline(3, 6, **options)
+    both = a_pipeline(3, 6, pause_seconds=pause, optimizer_seconds=optimizer, **options)
     assert both.seconds == plain.seconds + pause + optimizer
     assert [o.start_seconds for o in both.operations] == [o.start_seconds + pause for o in plain.operations]
     assert both.split.productive_seconds == pytest.approx(plain.split.productive_seconds + optimizer)
@@ -312,8 +311,9 @@ def test_the_pause_comes_first_and_the_optimizer_last(schedule, pause, optimizer
 def test_a_straggling_stage_is_a_stage_with_that_much_more_work(stage, slowdown, schedule):
     stages = [(1.0, 2.0)] * 4
     stages[stage - 1] = (slowdown, 2 * slowdown)
-    expected = a_pipeline(4, 6, schedule=schedule, stages=stages)
-    slow = a_pipeline(4, 6, schedule=schedule, cluster={"stragglers": ({"stage": stage, "slowdown": slowdown},)})
+    stragglers = ({"stage": stage, "slowdown": slowdown},)
+    expected = a_pipeline(4, 8, stages=stages, **options_of(schedule))
+    slow = a_pipeline(4, 8, cluster={"stragglers": stragglers}, **options_of(schedule))
     assert slow.seconds == expected.seconds
     assert slow.operations == expected.operations
 

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from models.spec import plain_routes, swapped_routes
 from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, plain_plan, schedule_of
 from sim.workload.iteration_time import run_alone
-from sim.workload.schedule import Schedule, Visit
+from sim.workload.schedule import SCHEDULES, Schedule, Visit
 from support.builders import TINY_MODEL, a_pipeline, a_site
+from support.iterations import options_of
 
 
 def a_schedule(
-    name: str, p: int, m: int, *, head_computes: bool = False, plan: IterationPlan | None = None, **workload: object
+    schedule: str, p: int, m: int, *, head_computes: bool = False, plan: IterationPlan | None = None, **workload: object
 ) -> Schedule:
     model = TargetModel(num_layers=p * workload.get("chunks_per_stage", 1), **TINY_MODEL)
-    config = WorkloadConfig(model=model, num_stages=p, num_microbatches=m, schedule=name, **workload)
+    config = WorkloadConfig(model=model, num_stages=p, num_microbatches=m, schedule=schedule, **workload)
     plan = plan or plain_plan(config)
     return schedule_of(config, plan, head_computes)
 
@@ -99,14 +100,14 @@ def test_swapped_routes_pass_the_ends_in_another_order():
 
 
 # ---- where the head is --------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["gpipe", "1f1b", "fifo"])
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("loss_at", "stage"), [("embedding_stage", 0), ("last_stage", 4)])
 def test_the_head_is_visited_where_it_is(name, loss_at, stage):
-    schedule = a_schedule(name, 4, 3, loss_at=loss_at, head_computes=True)
+    schedule = a_schedule(p=4, m=4, loss_at=loss_at, head_computes=True, **options_of(name))
     heads = [visit for visit in schedule.visits(1) if visit.position == schedule.head]
     assert [schedule.stage(visit) for visit in heads] == [stage, stage]
     assert schedule.num_positions == (5 if stage == 0 else 4)
-    assert len(schedule.orders()[0]) == (6 if stage == 0 else 0)
+    assert len(schedule.orders()[0]) == (8 if stage == 0 else 0)
 
 
 def test_the_head_runs_between_the_last_forward_and_backward():
@@ -121,15 +122,15 @@ def test_the_head_runs_between_the_last_forward_and_backward():
 # ---- whatever the shape ---------------------------------------------------------------------------------
 @st.composite
 def schedules(draw) -> Schedule:
-    name = draw(st.sampled_from(["gpipe", "1f1b", "fifo", "interleaved_1f1b"]))
+    name = draw(st.sampled_from(list(SCHEDULES)))
     p = draw(st.integers(2, 6))
-    interleaved = name == "interleaved_1f1b"
-    m = p * draw(st.integers(1, 4)) if interleaved else draw(st.integers(1, 12))
+    interleaved = SCHEDULES[name].is_interleaved
+    m = SCHEDULES[name].microbatch_multiple(p) * draw(st.integers(1, 4 if interleaved else 12))
     swapped = p >= 4 and not interleaved and draw(st.booleans())
     workload = {"loss_at": draw(st.sampled_from(["embedding_stage", "last_stage"]))}
     if interleaved:
         workload["chunks_per_stage"] = draw(st.integers(2, 4))
-    if name != "gpipe":
+    if SCHEDULES[name].limits_in_flight:
         workload["max_in_flight"] = draw(st.one_of(st.none(), st.integers(1, 30)))
     plan = IterationPlan(m, swapped_routes(p) if swapped else plain_routes(p))
     return a_schedule(name, p, m, head_computes=draw(st.booleans()), plan=plan, **workload)
