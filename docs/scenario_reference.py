@@ -47,7 +47,7 @@ tables below, and results keep the whole of it written out. `churnlab validate m
 | [`training`](#training) | the proxy model, its text, its optimizer: gives the loss |
 | [`cluster`](#cluster) | devices, nodes, spares, delays of a recovery |
 | [`network`](#network) | links between nodes and to the store |
-| [`failures`](#failures) | who leaves when |
+| [`failures`](#failures) | when nodes fail |
 | [`strategies`](#strategies) | what is compared |
 | [`fallback`](#fallback) | what takes over where a strategy cannot recover |
 | [`seeds`](#seeds) | replicates |

@@ -13,7 +13,7 @@
 #
 # Which recovery strategy should you train with when your nodes keep leaving? This notebook does in Python what
 # `churnlab run scenarios/quickstart.yaml` does as a command: it loads a scenario, runs five strategies under the same
-# failures, and looks at what came out. It takes about two minutes on two cores; a second time, seconds.
+# failures, and reads the results. It takes about two minutes on two cores; a second time, seconds.
 
 # %%
 import os

@@ -60,7 +60,7 @@ print("leaving at one instant:", trace.loc[trace["leave"] > 0, "leave"].value_co
 # %%
 with plt.rc_context(churnlab.STYLE):
     figure, axis = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
-    axis.step(trace["hours"], trace["nodes"], where="post", color="#0072B2", label="nodes that are there")
+    axis.step(trace["hours"], trace["nodes"], where="post", color="#0072B2", label="active nodes")
     together = trace[trace["leave"] > 1]
     axis.scatter(
         together["hours"],

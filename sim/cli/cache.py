@@ -49,7 +49,7 @@ def prune(
 
 @contextmanager
 def existing_store(cache: Path | None) -> Iterator[TrajectoryStore | None]:
-    """The store in a cache folder, closed in the end; where there is none yet that is said, and none is made."""
+    """Open the store in a cache folder, and close it afterwards; if there is none, say so and create nothing."""
     with cache_folder(cache, False) as folder:
         if not (folder / "trajectory.sqlite").is_file():
             say(f"{folder}: no training states yet")

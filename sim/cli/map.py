@@ -112,8 +112,8 @@ def advise(
 ) -> None:
     """Say which strategy to use for a scenario, with what confidence, and where the order changes, in five lines.
 
-    Strategies that change weights are run at its failure rate and at twice of it, or as far as is allowed.
-    Interrupted, the same command continues.
+    Strategies that change weights are run with training at its failure rate and at twice that rate, or at the highest
+    allowed one. After an interruption, the same command resumes.
     """
     from sim.cli.progress import MapDisplay
     from sim.experiments.strategy_map.study import MapOptions, MapRequest, advice_axes, make_advice, outline_map
@@ -138,7 +138,7 @@ def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:
 
 
 def print_map(found: StrategyMap, paths: list[Path]) -> None:
-    """Print each strategy's share of the map, the best for the scenario as it stands, and the basis of both."""
+    """Print each strategy's share of the map, the best for the scenario's own values, and the basis of both."""
     from sim.reporting.strategy_map import map_notes, own_line, shares_table
 
     console.print()

@@ -18,7 +18,7 @@ def report(
     ],
     out: Annotated[Path | None, typer.Option(help="HTML file to write; default: report.html in RESULTS.")] = None,
 ) -> None:
-    """Write what came out as one HTML page: in words, charts and tables. It needs no network and can be mailed."""
+    """Write the results as one HTML page with text, charts and tables. It needs no network and can be mailed."""
     from sim.core.files import atomic_write
     from sim.reporting.html.page import report_page
 

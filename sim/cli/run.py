@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Run a scenario: every strategy under the same churn. Ends with a table and a figure.
 
-    Interrupted, the same command goes on where it was.
+    After an interruption, the same command resumes.
     """
     from sim.cli.progress import RunDisplay
     from sim.cli.sweep import report_failures
@@ -45,7 +45,7 @@ def run(
     text = read_scenario_text(scenario_path)
     scenario = parse_scenario(text, str(scenario_path), tuple(overrides or ()), scenario_path.parent)
     if scenario.sweep is not None:
-        say(f"Its sweep is left aside, this is the scenario by itself: churnlab sweep {scenario_path} does all points.")
+        say(f"The sweep: section is ignored here; churnlab sweep {scenario_path} runs all its points.")
     with cache_folder(cache, no_cache) as folder, RunDisplay(scenario) as display, resumable(display):
         outcome = run_scenario(scenario, results, scenario_path.parent, folder, observer=display, force=force)
     if files := outcome.run_files():

@@ -70,7 +70,7 @@ def sweep(
 ) -> None:
     """Do all runs of a scenario's `sweep:` section, and train no step twice. Ends with a table.
 
-    What is finished is skipped; killed, or out of disk, the same command goes on where it was.
+    Finished runs are skipped; after an interruption, the same command resumes.
     """
     from sim.cli.progress import SweepDisplay
     from sim.experiments.sequential import share_of
@@ -102,7 +102,7 @@ def sweep(
 def status(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, below results/.")],
 ) -> None:
-    """Say what of a sweep is done, running, failed and left."""
+    """Show how many runs of a sweep are done, running, failed and left."""
     from sim.experiments.folder import read_status
 
     for line in read_status(results).in_words():

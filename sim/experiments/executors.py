@@ -159,7 +159,7 @@ def region_of_map(raw: memoryview) -> Region | None:
 
 @lru_cache(maxsize=4)
 def value_of(shared: Shared) -> Any:
-    """The value that a stand-in stands for, its arrays mapped."""
+    """The value behind a placeholder, with its arrays mapped into memory."""
     buffers = [
         np.memmap(region.file, dtype=np.uint8, mode="r", offset=region.offset, shape=(region.num_bytes,))
         if region.num_bytes
@@ -204,7 +204,7 @@ def portable(error: Exception) -> Exception:
 
 
 def translated(inner: Future[Any], deaths: tuple[type[BaseException], ...]) -> Future[Any]:
-    """A future that says in our own word that a worker died."""
+    """A future that raises WorkerDiedError if its worker died."""
     outer: Future[Any] = Future()
 
     def passed_on(done: Future[Any]) -> None:

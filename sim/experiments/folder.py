@@ -40,7 +40,7 @@ End = Literal["under way", "finished", "interrupted", "stopped"]
 
 
 class RunsFolder:
-    """The results folder of a scenario's runs. OSError, saying what to do, if the disk refuses."""
+    """The results folder of a scenario's runs. OSError with a remedy if writing fails."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -277,7 +277,7 @@ def read_status(folder: Path) -> Status:
 
 
 def readable(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none that can be read, after a power cut, say."""
+    """A JSON object; empty if none can be read, for example after a power cut."""
     try:
         return results.read_json(path)
     except (OSError, ValueError):

@@ -103,7 +103,7 @@ def simulation_seconds(sweep: Sweep, to_do: Sequence[SweepRun]) -> float | None:
 def estimate(segments: Sequence[Segment], texts: Mapping[str, Any], executor: Executor) -> tuple[float, float] | None:
     """Real seconds of a step, on average, and of all segments: shared evenly, no less than the critical path.
 
-    None where steps cannot be timed, since training diverges at once, say: the runs that need them will say so.
+    None if steps cannot be timed, for example because training diverges at once; the runs then report that.
     """
     from models.segment import measure_step_seconds
 

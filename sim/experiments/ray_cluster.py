@@ -196,9 +196,9 @@ def call_if_equal(expected: Mapping[str, str], task: Callable[..., Any], *argume
 
 
 def own(error: BaseException) -> BaseException:
-    """What a task raised, as it was, with Ray's account of where; deaths in our own word; RuntimeError for the rest.
+    """The error that a task raised, with Ray's traceback; WorkerDiedError if its worker died; else RuntimeError.
 
-    The rest: a module that a node lacks, say.
+    The latter for a module that a node lacks, for example.
     """
     from ray import exceptions as of_ray
 

@@ -319,7 +319,7 @@ class ExecutorKind(StrEnum):
 
 @contextmanager
 def open_executor(kind: ExecutorKind, jobs: int | None, address: str | None, learns: bool) -> Iterator[Executor]:
-    """An executor of a kind, closed in the end. learns: whether any model is trained in it."""
+    """Open an executor of a kind, and close it afterwards. learns: whether any model is trained in it."""
     if address is not None and kind is not ExecutorKind.ray:
         raise ValueError("--address names a Ray cluster: give it with --executor ray")
     executor: Executor

@@ -13,7 +13,7 @@ from sim.strategies import legend_label
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """Five sentences on the scenario as it stands."""
+    """Five sentences on the scenario with its own values."""
     return [_use(advice), _then(advice), _confidence(advice), _turns(advice), _assumptions(advice)]
 
 

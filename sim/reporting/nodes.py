@@ -68,15 +68,13 @@ def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
         for seed in at_point(table, point)["failure_seed"].unique()
     ]
     most, styles = MOST_SEEDS if form is PAPER else MOST_SEEDS_ON_A_SLIDE, series_styles(table)
-    notes = [
-        "Nodes that are there, idle spares among them. All strategies meet the same churn; a mark is where a run ends."
-    ]
+    notes = ["Active nodes, including idle spares. All strategies meet the same churn; a mark is where a run ends."]
     with request.panels(points, (0.9, 1.1), notes, most=most, sharex=True, sharey=True) as (figure, rows):
         for (axis,), point in rows:
             draw_nodes(axis, at_point(table, point), num_needed, styles)
             axis.set_title(describe_point(point).replace("failure_seed", "failure seed"), loc="left")
         axis.set_xlabel(form.x_label(HOURS_LABEL))
-        figure.supylabel("nodes that are there", fontsize="medium")
+        figure.supylabel("active nodes", fontsize="medium")
         needed = Line2D([], [], label="needed by all stages", **REFERENCE_LINE)
         add_legend(figure, [*line_handles(styles, with_markers=True), needed], form)
     return figure

@@ -149,6 +149,6 @@ def describe_prices(cluster: ClusterConfig) -> str:
         return f"Money: no {kind} price of {device.name} is known."
     as_of = f" (as of {device.prices_as_of})" if device.prices_as_of else ""
     return (
-        f"Money: ${price:g} for each hour of a node that is there, idle spares too, the {kind} price of "
+        f"Money: ${price:g} for each hour of an active node, idle spares included, the {kind} price of "
         f"{device.name}{as_of}; storage and traffic are not priced."
     )

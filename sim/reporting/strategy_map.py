@@ -111,7 +111,7 @@ def shares_table(found: StrategyMap) -> Table:
 
 
 def own_line(found: StrategyMap) -> str:
-    """The best strategy for the scenario as it stands, or in the cell nearest to it; empty where it has none."""
+    """The best strategy for the scenario's own values, or in the cell nearest to it; empty where it has none."""
     if found.own is None or found.own_cell is None:
         return ""
     axes = [(axis, axis.values[place]) for axis, place in zip(found.axes, found.own_cell, strict=True) if axis.field]
@@ -205,7 +205,7 @@ def map_figure(
 
 def _draw_marks(axis: Axes, marks: Mapping[str, Sequence[Any]]) -> list[Line2D]:
     handles = []
-    kinds = (("own", "*", 10, "the scenario as it stands"), ("knots", "o", 4, "real runs under failures"))
+    kinds = (("own", "*", 10, "the scenario's own values"), ("knots", "o", 4, "real runs under failures"))
     for what, marker, size, label in kinds:
         if places := marks.get(what):
             xs, ys = zip(*places, strict=True)

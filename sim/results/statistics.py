@@ -122,7 +122,7 @@ def paired_difference(
 def replicates_needed(estimate: Estimate, relative_half_width: float, confidence: float = CONFIDENCE) -> int | None:
     """Estimate how many more failure seeds make the half width at most a share of the mean; at most as many again.
 
-    0: it is small enough. 1 with fewer than two failure seeds, since one churn says nothing about others. None: no
+    0: it is small enough. 1 with fewer than two failure seeds, since one gives no estimate of the variance. None: no
     number of failure seeds suffices, because the training seeds alone cause more, or the mean is 0.
     """
     if not relative_half_width > 0.0:

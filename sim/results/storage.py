@@ -79,7 +79,7 @@ def write_run(
     """Write a finished run atomically, even if the machine stops.
 
     `about` becomes run.json; of outcomes alone there are no records. resolved: the scenario as YAML, if that is known.
-    OSError, saying what to do, if the disk refuses.
+    OSError with a remedy if writing fails.
     """
     try:
         _write_run(folder, scenario, run, about, resolved or resolved_yaml(scenario))
@@ -196,7 +196,7 @@ def load_run(folder: Path | str) -> RunFiles:
         if runs := runs_in(folder):
             count = "1 run: name it" if len(runs) == 1 else f"{len(runs):,} runs: name one of them"
             example = next((run for run in runs if is_finished(run, with_records=True)), runs[0])
-            raise ValueError(f"{folder} is itself no run but holds {count}, such as {example}")
+            raise ValueError(f"{folder} is not a run; it contains {count}, such as {example}")
         raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
     if not is_finished(folder, with_records=True):
         raise ValueError(f"{folder}: outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more")

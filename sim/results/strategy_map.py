@@ -108,7 +108,7 @@ class StrategyMap:
     """Which strategy reaches the target first, or for the least money, over two fields of a scenario.
 
     axes: the second has no field where the map is a line. strategies: those compared. cells: results of the simulated
-    ones; meshes: the others lie in these. own_cell: the cell nearest to the scenario as it stands, None where that lies
+    ones; meshes: the others lie in these. own_cell: the cell nearest to the scenario's own values, None where that lies
     outside. sampled_cells: those in which strategies that change weights were trained under failures.
     """
 
@@ -127,7 +127,7 @@ class StrategyMap:
 
     @property
     def own(self) -> CellResult | None:
-        """The result at the cell nearest to the scenario as it stands."""
+        """The result at the cell nearest to the scenario's own values."""
         return self.cells.get(self.own_cell) if self.own_cell else None
 
     @property
@@ -189,7 +189,7 @@ class StrategyMap:
 
 @dataclass(frozen=True)
 class Advice:
-    """Which strategy to use for a scenario as it stands, and over multiples of its failure rate.
+    """Which strategy to use for a scenario's own values, and over multiples of its failure rate.
 
     learning_costs: for strategies whose recoveries change weights, the iterations to the target under the scenario's
     failures as a multiple of those without; NaN where the target is missed.
@@ -200,7 +200,7 @@ class Advice:
 
     @property
     def result(self) -> CellResult:
-        """The result for the scenario as it stands."""
+        """The result for the scenario's own values."""
         assert self.map.own is not None, "the map is made around the scenario"
         return self.map.own
 

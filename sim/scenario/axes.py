@@ -47,7 +47,7 @@ class Axis:
         return all(is_number(value) for value in self.values)
 
     def nearest(self, value: Any) -> int | None:
-        """The number of the value nearest to one, by ratio where spaced so; None where that says nothing."""
+        """The number of the value nearest to one, by ratio if so spaced; None if the values are no numbers."""
         if value in self.values:
             return self.values.index(value)
         if not self.is_numeric or not is_number(value) or (self.is_log and value <= 0):

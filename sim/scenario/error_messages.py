@@ -151,7 +151,7 @@ def within(number: float, node: dict[str, Any]) -> bool:
 
 
 def format_value(value: Any) -> str:
-    """A value as it stands in YAML, shortened."""
+    """A value as written in YAML, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):

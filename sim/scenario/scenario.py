@@ -51,7 +51,7 @@ class SweepConfig(Config):
 
 
 class StopConfig(StrategyConfig):
-    """The fallback that gives up: the run ends where it is, and says so."""
+    """The fallback that ends the run and records the reason."""
 
     kind: Literal["stop"] = "stop"
 
@@ -102,7 +102,9 @@ class Scenario(Config):
         default_factory=STRATEGIES["restart"].Config, description="takes over when a strategy cannot recover"
     )
     give_up_after: float = Field(
-        20.0, ge=1, description="a run stops, and says so, after this many times the time or number of plain iterations"
+        20.0,
+        ge=1,
+        description="a run stops after this multiple of the time or number of plain iterations, and records the reason",
     )
     fidelity: Literal["iteration", "microbatch"] = Field(
         "iteration",

@@ -21,7 +21,7 @@ MAX_DIGITS = 40
 SYNTAX = {
     "found another document": "a second document ('---'): only one can be read",
     "character '\\t'": "a tab: indent with spaces",
-    "mapping values are not allowed": "a ':' that cannot stand here: check the indentation, or put the text in quotes",
+    "mapping values are not allowed": "an unexpected ':': check the indentation, or put the text in quotes",
     "could not find expected ':'": "a line without ':' that continues nothing",
     "expected <block end>": "a line that does not fit in: check the indentation",
 }

@@ -1,4 +1,4 @@
-"""Arithmetic of equal iterations with a pause, to save, after every so many.
+"""Closed-form durations of equal iterations with periodic saves.
 
 Times are whole ticks, so that products are exact and a leap ends at the same instant as the run event by event.
 """

@@ -1,6 +1,6 @@
 """One run of a scenario: one strategy under one pair of seeds, from the first iteration to the last.
 
-`simulate` tells the whole story: it builds the world and the training process, lets the process run on the event loop,
+`simulate` is the entry point: it builds the world and the training process, lets the process run on the event loop,
 and collects what happened in a `Run`.
 """
 

@@ -110,7 +110,7 @@ def test_runs_that_a_sweep_has_still_to_do_are_counted(folder, tmp_path, report)
     pd.read_parquet(folder / "runs.parquet").iloc[:7].to_parquet(tmp_path / "part" / "runs.parquet")
     assert report(tmp_path / "part")[0] == 0
     page = (tmp_path / "part" / "report.html").read_text(encoding="utf-8")
-    assert "5 runs of the sweep are not there yet: the same command goes on with it." in page
+    assert "5 runs of the sweep are unfinished: the same command resumes it." in page
 
 
 @pytest.mark.parametrize("out", [".", "page.txt", "no/such/page.html"])

@@ -73,7 +73,7 @@ class Grid:
 
     @property
     def own_cell(self) -> Cell | None:
-        """The cell nearest to the scenario as it stands; None where that lies outside."""
+        """The cell nearest to the scenario's own values; None if they lie outside."""
         i, j = (axis.nearest(axis.own) for axis in self.axes)
         return None if i is None or j is None else (i, j)
 

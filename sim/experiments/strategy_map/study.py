@@ -58,7 +58,7 @@ class MapObserver(SweepObserver):
 class MapRequest:
     """A map or an advice to be made. results, cache: folders; by default temporary ones.
 
-    is_advice: the scenario as it stands is evaluated by itself, with trained runs.
+    is_advice: the scenario's own values are a cell too, with trained runs.
     """
 
     template: ScenarioTemplate
@@ -211,7 +211,7 @@ def advise(
     cache: str | Path | None = None,
     observer: MapObserver | None = None,
 ) -> Advice:
-    """Compare strategies for a scenario as it stands, and at half to twice its failure rate.
+    """Compare strategies for a scenario's own values, and at half to twice its failure rate.
 
     Arguments and errors as of `strategy_map`. `churnlab.advice_lines` gives the answer in sentences.
     """

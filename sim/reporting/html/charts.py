@@ -350,7 +350,7 @@ def _nodes_charts(data: ReportData, styles: Styles) -> list[Chart]:
         line.encode(colour(styles), dashes(styles), order="order:Q"),
         base.mark_circle(size=60, opacity=0, aria=False).encode(tooltip=tooltips(columns)),
     ]
-    caption = f"All that are there, spares too, under failure seed {found['failure_seed'].iloc[0]}."
+    caption = f"Active nodes, including idle spares, under failure seed {found['failure_seed'].iloc[0]}."
     caption += " Thinned: some changes are left out." if len(thinned) < len(found) else ""
     signals = {"groups": data.first_groups}
     spec = specification(layers, rows, f"Nodes over time, a line a strategy. {caption}", signals, styles, 240)

@@ -1,4 +1,4 @@
-"""What a run costs: hours of nodes that are there, at the device's price."""
+"""What a run costs: hours of active nodes at the device's price."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_the_price_is_named_with_its_month():
     scenario = a_scenario(cluster={"num_spares": 2, "price": "on_demand"})
     assert num_nodes(scenario.cluster, 4) == 7
     expected = (
-        "Money: $0.75 for each hour of a node that is there, idle spares too, the on-demand price of l4 (as of "
+        "Money: $0.75 for each hour of an active node, idle spares included, the on-demand price of l4 (as of "
         "2026-03); storage and traffic are not priced."
     )
     assert describe_prices(scenario.cluster) == expected

@@ -91,7 +91,7 @@ def test_files_of_other_systems_are_read(tmp_path: Path, encoded: bytes):
         ),
         (
             "name: a: b\n",
-            "line 1: not valid YAML: a ':' that cannot stand here: check the indentation, or put the text in quotes",
+            "line 1: not valid YAML: an unexpected ':': check the indentation, or put the text in quotes",
         ),
         (
             "training:\n    steps: 3\n  model: {}\n",
