@@ -1,4 +1,4 @@
-"""The commands of sweeps: `churnlab sweep`, `churnlab status`, `churnlab cache info|prune`."""
+"""The commands of sweeps: `churnlab sweep` and `churnlab status`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,11 @@ Other fields that are faulty by themselves are replaced by their defaults (fault
 
 
 def check(*fields: str) -> Callable[[Check], Check]:
-    """Register a consistency check, which runs where these fields are valid by themselves."""
+    """Register a consistency check, which runs where these fields are valid by themselves.
+
+    fields: all that the check compares, also those that its message does not name: it would see the default of a faulty
+    one. A section, such as "sweep", stands for all its fields.
+    """
 
     def register(function: Check) -> Check:
         CHECKS.append((function, fields))

@@ -23,6 +23,7 @@ from models.spec import plain_routes as plain_routes
 from models.spec import swapped_routes as swapped_routes
 from models.training_state import Edit as Edit
 from models.training_state import GradientNormWeights as GradientNormWeights
+from models.training_state import Lineage
 from models.training_state import Position as Position
 from models.training_state import Term as Term
 from sim.core.plugins import Component
@@ -41,6 +42,11 @@ Process = Generator[Any, Any, Result]
 
 class UnrecoverableError(Exception):
     """What was lost cannot be recovered; the scenario's fallback takes over."""
+
+
+def beginning_of(position: Position) -> Position:
+    """The initial state of the training that a Position belongs to."""
+    return Position(Lineage(position.lineage.spec), 0, position.iterations_per_step)
 
 
 STORE: Final = "store"
@@ -210,6 +216,9 @@ class StrategyConfig(Config):
 class Strategy(Component):
     """How training survives the loss of a stage.
 
+    The kind of a built-in strategy is the Literal type of the field `kind` of its Config. A class from outside the
+    project sets `kind` on the class and leaves the field out.
+
     | attribute or method | when it is used | default |
     |---|---|---|
     | `kind`, `Config` | when the scenario is read: the name and the options | required |
@@ -306,5 +315,10 @@ class Strategy(Component):
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Recover every stage in `world.lost_stages`, also those lost meanwhile; give the Position to continue from.
 
-        That is `position` itself, an earlier one (rollback) or an edited one. Raises UnrecoverableError.
+        That is `position` itself, an edited one (`position.edited`) or, to roll back, an older Position that the
+        strategy has kept, such as at a save, or `beginning_of(position)`. Raises UnrecoverableError.
+
+        Where the strategy serves as fallback, or beside one, another strategy may have rolled back or edited the state
+        since: a kept Position can be ahead of `position` or on another lineage. Use one only if
+        `position.descends_from(kept)`.
         """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from models.training_state import Lineage, Position
+from models.training_state import Position
 from sim.core.records import Failure
-from sim.strategies.base import Process, Strategy, StrategyConfig, StrategyWorld, UnrecoverableError
+from sim.strategies.base import Process, Strategy, StrategyConfig, StrategyWorld, UnrecoverableError, beginning_of
 
 
 class NoneConfig(StrategyConfig):
@@ -49,11 +49,6 @@ class Restart(Strategy):
         while (yield from world.bring_back_nodes()) is not None:
             pass
         return beginning_of(position)
-
-
-def beginning_of(position: Position) -> Position:
-    """The initial state of the training that a Position belongs to."""
-    return Position(Lineage(position.lineage.spec), 0, position.iterations_per_step)
 
 
 class PeerConfig(StrategyConfig):

@@ -15,8 +15,7 @@ from pydantic import Field
 from models.spec import EMBEDDING_STAGE
 from models.training_state import Edit, Position, Term
 from sim.core.records import Failure
-from sim.strategies.base import STORE, PeriodicSave, Process, StrategyWorld, Transfer, UnrecoverableError
-from sim.strategies.baselines import beginning_of
+from sim.strategies.base import STORE, PeriodicSave, Process, StrategyWorld, Transfer, UnrecoverableError, beginning_of
 from sim.strategies.checkfree import CheckFreePlus, CheckFreePlusConfig
 from sim.strategies.checkpoint import Checkpoint, CheckpointConfig
 from sim.workload.costs import Costs

@@ -24,8 +24,8 @@ from sim.strategies.base import (
     StrategyConfig,
     StrategyWorld,
     Transfer,
+    beginning_of,
 )
-from sim.strategies.baselines import beginning_of
 from sim.workload.config import WorkloadConfig
 from sim.workload.costs import Costs
 

@@ -21,8 +21,8 @@ from sim.strategies.base import (
     StrategyWorld,
     Transfer,
     UnrecoverableError,
+    beginning_of,
 )
-from sim.strategies.baselines import beginning_of
 from sim.workload.config import WorkloadConfig
 from sim.workload.costs import Costs
 

@@ -8,6 +8,7 @@ import pytest
 from models.training_state import Position
 from sim.simulation.run import Run
 from sim.strategies import STRATEGIES, UnrecoverableError
+from sim.strategies.base import beginning_of
 from support.builders import a_scenario, of_kind, run, scripted, start_of
 from support.on_paper import WorldOnPaper, keep, rebuild, result_of, strategy_of
 
@@ -156,6 +157,15 @@ def test_a_checkpoint_ahead_of_a_rollback_is_not_used():
     assert len(of_kind(result, "fallback")) == 1
     assert second.iteration == 7  # the one before, which the store keeps too
     assert is_complete(result)
+
+
+def test_the_beginning_is_on_the_way_to_every_state():
+    start = start_of(strategy_of("checkfree"))
+    edited = rebuild(strategy_of("checkfree"), WorldOnPaper(lost=[3]), start.after(9))
+    assert edited != start.after(9)
+    assert beginning_of(edited) == beginning_of(start.after(9)) == start
+    assert edited.descends_from(start)
+    assert not start.after(8).descends_from(edited)
 
 
 # ---- what can be recovered ------------------------------------------------------------------------
