@@ -28,7 +28,8 @@ def table_of(what: str) -> Table:
         **{kind: partial(preset_rows, kind) for kind in ("devices", "models", "networks")},
     }
     if what not in lists:
-        raise ValueError(f"churnlab list: found '{what}'{suggestion(what, lists)}")
+        found = f"found '{what}'" if what else "what is to be listed is missing"
+        raise ValueError(f"churnlab list: {found}{suggestion(what, lists)}")
     components = what in ("strategies", "failures")
     table = Table("name", "what it is", "options" if components else "figures", box=None)
     for name, (description, details) in lists[what]().items():

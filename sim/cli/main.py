@@ -97,7 +97,7 @@ def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 
 @app.command("list")
 def list_known(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")] = "",
 ) -> None:
     """List what a scenario can name."""
     from sim.cli.listing import table_of

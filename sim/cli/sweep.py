@@ -59,8 +59,9 @@ def sweep(
         typer.Option(metavar="SHARE", help="Add replicates until the 95 % interval is within this share, e.g. 5%."),
     ] = None,
     max_replicates: Annotated[
-        int, typer.Option(min=2, help="Of --until-ci: no more failure seeds than this at any point.")
-    ] = MOST_REPLICATES,
+        int | None,
+        typer.Option(min=2, help=f"Of --until-ci: most failure seeds at any point; default: {MOST_REPLICATES}."),
+    ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Strategy that the others are compared with; default: the first.")
     ] = None,
@@ -77,13 +78,15 @@ def sweep(
     from sim.experiments.sweep import SweepOptions, open_executor, run_sweep
     from sim.scenario.sweep_points import load_points
 
+    if max_replicates is not None and until_ci is None:
+        raise ValueError("--max-replicates limits the replicates that --until-ci adds: give it with --until-ci")
     points = load_points(scenario_path, tuple(overrides or ()))
     options = SweepOptions(
         force,
         tuple(only or ()),
         dry_run,
         share_of(until_ci) if until_ci else None,
-        max_replicates,
+        max_replicates or MOST_REPLICATES,
         bytes_of(cache_budget, "--cache-budget") if cache_budget else None,
     )
     reference = known_reference(points, reference)

@@ -80,11 +80,11 @@ MAX_CHARACTERS = 60
 
 
 def nearest(found: str, names: Iterable[str]) -> str | None:
-    """The most similar name, ignoring case, else the first that begins with the one found; or None."""
+    """The most similar name, ignoring case, of those that begin with the one found, else of all; or None."""
     by_folded = {name.casefold(): name for name in names}
     folded = found[:MAX_CHARACTERS].casefold()
-    close = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)
-    close += [name for name in by_folded if folded and name.startswith(folded)]
+    longer = [name for name in by_folded if folded and name.startswith(folded)]
+    close = difflib.get_close_matches(folded, longer or by_folded, n=1, cutoff=0.0 if longer else 0.5)
     return by_folded[close[0]] if close else None
 
 

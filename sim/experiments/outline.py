@@ -35,6 +35,7 @@ class Outline:
     left_seconds: float | None
     num_workers: int
     corpus: str = "no text"
+    learner: str = "none"
 
     def in_words(self) -> list[str]:
         """A line for runs, one for training, one for time."""
@@ -50,6 +51,8 @@ class Outline:
                 f" {self.num_steps_distinct:,} distinct ones; {max(0, known):,} of them known,"
                 f" {self.num_steps_left:,} to train."
             )
+        elif self.learner == "curve":
+            lines.append("Training: losses come from the parametric curve.")
         else:
             lines.append("Training: nothing is trained, time only.")
         workers = format_count(self.num_workers, "worker")
@@ -84,6 +87,7 @@ def outline(sweep: Sweep, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], w
         left_seconds=left_seconds,
         num_workers=sweep.executor.num_workers,
         corpus=runs[0].plan.corpus_description if runs else "no text",
+        learner=runs[0].plan.scenario.training.learner if runs else "none",
     )
 
 

@@ -99,7 +99,8 @@ def few_failures_note(num_lost: float) -> list[str]:
     """Return a sentence if too few stages are lost to compare recovery. num_lost: stages a run, on average."""
     if num_lost >= FEWEST_LOST:
         return []
+    found = f"Only {format_number(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average"
     return [
-        f"Only {format_number(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average: this compares plain "
-        "speed more than recovery. More training.steps or iterations_per_step would be closer to a long training."
+        f"{found if num_lost else 'No stage was lost in any run'}: this compares plain speed more than recovery. "
+        "More training.steps or iterations_per_step would be closer to a long training."
     ]

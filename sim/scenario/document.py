@@ -108,6 +108,8 @@ class Document:
         target, equals, text = assignment.partition("=")
         if not equals or not target.strip(" .[]"):
             return Problem(option, "", "write it as --set section.field=value")
+        if not text.strip():
+            return Problem(option, "", f"the value is empty: if no value is meant, write {shortened(target)}=null")
         try:
             value, _ = read_yaml(text)
         except YamlTextError as error:

@@ -128,6 +128,7 @@ def suggest_spelling(found: Any, node: dict[str, Any]) -> str:
     elif wanted == "array" and isinstance(found, str | int | float) and not isinstance(found, bool) and "items" in node:
         entry = resolved(node["items"])
         fits = not entry or isinstance(found, {"string": str, "integer": int}.get(entry.get("type", ""), ()))
+        fits = fits and (isinstance(found, str) or within(found, entry))
         better = f"[{shortened(text)}]" if fits or found in entry.get("names", []) else None
     return f"; write: {better}" if better else ""
 

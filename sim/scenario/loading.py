@@ -23,7 +23,7 @@ DATA: Location = ("training", "data")
 
 
 class DataError(ValueError):
-    """Training text that cannot be used; `field` is its path in the scenario."""
+    """A value that a command cannot use, such as missing training text; `field` is its path in the scenario."""
 
     def __init__(self, message: str, field: Location) -> None:
         super().__init__(message)

@@ -132,6 +132,11 @@ def test_without_weight_changes_only_failure_free_runs_train(tmp_path):
     assert "no strategy here changes weights" in result.output
 
 
+ONE_STRATEGY = (
+    "  --set strategies=[none, checkfree], strategies: only 1 strategy is affected by failures; give at least two"
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -139,7 +144,7 @@ def test_without_weight_changes_only_failure_free_runs_train(tmp_path):
         (("--x", "network.bandwith_factor=1,2"), "nearest: bandwidth_factor"),
         (("--x", "failures.rate_per_hour", "--y", "failures.rate_per_hour"), "the same field as --x"),
         (("--x", "failures.rate_per_hour", "--set", "training.learner=none"), "training.learner is none"),
-        (("--x", "failures.rate_per_hour", "--set", "strategies=[none, checkfree]"), "give two or more to choose from"),
+        (("--x", "failures.rate_per_hour", "--set", "strategies=[none, checkfree]"), ONE_STRATEGY),
         (
             ("--x", "failures.rate_per_hour", "--set", "training.target_validation_loss=null"),
             "target_validation_loss is not",

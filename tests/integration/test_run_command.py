@@ -207,6 +207,8 @@ def test_list_of_something_else_is_an_error():
     assert done.returncode == 2
     what = "strategies, failures, devices, models, networks"
     assert done.stderr == f"churnlab list: found 'stategies'; nearest: strategies; allowed: {what}\n"
+    done = churnlab("list")
+    assert (done.returncode, done.stderr) == (2, f"churnlab list: what is to be listed is missing; allowed: {what}\n")
 
 
 def test_validate_says_valid_and_how_much_it_is(finished):

@@ -93,6 +93,13 @@ def test_a_dry_run_writes_nothing(here, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_plan_says_where_losses_come_from(here, tmp_path):
+    write_scenario(tmp_path, TIME_ONLY)
+    code, output, _ = here("sweep", "tiny.yaml", "--dry-run", "--set", "training.learner=curve")
+    assert code == 0
+    assert "Training: losses come from the parametric curve." in output
+
+
 def test_time_alone_needs_no_training(here, tmp_path):
     write_scenario(tmp_path, TIME_ONLY)
     code, output, _ = here("sweep", "tiny.yaml", "--executor", "serial")
@@ -144,6 +151,7 @@ def test_shares_of_the_mean():
         ),
         (["--executor", "serial", "--jobs", "2"], "leave out --jobs 2"),
         (["--address", "auto"], "give it with --executor ray"),
+        (["--max-replicates", "5"], "give it with --until-ci"),
         (["--cache-budget", "much"], "--cache-budget much: give a size such as 500MB or 2GB"),
         (["--cache", "x", "--no-cache"], "--cache and --no-cache contradict each other"),
         (["--set", "sweep.grid={failures.rate_per_huor: [1]}"], "failures.rate_per_huor: unknown key"),

@@ -11,10 +11,12 @@ from typing import Any
 from models.spec import Routes, plain_routes
 from models.training_state import digest
 from sim.cluster.topology import usd_per_node_hour
+from sim.core.text import format_count
 from sim.failures import PROCESSES
 from sim.results.strategy_map import Cell
 from sim.scenario.axes import Axis, ScenarioTemplate, is_number
 from sim.scenario.document import ScenarioError
+from sim.scenario.loading import DataError
 from sim.scenario.scenario import Scenario, SeedsConfig
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import time_only
@@ -178,9 +180,8 @@ def require_prices(grid: Grid) -> None:
 def require_candidates(scenario: Scenario, candidates: dict[str, int]) -> None:
     """Reject scenarios with nothing to compare or no target, with ValueError."""
     if len(candidates) < 2:
-        raise ValueError(
-            f"strategies: found {len(candidates)} that failures do anything to; give two or more to choose from"
-        )
+        affected = format_count(len(candidates), "strategy is", "strategies are")
+        raise DataError(f"only {affected} affected by failures; give at least two", ("strategies",))
     if scenario.training.learner == "none":
         raise ValueError("training.learner is none: which strategy comes to a loss first takes a model that learns")
     if scenario.training.target_validation_loss is None:

@@ -234,7 +234,9 @@ def test_where_there_is_no_file_nothing_is_read(failures: object):
         ("training.steps=[", ": the value is not valid YAML: expected the node content, but found '<stream end>'"),
         ("training.steps=&a [*a]", ": the value is not valid YAML: nested too deeply, or an anchor that holds itself"),
         ("training.steps=true", ", training.steps: found true; allowed: a whole number, at least 1"),
-        ("training.steps=", ", training.steps: found null; allowed: a whole number"),
+        ("training.steps=null", ", training.steps: found null; allowed: a whole number"),
+        ("failures.rate_per_hour=", ": the value is empty: if no value is meant, write failures.rate_per_hour=null"),
+        ("failures={kind: weibull, rate: 0.1}", ", failures.rate: unknown key of 'weibull'; nearest: rate_per_hour"),
         (
             "failures.rate_per_hour=10%",
             ", failures.rate_per_hour: found '10%'; allowed: a number, at least 0, below 1, or null; write: 0.1",
