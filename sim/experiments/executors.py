@@ -130,8 +130,6 @@ class ProcessPool:
 
     def _stop(self) -> None:
         if self._pool is not None:
-            # A task may be half sent to a worker that is killed now: waiting for the rest to be sent would never end.
-            self._pool._call_queue.cancel_join_thread()
             self._pool.shutdown(wait=True, kill_workers=True)
             self._pool = None
 

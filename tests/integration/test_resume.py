@@ -42,9 +42,11 @@ def run(folder: Path, name: str, *extra: str) -> str:
 
 
 def files(folder: Path, name: str) -> dict[str, bytes]:
-    """Everything written but `run.json`, which tells how long it took."""
+    """Everything but `run.json`, which counts steps, and what a kill left half written: that is kept for an hour."""
     root = folder / name
-    paths = [path for path in root.rglob("*") if path.is_file() and path.name != "run.json"]
+    paths = [
+        path for path in root.rglob("*") if path.is_file() and path.name != "run.json" and ".part" not in str(path)
+    ]
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
