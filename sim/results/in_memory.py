@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sim.core.records import BUCKETS, EventRecord, IterationRecord
+from sim.core.text import format_count
 from sim.core.units import SECONDS_PER_HOUR
 from sim.results.storage import Results, records_table
 from sim.results.summary import flat, summarise
@@ -18,12 +19,17 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.run import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SimulatedRun:
     """One strategy under one pair of seeds. Times are simulated seconds, losses nats per token."""
 
     scenario: Scenario
     run: Run
+
+    def __repr__(self) -> str:
+        """Its name and size."""
+        iterations, failures = format_count(self.run.num_iterations, "iteration"), self.run.num_failures
+        return f"<SimulatedRun {self.name}: {iterations}, {format_count(failures, 'failure')}>"
 
     @property
     def name(self) -> str:

@@ -187,7 +187,7 @@ class StrategyMap:
         return [{**row, "behind": row[what] / best - 1.0} for row in rows]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Advice:
     """Which strategy to use for a scenario's own values, and over multiples of its failure rate.
 
@@ -197,6 +197,10 @@ class Advice:
 
     map: StrategyMap
     learning_costs: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        """The best strategy and those that may be first as well."""
+        return f"<Advice: {' or '.join((self.best or 'no strategy', *self.contenders))}>"
 
     @property
     def result(self) -> CellResult:

@@ -44,7 +44,10 @@ def test_importing_it_loads_nothing_heavy():
 @pytest.mark.parametrize("name", churnlab.__all__)
 def test_every_name_is_there_with_its_docstring(name):
     assert getattr(churnlab, name).__doc__
-    assert name in dir(churnlab)
+
+
+def test_the_names_are_listed_once_and_alone():
+    assert dir(churnlab) == sorted(set(churnlab.__all__))
 
 
 def test_other_names_are_not_there():
@@ -140,6 +143,7 @@ def nowhere(tmp_path, monkeypatch):
 
 def test_a_simulated_run_is_the_run_of_a_command_without_files(nowhere, tmp_path_factory):
     run = churnlab.simulate(build(), "checkpoint", failure_seed=1)
+    assert repr(run) == "<SimulatedRun checkpoint-f1-t0: 40 iterations, 0 failures>"
     folder = tmp_path_factory.mktemp("results")
     scenario = build(seeds={"failures": [1]})
     on_disk = {record.run["strategy"]["kind"]: record for record in run_scenario(scenario, folder, nowhere).run_files()}
@@ -240,6 +244,7 @@ def test_a_map_of_two_fields_draws_regions_on_an_axis(nowhere):
 
 def test_advice_is_an_object_with_its_map(nowhere):
     advice = churnlab.advise(build(), options=OPTIONS)
+    assert repr(advice) == f"<Advice: {' or '.join((advice.best, *advice.contenders))}>"
     standings = advice.result.ranking.standings
     assert advice.best == standings[0].strategy
     assert advice.lead == standings[1].behind
@@ -308,4 +313,6 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     for block in blocks:
         exec(compile(block, "docs/library.md", "exec"), namespace)
     plt.close("all")
+    assert namespace["advice"].best == "checkpoint"
+    assert namespace["advice"].is_certain
     assert {path.name for path in tmp_path.iterdir()} == {"scenarios", "results", "time_to_loss.png", "two_panels.png"}

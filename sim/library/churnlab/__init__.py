@@ -96,4 +96,4 @@ if not TYPE_CHECKING:  # type checkers see the imports above
 
     def __dir__():
         """The names to be used."""
-        return sorted([*globals(), *__all__])
+        return __all__
