@@ -16,6 +16,7 @@ from sim.cli.options import (
     ScenarioPath,
     cache_folder,
     console,
+    one_of,
     resumable,
     say,
 )
@@ -34,7 +35,12 @@ class Objective(StrEnum):
     money = "money"
 
 
-ObjectiveOption = Annotated[Objective, typer.Option(help="Reach the target loss first, or for the least money.")]
+ObjectiveOption = Annotated[
+    Objective,
+    typer.Option(
+        parser=one_of(Objective), metavar="[time|money]", help="Reach the target loss first, or for the least money."
+    ),
+]
 
 Replicates = Annotated[
     int | None,

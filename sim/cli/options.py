@@ -7,18 +7,21 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 
-from sim.core.text import shortened
+from sim.core.text import shortened, suggestion
 from sim.scenario.document import Document, ScenarioError
 from sim.scenario.loading import DataError, read_scenario_text
 from sim.scenario.yaml_reader import Location
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 WIDTH_OF_FILES = 120
 
@@ -69,6 +72,18 @@ def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="churnlab-") as folder:
         yield Path(folder)
+
+
+def one_of(kinds: type[Choice]) -> Callable[[str], Choice]:
+    """A parser of one of the values of an enumeration, which names the nearest where there is none."""
+
+    def parsed(found: str) -> Choice:
+        try:
+            return kinds(found)
+        except ValueError:
+            raise typer.BadParameter(f"found '{shortened(found)}'{suggestion(found, kinds)}") from None
+
+    return parsed
 
 
 class Stoppable(Protocol):

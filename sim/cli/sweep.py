@@ -19,6 +19,7 @@ from sim.cli.options import (
     cache_folder,
     complain,
     console,
+    one_of,
     resumable,
     say,
 )
@@ -43,7 +44,13 @@ def sweep(
     no_cache: NoCache = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Workers; default: every core of this machine.")] = None,
     kind: Annotated[
-        ExecutorKind, typer.Option("--executor", help="pool: processes here; ray: a Ray cluster; serial: this process.")
+        ExecutorKind,
+        typer.Option(
+            "--executor",
+            parser=one_of(ExecutorKind),
+            metavar="[pool|ray|serial]",
+            help="pool: processes here; ray: a Ray cluster; serial: this process.",
+        ),
     ] = ExecutorKind.pool,
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster: auto, or HOST:PORT; default: a local one for this sweep.")

@@ -150,6 +150,7 @@ def test_shares_of_the_mean():
             "--reference non: no such strategy; nearest: none; allowed: none, checkpoint, checkfree\n",
         ),
         (["--executor", "serial", "--jobs", "2"], "leave out --jobs 2"),
+        (["--executor", "rya"], "'--executor': found 'rya'; nearest: ray; allowed: "),
         (["--address", "auto"], "give it with --executor ray"),
         (["--max-replicates", "5"], "give it with --until-ci"),
         (["--cache-budget", "much"], "--cache-budget much: give a size such as 500MB or 2GB"),
