@@ -13,7 +13,9 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import Run
 from sim.strategies import STRATEGIES
+from sim.workload.schedule import SCHEDULES
 from support.builders import TINY_MODEL, a_link, a_scenario, no_training, run
+from support.iterations import options_of
 from support.strategy_options import CHECKPOINTS, STRATEGY_OPTIONS
 
 SPENT: tuple[Bucket, ...] = ("checkpoint_save", "detection", "provisioning", "state_transfer", "waiting_for_nodes")
@@ -22,11 +24,9 @@ FALLBACKS = ["stop", "restart", *CHECKPOINTS, {"kind": "checkpoint", "interval_i
 NETWORKS = [None, None, "spot_cluster", "gcp", "gcp_paper", "home_us"]
 """Slow links, or a preset."""
 SHARING = ["node_pair", "region_pair", "none"]
-SCHEDULES = [
-    {"schedule": "gpipe"},
-    {"schedule": "1f1b"},
+OPTIONS_OF_SCHEDULES = [
+    *map(options_of, SCHEDULES),
     {"schedule": "1f1b", "max_in_flight": 2, "loss_at": "last_stage"},
-    {"schedule": "interleaved_1f1b", "chunks_per_stage": 2},
     {"schedule": "fifo", "max_in_flight": 3},
 ]
 FAILURES = [
@@ -67,7 +67,7 @@ def scenarios(draw) -> Scenario:
         "pause_seconds": draw(st.sampled_from([0.0, 3.3])),
         "optimizer_seconds": 0.7,
         "gradient_exchange": draw(st.sampled_from(["ring", "all_to_all"])),
-        **draw(st.sampled_from(SCHEDULES)),
+        **draw(st.sampled_from(OPTIONS_OF_SCHEDULES)),
     }
     return Scenario.model_validate(
         {
