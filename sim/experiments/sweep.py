@@ -21,6 +21,7 @@ from sim.experiments.outline import Outline, outline
 from sim.experiments.plan import SweepRun, plan_runs, selected
 from sim.experiments.scheduler import Sweep, SweepProgress
 from sim.experiments.sequential import metric_of, seeds_wanted, too_wide
+from sim.experiments.tasks import load_training
 from sim.experiments.training import Texts
 from sim.experiments.versions import components
 from sim.results.statistics import points_of
@@ -270,6 +271,9 @@ def do_job(
         executor = executor or stack.enter_context(default_executor(to_do))
         if not options.dry_run:
             stack.enter_context(job.folder.locked())
+            if to_do and job.learns and executor.num_workers > 1:
+                for _ in range(executor.num_workers):  # workers load torch while this process prepares the work
+                    executor.submit(load_training)
         job.begin(executor, stack.enter_context(shared_training(job, cache, options.cache_bytes, options.dry_run)))
         found = job.outline(runs, to_do, with_time=isinstance(job.folder, SweepFolder))
         observer.planned(found, finished)

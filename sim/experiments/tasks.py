@@ -25,6 +25,11 @@ Outcomes = dict[str, Any]
 """What `sim.results.summary.summarise` gives of a run."""
 
 
+def load_training() -> None:
+    """Load the modules that train, which takes a second or two."""
+    import models.segment  # noqa: F401
+
+
 @dataclass(frozen=True)
 class SimulationTask:
     """One strategy of a scenario under a pair of seeds, with the name of its training."""
