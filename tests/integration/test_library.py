@@ -269,7 +269,7 @@ def test_a_missing_comparison_is_reported_without_options():
         churnlab.strategy_map(build(), "failures.rate=1,2")
     with pytest.raises(ValueError, match=r"y failures\.rate_per_hour: the same field as x"):
         churnlab.strategy_map(build(), "failures.rate_per_hour", "failures.rate_per_hour")
-    with pytest.raises(ValueError, match="give two or more to choose from"):
+    with pytest.raises(ValueError, match="only 1 strategy is affected by failures; give at least two"):
         churnlab.advise(build(strategies=["checkpoint"]))
 
 

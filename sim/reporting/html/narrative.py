@@ -244,8 +244,8 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
             f"out: {stopped['stopped_because'].iloc[0]}."
         )
     if number := data.num_missing:
-        missing = f"{format_count(number, 'run')} of the sweep {_is_or_are(number)} not there yet"
-        lines.append(f"{missing}: the same command goes on with it.")
+        missing = f"{format_count(number, 'run')} of the sweep {_is_or_are(number)} unfinished"
+        lines.append(f"{missing}: the same command resumes it.")
     if number := data.num_left_out:
         older = f"{format_count(number, 'older run')} of another version of the scenario in this folder"
         lines.append(f"{older} {_is_or_are(number)} left out.")

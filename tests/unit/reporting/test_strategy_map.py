@@ -117,7 +117,7 @@ def test_axes_name_fields_and_the_legend_the_strategies():
         "redundant",
         "none comes to the target",
         "too close to call",
-        "the scenario as it stands",
+        "the scenario's own values",
         "real runs under failures",
     ]
     stars = [line for line in axis.lines if line.get_marker() == "*"]

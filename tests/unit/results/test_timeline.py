@@ -191,7 +191,9 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
 
 def test_a_scenario_folder_is_an_error_that_names_a_run(folders):
     runs = sorted(folders.values())
-    with pytest.raises(ValueError, match=f"holds {len(runs)} runs: name one of them, such as {runs[0]}$"):
+    with pytest.raises(
+        ValueError, match=f"is not a run; it contains {len(runs)} runs: name one of them, such as {runs[0]}$"
+    ):
         timeline(runs[0].parent)
 
 
