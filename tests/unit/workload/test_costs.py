@@ -69,14 +69,14 @@ def test_flops_agree_with_megatrons_formula(model):
     assert ours == pytest.approx(megatron, rel=1e-12)
 
 
-@pytest.mark.parametrize(("precision", "num_bytes"), [("fp32", 33_554_432), ("bf16", 16_777_216)])
-def test_an_activation_has_the_papers_bytes(precision, num_bytes):
-    assert paper(precision=precision).activation_bytes == num_bytes
-
-
-@pytest.mark.parametrize(("precision", "checkpoint", "state"), [("fp32", 12, 16), ("bf16", 14, 18)])
-def test_checkpoints_hold_weights_and_moments_devices_gradients(precision, checkpoint, state):
+@pytest.mark.parametrize(
+    ("precision", "activation_bytes", "checkpoint", "state"),
+    [("fp32", 33_554_432, 12, 16), ("bf16", 16_777_216, 14, 18)],
+)
+def test_precision_sets_bytes_of_activations_checkpoints_state(precision, activation_bytes, checkpoint, state):
+    """Checkpoints hold weights and moments, devices the gradients too: bytes for each parameter."""
     costs = paper(precision=precision)
+    assert costs.activation_bytes == activation_bytes
     assert costs.checkpoint_bytes(1) == checkpoint * 67_117_056
     assert costs.state_bytes(1) == state * 67_117_056
 
@@ -94,19 +94,16 @@ def counted_flops(run) -> int:
     return counter.get_total_flops()
 
 
-def test_a_layer_stage_runs_the_flops_of_the_real_module(real):
-    x = torch.randn(SEQUENCES, SEQUENCE, REAL.dim, requires_grad=True)
-    forward = counted_flops(lambda: real.stages[1](x))
-    both = counted_flops(lambda: real.stages[1](x).sum().backward())
-    assert forward == of_the_real_module().forward_flops(1)
-    assert both == 3 * forward
-
-
-def test_the_head_runs_the_flops_of_the_real_module(real):
-    x = torch.randn(SEQUENCES, SEQUENCE, REAL.dim, requires_grad=True)
-    forward = counted_flops(lambda: real.ends.logits(x))
-    assert forward == of_the_real_module().forward_flops(0)
-    assert counted_flops(lambda: real.ends.logits(x).sum().backward()) == 3 * forward
+@pytest.mark.parametrize(
+    ("stage", "module_of"),
+    [(1, lambda real: real.stages[1]), (0, lambda real: real.ends.logits)],
+    ids=["layers", "head"],
+)
+def test_a_stage_runs_the_flops_of_the_real_module(real, stage, module_of):
+    x, module = torch.randn(SEQUENCES, SEQUENCE, REAL.dim, requires_grad=True), module_of(real)
+    forward = counted_flops(lambda: module(x))
+    assert forward == of_the_real_module().forward_flops(stage)
+    assert counted_flops(lambda: module(x).sum().backward()) == 3 * forward
 
 
 def test_a_whole_step_runs_the_flops_of_the_real_module(real):
@@ -188,10 +185,7 @@ def test_each_product_runs_at_its_own_speed():
     assert costs.forward_seconds(1) == pytest.approx(by_hand)
     assert costs.forward_seconds(0) == pytest.approx(costs.forward_flops(0) / (312e12 * 0.95))
     assert costs.backward_seconds(1) == 2 * costs.forward_seconds(1)
-
-
-def test_half_a_microbatch_takes_more_than_half_the_time():
-    costs = paper("a100", precision="bf16", efficiency="by_operation_size")
+    # Half a microbatch takes more than half the time.
     projection, scores, feed_forward = (product.flops for product in costs.forward_operations(1, 0.5))
     by_hand = 4 * ((4 * projection + 2 * scores) / 0.60 + 3 * feed_forward / 0.90) / 312e12
     assert costs.forward_seconds(1, 0.5) == pytest.approx(by_hand)

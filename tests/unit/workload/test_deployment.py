@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.spec import plain_routes
 from sim.cluster.flows import Flows
-from sim.cluster.topology import Cluster, ClusterConfig
+from sim.cluster.topology import Cluster
 from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import Assignment, Deployment, assign_slots
@@ -21,14 +21,11 @@ from sim.workload.iteration_time import FinishedIteration, IterationTimes, faste
 from sim.workload.schedule import BACKWARD, FORWARD, SCHEDULES
 from support.builders import TICK, a_link, a_site
 from support.iterations import options_of, schedules, shapes
+from support.memberships import a_cluster
 
 MANY = settings(max_examples=60)
 GRADIENT = {"same_region": a_link(0.5, 272.0), "negligible_seconds": 1e9}
 """Weights of a stage take 10 s and a latency of half a second, activations nothing."""
-
-
-def a_cluster(num_stages: int, num_replicas: int) -> Cluster:
-    return Cluster(ClusterConfig(nodes_per_stage=num_replicas), num_stages, ("local",))
 
 
 @st.composite
@@ -85,9 +82,6 @@ def host_of(site: Deployment, hosts: Assignment, stage: int, replica: int, micro
 
 
 # ---- who stands in ------------------------------------------------------------------------------------------
-def test_without_absences_each_node_does_its_own_work():
-    site = a_site(4, 4, cluster={"nodes_per_stage": 3})
-    assert assign_slots((), site.cluster) == site.complete_assignment == tuple(range(15))
 
 
 @pytest.mark.parametrize(
@@ -104,12 +98,12 @@ def test_without_absences_each_node_does_its_own_work():
 )
 def test_missing_nodes_are_substituted_from_the_next_replica_up(missing, hosts):
     """Stage 1 of three stages with four replicas: places 4 to 7."""
-    assert assign_slots(missing, a_cluster(2, 4)) == (0, 1, 2, 3, *hosts, 8, 9, 10, 11)
+    assert assign_slots(missing, a_cluster(2, nodes_per_stage=4)) == (0, 1, 2, 3, *hosts, 8, 9, 10, 11)
 
 
 @given(st.data(), st.integers(2, 5), st.integers(1, 8))
 def test_all_work_has_a_present_host_and_stage_loads_are_even(data, num_stages, num_replicas):
-    cluster = a_cluster(num_stages, num_replicas)
+    cluster = a_cluster(num_stages, nodes_per_stage=num_replicas)
     missing, covers = data.draw(absences(cluster))
     hosts = assign_slots(missing, cluster, covers)
     for stage in cluster.stages:
@@ -124,18 +118,15 @@ def test_all_work_has_a_present_host_and_stage_loads_are_even(data, num_stages, 
 
 
 def test_a_stage_without_node_and_cover_is_an_error():
-    cluster = a_cluster(3, 2)
+    cluster = a_cluster(3, nodes_per_stage=2)
     with pytest.raises(AssertionError, match="stage 2 has no node"):
         assign_slots([4, 5], cluster)
     assert assign_slots([4, 5], cluster, {2: 1}) == (0, 1, 2, 3, 2, 3, 6, 7)
-    assert assign_slots([2, 4, 5], cluster, {2: 1}) == (0, 1, 3, 3, 3, 3, 6, 7)  # by who stands in for stage 1
+    assert assign_slots([2, 4, 5], cluster, {2: 1}) == (0, 1, 3, 3, 3, 3, 6, 7)  # by the substitute of stage 1
     with pytest.raises(AssertionError, match="does not do its own work"):
         assign_slots([2, 3, 4, 5], cluster, {2: 1, 1: 0})
     with pytest.raises(AssertionError, match="numbers"):
         assign_slots([8], cluster)
-
-
-def test_a_substitute_does_its_own_work_too():
     site = a_site(2, 2, cluster={"nodes_per_stage": 2})
     with pytest.raises(AssertionError, match="does its own"):
         run_alone(site, plain_plan(site.costs.workload), "arrival", assignment=(0, 1, 3, 2, 4, 5))
@@ -144,25 +135,31 @@ def test_a_substitute_does_its_own_work_too():
 # ---- whatever is missing ------------------------------------------------------------------------------------
 @MANY
 @given(incomplete())
-def test_every_operation_runs_once_on_its_host(shape):
+def test_operations_and_messages_happen_once_at_their_hosts(shape):
+    """Each hop between two nodes sends one message, each hop within a node none."""
     site, plan, hosts = shape
     found = on(site, hosts, plan)  # raises on a deadlock
     schedule, num_replicas = found.run.schedule, len(site.cluster.replicas)
-    due = Counter()
+    expected_visits, expected_hops = Counter(), Counter()
     for replica in site.cluster.replicas:
         for microbatch in range(plan.num_microbatches):
+            nodes = [host_of(site, hosts, 0, replica, microbatch)]
             for visit in schedule.visits(microbatch):
                 stage = schedule.stage(visit)
-                host = host_of(site, hosts, stage, replica, microbatch)
-                due[visit.kind, stage, host % num_replicas, microbatch] += 1
+                nodes.append(host_of(site, hosts, stage, replica, microbatch))
+                expected_visits[visit.kind, stage, nodes[-1] % num_replicas, microbatch] += 1
+            expected_hops.update((a, b) for a, b in pairwise([*nodes, nodes[0]]) if a != b)
     visits = [o for o in found.run.operations if o.kind != "shadow"]
-    assert Counter((o.kind, o.stage, o.replica, o.microbatch) for o in visits) == due
+    assert Counter((o.kind, o.stage, o.replica, o.microbatch) for o in visits) == expected_visits
+    assert all(m.arrived and m.source != m.target for m in found.run.messages)
+    assert {node for m in found.run.messages for node in (m.source, m.target)} <= set(hosts)
+    between = [m for m in found.run.messages if m.what.split()[0] in ("activation", "gradient")]
+    assert Counter((m.source, m.target) for m in between if "exchange" not in m.what) == expected_hops
 
 
 @MANY
 @given(incomplete())
-def test_no_iteration_is_shorter_than_its_busiest_node(shape):
-    """A node does one thing at a time."""
+def test_a_node_does_one_thing_at_a_time_in_gpipe_forwards_first(shape):
     site, plan, hosts = shape
     found = on(site, hosts, plan)
     by_node = defaultdict(list)
@@ -172,23 +169,11 @@ def test_no_iteration_is_shorter_than_its_busiest_node(shape):
         spans.sort()
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     assert found.seconds == to_ticks(found.seconds) >= max(sum(b - a for a, b in spans) for spans in by_node.values())
-
-
-@MANY
-@given(incomplete())
-def test_each_hop_that_leaves_a_node_sends_one_message(shape):
-    site, plan, hosts = shape
-    found = on(site, hosts, plan)
-    hops = Counter()
-    for replica in site.cluster.replicas:
-        for microbatch in range(plan.num_microbatches):
-            way = [0, *(found.run.schedule.stage(visit) for visit in found.run.schedule.visits(microbatch)), 0]
-            nodes = [host_of(site, hosts, stage, replica, microbatch) for stage in way]
-            hops.update((a, b) for a, b in pairwise(nodes) if a != b)
-    assert all(m.arrived and m.source != m.target for m in found.run.messages)
-    assert {node for m in found.run.messages for node in (m.source, m.target)} <= set(hosts)
-    between = [m for m in found.run.messages if m.what.split()[0] in ("activation", "gradient")]
-    assert Counter((m.source, m.target) for m in between if "exchange" not in m.what) == hops
+    if site.costs.workload.schedule == "gpipe":
+        head = site.costs.head_stage
+        for replica in {hosts[place] % len(site.cluster.replicas) for place in site.cluster.slots_of(head)}:
+            forwards, backwards = (done_by(found, head, replica, kind) for kind in (FORWARD, BACKWARD))
+            assert max(o.end_seconds for o in forwards) <= min(o.start_seconds for o in backwards)
 
 
 @MANY
@@ -210,24 +195,14 @@ def test_the_split_is_the_mean_over_the_nodes_that_work(shape):
 
 
 @MANY
-@given(incomplete())
-def test_gpipes_heads_on_a_node_do_all_their_forwards_first(shape):
-    site, plan, hosts = shape
-    if site.costs.workload.schedule != "gpipe":
-        return
-    found, head = on(site, hosts, plan), site.costs.head_stage
-    for replica in {hosts[place] % len(site.cluster.replicas) for place in site.cluster.slots_of(head)}:
-        forwards, backwards = (done_by(found, head, replica, kind) for kind in (FORWARD, BACKWARD))
-        assert max(o.end_seconds for o in forwards) <= min(o.start_seconds for o in backwards)
-
-
-@MANY
 @given(shapes((1, 2, 3)))
-def test_on_all_nodes_it_is_the_iteration_that_it_was(shape):
+def test_without_absences_each_node_does_its_own_work(shape):
     site, plan = shape
-    plain, told = on(site, None, plan), on(site, site.complete_assignment, plan)
-    assert plain.time == told.time
-    assert (plain.run.operations, plain.run.messages) == (told.run.operations, told.run.messages)
+    num_nodes = len(site.cluster.stages) * len(site.cluster.replicas)
+    assert assign_slots((), site.cluster) == site.complete_assignment == tuple(range(num_nodes))
+    plain, assigned = on(site, None, plan), on(site, site.complete_assignment, plan)
+    assert plain.time == assigned.time
+    assert (plain.run.operations, plain.run.messages) == (assigned.run.operations, assigned.run.messages)
 
 
 @MANY
@@ -432,13 +407,10 @@ def test_substitutes_do_the_shadow_work_too(shadow, loss_at):
     site = a_site(4, 3, loss_at=loss_at, cluster={"nodes_per_stage": 2})
     plan = IterationPlan(3, plain_routes(4), shadow_forwards=1.0, shadow=shadow)
     found = on(site, without(site, (0, 0), (2, 1)), plan)
-    shares = {
-        (stage, replica): seconds_of(done_by(found, stage, replica, "shadow"))
-        for stage in (0, 1, 2, 3)
-        for replica in (0, 1)
+    seconds = {
+        stage: tuple(seconds_of(done_by(found, stage, replica, "shadow")) for replica in (0, 1)) for stage in range(4)
     }
-    expected = {(stage, replica): 3.0 for stage in (0, 1, 2, 3) for replica in (0, 1)}
-    assert shares == expected | {(0, 0): 0.0, (0, 1): 6.0, (2, 0): 6.0, (2, 1): 0.0}
+    assert seconds == {0: (0.0, 6.0), 1: (3.0, 3.0), 2: (6.0, 0.0), 3: (3.0, 3.0)}
 
 
 @pytest.mark.parametrize("loss_at", ["embedding_stage", "last_stage"])
@@ -483,6 +455,7 @@ def test_times_are_cached_by_plan_and_nodes():
     assert pipeline.alone(plan, one) is pipeline.alone(replace(plan), tuple(one))
     assert pipeline.alone(plan, one) is not pipeline.alone(plan, other)
     assert pipeline.alone(plan, one).order == "arrival"
+    assert set(vars(pipeline.alone(plan, one))) == {"seconds", "split", "order"}  # no records
     assert pipeline.split(plan, one) is pipeline.alone(plan, one).split
     assert pipeline.executed(plan, 7, one) is pipeline.alone(plan, one)
     assert pipeline.among(plan, (), one) is pipeline.among(plan, (), one)
@@ -496,9 +469,3 @@ def test_with_jitter_each_execution_has_its_own_time():
     drawn = [pipeline.executed(plan, execution, each) for execution in (1, 2) for each in hosts]
     assert len({price.seconds for price in drawn}) == 6
     assert drawn == [pipeline.executed(plan, execution, each) for execution in (1, 2) for each in hosts]
-
-
-def test_iteration_times_keep_no_records():
-    site = a_site(4, 4, cluster={"nodes_per_stage": 2})
-    price = IterationTimes(site, 0).alone(plain_plan(site.costs.workload), without(site, (2, 1)))
-    assert set(vars(price)) == {"seconds", "split", "order"}

@@ -56,23 +56,13 @@ def sites(draw):
     )
 
 
-def a_plan(site, name: str):
-    return replace(plain_plan(site.costs.workload), **PLANS[name])
-
-
 @settings(max_examples=60)
-@given(sites(), st.sampled_from(list(PLANS)))
-def test_one_pipeline_takes_what_all_of_them_take(site, name):
-    plan = a_plan(site, name)
+@given(sites(), st.sampled_from(list(PLANS)), st.floats(1.0, 1e5))
+def test_one_pipeline_takes_what_all_take_alone_and_with_uploads(site, name, num_bytes):
+    plan, pipeline = replace(plain_plan(site.costs.workload), **PLANS[name]), IterationTimes(site, 0)
     assert site.representative is not None
     assert len(site.representative.cluster.regions_of_nodes) == 5
-    assert IterationTimes(site, 0).alone(plan) == fastest_run(site, plan).time
-
-
-@settings(max_examples=30)
-@given(sites(), st.sampled_from(list(PLANS)), st.floats(1.0, 1e5))
-def test_and_beside_uploads(site, name, num_bytes):
-    plan, pipeline = a_plan(site, name), IterationTimes(site, 0)
+    assert pipeline.alone(plan) == fastest_run(site, plan).time
     others = tuple(FlowState(site.network.path(node, STORAGE), 0.1, num_bytes) for node in range(0, 8, 2))
     assert pipeline.among(plan, others) == run_among(site, plan, pipeline.alone(plan).order, others)
 

@@ -42,14 +42,17 @@ def test_the_faster_order_is_used_and_on_ties_the_textbooks(p, m, schedule, hop,
     assert found.order == ("arrival" if arrival < textbook else "textbook")
 
 
-@pytest.mark.parametrize("options", [{"schedule": "fifo"}, {"schedule": "1f1b", "max_in_flight": 2}])
-def test_without_a_textbook_order_it_is_that_of_arrival(options):
-    assert an_iteration(a_site(4, 8, **options)).order == "arrival"
-
-
-def test_over_slow_links_the_order_of_arrival_does_better():
-    found = an_iteration(a_site(4, 12, hop_seconds=3.0, max_in_flight=12))
-    assert found.order == "arrival"
+@pytest.mark.parametrize(
+    ("num_microbatches", "options"),
+    [
+        (8, {"schedule": "fifo"}),
+        (8, {"schedule": "1f1b", "max_in_flight": 2}),
+        (12, {"schedule": "1f1b", "max_in_flight": 12, "hop_seconds": 3.0}),
+    ],
+    ids=["no textbook order", "few in flight", "slow links"],
+)
+def test_arrival_order_where_no_textbook_order_is_or_it_is_slower(num_microbatches, options):
+    assert an_iteration(a_site(4, num_microbatches, **options)).order == "arrival"
 
 
 # ---- each once ----------------------------------------------------------------------------------------
@@ -66,10 +69,10 @@ def test_the_split_adds_up_to_the_time_and_times_are_cached(kind):
 
 
 def test_without_jitter_every_execution_takes_equally_long():
-    pipeline = IterationTimes(site := a_site(4, 4), seed=0)
-    assert {id(pipeline.executed(a_plan(site), execution)) for execution in (1, 2, 1000)} == {
-        id(pipeline.alone(a_plan(site)))
-    }
+    even, jittering = (IterationTimes(a_site(4, 4, cluster={"jitter": sigma}), seed=0) for sigma in (0.0, 0.5))
+    plan = a_plan(even.deployment)
+    assert all(even.executed(plan, execution) is even.alone(plan) for execution in (1, 2, 1000))
+    assert jittering.alone(plan).seconds == even.alone(plan).seconds == 21.0
 
 
 def test_with_jitter_later_executions_reuse_the_first_samples():
@@ -81,12 +84,6 @@ def test_with_jitter_later_executions_reuse_the_first_samples():
     assert set(later) == set(samples)
     again = IterationTimes(site, seed=0)
     assert [again.executed(plan, execution).seconds for execution in range(1, 50 * num_samples)] == samples + later
-
-
-def test_the_time_of_a_plan_has_no_jitter():
-    even, jittering = (IterationTimes(a_site(4, 4, cluster={"jitter": sigma}), seed=0) for sigma in (0.0, 0.5))
-    plan = a_plan(even.deployment)
-    assert jittering.alone(plan).seconds == even.alone(plan).seconds == 21.0
 
 
 # ---- beside other messages ------------------------------------------------------------------------------
@@ -105,6 +102,10 @@ def test_messages_on_other_links_change_no_iteration():
     assert (among.seconds, among.split) == (alone.seconds, alone.split)
     assert among.arrivals_seconds == (20.0,) * 5
     assert among.left == ()
+    pipeline = IterationTimes(site, seed=0)
+    first = pipeline.among(a_plan(site), uploads(site, 4000.0))
+    assert pipeline.among(a_plan(site), uploads(site, 4000.0)) is first
+    assert pipeline.among(a_plan(site), uploads(site, 4001.0)) is not first
 
 
 def test_messages_and_iterations_on_shared_links_slow_each_other():
@@ -130,13 +131,6 @@ def test_messages_under_way_keep_their_progress():
     ]
     sent = 1000.0 * (seconds - 1.0) / 2
     assert [state.num_bytes for state in among.left] == pytest.approx([1000.0 * seconds - sent] * 2 + [7.0])
-
-
-def test_times_beside_equal_messages_are_cached():
-    pipeline = IterationTimes(site := a_site(4, 4, network=SLOW), seed=0)
-    first = pipeline.among(a_plan(site), uploads(site, 4000.0))
-    assert pipeline.among(a_plan(site), uploads(site, 4000.0)) is first
-    assert pipeline.among(a_plan(site), uploads(site, 4001.0)) is not first
 
 
 # ---- a failure in the middle ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Prices once for each process: the same runs cold and warm, never another scenario's."""
 
+from contextlib import contextmanager
 from unittest.mock import patch
 
 import pytest
@@ -7,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.cluster.topology import ClusterConfig
-from sim.simulation import failure_injection as mtbf
+from sim.simulation import failure_injection
 from sim.simulation.run import build_site, build_world
 from sim.strategies import STRATEGIES
-from sim.workload import iteration_time as pipeline
-from sim.workload import iteration_time as prices
+from sim.workload import iteration_time
 from sim.workload.iteration_time import MAX_CACHES, WITHOUT_EFFECT, Memo, cache_of
 from support.builders import a_link, a_scenario, run
 
@@ -39,14 +39,23 @@ def a_churning_scenario(**options):
     )
 
 
+@contextmanager
+def empty_caches():
+    with (
+        patch.object(iteration_time, "_CACHES", Memo(MAX_CACHES)),
+        patch.object(failure_injection, "_MEANS_SECONDS", Memo()),
+    ):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def a_fresh_process():
-    with patch.object(prices, "_CACHES", Memo(MAX_CACHES)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
+def _fresh_process():
+    with empty_caches():
         yield
 
 
 def as_in_a_fresh_process(ask):
-    with patch.object(prices, "_CACHES", Memo(MAX_CACHES)), patch.object(mtbf, "_MEANS_SECONDS", Memo()):
+    with empty_caches():
         return ask()
 
 
@@ -61,20 +70,13 @@ def test_runs_are_equal_cold_and_warm(index, failures):
     assert sum(one.num_nodes_lost for one in cold)
 
 
-def test_the_second_run_computes_no_times():
-    scenario = a_scenario(({"kind": "redundant"},))
-    cold = run(scenario)
-    with patch.object(pipeline, "fastest_run", side_effect=AssertionError("priced again")):
-        assert run(scenario) == cold
-
-
-def test_later_runs_compute_no_time_again_beside_messages_too():
+def test_later_runs_compute_no_times_with_messages_or_without():
     scenario = a_churning_scenario()
     cold = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]
-    refuses = AssertionError("priced again")
+    refuses = AssertionError("computed again")
     with (
-        patch.object(pipeline, "fastest_run", side_effect=refuses),
-        patch.object(pipeline, "run_among", side_effect=refuses),
+        patch.object(iteration_time, "fastest_run", side_effect=refuses),
+        patch.object(iteration_time, "run_among", side_effect=refuses),
     ):
         assert [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))] == cold
 

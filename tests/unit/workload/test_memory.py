@@ -56,19 +56,16 @@ def test_the_stage_with_the_head_has_its_logits():
     assert needed_bytes(there, plain(), 5) == LAYER_STATE + 6 * HELD
 
 
-def test_recomputing_keeps_layer_inputs_and_one_layer():
+def test_recomputing_and_half_precision_keep_fewer_activations():
+    """Recomputing keeps the layers' inputs and one layer; bf16 half of all but the rows' sums, and more state."""
     costs = the_costs(recompute_activations=True)
     assert held_bytes(costs, 1) == 4 * 8192 * 1024 * 4
     assert working_bytes(costs, 1) == HELD / 4
     assert working_bytes(costs, 0) == LOGITS
     assert needed_bytes(costs, plain(), 1) < needed_bytes(the_costs(), plain(), 1) / 5
-
-
-def test_half_the_bits_keep_half_the_activations_and_more_state():
-    costs = the_costs(precision="bf16")
-    row_sums = 4 * 8192 * 4 * 16
-    assert held_bytes(costs, 1) - row_sums == (HELD - row_sums) / 2
-    assert costs.state_bytes(1) == 18 * 67_117_056
+    half, row_sums = the_costs(precision="bf16"), 4 * 8192 * 4 * 16
+    assert held_bytes(half, 1) - row_sums == (HELD - row_sums) / 2
+    assert half.state_bytes(1) == 18 * 67_117_056
 
 
 @given(st.integers(0, 6), st.integers(1, 200), st.integers(1, 200), st.sampled_from(["1f1b", "fifo"]))
@@ -116,7 +113,7 @@ def test_a_layer_keeps_what_the_real_one_keeps():
 
 # ---- strategies ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", STRATEGIES)
-def test_strategies_hold_what_they_say_beside_their_own_stage(kind):
+def test_strategies_hold_what_they_say_in_addition_to_a_stage(kind):
     costs = the_costs()
     extra = [STRATEGIES[kind].extra_memory_bytes(STRATEGIES[kind].Config(), costs, stage) for stage in range(7)]
     layers, ends = 12 * 67_117_056, 12 * ENDS
@@ -127,6 +124,7 @@ def test_strategies_hold_what_they_say_beside_their_own_stage(kind):
         "checkfree_hybrid": copies,
     }
     assert extra == expected.get(kind, [0.0] * 7)
+    assert complaint(f"name: x\nstrategies: [{kind}]\n") is None  # a default scenario fits
 
 
 # ---- the check -----------------------------------------------------------------------------------
@@ -162,11 +160,6 @@ def test_the_message_says_how_much_where_and_what_would_help():
     assert (LAYER_STATE + 5 * HELD) / GIB <= 16 < by_hand
 
 
-@pytest.mark.parametrize("kind", STRATEGIES)
-def test_a_default_scenario_fits_under_every_strategy(kind):
-    assert complaint(f"name: x\nstrategies: [{kind}]\n") is None
-
-
 def test_it_fits_up_to_the_last_byte():
     gib = (LAYER_STATE + 6 * HELD) / GIB
     assert complaint(a_text("none", gib + 1e-4)) is None
@@ -183,15 +176,22 @@ def test_redundancy_needs_more_than_nothing_else_changed():
 
 
 def test_where_no_single_field_helps_the_message_says_so():
-    told = complaint(a_text("none", 0.5, model="large", schedule="gpipe", num_microbatches=10_000, sequences=1))
-    assert told.endswith("no single change of schedule, microbatches or device makes it fit")
+    message = complaint(a_text("none", 0.5, model="large", schedule="gpipe", num_microbatches=10_000, sequences=1))
+    assert message.endswith("no single change of schedule, microbatches or device makes it fit")
 
 
-def test_a_faulty_field_raises_no_doubts_about_memory():
-    assert complaint(a_text("none", 1, num_microbatches="x")) is None
-    assert complaint(a_text("none", 1, layers_per_stage="[x, 4, 4, 4, 4, 4]")) is None
-    assert complaint(a_text("none", 1, num_stages=5)) is None
-    assert complaint(a_text("{kind: redundant, microbatch_size_factor: 0.3}", 1)) is None
+@pytest.mark.parametrize(
+    ("strategy", "workload"),
+    [
+        ("none", {"num_microbatches": "x"}),
+        ("none", {"layers_per_stage": "[x, 4, 4, 4, 4, 4]"}),
+        ("none", {"num_stages": 5}),
+        ("{kind: redundant, microbatch_size_factor: 0.3}", {}),
+    ],
+    ids=str,
+)
+def test_a_faulty_field_causes_no_message_about_memory(strategy, workload):
+    assert complaint(a_text(strategy, 1, **workload)) is None
 
 
 def test_suggested_microbatches_are_divisible_by_every_strategy():

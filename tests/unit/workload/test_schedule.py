@@ -14,6 +14,8 @@ from sim.workload.schedule import SCHEDULES, Schedule, Visit
 from support.builders import TINY_MODEL, a_pipeline, a_site
 from support.iterations import options_of
 
+HEAD_ON_LAST_STAGE = {"loss_at": "last_stage", "head_computes": True}
+
 
 def a_schedule(
     schedule: str, p: int, m: int, *, head_computes: bool = False, plan: IterationPlan | None = None, **workload: object
@@ -37,48 +39,68 @@ def order(schedule: Schedule, stage: int) -> str:
 
 
 # ---- orders by hand -----------------------------------------------------------------------------------
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_gpipe_does_all_forwards_and_then_all_backwards(stage):
-    assert order(a_schedule("gpipe", 3, 4), stage) == "F0 F1 F2 F3 B0 B1 B2 B3"
-
-
 @pytest.mark.parametrize(
-    ("stage", "expected"),
+    ("name", "p", "m", "options", "expected"),
     [
-        (1, "F0 F1 F2 F3 B0 F4 B1 F5 B2 B3 B4 B5"),
-        (2, "F0 F1 F2 B0 F3 B1 F4 B2 F5 B3 B4 B5"),
-        (3, "F0 F1 B0 F2 B1 F3 B2 F4 B3 F5 B4 B5"),
-        (4, "F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5"),
+        ("gpipe", 3, 4, {}, dict.fromkeys((1, 2, 3), "F0 F1 F2 F3 B0 B1 B2 B3")),
+        (  # Narayanan et al. 2021, figure 3 lower half (PipeDream-flush): warm-up, then forward and backward in turn
+            "1f1b",
+            4,
+            6,
+            {},
+            {
+                1: "F0 F1 F2 F3 B0 F4 B1 F5 B2 B3 B4 B5",
+                2: "F0 F1 F2 B0 F3 B1 F4 B2 F5 B3 B4 B5",
+                3: "F0 F1 B0 F2 B1 F3 B2 F4 B3 F5 B4 B5",
+                4: "F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5",
+            },
+        ),
+        (  # more in flight than positions: that many run ahead
+            "1f1b",
+            2,
+            6,
+            {"max_in_flight": 4},
+            {1: "F0 F1 F2 F3 B0 F4 B1 F5 B2 B3 B4 B5", 2: "F0 F1 F2 B0 F3 B1 F4 B2 F5 B3 B4 B5"},
+        ),
+        (  # Narayanan et al. 2021, section 2.2: groups of p pass chunk after chunk, warm-up 2 (p - i) + (v - 1) p
+            "interleaved_1f1b",
+            2,
+            4,
+            {"chunks_per_stage": 2},
+            {
+                1: "F0a F1a F0b F1b F2a B0b F3a B1b F2b B0a F3b B1a B2b B3b B2a B3a",
+                2: "F0a F1a F0b B0b F1b B1b F2a B0a F3a B1a F2b B2b F3b B3b B2a B3a",
+            },
+        ),
+        (  # a head on its own node is one more stage
+            "1f1b",
+            2,
+            4,
+            {"head_computes": True},
+            {1: "F0 F1 F2 B0 F3 B1 B2 B3", 2: "F0 F1 B0 F2 B1 F3 B2 B3", 0: "H0 h0 H1 h1 H2 h2 H3 h3"},
+        ),
+        ("1f1b", 2, 3, HEAD_ON_LAST_STAGE, {2: "F0 H0 h0 B0 F1 H1 h1 B1 F2 H2 h2 B2"}),
+        ("gpipe", 2, 3, HEAD_ON_LAST_STAGE, {2: "F0 H0 F1 H1 F2 H2 h0 B0 h1 B1 h2 B2"}),
+        (
+            "interleaved_1f1b",
+            2,
+            2,
+            HEAD_ON_LAST_STAGE | {"chunks_per_stage": 2},
+            {2: "F0a F1a F0b H0 h0 B0b F1b H1 h1 B1b B0a B1a"},
+        ),
+    ],
+    ids=[
+        "gpipe",
+        "1f1b",
+        "1f1b more in flight",
+        "interleaved",
+        "1f1b and head",
+        *(f"head last {n}" for n in SCHEDULES if n != "fifo"),
     ],
 )
-def test_1f1b_warms_up_then_alternates_forward_and_backward(stage, expected):
-    """Narayanan et al. 2021, figure 3 lower half (PipeDream-flush), of 4 stages."""
-    assert order(a_schedule("1f1b", 4, 6), stage) == expected
-
-
-def test_a_head_on_its_own_node_is_one_more_stage_of_1f1b():
-    schedule = a_schedule("1f1b", 2, 4, head_computes=True)
-    assert order(schedule, 1) == "F0 F1 F2 B0 F3 B1 B2 B3"
-    assert order(schedule, 2) == "F0 F1 B0 F2 B1 F3 B2 B3"
-    assert order(schedule, 0) == "H0 h0 H1 h1 H2 h2 H3 h3"
-
-
-def test_more_in_flight_than_positions_run_ahead_by_as_much():
-    schedule = a_schedule("1f1b", 2, 6, max_in_flight=4)
-    assert order(schedule, 1) == "F0 F1 F2 F3 B0 F4 B1 F5 B2 B3 B4 B5"
-    assert order(schedule, 2) == "F0 F1 F2 B0 F3 B1 F4 B2 F5 B3 B4 B5"
-
-
-@pytest.mark.parametrize(
-    ("stage", "expected"),
-    [
-        (1, "F0a F1a F0b F1b F2a B0b F3a B1b F2b B0a F3b B1a B2b B3b B2a B3a"),
-        (2, "F0a F1a F0b B0b F1b B1b F2a B0a F3a B1a F2b B2b F3b B3b B2a B3a"),
-    ],
-)
-def test_interleaved_two_stages_two_chunks_four_microbatches(stage, expected):
-    """Narayanan et al. 2021, section 2.2: groups of p pass chunk after chunk, warm-up 2 (p - i) + (v - 1) p."""
-    assert order(a_schedule("interleaved_1f1b", 2, 4, chunks_per_stage=2), stage) == expected
+def test_each_stage_works_in_the_textbook_order(name, p, m, options, expected):
+    schedule = a_schedule(name, p, m, **options)
+    assert {stage: order(schedule, stage) for stage in expected} == expected
 
 
 @pytest.mark.parametrize(("stage", "warm_up"), [(1, 10), (2, 8), (3, 6), (4, 4)])
@@ -110,15 +132,6 @@ def test_the_head_is_visited_where_it_is(name, loss_at, stage):
     assert len(schedule.orders()[0]) == (8 if stage == 0 else 0)
 
 
-def test_the_head_runs_between_the_last_forward_and_backward():
-    one = a_schedule("1f1b", 2, 3, loss_at="last_stage", head_computes=True)
-    assert order(one, 2) == "F0 H0 h0 B0 F1 H1 h1 B1 F2 H2 h2 B2"
-    all_forwards = a_schedule("gpipe", 2, 3, loss_at="last_stage", head_computes=True)
-    assert order(all_forwards, 2) == "F0 H0 F1 H1 F2 H2 h0 B0 h1 B1 h2 B2"
-    chunks = a_schedule("interleaved_1f1b", 2, 2, loss_at="last_stage", head_computes=True, chunks_per_stage=2)
-    assert order(chunks, 2) == "F0a F1a F0b H0 h0 B0b F1b H1 h1 B1b B0a B1a"
-
-
 # ---- whatever the shape ---------------------------------------------------------------------------------
 @st.composite
 def schedules(draw) -> Schedule:
@@ -145,6 +158,10 @@ def test_every_visit_is_made_exactly_once_at_its_stage(schedule):
     assert made == Counter(expected)
     assert all(schedule.stage(visit) == stage for stage, visits in orders.items() for visit in visits)
     assert set(orders) == set(range(p + 1))
+    for microbatch in range(m):
+        way, positions = schedule.visits(microbatch), list(range(schedule.head + 1))
+        assert [visit.position for visit in way] == positions + positions[::-1]
+        assert sorted(schedule.stage(visit) for visit in way[:p]) == list(range(1, p + 1))
 
 
 @given(schedules())
@@ -157,17 +174,6 @@ def test_a_stage_keeps_microbatch_order_and_forward_first(schedule):
                 assert here == sorted(here)
         place = {visit: rank for rank, visit in enumerate(visits)}
         assert all(place[v] < place[replace(v, kind="backward")] for v in visits if v.kind == "forward")
-
-
-@given(schedules())
-def test_a_way_leads_through_all_positions_and_back(schedule):
-    for microbatch in range(schedule.num_microbatches):
-        way = schedule.visits(microbatch)
-        there, back = way[: schedule.head + 1], way[schedule.head + 1 :]
-        assert [visit.position for visit in there] == list(range(schedule.head + 1))
-        assert [visit.position for visit in back] == list(range(schedule.head + 1))[::-1]
-        stages = [schedule.stage(visit) for visit in there[: schedule.num_stages]]
-        assert sorted(stages) == list(range(1, schedule.num_stages + 1))
 
 
 @given(schedules(), st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([0.0, 1.5]))
@@ -195,14 +201,20 @@ def test_interleaved_with_few_in_flight_ends_too(p, v, max_in_flight):
     assert len(run.operations) == 2 * 3 * p * (v * p + 1)
 
 
-def test_first_come_first_served_has_no_textbook_order():
-    assert not a_schedule("fifo", 4, 8).has_textbook_order
-    assert a_schedule("gpipe", 4, 8).has_textbook_order
-    assert a_schedule("1f1b", 4, 8).has_textbook_order
-    assert not a_schedule("1f1b", 4, 8, max_in_flight=3).has_textbook_order
-    assert not a_schedule("1f1b", 4, 8, max_in_flight=4, head_computes=True).has_textbook_order
-    assert a_schedule("interleaved_1f1b", 4, 8, chunks_per_stage=2).has_textbook_order
-    assert not a_schedule("interleaved_1f1b", 4, 8, chunks_per_stage=2, max_in_flight=7).has_textbook_order
+@pytest.mark.parametrize(
+    ("name", "options", "has_textbook_order"),
+    [
+        ("fifo", {}, False),
+        ("gpipe", {}, True),
+        ("1f1b", {}, True),
+        ("1f1b", {"max_in_flight": 3}, False),
+        ("1f1b", {"max_in_flight": 4, "head_computes": True}, False),
+        ("interleaved_1f1b", {"chunks_per_stage": 2}, True),
+        ("interleaved_1f1b", {"chunks_per_stage": 2, "max_in_flight": 7}, False),
+    ],
+)
+def test_which_schedules_have_a_textbook_order(name, options, has_textbook_order):
+    assert a_schedule(name, 4, 8, **options).has_textbook_order == has_textbook_order
 
 
 def test_a_pipeline_has_two_stages_at_least():
