@@ -130,23 +130,6 @@ def in_leaps(scenario: Scenario, seed: int = 0) -> Run:
     return run(scenario, seed=seed, training=no_training(scenario))
 
 
-@settings(max_examples=60)
-@given(scenarios().filter(is_possible), st.integers(0, 1000))
-def test_leaps_change_no_bit(scenario, seed):
-    slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
-    assert quick == slow
-    assert summarise(scenario, quick) == summarise(scenario, slow)
-    assert list(quick.iterations) == list(slow.iterations)
-
-
-@settings(max_examples=60)
-@given(fleets(), st.integers(0, 1000))
-def test_leaps_over_saves_change_no_bit(scenario, seed):
-    slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
-    assert quick == slow
-    assert list(quick.iterations) == list(slow.iterations)
-
-
 @st.composite
 def fleets_that_save(draw) -> Scenario:
     """Fleets that stand still to save, from hardly ever a failure to failures all the time."""
@@ -161,21 +144,26 @@ def fleets_that_save(draw) -> Scenario:
     }
     hours, immune = draw(st.sampled_from([0.3, 1.0, 10.0, 50.0])), draw(st.sampled_from([(), (0, 2)]))
     network = {"same_region": a_link(0.5), "storage": a_link(0.1, draw(st.sampled_from([500.0, 40_000.0])))}
-    return a_scenario(
+    scenario = a_scenario(
         (checkpoint,),
         steps=draw(st.sampled_from([5, 100])),
         network={**network, "links": (("a", "b", 1.0, 1.0),)},
         cluster=cluster,
         failures={"kind": "poisson", "mean_uptime_hours": hours, "immune_stages": immune},
     )
+    return scenario.model_copy(update={"give_up_after": draw(st.sampled_from([20.0, 1.5]))})
 
 
+@pytest.mark.parametrize(
+    "kind", [scenarios().filter(is_possible), fleets(), fleets_that_save()], ids=["any", "fleets", "saves"]
+)
 @settings(max_examples=60)
-@given(fleets_that_save(), st.integers(0, 1000), st.sampled_from([20.0, 1.5]))
-def test_limits_and_provisioning_change_no_bit(scenario, seed, give_up_after):
-    scenario = scenario.model_copy(update={"give_up_after": give_up_after})
+@given(st.data(), st.integers(0, 1000))
+def test_leaps_change_no_bit(kind, data, seed):
+    scenario = data.draw(kind)
     slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
     assert quick == slow
+    assert summarise(scenario, quick) == summarise(scenario, slow)
     assert list(quick.iterations) == list(slow.iterations)
 
 
@@ -272,20 +260,10 @@ def a_long_run() -> tuple[Scenario, Run]:
     return scenario, in_leaps(scenario)
 
 
-def test_files_of_iterations_are_the_same(tmp_path: Path):
-    _, result = a_long_run()
+def test_the_log_reads_like_a_list_and_gives_the_same_file(tmp_path: Path):
+    scenario, result = a_long_run()
     assert isinstance(result.iterations, IterationLog)
     assert result.num_failures > 3
-    write_records(tmp_path / "log.parquet", result.iterations, IterationRecord)
-    write_records(tmp_path / "list.parquet", list(result.iterations), IterationRecord)
-    assert (tmp_path / "log.parquet").read_bytes() == (tmp_path / "list.parquet").read_bytes()
-    table = pq.read_table(tmp_path / "log.parquet")
-    assert table.schema.field("train_loss").type == pa.float64()
-    assert table.num_rows == len(result.iterations) > 600
-
-
-def test_the_log_reads_like_a_list():
-    scenario, result = a_long_run()
     records = list(result.iterations)
     assert (result.iterations[3], result.iterations[-1]) == (records[3], records[-1])
     assert result.iterations[2:5] == records[2:5]
@@ -294,6 +272,12 @@ def test_the_log_reads_like_a_list():
     assert [one.execution for one in records] == executions([one.iteration for one in records])
     assert summarise(scenario, result)["num_iterations_rerun"] == sum(one.execution > 1 for one in records) > 0
     assert list(IterationLog()) == []
+    write_records(tmp_path / "log.parquet", result.iterations, IterationRecord)
+    write_records(tmp_path / "list.parquet", records, IterationRecord)
+    assert (tmp_path / "log.parquet").read_bytes() == (tmp_path / "list.parquet").read_bytes()
+    table = pq.read_table(tmp_path / "log.parquet")
+    assert table.schema.field("train_loss").type == pa.float64()
+    assert table.num_rows == len(records) > 600
 
 
 def executions(iterations: list[int]) -> list[int]:

@@ -5,7 +5,7 @@ its interleaved form (Narayanan et al. 2021, arXiv 2104.04473).
 """
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.spec import plain_routes
@@ -27,27 +27,26 @@ def to_the_tick(expected_seconds: float) -> object:
 @settings(max_examples=40)
 @given(*pipeline_shapes)
 def test_gpipe_and_1f1b_take_m_plus_p_minus_1_slots(p, m, forward, backward, schedule):
+    """Of which the bubble is p - 1."""
     limits = (None,) if schedule == "gpipe" else (None, p, p + 1, 2 * p, 3 * p)
     for limit in limits:
         iteration = a_pipeline(p, m, forward, backward, schedule, max_in_flight=limit)
         assert iteration.seconds == to_the_tick((m + p - 1) * (forward + backward))
-
-
-@given(*pipeline_shapes)
-def test_the_bubble_is_p_minus_1_of_them(p, m, forward, backward, schedule):
-    iteration = a_pipeline(p, m, forward, backward, schedule)
-    busy_share = iteration.split.productive_seconds * (p + 1) / p / iteration.seconds  # stage 0 has nothing to do
-    assert 1 - busy_share == pytest.approx((p - 1) / (m + p - 1), abs=1e-6)
+        busy_share = iteration.split.productive_seconds * (p + 1) / p / iteration.seconds  # stage 0 has nothing to do
+        assert 1 - busy_share == pytest.approx((p - 1) / (m + p - 1), abs=1e-6)
 
 
 @settings(max_examples=40)
 @given(st.integers(2, 6), st.integers(1, 4), st.integers(2, 4), seconds, seconds)
 def test_interleaving_v_chunks_fills_and_drains_v_times_as_fast(p, groups, v, forward, backward):
+    """Each stage holds its warm-up and one chunk: the i-th of p 2 (p - i) + (v - 1) p + 1 chunks, or all there are."""
     m = groups * p
     iteration = a_pipeline(p, m, forward, backward, "interleaved_1f1b", chunks_per_stage=v)
     assert iteration.seconds == to_the_tick((m + (p - 1) / v) * (forward + backward))
     busy_share = iteration.split.productive_seconds * (p + 1) / p / iteration.seconds
     assert 1 - busy_share == pytest.approx((p - 1) / (v * m + p - 1), abs=1e-6)
+    for i in range(1, p + 1):
+        assert held_at_most(iteration, i) == min(m * v, 2 * (p - i) + (v - 1) * p + 1)
 
 
 @given(st.integers(2, 8), st.integers(1, 20), seconds, schedules)
@@ -83,16 +82,6 @@ def test_stage_i_of_p_holds_p_minus_i_plus_1_microbatches(p, m, forward, backwar
     for i in range(1, p + 1):
         assert held_at_most(one_f_one_b, i) == min(m, p - i + 1)
         assert held_at_most(gpipe, i) == m
-
-
-@settings(max_examples=40)
-@given(st.integers(2, 5), st.integers(1, 4), st.integers(2, 4))
-def test_interleaved_stages_hold_warm_up_plus_one_chunk(p, groups, v):
-    """Warm-up of the i-th of p: 2 (p - i) + (v - 1) p chunks, or all there are."""
-    m = groups * p
-    iteration = a_pipeline(p, m, schedule="interleaved_1f1b", chunks_per_stage=v)
-    for i in range(1, p + 1):
-        assert held_at_most(iteration, i) == min(m * v, 2 * (p - i) + (v - 1) * p + 1)
 
 
 # ---- uneven stages ------------------------------------------------------------------------------------
@@ -151,6 +140,7 @@ def windowed(p: int, m: int, in_flight: int, forward: float, backward: float, ho
 
 
 @given(st.integers(2, 7), st.integers(1, 20), st.integers(1, 6), seconds, seconds, st.floats(0.0, 10.0))
+@example(6, 6, 3, 0.15, 0.3, (25.5 - 6 * 0.45) / 14 - 3 * 0.3)  # 2 × 25.5 + 2 × 0.3 = 51.6 s
 def test_a_window_of_k_goes_round_m_over_k_times(p, m, in_flight, forward, backward, longer):
     """ceil(m / K) round trips, and behind them the rest of the last window, spaced by the longest operation.
 
@@ -185,9 +175,3 @@ def test_short_hops_put_a_window_off_by_4_percent_at_most(p, rounds, in_flight, 
     formula = rounds * round_trip + (in_flight - 1) * backward
     simulated = windowed(p, rounds * in_flight, in_flight, forward, backward, hop_seconds)
     assert formula * (1 - 1e-6) <= simulated <= 1.04 * formula
-
-
-def test_a_window_of_three_takes_two_round_trips_for_six():
-    """Round trip 25.5 s, 14 hops and 6 stages of 0.15 s and 0.3 s: 2 × 25.5 + 2 × 0.3 = 51.6 s."""
-    hop_seconds = (25.5 - 6 * 0.45) / 14
-    assert windowed(6, 6, 3, 0.15, 0.3, hop_seconds) == pytest.approx(51.6, abs=1e-5)
