@@ -22,6 +22,13 @@ class FlowState:
     num_bytes: float
 
 
+def call_after(env: simpy.Environment, seconds: float, action: Callable[[], None]) -> None:
+    """Call a function after some ticked seconds."""
+    timeout = env.timeout(seconds)
+    assert timeout.callbacks is not None
+    timeout.callbacks.append(lambda _: action())
+
+
 class Flow:
     """One message. Life: sent → latency → waits for its channel → shares links → `arrived`; or cancelled.
 
@@ -81,7 +88,7 @@ class Flows:
         flow = Flow(self._env, state, self._num_sent, channel)
         self._num_sent += 1
         self._under_way[flow] = None
-        self._after(state.latency_seconds, partial(self._enter, flow))
+        call_after(self._env, state.latency_seconds, partial(self._enter, flow))
         return flow
 
     def cancel(self, flow: Flow) -> None:
@@ -111,7 +118,7 @@ class Flows:
             self._on_links(flow, False)
             flow.bytes_per_second, flow.enters_seconds, flow.ends_seconds = 0.0, -1.0, -1.0
             if arrival_seconds is not None:
-                self._after(arrival_seconds, partial(self._arrive, flow))
+                call_after(self._env, arrival_seconds, partial(self._arrive, flow))
 
     def release(self, states: Sequence[FlowState]) -> None:
         """Put the held messages that are still in flight back on their links, in these states."""
@@ -119,14 +126,9 @@ class Flows:
         for flow, state in zip(still_held, states, strict=True):
             flow.bytes_left = state.num_bytes
             flow.enters_seconds = float(self._env.now) + state.latency_seconds
-            self._after(state.latency_seconds, partial(self._enter, flow))
+            call_after(self._env, state.latency_seconds, partial(self._enter, flow))
 
     # ---- sharing ------------------------------------------------------------------------------------
-
-    def _after(self, seconds: float, action: Callable[[], None]) -> None:
-        timeout = self._env.timeout(seconds)
-        assert timeout.callbacks is not None
-        timeout.callbacks.append(lambda _: action())
 
     def _enter(self, flow: Flow) -> None:
         """Begin to transmit after the latency, unless held, ended or begun since."""
@@ -169,7 +171,7 @@ class Flows:
         flow.since_seconds, flow.bytes_per_second = now_seconds, bytes_per_second
         remaining_seconds = to_ticks(flow.bytes_left / bytes_per_second)
         flow.ends_seconds = now_seconds + remaining_seconds
-        self._after(remaining_seconds, partial(self._arrive_if_due, flow))
+        call_after(self._env, remaining_seconds, partial(self._arrive_if_due, flow))
 
     def _connected(self, flow: Flow) -> list[Flow]:
         """Flows connected to one by shared links, in the order sent, in which simultaneous ones arrive."""

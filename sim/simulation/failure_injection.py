@@ -7,13 +7,14 @@ the same way under every strategy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeGuard
+from typing import Any
 
 import numpy as np
 import simpy
 
+from sim.cluster.flows import call_after
 from sim.cluster.membership import Membership, Node
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
@@ -27,7 +28,7 @@ from sim.workload.iteration_time import Memo
 Process = Generator[simpy.Event, Any, None]
 
 
-class MembershipObserver(Protocol):
+class MembershipObserver:
     """What is called when nodes leave and arrive."""
 
     def nodes_lost(self, nodes: list[Node], announced: bool) -> None:
@@ -35,16 +36,9 @@ class MembershipObserver(Protocol):
 
     def nodes_arrived(self) -> None:
         """Nodes may have taken vacant slots."""
-        return
 
-    def notice_given(self, numbers: Sequence[int]) -> None:  # noqa: ARG002
+    def notice_given(self, numbers: Sequence[int]) -> None:
         """Nodes with these numbers will leave."""
-        return
-
-
-def gives_notice(failures: FailureProcess) -> bool:
-    """Whether a process announces losses."""
-    return any(part.config.notice_seconds for _, part in failures.parts)
 
 
 class FailureInjector:
@@ -61,17 +55,15 @@ class FailureInjector:
         seed: int,
         observer: MembershipObserver,
     ) -> None:
-        cluster = membership.cluster
-        self._env, self._cluster, self._seed = env, cluster, seed
-        self._membership, self._observer = membership, observer
-        self._orders = not failures.supplies_nodes
-        self._ordered: dict[int, None] = {}
+        self._env, self._membership, self._cluster = env, membership, membership.cluster
+        self._seed, self._observer, self._orders = seed, observer, not failures.supplies_nodes
+        self._ordered: set[int] = set()
         self.num_awaited = 0
         self._due: list[tuple[int, int]] = []
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
         self._of_nodes: list[tuple[str, FailureProcess]] = []
         self._streams: dict[tuple[str, int], tuple[np.random.Generator, Iterator[float | None]]] = {}
-        self._active = ActiveNodes(membership, cluster.config.nodes_per_stage, self._region_of)
+        self._active = ActiveNodes(membership, self._region_of)
         for name, part in failures.for_members(self._active).parts:
             self._begin(name, part)
 
@@ -98,11 +90,9 @@ class FailureInjector:
 
     def _fail_repeatedly(self, name: str, part: FailureProcess, domain: int | str) -> Process:
         """Process of a stage, a region or the cluster: an uptime, a failure, and the same again."""
-        uptimes, downtimes, rng = (
-            part.uptimes(stream(self._seed, "failures", process=name, domain=domain), domain),
-            part.downtimes(stream(self._seed, "downtimes", process=name, domain=domain), domain),
-            stream(self._seed, "victims", process=name, domain=domain),
-        )
+        uptimes = part.uptimes(stream(self._seed, "failures", process=name, domain=domain), domain)
+        downtimes = part.downtimes(stream(self._seed, "downtimes", process=name, domain=domain), domain)
+        rng = stream(self._seed, "victims", process=name, domain=domain)
         for index, uptime_seconds in enumerate(uptimes):
             if math.isinf(uptime_seconds):
                 return
@@ -137,20 +127,15 @@ class FailureInjector:
     ) -> Process:
         """Wait, give notice, wait for the rest, and remove the chosen nodes."""
         whole_seconds = to_ticks(uptime_seconds)
-        if not part.config.notice_seconds:
-            yield self._env.timeout(whole_seconds)
-            self._remove(list(dict.fromkeys(choose())), next(downtimes, None), False)
-            return
         notice_seconds = min(to_ticks(part.config.notice_seconds), whole_seconds)
         yield self._env.timeout(whole_seconds - notice_seconds)
-        numbers = choose()
+        chosen = {number: self._membership.nodes[number] for number in choose()}
         downtime_seconds = next(downtimes, None)
-        if notice_seconds and numbers:
-            if downtime_seconds is None:
-                self._order(numbers)
-            self._observer.notice_given(numbers)
-        chosen = {number: self._membership.nodes[number] for number in numbers}
         if notice_seconds:
+            if chosen and downtime_seconds is None:
+                self._order(chosen.values())
+            if chosen:
+                self._observer.notice_given(list(chosen))
             yield self._env.timeout(notice_seconds)
         still_there = [number for number, node in chosen.items() if self._if_exposed(part, node)]
         self._remove(still_there, downtime_seconds, notice_seconds > 0.0)
@@ -184,17 +169,17 @@ class FailureInjector:
         self._observer.nodes_lost(nodes, announced)
         self._membership.assign_spares(float(self._env.now))
         if downtime_seconds is None:
-            self._order(numbers, nodes)
+            self._order(nodes)
         else:
             for node in nodes:
                 self._later(downtime_seconds, partial(self._arrive, node.region, node.number))
         self._observer.nodes_arrived()
 
-    def _order(self, numbers: Sequence[int], nodes: Sequence[Node] | None = None) -> None:
+    def _order(self, nodes: Iterable[Node]) -> None:
         """Order a new node for each, unless one has been ordered already or the process supplies nodes."""
-        for node in nodes or [self._membership.nodes[number] for number in numbers]:
+        for node in nodes:
             if self._orders and node.number not in self._ordered:
-                self._ordered[node.number] = None
+                self._ordered.add(node.number)
                 self.num_awaited += 1
                 self._later(self._provisioning_seconds(node), partial(self._arrive_as_ordered, self._region_of(node)))
 
@@ -225,9 +210,7 @@ class FailureInjector:
         if seconds == 0.0:
             action()
             return
-        timeout = self._env.timeout(seconds)
-        assert timeout.callbacks is not None
-        timeout.callbacks.append(lambda _: action())
+        call_after(self._env, seconds, action)
 
     # ---- processes that count iterations -----------------------------------------------------------
 
@@ -262,21 +245,21 @@ class FailureInjector:
             self._remove_stage(stage)
 
     def _remove_stage(self, stage: int) -> None:
-        nodes = map(self._membership.node_at.__getitem__, self._cluster.slots_of(stage))
+        nodes = [self._membership.node_at[slot] for slot in self._cluster.slots_of(stage)]
         self._remove([node.number for node in nodes if node], None, False)
 
 
 class ActiveNodes(Sequence[Member]):
     """The active nodes as members, in the order of `Membership.active`."""
 
-    def __init__(self, membership: Membership, nodes_per_stage: int, region_of: Callable[[Node], str]) -> None:
-        self._membership, self._nodes_per_stage, self._region_of = membership, nodes_per_stage, region_of
+    def __init__(self, membership: Membership, region_of: Callable[[Node], str]) -> None:
+        self._membership, self._region_of = membership, region_of
 
     def member(self, node: Node) -> Member:
         """A node as a failure process sees it."""
         stage = replica = None
         if node.slot is not None:
-            stage, replica = divmod(node.slot, self._nodes_per_stage)
+            stage, replica = divmod(node.slot, self._membership.cluster.config.nodes_per_stage)
         return Member(number=node.number, region=self._region_of(node), stage=stage, replica=replica)
 
     def __len__(self) -> int:
@@ -301,27 +284,21 @@ def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: 
 
     It is exact if stages or nodes fail independently; otherwise it is estimated.
     """
-    independent = [part for _, part in failures.parts if part.scope in ("node", "stage") or is_sum_over_nodes(part)]
-    if len(independent) < len(failures.parts):
-        processes = (failures, *(part for _, part in failures.parts))
-        if not all(type(process).__module__.startswith("sim.") for process in processes):
+    parts = [part for _, part in failures.parts]
+    if not all(part.scope in ("node", "stage") or isinstance(part, PoissonFailures) for part in parts):
+        if not all(type(process).__module__.startswith("sim.") for process in (failures, *parts)):
             return estimate_mtbf_seconds(cluster, failures)  # a process from outside need not be pure
         where = cluster.config, cluster.regions_of_nodes, failures.config
         return _MEANS_SECONDS.get(where, lambda: estimate_mtbf_seconds(cluster, failures))
     num_per_second = 0.0
-    for part in independent:
+    for part in parts:
         num_stages = len([stage for stage in cluster.stages if stage not in part.config.immune_stages])
         num_domains = num_stages * (1 if part.scope == "stage" else len(cluster.replicas))
         mean = part.mean_uptime_iterations * iteration_seconds
         if part.unit == "seconds":
-            mean = part.config.mean_uptime_seconds if is_sum_over_nodes(part) else part.mean_uptime_seconds
+            mean = part.config.mean_uptime_seconds if isinstance(part, PoissonFailures) else part.mean_uptime_seconds
         num_per_second += num_domains / mean
     return 1.0 / num_per_second if num_per_second else math.inf
-
-
-def is_sum_over_nodes(part: FailureProcess) -> TypeGuard[PoissonFailures]:
-    """Whether a process of the whole cluster is the superposition of independent processes of its nodes."""
-    return isinstance(part, PoissonFailures)
 
 
 def estimate_mtbf_seconds(cluster: Cluster, failures: FailureProcess) -> float:
@@ -341,13 +318,13 @@ def estimate_mtbf_seconds(cluster: Cluster, failures: FailureProcess) -> float:
 
 
 class LossTimes(MembershipObserver):
-    """Notes the times at which nodes with a slot are lost."""
+    """Times at which nodes with a slot are lost."""
 
     def __init__(self, env: simpy.Environment) -> None:
-        self._env = env
+        self.env = env
         self.seconds: list[float] = []
 
     def nodes_lost(self, nodes: list[Node], announced: bool) -> None:  # noqa: ARG002
         """Note the time."""
         if any(node.slot is not None for node in nodes):
-            self.seconds.append(float(self._env.now))
+            self.seconds.append(float(self.env.now))

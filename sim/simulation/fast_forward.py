@@ -7,18 +7,13 @@ is one product of ticked seconds, so the results equal those of the run event by
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-
-import simpy
+from dataclasses import replace
 
 from models.training_state import Position
 from sim.core.records import Failure
-from sim.simulation.interruptible import InterruptibleWork
-from sim.simulation.iterations import IterationExecutor
 from sim.simulation.leap import Cadence, RepeatedIterations, longest
-from sim.simulation.log import EventLog, Repeated
-from sim.simulation.state_placement import StatePlacement
-from sim.simulation.transfers import NodeAdmission, StateTransfers
+from sim.simulation.log import Repeated
+from sim.simulation.world import World
 from sim.strategies import Strategy
 from sim.strategies.base import PeriodicSave, Process, StrategyWorld
 from sim.workload.config import IterationPlan
@@ -28,46 +23,24 @@ Action = float | PeriodicSave
 """Iterations until a strategy acts next, or a save that it repeats."""
 
 
-def skip(env: simpy.Environment, seconds: float) -> bool:
-    """Advance the clock at once if nothing is due by then; return whether it did. SimPy has no public way to do so."""
-    until_seconds = env.now + seconds
-    if env.peek() <= until_seconds:
-        return False
-    env._now = until_seconds
-    return True
-
-
 def next_action(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> Action:
-    """The next action that a strategy announces; the next iteration if it announces none."""
-    if not announces_actions(type(strategy)):
+    """The next action that a strategy announces; the next iteration if it announces none.
+
+    `next_action` must describe this `after_iteration`: no subclass has overridden the latter alone.
+    """
+    kinds = type(strategy).__mro__
+    owner = next(index for index, kind in enumerate(kinds) if "next_action" in vars(kind))
+    if any("after_iteration" in vars(kind) for kind in kinds[:owner]):
         return 1.0
     return strategy.next_action(world, position, iteration_seconds)
 
 
-@cache
-def announces_actions(kind: type[Strategy]) -> bool:
-    """Whether `next_action` describes this `after_iteration`: no subclass has overridden the latter alone."""
-    owner = next(cls for cls in kind.__mro__ if "next_action" in vars(cls))
-    return not any("after_iteration" in vars(cls) for cls in kind.__mro__[: kind.__mro__.index(owner)])
-
-
 class FastForward:
-    """Skips iterations, and blocking saves between them, until the next event is due.
+    """Skips iterations, and blocking saves between them, until the next event is due."""
 
-    admission: of nodes that may join between two iterations; None if failures have no effect.
-    """
-
-    def __init__(
-        self,
-        iterations: IterationExecutor,
-        work: InterruptibleWork,
-        placement: StatePlacement,
-        admission: NodeAdmission | None,
-        transfers: StateTransfers,
-        events: EventLog,
-    ) -> None:
-        self._iterations, self._work, self._placement, self._admission = iterations, work, placement, admission
-        self._transfers, self._events = transfers, events
+    def __init__(self, world: World) -> None:
+        self._world, self._iterations = world, world.iterations
+        self._work, self._transfers = world.work, world.transfers
 
     def leap(
         self, plan: IterationPlan, position: Position, num_iterations: int, action_of: Callable[[float], Action]
@@ -83,7 +56,11 @@ class FastForward:
         if iteration is None:
             return None
         action = action_of(iteration.seconds)
-        cadence = self._find_cadence(action, iteration.seconds)
+        if isinstance(action, PeriodicSave):  # the strategy itself does saves whose duration may vary
+            save_seconds = self._transfers.seconds_of(action.transfers) if idle else None
+            cadence = Cadence(iteration.seconds, action.first, action.period, save_seconds)
+        else:
+            cadence = Cadence(iteration.seconds, action)
         began_seconds, left_seconds, booked = work.now_seconds, self._failure_free_seconds, None
         leap = longest(cadence, left_seconds, most)
         while True:
@@ -92,7 +69,7 @@ class FastForward:
                 self._repeat(action, leap, booked.num_pauses if booked else 0, position, began_seconds)
             booked, leapt_seconds = leap, began_seconds + leap.seconds
             if leapt_seconds > env.now:
-                skip(env, leapt_seconds - env.now)
+                work.skip(leapt_seconds - env.now)
             ends_seconds = leapt_seconds + iteration.seconds
             is_last = leap.num_iterations == most or leap.is_complete or ends_seconds > work.deadline_seconds
             if is_last or not idle:  # with idle links, no event is a notice, which strategies would answer
@@ -113,17 +90,10 @@ class FastForward:
         """The next iteration if those after it are alike, and it may be part of a leap."""
         if self._work.queued or self._is_disturbed:
             return None
-        iteration = self._iterations.time_in_leaps(plan, self._placement.assignment if self._admission else None)
+        iteration = self._iterations.time_in_leaps(plan, self._world.placement.assignment)
         if iteration and iteration.seconds >= self._failure_free_seconds and not self._transfers.has_idle_links:
             return None
         return iteration
-
-    def _find_cadence(self, action: Action, iteration_seconds: float) -> Cadence:
-        """The cadence of iterations and periodic saves; the strategy itself does saves whose duration may vary."""
-        if not isinstance(action, PeriodicSave):
-            return Cadence(iteration_seconds, action)
-        save_seconds = self._transfers.seconds_of(action.transfers) if self._transfers.has_idle_links else None
-        return Cadence(iteration_seconds, action.first, action.period, save_seconds)
 
     @property
     def _failure_free_seconds(self) -> float:
@@ -133,7 +103,7 @@ class FastForward:
     @property
     def _is_disturbed(self) -> bool:
         """Whether the next iterations differ: nodes are about to join, or messages share the links."""
-        return bool(self._admission and self._admission.is_expected) or self._transfers.share_links
+        return bool(self._world.nodes_to_join()) or (self._transfers.network.is_shared and self._transfers.flows.busy)
 
     def _repeat(
         self, save: PeriodicSave, leap: RepeatedIterations, num_before: int, position: Position, began_seconds: float
@@ -145,9 +115,8 @@ class FastForward:
         num_in_a_cycle, cycle_seconds = leap.num_in_a_cycle, leap.cycle_seconds if leap.num_in_a_cycle else 0.0
         iteration = position.iteration + int(leap.cadence.first) + num_before * num_in_a_cycle
         at_seconds = began_seconds + leap.first_pause_seconds + num_before * cycle_seconds
-        self._events.repeat(Repeated(at_seconds, leap.pause_seconds, iteration, num, cycle_seconds, num_in_a_cycle))
+        saves = Repeated(at_seconds, leap.pause_seconds, iteration, num, cycle_seconds, num_in_a_cycle)
+        self._world.events.repeat(saves)
         self._transfers.count(save.transfers, num)
-        last = Position(
-            position.lineage, position.iteration + leap.num_iterations - leap.rest, position.iterations_per_step
-        )
-        save.completed(last, began_seconds + leap.last_pause_seconds)
+        last = position.iteration + leap.num_iterations - leap.rest
+        save.completed(replace(position, iteration=last), began_seconds + leap.last_pause_seconds)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
 
 import simpy
 from simpy.events import NORMAL, EventPriority
@@ -33,23 +32,12 @@ class Last(simpy.Event):
 
 
 class InterruptibleWork:
-    """Waits of the training process, and the queue of failures that it has not met yet.
+    """Waits of the training process, and the queue of failures that it has not met yet."""
 
-    skip: advances the clock by some seconds at once if nothing is due by then, and returns whether it did.
-    """
-
-    def __init__(
-        self,
-        env: simpy.Environment,
-        ledger: Ledger,
-        recorder: EventRecorder | None,
-        skip: Callable[[float], bool],
-        deadline_seconds: float = math.inf,
-    ) -> None:
+    def __init__(self, env: simpy.Environment, ledger: Ledger, recorder: EventRecorder | None) -> None:
         self.env, self.ledger, self.recorder = env, ledger, recorder
-        self.deadline_seconds = deadline_seconds
+        self.deadline_seconds = math.inf
         self.queued: deque[Failure] = deque()
-        self._skip = skip
         self._alarm: simpy.Event | None = None
 
     @property
@@ -64,9 +52,17 @@ class InterruptibleWork:
         if self._alarm:
             trigger(self._alarm)
 
+    def skip(self, seconds: float) -> bool:
+        """Advance the clock at once if nothing is due by then; return whether it did. SimPy has no public way."""
+        until_seconds = self.env.now + seconds
+        if self.env.peek() <= until_seconds:
+            return False
+        self.env._now = until_seconds
+        return True
+
     def wait(self, seconds: float, bucket: Bucket | None = None) -> Process[Failure | None]:
         """Wait for some ticked seconds or a failure; book the time to a bucket, unless the caller does."""
-        if not self.queued and self.env.now <= self.deadline_seconds and self._skip(seconds):
+        if not self.queued and self.env.now <= self.deadline_seconds and self.skip(seconds):
             if bucket:
                 self._book(bucket, seconds)
             return None

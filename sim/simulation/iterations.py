@@ -30,8 +30,8 @@ class IterationExecutor:
     """Executes the iterations of one run, one after the other.
 
     most_executed: GaveUpError once so many have been executed.
-    cut_share: share of the last iteration that was done when a failure interrupted it; 0 if none did. Its time is lost
-    work, unless the next iteration resumes it and completes.
+    cut_share, cut_seconds: share and duration of the part of the last iteration that was done when a failure
+    interrupted it; 0 if none did. Its time is lost work, unless the next iteration resumes it and completes.
     """
 
     def __init__(
@@ -41,17 +41,13 @@ class IterationExecutor:
         flows: Flows,
         injector: FailureInjector,
         fidelity: Fidelity,
-        most_executed: float = math.inf,
     ) -> None:
-        self.times, self.fidelity = times, fidelity
+        self.times, self.fidelity, self.most_executed = times, fidelity, math.inf
         self.num_executed = 0
-        self.cut_share = 0.0
-        self._cut_seconds = 0.0
-        self._work, self._flows, self._injector, self._most_executed = work, flows, injector, most_executed
-        self._is_shared, self._jitters = (
-            times.deployment.network.is_shared,
-            times.deployment.cluster.config.jitter > 0.0,
-        )
+        self.cut_share = self.cut_seconds = 0.0
+        self._work, self._flows, self._injector = work, flows, injector
+        self._is_shared = times.deployment.network.is_shared
+        self._jitters = times.deployment.cluster.config.jitter > 0.0
 
     @property
     def num_completed(self) -> int:
@@ -60,11 +56,11 @@ class IterationExecutor:
 
     def run(self, plan: IterationPlan, assignment: Assignment | None) -> Process[Failure | None]:
         """Execute one iteration, or the rest of one that was interrupted; interrupted work is lost."""
-        if self.num_executed >= self._most_executed:
+        if self.num_executed >= self.most_executed:
             raise GaveUpError
         work, started_seconds = self._work, self._work.now_seconds
         self.num_executed += 1
-        done_share, done_seconds = self.cut_share, self._cut_seconds
+        done_share, done_seconds = self.cut_share, self.cut_seconds
         others = self._flows.states() if self._is_shared and not done_share else ()
         iteration_time = self._time(plan, others, assignment)
         left_seconds = to_ticks(iteration_time.seconds * (1.0 - done_share)) if done_share else iteration_time.seconds
@@ -80,14 +76,14 @@ class IterationExecutor:
             failure = work.queued.popleft()
         took_seconds = work.now_seconds - started_seconds
         if failure is None:
-            self.cut_share = self._cut_seconds = 0.0
+            self.cut_share = self.cut_seconds = 0.0
             work.ledger.take_back("lost_work", done_seconds)
             work.ledger.complete_iteration(split.lasting(done_seconds + took_seconds) if done_share else split)
             return None
         # of the usual duration, if operations jitter
         share = min(1.0, took_seconds / left_seconds) if left_seconds else 1.0
         self.cut_share = done_share + (1.0 - done_share) * share
-        self._cut_seconds = done_seconds + took_seconds
+        self.cut_seconds = done_seconds + took_seconds
         work.ledger.spend("lost_work", took_seconds)
         if work.recorder:
             work.recorder.add_span("lost_work", started_seconds, work.now_seconds)
@@ -106,7 +102,7 @@ class IterationExecutor:
     @property
     def most_in_a_leap(self) -> float:
         """Number of iterations until a process that counts them causes a failure, or too many have been executed."""
-        return min(self._most_executed - self.num_executed, self._injector.num_failure_free(self.num_executed))
+        return min(self.most_executed - self.num_executed, self._injector.num_failure_free(self.num_executed))
 
     def complete(self, leap: RepeatedIterations, booked: RepeatedIterations | None, split: IterationSplit) -> None:
         """Book the iterations and saves of a leap, except those that have been booked before."""
@@ -123,16 +119,8 @@ class IterationExecutor:
         """Book an iteration that a failure has interrupted now."""
         done_seconds = self._work.now_seconds - (would_end_seconds - usual_seconds)
         self.num_executed += 1
-        self.cut_share, self._cut_seconds = min(1.0, done_seconds / usual_seconds), done_seconds
+        self.cut_share, self.cut_seconds = min(1.0, done_seconds / usual_seconds), done_seconds
         self._work.ledger.spend("lost_work", done_seconds)
-
-    def forget_cut(self) -> None:
-        """Do not resume the interrupted iteration."""
-        self.cut_share = self._cut_seconds = 0.0
-
-    def roll_back(self, num_iterations: int) -> None:
-        """Undo all but the first `num_iterations` iterations."""
-        self._work.ledger.roll_back(num_iterations)
 
     def _time(
         self, plan: IterationPlan, others: tuple[FlowState, ...], assignment: Assignment | None
@@ -146,10 +134,9 @@ class IterationExecutor:
 
     def _plays_every_event(self, seconds: float, beside_others: bool) -> bool:
         """Whether the fidelity or the recording asks for every event, or a jittering iteration shares links."""
-        work = self._work
-        if work.recorder and work.recorder.is_open(work.now_seconds, work.now_seconds + seconds):
-            return True
-        return self.fidelity == "microbatch" or (beside_others and self._jitters)
+        now_seconds, recorder = self._work.now_seconds, self._work.recorder
+        is_recorded = recorder is not None and recorder.is_open(now_seconds, now_seconds + seconds)
+        return is_recorded or self.fidelity == "microbatch" or (beside_others and self._jitters)
 
     def _play(
         self, plan: IterationPlan, assignment: Assignment | None
@@ -167,7 +154,7 @@ class IterationExecutor:
         return run.split(work.now_seconds - started_seconds), failure
 
     def _pass(self, iteration_time: IterationTime | AmongOthers) -> Process[tuple[IterationSplit, Failure | None]]:
-        """Execute an iteration as one event, beside messages that share its links; a failure ends these anyway."""
+        """Execute an iteration as one event, concurrently with messages that share its links; a failure ends these."""
         work = self._work
         if work.queued:
             return iteration_time.split, work.next_failure()

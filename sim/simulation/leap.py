@@ -63,6 +63,11 @@ class RepeatedIterations(NamedTuple):
         return self.seconds - self.rest * self.cadence.iteration_seconds - self.pause_seconds
 
 
+def plain_leap(num: int, seconds: float) -> RepeatedIterations:
+    """Some iterations without pauses, each of some seconds."""
+    return RepeatedIterations(Cadence(seconds, math.inf), 0, num, num, num * seconds, is_complete=False)
+
+
 def longest(cadence: Cadence, left_seconds: float, most: float) -> RepeatedIterations:
     """The longest leap of up to `most` iterations that takes less than `left_seconds`.
 

@@ -6,7 +6,6 @@ as columns for a writer of files.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core.records import EventKind, EventRecord, IterationRecord
-from sim.simulation.leap import RepeatedIterations
+from sim.simulation.leap import RepeatedIterations, plain_leap
 
 Record = TypeVar("Record")
 
@@ -102,25 +101,21 @@ def kinds_of(events: Iterable[EventRecord]) -> Counter[EventKind]:
 
 
 class Stretch(NamedTuple):
-    """Consecutive iterations of equal duration, with pauses after the first `first_pause` and every `period` more."""
+    """Consecutive iterations from number `first` on, and when they start."""
 
     first: int
-    num: int
     started_seconds: float
-    seconds: float
+    leap: RepeatedIterations
     lineage: str
-    num_pauses: int = 0
-    pause_seconds: float = 0.0
-    first_pause: float = math.inf
-    period: float = math.inf
 
     def starts_seconds(self) -> npt.NDArray[np.float64]:
         """The start of each iteration; exact, as ticks are."""
-        indices = np.arange(self.num)
-        starts = np.asarray(self.started_seconds + self.seconds * indices, np.float64)
-        if self.num_pauses:
-            before = np.where(indices < self.first_pause, 0.0, 1.0 + (indices - self.first_pause) // self.period)
-            starts += self.pause_seconds * np.minimum(before, self.num_pauses)
+        each_seconds, first_pause, period, pause_seconds = self.leap.cadence
+        indices = np.arange(self.leap.num_iterations)
+        starts = np.asarray(self.started_seconds + each_seconds * indices, np.float64)
+        if self.leap.num_pauses:
+            before = np.where(indices < first_pause, 0.0, 1.0 + (indices - first_pause) // period)
+            starts += (pause_seconds or 0.0) * np.minimum(before, self.leap.num_pauses)
         return starts
 
 
@@ -136,44 +131,36 @@ class IterationLog(RepeatingLog[IterationRecord]):
         self.stretches: list[Stretch] = []
         self.num_distinct = 0
 
-    def complete(self, first: int, num: int, started_seconds: float, seconds: float, lineage: str) -> None:
-        """Add consecutive iterations, each of some seconds, joined with those before them if these are alike."""
+    def add(self, first: int, started_seconds: float, leap: RepeatedIterations, lineage: str) -> None:
+        """Add the iterations of a leap, joined with those before them if these are alike and without pauses."""
+        num = leap.num_iterations
+        self._length += num
+        self.num_distinct = max(self.num_distinct, first + num - 1)
         if self.stretches:
-            last = self.stretches[-1]
-            goes_on = first == last.first + last.num and started_seconds == last.started_seconds + last.num * seconds
-            if goes_on and not last.num_pauses and seconds == last.seconds and lineage == last.lineage:
-                num += self.stretches.pop().num
-                first, started_seconds = last.first, last.started_seconds
-                self._length -= last.num
-        self._add(Stretch(first, num, started_seconds, seconds, lineage))
-
-    def leap(self, leap: RepeatedIterations, first: int, started_seconds: float, lineage: str) -> None:
-        """Add the iterations of a leap."""
-        each_seconds, until_pause, period, pause_seconds = leap.cadence
-        if leap.num_pauses:
-            pauses = leap.num_pauses, pause_seconds or 0.0, until_pause, period
-            self._add(Stretch(first, leap.num_iterations, started_seconds, each_seconds, lineage, *pauses))
-        else:
-            self.complete(first, leap.num_iterations, started_seconds, each_seconds, lineage)
-
-    def _add(self, stretch: Stretch) -> None:
-        self._length += stretch.num
-        self.num_distinct = max(self.num_distinct, stretch.first + stretch.num - 1)
-        self.stretches.append(stretch)
+            first_before, started_before, before, lineage_before = self.stretches[-1]
+            is_alike = leap.cadence.iteration_seconds == before.cadence.iteration_seconds and lineage == lineage_before
+            goes_on = (
+                first == first_before + before.num_iterations and started_seconds == started_before + before.seconds
+            )
+            if is_alike and goes_on and not leap.num_pauses and not before.num_pauses:
+                leap = plain_leap(before.num_iterations + num, leap.cadence.iteration_seconds)
+                first, started_seconds = first_before, started_before
+                self.stretches.pop()
+        self.stretches.append(Stretch(first, started_seconds, leap, lineage))
 
     def columns(self) -> dict[str, npt.NDArray[Any] | list[None]]:
         """The fields of all records."""
         times = np.zeros(self.num_distinct + 1, np.int64)
         first, executions, starts = [], [], []
         for stretch in self.stretches:
-            whole = slice(stretch.first, stretch.first + stretch.num)
+            whole = slice(stretch.first, stretch.first + stretch.leap.num_iterations)
             times[whole] += 1
             executions.append(times[whole].copy())
-            first.append(np.arange(stretch.first, stretch.first + stretch.num))
+            first.append(np.arange(whole.start, whole.stop))
             starts.append(stretch.starts_seconds())
-        nums = [stretch.num for stretch in self.stretches]
+        nums = [stretch.leap.num_iterations for stretch in self.stretches]
         iterations, started_seconds = _joined(first, np.int64), _joined(starts, np.float64)
-        seconds = np.array([stretch.seconds for stretch in self.stretches])
+        seconds = np.array([stretch.leap.cadence.iteration_seconds for stretch in self.stretches])
         return {
             "iteration": iterations,
             "step": iterations // self.iterations_per_step,
@@ -188,14 +175,6 @@ class IterationLog(RepeatingLog[IterationRecord]):
     def __iter__(self) -> Iterator[IterationRecord]:
         columns = [column if isinstance(column, list) else column.tolist() for column in self.columns().values()]
         return (IterationRecord(*row) for row in zip(*columns, strict=True))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, IterationLog):
-            return super().__eq__(other)
-        theirs = other.columns()
-        return all(list(column) == list(theirs[name]) for name, column in self.columns().items())
-
-    __hash__ = None
 
 
 def num_rerun(iterations: Sequence[IterationRecord]) -> int:

@@ -1,16 +1,10 @@
-"""One run of a scenario: one strategy under one pair of seeds, from the first iteration to the last.
-
-`simulate` is the entry point: it builds the world and the training process, lets the process run on the event loop,
-and collects what happened in a `Run`.
-"""
+"""One run of a scenario: one strategy under one pair of seeds, from the first iteration to the last."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import simpy
 
@@ -26,21 +20,19 @@ from sim.core.units import EXACT_SECONDS, SECONDS_PER_HOUR
 from sim.failures import process_class
 from sim.scenario.scenario import Scenario
 from sim.simulation.availability import Availability
-from sim.simulation.failure_injection import FailureInjector, gives_notice
-from sim.simulation.fast_forward import FastForward, skip
+from sim.simulation.failure_injection import FailureInjector
 from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
 from sim.simulation.log import EventLog
 from sim.simulation.recorder import EventRecorder
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.training_process import TrainingProcess, Watcher
-from sim.simulation.transfers import NodeAdmission, StateTransfers
+from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import StrategyConfig, strategy_class
-from sim.workload.config import plain_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
-from sim.workload.iteration_time import IterationTimeCache, IterationTimes, cache_of
+from sim.workload.iteration_time import IterationTimes, cache_of
 
 
 @dataclass(frozen=True)
@@ -97,67 +89,39 @@ def simulate(
     """
     strategy = strategy_class(config.kind)(config, scenario.workload.num_stages)
     process = TrainingProcess(scenario, strategy, training, watch)
-    world = build_world(
-        scenario,
-        failure_seed,
-        stops_on_failures and strategy.stops_on_failures,
-        recorder,
-        find_limits(scenario),
-        process.on_notice,
-        partial(joining_bytes, scenario, config),
-    )
+    stops = stops_on_failures and strategy.stops_on_failures
+    bytes_of_joining = partial(joining_bytes, scenario, config)
+    world = build_world(scenario, failure_seed, stops, recorder, process.on_notice, bytes_of_joining)
+    times, plain_plan = world.iteration_times, world.plain_plan()
+    most_iterations = scenario.give_up_after * process.num_iterations
+    world.iterations.most_executed = most_iterations
+    world.work.deadline_seconds = min(most_iterations * times.split(plain_plan).seconds, EXACT_SECONDS)
     world.run(process.train(world))
     if recorder:
         recorder.close(world.now_seconds)
     training.flush()
-    return _collect(scenario, config, (failure_seed, training_seed), world, process)
-
-
-def _collect(
-    scenario: Scenario, config: StrategyConfig, seeds: tuple[int, int], world: World, process: TrainingProcess
-) -> Run:
+    nodes = world.membership.counts
+    if not (stops or world.failures.supplies_nodes):  # failures have no effect
+        nodes = [NodeCount(0.0, num_nodes(scenario.cluster, scenario.workload.num_stages))]
     return Run(
         strategy=config.name,
         kind=config.kind,
-        failure_seed=seeds[0],
-        training_seed=seeds[1],
+        failure_seed=failure_seed,
+        training_seed=training_seed,
         iterations=process.iterations,
         events=world.events,
         ledger=world.ledger.buckets(),
         wall_clock_seconds=world.now_seconds,
-        iteration_seconds=world.iteration_times.split(process.plan).seconds,
-        ideal_iteration_seconds=world.iteration_times.split(world.plain_plan()).seconds,
+        iteration_seconds=times.split(process.plan).seconds,
+        ideal_iteration_seconds=times.split(plain_plan).seconds,
         num_iterations=world.iterations.num_completed,
         num_failures=world.num_failures,
         num_nodes_lost=world.membership.num_lost,
-        nodes=node_counts(scenario, world),
-        joining_seconds=world.admission.seconds,
+        nodes=nodes,
+        joining_seconds=world.joining_seconds,
         sent_bytes=world.transfers.num_bytes_sent,
         stopped=process.stopped,
     )
-
-
-# ---- the world of a run ----------------------------------------------------------------------------
-
-
-class Limits(NamedTuple):
-    """When a run gives up: after some simulated seconds, or some executed iterations."""
-
-    seconds: float = math.inf
-    iterations: float = math.inf
-
-
-NO_LIMITS = Limits()
-
-
-def find_limits(scenario: Scenario) -> Limits:
-    """The limits that a scenario's `give_up_after` sets, and the time up to which simulated time is exact."""
-    num_iterations = scenario.training.steps * scenario.iterations_per_step
-    deployment, cache = _deploy(scenario)
-    times = IterationTimes(deployment, 0, cache)
-    ideal_seconds = times.split(plain_plan(scenario.workload)).seconds
-    most_iterations = scenario.give_up_after * num_iterations
-    return Limits(min(most_iterations * ideal_seconds, EXACT_SECONDS), most_iterations)
 
 
 def joining_bytes(scenario: Scenario, config: StrategyConfig, costs: Costs, stage: int) -> float:
@@ -174,7 +138,6 @@ def build_world(
     failure_seed: int,
     stops_on_failures: bool = True,
     recorder: EventRecorder | None = None,
-    limits: Limits = NO_LIMITS,
     on_notice: Callable[[], None] = lambda: None,
     bytes_of_joining: Callable[[Costs, int], float] = Costs.checkpoint_bytes,
 ) -> World:
@@ -183,46 +146,30 @@ def build_world(
     on_notice: called at a preemption notice that concerns the last nodes with a stage's state.
     bytes_of_joining: what a node is sent that joins others of a stage.
     """
-    deployment, cache = _deploy(scenario)
+    deployment = build_site(scenario)
     cluster, failures = deployment.cluster, process_class(scenario.failures.kind)(scenario.failures)
+    cache = cache_of(scenario.workload, cluster, scenario.network)
     env, events = simpy.Environment(0.0), EventLog()
-    work = InterruptibleWork(env, Ledger(), recorder, partial(skip, env), limits.seconds)
-    flows = Flows(env)
+    work, flows = InterruptibleWork(env, Ledger(), recorder), Flows(env)
     membership = Membership(cluster, failures.num_initial_nodes, stream(failure_seed, "places"))
     placement = StatePlacement(cluster)
-    transfers = StateTransfers(work, flows, placement, cache, gives_notice(failures))
-    admission = NodeAdmission(
-        work, membership, placement, transfers, events, partial(bytes_of_joining, deployment.costs)
-    )
+    gives_notice = any(part.config.notice_seconds for _, part in failures.parts)
+    transfers = StateTransfers(work, flows, placement, cache, gives_notice)
     availability = Availability(work, membership, placement, transfers, events, stops_on_failures, on_notice)
     injector = FailureInjector(env, membership, failures, failure_seed, availability)
     times = IterationTimes(deployment, failure_seed, cache)
-    iterations = IterationExecutor(times, work, flows, injector, scenario.fidelity, limits.iterations)
-    admitting = admission if stops_on_failures else None
-    leaps = FastForward(iterations, work, placement, admitting, transfers, events)
+    iterations = IterationExecutor(times, work, flows, injector, scenario.fidelity)
     return World(
-        failures, work, events, membership, placement, transfers, admission, availability, injector, iterations, leaps
+        failures, work, events, membership, placement, transfers, availability, injector, iterations, bytes_of_joining
     )
 
 
 def build_site(scenario: Scenario) -> Deployment:
     """The nodes and links of a scenario, and what iterations cost there."""
-    return _deploy(scenario)[0]
-
-
-def _deploy(scenario: Scenario) -> tuple[Deployment, IterationTimeCache]:
-    """The deployment of a scenario, and the durations that this process has computed for it."""
     regions = scenario.cluster.regions or scenario.network.regions
     cluster = Cluster(scenario.cluster, scenario.workload.num_stages, regions)
-    cache = cache_of(scenario.workload, cluster, scenario.network)
-    return Deployment(Costs(scenario.workload, scenario.cluster.device), cluster, cache.network), cache
-
-
-def node_counts(scenario: Scenario, world: World) -> list[NodeCount]:
-    """How many nodes were there; all if failures have no effect, unless the failure process supplies the nodes."""
-    if world.stops_on_failures or world.supplies_nodes:
-        return world.membership.counts
-    return [NodeCount(0.0, num_nodes(scenario.cluster, scenario.workload.num_stages))]
+    network = cache_of(scenario.workload, cluster, scenario.network).network
+    return Deployment(Costs(scenario.workload, scenario.cluster.device), cluster, network)
 
 
 def time_only(scenario: Scenario) -> NoTraining:

@@ -39,11 +39,6 @@ class StatePlacement:
         return slot not in self._missing
 
     @property
-    def is_incomplete(self) -> bool:
-        """Whether any slot lacks its state."""
-        return bool(self._missing)
-
-    @property
     def missing(self) -> list[int]:
         """Slots without a node that holds the stage's state, in order."""
         return sorted(self._missing)
@@ -122,14 +117,14 @@ class StatePlacement:
             return [slot for slot in slots if not self.receiving or slot in self.receiving]
         return [slot for slot in slots if slot not in self._missing]
 
-    def keep(self, stage: int, what: str, position: Position) -> None:
+    def hold(self, stage: int, what: str, position: Position) -> None:
         """Note that the nodes of a stage hold a copy of something beside their own state, as of a Position."""
         if stage in self.covers:
             return
         assert self._num_holders[stage] or self.receiving, "a lost stage holds nothing"
         self._copies[stage, what] = position
 
-    def copy(self, stage: int, what: str) -> Position | None:
+    def held(self, stage: int, what: str) -> Position | None:
         """The Position of a copy; None if the stage's nodes hold none."""
         return self._copies.get((stage, what))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from models.training import Training
@@ -11,9 +12,9 @@ from models.training_state import DivergedError, Position
 from sim.core.records import EventKind, Failure, IterationRecord
 from sim.core.units import EXACT_SECONDS
 from sim.scenario.scenario import Scenario
-from sim.simulation.fast_forward import Action, next_action
+from sim.simulation.fast_forward import Action, FastForward, next_action
 from sim.simulation.interruptible import GaveUpError
-from sim.simulation.leap import RepeatedIterations
+from sim.simulation.leap import RepeatedIterations, plain_leap
 from sim.simulation.log import IterationLog
 from sim.simulation.world import World
 from sim.strategies import Strategy, UnrecoverableError, strategy_class
@@ -49,34 +50,28 @@ class TrainingProcess:
 
     def __init__(self, scenario: Scenario, strategy: Strategy, training: Training, watch: Watcher | None) -> None:
         self.scenario, self.strategy, self.training, self.watch = scenario, strategy, training, watch
-        self.fallback = self._build_fallback()
+        self.fallback: Strategy | None = None  # to stop; a strategy that always recovers must not pay for a fallback
+        if scenario.fallback.kind != "stop" and not strategy.serves_as_fallback and strategy.stops_on_failures:
+            self.fallback = strategy_class(scenario.fallback.kind)(scenario.fallback, strategy.num_stages)
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
         self.stopped: str | None = None
         self.world: World
         self._position: Position
         self._accepts_notices = False
-        self._learns = training.learns
         self._log = IterationLog(scenario.iterations_per_step)
         self._records: list[IterationRecord] = []
-        self._executions: dict[int, int] = {}
-
-    def _build_fallback(self) -> Strategy | None:
-        """The fallback; None to stop, and for a strategy that always recovers: it must not pay for a fallback."""
-        config, strategy = self.scenario.fallback, self.strategy
-        if config.kind == "stop" or strategy.serves_as_fallback or not strategy.stops_on_failures:
-            return None
-        return strategy_class(config.kind)(config, strategy.num_stages)
+        self._executions: Counter[int] = Counter()
 
     @property
     def iterations(self) -> Sequence[IterationRecord]:
         """Records of all completed iterations."""
-        return self._records if self._learns else self._log
+        return self._records if self.training.learns else self._log
 
     # ---- the life of a run -------------------------------------------------------------------------
 
     def train(self, world: World) -> Generator[Any, Any, None]:
         """Train in a world until all iterations are done, or the run stops."""
-        self.world = world
+        self.world, self._fast_forward = world, FastForward(world)
         self.plan = self.strategy.adapt_plan(world.plain_plan())
         self._position = self.training.root(self.strategy.training_variant())
         try:
@@ -98,7 +93,7 @@ class TrainingProcess:
 
     def _advance(self) -> Process[Failure | None]:
         """Execute the next iteration and the routine work after it, or skip iterations up to the next routine work."""
-        leap = None if self._learns else (yield from self._skip())
+        leap = None if self.training.learns else (yield from self._skip())
         if leap is None:
             started_seconds = self.world.now_seconds
             failure = yield from self.world.run_iteration(self.plan)
@@ -118,11 +113,10 @@ class TrainingProcess:
     def _skip(self) -> Process[tuple[RepeatedIterations, Failure | None] | None]:
         """Skip iterations up to the next routine work that is no periodic save, or to a failure; None: no iteration."""
         position, started_seconds = self._position, self.world.now_seconds
-        leap = yield from self.world.fast_forward.leap(self.plan, position, self.num_iterations, self._next_action)
+        leap = yield from self._fast_forward.leap(self.plan, position, self.num_iterations, self._next_action)
         if leap and leap[0].num_iterations:
-            self._log.leap(leap[0], position.iteration + 1, started_seconds, position.lineage.key)
-            iteration = position.iteration + leap[0].num_iterations
-            self._position = Position(position.lineage, iteration, position.iterations_per_step)
+            self._log.add(position.iteration + 1, started_seconds, leap[0], position.lineage.key)
+            self._position = replace(position, iteration=position.iteration + leap[0].num_iterations)
             self._report()
         return leap
 
@@ -163,7 +157,7 @@ class TrainingProcess:
         world.finish_recovery()
         if recovered.iteration < position.iteration:
             world.record("rolled_back", failure.stage, position.iteration, f"to iteration {recovered.iteration}")
-            world.iterations.roll_back(recovered.iteration)
+            world.ledger.roll_back(recovered.iteration)
         world.record("recovered", failure.stage, recovered.iteration, strategy.name)
         return recovered
 
@@ -185,28 +179,21 @@ class TrainingProcess:
 
     def _record(self, started_seconds: float) -> None:
         """Record the iteration that led to the current Position, with losses if it completes a step of the proxy."""
-        position, now_seconds = self._position, self.world.now_seconds
-        iteration = position.iteration
-        if not self._learns:
-            took_seconds = now_seconds - started_seconds
-            self._log.complete(iteration, 1, started_seconds, took_seconds, position.lineage.key)
+        position, now_seconds, training = self._position, self.world.now_seconds, self.scenario.training
+        iteration, lineage = position.iteration, position.lineage.key
+        if not self.training.learns:
+            self._log.add(iteration, started_seconds, plain_leap(1, now_seconds - started_seconds), lineage)
             self._report()
             return
-        train_loss, validation_loss = self._losses()
-        self._executions[iteration] = self._executions.get(iteration, 0) + 1
-        self._records.append(
-            IterationRecord(
-                iteration=iteration,
-                step=position.step,
-                execution=self._executions[iteration],
-                started_seconds=started_seconds,
-                ended_seconds=now_seconds,
-                lineage=position.lineage.key,
-                train_loss=train_loss,
-                validation_loss=validation_loss,
-            )
-        )
-        self._report(train_loss, validation_loss)
+        train_loss = validation_loss = None
+        if iteration % self.scenario.iterations_per_step == 0:
+            train_loss = self.training.train_loss(position)
+            if position.step % training.evaluation.interval_steps == 0 or iteration == self.num_iterations:
+                validation_loss = self.training.validation_loss(position)
+        self._executions[iteration] += 1
+        numbers, losses = (iteration, position.step, self._executions[iteration]), (train_loss, validation_loss)
+        self._records.append(IterationRecord(*numbers, started_seconds, now_seconds, lineage, *losses))
+        self._report(*losses)
 
     def _report(self, train_loss: float | None = None, validation_loss: float | None = None) -> None:
         if self.watch is None:
@@ -214,14 +201,3 @@ class TrainingProcess:
         num_failures = self.world.num_failures if self.world.stops_on_failures else None
         progress = self._position.iteration, self.num_iterations, self.world.now_seconds, num_failures
         self.watch(Progress(*progress, train_loss, validation_loss))
-
-    def _losses(self) -> tuple[float | None, float | None]:
-        """Training loss of the step that the iteration completes, and validation loss if it is due; else None."""
-        position = self._position
-        if position.iteration % self.scenario.iterations_per_step != 0:
-            return None, None
-        train_loss = self.training.train_loss(position)
-        is_last = position.iteration == self.num_iterations
-        if position.step % self.scenario.training.evaluation.interval_steps == 0 or is_last:
-            return train_loss, self.training.validation_loss(position)
-        return train_loss, None

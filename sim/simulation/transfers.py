@@ -1,34 +1,25 @@
-"""Transfers of training state beside the iterations' own messages: recoveries, checkpoints, copies, joining nodes."""
+"""Transfers of training state, apart from messages of iterations: recoveries, checkpoints, copies, joining nodes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import simpy
 
 from sim.cluster.flows import BackgroundTransfer, Flow, Flows
-from sim.cluster.membership import Membership, Node
 from sim.cluster.network import STORAGE, Path
 from sim.core.ledger import exact_sum
 from sim.core.records import Bucket, Failure
 from sim.simulation.interruptible import InterruptibleWork, Last
-from sim.simulation.log import EventLog
 from sim.simulation.state_placement import StatePlacement
 from sim.strategies.base import STORE, Process, Transfer
 from sim.workload.iteration_time import IterationTimeCache, Messages
 
 
-class Sending(NamedTuple):
-    """The messages of some transfers, and the time until the last arrives if no others are under way."""
-
-    messages: Messages
-    seconds: float
-
-
 class StateTransfers:
-    """Sends transfers and waits for them, or sends them in the background, beside the training.
+    """Sends transfers and waits for them, or sends them in the background, concurrently with training.
 
     gives_notice: whether preemption notices may start other transfers at any time.
     """
@@ -41,11 +32,10 @@ class StateTransfers:
         cache: IterationTimeCache,
         gives_notice: bool = False,
     ) -> None:
-        self._work, self._flows, self._placement = work, flows, placement
-        self._network, self._cache, self._is_shared = cache.network, cache, cache.network.is_shared
+        self.flows, self.network = flows, cache.network
+        self._work, self._placement, self._cache, self._gives_notice = work, placement, cache, gives_notice
         self._backgrounds: list[BackgroundTransfer] = []
-        self._gives_notice = gives_notice
-        self._sendings: dict[tuple[Transfer, ...], Sending] = {}
+        self._cached: dict[tuple[Transfer, ...], tuple[Messages, float]] = {}
         self._version = 0
         self._sent: list[tuple[Messages, int]] = []
 
@@ -54,13 +44,12 @@ class StateTransfers:
         if self.has_idle_links:
             self.count(transfers)
             return (yield from self._work.wait(self.seconds_of(transfers), bucket))
-        return (
-            yield from self.wait_for([self.send_message(*message) for message in self._messages(transfers)], bucket)
-        )
+        flows = [self.send_message(*message) for message in self._messages(transfers)]
+        return (yield from self.wait_for(flows, bucket))
 
     def send_message(self, source: int, target: int, num_bytes: float, what: str) -> Flow:
         """Start one message from slot to slot, or from or to the store."""
-        flow = self._flows.send(self._path(source, target), num_bytes)
+        flow = self.flows.send(self._path(source, target), num_bytes)
         self._count(((source, target, num_bytes, what),), 1)
         if self._work.recorder:
             self._work.recorder.follow(flow, what, source, target, self._work.now_seconds)
@@ -70,13 +59,13 @@ class StateTransfers:
         """Wait for the last of some messages; a failure ends them all."""
         failure = yield from self._work.wait_until(self._work.env.all_of([flow.arrived for flow in flows]), bucket)
         for flow in flows:
-            self._flows.cancel(flow)
+            self.flows.cancel(flow)
         return failure
 
     def background(
         self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
     ) -> BackgroundTransfer:
-        """Send beside the training; a failure ends it undone, even at the instant at which it would end."""
+        """Send concurrently with training; a failure ends it undone, even at the instant at which it would end."""
         env = self._work.env
         flows = [self.send_message(*message) for message in self._messages(transfers)]
         activity = BackgroundTransfer(flows, env.event(), when_lost)
@@ -99,27 +88,22 @@ class StateTransfers:
         for activity in self._backgrounds:
             activity.under_way = False
             for flow in activity.flows:
-                self._flows.cancel(flow)
+                self.flows.cancel(flow)
             activity.when_lost()
         self._backgrounds.clear()
 
     @property
-    def share_links(self) -> bool:
-        """Whether messages are under way that share links with others."""
-        return self._is_shared and self._flows.busy
-
-    @property
     def has_idle_links(self) -> bool:
         """Whether what is sent and waited for meets no other message, so that its duration is known from the start."""
-        return not (self._gives_notice or self._flows.busy or self._work.recorder)
+        return not (self._gives_notice or self.flows.busy or self._work.recorder)
 
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """Duration of some transfers if no other messages are under way."""
-        return self._sending(transfers).seconds
+        return self._planned(transfers)[1]
 
     def count(self, transfers: Sequence[Transfer], num: int = 1) -> None:
         """Count some transfers as sent, `num` times."""
-        self._count(self._sending(transfers).messages, num)
+        self._count(self._planned(transfers)[0], num)
 
     def _count(self, messages: Messages, num: int) -> None:
         if self._sent and self._sent[-1][0] is messages:
@@ -136,17 +120,17 @@ class StateTransfers:
             num_sent[id(messages)] += num
         return exact_sum((message[2], num) for each, num in num_sent.items() for message in known[each])
 
-    def _sending(self, transfers: Sequence[Transfer]) -> Sending:
-        """The messages and the duration of some transfers, cached until other nodes hold the state."""
+    def _planned(self, transfers: Sequence[Transfer]) -> tuple[Messages, float]:
+        """Messages of some transfers and their duration without others, cached until other nodes hold the state."""
         if self._placement.version != self._version:
-            self._sendings.clear()
+            self._cached.clear()
             self._version = self._placement.version
         key = tuple(transfers)
-        if key not in self._sendings:
+        if key not in self._cached:
             messages = tuple(self._messages(key))
             seconds = self._cache.transfer_seconds.get(messages, lambda: self._measure_seconds(messages))
-            self._sendings[key] = Sending(messages, seconds)
-        return self._sendings[key]
+            self._cached[key] = messages, seconds
+        return self._cached[key]
 
     def _measure_seconds(self, messages: Messages) -> float:
         env = simpy.Environment()
@@ -173,64 +157,4 @@ class StateTransfers:
                     yield STORAGE if source == STORE else placement.source(source, replica), slot, *transfer[2:]
 
     def _path(self, source: int, target: int) -> Path:
-        return self._network.path(source, target, self._placement.cluster.num_shares)
-
-
-class NodeAdmission:
-    """Admits nodes to a stage that still works, between iterations; training waits until they have its state.
-
-    joining_bytes: what a node of a stage is sent; seconds: total waiting time of the training.
-    """
-
-    def __init__(
-        self,
-        work: InterruptibleWork,
-        membership: Membership,
-        placement: StatePlacement,
-        transfers: StateTransfers,
-        events: EventLog,
-        joining_bytes: Callable[[int], float],
-    ) -> None:
-        self._work, self._membership, self._placement, self._transfers = work, membership, placement, transfers
-        self._events, self._joining_bytes = events, joining_bytes
-        self._config = placement.cluster.config
-        self.seconds = 0.0
-
-    @property
-    def is_expected(self) -> bool:
-        """Whether a node has arrived that will join once it has started up, or is about to."""
-        return self._placement.is_incomplete and bool(self._candidates)
-
-    @property
-    def _candidates(self) -> dict[int, Node]:
-        """Nodes without their stage's state, by slot; none if the state is sharded: recoveries bring shards."""
-        if self._placement.cluster.is_sharded:
-            return {}
-        node_at = self._membership.node_at
-        return {slot: node for slot in self._placement.missing if (node := node_at[slot])}
-
-    def admit(self) -> Process[Failure | None]:
-        """Send the state to all nodes that have started up; they take part afterwards."""
-        if not self._placement.is_incomplete or self._placement.cluster.is_sharded:
-            return None
-        ready_seconds = self._work.now_seconds - self._config.startup_seconds
-        joining = {slot: node for slot, node in self._candidates.items() if node.assigned_seconds <= ready_seconds}
-        if not joining:
-            return None
-        self._placement.receive(joining)
-        flows = []
-        for slot in joining:
-            stage, replica = divmod(slot, self._config.nodes_per_stage)
-            source = self._placement.source(stage, replica)
-            flows.append(self._transfers.send_message(source, slot, self._joining_bytes(stage), "state"))
-        started_seconds = self._work.now_seconds
-        failure = yield from self._transfers.wait_for(flows, "state_transfer")
-        self.seconds += self._work.now_seconds - started_seconds
-        if failure is None:
-            self._placement.gain(joining)
-            for slot in joining:
-                stage, replica = divmod(slot, self._config.nodes_per_stage)
-                num_completed = self._work.ledger.num_iterations
-                self._events.note(self._work.now_seconds, "node_joined", stage, num_completed, f"replica {replica}")
-        self._placement.receive({})
-        return failure
+        return self.network.path(source, target, self._placement.cluster.num_shares)

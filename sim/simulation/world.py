@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from models.training_state import Position
 from sim.cluster.flows import BackgroundTransfer
 from sim.cluster.membership import Membership, Node
 from sim.core.records import Bucket, EventKind, Failure
@@ -15,21 +14,22 @@ from sim.core.units import to_ticks
 from sim.failures import FailureProcess
 from sim.simulation.availability import Availability
 from sim.simulation.failure_injection import FailureInjector, mtbf_seconds
-from sim.simulation.fast_forward import FastForward
 from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
 from sim.simulation.log import EventLog
 from sim.simulation.state_placement import StatePlacement
-from sim.simulation.transfers import NodeAdmission, StateTransfers
+from sim.simulation.transfers import StateTransfers
 from sim.strategies.base import Background, Process, Transfer
 from sim.workload.config import IterationPlan, plain_plan
+from sim.workload.costs import Costs
 
 
 @dataclass
 class World:
     """One cluster, one failure process, one clock: `sim.strategies.base.StrategyWorld`, and what the process needs.
 
-    `sim.simulation.run.build_world` connects its parts.
+    `sim.simulation.run.build_world` connects its parts. bytes_of_joining: what a node is sent that joins others of a
+    stage; joining_seconds: that training has waited for joining nodes.
     """
 
     failures: FailureProcess
@@ -38,16 +38,18 @@ class World:
     membership: Membership
     placement: StatePlacement
     transfers: StateTransfers
-    admission: NodeAdmission
     availability: Availability
     injector: FailureInjector
     iterations: IterationExecutor
-    fast_forward: FastForward
+    bytes_of_joining: Callable[[Costs, int], float]
+    joining_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.ledger, self.iteration_times = self.work.ledger, self.iterations.times
         self.cluster, self.costs = self.membership.cluster, self.iteration_times.deployment.costs
         self.num_stages, self.stops_on_failures = self.cluster.num_stages, self.availability.stops_on_failures
+        self.hold, self.held, self.cover = self.placement.hold, self.placement.held, self.placement.cover
+        self.background, self.seconds_of = self.transfers.background, self.transfers.seconds_of
         self._resumes = False
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
@@ -94,22 +96,12 @@ class World:
             return self.work.next_failure()
         return (yield from self.transfers.send(transfers, bucket))
 
-    def background(
-        self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
-    ) -> BackgroundTransfer:
-        """Send beside the training; a failure ends it undone, even at the instant at which it would end."""
-        return self.transfers.background(transfers, when_done, when_lost)
-
     def wait_for(self, activity: Background, bucket: Bucket) -> Process[Failure | None]:
         """Wait until a background transfer is done."""
         assert isinstance(activity, BackgroundTransfer)
         if not activity.under_way or self.work.queued:
             return self.work.next_failure()
         return (yield from self.work.wait_until(activity.done, bucket))
-
-    def seconds_of(self, transfers: Sequence[Transfer]) -> float:
-        """Duration of some transfers if no other messages are under way."""
-        return self.transfers.seconds_of(transfers)
 
     def detect(self) -> Process[Failure | None]:
         """Wait until a failure is detected; no time if a notice announced it."""
@@ -122,24 +114,12 @@ class World:
     def bring_back_nodes(self) -> Process[Failure | None]:
         """Detect the failure, wait until every stage has a node, start the processes on the nodes of lost stages."""
         failure = yield from self.detect()
+        failure = failure or (yield from self.availability.wait_for_nodes(lambda: self.injector.num_awaited > 0))
         if failure is None:
-            failure = yield from self.availability.wait_for_nodes(lambda: self.injector.num_awaited > 0)
-        if failure is None:
-            self.placement.receive(self._nodes_of(self.placement.lost_stages))
+            lost = [slot for stage in sorted(self.placement.lost_stages) for slot in self.cluster.slots_of(stage)]
+            self.placement.receive(self._nodes_at(self.placement.missing if self.cluster.is_sharded else lost))
             failure = yield from self.attempt(self.cluster.config.startup_seconds, "provisioning")
         return failure
-
-    def hold(self, stage: int, what: str, position: Position) -> None:
-        """Note that the nodes of a stage hold a copy beside their own state."""
-        self.placement.keep(stage, what, position)
-
-    def held(self, stage: int, what: str) -> Position | None:
-        """The Position of a copy that the nodes of a stage hold."""
-        return self.placement.copy(stage, what)
-
-    def cover(self, stage: int, holder: int) -> None:
-        """Let another stage's nodes do a lost stage's work until it has its own again."""
-        self.placement.cover(stage, holder)
 
     def resume_iteration(self) -> None:
         """Let the next iteration continue from where the last failure interrupted it."""
@@ -151,18 +131,13 @@ class World:
 
     # ---- what the training process sees ----------------------------------------------------------
 
-    @property
-    def supplies_nodes(self) -> bool:
-        """Whether the failure process determines how many nodes there are."""
-        return self.failures.supplies_nodes
-
     def plain_plan(self) -> IterationPlan:
         """The plan of an iteration before any strategy changes it."""
         return plain_plan(self.costs.workload)
 
     def run_iteration(self, plan: IterationPlan) -> Process[Failure | None]:
         """Execute one iteration on the nodes that hold the state; the Failure that interrupts it, or None."""
-        return self.iterations.run(plan, self.placement.assignment if self.stops_on_failures else None)
+        return self.iterations.run(plan, self.placement.assignment)
 
     def gather(self) -> Process[None]:
         """Wait at the start until every stage has a node; all that are there hold the initial state."""
@@ -173,20 +148,39 @@ class World:
             if (yield from self.bring_back_nodes()) is None:
                 self.finish_recovery()
         self.availability.is_undetected = False
-        self.admission.seconds = self.now_seconds
+        self.joining_seconds = self.now_seconds
+
+    def nodes_to_join(self) -> dict[int, Node]:
+        """Nodes that have arrived at stages that still work, by slot; none if sharded: recoveries bring shards."""
+        return {} if self.cluster.is_sharded else self._nodes_at(self.placement.missing)
 
     def admit_nodes(self) -> Process[Failure | None]:
         """Send nodes that have arrived and started up their stage's state, so that they take part."""
-        if not self.stops_on_failures:
+        ready_seconds = self.now_seconds - self.cluster.config.startup_seconds
+        joining = {slot: node for slot, node in self.nodes_to_join().items() if node.assigned_seconds <= ready_seconds}
+        if not joining:
             return None
-        return (yield from self.admission.admit())
+        self.placement.receive(joining)
+        places = {slot: divmod(slot, self.cluster.config.nodes_per_stage) for slot in joining}
+        flows = []
+        for slot, (stage, replica) in places.items():
+            source, num_bytes = self.placement.source(stage, replica), self.bytes_of_joining(self.costs, stage)
+            flows.append(self.transfers.send_message(source, slot, num_bytes, "state"))
+        started_seconds = self.now_seconds
+        failure = yield from self.transfers.wait_for(flows, "state_transfer")
+        self.joining_seconds += self.now_seconds - started_seconds
+        if failure is None:
+            self.placement.gain(joining)
+            for stage, replica in places.values():
+                num_completed = self.iterations.num_completed
+                self.events.note(self.now_seconds, "node_joined", stage, num_completed, f"replica {replica}")
+        self.placement.receive({})
+        return failure
 
     def regroup(self) -> Process[Failure | None]:
         """Continue without a lost node whose stage has others: detect the loss, and regroup."""
         failure = yield from self.detect()
-        if failure is None:
-            failure = yield from self.attempt(self.cluster.config.regroup_seconds, "provisioning")
-        return failure
+        return failure or (yield from self.attempt(self.cluster.config.regroup_seconds, "provisioning"))
 
     def finish_recovery(self) -> None:
         """Note that all lost stages have their state again, except those with a failure that is still queued."""
@@ -195,7 +189,7 @@ class World:
         self.placement.rebuilt([slot for slot, node in receiving.items() if node_at[slot] is node], queued)
         self.placement.receive({})
         if not self._resumes:
-            self.iterations.forget_cut()
+            self.iterations.cut_share = self.iterations.cut_seconds = 0.0
         self._resumes = False
 
     def run(self, process: Generator[Any, Any, None]) -> None:
@@ -212,10 +206,5 @@ class World:
                 f"{sorted(self.placement.lost_stages)})"
             ) from error
 
-    def _nodes_of(self, stages: Collection[int]) -> dict[int, Node]:
-        """The nodes at the slots of some stages; if the state is sharded, the nodes that lack their shard."""
-        if self.cluster.is_sharded:
-            slots = self.placement.missing
-        else:
-            slots = [slot for stage in sorted(stages) for slot in self.cluster.slots_of(stage)]
+    def _nodes_at(self, slots: Iterable[int]) -> dict[int, Node]:
         return {slot: node for slot in slots if (node := self.membership.node_at[slot])}

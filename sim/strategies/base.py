@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.spec import EMBEDDING_STAGE as EMBEDDING_STAGE
 from models.spec import Config
@@ -99,17 +99,14 @@ class StrategyWorld(Protocol):
     @property
     def now_seconds(self) -> float:
         """Simulated time."""
-        ...
 
     @property
     def num_failures(self) -> int:
         """Number of stages lost so far."""
-        ...
 
     @property
     def mtbf_seconds(self) -> float:
         """Mean time between failures of a stage, or of a node of one, by the failure process; may be infinite."""
-        ...
 
     @property
     def lost_stages(self) -> frozenset[int]:
@@ -117,51 +114,40 @@ class StrategyWorld(Protocol):
 
         With several replicas a stage is lost with the last node that holds its state.
         """
-        ...
 
     @property
     def covered_stages(self) -> frozenset[int]:
         """Stages whose work and state another stage has taken over."""
-        ...
 
     @property
     def cut_share(self) -> float:
         """Share of the iteration that was done when the last failure interrupted it; 0 where none was in progress."""
-        ...
 
     def plain_plan(self) -> IterationPlan:
         """The plan of an iteration by the workload alone, before a strategy adapts it."""
-        ...
 
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """Duration of transfers that share the network with nothing else."""
-        ...
 
     def held(self, stage: int, what: str) -> Position | None:
         """The Position of a copy that a stage's nodes hold; None if they hold none, or have lost it with the stage."""
-        ...
 
     # ---- what takes time: `yield from`, and handle the Failure --------------------------------------
 
     def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Spend seconds; return the Failure that ended them early, or None. At a tie the failure comes first."""
-        ...
 
     def transfer(self, transfers: Sequence[Transfer], bucket: Bucket) -> Process[Failure | None]:
         """Send all at once, sharing links, and wait for the last; a failure ends them all."""
-        ...
 
     def wait_for(self, activity: Background, bucket: Bucket) -> Process[Failure | None]:
         """Pause the training until transfers in the background are done."""
-        ...
 
     def detect(self) -> Process[Failure | None]:
         """Wait until the failure is detected; takes no time where it was announced."""
-        ...
 
     def bring_back_nodes(self) -> Process[Failure | None]:
         """Detect the failure, wait until every stage has its nodes again, start the processes."""
-        ...
 
     # ---- what takes no time --------------------------------------------------------------------------
 
@@ -169,31 +155,18 @@ class StrategyWorld(Protocol):
         self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
     ) -> Background:
         """Send beside the training, sharing its links; any failure cancels what is not done."""
-        ...
 
     def hold(self, stage: int, what: str, position: Position) -> None:
         """Note that the nodes of a stage hold, beside their own state, a copy that belongs to a Position."""
-        ...
 
     def cover(self, stage: int, holder: int) -> None:
         """Let another stage's nodes, which have a lost stage's state, do its work until it has its own state again."""
-        ...
 
     def resume_iteration(self) -> None:
         """Continue the interrupted iteration from where it was, so that its work is not lost."""
-        ...
 
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Record an event in the results."""
-        ...
-
-
-def filled_from_preset(data: Any, presets: dict[str, dict[str, Any]], default: str, fields: Collection[str]) -> Any:
-    """A strategy's options as written, completed by those of the preset that they name (or of the default one)."""
-    name = data.get("preset", default) if isinstance(data, dict) else None
-    if not isinstance(name, str) or name not in presets:
-        return data
-    return {**{field: value for field, value in presets[name].items() if field in fields}, **data}
 
 
 class StrategyConfig(Config):
@@ -211,6 +184,20 @@ class StrategyConfig(Config):
     def name(self) -> str:
         """The name in outputs."""
         return self.label or self.kind
+
+
+class PresetConfig(StrategyConfig):
+    """Options with a field `preset`, which names the values of those that are not written."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        name = data.get("preset", cls.model_fields["preset"].default) if isinstance(data, dict) else None
+        if not isinstance(name, str) or name not in cls.presets:
+            return data
+        return {**{field: value for field, value in cls.presets[name].items() if field in cls.model_fields}, **data}
 
 
 class Strategy(Component):

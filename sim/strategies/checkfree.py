@@ -15,19 +15,19 @@ import math
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE, Routes, swapped_routes
 from models.training_state import Edit, GradientNormWeights, Position
 from sim.core.records import Failure
 from sim.strategies.base import (
+    PresetConfig,
     Process,
     Strategy,
     StrategyConfig,
     StrategyWorld,
     Transfer,
     UnrecoverableError,
-    filled_from_preset,
 )
 from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.costs import Costs
@@ -55,9 +55,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 124M and 1.5B runs; its 500M runs use 1.2)."""
 
 
-class RebuildOptions(StrategyConfig):
+class RebuildOptions(PresetConfig):
     """Options of all strategies that rebuild a stage from others."""
 
+    presets: ClassVar = PRESETS
     preset: Literal["paper", "reference_code"] = Field("paper", description="values of the options below")
     learning_rate_factor: float = Field(1.1, gt=0, le=10, description="factor on the learning rate of a rebuilt stage")
     learning_rate_half_life_steps: float | None = Field(
@@ -71,11 +72,6 @@ class RebuildOptions(StrategyConfig):
         description="two neighbours lost: unrecoverable, or, as the released code does, average with weights that are "
         "in fact lost (only to compare with published numbers)",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, data: Any) -> Any:
-        return filled_from_preset(data, PRESETS, "paper", cls.model_fields)
 
 
 class CheckFreeOptions(RebuildOptions):
@@ -131,22 +127,18 @@ class CheckFree(Strategy):
             )
         return neighbours_missing(workload)
 
-    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Fetch the weights of the sources; after a further failure, start again with the stages lost by then."""
-        pending: Failure | None = failure
-        edits: list[Edit] = []
-        while pending is not None:
+        while True:
             lost = world.lost_stages
             edits = self.edits(lost)
-            pending = yield from world.bring_back_nodes()
-            if pending is None:
-                pending = yield from world.transfer(self._transfers(world, lost, edits), "state_transfer")
-        return position.edited(*edits)
+            failed = yield from world.bring_back_nodes()
+            if not (failed or (yield from world.transfer(self._transfers(world, lost, edits), "state_transfer"))):
+                return position.edited(*edits)
 
     def edits(self, lost: frozenset[int]) -> list[Edit]:
         """Edits that rebuild the lost stages, in order of stage. Raises UnrecoverableError."""
-        edits = [self.edit(stage, lost) for stage in sorted(lost)]
-        return [edit for edit in edits if edit is not None]
+        return [edit for stage in sorted(lost) if (edit := self.edit(stage, lost))]
 
     def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
         """The edit that rebuilds one of the lost stages; None for stage 0 where it is replicated.
@@ -175,23 +167,21 @@ class CheckFree(Strategy):
         raise UnrecoverableError("stage 0 is lost, and no node holds a copy of the embedding and the head")
 
     def _edit(self, stage: int, sources: tuple[int, ...]) -> Edit:
-        average = len(sources) > 1
         return Edit(
             stage=stage,
-            rule="average" if average else "copy" if sources else "fresh",
+            rule=("fresh", "copy", "average")[len(sources)],
             sources=sources,
-            weights=self._weights() if average else None,
+            weights=self._weights() if len(sources) == 2 else None,
             optimizer=self.config.optimizer,
             learning_rate_factor=self.config.learning_rate_factor,
             learning_rate_half_life_steps=self.config.learning_rate_half_life_steps,
         )
 
     def _weights(self) -> GradientNormWeights:
-        assert isinstance(self.config, CheckFreeOptions)
+        config = self.config
+        assert isinstance(config, CheckFreeOptions)
         return GradientNormWeights(
-            exponent=self.config.norm_exponent,
-            after_clip=self.config.norm_after_clip,
-            epsilon=self.config.norm_epsilon,
+            exponent=config.norm_exponent, after_clip=config.norm_after_clip, epsilon=config.norm_epsilon
         )
 
     def _transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:  # noqa: ARG002

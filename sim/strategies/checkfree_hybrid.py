@@ -57,9 +57,7 @@ class CheckFreeHybrid(CheckFreePlus):
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
         """Update the copies of E and E⁻¹, and begin a checkpoint when one is due."""
         failure = yield from super().after_iteration(world, position)
-        if failure is None:
-            failure = yield from self.checkpoint.after_iteration(world, position)
-        return failure
+        return failure or (yield from self.checkpoint.after_iteration(world, position))
 
     def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:
         """The earlier of the copies and the checkpoint."""
@@ -67,26 +65,25 @@ class CheckFreeHybrid(CheckFreePlus):
         until_checkpoint = beneath.first if isinstance(beneath, PeriodicSave) else beneath
         return min(super().next_action(world, position, iteration_seconds), until_checkpoint)
 
-    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Rebuild from neighbours the stages that they can rebuild, and fetch the others from the store."""
         stored = self.checkpoint.durable
         if stored is None or not position.descends_from(stored):
             stored = beginning_of(position)
-        pending: Failure | None = failure
-        rebuilt: list[Edit] = []
-        stale: list[int] = []
-        while pending is not None:
+        while True:
             lost = world.lost_stages
             rebuilt, stale = self._divided(lost)
-            pending = yield from world.bring_back_nodes()
-            if pending is None:
-                transfers = self._transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
-                if EMBEDDING_STAGE in stale:  # what it would send is in the store
-                    transfers = [t._replace(source=STORE) if t.source == EMBEDDING_STAGE else t for t in transfers]
-                transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]
-                if not stored.iteration:  # initial weights are drawn again
-                    transfers = [transfer for transfer in transfers if transfer.source != STORE]
-                pending = yield from world.transfer(transfers, "state_transfer")
+            failed = yield from world.bring_back_nodes()
+            if failed:
+                continue
+            transfers = self._transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
+            if EMBEDDING_STAGE in stale:  # what it would send is in the store
+                transfers = [t._replace(source=STORE) if t.source == EMBEDDING_STAGE else t for t in transfers]
+            transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]
+            if not stored.iteration:  # initial weights are drawn again
+                transfers = [transfer for transfer in transfers if transfer.source != STORE]
+            if not (yield from world.transfer(transfers, "state_transfer")):
+                break
         moment = position.moment_of(stored)  # optimizer state included, at the scheduled learning rate
         back = [Edit(stage=s, rule="sum", terms=(Term(s, 1.0, moment),), optimizer="older") for s in stale]
         return position.edited(*back, *rebuilt)
@@ -101,10 +98,8 @@ class CheckFreeHybrid(CheckFreePlus):
             except UnrecoverableError:
                 stale.append(stage)
                 continue
-            if edit is None:
-                continue
-            if set(edit.sources) & lost or self.config.rebuild_from == "checkpoint":
+            if edit and (set(edit.sources) & lost or self.config.rebuild_from == "checkpoint"):
                 stale.append(stage)
-            else:
+            elif edit:
                 rebuilt.append(edit)
         return rebuilt, stale

@@ -7,7 +7,6 @@ or one of the optimal intervals of Young and Daly, in seconds of work between on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -154,7 +153,7 @@ class Checkpoint(Strategy):
         world.record("checkpoint_started", None, position.iteration)
         failure = yield from world.attempt(self._local_seconds(world), "checkpoint_save")
         share = self.config.blocking_share
-        if failure is None and share:
+        if share and not failure:
             failure = yield from world.transfer(self._uploads(world, share), "checkpoint_save")
         if failure:
             self.uploading = None
@@ -195,18 +194,14 @@ class Checkpoint(Strategy):
             world.record("checkpoint_started", None, position.iteration, "just in time")
             self._upload_rest(world, position, 1.0)
 
-    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Bring the nodes back; every node gets its stage's state from the last durable checkpoint.
 
         Checkpoints ahead of `position`, which a fallback has gone back behind, are ignored: the store keeps older ones.
         """
-        not_ahead = (kept for kept in reversed(self.kept) if kept.iteration <= position.iteration)
-        durable = next(not_ahead, None)
-        pending: Failure | None = failure
-        while pending is not None:
-            pending = yield from world.bring_back_nodes()
-            if pending is None and durable is not None:
-                pending = yield from self._download(world, durable)
+        durable = next((kept for kept in reversed(self.kept) if kept.iteration <= position.iteration), None)
+        while (yield from world.bring_back_nodes()) or (durable and (yield from self._download(world, durable))):
+            pass
         self.started_at_seconds = world.now_seconds
         return durable or beginning_of(position)
 
@@ -237,7 +232,8 @@ class Checkpoint(Strategy):
         fetching, started_seconds = list(range(world.num_stages + 1)), world.now_seconds
         if self.config.local_gib_per_s:
             fetching = [stage for stage in fetching if world.held(stage, LOCAL) != durable]
-        failure = yield from world.transfer(downloads(world, fetching), "state_transfer")
+        downloads = [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in fetching]
+        failure = yield from world.transfer(downloads, "state_transfer")
         if failure is None and len(fetching) <= world.num_stages:
             left_seconds = self._local_seconds(world) - (world.now_seconds - started_seconds)
             failure = yield from world.attempt(left_seconds, "state_transfer")
@@ -247,9 +243,10 @@ class Checkpoint(Strategy):
         return failure
 
     def _uploads(self, world: StrategyWorld, share: float) -> tuple[Transfer, ...]:
-        """Transfers of a share of all stages to the store, cached."""
+        """Transfers of a share of the weights and optimizer state of every stage to the store, cached."""
         if share not in self._transfers:
-            self._transfers[share] = uploads(world, share)
+            each = ((stage, share * world.costs.checkpoint_bytes(stage)) for stage in range(world.num_stages + 1))
+            self._transfers[share] = tuple(Transfer(stage, STORE, num, "checkpoint") for stage, num in each)
         return self._transfers[share]
 
     def _local_seconds(self, world: StrategyWorld) -> float:
@@ -293,14 +290,3 @@ def num_until(interval_seconds: float, since_seconds: float, iteration_seconds: 
     while since_seconds + num * iteration_seconds < interval_seconds:
         num += 1
     return num
-
-
-def uploads(world: StrategyWorld, share: float) -> tuple[Transfer, ...]:
-    """Transfers of a share of the weights and optimizer state of every stage to the store."""
-    stages = range(world.num_stages + 1)
-    return tuple(Transfer(stage, STORE, share * world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages)
-
-
-def downloads(world: StrategyWorld, stages: Sequence[int]) -> tuple[Transfer, ...]:
-    """Transfers of the checkpoint of some stages from the store to every node of them."""
-    return tuple(Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stages)

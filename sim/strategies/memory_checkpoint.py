@@ -99,18 +99,17 @@ class NeighbourCheckpoint(Strategy):
         is_sending = self.sending and self.sending.under_way
         return 1 if is_sending or since < 0 else max(1, self.config.interval_iterations - since)
 
-    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Send lost stages their state from a holder, and send copies that were lost with a holder again."""
-        pending: Failure | None = failure
-        while pending is not None:
+        while True:
             copies = self._missing_copies(world)
-            pending = yield from world.bring_back_nodes()
-            if pending is None:
-                pending = yield from world.transfer([transfer for transfer, _ in copies], "state_transfer")
-            if pending is None and self.saved is not None:
-                for transfer, stage in copies:
-                    assert isinstance(transfer.target, int)
-                    world.hold(transfer.target, copy_of(stage), self.saved)
+            failed = yield from world.bring_back_nodes()
+            if not (failed or (yield from world.transfer([transfer for transfer, _ in copies], "state_transfer"))):
+                break
+        if self.saved is not None:
+            for transfer, stage in copies:
+                assert isinstance(transfer.target, int)
+                world.hold(transfer.target, copy_of(stage), self.saved)
         recovered = self.saved or beginning_of(position)
         self.begun_iteration = recovered.iteration
         return recovered

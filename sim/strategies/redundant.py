@@ -12,22 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE
 from models.training_state import Position
 from sim.core.records import Failure
-from sim.strategies.base import (
-    Process,
-    Strategy,
-    StrategyConfig,
-    StrategyWorld,
-    Transfer,
-    UnrecoverableError,
-    filled_from_preset,
-)
+from sim.strategies.base import PresetConfig, Process, Strategy, StrategyWorld, Transfer, UnrecoverableError
 from sim.workload.config import IterationPlan, Shadow, WorkloadConfig
 from sim.workload.costs import Costs
 from sim.workload.schedule import SCHEDULES
@@ -51,9 +43,10 @@ training, its backwards only after a failure; `bamboo_lazy`: neither; `bamboo_fo
 on after a failure, after a pause for what the shadow has not computed yet."""
 
 
-class RedundantConfig(StrategyConfig):
+class RedundantConfig(PresetConfig):
     """Options of `redundant`."""
 
+    presets: ClassVar = PRESETS
     kind: Literal["redundant"] = "redundant"
     preset: Literal["paper_text", "paper_table2", "bamboo", "bamboo_lazy", "bamboo_forward_and_backward"] = Field(
         "paper_text", description="values of the options below"
@@ -78,11 +71,6 @@ class RedundantConfig(StrategyConfig):
         description="what each stage sends to the holder of its shadow, once an iteration: nothing, as if the holder "
         "had it already; its gradients; its new weights; or both",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, data: Any) -> Any:
-        return filled_from_preset(data, PRESETS, "paper_text", cls.model_fields)
 
 
 class Redundant(Strategy):
@@ -132,26 +120,23 @@ class Redundant(Strategy):
             shadow_transfers={"none": 0, "gradients_and_weights": 2}.get(self.config.synchronisation, 1),
         )
 
-    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Carry on at the holder of the shadow; or restore the lost stage and the state that it shadows."""
         if self.config.on_failure == "carry_on":
-            return (yield from self._carry_on(world, failure, position))
-        pending: Failure | None = failure
-        while pending is not None:
+            return (yield from self._carry_on(world, position))
+        while True:
             self._require_no_neighbours_lost(world.lost_stages)
-            pending = yield from world.bring_back_nodes()
-            if pending is None:
-                pending = yield from world.transfer(self._transfers(world), "state_transfer")
-        return position
+            failed = yield from world.bring_back_nodes()
+            if not (failed or (yield from world.transfer(self._transfers(world), "state_transfer"))):
+                return position
 
-    def _carry_on(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+    def _carry_on(self, world: StrategyWorld, position: Position) -> Process[Position]:
         """Recompute the lost part of the iteration at the holder of the shadow, which then works for the lost stage."""
-        pending: Failure | None = failure
-        while pending is not None:
+        while True:
             self._require_no_neighbours_lost(world.lost_stages | world.covered_stages)
-            pending = yield from world.detect()
-            if pending is None:
-                pending = yield from world.attempt(self._pause_seconds(world), "redundant_compute")
+            failed = yield from world.detect()
+            if not (failed or (yield from world.attempt(self._pause_seconds(world), "redundant_compute"))):
+                break
         for stage in sorted(world.lost_stages):
             world.cover(stage, self._before(stage))
         world.resume_iteration()

@@ -9,7 +9,7 @@ from sim.cluster.membership import Membership, Node
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.rng import stream
 from sim.failures import FailureProcess
-from sim.simulation.failure_injection import FailureInjector
+from sim.simulation.failure_injection import FailureInjector, MembershipObserver
 
 
 def a_cluster(num_stages: int = 2, regions: tuple[str, ...] = ("a",), **config: object) -> Cluster:
@@ -29,7 +29,7 @@ def empty_stages(fleet: Membership) -> list[int]:
     ]
 
 
-class Log:
+class Log(MembershipObserver):
     """A membership under a failure process, and the observed losses, notices and arrivals."""
 
     def __init__(self, failures: FailureProcess, cluster: Cluster, seed: int = 0) -> None:
@@ -55,9 +55,6 @@ class Log:
         self.lost.append((self.env.now, tuple(node.number for node in nodes)))
         self.announced.append(announced)
         self.at_losses.append(seated(self.fleet))
-
-    def nodes_arrived(self) -> None:
-        pass
 
     def notice_given(self, numbers: Sequence[int]) -> None:
         self.notices.append((self.env.now, tuple(numbers)))

@@ -54,25 +54,25 @@ def test_peers_substitute_for_a_node_until_it_has_the_state():
 
 def test_copies_are_lost_with_their_last_holder():
     held = holders(2, 2)
-    held.keep(1, "x", START)
-    held.keep(2, "x", START)
+    held.hold(1, "x", START)
+    held.hold(2, "x", START)
     held.lose(2)
-    assert held.copy(1, "x") == START
+    assert held.held(1, "x") == START
     held.lose(3)
-    assert held.copy(1, "x") is None
-    assert held.copy(2, "x") == START
+    assert held.held(1, "x") is None
+    assert held.held(2, "x") == START
     held.gain([2, 3])
-    assert held.copy(1, "x") is None
+    assert held.held(1, "x") is None
 
 
 def test_lost_nodes_and_receivers_keep_nothing():
     held = lost(2, 1, 1)
     with pytest.raises(AssertionError):
-        held.keep(1, "x", START)
+        held.hold(1, "x", START)
     held.receive({1: Node(7, "a", 1)})
-    held.keep(1, "x", START)
+    held.hold(1, "x", START)
     assert held.lose(1) is False
-    assert held.copy(1, "x") is None
+    assert held.held(1, "x") is None
 
 
 def test_a_recovery_reaches_the_nodes_that_take_part_in_it_alone():
@@ -142,8 +142,8 @@ def test_a_stage_is_lost_with_its_substitutes_last_holder():
 
 def test_a_covered_stage_keeps_no_copies_and_loses_nothing():
     held = covered()
-    held.keep(2, "x", START)
-    assert held.copy(2, "x") is None
+    held.hold(2, "x", START)
+    assert held.held(2, "x") is None
     assert held.lose(4) is False  # who has come and not joined yet
     assert held.lost_stages == set()
 
@@ -189,7 +189,7 @@ def test_a_state_is_lost_exactly_while_no_node_holds_it(moves):
             held.gain([place])
             with_state.add(place)
         elif move == "keep" and stage not in lost_stages:
-            held.keep(stage, "copy", START)
+            held.hold(stage, "copy", START)
             copies.add(stage)
         elif move == "rebuild" and lost_stages:
             back = {3 * each + place % 3 for each in lost_stages}
@@ -198,7 +198,7 @@ def test_a_state_is_lost_exactly_while_no_node_holds_it(moves):
             lost_stages = set()
         assert held.lost_stages == lost_stages
         assert {each for each in range(9) if held.holds(each)} == with_state
-        assert {each for each in range(3) if held.copy(each, "copy")} == copies
+        assert {each for each in range(3) if held.held(each, "copy")} == copies
         if not lost_stages:
             hosts = held.assignment or tuple(range(9))
             assert set(hosts) == with_state

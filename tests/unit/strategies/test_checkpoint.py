@@ -18,7 +18,6 @@ from sim.strategies.checkpoint import (
     CheckpointConfig,
     daly_seconds,
     observed_mtbf_seconds,
-    uploads,
     young_seconds,
 )
 from sim.workload.costs import Costs
@@ -112,7 +111,7 @@ def test_adaptive_is_young_for_what_has_been_seen():
 
 def test_adaptive_saves_more_often_after_failures():
     strategy, world = Checkpoint(CheckpointConfig(interval="adaptive", blocking_share=1.0), 6), WorldOnPaper()
-    save = world.seconds_of(uploads(world, 1.0))
+    save = world.seconds_of(strategy._uploads(world, 1.0))
     world.now_seconds = 3 * HOUR
     assert strategy._interval_seconds(world) == save + young_seconds(save, 4 * HOUR)
     world.num_failures = 15
