@@ -118,8 +118,7 @@ def with_places(command: Callable[..., None]) -> Callable[..., None]:
         except DataError as error:
             path = options["scenario_path"]
             document = Document(str(path), read_scenario_text(path))
-            for override in options["overrides"] or ():
-                document.override(override)
+            document.change(options["overrides"] or ())
             problem = document.problem(swept_place(document, error.field), str(error))
             raise ScenarioError(str(path), [problem]) from None
 

@@ -6,6 +6,9 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml.comments import TaggedScalar
 
 from sim.core.units import SECONDS_PER_HOUR
 
@@ -100,6 +103,21 @@ def shortened(text: str) -> str:
     """A text on one line, cut to MAX_CHARACTERS, for messages."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: MAX_CHARACTERS + 1])
     return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 3] + "..."
+
+
+def format_value(value: Any) -> str:
+    """A value as written in YAML, shortened."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"'{shortened(value)}'"
+    if isinstance(value, int | float):
+        return shortened(str(value))
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return f"a list of {format_count(len(value), 'entry', 'entries')}" if value else "an empty list"
+    return f"a value with the YAML tag {value.tag}" if isinstance(value, TaggedScalar) else "a value with a YAML tag"
 
 
 def format_name(name: str) -> str:

@@ -1,18 +1,13 @@
 """The contract of a failure process: all that a plug-in needs is imported from here.
 
-Two ways to write one:
-
-- **A law of uptimes**: subclass `Renewal`, with options derived from `RatedConfig`, and write `unit_draw`, one random
-  uptime of mean 1. Rate, mean, scope, downtime and notice come with it.
-- **A general process**: subclass `FailureProcess` and write `uptimes`, the times from one failure of a domain to the
-  next; then whichever other methods of the contract differ from their defaults.
+- **A law of uptimes**: subclass `Renewal`, with options derived from `RatedConfig`, and write `unit_draw`.
+- **A general process**: subclass `FailureProcess`, write `uptimes`, and the methods that differ from their defaults.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -39,9 +34,6 @@ class Member:
     region: str
     stage: int | None
     replica: int | None = None
-
-
-# ---- options ---------------------------------------------------------------------------------------
 
 
 class ProcessConfig(Config):
@@ -79,7 +71,6 @@ class MeanConfig(ProcessConfig):
     @model_validator(mode="before")
     @classmethod
     def _default_rate(cls, data: Any) -> Any:
-        """Write out the default rate where neither rate nor mean is given."""
         if isinstance(data, dict) and data.get("rate_per_hour") is None and data.get("mean_uptime_hours") is None:
             return {**data, "rate_per_hour": DEFAULT_RATE_PER_HOUR}
         return data
@@ -95,7 +86,7 @@ class MeanConfig(ProcessConfig):
 
     @property
     def describe_mean(self) -> str:
-        """The mean in words, for captions. (The chance of a failure within an hour would depend on the law.)"""
+        """The mean in words, for captions; the chance of a failure within an hour would depend on the law."""
         if math.isinf(self.mean_uptime_seconds):
             return "never fails"
         hours = self.mean_uptime_seconds / SECONDS_PER_HOUR
@@ -117,9 +108,6 @@ class RatedConfig(MeanConfig):
         return f"each {self.scope} {self.describe_mean}"
 
 
-# ---- contract --------------------------------------------------------------------------------------
-
-
 class FailureProcess(Component):
     """When each domain of a scope fails, which nodes are lost then, and when they return.
 
@@ -139,27 +127,24 @@ class FailureProcess(Component):
     | `mean_uptime_seconds` | by strategies that adapt to the failure rate | that of the options |
     | `describe` | in captions | required |
 
-    A process is pure: it draws only from the generators that it is given, one for each domain and question, so that
-    strategies and other domains do not change its draws. Scale draws of mean 1 by the mean where there is one: runs at
-    two rates under one seed then differ in scale only.
+    A process draws only from the generators that it is given, one for each domain and method, so that strategies and
+    other domains do not change its draws. Scale draws of mean 1 by the mean where there is one: runs at two rates under
+    one seed then differ in scale only.
 
     Uptimes of a stage, a region or the cluster count from its last failure. Those of a node count from its arrival or
     return: a returned node is as good as new. A failure of a domain without nodes has no effect.
     """
 
     Config: ClassVar[type[ProcessConfig]]
+    config: ProcessConfig
 
     unit: ClassVar[Literal["seconds", "iterations"]] = "seconds"
     """The clock of uptimes: simulated time, or executed iterations (the whole part counts iterations that end without
-    this failure, the fraction is the instant within the one that fails).
-    """
+    this failure, the fraction is the instant within the one that fails)."""
 
     accepts_any_order: ClassVar[bool] = False
     """For scope cluster: whether `lost_nodes` accepts the nodes in arbitrary order and with those of immune stages,
-    whose loss is then ignored. This saves a pass over all nodes at each failure.
-    """
-
-    config: ProcessConfig
+    whose loss is then ignored. This saves a pass over all nodes at each failure."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -186,8 +171,7 @@ class FailureProcess(Component):
     @property
     def scope(self) -> Scope:
         """What fails as one."""
-        scope: Scope = getattr(self.config, "scope", "stage")
-        return scope
+        return getattr(self.config, "scope", "stage")
 
     def starting_at(self, now_seconds: float) -> FailureProcess:  # noqa: ARG002
         """The process for uptimes that count from an instant of simulated time."""
@@ -202,10 +186,7 @@ class FailureProcess(Component):
         return [member.number for member in members]
 
     def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:  # noqa: ARG002
-        """Seconds until the nodes lost in each failure of a domain return, one value a failure.
-
-        Where it is None, or there are no more values, they never return, and replacements are ordered.
-        """
+        """Seconds until the nodes lost in each failure return; None or no more: never, and replacements are ordered."""
         downtime = self.config.downtime if isinstance(self.config, MeanConfig) else None
         while downtime:
             yield downtime.seconds(rng)
@@ -248,28 +229,8 @@ class Renewal(FailureProcess):
 
 
 class Superposition(FailureProcess):
-    """A process that is the sum of its parts, from which all draws are taken."""
-
-    @property
-    @abstractmethod
-    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
-        """The processes that this one is the sum of, each with the name of its random streams."""
+    """A process that is the sum of its `parts`, from which all draws are taken."""
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
         """Not defined for the sum. Raises NotImplementedError."""
         raise NotImplementedError(f"{self.kind} is the sum of its parts: draw from these")
-
-
-def num_members(process: FailureProcess, members: Sequence[Member]) -> dict[int | str, int]:
-    """Number of nodes in each domain of a process, without those of immune stages."""
-    mortal = [member for member in members if member.stage is None or member.stage not in process.config.immune_stages]
-    if process.scope == "cluster":
-        return {"cluster": len(mortal)}
-    domain_of = {"node": "number", "stage": "stage", "region": "region"}[process.scope]
-    return dict(Counter(domain for member in mortal if (domain := getattr(member, domain_of)) is not None))
-
-
-def mean_uptime_of(rates_per_second: Sequence[float]) -> float:
-    """Harmonic mean, in seconds, of the mean uptimes of domains that fail at these rates."""
-    total = sum(rates_per_second)
-    return len(rates_per_second) / total if total else math.inf

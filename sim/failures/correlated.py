@@ -1,24 +1,17 @@
-"""Correlated failures: bulk preemptions, and regional outages beside independent failures."""
+"""Correlated failures: bulk preemptions, and regional outages together with independent failures."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from sim.failures.base import (
-    FailureProcess,
-    MeanConfig,
-    Member,
-    Renewal,
-    Scope,
-    Superposition,
-    mean_uptime_of,
-    num_members,
-)
+from sim.failures.base import FailureProcess, MeanConfig, Member, Renewal, Scope, Superposition
 
 
 class BulkConfig(MeanConfig):
@@ -48,7 +41,7 @@ class BulkFailures(FailureProcess):
 
     def __init__(self, config: BulkConfig, members: Sequence[Member] | None = None) -> None:
         super().__init__(config)
-        self._num_members = None if members is None else num_members(self, members)
+        self._members = members
 
     def for_members(self, members: Sequence[Member]) -> BulkFailures:
         """The process with the number of nodes of each domain."""
@@ -56,25 +49,24 @@ class BulkFailures(FailureProcess):
 
     def mean_lost(self, num_members: int) -> float:
         """E[min(K, n)] = (1 - (1 - p)^n) / p with p = 1 / mean_size, and n at most max_size."""
-        at_most = num_members if self.config.max_size is None else min(num_members, self.config.max_size)
+        at_most = min(num_members, self.config.max_size or num_members)
         return float(self.config.mean_size * (1.0 - (1.0 - 1.0 / self.config.mean_size) ** at_most))
 
-    def events_per_second(self, num_members: int) -> float:
-        """Rate of events in a domain of so many nodes."""
-        if not num_members:
-            return 0.0
-        return num_members / (self.config.mean_uptime_seconds * self.mean_lost(num_members))
+    @cached_property
+    def _events_per_second(self) -> dict[int | str, float]:
+        """Rate of events in each domain that has nodes."""
+        assert self._members is not None, "bulk needs for_members first"
+        node_seconds = self.config.mean_uptime_seconds
+        return {domain: num / (node_seconds * self.mean_lost(num)) for domain, num in num_members(self, self._members)}
 
     @property
     def mean_uptime_seconds(self) -> float:
         """Mean time between events of a domain: the inverse of the mean rate of all domains."""
-        assert self._num_members is not None, "bulk needs for_members first"
-        return mean_uptime_of([self.events_per_second(num) for num in self._num_members.values()])
+        return mean_uptime_of(list(self._events_per_second.values()))
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
         """Seconds between events of one domain."""
-        assert self._num_members is not None, "bulk needs for_members first"
-        rate = self.events_per_second(self._num_members.get(domain, 0))
+        rate = self._events_per_second.get(domain, 0.0)
         while rate:
             yield float(rng.standard_exponential()) / rate
 
@@ -89,9 +81,6 @@ class BulkFailures(FailureProcess):
         where = "" if self.config.scope == "cluster" else " of a region"
         mean_size = self.config.mean_size if self.config.max_size is None else self.mean_lost(self.config.max_size)
         return f"each node {self.config.describe_mean}, {mean_size:.3g}{where} at once on average"
-
-
-# ---- outage ----------------------------------------------------------------------------------------
 
 
 class OutageConfig(MeanConfig):
@@ -119,26 +108,22 @@ class RegionalShocks(FailureProcess):
     config: OutageConfig
     scope: Scope = "region"
 
-    def __init__(self, config: OutageConfig, members: Sequence[Member] = ()) -> None:
+    def __init__(self, config: OutageConfig, members: Sequence[Member]) -> None:
         super().__init__(config)
-        self._num_members = num_members(self, members)
-
-    @property
-    def shock_seconds(self) -> float:
-        """Mean time between shocks of a region, including those that hit no node."""
-        shared_part = self.config.shared_part
-        return self.config.mean_uptime_seconds * self.config.share_hit / shared_part if shared_part else math.inf
+        shared_part = config.shared_part
+        self._shock_seconds = config.mean_uptime_seconds * config.share_hit / shared_part if shared_part else math.inf
+        self._num_members = [num for _, num in num_members(self, members)]
 
     @property
     def mean_uptime_seconds(self) -> float:
         """Mean time between shocks of a region that hit a node or more; all do in regions of unknown size."""
-        chances = [1.0 - (1.0 - self.config.share_hit) ** num for num in self._num_members.values()]
-        return mean_uptime_of([chance / self.shock_seconds for chance in chances or [1.0]])
+        chances = [1.0 - (1.0 - self.config.share_hit) ** num for num in self._num_members]
+        return mean_uptime_of([chance / self._shock_seconds for chance in chances or [1.0]])
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
-        """Seconds between shocks of one region."""
+        """Seconds between shocks of one region, including those that hit no node."""
         while True:
-            yield float(rng.standard_exponential()) * self.shock_seconds
+            yield float(rng.standard_exponential()) * self._shock_seconds
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """Each node of the region, with the same chance."""
@@ -174,7 +159,7 @@ class IndependentLosses(Renewal):
 
 
 class OutageFailures(Superposition):
-    """Correlated losses: regional shocks beside independent failures of nodes (Marshall and Olkin, JASA 62, 1967).
+    """Correlated losses: regional shocks and independent failures of nodes (Marshall and Olkin, JASA 62, 1967).
 
     All nodes that one shock takes return at the same instant.
     """
@@ -201,3 +186,17 @@ class OutageFailures(Superposition):
         shared = "always" if shared_part == 1.0 else f"{100 * shared_part:.3g} % of the times"
         how = f"{shared} {self._shared.describe()}" if shared_part else self._own.describe()
         return f"each node {self.config.describe_mean}, {how}"
+
+
+def num_members(process: FailureProcess, members: Sequence[Member]) -> list[tuple[int | str, int]]:
+    """The number of nodes in each domain of scope region or cluster, without those of immune stages."""
+    mortal = [member for member in members if member.stage not in process.config.immune_stages]
+    if process.scope == "cluster":
+        return [("cluster", len(mortal))] if mortal else []
+    return list(Counter(member.region for member in mortal).items())
+
+
+def mean_uptime_of(rates_per_second: Sequence[float]) -> float:
+    """Harmonic mean, in seconds, of the mean uptimes of domains that fail at these rates."""
+    total = sum(rates_per_second)
+    return len(rates_per_second) / total if total else math.inf

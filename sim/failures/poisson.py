@@ -1,8 +1,4 @@
-"""Independent node failures at a constant rate, drawn as one process: for clusters of thousands of nodes.
-
-The failures of n exponential nodes are one Poisson process of rate n λ that takes each with the same chance
-(superposition). In law this is `exponential` of scope `node`, with one random stream instead of one for each node.
-"""
+"""Independent node failures at a constant rate, drawn as one process."""
 
 from __future__ import annotations
 
@@ -26,6 +22,8 @@ class PoissonConfig(MeanConfig):
 class PoissonFailures(FailureProcess):
     """Independent node failures at a constant rate, drawn as one process: for clusters of thousands of nodes.
 
+    In law this is `exponential` of scope `node` (superposition), with one random stream in place of one per node.
+
     Failures occur at the rate of as many nodes as there were at time zero, spares included. Each takes one of as many
     slots at random: a present node, or none. So each node fails at its rate while others are away; if more nodes are
     present than at time zero, all together fail as often as those did. A failure at an immune stage has no effect.
@@ -45,15 +43,10 @@ class PoissonFailures(FailureProcess):
         return PoissonFailures(self.config, len(members))
 
     @property
-    def num_nodes(self) -> int:
-        """Number of nodes at time zero."""
-        assert self._num_nodes is not None, "poisson needs for_members first"
-        return self._num_nodes
-
-    @property
     def mean_uptime_seconds(self) -> float:
         """Mean time between failures of the nodes present at time zero."""
-        return self.config.mean_uptime_seconds / self.num_nodes if self.num_nodes else math.inf
+        assert self._num_nodes is not None, "poisson needs for_members first"
+        return self.config.mean_uptime_seconds / self._num_nodes if self._num_nodes else math.inf
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
         """Seconds between failures."""
@@ -64,7 +57,8 @@ class PoissonFailures(FailureProcess):
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """One of the present nodes, each with the same chance, or none."""
-        found = int(rng.random() * max(self.num_nodes, len(members)))
+        assert self._num_nodes is not None, "poisson needs for_members first"
+        found = int(rng.random() * max(self._num_nodes, len(members)))
         return [members[found].number] if found < len(members) else []
 
     def describe(self) -> str:

@@ -1,18 +1,25 @@
-"""The table of failure processes, and the type of a scenario field that names one."""
+"""The table of failure processes, their superposition, and the type of a scenario field that names one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from sim.core.choice import choice
-from sim.core.plugins import Plugins
-from sim.failures.base import FailureProcess, ProcessConfig
+from sim.core.plugins import PluginError, Plugins
+from sim.failures.base import FailureProcess, Member, ProcessConfig, Superposition
 from sim.failures.correlated import BulkFailures, OutageFailures
 from sim.failures.diurnal import DiurnalFailures
-from sim.failures.per_iteration import PerIterationFailures
 from sim.failures.poisson import PoissonFailures
-from sim.failures.renewal import ExponentialFailures, LognormalFailures, NoFailures, WeibullFailures
+from sim.failures.renewal import (
+    ExponentialFailures,
+    LognormalFailures,
+    NoFailures,
+    PerIterationFailures,
+    WeibullFailures,
+)
 from sim.failures.script import ScriptFailures
 from sim.failures.trace import TraceFailures
 
@@ -30,12 +37,6 @@ SINGLE: tuple[type[FailureProcess], ...] = (
 )
 """Built-in processes, in the order in which they are listed; `compose` and `never` follow. Add a new one here."""
 
-COMPOSABLE: dict[str, type[FailureProcess]] = {
-    **{process.kind: process for process in SINGLE},
-    NoFailures.kind: NoFailures,
-}
-"""Built-in processes by kind, without `compose`."""
-
 PLUGINS: Plugins[FailureProcess] = Plugins("churnlab.failures", FailureProcess, ProcessConfig)
 """Failure processes from outside; entry points of this group name them."""
 
@@ -45,6 +46,83 @@ def process_choice(processes: Sequence[type[FailureProcess]]) -> Any:
     return choice([process.Config for process in processes], PLUGINS, "failures")
 
 
-def build_process(config: ProcessConfig) -> FailureProcess:
-    """The process of a configuration other than that of `compose`."""
-    return (COMPOSABLE.get(config.kind) or PLUGINS.find(config.kind))(config)
+if TYPE_CHECKING:
+    Single = ProcessConfig
+else:
+    Single = process_choice((*SINGLE, NoFailures))
+
+
+class ComposeConfig(ProcessConfig):
+    """Options of `compose`."""
+
+    kind: Literal["compose"] = "compose"
+    processes: tuple[Single, ...] = Field(
+        min_length=1, max_length=100, description="failure processes, each a kind and its options; not compose itself"
+    )
+
+    @model_validator(mode="after")
+    def _options_belong_to_processes(self) -> Self:
+        for option in ("immune_stages", "notice_seconds"):
+            if getattr(self, option):
+                raise ValueError(f"{option} of compose: give it to each of its processes that has it")
+        if sum(process_class(process.kind)(process).supplies_nodes for process in self.processes) > 1:
+            raise ValueError(
+                "only one of the processes of compose can supply nodes: choose additions 'ignore' for the others"
+            )
+        return self
+
+
+class ComposedFailures(Superposition):
+    """Several failure processes at once, independent of each other.
+
+    Each process keeps its own scope, clock, immune stages, notice and downtimes.
+    """
+
+    Config = ComposeConfig
+    config: ComposeConfig
+
+    def __init__(self, config: Any, members: Sequence[FailureProcess] | None = None) -> None:
+        super().__init__(config)
+        self._members = members or [process_class(member.kind)(member) for member in config.processes]
+
+    def for_members(self, members: Sequence[Member]) -> ComposedFailures:
+        """The sum of the processes for these nodes."""
+        return ComposedFailures(self.config, [process.for_members(members) for process in self._members])
+
+    @property
+    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
+        """The parts of all its processes; each name begins with the number of its process."""
+        return tuple(
+            (f"{index}/{name}", part) for index, member in enumerate(self._members) for name, part in member.parts
+        )
+
+    @property
+    def num_initial_nodes(self) -> int | None:
+        """That of the process that supplies nodes, if there is one."""
+        return next((member.num_initial_nodes for member in self._members if member.supplies_nodes), None)
+
+    def describe(self) -> str:
+        """For captions."""
+        return "; and ".join(member.describe() for member in self._members)
+
+
+PROCESSES: dict[str, type[FailureProcess]] = {
+    **{process.kind: process for process in SINGLE},
+    ComposedFailures.kind: ComposedFailures,
+    NoFailures.kind: NoFailures,
+}
+
+
+def process_class(kind: str) -> type[FailureProcess]:
+    """The class of a kind: built in, of an installed package, or `package.module:Class`. Raises PluginError."""
+    return PROCESSES.get(kind) or PLUGINS.find(kind)
+
+
+def processes(config: ProcessConfig) -> tuple[ProcessConfig, ...]:
+    """The options of all processes that a configuration composes, or the configuration alone."""
+    return config.processes if isinstance(config, ComposeConfig) else (config,)
+
+
+def known_processes() -> dict[str, type[FailureProcess] | PluginError]:
+    """All kinds that have plain names, installed ones last; the error in place of a class that cannot be used."""
+    return {**PROCESSES, **{kind: found for kind, found in PLUGINS.known().items() if kind not in PROCESSES}}

@@ -1,7 +1,8 @@
-"""Laws of independent uptimes: exponential, Weibull, lognormal; and no failures at all."""
+"""Laws of independent uptimes: exponential, Weibull, lognormal, geometric in iterations; and no failures at all."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -86,6 +87,51 @@ class LognormalFailures(Renewal):
     def describe(self) -> str:
         """What fails how often, and the law."""
         return f"{super().describe()} (lognormal, sigma {self.config.sigma:.3g})"
+
+
+class PerIterationConfig(ProcessConfig):
+    """Options of `bernoulli`."""
+
+    kind: Literal["bernoulli"] = "bernoulli"
+    per_iteration_probability: float = Field(
+        0.002, ge=0, lt=1, description="chance that a stage fails in one iteration"
+    )
+    instant: Literal["uniform", "start"] = Field(
+        "uniform", description="instant within the iteration: uniformly random, or before its first microbatch"
+    )
+
+
+class PerIterationFailures(FailureProcess):
+    """The process of the CheckFree paper's released code: each stage fails with a fixed probability per iteration.
+
+    A slow strategy has as many failures per iteration as a fast one, and fewer per hour, so that the published
+    per-iteration and per-hour rates are not equivalent. For comparison with the paper only.
+    """
+
+    unit = "iterations"
+    Config = PerIterationConfig
+    config: PerIterationConfig
+
+    @property
+    def mean_uptime_iterations(self) -> float:
+        """Mean number of executed iterations from one failure of a stage to the next."""
+        chance = self.config.per_iteration_probability
+        return 1.0 / chance if chance else math.inf
+
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
+        """Geometric numbers of iterations between failures of one stage; the fraction is the instant."""
+        if self.config.per_iteration_probability == 0.0:
+            return
+        failed_at, next_iteration = 0.0, 0
+        while True:
+            iteration = next_iteration + int(rng.geometric(self.config.per_iteration_probability)) - 1
+            fraction = float(rng.random()) if self.config.instant == "uniform" else 0.0
+            yield iteration + fraction - failed_at
+            failed_at, next_iteration = iteration + fraction, iteration + 1
+
+    def describe(self) -> str:
+        """For captions."""
+        return f"each stage fails in an iteration with a chance of {100 * self.config.per_iteration_probability:.3g} %"
 
 
 class NeverConfig(ProcessConfig):

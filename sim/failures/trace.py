@@ -7,17 +7,32 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise
 from pathlib import PurePath
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from sim.core.presets import frozen
+from sim.core.text import shortened
 from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
-from sim.failures.trace_formats import MAX_NODES, MAX_ROWS, MAX_SECONDS, Format, Polarity, TraceRow
+from sim.failures.trace_formats import (
+    MAX_NODES,
+    MAX_ROWS,
+    MAX_SECONDS,
+    Format,
+    Polarity,
+    TraceError,
+    TraceRow,
+    read_trace,
+)
 
 MIN_LOOP_SECONDS = 1.0
 """Shortest duration of a trace that is repeated; one of no duration would stop simulated time."""
+
+UNREAD: tuple[TraceRow, ...] = ((0.0, 10_000, 0, ()),)
+"""A placeholder for the rows of a file that cannot be read, so that other checks run."""
 
 Row = Annotated[
     tuple[
@@ -41,7 +56,10 @@ class TraceConfig(ProcessConfig):
         "available", description="what skypilot counts: available nodes; or, as 1, that the one node is preempted"
     )
     rows: tuple[Row, ...] = Field(
-        (), max_length=MAX_ROWS, description="the trace itself; default: read from the file and stored in the results"
+        (),
+        max_length=MAX_ROWS,
+        validate_default=True,
+        description="the trace itself; default: read from the file and stored in the results",
     )
     time_scale: float = Field(
         1.0, ge=1e-6, le=1e6, description="factor on all times; 2: everything takes twice as long"
@@ -60,6 +78,30 @@ class TraceConfig(ProcessConfig):
         description="replay: the nodes are those of the trace; ignore: a node is lost as often as in the trace, and a "
         "replacement is ordered for each",
     )
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _read_file(cls, given: Any, info: ValidationInfo) -> Any:
+        """Read the rows from the file, relative to the `base_folder` of the validation context.
+
+        Where the file is gone, the rows given count. With `lenient`, UNREAD takes the place of a faulty file.
+        """
+        given, context, file = frozen(given), info.context or {}, info.data.get("file")
+        if file is None or "base_folder" not in context:
+            return given
+        path = context["base_folder"] / file
+        if given and not path.exists():
+            return given
+        options = {key: info.data[key] for key in ("format", "polarity") if key in info.data}
+        try:
+            rows = read_trace(path, **options)
+        except TraceError as error:
+            rows, field, reason = UNREAD, "file", str(error)
+        else:
+            field, reason = "rows", f"differs from the trace in '{shortened(file)}': leave out one of the two"
+        if (rows is UNREAD or (given and given != rows)) and not context.get("lenient"):
+            raise PydanticCustomError("trace", "{reason}", {"field": field, "reason": reason})
+        return rows
 
     @model_validator(mode="after")
     def _trace_can_be_replayed(self) -> Self:
@@ -122,31 +164,11 @@ class TraceEvent(NamedTuple):
     num_came: int
 
 
-def replayed_events(rows: Sequence[TraceRow], max_nodes: int | None) -> list[TraceEvent]:
-    """The rows as events on at most `max_nodes` nodes, numbered anew by arrival.
-
-    A node that arrives while `max_nodes` are present is left out, and so is its loss. Where the trace only counts, the
-    node that arrived last leaves first.
-    """
-    events = []
-    kept: dict[int, int] = {}  # by number in the trace: number among those that are kept
-    naming, num_kept, num_arrived = names_nodes(rows), 0, 0
-    unnamed: list[int] = []
-    for seconds, num_came, num_left, leaving in rows:
-        num_before = len(kept)
-        names = leaving if naming else [unnamed.pop() for _ in range(num_left)]
-        left = tuple(kept.pop(name) for name in names if name in kept)
-        room = num_came if max_nodes is None else min(num_came, max_nodes - len(kept))
-        kept.update({num_arrived + index: num_kept + index for index in range(room)})
-        if not naming:
-            unnamed.extend(range(num_arrived, num_arrived + num_came))
-        num_kept, num_arrived = num_kept + room, num_arrived + num_came
-        events.append(TraceEvent(seconds, num_before, left, room))
-    return events
-
-
 class TraceCycle:
     """One pass through a trace that is repeated, and the numbers that its nodes have in the simulated cluster.
+
+    A node that arrives while `max_nodes` are present is left out, and so is its loss; the others are numbered anew, by
+    arrival. Where the trace only counts, the node that arrived last leaves first.
 
     A trace ends with other nodes than it starts with. Where it starts again, at the instant of its end, the nodes that
     arrived last leave if there are more than at the start, or nodes arrive if there are fewer. Those present are then
@@ -155,25 +177,30 @@ class TraceCycle:
     offset_seconds: where the first pass starts in the trace. joined: whether the end is joined to the start.
     """
 
-    def __init__(self, events: Sequence[TraceEvent], offset_seconds: float, joined: bool) -> None:
-        num_start, num_arrived = events[0].num_came, 0
-        present: dict[int, None] = {}  # in order of arrival
-        self._initial: list[int] = []
-        self._num_by_offset = 0
-        for event in events:
-            for node in event.left:
-                del present[node]
-            present.update(dict.fromkeys(range(num_arrived, num_arrived + event.num_came)))
-            num_arrived += event.num_came
-            if event.seconds <= offset_seconds:
-                self._initial, self._num_by_offset = list(present), num_arrived
+    def __init__(self, rows: Sequence[TraceRow], max_nodes: int | None, offset_seconds: float, joined: bool) -> None:
+        self.events: list[TraceEvent] = []
+        kept: dict[int, int] = {}  # present nodes, by number in the trace: number among those that are kept
+        naming, num_kept, num_arrived = names_nodes(rows), 0, 0
+        unnamed: list[int] = []
+        for seconds, num_came, num_left, leaving in rows:
+            num_before = len(kept)
+            names = leaving if naming else [unnamed.pop() for _ in range(num_left)]
+            left = tuple(kept.pop(name) for name in names if name in kept)
+            room = num_came if max_nodes is None else min(num_came, max_nodes - len(kept))
+            kept.update({num_arrived + index: num_kept + index for index in range(room)})
+            if not naming:
+                unnamed.extend(range(num_arrived, num_arrived + num_came))
+            num_kept, num_arrived = num_kept + room, num_arrived + num_came
+            self.events.append(TraceEvent(seconds, num_before, left, room))
+            if seconds <= offset_seconds:
+                self._initial, self._num_by_offset = list(kept.values()), num_kept
+        num_start, present = self.events.pop(0).num_came, list(kept.values())
         self.num_initial = len(self._initial)
-        self.events = list(events[1:])
-        self._stay = list(present)[:num_start]
+        self._stay = present[:num_start]
         if joined and self.events:
-            num_arrived -= self._join(list(present)[num_start:], num_start)
-        self._num_in_first = num_arrived - self._num_by_offset
-        self._num_in_next = num_arrived - len(self._stay)
+            num_kept -= self._join(present[num_start:], num_start)
+        self._num_in_first = num_kept - self._num_by_offset
+        self._num_in_next = num_kept - len(self._stay)
 
     def _join(self, surplus: list[int], num_start: int) -> int:
         """Make the last event lead back to the start; give the number of its arrivals that would leave at once."""
@@ -217,9 +244,9 @@ class TraceFailures(FailureProcess):
         self._replays = config.additions == "replay"
         self._names_nodes = names_nodes(config.rows)
         self._offset_seconds = config.offset_hours * SECONDS_PER_HOUR
-        events = replayed_events(config.rows, config.max_nodes)
-        self._end_seconds = events[-1].seconds
-        self._cycle = TraceCycle(events, self._offset_seconds, joined=config.loop and self._replays)
+        self._end_seconds = config.rows[-1][0]
+        joined = config.loop and self._replays
+        self._cycle = TraceCycle(config.rows, config.max_nodes, self._offset_seconds, joined)
         self._events = [event for event in self._cycle.events if event.left or (self._replays and event.num_came)]
         self._num_passed = bisect_right([event.seconds for event in self._events], self._offset_seconds)
 

@@ -11,12 +11,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from operator import itemgetter, sub
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from sim.core.text import nearest, shortened, suggestion
+from sim.core.text import format_value, nearest, shortened, suggestion
 
 Format = Literal["auto", "bamboo", "google_counts", "skypilot"]
 
@@ -29,23 +29,14 @@ those that leave.
 Nodes are numbered by arrival, from 0; formats that only count do not name them. Nodes leave before others arrive.
 """
 
-MAX_ROWS = 1_000_000
-
-MAX_BYTES = 2**28
-
-MAX_NODES = 100_000
+MAX_ROWS, MAX_BYTES, MAX_NODES = 1_000_000, 2**28, 100_000
 
 MAX_SECONDS = 1e9
 """Longest trace, 31 years: a longer one is taken for a typing error."""
 
-COLUMNS = {
-    "bamboo": "milliseconds,add or remove,node",
-    "google_counts": "YYYY-MM-DD, HH:MM:SS, count",
-}
+COLUMNS = {"bamboo": "milliseconds,add or remove,node", "google_counts": "YYYY-MM-DD, HH:MM:SS, count"}
 
 A_COUNT = f"a whole number from 0 to {MAX_NODES:,}"
-
-DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}", re.ASCII)
 
 
 class TraceError(ValueError):
@@ -61,9 +52,8 @@ def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "availa
     format: `auto` detects it by the content. polarity: whether the numbers of `skypilot` count available nodes, as its
     authors write, or, 0 and 1 only, whether the one node is preempted (files of their simulator).
 
-    Accepted without an error: CRLF, a byte order mark, blank lines at the end. Nodes of `bamboo` that leave at the
-    instant of their arrival are left out; lines of `google_counts` are sorted by time, and the last one of an instant
-    counts. A count of `skypilot` holds for one gap, also the last count.
+    Nodes of `bamboo` that leave at the instant of their arrival are left out; lines of `google_counts` are sorted by
+    time, and the last one of an instant counts. A count of `skypilot` holds for one gap, also the last count.
     """
     try:
         text = text_of(path)
@@ -78,24 +68,10 @@ def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "availa
         raise
 
 
-def filled(options: dict[str, Any], base_folder: Path) -> dict[str, Any]:
-    """Options of a `trace` process, completed by the rows of its `file`, relative to the folder. Raises TraceError.
-
-    Invalid options are replaced by their defaults here; validation of the options reports them.
-    """
-    allowed = {"format": get_args(Format), "polarity": get_args(Polarity)}
-    chosen: dict[str, Any] = {key: options[key] for key, known in allowed.items() if options.get(key) in known}
-    rows = read_trace(base_folder / options["file"], **chosen)
-    return {**options, "rows": [[*row[:3], list(row[3])] for row in rows]}
-
-
 def fleet_counts(rows: Sequence[TraceRow]) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """The instants of a trace in seconds, and the number of nodes present from each on."""
     instants, came, left, _ = zip(*rows, strict=True)
     return instants, tuple(accumulate(map(sub, came, left)))
-
-
-# ---- text and lines ---------------------------------------------------------------------------------
 
 
 def text_of(path: Path) -> str:
@@ -146,7 +122,7 @@ def format_of(text: str) -> str:
     if text[0] in "{[":
         return "skypilot"
     cells = [cell.strip() for cell in text.split("\n", 1)[0].split(",")]
-    if DATE.match(cells[0]):
+    if re.match(r"\d{4}-\d{1,2}-\d{1,2}", cells[0], re.ASCII):
         return "google_counts"
     if number_of(cells[0]) is not None or any(word in cells for word in ("add", "remove")):
         return "bamboo"
@@ -162,22 +138,12 @@ def number_of(text: str) -> float | None:
     return number if math.isfinite(number := float(text)) else None
 
 
-def format_value(value: Any) -> str:
-    """A value in messages, as it stands in the file."""
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "a mapping"
-    return f"'{shortened(value)}'" if isinstance(value, str) else shortened(json.dumps(value))
-
-
 def checked_span(place: str, seconds: float) -> float:
     """Check the seconds since the first instant. Raises TraceError where they are too many."""
     if seconds > MAX_SECONDS:
         allowed = f"allowed: at most {MAX_SECONDS:.0e} s, which is 31 years"
         raise TraceError(place, f"{seconds:.3g} s after the first instant; {allowed}")
     return seconds
-
-
-# ---- formats ----------------------------------------------------------------------------------------
 
 
 def read_bamboo(text: str) -> tuple[TraceRow, ...]:
@@ -285,10 +251,9 @@ def require(key: str, found: Any, fits: Any, allowed: str) -> None:
 
 def rows_of_counts(samples: list[tuple[float, int]]) -> tuple[TraceRow, ...]:
     """Rows of counts: the first, the last, and those at which the count changes."""
-    rows: list[TraceRow] = []
-    before = 0
-    for index, (seconds, count) in enumerate(samples):
-        if count != before or index in (0, len(samples) - 1):
-            rows.append((seconds, max(0, count - before), max(0, before - count), ()))
-        before = count
-    return tuple(rows)
+    changes = enumerate(pairwise([(0.0, 0), *samples]))
+    return tuple(
+        (seconds, max(0, count - before), max(0, before - count), ())
+        for index, ((_, before), (seconds, count)) in changes
+        if count != before or index in (0, len(samples) - 1)
+    )

@@ -7,14 +7,14 @@ four times its start. `FIELD`: a range around the scenario's own value.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sim.core.text import shortened
-from sim.scenario.document import Overrides, Problem, ScenarioError
-from sim.scenario.error_messages import format_value
+from sim.core.text import format_value, shortened
+from sim.scenario.document import AssignmentError, Overrides, Problem, ScenarioError
 from sim.scenario.loading import ScenarioSource, document_of, scenario_of
 from sim.scenario.schema import at, schema_at
 from sim.scenario.sweep_points import Assignment, Point, point_of
@@ -71,10 +71,10 @@ class ScenarioTemplate:
         """The axis of an option (`--x`). Raises ScenarioError or ValueError, with what is wrong with it."""
         option = f"{name} {shortened(asked)}"
         field, equals, text = (part.strip() for part in asked.partition("="))
-        path = self._document.copy().assign(field, None, option)
-        if isinstance(path, Problem):
-            raise ScenarioError(self._document.source, [Problem(path.place, "", path.message)])
-        own = at(self.scenario.model_dump(mode="json"), path)
+        try:
+            path, own = self._own_value(field, option)
+        except AssignmentError as error:
+            raise ScenarioError(self._document.source, [Problem(option, "", str(error))]) from None
         own = own.get("name", own) if isinstance(own, dict) else own
         if not equals:
             return self._around(field, path, own, num_values, option)
@@ -92,22 +92,25 @@ class ScenarioTemplate:
 
     def around(self, field: str, factors: Sequence[float]) -> Axis:
         """The axis of a numeric field's own value times factors, without values that the field does not allow."""
-        path = self._document.copy().assign(field, None, field)
-        assert not isinstance(path, Problem)
-        own = at(self.scenario.model_dump(mode="json"), path)
+        _, own = self._own_value(field, field)
         values = [own if factor == 1.0 else float(f"{own * factor:.{SIGNIFICANT_DIGITS}g}") for factor in factors]
         admitted = tuple(value for value in values if value == own or self._admits(field, value, field))
         return Axis(field, admitted, own, True, field)
 
     def point(self, values: Sequence[tuple[Axis, Any]]) -> Point:
         """The scenario with one value for each axis. Raises ScenarioError where they do not fit."""
-        document = self._document.copy()
+        document = deepcopy(self._document)
         assignments = []
         for axis, value in values:
             where = (axis.option,)
             document.places[where] = axis.option
             assignments.append(Assignment(axis.field, value, where))
         return point_of(document, assignments, self.base_folder)
+
+    def _own_value(self, field: str, option: str) -> tuple[Location, Any]:
+        """The path of a field and the scenario's value there. Raises AssignmentError."""
+        path = deepcopy(self._document).assign(field, None, option)
+        return path, at(self.scenario.model_dump(mode="json"), path)
 
     def _around(self, field: str, path: Location, own: Any, num_values: int, option: str) -> Axis:
         if not is_number(own) or own <= 0:

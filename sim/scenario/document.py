@@ -17,8 +17,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from sim.core.presets import REPLACED, changed, merged, presets
-from sim.core.text import shortened, suggestion
-from sim.scenario.error_messages import format_value
+from sim.core.text import format_count, format_value, shortened, suggestion
 from sim.scenario.scenario import Scenario
 from sim.scenario.schema import at, is_preset, kinds, schema_at
 from sim.scenario.yaml_reader import Location, YamlTextError, read_yaml
@@ -40,15 +39,15 @@ class ScenarioError(ValueError):
     """A scenario that cannot be used, with every problem found in it, in the order of lines; those of --set last."""
 
     def __init__(self, source: str, problems: list[Problem]) -> None:
+        lines = {problem: problem.place.removeprefix("line ") for problem in problems}
         self.source = source
-        self.problems = sorted(problems, key=_line)
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        self.problems = sorted(problems, key=lambda each: int(lines[each]) if lines[each].isdecimal() else sys.maxsize)
+        count = format_count(len(problems), "problem")
         super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in self.problems)]))
 
 
-def _line(problem: Problem) -> int:
-    line = problem.place.removeprefix("line ")
-    return int(line) if line.isdecimal() else sys.maxsize
+class AssignmentError(ValueError):
+    """A field that cannot be set, in a sentence."""
 
 
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -78,12 +77,6 @@ class Document:
             message = f"a scenario is a mapping of sections (name, workload, training, ...), found {found}"
             raise ScenarioError(source, [Problem("line 1", "", message)])
 
-    def copy(self) -> Document:
-        """An independent copy."""
-        twin = Document.__new__(Document)
-        twin.source, twin.data, twin.places = self.source, deepcopy(self.data), dict(self.places)
-        return twin
-
     def place(self, path: Location) -> str:
         """The place of a path, or of the nearest one above it."""
         while path not in self.places:
@@ -96,45 +89,35 @@ class Document:
 
     def change(self, overrides: Overrides) -> list[Problem]:
         """Apply overrides; return a problem for each that cannot be applied."""
-        if isinstance(overrides, Mapping):
-            found = [self.assign(field, plain_data(value), "overrides") for field, value in overrides.items()]
-        else:
-            found = [self.override(assignment) for assignment in overrides]
-        return [problem for problem in found if isinstance(problem, Problem)]
+        problems = []
+        for override in overrides:
+            option = f"--set {shortened(override)}"
+            try:
+                if isinstance(overrides, Mapping):
+                    option = "overrides"
+                    self.assign(override, plain_data(overrides[override]), option)
+                else:
+                    self.assign(*parsed_override(override), option)
+            except AssignmentError as error:
+                problems.append(Problem(option, "", str(error)))
+        return problems
 
-    def override(self, assignment: str) -> Location | Problem:
-        """Apply one `--set path=value`, with the value as YAML; return the path, or the problem."""
-        option = f"--set {shortened(assignment)}"
-        target, equals, text = assignment.partition("=")
-        if not equals or not target.strip(" .[]"):
-            return Problem(option, "", "write it as --set section.field=value")
-        if not text.strip():
-            return Problem(option, "", f"the value is empty: if no value is meant, write {shortened(target)}=null")
-        try:
-            value, _ = read_yaml(text)
-        except YamlTextError as error:
-            return Problem(option, "", f"the value is {error}")
-        return self.assign(target, value, option)
-
-    def assign(self, target: str, value: Any, option: str) -> Location | Problem:
-        """Set the field `section.field` to a value that comes from `option`; return its path, or the problem.
+    def assign(self, target: str, value: Any, option: str) -> Location:
+        """Set the field `section.field` to a value that comes from `option`; return its path. Raises AssignmentError.
 
         `strategies.checkpoint` and `strategies[checkpoint]` select an entry by name or number.
         """
         parts = [in_brackets or part for in_brackets, part in re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", target.strip())]
         if not parts:
-            return Problem(option, "", "write a field as section.field")
+            raise AssignmentError("write a field as section.field")
         container: Any = self.data
         path: Location = ()
-        try:
-            for part, following in pairwise(parts):
-                path = (*path, _key(part, container, path))
-                opened = self._opened(path, following, option)
-                container[path[-1]] = opened
-                container = opened
-            path = (*path, _key(parts[-1], container, path))
-        except LookupError as error:
-            return Problem(option, "", str(error.args[0]))
+        for part, following in pairwise(parts):
+            path = (*path, _key(part, container, path))
+            opened = self._opened(path, following, option)
+            container[path[-1]] = opened
+            container = opened
+        path = (*path, _key(parts[-1], container, path))
         container[path[-1]] = value
         if isinstance(container, dict) and value is not None:
             container.pop(REPLACED.get(parts[-1], ""), None)
@@ -143,10 +126,7 @@ class Document:
         return path
 
     def _opened(self, path: Location, following: str, option: str) -> dict[str, Any] | list[Any]:
-        """The mapping or list at a path, in which the field `following` can be set: a name or a preset written out.
-
-        Raises LookupError, with a sentence, where the value has no fields.
-        """
+        """The mapping or list at a path, in which the field `following` can be set: a name or a preset written out."""
         value, node = at(self.data, path), schema_at(path, self.data)
         if value is None:
             value = _default_at(path, following)
@@ -162,7 +142,20 @@ class Document:
         what = f"is {format_value(value)} and has no fields below it"
         if node.get("type") == "array" and value is None:
             what = "is not set yet: set the whole list"
-        raise LookupError(f"'{'.'.join(map(str, path))}' {what}")
+        raise AssignmentError(f"'{'.'.join(map(str, path))}' {what}")
+
+
+def parsed_override(assignment: str) -> tuple[str, Any]:
+    """The field and the value of `--set path=value`, with the value as YAML. Raises AssignmentError."""
+    target, equals, text = assignment.partition("=")
+    if not equals or not target.strip(" .[]"):
+        raise AssignmentError("write it as --set section.field=value")
+    if not text.strip():
+        raise AssignmentError(f"the value is empty: if no value is meant, write {shortened(target)}=null")
+    try:
+        return target, read_yaml(text)[0]
+    except YamlTextError as error:
+        raise AssignmentError(f"the value is {error}") from None
 
 
 def plain_data(value: Any) -> Any:
@@ -179,7 +172,7 @@ def plain_data(value: Any) -> Any:
 
 
 def _key(part: str, container: Any, path: Location) -> str | int:
-    """The key or index that a part of a path means. Raises LookupError, with a sentence, for an unknown entry."""
+    """The key or index that a part of a path means. Raises AssignmentError for an unknown entry."""
     if isinstance(container, dict):
         return part
     keys = ("label", "kind", "preset")
@@ -192,7 +185,9 @@ def _key(part: str, container: Any, path: Location) -> str | int:
     numbers = ": the list is empty"
     if container:
         numbers = "; or number 0" + (f" to {len(container) - 1}" if len(container) > 1 else "")
-    raise LookupError(f"no entry '{shortened(part)}' in '{'.'.join(map(str, path))}'{suggestion(part, known)}{numbers}")
+    raise AssignmentError(
+        f"no entry '{shortened(part)}' in '{'.'.join(map(str, path))}'{suggestion(part, known)}{numbers}"
+    )
 
 
 @cache

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
-from ruamel.yaml.comments import TaggedScalar
-
-from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, nearest, shortened, suggestion
+from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, format_value, nearest, shortened, suggestion
 from sim.scenario.schema import at, is_preset, kinds, member_of, plain_path, resolved, schema_at
 from sim.scenario.yaml_reader import Location
 
@@ -40,11 +37,8 @@ def describe_error(details: Any, data: Any) -> tuple[Location, str]:
     """The path of a pydantic error in the scenario's data, and a message of one sentence."""
     path = plain_path(details["loc"], data)
     kind, node, found = details["type"], schema_at(path, data), at(data, path)
-    if kind == "extra_forbidden":
-        return path, unknown_key(path, data)
-    if kind == "missing" and isinstance(path[-1], str):
-        allowed = allowed_by(node) + preset_hint(path, data)
-        return path, f"required, but missing ({node['description']}); allowed: {allowed}"
+    if kind == "extra_forbidden" or (kind == "missing" and isinstance(path[-1], str)):
+        return path, describe_key(kind, path, data)
     if kind == "missing":  # of a row that is too short
         path = path[:-1]
         node, found = schema_at(path, data), at(data, path)
@@ -52,6 +46,8 @@ def describe_error(details: Any, data: Any) -> tuple[Location, str]:
         return path, f"needs {key_of_choice(node)}{suggestion('', node['names'])}"
     if kind in ("union_tag_invalid", "unknown_name"):
         return unknown_name(path, node, found, "kind" if kind == "union_tag_invalid" else "preset")
+    if kind == "trace":
+        return (*path[:-1], details["ctx"]["field"]), details["ctx"]["reason"]
     if kind in ("plugin", "kind_of_preset"):
         if isinstance(found, dict):
             path, found = (*path, "kind"), found["kind"]
@@ -72,6 +68,20 @@ def describe_error(details: Any, data: Any) -> tuple[Location, str]:
     return path, f"found {format_value(found)}; allowed: {allowed}{where}{suggest_spelling(found, node)}"
 
 
+def describe_key(kind: str, path: Location, data: Any) -> str:
+    """The message of a key that is unknown (`extra_forbidden`) or missing."""
+    above, section = at(data, path[:-1]), schema_at(path[:-1], data)
+    if kind == "extra_forbidden":
+        name = above.get("kind", above.get("preset")) if isinstance(above, dict) else None
+        whose = f" of '{shortened(name)}'" if isinstance(name, str) and kinds(section) else ""
+        return f"unknown key{whose}{suggestion(str(path[-1]), keys_beside(path, data))}"
+    node = schema_at(path, data)
+    hint = ""
+    if is_preset(section) and "preset" not in above:
+        hint = f"; or start from a preset with the key 'preset' ({', '.join(section['names'])})"
+    return f"required, but missing ({node['description']}); allowed: {allowed_by(node)}{hint}"
+
+
 def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> tuple[Location, str]:
     """The path and message of an unknown name: of a kind, of a preset, or of either."""
     if not isinstance(found, dict):
@@ -82,14 +92,6 @@ def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> 
     if kinds(node) and isinstance(name, str) and name in node["names"]:
         return (*path, key), f"found '{name}', which is a {other_key}: write '{other_key}: {name}'"
     return (*path, key), f"found {format_value(name)}{suggestion(as_name(name), others)}"
-
-
-def unknown_key(path: Location, data: Any) -> str:
-    """The message of an unknown key."""
-    above, siblings = at(data, path[:-1]), keys_beside(path, data)
-    kind = above.get("kind", above.get("preset")) if isinstance(above, dict) else None
-    whose = f" of '{shortened(kind)}'" if isinstance(kind, str) and kinds(schema_at(path[:-1], data)) else ""
-    return f"unknown key{whose}{suggestion(str(path[-1]), siblings)}"
 
 
 def keys_beside(path: Location, data: Any) -> list[str]:
@@ -105,14 +107,6 @@ def keys_beside(path: Location, data: Any) -> list[str]:
 def intended_path(path: Location, data: Any) -> Location:
     """The path with the known key nearest to an unknown one; the path itself if there is none."""
     return (*path[:-1], nearest(str(path[-1]), keys_beside(path, data)) or path[-1])
-
-
-def preset_hint(path: Location, data: Any) -> str:
-    """A hint at presets, for a missing field of a section that has presets and names none."""
-    above = schema_at(path[:-1], data)
-    if not is_preset(above) or "preset" in at(data, path[:-1]):
-        return ""
-    return f"; or start from a preset with the key 'preset' ({', '.join(above['names'])})"
 
 
 def suggest_spelling(found: Any, node: dict[str, Any]) -> str:
@@ -151,32 +145,9 @@ def within(number: float, node: dict[str, Any]) -> bool:
     )
 
 
-def format_value(value: Any) -> str:
-    """A value as written in YAML, shortened."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return f"'{shortened(value)}'"
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, dict):
-        return "a mapping" if value else "an empty mapping"
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)} {'entry' if len(value) == 1 else 'entries'}" if value else "an empty list"
-    return f"a value with the YAML tag {value.tag}" if isinstance(value, TaggedScalar) else "a value with a YAML tag"
-
-
 def as_name(value: Any) -> str:
     """A value as a name to look up; empty for a value that cannot be one."""
     return str(value) if isinstance(value, str | int) else ""
-
-
-def suggest_file(path: Path) -> str:
-    """'; nearest: x.yaml' where the same folder, or its folder `scenarios`, has a file of a similar name."""
-    folders = [folder for folder in (path.parent, path.parent / "scenarios") if folder.is_dir()]
-    files = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.y*ml"))}
-    close = nearest(path.stem, files)
-    return f"; nearest: {files[close]}" if close else ""
 
 
 def key_of_choice(node: dict[str, Any]) -> str:

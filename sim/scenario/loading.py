@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
 
-from sim.core.presets import frozen, presets, resolved
-from sim.core.text import shortened
-from sim.failures.trace_formats import TraceError, filled
+from sim.core.presets import frozen
+from sim.core.text import nearest
 from sim.scenario.checks import CHECKS
 from sim.scenario.document import Document, Overrides, Problem, ScenarioError
-from sim.scenario.error_messages import describe_error, intended_path, suggest_file
+from sim.scenario.error_messages import describe_error, intended_path
 from sim.scenario.scenario import Scenario
 from sim.scenario.yaml_reader import Location
 
@@ -47,9 +45,8 @@ def load_scenario(path: str | Path, overrides: Overrides = ()) -> Scenario:
 
     The scenario can be used from any folder: paths to texts are absolute, churn traces are read.
     """
-    path = Path(path)
-    scenario = parse_scenario(read_scenario_text(path), str(path), overrides, path.parent)
-    return with_absolute_paths(scenario, path.parent)
+    document, folder = document_of(Path(path))
+    return with_absolute_paths(scenario_of(document, folder, document.change(overrides)), folder)
 
 
 def build_scenario(
@@ -64,11 +61,11 @@ def build_scenario(
 
     Example: `build_scenario(name="small", workload={"num_stages": 4}, strategies=["none", "checkfree"])`
     """
-    content = sections if content is None else content
-    if sections and content is not sections:
-        content = {**(content if isinstance(content, Mapping) else Document("scenario", content).data), **sections}
+    document = Document("scenario", {} if content is None else content)
+    if sections:
+        document = Document("scenario", {**document.data, **sections})
     folder = Path(base_folder)
-    return with_absolute_paths(parse_scenario(content, "scenario", overrides, folder), folder)
+    return with_absolute_paths(scenario_of(document, folder, document.change(overrides)), folder)
 
 
 def with_absolute_paths(scenario: Scenario, base_folder: Path) -> Scenario:
@@ -86,19 +83,23 @@ def with_absolute_paths(scenario: Scenario, base_folder: Path) -> Scenario:
 
 def read_scenario_text(path: Path) -> str:
     """The text of a scenario file. Raises ScenarioError where it cannot be read."""
+    place = ""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
+        num_lines = error.object[: error.start].count(b"\n")
+        place = f"line {num_lines + 1}"
         message = "not text in UTF-8: save the file in that encoding"
-        raise ScenarioError(str(path), [Problem(f"line {line}", "", message)]) from None
     except IsADirectoryError:
         inside = sorted(str(file) for file in path.glob("*.y*ml"))
         message = f"is a folder; give one of its files{': ' + ', '.join(inside) if inside else ''}"
-        raise ScenarioError(str(path), [Problem("", "", message)]) from None
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
-        raise ScenarioError(str(path), [Problem("", "", f"cannot be read: {reason}{suggest_file(path)}")]) from None
+        folders = (path.parent / "scenarios", path.parent)
+        files = {file.stem: file for folder in folders for file in sorted(folder.glob("*.y*ml"))}
+        close = nearest(path.stem, files)
+        message = f"cannot be read: {reason}{f'; nearest: {files[close]}' if close else ''}"
+    raise ScenarioError(str(path), [Problem(place, "", message)])
 
 
 def parse_scenario(
@@ -117,15 +118,13 @@ def parse_scenario(
 
 def scenario_of(document: Document, base_folder: Path, problems: list[Problem]) -> Scenario:
     """The scenario of a document. Raises ScenarioError with the problems given and all others found."""
-    data, unread = with_traces(document.data, base_folder)
-    problems += [document.problem(path, message) for path, message in unread]
     scenario: Scenario | None
     faulty: list[Location] = []
     try:
-        scenario = Scenario.model_validate(frozen(data))
+        scenario = Scenario.model_validate(frozen(document.data), context={"base_folder": base_folder})
     except ValidationError as error:
-        problems += [document.problem(*describe_error(details, data)) for details in relevant_errors(error)]
-        scenario, faulty = without_faults(data, error)
+        problems += [document.problem(*describe_error(each, document.data)) for each in relevant_errors(error)]
+        scenario, faulty = without_faults(document.data, base_folder, error)
     if scenario is not None:
         problems += consistency_problems(document, scenario, faulty)
     if problems or scenario is None:
@@ -144,33 +143,29 @@ def relevant_errors(error: ValidationError) -> list[Any]:
 
 def consistency_problems(document: Document, scenario: Scenario, faulty: list[Location]) -> list[Problem]:
     """Findings of the consistency checks, as far as all fields concerned are valid by themselves."""
-    problems = []
-    for check, needs in CHECKS:
-        needed = [location(field) for field in needs]
-        if any(overlap(field, fault) or overlap(fault, field) for field in needed for fault in faulty):
-            continue
-        for field, message in check(scenario):
-            path = location(field)
-            if not any(overlap(path, fault) for fault in faulty):
-                problems.append(document.problem(path, message))
-    return problems
+
+    def location(field: str) -> Location:
+        return tuple(int(part) if part.isdecimal() else part for part in field.split("."))
+
+    def is_valid(field: str) -> bool:
+        path = location(field)
+        return not any(path[: len(fault)] == fault[: len(path)] for fault in faulty)
+
+    return [
+        document.problem(location(field), message)
+        for check, needs in CHECKS
+        if all(map(is_valid, needs))
+        for field, message in check(scenario)
+        if is_valid(field)
+    ]
 
 
-def location(field: str) -> Location:
-    """A dotted path as a location."""
-    return tuple(int(part) if part.isdecimal() else part for part in field.split("."))
-
-
-def overlap(a: Location, b: Location) -> bool:
-    """Whether one path is the other or lies below it."""
-    return a[: len(b)] == b[: len(a)]
-
-
-def without_faults(data: Any, error: ValidationError) -> tuple[Scenario | None, list[Location]]:
+def without_faults(data: Any, base_folder: Path, error: ValidationError) -> tuple[Scenario | None, list[Location]]:
     """The scenario with faulty fields at their defaults (None if that fails too), and the paths of these fields."""
     faulty: list[Location] = []
     for _ in range(10):  # removing a field may leave its section without a required one, which then goes too
-        errors = [(details["type"], describe_error(details, data)[0]) for details in relevant_errors(error)]
+        errors = [(each["type"], describe_error(each, data)[0]) for each in relevant_errors(error)]
+        errors = [(kind, path) for kind, path in errors if kind != "trace"]
         faulty += [intended_path(path, data) for kind, path in errors if kind == "extra_forbidden"]
         paths = [path[:-1] if kind == "missing" and isinstance(path[-1], str) else path for kind, path in errors]
         faulty += [path for path in paths if path]
@@ -178,7 +173,8 @@ def without_faults(data: Any, error: ValidationError) -> tuple[Scenario | None, 
             data = without(data, path)
         data = {"name": "unnamed", "strategies": ["none"], **data}
         try:
-            return Scenario.model_validate(frozen(data)), faulty
+            context = {"base_folder": base_folder, "lenient": True}
+            return Scenario.model_validate(frozen(data), context=context), faulty
         except ValidationError as again:
             error = again
     return None, faulty
@@ -195,51 +191,3 @@ def without(data: Any, path: Location) -> Any:
     if rest and isinstance(data[head], dict):
         return {**data, head: without(data[head], rest)}
     return {key: item for key, item in data.items() if key != head}
-
-
-# ---- files of availability traces -----------------------------------------------------------------
-
-
-def with_traces(data: Any, base_folder: Path) -> tuple[Any, list[tuple[Location, str]]]:
-    """A scenario's data with the rows of every availability trace that it names by file, and the errors by path.
-
-    A trace that cannot be read gets one row, so that its other options are checked all the same.
-    """
-    unread: list[tuple[Location, str]] = []
-
-    def read(process: Any, path: Location) -> Any:
-        options = options_of_process(process)
-        processes = options.get("processes")
-        if isinstance(processes, list | tuple):
-            parts = [read(part, (*path, "processes", index)) for index, part in enumerate(processes)]
-            return process if parts == list(processes) else {**options, "processes": parts}
-        if options.get("kind") != "trace" or not isinstance(options.get("file"), str):
-            return process
-        kept = options.get("rows")
-        if kept and not (base_folder / options["file"]).exists():
-            return process  # the results of a run contain the trace itself
-        try:
-            found = filled(options, base_folder)
-            if kept and frozen(kept) != frozen(found["rows"]):
-                found_other = f"differs from the trace in '{shortened(options['file'])}': leave out one of the two"
-                unread.append(((*path, "rows"), found_other))
-            return found
-        except TraceError as error:
-            unread.append(((*path, "file"), str(error)))
-            return {**options, "rows": [[0.0, 10_000, 0, []]]}
-
-    if not isinstance(data, dict) or "failures" not in data:
-        return data, []
-    return {**data, "failures": read(data["failures"], ("failures",))}, unread
-
-
-def options_of_process(process: Any) -> dict[str, Any]:
-    """The options of a failure process in a scenario, with the figures of its preset; empty if it is not one."""
-    if isinstance(process, str) and process in presets("failures"):
-        process = {"preset": process}
-    if not isinstance(process, dict):
-        return {}
-    try:
-        return resolved("failures", process) if "preset" in process else process
-    except PydanticCustomError:
-        return process

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sim.core.text import shortened
-from sim.scenario.document import Document, Overrides, Problem, ScenarioError
-from sim.scenario.error_messages import format_value
+from sim.core.text import format_count, format_value, shortened
+from sim.scenario.document import AssignmentError, Document, Overrides, Problem, ScenarioError
 from sim.scenario.loading import ScenarioSource, document_of, scenario_of
 from sim.scenario.scenario import Scenario, SeedsConfig, SweepConfig
 from sim.scenario.yaml_reader import Location
@@ -65,43 +65,38 @@ def load_points(source: ScenarioSource, overrides: Overrides = ()) -> list[Point
     problems: dict[Problem, list[list[Assignment]]] = {}
     for assignments in combinations(sweep):
         try:
-            point = point_of(document.copy(), assignments, base_folder)
+            point = point_of(deepcopy(document), assignments, base_folder)
             scenario = point.scenario.model_copy(update={"seeds": seeds})
             points.append(replace(point, scenario=scenario, keeps_records=sweep.keep == "records"))
         except ScenarioError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(assignments)
-    if problems:
-        raise ScenarioError(
-            document.source,
-            [
-                problem
-                if any(problem.place == document.place(assignment.where) for assignment in found[0])
-                else with_point_named(problem, found[0], len(found) - 1)
-                for problem, found in problems.items()
-            ],
-        )
-    return points
+    if not problems:
+        return points
+    named = []
+    for problem, found in problems.items():
+        if not any(problem.place == document.place(assignment.where) for assignment in found[0]):
+            values = ", ".join(f"{shortened(each.field)}: {format_value(each.value)}" for each in found[0])
+            others = f", and {format_count(len(found) - 1, 'more point')}" if len(found) > 1 else ""
+            problem = replace(problem, message=f"{problem.message} (at {values}{others})")
+        named.append(problem)
+    raise ScenarioError(document.source, named)
 
 
 def point_of(document: Document, assignments: list[Assignment], base_folder: Path) -> Point:
     """The point at which the swept fields have these values. Raises ScenarioError."""
     problems, strategy_of = [], {}
     for target, value, where in assignments:
-        path = document.assign(target, value, document.place(where))
-        if isinstance(path, Problem):
-            problems.append(Problem(path.place, ".".join(map(str, where[:3])), path.message))
-        elif len(path) > 1 and path[0] == "strategies" and isinstance(path[1], int):
+        place = document.place(where)
+        try:
+            path = document.assign(target, value, place)
+        except AssignmentError as error:
+            problems.append(Problem(place, ".".join(map(str, where[:3])), str(error)))
+            continue
+        if len(path) > 1 and path[0] == "strategies" and isinstance(path[1], int):
             strategy_of[target] = path[1]
     scenario = scenario_of(document, base_folder, problems)
     return Point({assignment.field: assignment.value for assignment in assignments}, scenario, strategy_of)
-
-
-def with_point_named(problem: Problem, assignments: list[Assignment], num_others: int) -> Problem:
-    """A problem of a point: of what does not go together, with the point and how many others have it too."""
-    values = ", ".join(f"{shortened(each.field)}: {format_value(each.value)}" for each in assignments)
-    others = f", and {num_others} more points" if num_others > 1 else ", and 1 more point" if num_others else ""
-    return replace(problem, message=f"{problem.message} (at {values}{others})")
 
 
 def combinations(sweep: SweepConfig) -> Iterator[list[Assignment]]:

@@ -11,7 +11,7 @@ from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, RoundTr
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
-from sim.core.text import shortened
+from sim.core.text import format_value, shortened
 
 Location = tuple[str | int, ...]
 """The path of a value: keys and list indices from the top."""
@@ -66,9 +66,7 @@ def read_yaml(text: str) -> tuple[Any, dict[Location, int]]:
     yaml.Constructor = PlainConstructor
     lines: dict[Location, int] = {}
     try:
-        loaded = yaml.load(io.StringIO(text))
-        note_lines(loaded, (), lines)
-        return plain(loaded), lines
+        return plain(yaml.load(io.StringIO(text)), (), lines), lines
     except RecursionError:
         raise YamlTextError(None, "nested too deeply, or an anchor that holds itself") from None
     except ReaderError as error:
@@ -92,28 +90,17 @@ def describe_syntax_error(error: MarkedYAMLError) -> str:
     return problem
 
 
-def plain(value: Any) -> Any:
-    """Built-in mappings, lists and scalars for those of ruamel; values with a tag stay as they are."""
+def plain(value: Any, path: Location, lines: dict[Location, int]) -> Any:
+    """Built-in data for that of ruamel, except values with a tag; the line of each key and entry goes into `lines`."""
     if isinstance(value, CommentedMap):
-        return {key_text(key): plain(item) for key, item in value.items()}
-    if isinstance(value, CommentedSeq):
-        return [plain(item) for item in value]
-    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
-
-
-def note_lines(value: Any, path: Location, lines: dict[Location, int]) -> None:
-    """Store the line of each key and list entry below a path in `lines`."""
-    if isinstance(value, CommentedMap):
+        data = {}
         for key, item in value.items():
+            name = format_value(key) if key is None or isinstance(key, bool) else str(key)
             if key in (value.lc.data or ()):  # keys of a merge (`<<`) stand elsewhere
-                lines[(*path, key_text(key))] = value.lc.data[key][0] + 1
-            note_lines(item, (*path, key_text(key)), lines)
-    elif isinstance(value, CommentedSeq):
-        for index, item in enumerate(value):
-            lines[(*path, index)] = value.lc.item(index)[0] + 1
-            note_lines(item, (*path, index), lines)
-
-
-def key_text(key: Any) -> str:
-    """A mapping's key as text."""
-    return {None: "null", True: "true", False: "false"}[key] if key is None or isinstance(key, bool) else str(key)
+                lines[(*path, name)] = value.lc.data[key][0] + 1
+            data[name] = plain(item, (*path, name), lines)
+        return data
+    if isinstance(value, CommentedSeq):
+        lines.update({(*path, index): value.lc.item(index)[0] + 1 for index in range(len(value))})
+        return [plain(item, (*path, index), lines) for index, item in enumerate(value)]
+    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)

@@ -17,7 +17,7 @@ from sim.core.units import to_ticks
 from sim.failures import trace_formats as churn_traces
 from sim.failures.base import Member
 from sim.failures.trace import TraceConfig, TraceFailures, names_nodes
-from sim.failures.trace_formats import TraceError, TraceRow, filled, fleet_counts, read_trace
+from sim.failures.trace_formats import TraceError, TraceRow, fleet_counts, read_trace
 
 BAMBOO = Path(__file__).parents[3] / "scenarios" / "traces" / "bamboo_p3.csv"
 END_SECONDS = 40_920.0
@@ -417,16 +417,17 @@ def test_a_trace_without_any_loss_is_one(tmp_path):
     assert read_trace(tmp_path / "t.csv") == ((0.0, 1, 0, ()), (0.01, 1, 0, ()))
 
 
-def test_options_are_filled_from_the_file_beside_the_scenario(tmp_path, bamboo):
+def test_rows_are_read_from_the_file_beside_the_scenario(tmp_path, bamboo):
     (tmp_path / "traces").mkdir()
     (tmp_path / "traces" / "t.csv").write_bytes(BAMBOO.read_bytes())
-    options = {"kind": "trace", "file": "traces/t.csv", "format": "no such", "loop": False}
-    full = filled(options, tmp_path)
-    assert {key: value for key, value in full.items() if key != "rows"} == options
-    assert tuple((*row[:3], tuple(row[3])) for row in full["rows"]) == bamboo
-    assert json.loads(json.dumps(full)) == full  # plain data
-    with pytest.raises(TraceError, match="polarity 'preempted' goes with format skypilot, and this is bamboo"):
-        filled({**options, "polarity": "preempted"}, tmp_path)
+    options, context = {"file": "traces/t.csv", "loop": False}, {"base_folder": tmp_path}
+    config = TraceConfig.model_validate(options, context=context)
+    assert config == TraceConfig(**options, rows=bamboo)
+    assert TraceConfig.model_validate_json(config.model_dump_json(), context=context) == config  # plain data
+    with pytest.raises(ValueError, match="1 validation error for TraceConfig\nformat"):
+        TraceConfig.model_validate({**options, "format": "no such"}, context=context)
+    with pytest.raises(ValueError, match="polarity 'preempted' goes with format skypilot, and this is bamboo"):
+        TraceConfig.model_validate({**options, "polarity": "preempted"}, context=context)
 
 
 JSON = '{"metadata": {"gap_seconds": 60}, "data": %s}'
@@ -488,13 +489,13 @@ MALFORMED = [
     ('{"metadata": 5, "data": [1]}', f": 'metadata.gap_seconds' is missing; allowed: {GAP}"),
     ("[1, 0]", f": 'metadata.gap_seconds' is missing; allowed: {GAP}"),
     ('{"metadata": {"gap_seconds": 0}, "data": [1]}', f", metadata.gap_seconds: found 0; allowed: {GAP}"),
-    ('{"metadata": {"gap_seconds": NaN}, "data": [1]}', f", metadata.gap_seconds: found NaN; allowed: {GAP}"),
+    ('{"metadata": {"gap_seconds": NaN}, "data": [1]}', f", metadata.gap_seconds: found nan; allowed: {GAP}"),
     ('{"metadata": {"gap_seconds": "60"}, "data": [1]}', f", metadata.gap_seconds: found '60'; allowed: {GAP}"),
     ('{"metadata": {"gap_seconds": true}, "data": [1]}', f", metadata.gap_seconds: found true; allowed: {GAP}"),
     ('{"metadata": {"gap_seconds": 60}}', ": 'data' is missing; allowed: a list of counts, not empty"),
-    (JSON % "[]", ", data: found a list; allowed: a list of counts, not empty"),
-    (JSON % "{}", ", data: found a mapping; allowed: a list of counts, not empty"),
-    (JSON % "[1, [2]]", f", data[1]: found a list; allowed: {COUNT}"),
+    (JSON % "[]", ", data: found an empty list; allowed: a list of counts, not empty"),
+    (JSON % "{}", ", data: found an empty mapping; allowed: a list of counts, not empty"),
+    (JSON % "[1, [2]]", f", data[1]: found a list of 1 entry; allowed: {COUNT}"),
     (JSON % "[1, 2.5]", f", data[1]: found 2.5; allowed: {COUNT}"),
     (JSON % "[1, true]", f", data[1]: found true; allowed: {COUNT}"),
     (JSON % "[null]", f", data[0]: found null; allowed: {COUNT}"),

@@ -6,7 +6,7 @@ import pytest
 
 from sim.results.storage import resolved_yaml
 from sim.scenario.document import Document, ScenarioError
-from sim.scenario.loading import load_scenario, parse_scenario, with_traces
+from sim.scenario.loading import load_scenario, parse_scenario
 
 BASE = "name: demo\nstrategies: [none]\n"
 
@@ -204,24 +204,25 @@ def test_an_unreadable_trace_is_reported_with_all_other_problems(folder: Path):
 def test_traces_are_read_wherever_a_process_can_stand(folder: Path):
     good, missing = {"kind": "trace", "file": "traces/good.csv"}, {"kind": "trace", "file": "traces/god.csv"}
     written = {**good, "rows": [[0.0, 2, 0, []], [60.0, 0, 1, [0]], [90.0, 1, 0, []]]}
-    data = {"failures": {"kind": "compose", "processes": ["never", good, missing, written]}, "name": "demo"}
-    filled, unread = with_traces(data, folder)
-    never, read, placeholder, kept = filled["failures"]["processes"]
-    assert (never, kept, filled["name"]) == ("never", written, "demo")
-    assert [tuple(row[:3]) for row in read["rows"]] == [row[:3] for row in ROWS]
-    assert placeholder["file"] == "traces/god.csv"
-    (((path), message),) = unread
-    assert path == ("failures", "processes", 2, "file")
-    assert message == f"{folder / 'traces' / 'god.csv'}: no such file; nearest: good.csv"
-    assert data["failures"] == {"kind": "compose", "processes": ["never", good, missing, written]}
+    ignored = [{**process, "additions": "ignore"} for process in (good, missing, written)]
+    data = {"failures": {"kind": "compose", "processes": ["never", *ignored]}, "name": "demo", "strategies": ["none"]}
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(data, base_folder=folder)
+    (problem,) = map(str, caught.value.problems)
+    path = folder / "traces" / "god.csv"
+    assert problem == f"failures.processes.2.file: {path}: no such file; nearest: good.csv"
+    data["failures"]["processes"].pop(2)
+    never, read, kept = parse_scenario(data, base_folder=folder).failures.model_dump()["processes"]
+    assert (never["kind"], read["rows"], kept["rows"]) == ("never", ROWS, ROWS)
 
 
 @pytest.mark.parametrize(
     "failures", ["trace", 3, None, [], {"kind": "trace"}, {"kind": "trace", "file": 3}, {"kind": "compose"}]
 )
 def test_where_there_is_no_file_nothing_is_read(failures: object):
-    assert with_traces({"failures": failures}, Path("nowhere")) == ({"failures": failures}, [])
-    assert with_traces({"name": "demo"}, Path("nowhere")) == ({"name": "demo"}, [])
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario({"name": "demo", "strategies": ["none"], "failures": failures}, base_folder=Path("nowhere"))
+    assert "nowhere" not in str(caught.value)
 
 
 # ---- --set ---------------------------------------------------------------------------------------
