@@ -120,7 +120,7 @@ def fleets(draw) -> Scenario:
 def event_after_event(scenario: Scenario, seed: int = 0) -> Run:
     with (
         patch.object(IterationExecutor, "time_in_leaps", lambda *_: None),
-        patch("sim.simulation.run.skip", lambda *_: False),
+        patch.object(InterruptibleWork, "skip", lambda *_: False),
         patch.object(StateTransfers, "has_idle_links", False),
     ):
         return run(scenario, seed=seed, training=no_training(scenario))
