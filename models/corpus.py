@@ -1,12 +1,10 @@
 """Text corpora: training and validation tokens, and batches of windows by (seed, step).
 
-A corpus is read once, split into training and validation by a hash of the documents' names, tokenized and
-identified by its content: `content_hash` is part of the `TrainingSpec`, so paths and machines do not matter.
-Batches have no state: a step repeated after a rollback reads the same data. This module does not load torch.
+A corpus is identified by its content: `content_hash` is part of the `TrainingSpec`, so paths and machines do not
+matter. Batches have no state: a step repeated after a rollback reads the same data. This module does not load torch.
 
-Documents are joined by a zero byte, which is rare in text and a token of its own in both tokenizers. Text is
-held in memory; token files are memory-mapped. *Not modelled*: epochs (windows are drawn with replacement),
-attention masks at document boundaries.
+Documents are joined by a zero byte, which is a token of its own in both tokenizers. *Not modelled*: epochs (windows
+are drawn with replacement), attention masks at document boundaries.
 """
 
 import glob
@@ -43,9 +41,8 @@ CHARACTERS_PER_CHUNK, CHUNKS_PER_BATCH = 2**18, 64  # of text to encode: bounds 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Training and validation tokens.
+    """Training and validation tokens: ids (uint16, shape [num_tokens]) below `vocabulary_size`.
 
-    `train` and `validation` are token ids (uint16, shape [num_tokens]) below `vocabulary_size`.
     `content_hash` identifies both and the tokenizer, equal on every machine; `description` is for outputs.
     """
 
@@ -59,7 +56,6 @@ class Corpus:
         """Windows of the training tokens, uniformly at random: a pure function of (seed, step), both ≥ 0.
 
         Shape [num_sequences, sequence_length + 1]: inputs are `[:, :-1]`, targets `[:, 1:]`.
-        Raises ValueError as `require` does.
         """
         self.require(sequence_length)
         num_starts = len(self.train) - sequence_length
@@ -67,10 +63,7 @@ class Corpus:
         return np.asarray(self.train[starts + np.arange(sequence_length + 1)], dtype=np.int64)
 
     def validation_windows(self, num_sequences: int, sequence_length: int) -> npt.NDArray[np.int64]:
-        """Fixed windows, evenly spaced from first token to last: shape [num_sequences, sequence_length + 1].
-
-        They overlap where the stream is short. Raises ValueError as `require` does.
-        """
+        """Fixed windows, evenly spaced from first token to last: shape [num_sequences, sequence_length + 1]."""
         self.require(sequence_length, num_sequences)
         last_start = len(self.validation) - sequence_length - 1
         starts = np.arange(num_sequences)[:, None] * last_start // max(1, num_sequences - 1)
@@ -90,11 +83,10 @@ class Corpus:
 
 
 def load_corpus(spec: DataSpec, base_folder: Path, cache_folder: Path | None = None) -> Corpus:
-    """Read, split and tokenize the data of `spec`.
+    """Read, split and tokenize the data of `spec`; relative paths start at `base_folder`.
 
-    Relative paths start at `base_folder`. Byte-pair encodings are cached in `cache_folder`, which may be
-    emptied at any time. Raises ValueError for data that is missing, empty, unreadable or not as `spec` says;
-    `Corpus.require` checks the length.
+    Byte-pair encodings are cached in `cache_folder`. Raises ValueError for data that is missing, empty, unreadable or
+    not as `spec` says; `Corpus.require` checks the length.
     """
     needed = {"text": "files", "tokens": "train_tokens", "huggingface": "dataset"}.get(spec.source)
     if needed and not getattr(spec, needed):

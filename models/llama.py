@@ -34,7 +34,8 @@ class LlamaLayer(nn.Module):
 
     def __init__(self, spec: ModelSpec, sequence_length: int) -> None:
         super().__init__()
-        dim, hidden = spec.dim, spec.hidden_dim or default_hidden_dim(spec.dim)
+        dim = spec.dim
+        hidden = spec.hidden_dim or -(-8 * dim // 3 // 16) * 16  # 8/3 of dim, rounded up to a multiple of 16
         self.num_heads = spec.num_heads
         self.attention_norm = nn.Parameter(torch.empty(dim))
         self.query_key_value = nn.Parameter(torch.empty(3 * dim, dim))
@@ -77,8 +78,3 @@ class LlamaEnds(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Residual stream [B, T, D] to logits [B, T, vocabulary]."""
         return F.linear(F.rms_norm(x, x.shape[-1:], self.final_norm, NORM_EPSILON), self.de_embedding)
-
-
-def default_hidden_dim(dim: int) -> int:
-    """LLaMA's feed-forward width: 8/3 of dim, rounded up to a multiple of 16."""
-    return -(-8 * dim // 3 // 16) * 16

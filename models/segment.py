@@ -1,8 +1,4 @@
-"""Training of one segment of a line, in any process.
-
-The result is a pure function of the segment and of the states it starts from, passed as bytes: the process and the
-machine that compute it do not change a bit.
-"""
+"""Training of one segment of a line, in any process: a pure function of the segment and the states it starts from."""
 
 from __future__ import annotations
 

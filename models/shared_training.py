@@ -15,7 +15,7 @@ from models.segment import TrainedSegment
 from models.training_plan import Demands, Segment, StoredLine, plan_segments
 from models.training_state import Lineage, Position
 from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_name
-from models.trajectory_store import MAX_STEP, Keyframe, TrajectoryStore
+from models.trajectory_store import Keyframe, TrajectoryStore
 
 MAX_LINES_IN_MEMORY = 256
 
@@ -48,7 +48,7 @@ class SharedTraining:
         losses = self._losses.pop(lineage.key, None)
         if losses is None:
             name = line_name(self.environment, lineage)
-            losses = self.store.read_losses(name, 0, MAX_STEP) if self.store else {}
+            losses = self.store.read_losses(name) if self.store else {}
         self._losses[lineage.key] = losses  # most recently used last
         while len(self._losses) > MAX_LINES_IN_MEMORY or (
             len(self._losses) > 1 and sum(map(len, self._losses.values())) > MAX_STEPS_IN_MEMORY
@@ -119,17 +119,10 @@ class SharedTraining:
             return demands
         reachable: Demands = {}
         for lineage, demand in demands.items():
-            if self._forks_after_divergence(lineage):
-                continue
+            parents = zip(lineage.keys, lineage.edits, strict=False)
+            if any(step > self._divergences.get(parent, (step, ""))[0] for parent, (step, _) in parents):
+                continue  # forks from another line after the step at which that diverged
             last_step, _ = self._divergences.get(lineage.key, (demand.end, ""))
             validations = {step for step in demand.validations if step <= last_step}
             reachable[lineage] = type(demand)(min(demand.last_step, last_step), validations)
         return reachable
-
-    def _forks_after_divergence(self, lineage: Lineage) -> bool:
-        """Whether a line forks from another after the step at which that diverged."""
-        for (step, _), key_before in zip(lineage.edits, lineage.keys, strict=False):
-            last_step, _ = self._divergences.get(key_before, (step, ""))
-            if step > last_step:
-                return True
-        return False

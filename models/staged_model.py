@@ -33,7 +33,7 @@ class StagedModel:
         for _ in range(spec.num_stages):
             self.stages.append(nn.Sequential(*(layer(spec, sequence_length) for _ in range(spec.layers_per_stage))))
         for number in range(len(self.stages)):
-            self._initialise(number, seed_words=(init_seed, number))
+            self.initialise(number)
         self.flat = [flatten(stage) for stage in self.stages]
 
     def loss(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> Tensor:
@@ -43,14 +43,15 @@ class StagedModel:
             x = self.stages[number](x)
         return F.cross_entropy(self.ends.logits(x).flatten(0, 1), targets.flatten())
 
-    def draw_afresh(self, number: int, draw: int) -> None:
-        """Initialise stage `number` again, from the random stream of `draw` (never the initial one)."""
-        self._initialise(number, seed_words=(self.init_seed, number, draw + 1))
-
     @torch.no_grad()
-    def _initialise(self, number: int, seed_words: tuple[int, ...]) -> None:
-        """Norm gains 1, biases 0, matrices normal(0, 0.02); smaller for outputs to the residual stream."""
-        seed = int(np.random.SeedSequence(seed_words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    def initialise(self, number: int, *draw: int) -> None:
+        """Norm gains 1, biases 0, matrices normal(0, 0.02), smaller for outputs to the residual stream.
+
+        draw: number, from 1, of another random stream than the initial one.
+        """
+        seed = int(
+            np.random.SeedSequence((self.init_seed, number, *draw)).generate_state(1, np.uint64)[0] >> np.uint64(1)
+        )
         generator = torch.Generator().manual_seed(seed)
         num_residual_writes = 2 * self.spec.num_stages * self.spec.layers_per_stage
         for name, parameter in self.stages[number].named_parameters():

@@ -2,8 +2,7 @@
 
 A step: gradients of the whole batch, clipped stage by stage (as in the paper), then one Adam update per
 stage. Microbatches are grouped by route and each group runs in one pass: the gradient of a batch is the
-mean over its equal microbatches in any grouping. The batch of a step is a function of (seed, step), so a
-step repeated after a rollback reads the same data.
+mean over its equal microbatches in any grouping.
 """
 
 from __future__ import annotations
@@ -53,11 +52,7 @@ class Trainer:
         settings = spec.optimizer
         self.optimizers = [
             torch.optim.Adam(
-                [flat],
-                lr=settings.learning_rate,
-                betas=(settings.beta1, settings.beta2),
-                eps=settings.epsilon,
-                fused=True,
+                [flat], settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon, fused=True
             )
             for flat in self.model.flat
         ]
@@ -65,9 +60,8 @@ class Trainer:
         num_stages = len(self.model.flat)
         self.gradient_norms = [1.0] * num_stages
         self.rate_factors: list[tuple[float, float, int]] = [(1.0, math.inf, 0)] * num_stages
-        self._validation = torch.from_numpy(
-            corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length)
-        )
+        validation = corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length)
+        self._validation = torch.from_numpy(validation)
 
     def train_step(self) -> StepResult:
         """Update every stage once. Raises DivergedError, with weights unchanged, when the loss is not finite."""
@@ -127,9 +121,12 @@ class Trainer:
         older: states at the moments that the terms of the edit refer to.
         """
         states: dict[Moment | None, State] = {None: self.snapshot(), **(older or {})}
-        terms = self._terms(edit)
+        terms = edit.terms or tuple(Term(source, 1.0) for source in edit.sources)
+        if edit.weights:
+            shares = average_shares(edit.sources, self.gradient_norms, edit.weights, self.spec.optimizer.clip_norm)
+            terms = tuple(Term(source, share) for source, share in shares.items())
         if edit.rule == "fresh":
-            self.model.draw_afresh(edit.stage, draw=self.step)
+            self.model.initialise(edit.stage, self.step + 1)
         else:
             vectors = [(term.share, states[term.moment][f"weights.{term.stage}"]) for term in terms]
             self.model.flat[edit.stage].copy_(combine(vectors))
@@ -140,16 +137,8 @@ class Trainer:
         half_life_steps = edit.learning_rate_half_life_steps or math.inf
         self.rate_factors[edit.stage] = (edit.learning_rate_factor, half_life_steps, self.step)
 
-    def _terms(self, edit: Edit) -> tuple[Term, ...]:
-        """Terms whose sum is the weights of the edited stage; none where they are drawn anew."""
-        if edit.rule != "average":
-            return edit.terms or tuple(Term(source, 1.0) for source in edit.sources)
-        assert edit.weights is not None
-        shares = average_shares(edit.sources, self.gradient_norms, edit.weights, self.spec.optimizer.clip_norm)
-        return tuple(Term(source, share) for source, share in shares.items())
-
     def _rebuild_optimizer(self, edit: Edit, terms: tuple[Term, ...], states: Mapping[Moment | None, State]) -> None:
-        flat, state = self.model.flat[edit.stage], self.optimizers[edit.stage].state
+        state = self.optimizers[edit.stage].state
         sources: list[tuple[float, dict[str, Tensor]]] = []
         if edit.optimizer == "older":
             sources = [(1.0, adam_state(states[terms[0].moment], edit.stage))]
@@ -157,7 +146,8 @@ class Trainer:
             sources = [(term.share, adam_state(states[term.moment], term.stage)) for term in means(edit, terms)]
         state.clear()
         if sources and all(moments for _, moments in sources):
-            state[flat] = {name: combine([(share, moments[name]) for share, moments in sources]) for name in ADAM_STATE}
+            combined = {name: combine([(share, moments[name]) for share, moments in sources]) for name in ADAM_STATE}
+            state[self.model.flat[edit.stage]] = combined
 
     def snapshot(self) -> State:
         """Whole state as named tensors; `restore` restores it to the bit.
@@ -230,10 +220,7 @@ def scheduled_rate(spec: TrainingSpec, step: int) -> float:
 
 
 def average_shares(
-    sources: tuple[int, ...],
-    gradient_norms: list[float],
-    weights: GradientNormWeights,
-    clip_norm: float | None,
+    sources: tuple[int, ...], gradient_norms: list[float], weights: GradientNormWeights, clip_norm: float | None
 ) -> dict[int, float]:
     """CheckFree's weights of the sources, normalised to sum 1 (arXiv 2506.15461, algorithm 1).
 

@@ -156,10 +156,10 @@ def segments_of_line(
     goals = [(step, step) for step in (*validations, *states)]
     if missing:
         goals.append((missing[0] - 1, missing[-1]))
-    sources = sorted(step for step in line.states if step >= first)
-    stored = frozenset(sources)
+    stored = sorted(step for step in line.states if step >= first)
+    starts = [(stored[index - 1] if (index := bisect_right(stored, begin)) else first, end) for begin, end in goals]
     spans: list[tuple[int, int]] = []
-    for begin, end in sorted((latest(sources, begin, first), end) for begin, end in goals):
+    for begin, end in sorted(starts):
         if spans and (begin < spans[-1][1] or begin == spans[-1][0] or begin == end == spans[-1][1]):
             spans[-1] = spans[-1][0], max(end, spans[-1][1])
         else:
@@ -169,12 +169,6 @@ def segments_of_line(
         chains.append(chain_of(lineage, span, validations, states, stored, max_steps))
         validations = validations.difference(*(segment.validations for segment in chains[-1]))
     return chains
-
-
-def latest(sources: Sequence[int], step: int, default: int) -> int:
-    """Last element of sorted `sources` that is at most `step`."""
-    index = bisect_right(sources, step)
-    return sources[index - 1] if index else default
 
 
 def chain_of(
@@ -190,7 +184,12 @@ def chain_of(
     stored: steps whose states are stored.
     """
     begin, end = span
-    start, entered = (Position(lineage, begin), ()) if begin in stored else entry_of(lineage)
+    start: Position | None = Position(lineage, begin)
+    entered: tuple[Lineage, ...] = ()
+    if begin not in stored:  # begins with all edits of this step, from the line that they fork from
+        num_edits = sum(step < lineage.first_step for step, _ in lineage.edits)
+        entered = tuple(lineage.first(number) for number in range(num_edits + 1, len(lineage.edits) + 1))
+        start = Position(lineage.first(num_edits), begin) if begin else None
     cuts = cuts_between(begin, end, [step for step in states if begin <= step < end], max_steps)
     chain: list[Segment] = []
     for first, last in zip([begin, *cuts], cuts, strict=False):
@@ -209,17 +208,6 @@ def cuts_between(begin: int, end: int, needed: Collection[int], max_steps: int) 
         cuts += [step for step in whole if min(step - low, high - step) >= max_steps // 4]
         cuts.append(high)
     return cuts
-
-
-def entry_of(lineage: Lineage) -> tuple[Position | None, tuple[Lineage, ...]]:
-    """State from which a line is entered, and the lines entered there if several edits are made at one step."""
-    entered: list[Lineage] = []
-    step = lineage.first_step
-    while (parent := lineage.parent()) is not None and lineage.first_step == step:
-        entered.append(lineage)
-        lineage = parent
-    start = Position(lineage, step) if step else None
-    return start, tuple(reversed(entered))
 
 
 def longest_paths(segments: Sequence[Segment]) -> dict[Segment, int]:

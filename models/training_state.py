@@ -1,12 +1,7 @@
 """Identities of training states: a `Position` identifies weights without holding them.
 
-A Position is a training recipe (`TrainingSpec`), the edits made to the weights so far (a stage rebuilt from its
-neighbours, or from an older state), and the number of iterations. Strategies return Positions; only
-`models/trajectory.py` computes their losses. Equal Positions are equal training states to the bit, so runs that
-share a Position share the training up to it. This module does not load torch.
-
-Life of a Position: `root(spec)` → `.after(iteration)` as iterations complete → `.edited(edit)` when a
-stage is rebuilt → and, on a rollback, simply an older Position again.
+Equal Positions are equal training states to the bit, so runs that share a Position share the training up to it. This
+module does not load torch.
 """
 
 from __future__ import annotations
@@ -133,15 +128,11 @@ def passes(edits: Edits, step: int, moment: Moment) -> bool:
     return first <= moment.step <= min(last, step)
 
 
-def require_past(edits: Edits, step: int, edit: Edit) -> None:
-    """Raise ValueError when an edit at `step`, after `edits`, refers to a moment that the line did not pass."""
+def key_after(key: str, edits: Edits, step: int, edit: Edit) -> str:
+    """Key of a lineage with one more edit. ValueError if the edit refers to a moment that the line did not pass."""
     for term in edit.terms:
         if term.moment is not None and not passes(edits, step, term.moment):
             raise ValueError(f"edit of stage {edit.stage} at step {step}: {term.moment} is not on the way here")
-
-
-def key_after(key: str, step: int, edit: Edit) -> str:
-    """Key of a lineage with one more edit."""
     return digest(f"{key}|{step}@{edit.as_text()}")
 
 
@@ -165,8 +156,7 @@ class Lineage:
             return
         keys = [digest(self.spec.model_dump_json())]
         for number, (step, edit) in enumerate(self.edits):
-            require_past(self.edits[:number] if edit.terms else (), step, edit)
-            keys.append(key_after(keys[-1], step, edit))
+            keys.append(key_after(keys[-1], self.edits[:number] if edit.terms else (), step, edit))
         object.__setattr__(self, "keys", tuple(keys))
 
     @property
@@ -176,8 +166,8 @@ class Lineage:
 
     def edited(self, step: int, edit: Edit) -> Lineage:
         """This lineage with one more edit."""
-        require_past(self.edits, step, edit)
-        return Lineage(self.spec, (*self.edits, (step, edit)), (*self.keys, key_after(self.key, step, edit)))
+        key = key_after(self.key, self.edits, step, edit)
+        return Lineage(self.spec, (*self.edits, (step, edit)), (*self.keys, key))
 
     def __eq__(self, other: object) -> bool:
         """Equal content."""
@@ -221,10 +211,7 @@ class Position:
     @property
     def line_of_step(self) -> Lineage:
         """The line of the step that led here: before any edit at that step."""
-        lineage = self.lineage
-        while self.step <= lineage.first_step and (parent := lineage.parent()) is not None:
-            lineage = parent
-        return lineage
+        return self.lineage.first(sum(step < self.step for step, _ in self.lineage.edits))
 
     @property
     def moment(self) -> Moment:

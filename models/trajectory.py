@@ -1,13 +1,9 @@
 """Trajectory: the losses of training states, from the store or by training what is missing.
 
-One live trainer follows the simulation. A Position that is not in the store is trained from the nearest
-available state: the live one, a keyframe of the same line, a keyframe of the line it was forked from
-(`Lineage.parent`), or the first step. Runs that share a Position share the training up to it: a checkpointing
-run repeats stored steps, redundant computation never leaves the failure-free line, CheckFree shares its prefix
-up to its first failure.
-
-An edit may refer to older states (`Term.moment`). The live trainer keeps those that it passes until they are
-used; any other is reached by a second trainer, started in the same way.
+One live trainer follows the simulation. A Position that is not in the store is trained from the nearest available
+state: the live one, a keyframe of the same line, a keyframe of a line it was forked from, or the first step. An edit
+may refer to older states (`Term.moment`). The live trainer keeps those that it passes until they are used; any other
+is reached by a second trainer, started in the same way.
 
 Invariant, held by a test: straight = resumed = forked = recomputed without the store, bit for bit. A recomputed
 step that differs from its stored value is an error.
@@ -18,12 +14,11 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections import Counter
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from models.corpus import Corpus
 from models.spec import TrainingSpec
@@ -104,7 +99,8 @@ class Trajectory(Training):
         """The live trainer, moved to a Position from the nearest available state. Callers must not step it."""
         torch.set_num_threads(self.spec.num_threads)
         trainer = self._nearest(position.lineage, position.step)
-        path = path_between(self._live_lineage, position.lineage)
+        num_edits, num_made = len(position.lineage.edits), len(self._live_lineage.edits)
+        path = [position.lineage.first(number) for number in range(num_made + 1, num_edits + 1)]
         on_the_way = StatesOnTheWay(path)
         for lineage in path:
             self._train_until(trainer, lineage.first_step, on_the_way)
@@ -147,15 +143,18 @@ class Trajectory(Training):
 
     def _nearest(self, lineage: Lineage, step: int) -> Trainer:
         """Make the latest available state on the way to (lineage, step) the live one."""
-        for ancestor, last_step in ancestry(lineage, step):
+        last_step = step
+        for number in range(len(lineage.edits), -1, -1):
+            ancestor = lineage.first(number)
             stored_step = self._stored_step(ancestor, last_step)
             if self._live and self._live_lineage == ancestor and stored_step <= self._live.step <= last_step:
                 return self._live
             if self.store and stored_step >= 0:
-                state = self.store.load_keyframe(self._line(ancestor), stored_step)
+                state = self.store.read_keyframe(self._line(ancestor), stored_step)
                 if state is None:  # the file was deleted or damaged, and is now forgotten
                     return self._nearest(lineage, step)
-                return self._begin(ancestor, state)
+                return self._begin(ancestor, load(state))
+            last_step = ancestor.first_step
         return self._begin(Lineage(lineage.spec))
 
     def _begin(self, lineage: Lineage, state: State | None = None) -> Trainer:
@@ -237,25 +236,6 @@ class StatesOnTheWay:
 def line_name(environment: str, lineage: Lineage) -> str:
     """Name of a lineage in the store: a hash of its key and the environment that computes it."""
     return digest(f"{environment}|{lineage.key}")
-
-
-def ancestry(lineage: Lineage, step: int) -> Iterator[tuple[Lineage, int]]:
-    """The lineage and its ancestors, each with its last step on the way to `step`."""
-    yield lineage, step
-    while (parent := lineage.parent()) is not None:
-        yield parent, lineage.first_step
-        lineage = parent
-
-
-def path_between(ancestor: Lineage, lineage: Lineage) -> list[Lineage]:
-    """Lineages to enter, in order, from an ancestor to a lineage."""
-    path = []
-    while lineage != ancestor:
-        path.append(lineage)
-        parent = lineage.parent()
-        assert parent is not None, "the live state is not on the way"
-        lineage = parent
-    return path[::-1]
 
 
 def environment_key() -> str:

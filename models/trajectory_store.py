@@ -19,10 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor
-
 from models.trainer import StepResult
 
 SCHEMA_VERSION = 2
@@ -138,10 +134,9 @@ class TrajectoryStore:
         """All stored results of a line."""
         return LineResults(self._steps(line), self.read_validations(line))
 
-    def read_losses(self, line: str, first: int, last: int) -> dict[int, float]:
-        """Stored training losses of a line by step, from `first` to `last`."""
-        query = "SELECT step, train_loss FROM steps WHERE line = ? AND step BETWEEN ? AND ?"
-        return dict(self._database.execute(query, (line, first, last)).fetchall())
+    def read_losses(self, line: str) -> dict[int, float]:
+        """Stored training losses of a line by step."""
+        return dict(self._database.execute("SELECT step, train_loss FROM steps WHERE line = ?", (line,)).fetchall())
 
     def read_validations(self, line: str) -> dict[int, float]:
         """Stored validation losses of a line by step."""
@@ -189,10 +184,11 @@ class TrajectoryStore:
             )
             self._require_agreement(line, new)
             if row is not None:
-                replaced_file = self._keyframe_file(line, row[1])
+                same = "SELECT file FROM keyframes WHERE line = ? AND step = ?"
+                replaced_file = self._database.execute(same, row[:2]).fetchone()
                 self._database.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         if replaced_file is not None:
-            (self.keyframe_folder / replaced_file).unlink(missing_ok=True)
+            (self.keyframe_folder / replaced_file[0]).unlink(missing_ok=True)
 
     def _require_agreement(self, line: str, new: LineResults) -> None:
         """Raise unless steps stored by another process meanwhile are the same to the bit."""
@@ -212,15 +208,6 @@ class TrajectoryStore:
         rows = self._database.execute("SELECT step, file FROM keyframes WHERE line = ? ORDER BY step", (line,))
         return [step for step, file in rows if (self.keyframe_folder / file).is_file()]
 
-    def load_keyframe(self, line: str, step: int) -> dict[str, Tensor] | None:
-        """The state stored at a step, or None (and its row forgotten) if the file is gone or damaged."""
-        data = self.read_keyframe(line, step)
-        try:
-            return None if data is None else load(data)
-        except SafetensorError:
-            self._forget_keyframe(line, step)
-            return None
-
     def read_keyframe(self, line: str, step: int) -> bytes | None:
         """The state stored at a step as bytes, or None (and its row forgotten) if the file is gone or damaged."""
         found = self._database.execute(
@@ -234,21 +221,12 @@ class TrajectoryStore:
         except FileNotFoundError:
             data = b""
         if hashlib.sha256(data).hexdigest() != sha256:
-            self._forget_keyframe(line, step)
+            with self._database:
+                self._database.execute("DELETE FROM keyframes WHERE line = ? AND step = ?", (line, step))
             return None
         with suppress(sqlite3.OperationalError), self._database:  # only the order of pruning depends on it
             self._database.execute("UPDATE keyframes SET used_at = ? WHERE file = ?", (time.time(), file))
         return data
-
-    def _forget_keyframe(self, line: str, step: int) -> None:
-        with self._database:
-            self._database.execute("DELETE FROM keyframes WHERE line = ? AND step = ?", (line, step))
-
-    def _keyframe_file(self, line: str, step: int) -> str | None:
-        found = self._database.execute(
-            "SELECT file FROM keyframes WHERE line = ? AND step = ?", (line, step)
-        ).fetchone()
-        return None if found is None else str(found[0])
 
     def keyframe_bytes(self) -> int:
         """Size of all keyframes together."""

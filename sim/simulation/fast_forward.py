@@ -12,7 +12,6 @@ from dataclasses import replace
 from models.training_state import Position
 from sim.core.records import Failure
 from sim.simulation.leap import Cadence, RepeatedIterations, longest
-from sim.simulation.log import Repeated
 from sim.simulation.world import World
 from sim.strategies import Strategy
 from sim.strategies.base import PeriodicSave, Process, StrategyWorld
@@ -109,14 +108,11 @@ class FastForward:
         self, save: PeriodicSave, leap: RepeatedIterations, num_before: int, position: Position, began_seconds: float
     ) -> None:
         """Record the saves of a leap from a Position on, except those recorded before."""
-        num = leap.num_pauses - num_before
-        if num == 0:
+        saves = leap.saves(began_seconds, position.iteration, num_before)
+        if saves.num == 0:
             return
-        num_in_a_cycle, cycle_seconds = leap.num_in_a_cycle, leap.cycle_seconds if leap.num_in_a_cycle else 0.0
-        iteration = position.iteration + int(leap.cadence.first) + num_before * num_in_a_cycle
-        at_seconds = began_seconds + leap.first_pause_seconds + num_before * cycle_seconds
-        saves = Repeated(at_seconds, leap.pause_seconds, iteration, num, cycle_seconds, num_in_a_cycle)
         self._world.events.repeat(saves)
-        self._transfers.count(save.transfers, num)
+        self._transfers.count(save.transfers, saves.num)
         last = position.iteration + leap.num_iterations - leap.rest
-        save.completed(replace(position, iteration=last), began_seconds + leap.last_pause_seconds)
+        last_seconds = saves.started_seconds + (saves.num - 1) * saves.cycle_seconds
+        save.completed(replace(position, iteration=last), last_seconds)

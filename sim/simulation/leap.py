@@ -6,7 +6,10 @@ Times are whole ticks, so that products are exact and a leap ends at the same in
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from sim.core.records import EventRecord
 
 
 class Cadence(NamedTuple):
@@ -42,25 +45,33 @@ class RepeatedIterations(NamedTuple):
         """Duration of a pause."""
         return self.cadence.pause_seconds or 0.0
 
-    @property
-    def first_pause_seconds(self) -> float:
-        """Time from the start of the leap to the first pause."""
-        return self.cadence.first * self.cadence.iteration_seconds
+    def saves(self, started_seconds: float, iteration: int, num_before: int) -> RepeatedSaves:
+        """The pauses of a leap that starts at a time and after an iteration, without the first `num_before`."""
+        each_seconds, first, then, _ = self.cadence
+        num_in_a_cycle = int(then) if self.num_pauses > 1 else 0
+        cycle_seconds = num_in_a_cycle * each_seconds + self.pause_seconds if num_in_a_cycle else 0.0
+        at_seconds = started_seconds + first * each_seconds + num_before * cycle_seconds
+        at_iteration, num = iteration + int(first) + num_before * num_in_a_cycle, self.num_pauses - num_before
+        return RepeatedSaves(at_seconds, self.pause_seconds, at_iteration, num, cycle_seconds, num_in_a_cycle)
 
-    @property
-    def num_in_a_cycle(self) -> int:
-        """Iterations from one pause to the next; 0 if there is only one."""
-        return int(self.cadence.then) if self.num_pauses > 1 else 0
 
-    @property
-    def cycle_seconds(self) -> float:
-        """Time from one pause to the next."""
-        return self.num_in_a_cycle * self.cadence.iteration_seconds + self.pause_seconds
+class RepeatedSaves(NamedTuple):
+    """A save `num` times: each takes `seconds`; they are `cycle_seconds` and `num_in_a_cycle` iterations apart."""
 
-    @property
-    def last_pause_seconds(self) -> float:
-        """Time from the start of the leap to the last pause."""
-        return self.seconds - self.rest * self.cadence.iteration_seconds - self.pause_seconds
+    started_seconds: float
+    seconds: float
+    iteration: int
+    num: int
+    cycle_seconds: float
+    num_in_a_cycle: int
+
+    def records(self) -> Iterator[EventRecord]:
+        """The records of its starts and ends."""
+        for index in range(self.num):
+            at_seconds = self.started_seconds + index * self.cycle_seconds
+            iteration = self.iteration + index * self.num_in_a_cycle
+            yield EventRecord(at_seconds, "checkpoint_started", None, iteration)
+            yield EventRecord(at_seconds + self.seconds, "checkpoint_durable", None, iteration)
 
 
 def plain_leap(num: int, seconds: float) -> RepeatedIterations:

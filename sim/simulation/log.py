@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.core.records import EventKind, EventRecord, IterationRecord
-from sim.simulation.leap import RepeatedIterations, plain_leap
+from sim.simulation.leap import RepeatedIterations, RepeatedSaves, plain_leap
 
 Record = TypeVar("Record")
 
@@ -44,52 +44,33 @@ class RepeatingLog(Sequence[Record]):
         return repr(list(self))
 
 
-class Repeated(NamedTuple):
-    """A save `num` times: each takes `seconds`; they are `cycle_seconds` and `num_in_a_cycle` iterations apart."""
-
-    started_seconds: float
-    seconds: float
-    iteration: int
-    num: int
-    cycle_seconds: float
-    num_in_a_cycle: int
-
-    def records(self) -> Iterator[EventRecord]:
-        """The records of its starts and ends."""
-        for index in range(self.num):
-            at_seconds = self.started_seconds + index * self.cycle_seconds
-            iteration = self.iteration + index * self.num_in_a_cycle
-            yield EventRecord(at_seconds, "checkpoint_started", None, iteration)
-            yield EventRecord(at_seconds + self.seconds, "checkpoint_durable", None, iteration)
-
-
 class EventLog(RepeatingLog[EventRecord]):
     """Events in the order in which they occurred. An entry holds the fields of a record, or a repeated save."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._entries: list[tuple[float, EventKind, int | None, int, str] | Repeated] = []
+        self._entries: list[tuple[float, EventKind, int | None, int, str] | RepeatedSaves] = []
 
     def note(self, time_seconds: float, kind: EventKind, stage: int | None, iteration: int, detail: str) -> None:
         """Add an event."""
         self._entries.append((time_seconds, kind, stage, iteration, detail))
         self._length += 1
 
-    def repeat(self, saves: Repeated) -> None:
+    def repeat(self, saves: RepeatedSavesSaves) -> None:
         """Add repeated saves."""
         self._entries.append(saves)
         self._length += 2 * saves.num
 
     def kinds(self) -> Counter[EventKind]:
         """Number of events of each kind."""
-        kinds: Counter[EventKind] = Counter(entry[1] for entry in self._entries if not isinstance(entry, Repeated))
-        num_saves = sum(entry.num for entry in self._entries if isinstance(entry, Repeated))
+        kinds: Counter[EventKind] = Counter(entry[1] for entry in self._entries if not isinstance(entry, RepeatedSaves))
+        num_saves = sum(entry.num for entry in self._entries if isinstance(entry, RepeatedSaves))
         kinds.update(checkpoint_started=num_saves, checkpoint_durable=num_saves)
         return kinds
 
     def __iter__(self) -> Iterator[EventRecord]:
         for entry in self._entries:
-            if isinstance(entry, Repeated):
+            if isinstance(entry, RepeatedSaves):
                 yield from entry.records()
             else:
                 yield EventRecord(*entry)
