@@ -56,7 +56,7 @@ class EventLog(RepeatingLog[EventRecord]):
         self._entries.append((time_seconds, kind, stage, iteration, detail))
         self._length += 1
 
-    def repeat(self, saves: RepeatedSavesSaves) -> None:
+    def repeat(self, saves: RepeatedSaves) -> None:
         """Add repeated saves."""
         self._entries.append(saves)
         self._length += 2 * saves.num
