@@ -1,82 +1,308 @@
 """Consistency checks of a scenario: a named function for each, which says what is wrong and how to mend it.
 
-To add one, write a generator of findings and decorate it with `check`, here or, for the cluster and its failure
-processes, in `cluster_checks.py`.
+To add one, write a generator of findings and decorate it with `check`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import combinations
+
 from models.spec import DataSpec
-from sim.core.text import shortened
-from sim.scenario.cluster_checks import CHECKS, Findings, check, chosen_strategies
+from sim.cluster.network import Network
+from sim.cluster.topology import Cluster
+from sim.core.distributions import Delay
+from sim.core.text import shortened, suggestion
+from sim.failures import ProcessConfig
+from sim.failures.trace import TraceConfig
+from sim.failures.trace_formats import fleet_counts
 from sim.scenario.memory_check import divisors, impossible, too_little_memory
-from sim.scenario.scenario import Scenario
-from sim.strategies import strategy_class
+from sim.scenario.scenario import Scenario, SweepConfig
+from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
+from sim.workload.deployment import pipelines_are_equal
 from sim.workload.schedule import SCHEDULES
 
-__all__ = ["CHECKS"]
+Findings = Iterator[tuple[str, str]]
+"""Paths of fields, and what is wrong there: which values do not fit, and how to mend it."""
 
-FIXED = {"name": "it names the folder of all points", "sweep": "a sweep has no sweep of its own"}
+Check = Callable[[Scenario], Findings]
+
+CHECKS: list[tuple[Check, tuple[str, ...]]] = []
+"""All consistency checks, each with the fields that must be valid for it to run.
+
+Other fields that are faulty by themselves are replaced by their defaults (faulty strategies by `none`).
+"""
+
+
+def check(*fields: str) -> Callable[[Check], Check]:
+    """Register a consistency check, which runs where these fields are valid by themselves.
+
+    fields: all that the check compares, also those that its message does not name: it would see the default of a faulty
+    one. A section, such as "sweep", stands for all its fields.
+    """
+
+    def register(function: Check) -> Check:
+        CHECKS.append((function, fields))
+        return function
+
+    return register
+
+
+SPREADING = ("weibull", "lognormal")
+"""Distributions of a downtime that have a spread."""
+
+MOST_SIMULATED = 1000
+"""Most nodes of a stage that are simulated one by one."""
+
+FIXED = {
+    "name": "it names the folder of all points",
+    "sweep": "a sweep has no sweep of its own",
+    "seeds": "replicates and training_replicates say how many",
+}
 """Fields that cannot be swept, and why."""
 
 
+# ---- network and cluster -----------------------------------------------------------------------------
+
+
+@check("cluster.regions", "network.links", "network.preset")
+def regions_are_in_the_network(scenario: Scenario) -> Findings:
+    """Nodes are placed in regions of the network that are linked to each other."""
+    known = scenario.network.regions
+    linked = {frozenset(link[:2]) for link in scenario.network.links}
+    chosen = dict.fromkeys(scenario.cluster.regions or known)
+    for region in chosen:
+        if region not in known:
+            where = f"in network '{shortened(scenario.network.name)}'{suggestion(region, known)}"
+            yield "cluster.regions", f"no region '{shortened(region)}' {where}"
+    placed = [region for region in chosen if region in known]
+    pairs = [shortened(f"{a}-{b}") for a, b in combinations(placed, 2) if frozenset((a, b)) not in linked]
+    if pairs:
+        links = ", ".join(pairs[:5]) + (", ..." if len(pairs) > 5 else "")
+        message = f"regions that hold nodes lack links: {links}; add rows for them, or choose cluster.regions"
+        yield "network.links", message
+
+
+@check()
+def links_differ(scenario: Scenario) -> Findings:
+    """Each pair of regions has one link; links within a region are given by `same_region`."""
+    seen: set[frozenset[str]] = set()
+    for index, (a, b, *_) in enumerate(scenario.network.links):
+        row, ends = f"network.links.{index}", f"'{shortened(a)}' and '{shortened(b)}'"
+        if a == b:
+            yield row, f"a link between {ends}: links within a region are given by 'same_region'"
+        elif frozenset((a, b)) in seen:
+            yield row, f"a second link between {ends}: links are the same both ways"
+        seen.add(frozenset((a, b)))
+
+
+@check("cluster.nodes_per_stage", "workload.num_stages")
+def every_node_placed_by_hand_has_a_region(scenario: Scenario) -> Findings:
+    """Placement by hand gives a region for each node."""
+    cluster, last = scenario.cluster, scenario.workload.num_stages
+    needed, found = (last + 1) * cluster.nodes_per_stage, len(cluster.regions or ())
+    if cluster.placement == "by_hand" and found != needed:
+        nodes = f"{needed} nodes ({cluster.nodes_per_stage} for each of the stages 0 to {last})"
+        yield "cluster.regions", f"placement 'by_hand' needs a region for each of {nodes}, found {found}"
+
+
+def missing_stages(field: str, stages: tuple[int, ...], scenario: Scenario) -> Findings:
+    """A finding for each stage that the scenario does not have."""
+    last = scenario.workload.num_stages
+    for stage in stages:
+        if not 0 <= stage <= last:
+            yield field, f"no stage {stage}; allowed: 0 (embedding and head) to {last}"
+
+
+def missing_replica(field: str, replica: int | None, scenario: Scenario) -> Findings:
+    """A finding for a replica that the scenario does not have."""
+    last = scenario.cluster.nodes_per_stage - 1
+    if replica is not None and replica > last:
+        yield field, f"no replica {replica}; allowed: 0 to {last}"
+
+
+@check("cluster.nodes_per_stage", "workload.num_stages")
+def stragglers_exist(scenario: Scenario) -> Findings:
+    """Stragglers exist."""
+    for index, slow in enumerate(scenario.cluster.stragglers):
+        yield from missing_stages(f"cluster.stragglers.{index}", (slow.stage,), scenario)
+        yield from missing_replica(f"cluster.stragglers.{index}", slow.replica, scenario)
+
+
+# ---- failure processes -----------------------------------------------------------------------------
+
+
+def processes(scenario: Scenario) -> Iterator[tuple[str, ProcessConfig]]:
+    """The failure process and those it is composed of, with their paths."""
+    yield "failures", scenario.failures
+    for index, process in enumerate(getattr(scenario.failures, "processes", ())):
+        yield f"failures.processes.{index}", process
+
+
+@check("workload.num_stages")
+def immune_stages_exist(scenario: Scenario) -> Findings:
+    """Immune stages exist."""
+    for path, process in processes(scenario):
+        yield from missing_stages(f"{path}.immune_stages", process.immune_stages, scenario)
+
+
+@check()
+def rates_are_given_once(scenario: Scenario) -> Findings:
+    """A rate or a mean is given, not both."""
+    for path, process in processes(scenario):
+        if None not in (getattr(process, "rate_per_hour", None), getattr(process, "mean_uptime_hours", None)):
+            yield f"{path}.mean_uptime_hours", "give rate_per_hour or mean_uptime_hours, not both"
+
+
+@check()
+def spreads_fit_their_distribution(scenario: Scenario) -> Findings:
+    """A spread goes with a distribution that has one."""
+    where = " or ".join(f"'{distribution}'" for distribution in SPREADING)
+    for path, process in processes(scenario):
+        for name, delay in process:
+            if isinstance(delay, Delay) and delay.spread is not None and delay.distribution not in SPREADING:
+                message = f"'spread' goes with distribution {where}, found distribution '{delay.distribution}'"
+                yield f"{path}.{name}.spread", message
+
+
+@check("workload.num_stages", "cluster.nodes_per_stage", "cluster.regions", "network")
+def losses_of_scripts_exist(scenario: Scenario) -> Findings:
+    """Stages, pipelines and regions of scripted losses exist."""
+    regions = tuple(dict.fromkeys(scenario.cluster.regions or scenario.network.regions))
+    for path, process in processes(scenario):
+        for index, loss in enumerate(getattr(process, "losses", ()) if process.kind == "script" else ()):
+            field = f"{path}.losses.{index}"
+            yield from missing_stages(f"{field}.stages", loss.stages, scenario)
+            yield from missing_replica(f"{field}.replica", loss.replica, scenario)
+            if loss.region is not None and loss.region not in regions:
+                where = f"in this cluster{suggestion(loss.region, regions)}"
+                yield f"{field}.region", f"no region '{shortened(loss.region)}' {where}"
+
+
+def replayed_traces(scenario: Scenario) -> Iterator[tuple[str, TraceConfig]]:
+    """The traces that supply the nodes, with their paths."""
+    for path, process in processes(scenario):
+        if isinstance(process, TraceConfig) and process.additions == "replay":
+            yield path, process
+
+
+@check("workload.num_stages")
+def traces_have_a_node_for_every_stage(scenario: Scenario) -> Findings:
+    """A replayed trace has, at some time, a node for every stage."""
+    needed = scenario.workload.num_stages + 1
+    for path, process in replayed_traces(scenario):
+        most = max(fleet_counts(process.rows)[1])
+        if process.max_nodes is not None and process.max_nodes < most:
+            most, path = process.max_nodes, f"{path}.max_nodes"
+        if most < needed:
+            allowed = f"at least {needed}, a node for each of the stages 0 to {needed - 1}"
+            message = f"the trace has at most {most} nodes at a time; allowed: {allowed}; or choose additions 'ignore'"
+            yield path, message
+
+
+@check("cluster.num_spares")
+def traces_supply_the_spares(scenario: Scenario) -> Findings:
+    """Spares are not given where a trace supplies all nodes."""
+    if scenario.cluster.num_spares and any(replayed_traces(scenario)):
+        found = f"found {scenario.cluster.num_spares}, but the trace supplies all nodes"
+        yield "cluster.num_spares", f"{found}: leave it out, or choose additions 'ignore'"
+
+
+# ---- sharded stages, large clusters ----------------------------------------------------------------
+
+
+def chosen_strategies(scenario: Scenario) -> Iterator[tuple[str, StrategyConfig]]:
+    """The strategies, and the fallback unless it is `stop`, with their paths."""
+    yield from ((f"strategies.{index}", config) for index, config in enumerate(scenario.strategies))
+    if scenario.fallback.kind != "stop":
+        yield "fallback", scenario.fallback
+
+
+@check("cluster.stage_state", "strategies", "fallback")
+def strategies_support_sharding(scenario: Scenario) -> Findings:
+    """With sharded stages, every strategy works without a node that holds a whole stage."""
+    if scenario.cluster.stage_state != "sharded":
+        return
+    able = ", ".join(kind for kind, strategy in STRATEGIES.items() if strategy.supports_sharding)
+    for path, config in chosen_strategies(scenario):
+        if not strategy_class(config.kind).supports_sharding:
+            needs = f"'{config.name}' needs nodes that hold whole stages"
+            yield path, f"{needs}; allowed with stage_state 'sharded': {able}"
+        elif getattr(config, "local_gib_per_s", None):
+            yield f"{path}.local_gib_per_s", "local copies go with stage_state 'replicated', found 'sharded'"
+
+
+@check("cluster", "workload.num_stages", "network")
+def large_clusters_have_equal_pipelines(scenario: Scenario) -> Findings:
+    """Large clusters have equal pipelines, so that one of them stands for all."""
+    config, network, path = scenario.cluster, scenario.network, "cluster.nodes_per_stage"
+    if config.nodes_per_stage <= MOST_SIMULATED:
+        return
+    found = f"found {config.nodes_per_stage:,}; allowed"
+    if config.stage_state != "sharded":
+        yield path, f"{found} with stage_state 'replicated': at most {MOST_SIMULATED:,}, or choose 'sharded'"
+        return
+    cluster = Cluster(config, scenario.workload.num_stages, config.regions or network.regions)
+    if not pipelines_are_equal(cluster, Network(network, cluster.regions_of_nodes)):
+        yield (
+            path,
+            f"{found} where pipelines differ or share links: at most {MOST_SIMULATED:,}; more where each stage is in "
+            "one region, no single replica is a straggler, and the network has no 'access' links",
+        )
+    if config.jitter:
+        yield "cluster.jitter", f"goes with nodes_per_stage of at most {MOST_SIMULATED:,}"
+    if scenario.fidelity == "microbatch":
+        yield "fidelity", f"'microbatch' goes with cluster.nodes_per_stage of at most {MOST_SIMULATED:,}"
+
+
 # ---- sweep ----------------------------------------------------------------------------------------
+
+
+def swept_fields(scenario: Scenario) -> dict[str, list[str]]:
+    """The fields in each section of the sweep."""
+    sweep = scenario.sweep or SweepConfig()
+    by_hand = dict.fromkeys(field for point in sweep.list for field in point)
+    return {"grid": list(sweep.grid), "zip": list(sweep.zip), "list": list(by_hand)}
 
 
 @check("sweep")
 def zipped_fields_have_equally_many_values(scenario: Scenario) -> Findings:
     """Fields that vary together have equally many values."""
     columns = scenario.sweep.zip if scenario.sweep else {}
-    counts = {field: len(values) for field, values in columns.items()}
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{shortened(field)}: {count}" for field, count in counts.items())
+    if len({len(values) for values in columns.values()}) > 1:
+        found = ", ".join(f"{shortened(field)}: {len(values)}" for field, values in columns.items())
         yield "sweep.zip", f"fields that vary together need equally many values, found {found}"
 
 
 @check("sweep")
 def fields_are_swept_once(scenario: Scenario) -> Findings:
     """A field is swept in one place only."""
-    if scenario.sweep is None:
-        return
-    sections = {"grid": scenario.sweep.grid, "zip": scenario.sweep.zip}
-    by_hand = {field for point in scenario.sweep.list for field in point}
-    for field in sections["grid"]:
-        if field in sections["zip"]:
-            yield "sweep.zip", f"'{shortened(field)}' is in the grid already: each field once"
-    for name, section in sections.items():
-        for field in section:
-            if field in by_hand:
-                yield "sweep.list", f"'{shortened(field)}' is in the {name} already: each field once"
+    for (name, fields), (other, others) in combinations(swept_fields(scenario).items(), 2):
+        for field in fields:
+            if field in others:
+                yield f"sweep.{other}", f"'{shortened(field)}' is in the {name} already: each field once"
 
 
 @check("sweep")
 def fixed_fields_are_not_swept(scenario: Scenario) -> Findings:
     """The name, the sweep and the seeds are the same at every point."""
-    if scenario.sweep is None:
-        return
-    sections = {"grid": [scenario.sweep.grid], "zip": [scenario.sweep.zip], "list": scenario.sweep.list}
-    for name, points in sections.items():
-        for field in dict.fromkeys(field for point in points for field in point):
+    for name, fields in swept_fields(scenario).items():
+        for field in fields:
             head = field.partition(".")[0].partition("[")[0].strip()
-            why = FIXED.get(head) or ("replicates and training_replicates say how many" if head == "seeds" else None)
-            if why:
-                yield f"sweep.{name}", f"'{shortened(field)}' cannot be swept: {why}"
+            if head in FIXED:
+                yield f"sweep.{name}", f"'{shortened(field)}' cannot be swept: {FIXED[head]}"
 
 
 @check("sweep", "seeds")
 def replicates_are_counted_or_listed(scenario: Scenario) -> Findings:
     """Seeds are counted up from the first, or listed, not both."""
-    if scenario.sweep is None:
-        return
-    for field, seeds, kind in (
-        ("replicates", scenario.seeds.failures, "failures"),
-        ("training_replicates", scenario.seeds.training, "training"),
-    ):
-        if getattr(scenario.sweep, field) is not None and len(seeds) > 1:
-            yield f"sweep.{field}", f"seeds.{kind} lists {len(seeds)} seeds already: give one of the two"
+    for field, kind in (("replicates", "failures"), ("training_replicates", "training")):
+        num_seeds = len(getattr(scenario.seeds, kind))
+        if getattr(scenario.sweep, field, None) is not None and num_seeds > 1:
+            yield f"sweep.{field}", f"seeds.{kind} lists {num_seeds} seeds already: give one of the two"
 
 
-# ---- model, training, strategies, network, seeds ------------------------------------------------------
+# ---- model, training, strategies, seeds --------------------------------------------------------------
 
 
 def _divisors(number: int, least: int = 1) -> str:
@@ -93,8 +319,8 @@ def stages_hold_all_layers(scenario: Scenario) -> Findings:
     shares, field = scenario.workload.layers_per_stage, "workload.layers_per_stage"
     if shares is None:
         if layers % stages:
-            allowed = _divisors(layers, least=2)
-            yield "workload.num_stages", f"{stages} stages do not divide num_layers {layers}; {allowed}"
+            message = f"{stages} stages do not divide num_layers {layers}; {_divisors(layers, least=2)}"
+            yield "workload.num_stages", message
     elif len(shares) != stages:
         yield field, f"found {len(shares)} numbers of layers; allowed: one for each of num_stages, {stages}"
     elif sum(shares) != layers:
@@ -170,22 +396,17 @@ def microbatches_divide_the_batch(scenario: Scenario) -> Findings:
 @check()
 def routes_take_equal_shares_of_the_microbatches(scenario: Scenario) -> Findings:
     """Equally many microbatches take each of a strategy's routes."""
-    counts = {"training": scenario.training.num_microbatches, "workload": scenario.workload.num_microbatches}
-    for section, count in counts.items():
-        for kind, num_routes in routed(scenario).items():
+    num_stages = scenario.workload.num_stages
+    possible = [config for config in scenario.strategies if not impossible(config, scenario.workload)]
+    routes = {config.kind: strategy_class(config.kind)(config, num_stages).training_variant() for config in possible}
+    for section in ("training", "workload"):
+        count = getattr(scenario, section).num_microbatches
+        for kind, num_routes in ((kind, len(variant)) for kind, variant in routes.items() if variant):
             if count % num_routes:
                 needed = f"sends them along {num_routes} routes in turn: needs a multiple of {num_routes}"
                 needed = "swaps half of them: needs an even number" if num_routes == 2 else needed
                 yield f"{section}.num_microbatches", f"{kind} {needed}, found {count}"
                 break
-
-
-def routed(scenario: Scenario) -> dict[str, int]:
-    """Kinds of strategies that send microbatches along several routes in turn, and how many."""
-    num_stages = scenario.workload.num_stages
-    possible = [config for config in scenario.strategies if not impossible(config, scenario.workload)]
-    routes = {config.kind: strategy_class(config.kind)(config, num_stages).training_variant() for config in possible}
-    return {kind: len(variant) for kind, variant in routes.items() if len(variant) > 1}
 
 
 @check("workload.num_stages", "workload.sequences_per_microbatch", "workload.schedule", "workload.loss_at")

@@ -1,6 +1,6 @@
 """A scenario: one YAML file, frozen and resolved, composed of the configurations of its components.
 
-Each component checks its own fields; `checks` and `cluster_checks` hold the checks across fields.
+Each component checks its own fields; `checks` holds the checks across fields.
 """
 
 from __future__ import annotations

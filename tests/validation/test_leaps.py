@@ -16,7 +16,7 @@ from sim.core.ledger import IterationSplit, Ledger, exact_sum
 from sim.core.records import IterationRecord
 from sim.results.storage import write_records
 from sim.results.summary import summarise
-from sim.scenario.cluster_checks import strategies_support_sharding
+from sim.scenario.checks import strategies_support_sharding
 from sim.scenario.scenario import Scenario
 from sim.simulation.fast_forward import next_action
 from sim.simulation.interruptible import InterruptibleWork
