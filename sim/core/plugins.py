@@ -15,7 +15,7 @@ import sys
 from abc import ABC
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
@@ -23,9 +23,6 @@ from models import spec
 from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, shortened, suggestion
 
 MODULE_AND_CLASS = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
-
-NOTEBOOK = "__main__:"
-"""Prefix of kinds that are classes of a notebook, or of the running script."""
 
 MAX_REASON = 300
 
@@ -75,9 +72,8 @@ class Plugins(Generic[Found]):
         return ":" in kind or kind in self.installed()
 
     def find(self, kind: str) -> type[Found]:
-        """Import the class of a kind; a notebook's class is the one its cell defined last. Raises PluginError."""
-        found: type[Found] = (_find.__wrapped__ if kind.startswith(NOTEBOOK) else _find)(self, kind)
-        return found
+        """Import the class of a kind; that of a notebook or script as it was defined last. Raises PluginError."""
+        return (_find.__wrapped__ if kind.startswith("__main__:") else _find)(self, kind)  # type: ignore[no-any-return]
 
     def known(self) -> dict[str, type[Found] | PluginError]:
         """All installed classes by their plain names; the error in place of a class that cannot be used."""
@@ -91,30 +87,36 @@ class Plugins(Generic[Found]):
 
 
 @cache
-def _find(plugins: Plugins[Found], kind: str) -> type[Found]:
-    origin = ""
+def _find(plugins: Plugins[Found], kind: str) -> Any:
+    """The class of a kind, whose target is the kind itself or that of its entry point. Raises PluginError."""
     if re.match(MODULE_AND_CLASS, kind):
-        module_name, _, class_name = kind.partition(":")
-    else:
-        entry = _entry_point(plugins.group, kind)
-        module_name, class_name = entry.module, entry.attr
-        origin = f"{entry.value}, {plugins.group} of {entry.dist.name if entry.dist else 'a package'}: "
-    try:
-        found = _class_in(_import(module_name), class_name, plugins.base)
-        _check_contract(plugins, kind, found)
-    except PluginError as error:
-        raise PluginError(f"{origin}{error}") from None
-    return found  # type: ignore[no-any-return]
-
-
-def _entry_point(group: str, name: str) -> EntryPoint:
-    """The entry point of a name; the same target registered twice counts once."""
-    found = {entry.value: entry for entry in entry_points(group=group, name=name)}
-    if not found:
+        return _checked_class(plugins, kind, kind)
+    entries = {entry.value: entry for entry in entry_points(group=plugins.group, name=kind)}  # equal targets count once
+    if not entries:
         raise PluginError("write package.module:Class, or the name of an installed one")
-    if len(found) > 1:
-        raise PluginError(f"several packages give this name: {' and '.join(sorted(found))}; write the one you mean")
-    return next(iter(found.values()))
+    if len(entries) > 1:
+        raise PluginError(f"several packages give this name: {' and '.join(sorted(entries))}; write the one you mean")
+    (entry,) = entries.values()
+    try:
+        return _checked_class(plugins, kind, f"{entry.module}:{entry.attr}")
+    except PluginError as error:
+        package = entry.dist.name if entry.dist else "a package"
+        raise PluginError(f"{entry.value}, {plugins.group} of {package}: {error}") from None
+
+
+def _checked_class(plugins: Plugins[Found], kind: str, target: str) -> Any:
+    """The class at `package.module:Class`, imported and checked. Raises PluginError."""
+    module_name, _, name = target.partition(":")
+    module, base = _import(module_name), plugins.base
+    found = getattr(module, name, None)
+    if found is None:
+        own = [key for key, item in vars(module).items() if _is_subclass(item, base) and item.__module__ == module_name]
+        hint = suggestion(name, own) if own else f", and no {base.__name__} at all"
+        raise PluginError(f"module '{module_name}' has no '{name}'{hint}")
+    if not _is_subclass(found, base):
+        raise PluginError(f"'{name}' is not a {base.__name__}: make it a subclass of {base.__module__}.{base.__name__}")
+    _check_contract(plugins, kind, found)
+    return found
 
 
 def _import(name: str) -> ModuleType:
@@ -130,19 +132,6 @@ def _import(name: str) -> ModuleType:
             where = "installed, on PYTHONPATH or in the current folder"
             raise PluginError(f"there is no module '{error.name}', {where}") from None
         raise PluginError(f"module '{name}' cannot be imported: {in_one_line(error)}") from None
-
-
-def _class_in(module: ModuleType, name: str, base: type) -> Any:
-    """The subclass of `base` that a module holds by a name. Raises PluginError."""
-    found = getattr(module, name, None)
-    if found is None:
-        own = [key for key, item in vars(module).items() if _is_subclass(item, base)]
-        own = [key for key in own if vars(module)[key].__module__ == module.__name__]
-        hint = suggestion(name, own) if own else f", and no {base.__name__} at all"
-        raise PluginError(f"module '{module.__name__}' has no '{name}'{hint}")
-    if not _is_subclass(found, base):
-        raise PluginError(f"'{name}' is not a {base.__name__}: make it a subclass of {base.__module__}.{base.__name__}")
-    return found
 
 
 def _check_contract(plugins: Plugins[Found], kind: str, found: Any) -> None:

@@ -44,19 +44,16 @@ class Axis:
     @property
     def is_numeric(self) -> bool:
         """Whether all values are numbers."""
-        return all(is_number(value) for value in self.values)
+        return all(map(is_number, self.values))
 
     def nearest(self, value: Any) -> int | None:
         """The number of the value nearest to one, by ratio if so spaced; None if the values are no numbers."""
         if value in self.values:
             return self.values.index(value)
-        if not self.is_numeric or not is_number(value) or (self.is_log and value <= 0):
+        if not self.is_numeric or not is_number(value) or not min(self.values) <= value <= max(self.values):
             return None
-        places = np.array(self.values, dtype=float)
-        if not places.min() <= value <= places.max():
-            return None
-        distances = np.abs(np.log(places / value)) if self.is_log else np.abs(places - value)
-        return int(distances.argmin())
+        values = np.array(self.values, dtype=float)
+        return int((np.abs(np.log(values / value)) if self.is_log else np.abs(values - value)).argmin())
 
 
 class ScenarioTemplate:
@@ -76,15 +73,12 @@ class ScenarioTemplate:
         except AssignmentError as error:
             raise ScenarioError(self._document.source, [Problem(option, "", str(error))]) from None
         own = own.get("name", own) if isinstance(own, dict) else own
-        if not equals:
-            return self._around(field, path, own, num_values, option)
-        if ".." not in text:
+        if equals and ".." not in text:
             values = parse_values(text, option)
-            is_log = all(map(is_number, values)) and is_wide(min(values), max(values))
-            return Axis(field, values, own, is_log, option)
-        low, high = parse_range(text, option)
+            return Axis(field, values, own, all(map(is_number, values)) and is_wide(min(values), max(values)), option)
+        low, high = parse_range(text, option) if equals else self._range_around(field, path, own, option)
         axis = Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
-        if len(axis.values) < 2:
+        if equals and len(axis.values) < 2:
             raise ValueError(f"{option}: the field holds whole numbers, and there are not two between these: widen it")
         for value in (axis.values[0], axis.values[-1]):
             self.point([(axis, value)])  # an end that is not allowed is reported as it was given
@@ -99,23 +93,26 @@ class ScenarioTemplate:
 
     def point(self, values: Sequence[tuple[Axis, Any]]) -> Point:
         """The scenario with one value for each axis. Raises ScenarioError where they do not fit."""
+        return self._point([(axis.field, value, axis.option) for axis, value in values])
+
+    def _point(self, values: Sequence[tuple[str, Any, str]]) -> Point:
+        """The scenario with fields, their values, and the options that these are from."""
         document = deepcopy(self._document)
-        assignments = []
-        for axis, value in values:
-            where = (axis.option,)
-            document.places[where] = axis.option
-            assignments.append(Assignment(axis.field, value, where))
-        return point_of(document, assignments, self.base_folder)
+        document.places.update({(option,): option for _, _, option in values})
+        return point_of(
+            document, [Assignment(field, value, (option,)) for field, value, option in values], self.base_folder
+        )
 
     def _own_value(self, field: str, option: str) -> tuple[Location, Any]:
         """The path of a field and the scenario's value there. Raises AssignmentError."""
         path = deepcopy(self._document).assign(field, None, option)
         return path, at(self.scenario.model_dump(mode="json"), path)
 
-    def _around(self, field: str, path: Location, own: Any, num_values: int, option: str) -> Axis:
+    def _range_around(self, field: str, path: Location, own: Any, option: str) -> tuple[float, float]:
+        """The ends of a range around the scenario's own value, as wide as the field allows."""
         if not is_number(own) or own <= 0:
             found = "unset" if own is None else format_value(own)
-            self.point([(Axis(field, (own,), own, False, option), own)])  # reports an unknown field
+            self._point([(field, own, option)])  # reports an unknown field
             example = f"{field}={own},..." if isinstance(own, str) else f"{field}=1,2,3 or {field}=1..100"
             raise ValueError(f"{option}: its value is {found}: say which values, as {example}")
         low, high = own / SPREAD, own * SPREAD
@@ -123,11 +120,11 @@ class ScenarioTemplate:
             low = own if low > own / 1.01 else (low + own) / 2
         while high > own and not self._admits(field, self._spaced(path, own, high, 2)[-1], option):
             high = own if high < own * 1.01 else (high + own) / 2
-        return Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
+        return low, high
 
     def _admits(self, field: str, value: Any, option: str) -> bool:
         try:
-            self.point([(Axis(field, (value,), None, False, option), value)])
+            self._point([(field, value, option)])
         except ScenarioError:
             return False
         return True
@@ -136,11 +133,10 @@ class ScenarioTemplate:
         """Values from low to high, with few digits; distinct whole numbers where the field holds whole numbers."""
         num_values = num_values if high > low else 1
         spaced = np.geomspace(low, high, num_values) if is_wide(low, high) else np.linspace(low, high, num_values)
-        is_whole = schema_at(path, self._document.data).get("type") == "integer"
-        values = [round(value) if is_whole else float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in spaced.tolist()]
-        if not is_whole:
-            values[0], values[-1] = low, high
-        return tuple(dict.fromkeys(values))
+        if schema_at(path, self._document.data).get("type") == "integer":
+            return tuple(dict.fromkeys(map(round, spaced.tolist())))
+        inner = (float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in spaced[1:-1].tolist())
+        return tuple(dict.fromkeys([low, *inner, high]))
 
 
 def is_number(value: Any) -> bool:
@@ -167,11 +163,10 @@ def parse_values(text: str, option: str) -> tuple[Any, ...]:
 
 def parse_range(text: str, option: str) -> tuple[float, float]:
     """The ends of a range. Raises ValueError."""
-    low, _, high = text.partition("..")
     try:
-        found = float(low), float(high)
+        low, high = map(float, text.split("..", 1))
     except ValueError:
         raise ValueError(f"{option}: a range is LOW..HIGH, two numbers such as 0.01..0.4") from None
-    if not found[0] < found[1] or not np.isfinite(found).all():
+    if not -np.inf < low < high < np.inf:
         raise ValueError(f"{option}: a range goes from a number to a greater one")
-    return found
+    return low, high

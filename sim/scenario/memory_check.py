@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from sim.cluster.devices import Device
 from sim.cluster.topology import num_shares_of
@@ -23,8 +22,7 @@ from sim.workload.schedule import SCHEDULES
 LISTED_DEVICES = 3
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(NamedTuple):
     """The memory that a stage needs."""
 
     num_bytes: float
@@ -41,13 +39,12 @@ def impossible(config: StrategyConfig, workload: WorkloadConfig) -> str | None:
 
 
 def greatest_need(scenario: Scenario, config: StrategyConfig, workload: WorkloadConfig) -> Need:
-    """The greatest need of a stage under a strategy, with what the scenario's fallback holds beside it."""
-    costs = Costs(workload, scenario.cluster.device)
-    survivors = [(c, strategy_class(c.kind)) for c in (config, scenario.fallback) if c.kind != "stop"]
-    plan = plan_under(config, workload)
+    """The greatest need of a stage under a strategy, with what the scenario's fallback also holds."""
+    costs, plan = Costs(workload, scenario.cluster.device), plan_under(config, workload)
+    both = [(each, strategy_class(each.kind)) for each in (config, scenario.fallback) if each.kind != "stop"]
     needs, num_shares = [], num_shares_of(scenario.cluster)
     for stage in range(workload.num_stages + 1):
-        extra_bytes = sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in survivors)
+        extra_bytes = sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in both)
         needs.append(Need(needed_bytes(costs, plan, stage, extra_bytes, num_shares), stage))
     return max(needs, key=lambda need: need.num_bytes)
 
@@ -63,15 +60,11 @@ def too_little_memory(scenario: Scenario, config: StrategyConfig) -> str | None:
     if need.fits(device):
         return None
     needed_gib = need.num_bytes / BYTES_PER_GIB
-    found = remedies(scenario, config, need)
+    found = ", or ".join(remedies(scenario, config, need))
+    remedy = f"would fit: {found}" if found else "no single change of schedule, microbatches or device makes it fit"
     return (
         f"'{config.name}' needs {in_gib(needed_gib)} on stage {need.stage}, {in_gib(needed_gib - device.memory_gib)} "
-        f"more than the {device.memory_gib:g} GiB of device '{shortened(device.name)}'; "
-        + (
-            f"would fit: {', or '.join(found)}"
-            if found
-            else "no single change of schedule, microbatches or device makes it fit"
-        )
+        f"more than the {device.memory_gib:g} GiB of device '{shortened(device.name)}'; {remedy}"
     )
 
 
@@ -88,17 +81,20 @@ def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str
         changed = workload.model_copy(update=changes)
         return greatest_need(scenario, config, changed).fits(scenario.cluster.device)
 
+    def largest(field: str, candidates: Sequence[int]) -> list[str]:
+        """The largest of ascending candidates that fits, if all below it fit too."""
+        num_fitting = bisect_left(candidates, True, key=lambda number: not fits(**{field: number}))
+        return [f"{field} {candidates[num_fitting - 1]}"] if num_fitting else []
+
     found, schedule = [], SCHEDULES[workload.schedule]
     if schedule.limits_in_flight and not schedule.is_interleaved:
         now = Costs(workload, scenario.cluster.device).schedule(plan_under(config, workload)).in_flight_limit
-        if most := largest(range(1, now), lambda number: fits(max_in_flight=number)):
-            found.append(f"max_in_flight {most}")
+        found += largest("max_in_flight", range(1, now))
     if not schedule.limits_in_flight and fits(schedule="1f1b"):
         found.append("schedule 1f1b")
     if not workload.recompute_activations and fits(recompute_activations=True):
         found.append("recompute_activations true")
-    if most := largest(smaller_microbatches(scenario), lambda number: fits(sequences_per_microbatch=number)):
-        found.append(f"sequences_per_microbatch {most}")
+    found += largest("sequences_per_microbatch", smaller_microbatches(scenario))
     known = sorted((Device(**figures) for figures in presets("devices").values()), key=lambda known: known.memory_gib)
     large = [device.name for device in known if need.fits(device)]
     if large:
@@ -112,14 +108,8 @@ def smaller_microbatches(scenario: Scenario) -> list[int]:
     workload = scenario.workload
     possible = [config for config in scenario.strategies if not impossible(config, workload)]
     numbers = divisors(workload.sequences_per_microbatch)[:-1]
-    changed = {number: workload.model_copy(update={"sequences_per_microbatch": number}) for number in numbers}
-    return [number for number in numbers if not any(impossible(config, changed[number]) for config in possible)]
-
-
-def largest(candidates: Sequence[int], fits: Callable[[int], bool]) -> int | None:
-    """The largest of ascending candidates that fits, if all below it fit too."""
-    place = bisect_left(candidates, True, key=lambda candidate: not fits(candidate))
-    return candidates[place - 1] if place else None
+    changed = [(number, workload.model_copy(update={"sequences_per_microbatch": number})) for number in numbers]
+    return [number for number, smaller in changed if not any(impossible(config, smaller) for config in possible)]
 
 
 def divisors(number: int) -> list[int]:
