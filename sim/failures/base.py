@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -116,7 +117,7 @@ class FailureProcess(Component):
     | `Config` | when the scenario is read: the options, and the kind | required |
     | `unit` | before the start: the clock that uptimes count | seconds |
     | `supplies_nodes`, `num_initial_nodes` | before the start: whether nodes arrive by this process | no |
-    | `for_members` | at time zero, with all nodes | the process itself |
+    | `for_members` | at time zero, with all nodes | a copy with these `members` |
     | `parts` | at time zero: the processes that it is the sum of | itself |
     | `scope` | at time zero: what fails as one | the option `scope`, else stage |
     | `starting_at` | when a node arrives (scope node), before its uptimes | the process itself |
@@ -137,6 +138,9 @@ class FailureProcess(Component):
 
     Config: ClassVar[type[ProcessConfig]]
     config: ProcessConfig
+
+    members: tuple[Member, ...] | None = None
+    """The nodes of the cluster at time zero, set by `for_members`."""
 
     unit: ClassVar[Literal["seconds", "iterations"]] = "seconds"
     """The clock of uptimes: simulated time, or executed iterations (the whole part counts iterations that end without
@@ -159,9 +163,11 @@ class FailureProcess(Component):
         """Number of nodes at time zero; None: one for each place and each spare."""
         return None
 
-    def for_members(self, members: Sequence[Member]) -> FailureProcess:  # noqa: ARG002
-        """The process for a cluster of these nodes, immune stages included."""
-        return self
+    def for_members(self, members: Sequence[Member]) -> Self:
+        """A copy of the process for a cluster of these nodes, immune stages included."""
+        process = copy(self)
+        process.members = tuple(members)
+        return process
 
     @property
     def parts(self) -> tuple[tuple[str, FailureProcess], ...]:

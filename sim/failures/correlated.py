@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -39,34 +38,25 @@ class BulkFailures(FailureProcess):
     Config = BulkConfig
     config: BulkConfig
 
-    def __init__(self, config: BulkConfig, members: Sequence[Member] | None = None) -> None:
-        super().__init__(config)
-        self._members = members
-
-    def for_members(self, members: Sequence[Member]) -> BulkFailures:
-        """The process with the number of nodes of each domain."""
-        return BulkFailures(self.config, members)
-
     def mean_lost(self, num_members: int) -> float:
         """E[min(K, n)] = (1 - (1 - p)^n) / p with p = 1 / mean_size, and n at most max_size."""
         at_most = min(num_members, self.config.max_size or num_members)
         return float(self.config.mean_size * (1.0 - (1.0 - 1.0 / self.config.mean_size) ** at_most))
 
-    @cached_property
     def _events_per_second(self) -> dict[int | str, float]:
         """Rate of events in each domain that has nodes."""
-        assert self._members is not None, "bulk needs for_members first"
+        assert self.members is not None, "bulk needs for_members first"
         node_seconds = self.config.mean_uptime_seconds
-        return {domain: num / (node_seconds * self.mean_lost(num)) for domain, num in num_members(self, self._members)}
+        return {domain: num / (node_seconds * self.mean_lost(num)) for domain, num in num_members(self, self.members)}
 
     @property
     def mean_uptime_seconds(self) -> float:
         """Mean time between events of a domain: the inverse of the mean rate of all domains."""
-        return mean_uptime_of(list(self._events_per_second.values()))
+        return mean_uptime_of(list(self._events_per_second().values()))
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
         """Seconds between events of one domain."""
-        rate = self._events_per_second.get(domain, 0.0)
+        rate = self._events_per_second().get(domain, 0.0)
         while rate:
             yield float(rng.standard_exponential()) / rate
 
@@ -108,16 +98,15 @@ class RegionalShocks(FailureProcess):
     config: OutageConfig
     scope: Scope = "region"
 
-    def __init__(self, config: OutageConfig, members: Sequence[Member]) -> None:
+    def __init__(self, config: OutageConfig) -> None:
         super().__init__(config)
         shared_part = config.shared_part
         self._shock_seconds = config.mean_uptime_seconds * config.share_hit / shared_part if shared_part else math.inf
-        self._num_members = [num for _, num in num_members(self, members)]
 
     @property
     def mean_uptime_seconds(self) -> float:
         """Mean time between shocks of a region that hit a node or more; all do in regions of unknown size."""
-        chances = [1.0 - (1.0 - self.config.share_hit) ** num for num in self._num_members]
+        chances = [1.0 - (1.0 - self.config.share_hit) ** num for _, num in num_members(self, self.members or ())]
         return mean_uptime_of([chance / self._shock_seconds for chance in chances or [1.0]])
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
@@ -167,24 +156,17 @@ class OutageFailures(Superposition):
     Config = OutageConfig
     config: OutageConfig
 
-    def __init__(self, config: OutageConfig, members: Sequence[Member] = ()) -> None:
-        super().__init__(config)
-        self._shared, self._own = RegionalShocks(config, members), IndependentLosses(config)
-
-    def for_members(self, members: Sequence[Member]) -> OutageFailures:
-        """The process with the number of nodes that a shock can hit."""
-        return OutageFailures(self.config, members)
-
     @property
     def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
         """The shocks of regions and the failures of nodes."""
-        return ("outage/shared", self._shared), ("outage/own", self._own)
+        shared, own = RegionalShocks(self.config), IndependentLosses(self.config)
+        return ("outage/shared", shared.for_members(self.members or ())), ("outage/own", own)
 
     def describe(self) -> str:
         """For captions."""
         shared_part = self.config.shared_part
         shared = "always" if shared_part == 1.0 else f"{100 * shared_part:.3g} % of the times"
-        how = f"{shared} {self._shared.describe()}" if shared_part else self._own.describe()
+        how = f"{shared} {RegionalShocks(self.config).describe()}" if shared_part else "alone"
         return f"each node {self.config.describe_mean}, {how}"
 
 

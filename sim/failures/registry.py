@@ -11,13 +11,13 @@ from sim.core.choice import choice
 from sim.core.plugins import PluginError, Plugins
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Superposition
 from sim.failures.correlated import BulkFailures, OutageFailures
-from sim.failures.diurnal import DiurnalFailures
-from sim.failures.poisson import PoissonFailures
 from sim.failures.renewal import (
+    DiurnalFailures,
     ExponentialFailures,
     LognormalFailures,
     NoFailures,
     PerIterationFailures,
+    PoissonFailures,
     WeibullFailures,
 )
 from sim.failures.script import ScriptFailures
@@ -81,29 +81,29 @@ class ComposedFailures(Superposition):
     Config = ComposeConfig
     config: ComposeConfig
 
-    def __init__(self, config: Any, members: Sequence[FailureProcess] | None = None) -> None:
+    def __init__(self, config: Any, processes: Sequence[FailureProcess] | None = None) -> None:
         super().__init__(config)
-        self._members = members or [process_class(member.kind)(member) for member in config.processes]
+        self._processes = processes or [process_class(each.kind)(each) for each in config.processes]
 
-    def for_members(self, members: Sequence[Member]) -> ComposedFailures:
+    def for_members(self, members: Sequence[Member]) -> Self:
         """The sum of the processes for these nodes."""
-        return ComposedFailures(self.config, [process.for_members(members) for process in self._members])
+        return type(self)(self.config, [process.for_members(members) for process in self._processes])
 
     @property
     def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
         """The parts of all its processes; each name begins with the number of its process."""
         return tuple(
-            (f"{index}/{name}", part) for index, member in enumerate(self._members) for name, part in member.parts
+            (f"{index}/{name}", part) for index, process in enumerate(self._processes) for name, part in process.parts
         )
 
     @property
     def num_initial_nodes(self) -> int | None:
         """That of the process that supplies nodes, if there is one."""
-        return next((member.num_initial_nodes for member in self._members if member.supplies_nodes), None)
+        return next((process.num_initial_nodes for process in self._processes if process.supplies_nodes), None)
 
     def describe(self) -> str:
         """For captions."""
-        return "; and ".join(member.describe() for member in self._members)
+        return "; and ".join(process.describe() for process in self._processes)
 
 
 PROCESSES: dict[str, type[FailureProcess]] = {

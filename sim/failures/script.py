@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from models.spec import Config
+from sim.core.text import format_count
 from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
 
@@ -41,10 +42,7 @@ class Loss(Config):
     @property
     def seconds(self) -> float:
         """Time of the loss, rounded to ticks."""
-        if self.at_hours is not None:
-            return to_ticks(self.at_hours * SECONDS_PER_HOUR)
-        assert self.at_seconds is not None
-        return to_ticks(self.at_seconds)
+        return to_ticks(self.at_seconds if self.at_hours is None else self.at_hours * SECONDS_PER_HOUR)  # type: ignore[arg-type]
 
     def takes(self, member: Member) -> bool:
         """Whether a node matches the conditions; a spare has neither stage nor replica."""
@@ -63,8 +61,7 @@ class ScriptConfig(ProcessConfig):
 
     @model_validator(mode="after")
     def _immune_stages_are_not_lost(self) -> Self:
-        immune = sorted({stage for loss in self.losses for stage in loss.stages} & set(self.immune_stages))
-        if immune:
+        if immune := sorted({stage for loss in self.losses for stage in loss.stages} & set(self.immune_stages)):
             raise ValueError(f"stages {immune} have losses, but are among immune_stages")
         return self
 
@@ -72,8 +69,8 @@ class ScriptConfig(ProcessConfig):
 class ScriptFailures(FailureProcess):
     """Failures as written down: these nodes, at these times. For tests and for what-if questions.
 
-    Losses at the same time are separate failures, in the order in which they are written. `notice_seconds` applies to
-    all of them, but a notice is never longer than the time since the loss before.
+    Losses at one time are separate failures, in the order of the scenario. `notice_seconds` applies to all of them, but
+    a notice is never longer than the time since the loss before.
     """
 
     Config = ScriptConfig
@@ -106,5 +103,4 @@ class ScriptFailures(FailureProcess):
 
     def describe(self) -> str:
         """For captions."""
-        num_losses = len(self._losses)
-        return "1 loss by script" if num_losses == 1 else f"{num_losses} losses by script"
+        return f"{format_count(len(self._losses), 'loss', 'losses')} by script"

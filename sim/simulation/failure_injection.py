@@ -22,7 +22,7 @@ from sim.core.rng import stream
 from sim.core.units import to_ticks
 from sim.failures import FailureProcess, ProcessConfig
 from sim.failures.base import Member
-from sim.failures.poisson import PoissonFailures
+from sim.failures.renewal import PoissonFailures
 from sim.workload.iteration_time import Memo
 
 Process = Generator[simpy.Event, Any, None]

@@ -13,7 +13,7 @@ from sim.core.distributions import Delay
 from sim.core.rng import stream
 from sim.failures import FailureProcess
 from sim.failures.base import Member
-from sim.failures.diurnal import Day
+from sim.failures.renewal import Day
 from support.processes import FLEET, SPARES, process, uptimes
 
 HOUR = 3600.0
