@@ -74,15 +74,15 @@ def rank(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:
         mean = means[name]
         return mean.num_reached < mean.num_runs, math.inf if math.isnan(mean.mean) else mean.mean, name
 
-    names = sorted(values, key=order)
-    standings = []
-    for name in names:
-        error = math.hypot(errors.get(name, 0.0), errors.get(names[0], 0.0))
-        if name == names[0]:
-            standings.append(Standing(name, means[name], 0.0, 0.0, 0.0, error))
-            continue
-        relative = paired_difference(values[name], values[names[0]]).relative
-        standings.append(Standing(name, means[name], relative.mean, relative.low, relative.high, error))
+    standings: list[Standing] = []
+    for name in sorted(values, key=order):
+        first = standings[0].strategy if standings else name
+        behind = (0.0, 0.0, 0.0)
+        if name != first:
+            relative = paired_difference(values[name], values[first]).relative
+            behind = relative.mean, relative.low, relative.high
+        error = math.hypot(errors.get(name, 0.0), errors.get(first, 0.0))
+        standings.append(Standing(name, means[name], *behind, error))
     return Ranking(tuple(standings))
 
 

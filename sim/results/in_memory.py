@@ -44,12 +44,14 @@ class SimulatedRun:
     @cached_property
     def iterations(self) -> pd.DataFrame:
         """A row for each completed iteration."""
-        return _frame_of(self.run.iterations, IterationRecord)
+        frame: pd.DataFrame = records_table(self.run.iterations, IterationRecord).to_pandas()
+        return frame
 
     @cached_property
     def events(self) -> pd.DataFrame:
         """A row for each failure, recovery, checkpoint and the like."""
-        return _frame_of(self.run.events, EventRecord)
+        frame: pd.DataFrame = records_table(self.run.events, EventRecord).to_pandas()
+        return frame
 
     @cached_property
     def nodes(self) -> pd.DataFrame:
@@ -69,22 +71,12 @@ class SimulatedRun:
         return pd.Series({bucket: self.run.ledger[bucket] for bucket in BUCKETS}, name="seconds")
 
 
-def _frame_of(records: Sequence[Any], kind: type) -> pd.DataFrame:
-    frame: pd.DataFrame = records_table(records, kind).to_pandas()
-    return frame
-
-
 def as_results(runs: Sequence[SimulatedRun]) -> Results:
     """Simulated runs of one scenario as figures and statistics take them."""
     tables = {
-        "iterations": [run.iterations for run in runs],
-        "events": [run.events for run in runs],
-        "nodes": [run.nodes for run in runs],
-        "ledger": [run.ledger.rename_axis("bucket").reset_index() for run in runs],
+        name: pd.concat([getattr(run, name).assign(run=run.name) for run in runs])
+        for name in ("iterations", "events", "nodes")
     }
-    named = {
-        name: pd.concat([frame.assign(run=run.name) for frame, run in zip(frames, runs, strict=True)])
-        for name, frames in tables.items()
-    }
-    rows = [{"run": run.name, **flat(run.summary)} for run in runs]
-    return Results(Path("in memory"), pd.DataFrame(rows), named)
+    ledgers = [run.ledger.rename_axis("bucket").reset_index().assign(run=run.name) for run in runs]
+    rows = pd.DataFrame([{"run": run.name, **flat(run.summary)} for run in runs])
+    return Results(Path("in memory"), rows, {**tables, "ledger": pd.concat(ledgers)})

@@ -67,12 +67,16 @@ def loss_curves(results: Results, against: Against, runs: pd.DataFrame | None = 
     for about, rows in by_point(runs, fields):
         finished = rows[rows["run"].map(outcomes) == "finished"]
         curves = [one for _, one in (rows if finished.empty else finished).groupby("run", sort=False)]
-        average = over_iterations if against == "iteration" else over_time
-        x, losses = average([(one[column].to_numpy(float), one["loss_nats"].to_numpy(float)) for one in curves])
-        row = about | {column: x.astype(int) if against == "iteration" else x, "loss_nats": losses.mean(axis=0)}
-        low, high = (losses.min(axis=0), losses.max(axis=0)) if len(curves) > 1 else (np.nan, np.nan)
-        row |= {"low_loss_nats": low, "high_loss_nats": high, "num_runs": len(curves)}
-        frames.append(pd.DataFrame(row))
+        if against == "time":
+            x, losses = over_time([(one["hours"].to_numpy(float), one["loss_nats"].to_numpy(float)) for one in curves])
+        else:  # the iterations at which all runs were validated
+            at = [one.set_index("iteration")["loss_nats"] for one in curves]
+            x = np.array(sorted(set.intersection(*(set(one.index) for one in at))), dtype=int)
+            losses = np.array([one.loc[x] for one in at])
+        row = about | {column: x, "loss_nats": losses.mean(axis=0), "low_loss_nats": np.nan, "high_loss_nats": np.nan}
+        if len(curves) > 1:
+            row |= {"low_loss_nats": losses.min(axis=0), "high_loss_nats": losses.max(axis=0)}
+        frames.append(pd.DataFrame(row | {"num_runs": len(curves)}))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -86,16 +90,13 @@ def failure_marks(results: Results, against: Against, runs: pd.DataFrame | None 
     failures = events[events["kind"] == "failure"]
     x = failures["time_seconds"] / SECONDS_PER_HOUR if against == "time" else failures["iteration"].astype(float)
     marks = pd.DataFrame({"run": failures["run"], COLUMN[against]: x, "stage": failures["stage"]})
-    frames = []
+    frames = [marks.iloc[:0].assign(loss_nats=[])]
     for run, own in marks.groupby("run", sort=False):
-        curve = curves.get(run)
-        if curve is None or curve["kind"].iloc[0] == "none":
-            continue
-        at, losses = curve[COLUMN[against]].to_numpy(float), curve["loss_nats"].to_numpy(float)
-        own = own[own[COLUMN[against]] >= at[0]]
-        frames.append(own.assign(loss_nats=np.interp(own[COLUMN[against]], at, losses)))
-    empty = marks.iloc[:0].assign(loss_nats=[])
-    return of_runs(results, pd.concat([empty, *frames]))
+        if run in curves and curves[run]["kind"].iloc[0] != "none":
+            at, losses = (curves[run][name].to_numpy(float) for name in (COLUMN[against], "loss_nats"))
+            own = own[own[COLUMN[against]] >= at[0]]
+            frames.append(own.assign(loss_nats=np.interp(own[COLUMN[against]], at, losses)))
+    return of_runs(results, pd.concat(frames))
 
 
 def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
@@ -120,14 +121,6 @@ def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
     curve.sort(key=lambda point: point[0])  # stable: the gap stays before the restored loss
     hours = np.array([seconds for seconds, _ in curve], dtype=np.float64) / SECONDS_PER_HOUR
     return hours, np.array([loss for _, loss in curve], dtype=np.float64)
-
-
-def over_iterations(curves: Sequence[Curve]) -> Curve:
-    """Return the iterations at which all runs were validated, and their losses there, a row for each run."""
-    common = sorted(set.intersection(*(set(x.tolist()) for x, _ in curves)))
-    at = [dict(zip(x.tolist(), losses.tolist(), strict=True)) for x, losses in curves]
-    losses = np.array([[own[iteration] for iteration in common] for own in at]).reshape(len(curves), -1)
-    return np.array(common), losses
 
 
 def over_time(curves: Sequence[Curve]) -> Curve:

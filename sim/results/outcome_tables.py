@@ -6,8 +6,6 @@ all runs; num_reached: those with a value, which the mean is over.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from sim.core.records import BUCKETS
@@ -30,7 +28,8 @@ def time_to_loss(results: Results) -> pd.DataFrame:
 
     MissingError if no run has a target.
     """
-    return _to_target(results, "target_reached_seconds", "hours", SECONDS_PER_HOUR)
+    _check_target(results)
+    return _means(results, "target_reached_seconds", "hours", SECONDS_PER_HOUR)
 
 
 def money_to_loss(results: Results) -> pd.DataFrame:
@@ -42,13 +41,13 @@ def money_to_loss(results: Results) -> pd.DataFrame:
         raise MissingError(
             "these runs come from a version without the cost of reaching a target: run the scenario again (--force)"
         )
-    found = _to_target(results, "target_reached_usd", "usd", 1.0)
+    _check_target(results)
     if results.runs["cost_usd"].isna().all():
         raise MissingError(
             "the device has no price: give it one (cluster.device.spot_usd_per_hour), or choose a device that has "
             "(churnlab list devices)"
         )
-    return found
+    return _means(results, "target_reached_usd", "usd", 1.0)
 
 
 def time_to_end(results: Results) -> pd.DataFrame:
@@ -56,11 +55,14 @@ def time_to_end(results: Results) -> pd.DataFrame:
     return _means(results, "wall_clock_seconds", "hours", SECONDS_PER_HOUR)
 
 
-def _to_target(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFrame:
-    runs = results.runs
-    if "target_validation_loss" not in runs or runs["target_validation_loss"].isna().all():
+def has_target(results: Results) -> bool:
+    """Whether any run has a target loss."""
+    return "target_validation_loss" in results.runs and bool(results.runs["target_validation_loss"].notna().any())
+
+
+def _check_target(results: Results) -> None:
+    if not has_target(results):
         raise MissingError("no run has a target loss: set training.target_validation_loss and run again")
-    return _means(results, metric, unit, divisor)
 
 
 def _means(results: Results, metric: str, unit: str, divisor: float) -> pd.DataFrame:
@@ -82,8 +84,8 @@ def ledger_hours(results: Results) -> pd.DataFrame:
     finished = runs[runs["outcome"] == "finished"].drop_duplicates(["strategy", *fields, "failure_seed"])
     if finished.empty:
         raise MissingError("no run has finished")
-    rows: list[dict[str, Any]] = []
     columns = {f"{bucket}_hours": f"{bucket}_seconds" for bucket in BUCKETS} | {"all_hours": "wall_clock_seconds"}
+    rows = []
     for about, own in by_point(finished, fields):
         hours = {name: own[seconds].mean() / SECONDS_PER_HOUR for name, seconds in columns.items()}
         rows.append(about | hours | {"num_runs": len(own)})
@@ -118,14 +120,16 @@ def checkpoint_intervals(results: Results) -> pd.DataFrame:
     fewer than two intervals.
     """
     found = time_to_end(results).rename(columns=lambda name: name.replace("_hours", "_end_hours"))
-    if results.runs.get("target_validation_loss", pd.Series(dtype=float)).notna().any():
+    if has_target(results):
         target = time_to_loss(results)
         for name in ("mean", "low", "high"):
             found[f"{name}_target_hours"] = target[f"{name}_hours"]
         found["num_reached"] = target["num_reached"]
     point = ["strategy", *swept_fields(results)]
     first = results.runs.drop_duplicates(point)
-    intervals = [interval_of(results, run) for run in first["run"]]
+    files = [results.folders[run] / "run.json" for run in first["run"]]
+    configs = [read_json(file)["strategy"] if file.is_file() else {"kind": None} for file in files]
+    intervals = [one.get("interval_iterations") if one["kind"] == "checkpoint" else None for one in configs]
     found = found.merge(first[point].assign(interval_iterations=pd.array(intervals, dtype="Int64")), on=point)
     if found["interval_iterations"].nunique() < 2:
         raise MissingError(
@@ -134,12 +138,3 @@ def checkpoint_intervals(results: Results) -> pd.DataFrame:
             "scenarios/checkpoint_interval.yaml does"
         )
     return found
-
-
-def interval_of(results: Results, run: str) -> int | None:
-    """Return the fixed checkpoint interval of a run's strategy; None for another kind, or if it is not fixed."""
-    folder = results.folders[run]
-    if not (folder / "run.json").is_file():
-        return None
-    strategy = read_json(folder / "run.json")["strategy"]
-    return strategy.get("interval_iterations") if strategy["kind"] == "checkpoint" else None

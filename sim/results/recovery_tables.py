@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -39,10 +38,10 @@ def excesses(results: Results) -> pd.DataFrame:
             "kept (of a sweep, sweep.keep: records)"
         )
     per_step = results.runs.set_index("run")["iterations_per_step"]
-    failure_free = FailureFreeLosses(results)
+    failure_free = failure_free_losses(results, "train_loss")
     frames = []
     for run, records in iterations.groupby("run", sort=False):
-        known = failure_free.of(str(run))
+        known = failure_free.get(str(run))
         losses = records.dropna(subset=["train_loss"])
         over = losses["train_loss"] - (0.0 if known is None else losses["step"].map(known))
         losses = losses.assign(over=over).dropna(subset=["over"])
@@ -66,7 +65,7 @@ def spikes(results: Results) -> pd.DataFrame:
     """
     rows = []
     for about, own in by_point(excesses(results), swept_fields(results)):
-        num_recoveries = len(own[["run", "recovery"]].drop_duplicates())
+        num_recoveries = own.groupby(["run", "recovery"]).ngroups
         for since, there in own.groupby("iterations_since_recovery"):
             if len(there) < LEAST_SHARE * num_recoveries:
                 break
@@ -116,16 +115,14 @@ def above_failure_free(results: Results) -> pd.DataFrame:
     low_difference_nats, high_difference_nats (the lowest and highest run; empty for one), num_pairs. MissingError if
     no run has a failure-free counterpart, or nothing is learnt.
     """
-    iterations, failure_free = results.iterations, FailureFreeLosses(results, "validation_loss")
-    frames = []
-    for run in results.runs[results.runs["kind"] != "none"]["run"] if "step" in iterations else ():
-        own = iterations[iterations["run"] == run].dropna(subset=["validation_loss"])
-        plain = failure_free.of(run)
-        if plain is None:
-            continue
-        losses = own.drop_duplicates("iteration", keep="last")
-        difference = losses["validation_loss"] - losses["step"].map(plain)
-        frames.append(pd.DataFrame({"run": run, "iteration": losses["iteration"], "difference_nats": difference}))
+    iterations, frames = results.iterations, []
+    failure_free = failure_free_losses(results, "validation_loss") if "step" in iterations else {}
+    for run in results.runs[results.runs["kind"] != "none"]["run"]:
+        if run in failure_free:
+            own = iterations[iterations["run"] == run].dropna(subset=["validation_loss"])
+            own = own.drop_duplicates("iteration", keep="last")
+            difference = own["validation_loss"] - own["step"].map(failure_free[run])
+            frames.append(own[["run", "iteration"]].assign(difference_nats=difference))
     found = pd.concat(frames).dropna() if frames else pd.DataFrame()
     if found.empty:
         raise MissingError(
@@ -151,11 +148,12 @@ def swapping_cost(results: Results) -> pd.DataFrame:
     """
     runs = results.runs
     runs = runs.drop(columns=[name for name in swept_fields(results) if name.partition(".")[0] == "failures"])
-    fields = swept_fields(replace(results, runs=runs))
-    failure_free = FailureFreeLosses(replace(results, runs=runs))
+    results = replace(results, runs=runs)
     calm = runs[(runs["kind"] != "none") & (runs["num_failures"] == 0)]
-    calm = calm.drop_duplicates(["strategy", *fields, "training_seed"])
-    swaps = [run for run in calm["run"] if failure_free.has_other_routes(run)]
+    calm = calm.drop_duplicates(["strategy", *swept_fields(results), "training_seed"])
+    plain, records = failure_free_runs(results), results.iterations
+    routes = dict(records.groupby("run", sort=False)["lineage"].first()) if "lineage" in records else {}
+    swaps = [run for run in calm["run"] if run in plain and routes.get(run) != routes.get(plain[run])]
     if not swaps:
         raise MissingError(
             "no failure-free run with swapped routes has one of 'none' to compare it with: run "
@@ -196,40 +194,23 @@ def spikes_in(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFra
         )
 
 
-class FailureFreeLosses:
-    """Losses by step of failure-free runs (kind `none`) with a run's training seed and swept values."""
+def failure_free_runs(results: Results) -> dict[str, str]:
+    """Return by run the name of the failure-free run (kind `none`) with its training seed and swept values, if any."""
+    plain, found = results.runs[results.runs["kind"] == "none"], {}
+    for row in results.runs.to_dict("records"):
+        same = plain[plain["training_seed"] == row["training_seed"]]
+        for name in swept_fields(results):
+            same = same[same[name].isna() | (same[name] == row[name])]
+        if len(same):
+            found[str(row["run"])] = str(same["run"].iloc[0])
+    return found
 
-    def __init__(self, results: Results, loss: str = "train_loss") -> None:
-        self._fields, self._loss, self._iterations = swept_fields(results), loss, results.iterations
-        self._runs = results.runs.set_index("run")
-        self._plain = self._runs[self._runs["kind"] == "none"]
-        self._losses: dict[str, pd.Series[float]] = {}
 
-    def of(self, run: str) -> pd.Series[float] | None:
-        """Return the losses that a run is compared with; None if there are none."""
-        name = self._name_of(run)
-        if name is None:
-            return None
-        if name not in self._losses:
-            own = self._iterations[self._iterations["run"] == name].dropna(subset=[self._loss])
-            self._losses[name] = own.drop_duplicates("step", keep="last").set_index("step")[self._loss]
-        return self._losses[name]
-
-    def has_other_routes(self, run: str) -> bool:
-        """Whether a run began with other routes than the existing run that it is compared with."""
-        plain = self._name_of(run)
-        return plain is not None and self._lineages.get(run) != self._lineages.get(plain)
-
-    @cached_property
-    def _lineages(self) -> dict[str, str]:
-        """The first lineage of each run."""
-        if "lineage" not in self._iterations:
-            return {}
-        return dict(self._iterations.groupby("run", sort=False)["lineage"].first())
-
-    def _name_of(self, run: str) -> str | None:
-        row, found = self._runs.loc[run], self._plain
-        found = found[found["training_seed"] == row["training_seed"]]
-        for name in self._fields:
-            found = found[found[name].isna() | (found[name] == row[name])]
-        return None if found.empty else str(found.index[0])
+def failure_free_losses(results: Results, loss: str) -> dict[str, pd.Series[float]]:
+    """Return by run the losses by step of the failure-free run that it is compared with."""
+    names, losses = failure_free_runs(results), {}
+    for name, records in results.iterations.groupby("run", sort=False):
+        if name in names.values():
+            known = records.dropna(subset=[loss]).drop_duplicates("step", keep="last")
+            losses[name] = known.set_index("step")[loss]
+    return {run: losses[name] for run, name in names.items() if name in losses}

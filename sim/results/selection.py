@@ -33,10 +33,10 @@ def comparable(results: Results) -> Results:
     runs, fields = results.runs, swept_fields(results)
     listed = results.folder / "comparison.csv"
     if not fields and listed.is_file():
-        places = {run: place for place, run in enumerate(pd.read_csv(listed)["run"])}
-        runs = runs.sort_values("run", key=lambda own: own.map(places), kind="stable", ignore_index=True)
+        order = {run: number for number, run in enumerate(pd.read_csv(listed)["run"])}
+        runs = runs.sort_values("run", key=lambda own: own.map(order), kind="stable", ignore_index=True)
         if runs.duplicated(["strategy", *SEEDS]).any():
-            runs = runs[runs["run"].isin(places)]
+            runs = runs[runs["run"].isin(order)]
     twice = runs[runs.duplicated(["strategy", *fields, *SEEDS], keep=False)]["run"].tolist()
     if twice:
         raise ValueError(
@@ -49,14 +49,12 @@ def comparable(results: Results) -> Results:
 
 def of_runs(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
     """Add strategy, kind, swept values and seeds to rows with a column `run`, in the order of the runs."""
-    about = results.runs[["run", "strategy", "kind", *swept_fields(results), *SEEDS]]
-    order = {run: place for place, run in enumerate(about["run"])}
-    found = about.merge(rows, on="run")
-    return found.sort_values("run", key=lambda runs: runs.map(order), kind="stable", ignore_index=True)
+    return results.runs[["run", "strategy", "kind", *swept_fields(results), *SEEDS]].merge(rows, on="run")
 
 
 def by_point(rows: pd.DataFrame, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Yield strategy, kind and swept values of each strategy at each of its points, and the rows there."""
+    about = [name for name in ("strategy", "kind", *fields) if name in rows]
     for _, own in rows.groupby("strategy", sort=False):
-        parts = [part for _, part in own.groupby(list(fields), sort=False, dropna=False)] if fields else [own]
-        yield from (({name: part[name].iloc[0] for name in ("strategy", "kind", *fields)}, part) for part in parts)
+        for _, part in own.groupby(list(fields), sort=False, dropna=False) if fields else [((), own)]:
+            yield {name: part[name].iloc[0] for name in about}, part  # each alone: a row of all makes floats of ints

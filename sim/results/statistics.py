@@ -20,6 +20,7 @@ import pandas as pd
 
 from sim.core.text import shortened, suggestion
 from sim.results.crossed_design import SEEDS, Cells, Counts, Interval, quantile
+from sim.results.selection import by_point
 
 METRICS = ("wall_clock_seconds", "target_reached_seconds", "final_validation_loss", "goodput")
 REACHED_EVEN_IF_STOPPED = ("target_reached_seconds", "target_reached_iteration", "target_reached_usd")
@@ -169,17 +170,17 @@ def summary(
     if reference is not None and reference not in known:
         raise ValueError(f"reference '{shortened(reference)}': no run is of it{suggestion(reference, known)}")
     points = points_of(runs, fields)
-    others = ReferencePoints([point for point in points if point.strategy == reference])
     rows = []
-    for point in points:
-        against = others.of(point)
+    for point, against in zip(points, references_of(points, reference), strict=True):
         for metric in metrics:
             values = point.values(metric)
-            row = {"strategy": point.strategy, **point.as_given, "metric": metric}
             mean = estimate(values, confidence)
+            row = {"strategy": point.strategy, **point.as_given, "metric": metric}
             row |= {name: getattr(mean, name) for name in MEAN_COLUMNS}
             if against is not None:
-                row |= _columns_against(paired_difference(values, against.values(metric), confidence))
+                found = paired_difference(values, against.values(metric), confidence)
+                ends = [value for one in (found.difference, found.relative) for value in (one.mean, one.low, one.high)]
+                row |= dict(zip(AGAINST_COLUMNS, (found.difference.num_reached, *ends), strict=True))
             rows.append(row)
     return pd.DataFrame(rows, columns=["strategy", *fields, "metric", *MEAN_COLUMNS, *AGAINST_COLUMNS])
 
@@ -190,11 +191,6 @@ AGAINST_COLUMNS = (
     "num_paired", "difference", "difference_low", "difference_high",
     "relative_difference", "relative_low", "relative_high",
 )  # fmt: skip
-
-
-def _columns_against(found: PairedDifference) -> dict[str, float]:
-    ends = [value for one in (found.difference, found.relative) for value in (one.mean, one.low, one.high)]
-    return dict(zip(AGAINST_COLUMNS, (found.difference.num_reached, *ends), strict=True))
 
 
 @dataclass(frozen=True)
@@ -215,6 +211,10 @@ class PointRuns:
             values = np.where(self.is_finished, values, math.nan)
         return Values(self.seeds, values)
 
+    def values_of(self, fields: Sequence[str]) -> tuple[Any, ...]:
+        """Return the values of some fields that apply."""
+        return tuple(self.parameters[name] for name in fields)
+
     @cached_property
     def seeds(self) -> npt.NDArray[np.int64]:
         """(runs, 2) failure and training seeds."""
@@ -223,35 +223,32 @@ class PointRuns:
     @cached_property
     def is_finished(self) -> npt.NDArray[np.bool_]:
         """(runs,) whether each ended as finished."""
-        return np.array([outcome == "finished" for outcome in self.runs["outcome"]], dtype=np.bool_)
+        return (self.runs["outcome"] == "finished").to_numpy(dtype=np.bool_)
 
 
-class ReferencePoints:
-    """The reference's runs, found by the values of the fields that apply to it and to others."""
-
-    def __init__(self, points: Sequence[PointRuns]) -> None:
-        self._points = points
-        self._indexed: dict[tuple[str, ...], dict[tuple[Any, ...], list[PointRuns]]] = {}
-
-    def of(self, point: PointRuns) -> PointRuns | None:
-        """Return the point of the reference with a point's shared values; None if there is none, or several."""
-        shared = tuple(name for own in self._points[:1] for name in own.parameters if name in point.parameters)
-        if shared not in self._indexed:
-            table = self._indexed[shared] = {}
-            for other in self._points:
-                table.setdefault(tuple(other.parameters[name] for name in shared), []).append(other)
-        found = self._indexed[shared].get(tuple(point.parameters[name] for name in shared), [])
-        return found[0] if len(found) == 1 else None
+def references_of(points: Sequence[PointRuns], reference: str | None) -> list[PointRuns | None]:
+    """Return for each point the reference's with its values of shared fields; None if there is none, or several."""
+    others = [point for point in points if point.strategy == reference]
+    indexed: dict[tuple[str, ...], dict[tuple[Any, ...], list[PointRuns]]] = {}
+    found: list[PointRuns | None] = []
+    for point in points:
+        shared = tuple(name for own in others[:1] for name in own.parameters if name in point.parameters)
+        if shared not in indexed:
+            indexed[shared] = {}
+            for other in others:
+                indexed[shared].setdefault(other.values_of(shared), []).append(other)
+        same = indexed[shared].get(point.values_of(shared), [])
+        found.append(same[0] if len(same) == 1 else None)
+    return found
 
 
 def points_of(runs: pd.DataFrame, fields: Sequence[str]) -> list[PointRuns]:
     """Group runs by strategy and swept values, in order. A field applies to a strategy if a run of it has a value."""
+    applies = runs[list(fields)].notna().groupby(runs["strategy"]).any()
     points = []
-    for strategy, own in runs.groupby("strategy", sort=False):
-        concerned = [name for name in fields if own[name].notna().any()]
-        groups = own.groupby(concerned, sort=False, dropna=False) if concerned else [((), own)]
-        for _, rows in groups:
-            as_given = {name: rows[name].iloc[0] for name in fields}  # each alone: a row of all makes floats of ints
-            parameters = {name: None if pd.isna(as_given[name]) else as_given[name] for name in concerned}
-            points.append(PointRuns(str(strategy), parameters, as_given, rows))
+    for about, rows in by_point(runs, fields):
+        as_given = {name: about[name] for name in fields}
+        concerned = [name for name in fields if applies.loc[about["strategy"], name]]
+        parameters = {name: None if pd.isna(as_given[name]) else as_given[name] for name in concerned}
+        points.append(PointRuns(str(about["strategy"]), parameters, as_given, rows))
     return points

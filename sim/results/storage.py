@@ -81,10 +81,25 @@ def write_run(
     `about` becomes run.json; of outcomes alone there are no records. resolved: the scenario as YAML, if that is known.
     OSError with a remedy if writing fails.
     """
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        _write_run(folder, scenario, run, about, resolved or resolved_yaml(scenario))
+        temporary.mkdir(parents=True)
+        (temporary / "scenario.yaml").write_text(resolved or resolved_yaml(scenario), encoding="utf-8")
+        if isinstance(run, Run):
+            write_records(temporary / "iterations.parquet", run.iterations, IterationRecord)
+            write_records(temporary / "events.parquet", run.events, EventRecord)
+            ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
+            pq.write_table(ledger, temporary / "ledger.parquet")
+            pd.DataFrame(run.nodes).to_parquet(temporary / "nodes.parquet", index=False)
+        write_json(temporary / "run.json", about)
+        write_json(temporary / "summary.json", summarise(scenario, run) if isinstance(run, Run) else run)
+        for path in (*temporary.iterdir(), temporary):
+            flush_to_disk(path)
+        replace_folder(folder, temporary)
     except OSError as error:
         raise OSError(refusal(folder.parent, error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refusal(folder: Path, error: OSError) -> str:
@@ -105,29 +120,6 @@ def discard_run(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_run(
-    folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any], resolved: str
-) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
-    temporary.mkdir()
-    try:
-        (temporary / "scenario.yaml").write_text(resolved, encoding="utf-8")
-        if isinstance(run, Run):
-            write_records(temporary / "iterations.parquet", run.iterations, IterationRecord)
-            write_records(temporary / "events.parquet", run.events, EventRecord)
-            ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
-            pq.write_table(ledger, temporary / "ledger.parquet")
-            pd.DataFrame(run.nodes).to_parquet(temporary / "nodes.parquet", index=False)
-        write_json(temporary / "run.json", about)
-        write_json(temporary / "summary.json", summarise(scenario, run) if isinstance(run, Run) else run)
-        for path in (*temporary.iterdir(), temporary):
-            flush_to_disk(path)
-        replace_folder(folder, temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def replace_folder(folder: Path, new: Path) -> None:
     """Replace a folder by a complete one: at every instant the place contains a complete folder or none."""
     old = new.with_suffix(".old")
@@ -144,11 +136,9 @@ def replace_folder(folder: Path, new: Path) -> None:
 def records_table(records: Sequence[Any], kind: type) -> pa.Table:
     """A list of one kind of record as a table, a column for each field."""
     known = records.columns() if isinstance(records, IterationLog) else None
-    types = {field.name: ARROW_TYPES[str(field.type).split(" | ")[0]] for field in fields(kind)}
-    columns = {
-        name: pa.array(known[name] if known else [getattr(record, name) for record in records], type_)
-        for name, type_ in types.items()
-    }
+    columns = {}
+    for name, type_ in ((field.name, ARROW_TYPES[str(field.type).split(" | ")[0]]) for field in fields(kind)):
+        columns[name] = pa.array(known[name] if known else [getattr(record, name) for record in records], type_)
     return pa.table(columns)
 
 
@@ -200,14 +190,8 @@ def load_run(folder: Path | str) -> RunFiles:
         raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
     if not is_finished(folder, with_records=True):
         raise ValueError(f"{folder}: outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more")
-    return RunFiles(
-        folder=folder,
-        summary=read_json(folder / "summary.json"),
-        run=read_json(folder / "run.json"),
-        iterations=pd.read_parquet(folder / "iterations.parquet"),
-        events=pd.read_parquet(folder / "events.parquet"),
-        ledger=pd.read_parquet(folder / "ledger.parquet"),
-    )
+    tables = (pd.read_parquet(folder / f"{name}.parquet") for name in ("iterations", "events", "ledger"))
+    return RunFiles(folder, read_json(folder / "summary.json"), read_json(folder / "run.json"), *tables)
 
 
 @dataclass(frozen=True)
@@ -226,8 +210,8 @@ class Results:
     @cached_property
     def folders(self) -> dict[str, Path]:
         """The folder of each run by its name."""
-        folder = self.folder
-        return {name: folder if is_finished(folder) else folder / name for name in self.runs["run"]}
+        is_one_run = is_finished(self.folder)
+        return {name: self.folder if is_one_run else self.folder / name for name in self.runs["run"]}
 
     @cached_property
     def iterations(self) -> pd.DataFrame:
@@ -252,9 +236,8 @@ class Results:
     def _records(self, table: str) -> pd.DataFrame:
         if self.in_memory is not None:
             return self.in_memory[table]
-        file = f"{table}.parquet"
-        found = {name: folder / file for name, folder in self.folders.items() if (folder / file).is_file()}
-        frames = [pd.read_parquet(path).assign(run=name) for name, path in found.items()]
+        paths = {name: folder / f"{table}.parquet" for name, folder in self.folders.items()}
+        frames = [pd.read_parquet(path).assign(run=name) for name, path in paths.items() if path.is_file()]
         return pd.concat(frames) if frames else pd.DataFrame({"run": []})
 
 
@@ -277,18 +260,16 @@ def load_comparison(path: Path | str) -> Results:
 def load(path: Path | str) -> Results:
     """Read the results of a sweep, of all runs of a scenario, or of one run. ValueError if there are none."""
     folder = Path(path)
-    runs = pd.read_parquet(folder / TABLE) if (folder / TABLE).is_file() else None
-    folders = [folder] if is_finished(folder) else runs_in(folder)
-    if (runs is not None and runs.empty) or (runs is None and not folders and (folder / SWEEP).is_file()):
+    if (folder / TABLE).is_file():
+        runs = pd.read_parquet(folder / TABLE)
+    else:
+        folders = [folder] if is_finished(folder) else runs_in(folder)
+        runs = pd.DataFrame([{"run": found.name, **flat(read_json(found / "summary.json"))} for found in folders])
+    if not runs.empty:
+        return Results(folder, runs)
+    if (folder / TABLE).is_file() or (folder / SWEEP).is_file():
         raise ValueError(
             f"no run in {folder} is finished yet: `churnlab status {folder}` tells how far it is, and the command that "
             "began it goes on"
         )
-    if runs is not None:
-        return Results(folder, runs)
-    if not folders:
-        raise ValueError(
-            f"{folder} holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"
-        )
-    rows = [{"run": found.name, **flat(read_json(found / "summary.json"))} for found in folders]
-    return Results(folder, pd.DataFrame(rows))
+    raise ValueError(f"{folder} holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote")

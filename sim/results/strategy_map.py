@@ -83,24 +83,16 @@ class CellResult:
         """A row of the map's table for each strategy."""
         best, contenders = self.ranking.best, self.ranking.contenders
         standings = {standing.strategy: standing for standing in self.ranking.standings}
-        return [
-            {
-                "strategy": name,
-                "is_best": best is not None and best.strategy == name,
-                "is_close": bool(contenders),
-                "may_be_first": best is not None and (best.strategy == name or standings[name] in contenders),
-                "is_looked_at": True,
-                **passed.means(),
-                **{
-                    share: getattr(standings[name], share) for share in ("behind", "behind_low", "behind_high", "error")
-                },
-                "num_reached": standings[name].takes.num_reached,
-                "num_runs": standings[name].takes.num_runs,
-                "iterations": float(np.mean(passed.iterations)),
-                "failures_per_iteration": passed.failures_per_iteration,
-            }
-            for name, passed in self.first_passages.items()
-        ]
+        rows = []
+        for name, passed in self.first_passages.items():
+            own = standings[name]
+            row = {"strategy": name, "is_best": own is best, "is_close": bool(contenders)}
+            row |= {"may_be_first": own is best or own in contenders, "is_looked_at": True, **passed.means()}
+            row |= {share: getattr(own, share) for share in ("behind", "behind_low", "behind_high", "error")}
+            row |= {"num_reached": own.takes.num_reached, "num_runs": own.takes.num_runs}
+            row |= {"iterations": float(np.mean(passed.iterations))}
+            rows.append(row | {"failures_per_iteration": passed.failures_per_iteration})
+        return rows
 
 
 @dataclass(frozen=True)
@@ -130,11 +122,6 @@ class StrategyMap:
         """The result at the cell nearest to the scenario's own values."""
         return self.cells.get(self.own_cell) if self.own_cell else None
 
-    @property
-    def every_cell(self) -> list[Cell]:
-        """All cells, those of the first y value first."""
-        return [(i, j) for j in range(len(self.axes[1].values)) for i in range(len(self.axes[0].values))]
-
     @cached_property
     def table(self) -> pd.DataFrame:
         """A row for each cell and strategy, cells in the order of the axes, strategies in the scenario's.
@@ -148,39 +135,31 @@ class StrategyMap:
         Values that are no numbers are text.
         """
         rows = []
-        between = dict(self._interpolated_cells())
-        for cell in self.every_cell:
-            found = self.cells[cell].rows() if cell in self.cells else self._interpolated(cell, between[cell])
-            rows += [{**self.values_at(cell), **row} for row in found]
+        mesh_of = {cell: mesh for mesh in self.meshes for cell in cells_in(mesh)}
+        for (j, y), (i, x) in product(enumerate(self.axes[1].values), enumerate(self.axes[0].values)):
+            found = self.cells[i, j].rows() if (i, j) in self.cells else self._interpolated((i, j), mesh_of[i, j])
+            values = {axis.field: value for axis, value in zip(self.axes, (x, y), strict=True) if axis.field}
+            at = {field: value if is_number(value) else str(value) for field, value in values.items()}
+            rows += [at | row for row in found]
         target = self.scenario.training.target_validation_loss
         return pd.DataFrame(rows).assign(objective=self.objective, target_validation_loss=target)
 
-    def values_at(self, cell: Cell) -> dict[str, Any]:
-        """A cell's values by field."""
-        values = {axis.field: axis.values[place] for axis, place in zip(self.axes, cell, strict=True) if axis.field}
-        return {field: value if is_number(value) else str(value) for field, value in values.items()}
-
-    def _interpolated_cells(self) -> Iterator[tuple[Cell, Mesh]]:
-        """Each cell that was not simulated, with a mesh that contains it."""
-        for mesh in self.meshes:
-            yield from ((cell, mesh) for cell in cells_in(mesh) if cell not in self.cells)
-
     def _interpolated(self, cell: Cell, mesh: Mesh) -> list[dict[str, Any]]:
-        """Rows of a cell within a mesh whose corners agree: geometric means of the corners."""
+        """Rows of a cell within a mesh whose corners agree: geometric means of the corners, 0 or NaN where one is."""
         (x0, x1), (y0, y1) = mesh
         u, v = (share_between(axis, ends, place) for axis, ends, place in zip(self.axes, mesh, cell, strict=True))
         shares = {(x0, y0): (1 - u) * (1 - v), (x1, y0): u * (1 - v), (x0, y1): (1 - u) * v, (x1, y1): u * v}
         at_corners = {corner: self.cells[corner].rows() for corner, share in shares.items() if share > 0.0}
         rows = []
         for number, row in enumerate(next(iter(at_corners.values()))):
+            corners = [(shares[corner], here[number]) for corner, here in at_corners.items()]
             found: dict[str, Any] = dict.fromkeys(row, math.nan)
             found |= {name: row[name] for name in ("strategy", "is_best", "is_close", "num_runs")}
-            corners = [(shares[corner], here[number]) for corner, here in at_corners.items()]
-            found["is_looked_at"] = False
-            found["may_be_first"] = any(here["may_be_first"] for _, here in corners)
+            found |= {"is_looked_at": False, "may_be_first": any(here["may_be_first"] for _, here in corners)}
             found["num_reached"] = min(here["num_reached"] for _, here in corners)
             for name in ("hours", "usd", "iterations", "failures_per_iteration"):
-                found[name] = geometric_mean([(share, here[name]) for share, here in corners])
+                logs = [share * math.log(here[name]) for share, here in corners if here[name]]
+                found[name] = math.exp(math.fsum(logs)) if len(logs) == len(corners) else 0.0
             rows.append(found)
         what = "usd" if self.objective == "money" else "hours"
         best = min((row[what] for row in rows if row["is_best"]), default=math.nan)
@@ -249,10 +228,3 @@ def share_between(axis: Axis, ends: Span, place: int) -> float:
     if axis.is_log:
         first, last, here = math.log(first), math.log(last), math.log(here)
     return (here - first) / (last - first)
-
-
-def geometric_mean(corners: list[tuple[float, float]]) -> float:
-    """The geometric mean of values weighted by shares; 0 or NaN where one is."""
-    if any(value == 0.0 for _, value in corners):
-        return 0.0
-    return math.exp(math.fsum(share * math.log(value) for share, value in corners))
