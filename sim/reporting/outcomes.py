@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation, Transform
+from matplotlib.transforms import Transform, offset_copy
 
 from sim.core.text import shortened
 from sim.reporting.notes import describe_prices, describe_target
@@ -32,7 +32,7 @@ from sim.reporting.series import (
     series_styles,
     with_series,
 )
-from sim.reporting.style import PAPER, Form, add_legend, new_figure, value_limits
+from sim.reporting.style import PAPER, Form, add_legend, label_rows, new_figure, value_limits
 from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, time_to_loss
 from sim.results.selection import MissingError
 from sim.results.storage import Results
@@ -74,26 +74,20 @@ def draw_means(
     present = [(name, rows) for name, rows in series_in(table) if rows[field].notna().any()]
     for name, rows in series_in(table):
         if rows[field].isna().all():
-            _draw_level(axis, rows, unit, name, styles[name])
+            _draw_level(axis, rows.iloc[0], unit, name, styles[name])
     for number, (name, rows) in enumerate(present):
         rows = rows.assign(at=rows[field].map(places)).sort_values("at")
-        moved = shifted(axis, SHIFT_POINTS * (number - (len(present) - 1) / 2))
+        points = SHIFT_POINTS * (number - (len(present) - 1) / 2)  # so that equal values do not hide each other
+        moved = offset_copy(axis.transData, axis.get_figure(root=True), points, units="points")
         colour, line, marker = styles[name]
         look: dict[str, Any] = {"color": colour, "linestyle": line if is_numeric else "", "marker": marker}
         axis.plot(rows["at"], rows[f"mean_{unit}"], transform=moved, in_layout=False, label=name, **look)
         draw_intervals(axis, rows, unit, colour, moved)
-        _annotate_counts(axis, rows, unit, colour)
-
-
-def _annotate_counts(axis: Axes, rows: pd.DataFrame, unit: str, colour: str) -> None:
-    high = axis.get_ylim()[1]
-    for row in rows[rows["num_reached"] < rows["num_runs"]].to_dict("records"):
-        mean = row[f"mean_{unit}"]
-        axis.annotate(
-            f"{row['num_reached']}/{row['num_runs']}", (row["at"], high if np.isnan(mean) else mean), (6, -9),
-            textcoords="offset points", fontsize=6.5, color=colour,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
-        )  # fmt: skip
+        look = {"fontsize": 6.5, "color": colour, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.4}}
+        means = rows[f"mean_{unit}"].fillna(axis.get_ylim()[1])
+        for at, mean, reached, runs in zip(rows["at"], means, rows["num_reached"], rows["num_runs"], strict=True):
+            if reached < runs:
+                axis.annotate(f"{reached}/{runs}", (at, mean), (6, -9), textcoords="offset points", **look)
 
 
 def draw_intervals(
@@ -107,18 +101,16 @@ def draw_intervals(
     segments = [[(at, start), (at, end)] if upright else [(start, at), (end, at)] for at, start, end in inside]
     lines = LineCollection(segments, colors=colour, linewidths=0.9, transform=transform, in_layout=False)
     axis.add_collection(lines, autolim=False)
+    look: dict[str, Any] = {"linestyle": "", "markersize": 3.5, "color": colour, "clip_on": False, "in_layout": False}
     for is_cut, edge, marker in ((low < bottom, bottom, "v<"), (high > top, top, "^>")):
         at = known["at"][is_cut]
         ends = (at, np.full(len(at), edge))
-        axis.plot(
-            *(ends if upright else ends[::-1]), linestyle="", marker=marker[not upright], markersize=3.5, color=colour,
-            transform=transform, clip_on=False, in_layout=False,
-        )  # fmt: skip
+        axis.plot(*(ends if upright else ends[::-1]), marker=marker[not upright], transform=transform, **look)
 
 
-def _draw_level(axis: Axes, rows: pd.DataFrame, unit: str, name: str, style: SeriesStyle) -> None:
+def _draw_level(axis: Axes, row: pd.Series[Any], unit: str, name: str, style: SeriesStyle) -> None:
     bottom, top = axis.get_ylim()
-    mean, low, high = (rows.iloc[0][f"{part}_{unit}"] for part in ("mean", "low", "high"))
+    mean, low, high = (row[f"{part}_{unit}"] for part in ("mean", "low", "high"))
     if bottom <= mean <= top:
         axis.axhline(mean, color=style.colour, linestyle=style.line, label=name)
     low, high = max(low, bottom), min(high, top)
@@ -129,23 +121,19 @@ def _draw_level(axis: Axes, rows: pd.DataFrame, unit: str, name: str, style: Ser
 def draw_rows(axis: Axes, table: pd.DataFrame, unit: str) -> None:
     """Draw means with their intervals, a row for each series, with the number above; columns as for `draw_means`."""
     axis.set_xlim(*value_limits(table, unit))
-    styles, left = series_styles(table), ("axes fraction", "data")
+    styles, text = series_styles(table), dict[str, Any](textcoords="offset points", fontsize=7)
     for row, (name, rows) in enumerate(series_in(table)):
         first, (colour, _, marker) = rows.iloc[0], styles[name]
-        mean, counts = first[f"mean_{unit}"], ""
-        if first["num_reached"] < first["num_runs"]:
-            counts = f" ({first['num_reached']}/{first['num_runs']})"
+        mean, reached, runs = (first[column] for column in (f"mean_{unit}", "num_reached", "num_runs"))
+        counts = f" ({reached}/{runs})" if reached < runs else ""
         if np.isnan(mean):
-            where: dict[str, Any] = {"xycoords": left, "textcoords": "offset points", "va": "center", "fontsize": 7}
-            axis.annotate(f"not reached{counts}", (0, row), (4, 0), **where)
+            where = (0, row), (4, 0), ("axes fraction", "data")
+            axis.annotate(f"not reached{counts}", *where, va="center", **text)
             continue
         draw_intervals(axis, rows.assign(at=row), unit, colour, axis.transData, upright=False)
         axis.plot([mean], [row], color=colour, marker=marker, linestyle="", label=name)
-        axis.annotate(f"{mean:.3g}{counts}", (mean, row), (0, 4), textcoords="offset points", ha="center", fontsize=7)
-    names = [name for name, _ in series_in(table)]
-    axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(len(names) - 0.4, -0.7)
-    axis.grid(axis="y", visible=False)
+        axis.annotate(f"{mean:.3g}{counts}", (mean, row), (0, 4), ha="center", **text)
+    label_rows(axis, styles, above=0.7, below=0.6)
 
 
 def set_hours(axis: Axes, table: pd.DataFrame, *units: str) -> None:
@@ -185,12 +173,6 @@ def _set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def shifted(axis: Axes, points: float) -> Transform:
-    """Return the axis' data transform moved sideways, so that marks at the same value do not hide each other."""
-    assert axis.figure is not None
-    return axis.transData + ScaledTranslation(points / 72, 0.0, axis.figure.dpi_scale_trans)
-
-
 def means_figure(
     table: pd.DataFrame,
     fields: Sequence[str],
@@ -202,9 +184,11 @@ def means_figure(
 ) -> Figure:
     """Draw means of a unit with 95 % intervals by strategy against a swept field; without a sweep, a row a strategy.
 
-    A panel for each combination of the other fields that apply to all strategies. wanted: the field on the x axis.
+    A panel for each combination of the other fields that apply to all strategies; `null`, where such a field has no
+    value, is one of its values. wanted: the field on the x axis.
     """
-    table = with_null(table, fields)
+    empty = [name for name in fields if not is_strategy_field(name) and table[name].isna().any()]
+    table = table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
     field = choose_field(table, fields, wanted)
     others = [name for name in fields if name != field]
     table = with_series(table, others)
@@ -231,12 +215,6 @@ def means_figure(
             axis.set_ylabel(form.y_label(label, 2.2))
         add_legend(figure, line_handles(styles, with_markers=True), form)
     return figure
-
-
-def with_null(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
-    """Write `null` where a field that applies to all strategies has no value: it is one of the swept values."""
-    empty = [name for name in fields if not is_strategy_field(name) and table[name].isna().any()]
-    return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
 
 
 def _intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
@@ -272,9 +250,8 @@ def _interval_note(request: FigureRequest, means: pd.DataFrame) -> str:
     return f"{words}; {first['num_reached']}/{first['num_runs']}: so many runs got there, and the mean is theirs."
 
 
-def target_tables(table: Callable[[Results], pd.DataFrame], request: FigureRequest) -> Tables:
-    """Return a table of what it takes to reach the target; MissingError if no run does."""
-    found = table(request.results)
+def _target_tables(table_of: Callable[[Results], pd.DataFrame], request: FigureRequest) -> Tables:
+    found = table_of(request.results)
     if not found["num_reached"].any():
         raise MissingError(
             "no run reaches its target loss: it needs a learner (training.learner: torch), more steps, or a higher "
@@ -283,8 +260,7 @@ def target_tables(table: Callable[[Results], pd.DataFrame], request: FigureReque
     return {"": found}
 
 
-def target_figure(unit: str, label: str, request: FigureRequest, tables: Tables) -> Figure:
-    """Draw what it takes to reach the target, in a unit."""
+def _target_figure(unit: str, label: str, request: FigureRequest, tables: Tables) -> Figure:
     lines = [*request.notes, _interval_note(request, tables[""])]
     if unit == "usd":
         lines.append(describe_prices(request.scenario.cluster))
@@ -292,11 +268,11 @@ def target_figure(unit: str, label: str, request: FigureRequest, tables: Tables)
     return means_figure(tables[""], request.fields, unit, label, lines, request.field, request.form)
 
 
-to_hours, to_dollars = partial(target_figure, "hours", "simulated hours"), partial(target_figure, "usd", "US dollars")
+to_hours, to_dollars = partial(_target_figure, "hours", "simulated hours"), partial(_target_figure, "usd", "US dollars")
 
 FIGURES = (
-    FigureKind("time_to_loss", "hours to the target loss", partial(target_tables, time_to_loss), to_hours, False),
-    FigureKind("money_to_loss", "dollars to a loss", partial(target_tables, money_to_loss), to_dollars, False),
+    FigureKind("time_to_loss", "hours to the target loss", partial(_target_tables, time_to_loss), to_hours, False),
+    FigureKind("money_to_loss", "dollars to a loss", partial(_target_tables, money_to_loss), to_dollars, False),
     FigureKind(
         "checkpoint_interval",
         "hours by checkpoint interval",

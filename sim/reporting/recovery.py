@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,18 +14,15 @@ from matplotlib.figure import Figure
 from sim.reporting.loss import LOSS_LABEL, OPACITY_OF_RANGE, draw_loss_at, is_single, loss_tables
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import SeriesStyle, at_point, line_handles, points_in, series_in, series_styles, with_series
-from sim.reporting.style import Limits, add_legend, from_zero, limits_from_zero, loss_limits
+from sim.reporting.style import Limits, add_legend, finite, from_zero, label_rows, limits_from_zero, loss_limits
 from sim.results.recovery_tables import above_failure_free, half_lives, spikes, swapping_cost
 from sim.results.selection import MissingError
 
 VARIANTS = ("reinit", "checkfree")
 """Kinds of strategies that rebuild a lost stage."""
 
-
-def draw_spikes(axis: Axes, curves: pd.DataFrame, styles: Mapping[str, SeriesStyle] | None = None) -> None:
-    """Draw the mean excess of each series over its recoveries, and their quartiles (`spikes`)."""
-    columns = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "high_excess_nats")
-    draw_above_zero(axis, curves, columns, styles)
+PAIRED = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
+SPIKES = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "high_excess_nats")
 
 
 def draw_half_lives(axis: Axes, halvings: pd.DataFrame, styles: Mapping[str, SeriesStyle] | None = None) -> None:
@@ -45,35 +43,27 @@ def draw_half_lives(axis: Axes, halvings: pd.DataFrame, styles: Mapping[str, Ser
             axis.plot([edge], [row], color=colour, marker=">", linestyle="", clip_on=False)
         if np.isfinite(median):
             axis.plot([median], [row], color=colour, marker=marker, linestyle="", label=name)
-        words = f"{first['num_recoveries']} recoveries"
+        counts = f"{first['num_recoveries']} recoveries"
         if first["num_never"]:
-            words += f", {first['num_never']} not halved"
+            counts += f", {first['num_never']} not halved"
         where = (min(np.nan_to_num(low, posinf=0.0), edge), row)
-        axis.annotate(words, where, (0, 5), textcoords="offset points", fontsize=6.5, color="0.3")
-    names = [name for name, _ in series_in(halvings)]
-    axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(len(names) - 0.5, -0.75)
-    axis.grid(axis="y", visible=False)
+        axis.annotate(counts, where, (0, 5), textcoords="offset points", fontsize=6.5, color="0.3")
+    label_rows(axis, [name for name, _ in series_in(halvings)], above=0.75, below=0.5)
 
 
 def _half_life_limits(halvings: pd.DataFrame) -> Limits:
-    ends = halvings[["median_iterations", "low_iterations", "high_iterations"]].to_numpy(float)
-    return limits_from_zero(float(ends[np.isfinite(ends)].max(initial=1.0)))
+    ends = finite(halvings[["median_iterations", "low_iterations", "high_iterations"]])
+    return limits_from_zero(float(ends.max(initial=1.0)))
 
 
-def draw_differences(axis: Axes, table: pd.DataFrame, styles: Mapping[str, SeriesStyle] | None = None) -> None:
-    """Draw the mean loss difference of each series from failure-free runs, and its range over pairs of runs.
-
-    table: `above_failure_free` or `swapping_cost`.
-    """
-    columns = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
-    draw_above_zero(axis, table, columns, styles)
-
-
-def draw_above_zero(
-    axis: Axes, table: pd.DataFrame, columns: tuple[str, str, str, str], styles: Mapping[str, SeriesStyle] | None
+def draw_differences(
+    axis: Axes, table: pd.DataFrame, styles: Mapping[str, SeriesStyle] | None = None, columns: Sequence[str] = PAIRED
 ) -> None:
-    """Draw a line for each series with a band, and a line at zero. columns: of x, of the line, low and high."""
+    """Draw a line for each series with a band, and a line at zero.
+
+    table: `above_failure_free` or `swapping_cost`, the mean difference from failure-free runs and its range over pairs
+    of runs. columns: of x, the line, low and high.
+    """
     styles = styles or series_styles(table)
     axis.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
     for name, rows in series_in(table):
@@ -84,10 +74,20 @@ def draw_above_zero(
     from_zero(axis)
 
 
+draw_spikes = partial(draw_differences, columns=SPIKES)
+"""Draw the mean excess of each series over its recoveries, and their quartiles (`spikes`)."""
+
+
 def _spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
     curves, halvings = (with_series(tables[name], request.fields) for name in ("", "half_lives"))
     points, styles, form = points_in(curves, request.fields), series_styles(curves), request.form
-    notes = [_spikes_note(request, curves)]
+    is_clean = (curves["baseline"] == "failure-free run").all()
+    compared = "minus that of the failure-free run at the same step" if is_clean else "with the noise of its batches"
+    notes = [
+        f"{request.seeds}. Excess: training loss {compared}, above its mean over the 10 steps before the failure. "
+        "Left: means over recoveries that changed weights, as far as half of them get before the next failure; shaded: "
+        "their quartiles. Right: medians and quartiles."
+    ]
     with request.panels(points, (0.8, 1.6), notes, 2, sharex="col", width_ratios=(3, 2)) as (figure, rows):
         for (curve_axis, _), _ in rows[1:]:
             curve_axis.sharey(rows[0][0][0])  # the y axes on the right name their own series
@@ -100,16 +100,6 @@ def _spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
         halving_axis.set_xlabel(form.x_label("iterations until it has halved"))
         add_legend(figure, line_handles(styles), form)
     return figure
-
-
-def _spikes_note(request: FigureRequest, curves: pd.DataFrame) -> str:
-    is_clean = (curves["baseline"] == "failure-free run").all()
-    compared = "minus that of the failure-free run at the same step" if is_clean else "with the noise of its batches"
-    return (
-        f"{request.seeds}. Excess: training loss {compared}, above its mean over the 10 steps before the failure. "
-        "Left: means over recoveries that changed weights, as far as half of them get before the next failure; shaded: "
-        "their quartiles. Right: medians and quartiles."
-    )
 
 
 def _swapping_figure(request: FigureRequest, tables: Tables) -> Figure:

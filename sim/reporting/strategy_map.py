@@ -36,8 +36,10 @@ from sim.results.strategy_map import StrategyMap
 from sim.scenario.axes import Axis
 from sim.strategies import legend_label
 
-LEADS = ((0.05, 0.35), (0.15, 0.6), (math.inf, 1.0))
-"""Maximum lead and strength of the colour."""
+LEADS, STRENGTHS = (0.05, 0.15), np.array([0.35, 0.6, 1.0])
+"""Strength of the colour with a lead up to the first, up to the second, and above."""
+
+CELL_COLUMNS = ("strategy", "is_best", "is_close", "behind", "num_reached", "num_runs")
 
 NO_STRATEGY = "#FFFFFF"
 
@@ -126,54 +128,49 @@ def own_line(found: StrategyMap) -> str:
 
 def map_notes(found: StrategyMap) -> list[str]:
     """What the map rests on, a sentence each."""
-    scenario, num_cells = found.scenario, len(found.every_cell)
-    looked = f"{len(found.cells)} of {num_cells} cells simulated"
-    between = ", the others interpolated between cells that agree" if len(found.cells) < num_cells else ""
+    scenario, results = found.scenario, found.cells.values()
+    num_cells, target = math.prod(len(axis.values) for axis in found.axes), scenario.training.target_validation_loss
+    basis = f"{len(results)} of {num_cells} cells simulated without training under {found.num_time_seeds} failure seeds"
+    basis += ", the others interpolated between cells that agree. " if len(results) < num_cells else ". "
+    if found.sampled_cells:
+        error = max((one.error for result in results for one in result.ranking.standings), default=0.0)
+        basis += (
+            f"Iterations to loss {target:g} under failures: {format_count(found.num_replicates, 'real training')} at "
+            f"{'each of ' if len(found.sampled_cells) > 1 else ''}{format_count(len(found.sampled_cells), 'cell')}, "
+            f"interpolated by failures per iteration, and between validations (error up to {100 * error:.0f} %)."
+        )
+    else:
+        basis += f"Iterations to loss {target:g}: those of a run without failures, no strategy here changes weights."
+    basis += " Too close: the 95 % interval of the difference contains 0, or the difference is below the interpolation "
+    basis += "error."
+    if num_few := sum(result.num_lost < FEWEST_LOST for result in results):
+        basis += (
+            f" In {100 * num_few / len(results):.0f} % of the simulated cells the best loses fewer than "
+            f"{FEWEST_LOST:g} stages before the target: plain speed is compared there."
+        )
     described = notes(scenario, found.corpus_description)
-    lines = [
-        f"{looked} without training under {found.num_time_seeds} failure seeds{between}. {_note_of_learning(found)} "
-        "Too close: the 95 % interval of the difference contains 0, or the difference is below the interpolation error."
-        f"{_note_of_few_losses(found)}",
-        f"Except for the fields on the axes: {described[0]}",
-        *described[1:],
-    ]
+    lines = [basis, f"Except for the fields on the axes: {described[0]}", *described[1:]]
     return [*lines, describe_prices(scenario.cluster)] if found.objective == "money" else lines
-
-
-def _note_of_learning(found: StrategyMap) -> str:
-    target = f"loss {found.scenario.training.target_validation_loss:g}"
-    if not found.sampled_cells:
-        return f"Iterations to {target}: those of a run without failures, no strategy here changes weights."
-    error = max((one.error for result in found.cells.values() for one in result.ranking.standings), default=0.0)
-    return (
-        f"Iterations to {target} under failures: {format_count(found.num_replicates, 'real training')} at "
-        f"{'each of ' if len(found.sampled_cells) > 1 else ''}{format_count(len(found.sampled_cells), 'cell')}, "
-        f"interpolated by failures per iteration, and between validations (error up to {100 * error:.0f} %)."
-    )
-
-
-def _note_of_few_losses(found: StrategyMap) -> str:
-    num_few = sum(result.num_lost < FEWEST_LOST for result in found.cells.values())
-    if not num_few:
-        return ""
-    return (
-        f" In {100 * num_few / len(found.cells):.0f} % of the simulated cells the best loses fewer than "
-        f"{FEWEST_LOST:g} stages before the target: plain speed is compared there."
-    )
 
 
 def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours) -> None:
     """Draw a map's table (`StrategyMap.table`) over its two axes. colours: of each strategy."""
-    shape = len(y.values), len(x.values)
-    best, lead, close = grids(table, shape)
+    cells = {name: table[name].to_numpy().reshape(len(y.values), len(x.values), -1) for name in CELL_COLUMNS}
+    is_best, is_other = cells["is_best"], ~cells["is_best"] & (cells["num_reached"] == cells["num_runs"])
+    best = np.full(is_best.shape[:2], None)
+    best[is_best.any(axis=2)] = cells["strategy"][is_best]
+    lead = np.fmin.reduce(np.where(is_other, cells["behind"], math.inf), axis=2)
     edges_x, edges_y = edges(x), edges(y)
     axis.pcolormesh(edges_x, edges_y, shades(best, lead, colours), linewidth=0, rasterized=True)
-    for j, i in zip(*np.nonzero(close), strict=True):
+    for j, i in np.argwhere(cells["is_close"][:, :, 0]):
         corner, width, height = (edges_x[i], edges_y[j]), edges_x[i + 1] - edges_x[i], edges_y[j + 1] - edges_y[j]
         look: dict[str, Any] = {"hatch": "////", "linewidth": 0, "edgecolor": "0.2", "alpha": 0.35}
         axis.add_patch(Rectangle(corner, width, height, fill=False, **look))
-    for xs, ys in _borders(best, edges_x, edges_y):
-        axis.plot(xs, ys, color="black", linewidth=1.1, solid_capstyle="round")
+    border: dict[str, Any] = {"color": "black", "linewidth": 1.1, "solid_capstyle": "round"}
+    for j, i in np.argwhere(best[:, 1:] != best[:, :-1]):
+        axis.plot([edges_x[i + 1]] * 2, edges_y[j : j + 2], **border)
+    for j, i in np.argwhere(best[1:] != best[:-1]):
+        axis.plot(edges_x[i : i + 2], [edges_y[j + 1]] * 2, **border)
     name_regions(axis, best, edges_x, edges_y)
     axis.grid(visible=False)
     for which, of, ends in (("x", x, edges_x), ("y", y, edges_y)):
@@ -205,14 +202,12 @@ def map_figure(
 
 def _draw_marks(axis: Axes, marks: Mapping[str, Sequence[Any]]) -> list[Line2D]:
     handles = []
+    look: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markeredgecolor": "black", "zorder": 5}
     kinds = (("own", "*", 10, "the scenario's own values"), ("knots", "o", 4, "real runs under failures"))
     for what, marker, size, label in kinds:
         if places := marks.get(what):
             xs, ys = zip(*places, strict=True)
-            handles += axis.plot(
-                xs, ys, linestyle="", marker=marker, markersize=size, markerfacecolor="white", markeredgecolor="black",
-                markeredgewidth=0.9, zorder=5, label=label,
-            )  # fmt: skip
+            handles += axis.plot(xs, ys, marker=marker, markersize=size, markeredgewidth=0.9, label=label, **look)
     return handles
 
 
@@ -228,25 +223,11 @@ def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Mapping[str, Se
     axis.set_ylim(bottom=0)
 
 
-def grids(table: pd.DataFrame, shape: tuple[int, int]) -> tuple[Any, Edges, npt.NDArray[np.bool_]]:
-    """Return (y, x) arrays: the best strategy or None, its lead as a share, and whether it is too close to call."""
-    num_strategies = table["strategy"].nunique()
-    cells = [table.iloc[n : n + num_strategies] for n in range(0, len(table), num_strategies)]
-    others = [rows.loc[~rows["is_best"] & (rows["num_reached"] == rows["num_runs"]), "behind"] for rows in cells]
-    best = np.array([next(iter(rows.loc[rows["is_best"], "strategy"]), None) for rows in cells], dtype=object)
-    leads = np.array([found.min() if len(found) else math.inf for found in others], dtype=np.float64)
-    close = np.array([bool(rows["is_close"].iloc[0]) for rows in cells], dtype=np.bool_)
-    return best.reshape(shape), leads.reshape(shape), close.reshape(shape)
-
-
 def shades(best: Any, lead: Edges, colours: Colours) -> Edges:
     """Return (y, x, 3) colours: the best strategy's, paler with a smaller lead."""
-    found = np.ones((*best.shape, 3))
-    for place in np.ndindex(best.shape):
-        if best[place] is not None:
-            strength = next(strength for most, strength in LEADS if lead[place] <= most)
-            found[place] = 1.0 - strength * (1.0 - np.array(to_rgb(colours[best[place]])))
-    return found
+    full = np.array([to_rgb(colours.get(name, NO_STRATEGY)) for name in best.flat]).reshape(*best.shape, 3)
+    shaded: Edges = 1.0 - STRENGTHS[np.searchsorted(LEADS, lead)][:, :, None] * (1.0 - full)
+    return shaded
 
 
 def edges(axis: Axis) -> Edges:
@@ -263,12 +244,6 @@ def edges(axis: Axis) -> Edges:
     return np.exp(ends) if axis.is_log else ends
 
 
-def _borders(best: Any, edges_x: Edges, edges_y: Edges) -> list[tuple[list[float], list[float]]]:
-    beside, above = (np.argwhere(one != other) for one, other in ((best[:, 1:], best[:, :-1]), (best[1:], best[:-1])))
-    upright = [([edges_x[i + 1]] * 2, [edges_y[j], edges_y[j + 1]]) for j, i in beside]
-    return upright + [([edges_x[i], edges_x[i + 1]], [edges_y[j + 1]] * 2) for j, i in above]
-
-
 def name_regions(axis: Axes, best: Any, edges_x: Edges, edges_y: Edges) -> None:
     """Write the best strategy's name into each region that is large enough, at its widest place."""
     for name in dict.fromkeys(name for name in best.flat if name is not None):
@@ -282,15 +257,13 @@ def name_regions(axis: Axes, best: Any, edges_x: Edges, edges_y: Edges) -> None:
                 continue
             deepest = np.argwhere(depth == depth.max())
             centre = deepest[np.abs(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
-            x, y = (_middle(ends, place) for ends, place in ((edges_x, centre[1]), (edges_y, centre[0])))
-            text = axis.annotate(
-                textwrap.fill(legend_label(name), 14), (x, y), ha="center", va="center", fontsize=8, weight="bold"
+            x, y = (
+                math.sqrt(ends[n] * ends[n + 1]) if ends[0] > 0 else (ends[n] + ends[n + 1]) / 2
+                for ends, n in ((edges_x, centre[1]), (edges_y, centre[0]))
             )
+            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold"}
+            text = axis.annotate(textwrap.fill(legend_label(name), 14), (x, y), **look)
             text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
-
-
-def _middle(ends: Edges, place: int) -> float:
-    return float(math.sqrt(ends[place] * ends[place + 1]) if ends[0] > 0 else (ends[place] + ends[place + 1]) / 2)
 
 
 def position(axis: Axis, value: Any) -> float:

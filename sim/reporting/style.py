@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +161,14 @@ def value_limits(table: pd.DataFrame, *units: str) -> Limits:
     low = max(lows.min(initial=means.min()), means.min() - ROOM_FOR_INTERVALS * span)
     high = min(highs.max(initial=means.max()), means.max() + ROOM_FOR_INTERVALS * span)
     return max(float(low - 0.08 * span), 0.0), float(high + 0.08 * span)
+
+
+def label_rows(axis: Axes, names: Iterable[str], above: float, below: float) -> None:
+    """Name rows from the top, with room above the first and below the last, as shares of a row."""
+    names = list(names)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 1 + below, -above)
+    axis.grid(axis="y", visible=False)
 
 
 def limits_from_zero(largest: float, room: float = ROOM_ABOVE) -> Limits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
@@ -63,9 +63,8 @@ class Table(JupyterMixin):
     @cached_property
     def cells(self) -> list[list[str]]:
         """The formatted values, a list for each row."""
-        return [
-            [column.format(value) for column, value in zip(self.columns, row.values, strict=True)] for row in self.rows
-        ]
+        formats = [column.format for column in self.columns]
+        return [[format_(value) for format_, value in zip(formats, row.values, strict=True)] for row in self.rows]
 
     def limited(self, most: int, where: str) -> Table:
         """Return at most so many rows. where: the place of the others, for the note."""
@@ -76,14 +75,8 @@ class Table(JupyterMixin):
 
     def __rich__(self) -> RichTable:
         """Return the table for a terminal."""
-        table = RichTable(
-            title=self.title,
-            title_justify="left",
-            caption=self.note or None,
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
+        look: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
+        table = RichTable(title=self.title, caption=self.note or None, **look)
         for column in self.columns:
             table.add_column(column.heading, justify=column.align)
         for row, cells in zip(self.rows, self.cells, strict=True):
@@ -113,49 +106,38 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     Hours are simulated; replicates that differ in the training seed alone take the same time and count once in
     them. Overhead and goodput are relative to the same iterations without failures or extra work.
     """
-    frame = comparison(runs)
     num_replicates = len(scenario.seeds.failures) * len(scenario.seeds.training)
     title = f"{scenario.name}: strategies under the same churn"
     if num_replicates > 1:
         title += f", mean ± standard deviation of {num_replicates} replicates"
-    columns, rows = _compared_columns(scenario), []
-    for name, own in frame.groupby("strategy", sort=False):
+    rows, cells = [], {}
+    for name, own in comparison(runs).groupby("strategy", sort=False):
         finished, label = own[own["outcome"] == "finished"], legend_label(str(name))
         if len(finished) < len(own):
             label += f" ({len(finished)} of {len(own)} finished)"
-        rows.append(Row((label, *(cell(finished) for cell in columns.values()))))
-    return Table(title, columns_of(columns), tuple(rows))
+        cells = _compared_cells(finished, scenario)
+        rows.append(Row((label, *cells.values())))
+    return Table(title, columns_of(cells), tuple(rows))
 
 
-def _compared_columns(scenario: Scenario) -> dict[str, Callable[[pd.DataFrame], str]]:
-    target = scenario.training.target_validation_loss
-    columns: dict[str, Callable[[pd.DataFrame], str]] = {}
+def _compared_cells(rows: pd.DataFrame, scenario: Scenario) -> dict[str, str]:
+    """Return a strategy's cells by heading."""
+    target, is_learnt = scenario.training.target_validation_loss, scenario.training.learner != "none"
+    once = rows.drop_duplicates("failure_seed")  # seconds do not depend on the training seed
+    ignores_failures, cells = (once["kind"] == "none").all(), {}
     if scenario.cluster.nodes_per_stage > 1:
-        columns["nodes\nlost"] = partial(lost, count="num_nodes_lost")
-    columns["stages lost\n(fallb.)"] = lambda rows: lost(rows, "num_failures", "num_fallbacks")
-    if target is not None and scenario.training.learner != "none":
-        columns[f"hours to\nloss {target:g}"] = hours_to_target
-    columns |= {
-        "hours\nto end": lambda rows: hours(once_per_churn(rows)["wall_clock_seconds"]),
-        "over-\nhead": lambda rows: spread(once_per_churn(rows)["overhead"] * 100, "{:+.0f} %"),
-        "seconds\nan iter.": lambda rows: _to_three_digits(once_per_churn(rows)["iteration_seconds"]),
-        "cost\n$": lambda rows: dollars(once_per_churn(rows)["cost_usd"]),
-        "iters\n(re-run)": lambda rows: counted(rows, "num_iterations_run", "num_iterations_rerun"),
-    }
-    if scenario.training.learner != "none":
-        columns["final\nval. loss"] = lambda rows: spread(rows["final_validation_loss"], "{:.3f}")
-    return columns
-
-
-def once_per_churn(rows: pd.DataFrame) -> pd.DataFrame:
-    """Select one row for each failure seed: seconds do not depend on the training seed."""
-    return rows.drop_duplicates("failure_seed")
-
-
-def lost(rows: pd.DataFrame, count: str, *within: str) -> str:
-    """Format a count of losses and, in brackets, a part of it; `-` if failures are ignored."""
-    rows = once_per_churn(rows)
-    return "-" if (rows["kind"] == "none").all() else counted(rows, count, *within)
+        cells["nodes\nlost"] = "-" if ignores_failures else counted(once, "num_nodes_lost")
+    cells["stages lost\n(fallb.)"] = "-" if ignores_failures else counted(once, "num_failures", "num_fallbacks")
+    if target is not None and is_learnt:
+        cells[f"hours to\nloss {target:g}"] = hours_to_target(rows)
+    cells["hours\nto end"] = hours(once["wall_clock_seconds"])
+    cells["over-\nhead"] = spread(once["overhead"] * 100, "{:+.0f} %")
+    cells["seconds\nan iter."] = _to_three_digits(once["iteration_seconds"])
+    cells["cost\n$"] = spread(once["cost_usd"], "{:,.0f}" if once["cost_usd"].astype(float).mean() >= 100 else "{:.2f}")
+    cells["iters\n(re-run)"] = counted(rows, "num_iterations_run", "num_iterations_rerun")
+    if is_learnt:
+        cells["final\nval. loss"] = spread(rows["final_validation_loss"], "{:.3f}")
+    return cells
 
 
 def hours_to_target(rows: pd.DataFrame) -> str:
@@ -173,11 +155,6 @@ def hours(seconds: pd.Series[Any]) -> str:
 def _to_three_digits(values: pd.Series[Any]) -> str:
     mean = values.astype(float).mean()
     return spread(values, "{:.0f}" if mean >= 1000 else "{:.1f}" if mean >= 10 else "{:.2f}" if mean >= 1 else "{:.3g}")
-
-
-def dollars(values: pd.Series[Any]) -> str:
-    """Format money to the cent, from 100 on to the dollar."""
-    return spread(values, "{:,.0f}" if values.astype(float).mean() >= 100 else "{:.2f}")
 
 
 def counted(rows: pd.DataFrame, count: str, *within: str) -> str:
@@ -245,13 +222,12 @@ def means_table(
             columns.append(Column(f"% against\n{legend_label(reference)}"))
 
     def values(rows: pd.DataFrame) -> list[str]:
-        by_metric = {str(row["metric"]): row for _, row in rows.iterrows()}
         cells = [str(rows["num_runs"].iloc[0])]
         for metric in metrics:
-            cells.append(_mean_cell(by_metric[metric.name], metric.unit))
+            row = rows[rows["metric"] == metric.name].iloc[0]
+            cells.append(_mean_cell(row, metric.unit))
             if metric.compared and reference is not None:
-                is_reference = rows["strategy"].iloc[0] == reference
-                cells.append("" if is_reference else relative_cell(by_metric[metric.name]))
+                cells.append("" if row["strategy"] == reference else relative_cell(row))
         return cells
 
     return Table(title, tuple(columns), rows_by_point(found, fields, values))
@@ -269,10 +245,9 @@ def rows_by_point(
     rows: list[Row] = []
     before: list[str] | None = None
     for group in groups_in_order(found, fields):
-        point = [group[field].iloc[0] for field in fields]
+        strategy, *point = (group[name].iloc[0] for name in ("strategy", *fields))
         here = [format_value(value) for value in point]
-        name = legend_label(str(group["strategy"].iloc[0]))
-        rows.append(Row((name, *point, *values(group)), before not in (None, here)))
+        rows.append(Row((legend_label(str(strategy)), *point, *values(group)), before not in (None, here)))
         before = here
     return tuple(rows)
 
@@ -286,16 +261,8 @@ def headings(fields: Sequence[str]) -> list[str]:
 
 def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataFrame]:
     """Return the rows of each strategy at each point: points in the order of the swept values, then strategies."""
-
-    def places(column: str) -> dict[Any, int]:
-        return {value: place for place, value in enumerate(found[column].dropna().unique())}
-
-    orders = {name: places(name) for name in (*fields, "strategy")}
-
-    def order(rows: pd.DataFrame) -> list[int]:
-        return [orders[name].get(rows[name].iloc[0], -1) for name in (*fields, "strategy")]
-
-    return sorted((rows for _, rows in found.groupby(["strategy", *fields], sort=False, dropna=False)), key=order)
+    order = [pd.factorize(found[name])[0] for name in (*fields, "strategy")]  # -1: no value
+    return [rows for _, rows in found.groupby(order)]
 
 
 def _mean_cell(row: pd.Series[Any], unit: float) -> str:

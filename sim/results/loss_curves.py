@@ -72,7 +72,7 @@ def loss_curves(results: Results, against: Against, runs: pd.DataFrame | None = 
         else:  # the iterations at which all runs were validated
             at = [one.set_index("iteration")["loss_nats"] for one in curves]
             x = np.array(sorted(set.intersection(*(set(one.index) for one in at))), dtype=int)
-            losses = np.array([one.loc[x] for one in at])
+            losses = np.array([one.loc[list(x)] for one in at])
         row = about | {column: x, "loss_nats": losses.mean(axis=0), "low_loss_nats": np.nan, "high_loss_nats": np.nan}
         if len(curves) > 1:
             row |= {"low_loss_nats": losses.min(axis=0), "high_loss_nats": losses.max(axis=0)}

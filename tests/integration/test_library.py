@@ -291,6 +291,20 @@ def test_each_kind_of_panel_is_drawn_on_an_axis(kind):
     plt.close(figure)
 
 
+def test_a_panel_of_one_point_asks_for_the_point(tmp_path):
+    churnlab.run_sweep(
+        build(sweep={"grid": {"failures.rate_per_hour": [0.2, 0.5]}, "keep": "records"}), tmp_path, jobs=1
+    )
+    results = churnlab.load_results(tmp_path / "small")
+    for kind in ("loss", "ledger", "nodes"):
+        with pytest.raises(
+            ValueError, match=f"kind {kind} shows one point of a sweep.* are 2: .*, such as failures.rate_per_hour 0.2"
+        ):
+            churnlab.draw(plt.figure().subplots(), results, kind)
+        churnlab.draw(plt.figure().subplots(), results, kind, at={"failures.rate_per_hour": 0.5})
+    plt.close("all")
+
+
 def test_an_unknown_panel_names_the_nearest():
     results = churnlab.as_results([churnlab.simulate(build(), "none")])
     with pytest.raises(ValueError, match="kind ledgr: no such panel; nearest: ledger"):

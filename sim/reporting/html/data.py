@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sim.reporting.series import format_value
+from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, format_value, styles_by_kind
 from sim.reporting.tables import headings
 from sim.results.selection import comparable, swept_fields
 from sim.results.storage import SWEEP, TABLE, Results, load_comparison, read_json
+from sim.strategies import legend_label
 
 Values = dict[str, Any]
 Rows = list[dict[str, Any]]
 Key = tuple[str, ...]
+
+DASHES: dict[LineStyle, tuple[int, ...]] = {
+    "-": (),
+    "--": (6, 3),
+    "-.": (7, 3, 2, 3),
+    ":": (2, 3),
+    LONG_DASHES: (12, 3),
+    DASH_DOT_DOT: (7, 2, 2, 2, 2, 2),
+}
+"""Dashes in pixels of matplotlib's line styles."""
+
+
+class LegendStyle(NamedTuple):
+    """A strategy in the legend: display name, colour, dashes in pixels (none: a solid line)."""
+
+    label: str
+    colour: str
+    dashes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,8 +52,8 @@ class SweepPoint:
     @property
     def label(self) -> str:
         """The values in words; empty without a sweep."""
-        names = (name.replace("\n", " ") for name in headings(list(self.values)))
-        return ", ".join(map("{} {}".format, names, map(_describe_value, self.values.values())))
+        values = zip(headings(list(self.values)), self.values.values(), strict=True)
+        return ", ".join(f"{name} {_describe_value(value)}" for name, value in values).replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -91,11 +110,17 @@ class ReportData:
         return list(dict.fromkeys(self.results.runs["strategy"]))
 
     @cached_property
+    def styles(self) -> list[LegendStyle]:
+        """Each strategy's style, as in all figures."""
+        runs = self.results.runs
+        styles = styles_by_kind(dict(zip(runs["strategy"], runs["kind"], strict=True)))
+        return [LegendStyle(legend_label(name), style.colour, DASHES[style.line]) for name, style in styles.items()]
+
+    @cached_property
     def groups(self) -> dict[Key, Group]:
         """The replicates of each strategy under each combination of its swept values, by `keys`."""
-        found: dict[Key, Group] = {}
-        for key in dict.fromkeys(self.keys(self.results.runs)):
-            found[key] = Group(len(found), self.strategies.index(key[0]), [])
+        keys = dict.fromkeys(self.keys(self.results.runs))
+        found = {key: Group(number, self.strategies.index(key[0]), []) for number, key in enumerate(keys)}
         for number, point in enumerate(self.points):
             for key in dict.fromkeys(self.keys(point.runs)):
                 found[key].points.append(number)
@@ -114,24 +139,17 @@ class ReportData:
     @cached_property
     def axes(self) -> list[SweepAxis]:
         """The axes of the sweep: each swept field, those that vary together once; all points in a row if not a grid."""
-        points = self.points
-        places: dict[tuple[int, ...], list[str]] = {}
+        places: dict[tuple[int, ...], tuple[list[str], tuple[str, ...]]] = {}
         for field in self.fields:
-            texts = [_describe_value(point.values.get(field)) for point in points]
-            order = list(dict.fromkeys(texts))
-            places.setdefault(tuple(map(order.index, texts)), []).append(field)
-        varying = {where: fields for where, fields in places.items() if max(where) > 0}
-        if prod(max(where) + 1 for where in varying) != len(points):
-            return [SweepAxis("swept point", tuple(point.label for point in points), tuple(range(len(points))))]
+            numbers, texts = pd.factorize(np.array([_describe_value(p.values.get(field)) for p in self.points], object))
+            if len(texts) > 1:
+                places.setdefault(tuple(numbers.tolist()), ([], tuple(texts)))[0].append(field)
+        if prod(len(texts) for _, texts in places.values()) != len(self.points):
+            labels = tuple(point.label for point in self.points)
+            return [SweepAxis("swept point", labels, tuple(range(len(labels))))]
         return [
-            SweepAxis(
-                " and ".join(name.replace("\n", " ") for name in headings(fields)),
-                tuple(
-                    _describe_value(points[where.index(place)].values.get(fields[0])) for place in range(max(where) + 1)
-                ),
-                where,
-            )
-            for where, fields in varying.items()
+            SweepAxis(" and ".join(headings(fields)).replace("\n", " "), texts, where)
+            for where, (fields, texts) in places.items()
         ]
 
     @cached_property
@@ -170,13 +188,12 @@ def combinations(parameters: Iterable[Values]) -> list[Values]:
         groups.setdefault(tuple(values), {}).setdefault(json.dumps(values, default=str), values)
     points: list[Values] = [{}]
     for fields in sorted(groups, key=len, reverse=True):
-        points = [joined for point in points for joined in joins(point, list(groups[fields].values()))]
+        joined = []
+        for point in points:
+            agreeing = [values for values in groups[fields].values() if _agree(point, values)]
+            joined += [point | values for values in agreeing or [{}]]
+        points = joined
     return points
-
-
-def joins(point: Values, group: Sequence[Values]) -> list[Values]:
-    """Return a point joined with each of the values that agree with it; the point alone if none do."""
-    return [point | values for values in group if _agree(point, values)] or [point]
 
 
 def _agree(point: Values, values: Values) -> bool:
@@ -189,10 +206,8 @@ def _describe_value(value: Any) -> str:
 
 def thin(rows: pd.DataFrame, data: ReportData, most: int) -> pd.DataFrame:
     """Select at most so many rows of each group, evenly; the first, the last and those at a gap are kept."""
-    numbers = np.array([data.groups[key].number for key in data.keys(rows)], dtype=int)
     kept = []
-    for number in dict.fromkeys(numbers):
-        own = rows[numbers == number]
+    for _, own in rows.groupby([data.groups[key].number for key in data.keys(rows)], sort=False):
         if len(own) > most:
             chosen = set(np.linspace(0, len(own) - 1, most).round().astype(int).tolist())
             gaps = np.flatnonzero(own["loss_nats"].isna()) if "loss_nats" in own else np.array([], dtype=int)
@@ -214,10 +229,8 @@ def rows_of(table: pd.DataFrame, data: ReportData, names: dict[str, str]) -> Row
 
 def plain(value: Any) -> Any:
     """Convert a value for JSON: NaN to null, numbers to a few digits."""
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return None
+    if isinstance(value, str) or pd.isna(value):
+        return value if isinstance(value, str) else None
     return int(value) if float(value).is_integer() else rounded(value)
 
 

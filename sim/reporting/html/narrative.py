@@ -69,8 +69,15 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
     target, ranked = ranking_at(runs)
     goal = f"reaches loss {target}" if target else "ends"
     if not ranked.values:
-        return [_failure_free_alone(points, TO_TARGET if target else TO_END, goal)]
-    sentences = [_describe_ranking(ranked, goal), *_of_missing(ranked)]
+        takes = estimate(points[0].values(TO_TARGET if target else TO_END))
+        if math.isnan(takes.mean):
+            return ["No run finished."]
+        return [f"Without failures, training {goal} after {HOURS.of(takes.mean)}; nothing else was tried."]
+    sentences = [_describe_ranking(ranked, goal)]
+    for each in ranked.ranking.standings:
+        if not each.reaches:
+            gets_there = f"{each.takes.num_reached} of {each.takes.num_runs} runs"
+            sentences.append(f"{capitalized(label(each))} is left out: it gets there in {gets_there}.")
     if target is None:
         sentences += _of_losses(runs, points)
     money = MetricRanking.of(points, USD_TO_TARGET if target else USD_TO_END)
@@ -83,21 +90,10 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
 
 def ranking_at(runs: pd.DataFrame) -> tuple[str | None, MetricRanking]:
     """Return the target loss if some run reaches it, and the ranking by time to it, or else to the end."""
-    target = _target_in_words(runs)
-    reached = target is not None and bool(runs[TO_TARGET].notna().any())
-    return (target if reached else None), MetricRanking.of(points_of(runs, ()), TO_TARGET if reached else TO_END)
-
-
-def _target_in_words(runs: pd.DataFrame) -> str | None:
     target = target_of(runs)
-    return None if target is None else f"{target:g}"
-
-
-def _failure_free_alone(points: Sequence[PointRuns], metric: str, goal: str) -> str:
-    takes = estimate(points[0].values(metric))
-    if math.isnan(takes.mean):
-        return "No run finished."
-    return f"Without failures, training {goal} after {HOURS.of(takes.mean)}; nothing else was tried."
+    if target is None or runs[TO_TARGET].isna().all():
+        return None, MetricRanking.of(points_of(runs, ()), TO_END)
+    return f"{target:g}", MetricRanking.of(points_of(runs, ()), TO_TARGET)
 
 
 def _describe_ranking(ranked: MetricRanking, goal: str) -> str:
@@ -135,18 +131,9 @@ def lead(other: Standing, more: str) -> str:
     return f"{by}, 95 % interval {format_percent_range(other.behind_low, other.behind_high)}" if known else by
 
 
-def _of_missing(ranked: MetricRanking) -> list[str]:
-    return [
-        f"{capitalized(label(each))} is left out: it gets there in {each.takes.num_reached} of "
-        f"{each.takes.num_runs} runs."
-        for each in ranked.ranking.standings
-        if not each.reaches
-    ]
-
-
 def _of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
-    target = _target_in_words(runs)
-    sentences = [f"No run reaches the target loss {target}."] if target else []
+    target = target_of(runs)
+    sentences = [] if target is None else [f"No run reaches the target loss {target:g}."]
     ranking = MetricRanking.of(points, "final_validation_loss").reaching
     losses = {label(each): f"{each.takes.mean:.3f}" for each in ranking}
     if len(set(losses.values())) > 1:
@@ -196,25 +183,20 @@ def _of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
     for metric, where in ((TO_TARGET, "to that loss"), (TO_END, "to the end")):
         found = paired_difference(own.values(metric), ideal.values(metric)).relative
         if not math.isnan(found.mean):
-            parts.append(f"{_change(found, 'more time', 'less time')} {where}")
+            between = f" ({format_percent_range(found.low, found.high)})" if _has_width(found) else ""
+            more = "more" if found.mean >= 0 else "less"
+            parts.append(f"{format_percent(abs(found.mean))} {more} time{between} {where}")
     loss = paired_difference(own.values("final_validation_loss"), ideal.values("final_validation_loss")).difference
-    if not math.isnan(loss.mean):
-        parts.append(f"ends at {_loss_change(loss)}")
+    if loss.mean == 0.0 and not _has_width(loss):
+        parts.append("ends at the same loss")
+    elif not math.isnan(loss.mean):
+        between = f" ({loss.low:+.3f} to {loss.high:+.3f})".replace("-", "−") if _has_width(loss) else ""
+        parts.append(f"ends at a loss {abs(loss.mean):.3f} {'higher' if loss.mean > 0 else 'lower'}{between}")
     return [f"Against no failures, {name} takes {format_list(parts)}."] if parts else []
 
 
-def _change(found: Estimate, more: str, less: str) -> str:
-    words = f"{format_percent(abs(found.mean))} {more if found.mean >= 0 else less}"
-    known = not math.isnan(found.low) and found.low != found.high
-    return f"{words} ({format_percent_range(found.low, found.high)})" if known else words
-
-
-def _loss_change(found: Estimate) -> str:
-    if found.mean == found.low == found.high == 0.0 or (found.mean == 0.0 and math.isnan(found.low)):
-        return "the same loss"
-    words = f"a loss {abs(found.mean):.3f} {'higher' if found.mean > 0 else 'lower'}"
-    known = not math.isnan(found.low) and found.low != found.high
-    return f"{words} ({found.low:+.3f} to {found.high:+.3f})".replace("-", "−") if known else words
+def _has_width(found: Estimate) -> bool:
+    return not math.isnan(found.low) and found.low != found.high
 
 
 LIMITS = (

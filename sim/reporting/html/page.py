@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from ruamel.yaml import YAML
 
 from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
-from sim.reporting.html.charts import Chart, LegendStyle, charts_of, vega_bundle
+from sim.reporting.html.charts import Chart, charts_of, vega_bundle
 from sim.reporting.html.data import ReportData, SweepPoint, in_columns, report_data
 from sim.reporting.html.narrative import LIMITS, cautions, describe_churn, how_sure, notes_on, ranking_at, sentences_on
 from sim.reporting.notes import describe_seeds
-from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, styles_by_kind
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import parse_scenario
 from sim.scenario.scenario import Scenario
@@ -28,16 +28,6 @@ from sim.strategies import legend_label
 
 VERSION_NAMES = {"source": "simulating code (hash)", "training": "training", "corpus": "text (hash)"}
 MOST_VERDICTS = 6
-
-DASHES: dict[LineStyle, tuple[int, ...]] = {
-    "-": (),
-    "--": (6, 3),
-    "-.": (7, 3, 2, 3),
-    ":": (2, 3),
-    LONG_DASHES: (12, 3),
-    DASH_DOT_DOT: (7, 2, 2, 2, 2, 2),
-}
-"""Dashes in pixels of matplotlib's line styles."""
 
 MOST_OPEN_ROWS = 40
 """Longer tables are folded."""
@@ -54,11 +44,11 @@ def report_page(folder: Path) -> str:
 
 def page_of(data: ReportData) -> dict[str, Any]:
     """Return the variables of the template."""
-    text = _scenario_text(data)
-    scenario = readable(text)
-    styles = styles_of(data)
-    charts, left_out = charts_of(data, styles)
-    points = data.points
+    text, points = _scenario_text(data), data.points
+    scenario = None
+    with suppress(ScenarioError):  # another version wrote it, and this one cannot read it
+        scenario = parse_scenario(text, "scenario.yaml") if text else None
+    charts, left_out = charts_of(data)
     return {
         "name": data.name,
         "title": f"Training under churn: {data.name}",
@@ -68,13 +58,14 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "verdicts": [{"label": point.label, "sentences": sentences_on(point.runs)} for point in points],
         "most_verdicts": MOST_VERDICTS,
         "how_sure": how_sure(data.results.runs),
-        "styles": styles,
+        "styles": data.styles,
         "points": [point.label for point in points],
         "axes": data.axes,
         "charts": charts,
         "charts_left_out": left_out,
         "marks_failures": not any(point.runs.duplicated("strategy").any() for point in points),
-        "content": content(data, styles, charts),
+        "can_mark_failures": any("failures" in chart.signals for chart in charts),
+        "content": content(data, charts),
         "bundle": Markup(vega_bundle()) if charts else "",
         "most_open_rows": MOST_OPEN_ROWS,
         "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
@@ -89,14 +80,6 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "limits": LIMITS,
         "version": version("churnlab"),
     }
-
-
-def readable(text: str) -> Scenario | None:
-    """Parse a resolved scenario; None if another version wrote it and this one cannot read it."""
-    try:
-        return parse_scenario(text, "scenario.yaml") if text else None
-    except ScenarioError:
-        return None
 
 
 def _subtitle(data: ReportData, scenario: Scenario | None) -> str:
@@ -114,31 +97,21 @@ def lead(points: Sequence[SweepPoint]) -> str:
     firsts = [(ranked, legend_label(ranked.ranking.best.strategy)) for ranked in rankings if ranked.ranking.best]
     winners = Counter(name for ranked, name in firsts if not ranked.ranking.contenders)
     ahead = Counter(name for ranked, name in firsts if ranked.has_one_seed)
-    parts = [f"{name} is first at {_at_points(number, points)}" for name, number in winners.most_common()]
-    parts += [f"{name} is ahead at {_at_points(number, points)}" for name, number in ahead.most_common()]
-    if close := sum(bool(ranked.ranking.contenders) and not ranked.has_one_seed for ranked in rankings):
-        parts.append(f"it is too close to call at {_at_points(close, points)}")
+    close = sum(bool(ranked.ranking.contenders) and not ranked.has_one_seed for ranked in rankings)
+    counts = [(f"{name} is first", number) for name, number in winners.most_common()]
+    counts += [(f"{name} is ahead", number) for name, number in ahead.most_common()]
+    counts += [("it is too close to call", close)] if close else []
+    every = "both points" if len(points) == 2 else f"all {len(points)} points"
+    where = {number: f"{number} of {len(points)} points" for _, number in counts} | {len(points): every}
+    parts = [f"{what} at {where[number]}" for what, number in counts]
     text = capitalized(format_list(parts)) if parts else "No strategy gets there at any point"
     return f"{text}{', by one seed each: anecdotes' if ahead else ''}."
 
 
-def _at_points(number: int, points: Sequence[SweepPoint]) -> str:
-    if number == len(points):
-        return "both points" if number == 2 else f"all {number} points"
-    return f"{number} of {len(points)} points"
-
-
-def styles_of(data: ReportData) -> list[LegendStyle]:
-    """Return each strategy's style, as in all figures."""
-    runs = data.results.runs
-    styles = styles_by_kind(dict(zip(runs["strategy"], runs["kind"], strict=True)))
-    return [LegendStyle(legend_label(name), styles[name].colour, DASHES[styles[name].line]) for name in data.strategies]
-
-
-def content(data: ReportData, styles: Sequence[LegendStyle], charts: Sequence[Chart]) -> dict[str, Any]:
+def content(data: ReportData, charts: Sequence[Chart]) -> dict[str, Any]:
     """Return the data of the page's script: strategies, points, groups and charts."""
     return {
-        "labels": [style.label for style in styles],
+        "labels": [style.label for style in data.styles],
         "points": [
             {"label": point.label, "places": [axis.places[number] for axis in data.axes]}
             for number, point in enumerate(data.points)

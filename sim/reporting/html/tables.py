@@ -33,9 +33,13 @@ COUNTS = {
 
 
 def comparison(data: ReportData) -> Table:
-    """Return a row for each point and strategy: means ± half of their intervals, differences from the reference."""
-    runs, reference = data.results.runs, reference_of(data.results.runs)
-    target = describe_target(runs)
+    """Return a row for each point and strategy: means ± half of their intervals, differences from the reference.
+
+    The reference is the strategy without failures, else the first.
+    """
+    runs, target = data.results.runs, describe_target(data.results.runs)
+    ideal = runs.loc[runs["kind"] == "none", "strategy"].tolist()
+    reference = [*ideal, *data.strategies][0] if len(data.strategies) > 1 else None
     metrics = (
         Metric(f"hours to {target}", TO_TARGET, SECONDS_PER_HOUR, True),
         Metric("hours to end", TO_END, SECONDS_PER_HOUR, True),
@@ -55,13 +59,6 @@ def comparison(data: ReportData) -> Table:
     return replace(table, note=note).limited(MOST_ROWS, PLACE_OF_REST)
 
 
-def reference_of(runs: pd.DataFrame) -> str | None:
-    """Return the strategy to compare others with: the one without failures, else the first; None if it is alone."""
-    names = list(dict.fromkeys(runs["strategy"]))
-    ideal = list(dict.fromkeys(runs.loc[runs["kind"] == "none", "strategy"]))
-    return str((ideal or names)[0]) if len(names) > 1 else None
-
-
 def ledger(data: ReportData) -> Table | None:
     """Return the hours in each bucket of the ledger; None if no run has finished."""
     try:
@@ -79,8 +76,9 @@ def failures(data: ReportData) -> Table:
     def values(rows: pd.DataFrame) -> list[str]:
         first, means = rows.iloc[0], dict(zip(rows["metric"], rows["mean"], strict=True))
         ignores_failures = kinds[first["strategy"]] == "none"
-        counts = ["-" if ignores_failures else _format_mean(means[metric]) for metric in COUNTS]
-        return [str(first["num_runs"] - first["num_reached"]), *counts]
+        counted = (means[name] for name in COUNTS)
+        counts = [f"{mean:.0f}" if mean % 1.0 == 0.0 else format_number(mean) for mean in counted]
+        return [str(first["num_runs"] - first["num_reached"]), *(["-"] * len(COUNTS) if ignores_failures else counts)]
 
     columns = [*point_columns(fields), Column("stopped early"), *map(Column, COUNTS.values())]
     note = (
@@ -89,10 +87,6 @@ def failures(data: ReportData) -> Table:
     )
     table = Table("Failures and recoveries", tuple(columns), rows_by_point(found, fields, values), note)
     return table.limited(MOST_ROWS, PLACE_OF_REST)
-
-
-def _format_mean(value: float) -> str:
-    return f"{value:.0f}" if value % 1.0 == 0.0 else format_number(value)
 
 
 def events(data: ReportData) -> Table | None:
@@ -121,6 +115,6 @@ def failed(data: ReportData) -> Table | None:
     """Return the runs that failed, and why; None if there are none."""
     if data.failed.empty:
         return None
-    rows = tuple(Row((row["run"], str(row["error"]))) for _, row in data.failed.iterrows())
+    rows = tuple(Row(values) for values in zip(data.failed["run"], data.failed["error"].map(str), strict=True))
     columns = Column("run", "left"), Column("error", "left")
     return Table("Runs that failed", columns, rows).limited(MOST_ROWS, PLACE_OF_REST)

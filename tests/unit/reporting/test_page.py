@@ -9,7 +9,7 @@ import pytest
 from sim.core.text import decimals, format_number
 from sim.reporting.html.charts import charts_of, vega_bundle
 from sim.reporting.html.data import SweepAxis, combinations, plain, report_data, thin
-from sim.reporting.html.page import content, page_of, report_page, styles_of
+from sim.reporting.html.page import content, page_of, report_page
 from sim.reporting.html.tables import comparison, events, failures, ledger
 from sim.reporting.registry import FigureRequest, figure_kinds
 from sim.results import storage as results
@@ -37,7 +37,7 @@ def drawn(sweep):
 def charts(folder):
     """The charts of a folder by name, and why some are missing."""
     source = report_data(folder)
-    made, left_out = charts_of(source, styles_of(source))
+    made, left_out = charts_of(source)
     return {chart.id: chart for chart in made}, left_out
 
 
@@ -94,7 +94,7 @@ def test_loss_charts_have_all_curves_in_the_figures_colours(sweep, drawn):
     assert [(row["x"], row["loss"], row["low"]) for row in rows(drawn["loss-iteration"])] == [
         tuple(map(plain, row)) for row in found[["iteration", "loss_nats", "low_loss_nats"]].to_numpy()
     ]
-    styles = styles_of(report_data(sweep))
+    styles = report_data(sweep).styles
     assert [(style.label, style.colour) for style in styles] == [
         ("no failures", "#000000"), ("checkpointing", "#D55E00"), ("CheckFree", "#009E73")
     ]  # fmt: skip
@@ -110,7 +110,7 @@ def test_means_stand_at_points_that_do_not_concern_a_strategy(grid):
     assert (2, 1, ["0.5", "40"]) in found
     assert (2, 0, ["0.5", "10"]) in found
     source = report_data(grid)
-    told = content(source, styles_of(source), list(made.values()))
+    told = content(source, list(made.values()))
     assert told["points"][2] == {"label": "rate per hour 0.9, interval iterations 10", "places": [1, 0]}
     assert told["charts"][2]["datasets"]["rows"]["mean"] == [row["mean"] for row in rows(made["hours"])]
     assert told["charts"][2]["signals"] == ("strategies", "along", "axis")
