@@ -17,10 +17,7 @@ SeedPair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Standing:
-    """A strategy's place in a ranking: its mean, and the share by which it is behind the best, with intervals.
-
-    error: the interpolation error of both means, as a share.
-    """
+    """A strategy's mean, and the share by which it is behind the best; error: of interpolation, as a share."""
 
     strategy: str
     takes: Estimate
@@ -59,8 +56,7 @@ class Ranking:
     @property
     def lead(self) -> float:
         """The share by which the second is behind the best; infinite if no other reaches the target."""
-        others = [standing.behind for standing in self.standings[1:] if standing.reaches]
-        return others[0] if others else math.inf
+        return next((standing.behind for standing in self.standings[1:] if standing.reaches), math.inf)
 
 
 def rank(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:

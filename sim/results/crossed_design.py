@@ -1,24 +1,18 @@
 """Crossed random effects: means over failure seeds crossed with training seeds, and their confidence intervals.
 
-A value is y_ij = μ + a_i + b_j + e_ij, i of I failure seeds, j of J training seeds, one run in each cell: effects of
-the churn, of the training, and of their interaction, which one run a cell cannot separate from noise. Hence Var(mean) =
-σ_a²/I + σ_b²/J + σ_e²/(IJ) (Searle, Casella and McCulloch, Variance Components, 1992, ch. 4): the n = IJ runs are not
-independent, and intervals that assume so are far too short.
-
-Mean squares: M_a = J Σ(ȳ_i. - ȳ)²/(I-1), on average σ_e² + J σ_a²; M_b = I Σ(ȳ_.j - ȳ)²/(J-1), on average
-σ_e² + I σ_b². Their sum over n is never negative, on average never below Var(mean), and the interval
+A value is y_ij = μ + a_i + b_j + e_ij, i of I failure seeds, j of J training seeds, one run in each cell, so that
+Var(mean) = σ_a²/I + σ_b²/J + σ_e²/(IJ) (Searle, Casella and McCulloch, Variance Components, 1992, ch. 4): the n = IJ
+runs are not independent. With mean squares M_a = J Σ(ȳ_i. - ȳ)²/(I-1) and M_b = I Σ(ȳ_.j - ȳ)²/(J-1) the interval
 
     half width² = (t²_{I-1} M_a + t²_{J-1} M_b) / n
 
-covers μ at least as often as it says, for normal effects and any I, J (Banerjee, Sankhya 22, 1960: each of two
-independent mean squares with the t quantile of its own degrees of freedom). The shorter interval from M_a + M_b - M_e,
-not below M_a, M_b or M_e, with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946) is not used: where the
-training seed matters and there are two, it contains μ in 88 % instead of 95 % (test_statistics.py). The price is a
-wide interval if two training seeds differ (t²_1 = 161); three are far better (t²_2 = 19).
+covers μ at least as often as it says, for normal effects and any I, J (Banerjee, Sankhya 22, 1960). The shorter one
+from M_a + M_b - M_e with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946) is not used: with two
+training seeds that matter it contains μ in 88 % instead of 95 % (test_statistics.py). The price is a wide interval if
+two training seeds differ (t²_1 = 161); three are far better (t²_2 = 19).
 
-If cells are missing, M_a/n becomes its general form, I/(I-1) Σ_i (Σ_j r_ij)²/n² of residuals r, and M_b/n likewise
-(Cameron, Gelbach and Miller, J. Business & Economic Statistics 29(2), 2011, without the part that they subtract). This
-is an approximation; it is M_a/n if none is missing.
+If cells are missing, M_a/n becomes I/(I-1) Σ_i (Σ_j r_ij)²/n² of residuals r, and M_b/n likewise (Cameron, Gelbach and
+Miller, J. Business & Economic Statistics 29(2), 2011, without the part that they subtract): an approximation.
 """
 
 from __future__ import annotations
@@ -103,8 +97,10 @@ class Cells:
         rest = values - mean
         half_width = math.sqrt(self.squared_reach(rest, rest, confidence))
         t_training = quantile_at(_number_of(self.training) - 1, confidence)
-        of_training = covariance_between(self.training, rest, rest)
-        lasting = max(0.0, of_training - self.variance_within(rest))  # σ_b²/J: good enough to plan with
+        freedom = len(rest) - _number_of(self.failure) - _number_of(self.training) + 1
+        left = rest - _means_of(self.failure, rest) - _means_of(self.training, rest)
+        within = float((left**2).sum()) / freedom / len(rest) if freedom > 0 else 0.0  # M_e/n, of neither seed
+        lasting = max(0.0, covariance_between(self.training, rest, rest) - within)  # σ_b²/J: good enough to plan with
         return Interval(mean, half_width, t_training * math.sqrt(lasting))
 
     def ratio(self, a: Floats, b: Floats, confidence: float) -> tuple[float, float, float]:
@@ -138,14 +134,6 @@ class Cells:
             quantile_at(_number_of(codes) - 1, confidence) ** 2 * covariance_between(codes, a, b)
             for codes in (self.failure, self.training)
         )
-
-    def variance_within(self, rest: Floats) -> float:
-        """Return M_e/n of residuals, which neither seed explains; 0 without degrees of freedom."""
-        freedom = len(rest) - _number_of(self.failure) - _number_of(self.training) + 1
-        if freedom < 1:
-            return 0.0
-        left = rest - _means_of(self.failure, rest) - _means_of(self.training, rest)
-        return float((left**2).sum()) / freedom / len(rest)
 
 
 def _number_of(codes: Codes) -> int:

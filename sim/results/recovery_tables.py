@@ -87,25 +87,22 @@ def half_lives(results: Results) -> pd.DataFrame:
     """
     rows = []
     for about, own in by_point(excesses(results), swept_fields(results)):
-        recoveries = [spike for _, spike in own.groupby(["run", "recovery"], sort=False)]
-        found = [halving for spike in recoveries if (halving := half_life(spike)) is not None]
-        halvings, peaks = zip(*found, strict=True) if found else ((), ())
-        low, median, high = np.quantile(halvings, [0.25, 0.5, 0.75], method="higher") if found else [np.nan] * 3
+        halvings, peaks, num_without = [], [], 0
+        for _, spike in own.groupby(["run", "recovery"], sort=False):
+            excess, since = spike["excess_nats"].to_numpy(), spike["iterations_since_recovery"].to_numpy()
+            top = int(excess.argmax())
+            if excess[top] <= 0.0:
+                num_without += 1
+                continue
+            halved = np.flatnonzero(excess[top:] <= excess[top] / 2)
+            halvings.append(since[top + halved[0]] if len(halved) else np.inf)
+            peaks.append(excess[top])
+        low, median, high = np.quantile(halvings, [0.25, 0.5, 0.75], method="higher") if halvings else [np.nan] * 3
         row = about | {"median_iterations": median, "low_iterations": low, "high_iterations": high}
-        row |= {"median_peak_nats": np.median(peaks) if found else np.nan, "num_recoveries": len(recoveries)}
-        row |= {"num_never": int(np.isinf(halvings).sum()), "num_without_spike": len(recoveries) - len(found)}
+        row |= {"median_peak_nats": np.median(peaks) if peaks else np.nan, "num_recoveries": len(peaks) + num_without}
+        row |= {"num_never": int(np.isinf(halvings).sum()), "num_without_spike": num_without}
         rows.append(row | {"baseline": own["baseline"].iloc[0]})
     return pd.DataFrame(rows)
-
-
-def half_life(spike: pd.DataFrame) -> tuple[float, float] | None:
-    """Return iterations until half of the peak excess after a recovery (inf: never), and the peak; None without one."""
-    excess, since = spike["excess_nats"].to_numpy(), spike["iterations_since_recovery"].to_numpy()
-    top = int(excess.argmax())
-    if excess[top] <= 0.0:
-        return None
-    halved = np.flatnonzero(excess[top:] <= excess[top] / 2)
-    return since[top + halved[0]] if len(halved) else np.inf, excess[top]
 
 
 def above_failure_free(results: Results) -> pd.DataFrame:
@@ -183,15 +180,9 @@ def spikes_in(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFra
         before = same[np.unique(step[same], return_index=True)[1]][-MOST_STEPS_BEFORE:]
         if len(before) < LEAST_STEPS_BEFORE:
             continue
-        yield pd.DataFrame(
-            {
-                "recovery": number,
-                "recovered_hours": seconds / SECONDS_PER_HOUR,
-                "stage": recovery.stage,
-                "iterations_since_recovery": step[after] - step[earlier[-1]],
-                "excess_nats": over[after] - over[before].mean(),
-            }
-        )
+        about = {"recovery": number, "recovered_hours": seconds / SECONDS_PER_HOUR, "stage": recovery.stage}
+        since, excess = step[after] - step[earlier[-1]], over[after] - over[before].mean()
+        yield pd.DataFrame(about | {"iterations_since_recovery": since, "excess_nats": excess})
 
 
 def failure_free_runs(results: Results) -> dict[str, str]:

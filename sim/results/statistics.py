@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +32,10 @@ CONFIDENCE = 0.95
 class Estimate:
     """A mean over runs and its interval; NaN if unknown.
 
-    num_runs: all runs; num_reached: those with a value, which mean and interval are over. num_failure_seeds,
-    num_training_seeds: different seeds among those. With one training seed the interval is conditional on that seed,
-    with one failure seed on that churn; of one replicate there is none (low and high are NaN). training_half_width: the
-    part of the half width due to training seeds, which more failure seeds do not shrink.
+    num_reached: runs with a value, which mean and interval are over; num_failure_seeds, num_training_seeds: of those.
+    With one training seed the interval is conditional on that seed, with one failure seed on that churn; of one
+    replicate there is none (low and high are NaN). training_half_width: the part of the half width due to training
+    seeds, which more failure seeds do not shrink.
     """
 
     mean: float
@@ -211,10 +212,6 @@ class PointRuns:
             values = np.where(self.is_finished, values, math.nan)
         return Values(self.seeds, values)
 
-    def values_of(self, fields: Sequence[str]) -> tuple[Any, ...]:
-        """Return the values of some fields that apply."""
-        return tuple(self.parameters[name] for name in fields)
-
     @cached_property
     def seeds(self) -> npt.NDArray[np.int64]:
         """(runs, 2) failure and training seeds."""
@@ -229,16 +226,15 @@ class PointRuns:
 def references_of(points: Sequence[PointRuns], reference: str | None) -> list[PointRuns | None]:
     """Return for each point the reference's with its values of shared fields; None if there is none, or several."""
     others = [point for point in points if point.strategy == reference]
-    indexed: dict[tuple[str, ...], dict[tuple[Any, ...], list[PointRuns]]] = {}
     found: list[PointRuns | None] = []
-    for point in points:
-        shared = tuple(name for own in others[:1] for name in own.parameters if name in point.parameters)
-        if shared not in indexed:
-            indexed[shared] = {}
-            for other in others:
-                indexed[shared].setdefault(other.values_of(shared), []).append(other)
-        same = indexed[shared].get(point.values_of(shared), [])
-        found.append(same[0] if len(same) == 1 else None)
+    for _, own in groupby(points, key=lambda point: point.strategy):
+        group = list(own)  # whose points have the same fields
+        shared = [name for other in others[:1] for name in other.parameters if name in group[0].parameters]
+        indexed: dict[tuple[Any, ...], list[PointRuns]] = {}
+        for other in others:
+            indexed.setdefault(tuple(other.parameters[name] for name in shared), []).append(other)
+        same = [indexed.get(tuple(point.parameters[name] for name in shared), []) for point in group]
+        found += [one[0] if len(one) == 1 else None for one in same]
     return found
 
 

@@ -59,11 +59,9 @@ def run_hash(
     `versions` contains the content hash of the text; its location does not matter.
     """
     others: dict[str, Any] = dict.fromkeys(("name", "description", "strategies", "seeds", "sweep"), True)
-    others["training"] = {"data": True}
-    resolved = scenario.model_dump(mode="json", exclude=others)
+    resolved = scenario.model_dump(mode="json", exclude=others | {"training": {"data": True}})
     strategy = scenario.strategies[strategy_index].model_dump(mode="json")
-    content = [resolved, strategy, failure_seed, training_seed, versions]
-    return digest(json.dumps(content, sort_keys=True))
+    return digest(json.dumps([resolved, strategy, failure_seed, training_seed, versions], sort_keys=True))
 
 
 def run_folder(
@@ -78,8 +76,8 @@ def write_run(
 ) -> None:
     """Write a finished run atomically, even if the machine stops.
 
-    `about` becomes run.json; of outcomes alone there are no records. resolved: the scenario as YAML, if that is known.
-    OSError with a remedy if writing fails.
+    run: also a summary, without records. about: run.json. resolved: the scenario as YAML, if known. OSError with a
+    remedy if writing fails.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:

@@ -99,9 +99,9 @@ class CellResult:
 class StrategyMap:
     """Which strategy reaches the target first, or for the least money, over two fields of a scenario.
 
-    axes: the second has no field where the map is a line. strategies: those compared. cells: results of the simulated
-    ones; meshes: the others lie in these. own_cell: the cell nearest to the scenario's own values, None where that lies
-    outside. sampled_cells: those in which strategies that change weights were trained under failures.
+    axes: the second has no field where the map is a line. cells: the simulated ones; the others lie in meshes.
+    own_cell: the one nearest to the scenario's own values, None where that lies outside. sampled_cells: those in which
+    strategies that change weights were trained under failures.
     """
 
     name: str

@@ -1,8 +1,7 @@
 """Timelines: a window of a finished run, simulated again event by event, as a Chrome trace.
 
-The trace opens in Perfetto (ui.perfetto.dev) or chrome://tracing: a track for each node and each link, for iterations,
-for interruptions of training, and for failures and checkpoints. Format: Trace Event Format, JSON object form; times in
-microseconds of simulated time.
+The trace opens in Perfetto (ui.perfetto.dev) or chrome://tracing: tracks of nodes, links, iterations, interruptions of
+training, failures and checkpoints. Trace Event Format, JSON object form; microseconds of simulated time.
 """
 
 from __future__ import annotations
@@ -80,8 +79,7 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     for group, name in ((TRAINING, "training"), (NODES, "nodes"), (LINKS, "links")):
         tracks.events.append({"ph": "M", "name": "process_name", "pid": group, "tid": 0, "args": {"name": name}})
     _add_training(tracks, timeline)
-    _add_operations(tracks, timeline)
-    add_messages(tracks, timeline)
+    _add_nodes(tracks, timeline)
     return {"traceEvents": tracks.events, "displayTimeUnit": "ms", "otherData": {"strategy": timeline.strategy}}
 
 
@@ -98,27 +96,24 @@ def _add_training(tracks: Tracks, timeline: Timeline) -> None:
         tracks.mark("failures and recoveries", format_name(event.kind) + where, event.time_seconds, event.detail)
 
 
-def _add_operations(tracks: Tracks, timeline: Timeline) -> None:
-    cluster, regions = timeline.site.cluster, timeline.site.network.regions_of_nodes
-    names = [f"{_node_name(node, len(cluster.replicas))}, {region}" for node, region in enumerate(regions)]
+def _add_nodes(tracks: Tracks, timeline: Timeline) -> None:
+    """Add a track for each node with its operations, and one for each link, or pair of nodes without, with messages."""
+    cluster, network = timeline.site.cluster, timeline.site.network
+    num_replicas = len(cluster.replicas)
+    names = [f"{_node_name(node, num_replicas)}, {region}" for node, region in enumerate(network.regions_of_nodes)]
     for name in names:
         tracks.track(NODES, name)
     for done in sorted(timeline.trace.operations, key=lambda done: done.start_seconds):
         name = done.kind if done.microbatch < 0 else f"{done.kind} {done.microbatch}"
         node = cluster.slot(done.stage, done.replica)
         tracks.add(NODES, names[node], name, done.start_seconds, done.end_seconds)
-
-
-def add_messages(tracks: Tracks, timeline: Timeline) -> None:
-    """Add a track for each link, with each message on all links of its path; for each pair of nodes without links."""
-    num_replicas = len(timeline.site.cluster.replicas)
     for message in sorted(timeline.trace.messages, key=lambda message: message.start_seconds):
         ends = [_node_name(node, num_replicas) for node in (message.source, message.target)]
         name = f"{message.what}, {ends[0]} to {ends[1]}" + ("" if message.arrived else " (lost)")
-        args = {"bytes": message.num_bytes}
-        links = [link.name for link in timeline.site.network.path(message.source, message.target).links]
+        links = [link.name for link in network.path(message.source, message.target).links]
         for link in links or [" to ".join(ends)]:
-            tracks.add_lane(LINKS, link, name, message.start_seconds, message.end_seconds, args)
+            times = message.start_seconds, message.end_seconds
+            tracks.add(LINKS, tracks.free_lane(LINKS, link, *times), name, *times, {"bytes": message.num_bytes})
 
 
 def _node_name(node: int, num_replicas: int) -> str:
@@ -152,12 +147,12 @@ class Tracks:
         times = {"ts": start_seconds * MICROSECONDS, "dur": (end_seconds - start_seconds) * MICROSECONDS}
         self.events.append({**event, **times, "args": args or {}})
 
-    def add_lane(self, group: int, track: str, name: str, start_seconds: float, end_seconds: float, args: Any) -> None:
-        """Add an event with a duration to the first free lane of a track."""
+    def free_lane(self, group: int, track: str, start_seconds: float, end_seconds: float) -> str:
+        """Return the name of a track's first lane that is free then, and reserve it."""
         ends = self._lanes.setdefault((group, track), [])
         lane = next((lane for lane, end in enumerate(ends) if end <= start_seconds), len(ends))
         ends[lane : lane + 1] = [end_seconds]
-        self.add(group, track + (f" ({lane + 1})" if lane else ""), name, start_seconds, end_seconds, args)
+        return track + (f" ({lane + 1})" if lane else "")
 
     def mark(self, track: str, name: str, seconds: float, detail: str) -> None:
         """Add an event at an instant."""
