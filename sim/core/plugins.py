@@ -1,4 +1,4 @@
-"""Plug-in lookup: components (strategies, failure processes) that a scenario names by their `kind`.
+"""Components (strategies, failure processes) that a scenario names by their `kind`: their lookup, and such a field.
 
 A kind is the name of a built-in class, a name that an installed package registers by an entry point, or
 `package.module:Class` for any class that Python can import: installed, on PYTHONPATH, or in the current folder, which
@@ -13,18 +13,24 @@ import os
 import re
 import sys
 from abc import ABC
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from models import spec
+from sim.core.presets import mapping_with, presets, resolved
 from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, shortened, suggestion
 
 MODULE_AND_CLASS = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
-MAX_REASON = 300
+MAX_REASON_CHARACTERS = 300
 
 
 class Component(ABC):
@@ -160,6 +166,68 @@ def _is_subclass(found: Any, base: type) -> bool:
 
 
 def in_one_line(error: BaseException) -> str:
-    """An exception's name and text on one line, cut to MAX_REASON characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
+    """An exception's name and text on one line, shortened."""
+    return shortened(" ".join(f"{type(error).__name__}: {error}".split()), MAX_REASON_CHARACTERS)
+
+
+def choice(configs: Sequence[Any], plugins: Plugins[Any], preset_kind: str | None = None) -> Any:
+    """The type of a field that holds one of `configs`, discriminated by `kind`, or a class from outside.
+
+    `checkpoint` is short for `{kind: checkpoint}`. With `preset_kind` the field also accepts a preset's name, or a
+    mapping whose `preset:` names the figures that its other keys change.
+    """
+    kinds = tuple(config.model_fields["kind"].default for config in configs)
+    members: Any = Annotated[Union[tuple(configs)], Field(discriminator="kind")]  # noqa: UP007
+    return Annotated[members, _Choice(kinds, plugins, preset_kind)]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Annotation that adds plain names, presets and classes from outside to a union discriminated by `kind`."""
+
+    kinds: tuple[str, ...]
+    plugins: Plugins[Any]
+    preset_kind: str | None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Each config is serialised as its own class, so that a plug-in's options are not lost.
+        whole = core_schema.wrap_serializer_function_ser_schema(
+            lambda value, inner: inner(value), schema=core_schema.any_schema()
+        )
+        return core_schema.no_info_wrap_validator_function(self._validated, handler(source), serialization=whole)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        members = handler(schema)
+        installed = [name for name in self.plugins.installed() if name not in self.kinds]
+        known = self._presets()
+        forms: list[dict[str, Any]] = [{"enum": [*self.kinds, *installed, *known]}, members]
+        if known:
+            forms.append(mapping_with("preset", {"enum": known}, title=self.preset_kind))
+        elsewhere = {"type": "string", "pattern": MODULE_AND_CLASS}
+        kind = {"anyOf": [{"enum": installed}, elsewhere]} if installed else elsewhere
+        return {"anyOf": [*forms, elsewhere, mapping_with("kind", kind, title=self.plugins.group)]}
+
+    def _presets(self) -> list[str]:
+        """Names of presets whose kind is one of those to choose from."""
+        known = presets(self.preset_kind) if self.preset_kind else {}
+        return [name for name, options in known.items() if options["kind"] in self.kinds]
+
+    def _validated(self, value: Any, members: Callable[[Any], Any]) -> Any:
+        """Validate a name, a preset, a mapping or a configuration object; `members` validates built-in kinds."""
+        if isinstance(value, str):
+            value = {"preset" if value in self._presets() and value not in self.kinds else "kind": value}
+        if self.preset_kind and isinstance(value, dict) and "preset" in value:
+            value = resolved(self.preset_kind, value, self._presets())
+        kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+        if not isinstance(kind, str) or kind in self.kinds or not self.plugins.offers(kind):
+            return members(value)
+        try:
+            found = self.plugins.find(kind)
+            if ":" in kind and isinstance(value, dict) and "label" in found.Config.model_fields:
+                value = {**value, "label": value.get("label") or found.kind}  # outputs need a short name
+            return found.Config.model_validate(value)
+        except ValidationError:
+            raise  # pydantic adds the place
+        except Exception as error:
+            reason = str(error) if isinstance(error, PluginError) else f"its Config fails: {in_one_line(error)}"
+            raise PydanticCustomError("plugin", "{reason}", {"reason": reason}) from None

@@ -82,27 +82,27 @@ FOLDER_NAME_IN_WORDS = "of letters, digits, '.', '_', '+' and '-', a letter or d
 MAX_CHARACTERS = 60
 
 
-def nearest(found: str, names: Iterable[str]) -> str | None:
-    """The most similar name, ignoring case, of those that begin with the one found, else of all; or None."""
+def nearest(found: object, names: Iterable[str]) -> str | None:
+    """The most similar name, ignoring case, of those that begin with the value found, else of all; or None."""
     by_folded = {name.casefold(): name for name in names}
-    folded = found[:MAX_CHARACTERS].casefold()
+    folded = str(found)[:MAX_CHARACTERS].casefold() if isinstance(found, str | int) else ""
     longer = [name for name in by_folded if folded and name.startswith(folded)]
     close = difflib.get_close_matches(folded, longer or by_folded, n=1, cutoff=0.0 if longer else 0.5)
     return by_folded[close[0]] if close else None
 
 
-def suggestion(found: str, names: Iterable[str]) -> str:
-    """'; nearest: x; allowed: ...' for a name that is not one of those known."""
+def suggestion(found: object, names: Iterable[str]) -> str:
+    """'; nearest: x; allowed: ...' for a value that is not one of the names known."""
     names = list(names)
     close = nearest(found, names)
     text = f"; nearest: {shortened(close)}" if close else ""
     return f"{text}; allowed: {', '.join(map(shortened, names))}" if names else text
 
 
-def shortened(text: str) -> str:
-    """A text on one line, cut to MAX_CHARACTERS, for messages."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: MAX_CHARACTERS + 1])
-    return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 3] + "..."
+def shortened(text: str, most: int = MAX_CHARACTERS) -> str:
+    """A text on one line, cut to so many characters, for messages."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
+    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def format_value(value: Any) -> str:

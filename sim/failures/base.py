@@ -112,21 +112,9 @@ class RatedConfig(MeanConfig):
 class FailureProcess(Component):
     """When each domain of a scope fails, which nodes are lost then, and when they return.
 
-    | attribute or method | when it is used | default |
-    |---|---|---|
-    | `Config` | when the scenario is read: the options, and the kind | required |
-    | `unit` | before the start: the clock that uptimes count | seconds |
-    | `supplies_nodes`, `num_initial_nodes` | before the start: whether nodes arrive by this process | no |
-    | `for_members` | at time zero, with all nodes | a copy with these `members` |
-    | `parts` | at time zero: the processes that it is the sum of | itself |
-    | `scope` | at time zero: what fails as one | the option `scope`, else stage |
-    | `starting_at` | when a node arrives (scope node), before its uptimes | the process itself |
-    | `uptimes` | for each domain: times from one failure to the next | required |
-    | `lost_nodes` | at each failure: which nodes of the domain are lost | all of them |
-    | `downtimes` | at each failure: when the lost nodes return | the option `downtime`, else never |
-    | `arrivals` | at each failure: how many nodes arrive | none |
-    | `mean_uptime_seconds` | by strategies that adapt to the failure rate | that of the options |
-    | `describe` | in captions | required |
+    Required: `Config`, `uptimes`, `describe`. Order of use: before the start `unit`, `num_initial_nodes`; at time zero
+    `for_members`, `parts`, `scope`; when a node arrives (scope node) `starting_at`; for each domain `uptimes`; at each
+    failure `lost_nodes`, `downtimes`, `arrivals`; by strategies that adapt to the failure rate `mean_uptime_seconds`.
 
     A process draws only from the generators that it is given, one for each domain and method, so that strategies and
     other domains do not change its draws. Scale draws of mean 1 by the mean where there is one: runs at two rates under
@@ -141,6 +129,9 @@ class FailureProcess(Component):
 
     members: tuple[Member, ...] | None = None
     """The nodes of the cluster at time zero, set by `for_members`."""
+
+    begin_seconds = 0.0
+    """The instant of simulated time from which uptimes count, set by `starting_at`."""
 
     unit: ClassVar[Literal["seconds", "iterations"]] = "seconds"
     """The clock of uptimes: simulated time, or executed iterations (the whole part counts iterations that end without
@@ -176,19 +167,21 @@ class FailureProcess(Component):
 
     @property
     def scope(self) -> Scope:
-        """What fails as one."""
+        """What fails as one: by default the option `scope`, else a stage."""
         return getattr(self.config, "scope", "stage")
 
-    def starting_at(self, now_seconds: float) -> FailureProcess:  # noqa: ARG002
-        """The process for uptimes that count from an instant of simulated time."""
-        return self
+    def starting_at(self, now_seconds: float) -> Self:
+        """A copy of the process for uptimes that count from an instant of simulated time."""
+        process = copy(self)
+        process.begin_seconds = now_seconds
+        return process
 
     @abstractmethod
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
         """Times from one failure of a domain to the next, in `unit`s; after the last one the domain never fails."""
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
-        """Numbers of the nodes, among those present in a domain, that its failure number `index` (from 0) takes."""
+        """Numbers of the nodes, of those present in a domain, that its failure `index` (from 0) takes: all of them."""
         return [member.number for member in members]
 
     def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:  # noqa: ARG002

@@ -29,10 +29,9 @@ class BulkConfig(MeanConfig):
 class BulkFailures(FailureProcess):
     """Several nodes lost at one instant, as clouds take spot machines back (see the traces of Bamboo, NSDI 2023).
 
-    Poisson events, each of which takes K random nodes of its domain; K is geometric, at most max_size.
-
-    The events of a domain of n nodes have the rate n × (rate of a node) / E[min(K, n)], so that each node is lost at
-    its rate while the domain has as many nodes as at time zero, and a little more often while some are away.
+    Poisson events, each of which takes K random nodes of its domain; K is geometric, at most max_size. The events of a
+    domain of n nodes have the rate n × (rate of a node) / E[min(K, n)], so that each node is lost at its rate while the
+    domain has as many nodes as at time zero, and a little more often while some are away.
     """
 
     Config = BulkConfig
@@ -81,13 +80,13 @@ class OutageConfig(MeanConfig):
         1.0,
         ge=0,
         le=1,
-        description="share of a node's failures that come with a shock of its region; the others are independent",
+        description="share of a node's failures that come with a shock of its region; others: independent",
     )
     share_hit: float = Field(
         1.0,
         ge=1e-6,
         le=1,
-        description="chance that a shock hits a node of the region; the smaller it is, the more shocks there are",
+        description="chance that a shock hits a node of the region; if smaller, shocks are more frequent",
     )
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sim.core.choice import choice
-from sim.core.plugins import PluginError, Plugins
+from sim.core.plugins import PluginError, Plugins, choice
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Superposition
 from sim.failures.correlated import BulkFailures, OutageFailures
 from sim.failures.renewal import (

@@ -158,21 +158,13 @@ class DiurnalFailures(FailureProcess):
     Config = DiurnalConfig
     config: DiurnalConfig
 
-    def __init__(self, config: DiurnalConfig, begin_seconds: float = 0.0) -> None:
-        super().__init__(config)
-        self._begin_seconds = begin_seconds
-
-    def starting_at(self, now_seconds: float) -> DiurnalFailures:
-        """The process for uptimes that count from an instant of simulated time."""
-        return DiurnalFailures(self.config, now_seconds)
-
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
         """Seconds between failures of one domain."""
         mean_hours = self.config.mean_uptime_seconds / SECONDS_PER_HOUR
         if math.isinf(mean_hours):
             return
         day = Day(self.config.weights)
-        hours = self.config.start_hour + self._begin_seconds / SECONDS_PER_HOUR
+        hours = self.config.start_hour + self.begin_seconds / SECONDS_PER_HOUR
         weighted_hours = day.weighted(hours)
         while True:
             weighted_hours += float(rng.standard_exponential()) * mean_hours

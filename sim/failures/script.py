@@ -25,10 +25,7 @@ class Loss(Config):
     replica: int | None = Field(None, ge=0, description="nodes of this pipeline; default: of any")
     region: str | None = Field(None, description="nodes in this region; default: in any")
     downtime_hours: float | None = Field(
-        None,
-        ge=0,
-        le=1e6,
-        description="the same nodes return after it; default: they never return, and replacements are ordered",
+        None, ge=0, le=1e6, description="the same nodes return after it; default: never, and replacements are ordered"
     )
 
     @model_validator(mode="after")

@@ -59,7 +59,7 @@ class TraceConfig(ProcessConfig):
         (),
         max_length=MAX_ROWS,
         validate_default=True,
-        description="the trace itself; default: read from the file and stored in the results",
+        description="the trace; default: read from the file, then stored",
     )
     time_scale: float = Field(
         1.0, ge=1e-6, le=1e6, description="factor on all times; 2: everything takes twice as long"
@@ -111,15 +111,12 @@ class TraceConfig(ProcessConfig):
         if self.max_nodes is not None and self.additions == "ignore":
             raise ValueError("max_nodes goes with additions 'replay', found additions 'ignore'")
         end_seconds = self.rows[-1][0]
+        hours, seconds = end_seconds / SECONDS_PER_HOUR, self.time_scale * end_seconds
         if 0.0 < end_seconds <= self.offset_hours * SECONDS_PER_HOUR:
-            raise ValueError(
-                f"offset_hours {self.offset_hours:g}: the trace ends after {end_seconds / SECONDS_PER_HOUR:.4g} h"
-            )
-        if self.loop and 0.0 < self.time_scale * end_seconds < MIN_LOOP_SECONDS:
-            raise ValueError(
-                f"the trace lasts {self.time_scale * end_seconds:.3g} s; one that is repeated (loop) lasts at least "
-                f"{MIN_LOOP_SECONDS:g} s"
-            )
+            raise ValueError(f"offset_hours {self.offset_hours:g}: the trace ends after {hours:.4g} h")
+        if self.loop and 0.0 < seconds < MIN_LOOP_SECONDS:
+            least = f"one that is repeated (loop) lasts at least {MIN_LOOP_SECONDS:g} s"
+            raise ValueError(f"the trace lasts {seconds:.3g} s; {least}")
         return self
 
 
@@ -140,9 +137,8 @@ def check_rows(rows: Sequence[TraceRow]) -> None:
             raise ValueError(f"row {index}: {num_left} nodes leave, but {len(leaving)} are named; name all or none")
         if naming:
             if len(set(leaving) & present) != len(leaving):
-                raise ValueError(
-                    f"row {index}: of the leaving nodes {list(leaving)}, one is not present or named twice"
-                )
+                found = f"of the leaving nodes {list(leaving)}, one is not present or named twice"
+                raise ValueError(f"row {index}: {found}")
             present.difference_update(leaving)
             present.update(range(num_arrived, num_arrived + num_came))
         num_arrived, num_present = num_arrived + num_came, num_present + num_came - num_left
@@ -196,20 +192,16 @@ class TraceCycle:
                 self._initial, self._num_by_offset = list(kept.values()), num_kept
         num_start, present = self.events.pop(0).num_came, list(kept.values())
         self.num_initial = len(self._initial)
-        self._stay = present[:num_start]
-        if joined and self.events:
-            num_kept -= self._join(present[num_start:], num_start)
+        self._stay, surplus = present[:num_start], present[num_start:]
+        if joined and self.events:  # the last event leads back to the start
+            last = self.events[-1]
+            num_in_vain = min(len(surplus), last.num_came)  # would arrive and leave at once
+            gone, num_came = surplus[: len(surplus) - num_in_vain], last.num_came - num_in_vain
+            num_came += num_start - len(self._stay)
+            self.events[-1] = last._replace(left=(*last.left, *gone), num_came=num_came)
+            num_kept -= num_in_vain
         self._num_in_first = num_kept - self._num_by_offset
         self._num_in_next = num_kept - len(self._stay)
-
-    def _join(self, surplus: list[int], num_start: int) -> int:
-        """Make the last event lead back to the start; give the number of its arrivals that would leave at once."""
-        last = self.events[-1]
-        num_in_vain = min(len(surplus), last.num_came)
-        gone = tuple(surplus[: len(surplus) - num_in_vain])
-        num_came = last.num_came - num_in_vain + num_start - len(self._stay)
-        self.events[-1] = last._replace(left=last.left + gone, num_came=num_came)
-        return num_in_vain
 
     def number(self, node: int, cycle: int) -> int:
         """The number in the cluster of a node of the trace, in pass number `cycle` (from 0)."""
@@ -228,11 +220,10 @@ class TraceFailures(FailureProcess):
     """Replay of an availability trace: its nodes leave and return when they did, or leave at its rate.
 
     With `additions: replay` the trace decides all losses and arrivals: the nodes that it names leave or, where it only
-    counts, as many at random. With `ignore` only its losses are replayed, at its instants: they are spread at random
-    over its nodes, of which those of the cluster are a sample (or, where the cluster is larger, over the cluster's, and
-    there are more in proportion). So a node is lost as often as in the trace, and several at once as there. Nodes at
-    immune stages stay in both cases. What joins the end of a repeated trace to its start (see `TraceCycle`) is no loss
-    with `ignore`.
+    counts, as many at random. With `ignore` only its losses are replayed: they are spread at random over its nodes, of
+    which those of the cluster are a sample (or, where the cluster is larger, over the cluster's, and there are more in
+    proportion). So a node is lost as often as in the trace, and several at once as there; what joins the end of a
+    repeated trace to its start is then no loss. Nodes at immune stages stay in both cases.
     """
 
     Config = TraceConfig
@@ -298,18 +289,15 @@ class TraceFailures(FailureProcess):
 
     def describe(self) -> str:
         """For captions: the whole trace in numbers, and how it is used."""
-        config = self.config
+        config, hours = self.config, self._end_seconds / SECONDS_PER_HOUR
         num_came, num_left = sum(row[1] for row in config.rows), sum(row[2] for row in config.rows)
-        hours = self._end_seconds / SECONDS_PER_HOUR
         whose = f"'{PurePath(config.file).name}'" if config.file else "a trace"
-        what = "replay" if self._replays else "losses alone"
-        words = [f"{what} of {whose} ({num_came} arrivals, {num_left} losses in {hours:.4g} h)"]
-        if config.time_scale != 1.0:
-            words.append(f"its times × {config.time_scale:g}")
-        if config.offset_hours:
-            words.append(f"from {config.offset_hours:g} h on")
-        if config.max_nodes is not None:
-            words.append(f"at most {config.max_nodes} nodes")
-        if config.loop:
-            words.append("repeated")
-        return ", ".join(words)
+        what = f"{'replay' if self._replays else 'losses alone'} of {whose}"
+        used = {
+            f"{what} ({num_came} arrivals, {num_left} losses in {hours:.4g} h)": True,
+            f"its times × {config.time_scale:g}": config.time_scale != 1.0,
+            f"from {config.offset_hours:g} h on": config.offset_hours,
+            f"at most {config.max_nodes} nodes": config.max_nodes is not None,
+            "repeated": config.loop,
+        }
+        return ", ".join(words for words, is_used in used.items() if is_used)

@@ -56,8 +56,7 @@ def describe_error(details: Any, data: Any) -> tuple[Location, str]:
         what = "" if isinstance(found, dict | list) else f"found {format_value(found)}: "
         return path, what + " ".join(str(details["ctx"]["error"]).split())
     if kind == "literal_error":
-        names = [str(name) for name in node.get("enum", [node.get("const")])]
-        return path, f"found {format_value(found)}{suggestion(as_name(found), names)}"
+        return path, f"found {format_value(found)}{suggestion(found, map(str, node.get('enum', [node.get('const')])))}"
     allowed = allowed_by(node)
     if kind == "finite_number":
         allowed = allowed.replace("a number", "a finite number")
@@ -76,22 +75,22 @@ def describe_key(kind: str, path: Location, data: Any) -> str:
         whose = f" of '{shortened(name)}'" if isinstance(name, str) and kinds(section) else ""
         return f"unknown key{whose}{suggestion(str(path[-1]), keys_beside(path, data))}"
     node = schema_at(path, data)
-    hint = ""
+    message = f"required, but missing ({node['description']}); allowed: {allowed_by(node)}"
     if is_preset(section) and "preset" not in above:
-        hint = f"; or start from a preset with the key 'preset' ({', '.join(section['names'])})"
-    return f"required, but missing ({node['description']}); allowed: {allowed_by(node)}{hint}"
+        message += f"; or start from a preset with the key 'preset' ({', '.join(section['names'])})"
+    return message
 
 
 def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> tuple[Location, str]:
     """The path and message of an unknown name: of a kind, of a preset, or of either."""
     if not isinstance(found, dict):
-        return path, f"found {format_value(found)}{suggestion(as_name(found), node['names'])}"
+        return path, f"found {format_value(found)}{suggestion(found, node['names'])}"
     name, known = found[key], node.get("presets", [])
-    others = [other for other in node["names"] if (other in known) == (key == "preset")]
-    other_key = {"kind": "preset", "preset": "kind"}[key]
     if kinds(node) and isinstance(name, str) and name in node["names"]:
+        other_key = "preset" if key == "kind" else "kind"
         return (*path, key), f"found '{name}', which is a {other_key}: write '{other_key}: {name}'"
-    return (*path, key), f"found {format_value(name)}{suggestion(as_name(name), others)}"
+    others = [other for other in node["names"] if (other in known) == (key == "preset")]
+    return (*path, key), f"found {format_value(name)}{suggestion(name, others)}"
 
 
 def keys_beside(path: Location, data: Any) -> list[str]:
@@ -143,11 +142,6 @@ def within(number: float, node: dict[str, Any]) -> bool:
         and not number <= node.get("exclusiveMinimum", number - 1)
         and not number >= node.get("exclusiveMaximum", number + 1)
     )
-
-
-def as_name(value: Any) -> str:
-    """A value as a name to look up; empty for a value that cannot be one."""
-    return str(value) if isinstance(value, str | int) else ""
 
 
 def key_of_choice(node: dict[str, Any]) -> str:

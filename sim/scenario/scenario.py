@@ -13,7 +13,7 @@ from pydantic import Field
 from models.spec import Config, DataSpec, ModelSpec, OptimizerSpec, Routes, TrainingSpec
 from sim.cluster.network import NetworkConfig
 from sim.cluster.topology import ClusterConfig
-from sim.core.choice import choice
+from sim.core.plugins import choice
 from sim.core.presets import OrPreset
 from sim.core.text import FOLDER_NAME
 from sim.failures import PROCESSES, ProcessConfig, process_choice

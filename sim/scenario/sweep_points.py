@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -101,19 +101,16 @@ def point_of(document: Document, assignments: list[Assignment], base_folder: Pat
 
 def combinations(sweep: SweepConfig) -> Iterator[list[Assignment]]:
     """The values of each point, in order: by hand, together, and every combination, whose last field varies fastest."""
+
+    def column(section: str, name: str, values: Sequence[Any]) -> list[Assignment]:
+        return [Assignment(name, value, ("sweep", section, name, index)) for index, value in enumerate(values)]
+
     by_hand = [
         [Assignment(name, value, ("sweep", "list", index, name)) for name, value in point.items()]
         for index, point in enumerate(sweep.list)
     ]
-    columns = [
-        [Assignment(name, value, ("sweep", "zip", name, index)) for index, value in enumerate(values)]
-        for name, values in sweep.zip.items()
-    ]
-    together = [list(row) for row in zip(*columns, strict=True)]
-    axes = [
-        [[Assignment(name, value, ("sweep", "grid", name, index))] for index, value in enumerate(values)]
-        for name, values in sweep.grid.items()
-    ]
+    together = list(map(list, zip(*(column("zip", *item) for item in sweep.zip.items()), strict=True)))
+    axes = [[[each] for each in column("grid", *item)] for item in sweep.grid.items()]
     for parts in product(by_hand or [[]], together or [[]], *axes):
         yield [assignment for part in parts for assignment in part]
 
