@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,10 +32,9 @@ class IterationSplit:
 
 
 class Ledger:
-    """Books seconds as they pass.
+    """Seconds by bucket. Completed iterations are booked by their splits, and moved to lost work by a rollback.
 
-    An iteration is booked to productive compute, bubble and redundant compute when it completes, and moved as a whole
-    to lost work when a rollback undoes it. Successive equal iterations are stored once, with their number.
+    Successive equal iterations are stored once, with their number.
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,8 @@ class Ledger:
 
     def complete_iteration(self, split: IterationSplit, num: int = 1) -> None:
         """Book the next completed iteration, or several equal ones."""
-        before = 0
-        if self._kept and (self._kept[-1][0] is split or self._kept[-1][0] == split):
-            before = self._kept.pop()[1]
+        is_repeated = self._kept and (self._kept[-1][0] is split or self._kept[-1][0] == split)
+        before = self._kept.pop()[1] if is_repeated else 0
         self._kept.append((split, before + num))
         self.num_iterations += num
 
@@ -83,9 +82,9 @@ class Ledger:
 
 def exact_sum(seconds: Iterable[tuple[float, int]]) -> float:
     """The sum of pairs (seconds, number of times), rounded once: equal to `math.fsum` of all terms, to the bit."""
-    num_of: dict[float, int] = {}
+    num_of: Counter[float] = Counter()
     for each, num in seconds:
-        num_of[each] = num_of.get(each, 0) + num
+        num_of[each] += num
     if len(num_of) == 1:
         ((each, num),) = num_of.items()
         return each * num  # a product is rounded once

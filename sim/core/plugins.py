@@ -1,8 +1,7 @@
 """Components (strategies, failure processes) that a scenario names by their `kind`: their lookup, and such a field.
 
-A kind is the name of a built-in class, a name that an installed package registers by an entry point, or
-`package.module:Class` for any class that Python can import: installed, on PYTHONPATH, or in the current folder, which
-is searched last. A built-in kind takes precedence over an entry point of the same name.
+A kind is the name of a built-in class, else of an entry point of an installed package, or `package.module:Class` for
+any class that Python can import: installed, on PYTHONPATH, or, searched last, in the current folder.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ MAX_REASON_CHARACTERS = 300
 
 
 class Component(ABC):
-    """A class that a scenario names by its `kind` and configures by its `Config`."""
+    """A class that a scenario names by its `kind`, by default that of its Config, and configures by its `Config`.
+
+    The Config of a class from outside leaves the field `kind` to its base class.
+    """
 
     kind: ClassVar[str]
-    """The name in a scenario; by default the one that the field `kind` of its Config has as its default."""
-
     Config: ClassVar[type[spec.Config]]
-    """Its options. Those of a class from outside leave the field `kind` to the base class."""
 
     def __init_subclass__(cls) -> None:
         """Take the kind from a Config that states one."""
@@ -60,14 +59,15 @@ class PluginError(ValueError):
 
 @dataclass(frozen=True)
 class Plugins(Generic[Found]):
-    """Components of one sort from outside: subclasses of `base` whose Config is a subclass of `config`."""
+    """Components of one sort from outside: subclasses of `base` whose Config is a subclass of `config`.
+
+    group: the entry-point group that gives them plain names. needs: a class attribute that has to be true.
+    """
 
     group: str
-    """The entry-point group that gives them plain names."""
     base: type[Any]
     config: type[spec.Config]
     needs: str | None = None
-    """A class attribute that has to be true, where not every component will do."""
 
     def installed(self) -> tuple[str, ...]:
         """Plain names that installed packages register, in alphabetical order. Imports nothing."""

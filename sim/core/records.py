@@ -62,10 +62,9 @@ EventKind = Literal[
 
 @dataclass(frozen=True)
 class EventRecord:
-    """An event, other than an iteration, at one instant of simulated time.
+    """An event, other than an iteration, at one instant of simulated time; `iteration`: number of completed ones.
 
     Kind `failure`: a stage lost its state with the last node that held it; `node_lost`: other nodes still hold it.
-    stage: the stage concerned, or None; iteration: number of completed iterations; detail: a short text.
     """
 
     time_seconds: float
@@ -84,10 +83,9 @@ class NodeCount(NamedTuple):
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of a node: forward, backward, or shadow (the work of another stage).
+    """An operation of a node: forward, backward, or shadow (the work of another stage); microbatch: -1 for several.
 
-    microbatch: -1 for several. stage: the stage whose work it is; replica: the pipeline of the node that does it, also
-    where that is a substitute for a node of another pipeline.
+    stage: the stage whose work it is; replica: the pipeline of the node that does it, also where that is a substitute.
     """
 
     kind: str

@@ -1,7 +1,6 @@
-"""Named random streams: every random draw of a simulation comes from a stream with a path.
+"""Named random streams: each depends only on the seed and its path.
 
-A stream depends only on the seed and its path. Adding a node, a strategy or a draw elsewhere therefore changes no other
-draw, and two strategies under the same seed have the same failures.
+Adding a node, a strategy or a draw changes no other draw, and two strategies under one seed have the same failures.
 """
 
 from __future__ import annotations

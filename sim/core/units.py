@@ -1,8 +1,7 @@
-"""Units, and simulated time in ticks, so that sums of durations are exact.
+"""Units, and simulated time in ticks: every duration is rounded to them before it enters the event queue.
 
-Every duration is rounded to a whole number of ticks before it enters the event queue. Doubles hold such times exactly
-up to four years, so that sums do not depend on the order of terms: an iteration that is added to the clock as one
-duration ends at the same instant as the same iteration simulated event by event.
+Doubles hold such times exactly up to four years, so that sums do not depend on the order of terms: an iteration that is
+one duration ends at the same instant as the same iteration simulated event by event.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """File formats of availability traces: when spot nodes of a cloud arrived and left.
 
 Bamboo (NSDI 2023) logs each node; Google Cloud traces of the same authors and SkyPilot (NSDI 2024) only count nodes.
-A trace is read into a tuple of rows, one for each instant at which something changed, which a scenario can hold.
 """
 
 from __future__ import annotations
@@ -23,16 +22,13 @@ Format = Literal["auto", "bamboo", "google_counts", "skypilot"]
 Polarity = Literal["available", "preempted"]
 
 TraceRow = tuple[float, int, int, tuple[int, ...]]
-"""Seconds since the first instant of the trace, number of nodes that arrive then and that leave, and the numbers of
-those that leave.
-
-Nodes are numbered by arrival, from 0; formats that only count do not name them. Nodes leave before others arrive.
-"""
+"""An instant at which something changed: seconds since the first, number of nodes that arrive and that leave, and the
+numbers of those that leave, by arrival from 0, if known. Nodes leave before others arrive."""
 
 MAX_ROWS, MAX_BYTES, MAX_NODES = 1_000_000, 2**28, 100_000
 
 MAX_SECONDS = 1e9
-"""Longest trace, 31 years: a longer one is taken for a typing error."""
+"""Longest trace, 31 years."""
 
 COLUMNS = {"bamboo": "milliseconds,add or remove,node", "google_counts": "YYYY-MM-DD, HH:MM:SS, count"}
 
@@ -49,8 +45,7 @@ class TraceError(ValueError):
 def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "available") -> tuple[TraceRow, ...]:
     """Read the rows of a trace, ascending; the first is at 0.0, the last at the end of the trace. Raises TraceError.
 
-    format: `auto` detects it by the content. polarity: whether the numbers of `skypilot` count available nodes, as its
-    authors write, or, 0 and 1 only, whether the one node is preempted (files of their simulator).
+    polarity: whether `skypilot` counts available nodes, or, by 0 and 1, whether its one node is preempted.
 
     Nodes of `bamboo` that leave at the instant of their arrival are left out; lines of `google_counts` are sorted by
     time, and the last one of an instant counts. A count of `skypilot` holds for one gap, also the last count.

@@ -62,9 +62,6 @@ FIXED = {
 """Fields that cannot be swept, and why."""
 
 
-# ---- network and cluster -----------------------------------------------------------------------------
-
-
 @check("cluster.regions", "network.links", "network.preset")
 def regions_are_in_the_network(scenario: Scenario) -> Findings:
     """Nodes are placed in regions of the network that are linked to each other."""
@@ -127,9 +124,6 @@ def stragglers_exist(scenario: Scenario) -> Findings:
     for index, slow in enumerate(scenario.cluster.stragglers):
         yield from missing_stages(f"cluster.stragglers.{index}", (slow.stage,), scenario)
         yield from missing_replica(f"cluster.stragglers.{index}", slow.replica, scenario)
-
-
-# ---- failure processes -----------------------------------------------------------------------------
 
 
 def processes(scenario: Scenario) -> Iterator[tuple[str, ProcessConfig]]:
@@ -195,9 +189,10 @@ def traces_have_a_node_for_every_stage(scenario: Scenario) -> Findings:
         if process.max_nodes is not None and process.max_nodes < most:
             most, path = process.max_nodes, f"{path}.max_nodes"
         if most < needed:
-            allowed = f"at least {needed}, a node for each of the stages 0 to {needed - 1}"
-            message = f"the trace has at most {most} nodes at a time; allowed: {allowed}; or choose additions 'ignore'"
-            yield path, message
+            allowed = (
+                f"at least {needed}, a node for each of the stages 0 to {needed - 1}; or choose additions 'ignore'"
+            )
+            yield path, f"the trace has at most {most} nodes at a time; allowed: {allowed}"
 
 
 @check("cluster.num_spares")
@@ -206,9 +201,6 @@ def traces_supply_the_spares(scenario: Scenario) -> Findings:
     if scenario.cluster.num_spares and any(replayed_traces(scenario)):
         found = f"found {scenario.cluster.num_spares}, but the trace supplies all nodes"
         yield "cluster.num_spares", f"{found}: leave it out, or choose additions 'ignore'"
-
-
-# ---- sharded stages, large clusters ----------------------------------------------------------------
 
 
 def chosen_strategies(scenario: Scenario) -> Iterator[tuple[str, StrategyConfig]]:
@@ -255,9 +247,6 @@ def large_clusters_have_equal_pipelines(scenario: Scenario) -> Findings:
         yield "fidelity", f"'microbatch' goes with cluster.nodes_per_stage of at most {MOST_SIMULATED:,}"
 
 
-# ---- sweep ----------------------------------------------------------------------------------------
-
-
 def swept_fields(scenario: Scenario) -> dict[str, list[str]]:
     """The fields in each section of the sweep."""
     sweep = scenario.sweep or SweepConfig()
@@ -302,9 +291,6 @@ def replicates_are_counted_or_listed(scenario: Scenario) -> Findings:
             yield f"sweep.{field}", f"seeds.{kind} lists {num_seeds} seeds already: give one of the two"
 
 
-# ---- model, training, strategies, seeds --------------------------------------------------------------
-
-
 def _divisors(number: int, least: int = 1) -> str:
     """The divisors of a number in words: the smallest ones and the number itself."""
     allowed = [n for n in divisors(number) if n >= least]
@@ -319,8 +305,8 @@ def stages_hold_all_layers(scenario: Scenario) -> Findings:
     shares, field = scenario.workload.layers_per_stage, "workload.layers_per_stage"
     if shares is None:
         if layers % stages:
-            message = f"{stages} stages do not divide num_layers {layers}; {_divisors(layers, least=2)}"
-            yield "workload.num_stages", message
+            allowed = _divisors(layers, least=2)
+            yield "workload.num_stages", f"{stages} stages do not divide num_layers {layers}; {allowed}"
     elif len(shares) != stages:
         yield field, f"found {len(shares)} numbers of layers; allowed: one for each of num_stages, {stages}"
     elif sum(shares) != layers:
@@ -336,11 +322,11 @@ def options_fit_the_schedule(scenario: Scenario) -> Findings:
         yield "workload.chunks_per_stage", f"found {chunks}; allowed with schedule '{schedule.name}': at least 2"
     if not schedule.is_interleaved and chunks > 1:
         interleaved = " or ".join(f"'{name}'" for name, other in SCHEDULES.items() if other.is_interleaved)
-        message = f"found {chunks}, which goes with schedule {interleaved}, found schedule '{schedule.name}'"
-        yield "workload.chunks_per_stage", message
+        where = f"which goes with schedule {interleaved}, found schedule '{schedule.name}'"
+        yield "workload.chunks_per_stage", f"found {chunks}, {where}"
     if not schedule.limits_in_flight and workload.max_in_flight is not None:
-        message = f"schedule '{schedule.name}' has all microbatches in flight: leave it out, or choose schedule '1f1b'"
-        yield "workload.max_in_flight", message
+        mend = "leave it out, or choose schedule '1f1b'"
+        yield "workload.max_in_flight", f"schedule '{schedule.name}' has all microbatches in flight: {mend}"
 
 
 @check("workload")

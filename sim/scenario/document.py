@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -136,13 +135,15 @@ class Document:
         if isinstance(value, str) and (kinds(node) or is_preset(node)):
             value = {"preset" if value in node.get("presets", ()) else "kind": value}
         if isinstance(value, dict) and "presets" in node and following not in ("preset", "kind"):
-            value = _with_figures(value, node["preset_kind"])
+            known, name = presets(node["preset_kind"]), value.get("preset", value.get("name"))
+            if isinstance(name, str) and name in known:  # its figures are about to change
+                figures = {**plain_data(known[name]), "name": changed(name)}
+                value = merged(figures, {key: item for key, item in value.items() if key not in ("preset", "name")})
         if isinstance(value, dict | list):
             return value
-        what = f"is {format_value(value)} and has no fields below it"
-        if node.get("type") == "array" and value is None:
-            what = "is not set yet: set the whole list"
-        raise AssignmentError(f"'{'.'.join(map(str, path))}' {what}")
+        is_unset = node.get("type") == "array" and value is None
+        why = "not set yet: set the whole list" if is_unset else f"{format_value(value)} and has no fields below it"
+        raise AssignmentError(f"'{'.'.join(map(str, path))}' is {why}")
 
 
 def parsed_override(assignment: str) -> tuple[str, Any]:
@@ -181,13 +182,10 @@ def _key(part: str, container: Any, path: Location) -> str | int:
         return names.index(part)
     if part.isdecimal() and int(part) < len(container):
         return int(part)
-    known = [str(name) for name in names if isinstance(name, str)]
-    numbers = ": the list is empty"
-    if container:
-        numbers = "; or number 0" + (f" to {len(container) - 1}" if len(container) > 1 else "")
-    raise AssignmentError(
-        f"no entry '{shortened(part)}' in '{'.'.join(map(str, path))}'{suggestion(part, known)}{numbers}"
-    )
+    numbers = f"; or number 0{f' to {len(container) - 1}' if len(container) > 1 else ''}"
+    known = suggestion(part, [name for name in names if isinstance(name, str)])
+    where = f"'{shortened(part)}' in '{'.'.join(map(str, path))}'"
+    raise AssignmentError(f"no entry {where}{known}{numbers if container else ': the list is empty'}")
 
 
 @cache
@@ -203,13 +201,3 @@ def _default_at(path: Location, following: str) -> Any:
         return None
     default = deepcopy(at(defaults(), path))
     return {"kind": default["kind"]} if kinds(schema_at(path, defaults())) else default
-
-
-def _with_figures(value: dict[str, Any], kind: str) -> dict[str, Any]:
-    """A mapping with the figures of the preset that it names, which are about to change; itself if it names none."""
-    known = presets(kind)
-    name = value.get("preset", value.get("name"))
-    if not isinstance(name, str) or name not in known:
-        return value
-    figures = {**json.loads(json.dumps(known[name])), "name": changed(name)}  # tuples become lists
-    return merged(figures, {key: item for key, item in value.items() if key not in ("preset", "name")})

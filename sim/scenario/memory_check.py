@@ -95,11 +95,9 @@ def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str
     if not workload.recompute_activations and fits(recompute_activations=True):
         found.append("recompute_activations true")
     found += largest("sequences_per_microbatch", smaller_microbatches(scenario))
-    known = sorted((Device(**figures) for figures in presets("devices").values()), key=lambda known: known.memory_gib)
-    large = [device.name for device in known if need.fits(device)]
-    if large:
-        more = ", ..." if len(large) > LISTED_DEVICES else ""
-        found.append(f"device {', '.join(large[:LISTED_DEVICES])}{more}")
+    devices = sorted((Device(**figures) for figures in presets("devices").values()), key=lambda each: each.memory_gib)
+    if large := [device.name for device in devices if need.fits(device)]:
+        found.append(f"device {', '.join(large[:LISTED_DEVICES])}{', ...' if len(large) > LISTED_DEVICES else ''}")
     return found
 
 

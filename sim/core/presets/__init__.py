@@ -1,7 +1,4 @@
-"""Presets, as YAML beside this file: devices, networks, target models, failure processes.
-
-Each entry names its source; figures without a measurement are marked as assumptions.
-"""
+"""Presets, as YAML files in this folder. Each entry names its source; assumptions are marked as such."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from ruamel.yaml import YAML
 
 KINDS = ("devices", "models", "networks")
-"""Kinds of presets that are figures only; those of `failures` are options of failure processes, with their kind."""
+"""Kinds of presets that are figures only; those of `failures` are options of failure processes."""
 
 REPLACED = {"rate_per_hour": "mean_uptime_hours", "mean_uptime_hours": "rate_per_hour", "file": "rows"}
 """The key that a change of another one replaces: an equivalent figure, or the rows read from a file."""
@@ -44,15 +41,15 @@ class OrPreset:
     kind: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._resolved, handler(source))
+        def with_figures(value: Any) -> Any:
+            value = {"preset": value} if isinstance(value, str) else value
+            return resolved(self.kind, value) if isinstance(value, dict) and "preset" in value else value
+
+        return core_schema.no_info_before_validator_function(with_figures, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         names = {"enum": list(presets(self.kind))}
         return {"anyOf": [names, handler(schema), mapping_with("preset", names, title=self.kind)]}
-
-    def _resolved(self, value: Any) -> Any:
-        value = {"preset": value} if isinstance(value, str) else value
-        return resolved(self.kind, value) if isinstance(value, dict) and "preset" in value else value
 
 
 def mapping_with(key: str, value: Any, title: str | None) -> dict[str, Any]:
@@ -79,10 +76,7 @@ def changed(name: str) -> str:
 
 
 def merged(figures: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A preset's figures with changes, also within its mappings (one end of a link, for example).
-
-    A changed figure also replaces the equivalent one of the preset (rate and mean, for example).
-    """
+    """A preset's figures with changes, also within its mappings; a change also replaces the equivalent (REPLACED)."""
     replaced = {REPLACED.get(key) for key, change in changes.items() if change is not None}
     result = {key: item for key, item in figures.items() if key not in replaced}
     for key, change in changes.items():
