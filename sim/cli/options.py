@@ -19,7 +19,7 @@ from rich.console import Console
 from sim.core.text import shortened, suggestion
 from sim.scenario.document import Document, ScenarioError
 from sim.scenario.loading import DataError, read_scenario_text
-from sim.scenario.yaml_reader import Location
+from sim.scenario.schema import Location
 
 Choice = TypeVar("Choice", bound=StrEnum)
 

@@ -34,13 +34,10 @@ MIN_LOOP_SECONDS = 1.0
 UNREAD: tuple[TraceRow, ...] = ((0.0, 10_000, 0, ()),)
 """A placeholder for the rows of a file that cannot be read, so that other checks run."""
 
+Count = Annotated[int, Field(ge=0, le=MAX_ROWS)]
+
 Row = Annotated[
-    tuple[
-        Annotated[float, Field(ge=0, le=MAX_SECONDS)],
-        Annotated[int, Field(ge=0, le=MAX_ROWS)],
-        Annotated[int, Field(ge=0, le=MAX_ROWS)],
-        tuple[Annotated[int, Field(ge=0)], ...],
-    ],
+    tuple[Annotated[float, Field(ge=0, le=MAX_SECONDS)], Count, Count, tuple[Annotated[int, Field(ge=0)], ...]],
     Field(description="seconds since the first, nodes that arrive, nodes that leave, their numbers if known"),
 ]
 """A `TraceRow` as a scenario holds it."""

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from sim.core.text import format_value, shortened
-from sim.scenario.document import AssignmentError, Overrides, Problem, ScenarioError
+from sim.scenario.document import AssignmentError, Overrides, Problem, ScenarioError, YamlTextError, read_yaml
 from sim.scenario.loading import ScenarioSource, document_of, scenario_of
-from sim.scenario.schema import at, schema_at
+from sim.scenario.schema import Location, at, schema_at
 from sim.scenario.sweep_points import Assignment, Point, point_of
-from sim.scenario.yaml_reader import Location, YamlTextError, read_yaml
 
 SPREAD = 4.0
 """An axis without values reaches from the scenario's own value / SPREAD to × SPREAD, or as far as is allowed."""

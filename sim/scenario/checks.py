@@ -142,17 +142,11 @@ def immune_stages_exist(scenario: Scenario) -> Findings:
 
 @check()
 def rates_are_given_once(scenario: Scenario) -> Findings:
-    """A rate or a mean is given, not both."""
+    """A rate or a mean is given, not both; and a spread goes with a distribution that has one."""
+    where = " or ".join(f"'{distribution}'" for distribution in SPREADING)
     for path, process in processes(scenario):
         if None not in (getattr(process, "rate_per_hour", None), getattr(process, "mean_uptime_hours", None)):
             yield f"{path}.mean_uptime_hours", "give rate_per_hour or mean_uptime_hours, not both"
-
-
-@check()
-def spreads_fit_their_distribution(scenario: Scenario) -> Findings:
-    """A spread goes with a distribution that has one."""
-    where = " or ".join(f"'{distribution}'" for distribution in SPREADING)
-    for path, process in processes(scenario):
         for name, delay in process:
             if isinstance(delay, Delay) and delay.spread is not None and delay.distribution not in SPREADING:
                 message = f"'spread' goes with distribution {where}, found distribution '{delay.distribution}'"
@@ -247,35 +241,20 @@ def large_clusters_have_equal_pipelines(scenario: Scenario) -> Findings:
         yield "fidelity", f"'microbatch' goes with cluster.nodes_per_stage of at most {MOST_SIMULATED:,}"
 
 
-def swept_fields(scenario: Scenario) -> dict[str, list[str]]:
-    """The fields in each section of the sweep."""
-    sweep = scenario.sweep or SweepConfig()
-    by_hand = dict.fromkeys(field for point in sweep.list for field in point)
-    return {"grid": list(sweep.grid), "zip": list(sweep.zip), "list": list(by_hand)}
-
-
-@check("sweep")
-def zipped_fields_have_equally_many_values(scenario: Scenario) -> Findings:
-    """Fields that vary together have equally many values."""
-    columns = scenario.sweep.zip if scenario.sweep else {}
-    if len({len(values) for values in columns.values()}) > 1:
-        found = ", ".join(f"{shortened(field)}: {len(values)}" for field, values in columns.items())
-        yield "sweep.zip", f"fields that vary together need equally many values, found {found}"
-
-
 @check("sweep")
 def fields_are_swept_once(scenario: Scenario) -> Findings:
-    """A field is swept in one place only."""
-    for (name, fields), (other, others) in combinations(swept_fields(scenario).items(), 2):
+    """A field is swept in one place only, fields that vary together equally often, and fixed ones never."""
+    sweep = scenario.sweep or SweepConfig()
+    if len({len(values) for values in sweep.zip.values()}) > 1:
+        found = ", ".join(f"{shortened(field)}: {len(values)}" for field, values in sweep.zip.items())
+        yield "sweep.zip", f"fields that vary together need equally many values, found {found}"
+    by_hand = dict.fromkeys(field for point in sweep.list for field in point)
+    sections = {"grid": list(sweep.grid), "zip": list(sweep.zip), "list": list(by_hand)}
+    for (name, fields), (other, others) in combinations(sections.items(), 2):
         for field in fields:
             if field in others:
                 yield f"sweep.{other}", f"'{shortened(field)}' is in the {name} already: each field once"
-
-
-@check("sweep")
-def fixed_fields_are_not_swept(scenario: Scenario) -> Findings:
-    """The name, the sweep and the seeds are the same at every point."""
-    for name, fields in swept_fields(scenario).items():
+    for name, fields in sections.items():
         for field in fields:
             head = field.partition(".")[0].partition("[")[0].strip()
             if head in FIXED:
@@ -414,18 +393,13 @@ def stages_fit_in_memory(scenario: Scenario) -> Findings:
 
 
 @check()
-def names_of_strategies_differ(scenario: Scenario) -> Findings:
-    """Names of strategies differ, since each has a folder and a curve of its own."""
+def strategies_and_seeds_differ(scenario: Scenario) -> Findings:
+    """Names of strategies differ, since each has a folder of its own, and seeds, since each counts as a replicate."""
     seen: set[str] = set()
     for index, config in enumerate(scenario.strategies):
         if config.name in seen:
             yield f"strategies.{index}", f"a second strategy named '{config.name}': give it a 'label' of its own"
         seen.add(config.name)
-
-
-@check()
-def seeds_differ(scenario: Scenario) -> Findings:
-    """No seed is given twice, which would count one replicate as two."""
     for field in ("failures", "training"):
         seeds = getattr(scenario.seeds, field)
         for seed in dict.fromkeys(seed for seed in seeds if seeds.count(seed) > 1):

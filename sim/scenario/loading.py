@@ -14,7 +14,7 @@ from sim.scenario.checks import CHECKS
 from sim.scenario.document import Document, Overrides, Problem, ScenarioError
 from sim.scenario.error_messages import describe_error, intended_path
 from sim.scenario.scenario import Scenario
-from sim.scenario.yaml_reader import Location
+from sim.scenario.schema import Location
 
 DATA: Location = ("training", "data")
 """The path of the training text."""

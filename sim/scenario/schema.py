@@ -9,7 +9,9 @@ from sim import failures, strategies
 from sim.core.plugins import PluginError
 from sim.core.presets import presets
 from sim.scenario.scenario import Scenario
-from sim.scenario.yaml_reader import Location
+
+Location = tuple[str | int, ...]
+"""The path of a value: keys and list indices from the top."""
 
 PLUGINS = {plugins.group: plugins for plugins in (strategies.PLUGINS, failures.PLUGINS)}
 
