@@ -19,7 +19,6 @@ from sim.core.rng import stream
 from sim.core.units import EXACT_SECONDS, SECONDS_PER_HOUR
 from sim.failures import process_class
 from sim.scenario.scenario import Scenario
-from sim.simulation.availability import Availability
 from sim.simulation.failure_injection import FailureInjector
 from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
@@ -155,13 +154,12 @@ def build_world(
     placement = StatePlacement(cluster)
     gives_notice = any(part.config.notice_seconds for _, part in failures.parts)
     transfers = StateTransfers(work, flows, placement, cache, gives_notice)
-    availability = Availability(work, membership, placement, transfers, events, stops_on_failures, on_notice)
-    injector = FailureInjector(env, membership, failures, failure_seed, availability)
     times = IterationTimes(deployment, failure_seed, cache)
-    iterations = IterationExecutor(times, work, flows, injector, scenario.fidelity)
-    return World(
-        failures, work, events, membership, placement, transfers, availability, injector, iterations, bytes_of_joining
-    )
+    parts = work, events, membership, placement, transfers, times
+    world = World(failures, *parts, stops_on_failures, on_notice, bytes_of_joining)
+    world.injector = FailureInjector(env, membership, failures, failure_seed, world)
+    world.iterations = IterationExecutor(times, work, flows, world.injector, scenario.fidelity)
+    return world
 
 
 def build_site(scenario: Scenario) -> Deployment:

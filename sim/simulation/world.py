@@ -1,20 +1,23 @@
-"""The world as strategies and the training process see it: methods that spend simulated time."""
+"""The world of a run: what strategies and the training process see, and what losses of nodes mean for the training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Any
+
+import simpy
 
 from sim.cluster.flows import BackgroundTransfer
 from sim.cluster.membership import Membership, Node
 from sim.core.records import Bucket, EventKind, Failure
 from sim.core.units import to_ticks
 from sim.failures import FailureProcess
-from sim.simulation.availability import Availability
-from sim.simulation.failure_injection import FailureInjector, mtbf_seconds
-from sim.simulation.interruptible import InterruptibleWork
+from sim.simulation.failure_injection import FailureInjector, MembershipObserver, mtbf_seconds
+from sim.simulation.interruptible import InterruptibleWork, trigger
 from sim.simulation.iterations import IterationExecutor
 from sim.simulation.log import EventLog
 from sim.simulation.state_placement import StatePlacement
@@ -22,14 +25,18 @@ from sim.simulation.transfers import StateTransfers
 from sim.strategies.base import Background, Process, Transfer
 from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.costs import Costs
+from sim.workload.iteration_time import IterationTimes
 
 
 @dataclass
-class World:
+class World(MembershipObserver):
     """One cluster, one failure process, one clock: `sim.strategies.base.StrategyWorld`, and what the process needs.
 
-    `sim.simulation.run.build_world` connects its parts. bytes_of_joining: what a node is sent that joins others of a
-    stage; joining_seconds: that training has waited for joining nodes.
+    `sim.simulation.run.build_world` connects its parts. As observer of the membership it records failures, updates the
+    placement of state, and interrupts the training; with `stops_on_failures` false, failures are only recorded.
+    on_notice: called at a notice that concerns the last nodes with a stage's state. bytes_of_joining: what a node is
+    sent that joins others of a stage; joining_seconds: that training has waited for joining nodes.
+    num_failures: stages lost so far; is_undetected: whether a failure without notice has not been detected yet.
     """
 
     failures: FailureProcess
@@ -38,19 +45,24 @@ class World:
     membership: Membership
     placement: StatePlacement
     transfers: StateTransfers
-    availability: Availability
-    injector: FailureInjector
-    iterations: IterationExecutor
+    iteration_times: IterationTimes
+    stops_on_failures: bool
+    on_notice: Callable[[], None]
     bytes_of_joining: Callable[[Costs, int], float]
+    injector: FailureInjector = field(init=False)
+    iterations: IterationExecutor = field(init=False)
     joining_seconds: float = 0.0
+    num_failures: int = 0
+    is_undetected: bool = False
+    _arrival: simpy.Event | None = None
+    _leaving: list[Node] = field(default_factory=list)  # nodes whose loss a notice has announced
+    _resumes: bool = False
 
     def __post_init__(self) -> None:
-        self.ledger, self.iteration_times = self.work.ledger, self.iterations.times
-        self.cluster, self.costs = self.membership.cluster, self.iteration_times.deployment.costs
-        self.num_stages, self.stops_on_failures = self.cluster.num_stages, self.availability.stops_on_failures
+        self.ledger, self.cluster = self.work.ledger, self.membership.cluster
+        self.num_stages, self.costs = self.cluster.num_stages, self.iteration_times.deployment.costs
         self.hold, self.held, self.cover = self.placement.hold, self.placement.held, self.placement.cover
         self.background, self.seconds_of = self.transfers.background, self.transfers.seconds_of
-        self._resumes = False
 
     # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
 
@@ -58,11 +70,6 @@ class World:
     def now_seconds(self) -> float:
         """Simulated time."""
         return self.work.now_seconds
-
-    @property
-    def num_failures(self) -> int:
-        """Stages lost so far."""
-        return self.availability.num_failures
 
     @property
     def lost_stages(self) -> frozenset[int]:
@@ -105,16 +112,15 @@ class World:
 
     def detect(self) -> Process[Failure | None]:
         """Wait until a failure is detected; no time if a notice announced it."""
-        availability = self.availability
-        seconds = self.cluster.config.detection_seconds if availability.is_undetected else 0.0
+        seconds = self.cluster.config.detection_seconds if self.is_undetected else 0.0
         failure = yield from self.attempt(seconds, "detection")
-        availability.is_undetected = availability.is_undetected and failure is not None
+        self.is_undetected = self.is_undetected and failure is not None
         return failure
 
     def bring_back_nodes(self) -> Process[Failure | None]:
         """Detect the failure, wait until every stage has a node, start the processes on the nodes of lost stages."""
         failure = yield from self.detect()
-        failure = failure or (yield from self.availability.wait_for_nodes(lambda: self.injector.num_awaited > 0))
+        failure = failure or (yield from self._wait_for_nodes())
         if failure is None:
             lost = [slot for stage in sorted(self.placement.lost_stages) for slot in self.cluster.slots_of(stage)]
             self.placement.receive(self._nodes_at(self.placement.missing if self.cluster.is_sharded else lost))
@@ -127,7 +133,7 @@ class World:
 
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Record an event at this instant."""
-        self.events.note(self.work.now_seconds, kind, stage, iteration, detail)
+        self.events.note(self.now_seconds, kind, stage, iteration, detail)
 
     # ---- what the training process sees ----------------------------------------------------------
 
@@ -147,7 +153,7 @@ class World:
         while self.placement.lost_stages:
             if (yield from self.bring_back_nodes()) is None:
                 self.finish_recovery()
-        self.availability.is_undetected = False
+        self.is_undetected = False
         self.joining_seconds = self.now_seconds
 
     def nodes_to_join(self) -> dict[int, Node]:
@@ -172,8 +178,7 @@ class World:
         if failure is None:
             self.placement.gain(joining)
             for stage, replica in places.values():
-                num_completed = self.iterations.num_completed
-                self.events.note(self.now_seconds, "node_joined", stage, num_completed, f"replica {replica}")
+                self._note("node_joined", stage, f"replica {replica}")
         self.placement.receive({})
         return failure
 
@@ -206,5 +211,65 @@ class World:
                 f"{sorted(self.placement.lost_stages)})"
             ) from error
 
+    def _wait_for_nodes(self) -> Process[Failure | None]:
+        """Wait until every stage that no other stage covers has a node, or all nodes if its state is sharded."""
+        work = self.work
+        while any(stage not in self.placement.covers for stage in self.membership.lacking_stages):
+            bucket: Bucket = "provisioning" if self.injector.num_awaited else "waiting_for_nodes"
+            self._arrival = until = work.env.event()
+            if not math.isinf(work.deadline_seconds):
+                left_seconds = max(0.0, work.deadline_seconds - work.now_seconds) + 1.0
+                until = work.env.any_of([until, work.env.timeout(to_ticks(left_seconds))])
+            failure = yield from work.wait_until(until, bucket)
+            if failure:
+                return failure
+        return work.next_failure()
+
     def _nodes_at(self, slots: Iterable[int]) -> dict[int, Node]:
         return {slot: node for slot in slots if (node := self.membership.node_at[slot])}
+
+    # ---- what happens to nodes -----------------------------------------------------------------------
+
+    def nodes_lost(self, nodes: list[Node], announced: bool) -> None:
+        """Handle the loss of nodes, stage by stage: the last that held a stage's state, or some of several."""
+        placement, lost = self.placement, sorted(node.slot for node in nodes if node.slot is not None)
+        for stage, slots_of_stage in groupby(lost, self.cluster.stage_of):
+            slots = list(slots_of_stage)
+            was_lost, is_empty = stage in placement.lost_stages, not self.membership.works(stage)
+            is_relevant = was_lost or any(placement.holds(slot) or slot in placement.receiving for slot in slots)
+            is_failure = is_empty
+            if self.stops_on_failures:
+                took_the_state = [placement.lose(slot) for slot in slots]
+                is_failure = any(took_the_state) or (was_lost and is_empty)
+            self.num_failures += is_failure
+            self._note("failure" if is_failure else "node_lost", stage)
+            if self.stops_on_failures and is_relevant:
+                self.is_undetected = self.is_undetected or not announced
+                self.transfers.end_backgrounds()
+                self.work.interrupt(Failure(self.now_seconds, stage, announced))
+
+    def nodes_arrived(self) -> None:
+        """Let the training process check whether the nodes that it waits for are there."""
+        if self._arrival:
+            trigger(self._arrival)
+
+    def notice_given(self, numbers: Sequence[int]) -> None:
+        """Handle a notice that nodes will leave; strategies react if these are the last with a stage's state."""
+        self._leaving = [node for node in self._leaving if self.membership.nodes.get(node.number) is node]
+        self._leaving += [self.membership.nodes[number] for number in numbers]
+        slots = {node.slot for node in self._leaving}
+        new_slots = [slot for number in numbers if (slot := self.membership.nodes[number].slot) is not None]
+        stages = sorted(set(map(self.cluster.stage_of, new_slots)))
+        for stage in stages:
+            self._note("notice", stage)
+        if not self.stops_on_failures:
+            return
+        if self.cluster.is_sharded:
+            is_needed = bool(set(stages) - self.placement.lost_stages)
+        else:
+            is_needed = any(last and slots.issuperset(last) for last in map(self.placement.of, stages))
+        if is_needed:
+            self.on_notice()
+
+    def _note(self, kind: EventKind, stage: int, detail: str = "") -> None:
+        self.events.note(self.now_seconds, kind, stage, self.ledger.num_iterations, detail)
