@@ -37,9 +37,7 @@ class Flow:
     """
 
     def __init__(self, env: simpy.Environment, state: FlowState, number: int, channel: Hashable) -> None:
-        self.path = state.path
-        self.channel = channel
-        self.number = number
+        self.path, self.number, self.channel = state.path, number, channel
         self.num_bytes = self.bytes_left = state.num_bytes
         self.enters_seconds = float(env.now) + state.latency_seconds
         self.arrived = env.event()
@@ -50,7 +48,7 @@ class Flow:
 
 @dataclass(eq=False)
 class BackgroundTransfer:
-    """Messages sent beside the training. Life: under way → `done`; or ended by a failure."""
+    """Messages sent concurrently with training. Life: under way → `done`; or ended by a failure."""
 
     flows: list[Flow]
     done: simpy.Event
@@ -64,20 +62,10 @@ class Flows:
     def __init__(self, env: simpy.Environment) -> None:
         self._env = env
         self._on: dict[Link, dict[Flow, None]] = {}
-        self._under_way: dict[Flow, None] = {}
+        self.under_way: dict[Flow, None] = {}  # messages that have neither arrived nor been cancelled, as sent
         self._held: list[Flow] = []
         self._channels: dict[Hashable, deque[Flow]] = {}
         self._num_sent = 0
-
-    @property
-    def under_way(self) -> list[Flow]:
-        """Messages that have neither arrived nor been cancelled, in the order sent."""
-        return list(self._under_way)
-
-    @property
-    def busy(self) -> bool:
-        """Whether any message is under way."""
-        return bool(self._under_way)
 
     def send(self, path: Path, num_bytes: float, num_latencies: int = 1, channel: Hashable = None) -> Flow:
         """Send bytes as `num_latencies` messages one after the other; the flow's `arrived` triggers at the end."""
@@ -87,13 +75,13 @@ class Flows:
         """Continue a message from a state."""
         flow = Flow(self._env, state, self._num_sent, channel)
         self._num_sent += 1
-        self._under_way[flow] = None
+        self.under_way[flow] = None
         call_after(self._env, state.latency_seconds, partial(self._enter, flow))
         return flow
 
     def cancel(self, flow: Flow) -> None:
         """End a message before it arrives."""
-        if flow in self._under_way:
+        if flow in self.under_way:
             self._end(flow)
 
     # ---- messages beside an iteration that is not simulated event by event ------------------------
@@ -101,7 +89,7 @@ class Flows:
     def states(self) -> tuple[FlowState, ...]:
         """State of every message in flight. Its remaining time is rounded to ticks again."""
         states = []
-        for flow in self._under_way:
+        for flow in self.under_way:
             if flow.bytes_per_second:
                 self._set_rate(flow, flow.bytes_per_second)
             latency_seconds = max(0.0, flow.enters_seconds - float(self._env.now))
@@ -113,7 +101,7 @@ class Flows:
 
         Messages sent before the release do not share links with these.
         """
-        self._held = self.under_way
+        self._held = list(self.under_way)
         for flow, arrival_seconds in zip(self._held, arrivals_seconds, strict=True):
             self._on_links(flow, False)
             flow.bytes_per_second, flow.enters_seconds, flow.ends_seconds = 0.0, -1.0, -1.0
@@ -122,7 +110,7 @@ class Flows:
 
     def release(self, states: Sequence[FlowState]) -> None:
         """Put the held messages that are still in flight back on their links, in these states."""
-        still_held = [flow for flow in self._held if flow in self._under_way]
+        still_held = [flow for flow in self._held if flow in self.under_way]
         for flow, state in zip(still_held, states, strict=True):
             flow.bytes_left = state.num_bytes
             flow.enters_seconds = float(self._env.now) + state.latency_seconds
@@ -132,8 +120,8 @@ class Flows:
 
     def _enter(self, flow: Flow) -> None:
         """Begin to transmit after the latency, unless held, ended or begun since."""
-        due = flow.enters_seconds == float(self._env.now)
-        if not due or flow not in self._under_way or flow.bytes_per_second:
+        is_due = flow.enters_seconds == float(self._env.now)
+        if not is_due or flow not in self.under_way or flow.bytes_per_second:
             return
         if flow.channel is not None:
             queue = self._channels.setdefault(flow.channel, deque())
@@ -149,11 +137,10 @@ class Flows:
 
     def _on_links(self, flow: Flow, there: bool) -> None:
         for link in flow.path.links:
-            on_it = self._on.setdefault(link, {})
             if there:
-                on_it[flow] = None
+                self._on.setdefault(link, {})[flow] = None
             else:
-                on_it.pop(flow, None)
+                self._on.setdefault(link, {}).pop(flow, None)
 
     def _share(self, changed: Flow) -> None:
         """Set fair rates of all flows connected to one by shared links."""
@@ -195,7 +182,7 @@ class Flows:
             self._arrive(flow)
 
     def _arrive(self, flow: Flow) -> None:
-        if flow not in self._under_way:
+        if flow not in self.under_way:
             return
         flow.bytes_left = 0.0
         flow.arrived.succeed()
@@ -203,16 +190,13 @@ class Flows:
 
     def _end(self, flow: Flow) -> None:
         """Free the links, run the callbacks, start the next message of the channel."""
-        del self._under_way[flow]
+        del self.under_way[flow]
         self._on_links(flow, False)
         for callback in flow.when_ended:
             callback(float(self._env.now))
         for link in flow.path.links:
             if others := self._on[link]:
                 self._share(next(iter(others)))  # any of them, since all on a link are connected
-        self._start_next_in_channel(flow)
-
-    def _start_next_in_channel(self, flow: Flow) -> None:
         queue = self._channels.get(flow.channel)
         if not queue or flow not in queue:
             return

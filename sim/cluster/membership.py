@@ -45,10 +45,9 @@ class Membership:
         self._num_at = [0] * len(cluster.stages)
         self._vacant = dict.fromkeys(range(len(self.node_at)), 0.0)  # slots without node, and since when
         self._idle: dict[int, Node] = {}  # nodes without slot, by number, in order of arrival
-        if num_initial_nodes is None:
+        if rng is None or num_initial_nodes is None:
             self._fill_all_slots()
         else:
-            assert rng is not None
             self._fill_at_random(num_initial_nodes, rng)
         self._record_count(0.0)
 

@@ -1,7 +1,6 @@
 """Injection of failures: failure processes, orders and arrivals of nodes as processes of the event loop.
 
-Nothing here depends on what a strategy does, except through processes that count iterations: the membership changes in
-the same way under every strategy.
+Processes that do not count iterations change the membership in the same way under every strategy.
 """
 
 from __future__ import annotations
@@ -86,8 +85,6 @@ class FailureInjector:
                 uptimes = part.uptimes(stream(self._seed, "failures", process=name, domain=domain), domain)
                 self._by_iteration.append((domain, uptimes, next(uptimes, math.inf)))
 
-    # ---- failure processes -------------------------------------------------------------------------
-
     def _fail_repeatedly(self, name: str, part: FailureProcess, domain: int | str) -> Process:
         """Process of a stage, a region or the cluster: an uptime, a failure, and the same again."""
         uptimes = part.uptimes(stream(self._seed, "failures", process=name, domain=domain), domain)
@@ -103,19 +100,16 @@ class FailureInjector:
 
     def _fail_node(self, name: str, part: FailureProcess, node: Node) -> Process:
         """Process of a node from its arrival until it is lost; its age does not depend on other failures."""
-        path = {"process": name, "domain": f"node {node.number}"}
-        if (name, node.number) not in self._streams:
-            self._streams[name, node.number] = (
-                stream(self._seed, "failures", **path),
-                part.downtimes(stream(self._seed, "downtimes", **path), node.number),
-            )
-        rng, downtimes = self._streams[name, node.number]
-        uptimes = part.starting_at(float(self._env.now)).uptimes(rng, node.number)
-        for uptime_seconds in uptimes:
+        number, path = node.number, {"process": name, "domain": f"node {node.number}"}
+        if (name, number) not in self._streams:
+            downtimes = part.downtimes(stream(self._seed, "downtimes", **path), number)
+            self._streams[name, number] = stream(self._seed, "failures", **path), downtimes
+        rng, downtimes = self._streams[name, number]
+        for uptime_seconds in part.starting_at(float(self._env.now)).uptimes(rng, number):
             if math.isinf(uptime_seconds):
                 return
             yield from self._fail_after(uptime_seconds, part, partial(self._if_exposed, part, node), downtimes)
-            if self._membership.nodes.get(node.number) is not node:
+            if self._membership.nodes.get(number) is not node:
                 return
 
     def _fail_after(
@@ -146,12 +140,9 @@ class FailureInjector:
             found = part.lost_nodes(rng, self._active, index)
             return [number for number in found if self._if_exposed(part, self._membership.nodes[number])]
         takes_all, immune = part.scope == "cluster", part.config.immune_stages
-        exposed = [
-            member
-            for member in map(self._active.member, self._membership.nodes.values())
-            if member.stage is None or member.stage not in immune
-        ]
-        return part.lost_nodes(rng, [m for m in exposed if takes_all or domain in (m.stage, m.region)], index)
+        members = map(self._active.member, self._membership.nodes.values())
+        in_domain = [m for m in members if takes_all or domain in (m.stage, m.region)]
+        return part.lost_nodes(rng, [m for m in in_domain if m.stage is None or m.stage not in immune], index)
 
     def _if_exposed(self, part: FailureProcess, node: Node) -> Sequence[int]:
         """The number of the node if it is still active and at no immune stage, else nothing."""
@@ -181,24 +172,19 @@ class FailureInjector:
             if self._orders and node.number not in self._ordered:
                 self._ordered.add(node.number)
                 self.num_awaited += 1
-                self._later(self._provisioning_seconds(node), partial(self._arrive_as_ordered, self._region_of(node)))
-
-    def _provisioning_seconds(self, node: Node) -> float:
-        config = self._cluster.config
-        if not config.provisioning_sigma:
-            return config.provisioning_seconds
-        rng = stream(self._seed, "provisioning", node=node.number)
-        return config.provisioning_seconds * unit_lognormal(rng, config.provisioning_sigma)
+                config, region = self._cluster.config, self._region_of(node)
+                seconds = config.provisioning_seconds
+                if config.provisioning_sigma:
+                    rng = stream(self._seed, "provisioning", node=node.number)
+                    seconds *= unit_lognormal(rng, config.provisioning_sigma)
+                self._later(seconds, partial(self._arrive, region, was_ordered=True))
 
     def _region_of(self, node: Node) -> str:
         """The region of a node's slot, or its own if it is a spare; its replacement comes from there."""
         return node.region if node.slot is None else self._cluster.regions_of_nodes[node.slot]
 
-    def _arrive_as_ordered(self, region: str) -> None:
-        self.num_awaited -= 1
-        self._arrive(region)
-
-    def _arrive(self, region: str | None = None, number: int | None = None) -> None:
+    def _arrive(self, region: str | None = None, number: int | None = None, was_ordered: bool = False) -> None:
+        self.num_awaited -= was_ordered
         node = self._membership.arrive(float(self._env.now), region, number)
         for name, part in self._of_nodes:
             self._env.process(self._fail_node(name, part, node))
@@ -206,11 +192,10 @@ class FailureInjector:
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after some seconds; at once if there are none."""
-        seconds = to_ticks(seconds)
-        if seconds == 0.0:
+        if ticked_seconds := to_ticks(seconds):
+            call_after(self._env, ticked_seconds, action)
+        else:
             action()
-            return
-        call_after(self._env, seconds, action)
 
     # ---- processes that count iterations -----------------------------------------------------------
 
@@ -226,9 +211,7 @@ class FailureInjector:
 
     def num_failure_free(self, num_executed: int) -> float:
         """Number of iterations, after some executed ones, until a process that counts iterations causes a failure."""
-        if not self._by_iteration:
-            return math.inf
-        first = min(at_iteration for _, _, at_iteration in self._by_iteration)
+        first = min((at_iteration for _, _, at_iteration in self._by_iteration), default=math.inf)
         return first if math.isinf(first) else math.floor(first) - num_executed
 
     def iteration_ends(self, failed: bool) -> None:
@@ -282,7 +265,7 @@ _MEANS_SECONDS: Memo[tuple[ClusterConfig, tuple[str, ...], ProcessConfig], float
 def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: float) -> float:
     """Mean time between failures that take a node with a slot, or a stage; inf if nothing fails.
 
-    It is exact if stages or nodes fail independently; otherwise it is estimated.
+    Exact if stages or nodes fail independently; otherwise estimated.
     """
     parts = [part for _, part in failures.parts]
     if not all(part.scope in ("node", "stage") or isinstance(part, PoissonFailures) for part in parts):
@@ -302,10 +285,7 @@ def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: 
 
 
 def estimate_mtbf_seconds(cluster: Cluster, failures: FailureProcess) -> float:
-    """Estimate the mean time between failures that take a node with a slot by simulating the membership; inf: none.
-
-    It is a mean over 2000 failures, so its standard error is 2 % if they come at random.
-    """
+    """Estimate it by simulating the membership, as a mean over 2000 failures: a standard error of 2 % if random."""
     env = simpy.Environment()
     observer = LossTimes(env)
     membership = Membership(cluster, failures.num_initial_nodes, stream(MTBF_SEED, "places"))

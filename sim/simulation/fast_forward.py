@@ -102,7 +102,8 @@ class FastForward:
     @property
     def _is_disturbed(self) -> bool:
         """Whether the next iterations differ: nodes are about to join, or messages share the links."""
-        return bool(self._world.nodes_to_join()) or (self._transfers.network.is_shared and self._transfers.flows.busy)
+        transfers = self._transfers
+        return bool(self._world.nodes_to_join() or (transfers.network.is_shared and transfers.flows.under_way))
 
     def _repeat(
         self, save: PeriodicSave, leap: RepeatedIterations, num_before: int, position: Position, began_seconds: float

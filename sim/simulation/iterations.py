@@ -1,9 +1,8 @@
 """Execution of iterations, each as one event whose duration is known when it begins.
 
 With `fidelity: microbatch`, and in the window of a recording, every forward, backward and message is an event of the
-loop. Both end at the same instant, to the bit. What is left of an iteration that is resumed after a failure is always
-one event. A message that begins within such an event (a checkpoint upon a notice) shares links from the next iteration
-on.
+loop. Both end at the same instant, to the bit. A message that begins within an iteration of one event (a checkpoint
+upon a notice) shares links from the next iteration on.
 """
 
 from __future__ import annotations
@@ -106,14 +105,12 @@ class IterationExecutor:
 
     def complete(self, leap: RepeatedIterations, booked: RepeatedIterations | None, split: IterationSplit) -> None:
         """Book the iterations and saves of a leap, except those that have been booked before."""
-        num, num_pauses = leap.num_iterations, leap.num_pauses
-        if booked:
-            num, num_pauses = num - booked.num_iterations, num_pauses - booked.num_pauses
+        num = leap.num_iterations - (booked.num_iterations if booked else 0)
+        num_pauses = leap.num_pauses - (booked.num_pauses if booked else 0)
         if num:
             self.num_executed += num
             self._work.ledger.complete_iteration(split, num)
-        if num_pauses:
-            self._work.ledger.spend("checkpoint_save", num_pauses * leap.pause_seconds)
+        self._work.ledger.spend("checkpoint_save", num_pauses * leap.pause_seconds)
 
     def cut(self, would_end_seconds: float, usual_seconds: float) -> None:
         """Book an iteration that a failure has interrupted now."""
@@ -142,9 +139,8 @@ class IterationExecutor:
         self, plan: IterationPlan, assignment: Assignment | None
     ) -> Process[tuple[IterationSplit, Failure | None]]:
         """Execute an iteration event by event, in the order for which its duration was computed."""
-        work, started_seconds, sample = self._work, self._work.now_seconds, self.num_executed
-        if self.fidelity == "iteration":
-            sample = self.times.sample_of(sample)
+        work, started_seconds, num = self._work, self._work.now_seconds, self.num_executed
+        sample = self.times.sample_of(num) if self.fidelity == "iteration" else num
         run = self.times.begin(plan, work.env, self._flows, sample, assignment)
         failure = yield from work.wait_until(run.done)
         if failure:

@@ -1,8 +1,4 @@
-"""Logs of a run in which records that repeat at equal intervals share one entry.
-
-A large cluster's run has millions of iterations and saves. They are expanded one by one for a reader of the log, and
-as columns for a writer of files.
-"""
+"""Logs of a run in which records that repeat at equal intervals share one entry: a large cluster's run has millions."""
 
 from __future__ import annotations
 
@@ -132,22 +128,22 @@ class IterationLog(RepeatingLog[IterationRecord]):
     def columns(self) -> dict[str, npt.NDArray[Any] | list[None]]:
         """The fields of all records."""
         times = np.zeros(self.num_distinct + 1, np.int64)
-        first, executions, starts = [], [], []
+        iterations = starts_seconds = executions = np.zeros(0, np.int64)
+        parts = []
         for stretch in self.stretches:
-            whole = slice(stretch.first, stretch.first + stretch.leap.num_iterations)
-            times[whole] += 1
-            executions.append(times[whole].copy())
-            first.append(np.arange(whole.start, whole.stop))
-            starts.append(stretch.starts_seconds())
+            numbers = np.arange(stretch.first, stretch.first + stretch.leap.num_iterations)
+            times[numbers] += 1
+            parts.append((numbers, times[numbers], stretch.starts_seconds()))
+        if parts:
+            iterations, executions, starts_seconds = (np.concatenate(part) for part in zip(*parts, strict=True))
         nums = [stretch.leap.num_iterations for stretch in self.stretches]
-        iterations, started_seconds = _joined(first, np.int64), _joined(starts, np.float64)
         seconds = np.array([stretch.leap.cadence.iteration_seconds for stretch in self.stretches])
         return {
             "iteration": iterations,
             "step": iterations // self.iterations_per_step,
-            "execution": _joined(executions, np.int64),
-            "started_seconds": started_seconds,
-            "ended_seconds": started_seconds + np.repeat(seconds, nums),
+            "execution": executions,
+            "started_seconds": np.asarray(starts_seconds, np.float64),
+            "ended_seconds": np.asarray(starts_seconds, np.float64) + np.repeat(seconds, nums),
             "lineage": np.repeat(np.array([stretch.lineage for stretch in self.stretches], dtype=object), nums),
             "train_loss": [None] * self._length,
             "validation_loss": [None] * self._length,
@@ -163,7 +159,3 @@ def num_rerun(iterations: Sequence[IterationRecord]) -> int:
     if isinstance(iterations, IterationLog):
         return len(iterations) - iterations.num_distinct
     return sum(record.execution > 1 for record in iterations)
-
-
-def _joined(parts: list[npt.NDArray[Any]], kind: type[np.generic]) -> npt.NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0, kind)

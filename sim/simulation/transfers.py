@@ -95,7 +95,7 @@ class StateTransfers:
     @property
     def has_idle_links(self) -> bool:
         """Whether what is sent and waited for meets no other message, so that its duration is known from the start."""
-        return not (self._gives_notice or self.flows.busy or self._work.recorder)
+        return not (self._gives_notice or self.flows.under_way or self._work.recorder)
 
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """Duration of some transfers if no other messages are under way."""

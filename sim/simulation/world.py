@@ -265,7 +265,7 @@ class World(MembershipObserver):
         if not self.stops_on_failures:
             return
         if self.cluster.is_sharded:
-            is_needed = bool(set(stages) - self.placement.lost_stages)
+            is_needed = not self.placement.lost_stages.issuperset(stages)
         else:
             is_needed = any(last and slots.issuperset(last) for last in map(self.placement.of, stages))
         if is_needed:

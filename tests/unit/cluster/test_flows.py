@@ -64,7 +64,7 @@ def test_a_lone_message_takes_latency_plus_bytes_over_bandwidth(latency, num_byt
     assert wire.run() == {"it": to_ticks(start) + to_ticks(latency) + to_ticks(num_bytes / rate)}
     assert wire.has_arrived("it")
     assert wire.sent["it"].bytes_left == 0.0
-    assert wire.flows.under_way == []
+    assert not wire.flows.under_way
 
 
 def test_messages_one_after_the_other_pay_each_its_latency():
@@ -324,7 +324,7 @@ def test_bytes_are_conserved_within_the_capacity_of_links(sendings):
             assert carried <= link.bytes_per_second * (1 + 1e-9)
         busy = [sendings[int(name)].channel for name, rate in rates.items() if rate]
         assert all(busy.count(channel) <= 1 for channel in busy if channel)
-    assert wire.flows.under_way == []
+    assert not wire.flows.under_way
     for name, sending in zip(through, sendings, strict=True):
         rounding = 1e3 * TICK * (num_changes + 1) + 1e-9 * sending.num_bytes
         if wire.has_arrived(name):
