@@ -224,8 +224,7 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
 def split(documents: list[Document], fraction: float) -> tuple[bytes, bytes]:
     """Training and validation text: documents whose name's hash lies in the lowest `fraction` are held out.
 
-    Adding documents therefore moves none to the other side, except where one side would be empty: it gets the
-    document nearest to the threshold. A single document is cut by position.
+    An empty side gets the document nearest to the threshold. A single document is cut by position.
     """
     if len(documents) == 1:
         content = documents[0][1]

@@ -1,8 +1,7 @@
 """Parametric loss curve in place of training: for dry runs without torch and fast tests, not for results.
 
-Loss = floor + span · (1 + p / scale)^-exponent with p the effective progress in steps. An edit lowers p by
-a tenth; one that restores older weights of the stage, by the stage's share (one of the layer stages) of the progress
-made since. Swapped routes slow p by a twentieth. Only the direction of these effects is meaningful.
+Loss = floor + span · (1 + p / scale)^-exponent with p the effective progress in steps. An edit lowers p by a tenth;
+one that restores older weights of the stage, by the stage's share of the progress made since. Swapped routes slow p.
 """
 
 from __future__ import annotations

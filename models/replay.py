@@ -46,10 +46,10 @@ class ReplayedTraining(Training):
 
     def validation_loss(self, position: Position) -> float:
         """Loss on held-out text at this state, in nats per token."""
-        loss = self.losses.validation.get(position.lineage.key, {}).get(position.step)
-        if loss is None:
-            raise self._missing(position.lineage, position.step)
-        return loss
+        losses = self.losses.validation.get(position.lineage.key, {})
+        if position.step in losses:
+            return losses[position.step]
+        raise self._missing(position.lineage, position.step)
 
     def _missing(self, lineage: Lineage, step: int) -> Exception:
         """Error for a missing loss."""

@@ -1,7 +1,6 @@
 """Training shared by many runs: the plan of its segments, and the store of their results.
 
-Workers train segments (`models.segment`) and send results back; no two segments train the same step. One process owns
-the plan and is the only writer of the store; results are durable before any run reads them.
+Workers train segments (`models.segment`). One process owns the plan and is the only writer of the store.
 """
 
 from __future__ import annotations
@@ -17,10 +16,7 @@ from models.training_state import Lineage, Position
 from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_name
 from models.trajectory_store import Keyframe, TrajectoryStore
 
-MAX_LINES_IN_MEMORY = 256
-
-MAX_STEPS_IN_MEMORY = 2_000_000
-"""In all lines together; about 100 bytes each."""
+MAX_LINES_IN_MEMORY, MAX_STEPS_IN_MEMORY = 256, 2_000_000  # steps of all lines together take about 100 bytes each
 
 
 class SharedTraining:

@@ -1,7 +1,4 @@
-"""Training recipe: everything that determines a failure-free training run, as frozen configuration.
-
-A line of training states begins with a `TrainingSpec` (`models/training_state.py`). This module does not load torch.
-"""
+"""Training recipe: everything that determines a failure-free training run, as frozen configuration, without torch."""
 
 from __future__ import annotations
 
@@ -107,10 +104,7 @@ def plain_routes(num_stages: int) -> Routes:
 
 
 def swapped_routes(num_stages: int) -> Routes:
-    """CheckFree+: every other microbatch visits S2, S1, S3 … S(s-2), Ss, S(s-1).
-
-    Raises ValueError below four stages, where the two swapped pairs would overlap.
-    """
+    """CheckFree+: every other microbatch visits S2, S1, S3 … S(s-2), Ss, S(s-1). ValueError below four stages."""
     if num_stages < 4:
         raise ValueError(f"swapping the first two and the last two stages needs at least 4 stages, found {num_stages}")
     straight = tuple(range(1, num_stages + 1))

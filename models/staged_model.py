@@ -1,8 +1,7 @@
-"""Model in stages, each with one flat vector of weights.
+"""Model in stages: stage 0 holds the two ends (E, final norm, E⁻¹), stages 1..s the residual layers.
 
-Stage 0 holds the two ends (E, final norm, E⁻¹), stages 1..s the residual layers. All parameters of a stage
-are views of one flat tensor, and their gradients views of another, so that losing, averaging, clipping and
-updating a stage are operations on one vector, as in CheckFree's formulas.
+All parameters of a stage are views of one flat tensor, and their gradients views of another, so that losing, averaging,
+clipping and updating a stage are operations on one vector, as in CheckFree's formulas.
 """
 
 from __future__ import annotations

@@ -40,8 +40,7 @@ class Trainer:
     """Weights, optimizer states and learning-rate factors of one training state.
 
     Life: created at step 0 → `train_step`, `apply(edit)`, in any order → `snapshot` / `restore` at any time.
-    `gradient_norms` are those of the last step, all 1 before the first. A rebuilt stage gets the weighted mean of
-    the norms of its sources, since its own is lost with its node.
+    `gradient_norms` are those of the last step, all 1 before the first; a rebuilt stage gets the mean of its sources.
     """
 
     def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:

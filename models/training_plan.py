@@ -1,8 +1,7 @@
 """Training plan: the states that a set of runs needs, and the segments to train for them, each step once.
 
-The seconds of a run do not depend on its losses, so a run is first simulated without training (`DemandRecorder`), which
-gives the states it needs. The lines of all runs form a tree. `plan_segments` cuts what is not stored of it into
-segments, at every fork, ordered so that each comes after those it depends on. This module does not load torch.
+A run is first simulated without training (`DemandRecorder`), which gives the states it needs. The lines of all runs
+form a tree, which `plan_segments` cuts into segments, at every fork. This module does not load torch.
 """
 
 from __future__ import annotations
@@ -66,9 +65,8 @@ class StoredLine:
 class Segment:
     """Consecutive steps of one line to train: from `start`, through the edits that enter the line, up to `last_step`.
 
-    start: initial state, on this line or on the one it forks from; None: before the first step.
-    entered: lines entered at the start, each by its last edit; the last is this one.
-    validations: steps at which to validate, possibly including the first and the last.
+    start: initial state, on this line or on the one it forks from; None: before the first step. entered: lines entered
+    at the start, each by its last edit; the last is this one. validations: steps at which to validate.
     end_is_stored: whether the end state is stored already, so that no segment depends on this one for it.
     """
 

@@ -17,10 +17,7 @@ from models.spec import EMBEDDING_STAGE, Config, Routes, TrainingSpec
 
 
 class GradientNormWeights(Config):
-    """Weights of a neighbour average: w_k = (‖g_k‖ [after clipping])^exponent + epsilon.
-
-    CheckFree's text: exponent 2, before clipping, epsilon 0. `exponent=0` is the uniform average.
-    """
+    """Weights of a neighbour average: w_k = (‖g_k‖ [after clipping])^exponent + epsilon; 0: the uniform average."""
 
     exponent: float = Field(2.0, ge=0, description="power of the stage's last gradient norm")
     after_clip: bool = Field(False, description="take the norm after the per-stage clip, as the released code does")
@@ -52,13 +49,12 @@ class Term:
 class Edit:
     """A rebuilt stage: its new weights, optimizer state and learning rate.
 
-    rule: `average` of `sources` weighted by `weights`; `copy` of the one source; `fresh`, initialised
-    from another random stream; `sum` of `terms`, each a stage at some moment.
-    optimizer: `fresh` resets Adam's moments and step count; `average` combines the sources' moments like the
-    weights (`sum`: their mean by |share|, since a second moment cannot be negative); `older` restores the
-    stage's own at the first term's moment.
-    The stage then learns at `learning_rate_factor` × the schedule; the excess over 1 halves every
-    `learning_rate_half_life_steps` (None: kept until the stage's next edit).
+    rule: `average` of `sources` weighted by `weights`; `copy` of the one source; `fresh`, from another random stream;
+    `sum` of `terms`, each a stage at some moment.
+    optimizer: `fresh` resets Adam's moments and step count; `average` combines the sources' moments like the weights
+    (`sum`: their mean by |share|, since a second moment cannot be negative); `older` restores the stage's own at the
+    first term's moment.
+    learning_rate_factor: on the schedule; its excess over 1 halves every `learning_rate_half_life_steps` (None: never).
     """
 
     stage: int
@@ -138,12 +134,10 @@ def key_after(key: str, edits: Edits, step: int, edit: Edit) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Lineage:
-    """A recipe and the edits made on the way: a line of training states, one for each step.
+    """A recipe and the edits made on the way: a line of training states, one for each step. Equal where keys are.
 
-    Lineages are equal when their keys are, which are hashes of their contents. keys: those of the lineages with no
-    edit, the first edit, the first two and so on up to its own; computed where not given.
-
-    Raises ValueError when an edit refers to a moment that is not on the way to it.
+    keys: hashes of the contents of the lineages with no edit, the first edit, the first two and so on up to its own;
+    computed where not given. ValueError when an edit refers to a moment that is not on the way to it.
     """
 
     spec: TrainingSpec
@@ -195,8 +189,7 @@ class Lineage:
 class Position:
     """Identity of one training state, reached after `iteration` iterations of the target model.
 
-    One step of the proxy represents `iterations_per_step` iterations of the target, so the weights are
-    those after `step = iteration // iterations_per_step` updates.
+    One step of the proxy represents `iterations_per_step` iterations of the target.
     """
 
     lineage: Lineage

@@ -40,9 +40,8 @@ TRAINING_CODE_HASH = hashlib.sha256(
 class Trajectory(Training):
     """Losses of Positions of one training recipe, trained where the store does not have them.
 
-    `store=None` keeps everything in memory and no keyframes. `num_trained_steps` counts the steps this
-    object has computed; `num_replayed_steps` those among them whose results were stored already (from a
-    keyframe up to a fork, or up to an older state that an edit refers to).
+    `store=None` keeps everything in memory and no keyframes. `num_trained_steps` counts the steps this object has
+    computed; `num_replayed_steps` those among them whose results were stored already (from a keyframe up to a fork).
     """
 
     def __init__(
@@ -56,9 +55,7 @@ class Trajectory(Training):
         if spec.corpus != corpus.content_hash:
             raise ValueError(f"the training spec names corpus {spec.corpus}, given is {corpus.content_hash}")
         super().__init__(spec, iterations_per_step)
-        self.corpus = corpus
-        self.store = store
-        self.keyframe_interval_steps = keyframe_interval_steps
+        self.corpus, self.store, self.keyframe_interval_steps = corpus, store, keyframe_interval_steps
         self.environment = environment_key()
         self.num_replayed_steps = 0
         self._results_by_line: dict[str, LineResults] = {}
@@ -67,13 +64,8 @@ class Trajectory(Training):
         self._pending = LineResults()  # of the live lineage: not yet in the store
         self._last_used: dict[Position, State] = {}  # older states, by when they were last used
 
-    # ---- losses ---------------------------------------------------------------------------------
-
     def train_loss(self, position: Position) -> float:
-        """Loss of the batch of the step that led to this state, before its update, in nats per token.
-
-        Raises ValueError at step 0, which no step led to, and when training diverges.
-        """
+        """Loss of the batch of the step that led to this state, before its update, in nats per token."""
         return self._step_result(position).train_loss
 
     def gradient_norms(self, position: Position) -> tuple[float, ...]:
@@ -92,8 +84,6 @@ class Trajectory(Training):
         """Write all pending results to the store, with a keyframe at the live state."""
         if self._live and self._pending:
             self._commit(self._live)
-
-    # ---- moving the live trainer ----------------------------------------------------------------
 
     def state_at(self, position: Position) -> Trainer:
         """The live trainer, moved to a Position from the nearest available state. Callers must not step it."""
@@ -185,8 +175,6 @@ class Trajectory(Training):
             if trainer.step % self.keyframe_interval_steps == 0:
                 self._commit(trainer)
 
-    # ---- the store ------------------------------------------------------------------------------
-
     def _leave(self, trainer: Trainer) -> None:
         """Store the live state before it moves off its line, for others that fork here."""
         just_edited = self._live_lineage.edits and trainer.step == self._live_lineage.first_step
@@ -239,10 +227,7 @@ def line_name(environment: str, lineage: Lineage) -> str:
 
 
 def environment_key() -> str:
-    """Versions of libraries, CPU family and hash of the training code, which decide the last bits of a result.
-
-    A text for `run.json`; hashed into the names of stored lines.
-    """
+    """Versions of libraries, CPU family and hash of the training code, which decide the last bits of a result."""
     return (
         f"torch {torch.__version__}, numpy {version('numpy')}, {cpu_family()}, "
         f"{torch.backends.cpu.get_cpu_capability()}, training code {TRAINING_CODE_HASH}"

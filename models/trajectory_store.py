@@ -1,9 +1,8 @@
 """Store of trajectories: losses and gradient norms in SQLite, keyframes as safetensors files.
 
-A cache, not a result: it may be deleted at any time, and what is missing is trained again. Its contents are always
-consistent: a keyframe file is complete before its row exists, rows and keyframe of one commit are written
-together, and values are functions of their key, so that two processes writing the same step write the same
-numbers. A kill at any instant loses at most the steps since the last commit.
+A cache, not a result: it may be deleted at any time, and what is missing is trained again. A keyframe file is complete
+before its row exists, and rows and keyframe of one commit are written together: a kill at any instant loses at most
+the steps since the last commit.
 """
 
 from __future__ import annotations
@@ -18,17 +17,14 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from models.trainer import StepResult
 
 SCHEMA_VERSION = 2
-
 LOCK_TIMEOUT_SECONDS = 60.0
-
 ORPHAN_AGE_SECONDS = 3600.0
-
 MAX_STEP = 2**63 - 1
-
 DEFAULT_BUDGET_BYTES = 4 * 2**30
 
 SCHEMA = """
@@ -69,8 +65,7 @@ class Keyframe:
     is_branch: bool = False
 
 
-@dataclass(frozen=True)
-class StoreInfo:
+class StoreInfo(NamedTuple):
     """Size of a store."""
 
     num_lines: int
@@ -90,9 +85,7 @@ class TrajectoryStore:
     """
 
     def __init__(self, folder: Path, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
-        self.folder = folder
-        self.budget_bytes = budget_bytes
-        self.keyframe_folder = folder / "keyframes"
+        self.folder, self.budget_bytes, self.keyframe_folder = folder, budget_bytes, folder / "keyframes"
         try:
             self.keyframe_folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(folder / "trajectory.sqlite", timeout=LOCK_TIMEOUT_SECONDS)
@@ -182,19 +175,15 @@ class TrajectoryStore:
                 "INSERT OR IGNORE INTO validations VALUES (?, ?, ?)",
                 [(line, n, loss) for n, loss in new.validations.items()],
             )
-            self._require_agreement(line, new)
+            if new.steps:  # those that another process has stored meanwhile must be the same, to the bit
+                for step, stored in self._steps(line, min(new.steps), max(new.steps)).items():
+                    require_equal(step, new.steps.get(step), stored)
             if row is not None:
                 same = "SELECT file FROM keyframes WHERE line = ? AND step = ?"
                 replaced_file = self._database.execute(same, row[:2]).fetchone()
                 self._database.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         if replaced_file is not None:
             (self.keyframe_folder / replaced_file[0]).unlink(missing_ok=True)
-
-    def _require_agreement(self, line: str, new: LineResults) -> None:
-        """Raise unless steps stored by another process meanwhile are the same to the bit."""
-        if new.steps:
-            for step, stored in self._steps(line, min(new.steps), max(new.steps)).items():
-                require_equal(step, new.steps.get(step), stored)
 
     def keyframe_at_or_before(self, line: str, step: int) -> int:
         """Last step of a line up to `step` that has a keyframe, -1 if none has."""
@@ -253,19 +242,12 @@ class TrajectoryStore:
 
     def info(self) -> StoreInfo:
         """Size of the store."""
-
-        def count(what: str, table: str) -> int:
-            return int(self._database.execute(f"SELECT COUNT({what}) FROM {table}").fetchone()[0])
-
+        counted = (("DISTINCT line", "steps"), ("*", "steps"), ("*", "validations"), ("*", "keyframes"))
+        queries = ", ".join(f"(SELECT COUNT({what}) FROM {table})" for what, table in counted)
         files = [self.folder / f"trajectory.sqlite{suffix}" for suffix in ("", "-wal")]
-        return StoreInfo(
-            num_lines=count("DISTINCT line", "steps"),
-            num_steps=count("*", "steps"),
-            num_validations=count("*", "validations"),
-            num_keyframes=count("*", "keyframes"),
-            keyframe_bytes=self.keyframe_bytes(),
-            database_bytes=sum(file.stat().st_size for file in files if file.exists()),
-        )
+        database_bytes = sum(file.stat().st_size for file in files if file.exists())
+        counts = self._database.execute(f"SELECT {queries}").fetchone()
+        return StoreInfo._make((*counts, self.keyframe_bytes(), database_bytes))
 
     def close(self) -> None:
         """Close the database."""

@@ -84,8 +84,6 @@ class Flows:
         if flow in self.under_way:
             self._end(flow)
 
-    # ---- messages beside an iteration that is not simulated event by event ------------------------
-
     def states(self) -> tuple[FlowState, ...]:
         """State of every message in flight. Its remaining time is rounded to ticks again."""
         states = []
@@ -115,8 +113,6 @@ class Flows:
             flow.bytes_left = state.num_bytes
             flow.enters_seconds = float(self._env.now) + state.latency_seconds
             call_after(self._env, state.latency_seconds, partial(self._enter, flow))
-
-    # ---- sharing ------------------------------------------------------------------------------------
 
     def _enter(self, flow: Flow) -> None:
         """Begin to transmit after the latency, unless held, ended or begun since."""

@@ -1,7 +1,7 @@
 """Membership of the cluster: which nodes are active, and in which slot each works.
 
 Life of a node: it arrives → is assigned to a vacant slot, or idles as a spare until one is vacant → is lost, for good
-or to return. All of it depends on failures and arrivals alone, so every strategy meets the same churn.
+or to return. Every strategy meets the same failures and arrivals.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 """Network of a scenario: the links that a message crosses, and how concurrent messages share them.
 
 A message between nodes crosses the sender's access link (up), a link between, and the receiver's access link (down).
-It takes the latency of the path and then its bytes at its current rate. Activations and gradients of a pipeline
-between the same two nodes are sent one after the other, as on one connection; all other concurrent messages get
-max-min fair shares of the links they have in common (Bertsekas and Gallager, Data Networks, 1992, 6.5.2; the flow
-model of SimGrid). `sharing` defines the link between:
+Concurrent messages get max-min fair shares of the links they have in common (Bertsekas and Gallager, Data Networks,
+1992, 6.5.2; the flow model of SimGrid). `sharing` defines the link between:
 
-node_pair:   one for each pair of nodes and direction, as fast as the table says: tables of clouds give the rate of
-             one connection.
+node_pair:   one for each pair of nodes and direction, as fast as the table says.
 region_pair: one for each pair of regions and direction, shared by all their nodes. Within a region as node_pair.
 none:        every message has the whole rate to itself; nothing is shared, access links included.
 
@@ -144,7 +141,7 @@ class Network:
         return self.config.sharing != "none"
 
     def path(self, source: int, target: int, num_nodes: int = 1) -> Path:
-        """Path between two nodes, or a node and STORAGE. Raises KeyError when no link joins their regions.
+        """Path between two nodes, or a node and STORAGE; KeyError if no link joins their regions.
 
         num_nodes: nodes like this one, each of which sends to STORAGE, or fetches, an equal part at once.
         """
@@ -208,8 +205,7 @@ class Network:
 def max_min_rates(paths: Sequence[Path]) -> list[float]:
     """Max-min fair rates, in bytes per second, of flows on the given paths: progressive filling.
 
-    All rates grow equally; when a link is full, or a flow reaches its own limit, these flows stop growing. In the
-    result no rate can grow unless another that is no greater shrinks.
+    All rates grow equally; when a link is full, or a flow reaches its own limit, these flows stop growing.
     """
     rates = [math.inf] * len(paths)
     growing = dict.fromkeys(range(len(paths)))

@@ -1,7 +1,4 @@
-"""Topology of a cluster: slots for nodes, one for each stage (stage 0 too) and pipeline, and the price of nodes.
-
-The nodes in the slots are the subject of `sim.cluster.membership`.
-"""
+"""Topology of a cluster: slots for nodes, one for each stage (stage 0 too) and pipeline, and the price of nodes."""
 
 from __future__ import annotations
 

@@ -150,8 +150,6 @@ class FailureInjector:
         is_immune = node.slot is not None and self._cluster.stage_of(node.slot) in part.config.immune_stages
         return [node.number] if is_active and not is_immune else []
 
-    # ---- effects on the membership -----------------------------------------------------------------
-
     def _remove(self, numbers: Sequence[int], downtime_seconds: float | None, announced: bool) -> None:
         """Remove nodes; spares take their slots, and new nodes are ordered, or these return after a downtime."""
         if not numbers:
@@ -196,8 +194,6 @@ class FailureInjector:
             call_after(self._env, ticked_seconds, action)
         else:
             action()
-
-    # ---- processes that count iterations -----------------------------------------------------------
 
     def iteration_begins(self, execution: int, usual_seconds: float) -> None:
         """Schedule the failures of processes that count iterations and fall into this one."""

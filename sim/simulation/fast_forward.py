@@ -1,7 +1,7 @@
-"""Skipping of simulated time in which nothing is due; iterations are skipped only in runs that train nothing.
+"""Skipping of iterations, and of blocking saves, in runs that train nothing.
 
-Until the next event of the loop, an iteration is like the one before it, and so is a blocking save. Any number of them
-is one product of ticked seconds, so the results equal those of the run event by event, to the bit.
+Until the next event of the loop, an iteration is like the one before it. Any number of them is one product of ticked
+seconds, so the results equal those of the run event by event, to the bit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Placement of training state: which nodes hold their stage's state, and which copies they hold beside it.
+"""Placement of training state: which nodes hold their stage's state, and which copies they hold besides.
 
-The state of a slot is lost with its node. A stage is lost with its last node that holds the state, together with every
-copy that the stage's nodes held. Transfers only start from nodes that hold what is sent.
+A stage is lost with its last node that holds the state, together with every copy that the stage's nodes held.
 """
 
 from __future__ import annotations

@@ -43,9 +43,8 @@ class StoppedError(Exception):
 class TrainingProcess:
     """The active process of a run; `train` is its life.
 
-    An iteration is executed → it completes, the Position advances, losses are recorded, the strategy does its routine
-    work; or a failure interrupts it, and the strategy (else the fallback) returns the Position to continue from → …
-    until the last iteration has completed, or nothing can recover the run.
+    An iteration is executed → it completes, losses are recorded, the strategy does its routine work; or a failure
+    interrupts it, and the strategy (else the fallback) returns the Position to continue from → …
     """
 
     def __init__(self, scenario: Scenario, strategy: Strategy, training: Training, watch: Watcher | None) -> None:
@@ -66,8 +65,6 @@ class TrainingProcess:
     def iterations(self) -> Sequence[IterationRecord]:
         """Records of all completed iterations."""
         return self._records if self.training.learns else self._log
-
-    # ---- the life of a run -------------------------------------------------------------------------
 
     def train(self, world: World) -> Generator[Any, Any, None]:
         """Train in a world until all iterations are done, or the run stops."""
@@ -174,8 +171,6 @@ class TrainingProcess:
             limit = f"{EXACT_SECONDS:.0f} s (4.2 years), up to which simulated time is exact"
         num_completed = self.world.iterations.num_completed
         return f"after {num_completed} of {self.num_iterations} iterations it had taken more than {limit}"
-
-    # ---- records -----------------------------------------------------------------------------------
 
     def _record(self, started_seconds: float) -> None:
         """Record the iteration that led to the current Position, with losses if it completes a step of the proxy."""

@@ -1,9 +1,8 @@
 """The contract of a recovery strategy, and the view of the simulated world that it works with.
 
 All that a strategy needs is imported from here. It imports neither simpy nor torch: it spends simulated time through
-the methods of `StrategyWorld` and returns a `Position`, the name of the training state to continue from. `attempt`,
-`transfer` and `bring_back_nodes` return early with a Failure that occurs meanwhile, so that every strategy handles a
-second failure explicitly.
+the methods of `StrategyWorld` and returns a `Position`. `attempt`, `transfer` and `bring_back_nodes` return early with
+a Failure that occurs meanwhile, so that every strategy handles a second failure explicitly.
 """
 
 from __future__ import annotations

@@ -58,10 +58,7 @@ class PeerConfig(StrategyConfig):
 
 
 class Peer(Strategy):
-    """Data-parallel replicas alone: a stage that loses all its nodes is lost (the limit of Oobleck, SOSP '23).
-
-    A node that joins is sent its state by another one of its stage, as under every strategy.
-    """
+    """Data-parallel replicas alone: a stage that loses all its nodes is lost (the limit of Oobleck, SOSP '23)."""
 
     summary = "replicas of a stage copy from each other, and that is all: a lost stage is gone"
     Config = PeerConfig

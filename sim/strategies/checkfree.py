@@ -1,12 +1,10 @@
 """CheckFree and CheckFree+ (Blagoev, Ersoy, Chen: arXiv 2506.15461): a lost stage is rebuilt from its neighbours.
 
 CheckFree: W_i = (w_{i-1} W_{i-1} + w_{i+1} W_{i+1}) / (w_{i-1} + w_{i+1}), w_k the squared norm of the stage's
-last gradient; the learning rate of the stage becomes 1.1 × the schedule's; training goes on with the
-current batch. It can rebuild neither the first nor the last stage, nor two neighbours.
-
-CheckFree+: every other microbatch runs the first two and the last two stages in swapped order, so that the
-stages of such a pair learn each other's part and are recovered by copying; E and E⁻¹ (stage 0) are copied to the
-neighbouring stages after each step and come back exactly.
+last gradient; the stage's learning rate becomes 1.1 × the schedule's. It can rebuild neither the first nor the last
+stage, nor two neighbours. CheckFree+: every other microbatch runs the first two and the last two stages in swapped
+order, so that the stages of such a pair learn each other's part and are recovered by copying; E and E⁻¹ (stage 0) are
+copied to the neighbouring stages after each step and come back exactly.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """CheckFree+ with an infrequent checkpoint, from which only the stages that neighbours cannot rebuild are restored.
 
-The CheckFree paper names it as future work. A stage that is lost together with its sources gets its weights and
-optimizer state of the last durable checkpoint, while all others continue from where they are: no iteration is run
-again. (Partial recovery in the sense of SCAR: Qiao et al., ICML 2019, arXiv 1810.07354.) Before the first checkpoint
-the initial weights, which can always be drawn again, take its place.
+The CheckFree paper names it as future work; partial recovery in the sense of SCAR (Qiao et al., ICML 2019, arXiv
+1810.07354). All other stages continue from where they are. Before the first checkpoint the initial weights, which can
+always be drawn again, take its place.
 """
 
 from __future__ import annotations

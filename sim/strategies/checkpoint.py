@@ -1,7 +1,6 @@
 """Checkpointing: the training state is uploaded to a store at intervals, and all stages roll back to it.
 
-Restores weights, optimizer, learning-rate schedule and data position of all stages, to the bit. The interval is given,
-or one of the optimal intervals of Young and Daly, in seconds of work between one save and the next.
+The interval is given, or one of the optimal intervals of Young and Daly, in seconds of work between two saves.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class Checkpoint(Strategy):
     """Uploads overlap with the training after their blocking share; only a completed one is durable.
 
     A failure during an upload cancels it. If the next checkpoint is due before the last upload is complete, training
-    waits for it. The initial state can always be drawn again, so it counts as the first checkpoint.
+    waits for it.
     """
 
     title = "checkpointing"
@@ -195,10 +194,7 @@ class Checkpoint(Strategy):
             self._upload_rest(world, position, 1.0)
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
-        """Bring the nodes back; every node gets its stage's state from the last durable checkpoint.
-
-        Checkpoints ahead of `position`, which a fallback has gone back behind, are ignored: the store keeps older ones.
-        """
+        """Every node gets its stage's state from the last durable checkpoint that is not ahead of `position`."""
         durable = next((kept for kept in reversed(self.kept) if kept.iteration <= position.iteration), None)
         while (yield from world.bring_back_nodes()) or (durable and (yield from self._download(world, durable))):
             pass
@@ -262,10 +258,7 @@ class Checkpoint(Strategy):
         return world.now_seconds - self.started_at_seconds >= self._interval_seconds(world)
 
     def _interval_seconds(self, world: StrategyWorld) -> float:
-        """Seconds from the start of one checkpoint to the next: the work between them and the pause of a save.
-
-        The optimal interval counts only the pause as the cost of a save; no interval is shorter than an upload.
-        """
+        """Seconds from the start of one save to the next, at least those of an upload; only the pause is a save's cost."""
         if self.config.interval_seconds is not None:
             return self.config.interval_seconds
         upload_seconds = world.seconds_of(self._uploads(world, 1.0))

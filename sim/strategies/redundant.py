@@ -1,11 +1,9 @@
 """Redundant computation (Bamboo, NSDI '23): each stage also holds the next one and runs its forwards.
 
-The shadow restores a lost stage exactly, so no training step is lost or changed. It costs the forward of the next
-stage for every microbatch and, since memory holds two stages, smaller microbatches. Stages form a ring: 0 (embedding
-and head) shadows S1, S1 shadows S2 … Ss shadows 0. Two neighbours lost together cannot be recovered. When a stage is
-lost, all stages wait for its replacement and run the iteration again, as in the CheckFree paper; or, as in Bamboo, the
-holder of the shadow recomputes the lost part of the iteration, which then continues, and works for both stages until
-the replacement has its state. *Not modelled*: transfers between device and host memory.
+Stages form a ring: 0 (embedding and head) shadows S1, S1 shadows S2 … Ss shadows 0. A lost stage is restored exactly;
+two neighbours lost together cannot be recovered. All stages wait for a replacement and run the iteration again, as in
+the CheckFree paper; or, as in Bamboo, the holder of the shadow recomputes the lost part of the iteration and works for
+both stages until the replacement has its state. *Not modelled*: transfers between device and host memory.
 """
 
 from __future__ import annotations
