@@ -109,9 +109,9 @@ class FastForward:
         self, save: PeriodicSave, leap: RepeatedIterations, num_before: int, position: Position, began_seconds: float
     ) -> None:
         """Record the saves of a leap from a Position on, except those recorded before."""
-        saves = leap.saves(began_seconds, position.iteration, num_before)
-        if saves.num == 0:
+        if leap.num_pauses == num_before:
             return
+        saves = leap.saves(began_seconds, position.iteration, num_before)
         self._world.events.repeat(saves)
         self._transfers.count(save.transfers, saves.num)
         last = position.iteration + leap.num_iterations - leap.rest

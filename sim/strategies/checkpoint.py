@@ -258,7 +258,7 @@ class Checkpoint(Strategy):
         return world.now_seconds - self.started_at_seconds >= self._interval_seconds(world)
 
     def _interval_seconds(self, world: StrategyWorld) -> float:
-        """Seconds from the start of one save to the next, at least those of an upload; only the pause is a save's cost."""
+        """Seconds from the start of one save to the next, at least an upload's; only the pause is a save's cost."""
         if self.config.interval_seconds is not None:
             return self.config.interval_seconds
         upload_seconds = world.seconds_of(self._uploads(world, 1.0))
