@@ -21,6 +21,7 @@ from sim.core.records import BUCKETS, EventKind, EventRecord, IterationRecord
 from sim.experiments.overheads import overheads
 from sim.failures import process_class
 from sim.reporting.registry import figure_kinds
+from sim.results.statistics import AGAINST_COLUMNS, MEAN_COLUMNS
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.schema import schema
 from sim.simulation.run import simulate, time_only
@@ -96,13 +97,19 @@ def test_command_lines_parse(name):
     assert wrong == {}
 
 
-def test_wrong_command_lines_would_be_found():
-    assert problem("churnlab swepp x.yaml") == "no command 'swepp'"
-    assert problem("churnlab run x.yaml --replicates 3") == "No such option: --replicates"
-    assert problem("churnlab run") is None
-    assert problem("churnlab schema > schema.json") is None
-    assert problem("churnlab run --force") == "Missing argument 'SCENARIO'."
-    assert problem("churnlab cache prune --to 2GB # smaller") is None
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("churnlab swepp x.yaml", "no command 'swepp'"),
+        ("churnlab run x.yaml --replicates 3", "No such option: --replicates"),
+        ("churnlab run --force", "Missing argument 'SCENARIO'."),
+        ("churnlab run", None),
+        ("churnlab schema > schema.json", None),
+        ("churnlab cache prune --to 2GB # smaller", None),
+    ],
+)
+def test_wrong_command_lines_would_be_found(line, expected):
+    assert problem(line) == expected
 
 
 # ---- the scenario reference ----------------------------------------------------------------------
@@ -111,12 +118,9 @@ def reference() -> dict:
     return runpy.run_path(str(DOCS / "scenario_reference.py"))
 
 
-def test_the_reference_is_what_its_script_gives():
-    assert text_of(DOCS / "scenario.md") == reference()["page"](), "run `make reference`"
-
-
 def test_the_reference_has_every_field_with_its_meaning():
     page = text_of(DOCS / "scenario.md")
+    assert page == reference()["page"](), "run `make reference`"
     missing = [
         f"{part}.{name}"
         for part, node in schema()["$defs"].items()
@@ -189,11 +193,6 @@ def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
     assert found.ledger["waiting_for_nodes"] >= len(planned) * 1700
 
 
-def test_every_kind_of_figure_is_documented():
-    first_cells = [line.split("|")[1] for line in text_of(DOCS / "figures.md").splitlines() if line.startswith("| [")]
-    assert {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)} == set(figure_kinds())
-
-
 # ---- the format of results -----------------------------------------------------------------------
 @cache
 def documented(heading: str) -> set[str]:
@@ -213,9 +212,10 @@ def test_every_column_of_a_sweep_is_documented(tmp_path):
     one = next(folder.glob("*/summary.json"))
     summary = documented("summary.json")
     assert set(pd.read_json(one, typ="series").index) == summary
-    assert set(pd.read_json(one.with_name("run.json"), typ="series").index) <= names_in("run.json") | {
-        "strategy", "failure_seed", "training_seed",
-    }  # fmt: skip
+    page = text_of(ROOT / "results" / "README.md")
+    about_run = page[page.index("\n`run.json`") :].split("\n\n", 1)[0]
+    known = {*re.findall(r"`([^`]+)`", about_run), "strategy", "failure_seed", "training_seed"}
+    assert set(pd.read_json(one.with_name("run.json"), typ="series").index) <= known
     buckets = {f"{bucket}_seconds" for bucket in BUCKETS}
     versions = {name for name in runs.columns if name.startswith("version_")}
     swept = {"failures.rate_per_hour"}
@@ -226,25 +226,16 @@ def test_every_column_of_a_sweep_is_documented(tmp_path):
     assert set(pd.read_parquet(one.with_name("ledger.parquet"))["bucket"]) == documented("ledger.parquet")
 
 
-def names_in(file: str) -> set[str]:
-    """Every name in the paragraph that begins with a file's name."""
-    page = text_of(ROOT / "results" / "README.md")
-    return set(re.findall(r"`([^`]+)`", page[page.index(f"\n`{file}`") :].split("\n\n", 1)[0]))
-
-
-def test_every_record_and_event_is_documented():
+def test_every_record_event_statistic_and_figure_is_documented():
     assert set(IterationRecord.__dataclass_fields__) == documented("iterations.parquet")
     assert documented("events.parquet") == {*EventRecord.__dataclass_fields__, *EventKind.__args__}
-
-
-def test_every_statistic_is_documented():
-    from sim.results.statistics import AGAINST_COLUMNS, MEAN_COLUMNS
-
     assert documented("statistics.csv") >= {"strategy", "metric", *MEAN_COLUMNS, *AGAINST_COLUMNS}
+    first_cells = [line.split("|")[1] for line in text_of(DOCS / "figures.md").splitlines() if line.startswith("| [")]
+    assert {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)} == set(figure_kinds())
 
 
 def test_the_tour_names_files_and_methods_that_exist():
-    """docs/extending.md: every path, and every `Class.method` of the two life stories."""
+    """docs/extending.md: every path and package, and every `Class.method` of the two life stories."""
     tour = text_of(DOCS / "extending.md")
     paths = re.findall(r"`((?:sim|models|tests)/[\w/.]+)`", tour)
     assert len(paths) > 20
@@ -255,10 +246,6 @@ def test_the_tour_names_files_and_methods_that_exist():
     for name, method in methods:
         (source,) = [source for source in sources if re.search(rf"^class {name}\b", source, re.MULTILINE)]
         assert re.search(rf"def {method}\b", source), f"{name}.{method}"
-
-
-def test_the_tour_has_every_package():
-    pictured = re.search(r"```text\n(.*?)```", text_of(DOCS / "extending.md"), re.DOTALL)
-    assert pictured
+    tree = re.search(r"```text\n(.*?)```", tour, re.DOTALL)
     packages = {path.name for path in (ROOT / "sim").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert packages | {"models"} <= set(re.findall(r"\w+", pictured[1]))
+    assert packages | {"models"} <= set(re.findall(r"\w+", tree[1]))

@@ -1,5 +1,6 @@
 """One contract for all who do tasks, and one sweep that gives the same files whoever does it."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -216,6 +217,7 @@ HALF_SENT = """
 import sys, time
 from pathlib import Path
 from support import chores
+
 executor, folder = chores.EXECUTORS["pool"](), Path(sys.argv[1])
 futures = [executor.submit(chores.stay_with, folder, bytes(4_000_000)) for _ in range(8)]
 while len(list(folder.iterdir())) < 2:
@@ -226,7 +228,7 @@ print("closed")
 
 
 def test_a_pool_closes_while_a_large_task_is_half_sent(tmp_path):
-    """No worker reads the rest of it any more."""
+    """Without a worker that reads the rest of it."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", HALF_SENT, str(tmp_path)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
@@ -234,14 +236,11 @@ def test_a_pool_closes_while_a_large_task_is_half_sent(tmp_path):
 
 
 def test_an_interrupt_of_the_terminal_does_not_reach_workers():
-    """One that sends a result would leave half of it in the pipe."""
-    pool = chores.EXECUTORS["pool"]()
-    try:
+    """A worker interrupted while it sends a result would leave half of it in the pipe."""
+    with contextlib.closing(chores.EXECUTORS["pool"]()) as pool:
         for process in {pool.submit(chores.process).result() for _ in range(4)}:
             os.kill(process, signal.SIGINT)
         assert pool.submit(chores.double, 4).result() == 8
-    finally:
-        pool.close()
 
 
 # ---- clusters that are there, or are not -------------------------------------------------------
@@ -264,10 +263,7 @@ def test_without_ray_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'churnlab\[ray\]'"):
         RayCluster(None, 2)
-
-
-def test_an_error_without_words_has_its_name():
-    assert first_line(ValueError()) == "ValueError"
+    assert first_line(ValueError()) == "ValueError"  # an error without message has its name
     assert first_line(ValueError("\nfirst\nsecond")) == "first"
 
 

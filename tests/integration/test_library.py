@@ -46,11 +46,8 @@ def test_every_name_is_there_with_its_docstring(name):
     assert getattr(churnlab, name).__doc__
 
 
-def test_the_names_are_listed_once_and_alone():
+def test_no_other_names_are_there():
     assert dir(churnlab) == sorted(set(churnlab.__all__))
-
-
-def test_other_names_are_not_there():
     with pytest.raises(AttributeError, match="no attribute 'simulat'"):
         churnlab.simulat  # noqa: B018
 
@@ -81,15 +78,15 @@ def test_sections_may_be_objects_of_python_numpy_and_pydantic():
     assert scenario.seeds.training == (4,)
 
 
+def build_small(overrides):
+    return churnlab.build_scenario(SMALL, overrides)
+
+
 def test_overrides_are_assignments_or_values_by_field():
     by_value = build_small({"failures.rate_per_hour": 0.25, "strategies[checkpoint].interval_iterations": 5})
     as_text = build_small(["failures.rate_per_hour=0.25", "strategies[checkpoint].interval_iterations=5"])
     assert by_value == as_text
     assert by_value.strategies[1].interval_iterations == 5
-
-
-def build_small(overrides):
-    return churnlab.build_scenario(SMALL, overrides)
 
 
 def test_all_problems_name_field_and_nearest_name():
@@ -99,9 +96,6 @@ def test_all_problems_name_field_and_nearest_name():
     assert first == "scenario: 2 problems"
     assert kind.startswith("  failures.kind: found 'exponentail'; nearest: exponential")
     assert field.startswith("  cluster.num_spare: unknown key; nearest: num_spares")
-
-
-def test_checks_across_fields_hold_for_mappings_and_overrides():
     with pytest.raises(churnlab.ScenarioError, match=r"training\.model\.num_stages: "):
         build(workload={"num_stages": 6})
     with pytest.raises(churnlab.ScenarioError, match=r"overrides, failures\.rate_per_hour: "):
@@ -226,20 +220,15 @@ def test_a_map_is_an_object_and_leaves_no_files(nowhere):
     assert found.strategies == ("checkpoint", "checkfree_plus")
     assert len(found.table) == 4
     assert found.own.ranking.best.strategy in found.strategies
-    figure, axis = plt.subplots()
-    churnlab.draw(axis, found)
-    assert len(axis.lines) == 2
-    assert churnlab.strategy_map_figure(found).axes
-    plt.close(figure)
-
-
-def test_a_map_of_two_fields_draws_regions_on_an_axis(nowhere):
     axes = "failures.rate_per_hour=0.1,0.5", "network.bandwidth_factor=0.5,1"
-    found = churnlab.strategy_map(build(strategies=["checkpoint", "redundant"]), *axes, options=OPTIONS)
-    figure, axis = plt.subplots()
-    churnlab.draw(axis, found)
-    assert len(axis.collections) == 1
-    plt.close(figure)
+    of_two_fields = churnlab.strategy_map(build(strategies=["checkpoint", "redundant"]), *axes, options=OPTIONS)
+    _, (left, right) = plt.subplots(1, 2)
+    churnlab.draw(left, found)
+    churnlab.draw(right, of_two_fields)
+    assert len(left.lines) == 2
+    assert len(right.collections) == 1  # regions
+    assert churnlab.strategy_map_figure(found).axes
+    plt.close("all")
 
 
 def test_advice_is_an_object_with_its_map(nowhere):
@@ -281,20 +270,21 @@ def test_costs_and_recoveries_are_tables():
     assert set(recovered.columns) == {"apart", "adjacent", "first", "last", "stage 0"}
 
 
-@pytest.mark.parametrize("kind", ["loss", "loss_by_iteration", "ledger", "nodes", "time_to_loss", "money_to_loss"])
-def test_each_kind_of_panel_is_drawn_on_an_axis(kind):
+def test_each_kind_of_panel_is_drawn_on_an_axis():
     results = churnlab.as_results([churnlab.simulate(build(), name) for name in ("none", "checkpoint")])
-    figure, axis = plt.subplots()
-    churnlab.draw(axis, results, kind)
-    assert axis.has_data()
-    assert axis.get_xlabel()
-    plt.close(figure)
+    for kind in ("loss", "loss_by_iteration", "ledger", "nodes", "time_to_loss", "money_to_loss"):
+        axis = plt.figure().subplots()
+        churnlab.draw(axis, results, kind)
+        assert axis.has_data()
+        assert axis.get_xlabel()
+    with pytest.raises(ValueError, match="kind ledgr: no such panel; nearest: ledger"):
+        churnlab.draw(axis, results, "ledgr")
+    plt.close("all")
 
 
 def test_a_panel_of_one_point_asks_for_the_point(tmp_path):
-    churnlab.run_sweep(
-        build(sweep={"grid": {"failures.rate_per_hour": [0.2, 0.5]}, "keep": "records"}), tmp_path, jobs=1
-    )
+    sweep = {"grid": {"failures.rate_per_hour": [0.2, 0.5]}, "keep": "records"}
+    churnlab.run_sweep(build(sweep=sweep), tmp_path, jobs=1)
     results = churnlab.load_results(tmp_path / "small")
     for kind in ("loss", "ledger", "nodes"):
         with pytest.raises(
@@ -303,13 +293,6 @@ def test_a_panel_of_one_point_asks_for_the_point(tmp_path):
             churnlab.draw(plt.figure().subplots(), results, kind)
         churnlab.draw(plt.figure().subplots(), results, kind, at={"failures.rate_per_hour": 0.5})
     plt.close("all")
-
-
-def test_an_unknown_panel_names_the_nearest():
-    results = churnlab.as_results([churnlab.simulate(build(), "none")])
-    with pytest.raises(ValueError, match="kind ledgr: no such panel; nearest: ledger"):
-        churnlab.draw(plt.figure().subplots(), results, "ledgr")
-    plt.close()
 
 
 # ---- the page that shows all of it ---------------------------------------------------------------

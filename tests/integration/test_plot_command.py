@@ -1,5 +1,7 @@
 """`churnlab plot` as a user meets it: which files it leaves, what it leaves out and why, and what it refuses."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -10,6 +12,7 @@ from sim.results import storage as results
 from sim.results.selection import MissingError, comparable
 from support.commands import churnlab
 from support.pictured import SCENARIO, of_scenario, of_sweep, run_all
+from support.sweeps import do_sweep, write_scenario
 
 LEFT_OUT = {"checkpoint_interval", "reinit", "swapping", "nodes"}
 
@@ -24,16 +27,20 @@ def folder(tmp_path_factory):
     return of_scenario(tmp_path_factory.mktemp("dry")).folder
 
 
-def told(capsys):
-    """What was said, by kind."""
+def messages(capsys) -> dict[str, str]:
+    """Printed messages by kind of figure."""
     return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+
+
+def drawn_kinds(printed: dict[str, str]) -> set[str]:
+    return {kind for kind, words in printed.items() if not words.startswith("left out, ")}
 
 
 def test_every_possible_kind_is_drawn_and_the_others_listed(folder, capsys):
     plot(folder)
-    said = told(capsys)
+    said = messages(capsys)
     assert set(said) == set(figure_kinds())
-    assert {kind for kind, words in said.items() if words.startswith("left out, ")} == LEFT_OUT
+    assert drawn_kinds(said) == set(figure_kinds()) - LEFT_OUT
     assert "scenarios/checkpoint_interval.yaml" in said["checkpoint_interval"]
     assert "is replaced at once" in said["nodes"]
     names = {path.name for path in (folder / "figures").iterdir()}
@@ -58,20 +65,24 @@ def test_the_csv_is_what_is_drawn(folder, tmp_path):
     assert list(line.get_ydata()) == pytest.approx(written[written["kind"] == "checkfree"]["loss_nats"].to_numpy())
 
 
-def test_columns_tell_their_units(folder):
-    source = FigureRequest.of(results.load(folder))
+def test_columns_have_units_and_captions_models_and_seeds(folder):
+    source = FigureRequest.of(comparable(results.load(folder)))
     about = {"strategy", "kind", "series", "run", "failure_seed", "training_seed", "stage", "iteration", "baseline"}
     units = ("_hours", "_nats", "_usd", "_iterations", "iterations_since_recovery", "hours")
     for kind in set(figure_kinds()) - LEFT_OUT:
         for table in figure_kinds()[kind].tables(source).values():
             assert {name for name in table if not name.endswith(units) and not name.startswith("num_")} <= about
+        words = " ".join(figure_kinds()[kind].draw(source)._supxlabel.get_text().split())
+        assert "Seconds: simulated, target model 'medium' (468M parameters)" in words
+        assert "PARAMETRIC CURVE" in words
+        assert "2 failure seeds and 1 training seed" in words
 
 
 def test_one_run_of_a_folder_can_be_drawn(folder, capsys):
     run = next(folder.glob("checkfree-f0-*"))
     plot(run, kinds=["loss", "ledger"])
     assert (run / "figures" / "loss.pdf").read_bytes().startswith(b"%PDF")
-    assert set(told(capsys)) == {"loss", "ledger"}
+    assert set(messages(capsys)) == {"loss", "ledger"}
 
 
 def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path):
@@ -91,38 +102,28 @@ def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path
         ({"kinds": ["loss", "swapping"]}, "--kind swapping cannot be drawn of .*: no failure-free run"),
         ({"kinds": ["nodes"]}, r"--kind nodes cannot be drawn .*provisioning_seconds"),
         ({"field": "failures.rate_per_hour"}, "--x failures.rate_per_hour: no such swept field; nothing was swept"),
+        ({"out": Path(__file__)}, r"--out .*\.py: there is a file of that name"),
     ],
+    ids=str,
 )
 def test_an_impossible_figure_is_reported_and_not_written(folder, tmp_path, options, expected):
     with pytest.raises(ValueError, match=expected):
-        plot(folder, out=tmp_path / "out", **options)
+        plot(folder, **{"out": tmp_path / "out", **options})
+    with pytest.raises(ValueError, match="holds no finished runs"):
+        plot(tmp_path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unusable_folder_is_reported(folder, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"--out .*file: there is a file of that name"):
-        plot(folder, out=tmp_path / "file")
-    with pytest.raises(ValueError, match="holds no finished runs"):
-        plot(tmp_path)
-
-
-def test_of_time_alone_there_is_no_target_to_reach(tmp_path, capsys):
+def test_time_or_outcomes_alone_give_the_figures_they_can(tmp_path, capsys):
     plot(run_all(tmp_path, SCENARIO.replace("learner: curve", "learner: none")))
-    said = told(capsys)
-    assert {kind for kind, words in said.items() if not words.startswith("left out, ")} == {"ledger"}
-    assert "no run reaches its target loss" in said["time_to_loss"]
-
-
-def test_outcomes_alone_give_what_they_can(tmp_path, capsys):
-    from support.sweeps import do_sweep, write_scenario
-
+    printed = messages(capsys)
+    assert drawn_kinds(printed) == {"ledger"}
+    assert "no run reaches its target loss" in printed["time_to_loss"]
     sweep = "sweep: {grid: {failures.rate_per_hour: [0.3, 0.6]}, replicates: 2, keep: outcomes}\n"
     text = SCENARIO.replace("seeds: {failures: [0, 1]}\n", sweep)
-    do_sweep(write_scenario(tmp_path, text), tmp_path / "results", tmp_path / "cache")
-    plot(tmp_path / "results" / "dry")
-    drawn = {kind for kind, words in told(capsys).items() if not words.startswith("left out, ")}
-    assert drawn == {"time_to_loss", "money_to_loss", "ledger"}
+    do_sweep(write_scenario(tmp_path, text), tmp_path / "swept", tmp_path / "cache")
+    plot(tmp_path / "swept" / "dry")
+    assert drawn_kinds(messages(capsys)) == {"time_to_loss", "money_to_loss", "ledger"}
 
 
 def test_runs_of_several_commands_without_a_last_are_refused(tmp_path):
@@ -144,22 +145,10 @@ def test_where_nothing_can_be_drawn_that_is_an_error(folder, tmp_path, monkeypat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_ends_with_2_and_one_message(folder):
+def test_the_command_ends_with_2_and_its_help_lists_all_kinds(folder):
     done = churnlab("plot", folder, "--kind", "loos")
     assert done.returncode == 2
     assert done.stderr.startswith("--kind loos: no such figure; nearest: loss")
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_captions_name_both_models_and_the_number_of_seeds(folder):
-    source = FigureRequest.of(comparable(results.load(folder)))
-    for kind in set(figure_kinds()) - LEFT_OUT:
-        words = " ".join(figure_kinds()[kind].draw(source)._supxlabel.get_text().split())
-        assert "Seconds: simulated, target model 'medium' (468M parameters)" in words
-        assert "PARAMETRIC CURVE" in words
-        assert "2 failure seeds and 1 training seed" in words
-
-
-def test_the_help_lists_all_kinds(folder):
     words = " ".join(churnlab("plot", "--help", folder=folder).stdout.replace("│", " ").split())
     assert f"Kinds: {', '.join(figure_kinds())}." in words

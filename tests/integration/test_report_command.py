@@ -7,7 +7,7 @@ import pytest
 
 from sim.cli.plot import plot
 from sim.results import storage as results
-from support.commands import churnlab
+from support.commands import Ended, churnlab
 from support.reports import a_run, a_sweep
 from support.sweeps import TIME_ONLY, do_sweep, write_scenario
 
@@ -17,12 +17,11 @@ def folder(tmp_path_factory):
     return a_sweep(tmp_path_factory.mktemp("sweep"), TIME_ONLY)
 
 
-@pytest.fixture
-def report():
-    return lambda *arguments: churnlab("report", *arguments)
+def report(*arguments: object) -> Ended:
+    return churnlab("report", *arguments)
 
 
-def test_the_report_of_a_sweep_lies_beside_its_runs(folder, report):
+def test_the_report_of_a_sweep_lies_beside_its_runs(folder):
     code, said, _ = report(folder)
     path = folder / "report.html"
     assert (code, said) == (0, f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser\n")
@@ -33,7 +32,7 @@ def test_the_report_of_a_sweep_lies_beside_its_runs(folder, report):
     assert "No chart of losses" in page
 
 
-def test_a_run_and_all_runs_of_a_scenario_have_reports_too(tmp_path, report):
+def test_a_run_and_all_runs_of_a_scenario_have_reports_too(tmp_path):
     folder = a_run(tmp_path)
     one = next(path for path in folder.iterdir() if path.name.startswith("checkpoint"))
     elsewhere = tmp_path / "one.html"
@@ -46,38 +45,28 @@ def test_a_run_and_all_runs_of_a_scenario_have_reports_too(tmp_path, report):
     assert "churnlab run tiny.yaml --results again" in page
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("", "holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"),
-        ("not/there", "holds no finished runs"),
-    ],
-)
-def test_a_folder_without_results_is_refused_in_a_line(name, words, tmp_path, report):
-    code, said, complaint = report(tmp_path / name)
-    assert (code, said) == (2, "")
-    assert words in complaint
-    assert complaint.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_sweep_of_which_every_run_failed_is_refused(folder, tmp_path, report):
+def test_a_folder_without_results_is_refused_in_a_line(folder, tmp_path):
+    without = "holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"
+    for name in ("", "not/there"):
+        code, output, errors = report(tmp_path / name)
+        assert (code, output) == (2, "")
+        assert without in errors
+        assert errors.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
     table = pd.read_parquet(folder / "runs.parquet").assign(outcome="failed", error="no memory")
     table.to_parquet(tmp_path / "runs.parquet")
-    code, _, complaint = report(tmp_path)
+    code, _, errors = report(tmp_path)
     assert code == 2
-    assert complaint.strip().endswith("all 12 runs failed, the first with: no memory")
-
-
-def test_a_sweep_without_its_table_is_no_empty_folder(folder, tmp_path, report):
+    assert errors.strip().endswith("all 12 runs failed, the first with: no memory")
+    (tmp_path / "runs.parquet").unlink()
     shutil.copy(folder / "sweep.json", tmp_path)
-    code, _, complaint = report(tmp_path)
+    code, _, errors = report(tmp_path)
     assert code == 2
-    assert "is under way, or was killed" in complaint
-    assert f"`churnlab status {tmp_path}`" in complaint
+    assert "is under way, or was killed" in errors
+    assert f"`churnlab status {tmp_path}`" in errors
 
 
-def test_a_sweep_without_finished_runs_is_reported(tmp_path, report):
+def test_a_sweep_without_finished_runs_is_reported(tmp_path):
     job = do_sweep(write_scenario(tmp_path, TIME_ONLY), tmp_path / "results", tmp_path / "cache", runs=[])
     folder = job.folder.folder
     assert len(pd.read_parquet(folder / "runs.parquet")) == 0
@@ -94,28 +83,24 @@ def test_a_sweep_without_finished_runs_is_reported(tmp_path, report):
     assert [path for path in before if path.name != "runs.parquet"] == sorted(folder.iterdir())
 
 
-def test_an_unwritable_out_is_reported_by_name(folder, tmp_path, report, monkeypatch):
+def test_an_unwritable_out_is_reported_by_name(folder, tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
+    for out in (".", "page.txt", "no/such/page.html"):
+        code, _, errors = report(folder, "--out", tmp_path / out)
+        assert code == 2
+        assert "give the name of an HTML file (ending in .html) in a folder that exists" in errors
     monkeypatch.setattr("sim.core.files.flush_to_disk", refuse)
-    code, _, complaint = report(folder, "--out", tmp_path / "x.html")
+    code, _, errors = report(folder, "--out", tmp_path / "x.html")
     assert code == 2
-    assert complaint == f"cannot write {tmp_path / 'x.html'} (Permission denied): name another file with --out\n"
+    assert errors == f"cannot write {tmp_path / 'x.html'} (Permission denied): name another file with --out\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_runs_that_a_sweep_has_still_to_do_are_counted(folder, tmp_path, report):
+def test_runs_that_a_sweep_has_still_to_do_are_counted(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "part")
     pd.read_parquet(folder / "runs.parquet").iloc[:7].to_parquet(tmp_path / "part" / "runs.parquet")
     assert report(tmp_path / "part")[0] == 0
     page = (tmp_path / "part" / "report.html").read_text(encoding="utf-8")
     assert "5 runs of the sweep are unfinished: the same command resumes it." in page
-
-
-@pytest.mark.parametrize("out", [".", "page.txt", "no/such/page.html"])
-def test_an_out_that_is_no_html_file_is_refused(out, folder, tmp_path, report):
-    code, _, complaint = report(folder, "--out", tmp_path / out)
-    assert code == 2
-    assert "give the name of an HTML file (ending in .html) in a folder that exists" in complaint
-    assert list(tmp_path.iterdir()) == []

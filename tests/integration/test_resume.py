@@ -29,29 +29,27 @@ strategies: [none, {kind: checkpoint, interval_iterations: 30}, redundant, check
 """
 
 
-def command(folder: Path, name: str, *extra: str) -> list[str]:
+def command(folder: Path, *extra: str) -> list[str]:
     (folder / "tiny.yaml").write_text(SCENARIO)
-    options = ["--results", str(folder / name), "--cache", str(folder / f"{name}-cache"), *extra]
+    options = ["--results", str(folder / "results"), "--cache", str(folder / "cache"), *extra]
     return [*COMMAND, "run", str(folder / "tiny.yaml"), *options]
 
 
-def run(folder: Path, name: str, *extra: str) -> str:
-    done = subprocess.run(command(folder, name, *extra), capture_output=True, text=True, check=False)
+def run(folder: Path, *extra: str) -> str:
+    done = subprocess.run(command(folder, *extra), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def files(folder: Path, name: str) -> dict[str, bytes]:
+def files(folder: Path) -> dict[str, bytes]:
     """Everything but `run.json`, which counts steps, and what a kill left half written: that is kept for an hour."""
-    root = folder / name
-    paths = [
-        path for path in root.rglob("*") if path.is_file() and path.name != "run.json" and ".part" not in str(path)
-    ]
-    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+    root = folder / "results"
+    paths = [path for path in root.rglob("*") if path.is_file() and path.name != "run.json"]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths if ".part" not in str(path)}
 
 
-def num_known_steps(folder: Path, name: str) -> int:
-    database = folder / f"{name}-cache" / "trajectory.sqlite"
+def num_known_steps(folder: Path) -> int:
+    database = folder / "cache" / "trajectory.sqlite"
     if not database.exists():
         return 0
     try:
@@ -65,13 +63,13 @@ def num_steps_to_train(output: str) -> int:
     return int(re.search(r"([\d,]+) to train", output)[1].replace(",", ""))
 
 
-def num_finished(folder: Path, name: str) -> int:
-    return len(list((folder / name).glob("tiny/[!.]*/summary.json")))
+def num_finished(folder: Path) -> int:
+    return len(list(folder.glob("results/tiny/[!.]*/summary.json")))
 
 
-def kill_when(folder: Path, name: str, is_time: Callable[[], bool]) -> None:
+def kill_when(folder: Path, is_time: Callable[[], bool]) -> None:
     """Start the run and `kill -9` it once it is time."""
-    process = subprocess.Popen(command(folder, name), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not is_time():
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
@@ -82,42 +80,38 @@ def kill_when(folder: Path, name: str, is_time: Callable[[], bool]) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    run(folder, "results")
+    run(folder)
     return folder
 
 
 def test_killed_on_the_trunk_it_goes_on_at_the_last_commit(whole, tmp_path):
-    kill_when(tmp_path, "results", lambda: num_known_steps(tmp_path, "results") >= 100)
-    known, num_distinct = num_known_steps(tmp_path, "results"), num_known_steps(whole, "results")
+    kill_when(tmp_path, lambda: num_known_steps(tmp_path) >= 100)
+    known, num_distinct = num_known_steps(tmp_path), num_known_steps(whole)
     assert 100 <= known < 400 <= num_distinct
-    assert num_steps_to_train(run(tmp_path, "results")) == num_distinct - known
-    assert files(tmp_path, "results") == files(whole, "results")
-    assert num_known_steps(tmp_path, "results") == num_distinct
+    assert num_steps_to_train(run(tmp_path)) == num_distinct - known
+    assert files(tmp_path) == files(whole)
+    assert num_known_steps(tmp_path) == num_distinct
 
 
 def test_killed_after_some_runs_it_gives_the_same_files(whole, tmp_path):
-    kill_when(tmp_path, "results", lambda: num_finished(tmp_path, "results") > 0)
-    num_before = num_finished(tmp_path, "results")
+    kill_when(tmp_path, lambda: num_finished(tmp_path) > 0)
+    num_before = num_finished(tmp_path)
     assert 0 < num_before < 4
-    assert run(tmp_path, "results").count("finished before, not run again") == num_before
-    assert files(tmp_path, "results") == files(whole, "results")
+    assert run(tmp_path).count("finished before, not run again") == num_before
+    assert files(tmp_path) == files(whole)
 
 
 def test_the_same_command_again_runs_and_trains_nothing(whole):
-    expected = files(whole, "results")
-    assert run(whole, "results").count("finished before, not run again") == 4
-    assert num_steps_to_train(run(whole, "results", "--force")) == 0
-    assert files(whole, "results") == expected
+    expected = files(whole)
+    assert run(whole).count("finished before, not run again") == 4
+    assert num_steps_to_train(run(whole, "--force")) == 0
+    assert files(whole) == expected
 
 
 def test_the_order_of_strategies_and_the_cache_move_no_bit(whole, tmp_path):
-    run(
-        tmp_path,
-        "results",
-        "--set",
-        "strategies=[checkfree_plus, {kind: checkpoint, interval_iterations: 30}, redundant, none]",
-    )
-    found, expected = files(tmp_path, "results"), files(whole, "results")
+    reversed_order = "[checkfree_plus, {kind: checkpoint, interval_iterations: 30}, redundant, none]"
+    run(tmp_path, "--set", f"strategies={reversed_order}")
+    found, expected = files(tmp_path), files(whole)
     parquet = {name for name in expected if name.endswith(("parquet", "summary.json"))}
     assert len(parquet) == 4 * 5
     assert {name: found[name] for name in parquet} == {name: expected[name] for name in parquet}

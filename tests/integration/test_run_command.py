@@ -53,42 +53,19 @@ def runs(finished):
 def test_a_run_ends_in_a_table_a_figure_and_files(finished):
     folder, output = finished
     for words in (
-        "no failures",
-        "checkpointing",
-        "redundant",
-        "CheckFree+",
-        "to end",
-        "loss 2.5",
-        "over-",
-        "(fallb.)",
-        "an iter.",
-        "Where the hours went",
-        "recovery",
-        "Money: $0.25 for each hour",
-    ):
+        "no failures", "checkpointing", "redundant", "CheckFree+", "to end", "loss 2.5", "over-", "(fallb.)",
+        "an iter.", "Where the hours went", "recovery", "Money: $0.25 for each hour", "PARAMETRIC CURVE",
+        "One proxy step stands for 2 target iterations",
+    ):  # fmt: skip
         assert words in output
-    assert "PARAMETRIC CURVE" in output
-    assert "One proxy step stands for 2 target iterations" in output
     out = folder / "results" / "dry"
-    assert {path.name for path in out.iterdir() if path.is_file()} == {
-        "convergence.png",
-        "convergence.pdf",
-        "ledger.png",
-        "ledger.pdf",
-        "comparison.csv",
-    }
+    figures = {"convergence.png", "convergence.pdf", "ledger.png", "ledger.pdf"}
+    assert {path.name for path in out.iterdir() if path.is_file()} == {*figures, "comparison.csv"}
     run_folders = [path for path in out.iterdir() if path.is_dir()]
     assert len(run_folders) == 5 * 2
+    tables = {f"{name}.parquet" for name in ("iterations", "events", "ledger", "nodes")}
     for path in run_folders:
-        assert {file.name for file in path.iterdir()} == {
-            "scenario.yaml",
-            "run.json",
-            "iterations.parquet",
-            "events.parquet",
-            "ledger.parquet",
-            "nodes.parquet",
-            "summary.json",
-        }
+        assert {file.name for file in path.iterdir()} == {"scenario.yaml", "run.json", "summary.json", *tables}
     assert (out / "convergence.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "convergence.pdf").read_bytes().startswith(b"%PDF")
     assert len(pd.read_csv(out / "comparison.csv")) == 10
@@ -146,14 +123,10 @@ def test_the_ledger_table_has_hours_and_seconds_per_recovery(finished, runs):
 
 
 def test_the_table_shows_the_spread_over_seeds(runs):
-    scenario = parse_scenario(SCENARIO)
-    table = comparison_table(runs, scenario)
-    cells = columns_of(table)
+    cells = columns_of(comparison_table(runs, parse_scenario(SCENARIO)))
     assert len(cells["strategy"]) == 5
-    same_for_all_seeds = [
-        name for name, cell in zip(cells["strategy"], cells["hours\nto end"], strict=True) if "±" not in cell
-    ]
-    assert same_for_all_seeds == ["no failures"]
+    hours_of = dict(zip(cells["strategy"], cells["hours\nto end"], strict=True))
+    assert [name for name, cell in hours_of.items() if "±" not in cell] == ["no failures"]  # the same for all seeds
     assert not any("±" in cell for cell in cells["seconds\nan iter."])
     frame = pd.DataFrame({"target_reached_seconds": [3600.0, None]})
     assert hours_to_target(frame) == "1.00 (1 of 2)"
@@ -174,16 +147,15 @@ def test_progress_counts_no_failures_where_they_are_ignored():
 
 
 def test_notes_keep_seconds_and_losses_apart():
-    first, second, third = notes(parse_scenario(SCENARIO), "no text")
+    scenario = parse_scenario(SCENARIO)
+    first, second, third = notes(scenario, "no text")
     assert first.startswith("Seconds: simulated, target model 'medium' (468M parameters) in 4 stages on 5 × ")
     assert second.startswith("Losses:")
     assert "iterations_per_step" in third
-    assert warnings(parse_scenario(SCENARIO)) == [third]
-    own = parse_scenario(
-        SCENARIO,
-        overrides=("workload.model.num_layers=48", "workload.model.vocabulary_size=100", "cluster.device=h100"),
-    )
-    assert "(806M parameters)" in notes(own, "no text")[0]  # 48 × (4 d² + 3 d f + 2 d) + 2 V d + d
+    assert warnings(scenario) == [third]
+    overrides = ("workload.model.num_layers=48", "workload.model.vocabulary_size=100", "cluster.device=h100")
+    own_model = parse_scenario(SCENARIO, overrides=overrides)
+    assert "(806M parameters)" in notes(own_model, "no text")[0]  # 48 × (4 d² + 3 d f + 2 d) + 2 V d + d
 
 
 @pytest.mark.parametrize(
@@ -202,27 +174,27 @@ def test_list_names_what_a_scenario_can_name(what, name):
     assert name in done.stdout
 
 
-def test_list_of_something_else_is_an_error():
-    done = churnlab("list", "stategies")
-    assert done.returncode == 2
-    what = "strategies, failures, devices, models, networks"
-    assert done.stderr == f"churnlab list: found 'stategies'; nearest: strategies; allowed: {what}\n"
-    done = churnlab("list")
-    assert (done.returncode, done.stderr) == (2, f"churnlab list: what is to be listed is missing; allowed: {what}\n")
+def test_wrong_command_lines_are_errors():
+    kinds = "strategies, failures, devices, models, networks"
+    wrong = churnlab("list", "stategies")
+    assert wrong == (2, "", f"churnlab list: found 'stategies'; nearest: strategies; allowed: {kinds}\n")
+    missing = churnlab("list")
+    assert missing == (2, "", f"churnlab list: what is to be listed is missing; allowed: {kinds}\n")
+    for arguments in (["run"], ["run", "x.yaml", "--nonsense"], ["nonsense"]):
+        done = churnlab(*arguments)
+        assert done.returncode == 2
+        assert "Error" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
-def test_validate_says_valid_and_how_much_it_is(finished):
-    folder, _ = finished
-    done = churnlab("validate", "dry.yaml", folder=folder)
+def test_validate_and_schema_describe_scenarios(finished):
+    done = churnlab("validate", "dry.yaml", folder=finished[0])
     assert (done.returncode, done.stdout) == (0, "dry.yaml: valid; 5 strategies, 10 runs of 600 iterations\n")
-
-
-def test_schema_is_json_and_has_every_section():
     schema = json.loads(churnlab("schema").stdout)
     assert {"workload", "training", "cluster", "network", "failures", "strategies"} <= set(schema["properties"])
 
 
-def test_unusable_folders_are_reported_without_a_traceback(finished, tmp_path):
+def test_unusable_folders_and_texts_are_reported(finished, tmp_path):
     folder, _ = finished
     (tmp_path / "file").write_text("not a folder")
     for option in ("--results", "--cache"):
@@ -233,17 +205,13 @@ def test_unusable_folders_are_reported_without_a_traceback(finished, tmp_path):
         assert "Traceback" not in done.stderr
         if option == "--results":
             assert done.stderr.endswith(f"{tmp_path / 'file'} is a file; name a folder with --results\n")
-
-
-def test_too_short_a_text_is_reported(tmp_path):
     (tmp_path / "a.txt").write_text("too short")
-    (tmp_path / "s.yaml").write_text(
-        "name: s\nstrategies: [none]\ntraining: {data: {source: text, files: ['*.txt']}, sequence_length: 64}\n"
-    )
+    training = "{data: {source: text, files: [a.txt]}, sequence_length: 64}"
+    (tmp_path / "s.yaml").write_text(f"name: s\nstrategies: [none]\ntraining: {training}\n")
     done = churnlab("run", "s.yaml", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("s.yaml: 1 problem\n  line 3, training.data: the training text has ")
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "results" / "s").exists()
 
 
 def test_an_interrupted_run_says_what_is_kept(finished, tmp_path):
@@ -260,14 +228,6 @@ def test_an_interrupted_run_says_what_is_kept(finished, tmp_path):
     assert process.returncode == 130
     assert "Interrupted. Finished runs and all but" in errors
     assert "Traceback" not in errors
-
-
-@pytest.mark.parametrize("arguments", [["run"], ["run", "x.yaml", "--nonsense"], ["nonsense"]])
-def test_a_wrong_command_line_is_an_error(arguments):
-    done = churnlab(*arguments)
-    assert done.returncode == 2
-    assert "Error" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_a_diverging_strategy_is_an_outcome_the_others_go_on(tmp_path):

@@ -5,11 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 
+from models.shared_training import SharedTraining
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import InProcess, ProcessPool
 from sim.experiments.folder import SweepFolder, read_status
@@ -45,14 +50,6 @@ def test_a_sweep_leaves_what_its_runs_leave_one_by_one(done, scenario_path, tmp_
     alone = files_of(tmp_path / "tiny")
     assert len(alone) == 12 * 6
     assert files_of(done.folder.folder) == alone
-
-
-def test_runs_record_their_requests_hash_and_versions(done):
-    for run in done.runs:
-        about = results.read_json(run.planned.folder / "run.json")
-        assert about["num_steps_asked"] >= 24
-        assert about["run_hash"] == run.planned.key
-        assert about["versions"]["training"]
 
 
 def test_every_distinct_step_was_trained_once(done, folder):
@@ -102,6 +99,11 @@ def test_strategies_share_failures_and_rates_only_scale_them(done):
 # ---- what it leaves ------------------------------------------------------------------------------
 def test_the_table_has_a_row_for_each_run(done):
     """With values, outcomes, versions and hashes."""
+    for run in done.runs:
+        about = results.read_json(run.planned.folder / "run.json")
+        assert about["num_steps_asked"] >= 24
+        assert about["run_hash"] == run.planned.key
+        assert about["versions"]["training"]
     table = pd.read_parquet(done.folder.folder / "runs.parquet")
     assert len(table) == 12
     assert set(table["failures.rate_per_hour"]) == {0.1, 0.3}
@@ -114,20 +116,24 @@ def test_the_table_has_a_row_for_each_run(done):
     assert row["wall_clock_seconds"] == summary["wall_clock_seconds"]
 
 
-def test_results_are_frames_in_python(done):
-    found = results.load(done.folder.folder)
+def test_its_status_counts_finished_runs(done, tmp_path):
+    status = read_status(done.folder.folder)
+    assert (len(status.finished), len(status.failed), len(status.left)) == (12, 0, 0)
+    assert not status.is_running
+    assert "12 runs: 12 finished, 0 failed, 0 left" in status.in_words()[0]
+    with pytest.raises(ValueError, match=r"holds no sweep: there is no sweep\.json"):
+        read_status(tmp_path)
+
+
+def test_results_are_frames_in_python_and_files_to_query(done):
+    folder = done.folder.folder
+    found = results.load(folder)
     assert len(found.runs) == 12
     losses = found.iterations.merge(found.runs[["run", "failures.rate_per_hour", "strategy"]], on="run")
     assert set(losses["strategy"]) == {"none", "checkpoint", "checkfree"}
     spent = found.ledger.groupby("run")["seconds"].sum()
     walls = found.runs.set_index("run")["wall_clock_seconds"]
     assert (spent - walls[spent.index]).abs().max() < 1e-6 * walls.max()
-
-
-def test_a_query_over_the_files_works(done):
-    import duckdb
-
-    folder = done.folder.folder
     query = f"""
         SELECT r."failures.rate_per_hour" AS rate, r.strategy, count(*) AS num_iterations
         FROM read_parquet('{folder}/*/iterations.parquet', filename = true) AS i
@@ -136,22 +142,7 @@ def test_a_query_over_the_files_works(done):
     """
     rows = duckdb.sql(query).fetchall()
     assert len(rows) == 6
-    frame = results.load(folder).runs
-    assert sum(count for *_, count in rows) == frame["num_iterations_run"].sum()
-
-
-def test_its_status_counts_finished_runs(done):
-    status = read_status(done.folder.folder)
-    assert len(status.finished) == 12
-    assert not status.failed
-    assert not status.left
-    assert not status.is_running
-    assert "12 runs: 12 finished, 0 failed, 0 left" in status.in_words()[0]
-
-
-def test_a_folder_without_a_sweep_has_no_status(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no sweep: there is no sweep\.json"):
-        read_status(tmp_path)
+    assert sum(count for *_, count in rows) == found.runs["num_iterations_run"].sum()
 
 
 def test_two_sweeps_of_one_folder_at_a_time_are_one_too_many(tmp_path):
@@ -186,29 +177,18 @@ def test_runs_are_chosen_by_strategy_folder_or_value(done):
     assert names(selected(done.runs, ["*-f1-*"])) == {"none-f1-t0", "checkpoint-f1-t0", "checkfree-f1-t0"}
     assert len(selected(done.runs, ["none", "checkpoint"])) == 8
     assert selected(done.runs, []) == done.runs
-
-
-@pytest.mark.parametrize(
-    ("only", "message"),
-    [
+    for only, message in (
         ("checkfre", "--only checkfre: no such strategy or run; nearest: checkfree"),
         ("failures.rate=0.1", "--only failures.rate=...: no such swept field; nearest: failures.rate_per_hour"),
         ("failures.rate_per_hour=0.2", "--only failures.rate_per_hour=0.2: no such value"),
-    ],
-)
-def test_what_names_nothing_is_an_error(done, only, message):
-    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
-        selected(done.runs, [only])
-
-
-def test_values_are_named_as_in_yaml():
+    ):
+        with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+            selected(done.runs, [only])
     assert [format_value(value) for value in (1, 0.5, True, None, "l4", 0)] == ["1", "0.5", "true", "null", "l4", "0"]
 
 
 def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_path):
     job = SweepJob(load_points(scenario_path), scenario_path.parent, tmp_path / "r", tmp_path / "c")
-    from models.shared_training import SharedTraining
-
     job.begin(InProcess(), SharedTraining(None))
     outline = job.outline(job.runs, job.runs)
     assert (outline.num_runs, outline.num_points, outline.num_finished) == (12, 2, 0)
@@ -348,35 +328,36 @@ def test_replicates_that_were_added_stay_among_the_results(tmp_path):
     assert read_status(again.folder.folder).progress["state"] == "finished"
 
 
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A file system in memory, at a new folder."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False).returncode:
+        pytest.skip("this machine mounts nothing")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 @pytest.mark.skipif(not IS_ROOT, reason="only root can mount a small disk")
 @pytest.mark.parametrize("full", ["results", "cache"])
 def test_a_full_disk_is_reported_and_loses_nothing(done, scenario_path, tmp_path, full):
     small = tmp_path / full
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", small], check=False).returncode:
-        pytest.skip("this machine mounts nothing")
-    try:
+    with mounted(small, "size=200k"):
         with pytest.raises(OSError, match="free some space"):
             do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
         assert not list(small.rglob("*.part")), "nothing half written is left"
         subprocess.run(["mount", "-o", "remount,size=50m", small], check=True)
         rest = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
         assert files_of(rest.folder.folder) == files_of(done.folder.folder)
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can mount")
 def test_a_read_only_folder_is_reported(scenario_path, tmp_path):
-    small = tmp_path / "results"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", small], check=False).returncode:
-        pytest.skip("this machine mounts nothing")
-    try:
-        with pytest.raises(OSError, match=r"cannot write results to .*Read-only file system.*--results"):
-            do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
-    finally:
-        subprocess.run(["umount", small], check=True)
+    message = r"cannot write results to .*Read-only file system.*--results"
+    with mounted(tmp_path / "results", "ro"), pytest.raises(OSError, match=message):
+        do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
 
 
 def test_training_that_diverges_stops_its_runs_as_it_does_alone(tmp_path):

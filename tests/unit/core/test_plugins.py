@@ -153,9 +153,6 @@ def test_options_of_a_class_from_outside_can_be_set(folder):
     assert scenario.strategies[1].model_dump()["reach"] == 3.0
     assert scenario.failures.model_dump()["downtime"]["mean_hours"] == 1.0
     assert scenario.failures.model_dump()["shape"] == 5.0
-
-
-def test_a_configuration_made_in_python_is_taken_as_it_is(folder):
     config = strategy_class(EXTRAPOLATE).Config(kind=EXTRAPOLATE, reach=3.0)  # type: ignore[call-arg]
     assert Scenario.model_validate({"name": "demo", "strategies": (config,)}).strategies == (config,)
 
@@ -369,7 +366,7 @@ def test_a_class_is_accepted_for_its_own_contract_only(modules):
     assert fallback.model_dump() == {"kind": "fine:Fine", "label": "fine", "level": 5, "inner": None, "checkpoint": 1}
 
 
-def test_validators_of_ones_own_speak_for_themselves(modules):
+def test_messages_of_ones_own_validators_and_needs_are_reported(modules):
     assert problems_of(
         "strategies: [{kind: 'fine:Fine', level: 2, inner: {kind: x, depth: 4}, checkpoint: 0}, "
         "{kind: 'fine:Fine', level: 0}]\n"
@@ -379,16 +376,12 @@ def test_validators_of_ones_own_speak_for_themselves(modules):
         "line 2, strategies.0.checkpoint: found 0; allowed: a whole number, at least 1",
         "line 2, strategies.1.kind: found 'fine:Fine': its Config fails: TypeError: no zero",
     ]
-
-
-def test_strategies_from_outside_say_what_they_need(modules):
+    routes = "fine:Looping sends them along 3 routes in turn: needs a multiple of 3, found"
     assert problems_of("strategies: ['fine:Refusing', 'fine:Looping']\nworkload: {num_microbatches: 8}\n") == [
-        "line 1, training.num_microbatches: fine:Looping sends them along 3 routes in turn: needs a multiple of 3, "
-        "found 4",
+        f"line 1, training.num_microbatches: {routes} 4",
         "line 2, strategies.0: 'fine': level 3 is too low",
         "line 2, strategies.1: a second strategy named 'fine': give it a 'label' of its own",
-        "line 3, workload.num_microbatches: fine:Looping sends them along 3 routes in turn: needs a multiple of 3, "
-        "found 8",
+        f"line 3, workload.num_microbatches: {routes} 8",
     ]
 
 
@@ -416,6 +409,7 @@ def entry_points(folder, monkeypatch) -> Callable[..., None]:
 
 
 def test_broken_entry_points_matter_only_where_they_are_named(entry_points):
+    assert (list(known_strategies()), list(known_processes())) == (list(STRATEGIES), list(PROCESSES))
     entry_points("one", broken="nowhere:A", double=EXTRAPOLATE, none=EXTRAPOLATE, fine=EXTRAPOLATE)
     entry_points("two", double="elsewhere:B", fine=EXTRAPOLATE)
     assert parse_scenario("name: demo\nstrategies: [none, fine]\n").strategies[0] == STRATEGIES["none"].Config()
@@ -434,11 +428,6 @@ def test_broken_entry_points_matter_only_where_they_are_named(entry_points):
     assert listed["fine"] is strategy_class(EXTRAPOLATE)
     assert "there is no module 'nowhere'" in str(listed["broken"])
     assert "fine" in problems_of("strategies: [fin]\n")[0].partition("allowed")[2]
-
-
-def test_what_comes_along_has_no_entry_points():
-    assert list(known_strategies()) == list(STRATEGIES)
-    assert list(known_processes()) == list(PROCESSES)
 
 
 def test_the_hash_of_ones_code_changes_with_the_code(folder):

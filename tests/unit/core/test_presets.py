@@ -27,6 +27,7 @@ OWN: dict[str, dict[str, Any]] = {
         "processes": ({"kind": "exponential", "rate_per_hour": 0.2}, {"kind": "never"}),
     },
 }
+FOUR_HOURS = {"mean_hours": 4.0, "distribution": "weibull", "spread": 0.7}
 KINDS = ", ".join(PROCESSES)
 NAMES = ", ".join(OWN)
 
@@ -81,16 +82,8 @@ def test_a_preset_stands_for_a_process_and_its_options(name: str, text: str):
         ("", ("failures=spotty", "failures.scope=region"), {"scope": "region"}),
         ("", ("failures.preset=spotty", "failures.scope=region"), {"scope": "region"}),
         ("failures: {kind: exponential, preset: spotty, scope: region}", (), {"scope": "region"}),
-        (
-            "failures: {preset: spotty, downtime: {mean_hours: 4}}",
-            (),
-            {"downtime": {"mean_hours": 4.0, "distribution": "weibull", "spread": 0.7}},
-        ),
-        (
-            "failures: spotty",
-            ("failures.downtime.mean_hours=4",),
-            {"downtime": {"mean_hours": 4.0, "distribution": "weibull", "spread": 0.7}},
-        ),
+        ("failures: {preset: spotty, downtime: {mean_hours: 4}}", (), {"downtime": FOUR_HOURS}),
+        ("failures: spotty", ("failures.downtime.mean_hours=4",), {"downtime": FOUR_HOURS}),
         (
             "failures: {preset: spotty, notice_seconds: 1}",
             ("failures.scope=stage",),
@@ -101,10 +94,7 @@ def test_a_preset_stands_for_a_process_and_its_options(name: str, text: str):
 def test_a_changed_preset_keeps_its_other_options(text: str, overrides: tuple[str, ...], changes: dict[str, Any]):
     plain = failures_of("failures: spotty")
     assert failures_of(text, *overrides) == {**plain, **changes, "name": "spotty (changed)"}
-
-
-def test_a_preset_whose_own_kind_is_named_too_is_not_changed():
-    assert failures_of("failures: {preset: spotty, kind: exponential}")["name"] == "spotty"
+    assert failures_of("failures: {preset: spotty, kind: exponential}") == plain
 
 
 @pytest.mark.parametrize(
@@ -136,20 +126,16 @@ def test_only_what_says_the_same_is_replaced():
     assert merged(figures, both) == {**both, "scope": "node"}
 
 
-def test_presets_are_parts_of_a_composition():
+def test_presets_are_parts_of_a_composition_and_can_be_set():
     text = "failures: {kind: compose, processes: [spotty, {preset: by_iteration, immune_stages: [2]}, never]}"
     spotty, by_iteration, never = failures_of(text)["processes"]
     assert (spotty["name"], spotty["mean_uptime_hours"]) == ("spotty", 5.0)
     assert (by_iteration["name"], by_iteration["immune_stages"]) == ("by_iteration (changed)", (2,))
     assert never["name"] == ""
-    parts = failures_of(
-        text, "failures.processes.0.rate_per_hour=0.3", "failures.processes[by_iteration].instant=start"
-    )["processes"]
+    overrides = "failures.processes.0.rate_per_hour=0.3", "failures.processes[by_iteration].instant=start"
+    parts = failures_of(text, *overrides)["processes"]
     assert parts[0] == {**spotty, "rate_per_hour": 0.3, "mean_uptime_hours": None, "name": "spotty (changed)"}
     assert parts[1] == {**by_iteration, "instant": "start"}
-
-
-def test_parts_of_a_composed_preset_can_be_set():
     found = failures_of("failures: both", "failures.processes.0.mean_uptime_hours=3")
     assert found["name"] == "both (changed)"
     assert (found["processes"][0]["rate_per_hour"], found["processes"][0]["mean_uptime_hours"]) == (None, 3.0)
@@ -225,13 +211,10 @@ def test_wrong_overrides_of_a_preset_are_named_themselves(override: str, expecte
     assert problem_of("failures: spotty", override).startswith(f"--set {override}, {expected}")
 
 
-def test_the_schema_covers_presets_also_in_compositions():
+def test_schema_and_python_have_presets_as_files_have():
     text = json.dumps(Scenario.model_json_schema())
     single = [name for name in OWN if name != "both"]
     assert f'"preset": {{"enum": {json.dumps(list(OWN))}}}' in text
     assert f'"preset": {{"enum": {json.dumps(single)}}}' in text
-
-
-def test_a_preset_in_python_is_the_same_as_in_a_file():
     made = Scenario.model_validate({"name": "demo", "strategies": ("none",), "failures": "spotty"})
     assert made == parse_scenario("name: demo\nstrategies: [none]\nfailures: spotty")

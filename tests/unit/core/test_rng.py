@@ -65,12 +65,6 @@ def test_derived_seeds_are_frozen(seed, name, value):
     assert derived_seed(seed, name) == value
 
 
-@given(seeds, domains)
-def test_a_path_under_a_seed_is_one_stream(seed, domain):
-    first, second = (stream(seed, "failures", process="exponential", domain=domain) for _ in range(2))
-    assert first.integers(2**63, size=4).tolist() == second.integers(2**63, size=4).tolist()
-
-
 @given(seeds, domains, domains)
 def test_drawing_from_one_path_moves_no_other(seed, drawn, other):
     untouched = stream(seed, "failures", process="exponential", domain=other).random(4).tolist()

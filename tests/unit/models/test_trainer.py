@@ -11,12 +11,7 @@ from models.llama import rope_tables, rotate
 from models.spec import ModelSpec, OptimizerSpec, plain_routes, swapped_routes
 from models.trainer import Trainer, average_shares, rows_by_route, scheduled_rate
 from models.training_state import DivergedError, Edit, GradientNormWeights, Moment, Term
-from support.trainings import a_corpus, spec_for
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return a_corpus(tmp_path_factory.mktemp("text"))
+from support.trainings import spec_for
 
 
 def trainer_for(corpus, num_stages=4, family="llama", steps=3, routes=None, **optimizer) -> Trainer:
@@ -56,13 +51,6 @@ def test_average_is_weighted_by_gradient_norms_at_every_stage(corpus, num_stages
         assert all(torch.equal(after[k], before[k]) for k in range(num_stages + 1) if k != stage)
 
 
-def test_the_uniform_average_is_the_mean_to_the_bit(corpus):
-    trainer = trainer_for(corpus)
-    before = weights(trainer)
-    trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(exponent=0.0)))
-    assert torch.equal(weights(trainer)[2], ((before[1].double() + before[3].double()) / 2).float())
-
-
 @pytest.mark.parametrize(("stage", "source"), [(1, 2), (2, 1), (3, 4), (4, 3)])
 def test_a_copy_is_its_source(corpus, stage, source):
     trainer = trainer_for(corpus, routes=swapped_routes(4))
@@ -71,18 +59,8 @@ def test_a_copy_is_its_source(corpus, stage, source):
     assert torch.equal(weights(trainer)[stage], before[source])
 
 
-def test_fresh_weights_are_drawn_anew_and_reproducibly(corpus):
-    one, two = trainer_for(corpus), trainer_for(corpus)
-    initial = weights(trainer_for(corpus, steps=0))
-    for trainer in (one, two):
-        trainer.apply(Edit(3, "fresh"))
-    assert torch.equal(weights(one)[3], weights(two)[3])
-    assert not torch.equal(weights(one)[3], initial[3])
-    assert weights(one)[3].std().item() == pytest.approx(initial[3].std().item(), rel=0.05)
-
-
 @pytest.mark.parametrize("stage", [0, 3])
-def test_what_is_drawn_anew_depends_on_stage_and_step_alone(corpus, stage):
+def test_fresh_weights_depend_on_stage_and_step_alone(corpus, stage):
     """A second draw at the same step repeats the first."""
     at_three, four_steps, from_elsewhere = trainer_for(corpus), trainer_for(corpus, steps=4), trainer_for(corpus)
     initial = weights(trainer_for(corpus, steps=0))[stage]
@@ -94,6 +72,7 @@ def test_what_is_drawn_anew_depends_on_stage_and_step_alone(corpus, stage):
     assert not torch.equal(weights(four_steps)[stage], once)
     assert not torch.equal(once, initial)
     if stage:
+        assert once.std().item() == pytest.approx(initial.std().item(), rel=0.05)
         at_three.apply(Edit(2, "fresh"))
         assert not torch.equal(weights(at_three)[2], once)
     at_three.apply(Edit(stage, "fresh"))
@@ -113,11 +92,14 @@ def test_only_the_rebuilt_stage_loses_its_optimizer_state(corpus):
     assert first_update == pytest.approx(1.1e-3, rel=1e-3)  # Adam's first step is lr · sign(gradient)
 
 
-def test_averaged_optimizer_state_is_the_mean_of_the_moments(corpus):
+def test_the_uniform_average_is_the_mean_to_the_bit(corpus):
+    """Of the weights, and of the moments where the optimizer's state is averaged."""
     trainer = trainer_for(corpus)
+    before = weights(trainer)
     moments = [optimizer.state[flat] for optimizer, flat in zip(trainer.optimizers, trainer.model.flat, strict=True)]
     expected = {name: ((moments[1][name].double() + moments[3][name].double()) / 2).float() for name in moments[1]}
     trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(exponent=0.0), optimizer="average"))
+    assert torch.equal(weights(trainer)[2], ((before[1].double() + before[3].double()) / 2).float())
     found = trainer.optimizers[2].state[trainer.model.flat[2]]
     assert all(torch.equal(found[name], expected[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
     trainer.train_step()
@@ -229,11 +211,16 @@ def test_a_sum_may_mix_what_others_are_with_what_the_stage_was(corpus):
     assert trainer.gradient_norms[3] == pytest.approx(norms[0] / 2 + norms[1] / 4 + norms[2] / 4, rel=1e-12)
 
 
-def test_the_learning_rate_factor_halves_its_excess(corpus):
+def test_learning_rates_follow_the_schedule_and_the_factor(corpus):
+    """A cosine goes from the peak to its final share; an edit's factor halves its excess."""
     trainer = trainer_for(corpus, steps=0, learning_rate=1.0)
     trainer.apply(Edit(2, "copy", (1,), learning_rate_factor=1.4, learning_rate_half_life_steps=10.0))
     trainer.step = 10
     assert trainer.learning_rate(2) == pytest.approx(1.2)
+    cosine = {"warmup_steps": 10, "decay": "cosine", "decay_steps": 110, "final_fraction": 0.1}
+    spec = trainer_for(corpus, steps=0, learning_rate=1.0, **cosine).spec
+    rates = [scheduled_rate(spec, step) for step in (0, 9, 10, 60, 110, 500)]
+    assert rates == pytest.approx([0.1, 1.0, 1.0, 0.55, 0.1, 0.1])
 
 
 def test_each_stage_is_clipped_by_itself(corpus):
@@ -320,15 +307,6 @@ def test_training_learns_and_starts_at_chance(corpus):
 def test_divergence_is_an_error_with_its_step(corpus):
     with pytest.raises(DivergedError, match=r"training diverged: the (loss|gradient norm) at step \d+ is (nan|inf)"):
         trainer_for(corpus, steps=400, learning_rate=1e4, clip_norm=None)
-
-
-def test_cosine_goes_from_the_peak_to_its_final_share(corpus):
-    spec = trainer_for(
-        corpus, steps=0, learning_rate=1.0, warmup_steps=10, decay="cosine", decay_steps=110, final_fraction=0.1
-    ).spec
-    assert [scheduled_rate(spec, step) for step in (0, 9, 10, 60, 110, 500)] == pytest.approx(
-        [0.1, 1.0, 1.0, 0.55, 0.1, 0.1]
-    )
 
 
 def test_shares_are_equal_when_no_gradient_is_known():

@@ -24,7 +24,7 @@ from models.training_plan import (
     plan_segments,
     together,
 )
-from models.training_state import DivergedError, Lineage, Position, root
+from models.training_state import DivergedError, Position, root
 from models.trajectory import Trajectory
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.queue import WorkQueue
@@ -34,22 +34,11 @@ from support.trainings import (
     FRESH_4,
     MOVES,
     NUM_STAGES,
-    a_corpus,
     bits,
     by_the_book,
     spec_for,
     travelled,
 )
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return a_corpus(tmp_path_factory.mktemp("text"))
-
-
-@pytest.fixture
-def spec(corpus):
-    return spec_for(corpus)
 
 
 def surveyed(spec, asked: list[Position]) -> DemandRecorder:
@@ -203,27 +192,24 @@ def test_a_run_waits_for_a_final_validation_only_if_it_asks():
     assert sorted(WorkQueue(segments, runs).give_up(trunk)) == ["short", "trunk"]
 
 
-def test_a_stored_state_does_not_wait_for_earlier_steps():
+def test_stored_states_wait_for_no_earlier_steps():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(70).edited(AVERAGE_2)
-    known = {start.lineage: StoredLine(range(51, 101), (), (50,))}
+    half = {start.lineage: StoredLine(range(51, 101), (), (50,))}
     demands = {start.lineage: Demand(100), fork.lineage: Demand(80)}
-    segments = plan_segments(demands, lambda line: known.get(line, StoredLine()), 50)
+    segments = plan_segments(demands, lambda line: half.get(line, StoredLine()), 50)
     before, middle, branch = segments
     assert (before.first_step, before.last_step, before.end_is_stored) == (0, 50, True)
     assert dependencies_of(segments) == {before: set(), middle: set(), branch: {middle}}
     assert sorted(drained(segments, {"all": demands})) == ["all"]
-
-
-def test_a_validation_where_a_state_is_kept_waits_for_nothing():
-    start = root(spec_for(NO_TEXT), 1)
-    known = {start.lineage: StoredLine(range(1, 101), (), (50, 100))}
-    (segment,) = plan_segments({start.lineage: Demand(100, {50})}, lambda line: known[line], 50)
+    # Nor do validations of one.
+    validated = {start.lineage: Demand(100, {50})}
+    segments = plan_segments(validated, lambda line: half[line], 50)
+    assert [(segment.first_step, segment.last_step, segment.validations) for segment in segments] == [(0, 50, {50})]
+    whole = StoredLine(range(1, 101), (), (50, 100))
+    (segment,) = plan_segments(validated, lambda _: whole, 50)
     assert (segment.first_step, segment.last_step, segment.validations) == (50, 50, {50})
     assert dependencies_of([segment]) == {segment: set()}
-    half = {start.lineage: StoredLine(range(51, 101), (), (50,))}
-    segments = plan_segments({start.lineage: Demand(100, {50})}, lambda line: half[line], 50)
-    assert [(segment.first_step, segment.last_step, segment.validations) for segment in segments] == [(0, 50, {50})]
 
 
 def test_runs_with_a_thousand_repairs_are_planned_in_no_time():
@@ -300,12 +286,10 @@ def test_demands_of_many_runs_are_those_of_the_farthest():
 def test_divergence_ends_every_run_that_asks_for_more(corpus, tmp_path):
     wild = spec_for(corpus, optimizer=OptimizerSpec(learning_rate=1e30, clip_norm=1e30))
     start = root(wild, 1)
-    fork = start.after(4).edited(COPY_1)
-    plain = Trajectory(wild, corpus, None)
     with pytest.raises(DivergedError) as expected:
-        plain.train_loss(start.after(6))
+        Trajectory(wild, corpus, None).train_loss(start.after(6))
     recorder = DemandRecorder(wild)
-    for position in [start.after(step) for step in range(1, 7)] + [fork.after(5)]:
+    for position in [start.after(step) for step in range(1, 7)] + [start.after(4).edited(COPY_1).after(5)]:
         recorder.train_loss(position)
     shared = SharedTraining(TrajectoryStore(tmp_path), 50)
     first, *_ = shared.plan(recorder.demands)
@@ -324,9 +308,6 @@ def test_a_worker_that_computes_otherwise_is_refused(corpus, spec):
     segment = Segment(root(spec, 1).lineage, 0, 1, None)
     with pytest.raises(RuntimeError, match="would compute other bits"):
         train_segment(segment, corpus, None, {}, "another machine")
-
-
-def test_the_time_of_a_step_is_measured(corpus, spec):
     assert 0 < measure_step_seconds(spec, corpus) < 10
 
 
@@ -347,13 +328,10 @@ def test_a_state_that_was_deleted_is_planned_anew(corpus, spec, tmp_path):
     assert known.train_loss(start.after(8)) == plain.train_loss(start.after(8))
 
 
-def test_swapped_routes_and_fresh_stages_have_lines_of_their_own(corpus, spec, tmp_path):
-    trunk = root(spec, 1)
-    swapped = root(spec.model_copy(update={"routes": swapped_routes(NUM_STAGES)}), 1)
+def test_swapped_routes_and_fresh_stages_have_lines_of_their_own(spec, tmp_path):
+    swapped = spec.model_copy(update={"routes": swapped_routes(NUM_STAGES)})
     recorder = DemandRecorder(spec)
-    for start in (trunk, swapped):
+    for start in (root(spec, 1), root(swapped, 1)):
         recorder.validation_loss(start.after(2).edited(FRESH_4))
-    lines: set[Lineage] = {
-        segment.lineage for segment in SharedTraining(TrajectoryStore(tmp_path), 5).plan(recorder.demands)
-    }
-    assert len(lines) == 4
+    segments = SharedTraining(TrajectoryStore(tmp_path), 5).plan(recorder.demands)
+    assert len({segment.lineage for segment in segments}) == 4

@@ -19,23 +19,12 @@ from support.trainings import (
     FRESH_4,
     MOVES,
     NUM_STAGES,
-    a_corpus,
     bits,
     by_the_book,
     spec_for,
     stale,
     travelled,
 )
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return a_corpus(tmp_path_factory.mktemp("text"))
-
-
-@pytest.fixture
-def spec(corpus):
-    return spec_for(corpus)
 
 
 def open_store(tmp_path, name="cache", **options):
@@ -62,22 +51,19 @@ def gone_back(trajectory: Trajectory) -> Position:
     return third.after(14).edited(stale(0, second.after(10)), stale(4, third, second))
 
 
-def test_a_lineage_is_named_by_its_content(spec):
+def test_positions_are_equal_by_the_content_of_their_lineage(corpus, spec):
     one, other = Edit(2, "copy", (1,)), Edit(3, "copy", (2,), learning_rate_factor=1.1)
     edited = Position(Lineage(spec)).after(3).edited(one, other).after(5).edited(one).lineage
     assert edited == Lineage(spec, ((3, one), (3, other), (5, one)))
     assert edited.parent() == Lineage(spec, ((3, one), (3, other)))
     assert edited != Lineage(spec, ((3, other), (3, one), (5, one)))
     assert edited != Lineage(spec, ((3, one), (3, other), (4, one)))
-
-
-def test_equal_names_are_equal_positions(corpus, spec):
-    one, two = (Trajectory(spec, corpus, None).root(plain_routes(NUM_STAGES)) for _ in range(2))
-    assert one.after(5) == two.after(5)
-    assert one.after(5).edited(AVERAGE_2) == two.after(5).edited(AVERAGE_2)
-    assert one.after(5).edited(AVERAGE_2) != one.after(6).edited(AVERAGE_2)
-    assert one.after(5).edited(AVERAGE_2) != one.after(5).edited(replace(AVERAGE_2, learning_rate_factor=1.0))
-    assert one.after(5) != Trajectory(spec, corpus, None).root(swapped_routes(NUM_STAGES)).after(5)
+    first, second = (Trajectory(spec, corpus, None).root(plain_routes(NUM_STAGES)) for _ in range(2))
+    assert first.after(5) == second.after(5)
+    assert first.after(5).edited(AVERAGE_2) == second.after(5).edited(AVERAGE_2)
+    assert first.after(5).edited(AVERAGE_2) != first.after(6).edited(AVERAGE_2)
+    assert first.after(5).edited(AVERAGE_2) != first.after(5).edited(replace(AVERAGE_2, learning_rate_factor=1.0))
+    assert first.after(5) != Trajectory(spec, corpus, None).root(swapped_routes(NUM_STAGES)).after(5)
 
 
 def test_straight_resumed_forked_and_storeless_training_agree(corpus, spec, tmp_path):
@@ -197,69 +183,50 @@ def test_a_rollback_repeats_the_losses_and_trains_nothing(corpus, spec):
     assert trajectory.num_trained_steps == trained == 12
 
 
-def test_known_steps_are_read_back_not_trained(corpus, spec, tmp_path):
+def test_known_steps_are_read_back_and_lost_states_recomputed(corpus, spec, tmp_path):
     one = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=4)
     wanted = forked(one).after(18)
     expected = [one.train_loss(wanted), one.validation_loss(wanted), one.gradient_norms(wanted)]
+    expected_bits = bits(one.state_at(wanted))
     one.flush()
     two = Trajectory(spec, corpus, open_store(tmp_path))
     assert [two.train_loss(wanted), two.validation_loss(wanted), two.gradient_norms(wanted)] == expected
     assert two.num_trained_steps == 0
-
-
-def test_an_emptied_store_is_recomputed_to_the_bit(corpus, spec, tmp_path):
-    one = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=4)
-    expected = bits(one.state_at(forked(one).after(18)))
-    one.flush()
     for file in (tmp_path / "cache" / "keyframes").iterdir():
         file.write_bytes(file.read_bytes()[:-7]) if file.stat().st_size % 2 else file.unlink()
-    two = Trajectory(spec, corpus, open_store(tmp_path))
-    assert bits(two.state_at(forked(two).after(18))) == expected
-    assert two.num_replayed_steps == two.num_trained_steps == 18
+    three = Trajectory(spec, corpus, open_store(tmp_path))
+    assert bits(three.state_at(wanted)) == expected_bits
+    assert three.num_replayed_steps == three.num_trained_steps == 18
 
 
-def test_a_store_with_another_loss_is_an_error(corpus, spec, tmp_path):
-    one = Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=4)
-    one.train_loss(one.root(plain_routes(NUM_STAGES)).after(4))
-    database = sqlite3.connect(tmp_path / "cache" / "trajectory.sqlite")
-    with database:
-        database.execute("UPDATE steps SET train_loss = train_loss + 1e-12 WHERE step = 2")
-        database.execute("DELETE FROM keyframes")
-    two = Trajectory(spec, corpus, open_store(tmp_path))
-    with pytest.raises(RuntimeError, match="step 2 gave loss"):
-        two.train_loss(two.root(plain_routes(NUM_STAGES)).after(5))
-
-
-def test_two_truths_of_one_step_are_found_when_they_are_stored(corpus, spec, tmp_path):
+@pytest.mark.parametrize("known_steps", [0, 3])
+def test_a_store_with_another_loss_is_an_error(corpus, spec, tmp_path, known_steps):
+    """Found when a step is trained again, or when one that was trained before is stored."""
     one, two = (Trajectory(spec, corpus, open_store(tmp_path), keyframe_interval_steps=4) for _ in range(2))
     start = one.root(plain_routes(NUM_STAGES))
-    two.train_loss(start.after(3))
+    if known_steps:
+        two.train_loss(start.after(known_steps))
     one.train_loss(start.after(4))
-    database = sqlite3.connect(tmp_path / "cache" / "trajectory.sqlite")
-    with database:
-        database.execute("UPDATE steps SET train_loss = train_loss + 1 WHERE step = 2")
+    with sqlite3.connect(tmp_path / "cache" / "trajectory.sqlite") as database:
+        database.execute("UPDATE steps SET train_loss = train_loss + 1e-12 WHERE step = 2")
+        database.execute("DELETE FROM keyframes")
     with pytest.raises(RuntimeError, match="step 2 gave loss"):
-        two.train_loss(start.after(4))
+        two.train_loss(start.after(5))
 
 
 def test_keyframes_stay_within_their_budget_and_losses_stay(corpus, spec, tmp_path):
-    one_keyframe = len(bits_of_one_keyframe(corpus, spec, tmp_path))
-    store = open_store(tmp_path, budget_bytes=3 * one_keyframe)
-    trajectory = Trajectory(spec, corpus, store, keyframe_interval_steps=2)
-    start = trajectory.root(plain_routes(NUM_STAGES))
-    expected = losses(trajectory, start, 20)
+    probe = Trajectory(spec, corpus, open_store(tmp_path, "probe"), keyframe_interval_steps=1)
+    start = probe.root(plain_routes(NUM_STAGES))
+    probe.train_loss(start.after(1))
+    (keyframe,) = (tmp_path / "probe" / "keyframes").iterdir()
+    store = open_store(tmp_path, budget_bytes=3 * keyframe.stat().st_size)
+    expected = losses(Trajectory(spec, corpus, store, keyframe_interval_steps=2), start, 20)
     files = list((tmp_path / "cache" / "keyframes").iterdir())
     assert sum(file.stat().st_size for file in files) <= store.budget_bytes
     assert len(files) == 3
     again = Trajectory(spec, corpus, open_store(tmp_path))
     assert losses(again, start, 20) == expected
     assert again.num_trained_steps == 0
-
-
-def bits_of_one_keyframe(corpus, spec, tmp_path) -> bytes:
-    trajectory = Trajectory(spec, corpus, open_store(tmp_path, "probe"), keyframe_interval_steps=1)
-    trajectory.train_loss(trajectory.root(plain_routes(NUM_STAGES)).after(1))
-    return next((tmp_path / "probe" / "keyframes").iterdir()).read_bytes()
 
 
 def test_a_step_of_the_proxy_may_stand_for_several_iterations(corpus, spec):
