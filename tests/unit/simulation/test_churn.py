@@ -4,12 +4,10 @@ An iteration takes 21 s; 27 s where one of two nodes of a stage does the work of
 after the first has come, in 1 s, and before the last has gone, in 2 s.
 """
 
-from typing import Any
-
 import pytest
 
+from sim.scenario.scenario import Scenario
 from sim.simulation.run import build_world
-from sim.simulation.world import World
 from support.builders import TICK, a_link, a_scenario, a_world, in_turn, of_kind, scripted, times, with_losses
 from support.builders import run as run_with
 from support.churn import CHECKFREE, CLUSTER, SLOW, lengths, run, starts, told
@@ -51,14 +49,11 @@ def test_a_joining_node_is_sent_all_state_of_its_stage(strategy, num_states):
     assert before >= 115.0
 
 
-def test_waiting_nodes_join_together_from_nodes_of_their_stage():
+def test_waiting_nodes_join_together_and_losses_regroup_anew():
     result = run(Loss(50.0, ((2, 0), (1, 1), (4, 1))), network=SLOW)
     assert [kind for _, kind, _ in told(result)][:5] == 3 * ["node_lost"] + ["regrouped", "node_joined"]
     assert result.ledger["state_transfer"] == 8.5
     assert result.ledger["detection"] == 10.0
-
-
-def test_losses_while_the_others_regroup_begin_it_anew():
     result = run(Loss(50.0, ((2, 0),)), Loss(5.0, ((1, 0),)), Loss(11.0, ((3, 0),)))
     assert told(result)[:4] == [
         (50.0, "node_lost", 2),
@@ -69,7 +64,7 @@ def test_losses_while_the_others_regroup_begin_it_anew():
     assert (result.ledger["detection"], result.ledger["provisioning"]) == (5.0 + 10.0 + 10.0, 1.0 + 3.0)
 
 
-def test_a_stage_is_lost_with_its_last_holder_of_state():
+def test_a_stage_lost_with_its_last_holder_goes_on_with_spares():
     """A node that has not received the state yet does not save it."""
     # at 110 s a node comes for place (2, 0); it starts up until 115 s and would join at 117 s
     result = run(Loss(50.0, ((2, 0),)), Loss(66.0, ((2, 1),)), fallback="restart")
@@ -77,51 +72,38 @@ def test_a_stage_is_lost_with_its_last_holder_of_state():
     assert result.num_failures == 1
     spare = run(Loss(50.0, ((2, None),)), cluster={"num_spares": 1})
     assert told(spare) == [(50.0, "failure", 2), (65.0, "recovered", 2), (119.0, "node_joined", 2)]
-
-
-def test_a_rebuilt_stage_goes_on_with_the_nodes_that_are_there():
     result = run(Loss(50.0, ((2, None),)), cluster={"num_spares": 1})
     assert starts(result)[2:4] == [65.0, 92.0]  # detected, started on the spare; nobody waits for the other
     assert lengths(result)[2:5] == [STANDING_IN, STANDING_IN, ITERATION]
 
 
-@pytest.mark.parametrize("place", [(2, 0), (2, 1)])
+@pytest.mark.parametrize("place", [(2, 0), (2, 1)], ids=["receiver", "sender"])
 def test_a_loss_at_either_end_of_a_join_transfer_ends_it(place):
-    alone = run(Loss(50.0, ((2, 0),)), network=SLOW, cluster={"nodes_per_stage": 3}, steps=20)
-    (joined,) = times(of_kind(alone, "node_joined"))
-    sends = 1 if place == (2, 1) else 0
-    result = run(
-        Loss(50.0, ((2, 0),)),
-        Loss(joined - 4.0 - 50.0, (place,)),
-        network=SLOW,
-        cluster={"nodes_per_stage": 3},
-        steps=20,
-    )
+    options = {"network": SLOW, "cluster": {"nodes_per_stage": 3}, "steps": 20}
+    (joined,) = times(of_kind(run(Loss(50.0, ((2, 0),)), **options), "node_joined"))
+    result = run(Loss(50.0, ((2, 0),)), Loss(joined - 4.0 - 50.0, (place,)), **options)
     assert told(result)[2:4] == [(joined - 4.0, "node_lost", 2), (joined + 9.0, "regrouped", 2)]
     assert result.ledger["detection"] == 20.0
-    if sends:  # the third node sends it instead, at once
+    if place == (2, 1):  # the third node sends it instead, at once
         assert told(result)[4] == (joined + 9.0 + 8.5, "node_joined", 2)
         assert result.ledger["state_transfer"] == 4.5 + 8.5 + 8.5
     else:
         assert result.ledger["state_transfer"] == 4.5 + 8.5
 
 
-def test_losing_a_node_before_it_joins_affects_no_other():
+def test_losing_a_spare_or_a_starting_node_affects_no_other():
     result = run(Loss(50.0, ((2, 0),)), Loss(62.0, ((2, 0),)))  # at 112 s, while it starts up
     assert told(result)[2] == (112.0, "node_lost", 2)
     assert (result.ledger["detection"], result.ledger["lost_work"]) == (10.0, 8.0)
     assert lengths(result)[2:7] == 5 * [STANDING_IN]  # the next one is ready at 177 s
     assert times(of_kind(result, "node_joined")) == [198.0]
-
-
-def test_idle_spares_come_and_go_unnoticed():
     result = run(Loss(50.0, ((-1, None),)), cluster={"num_spares": 2})
     assert told(result) == []
     assert (result.wall_clock_seconds, result.num_nodes_lost) == (8 * ITERATION, 2)
 
 
 # ---- notices -------------------------------------------------------------------------------------------
-def test_an_announced_loss_needs_no_detection():
+def test_only_an_announced_loss_needs_no_detection():
     """Its replacement was ordered at the notice."""
     result = run(Loss(50.0, ((2, 0),)), notice_seconds=20.0)
     assert told(result) == [
@@ -133,13 +115,18 @@ def test_an_announced_loss_needs_no_detection():
     assert result.ledger["detection"] == 0.0
     gone = run(Loss(50.0, ((2, None),)), notice_seconds=20.0)
     assert (gone.ledger["detection"], gone.ledger["provisioning"]) == (0.0, 40.0 + 5.0)
-
-
-def test_a_loss_without_notice_is_detected_also_beside_one_with():
     scenario = a_scenario((CHECKFREE,), cluster=CLUSTER, steps=8)
     other = with_losses(scenario, Loss(50.0, ((4, 0),)), notice_seconds=20.0).failures
     result = run_with(with_losses(scenario, Loss(50.0, ((2, 0),)), beside=(other,)))
     assert result.ledger["detection"] == 10.0
+
+
+def notices_of(scenario: Scenario, *seconds: float) -> list[float]:
+    """When a strategy is called with a notice, in work of some seconds."""
+    calls: list[float] = []
+    world = a_world(scenario, on_notice=lambda: calls.append(world.now_seconds))
+    in_turn(world, *(world.attempt(each, "productive_compute") for each in seconds))
+    return calls
 
 
 @pytest.mark.parametrize(
@@ -148,20 +135,13 @@ def test_a_loss_without_notice_is_detected_also_beside_one_with():
 )
 def test_strategies_get_notices_that_concern_last_holders(who, num_calls):
     scenario = a_scenario(cluster={**CLUSTER, "num_spares": 1})
-    calls: list[float] = []
-    losses = with_losses(scenario, Loss(50.0, who), notice_seconds=20.0)
-    world = a_world(losses, on_notice=lambda: calls.append(world.now_seconds))
-    in_turn(world, world.attempt(40.0, "productive_compute"))
-    assert calls == num_calls * [30.0]
+    assert notices_of(with_losses(scenario, Loss(50.0, who), notice_seconds=20.0), 40.0) == num_calls * [30.0]
 
 
 def test_a_node_without_state_is_no_last_holder():
     losses = (Loss(50.0, ((2, 0),)), Loss(75.0, ((2, 1),)))
     scenario = with_losses(a_scenario(cluster=CLUSTER), *losses, notice_seconds=8.0)
-    calls: list[float] = []
-    world = a_world(scenario, on_notice=lambda: calls.append(world.now_seconds))
-    in_turn(world, *(world.attempt(200.0, "productive_compute") for _ in range(2)))
-    assert calls == [117.0]  # (2, 0) has a node since 102 s, which nobody has sent anything
+    assert notices_of(scenario, 200.0, 200.0) == [117.0]  # (2, 0) has a node since 102 s without the state
 
 
 @pytest.mark.parametrize(("loss_seconds", "started"), [(105.0, []), (140.0, [(100.0, 1)])])
@@ -251,17 +231,11 @@ REGIONS = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.
     ],
 )
 def test_the_mean_time_between_failures_counts_all_that_can_fail(failures, num_an_hour):
-    world = a_world_of(failures)
-    found = 3600.0 / world.mtbf_seconds
-    by_trial = failures.get("scope") == "region"
-    assert found == pytest.approx(
-        num_an_hour, rel=0.06 if by_trial else 0.01
-    )  # bernoulli: the rest of the iteration too
-
-
-def a_world_of(failures: dict[str, Any]) -> World:
     scenario = a_scenario(failures=failures, cluster={**CLUSTER, "num_spares": 3}, network=REGIONS)
-    return build_world(scenario, 0)
+    found = 3600.0 / build_world(scenario, 0).mtbf_seconds
+    by_trial = failures.get("scope") == "region"
+    # bernoulli: the rest of the iteration too
+    assert found == pytest.approx(num_an_hour, rel=0.06 if by_trial else 0.01)
 
 
 def test_strategies_get_the_notice_of_a_stages_last_node():
@@ -270,10 +244,7 @@ def test_strategies_get_the_notice_of_a_stages_last_node():
         for replica, at in enumerate((100.0, 105.0))
     ]
     scenario = a_scenario(failures={"kind": "compose", "processes": tuple(scripts)}, cluster=CLUSTER)
-    calls: list[float] = []
-    world = build_world(scenario, 0, on_notice=lambda: calls.append(world.now_seconds))
-    in_turn(world, world.attempt(90.0, "productive_compute"))
-    assert calls == [75.0]
+    assert notices_of(scenario, 90.0) == [75.0]
 
 
 def test_a_spare_is_where_its_place_is():

@@ -38,7 +38,7 @@ def test_a_continued_iteration_takes_its_remaining_time(preset, whole, redone):
     assert useful + result.ledger["redundant_compute"] == pytest.approx(in_iterations + pause)
 
 
-def test_an_iteration_can_be_carried_on_twice():
+def test_an_iteration_interrupted_again_is_carried_on_or_lost():
     result = run(Loss(50.0, ((2, 0),)), Loss(18.0, ((5, 0),)))
     assert [kind for _, kind, _ in told(result)][:4] == ["failure", "recovered"] * 2
     assert result.ledger["lost_work"] == pytest.approx(0.0, abs=1e-9)
@@ -48,9 +48,6 @@ def test_an_iteration_can_be_carried_on_twice():
     covering = lengths(run(Loss(50.0, ((2, 0),))))[2]
     done += (1.0 - done) * (68.0 - first) / ((1.0 - done) * covering)
     assert second == pytest.approx(68.0 + 10.0 + done * 4 * 2.0)
-
-
-def test_an_interrupted_iteration_that_is_abandoned_is_lost_work():
     result = run(Loss(50.0, ((2, 0),)), Loss(18.0, ((3, 0),)), fallback="restart")
     first, _ = times(of_kind(result, "recovered"))
     assert told(result)[3] == (68.0, "fallback", 3)
@@ -77,30 +74,27 @@ THEN_TWO = (Loss(50.0, ((2, 0),)), Loss(100.0, ((4, 0), (5, 0))))
 """S1 covers S2 until 350 s; the fallback waits for S4 and S5 until 450 s, and for their start."""
 
 
-def test_a_covered_stage_rolls_back_by_its_holders_download():
-    result = run(*THEN_TWO, fallback={"kind": "checkpoint", "interval_iterations": 1}, **FALLEN_BACK)
+TWO_SECONDS = {"local_gib_per_s": CHECKPOINT_BYTES / 2 / 2**30}
+
+
+@pytest.mark.parametrize(
+    ("local", "transfer_seconds"),
+    [({}, 14.0), (TWO_SECONDS, 3 * 2.0)],  # all seven stages; S2, S4 and S5, while others read their disks
+    ids=["downloads", "disks"],
+)
+def test_a_covered_stage_rolls_back_by_its_holders_download(local, transfer_seconds):
+    result = run(*THEN_TWO, fallback={"kind": "checkpoint", "interval_iterations": 1, **local}, **FALLEN_BACK)
     assert times(of_kind(result, "fallback")) == [150.0]
-    assert times(of_kind(result, "recovered"))[1] == 455.0 + 14.0  # all seven stages
+    assert times(of_kind(result, "recovered"))[1] == 455.0 + transfer_seconds
+    assert math.isclose(result.ledger["state_transfer"], transfer_seconds)
     assert result.num_iterations == 20
-
-
-def test_a_covered_stage_has_no_disk_to_read_a_checkpoint_from():
-    two_seconds = CHECKPOINT_BYTES / 2 / 2**30
-    local = {"kind": "checkpoint", "interval_iterations": 1, "local_gib_per_s": two_seconds}
-    result = run(*THEN_TWO, fallback=local, **FALLEN_BACK)
-    assert times(of_kind(result, "recovered"))[1] == 455.0 + 3 * 2.0  # S2, S4 and S5; others read theirs meanwhile
-    assert math.isclose(result.ledger["state_transfer"], 6.0)
 
 
 def test_no_wait_for_nodes_of_a_covered_stage():
     network = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.0, 1e20),)}
-    where = {
-        "placement": "by_hand",
-        "regions": ("a", "a", "b", "a", "a", "a", "a"),
-    }  # who comes back prefers its region
-    result = run(
-        Loss(50.0, ((2, 0),), 1e6), Loss(100.0, ((4, 0), (5, 0)), 300.0), fallback="restart", network=network, **where
-    )
+    where = {"placement": "by_hand", "regions": tuple("aabaaaa"), "network": network}  # nodes return to their region
+    losses = Loss(50.0, ((2, 0),), 1e6), Loss(100.0, ((4, 0), (5, 0)), 300.0)
+    result = run(*losses, fallback="restart", **where)
     assert times(of_kind(result, "recovered"))[1] == 450.0 + 5.0
     assert (result.num_iterations, of_kind(result, "node_joined")) == (8, [])
 

@@ -33,16 +33,13 @@ def test_a_stage_fails_whole_and_uptimes_count_between_failures():
     assert log.arrivals == [(40.0, 6, 2), (40.0, 7, 3), (75.0, 8, 2), (75.0, 9, 3)]
 
 
-def test_observers_see_vacant_slots_before_spares_fill_them():
+def test_spares_fill_vacant_slots_after_observers_saw_them():
     log = scripted({1: (10.0,)}, a_cluster(num_spares=1, provisioning_seconds=30.0))
     log.until(11.0)
     assert log.at_losses == [[0, None, 2]]
     assert seated(log.fleet) == [0, 3, 2]
     log.until(50.0)
     assert log.arrivals == [(40.0, 4, None)]  # it is the spare now
-
-
-def test_a_node_provided_in_no_time_arrives_after_the_loss():
     log = scripted({1: (10.0, 0.0, 0.0), 2: (10.0,)}).until(20.0)
     assert log.lost == [(10.0, (1,)), (10.0, (2,)), (10.0, (3,)), (10.0, (5,))]
     assert log.at_losses == [[0, None, 2], [0, 3, None], [0, None, 4], [0, None, 4]]
@@ -50,7 +47,7 @@ def test_a_node_provided_in_no_time_arrives_after_the_loss():
     assert log.strikes.num_awaited == 0
 
 
-def test_a_region_fails_with_all_nodes_in_it_spares_too():
+def test_a_failure_takes_a_region_or_the_chosen_nodes_and_spares():
     cluster = a_cluster(3, ("a", "b"), num_spares=2, provisioning_seconds=100.0)  # places a b a b, spares a b
     log = scripted({"b": (10.0,), "a": (500.0,)}, cluster, scope="region").until(50.0)
     assert log.lost == [(10.0, (1, 3, 5))]
@@ -58,9 +55,6 @@ def test_a_region_fails_with_all_nodes_in_it_spares_too():
     log.until(200.0)
     assert log.arrivals == [(110.0, 6, 3), (110.0, 7, None), (110.0, 8, None)]
     assert [log.fleet.nodes[number].region for number in (6, 7, 8)] == ["b", "b", "b"]
-
-
-def test_a_failure_of_scope_cluster_takes_the_chosen_nodes():
     cluster = a_cluster(nodes_per_stage=2, num_spares=1, provisioning_seconds=1e3)
     log = leaving(Loss(5.0, ((0, None), (2, 1), (-1, None))), Loss(5.0, ((None, None),)), cluster=cluster).until(50.0)
     assert log.lost == [(5.0, (0, 1, 5, 6)), (10.0, (2, 3, 4))]
@@ -85,11 +79,15 @@ def test_a_leaving_spare_stays_once_its_stage_is_immune():
 
 
 # ---- nodes ---------------------------------------------------------------------------------------------
-def test_a_node_keeps_its_age_and_a_replacement_starts_anew():
+def test_nodes_age_and_fail_in_stages_and_as_spares():
     uptimes = {0: (100.0,), 1: (30.0, 1.0), 2: (1e3,), 3: (25.0,), 4: (1e3,)}
     log = scripted(uptimes, a_cluster(provisioning_seconds=20.0), scope="node").until(200.0)
     assert log.lost == [(30.0, (1,)), (75.0, (3,)), (100.0, (0,))]  # node 3 came at 50 s
     assert log.arrivals == [(50.0, 3, 1), (95.0, 4, 1), (120.0, 5, 0)]
+    log = scripted({2: (40.0,), 3: (10.0,)}, a_cluster(1, num_spares=2, provisioning_seconds=20.0), scope="node")
+    log.until(100.0)
+    assert log.lost == [(10.0, (3,)), (40.0, (2,))]
+    assert log.arrivals == [(30.0, 4, None), (60.0, 5, None)]
 
 
 def test_a_returning_node_is_as_good_as_new():
@@ -119,20 +117,10 @@ def test_each_nodes_uptime_is_from_its_own_stream():
         assert seconds - came[number] == pytest.approx(next(WeibullFailures(config).uptimes(rng, number)), abs=1e-6)
 
 
-def test_spares_age_and_fail_like_others():
-    log = scripted({2: (40.0,), 3: (10.0,)}, a_cluster(1, num_spares=2, provisioning_seconds=20.0), scope="node")
-    log.until(100.0)
-    assert log.lost == [(10.0, (3,)), (40.0, (2,))]
-    assert log.arrivals == [(30.0, 4, None), (60.0, 5, None)]
-
-
-def test_a_node_has_one_life_at_a_time():
+def test_a_node_has_one_life_at_a_time_also_where_immune():
     uptimes = {1: (30.0, 50.0, 20.0, 1e3)}
     log = scripted(uptimes, scope="node", away_seconds=10.0).until(500.0)
     assert [seconds for seconds, _ in log.lost] == [30.0, 90.0, 120.0]
-
-
-def test_a_node_of_an_immune_stage_lives_on_with_its_next_uptime():
     log = scripted({1: (10.0, 30.0)}, scope="node", immune_stages=(1,)).until(100.0)
     assert log.lost == []
 
@@ -171,13 +159,10 @@ def test_each_nodes_replacement_draws_from_a_stream_of_its_own():
     assert alone == [pytest.approx(100.0 * draw, abs=1e-7)]
 
 
-def test_nodes_are_awaited_from_their_order_until_they_come():
+def test_a_replacement_comes_in_time_and_in_the_slots_region():
     log = scripted({1: (10.0,), 2: (20.0,)}, a_cluster(provisioning_seconds=30.0))
     awaited = [log.until(seconds).strikes.num_awaited for seconds in (9.0, 11.0, 21.0, 41.0, 51.0)]
     assert awaited == [0, 1, 2, 1, 0]
-
-
-def test_a_replacement_comes_in_the_region_of_the_slot():
     cluster = a_cluster(1, ("a", "b"), num_spares=1, provisioning_seconds=5.0)  # the spare is in region a
     log = leaving(Loss(10.0, ((1, None),)), Loss(20.0, ((1, None),)), cluster=cluster).until(100.0)
     assert log.lost == [(10.0, (1,)), (30.0, (2,))]
@@ -191,13 +176,11 @@ def test_a_replacement_is_ordered_at_the_notice_and_once():
     log = scripted({1: (100.0,)}, cluster, notice_seconds=30.0).until(300.0)
     assert (log.notices, log.lost, log.announced) == ([(70.0, (1,))], [(100.0, (1,))], [True])
     assert log.arrivals == [(110.0, 3, 1)]
-
-
-def test_an_early_replacement_waits_as_a_spare():
     log = scripted({1: (100.0,)}, a_cluster(provisioning_seconds=10.0), notice_seconds=30.0).until(300.0)
     assert log.arrivals == [(80.0, 3, None)]
     assert seated(log.fleet) == [0, 3, 2]
     assert log.fleet.nodes[3].assigned_seconds == 100.0
+    assert scripted({1: (100.0,)}).until(300.0).announced == [False]
 
 
 def test_a_notice_is_no_longer_than_the_uptime():
@@ -216,10 +199,6 @@ def test_nodes_gone_since_the_notice_are_ordered_once():
     assert (log.arrivals, log.strikes.num_awaited) == ([(35.0, 2, 1)], 2)  # it takes the place of longest vacancy
 
 
-def test_without_notice_losses_are_not_announced():
-    assert scripted({1: (100.0,)}).until(300.0).announced == [False]
-
-
 # ---- nodes that come of themselves ---------------------------------------------------------------------
 def test_returning_nodes_are_the_same_and_none_is_ordered():
     cluster = a_cluster(2, ("a", "b"), provisioning_seconds=1.0)
@@ -227,14 +206,8 @@ def test_returning_nodes_are_the_same_and_none_is_ordered():
     assert (log.lost, log.arrivals) == ([(10.0, (1,)), (40.0, (1,))], [(22.0, 1, 1), (52.0, 1, 1)])
     assert (log.strikes.num_awaited, log.fleet.num_arrived) == (0, 3)
     assert log.fleet.nodes[1].region == "b"
-
-
-def test_returning_nodes_are_not_replaced_at_a_notice():
     log = scripted({1: (50.0,)}, notice_seconds=20.0, away_seconds=12.0).until(100.0)
     assert (log.notices, log.arrivals) == ([(30.0, (1,))], [(62.0, 1, 1)])
-
-
-def test_a_node_away_for_no_time_is_back_at_once():
     log = scripted({1: (10.0,)}, away_seconds=0.0).until(20.0)
     assert log.arrivals == [(10.0, 1, 1)]
     assert log.at_losses == [[0, None, 2]]

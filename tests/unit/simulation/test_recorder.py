@@ -31,7 +31,7 @@ def traced(strategy: dict, script: dict, trace: EventRecorder | None = None, **o
     return trace
 
 
-def test_an_operation_cut_by_a_failure_ends_with_it():
+def test_operations_and_messages_cut_by_a_failure_end_with_it():
     trace = EventRecorder()
     world = a_world(a_scenario(network=SLOW), {3: (5.0,)}, trace=trace)
     assert in_turn(world, world.run_iteration(world.plain_plan())) == [Failure(5.0, 3)]
@@ -39,17 +39,10 @@ def test_an_operation_cut_by_a_failure_ends_with_it():
     here = [operation for operation in trace.operations if operation.microbatch == 0]
     assert here == [Operation("forward", 1, 0, 0, 1.5, 2.5), Operation("forward", 2, 0, 0, 4.0, 5.0)]
     cut = [operation for operation in trace.operations if operation.end_seconds == 5.0]
-    assert [(o.stage, o.microbatch, o.start_seconds) for o in sorted(cut, key=lambda o: o.stage)] == [
-        (1, 3, 4.5),
-        (2, 0, 4.0),
-    ]
-
-
-def test_a_message_cut_by_a_failure_ends_there_undelivered():
-    trace = EventRecorder()
+    assert sorted((o.stage, o.microbatch, o.start_seconds) for o in cut) == [(1, 3, 4.5), (2, 0, 4.0)]
+    trace, num_bytes = EventRecorder(), 262144.0
     world = a_world(a_scenario(network=SLOW), {3: (3.25,)}, trace=trace)
     in_turn(world, world.run_iteration(world.plain_plan()))
-    num_bytes = 262144.0
     assert trace.messages[0] == Message("activation 0", 0, 1, num_bytes, 0.0, 1.5, True)
     assert Message("activation 0", 1, 2, num_bytes, 2.5, 3.25, False) in trace.messages
     assert all(m.arrived == (m.end_seconds < 3.25) for m in trace.messages)
@@ -67,14 +60,11 @@ def test_nothing_of_an_iteration_is_recorded_after_its_failure(at_seconds):
     assert all(each.start_seconds <= each.end_seconds for each in (*trace.operations, *trace.messages))
 
 
-def test_a_recovery_message_cut_by_a_failure_is_recorded_as_lost():
+def test_transfers_and_uploads_cut_by_a_failure_are_recorded():
     trace = traced({"kind": "checkfree"}, {2: (3.0,), 4: (3.0 + 15.0 + 0.5,)})
     state = [message for message in trace.messages if message.what == "state"]
     assert [(m.source, m.target, m.arrived) for m in state[:2]] == [(1, 2, False), (3, 2, False)]
     assert {m.end_seconds for m in state[:2]} == {3.0 + 15.0 + 0.5}
-
-
-def test_an_upload_cut_by_a_failure_is_recorded_until_there():
     strategy = {"kind": "checkpoint", "interval_iterations": 1}
     first = traced(strategy, {}).messages
     began = min(message.start_seconds for message in first if message.what == "checkpoint")
@@ -125,20 +115,15 @@ def test_the_state_transfer_of_a_joining_node_is_recorded():
 
 
 def test_iterations_that_overlap_the_window_are_recorded_whole():
-    trace = traced(
-        {"kind": "none"}, {}, EventRecorder(50.0, 70.0), network={"same_region": a_link(), "storage": a_link()}
-    )
+    instant = {"same_region": a_link(), "storage": a_link()}
+    trace = traced({"kind": "none"}, {}, EventRecorder(50.0, 70.0), network=instant)
     assert min(o.start_seconds for o in trace.operations) == 42.0
     assert max(o.end_seconds for o in trace.operations) == 84.0
-    exact = traced(
-        {"kind": "none"}, {}, EventRecorder(42.0, 63.0), network={"same_region": a_link(), "storage": a_link()}
-    )
+    exact = traced({"kind": "none"}, {}, EventRecorder(42.0, 63.0), network=instant)
     assert {o.microbatch for o in exact.operations} == {0, 1, 2, 3}
     assert (min(o.start_seconds for o in exact.operations), max(o.end_seconds for o in exact.operations)) == (42, 63)
     assert traced({"kind": "none"}, {}, EventRecorder(1e6, 2e6)).operations == []
-
-
-def test_spans_and_messages_outside_the_window_are_left_out():
+    # Spans outside the window are left out.
     trace = EventRecorder(100.0, 120.0)
     world = a_world(trace=trace)
     for bucket, seconds in (("detection", 90.0), ("provisioning", 20.0), ("state_transfer", 15.0), ("lost_work", 5.0)):

@@ -25,14 +25,11 @@ def lost(num_stages: int, nodes_per_stage: int, *places: int) -> StatePlacement:
     return held
 
 
-def test_at_first_each_node_holds_and_runs_its_own_stage():
+def test_a_stage_is_held_by_its_nodes_and_lost_with_the_last():
     held = holders(2, 2)
     assert [held.of(stage) for stage in (0, 1, 2)] == [[0, 1], [2, 3], [4, 5]]
     assert held.assignment is None
     assert not held.lost_stages
-
-
-def test_a_stage_is_lost_with_its_last_holder_and_once():
     held = holders(2, 2)
     assert held.lose(3) is False
     assert (held.lost_stages, held.of(1)) == (set(), [2])
@@ -63,9 +60,6 @@ def test_copies_are_lost_with_their_last_holder():
     assert held.held(2, "x") == START
     held.gain([2, 3])
     assert held.held(1, "x") is None
-
-
-def test_lost_nodes_and_receivers_keep_nothing():
     held = lost(2, 1, 1)
     with pytest.raises(AssertionError):
         held.hold(1, "x", START)
@@ -75,7 +69,7 @@ def test_lost_nodes_and_receivers_keep_nothing():
     assert held.held(1, "x") is None
 
 
-def test_a_recovery_reaches_the_nodes_that_take_part_in_it_alone():
+def test_a_recovery_reaches_only_the_nodes_that_take_part_in_it():
     held = lost(2, 3, 3, 4, 5, 6)
     held.receive({3: Node(9, "a", 3), 5: Node(10, "a", 5)})
     assert held.receivers(1) == [3, 5]
@@ -83,12 +77,13 @@ def test_a_recovery_reaches_the_nodes_that_take_part_in_it_alone():
     held.rebuilt(held.receiving, set())
     assert (held.of(1), held.lost_stages) == ([3, 5], set())
     assert held.assignment == (0, 1, 2, 3, 5, 5, 7, 7, 8)
-
-
-def test_stages_with_an_undelivered_loss_stay_lost():
     held = lost(3, 1, 1, 2)
     held.rebuilt([1, 2], {2})
     assert (held.lost_stages, held.holds(1), held.holds(2)) == ({2}, True, False)
+    held = lost(2, 2, 2, 3)
+    assert [held.source(1, replica) for replica in (0, 1)] == [2, 3]
+    held.receive({3: Node(9, "a", 3)})
+    assert [held.source(1, replica) for replica in (0, 1)] == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +92,6 @@ def test_stages_with_an_undelivered_loss_stay_lost():
 )
 def test_state_comes_from_another_pipeline_if_need_be(gone, sources):
     assert [lost(2, 3, *gone).source(1, replica) for replica in range(3)] == sources
-
-
-def test_a_state_without_holder_is_sent_by_its_receivers():
-    held = lost(2, 2, 2, 3)
-    assert [held.source(1, replica) for replica in (0, 1)] == [2, 3]
-    held.receive({3: Node(9, "a", 3)})
-    assert [held.source(1, replica) for replica in (0, 1)] == [3, 3]
 
 
 # ---- stages that another covers -----------------------------------------------------------------------
@@ -126,26 +114,29 @@ def test_a_covering_stage_works_sends_and_receives_for_the_other():
     assert (held.source(2, 0), held.receivers(2)) == (3, [3])
 
 
-def test_a_stage_covers_until_the_other_has_nodes_with_its_state():
+def test_a_stage_covers_until_the_other_has_nodes_or_it_is_lost():
     held = covered()
     held.gain([5])
     assert held.covers == {}
     assert held.assignment == (0, 1, 2, 3, 5, 5, 6, 7)
-
-
-def test_a_stage_is_lost_with_its_substitutes_last_holder():
     held = covered()
     assert held.lose(3) is False
     assert held.lose(2) is True
     assert (held.lost_stages, held.covers) == ({1, 2}, {})
 
 
-def test_a_covered_stage_keeps_no_copies_and_loses_nothing():
+def test_a_covered_stage_keeps_no_copies_and_stays_covered():
     held = covered()
     held.hold(2, "x", START)
     assert held.held(2, "x") is None
     assert held.lose(4) is False  # who has come and not joined yet
     assert held.lost_stages == set()
+    held = covered()
+    held.lose(0)
+    held.lose(1)
+    held.rebuilt([0, 1, 4], set())
+    assert held.covers == {2: 1}
+    assert not held.holds(4)
 
 
 def test_only_a_stage_with_its_state_covers_a_lost_one():
@@ -157,15 +148,6 @@ def test_only_a_stage_with_its_state_covers_a_lost_one():
     held.cover(2, 3)
     with pytest.raises(AssertionError):
         held.cover(1, 2)
-
-
-def test_rebuilding_others_leaves_a_covered_stage_covered():
-    held = covered()
-    held.lose(0)
-    held.lose(1)
-    held.rebuilt([0, 1, 4], set())
-    assert held.covers == {2: 1}
-    assert not held.holds(4)
 
 
 moves = st.lists(st.tuples(st.sampled_from(["lose", "gain", "keep", "rebuild"]), st.integers(0, 8)), max_size=40)

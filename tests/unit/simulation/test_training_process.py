@@ -81,16 +81,18 @@ def test_a_failure_free_run_records_every_iteration_once():
     assert all(record.train_loss is not None for record in result.iterations)
     assert [record.iteration for record in result.iterations if record.validation_loss] == [5, 10, 12]
     assert (result.wall_clock_seconds, result.num_iterations, result.stopped) == (252.0, 12, None)
+    seen: list[Progress] = []
+    scenario = a_scenario(steps=7)
+    simulate(scenario, scenario.strategies[0], 0, 0, a_training(scenario), seen.append)
+    assert [progress.iteration for progress in seen] == list(range(1, 8))
+    assert {progress.num_iterations for progress in seen} == {7}
 
 
-def test_the_reference_counts_failures_and_pays_nothing():
+def test_failures_without_effect_are_counted_and_cost_nothing():
     result = run(scripted(a_scenario(steps=12), {1: (30.0,), 2: (30.0,), 0: (100.0,)}))
     assert result.num_failures == 3
     assert result.wall_clock_seconds == 12 * ITERATION
     assert result.ledger["lost_work"] == 0.0
-
-
-def test_any_strategy_can_be_run_as_if_failures_had_no_effect():
     config = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
     scenario = a_scenario((config,), upload_seconds=50.0)
     with_failures, training = scripted(scenario, {1: (30.0,)}), a_training(scenario)
@@ -135,14 +137,6 @@ def test_rebuilding_starts_another_lineage_at_that_iteration():
     before, after = {r.lineage for r in result.iterations[:8]}, {r.lineage for r in result.iterations[8:]}
     assert len(before) == len(after) == 1
     assert before != after
-
-
-def test_a_watcher_sees_every_iteration():
-    seen: list[Progress] = []
-    scenario = a_scenario(steps=7)
-    simulate(scenario, scenario.strategies[0], 0, 0, a_training(scenario), seen.append)
-    assert [progress.iteration for progress in seen] == list(range(1, 8))
-    assert {progress.num_iterations for progress in seen} == {7}
 
 
 # ---- steps of the proxy that stand for several iterations ---------------------------------------------
@@ -206,7 +200,7 @@ def test_only_completed_uploads_are_durable(failure_seconds, goes_back_to):
     assert result.wall_clock_seconds == failure_seconds + RECOVERY + fetch_seconds + (20 - goes_back_to) * ITERATION
 
 
-def test_a_lost_upload_is_recorded_and_repeated():
+def test_a_lost_upload_or_download_is_recorded_and_repeated():
     result = checkpointed({2: (230.0,)})
     kinds = [(event.kind, event.iteration) for event in of_kind(result, "checkpoint_durable", "checkpoint_lost")]
     assert kinds == [
@@ -215,9 +209,6 @@ def test_a_lost_upload_is_recorded_and_repeated():
         ("checkpoint_durable", 10),
         ("checkpoint_durable", 15),
     ]
-
-
-def test_a_failure_during_the_download_repeats_it():
     result = checkpointed({2: (300.0,), 3: (300.0 + RECOVERY + 20.0,)})
     assert rollbacks(result) == ["to iteration 10"]
     assert result.ledger["state_transfer"] == 20.0 + 50.0
@@ -233,14 +224,11 @@ def test_training_stops_for_the_blocking_share_of_an_upload(share):
     assert durable == [5 * n * ITERATION + (n - 1) * share * 50.0 + 50.0 for n in (1, 2, 3)]
 
 
-def test_a_failure_in_the_blocking_share_loses_only_the_upload():
+def test_a_blocking_upload_is_lost_by_a_failure_until_its_end():
     result = checkpointed({2: (210.0 + 20.0 + 5.0,)}, blocking_share=0.4)  # the second begins at 230 s
     assert [event.iteration for event in of_kind(result, "checkpoint_lost")] == [10]
     assert rollbacks(result) == ["to iteration 5"]
     assert result.ledger["checkpoint_save"] == 20.0 + 5.0 + 3 * 20.0
-
-
-def test_a_complete_upload_survives_a_failure_right_after():
     config = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
     result = run(scripted(a_scenario((config,), upload_seconds=50.0), {2: (5.0,)}, unit="iterations"))
     assert times(of_kind(result, "failure")) == times(of_kind(result, "checkpoint_durable"))[:1]
@@ -255,10 +243,12 @@ def test_an_interval_in_seconds_runs_from_the_last_start(interval_seconds, start
     assert iterations_started == (started or list(range(1, 21)))
 
 
-def test_an_interval_in_seconds_starts_anew_after_a_recovery():
+def test_intervals_start_anew_after_a_recovery_and_default_to_100():
     config = {"kind": "checkpoint", "interval_seconds": 100.0}
     result = run(scripted(a_scenario((config,)), {2: (95.0,)}))  # goes on at 110 s
     assert times(of_kind(result, "checkpoint_started"))[0] == 110.0 + 5 * ITERATION
+    default = run(a_scenario(({"kind": "checkpoint"},), steps=250))
+    assert [event.iteration for event in of_kind(default, "checkpoint_started")] == [100, 200]
 
 
 def test_an_upload_longer_than_the_interval_delays_the_next():
@@ -266,11 +256,6 @@ def test_an_upload_longer_than_the_interval_delays_the_next():
     assert times(of_kind(result, "checkpoint_started")) == [ITERATION + 50.0 * n for n in range(20)]
     assert result.wall_clock_seconds == ITERATION + 19 * 50.0
     assert result.ledger["checkpoint_save"] == 19 * (50.0 - ITERATION)
-
-
-def test_the_default_interval_is_100_iterations():
-    result = run(a_scenario(({"kind": "checkpoint"},), steps=250))
-    assert [event.iteration for event in of_kind(result, "checkpoint_started")] == [100, 200]
 
 
 # ---- fallbacks --------------------------------------------------------------------------------------
@@ -310,25 +295,20 @@ def test_restarting_begins_the_same_training_again():
     assert result.num_iterations == 20
 
 
-def test_two_neighbours_lost_at_once_need_the_fallback():
-    for kind in ("checkfree", "redundant"):
-        scenario = a_scenario(({"kind": kind},), num_stages=6, fallback="restart")
-        result = run(scripted(scenario, {3: (60.0,), 4: (60.0,)}))
-        assert [event.stage for event in of_kind(result, "fallback")] == [3]
-
-
-def test_a_neighbour_lost_during_recovery_needs_the_fallback():
-    scenario = a_scenario(({"kind": "checkfree"},), num_stages=6, fallback="restart")
-    result = run(scripted(scenario, {3: (60.0,), 4: (65.0,)}))
-    assert times(of_kind(result, "fallback")) == [65.0]
-    assert times(of_kind(result, "recovered")) == [65.0 + RECOVERY]
-
-
-def test_a_neighbour_lost_after_recovery_is_an_ordinary_failure():
-    scenario = a_scenario(({"kind": "checkfree"},), num_stages=6, fallback="restart")
-    result = run(scripted(scenario, {3: (60.0,), 4: (60.0 + RECOVERY + 1.0,)}))
-    assert not of_kind(result, "fallback")
-    assert len(of_kind(result, "recovered")) == 2
+@pytest.mark.parametrize(
+    ("kind", "second_loss", "fallbacks", "recoveries"),
+    [
+        ("checkfree", 60.0, [60.0], [60.0 + RECOVERY]),  # at once
+        ("redundant", 60.0, [60.0], [60.0 + RECOVERY]),
+        ("checkfree", 65.0, [65.0], [65.0 + RECOVERY]),  # during the recovery
+        ("checkfree", 61.0 + RECOVERY, [], [60.0 + RECOVERY, 61.0 + 2 * RECOVERY]),  # after it
+    ],
+)
+def test_two_neighbours_lost_together_need_the_fallback(kind, second_loss, fallbacks, recoveries):
+    scenario = a_scenario(({"kind": kind},), num_stages=6, fallback="restart")
+    result = run(scripted(scenario, {3: (60.0,), 4: (second_loss,)}))
+    assert times(of_kind(result, "fallback")) == fallbacks
+    assert times(of_kind(result, "recovered")) == recoveries
 
 
 def test_stopping_ends_the_run_with_a_reason():
@@ -340,18 +320,12 @@ def test_stopping_ends_the_run_with_a_reason():
     assert [event.kind for event in result.events] == ["failure", "unrecoverable"]
 
 
-@pytest.mark.parametrize("kind", ["none", "restart"])
-def test_without_need_of_the_fallback_it_costs_nothing(kind):
+@pytest.mark.parametrize(("kind", "num_saves"), [("none", 0), ("restart", 0), ("checkfree", 4)])
+def test_a_possible_fallback_costs_its_checkpoints(kind, num_saves):
     fallback = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
     result = run(a_scenario(({"kind": kind},), fallback=fallback, upload_seconds=50.0))
-    assert result.wall_clock_seconds == 20 * ITERATION
-
-
-def test_a_possible_fallback_costs_its_checkpoints():
-    fallback = {"kind": "checkpoint", "interval_iterations": 5, "blocking_share": 1.0}
-    result = run(a_scenario(({"kind": "checkfree"},), fallback=fallback, upload_seconds=50.0))
-    assert result.wall_clock_seconds == 20 * ITERATION + 4 * 50.0
-    assert result.ledger["checkpoint_save"] == 4 * 50.0
+    assert result.wall_clock_seconds == 20 * ITERATION + num_saves * 50.0
+    assert result.ledger["checkpoint_save"] == num_saves * 50.0
 
 
 # ---- giving up ----------------------------------------------------------------------------------------
@@ -367,16 +341,13 @@ def test_a_run_that_cannot_end_stops_with_a_reason(kind, uptime_seconds):
 
 
 # ---- exact recoveries ---------------------------------------------------------------------------------
-def test_redundant_computation_trains_as_if_nothing_had_failed():
+def test_exact_recoveries_train_as_if_nothing_had_failed():
     scenario = a_scenario(({"kind": "redundant"},), num_stages=6)
     result = run(scripted(scenario, {2: (60.0,), 4: (60.0,), 0: (200.0,)}))
     undisturbed = run(scripted(scenario, {}))
     learnt = [[(r.iteration, r.lineage, r.train_loss) for r in each.iterations] for each in (result, undisturbed)]
     assert learnt[0] == learnt[1]
     assert not of_kind(result, "fallback")
-
-
-def test_checkfree_plus_recovers_the_ends_exactly():
     scenario = a_scenario(({"kind": "checkfree_plus"},), num_stages=6)
     result = run(scripted(scenario, {0: (60.0,)}))
     assert [event.kind for event in result.events] == ["failure", "recovered"]
@@ -393,9 +364,8 @@ def test_checkfree_plus_loses_the_ends_with_their_copies_holder(holder):
 
 
 def test_embedding_copies_cost_time_only_where_they_do_not_fit():
-    configs = tuple(
-        {"kind": "checkfree_plus", "label": how, "embedding_copy": how} for how in ("beside", "blocking", "free")
-    )
+    copies = ("beside", "blocking", "free")
+    configs = tuple({"kind": "checkfree_plus", "label": how, "embedding_copy": how} for how in copies)
     # Half of stage 0's gradient has 1360 bytes; activations take no time here.
     network = {"same_region": a_link(bytes_per_second=136.0), "storage": a_link(), "negligible_seconds": 1e9}
     scenario = a_scenario(configs, network=network)

@@ -11,26 +11,20 @@ from sim.strategies.base import STORE, Transfer
 from support.builders import BYTES_PER_SECOND, a_link, a_scenario, a_world, in_turn, of_kind, run, times
 
 
-def test_undisturbed_work_takes_its_seconds():
+def test_work_takes_its_seconds_or_those_until_a_failure():
     world = a_world()
     assert in_turn(world, world.attempt(12.5, "detection")) == [None]
     assert world.now_seconds == world.ledger.buckets()["detection"] == 12.5
-
-
-def test_a_failure_ends_work_and_only_elapsed_time_is_booked():
     world = a_world(script={2: (4.0,)})
     assert in_turn(world, world.attempt(10.0, "state_transfer")) == [Failure(4.0, 2)]
     assert world.now_seconds == world.ledger.buckets()["state_transfer"] == 4.0
     assert world.lost_stages == {2}
 
 
-def test_a_failure_at_the_deadline_wins_whatever_the_order():
+def test_a_failure_wins_ties_with_deadlines_and_iterations():
     world = a_world(script={1: (4.0, 0.0, 6.0)})  # strikes at 4 s, 4 s and 10 s
     failures = in_turn(world, *(world.attempt(seconds, "detection") for seconds in (9.0, 6.0, 6.0, 6.0)))
     assert failures == [Failure(4.0, 1), Failure(4.0, 1), Failure(10.0, 1), None]
-
-
-def test_an_iteration_that_ends_with_a_failure_is_lost():
     world = a_world(script={3: (21.0,)})
     plan = world.plain_plan()
     assert world.iteration_times.split(plan).seconds == 21.0
@@ -45,9 +39,6 @@ def test_simultaneous_failures_arrive_in_order_without_delay():
     failures = in_turn(world, *(world.attempt(seconds, "detection") for seconds in waits))
     assert failures == [Failure(5.0, 1), Failure(5.0, 3), Failure(5.0, 4), None]
     assert world.now_seconds == 12.0
-
-
-def test_a_stage_is_lost_from_the_failure_before_its_delivery():
     world = a_world(script={1: (5.0,), 2: (5.0,)})
     assert in_turn(world, world.attempt(7.0, "detection")) == [Failure(5.0, 1)]
     assert world.lost_stages == {1, 2}
@@ -65,15 +56,12 @@ def test_a_failure_during_recovery_is_returned_by_that_step():
     assert world.lost_stages == {1, 2, 3}
 
 
-def test_nodes_are_ordered_at_the_failure_before_detection():
+def test_nodes_are_ordered_at_the_failure_and_spares_take_over():
     cluster = {"detection_seconds": 10.0, "provisioning_seconds": 60.0, "startup_seconds": 5.0}
     world = a_world(a_scenario(cluster=cluster), {1: (100.0,)})
     in_turn(world, world.attempt(500.0, "detection"), world.bring_back_nodes())
     assert world.now_seconds == 165.0
     assert world.ledger.buckets()["provisioning"] == 55.0
-
-
-def test_a_spare_takes_over_at_once_and_the_next_loss_waits():
     cluster = {"num_spares": 1, "provisioning_seconds": 60.0}
     world = a_world(a_scenario(cluster=cluster), {1: (100.0,), 2: (110.0,)})
     in_turn(world, world.attempt(500.0, "detection"), world.bring_back_nodes())
@@ -118,7 +106,7 @@ def test_background_work_ends_unless_a_failure_came_by_then(strike_seconds, outc
     assert not activity.under_way
 
 
-def test_background_work_loses_ties_with_failures():
+def test_background_work_ends_with_a_failure_and_frees_links():
     # struck at 5 s and at 35 s; at 15 s the place is still vacant
     world = a_world_with_a_store({1: (5.0, 10.0, 20.0)}, provisioning_seconds=20.0)
     seen = []
@@ -126,9 +114,6 @@ def test_background_work_loses_ties_with_failures():
     world.background(UPLOAD, lambda: seen.append("done"), lambda: seen.append("lost"))
     in_turn(world, world.attempt(100.0, "productive_compute"))
     assert (seen, world.now_seconds) == (["lost"], 35.0)
-
-
-def test_a_failure_ends_background_work_and_frees_links():
     world = a_world_with_a_store({1: (5.0, 1.0)})
     seen = []
     for name in "ab":
@@ -140,7 +125,7 @@ def test_a_failure_ends_background_work_and_frees_links():
     assert world.now_seconds == 6.0 + 30.0  # alone on the link
 
 
-def test_a_wait_for_background_work_ends_with_it():
+def test_background_messages_share_links_and_can_be_awaited():
     world = a_world_with_a_store()
     seen = []
     activity = world.background(UPLOAD, lambda: seen.append("done"), lambda: seen.append("lost"))
@@ -148,6 +133,12 @@ def test_a_wait_for_background_work_ends_with_it():
     assert in_turn(world, world.attempt(9.5, "productive_compute"), *waits) == [None, None, None]
     assert (seen, world.now_seconds) == (["done"], 30.0)
     assert world.ledger.buckets()["checkpoint_save"] == 20.5
+    world = a_world_with_a_store()
+    done = []
+    world.background(UPLOAD, lambda: done.append(world.now_seconds), lambda: None)
+    in_turn(world, world.attempt(10.0, "productive_compute"), world.transfer(UPLOAD, "checkpoint_save"))
+    assert done == [50.0]  # a third alone, the rest at half the rate
+    assert world.now_seconds == 60.0
 
 
 @pytest.mark.parametrize("strike_seconds", [20.0, 30.0])
@@ -156,15 +147,6 @@ def test_a_wait_for_background_work_returns_its_failure(strike_seconds):
     activity = world.background(UPLOAD, lambda: None, lambda: None)
     assert in_turn(world, world.wait_for(activity, "checkpoint_save")) == [Failure(strike_seconds, 2)]
     assert (world.now_seconds, activity.under_way) == (strike_seconds, False)
-
-
-def test_background_messages_share_links_with_awaited_ones():
-    world = a_world_with_a_store()
-    done = []
-    world.background(UPLOAD, lambda: done.append(world.now_seconds), lambda: None)
-    in_turn(world, world.attempt(10.0, "productive_compute"), world.transfer(UPLOAD, "checkpoint_save"))
-    assert done == [50.0]  # a third alone, the rest at half the rate
-    assert world.now_seconds == 60.0
 
 
 # ---- transfers --------------------------------------------------------------------------------------
@@ -177,9 +159,6 @@ def test_simultaneous_transfers_take_as_long_as_the_slowest():
     assert world.now_seconds == 3.5
     assert in_turn(world, world.transfer([Transfer(STORE, 2, 1e7)], "state_transfer")) == [None]
     assert world.now_seconds == world.ledger.buckets()["state_transfer"] == 6.5
-
-
-def test_a_failure_ends_a_transfer_and_frees_its_links():
     world = a_world(a_scenario(network={"same_region": a_link(0.0, 100.0), "storage": a_link()}), {4: (3.0,)})
     transfer = [Transfer(1, 2, 1000.0)]
     first, second = (world.transfer(transfer, "state_transfer") for _ in range(2))
@@ -198,16 +177,13 @@ def test_what_a_node_receives_from_two_shares_its_access_link(access, seconds):
     assert world.now_seconds == seconds
 
 
-def test_one_replica_stores_a_stage_and_every_replica_fetches_it():
+def test_replicas_transfer_in_parallel_and_store_once():
     network = {"same_region": a_link(), "storage": a_link(0.0, 100.0)}
     world = a_world(a_scenario(network=network, cluster={"nodes_per_stage": 3}))
     in_turn(world, world.transfer([Transfer(1, STORE, 1000.0)], "checkpoint_save"))
     assert world.now_seconds == 10.0
     in_turn(world, world.transfer([Transfer(STORE, 1, 1000.0)], "state_transfer"))
     assert world.now_seconds == 10.0 + 30.0
-
-
-def test_replicas_transfer_in_parallel_between_their_regions():
     slow, fast = 1.0 / 2**30, 10.0 / 2**30  # 1 and 10 bytes a second
     network = {
         "same_region": a_link(),
@@ -222,7 +198,7 @@ def test_replicas_transfer_in_parallel_between_their_regions():
     assert world.now_seconds == 10.0 + 100.0
 
 
-def test_an_empty_event_queue_names_what_it_waited_for():
+def test_errors_are_told_from_an_empty_event_queue():
     world = a_world(script={3: (7.0,)})
 
     def waits_for_ever():
@@ -231,9 +207,6 @@ def test_an_empty_event_queue_names_what_it_waited_for():
 
     with pytest.raises(RuntimeError, match=r"empty at 7 s after 0 iterations .*lost stages: \[3\]"):
         world.run(waits_for_ever())
-
-
-def test_errors_of_a_process_are_not_taken_for_an_empty_queue():
     world = a_world()
 
     def fails():
@@ -263,9 +236,6 @@ def test_iteration_processes_fail_in_the_executed_iteration():
     ]
     assert world.iterations.num_executed == 5
     assert world.iterations.num_completed == 3
-
-
-def test_a_failure_due_in_an_iteration_is_void_after_its_end():
     world = a_world(script={1: (2.5,), 2: (2.25,)}, unit="iterations")
     iterations = [world.run_iteration(world.plain_plan()) for _ in range(3)]
     struck = Failure(2.25 * 21, 2)
