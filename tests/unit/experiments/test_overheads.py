@@ -28,14 +28,11 @@ def overhead_of(steps: int = 40, **strategy):
     return found
 
 
-def test_checkpointing_stores_and_uploads_one_model():
+def test_checkpointing_stores_a_model_and_local_copies_two_more():
     found = overhead_of(kind="checkpoint", interval_iterations=10)
     assert (found.device_bytes, found.host_bytes, found.stored_bytes) == (0.0, 0.0, MODEL_BYTES)
     assert found.sent_bytes == pytest.approx(MODEL_BYTES / 10)
     assert found.computed_share == 0.0
-
-
-def test_local_copies_of_a_checkpoint_are_two_on_each_nodes_disk():
     found = overhead_of(kind="checkpoint", interval_iterations=10, local_gib_per_s=1.0)
     assert (found.host_bytes, found.stored_bytes) == (2 * MODEL_BYTES, MODEL_BYTES)
 
@@ -53,14 +50,8 @@ def test_redundant_costs_a_model_of_memory_and_more_compute():
     assert (found.device_bytes, found.host_bytes, found.stored_bytes) == (MODEL_BYTES, 0.0, 0.0)
     assert found.computed_share == pytest.approx(1 / 3)  # every layer stage's forward once more; the head is free
     assert found.sent_bytes == 0.0
-
-
-def test_shadow_backwards_double_the_computation():
     assert overhead_of(kind="redundant", preset="bamboo_forward_and_backward").computed_share == pytest.approx(1.0)
     assert overhead_of(kind="redundant", preset="bamboo_lazy").computed_share == 0.0
-
-
-def test_synchronised_shadows_are_sent_once_an_iteration():
     found = overhead_of(kind="redundant", preset="bamboo", synchronisation="weights")
     assert found.sent_bytes == pytest.approx(MODEL_BYTES / 3)  # weights are a third of the state
 

@@ -71,7 +71,7 @@ def test_a_rollback_goes_back_to_the_loss_at_its_iteration(back_to, loss):
     assert losses[3:].tolist() == ([1.0] if loss is None else [loss, 1.0])
 
 
-def test_several_runs_are_a_mean_in_a_range(dry):
+def test_several_runs_are_a_mean_in_a_range_while_all_train(dry):
     runs, means = run_curves(dry, "iteration"), loss_curves(dry, "iteration")
     assert list(means["strategy"].unique()) == ["none", "checkpoint", "checkfree", "checkfree_plus"]
     own = of(runs, strategy="checkfree").pivot(index="iteration", columns="failure_seed", values="loss_nats")
@@ -81,9 +81,6 @@ def test_several_runs_are_a_mean_in_a_range(dry):
     assert found["high_loss_nats"].tolist() == own.max(axis=1).tolist()
     assert (found["high_loss_nats"] > found["low_loss_nats"]).any()
     assert found["num_runs"].unique() == [2]
-
-
-def test_over_time_only_where_all_runs_train(dry):
     found = of(loss_curves(dry, "time"), strategy="checkpoint")
     ends = of(dry.runs, strategy="checkpoint")["wall_clock_seconds"] / SECONDS_PER_HOUR
     assert ends.nunique() == 2
@@ -177,7 +174,7 @@ def test_nodes_over_time_are_what_is_paid_for(tmp_path):
     assert of(nodes, kind="none")["num_nodes"].unique() == [6]
 
 
-def test_intervals_of_checkpoints_beside_the_others(swept):
+def test_intervals_of_checkpoints_are_beside_the_other_fields(swept, dry):
     found = checkpoint_intervals(swept)
     of_interval = found.dropna(subset=["interval_iterations"])
     assert set(of_interval["strategy"]) == {"checkpoint"}
@@ -187,9 +184,6 @@ def test_intervals_of_checkpoints_beside_the_others(swept):
         at = {RATE: row[RATE], INTERVAL: row[INTERVAL]}
         assert row["mean_end_hours"] == of(ends, **at)["mean_hours"].iloc[0]
         assert row["high_target_hours"] == of(targets, **at)["high_hours"].iloc[0]
-
-
-def test_swept_fields_are_those_of_the_sweep(dry, swept):
     assert swept_fields(dry) == []
     assert swept_fields(swept) == [RATE, INTERVAL]
     assert len(of(loss_curves(swept, "iteration"), iteration=600)) == 2 + 4 + 2 + 2
@@ -225,6 +219,8 @@ def test_spikes_and_half_lives_are_of_these_excesses(dry):
     row = of(halves, strategy="checkfree").iloc[0]
     assert row["num_recoveries"] == num_recoveries
     assert row["low_iterations"] <= row["median_iterations"] <= row["high_iterations"]
+    alone = results.Results(dry.folder, dry.runs[dry.runs["kind"] == "checkfree"])
+    assert set(excesses(alone)["baseline"]) == {"before the failure"}
 
 
 def test_half_lives_by_hand(dry, monkeypatch):
@@ -243,11 +239,6 @@ def test_half_lives_by_hand(dry, monkeypatch):
     curve = spikes(dry)
     assert curve["num_recoveries"].tolist() == [4, 4, 2]
     assert curve["mean_excess_nats"].tolist() == pytest.approx([(1.0 + 0.2 + 1.0 - 0.1) / 4, 2.1 / 4, 0.4])
-
-
-def test_without_a_failure_free_run_earlier_loss_is_the_baseline(dry):
-    alone = results.Results(dry.folder, dry.runs[dry.runs["kind"] == "checkfree"])
-    assert set(excesses(alone)["baseline"]) == {"before the failure"}
 
 
 def test_the_cost_of_swapping_is_between_failure_free_runs(tmp_path):

@@ -1,8 +1,10 @@
 """A stretch of a finished run, played again: the trace and the chart hold what happened, and nothing else."""
 
 import json
+import shutil
 from collections import defaultdict
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 from sim.cli.main import app
 from sim.experiments.sweep import run_scenario
 from sim.reporting.gantt import gantt_figure
-from sim.results.storage import load_run
+from sim.results.storage import RunFiles, load_run
 from sim.results.timeline import chrome_trace, timeline, write_chrome_trace
 from sim.scenario.loading import parse_scenario
 
@@ -48,34 +50,29 @@ def whole(folder):
     return timeline(folder, 0.0, load_run(folder).summary["wall_clock_seconds"])
 
 
-def test_the_whole_run_is_there_and_as_it_was(folder):
+def test_every_second_of_a_run_is_played_again_as_it_was(folder):
     files, found = load_run(folder), whole(folder)
     assert [record.ended_seconds for record in found.iterations] == files.iterations["ended_seconds"].tolist()
     assert [event.time_seconds for event in found.events] == files.events["time_seconds"].tolist()
     completed = [done for done in found.trace.operations if done.kind == "forward" and done.stage == 1]
     assert len(completed) >= len(found.iterations) * 4 * 2  # microbatches and pipelines; more where iterations were cut
-
-
-def test_every_second_is_an_iteration_or_a_named_span(folder):
-    found, wall_clock_seconds = whole(folder), load_run(folder).summary["wall_clock_seconds"]
     stretches = [(record.started_seconds, record.ended_seconds) for record in found.iterations]
     stretches += [(span.start_seconds, span.end_seconds) for span in found.trace.spans]
     stretches.sort()
-    assert (stretches[0][0], stretches[-1][1]) == (0.0, wall_clock_seconds)
+    assert (stretches[0][0], stretches[-1][1]) == (0.0, files.summary["wall_clock_seconds"])
     assert all(end == start for (_, end), (start, _) in pairwise(stretches))
-    cut = {span.end_seconds for span in found.trace.spans if span.bucket == "lost_work"}
-    assert cut
-    assert cut <= set(failures_of(folder))
 
 
 def test_a_failure_cuts_what_is_under_way(folder):
-    found = whole(folder)
-    for failure_seconds in failures_of(folder):
-        for part in (*found.trace.operations, *found.trace.messages):
+    trace, failures = whole(folder).trace, failures_of(folder)
+    for failure_seconds in failures:
+        for part in (*trace.operations, *trace.messages):
             assert not part.start_seconds < failure_seconds < part.end_seconds
-    lost = [message for message in found.trace.messages if not message.arrived]
+    cut = {span.end_seconds for span in trace.spans if span.bucket == "lost_work"}
+    lost = {message.end_seconds for message in trace.messages if not message.arrived}
+    assert cut
     assert lost
-    assert {message.end_seconds for message in lost} <= set(failures_of(folder))
+    assert cut | lost <= set(failures)
 
 
 def test_a_window_holds_what_reaches_into_it_and_no_more(folder):
@@ -132,17 +129,20 @@ def test_checkpoints_and_recoveries_are_in_the_trace(folders):
     assert crossed == {"storage in", "node 6 up"}
 
 
+def a_run(folder: Path, *overrides: str) -> RunFiles:
+    """The first strategy's run of a changed scenario."""
+    return run_scenario(parse_scenario(SCENARIO, overrides=overrides), folder).run_files()[0]
+
+
 def test_messages_that_share_nothing_have_tracks_of_their_ends(tmp_path):
-    scenario = parse_scenario(SCENARIO, overrides=("network.sharing=none", "training.steps=2"))
-    run = run_scenario(scenario, tmp_path).run_files()[0]
+    run = a_run(tmp_path, "network.sharing=none", "training.steps=2")
     events = chrome_trace(timeline(run.folder))["traceEvents"]
     tracks = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert {"S0 pipeline 0 to S1 pipeline 0", "S1 pipeline 1 to S0 pipeline 1"} <= tracks
 
 
 def test_an_upload_under_way_at_the_end_is_recorded(tmp_path):
-    overrides = ("training.steps=7", "failures=never", "network.storage.bandwidth_mbit_per_s=1")
-    run = run_scenario(parse_scenario(SCENARIO, overrides=overrides), tmp_path).run_files()[0]
+    run = a_run(tmp_path, "training.steps=7", "failures=never", "network.storage.bandwidth_mbit_per_s=1")
     messages = [message for message in whole(run.folder).trace.messages if message.what == "checkpoint"]
     assert len(messages) == 5
     assert not any(message.arrived for message in messages)
@@ -150,16 +150,14 @@ def test_an_upload_under_way_at_the_end_is_recorded(tmp_path):
 
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
 def test_a_run_with_jitter_is_replayed_exactly_in_the_window(tmp_path, fidelity):
-    overrides = ("training.steps=150", "cluster.jitter=0.3", f"fidelity={fidelity}")
-    run = run_scenario(parse_scenario(SCENARIO, overrides=overrides), tmp_path).run_files()[0]
+    run = a_run(tmp_path, "training.steps=150", "cluster.jitter=0.3", f"fidelity={fidelity}")
     last_seconds = run.summary["wall_clock_seconds"] - 1.0  # far behind the first 64 iterations
     found = timeline(run.folder, last_seconds - 1.0, last_seconds)
     assert 0 < len(found.trace.operations) < 5 * 2 * 4 * 2 * 5
 
 
 def test_a_run_whose_nodes_come_and_go_is_played_again_as_it_was(tmp_path):
-    overrides = ("failures.scope=node", "failures.downtime.mean_hours=0.01", "training.steps=100")
-    run = run_scenario(parse_scenario(SCENARIO, overrides=overrides), tmp_path).run_files()[0]
+    run = a_run(tmp_path, "failures.scope=node", "failures.downtime.mean_hours=0.01", "training.steps=100")
     found = whole(run.folder)
     assert [event.kind for event in found.events] == load_run(run.folder).events["kind"].tolist()
     assert {"node_lost", "regrouped", "node_joined"} <= {event.kind for event in found.events}
@@ -184,38 +182,28 @@ def test_an_empty_window_is_an_error_with_the_runs_length(folders, window):
         timeline(folders["redundant"], *window)
 
 
-def test_a_folder_without_a_run_is_an_error(tmp_path):
+def test_a_folder_without_a_run_is_an_error(folders, tmp_path):
     with pytest.raises(ValueError, match="holds no finished run"):
         timeline(tmp_path)
+    first, *others = sorted(folders.values())
+    message = f"is not a run; it contains {1 + len(others)} runs: name one of them, such as {first}$"
+    with pytest.raises(ValueError, match=message):
+        timeline(first.parent)
 
 
-def test_a_scenario_folder_is_an_error_that_names_a_run(folders):
-    runs = sorted(folders.values())
-    with pytest.raises(
-        ValueError, match=f"is not a run; it contains {len(runs)} runs: name one of them, such as {runs[0]}$"
+def test_a_summary_that_does_not_fit_is_an_error_that_names_it(folders, tmp_path):
+    shutil.copytree(folders["redundant"], tmp_path, dirs_exist_ok=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    later = summary | {"wall_clock_seconds": summary["wall_clock_seconds"] + 1.0}
+    for content, message in (
+        ("{", "summary.json.* is not JSON"),
+        ("[]", "summary.json.* no JSON object"),
+        ("{}", "summary.json.* lacks failure_seed, .*strategy"),
+        (json.dumps(later), "another version"),
     ):
-        timeline(runs[0].parent)
-
-
-def test_a_summary_that_is_none_is_an_error_that_names_it(folders, tmp_path):
-    for content, message in (("{", "is not JSON"), ("[]", "no JSON object"), ("{}", "lacks failure_seed, .*strategy")):
-        for file in folders["redundant"].iterdir():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
         (tmp_path / "summary.json").write_text(content)
-        with pytest.raises(ValueError, match=f"summary.json.* {message}"):
+        with pytest.raises(ValueError, match=message):
             timeline(tmp_path)
-
-
-def test_a_run_of_another_version_is_not_drawn(folders, tmp_path):
-    other = tmp_path / "run"
-    other.mkdir()
-    for file in folders["redundant"].iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
-    summary = json.loads((other / "summary.json").read_text())
-    summary["wall_clock_seconds"] += 1.0
-    (other / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(ValueError, match="another version"):
-        timeline(other)
 
 
 def test_the_command_leaves_no_chart_of_another_window(folders, tmp_path):

@@ -24,23 +24,17 @@ def copy(stage: int, source: int) -> Edit:
 
 
 @NUM_STAGES
-def test_checkfree_averages_inner_stages_and_refuses_the_ends(num_stages):
-    strategy = strategy_of("checkfree", num_stages)
+def test_checkfree_averages_inner_stages_not_the_ends(num_stages):
+    """The released code copies the first and last layers."""
+    paper = strategy_of("checkfree", num_stages)
+    released = strategy_of("checkfree", num_stages, preset="reference_code")
     for stage in range(2, num_stages):
-        assert strategy.edits(frozenset({stage})) == [average(stage, PAPER)]
-    for stage in (0, 1, num_stages):
+        assert paper.edits(frozenset({stage})) == [average(stage, PAPER)]
+        assert released.edits(frozenset({stage})) == [average(stage, RELEASED)]
+    for strategy, stage in ((paper, 0), (paper, 1), (paper, num_stages), (released, 0)):
         with pytest.raises(UnrecoverableError, match=f"stage {stage} "):
             strategy.edits(frozenset({stage}))
-
-
-@NUM_STAGES
-def test_checkfree_of_the_released_code_copies_the_ends(num_stages):
-    strategy = strategy_of("checkfree", num_stages, preset="reference_code")
-    for stage in range(2, num_stages):
-        assert strategy.edits(frozenset({stage})) == [average(stage, RELEASED)]
-    assert strategy.edits(frozenset({1, num_stages})) == [copy(1, 2), copy(num_stages, num_stages - 1)]
-    with pytest.raises(UnrecoverableError, match="stage 0 "):
-        strategy.edits(frozenset({0}))
+    assert released.edits(frozenset({1, num_stages})) == [copy(1, 2), copy(num_stages, num_stages - 1)]
 
 
 @NUM_STAGES
@@ -59,9 +53,6 @@ def test_neighbours_are_rebuilt_in_sequence_only_on_request():
     assert released.edits(frozenset({3, 4})) == [average(3, RELEASED), average(4, RELEASED)]
     with pytest.raises(UnrecoverableError, match="stage 3 is lost together with stage 4"):
         strategy_of("checkfree").edits(frozenset({3, 4}))
-
-
-def test_the_pairs_of_checkfree_plus_do_not_depend_on_each_other():
     strategy = strategy_of("checkfree_plus", 4)
     assert strategy.edits(frozenset({2, 3})) == [copy(2, 1), copy(3, 4)]  # adjacent, yet each has its twin
     with pytest.raises(UnrecoverableError):
@@ -125,28 +116,21 @@ def test_fresh_weights_need_no_transfer(num_stages):
 
 
 @NUM_STAGES
-def test_a_copy_of_the_previous_stage_fails_where_there_is_none(num_stages):
-    strategy = strategy_of("reinit", num_stages, rule="copy_previous")
-    for stage in range(2, num_stages + 1):
-        assert strategy.edits(frozenset({stage})) == [copy(stage, stage - 1)]
-    for stage in (0, 1):
-        with pytest.raises(UnrecoverableError, match=f"stage {stage} "):
-            strategy.edits(frozenset({stage}))
-    with_ends = strategy_of("reinit", num_stages, rule="copy_previous", end_stages="copy")
-    assert with_ends.edits(frozenset({1})) == [copy(1, 2)]
-    assert with_ends.edits(frozenset({num_stages})) == [copy(num_stages, num_stages - 1)]
-
-
-@NUM_STAGES
-def test_the_plain_average_weighs_both_neighbours_alike(num_stages):
-    strategy = strategy_of("reinit", num_stages, rule="uniform_average")
+@pytest.mark.parametrize("rule", ["copy_previous", "uniform_average"])
+def test_simple_rules_fail_where_a_neighbour_is_missing(num_stages, rule):
+    """Ends can be copied on request."""
+    strategy = strategy_of("reinit", num_stages, rule=rule)
     for stage in range(2, num_stages):
-        assert strategy.edits(frozenset({stage})) == [average(stage, UNIFORM)]
-    for stage in (0, 1, num_stages):
+        expected = copy(stage, stage - 1) if rule == "copy_previous" else average(stage, UNIFORM)
+        assert strategy.edits(frozenset({stage})) == [expected]
+    if rule == "copy_previous":
+        assert strategy.edits(frozenset({num_stages})) == [copy(num_stages, num_stages - 1)]
+    for stage in (0, 1) if rule == "copy_previous" else (0, 1, num_stages):
         with pytest.raises(UnrecoverableError, match=f"stage {stage} "):
             strategy.edits(frozenset({stage}))
-    with_ends = strategy_of("reinit", num_stages, end_stages="copy")
-    assert with_ends.edits(frozenset({1, num_stages})) == [copy(1, 2), copy(num_stages, num_stages - 1)]
+    with_ends = strategy_of("reinit", num_stages, rule=rule, end_stages="copy")
+    for stage, source in ((1, 2), (num_stages, num_stages - 1)):
+        assert with_ends.edits(frozenset({stage})) == [copy(stage, source)]
 
 
 def test_sources_that_are_lost_too_are_refused_or_used_as_asked():
@@ -257,13 +241,18 @@ def test_on_request_only_exact_copies_bypass_the_checkpoint():
     ]
 
 
-def test_before_a_checkpoint_first_weights_are_drawn_unsent():
-    strategy, world = strategy_of("checkfree_hybrid"), WorldOnPaper(lost=[3, 4])
-    position = start_of(strategy).after(150)
-    assert rebuild(strategy, world, position) == position.edited(
-        older(3, start_of(strategy)), older(4, start_of(strategy))
-    )
-    assert world.transfers == []
+def test_without_a_checkpoint_on_its_lineage_weights_are_drawn():
+    """Before any checkpoint, from the beginning again, or on another way since: the first weights take its place."""
+    without, (checkpointing, world, _) = strategy_of("checkfree_hybrid"), hybrid()
+    start = start_of(without)
+    for strategy, position in (
+        (without, start.after(150)),
+        (checkpointing, start.after(150)),
+        (checkpointing, start.after(100).edited(average(3, PAPER)).after(300)),
+    ):
+        world.lost_stages = frozenset({3, 4})
+        assert rebuild(strategy, world, position) == position.edited(older(3, start), older(4, start))
+        assert world.transfers == []
 
 
 def test_a_checkpoint_that_a_failure_ended_does_not_count():
@@ -274,19 +263,6 @@ def test_a_checkpoint_that_a_failure_ended_does_not_count():
     world.lost_stages = frozenset({3, 4})
     recovered = rebuild(strategy, world, position.after(400))
     assert recovered == position.after(400).edited(older(3, STORED), older(4, STORED))
-
-
-def test_a_checkpoint_of_a_discarded_lineage_is_not_used():
-    """From the beginning again, or on another way since: the first weights take its place."""
-    strategy, world, _ = hybrid()
-    world.lost_stages = frozenset({3, 4})
-    for position in (
-        start_of(strategy).after(150),
-        start_of(strategy).after(100).edited(average(3, PAPER)).after(300),
-    ):
-        beginning = start_of(strategy)
-        assert rebuild(strategy, world, position) == position.edited(older(3, beginning), older(4, beginning))
-        assert world.transfers == []
 
 
 def test_a_checkpoint_counts_again_once_training_passed_it_again():

@@ -53,9 +53,24 @@ def about(*seconds: float) -> Any:
     return pytest.approx(list(seconds), abs=20 * TICK)
 
 
-def test_young_counts_between_starts_and_saves_at_iteration_ends():
+ON_DISK = {"local_gib_per_s": CHECKPOINT_BYTES / 2 / BYTES_PER_GIB}
+HOURLY = {"kind": "exponential", "mean_uptime_hours": 4.0, "immune_stages": (0,)}
+"""Four stages that fail every four hours: once an hour."""
+
+
+@pytest.mark.parametrize(
+    ("options", "others"),
+    [
+        ({"mtbf_hours": 1.0, "blocking_share": 1.0}, {}),
+        ({"mtbf_hours": 1.0, "blocking_share": 0.5}, {"upload_seconds": 4.0}),  # half of 4 s: the same 2 s
+        ({"mtbf_hours": 1.0, **ON_DISK}, {}),
+        ({"blocking_share": 1.0}, {"failures": HOURLY}),
+    ],
+    ids=["blocking", "half blocking", "own disk", "mtbf of the failure process"],
+)
+def test_young_counts_between_starts_and_saves_at_iteration_ends(options, others):
     """√(2 · 2 · 3600) = 120, and 2 of standing still: after the 6th iteration from zero, and 128 s later each time."""
-    assert started(checkpoint(interval="young", mtbf_hours=1.0, blocking_share=1.0)) == about(126, 254, 382)
+    assert started(checkpoint(interval="young", **options), **others) == about(126, 254, 382)
 
 
 def test_daly_saves_a_little_more_often():
@@ -66,35 +81,13 @@ def test_daly_saves_a_little_more_often():
     assert started({**options, "interval": "daly"}) == about(210, 422)
 
 
-def test_only_the_blocking_share_counts_as_what_a_save_costs():
-    """Half of 4 s: the same 2 s."""
-    options = checkpoint(interval="young", mtbf_hours=1.0, blocking_share=0.5)
-    assert started(options, upload_seconds=4.0) == about(126, 254, 382)
-
-
-def test_writing_to_the_own_disk_counts_as_what_a_save_costs():
-    options = checkpoint(interval="young", mtbf_hours=1.0, local_gib_per_s=CHECKPOINT_BYTES / 2 / BYTES_PER_GIB)
-    assert started(options) == about(126, 254, 382)
-
-
 @pytest.mark.parametrize("formula", ["young", "daly"])
 def test_what_costs_nothing_is_done_as_often_as_uploads_allow(formula):
     """Uploads of 50 s, nobody stands still: 63 is the first end of an iteration after 50, and so on."""
     options = checkpoint(interval=formula, mtbf_hours=1.0)
     assert started(options, 50.0) == about(*range(63, 21 * 20 + 1, 63))
     assert started(options, 0.0) == about(*range(21, 21 * 20 + 1, 21))
-
-
-@pytest.mark.parametrize("formula", ["young", "daly"])
-def test_without_failures_nothing_that_costs_is_saved(formula):
-    assert started(checkpoint(interval=formula, blocking_share=1.0)) == []
-
-
-def test_the_default_mtbf_is_that_of_the_failure_process():
-    """Four stages that fail every four hours: once an hour."""
-    failures = {"kind": "exponential", "mean_uptime_hours": 4.0, "immune_stages": (0,)}
-    options = checkpoint(interval="young", blocking_share=1.0)
-    assert started(options, failures=failures) == about(126, 254, 382)
+    assert started(checkpoint(interval=formula, blocking_share=1.0)) == []  # without failures nothing that costs
 
 
 def test_adaptive_is_young_for_what_has_been_seen():
@@ -165,10 +158,12 @@ def test_a_long_notice_loses_what_was_done_since():
     assert result.ledger["lost_work"] == pytest.approx(42 + 16)
 
 
-def test_without_just_in_time_a_notice_saves_the_detection_only():
+def test_without_just_in_time_or_disk_a_loss_costs_more():
     result = struck(checkpoint(), {2: (100.0,)}, notice=10.0)
     assert of_kind(result, "checkpoint_started") == []
     assert recovered(result) == [(pytest.approx(105), 0)]
+    result = struck(checkpoint(interval_iterations=2), {2: (80.0,)}, upload=10.0)
+    assert recovered(result) == [(pytest.approx(80 + 15 + 10), 2)]
 
 
 def test_a_notice_repeats_no_stored_or_ongoing_upload():
@@ -178,9 +173,6 @@ def test_a_notice_repeats_no_stored_or_ongoing_upload():
         assert times(of_kind(result, "checkpoint_started"))[0] == pytest.approx(84)
         assert recovered(result) == [(pytest.approx(105 + upload), 4)]
         assert len([at for at in times(of_kind(result, "checkpoint_started")) if at < 100]) == 1
-
-
-def test_a_notice_during_a_blocking_checkpoint_begins_no_other():
     options = checkpoint(just_in_time=True, interval_iterations=4, blocking_share=1.0)
     result = struck(options, {2: (100.0,)}, notice=13.0, upload=10.0)
     assert times(of_kind(result, "checkpoint_started"))[:1] == about(84)
@@ -220,11 +212,6 @@ def test_survivors_read_disks_during_the_lost_stages_download(disk, fetching):
     assert recovered(result) == [(pytest.approx(80 + 15 + fetching), 2)]
     assert result.ledger["state_transfer"] == pytest.approx(fetching)
     assert result.ledger["checkpoint_save"] == pytest.approx(disk * len(of_kind(result, "checkpoint_started")))
-
-
-def test_without_a_disk_all_stages_download():
-    result = struck(checkpoint(interval_iterations=2), {2: (80.0,)}, upload=10.0)
-    assert recovered(result) == [(pytest.approx(80 + 15 + 10), 2)]
 
 
 def test_a_checkpoint_on_the_disks_alone_is_not_durable():
@@ -292,26 +279,26 @@ def test_a_lost_upload_is_forgotten():
 
 
 # ---- formulas of intervals -----------------------------------------------------------------------------
-@pytest.mark.parametrize(("mtbf", "minutes"), [(24 * HOUR, 116.69), (6 * HOUR, 56.71), (15 * MINUTE, 9.14)])
-def test_dalys_interval_has_its_published_values(mtbf, minutes):
-    assert daly_seconds(5 * MINUTE, mtbf) / MINUTE == pytest.approx(minutes, abs=5e-3)
+@pytest.mark.parametrize(
+    ("formula", "mtbf", "minutes"),
+    [
+        (daly_seconds, 24 * HOUR, 116.69),
+        (daly_seconds, 6 * HOUR, 56.71),
+        (daly_seconds, 15 * MINUTE, 9.14),
+        (young_seconds, 24 * HOUR, 120.0),
+        (young_seconds, 6 * HOUR, 60.0),
+        (young_seconds, 90 * MINUTE, 30.0),
+    ],
+)
+def test_intervals_have_their_published_values(formula, mtbf, minutes):
+    """Of saves of 5 minutes. Young: the root of twice the save times the MTBF."""
+    assert formula(5 * MINUTE, mtbf) / MINUTE == pytest.approx(minutes, abs=0.0 if formula is young_seconds else 5e-3)
 
 
-@pytest.mark.parametrize(("mtbf", "minutes"), [(24 * HOUR, 120.0), (6 * HOUR, 60.0), (90 * MINUTE, 30.0)])
-def test_youngs_interval_is_the_root_of_twice_save_times_mtbf(mtbf, minutes):
-    assert young_seconds(5 * MINUTE, mtbf) == minutes * MINUTE
-
-
-def test_dalys_interval_is_one_uptime_for_saves_of_two_and_more():
-    assert daly_seconds(200.0, 100.0) == daly_seconds(1e9, 100.0) == 100.0
+def test_intervals_at_their_limits():
+    assert daly_seconds(200.0, 100.0) == daly_seconds(1e9, 100.0) == 100.0  # one uptime for saves of two and more
     assert daly_seconds(199.9, 100.0) == pytest.approx(100.0, rel=0.5)
-
-
-def test_saves_that_cost_nothing_can_go_on_all_the_time():
     assert young_seconds(0.0, HOUR) == young_seconds(0.0, math.inf) == daly_seconds(0.0, HOUR) == 0.0
-
-
-def test_without_failures_intervals_are_infinite():
     assert young_seconds(1.0, math.inf) == daly_seconds(1.0, math.inf) == math.inf
 
 

@@ -50,6 +50,9 @@ def test_copies_travel_in_background_and_count_once_all_arrived():
     assert times(of_kind(result, "checkpoint_started")) == [at(21 * k) for k in range(1, 21)]
     assert times(of_kind(result, "checkpoint_durable")) == [at(21 * k + 10) for k in range(1, 20)]
     assert result.wall_clock_seconds == at(20 * 21)
+    world, strategy = WorldOnPaper(), strategy_of("neighbour_checkpoint")
+    assert result_of(strategy.after_iteration(world, start_of(strategy).after(1))) is None
+    assert (world.now_seconds, world.attempted_seconds) == (0.0, [])
 
 
 @pytest.mark.parametrize(("copy_seconds", "every"), [(20.9, 1), (30.0, 2), (62.9, 3)])
@@ -59,15 +62,12 @@ def test_the_next_checkpoint_waits_for_the_last(copy_seconds, every):
     assert started == list(range(1, 21, every))
 
 
-def test_an_interval_is_counted_from_the_last_checkpoint():
+def test_an_interval_counts_from_the_last_checkpoint_or_rollback():
     started = [event.iteration for event in of_kind(struck({}, interval_iterations=4), "checkpoint_started")]
     assert started == [4, 8, 12, 16, 20]
     slow = [event.iteration for event in of_kind(struck({}, 90.0, interval_iterations=4), "checkpoint_started")]
     assert slow == [4, 9, 14, 19]
-
-
-def test_after_recovery_the_interval_counts_from_the_rollback():
-    """The 8th is sent from 168 on, when a loss ends that: back to the 4th, and the 8th is due again."""
+    # The 8th is sent from 168 on, when a loss ends that: back to the 4th, and the 8th is due again.
     result = struck({2: (170.0,)}, interval_iterations=4)
     assert recovered(result) == [(at(170 + 15 + 10), 4)]
     assert [event.iteration for event in of_kind(result, "checkpoint_started")] == [4, 8, 8, 12, 16, 20]
@@ -98,7 +98,7 @@ def test_a_lost_stage_is_sent_its_state_and_the_copies_it_held(num_copies):
     assert result.sent_bytes == pytest.approx(num_sent * CHECKPOINT_BYTES)
 
 
-def test_transfers_to_a_lost_stage():
+def test_transfers_to_lost_stages_come_from_holders_of_copies():
     """Stage 3's own from a holder, 4; stage 2's, of which 3 held a copy, from 2 itself."""
     strategy, world = strategy_of("neighbour_checkpoint"), WorldOnPaper()
     keep(strategy, world, start_of(strategy).after(1))
@@ -108,9 +108,6 @@ def test_transfers_to_a_lost_stage():
     sent = [(transfer.source, transfer.target, transfer.what) for transfer in world.transfers]
     assert sent == [(2, 3, "checkpoint of stage 2"), (4, 3, "checkpoint of stage 3")]
     assert {transfer.num_bytes for transfer in world.transfers} == {CHECKPOINT_BYTES}
-
-
-def test_with_two_copies_a_lost_neighbour_has_a_second_holder():
     strategy, world = strategy_of("neighbour_checkpoint", num_copies=2), WorldOnPaper()
     keep(strategy, world, start_of(strategy).after(1))
     world.lose(3)
@@ -172,9 +169,3 @@ def test_a_node_holds_two_checkpoints_each_of_itself_and_peers():
         assert NeighbourCheckpoint.host_memory_bytes(config, costs, 1) == parts * CHECKPOINT_BYTES
         assert NeighbourCheckpoint.extra_memory_bytes(config, costs, 1) == 0.0
         assert NeighbourCheckpoint.stored_bytes(config, costs) == 0.0
-
-
-def test_saving_stops_no_training():
-    world, strategy = WorldOnPaper(), strategy_of("neighbour_checkpoint")
-    assert result_of(strategy.after_iteration(world, start_of(strategy).after(1))) is None
-    assert (world.now_seconds, world.attempted_seconds) == (0.0, [])

@@ -74,7 +74,7 @@ def test_a_microbatch_takes_a_node_its_own_work_and_the_shadows(preset, each):
     assert (longest(preset, 40) - longest(preset, 20)) / 20 == pytest.approx(each)
 
 
-def test_a_shadow_that_runs_backwards_has_a_gradient_to_hold():
+def test_shadows_occupy_the_memory_of_what_they_hold():
     costs = Costs(a_scenario().workload, a_scenario().cluster.device)
     held = {
         preset: Redundant.extra_memory_bytes(RedundantConfig(preset=preset), costs, 1)
@@ -83,9 +83,6 @@ def test_a_shadow_that_runs_backwards_has_a_gradient_to_hold():
     gradient_bytes = held.pop("bamboo_forward_and_backward") - CHECKPOINT_BYTES
     assert set(held.values()) == {CHECKPOINT_BYTES}
     assert gradient_bytes == costs.weight_bytes(2) == costs.state_bytes(2) - CHECKPOINT_BYTES
-
-
-def test_the_last_stage_shadows_the_first_of_the_ring():
     workload = a_scenario(loss_at="last_stage").workload
     costs = Costs(workload, a_scenario().cluster.device)
     config = RedundantConfig()
@@ -128,11 +125,25 @@ def test_the_pause_is_the_completed_work_the_shadow_lacks(preset):
     assert world.attempted_seconds == [10.0, 0.5 * num_microbatches * LEFT[preset]]
 
 
-def test_shadows_in_part_are_computed_in_part():
-    strategy = strategy_of("redundant", preset="bamboo", shadow_forwards=0.25, shadow_backwards=0.5)
-    world = WorldOnPaper(lost=[3])
+@pytest.mark.parametrize(
+    ("options", "lost", "cut_share", "pause"),
+    [
+        (
+            {"preset": "bamboo", "shadow_forwards": 0.25, "shadow_backwards": 0.5},
+            [3],
+            0.5,
+            0.5 * 4 * (0.75 + 0.5 * 2.0),
+        ),
+        ({"preset": "bamboo_lazy"}, [0, 3], 0.5, 0.5 * 4 * 3.0),
+        ({"preset": "bamboo_lazy"}, [3], 0.0, 0.0),
+    ],
+    ids=["shadows in part", "slowest of several", "outside an iteration"],
+)
+def test_the_pause_is_what_the_slowest_shadow_has_to_redo(options, lost, cut_share, pause):
+    strategy, world = strategy_of("redundant", **options), WorldOnPaper(lost=lost)
+    world.cut_share = cut_share
     rebuild(strategy, world, start_of(strategy).after(9))
-    assert world.attempted_seconds[1] == 0.5 * 4 * (0.75 * 1.0 + 0.5 * 2.0)
+    assert world.attempted_seconds == [10.0, pause]
 
 
 @pytest.mark.parametrize(
@@ -146,26 +157,12 @@ def test_shadows_in_part_are_computed_in_part():
     ],
 )
 def test_the_head_is_redone_by_its_stages_shadow(loss_at, lost, each):
-    scenario = a_scenario(
-        loss_at=loss_at, measured={"forward_seconds": 1.0, "backward_seconds": 2.0, "head_seconds": 6.0}
-    )
+    measured = {"forward_seconds": 1.0, "backward_seconds": 2.0, "head_seconds": 6.0}
+    scenario = a_scenario(loss_at=loss_at, measured=measured)
     strategy, world = strategy_of("redundant", 4, preset="bamboo_lazy"), WorldOnPaper(lost=[lost])
     world.costs = Costs(scenario.workload, scenario.cluster.device)
     rebuild(strategy, world, start_of(strategy).after(9))
     assert world.attempted_seconds[1] == pytest.approx(0.5 * 4 * each)
-
-
-def test_of_several_lost_at_once_the_slowest_makes_the_pause():
-    strategy, world = strategy_of("redundant", preset="bamboo_lazy"), WorldOnPaper(lost=[0, 3])
-    rebuild(strategy, world, start_of(strategy).after(9))
-    assert world.attempted_seconds[1] == 0.5 * 4 * 3.0
-
-
-def test_outside_an_iteration_there_is_nothing_to_redo():
-    strategy, world = strategy_of("redundant", preset="bamboo_lazy"), WorldOnPaper(lost=[3])
-    world.cut_share = 0.0
-    rebuild(strategy, world, start_of(strategy).after(9))
-    assert world.attempted_seconds == [10.0, 0.0]
 
 
 # ---- carrying on ------------------------------------------------------------------------------------------------
@@ -211,15 +208,12 @@ def test_the_iteration_goes_on_where_it_was_cut_on_the_holder(preset, share):
     assert of_kind(result, "rolled_back") == []
 
 
-def test_the_pause_is_booked_as_redundant_computation():
+def test_the_pause_is_redundant_and_covering_doubles_the_work():
     """Nothing else of bamboo_lazy is: 0.5 · 4 · 3 s."""
     whole = price("bamboo_lazy", {})
     assert whole == 21.0
     assert struck("bamboo_lazy", {2: (0.5 * whole,)}, steps=3).ledger["redundant_compute"] == seconds(6.0)
-
-
-def test_a_node_serving_two_stages_does_twice_the_work():
-    """Two stages on one node: every microbatch more takes it 2 (f + b)."""
+    # Two stages on one node: every microbatch more takes it 2 (f + b).
     more, fewer = (price("bamboo_lazy", {2: 1}, num_microbatches=m) for m in (20, 10))
     assert (more - fewer) / 10 == pytest.approx(6.0)
 
@@ -282,7 +276,7 @@ def test_once_the_replacement_has_joined_its_holder_can_be_lost(second, stopped)
     assert (result.stopped is not None) == stopped
 
 
-def test_waiting_runs_the_iteration_again():
+def test_papers_presets_wait_and_run_the_iteration_again():
     """Half of the iteration, 15 s until the node has started; nothing is sent in no time."""
     result = struck("bamboo_lazy", {2: (10.5,)}, 0.0, steps=2)
     assert result.ledger["lost_work"] == seconds(0.0)
@@ -290,9 +284,6 @@ def test_waiting_runs_the_iteration_again():
     waited = run(scripted(scenario, {2: (10.5,)}))
     assert ends(waited) == [seconds(10.5 + 15.0 + 21.0), seconds(10.5 + 15.0 + 42.0)]
     assert waited.ledger["lost_work"] == seconds(10.5)
-
-
-def test_bamboos_preset_continues_and_the_papers_presets_wait():
     for preset in LEFT:
         assert RedundantConfig(preset=preset).on_failure == "carry_on"
     assert RedundantConfig().on_failure == RedundantConfig(preset="paper_table2").on_failure == "wait"

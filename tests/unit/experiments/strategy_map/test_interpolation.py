@@ -41,7 +41,7 @@ def test_between_knots_and_beyond_the_last_it_goes_straight_on(share):
     assert beyond[1, 0] == pytest.approx(100 + 60 * (1 + share))
 
 
-def test_a_missed_target_is_missed_at_all_higher_rates():
+def test_missed_targets_bound_the_rates_above_and_below():
     penalty = through(FREE, sample(0.1, 400.0, 150.0), sample(0.2, math.nan, 200.0), sample(0.3, 500.0, 250.0))
     for rate in (0.2, 0.25, 0.3, 0.9):
         assert math.isnan(penalty.iterations_at(rate)[0, 0])
@@ -50,9 +50,6 @@ def test_a_missed_target_is_missed_at_all_higher_rates():
     assert math.isnan(penalty.iterations_at(2.0)[1, 0])  # would take 1100
     nowhere = through(sample(0.0, math.nan, 100.0), sample(0.1, 400.0, 150.0))
     assert math.isnan(nowhere.iterations_at(0.1)[0, 0])
-
-
-def test_below_a_missed_point_iterations_are_a_lower_bound():
     penalty = through(FREE, sample(0.1, math.nan, math.nan))
     assert penalty.iterations_at(0.0) == FREE.iterations
     assert penalty.iterations_at(0.05)[0, 0] == pytest.approx(550.0)
@@ -60,17 +57,19 @@ def test_below_a_missed_point_iterations_are_a_lower_bound():
     assert all(map(math.isnan, penalty.iterations_at(0.1).values()))
 
 
-def test_without_weight_changes_iterations_are_exact_everywhere():
-    penalty = IterationsToTarget((FREE,), 1000, is_flat=True)
-    assert penalty.iterations_at(0.7) == FREE.iterations
-    assert penalty.error_at(0.7) == 0.0
-
-
 def test_the_error_is_that_of_leaving_a_sample_point_out():
     bent = through(FREE, sample(0.1, 200.0, 200.0), sample(0.2, 220.0, 220.0))  # straight would be 160 at 0.1
     assert bent.error_at(0.15) == pytest.approx(0.2)
     straight = through(FREE, sample(0.1, 150.0, 150.0), sample(0.2, 200.0, 200.0))
     assert straight.error_at(0.15) == pytest.approx(0.0)
+    # With few sample points it is half the penalty.
+    one = through(FREE, sample(0.1, 150.0, 150.0))
+    assert one.error_at(0.05) == pytest.approx(0.125)  # a quarter more iterations there
+    assert one.error_at(0.2) == pytest.approx(0.5)
+    assert through(FREE).error_at(0.3) == 0.0
+    unchanged = IterationsToTarget((FREE,), 1000, is_flat=True)  # no weights change: exact everywhere
+    assert unchanged.iterations_at(0.7) == FREE.iterations
+    assert unchanged.error_at(0.7) == 0.0
 
 
 @given(st.floats(0.0, 1.0))
@@ -92,14 +91,6 @@ def test_beside_a_missed_target_the_error_is_as_outside():
 
 def mean_penalty(penalty: IterationsToTarget, rate: float) -> float:
     return sum(penalty.iterations_at(rate).values()) / 200.0 - 1.0
-
-
-def test_with_few_sample_points_the_error_is_half_the_penalty():
-    one = through(FREE, sample(0.1, 150.0, 150.0))
-    assert one.error_at(0.05) == pytest.approx(0.125)  # a quarter more iterations there
-    assert one.error_at(0.2) == pytest.approx(0.5)
-    only_free = through(FREE)
-    assert only_free.error_at(0.3) == 0.0  # where nothing is told, nothing errs
 
 
 RATES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=30, unique=True)

@@ -50,26 +50,20 @@ def test_a_straight_border_is_found_wherever_it_runs(num_x, num_y, a, b, c):
             assert {truth(cell) for cell in cells_in(mesh)} == agreed
 
 
-def test_one_answer_everywhere_takes_the_first_net_alone():
+def test_cells_are_computed_on_the_first_net_and_along_borders():
     known, _, asked = looked(20, 20, lambda _: "same")
     assert coarse_lines(20) == [0, 5, 10, 15, 19]
     assert coarse_lines(3) == [0, 1, 2]
     assert set(asked) == {(i, j) for i in coarse_lines(20) for j in coarse_lines(20)}
     assert len(known) == 25
-
-
-def test_cells_are_computed_along_borders_and_few_elsewhere():
     known, _, _ = looked(20, 20, lambda cell: cell[0] < 7)
     assert all((i, j) in known for i in (6, 7) for j in range(20))
     assert len(known) < 150
 
 
-def test_a_grid_of_one_row_or_one_cell_is_no_special_case():
+def test_small_grids_and_requested_lines_are_computed_whole():
     assert set(looked(1, 1, lambda _: 0)[0]) == {(0, 0)}
     assert {(3, 0), (4, 0)} <= set(looked(9, 1, lambda cell: cell[0] < 4)[0])
-
-
-def test_a_side_with_all_lines_requested_is_not_interpolated():
     known, _ = refined(coarse_lines(20), range(3), lambda cells: {cell: cell[1] == 1 for cell in cells})
     assert {cell[1] for cell in known} == {0, 1, 2}
     same, _ = refined(coarse_lines(20), range(3), lambda cells: dict.fromkeys(cells, 0))
