@@ -82,23 +82,17 @@ def test_no_bytes_take_the_latency_only(links):
 
 
 # ---- sharing, by hand ---------------------------------------------------------------------------------
-def test_remaining_messages_go_faster():
+def test_shares_change_as_messages_start_and_end():
     wire = Wire()
     wire.send("short", on(LINK), 100.0)
     wire.send("long", on(LINK), 300.0)
     # Both at 50 until 2 s; then 200 bytes are left, at 100.
     assert wire.run() == {"short": 2.0, "long": 4.0}
-
-
-def test_starts_and_ends_at_different_times():
     wire = Wire()
     wire.send("a", on(LINK), 400.0)  # alone 1 s: 300 left; with b 2 s: 200; with b and c 3 s: 100; alone again 1 s
     wire.send("b", on(LINK), 200.0, at=1.0)  # 2 s at 50, 3 s at 33.3: ends at 6 s
     wire.send("c", on(LINK), 100.0, at=3.0)  # 3 s at 33.3: ends at 6 s
     assert wire.run() == {"a": 7.0, "b": 6.0, "c": 6.0}
-
-
-def test_a_message_shares_only_once_its_latency_is_over():
     wire = Wire()
     wire.send("there", on(LINK), 300.0)
     wire.send("far", on(LINK, latency=2.0), 100.0)
@@ -122,22 +116,16 @@ def test_a_departure_speeds_up_messages_on_other_links():
     assert wire.run() == {"x": 1.0, "y": 2.0, "z": 3.0}
 
 
-def test_other_links_are_left_alone():
+def test_messages_at_limits_or_on_other_links_keep_their_rate():
     wire = Wire()
     wire.send("a", on(LINK), 300.0)
     wire.send("b", on(Link("one", 100.0)), 300.0, at=1.0)  # another link of the same name
     wire.send("c", Path(0.0, 100.0), 300.0, at=1.5)
     assert wire.run() == {"a": 3.0, "b": 4.0, "c": 4.5}
-
-
-def test_a_message_at_its_own_limit_leaves_the_rest_to_others():
     wire = Wire()
     wire.send("slow", on(LINK, limit=20.0), 100.0)
     wire.send("fast", on(LINK), 400.0)
     assert wire.run() == {"slow": 5.0, "fast": 5.0}
-
-
-def test_simultaneous_arrivals_keep_the_order_of_sending():
     wire = Wire()
     for name in "badc":
         wire.send(name, on(LINK), 100.0)
@@ -150,9 +138,6 @@ def test_messages_of_a_channel_go_one_after_the_other():
     for name, num_bytes in (("a", 300.0), ("b", 100.0), ("c", 200.0)):
         wire.send(name, on(LINK), num_bytes, channel="x")
     assert wire.run() == {"a": 3.0, "b": 4.0, "c": 6.0}
-
-
-def test_latencies_of_a_channel_overlap_its_bytes_queue():
     wire = Wire()
     wire.send("far", on(LINK, latency=5.0), 100.0, channel="x")
     wire.send("near", on(LINK, latency=1.0), 100.0, at=1.0, channel="x")
@@ -160,15 +145,12 @@ def test_latencies_of_a_channel_overlap_its_bytes_queue():
     assert wire.run() == {"near": 3.0, "nearer": 4.0, "far": 6.0}
 
 
-def test_a_channel_has_the_share_of_one_message():
+def test_a_channel_has_one_message_share_and_waits_for_none():
     wire = Wire()
     for number in range(3):
         wire.send(f"x{number}", on(LINK), 100.0, channel="x")
     wire.send("other", on(LINK), 300.0)
     assert wire.run() == {"x0": 2.0, "x1": 4.0, "x2": 6.0, "other": 6.0}
-
-
-def test_channels_do_not_wait_for_each_other():
     wire = Wire()
     wire.send("x", on(LINK), 100.0, channel="x")
     wire.send("y", on(LINK), 100.0, channel="y")
@@ -192,15 +174,6 @@ def test_a_cancelled_message_of_a_channel_makes_way_for_the_next(cancelled, ends
     assert wire.run() == ends
 
 
-def test_cancelling_a_queued_message_affects_no_other():
-    wire = Wire()
-    wire.send("a", on(LINK), 300.0, channel="x")
-    wire.send("b", on(LINK), 100.0, channel="x")
-    wire.cancel("b", at=1.0)
-    wire.send("other", on(LINK), 100.0, at=2.0)
-    assert wire.run() == {"b": 1.0, "a": 4.0, "other": 4.0}
-
-
 # ---- cancelled ----------------------------------------------------------------------------------------
 def test_a_cancelled_message_never_arrives_and_frees_its_share():
     wire = Wire()
@@ -210,18 +183,18 @@ def test_a_cancelled_message_never_arrives_and_frees_its_share():
     assert wire.run() == {"lost": 2.0, "kept": 3.0}
     assert (wire.has_arrived("lost"), wire.has_arrived("kept")) == (False, True)
     assert wire.sent["lost"].num_bytes == 1000.0
-
-
-def test_a_message_cancelled_during_its_latency_never_shares():
     wire = Wire()
     wire.send("lost", on(LINK, latency=5.0), 1000.0)
     wire.send("kept", on(LINK), 1000.0)
     wire.cancel("lost", at=2.0)
     assert wire.run() == {"lost": 2.0, "kept": 10.0}
     assert not wire.has_arrived("lost")
-
-
-def test_what_has_ended_is_not_cancelled():
+    wire = Wire()
+    wire.send("a", on(LINK), 300.0, channel="x")
+    wire.send("b", on(LINK), 100.0, channel="x")
+    wire.cancel("b", at=1.0)
+    wire.send("other", on(LINK), 100.0, at=2.0)
+    assert wire.run() == {"b": 1.0, "a": 4.0, "other": 4.0}
     wire = Wire()
     wire.send("done", on(LINK), 100.0)
     wire.cancel("done", at=1.5)
@@ -247,7 +220,7 @@ def test_resuming_from_a_state_arrives_as_without_interruption():
     assert arrivals == [ends["near"], ends["far"]] == [5.0, 6.0]
 
 
-def test_held_messages_arrive_on_release_and_share_no_link():
+def test_held_messages_arrive_on_release_unless_cancelled():
     wire = Wire()
     wire.send("a", on(LINK), 400.0)
     wire.send("b", on(LINK), 700.0)
@@ -255,9 +228,6 @@ def test_held_messages_arrive_on_release_and_share_no_link():
     wire.send("meanwhile", on(LINK), 400.0, at=2.0)
     wire.at(8.0, lambda: wire.flows.release([FlowState(on(LINK), 1.0, 50.0)]))
     assert wire.run() == {"meanwhile": 6.0, "a": 7.0, "b": 9.5}
-
-
-def test_held_messages_that_are_cancelled_never_arrive():
     wire = Wire()
     wire.send("a", on(LINK), 400.0)
     wire.send("b", on(LINK, latency=9.0), 400.0)

@@ -15,20 +15,17 @@ def a_fleet(*shape: object, **options: object) -> Membership:
     return Membership(a_cluster(*shape, **options))
 
 
-def test_nodes_are_numbered_by_slot_and_spares_after_them():
+def test_nodes_are_numbered_by_slot_and_dealt_to_regions():
     fleet = a_fleet(2, ("a", "b"), nodes_per_stage=2, num_spares=3)
     assert seated(fleet) == [0, 1, 2, 3, 4, 5]
-    assert [(fleet.nodes[number].region, fleet.nodes[number].slot) for number in range(4, 9)] == [
-        ("a", 4),
-        ("b", 5),
-        ("a", None),
-        ("b", None),
-        ("a", None),
-    ]
+    last = [(fleet.nodes[number].region, fleet.nodes[number].slot) for number in range(4, 9)]
+    assert last == [("a", 4), ("b", 5), ("a", None), ("b", None), ("a", None)]  # spares after the others
     assert (fleet.num_arrived, fleet.num_lost, empty_stages(fleet)) == (9, 0, [])
+    newcomers = a_fleet(3, ("a", "b", "c"))
+    assert [newcomers.arrive(1.0).region for _ in range(4)] == ["b", "c", "a", "b"]
 
 
-def test_lost_nodes_slots_stay_vacant_until_spares_are_assigned():
+def test_vacant_slots_are_filled_by_spares_in_order_of_arrival():
     fleet = a_fleet(nodes_per_stage=2, num_spares=1)
     lost = fleet.lose([2, 3], 10.0)
     assert [(node.number, node.slot) for node in lost] == [(2, 2), (3, 3)]
@@ -37,9 +34,6 @@ def test_lost_nodes_slots_stay_vacant_until_spares_are_assigned():
     fleet.assign_spares(10.0)
     assert seated(fleet) == [0, 1, 6, None, 4, 5]
     assert (fleet.nodes[6].assigned_seconds, empty_stages(fleet)) == (10.0, [])
-
-
-def test_spares_are_assigned_in_order_of_arrival():
     fleet = a_fleet(num_spares=3)
     fleet.lose([3], 1.0)
     assert fleet.arrive(2.0, number=3).slot is None  # it is the last in the queue now
@@ -61,9 +55,6 @@ def test_a_spare_is_assigned_by_empty_stage_region_wait_and_slot():
     assert fleet.arrive(9.0, "c").slot == 3
     assert fleet.arrive(9.0, "a").slot == 4
     assert fleet.arrive(9.0, "a").slot is None
-
-
-def test_an_empty_stage_goes_before_the_nodes_own_region():
     fleet = a_fleet(2, ("a", "b"), nodes_per_stage=1)
     fleet.lose([0, 1], 0.0)
     assert fleet.arrive(1.0, "b").slot == 1
@@ -82,11 +73,6 @@ def test_a_returning_node_keeps_its_number_as_a_new_object():
     assert after != before
     assert fleet.num_arrived == 4
     assert fleet.arrive(9.0).number == 4
-
-
-def test_newcomers_are_dealt_to_the_regions_in_turn():
-    fleet = a_fleet(3, ("a", "b", "c"))
-    assert [fleet.arrive(1.0).region for _ in range(4)] == ["b", "c", "a", "b"]
 
 
 @pytest.mark.parametrize(

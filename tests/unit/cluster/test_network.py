@@ -90,28 +90,17 @@ def test_paths_share_the_very_links_that_they_have_in_common():
 
 @pytest.mark.parametrize(
     ("sharing", "between_regions", "within"),
-    [
-        ("node_pair", ["node 0 to 2"], ["node 0 to 1"]),
-        ("region_pair", ["a to b"], ["node 0 to 1"]),
-        ("none", [], []),
-    ],
+    [("node_pair", ["node 0 to 2"], ["node 0 to 1"]), ("region_pair", ["a to b"], ["node 0 to 1"]), ("none", [], [])],
 )
 def test_sharing_says_what_lies_between(sharing, between_regions, within):
     network = a_network(sharing=sharing)
     assert names(network.path(0, 2)) == between_regions
     assert names(network.path(0, 1)) == within
     assert network.is_shared == (sharing != "none")
-
-
-def test_region_pairs_share_one_line_a_direction():
-    network = a_network(sharing="region_pair")
-    assert network.path(0, 2).links == network.path(1, 3).links
-    assert network.path(0, 2).links != network.path(2, 0).links
-    assert names(network.path(2, 0)) == ["b to a"]
-
-
-@pytest.mark.parametrize("sharing", ["node_pair", "region_pair", "none"])
-def test_what_is_shared_changes_no_message_that_is_alone(sharing):
+    if sharing == "region_pair":  # one line for each direction
+        assert network.path(0, 2).links == network.path(1, 3).links != network.path(2, 0).links
+        assert names(network.path(2, 0)) == ["b to a"]
+    # A message that is alone takes as long whatever is shared.
     access = {"up_mbit_per_s": 20 * BYTES_PER_SECOND, "down_mbit_per_s": 30 * BYTES_PER_SECOND, "latency_ms": 7.0}
     reference, network = a_network(access=access), a_network(access=access, sharing=sharing)
     for ends in ((0, 1), (0, 3), (2, 1), (0, STORAGE), (STORAGE, 3)):
@@ -184,12 +173,9 @@ def test_nodes_are_placed_as_the_scenario_says(placement, regions, expected):
     config = ClusterConfig(nodes_per_stage=2, placement=placement, regions=tuple(regions))
     cluster = Cluster(config, 4, tuple(regions))
     assert "".join(cluster.regions_of_nodes) == expected
-
-
-def test_a_stage_per_region_exchanges_gradients_within_it():
-    cluster = Cluster(ClusterConfig(nodes_per_stage=3, placement="stage_per_region"), 4, ("a", "b", "c"))
-    for stage in cluster.stages:
-        assert len({cluster.regions_of_nodes[node] for node in cluster.slots_of(stage)}) == 1
+    if placement == "stage_per_region":
+        for stage in cluster.stages:
+            assert len({cluster.regions_of_nodes[node] for node in cluster.slots_of(stage)}) == 1
 
 
 # ---- fair shares: the definition --------------------------------------------------------------------
@@ -211,18 +197,13 @@ def load(paths: list[Path], rates: list[float], link: Link) -> float:
 
 
 @given(networks())
-def test_links_and_flows_stay_within_their_limits(paths):
+def test_every_flow_has_a_bottleneck_within_all_limits(paths):
+    """Rates are max-min fair just where this holds (Bertsekas and Gallager, Data Networks, 6.5.2)."""
     rates = max_min_rates(paths)
     assert len(rates) == len(paths)
     assert all(0.0 < rate <= path.bytes_per_second for path, rate in zip(paths, rates, strict=True))
     for link in {link for path in paths for link in path.links}:
         assert load(paths, rates, link) <= link.bytes_per_second * (1 + 1e-9)
-
-
-@given(networks())
-def test_every_flow_has_a_bottleneck(paths):
-    """Rates are max-min fair just where this holds (Bertsekas and Gallager, Data Networks, 6.5.2)."""
-    rates = max_min_rates(paths)
     for path, rate in zip(paths, rates, strict=True):
 
         def is_bottleneck(link: Link, rate: float = rate) -> bool:
@@ -231,6 +212,8 @@ def test_every_flow_has_a_bottleneck(paths):
             return full and rate >= fastest * (1 - 1e-9)
 
         assert rate == path.bytes_per_second or any(is_bottleneck(link) for link in path.links)
+        assert max_min_rates([path]) == [path.alone_bytes_per_second]
+    assert max_min_rates([]) == []
 
 
 @given(networks(), st.randoms(use_true_random=False))
@@ -247,16 +230,6 @@ def test_twice_the_network_gives_twice_the_shares(paths, power):
     links = {link: Link(link.name, link.bytes_per_second * scale) for path in paths for link in path.links}
     scaled = [Path(0.0, path.bytes_per_second * scale, tuple(links[link] for link in path.links)) for path in paths]
     assert max_min_rates(scaled) == [rate * scale for rate in max_min_rates(paths)]
-
-
-@given(networks())
-def test_alone_a_flow_has_the_rate_of_its_narrowest_link(paths):
-    for path in paths:
-        assert max_min_rates([path]) == [path.alone_bytes_per_second]
-
-
-def test_no_flows_no_rates():
-    assert max_min_rates([]) == []
 
 
 # ---- fair shares: textbook networks -------------------------------------------------------------------
@@ -276,15 +249,12 @@ def test_what_a_slow_flow_leaves_the_others_share():
     assert max_min_rates([over(link, limit=1.0), over(link), over(link, limit=2.0)]) == [1.0, 7.0, 2.0]
 
 
-def test_the_long_flow_of_a_parking_lot_gets_the_least_share():
+def test_textbook_networks_have_their_fair_shares():
     """k flows join at the k-th link: the long one shares the last with them all, the first short one gains by it."""
     first, second, third = (Link(str(number), 12.0) for number in range(3))
     rates = max_min_rates([over(first, second, third), over(first), *[over(second)] * 2, *[over(third)] * 3])
     assert rates == [3.0, 9.0, 4.5, 4.5, 3.0, 3.0, 3.0]
-
-
-def test_the_example_of_bertsekas_and_gallager():
-    """Data Networks, 6.5.2: unit arcs; three sessions fill (2,3), (1,3) has a third to spare."""
+    # Data Networks, 6.5.2: unit arcs; three sessions fill (2,3), (1,3) has a third to spare.
     arc13, arc23, arc35, arc45 = (Link(name, 1.0) for name in ("1 to 3", "2 to 3", "3 to 5", "4 to 5"))
     sessions = [over(arc13, arc35), over(arc23), over(arc23), over(arc45), over(arc23, arc35)]
     assert max_min_rates(sessions) == pytest.approx([2 / 3, 1 / 3, 1 / 3, 1.0, 1 / 3])

@@ -19,22 +19,16 @@ CLUSTER = {"provisioning_seconds": 100.0, "detection_seconds": 10.0, "startup_se
 
 
 @pytest.mark.parametrize(("kind", "missing_seconds"), [("none", 0.0), ("restart", 100.0)])
-def test_a_run_pays_for_the_nodes_it_has(kind, missing_seconds):
-    scenario = scripted(a_scenario(({"kind": kind},), cluster=CLUSTER), {2: (50.0,)})
-    summary = summarise(scenario, run(scenario))
-    seconds = 6 * summary["wall_clock_seconds"] - missing_seconds
-    assert summary["num_failures"] == 1
-    assert summary["node_hours"] == pytest.approx(seconds / 3600)
-    assert summary["cost_usd"] == pytest.approx(0.25 * seconds / 3600)
-
-
-@pytest.mark.parametrize(("kind", "missing_seconds"), [("none", 0.0), ("restart", 100.0)])
-def test_a_target_has_cost_what_was_paid_until_it_was_reached(kind, missing_seconds):
+def test_a_run_pays_for_the_nodes_it_has_to_its_target_and_end(kind, missing_seconds):
     scenario = scripted(a_scenario(({"kind": kind},), cluster=CLUSTER), {2: (50.0,)})
     training = scenario.training.model_copy(update={"target_validation_loss": 4.8})
     scenario = scenario.model_copy(update={"training": training})
     found = run(scenario)
     summary = summarise(scenario, found)
+    seconds = 6 * summary["wall_clock_seconds"] - missing_seconds
+    assert summary["num_failures"] == 1
+    assert summary["node_hours"] == pytest.approx(seconds / 3600)
+    assert summary["cost_usd"] == pytest.approx(0.25 * seconds / 3600)
     reached_seconds = summary["target_reached_seconds"]
     assert 150.0 < reached_seconds < found.wall_clock_seconds
     assert summary["target_reached_usd"] == pytest.approx(0.25 * (6 * reached_seconds - missing_seconds) / 3600)

@@ -49,9 +49,6 @@ def test_exponential_uptimes_are_unit_draws_times_the_mean():
     unit_draws = stream(0, "failures", process="exponential", domain=1).standard_exponential(1000)
     low = process("exponential", rate_per_hour=0.05)
     assert (uptimes(low, 1000) == unit_draws * low.mean_uptime_seconds).all()
-
-
-def test_doubling_the_rate_halves_exponential_uptimes_exactly():
     often, seldom = (process("exponential", mean_uptime_hours=hours) for hours in (3.0, 6.0))
     assert (2 * uptimes(often, 1000).cumsum() == uptimes(seldom, 1000).cumsum()).all()
 
@@ -176,18 +173,10 @@ def test_a_script_fails_the_given_nodes_at_the_given_times():
     assert some.scope == "cluster"
     assert list(np.cumsum(uptimes(some, 10))) == [0.0, 60.0, 60.0, 60.0, 7200.0]
     of_region_a = [node.number for node in FLEET if node.stage in (0, 2, 4)] + [20]
-    assert [lost(some, FLEET + SPARES, index) for index in range(5)] == [
-        [0, 1, 2, 3],
-        [9, 13],
-        [4, 5, 6, 7],
-        [],
-        of_region_a,
-    ]
+    found = [lost(some, FLEET + SPARES, index) for index in range(5)]
+    assert found == [[0, 1, 2, 3], [9, 13], [4, 5, 6, 7], [], of_region_a]
     assert list(some.downtimes(np.random.default_rng(0), "cluster")) == [None, 1800.0, None, None, None]
     assert some.mean_uptime_seconds == 7200.0 / 5
-
-
-def test_an_empty_script_never_fails():
     some = process("script")
     assert len(uptimes(some, 1)) == 0
     assert math.isinf(some.mean_uptime_seconds)
@@ -223,9 +212,6 @@ def test_a_composed_process_keeps_its_parts_as_they_are():
     alone = process("weibull", scope="node")
     assert (uptimes(parts[0][1], 50) == uptimes(alone, 50)).all()
     assert parts[5][1].mean_uptime_seconds == process("bulk").for_members(FLEET).mean_uptime_seconds
-
-
-def test_a_sum_of_processes_is_never_asked_itself():
     for some in (composed(), process("outage")):
         with pytest.raises(NotImplementedError, match="draw from these"):
             some.uptimes(np.random.default_rng(0), 1)
@@ -255,14 +241,11 @@ def test_bernoulli_fails_each_iteration_with_the_same_chance(probability):
     assert stats.chisquare(observed, expected).pvalue > 0.01
 
 
-def test_bernoulli_fails_within_the_iteration_or_at_its_start():
+def test_bernoulli_fails_once_an_iteration_within_it_or_at_start():
     fractions = np.cumsum(uptimes(process("bernoulli", per_iteration_probability=0.3), 5_000)) % 1.0
     assert stats.kstest(fractions, "uniform").pvalue > 0.01
     starts = np.cumsum(uptimes(process("bernoulli", per_iteration_probability=0.3, instant="start"), 5_000))
     assert (starts % 1.0 == 0.0).all()
-
-
-def test_bernoulli_fails_at_most_once_an_iteration():
     iterations = np.floor(np.cumsum(uptimes(process("bernoulli", per_iteration_probability=0.9), 5_000)))
     assert (np.diff(iterations) >= 1).all()
 

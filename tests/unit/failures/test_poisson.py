@@ -22,26 +22,18 @@ def poisson(members=FLEET, **options: object) -> FailureProcess:
     return process("poisson", **(options or {"mean_uptime_hours": 10.0})).for_members(members)
 
 
-def test_a_mean_is_a_nodes():
+def test_the_mean_is_that_of_a_node_over_their_number():
     assert poisson().mean_uptime_seconds == 10.0 * HOUR / 20
     assert poisson(FLEET + SPARES).mean_uptime_seconds == 10.0 * HOUR / 22
     assert poisson(rate_per_hour=0.1).mean_uptime_seconds == pytest.approx(HOUR / -math.log(0.9) / 20)
     assert poisson().describe() == "each node fails every 10 h on average"
+    for some in (poisson(rate_per_hour=0.0, mean_uptime_hours=None), poisson([])):  # nothing fails
+        assert list(islice(some.uptimes(np.random.default_rng(0), 1), 3)) == []
 
 
-def test_nothing_fails_at_rate_0_or_without_members():
-    assert (
-        list(islice(poisson(rate_per_hour=0.0, mean_uptime_hours=None).uptimes(np.random.default_rng(0), 1), 3)) == []
-    )
-    assert list(islice(poisson([]).uptimes(np.random.default_rng(0), 1), 3)) == []
-
-
-def test_times_between_failures_are_exponential():
+def test_times_between_failures_are_exponential_at_any_rate():
     seconds = uptimes(poisson(), 20_000, domain="cluster")
     assert stats.kstest(seconds, stats.expon(scale=10.0 * HOUR / 20).cdf).pvalue > 0.01
-
-
-def test_two_rates_under_one_seed_share_their_draws():
     assert uptimes(poisson(), 1000) == pytest.approx(uptimes(poisson(mean_uptime_hours=2.0), 1000) * 5.0, rel=1e-12)
 
 

@@ -150,14 +150,11 @@ def test_weighted_hours_and_the_clock_are_inverse(profile, hours):
 def test_an_hour_without_weight_is_over_at_once():
     day = Day((0.0, 2.0, 0.0, 2.0, *(0.0,) * 20))
     assert [day.by_clock(hours) for hours in (0.0, 6.0, 12.0, 18.0, 24.0)] == [1.0, 1.5, 3.0, 3.5, 25.0]
-
-
-def test_a_node_arriving_at_night_has_the_rate_of_night():
-    """All failures are within one hour of the day, so the first of a node that comes is less than a day away."""
+    # All failures are within one hour of the day, so the first of a node that comes is less than a day away.
     some = process("diurnal", profile=(0.0,) * 20 + (1.0,) + (0.0,) * 3, mean_uptime_hours=1e-3, scope="node")
-    assert uptimes(some, 1)[0] / HOUR == pytest.approx(20.0, abs=1e-3)
-    assert uptimes(some.starting_at(22.5 * HOUR), 1)[0] / HOUR == pytest.approx(21.5, abs=1e-3)
-    assert uptimes(some.starting_at(20.5 * HOUR), 1)[0] / HOUR == pytest.approx(0.0, abs=1e-3)
+    for comes_at_hour, fails_after_hours in ((0.0, 20.0), (22.5, 21.5), (20.5, 0.0)):
+        seconds = uptimes(some.starting_at(comes_at_hour * HOUR), 1)[0]
+        assert seconds / HOUR == pytest.approx(fails_after_hours, abs=1e-3)
 
 
 # ---- outage ---------------------------------------------------------------------------------------------
@@ -253,12 +250,10 @@ def test_sizes_are_geometric_up_to_what_there_is():
     assert list(capped.lost_nodes(rng, [], 0)) == []
 
 
-def test_events_are_poisson():
+def test_bulk_events_are_poisson():
     some = process("bulk", mean_uptime_hours=4.0, mean_size=3.0).for_members(FLEET)
-    assert (
-        stats.kstest(uptimes(some, 10_000, domain="cluster"), stats.expon(scale=some.mean_uptime_seconds).cdf).pvalue
-        > 0.01
-    )
+    law = stats.expon(scale=some.mean_uptime_seconds)
+    assert stats.kstest(uptimes(some, 10_000, domain="cluster"), law.cdf).pvalue > 0.01
 
 
 def test_neighbours_are_among_the_lost_as_often_as_counting_says():

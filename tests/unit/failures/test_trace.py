@@ -168,14 +168,11 @@ def test_bamboos_trace_is_replayed_node_by_node_from_any_start(bamboo, time_scal
     assert [num for _, num in laps[1:162]] == list(fleet_counts(bamboo)[1][1:-1])
 
 
-def test_a_start_amid_the_trace_has_as_many_nodes_as_the_trace(bamboo):
+def test_start_and_mean_of_a_replay_are_those_of_the_trace(bamboo):
     for hours in (0.0, 1.0, 4.5, 11.3):
         instants, present = fleet_counts(bamboo)
         there = [num for at, num in zip(instants, present, strict=True) if at <= hours * HOUR][-1]
         assert process(bamboo, offset_hours=hours).num_initial_nodes == there
-
-
-def test_the_mean_time_between_losses_is_that_of_the_trace(bamboo):
     assert process(bamboo, loop=False).mean_uptime_seconds == END_SECONDS / 79
     assert process(bamboo, additions="ignore", time_scale=2.0).mean_uptime_seconds == 2 * END_SECONDS / 79
     assert process(((0.0, 2, 0, ()), (5.0, 1, 0, ()))).mean_uptime_seconds == float("inf")
@@ -234,7 +231,24 @@ def test_a_short_trace_with_names_is_replayed_as_expected():
     ]
 
 
-def test_a_new_cycle_removes_the_latest_nodes_or_adds_some():
+def test_repeated_traces_neither_drift_nor_slow_down():
+    rows = ((0.0, 2, 0, ()), (0.1, 1, 0, ()), (1.1, 0, 1, (0,)))
+    gaps = process(rows, time_scale=1 / 0.3).uptimes(np.random.default_rng(0), "cluster")
+    instants = list(accumulate(to_ticks(gap) for gap in islice(gaps, 20_000)))
+    assert instants[-1] == to_ticks(10_000 * 1.1 / 0.3)
+    failures = process(NAMED)
+    lap = 10**9
+    assert [failures.arrivals(3 * lap + row) for row in range(3)] == [1, 2, 0]
+    there = played(failures, 3 * 50)[-1][2]
+    assert failures.lost_nodes(np.random.default_rng(0), members(there), 3 * 50) == [there[0], there[2]]
+    assert failures.lost_nodes(np.random.default_rng(0), members(there), 3 * lap) == []  # others are there by then
+
+
+def test_a_replay_ends_with_its_trace_or_begins_a_new_cycle():
+    assert len(played(process(NAMED, loop=False))) == 4
+    assert len(played(process(((0.0, 4, 0, ()),)))) == 1
+    assert len(played(process(((0.0, 4, 0, ()), (50.0, 0, 0, ()))))) == 1
+    assert len(played(process(((0.0, 4, 0, ()),), offset_hours=7.0))) == 1
     fewer = ((0.0, 3, 0, ()), (10.0, 0, 2, (0, 1)))
     assert played(process(fewer), 3) == [
         (0.0, (), (0, 1, 2)),
@@ -252,52 +266,23 @@ def test_a_new_cycle_removes_the_latest_nodes_or_adds_some():
     ]
 
 
-def test_times_do_not_drift_however_often_a_trace_is_repeated():
-    rows = ((0.0, 2, 0, ()), (0.1, 1, 0, ()), (1.1, 0, 1, (0,)))
-    gaps = process(rows, time_scale=1 / 0.3).uptimes(np.random.default_rng(0), "cluster")
-    instants = list(accumulate(to_ticks(gap) for gap in islice(gaps, 20_000)))
-    assert instants[-1] == to_ticks(10_000 * 1.1 / 0.3)
-
-
-def test_victims_are_found_as_fast_after_many_cycles():
-    failures = process(NAMED)
-    lap = 10**9
-    assert [failures.arrivals(3 * lap + row) for row in range(3)] == [1, 2, 0]
-    there = played(failures, 3 * 50)[-1][2]
-    assert failures.lost_nodes(np.random.default_rng(0), members(there), 3 * 50) == [there[0], there[2]]
-    assert failures.lost_nodes(np.random.default_rng(0), members(there), 3 * lap) == []  # others are there by then
-
-
-def test_an_unrepeated_or_empty_trace_ends():
-    assert len(played(process(NAMED, loop=False))) == 4
-    assert len(played(process(((0.0, 4, 0, ()),)))) == 1
-    assert len(played(process(((0.0, 4, 0, ()), (50.0, 0, 0, ()))))) == 1
-    assert len(played(process(((0.0, 4, 0, ()),), offset_hours=7.0))) == 1
-
-
-def test_arrivals_at_a_full_cluster_and_their_losses_are_ignored():
+def test_nodes_above_the_capacity_are_ignored():
     assert played(process(NAMED, loop=False, max_nodes=2)) == [
         (0.0, (), (0, 1)),
         (10.0, (0,), (1, 2)),  # of 0 and 2 only the first was taken; 3 comes
         (40.0, (2,), (1, 3)),  # 4 and 5 found it full; 6 comes
     ]
-
-
-def test_counts_above_the_capacity_are_ignored():
     story = played(process(COUNTED, loop=False, max_nodes=2))
     assert [(at, len(fleet)) for at, _, fleet in story] == [(0.0, 2), (10.0, 1), (25.0, 2)]
 
 
-def test_victims_of_counted_losses_are_uniform():
+def test_victims_of_counted_losses_are_uniform_members():
     numbers = [3, 8, 9, 12, 40]
     samples = [process(COUNTED).lost_nodes(np.random.default_rng(seed), members(numbers), 2) for seed in range(4000)]
     assert all(len(gone) == len(set(gone)) == 3 for gone in samples)
     triples = Counter(tuple(sorted(gone)) for gone in samples)
     assert set(triples) == set(combinations(numbers, 3))
     assert stats.chisquare(list(triples.values())).pvalue > 0.01
-
-
-def test_only_members_are_lost():
     rng = np.random.default_rng(0)
     assert process(NAMED).lost_nodes(rng, members([1, 2, 7]), 0) == [2]  # 0 is gone already, or at an immune stage
     assert sorted(process(COUNTED).lost_nodes(rng, members([5]), 0)) == [5]
@@ -342,12 +327,10 @@ def test_a_larger_cluster_loses_the_same_share_of_any_nodes():
 
 
 def test_a_new_cycle_is_no_loss_with_additions_ignored():
-    rows = ((0.0, 1, 0, ()), (10.0, 3, 0, ()), (20.0, 0, 1, (1,)))
-    failures = process(rows, additions="ignore")
+    failures = process(((0.0, 1, 0, ()), (10.0, 3, 0, ()), (20.0, 0, 1, (1,))), additions="ignore")
     assert list(islice(failures.uptimes(np.random.default_rng(0), "cluster"), 3)) == [20.0, 20.0, 20.0]
-    assert [len(failures.lost_nodes(np.random.default_rng(0), members(range(8)), index)) for index in range(3)] == [
-        2
-    ] * 3
+    lost = [failures.lost_nodes(np.random.default_rng(0), members(range(8)), index) for index in range(3)]
+    assert list(map(len, lost)) == [2, 2, 2]
 
 
 # ---- reading ----------------------------------------------------------------------------------------
@@ -400,24 +383,18 @@ def test_the_other_polarity_reads_what_is_not_available(tmp_path, numbers):
     assert read_trace(tmp_path / "a", polarity="preempted") == read_trace(tmp_path / "b", polarity="available")
 
 
-def test_a_node_leaving_at_its_arrival_is_ignored(tmp_path):
+def test_unusual_traces_are_read(tmp_path):
     lines = ["7,add,a", "7,remove,a", "9,add,b", "9,add,a", "9,remove,b", "9,add,c", "12,remove,a", "12,add,a"]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     assert read_trace(tmp_path / "t.csv") == ((0.0, 0, 0, ()), (0.002, 2, 0, ()), (0.005, 1, 1, (0,)))
-
-
-def test_of_several_counts_at_one_instant_the_last_counts(tmp_path):
     lines = ["2021-12-11, 11:00:09, 5", "2021-12-11, 11:00:00, 3", "2021-12-11, 11:00:09, 2"]
     (tmp_path / "t.txt").write_text("\n".join(lines))
     assert read_trace(tmp_path / "t.txt") == ((0.0, 3, 0, ()), (9.0, 0, 1, ()))
-
-
-def test_a_trace_without_any_loss_is_one(tmp_path):
     (tmp_path / "t.csv").write_text("0,add,a\n10,add,b\n")
     assert read_trace(tmp_path / "t.csv") == ((0.0, 1, 0, ()), (0.01, 1, 0, ()))
 
 
-def test_rows_are_read_from_the_file_beside_the_scenario(tmp_path, bamboo):
+def test_rows_are_read_from_the_file_and_round_trip(tmp_path, bamboo):
     (tmp_path / "traces").mkdir()
     (tmp_path / "traces" / "t.csv").write_bytes(BAMBOO.read_bytes())
     options, context = {"file": "traces/t.csv", "loop": False}, {"base_folder": tmp_path}
@@ -428,6 +405,8 @@ def test_rows_are_read_from_the_file_beside_the_scenario(tmp_path, bamboo):
         TraceConfig.model_validate({**options, "format": "no such"}, context=context)
     with pytest.raises(ValueError, match="polarity 'preempted' goes with format skypilot, and this is bamboo"):
         TraceConfig.model_validate({**options, "polarity": "preempted"}, context=context)
+    named = TraceConfig(rows=bamboo, file="traces/bamboo_p3.csv")
+    assert TraceConfig.model_validate_json(named.model_dump_json()) == named
 
 
 JSON = '{"metadata": {"gap_seconds": 60}, "data": %s}'
@@ -607,8 +586,3 @@ def test_too_long_a_trace_is_reported(tmp_path, monkeypatch):
 def test_options_that_prevent_a_replay_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TraceConfig(**options)
-
-
-def test_the_options_hold_the_trace_and_round_trip(bamboo):
-    config = TraceConfig(rows=bamboo, file="traces/bamboo_p3.csv")
-    assert TraceConfig.model_validate_json(config.model_dump_json()) == config

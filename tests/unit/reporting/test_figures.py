@@ -75,15 +75,12 @@ def luminance(colour):
     return (1.16 * (linear @ [0.2126, 0.7152, 0.0722]) ** (1 / 3)) - 0.16
 
 
-def test_whatever_is_close_in_grey_differs_in_line_and_marker():
+def test_looks_that_are_close_in_grey_differ_otherwise():
     for one, other in itertools.combinations(SERIES_STYLES, 2):
         assert one.marker != other.marker
         if abs(luminance(one.colour) - luminance(other.colour)) < 0.25:
             assert one.line != other.line, (one, other)
     assert max(luminance(look.colour) for look in SERIES_STYLES) < 0.8  # and stands out from white paper
-
-
-def test_buckets_that_are_close_in_grey_differ_in_hatching():
     for (_, (one, hatch)), (_, (other, other_hatch)) in itertools.combinations(FILLS.items(), 2):
         assert hatch != other_hatch or abs(luminance(one) - luminance(other)) > 0.2
 
@@ -96,15 +93,12 @@ def test_known_kinds_keep_their_looks_and_many_series_differ():
     assert len(set(looks.values())) == 17
 
 
-def test_captions_fit_the_figure_and_are_one_paragraph_on_slides():
+def test_captions_fit_the_figure_and_keep_units_with_numbers():
     text = caption(["word " * 60, "short"])
     assert text.replace("\n", " ").split() == ["word"] * 60 + ["short"]
     assert max(map(len, text.splitlines())) <= 150
     assert text.splitlines()[-1] == "short"
     assert caption(["one.", "two."], SLIDE) == "one. two."
-
-
-def test_captions_do_not_part_numbers_from_their_units():
     for words in ("16 %", "2 h", "3 $", "60 s", "5 hours"):
         texts = [caption([f"{'x' * width} {words} of it"]) for width in range(120, 150)]
         assert all(words.replace(" ", "\u00a0") in text for text in texts)
@@ -161,7 +155,7 @@ def test_equal_data_give_equal_files(dry, tmp_path):
 
 
 # ---- loss ----------------------------------------------------------------------------------------
-def test_means_are_lines_and_ranges_are_shaded(dry):
+def test_means_are_lines_and_ranges_are_shaded(dry, axis):
     figure, tables = drawn(dry, "loss")
     for axis, against, column in zip(figure.axes, ("time", "iteration"), ("hours", "iteration"), strict=True):
         lines = lines_by_label(axis)
@@ -187,6 +181,8 @@ def test_means_are_lines_and_ranges_are_shaded(dry):
     assert low < tables["iteration"]["loss_nats"].min()
     assert (of(tables["iteration"], iteration=40)["loss_nats"] < high).all()  # all but the very start is in sight
     assert "2 failure seeds and 1 training seed: lines are means" in figure._supxlabel.get_text().replace("\n", " ")
+    draw_loss(axis, loss_curves(dry.results, "iteration"))
+    assert len(lines_by_label(axis)) == 4
 
 
 def test_a_run_has_gaps_at_rollbacks_and_marks_at_failures(dry):
@@ -218,11 +214,6 @@ def test_sweep_points_are_rows_and_strategy_variants_are_lines(swept):
     )
     assert list(slides) == ["loss_slide_1", "loss_slide_2"]
     assert [axis.get_title(loc="left") for axis in slides["loss_slide_2"].axes] == [f"{RATE} 0.9", ""]
-
-
-def test_a_table_and_an_axis_are_enough(dry, axis):
-    draw_loss(axis, loss_curves(dry.results, "iteration"))
-    assert len(lines_by_label(axis)) == 4
 
 
 # ---- hours and money -----------------------------------------------------------------------------
@@ -362,7 +353,7 @@ def test_bars_add_up_to_the_wall_clock_time(dry, swept):
         assert "hours" in figure.axes[-1].get_xlabel()
 
 
-def test_nodes_are_steps_that_end_with_the_run(tmp_path):
+def test_nodes_are_steps_that_end_with_the_run(tmp_path, axis):
     cluster = "cluster: {device: l4, num_spares: 1, provisioning_seconds: 600}\n"
     source = FigureRequest.of(comparable(results.load(run_all(tmp_path, SCENARIO + cluster))))
     figure, tables = drawn(source, "nodes")
@@ -375,9 +366,6 @@ def test_nodes_are_steps_that_end_with_the_run(tmp_path):
             assert list(lines[name].get_ydata()) == rows["num_nodes"].tolist()
         assert any(list(line.get_ydata()) == [5, 5] for line in axis.lines)  # needed: four stages and stage 0
         assert axis.get_ylim()[0] == 0 < 6 < axis.get_ylim()[1]
-
-
-def test_nodes_need_no_limits_of_others(axis):
     table = pd.DataFrame({"strategy": "a", "kind": "none", "hours": [0.0, 1.0, 2.0], "num_nodes": [5, 4, 4]})
     draw_nodes(axis, table)
     assert axis.get_ylim() == (0, 1.05 * 5)
@@ -400,17 +388,14 @@ def test_spikes_and_half_lives(dry):
     assert [text.split(",")[0] for text in texts_of(halving_axis.texts)] == words
 
 
-def test_what_swapping_costs(tmp_path):
+def test_what_swapping_costs_by_failure_free_runs_alone(tmp_path):
     source = FigureRequest.of(comparable(results.load(run_all(tmp_path, SCENARIO, "failures={kind: never}"))))
     figure, tables = drawn(source, "swapping")
     line = lines_by_label(figure.axes[0])["CheckFree+"]
     assert list(line.get_xdata()) == tables[""]["iteration"].tolist()
     assert list(line.get_ydata()) == tables[""]["difference_nats"].tolist()
     assert min(line.get_ydata()) > 0.0
-
-
-def test_the_cost_of_swapping_uses_failure_free_runs_alone(tmp_path):
-    source = FigureRequest.of(of_sweep(tmp_path, SWEEP.replace("[0.6, 0.9]", "[0.0, 0.000001, 0.9]")))
+    source = FigureRequest.of(of_sweep(tmp_path / "swept", SWEEP.replace("[0.6, 0.9]", "[0.0, 0.000001, 0.9]")))
     figure, tables = drawn(source, "swapping")
     assert RATE not in tables[""]
     assert tables[""]["num_pairs"].unique().tolist() == [1]  # one training seed, whatever the rate

@@ -83,9 +83,6 @@ def test_strategies_that_miss_the_target_are_left_out():
     told = sentences_on(runs(redundant=[math.nan, 13], checkfree=[9, math.nan]))
     assert told[0] == "No strategy reaches loss 2 in all of its runs."
     assert sum("left out" in sentence for sentence in told) == 2
-
-
-def test_an_unreached_target_is_reported_and_ends_are_compared():
     told = sentences_on(runs(redundant=[math.nan, math.nan], checkfree=[math.nan, math.nan]))
     assert told[0].startswith("Too close to call which strategy ends first")
     assert "No run reaches the target loss 2." in told
@@ -102,12 +99,15 @@ def test_ending_first_is_not_learning_most():
     )
 
 
-def test_no_failures_alone_and_stopped_runs():
+def test_runs_that_show_little_are_named_as_such():
     assert sentences_on(runs(none=[10])) == [
         "Without failures, training reaches loss 2 after 10.0 h; nothing else was tried."
     ]
     table = runs(target=None, none=[10]).assign(outcome="stopped")
     assert sentences_on(table) == ["No run finished."]
+    few = runs(redundant=[13, 13], checkfree=[10.9, 11]).assign(num_failures=[0, 1, 1, 0])
+    assert sentences_on(few)[-1].startswith("Only 0.50 stages were lost a run on average: this compares plain speed")
+    assert not any("plain speed" in sentence for sentence in sentences_on(runs(redundant=[13], checkfree=[11])))
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,3 @@ def test_units_shares_and_lists():
     assert format_percent(0.0005) == "0.050 %"
     assert format_percent_range(-0.041, 0.29) == "−4.1 to +29 %"
     assert [format_list(["a", "b", "c"][:number]) for number in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
-
-
-def test_where_hardly_anything_fails_that_is_said():
-    few = runs(redundant=[13, 13], checkfree=[10.9, 11]).assign(num_failures=[0, 1, 1, 0])
-    assert sentences_on(few)[-1].startswith("Only 0.50 stages were lost a run on average: this compares plain speed")
-    assert not any("plain speed" in sentence for sentence in sentences_on(runs(redundant=[13], checkfree=[11])))

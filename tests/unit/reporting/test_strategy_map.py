@@ -77,7 +77,7 @@ def test_cells_too_close_to_call_are_hatched_and_no_others():
     assert (patch.get_y(), patch.get_height()) == (-0.5, 1.0)
 
 
-def test_borders_run_between_cells_whose_best_differ():
+def test_regions_have_borders_and_their_names_in_them():
     lines = {(*line.get_xdata(), *line.get_ydata()) for line in drawn(a_table(BEST)).lines}
     x = edges(X)
     assert lines == {
@@ -87,9 +87,6 @@ def test_borders_run_between_cells_whose_best_differ():
         (x[1], x[2], 0.5, 0.5),
         (x[2], x[3], 0.5, 0.5),
     }
-
-
-def test_regions_have_their_names_in_them():
     axis = drawn(a_table(BEST))
     for text in axis.texts:
         i = int(np.searchsorted(edges(X), text.xy[0])) - 1
