@@ -23,9 +23,15 @@ def loaded_by(statement: str) -> set[str]:
     return set(process.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["sim.simulation", "sim.scenario.loading", "sim.results", "models.curve"])
-def test_the_clock_needs_no_torch(module):
-    assert "torch" not in loaded_by(f"import {module}")
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        *((module, "torch") for module in ("sim.simulation", "sim.scenario.loading", "sim.results", "models.curve")),
+        *((module, "simpy") for module in ("sim.cluster.membership", "sim.strategies", "sim.failures")),
+    ],
+)
+def test_modules_need_neither_torch_nor_the_event_loop(module, package):
+    assert package not in loaded_by(f"import {module}")
 
 
 def test_the_learner_is_independent_of_the_clock():
@@ -38,11 +44,6 @@ def test_the_learner_is_independent_of_the_clock():
 def test_plug_ins_do_not_touch_the_event_loop(package):
     for file in (CHECKOUT / "sim" / package).glob("*.py"):
         assert "simpy" not in {name.partition(".")[0] for name in imported(ast.parse(file.read_text("utf-8")))}
-
-
-@pytest.mark.parametrize("module", ["sim.cluster.membership", "sim.strategies", "sim.failures"])
-def test_membership_placement_and_recovery_need_no_event_loop(module):
-    assert "simpy" not in loaded_by(f"import {module}")
 
 
 @EVERY_SOURCE
@@ -59,14 +60,8 @@ def test_chance_comes_from_named_streams_only(file):
 @pytest.mark.parametrize(
     "code",
     [
-        "import random",
-        "from random import choice",
-        "np.random.rand(3)",
-        "np.random.seed(0)",
-        "from numpy.random import rand",
-        "np.random.default_rng()",
-        "torch.manual_seed(0)",
-        "seed = hash('stage 3')",
+        *("import random", "from random import choice", "from numpy.random import rand", "np.random.rand(3)"),
+        *("np.random.seed(0)", "np.random.default_rng()", "torch.manual_seed(0)", "seed = hash('stage 3')"),
     ],
 )
 def test_the_check_above_sees_what_it_should(code):

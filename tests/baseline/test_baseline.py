@@ -47,14 +47,10 @@ def losses(folder: Path) -> dict[str, list[float]]:
     corpus = load_corpus(DataSpec(source="text", files=("*.txt",)), folder, None)
     found = {}
     for family in ("llama", "gpt"):
-        training = parse_scenario("name: x\nstrategies: [none]").training.model_copy(
-            update={
-                "model": ModelSpec(family=family, dim=16, num_heads=2, num_stages=4),
-                "optimizer": OptimizerSpec(learning_rate=3e-3),
-                "sequences_per_batch": 4,
-                "sequence_length": 16,
-            }
-        )
+        model = ModelSpec(family=family, dim=16, num_heads=2, num_stages=4)
+        changes = {"model": model, "optimizer": OptimizerSpec(learning_rate=3e-3)}
+        changes |= {"sequences_per_batch": 4, "sequence_length": 16}
+        training = parse_scenario("name: x\nstrategies: [none]").training.model_copy(update=changes)
         spec = training.spec(corpus.content_hash, corpus.vocabulary_size, 1, 2, plain_routes(4))
         trajectory = Trajectory(spec, corpus, None)
         fork = trajectory.root(plain_routes(4)).after(10)

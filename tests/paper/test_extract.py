@@ -88,29 +88,23 @@ def test_noisy_run_is_not_behind_itself(noise):
     assert iterations_behind(noisy, noisy) == 0
 
 
-def test_final_loss_counts_each_of_the_last_iterations_once():
+def test_final_losses_and_running_means_are_of_single_runs():
     ended = curve([9.0, *[2.0] * (NUM_LAST - 1), 3.0], run="a")
     rolled_back = curve([9.0] * NUM_LAST + [1.0] * NUM_LAST, run="b")
     rolled_back["iteration"] = [10 * number for number in (*range(1, NUM_LAST + 1), *range(1, NUM_LAST + 1))]
     found = final_losses(pd.concat([rolled_back, ended]))
     assert found["a"] == pytest.approx(2.0 + 1 / NUM_LAST)
     assert found["b"] == 1.0
-
-
-def test_running_means_stay_within_a_run():
     found = smoothed(pd.concat([curve([1.0, 4.0, 1.0], run="a"), curve([7.0, 7.0], run="b")]), 3)
     assert found["validation_loss"].tolist() == [2.5, 2.0, 2.5, 7.0, 7.0]
-
-
-def test_rollback_factors_of_the_released_probabilities():
-    found = [rollback_factor(probability, 100, 6) for probability in RELEASED_PROBABILITIES]
-    assert found == pytest.approx([1.33, 1.93, 4.18], abs=0.01)
 
 
 @given(st.floats(1e-6, 0.01), st.integers(1, 200), st.integers(1, 12))
 def test_rollback_factor_grows_with_the_interval(probability, interval, num_stages):
     factor = rollback_factor(probability, interval, num_stages)
     assert 1 < factor < rollback_factor(probability, interval + 1, num_stages)
+    released = [rollback_factor(each, 100, 6) for each in RELEASED_PROBABILITIES]
+    assert released == pytest.approx([1.33, 1.93, 4.18], abs=0.01)
 
 
 # ---- files ----------------------------------------------------------------------------------------------
@@ -128,16 +122,12 @@ def test_extract_has_every_run_and_validation(tiny):
         assert own["executed"].is_monotonic_increasing, name
 
 
-def test_extract_survives_writing_and_reading(tiny, tmp_path):
+def test_extract_is_written_read_and_cut_to_a_point(tiny, tmp_path):
     _, _, extract = tiny
     extract.write(tmp_path, "tiny")
     again = Extract.read(tmp_path, "tiny")
     assert again.fields == extract.fields
     assert differences(again.runs, extract.runs) == differences(again.losses, extract.losses) == {}
-
-
-def test_extract_at_a_point_has_the_rows_of_that_point(tiny):
-    _, _, extract = tiny
     part = extract.at({RATE: 0.3, "strategy": "checkfree"})
     assert len(part.runs) == 2
     assert set(part.losses["run"]) == set(part.runs["run"])
@@ -181,14 +171,9 @@ def pretend_made_with(folder: Path, **values: str) -> None:
     (folder / "made_on.json").write_text(json.dumps(read_json(folder / "made_on.json") | values))
 
 
-def test_equal_numbers_agree_to_the_bit(two_folders):
-    lines, agrees = compare(*two_folders)
-    assert agrees
-    assert lines == [f"2 of 2 tables agree with {two_folders[1]} to the bit."]
-
-
-def test_other_losses_do_not_agree_on_the_same_machine(two_folders):
+def test_on_the_same_machine_numbers_agree_to_the_bit_only(two_folders):
     """With the same text, torch and CPU family any difference is too much."""
+    assert compare(*two_folders) == ([f"2 of 2 tables agree with {two_folders[1]} to the bit."], True)
     scale(two_folders[0], "tiny_losses.parquet", "validation_loss", 1 + 1e-12)
     lines, agrees = compare(*two_folders)
     assert not agrees
@@ -222,17 +207,14 @@ def test_missing_tables_are_a_difference(two_folders, folder):
     assert lines[0].startswith("tiny_losses.parquet: ")
 
 
-def test_empty_folders_do_not_agree(two_folders):
-    for path in [*two_folders[0].glob("*.parquet"), *two_folders[1].glob("*.parquet")]:
-        path.unlink()
-    assert not compare(*two_folders)[1]
-
-
-def test_other_seconds_never_agree(two_folders):
+def test_missing_tables_and_other_seconds_never_agree(two_folders):
     new, old = two_folders
     pretend_made_with(old, cpu="another")
     scale(new, "tiny_runs.parquet", "wall_clock_seconds", 1.001)
     assert not compare(new, old)[1]
+    for path in [*two_folders[0].glob("*.parquet"), *two_folders[1].glob("*.parquet")]:
+        path.unlink()
+    assert not compare(*two_folders)[1]
 
 
 def test_quick_numbers_are_reproduced(tmp_path):

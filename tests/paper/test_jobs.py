@@ -18,7 +18,7 @@ def test_every_scenario_is_a_valid_job_full_and_quick(name):
     assert all(a.scenario.training.steps > 2 * b.scenario.training.steps for a, b in zip(full, quick, strict=True))
 
 
-def test_scenarios_share_the_clock_of_the_throughput_test():
+def test_scenarios_share_the_clock_and_rates_of_the_paper():
     reference = load_scenario(SCENARIOS.parent / "paper_throughput.yaml")
     for job in JOBS:
         scenario = load_points(job.scenario)[0].scenario
@@ -26,7 +26,4 @@ def test_scenarios_share_the_clock_of_the_throughput_test():
         assert scenario.network == reference.network, job.name
         if job.name != "correlated":
             assert scenario.cluster == reference.cluster, job.name
-
-
-def test_rates_of_table_2_are_the_papers():
     assert [point.parameters[RATE] for point in load_points(TABLE_2_JOB.scenario)] == list(RATES)

@@ -34,9 +34,6 @@ def test_wide_intervals_get_more_seeds_at_most_doubling():
     assert wanted(rows, most=4) == {0: 1}
     assert wanted(rows, most=3) == {}
     assert wanted(rows, share=0.9999, seeds=((0, 1, 2), (0, 1, 2))) == {0: 1}
-
-
-def test_shared_runs_get_the_largest_number_of_seeds():
     shared = [("b", float("nan"), 0 if seed < 3 else 1, seed, 10.0 + 9 * (seed % 2)) for seed in range(20)]
     assert wanted(shared, seeds=((0, 1, 2), tuple(range(20)))) == {1: 20}
 
@@ -58,9 +55,6 @@ def test_intervals_that_stay_wide_are_reported_with_the_reason():
         "a at cluster.x=1.0, wall_clock_seconds: still ± 124.2% with 3 failure seeds (--max-replicates)",
         "b at cluster.x=1.0, wall_clock_seconds: one run alone has a value",
     ]
-
-
-def test_one_churn_alone_has_no_width_to_tell():
     frame = runs_of(at("a", 1.0, 0, (5.0, 5.0))).assign(failure_seed=0, training_seed=[0, 1])
     assert too_wide(points_of(frame, ["cluster.x"]), "wall_clock_seconds", 0.05) == [
         "a at cluster.x=1.0, wall_clock_seconds: "
@@ -68,15 +62,11 @@ def test_one_churn_alone_has_no_width_to_tell():
     ]
 
 
-@pytest.mark.parametrize("text", ["5%", "0.05", " 5 % "])
-def test_shares_of_the_mean(text):
-    assert share_of(text) == 0.05
-
-
-@pytest.mark.parametrize("text", ["", "0", "100%", "-1%", "1.5", "nan", "five"])
-def test_what_is_no_share(text):
-    with pytest.raises(ValueError, match="give a share of the mean between 0 and 1"):
-        share_of(text)
+def test_shares_of_the_mean_lie_between_0_and_1():
+    assert [share_of(text) for text in ("5%", "0.05", " 5 % ")] == [0.05] * 3
+    for text in ("", "0", "100%", "-1%", "1.5", "nan", "five"):
+        with pytest.raises(ValueError, match="give a share of the mean between 0 and 1"):
+            share_of(text)
 
 
 # ---- the table of means --------------------------------------------------------------------------
@@ -106,19 +96,13 @@ def test_the_table_says_how_many_runs_reached_a_loss():
     heading, row = shown(frame)
     assert heading[5:] == ["hours to target loss", "% against no failures"]
     assert row[5] == "2.00 (2/3)"
-
-
-def test_without_runs_of_the_reference_nothing_is_compared():
     heading, _ = shown(runs_of(at("mine", 1.0, 0, WIDE)), None)
     assert heading == ["strategy", "x", "runs", "hours to end"]
 
 
-def test_swept_values_are_distinguished():
+def test_swept_values_and_headings_are_distinguished():
     values = [40.0, 1234567.0, 1234568.0, 0.12345678, 5, "a", float("nan")]
     assert list(map(format_value, values)) == ["40", "1234567", "1234568", "0.12345678", "5", "a", ""]
-
-
-def test_headings_are_the_ends_of_names_unless_these_are_alike():
     assert headings(["failures.rate_per_hour", "cluster.x"]) == ["rate per\nhour", "x"]
     assert headings(["a.x", "b.x"]) == ["a.x", "b.x"]
 

@@ -25,24 +25,18 @@ def ground(tmp_path: Path) -> ScenarioTemplate:
     return ScenarioTemplate(path)
 
 
-def test_a_list_is_taken_as_it_is_numbers_in_order(ground):
+def test_lists_are_sorted_and_ranges_spaced_by_ratio_or_evenly(ground):
     axis = ground.axis("--x", "failures.rate_per_hour=0.3,0.1,0.2,0.1", 20)
     assert (axis.values, axis.own, axis.is_log) == ((0.1, 0.2, 0.3), 0.2, False)
     names = ground.axis("--x", "workload.model=small,medium", 20)
     assert (names.values, names.is_numeric, names.is_log) == (("small", "medium"), False, False)
     assert names.nearest(names.own) == 1
-
-
-def test_wide_ranges_are_spaced_by_ratio_others_evenly(ground):
     wide = ground.axis("--x", "failures.rate_per_hour=0.01..0.16", 5)
     assert wide.is_log
     assert wide.values == pytest.approx((0.01, 0.02, 0.04, 0.08, 0.16))
     narrow = ground.axis("--x", "failures.rate_per_hour=0.1..0.3", 5)
     assert not narrow.is_log
     assert narrow.values == pytest.approx((0.1, 0.15, 0.2, 0.25, 0.3))
-
-
-def test_whole_numbers_stay_whole_and_come_once(ground):
     assert ground.axis("--x", "strategies[checkpoint].interval_iterations=1..4", 20).values == (1, 2, 3, 4)
 
 
@@ -56,9 +50,6 @@ def test_a_bare_field_ranges_around_its_value_within_its_limits(ground):
         "--x", "failures.rate_per_hour", 5
     )
     assert 0.6 < high.values[-1] < 1.0
-
-
-def test_around_a_value_by_factors(ground):
     axis = ground.around("failures.rate_per_hour", (0.5, 1.0, 2.0, 10.0))
     assert axis.values == (0.1, 0.2, 0.4)
     assert axis.nearest(axis.own) == 1

@@ -45,6 +45,7 @@ def table() -> list[tuple[str, list[str]]]:
         if lines:
             expected = [line.removeprefix("=> ") for line in lines if line.startswith("=> ")]
             cases.append(("\n".join(line for line in lines if not line.startswith("=> ")), expected))
+    assert len(cases) > 100
     return cases
 
 
@@ -55,10 +56,6 @@ def test_every_problem_has_its_line_path_and_remedy(text: str, expected: list[st
     assert len(told) == len(patterns), told
     for message, pattern in zip(told, patterns, strict=True):
         assert re.fullmatch(pattern, message), message
-
-
-def test_the_table_is_large():
-    assert len(table()) > 100
 
 
 @pytest.mark.parametrize(
@@ -80,7 +77,7 @@ def test_long_values_are_shortened(text: str, expected: str):
     assert len(told) < 300
 
 
-def test_what_is_required_is_described():
+def test_what_is_required_is_described_and_a_typo_raises_no_more():
     name, strategies = problems_of("# nothing much\ndescription: hello\n")
     assert name == (
         "line 1, name: required, but missing (folder below results/, and title of figures); "
@@ -88,18 +85,15 @@ def test_what_is_required_is_described():
     )
     assert strategies.startswith("line 1, strategies: required, but missing (recovery strategies to compare")
     assert strategies.endswith("or mappings with the key 'kind'")
+    text = "workload: {num_stage: 4}\ntraining: {model: {num_stages: 4}}"
+    (told,) = problems_of(completed(text))
+    assert told.startswith("line 3, workload.num_stage: unknown key; nearest: num_stages")
 
 
 @pytest.mark.parametrize("name", ["a", "3x", "a.b", "CheckFree+", "v1.5_final-2", "x" * 100])
 def test_names_of_folders_may_hold(name: str):
     scenario = parse_scenario(f"name: {name}\nstrategies: [{{kind: none, label: {name}}}]")
     assert (scenario.name, scenario.strategies[0].name) == (name, name)
-
-
-def test_a_typo_does_not_raise_doubts_about_what_it_meant():
-    text = "workload: {num_stage: 4}\ntraining: {model: {num_stages: 4}}"
-    (told,) = problems_of(completed(text))
-    assert told.startswith("line 3, workload.num_stage: unknown key; nearest: num_stages")
 
 
 # ---- whatever stands in it -----------------------------------------------------------------------

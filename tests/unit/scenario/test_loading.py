@@ -27,33 +27,22 @@ def problem_of_file(path: Path) -> str:
 
 
 def test_a_missing_file_has_a_neighbour(tmp_path: Path):
-    (tmp_path / "quickstart.yaml").write_text(BASE)
-    path = tmp_path / "quickstrat.yml"
-    assert problem_of_file(path) == f"cannot be read: no such file; nearest: {tmp_path / 'quickstart.yaml'}"
-
-
-def test_a_missing_file_may_lie_among_the_scenarios(tmp_path: Path):
+    """Beside it, or among the scenarios."""
     (tmp_path / "scenarios").mkdir()
-    (tmp_path / "scenarios" / "quickstart.yaml").write_text(BASE)
-    nearest = tmp_path / "scenarios" / "quickstart.yaml"
-    assert problem_of_file(tmp_path / "quickstart") == f"cannot be read: no such file; nearest: {nearest}"
+    for name in ("quickstart.yaml", "scenarios/table2.yaml"):
+        (tmp_path / name).write_text(BASE)
+    missing = "cannot be read: no such file"
+    assert problem_of_file(tmp_path / "quickstrat.yml") == f"{missing}; nearest: {tmp_path / 'quickstart.yaml'}"
+    assert problem_of_file(tmp_path / "table2") == f"{missing}; nearest: {tmp_path / 'scenarios' / 'table2.yaml'}"
+    for name in ("nothing", "no/such/folder.yaml", "quickstart.yaml/below.yaml"):
+        assert problem_of_file(tmp_path / name) in (missing, "cannot be read: not a directory")
 
 
-@pytest.mark.parametrize("name", ["nothing.yaml", "no/such/folder.yaml", "file.yaml/below.yaml"])
-def test_a_missing_file_without_neighbours(tmp_path: Path, name: str):
-    (tmp_path / "file.yaml").write_text(BASE)
-    assert problem_of_file(tmp_path / name) in ("cannot be read: no such file", "cannot be read: not a directory")
-
-
-def test_a_folder_is_no_scenario(tmp_path: Path):
+def test_a_folder_or_another_encoding_is_no_scenario(tmp_path: Path):
     assert problem_of_file(tmp_path) == "is a folder; give one of its files"
-    (tmp_path / "a.yaml").write_text(BASE)
-    assert problem_of_file(tmp_path) == f"is a folder; give one of its files: {tmp_path / 'a.yaml'}"
-
-
-def test_other_encodings_are_named_by_line(tmp_path: Path):
     path = tmp_path / "latin.yaml"
     path.write_bytes(f"{BASE}description: Zürich\n".encode("latin-1"))
+    assert problem_of_file(tmp_path) == f"is a folder; give one of its files: {path}"
     assert problem_of_file(path) == "line 3: not text in UTF-8: save the file in that encoding"
 
 
@@ -173,9 +162,6 @@ def test_a_trace_is_read_from_the_scenarios_folder_and_kept(folder: Path):
     options = scenario.failures.model_dump()
     assert (options["file"], options["rows"], options["loop"]) == ("traces/good.csv", ROWS, False)
     assert parse_scenario(resolved_yaml(scenario), base_folder=folder / "nowhere") == scenario
-
-
-def test_another_file_takes_the_place_of_the_rows_that_were_read(folder: Path):
     (folder / "traces" / "other.csv").write_text("0,add,a\n5000,remove,a\n")
     scenario = parse_scenario(
         f"{BASE}failures: {{kind: trace, file: traces/good.csv, additions: ignore}}\n", base_folder=folder

@@ -103,11 +103,8 @@ def test_every_strategy_can_be_named_by_its_kind_alone(kind: str):
     assert strategy.name == kind
 
 
-def test_no_preset_of_failures_is_called_like_a_kind():
+def test_presets_and_checks_have_proper_names():
     assert not set(presets("failures")) & set(PROCESSES)
-
-
-def test_every_check_is_a_sentence():
     for check, _ in CHECKS:
         assert re.fullmatch(r"[A-Z`].*\.", check.__doc__ or "")
 
@@ -152,7 +149,7 @@ def test_one_field_is_set(above: str, assignment: str, path: str, expected: Any)
     assert field == expected
 
 
-def test_a_preset_with_changes_keeps_them_when_one_more_is_set():
+def test_overrides_change_presets_empty_sections_and_one_another():
     text = f"{SMALLEST}network: {{preset: gcp_paper, storage: {{latency_ms: 1, bandwidth_mbit_per_s: 2}}}}\n"
     network = parse_scenario(text, overrides=("network.links.0.3=0.5", "network.storage.latency_ms=3")).network
     other = parse_scenario(text, overrides=("network.preset=single_cluster",)).network
@@ -160,13 +157,7 @@ def test_a_preset_with_changes_keeps_them_when_one_more_is_set():
     assert network.links[1:] == parse_scenario(f"{SMALLEST}network: gcp_paper").network.links[1:]
     assert (network.storage.latency_ms, network.storage.bandwidth_mbit_per_s) == (3.0, 2.0)
     assert (other.name, other.links, other.storage.latency_ms) == ("single_cluster (changed)", (), 1.0)
-
-
-def test_a_section_left_empty_can_be_set():
     assert parse_scenario(f"{SMALLEST}training:\n", overrides=("training.model.dim=8",)).training.model.dim == 8
-
-
-def test_later_overrides_see_earlier_ones():
     overrides = ("strategies=[none, checkpoint]", "strategies.checkpoint.label=a", "strategies.a.blocking_share=1")
     assert parse_scenario(SMALLEST, overrides=overrides).strategies[1].model_dump()["blocking_share"] == 1.0
 
@@ -253,40 +244,32 @@ def test_valid_scenarios_fit_the_schema_written_and_resolved(text: str):
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "is_valid"),
     [
-        {"failures": "paper_10"},
-        {"failures": {"preset": "skype", "notice_seconds": 30}},
-        {"strategies": ["my.module:Strategy", {"kind": "module:Strategy", "option": 3}]},
-        {"fallback": "my.module:Strategy"},
-        {"failures": {"kind": "compose", "processes": ["paper_10", "module:Process", {"kind": "module:Process"}]}},
+        ({"failures": "paper_10"}, True),
+        ({"failures": {"preset": "skype", "notice_seconds": 30}}, True),
+        ({"strategies": ["my.module:Strategy", {"kind": "module:Strategy", "option": 3}]}, True),
+        ({"fallback": "my.module:Strategy"}, True),
+        ({"failures": {"kind": "compose", "processes": ["paper_10", "m:Process", {"kind": "m:Process"}]}}, True),
+        ({"strategies": ["checkpont"]}, False),
+        ({"strategies": []}, False),
+        ({"strategies": [{"kind": "none", "label": "a/b"}]}, False),
+        ({"network": "spot"}, False),
+        ({"network": {"preset": "spot"}}, False),
+        ({"cluster": {"device": "t44"}}, False),
+        ({"fallback": "none"}, False),
+        ({"training": {"stepz": 3}}, False),
+        ({"failures": {"kind": "exponential", "rate_per_hour": -1}}, False),
+        ({"failures": "paper_11"}, False),
+        ({"failures": {"preset": "paper_11"}}, False),
+        ({"failures": {"kind": "compose", "processes": ["compose"]}}, False),
+        ({"strategies": ["no.class"]}, False),
+        ({"strategies": [{"kind": "no.class"}]}, False),
     ],
+    ids=str,
 )
-def test_presets_and_classes_from_outside_fit_the_schema(changed: dict[str, Any]):
-    assert fits({"name": "demo", "strategies": ["none"], **changed}, SCHEMA)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"strategies": ["checkpont"]},
-        {"strategies": []},
-        {"strategies": [{"kind": "none", "label": "a/b"}]},
-        {"network": "spot"},
-        {"network": {"preset": "spot"}},
-        {"cluster": {"device": "t44"}},
-        {"fallback": "none"},
-        {"training": {"stepz": 3}},
-        {"failures": {"kind": "exponential", "rate_per_hour": -1}},
-        {"failures": "paper_11"},
-        {"failures": {"preset": "paper_11"}},
-        {"failures": {"kind": "compose", "processes": ["compose"]}},
-        {"strategies": ["no.class"]},
-        {"strategies": [{"kind": "no.class"}]},
-    ],
-)
-def test_faulty_scenarios_do_not_fit_the_schema(changed: dict[str, Any]):
-    assert not fits({"name": "demo", "strategies": ["none"], **changed}, SCHEMA)
+def test_presets_and_classes_fit_the_schema_and_faults_do_not(changed: dict[str, Any], is_valid: bool):
+    assert fits({"name": "demo", "strategies": ["none"], **changed}, SCHEMA) == is_valid
 
 
 def test_the_schema_names_all_kinds_and_describes_every_field():

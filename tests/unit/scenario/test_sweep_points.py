@@ -43,12 +43,8 @@ def test_zipped_fields_vary_together_after_listed_points(tmp_path):
         "{zip: {workload.num_stages: [4, 6], training.model.num_stages: [4, 6]}, "
         "list: [{cluster.device: a100}, {cluster.device: h100, cluster.detection_seconds: 1}]}",
     )
-    assert [(p.scenario.cluster.device.name, p.scenario.workload.num_stages) for p in points] == [
-        ("a100", 4),
-        ("a100", 6),
-        ("h100", 4),
-        ("h100", 6),
-    ]
+    found = [(p.scenario.cluster.device.name, p.scenario.workload.num_stages) for p in points]
+    assert found == [("a100", 4), ("a100", 6), ("h100", 4), ("h100", 6)]
     assert points[3].scenario.cluster.detection_seconds == 1
     assert "cluster.detection_seconds" not in points[0].parameters
 
@@ -71,9 +67,6 @@ def test_a_strategys_field_concerns_that_strategy_alone(tmp_path):
         "failures.rate_per_hour": 0.1,
     }
     assert points[2].parameters_of(0) == {"failures.rate_per_hour": 0.1}
-
-
-def test_a_strategys_field_leaves_runs_of_others_the_same(tmp_path):
     points = points_of(tmp_path, '{grid: {"strategies[checkpoint].interval_iterations": [10, 50]}}')
     reference, checkpointing = ({run_hash(point.scenario, index, 0, 0, {}) for point in points} for index in (0, 1))
     assert len(reference) == 1
@@ -93,9 +86,6 @@ def test_overrides_hold_at_every_point_unless_swept(tmp_path):
     points = points_of(tmp_path, sweep, "cluster.detection_seconds=7", "failures.rate_per_hour=0.5")
     assert [point.scenario.failures.rate_per_hour for point in points] == [0.1, 0.2]
     assert {point.scenario.cluster.detection_seconds for point in points} == {7}
-
-
-def test_the_sweep_itself_can_be_overridden(tmp_path):
     points = points_of(tmp_path, "{grid: {failures.rate_per_hour: [0.1]}, replicates: 9}", "sweep.replicates=1")
     assert points[0].scenario.seeds.failures == (0,)
 

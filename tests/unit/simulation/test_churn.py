@@ -124,7 +124,7 @@ def test_only_an_announced_loss_needs_no_detection():
 def notices_of(scenario: Scenario, *seconds: float) -> list[float]:
     """When a strategy is called with a notice, in work of some seconds."""
     calls: list[float] = []
-    world = a_world(scenario, on_notice=lambda: calls.append(world.now_seconds))
+    world = build_world(scenario, 0, on_notice=lambda: calls.append(world.now_seconds))
     in_turn(world, *(world.attempt(each, "productive_compute") for each in seconds))
     return calls
 
