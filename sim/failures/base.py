@@ -212,6 +212,9 @@ class FailureProcess(Component):
 class Renewal(FailureProcess):
     """A process of independent, identically distributed uptimes: a law that is scaled by the mean of the options."""
 
+    law: ClassVar[str] = ""
+    """The law in captions, a format string for the options `{0}`."""
+
     @abstractmethod
     def unit_draw(self, rng: np.random.Generator) -> float:
         """One uptime, for a mean of 1."""
@@ -222,9 +225,10 @@ class Renewal(FailureProcess):
             yield self.unit_draw(rng) * self.mean_uptime_seconds
 
     def describe(self) -> str:
-        """What fails how often."""
+        """What fails how often, and the law."""
         assert isinstance(self.config, RatedConfig), "a law with other options describes itself"
-        return f"each {self.config.scope} {self.config.describe_mean}"
+        law = f" ({self.law.format(self.config)})" if self.law else ""
+        return f"each {self.config.scope} {self.config.describe_mean}{law}"
 
 
 class Superposition(FailureProcess):

@@ -52,21 +52,15 @@ class WeibullConfig(RatedConfig):
 
 
 class WeibullFailures(Renewal):
-    """Failures whose chance depends on age: with a shape below 1 young nodes fail most, as spot and volunteer nodes do.
-
-    Scale = mean / Γ(1 + 1/k).
-    """
+    """Failures whose chance depends on age: with a shape below 1, as of spot and volunteer nodes, young ones fail most."""
 
     Config = WeibullConfig
     config: WeibullConfig
+    law = "Weibull, shape {0.shape:.3g}"
 
     def unit_draw(self, rng: np.random.Generator) -> float:
         """Weibull of mean 1."""
         return unit_weibull(rng, self.config.shape)
-
-    def describe(self) -> str:
-        """What fails how often, and the law."""
-        return f"{super().describe()} (Weibull, shape {self.config.shape:.3g})"
 
 
 class LognormalConfig(RatedConfig):
@@ -77,21 +71,15 @@ class LognormalConfig(RatedConfig):
 
 
 class LognormalFailures(Renewal):
-    """Failures after lognormal uptimes: most are short, few are very long.
-
-    mu = ln(mean) - sigma²/2.
-    """
+    """Failures after lognormal uptimes: most are short, few are very long."""
 
     Config = LognormalConfig
     config: LognormalConfig
+    law = "lognormal, sigma {0.sigma:.3g}"
 
     def unit_draw(self, rng: np.random.Generator) -> float:
         """Lognormal of mean 1."""
         return unit_lognormal(rng, self.config.sigma)
-
-    def describe(self) -> str:
-        """What fails how often, and the law."""
-        return f"{super().describe()} (lognormal, sigma {self.config.sigma:.3g})"
 
 
 class DiurnalConfig(RatedConfig):

@@ -32,8 +32,7 @@ class TrainingConfig(Config):
     """The `training:` section of a scenario: the small proxy model that is trained, and for how long."""
 
     learner: Literal["torch", "curve", "none"] = Field(
-        "torch",
-        description="torch: train the model; curve: a parametric loss curve, for dry runs; none: time only",
+        "torch", description="torch: train the model; curve: a parametric loss curve, for dry runs; none: time only"
     )
     model: ModelSpec = Field(default_factory=ModelSpec, description="the proxy model")
     data: DataSpec = Field(default_factory=DataSpec, description="the text it learns")
@@ -94,7 +93,7 @@ class SweepConfig(Config):
     )
     keep: Literal["records", "outcomes"] = Field(
         "records",
-        description="records: every iteration and event of each run; outcomes: summaries alone, for thousands of runs",
+        description="records: every iteration and event of each run; outcomes: summaries, for thousands of runs",
     )
 
 
@@ -135,9 +134,7 @@ class Scenario(Config):
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="the proxy model: gives the loss")
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="nodes, spares, recovery delays")
     network: Annotated[NetworkConfig, OrPreset("networks")] = Field(
-        "spot_cluster",
-        validate_default=True,
-        description="links between nodes and to storage: a preset's name or figures",
+        "spot_cluster", validate_default=True, description="links between nodes and to storage: a preset or figures"
     )
     failures: FailureChoice = Field(
         default_factory=PROCESSES["exponential"].Config,
@@ -150,9 +147,7 @@ class Scenario(Config):
         default_factory=STRATEGIES["restart"].Config, description="takes over when a strategy cannot recover"
     )
     give_up_after: float = Field(
-        20.0,
-        ge=1,
-        description="a run stops after this multiple of the time or number of plain iterations, and records the reason",
+        20.0, ge=1, description="a run stops, and records why, at this multiple of the plain iterations' time or number"
     )
     fidelity: Literal["iteration", "microbatch"] = Field(
         "iteration",
@@ -161,10 +156,7 @@ class Scenario(Config):
     )
     seeds: SeedsConfig = Field(default_factory=SeedsConfig, description="replicates")
     iterations_per_step: int = Field(
-        1,
-        ge=1,
-        le=10**6,
-        description="iterations of the target that one step of the proxy stands for; not neutral where not 1",
+        1, ge=1, le=10**6, description="iterations of the target per step of the proxy; not neutral where not 1"
     )
     sweep: SweepConfig | None = Field(
         None, description="what `churnlab sweep` varies; the rest of the scenario is what all its points share"

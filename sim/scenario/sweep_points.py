@@ -44,8 +44,7 @@ class Point:
 
     def with_more_failure_seeds(self, number: int) -> Point:
         """The point with so many replicates more, their seeds counted up from the highest."""
-        seeds = self.scenario.seeds
-        first = max(seeds.failures) + 1
+        seeds, first = self.scenario.seeds, max(self.scenario.seeds.failures) + 1
         more = SeedsConfig(failures=(*seeds.failures, *range(first, first + number)), training=seeds.training)
         return replace(self, scenario=self.scenario.model_copy(update={"seeds": more}))
 
@@ -117,11 +116,9 @@ def combinations(sweep: SweepConfig) -> Iterator[list[Assignment]]:
 
 def replicated(scenario: Scenario) -> SeedsConfig:
     """The seeds of a scenario, counted up where its sweep says how many."""
-    sweep, seeds = scenario.sweep, scenario.seeds
-    assert sweep is not None
-
-    def counted(listed: tuple[int, ...], number: int | None) -> tuple[int, ...]:
-        return listed if number is None else tuple(range(listed[0], listed[0] + number))
-
-    failures, training = counted(seeds.failures, sweep.replicates), counted(seeds.training, sweep.training_replicates)
-    return SeedsConfig(failures=failures, training=training)
+    assert scenario.sweep is not None
+    seeds = {}
+    for kind, number in (("failures", scenario.sweep.replicates), ("training", scenario.sweep.training_replicates)):
+        listed = getattr(scenario.seeds, kind)
+        seeds[kind] = listed if number is None else tuple(range(listed[0], listed[0] + number))
+    return SeedsConfig(**seeds)
