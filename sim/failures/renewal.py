@@ -52,7 +52,7 @@ class WeibullConfig(RatedConfig):
 
 
 class WeibullFailures(Renewal):
-    """Failures whose chance depends on age: with a shape below 1, as of spot and volunteer nodes, young ones fail most."""
+    """Failures whose chance depends on age: with a shape below 1 young nodes fail most, as spot machines do."""
 
     Config = WeibullConfig
     config: WeibullConfig
