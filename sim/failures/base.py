@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -127,12 +126,6 @@ class FailureProcess(Component):
     Config: ClassVar[type[ProcessConfig]]
     config: ProcessConfig
 
-    members: tuple[Member, ...] | None = None
-    """The nodes of the cluster at time zero, set by `for_members`."""
-
-    begin_seconds = 0.0
-    """The instant of simulated time from which uptimes count, set by `starting_at`."""
-
     unit: ClassVar[Literal["seconds", "iterations"]] = "seconds"
     """The clock of uptimes: simulated time, or executed iterations (the whole part counts iterations that end without
     this failure, the fraction is the instant within the one that fails)."""
@@ -154,11 +147,9 @@ class FailureProcess(Component):
         """Number of nodes at time zero; None: one for each place and each spare."""
         return None
 
-    def for_members(self, members: Sequence[Member]) -> Self:
-        """A copy of the process for a cluster of these nodes, immune stages included."""
-        process = copy(self)
-        process.members = tuple(members)
-        return process
+    def for_members(self, members: Sequence[Member]) -> Self:  # noqa: ARG002
+        """The process for a cluster of these nodes, immune stages included; the sequence changes with the cluster."""
+        return self
 
     @property
     def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
@@ -170,11 +161,9 @@ class FailureProcess(Component):
         """What fails as one: by default the option `scope`, else a stage."""
         return getattr(self.config, "scope", "stage")
 
-    def starting_at(self, now_seconds: float) -> Self:
-        """A copy of the process for uptimes that count from an instant of simulated time."""
-        process = copy(self)
-        process.begin_seconds = now_seconds
-        return process
+    def starting_at(self, now_seconds: float) -> Self:  # noqa: ARG002
+        """The process for uptimes that count from an instant of simulated time."""
+        return self
 
     @abstractmethod
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:

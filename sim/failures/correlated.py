@@ -5,12 +5,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from copy import copy
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field
 
 from sim.failures.base import FailureProcess, MeanConfig, Member, Renewal, Scope, Superposition
+
+
+class CorrelatedFailures(FailureProcess):
+    """A process whose rates depend on the nodes that the cluster has at time zero."""
+
+    members: tuple[Member, ...] | None = None
+
+    def for_members(self, members: Sequence[Member]) -> Self:
+        """A copy of the process for a cluster of these nodes, immune stages included."""
+        process = copy(self)
+        process.members = tuple(members)
+        return process
 
 
 class BulkConfig(MeanConfig):
@@ -26,7 +39,7 @@ class BulkConfig(MeanConfig):
     max_size: int | None = Field(None, ge=1, le=10**6, description="most nodes lost at once; default: no limit")
 
 
-class BulkFailures(FailureProcess):
+class BulkFailures(CorrelatedFailures):
     """Several nodes lost at one instant, as clouds take spot machines back (see the traces of Bamboo, NSDI 2023).
 
     Poisson events, each of which takes K random nodes of its domain; K is geometric, at most max_size. The events of a
@@ -90,7 +103,7 @@ class OutageConfig(MeanConfig):
     )
 
 
-class RegionalShocks(FailureProcess):
+class RegionalShocks(CorrelatedFailures):
     """Shocks of a region: Poisson with rate shared_part / (mean × share_hit); each node is hit independently."""
 
     Config = OutageConfig
@@ -146,7 +159,7 @@ class IndependentLosses(Renewal):
         return "alone"
 
 
-class OutageFailures(Superposition):
+class OutageFailures(CorrelatedFailures, Superposition):
     """Correlated losses: regional shocks and independent failures of nodes (Marshall and Olkin, JASA 62, 1967).
 
     All nodes that one shock takes return at the same instant.

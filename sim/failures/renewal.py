@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from copy import copy
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -145,6 +146,13 @@ class DiurnalFailures(FailureProcess):
 
     Config = DiurnalConfig
     config: DiurnalConfig
+    begin_seconds = 0.0
+
+    def starting_at(self, now_seconds: float) -> Self:
+        """A copy of the process for uptimes that count from an instant of simulated time."""
+        process = copy(self)
+        process.begin_seconds = now_seconds
+        return process
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
         """Seconds between failures of one domain."""
@@ -188,12 +196,19 @@ class PoissonFailures(FailureProcess):
     config: PoissonConfig
     scope: Scope = "cluster"
     accepts_any_order = True
+    num_nodes: int | None = None
+
+    def for_members(self, members: Sequence[Member]) -> Self:
+        """A copy of the process for so many nodes."""
+        process = copy(self)
+        process.num_nodes = len(members)
+        return process
 
     @property
     def mean_uptime_seconds(self) -> float:
         """Mean time between failures of the nodes present at time zero."""
-        assert self.members is not None, "poisson needs for_members first"
-        return self.config.mean_uptime_seconds / len(self.members) if self.members else math.inf
+        assert self.num_nodes is not None, "poisson needs for_members first"
+        return self.config.mean_uptime_seconds / self.num_nodes if self.num_nodes else math.inf
 
     def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:  # noqa: ARG002
         """Seconds between failures."""
@@ -204,8 +219,8 @@ class PoissonFailures(FailureProcess):
 
     def lost_nodes(self, rng: np.random.Generator, members: Sequence[Member], index: int) -> Sequence[int]:  # noqa: ARG002
         """One of the present nodes, each with the same chance, or none."""
-        assert self.members is not None, "poisson needs for_members first"
-        found = int(rng.random() * max(len(self.members), len(members)))
+        assert self.num_nodes is not None, "poisson needs for_members first"
+        found = int(rng.random() * max(self.num_nodes, len(members)))
         return [members[found].number] if found < len(members) else []
 
     def describe(self) -> str:
