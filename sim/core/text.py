@@ -42,8 +42,7 @@ class Unit:
 
     def between(self, low: float, high: float) -> str:
         """Two values with one unit."""
-        low_text, high_text = (f"{self.before}{format_number(value / self.size)}" for value in (low, high))
-        return f"{low_text} to {high_text}{self.after}"
+        return f"{self.before}{format_number(low / self.size)} to {self.of(high)}"
 
 
 HOURS, USD = Unit("", " h", SECONDS_PER_HOUR), Unit("$", "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,11 +72,14 @@ class ScenarioTemplate:
         except AssignmentError as error:
             raise ScenarioError(self._document.source, [Problem(option, "", str(error))]) from None
         own = own.get("name", own) if isinstance(own, dict) else own
+        axis = Axis(field, (), own, False, option)
         if equals and ".." not in text:
             values = parse_values(text, option)
-            return Axis(field, values, own, all(map(is_number, values)) and is_wide(min(values), max(values)), option)
-        low, high = parse_range(text, option) if equals else self._range_around(field, path, own, option)
-        axis = Axis(field, self._spaced(path, low, high, num_values), own, is_wide(low, high), option)
+            return replace(
+                axis, values=values, is_log=all(map(is_number, values)) and is_wide(min(values), max(values))
+            )
+        low, high = parse_range(text, option) if equals else self._range_around(axis, path)
+        axis = replace(axis, values=self._spaced(path, low, high, num_values), is_log=is_wide(low, high))
         if equals and len(axis.values) < 2:
             raise ValueError(f"{option}: the field holds whole numbers, and there are not two between these: widen it")
         for value in (axis.values[0], axis.values[-1]):
@@ -86,44 +89,40 @@ class ScenarioTemplate:
     def around(self, field: str, factors: Sequence[float]) -> Axis:
         """The axis of a numeric field's own value times factors, without values that the field does not allow."""
         _, own = self._own_value(field, field)
+        axis = Axis(field, (), own, True, field)
         values = [own if factor == 1.0 else float(f"{own * factor:.{SIGNIFICANT_DIGITS}g}") for factor in factors]
-        admitted = tuple(value for value in values if value == own or self._admits(field, value, field))
-        return Axis(field, admitted, own, True, field)
+        return replace(axis, values=tuple(value for value in values if value == own or self._admits(axis, value)))
 
     def point(self, values: Sequence[tuple[Axis, Any]]) -> Point:
         """The scenario with one value for each axis. Raises ScenarioError where they do not fit."""
-        return self._point([(axis.field, value, axis.option) for axis, value in values])
-
-    def _point(self, values: Sequence[tuple[str, Any, str]]) -> Point:
-        """The scenario with fields, their values, and the options that these are from."""
         document = deepcopy(self._document)
-        document.places.update({(option,): option for _, _, option in values})
-        return point_of(
-            document, [Assignment(field, value, (option,)) for field, value, option in values], self.base_folder
-        )
+        document.places.update({(axis.option,): axis.option for axis, _ in values})
+        assignments = [Assignment(axis.field, value, (axis.option,)) for axis, value in values]
+        return point_of(document, assignments, self.base_folder)
 
     def _own_value(self, field: str, option: str) -> tuple[Location, Any]:
         """The path of a field and the scenario's value there. Raises AssignmentError."""
         path = deepcopy(self._document).assign(field, None, option)
         return path, at(self.scenario.model_dump(mode="json"), path)
 
-    def _range_around(self, field: str, path: Location, own: Any, option: str) -> tuple[float, float]:
+    def _range_around(self, axis: Axis, path: Location) -> tuple[float, float]:
         """The ends of a range around the scenario's own value, as wide as the field allows."""
+        field, own = axis.field, axis.own
         if not is_number(own) or own <= 0:
+            self.point([(axis, own)])  # reports an unknown field
             found = "unset" if own is None else format_value(own)
-            self._point([(field, own, option)])  # reports an unknown field
             example = f"{field}={own},..." if isinstance(own, str) else f"{field}=1,2,3 or {field}=1..100"
-            raise ValueError(f"{option}: its value is {found}: say which values, as {example}")
+            raise ValueError(f"{axis.option}: its value is {found}: say which values, as {example}")
         low, high = own / SPREAD, own * SPREAD
-        while low < own and not self._admits(field, self._spaced(path, low, own, 2)[0], option):
+        while low < own and not self._admits(axis, self._spaced(path, low, own, 2)[0]):
             low = own if low > own / 1.01 else (low + own) / 2
-        while high > own and not self._admits(field, self._spaced(path, own, high, 2)[-1], option):
+        while high > own and not self._admits(axis, self._spaced(path, own, high, 2)[-1]):
             high = own if high < own * 1.01 else (high + own) / 2
         return low, high
 
-    def _admits(self, field: str, value: Any, option: str) -> bool:
+    def _admits(self, axis: Axis, value: Any) -> bool:
         try:
-            self._point([(field, value, option)])
+            self.point([(axis, value)])
         except ScenarioError:
             return False
         return True

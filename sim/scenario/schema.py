@@ -109,8 +109,7 @@ def plugin_schema(group: str, kind: str) -> dict[str, Any]:
 
 def kinds(node: dict[str, Any]) -> dict[str, str]:
     """The kinds that a choice offers, with references to their schemas."""
-    offered: dict[str, str] = node.get("discriminator", {}).get("mapping", {})
-    return offered
+    return node.get("discriminator", {}).get("mapping", {})  # type: ignore[no-any-return]
 
 
 def is_preset(node: dict[str, Any]) -> bool:
@@ -121,8 +120,8 @@ def is_preset(node: dict[str, Any]) -> bool:
 def at(data: Any, path: Location) -> Any:
     """The value at a path, or None."""
     for part in path:
-        if isinstance(data, dict):
-            data = data.get(part)
-        else:
-            data = data[part] if isinstance(data, list | tuple) and isinstance(part, int) and part < len(data) else None
+        try:
+            data = None if isinstance(data, str) else data[part]
+        except (LookupError, TypeError):
+            return None
     return data
