@@ -9,20 +9,18 @@ Target: a map of 20 × 20 cells in minutes on 2 cores (`--cells 20`).
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from models.shared_training import SharedTraining
 from models.training_plan import num_steps, together
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import ProcessPool
+from sim.experiments.job import SweepJob
 from sim.experiments.strategy_map.grid import Grid
-from sim.experiments.strategy_map.job import MapJob
-from sim.experiments.strategy_map.real_runs import RealRunsJob
-from sim.experiments.sweep import SweepJob
+from sim.experiments.strategy_map.job import MapJob, TrainingJob
+from sim.experiments.sweep import Observer
 from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig
 
@@ -37,8 +35,8 @@ def brute_force_steps(grid: Grid, executor: ProcessPool, folder: Path) -> int:
     ]
     job = SweepJob(points, SCENARIO.parent, folder / "brute", folder)
     job.begin(executor, SharedTraining(None))
-    job.sweep.survey(job.runs)
-    return num_steps(together(job.sweep.demands.values()))
+    job.survey(job.runs)
+    return num_steps(together(job.demands.values()))
 
 
 def main() -> None:
@@ -54,32 +52,25 @@ def main() -> None:
         template.axis("--y", "network.bandwidth_factor=0.125..8", asked.cells),
     )
     grid = Grid(template, axes, SeedsConfig(failures=(0, 1, 2), training=(0,)), "quickstart-map")
-    job = MapJob(grid, range(10), "time", 3, note=lambda _: None)
-    with tempfile.TemporaryDirectory() as name, closing(TrajectoryStore(Path(name))) as store:
-        folder, workshop, executor = Path(name), SharedTraining(store), ProcessPool(asked.workers)
-
-        @contextmanager
-        def at_work(_: SweepJob) -> Iterator[tuple[ProcessPool, SharedTraining]]:
-            yield executor, workshop
-
-        real = RealRunsJob(SCENARIO.parent, folder / "results", folder, at_work, lambda _: None, lambda _: None)
-        with closing(executor):
-            stages: dict[str, Callable[[], None]] = {
-                "churn in the coarse mesh": partial(job.survey, executor),
-                "real runs": partial(job.train, executor, real),
-                "times to the target": partial(job.evaluate, executor),
-            }
-            for what, do in stages.items():
-                began = time.perf_counter()
-                do()
-                print(f"{what}: {time.perf_counter() - began:.0f} s", flush=True)
-            evaluated = len(job.results)
-            print(f"{evaluated} of {len(grid.points)} cells evaluated; {workshop.num_trained_steps:,} steps trained")
-            if asked.count_brute_force:
-                steps = brute_force_steps(grid, executor, folder)
-                print(
-                    f"brute force: {steps:,} distinct steps; the map's share: {workshop.num_trained_steps / steps:.3f}"
-                )
+    with tempfile.TemporaryDirectory() as name, closing(ProcessPool(asked.workers)) as executor:
+        folder = Path(name)
+        training = TrainingJob(SCENARIO.parent, folder / "results", folder, executor, Observer())
+        job = MapJob(grid, training, range(10), "time", 3)
+        stages = {
+            "churn in the coarse mesh": job.survey,
+            "trained runs": job.train,
+            "times to the target": job.evaluate,
+        }
+        for what, do in stages.items():
+            began = time.perf_counter()
+            do()
+            print(f"{what}: {time.perf_counter() - began:.0f} s", flush=True)
+        with closing(TrajectoryStore(folder)) as store:
+            num_trained = store.info().num_steps
+        print(f"{len(job.results)} of {len(grid.points)} cells evaluated; {num_trained:,} steps trained")
+        if asked.count_brute_force:
+            steps = brute_force_steps(grid, executor, folder)
+            print(f"brute force: {steps:,} distinct steps; the map's share: {num_trained / steps:.3f}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from models.training_plan import Demands, num_steps, together
 from models.trajectory import Trajectory
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import ProcessPool
-from sim.experiments.sweep import SweepJob
+from sim.experiments.job import SweepJob
 from sim.experiments.tasks import SimulationTask, simulated
 from sim.scenario.sweep_points import load_points
 
@@ -87,7 +87,7 @@ def measure(job: SweepJob, pool: ProcessPool, store: TrajectoryStore) -> Measure
     job.begin(pool, SharedTraining(store))
     sweep_seconds = time.perf_counter() - began
     spec = job.runs[0].task.spec
-    text = job.sweep.texts[spec.corpus]
+    text = job.texts[spec.corpus]
     swapped = spec.model_copy(update={"routes": swapped_routes(spec.model.num_stages)})
     loops = [(plain, (recipe, text, 100)) for recipe in (spec, swapped) for _ in range(pool.num_workers)]
     rounds = [in_parallel(pool, loops)]
@@ -106,8 +106,8 @@ def measure(job: SweepJob, pool: ProcessPool, store: TrajectoryStore) -> Measure
 
 def report(job: SweepJob, measured: Measured, num_workers: int) -> None:
     """Print the steps shared, and the sweep's seconds against the bound."""
-    demands: list[Demands] = [job.sweep.demands[run] for run in job.runs]
-    distinct, separate = job.sweep.num_trained_steps, sum(map(num_steps, demands))
+    demands: list[Demands] = [job.demands[run] for run in job.runs]
+    distinct, separate = job.num_trained_steps, sum(map(num_steps, demands))
     lines = together(demands)
     num_swapped = num_steps({line: demand for line, demand in lines.items() if len(line.spec.routes) > 1})
     num_validations = sum(len(demand.validations) for demand in lines.values())
@@ -129,9 +129,9 @@ def separate_seconds(job: SweepJob, pool: ProcessPool, per_strategy: int) -> tup
     """Seconds of all runs without sharing, extrapolated from some runs of each strategy; and their number."""
     by_strategy: dict[str, list[SimulationTask]] = {}
     for run in job.runs:
-        by_strategy.setdefault(run.planned.name, []).append(run.task)
+        by_strategy.setdefault(run.strategy.name, []).append(run.task)
     some = [task for tasks in by_strategy.values() for task in tasks[:: len(tasks) // per_strategy][:per_strategy]]
-    text = job.sweep.texts[some[0].spec.corpus]
+    text = job.texts[some[0].spec.corpus]
     began = time.perf_counter()
     in_parallel(pool, [(separate_run, (task, text)) for task in some])
     return (time.perf_counter() - began) * len(job.runs) / len(some), len(some)

@@ -23,7 +23,7 @@ from models.shared_training import SharedTraining
 from models.spec import TrainingSpec
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import ProcessPool
-from sim.experiments.sweep import SweepJob
+from sim.experiments.job import SweepJob
 from sim.scenario.sweep_points import load_points
 
 
@@ -72,9 +72,9 @@ def measured(num_workers: int, steps: int, rounds: int) -> tuple[float, float, f
             points = load_points(SCENARIO, (*overrides, f"seeds.training={list(seeds)}"))
             job = SweepJob(points, SCENARIO.parent, folder / "results", folder / "cache")
             job.begin(pool, SharedTraining(TrajectoryStore(folder / "cache")))
-            job.sweep.survey(job.runs)
+            job.survey(job.runs)
             spec = job.runs[0].task.spec
-            text = job.sweep.texts[spec.corpus]
+            text = job.texts[spec.corpus]
             tokens = steps * spec.sequences_per_batch * spec.sequence_length
             futures = [pool.submit(plain, spec, text, steps) for _ in range(num_workers)]
             in_plain.append(sum(tokens / future.result() for future in futures))

@@ -13,8 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.experiments.library import sweep_scenario
-from sim.experiments.sweep import run_scenario
+from sim.experiments.sweep import run_scenario, sweep_scenario
 from sim.experiments.training import default_cache
 from sim.reporting.gantt import draw_operations, gantt_figure, legend, name_rows
 from sim.reporting.registry import figure_of

@@ -15,7 +15,8 @@ from benchmarks.paper.extract import Extract
 from benchmarks.paper.jobs import TABLE_2_JOB
 from benchmarks.paper.published import HIGHEST, iteration_factor
 from benchmarks.paper.tables import RATE, REBUILDING, StudyTables
-from sim.experiments.strategy_map.study import MapObserver, MapOptions, strategy_map
+from sim.experiments.strategy_map.study import MapOptions, strategy_map
+from sim.experiments.sweep import Observer
 from sim.reporting.registry import figure_of
 from sim.reporting.series import SERIES_STYLES
 from sim.reporting.strategy_map import write_map
@@ -111,7 +112,7 @@ MAP_STRATEGIES = (
 )
 
 
-def make_maps(runs: Path, folder: Path, target: float, cache: Path, observer: MapObserver) -> None:
+def make_maps(runs: Path, folder: Path, target: float, cache: Path, observer: Observer) -> None:
     """Make both maps, with real runs of Table 2's training; write their tables and figures into a folder."""
     for preset in MAP_PRESETS:
         name = f"crossings_{preset}"

@@ -23,7 +23,7 @@ from models.training import Training
 from models.training_state import Position
 from models.trajectory import Trajectory
 from models.trajectory_store import TrajectoryStore
-from sim.experiments.plan import PlannedRun, ScenarioPlan
+from sim.experiments.plan import ScenarioPlan, SweepRun
 from sim.experiments.training import Texts
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import simulate
@@ -61,29 +61,26 @@ def perplexities(points: list[Point], base_folder: Path, results: Path, cache: P
     States that are no longer in the cache are trained again.
     """
     (point,) = (point for point in points if point.parameters[RATE] == RATE_PER_HOUR)
-    plan = ScenarioPlan(point.scenario, base_folder, results, Texts(base_folder, cache))
+    plan = ScenarioPlan(point, base_folder, results, Texts(base_folder, cache))
     assert plan.corpus is not None
     corpora = {"held-out files": plan.corpus, "NumPy's sources": load_corpus(OTHER_TEXT, Path(numpy.__path__[0]))}
     length = point.scenario.training.sequence_length
     texts = {text: torch.from_numpy(one.validation_windows(NUM_SEQUENCES, length)) for text, one in corpora.items()}
     rows: list[dict[str, object]] = []
     with closing(TrajectoryStore(cache, budget_bytes)) as store:
-        for planned, trainer in final_states(plan, store):
-            about = {"strategy": planned.name, "failure_seed": planned.failure_seed}
-            about |= {"training_seed": planned.training_seed}
-            rows += [about | {"text": text, "loss_nats": trainer.loss_on(windows)} for text, windows in texts.items()]
+        for run, trainer in final_states(plan, store):
+            losses = {text: trainer.loss_on(windows) for text, windows in texts.items()}
+            rows += [run.identity | {"text": text, "loss_nats": loss} for text, loss in losses.items()]
     return pd.DataFrame(rows)
 
 
-def final_states(plan: ScenarioPlan, store: TrajectoryStore) -> Iterator[tuple[PlannedRun, Trainer]]:
+def final_states(plan: ScenarioPlan, store: TrajectoryStore) -> Iterator[tuple[SweepRun, Trainer]]:
     """Runs of STRATEGIES, each with its trainer at the end of the run."""
-    for planned in plan.runs():
-        if planned.name not in STRATEGIES:
+    for run in plan.runs():
+        if run.strategy.name not in STRATEGIES:
             continue
         assert plan.corpus is not None
-        scenario, spec = plan.scenario, plan.spec(planned.training_seed)
-        last = LastState(Trajectory(spec, plan.corpus, store, scenario.iterations_per_step))
-        config = scenario.strategies[planned.strategy_index]
-        simulate(scenario, config, planned.failure_seed, planned.training_seed, last)
+        last = LastState(Trajectory(run.spec, plan.corpus, store, plan.scenario.iterations_per_step))
+        simulate(plan.scenario, run.strategy, run.failure_seed, run.training_seed, last)
         assert last.position is not None, "a run has steps"
-        yield planned, last.trajectory.state_at(last.position)
+        yield run, last.trajectory.state_at(last.position)

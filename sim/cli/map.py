@@ -88,20 +88,20 @@ def map_(
     Times are simulated in each cell; the cost of failures in learning comes from real runs at a few cells. Interrupted,
     the same command continues.
     """
-    from sim.cli.progress import MapDisplay
-    from sim.experiments.strategy_map.study import MapOptions, MapRequest, axes_of, make_map, outline_map
+    from sim.cli.progress import Display
+    from sim.experiments.strategy_map.study import MapOptions, MapRequest, axes_of
     from sim.reporting.strategy_map import write_map
 
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective.value, replicates, time_replicates, sample_points, cells, jobs)
     axes = axes_of(template, x, y, cells, "--")
-    with cache_folder(cache, no_cache) as folder, MapDisplay() as display, resumable(display):
+    with cache_folder(cache, no_cache) as folder, Display() as display, resumable(display):
         request = MapRequest(template, axes, options, results, folder)
-        found = outline_map(request, display) if dry_run else make_map(request, display)
-    if isinstance(found, list):
-        say("\n".join(found))
-    else:
-        print_map(found, write_map(found, results / found.name))
+        if dry_run:
+            say("\n".join(request.outline(display)))
+            return
+        found = request.finished(display).map
+    print_map(found, write_map(found, results / found.name))
 
 
 def advise(
@@ -121,16 +121,16 @@ def advise(
     Strategies that change weights are run with training at its failure rate and at twice that rate, or at the highest
     allowed one. After an interruption, the same command resumes.
     """
-    from sim.cli.progress import MapDisplay
-    from sim.experiments.strategy_map.study import MapOptions, MapRequest, advice_axes, make_advice, outline_map
+    from sim.cli.progress import Display
+    from sim.experiments.strategy_map.study import MapOptions, MapRequest, advice_axes, advice_of
     from sim.reporting.advice import advice_lines
 
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective.value, replicates, time_replicates, jobs=jobs)
-    with cache_folder(cache, no_cache) as folder, MapDisplay() as display, resumable(display):
+    with cache_folder(cache, no_cache) as folder, Display() as display, resumable(display):
         request = MapRequest(template, advice_axes(template), options, results, folder, is_advice=True)
-        found = outline_map(request, display) if dry_run else ["", *advice_lines(make_advice(request, display))]
-    say("\n".join(found))
+        lines = request.outline(display) if dry_run else ["", *advice_lines(advice_of(request.finished(display)))]
+    say("\n".join(lines))
 
 
 def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:

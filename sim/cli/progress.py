@@ -1,4 +1,4 @@
-"""Live progress of a run, a sweep and a map: bars of runs and training steps, and the tasks under way."""
+"""Live progress of a run, a sweep or a map: bars of runs and training steps, and the tasks under way."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from sim.cli.options import console, say
-from sim.experiments.strategy_map.study import MapObserver
-from sim.experiments.sweep import SweepObserver
+from sim.experiments.sweep import Observer
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from sim.experiments.outline import Outline
+    from sim.experiments.folder import SweepProgress
+    from sim.experiments.job import Outline
     from sim.experiments.plan import SweepRun
-    from sim.experiments.scheduler import RunProgress, SweepProgress
     from sim.scenario.scenario import Scenario
 
 MOST_TASKS_NAMED = 2
 
 
-class SweepDisplay(SweepObserver):
-    """Progress of a sweep, shown from the first progress on, until stopped."""
+class Display(Observer):
+    """Progress of a sweep or of a map's trained runs, shown from the first progress on, until stopped.
+
+    For a map it alternates with the number of simulated strategies in cells.
+    """
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -37,6 +39,8 @@ class SweepDisplay(SweepObserver):
         )
         self._runs = self._bars.add_task("runs", total=None, state="")
         self._steps = self._bars.add_task("training steps", total=None, state="", visible=False)
+        self._trials = Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
+        self._simulated = self._trials.add_task("")
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +50,7 @@ class SweepDisplay(SweepObserver):
 
     def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:  # noqa: ARG002
         """Print the work ahead."""
-        for line in outline.in_words():
+        for line in outline.lines:
             say(line)
 
     def noted(self, line: str) -> None:
@@ -55,6 +59,8 @@ class SweepDisplay(SweepObserver):
 
     def progressed(self, progress: SweepProgress) -> None:
         """Update the bars."""
+        if self._trials.live.is_started:
+            self._trials.stop()
         self._bars.start()
         if progress.num_runs == 0:
             self._bars.update(self._runs, description="runs surveyed", completed=progress.num_surveyed)
@@ -69,14 +75,23 @@ class SweepDisplay(SweepObserver):
             self._steps, total=total, completed=progress.num_steps_trained, state=state, visible=total > 0
         )
 
+    def simulated(self, num_trials: int) -> None:
+        """Show the number of simulated strategies in cells."""
+        if console.is_terminal:
+            if self._bars.live.is_started:
+                self._bars.stop()
+            self._trials.start()
+            self._trials.update(self._simulated, description=f"{num_trials:,} strategies in cells simulated")
+
     def stop(self) -> None:
-        """Remove the bars."""
-        if self._bars.live.is_started:
-            self._bars.stop()
+        """Remove all that is shown."""
+        for shown in (self._bars, self._trials):
+            if shown.live.is_started:
+                shown.stop()
 
 
-class RunDisplay(SweepDisplay):
-    """Progress of a scenario's runs: a bar for each, of the steps that it asks for, above those of all."""
+class RunDisplay(Display):
+    """Progress of a scenario's runs: a bar for each, of the steps that it needs, below those of all."""
 
     def __init__(self, scenario: Scenario) -> None:
         super().__init__()
@@ -90,9 +105,9 @@ class RunDisplay(SweepDisplay):
         for caption in (*notes(self._scenario, outline.corpus), describe_prices(self._scenario.cluster)):
             console.print(caption, style="dim", highlight=False)
         for run in finished:
-            say(f"{run.planned.folder}: finished before, not run again")
+            say(f"{run.folder}: finished before, not run again")
         if outline.num_steps_alone:
-            say(outline.in_words()[1])
+            say(outline.lines[1])
 
     def progressed(self, progress: SweepProgress) -> None:
         """Update the bars."""
@@ -100,53 +115,12 @@ class RunDisplay(SweepDisplay):
         for run in progress.runs:
             if run.title not in self._lines:
                 self._lines[run.title] = self._bars.add_task(run.title, state="")
-            total, done, state = bar_of(run)
+            total, done, state = run.num_steps, run.num_steps - run.num_steps_left, "simulating"
+            if run.is_finished or run.has_failed:
+                total = done = max(1, run.num_steps)
+                state = "failed" if run.has_failed else "finished"
+            elif not run.num_steps:
+                total, done, state = 1, 0, ""
+            elif run.num_steps_left:
+                state = "training"
             self._bars.update(self._lines[run.title], total=total, completed=done, state=state)
-
-
-def bar_of(run: RunProgress) -> tuple[int, int, str]:
-    """The length of a run's bar, how much of it is filled, and the state in words."""
-    if run.is_finished or run.has_failed:
-        total = max(1, run.num_steps)
-        return total, total, "failed" if run.has_failed else "finished"
-    if not run.num_steps:
-        return 1, 0, ""
-    return run.num_steps, run.num_steps - run.num_steps_left, "training" if run.num_steps_left else "simulating"
-
-
-class MapDisplay(MapObserver):
-    """Progress of a map's trained runs as a sweep's, then the number of strategies in cells that were simulated."""
-
-    def __init__(self) -> None:
-        self._runs = SweepDisplay()
-        self._trials = Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
-        self._task = self._trials.add_task("")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def progressed(self, progress: SweepProgress) -> None:
-        """Show the progress of trained runs."""
-        if self._trials.live.is_started:
-            self._trials.stop()
-        self._runs.progressed(progress)
-
-    def simulated(self, num_trials: int) -> None:
-        """Show the number of simulated strategies in cells."""
-        if console.is_terminal:
-            self._runs.stop()
-            self._trials.start()
-            self._trials.update(self._task, description=f"{num_trials:,} strategies in cells simulated")
-
-    def noted(self, line: str) -> None:
-        """Print a line above the bars."""
-        say(line)
-
-    def stop(self) -> None:
-        """Remove the bars."""
-        self._runs.stop()
-        if self._trials.live.is_started:
-            self._trials.stop()

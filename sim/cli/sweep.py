@@ -80,8 +80,8 @@ def sweep(
 
     Finished runs are skipped; after an interruption, the same command resumes.
     """
-    from sim.cli.progress import SweepDisplay
-    from sim.experiments.sequential import share_of
+    from sim.cli.progress import Display
+    from sim.experiments.sequential import parse_share
     from sim.experiments.sweep import SweepOptions, open_executor, run_sweep
     from sim.scenario.sweep_points import load_points
 
@@ -92,7 +92,7 @@ def sweep(
         force,
         tuple(only or ()),
         dry_run,
-        share_of(until_ci) if until_ci else None,
+        parse_share(until_ci) if until_ci else None,
         max_replicates or MOST_REPLICATES,
         bytes_of(cache_budget, "--cache-budget") if cache_budget else None,
     )
@@ -101,7 +101,7 @@ def sweep(
     with (
         cache_folder(cache, no_cache) as folder,
         open_executor(kind, jobs, address, learns) as executor,
-        SweepDisplay() as display,
+        Display() as display,
         resumable(display),
     ):
         outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)
@@ -115,7 +115,7 @@ def status(
     """Show how many runs of a sweep are done, running, failed and left."""
     from sim.experiments.folder import read_status
 
-    for line in read_status(results).in_words():
+    for line in read_status(results).lines:
         say(line)
 
 

@@ -1,6 +1,7 @@
-"""Executors of tasks: this process, or a pool of processes on this machine. (`ray_cluster` has a third.)
+"""Executors of tasks, and the scheduler that keeps their workers busy.
 
-A task is a function of its arguments that any process can call; what it gives is the same to the bit wherever it ran.
+An executor is this process, a pool of processes on this machine, or a Ray cluster (`ray_cluster`). A task is a function
+that any process can call; its result depends on its arguments alone, to the bit.
 """
 
 from __future__ import annotations
@@ -14,15 +15,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 PARENT_POLL_SECONDS = 1.0
+
+MOST_ATTEMPTS = 3
+
+HEARTBEAT_SECONDS = 2.0
+
+Task = TypeVar("Task")
 
 
 class WorkerDiedError(RuntimeError):
@@ -30,16 +40,16 @@ class WorkerDiedError(RuntimeError):
 
 
 class Executor(Protocol):
-    """Does tasks. Its callers hand out no more at a time than they want to wait for."""
+    """The contract of what does tasks: a queue in front of workers."""
 
     num_workers: int
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have a task done. The future raises what the task raises, WorkerDiedError if its process ended."""
+        """Submit a task. The future raises what the task raises, WorkerDiedError if its process ended."""
         ...
 
     def share(self, value: Any) -> Any:
-        """A stand-in for a large value that many tasks are given: they get the value itself."""
+        """A placeholder for a large argument of many tasks, which get the value itself."""
         ...
 
     def close(self) -> None:
@@ -48,12 +58,12 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """Does each task at once, in this process."""
+    """Executor that does each task at once, in this process."""
 
     num_workers = 1
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Do it now."""
+        """Do the task."""
         future: Future[Any] = Future()
         try:
             future.set_result(task(*arguments))
@@ -69,23 +79,15 @@ class InProcess:
         """Nothing to stop."""
 
 
-class Region(NamedTuple):
-    """Bytes of a file."""
-
-    file: str
-    offset: int
-    num_bytes: int
-
-
 class Shared(NamedTuple):
-    """A value that processes of this machine map into memory, each once: pickled, its arrays as regions of files."""
+    """A value whose arrays the processes of this machine map into memory; regions: file, offset and bytes of each."""
 
     pickled: bytes
-    regions: tuple[Region, ...]
+    regions: tuple[tuple[str, int, int], ...]
 
 
 class ProcessPool:
-    """Processes of this machine, one training thread each. They end with this process, however it ends."""
+    """Executor with processes of this machine, one training thread each, which end when this process ends."""
 
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers
@@ -94,18 +96,19 @@ class ProcessPool:
         self._pool: Any = None
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have it done by the next process that is free; where processes have died, by new ones."""
+        """Submit a task to the next free process; processes that have died are replaced."""
         from loky.process_executor import BrokenProcessPool, ShutdownExecutorError
 
+        deaths = BrokenProcessPool, ShutdownExecutorError
         try:
             inner = self._processes().submit(call, task, arguments)
-        except (BrokenProcessPool, ShutdownExecutorError):
+        except deaths:
             self._stop()
             inner = self._processes().submit(call, task, arguments)
-        return translated(inner, (BrokenProcessPool, ShutdownExecutorError))
+        return relayed(inner, lambda error: WorkerDiedError(str(error)) if isinstance(error, deaths) else error)
 
     def share(self, value: Any) -> Shared:
-        """A stand-in whose arrays are mapped from files: those they are mapped from already, else temporary ones."""
+        """A placeholder whose arrays are mapped from files: those they are mapped from already, else temporary ones."""
         buffers: list[pickle.PickleBuffer] = []
         pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         return Shared(pickled, tuple(self._region(buffer) for buffer in buffers))
@@ -133,42 +136,35 @@ class ProcessPool:
             self._pool.shutdown(wait=True, kill_workers=True)
             self._pool = None
 
-    def _region(self, buffer: pickle.PickleBuffer) -> Region:
+    def _region(self, buffer: pickle.PickleBuffer) -> tuple[str, int, int]:
         raw = buffer.raw()
-        if (mapped := region_of_map(raw)) is not None:
-            return mapped
+        array: Any = raw.obj
+        start = np.frombuffer(raw, dtype=np.uint8).ctypes.data if raw.nbytes else 0
+        while raw.nbytes and isinstance(array, np.ndarray):
+            if isinstance(array, np.memmap) and array.filename and array.mode == "r":
+                offset = start - array.ctypes.data + array.offset
+                if offset >= 0:
+                    return str(array.filename), offset, raw.nbytes
+                break
+            array = array.base
         self._num_files += 1
         path = self._folder / f"{self._num_files}.bin"
         path.write_bytes(raw)
-        return Region(str(path), 0, raw.nbytes)
-
-
-def region_of_map(raw: memoryview) -> Region | None:
-    """The region of a file that an array is a map of; None where it is none."""
-    array: Any = raw.obj
-    start = np.frombuffer(raw, dtype=np.uint8).ctypes.data if raw.nbytes else 0
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap) and array.filename and array.mode == "r":
-            offset = start - array.ctypes.data + array.offset
-            return Region(str(array.filename), offset, raw.nbytes) if raw.nbytes and offset >= 0 else None
-        array = array.base
-    return None
+        return str(path), 0, raw.nbytes
 
 
 @lru_cache(maxsize=4)
 def value_of(shared: Shared) -> Any:
     """The value behind a placeholder, with its arrays mapped into memory."""
     buffers = [
-        np.memmap(region.file, dtype=np.uint8, mode="r", offset=region.offset, shape=(region.num_bytes,))
-        if region.num_bytes
-        else b""
-        for region in shared.regions
+        np.memmap(file, dtype=np.uint8, mode="r", offset=offset, shape=(num_bytes,)) if num_bytes else b""
+        for file, offset, num_bytes in shared.regions
     ]
     return pickle.loads(shared.pickled, buffers=buffers)
 
 
 def call(task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Do a task in a worker, with shared values in the place of their stand-ins. Errors are made portable."""
+    """Do a task in a worker, with shared values for their placeholders. Errors are made portable."""
     try:
         return task(*(value_of(argument) if isinstance(argument, Shared) else argument for argument in arguments))
     except Exception as error:
@@ -181,19 +177,16 @@ def call(task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 @lru_cache(maxsize=1)
 def keep_loaded(num_modules: int) -> None:  # noqa: ARG001
-    """Take what the modules loaded so far hold out of the garbage collector's sight.
+    """Exclude the objects of the modules loaded so far from garbage collection.
 
-    loky collects garbage every second, and torch alone has so many objects that a tenth of a worker's time went there.
+    loky collects garbage every second; with the objects of torch that took a tenth of a worker's time.
     """
     gc.collect()
     gc.freeze()
 
 
 def portable(error: Exception) -> Exception:
-    """An error that can be sent to another process: itself, or its text where it cannot be pickled or unpickled.
-
-    Otherwise the error would end the worker, which would look like its death.
-    """
+    """The error, or its text where it cannot be pickled or unpickled, which would end the worker."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -201,31 +194,28 @@ def portable(error: Exception) -> Exception:
     return error
 
 
-def translated(inner: Future[Any], deaths: tuple[type[BaseException], ...]) -> Future[Any]:
-    """A future that raises WorkerDiedError if its worker died."""
+def relayed(inner: Future[Any], translate: Callable[[BaseException], BaseException]) -> Future[Any]:
+    """A future with another's result, or its error as `translate` returns it; WorkerDiedError if it was cancelled."""
     outer: Future[Any] = Future()
 
-    def passed_on(done: Future[Any]) -> None:
-        if done.cancelled():
-            outer.set_exception(WorkerDiedError("its worker was stopped"))
-        elif isinstance(error := done.exception(), deaths):
-            outer.set_exception(WorkerDiedError(str(error)))
-        elif error is not None:
-            outer.set_exception(error)
-        else:
-            outer.set_result(done.result())
+    def relay(done: Future[Any]) -> None:
+        with suppress(InvalidStateError):  # the executor was closed first
+            if done.cancelled():
+                outer.set_exception(WorkerDiedError("its worker was stopped"))
+            elif (error := done.exception()) is not None:
+                outer.set_exception(translate(error))
+            else:
+                outer.set_result(done.result())
 
-    inner.add_done_callback(passed_on)
+    inner.add_done_callback(relay)
     return outer
 
 
 def prepare_worker(parent: int, folder: Path) -> None:
-    """Make this process end when its parent has ended, and only then.
+    """End this process when its parent has ended, and delete the folder of shared files.
 
-    Ctrl-C in a terminal reaches the workers too. One that it interrupts while it sends a result leaves half of it in
-    the pipe, and the parent would wait for the other half. So the parent alone answers, and stops its workers.
-
-    folder: what is shared, deleted in the end.
+    Ctrl-C in a terminal reaches the workers too: one interrupted while it sends a result would leave half of it in the
+    pipe, and the parent would wait for the rest. So workers ignore it, and the parent stops them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -236,3 +226,90 @@ def prepare_worker(parent: int, folder: Path) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class Work(ABC, Generic[Task]):
+    """Tasks to do, in the order of `waiting` unless `next` and `again` are overridden. A task can be hashed."""
+
+    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+        self.waiting = deque(tasks)
+
+    def next(self) -> Task | None:
+        """The next task to submit; None where none is ready now."""
+        return self.waiting.popleft() if self.waiting else None
+
+    def again(self, task: Task) -> None:
+        """Submit a task once more, before all others."""
+        self.waiting.appendleft(task)
+
+    @abstractmethod
+    def submit(self, task: Task) -> Future[Any] | None:
+        """Submit a task to the executor; None where it cannot be done now."""
+
+    @abstractmethod
+    def done(self, task: Task, result: Any) -> None:
+        """Process a result before other tasks are submitted, so that those that need it are ready."""
+
+    def keep(self, task: Task, result: Any) -> None:
+        """Write a result after other tasks are submitted, so that no worker waits for the disk."""
+
+    @abstractmethod
+    def failed(self, task: Task, error: BaseException) -> None:
+        """Process the error that a task raised, or WorkerDiedError if its worker died at each attempt."""
+
+    def heartbeat(self, under_way: Sequence[Task]) -> None:
+        """Report progress: results have come in, or some seconds have passed."""
+
+
+class Scheduler(Generic[Task]):
+    """Does all tasks of some work on an executor. A task whose worker died is repeated, at most `MOST_ATTEMPTS` times.
+
+    attempts: failed attempts by task, to count them over several schedulers.
+    """
+
+    def __init__(self, executor: Executor, work: Work[Task], attempts: Counter[Task] | None = None) -> None:
+        self.executor, self.work = executor, work
+        self._attempts = Counter[Task]() if attempts is None else attempts
+        self._under_way: dict[Future[Any], Task] = {}
+
+    def run(self) -> None:
+        """Do the tasks until none is left that is ready."""
+        self._submit()
+        while self._under_way:
+            finished, _ = wait(self._under_way, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+            results: list[tuple[Task, Any]] = []
+            for future in finished:
+                task, error = self._under_way.pop(future), future.exception()
+                if error is None:
+                    results.append((task, future.result()))
+                    self.work.done(task, future.result())
+                    continue
+                self._attempts[task] += isinstance(error, WorkerDiedError)
+                if isinstance(error, WorkerDiedError) and self._attempts[task] < MOST_ATTEMPTS:
+                    self.work.again(task)
+                else:
+                    self.work.failed(task, error)
+            self._submit()
+            for task, result in results:
+                self.work.keep(task, result)
+            self.work.heartbeat(list(self._under_way.values()))
+            self._submit()
+
+    def _submit(self) -> None:
+        """Keep all workers busy."""
+        while (task := self.work.next()) is not None:
+            if not self._may_submit(task):
+                self.work.again(task)
+                return
+            if (future := self.work.submit(task)) is not None:
+                self._under_way[future] = task
+
+    def _may_submit(self, task: Task) -> bool:
+        """Whether a task can be submitted now: at most two per worker, one of which waits so that none is idle.
+
+        A task that may have killed its workers has its last attempt alone: no others die with it.
+        """
+        suspects = [one for one in (task, *self._under_way.values()) if self._attempts.get(one) == MOST_ATTEMPTS - 1]
+        num_workers = self.executor.num_workers
+        most = num_workers * (1 + (num_workers > 1))
+        return not self._under_way or (not suspects and len(self._under_way) < most)

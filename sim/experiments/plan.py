@@ -1,13 +1,14 @@
-"""The runs that a scenario or a sweep is made of, and the selection of those to do."""
+"""The runs of a scenario or a sweep, and the selection of those to do."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,82 +29,45 @@ from sim.strategies import StrategyConfig
 from sim.workload.config import WorkloadConfig
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """One strategy under one pair of seeds, and the folder its results go to."""
-
-    strategy_index: int
-    name: str
-    failure_seed: int
-    training_seed: int
-    folder: Path
-    key: str
-
-
 class ScenarioPlan:
-    """The runs of one scenario: their seeds, folders, keys and training, and how they are written.
+    """The runs of the scenario of one point, with its text and versions.
 
-    texts: those read already, for many scenarios of the same text. DataError for text that cannot be learnt.
+    number: of the point. texts: those read already, for many scenarios of the same text. DataError for text that
+    cannot be learnt.
     """
 
-    def __init__(self, scenario: Scenario, base_folder: Path, results_folder: Path, texts: Texts) -> None:
-        self.scenario, self.base_folder, self.results_folder = scenario, base_folder, results_folder
-        self.corpus = texts.of(scenario)
-        self.versions = self._versions()
+    def __init__(self, point: Point, base_folder: Path, results_folder: Path, texts: Texts, number: int = 0) -> None:
+        self.point, self.number, self.scenario = point, number, point.scenario
+        self.base_folder, self.results_folder = base_folder, results_folder
+        self.corpus = texts.of(self.scenario)
+        self.versions = {name: version(name) for name in ("churnlab", "numpy", "simpy")} | {"source": SOURCE_HASH}
+        if self.corpus is not None:
+            from models.trajectory import environment_key
+
+            self.versions |= {"training": environment_key(), "corpus": self.corpus.content_hash}
 
     @property
     def corpus_description(self) -> str:
         """The text that is learnt, for captions."""
         return self.corpus.description if self.corpus else "no text"
 
-    def runs(self) -> list[PlannedRun]:
+    def runs(self) -> list[SweepRun]:
         """Every run, replicate after replicate, strategies in the scenario's order."""
         scenario, planned = self.scenario, []
         versions = [self.versions | plugin_versions(scenario, config) for config in scenario.strategies]
-        for training_seed in scenario.seeds.training:
-            for failure_seed in scenario.seeds.failures:
-                for index, config in enumerate(scenario.strategies):
-                    key = results.run_hash(scenario, index, failure_seed, training_seed, versions[index])
-                    folder = results.run_folder(
-                        self.results_folder, scenario, config.name, failure_seed, training_seed, key
-                    )
-                    planned.append(PlannedRun(index, config.name, failure_seed, training_seed, folder, key))
+        for training_seed, failure_seed in product(scenario.seeds.training, scenario.seeds.failures):
+            for index, config in enumerate(scenario.strategies):
+                key = results.run_hash(scenario, index, failure_seed, training_seed, versions[index])
+                seeds = failure_seed, training_seed
+                folder = results.run_folder(self.results_folder, scenario, config.name, *seeds, key)
+                planned.append(SweepRun(self, index, *seeds, key, folder, self.point.parameters_of(index)))
         return planned
 
-    def spec(self, training_seed: int) -> TrainingSpec:
-        """The name of the training of the scenario's proxy model under a seed."""
-        return training_spec(self.scenario, self.corpus, training_seed)
-
-    def write(self, planned: PlannedRun, run: Run | Outcomes, about: dict[str, Any]) -> None:
-        """Write a run's folder, whole or not at all; `about` is added to its run.json. OSError if the disk refuses."""
-        config = self.scenario.strategies[planned.strategy_index]
-        scenario, resolved = self._as_written
-        content = {
-            "run_hash": planned.key,
-            "strategy": config.model_dump(mode="json"),
-            "failure_seed": planned.failure_seed,
-            "training_seed": planned.training_seed,
-            "versions": self.versions | plugin_versions(scenario, config),
-            "corpus": self.corpus_description,
-            "num_threads": scenario.training.num_threads,
-            "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        }
-        results.write_run(planned.folder, scenario, run, content | about, resolved)
-
     @cached_property
-    def _as_written(self) -> tuple[Scenario, str]:
+    def as_written(self) -> tuple[Scenario, str]:
         """The scenario as every run's folder has it, and as YAML."""
         scenario = with_absolute_paths(self.scenario, self.base_folder)
         return scenario, results.resolved_yaml(scenario)
-
-    def _versions(self) -> dict[str, str]:
-        """What decides a result besides the scenario and the seeds."""
-        versions = {name: version(name) for name in ("churnlab", "numpy", "simpy")} | {"source": SOURCE_HASH}
-        if self.corpus is not None:
-            from models.trajectory import environment_key
-
-            versions |= {"training": environment_key(), "corpus": self.corpus.content_hash}
-        return versions
 
 
 class RunKind(NamedTuple):
@@ -118,25 +82,44 @@ class RunKind(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SweepRun:
-    """A run of a sweep: at a point, with the swept values that concern it."""
+    """One strategy under one pair of seeds, the folder of its results, and the swept values that concern it.
 
-    point: int
-    parameters: dict[str, Any]
-    planned: PlannedRun
+    key: hash of all that decides its numbers.
+    """
+
     plan: ScenarioPlan
-    keeps_records: bool = True
+    strategy_index: int
+    failure_seed: int
+    training_seed: int
+    key: str
+    folder: Path
+    parameters: dict[str, Any]
+
+    @property
+    def point(self) -> int:
+        """The number of its point."""
+        return self.plan.number
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether its iterations and events are kept, or its outcomes alone."""
+        return self.plan.point.keeps_records
+
+    @property
+    def spec(self) -> TrainingSpec:
+        """The name of its training."""
+        return training_spec(self.plan.scenario, self.plan.corpus, self.training_seed)
 
     @property
     def task(self) -> SimulationTask:
         """What a worker needs to simulate it."""
-        planned, scenario = self.planned, self.plan.scenario
-        spec = self.plan.spec(planned.training_seed)
-        return SimulationTask(scenario, planned.strategy_index, planned.failure_seed, planned.training_seed, spec)
+        seeds = self.failure_seed, self.training_seed
+        return SimulationTask(self.plan.scenario, self.strategy_index, *seeds, self.spec)
 
     @property
     def strategy(self) -> StrategyConfig:
         """Its strategy."""
-        return self.plan.scenario.strategies[self.planned.strategy_index]
+        return self.plan.scenario.strategies[self.strategy_index]
 
     @cached_property
     def kind(self) -> RunKind:
@@ -147,12 +130,18 @@ class SweepRun:
     @property
     def name(self) -> str:
         """Its folder's name."""
-        return self.planned.folder.name
+        return self.folder.name
 
     @property
     def title(self) -> str:
-        """Its strategy and seeds."""
-        return f"{self.planned.name} f{self.planned.failure_seed} t{self.planned.training_seed}"
+        """Its strategy and seeds, for people."""
+        return f"{self.strategy.name} f{self.failure_seed} t{self.training_seed}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Its strategy and seeds, as columns."""
+        seeds = {"failure_seed": self.failure_seed, "training_seed": self.training_seed}
+        return {"strategy": self.strategy.name, **seeds}
 
     @property
     def learns(self) -> bool:
@@ -161,24 +150,39 @@ class SweepRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its results are there, with its records if these are to be kept."""
-        return results.is_finished(self.planned.folder, self.keeps_records)
+        """Whether its results exist, with its records if these are to be kept."""
+        return results.is_finished(self.folder, self.keeps_records)
 
-    def write(self, result: Run | Outcomes, demands: Demands | None) -> None:
-        """Write its folder, whole or not at all. demands: what it asked of its training. OSError if disk refuses."""
-        asked = {} if demands is None else {"num_steps_asked": num_steps(demands)}
-        self.plan.write(self.planned, result, asked)
+    def write(self, result: Run | Outcomes, demands: Demands | None = None) -> None:
+        """Write its folder, whole or not at all. demands: on its training. OSError if the disk refuses."""
+        plan = self.plan
+        scenario, resolved = plan.as_written
+        about = {
+            "run_hash": self.key,
+            **self.identity,
+            "strategy": self.strategy.model_dump(mode="json"),
+            "versions": plan.versions | plugin_versions(plan.scenario, self.strategy),
+            "corpus": plan.corpus_description,
+            "num_threads": scenario.training.num_threads,
+            "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        }
+        if demands is not None:
+            about["num_steps_asked"] = num_steps(demands)
+        results.write_run(self.folder, scenario, result, about, resolved)
 
 
 def plan_runs(points: Sequence[Point], base_folder: Path, results_folder: Path, texts: Texts) -> list[SweepRun]:
     """Every run of every point once, replicates together: a run that two points share is the first one's."""
     runs: dict[str, SweepRun] = {}
     for number, point in enumerate(points):
-        plan = ScenarioPlan(point.scenario, base_folder, results_folder, texts)
-        for planned in plan.runs():
-            parameters = point.parameters_of(planned.strategy_index)
-            runs.setdefault(planned.key, SweepRun(number, parameters, planned, plan, point.keeps_records))
+        for run in ScenarioPlan(point, base_folder, results_folder, texts, number).runs():
+            runs.setdefault(run.key, run)
     return list(runs.values())
+
+
+def swept_fields(runs: Sequence[SweepRun]) -> list[str]:
+    """The fields that some runs' sweep varies."""
+    return list(dict.fromkeys(name for run in runs for name in run.parameters))
 
 
 def selected(runs: Sequence[SweepRun], only: Sequence[str]) -> list[SweepRun]:
@@ -188,34 +192,27 @@ def selected(runs: Sequence[SweepRun], only: Sequence[str]) -> list[SweepRun]:
     nothing.
     """
     names = [name for name in only if "=" not in name]
-    for name in names:
-        if not any(has_name(run, name) for run in runs):
-            known = list(dict.fromkeys(run.planned.name for run in runs))
-            raise ValueError(f"--only {shortened(name)}: no such strategy or run{suggestion(name, known)}")
-    has_values = values_filter(runs, [condition for condition in only if "=" in condition])
-    return [run for run in runs if has_values(run) and (not names or any(has_name(run, name) for name in names))]
-
-
-def values_filter(runs: Sequence[SweepRun], conditions: Sequence[str]) -> Callable[[SweepRun], bool]:
-    """Whether a run has the swept values that `field=value` conditions give. ValueError for what no run has."""
     wanted: dict[str, set[str]] = {}
-    for field, _, value in (condition.partition("=") for condition in conditions):
+    for field, _, value in (condition.partition("=") for condition in only if "=" in condition):
         wanted.setdefault(field, set()).add(value)
+    named = {name: {run for run in runs if run.strategy.name == name or fnmatchcase(run.name, name)} for name in names}
+    for name in (name for name, found in named.items() if not found):
+        known = dict.fromkeys(run.strategy.name for run in runs)
+        raise ValueError(f"--only {shortened(name)}: no such strategy or run{suggestion(name, known)}")
     for field, values in wanted.items():
-        known = list(dict.fromkeys(format_value(run.parameters[field]) for run in runs if field in run.parameters))
+        known = dict.fromkeys(format_value(run.parameters[field]) for run in runs if field in run.parameters)
         if not known:
-            fields = dict.fromkeys(field for run in runs for field in run.parameters)
-            raise ValueError(f"--only {shortened(field)}=...: no such swept field{suggestion(field, fields)}")
+            suggested = suggestion(field, swept_fields(runs))
+            raise ValueError(f"--only {shortened(field)}=...: no such swept field{suggested}")
         for value in values.difference(known):
             raise ValueError(f"--only {shortened(field)}={shortened(value)}: no such value{suggestion(value, known)}")
-    return lambda run: all(
-        field in run.parameters and format_value(run.parameters[field]) in values for field, values in wanted.items()
-    )
 
+    def has_values(run: SweepRun) -> bool:
+        given = {field: format_value(value) for field, value in run.parameters.items()}
+        return all(field in given and given[field] in values for field, values in wanted.items())
 
-def has_name(run: SweepRun, name: str) -> bool:
-    """Whether a strategy's or a folder's name means the run."""
-    return run.planned.name == name or fnmatchcase(run.name, name)
+    by_name = set().union(*named.values()) if names else set(runs)
+    return [run for run in runs if run in by_name and has_values(run)]
 
 
 def format_value(value: Any) -> str:

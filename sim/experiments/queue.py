@@ -1,4 +1,4 @@
-"""The order of a sweep's work: segments of training as the states they need are made, runs as their segments are."""
+"""The order of a sweep's work: segments of training when the states they need exist, runs when their segments do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rank = tuple[int, int, int]
 
 @dataclass(eq=False)
 class Milestone:
-    """A step up to which a line is trained, and validated or not, for the runs that ask for no more of the line.
+    """A step up to which a line is trained, and validated or not, for the runs that need no more of the line.
 
     num_open: segments not kept yet since the previous milestone, plus 1 while that one is open; then: the next one.
     """
@@ -53,14 +53,13 @@ class WorkQueue:
         self._ready: list[tuple[Rank, Segment]] = []
         self._collect_ready()
         self._milestones: dict[Segment, Milestone] = {}
-        self._num_open: dict[SweepRun, int] = {}
-        self._ready_runs: list[SweepRun] = []
         self._ends = {run: ends(asked) for run, asked in demands.items()}
+        self._num_open = dict.fromkeys(demands, 0)
         self._set_milestones(segments, demands)
-        self._ready_runs.reverse()
+        self._ready_runs = [run for run, num_open in reversed(self._num_open.items()) if not num_open]
 
     def _set_milestones(self, segments: Sequence[Segment], demands: Mapping[SweepRun, Demands]) -> None:
-        """Record what each run waits for."""
+        """Record what each run waits for; assign the segments of each line to its milestones, in order."""
         by_line: dict[Lineage, list[Segment]] = {}
         for segment in segments:
             by_line.setdefault(segment.lineage, []).append(segment)
@@ -71,47 +70,40 @@ class WorkQueue:
                     validates = lineage in asked and last_step in asked[lineage].validations
                     milestones[lineage].setdefault((last_step, validates), Milestone()).runs.append(run)
         for lineage, of_line in milestones.items():
-            self._assign(by_line[lineage], of_line)
-        self._num_open = dict.fromkeys(demands, 0)
-        for milestone in (one for of_line in milestones.values() for one in of_line.values() if one.num_open):
-            for run in milestone.runs:
-                self._num_open[run] += 1
-        self._ready_runs += [run for run, num_open in self._num_open.items() if not num_open]
-
-    def _assign(self, segments: Sequence[Segment], milestones: Mapping[tuple[int, bool], Milestone]) -> None:
-        """Assign the segments of one line to its milestones, in order."""
-        left = deque(sorted(segments, key=lambda segment: segment.first_step))
-        previous: Milestone | None = None
-        for (last_step, validates), milestone in sorted(milestones.items(), key=lambda item: item[0]):
-            while left and is_needed(left[0], last_step, validates):
-                self._milestones[left.popleft()] = milestone
-                milestone.num_open += 1
-            if previous is not None and previous.num_open:
-                previous.then = milestone
-                milestone.num_open += 1
-            previous = milestone
+            left = deque(sorted(by_line[lineage], key=lambda segment: segment.first_step))
+            before = Milestone()
+            for (last_step, validates), milestone in sorted(of_line.items(), key=lambda item: item[0]):
+                while left and is_needed(left[0], last_step, validates):
+                    self._milestones[left.popleft()] = milestone
+                    milestone.num_open += 1
+                if before.num_open:
+                    before.then = milestone
+                    milestone.num_open += 1
+                for run in milestone.runs if milestone.num_open else ():
+                    self._num_open[run] += 1
+                before = milestone
 
     def next(self) -> Item | None:
-        """What to submit; None where everything left waits for what is submitted already."""
+        """The next item to submit; None where everything left waits for submitted segments."""
         if self._ready_runs:
             return self._ready_runs.pop()
         return heapq.heappop(self._ready)[1] if self._ready else None
 
     def again(self, item: Item) -> None:
-        """Have it submitted once more."""
+        """Submit an item once more."""
         if isinstance(item, Segment):
             heapq.heappush(self._ready, (self._ranks[item], item))
         else:
             self._ready_runs.append(item)
 
     def done(self, segment: Segment) -> None:
-        """Others can start from its state."""
+        """Let others start from a segment's state."""
         self._end(segment)
         self._sorter.done(segment)
         self._collect_ready()
 
     def kept(self, segment: Segment) -> None:
-        """Runs can be simulated with its losses."""
+        """Let runs be simulated with a segment's losses."""
         milestone = self._milestones.get(segment)
         while milestone is not None:
             milestone.num_open -= 1
@@ -125,8 +117,8 @@ class WorkQueue:
             milestone = milestone.then
 
     def give_up(self, segment: Segment) -> list[SweepRun]:
-        """Drop it and all that depends on it. Returns the runs that asked for any of that, which never get ready."""
-        lost, concerned = [segment], dict[SweepRun, None]()
+        """Drop a segment and all that depends on it. Returns the runs among that, which never get ready."""
+        lost, runs = [segment], list[SweepRun]()
         while lost:
             gone = lost.pop()
             if gone in self._undone:
@@ -134,9 +126,9 @@ class WorkQueue:
                 lost += self._dependents[gone]
                 milestone = self._milestones.get(gone)
                 while milestone is not None:
-                    concerned |= dict.fromkeys(run for run in milestone.runs if self._num_open.pop(run, 0))
+                    runs += (run for run in milestone.runs if self._num_open.pop(run, 0))
                     milestone = milestone.then
-        return list(concerned)
+        return runs
 
     def needs(self, state: Position) -> bool:
         """Whether segments still to be done start from a state."""
@@ -153,7 +145,7 @@ class WorkQueue:
         return sum(segment.num_steps for segment in self._undone)
 
     def num_steps_left_of(self, run: SweepRun) -> int:
-        """Steps still to be trained of those that a run asks for."""
+        """Steps still to be trained of those that a run needs."""
         last_steps = self._ends[run]
         return sum(
             max(0, min(segment.last_step, last_steps[segment.lineage]) - segment.first_step)
@@ -173,7 +165,7 @@ class WorkQueue:
 
 
 def is_needed(segment: Segment, last_step: int, validates: bool) -> bool:
-    """Whether a run that asks for a line up to a step needs a segment: for steps, or for a validation there."""
+    """Whether a run that needs a line up to a step needs a segment: for its steps, or for a validation there."""
     return segment.first_step < last_step or (validates and segment.first_step == last_step in segment.validations)
 
 
@@ -182,8 +174,8 @@ def ranks(segments: Sequence[Segment]) -> dict[Segment, Rank]:
 
     So the last segments are short, and a line that is begun is soon finished, with the runs that wait for it.
     """
-    ways, longest = longest_paths(segments), dict[Lineage, int]()
+    paths, longest = longest_paths(segments), dict[Lineage, int]()
     for segment in segments:
-        longest[segment.lineage] = max(longest.get(segment.lineage, 0), ways[segment])
-    places = {lineage: place for place, lineage in enumerate(longest)}
-    return {segment: (-longest[segment.lineage], places[segment.lineage], segment.first_step) for segment in segments}
+        longest[segment.lineage] = max(longest.get(segment.lineage, 0), paths[segment])
+    numbers = {lineage: number for number, lineage in enumerate(longest)}
+    return {segment: (-longest[segment.lineage], numbers[segment.lineage], segment.first_step) for segment in segments}

@@ -1,7 +1,6 @@
 """An executor on a Ray cluster (`pip install 'churnlab[ray]'`): one started on this machine, or an existing one.
 
-Ray brings tasks to workers, shared values to each node once, and results back. It repeats no task: that is the
-scheduler's part.
+Ray moves tasks, results and, once per node, shared values. It repeats no task: the scheduler does.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from sim.experiments.executors import WorkerDiedError, call
+from sim.experiments.executors import WorkerDiedError, call, relayed
 from sim.experiments.versions import SOURCE_HASH
 
 PROBE_SECONDS, NODE_SECONDS = 5.0, 120.0
@@ -29,7 +28,6 @@ QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 COLOUR = "\x1b\\[[0-9;]*m"
 
 DEATHS = ("WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError", "ObjectLostError", "OutOfMemoryError")
-
 
 LONGEST_FOLDER = 12
 """Letters of a folder for temporary files in which the names of Ray's sockets stay below the system's limit of 107."""
@@ -42,14 +40,13 @@ class RayCluster:
     "auto" or "host:port" joins an existing one, to which this machine belongs; num_workers: the tasks at a time, None:
     as many as it has CPUs. environment: `models.trajectory.environment_key()`, where anything is trained.
 
-    Raises ValueError, in a line, if Ray is not installed, there is no cluster, or a node has other code or versions.
-    A process can have one at a time. A node that joins the cluster later is compared at its first task, which fails if
-    they differ; the code of plug-ins is not compared.
+    Raises ValueError if Ray is not installed, there is no cluster, or a node has other code or versions. A process can
+    have one at a time. The code of nodes that join later is compared at their first task; that of plug-ins is not.
     """
 
     def __init__(self, address: str | None, num_workers: int | None, environment: str | None = None) -> None:
         self._ray = ray = imported_ray()
-        self._under_way: dict[Future[Any], None] = {}
+        self._under_way: set[Future[Any]] = set()
         try:
             if address is None:
                 start(ray, num_workers)
@@ -67,34 +64,22 @@ class RayCluster:
             raise
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have it done by the next CPU that is free."""
-        inner: Future[Any] = self._call.remote(fingerprint(), task, *arguments).future()
-        outer: Future[Any] = Future()
-        self._under_way[outer] = None
-
-        def passed_on(done: Future[Any]) -> None:
-            error = done.exception()
-            self._under_way.pop(outer, None)
-            with suppress(InvalidStateError):  # close() was first
-                if error is None:
-                    outer.set_result(done.result())
-                else:
-                    outer.set_exception(own(error))
-
-        inner.add_done_callback(passed_on)
-        return outer
+        """Submit a task to the next free CPU."""
+        future = relayed(self._call.remote(fingerprint(), task, *arguments).future(), own)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
 
     def share(self, value: Any) -> Any:
-        """A stand-in that brings the value to each node once; its arrays are read where they lie there."""
+        """A placeholder for a value that is sent to each node once; its arrays are not copied there."""
         return self._ray.put(value)
 
     def close(self) -> None:
-        """Stop all that is under way, and the cluster too if it was started here."""
+        """Stop all tasks under way, and the cluster too if it was started here."""
         self._ray.shutdown()  # Ray ends the workers of a process that leaves
         for future in list(self._under_way):
             with suppress(InvalidStateError):
                 future.set_exception(WorkerDiedError("its worker was stopped"))
-        self._under_way.clear()
 
 
 def imported_ray() -> Any:
@@ -147,7 +132,7 @@ def join(ray: Any, address: str) -> None:
 
 
 def require_equal_nodes(ray: Any, environment: str | None) -> None:
-    """ValueError, naming the first of them, unless all nodes have this process's code and versions."""
+    """ValueError, naming the node, if one has other code or versions than this process."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask, trains = ray.remote(num_cpus=0)(difference_here), environment is not None
@@ -171,7 +156,7 @@ def require_equal_nodes(ray: Any, environment: str | None) -> None:
 
 @lru_cache
 def fingerprint(trains: bool = False) -> dict[str, str]:
-    """What this process computes with: versions, a hash of the code; trains: with all that decides training's bits."""
+    """Versions and a hash of the code of this process; trains: with all that decides training's bits."""
     found = {name: version(name) for name in ("numpy", "simpy", "torch")}
     found |= {"Python": platform.python_version(), "churnlab": f"{version('churnlab')} (sources {SOURCE_HASH})"}
     if trains:
@@ -182,24 +167,21 @@ def fingerprint(trains: bool = False) -> dict[str, str]:
 
 
 def difference_here(expected: Mapping[str, str], trains: bool = False) -> str:
-    """What this process computes with where it is not what is expected, in words; empty if it is."""
+    """Description of what differs between this process's fingerprint and the expected one; empty if nothing does."""
     here = fingerprint(trains)
     names = [name for name in expected if here.get(name) != expected[name]]
     return ", ".join(f"{name} {here.get(name, 'unknown')} in the place of {expected[name]}" for name in names)
 
 
 def call_if_equal(expected: Mapping[str, str], task: Callable[..., Any], *arguments: Any) -> Any:
-    """Do a task in a worker. RuntimeError if it would be done by other code than the sweep's process has loaded."""
+    """Do a task in a worker. RuntimeError if the worker's code is not that of the sweep's process."""
     if difference := difference_here(expected):
         raise RuntimeError(f"the Ray worker on {socket.gethostname()} would compute otherwise: it has {difference}")
     return call(task, arguments)
 
 
 def own(error: BaseException) -> BaseException:
-    """The error that a task raised, with Ray's traceback; WorkerDiedError if its worker died; else RuntimeError.
-
-    The latter for a module that a node lacks, for example.
-    """
+    """The error that a task raised, with Ray's traceback; WorkerDiedError if its worker died; else RuntimeError."""
     from ray import exceptions as of_ray
 
     if isinstance(error, of_ray.RayTaskError):
@@ -212,5 +194,5 @@ def own(error: BaseException) -> BaseException:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line."""
+    """The first line of an error's message, or its type."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,19 +1,21 @@
-"""Sequential stopping rule: how many more failure seeds each point needs until its intervals are narrow enough."""
+"""Sequential stopping rule: failure seeds are added to each point until its intervals are narrow enough."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from sim.core.text import shortened
-from sim.results.statistics import Estimate, PointRuns, estimate, replicates_needed
+from sim.core.text import format_count, shortened
+from sim.experiments.job import SweepJob
+from sim.experiments.plan import swept_fields
+from sim.results.statistics import Estimate, PointRuns, estimate, points_of, replicates_needed
 from sim.scenario.scenario import Scenario
 
 
-def share_of(text: str) -> float:
-    """What `--until-ci` gives: '5%' or '0.05' is 0.05. ValueError for anything else."""
+def parse_share(text: str) -> float:
+    """The value of `--until-ci`: '5%' or '0.05' is 0.05. ValueError for anything else."""
     number = text.strip().removesuffix("%").strip()
     try:
         share = float(number) / (100 if text.strip().endswith("%") else 1)
@@ -22,6 +24,27 @@ def share_of(text: str) -> float:
     if not 0.0 < share < 1.0:
         raise ValueError(f"--until-ci {shortened(text)}: give a share of the mean between 0 and 1, such as 5% or 0.05")
     return share
+
+
+def narrow_intervals(job: SweepJob, share: float, most: int, force: bool, note: Callable[[str], None]) -> None:
+    """Add failure seeds, the same for all strategies of a point, until each strategy's interval is within the share.
+
+    It is the interval of the time to the target loss, or to the end where there is no target. No point gets more than
+    `most` seeds. Notes what is added and, in the end, which intervals stay wider, and why.
+    """
+    metric = metric_of([point.scenario for point in job.points])
+    while True:
+        groups = points_of(job.table, swept_fields(job.runs))
+        wanted = seeds_wanted(groups, metric, share, [point.scenario.seeds.failures for point in job.points], most)
+        if not wanted:
+            break
+        added = job.add_replicates(wanted)
+        to_do = [run for run in added if force or not run.is_finished]
+        points = format_count(len(wanted), "point")
+        note(f"Intervals wider than {100 * share:g} % at {points}: {len(added):,} runs more, {len(to_do):,} to do.")
+        job.do(to_do)
+    for line in too_wide(groups, metric, share):
+        note(line)
 
 
 def metric_of(scenarios: Sequence[Scenario]) -> str:
@@ -34,10 +57,10 @@ def metric_of(scenarios: Sequence[Scenario]) -> str:
 def seeds_wanted(
     groups: Sequence[PointRuns], metric: str, share: float, seeds: Sequence[Sequence[int]], most: int
 ) -> dict[int, int]:
-    """How many failure seeds more each point needs, by its number; seeds: those that it has.
+    """The number of failure seeds to add to each point, by its number; seeds: those that it has.
 
-    Runs that points share, since the points differ in what concerns other strategies alone, are the first point's; but
-    they may have been added to another: that one goes on then.
+    Runs that points share, where these differ in fields of other strategies alone, are the first point's. If seeds have
+    been added to another of these points, it gets the next ones too.
     """
     wanted: dict[int, int] = {}
     for group in groups:
@@ -52,13 +75,13 @@ def seeds_wanted(
 
 
 def seeds_missing(group: PointRuns, metric: str, share: float) -> tuple[Estimate, int | None]:
-    """What is known of a group's mean, and how many seeds more it likely takes; None where no number of them helps."""
+    """The estimate of a group's mean, and the number of seeds it likely lacks; None where no number suffices."""
     found = estimate(group.values(metric))
     return found, replicates_needed(found, share) if found.num_reached else None
 
 
 def too_wide(groups: Sequence[PointRuns], metric: str, share: float) -> list[str]:
-    """What stays wider than wished, and why, a line each."""
+    """A line for each interval that stays wider, with the reason."""
     lines = []
     for group in groups:
         found, more = seeds_missing(group, metric, share)

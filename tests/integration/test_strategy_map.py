@@ -45,7 +45,7 @@ def brute(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dic
     """Seconds to the target of real runs by cell, strategy and failure seed: every run done, twice as long."""
     folder = tmp_path_factory.mktemp("brute")
     path = maps.write(folder, maps.TEXT.replace("steps: 60", "steps: 120") + SWEEP)
-    runs = do_sweep(path, folder / "results", folder).table()
+    runs = do_sweep(path, folder / "results", folder).table
     found: dict[tuple[int, int], dict[str, dict[int, float]]] = {}
     rates, factors = [0.05, 0.15, 0.3, 0.6], [0.25, 1, 4]
     for _, run in runs.iterrows():
@@ -115,7 +115,7 @@ def test_the_order_in_which_workers_are_done_changes_nothing(job, tmp_path, monk
         done, rest = wait(futures, **options)
         return [future for future in reversed(list(futures)) if future in done], rest
 
-    monkeypatch.setattr("sim.experiments.scheduler.wait", wait_backwards)
+    monkeypatch.setattr("sim.experiments.executors.wait", wait_backwards)
     again = maps.evaluated(maps.write(tmp_path))
     assert list(again.trained) == list(job.trained)
     assert repr(again.to_target) == repr(job.to_target)  # NaN is not NaN
@@ -136,7 +136,7 @@ def test_interpolated_cells_lie_between_their_neighbours(tmp_path):
     every = {cell: job.grid.points[cell] for cell in job.grid.points}
     job.results.clear()
     job.meshes = []
-    known = job._simulate(maps.InProcess(), [(cell, name) for cell in every for name in LOSSLESS], job.to_target)
+    known = job._simulate([(cell, name) for cell in every for name in LOSSLESS], job.to_target)
     for (cell, name), passed in known.items():
         rate, factor = (every[cell].parameters[axis.field] for axis in job.grid.axes)
         row = read[(read[job.grid.axes[0].field] == rate) & (read[job.grid.axes[1].field] == factor)]

@@ -19,7 +19,7 @@ from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import InProcess, ProcessPool
 from sim.experiments.folder import SweepFolder, read_status
 from sim.experiments.plan import format_value, selected
-from sim.experiments.sweep import SweepJob
+from sim.experiments.job import SweepJob, outline
 from sim.results import storage as results
 from sim.scenario.loading import load_scenario
 from sim.scenario.sweep_points import load_points
@@ -54,9 +54,9 @@ def test_a_sweep_leaves_what_its_runs_leave_one_by_one(done, scenario_path, tmp_
 
 def test_every_distinct_step_was_trained_once(done, folder):
     store = TrajectoryStore(folder / "cache")
-    assert done.sweep.training.num_trained_steps == store.info().num_steps
-    checkpointing = [run for run in done.runs if run.planned.name in ("none", "checkpoint")]
-    lines = {lineage for run in checkpointing for lineage in done.sweep.demands[run]}
+    assert done.training.num_trained_steps == store.info().num_steps
+    checkpointing = [run for run in done.runs if run.strategy.name in ("none", "checkpoint")]
+    lines = {lineage for run in checkpointing for lineage in done.demands[run]}
     assert len(lines) == 1, "whoever repairs nothing has one line of training with all others of its kind"
     store.close()
 
@@ -69,13 +69,13 @@ def test_segments_of_any_length_make_the_same_runs(done, scenario_path, tmp_path
 def test_finished_runs_and_trained_steps_are_not_repeated(done, scenario_path, tmp_path):
     some = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache", runs=range(5))
     assert sum(run.is_finished for run in some.runs) == 5
-    times = {run.name: os.stat(run.planned.folder / "summary.json").st_mtime_ns for run in some.runs[:5]}
+    times = {run.name: os.stat(run.folder / "summary.json").st_mtime_ns for run in some.runs[:5]}
     rest = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
-    assert {name: os.stat(by_name(rest, name).planned.folder / "summary.json").st_mtime_ns for name in times} == times
+    assert {name: os.stat(by_name(rest, name).folder / "summary.json").st_mtime_ns for name in times} == times
     assert files_of(rest.folder.folder) == files_of(done.folder.folder)
     shutil.rmtree(tmp_path / "results")
     from_cache = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
-    assert from_cache.sweep.training.num_trained_steps == 0
+    assert from_cache.training.num_trained_steps == 0
     assert files_of(from_cache.folder.folder) == files_of(done.folder.folder)
 
 
@@ -100,9 +100,9 @@ def test_strategies_share_failures_and_rates_only_scale_them(done):
 def test_the_table_has_a_row_for_each_run(done):
     """With values, outcomes, versions and hashes."""
     for run in done.runs:
-        about = results.read_json(run.planned.folder / "run.json")
+        about = results.read_json(run.folder / "run.json")
         assert about["num_steps_asked"] >= 24
-        assert about["run_hash"] == run.planned.key
+        assert about["run_hash"] == run.key
         assert about["versions"]["training"]
     table = pd.read_parquet(done.folder.folder / "runs.parquet")
     assert len(table) == 12
@@ -111,7 +111,7 @@ def test_the_table_has_a_row_for_each_run(done):
     assert table["run_hash"].is_unique
     assert {"wall_clock_seconds", "final_validation_loss", "lost_work_seconds"} <= set(table)
     assert {"version_training", "version_source", "version_corpus"} <= set(table)
-    summary = results.read_json(done.runs[0].planned.folder / "summary.json")
+    summary = results.read_json(done.runs[0].folder / "summary.json")
     row = table[table["run"] == done.runs[0].name].iloc[0]
     assert row["wall_clock_seconds"] == summary["wall_clock_seconds"]
 
@@ -120,7 +120,7 @@ def test_its_status_counts_finished_runs(done, tmp_path):
     status = read_status(done.folder.folder)
     assert (len(status.finished), len(status.failed), len(status.left)) == (12, 0, 0)
     assert not status.is_running
-    assert "12 runs: 12 finished, 0 failed, 0 left" in status.in_words()[0]
+    assert "12 runs: 12 finished, 0 failed, 0 left" in status.lines[0]
     with pytest.raises(ValueError, match=r"holds no sweep: there is no sweep\.json"):
         read_status(tmp_path)
 
@@ -158,7 +158,7 @@ def test_outcomes_alone_can_be_kept(tmp_path):
     text = TIME_ONLY.replace("replicates: 2", "replicates: 2\n  keep: outcomes")
     job = do_sweep(write_scenario(tmp_path, text), tmp_path / "results", tmp_path / "cache")
     whole = do_sweep(write_scenario(tmp_path, TIME_ONLY), tmp_path / "whole", tmp_path / "cache")
-    assert {file.name for file in job.runs[0].planned.folder.iterdir()} == {"scenario.yaml", "run.json", "summary.json"}
+    assert {file.name for file in job.runs[0].folder.iterdir()} == {"scenario.yaml", "run.json", "summary.json"}
     kept, all_of_it = files_of(job.folder.folder), files_of(whole.folder.folder)
     assert all(all_of_it[name] == content for name, content in kept.items())
     assert results.load(job.folder.folder).iterations.empty
@@ -190,11 +190,11 @@ def test_runs_are_chosen_by_strategy_folder_or_value(done):
 def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_path):
     job = SweepJob(load_points(scenario_path), scenario_path.parent, tmp_path / "r", tmp_path / "c")
     job.begin(InProcess(), SharedTraining(None))
-    outline = job.outline(job.runs, job.runs)
-    assert (outline.num_runs, outline.num_points, outline.num_finished) == (12, 2, 0)
-    assert outline.num_steps_alone >= 12 * 24
-    assert outline.num_steps_left == outline.num_steps_distinct == done.sweep.training.num_trained_steps
-    assert "12 runs at 2 points" in outline.in_words()[0]
+    work = outline(job, job.runs, job.runs)
+    assert (work.num_runs, work.num_points, work.num_finished) == (12, 2, 0)
+    assert work.num_steps_alone >= 12 * 24
+    assert work.num_steps_left == work.num_steps_distinct == done.training.num_trained_steps
+    assert "12 runs at 2 points" in work.lines[0]
     assert not (tmp_path / "r").exists()
     assert not (tmp_path / "c").exists()
 
@@ -232,7 +232,7 @@ def test_a_failing_run_is_kept_with_its_error_and_stops_no_other(done, scenario_
     monkeypatch.syspath_prepend(tmp_path)
     path = write_scenario(tmp_path, text)
     job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
-    assert {run.planned.name for run in job.failures} == {"bad"}
+    assert {run.strategy.name for run in job.failures} == {"bad"}
     assert len(job.failures) == 4
     expected = files_of(done.folder.folder)
     others = {name: content for name, content in expected.items() if not name.endswith("scenario.yaml")}
@@ -264,8 +264,8 @@ def test_a_run_that_kills_its_workers_fails_alone(tmp_path, monkeypatch):
     try:
         job = SweepJob(load_points(path, ("failures.rate_per_hour=0.3",)), tmp_path, tmp_path / "r", tmp_path / "c")
         job.begin(pool, None)
-        runs = [run for run in job.runs if run.planned.name != "bad"]
-        killers = [run for run in job.runs if run.planned.name == "bad"][:1]
+        runs = [run for run in job.runs if run.strategy.name != "bad"]
+        killers = [run for run in job.runs if run.strategy.name == "bad"][:1]
         job.do(runs[:10] + killers + runs[10:])
     finally:
         pool.close()
@@ -284,7 +284,7 @@ def test_a_forced_run_that_fails_is_not_finished(tmp_path, monkeypatch):
     again.do(again.runs[:3])
     status = read_status(again.folder.folder)
     assert (len(status.finished), len(status.failed), len(status.left)) == (9, 3, 0)
-    assert set(again.table()["outcome"]) == {"finished", "failed"}
+    assert set(again.table["outcome"]) == {"finished", "failed"}
 
 
 def test_what_concerns_a_scenario_as_it_was_goes_when_it_changes(tmp_path, monkeypatch):
@@ -300,7 +300,7 @@ def test_what_concerns_a_scenario_as_it_was_goes_when_it_changes(tmp_path, monke
 
 def test_a_summary_that_a_power_cut_left_empty_is_no_summary(done, scenario_path, tmp_path):
     job = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
-    (job.runs[0].planned.folder / "summary.json").write_text("")
+    (job.runs[0].folder / "summary.json").write_text("")
     (job.folder.folder / "progress.json").write_text("")
     assert read_status(job.folder.folder).left == (job.runs[0].name,)
     again = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache")
@@ -368,7 +368,7 @@ def test_training_that_diverges_stops_its_runs_as_it_does_alone(tmp_path):
     for point in load_points(path):
         do_one_by_one(point.scenario, tmp_path, tmp_path / "alone")
     assert files_of(job.folder.folder) == files_of(tmp_path / "alone" / "tiny")
-    assert set(job.table()["outcome"]) == {"stopped"}
+    assert set(job.table["outcome"]) == {"stopped"}
 
 
 @dataclass

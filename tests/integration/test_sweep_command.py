@@ -11,7 +11,7 @@ import pytest
 
 from sim.cli.cache import in_bytes
 from sim.experiments.folder import read_status
-from sim.experiments.sequential import share_of
+from sim.experiments.sequential import parse_share
 from support.commands import COMMAND, Ended, churnlab
 from support.sweeps import TIME_ONLY, TINY, files_of, write_scenario
 
@@ -114,7 +114,7 @@ def test_replicates_are_added_until_the_interval_is_small_enough(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results" / "tiny" / "statistics.csv"), statistics)
     still_wide = sweep(tmp_path / "new", "--until-ci", "0.0001", "--max-replicates", 4).stdout
     assert "with 4 failure seeds (--max-replicates)" in still_wide
-    assert share_of("5%") == share_of("0.05") == share_of("5 %") == 0.05
+    assert parse_share("5%") == parse_share("0.05") == parse_share("5 %") == 0.05
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from sim.experiments.executors import InProcess
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid
-from sim.experiments.strategy_map.job import MapJob
-from sim.experiments.strategy_map.real_runs import RealRunsJob
+from sim.experiments.strategy_map.job import MapJob, TrainingJob
+from sim.experiments.sweep import Observer
 from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig
 
@@ -53,15 +52,9 @@ def evaluated(
     template = ScenarioTemplate(path, overrides)
     axes: tuple[Axis, Axis] = template.axis("--x", x, 5), template.axis("--y", y, 5) if y else NO_AXIS
     grid = Grid(template, axes, SeedsConfig(failures=tuple(seeds), training=(0,)), "mapped-map")
-    job = MapJob(grid, time_seeds, objective, num_samples, note=lambda _: None)
-    executor = InProcess()
-
-    @contextmanager
-    def at_work(_: object):
-        yield executor, None
-
-    real = RealRunsJob(path.parent, path.parent / "results", path.parent, at_work, lambda _: None, lambda _: None)
-    job.survey(executor)
-    job.train(executor, real)
-    job.evaluate(executor)
+    training = TrainingJob(path.parent, path.parent / "results", path.parent, InProcess(), Observer())
+    job = MapJob(grid, training, time_seeds, objective, num_samples)
+    job.survey()
+    job.train()
+    job.evaluate()
     return job

@@ -8,11 +8,11 @@ from pathlib import Path
 from models.shared_training import SharedTraining
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import Executor, InProcess
+from sim.experiments.job import SweepJob
 from sim.experiments.plan import ScenarioPlan, SweepRun
-from sim.experiments.sweep import SweepJob
 from sim.experiments.training import Texts, open_training
 from sim.scenario.scenario import Scenario
-from sim.scenario.sweep_points import load_points
+from sim.scenario.sweep_points import Point, load_points
 from sim.simulation.run import simulate
 
 TINY = """
@@ -76,11 +76,10 @@ def do_sweep(
 
 def do_one_by_one(scenario: Scenario, base_folder: Path, results: Path) -> int:
     """Do each run of a scenario by itself, with a trainer in memory that follows the simulation; how many there are."""
-    plan = ScenarioPlan(scenario, base_folder, results, Texts(base_folder, None))
-    for planned in plan.runs():
-        seeds = planned.failure_seed, planned.training_seed
-        training = open_training(scenario, plan.corpus, planned.training_seed)
-        plan.write(planned, simulate(scenario, scenario.strategies[planned.strategy_index], *seeds, training), {})
+    plan = ScenarioPlan(Point({}, scenario), base_folder, results, Texts(base_folder, None))
+    for run in plan.runs():
+        training = open_training(scenario, plan.corpus, run.training_seed)
+        run.write(simulate(scenario, run.strategy, run.failure_seed, run.training_seed, training))
     return len(plan.runs())
 
 

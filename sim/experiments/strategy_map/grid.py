@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,32 +83,23 @@ class Grid:
         scenario = self.points[cell].scenario
         return scenario.training.steps * scenario.iterations_per_step
 
-    def timed(self, cell: Cell, num_iterations: float) -> Scenario:
-        """A cell's scenario with at least so many iterations."""
-        scenario = self.points[cell].scenario
-        steps = math.ceil(num_iterations / scenario.iterations_per_step)
-        training = scenario.training.model_copy(update={"steps": steps})
-        return scenario.model_copy(update={"training": training})
-
     def iteration_time_key(self, cell: Cell) -> str:
         """A hash that is equal for cells whose iterations take equal times."""
         scenario = self.points[cell].scenario
-        return digest(
-            "".join(part.model_dump_json() for part in (scenario.workload, scenario.cluster, scenario.network))
-        )
+        sections = scenario.workload, scenario.cluster, scenario.network
+        return digest("".join(section.model_dump_json() for section in sections))
 
     def group(self, cell: Cell, strategy: str) -> ComparisonGroup:
         """The comparison group of a strategy in a cell."""
         if (cell, strategy) not in self._groups:
-            point, config = self.points[cell], self._config(cell, strategy)
-            scenario = point.scenario
+            scenario = self.points[cell].scenario
             others = {
                 field: value
-                for field, value in point.parameters.items()
+                for field, value in self.points[cell].parameters.items()
                 if field.partition(".")[0] in WHERE_FAILURES_ARE and not is_number(value)
             }
-            content = [config, scenario.training, scenario.fallback]
-            dumped = [each.model_dump(mode="json") for each in content]
+            sections = self._config(cell, strategy), scenario.training, scenario.fallback
+            dumped = [section.model_dump(mode="json") for section in sections]
             more = [scenario.workload.num_stages, scenario.iterations_per_step, others]
             key = digest(json.dumps([dumped, more], sort_keys=True, default=str))
             self._groups[cell, strategy] = ComparisonGroup(strategy, key)
@@ -128,22 +118,21 @@ class Grid:
 
     def sample_point(self, cell: Cell, strategy: str) -> Point:
         """Trained runs of a strategy in a cell."""
-        return self._alone(cell, self._config(cell, strategy), self.points[cell].scenario, self.seeds)
+        return self._alone(cell, strategies=(self._config(cell, strategy),), seeds=self.seeds)
 
     def failure_free_point(self, cell: Cell, strategy: str) -> Point:
         """Trained runs without failures, of the training that a strategy begins with."""
-        scenario = self.points[cell].scenario
-        routes = self._routes(cell, strategy)
-        is_plain = routes == plain_routes(scenario.workload.num_stages)
+        is_plain = self._routes(cell, strategy) == plain_routes(self.points[cell].scenario.workload.num_stages)
         config = STRATEGIES["none"].Config(kind="none") if is_plain else self._config(cell, strategy)
-        failure_free = scenario.model_copy(update={"failures": PROCESSES["never"].Config(kind="never")})
         seeds = self.seeds.model_copy(update={"failures": self.seeds.failures[:1]})
-        point = self._alone(cell, config, failure_free, seeds)
+        never = PROCESSES["never"].Config(kind="never")
+        point = self._alone(cell, strategies=(config,), seeds=seeds, failures=never)
         return replace(point, parameters={"failures.kind": "never"})
 
-    def _alone(self, cell: Cell, config: StrategyConfig, scenario: Scenario, seeds: SeedsConfig) -> Point:
-        alone = {"name": self.name, "strategies": (config,), "seeds": seeds}
-        return replace(self.points[cell], scenario=scenario.model_copy(update=alone), strategy_of={})
+    def _alone(self, cell: Cell, **sections: Any) -> Point:
+        point = self.points[cell]
+        scenario = point.scenario.model_copy(update={"name": self.name, **sections})
+        return replace(point, scenario=scenario, strategy_of={})
 
     def _config(self, cell: Cell, strategy: str) -> StrategyConfig:
         return self.points[cell].scenario.strategies[self.candidates[strategy]]
@@ -151,6 +140,12 @@ class Grid:
     def _routes(self, cell: Cell, strategy: str) -> Routes:
         config, num_stages = self._config(cell, strategy), self.points[cell].scenario.workload.num_stages
         return strategy_class(config.kind)(config, num_stages).training_variant()
+
+
+def with_steps(scenario: Scenario, steps: int) -> Scenario:
+    """The scenario with another number of steps."""
+    training = scenario.training.model_copy(update={"steps": steps})
+    return scenario.model_copy(update={"training": training})
 
 
 def require_axes(grid: Grid) -> None:

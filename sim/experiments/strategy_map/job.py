@@ -7,19 +7,24 @@ trained runs at a few cells (`interpolation`). Cells are evaluated where neighbo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from sim.experiments.executors import Executor, WorkerDiedError
-from sim.experiments.scheduler import Scheduler, Work
+from sim.experiments.executors import Executor, Scheduler, Work, WorkerDiedError
+from sim.experiments.job import SweepJob, outline
+from sim.experiments.plan import SweepRun
 from sim.experiments.strategy_map.first_passage import first_passages
-from sim.experiments.strategy_map.grid import ComparisonGroup, Grid
-from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, mean, next_rate
-from sim.experiments.strategy_map.real_runs import RealRuns, RealRunsJob, most_factor
+from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps
+from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, Seeds, mean, next_rate
 from sim.experiments.strategy_map.refinement import coarse_lines, refined
+from sim.experiments.sweep import Observer, begun
 from sim.results.comparison import as_values, rank
+from sim.results.storage import read_json
 from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap
+from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point
 
 Trial = tuple[Cell, str]
@@ -32,41 +37,135 @@ MOST_GROUPS = 6
 MOST_TRIALS = 100
 """In a task of a worker."""
 
+MOST_EXTENSION = 2
+"""Runs that have not reached the target are extended up to so many times the scenario's steps."""
+
+
+@dataclass(frozen=True)
+class TrainedRuns:
+    """Summaries of the trained runs of one strategy at one cell, by pair of seeds. most_iterations: of each run."""
+
+    summaries: Mapping[Seeds, dict[str, Any]]
+    most_iterations: int
+
+    @property
+    def all_reach(self) -> bool:
+        """Whether every run reaches the target."""
+        return all(summary["target_reached_iteration"] is not None for summary in self.summaries.values())
+
+    @property
+    def lack_steps(self) -> bool:
+        """Whether any run ended without the target."""
+        return any(
+            summary["target_reached_iteration"] is None and summary["outcome"] == "finished"
+            for summary in self.summaries.values()
+        )
+
+    def values(self, name: str = "target_reached_iteration") -> dict[Seeds, float]:
+        """One outcome by pair of seeds, NaN where there is none."""
+        found = {seeds: summary.get(name) for seeds, summary in self.summaries.items()}
+        return {seeds: float("nan") if value is None else float(value) for seeds, value in found.items()}
+
+
+@dataclass
+class TrainingJob:
+    """Does trained runs in one results folder, with shared training."""
+
+    base_folder: Path
+    results_folder: Path
+    cache: Path
+    executor: Executor
+    observer: Observer
+    corpus_description: str = "no text"
+
+    def outline(self, points: Sequence[Point]) -> list[str]:
+        """The work ahead, in sentences; nothing is written."""
+        job = self._job(points)
+        with begun(job, self.executor, self.cache, dry_run=True):
+            return outline(job, job.runs, [run for run in job.runs if not run.is_finished]).lines
+
+    def do(self, points: Sequence[Point]) -> list[TrainedRuns]:
+        """The runs of each point, all of one strategy; those that miss the target are extended where that may help.
+
+        ValueError where a run fails.
+        """
+        points, factors = list(points), [1] * len(points)
+        while True:
+            found = self._done(points)
+            short = [
+                number
+                for number, runs in enumerate(found)
+                if factors[number] < most_factor(points[number].scenario) and runs.lack_steps
+            ]
+            if not short:
+                return found
+            for number in short:
+                factors[number] *= 2
+                scenario = points[number].scenario
+                points[number] = replace(points[number], scenario=with_steps(scenario, 2 * scenario.training.steps))
+            cells = "1 cell has" if len(short) == 1 else f"{len(short)} cells have"
+            self.observer.noted(f"{cells} runs that have not come to the target: they go on, for twice as many steps.")
+
+    def _job(self, points: Sequence[Point]) -> SweepJob:
+        folders = self.base_folder, self.results_folder, self.cache
+        return SweepJob(points, *folders, self.observer.progressed, made_for="map")
+
+    def _done(self, points: Sequence[Point]) -> list[TrainedRuns]:
+        job = self._job(points)
+        with begun(job, self.executor, self.cache):
+            to_do = [run for run in job.runs if not run.is_finished]
+            for line in outline(job, job.runs, to_do).lines if to_do else ():
+                self.observer.noted(line)
+            job.do(to_do)
+        self.corpus_description = job.runs[0].plan.corpus_description
+        for run, (error, _) in job.failures.items():
+            raise ValueError(f"{run.name} could not be done: {error}")
+        by_point: list[list[SweepRun]] = [[] for _ in points]
+        for run in job.runs:
+            by_point[run.point].append(run)
+        found = []
+        for point, own in zip(points, by_point, strict=True):
+            runs = own or self._job([point]).runs  # none of its own: those of an earlier point, done once
+            summaries = {(run.failure_seed, run.training_seed): read_json(run.folder / "summary.json") for run in runs}
+            found.append(TrainedRuns(summaries, point.scenario.training.steps * point.scenario.iterations_per_step))
+        return found
+
+
+def most_factor(scenario: Scenario) -> int:
+    """The largest multiple of the scenario's steps that a run may have.
+
+    1 where more steps would change the first ones, because the learning rate decays over all steps.
+    """
+    optimizer = scenario.training.optimizer
+    return MOST_EXTENSION if optimizer.decay != "cosine" or optimizer.decay_steps is not None else 1
+
 
 class MapJob:
-    """Evaluates the cells of a grid, in three stages: survey, train, evaluate.
+    """The evaluation of the cells of a grid, in three stages: survey, train, evaluate.
 
-    time_seeds: failure seeds of the cells' times; those of the grid are for trained runs. num_samples: cells at which a
-    strategy that changes weights is trained; required_cells: cells at which all such strategies are. note: receives
-    what begins; count: the number of trials simulated so far.
+    training: does the trained runs; its executor and observer are those of all stages. time_seeds: failure seeds of the
+    cells' times; those of the grid are for trained runs. num_samples: cells at which a strategy that changes weights is
+    trained; required_cells: cells at which all such strategies are.
     """
 
     def __init__(
         self,
         grid: Grid,
+        training: TrainingJob,
         time_seeds: Sequence[int],
         objective: Objective,
         num_samples: int,
-        note: Callable[[str], None] = lambda _: None,
-        count: Callable[[int], None] = lambda _: None,
         required_cells: Sequence[Cell] = (),
     ) -> None:
-        self.grid, self.time_seeds, self.objective = grid, tuple(time_seeds), objective
+        self.grid, self.training, self.time_seeds, self.objective = grid, training, tuple(time_seeds), objective
         self.num_samples, self.required_cells = num_samples, tuple(required_cells)
-        self._note, self._count = note, count
         self._knows_steps = False
-        self.corpus_description = "no text"
         self.num_simulated = 0
         self.surveyed: dict[ComparisonGroup, dict[Cell, FirstPassages]] = {}
         self.to_target: dict[ComparisonGroup, IterationsToTarget] = {}
-        self.trained: dict[Trial, RealRuns] = {}
+        self.trained: dict[Trial, TrainedRuns] = {}
         self.results: dict[Cell, CellResult] = {}
         self.meshes: list[Mesh] = []
-
-    @property
-    def num_replicates(self) -> int:
-        """Trained runs of each strategy at each sample point: pairs of seeds."""
-        return len(self.grid.seeds.failures) * len(self.grid.seeds.training)
 
     @property
     def map(self) -> StrategyMap:
@@ -82,20 +181,20 @@ class MapJob:
             own_cell=self.grid.own_cell,
             sampled_cells=tuple(dict.fromkeys(cell for cell, _ in self.trained)),
             num_time_seeds=len(self.time_seeds),
-            num_replicates=self.num_replicates,
-            corpus_description=self.corpus_description,
+            num_replicates=len(self.grid.seeds.failures) * len(self.grid.seeds.training),
+            corpus_description=self.training.corpus_description,
         )
 
-    def survey(self, executor: Executor) -> None:
+    def survey(self) -> None:
         """Simulate the cells of the coarse mesh, to find failure rates and the strategies that change weights.
 
         ValueError where a strategy would have to be trained at too many values of an axis.
         """
         lines_x, lines_y = self._lines
         cells = list(dict.fromkeys([*((i, j) for i in lines_x for j in lines_y), *self.required_cells]))
-        self._note(f"Churn in {len(cells)} of {len(self.grid.points)} cells, without training.")
+        self.training.observer.noted(f"Churn in {len(cells)} of {len(self.grid.points)} cells, without training.")
         trials = [(cell, name) for cell in cells for name in self.grid.candidates]
-        for (cell, name), passed in self._simulate(executor, trials).items():
+        for (cell, name), passed in self._simulate(trials).items():
             self.surveyed.setdefault(self.grid.group(cell, name), {})[cell] = passed
         for name in self.grid.candidates:
             num = sum(group.strategy == name and changes_weights(cells) for group, cells in self.surveyed.items())
@@ -146,14 +245,14 @@ class MapJob:
             points.update({(cell, name): self.grid.sample_point(cell, name) for cell in wanted})
         return points
 
-    def train(self, executor: Executor, real: RealRunsJob) -> None:
+    def train(self) -> None:
         """Do the trained runs, and find from them how many iterations the target takes.
 
         ValueError where it is not reached even without failures.
         """
         free, points = self._failure_free_points(), self._next_samples()
         while True:
-            done = real.do([*free.values(), *points.values()])
+            done = self.training.do([*free.values(), *points.values()])
             failure_free = dict(zip(free, done[: len(free)], strict=True))
             if not any(runs.all_reach for runs in failure_free.values()):
                 raise ValueError(unreachable(self.grid, next(iter(failure_free.values()))))
@@ -163,8 +262,7 @@ class MapJob:
                 break
             points |= more
         self._knows_steps = True
-        self.corpus_description = real.corpus_description
-        simulated = self._simulate(executor, list(self.trained))
+        simulated = self._simulate(list(self.trained))
         for group, cells in self.surveyed.items():
             without = failure_free[self.grid.root(next(iter(cells)), group.strategy)]
             self.to_target[group] = self._iterations_to_target(group, cells, without, simulated)
@@ -173,31 +271,32 @@ class MapJob:
         self,
         group: ComparisonGroup,
         cells: Mapping[Cell, FirstPassages],
-        without: RealRuns,
+        without: TrainedRuns,
         simulated: Mapping[Trial, FirstPassages],
     ) -> IterationsToTarget:
         """Iterations to the target of a group, through its sample points. without: trained runs without failures."""
         name = group.strategy
         of_every_seed = {
             (failure_seed, training): iterations
-            for (_, training), iterations in without.iterations.items()
+            for (_, training), iterations in without.values().items()
             for failure_seed in self.grid.seeds.failures
         }
         found = {0.0: SamplePoint(0.0, of_every_seed, without.most_iterations)}
         for cell in (cell for cell in cells if (cell, name) in self.trained):
             rate, runs = simulated[cell, name].failures_per_iteration, self.trained[cell, name]
-            found.setdefault(rate, SamplePoint(rate, runs.iterations, runs.most_iterations))
+            found.setdefault(rate, SamplePoint(rate, runs.values(), runs.most_iterations))
         in_order = tuple(found[rate] for rate in sorted(found))
         most = max(self.grid.num_iterations(cell) * most_factor(self.grid.points[cell].scenario) for cell in cells)
         return IterationsToTarget(in_order, most, is_flat=not changes_weights(cells))
 
-    def evaluate(self, executor: Executor) -> None:
+    def evaluate(self) -> None:
         """Evaluate the coarse mesh, then cells where neighbours differ; along a single axis all cells."""
-        self._note(f"Now the times to the target, in those of {len(self.grid.points)} cells that are needed.")
+        cells = len(self.grid.points)
+        self.training.observer.noted(f"Now the times to the target, in those of {cells} cells that are needed.")
 
         def labels(cells: Sequence[Cell]) -> dict[Cell, tuple[str, bool]]:
             trials = [(cell, name) for cell in cells for name in self.grid.candidates]
-            passed = self._simulate(executor, trials, self.to_target)
+            passed = self._simulate(trials, self.to_target)
             for cell in cells:
                 self.results[cell] = self._ranked(cell, {name: passed[cell, name] for name in self.grid.candidates})
             return {cell: self.results[cell].label for cell in cells}
@@ -207,29 +306,19 @@ class MapJob:
             labels([cell for cell in self.grid.points if cell not in self.results])
 
     def _ranked(self, cell: Cell, passages: dict[str, FirstPassages]) -> CellResult:
-        taken = {
-            name: as_values(passed.usd if self.objective == "money" else passed.seconds)
-            for name, passed in passages.items()
-        }
-        errors = {}
+        """The ranking of strategies in a cell. Errors are shares: of interpolation, and half a validation interval."""
+        scenario, taken, errors = self.grid.points[cell].scenario, {}, {}
+        interval = scenario.training.evaluation.interval_steps * scenario.iterations_per_step
         for name, passed in passages.items():
+            taken[name] = as_values(passed.usd if self.objective == "money" else passed.seconds)
             to_target = self.to_target[self.grid.group(cell, name)]
-            error = to_target.error_at(passed.failures_per_iteration)
-            errors[name] = 0.0 if to_target.is_flat else math.hypot(error, self._resolution(cell, to_target))
+            without, error = mean(to_target.samples[0].iterations), to_target.error_at(passed.failures_per_iteration)
+            resolution = 0.0 if math.isnan(without) else interval / 2 / without
+            errors[name] = 0.0 if to_target.is_flat else math.hypot(error, resolution)
         return CellResult(passages, rank(taken, errors))
 
-    def _resolution(self, cell: Cell, to_target: IterationsToTarget) -> float:
-        """Half of the iterations between validations, as a share of those to the target."""
-        scenario = self.grid.points[cell].scenario
-        between = scenario.training.evaluation.interval_steps * scenario.iterations_per_step
-        without = mean(to_target.samples[0].iterations)
-        return 0.0 if math.isnan(without) else between / 2 / without
-
     def _simulate(
-        self,
-        executor: Executor,
-        trials: Sequence[Trial],
-        to_target: Mapping[ComparisonGroup, IterationsToTarget] | None = None,
+        self, trials: Sequence[Trial], to_target: Mapping[ComparisonGroup, IterationsToTarget] | None = None
     ) -> dict[Trial, FirstPassages]:
         """Simulate strategies in cells; those of equal iteration times together, which are computed once.
 
@@ -239,14 +328,9 @@ class MapJob:
         for trial in trials:
             batches.setdefault(self.grid.iteration_time_key(trial[0]), []).append(trial)
         tasks = [batch[n : n + MOST_TRIALS] for batch in batches.values() for n in range(0, len(batch), MOST_TRIALS)]
-        work = TrialWork(self, executor, tasks, to_target)
-        Scheduler(executor, work).run()
+        work = TrialWork(self, tasks, to_target)
+        Scheduler(self.training.executor, work).run()
         return {trial: work.found[trial] for trial in trials}  # in the order given, whichever task ends first
-
-    def count(self, num_trials: int) -> None:
-        """Report simulated trials."""
-        self.num_simulated += num_trials
-        self._count(self.num_simulated)
 
     def num_iterations(self, cell: Cell, to_target: IterationsToTarget | None) -> float:
         """As many as the target may take, where that is known; in the survey as many as the scenario gives."""
@@ -263,31 +347,31 @@ class TrialWork(Work[Trials]):
     def __init__(
         self,
         job: MapJob,
-        executor: Executor,
         tasks: Iterable[Sequence[Trial]],
         to_target: Mapping[ComparisonGroup, IterationsToTarget] | None,
     ) -> None:
         super().__init__(map(tuple, tasks))
-        self._job, self._executor, self._to_target = job, executor, to_target
+        self.job, self.to_target = job, to_target
         self.found: dict[Trial, FirstPassages] = {}
 
     def submit(self, task: Trials) -> Future[Any]:
-        """Simulate them under all failure seeds."""
-        grid = self._job.grid
-        known = [self._to_target[grid.group(*trial)] if self._to_target else None for trial in task]
-        scenarios = [
-            (grid.timed(cell, self._job.num_iterations(cell, iterations)), grid.candidates[name])
-            for (cell, name), iterations in zip(task, known, strict=True)
-        ]
-        return self._executor.submit(first_passages, scenarios, self._job.time_seeds, known)
+        """Simulate strategies under all failure seeds."""
+        grid, trials, known = self.job.grid, [], []
+        for cell, name in task:
+            to_target = self.to_target[grid.group(cell, name)] if self.to_target else None
+            steps = math.ceil(self.job.num_iterations(cell, to_target) / grid.points[cell].scenario.iterations_per_step)
+            trials.append((with_steps(grid.points[cell].scenario, steps), grid.candidates[name]))
+            known.append(to_target)
+        return self.job.training.executor.submit(first_passages, trials, self.job.time_seeds, known)
 
     def done(self, task: Trials, result: Sequence[FirstPassages]) -> None:
-        """Take the results in."""
+        """Collect the results, and report their number."""
         self.found.update(zip(task, result, strict=True))
-        self._job.count(len(task))
+        self.job.num_simulated += len(task)
+        self.job.training.observer.simulated(self.job.num_simulated)
 
     def failed(self, task: Trials, error: BaseException) -> None:  # noqa: ARG002
-        """No map without them."""
+        """Stop: a map needs all results."""
         if isinstance(error, WorkerDiedError):
             raise ValueError(f"a worker died ({error}), out of memory perhaps: try fewer --jobs") from None
         raise error
@@ -298,7 +382,7 @@ def changes_weights(cells: Mapping[Cell, FirstPassages]) -> bool:
     return any(passed.is_edited for passed in cells.values())
 
 
-def unreachable(grid: Grid, runs: RealRuns) -> str:
+def unreachable(grid: Grid, runs: TrainedRuns) -> str:
     """The message where the target is not reached even without failures."""
     last = min(runs.values("final_validation_loss").values())
     target = grid.scenario.training.target_validation_loss

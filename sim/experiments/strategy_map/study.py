@@ -1,4 +1,4 @@
-"""Making strategy maps and advice: from a scenario and two axes to the result."""
+"""Strategy maps and advice: from a scenario and two axes to the result."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.shared_training import SharedTraining
-from sim.experiments.executors import Executor
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
-from sim.experiments.strategy_map.job import MapJob
-from sim.experiments.strategy_map.real_runs import RealRunsJob
-from sim.experiments.sweep import ExecutorKind, SweepJob, SweepObserver, open_executor, shared_training
+from sim.experiments.strategy_map.job import MapJob, TrainingJob
+from sim.experiments.sweep import ExecutorKind, Observer, open_executor
 from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
-from sim.scenario.scenario import Scenario, SeedsConfig
+from sim.scenario.scenario import SeedsConfig
 
 FEWEST_REPLICATES = 4
 
@@ -47,13 +44,6 @@ class MapOptions:
     jobs: int | None = None
 
 
-class MapObserver(SweepObserver):
-    """The receiver of what the work on a map reports; ignores all of it."""
-
-    def simulated(self, num_trials: int) -> None:
-        """The number of strategies in cells that were simulated so far."""
-
-
 @dataclass(frozen=True)
 class MapRequest:
     """A map or an advice to be made. results, cache: folders; by default temporary ones.
@@ -64,8 +54,8 @@ class MapRequest:
     template: ScenarioTemplate
     axes: tuple[Axis, Axis]
     options: MapOptions = field(default_factory=MapOptions)
-    results: Path | None = None
-    cache: Path | None = None
+    results: str | Path | None = None
+    cache: str | Path | None = None
     is_advice: bool = False
 
     @property
@@ -83,21 +73,46 @@ class MapRequest:
         first = given.failures[0]
         return given.model_copy(update={"failures": tuple(range(first, first + number))})
 
-    def job(self, observer: MapObserver) -> MapJob:
-        """The computation. ValueError where it cannot be done."""
+    @contextmanager
+    def surveyed(self, observer: Observer) -> Iterator[MapJob]:
+        """Context with the computation after its survey. ValueError where it cannot be done."""
         grid = Grid(self.template, self.axes, self.seeds, self.name)
-        if self.options.objective == "money":
+        options, first = self.options, self.seeds.failures[0]
+        if options.objective == "money":
             require_prices(grid)
-        first = self.seeds.failures[0]
-        return MapJob(
-            grid,
-            range(first, first + max(self.options.time_replicates, 2)),
-            self.options.objective,
-            1 if self.is_advice else self.options.num_samples,
-            observer.noted,
-            observer.simulated,
-            [grid.own_cell] if self.is_advice and grid.own_cell else [],
-        )
+        kind = ExecutorKind.serial if options.jobs == 1 else ExecutorKind.pool
+        with ExitStack() as stack:
+            results, cache = (
+                Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
+                for folder in (self.results, self.cache)
+            )
+            learns = self.template.scenario.training.learner == "torch"
+            executor = stack.enter_context(open_executor(kind, options.jobs, None, learns))
+            job = MapJob(
+                grid,
+                TrainingJob(self.template.base_folder, results, cache, executor, observer),
+                range(first, first + max(options.time_replicates, 2)),
+                options.objective,
+                1 if self.is_advice else options.num_samples,
+                [grid.own_cell] if self.is_advice and grid.own_cell else [],
+            )
+            job.survey()
+            yield job
+
+    def finished(self, observer: Observer | None = None) -> MapJob:
+        """The computation, done to its end. ValueError where that is not possible, OSError where the disk refuses."""
+        with self.surveyed(observer or Observer()) as job:
+            if self.results:
+                for stale in (Path(self.results) / self.name).glob("map.[cp]*"):
+                    stale.unlink()  # of another map, with other trained runs
+            job.train()
+            job.evaluate()
+        return job
+
+    def outline(self, observer: Observer | None = None) -> list[str]:
+        """The trained runs that a map or an advice begins with, in sentences; nothing is written."""
+        with self.surveyed(observer or Observer()) as job:
+            return job.training.outline(job.points_to_train())
 
 
 def axes_of(template: ScenarioTemplate, x: str, y: str | None, num_values: int, prefix: str = "") -> tuple[Axis, Axis]:
@@ -112,74 +127,20 @@ def axes_of(template: ScenarioTemplate, x: str, y: str | None, num_values: int, 
 
 def advice_axes(template: ScenarioTemplate) -> tuple[Axis, Axis]:
     """Multiples of the scenario's failure rate; no axis where the failures have no single rate."""
-    rate = rate_field(template.scenario)
-    return (template.around(rate, FACTORS) if rate else NO_AXIS), NO_AXIS
+    known = (name for name in RATE_FIELDS if getattr(template.scenario.failures, name, None))
+    rate = next(known, None)
+    return (template.around(f"failures.{rate}", FACTORS) if rate else NO_AXIS), NO_AXIS
 
 
-def rate_field(scenario: Scenario) -> str | None:
-    """The field that sets the failure rate; None where there is no single one."""
-    known = [name for name in RATE_FIELDS if getattr(scenario.failures, name, None)]
-    return f"failures.{known[0]}" if known else None
-
-
-def make_map(request: MapRequest, observer: MapObserver | None = None) -> StrategyMap:
-    """Make a map. ValueError where that is not possible, OSError where the disk refuses."""
-    return finished(request, observer).map
-
-
-def make_advice(request: MapRequest, observer: MapObserver | None = None) -> Advice:
-    """Make an advice. ValueError where that is not possible, OSError where the disk refuses."""
-    job = finished(request, observer)
+def advice_of(job: MapJob) -> Advice:
+    """The advice of a finished computation."""
     own = job.grid.own_cell
     costs = {}
     for group, to_target in job.to_target.items():
         if own and not to_target.is_flat and len(to_target.samples) > 1 and (own, group.strategy) in job.trained:
-            here, without = job.trained[own, group.strategy].iterations, to_target.samples[0].iterations
+            here, without = job.trained[own, group.strategy].values(), to_target.samples[0].iterations
             costs[group.strategy] = mean(here) / mean(without)
     return Advice(job.map, costs)
-
-
-def outline_map(request: MapRequest, observer: MapObserver | None = None) -> list[str]:
-    """The trained runs that a map or an advice begins with, in sentences; nothing is written."""
-    with surveyed(request, observer or MapObserver(), dry_run=True) as (job, _, real):
-        return real.outline(job.points_to_train())
-
-
-def finished(request: MapRequest, observer: MapObserver | None) -> MapJob:
-    """The computation of a request, done to its end."""
-    with surveyed(request, observer or MapObserver()) as (job, executor, real):
-        if request.results:
-            for stale in (request.results / request.name).glob("map.[cp]*"):
-                stale.unlink()  # of another map, with other trained runs
-        job.train(executor, real)
-        job.evaluate(executor)
-    return job
-
-
-@contextmanager
-def surveyed(
-    request: MapRequest, observer: MapObserver, dry_run: bool = False
-) -> Iterator[tuple[MapJob, Executor, RealRunsJob]]:
-    """A request's computation after its survey, with what does the rest."""
-    job = request.job(observer)
-    learns = request.template.scenario.training.learner == "torch"
-    kind = ExecutorKind.serial if request.options.jobs == 1 else ExecutorKind.pool
-    with ExitStack() as stack:
-        results, cache = (
-            folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
-            for folder in (request.results, request.cache)
-        )
-        executor = stack.enter_context(open_executor(kind, request.options.jobs, None, learns))
-
-        @contextmanager
-        def at_work(sweep: SweepJob) -> Iterator[tuple[Executor, SharedTraining | None]]:
-            with shared_training(sweep, cache, None, dry_run) as training:
-                yield executor, training
-
-        folders = request.template.base_folder, results, cache
-        real = RealRunsJob(*folders, at_work, observer.progressed, observer.noted)
-        job.survey(executor)
-        yield job, executor, real
 
 
 def strategy_map(
@@ -190,7 +151,7 @@ def strategy_map(
     options: MapOptions | None = None,
     results: str | Path | None = None,
     cache: str | Path | None = None,
-    observer: MapObserver | None = None,
+    observer: Observer | None = None,
 ) -> StrategyMap:
     """Compare strategies over one or two fields of a scenario: which reaches the target loss first, by how much.
 
@@ -200,7 +161,7 @@ def strategy_map(
     """
     template, options = ScenarioTemplate(source), options or MapOptions()
     axes = axes_of(template, x, y, options.num_values)
-    return make_map(MapRequest(template, axes, options, folder_of(results), folder_of(cache)), observer)
+    return MapRequest(template, axes, options, results, cache).finished(observer).map
 
 
 def advise(
@@ -209,17 +170,12 @@ def advise(
     options: MapOptions | None = None,
     results: str | Path | None = None,
     cache: str | Path | None = None,
-    observer: MapObserver | None = None,
+    observer: Observer | None = None,
 ) -> Advice:
     """Compare strategies for a scenario's own values, and at half to twice its failure rate.
 
     Arguments and errors as of `strategy_map`. `churnlab.advice_lines` gives the answer in sentences.
     """
-    template, folders = ScenarioTemplate(source), (folder_of(results), folder_of(cache))
-    request = MapRequest(template, advice_axes(template), options or MapOptions(), *folders, is_advice=True)
-    return make_advice(request, observer)
-
-
-def folder_of(path: str | Path | None) -> Path | None:
-    """A folder by its name, if there is one."""
-    return None if path is None else Path(path)
+    template = ScenarioTemplate(source)
+    request = MapRequest(template, advice_axes(template), options or MapOptions(), results, cache, is_advice=True)
+    return advice_of(request.finished(observer))

@@ -8,8 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sim.experiments.library import simulate_run as simulate
-    from sim.experiments.library import sweep_scenario as run_sweep
     from sim.experiments.overheads import overheads as overheads
     from sim.experiments.overheads import recoveries as recoveries
     from sim.experiments.strategy_map.study import MapOptions as MapOptions
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     from sim.experiments.strategy_map.study import strategy_map as strategy_map
     from sim.experiments.sweep import SweepOptions as SweepOptions
     from sim.experiments.sweep import SweepOutcome as SweepOutcome
+    from sim.experiments.sweep import simulate_run as simulate
+    from sim.experiments.sweep import sweep_scenario as run_sweep
     from sim.experiments.training import default_cache as default_cache
     from sim.reporting.advice import advice_lines as advice_lines
     from sim.reporting.ledger import ledger_table as ledger_table
@@ -73,8 +73,8 @@ _WHERE = {
     "paired_difference": "sim.results.statistics:paired_difference",
     "recoveries": "sim.experiments.overheads:recoveries",
     "replicates_needed": "sim.results.statistics:replicates_needed",
-    "run_sweep": "sim.experiments.library:sweep_scenario",
-    "simulate": "sim.experiments.library:simulate_run",
+    "run_sweep": "sim.experiments.sweep:sweep_scenario",
+    "simulate": "sim.experiments.sweep:simulate_run",
     "strategy_map": "sim.experiments.strategy_map.study:strategy_map",
     "strategy_map_figure": "sim.reporting.strategy_map:strategy_map_figure",
     "summary": "sim.results.statistics:summary",

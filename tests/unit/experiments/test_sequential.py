@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from sim.experiments.sequential import seeds_wanted, share_of, too_wide
+from sim.experiments.sequential import seeds_wanted, parse_share, too_wide
 from sim.reporting.series import format_value
 from sim.reporting.tables import groups_in_order, headings, summary_table
 from sim.results.statistics import points_of, summary
@@ -63,10 +63,10 @@ def test_intervals_that_stay_wide_are_reported_with_the_reason():
 
 
 def test_shares_of_the_mean_lie_between_0_and_1():
-    assert [share_of(text) for text in ("5%", "0.05", " 5 % ")] == [0.05] * 3
+    assert [parse_share(text) for text in ("5%", "0.05", " 5 % ")] == [0.05] * 3
     for text in ("", "0", "100%", "-1%", "1.5", "nan", "five"):
         with pytest.raises(ValueError, match="give a share of the mean between 0 and 1"):
-            share_of(text)
+            parse_share(text)
 
 
 # ---- the table of means --------------------------------------------------------------------------
