@@ -35,7 +35,7 @@ NUMBERS = """
     sim/results/summary.py sim/experiments/training.py models/trainer.py
 """
 FIGURES_COMMANDS_AND_SWEEPS = """
-    sim/reporting/loss.py sim/reporting/html/page.py sim/results/statistics.py sim/experiments/scheduler.py
+    sim/reporting/loss.py sim/reporting/html/page.py sim/results/statistics.py sim/experiments/job.py
     sim/cli/main.py
 """
 
