@@ -16,7 +16,7 @@ from benchmarks.paper.figures import draw_all, make_maps
 from benchmarks.paper.jobs import JOBS, SCENARIOS, TABLE_2_JOB, Job
 from benchmarks.paper.page import write_page
 from models.training_state import digest
-from sim.cli.options import CacheFolder, cache_folder, complain, resumable, say
+from sim.cli.options import CacheFolder, cache_folder, complain, say
 from sim.cli.progress import Display
 from sim.cli.sweep import known_reference, print_summary, report_failures
 from sim.core.files import atomic_write, atomic_write_table
@@ -50,7 +50,7 @@ def paper(
         perplexity.to_parquet(made / "perplexity.parquet", index=False, compression="zstd")
         write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
         if not quick:
-            with Display() as display, resumable(display):
+            with Display() as display:
                 make_maps(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder, display)
     if not quick:
         draw_all(runs, made)
@@ -82,7 +82,7 @@ def timed_sweep(job: Job, quick: bool, runs: Path, cache: Path) -> None:
     say(f"\n{job.name}: {job.scenario.relative_to(SCENARIOS.parents[1])}", "bold")
     path, points = runs / "seconds.json", load_points(job.scenario, job.quick if quick else ())
     try:
-        with Display() as display, resumable(display):
+        with Display() as display:
             options = SweepOptions(cache_bytes=CACHE_BYTES)
             outcome = run_sweep(points, runs, SCENARIOS, cache, observer=display, options=options)
     finally:

@@ -12,27 +12,16 @@ import typer
 
 from sim.cli.cache import cache_app
 from sim.cli.map import advise, map_
-from sim.cli.options import (
-    Overrides,
-    ScenarioPath,
-    complain,
-    console,
-    say,
-    with_places,
-)
-from sim.cli.plot import PlotCommand, plot
-from sim.cli.report import report
+from sim.cli.options import Overrides, ScenarioPath, complain, console, say, with_places
+from sim.cli.results import PlotCommand, plot, report, timeline
 from sim.cli.run import run
 from sim.cli.sweep import status, sweep
-from sim.cli.timeline import timeline
+from sim.experiments.training import Texts
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
+from sim.scenario.sweep_points import load_points
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,24 +53,21 @@ def options_of_all(
 @with_places
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Say all that is wrong with a scenario, with lines; exit code 2 if anything is."""
-    from sim.experiments.training import Texts
-    from sim.scenario.sweep_points import load_points
-
     points = load_points(scenario_path, tuple(overrides or ()))
     scenario = points[0].scenario
     texts = Texts(scenario_path.parent, None)
     for point in points:
         if point.scenario.training.data.source != "huggingface":
             texts.of(point.scenario)
-    num_replicates = len(scenario.seeds.failures) * len(scenario.seeds.training)
+    num_strategies, num_replicates = (
+        len(scenario.strategies),
+        len(scenario.seeds.failures) * len(scenario.seeds.training),
+    )
     if len(points) > 1 or points[0].parameters:
-        what = f"{len(scenario.strategies)} strategies, {num_replicates} replicates each, at {len(points)} points"
+        what = f"{num_strategies} strategies, {num_replicates} replicates each, at {len(points)} points"
     else:
         num_iterations = scenario.training.steps * scenario.iterations_per_step
-        what = (
-            f"{len(scenario.strategies)} strategies, {num_replicates * len(scenario.strategies)} runs of "
-            f"{num_iterations} iterations"
-        )
+        what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
     say(f"{scenario_path}: valid; {what}")
 
 

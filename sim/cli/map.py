@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -17,28 +17,27 @@ from sim.cli.options import (
     cache_folder,
     console,
     one_of,
-    resumable,
     say,
 )
-
-if TYPE_CHECKING:
-    from sim.results.strategy_map import StrategyMap
-    from sim.scenario.axes import ScenarioTemplate
-
-FEWEST_REPLICATES = 4
-
-
-class Objective(StrEnum):
-    """What is minimised."""
-
-    time = "time"
-    money = "money"
-
+from sim.cli.progress import Display
+from sim.experiments.strategy_map.job import MapJob
+from sim.experiments.strategy_map.study import (
+    FEWEST_REPLICATES,
+    MapOptions,
+    MapRequest,
+    advice_axes,
+    advice_of,
+    axes_of,
+)
+from sim.results.strategy_map import Objective
+from sim.scenario.axes import ScenarioTemplate
 
 ObjectiveOption = Annotated[
     Objective,
     typer.Option(
-        parser=one_of(Objective), metavar="[time|money]", help="Reach the target loss first, or for the least money."
+        parser=one_of(get_args(Objective)),
+        metavar="[time|money]",
+        help="Reach the target loss first, or for the least money.",
     ),
 ]
 
@@ -64,7 +63,7 @@ def map_(
     ] = None,
     overrides: Overrides = None,
     cells: Annotated[int, typer.Option(min=2, max=60, help="Values of an axis given as a range or by its field.")] = 20,
-    objective: ObjectiveOption = Objective.time,
+    objective: ObjectiveOption = "time",
     replicates: Replicates = None,
     time_replicates: TimeReplicates = 10,
     sample_points: Annotated[
@@ -88,26 +87,28 @@ def map_(
     Times are simulated in each cell; the cost of failures in learning comes from real runs at a few cells. Interrupted,
     the same command continues.
     """
-    from sim.cli.progress import Display
-    from sim.experiments.strategy_map.study import MapOptions, MapRequest, axes_of
-    from sim.reporting.strategy_map import write_map
+    from sim.reporting.strategy_map import map_notes, own_line, shares_table, write_map
 
     template = template_of(scenario_path, overrides)
-    options = MapOptions(objective.value, replicates, time_replicates, sample_points, cells, jobs)
-    axes = axes_of(template, x, y, cells, "--")
-    with cache_folder(cache, no_cache) as folder, Display() as display, resumable(display):
-        request = MapRequest(template, axes, options, results, folder)
-        if dry_run:
-            say("\n".join(request.outline(display)))
-            return
-        found = request.finished(display).map
-    print_map(found, write_map(found, results / found.name))
+    options = MapOptions(objective, replicates, time_replicates, sample_points, cells, jobs)
+    request = MapRequest(template, axes_of(template, x, y, cells, "--"), options, results)
+    if (job := finished(request, cache, no_cache, dry_run)) is None:
+        return
+    found = job.map
+    paths = write_map(found, results / found.name)
+    console.print()
+    console.print(shares_table(found))
+    if line := own_line(found):
+        say(line)
+    for line in map_notes(found):
+        say(line, style="dim")
+    say("Written: " + ", ".join(map(str, paths)))
 
 
 def advise(
     scenario_path: ScenarioPath,
     overrides: Overrides = None,
-    objective: ObjectiveOption = Objective.time,
+    objective: ObjectiveOption = "time",
     replicates: Replicates = None,
     time_replicates: TimeReplicates = 10,
     results: ResultsFolder = Path("results"),
@@ -121,36 +122,28 @@ def advise(
     Strategies that change weights are run with training at its failure rate and at twice that rate, or at the highest
     allowed one. After an interruption, the same command resumes.
     """
-    from sim.cli.progress import Display
-    from sim.experiments.strategy_map.study import MapOptions, MapRequest, advice_axes, advice_of
     from sim.reporting.advice import advice_lines
 
     template = template_of(scenario_path, overrides)
-    options = MapOptions(objective.value, replicates, time_replicates, jobs=jobs)
-    with cache_folder(cache, no_cache) as folder, Display() as display, resumable(display):
-        request = MapRequest(template, advice_axes(template), options, results, folder, is_advice=True)
-        lines = request.outline(display) if dry_run else ["", *advice_lines(advice_of(request.finished(display)))]
-    say("\n".join(lines))
+    options = MapOptions(objective, replicates, time_replicates, jobs=jobs)
+    request = MapRequest(template, advice_axes(template), options, results, is_advice=True)
+    if job := finished(request, cache, no_cache, dry_run):
+        say("\n".join(["", *advice_lines(advice_of(job))]))
 
 
 def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:
     """The scenario of a map; its sweep is ignored."""
-    from sim.scenario.axes import ScenarioTemplate
-
     template = ScenarioTemplate(path, overrides or ())
     if template.scenario.sweep is not None:
         say("The scenario's sweep is ignored: its fields have the values that stand in the scenario itself.")
     return template
 
 
-def print_map(found: StrategyMap, paths: list[Path]) -> None:
-    """Print each strategy's share of the map, the best for the scenario's own values, and the basis of both."""
-    from sim.reporting.strategy_map import map_notes, own_line, shares_table
-
-    console.print()
-    console.print(shares_table(found))
-    if line := own_line(found):
-        say(line)
-    for line in map_notes(found):
-        say(line, style="dim")
-    say("Written: " + ", ".join(map(str, paths)))
+def finished(request: MapRequest, cache: Path | None, no_cache: bool, dry_run: bool) -> MapJob | None:
+    """The finished computation of a map; None after a dry run, which prints the trained runs that it begins with."""
+    with cache_folder(cache, no_cache) as folder, Display() as display:
+        request = replace(request, cache=folder)
+        if not dry_run:
+            return request.finished(display)
+        say("\n".join(request.outline(display)))
+    return None

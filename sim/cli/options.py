@@ -1,16 +1,15 @@
-"""What the commands share: where they print, options that several take, the cache they use."""
+"""Parts that commands share: output, common options, the folder of the cache, errors with lines of the scenario."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -19,14 +18,11 @@ from rich.console import Console
 from sim.core.text import shortened, suggestion
 from sim.scenario.document import Document, ScenarioError
 from sim.scenario.loading import DataError, read_scenario_text
-from sim.scenario.schema import Location
-
-Choice = TypeVar("Choice", bound=StrEnum)
 
 WIDTH_OF_FILES = 120
 
 IN_NOTEBOOK = "ipykernel" in sys.modules
-"""There text comes out like in a file: live displays would leave a line at every step."""
+"""In a notebook text is printed as into a file: live displays would leave a line at every step."""
 
 console = Console(
     width=None if "COLUMNS" in os.environ or (sys.stdout.isatty() and not IN_NOTEBOOK) else WIDTH_OF_FILES,
@@ -51,18 +47,18 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Train everything anew
 
 
 def say(line: str, style: str | None = None) -> None:
-    """Print a line as it is, however long."""
+    """Print a line without wrapping or markup."""
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def complain(line: str, style: str | None = None) -> None:
-    """The same, beside the output."""
+    """Print a line to standard error, without wrapping or markup."""
     errors.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
-    """The folder for training states: the one named, the default, or one that is gone afterwards."""
+    """The folder of training states: the one named, the default, or a temporary one."""
     from sim.experiments.training import default_cache
 
     if cache and no_cache:
@@ -74,62 +70,36 @@ def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
         yield Path(folder)
 
 
-def one_of(kinds: type[Choice]) -> Callable[[str], Choice]:
-    """A parser of one of the values of an enumeration, which names the nearest where there is none."""
+def one_of(names: Collection[str]) -> Callable[[str], str]:
+    """A parser of one of some names; its error gives the nearest one."""
 
-    def parsed(found: str) -> Choice:
-        try:
-            return kinds(found)
-        except ValueError:
-            raise typer.BadParameter(f"found '{shortened(found)}'{suggestion(found, kinds)}") from None
+    def parsed(found: str) -> str:
+        if found not in names:
+            raise typer.BadParameter(f"found '{shortened(found)}'{suggestion(found, names)}")
+        return found
 
     return parsed
 
 
-class Stoppable(Protocol):
-    """A live display."""
-
-    def stop(self) -> None:
-        """Leave the screen to others."""
-        ...
-
-
-@contextmanager
-def resumable(display: Stoppable) -> Iterator[None]:
-    """Work that an interrupt ends with a hint and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        display.stop()
-        complain("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
-        raise typer.Exit(130) from None
-
-
-# Problems of what a scenario names, found when that is read: where in the scenario's file they stand.
-
-
 def with_places(command: Callable[..., None]) -> Callable[..., None]:
-    """A command on a scenario whose DataError becomes a ScenarioError, with the line in the file."""
+    """A command on a scenario whose DataError becomes a ScenarioError, with the line of the field in its file.
+
+    It is the line of the sweep's values of the field where a sweep has some.
+    """
 
     @wraps(command)
-    def placing(**options: Any) -> None:
+    def located(**options: Any) -> None:
         try:
             command(**options)
         except DataError as error:
-            path = options["scenario_path"]
+            path, field = options["scenario_path"], error.field
             document = Document(str(path), read_scenario_text(path))
             document.change(options["overrides"] or ())
-            problem = document.problem(swept_place(document, error.field), str(error))
-            raise ScenarioError(str(path), [problem]) from None
+            names = {".".join(map(str, field[:length])) for length in range(2, len(field) + 1)}
+            swept = (at for at in document.places if at[:1] == ("sweep",) and names.intersection(map(str, at)))
+            raise ScenarioError(str(path), [document.problem(next(swept, field), str(error))]) from None
 
-    return placing
-
-
-def swept_place(document: Document, field: Location) -> Location:
-    """The field, or the sweep's values of it where a sweep has some."""
-    names = {".".join(map(str, field[:length])) for length in range(2, len(field) + 1)}
-    swept = (path for path in document.places if path[:1] == ("sweep",) and names.intersection(map(str, path)))
-    return next(swept, field)
+    return located
 
 
 def bytes_of(size: str, option: str) -> int:

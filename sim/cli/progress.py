@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from sim.cli.options import console, say
+from sim.cli.options import complain, console, say
 from sim.experiments.sweep import Observer
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ MOST_TASKS_NAMED = 2
 
 
 class Display(Observer):
-    """Progress of a sweep or of a map's trained runs, shown from the first progress on, until stopped.
+    """Progress of a sweep or of a map's trained runs, in a terminal; ends an interrupt with a hint and exit code 130.
 
     For a map it alternates with the number of simulated strategies in cells.
     """
@@ -45,8 +46,13 @@ class Display(Observer):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for shown in (self._bars, self._trials):
+            if shown.live.is_started:
+                shown.stop()
+        if kind is KeyboardInterrupt:
+            complain("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
+            raise typer.Exit(130) from None
 
     def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:  # noqa: ARG002
         """Print the work ahead."""
@@ -82,12 +88,6 @@ class Display(Observer):
                 self._bars.stop()
             self._trials.start()
             self._trials.update(self._simulated, description=f"{num_trials:,} strategies in cells simulated")
-
-    def stop(self) -> None:
-        """Remove all that is shown."""
-        for shown in (self._bars, self._trials):
-            if shown.live.is_started:
-                shown.stop()
 
 
 class RunDisplay(Display):

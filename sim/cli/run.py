@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.options import (
-    CacheFolder,
-    NoCache,
-    Overrides,
-    ResultsFolder,
-    ScenarioPath,
-    cache_folder,
-    console,
-    resumable,
-    say,
-)
+from sim.cli.options import CacheFolder, NoCache, Overrides, ResultsFolder, ScenarioPath, cache_folder, console, say
+from sim.cli.progress import RunDisplay
+from sim.cli.sweep import report_failures
+from sim.experiments.sweep import run_scenario
 from sim.scenario.loading import parse_scenario, read_scenario_text
 
 if TYPE_CHECKING:
@@ -38,15 +31,11 @@ def run(
 
     After an interruption, the same command resumes.
     """
-    from sim.cli.progress import RunDisplay
-    from sim.cli.sweep import report_failures
-    from sim.experiments.sweep import run_scenario
-
     text = read_scenario_text(scenario_path)
     scenario = parse_scenario(text, str(scenario_path), tuple(overrides or ()), scenario_path.parent)
     if scenario.sweep is not None:
         say(f"The sweep: section is ignored here; churnlab sweep {scenario_path} runs all its points.")
-    with cache_folder(cache, no_cache) as folder, RunDisplay(scenario) as display, resumable(display):
+    with cache_folder(cache, no_cache) as folder, RunDisplay(scenario) as display:
         outcome = run_scenario(scenario, results, scenario_path.parent, folder, observer=display, force=force)
     if files := outcome.run_files():
         print_end(scenario, outcome.folder, files)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
-import pandas as pd
 import typer
 
 from sim.cli.options import (
@@ -20,16 +19,17 @@ from sim.cli.options import (
     complain,
     console,
     one_of,
-    resumable,
     say,
 )
+from sim.cli.progress import Display
 from sim.core.files import atomic_write
 from sim.core.text import format_count, shortened, suggestion
-from sim.experiments.folder import FAILED, STATISTICS, refusals_explained
-from sim.experiments.sweep import ExecutorKind, SweepOutcome
+from sim.experiments.folder import FAILED, STATISTICS, read_status, refusals_explained
+from sim.experiments.sequential import parse_share
+from sim.experiments.sweep import ExecutorKind, SweepOptions, SweepOutcome, open_executor, run_sweep
 from sim.reporting.tables import summary_table
 from sim.results.statistics import summary
-from sim.scenario.sweep_points import Point
+from sim.scenario.sweep_points import Point, load_points
 
 MOST_FAILURES_NAMED = 5
 
@@ -47,11 +47,11 @@ def sweep(
         ExecutorKind,
         typer.Option(
             "--executor",
-            parser=one_of(ExecutorKind),
+            parser=one_of(get_args(ExecutorKind)),
             metavar="[pool|ray|serial]",
             help="pool: processes here; ray: a Ray cluster; serial: this process.",
         ),
-    ] = ExecutorKind.pool,
+    ] = "pool",
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster: auto, or HOST:PORT; default: a local one for this sweep.")
     ] = None,
@@ -80,11 +80,6 @@ def sweep(
 
     Finished runs are skipped; after an interruption, the same command resumes.
     """
-    from sim.cli.progress import Display
-    from sim.experiments.sequential import parse_share
-    from sim.experiments.sweep import SweepOptions, open_executor, run_sweep
-    from sim.scenario.sweep_points import load_points
-
     if max_replicates is not None and until_ci is None:
         raise ValueError("--max-replicates limits the replicates that --until-ci adds: give it with --until-ci")
     points = load_points(scenario_path, tuple(overrides or ()))
@@ -102,7 +97,6 @@ def sweep(
         cache_folder(cache, no_cache) as folder,
         open_executor(kind, jobs, address, learns) as executor,
         Display() as display,
-        resumable(display),
     ):
         outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)
     print_summary(outcome, reference)
@@ -113,8 +107,6 @@ def status(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, below results/.")],
 ) -> None:
     """Show how many runs of a sweep are done, running, failed and left."""
-    from sim.experiments.folder import read_status
-
     for line in read_status(results).lines:
         say(line)
 
@@ -148,17 +140,11 @@ def print_summary(outcome: SweepOutcome, reference: str) -> None:
         return
     to_compare = reference if (runs["strategy"] == reference).any() else None
     found = summary(runs, outcome.fields, reference=to_compare)
-    path = write_statistics(folder, found)
+    path = folder / STATISTICS
+    with refusals_explained(folder):
+        atomic_write(path, found.to_csv(index=False))
     targets = {point.scenario.training.target_validation_loss for point in outcome.points} - {None}
     heading = f"loss {targets.pop():g}" if len(targets) == 1 else "target loss"
     console.print()
     console.print(summary_table(outcome.points[0].scenario.name, found, outcome.fields, to_compare, heading))
     say(f"Written: {folder / 'runs.parquet'}, {path}, and a folder for each run")
-
-
-def write_statistics(folder: Path, found: pd.DataFrame) -> Path:
-    """Write means, intervals and differences as CSV."""
-    path = folder / STATISTICS
-    with refusals_explained(folder):
-        atomic_write(path, found.to_csv(index=False))
-    return path

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -181,7 +181,7 @@ def sweep_scenario(
     if jobs is None:
         return run_sweep(points, *folders, observer=observer, options=options)
     learns = any(point.scenario.training.learner == "torch" for point in points)
-    with open_executor(ExecutorKind.serial if jobs == 1 else ExecutorKind.pool, jobs, None, learns) as executor:
+    with open_executor("serial" if jobs == 1 else "pool", jobs, None, learns) as executor:
         return run_sweep(points, *folders, executor, observer, options)
 
 
@@ -226,21 +226,16 @@ def chosen_strategy(scenario: Scenario, name: str | None) -> StrategyConfig:
     return names[name]
 
 
-class ExecutorKind(StrEnum):
-    """Where the tasks of a sweep are done."""
-
-    pool = "pool"
-    ray = "ray"
-    serial = "serial"
+ExecutorKind = Literal["pool", "ray", "serial"]
 
 
 @contextmanager
 def open_executor(kind: ExecutorKind, jobs: int | None, address: str | None, learns: bool) -> Iterator[Executor]:
     """Open an executor of a kind, and close it afterwards. learns: whether it trains any model."""
-    if address is not None and kind is not ExecutorKind.ray:
+    if address is not None and kind != "ray":
         raise ValueError("--address names a Ray cluster: give it with --executor ray")
     executor: Executor
-    if kind is ExecutorKind.ray:
+    if kind == "ray":
         from sim.experiments.ray_cluster import RayCluster
 
         environment = None
@@ -249,7 +244,7 @@ def open_executor(kind: ExecutorKind, jobs: int | None, address: str | None, lea
 
             environment = environment_key()
         executor = RayCluster(address, jobs, environment)
-    elif kind is ExecutorKind.serial:
+    elif kind == "serial":
         if jobs not in (None, 1):
             raise ValueError(f"--executor serial works in this process alone: leave out --jobs {jobs}")
         executor = InProcess()
@@ -280,7 +275,7 @@ def default_executor(to_do: Sequence[SweepRun]) -> AbstractContextManager[Execut
     used = {run.strategy_index: components(run.plan.scenario, run.strategy).values() for run in to_do}
     is_local = any(component.__module__ == "__main__" for classes in used.values() for component in classes)
     is_short = sum(map(least_seconds, to_do)) < POOL_SECONDS
-    return open_executor(ExecutorKind.serial if is_local or is_short else ExecutorKind.pool, None, None, False)
+    return open_executor("serial" if is_local or is_short else "pool", None, None, False)
 
 
 def least_seconds(run: SweepRun) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sim.cli.plot import plot
+from sim.cli.results import plot
 from sim.reporting.registry import FigureRequest, figure_kinds
 from sim.reporting.style import STYLE
 from sim.results import storage as results

@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from sim.cli.plot import plot
+from sim.cli.results import plot
 from sim.results import storage as results
 from support.commands import Ended, churnlab
 from support.reports import a_run, a_sweep

@@ -80,7 +80,7 @@ class MapRequest:
         options, first = self.options, self.seeds.failures[0]
         if options.objective == "money":
             require_prices(grid)
-        kind = ExecutorKind.serial if options.jobs == 1 else ExecutorKind.pool
+        kind: ExecutorKind = "serial" if options.jobs == 1 else "pool"
         with ExitStack() as stack:
             results, cache = (
                 Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))

@@ -1,0 +1,124 @@
+"""The commands that read finished results: `churnlab plot`, `churnlab report` and `churnlab timeline`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from sim.cli.options import say
+from sim.core.text import shortened, suggestion
+
+
+class PlotCommand(TyperCommand):
+    """The command with a list of the kinds in its help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        from sim.reporting.registry import figure_kinds
+
+        self.epilog = f"Kinds: {', '.join(figure_kinds())}."
+        super().format_help(ctx, formatter)
+
+
+def plot(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, of a scenario's runs, or of one run.")
+    ],
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="Draw this kind alone; repeatable. Default: all that the results can give."),
+    ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option("--x", metavar="FIELD", help="Swept field on the x axis; default: the first that suits."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: figures/ in RESULTS.")] = None,
+    slide: Annotated[bool, typer.Option("--slide", help="For a slide: 16:9, larger letters.")] = False,
+) -> None:
+    """Draw figures of results: PNG and PDF, and beside each the data drawn, as CSV."""
+    from sim.reporting.registry import FigureRequest, drawable, figure_kinds
+    from sim.reporting.style import PAPER, SLIDE
+    from sim.results.selection import MissingError
+    from sim.results.storage import load_comparison
+
+    known = figure_kinds()
+    for name in kinds or ():
+        if name not in known:
+            raise ValueError(f"--kind {shortened(name)}: no such figure{suggestion(name, known)}")
+    request = FigureRequest.of(load_comparison(results), SLIDE if slide else PAPER, field)
+    tables, missing = drawable(request, kinds or known)
+    for name, error in missing.items():
+        if kinds:
+            raise MissingError(f"--kind {name} cannot be drawn of {results}: {error}")
+        say(f"{name}: left out, {error}")
+    if not tables:
+        raise ValueError(f"no figure can be drawn of {results}")
+    folder = out or results / "figures"
+    if folder.is_file():
+        raise ValueError(f"--out {folder}: there is a file of that name; name a folder")
+    for name, drawn in tables.items():
+        paths = known[name].write(request, drawn, folder)
+        say(f"{name}: {known[name].summary}: {', '.join(map(str, paths))}")
+
+
+def report(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, of a scenario's runs or of one run.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default: report.html in RESULTS.")] = None,
+) -> None:
+    """Write the results as one HTML page with text, charts and tables. It needs no network and can be mailed."""
+    from sim.core.files import atomic_write
+    from sim.reporting.html.page import report_page
+
+    path = output_path(out, results / "report.html", "an HTML", (".html", ".htm"))
+    page = report_page(results)
+    try:
+        atomic_write(path, page)
+    except OSError as error:
+        raise OSError(f"cannot write {path} ({error.strerror}): name another file with --out") from error
+    say(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
+
+
+def timeline(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, below results/.")],
+    from_seconds: Annotated[float, typer.Option("--from", help="Start of the window, in simulated seconds.")] = 0.0,
+    to_seconds: Annotated[
+        float | None, typer.Option("--to", help="End of the window; default: two iterations after its start.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; default: timeline.json in RUN.")] = None,
+) -> None:
+    """Write the timeline of a run: a Chrome trace (opens in Perfetto) and, if it is short, a Gantt chart."""
+    from sim.reporting.gantt import MOST_OPERATIONS, gantt_figure
+    from sim.reporting.style import save
+    from sim.results.timeline import timeline as timeline_of
+    from sim.results.timeline import write_chrome_trace
+
+    path = output_path(out, run_folder / "timeline.json", "a JSON", (".json",))
+    found = timeline_of(run_folder, from_seconds, to_seconds)
+    write_chrome_trace(found, path)
+    paths = [path]
+    for stale in (path.with_suffix(".png"), path.with_suffix(".pdf")):
+        stale.unlink(missing_ok=True)
+    num_operations, num_messages = len(found.trace.operations), len(found.trace.messages)
+    if num_operations <= MOST_OPERATIONS:
+        title = f"{found.scenario.name}: {found.strategy}"
+        paths += save(gantt_figure(found, title), path.with_suffix(""))
+    else:
+        say(f"No chart: more than {MOST_OPERATIONS} operations; choose a shorter window.")
+    counts = f"{num_operations} operations, {num_messages} messages, {len(found.events)} events"
+    say(f"{counts}. Open the JSON file in ui.perfetto.dev or chrome://tracing.")
+    say("Written: " + ", ".join(map(str, paths)))
+
+
+def output_path(out: Path | None, default: Path, kind: str, suffixes: tuple[str, ...]) -> Path:
+    """The file of `--out`, or the default. ValueError if no such file can be written."""
+    path = out or default
+    if path.is_dir() or (out and (path.suffix not in suffixes or not path.parent.is_dir())):
+        raise ValueError(
+            f"--out {path}: give the name of {kind} file (ending in {suffixes[0]}) in a folder that exists"
+        )
+    return path
