@@ -32,7 +32,7 @@ from models.trajectory import Trajectory
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import ProcessPool
 from sim.experiments.job import SweepJob
-from sim.experiments.tasks import SimulationTask, simulated
+from sim.experiments.tasks import SimulationTask
 from sim.scenario.sweep_points import load_points
 
 SCENARIO = Path(__file__).parent.parent / "scenarios" / "failure_rates.yaml"
@@ -41,7 +41,7 @@ SCENARIO = Path(__file__).parent.parent / "scenarios" / "failure_rates.yaml"
 def separate_run(task: SimulationTask, corpus: Corpus) -> float:
     """Seconds of a run that shares no training."""
     began = time.perf_counter()
-    simulated(task, Trajectory(task.spec, corpus, None, task.scenario.iterations_per_step))
+    task.run(Trajectory(task.spec, corpus, None, task.scenario.iterations_per_step))
     return time.perf_counter() - began
 
 

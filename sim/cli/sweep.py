@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -26,7 +27,7 @@ from sim.core.files import atomic_write
 from sim.core.text import format_count, shortened, suggestion
 from sim.experiments.folder import FAILED, STATISTICS, read_status, refusals_explained
 from sim.experiments.sequential import parse_share
-from sim.experiments.sweep import ExecutorKind, SweepOptions, SweepOutcome, open_executor, run_sweep
+from sim.experiments.sweep import ExecutorKind, SweepOptions, SweepOutcome, new_executor, run_sweep
 from sim.reporting.tables import summary_table
 from sim.results.statistics import summary
 from sim.scenario.sweep_points import Point, load_points
@@ -95,7 +96,7 @@ def sweep(
     learns = any(point.scenario.training.learner == "torch" for point in points)
     with (
         cache_folder(cache, no_cache) as folder,
-        open_executor(kind, jobs, address, learns) as executor,
+        closing(new_executor(kind, jobs, address, learns)) as executor,
         Display() as display,
     ):
         outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)

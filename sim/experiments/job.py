@@ -13,7 +13,7 @@ import statistics
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ from models.training_plan import Demands, Segment, longest_paths, num_steps, tog
 from sim.core.text import format_count
 from sim.experiments.executors import MOST_ATTEMPTS, Executor, Scheduler, Work, WorkerDiedError
 from sim.experiments.folder import End, Purpose, RunProgress, SweepFolder, SweepProgress
-from sim.experiments.plan import RunKind, SweepRun, plan_runs
+from sim.experiments.plan import SweepRun, plan_runs
 from sim.experiments.queue import Item, WorkQueue
-from sim.experiments.tasks import Outcomes, simulate_trained, simulate_untrained, survey, time_simulation
+from sim.experiments.tasks import Outcomes, simulate_task, survey, time_simulation
 from sim.experiments.training import Texts
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import Run
@@ -76,7 +76,7 @@ class SweepJob:
         self.failures: dict[SweepRun, tuple[str, str]] = {}
         self.demands: dict[SweepRun, Demands] = {}
         self.survey_seconds = 0.0
-        self.simulation_seconds: dict[RunKind, float] = {}
+        self.simulation_seconds: dict[Hashable, float] = {}
         self._attempts = Counter[Item]()
         self._open: dict[SweepRun, None] = {}
         self._is_finished: dict[SweepRun, bool | None] = {}  # of runs to do; false: failed
@@ -227,12 +227,12 @@ class SurveyWork(Work[Runs]):
     def __init__(self, job: SweepJob, runs: Sequence[SweepRun]) -> None:
         super().__init__()
         self.job = job
-        by_kind: dict[RunKind, list[SweepRun]] = {}
+        by_kind: dict[Hashable, list[SweepRun]] = {}
         for run in runs:
             by_kind.setdefault(run.kind, []).append(run)
         most = max(1, min(MOST_SURVEYED, math.ceil(len(runs) / (2 * job.executor.num_workers))))
         for kind, alike in by_kind.items():
-            if kind.learns:
+            if alike[0].learns:
                 new = [run for run in alike if run not in job.demands]
                 self.waiting.extend(tuple(new[start : start + most]) for start in range(0, len(new), most))
             elif len(alike) >= FEWEST_TIMED and kind not in job.simulation_seconds:
@@ -242,7 +242,7 @@ class SurveyWork(Work[Runs]):
         """Simulate runs without training."""
         if task[0].learns:
             return self.job.executor.submit(survey, [run.task for run in task])
-        return self.job.executor.submit(time_simulation, task[0].task, task[0].keeps_records)
+        return self.job.executor.submit(time_simulation, task[0].task)
 
     def done(self, task: Runs, result: Any) -> None:
         """Keep the runs' demands on training, or the time."""
@@ -282,10 +282,8 @@ class SweepWork(Work[Item]):
         """Train a segment, or simulate a run with its losses; None where a state that a segment needs is gone."""
         job = self.job
         if not isinstance(task, Segment):
-            if not task.learns:
-                return job.executor.submit(simulate_untrained, task.task, task.keeps_records)
-            losses = job.trained.losses(job.demands[task])
-            return job.executor.submit(simulate_trained, task.task, losses, task.keeps_records)
+            losses = job.trained.losses(job.demands[task]) if task.learns else None
+            return job.executor.submit(simulate_task, task.task, losses)
         from models.segment import train_segment
 
         states = {state: job.trained.state(state) for state in task.needs}

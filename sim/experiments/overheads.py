@@ -1,8 +1,8 @@
-"""What strategies cost while nothing fails, and what they recover: Table 1 of the CheckFree paper, by experiment.
+"""Costs of strategies with no failure, and the stages that they recover: Table 1 of the CheckFree paper.
 
-Memory is what a strategy says that its nodes hold, which is also what the check of a scenario counts. Communication and
-computation are measured: all messages and operations of a run in which failures have no effect, less those of the plain
-iteration. What it recovers: a short run in which the stages in question are lost at once.
+Memory is what a strategy declares, as in the check of a scenario. Communication and computation are measured: all
+messages and operations of a run in which failures have no effect, minus those of the plain iteration. Recovery is
+tested in a short run in which the stages in question are lost at once.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from sim.scenario.memory_check import plan_under
 from sim.scenario.scenario import Scenario, StopConfig
 from sim.simulation.run import Run, build_site, simulate, time_only
 from sim.strategies import StrategyConfig, strategy_class
-from sim.workload.config import IterationPlan, WorkloadConfig, plain_plan
+from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import fastest_run
 from sim.workload.schedule import SCHEDULES
 
+LEAST_ITERATIONS = 1000
+"""Occasional costs are averaged over at least so many."""
+
 
 @dataclass(frozen=True)
 class Overhead:
-    """A strategy's cost with no failure, of all nodes together, against training without any strategy.
+    """A strategy's cost with no failure, of all nodes together, beyond that of training without any strategy.
 
-    memory on devices, in hosts' memory or on their disks, and in storage that does not fail: bytes; sent: bytes an
-    iteration; computed_share: nodes' time for computing, beyond the plain iteration's, as a share of that.
+    Bytes on devices, in hosts' memory or on their disks, and in storage that does not fail; bytes sent per iteration.
+    computed_share: nodes' additional time for computing, as a share of the plain iteration's.
     """
 
     strategy: str
@@ -40,31 +43,32 @@ class Overhead:
 
 
 def overheads(scenario: Scenario) -> list[Overhead]:
-    """Every strategy's cost with no failure."""
-    site = build_site(scenario)
-    plain = work_of(site, plain_plan(scenario.workload))
-    return [overhead(scenario, config, site, plain) for config in scenario.strategies]
+    """Every strategy's cost with no failure, measured over the scenario's iterations."""
+    site, plain_iteration = build_site(scenario), plain_plan(scenario.workload)
+    plain_bytes, plain_seconds = work_of(site, plain_iteration)
+    num_replicas, found = len(site.cluster.replicas), []
+    for config in scenario.strategies:
+        strategy, plan = strategy_class(config.kind), plan_under(config, scenario.workload)
+        run = failure_free_run(scenario, config)
+        num_bytes, seconds = (plain_bytes, plain_seconds) if plan == plain_iteration else work_of(site, plan)
+        num_iterations = max(1, run.num_iterations)
+        device_bytes = (strategy.extra_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)
+        host_bytes = (strategy.host_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)
+        found.append(
+            Overhead(
+                strategy=config.name,
+                device_bytes=num_replicas * math.fsum(device_bytes),
+                host_bytes=num_replicas * math.fsum(host_bytes),
+                stored_bytes=strategy.stored_bytes(config, site.costs),
+                sent_bytes=num_bytes - plain_bytes + run.sent_bytes / num_iterations,
+                computed_share=seconds / plain_seconds - 1.0,
+                iteration_seconds=run.wall_clock_seconds / num_iterations,
+            )
+        )
+    return found
 
 
-def overhead(scenario: Scenario, config: StrategyConfig, site: Deployment, plain: Work) -> Overhead:
-    """A strategy's cost with no failure, beyond the plain iteration's work, measured over the scenario's iterations."""
-    strategy, stages, num_replicas = strategy_class(config.kind), site.cluster.stages, len(site.cluster.replicas)
-    run = in_peace(scenario, config)
-    plan = plan_under(config, scenario.workload)
-    with_it = plain if plan == plain_plan(scenario.workload) else work_of(site, plan)
-    num_iterations = max(1, run.num_iterations)
-    return Overhead(
-        strategy=config.name,
-        device_bytes=num_replicas * math.fsum(strategy.extra_memory_bytes(config, site.costs, s) for s in stages),
-        host_bytes=num_replicas * math.fsum(strategy.host_memory_bytes(config, site.costs, s) for s in stages),
-        stored_bytes=strategy.stored_bytes(config, site.costs),
-        sent_bytes=with_it.sent_bytes - plain.sent_bytes + run.sent_bytes / num_iterations,
-        computed_share=with_it.computed_seconds / plain.computed_seconds - 1.0,
-        iteration_seconds=run.wall_clock_seconds / num_iterations,
-    )
-
-
-def in_peace(scenario: Scenario, config: StrategyConfig) -> Run:
+def failure_free_run(scenario: Scenario, config: StrategyConfig) -> Run:
     """A strategy's run, without a fallback's costs, in which failures have no effect, though their rate is known."""
     steps = max(scenario.training.steps, math.ceil(LEAST_ITERATIONS / scenario.iterations_per_step))
     training = scenario.training.model_copy(update={"steps": steps})
@@ -72,22 +76,10 @@ def in_peace(scenario: Scenario, config: StrategyConfig) -> Run:
     return simulate(alone, config, scenario.seeds.failures[0], 0, time_only(alone), stops_on_failures=False)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What all nodes of a cluster send and compute in one iteration."""
-
-    sent_bytes: float
-    computed_seconds: float
-
-
-def work_of(site: Deployment, plan: IterationPlan) -> Work:
-    """Messages and operations of one iteration."""
+def work_of(site: Deployment, plan: IterationPlan) -> tuple[float, float]:
+    """The bytes that all nodes of a cluster send in one iteration, and their seconds of computing."""
     run = fastest_run(site, plan).run
-    return Work(math.fsum(message.num_bytes for message in run.messages), math.fsum(run.busy_seconds.values()))
-
-
-LEAST_ITERATIONS = 1000
-"""What is paid now and then is averaged over at least so many."""
+    return math.fsum(message.num_bytes for message in run.messages), math.fsum(run.busy_seconds.values())
 
 
 def lost_stages(num_stages: int) -> dict[str, tuple[int, ...]]:
@@ -103,23 +95,26 @@ def lost_stages(num_stages: int) -> dict[str, tuple[int, ...]]:
 
 
 def recoveries(scenario: Scenario) -> dict[str, dict[str, bool]]:
-    """By strategy, which stages it recovers if they are lost at once; without strategies that ignore failures."""
-    heeding = (config for config in scenario.strategies if strategy_class(config.kind).stops_on_failures)
-    return {config.name: recovers(scenario, config) for config in heeding}
+    """By strategy that stops on failures, the stages that it recovers if they are lost at once."""
+    stopping = (config for config in scenario.strategies if strategy_class(config.kind).stops_on_failures)
+    return {config.name: recovers(scenario, config) for config in stopping}
 
 
 def recovers(scenario: Scenario, config: StrategyConfig) -> dict[str, bool]:
-    """Which stages a strategy brings back, if lost at once in the middle of an iteration, without a fallback.
+    """The stages that a strategy recovers, if lost at once in the middle of an iteration, without a fallback.
 
-    Not before the third iteration, and where the strategy saves now and then not before it has for the first time.
+    That is the third iteration or, if the strategy saves at intervals, the first one after its first save.
     """
-    small = scenario.model_copy(update={"workload": with_few_microbatches(scenario.workload)})
-    quiet = in_peace(small, config)
+    workload = scenario.workload  # with few microbatches iterations are short; recovery does not depend on them
+    least = max(2, SCHEDULES[workload.schedule].microbatch_multiple(workload.num_stages))
+    workload = workload.model_copy(update={"num_microbatches": min(least, workload.num_microbatches)})
+    small = scenario.model_copy(update={"workload": workload})
+    quiet = failure_free_run(small, config)
     saved_seconds = next((event.time_seconds for event in quiet.events if event.kind == "checkpoint_durable"), 0.0)
     later = [record for record in quiet.iterations[2:] if record.started_seconds >= saved_seconds]
-    struck = (later or quiet.iterations)[0 if later else -1]
-    middle_seconds = (struck.started_seconds + struck.ended_seconds) / 2
-    training = scenario.training.model_copy(update={"steps": struck.step + 2})
+    hit = (later or quiet.iterations)[0 if later else -1]
+    middle_seconds = (hit.started_seconds + hit.ended_seconds) / 2
+    training = scenario.training.model_copy(update={"steps": hit.step + 2})
     to_try = small.model_copy(update={"fallback": StopConfig(), "give_up_after": math.inf, "training": training})
 
     def survives(stages: tuple[int, ...]) -> bool:
@@ -127,10 +122,4 @@ def recovers(scenario: Scenario, config: StrategyConfig) -> dict[str, bool]:
         trial = to_try.model_copy(update={"failures": failures})
         return simulate(trial, config, 0, 0, time_only(trial)).stopped is None
 
-    return {name: survives(stages) for name, stages in lost_stages(scenario.workload.num_stages).items()}
-
-
-def with_few_microbatches(workload: WorkloadConfig) -> WorkloadConfig:
-    """The same, with shorter iterations: what is recovered does not depend on them."""
-    least = max(2, SCHEDULES[workload.schedule].microbatch_multiple(workload.num_stages))
-    return workload.model_copy(update={"num_microbatches": min(least, workload.num_microbatches)})
+    return {name: survives(stages) for name, stages in lost_stages(workload.num_stages).items()}

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from models.spec import TrainingSpec
 from models.training_plan import Demands, num_steps
-from sim.cluster.network import NetworkConfig
-from sim.cluster.topology import ClusterConfig
 from sim.core.text import shortened, suggestion
 from sim.experiments.tasks import Outcomes, SimulationTask
 from sim.experiments.training import Texts, training_spec
@@ -26,7 +24,6 @@ from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import Run
 from sim.strategies import StrategyConfig
-from sim.workload.config import WorkloadConfig
 
 
 class ScenarioPlan:
@@ -70,16 +67,6 @@ class ScenarioPlan:
         return scenario, results.resolved_yaml(scenario)
 
 
-class RunKind(NamedTuple):
-    """What decides the real seconds of a simulation and its iteration times, except rates and seeds."""
-
-    workload: WorkloadConfig
-    cluster: ClusterConfig
-    network: NetworkConfig
-    strategy: StrategyConfig
-    learns: bool
-
-
 @dataclass(frozen=True, eq=False)
 class SweepRun:
     """One strategy under one pair of seeds, the folder of its results, and the swept values that concern it.
@@ -114,7 +101,7 @@ class SweepRun:
     def task(self) -> SimulationTask:
         """What a worker needs to simulate it."""
         seeds = self.failure_seed, self.training_seed
-        return SimulationTask(self.plan.scenario, self.strategy_index, *seeds, self.spec)
+        return SimulationTask(self.plan.scenario, self.strategy_index, *seeds, self.spec, self.keeps_records)
 
     @property
     def strategy(self) -> StrategyConfig:
@@ -122,10 +109,10 @@ class SweepRun:
         return self.plan.scenario.strategies[self.strategy_index]
 
     @cached_property
-    def kind(self) -> RunKind:
-        """Runs of equal kind are surveyed together."""
+    def kind(self) -> Hashable:
+        """All that decides the real seconds of a simulation and its iteration times, except rates and seeds."""
         scenario = self.plan.scenario
-        return RunKind(scenario.workload, scenario.cluster, scenario.network, self.strategy, self.learns)
+        return scenario.workload, scenario.cluster, scenario.network, self.strategy, self.learns
 
     @property
     def name(self) -> str:

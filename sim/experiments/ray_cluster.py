@@ -38,13 +38,13 @@ class RayCluster:
 
     address: None starts a cluster on this machine, of `num_workers` CPUs (None: as many as there are), until `close`.
     "auto" or "host:port" joins an existing one, to which this machine belongs; num_workers: the tasks at a time, None:
-    as many as it has CPUs. environment: `models.trajectory.environment_key()`, where anything is trained.
+    as many as it has CPUs. trains: whether any model is trained.
 
     Raises ValueError if Ray is not installed, there is no cluster, or a node has other code or versions. A process can
     have one at a time. The code of nodes that join later is compared at their first task; that of plug-ins is not.
     """
 
-    def __init__(self, address: str | None, num_workers: int | None, environment: str | None = None) -> None:
+    def __init__(self, address: str | None, num_workers: int | None, trains: bool = False) -> None:
         self._ray = ray = imported_ray()
         self._under_way: set[Future[Any]] = set()
         try:
@@ -57,7 +57,7 @@ class RayCluster:
                 raise ValueError(f"the Ray cluster at {address} has no CPUs to work with: add nodes that have some")
             self.num_workers = num_workers or num_cpus
             if address is not None:
-                require_equal_nodes(ray, environment)
+                require_equal_nodes(ray, trains)
             self._call = ray.remote(num_cpus=1, max_retries=0)(call_if_equal)
         except BaseException:
             self.close()
@@ -131,11 +131,11 @@ def join(ray: Any, address: str) -> None:
         raise ValueError(f"no Ray cluster can be used at {where}: {why}") from error
 
 
-def require_equal_nodes(ray: Any, environment: str | None) -> None:
+def require_equal_nodes(ray: Any, trains: bool) -> None:
     """ValueError, naming the node, if one has other code or versions than this process."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ask, trains = ray.remote(num_cpus=0)(difference_here), environment is not None
+    ask = ray.remote(num_cpus=0)(difference_here)
     asked = {}
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("CPU"):

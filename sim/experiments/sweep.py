@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -124,7 +124,7 @@ def run_sweep(
         if options.until_ci is None and (kept := job.keep_added()):
             number = f"{len(kept):,} finished runs"
             observer.noted(f"{number} of failure seeds that --until-ci has added stay among the results.")
-        executor = executor or stack.enter_context(default_executor(to_do))
+        executor = executor or stack.enter_context(closing(default_executor(to_do)))
         if to_do and job.learns and executor.num_workers > 1 and not options.dry_run:
             for _ in range(executor.num_workers):  # workers load torch while this process prepares the work
                 executor.submit(load_training)
@@ -180,8 +180,7 @@ def sweep_scenario(
     folders = Path(results), base_folder, Path(cache) if cache is not None else None
     if jobs is None:
         return run_sweep(points, *folders, observer=observer, options=options)
-    learns = any(point.scenario.training.learner == "torch" for point in points)
-    with open_executor("serial" if jobs == 1 else "pool", jobs, None, learns) as executor:
+    with closing(new_executor("serial" if jobs == 1 else "pool", jobs)) as executor:
         return run_sweep(points, *folders, executor, observer, options)
 
 
@@ -229,31 +228,22 @@ def chosen_strategy(scenario: Scenario, name: str | None) -> StrategyConfig:
 ExecutorKind = Literal["pool", "ray", "serial"]
 
 
-@contextmanager
-def open_executor(kind: ExecutorKind, jobs: int | None, address: str | None, learns: bool) -> Iterator[Executor]:
-    """Open an executor of a kind, and close it afterwards. learns: whether it trains any model."""
+def new_executor(
+    kind: ExecutorKind, jobs: int | None = None, address: str | None = None, learns: bool = False
+) -> Executor:
+    """An executor of a kind. jobs: workers; None: every core. learns: whether it trains any model."""
     if address is not None and kind != "ray":
         raise ValueError("--address names a Ray cluster: give it with --executor ray")
-    executor: Executor
     if kind == "ray":
         from sim.experiments.ray_cluster import RayCluster
 
-        environment = None
-        if learns:
-            from models.trajectory import environment_key
-
-            environment = environment_key()
-        executor = RayCluster(address, jobs, environment)
-    elif kind == "serial":
-        if jobs not in (None, 1):
-            raise ValueError(f"--executor serial works in this process alone: leave out --jobs {jobs}")
-        executor = InProcess()
-    else:
-        executor = ProcessPool(jobs or num_cores())
-    try:
-        yield executor
-    finally:
-        executor.close()
+        return RayCluster(address, jobs, learns)
+    if kind == "pool":
+        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return ProcessPool(jobs or num_cores)
+    if jobs not in (None, 1):
+        raise ValueError(f"--executor serial works in this process alone: leave out --jobs {jobs}")
+    return InProcess()
 
 
 STEP_SECONDS, ITERATION_SECONDS, MICROBATCHES_SECONDS = 5e-3, 2e-5, 2e-2
@@ -263,32 +253,17 @@ POOL_SECONDS = 2.0
 """Real seconds until the processes of a pool have started, about."""
 
 
-STEP_SECONDS, ITERATION_SECONDS, MICROBATCHES_SECONDS = 5e-3, 2e-5, 2e-2
-"""Real seconds of a training step of a small model, and of a simulated iteration at the two fidelities, about."""
-
-POOL_SECONDS = 2.0
-"""Real seconds until the processes of a pool have started, about."""
-
-
-def default_executor(to_do: Sequence[SweepRun]) -> AbstractContextManager[Executor]:
+def default_executor(to_do: Sequence[SweepRun]) -> Executor:
     """All cores of this machine; this process alone for short work, and for plug-ins defined in a notebook."""
     used = {run.strategy_index: components(run.plan.scenario, run.strategy).values() for run in to_do}
     is_local = any(component.__module__ == "__main__" for classes in used.values() for component in classes)
-    is_short = sum(map(least_seconds, to_do)) < POOL_SECONDS
-    return open_executor("serial" if is_local or is_short else "pool", None, None, False)
-
-
-def least_seconds(run: SweepRun) -> float:
-    """A rough guess of the real seconds of a run."""
-    scenario = run.plan.scenario
-    step_seconds = STEP_SECONDS if run.learns else 0.0
-    iteration_seconds = ITERATION_SECONDS if scenario.fidelity == "iteration" else MICROBATCHES_SECONDS
-    return scenario.training.steps * (step_seconds + scenario.iterations_per_step * iteration_seconds)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    seconds = 0.0
+    for run in to_do:
+        scenario = run.plan.scenario
+        iteration_seconds = ITERATION_SECONDS if scenario.fidelity == "iteration" else MICROBATCHES_SECONDS
+        step_seconds = scenario.iterations_per_step * iteration_seconds + (STEP_SECONDS if run.learns else 0.0)
+        seconds += scenario.training.steps * step_seconds
+    return new_executor("serial" if is_local or seconds < POOL_SECONDS else "pool")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from sim.simulation.run import Run, simulate
 LONG_SECONDS = 1.0
 
 Outcomes = dict[str, Any]
-"""What `sim.results.summary.summarise` gives of a run."""
+"""The summary of a run (`sim.results.summary.summarise`)."""
 
 
 def load_training() -> None:
@@ -32,58 +32,53 @@ def load_training() -> None:
 
 @dataclass(frozen=True)
 class SimulationTask:
-    """One strategy of a scenario under a pair of seeds, with the name of its training."""
+    """One strategy of a scenario under a pair of seeds, with the name of its training.
+
+    keeps_records: the result is the run; else its outcomes alone, since records of long runs are large.
+    """
 
     scenario: Scenario
     strategy_index: int
     failure_seed: int
     training_seed: int
     spec: TrainingSpec
+    keeps_records: bool = True
+
+    def run(self, training: Training) -> Run:
+        """Simulate the run."""
+        strategy = self.scenario.strategies[self.strategy_index]
+        return simulate(self.scenario, strategy, self.failure_seed, self.training_seed, training)
 
 
 def survey(tasks: Sequence[SimulationTask]) -> list[Demands]:
-    """What runs ask of their training, found by simulating them without it."""
+    """The demands of runs on their training, found by simulating them without it."""
     found = []
     for task in tasks:
         training = DemandRecorder(task.spec, task.scenario.iterations_per_step)
-        simulated(task, training)
+        task.run(training)
         found.append(training.demands)
     return found
 
 
-def time_simulation(task: SimulationTask, keeps_records: bool) -> float:
+def time_simulation(task: SimulationTask) -> float:
     """Real seconds that a run without training takes here, for estimates.
 
-    A short run is repeated, so that its time does not include that of pricing iterations.
+    A short run is repeated, so that its time does not include that of computing iteration times.
     """
     for _ in range(2):
         began = time.perf_counter()
-        simulate_untrained(task, keeps_records)
+        simulate_task(task)
         seconds = time.perf_counter() - began
         if seconds > LONG_SECONDS:
             break
     return seconds
 
 
-def simulate_trained(task: SimulationTask, losses: ReplayedLosses, keeps_records: bool) -> Run | Outcomes:
-    """A run whose losses are known, or its outcomes alone."""
-    return kept(task, ReplayedTraining(task.spec, task.scenario.iterations_per_step, losses), keeps_records)
-
-
-def simulate_untrained(task: SimulationTask, keeps_records: bool) -> Run | Outcomes:
-    """A run in which no model is trained, or its outcomes alone."""
-    scenario = task.scenario
-    training = training_without_text(scenario.training.learner, task.spec, scenario.iterations_per_step)
-    return kept(task, training, keeps_records)
-
-
-def kept(task: SimulationTask, training: Training, keeps_records: bool) -> Run | Outcomes:
-    """The run, or its outcomes alone: records of long runs are large."""
-    run = simulated(task, training)
-    return run if keeps_records else summarise(task.scenario, run)
-
-
-def simulated(task: SimulationTask, training: Training) -> Run:
-    """The run."""
-    strategy = task.scenario.strategies[task.strategy_index]
-    return simulate(task.scenario, strategy, task.failure_seed, task.training_seed, training)
+def simulate_task(task: SimulationTask, losses: ReplayedLosses | None = None) -> Run | Outcomes:
+    """A run, or its outcomes alone. losses: those of its training; None where no model is trained."""
+    iterations = task.scenario.iterations_per_step
+    if losses is None:
+        run = task.run(training_without_text(task.scenario.training.learner, task.spec, iterations))
+    else:
+        run = task.run(ReplayedTraining(task.spec, iterations, losses))
+    return run if task.keeps_records else summarise(task.scenario, run)

@@ -1,7 +1,4 @@
-"""First-passage times: when a run first completes an iteration, from simulations without training.
-
-A task of workers: depends on its arguments alone.
-"""
+"""First-passage times: when a run first completes an iteration, from simulations without training."""
 
 from __future__ import annotations
 
@@ -20,42 +17,36 @@ from sim.simulation.run import Run, simulate, time_only
 
 
 def first_passages(
-    trials: Sequence[tuple[Scenario, int]],
-    failure_seeds: Sequence[int],
-    iterations_to_target: Sequence[IterationsToTarget | None],
+    trials: Sequence[tuple[Scenario, int, IterationsToTarget | None]], failure_seeds: Sequence[int]
 ) -> list[FirstPassages]:
-    """First passages of the target for each scenario with the index of a strategy.
+    """First passages of the target for each scenario with the index of a strategy: a task of workers.
 
-    iterations_to_target: by trial; None where they are not known yet.
+    Iterations to the target: None where they are not known yet.
     """
-    return [
-        first_passage(scenario, index, failure_seeds, to_target)
-        for (scenario, index), to_target in zip(trials, iterations_to_target, strict=True)
-    ]
+    return [first_passage(scenario, index, failure_seeds, to_target) for scenario, index, to_target in trials]
 
 
 def first_passage(
     scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int], to_target: IterationsToTarget | None
 ) -> FirstPassages:
-    """First passages of the target of one strategy."""
-    config = scenario.strategies[strategy_index]
+    """First passages of the target of one strategy; costs are NaN where there is no such instant, or no price."""
+    config, price = scenario.strategies[strategy_index], usd_per_node_hour(scenario.cluster)
     runs = {seed: simulate(scenario, config, seed, 0, time_only(scenario)) for seed in failure_seeds}
-    rates = [run.num_failures / max(1, run.num_iterations) for run in runs.values()]
-    rate = math.fsum(rates) / len(rates)
+    rate = math.fsum(run.num_failures / max(1, run.num_iterations) for run in runs.values()) / len(runs)
     wanted = replicates(to_target.iterations_at(rate)) if to_target else ()
-    times = {seed: first_times(run) for seed, run in runs.items()} if wanted else {}
-    seconds = {
-        (seed, number): first_time(own, iterations)
-        for seed, own in times.items()
-        for number, iterations in enumerate(wanted)
-    }
+    seconds, usd = dict[Seeds, float](), dict[Seeds, float]()
+    for seed, run in runs.items() if wanted else ():
+        times = first_times(run)
+        for number, iterations in enumerate(wanted):
+            until = seconds[seed, number] = first_time(times, iterations)
+            usd[seed, number] = math.nan if price is None or math.isnan(until) else price * run.node_hours_until(until)
     return FirstPassages(
         failures_per_iteration=rate,
-        is_edited=any(is_edited(run) for run in runs.values()),
+        is_edited=any(len({stretch.lineage for stretch in log_of(run).stretches}) > 1 for run in runs.values()),
         num_stopped=sum(run.stopped is not None for run in runs.values()),
         iterations=wanted,
         seconds=seconds,
-        usd={seeds: usd_until(scenario, runs[seeds[0]], until) for seeds, until in seconds.items()},
+        usd=usd,
     )
 
 
@@ -72,12 +63,6 @@ def replicates(iterations: Mapping[Seeds, float]) -> tuple[float, ...]:
     return tuple(math.fsum(found) / len(found) for found in by_training.values())
 
 
-def is_edited(run: Run) -> bool:
-    """Whether a recovery changed weights: iterations belong to more than one lineage."""
-    assert isinstance(run.iterations, IterationLog)
-    return len({stretch.lineage for stretch in run.iterations.stretches}) > 1
-
-
 def first_time(times: npt.NDArray[np.float64], iteration: float) -> float:
     """The time of an iteration in `first_times`, interpolated between two; NaN if it is never completed."""
     if math.isnan(iteration) or iteration > len(times) - 1:
@@ -87,14 +72,13 @@ def first_time(times: npt.NDArray[np.float64], iteration: float) -> float:
 
 def first_times(run: Run) -> npt.NDArray[np.float64]:
     """(iterations + 1,) seconds until each iteration is first completed, the 0th at 0."""
-    assert isinstance(run.iterations, IterationLog)
-    columns = run.iterations.columns()
+    columns = log_of(run).columns()
     is_first = np.asarray(columns["execution"]) == 1
     ended: npt.NDArray[np.float64] = np.asarray(columns["ended_seconds"], dtype=np.float64)[is_first]
     return np.concatenate([[0.0], ended])
 
 
-def usd_until(scenario: Scenario, run: Run, seconds: float) -> float:
-    """US dollars spent until an instant; NaN where there is no such instant, or no price."""
-    price = usd_per_node_hour(scenario.cluster)
-    return math.nan if price is None or math.isnan(seconds) else price * run.node_hours_until(seconds)
+def log_of(run: Run) -> IterationLog:
+    """The iterations of a simulated run."""
+    assert isinstance(run.iterations, IterationLog)
+    return run.iterations

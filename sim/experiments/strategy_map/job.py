@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,7 @@ def most_factor(scenario: Scenario) -> int:
     return MOST_EXTENSION if optimizer.decay != "cosine" or optimizer.decay_steps is not None else 1
 
 
+@dataclass(eq=False, repr=False)
 class MapJob:
     """The evaluation of the cells of a grid, in three stages: survey, train, evaluate.
 
@@ -148,24 +149,18 @@ class MapJob:
     trained; required_cells: cells at which all such strategies are.
     """
 
-    def __init__(
-        self,
-        grid: Grid,
-        training: TrainingJob,
-        time_seeds: Sequence[int],
-        objective: Objective,
-        num_samples: int,
-        required_cells: Sequence[Cell] = (),
-    ) -> None:
-        self.grid, self.training, self.time_seeds, self.objective = grid, training, tuple(time_seeds), objective
-        self.num_samples, self.required_cells = num_samples, tuple(required_cells)
-        self._knows_steps = False
-        self.num_simulated = 0
-        self.surveyed: dict[ComparisonGroup, dict[Cell, FirstPassages]] = {}
-        self.to_target: dict[ComparisonGroup, IterationsToTarget] = {}
-        self.trained: dict[Trial, TrainedRuns] = {}
-        self.results: dict[Cell, CellResult] = {}
-        self.meshes: list[Mesh] = []
+    grid: Grid
+    training: TrainingJob
+    time_seeds: Sequence[int]
+    objective: Objective
+    num_samples: int
+    required_cells: Sequence[Cell] = ()
+    num_simulated: int = 0
+    surveyed: dict[ComparisonGroup, dict[Cell, FirstPassages]] = field(default_factory=dict)
+    to_target: dict[ComparisonGroup, IterationsToTarget] = field(default_factory=dict)
+    trained: dict[Trial, TrainedRuns] = field(default_factory=dict)
+    results: dict[Cell, CellResult] = field(default_factory=dict)
+    meshes: list[Mesh] = field(default_factory=list)
 
     @property
     def map(self) -> StrategyMap:
@@ -255,13 +250,17 @@ class MapJob:
             done = self.training.do([*free.values(), *points.values()])
             failure_free = dict(zip(free, done[: len(free)], strict=True))
             if not any(runs.all_reach for runs in failure_free.values()):
-                raise ValueError(unreachable(self.grid, next(iter(failure_free.values()))))
+                runs = next(iter(failure_free.values()))
+                raise ValueError(
+                    f"training.target_validation_loss {self.grid.scenario.training.target_validation_loss:g} is not "
+                    f"reached in {runs.most_iterations:,} iterations even without failures, the loss then is "
+                    f"{min(runs.values('final_validation_loss').values()):.3f}: give a higher target, or more "
+                    "training.steps"
+                )
             self.trained = dict(zip(points, done[len(free) :], strict=True))
-            more = self._next_samples()
-            if not more:
+            if not (more := self._next_samples()):
                 break
             points |= more
-        self._knows_steps = True
         simulated = self._simulate(list(self.trained))
         for group, cells in self.surveyed.items():
             without = failure_free[self.grid.root(next(iter(cells)), group.strategy)]
@@ -337,7 +336,7 @@ class MapJob:
         iterations = list(to_target.samples[0].iterations.values()) if to_target and to_target.is_flat else [math.nan]
         if not any(map(math.isnan, iterations)):
             return max(iterations)
-        factor = most_factor(self.grid.points[cell].scenario) if self._knows_steps else 1
+        factor = most_factor(self.grid.points[cell].scenario) if self.trained or to_target else 1
         return factor * self.grid.num_iterations(cell)
 
 
@@ -356,13 +355,13 @@ class TrialWork(Work[Trials]):
 
     def submit(self, task: Trials) -> Future[Any]:
         """Simulate strategies under all failure seeds."""
-        grid, trials, known = self.job.grid, [], []
+        grid, trials = self.job.grid, []
         for cell, name in task:
             to_target = self.to_target[grid.group(cell, name)] if self.to_target else None
-            steps = math.ceil(self.job.num_iterations(cell, to_target) / grid.points[cell].scenario.iterations_per_step)
-            trials.append((with_steps(grid.points[cell].scenario, steps), grid.candidates[name]))
-            known.append(to_target)
-        return self.job.training.executor.submit(first_passages, trials, self.job.time_seeds, known)
+            scenario = grid.points[cell].scenario
+            steps = math.ceil(self.job.num_iterations(cell, to_target) / scenario.iterations_per_step)
+            trials.append((with_steps(scenario, steps), grid.candidates[name], to_target))
+        return self.job.training.executor.submit(first_passages, trials, self.job.time_seeds)
 
     def done(self, task: Trials, result: Sequence[FirstPassages]) -> None:
         """Collect the results, and report their number."""
@@ -380,13 +379,3 @@ class TrialWork(Work[Trials]):
 def changes_weights(cells: Mapping[Cell, FirstPassages]) -> bool:
     """Whether a recovery changes weights in any of some cells."""
     return any(passed.is_edited for passed in cells.values())
-
-
-def unreachable(grid: Grid, runs: TrainedRuns) -> str:
-    """The message where the target is not reached even without failures."""
-    last = min(runs.values("final_validation_loss").values())
-    target = grid.scenario.training.target_validation_loss
-    return (
-        f"training.target_validation_loss {target:g} is not reached in {runs.most_iterations:,} iterations even "
-        f"without failures, the loss then is {last:.3f}: give a higher target, or more training.steps"
-    )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob, TrainingJob
-from sim.experiments.sweep import ExecutorKind, Observer, open_executor
+from sim.experiments.sweep import ExecutorKind, Observer, new_executor
 from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
@@ -86,8 +86,7 @@ class MapRequest:
                 Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
                 for folder in (self.results, self.cache)
             )
-            learns = self.template.scenario.training.learner == "torch"
-            executor = stack.enter_context(open_executor(kind, options.jobs, None, learns))
+            executor = stack.enter_context(closing(new_executor(kind, options.jobs)))
             job = MapJob(
                 grid,
                 TrainingJob(self.template.base_folder, results, cache, executor, observer),
