@@ -18,7 +18,7 @@ from benchmarks.paper.page import write_page
 from models.training_state import digest
 from sim.cli.options import CacheFolder, cache_folder, complain, say
 from sim.cli.progress import Display
-from sim.cli.sweep import known_reference, print_summary, report_failures
+from sim.cli.run import known_reference, print_summary, report_failures
 from sim.core.files import atomic_write, atomic_write_table
 from sim.experiments.sweep import SweepOptions, run_sweep
 from sim.results.storage import load, read_json, write_json

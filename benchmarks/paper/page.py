@@ -52,7 +52,7 @@ from benchmarks.paper.tables import (
     share,
 )
 from benchmarks.paper.verdicts import Verdict, pair_counts, verdicts
-from sim.cli.costs import in_models
+from sim.cli.tables import in_models
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.series import at_point
 from sim.results.crossed_design import SEEDS

@@ -36,7 +36,7 @@ from benchmarks.paper.tables import (
     row_at,
     share,
 )
-from sim.cli.costs import in_models
+from sim.cli.tables import in_models
 from sim.results.crossed_design import SEEDS
 
 REPRODUCED, NOT_REPRODUCED, CANNOT_TELL, NOT_CLAIMED = "R", "N", "?", ""

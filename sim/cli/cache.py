@@ -22,8 +22,6 @@ cache_app = typer.Typer(no_args_is_help=True, help="Look at, or shrink, the cach
 def info(cache: CacheFolder = None) -> None:
     """Say what the cache of training states holds."""
     with existing_store(cache) as store:
-        if store is None:
-            return
         found, folder = store.info(), store.folder
     say(f"{folder}: {found.num_steps:,} steps and {found.num_validations:,} validations of {found.num_lines:,} lines")
     say(f"{found.num_keyframes:,} states: {in_bytes(found.keyframe_bytes)}; database: {in_bytes(found.database_bytes)}")
@@ -37,8 +35,6 @@ def prune(
     """Delete training states: of branches first, then what was unused for longest. Losses stay known."""
     budget_bytes = bytes_of(to, "--to")
     with existing_store(cache) as store:
-        if store is None:
-            return
         before, folder = store.info(), store.folder
         store.prune(budget_bytes)
         after = store.info()
@@ -48,13 +44,12 @@ def prune(
 
 
 @contextmanager
-def existing_store(cache: Path | None) -> Iterator[TrajectoryStore | None]:
-    """Open the store in a cache folder, and close it afterwards; if there is none, say so and create nothing."""
+def existing_store(cache: Path | None) -> Iterator[TrajectoryStore]:
+    """Open the store in a cache folder, and close it afterwards; if there is none, end the command with a message."""
     with cache_folder(cache, False) as folder:
         if not (folder / "trajectory.sqlite").is_file():
             say(f"{folder}: no training states yet")
-            yield None
-            return
+            raise typer.Exit
         from models.trajectory_store import TrajectoryStore
 
         with closing(TrajectoryStore(folder)) as store:

@@ -14,8 +14,7 @@ from sim.cli.cache import cache_app
 from sim.cli.map import advise, map_
 from sim.cli.options import Overrides, ScenarioPath, complain, console, say, with_places
 from sim.cli.results import PlotCommand, plot, report, timeline
-from sim.cli.run import run
-from sim.cli.sweep import status, sweep
+from sim.cli.run import run, status, sweep
 from sim.experiments.training import Texts
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
@@ -74,7 +73,7 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 @app.command()
 def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Print what each strategy costs while nothing fails, and what it recovers, found by trying; nothing is trained."""
-    from sim.cli.costs import overhead_table, recovery_table
+    from sim.cli.tables import overhead_table, recovery_table
 
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
     console.print(overhead_table(scenario))
@@ -86,9 +85,9 @@ def list_known(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")] = "",
 ) -> None:
     """List what a scenario can name."""
-    from sim.cli.listing import table_of
+    from sim.cli.tables import list_table
 
-    console.print(table_of(what))
+    console.print(list_table(what))
 
 
 @app.command()

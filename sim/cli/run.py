@@ -1,22 +1,43 @@
-"""The command `churnlab run`, and the summary at its end."""
+"""The commands `churnlab run`, `churnlab sweep` and `churnlab status`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from sim.cli.options import CacheFolder, NoCache, Overrides, ResultsFolder, ScenarioPath, cache_folder, console, say
-from sim.cli.progress import RunDisplay
-from sim.cli.sweep import report_failures
-from sim.experiments.sweep import run_scenario
+from sim.cli.options import (
+    CacheFolder,
+    NoCache,
+    Overrides,
+    ResultsFolder,
+    ScenarioPath,
+    bytes_of,
+    cache_folder,
+    complain,
+    console,
+    one_of,
+    say,
+)
+from sim.cli.progress import Display, RunDisplay
+from sim.core.files import atomic_write
+from sim.core.text import format_count, shortened, suggestion
+from sim.experiments.folder import FAILED, STATISTICS, read_status, refusals_explained
+from sim.experiments.sequential import parse_share
+from sim.experiments.sweep import ExecutorKind, SweepOptions, SweepOutcome, new_executor, run_scenario, run_sweep
+from sim.reporting.tables import comparison_table, summary_table, write_comparison
+from sim.results.statistics import summary
+from sim.results.storage import RunFiles, load
 from sim.scenario.loading import parse_scenario, read_scenario_text
+from sim.scenario.scenario import Scenario
+from sim.scenario.sweep_points import Point, load_points
 
-if TYPE_CHECKING:
-    from sim.results.storage import RunFiles
-    from sim.scenario.scenario import Scenario
+MOST_FAILURES_NAMED = 5
+
+MOST_REPLICATES = 100
 
 
 def run(
@@ -48,8 +69,6 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     from sim.reporting.notes import remarks, warnings, worth_knowing
     from sim.reporting.registry import FigureRequest, figure_kinds
     from sim.reporting.style import save
-    from sim.reporting.tables import comparison_table, write_comparison
-    from sim.results.storage import load
 
     console.print()
     console.print(comparison_table(runs, scenario))
@@ -67,3 +86,117 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     for warning in warnings(scenario):
         console.print(warning, style="yellow")
     say("Written: " + ", ".join(str(path) for path in paths))
+
+
+def sweep(
+    scenario_path: ScenarioPath,
+    overrides: Overrides = None,
+    results: ResultsFolder = Path("results"),
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Workers; default: every core of this machine.")] = None,
+    kind: Annotated[
+        ExecutorKind,
+        typer.Option(
+            "--executor",
+            parser=one_of(get_args(ExecutorKind)),
+            metavar="[pool|ray|serial]",
+            help="pool: processes here; ray: a Ray cluster; serial: this process.",
+        ),
+    ] = "pool",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster: auto, or HOST:PORT; default: a local one for this sweep.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Do again what is finished already.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Do these runs alone: a strategy, a run's folder (with * and ?) or FIELD=VALUE; repeatable."),
+    ] = None,
+    until_ci: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Add replicates until the 95 % interval is within this share, e.g. 5%."),
+    ] = None,
+    max_replicates: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"Of --until-ci: most failure seeds at any point; default: {MOST_REPLICATES}."),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Strategy that the others are compared with; default: the first.")
+    ] = None,
+    cache_budget: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of training states on disk, e.g. 2GB; default: 4GB.")
+    ] = None,
+) -> None:
+    """Do all runs of a scenario's `sweep:` section, and train no step twice. Ends with a table.
+
+    Finished runs are skipped; after an interruption, the same command resumes.
+    """
+    if max_replicates is not None and until_ci is None:
+        raise ValueError("--max-replicates limits the replicates that --until-ci adds: give it with --until-ci")
+    points = load_points(scenario_path, tuple(overrides or ()))
+    options = SweepOptions(
+        force,
+        tuple(only or ()),
+        dry_run,
+        parse_share(until_ci) if until_ci else None,
+        max_replicates or MOST_REPLICATES,
+        bytes_of(cache_budget, "--cache-budget") if cache_budget else None,
+    )
+    reference = known_reference(points, reference)
+    learns = any(point.scenario.training.learner == "torch" for point in points)
+    with (
+        cache_folder(cache, no_cache) as folder,
+        closing(new_executor(kind, jobs, address, learns)) as executor,
+        Display() as display,
+    ):
+        outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)
+    print_summary(outcome, reference)
+    report_failures(outcome, "nothing is written" if dry_run else "the others are finished")
+
+
+def status(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, below results/.")],
+) -> None:
+    """Show how many runs of a sweep are done, running, failed and left."""
+    for line in read_status(results).lines:
+        say(line)
+
+
+def known_reference(points: Sequence[Point], name: str | None) -> str:
+    """The strategy that the others are compared with. ValueError if there is none of the name."""
+    names = list(dict.fromkeys(config.name for point in points for config in point.scenario.strategies))
+    if name is None:
+        return names[0]
+    if name not in names:
+        raise ValueError(f"--reference {shortened(name)}: no such strategy{suggestion(name, names)}")
+    return name
+
+
+def report_failures(outcome: SweepOutcome, what_now: str) -> None:
+    """Name runs that failed, and exit with 1 if any did."""
+    if not outcome.failures:
+        return
+    for name, error in list(outcome.failures.items())[:MOST_FAILURES_NAMED]:
+        complain(f"{name} failed: {error}", "red")
+    if outcome.table is not None:
+        what_now += f"; details in {outcome.folder / FAILED}; run it again to try again"
+    complain(f"{format_count(len(outcome.failures), 'run')} failed: {what_now}", "red")
+    raise typer.Exit(1)
+
+
+def print_summary(outcome: SweepOutcome, reference: str) -> None:
+    """Print the table of a sweep, write `statistics.csv`, and name the files."""
+    runs, folder = outcome.table, outcome.folder
+    if runs is None or runs.empty or not (runs["outcome"] != "failed").any():
+        return
+    to_compare = reference if (runs["strategy"] == reference).any() else None
+    found = summary(runs, outcome.fields, reference=to_compare)
+    path = folder / STATISTICS
+    with refusals_explained(folder):
+        atomic_write(path, found.to_csv(index=False))
+    targets = {point.scenario.training.target_validation_loss for point in outcome.points} - {None}
+    heading = f"loss {targets.pop():g}" if len(targets) == 1 else "target loss"
+    console.print()
+    console.print(summary_table(outcome.points[0].scenario.name, found, outcome.fields, to_compare, heading))
+    say(f"Written: {folder / 'runs.parquet'}, {path}, and a folder for each run")

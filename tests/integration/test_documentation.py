@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import typer
 
-from sim.cli.costs import in_models
 from sim.cli.main import app
+from sim.cli.tables import in_models
 from sim.core.records import BUCKETS, EventKind, EventRecord, IterationRecord
 from sim.experiments.overheads import overheads
 from sim.failures import process_class

@@ -1,11 +1,9 @@
 """Iterations to the target loss by failure rate, interpolated between trained runs.
 
-A strategy whose recoveries change weights needs more iterations the more failures it meets per iteration. Learning
-depends on the seconds, links and rates of a cell through that number alone; so trained runs at a few cells, the sample
-points, give the others by interpolation, for each pair of seeds by itself. Pairs of seeds are comparable between sample
-points, since a higher rate brings the same failures sooner.
-
-Assumed: failures hit the same stages, and are spread as evenly over time, in all cells.
+If a strategy's recoveries change weights, the iterations depend on the seconds, links and rates of a cell through the
+failures per iteration alone. So they are interpolated between trained runs at a few cells, the sample points, for each
+pair of seeds: a higher rate brings the same failures sooner. Assumed: failures hit the same stages, and are spread as
+evenly over time, in all cells.
 """
 
 from __future__ import annotations
@@ -35,8 +33,7 @@ class SamplePoint:
 class IterationsToTarget:
     """Iterations to the target by failures per iteration, through sample points of which the first has no failures.
 
-    most_iterations: a target that takes more counts as missed. is_flat: recoveries never change weights, so that it
-    takes the same everywhere.
+    most_iterations: a target that takes more is missed. is_flat: recoveries never change weights, so all are equal.
     """
 
     samples: tuple[SamplePoint, ...]
@@ -44,7 +41,7 @@ class IterationsToTarget:
     is_flat: bool = False
 
     def __post_init__(self) -> None:
-        """Sample points ascend from 0."""
+        """Check that sample points ascend from 0."""
         rates = [sample.failures_per_iteration for sample in self.samples]
         assert rates[0] == 0.0, "the first sample point has no failures"
         assert all(low < high for low, high in pairwise(rates)), rates
@@ -52,9 +49,8 @@ class IterationsToTarget:
     def iterations_at(self, failures_per_iteration: float) -> dict[Seeds, float]:
         """Iterations to the target for each pair of seeds; NaN where it is missed.
 
-        Linear between two sample points; from the last one that reaches it towards the first that misses it, up to the
-        iterations that were given there, and missed from there on. Beyond the last of all, along the line from the
-        first.
+        Linear between sample points; the first one that misses the target counts with its most iterations, and from
+        there on it is missed. Beyond the last one, along the line from the first.
         """
         return {seeds: self._at(failures_per_iteration, seeds) for seeds in self.samples[0].iterations}
 
@@ -74,11 +70,11 @@ class IterationsToTarget:
         return found if found <= self.most_iterations else math.nan
 
     def error_at(self, failures_per_iteration: float) -> float:
-        """The possible error of the interpolation, as a share of the mean; 0 at a sample point that all runs reach.
+        """The possible error of the interpolation, as a share of the mean; 0 at a sample point where all runs reach it.
 
-        Between two such points it is that of a straight line, largest halfway: the largest error of a sample point
-        predicted from the others, but at most half of what failures add there, which alone counts where there are too
-        few points. Beyond the last one it grows to that half at one and a half times its rate.
+        Between two such points it is largest halfway: the largest error of a sample point predicted from the others, at
+        most half of what failures add there, and that half where there are too few points. Beyond the last one it grows
+        to that half at one and a half times its rate.
         """
         if self.is_flat:
             return 0.0
@@ -113,10 +109,10 @@ def mean(iterations: Mapping[Seeds, float]) -> float:
 
 
 def next_rate(rates: Collection[float], tried: Mapping[float, bool], num_samples: int) -> float | None:
-    """The most informative rate, of those there are, for the next trained runs; None when no more are needed.
+    """The most informative of the rates for the next trained runs; None when no more are needed.
 
     tried: rates of earlier sample points, and whether all runs reached the target there. Rates ascend, more densely
-    where failures are few, as most cells are; once the target is missed, halfway between that and the last success.
+    where failures are few; once the target is missed, the next is halfway between that and the last success.
     """
     if len(tried) >= num_samples:
         return None

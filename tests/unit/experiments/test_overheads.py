@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from sim.cli.costs import overhead_table, recovery_table
+from sim.cli.tables import overhead_table, recovery_table
 from sim.experiments.overheads import overheads, recovers
 from sim.reporting.tables import Table
 from sim.scenario.scenario import Scenario
