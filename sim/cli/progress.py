@@ -115,12 +115,6 @@ class RunDisplay(Display):
         for run in progress.runs:
             if run.title not in self._lines:
                 self._lines[run.title] = self._bars.add_task(run.title, state="")
-            total, done, state = run.num_steps, run.num_steps - run.num_steps_left, "simulating"
-            if run.is_finished or run.has_failed:
-                total = done = max(1, run.num_steps)
-                state = "failed" if run.has_failed else "finished"
-            elif not run.num_steps:
-                total, done, state = 1, 0, ""
-            elif run.num_steps_left:
-                state = "training"
-            self._bars.update(self._lines[run.title], total=total, completed=done, state=state)
+            is_over = run.state in ("finished", "failed")
+            total, done = (run.num_steps, run.num_steps_done) if run.num_steps else (1, int(is_over))
+            self._bars.update(self._lines[run.title], total=total, completed=done, state=run.state)

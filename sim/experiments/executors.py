@@ -1,4 +1,4 @@
-"""Executors of tasks, and the scheduler that keeps their workers busy.
+"""Executors of tasks, and the scheduling of work that keeps their workers busy.
 
 An executor is this process, a pool of processes on this machine, or a Ray cluster (`ray_cluster`). A task is a function
 that any process can call; its result depends on its arguments alone, to the bit.
@@ -46,15 +46,12 @@ class Executor(Protocol):
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Submit a task. The future raises what the task raises, WorkerDiedError if its process ended."""
-        ...
 
     def share(self, value: Any) -> Any:
         """A placeholder for a large argument of many tasks, which get the value itself."""
-        ...
 
     def close(self) -> None:
         """Stop all workers at once."""
-        ...
 
 
 class InProcess:
@@ -229,10 +226,16 @@ def prepare_worker(parent: int, folder: Path) -> None:
 
 
 class Work(ABC, Generic[Task]):
-    """Tasks to do, in the order of `waiting` unless `next` and `again` are overridden. A task can be hashed."""
+    """Tasks that an executor does, in the order of `waiting` unless `next` and `again` are overridden.
 
-    def __init__(self, tasks: Iterable[Task] = ()) -> None:
-        self.waiting = deque(tasks)
+    A task can be hashed; if its worker died, it is repeated, at most `MOST_ATTEMPTS` times. attempts: failed attempts
+    by task, to count them over several works.
+    """
+
+    def __init__(self, executor: Executor, tasks: Iterable[Task] = (), attempts: Counter[Task] | None = None) -> None:
+        self.executor, self.waiting = executor, deque(tasks)
+        self._attempts = Counter[Task]() if attempts is None else attempts
+        self._under_way: dict[Future[Any], Task] = {}
 
     def next(self) -> Task | None:
         """The next task to submit; None where none is ready now."""
@@ -260,18 +263,6 @@ class Work(ABC, Generic[Task]):
     def heartbeat(self, under_way: Sequence[Task]) -> None:
         """Report progress: results have come in, or some seconds have passed."""
 
-
-class Scheduler(Generic[Task]):
-    """Does all tasks of some work on an executor. A task whose worker died is repeated, at most `MOST_ATTEMPTS` times.
-
-    attempts: failed attempts by task, to count them over several schedulers.
-    """
-
-    def __init__(self, executor: Executor, work: Work[Task], attempts: Counter[Task] | None = None) -> None:
-        self.executor, self.work = executor, work
-        self._attempts = Counter[Task]() if attempts is None else attempts
-        self._under_way: dict[Future[Any], Task] = {}
-
     def run(self) -> None:
         """Do the tasks until none is left that is ready."""
         self._submit()
@@ -282,26 +273,26 @@ class Scheduler(Generic[Task]):
                 task, error = self._under_way.pop(future), future.exception()
                 if error is None:
                     results.append((task, future.result()))
-                    self.work.done(task, future.result())
+                    self.done(task, future.result())
                     continue
                 self._attempts[task] += isinstance(error, WorkerDiedError)
                 if isinstance(error, WorkerDiedError) and self._attempts[task] < MOST_ATTEMPTS:
-                    self.work.again(task)
+                    self.again(task)
                 else:
-                    self.work.failed(task, error)
+                    self.failed(task, error)
             self._submit()
             for task, result in results:
-                self.work.keep(task, result)
-            self.work.heartbeat(list(self._under_way.values()))
+                self.keep(task, result)
+            self.heartbeat(list(self._under_way.values()))
             self._submit()
 
     def _submit(self) -> None:
         """Keep all workers busy."""
-        while (task := self.work.next()) is not None:
+        while (task := self.next()) is not None:
             if not self._may_submit(task):
-                self.work.again(task)
+                self.again(task)
                 return
-            if (future := self.work.submit(task)) is not None:
+            if (future := self.submit(task)) is not None:
                 self._under_way[future] = task
 
     def _may_submit(self, task: Task) -> bool:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -37,15 +37,13 @@ Purpose = Literal["sweep", "map", "run"]
 End = Literal["under way", "finished", "interrupted", "stopped"]
 
 
-@dataclass(frozen=True)
-class RunProgress:
-    """The steps that a run needs and those of them still to be trained; whether it is finished or has failed."""
+class RunProgress(NamedTuple):
+    """The steps that a run needs, those of them that are done, and its state in a word."""
 
     title: str
-    num_steps: int = 0
-    num_steps_left: int = 0
-    is_finished: bool = False
-    has_failed: bool = False
+    num_steps: int
+    num_steps_done: int
+    state: str
 
 
 @dataclass(frozen=True)

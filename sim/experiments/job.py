@@ -25,7 +25,7 @@ import pandas as pd
 from models.spec import TrainingSpec, plain_routes
 from models.training_plan import Demands, Segment, longest_paths, num_steps, together
 from sim.core.text import format_count
-from sim.experiments.executors import MOST_ATTEMPTS, Executor, Scheduler, Work, WorkerDiedError
+from sim.experiments.executors import MOST_ATTEMPTS, Executor, Work, WorkerDiedError
 from sim.experiments.folder import End, Purpose, RunProgress, SweepFolder, SweepProgress
 from sim.experiments.plan import SweepRun, plan_runs
 from sim.experiments.queue import Item, WorkQueue
@@ -77,7 +77,7 @@ class SweepJob:
         self.demands: dict[SweepRun, Demands] = {}
         self.survey_seconds = 0.0
         self.simulation_seconds: dict[Hashable, float] = {}
-        self._attempts = Counter[Item]()
+        self.attempts = Counter[Item]()
         self._open: dict[SweepRun, None] = {}
         self._is_finished: dict[SweepRun, bool | None] = {}  # of runs to do; false: failed
         self._progress = SweepProgress()
@@ -112,7 +112,7 @@ class SweepJob:
         A run that cannot be simulated fails.
         """
         began_seconds = time.monotonic()
-        Scheduler(self.executor, SurveyWork(self, runs)).run()
+        SurveyWork(self, runs).run()
         self.survey_seconds += time.monotonic() - began_seconds
 
     def do(self, to_do: Sequence[SweepRun]) -> None:
@@ -149,7 +149,7 @@ class SweepJob:
             before = len(self._open), self.num_trained_steps
             asked = {run: self.demands.get(run, {}) for run in self._open}
             segments = self.training.plan(together(asked.values())) if self.training else []
-            Scheduler(self.executor, SweepWork(self, WorkQueue(segments, asked)), self._attempts).run()
+            SweepWork(self, WorkQueue(segments, asked)).run()
             num_idle_rounds = num_idle_rounds + 1 if before == (len(self._open), self.num_trained_steps) else 0
             if num_idle_rounds == MOST_IDLE_ROUNDS:
                 raise RuntimeError("training states vanish from the cache as fast as they come: is it being pruned?")
@@ -191,9 +191,11 @@ class SweepJob:
             self.folder.progressed(self._progress)
 
     def _progress_of(self, run: SweepRun, queue: WorkQueue | None) -> RunProgress:
-        needed, end = num_steps(self.demands.get(run, {})), self._is_finished[run]
-        left = queue.num_steps_left_of(run) if queue and run in self._open else 0
-        return RunProgress(run.title, needed, left, end is True, end is False)
+        needed, is_finished = num_steps(self.demands.get(run, {})), self._is_finished[run]
+        if is_finished is not None:
+            return RunProgress(run.title, needed, needed, "finished" if is_finished else "failed")
+        left = queue.num_steps_left_of(run) if queue else 0
+        return RunProgress(run.title, needed, needed - left, ("training" if left else "simulating") if needed else "")
 
     def add_replicates(self, wanted: Mapping[int, int], only_finished: bool = False) -> list[SweepRun]:
         """Add failure seeds to points, by their number, counted up from their last; return the runs that this adds.
@@ -225,12 +227,12 @@ class SurveyWork(Work[Runs]):
     """The survey of runs of a sweep: a task is some runs of one kind, or a single one without training to time."""
 
     def __init__(self, job: SweepJob, runs: Sequence[SweepRun]) -> None:
-        super().__init__()
+        super().__init__(job.executor)
         self.job = job
         by_kind: dict[Hashable, list[SweepRun]] = {}
         for run in runs:
             by_kind.setdefault(run.kind, []).append(run)
-        most = max(1, min(MOST_SURVEYED, math.ceil(len(runs) / (2 * job.executor.num_workers))))
+        most = max(1, min(MOST_SURVEYED, math.ceil(len(runs) / (2 * self.executor.num_workers))))
         for kind, alike in by_kind.items():
             if alike[0].learns:
                 new = [run for run in alike if run not in job.demands]
@@ -241,8 +243,8 @@ class SurveyWork(Work[Runs]):
     def submit(self, task: Runs) -> Future[Any]:
         """Simulate runs without training."""
         if task[0].learns:
-            return self.job.executor.submit(survey, [run.task for run in task])
-        return self.job.executor.submit(time_simulation, task[0].task)
+            return self.executor.submit(survey, [run.task for run in task])
+        return self.executor.submit(time_simulation, task[0].task)
 
     def done(self, task: Runs, result: Any) -> None:
         """Keep the runs' demands on training, or the time."""
@@ -267,7 +269,7 @@ class SweepWork(Work[Item]):
     """The segments and runs of a queue. Runs whose states were gone, or whose training diverged, stay open."""
 
     def __init__(self, job: SweepJob, queue: WorkQueue) -> None:
-        super().__init__()
+        super().__init__(job.executor, attempts=job.attempts)
         self.job, self.queue = job, queue
 
     def next(self) -> Item | None:
@@ -283,7 +285,7 @@ class SweepWork(Work[Item]):
         job = self.job
         if not isinstance(task, Segment):
             losses = job.trained.losses(job.demands[task]) if task.learns else None
-            return job.executor.submit(simulate_task, task.task, losses)
+            return self.executor.submit(simulate_task, task.task, losses)
         from models.segment import train_segment
 
         states = {state: job.trained.state(state) for state in task.needs}
@@ -293,7 +295,7 @@ class SweepWork(Work[Item]):
         older = {state: states[state] for state in task.older}
         start = states[task.start] if task.start else None
         text = job.texts[task.lineage.spec.corpus]
-        return job.executor.submit(train_segment, task, text, start, older, job.trained.environment)
+        return self.executor.submit(train_segment, task, text, start, older, job.trained.environment)
 
     def done(self, task: Item, result: Any) -> None:
         """Let others start from the state of a segment."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sim.experiments.executors import Executor, Scheduler, Work, WorkerDiedError
+from sim.experiments.executors import Executor, Work, WorkerDiedError
 from sim.experiments.job import SweepJob, outline
 from sim.experiments.plan import SweepRun
 from sim.experiments.strategy_map.first_passage import first_passages
@@ -328,7 +328,7 @@ class MapJob:
             batches.setdefault(self.grid.iteration_time_key(trial[0]), []).append(trial)
         tasks = [batch[n : n + MOST_TRIALS] for batch in batches.values() for n in range(0, len(batch), MOST_TRIALS)]
         work = TrialWork(self, tasks, to_target)
-        Scheduler(self.training.executor, work).run()
+        work.run()
         return {trial: work.found[trial] for trial in trials}  # in the order given, whichever task ends first
 
     def num_iterations(self, cell: Cell, to_target: IterationsToTarget | None) -> float:
@@ -349,7 +349,7 @@ class TrialWork(Work[Trials]):
         tasks: Iterable[Sequence[Trial]],
         to_target: Mapping[ComparisonGroup, IterationsToTarget] | None,
     ) -> None:
-        super().__init__(map(tuple, tasks))
+        super().__init__(job.training.executor, map(tuple, tasks))
         self.job, self.to_target = job, to_target
         self.found: dict[Trial, FirstPassages] = {}
 
@@ -361,7 +361,7 @@ class TrialWork(Work[Trials]):
             scenario = grid.points[cell].scenario
             steps = math.ceil(self.job.num_iterations(cell, to_target) / scenario.iterations_per_step)
             trials.append((with_steps(scenario, steps), grid.candidates[name], to_target))
-        return self.job.training.executor.submit(first_passages, trials, self.job.time_seeds)
+        return self.executor.submit(first_passages, trials, self.job.time_seeds)
 
     def done(self, task: Trials, result: Sequence[FirstPassages]) -> None:
         """Collect the results, and report their number."""
