@@ -161,13 +161,15 @@ def value_of(shared: Shared) -> Any:
 
 
 def call(task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Do a task in a worker, with shared values for their placeholders. Errors are made portable."""
+    """Do a task in a worker, with shared values for their placeholders. An error that cannot be sent becomes text."""
     try:
         return task(*(value_of(argument) if isinstance(argument, Shared) else argument for argument in arguments))
     except Exception as error:
-        if (to_raise := portable(error)) is error:
-            raise
-        raise to_raise from error
+        try:  # an error that cannot be pickled or unpickled would end the worker
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        raise
     finally:
         keep_loaded(len(sys.modules))
 
@@ -180,15 +182,6 @@ def keep_loaded(num_modules: int) -> None:  # noqa: ARG001
     """
     gc.collect()
     gc.freeze()
-
-
-def portable(error: Exception) -> Exception:
-    """The error, or its text where it cannot be pickled or unpickled, which would end the worker."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
 
 
 def relayed(inner: Future[Any], translate: Callable[[BaseException], BaseException]) -> Future[Any]:

@@ -337,7 +337,7 @@ class Outline:
 
     num_steps_alone: if each run trained all its steps by itself; num_steps_distinct: each step once, for all runs that
     are not finished; num_steps_left: of those, steps not known yet or to be trained again from an older state.
-    step_seconds, left_seconds: None where they were not estimated.
+    step_seconds: None, left_seconds: infinite where they were not estimated.
     """
 
     num_points: int
@@ -347,7 +347,7 @@ class Outline:
     num_steps_distinct: int
     num_steps_left: int
     step_seconds: float | None
-    left_seconds: float | None
+    left_seconds: float
     num_workers: int
     corpus: str = "no text"
     learner: str = "none"
@@ -373,11 +373,9 @@ class Outline:
             lines.append("Training: nothing is trained, time only.")
         workers = format_count(self.num_workers, "worker")
         step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms a step, measured just now)"
-        known = self.left_seconds is not None and math.isfinite(self.left_seconds)
-        return [
-            *lines,
-            f"About {format_duration(self.left_seconds or 0.0)} on {workers}{step}." if known else f"On {workers}.",
-        ]
+        if math.isinf(self.left_seconds):
+            return [*lines, f"On {workers}."]
+        return [*lines, f"About {format_duration(self.left_seconds)} on {workers}{step}."]
 
 
 def outline(job: SweepJob, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], with_time: bool = True) -> Outline:
@@ -388,10 +386,7 @@ def outline(job: SweepJob, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], 
     job.survey(to_do)
     asked = [job.demands[run] for run in to_do if run in job.demands]
     segments = job.training.plan(together(asked)) if job.training and asked else []
-    left_seconds, step_seconds = simulation_seconds(job, to_do) if with_time else None, None
-    if segments and with_time:
-        step_seconds, training_seconds = estimate(job, segments)
-        left_seconds = (left_seconds or 0.0) + training_seconds
+    step_seconds, training_seconds = estimate(job, segments) if segments and with_time else (None, 0.0)
     return Outline(
         num_points=len({run.point for run in runs}),
         num_runs=len(runs),
@@ -400,22 +395,22 @@ def outline(job: SweepJob, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], 
         num_steps_distinct=num_steps(together(asked)),
         num_steps_left=sum(segment.num_steps for segment in segments),
         step_seconds=step_seconds,
-        left_seconds=left_seconds,
+        left_seconds=simulation_seconds(job, to_do) + training_seconds if with_time else math.inf,
         num_workers=job.executor.num_workers,
         corpus=runs[0].plan.corpus_description if runs else "no text",
         learner=runs[0].plan.scenario.training.learner if runs else "none",
     )
 
 
-def simulation_seconds(job: SweepJob, to_do: Sequence[SweepRun]) -> float | None:
+def simulation_seconds(job: SweepJob, to_do: Sequence[SweepRun]) -> float:
     """Real seconds to simulate runs: with training as long as their survey took, else by the time of one of each kind.
 
-    None where none was timed: there are few of each kind.
+    Infinite where none was timed: there are few of each kind.
     """
     if any(run.learns for run in to_do):
         return job.survey_seconds
     if not job.simulation_seconds:
-        return None
+        return math.inf
     usual = statistics.mean(job.simulation_seconds.values())
     return sum(job.simulation_seconds.get(run.kind, usual) for run in to_do) / job.executor.num_workers
 

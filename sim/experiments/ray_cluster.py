@@ -25,8 +25,6 @@ PROBE_SECONDS, NODE_SECONDS = 5.0, 120.0
 
 QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 
-COLOUR = "\x1b\\[[0-9;]*m"
-
 DEATHS = ("WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError", "ObjectLostError", "OutOfMemoryError")
 
 LONGEST_FOLDER = 12
@@ -186,7 +184,7 @@ def own(error: BaseException) -> BaseException:
 
     if isinstance(error, of_ray.RayTaskError):
         cause = own(error.cause)
-        cause.__cause__ = RuntimeError(re.sub(COLOUR, "", f"in a Ray worker:\n{error}"))
+        cause.__cause__ = RuntimeError(re.sub("\x1b\\[[0-9;]*m", "", f"in a Ray worker:\n{error}"))
         return cause
     if isinstance(error, tuple(getattr(of_ray, name) for name in DEATHS)):
         return WorkerDiedError(first_line(error))

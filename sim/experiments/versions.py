@@ -14,28 +14,23 @@ from sim.strategies import StrategyConfig, strategy_class
 
 
 def code_hash(component: type) -> str:
-    """A hash of the code that a class from outside comes with: its module, or all Python files of its package.
+    """A hash of the code of a class from outside: of its module, or of all Python files of its package.
 
-    Of a notebook's: the methods of the class and its bases there, without what else they call. ValueError where these
-    cannot be read.
+    For a class of a notebook: of the methods of the class and its bases there. ValueError where these cannot be read.
     """
     top = component.__module__.partition(".")[0]
     package = getattr(sys.modules.get(top), "__path__", None)
     file = getattr(sys.modules.get(component.__module__), "__file__", None)
-    if file is None and not package:
-        return digest("\n".join(sources_of(component)))
-    files = sorted(file for folder in package for file in Path(folder).rglob("*.py")) if package else [Path(file or "")]
-    return digest("\n".join(file.read_text("utf-8", "replace") for file in files if file.is_file()))
-
-
-def sources_of(component: type) -> list[str]:
-    """The source of each method that a class and its bases of the same module have."""
-    members = [
-        item for base in component.__mro__ if base.__module__ == component.__module__ for item in vars(base).values()
-    ]
+    if file is not None or package:
+        files = (
+            sorted(file for folder in package for file in Path(folder).rglob("*.py")) if package else [Path(file or "")]
+        )
+        return digest("\n".join(file.read_text("utf-8", "replace") for file in files if file.is_file()))
+    bases = [base for base in component.__mro__ if base.__module__ == component.__module__]
+    members = [item for base in bases for item in vars(base).values()]
     plain = [getattr(item, "__func__", getattr(item, "fget", item)) for item in members]
     try:
-        return [inspect.getsource(function) for function in plain if inspect.isfunction(function)]
+        return digest("\n".join(inspect.getsource(function) for function in plain if inspect.isfunction(function)))
     except OSError:
         where = f"{component.__module__}:{component.__qualname__}"
         raise ValueError(f"the code of '{where}' cannot be read: write the class into a file") from None

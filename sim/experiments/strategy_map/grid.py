@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from models.spec import Routes, plain_routes
@@ -60,9 +61,8 @@ class Grid:
             for index, config in enumerate(self.scenario.strategies)
             if strategy_class(config.kind).stops_on_failures
         }
-        self._groups: dict[tuple[Cell, str], ComparisonGroup] = {}
-        require_candidates(self.scenario, self.candidates)
-        require_axes(self)
+        self.group = cache(self._group)
+        check(self)
 
     def _point(self, template: ScenarioTemplate, values: Sequence[tuple[Axis, Any]]) -> Point:
         try:
@@ -89,21 +89,18 @@ class Grid:
         sections = scenario.workload, scenario.cluster, scenario.network
         return digest("".join(section.model_dump_json() for section in sections))
 
-    def group(self, cell: Cell, strategy: str) -> ComparisonGroup:
+    def _group(self, cell: Cell, strategy: str) -> ComparisonGroup:
         """The comparison group of a strategy in a cell."""
-        if (cell, strategy) not in self._groups:
-            scenario = self.points[cell].scenario
-            others = {
-                field: value
-                for field, value in self.points[cell].parameters.items()
-                if field.partition(".")[0] in WHERE_FAILURES_ARE and not is_number(value)
-            }
-            sections = self._config(cell, strategy), scenario.training, scenario.fallback
-            dumped = [section.model_dump(mode="json") for section in sections]
-            more = [scenario.workload.num_stages, scenario.iterations_per_step, others]
-            key = digest(json.dumps([dumped, more], sort_keys=True, default=str))
-            self._groups[cell, strategy] = ComparisonGroup(strategy, key)
-        return self._groups[cell, strategy]
+        scenario = self.points[cell].scenario
+        others = {
+            field: value
+            for field, value in self.points[cell].parameters.items()
+            if field.partition(".")[0] in WHERE_FAILURES_ARE and not is_number(value)
+        }
+        sections = self._config(cell, strategy), scenario.training, scenario.fallback
+        dumped = [section.model_dump(mode="json") for section in sections]
+        more = [scenario.workload.num_stages, scenario.iterations_per_step, others]
+        return ComparisonGroup(strategy, digest(json.dumps([dumped, more], sort_keys=True, default=str)))
 
     def groups_differ_along(self, axis: int) -> bool:
         """Whether any strategy learns differently along an axis, the first (0) or the second (1)."""
@@ -148,17 +145,27 @@ def with_steps(scenario: Scenario, steps: int) -> Scenario:
     return scenario.model_copy(update={"training": training})
 
 
-def require_axes(grid: Grid) -> None:
-    """Reject axes that have no effect or change which strategies there are, with ValueError."""
+def check(grid: Grid) -> None:
+    """Reject grids with nothing to compare, no target, or axes that change other things, with ValueError."""
+    scenario = grid.scenario
+    if len(grid.candidates) < 2:
+        affected = format_count(len(grid.candidates), "strategy is", "strategies are")
+        raise DataError(f"only {affected} affected by failures; give at least two", ("strategies",))
+    if scenario.training.learner == "none":
+        raise ValueError("training.learner is none: which strategy comes to a loss first takes a model that learns")
+    if scenario.training.target_validation_loss is None:
+        raise ValueError(
+            "training.target_validation_loss is not set: give the loss to come to, with --set "
+            "training.target_validation_loss=2.0, say"
+        )
     for axis in grid.axes:
         if axis.field.partition(".")[0].partition("[")[0] in WITHOUT_EFFECT:
             raise ValueError(f"{axis.option}: '{axis.field}' changes nothing that a map shows; give another field")
-    names = [config.name for config in grid.scenario.strategies]
-    for point in grid.points.values():
-        if [config.name for config in point.scenario.strategies] != names:
-            raise ValueError(
-                "strategies are what a map compares: they have the same names, in the same order, in all cells"
-            )
+    names = [config.name for config in scenario.strategies]
+    if any([config.name for config in point.scenario.strategies] != names for point in grid.points.values()):
+        raise ValueError(
+            "strategies are what a map compares: they have the same names, in the same order, in all cells"
+        )
 
 
 def require_prices(grid: Grid) -> None:
@@ -170,17 +177,3 @@ def require_prices(grid: Grid) -> None:
                 f"--objective money: no {cluster.price.replace('_', '-')} price of device '{cluster.device.name}' is "
                 "known; set cluster.price, or the device's spot_usd_per_hour or on_demand_usd_per_hour"
             )
-
-
-def require_candidates(scenario: Scenario, candidates: dict[str, int]) -> None:
-    """Reject scenarios with nothing to compare or no target, with ValueError."""
-    if len(candidates) < 2:
-        affected = format_count(len(candidates), "strategy is", "strategies are")
-        raise DataError(f"only {affected} affected by failures; give at least two", ("strategies",))
-    if scenario.training.learner == "none":
-        raise ValueError("training.learner is none: which strategy comes to a loss first takes a model that learns")
-    if scenario.training.target_validation_loss is None:
-        raise ValueError(
-            "training.target_validation_loss is not set: give the loss to come to, with --set "
-            "training.target_validation_loss=2.0, say"
-        )
