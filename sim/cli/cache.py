@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ByteSize
 
-from sim.cli.options import CacheFolder, bytes_of, cache_folder, say
+from sim.cli.options import CacheFolder, bytes_of, say
+from sim.experiments.training import default_cache
 
 if TYPE_CHECKING:
     from models.trajectory_store import TrajectoryStore
@@ -43,17 +43,15 @@ def prune(
     say(f"{folder}: {num_gone:,} states deleted, {freed} freed; {in_bytes(after.keyframe_bytes)} left")
 
 
-@contextmanager
-def existing_store(cache: Path | None) -> Iterator[TrajectoryStore]:
-    """Open the store in a cache folder, and close it afterwards; if there is none, end the command with a message."""
-    with cache_folder(cache, False) as folder:
-        if not (folder / "trajectory.sqlite").is_file():
-            say(f"{folder}: no training states yet")
-            raise typer.Exit
-        from models.trajectory_store import TrajectoryStore
+def existing_store(cache: Path | None) -> closing[TrajectoryStore]:
+    """The store in a cache folder, as a context; if there is none, ends the command with a message."""
+    folder = cache or default_cache()
+    if not (folder / "trajectory.sqlite").is_file():
+        say(f"{folder}: no training states yet")
+        raise typer.Exit
+    from models.trajectory_store import TrajectoryStore
 
-        with closing(TrajectoryStore(folder)) as store:
-            yield store
+    return closing(TrajectoryStore(folder))
 
 
 def in_bytes(number: int) -> str:

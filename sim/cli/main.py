@@ -15,6 +15,7 @@ from sim.cli.map import advise, map_
 from sim.cli.options import Overrides, ScenarioPath, complain, console, say, with_places
 from sim.cli.results import PlotCommand, plot, report, timeline
 from sim.cli.run import run, status, sweep
+from sim.cli.tables import list_table, overhead_table, recovery_table
 from sim.experiments.training import Texts
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
@@ -58,10 +59,8 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     for point in points:
         if point.scenario.training.data.source != "huggingface":
             texts.of(point.scenario)
-    num_strategies, num_replicates = (
-        len(scenario.strategies),
-        len(scenario.seeds.failures) * len(scenario.seeds.training),
-    )
+    num_strategies, seeds = len(scenario.strategies), scenario.seeds
+    num_replicates = len(seeds.failures) * len(seeds.training)
     if len(points) > 1 or points[0].parameters:
         what = f"{num_strategies} strategies, {num_replicates} replicates each, at {len(points)} points"
     else:
@@ -73,8 +72,6 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 @app.command()
 def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Print what each strategy costs while nothing fails, and what it recovers, found by trying; nothing is trained."""
-    from sim.cli.tables import overhead_table, recovery_table
-
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
     console.print(overhead_table(scenario))
     console.print(recovery_table(scenario))
@@ -85,8 +82,6 @@ def list_known(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")] = "",
 ) -> None:
     """List what a scenario can name."""
-    from sim.cli.tables import list_table
-
     console.print(list_table(what))
 
 

@@ -21,14 +21,7 @@ from sim.cli.options import (
 )
 from sim.cli.progress import Display
 from sim.experiments.strategy_map.job import MapJob
-from sim.experiments.strategy_map.study import (
-    FEWEST_REPLICATES,
-    MapOptions,
-    MapRequest,
-    advice_axes,
-    advice_of,
-    axes_of,
-)
+from sim.experiments.strategy_map.study import FEWEST_REPLICATES, MapOptions, MapRequest, advice_of, axes_of
 from sim.results.strategy_map import Objective
 from sim.scenario.axes import ScenarioTemplate
 
@@ -126,7 +119,7 @@ def advise(
 
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective, replicates, time_replicates, jobs=jobs)
-    request = MapRequest(template, advice_axes(template), options, results, is_advice=True)
+    request = MapRequest(template, None, options, results)
     if job := finished(request, cache, no_cache, dry_run):
         say("\n".join(["", *advice_lines(advice_of(job))]))
 

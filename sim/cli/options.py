@@ -16,6 +16,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 
 from sim.core.text import shortened, suggestion
+from sim.experiments.training import default_cache
 from sim.scenario.document import Document, ScenarioError
 from sim.scenario.loading import DataError, read_scenario_text
 
@@ -59,8 +60,6 @@ def complain(line: str, style: str | None = None) -> None:
 @contextmanager
 def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
     """The folder of training states: the one named, the default, or a temporary one."""
-    from sim.experiments.training import default_cache
-
     if cache and no_cache:
         raise ValueError("--cache and --no-cache contradict each other: give one")
     if not no_cache:
@@ -82,10 +81,7 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
 
 
 def with_places(command: Callable[..., None]) -> Callable[..., None]:
-    """A command on a scenario whose DataError becomes a ScenarioError, with the line of the field in its file.
-
-    It is the line of the sweep's values of the field where a sweep has some.
-    """
+    """A command whose DataError becomes a ScenarioError, with the line of the field in the scenario or its sweep."""
 
     @wraps(command)
     def located(**options: Any) -> None:

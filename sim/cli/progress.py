@@ -23,10 +23,7 @@ MOST_TASKS_NAMED = 2
 
 
 class Display(Observer):
-    """Progress of a sweep or of a map's trained runs, in a terminal; ends an interrupt with a hint and exit code 130.
-
-    For a map it alternates with the number of simulated strategies in cells.
-    """
+    """Live progress of a sweep or a map; ends an interrupt with a hint and exit code 130."""
 
     def __init__(self) -> None:
         self._bars = Progress(

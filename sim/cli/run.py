@@ -26,6 +26,7 @@ from sim.cli.progress import Display, RunDisplay
 from sim.core.files import atomic_write
 from sim.core.text import format_count, shortened, suggestion
 from sim.experiments.folder import FAILED, STATISTICS, read_status, refusals_explained
+from sim.experiments.plan import swept_fields
 from sim.experiments.sequential import parse_share
 from sim.experiments.sweep import ExecutorKind, SweepOptions, SweepOutcome, new_executor, run_scenario, run_sweep
 from sim.reporting.tables import comparison_table, summary_table, write_comparison
@@ -36,8 +37,6 @@ from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point, load_points
 
 MOST_FAILURES_NAMED = 5
-
-MOST_REPLICATES = 100
 
 
 def run(
@@ -119,7 +118,9 @@ def sweep(
     ] = None,
     max_replicates: Annotated[
         int | None,
-        typer.Option(min=2, help=f"Of --until-ci: most failure seeds at any point; default: {MOST_REPLICATES}."),
+        typer.Option(
+            min=2, help=f"Of --until-ci: most failure seeds at any point; default: {SweepOptions.max_replicates}."
+        ),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Strategy that the others are compared with; default: the first.")
@@ -140,16 +141,13 @@ def sweep(
         tuple(only or ()),
         dry_run,
         parse_share(until_ci) if until_ci else None,
-        max_replicates or MOST_REPLICATES,
+        max_replicates or SweepOptions.max_replicates,
         bytes_of(cache_budget, "--cache-budget") if cache_budget else None,
     )
     reference = known_reference(points, reference)
     learns = any(point.scenario.training.learner == "torch" for point in points)
-    with (
-        cache_folder(cache, no_cache) as folder,
-        closing(new_executor(kind, jobs, address, learns)) as executor,
-        Display() as display,
-    ):
+    executor = new_executor(kind, jobs, address, learns)
+    with closing(executor), cache_folder(cache, no_cache) as folder, Display() as display:
         outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)
     print_summary(outcome, reference)
     report_failures(outcome, "nothing is written" if dry_run else "the others are finished")
@@ -191,12 +189,13 @@ def print_summary(outcome: SweepOutcome, reference: str) -> None:
     if runs is None or runs.empty or not (runs["outcome"] != "failed").any():
         return
     to_compare = reference if (runs["strategy"] == reference).any() else None
-    found = summary(runs, outcome.fields, reference=to_compare)
+    fields = swept_fields(outcome.runs)
+    found = summary(runs, fields, reference=to_compare)
     path = folder / STATISTICS
     with refusals_explained(folder):
         atomic_write(path, found.to_csv(index=False))
     targets = {point.scenario.training.target_validation_loss for point in outcome.points} - {None}
     heading = f"loss {targets.pop():g}" if len(targets) == 1 else "target loss"
     console.print()
-    console.print(summary_table(outcome.points[0].scenario.name, found, outcome.fields, to_compare, heading))
+    console.print(summary_table(outcome.points[0].scenario.name, found, fields, to_compare, heading))
     say(f"Written: {folder / 'runs.parquet'}, {path}, and a folder for each run")

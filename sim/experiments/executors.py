@@ -26,11 +26,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-PARENT_POLL_SECONDS = 1.0
+PARENT_POLL_SECONDS, HEARTBEAT_SECONDS = 1.0, 2.0
 
 MOST_ATTEMPTS = 3
-
-HEARTBEAT_SECONDS = 2.0
 
 Task = TypeVar("Task")
 
@@ -176,12 +174,9 @@ def call(task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 @lru_cache(maxsize=1)
 def keep_loaded(num_modules: int) -> None:  # noqa: ARG001
-    """Exclude the objects of the modules loaded so far from garbage collection.
-
-    loky collects garbage every second; with the objects of torch that took a tenth of a worker's time.
-    """
+    """Exclude the objects of the modules loaded so far from garbage collection."""
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # loky collects garbage every second: with torch's objects that took a tenth of a worker's time
 
 
 def relayed(inner: Future[Any], translate: Callable[[BaseException], BaseException]) -> Future[Any]:
@@ -289,10 +284,8 @@ class Work(ABC, Generic[Task]):
                 self._under_way[future] = task
 
     def _may_submit(self, task: Task) -> bool:
-        """Whether a task can be submitted now: at most two per worker, one of which waits so that none is idle.
-
-        A task that may have killed its workers has its last attempt alone: no others die with it.
-        """
+        """Whether a task can be submitted now: at most two per worker, one of which waits so that none is idle."""
+        # a task that may have killed its workers has its last attempt alone: no others die with it
         suspects = [one for one in (task, *self._under_way.values()) if self._attempts.get(one) == MOST_ATTEMPTS - 1]
         num_workers = self.executor.num_workers
         most = num_workers * (1 + (num_workers > 1))

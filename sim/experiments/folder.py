@@ -26,9 +26,7 @@ from sim.results import storage as results
 from sim.results.storage import SWEEP, TABLE
 from sim.results.summary import flat
 
-PROGRESS, FAILED, LOCK = "progress.json", "failed", ".lock"
-
-STATISTICS = "statistics.csv"
+PROGRESS, STATISTICS, FAILED, LOCK = "progress.json", "statistics.csv", "failed", ".lock"
 
 LOCK_SECONDS = 0.3
 
@@ -161,10 +159,7 @@ class SweepFolder:
 
 
 def runs_table(folder: Path, runs: Sequence[SweepRun]) -> pd.DataFrame:
-    """A row for each run that is finished or has failed: its identity, swept values, outcomes, versions.
-
-    Swept values have the names of their fields; empty where they do not concern a run's strategy.
-    """
+    """A row per finished or failed run: identity, swept values (empty if of other strategies), outcomes, versions."""
     rows: list[dict[str, Any]] = []
     done = []
     for run in runs:

@@ -70,8 +70,8 @@ class SweepJob:
         made_for: Purpose = "sweep",
     ) -> None:
         self.points, self.watch = list(points), watch
-        self._plan_arguments = base_folder, results_folder, Texts(base_folder, cache)
-        self.runs = plan_runs(self.points, *self._plan_arguments)
+        self.plan_arguments = base_folder, results_folder, Texts(base_folder, cache)
+        self.runs = plan_runs(self.points, *self.plan_arguments)
         self.folder = SweepFolder(results_folder / self.points[0].scenario.name, made_for)
         self.failures: dict[SweepRun, tuple[str, str]] = {}
         self.demands: dict[SweepRun, Demands] = {}
@@ -107,10 +107,7 @@ class SweepJob:
         self.texts = {content_hash: executor.share(corpus) for content_hash, corpus in corpora.items()}
 
     def survey(self, runs: Sequence[SweepRun]) -> None:
-        """Find the demands of runs on training; of many runs without training, one of each kind is timed.
-
-        A run that cannot be simulated fails.
-        """
+        """Find the runs' demands on training; of many without training, one of each kind is timed. Faulty ones fail."""
         began_seconds = time.monotonic()
         SurveyWork(self, runs).run()
         self.survey_seconds += time.monotonic() - began_seconds
@@ -192,21 +189,19 @@ class SweepJob:
 
     def _progress_of(self, run: SweepRun, queue: WorkQueue | None) -> RunProgress:
         needed, is_finished = num_steps(self.demands.get(run, {})), self._is_finished[run]
+        title = f"{run.strategy.name} f{run.failure_seed} t{run.training_seed}"
         if is_finished is not None:
-            return RunProgress(run.title, needed, needed, "finished" if is_finished else "failed")
+            return RunProgress(title, needed, needed, "finished" if is_finished else "failed")
         left = queue.num_steps_left_of(run) if queue else 0
-        return RunProgress(run.title, needed, needed - left, ("training" if left else "simulating") if needed else "")
+        return RunProgress(title, needed, needed - left, ("training" if left else "simulating") if needed else "")
 
     def add_replicates(self, wanted: Mapping[int, int], only_finished: bool = False) -> list[SweepRun]:
-        """Add failure seeds to points, by their number, counted up from their last; return the runs that this adds.
-
-        only_finished: add the runs that are finished already, and leave the points as they are.
-        """
+        """Add failure seeds to points, by number; return the new runs. only_finished: just those; points stay."""
         points = list(self.points)
         for number, num_seeds in wanted.items():
             points[number] = points[number].with_more_failure_seeds(num_seeds)
         known = {run.key for run in self.runs}
-        added = [run for run in plan_runs(points, *self._plan_arguments) if run.key not in known]
+        added = [run for run in plan_runs(points, *self.plan_arguments) if run.key not in known]
         if only_finished:
             added = [run for run in added if run.is_finished]
         else:
@@ -361,12 +356,11 @@ class Outline:
         if not left:
             return lines
         if self.num_steps_alone:
-            known = self.num_steps_distinct - self.num_steps_left
-            lines.append(
-                f"Training: {self.num_steps_alone:,} steps if each run trained alone,"
-                f" {self.num_steps_distinct:,} distinct ones; {max(0, known):,} of them known,"
-                f" {self.num_steps_left:,} to train."
+            known = max(0, self.num_steps_distinct - self.num_steps_left)
+            steps = (
+                f"{self.num_steps_alone:,} steps if each run trained alone, {self.num_steps_distinct:,} distinct ones"
             )
+            lines.append(f"Training: {steps}; {known:,} of them known, {self.num_steps_left:,} to train.")
         elif self.learner == "curve":
             lines.append("Training: losses come from the parametric curve.")
         else:
@@ -379,10 +373,7 @@ class Outline:
 
 
 def outline(job: SweepJob, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], with_time: bool = True) -> Outline:
-    """The work of a sweep, after a survey. runs: those asked for; to_do: those of them that are not finished.
-
-    with_time: estimate the real time too, for which some steps are trained.
-    """
+    """The work of a sweep, after a survey. to_do: unfinished ones of its runs. with_time: train and time some steps."""
     job.survey(to_do)
     asked = [job.demands[run] for run in to_do if run in job.demands]
     segments = job.training.plan(together(asked)) if job.training and asked else []
@@ -403,10 +394,7 @@ def outline(job: SweepJob, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], 
 
 
 def simulation_seconds(job: SweepJob, to_do: Sequence[SweepRun]) -> float:
-    """Real seconds to simulate runs: with training as long as their survey took, else by the time of one of each kind.
-
-    Infinite where none was timed: there are few of each kind.
-    """
+    """Real seconds to simulate runs: as their survey took, else by one run of each kind; infinite if none was timed."""
     if any(run.learns for run in to_do):
         return job.survey_seconds
     if not job.simulation_seconds:
@@ -416,10 +404,7 @@ def simulation_seconds(job: SweepJob, to_do: Sequence[SweepRun]) -> float:
 
 
 def estimate(job: SweepJob, segments: Sequence[Segment]) -> tuple[float | None, float]:
-    """Real seconds of a step, on average, and of all segments: shared evenly, no less than the critical path.
-
-    None and infinity if steps cannot be timed, for example because training diverges at once; the runs report that.
-    """
+    """Real seconds of a step, and of all segments on all workers; None and infinity if steps cannot be timed."""
     from models.segment import measure_step_seconds
 
     kinds = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache, partial
 
 from models.spec import EMBEDDING_STAGE
 from sim.failures.script import Loss, ScriptConfig
@@ -44,13 +45,14 @@ class Overhead:
 
 def overheads(scenario: Scenario) -> list[Overhead]:
     """Every strategy's cost with no failure, measured over the scenario's iterations."""
-    site, plain_iteration = build_site(scenario), plain_plan(scenario.workload)
-    plain_bytes, plain_seconds = work_of(site, plain_iteration)
+    site = build_site(scenario)
+    work = cache(partial(work_of, site))
+    plain_bytes, plain_seconds = work(plain_plan(scenario.workload))
     num_replicas, found = len(site.cluster.replicas), []
     for config in scenario.strategies:
-        strategy, plan = strategy_class(config.kind), plan_under(config, scenario.workload)
+        strategy = strategy_class(config.kind)
         run = failure_free_run(scenario, config)
-        num_bytes, seconds = (plain_bytes, plain_seconds) if plan == plain_iteration else work_of(site, plan)
+        num_bytes, seconds = work(plan_under(config, scenario.workload))
         num_iterations = max(1, run.num_iterations)
         device_bytes = (strategy.extra_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)
         host_bytes = (strategy.host_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)
@@ -101,16 +103,14 @@ def recoveries(scenario: Scenario) -> dict[str, dict[str, bool]]:
 
 
 def recovers(scenario: Scenario, config: StrategyConfig) -> dict[str, bool]:
-    """The stages that a strategy recovers, if lost at once in the middle of an iteration, without a fallback.
-
-    That is the third iteration or, if the strategy saves at intervals, the first one after its first save.
-    """
+    """The stages that a strategy recovers, if lost at once in an iteration after its first save, without a fallback."""
     workload = scenario.workload  # with few microbatches iterations are short; recovery does not depend on them
     least = max(2, SCHEDULES[workload.schedule].microbatch_multiple(workload.num_stages))
     workload = workload.model_copy(update={"num_microbatches": min(least, workload.num_microbatches)})
     small = scenario.model_copy(update={"workload": workload})
     quiet = failure_free_run(small, config)
     saved_seconds = next((event.time_seconds for event in quiet.events if event.kind == "checkpoint_durable"), 0.0)
+    # the third iteration or, if the strategy saves at intervals, the first one after its first save
     later = [record for record in quiet.iterations[2:] if record.started_seconds >= saved_seconds]
     hit = (later or quiet.iterations)[0 if later else -1]
     middle_seconds = (hit.started_seconds + hit.ended_seconds) / 2

@@ -27,11 +27,7 @@ from sim.strategies import StrategyConfig
 
 
 class ScenarioPlan:
-    """The runs of the scenario of one point, with its text and versions.
-
-    number: of the point. texts: those read already, for many scenarios of the same text. DataError for text that
-    cannot be learnt.
-    """
+    """The runs of a scenario at one point, with its text and versions. DataError for text that cannot be learnt."""
 
     def __init__(self, point: Point, base_folder: Path, results_folder: Path, texts: Texts, number: int = 0) -> None:
         self.point, self.number, self.scenario = point, number, point.scenario
@@ -69,10 +65,7 @@ class ScenarioPlan:
 
 @dataclass(frozen=True, eq=False)
 class SweepRun:
-    """One strategy under one pair of seeds, the folder of its results, and the swept values that concern it.
-
-    key: hash of all that decides its numbers.
-    """
+    """One strategy under a pair of seeds, its folder, and the swept values that concern it. key: hash of its inputs."""
 
     plan: ScenarioPlan
     strategy_index: int
@@ -118,11 +111,6 @@ class SweepRun:
     def name(self) -> str:
         """Its folder's name."""
         return self.folder.name
-
-    @property
-    def title(self) -> str:
-        """Its strategy and seeds, for people."""
-        return f"{self.strategy.name} f{self.failure_seed} t{self.training_seed}"
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -25,8 +25,6 @@ PROBE_SECONDS, NODE_SECONDS = 5.0, 120.0
 
 QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 
-DEATHS = ("WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError", "ObjectLostError", "OutOfMemoryError")
-
 LONGEST_FOLDER = 12
 """Letters of a folder for temporary files in which the names of Ray's sockets stay below the system's limit of 107."""
 
@@ -34,12 +32,10 @@ LONGEST_FOLDER = 12
 class RayCluster:
     """Workers of a Ray cluster, one CPU and one task each at a time.
 
-    address: None starts a cluster on this machine, of `num_workers` CPUs (None: as many as there are), until `close`.
-    "auto" or "host:port" joins an existing one, to which this machine belongs; num_workers: the tasks at a time, None:
-    as many as it has CPUs. trains: whether any model is trained.
-
-    Raises ValueError if Ray is not installed, there is no cluster, or a node has other code or versions. A process can
-    have one at a time. The code of nodes that join later is compared at their first task; that of plug-ins is not.
+    address: None starts a cluster on this machine, until `close`; "auto" or "host:port" joins an existing one, to which
+    this machine belongs. num_workers: tasks at a time, None: as many as there are CPUs. trains: whether any model is
+    trained. ValueError if Ray is not installed, there is no cluster, or a node has other code or versions. A process
+    can have one at a time. The code of nodes that join later is compared at their first task; that of plug-ins is not.
     """
 
     def __init__(self, address: str | None, num_workers: int | None, trains: bool = False) -> None:
@@ -186,7 +182,8 @@ def own(error: BaseException) -> BaseException:
         cause = own(error.cause)
         cause.__cause__ = RuntimeError(re.sub("\x1b\\[[0-9;]*m", "", f"in a Ray worker:\n{error}"))
         return cause
-    if isinstance(error, tuple(getattr(of_ray, name) for name in DEATHS)):
+    losses = of_ray.NodeDiedError, of_ray.LocalRayletDiedError, of_ray.ObjectLostError, of_ray.OutOfMemoryError
+    if isinstance(error, (of_ray.WorkerCrashedError, *losses)):
         return WorkerDiedError(first_line(error))
     return RuntimeError(f"Ray: {first_line(error)}") if isinstance(error, of_ray.RayError) else error
 

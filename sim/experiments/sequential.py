@@ -11,7 +11,6 @@ from sim.core.text import format_count, shortened
 from sim.experiments.job import SweepJob
 from sim.experiments.plan import swept_fields
 from sim.results.statistics import Estimate, PointRuns, estimate, points_of, replicates_needed
-from sim.scenario.scenario import Scenario
 
 
 def parse_share(text: str) -> float:
@@ -32,7 +31,9 @@ def narrow_intervals(job: SweepJob, share: float, most: int, force: bool, note: 
     It is the interval of the time to the target loss, or to the end where there is no target. No point gets more than
     `most` seeds. Notes what is added and, in the end, which intervals stay wider, and why.
     """
-    metric = metric_of([point.scenario for point in job.points])
+    trainings = [point.scenario.training for point in job.points]
+    has_target = all(each.target_validation_loss is not None and each.learner != "none" for each in trainings)
+    metric = "target_reached_seconds" if has_target else "wall_clock_seconds"
     while True:
         groups = points_of(job.table, swept_fields(job.runs))
         wanted = seeds_wanted(groups, metric, share, [point.scenario.seeds.failures for point in job.points], most)
@@ -45,13 +46,6 @@ def narrow_intervals(job: SweepJob, share: float, most: int, force: bool, note: 
         job.do(to_do)
     for line in too_wide(groups, metric, share):
         note(line)
-
-
-def metric_of(scenarios: Sequence[Scenario]) -> str:
-    """The metric whose intervals are narrowed: the time to the target loss; to the end where there is no target."""
-    has_target = all(scenario.training.target_validation_loss is not None for scenario in scenarios)
-    learns = all(scenario.training.learner != "none" for scenario in scenarios)
-    return "target_reached_seconds" if has_target and learns else "wall_clock_seconds"
 
 
 def seeds_wanted(

@@ -16,7 +16,7 @@ from sim.core.text import suggestion
 from sim.experiments.executors import Executor, InProcess, ProcessPool
 from sim.experiments.folder import Purpose, SweepProgress
 from sim.experiments.job import Outline, SweepJob, outline
-from sim.experiments.plan import SweepRun, selected, swept_fields
+from sim.experiments.plan import SweepRun, selected
 from sim.experiments.sequential import narrow_intervals
 from sim.experiments.tasks import load_training
 from sim.experiments.training import Texts, open_training
@@ -84,11 +84,6 @@ class SweepOutcome:
     failures: Mapping[str, str]
     table: pd.DataFrame | None
     num_trained_steps: int
-
-    @property
-    def fields(self) -> list[str]:
-        """The swept fields."""
-        return swept_fields(self.runs)
 
     def results(self) -> Results:
         """All results in the folder, as DataFrames."""
@@ -246,11 +241,8 @@ def new_executor(
     return InProcess()
 
 
-STEP_SECONDS, ITERATION_SECONDS, MICROBATCHES_SECONDS = 5e-3, 2e-5, 2e-2
-"""Real seconds of a training step of a small model, and of a simulated iteration at the two fidelities, about."""
-
-POOL_SECONDS = 2.0
-"""Real seconds until the processes of a pool have started, about."""
+STEP_SECONDS, ITERATION_SECONDS, MICROBATCHES_SECONDS, POOL_SECONDS = 5e-3, 2e-5, 2e-2, 2.0
+"""Real seconds, about: of a small model's training step, an iteration at the two fidelities, the start of a pool."""
 
 
 def default_executor(to_do: Sequence[SweepRun]) -> Executor:

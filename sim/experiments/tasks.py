@@ -32,10 +32,7 @@ def load_training() -> None:
 
 @dataclass(frozen=True)
 class SimulationTask:
-    """One strategy of a scenario under a pair of seeds, with the name of its training.
-
-    keeps_records: the result is the run; else its outcomes alone, since records of long runs are large.
-    """
+    """One strategy of a scenario under a pair of seeds. keeps_records: the result is the run, else its outcomes."""
 
     scenario: Scenario
     strategy_index: int
@@ -61,10 +58,7 @@ def survey(tasks: Sequence[SimulationTask]) -> list[Demands]:
 
 
 def time_simulation(task: SimulationTask) -> float:
-    """Real seconds that a run without training takes here, for estimates.
-
-    A short run is repeated, so that its time does not include that of computing iteration times.
-    """
+    """Real seconds of a run without training; a short one is repeated, now with known iteration times."""
     for _ in range(2):
         began = time.perf_counter()
         simulate_task(task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.spec import DataSpec, TrainingSpec, plain_routes
 from models.training import NoTraining, Training
@@ -82,7 +82,5 @@ def training_without_text(learner: str, spec: TrainingSpec, iterations_per_step:
 
 def default_cache() -> Path:
     """Folder of training states kept between runs: CHURNLAB_CACHE, else one in the user's cache folder."""
-    named: Any = os.environ.get("CHURNLAB_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "churnlab"
+    named = os.environ.get("CHURNLAB_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "churnlab"

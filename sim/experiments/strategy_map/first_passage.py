@@ -19,10 +19,7 @@ from sim.simulation.run import Run, simulate, time_only
 def first_passages(
     trials: Sequence[tuple[Scenario, int, IterationsToTarget | None]], failure_seeds: Sequence[int]
 ) -> list[FirstPassages]:
-    """First passages of the target for each scenario with the index of a strategy: a task of workers.
-
-    Iterations to the target: None where they are not known yet.
-    """
+    """First passages of trials: scenario, strategy's index, iterations to the target (None: unknown). A task."""
     return [first_passage(scenario, index, failure_seeds, to_target) for scenario, index, to_target in trials]
 
 

@@ -42,10 +42,7 @@ NO_AXIS = Axis("", (None,), None, False, "")
 
 
 class Grid:
-    """The cells of two axes, and the strategies that are compared there. ScenarioError where a cell is not valid.
-
-    candidates: index by name, without strategies that ignore failures.
-    """
+    """The cells of two axes. candidates: index by name of strategies that stop on failures. Raises ScenarioError."""
 
     def __init__(self, template: ScenarioTemplate, axes: tuple[Axis, Axis], seeds: SeedsConfig, name: str) -> None:
         self.axes, self.seeds, self.name = axes, seeds, name

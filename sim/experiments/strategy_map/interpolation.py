@@ -19,10 +19,7 @@ Seeds = tuple[int, int]
 
 @dataclass(frozen=True)
 class SamplePoint:
-    """Trained runs of a strategy at one cell.
-
-    iterations: to the target, by pair of seeds; NaN where it was not reached in `most_iterations`.
-    """
+    """Trained runs at one cell. iterations: to the target, by seeds; NaN where not reached in `most_iterations`."""
 
     failures_per_iteration: float
     iterations: Mapping[Seeds, float]

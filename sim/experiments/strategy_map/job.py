@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sim.core.text import format_count
 from sim.experiments.executors import Executor, Work, WorkerDiedError
 from sim.experiments.job import SweepJob, outline
-from sim.experiments.plan import SweepRun
+from sim.experiments.plan import plan_runs
 from sim.experiments.strategy_map.first_passage import first_passages
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, Seeds, mean, next_rate
@@ -32,10 +33,8 @@ Trial = tuple[Cell, str]
 
 Trials = tuple[Trial, ...]
 
-MOST_GROUPS = 6
-
-MOST_TRIALS = 100
-"""In a task of a worker."""
+MOST_GROUPS, MOST_TRIALS = 6, 100
+"""Values of an axis at which a strategy is trained; trials in a task of a worker."""
 
 MOST_EXTENSION = 2
 """Runs that have not reached the target are extended up to so many times the scenario's steps."""
@@ -56,10 +55,8 @@ class TrainedRuns:
     @property
     def lack_steps(self) -> bool:
         """Whether any run ended without the target."""
-        return any(
-            summary["target_reached_iteration"] is None and summary["outcome"] == "finished"
-            for summary in self.summaries.values()
-        )
+        missed = (summary for summary in self.summaries.values() if summary["target_reached_iteration"] is None)
+        return any(summary["outcome"] == "finished" for summary in missed)
 
     def values(self, name: str = "target_reached_iteration") -> dict[Seeds, float]:
         """One outcome by pair of seeds, NaN where there is none."""
@@ -85,10 +82,7 @@ class TrainingJob:
             return outline(job, job.runs, [run for run in job.runs if not run.is_finished]).lines
 
     def do(self, points: Sequence[Point]) -> list[TrainedRuns]:
-        """The runs of each point, all of one strategy; those that miss the target are extended where that may help.
-
-        ValueError where a run fails.
-        """
+        """The runs of each point, extended if they miss the target and that may help. ValueError if a run fails."""
         points, factors = list(points), [1] * len(points)
         while True:
             found = self._done(points)
@@ -103,7 +97,7 @@ class TrainingJob:
                 factors[number] *= 2
                 scenario = points[number].scenario
                 points[number] = replace(points[number], scenario=with_steps(scenario, 2 * scenario.training.steps))
-            cells = "1 cell has" if len(short) == 1 else f"{len(short)} cells have"
+            cells = format_count(len(short), "cell has", "cells have")
             self.observer.noted(f"{cells} runs that have not come to the target: they go on, for twice as many steps.")
 
     def _job(self, points: Sequence[Point]) -> SweepJob:
@@ -120,22 +114,16 @@ class TrainingJob:
         self.corpus_description = job.runs[0].plan.corpus_description
         for run, (error, _) in job.failures.items():
             raise ValueError(f"{run.name} could not be done: {error}")
-        by_point: list[list[SweepRun]] = [[] for _ in points]
-        for run in job.runs:
-            by_point[run.point].append(run)
         found = []
-        for point, own in zip(points, by_point, strict=True):
-            runs = own or self._job([point]).runs  # none of its own: those of an earlier point, done once
+        for point in points:
+            runs = plan_runs([point], *job.plan_arguments)  # some may be in the job as those of an earlier point
             summaries = {(run.failure_seed, run.training_seed): read_json(run.folder / "summary.json") for run in runs}
             found.append(TrainedRuns(summaries, point.scenario.training.steps * point.scenario.iterations_per_step))
         return found
 
 
 def most_factor(scenario: Scenario) -> int:
-    """The largest multiple of the scenario's steps that a run may have.
-
-    1 where more steps would change the first ones, because the learning rate decays over all steps.
-    """
+    """The largest multiple of the scenario's steps for a run; 1 where the learning rate decays over all steps."""
     optimizer = scenario.training.optimizer
     return MOST_EXTENSION if optimizer.decay != "cosine" or optimizer.decay_steps is not None else 1
 
@@ -181,10 +169,7 @@ class MapJob:
         )
 
     def survey(self) -> None:
-        """Simulate the cells of the coarse mesh, to find failure rates and the strategies that change weights.
-
-        ValueError where a strategy would have to be trained at too many values of an axis.
-        """
+        """Simulate the coarse mesh, to find failure rates and what changes weights. ValueError for too many groups."""
         lines_x, lines_y = self._lines
         cells = list(dict.fromkeys([*((i, j) for i in lines_x for j in lines_y), *self.required_cells]))
         self.training.observer.noted(f"Churn in {len(cells)} of {len(self.grid.points)} cells, without training.")
@@ -241,10 +226,7 @@ class MapJob:
         return points
 
     def train(self) -> None:
-        """Do the trained runs, and find from them how many iterations the target takes.
-
-        ValueError where it is not reached even without failures.
-        """
+        """Do the trained runs, and find the iterations to the target. ValueError if it is missed without failures."""
         free, points = self._failure_free_points(), self._next_samples()
         while True:
             done = self.training.do([*free.values(), *points.values()])
@@ -264,17 +246,13 @@ class MapJob:
         simulated = self._simulate(list(self.trained))
         for group, cells in self.surveyed.items():
             without = failure_free[self.grid.root(next(iter(cells)), group.strategy)]
-            self.to_target[group] = self._iterations_to_target(group, cells, without, simulated)
+            self.to_target[group] = self._iterations_to_target(group, without, simulated)
 
     def _iterations_to_target(
-        self,
-        group: ComparisonGroup,
-        cells: Mapping[Cell, FirstPassages],
-        without: TrainedRuns,
-        simulated: Mapping[Trial, FirstPassages],
+        self, group: ComparisonGroup, without: TrainedRuns, simulated: Mapping[Trial, FirstPassages]
     ) -> IterationsToTarget:
         """Iterations to the target of a group, through its sample points. without: trained runs without failures."""
-        name = group.strategy
+        name, cells = group.strategy, self.surveyed[group]
         of_every_seed = {
             (failure_seed, training): iterations
             for (_, training), iterations in without.values().items()
@@ -290,8 +268,8 @@ class MapJob:
 
     def evaluate(self) -> None:
         """Evaluate the coarse mesh, then cells where neighbours differ; along a single axis all cells."""
-        cells = len(self.grid.points)
-        self.training.observer.noted(f"Now the times to the target, in those of {cells} cells that are needed.")
+        num_cells = len(self.grid.points)
+        self.training.observer.noted(f"Now the times to the target, in those of {num_cells} cells that are needed.")
 
         def labels(cells: Sequence[Cell]) -> dict[Cell, tuple[str, bool]]:
             trials = [(cell, name) for cell in cells for name in self.grid.candidates]
@@ -319,15 +297,12 @@ class MapJob:
     def _simulate(
         self, trials: Sequence[Trial], to_target: Mapping[ComparisonGroup, IterationsToTarget] | None = None
     ) -> dict[Trial, FirstPassages]:
-        """Simulate strategies in cells; those of equal iteration times together, which are computed once.
-
-        to_target: None where the iterations to the target are not known yet.
-        """
+        """Simulate strategies in cells, those of equal iteration times together. to_target: None while unknown."""
         batches: dict[str, list[Trial]] = {}
         for trial in trials:
             batches.setdefault(self.grid.iteration_time_key(trial[0]), []).append(trial)
         tasks = [batch[n : n + MOST_TRIALS] for batch in batches.values() for n in range(0, len(batch), MOST_TRIALS)]
-        work = TrialWork(self, tasks, to_target)
+        work = TrialWork(self, map(tuple, tasks), to_target)
         work.run()
         return {trial: work.found[trial] for trial in trials}  # in the order given, whichever task ends first
 
@@ -344,12 +319,9 @@ class TrialWork(Work[Trials]):
     """The simulation of strategies in cells, some of equal iteration times in a task."""
 
     def __init__(
-        self,
-        job: MapJob,
-        tasks: Iterable[Sequence[Trial]],
-        to_target: Mapping[ComparisonGroup, IterationsToTarget] | None,
+        self, job: MapJob, tasks: Iterable[Trials], to_target: Mapping[ComparisonGroup, IterationsToTarget] | None
     ) -> None:
-        super().__init__(job.training.executor, map(tuple, tasks))
+        super().__init__(job.training.executor, tasks)
         self.job, self.to_target = job, to_target
         self.found: dict[Trial, FirstPassages] = {}
 

@@ -25,9 +25,8 @@ def refined(
 ) -> tuple[dict[Cell, Label], list[Mesh]]:
     """Labels of the evaluated cells, and the final meshes, whose corners are among them.
 
-    lines: those of the coarse mesh, from 0 to the last cell along each side. evaluate: gives labels of some cells; no
-    cell is asked for twice. A mesh whose known cells have one label is taken to have it throughout; others are halved
-    until meshes have no cells inside.
+    lines: of the coarse mesh, from 0 to the last cell. evaluate: gives labels of cells, each once. A mesh whose known
+    cells have one label is taken to have it throughout; others are halved until meshes have no cells inside.
     """
     known = dict(evaluate(list(product(lines_x, lines_y))))
     meshes = [(x, y) for x in spans(lines_x) for y in spans(lines_y)]

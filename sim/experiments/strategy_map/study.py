@@ -11,7 +11,7 @@ from pathlib import Path
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob, TrainingJob
-from sim.experiments.sweep import ExecutorKind, Observer, new_executor
+from sim.experiments.sweep import Observer, new_executor
 from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
@@ -46,22 +46,18 @@ class MapOptions:
 
 @dataclass(frozen=True)
 class MapRequest:
-    """A map or an advice to be made. results, cache: folders; by default temporary ones.
-
-    is_advice: the scenario's own values are a cell too, with trained runs.
-    """
+    """A map to be made, or without axes an advice, with trained runs at the own cell. Folders: by default temporary."""
 
     template: ScenarioTemplate
-    axes: tuple[Axis, Axis]
+    axes: tuple[Axis, Axis] | None
     options: MapOptions = field(default_factory=MapOptions)
     results: str | Path | None = None
     cache: str | Path | None = None
-    is_advice: bool = False
 
     @property
     def name(self) -> str:
         """The name of the results folder."""
-        return f"{self.template.scenario.name}-{'advice' if self.is_advice else 'map'}"
+        return f"{self.template.scenario.name}-{'map' if self.axes else 'advice'}"
 
     @property
     def seeds(self) -> SeedsConfig:
@@ -76,24 +72,25 @@ class MapRequest:
     @contextmanager
     def surveyed(self, observer: Observer) -> Iterator[MapJob]:
         """Context with the computation after its survey. ValueError where it cannot be done."""
-        grid = Grid(self.template, self.axes, self.seeds, self.name)
+        grid = Grid(self.template, self.axes or advice_axes(self.template), self.seeds, self.name)
         options, first = self.options, self.seeds.failures[0]
         if options.objective == "money":
             require_prices(grid)
-        kind: ExecutorKind = "serial" if options.jobs == 1 else "pool"
         with ExitStack() as stack:
             results, cache = (
                 Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
                 for folder in (self.results, self.cache)
             )
-            executor = stack.enter_context(closing(new_executor(kind, options.jobs)))
+            executor = stack.enter_context(
+                closing(new_executor("serial" if options.jobs == 1 else "pool", options.jobs))
+            )
             job = MapJob(
                 grid,
                 TrainingJob(self.template.base_folder, results, cache, executor, observer),
                 range(first, first + max(options.time_replicates, 2)),
                 options.objective,
-                1 if self.is_advice else options.num_samples,
-                [grid.own_cell] if self.is_advice and grid.own_cell else [],
+                options.num_samples if self.axes else 1,
+                [grid.own_cell] if grid.own_cell and not self.axes else [],
             )
             job.survey()
             yield job
@@ -175,6 +172,5 @@ def advise(
 
     Arguments and errors as of `strategy_map`. `churnlab.advice_lines` gives the answer in sentences.
     """
-    template = ScenarioTemplate(source)
-    request = MapRequest(template, advice_axes(template), options or MapOptions(), results, cache, is_advice=True)
+    request = MapRequest(ScenarioTemplate(source), None, options or MapOptions(), results, cache)
     return advice_of(request.finished(observer))
