@@ -15,12 +15,12 @@ from sim.experiments.training import default_cache
 if TYPE_CHECKING:
     from models.trajectory_store import TrajectoryStore
 
-cache_app = typer.Typer(no_args_is_help=True, help="Look at, or shrink, the cache of training states.")
+cache_app = typer.Typer(no_args_is_help=True, help="Show or shrink the cache of training states.")
 
 
 @cache_app.command()
 def info(cache: CacheFolder = None) -> None:
-    """Say what the cache of training states holds."""
+    """Show the contents of the cache of training states."""
     with existing_store(cache) as store:
         found, folder = store.info(), store.folder
     say(f"{folder}: {found.num_steps:,} steps and {found.num_validations:,} validations of {found.num_lines:,} lines")
@@ -32,7 +32,7 @@ def prune(
     cache: CacheFolder = None,
     to: Annotated[str, typer.Option(metavar="SIZE", help="States may take this much; 0 for none.")] = "0",
 ) -> None:
-    """Delete training states: of branches first, then what was unused for longest. Losses stay known."""
+    """Delete training states: of branches first, then the least recently used ones. Losses are kept."""
     budget_bytes = bytes_of(to, "--to")
     with existing_store(cache) as store:
         before, folder = store.info(), store.folder

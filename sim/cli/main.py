@@ -12,7 +12,7 @@ import typer
 
 from sim.cli.cache import cache_app
 from sim.cli.map import advise, map_
-from sim.cli.options import Overrides, ScenarioPath, complain, console, say, with_places
+from sim.cli.options import Overrides, ScenarioPath, complain, console, say, with_locations
 from sim.cli.results import PlotCommand, plot, report, timeline
 from sim.cli.run import run, status, sweep
 from sim.cli.tables import list_table, overhead_table, recovery_table
@@ -30,12 +30,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for command in (with_places(run), with_places(sweep), status, with_places(advise), report, timeline):
+for command in (with_locations(run), with_locations(sweep), status, with_locations(advise), report, timeline):
     app.command()(command)
 
 app.command(cls=PlotCommand)(plot)
 
-app.command("map")(with_places(map_))
+app.command("map")(with_locations(map_))
 
 app.add_typer(cache_app, name="cache")
 
@@ -50,9 +50,9 @@ def options_of_all(
 
 
 @app.command()
-@with_places
+@with_locations
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
-    """Say all that is wrong with a scenario, with lines; exit code 2 if anything is."""
+    """List all problems of a scenario, with lines; exit code 2 if there are any."""
     points = load_points(scenario_path, tuple(overrides or ()))
     scenario = points[0].scenario
     texts = Texts(scenario_path.parent, None)
@@ -71,7 +71,7 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 
 @app.command()
 def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
-    """Print what each strategy costs while nothing fails, and what it recovers, found by trying; nothing is trained."""
+    """Print each strategy's costs with no failure and the stages that it recovers, by simulation without training."""
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
     console.print(overhead_table(scenario))
     console.print(recovery_table(scenario))
@@ -81,7 +81,7 @@ def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 def list_known(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")] = "",
 ) -> None:
-    """List what a scenario can name."""
+    """List the names that a scenario can use."""
     console.print(list_table(what))
 
 
@@ -92,7 +92,7 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Run the command; what the user can mend is one clear message and exit code 2, never a traceback."""
+    """Run the command; errors of the user end it with a message and exit code 2, without a traceback."""
     try:
         app()
     except (ValueError, OSError) as error:

@@ -77,8 +77,8 @@ def map_(
 ) -> None:
     """Draw which strategy reaches the target loss first over two fields, by how much, and where that is too close.
 
-    Times are simulated in each cell; the cost of failures in learning comes from real runs at a few cells. Interrupted,
-    the same command continues.
+    Times are simulated in each cell; the cost of failures in learning comes from real runs at a few cells. After
+    an interruption, the same command resumes.
     """
     from sim.reporting.strategy_map import map_notes, own_line, shares_table, write_map
 
@@ -110,7 +110,7 @@ def advise(
     jobs: Jobs = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Say which strategy to use for a scenario, with what confidence, and where the order changes, in five lines.
+    """Recommend a strategy for a scenario, with confidence and the rates at which the order changes, in five lines.
 
     Strategies that change weights are run with training at its failure rate and at twice that rate, or at the highest
     allowed one. After an interruption, the same command resumes.
@@ -128,7 +128,7 @@ def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:
     """The scenario of a map; its sweep is ignored."""
     template = ScenarioTemplate(path, overrides or ())
     if template.scenario.sweep is not None:
-        say("The scenario's sweep is ignored: its fields have the values that stand in the scenario itself.")
+        say("The scenario's sweep is ignored: its fields have their values outside the sweep.")
     return template
 
 

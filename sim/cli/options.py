@@ -80,7 +80,7 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
     return parsed
 
 
-def with_places(command: Callable[..., None]) -> Callable[..., None]:
+def with_locations(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose DataError becomes a ScenarioError, with the line of the field in the scenario or its sweep."""
 
     @wraps(command)

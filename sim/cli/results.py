@@ -29,7 +29,7 @@ def plot(
     ],
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="Draw this kind alone; repeatable. Default: all that the results can give."),
+        typer.Option("--kind", help="Draw only this kind; repeatable. Default: all that the results can give."),
     ] = None,
     field: Annotated[
         str | None,
@@ -38,7 +38,7 @@ def plot(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: figures/ in RESULTS.")] = None,
     slide: Annotated[bool, typer.Option("--slide", help="For a slide: 16:9, larger letters.")] = False,
 ) -> None:
-    """Draw figures of results: PNG and PDF, and beside each the data drawn, as CSV."""
+    """Draw figures of results as PNG and PDF, with the data of each as CSV."""
     from sim.reporting.registry import FigureRequest, drawable, figure_kinds
     from sim.reporting.style import PAPER, SLIDE
     from sim.results.selection import MissingError

@@ -45,7 +45,7 @@ def run(
     results: ResultsFolder = Path("results"),
     cache: CacheFolder = None,
     no_cache: NoCache = False,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is finished already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Repeat finished runs.")] = False,
 ) -> None:
     """Run a scenario: every strategy under the same churn. Ends with a table and a figure.
 
@@ -107,10 +107,10 @@ def sweep(
         str | None, typer.Option(help="Of the Ray cluster: auto, or HOST:PORT; default: a local one for this sweep.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Do again what is finished already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Repeat finished runs.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Do these runs alone: a strategy, a run's folder (with * and ?) or FIELD=VALUE; repeatable."),
+        typer.Option(help="Do only these runs: a strategy, a run's folder (with * and ?) or FIELD=VALUE; repeatable."),
     ] = None,
     until_ci: Annotated[
         str | None,

@@ -82,7 +82,7 @@ class SweepFolder:
             lock.acquire(timeout=LOCK_SECONDS)  # longer than `is_locked` takes
         except Timeout:
             raise ValueError(
-                f"another process is at a sweep in {self.folder}: wait for it (churnlab status {self.folder}), or "
+                f"another process does a sweep in {self.folder}: wait for it (churnlab status {self.folder}), or "
                 "name another folder with --results"
             ) from None
         except (OSError, NotImplementedError):

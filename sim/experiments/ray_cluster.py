@@ -164,7 +164,7 @@ def difference_here(expected: Mapping[str, str], trains: bool = False) -> str:
     """Description of what differs between this process's fingerprint and the expected one; empty if nothing does."""
     here = fingerprint(trains)
     names = [name for name in expected if here.get(name) != expected[name]]
-    return ", ".join(f"{name} {here.get(name, 'unknown')} in the place of {expected[name]}" for name in names)
+    return ", ".join(f"{name} {here.get(name, 'unknown')} instead of {expected[name]}" for name in names)
 
 
 def call_if_equal(expected: Mapping[str, str], task: Callable[..., Any], *arguments: Any) -> Any:

@@ -92,7 +92,7 @@ def test_when_a_worker_dies_others_do_what_comes_after(executor):
 @pytest.mark.parametrize("executor", ["ray"], indirect=True)
 def test_other_code_in_a_ray_worker_is_refused(executor, monkeypatch):
     monkeypatch.setattr(ray_executor, "fingerprint", lambda: {"churnlab": "0.0.9"})
-    with pytest.raises(RuntimeError, match=r"would compute otherwise: it has churnlab .* in the place of 0\.0\.9"):
+    with pytest.raises(RuntimeError, match=r"would compute otherwise: it has churnlab .* instead of 0\.0\.9"):
         executor.submit(chores.double, 1).result()
 
 

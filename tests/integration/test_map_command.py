@@ -127,7 +127,7 @@ ONE_STRATEGY = (
         (("--x", RATE, "--set", "training.target_validation_loss=null"), "target_validation_loss is not"),
         (("--x", f"{RATE}=0.1,0.2", "--set", "training.target_validation_loss=1.3"), "is not reached in"),
         (("--x", "strategies[checkfree].learning_rate_factor=1..2"), "learns differently at"),
-        (("--x", "seeds.failures=[0],[1]"), "'seeds.failures' changes nothing that a map shows"),
+        (("--x", "seeds.failures=[0],[1]"), "'seeds.failures' has no effect on a map"),
         (("--x", "strategies=[checkpoint,redundant],[redundant,checkpoint]"), "the same names, in the same order"),
         (("--x", "workload.num_microbatches=4.2..4.4"), "there are not two between these"),
         (

@@ -149,7 +149,7 @@ def test_two_sweeps_of_one_folder_at_a_time_are_one_too_many(tmp_path):
     with SweepFolder(tmp_path).locked():
         (tmp_path / "sweep.json").write_text(json.dumps({"runs": []}))
         assert read_status(tmp_path).is_running
-        with pytest.raises(ValueError, match="another process is at a sweep"), SweepFolder(tmp_path).locked():
+        with pytest.raises(ValueError, match="another process does a sweep"), SweepFolder(tmp_path).locked():
             pass
     assert not read_status(tmp_path).is_running
 

@@ -149,20 +149,18 @@ def check(grid: Grid) -> None:
         affected = format_count(len(grid.candidates), "strategy is", "strategies are")
         raise DataError(f"only {affected} affected by failures; give at least two", ("strategies",))
     if scenario.training.learner == "none":
-        raise ValueError("training.learner is none: which strategy comes to a loss first takes a model that learns")
+        raise ValueError("training.learner is none: comparing times to a loss takes a model that learns")
     if scenario.training.target_validation_loss is None:
         raise ValueError(
-            "training.target_validation_loss is not set: give the loss to come to, with --set "
-            "training.target_validation_loss=2.0, say"
+            "training.target_validation_loss is not set: give the loss to reach, with --set "
+            "training.target_validation_loss=2.0, for example"
         )
     for axis in grid.axes:
         if axis.field.partition(".")[0].partition("[")[0] in WITHOUT_EFFECT:
-            raise ValueError(f"{axis.option}: '{axis.field}' changes nothing that a map shows; give another field")
+            raise ValueError(f"{axis.option}: '{axis.field}' has no effect on a map; give another field")
     names = [config.name for config in scenario.strategies]
     if any([config.name for config in point.scenario.strategies] != names for point in grid.points.values()):
-        raise ValueError(
-            "strategies are what a map compares: they have the same names, in the same order, in all cells"
-        )
+        raise ValueError("a map compares strategies: they must have the same names, in the same order, in all cells")
 
 
 def require_prices(grid: Grid) -> None:

@@ -98,7 +98,9 @@ class TrainingJob:
                 scenario = points[number].scenario
                 points[number] = replace(points[number], scenario=with_steps(scenario, 2 * scenario.training.steps))
             cells = format_count(len(short), "cell has", "cells have")
-            self.observer.noted(f"{cells} runs that have not come to the target: they go on, for twice as many steps.")
+            self.observer.noted(
+                f"{cells} runs that have not reached the target: they are extended to twice as many steps."
+            )
 
     def _job(self, points: Sequence[Point]) -> SweepJob:
         folders = self.base_folder, self.results_folder, self.cache
@@ -172,7 +174,9 @@ class MapJob:
         """Simulate the coarse mesh, to find failure rates and what changes weights. ValueError for too many groups."""
         lines_x, lines_y = self._lines
         cells = list(dict.fromkeys([*((i, j) for i in lines_x for j in lines_y), *self.required_cells]))
-        self.training.observer.noted(f"Churn in {len(cells)} of {len(self.grid.points)} cells, without training.")
+        self.training.observer.noted(
+            f"Failures are simulated in {len(cells)} of {len(self.grid.points)} cells, without training."
+        )
         trials = [(cell, name) for cell in cells for name in self.grid.candidates]
         for (cell, name), passed in self._simulate(trials).items():
             self.surveyed.setdefault(self.grid.group(cell, name), {})[cell] = passed
@@ -180,7 +184,7 @@ class MapJob:
             num = sum(group.strategy == name and changes_weights(cells) for group, cells in self.surveyed.items())
             if num > MOST_GROUPS:
                 raise ValueError(
-                    f"strategy {name} learns differently at {num} values of an axis, and would have to be really run "
+                    f"strategy {name} learns differently at {num} values of an axis, and would have to be trained "
                     f"at each: give at most {MOST_GROUPS} values, or sweep them"
                 )
 
@@ -269,7 +273,7 @@ class MapJob:
     def evaluate(self) -> None:
         """Evaluate the coarse mesh, then cells where neighbours differ; along a single axis all cells."""
         num_cells = len(self.grid.points)
-        self.training.observer.noted(f"Now the times to the target, in those of {num_cells} cells that are needed.")
+        self.training.observer.noted(f"Times to the target are simulated in the cells needed, of {num_cells}.")
 
         def labels(cells: Sequence[Cell]) -> dict[Cell, tuple[str, bool]]:
             trials = [(cell, name) for cell in cells for name in self.grid.candidates]
