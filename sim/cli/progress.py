@@ -53,8 +53,7 @@ class Display(Observer):
 
     def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:  # noqa: ARG002
         """Print the work ahead."""
-        for line in outline.lines:
-            say(line)
+        say("\n".join(outline.lines))
 
     def noted(self, line: str) -> None:
         """Print a line that stays, above the bars."""

@@ -157,8 +157,7 @@ def status(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, below results/.")],
 ) -> None:
     """Show how many runs of a sweep are done, running, failed and left."""
-    for line in read_status(results).lines:
-        say(line)
+    say("\n".join(read_status(results).lines))
 
 
 def known_reference(points: Sequence[Point], name: str | None) -> str:
