@@ -105,9 +105,9 @@ def run_sweep(
 ) -> SweepOutcome:
     """Do all runs of some points and train no step twice; finished ones are not repeated.
 
-    base_folder: that of the scenario's file, from which its texts are found. cache: of training states; None keeps
-    none. executor: by default all cores of this machine. Raises ValueError for what cannot be planned, OSError if the
-    disk refuses; a run that fails is kept in the outcome.
+    base_folder: of the scenario's file, for its texts. cache: of training states; None keeps none. executor: by default
+    as needed, up to all cores. ValueError for what cannot be planned, OSError if the disk refuses; runs that fail are
+    in the outcome.
     """
     observer, options = observer or Observer(), options or SweepOptions()
     with ExitStack() as stack:
@@ -115,7 +115,6 @@ def run_sweep(
         job = SweepJob(points, base_folder, results_folder, cache, observer.progressed, options.made_for)
         runs = selected(job.runs, options.only)
         to_do = [run for run in runs if options.force or not run.is_finished]
-        finished = [run for run in runs if run not in set(to_do)]
         if options.until_ci is None and (kept := job.keep_added()):
             number = f"{len(kept):,} finished runs"
             observer.noted(f"{number} of failure seeds that --until-ci has added stay among the results.")
@@ -125,20 +124,14 @@ def run_sweep(
                 executor.submit(load_training)
         stack.enter_context(begun(job, executor, cache, options.cache_bytes, options.dry_run))
         work = outline(job, runs, to_do, with_time=options.made_for != "run")
-        observer.planned(work, finished)
+        observer.planned(work, [run for run in runs if run not in set(to_do)])
         if not options.dry_run:
             job.do(to_do)
             if options.until_ci is not None:
                 narrow_intervals(job, options.until_ci, options.max_replicates, options.force, observer.noted)
-    return SweepOutcome(
-        folder=job.folder.folder,
-        points=tuple(job.points),
-        runs=tuple(job.runs),
-        outline=work,
-        failures={run.name: error for run, (error, _) in job.failures.items()},
-        table=None if options.dry_run else job.table,
-        num_trained_steps=job.num_trained_steps,
-    )
+    failures = {run.name: error for run, (error, _) in job.failures.items()}
+    points, table = tuple(job.points), None if options.dry_run else job.table
+    return SweepOutcome(job.folder.folder, points, tuple(job.runs), work, failures, table, job.num_trained_steps)
 
 
 def run_scenario(
