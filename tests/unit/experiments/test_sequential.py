@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from sim.experiments.sequential import seeds_wanted, parse_share, too_wide
+from sim.experiments.sequential import parse_share, seeds_wanted, too_wide
 from sim.reporting.series import format_value
 from sim.reporting.tables import groups_in_order, headings, summary_table
 from sim.results.statistics import points_of, summary
