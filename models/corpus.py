@@ -41,10 +41,7 @@ CHARACTERS_PER_CHUNK, CHUNKS_PER_BATCH = 2**18, 64  # of text to encode: bounds 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Training and validation tokens: ids (uint16, shape [num_tokens]) below `vocabulary_size`.
-
-    `content_hash` identifies both and the tokenizer, equal on every machine; `description` is for outputs.
-    """
+    """Training and validation token ids (uint16, [num_tokens]); `content_hash` is equal on every machine."""
 
     train: Tokens
     validation: Tokens
@@ -53,7 +50,7 @@ class Corpus:
     description: str
 
     def batch(self, seed: int, step: int, num_sequences: int, sequence_length: int) -> npt.NDArray[np.int64]:
-        """Windows of the training tokens, uniformly at random: a pure function of (seed, step), both ≥ 0.
+        """Windows of the training tokens, uniformly at random: a pure function of (seed, step).
 
         Shape [num_sequences, sequence_length + 1]: inputs are `[:, :-1]`, targets `[:, 1:]`.
         """
@@ -85,8 +82,7 @@ class Corpus:
 def load_corpus(spec: DataSpec, base_folder: Path, cache_folder: Path | None = None) -> Corpus:
     """Read, split and tokenize the data of `spec`; relative paths start at `base_folder`.
 
-    Byte-pair encodings are cached in `cache_folder`. Raises ValueError for data that is missing, empty, unreadable or
-    not as `spec` says; `Corpus.require` checks the length.
+    Byte-pair encodings are cached. ValueError for data that is missing, empty, unreadable or not as `spec` says.
     """
     needed = {"text": "files", "tokens": "train_tokens", "huggingface": "dataset"}.get(spec.source)
     if needed and not getattr(spec, needed):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 
 from models.training import Training
-from models.training_state import Edit, Position
+from models.training_state import Position
 
 FLOOR, SPAN, SCALE_STEPS, EXPONENT = 1.2, 4.3, 20.0, 0.5
 SETBACK_PER_EDIT, SWAP_SLOWDOWN = 0.1, 0.05
@@ -31,15 +31,14 @@ class CurveTraining(Training):
         after_edits = [(0, 0.0)]  # (step, progress) of the beginning, then just after each edit
         for step, edit in position.lineage.edits:
             since, progress = after_edits[-1]
-            after_edits.append((step, self._set_back(progress + speed * (step - since), edit, after_edits, speed)))
+            progress += speed * (step - since)
+            if edit.goes_back_to is None:
+                progress *= 1.0 - SETBACK_PER_EDIT
+            else:
+                since, older = after_edits[edit.goes_back_to.num_edits]
+                lost = progress - (older + speed * (edit.goes_back_to.step - since))
+                progress -= max(0.0, lost) / self.spec.model.num_stages
+            after_edits.append((step, progress))
         since, progress = after_edits[-1]
         progress += speed * (position.step - since)
         return float(FLOOR + SPAN * (1.0 + progress / SCALE_STEPS) ** -EXPONENT)
-
-    def _set_back(self, progress: float, edit: Edit, after_edits: list[tuple[int, float]], speed: float) -> float:
-        moment = edit.goes_back_to
-        if moment is None:
-            return progress * (1.0 - SETBACK_PER_EDIT)
-        since, older = after_edits[moment.num_edits]
-        lost = progress - (older + speed * (moment.step - since))
-        return progress - max(0.0, lost) / self.spec.model.num_stages

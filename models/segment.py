@@ -22,10 +22,9 @@ NUM_STEPS_TIMED = 8
 
 @dataclass
 class TrainedSegment:
-    """Results of a segment by step, and the state at its end.
+    """Results of a segment by step, and the state at its end; None if training diverged, with the message `divergence`.
 
-    invalid: messages of states whose validation loss is not finite, by step. divergence: message of the step at which
-    training diverged; there is no end state then, and the results are those before it.
+    invalid: messages of states whose validation loss is not finite, by step.
     """
 
     results: LineResults = field(default_factory=LineResults)
@@ -37,10 +36,9 @@ class TrainedSegment:
 def train_segment(
     segment: Segment, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes], environment: str
 ) -> TrainedSegment:
-    """Train a segment.
+    """Train a segment from the state at `segment.start` (None: the initial one) and the older states of its edits.
 
-    start: state at `segment.start`, None where that is None. older: states at `segment.older`. environment: the
-    `environment_key` of the store that the results are for; RuntimeError if this process has another.
+    environment: `environment_key` of the store that the results are for; RuntimeError if this process has another.
     """
     if (here := environment_key()) != environment:
         raise RuntimeError(f"this worker would compute other bits: it has {here}, the sweep {environment}")

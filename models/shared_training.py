@@ -9,8 +9,8 @@ import math
 from array import array
 from collections.abc import Callable, Collection
 
-from models.replay import ReplayedLosses
 from models.segment import TrainedSegment
+from models.training import ReplayedLosses
 from models.training_plan import Demands, Segment, StoredLine, plan_segments
 from models.training_state import Lineage, Position
 from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_name

@@ -44,10 +44,7 @@ class StagedModel:
 
     @torch.no_grad()
     def initialise(self, number: int, *draw: int) -> None:
-        """Norm gains 1, biases 0, matrices normal(0, 0.02), smaller for outputs to the residual stream.
-
-        draw: number, from 1, of another random stream than the initial one.
-        """
+        """Norm gains 1, biases 0, matrices normal(0, 0.02), smaller for outputs; draw: number of another random stream."""
         seed = int(
             np.random.SeedSequence((self.init_seed, number, *draw)).generate_state(1, np.uint64)[0] >> np.uint64(1)
         )

@@ -1,8 +1,7 @@
 """Training of the staged proxy model: one live state, changed by steps and by edits.
 
-A step: gradients of the whole batch, clipped stage by stage (as in the paper), then one Adam update per
-stage. Microbatches are grouped by route and each group runs in one pass: the gradient of a batch is the
-mean over its equal microbatches in any grouping.
+A step: gradients of the batch, clipped stage by stage (as in the paper), then one Adam update per stage. Microbatches
+of one route run in one pass: the gradient of a batch is the mean over its equal microbatches in any grouping.
 """
 
 from __future__ import annotations
@@ -149,10 +148,7 @@ class Trainer:
             state[self.model.flat[edit.stage]] = combined
 
     def snapshot(self) -> State:
-        """Whole state as named tensors; `restore` restores it to the bit.
-
-        Weights and Adam's state are live tensors: write or clone them before the next step.
-        """
+        """Whole state as named tensors, to the bit; most are live: write or clone them before the next step."""
         tensors: State = {
             "step": torch.tensor(self.step),
             "gradient_norms": torch.tensor(self.gradient_norms, dtype=torch.float64),
@@ -221,10 +217,7 @@ def scheduled_rate(spec: TrainingSpec, step: int) -> float:
 def average_shares(
     sources: tuple[int, ...], gradient_norms: list[float], weights: GradientNormWeights, clip_norm: float | None
 ) -> dict[int, float]:
-    """CheckFree's weights of the sources, normalised to sum 1 (arXiv 2506.15461, algorithm 1).
-
-    w_k = norm_k^exponent + epsilon, the norm optionally after the per-stage clip. Equal shares if all are 0.
-    """
+    """CheckFree's weights of the sources, normalised to sum 1 (arXiv 2506.15461, algorithm 1); equal if all are 0."""
     raw = {}
     for source in sources:
         norm = gradient_norms[source]

@@ -143,10 +143,7 @@ def plan_segments(demands: Demands, stored_line: Callable[[Lineage], StoredLine]
 def segments_of_line(
     lineage: Lineage, demand: Demand, wanted: Collection[int], line: StoredLine, max_steps: int
 ) -> list[list[Segment]]:
-    """Segments of one line, in chains: each segment but the first of a chain starts where the one before ends.
-
-    wanted: steps whose states other lines need.
-    """
+    """Segments of one line, in chains, each from the end of the one before; wanted: steps whose states others need."""
     first = lineage.first_step
     missing = [step for step in range(first + 1, demand.last_step + 1) if step not in line.steps]
     validations = demand.validations.difference(line.validations)
@@ -177,10 +174,7 @@ def chain_of(
     stored: Collection[int],
     max_steps: int,
 ) -> list[Segment]:
-    """Segments of a span of steps, cut at the states that others need and about every `max_steps`.
-
-    stored: steps whose states are stored.
-    """
+    """Segments of a span of steps, cut at `states` that others need and about every `max_steps`; stored: their steps."""
     begin, end = span
     start: Position | None = Position(lineage, begin)
     entered: tuple[Lineage, ...] = ()
@@ -210,22 +204,15 @@ def cuts_between(begin: int, end: int, needed: Collection[int], max_steps: int) 
 
 def longest_paths(segments: Sequence[Segment]) -> dict[Segment, int]:
     """For each segment the steps of the longest dependency path that starts with it: its priority."""
-    producer_of = producers(segments)
-    lengths = dict.fromkeys(segments, 0)
+    needed, lengths = dependencies_of(segments), dict.fromkeys(segments, 0)
     for segment in reversed(segments):
         lengths[segment] += max(1, segment.num_steps)
-        for state in segment.needs:
-            if producer := producer_of.get(state):
-                lengths[producer] = max(lengths[producer], lengths[segment])
+        for producer in needed[segment]:
+            lengths[producer] = max(lengths[producer], lengths[segment])
     return lengths
 
 
 def dependencies_of(segments: Sequence[Segment]) -> Mapping[Segment, set[Segment]]:
-    """For each segment, those that produce the states it needs."""
-    producer_of = producers(segments)
-    return {segment: {producer_of[state] for state in segment.needs if state in producer_of} for segment in segments}
-
-
-def producers(segments: Sequence[Segment]) -> dict[Position, Segment]:
-    """The segment that produces each state that is not stored."""
-    return {segment.end: segment for segment in segments if not segment.end_is_stored}
+    """For each segment, those that produce the states it needs that are not stored."""
+    producers = {segment.end: segment for segment in segments if not segment.end_is_stored}
+    return {segment: {producers[state] for state in segment.needs if state in producers} for segment in segments}

@@ -1,7 +1,6 @@
-"""Identities of training states: a `Position` identifies weights without holding them.
+"""Identities of training states: a `Position` identifies weights without holding them. Does not load torch.
 
-Equal Positions are equal training states to the bit, so runs that share a Position share the training up to it. This
-module does not load torch.
+Equal Positions are equal training states to the bit, so runs that share a Position share the training up to it.
 """
 
 from __future__ import annotations

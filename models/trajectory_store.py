@@ -147,7 +147,7 @@ class TrajectoryStore:
     ) -> None:
         """Write results and the state at their end in one transaction. Raises OSError if the disk refuses.
 
-        in_use: called when the budget is exceeded; returns keyframes that must not be pruned now.
+        in_use: gives keyframes that must not be pruned now.
         """
         try:
             self._commit(line, new, keyframe)

@@ -95,10 +95,7 @@ class Flows:
         return tuple(states)
 
     def hold(self, arrivals_seconds: Sequence[float | None]) -> None:
-        """Take all messages off their links: the seconds until each arrives are known, None if not before `release`.
-
-        Messages sent before the release do not share links with these.
-        """
+        """Take all messages off their links: the seconds until each arrives are known, None if not before `release`."""
         self._held = list(self.under_way)
         for flow, arrival_seconds in zip(self._held, arrivals_seconds, strict=True):
             self._on_links(flow, False)

@@ -68,10 +68,7 @@ def num_shares_of(config: ClusterConfig) -> int:
 
 
 class Cluster:
-    """Slots and their regions; slots are numbered by stage, then by pipeline (replica).
-
-    Regions and stragglers belong to slots: a replacement has the region and slowdown of the node before it.
-    """
+    """Slots, numbered by stage, then by pipeline (replica); a replacement has the region and slowdown of its slot."""
 
     def __init__(self, config: ClusterConfig, num_stages: int, regions: tuple[str, ...]) -> None:
         self.config = config
@@ -79,24 +76,18 @@ class Cluster:
         self.stages = tuple(range(num_stages + 1))
         self.replicas = tuple(range(config.nodes_per_stage))
         self.num_shares = num_shares_of(config)
-        self.regions_of_nodes = (
-            regions * (len(self.stages) * config.nodes_per_stage)
-            if len(regions) == 1
-            else self._region_of_each_slot(regions)
-        )
+        if len(regions) == 1:
+            self.regions_of_nodes = regions * (len(self.stages) * config.nodes_per_stage)
+        else:
+            by_stage = config.placement == "stage_per_region"
+            places = ((stage, replica) for stage in self.stages for replica in self.replicas)
+            numbers = (stage if by_stage else self.slot(stage, replica) for stage, replica in places)
+            self.regions_of_nodes = tuple(regions[number % len(regions)] for number in numbers)
         self.regions = tuple(dict.fromkeys(self.regions_of_nodes))
         self._slowdowns: dict[tuple[int, int], float] = {}
         for slow in config.stragglers:
             for replica in self.replicas if slow.replica is None else (slow.replica,):
                 self._slowdowns[slow.stage, replica] = self.slowdown(slow.stage, replica) * slow.slowdown
-
-    def _region_of_each_slot(self, regions: tuple[str, ...]) -> tuple[str, ...]:
-        by_stage = self.config.placement == "stage_per_region"
-        return tuple(
-            regions[(stage if by_stage else self.slot(stage, replica)) % len(regions)]
-            for stage in self.stages
-            for replica in self.replicas
-        )
 
     @property
     def is_sharded(self) -> bool:

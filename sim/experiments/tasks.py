@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.replay import ReplayedLosses, ReplayedTraining
 from models.spec import TrainingSpec
-from models.training import Training
+from models.training import ReplayedLosses, ReplayedTraining, Training
 from models.training_plan import DemandRecorder, Demands
 from sim.experiments.training import training_without_text
 from sim.results.summary import summarise

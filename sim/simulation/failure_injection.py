@@ -1,7 +1,4 @@
-"""Injection of failures: failure processes, orders and arrivals of nodes as processes of the event loop.
-
-Processes that do not count iterations change the membership in the same way under every strategy.
-"""
+"""Injection of failures: failure processes, orders and arrivals of nodes as processes of the event loop."""
 
 from __future__ import annotations
 
@@ -41,10 +38,7 @@ class MembershipObserver:
 
 
 class FailureInjector:
-    """Changes the membership as the failure process says, and calls the observer.
-
-    Processes that count iterations cause failures within an iteration, at a fraction of its usual duration.
-    """
+    """Changes the membership as the failure process says, and calls the observer."""
 
     def __init__(
         self,
@@ -259,10 +253,7 @@ _MEANS_SECONDS: Memo[tuple[ClusterConfig, tuple[str, ...], ProcessConfig], float
 
 
 def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: float) -> float:
-    """Mean time between failures that take a node with a slot, or a stage; inf if nothing fails.
-
-    Exact if stages or nodes fail independently; otherwise estimated.
-    """
+    """Mean time between failures that take a node with a slot, or a stage; inf: none; estimated if not independent."""
     parts = [part for _, part in failures.parts]
     if not all(part.scope in ("node", "stage") or isinstance(part, PoissonFailures) for part in parts):
         if not all(type(process).__module__.startswith("sim.") for process in (failures, *parts)):

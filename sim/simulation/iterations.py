@@ -89,10 +89,7 @@ class IterationExecutor:
         return failure
 
     def time_in_leaps(self, plan: IterationPlan, assignment: Assignment | None) -> IterationTime | None:
-        """Duration of each of the next iterations while nothing is due and they share no links with messages.
-
-        None if they differ: they jitter, are played event by event, or resume an interrupted one.
-        """
+        """Duration of each of the next iterations while nothing is due; None if they differ from each other."""
         if self._jitters or self.fidelity == "microbatch" or self.cut_share or self._work.recorder:
             return None
         iteration_time = self.times.alone(plan, assignment)

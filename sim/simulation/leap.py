@@ -1,7 +1,4 @@
-"""Closed-form durations of equal iterations with periodic saves.
-
-Times are whole ticks, so that products are exact and a leap ends at the same instant as the run event by event.
-"""
+"""Closed-form durations of equal iterations with periodic saves; exact, since times are whole ticks."""
 
 from __future__ import annotations
 

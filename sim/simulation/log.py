@@ -34,11 +34,6 @@ class RepeatingLog(Sequence[Record]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RepeatingLog | list) and len(self) == len(other) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(list(self))
-
 
 class EventLog(RepeatingLog[EventRecord]):
     """Events in the order in which they occurred. An entry holds the fields of a record, or a repeated save."""
@@ -97,10 +92,7 @@ class Stretch(NamedTuple):
 
 
 class IterationLog(RepeatingLog[IterationRecord]):
-    """Completed iterations of a run that trains nothing; each has been completed before, or is the next one.
-
-    num_distinct: iterations that have been completed at least once.
-    """
+    """Completed iterations of a run that trains nothing; `num_distinct`: those completed at least once."""
 
     def __init__(self, iterations_per_step: int = 1) -> None:
         super().__init__()

@@ -38,8 +38,7 @@ from sim.workload.iteration_time import IterationTimes, cache_of
 class Run:
     """What happened under one strategy and one pair of seeds. Times are simulated seconds.
 
-    joining_seconds: that training waited for joining nodes, and for the first nodes at the start.
-    sent_bytes: in recoveries, checkpoints and copies, beside the iterations' own messages.
+    joining_seconds: that training waited for nodes. sent_bytes: apart from the messages of iterations.
     """
 
     strategy: str
@@ -82,9 +81,8 @@ def simulate(
 ) -> Run:
     """Run one strategy of a scenario from the first iteration to the last.
 
-    Strategies under the same failure seed meet failures at the same simulated times (or, for processes that count
-    iterations, in the same executed iterations, unless another failure has ended them). Equal arguments give equal
-    runs, to the bit. stops_on_failures: false for a run in which failures have no effect.
+    Equal arguments give equal runs, to the bit; equal failure seeds give failures at equal times (or iterations).
+    stops_on_failures: false for a run in which failures have no effect.
     """
     strategy = strategy_class(config.kind)(config, scenario.workload.num_stages)
     process = TrainingProcess(scenario, strategy, training, watch)

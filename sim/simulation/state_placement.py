@@ -128,10 +128,7 @@ class StatePlacement:
         return self._copies.get((stage, what))
 
     def source(self, stage: int, replica: int) -> int:
-        """The slot that sends a stage's state to a pipeline: the pipeline's own, or another that holds the state.
-
-        A stage without the state sends nevertheless (the released CheckFree code does this).
-        """
+        """The slot that sends a stage's state to a pipeline: the pipeline's own, or another that holds the state."""
         while stage in self.covers:
             stage = self.covers[stage]
         slots = self.of(stage) or [slot for slot in self.cluster.slots_of(stage) if slot in self.receiving]

@@ -126,10 +126,7 @@ class TrainingProcess:
         return min(one.first if isinstance(one, PeriodicSave) else one for one in (action, other))
 
     def _recover(self, failure: Failure) -> Process[Position]:
-        """Recover by the strategy, else by the fallback; the run stops if neither can.
-
-        Neither is needed if every stage still has its state: the others continue without the lost node.
-        """
+        """Recover by the strategy, else by the fallback; the others continue if every stage still has its state."""
         world, position = self.world, self._position
         while not world.lost_stages:
             next_failure = yield from world.regroup()

@@ -9,12 +9,11 @@ from __future__ import annotations
 from sim.core.plugins import PluginError, Plugins
 from sim.strategies.base import Strategy, StrategyConfig, UnrecoverableError
 from sim.strategies.baselines import NoStrategy, Peer, Restart
-from sim.strategies.checkfree import CheckFree, CheckFreePlus
+from sim.strategies.checkfree import CheckFree, CheckFreePlus, Reinit
 from sim.strategies.checkfree_hybrid import CheckFreeHybrid
 from sim.strategies.checkpoint import Checkpoint
 from sim.strategies.memory_checkpoint import NeighbourCheckpoint
 from sim.strategies.redundant import Redundant
-from sim.strategies.reinit import Reinit
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.kind: strategy

@@ -139,10 +139,7 @@ class CheckFree(Strategy):
         return [edit for stage in sorted(lost) if (edit := self.edit(stage, lost))]
 
     def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
-        """The edit that rebuilds one of the lost stages; None for stage 0 where it is replicated.
-
-        Raises UnrecoverableError, naming the stages, where it cannot be rebuilt.
-        """
+        """The edit that rebuilds one of the lost stages, or UnrecoverableError; None for stage 0 where it is replicated."""
         if stage == EMBEDDING_STAGE:
             self._recover_embedding(lost)
             return None
@@ -225,10 +222,9 @@ class CheckFreePlus(CheckFree):
         return replace(plan, routes=swapped_routes(self.num_stages), embedding_copies=beside)
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
-        """Update the copies of E on S1 and of E⁻¹ on Ss before the next iteration, where that is blocking.
+        """Send the gradients that update the copies of E on S1 and of E⁻¹ on Ss before the next iteration, if blocking.
 
-        The holders receive the gradients and take the same optimizer step. Gradients that are sent beside the next
-        iteration count as received when a failure interrupts it.
+        Gradients that are sent concurrently with it count as received when a failure interrupts it.
         """
         if self.config.embedding_copy != "blocking":
             return None
@@ -260,6 +256,55 @@ class CheckFreePlus(CheckFree):
             if holder in lost:
                 transfers.append(Transfer(EMBEDDING_STAGE, holder, half_bytes))
         return transfers
+
+
+class ReinitConfig(EndOptions):
+    """Options of `reinit`."""
+
+    kind: Literal["reinit"] = "reinit"
+    rule: Literal["random", "copy_previous", "uniform_average"] = Field(
+        "uniform_average",
+        description="a lost stage gets new random weights, becomes a copy of the previous one (S1, with end_stages "
+        "'copy': of S2), or becomes the plain average of both neighbours",
+    )
+
+
+class Reinit(CheckFree):
+    """The paper's ablation (Fig. 2): CheckFree with another rule. Random weights need no neighbour."""
+
+    title = "reinit"
+    summary = (
+        "fill a lost stage with random weights, the previous stage, or its neighbours' plain average: the ablation"
+    )
+    Config = ReinitConfig
+    config: ReinitConfig
+
+    @classmethod
+    def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:
+        """As for CheckFree; and no other stage of layers holds the head."""
+        assert isinstance(config, ReinitConfig)
+        if config.rule != "uniform_average" and workload.loss_at == "last_stage":
+            return (
+                f"rule '{config.rule}' cannot fill a last stage that holds the head (loss_at 'last_stage'), of which "
+                "no node has a copy: choose rule 'uniform_average', or loss_at 'embedding_stage'"
+            )
+        return super().check(config, workload)
+
+    def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
+        """The edit that fills one of the lost stages."""
+        return self._edit(stage, ()) if self.config.rule == "random" else super().edit(stage, lost)
+
+    def _sources(self, stage: int) -> tuple[int, ...]:
+        if self.config.rule != "copy_previous":
+            return super()._sources(stage)
+        if stage - 1 != EMBEDDING_STAGE:
+            return (stage - 1,)
+        if self.config.end_stages == "unrecoverable":
+            raise UnrecoverableError(f"stage {stage} is at an end, and no stage of layers precedes it")
+        return (stage + 1,)
+
+    def _weights(self) -> GradientNormWeights:
+        return GradientNormWeights(exponent=0.0)
 
 
 def neighbours_missing(workload: WorkloadConfig) -> str | None:

@@ -263,15 +263,14 @@ class Checkpoint(Strategy):
             return self.config.interval_seconds
         upload_seconds = world.seconds_of(self._uploads(world, 1.0))
         still_seconds = self._local_seconds(world) + self.config.blocking_share * upload_seconds
-        formula = daly_seconds if self.config.interval == "daly" else young_seconds
-        return max(upload_seconds, still_seconds + formula(still_seconds, self._mtbf_seconds(world)))
-
-    def _mtbf_seconds(self, world: StrategyWorld) -> float:
         given_hours = self.config.mtbf_hours
         if self.config.interval == "adaptive":
             prior_seconds = (PRIOR_MTBF_HOURS if given_hours is None else given_hours) * SECONDS_PER_HOUR
-            return observed_mtbf_seconds(prior_seconds, world.now_seconds, world.num_failures)
-        return world.mtbf_seconds if given_hours is None else given_hours * SECONDS_PER_HOUR
+            mtbf_seconds = observed_mtbf_seconds(prior_seconds, world.now_seconds, world.num_failures)
+        else:
+            mtbf_seconds = world.mtbf_seconds if given_hours is None else given_hours * SECONDS_PER_HOUR
+        formula = daly_seconds if self.config.interval == "daly" else young_seconds
+        return max(upload_seconds, still_seconds + formula(still_seconds, mtbf_seconds))
 
 
 def num_until(interval_seconds: float, since_seconds: float, iteration_seconds: float) -> float:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.replay import ReplayedTraining
 from models.segment import measure_step_seconds, train_segment
 from models.shared_training import SharedTraining
 from models.spec import OptimizerSpec, plain_routes, swapped_routes
+from models.training import ReplayedTraining
 from models.training_plan import (
     Demand,
     DemandRecorder,
