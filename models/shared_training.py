@@ -70,10 +70,7 @@ class SharedTraining:
             self._states[segment.end] = trained.state
 
     def commit(self, segment: Segment, trained: TrainedSegment, needed: Callable[[], Collection[Position]]) -> None:
-        """Write the results of a segment to the store.
-
-        needed: states that later segments start from, which are not pruned. Raises OSError if the disk refuses.
-        """
+        """Write the results of a segment to the store; OSError if the disk refuses. needed: states not to be pruned."""
         lineage, key = segment.lineage, segment.lineage.key
         if trained.divergence is not None:
             last_step = max(trained.results.steps, default=segment.first_step)

@@ -80,8 +80,7 @@ class OptimizerSpec(Config):
 class TrainingSpec(Config):
     """Everything that determines the weights at every step of a failure-free training run.
 
-    `corpus` is the content hash of the token streams, so that paths and machines do not matter.
-    Versions of torch, CPU family and code are in `models.trajectory.environment_key`.
+    `corpus`: content hash of the token streams. Versions and CPU family are in `models.trajectory.environment_key`.
     """
 
     model: ModelSpec

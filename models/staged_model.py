@@ -44,11 +44,9 @@ class StagedModel:
 
     @torch.no_grad()
     def initialise(self, number: int, *draw: int) -> None:
-        """Norm gains 1, biases 0, matrices normal(0, 0.02), smaller for outputs; draw: number of another random stream."""
-        seed = int(
-            np.random.SeedSequence((self.init_seed, number, *draw)).generate_state(1, np.uint64)[0] >> np.uint64(1)
-        )
-        generator = torch.Generator().manual_seed(seed)
+        """Norm gains 1, biases 0, matrices normal(0, 0.02), smaller for outputs. draw: of another random stream."""
+        seed_words = np.random.SeedSequence((self.init_seed, number, *draw)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(seed_words[0] >> np.uint64(1)))
         num_residual_writes = 2 * self.spec.num_stages * self.spec.layers_per_stage
         for name, parameter in self.stages[number].named_parameters():
             if name.endswith("bias"):

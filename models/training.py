@@ -57,8 +57,8 @@ class NoTraining(Training):
 class ReplayedLosses:
     """Training and validation losses by the key of a line and the step, in nats per token.
 
-    train: a step, and the losses from that step on, NaN where one is missing; an array, since long runs have many.
-    divergences: messages of lines that diverged; invalid: messages of states whose validation loss is not finite.
+    train: a step, and the losses from that step on, NaN where one is missing; messages of lines that diverged, and of
+    states whose validation loss is not finite.
     """
 
     train: dict[str, tuple[int, array[float]]] = field(default_factory=dict)

@@ -174,7 +174,7 @@ def chain_of(
     stored: Collection[int],
     max_steps: int,
 ) -> list[Segment]:
-    """Segments of a span of steps, cut at `states` that others need and about every `max_steps`; stored: their steps."""
+    """Segments of a span of steps, cut at `states` that others need and about each `max_steps`; stored: their steps."""
     begin, end = span
     start: Position | None = Position(lineage, begin)
     entered: tuple[Lineage, ...] = ()

@@ -1,12 +1,9 @@
 """Trajectory: the losses of training states, from the store or by training what is missing.
 
 One live trainer follows the simulation. A Position that is not in the store is trained from the nearest available
-state: the live one, a keyframe of the same line, a keyframe of a line it was forked from, or the first step. An edit
-may refer to older states (`Term.moment`). The live trainer keeps those that it passes until they are used; any other
-is reached by a second trainer, started in the same way.
+state. Older states that an edit refers to are kept as the trainer passes them, else reached by a second trainer.
 
-Invariant, held by a test: straight = resumed = forked = recomputed without the store, bit for bit. A recomputed
-step that differs from its stored value is an error.
+Invariant, held by a test: straight = resumed = forked = recomputed without the store, bit for bit.
 """
 
 from __future__ import annotations

@@ -79,9 +79,8 @@ class StoreInfo(NamedTuple):
 class TrajectoryStore:
     """Losses and keyframes of training lines in one folder, shared safely by several processes.
 
-    A *line* is the key of a lineage in one environment (see `models.trajectory`). `budget_bytes` bounds the keyframe
-    files: branches are pruned first, then failure-free lines, each least recently used first; losses stay. Raises
-    ValueError, with a remedy, when the folder cannot be used.
+    `budget_bytes` bounds the keyframe files: branches are pruned first, then failure-free lines, least recently used
+    first; losses stay. Raises ValueError, with a remedy, when the folder cannot be used.
     """
 
     def __init__(self, folder: Path, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:

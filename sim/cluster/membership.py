@@ -26,10 +26,7 @@ class Node:
 
 
 class Membership:
-    """Active nodes of a cluster and the slots they work in.
-
-    num_initial_nodes: nodes at time zero, assigned to slots at random with `rng`; None: one for each slot and spare.
-    """
+    """Active nodes and the slots they work in; at the start one for each slot and spare, or some placed at random."""
 
     def __init__(self, cluster: Cluster, num_initial_nodes: int | None = None, rng: np.random.Generator | None = None):
         self.cluster = cluster

@@ -23,10 +23,7 @@ Action = float | PeriodicSave
 
 
 def next_action(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> Action:
-    """The next action that a strategy announces; the next iteration if it announces none.
-
-    `next_action` must describe this `after_iteration`: no subclass has overridden the latter alone.
-    """
+    """The next action that a strategy announces; the next iteration if a subclass overrides `after_iteration` alone."""
     kinds = type(strategy).__mro__
     owner = next(index for index, kind in enumerate(kinds) if "next_action" in vars(kind))
     if any("after_iteration" in vars(kind) for kind in kinds[:owner]):

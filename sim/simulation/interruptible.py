@@ -1,7 +1,6 @@
 """Work that a failure can interrupt: the only place where the training process waits.
 
-A failure that occurs while the process does not wait is queued; the next wait returns it first. If work and a failure
-end at the same instant, the failure wins.
+A failure that occurs meanwhile is queued; the next wait returns it first. At an equal instant, the failure wins.
 """
 
 from __future__ import annotations

@@ -14,10 +14,7 @@ from sim.workload.deployment import Assignment, assign_slots
 
 
 class StatePlacement:
-    """Placement of state in a cluster; at the start every slot holds the initial state of its stage.
-
-    version: changes whenever transfers may have other ends.
-    """
+    """Placement of state; at the start every slot holds its stage's. version: changes when transfers may."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster

@@ -19,10 +19,7 @@ from sim.workload.iteration_time import IterationTimeCache, Messages
 
 
 class StateTransfers:
-    """Sends transfers and waits for them, or sends them in the background, concurrently with training.
-
-    gives_notice: whether preemption notices may start other transfers at any time.
-    """
+    """Sends transfers and waits for them, or sends them in the background; notices may start others at any time."""
 
     def __init__(
         self,

@@ -32,11 +32,9 @@ from sim.workload.iteration_time import IterationTimes
 class World(MembershipObserver):
     """One cluster, one failure process, one clock: `sim.strategies.base.StrategyWorld`, and what the process needs.
 
-    `sim.simulation.run.build_world` connects its parts. As observer of the membership it records failures, updates the
-    placement of state, and interrupts the training; with `stops_on_failures` false, failures are only recorded.
-    on_notice: called at a notice that concerns the last nodes with a stage's state. bytes_of_joining: what a node is
-    sent that joins others of a stage; joining_seconds: that training has waited for joining nodes.
-    num_failures: stages lost so far; is_undetected: whether a failure without notice has not been detected yet.
+    As observer of the membership it records failures, updates the placement of state, and interrupts the training;
+    `stops_on_failures` false: failures are only recorded. on_notice: called at a notice that concerns the last nodes
+    with a stage's state. bytes_of_joining: what a node is sent that joins others of a stage.
     """
 
     failures: FailureProcess

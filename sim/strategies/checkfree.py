@@ -139,7 +139,7 @@ class CheckFree(Strategy):
         return [edit for stage in sorted(lost) if (edit := self.edit(stage, lost))]
 
     def edit(self, stage: int, lost: frozenset[int]) -> Edit | None:
-        """The edit that rebuilds one of the lost stages, or UnrecoverableError; None for stage 0 where it is replicated."""
+        """The edit that rebuilds one of the lost stages, or UnrecoverableError; None for stage 0 if replicated."""
         if stage == EMBEDDING_STAGE:
             self._recover_embedding(lost)
             return None
