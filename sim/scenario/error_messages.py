@@ -17,8 +17,6 @@ TYPES = {
     "object": "a mapping",
 }
 
-ENTRIES = {"integer": " of whole numbers", "number": " of numbers", "string": " of texts"}
-
 BOOLEANS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 LIMITS = {
@@ -163,7 +161,9 @@ def allowed_by(node: dict[str, Any]) -> str:
         words += f" of {len(node['prefixItems'])}: {node['description']}"
     elif node.get("type") == "array":
         entry = resolved(node["items"])
-        words += ENTRIES.get(entry.get("type", ""), "") + (", not empty" if node.get("minItems") else "")
+        if entry.get("type") in ("integer", "number", "string"):
+            words += f" of {TYPES[entry['type']].removeprefix('a ')}s"
+        words += ", not empty" if node.get("minItems") else ""
         words += f", of {', '.join(entry['names'])} or mappings with {key_of_choice(entry)}" if kinds(entry) else ""
     if node.get("pattern") == FOLDER_NAME:
         words += f" {FOLDER_NAME_IN_WORDS}"
