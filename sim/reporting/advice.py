@@ -7,7 +7,7 @@ from itertools import groupby
 
 from sim.core.text import USD, format_list
 from sim.reporting.notes import describe_prices
-from sim.results.comparison import FEWEST_LOST, Standing
+from sim.results.comparison import FEWEST_LOST
 from sim.results.strategy_map import Advice, CellResult
 from sim.strategies import legend_label
 
@@ -39,21 +39,15 @@ def format_means(result: CellResult, name: str) -> str:
 
 def _then(advice: Advice) -> str:
     more = "more money" if advice.map.objective == "money" else "later"
-    standings = advice.result.ranking.standings
-    described = [
-        f"{legend_label(one.strategy)}, {100 * one.behind:.0f} % {more}{format_interval(one)}"
-        if one.reaches
-        else f"{legend_label(one.strategy)} misses it in {one.takes.num_runs - one.takes.num_reached} of "
-        f"{one.takes.num_runs} pairs of seeds"
-        for one in (standings[1:] if advice.best else standings)
-    ]
+    described = []
+    for one in advice.result.ranking.standings[1 if advice.best else 0 :]:
+        name, num_missed = legend_label(one.strategy), one.takes.num_runs - one.takes.num_reached
+        low, high = 100 * one.behind_low, 100 * one.behind_high
+        interval = "" if math.isnan(low) or low == high else f" ({low:.0f} to {high:.0f})"
+        behind = f"{name}, {100 * one.behind:.0f} % {more}{interval}"
+        missed = f"{name} misses it in {num_missed} of {one.takes.num_runs} pairs of seeds"
+        described.append(behind if one.reaches else missed)
     return f"Then {'; '.join(described)}."
-
-
-def format_interval(standing: Standing) -> str:
-    """The interval of how far a strategy is behind, in brackets; empty where it has none, or no width."""
-    low, high = 100 * standing.behind_low, 100 * standing.behind_high
-    return "" if math.isnan(low) or low == high else f" ({low:.0f} to {high:.0f})"
 
 
 def _confidence(advice: Advice) -> str:
@@ -82,15 +76,14 @@ def _turns(advice: Advice) -> str:
         return (
             "Other failure rates: not evaluated, these failures have no single rate; churnlab map varies other fields."
         )
-    results = [(value, cells[i, 0]) for i, value in enumerate(axis.values)]
     ranges = []
-    for name, group in groupby(results, key=lambda pair: _best_name(pair[1])):
-        found = list(group)
-        values = [value for value, _ in found]
-        close = [f"{value:g}" for value, result in found if result.ranking.contenders]
-        where = "" if len(close) < len(found) else " throughout" if len(found) > 1 else " there"
+    for name, group in groupby(range(len(axis.values)), key=lambda i: _best_name(cells[i, 0])):
+        same = list(group)
+        values = [f"{axis.values[i]:g}" for i in same]
+        close = [f"{axis.values[i]:g}" for i in same if cells[i, 0].ranking.contenders]
+        where = "" if len(close) < len(same) else " throughout" if len(same) > 1 else " there"
         doubt = f", too close to call{where or ' at ' + ', '.join(close)}" if close else ""
-        ranges.append(f"{values[0]:g}{f' to {values[-1]:g}' if len(values) > 1 else ''}: {name}{doubt}")
+        ranges.append(f"{' to '.join(dict.fromkeys((values[0], values[-1])))}: {name}{doubt}")
     if len(ranges) == 1:
         return f"The same holds at other failure rates: for {axis.field} {ranges[0]}."
     return f"The order changes with {axis.field}: {'; '.join(ranges)}."

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from sim.core.records import Operation
 from sim.core.text import format_name
 from sim.reporting.ledger import FILLS
-from sim.reporting.style import STYLE
+from sim.reporting.style import STYLE, label_rows
 from sim.results.timeline import Timeline
 
 COLOURS = {"forward": "#56B4E9", "backward": "#009E73", "shadow": "#E69F00"}
@@ -37,8 +37,10 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
     num_pipelines, num_rows = len(cluster.replicas), len(cluster.stages)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.5 + 0.26 * num_rows), layout="constrained")
-        axis = figure.subplots()
-        axis.set_xlim(timeline.trace.start_seconds, _end_of(timeline))
+        axis, trace = figure.subplots(), timeline.trace
+        ends = [one.end_seconds for items in (trace.operations, trace.messages, trace.spans) for one in items]
+        ends += [record.ended_seconds for record in timeline.iterations]
+        axis.set_xlim(trace.start_seconds, min(trace.end_seconds, max(ends, default=trace.end_seconds)))
         draw_operations(axis, operations)
         messages = _draw_messages(axis, timeline)
         _draw_interruptions(axis, timeline)
@@ -51,14 +53,6 @@ def gantt_figure(timeline: Timeline, title: str) -> Figure:
     return figure
 
 
-def _end_of(timeline: Timeline) -> float:
-    trace = timeline.trace
-    ends = [record.ended_seconds for record in timeline.iterations]
-    for items in (trace.operations, trace.messages, trace.spans):
-        ends += [item.end_seconds for item in items]
-    return min(trace.end_seconds, max(ends, default=trace.end_seconds))
-
-
 def draw_operations(axis: Axes, operations: Sequence[Operation]) -> None:
     """Draw a row for each stage, with the microbatch's number in boxes that have room. Set the axis' limits before."""
     low, high = axis.get_xlim()
@@ -66,11 +60,9 @@ def draw_operations(axis: Axes, operations: Sequence[Operation]) -> None:
         seconds = done.end_seconds - done.start_seconds
         if seconds <= 0.0:
             continue
-        width = seconds / (high - low)
-        colour = COLOURS[done.kind]
+        width, colour = seconds / (high - low), COLOURS[done.kind]
         edge = "white" if width > ROOM_FOR_EDGES else colour
-        box: dict[str, Any] = {"left": done.start_seconds, "height": 0.8, "color": colour, "edgecolor": edge}
-        axis.barh(done.stage, seconds, linewidth=0.4, **box)
+        axis.barh(done.stage, seconds, 0.8, done.start_seconds, color=colour, edgecolor=edge, linewidth=0.4)
         middle = done.start_seconds + seconds / 2
         if width > ROOM_FOR_NUMBER and low <= middle <= high and done.microbatch >= 0:
             axis.annotate(str(done.microbatch), (middle, done.stage), ha="center", va="center", fontsize=5.5)
@@ -79,9 +71,10 @@ def draw_operations(axis: Axes, operations: Sequence[Operation]) -> None:
 def _draw_messages(axis: Axes, timeline: Timeline) -> list[Line2D]:
     cluster, trace = timeline.site.cluster, timeline.trace
     rows = {cluster.slot(stage, 0): stage for stage in cluster.stages}
-    of_first = [message for message in trace.messages if message.source in rows]
     handles = [Line2D([], [], label="message", **LINE_OF_MESSAGE)]
-    for message in of_first:
+    for message in trace.messages:
+        if message.source not in rows:
+            continue
         seconds = (message.start_seconds, message.end_seconds)
         if message.target in rows:
             axis.plot(seconds, (rows[message.source], rows[message.target]), **LINE_OF_MESSAGE)
@@ -104,9 +97,7 @@ def _draw_interruptions(axis: Axes, timeline: Timeline) -> None:
 
 def name_rows(axis: Axes, num_rows: int) -> None:
     """Name the rows, stage 0 at the top, and the time axis."""
-    axis.set_yticks(range(num_rows), [f"S{stage}" for stage in range(num_rows)])
-    axis.set_ylim(num_rows - 0.4, -0.6)
-    axis.grid(axis="y", visible=False)
+    label_rows(axis, [f"S{stage}" for stage in range(num_rows)], above=0.6, below=0.6)
     axis.set_xlabel("simulated time (seconds)")
 
 

@@ -51,10 +51,9 @@ def draw_loss(
     failures: pd.DataFrame | None = None,
     styles: Mapping[str, SeriesStyle] | None = None,
 ) -> None:
-    """Draw the mean loss of each series and its range over runs, against hours or iteration.
+    """Draw the mean loss of each series (`loss_curves`) and its range over runs, against hours or iteration.
 
-    curves: `loss_curves`. runs: `run_curves`, drawn as thin lines if there are few. failures: `failure_marks`, drawn as
-    crosses if each curve is that of one run. Against time, a rollback breaks a single run's curve.
+    runs: `run_curves`, drawn as thin lines if few. failures: `failure_marks`, crosses if each curve is of one run.
     """
     styles, column = styles or series_styles(curves), next(name for name in COLUMN.values() if name in curves)
     for name, curve in series_in(curves):
@@ -89,16 +88,14 @@ def draw_target(axis: Axes, target: float | None, named: bool) -> None:
 
 
 def _figure_tables(request: FigureRequest) -> Tables:
-    return {**loss_tables(request.results, "time", "time"), **loss_tables(request.results, "iteration", "iteration")}
+    return {key: table for one in COLUMN for key, table in loss_tables(request.results, one, one).items()}
 
 
 def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:
     curves, target, form = tables["time"], target_of(request.results.runs), request.form
-    points, styles, single, meaning = points_in(curves, request.fields), series_styles(curves), is_single(curves), "."
-    if not single:
-        meaning = ": lines are means, over time as long as all runs train; shaded: from the lowest run to the highest; "
-        meaning += "thin: runs."
-    notes = [f"{request.seeds}{meaning}"]
+    points, styles, single = points_in(curves, request.fields), series_styles(curves), is_single(curves)
+    means = ": lines are means, over time as long as all runs train; shaded: from the lowest run to the highest; thin: "
+    notes = [f"{request.seeds}." if single else f"{request.seeds}{means}runs."]
     with request.panels(points, (1.0, 2.1), notes, 2, sharex="col", sharey="row") as (figure, rows):
         for axes, point in rows:
             for axis, against in zip(axes, COLUMN, strict=True):

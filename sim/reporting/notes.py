@@ -72,20 +72,30 @@ def describe_downtime(failures: ProcessConfig) -> str:
 
 def warnings(scenario: Scenario) -> list[str]:
     """Name settings of the scenario that bias its numbers."""
-    if scenario.iterations_per_step == 1:
-        return []
-    return [
-        f"One proxy step stands for {scenario.iterations_per_step} target iterations (iterations_per_step): "
-        "healing after a recovery is not scaled with it."
-    ]
+    number = scenario.iterations_per_step
+    words = f"One proxy step stands for {number} target iterations (iterations_per_step): healing after a recovery is "
+    return [f"{words}not scaled with it."] if number != 1 else []
 
 
 def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
     """Name what may mislead in results: few failures, scripted losses after the end, slow uploads."""
     finished = [run for run in runs if run.summary["outcome"] == "finished"]
     met = [run.summary["num_failures"] for run in finished if run.summary["kind"] != "none"]
-    calm = few_failures_note(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
-    return [*calm, *_losses_too_late(scenario, runs), *_slow_uploads(finished)]
+    lines = few_failures_note(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
+    ended_seconds = max((run.summary["wall_clock_seconds"] for run in runs), default=0.0)
+    scripts = [process for process in processes(scenario.failures) if isinstance(process, ScriptConfig)]
+    if late := sum(loss.seconds > ended_seconds for script in scripts for loss in script.losses):
+        hours = f"{ended_seconds / SECONDS_PER_HOUR:.3g} h"
+        lines.append(f"{late} of the script's losses came after all runs had ended ({hours}): give them more steps")
+    waits = {}
+    for run in finished:
+        share = run.summary["ledger_seconds"]["checkpoint_save"] / run.summary["wall_clock_seconds"]
+        if share > LONG_WAIT and run.run["strategy"].get("blocking_share") == 0.0:
+            waits[run.summary["strategy"]] = (
+                f"{legend_label(run.summary['strategy'])}: training waited for uploads {100 * share:.0f} % of the "
+                "time, since one takes longer than the interval: lengthen it, or see whether network.storage is so slow"
+            )
+    return [*lines, *waits.values()]
 
 
 def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
@@ -97,37 +107,13 @@ def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
             lines.append(f"{name} stopped: {summary['stopped_because']}")
         if number := summary["num_fallbacks"]:
             times = "once" if number == 1 else format_count(number, "time")
-            lines.append(
-                f"{name}: could not recover {times}, when the fallback '{scenario.fallback.name}' took over: it "
-                "decides much of this run's time"
-            )
+            taken_over = f"when the fallback '{scenario.fallback.name}' took over: it decides much of this run's time"
+            lines.append(f"{name}: could not recover {times}, {taken_over}")
         taken, plain = summary["iteration_seconds"], summary["ideal_iteration_seconds"]
         if taken < plain:
             why = "smaller microbatches or other routes suit these links better"
             lines.append(f"{name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}")
     return lines
-
-
-def _slow_uploads(runs: Sequence[RunFiles]) -> list[str]:
-    found = {}
-    for run in runs:
-        share = run.summary["ledger_seconds"]["checkpoint_save"] / run.summary["wall_clock_seconds"]
-        if share > LONG_WAIT and run.run["strategy"].get("blocking_share") == 0.0:
-            found[run.summary["strategy"]] = (
-                f"{legend_label(run.summary['strategy'])}: training waited for uploads {100 * share:.0f} % of the "
-                "time, since one takes longer than the interval: lengthen it, or see whether network.storage is so slow"
-            )
-    return list(found.values())
-
-
-def _losses_too_late(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
-    ended_seconds = max((run.summary["wall_clock_seconds"] for run in runs), default=0.0)
-    scripts = [process for process in processes(scenario.failures) if isinstance(process, ScriptConfig)]
-    late = sum(loss.seconds > ended_seconds for script in scripts for loss in script.losses)
-    if not late:
-        return []
-    hours = f"{ended_seconds / SECONDS_PER_HOUR:.3g} h"
-    return [f"{late} of the script's losses came after all runs had ended ({hours}): give them more steps"]
 
 
 def describe_seeds(runs: pd.DataFrame) -> str:

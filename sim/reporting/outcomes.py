@@ -31,7 +31,7 @@ from sim.reporting.series import (
     series_in,
     series_styles,
     with_series,
-)
+)  # fmt: skip
 from sim.reporting.style import PAPER, Form, add_legend, label_rows, new_figure, value_limits
 from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, time_to_loss
 from sim.results.selection import MissingError

@@ -66,14 +66,20 @@ class FigureRequest:
         return self.results.runs.dropna(subset=["kind"])
 
     @cached_property
+    def folder(self) -> Path:
+        """The folder of a run at the point."""
+        point = self.point or points_in(self.runs, self.fields)[0]
+        return self.results.folders[at_point(self.runs, point)["run"].iloc[0]]
+
+    @cached_property
     def scenario(self) -> Scenario:
         """The scenario at the point."""
-        return load_scenario(self._run / "scenario.yaml")
+        return load_scenario(self.folder / "scenario.yaml")
 
     @cached_property
     def notes(self) -> list[str]:
         """Sentences for the caption: what seconds and losses refer to."""
-        lines = notes(self.scenario, str(read_json(self._run / "run.json")["corpus"]))
+        lines = notes(self.scenario, str(read_json(self.folder / "run.json")["corpus"]))
         points = points_in(self.runs, self.fields)
         if len(points) > 1 and self.point is None:
             lines[0] += f" That is at {describe_point(points[0])}, one of {len(points)} points."
@@ -100,12 +106,6 @@ class FigureRequest:
             for axes, point in zip(rows, drawn, strict=True):
                 axes[0].set_title(describe_point(point), loc="left")
             yield figure, list(zip(rows, drawn, strict=True))
-
-    @property
-    def _run(self) -> Path:
-        """The folder of a run at the point."""
-        point = self.point or points_in(self.runs, self.fields)[0]
-        return self.results.folders[at_point(self.runs, point)["run"].iloc[0]]
 
 
 @dataclass(frozen=True)

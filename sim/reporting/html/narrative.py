@@ -199,20 +199,6 @@ def _has_width(found: Estimate) -> bool:
     return not math.isnan(found.low) and found.low != found.high
 
 
-LIMITS = (
-    "Seconds are those of the target model, losses those of the proxy: no number mixes the two. A proxy trains "
-    "for far fewer steps than the target, and the longer training goes on, the more failures cost strategies that "
-    "rebuild stages; the order of strategies that restore them exactly does not depend on it.",
-    "The time to a target loss is known to the interval of validation, up to one interval too late.",
-    "Money is node-hours times one price: storage, traffic and minimum billing times are not in it.",
-    "Means are over runs that have a value; runs that stopped, or never reached the target, may be the worst.",
-    "With one training seed, intervals say nothing about other initial weights and orders of data; with one failure "
-    "seed, nothing about other churn.",
-    "Of twenty comparisons at 95 %, one will show a difference by chance.",
-    "docs/limits.md of churnlab lists what is not modelled, and which way each errs.",
-)
-
-
 def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
     """Return warnings for the top of the page: failed, stopped, missing and left-out runs, fallbacks, versions."""
     runs, lines = data.results.runs, []
@@ -248,21 +234,6 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
 
 def _is_or_are(number: int) -> str:
     return "is" if number == 1 else "are"
-
-
-def how_sure(runs: pd.DataFrame) -> str:
-    """Explain the intervals of these runs."""
-    num_seeds = runs["failure_seed"].nunique()
-    if num_seeds * runs["training_seed"].nunique() == 1:
-        return (
-            "One seed shows what happened once. To learn what happens on average, sweep over seeds: "
-            "sweep: {replicates: 10}, or churnlab sweep --until-ci 5%."
-        )
-    return (
-        "All strategies meet the same failures, so differences are taken seed by seed. A difference is reported if its "
-        "95 % interval excludes zero; otherwise it is too close to call. The first strategy was chosen after the fact: "
-        "with many strategies and few seeds, trust it a little less."
-    )
 
 
 def describe_churn(scenario: Scenario | None, is_sweep: bool) -> str:

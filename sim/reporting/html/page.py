@@ -19,11 +19,11 @@ from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.charts import Chart, charts_of, vega_bundle
 from sim.reporting.html.data import ReportData, SweepPoint, in_columns, report_data
-from sim.reporting.html.narrative import LIMITS, cautions, describe_churn, how_sure, notes_on, ranking_at, sentences_on
+from sim.reporting.html.narrative import cautions, describe_churn, notes_on, ranking_at, sentences_on
 from sim.reporting.notes import describe_seeds
+from sim.results.crossed_design import SEEDS
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import parse_scenario
-from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
 VERSION_NAMES = {"source": "simulating code (hash)", "training": "training", "corpus": "text (hash)"}
@@ -49,18 +49,18 @@ def page_of(data: ReportData) -> dict[str, Any]:
     with suppress(ScenarioError):  # another version wrote it, and this one cannot read it
         scenario = parse_scenario(text, "scenario.yaml") if text else None
     charts, left_out = charts_of(data)
+    counts = [format_count(len(points), "point")] if len(points) > 1 else []
+    counts += [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(data.results.runs)]
+    about = f"{scenario.description}. " if scenario and scenario.description else ""
     return {
-        "name": data.name,
+        "data": data,
         "title": f"Training under churn: {data.name}",
-        "subtitle": _subtitle(data, scenario),
+        "subtitle": f"{about}{format_count(len(data.results.runs), 'run')}: {', '.join(counts)}.",
         "cautions": cautions(data, scenario),
         "lead": lead(points) if len(points) > 1 else "",
         "verdicts": [{"label": point.label, "sentences": sentences_on(point.runs)} for point in points],
         "most_verdicts": MOST_VERDICTS,
-        "how_sure": how_sure(data.results.runs),
-        "styles": data.styles,
-        "points": [point.label for point in points],
-        "axes": data.axes,
+        "has_one_seed": len(data.results.runs[SEEDS].drop_duplicates()) == 1,
         "charts": charts,
         "charts_left_out": left_out,
         "marks_failures": not any(point.runs.duplicated("strategy").any() for point in points),
@@ -75,20 +75,9 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "failed": page_tables.failed(data),
         "scenario_text": text,
         "versions": versions(data),
-        "commands": commands(data),
         "notes": notes_on(data, scenario),
-        "limits": LIMITS,
         "version": version("churnlab"),
     }
-
-
-def _subtitle(data: ReportData, scenario: Scenario | None) -> str:
-    runs = data.results.runs
-    counts = [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(runs)]
-    if len(data.points) > 1:
-        counts.insert(0, format_count(len(data.points), "point"))
-    about = f"{scenario.description}. " if scenario and scenario.description else ""
-    return f"{about}{format_count(len(runs), 'run')}: {', '.join(counts)}."
 
 
 def lead(points: Sequence[SweepPoint]) -> str:
@@ -142,13 +131,6 @@ def _scenario_text(data: ReportData) -> str:
         yaml.dump({"sweep": {"list": [point.values for point in data.points]}}, buffer)
         text += buffer.getvalue()
     return text
-
-
-def commands(data: ReportData) -> str:
-    """Return the commands that repeat the runs."""
-    name, verb = data.name, "sweep" if data.parameters else "run"
-    run = f"churnlab {verb} {name}.yaml --results again"
-    return f"churnlab validate {name}.yaml\n{run}\nchurnlab report again/{name}\n"
 
 
 def versions(data: ReportData) -> list[tuple[str, str]]:
