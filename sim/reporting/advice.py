@@ -73,9 +73,8 @@ def _confidence(advice: Advice) -> str:
 def _turns(advice: Advice) -> str:
     axis, cells = advice.map.axes[0], advice.map.cells
     if len(axis.values) < 2:
-        return (
-            "Other failure rates: not evaluated, these failures have no single rate; churnlab map varies other fields."
-        )
+        why = "not evaluated, these failures have no single rate; churnlab map varies other fields"
+        return f"Other failure rates: {why}."
     ranges = []
     for name, group in groupby(range(len(axis.values)), key=lambda i: _best_name(cells[i, 0])):
         same = list(group)
@@ -102,10 +101,10 @@ def best_and_contenders(result: CellResult) -> str:
 
 def _assumptions(advice: Advice) -> str:
     scenario = advice.map.scenario
-    costs = [
-        f"{legend_label(name)} {'over twice' if math.isnan(cost) else f'{cost:.2f} ×'}"
-        for name, cost in advice.learning_costs.items()
-    ]
+    factors = {
+        name: "over twice" if math.isnan(cost) else f"{cost:.2f} ×" for name, cost in advice.learning_costs.items()
+    }
+    costs = [f"{legend_label(name)} {factor}" for name, factor in factors.items()]
     proxy, workload = scenario.training.model, scenario.workload
     learnt = f" (iterations under these failures relative to none: {', '.join(costs)})" if costs else ""
     money = f" {describe_prices(scenario.cluster)}" if advice.map.objective == "money" else ""

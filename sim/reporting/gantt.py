@@ -29,10 +29,7 @@ ROOM_FOR_NUMBER, ROOM_FOR_EDGES = 0.009, 0.004
 
 
 def gantt_figure(timeline: Timeline, title: str) -> Figure:
-    """Draw the first pipeline of a timeline: operations of its nodes and messages between them.
-
-    Failures are red lines with a cross at the failed stage; times at which training stands still are shaded.
-    """
+    """Draw a timeline's first pipeline: operations, messages, failures (red), interruptions (shaded)."""
     cluster, operations = timeline.site.cluster, [done for done in timeline.trace.operations if done.replica == 0]
     num_pipelines, num_rows = len(cluster.replicas), len(cluster.stages)
     with mpl.rc_context(STYLE):

@@ -73,7 +73,7 @@ def ledger_by_point(results: Results) -> Table:
     used = used_buckets(hours)
 
     def values(rows: pd.DataFrame) -> list[str]:
-        cells = [rows[name].iloc[0] for name in ("all_hours", *(f"{bucket}_hours" for bucket in used))]
+        cells = [rows[f"{name}_hours"].iloc[0] for name in ("all", *used)]
         digits = max(2, decimals(cells[0]))
         return [f"{value:.{digits}f}" if value else "0" for value in cells]
 

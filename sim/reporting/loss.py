@@ -77,16 +77,6 @@ def is_single(curves: pd.DataFrame) -> bool:
     return bool((curves["num_runs"] == 1).all())
 
 
-def draw_target(axis: Axes, target: float | None, named: bool) -> None:
-    """Draw a dotted line at the target loss if it is within the axis."""
-    low, high = axis.get_ylim()
-    if target is None or not low <= target <= high:
-        return
-    axis.axhline(target, zorder=0, **REFERENCE_LINE)
-    if named:
-        axis.annotate(f" target {target:g}", (0, target), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
-
-
 def _figure_tables(request: FigureRequest) -> Tables:
     return {key: table for one in COLUMN for key, table in loss_tables(request.results, one, one).items()}
 
@@ -100,10 +90,15 @@ def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:
         for axes, point in rows:
             for axis, against in zip(axes, COLUMN, strict=True):
                 draw_loss_at(axis, tables, against, point, styles)
-            axes[0].set_ylim(*loss_limits(at_point(tables["iteration"], point)))
+            low, high = loss_limits(at_point(tables["iteration"], point))
+            axes[0].set_ylim(low, high)
             for axis in axes:
                 from_zero(axis)
-                draw_target(axis, target, named=axis is axes[1])
+                if target is not None and low <= target <= high:
+                    axis.axhline(target, zorder=0, **REFERENCE_LINE)
+            if target is not None and low <= target <= high:
+                words, where = {"va": "bottom", "fontsize": 7}, ("axes fraction", "data")
+                axes[1].annotate(f" target {target:g}", (0, target), xycoords=where, **words)
         for axis, against in zip(rows[-1][0], COLUMN, strict=True):
             axis.set_xlabel(form.x_label(X_LABEL[against]))
         if len(rows) == 1:

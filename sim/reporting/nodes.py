@@ -32,11 +32,9 @@ MOST_SEEDS, MOST_SEEDS_ON_A_SLIDE = 4, 2
 def draw_nodes(
     axis: Axes, table: pd.DataFrame, num_needed: int | None = None, styles: Mapping[str, SeriesStyle] | None = None
 ) -> None:
-    """Draw the nodes of each series as steps (`nodes_over_time`), with a marker at the run's end.
-
-    Series under the same churn coincide, so the longest is drawn first. num_needed: a dotted line.
-    """
+    """Draw each series' nodes as steps (`nodes_over_time`), a marker at the run's end, and a line of those needed."""
     styles = styles or series_styles(table)
+    # the longest first: series under the same churn coincide
     for name, rows in sorted(series_in(table), key=lambda named: -named[1]["hours"].max()):
         colour, line, marker = styles[name]
         hours, nodes = rows["hours"], rows["num_nodes"]
@@ -52,10 +50,8 @@ def draw_nodes(
 def _nodes_tables(request: FigureRequest) -> Tables:
     found = nodes_over_time(request.results)
     if (found.groupby("run")["num_nodes"].nunique() == 1).all():
-        raise MissingError(
-            "the number of nodes never changes: no node fails, or each is replaced at once "
-            "(cluster.provisioning_seconds: 0)"
-        )
+        why = "no node fails, or each is replaced at once (cluster.provisioning_seconds: 0)"
+        raise MissingError(f"the number of nodes never changes: {why}")
     return {"": found}
 
 

@@ -25,19 +25,18 @@ SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
 
 def notes(scenario: Scenario, corpus: str) -> list[str]:
-    """Say which model, cluster and failures the seconds refer to, and which model the losses; a sentence each.
-
-    corpus: the text that the proxy was trained on, in words.
-    """
+    """Say which model, cluster and failures the seconds refer to, and which model and text (corpus) the losses."""
     workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
-    model = training.model
+    model, num_parameters = training.model, Costs(workload, cluster.device).num_parameters
+    scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
+    size = f"{num_parameters / scale:{'.0f' if num_parameters >= 100 * scale else '.3g'}}{letter}"
     process = process_class(scenario.failures.kind)(scenario.failures)
     num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
     beside = f" and {cluster.num_spares} spares" if cluster.num_spares else ""
     if process.supplies_nodes:
         beside = ", places for nodes that the trace brings"
     lines = [
-        f"Seconds: simulated, target model '{workload.model.name}' ({_format_parameters(scenario)} parameters) in "
+        f"Seconds: simulated, target model '{workload.model.name}' ({size} parameters) in "
         f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
         f"'{scenario.network.name}'; {process.describe()}{describe_downtime(scenario.failures)}."
     ]
@@ -46,18 +45,9 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     elif training.learner == "curve":
         lines.append("Losses: a PARAMETRIC CURVE, nothing was trained (learner: curve); for dry runs only.")
     else:
-        lines.append(
-            f"Losses: proxy model really trained, {model.family}, {model.num_stages} stages × {model.layers_per_stage} "
-            f"layers, dim {model.dim}, on {corpus}."
-        )
+        layers = f"{model.num_stages} stages × {model.layers_per_stage} layers, dim {model.dim}"
+        lines.append(f"Losses: proxy model really trained, {model.family}, {layers}, on {corpus}.")
     return [*lines, *warnings(scenario)]
-
-
-def _format_parameters(scenario: Scenario) -> str:
-    num_parameters = Costs(scenario.workload, scenario.cluster.device).num_parameters
-    scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
-    scaled = num_parameters / scale
-    return f"{scaled:.0f}{letter}" if scaled >= 100 else f"{scaled:.3g}{letter}"
 
 
 def describe_downtime(failures: ProcessConfig) -> str:

@@ -61,10 +61,9 @@ def draw_means(
 ) -> None:
     """Draw means against a field, a line for each series, and their intervals; a caret marks an end that is cut.
 
-    table: columns mean_, low_ and high_ of the unit, num_runs, num_reached (`time_to_loss`, `money_to_loss`). Field
-    values that are not numbers are not joined. A series to which the field does not apply is a level line with a band.
-    Means over fewer runs than were made have these counts beside them. places: positions of the field's values on the
-    axis, including values of other panels.
+    table: columns mean_, low_ and high_ of the unit, num_runs, num_reached (`time_to_loss`, `money_to_loss`). Values
+    that are not numbers are not joined. A series to which the field does not apply is a level line with a band. Means
+    over fewer runs than were made have counts. places: positions of the field's values, also of other panels.
     """
     styles = styles or series_styles(table)
     if axis.get_autoscaley_on():
@@ -153,9 +152,8 @@ def set_hours(axis: Axes, table: pd.DataFrame, *units: str) -> None:
 def places_of(values: pd.Series[Any]) -> dict[Any, float]:
     """Return the position of each field value on the x axis: itself, or its number if the values are not numbers."""
     known = values.dropna().unique()
-    if pd.api.types.is_numeric_dtype(values):
-        return {value: float(value) for value in sorted(known)}
-    return {value: float(place) for place, value in enumerate(known)}
+    at = known if pd.api.types.is_numeric_dtype(values) else range(len(known))
+    return dict(sorted(zip(known, map(float, at), strict=True), key=lambda pair: pair[1]))
 
 
 def _set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
@@ -184,8 +182,7 @@ def means_figure(
 ) -> Figure:
     """Draw means of a unit with 95 % intervals by strategy against a swept field; without a sweep, a row a strategy.
 
-    A panel for each combination of the other fields that apply to all strategies; `null`, where such a field has no
-    value, is one of its values. wanted: the field on the x axis.
+    A panel for each combination of other fields that apply to all strategies. wanted: the field on the x axis.
     """
     empty = [name for name in fields if not is_strategy_field(name) and table[name].isna().any()]
     table = table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
@@ -199,9 +196,9 @@ def means_figure(
         return figure
     points, styles, places = points_in(table, others), series_styles(table), places_of(table[field])
     drawn = points[:MOST_PANELS]
-    num_columns = min(COLUMNS_OF_PANELS, len(drawn))
-    num_rows = -(-len(drawn) // num_columns)
+    num_rows = -(-len(drawn) // COLUMNS_OF_PANELS)
     with new_figure(0.9 + 2.2 * num_rows, [*notes, *omitted_points(points, drawn)], form) as figure:
+        num_columns = min(COLUMNS_OF_PANELS, len(drawn))
         axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
         for axis, point in zip(axes.flat, drawn, strict=False):
             axis.set_ylim(*value_limits(table, unit))
@@ -242,21 +239,18 @@ def _intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
 def _interval_note(request: FigureRequest, means: pd.DataFrame) -> str:
     if (means["num_runs"] <= 1).all():
         return f"{request.seeds}: one run each, no interval."
-    words = f"{request.seeds}: marks are means, lines and bands their 95 % intervals, with a caret where they go on"
-    few = means[means["num_reached"] < means["num_runs"]] if "num_reached" in means else means.iloc[:0]
-    if few.empty:
-        return f"{words}."
-    first = few.iloc[0]
-    return f"{words}; {first['num_reached']}/{first['num_runs']}: so many runs got there, and the mean is theirs."
+    note = f"{request.seeds}: marks are means, lines and bands their 95 % intervals, with a caret where they go on"
+    for reached, runs in means[["num_reached", "num_runs"]].to_numpy() if "num_reached" in means else ():
+        if reached < runs:
+            return f"{note}; {reached}/{runs}: so many runs got there, and the mean is theirs."
+    return f"{note}."
 
 
 def _target_tables(table_of: Callable[[Results], pd.DataFrame], request: FigureRequest) -> Tables:
     found = table_of(request.results)
     if not found["num_reached"].any():
-        raise MissingError(
-            "no run reaches its target loss: it needs a learner (training.learner: torch), more steps, or a higher "
-            "training.target_validation_loss"
-        )
+        needed = "a learner (training.learner: torch), more steps, or a higher training.target_validation_loss"
+        raise MissingError(f"no run reaches its target loss: it needs {needed}")
     return {"": found}
 
 

@@ -26,10 +26,7 @@ SPIKES = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "h
 
 
 def draw_half_lives(axis: Axes, halvings: pd.DataFrame, styles: Mapping[str, SeriesStyle] | None = None) -> None:
-    """Draw the median half-life of each series, its quartiles as a line, and the number of recoveries (`half_lives`).
-
-    The line of a quartile that is never reached ends in a caret at the edge.
-    """
+    """Draw medians of `half_lives`, quartiles as a line (a caret: never reached), and the number of recoveries."""
     styles = styles or series_styles(halvings)
     if axis.get_autoscalex_on():
         axis.set_xlim(*_half_life_limits(halvings))

@@ -1,7 +1,6 @@
 """Kinds of figures, collected from the modules of this package.
 
-A module that draws figures lists its kinds in a tuple `FIGURES`; `figure_kinds` collects them, and `churnlab plot` and
-its help follow. So a new figure is one module here, beside its test.
+A module that draws figures lists its kinds in a tuple `FIGURES`, which `churnlab plot` and its help follow.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ MOST_ROWS = 6
 class FigureRequest:
     """Results and the form in which to draw them.
 
-    field: the swept field for the x axis, for kinds that leave the choice. point: the point of a sweep whose scenario
-    the caption describes; default: the first one, named as such.
+    field: the swept field for the x axis, if a kind leaves the choice. point: that of the caption; default: the first.
     """
 
     results: Results
@@ -112,8 +110,8 @@ class FigureRequest:
 class FigureKind:
     """A kind of figure.
 
-    tables: the data that it draws; MissingError, saying what is needed, if the results do not contain it. figure: draws
-    them. by_point: whether it has a panel for each point of a sweep; on slides each point then has its own slide.
+    tables: the data that it draws; MissingError if the results do not contain it. figure: draws them. by_point: whether
+    it has a panel for each point of a sweep, which then has its own slide.
     """
 
     name: str
@@ -163,8 +161,8 @@ def drawable(request: FigureRequest, names: Iterable[str]) -> tuple[dict[str, Ta
 @cache
 def figure_kinds() -> dict[str, FigureKind]:
     """All kinds of figures by name, in alphabetical order."""
-    package = import_module("sim.reporting")
-    modules = [import_module(f"sim.reporting.{info.name}") for info in iter_modules(package.__path__) if not info.ispkg]
+    found = iter_modules(import_module("sim.reporting").__path__)
+    modules = [import_module(f"sim.reporting.{info.name}") for info in found if not info.ispkg]
     kinds: list[FigureKind] = [kind for module in modules for kind in getattr(module, "FIGURES", ())]
     return {kind.name: kind for kind in sorted(kinds, key=lambda kind: kind.name)}
 

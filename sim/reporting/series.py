@@ -133,9 +133,8 @@ def describe_point(point: Mapping[str, Any]) -> str:
 
 def omitted_points(points: Sequence[object], drawn: Sequence[object]) -> list[str]:
     """Return a sentence for the caption if there are more points than panels."""
-    if len(points) == len(drawn):
-        return []
-    return [f"The first {len(drawn)} of {len(points)}; all of them are in the table beside."]
+    sentence = f"The first {len(drawn)} of {len(points)}; all of them are in the table beside."
+    return [sentence] if len(points) > len(drawn) else []
 
 
 def format_value(value: Any) -> str:

@@ -19,7 +19,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import NullLocator
 from scipy import ndimage
@@ -161,7 +160,9 @@ def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours
     best[is_best.any(axis=2)] = cells["strategy"][is_best]
     lead = np.fmin.reduce(np.where(is_other, cells["behind"], math.inf), axis=2)
     edges_x, edges_y = edges(x), edges(y)
-    axis.pcolormesh(edges_x, edges_y, shades(best, lead, colours), linewidth=0, rasterized=True)
+    full = np.array([to_rgb(colours.get(name, NO_STRATEGY)) for name in best.flat]).reshape(*best.shape, 3)
+    shades = 1.0 - STRENGTHS[np.searchsorted(LEADS, lead)][:, :, None] * (1.0 - full)
+    axis.pcolormesh(edges_x, edges_y, shades, linewidth=0, rasterized=True)
     for j, i in np.argwhere(cells["is_close"][:, :, 0]):
         corner, width, height = (edges_x[i], edges_y[j]), edges_x[i + 1] - edges_x[i], edges_y[j + 1] - edges_y[j]
         look: dict[str, Any] = {"hatch": "////", "linewidth": 0, "edgecolor": "0.2", "alpha": 0.35}
@@ -173,8 +174,8 @@ def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours
         axis.plot(edges_x[i : i + 2], [edges_y[j + 1]] * 2, **border)
     name_regions(axis, best, edges_x, edges_y)
     axis.grid(visible=False)
-    for which, of, ends in (("x", x, edges_x), ("y", y, edges_y)):
-        _scale(axis, which, of, ends)
+    _scale(axis, "x", x, edges_x)
+    _scale(axis, "y", y, edges_y)
 
 
 def map_figure(
@@ -196,19 +197,14 @@ def map_figure(
             handles.append(Patch(facecolor=NO_STRATEGY, edgecolor="0.6", label="none comes to the target"))
         if table["is_close"].any():
             handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="////", label="too close to call"))
-        figure.legend(handles=[*handles, *_draw_marks(axis, marks)], loc="outside upper center", ncols=4, frameon=False)
+        look: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markeredgecolor": "black", "zorder": 5}
+        kinds = (("own", "*", 10, "the scenario's own values"), ("knots", "o", 4, "real runs under failures"))
+        for what, marker, size, label in kinds:
+            if places := marks.get(what):
+                xs, ys = zip(*places, strict=True)
+                handles += axis.plot(xs, ys, marker=marker, markersize=size, markeredgewidth=0.9, label=label, **look)
+        figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
     return figure
-
-
-def _draw_marks(axis: Axes, marks: Mapping[str, Sequence[Any]]) -> list[Line2D]:
-    handles = []
-    look: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markeredgecolor": "black", "zorder": 5}
-    kinds = (("own", "*", 10, "the scenario's own values"), ("knots", "o", 4, "real runs under failures"))
-    for what, marker, size, label in kinds:
-        if places := marks.get(what):
-            xs, ys = zip(*places, strict=True)
-            handles += axis.plot(xs, ys, marker=marker, markersize=size, markeredgewidth=0.9, label=label, **look)
-    return handles
 
 
 def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Mapping[str, SeriesStyle], what: str) -> None:
@@ -221,13 +217,6 @@ def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Mapping[str, Se
         axis.fill_between(places, rows[f"{what}_low"], rows[f"{what}_high"], color=colour, alpha=0.15, linewidth=0)
     _scale(axis, "x", x, edges(x))
     axis.set_ylim(bottom=0)
-
-
-def shades(best: Any, lead: Edges, colours: Colours) -> Edges:
-    """Return (y, x, 3) colours: the best strategy's, paler with a smaller lead."""
-    full = np.array([to_rgb(colours.get(name, NO_STRATEGY)) for name in best.flat]).reshape(*best.shape, 3)
-    shaded: Edges = 1.0 - STRENGTHS[np.searchsorted(LEADS, lead)][:, :, None] * (1.0 - full)
-    return shaded
 
 
 def edges(axis: Axis) -> Edges:
@@ -272,15 +261,14 @@ def position(axis: Axis, value: Any) -> float:
 
 
 def _scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
-    set_scale, set_label, set_limits = (getattr(axis, f"set_{which}{what}") for what in ("scale", "label", "lim"))
-    set_label(of.field.replace("_", " "))
+    axis.set(**{f"{which}label": of.field.replace("_", " ")})
     one = axis.xaxis if which == "x" else axis.yaxis
     if of.is_log:
-        set_scale("log")
+        axis.set(**{f"{which}scale": "log"})
         step = max(1, -(-len(of.values) // 7))
         ticks = of.values[::step]
         one.set_minor_locator(NullLocator())
         one.set_ticks(ticks, [f"{value:g}" for value in ticks])
     elif not of.is_numeric:
         one.set_ticks(range(len(of.values)), [str(value) for value in of.values])
-    set_limits(ends[0], ends[-1])
+    axis.set(**{f"{which}lim": (ends[0], ends[-1])})

@@ -1,7 +1,6 @@
 """House style of all figures: fonts, formats for print and slides, captions, legends, limits of axes, files.
 
-Colours are Okabe and Ito's, safe for colour-blind readers; line styles and markers distinguish strategies in grey. A
-slide is 16:9 and so small in inches that its letters are large on any screen.
+Colours are Okabe and Ito's, safe for colour-blind readers. A slide is so small in inches that its letters are large.
 """
 
 from __future__ import annotations
@@ -49,8 +48,7 @@ LARGER = {"font.size": 9.0, "axes.labelsize": 9.0, "axes.titlesize": 9.5, "legen
 class Form:
     """The format of figures, for print or for slides.
 
-    height_inches: None if each figure has the height that it needs. in_caption, in_x_label, in_legend: characters in a
-    line of each; in_y_inch: characters in an inch of a y label.
+    height_inches: None: as needed. in_...: characters in a line of a caption, x label, legend, in an inch of a y label.
     """
 
     style: Mapping[Any, Any]
@@ -94,10 +92,7 @@ ROOM_ABOVE = 1.05
 
 @contextmanager
 def new_figure(height_inches: float, notes: Sequence[str], form: Form = PAPER) -> Iterator[Figure]:
-    """Open an empty figure in the house style, with a caption below its panels.
-
-    height_inches: without the caption; a slide has its own height. notes: the sentences of the caption.
-    """
+    """Open an empty figure of a height without its caption (a slide has its own) and the sentences of the caption."""
     with mpl.rc_context(dict(form.style)):
         below = caption(notes, form)
         needed_inches = height_inches + CAPTION_LINE_INCHES * len(below.splitlines())
@@ -118,10 +113,7 @@ def add_legend(figure: Figure, handles: Sequence[Artist], form: Form = PAPER) ->
 
 
 def caption(notes: Sequence[str], form: Form = PAPER) -> str:
-    """Wrap sentences to the width of a figure: each starts a line, on a slide they form one paragraph.
-
-    No line breaks between a number and its unit.
-    """
+    """Wrap sentences, each from a new line, on a slide as one paragraph; never between a number and its unit."""
     paragraphs = notes if form.height_inches is None else [" ".join(notes)]
     bound = [BEFORE_UNIT.sub("\u00a0", note) for note in paragraphs]
     return "\n".join(line for note in bound for line in textwrap.wrap(note, form.in_caption))
@@ -131,15 +123,11 @@ def from_zero(axis: Axes, which: Literal["x", "y"] = "x") -> None:
     """Set an axis from zero to above all data drawn so far, in all panels that share it."""
     sharing = axis.get_shared_x_axes() if which == "x" else axis.get_shared_y_axes()
     ends = np.array([getattr(panel.dataLim, f"{which}max") for panel in sharing.get_siblings(axis)])
-    limits = limits_from_zero(float(ends[np.isfinite(ends)].max(initial=0.0)))
-    (axis.set_xlim if which == "x" else axis.set_ylim)(*limits)
+    axis.set(**{f"{which}lim": limits_from_zero(float(ends[np.isfinite(ends)].max(initial=0.0)))})
 
 
 def loss_limits(curves: pd.DataFrame) -> Limits:
-    """Return limits of a loss axis: from below the lowest loss to above the highest one after the start.
-
-    curves: `sim.results.loss_curves.loss_curves` against iteration. Means and ranges over runs count.
-    """
+    """Return limits that show means and ranges of `loss_curves` against iteration, except for the start."""
     later = curves[curves["iteration"] >= SHARE_AT_START * curves["iteration"].max()]
     losses = finite(later[["loss_nats", "low_loss_nats", "high_loss_nats"]])
     if not losses.size:
@@ -150,10 +138,7 @@ def loss_limits(curves: pd.DataFrame) -> Limits:
 
 
 def value_limits(table: pd.DataFrame, *units: str) -> Limits:
-    """Return limits, at least 0, that show all means, and intervals as far as the means stay apart.
-
-    table: columns `mean_`, `low_` and `high_` of each unit.
-    """
+    """Return limits, at least 0, that show all `mean_` of units, and `low_` to `high_` as far as means stay apart."""
     means, lows, highs = (finite(table[[f"{part}_{unit}" for unit in units]]) for part in ("mean", "low", "high"))
     if not means.size:
         return 0.0, 1.0

@@ -28,10 +28,7 @@ from sim.strategies import legend_label
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
-
-    heading: with the unit; its line breaks count in a terminal alone. format: of the values in it.
-    """
+    """A column: heading with the unit (line breaks are for terminals alone), and the format of its values."""
 
     heading: str
     align: Literal["left", "right"] = "right"
@@ -96,8 +93,7 @@ def columns_of(headings: Iterable[str]) -> tuple[Column, ...]:
 
 def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
     """Return a row for each run: its folder and its summary without the ledger."""
-    rows = [{"run": run.folder.name, **run.summary} for run in runs]
-    return pd.DataFrame(rows).drop(columns="ledger_seconds")
+    return pd.DataFrame([{"run": run.folder.name, **run.summary} for run in runs]).drop(columns="ledger_seconds")
 
 
 def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
@@ -211,10 +207,7 @@ def summary_table(
 def means_table(
     title: str, found: pd.DataFrame, fields: Sequence[str], metrics: Sequence[Metric], reference: str | None
 ) -> Table:
-    """Return a row for each point and strategy: means ± half of their intervals, differences in per cent.
-
-    found: `sim.results.statistics.summary` with these metrics.
-    """
+    """Return a row for each point and strategy of a `summary`: means ± half of their intervals, differences in %."""
     columns = [*point_columns(fields), Column("runs")]
     for metric in metrics:
         columns.append(Column(metric.heading))

@@ -1,8 +1,7 @@
 """Tidy tables of loss curves and of the failures on them.
 
-Figures and reports draw them, and each figure has them beside it as CSV. Hours are simulated hours of the target model,
-losses those of the proxy, in nats per token. Each table has columns `strategy`, `kind` and, of a sweep, the swept
-fields, empty if they do not apply to a strategy.
+Hours are simulated hours of the target model, losses those of the proxy, in nats per token. Each table has columns
+`strategy`, `kind` and, of a sweep, the swept fields, empty if they do not apply to a strategy.
 """
 
 from __future__ import annotations
@@ -55,10 +54,9 @@ def run_curves(results: Results, against: Against) -> pd.DataFrame:
 def loss_curves(results: Results, against: Against, runs: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the validation loss by strategy and swept values: the mean over runs, and their range.
 
-    `low_loss_nats` and `high_loss_nats` are the lowest and highest run, empty for a single run, which is returned as it
-    is. The range is no confidence interval of the mean; `time_to_loss` has intervals. num_runs: runs in the mean, the
-    finished ones, or all if none has finished. Rows start where the last of them is first validated and end where the
-    first of them ends. runs: `run_curves`, if they are known.
+    `low_loss_nats` and `high_loss_nats`: the lowest and highest run (no confidence interval), empty for a single run,
+    which is returned as it is. num_runs: the finished ones, or all if none has finished. Rows start where the last of
+    them is first validated and end where the first of them ends. runs: `run_curves`, if they are known.
     """
     runs = run_curves(results, against) if runs is None else runs
     fields, column = swept_fields(results), COLUMN[against]
@@ -102,8 +100,7 @@ def failure_marks(results: Results, against: Against, runs: pd.DataFrame | None 
 def loss_over_time(points: pd.DataFrame, events: pd.DataFrame) -> Curve:
     """Return hours and losses in the order of time, at every rollback with a gap and the restored loss.
 
-    The restored loss is interpolated between the validations around its iteration that were made before the rollback;
-    if there is no later one, it is that of the earlier one.
+    That is interpolated between validations around its iteration before the rollback, or that of the last one.
     """
     ended, losses = points["ended_seconds"].to_numpy(float), points["validation_loss"].to_numpy(float)
     iterations = points["iteration"].to_numpy()

@@ -1,7 +1,7 @@
 """Tidy tables of outcomes: hours and money to the target loss, the ledger in hours, nodes over time.
 
 Means have 95 % intervals over failure and training seeds (`statistics`); for one run low and high are empty. num_runs:
-all runs; num_reached: those with a value, which the mean is over.
+all runs; num_reached: those with a value, which the mean is over. MissingError if there is no target, price or record.
 """
 
 from __future__ import annotations
@@ -24,19 +24,13 @@ def target_of(runs: pd.DataFrame) -> float | None:
 
 
 def time_to_loss(results: Results) -> pd.DataFrame:
-    """Return simulated hours to the target loss by strategy and swept values: mean_hours, low_hours, high_hours.
-
-    MissingError if no run has a target.
-    """
+    """Return simulated hours to the target loss by strategy and swept values: mean_hours, low_hours, high_hours."""
     _check_target(results)
     return _means(results, "target_reached_seconds", "hours", SECONDS_PER_HOUR)
 
 
 def money_to_loss(results: Results) -> pd.DataFrame:
-    """Return dollars to the target loss by strategy and swept values: mean_usd, low_usd, high_usd.
-
-    MissingError if no run has a target, or the device has no price.
-    """
+    """Return dollars to the target loss by strategy and swept values: mean_usd, low_usd, high_usd."""
     if "target_reached_usd" not in results.runs:
         raise MissingError(
             "these runs come from a version without the cost of reaching a target: run the scenario again (--force)"

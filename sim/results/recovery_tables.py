@@ -24,12 +24,11 @@ LEAST_SHARE = 0.5
 
 
 def excesses(results: Results) -> pd.DataFrame:
-    """Return the training loss above its level before a failure, for each recovery that changed weights.
+    """Return the training loss above its mean over 10 steps before a failure, for each recovery that changed weights.
 
-    A row for each step until the next recovery. Further columns: run, both seeds, recovery (its number in the run),
-    recovered_hours, stage, iterations_since_recovery, excess_nats, baseline. The level is the mean of the 10 steps
-    before. baseline: `failure-free run` if loss and level are relative to one, `before the failure` if there is no such
-    run; then noise of batches and progress are included. MissingError if no recovery changed weights.
+    A row for each step until the next recovery: run, both seeds, recovery (its number in the run), recovered_hours,
+    stage, iterations_since_recovery, excess_nats, baseline: `failure-free run` if both losses are relative to one,
+    else `before the failure`, with the noise of batches and progress. MissingError if no recovery changed weights.
     """
     iterations, events = results.iterations, dict(list(results.events.groupby("run", sort=False)))
     if "train_loss" not in iterations or iterations["train_loss"].isna().all():
@@ -81,9 +80,8 @@ def half_lives(results: Results) -> pd.DataFrame:
     """Return the iterations from a recovery until its excess has halved from its peak, by strategy and swept values.
 
     Columns: median_iterations, low_iterations and high_iterations (quartiles), median_peak_nats; num_recoveries; of
-    them num_never, whose excess had not halved at the next failure or the end of training, which count as longer than
-    all others (a median or quartile among them is infinite), and num_without_spike, whose loss never exceeded its level
-    before, and which are left out.
+    them num_never, not halved at the next failure or the end of training, which count as infinite, and
+    num_without_spike, whose loss never exceeded its level before, and which are left out.
     """
     rows = []
     for about, own in by_point(excesses(results), swept_fields(results)):
@@ -108,9 +106,8 @@ def half_lives(results: Results) -> pd.DataFrame:
 def above_failure_free(results: Results) -> pd.DataFrame:
     """Return the validation loss minus that of the failure-free run at the same iteration, by strategy and point.
 
-    Of the same training seed. Columns: strategy, kind, iteration, difference_nats (the mean over runs),
-    low_difference_nats, high_difference_nats (the lowest and highest run; empty for one), num_pairs. MissingError if
-    no run has a failure-free counterpart, or nothing is learnt.
+    Of the same training seed. Columns: iteration, difference_nats (the mean over runs), low_difference_nats and
+    high_difference_nats (the lowest and highest run; empty for one), num_pairs. MissingError if there are no such runs.
     """
     iterations, frames = results.iterations, []
     failure_free = failure_free_losses(results, "validation_loss") if "step" in iterations else {}

@@ -1,9 +1,7 @@
 """Statistics over replicates: means with intervals, paired differences of strategies, replicates still needed.
 
-`crossed_design` derives the intervals.
-
-Not modelled: runs without a value (stopped, failed, target never reached) may be the worst ones. Every mean is over the
-runs that have a value: a conditional mean if `num_reached` is less than `num_runs`, which must be stated beside it.
+`crossed_design` derives the intervals. Every mean is over the runs that have a value, which must be stated if
+`num_reached` is less than `num_runs`: runs without one (stopped, failed, target not reached) may be the worst ones.
 """
 
 from __future__ import annotations
@@ -84,9 +82,8 @@ class PairedDifference:
 def estimate(values: pd.DataFrame | Values, confidence: float = CONFIDENCE) -> Estimate:
     """Return the mean of values and its interval. values: rows with both seeds and a `value`.
 
-    If the training seed makes no difference (as most often to seconds), runs of one failure seed are one replicate: a
-    plain t interval over failure seeds. Likewise if the failure seed makes none. ValueError if a pair of seeds occurs
-    twice.
+    If the training seed makes no difference (as most often to seconds), or the failure seed makes none, it is a plain t
+    interval over the other. ValueError if a pair of seeds occurs twice.
     """
     seeds, found = Values.of(values)
     cells = Cells.at(seeds, found[:, None])
@@ -153,15 +150,11 @@ def summary(
 ) -> pd.DataFrame:
     """Return a row for each strategy, combination of its swept values and metric, from a sweep's table of runs.
 
-    fields: the swept fields, columns of `runs` that are empty if they do not apply to a strategy. metrics: columns of
-    numbers; default: those of METRICS that exist. Columns: strategy, the fields, metric, mean, low, high,
-    num_runs, num_reached (runs with a value: finished ones; of target_reached_* all that reached it),
-    num_failure_seeds, num_training_seeds. Then against the strategy `reference` at the same values of the fields that
-    concern both, over the seeds for which both have a value: num_paired, difference, difference_low, difference_high,
-    relative_difference, relative_low, relative_high; NaN if the reference has no such point, or several (a field
-    that applies to it alone has several values).
-
-    ValueError for unknown columns, an unknown reference, or rows that agree in strategy, fields and seeds.
+    fields: columns of `runs` that are empty if they do not apply to a strategy. metrics: columns of numbers; default:
+    those of METRICS that exist. num_reached: runs with a value, finished ones; of target_reached_* all that reached it.
+    AGAINST_COLUMNS: against the strategy `reference` at the same values of the fields that concern both, over the seeds
+    for which both have a value; NaN if the reference has no such point, or several. ValueError for unknown columns, an
+    unknown reference, or rows that agree in strategy, fields and seeds.
     """
     metrics = [name for name in METRICS if name in runs.columns] if metrics is None else list(metrics)
     for name in ("strategy", "outcome", *SEEDS, *fields, *metrics):
@@ -205,17 +198,14 @@ class PointRuns:
 
     def values(self, metric: str) -> Values:
         """Return a metric's values; NaN for runs that have not finished or lack it."""
-        if metric not in self.runs:
-            return Values(self.seeds, np.full(len(self.runs), math.nan))
-        values = self.runs[metric].to_numpy(dtype=float)
-        if metric not in REACHED_EVEN_IF_STOPPED:
-            values = np.where(self.is_finished, values, math.nan)
-        return Values(self.seeds, values)
+        has_value = True if metric in REACHED_EVEN_IF_STOPPED else self.is_finished
+        values = self.runs[metric].to_numpy(dtype=float) if metric in self.runs else math.nan
+        return Values(self.seeds, np.where(has_value, values, np.full(len(self.runs), math.nan)))
 
     @cached_property
     def seeds(self) -> npt.NDArray[np.int64]:
         """(runs, 2) failure and training seeds."""
-        return np.column_stack([self.runs[name].to_numpy(dtype=np.int64) for name in SEEDS])
+        return self.runs[SEEDS].to_numpy(dtype=np.int64)
 
     @cached_property
     def is_finished(self) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,6 @@
 """Results on disk: one folder a run, written under a temporary name and then renamed.
 
-`results/<scenario>/<run>/`: `scenario.yaml` as resolved, `run.json`, `iterations.parquet`, `events.parquet`,
-`ledger.parquet`, `nodes.parquet`, `summary.json`. A folder that has a `summary.json` is finished.
+`results/<scenario>/<run>/`: `scenario.yaml` as resolved, `run.json`, RECORDS, `summary.json` once it is finished.
 """
 
 from __future__ import annotations
@@ -54,10 +53,7 @@ class RunFiles:
 def run_hash(
     scenario: Scenario, strategy_index: int, failure_seed: int, training_seed: int, versions: dict[str, str]
 ) -> str:
-    """Return the hash of all that decides a run's numbers: its part of the scenario, its seeds and the versions.
-
-    `versions` contains the content hash of the text; its location does not matter.
-    """
+    """Return the hash of all that decides a run's numbers: part of the scenario, seeds, versions of code and text."""
     others: dict[str, Any] = dict.fromkeys(("name", "description", "strategies", "seeds", "sweep"), True)
     resolved = scenario.model_dump(mode="json", exclude=others | {"training": {"data": True}})
     strategy = scenario.strategies[strategy_index].model_dump(mode="json")
@@ -74,11 +70,7 @@ def run_folder(
 def write_run(
     folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any], resolved: str | None = None
 ) -> None:
-    """Write a finished run atomically, even if the machine stops.
-
-    run: also a summary, without records. about: run.json. resolved: the scenario as YAML, if known. OSError with a
-    remedy if writing fails.
-    """
+    """Write a finished run, or a summary without records, atomically, even if the machine stops; about: run.json."""
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         temporary.mkdir(parents=True)
@@ -196,9 +188,8 @@ def load_run(folder: Path | str) -> RunFiles:
 class Results:
     """The finished runs of a folder as DataFrames; every table has a column `run`, the name of the run's folder.
 
-    runs: a row for each run, with outcomes (the ledger as `<bucket>_seconds`) and, of a sweep, the swept values. The
-    others are read on first use; runs with outcomes alone have no rows in them. in_memory: the other tables of runs
-    that are not in files.
+    runs: outcomes (the ledger as `<bucket>_seconds`) and, of a sweep, the swept values. The others are read on first
+    use, or are in_memory; runs with outcomes alone have no rows in them.
     """
 
     folder: Path

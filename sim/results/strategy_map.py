@@ -1,7 +1,6 @@
 """Strategy maps and advice: which strategy reaches the target first, or for the least money, as objects and as a table.
 
-A map has a cell for each pair of values of two fields of a scenario. Some cells are simulated; the others lie in meshes
-of simulated cells that agree, and are interpolated.
+A map has a cell for each pair of values of two fields. Some are simulated; others are interpolated in meshes of these.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ class FirstPassages:
     """The times at which a strategy first reaches the target in a cell.
 
     failures_per_iteration: stages lost a completed iteration, mean over failure seeds. is_edited: whether a recovery
-    changed weights under any seed. num_stopped: failure seeds under which the run was given up. iterations: to the
-    target, by training replicate. seconds, usd: to the target, for each failure seed with each training replicate, as
-    in a crossed design. NaN where the target is not reached.
+    changed weights under any seed. num_stopped: failure seeds under which the run was given up. iterations (by training
+    replicate), seconds, usd (for each failure seed with each replicate): to the target; NaN where it is not reached.
     """
 
     failures_per_iteration: float

@@ -59,11 +59,7 @@ class ChartColumn(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of the page.
-
-    spec: in Vega-Lite; the reader can open its data set `rows` as a table, with these columns. signals: the names of
-    those it uses. fills: names and colours.
-    """
+    """A chart: its Vega-Lite spec, whose data set `rows` is also shown as a table of columns; signals: their names."""
 
     id: str
     title: str
@@ -140,7 +136,7 @@ def _loss_layers(
         band = base.mark_area(opacity=0.16, clip=True, aria=False)
         layers.append(band.encode(colour(data), y=low, y2="high:Q"))
     line = base.mark_line(clip=True, strokeWidth=2, aria=False, invalid="break-paths-filter-domains")
-    layers.append(line.encode(colour(data), dashes(data), y=y, order="order:Q"))
+    layers.append(line.encode(colour(data), colour(data, alt.StrokeDash), y=y, order="order:Q"))
     if "targets" in rows:
         target = chart_of("targets", IN_GROUPS).transform_aggregate(groupby=["target"]).encode(y="target:Q")
         text = target.transform_calculate(words="'target ' + datum.target")
@@ -177,10 +173,7 @@ def _money_charts(data: ReportData) -> list[Chart]:
 
 
 def means_charts(data: ReportData, value: ChartColumn, title: str, found: pd.DataFrame) -> list[Chart]:
-    """Return a chart of means along the axis that the page's control chooses; a row a strategy without a sweep.
-
-    None of a single mean. value: its field is the unit of the columns `mean_`, `low_` and `high_` of `found`.
-    """
+    """Return a chart of means (`mean_<value.field>`) along the axis chosen on the page; without a sweep by strategy."""
     if len(data.groups) == 1:
         return []
     limits, digits = value_limits(found, value.field), max(2, decimals(found[f"mean_{value.field}"].min()))
@@ -224,7 +217,7 @@ def _mean_layers(
     ]
     if data.axes:
         line = base.mark_line(strokeWidth=1, opacity=0.6, aria=False)
-        layers.insert(0, line.encode(at_mean, colour(data), dashes(data), detail="strategy:N"))
+        layers.insert(0, line.encode(at_mean, colour(data), colour(data, alt.StrokeDash), detail="strategy:N"))
     return layers
 
 
@@ -235,8 +228,8 @@ def point_rows(data: ReportData, found: pd.DataFrame) -> Rows:
     rows: Rows = []
     for number in range(len(data.points)):
         places = [axis.values[axis.places[number]] for axis in data.axes]
-        here = [group.number for group in data.groups.values() if number in group.points]
-        rows += [{**of_group[group], "point": number, "places": places} for group in here]
+        here = [of_group[group.number] for group in data.groups.values() if number in group.points]
+        rows += [row | {"point": number, "places": places} for row in here]
     return rows
 
 
@@ -298,7 +291,7 @@ def _nodes_charts(data: ReportData) -> list[Chart]:
     )
     line = base.mark_line(interpolate="step-after", strokeWidth=1.5, aria=False)
     layers = [
-        line.encode(colour(data), dashes(data), order="order:Q"),
+        line.encode(colour(data), colour(data, alt.StrokeDash), order="order:Q"),
         base.mark_circle(size=60, opacity=0, aria=False).encode(tooltip=tooltips(columns)),
     ]
     caption = f"Active nodes, including idle spares, under failure seed {found['failure_seed'].iloc[0]}."
@@ -319,15 +312,9 @@ def chart_of(rows: str, shown: str) -> alt.Chart:
 
 
 def colour(data: ReportData, channel: type[Any] = alt.Color) -> Any:
-    """Encode each strategy's colour."""
-    scale = alt.Scale(domain=list(range(len(data.styles))), range=[style.colour for style in data.styles])
-    return channel("strategy:N", scale=scale, legend=None)
-
-
-def dashes(data: ReportData) -> alt.StrokeDash:
-    """Encode each strategy's dashes."""
-    scale = alt.Scale(domain=list(range(len(data.styles))), range=[style.dashes or (1, 0) for style in data.styles])
-    return alt.StrokeDash("strategy:N", scale=scale, legend=None)
+    """Encode each strategy's colour, or its dashes (StrokeDash)."""
+    looks = [style.dashes or (1, 0) if channel is alt.StrokeDash else style.colour for style in data.styles]
+    return channel("strategy:N", scale=alt.Scale(domain=list(range(len(looks))), range=looks), legend=None)
 
 
 def tooltips(columns: Sequence[ChartColumn]) -> list[alt.Tooltip]:
@@ -345,10 +332,9 @@ def chart(
     columns: Sequence[ChartColumn], signals: dict[str, Any], height: int = HEIGHT,
     fills: tuple[tuple[str, str], ...] = (),
 ) -> Chart:  # fmt: skip
-    """Return layers as one Vega-Lite chart of the container's width, with their data sets.
+    """Return layers as one chart of the container's width. about: id, title, contents for screen readers, caption.
 
-    about: id, title, what it shows (for screen readers), caption. signals: with initial values. Field `label` of every
-    row is its strategy's name.
+    signals: with initial values. Field `label` of every row is its strategy's name.
     """
     id_, title, what, caption = about
     named = [layer.transform_calculate(label="labels[datum.strategy]") for layer in layers]

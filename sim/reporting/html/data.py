@@ -56,8 +56,7 @@ class SweepPoint:
         return ", ".join(f"{name} {_describe_value(value)}" for name, value in values).replace("\n", " ")
 
 
-@dataclass(frozen=True)
-class SweepAxis:
+class SweepAxis(NamedTuple):
     """An axis of a sweep: its field or fields, its values in words, and the place of every point on it."""
 
     label: str
@@ -65,8 +64,7 @@ class SweepAxis:
     places: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """A group of replicates: its number, that of its strategy, and those of the points that it belongs to."""
 
     number: int
@@ -78,9 +76,8 @@ class Group:
 class ReportData:
     """The runs of a report.
 
-    results: finished and stopped runs. failed: rows of failed ones. fields: the swept fields. parameters: by the run's
-    name, the swept values that apply to it; empty without a sweep. num_left_out: older runs in the folder, of another
-    version of the scenario; num_missing: planned runs of the sweep that are not finished.
+    results: finished and stopped runs. failed: rows of failed ones. fields: swept ones; parameters: by run, the swept
+    values that apply to it. num_left_out: runs of older versions of the scenario. num_missing: unfinished planned runs.
     """
 
     results: Results
@@ -155,8 +152,8 @@ class ReportData:
     @cached_property
     def abouts(self) -> list[dict[str, Any]]:
         """The contents of run.json of each run whose folder exists."""
-        folders = self.results.folders.values()
-        return [read_json(folder / "run.json") for folder in folders if (folder / "run.json").is_file()]
+        paths = [folder / "run.json" for folder in self.results.folders.values()]
+        return [read_json(path) for path in paths if path.is_file()]
 
 
 def report_data(folder: Path) -> ReportData:
@@ -209,11 +206,11 @@ def thin(rows: pd.DataFrame, data: ReportData, most: int) -> pd.DataFrame:
     kept = []
     for _, own in rows.groupby([data.groups[key].number for key in data.keys(rows)], sort=False):
         if len(own) > most:
-            chosen = set(np.linspace(0, len(own) - 1, most).round().astype(int).tolist())
-            gaps = np.flatnonzero(own["loss_nats"].isna()) if "loss_nats" in own else np.array([], dtype=int)
+            chosen = np.linspace(0, len(own) - 1, most).round().astype(int)
+            gaps = np.flatnonzero(own["loss_nats"].isna()) if "loss_nats" in own else chosen[:0]
             if len(gaps) < most:
-                chosen |= {place for gap in gaps.tolist() for place in (gap - 1, gap, gap + 1) if 0 <= place < len(own)}
-            own = own.iloc[sorted(chosen)]
+                chosen = np.concatenate([chosen, gaps - 1, gaps, gaps + 1])
+            own = own.iloc[np.unique(chosen[(chosen >= 0) & (chosen < len(own))])]
         kept.append(own)
     return pd.concat(kept) if kept else rows
 
@@ -237,8 +234,3 @@ def plain(value: Any) -> Any:
 def rounded(value: float) -> float:
     """Round to a few digits."""
     return float(f"{value:.6g}")
-
-
-def in_columns(rows: Rows) -> dict[str, list[Any]]:
-    """Convert rows with the same fields to columns, a third of the bytes."""
-    return {field: [row[field] for row in rows] for field in rows[0]} if rows else {}

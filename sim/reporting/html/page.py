@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.charts import Chart, charts_of, vega_bundle
-from sim.reporting.html.data import ReportData, SweepPoint, in_columns, report_data
+from sim.reporting.html.data import ReportData, SweepPoint, report_data
 from sim.reporting.html.narrative import cautions, describe_churn, notes_on, ranking_at, sentences_on
 from sim.reporting.notes import describe_seeds
 from sim.results.crossed_design import SEEDS
@@ -110,7 +110,10 @@ def content(data: ReportData, charts: Sequence[Chart]) -> dict[str, Any]:
             {
                 "id": chart.id,
                 "spec": {name: part for name, part in chart.spec.items() if name != "datasets"},
-                "datasets": {name: in_columns(rows) for name, rows in chart.spec["datasets"].items()},
+                "datasets": {  # columns have a third of the bytes of rows
+                    name: {field: [row[field] for row in rows] for field in (rows[0] if rows else ())}
+                    for name, rows in chart.spec["datasets"].items()
+                },
                 "signals": chart.signals,
                 "columns": [column._asdict() for column in chart.columns],
             }
@@ -121,16 +124,14 @@ def content(data: ReportData, charts: Sequence[Chart]) -> dict[str, Any]:
 
 def _scenario_text(data: ReportData) -> str:
     path = next(iter(data.results.folders.values())) / "scenario.yaml"
-    if not path.is_file():
-        return ""
-    text = path.read_text(encoding="utf-8")
-    if data.fields:
-        yaml = YAML()
-        yaml.default_flow_style = None
-        buffer = io.StringIO()
-        yaml.dump({"sweep": {"list": [point.values for point in data.points]}}, buffer)
-        text += buffer.getvalue()
-    return text
+    buffer = io.StringIO()
+    if path.is_file():
+        buffer.write(path.read_text(encoding="utf-8"))
+        if data.fields:
+            yaml = YAML()
+            yaml.default_flow_style = None
+            yaml.dump({"sweep": {"list": [point.values for point in data.points]}}, buffer)
+    return buffer.getvalue()
 
 
 def versions(data: ReportData) -> list[tuple[str, str]]:

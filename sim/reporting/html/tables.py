@@ -33,10 +33,7 @@ COUNTS = {
 
 
 def comparison(data: ReportData) -> Table:
-    """Return a row for each point and strategy: means ± half of their intervals, differences from the reference.
-
-    The reference is the strategy without failures, else the first.
-    """
+    """Return means ± half of their intervals, differences from the strategy without failures, or else the first."""
     runs, target = data.results.runs, describe_target(data.results.runs)
     ideal = runs.loc[runs["kind"] == "none", "strategy"].tolist()
     reference = [*ideal, *data.strategies][0] if len(data.strategies) > 1 else None
