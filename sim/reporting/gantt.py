@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from sim.core.records import Operation
 from sim.core.text import format_name
-from sim.reporting.ledger import FILLS
+from sim.reporting.ledger import LOOKS
 from sim.reporting.style import STYLE, label_rows
 from sim.results.timeline import Timeline
 
@@ -83,7 +83,7 @@ def _draw_messages(axis: Axes, timeline: Timeline) -> list[Line2D]:
 
 def _draw_interruptions(axis: Axes, timeline: Timeline) -> None:
     for span in timeline.trace.spans:
-        colour, hatch = FILLS[span.bucket]
+        colour, hatch, _ = LOOKS[span.bucket]
         label = format_name(span.bucket)
         axis.axvspan(span.start_seconds, span.end_seconds, facecolor=colour, hatch=hatch, alpha=0.3, label=label)
     for event in timeline.events:

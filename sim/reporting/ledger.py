@@ -15,38 +15,26 @@ from sim.reporting.loss import HOURS_LABEL
 from sim.reporting.registry import MOST_ROWS, FigureKind, FigureRequest, Tables
 from sim.reporting.series import at_point, points_in, series_in, with_series
 from sim.reporting.style import Limits, add_legend, limits_from_zero
-from sim.reporting.tables import Column, Table, columns_of, point_columns, rows_by_point
+from sim.reporting.tables import Table, table_by_point
 from sim.results.outcome_tables import ledger_hours
 from sim.results.selection import swept_fields
 from sim.results.storage import Results
 
-FILLS: dict[Bucket, tuple[str, str]] = {
-    "productive_compute": ("#009E73", ""),
-    "bubble_and_communication": ("#B8D8EA", ""),
-    "redundant_compute": ("#0072B2", "///"),
-    "checkpoint_save": ("#F0E442", "---"),
-    "lost_work": ("#D55E00", "|||"),
-    "detection": ("#000000", ""),
-    "provisioning": ("#8C8C8C", "..."),
-    "state_transfer": ("#CC79A7", "\\\\\\"),
-    "waiting_for_nodes": ("#D9D9D9", "xxx"),
+LOOKS: dict[Bucket, tuple[str, str, str]] = {
+    "productive_compute": ("#009E73", "", "productive\ncompute"),
+    "bubble_and_communication": ("#B8D8EA", "", "bubble,\ncommun."),
+    "redundant_compute": ("#0072B2", "///", "redundant\ncompute"),
+    "checkpoint_save": ("#F0E442", "---", "checkp.\nsave"),
+    "lost_work": ("#D55E00", "|||", "lost\nwork"),
+    "detection": ("#000000", "", "detec-\ntion"),
+    "provisioning": ("#8C8C8C", "...", "provi-\nsioning"),
+    "state_transfer": ("#CC79A7", "\\\\\\", "state\ntransfer"),
+    "waiting_for_nodes": ("#D9D9D9", "xxx", "waiting\nfor nodes"),
 }
-"""Colour (Okabe and Ito's except for two pale ones) and hatching of each bucket."""
+"""Colour (Okabe and Ito's except for two pale ones), hatching and heading of each bucket."""
 
 PALE: tuple[Bucket, ...] = ("checkpoint_save", "waiting_for_nodes")
 ROOM_FOR_SUM = 1.12
-
-HEADINGS: dict[Bucket, str] = {
-    "productive_compute": "productive\ncompute",
-    "bubble_and_communication": "bubble,\ncommun.",
-    "redundant_compute": "redundant\ncompute",
-    "checkpoint_save": "checkp.\nsave",
-    "lost_work": "lost\nwork",
-    "detection": "detec-\ntion",
-    "provisioning": "provi-\nsioning",
-    "state_transfer": "state\ntransfer",
-    "waiting_for_nodes": "waiting\nfor nodes",
-}
 
 
 def ledger_table(results: Results) -> Table:
@@ -63,8 +51,8 @@ def ledger_table(results: Results) -> Table:
         return [*cells, "-" if pd.isna(mean_seconds) else f"{mean_seconds:.1f}"]
 
     title = "Where the hours went" + (" (means)" if runs["failure_seed"].nunique() > 1 else "")
-    columns = columns_of([*(HEADINGS[bucket] for bucket in used), "all", "seconds a\nrecovery"])
-    return Table(title, columns, rows_by_point(hours, (), values))
+    columns = [*(LOOKS[bucket][2] for bucket in used), "all", "seconds a\nrecovery"]
+    return table_by_point(title, hours, (), columns, values)
 
 
 def ledger_by_point(results: Results) -> Table:
@@ -77,9 +65,9 @@ def ledger_by_point(results: Results) -> Table:
         digits = max(2, decimals(cells[0]))
         return [f"{value:.{digits}f}" if value else "0" for value in cells]
 
-    columns = [*point_columns(fields), Column("all hours"), *(Column(format_name(bucket)) for bucket in used)]
+    columns = ["all hours", *map(format_name, used)]
     note = "Mean hours over failure seeds, of finished runs; the buckets add up to all hours."
-    return Table("Where the hours went", tuple(columns), rows_by_point(hours, fields, values), note)
+    return table_by_point("Where the hours went", hours, fields, columns, values, note)
 
 
 def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
@@ -98,7 +86,7 @@ def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
 
 def fill_of(bucket: Bucket) -> dict[str, Any]:
     """Return the patch properties of a bucket: hatched in white, or in grey if its colour is pale."""
-    colour, hatch = FILLS[bucket]
+    colour, hatch, _ = LOOKS[bucket]
     return {"facecolor": colour, "hatch": hatch, "edgecolor": "0.45" if bucket in PALE else "white", "linewidth": 0.3}
 
 

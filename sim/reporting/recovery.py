@@ -121,10 +121,8 @@ def _variant_tables(request: FigureRequest) -> Tables:
     results, runs = request.results, request.results.runs
     own = [name for name in request.fields if name.startswith("strategies")]
     if len(runs[runs["kind"].isin(VARIANTS)].drop_duplicates(["strategy", *own])) < 2:
-        raise MissingError(
-            "no two ways to fill a lost stage are there: run scenarios/reinit.yaml, or several strategies of kind "
-            "reinit or checkfree that differ in their options"
-        )
+        remedy = "scenarios/reinit.yaml, or several strategies of kind reinit or checkfree that differ in their options"
+        raise MissingError(f"no two ways to fill a lost stage are there: run {remedy}")
     chosen = replace(results, runs=runs[runs["kind"].isin((*VARIANTS, "none"))])
     return {"": above_failure_free(chosen), **loss_tables(chosen, "iteration", "losses")}
 

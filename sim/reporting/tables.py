@@ -208,11 +208,10 @@ def means_table(
     title: str, found: pd.DataFrame, fields: Sequence[str], metrics: Sequence[Metric], reference: str | None
 ) -> Table:
     """Return a row for each point and strategy of a `summary`: means ± half of their intervals, differences in %."""
-    columns = [*point_columns(fields), Column("runs")]
+    columns = ["runs"]
     for metric in metrics:
-        columns.append(Column(metric.heading))
-        if metric.compared and reference is not None:
-            columns.append(Column(f"% against\n{legend_label(reference)}"))
+        is_compared = metric.compared and reference is not None
+        columns += [metric.heading, *([f"% against\n{legend_label(str(reference))}"] if is_compared else [])]
 
     def values(rows: pd.DataFrame) -> list[str]:
         cells = [str(rows["num_runs"].iloc[0])]
@@ -223,26 +222,22 @@ def means_table(
                 cells.append("" if row["strategy"] == reference else relative_cell(row))
         return cells
 
-    return Table(title, tuple(columns), rows_by_point(found, fields, values))
+    return table_by_point(title, found, fields, columns, values)
 
 
-def point_columns(fields: Sequence[str]) -> list[Column]:
-    """Return columns for the strategy and for each swept field."""
-    return [STRATEGY, *(Column(heading, format=format_value) for heading in headings(fields))]
-
-
-def rows_by_point(
-    found: pd.DataFrame, fields: Sequence[str], values: Callable[[pd.DataFrame], Sequence[Any]]
-) -> tuple[Row, ...]:
+def table_by_point(
+    title: str, found: pd.DataFrame, fields: Sequence[str], columns: Iterable[str],
+    values: Callable[[pd.DataFrame], Sequence[Any]], note: str = "",
+) -> Table:  # fmt: skip
     """Return a row for each strategy at each point: its name, its swept values, and values computed of its rows."""
-    rows: list[Row] = []
+    swept, rows = [Column(heading, format=format_value) for heading in headings(fields)], list[Row]()
     before: list[str] | None = None
     for group in groups_in_order(found, fields):
         strategy, *point = (group[name].iloc[0] for name in ("strategy", *fields))
         here = [format_value(value) for value in point]
         rows.append(Row((legend_label(str(strategy)), *point, *values(group)), before not in (None, here)))
         before = here
-    return tuple(rows)
+    return Table(title, (STRATEGY, *swept, *map(Column, columns)), tuple(rows), note)
 
 
 def headings(fields: Sequence[str]) -> list[str]:

@@ -60,10 +60,7 @@ class Ranking:
 
 
 def rank(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:
-    """Rank strategies by their seconds or money under each pair of seeds (NaN: target not reached).
-
-    errors: interpolation error by strategy, as a share of its mean.
-    """
+    """Rank strategies by seconds or money by pair of seeds (NaN: not reached); errors: of interpolation, as shares."""
     means = {name: estimate(found) for name, found in values.items()}
 
     def order(name: str) -> tuple[bool, float, str]:
@@ -95,8 +92,6 @@ def few_failures_note(num_lost: float) -> list[str]:
     """Return a sentence if too few stages are lost to compare recovery. num_lost: stages a run, on average."""
     if num_lost >= FEWEST_LOST:
         return []
-    found = f"Only {format_number(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average"
-    return [
-        f"{found if num_lost else 'No stage was lost in any run'}: this compares plain speed more than recovery. "
-        "More training.steps or iterations_per_step would be closer to a long training."
-    ]
+    few = f"Only {format_number(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average"
+    found = f"{few if num_lost else 'No stage was lost in any run'}: this compares plain speed more than recovery."
+    return [f"{found} More training.steps or iterations_per_step would be closer to a long training."]

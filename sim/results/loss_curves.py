@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sim.core.units import SECONDS_PER_HOUR
-from sim.results.selection import MissingError, by_point, of_runs, swept_fields
+from sim.results.selection import LOSSES_NEED, MissingError, by_point, of_runs, swept_fields
 from sim.results.storage import Results
 
 Against = Literal["time", "iteration"]
@@ -44,10 +44,7 @@ def run_curves(results: Results, against: Against) -> pd.DataFrame:
         frames.append(pd.DataFrame({"run": run, COLUMN[against]: x, "loss_nats": losses}))
     found = pd.concat(frames) if frames else pd.DataFrame({"loss_nats": []})
     if found["loss_nats"].isna().all():
-        raise MissingError(
-            "no validation losses are there: they need runs with a learner (training.learner: torch) whose records are "
-            "kept (of a sweep, sweep.keep: records)"
-        )
+        raise MissingError(f"no validation losses are there: they need {LOSSES_NEED}")
     return of_runs(results, found)
 
 

@@ -32,15 +32,12 @@ def time_to_loss(results: Results) -> pd.DataFrame:
 def money_to_loss(results: Results) -> pd.DataFrame:
     """Return dollars to the target loss by strategy and swept values: mean_usd, low_usd, high_usd."""
     if "target_reached_usd" not in results.runs:
-        raise MissingError(
-            "these runs come from a version without the cost of reaching a target: run the scenario again (--force)"
-        )
+        why = "these runs come from a version without the cost of reaching a target"
+        raise MissingError(f"{why}: run the scenario again (--force)")
     _check_target(results)
     if results.runs["cost_usd"].isna().all():
-        raise MissingError(
-            "the device has no price: give it one (cluster.device.spot_usd_per_hour), or choose a device that has "
-            "(churnlab list devices)"
-        )
+        remedy = "give it one (cluster.device.spot_usd_per_hour), or choose a device that has (churnlab list devices)"
+        raise MissingError(f"the device has no price: {remedy}")
     return _means(results, "target_reached_usd", "usd", 1.0)
 
 
@@ -93,16 +90,14 @@ def nodes_over_time(results: Results) -> pd.DataFrame:
     """
     counts = results.nodes
     if "num_nodes" not in counts:
-        raise MissingError(
-            "there is no record of nodes: it needs runs of this version whose records are kept (of a sweep, "
-            "sweep.keep: records): run the scenario again (--force)"
-        )
+        needed = "runs of this version whose records are kept (of a sweep, sweep.keep: records)"
+        raise MissingError(f"there is no record of nodes: it needs {needed}: run the scenario again (--force)")
     each = results.runs.drop_duplicates(["strategy", *swept_fields(results), "failure_seed"])
     counts = counts[counts["run"].isin(each["run"])]
     ends = counts.groupby("run", sort=False)["num_nodes"].last().reset_index()
     ends["time_seconds"] = ends["run"].map(each.set_index("run")["wall_clock_seconds"])
     counts = pd.concat([counts, ends])
-    counts = counts.assign(hours=counts["time_seconds"] / SECONDS_PER_HOUR)
+    counts["hours"] = counts["time_seconds"] / SECONDS_PER_HOUR
     return of_runs(results, counts[["run", "hours", "num_nodes"]]).drop(columns="training_seed")
 
 
@@ -126,9 +121,7 @@ def checkpoint_intervals(results: Results) -> pd.DataFrame:
     intervals = [one.get("interval_iterations") if one["kind"] == "checkpoint" else None for one in configs]
     found = found.merge(first[point].assign(interval_iterations=pd.array(intervals, dtype="Int64")), on=point)
     if found["interval_iterations"].nunique() < 2:
-        raise MissingError(
-            "there are no two intervals of checkpoints: sweep one, "
-            "`sweep: {grid: {'strategies[checkpoint].interval_iterations': [10, 25, 100]}}`, as "
-            "scenarios/checkpoint_interval.yaml does"
-        )
+        example = "`sweep: {grid: {'strategies[checkpoint].interval_iterations': [10, 25, 100]}}`"
+        where = "as scenarios/checkpoint_interval.yaml does"
+        raise MissingError(f"there are no two intervals of checkpoints: sweep one, {example}, {where}")
     return found

@@ -1,7 +1,7 @@
 """Tidy tables of recoveries: the excess loss after them and its half-life, and the cost of swapped routes.
 
-Losses are compared with those of a failure-free run (kind `none`) of the same training seed at the same step: batches
-are equal for equal seed and step, so that their noise cancels.
+Losses are compared with those of a failure-free run (kind `none`) of the same training seed at the same step, whose
+batches are equal, so that their noise cancels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sim.core.units import SECONDS_PER_HOUR
-from sim.results.selection import MissingError, by_point, of_runs, swept_fields
+from sim.results.selection import LOSSES_NEED, MissingError, by_point, of_runs, swept_fields
 from sim.results.storage import Results
 
 MOST_STEPS_BEFORE, LEAST_STEPS_BEFORE = 10, 3
@@ -32,10 +32,7 @@ def excesses(results: Results) -> pd.DataFrame:
     """
     iterations, events = results.iterations, dict(list(results.events.groupby("run", sort=False)))
     if "train_loss" not in iterations or iterations["train_loss"].isna().all():
-        raise MissingError(
-            "there are no training losses: they need runs with a learner (training.learner: torch) whose records are "
-            "kept (of a sweep, sweep.keep: records)"
-        )
+        raise MissingError(f"there are no training losses: they need {LOSSES_NEED}")
     per_step = results.runs.set_index("run")["iterations_per_step"]
     failure_free = failure_free_losses(results, "train_loss")
     frames = []
@@ -49,10 +46,8 @@ def excesses(results: Results) -> pd.DataFrame:
             spike["iterations_since_recovery"] *= per_step[run]
             frames.append(spike.assign(run=run, baseline=baseline))
     if not frames:
-        raise MissingError(
-            "no recovery changed weights: it needs runs with failures and a strategy that rebuilds stages, such as "
-            "checkfree"
-        )
+        needed = "runs with failures and a strategy that rebuilds stages, such as checkfree"
+        raise MissingError(f"no recovery changed weights: it needs {needed}")
     return of_runs(results, pd.concat(frames))
 
 
@@ -65,14 +60,12 @@ def spikes(results: Results) -> pd.DataFrame:
     rows = []
     for about, own in by_point(excesses(results), swept_fields(results)):
         num_recoveries = own.groupby(["run", "recovery"]).ngroups
-        for since, there in own.groupby("iterations_since_recovery"):
-            if len(there) < LEAST_SHARE * num_recoveries:
+        for since, excess in own.groupby("iterations_since_recovery")["excess_nats"]:
+            if len(excess) < LEAST_SHARE * num_recoveries:
                 break
-            excess = there["excess_nats"]
-            about |= {"baseline": own["baseline"].iloc[0], "iterations_since_recovery": since}
-            row = {"mean_excess_nats": excess.mean(), "low_excess_nats": excess.quantile(0.25)}
-            row |= {"high_excess_nats": excess.quantile(0.75), "num_recoveries": len(there)}
-            rows.append(about | row)
+            row = about | {"baseline": own["baseline"].iloc[0], "iterations_since_recovery": since}
+            row |= {"mean_excess_nats": excess.mean(), "low_excess_nats": excess.quantile(0.25)}
+            rows.append(row | {"high_excess_nats": excess.quantile(0.75), "num_recoveries": len(excess)})
     return pd.DataFrame(rows)
 
 
@@ -125,12 +118,10 @@ def above_failure_free(results: Results) -> pd.DataFrame:
         )
     rows = []
     for about, own in by_point(of_runs(results, found), swept_fields(results)):
-        for iteration, pairs in own.groupby("iteration"):
-            each = pairs["difference_nats"]
-            low, high = (each.min(), each.max()) if len(pairs) > 1 else (np.nan, np.nan)
-            row = {"iteration": iteration, "difference_nats": each.mean()}
-            row |= {"low_difference_nats": low, "high_difference_nats": high, "num_pairs": len(pairs)}
-            rows.append(about | row)
+        for iteration, each in own.groupby("iteration")["difference_nats"]:
+            low, high = (each.min(), each.max()) if len(each) > 1 else (np.nan, np.nan)
+            row = about | {"iteration": iteration, "difference_nats": each.mean()}
+            rows.append(row | {"low_difference_nats": low, "high_difference_nats": high, "num_pairs": len(each)})
     return pd.DataFrame(rows)
 
 
@@ -149,10 +140,8 @@ def swapping_cost(results: Results) -> pd.DataFrame:
     routes = dict(records.groupby("run", sort=False)["lineage"].first()) if "lineage" in records else {}
     swaps = [run for run in calm["run"] if run in plain and routes.get(run) != routes.get(plain[run])]
     if not swaps:
-        raise MissingError(
-            "no failure-free run with swapped routes has one of 'none' to compare it with: run "
-            "scenarios/swapping.yaml, or `strategies: [none, checkfree_plus]` with `failures: {kind: never}`"
-        )
+        remedy = "run scenarios/swapping.yaml, or `strategies: [none, checkfree_plus]` with `failures: {kind: never}`"
+        raise MissingError(f"no failure-free run with swapped routes has one of 'none' to compare it with: {remedy}")
     chosen = runs[(runs["kind"] == "none") | runs["run"].isin(swaps)]
     return above_failure_free(replace(results, runs=chosen))
 

@@ -11,6 +11,8 @@ import pandas as pd
 from sim.results.crossed_design import SEEDS
 from sim.results.storage import Results, read_json
 
+LOSSES_NEED = "runs with a learner (training.learner: torch) whose records are kept (of a sweep, sweep.keep: records)"
+
 
 class MissingError(ValueError):
     """The results do not contain the data of a table: says what is missing, and how to get it."""
@@ -25,10 +27,9 @@ def swept_fields(results: Results) -> list[str]:
 
 
 def comparable(results: Results) -> Results:
-    """Select runs of which no two agree in strategy, swept values and seeds.
+    """Select runs of which no two agree in strategy, swept values and seeds: those that `comparison.csv` lists.
 
-    If several commands have left runs, those of the last, in its order: `comparison.csv` lists them. ValueError if some
-    still agree.
+    It lists the runs of the last command, in its order. ValueError if some still agree.
     """
     runs, fields = results.runs, swept_fields(results)
     listed = results.folder / "comparison.csv"

@@ -257,8 +257,6 @@ def load(path: Path | str) -> Results:
     if not runs.empty:
         return Results(folder, runs)
     if (folder / TABLE).is_file() or (folder / SWEEP).is_file():
-        raise ValueError(
-            f"no run in {folder} is finished yet: `churnlab status {folder}` tells how far it is, and the command that "
-            "began it goes on"
-        )
+        remedy = f"`churnlab status {folder}` tells how far it is, and the command that began it goes on"
+        raise ValueError(f"no run in {folder} is finished yet: {remedy}")
     raise ValueError(f"{folder} holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote")

@@ -54,20 +54,16 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
     if to_seconds is None:
         to_seconds = from_seconds + 2 * float(summary["iteration_seconds"])
     if not 0.0 <= from_seconds < min(to_seconds, whole_seconds):
-        raise ValueError(
-            f"no time of the run from {from_seconds:g} s to {to_seconds:g} s; allowed: 0 <= --from < --to; "
-            f"the run ends at {whole_seconds:g} s"
-        )
+        allowed = f"allowed: 0 <= --from < --to; the run ends at {whole_seconds:g} s"
+        raise ValueError(f"no time of the run from {from_seconds:g} s to {to_seconds:g} s; {allowed}")
     trace = EventRecorder(from_seconds, to_seconds)
     config = next(config for config in scenario.strategies if config.name == summary["strategy"])
     seeds = summary["failure_seed"], summary["training_seed"]
     run = simulate(scenario, config, *seeds, time_only(scenario), recorder=trace)
     diverged = summary["stopped_because"] is not None and run.stopped is None  # without training it cannot diverge
     if run.wall_clock_seconds != whole_seconds and not diverged:
-        raise ValueError(
-            f"{folder} was written by another version of churnlab ({whole_seconds:.9g} s there, "
-            f"{run.wall_clock_seconds:.9g} s now): run the scenario again"
-        )
+        times = f"{whole_seconds:.9g} s there, {run.wall_clock_seconds:.9g} s now"
+        raise ValueError(f"{folder} was written by another version of churnlab ({times}): run the scenario again")
     iterations = [i for i in run.iterations if trace.is_open(i.started_seconds, i.ended_seconds)]
     events = [event for event in run.events if from_seconds <= event.time_seconds <= to_seconds]
     return Timeline(scenario, build_site(scenario), run.strategy, trace, iterations, events)
@@ -93,7 +89,9 @@ def _add_training(tracks: Tracks, timeline: Timeline) -> None:
         tracks.add(TRAINING, track, name, span.start_seconds, span.end_seconds)
     for event in timeline.events:
         where = "" if event.stage is None else f" of stage {event.stage}"
-        tracks.mark("failures and recoveries", format_name(event.kind) + where, event.time_seconds, event.detail)
+        mark = {"ph": "i", "s": "g", "name": format_name(event.kind) + where, "pid": TRAINING}
+        mark |= {"tid": tracks.track(TRAINING, "failures and recoveries"), "ts": event.time_seconds * MICROSECONDS}
+        tracks.events.append({**mark, "args": {"detail": event.detail}})
 
 
 def _add_nodes(tracks: Tracks, timeline: Timeline) -> None:
@@ -153,11 +151,6 @@ class Tracks:
         lane = next((lane for lane, end in enumerate(ends) if end <= start_seconds), len(ends))
         ends[lane : lane + 1] = [end_seconds]
         return track + (f" ({lane + 1})" if lane else "")
-
-    def mark(self, track: str, name: str, seconds: float, detail: str) -> None:
-        """Add an event at an instant."""
-        event = {"ph": "i", "s": "g", "name": name, "pid": TRAINING, "tid": self.track(TRAINING, track)}
-        self.events.append({**event, "ts": seconds * MICROSECONDS, "args": {"detail": detail}})
 
 
 def write_chrome_trace(timeline: Timeline, path: Path) -> None:

@@ -1,8 +1,7 @@
 """The charts of a report: losses, hours and money to the target loss, the ledger, nodes, by altair in the page's style.
 
 The page's controls set signals of a chart: `groups` and `strategies` (numbers of those shown), `along` (points in a row
-on the chosen axis), `axis` (its number) and `failures` (whether they are marked). Text, grid and the black line take
-their colours from the page's style sheet, so that they follow light and dark mode.
+on the chosen axis), `axis` (its number), `failures` (whether they are marked). The style sheet has some of the colours.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sim.core.text import decimals, format_name, format_number
 from sim.reporting.html.data import ReportData, Rows, rounded, rows_of, thin
-from sim.reporting.ledger import FILLS, ledger_limits, used_buckets
+from sim.reporting.ledger import LOOKS, ledger_limits, used_buckets
 from sim.reporting.notes import describe_target
 from sim.reporting.style import Limits, limits_from_zero, loss_limits, value_limits
 from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves
@@ -246,7 +245,7 @@ def _means_caption(found: pd.DataFrame, limits: Limits) -> str:
 def _ledger_charts(data: ReportData) -> list[Chart]:
     found = ledger_hours(data.results)
     found["in_words"] = found["all_hours"].map(format_number)
-    parts, fills = [], tuple((format_name(bucket), FILLS[bucket][0]) for bucket in used_buckets(found))
+    parts, fills = [], tuple((format_name(bucket), LOOKS[bucket][0]) for bucket in used_buckets(found))
     for order, bucket in enumerate(used_buckets(found)):
         hours = found[f"{bucket}_hours"]
         share = 100 * hours / found["all_hours"]

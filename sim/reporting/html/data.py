@@ -160,10 +160,8 @@ def report_data(folder: Path) -> ReportData:
     """Load a sweep, the last `churnlab run` of a scenario, or one run. ValueError if there are no runs."""
     planned = read_json(folder / SWEEP)["runs"] if (folder / SWEEP).is_file() else []
     if planned and not (folder / TABLE).is_file():
-        raise ValueError(
-            f"the sweep in {folder} is under way, or was killed before it wrote {TABLE}: `churnlab status {folder}` "
-            "tells how far it is, and the same `churnlab sweep` goes on"
-        )
+        remedy = f"`churnlab status {folder}` tells how far it is, and the same `churnlab sweep` goes on"
+        raise ValueError(f"the sweep in {folder} is under way, or was killed before it wrote {TABLE}: {remedy}")
     runs = load_comparison(folder).runs
     is_done = runs["outcome"] != "failed"
     failed, done = runs[~is_done], Results(folder, runs[is_done].reset_index(drop=True))

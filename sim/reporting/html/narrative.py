@@ -1,7 +1,6 @@
 """The text of a report: ranking by time and money, the cost of churn, confidence, warnings and limits.
 
-A difference counts if its paired 95 % interval excludes zero; everything else is too close to call, and one seed is an
-anecdote.
+A difference counts if its paired 95 % interval excludes zero; otherwise it is too close to call.
 """
 
 from __future__ import annotations
@@ -109,10 +108,8 @@ def _describe_ranking(ranked: MetricRanking, goal: str) -> str:
     if not ranked.ranking.contenders:
         return f"{capitalized(name)} {goal} first, after {ranked.spread(first, HOURS)}; {following}."
     rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in ranked.ranking.contenders])
-    return (
-        f"Too close to call which strategy {goal} first: {name} does after {ranked.spread(first, HOURS)}, but {rivals} "
-        "may be as fast."
-    )
+    does = f"{name} does after {ranked.spread(first, HOURS)}, but {rivals} may be as fast"
+    return f"Too close to call which strategy {goal} first: {does}."
 
 
 def label(standing: Standing) -> str:
@@ -139,10 +136,8 @@ def _of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
     if len(set(losses.values())) > 1:
         low, *_, high = losses.values()
         least, most = (format_list([name for name, loss in losses.items() if loss == end]) for end in (low, high))
-        sentences.append(
-            f"Ending first does not mean learning most: the lowest loss at the end, {low}, is that of {least}, the "
-            f"highest, {high}, that of {most}."
-        )
+        ends = f"the lowest loss at the end, {low}, is that of {least}, the highest, {high}, that of {most}"
+        sentences.append(f"Ending first does not mean learning most: {ends}.")
     return sentences
 
 
@@ -163,10 +158,8 @@ def _of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list
     if names == in_order:
         return [f"Money goes with time: {label(first)} pays {value} {where}, and the same ones may be as cheap."]
     rivals = format_list([f"{label(each)} ({lead(each, 'more')})" for each in ranked.ranking.contenders])
-    return [
-        f"Too close to call which strategy is cheapest {where}: {label(first)} pays {value}, but {rivals} may be as "
-        "cheap."
-    ]
+    pays = f"{label(first)} pays {value}, but {rivals} may be as cheap"
+    return [f"Too close to call which strategy is cheapest {where}: {pays}."]
 
 
 def _of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
@@ -206,11 +199,9 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
         lines.append(f"{format_count(number, 'run')} failed and {_is_or_are(number)} not in the numbers.")
     stopped = runs[runs["outcome"] == "stopped"]
     if len(stopped):
-        who = format_list([legend_label(name) for name in dict.fromkeys(stopped["strategy"])])
-        lines.append(
-            f"{format_count(len(stopped), 'run')} stopped before the end ({who}); means of finished runs leave them "
-            f"out: {stopped['stopped_because'].iloc[0]}."
-        )
+        names = format_list([legend_label(name) for name in stopped["strategy"].unique()])
+        reason = f"means of finished runs leave them out: {stopped['stopped_because'].iloc[0]}"
+        lines.append(f"{format_count(len(stopped), 'run')} stopped before the end ({names}); {reason}.")
     if number := data.num_missing:
         missing = f"{format_count(number, 'run')} of the sweep {_is_or_are(number)} unfinished"
         lines.append(f"{missing}: the same command resumes it.")
@@ -221,13 +212,10 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
         lines.append("Losses are a parametric curve, nothing was trained (learner: curve): for dry runs only.")
     fallback = f" '{scenario.fallback.name}'" if scenario else ""
     for name, rows in runs[runs["num_fallbacks"] > 0].groupby("strategy", sort=False):
-        times = format_count(int(rows["num_fallbacks"].sum()), "time")
-        lines.append(
-            f"{capitalized(legend_label(str(name)))} could not recover {times} in "
-            f"{format_count(len(rows), 'run')}, when the fallback{fallback} took over: it decides part of the numbers."
-        )
-    hashes = runs.filter(like="version_source").nunique()
-    if (hashes > 1).any():
+        times = f"{format_count(int(rows['num_fallbacks'].sum()), 'time')} in {format_count(len(rows), 'run')}"
+        then = f"when the fallback{fallback} took over: it decides part of the numbers"
+        lines.append(f"{capitalized(legend_label(str(name)))} could not recover {times}, {then}.")
+    if (runs.filter(like="version_source").nunique() > 1).any():
         lines.append("These runs are of several versions of churnlab: do not compare them closely.")
     return lines
 

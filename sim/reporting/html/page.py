@@ -136,10 +136,9 @@ def _scenario_text(data: ReportData) -> str:
 
 def versions(data: ReportData) -> list[tuple[str, str]]:
     """Return names and versions of code, text, machine and threads; several versions if runs differ."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, list[str]] = {}
     for about in data.abouts:
-        for name, text in about["versions"].items():
-            found.setdefault(VERSION_NAMES.get(name, name), {})[str(text)] = None
-        for name, key in (("text", "corpus"), ("machine", "machine"), ("training threads", "num_threads")):
-            found.setdefault(name, {})[str(about[key])] = None
-    return [(name, "; ".join(texts)) for name, texts in found.items()]
+        others = {"text": about["corpus"], "machine": about["machine"], "training threads": about["num_threads"]}
+        for name, value in (about["versions"] | others).items():
+            found.setdefault(VERSION_NAMES.get(name, name), []).append(str(value))
+    return [(name, "; ".join(dict.fromkeys(values))) for name, values in found.items()]

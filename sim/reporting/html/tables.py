@@ -13,7 +13,7 @@ from sim.reporting.html.narrative import TO_END, TO_TARGET, USD_TO_END, USD_TO_T
 from sim.reporting.ledger import ledger_by_point
 from sim.reporting.notes import describe_target
 from sim.reporting.series import format_value
-from sim.reporting.tables import Column, Metric, Row, Table, means_table, point_columns, rows_by_point
+from sim.reporting.tables import Column, Metric, Row, Table, means_table, table_by_point
 from sim.results.selection import MissingError
 from sim.results.statistics import summary
 from sim.strategies import legend_label
@@ -77,12 +77,12 @@ def failures(data: ReportData) -> Table:
         counts = [f"{mean:.0f}" if mean % 1.0 == 0.0 else format_number(mean) for mean in counted]
         return [str(first["num_runs"] - first["num_reached"]), *(["-"] * len(COUNTS) if ignores_failures else counts)]
 
-    columns = [*point_columns(fields), Column("stopped early"), *map(Column, COUNTS.values())]
     note = (
         "Means over finished runs. All strategies meet the same failures at the same simulated times, so longer runs "
         "meet more of them."
     )
-    table = Table("Failures and recoveries", tuple(columns), rows_by_point(found, fields, values), note)
+    columns = ["stopped early", *COUNTS.values()]
+    table = table_by_point("Failures and recoveries", found, fields, columns, values, note)
     return table.limited(MOST_ROWS, PLACE_OF_REST)
 
 

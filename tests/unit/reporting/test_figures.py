@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import sim.reporting
 from sim.core.records import BUCKETS
-from sim.reporting.ledger import FILLS
+from sim.reporting.ledger import LOOKS
 from sim.reporting.loss import draw_loss
 from sim.reporting.nodes import draw_nodes
 from sim.reporting.outcomes import draw_means, draw_rows, means_figure, set_hours
@@ -81,7 +81,7 @@ def test_looks_that_are_close_in_grey_differ_otherwise():
         if abs(luminance(one.colour) - luminance(other.colour)) < 0.25:
             assert one.line != other.line, (one, other)
     assert max(luminance(look.colour) for look in SERIES_STYLES) < 0.8  # and stands out from white paper
-    for (_, (one, hatch)), (_, (other, other_hatch)) in itertools.combinations(FILLS.items(), 2):
+    for (one, hatch, _), (other, other_hatch, _) in itertools.combinations(LOOKS.values(), 2):
         assert hatch != other_hatch or abs(luminance(one) - luminance(other)) > 0.2
 
 
