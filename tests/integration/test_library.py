@@ -152,27 +152,30 @@ def test_a_simulated_run_is_the_run_of_a_command_without_files(nowhere, tmp_path
     assert (run.losses["hours"].diff().dropna() > 0).all()
 
 
-def test_a_model_is_really_trained_with_a_cache_or_without(nowhere, tmp_path_factory):
+def test_models_train_with_a_cache_or_not_and_times_need_none(nowhere, tmp_path_factory):
     changes = {"training.learner": "torch", "training.steps": 4, "training.model.dim": 16}
     scenario, cache = churnlab.build_scenario(SMALL, changes), tmp_path_factory.mktemp("cache")
     alone, kept = (churnlab.simulate(scenario, "none", cache=folder, training_seed=3) for folder in (None, cache))
     assert alone.losses["train_loss"].notna().all()
     pd.testing.assert_frame_equal(alone.losses, kept.losses)
     assert list(cache.iterdir())
-
-
-def test_times_alone_need_no_learner(nowhere):
     with_learner, without = (churnlab.simulate(build(), "checkfree_plus", train=train) for train in (True, False))
     assert without.losses.empty
     assert without.ledger.equals(with_learner.ledger)
 
 
-def test_the_strategy_is_named_where_there_are_several():
+def test_the_strategy_and_what_to_compare_are_asked_for():
     with pytest.raises(ValueError, match="has 3 strategies: name one of none, checkpoint, checkfree_plus"):
         churnlab.simulate(build())
     with pytest.raises(ValueError, match="strategy 'chekpoint': not in the scenario; nearest: checkpoint"):
         churnlab.simulate(build(), "chekpoint")
     assert churnlab.simulate(build(strategies=["redundant"])).run.kind == "redundant"
+    with pytest.raises(churnlab.ScenarioError, match=r"x failures\.rate=1,2, failures\.rate: unknown key"):
+        churnlab.strategy_map(build(), "failures.rate=1,2")
+    with pytest.raises(ValueError, match=r"y failures\.rate_per_hour: the same field as x"):
+        churnlab.strategy_map(build(), "failures.rate_per_hour", "failures.rate_per_hour")
+    with pytest.raises(ValueError, match="only 1 strategy is affected by failures; give at least two"):
+        churnlab.advise(build(strategies=["checkpoint"]))
 
 
 def test_simulated_runs_have_statistics_and_figures(nowhere):
@@ -251,15 +254,6 @@ def test_advice_goes_on_from_the_runs_of_a_results_folder(tmp_path):
     again = churnlab.advise(build(), options=OPTIONS, results=folder, cache=tmp_path / "cache")
     assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")} != {}
     pd.testing.assert_frame_equal(again.table, advice.table)
-
-
-def test_a_missing_comparison_is_reported_without_options():
-    with pytest.raises(churnlab.ScenarioError, match=r"x failures\.rate=1,2, failures\.rate: unknown key"):
-        churnlab.strategy_map(build(), "failures.rate=1,2")
-    with pytest.raises(ValueError, match=r"y failures\.rate_per_hour: the same field as x"):
-        churnlab.strategy_map(build(), "failures.rate_per_hour", "failures.rate_per_hour")
-    with pytest.raises(ValueError, match="only 1 strategy is affected by failures; give at least two"):
-        churnlab.advise(build(strategies=["checkpoint"]))
 
 
 def test_costs_and_recoveries_are_tables():

@@ -307,12 +307,13 @@ def test_a_summary_that_a_power_cut_left_empty_is_no_summary(done, scenario_path
     assert files_of(again.folder.folder) == files_of(done.folder.folder)
 
 
-def test_a_swept_field_may_be_in_the_summary_too(tmp_path):
+def test_a_swept_field_may_be_in_the_summary_too(tmp_path, scenario_path):
     text = TIME_ONLY.replace("failures.rate_per_hour: [0.1, 0.3]", "iterations_per_step: [10, 20]")
     job = do_sweep(write_scenario(tmp_path, text), tmp_path / "results", tmp_path / "cache")
     table = pd.read_parquet(job.folder.folder / "runs.parquet")
     assert set(table["iterations_per_step"]) == {10, 20}
     assert table["iterations_per_step"].dtype == "Int64"
+    assert load_scenario(scenario_path).failures.rate_per_hour == 0.3
 
 
 def test_replicates_that_were_added_stay_among_the_results(tmp_path):
@@ -390,7 +391,3 @@ def test_states_that_vanish_meanwhile_are_trained_again(done, scenario_path, tmp
     executor = Forgetful(tmp_path / "cache" / "keyframes")
     job = do_sweep(scenario_path, tmp_path / "results", tmp_path / "cache", executor)
     assert files_of(job.folder.folder) == files_of(done.folder.folder)
-
-
-def test_the_base_scenario_of_a_sweep_can_be_run_by_itself(scenario_path):
-    assert load_scenario(scenario_path).failures.rate_per_hour == 0.3

@@ -205,13 +205,6 @@ def test_an_interrupted_sweep_resumes_where_it_was(finished, tmp_path):
     assert files_of(tmp_path / "results" / "tiny", but=("run.json", "scenario.yaml")) == expected
 
 
-def test_runs_that_fail_are_named_and_the_command_ends_with_1(tmp_path, monkeypatch):
-    monkeypatch.setattr("models.training_plan.DemandRecorder.train_loss", lambda *_: 1 / 0)
-    errors = sweep(tmp_path, "--only", "none-f0-*", text=TINY, code=1).stderr
-    assert "failed: division by zero" in errors
-    assert "2 runs failed" in errors
-
-
 def test_one_strategy_alone_is_not_compared(tmp_path):
     output = sweep(tmp_path, "--only", "checkfree").stdout
     assert "CheckFree" in output
@@ -219,10 +212,14 @@ def test_one_strategy_alone_is_not_compared(tmp_path):
     sweep(tmp_path, "--only", "checkfree")
 
 
-def test_training_that_diverges_at_once_is_an_outcome(tmp_path):
+def test_failing_and_diverging_runs_are_named(tmp_path, monkeypatch):
     diverging = TINY.replace("learning_rate: 0.003", "learning_rate: 1.0e30, clip_norm: 1.0e30")
     assert "On 1 worker." in sweep(tmp_path, "--only", "none", text=diverging).stdout
     assert set(pd.read_parquet(tmp_path / "results" / "tiny" / "runs.parquet")["outcome"]) == {"stopped"}
+    monkeypatch.setattr("models.training_plan.DemandRecorder.train_loss", lambda *_: 1 / 0)
+    errors = sweep(tmp_path, "--only", "none-f0-*", text=TINY, code=1).stderr
+    assert "failed: division by zero" in errors
+    assert "2 runs failed" in errors
 
 
 def test_a_run_follows_a_sweep_that_kept_outcomes_alone(tmp_path):

@@ -167,13 +167,16 @@ def test_leaps_change_no_bit(kind, data, seed):
     assert list(quick.iterations) == list(slow.iterations)
 
 
-def test_a_watcher_sees_the_end_of_a_leap():
+def test_watchers_and_runs_without_failures_see_leaps_as_before():
     checkpoint = {"kind": "checkpoint", "blocking_share": 1.0}
     scenario = a_scenario((checkpoint,), steps=1000, cluster={**SHARDED, "nodes_per_stage": 4})
     seen = []
     simulate(scenario, scenario.strategies[0], 0, 0, no_training(scenario), seen.append)
     assert [progress.iteration for progress in seen][-1] == 1000
     assert len(seen) <= 2
+    scenario = a_scenario(steps=7)
+    assert isinstance(run(scenario, training=a_training(scenario)).iterations, list)
+    assert in_leaps(scenario).wall_clock_seconds == 7 * ITERATION_SECONDS
 
 
 @pytest.mark.parametrize("options", STRATEGY_OPTIONS, ids=str)
@@ -307,9 +310,3 @@ def test_the_ledger_is_that_of_iterations_one_by_one(story):
         many.roll_back(num_kept)
         one_by_one.roll_back(num_kept)
     assert many.buckets() == one_by_one.buckets()
-
-
-def test_a_run_without_failures_learns_as_before():
-    scenario = a_scenario(steps=7)
-    assert isinstance(run(scenario, training=a_training(scenario)).iterations, list)
-    assert in_leaps(scenario).wall_clock_seconds == 7 * ITERATION_SECONDS

@@ -41,15 +41,12 @@ def test_a_run_pays_for_the_nodes_it_has_to_its_target_and_end(kind, missing_sec
     assert summarise(free, found)["target_reached_usd"] is None
 
 
-def test_a_device_without_price_has_no_cost():
+def test_prices_are_described_with_their_month_where_known():
     scenario = a_scenario(cluster={"device": "h100_pcie"})
     summary = summarise(scenario, run(scenario))
     assert summary["cost_usd"] is None
     assert summary["node_hours"] > 0
     assert describe_prices(scenario.cluster) == "Money: no spot price of h100_pcie is known."
-
-
-def test_the_price_is_named_with_its_month():
     scenario = a_scenario(cluster={"num_spares": 2, "price": "on_demand"})
     assert num_nodes(scenario.cluster, 4) == 7
     expected = (

@@ -356,7 +356,7 @@ def test_unusable_classes_are_reported_in_one_line_with_place(modules, kind: str
         strategy_class(kind)
 
 
-def test_a_class_is_accepted_for_its_own_contract_only(modules):
+def test_a_class_is_accepted_for_its_own_contract_only(modules, folder):
     assert problems_of("strategies: [none]\nfailures: fine:Fine\nfallback: fine:Refusing\n") == [
         "line 3, failures: found 'fine:Fine': 'Fine' is not a FailureProcess: make it a subclass of "
         "sim.failures.base.FailureProcess",
@@ -364,6 +364,9 @@ def test_a_class_is_accepted_for_its_own_contract_only(modules):
     ]
     fallback = parse_scenario("name: demo\nstrategies: [none]\nfallback: {kind: 'fine:Fine', level: 5}\n").fallback
     assert fallback.model_dump() == {"kind": "fine:Fine", "label": "fine", "level": 5, "inner": None, "checkpoint": 1}
+    (folder / "colorsys.py").write_text("raise RuntimeError")
+    with pytest.raises(PluginError, match="module 'colorsys' has no 'A', and no Strategy at all"):
+        strategy_class("colorsys:A")
 
 
 def test_messages_of_ones_own_validators_and_needs_are_reported(modules):
@@ -383,12 +386,6 @@ def test_messages_of_ones_own_validators_and_needs_are_reported(modules):
         "line 2, strategies.1: a second strategy named 'fine': give it a 'label' of its own",
         f"line 3, workload.num_microbatches: {routes} 8",
     ]
-
-
-def test_files_in_the_current_folder_hide_nothing_installed(folder):
-    (folder / "colorsys.py").write_text("raise RuntimeError")
-    with pytest.raises(PluginError, match="module 'colorsys' has no 'A', and no Strategy at all"):
-        strategy_class("colorsys:A")
 
 
 # ---- entry points --------------------------------------------------------------------------------

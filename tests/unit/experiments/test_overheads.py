@@ -65,9 +65,6 @@ def test_checkfree_costs_nothing_and_its_plus_the_embedding():
     weight_bytes = CHECKPOINT_BYTES / 3
     assert found.sent_bytes >= weight_bytes  # swapped routes hop as often, to other stages
     assert sent_beside == pytest.approx(found.sent_bytes)
-
-
-def test_the_fallbacks_costs_are_not_the_strategys():
     scenario = scenario_of({"kind": "peer"}, fallback={"kind": "checkpoint", "interval_iterations": 2})
     assert overheads(scenario)[0].sent_bytes == 0.0
 

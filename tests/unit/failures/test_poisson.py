@@ -29,6 +29,10 @@ def test_the_mean_is_that_of_a_node_over_their_number():
     assert poisson().describe() == "each node fails every 10 h on average"
     for some in (poisson(rate_per_hour=0.0, mean_uptime_hours=None), poisson([])):  # nothing fails
         assert list(islice(some.uptimes(np.random.default_rng(0), 1), 3)) == []
+    cluster = Cluster(ClusterConfig(nodes_per_stage=4, num_spares=3), 4, ("A",))
+    assert mtbf_seconds(cluster, process("poisson", mean_uptime_hours=10.0), 1.0) == pytest.approx(10.0 * HOUR / 20)
+    spared = process("poisson", mean_uptime_hours=10.0, immune_stages=(0,))
+    assert mtbf_seconds(cluster, spared, 1.0) == pytest.approx(10.0 * HOUR / 16)
 
 
 def test_times_between_failures_are_exponential_at_any_rate():
@@ -66,10 +70,3 @@ def test_a_fleet_loses_as_many_as_with_a_process_for_each_node():
     for counts in (one_by_one, pooled):
         assert np.mean(counts) == pytest.approx(24.0, abs=2.6 * math.sqrt(24.0 / 60))
         assert 0.6 < np.var(counts) / 24.0 < 1.7
-
-
-def test_the_mean_time_between_failures_is_exact():
-    cluster = Cluster(ClusterConfig(nodes_per_stage=4, num_spares=3), 4, ("A",))
-    assert mtbf_seconds(cluster, process("poisson", mean_uptime_hours=10.0), 1.0) == pytest.approx(10.0 * HOUR / 20)
-    spared = process("poisson", mean_uptime_hours=10.0, immune_stages=(0,))
-    assert mtbf_seconds(cluster, spared, 1.0) == pytest.approx(10.0 * HOUR / 16)

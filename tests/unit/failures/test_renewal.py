@@ -63,11 +63,6 @@ def test_shape_and_scale_of_a_weibull_law_are_recovered(shape):
     assert abs(found_scale - scale) < 3 * 1.053 * scale / shape / math.sqrt(count)
 
 
-def test_a_weibull_law_of_shape_one_is_exponential():
-    hours = uptimes(process("weibull", shape=1.0, mean_uptime_hours=2.0), 10_000) / HOUR
-    assert stats.kstest(hours, stats.expon(scale=2.0).cdf).pvalue > 0.01
-
-
 @pytest.mark.parametrize("sigma", [0.5, 1.84])
 def test_mu_and_sigma_of_a_lognormal_law_are_recovered(sigma):
     count, mu = 10_000, math.log(2.0) - sigma**2 / 2
@@ -162,7 +157,7 @@ def test_an_hour_without_weight_is_over_at_once():
 LOSSES = {"mean_uptime_hours": 4.0, "shared_part": 0.6, "share_hit": 0.5}
 
 
-def test_every_node_is_lost_at_its_rate_by_shocks_and_alone():
+def test_every_node_is_lost_at_its_rate_and_with_its_region():
     hours = 4000.0
     found = strikes(process("outage", **LOSSES), FLEET, hours)
     per_node = counts(found, FLEET, hours).sum(axis=1)
@@ -170,10 +165,7 @@ def test_every_node_is_lost_at_its_rate_by_shocks_and_alone():
     assert ((each.ppf(0.0005) <= per_node) & (per_node <= each.ppf(0.9995))).all()
     variance = hours / 4.0 * (20 + 2 * 0.3 * sum(math.comb(num, 2) for num in (12, 8)))
     assert abs(per_node.sum() - 20 * hours / 4.0) < 3 * math.sqrt(variance)
-
-
-def test_a_regions_nodes_fail_together_as_often_as_configured():
-    """Counts of two Marshall-Olkin nodes correlate by shared_part × share_hit; those of two regions not at all."""
+    # Counts of two Marshall-Olkin nodes correlate by shared_part × share_hit; those of two regions not at all.
     hours = 8000.0
     losses = counts(strikes(process("outage", **LOSSES), FLEET, hours), FLEET, hours)
     correlations = np.corrcoef(losses)
@@ -239,7 +231,7 @@ def test_every_node_is_lost_at_its_rate_whatever_is_lost_with_it(scope, max_size
     assert abs(len(found) - expected) < 3 * math.sqrt(expected)
 
 
-def test_sizes_are_geometric_up_to_what_there_is():
+def test_sizes_are_geometric_and_events_poisson():
     some, rng, count = process("bulk", mean_size=3.0, max_size=9), np.random.default_rng(0), 10_000
     sizes = [len(set(some.lost_nodes(rng, FLEET[:7], index))) for index in range(count)]
     law = stats.geom(1 / 3)
@@ -248,9 +240,6 @@ def test_sizes_are_geometric_up_to_what_there_is():
     capped = process("bulk", mean_size=30.0, max_size=2)
     assert max(len(capped.lost_nodes(rng, FLEET, index)) for index in range(100)) == 2
     assert list(capped.lost_nodes(rng, [], 0)) == []
-
-
-def test_bulk_events_are_poisson():
     some = process("bulk", mean_uptime_hours=4.0, mean_size=3.0).for_members(FLEET)
     law = stats.expon(scale=some.mean_uptime_seconds)
     assert stats.kstest(uptimes(some, 10_000, domain="cluster"), law.cdf).pvalue > 0.01

@@ -211,11 +211,15 @@ def test_neither_side_of_a_few_files_is_empty(tmp_path: Path, fraction: float) -
     assert sizes == ([2, 1] if fraction < 0.5 else [1, 2])
 
 
-def test_a_single_file_is_cut_by_position(tmp_path: Path) -> None:
+def test_a_single_file_is_cut_by_position(tmp_path: Path):
     (tmp_path / "book.txt").write_bytes(bytes(range(200)))
     corpus = load_corpus(text_spec("book.txt", validation_fraction=0.1), tmp_path)
     np.testing.assert_array_equal(corpus.train, np.arange(180))
     np.testing.assert_array_equal(corpus.validation, np.arange(180, 200))
+    name = write_tokens(tmp_path / "all.bin", list(range(200)))
+    corpus = load_corpus(tokens_spec(train_tokens=name, validation_fraction=0.25), tmp_path)
+    assert corpus.train.tolist() == list(range(150))
+    assert corpus.validation.tolist() == list(range(150, 200))
 
 
 def test_a_file_is_read_once_however_it_is_named(many_files: Path) -> None:
@@ -285,13 +289,6 @@ def test_token_files_are_taken_as_they_are(tmp_path: Path) -> None:
     assert corpus.description == "token files train.bin and val.bin, 1,001 + 1,100 tokens"
     assert not corpus.train.flags.writeable
     assert corpus.batch(0, 0, 3, 1000)[0, -1] == 50_256
-
-
-def test_one_token_file_is_cut_by_position(tmp_path: Path) -> None:
-    name = write_tokens(tmp_path / "all.bin", list(range(200)))
-    corpus = load_corpus(tokens_spec(train_tokens=name, validation_fraction=0.25), tmp_path)
-    assert corpus.train.tolist() == list(range(150))
-    assert corpus.validation.tolist() == list(range(150, 200))
 
 
 def test_token_files_that_cannot_be_right(tmp_path: Path) -> None:

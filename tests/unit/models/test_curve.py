@@ -14,11 +14,14 @@ LOSS = TRAINING.validation_loss
 NUM_STAGES = 6
 
 
-def test_rebuilding_costs_a_tenth_and_swapped_routes_a_twentieth():
+def test_edits_and_swapped_routes_cost_their_share_of_progress():
     for edit in (AVERAGE, COPY, FRESH, Edit(2, "sum", terms=(Term(1, 0.5), Term(3, 0.5)))):
         assert LOSS(start().after(100).edited(edit)) == pytest.approx(LOSS(start().after(100 - 100 * SETBACK_PER_EDIT)))
     swapped = TRAINING.root(swapped_routes(NUM_STAGES)).after(100)
     assert LOSS(swapped) == pytest.approx(LOSS(start().after(round(100 * (1 - SWAP_SLOWDOWN)))))
+    here = start().after(100)
+    terms = (Term(3, 1.5, start().after(40).moment), Term(3, -0.5, start().after(20).moment))
+    assert LOSS(here.edited(Edit(3, "sum", terms=terms))) == LOSS(here.edited(AVERAGE))
 
 
 def test_a_stage_rolled_back_costs_its_share_of_the_progress():
@@ -29,12 +32,6 @@ def test_a_stage_rolled_back_costs_its_share_of_the_progress():
     assert LOSS(gone_back.after(110)) == pytest.approx(LOSS(start().after(100)))
     again = gone_back.after(130)  # progress 120, and 108 at the next moment
     assert LOSS(again.edited(stale(0, gone_back.after(118).moment))) == pytest.approx(LOSS(start().after(118)))
-
-
-def test_sums_of_older_states_cost_as_other_edits():
-    here = start().after(100)
-    terms = (Term(3, 1.5, start().after(40).moment), Term(3, -0.5, start().after(20).moment))
-    assert LOSS(here.edited(Edit(3, "sum", terms=terms))) == LOSS(here.edited(AVERAGE))
 
 
 @given(st.integers(0, 60), st.lists(st.sampled_from([AVERAGE, FRESH]), max_size=3), st.integers(0, 60))

@@ -251,12 +251,18 @@ class NO_TEXT:
     content_hash, vocabulary_size = "none", 256
 
 
-def test_cuts_leave_no_slivers_and_are_where_they_must_be():
+def test_demands_join_and_cuts_leave_no_slivers():
     assert cuts_between(0, 100, [], 50) == [50, 100]
     assert cuts_between(0, 105, [], 50) == [50, 105]
     assert cuts_between(7, 60, [33], 50) == [33, 60]
     assert cuts_between(0, 10, [0, 5], 50) == [0, 5, 10]
     assert cuts_between(45, 160, [], 50) == [100, 160]
+    start = root(spec_for(NO_TEXT), 1)
+    fork = start.after(8).edited(AVERAGE_2)
+    union = together([{start.lineage: Demand(5, {5})}, {start.lineage: Demand(3, {2})}, {fork.lineage: Demand(12)}])
+    assert union == {start.lineage: Demand(5, {2, 5}), fork.lineage: Demand(12)}
+    assert ends(union) == {start.lineage: 8, fork.lineage: 12}
+    assert num_steps(union) == 8 + 4
 
 
 def test_known_steps_are_skipped_and_branches_start_nearby():
@@ -272,15 +278,6 @@ def test_known_steps_are_skipped_and_branches_start_nearby():
     ]
     assert segments[0].start == Position(start.lineage, 50)
     assert segments[1].entered == (fork.lineage,)
-
-
-def test_demands_of_many_runs_are_those_of_the_farthest():
-    start = root(spec_for(NO_TEXT), 1)
-    fork = start.after(8).edited(AVERAGE_2)
-    union = together([{start.lineage: Demand(5, {5})}, {start.lineage: Demand(3, {2})}, {fork.lineage: Demand(12)}])
-    assert union == {start.lineage: Demand(5, {2, 5}), fork.lineage: Demand(12)}
-    assert ends(union) == {start.lineage: 8, fork.lineage: 12}
-    assert num_steps(union) == 8 + 4
 
 
 def test_divergence_ends_every_run_that_asks_for_more(corpus, tmp_path):

@@ -237,9 +237,6 @@ def test_a_step_of_the_proxy_may_stand_for_several_iterations(corpus, spec):
     edited = start.after(7).edited(AVERAGE_2)
     assert trajectory.validation_loss(edited) != trajectory.validation_loss(start.after(7))
     assert trajectory.train_loss(edited) == trajectory.train_loss(start.after(6))
-
-
-def test_no_step_led_to_the_first_state(corpus, spec):
     trajectory = Trajectory(spec, corpus, None)
     with pytest.raises(ValueError, match="no step led to step 0"):
         trajectory.train_loss(trajectory.root(plain_routes(NUM_STAGES)))

@@ -292,15 +292,12 @@ def test_panels_of_different_values_share_their_places():
     assert [list(line.get_xdata()) for line in lines] == [[0.0], [1.0, 2.0]]
 
 
-def test_fields_that_are_no_numbers_stand_beside_each_other(axis):
+def test_fields_that_are_no_numbers_or_null_have_places(axis):
     table = means_of(("gcp", 3.0, 2.0, 4.0), ("home_us", 5.0, 4.0, 6.0))
     draw_means(axis, table, "field", "hours")
     line = lines_by_label(axis)["s"]
     assert (line.get_xdata().tolist(), line.get_linestyle()) == ([0.0, 1.0], "None")
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["gcp", "home_us"]
-
-
-def test_null_is_a_value_like_others():
     rows = [MEANS | {"workload.max_in_flight": flight, "mean_hours": 2.0, "low_hours": 1.0, "high_hours": 3.0}
             for flight in (np.nan, 6.0)]  # fmt: skip
     figure = means_figure(pd.DataFrame(rows), ["workload.max_in_flight"], "hours", "hours", [])

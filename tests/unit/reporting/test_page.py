@@ -73,15 +73,12 @@ def test_values_that_concern_different_strategies_join():
     assert combinations([{}]) == [{}]
 
 
-def test_points_that_are_no_grid_stand_in_a_row(tmp_path):
+def test_fields_that_are_no_grid_make_one_axis(tmp_path):
     first, second, third = "0.1, give_up_after: 9", "0.3, give_up_after: 9", "0.3, give_up_after: 8"
     by_hand = ", ".join(f"{{failures.rate_per_hour: {point}}}" for point in (first, second, third))
     text = CURVE.replace(ONE_FIELD, f"list: [{by_hand}]")
     (axis,) = report_data(a_sweep(tmp_path, text)).axes
     assert (axis.label, axis.places, axis.values[2]) == ("swept point", (0, 1, 2), "rate per hour 0.3, give up after 8")
-
-
-def test_fields_that_vary_together_are_one_axis(tmp_path):
     zipped = "zip: {failures.rate_per_hour: [0.1, 0.3], give_up_after: [8, 9]}"
     (axis,) = report_data(a_sweep(tmp_path, CURVE.replace(ONE_FIELD, zipped))).axes
     assert (axis.label, axis.values) == ("rate per hour and give up after", ("0.1", "0.3"))
@@ -118,15 +115,12 @@ def test_means_stand_at_points_that_do_not_concern_a_strategy(grid):
     assert 1.0 - scale["paddingInner"] <= 0.15  # all of them, of the way to the next value
 
 
-def test_charts_have_the_limits_of_the_figures(sweep, drawn):
+def test_charts_have_the_limits_and_sums_of_the_figures(sweep, drawn):
     source = FigureRequest.of(results.load(sweep))
     for kind, chart, layer in (("time_to_loss", "hours", 1), ("money_to_loss", "usd", 1), ("ledger", "ledger", 0)):
         axis, encoding = figure_kinds()[kind].draw(source).axes[0], drawn[chart].spec["layer"][layer]["encoding"]
         which, limits = ("x", axis.get_xlim()) if kind == "ledger" else ("y", axis.get_ylim())
         assert encoding[which]["scale"]["domain"] == pytest.approx(limits, rel=1e-5)
-
-
-def test_ledger_bars_add_up_to_the_wall_clock(sweep, drawn):
     runs = results.load(sweep).runs
     first = rows(drawn["ledger"])
     hours = sum(row["hours"] for row in first if row["group"] == 2)

@@ -30,16 +30,13 @@ def crossed(rng: np.random.Generator, shape: tuple[int, int], failure: float, tr
 
 
 # ---- one mean -------------------------------------------------------------------------------------------
-def test_one_training_seed_gives_students_t_over_failure_seeds():
+def test_one_or_two_kinds_of_seeds_have_their_degrees_of_freedom():
     found = estimate(runs_of([[1.0], [2.0], [6.0]]))
     low, high = stats.t.interval(0.95, 2, 3.0, stats.sem([1.0, 2.0, 6.0]))
     assert (found.mean, found.low, found.high) == pytest.approx((3.0, low, high))
     assert (found.num_runs, found.num_reached, found.num_failure_seeds, found.num_training_seeds) == (3, 3, 3, 1)
     assert found.training_half_width == 0.0
-
-
-def test_both_kinds_of_seeds_have_their_degrees_of_freedom():
-    """Rows 0, 2, 4 and columns ±1 on top: M_a = 2 · 8 / 2 = 8, M_b = 3 · 2 / 1 = 6, nothing within, n = 6."""
+    # Rows 0, 2, 4 and columns ±1 on top: M_a = 2 · 8 / 2 = 8, M_b = 3 · 2 / 1 = 6, nothing within, n = 6.
     found = estimate(runs_of([[-1.0, 1.0], [1.0, 3.0], [3.0, 5.0]]))
     assert found.mean == 2.0
     assert found.half_width == pytest.approx(math.sqrt((T[2] ** 2 * 8 + T[1] ** 2 * 6) / 6))
@@ -351,6 +348,9 @@ def test_a_summary_has_a_row_for_each_strategy_point_and_metric():
     row = row_of(table, strategy="checkpoint", rate=0.1, interval=25, metric="wall_clock_seconds")
     assert (row["mean"], row["num_runs"], row["num_reached"], row["num_failure_seeds"]) == (136.0, 3, 3, 3)
     assert row["high"] - row["mean"] == pytest.approx(T[2] / math.sqrt(3))
+    runs = pd.DataFrame({"strategy": "a", "outcome": "finished", "failure_seed": [0, 1], "training_seed": 0})
+    runs = runs.assign(nodes=pd.array([64, 64], dtype="Int64"), rate=0.1, wall_clock_seconds=[1.0, 2.0])
+    assert summary(runs, ["nodes", "rate"])["nodes"].astype(str).tolist() == ["64"]
 
 
 def test_the_reference_has_the_same_values_of_shared_fields():
@@ -409,9 +409,3 @@ def test_a_value_of_nothing_is_a_value_where_others_have_some():
 def test_what_there_is_not_is_an_error(fields, metrics, reference, complaint):
     with pytest.raises(ValueError, match=complaint):
         summary(a_sweep(), fields, metrics, reference)
-
-
-def test_whole_numbers_stay_such_beside_fractions():
-    runs = pd.DataFrame({"strategy": "a", "outcome": "finished", "failure_seed": [0, 1], "training_seed": 0})
-    runs = runs.assign(nodes=pd.array([64, 64], dtype="Int64"), rate=0.1, wall_clock_seconds=[1.0, 2.0])
-    assert summary(runs, ["nodes", "rate"])["nodes"].astype(str).tolist() == ["64"]

@@ -90,9 +90,13 @@ def test_a_window_holds_what_reaches_into_it_and_no_more(folder):
     assert next(e for e in part.events if e.kind == "failure").time_seconds == failure_seconds
 
 
-def test_by_default_it_shows_two_iterations(folders):
+def test_a_window_can_be_the_default_or_end_with_an_upload(folders, tmp_path):
     found = timeline(folders["redundant"])
     assert [record.iteration for record in found.iterations][:2] == [1, 2]
+    run = a_run(tmp_path, "training.steps=7", "failures=never", "network.storage.bandwidth_mbit_per_s=1")
+    messages = [message for message in whole(run.folder).trace.messages if message.what == "checkpoint"]
+    assert len(messages) == 5
+    assert not any(message.arrived for message in messages)
 
 
 def test_the_trace_is_a_chrome_trace_whose_tracks_do_not_overlap(folder, tmp_path):
@@ -139,13 +143,6 @@ def test_messages_that_share_nothing_have_tracks_of_their_ends(tmp_path):
     events = chrome_trace(timeline(run.folder))["traceEvents"]
     tracks = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert {"S0 pipeline 0 to S1 pipeline 0", "S1 pipeline 1 to S0 pipeline 1"} <= tracks
-
-
-def test_an_upload_under_way_at_the_end_is_recorded(tmp_path):
-    run = a_run(tmp_path, "training.steps=7", "failures=never", "network.storage.bandwidth_mbit_per_s=1")
-    messages = [message for message in whole(run.folder).trace.messages if message.what == "checkpoint"]
-    assert len(messages) == 5
-    assert not any(message.arrived for message in messages)
 
 
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])

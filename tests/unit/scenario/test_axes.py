@@ -81,18 +81,15 @@ def test_what_is_no_axis_says_why(ground, asked, message):
         ground.axis("--x", asked, 5)
 
 
-def test_a_field_that_is_none_names_the_nearest(ground):
-    axis = ground.axis("--x", "network.bandwith_factor=1,2", 5)
-    with pytest.raises(ScenarioError, match=r"--x network\.bandwith_factor=1,2.*nearest: bandwidth_factor"):
-        ground.point([(axis, 1)])
-    with pytest.raises(ScenarioError, match="nearest: bandwidth_factor"):
-        ground.axis("--x", "network.bandwith_factor", 5)
-
-
-def test_a_point_has_the_values_and_no_sweep(ground):
+def test_a_point_has_the_values_of_known_fields_and_no_sweep(ground):
     axis = ground.axis("--x", "failures.rate_per_hour=0.1,0.5", 5)
     point = ground.point([(axis, 0.5)])
     assert point.scenario.failures.rate_per_hour == 0.5
     assert point.parameters == {"failures.rate_per_hour": 0.5}
     assert point.scenario.sweep is None
     assert ground.scenario.failures.rate_per_hour == 0.2
+    axis = ground.axis("--x", "network.bandwith_factor=1,2", 5)
+    with pytest.raises(ScenarioError, match=r"--x network\.bandwith_factor=1,2.*nearest: bandwidth_factor"):
+        ground.point([(axis, 1)])
+    with pytest.raises(ScenarioError, match="nearest: bandwidth_factor"):
+        ground.axis("--x", "network.bandwith_factor", 5)

@@ -160,6 +160,9 @@ def test_overrides_change_presets_empty_sections_and_one_another():
     assert parse_scenario(f"{SMALLEST}training:\n", overrides=("training.model.dim=8",)).training.model.dim == 8
     overrides = ("strategies=[none, checkpoint]", "strategies.checkpoint.label=a", "strategies.a.blocking_share=1")
     assert parse_scenario(SMALLEST, overrides=overrides).strategies[1].model_dump()["blocking_share"] == 1.0
+    text = "name: x\nstrategies: [none]\nnetwork: {preset: spot_cluster, storage: {bandwidth_mbit_per_s: 100}}"
+    storage = parse_scenario(text).network.storage
+    assert (storage.bandwidth_mbit_per_s, storage.latency_ms) == (100, 150)
 
 
 # ---- the resolved text ---------------------------------------------------------------------------
@@ -279,9 +282,3 @@ def test_the_schema_names_all_kinds_and_describes_every_field():
     for definition in [SCHEMA, *SCHEMA["$defs"].values()]:
         for name, field in definition["properties"].items():
             assert name == "kind" or field.get("description"), f"{definition['title']}.{name} has no description"
-
-
-def test_a_part_of_a_presets_link_can_be_changed():
-    text = "name: x\nstrategies: [none]\nnetwork: {preset: spot_cluster, storage: {bandwidth_mbit_per_s: 100}}"
-    storage = parse_scenario(text).network.storage
-    assert (storage.bandwidth_mbit_per_s, storage.latency_ms) == (100, 150)

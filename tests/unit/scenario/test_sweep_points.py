@@ -35,6 +35,10 @@ def test_a_grid_varies_its_last_field_fastest(tmp_path):
     assert points[2].scenario.failures.rate_per_hour == 0.2
     assert points[0].scenario.seeds.failures == (0, 1)
     assert points[0].scenario.sweep is None
+    points = points_of(
+        tmp_path, "{grid: {failures: [{kind: never}, {kind: weibull, shape: 0.7, mean_uptime_hours: 5}]}}"
+    )
+    assert [point.scenario.failures.kind for point in points] == ["never", "weibull"]
 
 
 def test_zipped_fields_vary_together_after_listed_points(tmp_path):
@@ -47,13 +51,6 @@ def test_zipped_fields_vary_together_after_listed_points(tmp_path):
     assert found == [("a100", 4), ("a100", 6), ("h100", 4), ("h100", 6)]
     assert points[3].scenario.cluster.detection_seconds == 1
     assert "cluster.detection_seconds" not in points[0].parameters
-
-
-def test_whole_sections_and_presets_can_be_swept(tmp_path):
-    points = points_of(
-        tmp_path, "{grid: {failures: [{kind: never}, {kind: weibull, shape: 0.7, mean_uptime_hours: 5}]}}"
-    )
-    assert [point.scenario.failures.kind for point in points] == ["never", "weibull"]
 
 
 def test_a_strategys_field_concerns_that_strategy_alone(tmp_path):

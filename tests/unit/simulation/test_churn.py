@@ -138,12 +138,6 @@ def test_strategies_get_notices_that_concern_last_holders(who, num_calls):
     assert notices_of(with_losses(scenario, Loss(50.0, who), notice_seconds=20.0), 40.0) == num_calls * [30.0]
 
 
-def test_a_node_without_state_is_no_last_holder():
-    losses = (Loss(50.0, ((2, 0),)), Loss(75.0, ((2, 1),)))
-    scenario = with_losses(a_scenario(cluster=CLUSTER), *losses, notice_seconds=8.0)
-    assert notices_of(scenario, 200.0, 200.0) == [117.0]  # (2, 0) has a node since 102 s without the state
-
-
 @pytest.mark.parametrize(("loss_seconds", "started"), [(105.0, []), (140.0, [(100.0, 1)])])
 def test_a_notice_during_a_recovery_finds_nothing_to_save(loss_seconds, started):
     strategy = {"kind": "checkpoint", "interval_iterations": 100, "just_in_time": True}
@@ -245,6 +239,9 @@ def test_strategies_get_the_notice_of_a_stages_last_node():
     ]
     scenario = a_scenario(failures={"kind": "compose", "processes": tuple(scripts)}, cluster=CLUSTER)
     assert notices_of(scenario, 90.0) == [75.0]
+    losses = (Loss(50.0, ((2, 0),)), Loss(75.0, ((2, 1),)))
+    scenario = with_losses(a_scenario(cluster=CLUSTER), *losses, notice_seconds=8.0)
+    assert notices_of(scenario, 200.0, 200.0) == [117.0]  # (2, 0) has a node since 102 s without the state
 
 
 def test_a_spare_is_where_its_place_is():

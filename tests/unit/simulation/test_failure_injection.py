@@ -145,14 +145,11 @@ def provisioning_seconds(*lost_nodes: int, seed: int = 0, **cluster: Any) -> dic
     return {number: seconds - 5.0 for seconds, number, _ in log.arrivals}
 
 
-def test_provisioning_scatters_around_its_mean():
+def test_provisioning_scatters_around_its_mean_by_own_streams():
     seconds = np.array([s for seed in range(25) for s in provisioning_seconds(*range(1, 60), seed=seed).values()])
     assert len(seconds) == 1475
     assert abs(seconds.mean() - 100.0) < 4 * seconds.std() / math.sqrt(len(seconds))
     assert np.log(seconds).std() == pytest.approx(1.0, rel=0.05)
-
-
-def test_each_nodes_replacement_draws_from_a_stream_of_its_own():
     alone, among = (sorted(provisioning_seconds(*lost_nodes).values()) for lost_nodes in ((17,), (3, 17, 45)))
     assert alone[0] in among
     draw = math.exp(float(stream(0, "provisioning", node=17).standard_normal()) - 0.5)
@@ -183,13 +180,10 @@ def test_a_replacement_is_ordered_at_the_notice_and_once():
     assert scripted({1: (100.0,)}).until(300.0).announced == [False]
 
 
-def test_a_notice_is_no_longer_than_the_uptime():
+def test_notices_are_cut_to_uptimes_and_order_nodes_once():
     log = scripted({1: (20.0, 5.0)}, notice_seconds=30.0).until(300.0)
     assert [seconds for seconds, _ in log.notices] == [0.0, 20.0]
     assert [seconds for seconds, _ in log.lost] == [20.0, 25.0]
-
-
-def test_nodes_gone_since_the_notice_are_ordered_once():
     to_leave = LossesConfig(losses=(Loss(50.0, ((1, None), (2, None))),), notice_seconds=30.0)
     cluster = a_cluster(provisioning_seconds=1e3)
     log = leaving(Loss(30.0, ((1, None),)), Loss(0.0, ((2, None),), 5.0), cluster=cluster, beside=(to_leave,))

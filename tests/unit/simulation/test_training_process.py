@@ -131,12 +131,20 @@ def test_rolled_back_iterations_are_executed_again_and_counted():
     assert (first.train_loss, first.lineage) == (second.train_loss, second.lineage)
 
 
-def test_rebuilding_starts_another_lineage_at_that_iteration():
+def test_rebuilding_starts_another_lineage_within_a_step_too():
     result = run(scripted(a_scenario(({"kind": "checkfree"},)), {2: (8.5 * ITERATION,)}))
     assert iterations(result) == list(range(1, 21))
     before, after = {r.lineage for r in result.iterations[:8]}, {r.lineage for r in result.iterations[8:]}
     assert len(before) == len(after) == 1
     assert before != after
+    scenario = a_scenario(({"kind": "checkfree"},), steps=6, iterations_per_step=7)
+    result = run(scripted(scenario, {2: (23.5 * ITERATION,)}))
+    undisturbed = run(scripted(scenario, {}))
+    assert iterations(result) == iterations(undisturbed) == list(range(1, 43))
+    changed = [
+        r.iteration for r, u in zip(result.iterations, undisturbed.iterations, strict=True) if r.lineage != u.lineage
+    ]
+    assert changed == list(range(24, 43))
 
 
 # ---- steps of the proxy that stand for several iterations ---------------------------------------------
@@ -161,17 +169,6 @@ def test_seven_iterations_a_step_with_checkpoints_in_between(interval):
 def test_validations_are_counted_in_steps():
     result = run(a_scenario(steps=9, iterations_per_step=2, evaluation_interval=4))
     assert [r.iteration for r in result.iterations if r.validation_loss is not None] == [8, 16, 18]
-
-
-def test_rebuilding_within_a_step_changes_that_steps_state():
-    scenario = a_scenario(({"kind": "checkfree"},), steps=6, iterations_per_step=7)
-    result = run(scripted(scenario, {2: (23.5 * ITERATION,)}))
-    undisturbed = run(scripted(scenario, {}))
-    assert iterations(result) == iterations(undisturbed) == list(range(1, 43))
-    changed = [
-        r.iteration for r, u in zip(result.iterations, undisturbed.iterations, strict=True) if r.lineage != u.lineage
-    ]
-    assert changed == list(range(24, 43))
 
 
 # ---- checkpoints: intervals of 5 iterations = 105 s, uploads of 50 s ------------------------------------
@@ -278,16 +275,13 @@ def test_the_fallback_recovers_the_rest_and_is_recorded():
     ]
 
 
-def test_the_fallback_returns_to_the_edits_it_saved():
+def test_the_fallback_returns_to_edits_saved_or_the_beginning():
     scenario = a_scenario(({"kind": "checkfree"},), fallback={"kind": "checkpoint", "interval_iterations": 5})
     result = run(scripted(scenario, {2: (2.5 * ITERATION,), 1: (9.5 * ITERATION,)}))
     lineages = [record.lineage for record in result.iterations]
     assert rollbacks(result) == ["to iteration 5"]
     assert len(set(lineages)) == 2
     assert set(lineages[3:]) == {lineages[-1]} != {lineages[0]}
-
-
-def test_restarting_begins_the_same_training_again():
     scenario = a_scenario(({"kind": "checkfree"},), fallback="restart")
     result = run(scripted(scenario, {2: (2.5 * ITERATION,), 1: (9.5 * ITERATION,)}))
     assert rollbacks(result) == ["to iteration 0"]

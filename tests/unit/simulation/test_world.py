@@ -70,11 +70,15 @@ def test_nodes_are_ordered_at_the_failure_and_spares_take_over():
     assert world.now_seconds == 160.0  # the node that was ordered at 100 s
 
 
-def test_a_stage_whose_place_is_vacant_cannot_be_lost_again():
+def test_vacant_places_and_immune_stages_are_not_lost():
     world = a_world(a_scenario(cluster={"provisioning_seconds": 60.0}), {1: (100.0, 59.0, 1.0)})
     in_turn(world, *(world.attempt(500.0, "detection") for _ in range(3)))
     assert times(of_kind(world, "failure")) == [100.0, 160.0]
     assert world.num_failures == 2
+    failures = {"kind": "exponential", "rate_per_hour": 0.9, "immune_stages": (0, 2)}
+    world = build_world(a_scenario(failures=failures), 0, stops_on_failures=False)
+    in_turn(world, world.attempt(1e5, "productive_compute"))
+    assert {event.stage for event in of_kind(world, "failure")} == {1, 3, 4}
 
 
 def test_without_stopping_failures_are_counted_only():
@@ -240,13 +244,6 @@ def test_iteration_processes_fail_in_the_executed_iteration():
     iterations = [world.run_iteration(world.plain_plan()) for _ in range(3)]
     struck = Failure(2.25 * 21, 2)
     assert in_turn(world, *iterations, world.attempt(100.0, "detection")) == [None, None, struck, None]
-
-
-def test_immune_stages_are_spared():
-    failures = {"kind": "exponential", "rate_per_hour": 0.9, "immune_stages": (0, 2)}
-    world = build_world(a_scenario(failures=failures), 0, stops_on_failures=False)
-    in_turn(world, world.attempt(1e5, "productive_compute"))
-    assert {event.stage for event in of_kind(world, "failure")} == {1, 3, 4}
 
 
 strikes = st.lists(st.tuples(st.integers(0, 4), st.floats(0.0, 50.0)), max_size=6)

@@ -155,13 +155,17 @@ def test_a_checkpoint_ahead_of_a_rollback_is_not_used():
     assert is_complete(result)
 
 
-def test_the_beginning_is_on_the_way_to_every_state():
+def test_exact_recoveries_and_the_beginning_stay_on_the_way():
     start = start_of(strategy_of("checkfree"))
     edited = rebuild(strategy_of("checkfree"), WorldOnPaper(lost=[3]), start.after(9))
     assert edited != start.after(9)
     assert beginning_of(edited) == beginning_of(start.after(9)) == start
     assert edited.descends_from(start)
     assert not start.after(8).descends_from(edited)
+    for kind, stages in (("redundant", (0, 2, 4)), ("checkfree_plus", (0,))):
+        strategy = strategy_of(kind)
+        position = start_of(strategy).after(9)
+        assert rebuild(strategy, WorldOnPaper(lost=stages), position) == position
 
 
 # ---- what can be recovered ------------------------------------------------------------------------
@@ -234,13 +238,6 @@ NOT_IN_TABLE: list[tuple[dict[str, Any], None]] = [
 def test_what_each_strategy_recovers_without_its_fallback(options, losses):
     recovered = recovered_by(options)
     assert losses is None or recovered == losses
-
-
-def test_exact_recoveries_change_nothing():
-    for kind, stages in (("redundant", (0, 2, 4)), ("checkfree_plus", (0,))):
-        strategy = strategy_of(kind)
-        position = start_of(strategy).after(9)
-        assert rebuild(strategy, WorldOnPaper(lost=stages), position) == position
 
 
 # ---- options ----------------------------------------------------------------------------------------

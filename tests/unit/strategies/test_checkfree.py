@@ -59,12 +59,6 @@ def test_neighbours_are_rebuilt_in_sequence_only_on_request():
         strategy.edits(frozenset({1, 2}))
 
 
-def test_options_reach_the_edit():
-    options = {"norm_exponent": 0.0, "learning_rate_factor": 1.5, "learning_rate_half_life_steps": 10.0}
-    (edit,) = strategy_of("checkfree", optimizer="average", **options).edits(frozenset({3}))
-    assert edit == Edit(3, "average", (2, 4), GradientNormWeights(exponent=0.0), "average", 1.5, 10.0)
-
-
 @pytest.mark.parametrize(
     ("num_stages", "swapped"),
     [(4, (2, 1, 4, 3)), (6, (2, 1, 3, 4, 6, 5)), (12, (2, 1, 3, 4, 5, 6, 7, 8, 9, 10, 12, 11))],
@@ -151,6 +145,9 @@ def test_options_reach_the_edits_of_every_rule():
     weights, checkpoint = WorldOnPaper().costs.weight_bytes(3), WorldOnPaper().costs.checkpoint_bytes(3)
     assert transfers("reinit", 3, rule="copy_previous") == [Transfer(2, 3, weights)]
     assert transfers("reinit", 3, rule="copy_previous", optimizer="average") == [Transfer(2, 3, checkpoint)]
+    options = {"norm_exponent": 0.0, "learning_rate_factor": 1.5, "learning_rate_half_life_steps": 10.0}
+    (edit,) = strategy_of("checkfree", optimizer="average", **options).edits(frozenset({3}))
+    assert edit == Edit(3, "average", (2, 4), GradientNormWeights(exponent=0.0), "average", 1.5, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +252,7 @@ def test_without_a_checkpoint_on_its_lineage_weights_are_drawn():
         assert world.transfers == []
 
 
-def test_a_checkpoint_that_a_failure_ended_does_not_count():
+def test_a_checkpoint_counts_once_complete_and_on_the_lineage():
     strategy, world, position = hybrid()
     result_of(strategy.after_iteration(world, position.after(400)))
     (_, upload) = world.begun
@@ -263,9 +260,6 @@ def test_a_checkpoint_that_a_failure_ended_does_not_count():
     world.lost_stages = frozenset({3, 4})
     recovered = rebuild(strategy, world, position.after(400))
     assert recovered == position.after(400).edited(older(3, STORED), older(4, STORED))
-
-
-def test_a_checkpoint_counts_again_once_training_passed_it_again():
     strategy, world, _ = hybrid()
     world.lost_stages = frozenset({3, 4})
     position = start_of(strategy).after(210)

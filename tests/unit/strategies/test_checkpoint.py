@@ -100,9 +100,6 @@ def test_adaptive_is_young_for_what_has_been_seen():
     assert young == about(63, 128, 193, 258, 323, 388)
     assert adaptive == about(84, 170, 256, 342, 428)
     assert started(checkpoint(interval="adaptive", blocking_share=1.0))[0] == pytest.approx(126)
-
-
-def test_adaptive_saves_more_often_after_failures():
     strategy, world = Checkpoint(CheckpointConfig(interval="adaptive", blocking_share=1.0), 6), WorldOnPaper()
     save = world.seconds_of(strategy._uploads(world, 1.0))
     world.now_seconds = 3 * HOUR
@@ -130,7 +127,7 @@ def recovered(result: Run) -> list[tuple[float, int]]:
     return [(event.time_seconds, event.iteration) for event in of_kind(result, "recovered")]
 
 
-def test_with_enough_notice_only_the_iteration_under_way_is_lost():
+def test_notices_of_any_length_lose_what_was_done_since():
     """Lost at 100, in the 5th, known at 90: no detection, 5 s to start, 4 s to fetch the 4th, then 16 × 21 s."""
     result = struck(checkpoint(just_in_time=True), {2: (100.0,)}, notice=10.0)
     assert times(of_kind(result, "checkpoint_started", "checkpoint_durable")) == about(90, 94)
@@ -138,6 +135,10 @@ def test_with_enough_notice_only_the_iteration_under_way_is_lost():
     assert result.ledger["lost_work"] == pytest.approx(16)
     assert result.ledger["detection"] == 0.0
     assert result.wall_clock_seconds == pytest.approx(109 + 16 * 21)
+    # Known at 50, in the 3rd: two that complete between notice and loss run again, with the one under way.
+    result = struck(checkpoint(just_in_time=True), {2: (100.0,)}, notice=50.0)
+    assert recovered(result) == [(pytest.approx(109), 2)]
+    assert result.ledger["lost_work"] == pytest.approx(42 + 16)
 
 
 @pytest.mark.parametrize("notice", [3.9, 4.0])
@@ -149,13 +150,6 @@ def test_with_a_short_notice_the_older_checkpoint_counts(notice):
     assert result.ledger["lost_work"] == pytest.approx(21 + 16)
     nothing_older = struck(checkpoint(just_in_time=True), {2: (100.0,)}, notice)
     assert recovered(nothing_older) == [(pytest.approx(105), 0)]
-
-
-def test_a_long_notice_loses_what_was_done_since():
-    """Known at 50, in the 3rd: two that complete between notice and loss run again, with the one under way."""
-    result = struck(checkpoint(just_in_time=True), {2: (100.0,)}, notice=50.0)
-    assert recovered(result) == [(pytest.approx(109), 2)]
-    assert result.ledger["lost_work"] == pytest.approx(42 + 16)
 
 
 def test_without_just_in_time_or_disk_a_loss_costs_more():
@@ -221,7 +215,7 @@ def test_a_checkpoint_on_the_disks_alone_is_not_durable():
     assert recovered(struck(on_disk(3.0), {2: (56.0,)}, upload=10.0)) == [(pytest.approx(74), 2)]
 
 
-def test_a_stage_lost_twice_in_a_row_is_downloaded_twice():
+def test_stages_lost_again_or_together_are_downloaded_as_needed():
     """Again at 96, one second into the download, and again at 120, in an iteration: 2 s each time, 3 s on disks."""
     result = struck(on_disk(3.0), {2: (80.0, 16.0, 24.0)}, upload=10.0)
     assert recovered(result) == [(pytest.approx(96 + 15 + 3), 2), (pytest.approx(120 + 15 + 3), 2)]
@@ -229,10 +223,7 @@ def test_a_stage_lost_twice_in_a_row_is_downloaded_twice():
     lost = len(of_kind(result, "checkpoint_lost"))
     assert lost == 0
     assert result.sent_bytes == pytest.approx(uploaded + 3 * CHECKPOINT_BYTES)
-
-
-def test_a_stage_that_was_downloaded_has_it_on_its_disk_again():
-    """Stage 3 is lost after stage 2 has come back: only stage 3 downloads. Both at once: both do, 4 s."""
+    # Stage 3 is lost after stage 2 has come back: only stage 3 downloads. Both at once: both do, 4 s.
     result = struck(on_disk(3.0), {2: (80.0,), 3: (110.0,)}, upload=10.0)
     assert recovered(result)[1] == (pytest.approx(110 + 15 + 3), 2)
     both = struck(on_disk(3.0), {2: (80.0,), 3: (80.0,)}, upload=10.0)
@@ -249,16 +240,13 @@ def test_what_nodes_and_store_hold():
 
 
 # ---- uploads lost to failures -------------------------------------------------------------------------------
-def test_an_interrupted_upload_leaves_the_older_checkpoint():
+def test_an_interrupted_save_is_not_lost_work_nor_durable():
     """Of every second iteration, up 15 s later: the 4th begins at 84, the loss at 98 ends it, the 2nd counts."""
     result = struck(checkpoint(interval_iterations=2), {2: (98.0,)}, upload=15.0)
     assert [(event.time_seconds, event.iteration) for event in of_kind(result, "checkpoint_lost")] == [(98.0, 4)]
     assert recovered(result) == [(pytest.approx(98 + 15 + 15), 2)]
     assert result.ledger["lost_work"] == pytest.approx(2 * 21 + 14)
-
-
-def test_a_blocking_save_is_not_lost_work():
-    """10 s of standing still of which 4 pass, then all iterations again."""
+    # 10 s of standing still of which 4 pass, then all iterations again.
     result = struck(checkpoint(interval_iterations=2, blocking_share=1.0), {2: (46.0,)}, upload=10.0, steps=3)
     assert times(of_kind(result, "checkpoint_lost")) == about(46)
     assert recovered(result) == [(pytest.approx(61), 0)]
@@ -295,23 +283,20 @@ def test_intervals_have_their_published_values(formula, mtbf, minutes):
     assert formula(5 * MINUTE, mtbf) / MINUTE == pytest.approx(minutes, abs=0.0 if formula is young_seconds else 5e-3)
 
 
-def test_intervals_at_their_limits():
+def test_intervals_at_their_limits_and_of_observed_failures():
     assert daly_seconds(200.0, 100.0) == daly_seconds(1e9, 100.0) == 100.0  # one uptime for saves of two and more
     assert daly_seconds(199.9, 100.0) == pytest.approx(100.0, rel=0.5)
     assert young_seconds(0.0, HOUR) == young_seconds(0.0, math.inf) == daly_seconds(0.0, HOUR) == 0.0
     assert young_seconds(1.0, math.inf) == daly_seconds(1.0, math.inf) == math.inf
+    assert observed_mtbf_seconds(HOUR, 0.0, 0) == HOUR
+    assert observed_mtbf_seconds(HOUR, 3 * HOUR, 0) == 4 * HOUR
+    assert observed_mtbf_seconds(HOUR, 3 * HOUR, 3) == HOUR
 
 
 @given(st.floats(1e-3, 1e4), st.floats(1e-3, 1e8))
 def test_the_longer_the_uptime_the_longer_both_intervals(save, mtbf):
     for formula in (young_seconds, daly_seconds):
         assert 0 <= formula(save, mtbf) <= formula(save, 2 * mtbf)
-
-
-def test_the_observed_mtbf_starts_from_one_prior_failure():
-    assert observed_mtbf_seconds(HOUR, 0.0, 0) == HOUR
-    assert observed_mtbf_seconds(HOUR, 3 * HOUR, 0) == 4 * HOUR
-    assert observed_mtbf_seconds(HOUR, 3 * HOUR, 3) == HOUR
 
 
 @given(st.floats(1.0, 1e6), st.integers(1, 50), st.floats(1.0, 1e6))

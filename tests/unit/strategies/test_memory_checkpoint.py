@@ -126,6 +126,12 @@ def test_a_stage_lost_with_its_holder_needs_the_fallback():
     stopped = struck({2: (100.0,), 3: (100.0,)}).stopped
     assert stopped is not None
     assert "stages 2, 3 are lost" in stopped
+    # Both at 100: from the beginning at 115, where the first iteration's copies are sent at its end.
+    result = struck({2: (100.0,), 3: (100.0,)}, fallback="restart")
+    started = [(event.time_seconds, event.iteration) for event in of_kind(result, "checkpoint_started")]
+    assert next(event for event in started if event[0] > 100) == (at(115 + 21), 1)
+    again = struck({2: (100.0, 89.0), 3: (100.0,)}, fallback="restart")  # at 189, in the 4th
+    assert recovered(again)[1] == (at(189 + 25), 3)
 
 
 @pytest.mark.parametrize("first", [2, 3])
@@ -137,15 +143,6 @@ def test_a_holder_may_be_lost_once_copies_were_sent_again(first, after_seconds, 
     assert (of_kind(result, "fallback") == []) == is_helped
     if is_helped:
         assert recovered(result) == [(at(125), 4), (at(125.1 + 25), 4)]
-
-
-def test_saving_resumes_after_a_deeper_rollback_of_the_fallback():
-    """Both at 100: from the beginning at 115, where the first iteration's copies are sent at its end."""
-    result = struck({2: (100.0,), 3: (100.0,)}, fallback="restart")
-    started = [(event.time_seconds, event.iteration) for event in of_kind(result, "checkpoint_started")]
-    assert next(event for event in started if event[0] > 100) == (at(115 + 21), 1)
-    again = struck({2: (100.0, 89.0), 3: (100.0,)}, fallback="restart")  # at 189, in the 4th
-    assert recovered(again)[1] == (at(189 + 25), 3)
 
 
 def test_copies_lost_with_their_holders_need_a_new_save():

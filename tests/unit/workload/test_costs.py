@@ -43,14 +43,11 @@ def real() -> StagedModel:
 
 
 # ---- published figures ---------------------------------------------------------------------------
-def test_a_stage_has_the_papers_parameters():
+def test_stages_and_microbatches_have_the_papers_size_and_flops():
     costs = paper()
     assert [costs.stage_parameters(stage) for stage in range(7)] == [65_537_024, *[67_117_056] * 6]
     assert sum(costs.stage_parameters(stage) for stage in range(7)) == 468_239_360
     assert costs.weight_bytes(1) == pytest.approx(256 * 2**20, rel=0.001)
-
-
-def test_a_microbatch_costs_the_papers_flops():
     costs = paper()
     assert f"{costs.forward_flops(1) / costs.tokens_per_microbatch / 1e6:.1f}" == "151.0"
     assert f"{costs.forward_flops(1) / 1e12:.3f}" == "1.237"
@@ -82,9 +79,14 @@ def test_precision_sets_bytes_of_activations_checkpoints_state(precision, activa
 
 
 # ---- the real module -----------------------------------------------------------------------------
-def test_stages_have_as_many_parameters_as_the_real_modules(real):
+def test_the_model_has_parameters_and_flops_of_the_real_module(real):
     costs = of_the_real_module()
     assert [costs.stage_parameters(stage) for stage in range(3)] == [flat.numel() for flat in real.flat]
+    tokens = torch.zeros(SEQUENCES, SEQUENCE, dtype=torch.long)
+    costs = of_the_real_module()
+    counted = counted_flops(lambda: real.loss(tokens, tokens, (1, 2)).backward())
+    # The embedding's look-up is no product, and tokens have no gradient: all that is left is three times the forward.
+    assert counted == 3 * sum(costs.forward_flops(stage) for stage in range(3))
 
 
 def counted_flops(run) -> int:
@@ -104,14 +106,6 @@ def test_a_stage_runs_the_flops_of_the_real_module(real, stage, module_of):
     forward = counted_flops(lambda: module(x))
     assert forward == of_the_real_module().forward_flops(stage)
     assert counted_flops(lambda: module(x).sum().backward()) == 3 * forward
-
-
-def test_a_whole_step_runs_the_flops_of_the_real_module(real):
-    tokens = torch.zeros(SEQUENCES, SEQUENCE, dtype=torch.long)
-    costs = of_the_real_module()
-    counted = counted_flops(lambda: real.loss(tokens, tokens, (1, 2)).backward())
-    # The embedding's look-up is no product, and tokens have no gradient: all that is left is three times the forward.
-    assert counted == 3 * sum(costs.forward_flops(stage) for stage in range(3))
 
 
 # ---- who holds what ------------------------------------------------------------------------------
@@ -135,7 +129,7 @@ def test_the_head_is_where_the_scenario_says():
 
 
 # ---- seconds -------------------------------------------------------------------------------------
-def test_seconds_are_flops_over_reached_speed_unless_measured():
+def test_measured_and_computed_seconds_follow_the_flops():
     t4 = presets("devices")["t4"]
     reached = t4["fp32_tflops"] * 1e12 * t4["utilisation"]
     assert paper().forward_seconds(1) == pytest.approx(1.237e12 / reached, rel=5e-4)
@@ -143,6 +137,10 @@ def test_seconds_are_flops_over_reached_speed_unless_measured():
     measured = paper(measured={"forward_seconds": 0.2, "backward_seconds": 0.5, "head_seconds": 0.3})
     assert (measured.forward_seconds(3), measured.backward_seconds(3)) == (0.2, 0.5)
     assert measured.forward_seconds(0) + measured.backward_seconds(0) == pytest.approx(0.3)
+    costs = paper(layers_per_stage=(2, 2, 2, 2, 8, 8), measured={"forward_seconds": 0.2, "backward_seconds": 0.5})
+    assert [costs.forward_seconds(stage) for stage in (1, 5)] == pytest.approx([0.1, 0.4])
+    assert [costs.backward_seconds(stage) for stage in (1, 5)] == pytest.approx([0.25, 1.0])
+    assert sum(costs.forward_seconds(stage) for stage in LAYERS) == pytest.approx(6 * 0.2)
 
 
 @given(st.sampled_from(range(7)), st.floats(0.01, 1.0), st.booleans())
@@ -151,13 +149,6 @@ def test_a_smaller_microbatch_takes_its_share_of_time(stage, size, is_measured):
     costs = paper(measured=measured)
     assert costs.forward_seconds(stage, size) == pytest.approx(size * costs.forward_seconds(stage))
     assert costs.backward_seconds(stage, size) == pytest.approx(size * costs.backward_seconds(stage))
-
-
-def test_measured_times_are_those_of_the_mean_stage():
-    costs = paper(layers_per_stage=(2, 2, 2, 2, 8, 8), measured={"forward_seconds": 0.2, "backward_seconds": 0.5})
-    assert [costs.forward_seconds(stage) for stage in (1, 5)] == pytest.approx([0.1, 0.4])
-    assert [costs.backward_seconds(stage) for stage in (1, 5)] == pytest.approx([0.25, 1.0])
-    assert sum(costs.forward_seconds(stage) for stage in LAYERS) == pytest.approx(6 * 0.2)
 
 
 def test_recomputing_adds_a_forward_of_the_layers_not_the_head():

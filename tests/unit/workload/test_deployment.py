@@ -268,17 +268,14 @@ def test_time_lies_between_the_busiest_node_and_one_pipeline(data, p, m, n, sche
     assert least <= on(site, hosts).seconds <= 3.0 * (n * m + p - 1)
 
 
-def test_a_shared_node_follows_the_schedule_ties_by_pipeline():
+def test_a_shared_node_follows_the_schedule_by_pipeline():
     taken = []
     for schedule in ("gpipe", "fifo"):
         network = {"negligible_seconds": 1.0}  # all arrive at once, those of pipeline 0 before those of pipeline 1
         site = a_site(2, 3, schedule=schedule, network=network, max_in_flight=3, cluster={"nodes_per_stage": 2})
         taken.append([o.microbatch for o in done_by(on(site, without(site, (1, 1))), 1, 0, FORWARD)])
     assert taken == [[0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2]]
-
-
-def test_the_microbatches_in_flight_are_counted_by_pipeline():
-    """One in flight in each of three pipelines: three at a time over a node for all of stage 2."""
+    # One in flight in each of three pipelines: three at a time over a node for all of stage 2.
     site = a_site(2, 4, 1.0, 1.0, "fifo", max_in_flight=1, cluster={"nodes_per_stage": 3})
     assert on(site, None).seconds == 4 * 4.0
     # Stage 2 has 12 visits there and back and waits for nothing but the first forward and the last backward of stage 1.
@@ -425,7 +422,7 @@ def test_a_node_shadows_neither_its_covered_stage_nor_the_next(loss_at):
         assert set(sent(found, "shadow")) == {(0, 4), (1, 0), (2, 1), (3, 2), (4, 3)} - lost
 
 
-def test_shadow_transfers_go_once_to_the_shadows_holder():
+def test_each_node_gets_one_embedding_copy_and_shadow():
     site = a_site(2, 2, network=GRADIENT, cluster={"nodes_per_stage": 2})
     plan = IterationPlan(2, plain_routes(2), shadow_transfers=1)
     found = on(site, without(site, (1, 1)), plan)  # places 0, 1 | 2 | 4, 5
@@ -434,9 +431,6 @@ def test_shadow_transfers_go_once_to_the_shadows_holder():
     assert sent(found, "shadow of stage 2") == [(4, 2), (5, 2)]
     both = on(site, without(site, (1, 1), (2, 1)), plan)
     assert sent(both, "shadow of stage 2") == [(4, 2)]
-
-
-def test_each_node_that_needs_the_embedding_gets_one_copy():
     site = a_site(3, 2, cluster={"nodes_per_stage": 2})
     plan = IterationPlan(2, plain_routes(3), embedding_copies=True)
     assert sent(on(site, without(site, (1, 0)), plan), "copy") == [(0, 3), (1, 3), (0, 6), (1, 7)]

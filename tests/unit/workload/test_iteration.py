@@ -342,8 +342,6 @@ def test_jitter_differs_by_iteration_node_and_seed_alone():
     first = {(o.stage, o.kind): o.end_seconds - o.start_seconds for o in runs[0].run.operations if o.microbatch == 0}
     assert len({first[stage, "forward"] for stage in range(1, 5)}) == 4
 
-
-def test_a_nodes_jitter_is_independent_of_other_nodes():
     def durations(num_stages: int) -> list[float]:
         (run,) = jittered(0.3, 0, range(1, 2), num_stages=num_stages, schedule="gpipe")
         return [o.end_seconds - o.start_seconds for o in run.run.operations if o.stage == 1]
@@ -478,16 +476,13 @@ def test_embedding_copies_take_their_share_of_the_links():
 
 
 # ---- hops ---------------------------------------------------------------------------------------------------
-def test_hop_software_takes_time_on_instant_networks_too():
+def test_hops_take_software_time_and_none_without_a_head():
     network = {"software_seconds_per_hop": 0.25}
     assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.25
     network |= {"same_region": a_link(0.5), "negligible_seconds": 1.0}
     assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.25
     network["negligible_seconds"] = 0.5
     assert a_pipeline(4, 1, network=network).seconds == 12.0 + 10 * 0.75
-
-
-def test_without_a_hop_to_the_head_its_work_is_the_last_stages():
     there, here = (
         a_pipeline(4, 1, head_seconds=1.5, hop_seconds=1.0, loss_at=loss_at).seconds
         for loss_at in ("embedding_stage", "last_stage")

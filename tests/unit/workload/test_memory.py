@@ -160,14 +160,11 @@ def test_the_message_says_how_much_where_and_what_would_help():
     assert (LAYER_STATE + 5 * HELD) / GIB <= 16 < by_hand
 
 
-def test_it_fits_up_to_the_last_byte():
+def test_messages_are_exact_about_redundancy_and_the_last_byte():
     gib = (LAYER_STATE + 6 * HELD) / GIB
     assert complaint(a_text("none", gib + 1e-4)) is None
     told = complaint(a_text("none", gib - 1e-4))
     assert "less than 0.1 GiB more than" in told
-
-
-def test_redundancy_needs_more_than_nothing_else_changed():
     gib = (LAYER_STATE + 6 * HELD) / GIB + 0.01
     redundant = "{kind: redundant, microbatch_size_factor: 1, microbatch_count_factor: 1}"
     assert complaint(a_text("none", gib)) is None
@@ -175,9 +172,11 @@ def test_redundancy_needs_more_than_nothing_else_changed():
     assert complaint(a_text("redundant", gib)) is None  # with half the microbatch it fits again
 
 
-def test_where_no_single_field_helps_the_message_says_so():
+def test_suggestions_are_possible_or_said_to_be_none():
     message = complaint(a_text("none", 0.5, model="large", schedule="gpipe", num_microbatches=10_000, sequences=1))
     assert message.endswith("no single change of schedule, microbatches or device makes it fit")
+    assert "sequences_per_microbatch 2," in complaint(a_text("none, redundant", 6, num_microbatches=6))
+    assert "sequences_per_microbatch" not in complaint(a_text("none, redundant", 2.5, num_microbatches=6))
 
 
 @pytest.mark.parametrize(
@@ -192,11 +191,6 @@ def test_where_no_single_field_helps_the_message_says_so():
 )
 def test_a_faulty_field_causes_no_message_about_memory(strategy, workload):
     assert complaint(a_text(strategy, 1, **workload)) is None
-
-
-def test_suggested_microbatches_are_divisible_by_every_strategy():
-    assert "sequences_per_microbatch 2," in complaint(a_text("none, redundant", 6, num_microbatches=6))
-    assert "sequences_per_microbatch" not in complaint(a_text("none, redundant", 2.5, num_microbatches=6))
 
 
 def suggestions(told: str) -> list[str]:
