@@ -51,7 +51,7 @@ def require_sound(cache: Path) -> None:
 
 
 def killed_until_done(folder: Path, chance: random.Random, most_kills: int) -> int:
-    """Do a sweep in the teeth of so many kills at most; how many there were."""
+    """Do a sweep under that many kills at most; how many there were."""
     num_kills, ends_at = 0, time.monotonic() + MOST_SECONDS
     process = start(folder)
     while True:
@@ -76,8 +76,10 @@ def killed_until_done(folder: Path, chance: random.Random, most_kills: int) -> i
         process = start(folder)
 
 
-def sweeps_in_the_teeth_of_kills(tmp_path: Path, num_kills: int, seed: int) -> None:
-    """Sweeps, one after another, until there were so many kills: each ends as one that nobody disturbed."""
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
+@pytest.mark.parametrize(("num_kills", "seed"), [(2, 4), pytest.param(50, 1, marks=pytest.mark.slow)])
+def test_killed_sweeps_end_as_undisturbed_ones(tmp_path, num_kills, seed):
+    """Sweeps, one after another, until there were that many kills."""
     chance = random.Random(seed)
     calm = tmp_path / "calm"
     done = do_sweep(write_scenario(calm, LONGER), calm / "results", calm / "cache")
@@ -92,14 +94,3 @@ def sweeps_in_the_teeth_of_kills(tmp_path: Path, num_kills: int, seed: int) -> N
         assert not (folder / "results" / "tiny" / "failed").exists()
         require_sound(folder / "cache")
         number += 1
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
-def test_a_sweep_survives_some_kills(tmp_path):
-    sweeps_in_the_teeth_of_kills(tmp_path, 2, seed=4)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
-def test_sweeps_survive_fifty_kills(tmp_path):
-    sweeps_in_the_teeth_of_kills(tmp_path, 50, seed=1)

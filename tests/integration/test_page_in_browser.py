@@ -124,8 +124,13 @@ def test_every_chart_is_filled_with_marks_and_described(page):
         assert str(drawn.get_attribute("aria-label")).endswith(caption)
 
 
-def test_the_lines_have_the_colours_of_the_figures(page):
+def test_lines_have_the_figures_colours_and_all_can_be_hidden(page):
     assert lines(page, "loss-time") == {"#000000", "#D55E00", "#009E73"}
+    page.get_log("browser")
+    for button in page.find_elements(By.CSS_SELECTOR, "button[data-strategy]"):
+        button.click()
+    settled(page, lambda: lines(page, "loss-time") == set())
+    assert page.get_log("browser") == []
 
 
 # ---- keyboard ------------------------------------------------------------------------------------
@@ -163,15 +168,7 @@ def test_enter_and_space_hide_and_show_a_strategy_in_every_chart(page):
     assert button.get_attribute("aria-pressed") == "true"
 
 
-def test_all_strategies_can_be_hidden_without_complaint(page):
-    page.get_log("browser")
-    for button in page.find_elements(By.CSS_SELECTOR, "button[data-strategy]"):
-        button.click()
-    settled(page, lambda: lines(page, "loss-time") == set())
-    assert page.get_log("browser") == []
-
-
-def test_the_keyboard_chooses_the_point_and_the_charts_follow(page):
+def test_the_keyboard_chooses_point_and_axis_and_charts_follow(page):
     before = {chart: drawing(page, chart) for chart in CHARTS}
     page.execute_script("document.getElementById('point').focus()")
     press(page, Keys.ARROW_DOWN)
@@ -179,8 +176,6 @@ def test_the_keyboard_chooses_the_point_and_the_charts_follow(page):
     assert page.execute_script("return document.getElementById('point').value") == "1"
     settled(page, lambda: drawing(page, "loss-time") != before["loss-time"])
 
-
-def test_the_axis_of_the_means_can_be_chosen(page):
     def ticks() -> list[str]:
         return [one.text for one in page.find_elements(By.CSS_SELECTOR, "#hours .role-axis-label text")]
 
@@ -190,7 +185,7 @@ def test_the_axis_of_the_means_can_be_chosen(page):
     settled(page, lambda: {"10", "40"} <= set(ticks()))
 
 
-def test_stages_lost_are_marked_where_that_is_asked_for(page):
+def test_marks_and_tooltips_are_shown_on_request(page):
     def crosses() -> int:
         return len(page.find_elements(By.CSS_SELECTOR, "#loss-time path[d^='M-']"))
 
@@ -199,6 +194,12 @@ def test_stages_lost_are_marked_where_that_is_asked_for(page):
     page.execute_script("arguments[0].focus()", button)
     press(page, Keys.SPACE)
     settled(page, lambda: crosses() > 3)
+    target = page.find_elements(By.CSS_SELECTOR, "#hours .mark-symbol path")[0]
+    ActionChains(page).move_to_element(target).perform()
+    settled(page, lambda: page.find_elements(By.CSS_SELECTOR, "#vg-tooltip-element.visible"))
+    told = page.find_element(By.ID, "vg-tooltip-element").text
+    assert "no failures" in told
+    assert re.search(r"hours to loss 4\.9:? \d\.\d\d", told)
 
 
 def test_the_table_behind_a_chart_follows_the_chart(page):
@@ -217,15 +218,6 @@ def test_the_table_behind_a_chart_follows_the_chart(page):
     assert [one.text for one in headings][2] == "hours to loss 4.9"
     page.find_element(By.XPATH, "//button[contains(., 'CheckFree')]").click()
     settled(page, lambda: len(cells()) == 2 * 2)
-
-
-def test_tooltips_show_the_numbers(page):
-    target = page.find_elements(By.CSS_SELECTOR, "#hours .mark-symbol path")[0]
-    ActionChains(page).move_to_element(target).perform()
-    settled(page, lambda: page.find_elements(By.CSS_SELECTOR, "#vg-tooltip-element.visible"))
-    told = page.find_element(By.ID, "vg-tooltip-element").text
-    assert "no failures" in told
-    assert re.search(r"hours to loss 4\.9:? \d\.\d\d", told)
 
 
 # ---- screen, dark, paper, names ------------------------------------------------------------------
@@ -276,7 +268,11 @@ def contrast(one: list[float], other: list[float]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_dark_and_light_differ_and_every_text_has_contrast(page):
+STROKES = """return [...document.querySelectorAll('#loss-time .mark-line path')].map(
+    one => getComputedStyle(one).stroke.match(/[\\d.]+/g).map(Number))"""
+
+
+def test_dark_and_light_differ_and_texts_and_lines_have_contrast(page):
     page.find_element(By.CSS_SELECTOR, "button[data-strategy]").click()  # one is switched off
     grounds = {}
     for scheme in ("light", "dark"):
@@ -287,17 +283,16 @@ def test_dark_and_light_differ_and_every_text_has_contrast(page):
         grounds[scheme] = texts[0][2]
     assert (min(grounds["light"]), max(grounds["dark"])) >= (250, 0)
     assert max(grounds["dark"]) < 40
-
-
-def test_all_lines_are_visible_in_the_dark_theme(page):
-    for scheme, floor in (("light", 2.8), ("dark", 3.0)):
+    page.find_element(By.CSS_SELECTOR, "button[data-strategy]").click()
+    settled(page, lambda: len(lines(page, "loss-time")) == 3)
+    for scheme, floor, ground, first in (
+        ("light", 2.8, [255, 255, 255], [0, 0, 0]),
+        ("dark", 3.0, [20, 23, 27], [242, 242, 242]),
+    ):
         look(page, 1280, scheme)
-        script = """return [...document.querySelectorAll('#loss-time .mark-line path')].map(
-            one => getComputedStyle(one).stroke.match(/[\\d.]+/g).map(Number))"""
-        ground = {"light": [255, 255, 255], "dark": [20, 23, 27]}[scheme]
-        colours = page.execute_script(script)
+        colours = page.execute_script(STROKES)
         assert min(contrast(colour, ground) for colour in colours) > floor
-        assert colours[0] == ([0, 0, 0] if scheme == "light" else [242, 242, 242])
+        assert colours[0] == first
 
 
 def test_controls_and_parts_have_accessible_names(page):

@@ -70,11 +70,6 @@ def run(scenario: Scenario, seed: int = 0) -> Run:
     return run_with(scenario, seed=seed, training=no_training(scenario))
 
 
-def times_of(result: Run, kind: str) -> list[float]:
-    """Times of events of a kind, in seconds."""
-    return [event.time_seconds for event in result.events if event.kind == kind]
-
-
 def goodput(result: Run) -> float:
     """Share of time in iterations that were kept."""
     useful: tuple[Bucket, ...] = ("productive_compute", "bubble_and_communication")

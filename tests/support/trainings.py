@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -11,13 +12,15 @@ from hypothesis import strategies as st
 from models.corpus import Corpus, load_corpus
 from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes
 from models.trainer import StepResult, Trainer
-from models.training_state import Edit, GradientNormWeights, Moment, Position, Term
+from models.training_state import Edit, GradientNormWeights, Moment, Position, Term, root
 
 NUM_STAGES = 4
 AVERAGE_2 = Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1)
 AVERAGE_3 = Edit(3, "average", (2, 4), GradientNormWeights(exponent=1.0, after_clip=True, epsilon=1e-4))
 COPY_1 = Edit(1, "copy", (2,), optimizer="average", learning_rate_factor=1.2, learning_rate_half_life_steps=5.0)
 FRESH_4 = Edit(4, "fresh")
+NO_TEXT = SimpleNamespace(content_hash="c", vocabulary_size=256)
+"""In place of a corpus where only its name matters."""
 
 
 def a_corpus(folder: Path) -> Corpus:
@@ -28,7 +31,7 @@ def a_corpus(folder: Path) -> Corpus:
     return load_corpus(DataSpec(source="text", files=("*.txt",)), folder, None)
 
 
-def spec_for(corpus: Corpus, **changes: Any) -> TrainingSpec:
+def spec_for(corpus: Any, **changes: Any) -> TrainingSpec:
     """A recipe that trains fast."""
     values = {
         "model": ModelSpec(dim=16, num_heads=2, num_stages=NUM_STAGES),
@@ -46,15 +49,26 @@ def spec_for(corpus: Corpus, **changes: Any) -> TrainingSpec:
     return TrainingSpec(**{**values, **changes})
 
 
+def start(iterations_per_step: int = 1, **changes: Any) -> Position:
+    """The first Position of a training with the default model and optimizer in six stages, without a corpus."""
+    defaults = {"model": ModelSpec(), "optimizer": OptimizerSpec(), "routes": plain_routes(6)}
+    return root(spec_for(NO_TEXT, **{**defaults, **changes}), iterations_per_step)
+
+
 def bits(trainer: Trainer) -> dict[str, bytes]:
     """Every bit of a state, by tensor."""
     return {name: tensor.numpy().tobytes() for name, tensor in trainer.snapshot().items()}
 
 
+def as_of(stage: int, moment: Moment) -> Edit:
+    """A stage as it was at a moment."""
+    return Edit(stage, "sum", terms=(Term(stage, 1.0, moment),), optimizer="older")
+
+
 def stale(stage: int, *older: Position) -> Edit:
     """A stage as it was: once, or the first Position's gains on the second's carried on."""
     if len(older) == 1:
-        return Edit(stage, "sum", terms=(Term(stage, 1.0, older[0].moment),), optimizer="older")
+        return as_of(stage, older[0].moment)
     newer, oldest = older
     terms = (Term(stage, 1.5, newer.moment), Term(stage, -0.5, oldest.moment))
     return Edit(stage, "sum", terms=terms, optimizer="average", learning_rate_factor=1.1)
@@ -90,9 +104,9 @@ MOVES = st.one_of(
 )
 
 
-def travelled(start: Position, moves: list[tuple[str, Any, int]]) -> list[Position]:
+def travelled(first: Position, moves: list[tuple[str, Any, int]]) -> list[Position]:
     """The Positions that a simulation of these moves asks for."""
-    asked = [start]
+    asked = [first]
     for kind, what, which in moves:
         here = asked[-1]
         way = [older for older in asked if here.descends_from(older)]

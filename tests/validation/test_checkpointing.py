@@ -12,7 +12,8 @@ import pytest
 
 from sim.simulation.run import build_world
 from sim.strategies.checkpoint import daly_seconds, young_seconds
-from support.closed_forms import a_job, mean_and_error, run, segment_seconds, times_of
+from support.builders import of_kind, times
+from support.closed_forms import a_job, mean_and_error, run, segment_seconds
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -29,7 +30,7 @@ def test_a_simulated_segment_takes_its_expected_time():
     unit = 100.0
     seconds = {"save_seconds": 3 * unit, "startup_seconds": 2 * unit, "away_seconds": 2 * unit}
     scenario = a_job(blocking(1), 20_001, 20 * unit, 50 * unit, **seconds)
-    durable = times_of(run(scenario), "checkpoint_durable")
+    durable = times(of_kind(run(scenario), "checkpoint_durable"))
     mean, error = mean_and_error([(end - start) / unit for start, end in pairwise(durable)])
     assert abs(mean - 33.566) < 1.96 * error
     assert error < 0.005 * 33.566

@@ -14,7 +14,8 @@ from sim.core.records import EventRecord
 from sim.simulation.run import build_world
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES, UnrecoverableError
-from support.closed_forms import a_job, run, times_of
+from support.builders import of_kind
+from support.closed_forms import a_job, run
 
 
 def a_world(num_stages: int, failures: dict[str, Any], iteration_seconds: float = 21.0) -> World:
@@ -95,7 +96,7 @@ def test_an_iteration_completes_when_no_stage_fails_in_it(chance):
     for seed in range(3):
         result = run(scenario, seed)
         completed += len(result.iterations)
-        executed += len(result.iterations) + len(times_of(result, "recovered"))
+        executed += len(result.iterations) + len(of_kind(result, "recovered"))
     expected = (1 - chance) ** scenario.workload.num_stages
     assert abs(completed / executed - expected) < 4 * (expected * (1 - expected) / executed) ** 0.5
 

@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from support.closed_forms import a_job, goodput, mean_and_error, run, times_of
+from support.builders import of_kind
+from support.closed_forms import a_job, goodput, mean_and_error, run
 
 MINUTE, DAY = 60.0, 86400.0
 NUM_NODES, FAILURES_PER_NODE_DAY = 2048, 6.5e-3
@@ -99,7 +100,7 @@ def test_a_failure_wastes_saving_half_an_interval_and_retrieval(strategy, steps,
     """
     iteration, mean_uptime, (save,) = 600.0, 25 * 600.0, saving.values()
     result = run(a_job(strategy, steps, iteration, mean_uptime, **saving))
-    num_recoveries = len(times_of(result, "recovered"))
+    num_recoveries = len(of_kind(result, "recovered"))
     assert num_recoveries > steps / 30
     assert result.ledger["checkpoint_save"] == 0.0
     wasted = (result.ledger["lost_work"] + result.ledger["state_transfer"]) / num_recoveries

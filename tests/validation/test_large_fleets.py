@@ -10,8 +10,8 @@ import pytest
 from sim.scenario.loading import load_scenario
 from sim.simulation.run import Run, build_world
 from sim.strategies.checkpoint import uploads
-from support.builders import no_training, run
-from support.closed_forms import mean_and_error, segment_seconds, times_of
+from support.builders import no_training, of_kind, run, times
+from support.closed_forms import mean_and_error, segment_seconds
 
 SCENARIO = Path(__file__).parents[2] / "scenarios" / "large_fleet.yaml"
 
@@ -41,7 +41,7 @@ def test_a_segment_takes_its_expected_time(overrides):
     save = world.seconds_of(uploads(world, 1.0))
     work = scenario.strategies[0].interval_iterations * result.iteration_seconds
     restart = cluster.detection_seconds + cluster.startup_seconds + save
-    durable = times_of(result, "checkpoint_durable")
+    durable = times(of_kind(result, "checkpoint_durable"))
     mean, error = mean_and_error([end - start for start, end in pairwise(durable)])
     expected = segment_seconds(rate, work, save, restart, away=0.0)
     assert rate * world.mtbf_seconds == pytest.approx(1.0)

@@ -295,9 +295,7 @@ def test_equal_seconds_add_up_as_if_one_by_one(pairs):
     assert exact_sum(pairs) == math.fsum(each for each, num in pairs for _ in range(num))
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([0.1, 3.3, 1e-9]), st.integers(1, 20), st.integers(0, 30)), max_size=8),
-)
+@given(st.lists(st.tuples(st.sampled_from([0.1, 3.3, 1e-9]), st.integers(1, 20), st.integers(0, 30)), max_size=8))
 def test_the_ledger_is_that_of_iterations_one_by_one(story):
     many, one_by_one = Ledger(), Ledger()
     num_kept = 0

@@ -22,10 +22,7 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "flaky": {"kind": "exponential", "rate_per_hour": 0.2},
     "by_iteration": {"kind": "bernoulli", "per_iteration_probability": 0.01, "immune_stages": (0,)},
-    "both": {
-        "kind": "compose",
-        "processes": ({"kind": "exponential", "rate_per_hour": 0.2}, {"kind": "never"}),
-    },
+    "both": {"kind": "compose", "processes": ({"kind": "exponential", "rate_per_hour": 0.2}, {"kind": "never"})},
 }
 FOUR_HOURS = {"mean_hours": 4.0, "distribution": "weibull", "spread": 0.7}
 KINDS = ", ".join(PROCESSES)
@@ -159,10 +156,7 @@ def test_presets_are_parts_of_a_composition_and_can_be_set():
             "failures.kind: found 'bernoulli': preset 'spotty' is of kind 'exponential': leave out one of the two",
         ),
         ("failures: {scope: node}", f"failures: needs the key 'kind' or 'preset'; allowed: {KINDS}, {NAMES}"),
-        (
-            "failures: 3",
-            f"failures: found 3; allowed: {KINDS}, {NAMES}, or a mapping with the key 'kind' or 'preset'",
-        ),
+        ("failures: 3", f"failures: found 3; allowed: {KINDS}, {NAMES}, or a mapping with the key 'kind' or 'preset'"),
         (
             "failures: {preset: by_iteration, rate_per_hour: 0.1}",
             "failures.rate_per_hour: unknown key of 'by_iteration'; allowed: preset, immune_stages, notice_seconds, "
@@ -180,10 +174,7 @@ def test_presets_are_parts_of_a_composition_and_can_be_set():
             "failures: {preset: spotty, rate_per_hour: 0.1, mean_uptime_hours: 4}",
             "failures.mean_uptime_hours: give rate_per_hour or mean_uptime_hours, not both",
         ),
-        (
-            "failures: {kind: compose, processes: [never, both]}",
-            "failures.processes.1: found 'both'; allowed: ",
-        ),
+        ("failures: {kind: compose, processes: [never, both]}", "failures.processes.1: found 'both'; allowed: "),
         (
             "failures: {kind: compose, processes: [never, {preset: both}]}",
             "failures.processes.1.preset: found 'both'; allowed: spotty, flaky, by_iteration",

@@ -445,10 +445,7 @@ MALFORMED = [
     ("0,add,a\n5,remove,a\n6,remove,a", ", line 3: node 'a' is removed, but left in line 2"),
     ("0,add,a\n5,add,b\n6,add,a", ", line 3: node 'a' is added, but is present since line 1"),
     ("0,add,a\n0,add,a", ", line 2: node 'a' is added, but is present since line 1"),
-    (
-        "0,add,a\n2e12,add,b",
-        ", line 2: 2e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years",
-    ),
+    ("0,add,a\n2e12,add,b", ", line 2: 2e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years"),
     # Google Cloud
     ("2021-12-11, 11:00:00, 3.5", f", line 1: found '3.5' as the count; allowed: {COUNT}"),
     ("2021-12-11, 11:00:00, -3", f", line 1: found '-3' as the count; allowed: {COUNT}"),

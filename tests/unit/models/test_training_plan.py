@@ -33,6 +33,7 @@ from support.trainings import (
     COPY_1,
     FRESH_4,
     MOVES,
+    NO_TEXT,
     NUM_STAGES,
     bits,
     by_the_book,
@@ -243,12 +244,6 @@ def test_a_plan_without_a_store_makes_every_distinct_step_once(moves, most_steps
     for segment in segments:
         assert seen.issuperset(segment.needs), "needs come before users"
         seen.add(segment.end)
-
-
-class NO_TEXT:
-    """Stands for a text of which only the name matters."""
-
-    content_hash, vocabulary_size = "none", 256
 
 
 def test_demands_join_and_cuts_leave_no_slivers():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.training_state import Edit, GradientNormWeights, Lineage, Moment, Term
-from support.positions import AVERAGE, COPY, FRESH, stale, start
+from support.trainings import AVERAGE_2, COPY_1, FRESH_4, as_of, start
 
 RELEASED = Edit(
     3, "average", (2, 4), GradientNormWeights(exponent=1.0, after_clip=True, epsilon=1e-4), optimizer="average"
@@ -16,14 +16,14 @@ RELEASED = Edit(
 
 def test_names_of_states_are_those_of_earlier_versions():
     """The store knows states by them."""
-    assert [edit.as_text() for edit in (AVERAGE, RELEASED, COPY, FRESH)] == [
+    assert [edit.as_text() for edit in (AVERAGE_2, RELEASED, COPY_1, FRESH_4)] == [
         '2:average:(1, 3):{"exponent":2.0,"after_clip":false,"epsilon":0.0}:fresh:1.1:None',
         '3:average:(2, 4):{"exponent":1.0,"after_clip":true,"epsilon":0.0001}:average:1.0:None',
         "1:copy:(2,):-:average:1.2:5.0",
         "4:fresh:():-:fresh:1.0:None",
     ]
     assert start().lineage.key == "90f9317f77b5d106d808f835b1d3ee02"
-    edited = start().after(7).edited(AVERAGE, FRESH).after(12).edited(RELEASED, COPY)
+    edited = start().after(7).edited(AVERAGE_2, FRESH_4).after(12).edited(RELEASED, COPY_1)
     assert edited.lineage.key == "a18ed5513046173b648f1db8ad1cc527"
 
 
@@ -72,8 +72,8 @@ def test_an_edit_that_contradicts_itself_is_refused(message, wrong):
 
 def test_a_stage_may_be_its_own_source_as_it_was():
     for stage in (0, 2):
-        assert stale(stage, Moment(0, 3)).goes_back_to == Moment(0, 3)
-    assert AVERAGE.goes_back_to is None
+        assert as_of(stage, Moment(0, 3)).goes_back_to == Moment(0, 3)
+    assert AVERAGE_2.goes_back_to is None
     assert Edit(2, "sum", terms=(Term(1, 1.0, Moment(0, 3)),)).goes_back_to is None
     assert Edit(2, "sum", terms=(Term(2, 2.0, Moment(0, 3)),)).goes_back_to is None
     twice = (Term(2, 1.0, Moment(0, 3)), Term(2, 1.0, Moment(0, 2)))
@@ -82,10 +82,10 @@ def test_a_stage_may_be_its_own_source_as_it_was():
 
 def test_a_moment_separates_before_and_after_edits_of_a_step():
     before = start(iterations_per_step=3).after(14)
-    one = before.edited(AVERAGE)
-    two = one.edited(FRESH)
+    one = before.edited(AVERAGE_2)
+    two = one.edited(FRESH_4)
     assert [position.moment for position in (before, one, two)] == [(0, 4), (1, 4), (2, 4)]
-    later = two.after(20).edited(COPY)
+    later = two.after(20).edited(COPY_1)
     assert later.moment == (3, 6)
     assert [later.moment_of(position) for position in (before, one, two, later)] == [(0, 4), (1, 4), (2, 4), (3, 6)]
 
@@ -94,25 +94,25 @@ def test_a_moment_separates_before_and_after_edits_of_a_step():
     "moment", [Moment(0, 6), Moment(1, 4), Moment(1, 9), Moment(2, 8), Moment(3, 9), Moment(-1, 0)]
 )
 def test_an_edit_cannot_refer_to_what_is_not_on_the_way_to_it(moment):
-    here = start().after(5).edited(AVERAGE).after(8)
+    here = start().after(5).edited(AVERAGE_2).after(8)
     for good in (Moment(0, 0), Moment(0, 5), Moment(1, 5), Moment(1, 8)):
-        here.edited(stale(3, good))
-    wrong = stale(3, Moment(*moment))
+        here.edited(as_of(3, good))
+    wrong = as_of(3, Moment(*moment))
     with pytest.raises(ValueError, match=r"edit of stage 3 at step 8: Moment\(.*\) is not on the way here"):
         here.edited(wrong)
     with pytest.raises(ValueError, match="is not on the way here"):
-        Lineage(here.lineage.spec, (*here.lineage.edits, (8, wrong), (9, FRESH)))
+        Lineage(here.lineage.spec, (*here.lineage.edits, (8, wrong), (9, FRESH_4)))
 
 
 def test_a_state_of_another_training_or_line_is_not_on_the_way():
-    here = start().after(5).edited(AVERAGE).after(8)
+    here = start().after(5).edited(AVERAGE_2).after(8)
     aside = [
         start(init_seed=9).after(3),
         start().after(6),
-        start().after(5).edited(FRESH),
-        start().after(4).edited(AVERAGE),
+        start().after(5).edited(FRESH_4),
+        start().after(4).edited(AVERAGE_2),
         here.after(9),
-        here.edited(FRESH),
+        here.edited(FRESH_4),
     ]
     for position in aside:
         assert not here.descends_from(position)
@@ -122,7 +122,7 @@ def test_a_state_of_another_training_or_line_is_not_on_the_way():
 
 MOVES = st.one_of(
     st.tuples(st.just("train"), st.integers(0, 3)),
-    st.tuples(st.just("edit"), st.sampled_from([AVERAGE, COPY, FRESH])),
+    st.tuples(st.just("edit"), st.sampled_from([AVERAGE_2, COPY_1, FRESH_4])),
     st.tuples(st.just("back"), st.integers(0, 9)),
 )
 
@@ -144,4 +144,4 @@ def test_a_state_descends_from_the_states_on_its_way_alone(moves):
         assert {older for older in ways if later.descends_from(older)} == way
         for older in way:
             assert later.lineage.first(older.moment.num_edits) == older.lineage
-            later.edited(stale(1, older.moment))
+            later.edited(as_of(1, older.moment))

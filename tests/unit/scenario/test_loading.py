@@ -78,10 +78,7 @@ def test_files_of_other_systems_are_read(tmp_path: Path, encoded: bytes):
             "name: 'hello\n\n",
             "line 3: not valid YAML: found unexpected end of stream, in the quoted text that begins in line 1",
         ),
-        (
-            "name: a: b\n",
-            "line 1: not valid YAML: an unexpected ':': check the indentation, or put the text in quotes",
-        ),
+        ("name: a: b\n", "line 1: not valid YAML: an unexpected ':': check the indentation, or put the text in quotes"),
         (
             "training:\n    steps: 3\n  model: {}\n",
             "line 3: not valid YAML: a line that does not fit in: check the indentation",

@@ -55,8 +55,7 @@ def test_zipped_fields_vary_together_after_listed_points(tmp_path):
 
 def test_a_strategys_field_concerns_that_strategy_alone(tmp_path):
     points = points_of(
-        tmp_path,
-        '{grid: {"strategies[checkpoint].interval_iterations": [10, 50], failures.rate_per_hour: [0.1, 0.2]}}',
+        tmp_path, '{grid: {"strategies[checkpoint].interval_iterations": [10, 50], failures.rate_per_hour: [0.1, 0.2]}}'
     )
     assert points[2].scenario.strategies[1].interval_iterations == 50
     assert points[2].parameters_of(1) == {
@@ -112,10 +111,7 @@ def test_seeds_are_counted_up_from_the_one_that_is_given(tmp_path):
             "{list: [{failures.rate_per_hour: 0.1}, {failures.rate_per_hour: 3}]}",
             "line 3, failures.rate_per_hour: found 3; allowed: a number, at least 0, below 1, or null",
         ),
-        (
-            "{grid: {cluster.device: [l4, t44]}}",
-            "line 3, cluster.device: found 't44'; nearest: t4; allowed: ",
-        ),
+        ("{grid: {cluster.device: [l4, t44]}}", "line 3, cluster.device: found 't44'; nearest: t4; allowed: "),
         (
             "{grid: {workload.num_stages: [4, 6], cluster.detection_seconds: [1, 2, 3]}}",
             "line 1, training.model.num_stages: the proxy has 6 stages, the workload 4: make them equal "

@@ -99,8 +99,7 @@ STRATEGIES = st.one_of(
         st.sampled_from(["none", "gradients", "weights", "gradients_and_weights"]),
     ),
     st.builds(
-        lambda copy: {"kind": "checkfree_plus", "embedding_copy": copy},
-        st.sampled_from(["beside", "blocking", "free"]),
+        lambda copy: {"kind": "checkfree_plus", "embedding_copy": copy}, st.sampled_from(["beside", "blocking", "free"])
     ),
 )
 FAILURES = st.one_of(

@@ -135,15 +135,9 @@ def problems(*overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (
-            ("strategies=[checkfree_plus]",),
-            "strategies.0: 'checkfree_plus' needs nodes that hold whole stages",
-        ),
+        (("strategies=[checkfree_plus]",), "strategies.0: 'checkfree_plus' needs nodes that hold whole stages"),
         (("fallback=checkpoint", "strategies=[none, redundant]"), "strategies.1: 'redundant' needs nodes that hold"),
-        (
-            ("strategies=[{kind: checkpoint, local_gib_per_s: 1}]",),
-            "strategies.0.local_gib_per_s: local copies go",
-        ),
+        (("strategies=[{kind: checkpoint, local_gib_per_s: 1}]",), "strategies.0.local_gib_per_s: local copies go"),
         (("cluster.stage_state=replicated",), "cluster.nodes_per_stage: found 14,000; allowed with stage_state 'repl"),
         (("network=spot_cluster",), "cluster.nodes_per_stage: found 14,000; allowed where pipelines differ or share"),
         (
@@ -152,10 +146,7 @@ def problems(*overrides: str) -> list[str]:
         ),
         (("cluster.jitter=0.1",), "cluster.jitter: goes with nodes_per_stage of at most 1,000"),
         (("fidelity=microbatch",), "fidelity: 'microbatch' goes with cluster.nodes_per_stage of at most 1,000"),
-        (
-            ("cluster.nodes_per_stage=200000",),
-            "cluster.nodes_per_stage: found 200000; allowed: a whole number",
-        ),
+        (("cluster.nodes_per_stage=200000",), "cluster.nodes_per_stage: found 200000; allowed: a whole number"),
     ],
 )
 def test_what_does_not_go_with_many_nodes_or_shares_is_said(overrides, expected):

@@ -87,8 +87,7 @@ def test_a_recovery_reaches_only_the_nodes_that_take_part_in_it():
 
 
 @pytest.mark.parametrize(
-    ("gone", "sources"),
-    [((), [3, 4, 5]), ((4,), [3, 5, 5]), ((3,), [4, 4, 5]), ((3, 5), [4, 4, 4])],
+    ("gone", "sources"), [((), [3, 4, 5]), ((4,), [3, 5, 5]), ((3,), [4, 4, 5]), ((3, 5), [4, 4, 4])]
 )
 def test_state_comes_from_another_pipeline_if_need_be(gone, sources):
     assert [lost(2, 3, *gone).source(1, replica) for replica in range(3)] == sources

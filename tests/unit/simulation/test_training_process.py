@@ -8,16 +8,7 @@ import pytest
 from sim.simulation.run import Run, simulate
 from sim.simulation.training_process import Progress
 from sim.strategies import STRATEGIES
-from support.builders import (
-    CHECKPOINT_BYTES,
-    a_link,
-    a_scenario,
-    a_training,
-    of_kind,
-    run,
-    scripted,
-    times,
-)
+from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, a_training, of_kind, run, scripted, times
 
 EVERY_KIND = tuple({"kind": kind} for kind in STRATEGIES)
 CHURN = {"kind": "exponential", "rate_per_hour": 0.5}

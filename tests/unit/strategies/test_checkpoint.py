@@ -13,25 +13,9 @@ from hypothesis import strategies as st
 
 from sim.core.units import BYTES_PER_GIB
 from sim.simulation.run import Run, simulate
-from sim.strategies.checkpoint import (
-    Checkpoint,
-    CheckpointConfig,
-    daly_seconds,
-    observed_mtbf_seconds,
-    young_seconds,
-)
+from sim.strategies.checkpoint import Checkpoint, CheckpointConfig, daly_seconds, observed_mtbf_seconds, young_seconds
 from sim.workload.costs import Costs
-from support.builders import (
-    CHECKPOINT_BYTES,
-    TICK,
-    a_scenario,
-    no_training,
-    of_kind,
-    run,
-    scripted,
-    start_of,
-    times,
-)
+from support.builders import CHECKPOINT_BYTES, TICK, a_scenario, no_training, of_kind, run, scripted, start_of, times
 from support.on_paper import WorldOnPaper, result_of, strategy_of
 
 MINUTE, HOUR = 60.0, 3600.0

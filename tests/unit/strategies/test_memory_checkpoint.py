@@ -11,17 +11,7 @@ from sim.simulation.run import Run
 from sim.strategies import UnrecoverableError
 from sim.strategies.memory_checkpoint import NeighbourCheckpoint, NeighbourCheckpointConfig
 from sim.workload.costs import Costs
-from support.builders import (
-    CHECKPOINT_BYTES,
-    INSTANT,
-    a_link,
-    a_scenario,
-    of_kind,
-    run,
-    scripted,
-    start_of,
-    times,
-)
+from support.builders import CHECKPOINT_BYTES, INSTANT, a_link, a_scenario, of_kind, run, scripted, start_of, times
 from support.on_paper import WorldOnPaper, keep, rebuild, result_of, strategy_of
 
 
