@@ -64,10 +64,13 @@ def test_an_error_that_cannot_be_unpickled_comes_back_as_text(executor, task, wo
 
 
 @of_other_processes
-def test_a_failed_task_keeps_its_traceback(executor):
+def test_failed_tasks_keep_tracebacks_and_others_are_done(executor):
     cause = executor.submit(chores.fail, ValueError("no")).exception().__cause__
     assert "chores.py" in str(cause)
     assert "\x1b" not in str(cause)
+    for _ in range(2):
+        assert isinstance(executor.submit(chores.die).exception(), WorkerDiedError)
+        assert executor.submit(chores.double, 4).result() == 8
 
 
 @everyone
@@ -80,13 +83,6 @@ def test_large_parts_of_a_shared_value_are_not_copied(executor, tmp_path):
         *found, has_copies = executor.submit(chores.look_at, shared).result()
         assert found == [held.tolist(), mapped[500:].tolist(), "a text"]
         assert has_copies == isinstance(executor, InProcess)
-
-
-@of_other_processes
-def test_when_a_worker_dies_others_do_what_comes_after(executor):
-    for _ in range(2):
-        assert isinstance(executor.submit(chores.die).exception(), WorkerDiedError)
-        assert executor.submit(chores.double, 4).result() == 8
 
 
 @pytest.mark.parametrize("executor", ["ray"], indirect=True)

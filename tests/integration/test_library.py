@@ -66,7 +66,7 @@ strategies: [none, {kind: checkpoint, interval_iterations: 10}, checkfree_plus]
     assert churnlab.build_scenario(text, name="other") == churnlab.build_scenario(SMALL, {"name": "other"})
 
 
-def test_sections_may_be_objects_of_python_numpy_and_pydantic():
+def test_sections_may_be_objects_and_overrides_values_by_field():
     options = CheckpointConfig(interval_iterations=10)
     scenario = build(
         strategies=("none", options),
@@ -76,17 +76,14 @@ def test_sections_may_be_objects_of_python_numpy_and_pydantic():
     assert scenario.strategies[1] == options
     assert scenario.seeds.failures == (0, 1, 2)
     assert scenario.seeds.training == (4,)
-
-
-def build_small(overrides):
-    return churnlab.build_scenario(SMALL, overrides)
-
-
-def test_overrides_are_assignments_or_values_by_field():
     by_value = build_small({"failures.rate_per_hour": 0.25, "strategies[checkpoint].interval_iterations": 5})
     as_text = build_small(["failures.rate_per_hour=0.25", "strategies[checkpoint].interval_iterations=5"])
     assert by_value == as_text
     assert by_value.strategies[1].interval_iterations == 5
+
+
+def build_small(overrides):
+    return churnlab.build_scenario(SMALL, overrides)
 
 
 def test_all_problems_name_field_and_nearest_name():

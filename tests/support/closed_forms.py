@@ -11,7 +11,7 @@ import numpy as np
 from sim.core.records import Bucket
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import Run
-from support.builders import INSTANT, TINY_MODEL, no_training
+from support.builders import INSTANT, a_scenario, no_training
 from support.builders import run as run_with
 
 
@@ -40,29 +40,23 @@ def a_job(
         "rate_per_hour": -math.expm1(-3600 / mean_uptime_seconds),
         "immune_stages": (0, *range(2, num_stages + 1)),
     }
-    return Scenario.model_validate(
-        {
-            "name": "job",
-            "workload": {
-                "model": {**TINY_MODEL, "num_layers": num_stages},
-                "num_stages": num_stages,
-                "num_microbatches": 1,
-                "measured": {"forward_seconds": operation_seconds, "backward_seconds": operation_seconds},
-            },
-            "training": {"learner": "none", "model": {"num_stages": num_stages}, "steps": steps},
-            "cluster": {"provisioning_seconds": away_seconds, "startup_seconds": startup_seconds},
-            "network": {
-                "same_region": {**INSTANT, "latency_ms": copy_seconds * 1e3},
-                "negligible_seconds": 2 * copy_seconds,
-                "storage": {**INSTANT, "latency_ms": save_seconds * 1e3},
-                "sharing": "none",
-            },
-            "failures": failures or stage_1,
-            "strategies": (strategy,),
-            "fallback": "stop",
-            "give_up_after": 1e4,
-        }
+    network = {
+        "same_region": {**INSTANT, "latency_ms": copy_seconds * 1e3},
+        "negligible_seconds": 2 * copy_seconds,
+        "storage": {**INSTANT, "latency_ms": save_seconds * 1e3},
+        "sharing": "none",
+    }
+    scenario = a_scenario(
+        (strategy,),
+        num_stages=num_stages,
+        steps=steps,
+        num_microbatches=1,
+        network=network,
+        cluster={"provisioning_seconds": away_seconds, "startup_seconds": startup_seconds},
+        failures=failures or stage_1,
+        measured={"forward_seconds": operation_seconds, "backward_seconds": operation_seconds},
     )
+    return scenario.model_copy(update={"give_up_after": 1e4})
 
 
 def run(scenario: Scenario, seed: int = 0) -> Run:

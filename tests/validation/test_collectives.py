@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sim.cluster.flows import Flows
 from sim.cluster.network import Link, Network, NetworkConfig, Path
 from sim.core.units import BYTES_PER_GIB
-from sim.strategies.checkpoint import downloads, uploads
+from sim.strategies.base import STORE, Transfer
 from support.builders import BYTES_PER_SECOND, TICK, a_link, a_scenario, a_site, a_world, an_iteration, in_turn
 
 STAGE_BYTES = 2720.0
@@ -150,7 +150,9 @@ def test_a_checkpoint_sends_all_its_bytes_over_the_stores_link(node_rate, one_no
     by_store, by_node = sum(sizes) / 1250.0, max(sizes) / node_rate if node_rate else 0.0
     assert (by_node > by_store) == one_node_is_the_limit
     expected = 0.15 + max(by_store, by_node)
-    in_turn(world, world.transfer(uploads(world, 1.0), "checkpoint_save"))
+    uploads = [Transfer(stage, STORE, size) for stage, size in enumerate(sizes)]
+    in_turn(world, world.transfer(uploads, "checkpoint_save"))
     assert world.now_seconds == pytest.approx(expected, rel=1e-9, abs=8 * TICK)
-    in_turn(world, world.transfer(downloads(world, list(range(world.num_stages + 1))), "state_transfer"))
+    downloads = [Transfer(STORE, stage, size) for stage, size in enumerate(sizes)]
+    in_turn(world, world.transfer(downloads, "state_transfer"))
     assert world.now_seconds == pytest.approx(2 * expected, rel=1e-9, abs=16 * TICK)

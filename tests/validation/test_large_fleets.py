@@ -9,8 +9,7 @@ import pytest
 
 from sim.scenario.loading import load_scenario
 from sim.simulation.run import Run, build_world
-from sim.strategies.checkpoint import uploads
-from support.builders import no_training, of_kind, run, times
+from support.builders import a_strategy, no_training, of_kind, run, times
 from support.closed_forms import mean_and_error, segment_seconds
 
 SCENARIO = Path(__file__).parents[2] / "scenarios" / "large_fleet.yaml"
@@ -38,7 +37,7 @@ def test_a_segment_takes_its_expected_time(overrides):
     world, cluster = build_world(scenario, 0), scenario.cluster
     num_nodes = 8 * cluster.nodes_per_stage
     rate = num_nodes / (3600.0 * scenario.failures.mean_uptime_hours)
-    save = world.seconds_of(uploads(world, 1.0))
+    save = world.seconds_of(a_strategy(scenario.strategies[0], world.num_stages)._uploads(world, 1.0))
     work = scenario.strategies[0].interval_iterations * result.iteration_seconds
     restart = cluster.detection_seconds + cluster.startup_seconds + save
     durable = times(of_kind(result, "checkpoint_durable"))

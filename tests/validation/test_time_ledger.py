@@ -56,8 +56,6 @@ def scenarios(draw) -> Scenario:
     }
     workload = {
         "model": {**TINY_MODEL, "num_layers": 8},
-        "num_stages": 4,
-        "num_microbatches": 4,
         "sequence_length": 1,
         "measured": {
             "forward_seconds": 1.0,
@@ -69,18 +67,15 @@ def scenarios(draw) -> Scenario:
         "gradient_exchange": draw(st.sampled_from(["ring", "all_to_all"])),
         **draw(st.sampled_from(OPTIONS_OF_SCHEDULES)),
     }
-    return Scenario.model_validate(
-        {
-            "name": "ledger",
-            "workload": workload,
-            "training": {"learner": "none", "model": {"num_stages": 4}, "steps": draw(st.sampled_from([10, 10, 60]))},
-            "cluster": draw(st.sampled_from(CLUSTERS)),
-            "network": draw(st.sampled_from(NETWORKS)) or network,
-            "failures": draw(st.sampled_from(FAILURES)),
-            "strategies": (draw(st.sampled_from(STRATEGY_OPTIONS)),),
-            "fallback": draw(st.sampled_from(FALLBACKS)),
-            "fidelity": draw(st.sampled_from(["iteration", "microbatch"])),
-        }
+    return a_scenario(
+        (draw(st.sampled_from(STRATEGY_OPTIONS)),),
+        steps=draw(st.sampled_from([10, 10, 60])),
+        cluster=draw(st.sampled_from(CLUSTERS)),
+        network=draw(st.sampled_from(NETWORKS)) or network,
+        failures=draw(st.sampled_from(FAILURES)),
+        fallback=draw(st.sampled_from(FALLBACKS)),
+        fidelity=draw(st.sampled_from(["iteration", "microbatch"])),
+        **workload,
     )
 
 

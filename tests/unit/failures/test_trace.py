@@ -131,7 +131,7 @@ def rows_of(seconds, numbers) -> tuple[TraceRow, ...]:
 
 
 # ---- the trace of Bamboo ----------------------------------------------------------------------------
-def test_the_trace_of_bamboo_is_as_published(bamboo):
+def test_the_trace_of_bamboo_is_as_published_and_replayed(bamboo):
     instants, present = fleet_counts(bamboo)
     assert sum(row[1] for row in bamboo) == 177
     assert sum(row[2] for row in bamboo) == 167
@@ -144,9 +144,6 @@ def test_the_trace_of_bamboo_is_as_published(bamboo):
     node_hours = sum((after - at) * num for (at, after), num in zip(pairwise(instants), present, strict=False)) / HOUR
     assert round(167 / node_hours, 3) == 0.611
     assert BAMBOO.read_bytes().count(b"\r\n") == 344 == BAMBOO.read_bytes().count(b"\n")
-
-
-def test_the_trace_of_bamboo_is_replayed_to_its_end_node_by_node(bamboo):
     story = played(process(bamboo, loop=False))
     instants, present = fleet_counts(bamboo)
     assert [at for at, _, _ in story] == [to_ticks(at) for at in instants]
@@ -217,7 +214,7 @@ def test_any_trace_of_counts_is_replayed_in_number(rows, part, max_nodes):
             assert len(fleet) == now[-1]
 
 
-def test_a_short_trace_with_names_is_replayed_as_expected():
+def test_short_traces_are_replayed_within_the_capacity():
     begin = [(0.0, (), (0, 1, 2)), (10.0, (0, 2), (1, 3)), (25.0, (), (1, 3, 4, 5))]
     assert played(process(NAMED, loop=False)) == [*begin, (40.0, (3,), (1, 4, 5, 6))]
     again = played(process(NAMED), 6)
@@ -229,6 +226,13 @@ def test_a_short_trace_with_names_is_replayed_as_expected():
         (65.0, (), (4, 6, 7, 8)),
         (80.0, (6,), (4, 7, 8)),
     ]
+    assert played(process(NAMED, loop=False, max_nodes=2)) == [
+        (0.0, (), (0, 1)),
+        (10.0, (0,), (1, 2)),  # of 0 and 2 only the first was taken; 3 comes
+        (40.0, (2,), (1, 3)),  # 4 and 5 found it full; 6 comes
+    ]
+    story = played(process(COUNTED, loop=False, max_nodes=2))
+    assert [(at, len(fleet)) for at, _, fleet in story] == [(0.0, 2), (10.0, 1), (25.0, 2)]
 
 
 def test_repeated_traces_neither_drift_nor_slow_down():
@@ -264,16 +268,6 @@ def test_a_replay_ends_with_its_trace_or_begins_a_new_cycle():
         (30.0, (), (0, 4, 5, 6)),
         (40.0, (4, 5, 6), (0,)),
     ]
-
-
-def test_nodes_above_the_capacity_are_ignored():
-    assert played(process(NAMED, loop=False, max_nodes=2)) == [
-        (0.0, (), (0, 1)),
-        (10.0, (0,), (1, 2)),  # of 0 and 2 only the first was taken; 3 comes
-        (40.0, (2,), (1, 3)),  # 4 and 5 found it full; 6 comes
-    ]
-    story = played(process(COUNTED, loop=False, max_nodes=2))
-    assert [(at, len(fleet)) for at, _, fleet in story] == [(0.0, 2), (10.0, 1), (25.0, 2)]
 
 
 def test_victims_of_counted_losses_are_uniform_members():

@@ -177,7 +177,7 @@ def test_a_python_without_sources_suggests_text(library: Path, monkeypatch: pyte
 # Text files
 
 
-def test_a_file_is_for_training_or_for_validation(many_files: Path) -> None:
+def test_a_file_is_read_once_for_training_or_for_validation(many_files: Path):
     corpus = load_corpus(text_spec("text/**", validation_fraction=0.3), many_files)
     train, validation = documents_of(corpus.train), documents_of(corpus.validation)
     assert len(train) + len(validation) == 40
@@ -185,6 +185,12 @@ def test_a_file_is_for_training_or_for_validation(many_files: Path) -> None:
     assert 4 <= len(validation) <= 20
     assert train | validation == {path.read_bytes() for path in many_files.rglob("*.txt")}
     assert corpus.description.startswith("40 text files, ")
+    (many_files / "text" / "link.txt").symlink_to(many_files / "text" / "7.txt")
+    once = load_corpus(text_spec("text/*.txt"), many_files)
+    twice = load_corpus(text_spec("text/*.txt", "text/../text/?.txt", str(many_files / "text/3.txt")), many_files)
+    assert len(documents_of(once.train) | documents_of(once.validation)) == 20
+    assert len(once.train) + len(once.validation) == len(twice.train) + len(twice.validation)
+    assert once.content_hash == twice.content_hash
 
 
 def test_a_files_split_is_independent_of_others_and_the_folder(many_files: Path) -> None:
@@ -220,15 +226,6 @@ def test_a_single_file_is_cut_by_position(tmp_path: Path):
     corpus = load_corpus(tokens_spec(train_tokens=name, validation_fraction=0.25), tmp_path)
     assert corpus.train.tolist() == list(range(150))
     assert corpus.validation.tolist() == list(range(150, 200))
-
-
-def test_a_file_is_read_once_however_it_is_named(many_files: Path) -> None:
-    (many_files / "text" / "link.txt").symlink_to(many_files / "text" / "7.txt")
-    once = load_corpus(text_spec("text/*.txt"), many_files)
-    twice = load_corpus(text_spec("text/*.txt", "text/../text/?.txt", str(many_files / "text/3.txt")), many_files)
-    assert len(documents_of(once.train) | documents_of(once.validation)) == 20
-    assert len(once.train) + len(once.validation) == len(twice.train) + len(twice.validation)
-    assert once.content_hash == twice.content_hash
 
 
 def test_names_of_folders_and_files_may_be_globs_and_any_bytes(tmp_path: Path) -> None:
@@ -315,7 +312,7 @@ def test_token_files_that_cannot_be_right(tmp_path: Path) -> None:
 # Hugging Face
 
 
-def test_a_local_dataset_is_found_from_the_base_folder(tmp_path: Path, dataset: str) -> None:
+def test_documents_of_a_local_dataset_are_found_empty_ones_not(tmp_path: Path, dataset: str):
     spec = dataset_spec(dataset, max_documents=150, validation_fraction=0.2)
     corpus = load_corpus(spec, tmp_path)
     train, validation = documents_of(corpus.train), documents_of(corpus.validation)
@@ -328,9 +325,6 @@ def test_a_local_dataset_is_found_from_the_base_folder(tmp_path: Path, dataset: 
     assert absolute.content_hash == corpus.content_hash
     fewer = load_corpus(spec.model_copy(update={"max_documents": 100}), tmp_path)
     assert documents_of(fewer.train) <= train, "documents keep their side"
-
-
-def test_empty_documents_of_a_dataset_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "some").mkdir()
     rows = [{"story": text} for text in ("one", "", None, "two", "")]
     (tmp_path / "some" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

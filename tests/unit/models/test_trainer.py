@@ -268,7 +268,7 @@ def test_swapped_microbatches_really_take_the_swapped_route(corpus):
     assert trainer.train_step().train_loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_token_sees_only_those_before_it(corpus):
+def test_attention_sees_the_past_alone_by_distance(corpus):
     for family in ("llama", "gpt"):
         model = trainer_for(corpus, family=family).model
         tokens = torch.randint(0, 256, (1, 16), generator=torch.Generator().manual_seed(0))
@@ -284,9 +284,6 @@ def test_a_token_sees_only_those_before_it(corpus):
         with torch.no_grad():
             assert torch.allclose(logits(tokens)[0, :10], logits(other)[0, :10], atol=1e-6)
             assert not torch.allclose(logits(tokens)[0, 10:], logits(other)[0, 10:], atol=1e-6)
-
-
-def test_rotary_scores_depend_on_the_distance_only():
     cos, sin = rope_tables(12, 8)
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(8, generator=generator).expand(12, 8) for _ in range(2))

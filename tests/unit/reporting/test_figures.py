@@ -105,16 +105,13 @@ def test_captions_fit_the_figure_and_keep_units_with_numbers():
     assert "\u00a0" not in caption(["4 stages of 3 hosts"])
 
 
-def test_panels_with_a_shared_axis_show_all_of_each():
+def test_panels_show_all_of_their_values(tmp_path):
     panels = Figure().subplots(3, 1, sharex=True)
     for axis, end in zip(panels, (1.0, 9.0, 4.0), strict=True):
         axis.plot([0.5, end], [0.0, 1.0])
         from_zero(axis)
     assert {axis.get_xlim()[0] for axis in panels} == {0.0}
     assert all(9.0 <= axis.get_xlim()[1] < 10.0 for axis in panels)
-
-
-def test_no_panel_of_a_sweep_is_cut_off(tmp_path):
     text = SWEEP.replace("[0.6, 0.9]", "[0.2, 0.95]") + "cluster: {device: l4, provisioning_seconds: 600}\n"
     source = FigureRequest.of(of_sweep(tmp_path, text))
     for name in ("loss", "spikes", "nodes"):
@@ -222,7 +219,7 @@ def segments_of(axis):
     return [one.get_segments() for one in axis.collections if isinstance(one, LineCollection)]
 
 
-def test_means_with_intervals_against_the_swept_field(swept):
+def test_means_with_intervals_against_any_swept_field(swept):
     figure, tables = drawn(swept, "time_to_loss")
     (axis,) = figure.axes
     table, lines, bars = with_series(tables[""], [INTERVAL]), lines_by_label(axis), segments_of(axis)
@@ -245,9 +242,6 @@ def test_means_with_intervals_against_the_swept_field(swept):
     money, _ = drawn(swept, "money_to_loss")
     assert money.axes[0].get_ylabel() == "US dollars to loss 2.5"
     assert "Money: $0.25 for each hour" in money._supxlabel.get_text()
-
-
-def test_another_field_can_be_on_the_x_axis(swept):
     source = FigureRequest.of(swept.results, field=INTERVAL)
     figure, _ = drawn(source, "time_to_loss")
     assert [axis.get_title(loc="left") for axis in figure.axes] == [f"{RATE} 0.6", f"{RATE} 0.9"]

@@ -53,12 +53,18 @@ def drawn(table: pd.DataFrame) -> Any:
     return axis
 
 
-def test_cells_have_the_best_strategys_colour_or_are_white():
+def test_cells_have_the_best_strategys_colour_hatched_if_close():
     (mesh,) = drawn(a_table(BEST)).collections
     colours = np.asarray(mesh.get_array()).reshape(2, 3, 3)
     for j, row in enumerate(BEST):
         for i, name in enumerate(row):
             assert colours[j, i] == pytest.approx(to_rgb(COLOURS[name]) if name else (1, 1, 1))
+    hatched = [patch for patch in drawn(a_table(BEST, close=((1, 0),))).patches if isinstance(patch, Rectangle)]
+    (patch,) = hatched
+    assert patch.get_hatch() == "////"
+    assert patch.get_x() == pytest.approx(edges(X)[1])
+    assert patch.get_x() + patch.get_width() == pytest.approx(edges(X)[2])
+    assert (patch.get_y(), patch.get_height()) == (-0.5, 1.0)
 
 
 @pytest.mark.parametrize(("lead", "strength"), [(0.01, 0.35), (0.1, 0.6), (0.3, 1.0)])
@@ -66,15 +72,6 @@ def test_a_small_lead_makes_a_colour_pale(lead, strength):
     (mesh,) = drawn(a_table(BEST, lead)).collections
     first = np.asarray(mesh.get_array()).reshape(2, 3, 3)[0, 0]
     assert first == pytest.approx(1 - strength * (1 - np.array(to_rgb(COLOURS["checkpoint"]))))
-
-
-def test_cells_too_close_to_call_are_hatched_and_no_others():
-    hatched = [patch for patch in drawn(a_table(BEST, close=((1, 0),))).patches if isinstance(patch, Rectangle)]
-    (patch,) = hatched
-    assert patch.get_hatch() == "////"
-    assert patch.get_x() == pytest.approx(edges(X)[1])
-    assert patch.get_x() + patch.get_width() == pytest.approx(edges(X)[2])
-    assert (patch.get_y(), patch.get_height()) == (-0.5, 1.0)
 
 
 def test_regions_have_borders_and_their_names_in_them():
@@ -93,12 +90,6 @@ def test_regions_have_borders_and_their_names_in_them():
         j = round(text.xy[1])
         assert text.get_text() == {"checkpoint": "checkpointing", "redundant": "redundant"}[BEST[j][i]]
     assert {text.get_text() for text in axis.texts} == {"checkpointing", "redundant"}
-
-
-def test_cells_meet_halfway_by_ratio_on_wide_axes():
-    assert edges(X) == pytest.approx([0.1 / 2**0.5, 0.1 * 2**0.5, 0.2 * 2**0.5, 0.4 * 2**0.5])
-    assert edges(Axis("f", (1, 2, 4), None, False, "")) == pytest.approx([0.5, 1.5, 3.0, 5.0])
-    assert edges(Y) == pytest.approx([-0.5, 0.5, 1.5])
 
 
 def test_axes_name_fields_and_the_legend_the_strategies():
@@ -120,6 +111,9 @@ def test_axes_name_fields_and_the_legend_the_strategies():
     stars = [line for line in axis.lines if line.get_marker() == "*"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(0.2, 0.0)]
     assert "A note." in figure.get_supxlabel()
+    assert edges(X) == pytest.approx([0.1 / 2**0.5, 0.1 * 2**0.5, 0.2 * 2**0.5, 0.4 * 2**0.5])
+    assert edges(Axis("f", (1, 2, 4), None, False, "")) == pytest.approx([0.5, 1.5, 3.0, 5.0])
+    assert edges(Y) == pytest.approx([-0.5, 0.5, 1.5])
 
 
 def test_one_axis_gives_each_strategy_a_line_with_its_interval():

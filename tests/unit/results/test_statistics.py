@@ -141,9 +141,13 @@ def test_intervals_move_and_stretch_with_the_values(table, shift, scale):
 
 
 @given(tables())
-def test_more_confidence_is_never_a_shorter_interval(table):
+def test_confidence_widens_intervals_and_equals_do_not_differ(table):
     narrow, wide = (estimate(runs_of(table), confidence) for confidence in (0.8, 0.99))
     assert math.isnan(wide.low) or wide.low <= narrow.low <= narrow.high <= wide.high
+    found = paired_difference(runs_of(table), runs_of(table))
+    zero = 0.0 if found.difference.num_reached else math.nan
+    assert found.difference.mean == pytest.approx(zero, nan_ok=True)
+    assert found.difference.low in (0.0, pytest.approx(math.nan, nan_ok=True))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +199,10 @@ def test_differences_are_of_the_same_seeds():
     assert (found.difference.num_runs, found.difference.num_reached) == (4, 3)
     assert found.relative.mean == pytest.approx(3 / 220)
     assert found.relative.low < 3 / 220 < found.relative.high
+    other = runs_of([[1.0], [2.0]]).assign(failure_seed=[7, 8])
+    found = paired_difference(runs_of([[1.0], [2.0]]), other)
+    assert math.isnan(found.difference.mean)
+    assert found.difference.num_runs == found.relative.num_runs == 0
 
 
 def test_ratios_of_constants_and_to_constants_are_known():
@@ -230,21 +238,6 @@ def test_a_ratio_to_what_may_not_be_positive_has_no_bounds():
     for reference in ([[0.0], [0.0]], [[-1.0], [-2.0]], [[math.nan], [math.nan]]):
         found = paired_difference(runs_of([[1.0], [2.0]]), runs_of(reference)).relative
         assert all(math.isnan(number) for number in (found.mean, found.low, found.high))
-
-
-def test_no_seed_in_common_is_no_difference():
-    other = runs_of([[1.0], [2.0]]).assign(failure_seed=[7, 8])
-    found = paired_difference(runs_of([[1.0], [2.0]]), other)
-    assert math.isnan(found.difference.mean)
-    assert found.difference.num_runs == found.relative.num_runs == 0
-
-
-@given(tables())
-def test_a_strategy_does_not_differ_from_itself(table):
-    found = paired_difference(runs_of(table), runs_of(table))
-    zero = 0.0 if found.difference.num_reached else math.nan
-    assert found.difference.mean == pytest.approx(zero, nan_ok=True)
-    assert found.difference.low in (0.0, pytest.approx(math.nan, nan_ok=True))
 
 
 @settings(max_examples=50)
@@ -291,9 +284,6 @@ def test_replicates_needed_narrow_the_interval_at_most_doubled():
     assert replicates_needed(an_estimate(9.0), 0.05) == 8
     for one_failure_seed in ([[math.nan]], [[1.0]], [[1.0, 2.0]], [[1.0, 1.0]]):
         assert replicates_needed(estimate(runs_of(one_failure_seed)), 1e6) == 1
-
-
-def test_failure_seeds_do_not_mend_too_few_training_seeds():
     assert replicates_needed(an_estimate(1.0, training=0.6), 0.05) is None
     assert replicates_needed(an_estimate(1.0, training=0.4), 0.05) == 8
     assert replicates_needed(an_estimate(1.0, mean=0.0), 0.05) is None
@@ -353,7 +343,7 @@ def test_a_summary_has_a_row_for_each_strategy_point_and_metric():
     assert summary(runs, ["nodes", "rate"])["nodes"].astype(str).tolist() == ["64"]
 
 
-def test_the_reference_has_the_same_values_of_shared_fields():
+def test_the_reference_is_compared_at_equal_values_of_fields():
     table = summary(a_sweep(), ["rate", "interval"], reference="none")
     for rate, difference in ((0.1, 21.0), (0.2, 31.0)):
         row = row_of(table, strategy="checkpoint", rate=rate, interval=10, metric="wall_clock_seconds")
@@ -363,9 +353,6 @@ def test_the_reference_has_the_same_values_of_shared_fields():
         assert row["relative_low"] < difference / 100 < row["relative_high"]
         itself = row_of(table, strategy="none", rate=rate, metric="wall_clock_seconds")
         assert (itself["difference"], itself["difference_low"], itself["relative_high"]) == (0.0, 0.0, 0.0)
-
-
-def test_no_reference_or_several_points_of_it_give_no_comparison():
     table = summary(a_sweep(), ["rate", "interval"], reference="checkpoint")
     assert table[table["strategy"] == "none"]["difference"].isna().all()
     own = row_of(table, strategy="checkpoint", rate=0.1, interval=25, metric="wall_clock_seconds")

@@ -195,9 +195,6 @@ def test_training_begins_when_every_stage_has_a_started_node():
     assert lengths(result)[0] == 33.0  # every node does the work of two
     assert times(of_kind(result, "node_joined")) == 3 * [48.0]
     assert (result.num_failures, result.num_nodes_lost) == (0, 0)
-
-
-def test_a_loss_while_training_waits_to_begin_makes_it_wait_on():
     scenario = a_scenario(({"kind": "restart"},), cluster={**CLUSTER, "nodes_per_stage": 1}, steps=4)
     options = {"num_initial_nodes": 4, "arrivals": (0, 2)}
     (empty,) = empty_stages(a_world(scenario, {}, **options).membership)

@@ -79,7 +79,7 @@ def test_a_leaving_spare_stays_once_its_stage_is_immune():
 
 
 # ---- nodes ---------------------------------------------------------------------------------------------
-def test_nodes_age_and_fail_in_stages_and_as_spares():
+def test_nodes_age_alone_and_return_as_good_as_new():
     uptimes = {0: (100.0,), 1: (30.0, 1.0), 2: (1e3,), 3: (25.0,), 4: (1e3,)}
     log = scripted(uptimes, a_cluster(provisioning_seconds=20.0), scope="node").until(200.0)
     assert log.lost == [(30.0, (1,)), (75.0, (3,)), (100.0, (0,))]  # node 3 came at 50 s
@@ -88,10 +88,7 @@ def test_nodes_age_and_fail_in_stages_and_as_spares():
     log.until(100.0)
     assert log.lost == [(10.0, (3,)), (40.0, (2,))]
     assert log.arrivals == [(30.0, 4, None), (60.0, 5, None)]
-
-
-def test_a_returning_node_is_as_good_as_new():
-    """Also when another process had taken it."""
+    # Also when another process had taken it.
     cluster = a_cluster(provisioning_seconds=1e6)
     by_node = ScriptedConfig(uptimes={1: (30.0, 50.0)}, scope="node", away_seconds=7.0)
 
@@ -106,7 +103,7 @@ def test_a_returning_node_is_as_good_as_new():
     assert log.arrivals == [(25.0, 1, 1), (82.0, 1, 1)]
 
 
-def test_each_nodes_uptime_is_from_its_own_stream():
+def test_each_node_and_process_draws_from_a_stream_of_its_own():
     config = WeibullConfig(mean_uptime_hours=1.0, shape=3.0, scope="node")
     cluster = a_cluster(num_spares=2, nodes_per_stage=2, provisioning_seconds=600.0)
     log = Log(WeibullFailures(config), cluster, seed=8).until(10 * 3600.0)
@@ -115,6 +112,19 @@ def test_each_nodes_uptime_is_from_its_own_stream():
     for seconds, (number,) in log.lost:
         rng = stream(8, "failures", process="weibull", domain=f"node {number}")
         assert seconds - came[number] == pytest.approx(next(WeibullFailures(config).uptimes(rng, number)), abs=1e-6)
+    part = ExponentialFailures(ExponentialConfig(mean_uptime_hours=1.0))
+
+    class Twice(Losses):
+        parts = (("first", part), ("second", part))
+
+    log = Log(Twice(LossesConfig()), a_cluster(1), seed=5).until(1e5)
+    expected = []
+    for name in ("first", "second"):
+        for stage in (0, 1):
+            draws = stream(5, "failures", process=name, domain=stage).standard_exponential(200).cumsum() * 3600.0
+            expected += [seconds for seconds in draws if seconds < 1e5]
+    assert [seconds for seconds, _ in log.lost] == pytest.approx(sorted(expected), abs=1e-5)
+    assert isinstance(part.config, RatedConfig)
 
 
 def test_a_node_has_one_life_at_a_time_also_where_immune():
@@ -216,19 +226,3 @@ def test_no_node_is_ordered_where_nodes_come_by_themselves():
     assert [seconds for seconds, _ in log.lost] == [10.0, 30.0]  # all at once; at 20 s nobody was there
     assert [(seconds, number) for seconds, number, _ in log.arrivals] == [(20.0, 2), (30.0, 3), (30.0, 4)]
     assert log.strikes.num_awaited == 0
-
-
-def test_processes_in_one_have_streams_of_their_own_names():
-    part = ExponentialFailures(ExponentialConfig(mean_uptime_hours=1.0))
-
-    class Twice(Losses):
-        parts = (("first", part), ("second", part))
-
-    log = Log(Twice(LossesConfig()), a_cluster(1), seed=5).until(1e5)
-    expected = []
-    for name in ("first", "second"):
-        for stage in (0, 1):
-            draws = stream(5, "failures", process=name, domain=stage).standard_exponential(200).cumsum() * 3600.0
-            expected += [seconds for seconds in draws if seconds < 1e5]
-    assert [seconds for seconds, _ in log.lost] == pytest.approx(sorted(expected), abs=1e-5)
-    assert isinstance(part.config, RatedConfig)

@@ -100,7 +100,7 @@ def test_what_is_sent_beside_the_iterations_is_counted():
     assert run(a_scenario()).sent_bytes == 0.0
 
 
-def test_the_iteration_in_flight_runs_again():
+def test_iterations_cut_or_rolled_back_run_again_and_count():
     result = run(scripted(a_scenario(({"kind": "redundant"},)), {2: (50.0,)}))
     seconds = result.iteration_seconds
     completed = int(50.0 // seconds)
@@ -109,9 +109,6 @@ def test_the_iteration_in_flight_runs_again():
     assert result.iterations[completed].started_seconds == 50.0 + RECOVERY
     assert [event.kind for event in result.events] == ["failure", "recovered"]
     assert times(result.events) == [50.0, 50.0 + RECOVERY]
-
-
-def test_rolled_back_iterations_are_executed_again_and_counted():
     config = {"kind": "checkpoint", "interval_iterations": 5}
     result = run(scripted(a_scenario((config,)), {2: (8.5 * ITERATION,)}))
     assert iterations(result) == [1, 2, 3, 4, 5, 6, 7, 8, *range(6, 21)]
@@ -247,7 +244,7 @@ def test_an_upload_longer_than_the_interval_delays_the_next():
 
 
 # ---- fallbacks --------------------------------------------------------------------------------------
-def test_the_fallback_recovers_the_rest_and_is_recorded():
+def test_the_fallback_recovers_the_rest_or_the_run_stops():
     scenario = a_scenario(({"kind": "checkfree"},), fallback={"kind": "checkpoint", "interval_iterations": 5})
     result = run(scripted(scenario, {1: (8.5 * ITERATION,)}))
     told = [(event.kind, event.stage, event.iteration, event.detail) for event in result.events]
@@ -264,6 +261,12 @@ def test_the_fallback_recovers_the_rest_and_is_recorded():
         ("checkpoint_durable", None, 15, ""),
         ("checkpoint_started", None, 20, ""),
     ]
+    scenario = a_scenario(({"kind": "checkfree"},), fallback="stop")
+    result = run(scripted(scenario, {1: (8.5 * ITERATION,)}))
+    assert result.stopped == "stage 1 is at an end and has only one neighbour"
+    assert result.num_iterations == 8
+    assert result.wall_clock_seconds == 8.5 * ITERATION
+    assert [event.kind for event in result.events] == ["failure", "unrecoverable"]
 
 
 def test_the_fallback_returns_to_edits_saved_or_the_beginning():
@@ -294,15 +297,6 @@ def test_two_neighbours_lost_together_need_the_fallback(kind, second_loss, fallb
     result = run(scripted(scenario, {3: (60.0,), 4: (second_loss,)}))
     assert times(of_kind(result, "fallback")) == fallbacks
     assert times(of_kind(result, "recovered")) == recoveries
-
-
-def test_stopping_ends_the_run_with_a_reason():
-    scenario = a_scenario(({"kind": "checkfree"},), fallback="stop")
-    result = run(scripted(scenario, {1: (8.5 * ITERATION,)}))
-    assert result.stopped == "stage 1 is at an end and has only one neighbour"
-    assert result.num_iterations == 8
-    assert result.wall_clock_seconds == 8.5 * ITERATION
-    assert [event.kind for event in result.events] == ["failure", "unrecoverable"]
 
 
 @pytest.mark.parametrize(("kind", "num_saves"), [("none", 0), ("restart", 0), ("checkfree", 4)])

@@ -109,15 +109,11 @@ def test_a_run_survives_a_second_failure_at_any_time(options, second):
 
 
 @EVERY_STRATEGY
-def test_a_run_ends_once_nothing_fails_any_more(options):
+def test_runs_end_once_nothing_fails_and_repeat_by_their_seed(options):
     result = run_of(options, {stage: (7.0 + stage,) * 100 for stage in range(7)})
     num_strikes = len(of_kind(result, "failure", "node_lost"))
     assert num_strikes == 700 if options["kind"] != "none" else num_strikes > 300
     assert is_complete(result)
-
-
-@EVERY_STRATEGY
-def test_equal_seeds_give_equal_runs(options):
     failures = {"kind": "exponential", "rate_per_hour": 0.5, "immune_stages": (0,)}
     scenario = a_scenario((options,), num_stages=6, steps=100, failures=failures, fallback="restart")
     first, again, other = run(scenario, seed=2), run(scenario, seed=2), run(scenario, seed=4)

@@ -57,12 +57,14 @@ def test_young_counts_between_starts_and_saves_at_iteration_ends(options, others
     assert started(checkpoint(interval="young", **options), **others) == about(126, 254, 382)
 
 
-def test_daly_saves_a_little_more_often():
+def test_given_and_daly_intervals_are_kept_from_start_to_start():
     """3.0275 h: Young 208.8 + 2, more than ten iterations; Daly 207.5 + 2, less."""
     assert daly_seconds(2.0, 3.0275 * HOUR) == pytest.approx(207.4653, abs=1e-4)
     options = checkpoint(mtbf_hours=3.0275, blocking_share=1.0)
     assert started({**options, "interval": "young"}) == about(231)
     assert started({**options, "interval": "daly"}) == about(210, 422)
+    assert started(checkpoint(interval_seconds=42.0), 0.0, steps=8) == about(42, 84, 126, 168)
+    assert started(checkpoint(interval_seconds=42.5), 0.0, steps=8) == about(63, 126)
 
 
 @pytest.mark.parametrize("formula", ["young", "daly"])
@@ -90,11 +92,6 @@ def test_adaptive_is_young_for_what_has_been_seen():
     assert strategy._interval_seconds(world) == save + young_seconds(save, 4 * HOUR)
     world.num_failures = 15
     assert strategy._interval_seconds(world) == save + young_seconds(save, HOUR / 4)
-
-
-def test_an_interval_in_seconds_is_kept_from_start_to_start():
-    assert started(checkpoint(interval_seconds=42.0), 0.0, steps=8) == about(42, 84, 126, 168)
-    assert started(checkpoint(interval_seconds=42.5), 0.0, steps=8) == about(63, 126)
 
 
 # ---- just in time ---------------------------------------------------------------------------------------
@@ -158,7 +155,7 @@ def test_a_notice_repeats_no_stored_or_ongoing_upload():
     assert [event.detail for event in of_kind(result, "checkpoint_started")].count("just in time") == 0
 
 
-def test_a_just_in_time_checkpoint_is_not_begun_twice():
+def test_a_checkpoint_is_begun_again_only_if_it_was_lost():
     strategy, world = strategy_of("checkpoint", interval_iterations=4, just_in_time=True), WorldOnPaper()
     fourth = start_of(strategy).after(4)
     result_of(strategy.after_iteration(world, fourth))
@@ -174,6 +171,14 @@ def test_a_just_in_time_checkpoint_is_not_begun_twice():
     world.begun[1].when_lost()
     strategy.on_notice(world, fourth.after(5))
     assert len(world.begun) == 3
+    # Its position can be begun again, just in time.
+    strategy = strategy_of("checkpoint", interval_iterations=1, blocking_share=1.0, just_in_time=True)
+    position, world = start_of(strategy).after(1), WorldOnPaper(failures={2: 3})
+    assert result_of(strategy.after_iteration(world, position)) is not None
+    strategy.on_notice(world, position)
+    assert len(world.begun) == 1
+    world.begun[0].when_done()
+    assert strategy.durable == position
 
 
 # ---- a disk of one's own ------------------------------------------------------------------------------------
@@ -237,17 +242,6 @@ def test_an_interrupted_save_is_not_lost_work_nor_durable():
     assert result.ledger["checkpoint_save"] == pytest.approx(4 + 10)
     assert result.ledger["lost_work"] == pytest.approx(42)
     assert result.wall_clock_seconds == pytest.approx(61 + 42 + 10 + 21)
-
-
-def test_a_lost_upload_is_forgotten():
-    """Its position can be begun again, just in time."""
-    strategy = strategy_of("checkpoint", interval_iterations=1, blocking_share=1.0, just_in_time=True)
-    position, world = start_of(strategy).after(1), WorldOnPaper(failures={2: 3})
-    assert result_of(strategy.after_iteration(world, position)) is not None
-    strategy.on_notice(world, position)
-    assert len(world.begun) == 1
-    world.begun[0].when_done()
-    assert strategy.durable == position
 
 
 # ---- formulas of intervals -----------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def test_operations_and_messages_happen_once_at_their_hosts(shape):
 
 @MANY
 @given(incomplete())
-def test_a_node_does_one_thing_at_a_time_in_gpipe_forwards_first(shape):
+def test_nodes_do_one_thing_at_a_time_and_splits_are_their_mean(shape):
     site, plan, hosts = shape
     found = on(site, hosts, plan)
     by_node = defaultdict(list)
@@ -174,11 +174,6 @@ def test_a_node_does_one_thing_at_a_time_in_gpipe_forwards_first(shape):
         for replica in {hosts[place] % len(site.cluster.replicas) for place in site.cluster.slots_of(head)}:
             forwards, backwards = (done_by(found, head, replica, kind) for kind in (FORWARD, BACKWARD))
             assert max(o.end_seconds for o in forwards) <= min(o.start_seconds for o in backwards)
-
-
-@MANY
-@given(incomplete())
-def test_the_split_is_the_mean_over_the_nodes_that_work(shape):
     site, plan, hosts = shape
     found = on(site, hosts, plan)
     num_nodes = len(set(hosts))
@@ -342,15 +337,12 @@ def test_those_left_share_the_work_of_a_missing_node_evenly(num_replicas):
     assert found.seconds >= 3.0 * (m + m // (num_replicas - 1))
 
 
-def test_gradients_are_exchanged_once_substitutes_are_done():
+def test_gradients_and_optimizer_follow_the_substitutes_work():
     site = a_site(4, 4, network=GRADIENT, cluster={"nodes_per_stage": 3})
     found = on(site, without(site, (2, 1)))
     last = max(o.end_seconds for o in found.run.operations if o.stage == 2)
     started = {m.start_seconds for m in found.run.messages if m.what == "gradient exchange of stage 2"}
     assert started == {last}
-
-
-def test_the_optimizer_runs_once_per_stage_of_a_node():
     plain, optimizing = (
         a_site(4, 4, optimizer_seconds=seconds, cluster={"nodes_per_stage": 2}) for seconds in (0.0, 7.0)
     )
@@ -375,17 +367,14 @@ def test_a_covering_node_does_the_work_of_both_stages(schedule):
     assert found.seconds > on(site, None).seconds
 
 
-def test_one_microbatch_saves_only_the_hops_within_a_node():
+def test_hops_use_the_links_to_substitutes_none_within_a_node():
     network = {"software_seconds_per_hop": 0.25}
     site = a_site(4, 1, hop_seconds=0.5, network=network)
     assert on(site, None).seconds == 12.0 + 10 * 0.75
     assert on(site, without(site, (2, 0), covers={2: 1})).seconds == 12.0 + 8 * 0.75
     assert on(site, without(site, (2, 0), covers={2: 4})).seconds == 12.0 + 10 * 0.75
     assert on(site, without(site, (1, 0), covers={1: 0})).seconds == 12.0 + 8 * 0.75
-
-
-def test_hops_use_the_links_to_the_substitute():
-    """Replica 1 is in region b, four seconds from a: its pipeline's hops to and from the stand-in are long."""
+    # Replica 1 is in region b, four seconds from a: its pipeline's hops to and from the stand-in are long.
     network = {"same_region": a_link(), "links": (("a", "b", 4000.0, 1e20),)}
     cluster = {"nodes_per_stage": 2, "placement": "by_hand", "regions": tuple("ab" * 4)}
     site = a_site(3, 1, network=network, cluster=cluster, overlap_gradient_exchange=False)
@@ -440,7 +429,7 @@ def test_each_node_gets_one_embedding_copy_and_shadow():
 
 
 # ---- prices ---------------------------------------------------------------------------------------------------------
-def test_times_are_cached_by_plan_and_nodes():
+def test_times_are_cached_by_plan_nodes_and_execution():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2})
     pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
     one, other = without(site, (2, 1)), without(site, (2, 0))
@@ -454,9 +443,6 @@ def test_times_are_cached_by_plan_and_nodes():
     assert pipeline.executed(plan, 7, one) is pipeline.alone(plan, one)
     assert pipeline.among(plan, (), one) is pipeline.among(plan, (), one)
     assert pipeline.among(plan, (), one).seconds == pipeline.alone(plan, one).seconds > pipeline.alone(plan).seconds
-
-
-def test_with_jitter_each_execution_has_its_own_time():
     site = a_site(4, 4, cluster={"nodes_per_stage": 2, "jitter": 0.3})
     pipeline, plan = IterationTimes(site, 0), plain_plan(site.costs.workload)
     hosts = [None, without(site, (2, 1)), without(site, (3, 1))]

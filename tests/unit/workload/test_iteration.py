@@ -63,7 +63,7 @@ def messages(run: PricedIteration, what: str) -> list:
 # ---- whatever the shape -------------------------------------------------------------------------------
 @FEWER
 @given(iterations())
-def test_every_microbatch_goes_to_the_loss_and_back(run):
+def test_microbatches_go_to_the_loss_and_back_as_scheduled(run):
     schedule = run.run.schedule
     by_microbatch = defaultdict(list)
     for o in of_kind(run, "forward", "backward"):
@@ -74,11 +74,6 @@ def test_every_microbatch_goes_to_the_loss_and_back(run):
         assert [(o.kind, o.stage) for o in operations] == way
         assert all(before.end_seconds <= o.start_seconds for before, o in pairwise(operations))
         assert run.seconds >= sum(o.end_seconds - o.start_seconds for o in operations)  # sums of ticks are exact
-
-
-@FEWER
-@given(iterations())
-def test_schedules_limit_microbatches_in_flight_gpipe_their_order(run):
     for replica in run.deployment.cluster.replicas:
         assert in_flight_at_most(run, replica) <= run.run.schedule.in_flight_limit
         if run.deployment.costs.workload.schedule == "gpipe":
