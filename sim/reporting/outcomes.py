@@ -195,10 +195,9 @@ def means_figure(
             figure.axes[0].set_xlabel(form.x_label(label))
         return figure
     points, styles, places = points_in(table, others), series_styles(table), places_of(table[field])
-    drawn = points[:MOST_PANELS]
-    num_rows = -(-len(drawn) // COLUMNS_OF_PANELS)
+    drawn, num_columns = points[:MOST_PANELS], min(COLUMNS_OF_PANELS, len(points))
+    num_rows = -(-len(drawn) // num_columns)
     with new_figure(0.9 + 2.2 * num_rows, [*notes, *omitted_points(points, drawn)], form) as figure:
-        num_columns = min(COLUMNS_OF_PANELS, len(drawn))
         axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
         for axis, point in zip(axes.flat, drawn, strict=False):
             axis.set_ylim(*value_limits(table, unit))

@@ -7,7 +7,7 @@ on the chosen axis), `axis` (its number), `failures` (whether they are marked). 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -270,7 +270,8 @@ def _ledger_charts(data: ReportData) -> list[Chart]:
     ]
     title, caption = "Where the hours went", "Mean hours over failure seeds; they add up to the time to the end."
     about, height = ("ledger", title, f"{title}: a bar a strategy.", caption), 40 + HEIGHT_OF_ROW * len(data.styles)
-    return [chart(data, about, layers, rows, columns, {"groups": data.first_groups}, height, fills)]
+    of_buckets = chart(data, about, layers, rows, columns, {"groups": data.first_groups}, height)
+    return [replace(of_buckets, fills=fills)]
 
 
 def _nodes_charts(data: ReportData) -> list[Chart]:
@@ -329,7 +330,6 @@ def tooltips(columns: Sequence[ChartColumn]) -> list[alt.Tooltip]:
 def chart(
     data: ReportData, about: tuple[str, str, str, str], layers: Sequence[alt.Chart], rows: dict[str, Rows],
     columns: Sequence[ChartColumn], signals: dict[str, Any], height: int = HEIGHT,
-    fills: tuple[tuple[str, str], ...] = (),
 ) -> Chart:  # fmt: skip
     """Return layers as one chart of the container's width. about: id, title, contents for screen readers, caption.
 
@@ -341,7 +341,7 @@ def chart(
     params.append(alt.param(name="labels", value=[style.label for style in data.styles]))
     whole = alt.layer(*named).properties(width="container", height=height, description=f"{what} {caption}")
     spec = {**whole.add_params(*params).to_dict(), "datasets": rows, "config": CONFIG}
-    return Chart(id_, title, caption, spec, tuple(signals), tuple(columns), fills)
+    return Chart(id_, title, caption, spec, tuple(signals), tuple(columns))
 
 
 @cache
