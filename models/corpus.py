@@ -218,10 +218,7 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def split(documents: list[Document], fraction: float) -> tuple[bytes, bytes]:
-    """Training and validation text: documents whose name's hash lies in the lowest `fraction` are held out.
-
-    An empty side gets the document nearest to the threshold. A single document is cut by position.
-    """
+    """Training and validation text: documents whose name's hash lies in the lowest `fraction` are held out."""
     if len(documents) == 1:
         content = documents[0][1]
         cut = int(len(content) * (1 - fraction))

@@ -1,7 +1,6 @@
-"""GPT-2-style residual layer: LayerNorm, learned positions, causal attention, GELU. No dropout.
+"""GPT-2-style residual layer: LayerNorm, learned positions, causal attention, GELU, biases. No dropout.
 
-Source: Radford et al. 2019. Shapes as in `models/llama.py`. Biases as in GPT-2, but E⁻¹ is not tied to E:
-a tied matrix would require an exchange of gradients between the two ends of the pipeline each iteration.
+Source: Radford et al. 2019. Shapes as in `models/llama.py`. E⁻¹ is not tied to E: the ends would exchange gradients.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """LLaMA-style residual layer: RMSNorm, rotary positions, causal attention, SwiGLU. No biases, no dropout.
 
-Source: Touvron et al. 2023 (arXiv 2302.13971); RoPE: Su et al. 2021 (arXiv 2104.09864).
-Shapes: B sequences, T tokens, D = dim, H heads, F = feed-forward width.
+Touvron et al. 2023 (arXiv 2302.13971); RoPE: Su et al. 2021 (arXiv 2104.09864). Shapes: B sequences, T tokens, D = dim,
+H heads, F = feed-forward width.
 """
 
 from __future__ import annotations

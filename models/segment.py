@@ -22,7 +22,7 @@ NUM_STEPS_TIMED = 8
 
 @dataclass
 class TrainedSegment:
-    """Results of a segment by step, and the state at its end; None if training diverged, with the message `divergence`.
+    """Results of a segment by step and the state at its end; if training diverged, None, and `divergence` says why.
 
     invalid: messages of states whose validation loss is not finite, by step.
     """

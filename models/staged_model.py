@@ -1,7 +1,6 @@
 """Model in stages: stage 0 holds the two ends (E, final norm, E⁻¹), stages 1..s the residual layers.
 
-All parameters of a stage are views of one flat tensor, and their gradients views of another, so that losing, averaging,
-clipping and updating a stage are operations on one vector, as in CheckFree's formulas.
+Parameters and gradients of a stage are views of flat tensors: losing, averaging and clipping it are vector operations.
 """
 
 from __future__ import annotations

@@ -55,10 +55,9 @@ class NoTraining(Training):
 
 @dataclass
 class ReplayedLosses:
-    """Training and validation losses by the key of a line and the step, in nats per token.
+    """Losses by the key of a line and the step, in nats per token; train: a step, and the losses from there on or NaN.
 
-    train: a step, and the losses from that step on, NaN where one is missing; messages of lines that diverged, and of
-    states whose validation loss is not finite.
+    divergences: messages of lines that diverged; invalid: of states whose validation loss is not finite.
     """
 
     train: dict[str, tuple[int, array[float]]] = field(default_factory=dict)

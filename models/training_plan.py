@@ -23,7 +23,6 @@ class Demand:
     validations: set[int] = field(default_factory=set)
 
     def __or__(self, other: Demand) -> Demand:
-        """Union of two demands."""
         return Demand(max(self.last_step, other.last_step), self.validations | other.validations)
 
     @property

@@ -163,11 +163,9 @@ class Lineage:
         return Lineage(self.spec, (*self.edits, (step, edit)), (*self.keys, key))
 
     def __eq__(self, other: object) -> bool:
-        """Equal content."""
         return isinstance(other, Lineage) and self.key == other.key
 
     def __hash__(self) -> int:
-        """Consistent with equality."""
         return hash(self.key)
 
     @property

@@ -25,8 +25,7 @@ from models.training_state import Lineage, Position, digest, older_states
 from models.trajectory_store import Keyframe, LineResults, TrajectoryStore, require_equal
 
 KEYFRAME_INTERVAL_STEPS = 50
-NUM_OLDER_STATES_KEPT = 2
-"""Older states kept in memory for the next edit, which often asks for the same checkpoint's."""
+NUM_OLDER_STATES_KEPT = 2  # in memory for the next edit, which often refers to the same checkpoint
 TRAINING_CODE = ("corpus", "gpt", "llama", "staged_model", "trainer")
 TRAINING_CODE_HASH = hashlib.sha256(
     b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in TRAINING_CODE)
@@ -187,9 +186,7 @@ class Trajectory(Training):
 
     def _stored_step(self, lineage: Lineage, last_step: int) -> int:
         """Last step up to `last_step` with a keyframe in this lineage, -1 if none."""
-        if self.store is None:
-            return -1
-        return self.store.keyframe_at_or_before(self._line(lineage), last_step)
+        return self.store.keyframe_at_or_before(self._line(lineage), last_step) if self.store else -1
 
     def _results(self, lineage: Lineage) -> LineResults:
         if lineage.key not in self._results_by_line:

@@ -1,8 +1,7 @@
 """Store of trajectories: losses and gradient norms in SQLite, keyframes as safetensors files.
 
 A cache, not a result: it may be deleted at any time, and what is missing is trained again. A keyframe file is complete
-before its row exists, and rows and keyframe of one commit are written together: a kill at any instant loses at most
-the steps since the last commit.
+before its row exists: a kill at any instant loses at most the steps since the last commit.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ class LineResults:
     validations: dict[int, float] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether it holds anything."""
         return bool(self.steps or self.validations)
 
 

@@ -1,5 +1,4 @@
 """Machines: devices, the slots of a cluster and its nodes, links, and the messages that share links.
 
-Belongs here: what exists and what moves over the network. Does not belong here: the work that machines do
-(`sim.workload`) and when they fail (`sim.failures`).
+Does not belong here: the work that machines do (`sim.workload`) and when they fail (`sim.failures`).
 """

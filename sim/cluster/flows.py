@@ -32,8 +32,7 @@ def call_after(env: simpy.Environment, seconds: float, action: Callable[[], None
 class Flow:
     """One message. Life: sent → latency → waits for its channel → shares links → `arrived`; or cancelled.
 
-    channel: messages of one channel are transmitted one after the other, those without at once; when_ended: callbacks
-    with the time of its end, arrived or not.
+    Messages of one channel are transmitted one after the other. when_ended: callbacks, whether it arrived or not.
     """
 
     def __init__(self, env: simpy.Environment, state: FlowState, number: int, channel: Hashable) -> None:

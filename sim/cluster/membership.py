@@ -32,12 +32,9 @@ class Membership:
         self.cluster = cluster
         self.nodes: dict[int, Node] = {}
         self.node_at: list[Node | None] = [None] * len(cluster.regions_of_nodes)
-        self.num_arrived = 0
-        self.num_lost = 0
-        self.active: list[int] = []
-        """Numbers of the active nodes; the last one moves to the index of a node that leaves."""
-        self.counts: list[NodeCount] = []
-        """Number of active nodes from each instant at which it changes."""
+        self.num_arrived = self.num_lost = 0
+        self.active: list[int] = []  # numbers; the last one moves to the index of a node that leaves
+        self.counts: list[NodeCount] = []  # of active nodes, from each instant at which it changes
         self._index_in_active: dict[int, int] = {}
         self._num_at = [0] * len(cluster.stages)
         self._vacant = dict.fromkeys(range(len(self.node_at)), 0.0)  # slots without node, and since when

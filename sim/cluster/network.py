@@ -203,10 +203,7 @@ class Network:
 
 
 def max_min_rates(paths: Sequence[Path]) -> list[float]:
-    """Max-min fair rates, in bytes per second, of flows on the given paths: progressive filling.
-
-    All rates grow equally; when a link is full, or a flow reaches its own limit, these flows stop growing.
-    """
+    """Max-min fair rates, in bytes per second, of flows on some paths, by progressive filling: all grow equally."""
     rates = [math.inf] * len(paths)
     growing = dict.fromkeys(range(len(paths)))
     users: dict[Link, dict[int, None]] = {}

@@ -75,7 +75,7 @@ class Cluster:
         self.num_stages = num_stages
         self.stages = tuple(range(num_stages + 1))
         self.replicas = tuple(range(config.nodes_per_stage))
-        self.num_shares = num_shares_of(config)
+        self.num_shares, self.is_sharded = num_shares_of(config), config.stage_state == "sharded"
         if len(regions) == 1:
             self.regions_of_nodes = regions * (len(self.stages) * config.nodes_per_stage)
         else:
@@ -88,11 +88,6 @@ class Cluster:
         for slow in config.stragglers:
             for replica in self.replicas if slow.replica is None else (slow.replica,):
                 self._slowdowns[slow.stage, replica] = self.slowdown(slow.stage, replica) * slow.slowdown
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether each node of a stage holds a share of its state, so that the stage is lost with any of them."""
-        return self.config.stage_state == "sharded"
 
     def slot(self, stage: int, replica: int) -> int:
         """Number of a stage's slot in a pipeline."""

@@ -1,7 +1,6 @@
 """The discrete-event simulation of one run: SimPy clock, failures, iterations, transfers, recovery.
 
-Belongs here: what happens when, and in which ledger bucket the time counts. Start at `run.simulate`.
-Does not belong here: files, statistics, and what a strategy decides (`sim.strategies`).
+Start at `run.simulate`. Does not belong here: files, statistics, and what a strategy decides (`sim.strategies`).
 """
 
 from sim.simulation.run import Run, simulate

@@ -245,11 +245,8 @@ class ActiveNodes(Sequence[Member]):
 
 NUM_LOSSES, MOST_EVENTS, MOST_SECONDS = 2000, 300_000, 1e9
 
-MTBF_SEED = 2**62
-"""A seed for estimates of the mean time between failures, which no run uses."""
-
-_MEANS_SECONDS: Memo[tuple[ClusterConfig, tuple[str, ...], ProcessConfig], float] = Memo(most=64)
-"""Estimates, made once for each process."""
+MTBF_SEED = 2**62  # for estimates of the mean time between failures, which no run uses
+_MEANS_SECONDS: Memo[tuple[ClusterConfig, tuple[str, ...], ProcessConfig], float] = Memo(most=64)  # the estimates
 
 
 def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: float) -> float:
@@ -273,25 +270,17 @@ def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: 
 
 def estimate_mtbf_seconds(cluster: Cluster, failures: FailureProcess) -> float:
     """Estimate it by simulating the membership, as a mean over 2000 failures: a standard error of 2 % if random."""
-    env = simpy.Environment()
-    observer = LossTimes(env)
+    env, seconds = simpy.Environment(), list[float]()
+
+    class LossTimes(MembershipObserver):
+        def nodes_lost(self, nodes: list[Node], announced: bool) -> None:  # noqa: ARG002
+            if any(node.slot is not None for node in nodes):
+                seconds.append(float(env.now))
+
     membership = Membership(cluster, failures.num_initial_nodes, stream(MTBF_SEED, "places"))
-    FailureInjector(env, membership, failures, MTBF_SEED, observer)
+    FailureInjector(env, membership, failures, MTBF_SEED, LossTimes())
     for _ in range(MOST_EVENTS):
-        if len(observer.seconds) == NUM_LOSSES or env.peek() > MOST_SECONDS:
+        if len(seconds) == NUM_LOSSES or env.peek() > MOST_SECONDS:
             break
         env.step()
-    return observer.seconds[-1] / len(observer.seconds) if observer.seconds else math.inf
-
-
-class LossTimes(MembershipObserver):
-    """Times at which nodes with a slot are lost."""
-
-    def __init__(self, env: simpy.Environment) -> None:
-        self.env = env
-        self.seconds: list[float] = []
-
-    def nodes_lost(self, nodes: list[Node], announced: bool) -> None:  # noqa: ARG002
-        """Note the time."""
-        if any(node.slot is not None for node in nodes):
-            self.seconds.append(float(self.env.now))
+    return seconds[-1] / len(seconds) if seconds else math.inf

@@ -1,7 +1,6 @@
 """Skipping of iterations, and of blocking saves, in runs that train nothing.
 
-Until the next event of the loop, an iteration is like the one before it. Any number of them is one product of ticked
-seconds, so the results equal those of the run event by event, to the bit.
+Iterations are alike until the next event of the loop. Any number of them is one product of ticked seconds: exact.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from sim.strategies.base import PeriodicSave, Process, StrategyWorld
 from sim.workload.config import IterationPlan
 from sim.workload.iteration_time import IterationTime
 
-Action = float | PeriodicSave
-"""Iterations until a strategy acts next, or a save that it repeats."""
+Action = float | PeriodicSave  # iterations until a strategy acts next, or a save that it repeats
 
 
 def next_action(strategy: Strategy, world: StrategyWorld, position: Position, iteration_seconds: float) -> Action:

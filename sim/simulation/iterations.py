@@ -1,8 +1,7 @@
 """Execution of iterations, each as one event whose duration is known when it begins.
 
 With `fidelity: microbatch`, and in the window of a recording, every forward, backward and message is an event of the
-loop. Both end at the same instant, to the bit. A message that begins within an iteration of one event (a checkpoint
-upon a notice) shares links from the next iteration on.
+loop. Both end at the same instant, to the bit. Messages that begin meanwhile share links from the next iteration on.
 """
 
 from __future__ import annotations
@@ -26,11 +25,10 @@ Fidelity = Literal["iteration", "microbatch"]
 
 
 class IterationExecutor:
-    """Executes the iterations of one run, one after the other.
+    """Executes the iterations of one run; GaveUpError once `most_executed` have been executed.
 
-    most_executed: GaveUpError once so many have been executed.
-    cut_share, cut_seconds: share and duration of the part of the last iteration that was done when a failure
-    interrupted it; 0 if none did. Its time is lost work, unless the next iteration resumes it and completes.
+    cut_share, cut_seconds: part of the last iteration that was done when a failure interrupted it; 0 if none did. It is
+    lost work, unless the next iteration resumes it and completes.
     """
 
     def __init__(

@@ -19,13 +19,10 @@ class StatePlacement:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.lost_stages: set[int] = set()
-        self.covers: dict[int, int] = {}
-        """Stages whose work and state the nodes of another stage have taken over, and that other stage."""
-        self.receiving: dict[int, Node] = {}
-        """Nodes that receive state in a recovery, or as they join, by slot."""
+        self.covers: dict[int, int] = {}  # stages that others have taken over, and that other stage
+        self.receiving: dict[int, Node] = {}  # nodes that receive state in a recovery, or as they join, by slot
         self.version = 0
-        self._missing: set[int] = set()
-        """Slots without a node that holds the stage's state."""
+        self._missing: set[int] = set()  # slots without a node that holds the stage's state
         self._num_holders = [cluster.config.nodes_per_stage] * len(cluster.stages)
         self._copies: dict[tuple[int, str], Position] = {}
         self._assignment: Assignment | None = None

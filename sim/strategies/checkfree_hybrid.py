@@ -1,8 +1,7 @@
 """CheckFree+ with an infrequent checkpoint, from which only the stages that neighbours cannot rebuild are restored.
 
-The CheckFree paper names it as future work; partial recovery in the sense of SCAR (Qiao et al., ICML 2019, arXiv
-1810.07354). All other stages continue from where they are. Before the first checkpoint the initial weights, which can
-always be drawn again, take its place.
+The CheckFree paper's future work; partial recovery as in SCAR (Qiao et al., ICML 2019, arXiv 1810.07354). All other
+stages continue from where they are. Before the first checkpoint the initial weights, drawn again, take its place.
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ def observed_mtbf_seconds(prior_seconds: float, elapsed_seconds: float, num_fail
     return (prior_seconds + elapsed_seconds) / (1 + num_failures)
 
 
-LOCAL = "checkpoint"
-"""Name of the copies on local disks."""
-
+LOCAL = "checkpoint"  # name of the copies on local disks
 PRIOR_MTBF_HOURS = 1.0
 
 
@@ -89,8 +87,7 @@ class CheckpointConfig(StrategyConfig):
 class Checkpoint(Strategy):
     """Uploads overlap with the training after their blocking share; only a completed one is durable.
 
-    A failure during an upload cancels it. If the next checkpoint is due before the last upload is complete, training
-    waits for it.
+    A failure cancels an upload. If the next checkpoint is due before the last upload is complete, training waits.
     """
 
     title = "checkpointing"

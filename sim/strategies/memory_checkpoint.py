@@ -1,7 +1,6 @@
 """In-memory checkpoints on the nodes of other stages (Gemini, SOSP '23): frequent and near, lost with their holders.
 
-Every node keeps the last complete checkpoint of its own stage and of the stage(s) before it in the ring 0, S1 … Ss.
-After a failure all stages roll back to it: the others from their own copies, lost stages from a holder's.
+Every node keeps the last checkpoint of its own stage and of the stage(s) before it in the ring 0, S1 … Ss.
 """
 
 from __future__ import annotations
