@@ -31,7 +31,6 @@ from support.sweeps import TINY, do_sweep, write_scenario
 BY_NAME = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
-# ---- links ---------------------------------------------------------------------------------------
 def anchors(page: Path) -> set[str]:
     """The anchors that code hosts give to a page's headings."""
     found = set()
@@ -65,7 +64,6 @@ def test_every_page_and_picture_is_linked():
     assert sorted(path.name for path in there - linked) == []
 
 
-# ---- command lines -------------------------------------------------------------------------------
 def command_lines(page: Path) -> list[str]:
     """`churnlab ...` in blocks of code without a language, and within lines."""
     lines = [line for block in blocks_of(page, "", "sh") for line in block.splitlines()]
@@ -112,7 +110,6 @@ def test_wrong_command_lines_would_be_found(line, expected):
     assert problem(line) == expected
 
 
-# ---- the scenario reference ----------------------------------------------------------------------
 @cache
 def reference() -> dict:
     return runpy.run_path(str(DOCS / "scenario_reference.py"))
@@ -150,7 +147,6 @@ def test_whole_scenarios_in_the_pages_are_valid(name):
             parse_scenario(block, base_folder=ROOT / "scenarios")
 
 
-# ---- what strategies cost ------------------------------------------------------------------------
 def test_stated_costs_of_strategies_are_the_measured_ones():
     chosen = {
         "`checkpoint` every 100": "{kind: checkpoint, interval_iterations: 100}",
@@ -168,7 +164,6 @@ def test_stated_costs_of_strategies_are_the_measured_ones():
         assert told[name] == [*models, computed, f"{found.iteration_seconds:.1f} s"]
 
 
-# ---- a failure process from outside --------------------------------------------------------------
 def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
     files = files_of(DOCS / "extending.md")
     assert set(files) == {"maintenance.py", "upkeep.yaml"}
@@ -193,7 +188,6 @@ def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
     assert found.ledger["waiting_for_nodes"] >= len(planned) * 1700
 
 
-# ---- the format of results -----------------------------------------------------------------------
 @cache
 def documented(heading: str) -> set[str]:
     """The names in the first column of a table below a heading of results/README.md."""

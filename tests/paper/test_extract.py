@@ -35,7 +35,6 @@ from sim.results.storage import load, read_json
 from support.sweeps import TINY, do_sweep, write_scenario
 
 
-# ---- loss curves ----------------------------------------------------------------------------------------
 def curve(losses: list[float], every: int = 10, run: str = "a", kind: str = "none", training_seed: int = 0):
     iterations = [every * (number + 1) for number in range(len(losses))]
     about = {"run": run, "kind": kind, "strategy": kind, "failure_seed": 0, "training_seed": training_seed}
@@ -107,7 +106,6 @@ def test_rollback_factor_grows_with_the_interval(probability, interval, num_stag
     assert released == pytest.approx([1.33, 1.93, 4.18], abs=0.01)
 
 
-# ---- files ----------------------------------------------------------------------------------------------
 def test_extract_has_every_run_and_validation(tiny):
     folder, _, extract = tiny
     results = load(folder / "results" / "tiny")
@@ -142,7 +140,6 @@ def test_swept_lists_are_kept_as_text(tmp_path):
     assert list(extract.runs["failures.immune_stages"].unique()) == ["[0]", "[0, 1]"]
 
 
-# ---- comparison with the committed numbers --------------------------------------------------------------
 def test_differences_are_reported_by_column():
     old = pd.DataFrame({"a": [1.0, 2.0, np.nan], "b": ["x", "y", "z"]})
     assert differences(old.copy(), old) == {}

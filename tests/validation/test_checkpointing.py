@@ -23,7 +23,6 @@ def blocking(interval_iterations: int) -> dict[str, object]:
     return {"kind": "checkpoint", "interval_iterations": interval_iterations, "blocking_share": 1.0}
 
 
-# ---- one segment ------------------------------------------------------------------------------------
 def test_a_simulated_segment_takes_its_expected_time():
     """λ = 1/50, W = 20, C = 3, R = 5 (2 to start, 3 to fetch), D = 2, in units of 100 s: 33.566."""
     assert segment_seconds(1 / 50, 20, 3, 5, 2) == pytest.approx(33.566, abs=5e-4)
@@ -52,9 +51,6 @@ def test_the_work_lost_to_a_failure_is_a_truncated_exponential(work):
     world.run(work_again_and_again())
     mean, error = mean_and_error(lost_seconds)
     assert abs(mean - (500.0 - work / math.expm1(work / 500.0))) < 3 * error
-
-
-# ---- the best interval ----------------------------------------------------------------------------------
 
 
 SAVE, START, UPTIME = 5 * MINUTE, 5 * MINUTE, 6 * HOUR
@@ -129,7 +125,6 @@ def test_the_strategys_own_interval_beats_half_and_double_of_it():
         assert abs(mean - (expected_seconds_of_work(factor * YOUNG) - expected)) < 3 * error
 
 
-# ---- failures by iteration ------------------------------------------------------------------------------
 @pytest.mark.parametrize("interval", [5, 20])
 def test_rolling_back_by_iterations_multiplies_the_work(interval):
     """((1 - q)^-k - 1) / (k q) executed iterations for each that is kept."""

@@ -67,7 +67,6 @@ def arrivals(sendings: list[tuple[Path, float]]) -> list[float]:
     return [arrived[number] for number in range(len(sendings))]
 
 
-# ---- messages ---------------------------------------------------------------------------------------
 @given(latencies, speeds, st.floats(0.0, 1e9))
 def test_a_message_takes_latency_plus_bytes_over_bandwidth(latency, beta, num_bytes):
     expected = latency + num_bytes / beta
@@ -98,7 +97,6 @@ def test_one_flow_across_all_links_gets_half_of_each(num_links, size):
     assert arrivals([(path, size) for path in paths]) == pytest.approx([2 * size] * (num_links + 1), abs=4 * TICK)
 
 
-# ---- collectives ------------------------------------------------------------------------------------
 @given(st.integers(2, 9), latencies, speeds)
 def test_a_ring_all_reduce_sends_two_n_minus_1_of_n_parts(n, latency, beta):
     expected = 2 * (n - 1) / n * STAGE_BYTES / beta + 2 * (n - 1) * latency
@@ -140,7 +138,6 @@ def test_a_ring_needs_each_access_link_once_each_way(n, up, down):
     assert seconds == pytest.approx(expected, rel=1e-9, abs=TICK)
 
 
-# ---- the checkpoint store -----------------------------------------------------------------------------
 @pytest.mark.parametrize(("node_rate", "one_node_is_the_limit"), [(None, False), (100.0, True), (1e6, False)])
 def test_a_checkpoint_sends_all_its_bytes_over_the_stores_link(node_rate, one_node_is_the_limit):
     """Every stage uploads at once: latency + the greater of all bytes over the link's rate, one's over its node's."""

@@ -85,7 +85,6 @@ def redundant(**options: Any) -> dict[str, Any]:
     return {"kind": "redundant", **options}
 
 
-# ---- what is sent ---------------------------------------------------------------------------------------
 def round_trip(world: World, pipeline: int) -> float:
     """Network of one microbatch, there and back, in one pipeline."""
     nodes = [world.cluster.slot(stage, pipeline) for stage in ROUTE]
@@ -116,7 +115,6 @@ def test_messages_have_the_published_sizes_and_times():
         assert slowest_pair(world, stage) == pytest.approx(slowest, abs=0.005)
 
 
-# ---- an iteration -----------------------------------------------------------------------------------------
 def test_without_compute_an_iteration_takes_75_seconds():
     """By hand 75.4: 10 + 2 × 18.64 + 24.97 + 3, and a little. Exactly it ends with the exchange of stage 2.
 
@@ -165,7 +163,6 @@ def test_activations_of_half_the_size_make_it_71_and_a_half(forward):
     assert run_alone(site, world.plain_plan(), "arrival").seconds == pytest.approx(71.5, abs=0.6)
 
 
-# ---- redundant computation ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_redundant_computation_takes_the_time_found_by_hand(forward):
     """What the paper's text says, twice the microbatches of half size: by hand 97 to 108, against 151 in its table.
@@ -205,7 +202,6 @@ def test_twice_the_microbatches_explain_91_and_151_seconds():
     assert seconds(forward, SOFTWARE, redundant(preset="paper_table2", shadow="eager"), **options) < 0.98 * table2
 
 
-# ---- shared links, recoveries -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_on_serial_connections_the_slowest_hop_spaces_a_window(forward):
     """The two behind the first of a window come a transmission apart, where they came a backward apart: 95.3 s."""

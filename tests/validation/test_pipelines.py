@@ -23,7 +23,6 @@ def to_the_tick(expected_seconds: float) -> object:
     return pytest.approx(expected_seconds, rel=1e-9, abs=5e-6)
 
 
-# ---- equal stages -----------------------------------------------------------------------------------
 @settings(max_examples=40)
 @given(*pipeline_shapes)
 def test_gpipe_and_1f1b_take_m_plus_p_minus_1_slots(p, m, forward, backward, schedule):
@@ -64,7 +63,6 @@ def test_gpipe_fills_and_drains_through_every_hop(p, m, hop_seconds, back_to_emb
     assert iteration.seconds == to_the_tick(3 * (m + p - 1) + num_hops * hop_seconds)
 
 
-# ---- microbatches held in memory ----------------------------------------------------------------------
 def held_at_most(iteration: PricedIteration, stage: int) -> int:
     """Most microbatches (of v chunks: parts of microbatches) that a stage holds; it does one thing at a time."""
     held = most = 0
@@ -84,7 +82,6 @@ def test_stage_i_of_p_holds_p_minus_i_plus_1_microbatches(p, m, forward, backwar
         assert held_at_most(gpipe, i) == m
 
 
-# ---- uneven stages ------------------------------------------------------------------------------------
 def uneven(stages: list[tuple[float, float]], m: int, schedule: str) -> PricedIteration:
     return an_iteration(a_site(len(stages), m, schedule=schedule, stages=stages))
 
@@ -118,7 +115,6 @@ def test_1f1b_hides_fast_stages_behind_a_slow_first_one():
     assert uneven(stages, 2, "1f1b").seconds == 40.0
 
 
-# ---- redundant forwards ---------------------------------------------------------------------------------
 @pytest.mark.parametrize(("backward", "ratio"), [(2.0, 4 / 3), (1.0, 3 / 2), (3.0, 5 / 4)])
 def test_redundant_forwards_cost_2f_plus_b_over_f_plus_b(backward, ratio):
     """Uniform stages, nothing hidden in bubbles: a third at b = 2 f."""
@@ -133,7 +129,6 @@ def test_redundant_forwards_cost_2f_plus_b_over_f_plus_b(backward, ratio):
     assert slot_seconds(1.0) / slot_seconds(0.0) == pytest.approx(ratio)
 
 
-# ---- few microbatches in flight over slow links -----------------------------------------------------------
 def windowed(p: int, m: int, in_flight: int, forward: float, backward: float, hop_seconds: float) -> float:
     shape = (p, m, forward, backward, "fifo")
     return a_pipeline(*shape, hop_seconds=hop_seconds, max_in_flight=in_flight).seconds

@@ -69,7 +69,6 @@ def test_shares_of_the_mean_lie_between_0_and_1():
             parse_share(text)
 
 
-# ---- the table of means --------------------------------------------------------------------------
 def shown(frame: pd.DataFrame, reference: str | None = "none") -> list[list[str]]:
     found = summary(frame, ["cluster.x"], reference=reference)
     table = summary_table("demo", found, ["cluster.x"], reference)

@@ -96,8 +96,6 @@ def test_names_of_folders_may_hold(name: str):
     assert (scenario.name, scenario.strategies[0].name) == (name, name)
 
 
-# ---- whatever stands in it -----------------------------------------------------------------------
-
 PLAIN = YAML(typ="safe").load(QUICKSTART)
 KEYS = st.sampled_from(
     ["kind", "preset", "label", "name", "checkpoint", "none", "links", "file", "losses", "0", "x", "", "a.b", "é\n"]
@@ -190,9 +188,6 @@ def test_whatever_the_text_is_only_scenario_errors_are_raised(text: str):
 def test_whatever_is_set_only_scenario_errors_are_raised(parts: list[str], value: Any):
     for text in (QUICKSTART, "\n".join(BASE)):
         told(text, f"{'.'.join(parts)}={value!r}")
-
-
-# ---- through the command -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

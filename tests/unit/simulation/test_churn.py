@@ -17,7 +17,6 @@ from support.memberships import empty_stages
 ITERATION, STANDING_IN = 21.0, 27.0
 
 
-# ---- a node of several ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
 def test_replicas_continue_until_the_replacement_joins(fidelity):
     """It joins at the first end of an iteration after its start-up."""
@@ -102,7 +101,6 @@ def test_losing_a_spare_or_a_starting_node_affects_no_other():
     assert (result.wall_clock_seconds, result.num_nodes_lost) == (8 * ITERATION, 2)
 
 
-# ---- notices -------------------------------------------------------------------------------------------
 def test_only_an_announced_loss_needs_no_detection():
     """Its replacement was ordered at the notice."""
     result = run(Loss(50.0, ((2, 0),)), notice_seconds=20.0)
@@ -157,7 +155,6 @@ def test_a_notice_checkpoint_may_overlap_another(fidelity):
     assert [event.iteration for event in of_kind(result, "checkpoint_durable")][:2] == [2, 3]
 
 
-# ---- nodes that come back, or never --------------------------------------------------------------------
 def test_a_returning_node_joins_and_none_is_ordered():
     result = run(Loss(50.0, ((2, 0),), 60.0))
     assert starts(result) == starts(run(Loss(50.0, ((2, 0),))))
@@ -202,8 +199,6 @@ def test_training_begins_when_every_stage_has_a_started_node():
     assert told(result) == [(10.0, "failure", (empty + 1) % 5)]
     assert starts(result)[0] == 30.0 + 5.0  # two nodes come at 30 s
 
-
-# ---- what strategies may know --------------------------------------------------------------------------
 
 REGIONS = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.0, 1.0),)}
 

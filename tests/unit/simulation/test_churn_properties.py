@@ -58,8 +58,6 @@ NETWORKS: tuple[dict[str, Any], ...] = (  # hops of no time and states of eight 
 )
 
 
-# ---- scripts -------------------------------------------------------------------------------------------
-
 seconds = st.one_of(st.integers(0, 240).map(lambda quarters: quarters / 4), st.floats(0.0, 60.0))
 places = st.tuples(st.integers(-1, NUM_STAGES), st.one_of(st.none(), st.integers(0, 2)))
 losses = st.builds(
@@ -157,7 +155,6 @@ def test_the_same_holds_for_many_more_scripts(scenario, index):
     check(scenario, index)
 
 
-# ---- the auditor sees what it should -------------------------------------------------------------------
 def its_own_place(holders: StatePlacement, stage: int, replica: int) -> int:
     return holders.cluster.slot(stage, replica)
 

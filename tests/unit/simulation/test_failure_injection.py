@@ -25,7 +25,6 @@ def leaving(*losses: Loss, cluster: Cluster, **options: Any) -> Log:
     return Log(Losses(LossesConfig(losses=losses, **options)), cluster)
 
 
-# ---- stages, regions, everybody ------------------------------------------------------------------------
 def test_a_stage_fails_whole_and_uptimes_count_between_failures():
     cluster = a_cluster(nodes_per_stage=2, provisioning_seconds=30.0)
     log = scripted({1: (10.0, 20.0, 15.0)}, cluster).until(100.0)
@@ -78,7 +77,6 @@ def test_a_leaving_spare_stays_once_its_stage_is_immune():
     assert seated(log.fleet) == [0, 3, 2]
 
 
-# ---- nodes ---------------------------------------------------------------------------------------------
 def test_nodes_age_alone_and_return_as_good_as_new():
     uptimes = {0: (100.0,), 1: (30.0, 1.0), 2: (1e3,), 3: (25.0,), 4: (1e3,)}
     log = scripted(uptimes, a_cluster(provisioning_seconds=20.0), scope="node").until(200.0)
@@ -145,7 +143,6 @@ def test_losses_at_a_constant_rate_are_proportional_to_node_time():
     assert node_hours / 100 == pytest.approx(20 / 1.5, rel=0.04)  # up an hour, replaced after half an hour
 
 
-# ---- orders --------------------------------------------------------------------------------------------
 def provisioning_seconds(*lost_nodes: int, seed: int = 0, **cluster: Any) -> dict[int, float]:
     """How long each lost node's replacement takes: those of one instant, by the places that they take."""
     shape = a_cluster(2, nodes_per_stage=20, provisioning_seconds=100.0, provisioning_sigma=1.0, **cluster)
@@ -177,7 +174,6 @@ def test_a_replacement_comes_in_time_and_in_the_slots_region():
     assert log.fleet.nodes[4].region == "b"
 
 
-# ---- notices -------------------------------------------------------------------------------------------
 def test_a_replacement_is_ordered_at_the_notice_and_once():
     cluster = a_cluster(provisioning_seconds=40.0)
     log = scripted({1: (100.0,)}, cluster, notice_seconds=30.0).until(300.0)
@@ -203,7 +199,6 @@ def test_notices_are_cut_to_uptimes_and_order_nodes_once():
     assert (log.arrivals, log.strikes.num_awaited) == ([(35.0, 2, 1)], 2)  # it takes the place of longest vacancy
 
 
-# ---- nodes that come of themselves ---------------------------------------------------------------------
 def test_returning_nodes_are_the_same_and_none_is_ordered():
     cluster = a_cluster(2, ("a", "b"), provisioning_seconds=1.0)
     log = scripted({1: (10.0, 30.0)}, cluster, away_seconds=12.0).until(100.0)

@@ -91,8 +91,6 @@ def test_a_loss_during_a_save_loses_the_save():
     assert "checkpoint_lost" in {event.kind for event in lossy.events}
 
 
-# ---- paths side by side -------------------------------------------------------------------------------
-
 rates = st.floats(0.1, 1e4)
 
 
@@ -109,8 +107,6 @@ def test_nodes_that_send_together_are_as_fast_as_one_by_one(num_nodes, storage, 
     assert all_together.alone_bytes_per_second == pytest.approx(125_000 * min(storage, num_nodes * slowest))
     assert network.is_apart(all_together)
 
-
-# ---- what does not go together ------------------------------------------------------------------------
 
 FLEET = """
 name: demo

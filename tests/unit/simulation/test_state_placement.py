@@ -93,7 +93,6 @@ def test_state_comes_from_another_pipeline_if_need_be(gone, sources):
     assert [lost(2, 3, *gone).source(1, replica) for replica in range(3)] == sources
 
 
-# ---- stages that another covers -----------------------------------------------------------------------
 def covered() -> StatePlacement:
     """Stage 2 of two replicas is gone, stage 1 works for it."""
     held = lost(3, 2, 4, 5)

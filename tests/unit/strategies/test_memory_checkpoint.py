@@ -34,7 +34,6 @@ def at(seconds: float) -> Any:
     return pytest.approx(seconds, abs=1e-5)
 
 
-# ---- how often ----------------------------------------------------------------------------------------
 def test_copies_travel_in_background_and_count_once_all_arrived():
     result = struck({})
     assert times(of_kind(result, "checkpoint_started")) == [at(21 * k) for k in range(1, 21)]
@@ -63,7 +62,6 @@ def test_an_interval_counts_from_the_last_checkpoint_or_rollback():
     assert [event.iteration for event in of_kind(result, "checkpoint_started")] == [4, 8, 8, 12, 16, 20]
 
 
-# ---- how far back ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("lost_at", "iteration", "lost_work"), [(100.0, 4, 16.0), (90.0, 3, 27.0), (94.0, 3, 31.0)])
 def test_all_roll_back_to_the_last_complete_checkpoint(lost_at, iteration, lost_work):
     """The 4th is sent from 84 to 94, where at an exact tie the failure wins. Fetching takes 10 s once more."""
@@ -107,7 +105,6 @@ def test_transfers_to_lost_stages_come_from_holders_of_copies():
     assert sent == {(1, 3, "1"), (2, 3, "2"), (2, 4, "2"), (5, 3, "3"), (5, 4, "3"), (5, 4, "4")}
 
 
-# ---- holders that are lost --------------------------------------------------------------------------------
 def test_a_stage_lost_with_its_holder_needs_the_fallback():
     result = struck({2: (100.0,), 3: (100.0,)}, fallback="restart")
     (told,) = of_kind(result, "fallback")

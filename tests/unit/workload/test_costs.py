@@ -42,7 +42,6 @@ def real() -> StagedModel:
     return StagedModel(REAL, VOCABULARY, SEQUENCE, init_seed=0)
 
 
-# ---- published figures ---------------------------------------------------------------------------
 def test_stages_and_microbatches_have_the_papers_size_and_flops():
     costs = paper()
     assert [costs.stage_parameters(stage) for stage in range(7)] == [65_537_024, *[67_117_056] * 6]
@@ -78,7 +77,6 @@ def test_precision_sets_bytes_of_activations_checkpoints_state(precision, activa
     assert costs.state_bytes(1) == state * 67_117_056
 
 
-# ---- the real module -----------------------------------------------------------------------------
 def test_the_model_has_parameters_and_flops_of_the_real_module(real):
     costs = of_the_real_module()
     assert [costs.stage_parameters(stage) for stage in range(3)] == [flat.numel() for flat in real.flat]
@@ -108,7 +106,6 @@ def test_a_stage_runs_the_flops_of_the_real_module(real, stage, module_of):
     assert counted_flops(lambda: module(x).sum().backward()) == 3 * forward
 
 
-# ---- who holds what ------------------------------------------------------------------------------
 def test_layers_are_where_the_scenario_says():
     costs = paper(layers_per_stage=(1, 2, 3, 4, 6, 8))
     assert [costs.num_layers(stage) for stage in range(7)] == [0, 1, 2, 3, 4, 6, 8]
@@ -128,7 +125,6 @@ def test_the_head_is_where_the_scenario_says():
         assert there.forward_seconds(stage) == here.forward_seconds(stage)
 
 
-# ---- seconds -------------------------------------------------------------------------------------
 def test_measured_and_computed_seconds_follow_the_flops():
     t4 = presets("devices")["t4"]
     reached = t4["fp32_tflops"] * 1e12 * t4["utilisation"]
@@ -159,7 +155,6 @@ def test_recomputing_adds_a_forward_of_the_layers_not_the_head():
     assert measured.backward_seconds(1) == 0.5
 
 
-# ---- efficiency by the size of an operation --------------------------------------------------------
 @pytest.mark.parametrize(
     ("gflop", "share"),
     [(0.5, 0.10), (0.999, 0.10), (1, 0.60), (15.9, 0.60), (16, 0.90), (127, 0.90), (128, 0.95), (1e6, 0.95)],
@@ -191,7 +186,6 @@ def test_a_token_never_takes_less_in_a_smaller_microbatch(stage, size, other):
     assert per_token[0] >= per_token[1] * (1 - 1e-12)
 
 
-# ---- microbatches in flight ------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("workload", "of_plan", "head_computes", "limit"),
     [

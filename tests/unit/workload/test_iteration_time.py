@@ -25,7 +25,6 @@ def a_plan(site) -> IterationPlan:
     return plain_plan(site.costs.workload)
 
 
-# ---- which order --------------------------------------------------------------------------------------
 @given(
     st.integers(2, 6),
     st.integers(1, 8),
@@ -55,7 +54,6 @@ def test_arrival_order_where_no_textbook_order_is_or_it_is_slower(num_microbatch
     assert an_iteration(a_site(4, num_microbatches, **options)).order == "arrival"
 
 
-# ---- each once ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["none", "redundant", "checkfree_plus"])
 def test_the_split_adds_up_to_the_time_and_times_are_cached(kind):
     scenario = a_scenario(({"kind": kind},))
@@ -86,7 +84,6 @@ def test_with_jitter_later_executions_reuse_the_first_samples():
     assert [again.executed(plan, execution).seconds for execution in range(1, 50 * num_samples)] == samples + later
 
 
-# ---- beside other messages ------------------------------------------------------------------------------
 def uploads(site, num_bytes: float, latency_seconds: float = 0.0) -> tuple[FlowState, ...]:
     return tuple(
         FlowState(site.network.path(node, STORAGE), latency_seconds, num_bytes)
@@ -133,7 +130,6 @@ def test_messages_under_way_keep_their_progress():
     assert [state.num_bytes for state in among.left] == pytest.approx([1000.0 * seconds - sent] * 2 + [7.0])
 
 
-# ---- a failure in the middle ------------------------------------------------------------------------------
 @pytest.mark.parametrize(("order", "missing"), [("textbook", []), ("arrival", [5])])
 @pytest.mark.parametrize("at_seconds", [0.0, 0.3, 2.5, 7.1, 11.0])
 def test_a_stopped_iteration_leaves_nothing_under_way(at_seconds, order, missing):

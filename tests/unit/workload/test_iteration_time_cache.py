@@ -59,7 +59,6 @@ def as_in_a_fresh_process(ask):
         return ask()
 
 
-# ---- the same runs ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("index", range(len(STRATEGIES_TO_RUN)))
 @pytest.mark.parametrize("failures", [CHURN, {"kind": "bulk", "mean_uptime_hours": 0.5}])
 def test_runs_are_equal_cold_and_warm(index, failures):
@@ -86,8 +85,6 @@ def test_what_was_asked_for_last_is_kept():
     assert [memo.get(key, lambda key=key: 10 * key) for key in (1, 2, 1, 3)] == [10, 20, 10, 30]
     assert [memo.get(key, lambda: 0) for key in (1, 3, 2)] == [10, 30, 0]
 
-
-# ---- never another's ----------------------------------------------------------------------------------
 
 CHANGED = {
     "device": "a100",

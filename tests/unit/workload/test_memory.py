@@ -35,7 +35,6 @@ def plain(num_microbatches: int = 100, **plan: Any) -> IterationPlan:
     return IterationPlan(num_microbatches, plain_routes(6), **plan)
 
 
-# ---- what a stage needs --------------------------------------------------------------------------
 def test_a_stage_needs_its_state_and_the_microbatches_in_flight():
     costs = the_costs()
     assert held_bytes(costs, 1) == HELD == 2_954_887_168
@@ -111,7 +110,6 @@ def test_a_layer_keeps_what_the_real_one_keeps():
     assert ours(32, 64) <= bytes_kept(32, 64) <= 1.35 * ours(32, 64)
 
 
-# ---- strategies ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", STRATEGIES)
 def test_strategies_hold_what_they_say_in_addition_to_a_stage(kind):
     costs = the_costs()
@@ -126,8 +124,6 @@ def test_strategies_hold_what_they_say_in_addition_to_a_stage(kind):
     assert extra == expected.get(kind, [0.0] * 7)
     assert complaint(f"name: x\nstrategies: [{kind}]\n") is None  # a default scenario fits
 
-
-# ---- the check -----------------------------------------------------------------------------------
 
 DEVICE = "{name: mine, bf16_tflops: 1, fp32_tflops: 1, memory_gib: %g, utilisation: 1}"
 

@@ -38,7 +38,6 @@ def order(schedule: Schedule, stage: int) -> str:
     return " ".join(name(visit) for visit in schedule.orders()[stage])
 
 
-# ---- orders by hand -----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "p", "m", "options", "expected"),
     [
@@ -114,7 +113,6 @@ def test_swapped_routes_pass_the_ends_in_another_order():
     assert [schedule.stage(visit) for visit in schedule.visits(1)[5:]] == [0, 3, 4, 1, 2]
 
 
-# ---- where the head is --------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("loss_at", "stage"), [("embedding_stage", 0), ("last_stage", 4)])
 def test_the_head_is_visited_where_it_is(name, loss_at, stage):
@@ -125,7 +123,6 @@ def test_the_head_is_visited_where_it_is(name, loss_at, stage):
     assert len(schedule.orders()[0]) == (8 if stage == 0 else 0)
 
 
-# ---- whatever the shape ---------------------------------------------------------------------------------
 @st.composite
 def schedules(draw) -> Schedule:
     name = draw(st.sampled_from(list(SCHEDULES)))
