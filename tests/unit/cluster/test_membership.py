@@ -25,7 +25,7 @@ def test_nodes_are_numbered_by_slot_and_dealt_to_regions():
     assert [newcomers.arrive(1.0).region for _ in range(4)] == ["b", "c", "a", "b"]
 
 
-def test_vacant_slots_are_filled_by_spares_in_order_of_arrival():
+def test_returning_nodes_keep_numbers_and_spares_fill_slots():
     fleet = a_fleet(nodes_per_stage=2, num_spares=1)
     lost = fleet.lose([2, 3], 10.0)
     assert [(node.number, node.slot) for node in lost] == [(2, 2), (3, 3)]
@@ -41,6 +41,15 @@ def test_vacant_slots_are_filled_by_spares_in_order_of_arrival():
     fleet.assign_spares(6.0)
     assert seated(fleet) == [4, 5, 3]
     assert {fleet.nodes[number].assigned_seconds for number in (3, 4, 5)} == {6.0}
+    fleet = a_fleet(num_spares=1)
+    (before,) = fleet.lose([1], 5.0)
+    fleet.assign_spares(5.0)
+    after = fleet.arrive(8.0, "a", 1)
+    assert (after.number, after.slot) == (1, None)  # its place is taken
+    assert after is not before
+    assert after != before
+    assert fleet.num_arrived == 4
+    assert fleet.arrive(9.0).number == 4
 
 
 def test_a_spare_is_assigned_by_empty_stage_region_wait_and_slot():
@@ -61,18 +70,6 @@ def test_a_spare_is_assigned_by_empty_stage_region_wait_and_slot():
     crowded = a_fleet(1, ("a", "b", "b", "b"), nodes_per_stage=2)
     crowded.lose([0, 2, 3], 0.0)
     assert crowded.arrive(1.0, "a").slot == 2  # though place 0 is in its region
-
-
-def test_a_returning_node_keeps_its_number_as_a_new_object():
-    fleet = a_fleet(num_spares=1)
-    (before,) = fleet.lose([1], 5.0)
-    fleet.assign_spares(5.0)
-    after = fleet.arrive(8.0, "a", 1)
-    assert (after.number, after.slot) == (1, None)  # its place is taken
-    assert after is not before
-    assert after != before
-    assert fleet.num_arrived == 4
-    assert fleet.arrive(9.0).number == 4
 
 
 @pytest.mark.parametrize(

@@ -243,14 +243,11 @@ def test_a_link_is_shared_in_equal_parts(n):
     assert max_min_rates([over(link)] * n) == [42.0 / n] * n
 
 
-def test_what_a_slow_flow_leaves_the_others_share():
+def test_textbook_networks_have_their_fair_shares():
     link = Link("one", 10.0)
     assert max_min_rates([over(link, limit=1.0), over(link), over(link, limit=4.0), over(link)]) == [1.0, 3.0, 3.0, 3.0]
     assert max_min_rates([over(link, limit=1.0), over(link), over(link, limit=2.0)]) == [1.0, 7.0, 2.0]
-
-
-def test_textbook_networks_have_their_fair_shares():
-    """k flows join at the k-th link: the long one shares the last with them all, the first short one gains by it."""
+    # k flows join at the k-th link: the long one shares the last with them all, the first short one gains by it.
     first, second, third = (Link(str(number), 12.0) for number in range(3))
     rates = max_min_rates([over(first, second, third), over(first), *[over(second)] * 2, *[over(third)] * 3])
     assert rates == [3.0, 9.0, 4.5, 4.5, 3.0, 3.0, 3.0]

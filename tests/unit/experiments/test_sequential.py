@@ -36,9 +36,6 @@ def test_wide_intervals_get_more_seeds_at_most_doubling():
     assert wanted(rows, share=0.9999, seeds=((0, 1, 2), (0, 1, 2))) == {0: 1}
     shared = [("b", float("nan"), 0 if seed < 3 else 1, seed, 10.0 + 9 * (seed % 2)) for seed in range(20)]
     assert wanted(shared, seeds=((0, 1, 2), tuple(range(20)))) == {1: 20}
-
-
-def test_nothing_is_asked_for_where_no_run_has_a_value():
     rows = at("a", 1.0, 0, WIDE)
     assert wanted(rows, metric="target_reached_seconds") == {}
     assert wanted(rows, metric="not_there") == {}

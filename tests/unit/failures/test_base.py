@@ -161,7 +161,7 @@ def test_a_domain_is_lost_whole_for_its_downtime():
 
 
 # ---- script ---------------------------------------------------------------------------------------------
-def test_a_script_fails_the_given_nodes_at_the_given_times():
+def test_a_script_fails_given_nodes_at_times_that_do_not_drift():
     losses = (
         {"at_hours": 2.0, "region": "A"},
         {"at_seconds": 60.0, "stages": (2, 3), "replica": 1, "downtime_hours": 0.5},
@@ -180,10 +180,7 @@ def test_a_script_fails_the_given_nodes_at_the_given_times():
     some = process("script")
     assert len(uptimes(some, 1)) == 0
     assert math.isinf(some.mean_uptime_seconds)
-
-
-def test_the_times_of_a_script_do_not_drift():
-    """Thirds of a second are no whole ticks, but each time is within half a tick of what is written."""
+    # Thirds of a second are no whole ticks, but each time is within half a tick of what is written.
     losses = tuple({"at_seconds": third / 3, "stages": (1,)} for third in range(1, 3001))
     gaps = uptimes(process("script", losses=losses), 3000)
     times = np.cumsum(gaps)

@@ -160,7 +160,7 @@ def test_a_queue_releases_each_run_when_its_segments_are_stored(moves, most_step
     assert sorted(drained(segments, runs)) == sorted(runs)
 
 
-def test_a_run_does_not_depend_on_segments_after_it_leaves():
+def test_runs_wait_only_for_what_they_ask_for():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(50).edited(AVERAGE_2)
     runs = {"trunk": {start.lineage: Demand(100)}, "branch": {fork.lineage: Demand(60)}}
@@ -176,9 +176,6 @@ def test_a_run_does_not_depend_on_segments_after_it_leaves():
     queue.kept(branch)
     assert queue.next() == "branch"
     assert queue.next() is None
-
-
-def test_a_run_waits_for_a_final_validation_only_if_it_asks():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(50).edited(AVERAGE_2)
     known = {start.lineage: StoredLine(range(1, 51), (), (50,))}

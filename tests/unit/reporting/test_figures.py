@@ -133,7 +133,7 @@ def test_a_legend_has_as_few_rows_as_fit(form, num_columns):
     assert texts_of(figure.legends[0].get_texts()) == names
 
 
-def test_a_slide_is_16_to_9_with_larger_letters(dry):
+def test_slides_are_16_to_9_and_files_equal_for_equal_data(dry, tmp_path):
     (stem, slide), *more = figure_kinds()["loss"].figures(
         FigureRequest(dry.results, SLIDE), figure_kinds()["loss"].tables(dry)
     )
@@ -143,9 +143,6 @@ def test_a_slide_is_16_to_9_with_larger_letters(dry):
     assert width / height == pytest.approx(16 / 9)
     sizes = [figure.axes[0].xaxis.label.get_size() / figure.get_size_inches()[0] for figure in (paper, slide)]
     assert sizes[1] > 1.25 * sizes[0]
-
-
-def test_equal_data_give_equal_files(dry, tmp_path):
     for name in ("one", "two"):
         save(drawn(dry, "ledger")[0], tmp_path / name)
     assert (tmp_path / "one.pdf").read_bytes() == (tmp_path / "two.pdf").read_bytes()

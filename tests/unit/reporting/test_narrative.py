@@ -55,7 +55,7 @@ def test_a_clear_winner_has_spread_interval_cost_and_churn():
     assert len(told) == 3
 
 
-def test_overlapping_intervals_are_too_close_to_call():
+def test_close_results_and_single_seeds_give_no_verdict():
     told = sentences_on(runs(redundant=[12, 14, 13], checkfree=[13, 12, 13.5]))
     assert told[0].startswith(
         "Too close to call which strategy reaches loss 2 first: CheckFree does after 12.8 h on average"
@@ -63,9 +63,6 @@ def test_overlapping_intervals_are_too_close_to_call():
     assert "but redundant (1.3 % later, 95 % interval −" in told[0]
     assert told[0].endswith("may be as fast.")
     assert told[1].startswith("Money goes with time: CheckFree pays $128")
-
-
-def test_one_seed_is_an_anecdote_and_has_no_interval():
     told = sentences_on(runs(redundant=[13], checkfree=[11]))
     assert told[0] == (
         "One seed: an anecdote. In it CheckFree reaches loss 2 first, after 11.0 h; redundant comes 18 % later."

@@ -361,7 +361,7 @@ def test_the_reference_is_compared_at_equal_values_of_fields():
     assert without[["num_paired", "difference", "relative_high"]].isna().all(axis=None)
 
 
-def test_runs_that_did_not_end_well_are_counted_and_not_averaged():
+def test_runs_stopped_failed_or_null_count_as_they_ended():
     """Of three runs one was stopped before its end, beyond the target; one has failed."""
     table = summary(a_sweep(), ["rate", "interval"], reference="none")
     point = {"strategy": "checkpoint", "rate": 0.2, "interval": 25}
@@ -369,10 +369,7 @@ def test_runs_that_did_not_end_well_are_counted_and_not_averaged():
     assert (seconds["mean"], seconds["num_reached"], seconds["num_runs"], seconds["num_paired"]) == (146.0, 1, 3, 1)
     assert math.isnan(seconds["low"])
     assert (reached["mean"], reached["num_reached"], reached["num_runs"]) == (pytest.approx(145.5 / 2), 2, 3)
-
-
-def test_a_value_of_nothing_is_a_value_where_others_have_some():
-    """clip_norm: [1.0, null], of all strategies: null is compared with null."""
+    # clip_norm: [1.0, null], of all strategies: null is compared with null.
     rows = [
         {"strategy": strategy, "failure_seed": seed, "training_seed": 0, "outcome": "finished", "clip": clip, "x": x}
         for strategy, extra in (("none", 0.0), ("checkfree", 1.0))

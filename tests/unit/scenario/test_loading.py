@@ -104,7 +104,7 @@ def test_what_is_not_one_yaml_mapping(text: str, expected: str):
     assert problems_of(text) == [expected]
 
 
-def test_anchors_and_merge_keys_work():
+def test_yaml_1_2_is_read_with_anchors_and_merge_keys():
     scenario = parse_scenario(
         "name: demo\n"
         "workload: {num_stages: &stages 4}\n"
@@ -116,9 +116,6 @@ def test_anchors_and_merge_keys_work():
     often, seldom = (strategy.model_dump() for strategy in scenario.strategies)
     assert scenario.training.model.num_stages == 4
     assert seldom == {**often, "label": "seldom", "interval_iterations": 50}
-
-
-def test_dates_are_texts_and_numbers_follow_yaml_1_2():
     scenario = parse_scenario(
         "name: 2024-02-30\nstrategies: [none]\ndescription: 2024-01-01T10:00:00Z\n"
         "training: {steps: 1_000, optimizer: {learning_rate: 1e-3}}\nworkload: {sequences_per_microbatch: 010}\n"
@@ -250,15 +247,12 @@ def test_a_wrong_override_is_named_itself(assignment: str, expected: str):
     assert any(problem.startswith(f"--set {assignment}{expected}") for problem in problems_of(text, assignment))
 
 
-def test_what_an_override_contradicts_is_named_where_it_stands():
+def test_overrides_are_reported_with_what_they_contradict():
     text = "name: demo\nstrategies:\n  - none\n  - checkpoint\nworkload:\n  model: medium\n  num_stages: 6\n"
     assert problems_of(text, "workload.model.num_layers=25", "strategies[none].label=checkpoint") == [
         "line 4, strategies.1: a second strategy named 'checkpoint': give it a 'label' of its own",
         "line 7, workload.num_stages: 6 stages do not divide num_layers 25; allowed: 5, 25",
     ]
-
-
-def test_wrong_overrides_are_reported_with_other_problems():
     long = f"training.steps={'x' * 500}"
     told = problems_of(f"{BASE}seeds: {{failures: [-1]}}\n", "strategies.foo.label=a", "steps", long)
     assert told == [

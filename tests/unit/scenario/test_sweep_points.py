@@ -69,14 +69,6 @@ def test_a_strategys_field_concerns_that_strategy_alone(tmp_path):
     assert len(checkpointing) == 2
 
 
-def test_a_scenario_without_a_sweep_is_its_only_point(tmp_path):
-    path = tmp_path / "demo.yaml"
-    path.write_text(BASE)
-    (point,) = load_points(path)
-    assert point.parameters == {}
-    assert point.scenario == load_scenario(path)
-
-
 def test_overrides_hold_at_every_point_unless_swept(tmp_path):
     sweep = "{grid: {failures.rate_per_hour: [0.1, 0.2]}}"
     points = points_of(tmp_path, sweep, "cluster.detection_seconds=7", "failures.rate_per_hour=0.5")
@@ -86,13 +78,18 @@ def test_overrides_hold_at_every_point_unless_swept(tmp_path):
     assert points[0].scenario.seeds.failures == (0,)
 
 
-def test_seeds_are_counted_up_from_the_one_that_is_given(tmp_path):
+def test_seeds_count_up_and_without_a_sweep_there_is_one_point(tmp_path):
     (point,) = points_of(
         tmp_path, "{replicates: 3, training_replicates: 2}", rest="seeds: {failures: [5], training: [7]}"
     )
     assert point.scenario.seeds.failures == (5, 6, 7)
     assert point.scenario.seeds.training == (7, 8)
     assert point.with_more_failure_seeds(2).scenario.seeds.failures == (5, 6, 7, 8, 9)
+    path = tmp_path / "demo.yaml"
+    path.write_text(BASE)
+    (point,) = load_points(path)
+    assert point.parameters == {}
+    assert point.scenario == load_scenario(path)
 
 
 @pytest.mark.parametrize(

@@ -155,10 +155,17 @@ def test_a_notice_checkpoint_may_overlap_another(fidelity):
     assert [event.iteration for event in of_kind(result, "checkpoint_durable")][:2] == [2, 3]
 
 
-def test_a_returning_node_joins_and_none_is_ordered():
+def test_returning_nodes_join_and_those_that_never_come_stop_it():
     result = run(Loss(50.0, ((2, 0),), 60.0))
     assert starts(result) == starts(run(Loss(50.0, ((2, 0),))))
     assert result.node_hours * 3600 == pytest.approx(10 * 201.0 - 60.0)
+    result = run(Loss(50.0, ((2, None),), 1e8))
+    assert result.stopped.startswith("after 2 of 8 iterations it had taken more than 20 × the plain")
+    assert result.ledger["waiting_for_nodes"] == pytest.approx(20 * 8 * ITERATION - 60.0, abs=2.0)
+    short = scripted(a_scenario((CHECKFREE,)), {}, num_initial_nodes=4)  # for five stages
+    result = run_with(short)
+    assert "after 0 of 20 iterations" in result.stopped
+    assert result.ledger["waiting_for_nodes"] == result.wall_clock_seconds
 
 
 @pytest.mark.parametrize(("away_seconds", "bucket"), [(None, "provisioning"), (60.0, "waiting_for_nodes")])
@@ -169,16 +176,6 @@ def test_waits_for_ordered_nodes_are_provisioning(away_seconds, bucket):
     waited[bucket] += 50.0  # after 10 s of detection
     assert {bucket: result.ledger[bucket] for bucket in waited} == waited
     assert times(of_kind(result, "recovered")) == [115.0]
-
-
-def test_waiting_for_nodes_that_never_come_stops_with_a_reason():
-    result = run(Loss(50.0, ((2, None),), 1e8))
-    assert result.stopped.startswith("after 2 of 8 iterations it had taken more than 20 × the plain")
-    assert result.ledger["waiting_for_nodes"] == pytest.approx(20 * 8 * ITERATION - 60.0, abs=2.0)
-    short = scripted(a_scenario((CHECKFREE,)), {}, num_initial_nodes=4)  # for five stages
-    result = run_with(short)
-    assert "after 0 of 20 iterations" in result.stopped
-    assert result.ledger["waiting_for_nodes"] == result.wall_clock_seconds
 
 
 def test_training_begins_when_every_stage_has_a_started_node():

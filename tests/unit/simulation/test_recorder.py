@@ -88,7 +88,7 @@ def test_arrivals_are_recorded_with_their_bytes():
     assert trace.spans == [Span("state_transfer", 0.0, 1.5)]
 
 
-def test_spans_are_the_ledger_s_seconds_by_bucket():
+def test_spans_are_the_ledgers_seconds_also_of_joining_nodes():
     strategy = {"kind": "checkpoint", "interval_iterations": 2, "blocking_share": 0.5}
     trace = EventRecorder()
     scenario = a_scenario((strategy,), network=SLOW, steps=6)
@@ -100,9 +100,6 @@ def test_spans_are_the_ledger_s_seconds_by_bucket():
     ends = [(span.start_seconds, span.end_seconds) for span in trace.spans]
     assert all(start < end for start, end in ends)
     assert all(end <= start for (_, end), (start, _) in pairwise(ends))
-
-
-def test_the_state_transfer_of_a_joining_node_is_recorded():
     trace, cluster = EventRecorder(), {"nodes_per_stage": 2, "provisioning_seconds": 30.0, "regroup_seconds": 4.0}
     scenario = a_scenario(({"kind": "checkfree"},), network=SLOW, steps=6, cluster=cluster)
     result = run(with_losses(scenario, Loss(40.0, ((2, 1),))), training=no_training(scenario), trace=trace)

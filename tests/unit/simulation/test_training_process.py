@@ -228,15 +228,12 @@ def test_an_interval_in_seconds_runs_from_the_last_start(interval_seconds, start
     assert iterations_started == (started or list(range(1, 21)))
 
 
-def test_intervals_start_anew_after_a_recovery_and_default_to_100():
+def test_intervals_start_anew_or_wait_for_the_upload():
     config = {"kind": "checkpoint", "interval_seconds": 100.0}
     result = run(scripted(a_scenario((config,)), {2: (95.0,)}))  # goes on at 110 s
     assert times(of_kind(result, "checkpoint_started"))[0] == 110.0 + 5 * ITERATION
     default = run(a_scenario(({"kind": "checkpoint"},), steps=250))
     assert [event.iteration for event in of_kind(default, "checkpoint_started")] == [100, 200]
-
-
-def test_an_upload_longer_than_the_interval_delays_the_next():
     result = checkpointed({}, interval_iterations=1)
     assert times(of_kind(result, "checkpoint_started")) == [ITERATION + 50.0 * n for n in range(20)]
     assert result.wall_clock_seconds == ITERATION + 19 * 50.0

@@ -33,7 +33,7 @@ def test_a_failure_wins_ties_with_deadlines_and_iterations():
     assert world.ledger.buckets()["lost_work"] == 21.0
 
 
-def test_simultaneous_failures_arrive_in_order_without_delay():
+def test_failures_arrive_in_order_also_during_a_recovery():
     world = a_world(script={4: (5.0,), 1: (5.0,), 3: (5.0,)}, scope="stage")  # a process for each stage
     waits = (7.0, 7.0, 0.0, 7.0)
     failures = in_turn(world, *(world.attempt(seconds, "detection") for seconds in waits))
@@ -44,9 +44,6 @@ def test_simultaneous_failures_arrive_in_order_without_delay():
     assert world.lost_stages == {1, 2}
     world.finish_recovery()
     assert world.lost_stages == {2}
-
-
-def test_a_failure_during_recovery_is_returned_by_that_step():
     world = a_world(script={1: (5.0,), 2: (12.0,), 3: (24.0,)})
     recovery = [world.bring_back_nodes() for _ in range(3)]  # 10 s to detect, 5 s to start
     failures = in_turn(world, world.attempt(9.0, "detection"), *recovery)

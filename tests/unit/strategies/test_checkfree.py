@@ -213,7 +213,7 @@ def test_the_hybrid_restores_the_rest_and_rolls_back_no_other(lost, stale, rebui
     assert from_store == [Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), "checkpoint") for stage in stale]
 
 
-def test_stage_0_is_not_asked_for_from_copies_that_are_gone():
+def test_transfers_of_the_hybrid_avoid_lost_copies():
     """S1 gets its copy of E from stage 0, as ever, and its weights from its twin; stage 0 the whole from the store."""
     strategy, world, position = hybrid()
     world.lost_stages = frozenset({0, 1})
@@ -224,9 +224,6 @@ def test_stage_0_is_not_asked_for_from_copies_that_are_gone():
         Transfer(STORE, 1, half),
         Transfer(STORE, 0, whole, "checkpoint"),
     ]
-
-
-def test_on_request_only_exact_copies_bypass_the_checkpoint():
     strategy, world, position = hybrid(rebuild_from="checkpoint")
     world.lost_stages = frozenset({0, 3})
     assert rebuild(strategy, world, position) == position.edited(older(3, STORED))

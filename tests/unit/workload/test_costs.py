@@ -106,15 +106,12 @@ def test_a_stage_runs_the_flops_of_the_real_module(real, stage, module_of):
     assert counted_flops(lambda: module(x).sum().backward()) == 3 * forward
 
 
-def test_layers_are_where_the_scenario_says():
+def test_layers_and_head_are_where_the_scenario_says():
     costs = paper(layers_per_stage=(1, 2, 3, 4, 6, 8))
     assert [costs.num_layers(stage) for stage in range(7)] == [0, 1, 2, 3, 4, 6, 8]
     assert costs.forward_seconds(6) == pytest.approx(8 * costs.forward_seconds(1))
     assert sum(costs.stage_parameters(stage) for stage in range(7)) == 468_239_360
     assert sum(costs.forward_flops(stage) for stage in LAYERS) == 6 * paper().forward_flops(1)
-
-
-def test_the_head_is_where_the_scenario_says():
     here, there = paper(), paper(loss_at="last_stage")
     assert (here.head_stage, there.head_stage) == (0, 6)
     assert there.stage_parameters(0) == 32_000 * 1024

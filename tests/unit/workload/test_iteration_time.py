@@ -50,7 +50,7 @@ def test_the_faster_order_is_used_and_on_ties_the_textbooks(p, m, schedule, hop,
     ],
     ids=["no textbook order", "few in flight", "slow links"],
 )
-def test_arrival_order_where_no_textbook_order_is_or_it_is_slower(num_microbatches, options):
+def test_arrival_order_is_used_where_no_textbook_order_is_faster(num_microbatches, options):
     assert an_iteration(a_site(4, num_microbatches, **options)).order == "arrival"
 
 
@@ -105,7 +105,7 @@ def test_messages_on_other_links_change_no_iteration():
     assert pipeline.among(a_plan(site), uploads(site, 4001.0)) is not first
 
 
-def test_messages_and_iterations_on_shared_links_slow_each_other():
+def test_messages_on_shared_links_slow_and_keep_their_progress():
     network = {**SLOW, "storage": a_link(0.0, 1e9)}
     access = {"up_mbit_per_s": 262144 / 125000, "down_mbit_per_s": 262144 / 125000}
     site = a_site(4, 4, network={**network, "access": access})
@@ -113,9 +113,6 @@ def test_messages_and_iterations_on_shared_links_slow_each_other():
     among = run_among(site, a_plan(site), alone.order, uploads(site, 10 * 262144.0))
     assert alone.seconds < among.seconds <= 2 * alone.seconds
     assert max(among.arrivals_seconds) > 14.0 > 10.0 == min(among.arrivals_seconds)  # the last has nothing to send yet
-
-
-def test_messages_under_way_keep_their_progress():
     site = a_site(4, 4, network=SLOW)
     seconds, order = (alone := an_iteration(site)).seconds, alone.order
     others = (*uploads(site, 1000.0 * seconds, 1.0)[:2], FlowState(site.network.path(STORAGE, 3), seconds + 2.0, 7.0))

@@ -105,12 +105,14 @@ def test_interleaved_four_stages_warm_up_as_in_figure_4(stage, warm_up):
         assert [name for name in done if name[0] == letter] == groups
 
 
-def test_swapped_routes_pass_the_ends_in_another_order():
+def test_swapped_routes_pass_the_ends_of_two_stages_at_least():
     plan = IterationPlan(4, swapped_routes(4))
     schedule = a_schedule("1f1b", 4, 4, plan=plan)
     assert [schedule.stage(visit) for visit in schedule.visits(0)[:5]] == [1, 2, 3, 4, 0]
     assert [schedule.stage(visit) for visit in schedule.visits(1)[:5]] == [2, 1, 4, 3, 0]
     assert [schedule.stage(visit) for visit in schedule.visits(1)[5:]] == [0, 3, 4, 1, 2]
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        WorkloadConfig(num_stages=1)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -205,8 +207,3 @@ def test_interleaved_with_few_in_flight_ends_too(p, v, max_in_flight):
 )
 def test_which_schedules_have_a_textbook_order(name, options, has_textbook_order):
     assert a_schedule(name, 4, 8, **options).has_textbook_order == has_textbook_order
-
-
-def test_a_pipeline_has_two_stages_at_least():
-    with pytest.raises(ValueError, match="greater than or equal to 2"):
-        WorkloadConfig(num_stages=1)
