@@ -10,7 +10,8 @@ import pandas as pd
 from sim.core.text import format_count, shortened
 from sim.experiments.job import SweepJob
 from sim.experiments.plan import swept_fields
-from sim.results.statistics import Estimate, PointRuns, estimate, points_of, replicates_needed
+from sim.results.crossed_design import Estimate
+from sim.results.statistics import PointRuns, estimate, points_of, replicates_needed
 
 
 def parse_share(text: str) -> float:

@@ -8,27 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sim.core.plugins import PluginError, Plugins, choice
+from sim.failures import renewal
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Superposition
 from sim.failures.correlated import BulkFailures, OutageFailures
-from sim.failures.renewal import (
-    DiurnalFailures,
-    ExponentialFailures,
-    LognormalFailures,
-    NoFailures,
-    PerIterationFailures,
-    PoissonFailures,
-    WeibullFailures,
-)
 from sim.failures.script import ScriptFailures
 from sim.failures.trace import TraceFailures
 
 SINGLE: tuple[type[FailureProcess], ...] = (
-    ExponentialFailures,
-    WeibullFailures,
-    LognormalFailures,
-    DiurnalFailures,
-    PoissonFailures,
-    PerIterationFailures,
+    renewal.ExponentialFailures,
+    renewal.WeibullFailures,
+    renewal.LognormalFailures,
+    renewal.DiurnalFailures,
+    renewal.PoissonFailures,
+    renewal.PerIterationFailures,
     OutageFailures,
     BulkFailures,
     ScriptFailures,
@@ -48,7 +40,7 @@ def process_choice(processes: Sequence[type[FailureProcess]]) -> Any:
 if TYPE_CHECKING:
     Single = ProcessConfig
 else:
-    Single = process_choice((*SINGLE, NoFailures))
+    Single = process_choice((*SINGLE, renewal.NoFailures))
 
 
 class ComposeConfig(ProcessConfig):
@@ -108,7 +100,7 @@ class ComposedFailures(Superposition):
 PROCESSES: dict[str, type[FailureProcess]] = {
     **{process.kind: process for process in SINGLE},
     ComposedFailures.kind: ComposedFailures,
-    NoFailures.kind: NoFailures,
+    renewal.NoFailures.kind: renewal.NoFailures,
 }
 
 

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -17,30 +17,13 @@ from sim.core.presets import frozen
 from sim.core.text import shortened
 from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
-from sim.failures.trace_formats import (
-    MAX_NODES,
-    MAX_ROWS,
-    MAX_SECONDS,
-    Format,
-    Polarity,
-    TraceError,
-    TraceRow,
-    read_trace,
-)
+from sim.failures.trace_formats import MAX_NODES, MAX_ROWS, Format, Polarity, TraceError, TraceRow, read_trace
 
 MIN_LOOP_SECONDS = 1.0
 """Shortest duration of a trace that is repeated; one of no duration would stop simulated time."""
 
 UNREAD: tuple[TraceRow, ...] = ((0.0, 10_000, 0, ()),)
 """A placeholder for the rows of a file that cannot be read, so that other checks run."""
-
-Count = Annotated[int, Field(ge=0, le=MAX_ROWS)]
-
-Row = Annotated[
-    tuple[Annotated[float, Field(ge=0, le=MAX_SECONDS)], Count, Count, tuple[Annotated[int, Field(ge=0)], ...]],
-    Field(description="seconds since the first, nodes that arrive, nodes that leave, their numbers if known"),
-]
-"""A `TraceRow` as a scenario holds it."""
 
 
 class TraceConfig(ProcessConfig):
@@ -52,7 +35,7 @@ class TraceConfig(ProcessConfig):
     polarity: Polarity = Field(
         "available", description="what skypilot counts: available nodes; or, as 1, that the one node is preempted"
     )
-    rows: tuple[Row, ...] = Field(
+    rows: tuple[TraceRow, ...] = Field(
         (),
         max_length=MAX_ROWS,
         validate_default=True,

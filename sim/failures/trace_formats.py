@@ -13,7 +13,9 @@ from datetime import datetime
 from itertools import accumulate, groupby, pairwise
 from operator import itemgetter, sub
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from sim.core.text import format_value, nearest, shortened, suggestion
 
@@ -21,14 +23,18 @@ Format = Literal["auto", "bamboo", "google_counts", "skypilot"]
 
 Polarity = Literal["available", "preempted"]
 
-TraceRow = tuple[float, int, int, tuple[int, ...]]
-"""An instant at which something changed: seconds since the first, number of nodes that arrive and that leave, and the
-numbers of those that leave, by arrival from 0, if known. Nodes leave before others arrive."""
-
 MAX_ROWS, MAX_BYTES, MAX_NODES = 1_000_000, 2**28, 100_000
 
 MAX_SECONDS = 1e9
 """Longest trace, 31 years."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_ROWS)]
+
+TraceRow = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=MAX_SECONDS)], Count, Count, tuple[Annotated[int, Field(ge=0)], ...]],
+    Field(description="seconds since the first, nodes that arrive, nodes that leave, their numbers if known"),
+]
+"""An instant at which something changed. Nodes are numbered by arrival from 0, and leave before others arrive."""
 
 COLUMNS = {"bamboo": "milliseconds,add or remove,node", "google_counts": "YYYY-MM-DD, HH:MM:SS, count"}
 

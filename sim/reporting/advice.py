@@ -7,7 +7,7 @@ from itertools import groupby
 
 from sim.core.text import USD, format_list
 from sim.reporting.notes import describe_prices
-from sim.results.comparison import FEWEST_LOST
+from sim.results.statistics import FEWEST_LOST
 from sim.results.strategy_map import Advice, CellResult
 from sim.strategies import legend_label
 

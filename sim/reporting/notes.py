@@ -11,8 +11,8 @@ from sim.core.text import format_count
 from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import ProcessConfig, process_class, processes
 from sim.failures.script import ScriptConfig
-from sim.results.comparison import few_failures_note
 from sim.results.outcome_tables import target_of
+from sim.results.statistics import few_failures_note
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label

@@ -30,7 +30,7 @@ from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import SeriesStyle, styles_by_kind
 from sim.reporting.style import new_figure, save
 from sim.reporting.tables import Row, Table, columns_of
-from sim.results.comparison import FEWEST_LOST
+from sim.results.statistics import FEWEST_LOST
 from sim.results.strategy_map import StrategyMap
 from sim.scenario.axes import Axis
 from sim.strategies import legend_label

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,34 +31,42 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 
-class Counts(NamedTuple):
-    """Numbers of runs, of runs with a value, and of their different seeds."""
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs and its interval; NaN if unknown.
 
+    num_reached: runs with a value, which mean and interval are over; num_failure_seeds, num_training_seeds: of those.
+    With one training seed the interval is conditional on that seed, with one failure seed on that churn; of one
+    replicate there is none (low and high are NaN). training_half_width: the part of the half width due to training
+    seeds, which more failure seeds do not shrink.
+    """
+
+    mean: float
+    low: float
+    high: float
     num_runs: int
     num_reached: int
     num_failure_seeds: int
     num_training_seeds: int
-
-
-class Interval(NamedTuple):
-    """A mean, half the width of its interval, and the part of that which more failure seeds would not shrink."""
-
-    mean: float
-    half_width: float
     training_half_width: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval."""
+        return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
 class Cells:
     """Runs with values by their seeds, without runs that only repeat others.
 
-    failure, training: each run's seed as a number from 0. columns: values of these runs. counts: of all runs.
+    failure, training: each run's seed as a number from 0. columns: values of these runs. counts: fields of `Estimate`.
     """
 
     failure: Codes
     training: Codes
     columns: tuple[Floats, ...]
-    counts: Counts
+    counts: tuple[int, int, int, int]
 
     @classmethod
     def at(cls, seeds: Codes, values: Floats) -> Cells:
@@ -78,21 +86,22 @@ class Cells:
         there: NDArray[np.bool_] = np.logical_not(np.isnan(values).any(axis=1))
         values, seeds = values[there], seeds[there]
         failure, training = (np.unique(seeds[:, axis], return_inverse=True)[1] for axis in (0, 1))
-        counts = Counts(len(there), len(values), _number_of(failure), _number_of(training))
+        counts = len(there), len(values), _number_of(failure), _number_of(training)
         if repeats(failure, values):
             first = _first_of_each(failure)
             failure, training, values = failure[first], np.zeros_like(first), values[first]
-        elif counts.num_training_seeds > 1 and repeats(training, values):
+        elif counts[3] > 1 and repeats(training, values):
             first = _first_of_each(training)
             failure, training, values = np.zeros_like(first), training[first], values[first]
         return cls(failure, training, tuple(values.T), counts)
 
-    def interval(self, values: Floats, confidence: float) -> Interval:
+    def interval(self, values: Floats, confidence: float) -> Estimate:
         """Return the mean of a value per cell, with its interval: NaN for a single cell."""
         if not 0.0 < confidence < 1.0:
             raise ValueError(f"confidence {confidence}: must be between 0 and 1")
         if len(values) < 2:
-            return Interval(float(values[0]) if len(values) else math.nan, math.nan, math.nan)
+            only = float(values[0]) if len(values) else math.nan
+            return Estimate(only, math.nan, math.nan, *self.counts, math.nan)
         mean = float(values.mean())
         rest = values - mean
         half_width = math.sqrt(self.squared_reach(rest, rest, confidence))
@@ -101,7 +110,8 @@ class Cells:
         left = rest - _means_of(self.failure, rest) - _means_of(self.training, rest)
         within = float((left**2).sum()) / freedom / len(rest) if freedom > 0 else 0.0  # M_e/n, of neither seed
         lasting = max(0.0, covariance_between(self.training, rest, rest) - within)  # σ_b²/J: good enough to plan with
-        return Interval(mean, half_width, t_training * math.sqrt(lasting))
+        training_half_width = t_training * math.sqrt(lasting)
+        return Estimate(mean, mean - half_width, mean + half_width, *self.counts, training_half_width)
 
     def ratio(self, a: Floats, b: Floats, confidence: float) -> tuple[float, float, float]:
         """Return (mean of a) / (mean of b), the latter positive, and the ends of its interval.

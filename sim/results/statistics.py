@@ -1,4 +1,4 @@
-"""Statistics over replicates: means with intervals, paired differences of strategies, replicates still needed.
+"""Statistics over replicates: means with intervals, paired differences and rankings of strategies, replicates needed.
 
 `crossed_design` derives the intervals. Every mean is over the runs that have a value, which must be stated if
 `num_reached` is less than `num_runs`: runs without one (stopped, failed, target not reached) may be the worst ones.
@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -17,44 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim.core.text import shortened, suggestion
-from sim.results.crossed_design import SEEDS, Cells, Counts, Interval, quantile
+from sim.core.text import DIGITS_OF_SHARES, format_number, shortened, suggestion
+from sim.results.crossed_design import SEEDS, Cells, Estimate, quantile
 from sim.results.selection import by_point
 
 METRICS = ("wall_clock_seconds", "target_reached_seconds", "final_validation_loss", "goodput")
 REACHED_EVEN_IF_STOPPED = ("target_reached_seconds", "target_reached_iteration", "target_reached_usd")
 CONFIDENCE = 0.95
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over runs and its interval; NaN if unknown.
-
-    num_reached: runs with a value, which mean and interval are over; num_failure_seeds, num_training_seeds: of those.
-    With one training seed the interval is conditional on that seed, with one failure seed on that churn; of one
-    replicate there is none (low and high are NaN). training_half_width: the part of the half width due to training
-    seeds, which more failure seeds do not shrink.
-    """
-
-    mean: float
-    low: float
-    high: float
-    num_runs: int
-    num_reached: int
-    num_failure_seeds: int
-    num_training_seeds: int
-    training_half_width: float
-
-    @property
-    def half_width(self) -> float:
-        """Half the width of the interval."""
-        return (self.high - self.low) / 2
-
-    @classmethod
-    def around(cls, interval: Interval, counts: Counts) -> Estimate:
-        """Build from a symmetric interval."""
-        mean, half_width, training_half_width = interval
-        return cls(mean, mean - half_width, mean + half_width, *counts, training_half_width)
+SeedPair = tuple[int, int]
+"""A failure seed of the simulation, and the number of a training replicate."""
 
 
 class Values(NamedTuple):
@@ -69,6 +41,11 @@ class Values(NamedTuple):
         if isinstance(rows, Values):
             return rows
         return cls(rows[SEEDS].to_numpy(dtype=np.int64), rows["value"].to_numpy(dtype=float))
+
+    @classmethod
+    def by_seeds(cls, found: Mapping[SeedPair, float]) -> Values:
+        """Convert values by pairs of seeds."""
+        return cls(np.array(list(found), dtype=np.int64).reshape(-1, 2), np.array(list(found.values()), dtype=float))
 
 
 @dataclass(frozen=True)
@@ -87,7 +64,7 @@ def estimate(values: pd.DataFrame | Values, confidence: float = CONFIDENCE) -> E
     """
     seeds, found = Values.of(values)
     cells = Cells.at(seeds, found[:, None])
-    return Estimate.around(cells.interval(cells.columns[0], confidence), cells.counts)
+    return cells.interval(cells.columns[0], confidence)
 
 
 def paired_difference(
@@ -107,9 +84,9 @@ def paired_difference(
     in_a, in_b = np.array(paired, dtype=np.int64).reshape(-1, 2).T
     cells = Cells.at(a.seeds[in_a], np.column_stack((a.values[in_a], b.values[in_b])))
     ours, theirs = cells.columns
-    difference = Estimate.around(cells.interval(ours - theirs, confidence), cells.counts)
+    difference = cells.interval(ours - theirs, confidence)
     if not len(ours) or theirs.mean() <= 0.0:
-        return PairedDifference(difference, Estimate.around(Interval(math.nan, math.nan, math.nan), cells.counts))
+        return PairedDifference(difference, Estimate(math.nan, math.nan, math.nan, *cells.counts, math.nan))
     ratio, low, high = cells.ratio(ours, theirs, confidence)
     if (ours >= 0.0).all() and low < 0.0:
         low = 0.0
@@ -238,3 +215,80 @@ def points_of(runs: pd.DataFrame, fields: Sequence[str]) -> list[PointRuns]:
         parameters = {name: None if pd.isna(as_given[name]) else as_given[name] for name in concerned}
         points.append(PointRuns(str(about["strategy"]), parameters, as_given, rows))
     return points
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A strategy's mean, and the share by which it is behind the best; error: of interpolation, as a share."""
+
+    strategy: str
+    takes: Estimate
+    behind: float
+    behind_low: float
+    behind_high: float
+    error: float
+
+    @property
+    def reaches(self) -> bool:
+        """Whether all of its runs reach the target."""
+        return self.takes.num_reached == self.takes.num_runs > 0
+
+    @property
+    def may_be_first(self) -> bool:
+        """Whether it is too close to the best: the interval of the difference or the interpolation error contains 0."""
+        return self.reaches and not (self.behind_low > 0.0 and self.behind > self.error)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Strategies in the order in which they reach the target; those that miss it under some seed are last."""
+
+    standings: tuple[Standing, ...]
+
+    @property
+    def best(self) -> Standing | None:
+        """The first; None if none reaches the target in all of its runs."""
+        return self.standings[0] if self.standings and self.standings[0].reaches else None
+
+    @property
+    def contenders(self) -> tuple[Standing, ...]:
+        """Others that are too close to the first."""
+        return tuple(standing for standing in self.standings[1:] if standing.may_be_first) if self.best else ()
+
+    @property
+    def lead(self) -> float:
+        """The share by which the second is behind the best; infinite if no other reaches the target."""
+        return next((standing.behind for standing in self.standings[1:] if standing.reaches), math.inf)
+
+
+def rank(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:
+    """Rank strategies by seconds or money by pair of seeds (NaN: not reached); errors: of interpolation, as shares."""
+    means = {name: estimate(found) for name, found in values.items()}
+
+    def order(name: str) -> tuple[bool, float, str]:
+        mean = means[name]
+        return mean.num_reached < mean.num_runs, math.inf if math.isnan(mean.mean) else mean.mean, name
+
+    standings: list[Standing] = []
+    for name in sorted(values, key=order):
+        first = standings[0].strategy if standings else name
+        behind = (0.0, 0.0, 0.0)
+        if name != first:
+            relative = paired_difference(values[name], values[first]).relative
+            behind = relative.mean, relative.low, relative.high
+        error = math.hypot(errors.get(name, 0.0), errors.get(first, 0.0))
+        standings.append(Standing(name, means[name], *behind, error))
+    return Ranking(tuple(standings))
+
+
+FEWEST_LOST = 3.0
+"""With fewer lost stages a run, a comparison of strategies is one of plain speed."""
+
+
+def few_failures_note(num_lost: float) -> list[str]:
+    """Return a sentence if too few stages are lost to compare recovery. num_lost: stages a run, on average."""
+    if num_lost >= FEWEST_LOST:
+        return []
+    few = f"Only {format_number(num_lost, DIGITS_OF_SHARES)} stages were lost a run on average"
+    found = f"{few if num_lost else 'No stage was lost in any run'}: this compares plain speed more than recovery."
+    return [f"{found} More training.steps or iterations_per_step would be closer to a long training."]

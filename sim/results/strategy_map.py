@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sim.core.units import SECONDS_PER_HOUR
-from sim.results.comparison import FEWEST_LOST, Ranking, SeedPair, as_values
-from sim.results.statistics import estimate
+from sim.results.statistics import FEWEST_LOST, Ranking, SeedPair, Values, estimate
 from sim.scenario.axes import Axis, is_number
 from sim.scenario.scenario import Scenario
 
@@ -51,7 +50,7 @@ class FirstPassages:
         """Mean hours and US dollars to the target, with their 95 % intervals (`_low`, `_high`)."""
         found: dict[str, float] = {}
         for what, of, unit in (("hours", self.seconds, SECONDS_PER_HOUR), ("usd", self.usd, 1.0)):
-            mean = estimate(as_values(of))
+            mean = estimate(Values.by_seeds(of))
             found |= {what: mean.mean / unit, f"{what}_low": mean.low / unit, f"{what}_high": mean.high / unit}
         return found
 

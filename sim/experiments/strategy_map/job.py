@@ -22,7 +22,7 @@ from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, Seeds, mean, next_rate
 from sim.experiments.strategy_map.refinement import coarse_lines, refined
 from sim.experiments.sweep import Observer, begun
-from sim.results.comparison import as_values, rank
+from sim.results.statistics import Values, rank
 from sim.results.storage import read_json
 from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap
 from sim.scenario.scenario import Scenario
@@ -291,7 +291,7 @@ class MapJob:
         scenario, taken, errors = self.grid.points[cell].scenario, {}, {}
         interval = scenario.training.evaluation.interval_steps * scenario.iterations_per_step
         for name, passed in passages.items():
-            taken[name] = as_values(passed.usd if self.objective == "money" else passed.seconds)
+            taken[name] = Values.by_seeds(passed.usd if self.objective == "money" else passed.seconds)
             to_target = self.to_target[self.grid.group(cell, name)]
             without, error = mean(to_target.samples[0].iterations), to_target.error_at(passed.failures_per_iteration)
             resolution = 0.0 if math.isnan(without) else interval / 2 / without

@@ -15,9 +15,19 @@ from sim.core.text import HOURS, USD, Unit, capitalized, format_count, format_li
 from sim.failures import process_class
 from sim.reporting.html.data import ReportData
 from sim.reporting.notes import describe_downtime, describe_prices, notes
-from sim.results.comparison import Ranking, Standing, few_failures_note, rank
+from sim.results.crossed_design import Estimate
 from sim.results.outcome_tables import target_of
-from sim.results.statistics import Estimate, PointRuns, Values, estimate, paired_difference, points_of
+from sim.results.statistics import (
+    PointRuns,
+    Ranking,
+    Standing,
+    Values,
+    estimate,
+    few_failures_note,
+    paired_difference,
+    points_of,
+    rank,
+)
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 

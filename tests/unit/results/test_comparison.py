@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from sim.results.comparison import Ranking, as_values
-from sim.results.comparison import rank as rank_values
+from sim.results.statistics import Ranking, Values
+from sim.results.statistics import rank as rank_values
 
 LUCKS = [(f, r) for f in range(3) for r in range(2)]
 
@@ -15,7 +15,7 @@ def taken(*values: float) -> dict[tuple[int, int], float]:
 
 
 def rank(taken_by: dict[str, dict[tuple[int, int], float]], errors: dict[str, float]) -> Ranking:
-    return rank_values({name: as_values(found) for name, found in taken_by.items()}, errors)
+    return rank_values({name: Values.by_seeds(found) for name, found in taken_by.items()}, errors)
 
 
 STEADY = taken(100, 101, 100, 101, 100, 101)

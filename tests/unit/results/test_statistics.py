@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sim.results.crossed_design import SEEDS, Cells
-from sim.results.statistics import Estimate, estimate, paired_difference, replicates_needed, summary
+from sim.results.crossed_design import SEEDS, Cells, Estimate
+from sim.results.statistics import estimate, paired_difference, replicates_needed, summary
 
 T = {freedom: stats.t.ppf(0.975, freedom) for freedom in (1, 2, 3, 4)}
 
