@@ -115,7 +115,7 @@ def advise(
     Strategies that change weights are run with training at its failure rate and at twice that rate, or at the highest
     allowed one. After an interruption, the same command resumes.
     """
-    from sim.reporting.advice import advice_lines
+    from sim.reporting.strategy_map import advice_lines
 
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective, replicates, time_replicates, jobs=jobs)

@@ -1,21 +1,25 @@
-"""Loss curves against simulated time and against iteration: means, ranges over runs, failures."""
+"""Losses: curves against time and iteration, excess after recoveries and its half-life, cost of swapped routes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
-from sim.reporting.series import SeriesStyle, at_point, line_handles, points_in, series_in, series_styles, with_series
-from sim.reporting.style import REFERENCE_LINE, add_legend, from_zero, loss_limits
+from sim.reporting.series import Styles, at_point, line_handles, points_in, series_in, series_styles, with_series
+from sim.reporting.style import REFERENCE_LINE, add_legend, finite, from_zero, label_rows, limits_from_zero, loss_limits
 from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves, run_curves
 from sim.results.outcome_tables import target_of
-from sim.results.selection import swept_fields
+from sim.results.recovery_tables import above_failure_free, half_lives, spikes, swapping_cost
+from sim.results.selection import MissingError, swept_fields
 from sim.results.storage import Results
 
 HOURS_LABEL = "simulated wall-clock time of the target model (hours)"
@@ -27,6 +31,12 @@ MOST_THIN_LINES = 12
 
 OPACITY_OF_RANGE = 0.16
 
+VARIANTS = ("reinit", "checkfree")
+"""Kinds of strategies that rebuild a lost stage."""
+
+PAIRED = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
+SPIKES = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "high_excess_nats")
+
 
 def loss_tables(results: Results, against: Against, name: str) -> Tables:
     """Return mean curves under a name, and under `<name>_runs` and `<name>_failures` each run's curve and failures."""
@@ -36,9 +46,7 @@ def loss_tables(results: Results, against: Against, name: str) -> Tables:
     return {key: with_series(table, fields) for key, table in tables.items()}
 
 
-def draw_loss_at(
-    axis: Axes, tables: Tables, name: str, point: Mapping[str, Any], styles: Mapping[str, SeriesStyle]
-) -> None:
+def draw_loss_at(axis: Axes, tables: Tables, name: str, point: Mapping[str, Any], styles: Styles) -> None:
     """Draw `loss_tables` of a name at one point of a sweep."""
     curves, runs, failures = (at_point(tables[f"{name}{part}"], point) for part in ("", "_runs", "_failures"))
     draw_loss(axis, curves, runs, failures, styles)
@@ -49,7 +57,7 @@ def draw_loss(
     curves: pd.DataFrame,
     runs: pd.DataFrame | None = None,
     failures: pd.DataFrame | None = None,
-    styles: Mapping[str, SeriesStyle] | None = None,
+    styles: Styles | None = None,
 ) -> None:
     """Draw the mean loss of each series (`loss_curves`) and its range over runs, against hours or iteration.
 
@@ -112,4 +120,137 @@ def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:
     return figure
 
 
-FIGURES = (FigureKind("loss", "validation loss against simulated time and iteration", _figure_tables, _loss_figure),)
+def draw_half_lives(axis: Axes, halvings: pd.DataFrame, styles: Styles | None = None) -> None:
+    """Draw medians of `half_lives`, quartiles as a line (a caret: never reached), and the number of recoveries."""
+    styles = styles or series_styles(halvings)
+    if axis.get_autoscalex_on():
+        axis.set_xlim(*_half_life_limits(halvings))
+    edge = axis.get_xlim()[1]
+    for row, (name, rows) in enumerate(series_in(halvings)):
+        first = rows.iloc[0]
+        colour, _, marker = styles[name]
+        low, median, high = (first[f"{part}_iterations"] for part in ("low", "median", "high"))
+        axis.plot([min(low, edge), min(high, edge)], [row, row], color=colour)
+        if np.isinf(high):
+            axis.plot([edge], [row], color=colour, marker=">", linestyle="", clip_on=False)
+        if np.isfinite(median):
+            axis.plot([median], [row], color=colour, marker=marker, linestyle="", label=name)
+        counts = f"{first['num_recoveries']} recoveries"
+        if first["num_never"]:
+            counts += f", {first['num_never']} not halved"
+        where = (min(np.nan_to_num(low, posinf=0.0), edge), row)
+        axis.annotate(counts, where, (0, 5), textcoords="offset points", fontsize=6.5, color="0.3")
+    label_rows(axis, [name for name, _ in series_in(halvings)], above=0.75, below=0.5)
+
+
+def _half_life_limits(halvings: pd.DataFrame) -> tuple[float, float]:
+    ends = finite(halvings[["median_iterations", "low_iterations", "high_iterations"]])
+    return limits_from_zero(float(ends.max(initial=1.0)))
+
+
+def draw_differences(
+    axis: Axes, table: pd.DataFrame, styles: Styles | None = None, columns: Sequence[str] = PAIRED
+) -> None:
+    """Draw a line for each series with a band, and a line at zero.
+
+    table: `above_failure_free` or `swapping_cost`, the mean difference from failure-free runs and its range over pairs
+    of runs. columns: of x, the line, low and high.
+    """
+    styles = styles or series_styles(table)
+    axis.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
+    for name, rows in series_in(table):
+        colour, line, _ = styles[name]
+        x, mean, low, high = (rows[column] for column in columns)
+        axis.fill_between(x, low, high, color=colour, alpha=OPACITY_OF_RANGE, linewidth=0)
+        axis.plot(x, mean, color=colour, linestyle=line, label=name)
+    from_zero(axis)
+
+
+draw_spikes = partial(draw_differences, columns=SPIKES)
+"""Draw the mean excess of each series over its recoveries, and their quartiles (`spikes`)."""
+
+
+def _spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
+    curves, halvings = (with_series(tables[name], request.fields) for name in ("", "half_lives"))
+    points, styles, form = points_in(curves, request.fields), series_styles(curves), request.form
+    is_clean = (curves["baseline"] == "failure-free run").all()
+    compared = "minus that of the failure-free run at the same step" if is_clean else "with the noise of its batches"
+    notes = [
+        f"{request.seeds}. Excess: training loss {compared}, above its mean over the 10 steps before the failure. "
+        "Left: means over recoveries that changed weights, as far as half of them get before the next failure; shaded: "
+        "their quartiles. Right: medians and quartiles."
+    ]
+    with request.panels(points, (0.8, 1.6), notes, 2, sharex="col", width_ratios=(3, 2)) as (figure, rows):
+        for (curve_axis, _), _ in rows[1:]:
+            curve_axis.sharey(rows[0][0][0])  # the y axes on the right name their own series
+        for (curve_axis, halving_axis), point in rows:
+            draw_spikes(curve_axis, at_point(curves, point), styles)
+            halving_axis.set_xlim(*_half_life_limits(halvings))
+            draw_half_lives(halving_axis, at_point(halvings, point), styles)
+            curve_axis.set_ylabel(form.y_label("excess training loss (nats/token)"))
+        curve_axis.set_xlabel("iterations since the recovery")
+        halving_axis.set_xlabel(form.x_label("iterations until it has halved"))
+        add_legend(figure, line_handles(styles), form)
+    return figure
+
+
+def _swapping_figure(request: FigureRequest, tables: Tables) -> Figure:
+    fields = [name for name in request.fields if name in tables[""]]
+    table, form, num_pairs = with_series(tables[""], fields), request.form, int(tables[""]["num_pairs"].max())
+    several = f"means over {num_pairs} pairs of runs; shaded: from the lowest to the highest"
+    note = (
+        "Only runs that met no failure, beside failure-free ones of the same training seed: swapped routes alone make "
+        f"the difference. Lines: {'one pair of runs' if num_pairs == 1 else several}."
+    )
+    points, styles = points_in(table, fields), series_styles(table)
+    with request.panels(points, (0.8, 1.8), [note], sharex=True, sharey=True) as (figure, rows):
+        for (axis,), point in rows:
+            draw_differences(axis, at_point(table, point), styles)
+            axis.set_ylabel(form.y_label("validation loss, swapped minus plain (nats/token)"))
+        axis.set_xlabel("iteration")
+        add_legend(figure, line_handles(styles), form)
+    return figure
+
+
+def _variant_tables(request: FigureRequest) -> Tables:
+    results, runs = request.results, request.results.runs
+    own = [name for name in request.fields if name.startswith("strategies")]
+    if len(runs[runs["kind"].isin(VARIANTS)].drop_duplicates(["strategy", *own])) < 2:
+        remedy = "scenarios/reinit.yaml, or several strategies of kind reinit or checkfree that differ in their options"
+        raise MissingError(f"no two ways to fill a lost stage are there: run {remedy}")
+    chosen = replace(results, runs=runs[runs["kind"].isin((*VARIANTS, "none"))])
+    return {"": above_failure_free(chosen), **loss_tables(chosen, "iteration", "losses")}
+
+
+def _variants_figure(request: FigureRequest, tables: Tables) -> Figure:
+    table, losses, form = with_series(tables[""], request.fields), tables["losses"], request.form
+    note = f"{request.seeds}. Without failures: of the same training seed."
+    if not is_single(losses):
+        note += " Lines are means; shaded: from the lowest run to the highest; thin: runs."
+    points, styles = points_in(table, request.fields), series_styles(losses)
+    with request.panels(points, (0.8, 2.0), [note], 2, sharex=True, sharey="col") as (figure, rows):
+        for axes, point in rows:
+            draw_loss_at(axes[0], tables, "losses", point, styles)
+            axes[0].set_ylim(*loss_limits(losses))
+            draw_differences(axes[1], at_point(table, point), styles)
+            axes[0].set_ylabel(form.y_label(LOSS_LABEL))
+            axes[1].set_ylabel(form.y_label("above that without failures (nats/token)"))
+        for axis in axes:
+            axis.set_xlabel("iteration")
+        add_legend(figure, line_handles(styles), form)
+    return figure
+
+
+FIGURES = (
+    FigureKind("loss", "validation loss against simulated time and iteration", _figure_tables, _loss_figure),
+    FigureKind(
+        "spikes",
+        "loss after recoveries, and its half-life",
+        lambda request: {"": spikes(request.results), "half_lives": half_lives(request.results)},
+        _spikes_figure,
+    ),
+    FigureKind("reinit", "loss by the way a lost stage is filled", _variant_tables, _variants_figure),
+    FigureKind(
+        "swapping", "what swapped routes cost", lambda request: {"": swapping_cost(request.results)}, _swapping_figure
+    ),
+)

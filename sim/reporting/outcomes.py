@@ -16,22 +16,9 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Transform, offset_copy
 
 from sim.core.text import shortened
+from sim.reporting import series
 from sim.reporting.notes import describe_prices, describe_target
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
-from sim.reporting.series import (
-    SeriesStyle,
-    at_point,
-    choose_field,
-    describe_point,
-    format_value,
-    is_strategy_field,
-    line_handles,
-    omitted_points,
-    points_in,
-    series_in,
-    series_styles,
-    with_series,
-)  # fmt: skip
 from sim.reporting.style import PAPER, Form, add_legend, label_rows, new_figure, value_limits
 from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, time_to_loss
 from sim.results.selection import MissingError
@@ -56,7 +43,7 @@ def draw_means(
     table: pd.DataFrame,
     field: str,
     unit: str,
-    styles: Mapping[str, SeriesStyle] | None = None,
+    styles: series.Styles | None = None,
     places: Mapping[Any, float] | None = None,
 ) -> None:
     """Draw means against a field, a line for each series, and their intervals; a caret marks an end that is cut.
@@ -65,13 +52,13 @@ def draw_means(
     that are not numbers are not joined. A series to which the field does not apply is a level line with a band. Means
     over fewer runs than were made have counts. places: positions of the field's values, also of other panels.
     """
-    styles = styles or series_styles(table)
+    styles = styles or series.series_styles(table)
     if axis.get_autoscaley_on():
         axis.set_ylim(*value_limits(table, unit))
     places, is_numeric = places or places_of(table[field]), pd.api.types.is_numeric_dtype(table[field])
     _set_ticks(axis, places)
-    present = [(name, rows) for name, rows in series_in(table) if rows[field].notna().any()]
-    for name, rows in series_in(table):
+    present = [(name, rows) for name, rows in series.series_in(table) if rows[field].notna().any()]
+    for name, rows in series.series_in(table):
         if rows[field].isna().all():
             _draw_level(axis, rows.iloc[0], unit, name, styles[name])
     for number, (name, rows) in enumerate(present):
@@ -107,7 +94,7 @@ def draw_intervals(
         axis.plot(*(ends if upright else ends[::-1]), marker=marker[not upright], transform=transform, **look)
 
 
-def _draw_level(axis: Axes, row: pd.Series[Any], unit: str, name: str, style: SeriesStyle) -> None:
+def _draw_level(axis: Axes, row: pd.Series[Any], unit: str, name: str, style: series.SeriesStyle) -> None:
     bottom, top = axis.get_ylim()
     mean, low, high = (row[f"{part}_{unit}"] for part in ("mean", "low", "high"))
     if bottom <= mean <= top:
@@ -120,8 +107,8 @@ def _draw_level(axis: Axes, row: pd.Series[Any], unit: str, name: str, style: Se
 def draw_rows(axis: Axes, table: pd.DataFrame, unit: str) -> None:
     """Draw means with their intervals, a row for each series, with the number above; columns as for `draw_means`."""
     axis.set_xlim(*value_limits(table, unit))
-    styles, text = series_styles(table), dict[str, Any](textcoords="offset points", fontsize=7)
-    for row, (name, rows) in enumerate(series_in(table)):
+    styles, text = series.series_styles(table), dict[str, Any](textcoords="offset points", fontsize=7)
+    for row, (name, rows) in enumerate(series.series_in(table)):
         first, (colour, _, marker) = rows.iloc[0], styles[name]
         mean, reached, runs = (first[column] for column in (f"mean_{unit}", "num_reached", "num_runs"))
         counts = f" ({reached}/{runs})" if reached < runs else ""
@@ -166,7 +153,7 @@ def _set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
     else:
         margin = 0.08 * (at[-1] - at[0]) or 0.5
         axis.set_xlim(at[0] - margin, at[-1] + margin)
-    texts = [textwrap.fill(shortened(format_value(value)), CHARACTERS_OF_TICK) for value in places]
+    texts = [textwrap.fill(shortened(series.format_value(value)), CHARACTERS_OF_TICK) for value in places]
     axis.set_xticks(list(places.values()), texts)
     axis.xaxis.set_minor_locator(NullLocator())
 
@@ -184,54 +171,54 @@ def means_figure(
 
     A panel for each combination of other fields that apply to all strategies. wanted: the field on the x axis.
     """
-    empty = [name for name in fields if not is_strategy_field(name) and table[name].isna().any()]
+    empty = [name for name in fields if not series.is_strategy_field(name) and table[name].isna().any()]
     table = table.assign(**{name: table[name].astype(object).where(table[name].notna(), "null") for name in empty})
-    field = choose_field(table, fields, wanted)
+    field = series.choose_field(table, fields, wanted)
     others = [name for name in fields if name != field]
-    table = with_series(table, others)
+    table = series.with_series(table, others)
     if field is None:
         with new_figure(0.6 + 0.28 * table["series"].nunique(), notes, form) as figure:
             draw_rows(figure.subplots(), table, unit)
             figure.axes[0].set_xlabel(form.x_label(label))
         return figure
-    points, styles, places = points_in(table, others), series_styles(table), places_of(table[field])
+    points, styles, places = series.points_in(table, others), series.series_styles(table), places_of(table[field])
     drawn, num_columns = points[:MOST_PANELS], min(COLUMNS_OF_PANELS, len(points))
     num_rows = -(-len(drawn) // num_columns)
-    with new_figure(0.9 + 2.2 * num_rows, [*notes, *omitted_points(points, drawn)], form) as figure:
+    with new_figure(0.9 + 2.2 * num_rows, [*notes, *series.omitted_points(points, drawn)], form) as figure:
         axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
         for axis, point in zip(axes.flat, drawn, strict=False):
             axis.set_ylim(*value_limits(table, unit))
-            draw_means(axis, at_point(table, point), field, unit, styles, places)
-            axis.set_title(describe_point(point), loc="left")
+            draw_means(axis, series.at_point(table, point), field, unit, styles, places)
+            axis.set_title(series.describe_point(point), loc="left")
         for axis in axes.flat[len(drawn) :]:
             axis.set_visible(False)
         for axis in axes[-1]:
             axis.set_xlabel(form.x_label(field))
         for axis in axes[:, 0]:
             axis.set_ylabel(form.y_label(label, 2.2))
-        add_legend(figure, line_handles(styles, with_markers=True), form)
+        add_legend(figure, series.line_handles(styles, with_markers=True), form)
     return figure
 
 
 def _intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
     form, fields = request.form, [name for name in request.fields if not name.endswith("interval_iterations")]
-    table, panels = with_series(tables[""], fields), {"end_hours": "hours to the end"}
+    table, panels = series.with_series(tables[""], fields), {"end_hours": "hours to the end"}
     if "mean_target_hours" in table:
         panels["target_hours"] = f"hours to {describe_target(request.results.runs)}"
-    points, styles = points_in(table, fields), series_styles(table)
+    points, styles = series.points_in(table, fields), series.series_styles(table)
     places, notes = places_of(table["interval_iterations"]), [_interval_note(request, table)]
     with request.panels(points, (0.9, 2.1), notes, len(panels), sharex=True, sharey="row") as (figure, rows):
         for axes, point in rows:
-            there = at_point(table, point)
+            there = series.at_point(table, point)
             for axis, (unit, label) in zip(axes, panels.items(), strict=True):
                 set_hours(axis, there, *panels)
                 counted = there if unit == "target_hours" else there.assign(num_reached=there["num_runs"])
                 draw_means(axis, counted, "interval_iterations", unit, styles, places)
-                axis.set_title(", ".join(filter(None, (label, describe_point(point)))), loc="left")
+                axis.set_title(", ".join(filter(None, (label, series.describe_point(point)))), loc="left")
             axes[0].set_ylabel(form.y_label("simulated hours of the target model"))
         for axis in axes:
             axis.set_xlabel(form.x_label("iterations between two checkpoints"))
-        add_legend(figure, line_handles(styles, with_markers=True), form)
+        add_legend(figure, series.line_handles(styles, with_markers=True), form)
     return figure
 
 

@@ -23,6 +23,9 @@ class SeriesStyle(NamedTuple):
     marker: str
 
 
+Styles = Mapping[str, SeriesStyle]
+"""The style of each series by its name."""
+
 LONG_DASHES: LineStyle = (0.0, (8.0, 1.5))
 DASH_DOT_DOT: LineStyle = (0.0, (4.0, 1.2, 1.0, 1.2, 1.0, 1.2))
 
@@ -79,7 +82,7 @@ def styles_by_kind(kinds: Mapping[str, str]) -> dict[str, SeriesStyle]:
     return styles
 
 
-def line_handles(styles: Mapping[str, SeriesStyle], with_markers: bool = False) -> list[Artist]:
+def line_handles(styles: Styles, with_markers: bool = False) -> list[Artist]:
     """Return a legend handle for each series."""
     return [
         Line2D([], [], color=colour, linestyle=line, marker=marker if with_markers else None, label=name)

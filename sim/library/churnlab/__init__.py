@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from sim.experiments.sweep import simulate_run as simulate
     from sim.experiments.sweep import sweep_scenario as run_sweep
     from sim.experiments.training import default_cache as default_cache
-    from sim.reporting.advice import advice_lines as advice_lines
     from sim.reporting.ledger import ledger_table as ledger_table
     from sim.reporting.panels import draw as draw
     from sim.reporting.registry import figure_of as figure
+    from sim.reporting.strategy_map import advice_lines as advice_lines
     from sim.reporting.strategy_map import strategy_map_figure as strategy_map_figure
     from sim.reporting.style import STYLE as STYLE
     from sim.reporting.tables import comparison_table as comparison_table
@@ -55,7 +55,7 @@ _WHERE = {
     "StrategyMap": "sim.results.strategy_map:StrategyMap",
     "SweepOptions": "sim.experiments.sweep:SweepOptions",
     "SweepOutcome": "sim.experiments.sweep:SweepOutcome",
-    "advice_lines": "sim.reporting.advice:advice_lines",
+    "advice_lines": "sim.reporting.strategy_map:advice_lines",
     "advise": "sim.experiments.strategy_map.study:advise",
     "as_results": "sim.results.in_memory:as_results",
     "build_scenario": "sim.scenario.loading:build_scenario",
