@@ -24,10 +24,7 @@ Format = Literal["auto", "bamboo", "google_counts", "skypilot"]
 Polarity = Literal["available", "preempted"]
 
 MAX_ROWS, MAX_BYTES, MAX_NODES = 1_000_000, 2**28, 100_000
-
-MAX_SECONDS = 1e9
-"""Longest trace, 31 years."""
-
+MAX_SECONDS = 1e9  # longest trace, 31 years
 Count = Annotated[int, Field(ge=0, le=MAX_ROWS)]
 
 TraceRow = Annotated[

@@ -25,15 +25,9 @@ from sim.results.storage import Results
 HOURS_LABEL = "simulated wall-clock time of the target model (hours)"
 LOSS_LABEL = "validation loss of the proxy model (nats/token)"
 X_LABEL: Mapping[Against, str] = {"time": HOURS_LABEL, "iteration": "iteration"}
-
-MOST_THIN_LINES = 12
-"""With more runs than this, only their range is drawn."""
-
+MOST_THIN_LINES = 12  # with more runs than this, only their range is drawn
 OPACITY_OF_RANGE = 0.16
-
-VARIANTS = ("reinit", "checkfree")
-"""Kinds of strategies that rebuild a lost stage."""
-
+VARIANTS = ("reinit", "checkfree")  # kinds of strategies that rebuild a lost stage
 PAIRED = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
 SPIKES = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "high_excess_nats")
 

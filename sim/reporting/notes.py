@@ -18,9 +18,7 @@ from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 from sim.workload.costs import Costs
 
-LONG_WAIT = 0.1
-"""Share of the time; background uploads that delay training for longer get a warning."""
-
+LONG_WAIT = 0.1  # share of the time; background uploads that delay training for longer get a warning
 SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
 

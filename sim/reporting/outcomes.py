@@ -24,15 +24,9 @@ from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, time
 from sim.results.selection import MissingError
 from sim.results.storage import Results
 
-SHIFT_POINTS = 3.0
-"""Distance between the marks of neighbouring series at the same value."""
-
-SPAN_FOR_LOG = 8.0
-"""Field values whose ratio is at least this are on a logarithmic axis."""
-
-WIDE_SPAN = 3.0
-"""Means whose ratio is at least this are, against checkpoint intervals, on a logarithmic axis."""
-
+SHIFT_POINTS = 3.0  # distance between the marks of neighbouring series at the same value
+SPAN_FOR_LOG = 8.0  # field values whose ratio is at least this are on a logarithmic axis
+WIDE_SPAN = 3.0  # means whose ratio is at least this are, against checkpoint intervals, on a logarithmic axis
 MOST_PANELS = 6
 CHARACTERS_OF_TICK = 18
 COLUMNS_OF_PANELS = 2

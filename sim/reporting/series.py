@@ -23,9 +23,7 @@ class SeriesStyle(NamedTuple):
     marker: str
 
 
-Styles = Mapping[str, SeriesStyle]
-"""The style of each series by its name."""
-
+Styles = Mapping[str, SeriesStyle]  # the style of each series by its name
 LONG_DASHES: LineStyle = (0.0, (8.0, 1.5))
 DASH_DOT_DOT: LineStyle = (0.0, (4.0, 1.2, 1.0, 1.2, 1.0, 1.2))
 

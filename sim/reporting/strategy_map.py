@@ -41,10 +41,7 @@ LEADS, STRENGTHS = (0.05, 0.15), np.array([0.35, 0.6, 1.0])
 CELL_COLUMNS = ("strategy", "is_best", "is_close", "behind", "num_reached", "num_runs")
 
 NO_STRATEGY = "#FFFFFF"
-
-SMALLEST_NAMED = 0.04
-"""Regions of a smaller share of the map are not named."""
-
+SMALLEST_NAMED = 0.04  # regions of a smaller share of the map are not named
 THINNEST_NAMED = 2.0
 """Distance in cells from a region's middle to its border below which it is not named: less than three cells wide."""
 

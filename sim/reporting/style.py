@@ -80,10 +80,7 @@ REFERENCE_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 0.8, "linestyle"
 """A dotted line at a target or a requirement."""
 
 Limits = tuple[float, float]
-
-SHARE_AT_START = 0.04
-"""Losses in this share of the iterations, the first, do not count: they would fill the panel."""
-
+SHARE_AT_START = 0.04  # losses in this share of the iterations, the first, do not count: they would fill the panel
 ROOM_FOR_INTERVALS = 0.75
 """Intervals widen the axis by at most this share of the range of the means, at each end; longer ones are cut."""
 

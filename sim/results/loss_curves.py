@@ -19,10 +19,7 @@ from sim.results.storage import Results
 
 Against = Literal["time", "iteration"]
 COLUMN: dict[Against, str] = {"time": "hours", "iteration": "iteration"}
-
-NUM_INSTANTS = 400
-"""Number of instants at which the losses of several runs are averaged over time."""
-
+NUM_INSTANTS = 400  # number of instants at which the losses of several runs are averaged over time
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 

@@ -19,8 +19,7 @@ from sim.results.storage import Results
 MOST_STEPS_BEFORE, LEAST_STEPS_BEFORE = 10, 3
 """Numbers of steps before a failure whose mean loss is the level that later losses are compared with."""
 
-LEAST_SHARE = 0.5
-"""Steps that a smaller share of recoveries reach before the next failure are not in means."""
+LEAST_SHARE = 0.5  # steps that a smaller share of recoveries reach before the next failure are not in means
 
 
 def excesses(results: Results) -> pd.DataFrame:

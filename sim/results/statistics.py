@@ -24,9 +24,7 @@ from sim.results.selection import by_point
 METRICS = ("wall_clock_seconds", "target_reached_seconds", "final_validation_loss", "goodput")
 REACHED_EVEN_IF_STOPPED = ("target_reached_seconds", "target_reached_iteration", "target_reached_usd")
 CONFIDENCE = 0.95
-
-SeedPair = tuple[int, int]
-"""A failure seed of the simulation, and the number of a training replicate."""
+SeedPair = tuple[int, int]  # a failure seed of the simulation, and the number of a training replicate
 
 
 class Values(NamedTuple):
@@ -281,8 +279,7 @@ def rank(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:
     return Ranking(tuple(standings))
 
 
-FEWEST_LOST = 3.0
-"""With fewer lost stages a run, a comparison of strategies is one of plain speed."""
+FEWEST_LOST = 3.0  # with fewer lost stages a run, a comparison of strategies is one of plain speed
 
 
 def few_failures_note(num_lost: float) -> list[str]:

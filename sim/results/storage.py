@@ -31,10 +31,7 @@ from sim.simulation.log import IterationLog
 from sim.simulation.run import Run
 
 RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet", "nodes.parquet")
-
-TABLE, SWEEP = "runs.parquet", "sweep.json"
-"""Files of a sweep: a row for each finished run, and the planned runs."""
-
+TABLE, SWEEP = "runs.parquet", "sweep.json"  # files of a sweep: a row for each finished run, and the planned runs
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
 

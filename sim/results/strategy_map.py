@@ -20,12 +20,8 @@ from sim.results.statistics import FEWEST_LOST, Ranking, SeedPair, Values, estim
 from sim.scenario.axes import Axis, is_number
 from sim.scenario.scenario import Scenario
 
-Cell = tuple[int, int]
-"""Numbers of an x and a y value."""
-
-Span = tuple[int, int]
-"""From a grid line to the next."""
-
+Cell = tuple[int, int]  # numbers of an x and a y value
+Span = tuple[int, int]  # from a grid line to the next
 Mesh = tuple[Span, Span]
 Objective = Literal["time", "money"]
 

@@ -23,9 +23,7 @@ from sim.simulation.run import build_site, simulate, time_only
 from sim.workload.deployment import Deployment
 
 MICROSECONDS = 1e6
-
-TRAINING, NODES, LINKS = 1, 2, 3
-"""Process numbers of the trace: groups of tracks."""
+TRAINING, NODES, LINKS = 1, 2, 3  # process numbers of the trace: groups of tracks
 
 
 @dataclass(frozen=True)

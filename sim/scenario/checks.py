@@ -48,11 +48,8 @@ def check(*fields: str) -> Callable[[Check], Check]:
     return register
 
 
-SPREADING = ("weibull", "lognormal")
-"""Distributions of a downtime that have a spread."""
-
-MOST_SIMULATED = 1000
-"""Most nodes of a stage that are simulated one by one."""
+SPREADING = ("weibull", "lognormal")  # distributions of a downtime that have a spread
+MOST_SIMULATED = 1000  # most nodes of a stage that are simulated one by one
 
 FIXED = {
     "name": "it names the folder of all points",

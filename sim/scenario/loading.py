@@ -16,8 +16,7 @@ from sim.scenario.error_messages import describe_error, intended_path
 from sim.scenario.scenario import Scenario
 from sim.scenario.schema import Location
 
-DATA: Location = ("training", "data")
-"""The path of the training text."""
+DATA: Location = ("training", "data")  # the path of the training text
 
 
 class DataError(ValueError):
@@ -28,8 +27,7 @@ class DataError(ValueError):
         self.field = field
 
 
-ScenarioSource = str | Path | Scenario
-"""A scenario, or the file that holds it."""
+ScenarioSource = str | Path | Scenario  # a scenario, or the file that holds it
 
 
 def document_of(source: ScenarioSource) -> tuple[Document, Path]:

@@ -10,9 +10,7 @@ from sim.core.plugins import PluginError
 from sim.core.presets import presets
 from sim.scenario.scenario import Scenario
 
-Location = tuple[str | int, ...]
-"""The path of a value: keys and list indices from the top."""
-
+Location = tuple[str | int, ...]  # the path of a value: keys and list indices from the top
 PLUGINS = {plugins.group: plugins for plugins in (strategies.PLUGINS, failures.PLUGINS)}
 
 

@@ -27,10 +27,7 @@ from sim.results.selection import MissingError
 
 IN_GROUPS = "indexof(groups, datum.group) >= 0"
 ALONG = "indexof(strategies, datum.strategy) >= 0 && indexof(along, datum.point) >= 0"
-
-SHARE_BETWEEN = 0.88
-"""Share of the distance between two swept values that separates their groups of marks."""
-
+SHARE_BETWEEN = 0.88  # share of the distance between two swept values that separates their groups of marks
 MOST_POINTS_OF_CURVE, MOST_POINTS, MOST_MARKS = 200, 15_000, 2_000
 MOST_TICKS = 6
 CROSS = "M-1,-1L1,1M-1,1L1,-1"

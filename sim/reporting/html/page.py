@@ -28,9 +28,7 @@ from sim.strategies import legend_label
 
 VERSION_NAMES = {"source": "simulating code (hash)", "training": "training", "corpus": "text (hash)"}
 MOST_VERDICTS = 6
-
-MOST_OPEN_ROWS = 40
-"""Longer tables are folded."""
+MOST_OPEN_ROWS = 40  # longer tables are folded
 
 
 def report_page(folder: Path) -> str:
