@@ -185,11 +185,10 @@ class PoissonConfig(MeanConfig):
 class PoissonFailures(FailureProcess):
     """Independent node failures at a constant rate, drawn as one process: for clusters of thousands of nodes.
 
-    In law this is `exponential` of scope `node` (superposition), with one random stream in place of one per node.
-
-    Failures occur at the rate of as many nodes as there were at time zero, spares included. Each takes one of as many
-    slots at random: a present node, or none. So each node fails at its rate while others are away; if more nodes are
-    present than at time zero, all together fail as often as those did. A failure at an immune stage has no effect.
+    In law this is `exponential` of scope `node` (superposition), with one random stream in place of one per node:
+    failures at the rate of as many nodes as at time zero, spares included, each of which takes one of as many slots at
+    random, a present node or none. If more nodes are present than at time zero, all together fail as often as those
+    did. A failure at an immune stage has no effect.
     """
 
     Config = PoissonConfig

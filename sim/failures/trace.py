@@ -142,13 +142,9 @@ class TraceCycle:
     """One pass through a trace that is repeated, and the numbers that its nodes have in the simulated cluster.
 
     A node that arrives while `max_nodes` are present is left out, and so is its loss; the others are numbered anew, by
-    arrival. Where the trace only counts, the node that arrived last leaves first.
-
-    A trace ends with other nodes than it starts with. Where it starts again, at the instant of its end, the nodes that
-    arrived last leave if there are more than at the start, or nodes arrive if there are fewer. Those present are then
-    treated as the nodes of the start, in order of arrival.
-
-    offset_seconds: where the first pass starts in the trace. joined: whether the end is joined to the start.
+    arrival. Where the trace only counts, the node that arrived last leaves first. If the end is joined to the start,
+    surplus nodes, those that arrived last, leave there, or missing ones arrive; those present are then treated as the
+    nodes of the start, in order of arrival. offset_seconds: where the first pass starts in the trace.
     """
 
     def __init__(self, rows: Sequence[TraceRow], max_nodes: int | None, offset_seconds: float, joined: bool) -> None:
@@ -198,10 +194,9 @@ class TraceFailures(FailureProcess):
     """Replay of an availability trace: its nodes leave and return when they did, or leave at its rate.
 
     With `additions: replay` the trace decides all losses and arrivals: the nodes that it names leave or, where it only
-    counts, as many at random. With `ignore` only its losses are replayed: they are spread at random over its nodes, of
-    which those of the cluster are a sample (or, where the cluster is larger, over the cluster's, and there are more in
-    proportion). So a node is lost as often as in the trace, and several at once as there; what joins the end of a
-    repeated trace to its start is then no loss. Nodes at immune stages stay in both cases.
+    counts, as many at random. With `ignore` only its losses are replayed, spread at random over its nodes, of which
+    those of the cluster are a sample (or over the cluster's if that is larger, and there are more in proportion): a
+    node is lost as often as in the trace. The end of a repeated trace is then no loss. Nodes at immune stages stay.
     """
 
     Config = TraceConfig

@@ -48,8 +48,6 @@ class TraceError(ValueError):
 def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "available") -> tuple[TraceRow, ...]:
     """Read the rows of a trace, ascending; the first is at 0.0, the last at the end of the trace. Raises TraceError.
 
-    polarity: whether `skypilot` counts available nodes, or, by 0 and 1, whether its one node is preempted.
-
     Nodes of `bamboo` that leave at the instant of their arrival are left out; lines of `google_counts` are sorted by
     time, and the last one of an instant counts. A count of `skypilot` holds for one gap, also the last count.
     """

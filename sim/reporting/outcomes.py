@@ -40,11 +40,10 @@ def draw_means(
     styles: series.Styles | None = None,
     places: Mapping[Any, float] | None = None,
 ) -> None:
-    """Draw means against a field, a line for each series, and their intervals; a caret marks an end that is cut.
+    """Draw means of `time_to_loss` or `money_to_loss` against a field, a line for each series, and their intervals.
 
-    table: columns mean_, low_ and high_ of the unit, num_runs, num_reached (`time_to_loss`, `money_to_loss`). Values
-    that are not numbers are not joined. A series to which the field does not apply is a level line with a band. Means
-    over fewer runs than were made have counts. places: positions of the field's values, also of other panels.
+    Values that are not numbers are not joined. A series to which the field does not apply is a level line with a band.
+    Means over fewer runs than were made have counts. places: positions of the field's values, also of other panels.
     """
     styles = styles or series.series_styles(table)
     if axis.get_autoscaley_on():

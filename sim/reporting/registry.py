@@ -1,7 +1,4 @@
-"""Kinds of figures, collected from the modules of this package.
-
-A module that draws figures lists its kinds in a tuple `FIGURES`, which `churnlab plot` and its help follow.
-"""
+"""Kinds of figures, collected from the tuples `FIGURES` of this package's modules for `churnlab plot` and its help."""
 
 from __future__ import annotations
 

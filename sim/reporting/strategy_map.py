@@ -1,7 +1,4 @@
-"""Strategy map: its figure, the share of cells of each strategy, what the map rests on; and advice in five sentences.
-
-Each cell has the colour of its best strategy: strong for a large lead, hatched if too close to call.
-"""
+"""Strategy map: its figure, the share of cells of each strategy, what the map rests on; advice in five sentences."""
 
 from __future__ import annotations
 

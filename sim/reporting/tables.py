@@ -1,7 +1,4 @@
-"""Tables for people: one model, its rendering in a terminal, and tables that compare strategies.
-
-The HTML report renders the same model (`html/report.html`).
-"""
+"""Tables for people: one model for terminals and the HTML report, and tables that compare strategies."""
 
 from __future__ import annotations
 
@@ -99,8 +96,7 @@ def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
 def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     """Return a row for each strategy; with several replicates mean ± standard deviation over those that finished.
 
-    Hours are simulated; replicates that differ in the training seed alone take the same time and count once in
-    them. Overhead and goodput are relative to the same iterations without failures or extra work.
+    Replicates that differ in the training seed alone take the same time and count once in hours.
     """
     num_replicates = len(scenario.seeds.failures) * len(scenario.seeds.training)
     title = f"{scenario.name}: strategies under the same churn"

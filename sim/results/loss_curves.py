@@ -1,8 +1,4 @@
-"""Tidy tables of loss curves and of the failures on them.
-
-Hours are simulated hours of the target model, losses those of the proxy, in nats per token. Each table has columns
-`strategy`, `kind` and, of a sweep, the swept fields, empty if they do not apply to a strategy.
-"""
+"""Tidy tables of loss curves, in simulated hours and nats per token of the proxy, and of the failures on them."""
 
 from __future__ import annotations
 
@@ -24,10 +20,9 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def run_curves(results: Results, against: Against) -> pd.DataFrame:
-    """Return each run's validation loss against simulated time (`hours`) or `iteration`.
+    """Return each run's validation loss against simulated time (`hours`) or `iteration`; MissingError without losses.
 
-    Against time a rollback is a row without loss, followed by one with the restored loss; against iteration each
-    iteration has its last loss. More columns: run, both seeds, loss_nats. MissingError if there are no losses.
+    Against time a rollback is a row without loss, followed by one with the restored loss; an iteration has its last.
     """
     events = dict(list(results.events.groupby("run", sort=False)))
     frames = []
@@ -46,11 +41,10 @@ def run_curves(results: Results, against: Against) -> pd.DataFrame:
 
 
 def loss_curves(results: Results, against: Against, runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the validation loss by strategy and swept values: the mean over runs, and their range.
+    """Return the validation loss by strategy and swept values: the mean over runs, the lowest and the highest run.
 
-    `low_loss_nats` and `high_loss_nats`: the lowest and highest run (no confidence interval), empty for a single run,
-    which is returned as it is. num_runs: the finished ones, or all if none has finished. Rows start where the last of
-    them is first validated and end where the first of them ends. runs: `run_curves`, if they are known.
+    A single run is returned as it is, without a range. num_runs: the finished ones, or all if none has finished. Rows
+    start where the last of them is first validated and end where the first ends. runs: `run_curves`, if known.
     """
     runs = run_curves(results, against) if runs is None else runs
     fields, column = swept_fields(results), COLUMN[against]
@@ -73,10 +67,7 @@ def loss_curves(results: Results, against: Against, runs: pd.DataFrame | None = 
 
 
 def failure_marks(results: Results, against: Against, runs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return failures of stages in each run that does not ignore them, with the loss then, after the first validation.
-
-    Columns: run, both seeds, hours or iteration, loss_nats, stage. runs: `run_curves`, if they are known.
-    """
+    """Return failures of stages in each run that does not ignore them, with the loss, from the first validation on."""
     runs = run_curves(results, against) if runs is None else runs
     curves, events = dict(list(runs.dropna(subset=["loss_nats"]).groupby("run"))), results.events
     failures = events[events["kind"] == "failure"]

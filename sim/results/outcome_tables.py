@@ -66,10 +66,9 @@ def _means(results: Results, metric: str, unit: str, divisor: float) -> pd.DataF
 
 
 def ledger_hours(results: Results) -> pd.DataFrame:
-    """Return mean hours in each bucket, `<bucket>_hours`, by strategy and swept values; finished runs only.
+    """Return mean hours in each bucket, which add up to `all_hours`, by strategy and swept values; finished runs only.
 
-    Training seeds do not change seconds, so each failure seed counts once: num_runs. The buckets add up to `all_hours`,
-    the mean wall-clock time.
+    Training seeds do not change seconds, so each failure seed counts once: num_runs.
     """
     fields, runs = swept_fields(results), results.runs
     finished = runs[runs["outcome"] == "finished"].drop_duplicates(["strategy", *fields, "failure_seed"])
@@ -102,11 +101,10 @@ def nodes_over_time(results: Results) -> pd.DataFrame:
 
 
 def checkpoint_intervals(results: Results) -> pd.DataFrame:
-    """Return hours to the end and to the target loss by checkpoint interval, and those of other strategies.
+    """Return mean hours to the end (`mean_end_hours`) and, with a target, to the target loss by checkpoint interval.
 
-    `interval_iterations`: of strategies of kind checkpoint with a fixed interval, empty for others. Columns:
-    mean_end_hours, low_end_hours, high_end_hours and, with a target, the same for `target`. MissingError if there are
-    fewer than two intervals.
+    `interval_iterations`: of strategies of kind checkpoint with a fixed interval, empty for others. MissingError if
+    there are fewer than two intervals.
     """
     found = time_to_end(results).rename(columns=lambda name: name.replace("_hours", "_end_hours"))
     if has_target(results):

@@ -1,7 +1,6 @@
 """Tidy tables of recoveries: the excess loss after them and its half-life, and the cost of swapped routes.
 
-Losses are compared with those of a failure-free run (kind `none`) of the same training seed at the same step, whose
-batches are equal, so that their noise cancels.
+Failure-free runs (kind `none`) of the same training seed have the same batches at a step: their noise cancels.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ LEAST_SHARE = 0.5  # steps that a smaller share of recoveries reach before the n
 def excesses(results: Results) -> pd.DataFrame:
     """Return the training loss above its mean over 10 steps before a failure, for each recovery that changed weights.
 
-    A row for each step until the next recovery: run, both seeds, recovery (its number in the run), recovered_hours,
-    stage, iterations_since_recovery, excess_nats, baseline: `failure-free run` if both losses are relative to one,
-    else `before the failure`, with the noise of batches and progress. MissingError if no recovery changed weights.
+    A row for each step until the next recovery. recovery: its number in the run. baseline: `failure-free run` if both
+    losses are relative to one, else `before the failure`. MissingError if no recovery changed weights.
     """
     iterations, events = results.iterations, dict(list(results.events.groupby("run", sort=False)))
     if "train_loss" not in iterations or iterations["train_loss"].isna().all():
@@ -51,10 +49,9 @@ def excesses(results: Results) -> pd.DataFrame:
 
 
 def spikes(results: Results) -> pd.DataFrame:
-    """Return the mean of `excesses` by strategy and swept values, with the quartiles of recoveries.
+    """Return the mean of `excesses`, and quartiles of recoveries, by strategy, swept values and iterations since.
 
-    Columns: iterations_since_recovery, mean_excess_nats, low_excess_nats, high_excess_nats, num_recoveries (in the mean
-    there), baseline. Ends where half of the recoveries have met the next failure.
+    num_recoveries: in the mean there. Ends where half of the recoveries have met the next failure.
     """
     rows = []
     for about, own in by_point(excesses(results), swept_fields(results)):
@@ -69,11 +66,10 @@ def spikes(results: Results) -> pd.DataFrame:
 
 
 def half_lives(results: Results) -> pd.DataFrame:
-    """Return the iterations from a recovery until its excess has halved from its peak, by strategy and swept values.
+    """Return median and quartiles of the iterations from a recovery until its excess has halved from its peak.
 
-    Columns: median_iterations, low_iterations and high_iterations (quartiles), median_peak_nats; num_recoveries; of
-    them num_never, not halved at the next failure or the end of training, which count as infinite, and
-    num_without_spike, whose loss never exceeded its level before, and which are left out.
+    By strategy and swept values. num_never: recoveries not halved at the next failure or the end of training, which
+    count as infinite; num_without_spike: those whose loss never exceeded its level before, and which are left out.
     """
     rows = []
     for about, own in by_point(excesses(results), swept_fields(results)):
@@ -96,10 +92,10 @@ def half_lives(results: Results) -> pd.DataFrame:
 
 
 def above_failure_free(results: Results) -> pd.DataFrame:
-    """Return the validation loss minus that of the failure-free run at the same iteration, by strategy and point.
+    """Return the validation loss minus that of the failure-free run of the same training seed at the same iteration.
 
-    Of the same training seed. Columns: iteration, difference_nats (the mean over runs), low_difference_nats and
-    high_difference_nats (the lowest and highest run; empty for one), num_pairs. MissingError if there are no such runs.
+    By strategy and point: the mean over num_pairs runs, the lowest and the highest (empty for one run). MissingError if
+    there are no such runs.
     """
     iterations, frames = results.iterations, []
     failure_free = failure_free_losses(results, "validation_loss") if "step" in iterations else {}
@@ -125,10 +121,9 @@ def above_failure_free(results: Results) -> pd.DataFrame:
 
 
 def swapping_cost(results: Results) -> pd.DataFrame:
-    """Return `above_failure_free` of runs with swapped routes that met no failure: the cost of swapping alone.
+    """Return `above_failure_free` of runs with swapped routes that met no failure, one for each training seed.
 
-    One run for each training seed. Swept fields of `failures` have no column: without failures they change nothing.
-    MissingError if no run with swapped routes is without failures.
+    Swept fields of `failures` have no column: they change nothing then. MissingError if there is no such run.
     """
     runs = results.runs
     runs = runs.drop(columns=[name for name in swept_fields(results) if name.partition(".")[0] == "failures"])
@@ -148,8 +143,7 @@ def swapping_cost(results: Results) -> pd.DataFrame:
 def spikes_in(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yield the excess after each recovery of one run that changed weights, which its lineage shows.
 
-    losses: its steps in the order of time, with a column `over`. Recoveries without a step after them, or with fewer
-    than 3 since the recovery before, are left out.
+    losses: its steps in the order of time. Recoveries without a step after, or fewer than 3 before, are left out.
     """
     recoveries = events[events["kind"] == "recovered"]
     began, ended = losses["started_seconds"].to_numpy(float), losses["ended_seconds"].to_numpy(float)

@@ -71,8 +71,7 @@ def paired_difference(
     """Return the difference of `a` from `b`, both as for `estimate`, over the seeds for which both have a value.
 
     num_runs counts pairs of runs, num_reached those with both values. Relative: Fieller's interval of the ratio of
-    means, not symmetric; that of b against a is its inverse. Its ends are NaN if b varies so much, over so few seeds,
-    that its mean may be 0; all of it is NaN if that mean is not positive.
+    means, not symmetric. Its ends are NaN if the mean of b may be 0; all of it is NaN if that mean is not positive.
     """
     a, b = Values.of(a), Values.of(b)
     places = {pair: place for place, pair in enumerate(map(tuple, b.seeds.tolist()))}
@@ -125,11 +124,10 @@ def summary(
 ) -> pd.DataFrame:
     """Return a row for each strategy, combination of its swept values and metric, from a sweep's table of runs.
 
-    fields: columns of `runs` that are empty if they do not apply to a strategy. metrics: columns of numbers; default:
-    those of METRICS that exist. num_reached: runs with a value, finished ones; of target_reached_* all that reached it.
-    AGAINST_COLUMNS: against the strategy `reference` at the same values of the fields that concern both, over the seeds
-    for which both have a value; NaN if the reference has no such point, or several. ValueError for unknown columns, an
-    unknown reference, or rows that agree in strategy, fields and seeds.
+    fields: columns of `runs` that are empty if they do not apply to a strategy. metrics: default: those of METRICS that
+    exist. AGAINST_COLUMNS: against the strategy `reference` at the same values of the fields that concern both, over
+    the seeds for which both have a value; NaN if the reference has no such point, or several. ValueError for unknown
+    columns, an unknown reference, or rows that agree in strategy, fields and seeds.
     """
     metrics = [name for name in METRICS if name in runs.columns] if metrics is None else list(metrics)
     for name in ("strategy", "outcome", *SEEDS, *fields, *metrics):

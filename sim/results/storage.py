@@ -185,8 +185,7 @@ def load_run(folder: Path | str) -> RunFiles:
 class Results:
     """The finished runs of a folder as DataFrames; every table has a column `run`, the name of the run's folder.
 
-    runs: outcomes (the ledger as `<bucket>_seconds`) and, of a sweep, the swept values. The others are read on first
-    use, or are in_memory; runs with outcomes alone have no rows in them.
+    runs: outcomes (the ledger as `<bucket>_seconds`) and swept values. The others are read on first use, or in_memory.
     """
 
     folder: Path

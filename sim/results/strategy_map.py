@@ -1,7 +1,4 @@
-"""Strategy maps and advice: which strategy reaches the target first, or for the least money, as objects and as a table.
-
-A map has a cell for each pair of values of two fields. Some are simulated; others are interpolated in meshes of these.
-"""
+"""Strategy maps and advice: which strategy reaches the target first, or for the least money, over two fields."""
 
 from __future__ import annotations
 
@@ -28,11 +25,10 @@ Objective = Literal["time", "money"]
 
 @dataclass(frozen=True)
 class FirstPassages:
-    """The times at which a strategy first reaches the target in a cell.
+    """The times at which a strategy first reaches the target in a cell; NaN where it does not.
 
     failures_per_iteration: stages lost a completed iteration, mean over failure seeds. is_edited: whether a recovery
-    changed weights under any seed. num_stopped: failure seeds under which the run was given up. iterations (by training
-    replicate), seconds, usd (for each failure seed with each replicate): to the target; NaN where it is not reached.
+    changed weights under any seed. num_stopped: of failure seeds. iterations: by training replicate.
     """
 
     failures_per_iteration: float
@@ -90,11 +86,10 @@ class CellResult:
 
 @dataclass(frozen=True)
 class StrategyMap:
-    """Which strategy reaches the target first, or for the least money, over two fields of a scenario.
+    """A cell for each pair of values of two axes; the second has no field where the map is a line.
 
-    axes: the second has no field where the map is a line. cells: the simulated ones; the others lie in meshes.
-    own_cell: the one nearest to the scenario's own values, None where that lies outside. sampled_cells: those in which
-    strategies that change weights were trained under failures.
+    cells: the simulated ones; the others are interpolated in meshes of these. own_cell: the one nearest to the
+    scenario's own values, None if they lie outside. sampled_cells: those with trainings under failures.
     """
 
     name: str
@@ -117,15 +112,11 @@ class StrategyMap:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row for each cell and strategy, cells in the order of the axes, strategies in the scenario's.
+        """A row for each cell and strategy, cells in the order of the axes, strategies in the scenario's (`map.csv`).
 
-        Columns: the axes' fields; strategy; is_best; is_close (of the cell: whether another may be first too);
-        may_be_first; is_looked_at: whether the cell was simulated, else means are interpolated between the corners of a
-        mesh that agree, without intervals. hours and usd to the target, means with 95 % intervals (_low, _high);
-        behind: the share by which the strategy is behind the best in the objective, with its interval; error: of the
-        interpolation over failure rates, as a share; num_reached of num_runs pairs of seeds reach the target;
-        iterations to the target, failures_per_iteration: means. objective and target_validation_loss: of the map.
-        Values that are no numbers are text.
+        is_close: of the cell, whether another may be first too. is_looked_at: whether the cell was simulated, else
+        means are interpolated between the corners of a mesh that agree, without intervals. num_reached: of num_runs
+        pairs of seeds. Values that are no numbers are text.
         """
         rows = []
         mesh_of = {cell: mesh for mesh in self.meshes for cell in cells_in(mesh)}
@@ -163,8 +154,8 @@ class StrategyMap:
 class Advice:
     """Which strategy to use for a scenario's own values, and over multiples of its failure rate.
 
-    learning_costs: for strategies whose recoveries change weights, the iterations to the target under the scenario's
-    failures as a multiple of those without; NaN where the target is missed.
+    learning_costs: iterations to the target under failures as a multiple of those without, of strategies whose
+    recoveries change weights; NaN where the target is missed.
     """
 
     map: StrategyMap

@@ -1,7 +1,6 @@
 """Timelines: a window of a finished run, simulated again event by event, as a Chrome trace.
 
-The trace opens in Perfetto (ui.perfetto.dev) or chrome://tracing: tracks of nodes, links, iterations, interruptions of
-training, failures and checkpoints. Trace Event Format, JSON object form; microseconds of simulated time.
+Trace Event Format, JSON object form, microseconds of simulated time; opens in ui.perfetto.dev or chrome://tracing.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ class Timeline:
 def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None = None) -> Timeline:
     """Simulate a finished run again, time only, and record a window of simulated time.
 
-    Default: the first two iterations. ValueError for a folder without a finished run, an empty window, and a run that
-    this version of the program does not reproduce to the bit.
+    Default: two iterations. ValueError without a finished run, for an empty window, or a run not reproduced to the bit.
     """
     files = load_run(folder)
     scenario, summary = load_scenario(files.folder / "scenario.yaml"), files.summary

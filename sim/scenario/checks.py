@@ -1,7 +1,4 @@
-"""Consistency checks of a scenario: a named function for each, which says what is wrong and how to mend it.
-
-To add one, write a generator of findings and decorate it with `check`.
-"""
+"""Consistency checks of a scenario. To add one, write a generator of findings and decorate it with `check`."""
 
 from __future__ import annotations
 
@@ -28,17 +25,13 @@ Findings = Iterator[tuple[str, str]]
 Check = Callable[[Scenario], Findings]
 
 CHECKS: list[tuple[Check, tuple[str, ...]]] = []
-"""All consistency checks, each with the fields that must be valid for it to run.
-
-Other fields that are faulty by themselves are replaced by their defaults (faulty strategies by `none`).
-"""
+"""All consistency checks, each with the fields that must be valid for it to run; other faulty ones have defaults."""
 
 
 def check(*fields: str) -> Callable[[Check], Check]:
     """Register a consistency check, which runs where these fields are valid by themselves.
 
-    fields: all that the check compares, also those that its message does not name: it would see the default of a faulty
-    one. A section, such as "sweep", stands for all its fields.
+    fields: all that the check compares, also those that its message does not name. A section stands for its fields.
     """
 
     def register(function: Check) -> Check:

@@ -1,7 +1,4 @@
-"""A scenario: one YAML file, frozen and resolved, composed of the configurations of its components.
-
-Each component checks its own fields; `checks` holds the checks across fields.
-"""
+"""A scenario: one YAML file, frozen and resolved, composed of the configurations of its components."""
 
 from __future__ import annotations
 

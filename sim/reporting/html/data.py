@@ -74,10 +74,10 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportData:
-    """The runs of a report.
+    """The runs of a report: results of finished and stopped ones, rows of failed ones.
 
-    results: finished and stopped runs. failed: rows of failed ones. fields: swept ones; parameters: by run, the swept
-    values that apply to it. num_left_out: runs of older versions of the scenario. num_missing: unfinished planned runs.
+    fields: swept ones. parameters: by run, the swept values that apply to it. num_left_out: runs of older versions of
+    the scenario. num_missing: unfinished planned runs.
     """
 
     results: Results

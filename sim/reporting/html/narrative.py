@@ -1,7 +1,4 @@
-"""The text of a report: ranking by time and money, the cost of churn, confidence, warnings and limits.
-
-A difference counts if its paired 95 % interval excludes zero; otherwise it is too close to call.
-"""
+"""The text of a report: ranking by time and money, the cost of churn, confidence, warnings and limits."""
 
 from __future__ import annotations
 
