@@ -28,15 +28,14 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     model, num_parameters = training.model, Costs(workload, cluster.device).num_parameters
     scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
     size = f"{num_parameters / scale:{'.0f' if num_parameters >= 100 * scale else '.3g'}}{letter}"
-    process = process_class(scenario.failures.kind)(scenario.failures)
     num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
     beside = f" and {cluster.num_spares} spares" if cluster.num_spares else ""
-    if process.supplies_nodes:
+    if process_class(scenario.failures.kind)(scenario.failures).supplies_nodes:
         beside = ", places for nodes that the trace brings"
     lines = [
         f"Seconds: simulated, target model '{workload.model.name}' ({size} parameters) in "
         f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
-        f"'{scenario.network.name}'; {process.describe()}{describe_downtime(scenario.failures)}."
+        f"'{scenario.network.name}'; {describe_failures(scenario.failures)}."
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")
@@ -48,14 +47,15 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     return [*lines, *warnings(scenario)]
 
 
-def describe_downtime(failures: ProcessConfig) -> str:
-    """Describe how long lost nodes are away, immune stages, and the preemption notice, if the process has them."""
-    downtime = getattr(failures, "downtime", None)
-    away = f", away for {downtime.mean_hours:.3g} h on average" if downtime else ""
+def describe_failures(failures: ProcessConfig) -> str:
+    """Describe the failure process, how long lost nodes are away, immune stages, and the preemption notice."""
+    described, downtime = process_class(failures.kind)(failures).describe(), getattr(failures, "downtime", None)
+    if downtime:
+        described += f", away for {downtime.mean_hours:.3g} h on average"
     if failures.immune_stages:
         stages = "stage" if len(failures.immune_stages) == 1 else "stages"
-        away += f", {stages} {', '.join(map(str, failures.immune_stages))} spared"
-    return away + (f", {failures.notice_seconds:g} s of notice" if failures.notice_seconds else "")
+        described += f", {stages} {', '.join(map(str, failures.immune_stages))} spared"
+    return described + (f", {failures.notice_seconds:g} s of notice" if failures.notice_seconds else "")
 
 
 def warnings(scenario: Scenario) -> list[str]:

@@ -116,12 +116,9 @@ def replicates_needed(estimate: Estimate, relative_half_width: float, confidence
 
 
 def summary(
-    runs: pd.DataFrame,
-    fields: Sequence[str],
-    metrics: Sequence[str] | None = None,
-    reference: str | None = None,
+    runs: pd.DataFrame, fields: Sequence[str], metrics: Sequence[str] | None = None, reference: str | None = None,
     confidence: float = CONFIDENCE,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return a row for each strategy, combination of its swept values and metric, from a sweep's table of runs.
 
     fields: columns of `runs` that are empty if they do not apply to a strategy. metrics: default: those of METRICS that
@@ -242,19 +239,24 @@ class Ranking:
     standings: tuple[Standing, ...]
 
     @property
+    def reaching(self) -> tuple[Standing, ...]:
+        """Those that reach the target in all of their runs."""
+        return tuple(standing for standing in self.standings if standing.reaches)
+
+    @property
     def best(self) -> Standing | None:
         """The first; None if none reaches the target in all of its runs."""
-        return self.standings[0] if self.standings and self.standings[0].reaches else None
+        return next(iter(self.reaching), None)
 
     @property
     def contenders(self) -> tuple[Standing, ...]:
         """Others that are too close to the first."""
-        return tuple(standing for standing in self.standings[1:] if standing.may_be_first) if self.best else ()
+        return tuple(standing for standing in self.reaching[1:] if standing.may_be_first)
 
     @property
     def lead(self) -> float:
         """The share by which the second is behind the best; infinite if no other reaches the target."""
-        return next((standing.behind for standing in self.standings[1:] if standing.reaches), math.inf)
+        return next((standing.behind for standing in self.reaching[1:]), math.inf)
 
 
 def rank(values: Mapping[str, Values], errors: Mapping[str, float]) -> Ranking:

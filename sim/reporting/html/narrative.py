@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sim.core.text import HOURS, USD, Unit, capitalized, format_count, format_list, format_percent, format_percent_range
-from sim.failures import process_class
 from sim.reporting.html.data import ReportData
-from sim.reporting.notes import describe_downtime, describe_prices, notes
+from sim.reporting.notes import describe_prices, notes
 from sim.results.crossed_design import Estimate
 from sim.results.outcome_tables import target_of
 from sim.results.statistics import (
@@ -33,22 +32,16 @@ USD_TO_TARGET, USD_TO_END = "target_reached_usd", "cost_usd"
 
 
 @dataclass(frozen=True)
-class MetricRanking:
+class MetricRanking(Ranking):
     """The ranking by a metric of the strategies that failures affect, and each one's values over seeds."""
 
-    ranking: Ranking
     values: dict[str, Values]
 
     @classmethod
     def of(cls, points: Sequence[PointRuns], metric: str) -> MetricRanking:
         """Rank the strategies at one point."""
         values = {point.strategy: point.values(metric) for point in points if not _is_failure_free(point)}
-        return cls(rank(values, {}), values)
-
-    @property
-    def reaching(self) -> list[Standing]:
-        """The strategies that have a value in all runs, in order."""
-        return [standing for standing in self.ranking.standings if standing.reaches]
+        return cls(rank(values, {}).standings, values)
 
     @property
     def has_one_seed(self) -> bool:
@@ -80,7 +73,7 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
             return ["No run finished."]
         return [f"Without failures, training {goal} after {HOURS.of(takes.mean)}; nothing else was tried."]
     sentences = [_describe_ranking(ranked, goal)]
-    for each in ranked.ranking.standings:
+    for each in ranked.standings:
         if not each.reaches:
             gets_there = f"{each.takes.num_reached} of {each.takes.num_runs} runs"
             sentences.append(f"{capitalized(label(each))} is left out: it gets there in {gets_there}.")
@@ -88,8 +81,8 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
         sentences += _of_losses(runs, points)
     money = MetricRanking.of(points, USD_TO_TARGET if target else USD_TO_END)
     sentences += _of_money(money, ranked, "to that loss" if target else "to the end")
-    if ranked.ranking.best:
-        sentences += _of_price(points, ranked.ranking.best.strategy)
+    if ranked.best:
+        sentences += _of_price(points, ranked.best.strategy)
     met = runs.loc[runs["kind"] != "none", "num_failures"]
     return sentences + few_failures_note(float(met.mean()))
 
@@ -112,9 +105,9 @@ def _describe_ranking(ranked: MetricRanking, goal: str) -> str:
     following = f"{label(others[0])} comes {lead(others[0], 'later')}"
     if ranked.has_one_seed:
         return f"One seed: an anecdote. In it {name} {goal} first, after {HOURS.of(first.takes.mean)}; {following}."
-    if not ranked.ranking.contenders:
+    if not ranked.contenders:
         return f"{capitalized(name)} {goal} first, after {ranked.spread(first, HOURS)}; {following}."
-    rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in ranked.ranking.contenders])
+    rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in ranked.contenders])
     does = f"{name} does after {ranked.spread(first, HOURS)}, but {rivals} may be as fast"
     return f"Too close to call which strategy {goal} first: {does}."
 
@@ -155,16 +148,14 @@ def _of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list
     value = ranked.spread(first, USD)
     if not others:
         return [f"{capitalized(label(first))} pays {value} {where}."]
-    if ranked.has_one_seed or not ranked.ranking.contenders:
-        also = "also " if in_time.ranking.best and in_time.ranking.best.strategy == first.strategy else ""
+    if ranked.has_one_seed or not ranked.contenders:
+        also = "also " if in_time.best and in_time.best.strategy == first.strategy else ""
         following = f"next {label(others[0])}, {lead(others[0], 'more')}"
         return [f"{capitalized(label(first))} is {also}cheapest {where}: {value}; {following}."]
-    names, in_order = (
-        [each.strategy for each in (*one.reaching[:1], *one.ranking.contenders)] for one in (ranked, in_time)
-    )
+    names, in_order = ([each.strategy for each in (*one.reaching[:1], *one.contenders)] for one in (ranked, in_time))
     if names == in_order:
         return [f"Money goes with time: {label(first)} pays {value} {where}, and the same ones may be as cheap."]
-    rivals = format_list([f"{label(each)} ({lead(each, 'more')})" for each in ranked.ranking.contenders])
+    rivals = format_list([f"{label(each)} ({lead(each, 'more')})" for each in ranked.contenders])
     pays = f"{label(first)} pays {value}, but {rivals} may be as cheap"
     return [f"Too close to call which strategy is cheapest {where}: {pays}."]
 
@@ -229,15 +220,6 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
 
 def _is_or_are(number: int) -> str:
     return "is" if number == 1 else "are"
-
-
-def describe_churn(scenario: Scenario | None, is_sweep: bool) -> str:
-    """Describe the failure process."""
-    if scenario is None:
-        return ""
-    process = process_class(scenario.failures.kind)(scenario.failures)
-    where = " (at the first point)" if is_sweep else ""
-    return f"Failure process{where}: {process.describe()}{describe_downtime(scenario.failures)}."
 
 
 def notes_on(data: ReportData, scenario: Scenario | None) -> list[str]:

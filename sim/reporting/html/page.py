@@ -19,8 +19,8 @@ from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.charts import Chart, charts_of, vega_bundle
 from sim.reporting.html.data import ReportData, SweepPoint, report_data
-from sim.reporting.html.narrative import cautions, describe_churn, notes_on, ranking_at, sentences_on
-from sim.reporting.notes import describe_seeds
+from sim.reporting.html.narrative import cautions, notes_on, ranking_at, sentences_on
+from sim.reporting.notes import describe_failures, describe_seeds
 from sim.results.crossed_design import SEEDS
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import parse_scenario
@@ -67,7 +67,7 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "bundle": Markup(vega_bundle()) if charts else "",
         "most_open_rows": MOST_OPEN_ROWS,
         "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
-        "churn": describe_churn(scenario, bool(data.fields)),
+        "churn": describe_failures(scenario.failures) if scenario else "",
         "failures": page_tables.failures(data),
         "events": page_tables.events(data),
         "failed": page_tables.failed(data),
@@ -81,10 +81,10 @@ def page_of(data: ReportData) -> dict[str, Any]:
 def lead(points: Sequence[SweepPoint]) -> str:
     """Say at how many points of a sweep each strategy is first, and at how many none clearly is."""
     rankings = [ranking_at(point.runs)[1] for point in points]
-    firsts = [(ranked, legend_label(ranked.ranking.best.strategy)) for ranked in rankings if ranked.ranking.best]
-    winners = Counter(name for ranked, name in firsts if not ranked.ranking.contenders)
+    firsts = [(ranked, legend_label(ranked.best.strategy)) for ranked in rankings if ranked.best]
+    winners = Counter(name for ranked, name in firsts if not ranked.contenders)
     ahead = Counter(name for ranked, name in firsts if ranked.has_one_seed)
-    close = sum(bool(ranked.ranking.contenders) and not ranked.has_one_seed for ranked in rankings)
+    close = sum(bool(ranked.contenders) and not ranked.has_one_seed for ranked in rankings)
     counts = [(f"{name} is first", number) for name, number in winners.most_common()]
     counts += [(f"{name} is ahead", number) for name, number in ahead.most_common()]
     counts += [("it is too close to call", close)] if close else []
