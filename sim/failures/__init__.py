@@ -4,11 +4,10 @@ Belongs here: one file for each process or family of laws, one line each in the 
 Does not belong here: strategies, the cluster, the event loop.
 """
 
-from sim.failures.base import FailureProcess as FailureProcess
-from sim.failures.base import ProcessConfig as ProcessConfig
-from sim.failures.registry import PLUGINS as PLUGINS
-from sim.failures.registry import PROCESSES as PROCESSES
-from sim.failures.registry import known_processes as known_processes
-from sim.failures.registry import process_choice as process_choice
-from sim.failures.registry import process_class as process_class
-from sim.failures.registry import processes as processes
+from sim.failures.base import FailureProcess, ProcessConfig
+from sim.failures.registry import PLUGINS, PROCESSES, known_processes, process_choice, process_class, processes
+
+__all__ = [
+    "PLUGINS", "PROCESSES", "FailureProcess", "ProcessConfig",
+    "known_processes", "process_choice", "process_class", "processes",
+]  # fmt: skip

@@ -1,8 +1,4 @@
-"""The contract of a failure process: all that a plug-in needs is imported from here.
-
-- **A law of uptimes**: subclass `Renewal`, with options derived from `RatedConfig`, and write `unit_draw`.
-- **A general process**: subclass `FailureProcess`, write `uptimes`, and the methods that differ from their defaults.
-"""
+"""The contract of a failure process, with all that a plug-in needs: subclass `Renewal` (a law) or `FailureProcess`."""
 
 from __future__ import annotations
 
@@ -119,8 +115,8 @@ class FailureProcess(Component):
     other domains do not change its draws. Scale draws of mean 1 by the mean where there is one: runs at two rates under
     one seed then differ in scale only.
 
-    Uptimes of a stage, a region or the cluster count from its last failure. Those of a node count from its arrival or
-    return: a returned node is as good as new. A failure of a domain without nodes has no effect.
+    Uptimes of a stage, a region or the cluster count from its last failure, those of a node from its arrival or return:
+    a returned node is as good as new. A failure of a domain without nodes has no effect.
     """
 
     Config: ClassVar[type[ProcessConfig]]

@@ -154,10 +154,6 @@ class IndependentLosses(Renewal):
         """Exponential of mean 1."""
         return float(rng.standard_exponential())
 
-    def describe(self) -> str:
-        """For captions."""
-        return "alone"
-
 
 class OutageFailures(CorrelatedFailures, Superposition):
     """Correlated losses: regional shocks and independent failures of nodes (Marshall and Olkin, JASA 62, 1967).

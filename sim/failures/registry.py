@@ -64,10 +64,7 @@ class ComposeConfig(ProcessConfig):
 
 
 class ComposedFailures(Superposition):
-    """Several failure processes at once, independent of each other.
-
-    Each process keeps its own scope, clock, immune stages, notice and downtimes.
-    """
+    """Several failure processes at once, independent of each other."""
 
     Config = ComposeConfig
     config: ComposeConfig

@@ -26,10 +26,7 @@ class ExponentialConfig(RatedConfig):
 
 
 class ExponentialFailures(Renewal):
-    """Independent failures at a constant rate: the memoryless process of the CheckFree paper's setting.
-
-    P(failure within an hour) = rate_per_hour, so the rate is -ln(1 - rate_per_hour) per hour.
-    """
+    """Independent failures at a constant rate: the memoryless process of the CheckFree paper's setting."""
 
     Config = ExponentialConfig
     config: ExponentialConfig
@@ -242,8 +239,7 @@ class PerIterationConfig(ProcessConfig):
 class PerIterationFailures(FailureProcess):
     """The process of the CheckFree paper's released code: each stage fails with a fixed probability per iteration.
 
-    A slow strategy has as many failures per iteration as a fast one, and fewer per hour, so that the published
-    per-iteration and per-hour rates are not equivalent. For comparison with the paper only.
+    For comparison with the paper only: a slow strategy has as many failures per iteration, and fewer per hour.
     """
 
     unit = "iterations"

@@ -60,10 +60,7 @@ class TraceConfig(ProcessConfig):
     @field_validator("rows", mode="before")
     @classmethod
     def _read_file(cls, given: Any, info: ValidationInfo) -> Any:
-        """Read the rows from the file, relative to the `base_folder` of the validation context.
-
-        Where the file is gone, the rows given count. With `lenient`, UNREAD takes the place of a faulty file.
-        """
+        """Read the file. Where it is gone, the rows given count; with `lenient`, UNREAD stands for a faulty one."""
         given, context, file = frozen(given), info.context or {}, info.data.get("file")
         if file is None or "base_folder" not in context:
             return given

@@ -36,7 +36,7 @@ SERIES_STYLES = (
     SeriesStyle("#E69F00", DASH_DOT_DOT, "P"),
     SeriesStyle("#56B4E9", ":", "X"),
 )
-"""In order of use; the first five belong to the kinds of KIND_ORDER."""
+"""In order of use; the first five belong to KIND_ORDER. Okabe and Ito's colours, safe for colour-blind readers."""
 
 KIND_ORDER = ("none", "checkpoint", "redundant", "checkfree", "checkfree_plus")
 

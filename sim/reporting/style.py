@@ -1,7 +1,4 @@
-"""House style of all figures: fonts, formats for print and slides, captions, legends, limits of axes, files.
-
-Colours are Okabe and Ito's, safe for colour-blind readers. A slide is so small in inches that its letters are large.
-"""
+"""House style of all figures: fonts, formats for print and slides, captions, legends, limits of axes, files."""
 
 from __future__ import annotations
 

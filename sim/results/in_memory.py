@@ -44,14 +44,12 @@ class SimulatedRun:
     @cached_property
     def iterations(self) -> pd.DataFrame:
         """A row for each completed iteration."""
-        frame: pd.DataFrame = records_table(self.run.iterations, IterationRecord).to_pandas()
-        return frame
+        return pd.DataFrame(records_table(self.run.iterations, IterationRecord).to_pandas())
 
     @cached_property
     def events(self) -> pd.DataFrame:
         """A row for each failure, recovery, checkpoint and the like."""
-        frame: pd.DataFrame = records_table(self.run.events, EventRecord).to_pandas()
-        return frame
+        return pd.DataFrame(records_table(self.run.events, EventRecord).to_pandas())
 
     @cached_property
     def nodes(self) -> pd.DataFrame:

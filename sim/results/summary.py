@@ -19,9 +19,8 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
     """Return the outcomes of a run. Seconds are simulated; losses are the proxy's, in nats per token.
 
     goodput: time that the kept iterations take without failures and strategy costs, as a share of the wall-clock time;
-    overhead is its inverse minus 1. num_failures: stages lost with the last node that held their state; num_nodes_lost:
-    nodes, spares included. node_hours: of all nodes present, also idle ones; if failures are ignored, none is missing.
-    cost_usd: at the device's price, if it has one; target_reached_usd: the part until the target was reached.
+    overhead is its inverse minus 1. num_failures: stages lost with the last node that held their state. node_hours: of
+    all nodes present, also idle ones; if failures are ignored, none is missing.
     """
     ideal_seconds = run.num_iterations * run.ideal_iteration_seconds
     kinds = kinds_of(run.events)

@@ -1,8 +1,4 @@
-"""Axes of a strategy map: a field of a scenario and its values, as the options `--x` and `--y` give them.
-
-`FIELD=1,2,3`: these values. `FIELD=0.01..0.4`: a range, evenly spaced, or logarithmically where its end is at least
-four times its start. `FIELD`: a range around the scenario's own value.
-"""
+"""Axes of a strategy map: a field of a scenario and its values, as the options `--x` and `--y` give them."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from sim.scenario.sweep_points import Assignment, Point, point_of
 SPREAD = 4.0
 """An axis without values reaches from the scenario's own value / SPREAD to × SPREAD, or as far as is allowed."""
 
-LOG_RATIO = 4.0
+LOG_RATIO = 4.0  # ranges whose end is at least so many times their start are spaced logarithmically
 
 SIGNIFICANT_DIGITS = 3
 

@@ -86,6 +86,10 @@ def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str
         num_fitting = bisect_left(candidates, True, key=lambda number: not fits(**{field: number}))
         return [f"{field} {candidates[num_fitting - 1]}"] if num_fitting else []
 
+    def stays_possible(number: int) -> bool:
+        changed = workload.model_copy(update={"sequences_per_microbatch": number})
+        return not any(impossible(each, changed) and not impossible(each, workload) for each in scenario.strategies)
+
     found, schedule = [], SCHEDULES[workload.schedule]
     if schedule.limits_in_flight and not schedule.is_interleaved:
         now = Costs(workload, scenario.cluster.device).schedule(plan_under(config, workload)).in_flight_limit
@@ -94,20 +98,12 @@ def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str
         found.append("schedule 1f1b")
     if not workload.recompute_activations and fits(recompute_activations=True):
         found.append("recompute_activations true")
-    found += largest("sequences_per_microbatch", smaller_microbatches(scenario))
+    smaller = divisors(workload.sequences_per_microbatch)[:-1]
+    found += largest("sequences_per_microbatch", [number for number in smaller if stays_possible(number)])
     devices = sorted((Device(**figures) for figures in presets("devices").values()), key=lambda each: each.memory_gib)
     if large := [device.name for device in devices if need.fits(device)]:
         found.append(f"device {', '.join(large[:LISTED_DEVICES])}{', ...' if len(large) > LISTED_DEVICES else ''}")
     return found
-
-
-def smaller_microbatches(scenario: Scenario) -> list[int]:
-    """Smaller values of sequences_per_microbatch, ascending, with which every strategy stays possible."""
-    workload = scenario.workload
-    possible = [config for config in scenario.strategies if not impossible(config, workload)]
-    numbers = divisors(workload.sequences_per_microbatch)[:-1]
-    changed = [(number, workload.model_copy(update={"sequences_per_microbatch": number})) for number in numbers]
-    return [number for number, smaller in changed if not any(impossible(config, smaller) for config in possible)]
 
 
 def divisors(number: int) -> list[int]:

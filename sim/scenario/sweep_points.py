@@ -50,10 +50,7 @@ class Point:
 
 
 def load_points(source: ScenarioSource, overrides: Overrides = ()) -> list[Point]:
-    """The points of a scenario, or of its file; one without a `sweep:` section is the only point of its own.
-
-    Raises ScenarioError with every problem found: in the scenario itself first, then at the points.
-    """
+    """The points of a scenario; without `sweep:` it is the only one. Raises ScenarioError with all problems found."""
     document, base_folder = document_of(source)
     base = scenario_of(document, base_folder, document.change(overrides))
     if base.sweep is None:
