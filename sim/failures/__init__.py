@@ -1,7 +1,6 @@
 """Failure processes: when nodes are lost, as pure iterators on named random streams.
 
-Belongs here: one file for each process or family of laws, one line each in the table of `registry.py`.
-Does not belong here: strategies, the cluster, the event loop.
+Each process has a line in the table of `registry.py`. Strategies and the event loop do not belong here.
 """
 
 from sim.failures.base import FailureProcess, ProcessConfig

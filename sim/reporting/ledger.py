@@ -1,4 +1,4 @@
-"""The ledger of simulated time: a stacked bar and a table of the hours in each bucket."""
+"""What a run's time went into: bars and tables of the hours in each bucket, and the nodes present over time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from sim.core.records import BUCKETS, Bucket
 from sim.core.text import decimals, format_name
+from sim.reporting import series
 from sim.reporting.loss import HOURS_LABEL
 from sim.reporting.registry import MOST_ROWS, FigureKind, FigureRequest, Tables
-from sim.reporting.series import at_point, points_in, series_in, with_series
-from sim.reporting.style import Limits, add_legend, limits_from_zero
+from sim.reporting.style import PAPER, REFERENCE_LINE, Limits, add_legend, from_zero, limits_from_zero
 from sim.reporting.tables import Table, table_by_point
-from sim.results.outcome_tables import ledger_hours
-from sim.results.selection import swept_fields
+from sim.results.outcome_tables import ledger_hours, nodes_over_time
+from sim.results.selection import MissingError, swept_fields
 from sim.results.storage import Results
 
 LOOKS: dict[Bucket, tuple[str, str, str]] = {
@@ -35,6 +37,7 @@ LOOKS: dict[Bucket, tuple[str, str, str]] = {
 
 PALE: tuple[Bucket, ...] = ("checkpoint_save", "waiting_for_nodes")
 ROOM_FOR_SUM = 1.12
+MOST_SEEDS, MOST_SEEDS_ON_A_SLIDE = 4, 2
 
 
 def ledger_table(results: Results) -> Table:
@@ -79,7 +82,7 @@ def draw_ledger(axis: Axes, table: pd.DataFrame) -> None:
         left = left + hours
     for row, total in enumerate(left):
         axis.annotate(f" {total:.1f} h" if total >= 10 else f" {total:.3g} h", (total, row), va="center", fontsize=7)
-    axis.set_yticks(range(len(table)), [name for name, _ in series_in(table)])
+    axis.set_yticks(range(len(table)), [name for name, _ in series.series_in(table)])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
 
@@ -101,21 +104,69 @@ def ledger_limits(table: pd.DataFrame) -> Limits:
 
 
 def _ledger_figure(request: FigureRequest, tables: Tables) -> Figure:
-    table, form = with_series(tables[""], request.fields), request.form
+    table, form = series.with_series(tables[""], request.fields), request.form
     means = ": means over failure seeds, of runs that finished" if (table["num_runs"] > 1).any() else ""
-    points = points_in(table, request.fields)
-    bars = [len(at_point(table, point)) for point in points[:MOST_ROWS]]
+    points = series.points_in(table, request.fields)
+    bars = [len(series.at_point(table, point)) for point in points[:MOST_ROWS]]
     inches, notes = (0.65 + 0.3 * sum(bars), 0.3), [f"{request.seeds}{means}."]
     handles = [Patch(**fill_of(bucket), label=format_name(bucket)) for bucket in used_buckets(table)]
     with request.panels(points, inches, notes, sharex=True, height_ratios=bars) as (figure, rows):
         for (axis,), point in rows:
-            draw_ledger(axis, at_point(table, point))
+            draw_ledger(axis, series.at_point(table, point))
         axis.set_xlim(*ledger_limits(table))
         axis.set_xlabel(form.x_label(HOURS_LABEL))
         add_legend(figure, handles, form)
     return figure
 
 
+def draw_nodes(
+    axis: Axes, table: pd.DataFrame, num_needed: int | None = None, styles: series.Styles | None = None
+) -> None:
+    """Draw each series' nodes as steps (`nodes_over_time`), a marker at the run's end, and a line of those needed."""
+    styles = styles or series.series_styles(table)
+    # the longest first: series under the same churn coincide
+    for name, rows in sorted(series.series_in(table), key=lambda named: -named[1]["hours"].max()):
+        colour, line, marker = styles[name]
+        hours, nodes = rows["hours"], rows["num_nodes"]
+        axis.step(hours, nodes, where="post", color=colour, linestyle=line, linewidth=1.0, label=name)
+        axis.plot(hours.iloc[-1:], nodes.iloc[-1:], marker=marker, color=colour, clip_on=False)
+    if num_needed is not None:
+        axis.axhline(num_needed, zorder=0, **REFERENCE_LINE)
+    from_zero(axis)
+    from_zero(axis, "y")
+    axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _nodes_tables(request: FigureRequest) -> Tables:
+    found = nodes_over_time(request.results)
+    if (found.groupby("run")["num_nodes"].nunique() == 1).all():
+        why = "no node fails, or each is replaced at once (cluster.provisioning_seconds: 0)"
+        raise MissingError(f"the number of nodes never changes: {why}")
+    return {"": found}
+
+
+def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
+    table, form, scenario = series.with_series(tables[""], request.fields), request.form, request.scenario
+    num_needed = (scenario.workload.num_stages + 1) * scenario.cluster.nodes_per_stage
+    points = [
+        {**point, "failure_seed": seed}
+        for point in series.points_in(table, request.fields)
+        for seed in series.at_point(table, point)["failure_seed"].unique()
+    ]
+    most, styles = MOST_SEEDS if form is PAPER else MOST_SEEDS_ON_A_SLIDE, series.series_styles(table)
+    notes = ["Active nodes, including idle spares. All strategies meet the same churn; a mark is where a run ends."]
+    with request.panels(points, (0.9, 1.1), notes, most=most, sharex=True, sharey=True) as (figure, rows):
+        for (axis,), point in rows:
+            draw_nodes(axis, series.at_point(table, point), num_needed, styles)
+            axis.set_title(series.describe_point(point).replace("failure_seed", "failure seed"), loc="left")
+        axis.set_xlabel(form.x_label(HOURS_LABEL))
+        figure.supylabel("active nodes", fontsize="medium")
+        needed = Line2D([], [], label="needed by all stages", **REFERENCE_LINE)
+        add_legend(figure, [*series.line_handles(styles, with_markers=True), needed], form)
+    return figure
+
+
 FIGURES = (
     FigureKind("ledger", "where the hours went", lambda request: {"": ledger_hours(request.results)}, _ledger_figure),
+    FigureKind("nodes", "nodes over time", _nodes_tables, _nodes_figure),
 )

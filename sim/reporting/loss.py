@@ -142,10 +142,7 @@ def _half_life_limits(halvings: pd.DataFrame) -> tuple[float, float]:
 def draw_differences(
     axis: Axes, table: pd.DataFrame, styles: Styles | None = None, columns: Sequence[str] = PAIRED
 ) -> None:
-    """Draw a line for each series of `above_failure_free` or `swapping_cost` with a band, and a line at zero.
-
-    columns: of x, the line, low and high.
-    """
+    """Draw a line for each series of `above_failure_free` or `swapping_cost` with a band, and a line at zero."""
     styles = styles or series_styles(table)
     axis.axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
     for name, rows in series_in(table):

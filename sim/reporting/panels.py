@@ -8,9 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from sim.core.text import shortened, suggestion
-from sim.reporting.ledger import draw_ledger, ledger_limits
+from sim.reporting.ledger import draw_ledger, draw_nodes, ledger_limits
 from sim.reporting.loss import HOURS_LABEL, LOSS_LABEL, X_LABEL, draw_loss_at, loss_tables
-from sim.reporting.nodes import draw_nodes
 from sim.reporting.outcomes import draw_means, draw_rows
 from sim.reporting.series import at_point, choose_field, describe_point, points_in, series_styles, with_series
 from sim.reporting.strategy_map import draw_map_panel

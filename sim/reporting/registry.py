@@ -33,15 +33,12 @@ MOST_ROWS = 6
 
 @dataclass(frozen=True)
 class FigureRequest:
-    """Results and the form in which to draw them.
-
-    field: the swept field for the x axis, if a kind leaves the choice. point: that of the caption; default: the first.
-    """
+    """Results and the form in which to draw them."""
 
     results: Results
     form: Form = PAPER
-    field: str | None = None
-    point: Point | None = None
+    field: str | None = None  # the swept field for the x axis, if a kind leaves the choice
+    point: Point | None = None  # that of the caption; default: the first
 
     @classmethod
     def of(cls, results: Results, form: Form = PAPER, field: str | None = None) -> FigureRequest:
@@ -105,17 +102,13 @@ class FigureRequest:
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A kind of figure.
-
-    tables: the data that it draws; MissingError if the results do not contain it. figure: draws them. by_point: whether
-    it has a panel for each point of a sweep, which then has its own slide.
-    """
+    """A kind of figure: a function for the data that it draws, and one that draws them."""
 
     name: str
     summary: str
-    tables: Callable[[FigureRequest], Tables]
+    tables: Callable[[FigureRequest], Tables]  # MissingError if the results do not contain them
     figure: Callable[[FigureRequest, Tables], Figure]
-    by_point: bool = True
+    by_point: bool = True  # whether it has a panel for each point of a sweep, which then has its own slide
 
     def draw(self, request: FigureRequest) -> Figure:
         """Draw the whole figure."""

@@ -43,16 +43,13 @@ LARGER = {"font.size": 9.0, "axes.labelsize": 9.0, "axes.titlesize": 9.5, "legen
 
 @dataclass(frozen=True)
 class Form:
-    """The format of figures, for print or for slides.
-
-    height_inches: None: as needed. in_...: characters in a line of a caption, x label, legend, in an inch of a y label.
-    """
+    """The format of figures, for print or for slides."""
 
     style: Mapping[Any, Any]
     width_inches: float
-    height_inches: float | None
+    height_inches: float | None  # None: as needed
     caption_size: float
-    in_caption: int
+    in_caption: int  # characters in a line of a caption, x label, legend, or in an inch of a y label
     in_x_label: int
     in_y_inch: int
     in_legend: int

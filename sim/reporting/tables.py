@@ -94,10 +94,7 @@ def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
 
 
 def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
-    """Return a row for each strategy; with several replicates mean ± standard deviation over those that finished.
-
-    Replicates that differ in the training seed alone take the same time and count once in hours.
-    """
+    """Return a row for each strategy; with several replicates mean ± standard deviation over those that finished."""
     num_replicates = len(scenario.seeds.failures) * len(scenario.seeds.training)
     title = f"{scenario.name}: strategies under the same churn"
     if num_replicates > 1:

@@ -1,7 +1,6 @@
 """Results: run folders on disk, summaries, statistics over replicates, and tidy tables for figures.
 
-Belongs here: everything that derives from finished runs. Does not belong here: drawing and formatting
-(`sim.reporting`), and deciding what to run (`sim.experiments`).
+Does not belong here: drawing and formatting (`sim.reporting`), and deciding what to run (`sim.experiments`).
 """
 
 from sim.results.storage import Results, load, load_run

@@ -57,15 +57,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cells:
-    """Runs with values by their seeds, without runs that only repeat others.
+    """Runs with values by their seeds, without runs that only repeat others."""
 
-    failure, training: each run's seed as a number from 0. columns: values of these runs. counts: fields of `Estimate`.
-    """
-
-    failure: Codes
+    failure: Codes  # each run's seed as a number from 0
     training: Codes
-    columns: tuple[Floats, ...]
-    counts: tuple[int, int, int, int]
+    columns: tuple[Floats, ...]  # values of these runs
+    counts: tuple[int, int, int, int]  # of all runs: num_runs and the fields after it of `Estimate`
 
     @classmethod
     def at(cls, seeds: Codes, values: Floats) -> Cells:

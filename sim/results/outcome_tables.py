@@ -66,12 +66,10 @@ def _means(results: Results, metric: str, unit: str, divisor: float) -> pd.DataF
 
 
 def ledger_hours(results: Results) -> pd.DataFrame:
-    """Return mean hours in each bucket, which add up to `all_hours`, by strategy and swept values; finished runs only.
-
-    Training seeds do not change seconds, so each failure seed counts once: num_runs.
-    """
+    """Return mean hours in each bucket and in all (`all_hours`), by strategy and swept values; finished runs only."""
     fields, runs = swept_fields(results), results.runs
-    finished = runs[runs["outcome"] == "finished"].drop_duplicates(["strategy", *fields, "failure_seed"])
+    finished = runs[runs["outcome"] == "finished"]
+    finished = finished.drop_duplicates(["strategy", *fields, "failure_seed"])  # training seeds do not change seconds
     if finished.empty:
         raise MissingError("no run has finished")
     columns = {f"{bucket}_hours": f"{bucket}_seconds" for bucket in BUCKETS} | {"all_hours": "wall_clock_seconds"}
@@ -83,10 +81,7 @@ def ledger_hours(results: Results) -> pd.DataFrame:
 
 
 def nodes_over_time(results: Results) -> pd.DataFrame:
-    """Return the number of nodes present, spares included, from each of the `hours` on; the last row is a run's end.
-
-    A row for each change, by strategy, swept values and failure seed: training seeds make no difference.
-    """
+    """Return the number of nodes present, spares included, from each of the `hours` on; the last row is a run's end."""
     counts = results.nodes
     if "num_nodes" not in counts:
         needed = "runs of this version whose records are kept (of a sweep, sweep.keep: records)"

@@ -73,8 +73,8 @@ def write_run(
         temporary.mkdir(parents=True)
         (temporary / "scenario.yaml").write_text(resolved or resolved_yaml(scenario), encoding="utf-8")
         if isinstance(run, Run):
-            write_records(temporary / "iterations.parquet", run.iterations, IterationRecord)
-            write_records(temporary / "events.parquet", run.events, EventRecord)
+            pq.write_table(records_table(run.iterations, IterationRecord), temporary / "iterations.parquet")
+            pq.write_table(records_table(run.events, EventRecord), temporary / "events.parquet")
             ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
             pq.write_table(ledger, temporary / "ledger.parquet")
             pd.DataFrame(run.nodes).to_parquet(temporary / "nodes.parquet", index=False)
@@ -127,11 +127,6 @@ def records_table(records: Sequence[Any], kind: type) -> pa.Table:
     for name, type_ in ((field.name, ARROW_TYPES[str(field.type).split(" | ")[0]]) for field in fields(kind)):
         columns[name] = pa.array(known[name] if known else [getattr(record, name) for record in records], type_)
     return pa.table(columns)
-
-
-def write_records(path: Path, records: Sequence[Any], kind: type) -> None:
-    """Write a list of one kind of record as a parquet file."""
-    pq.write_table(records_table(records, kind), path)
 
 
 def write_json(path: Path, content: Any) -> None:

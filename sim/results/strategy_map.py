@@ -25,16 +25,12 @@ Objective = Literal["time", "money"]
 
 @dataclass(frozen=True)
 class FirstPassages:
-    """The times at which a strategy first reaches the target in a cell; NaN where it does not.
+    """The times at which a strategy first reaches the target in a cell; NaN where it does not."""
 
-    failures_per_iteration: stages lost a completed iteration, mean over failure seeds. is_edited: whether a recovery
-    changed weights under any seed. num_stopped: of failure seeds. iterations: by training replicate.
-    """
-
-    failures_per_iteration: float
-    is_edited: bool
-    num_stopped: int
-    iterations: tuple[float, ...]
+    failures_per_iteration: float  # stages lost per completed iteration, mean over failure seeds
+    is_edited: bool  # whether a recovery changed weights under any seed
+    num_stopped: int  # failure seeds under which the run was given up
+    iterations: tuple[float, ...]  # by training replicate
     seconds: Mapping[SeedPair, float]
     usd: Mapping[SeedPair, float]
 
@@ -86,21 +82,17 @@ class CellResult:
 
 @dataclass(frozen=True)
 class StrategyMap:
-    """A cell for each pair of values of two axes; the second has no field where the map is a line.
-
-    cells: the simulated ones; the others are interpolated in meshes of these. own_cell: the one nearest to the
-    scenario's own values, None if they lie outside. sampled_cells: those with trainings under failures.
-    """
+    """A cell for each pair of values of two axes."""
 
     name: str
     scenario: Scenario
-    axes: tuple[Axis, Axis]
+    axes: tuple[Axis, Axis]  # the second has no field where the map is a line
     objective: Objective
     strategies: tuple[str, ...]
-    cells: Mapping[Cell, CellResult]
-    meshes: Sequence[Mesh]
-    own_cell: Cell | None
-    sampled_cells: tuple[Cell, ...]
+    cells: Mapping[Cell, CellResult]  # the simulated ones
+    meshes: Sequence[Mesh]  # of these, in which the other cells are interpolated
+    own_cell: Cell | None  # the one nearest to the scenario's own values, None if they lie outside
+    sampled_cells: tuple[Cell, ...]  # those with trainings under failures
     num_time_seeds: int
     num_replicates: int
     corpus_description: str

@@ -25,16 +25,13 @@ SIGNIFICANT_DIGITS = 3
 
 @dataclass(frozen=True)
 class Axis:
-    """A field and its values, ascending where they are numbers; own: the scenario's own value, None where unset.
-
-    is_log: spaced by ratios. option: as it was asked for.
-    """
+    """A field and its values, ascending where they are numbers."""
 
     field: str
     values: tuple[Any, ...]
-    own: Any
-    is_log: bool
-    option: str
+    own: Any  # the scenario's own value, None where unset
+    is_log: bool  # spaced by ratios
+    option: str  # as it was asked for
 
     @property
     def is_numeric(self) -> bool:

@@ -26,16 +26,12 @@ class Assignment(NamedTuple):
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of the swept fields' values, and the scenario that it makes.
-
-    strategy_of: for fields of one strategy (`strategies[checkpoint].interval_iterations`), which one, by its index.
-    keeps_records: whether its runs' iterations and events are kept, or their outcomes alone.
-    """
+    """One combination of the swept fields' values, and the scenario that it makes."""
 
     parameters: dict[str, Any]
     scenario: Scenario
-    strategy_of: dict[str, int] = field(default_factory=dict)
-    keeps_records: bool = True
+    strategy_of: dict[str, int] = field(default_factory=dict)  # for fields of one strategy: its index
+    keeps_records: bool = True  # iterations and events of its runs; otherwise their outcomes alone
 
     def parameters_of(self, strategy_index: int) -> dict[str, Any]:
         """The swept values that concern a strategy: all but those of other strategies."""

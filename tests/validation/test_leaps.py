@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sim.core.ledger import IterationSplit, Ledger, exact_sum
 from sim.core.records import IterationRecord
-from sim.results.storage import write_records
+from sim.results.storage import records_table
 from sim.results.summary import summarise
 from sim.scenario.checks import strategies_support_sharding
 from sim.scenario.scenario import Scenario
@@ -275,8 +275,8 @@ def test_the_log_reads_like_a_list_and_gives_the_same_file(tmp_path: Path):
     assert [one.execution for one in records] == executions([one.iteration for one in records])
     assert summarise(scenario, result)["num_iterations_rerun"] == sum(one.execution > 1 for one in records) > 0
     assert list(IterationLog()) == []
-    write_records(tmp_path / "log.parquet", result.iterations, IterationRecord)
-    write_records(tmp_path / "list.parquet", records, IterationRecord)
+    pq.write_table(records_table(result.iterations, IterationRecord), tmp_path / "log.parquet")
+    pq.write_table(records_table(records, IterationRecord), tmp_path / "list.parquet")
     assert (tmp_path / "log.parquet").read_bytes() == (tmp_path / "list.parquet").read_bytes()
     table = pq.read_table(tmp_path / "log.parquet")
     assert table.schema.field("train_loss").type == pa.float64()

@@ -74,18 +74,14 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportData:
-    """The runs of a report: results of finished and stopped ones, rows of failed ones.
-
-    fields: swept ones. parameters: by run, the swept values that apply to it. num_left_out: runs of older versions of
-    the scenario. num_missing: unfinished planned runs.
-    """
+    """The runs of a report: results of finished and stopped ones, rows of failed ones."""
 
     results: Results
     failed: pd.DataFrame
-    fields: tuple[str, ...]
-    parameters: Mapping[str, Values]
-    num_left_out: int
-    num_missing: int
+    fields: tuple[str, ...]  # swept ones
+    parameters: Mapping[str, Values]  # by run, the swept values that apply to it
+    num_left_out: int  # runs of older versions of the scenario
+    num_missing: int  # unfinished planned runs
 
     @property
     def name(self) -> str:

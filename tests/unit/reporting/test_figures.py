@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 
 import sim.reporting
 from sim.core.records import BUCKETS
-from sim.reporting.ledger import LOOKS
+from sim.reporting.ledger import LOOKS, draw_nodes
 from sim.reporting.loss import draw_loss
-from sim.reporting.nodes import draw_nodes
 from sim.reporting.outcomes import draw_means, draw_rows, means_figure, set_hours
 from sim.reporting.registry import FigureRequest, figure_kinds
 from sim.reporting.series import (
