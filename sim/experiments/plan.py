@@ -52,7 +52,8 @@ class ScenarioPlan:
             for index, config in enumerate(scenario.strategies):
                 key = results.run_hash(scenario, index, failure_seed, training_seed, versions[index])
                 seeds = failure_seed, training_seed
-                folder = results.run_folder(self.results_folder, scenario, config.name, *seeds, key)
+                name = f"{config.name}-f{failure_seed}-t{training_seed}-{key[:8]}"
+                folder = self.results_folder / scenario.name / name
                 planned.append(SweepRun(self, index, *seeds, key, folder, self.point.parameters_of(index)))
         return planned
 

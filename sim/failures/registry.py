@@ -28,8 +28,7 @@ SINGLE: tuple[type[FailureProcess], ...] = (
 )
 """Built-in processes, in the order in which they are listed; `compose` and `never` follow. Add a new one here."""
 
-PLUGINS: Plugins[FailureProcess] = Plugins("churnlab.failures", FailureProcess, ProcessConfig)
-"""Failure processes from outside; entry points of this group name them."""
+PLUGINS: Plugins[FailureProcess] = Plugins("churnlab.failures", FailureProcess, ProcessConfig)  # by entry point
 
 
 def process_choice(processes: Sequence[type[FailureProcess]]) -> Any:

@@ -20,8 +20,7 @@ from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
 from sim.failures.trace_formats import MAX_NODES, MAX_ROWS, Format, Polarity, TraceError, TraceRow, read_trace
 
 MIN_LOOP_SECONDS = 1.0  # shortest duration of a trace that is repeated; one of no duration would stop simulated time
-UNREAD: tuple[TraceRow, ...] = ((0.0, 10_000, 0, ()),)
-"""A placeholder for the rows of a file that cannot be read, so that other checks run."""
+UNREAD: tuple[TraceRow, ...] = ((0.0, 10_000, 0, ()),)  # in place of a file that cannot be read
 
 
 class TraceConfig(ProcessConfig):

@@ -21,8 +21,7 @@ COLOURS = {"forward": "#56B4E9", "backward": "#009E73", "shadow": "#E69F00"}
 LINE_OF_EXCHANGE: dict[str, Any] = {"color": "#CC79A7", "linewidth": 2.0, "zorder": 1}
 LINE_OF_MESSAGE: dict[str, Any] = {"color": "#888888", "linewidth": 0.5, "zorder": 0}
 MOST_OPERATIONS = 4000  # a chart with more boxes is unreadable
-ROOM_FOR_NUMBER, ROOM_FOR_EDGES = 0.009, 0.004
-"""Minimum width of a box, as a share of the axis, for its number and for white edges."""
+ROOM_FOR_NUMBER, ROOM_FOR_EDGES = 0.009, 0.004  # minimum width of a box, as a share of the axis
 
 
 def gantt_figure(timeline: Timeline, title: str) -> Figure:

@@ -24,10 +24,7 @@ from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
 
 Point = Mapping[str, Any]
-
-Tables = Mapping[str, pd.DataFrame]
-"""The data of a figure: its main table under the name "", others under names that their CSV files end in."""
-
+Tables = Mapping[str, pd.DataFrame]  # of a figure, by what the names of their CSV files end in; "": the main one
 MOST_ROWS = 6
 
 

@@ -32,15 +32,12 @@ from sim.results.strategy_map import Advice, CellResult, StrategyMap
 from sim.scenario.axes import Axis
 from sim.strategies import legend_label
 
-LEADS, STRENGTHS = (0.05, 0.15), np.array([0.35, 0.6, 1.0])
-"""Strength of the colour with a lead up to the first, up to the second, and above."""
-
+LEADS, STRENGTHS = (0.05, 0.15), np.array([0.35, 0.6, 1.0])  # strength of the colour up to each lead, and above
 CELL_COLUMNS = ("strategy", "is_best", "is_close", "behind", "num_reached", "num_runs")
 
 NO_STRATEGY = "#FFFFFF"
 SMALLEST_NAMED = 0.04  # regions of a smaller share of the map are not named
-THINNEST_NAMED = 2.0
-"""Distance in cells from a region's middle to its border below which it is not named: less than three cells wide."""
+THINNEST_NAMED = 2.0  # distance in cells from a region's middle to its border below which it is not named
 
 Colours = Mapping[str, str]
 Edges = npt.NDArray[np.float64]

@@ -75,9 +75,7 @@ REFERENCE_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 0.8, "linestyle"
 
 Limits = tuple[float, float]
 SHARE_AT_START = 0.04  # losses in this share of the iterations, the first, do not count: they would fill the panel
-ROOM_FOR_INTERVALS = 0.75
-"""Intervals widen the axis by at most this share of the range of the means, at each end; longer ones are cut."""
-
+ROOM_FOR_INTERVALS = 0.75  # share of the range of means by which intervals widen an axis at most, at each end
 ROOM_ABOVE = 1.05
 
 

@@ -15,9 +15,7 @@ from sim.core.units import SECONDS_PER_HOUR
 from sim.results.selection import LOSSES_NEED, MissingError, by_point, of_runs, swept_fields
 from sim.results.storage import Results
 
-MOST_STEPS_BEFORE, LEAST_STEPS_BEFORE = 10, 3
-"""Numbers of steps before a failure whose mean loss is the level that later losses are compared with."""
-
+MOST_STEPS_BEFORE, LEAST_STEPS_BEFORE = 10, 3  # numbers of steps before a failure, for a mean loss to compare with
 LEAST_SHARE = 0.5  # steps that a smaller share of recoveries reach before the next failure are not in means
 
 

@@ -57,13 +57,6 @@ def run_hash(
     return digest(json.dumps([resolved, strategy, failure_seed, training_seed, versions], sort_keys=True))
 
 
-def run_folder(
-    results: Path, scenario: Scenario, strategy: str, failure_seed: int, training_seed: int, key: str
-) -> Path:
-    """Return the folder of a run: readable, and different for different runs."""
-    return results / scenario.name / f"{strategy}-f{failure_seed}-t{training_seed}-{key[:8]}"
-
-
 def write_run(
     folder: Path, scenario: Scenario, run: Run | dict[str, Any], about: dict[str, Any], resolved: str | None = None
 ) -> None:

@@ -15,11 +15,8 @@ from sim.scenario.loading import ScenarioSource, document_of, scenario_of
 from sim.scenario.schema import Location, at, schema_at
 from sim.scenario.sweep_points import Assignment, Point, point_of
 
-SPREAD = 4.0
-"""An axis without values reaches from the scenario's own value / SPREAD to × SPREAD, or as far as is allowed."""
-
+SPREAD = 4.0  # an axis without values reaches from own value / SPREAD to × SPREAD, or as far as is allowed
 LOG_RATIO = 4.0  # ranges whose end is at least so many times their start are spaced logarithmically
-
 SIGNIFICANT_DIGITS = 3
 
 

@@ -19,9 +19,7 @@ from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
 from sim.workload.deployment import pipelines_are_equal
 from sim.workload.schedule import SCHEDULES
 
-Findings = Iterator[tuple[str, str]]
-"""Paths of fields, and what is wrong there: which values do not fit, and how to mend it."""
-
+Findings = Iterator[tuple[str, str]]  # paths of fields; which values do not fit there, and how to mend it
 Check = Callable[[Scenario], Findings]
 
 CHECKS: list[tuple[Check, tuple[str, ...]]] = []

@@ -65,8 +65,7 @@ class TrainingConfig(Config):
         )
 
 
-Values = Annotated[tuple[Any, ...], Field(min_length=1)]
-"""What a field takes in turn: whatever the field itself may hold."""
+Values = Annotated[tuple[Any, ...], Field(min_length=1)]  # what a swept field takes in turn
 
 
 class SweepConfig(Config):

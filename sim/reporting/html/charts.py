@@ -68,8 +68,7 @@ class Chart:
 
 STRATEGY = ChartColumn("label", "strategy")
 
-BY_STRATEGY = alt.EncodingSortField("strategy", op="min")
-"""Keeps rows in the order of the strategies when some are hidden and shown again."""
+BY_STRATEGY = alt.EncodingSortField("strategy", op="min")  # keeps the order of rows when some are hidden
 
 
 def charts_of(data: ReportData) -> tuple[list[Chart], list[str]]:
@@ -150,13 +149,15 @@ def _loss_layers(
 
 def _hours_charts(data: ReportData) -> list[Chart]:
     """Return a chart of hours to the target loss, or to the end if no run has or reaches a target."""
+    if len(data.groups) == 1:
+        return []
     if data.results.runs["target_reached_seconds"].notna().any():
         where, found = describe_target(data.results.runs), time_to_loss(data.results)
     else:
         where, found = "the end", time_to_end(data.results)
-    if found["mean_hours"].isna().all() and len(data.groups) > 1:
+    if found["mean_hours"].isna().all():
         raise MissingError("no run has finished")
-    return means_charts(data, ChartColumn("hours", f"hours to {where}"), f"Time to {where}", found)
+    return [means_chart(data, ChartColumn("hours", f"hours to {where}"), f"Time to {where}", found)]
 
 
 def _money_charts(data: ReportData) -> list[Chart]:
@@ -165,13 +166,11 @@ def _money_charts(data: ReportData) -> list[Chart]:
     found, where = money_to_loss(data.results), describe_target(data.results.runs)
     if found["mean_usd"].isna().all():
         raise MissingError("no run reaches its target loss")
-    return means_charts(data, ChartColumn("usd", f"US dollars to {where}"), f"Money to {where}", found)
+    return [means_chart(data, ChartColumn("usd", f"US dollars to {where}"), f"Money to {where}", found)]
 
 
-def means_charts(data: ReportData, value: ChartColumn, title: str, found: pd.DataFrame) -> list[Chart]:
+def means_chart(data: ReportData, value: ChartColumn, title: str, found: pd.DataFrame) -> Chart:
     """Return a chart of means (`mean_<value.field>`) along the axis chosen on the page; without a sweep by strategy."""
-    if len(data.groups) == 1:
-        return []
     limits, digits = value_limits(found, value.field), max(2, decimals(found[f"mean_{value.field}"].min()))
     parts = {f"{part}_{value.field}": part for part in ("mean", "low", "high")}
     found = found.rename(columns={**parts, "num_reached": "reached", "num_runs": "runs"})
@@ -195,7 +194,7 @@ def means_charts(data: ReportData, value: ChartColumn, title: str, found: pd.Dat
     layers = _mean_layers(data, base, columns, {"title": value.title, "scale": _linear(limits)})
     height = 320 if data.axes else 40 + HEIGHT_OF_ROW * len(data.styles)
     about = value.field, title, f"{title} by strategy.", _means_caption(found, limits)
-    return [chart(data, about, layers, {"rows": point_rows(data, found)}, columns, signals, height)]
+    return chart(data, about, layers, {"rows": point_rows(data, found)}, columns, signals, height)
 
 
 def _mean_layers(
