@@ -7,6 +7,12 @@ from sim.failures.base import FailureProcess, ProcessConfig
 from sim.failures.registry import PLUGINS, PROCESSES, known_processes, process_choice, process_class, processes
 
 __all__ = [
-    "PLUGINS", "PROCESSES", "FailureProcess", "ProcessConfig",
-    "known_processes", "process_choice", "process_class", "processes",
-]  # fmt: skip
+    "PLUGINS",
+    "PROCESSES",
+    "FailureProcess",
+    "ProcessConfig",
+    "known_processes",
+    "process_choice",
+    "process_class",
+    "processes",
+]

@@ -47,9 +47,12 @@ def draw_loss_at(axis: Axes, tables: Tables, name: str, point: Mapping[str, Any]
 
 
 def draw_loss(
-    axis: Axes, curves: pd.DataFrame, runs: pd.DataFrame | None = None, failures: pd.DataFrame | None = None,
+    axis: Axes,
+    curves: pd.DataFrame,
+    runs: pd.DataFrame | None = None,
+    failures: pd.DataFrame | None = None,
     styles: Styles | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Draw the mean loss of each series (`loss_curves`) and its range over runs, against hours or iteration.
 
     runs: `run_curves`, drawn as thin lines if few. failures: `failure_marks`, crosses if each curve is of one run.

@@ -33,9 +33,13 @@ COLUMNS_OF_PANELS = 2
 
 
 def draw_means(
-    axis: Axes, table: pd.DataFrame, field: str, unit: str, styles: series.Styles | None = None,
+    axis: Axes,
+    table: pd.DataFrame,
+    field: str,
+    unit: str,
+    styles: series.Styles | None = None,
     places: Mapping[Any, float] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Draw means of `time_to_loss` or `money_to_loss` against a field, a line for each series, and their intervals.
 
     Values that are not numbers are not joined. A series to which the field does not apply is a level line with a band.
@@ -148,9 +152,14 @@ def _set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
 
 
 def means_figure(
-    table: pd.DataFrame, fields: Sequence[str], unit: str, label: str, notes: Sequence[str], wanted: str | None = None,
+    table: pd.DataFrame,
+    fields: Sequence[str],
+    unit: str,
+    label: str,
+    notes: Sequence[str],
+    wanted: str | None = None,
     form: Form = PAPER,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Draw means of a unit with 95 % intervals by strategy against a swept field; without a sweep, a row a strategy.
 
     A panel for each combination of other fields that apply to all strategies. wanted: the field on the x axis.

@@ -81,9 +81,14 @@ class FigureRequest:
 
     @contextmanager
     def panels(
-        self, points: Sequence[Point], inches: tuple[float, float], notes: Sequence[str], num_columns: int = 1,
-        most: int = MOST_ROWS, **options: Any,
-    ) -> Iterator[tuple[Figure, list[tuple[Any, Point]]]]:  # fmt: skip
+        self,
+        points: Sequence[Point],
+        inches: tuple[float, float],
+        notes: Sequence[str],
+        num_columns: int = 1,
+        most: int = MOST_ROWS,
+        **options: Any,
+    ) -> Iterator[tuple[Figure, list[tuple[Any, Point]]]]:
         """Open a figure with a row of panels for each of the first points, and yield it with each row and its point.
 
         inches: height of all but the panels, and of a row. notes: for the caption. options: of `Figure.subplots`.

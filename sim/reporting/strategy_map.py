@@ -170,9 +170,12 @@ def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours
 
 
 def map_figure(
-    table: pd.DataFrame, axes: tuple[Axis, Axis], colours: Colours, marks: Mapping[str, Sequence[Any]],
+    table: pd.DataFrame,
+    axes: tuple[Axis, Axis],
+    colours: Colours,
+    marks: Mapping[str, Sequence[Any]],
     notes: Sequence[str],
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Draw a map with its legend and caption. marks: positions (x, y) of `own` and `knots` (real runs)."""
     legends = "Strong colours: ahead by more than 15 %; middle: 5 to 15 %; pale: less."
     with new_figure(3.8, [legends, *notes]) as figure:

@@ -219,9 +219,13 @@ def means_table(
 
 
 def table_by_point(
-    title: str, found: pd.DataFrame, fields: Sequence[str], columns: Iterable[str],
-    values: Callable[[pd.DataFrame], Sequence[Any]], note: str = "",
-) -> Table:  # fmt: skip
+    title: str,
+    found: pd.DataFrame,
+    fields: Sequence[str],
+    columns: Iterable[str],
+    values: Callable[[pd.DataFrame], Sequence[Any]],
+    note: str = "",
+) -> Table:
     """Return a row for each strategy at each point: its name, its swept values, and values computed of its rows."""
     swept, rows = [Column(heading, format=format_value) for heading in headings(fields)], list[Row]()
     before: list[str] | None = None

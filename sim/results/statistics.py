@@ -116,9 +116,12 @@ def replicates_needed(estimate: Estimate, relative_half_width: float, confidence
 
 
 def summary(
-    runs: pd.DataFrame, fields: Sequence[str], metrics: Sequence[str] | None = None, reference: str | None = None,
+    runs: pd.DataFrame,
+    fields: Sequence[str],
+    metrics: Sequence[str] | None = None,
+    reference: str | None = None,
     confidence: float = CONFIDENCE,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Return a row for each strategy, combination of its swept values and metric, from a sweep's table of runs.
 
     fields: columns of `runs` that are empty if they do not apply to a strategy. metrics: default: those of METRICS that
@@ -152,9 +155,14 @@ def summary(
 MEAN_COLUMNS = ("mean", "low", "high", "num_runs", "num_reached", "num_failure_seeds", "num_training_seeds")
 
 AGAINST_COLUMNS = (
-    "num_paired", "difference", "difference_low", "difference_high",
-    "relative_difference", "relative_low", "relative_high",
-)  # fmt: skip
+    "num_paired",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "relative_difference",
+    "relative_low",
+    "relative_high",
+)
 
 
 @dataclass(frozen=True)

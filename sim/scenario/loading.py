@@ -45,9 +45,11 @@ def load_scenario(path: str | Path, overrides: Overrides = ()) -> Scenario:
 
 
 def build_scenario(
-    content: str | Mapping[str, Any] | None = None, overrides: Overrides = (), base_folder: str | Path = "",
+    content: str | Mapping[str, Any] | None = None,
+    overrides: Overrides = (),
+    base_folder: str | Path = "",
     **sections: Any,
-) -> Scenario:  # fmt: skip
+) -> Scenario:
     """Build a scenario from YAML text, from a mapping, or from its sections, with the checks of a scenario file.
 
     Sections may be plain data or configuration objects. Raises ScenarioError with every problem found.
@@ -96,9 +98,11 @@ def read_scenario_text(path: Path) -> str:
 
 
 def parse_scenario(
-    content: str | Mapping[str, Any], source: str = "scenario", overrides: Overrides = (),
+    content: str | Mapping[str, Any],
+    source: str = "scenario",
+    overrides: Overrides = (),
     base_folder: Path | None = None,
-) -> Scenario:  # fmt: skip
+) -> Scenario:
     """Build a Scenario from YAML text, or its data, and overrides. Raises ScenarioError with every problem found.
 
     Reads the files of availability traces; relative paths start at `base_folder`, by default the current one.

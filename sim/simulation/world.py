@@ -62,8 +62,6 @@ class World(MembershipObserver):
         self.hold, self.held, self.cover = self.placement.hold, self.placement.held, self.placement.cover
         self.background, self.seconds_of = self.transfers.background, self.transfers.seconds_of
 
-    # ---- what strategies see (sim.strategies.base.StrategyWorld) ----------------------------------
-
     @property
     def now_seconds(self) -> float:
         """Simulated time."""
@@ -132,8 +130,6 @@ class World(MembershipObserver):
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Record an event at this instant."""
         self.events.note(self.now_seconds, kind, stage, iteration, detail)
-
-    # ---- what the training process sees ----------------------------------------------------------
 
     def plain_plan(self) -> IterationPlan:
         """The plan of an iteration before any strategy changes it."""
@@ -225,8 +221,6 @@ class World(MembershipObserver):
 
     def _nodes_at(self, slots: Iterable[int]) -> dict[int, Node]:
         return {slot: node for slot in slots if (node := self.membership.node_at[slot])}
-
-    # ---- what happens to nodes -----------------------------------------------------------------------
 
     def nodes_lost(self, nodes: list[Node], announced: bool) -> None:
         """Handle the loss of nodes, stage by stage: the last that held a stage's state, or some of several."""

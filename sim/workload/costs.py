@@ -53,8 +53,6 @@ class Costs:
     workload: WorkloadConfig
     device: Device
 
-    # ---- parameters -------------------------------------------------------------------------------
-
     @property
     def tokens_per_microbatch(self) -> int:
         """Tokens of a full-size microbatch."""
@@ -96,8 +94,6 @@ class Costs:
     def schedule(self, plan: IterationPlan) -> Schedule:
         """Order of the plan's forwards and backwards on each stage."""
         return schedule_of(self.workload, plan, self.head_computes)
-
-    # ---- time ------------------------------------------------------------------------------------
 
     def forward_operations(self, stage: int, microbatch_size: float = 1.0) -> tuple[MatrixProduct, ...]:
         """Products of a stage's forward: q, k, v and output; scores and values; SwiGLU's three; stage 0: the head's.
@@ -148,8 +144,6 @@ class Costs:
         if self.workload.layers_per_stage is None:
             return 1.0
         return self.num_layers(stage) * self.workload.num_stages / self.workload.model.num_layers
-
-    # ---- bytes -----------------------------------------------------------------------------------
 
     @property
     def activation_bytes(self) -> float:

@@ -324,9 +324,14 @@ def tooltips(columns: Sequence[ChartColumn]) -> list[alt.Tooltip]:
 
 
 def chart(
-    data: ReportData, about: tuple[str, str, str, str], layers: Sequence[alt.Chart], rows: dict[str, Rows],
-    columns: Sequence[ChartColumn], signals: dict[str, Any], height: int = HEIGHT,
-) -> Chart:  # fmt: skip
+    data: ReportData,
+    about: tuple[str, str, str, str],
+    layers: Sequence[alt.Chart],
+    rows: dict[str, Rows],
+    columns: Sequence[ChartColumn],
+    signals: dict[str, Any],
+    height: int = HEIGHT,
+) -> Chart:
     """Return layers as one chart of the container's width. about: id, title, contents for screen readers, caption.
 
     signals: with initial values. Field `label` of every row is its strategy's name.
