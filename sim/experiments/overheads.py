@@ -19,7 +19,9 @@ from sim.simulation.run import Run, build_site, simulate, time_only
 from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import Deployment
-from sim.workload.iteration_time import fastest_run
+from sim.workload.fast_iteration import run_fast, sent_bytes
+from sim.workload.iteration_time import fastest_time
+from sim.workload.iteration_work import IterationWork
 from sim.workload.schedule import SCHEDULES
 
 LEAST_ITERATIONS = 1000
@@ -80,8 +82,10 @@ def failure_free_run(scenario: Scenario, config: StrategyConfig) -> Run:
 
 def work_of(site: Deployment, plan: IterationPlan) -> tuple[float, float]:
     """The bytes that all nodes of a cluster send in one iteration, and their seconds of computing."""
-    run = fastest_run(site, plan).run
-    return math.fsum(message.num_bytes for message in run.messages), math.fsum(run.busy_seconds.values())
+    work = IterationWork(site, plan, fastest_time(site, plan).order)
+    run, num_optimizer_steps = run_fast(work), sum(work.placement.num_stages_by_node())
+    computed_seconds = run.visit_seconds + run.shadow_seconds + num_optimizer_steps * work.optimizer_seconds
+    return sent_bytes(work), computed_seconds
 
 
 def lost_stages(num_stages: int) -> dict[str, tuple[int, ...]]:

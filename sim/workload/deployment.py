@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.spec import EMBEDDING_STAGE
 from sim.cluster.network import Network
 from sim.cluster.topology import Cluster
@@ -96,6 +99,19 @@ class WorkPlacement:
             return node
         left = self._left[working_stage]
         return left[(left.index(node) + microbatch) % len(left)]
+
+    def nodes(self, num_microbatches: int) -> NDArray[np.int64]:
+        """`node` of every stage, pipeline and microbatch."""
+        replicas, microbatch = self.cluster.replicas, np.arange(num_microbatches)
+        nodes = np.empty((len(self.cluster.stages), len(replicas), num_microbatches), np.int64)
+        for slot, node in enumerate(self.assignment):
+            stage, replica = divmod(slot, len(replicas))
+            working_stage = self.cluster.stage_of(node)
+            nodes[stage, replica] = node
+            if node != self.cluster.slot(working_stage, replica):
+                left = np.array(self._left[working_stage])
+                nodes[stage, replica] = left[(np.searchsorted(left, node) + microbatch) % len(left)]
+        return nodes
 
     def visits_by_node(self, orders: Mapping[int, Sequence[Visit]]) -> dict[int, list[Visit]]:
         """Visits to each node, stage by stage; in the order of the schedule where the cluster is complete."""

@@ -16,9 +16,9 @@ which take microbatches in turn, or by those of another stage, which then do the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import simpy
 
@@ -27,21 +27,10 @@ from sim.cluster.flows import Flow, Flows
 from sim.core.ledger import IterationSplit
 from sim.core.records import Message, Operation
 from sim.core.units import to_ticks
-from sim.workload.config import IterationPlan
-from sim.workload.deployment import Assignment, Deployment, WorkPlacement
+from sim.workload.iteration_work import IterationWork, TimeFactor, Transmission
 from sim.workload.schedule import BACKWARD, FORWARD, Visit
 
-Order = Literal["textbook", "arrival"]
-
 Process = Generator[simpy.Event, Any, None]
-
-TimeFactor = Callable[[int, int], float]
-"""(stage, replica) → factor on the time of the next operation of that node."""
-
-
-def unit_factor(stage: int, replica: int) -> float:  # noqa: ARG001
-    """No jitter: every operation takes its nominal time."""
-    return 1.0
 
 
 @dataclass(order=True)
@@ -63,35 +52,19 @@ class HeadBarrier:
 
 
 class IterationRun:
-    """One iteration on an event loop: `done` triggers at its end; `operations` and `messages` are its record.
-
-    order: `textbook` needs a complete cluster and a schedule with `has_textbook_order`.
-    assignment: node that does the work of each slot; default: its own.
-    """
+    """One iteration on an event loop: `done` triggers at its end; `operations` and `messages` are its record."""
 
     def __init__(
-        self,
-        deployment: Deployment,
-        env: simpy.Environment,
-        flows: Flows,
-        plan: IterationPlan,
-        order: Order,
-        time_factor: TimeFactor,
-        assignment: Assignment | None = None,
+        self, work: IterationWork, env: simpy.Environment, flows: Flows, time_factor: TimeFactor | None = None
     ) -> None:
-        self.deployment, self.plan, self.time_factor = deployment, plan, time_factor
-        self.placement = WorkPlacement(deployment.cluster, assignment or deployment.complete_assignment)
-        self.order: Order = order if self.placement.is_complete else "arrival"
+        self.work, self.placement, self.schedule, self.plan = work, work.placement, work.schedule, work.plan
         self.operations: list[Operation] = []
         self.messages: list[Message] = []
-        self.busy_seconds = {FORWARD: 0.0, BACKWARD: 0.0, "shadow": 0.0, "optimizer": 0.0}
-        self._env, self._flows = env, flows
-        self._workload, self._cluster, self._costs = deployment.costs.workload, deployment.cluster, deployment.costs
-        self._num_replicas = deployment.cluster.config.nodes_per_stage
-        self.schedule = deployment.costs.schedule(plan)
-        self._orders = self.schedule.orders()
-        self._ranks = self.schedule.ranks(self._orders)
-        self._visits = self.placement.visits_by_node(self._orders)
+        self.busy_seconds = {FORWARD: 0.0, BACKWARD: 0.0, "shadow": 0.0}
+        self._env, self._flows, self._time_factor = env, flows, time_factor
+        self._num_replicas = len(work.cluster.replicas)
+        orders = self.schedule.orders()
+        self._ranks, self._visits = self.schedule.ranks(orders), self.placement.visits_by_node(orders)
         self._barriers = self._head_barriers()
         self._processes: list[Process] = []
         self._under_way: dict[Flow, None] = {}
@@ -105,18 +78,16 @@ class IterationRun:
             self._flows.cancel(flow)
 
     def split(self, seconds: float) -> IterationSplit:
-        """Productive, waiting and redundant seconds of the completed iteration, averaged over the nodes that work."""
-        num_nodes, busy = len(self.placement.slots), self.busy_seconds
-        productive = (busy[FORWARD] + busy[BACKWARD] + busy["optimizer"]) / num_nodes
-        redundant = busy["shadow"] / num_nodes
-        return IterationSplit(productive, max(0.0, seconds - productive - redundant), redundant)
+        """Productive, waiting and redundant seconds of the completed iteration."""
+        busy = self.busy_seconds
+        return self.work.split(seconds, busy[FORWARD] + busy[BACKWARD], busy["shadow"])
 
     # ---- processes --------------------------------------------------------------------------------
 
     def _iteration(self) -> Process:
         """Pause, microbatches through every pipeline, gradient exchange, optimizer, copies for the strategy."""
-        yield self._env.timeout(to_ticks(self._workload.pause_seconds))
-        copies = self._embedding_copies() if self.plan.embedding_copies else []
+        yield self._env.timeout(to_ticks(self.work.workload.pause_seconds))
+        copies = [self._send(one).arrived for one in self.work.embedding_copies()]
         admissions = [simpy.Resource(self._env, self.schedule.in_flight_limit) for _ in range(self._num_replicas)]
         queues = {node: self._make_queue(node) for node in self.placement.slots}
         microbatches = [
@@ -126,21 +97,18 @@ class IterationRun:
         ]
         nodes = {node: self._start(self._run_node(node, queues[node])) for node in self.placement.slots}
         exchanges = []
-        for stage in self._cluster.stages:
+        for stage in self.work.cluster.stages:
             before = [nodes[node] for node in self.placement.nodes_of(stage)]
             if stage == EMBEDDING_STAGE:
                 before += microbatches  # which end there
-            if not self._workload.overlap_gradient_exchange:
+            if not self.work.workload.overlap_gradient_exchange:
                 before = [*nodes.values(), *microbatches]
             exchanges.append(self._start(self._exchange_gradients(stage, before)))
         yield self._env.all_of(exchanges)
-        optimizer_seconds = to_ticks(self._workload.optimizer_seconds)
-        num_stages_by_node = self.placement.num_stages_by_node()
-        self.busy_seconds["optimizer"] += optimizer_seconds * sum(num_stages_by_node)
-        yield self._env.timeout(optimizer_seconds * max(num_stages_by_node))
+        yield self._env.timeout(self.work.optimizer_seconds * max(self.placement.num_stages_by_node()))
         for _ in range(self.plan.shadow_transfers):
-            yield self._env.all_of([flow.arrived for flow in self._shadow_transfers()])
-        yield self._env.all_of([flow.arrived for flow in copies])
+            yield self._send_all(self.work.shadow_transfers())
+        yield self._env.all_of(copies)
 
     def _microbatch(self, microbatch: int, replica: int, admission: simpy.Resource, queues: dict[int, Any]) -> Process:
         """Run a microbatch: admission, forwards along the route to the head, backwards to the embedding."""
@@ -161,8 +129,10 @@ class IterationRun:
     def _run_node(self, node: int, queue: Any) -> Process:
         """Run all visits of a node, one after the other, with shadow work when due or while the node waits."""
         own_stage, backlog_seconds = node // self._num_replicas, 0.0
-        in_order = self._order_is_fixed(own_stage)
-        yield from self._shadow_work_without_visits(node)
+        in_order = self.work.is_order_fixed(own_stage)
+        for stage, seconds in self.work.idle_shadow_seconds(node):
+            for microbatch in range(self.plan.num_microbatches):
+                yield from self._work("shadow", stage, node, microbatch, seconds)
         for expected in [self._ranks[visit] for visit in self._visits[node]]:
             idle_since_seconds = float(self._env.now)
             is_next = [lambda one, expected=expected: one.rank == expected] if in_order else []
@@ -172,8 +142,9 @@ class IterationRun:
                 backlog_seconds -= hidden_seconds
                 self._record("shadow", own_stage, node, -1, idle_since_seconds, hidden_seconds)
             visit, stage = pending.visit, self.schedule.stage(pending.visit)
-            yield from self._work(visit.kind, stage, node, visit.microbatch, self._visit_seconds(visit, stage))
-            shadow_seconds = self._shadow_seconds(visit, stage, pending.replica)
+            yield from self._work(visit.kind, stage, node, visit.microbatch, self.work.visit_seconds(visit, stage))
+            holds_shadow = self.placement.holds_shadow(stage, pending.replica, visit.microbatch)
+            shadow_seconds = self.work.shadow_seconds(visit.kind, stage) if holds_shadow else 0.0
             if shadow_seconds and self.plan.shadow == "with_forward":
                 yield from self._work("shadow", stage, node, visit.microbatch, shadow_seconds)
             pending.done.succeed()
@@ -185,19 +156,10 @@ class IterationRun:
         if backlog_seconds:
             yield from self._occupy("shadow", own_stage, node, -1, backlog_seconds)
 
-    def _shadow_work_without_visits(self, node: int) -> Process:
-        """Shadow work of stage 0 if the head is elsewhere, so that nothing visits it."""
-        for slot in self.placement.slots[node]:
-            stage, replica = divmod(slot, self._num_replicas)
-            if not self._orders[stage] and self.plan.shadow_forwards and self.placement.holds_shadow(stage, replica):
-                seconds = self.deployment.shadow_seconds(self.plan, stage)
-                for microbatch in range(self.plan.num_microbatches):
-                    yield from self._work("shadow", stage, node, microbatch, seconds)
-
     def _exchange_gradients(self, stage: int, before: list[simpy.Process]) -> Process:
         """Exchange the gradients of a stage after other processes."""
         yield self._env.all_of(before)
-        yield self._env.all_of([flow.arrived for flow in self._gradient_exchange(stage)])
+        yield self._send_all(self.work.gradient_exchange(stage))
 
     # ---- queues and order --------------------------------------------------------------------------
 
@@ -206,18 +168,13 @@ class IterationRun:
         return self._env.process(process)
 
     def _make_queue(self, node: int) -> Any:
-        if self._order_is_fixed(node // self._num_replicas):
+        if self.work.is_order_fixed(node // self._num_replicas):
             return simpy.FilterStore(self._env)
         return (simpy.Store if self.schedule.is_first_come_first_served else simpy.PriorityStore)(self._env)
 
-    def _order_is_fixed(self, stage: int) -> bool:
-        """Whether nodes of a stage wait for the next visit of the schedule; heads always do with forwards first."""
-        at_head = self.schedule.forwards_first and stage == self._costs.head_stage
-        return self.placement.is_complete and (self.order == "textbook" or at_head)
-
     def _head_barriers(self) -> dict[int, HeadBarrier]:
         """Barriers of the nodes that compute heads, if all forwards come first and no order is fixed."""
-        if not self.schedule.forwards_first or self.placement.is_complete:
+        if not self.work.has_barriers:
             return {}
         at_head = {visit for visit in self._ranks if visit.position == self.schedule.head and visit.kind == FORWARD}
         forwards = {node: sum(visit in at_head for visit in visits) for node, visits in self._visits.items()}
@@ -229,22 +186,6 @@ class IterationRun:
             barrier.num_forwards_left -= 1
             if not barrier.num_forwards_left:
                 barrier.open.succeed()
-
-    def _visit_seconds(self, visit: Visit, stage: int) -> float:
-        """Nominal seconds of a visit: a chunk of a stage's layers, or the head."""
-        seconds = self._costs.forward_seconds if visit.kind == FORWARD else self._costs.backward_seconds
-        if visit.position == self.schedule.head:
-            return seconds(EMBEDDING_STAGE, self.plan.microbatch_size)
-        return seconds(stage, self.plan.microbatch_size) / self._workload.chunks_per_stage
-
-    def _shadow_seconds(self, visit: Visit, stage: int, replica: int) -> float:
-        """Nominal seconds of shadow work after a visit: equal parts of what a stage does per microbatch."""
-        per_microbatch = self.plan.shadow_backwards if visit.kind == BACKWARD else self.plan.shadow_forwards
-        if not per_microbatch or not self.placement.holds_shadow(stage, replica, visit.microbatch):
-            return 0.0
-        of_layers = 0 if stage == EMBEDDING_STAGE else self._workload.chunks_per_stage
-        num_visits = of_layers + (stage == self._costs.head_stage)
-        return self.deployment.shadow_seconds(self.plan, stage, visit.kind) / num_visits
 
     def _work(self, kind: str, stage: int, node: int, microbatch: int, nominal_seconds: float) -> Process:
         """Occupy a node for an operation of a stage."""
@@ -261,7 +202,8 @@ class IterationRun:
     def _actual_seconds(self, node: int, nominal_seconds: float) -> float:
         """Seconds that a node takes for work of given nominal seconds."""
         own = divmod(node, self._num_replicas)
-        return to_ticks(nominal_seconds * self._cluster.slowdown(*own) * self.time_factor(*own))
+        factor = self._time_factor(*own) if self._time_factor else 1.0
+        return to_ticks(nominal_seconds * self.work.cluster.slowdown(*own) * factor)
 
     def _record(self, kind: str, stage: int, node: int, microbatch: int, started: float, seconds: float) -> None:
         self.busy_seconds[kind] += seconds
@@ -272,59 +214,28 @@ class IterationRun:
         """Send an activation, or its gradient, to the node of the next stage, unless that is the same node."""
         if source == target:
             return
-        network, num_bytes = self.deployment.network, self.plan.microbatch_size * self._costs.activation_bytes
+        network, num_bytes = self.work.deployment.network, self.work.hop_bytes
         yield self._env.timeout(to_ticks(network.config.software_seconds_per_hop))
         if network.hop_seconds(source, target, num_bytes) > 0.0:
             what = "activation" if kind == FORWARD else "gradient"
             channel = (source, target) if network.is_shared else None
-            yield self._send(f"{what} {microbatch}", source, target, num_bytes, channel=channel).arrived
+            yield self._send(Transmission(f"{what} {microbatch}", source, target, num_bytes), channel).arrived
 
-    def _gradient_exchange(self, stage: int) -> list[Flow]:
-        """Ring all-reduce: 2 (N - 1) steps of S / N bytes on all links at once; or S bytes from each to each."""
-        nodes, num_bytes = self.placement.nodes_of(stage), self._costs.weight_bytes(stage)
-        n, what = len(nodes) * self.deployment.num_represented, f"gradient exchange of stage {stage}"
-        if n == 1:
-            return []
-        if self._workload.gradient_exchange == "ring":
-            steps, pairs = (
-                2 * (n - 1),
-                zip(nodes, [*nodes[1:], nodes[0]], strict=True),
-            )  # or to itself, representing all
-            return [self._send(what, *pair, num_bytes * steps / n, steps) for pair in pairs]
-        return [self._send(what, a, b, num_bytes) for a in nodes for b in nodes if a != b or len(nodes) == 1]
+    def _send_all(self, sent: list[Transmission]) -> simpy.Event:
+        """Send messages at once; the event triggers when all have arrived."""
+        return self._env.all_of([self._send(one).arrived for one in sent])
 
-    def _shadow_transfers(self) -> list[Flow]:
-        """Gradients, or weights, of each stage to the nodes that hold its shadow."""
-        flows = []
-        for stage in self._cluster.stages:
-            target, num_bytes = (stage - 1) % len(self._cluster.stages), self._costs.weight_bytes(stage)
-            replicas = [replica for replica in self._cluster.replicas if self.placement.holds_shadow(target, replica)]
-            flows += self._send_to(f"shadow of stage {stage}", stage, target, replicas, num_bytes)
-        return flows
-
-    def _embedding_copies(self) -> list[Flow]:
-        """Gradients that keep the copies of E on S1 and of E⁻¹ on Ss up to date."""
-        num_bytes, what = self._costs.embedding_copy_bytes, "copy of the embedding"
-        targets = (1, self._cluster.num_stages)
-        copies = [self._send_to(what, EMBEDDING_STAGE, target, self._cluster.replicas, num_bytes) for target in targets]
-        return [flow for flows in copies for flow in flows]
-
-    def _send_to(self, what: str, source: int, target: int, replicas: Sequence[int], num_bytes: float) -> list[Flow]:
-        """From the nodes of a stage to those of another in some pipelines: once per pair, none to itself."""
-        pairs = dict.fromkeys((self.placement.node(source, r), self.placement.node(target, r)) for r in replicas)
-        return [self._send(what, a, b, num_bytes) for a, b in pairs if a != b]
-
-    def _send(
-        self, what: str, source: int, target: int, num_bytes: float, num_latencies: int = 1, channel: Hashable = None
-    ) -> Flow:
-        flow = self._flows.send(self.deployment.network.path(source, target), num_bytes, num_latencies, channel)
+    def _send(self, sent: Transmission, channel: Hashable = None) -> Flow:
+        path = self.work.deployment.network.path(sent.source, sent.target)
+        flow = self._flows.send(path, sent.num_bytes, sent.num_latencies, channel)
         self._under_way[flow] = None
         started_seconds = float(self._env.now)
 
         def ended(now_seconds: float) -> None:
             del self._under_way[flow]
             arrived = flow.arrived.triggered
-            self.messages.append(Message(what, source, target, num_bytes, started_seconds, now_seconds, arrived))
+            about = sent.what, sent.source, sent.target, sent.num_bytes
+            self.messages.append(Message(*about, started_seconds, now_seconds, arrived))
 
         flow.when_ended.append(ended)
         return flow

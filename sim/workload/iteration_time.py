@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -22,7 +21,9 @@ from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
 from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.deployment import Assignment, Deployment
-from sim.workload.iteration import IterationRun, Order, TimeFactor, unit_factor
+from sim.workload.fast_iteration import run_fast
+from sim.workload.iteration import IterationRun
+from sim.workload.iteration_work import IterationWork, Order, TimeFactor
 
 Key = TypeVar("Key")
 
@@ -101,63 +102,31 @@ def cache_of(workload: WorkloadConfig, cluster: Cluster, network: NetworkConfig)
     return _CACHES.get(key, lambda: IterationTimeCache(Network(network, cluster.regions_of_nodes)))
 
 
-# An iteration takes the time of the faster of two orders, the schedule's and that of arrival, under every plan, so that
-# no strategy gains by its order. Arrival is faster over slow links and where routes differ (CheckFree+). Where slots
-# have no node, `assignment` says which nodes do their work, always in the order of arrival.
+def time_of(work: IterationWork, time_factor: TimeFactor | None = None) -> IterationTime:
+    """Time of one iteration in the order of `work`, without other messages."""
+    run = run_fast(work, (), time_factor)
+    return IterationTime(run.seconds, work.split(run.seconds, run.visit_seconds, run.shadow_seconds), work.order)
 
 
-@dataclass(frozen=True)
-class FinishedIteration(IterationTime):
-    """An iteration that has run alone, from time zero, with its record."""
+def fastest_time(deployment: Deployment, plan: IterationPlan, assignment: Assignment | None = None) -> IterationTime:
+    """Time of an iteration in the faster of two orders, the schedule's and that of arrival; equal: the schedule's.
 
-    run: IterationRun
-
-    @property
-    def time(self) -> IterationTime:
-        """The time without the record: thousands of these are cached."""
-        return IterationTime(self.seconds, self.split, self.order)
-
-
-def run_alone(
-    deployment: Deployment,
-    plan: IterationPlan,
-    order: Order,
-    time_factor: TimeFactor = unit_factor,
-    assignment: Assignment | None = None,
-) -> FinishedIteration:
-    """Run one iteration on an event loop of its own."""
-    env = simpy.Environment()
-    run = IterationRun(deployment, env, Flows(env), plan, order, time_factor, assignment)
-    env.run(until=run.done)  # raises on a deadlock, where run() would return
-    return FinishedIteration(float(env.now), run.split(float(env.now)), run.order, run)
-
-
-def run_among(
-    deployment: Deployment,
-    plan: IterationPlan,
-    order: Order,
-    others: tuple[FlowState, ...],
-    assignment: Assignment | None = None,
-) -> AmongOthers:
-    """Run one iteration on an event loop with messages that are already in flight."""
-    env = simpy.Environment()
-    flows = Flows(env)
-    arrivals_seconds: list[float | None] = [None] * len(others)
-    for index, state in enumerate(others):
-        flows.resume(state).when_ended.append(partial(list.__setitem__, arrivals_seconds, index))
-    run = IterationRun(deployment, env, flows, plan, order, unit_factor, assignment)
-    env.run(until=run.done)
-    seconds = float(env.now)
-    return AmongOthers(seconds, run.split(seconds), tuple(arrivals_seconds), flows.states())
-
-
-def fastest_run(deployment: Deployment, plan: IterationPlan, assignment: Assignment | None = None) -> FinishedIteration:
-    """Run an iteration in the faster order; the schedule's where both are equal."""
+    So no strategy gains by its order. Arrival is faster over slow links and where routes differ (CheckFree+), and the
+    only order where slots have no node; `assignment` says which nodes do their work.
+    """
     is_complete = assignment is None or assignment == deployment.complete_assignment
+    arrival = time_of(IterationWork(deployment, plan, "arrival", assignment))
     if not is_complete or not deployment.costs.schedule(plan).has_textbook_order:
-        return run_alone(deployment, plan, "arrival", assignment=assignment)
-    textbook, arrival = run_alone(deployment, plan, "textbook"), run_alone(deployment, plan, "arrival")
+        return arrival
+    textbook = time_of(IterationWork(deployment, plan, "textbook"))
     return arrival if arrival.seconds < textbook.seconds else textbook
+
+
+def time_among(work: IterationWork, others: tuple[FlowState, ...]) -> AmongOthers:
+    """Time of one iteration beside messages that are already in flight."""
+    run = run_fast(work, others)
+    split = work.split(run.seconds, run.visit_seconds, run.shadow_seconds)
+    return AmongOthers(run.seconds, split, run.arrivals_seconds, run.left)
 
 
 class IterationTimes:
@@ -183,7 +152,7 @@ class IterationTimes:
             return last[2]
         changed = self._if_incomplete(assignment)
         deployment = self.deployment if changed else self.deployment.representative or self.deployment
-        found = self._cache.iterations.get((plan, changed), lambda: fastest_run(deployment, plan, changed).time)
+        found = self._cache.iterations.get((plan, changed), lambda: fastest_time(deployment, plan, changed))
         self._last = plan, assignment, found
         return found
 
@@ -198,8 +167,8 @@ class IterationTimes:
         changed, sample = self._if_incomplete(assignment), self.sample_of(execution)
         key = plan, changed, sample
         if key not in self._samples:
-            run = run_alone(self.deployment, plan, self._order(plan, changed), self.time_factor(sample), changed)
-            self._samples[key] = run.time
+            work = IterationWork(self.deployment, plan, self._order(plan, changed), changed)
+            self._samples[key] = time_of(work, self.time_factor(sample))
         return self._samples[key]
 
     def sample_of(self, execution: int) -> int:
@@ -216,17 +185,16 @@ class IterationTimes:
         one = deployment.representative
         if one and not changed and all(deployment.network.is_apart(state.path) for state in others):
             deployment = one
-        return self._cache.among.get(
-            (plan, changed, others), lambda: run_among(deployment, plan, self._order(plan, changed), others, changed)
-        )
+        work = IterationWork(deployment, plan, self._order(plan, changed), changed)
+        return self._cache.among.get((plan, changed, others), lambda: time_among(work, others))
 
     def begin(
         self, plan: IterationPlan, env: simpy.Environment, flows: Flows, sample: int, assignment: Assignment | None
     ) -> IterationRun:
         """Begin an iteration on an event loop with other messages, with the jitter of a sample."""
         changed = self._if_incomplete(assignment)
-        order, factor = self._order(plan, changed), self.time_factor(sample)
-        return IterationRun(self.deployment, env, flows, plan, order, factor, changed)
+        work = IterationWork(self.deployment, plan, self._order(plan, changed), changed)
+        return IterationRun(work, env, flows, self.time_factor(sample))
 
     def _if_incomplete(self, assignment: Assignment | None) -> Assignment | None:
         """The assignment, None where every slot has its node: one cache key for both."""
@@ -236,10 +204,10 @@ class IterationTimes:
         """Faster order of an iteration; always `arrival` where the cluster is incomplete."""
         return self.alone(plan).order if changed is None else "arrival"
 
-    def time_factor(self, execution: int) -> TimeFactor:
-        """Lognormal factors of mean 1, from a stream for each executed iteration and node."""
+    def time_factor(self, execution: int) -> TimeFactor | None:
+        """Lognormal factors of mean 1, from a stream for each executed iteration and node; None without jitter."""
         if not self._jitter:
-            return unit_factor
+            return None
         streams: dict[int, np.random.Generator] = {}
 
         def draw(stage: int, replica: int) -> float:

@@ -24,8 +24,8 @@ from sim.strategies import STRATEGIES, Strategy, StrategyConfig
 from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, plain_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
-from sim.workload.iteration_time import FinishedIteration, fastest_run
 from support.failure_processes import Loss, LossesConfig, Script, ScriptedConfig
+from support.simpy_iteration import FinishedIteration, fastest_run
 
 TINY_MODEL = {"dim": 8, "num_heads": 2, "hidden_dim": 17, "vocabulary_size": 42}
 """With one layer a stage, all stages have 680 parameters, stage 0 too: 8160 bytes of checkpoint each."""
@@ -156,7 +156,7 @@ class PricedIteration(FinishedIteration):
 
     @property
     def deployment(self) -> Deployment:
-        return self.run.deployment
+        return self.run.work.deployment
 
 
 def an_iteration(site: Deployment, plan: IterationPlan | None = None) -> PricedIteration:

@@ -20,8 +20,8 @@ from sim.simulation.run import build_world
 from sim.simulation.world import World
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
-from sim.workload.iteration_time import run_alone
 from support.builders import a_scenario, a_strategy, no_training, run, scripted
+from support.simpy_iteration import run_alone
 
 REGIONS = ("Australia", "Belgium", "Canada", "Germany", "Iowa", "NL", "London")
 ROUTE = (0, 1, 2, 3, 4, 5, 6, 0)

@@ -10,8 +10,9 @@ from models.spec import swapped_routes
 from sim.cluster.flows import FlowState
 from sim.cluster.network import STORAGE
 from sim.workload.config import plain_plan
-from sim.workload.iteration_time import IterationTimes, fastest_run, run_among
+from sim.workload.iteration_time import IterationTimes
 from support.builders import a_link, a_site
+from support.simpy_iteration import fastest_run, run_among
 
 LINKS = {"links": (("a", "b", 70.0, 1e-4), ("b", "c", 20.0, 3e-5), ("a", "c", 200.0, 2e-5))}
 PLANS = {

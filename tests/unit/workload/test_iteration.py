@@ -14,7 +14,7 @@ from sim.cluster.network import STORAGE
 from sim.core.units import to_ticks
 from sim.simulation.run import build_world
 from sim.workload.config import IterationPlan, plain_plan
-from sim.workload.iteration_time import FinishedIteration, IterationTimes, run_alone
+from sim.workload.iteration_time import IterationTimes
 from sim.workload.schedule import OneForwardOneBackward
 from support.builders import (
     BYTES_PER_SECOND,
@@ -28,6 +28,7 @@ from support.builders import (
     an_iteration,
 )
 from support.iterations import options_of, schedules, seconds, shapes
+from support.simpy_iteration import FinishedIteration, run_alone
 
 FEWER = settings(max_examples=50)
 

@@ -13,9 +13,11 @@ from sim.cluster.network import STORAGE
 from sim.simulation.run import build_world
 from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import assign_slots
-from sim.workload.iteration import IterationRun, unit_factor
-from sim.workload.iteration_time import IterationTimes, run_alone, run_among
+from sim.workload.iteration import IterationRun
+from sim.workload.iteration_time import IterationTimes
+from sim.workload.iteration_work import IterationWork
 from support.builders import a_link, a_scenario, a_site, a_strategy, an_iteration
+from support.simpy_iteration import run_alone, run_among
 
 SLOW = {"same_region": a_link(0.2, 262144.0), "storage": a_link(0.5, 1000.0)}
 """An activation takes 1.2 s."""
@@ -133,7 +135,7 @@ def test_a_stopped_iteration_leaves_nothing_under_way(at_seconds, order, missing
     site = a_site(4, 4, network=SLOW, cluster={"nodes_per_stage": 2})
     env = simpy.Environment()
     flows = Flows(env)
-    run = IterationRun(site, env, flows, a_plan(site), order, unit_factor, assign_slots(missing, site.cluster))
+    run = IterationRun(IterationWork(site, a_plan(site), order, assign_slots(missing, site.cluster)), env, flows)
     if at_seconds:
         env.run(until=at_seconds)
     run.stop()

@@ -74,8 +74,8 @@ def test_later_runs_compute_no_times_with_messages_or_without():
     cold = [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))]
     refuses = AssertionError("computed again")
     with (
-        patch.object(iteration_time, "fastest_run", side_effect=refuses),
-        patch.object(iteration_time, "run_among", side_effect=refuses),
+        patch.object(iteration_time, "fastest_time", side_effect=refuses),
+        patch.object(iteration_time, "time_among", side_effect=refuses),
     ):
         assert [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))] == cold
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from models.spec import plain_routes, swapped_routes
 from sim.workload.config import IterationPlan, TargetModel, WorkloadConfig, plain_plan, schedule_of
-from sim.workload.iteration_time import run_alone
 from sim.workload.schedule import SCHEDULES, Schedule, Visit
 from support.builders import TINY_MODEL, a_pipeline, a_site
 from support.iterations import options_of
+from support.simpy_iteration import run_alone
 
 HEAD_ON_LAST_STAGE = {"loss_at": "last_stage", "head_computes": True}
 

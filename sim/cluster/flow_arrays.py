@@ -1,0 +1,275 @@
+"""The messages of `flows.py` over arrays: the same rates and arrivals to the bit, without SimPy.
+
+Plain functions over lists, or over arrays where numba compiles them. A message is a number; a link of a path is
+`links[3 path + k]`, -1 for none. Messages are chained on each of their links, and those of one channel (the hops
+between the same two nodes) in the order in which they wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+from typing import Final, NamedTuple
+
+from sim.core.calendar import Calendar, schedule, whole_ticks
+
+ENTERS, DUE, ARRIVED = 0, 1, 2
+"""Kinds of events; they are about a message, DUE about number sent · messages + message."""
+
+LINKS: Final = 3
+"""Most links of a path: up from the sender, between, down to the receiver."""
+
+NO: Final = -1
+
+
+class Paths(NamedTuple):
+    """Paths, and the links that they share with others; by path and by link."""
+
+    latency_seconds: Sequence[float]
+    limit: Sequence[float]  # bytes/s that a message cannot exceed
+    alone: Sequence[float]  # bytes/s without others
+    links: Sequence[int]
+    link_bytes_per_second: Sequence[float]
+
+
+class Traffic(NamedTuple):
+    """State of the messages."""
+
+    totals: MutableSequence[int]  # messages sent, number of the last search
+    # by message
+    path: MutableSequence[int]
+    has_channel: MutableSequence[bool]
+    number: MutableSequence[int]  # in the order sent; NO if not under way
+    bytes_left: MutableSequence[float]
+    bytes_per_second: MutableSequence[float]
+    since: MutableSequence[float]
+    ends: MutableSequence[float]
+    enters: MutableSequence[float]
+    arrived: MutableSequence[float]  # seconds; NO if not yet
+    next_in_channel: MutableSequence[int]
+    found_in: MutableSequence[int]
+    new_rate: MutableSequence[float]
+    # by path
+    first_in_channel: MutableSequence[int]
+    last_in_channel: MutableSequence[int]
+    # by link
+    first_on: MutableSequence[int]
+    searched_in: MutableSequence[int]
+    rate_left: MutableSequence[float]
+    num_growing: MutableSequence[int]
+    # by message and link of its path
+    next_on: MutableSequence[int]
+    previous_on: MutableSequence[int]
+
+
+def initial_traffic(num_messages: int, paths: Paths) -> Traffic:
+    """State of messages before any is sent."""
+    num_paths, num_links = len(paths.limit), len(paths.link_bytes_per_second)
+    return Traffic(
+        totals=[0, 0],
+        path=[0] * num_messages,
+        has_channel=[False] * num_messages,
+        number=[NO] * num_messages,
+        bytes_left=[0.0] * num_messages,
+        bytes_per_second=[0.0] * num_messages,
+        since=[0.0] * num_messages,
+        ends=[0.0] * num_messages,
+        enters=[0.0] * num_messages,
+        arrived=[float(NO)] * num_messages,
+        next_in_channel=[NO] * num_messages,
+        found_in=[0] * num_messages,
+        new_rate=[0.0] * num_messages,
+        first_in_channel=[NO] * num_paths,
+        last_in_channel=[NO] * num_paths,
+        first_on=[NO] * num_links,
+        searched_in=[0] * num_links,
+        rate_left=[0.0] * num_links,
+        num_growing=[0] * num_links,
+        next_on=[NO] * (LINKS * num_messages),
+        previous_on=[NO] * (LINKS * num_messages),
+    )
+
+
+def send(
+    traffic: Traffic, calendar: Calendar, message: int, path: int, num_bytes: float, seconds: float, in_channel: bool
+) -> None:
+    """Send a message, which enters its links after a latency in seconds."""
+    traffic.path[message] = path
+    traffic.has_channel[message] = in_channel
+    traffic.number[message] = traffic.totals[0]
+    traffic.totals[0] += 1
+    traffic.bytes_left[message] = num_bytes
+    traffic.bytes_per_second[message] = 0.0
+    traffic.enters[message] = calendar.clock[0] + seconds
+    schedule(calendar, seconds, ENTERS, message)
+
+
+def enter(paths: Paths, traffic: Traffic, calendar: Calendar, message: int) -> None:
+    """Begin to transmit a message after its latency, or wait for its channel."""
+    if traffic.has_channel[message]:
+        path = traffic.path[message]
+        traffic.next_in_channel[message] = NO
+        if traffic.first_in_channel[path] != NO:
+            traffic.next_in_channel[traffic.last_in_channel[path]] = message
+            traffic.last_in_channel[path] = message
+            return
+        traffic.first_in_channel[path] = traffic.last_in_channel[path] = message
+    transmit(paths, traffic, calendar, message)
+
+
+def transmit(paths: Paths, traffic: Traffic, calendar: Calendar, message: int) -> None:
+    """Put a message on its links."""
+    traffic.since[message] = calendar.clock[0]
+    path, first_on = traffic.path[message], traffic.first_on
+    for k in range(LINKS):
+        link, here = paths.links[LINKS * path + k], LINKS * message + k
+        if link == NO:
+            break
+        after = first_on[link]
+        traffic.next_on[here], traffic.previous_on[here] = after, NO
+        if after != NO:
+            traffic.previous_on[after] = here
+        first_on[link] = here
+    share(paths, traffic, calendar, message)
+
+
+def share(paths: Paths, traffic: Traffic, calendar: Calendar, message: int) -> None:
+    """Set fair rates of all messages that shared links connect to one."""
+    found = find_connected(paths, traffic, message)
+    num_messages = len(traffic.path)
+    if len(found) == 1:
+        traffic.new_rate[message] = paths.alone[traffic.path[message]]
+    else:
+        found.sort()
+        set_fair_rates(paths, traffic, [one % num_messages for one in found])
+    for one in found:
+        other = one % num_messages
+        if traffic.new_rate[other] != traffic.bytes_per_second[other]:
+            set_rate(traffic, calendar, other, traffic.new_rate[other])
+
+
+def find_connected(paths: Paths, traffic: Traffic, message: int) -> list[int]:
+    """Messages that shared links connect to one, each as number sent · messages + message."""
+    num_messages = len(traffic.path)
+    traffic.totals[1] += 1
+    search = traffic.totals[1]
+    found = [traffic.number[message] * num_messages + message]
+    traffic.found_in[message] = search
+    index = 0
+    while index < len(found):
+        path = traffic.path[found[index] % num_messages]
+        index += 1
+        for k in range(LINKS):
+            link = paths.links[LINKS * path + k]
+            if link == NO:
+                break
+            if traffic.searched_in[link] == search:
+                continue
+            traffic.searched_in[link] = search
+            on = traffic.first_on[link]
+            while on != NO:
+                other = on // LINKS
+                if traffic.found_in[other] != search:
+                    traffic.found_in[other] = search
+                    found.append(traffic.number[other] * num_messages + other)
+                on = traffic.next_on[on]
+    return found
+
+
+def set_fair_rates(paths: Paths, traffic: Traffic, growing: list[int]) -> None:
+    """Max-min fair rates of messages, by progressive filling, as `max_min_rates` finds them."""
+    links = links_in_order(paths, traffic, growing)
+    while growing:
+        full, level = fullest_link(traffic, links)
+        own = growing[0]
+        for message in growing:
+            if paths.limit[traffic.path[message]] < paths.limit[traffic.path[own]]:
+                own = message
+        is_own_limit = full == NO or paths.limit[traffic.path[own]] <= level
+        if is_own_limit:
+            level = paths.limit[traffic.path[own]]
+        num_growing = 0
+        for message in growing:
+            path = LINKS * traffic.path[message]
+            crosses = full == paths.links[path] or full == paths.links[path + 1] or full == paths.links[path + 2]
+            if message == own if is_own_limit else crosses:
+                traffic.new_rate[message] = level
+                for link in paths.links[path : path + LINKS]:
+                    if link != NO:
+                        traffic.num_growing[link] -= 1
+                        traffic.rate_left[link] = max(0.0, traffic.rate_left[link] - level)
+            else:
+                growing[num_growing] = message
+                num_growing += 1
+        while len(growing) > num_growing:
+            growing.pop()
+
+
+def links_in_order(paths: Paths, traffic: Traffic, messages: list[int]) -> list[int]:
+    """Links of messages in the order of their first use, empty but for the number of messages on each."""
+    traffic.totals[1] += 1
+    search = traffic.totals[1]
+    links = [0 for _ in range(0)]
+    for message in messages:
+        path = LINKS * traffic.path[message]
+        for link in paths.links[path : path + LINKS]:
+            if link == NO:
+                break
+            if traffic.searched_in[link] != search:
+                traffic.searched_in[link] = search
+                traffic.rate_left[link], traffic.num_growing[link] = paths.link_bytes_per_second[link], 0
+                links.append(link)
+            traffic.num_growing[link] += 1
+    return links
+
+
+def fullest_link(traffic: Traffic, links: list[int]) -> tuple[int, float]:
+    """The link that is full first as all rates on it grow, and the rate at which it is; NO if there is none."""
+    full, level = NO, float("inf")
+    for link in links:
+        if traffic.num_growing[link] and traffic.rate_left[link] / traffic.num_growing[link] < level:
+            full, level = link, traffic.rate_left[link] / traffic.num_growing[link]
+    return full, level
+
+
+def set_rate(traffic: Traffic, calendar: Calendar, message: int, bytes_per_second: float) -> None:
+    """Change the rate of a message now, and schedule its arrival at this rate."""
+    now = calendar.clock[0]
+    through = traffic.bytes_per_second[message] * (now - traffic.since[message])
+    traffic.bytes_left[message] = max(0.0, traffic.bytes_left[message] - through)
+    traffic.since[message], traffic.bytes_per_second[message] = now, bytes_per_second
+    remaining_seconds = whole_ticks(traffic.bytes_left[message] / bytes_per_second)
+    traffic.ends[message] = now + remaining_seconds
+    schedule(calendar, remaining_seconds, DUE, traffic.number[message] * len(traffic.path) + message)
+
+
+def arrive_if_due(paths: Paths, traffic: Traffic, calendar: Calendar, about: int) -> None:
+    """End a message, unless its rate has changed since this arrival was scheduled."""
+    number, message = divmod(about, len(traffic.path))
+    if traffic.number[message] != number or traffic.ends[message] != calendar.clock[0]:
+        return
+    traffic.bytes_left[message], traffic.arrived[message] = 0.0, calendar.clock[0]
+    schedule(calendar, 0.0, ARRIVED, message)
+    traffic.number[message] = NO
+    path, next_on, previous_on = traffic.path[message], traffic.next_on, traffic.previous_on
+    for k in range(LINKS):
+        link, here = paths.links[LINKS * path + k], LINKS * message + k
+        if link == NO:
+            break
+        before, after = previous_on[here], next_on[here]
+        if after != NO:
+            previous_on[after] = before
+        if before != NO:
+            next_on[before] = after
+        else:
+            traffic.first_on[link] = after
+    for k in range(LINKS):
+        link = paths.links[LINKS * path + k]
+        if link == NO:
+            break
+        if traffic.first_on[link] != NO:
+            share(paths, traffic, calendar, traffic.first_on[link] // LINKS)
+    if traffic.has_channel[message]:
+        following = traffic.next_in_channel[message]
+        traffic.first_in_channel[path] = following
+        if following != NO:
+            transmit(paths, traffic, calendar, following)

@@ -1,0 +1,274 @@
+"""Tables of one iteration for `iteration_arrays.py`: which node does what in which order, what is sent where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.spec import EMBEDDING_STAGE
+from sim.cluster.flow_arrays import LINKS, NO, Paths
+from sim.cluster.flows import FlowState
+from sim.cluster.network import Link, Path
+from sim.core.units import TICKS_PER_SECOND, to_ticks
+from sim.workload.iteration_arrays import BY_ARRIVAL, BY_RANK, FIXED, Messages, Tables
+from sim.workload.iteration_work import IterationWork, TimeFactor
+from sim.workload.schedule import BACKWARD, FORWARD, Schedule, Visit
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+Record = TypeVar("Record")
+
+SHADOWS = ("with_forward", "eager", "lazy")
+"""By the number that `iteration_arrays` has for each."""
+
+
+class ScheduleTables(NamedTuple):
+    """Stage and rank of each visit, by microbatch and index; and the order of each stage's visits (such pairs)."""
+
+    stage: Ints
+    rank: Ints
+    orders: dict[int, tuple[Ints, Ints]]
+
+
+@lru_cache(maxsize=64)
+def schedule_tables(schedule: Schedule) -> ScheduleTables:
+    """Tables of a schedule, whatever the nodes; memberships of a cluster share them."""
+    num_visits = 2 * (schedule.head + 1)
+    orders = schedule.orders()
+    stage, rank = (np.zeros((schedule.num_microbatches, num_visits), np.int64) for _ in range(2))
+
+    def place(visit: Visit) -> tuple[int, int]:
+        index = visit.position if visit.kind == FORWARD else num_visits - 1 - visit.position
+        return visit.microbatch, index
+
+    for visit, number in schedule.ranks(orders).items():
+        rank[place(visit)] = number
+    places = {of: np.array([place(visit) for visit in order], np.int64).reshape(-1, 2) for of, order in orders.items()}
+    for of, pairs in places.items():
+        stage[pairs[:, 0], pairs[:, 1]] = of
+    return ScheduleTables(stage, rank, {of: (pairs[:, 0], pairs[:, 1]) for of, pairs in places.items()})
+
+
+def ticks(seconds: Floats) -> Floats:
+    """`to_ticks` of an array."""
+    return np.rint(seconds * TICKS_PER_SECOND) / TICKS_PER_SECOND
+
+
+def of_arrays(kind: Callable[..., Record], *values: Any, **named: Any) -> Record:
+    """A named tuple whose sequences are contiguous arrays."""
+
+    def contiguous(value: Any) -> Any:
+        return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+
+    return kind(*map(contiguous, values), **{name: contiguous(value) for name, value in named.items()})
+
+
+class PathNumbers:
+    """Numbers of paths in the order in which they are first asked for, and of the links that they share."""
+
+    def __init__(self) -> None:
+        self._paths: dict[Path, int] = {}
+
+    def of(self, path: Path) -> int:
+        """Number of a path."""
+        return self._paths.setdefault(path, len(self._paths))
+
+    def tables(self) -> Paths:
+        """Tables of all paths asked for."""
+        numbers: dict[Link, int] = {}
+        links = np.full((len(self._paths), LINKS), NO)
+        for path, row in self._paths.items():
+            links[row, : len(path.links)] = [numbers.setdefault(link, len(numbers)) for link in path.links]
+        return of_arrays(
+            Paths,
+            np.array([to_ticks(path.latency_seconds) for path in self._paths]),
+            np.array([path.bytes_per_second for path in self._paths]),
+            np.array([path.alone_bytes_per_second for path in self._paths]),
+            links.ravel(),
+            np.array([link.bytes_per_second for link in numbers]),
+        )
+
+
+class TableBuilder:
+    """Builds the tables of an iteration, beside other messages, with jitter if there are factors.
+
+    Arrays of visits have the axes replica, microbatch, visit; `nodes` has stage, replica, microbatch.
+    """
+
+    def __init__(
+        self, work: IterationWork, others: Sequence[FlowState] = (), time_factor: TimeFactor | None = None
+    ) -> None:
+        self._work, self._others, self._time_factor = work, others, time_factor
+        self._num_replicas = len(work.cluster.replicas)
+        self._schedule = schedule_tables(work.schedule)
+        self._num_microbatches, self._num_visits = self._schedule.stage.shape
+        self._nodes = work.placement.nodes(self._num_microbatches)
+        self._replica = np.arange(self._num_replicas)[:, None, None]
+        self._node = self._nodes[self._schedule.stage, self._replica, np.arange(self._num_microbatches)[:, None]]
+        self._slots = range(len(work.cluster.stages) * self._num_replicas)
+        self._slowdown = np.array([work.cluster.slowdown(*divmod(slot, self._num_replicas)) for slot in self._slots])
+        self._paths = PathNumbers()
+
+    def build(self) -> tuple[Tables, Messages, Paths]:
+        """All tables. Their sequences are arrays."""
+        work, shadow_seconds = self._work, self._shadow_seconds()
+        hop_path, hop_takes_time = self._hops()
+        tables = of_arrays(
+            Tables,
+            num_microbatches=self._num_microbatches,
+            num_visits=self._num_visits,
+            in_flight_limit=work.schedule.in_flight_limit,
+            num_shadow_rounds=work.plan.shadow_transfers,
+            shadow=SHADOWS.index(work.plan.shadow),
+            has_jitter=self._time_factor is not None,
+            has_channels=work.deployment.network.is_shared,
+            overlaps_exchange=work.workload.overlap_gradient_exchange,
+            pause_seconds=to_ticks(work.workload.pause_seconds),
+            software_seconds=to_ticks(work.deployment.network.config.software_seconds_per_hop),
+            optimizer_seconds=work.optimizer_seconds * max(work.placement.num_stages_by_node()),
+            hop_bytes=work.hop_bytes,
+            node=self._node.ravel(),
+            rank=(self._schedule.rank * self._num_replicas + self._replica).ravel(),
+            seconds=self._actual(self._visit_seconds() * self._slowdown[self._node]).ravel(),
+            shadow_seconds=np.where(shadow_seconds > 0.0, self._actual(shadow_seconds), float(NO)).ravel(),
+            hop_path=hop_path,
+            hop_takes_time=hop_takes_time,
+            **self._order_tables(),
+            **self._stage_tables(),
+            **self._operation_tables(shadow_seconds > 0.0),
+        )
+        messages = self._messages()
+        return tables, messages, self._paths.tables()
+
+    def _actual(self, seconds: Floats) -> Floats:
+        """Seconds in whole ticks, unless a factor is still to come."""
+        return seconds if self._time_factor else np.rint(seconds * TICKS_PER_SECOND) / TICKS_PER_SECOND
+
+    def _by_visit(self, seconds: Callable[[str, int], float], at_head: Callable[[str], float]) -> Floats:
+        """Seconds of each visit of a microbatch by kind and stage, except those of the head by kind."""
+        values, stage = np.zeros(self._schedule.stage.shape), self._schedule.stage
+        for kind, visits in (
+            (FORWARD, slice(0, self._num_visits // 2)),
+            (BACKWARD, slice(self._num_visits // 2, None)),
+        ):
+            for of in np.unique(stage):
+                values[:, visits][stage[:, visits] == of] = seconds(kind, int(of))
+            values[:, self._num_visits // 2 - (kind == FORWARD)] = at_head(kind)
+        return values
+
+    def _visit_seconds(self) -> Floats:
+        work, head = self._work, self._work.schedule.head
+        return self._by_visit(
+            lambda kind, stage: work.visit_seconds(Visit(kind, 0, 0), stage),
+            lambda kind: work.visit_seconds(Visit(kind, head, 0), work.costs.head_stage),
+        )
+
+    def _shadow_seconds(self) -> Floats:
+        """Seconds of the shadow work after each visit, before rounding and jitter; 0 where there is none."""
+        work, stages = self._work, np.arange(len(self._work.cluster.stages))[:, None, None]
+        seconds = self._by_visit(work.shadow_seconds, lambda kind: work.shadow_seconds(kind, work.costs.head_stage))
+        following = np.roll(self._nodes, -1, axis=0)
+        holds = (self._nodes // self._num_replicas == stages) & (self._nodes != following)
+        microbatch = np.arange(self._num_microbatches)[:, None]
+        found: Floats = seconds * self._slowdown[self._node] * holds[self._schedule.stage, self._replica, microbatch]
+        return found
+
+    def _hops(self) -> tuple[Ints, NDArray[np.bool_]]:
+        """Path before each visit and back to the embedding, and which paths take time for a hop."""
+        network, num_nodes = self._work.deployment.network, len(self._slots)
+        home = self._nodes[EMBEDDING_STAGE][..., None]
+        passed = np.concatenate([home, self._node, home], axis=-1)
+        pairs, index = np.unique(passed[..., :-1] * num_nodes + passed[..., 1:], return_inverse=True)
+        ends = [divmod(int(pair), num_nodes) for pair in pairs]
+        numbers = [NO if a == b else self._paths.of(network.path(a, b)) for a, b in ends]
+        takes_time = [network.hop_seconds(a, b, self._work.hop_bytes) > 0.0 for a, b in ends if a != b]
+        return np.array(numbers)[index].ravel(), np.array(takes_time, bool)
+
+    def _order_tables(self) -> dict[str, Any]:
+        """How each node chooses among visits, and its visits where it follows an order."""
+        work, num_nodes = self._work, len(self._slots)
+        is_fixed = [work.is_order_fixed(work.cluster.stage_of(slot)) for slot in self._slots]
+        other = BY_ARRIVAL if work.schedule.is_first_come_first_served else BY_RANK
+        start = np.concatenate([[0], np.cumsum(np.bincount(self._node.ravel(), minlength=num_nodes))])
+        visits = np.zeros(start[-1], np.int64)
+        for slot in self._slots:
+            if is_fixed[slot]:
+                stage, replica = divmod(slot, self._num_replicas)
+                microbatch, index = self._schedule.orders[stage]
+                first = replica * self._num_microbatches * self._num_visits
+                visits[start[slot] : start[slot + 1]] = first + microbatch * self._num_visits + index
+        at_head = self._node[..., self._num_visits // 2 - 1].ravel()
+        return {
+            "choice": np.where(is_fixed, FIXED, other),
+            "visits_start": start,
+            "visits": visits,
+            "head_forwards": np.bincount(at_head, minlength=num_nodes) * work.has_barriers,
+        }
+
+    def _stage_tables(self) -> dict[str, Any]:
+        """Nodes that work, the stages whose work they do, and what each stage's gradient exchange waits for."""
+        placement, cluster = self._work.placement, self._work.cluster
+        nodes_of = [placement.nodes_of(stage) for stage in cluster.stages]
+        pairs = np.array([(node, stage) for stage, nodes in enumerate(nodes_of) for node in nodes])
+        pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+        num_microbatches = self._num_replicas * self._num_microbatches
+        num_awaited = [
+            len(nodes) + num_microbatches * (stage == EMBEDDING_STAGE) for stage, nodes in enumerate(nodes_of)
+        ]
+        if not self._work.workload.overlap_gradient_exchange:
+            num_awaited = [len(placement.slots) + num_microbatches] * len(nodes_of)
+        return {
+            "works": np.isin(self._slots, list(placement.slots)),
+            "stages_start": np.searchsorted(pairs[:, 0], np.arange(len(self._slots) + 1)),
+            "stages": pairs[:, 1],
+            "num_awaited": np.array(num_awaited),
+        }
+
+    def _operation_tables(self, has_shadow: NDArray[np.bool_]) -> dict[str, Any]:
+        """Shadow work of nodes that nothing visits, and jitter of the successive operations of each node."""
+        idle: list[list[float]] = []
+        for slot in self._slots:
+            own = self._work.idle_shadow_seconds(slot) if slot in self._work.placement.slots else []
+            idle.append([seconds * self._slowdown[slot] for _, seconds in own for _ in range(self._num_microbatches)])
+        num_factors = [0] * len(self._slots)
+        if self._time_factor:
+            visits, shadows = (
+                np.bincount(at.ravel(), minlength=len(idle)) for at in (self._node, self._node[has_shadow])
+            )
+            num_factors = [len(own) + int(num) for own, num in zip(idle, visits + shadows, strict=True)]
+        factors = [
+            self._time_factor(*divmod(slot, self._num_replicas)) if self._time_factor else 1.0
+            for slot in self._slots
+            for _ in range(num_factors[slot])
+        ]
+        return {
+            "idle_shadow_start": np.cumsum([0, *map(len, idle)]),
+            "idle_shadow_seconds": self._actual(np.array([seconds for own in idle for seconds in own])),
+            "factors_start": np.cumsum([0, *num_factors]),
+            "factors": np.array(factors, float),
+        }
+
+    def _messages(self) -> Messages:
+        """Messages other than hops."""
+        work, network = self._work, self._work.deployment.network
+        groups = [work.gradient_exchange(stage) for stage in work.cluster.stages]
+        groups += [work.shadow_transfers() if work.plan.shadow_transfers else [], work.embedding_copies()]
+        states = []
+        for one in (one for group in groups for one in group):
+            path = network.path(one.source, one.target)
+            states.append(FlowState(path, to_ticks(one.num_latencies * path.latency_seconds), one.num_bytes))
+        states += self._others
+        sizes = [*map(len, groups), len(self._others)]
+        return of_arrays(
+            Messages,
+            np.cumsum([0, *sizes]),
+            np.repeat(np.arange(len(sizes)), sizes),
+            np.array([self._paths.of(state.path) for state in states], np.int64),
+            np.array([state.num_bytes for state in states], float),
+            np.array([state.latency_seconds for state in states], float),
+        )

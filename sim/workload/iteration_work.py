@@ -1,0 +1,152 @@
+"""What one iteration computes and sends, whatever runs it: who does which visit, for how long, and all messages.
+
+`iteration.py` runs it on SimPy's event loop, `iteration_arrays.py` over arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from models.spec import EMBEDDING_STAGE
+from sim.core.ledger import IterationSplit
+from sim.core.units import to_ticks
+from sim.workload.config import IterationPlan
+from sim.workload.deployment import Assignment, Deployment, WorkPlacement
+from sim.workload.schedule import BACKWARD, FORWARD, Schedule, Visit
+
+Order = Literal["textbook", "arrival"]
+
+TimeFactor = Callable[[int, int], float]
+"""(stage, replica) → factor on the time of the next operation of that node: its jitter."""
+
+
+@dataclass(frozen=True)
+class Transmission:
+    """Bytes from node to node, as `num_latencies` messages one after the other."""
+
+    what: str
+    source: int
+    target: int
+    num_bytes: float
+    num_latencies: int = 1
+
+
+class IterationWork:
+    """Work of one iteration of a plan.
+
+    order: `textbook` needs a complete cluster and a schedule with `has_textbook_order`.
+    assignment: node that does the work of each slot; default: its own.
+    """
+
+    def __init__(
+        self, deployment: Deployment, plan: IterationPlan, order: Order, assignment: Assignment | None = None
+    ) -> None:
+        self.deployment, self.plan = deployment, plan
+        self.cluster, self.costs, self.workload = deployment.cluster, deployment.costs, deployment.costs.workload
+        self.placement = WorkPlacement(self.cluster, assignment or deployment.complete_assignment)
+        self.order: Order = order if self.placement.is_complete else "arrival"
+        self.schedule: Schedule = self.costs.schedule(plan)
+
+    @property
+    def optimizer_seconds(self) -> float:
+        """Seconds of the optimizer step of a stage."""
+        return to_ticks(self.workload.optimizer_seconds)
+
+    def split(self, seconds: float, visit_seconds: float, shadow_seconds: float) -> IterationSplit:
+        """Productive, waiting and redundant seconds of a completed iteration, averaged over the nodes that work.
+
+        visit_seconds, shadow_seconds: of all nodes together.
+        """
+        num_nodes = len(self.placement.slots)
+        optimizer_seconds = self.optimizer_seconds * sum(self.placement.num_stages_by_node())
+        productive, redundant = (visit_seconds + optimizer_seconds) / num_nodes, shadow_seconds / num_nodes
+        return IterationSplit(productive, max(0.0, seconds - productive - redundant), redundant)
+
+    # ---- order -----------------------------------------------------------------------------------
+
+    def is_order_fixed(self, stage: int) -> bool:
+        """Whether nodes of a stage wait for the next visit of the schedule; heads always do with forwards first."""
+        at_head = self.schedule.forwards_first and stage == self.costs.head_stage
+        return self.placement.is_complete and (self.order == "textbook" or at_head)
+
+    @cached_property
+    def has_barriers(self) -> bool:
+        """Whether backwards of heads wait until no forward is left at their node, in whatever order it works."""
+        return self.schedule.forwards_first and not self.placement.is_complete
+
+    # ---- operations --------------------------------------------------------------------------------
+
+    def visit_seconds(self, visit: Visit, stage: int) -> float:
+        """Nominal seconds of a visit: a chunk of a stage's layers, or the head."""
+        seconds = self.costs.forward_seconds if visit.kind == FORWARD else self.costs.backward_seconds
+        if visit.position == self.schedule.head:
+            return seconds(EMBEDDING_STAGE, self.plan.microbatch_size)
+        return seconds(stage, self.plan.microbatch_size) / self.workload.chunks_per_stage
+
+    def shadow_seconds(self, kind: str, stage: int) -> float:
+        """Nominal seconds of shadow work after a visit: equal parts of what a stage does per microbatch."""
+        if not (self.plan.shadow_backwards if kind == BACKWARD else self.plan.shadow_forwards):
+            return 0.0
+        of_layers = 0 if stage == EMBEDDING_STAGE else self.workload.chunks_per_stage
+        num_visits = of_layers + (stage == self.costs.head_stage)
+        return self.deployment.shadow_seconds(self.plan, stage, kind) / num_visits
+
+    def idle_shadow_seconds(self, node: int) -> list[tuple[int, float]]:
+        """Stage and nominal seconds per microbatch of shadow work at stage 0 if the head is elsewhere.
+
+        Nothing visits the node then.
+        """
+        found = []
+        for slot in self.placement.slots[node]:
+            stage, replica = self.cluster.stage_of(slot), slot % len(self.cluster.replicas)
+            visited = stage != EMBEDDING_STAGE or self.costs.head_stage == EMBEDDING_STAGE
+            if not visited and self.plan.shadow_forwards and self.placement.holds_shadow(stage, replica):
+                found.append((stage, self.deployment.shadow_seconds(self.plan, stage)))
+        return found
+
+    # ---- messages other than hops ----------------------------------------------------------------------
+
+    @property
+    def hop_bytes(self) -> float:
+        """Bytes of an activation, or of its gradient."""
+        return self.plan.microbatch_size * self.costs.activation_bytes
+
+    def gradient_exchange(self, stage: int) -> list[Transmission]:
+        """Ring all-reduce: 2 (N - 1) steps of S / N bytes on all links at once; or S bytes from each to each."""
+        nodes, num_bytes = self.placement.nodes_of(stage), self.costs.weight_bytes(stage)
+        n, what = len(nodes) * self.deployment.num_represented, f"gradient exchange of stage {stage}"
+        if n == 1:
+            return []
+        if self.workload.gradient_exchange == "ring":
+            steps = 2 * (n - 1)
+            following = [*nodes[1:], nodes[0]]  # itself, if it represents all
+            pairs = zip(nodes, following, strict=True)
+            return [Transmission(what, a, b, num_bytes * steps / n, steps) for a, b in pairs]
+        return [Transmission(what, a, b, num_bytes) for a in nodes for b in nodes if a != b or len(nodes) == 1]
+
+    def shadow_transfers(self) -> list[Transmission]:
+        """Gradients, or weights, of each stage to the nodes that hold its shadow; in each of the plan's rounds."""
+        sent = []
+        for stage in self.cluster.stages:
+            target, num_bytes = (stage - 1) % len(self.cluster.stages), self.costs.weight_bytes(stage)
+            replicas = [replica for replica in self.cluster.replicas if self.placement.holds_shadow(target, replica)]
+            sent += self._between(f"shadow of stage {stage}", stage, target, replicas, num_bytes)
+        return sent
+
+    def embedding_copies(self) -> list[Transmission]:
+        """Gradients that keep the copies of E on S1 and of E⁻¹ on Ss up to date, if the plan has them."""
+        if not self.plan.embedding_copies:
+            return []
+        num_bytes, what, replicas = self.costs.embedding_copy_bytes, "copy of the embedding", self.cluster.replicas
+        targets = (1, self.cluster.num_stages)
+        return [one for to in targets for one in self._between(what, EMBEDDING_STAGE, to, replicas, num_bytes)]
+
+    def _between(
+        self, what: str, source: int, target: int, replicas: Sequence[int], num_bytes: float
+    ) -> list[Transmission]:
+        """From the nodes of a stage to those of another in some pipelines: once per pair, none to itself."""
+        pairs = dict.fromkeys((self.placement.node(source, r), self.placement.node(target, r)) for r in replicas)
+        return [Transmission(what, a, b, num_bytes) for a, b in pairs if a != b]

@@ -1,0 +1,198 @@
+"""The loop over arrays against SimPy's event loop: the same seconds, arrivals and rest of messages, to the bit."""
+
+import random
+from dataclasses import replace
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from sim.cluster.flows import FlowState
+from sim.cluster.network import STORAGE
+from sim.workload import fast_iteration
+from sim.workload.config import plain_plan
+from sim.workload.deployment import assign_slots
+from sim.workload.fast_iteration import Compilation, run_fast, sent_bytes
+from sim.workload.iteration_time import time_among, time_of
+from sim.workload.iteration_work import IterationWork
+from support.builders import a_site
+from support.simpy_iteration import run_alone, run_among
+
+MBIT_PER_S = st.sampled_from((1e-3, 1e-2, 0.1, 1e6))  # a microbatch's activation has some hundred bytes
+LATENCIES_MS = st.sampled_from((0.0, 0.0, 1.0, 250.0))
+SECONDS = st.sampled_from((0.0, 0.2, 0.3))
+
+
+@st.composite
+def networks(draw):
+    regions = ("a", "b", "c")[: draw(st.integers(1, 3))]
+    pairs = [(a, b) for index, a in enumerate(regions) for b in regions[index + 1 :]]
+    link = st.fixed_dictionaries({"latency_ms": LATENCIES_MS, "bandwidth_mbit_per_s": MBIT_PER_S})
+    access = {"up_mbit_per_s": MBIT_PER_S, "down_mbit_per_s": MBIT_PER_S, "latency_ms": LATENCIES_MS}
+    network = {
+        "same_region": draw(link),
+        "storage": draw(link),
+        "access": draw(st.none() | st.fixed_dictionaries(access)),
+        "links": tuple((*pair, draw(LATENCIES_MS), draw(st.sampled_from((1e-6, 1e-5, 1e-3)))) for pair in pairs),
+        "sharing": draw(st.sampled_from(("node_pair", "region_pair", "none"))),
+        "software_seconds_per_hop": draw(st.sampled_from((0.0, 0.01))),
+        "negligible_seconds": draw(st.sampled_from((0.0, 0.05))),
+    }
+    return network, regions
+
+
+@st.composite
+def sites(draw):
+    num_stages, num_replicas = draw(st.integers(2, 5)), draw(st.integers(1, 4))
+    schedule = draw(st.sampled_from(("gpipe", "1f1b", "fifo", "interleaved_1f1b")))
+    interleaved = schedule == "interleaved_1f1b"
+    network, regions = draw(networks())
+    options = {
+        "network": network,
+        "loss_at": draw(st.sampled_from(("embedding_stage", "last_stage"))),
+        "gradient_exchange": draw(st.sampled_from(("ring", "all_to_all"))),
+        "overlap_gradient_exchange": draw(st.booleans()),
+        "pause_seconds": draw(SECONDS),
+        "optimizer_seconds": draw(SECONDS),
+        "chunks_per_stage": draw(st.integers(1, 3)) if interleaved else 1,
+        "max_in_flight": None if schedule == "gpipe" else draw(st.none() | st.integers(1, 6)),
+        "cluster": {"nodes_per_stage": num_replicas, **({"regions": regions} if len(regions) > 1 else {})},
+    }
+    if draw(st.booleans()):
+        slow = {"stage": draw(st.integers(0, num_stages)), "replica": draw(st.integers(0, num_replicas - 1))}
+        options["cluster"]["stragglers"] = ({**slow, "slowdown": draw(st.sampled_from((1.5, 2.0)))},)
+    if draw(st.booleans()):
+        options["stages"] = [draw(st.sampled_from(((1.0, 2.0), (0.5, 1.0), (0.3, 0.7)))) for _ in range(num_stages)]
+    num_microbatches = draw(st.integers(1, 4)) * (num_stages if interleaved else draw(st.sampled_from((1, 2))))
+    return a_site(num_stages, num_microbatches, 1.0, 2.0, schedule, draw(st.sampled_from((0.0, 0.9))), **options)
+
+
+@st.composite
+def plans(draw, site):
+    stages = range(1, site.cluster.num_stages + 1)
+    routes = plain_plan(site.costs.workload).routes
+    if site.costs.workload.schedule != "interleaved_1f1b":
+        routes = draw(
+            st.just(routes) | st.tuples(st.permutations(stages).map(tuple), st.permutations(stages).map(tuple))
+        )
+    return replace(
+        plain_plan(site.costs.workload),
+        routes=routes,
+        shadow=draw(st.sampled_from(("with_forward", "eager", "lazy"))),
+        shadow_forwards=draw(st.sampled_from((0.0, 0.5, 1.0))),
+        shadow_backwards=draw(st.sampled_from((0.0, 1.0))),
+        shadow_transfers=draw(st.integers(0, 2)),
+        embedding_copies=draw(st.booleans()),
+    )
+
+
+@st.composite
+def assignments(draw, site):
+    """Complete, or without some nodes, or with a stage whose work another one does."""
+    num_replicas, missing, covers = len(site.cluster.replicas), [], {}
+    if draw(st.booleans()):
+        return site.complete_assignment
+    if draw(st.booleans()):
+        covered = draw(st.integers(1, site.cluster.num_stages))
+        covers = {covered: covered - 1}
+    for stage in site.cluster.stages:
+        if stage not in covers:
+            lost = draw(st.sets(st.integers(0, num_replicas - 1), max_size=num_replicas - 1))
+            missing += [site.cluster.slot(stage, replica) for replica in lost]
+    return assign_slots(missing, site.cluster, covers)
+
+
+def orders(site, plan, assignment):
+    """Orders in which the iteration can run; with routes the schedule's own may never end."""
+    is_plain = plan.routes == plain_plan(site.costs.workload).routes
+    is_complete = assignment == site.complete_assignment and is_plain
+    return ("textbook", "arrival") if is_complete and site.costs.schedule(plan).has_textbook_order else ("arrival",)
+
+
+@st.composite
+def iterations(draw):
+    site = draw(sites())
+    plan, assignment = draw(plans(site)), draw(assignments(site))
+    return site, plan, draw(st.sampled_from(orders(site, plan, assignment))), assignment
+
+
+def jitter(seed):
+    """Factors that often are equal, from a stream for each node."""
+    streams = {}
+
+    def factor(stage, replica):
+        return streams.setdefault((stage, replica), random.Random(f"{seed} {stage} {replica}")).choice((0.9, 1.0, 1.3))
+
+    return factor
+
+
+MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+
+
+@MANY
+@given(iterations(), st.none() | st.integers(0, 9))
+def test_alone_it_takes_simpys_time(iteration, seed):
+    site, plan, order, assignment = iteration
+    event(f"{order}, {'complete' if assignment == site.complete_assignment else 'incomplete'}")
+    factors = [None if seed is None else jitter(seed) for _ in range(2)]
+    reference = run_alone(site, plan, order, factors[0], assignment)
+    assert time_of(IterationWork(site, plan, order, assignment), factors[1]) == reference.time
+
+
+@MANY
+@given(iterations(), st.data())
+def test_beside_messages_it_equals_simpy(iteration, data):
+    site, plan, order, assignment = iteration
+    nodes = st.integers(0, len(assignment) - 1)
+    uploads = data.draw(st.lists(st.tuples(nodes, SECONDS, st.sampled_from((1e2, 1e3, 1e6))), min_size=1, max_size=4))
+    others = tuple(FlowState(site.network.path(node, STORAGE), *state) for node, *state in uploads)
+    assert time_among(IterationWork(site, plan, order, assignment), others) == run_among(
+        site, plan, order, others, assignment
+    )
+
+
+@settings(max_examples=40)
+@given(iterations())
+def test_sent_bytes_are_those_of_all_messages(iteration):
+    site, plan, order, assignment = iteration
+    record = run_alone(site, plan, order, None, assignment).run
+    expected = sum(message.num_bytes for message in record.messages)
+    assert sent_bytes(IterationWork(site, plan, order, assignment)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_nodes_that_wait_for_each_other_raise():
+    site = a_site(3, 3, schedule="1f1b", max_in_flight=1)  # too few for the order of 1f1b
+    with pytest.raises(RuntimeError, match="wait for each other"):
+        run_fast(IterationWork(site, plain_plan(site.costs.workload), "textbook"))
+
+
+# ---- compiled ------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+@MANY
+@given(iterations(), st.none() | st.integers(0, 9), st.data())
+def test_compiled_it_has_the_same_bits(iteration, seed, data):
+    pytest.importorskip("numba")
+    site, plan, order, assignment = iteration
+    nodes = st.integers(0, len(assignment) - 1)
+    uploads = data.draw(st.lists(st.tuples(nodes, SECONDS, st.sampled_from((1e2, 1e3, 1e6))), max_size=4))
+    others = tuple(FlowState(site.network.path(node, STORAGE), *state) for node, *state in uploads)
+    work = IterationWork(site, plan, order, assignment)
+    factors = [None if seed is None else jitter(seed) for _ in range(2)]
+    plain = run_fast(work, others, factors[0])
+    with patch.object(Compilation, "pays", return_value=True):
+        assert run_fast(work, others, factors[1]) == plain
+
+
+def test_compiling_pays_only_for_long_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(fast_iteration, "machine_code_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr(fast_iteration, "is_numba_installed", lambda: True)
+    compilation = Compilation()
+    assert not compilation.pays(1_000_000)
+    assert compilation.pays(10_000_000)
+    compilation.plain_seconds = 19.0
+    assert compilation.pays(100_000)
+    monkeypatch.setattr(fast_iteration, "machine_code_folder", lambda: tmp_path)
+    assert Compilation().pays(100_000)
+    monkeypatch.setattr(fast_iteration, "is_numba_installed", lambda: False)
+    assert not compilation.pays(10_000_000)
