@@ -7,12 +7,14 @@ is kept where every command keeps it, so that only the first time takes long: an
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sim.core.records import Operation
 from sim.experiments.sweep import run_scenario, sweep_scenario
 from sim.experiments.training import default_cache
 from sim.reporting.gantt import draw_operations, gantt_figure, legend, name_rows
@@ -22,7 +24,9 @@ from sim.results.timeline import timeline
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.memory_check import plan_under
 from sim.simulation.run import build_site
-from sim.workload.iteration_time import FinishedIteration, fastest_run
+from sim.workload.iteration import run_alone
+from sim.workload.iteration_time import fastest_time
+from sim.workload.iteration_work import IterationWork
 
 HERE = Path(__file__).parent
 SCENARIOS = HERE.parent / "scenarios"
@@ -42,24 +46,34 @@ strategies: [none]
 """
 
 
-def iteration(*overrides: str) -> FinishedIteration:
+@dataclass(frozen=True)
+class Iteration:
+    """Seconds and operations of one iteration."""
+
+    seconds: float
+    operations: list[Operation]
+
+
+def iteration(*overrides: str) -> Iteration:
     """One iteration of four stages; a forward takes 1 s, a backward 2 s."""
     scenario = parse_scenario(FOUR_STAGES, overrides=overrides)
-    return fastest_run(build_site(scenario), plan_under(scenario.strategies[0], scenario.workload))
+    site, plan = build_site(scenario), plan_under(scenario.strategies[0], scenario.workload)
+    fastest = fastest_time(site, plan)
+    return Iteration(fastest.seconds, run_alone(IterationWork(site, plan, fastest.order)).operations)
 
 
-def panel(axis: Axes, title: str, finished: FinishedIteration, whole_seconds: float) -> None:
+def panel(axis: Axes, title: str, finished: Iteration, whole_seconds: float) -> None:
     """One iteration with its time and bubble."""
     axis.set_xlim(0, whole_seconds)
-    draw_operations(axis, [done for done in finished.run.operations if done.stage > 0])
+    draw_operations(axis, [done for done in finished.operations if done.stage > 0])
     name_rows(axis, 5)
     axis.set_ylim(4.6, 0.4)
-    busy = sum(done.end_seconds - done.start_seconds for done in finished.run.operations if done.stage > 0) / 4
+    busy = sum(done.end_seconds - done.start_seconds for done in finished.operations if done.stage > 0) / 4
     share = 1 - busy / finished.seconds
     axis.set_title(f"{title}: {finished.seconds:.4g} s, nodes idle {100 * share:.0f} % of it", loc="left")
 
 
-def panels(path: Path, titled: dict[str, FinishedIteration]) -> None:
+def panels(path: Path, titled: dict[str, Iteration]) -> None:
     """Iterations below each other, on one scale of time."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.3 + 1.35 * len(titled)), layout="constrained")
@@ -67,7 +81,7 @@ def panels(path: Path, titled: dict[str, FinishedIteration]) -> None:
         whole_seconds = max(finished.seconds for finished in titled.values())
         for axis, (title, finished) in zip(axes, titled.items(), strict=True):
             panel(axis, title, finished, whole_seconds)
-        kinds = {done.kind for finished in titled.values() for done in finished.run.operations}
+        kinds = {done.kind for finished in titled.values() for done in finished.operations}
         for axis in axes[:-1]:
             axis.set_xlabel("")
         figure.legend(handles=legend(kinds), loc="outside upper center", ncols=3, frameon=False)

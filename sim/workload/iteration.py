@@ -239,3 +239,11 @@ class IterationRun:
 
         flow.when_ended.append(ended)
         return flow
+
+
+def run_alone(work: IterationWork, time_factor: TimeFactor | None = None) -> IterationRun:
+    """An iteration that has run on an event loop of its own, from time 0. Raises RuntimeError on a deadlock."""
+    env = simpy.Environment()
+    run = IterationRun(work, env, Flows(env), time_factor)
+    env.run(until=run.done)
+    return run

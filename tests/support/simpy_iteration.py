@@ -6,6 +6,7 @@ from functools import partial
 import simpy
 
 from sim.cluster.flows import Flows, FlowState
+from sim.workload import iteration
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Assignment, Deployment
 from sim.workload.iteration import IterationRun
@@ -31,11 +32,9 @@ def run_alone(
     time_factor: TimeFactor | None = None,
     assignment: Assignment | None = None,
 ) -> FinishedIteration:
-    env = simpy.Environment()
     work = IterationWork(deployment, plan, order, assignment)
-    run = IterationRun(work, env, Flows(env), time_factor)
-    env.run(until=run.done)  # raises on a deadlock, where run() would return
-    return FinishedIteration(float(env.now), run.split(float(env.now)), work.order, run)
+    run = iteration.run_alone(work, time_factor)
+    return FinishedIteration(float(run.done.env.now), run.split(float(run.done.env.now)), work.order, run)
 
 
 def run_among(
