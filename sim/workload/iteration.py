@@ -63,8 +63,7 @@ class IterationRun:
         self.busy_seconds = {FORWARD: 0.0, BACKWARD: 0.0, "shadow": 0.0}
         self._env, self._flows, self._time_factor = env, flows, time_factor
         self._num_replicas = len(work.cluster.replicas)
-        orders = self.schedule.orders()
-        self._ranks, self._visits = self.schedule.ranks(orders), self.placement.visits_by_node(orders)
+        self._ranks, self._visits = self.schedule.ranks(), self.placement.visits_by_node(self.schedule.orders())
         self._barriers = self._head_barriers()
         self._processes: list[Process] = []
         self._under_way: dict[Flow, None] = {}

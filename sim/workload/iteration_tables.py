@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,47 +15,14 @@ from sim.cluster.network import Link, Path
 from sim.core.units import TICKS_PER_SECOND, to_ticks
 from sim.workload.iteration_arrays import BY_ARRIVAL, BY_RANK, FIXED, Messages, Tables
 from sim.workload.iteration_work import IterationWork, TimeFactor
-from sim.workload.schedule import BACKWARD, FORWARD, Schedule, Visit
+from sim.workload.schedule import BACKWARD, FORWARD, Ints, Visit
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 Record = TypeVar("Record")
 
 SHADOWS = ("with_forward", "eager", "lazy")
 """By the number that `iteration_arrays` has for each."""
-
-
-class ScheduleTables(NamedTuple):
-    """Stage and rank of each visit, by microbatch and index; and the order of each stage's visits (such pairs)."""
-
-    stage: Ints
-    rank: Ints
-    orders: dict[int, tuple[Ints, Ints]]
-
-
-@lru_cache(maxsize=64)
-def schedule_tables(schedule: Schedule) -> ScheduleTables:
-    """Tables of a schedule, whatever the nodes; memberships of a cluster share them."""
-    num_visits = 2 * (schedule.head + 1)
-    orders = schedule.orders()
-    stage, rank = (np.zeros((schedule.num_microbatches, num_visits), np.int64) for _ in range(2))
-
-    def place(visit: Visit) -> tuple[int, int]:
-        index = visit.position if visit.kind == FORWARD else num_visits - 1 - visit.position
-        return visit.microbatch, index
-
-    for visit, number in schedule.ranks(orders).items():
-        rank[place(visit)] = number
-    places = {of: np.array([place(visit) for visit in order], np.int64).reshape(-1, 2) for of, order in orders.items()}
-    for of, pairs in places.items():
-        stage[pairs[:, 0], pairs[:, 1]] = of
-    return ScheduleTables(stage, rank, {of: (pairs[:, 0], pairs[:, 1]) for of, pairs in places.items()})
-
-
-def ticks(seconds: Floats) -> Floats:
-    """`to_ticks` of an array."""
-    return np.rint(seconds * TICKS_PER_SECOND) / TICKS_PER_SECOND
 
 
 def of_arrays(kind: Callable[..., Record], *values: Any, **named: Any) -> Record:
@@ -105,7 +71,7 @@ class TableBuilder:
     ) -> None:
         self._work, self._others, self._time_factor = work, others, time_factor
         self._num_replicas = len(work.cluster.replicas)
-        self._schedule = schedule_tables(work.schedule)
+        self._schedule = work.schedule.table
         self._num_microbatches, self._num_visits = self._schedule.stage.shape
         self._nodes = work.placement.nodes(self._num_microbatches)
         self._replica = np.arange(self._num_replicas)[:, None, None]
@@ -199,9 +165,8 @@ class TableBuilder:
         for slot in self._slots:
             if is_fixed[slot]:
                 stage, replica = divmod(slot, self._num_replicas)
-                microbatch, index = self._schedule.orders[stage]
                 first = replica * self._num_microbatches * self._num_visits
-                visits[start[slot] : start[slot + 1]] = first + microbatch * self._num_visits + index
+                visits[start[slot] : start[slot + 1]] = first + self._schedule.orders[stage]
         at_head = self._node[..., self._num_visits // 2 - 1].ravel()
         return {
             "choice": np.where(is_fixed, FIXED, other),

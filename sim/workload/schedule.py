@@ -15,10 +15,12 @@ To add a schedule, subclass `Schedule` and list the class in `SCHEDULES`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.spec import EMBEDDING_STAGE, Routes
 
@@ -32,6 +34,29 @@ class Visit:
     kind: str
     position: int
     microbatch: int
+
+
+Ints = NDArray[np.int64]
+
+
+class Visits(NamedTuple):
+    """Many visits: an array of each field; `forward` tells which are forwards."""
+
+    forward: NDArray[np.bool_]
+    position: Ints
+    microbatch: Ints
+
+
+class VisitTable(NamedTuple):
+    """All visits of a schedule, as arrays of the axes microbatch and index in the order of `visits`.
+
+    rank: priority among all that wait at a node, 0 first; orders: of each stage, its visits as indices into the
+    flattened arrays, in the order of the schedule.
+    """
+
+    stage: Ints
+    rank: Ints
+    orders: dict[int, Ints]
 
 
 @dataclass(frozen=True)
@@ -73,8 +98,8 @@ class Schedule(ABC):
         """Microbatches in flight where nothing else is set; with fewer the schedule's order cannot be followed."""
 
     @abstractmethod
-    def logical_time(self, visit: Visit) -> tuple[int, int, int]:
-        """Sort key of a visit: its time if every operation took one unit. Unique for each visit."""
+    def logical_time(self, visits: Visits) -> tuple[Ints, ...]:
+        """Sort keys of visits, the first one first: their times if every operation took one unit; unique."""
 
     @cached_property
     def num_positions(self) -> int:
@@ -111,26 +136,39 @@ class Schedule(ABC):
 
     def orders(self) -> dict[int, list[Visit]]:
         """Visits of each stage in the order of the schedule; waiting arrivals are taken in the same order."""
-        return {stage: self._ordered(stage, visits) for stage, visits in self._visits_by_stage().items()}
+        all_visits = [visit for microbatch in range(self.num_microbatches) for visit in self.visits(microbatch)]
+        return {stage: [all_visits[index] for index in order] for stage, order in self.table.orders.items()}
 
-    def ranks(self, orders: Mapping[int, list[Visit]]) -> dict[Visit, int]:
+    def ranks(self) -> dict[Visit, int]:
         """Priority of each visit among all that wait at a node, 0 first; also at a node that serves two stages."""
-        visits = [visit for visits in orders.values() for visit in visits]
-        return {visit: rank for rank, visit in enumerate(sorted(visits, key=self.logical_time))}
+        rank = self.table.rank
+        return {visit: int(rank[k, at]) for k in range(len(rank)) for at, visit in enumerate(self.visits(k))}
 
-    def _visits_by_stage(self) -> dict[int, list[Visit]]:
-        by_stage: dict[int, list[Visit]] = {stage: [] for stage in range(self.num_stages + 1)}
-        for microbatch in range(self.num_microbatches):
-            for visit in self.visits(microbatch):
-                by_stage[self.stage(visit)].append(visit)
-        return by_stage
+    @cached_property
+    def table(self) -> VisitTable:
+        """Stage, rank and order of all visits."""
+        visits = self._all_visits()
+        rank = np.empty(visits.position.size, np.int64)
+        rank[np.lexsort([key.ravel() for key in reversed(self.logical_time(visits))])] = np.arange(rank.size)
+        stage = self._stages(visits)
+        by_rank = np.argsort(rank)
+        orders = {of: by_rank[stage.ravel()[by_rank] == of] for of in range(self.num_stages + 1)}
+        return VisitTable(stage, rank.reshape(stage.shape), orders)
 
-    def _ordered(self, stage: int, visits: list[Visit]) -> list[Visit]:  # noqa: ARG002
-        return sorted(visits, key=self.logical_time)
+    def _all_visits(self) -> Visits:
+        """The visits of each microbatch, one row of each array after the other."""
+        position = np.concatenate([np.arange(self.head + 1), np.arange(self.head, -1, -1)])
+        forward = np.arange(position.size) <= self.head
+        return Visits(*np.broadcast_arrays(forward, position, np.arange(self.num_microbatches)[:, None]))
 
-    def _unit(self, visit: Visit) -> int:
-        """Number of the compute position of a visit, from 1."""
-        return min(visit.position + 1, self.num_positions)
+    def _stages(self, visits: Visits) -> Ints:
+        routes = np.array(self.routes)
+        of_layers = routes[visits.microbatch % len(routes), visits.position % self.num_stages]
+        return np.where(visits.position == self.head, self.head_stage, of_layers)
+
+    def _unit(self, visits: Visits) -> Ints:
+        """Numbers of the compute positions of visits, from 1."""
+        return np.minimum(visits.position + 1, self.num_positions)
 
 
 class GPipe(Schedule):
@@ -144,10 +182,11 @@ class GPipe(Schedule):
         """All."""
         return self.num_microbatches
 
-    def logical_time(self, visit: Visit) -> tuple[int, int, int]:
+    def logical_time(self, visits: Visits) -> tuple[Ints, ...]:
         """Forwards in the first half, backwards in the second."""
-        i, k = self._unit(visit), visit.microbatch
-        return (0, i + k, visit.position) if visit.kind == FORWARD else (1, k - i, -visit.position)
+        forward, position, k = visits
+        i = self._unit(visits)
+        return np.where(forward, 0, 1), np.where(forward, i + k, k - i), np.where(forward, position, -position)
 
 
 class OneForwardOneBackward(Schedule):
@@ -159,12 +198,11 @@ class OneForwardOneBackward(Schedule):
         """One for each position that computes."""
         return self.num_positions
 
-    def logical_time(self, visit: Visit) -> tuple[int, int, int]:
+    def logical_time(self, visits: Visits) -> tuple[Ints, ...]:
         """Forward k at position i at i + 2 k; its backward after the turn at the last position."""
-        i, k = self._unit(visit), visit.microbatch
-        if visit.kind == FORWARD:
-            return (i + 2 * k, k, visit.position)
-        return (2 * max(self.num_positions, self.in_flight_limit) - i + 1 + 2 * k, k, -visit.position)
+        forward, position, k = visits
+        i, turn = self._unit(visits), 2 * max(self.num_positions, self.in_flight_limit) + 1
+        return np.where(forward, i, turn - i) + 2 * k, k, np.where(forward, position, -position)
 
 
 class FirstComeFirstServed(OneForwardOneBackward):
@@ -184,37 +222,42 @@ class InterleavedOneForwardOneBackward(OneForwardOneBackward):
         """Two for each stage."""
         return 2 * self.num_stages
 
-    def ranks(self, orders: Mapping[int, list[Visit]]) -> dict[Visit, int]:
-        """Priority by the index in the order of the visit's stage: there is no logical time common to all stages."""
-        indexed = [(index, stage, visit) for stage, visits in orders.items() for index, visit in enumerate(visits)]
-        return {visit: rank for rank, (_, _, visit) in enumerate(sorted(indexed))}
+    @cached_property
+    def table(self) -> VisitTable:
+        """Ranks by the index in the order of the visit's stage: there is no logical time common to all stages."""
+        visits = self._all_visits()
+        stage = self._stages(visits)
+        flat = Visits(visits.forward.ravel(), visits.position.ravel(), visits.microbatch.ravel())
+        orders = {of: self._order(of, np.flatnonzero(stage == of), flat) for of in range(self.num_stages + 1)}
+        index, of = np.empty((2, stage.size), np.int64)
+        for one, order in orders.items():
+            index[order], of[order] = np.arange(order.size), one
+        rank = np.empty(stage.size, np.int64)
+        rank[np.lexsort([of, index])] = np.arange(rank.size)
+        return VisitTable(stage, rank.reshape(stage.shape), orders)
 
-    def _ordered(self, stage: int, visits: list[Visit]) -> list[Visit]:
-        """A warm-up of 2 (p - i) + (v - 1) p forwards, then one forward and one backward in turn."""
+    def _order(self, stage: int, own: Ints, visits: Visits) -> Ints:
+        """A warm-up of 2 (p - i) + (v - 1) p forwards, then forwards and backwards in turn; `own`: the stage's."""
+        forward, position, microbatch = (field[own] for field in visits)
         if stage == EMBEDDING_STAGE:  # the head, if it is here: backward right after forward
-            return sorted(visits, key=lambda visit: (visit.microbatch, visit.kind == BACKWARD))
-        p, v, m = self.num_stages, self.chunks_per_stage, self.num_microbatches
+            return own[np.lexsort([~forward, microbatch])]
+        p, v = self.num_stages, self.chunks_per_stage
+        chunk = np.where(forward, position // p, v - 1 - position // p)
+        in_turn = np.lexsort([microbatch % p, chunk, microbatch // p])  # by group, chunk and place in the group
+        in_turn = in_turn[position[in_turn] < self.head]
+        forwards, backwards = own[in_turn[forward[in_turn]]], own[in_turn[~forward[in_turn]]]
+        warm_up = min(len(forwards), 2 * (p - stage) + (v - 1) * p)
+        num_pairs = len(forwards) - warm_up
+        pairs = np.stack([forwards[warm_up:], backwards[:num_pairs]], axis=1).ravel()
+        order = np.concatenate([forwards[:warm_up], pairs, backwards[num_pairs:]])
+        return self._with_head(order, visits) if stage == self.head_stage else order
 
-        def group_chunk_microbatch(visit: Visit) -> tuple[int, int, int]:
-            chunk = visit.position // p
-            group, within = divmod(visit.microbatch, p)
-            return group, chunk if visit.kind == FORWARD else v - 1 - chunk, within
-
-        layers = sorted((visit for visit in visits if visit.position < self.head), key=group_chunk_microbatch)
-        forwards, backwards = ([visit for visit in layers if visit.kind == kind] for kind in (FORWARD, BACKWARD))
-        warm_up = min(m * v, 2 * (p - stage) + (v - 1) * p)
-        order = forwards[:warm_up]
-        for index, forward in enumerate(forwards[warm_up:]):
-            order += [forward, backwards[index]]
-        order += backwards[len(forwards) - warm_up :]
-        return [visit for one in order for visit in self._with_head(one, stage)]
-
-    def _with_head(self, visit: Visit, stage: int) -> list[Visit]:
-        """The visit, and the head's visit right after or before it if both are on the same node."""
-        head = replace(visit, position=self.head)
-        if visit.position != self.head - 1 or self.stage(head) != stage:
-            return [visit]
-        return [visit, head] if visit.kind == FORWARD else [head, visit]
+    def _with_head(self, order: Ints, visits: Visits) -> Ints:
+        """The order of a stage's layers with the head's forward right after the last one, its backward right before."""
+        is_last = visits.position[order] == self.head - 1
+        first = np.where(is_last & ~visits.forward[order], order - 1, order)
+        both = np.stack([first, np.where(is_last, first + 1, -1)], axis=1).ravel()
+        return both[both >= 0]
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

@@ -168,7 +168,7 @@ def test_swapping_does_not_speed_up_a_pipeline_over_slow_links(hop_seconds):
 
 
 def test_a_deadlocking_schedule_is_an_error(monkeypatch):
-    backwards_first = lambda self, visit: visit.kind == "forward"  # noqa: E731
+    backwards_first = lambda self, visits: (visits.forward, visits.microbatch, visits.position)  # noqa: E731
     monkeypatch.setattr(OneForwardOneBackward, "logical_time", backwards_first)
     with pytest.raises(RuntimeError, match="No scheduled events left"):
         a_pipeline(4, 4)
