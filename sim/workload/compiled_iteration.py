@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence, Sequence
 from types import FunctionType
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 import numba
 import numpy as np
@@ -74,6 +74,20 @@ numba.config.CACHE_DIR = str(machine_code_folder())
 _ENTRY = compile_loop()
 
 
-def run_compiled(t: Tables, messages: Messages, paths: Paths, work: Work, traffic: Traffic) -> float:
-    """`run_iteration` on arrays."""
-    return _ENTRY(t, messages, paths, work, traffic, np.zeros(3))
+def run_compiled(
+    t: Tables, messages: Messages, paths: Paths, work: Work, traffic: Traffic
+) -> tuple[float, Work, Traffic]:
+    """Seconds of an iteration, and its state at the end, as arrays."""
+    records = [as_arrays(record) for record in (t, messages, paths, work, traffic)]
+    return _ENTRY(*records, np.zeros(3)), records[3], records[4]
+
+
+def as_arrays(record: Any) -> Any:
+    """A named tuple with an array of the declared type in place of each sequence."""
+    hints = get_type_hints(type(record))
+    return type(record)(
+        *(
+            value if hint in SCALARS else np.ascontiguousarray(value, get_args(hint)[0])
+            for value, hint in zip(record, hints.values(), strict=True)
+        )
+    )

@@ -93,7 +93,7 @@ def run_fast(
     if COMPILATION.pays(len(t.node)):
         from sim.workload.compiled_iteration import run_compiled
 
-        seconds = run_compiled(t, messages, paths, state := as_arrays(state), traffic := as_arrays(traffic))
+        seconds, state, traffic = run_compiled(t, messages, paths, state, traffic)
     else:
         began_seconds = process_time()
         seconds = run_iteration(as_lists(t), as_lists(messages), as_lists(paths), state, traffic, [0.0, 0.0, 0.0])
@@ -124,11 +124,6 @@ def sent_bytes(work: IterationWork) -> float:
 def as_lists(record: Any) -> Any:
     """A named tuple with lists in place of its arrays."""
     return type(record)(*(one.tolist() if isinstance(one, np.ndarray) else one for one in record))
-
-
-def as_arrays(record: Any) -> Any:
-    """A named tuple with arrays in place of its lists."""
-    return type(record)(*(np.array(one) if isinstance(one, list) else one for one in record))
 
 
 def _left(traffic: Traffic, message: int, began: FlowState, now_seconds: float) -> FlowState:

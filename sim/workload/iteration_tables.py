@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +19,13 @@ from sim.workload.schedule import BACKWARD, FORWARD, Ints, Visit
 
 Floats = NDArray[np.float64]
 
-Record = TypeVar("Record")
+# Arrays take the place of the sequences of these.
+TABLES: Callable[..., Tables] = Tables
+MESSAGES: Callable[..., Messages] = Messages
+PATHS: Callable[..., Paths] = Paths
 
 SHADOWS = ("with_forward", "eager", "lazy")
 """By the number that `iteration_arrays` has for each."""
-
-
-def of_arrays(kind: Callable[..., Record], *values: Any, **named: Any) -> Record:
-    """A named tuple whose sequences are contiguous arrays."""
-
-    def contiguous(value: Any) -> Any:
-        return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-
-    return kind(*map(contiguous, values), **{name: contiguous(value) for name, value in named.items()})
 
 
 class PathNumbers:
@@ -50,8 +44,7 @@ class PathNumbers:
         links = np.full((len(self._paths), LINKS), NO)
         for path, row in self._paths.items():
             links[row, : len(path.links)] = [numbers.setdefault(link, len(numbers)) for link in path.links]
-        return of_arrays(
-            Paths,
+        return PATHS(
             np.array([to_ticks(path.latency_seconds) for path in self._paths]),
             np.array([path.bytes_per_second for path in self._paths]),
             np.array([path.alone_bytes_per_second for path in self._paths]),
@@ -84,8 +77,7 @@ class TableBuilder:
         """All tables. Their sequences are arrays."""
         work, shadow_seconds = self._work, self._shadow_seconds()
         hop_path, hop_takes_time = self._hops()
-        tables = of_arrays(
-            Tables,
+        tables = TABLES(
             num_microbatches=self._num_microbatches,
             num_visits=self._num_visits,
             in_flight_limit=work.schedule.in_flight_limit,
@@ -229,8 +221,7 @@ class TableBuilder:
             states.append(FlowState(path, to_ticks(one.num_latencies * path.latency_seconds), one.num_bytes))
         states += self._others
         sizes = [*map(len, groups), len(self._others)]
-        return of_arrays(
-            Messages,
+        return MESSAGES(
             np.cumsum([0, *sizes]),
             np.repeat(np.arange(len(sizes)), sizes),
             np.array([self._paths.of(state.path) for state in states], np.int64),
