@@ -27,6 +27,7 @@ format: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.training_overhead
 	$(BIN)/python -m benchmarks.fidelity
+	$(BIN)/python -m benchmarks.iteration_times
 	$(BIN)/python -m benchmarks.sweep_sharing
 	$(BIN)/python -m benchmarks.sweep_throughput
 	$(BIN)/python -m benchmarks.stacked_replicates

@@ -17,9 +17,9 @@ from sim.scenario.memory_check import plan_under
 from sim.scenario.scenario import Scenario, StopConfig
 from sim.simulation.run import Run, build_site, simulate, time_only
 from sim.strategies import StrategyConfig, strategy_class
+from sim.workload.arrays.run import run_fast, sent_bytes
 from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import Deployment
-from sim.workload.fast_iteration import run_fast, sent_bytes
 from sim.workload.iteration_time import fastest_time
 from sim.workload.iteration_work import IterationWork
 from sim.workload.schedule import SCHEDULES

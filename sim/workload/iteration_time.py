@@ -19,9 +19,9 @@ from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
 from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
+from sim.workload.arrays.run import run_fast
 from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.deployment import Assignment, Deployment
-from sim.workload.fast_iteration import run_fast
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_work import IterationWork, Order, TimeFactor
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from sim.cluster.flows import FlowState
 from sim.cluster.network import STORAGE
-from sim.workload import fast_iteration
+from sim.workload.arrays import compilation
+from sim.workload.arrays.compilation import Compilation
+from sim.workload.arrays.run import run_fast, sent_bytes
 from sim.workload.config import plain_plan
 from sim.workload.deployment import assign_slots
-from sim.workload.fast_iteration import Compilation, run_fast, sent_bytes
 from sim.workload.iteration_time import time_among, time_of
 from sim.workload.iteration_work import IterationWork
 from support.builders import a_site
@@ -185,14 +186,14 @@ def test_compiled_it_has_the_same_bits(iteration, seed, data):
 
 
 def test_compiling_pays_only_for_long_work(monkeypatch, tmp_path):
-    monkeypatch.setattr(fast_iteration, "machine_code_folder", lambda: tmp_path / "none")
-    monkeypatch.setattr(fast_iteration, "is_numba_installed", lambda: True)
-    compilation = Compilation()
-    assert not compilation.pays(1_000_000)
-    assert compilation.pays(10_000_000)
-    compilation.plain_seconds = 19.0
-    assert compilation.pays(100_000)
-    monkeypatch.setattr(fast_iteration, "machine_code_folder", lambda: tmp_path)
+    monkeypatch.setattr(compilation, "machine_code_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr(compilation, "is_numba_installed", lambda: True)
+    short, long = Compilation(), Compilation()
+    assert not short.pays(1_000_000)
+    assert short.pays(10_000_000)
+    long.plain_seconds = 19.0
+    assert long.pays(100_000)
+    monkeypatch.setattr(compilation, "machine_code_folder", lambda: tmp_path)
     assert Compilation().pays(100_000)
-    monkeypatch.setattr(fast_iteration, "is_numba_installed", lambda: False)
-    assert not compilation.pays(10_000_000)
+    monkeypatch.setattr(compilation, "is_numba_installed", lambda: False)
+    assert not short.pays(10_000_000)

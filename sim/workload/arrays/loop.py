@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import NamedTuple
 
-from sim.cluster.flow_arrays import ARRIVED, DUE, ENTERS, NO, Paths, Traffic, arrive_if_due, enter, send
-from sim.core.calendar import Calendar, next_event, schedule, whole_ticks
+from sim.workload.arrays.calendar import Calendar, next_event, schedule, whole_ticks
+from sim.workload.arrays.messages import ARRIVED, DUE, ENTERS, NO, Paths, Traffic, arrive_if_due, enter, send
 
 STARTED, ADMITTED, HOPPED, STORED, TAKEN, WORKED, SHADOWED, VISITED, OPENED, RELEASED = range(3, 13)
 IDLE_SHADOWED, CAUGHT_UP, NODE_DONE, MICROBATCH_DONE = range(13, 17)

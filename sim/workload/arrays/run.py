@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from itertools import chain, repeat
-from pathlib import Path
 from time import process_time
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from sim.cluster import flow_arrays
-from sim.cluster.flow_arrays import NO, Traffic, initial_traffic
 from sim.cluster.flows import FlowState
-from sim.core import calendar
-from sim.workload import iteration_arrays
-from sim.workload.iteration_arrays import SHADOWING, VISITING, initial_work, run_iteration
-from sim.workload.iteration_tables import TableBuilder
+from sim.workload.arrays.compilation import COMPILATION
+from sim.workload.arrays.loop import SHADOWING, VISITING, initial_work, run_iteration
+from sim.workload.arrays.messages import NO, Traffic, initial_traffic
+from sim.workload.arrays.tables import TableBuilder
 from sim.workload.iteration_work import IterationWork, TimeFactor
-
-COMPILED_MODULES = calendar, flow_arrays, iteration_arrays
-"""The modules whose functions numba compiles; all their names differ."""
-
-PLAIN_SECONDS_PER_VISIT: Final = 1.2e-5
-LOADING_SECONDS: Final = 1.0
-COMPILING_SECONDS: Final = 20.0
-"""Of CPU: of a visit in plain Python; of loading the compiled loop, and of compiling it where that was never done."""
 
 
 @dataclass(frozen=True)
@@ -49,37 +33,6 @@ class FinishedIteration:
     left: tuple[FlowState, ...] = ()
 
 
-class Compilation:
-    """Whether to compile, by the seconds that this process has spent in plain Python."""
-
-    def __init__(self) -> None:
-        self.plain_seconds = 0.0
-
-    def pays(self, num_visits: int) -> bool:
-        """Whether an iteration of so many visits is better run by the compiled loop."""
-        if not is_numba_installed():
-            return False
-        expected_seconds = self.plain_seconds + num_visits * PLAIN_SECONDS_PER_VISIT
-        return expected_seconds > (LOADING_SECONDS if machine_code_folder().exists() else COMPILING_SECONDS)
-
-
-COMPILATION = Compilation()
-
-
-@cache
-def is_numba_installed() -> bool:
-    """Whether numba is installed, and not switched off by NUMBA_DISABLE_JIT."""
-    return os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0") and importlib.util.find_spec("numba") is not None
-
-
-@cache
-def machine_code_folder() -> Path:
-    """Folder of the compiled loop, by all that it is made of: numba notices no change in functions of other modules."""
-    made_of = [version("numba").encode(), *(Path(str(one.__file__)).read_bytes() for one in COMPILED_MODULES)]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return folder / "churnlab" / "compiled" / hashlib.sha256(b"".join(made_of)).hexdigest()[:16]
-
-
 def run_fast(
     work: IterationWork, others: Sequence[FlowState] = (), time_factor: TimeFactor | None = None
 ) -> FinishedIteration:
@@ -91,7 +44,7 @@ def run_fast(
     state = initial_work(t, messages)
     traffic = initial_traffic(len(state.visit) + len(messages.path), paths)
     if COMPILATION.pays(len(t.node)):
-        from sim.workload.compiled_iteration import run_compiled
+        from sim.workload.arrays.compiled import run_compiled
 
         seconds, state, traffic = run_compiled(t, messages, paths, state, traffic)
     else:

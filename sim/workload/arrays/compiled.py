@@ -14,10 +14,10 @@ import numba
 import numpy as np
 from numba.experimental import structref
 
-from sim.cluster.flow_arrays import Paths, Traffic
-from sim.core.calendar import Calendar
-from sim.workload.fast_iteration import COMPILED_MODULES, machine_code_folder
-from sim.workload.iteration_arrays import Messages, Tables, Work
+from sim.workload.arrays.calendar import Calendar
+from sim.workload.arrays.compilation import COMPILED_MODULES, machine_code_folder
+from sim.workload.arrays.loop import Messages, Tables, Work
+from sim.workload.arrays.messages import Paths, Traffic
 
 types: Any = numba.types
 

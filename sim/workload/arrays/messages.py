@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import Final, NamedTuple
 
-from sim.core.calendar import Calendar, schedule, whole_ticks
+from sim.workload.arrays.calendar import Calendar, schedule, whole_ticks
 
 ENTERS, DUE, ARRIVED = 0, 1, 2
 """Kinds of events; they are about a message, DUE about number sent · messages + message."""

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.spec import EMBEDDING_STAGE
-from sim.cluster.flow_arrays import LINKS, NO, Paths
 from sim.cluster.flows import FlowState
 from sim.cluster.network import Link, Path
 from sim.core.units import TICKS_PER_SECOND, to_ticks
-from sim.workload.iteration_arrays import BY_ARRIVAL, BY_RANK, FIXED, Messages, Tables
+from sim.workload.arrays.loop import BY_ARRIVAL, BY_RANK, FIXED, Messages, Tables
+from sim.workload.arrays.messages import LINKS, NO, Paths
 from sim.workload.iteration_work import IterationWork, TimeFactor
 from sim.workload.schedule import BACKWARD, FORWARD, Ints, Visit
 
