@@ -15,7 +15,14 @@ from sim.experiments.training import default_cache
 if TYPE_CHECKING:
     from models.trajectory_store import TrajectoryStore
 
-cache_app = typer.Typer(no_args_is_help=True, help="Show or shrink the cache of training states.")
+app = typer.Typer()
+cache_app = typer.Typer(no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.callback()
+def cache_() -> None:
+    """Show or shrink the cache of training states."""
 
 
 @cache_app.command()

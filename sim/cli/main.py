@@ -1,43 +1,82 @@
-"""The command `churnlab`."""
+"""The command `churnlab`. A command's module is imported when the command is invoked: most need pandas and more."""
 
 from __future__ import annotations
 
-import json
+import ast
 import sqlite3
 import sys
+from functools import cache
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from sim.cli.cache import cache_app
-from sim.cli.map import advise, map_
-from sim.cli.options import Overrides, ScenarioPath, complain, console, say, with_locations
-from sim.cli.results import PlotCommand, plot, report, timeline
-from sim.cli.run import run, status, sweep
-from sim.cli.tables import list_table, overhead_table, recovery_table
-from sim.experiments.training import Texts
-from sim.scenario.loading import load_scenario
-from sim.scenario.scenario import Scenario
-from sim.scenario.sweep_points import load_points
+from sim.cli.options import complain
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+MODULES = {
+    "run": "run",
+    "sweep": "run",
+    "status": "run",
+    "advise": "map",
+    "report": "results",
+    "timeline": "results",
+    "plot": "results",
+    "map": "map",
+    "validate": "check",
+    "costs": "tables",
+    "list": "tables",
+    "schema": "check",
+    "cache": "cache",
+}
+"""Module of each command in this package. There `app` has the command, whose function has its name, or that and `_`."""
+
+
+class Commands(TyperGroup):
+    """The commands of `MODULES`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {name: TyperCommand(name, help=description(name)) for name in MODULES}
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Names in the order of the help."""
+        return list(MODULES)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """The command that is invoked, imported."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, command(str(name)), rest
+
+
+def command(name: str) -> Any:
+    """A command, imported."""
+    return typer.main.get_group(import_module(f"sim.cli.{MODULES[name]}").app).commands[name]
+
+
+def description(name: str) -> str:
+    """The docstring of a command, read without importing its module."""
+    found = docstrings(MODULES[name])
+    return found.get(name) or found[f"{name}_"]
+
+
+@cache
+def docstrings(module: str) -> dict[str, str]:
+    """Docstrings of the functions of a module of this package."""
+    tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_text("utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {function.name: ast.get_docstring(function) or "" for function in functions}
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"churnlab {version('churnlab')}")
         raise typer.Exit
-
-
-for command in (with_locations(run), with_locations(sweep), status, with_locations(advise), report, timeline):
-    app.command()(command)
-
-app.command(cls=PlotCommand)(plot)
-
-app.command("map")(with_locations(map_))
-
-app.add_typer(cache_app, name="cache")
 
 
 @app.callback()
@@ -47,48 +86,6 @@ def options_of_all(
     ] = False,
 ) -> None:
     """Simulate churn-prone decentralized LLM training: loss against wall-clock time."""
-
-
-@app.command()
-@with_locations
-def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
-    """List all problems of a scenario, with lines; exit code 2 if there are any."""
-    points = load_points(scenario_path, tuple(overrides or ()))
-    scenario = points[0].scenario
-    texts = Texts(scenario_path.parent, None)
-    for point in points:
-        if point.scenario.training.data.source != "huggingface":
-            texts.of(point.scenario)
-    num_strategies, seeds = len(scenario.strategies), scenario.seeds
-    num_replicates = len(seeds.failures) * len(seeds.training)
-    if len(points) > 1 or points[0].parameters:
-        what = f"{num_strategies} strategies, {num_replicates} replicates each, at {len(points)} points"
-    else:
-        num_iterations = scenario.training.steps * scenario.iterations_per_step
-        what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
-    say(f"{scenario_path}: valid; {what}")
-
-
-@app.command()
-def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
-    """Print each strategy's costs with no failure and the stages that it recovers, by simulation without training."""
-    scenario = load_scenario(scenario_path, tuple(overrides or ()))
-    console.print(overhead_table(scenario))
-    console.print(recovery_table(scenario))
-
-
-@app.command("list")
-def list_known(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")] = "",
-) -> None:
-    """List the names that a scenario can use."""
-    console.print(list_table(what))
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of a scenario, for editors that complete and check YAML."""
-    print(json.dumps(Scenario.model_json_schema(), indent=2))
 
 
 def main() -> None:

@@ -18,12 +18,15 @@ from sim.cli.options import (
     console,
     one_of,
     say,
+    with_locations,
 )
 from sim.cli.progress import Display
 from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.study import FEWEST_REPLICATES, MapOptions, MapRequest, advice_of, axes_of
 from sim.results.strategy_map import Objective
 from sim.scenario.axes import ScenarioTemplate
+
+app = typer.Typer()
 
 ObjectiveOption = Annotated[
     Objective,
@@ -46,6 +49,8 @@ Jobs = Annotated[int | None, typer.Option(min=1, help="Workers; default: every c
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the first real runs, and stop.")]
 
 
+@app.command("map")
+@with_locations
 def map_(
     scenario_path: ScenarioPath,
     x: Annotated[
@@ -98,6 +103,8 @@ def map_(
     say("Written: " + ", ".join(map(str, paths)))
 
 
+@app.command()
+@with_locations
 def advise(
     scenario_path: ScenarioPath,
     overrides: Overrides = None,

@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
 from rich.console import Console
 
 from sim.core.text import shortened, suggestion
-from sim.experiments.training import default_cache
-from sim.scenario.document import Document, ScenarioError
-from sim.scenario.loading import DataError, read_scenario_text
 
 WIDTH_OF_FILES = 120
 
@@ -60,6 +56,8 @@ def complain(line: str, style: str | None = None) -> None:
 @contextmanager
 def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
     """The folder of training states: the one named, the default, or a temporary one."""
+    from sim.experiments.training import default_cache
+
     if cache and no_cache:
         raise ValueError("--cache and --no-cache contradict each other: give one")
     if not no_cache:
@@ -83,6 +81,9 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
 def with_locations(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose DataError becomes a ScenarioError, with the line of the field in the scenario or its sweep."""
 
+    from sim.scenario.document import Document, ScenarioError
+    from sim.scenario.loading import DataError, read_scenario_text
+
     @wraps(command)
     def located(**options: Any) -> None:
         try:
@@ -100,6 +101,8 @@ def with_locations(command: Callable[..., None]) -> Callable[..., None]:
 
 def bytes_of(size: str, option: str) -> int:
     """A size that an option gives, in bytes. ValueError if it is none."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
     try:
         return int(TypeAdapter(ByteSize).validate_python(size))
     except ValidationError:

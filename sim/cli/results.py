@@ -11,6 +11,8 @@ from typer.core import TyperCommand
 from sim.cli.options import say
 from sim.core.text import shortened, suggestion
 
+app = typer.Typer()
+
 
 class PlotCommand(TyperCommand):
     """The command with a list of the kinds in its help."""
@@ -23,6 +25,7 @@ class PlotCommand(TyperCommand):
         super().format_help(ctx, formatter)
 
 
+@app.command(cls=PlotCommand)
 def plot(
     results: Annotated[
         Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, of a scenario's runs, or of one run.")
@@ -64,6 +67,7 @@ def plot(
         say(f"{name}: {known[name].summary}: {', '.join(map(str, paths))}")
 
 
+@app.command()
 def report(
     results: Annotated[
         Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, of a scenario's runs or of one run.")
@@ -83,6 +87,7 @@ def report(
     say(f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
 
 
+@app.command()
 def timeline(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, below results/.")],
     from_seconds: Annotated[float, typer.Option("--from", help="Start of the window, in simulated seconds.")] = 0.0,

@@ -21,6 +21,7 @@ from sim.cli.options import (
     console,
     one_of,
     say,
+    with_locations,
 )
 from sim.cli.progress import Display, RunDisplay
 from sim.core.files import atomic_write
@@ -38,7 +39,11 @@ from sim.scenario.sweep_points import Point, load_points
 
 MOST_FAILURES_NAMED = 5
 
+app = typer.Typer()
 
+
+@app.command()
+@with_locations
 def run(
     scenario_path: ScenarioPath,
     overrides: Overrides = None,
@@ -87,6 +92,8 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     say("Written: " + ", ".join(str(path) for path in paths))
 
 
+@app.command()
+@with_locations
 def sweep(
     scenario_path: ScenarioPath,
     overrides: Overrides = None,
@@ -153,6 +160,7 @@ def sweep(
     report_failures(outcome, "nothing is written" if dry_run else "the others are finished")
 
 
+@app.command()
 def status(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, below results/.")],
 ) -> None:

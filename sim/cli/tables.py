@@ -1,22 +1,26 @@
-"""Tables of `churnlab costs` and `churnlab list`."""
+"""The commands `churnlab costs` and `churnlab list`, and their tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+
+import typer
 
 from models.spec import Config
+from sim.cli.options import Overrides, ScenarioPath, console, with_locations
 from sim.core.plugins import PluginError
 from sim.core.presets import presets
 from sim.core.text import suggestion
 from sim.core.units import BYTES_PER_GIB
-from sim.experiments.overheads import lost_stages, overheads, recoveries
 from sim.failures import known_processes
 from sim.reporting.tables import Column, Row, Table, columns_of
+from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
-from sim.simulation.run import build_site
 from sim.strategies import known_strategies
+
+app = typer.Typer()
 
 COST_HEADINGS = (
     "devices\n× model",
@@ -28,8 +32,28 @@ COST_HEADINGS = (
 )
 
 
+@app.command()
+@with_locations
+def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
+    """Print each strategy's costs with no failure and the stages that it recovers, by simulation without training."""
+    scenario = load_scenario(scenario_path, tuple(overrides or ()))
+    console.print(overhead_table(scenario))
+    console.print(recovery_table(scenario))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")] = "",
+) -> None:
+    """List the names that a scenario can use."""
+    console.print(list_table(what))
+
+
 def overhead_table(scenario: Scenario) -> Table:
     """One row per strategy: memory, communication and computation with no failure."""
+    from sim.experiments.overheads import overheads
+    from sim.simulation.run import build_site
+
     costs = build_site(scenario).costs
     model_bytes = math.fsum(costs.checkpoint_bytes(stage) for stage in range(scenario.workload.num_stages + 1))
     title = f"{scenario.name}: costs with no failure; model and optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB"
@@ -44,6 +68,8 @@ def overhead_table(scenario: Scenario) -> Table:
 
 def recovery_table(scenario: Scenario) -> Table:
     """One row per strategy that stops on failures: which stages it recovers that are lost at once."""
+    from sim.experiments.overheads import lost_stages, recoveries
+
     trials = lost_stages(scenario.workload.num_stages)
     headings = [f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items()]
     rows = [

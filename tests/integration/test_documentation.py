@@ -13,9 +13,8 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 
-from sim.cli.main import app
+from sim.cli.main import MODULES, command
 from sim.cli.tables import in_models
 from sim.core.records import BUCKETS, EventKind, EventRecord, IterationRecord
 from sim.experiments.overheads import overheads
@@ -75,15 +74,17 @@ def problem(line: str) -> str | None:
     """What is wrong with a command line: a command, option or argument that there is not."""
     words = shlex.split(line, comments=True)
     words = words[1 : words.index(">") if ">" in words else None]
-    command: Any = typer.main.get_command(app)
-    while hasattr(command, "commands") and words and not words[0].startswith("-"):
-        if words[0] not in command.commands:
+    commands: Any = dict.fromkeys(MODULES)
+    while commands and words and not words[0].startswith("-"):
+        if words[0] not in commands:
             return f"no command '{words[0]}'"
-        command = command.commands[words.pop(0)]
+        name = words.pop(0)
+        found = commands[name] or command(name)
+        commands = getattr(found, "commands", None)
     if not words or words == ["--version"]:  # a command is spoken of
         return None
     try:
-        command.make_context("churnlab", words)
+        found.make_context("churnlab", words)
     except Exception as error:  # typer's own, or click's, by its version
         return error.format_message() if hasattr(error, "format_message") else repr(error)
     return None

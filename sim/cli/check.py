@@ -1,0 +1,40 @@
+"""The commands `churnlab validate` and `churnlab schema`."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from sim.cli.options import Overrides, ScenarioPath, say, with_locations
+from sim.experiments.training import Texts
+from sim.scenario.scenario import Scenario
+from sim.scenario.sweep_points import load_points
+
+app = typer.Typer()
+
+
+@app.command()
+@with_locations
+def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
+    """List all problems of a scenario, with lines; exit code 2 if there are any."""
+    points = load_points(scenario_path, tuple(overrides or ()))
+    scenario = points[0].scenario
+    texts = Texts(scenario_path.parent, None)
+    for point in points:
+        if point.scenario.training.data.source != "huggingface":
+            texts.of(point.scenario)
+    num_strategies, seeds = len(scenario.strategies), scenario.seeds
+    num_replicates = len(seeds.failures) * len(seeds.training)
+    if len(points) > 1 or points[0].parameters:
+        what = f"{num_strategies} strategies, {num_replicates} replicates each, at {len(points)} points"
+    else:
+        num_iterations = scenario.training.steps * scenario.iterations_per_step
+        what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
+    say(f"{scenario_path}: valid; {what}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario, for editors that complete and check YAML."""
+    print(json.dumps(Scenario.model_json_schema(), indent=2))
