@@ -21,15 +21,6 @@ class GaveUpError(Exception):
     """The run has taken longer than the scenario allows."""
 
 
-class Last(simpy.Event):
-    """An event that is processed after all others of this instant, including those that they trigger."""
-
-    def __init__(self, env: simpy.Environment) -> None:
-        super().__init__(env)
-        self._ok, self._value = True, None
-        env.schedule(self, priority=EventPriority(NORMAL + 1))
-
-
 class InterruptibleWork:
     """Waits of the training process, and the queue of failures that it has not met yet."""
 
@@ -72,9 +63,9 @@ class InterruptibleWork:
         started_seconds: float = self.env.now
         if not self.queued and started_seconds <= self.deadline_seconds:
             self._alarm = alarm = self.env.event()
-            # The alarm is processed after everything already due at this instant: a tie goes to the failure.
+            # The alarm is processed after everything else of this instant: a tie goes to the failure.
             assert event.callbacks is not None, "the event has been processed already"
-            event.callbacks.append(lambda _: trigger(alarm))
+            event.callbacks.append(lambda _: trigger_late(alarm, rank=1))
             yield alarm
             self._alarm = None
             if bucket:
@@ -92,6 +83,16 @@ class InterruptibleWork:
         self.ledger.spend(bucket, seconds)
         if self.recorder:
             self.recorder.add_span(bucket, self.now_seconds - seconds, self.now_seconds)
+
+
+def trigger_late(event: simpy.Event, rank: int) -> None:
+    """Trigger an event that is then processed after all others of this instant, also those that they trigger.
+
+    rank: order among these late events; the training process is resumed by events of rank 1.
+    """
+    if not event.triggered:
+        event._ok, event._value = True, None
+        event.env.schedule(event, priority=EventPriority(NORMAL + rank))
 
 
 def trigger(alarm: simpy.Event) -> None:

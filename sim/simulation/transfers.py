@@ -12,7 +12,7 @@ from sim.cluster.flows import BackgroundTransfer, Flow, Flows
 from sim.cluster.network import STORAGE, Path
 from sim.core.ledger import exact_sum
 from sim.core.records import Bucket, Failure
-from sim.simulation.interruptible import InterruptibleWork, Last
+from sim.simulation.interruptible import InterruptibleWork, trigger_late
 from sim.simulation.state_placement import StatePlacement
 from sim.strategies.base import STORE, Process, Transfer
 from sim.workload.iteration_time import IterationTimeCache, Messages
@@ -70,7 +70,9 @@ class StateTransfers:
 
         def run() -> Generator[simpy.Event, Any, None]:
             yield env.all_of([flow.arrived for flow in activity.flows])
-            yield Last(env)  # failures of this instant come first
+            after_failures = env.event()
+            trigger_late(after_failures, rank=2)  # and after what the training process does about them
+            yield after_failures
             if activity.under_way:
                 activity.under_way = False
                 self._backgrounds.remove(activity)

@@ -148,6 +148,16 @@ def test_any_losses_keep_the_ledger_and_use_only_live_state(scenario, index):
     check(scenario, index)
 
 
+@pytest.mark.parametrize("detection_seconds", [0.0, 10.0])
+def test_failures_at_the_end_of_an_iteration_come_before_it(detection_seconds):
+    """Also one that another failure of this instant leads to; an iteration takes 24 s."""
+    cluster = {"nodes_per_stage": 1, "detection_seconds": detection_seconds}
+    scenario = a_scenario(({"kind": "none"},), num_stages=NUM_STAGES, steps=7, cluster=cluster, network=NETWORKS[0])
+    scenario = with_losses(scenario, *(Loss(seconds, ((1, None),)) for seconds in (0.0, 24.0, 0.0)))
+    check(scenario, 0)
+    assert [event.iteration for event in run(scenario, 0).events if event.kind == "failure"] == [0, 0, 0]
+
+
 @pytest.mark.slow
 @settings(max_examples=4000)
 @given(churning, indices)
