@@ -22,20 +22,23 @@ Assignment = tuple[int, ...]
 """For each slot, the slot whose node does its work: itself where it has a node."""
 
 
+def nodes_are_alike(cluster: Cluster) -> bool:
+    """Whether the nodes of each stage are: in one region, and none slower than the others of its stage."""
+    regions, num_pipelines = cluster.regions_of_nodes, len(cluster.replicas)
+    return all(slow.replica is None for slow in cluster.config.stragglers) and all(
+        len(set(regions[stage * num_pipelines : (stage + 1) * num_pipelines])) == 1 for stage in cluster.stages
+    )
+
+
 def pipelines_are_equal(cluster: Cluster, network: Network) -> bool:
     """Whether all pipelines of a complete cluster take the same time, each as if alone but for gradient exchanges.
 
     That is: equal nodes in the same region, stage by stage, and no links shared by two pipelines.
     """
-    num_pipelines, regions = len(cluster.replicas), cluster.regions_of_nodes
     share_no_links = not network.is_shared or (
         network.config.access is None and (network.config.sharing == "node_pair" or len(cluster.regions) == 1)
     )
-    return (
-        share_no_links
-        and all(slow.replica is None for slow in cluster.config.stragglers)
-        and all(len(set(regions[stage * num_pipelines : (stage + 1) * num_pipelines])) == 1 for stage in cluster.stages)
-    )
+    return share_no_links and nodes_are_alike(cluster)
 
 
 def assign_slots(missing: Collection[int], cluster: Cluster, covers: Mapping[int, int] | None = None) -> Assignment:
@@ -64,6 +67,26 @@ def assign_slots(missing: Collection[int], cluster: Cluster, covers: Mapping[int
         for slot, substitute in zip(cluster.slots_of(stage), cluster.slots_of(covering), strict=True):
             assignment[slot] = assignment[substitute]
     return tuple(assignment)
+
+
+def exchange_pipelines(assignment: Assignment, cluster: Cluster) -> tuple[Assignment, tuple[int, ...]]:
+    """The same membership with its pipelines in a standard order, and the pipeline in each place of it.
+
+    Memberships that differ only by an exchange of pipelines become equal, so that they take the same time. The order is
+    that of the stages at which pipelines miss their own node. Where nodes differ, pipelines keep their numbers.
+    """
+    slots = [slot for slot, node in enumerate(assignment) if node != slot]
+    if not slots or not nodes_are_alike(cluster):
+        return assignment, cluster.replicas
+    covers = {cluster.stage_of(slot): cluster.stage_of(assignment[slot]) for slot in slots}
+    covers = {stage: covering for stage, covering in covers.items() if stage != covering}
+    missing: dict[int, list[int]] = {replica: [] for replica in cluster.replicas}
+    for slot in slots:
+        if (stage := cluster.stage_of(slot)) not in covers:
+            missing[slot - cluster.slot(stage, 0)].append(stage)
+    order = tuple(sorted(cluster.replicas, key=missing.__getitem__))
+    exchanged = [cluster.slot(stage, place) for place, replica in enumerate(order) for stage in missing[replica]]
+    return assign_slots(exchanged, cluster, covers), order
 
 
 @dataclass(frozen=True)

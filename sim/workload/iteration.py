@@ -200,13 +200,13 @@ class IterationRun:
 
     def _actual_seconds(self, node: int, nominal_seconds: float) -> float:
         """Seconds that a node takes for work of given nominal seconds."""
-        own = divmod(node, self._num_replicas)
+        own = divmod(self.work.slot(node), self._num_replicas)
         factor = self._time_factor(*own) if self._time_factor else 1.0
         return to_ticks(nominal_seconds * self.work.cluster.slowdown(*own) * factor)
 
     def _record(self, kind: str, stage: int, node: int, microbatch: int, started: float, seconds: float) -> None:
         self.busy_seconds[kind] += seconds
-        replica = node % self._num_replicas
+        replica = self.work.slot(node) % self._num_replicas
         self.operations.append(Operation(kind, stage, replica, microbatch, started, started + seconds))
 
     def _hop(self, kind: str, microbatch: int, source: int, target: int) -> Process:
@@ -215,7 +215,7 @@ class IterationRun:
             return
         network, num_bytes = self.work.deployment.network, self.work.hop_bytes
         yield self._env.timeout(to_ticks(network.config.software_seconds_per_hop))
-        if network.hop_seconds(source, target, num_bytes) > 0.0:
+        if network.hop_seconds(self.work.slot(source), self.work.slot(target), num_bytes) > 0.0:
             what = "activation" if kind == FORWARD else "gradient"
             channel = (source, target) if network.is_shared else None
             yield self._send(Transmission(f"{what} {microbatch}", source, target, num_bytes), channel).arrived
@@ -225,7 +225,8 @@ class IterationRun:
         return self._env.all_of([self._send(one).arrived for one in sent])
 
     def _send(self, sent: Transmission, channel: Hashable = None) -> Flow:
-        path = self.work.deployment.network.path(sent.source, sent.target)
+        source, target = self.work.slot(sent.source), self.work.slot(sent.target)
+        path = self.work.deployment.network.path(source, target)
         flow = self._flows.send(path, sent.num_bytes, sent.num_latencies, channel)
         self._under_way[flow] = None
         started_seconds = float(self._env.now)
@@ -233,7 +234,7 @@ class IterationRun:
         def ended(now_seconds: float) -> None:
             del self._under_way[flow]
             arrived = flow.arrived.triggered
-            about = sent.what, sent.source, sent.target, sent.num_bytes
+            about = sent.what, source, target, sent.num_bytes
             self.messages.append(Message(*about, started_seconds, now_seconds, arrived))
 
         flow.when_ended.append(ended)

@@ -21,7 +21,7 @@ from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
 from sim.workload.arrays.run import run_fast
 from sim.workload.config import IterationPlan, WorkloadConfig
-from sim.workload.deployment import Assignment, Deployment
+from sim.workload.deployment import Assignment, Deployment, exchange_pipelines
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_work import IterationWork, Order, TimeFactor
 
@@ -152,7 +152,8 @@ class IterationTimes:
             return last[2]
         changed = self._if_incomplete(assignment)
         deployment = self.deployment if changed else self.deployment.representative or self.deployment
-        found = self._cache.iterations.get((plan, changed), lambda: fastest_time(deployment, plan, changed))
+        alike = self._exchanged(changed)
+        found = self._cache.iterations.get((plan, alike), lambda: fastest_time(deployment, plan, alike))
         self._last = plan, assignment, found
         return found
 
@@ -183,8 +184,9 @@ class IterationTimes:
         """Time of an iteration beside other messages. Checkpoints begin in equal states, so most are cached."""
         changed, deployment = self._if_incomplete(assignment), self.deployment
         one = deployment.representative
-        if one and not changed and all(deployment.network.is_apart(state.path) for state in others):
-            deployment = one
+        if all(deployment.network.is_apart(state.path) for state in others):
+            deployment = one if one and not changed else deployment
+            changed = self._exchanged(changed)
         work = IterationWork(deployment, plan, self._order(plan, changed), changed)
         return self._cache.among.get((plan, changed, others), lambda: time_among(work, others))
 
@@ -195,6 +197,10 @@ class IterationTimes:
         changed = self._if_incomplete(assignment)
         work = IterationWork(self.deployment, plan, self._order(plan, changed), changed)
         return IterationRun(work, env, flows, self.time_factor(sample))
+
+    def _exchanged(self, changed: Assignment | None) -> Assignment | None:
+        """One assignment for all memberships that differ by an exchange of pipelines: one cache key."""
+        return changed and exchange_pipelines(changed, self.deployment.cluster)[0]
 
     def _if_incomplete(self, assignment: Assignment | None) -> Assignment | None:
         """The assignment, None where every slot has its node: one cache key for both."""

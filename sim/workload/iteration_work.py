@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import Literal
 
 from models.spec import EMBEDDING_STAGE
+from sim.cluster.network import Path
 from sim.core.ledger import IterationSplit
 from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan
-from sim.workload.deployment import Assignment, Deployment, WorkPlacement
+from sim.workload.deployment import Assignment, Deployment, WorkPlacement, exchange_pipelines
 from sim.workload.schedule import BACKWARD, FORWARD, Schedule, Visit
 
 Order = Literal["textbook", "arrival"]
@@ -35,7 +36,7 @@ class Transmission:
 
 
 class IterationWork:
-    """Work of one iteration of a plan.
+    """Work of one iteration of a plan. Its nodes are those of `exchange_pipelines`; `slot` gives the real ones.
 
     order: `textbook` needs a complete cluster and a schedule with `has_textbook_order`.
     assignment: node that does the work of each slot; default: its own.
@@ -46,9 +47,19 @@ class IterationWork:
     ) -> None:
         self.deployment, self.plan = deployment, plan
         self.cluster, self.costs, self.workload = deployment.cluster, deployment.costs, deployment.costs.workload
-        self.placement = WorkPlacement(self.cluster, assignment or deployment.complete_assignment)
+        assignment, self._pipelines = exchange_pipelines(assignment or deployment.complete_assignment, self.cluster)
+        self.placement = WorkPlacement(self.cluster, assignment)
         self.order: Order = order if self.placement.is_complete else "arrival"
         self.schedule: Schedule = self.costs.schedule(plan)
+
+    def slot(self, node: int) -> int:
+        """Slot of a node of the placement."""
+        stage = self.cluster.stage_of(node)
+        return self.cluster.slot(stage, self._pipelines[node - self.cluster.slot(stage, 0)])
+
+    def path(self, source: int, target: int) -> Path:
+        """Path between two nodes of the placement."""
+        return self.deployment.network.path(self.slot(source), self.slot(target))
 
     @property
     def optimizer_seconds(self) -> float:

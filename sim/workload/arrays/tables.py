@@ -138,13 +138,13 @@ class TableBuilder:
 
     def _hops(self) -> tuple[Ints, NDArray[np.bool_]]:
         """Path before each visit and back to the embedding, and which paths take time for a hop."""
-        network, num_nodes = self._work.deployment.network, len(self._slots)
+        network, slot, num_nodes = self._work.deployment.network, self._work.slot, len(self._slots)
         home = self._nodes[EMBEDDING_STAGE][..., None]
         passed = np.concatenate([home, self._node, home], axis=-1)
         pairs, index = np.unique(passed[..., :-1] * num_nodes + passed[..., 1:], return_inverse=True)
         ends = [divmod(int(pair), num_nodes) for pair in pairs]
-        numbers = [NO if a == b else self._paths.of(network.path(a, b)) for a, b in ends]
-        takes_time = [network.hop_seconds(a, b, self._work.hop_bytes) > 0.0 for a, b in ends if a != b]
+        numbers = [NO if a == b else self._paths.of(self._work.path(a, b)) for a, b in ends]
+        takes_time = [network.hop_seconds(slot(a), slot(b), self._work.hop_bytes) > 0.0 for a, b in ends if a != b]
         return np.array(numbers)[index].ravel(), np.array(takes_time, bool)
 
     def _order_tables(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class TableBuilder:
             )
             num_factors = [len(own) + int(num) for own, num in zip(idle, visits + shadows, strict=True)]
         factors = [
-            self._time_factor(*divmod(slot, self._num_replicas)) if self._time_factor else 1.0
+            self._time_factor(*divmod(self._work.slot(slot), self._num_replicas)) if self._time_factor else 1.0
             for slot in self._slots
             for _ in range(num_factors[slot])
         ]
@@ -212,12 +212,12 @@ class TableBuilder:
 
     def _messages(self) -> Messages:
         """Messages other than hops."""
-        work, network = self._work, self._work.deployment.network
+        work = self._work
         groups = [work.gradient_exchange(stage) for stage in work.cluster.stages]
         groups += [work.shadow_transfers() if work.plan.shadow_transfers else [], work.embedding_copies()]
         states = []
         for one in (one for group in groups for one in group):
-            path = network.path(one.source, one.target)
+            path = work.path(one.source, one.target)
             states.append(FlowState(path, to_ticks(one.num_latencies * path.latency_seconds), one.num_bytes))
         states += self._others
         sizes = [*map(len, groups), len(self._others)]

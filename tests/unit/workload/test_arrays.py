@@ -14,7 +14,7 @@ from sim.workload.arrays import compilation
 from sim.workload.arrays.compilation import Compilation
 from sim.workload.arrays.run import run_fast, sent_bytes
 from sim.workload.config import plain_plan
-from sim.workload.deployment import assign_slots
+from sim.workload.deployment import assign_slots, exchange_pipelines, nodes_are_alike
 from sim.workload.iteration_time import time_among, time_of
 from sim.workload.iteration_work import IterationWork
 from support.builders import a_site
@@ -160,6 +160,23 @@ def test_sent_bytes_are_those_of_all_messages(iteration):
     record = run_alone(site, plan, order, None, assignment).run
     expected = sum(message.num_bytes for message in record.messages)
     assert sent_bytes(IterationWork(site, plan, order, assignment)) == pytest.approx(expected, rel=1e-12)
+
+
+@MANY
+@given(iterations(), st.randoms(use_true_random=False))
+def test_exchanged_pipelines_take_the_same_time(iteration, shuffler):
+    site, plan, order, assignment = iteration
+    if not nodes_are_alike(site.cluster):
+        return
+    exchanged = list(site.cluster.replicas)
+    shuffler.shuffle(exchanged)
+    slots = [site.cluster.slot(stage, replica) for stage in site.cluster.stages for replica in exchanged]
+    other = [0] * len(assignment)
+    for slot, node in enumerate(assignment):
+        other[slots[slot]] = slots[node]
+    runs = [run_alone(site, plan, order, None, one) for one in (assignment, tuple(other))]
+    assert runs[0].time == runs[1].time
+    assert exchange_pipelines(assignment, site.cluster)[0] == exchange_pipelines(tuple(other), site.cluster)[0]
 
 
 def test_nodes_that_wait_for_each_other_raise():
