@@ -15,7 +15,7 @@ from sim.core.presets import presets
 from sim.core.text import suggestion
 from sim.core.units import BYTES_PER_GIB
 from sim.failures import known_processes
-from sim.reporting.tables import Column, Row, Table, columns_of
+from sim.reporting.table import Column, Row, Table, columns_of
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
 from sim.strategies import known_strategies

@@ -17,7 +17,8 @@ from sim.reporting import series
 from sim.reporting.loss import HOURS_LABEL
 from sim.reporting.registry import MOST_ROWS, FigureKind, FigureRequest, Tables
 from sim.reporting.style import PAPER, REFERENCE_LINE, Limits, add_legend, from_zero, limits_from_zero
-from sim.reporting.tables import Table, table_by_point
+from sim.reporting.table import Table
+from sim.reporting.tables import table_by_point
 from sim.results.outcome_tables import ledger_hours, nodes_over_time
 from sim.results.selection import MissingError, swept_fields
 from sim.results.storage import Results

@@ -26,7 +26,7 @@ from sim.core.text import USD, format_count, format_list
 from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import SeriesStyle, Styles, styles_by_kind
 from sim.reporting.style import new_figure, save
-from sim.reporting.tables import Row, Table, columns_of
+from sim.reporting.table import Row, Table, columns_of
 from sim.results.statistics import FEWEST_LOST
 from sim.results.strategy_map import Advice, CellResult, StrategyMap
 from sim.scenario.axes import Axis

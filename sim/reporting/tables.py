@@ -1,91 +1,23 @@
-"""Tables for people: one model for terminals and the HTML report, and tables that compare strategies."""
+"""Tables that compare strategies."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.jupyter import JupyterMixin
-from rich.table import Table as RichTable
 
 from sim.core.text import decimals
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.series import format_value
+from sim.reporting.table import STRATEGY, Column, Row, Table, columns_of
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: heading with the unit (line breaks are for terminals alone), and the format of its values."""
-
-    heading: str
-    align: Literal["left", "right"] = "right"
-    format: Callable[[Any], str] = str
-
-    @property
-    def title(self) -> str:
-        """The heading on one line."""
-        return self.heading.replace("\n", " ")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A value for each column. begins_group: a line separates it from the row before."""
-
-    values: tuple[Any, ...]
-    begins_group: bool = False
-
-
-@dataclass(frozen=True)
-class Table(JupyterMixin):
-    """A table for people: rich prints it, a notebook shows it, the HTML report renders it."""
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-
-    @cached_property
-    def cells(self) -> list[list[str]]:
-        """The formatted values, a list for each row."""
-        formats = [column.format for column in self.columns]
-        return [[format_(value) for format_, value in zip(formats, row.values, strict=True)] for row in self.rows]
-
-    def limited(self, most: int, where: str) -> Table:
-        """Return at most so many rows. where: the place of the others, for the note."""
-        if len(self.rows) <= most:
-            return self
-        rest = f"{len(self.rows) - most:,} more rows {where}"
-        return replace(self, rows=self.rows[:most], note=f"{self.note} {rest}".strip())
-
-    def __rich__(self) -> RichTable:
-        """Return the table for a terminal."""
-        look: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
-        table = RichTable(title=self.title, caption=self.note or None, **look)
-        for column in self.columns:
-            table.add_column(column.heading, justify=column.align)
-        for row, cells in zip(self.rows, self.cells, strict=True):
-            if row.begins_group:
-                table.add_section()
-            table.add_row(*cells)
-        return table
-
-
-STRATEGY = Column("strategy", "left")
-
-
-def columns_of(headings: Iterable[str]) -> tuple[Column, ...]:
-    """Return a column for the strategy and one of numbers for each heading."""
-    return (STRATEGY, *(Column(heading) for heading in headings))
 
 
 def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:

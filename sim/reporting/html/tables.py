@@ -13,7 +13,8 @@ from sim.reporting.html.narrative import TO_END, TO_TARGET, USD_TO_END, USD_TO_T
 from sim.reporting.ledger import ledger_by_point
 from sim.reporting.notes import describe_target
 from sim.reporting.series import format_value
-from sim.reporting.tables import Column, Metric, Row, Table, means_table, table_by_point
+from sim.reporting.table import Column, Row, Table
+from sim.reporting.tables import Metric, means_table, table_by_point
 from sim.results.selection import MissingError
 from sim.results.statistics import summary
 from sim.strategies import legend_label

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from sim.cli.tables import overhead_table, recovery_table
 from sim.experiments.overheads import overheads, recovers
-from sim.reporting.tables import Table
+from sim.reporting.table import Table
 from sim.scenario.scenario import Scenario
 from support.builders import CHECKPOINT_BYTES, a_link, a_scenario
 
