@@ -15,10 +15,15 @@ from typing import NamedTuple
 from sim.workload.arrays.calendar import Calendar, next_event, schedule, whole_ticks
 from sim.workload.arrays.messages import ARRIVED, DUE, ENTERS, NO, Paths, Traffic, arrive_if_due, enter, send
 
-STARTED, ADMITTED, HOPPED, STORED, TAKEN, WORKED, SHADOWED, VISITED, OPENED, RELEASED = range(3, 13)
-IDLE_SHADOWED, CAUGHT_UP, NODE_DONE, MICROBATCH_DONE = range(13, 17)
-STAGE_DONE, EXCHANGED, EXCHANGE_DONE, ALL_EXCHANGED, OPTIMIZED, TRANSFERRED, COPIED, ENDED = range(17, 25)
-"""Kinds of events, after those of messages."""
+# Kinds of events, after those of messages.
+STARTED = 3  # the pause at the start is over
+ADMITTED, HOPPED, VISITED, RELEASED, MICROBATCH_DONE = range(4, 9)
+# of a microbatch: it may begin; has passed a hop's software; leaves a node; leaves the pipeline (its replica); ends
+STORED, TAKEN, WORKED, SHADOWED, IDLE_SHADOWED, CAUGHT_UP, OPENED, NODE_DONE = range(9, 17)
+# of a node: a visit waits; is taken; its operation ends; shadow work after a visit ends, or without visits, or the
+# backlog of it; the barrier of its heads opens; all is done
+STAGE_DONE, EXCHANGED, EXCHANGE_DONE = range(17, 20)  # of a stage: all computed; gradients arrived; its process ends
+ALL_EXCHANGED, OPTIMIZED, TRANSFERRED, COPIED, ENDED = range(20, 25)  # of the iteration, in this order
 
 BY_RANK, BY_ARRIVAL, FIXED = 0, 1, 2
 """Which of the visits that have arrived a node takes: the first by rank, the first, or only the next of its order."""
@@ -27,6 +32,7 @@ WITH_FORWARD, EAGER, LAZY = 0, 1, 2
 """When shadow work is done, in the order of `Shadow`."""
 
 CLOSED, OPENING, OPEN = 0, 1, 2
+"""States of the barrier before the backwards of a node's heads."""
 
 VISITING, SHADOWING = 0, 1
 """What a node's seconds are spent on."""
@@ -76,7 +82,7 @@ class Tables(NamedTuple):
 
 
 class Messages(NamedTuple):
-    """Messages other than hops: exchange of each stage, shadow transfers, embedding copies, those of others."""
+    """Messages other than hops, in groups: the exchange of each stage, shadow transfers, embedding copies, others."""
 
     start: Sequence[int]  # of each of these groups, and the end
     group: Sequence[int]
@@ -153,11 +159,10 @@ def run_iteration(
     t: Tables, messages: Messages, paths: Paths, work: Work, traffic: Traffic, clock: MutableSequence[float]
 ) -> float:
     """Run an iteration from time 0; return its seconds, and leave the rest in the state."""
-    first = [(0.0, 0.0, 0, 0)]
-    first.pop()
-    present = [(0, 0)]
+    future, present = [(0.0, 0.0, 0, 0)], [(0, 0)]  # an element gives numba the type of a list
+    future.pop()
     present.pop()
-    calendar = Calendar(first, present, clock)
+    calendar = Calendar(future, present, clock)
     num_hops, groups = len(work.visit), len(work.num_awaited)
     for index in range(messages.start[groups + 2], messages.start[groups + 3]):
         send_one(messages, traffic, calendar, num_hops, index)
@@ -179,7 +184,7 @@ def run_iteration(
         elif kind == WORKED:
             end_work(t, work, calendar, about)
         elif kind in (VISITED, ADMITTED):
-            go_on(t, work, calendar, about)
+            send_to_next_visit(t, work, calendar, about)
         elif kind == SHADOWED:
             end_shadow(t, work, calendar, about)
         elif kind == IDLE_SHADOWED:
@@ -310,7 +315,7 @@ def end_round(messages: Messages, work: Work, traffic: Traffic, calendar: Calend
 # ---- a microbatch ------------------------------------------------------------------------------------------------
 
 
-def go_on(t: Tables, work: Work, calendar: Calendar, b: int) -> None:
+def send_to_next_visit(t: Tables, work: Work, calendar: Calendar, b: int) -> None:
     """Send a microbatch to its next visit, or back to the embedding."""
     if t.hop_path[b * (t.num_visits + 1) + work.visit[b]] == NO:
         arrive(t, work, calendar, b)
