@@ -93,9 +93,9 @@ class Cluster:
         """Number of a stage's slot in a pipeline."""
         return stage * self.config.nodes_per_stage + replica
 
-    def slots_of(self, stage: int) -> tuple[int, ...]:
+    def slots_of(self, stage: int) -> range:
         """Slots of a stage, one for each pipeline."""
-        return tuple(self.slot(stage, replica) for replica in self.replicas)
+        return range(self.slot(stage, 0), self.slot(stage + 1, 0))
 
     def stage_of(self, slot: int) -> int:
         """Stage of a slot."""

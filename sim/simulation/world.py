@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import simpy
@@ -118,8 +118,10 @@ class World(MembershipObserver):
         failure = yield from self.detect()
         failure = failure or (yield from self._wait_for_nodes())
         if failure is None:
-            lost = [slot for stage in sorted(self.placement.lost_stages) for slot in self.cluster.slots_of(stage)]
-            self.placement.receive(self._nodes_at(self.placement.missing if self.cluster.is_sharded else lost))
+            slots: Iterable[int] = self.placement.missing
+            if not self.cluster.is_sharded:
+                slots = chain.from_iterable(map(self.cluster.slots_of, sorted(self.placement.lost_stages)))
+            self.placement.receive(self._nodes_at(slots))
             failure = yield from self.attempt(self.cluster.config.startup_seconds, "provisioning")
         return failure
 

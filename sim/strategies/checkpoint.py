@@ -199,7 +199,7 @@ class Checkpoint(Strategy):
         return durable or beginning_of(position)
 
     def _upload_rest(self, world: StrategyWorld, position: Position, share: float) -> None:
-        """Continue an upload beside the training: the share that is left of it."""
+        """Continue an upload concurrently with training: the share that is left of it."""
 
         def completed() -> None:
             self.kept.append(position)

@@ -10,6 +10,7 @@ look-up; by_operation_size also omits reading weights from the device's memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from models.spec import EMBEDDING_STAGE
 from sim.cluster.devices import Device
@@ -72,19 +73,22 @@ class Costs:
         return self.workload.layers_per_stage[stage - 1]
 
     def stage_parameters(self, stage: int) -> int:
-        """Parameters of a stage: 4 d² + 3 d f + 2 d a layer; V d for E; V d + d for the head and its norm."""
+        """Parameters of a stage: 4 d² + 3 d f + 2 d per layer; V d for E; V d + d for the head and its norm."""
+        return self._stage_parameters[stage]
+
+    @cached_property
+    def _stage_parameters(self) -> list[int]:
         model = self.workload.model
-        parameters = self.num_layers(stage) * (4 * model.dim**2 + 3 * model.dim * model.hidden_dim + 2 * model.dim)
-        if stage == EMBEDDING_STAGE:
-            parameters += model.vocabulary_size * model.dim
-        if stage == self.head_stage:
-            parameters += model.vocabulary_size * model.dim + model.dim
+        layer = 4 * model.dim**2 + 3 * model.dim * model.hidden_dim + 2 * model.dim
+        parameters = [layer * self.num_layers(stage) for stage in range(self.workload.num_stages + 1)]
+        parameters[EMBEDDING_STAGE] += model.vocabulary_size * model.dim
+        parameters[self.head_stage] += model.vocabulary_size * model.dim + model.dim
         return parameters
 
     @property
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
-        return sum(map(self.stage_parameters, range(self.workload.num_stages + 1)))
+        return sum(self._stage_parameters)
 
     @property
     def head_computes(self) -> bool:
