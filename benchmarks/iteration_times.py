@@ -31,6 +31,7 @@ workload:
   model: {{dim: 1024, num_heads: 8, num_layers: {layers}, hidden_dim: 4096, vocabulary_size: 32000}}
   num_stages: {stages}
   num_microbatches: {microbatches}
+  sequences_per_microbatch: 1
 cluster: {{device: rtx4090, nodes_per_stage: {replicas}, provisioning_seconds: 20000}}
 network: {network}
 failures: {{kind: exponential, rate_per_hour: 0.0042, scope: node}}
