@@ -7,6 +7,7 @@ with the same fields, which is passed as one pointer: that makes the loop five t
 from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence, Sequence
+from functools import cache
 from types import FunctionType
 from typing import Any, Final, get_args, get_type_hints
 
@@ -39,11 +40,17 @@ class Record(types.StructRef):  # type: ignore[misc]
     """A record on the heap."""
 
 
+@cache
+def types_of(record: Any) -> dict[str, Any]:
+    """Types of the fields of a named tuple."""
+    return get_type_hints(record)
+
+
 def constructors() -> tuple[str, dict[str, Record]]:
     """Source of a function that makes the record of each named tuple, and the records' types."""
     lines, kinds = [], {}
     for made in (*ARGUMENTS.values(), Calendar):
-        fields = [(field, NUMBA_TYPES[hint]) for field, hint in get_type_hints(made).items()]
+        fields = [(field, NUMBA_TYPES[hint]) for field, hint in types_of(made).items()]
         kinds[f"{made.__name__}Record"] = Record(fields)
         from_fields = made is Calendar  # which `run_iteration` makes; the others are given
         parameters = ", ".join(field for field, _ in fields) if from_fields else "given"
@@ -84,10 +91,9 @@ def run_compiled(
 
 def as_arrays(record: Any) -> Any:
     """A named tuple with an array of the declared type in place of each sequence."""
-    hints = get_type_hints(type(record))
     return type(record)(
         *(
             value if hint in SCALARS else np.ascontiguousarray(value, get_args(hint)[0])
-            for value, hint in zip(record, hints.values(), strict=True)
+            for value, hint in zip(record, types_of(type(record)).values(), strict=True)
         )
     )
