@@ -7,7 +7,6 @@ with the same fields, which is passed as one pointer: that makes the loop five t
 from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence, Sequence
-from functools import cache
 from types import FunctionType
 from typing import Any, Final, get_args, get_type_hints
 
@@ -23,6 +22,9 @@ from sim.workload.arrays.messages import Paths, Traffic
 types: Any = numba.types
 
 ARGUMENTS: Final = {"t": Tables, "messages": Messages, "paths": Paths, "work": Work, "traffic": Traffic}
+
+FIELDS: Final[dict[type, dict[str, Any]]] = {made: get_type_hints(made) for made in (*ARGUMENTS.values(), Calendar)}
+"""Types of the fields of each named tuple."""
 
 SCALARS: Final = {int: types.int64, float: types.float64, bool: types.boolean}
 
@@ -40,17 +42,11 @@ class Record(types.StructRef):  # type: ignore[misc]
     """A record on the heap."""
 
 
-@cache
-def types_of(record: Any) -> dict[str, Any]:
-    """Types of the fields of a named tuple."""
-    return get_type_hints(record)
-
-
 def constructors() -> tuple[str, dict[str, Record]]:
     """Source of a function that makes the record of each named tuple, and the records' types."""
     lines, kinds = [], {}
-    for made in (*ARGUMENTS.values(), Calendar):
-        fields = [(field, NUMBA_TYPES[hint]) for field, hint in types_of(made).items()]
+    for made in FIELDS:
+        fields = [(field, NUMBA_TYPES[hint]) for field, hint in FIELDS[made].items()]
         kinds[f"{made.__name__}Record"] = Record(fields)
         from_fields = made is Calendar  # which `run_iteration` makes; the others are given
         parameters = ", ".join(field for field, _ in fields) if from_fields else "given"
@@ -94,6 +90,6 @@ def as_arrays(record: Any) -> Any:
     return type(record)(
         *(
             value if hint in SCALARS else np.ascontiguousarray(value, get_args(hint)[0])
-            for value, hint in zip(record, types_of(type(record)).values(), strict=True)
+            for value, hint in zip(record, FIELDS[type(record)].values(), strict=True)
         )
     )
