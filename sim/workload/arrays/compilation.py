@@ -32,7 +32,9 @@ class Compilation:
         if not is_numba_installed():
             return False
         expected_seconds = self.plain_seconds + num_visits * PLAIN_SECONDS_PER_VISIT
-        return expected_seconds > (LOADING_SECONDS if machine_code_folder().exists() else COMPILING_SECONDS)
+        folder = machine_code_folder()
+        is_compiled = any(folder.rglob("*.nbi"))
+        return expected_seconds > (LOADING_SECONDS if is_compiled else COMPILING_SECONDS) and is_writable(folder)
 
 
 COMPILATION = Compilation()
@@ -50,3 +52,12 @@ def machine_code_folder() -> Path:
     made_of = [version("numba").encode(), *(Path(str(one.__file__)).read_bytes() for one in COMPILED_MODULES)]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return folder / "churnlab" / "compiled" / hashlib.sha256(b"".join(made_of)).hexdigest()[:16]
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether machine code can be kept in a folder, which is made; numba compiles nothing that it cannot keep."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

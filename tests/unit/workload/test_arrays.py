@@ -210,7 +210,11 @@ def test_compiling_pays_only_for_long_work(monkeypatch, tmp_path):
     assert short.pays(10_000_000)
     long.plain_seconds = 19.0
     assert long.pays(100_000)
+    (tmp_path / "loop.nbi").write_text("")  # as numba names what it keeps
     monkeypatch.setattr(compilation, "machine_code_folder", lambda: tmp_path)
     assert Compilation().pays(100_000)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(compilation, "machine_code_folder", lambda: tmp_path / "file" / "code")  # cannot be made
+    assert not short.pays(10_000_000)
     monkeypatch.setattr(compilation, "is_numba_installed", lambda: False)
     assert not short.pays(10_000_000)
