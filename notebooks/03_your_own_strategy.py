@@ -89,7 +89,7 @@ class Buddies(Strategy):
         return 2 * costs.checkpoint_bytes((stage - 1) % (costs.workload.num_stages + 1))
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
-        """Send copies when they are due, beside the training; it takes no time but what it takes of the links."""
+        """Send copies when they are due, concurrently with training; they take time only where they share links."""
         yield from ()
         under_way = self.sending is not None and self.sending.under_way
         if under_way or position.iteration % self.config.interval_iterations:

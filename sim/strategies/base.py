@@ -82,7 +82,7 @@ class PeriodicSave:
 
 
 class Background(Protocol):
-    """Transfers that proceed beside the training."""
+    """Transfers that proceed concurrently with training."""
 
     under_way: bool
 
@@ -153,7 +153,7 @@ class StrategyWorld(Protocol):
     def background(
         self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
     ) -> Background:
-        """Send beside the training, sharing its links; any failure cancels what is not done."""
+        """Send concurrently with training, sharing its links; any failure cancels what is not done."""
 
     def hold(self, stage: int, what: str, position: Position) -> None:
         """Note that the nodes of a stage hold, beside their own state, a copy that belongs to a Position."""

@@ -36,7 +36,7 @@ class NeighbourCheckpointConfig(StrategyConfig):
 
 
 class NeighbourCheckpoint(Strategy):
-    """Copies are sent beside the training; a checkpoint is complete, and replaces the last, when all have arrived."""
+    """Copies are sent concurrently with training; a checkpoint replaces the last once all of them have arrived."""
 
     title = "in neighbours"
     summary = "keep checkpoints in the memory of other stages' nodes, roll all stages back to the last"
