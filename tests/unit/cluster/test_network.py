@@ -158,7 +158,7 @@ def test_nodes_are_dealt_to_regions_in_turn():
     deployment = build_site(a_scenario(network=network, cluster={"nodes_per_stage": 2}))
     assert "".join(deployment.cluster.regions_of_nodes) == "abcabcabca"
     assert deployment.network.regions_of_nodes == deployment.cluster.regions_of_nodes
-    assert deployment.cluster.slots_of(2) == (4, 5)
+    assert deployment.cluster.slots_of(2) == range(4, 6)
 
 
 @pytest.mark.parametrize(
