@@ -213,12 +213,12 @@ class IterationRun:
         """Send an activation, or its gradient, to the node of the next stage, unless that is the same node."""
         if source == target:
             return
-        network, num_bytes = self.work.deployment.network, self.work.hop_bytes
+        network = self.work.deployment.network
         yield self._env.timeout(to_ticks(network.config.software_seconds_per_hop))
-        if network.hop_seconds(self.work.slot(source), self.work.slot(target), num_bytes) > 0.0:
+        if self.work.hop_takes_time(source, target):
             what = "activation" if kind == FORWARD else "gradient"
             channel = (source, target) if network.is_shared else None
-            yield self._send(Transmission(f"{what} {microbatch}", source, target, num_bytes), channel).arrived
+            yield self._send(Transmission(f"{what} {microbatch}", source, target, self.work.hop_bytes), channel).arrived
 
     def _send_all(self, sent: list[Transmission]) -> simpy.Event:
         """Send messages at once; the event triggers when all have arrived."""
@@ -226,8 +226,7 @@ class IterationRun:
 
     def _send(self, sent: Transmission, channel: Hashable = None) -> Flow:
         source, target = self.work.slot(sent.source), self.work.slot(sent.target)
-        path = self.work.deployment.network.path(source, target)
-        flow = self._flows.send(path, sent.num_bytes, sent.num_latencies, channel)
+        flow = self._flows.send(self.work.path(sent.source, sent.target), sent.num_bytes, sent.num_latencies, channel)
         self._under_way[flow] = None
         started_seconds = float(self._env.now)
 

@@ -187,8 +187,11 @@ class IterationTimes:
         if all(deployment.network.is_apart(state.path) for state in others):
             deployment = one if one and not changed else deployment
             changed = self._exchanged(changed)
-        work = IterationWork(deployment, plan, self._order(plan, changed), changed)
-        return self._cache.among.get((plan, changed, others), lambda: time_among(work, others))
+
+        def find() -> AmongOthers:
+            return time_among(IterationWork(deployment, plan, self._order(plan, changed), changed), others)
+
+        return self._cache.among.get((plan, changed, others), find)
 
     def begin(
         self, plan: IterationPlan, env: simpy.Environment, flows: Flows, sample: int, assignment: Assignment | None

@@ -1,6 +1,6 @@
 """What one iteration computes and sends, whatever runs it: who does which visit, for how long, and all messages.
 
-`iteration.py` runs it on SimPy's event loop, `iteration_arrays.py` over arrays.
+`iteration.py` runs it on SimPy's event loop, `arrays/loop.py` over arrays.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ class IterationWork:
     def path(self, source: int, target: int) -> Path:
         """Path between two nodes of the placement."""
         return self.deployment.network.path(self.slot(source), self.slot(target))
+
+    def hop_takes_time(self, source: int, target: int) -> bool:
+        """Whether a hop between two nodes of the placement takes time besides the software's."""
+        return self.deployment.network.hop_seconds(self.slot(source), self.slot(target), self.hop_bytes) > 0.0
 
     @property
     def optimizer_seconds(self) -> float:

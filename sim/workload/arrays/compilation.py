@@ -29,12 +29,11 @@ class Compilation:
 
     def pays(self, num_visits: int) -> bool:
         """Whether an iteration of so many visits is better run by the compiled loop."""
-        if not is_numba_installed():
-            return False
         expected_seconds = self.plain_seconds + num_visits * PLAIN_SECONDS_PER_VISIT
+        if expected_seconds <= LOADING_SECONDS or not is_numba_installed():
+            return False
         folder = machine_code_folder()
-        is_compiled = any(folder.rglob("*.nbi"))
-        return expected_seconds > (LOADING_SECONDS if is_compiled else COMPILING_SECONDS) and is_writable(folder)
+        return (expected_seconds > COMPILING_SECONDS or any(folder.rglob("*.nbi"))) and is_writable(folder)
 
 
 COMPILATION = Compilation()
@@ -54,6 +53,7 @@ def machine_code_folder() -> Path:
     return folder / "churnlab" / "compiled" / hashlib.sha256(b"".join(made_of)).hexdigest()[:16]
 
 
+@cache
 def is_writable(folder: Path) -> bool:
     """Whether machine code can be kept in a folder, which is made; numba compiles nothing that it cannot keep."""
     try:

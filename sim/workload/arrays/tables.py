@@ -1,9 +1,9 @@
-"""Tables of one iteration for `iteration_arrays.py`: which node does what in which order, what is sent where."""
+"""Tables of one iteration for `loop.py`: which node does what in which order, what is sent where."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from sim.cluster.network import Link, Path
 from sim.core.units import TICKS_PER_SECOND, to_ticks
 from sim.workload.arrays.loop import BY_ARRIVAL, BY_RANK, FIXED, Messages, Tables
 from sim.workload.arrays.messages import LINKS, NO, Paths
+from sim.workload.config import Shadow
 from sim.workload.iteration_work import IterationWork, TimeFactor
 from sim.workload.schedule import BACKWARD, FORWARD, Ints, Visit
 
@@ -24,8 +25,8 @@ TABLES: Callable[..., Tables] = Tables
 MESSAGES: Callable[..., Messages] = Messages
 PATHS: Callable[..., Paths] = Paths
 
-SHADOWS = ("with_forward", "eager", "lazy")
-"""By the number that `iteration_arrays` has for each."""
+SHADOWS = get_args(Shadow)
+"""By the number that `loop.py` has for each."""
 
 
 class PathNumbers:
@@ -138,13 +139,13 @@ class TableBuilder:
 
     def _hops(self) -> tuple[Ints, NDArray[np.bool_]]:
         """Path before each visit and back to the embedding, and which paths take time for a hop."""
-        network, slot, num_nodes = self._work.deployment.network, self._work.slot, len(self._slots)
+        num_nodes = len(self._slots)
         home = self._nodes[EMBEDDING_STAGE][..., None]
         passed = np.concatenate([home, self._node, home], axis=-1)
         pairs, index = np.unique(passed[..., :-1] * num_nodes + passed[..., 1:], return_inverse=True)
         ends = [divmod(int(pair), num_nodes) for pair in pairs]
         numbers = [NO if a == b else self._paths.of(self._work.path(a, b)) for a, b in ends]
-        takes_time = [network.hop_seconds(slot(a), slot(b), self._work.hop_bytes) > 0.0 for a, b in ends if a != b]
+        takes_time = [self._work.hop_takes_time(a, b) for a, b in ends if a != b]
         return np.array(numbers)[index].ravel(), np.array(takes_time, bool)
 
     def _order_tables(self) -> dict[str, Any]:
