@@ -40,7 +40,7 @@ class InterruptibleWork:
         """Queue a failure and end the current wait, if there is one."""
         self.queued.append(failure)
         if self._alarm:
-            trigger(self._alarm)
+            trigger_late(self._alarm, rank=1)
 
     def skip(self, seconds: float) -> bool:
         """Advance the clock at once if nothing is due by then; return whether it did. SimPy has no public way."""
@@ -93,9 +93,3 @@ def trigger_late(event: simpy.Event, rank: int) -> None:
     if not event.triggered:
         event._ok, event._value = True, None
         event.env.schedule(event, priority=EventPriority(NORMAL + rank))
-
-
-def trigger(alarm: simpy.Event) -> None:
-    """Trigger an event that may have been triggered already."""
-    if not alarm.triggered:
-        alarm.succeed()

@@ -156,8 +156,8 @@ class TrainingProcess:
         return recovered
 
     def on_notice(self) -> None:
-        """Let the strategies react to a preemption notice, unless they are busy with a recovery."""
-        if self._accepts_notices:
+        """Let the strategies react to a preemption notice, unless a recovery is under way or due."""
+        if self._accepts_notices and not self.world.work.queued:
             for strategy in (self.strategy, self.fallback):
                 if strategy is not None:
                     strategy.on_notice(self.world, self._position)

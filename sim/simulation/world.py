@@ -17,7 +17,7 @@ from sim.core.records import Bucket, EventKind, Failure
 from sim.core.units import to_ticks
 from sim.failures import FailureProcess
 from sim.simulation.failure_injection import FailureInjector, MembershipObserver, mtbf_seconds
-from sim.simulation.interruptible import InterruptibleWork, trigger
+from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
 from sim.simulation.log import EventLog
 from sim.simulation.state_placement import StatePlacement
@@ -244,8 +244,8 @@ class World(MembershipObserver):
 
     def nodes_arrived(self) -> None:
         """Let the training process check whether the nodes that it waits for are there."""
-        if self._arrival:
-            trigger(self._arrival)
+        if self._arrival and not self._arrival.triggered:
+            self._arrival.succeed()
 
     def notice_given(self, numbers: Sequence[int]) -> None:
         """Handle a notice that nodes will leave; strategies react if these are the last with a stage's state."""

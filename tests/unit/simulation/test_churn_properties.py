@@ -4,6 +4,7 @@ uses a state that its holder had lost.
 `auditor` follows who holds what by itself, from the nodes that come and go and the messages that are sent.
 """
 
+import itertools
 import math
 from typing import Any
 from unittest.mock import patch
@@ -156,6 +157,29 @@ def test_failures_at_the_end_of_an_iteration_come_before_it(detection_seconds):
     scenario = with_losses(scenario, *(Loss(seconds, ((1, None),)) for seconds in (0.0, 24.0, 0.0)))
     check(scenario, 0)
     assert [event.iteration for event in run(scenario, 0).events if event.kind == "failure"] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("strategy", ["none", "restart", "peer", "checkfree"])
+def test_failures_of_one_instant_are_met_in_their_order(strategy):
+    """Two stages are lost at an iteration's end, and this leads to the loss of a third; an iteration takes 24 s."""
+    cluster = {"nodes_per_stage": 1, "num_spares": 2, "provisioning_seconds": 0.0, "provisioning_sigma": 0.0}
+    scenario = a_scenario(({"kind": strategy},), num_stages=NUM_STAGES, steps=7, cluster=cluster, network=NETWORKS[0])
+    a_spare = Loss(0.0, ((-1, 1),))
+    for first, second, third in itertools.permutations(range(4), 3):
+        at_once = Loss(24.0, ((first, None), (second, None)))
+        check(with_losses(scenario, a_spare, at_once, Loss(0.0, ((third, None),))), 0)
+
+
+def test_a_notice_at_the_instant_of_a_failure_saves_nothing():
+    """Stage 1 is lost at 24.25 s, when the notice for stage 0 arrives: there is no complete state to save."""
+    cluster = {"nodes_per_stage": 1, "provisioning_seconds": 0.0, "provisioning_sigma": 0.0}
+    just_in_time = {"kind": "checkpoint", "interval_iterations": 3, "just_in_time": True}
+    scenario = a_scenario((just_in_time,), num_stages=NUM_STAGES, steps=7, cluster=cluster, network=NETWORKS[0])
+    scenario = with_losses(
+        scenario, Loss(0.0, ((0, None),)), Loss(24.25, ((1, None),)), Loss(1.0, ((0, None),)), notice_seconds=3.0
+    )
+    check(scenario, 0)
+    assert "just in time" not in {event.detail for event in run(scenario, 0).events}
 
 
 @pytest.mark.slow
