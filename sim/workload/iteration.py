@@ -195,8 +195,10 @@ class IterationRun:
         started_seconds = float(self._env.now)
         try:
             yield self._env.timeout(seconds)
-        finally:  # a failure may cut it short
-            self._record(kind, stage, node, microbatch, started_seconds, float(self._env.now) - started_seconds)
+        finally:  # a failure may cut it short, or occur as it begins
+            worked_seconds = float(self._env.now) - started_seconds
+            if worked_seconds or not seconds:
+                self._record(kind, stage, node, microbatch, started_seconds, worked_seconds)
 
     def _actual_seconds(self, node: int, nominal_seconds: float) -> float:
         """Seconds that a node takes for work of given nominal seconds."""
@@ -233,8 +235,9 @@ class IterationRun:
         def ended(now_seconds: float) -> None:
             del self._under_way[flow]
             arrived = flow.arrived.triggered
-            about = sent.what, source, target, sent.num_bytes
-            self.messages.append(Message(*about, started_seconds, now_seconds, arrived))
+            if arrived or now_seconds > started_seconds:
+                about = sent.what, source, target, sent.num_bytes
+                self.messages.append(Message(*about, started_seconds, now_seconds, arrived))
 
         flow.when_ended.append(ended)
         return flow
