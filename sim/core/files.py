@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEFTOVER_AGE_SECONDS = 3600.0
+
+
+class OddFileError(ValueError):
+    """A file that is not read: not a regular one, or too large."""
+
+
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file. Raises OddFileError for a device, a pipe or too large a file, and OSError.
+
+    Opening does not wait for the other end of a pipe.
+    """
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OddFileError("is not a regular file, but a pipe or a device")
+        if status.st_size > max_bytes:
+            raise OddFileError(f"is larger than {max_bytes / 1e6:,.0f} MB")
+        return file.read(max_bytes)
 
 
 def flush_to_disk(path: Path) -> None:

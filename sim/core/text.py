@@ -116,7 +116,17 @@ def format_value(value: Any) -> str:
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return f"a list of {format_count(len(value), 'entry', 'entries')}" if value else "an empty list"
-    return f"a value with the YAML tag {value.tag}" if isinstance(value, TaggedScalar) else "a value with a YAML tag"
+    return (
+        f"a value with the YAML tag {format_tag(value.tag)}"
+        if isinstance(value, TaggedScalar)
+        else "a value with a YAML tag"
+    )
+
+
+def format_tag(tag: object) -> str:
+    """The tag of a YAML value, as it is written."""
+    short = str(tag).removeprefix("tag:yaml.org,2002:")
+    return shortened(short if short == str(tag) else f"!!{short}")
 
 
 def format_name(name: str) -> str:

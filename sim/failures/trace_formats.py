@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from sim.core.files import OddFileError, read_regular_file
 from sim.core.text import format_value, nearest, shortened, suggestion
 
 Format = Literal["auto", "bamboo", "google_counts", "skypilot"]
@@ -73,10 +74,9 @@ def fleet_counts(rows: Sequence[TraceRow]) -> tuple[tuple[float, ...], tuple[int
 def text_of(path: Path) -> str:
     """The text of a file. Raises TraceError where it cannot be read."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device may never end
-            raise OSError("no regular file")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_regular_file(path, MAX_BYTES)
+    except OddFileError as error:
+        raise TraceError("", str(error)) from None
     except IsADirectoryError:
         raise TraceError("", "is a folder; allowed: the file of a trace") from None
     except FileNotFoundError:
@@ -86,8 +86,6 @@ def text_of(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise TraceError("", f"cannot be read: {reason.lower()}") from None
-    if len(data) > MAX_BYTES:
-        raise TraceError("", f"is larger than {MAX_BYTES // 2**20} MiB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from sim.core.text import format_value, shortened
-from sim.scenario.document import AssignmentError, Overrides, Problem, ScenarioError, YamlTextError, read_yaml
+from sim.scenario.document import AssignmentError, Overrides, Problem, ScenarioError
 from sim.scenario.loading import ScenarioSource, document_of, scenario_of
-from sim.scenario.schema import Location, at, schema_at
+from sim.scenario.schema import at, schema_at
 from sim.scenario.sweep_points import Assignment, Point, point_of
+from sim.scenario.yaml_text import Location, YamlTextError, read_yaml
 
 SPREAD = 4.0  # an axis without values reaches from own value / SPREAD to × SPREAD, or as far as is allowed
 LOG_RATIO = 4.0  # ranges whose end is at least so many times their start are spaced logarithmically

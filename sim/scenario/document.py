@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,32 +14,15 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, RoundTripConstructor
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.reader import ReaderError
 
 from sim.core.presets import REPLACED, changed, merged, presets
 from sim.core.text import format_count, format_value, shortened, suggestion
 from sim.scenario.scenario import Scenario
-from sim.scenario.schema import Location, at, is_preset, kinds, schema_at
+from sim.scenario.schema import at, is_preset, kinds, schema_at
+from sim.scenario.yaml_text import Location, YamlTextError, read_yaml
 
-MAX_DIGITS = 40
-
-SYNTAX = {
-    "found another document": "a second document ('---'): only one can be read",
-    "character '\\t'": "a tab: indent with spaces",
-    "mapping values are not allowed": "an unexpected ':': check the indentation, or put the text in quotes",
-    "could not find expected ':'": "a line without ':' that continues nothing",
-    "expected <block end>": "a line that does not fit in: check the indentation",
-}
-
-OPENED = {
-    "while parsing a flow sequence": "the list [...]",
-    "while parsing a flow mapping": "the mapping {...}",
-    "while scanning a quoted scalar": "the quoted text",
-}
+MAX_PROBLEMS_SHOWN = 20
+MAX_PARTS = 30  # of the path of a field
 
 
 @dataclass(frozen=True)
@@ -62,8 +44,11 @@ class ScenarioError(ValueError):
         lines = {problem: problem.place.removeprefix("line ") for problem in problems}
         self.source = source
         self.problems = sorted(problems, key=lambda each: int(lines[each]) if lines[each].isdecimal() else sys.maxsize)
-        count = format_count(len(problems), "problem")
-        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in self.problems)]))
+        count, shown = format_count(len(problems), "problem"), self.problems[:MAX_PROBLEMS_SHOWN]
+        rest = (
+            [f"  and {format_count(len(problems) - len(shown), 'more problem')}"] if len(problems) > len(shown) else []
+        )
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in shown), *rest]))
 
 
 class AssignmentError(ValueError):
@@ -127,9 +112,7 @@ class Document:
 
         `strategies.checkpoint` and `strategies[checkpoint]` select an entry by name or number.
         """
-        parts = [in_brackets or part for in_brackets, part in re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", target.strip())]
-        if not parts:
-            raise AssignmentError("write a field as section.field")
+        parts = parts_of(target)
         container: Any = self.data
         path: Location = ()
         for part, following in pairwise(parts):
@@ -180,6 +163,16 @@ def parsed_override(assignment: str) -> tuple[str, Any]:
         raise AssignmentError(f"the value is {error}") from None
 
 
+def parts_of(target: str) -> list[str]:
+    """The names and numbers in `section.field`, `section[entry].field`. Raises AssignmentError."""
+    target = target.strip()
+    if target.count(".") + target.count("[") >= MAX_PARTS:
+        raise AssignmentError(f"a field has at most {MAX_PARTS} parts")
+    if not re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\.?\[[^\[\]]+\])*", target):
+        raise AssignmentError("write a field as section.field, or as section[entry].field")
+    return [in_brackets or name for in_brackets, name in re.findall(r"\[([^\]]*)\]|([^.\[\]]+)", target)]
+
+
 def plain_data(value: Any) -> Any:
     """Python, NumPy and pydantic values as mappings, lists and scalars, as YAML has them."""
     if isinstance(value, BaseModel):
@@ -222,76 +215,3 @@ def _default_at(path: Location, following: str) -> Any:
         return None
     default = deepcopy(at(defaults(), path))
     return {"kind": default["kind"]} if kinds(schema_at(path, defaults())) else default
-
-
-class YamlTextError(ValueError):
-    """A text that is not one YAML document; `line` counts from 1, None where it is not known."""
-
-    def __init__(self, line: int | None, message: str) -> None:
-        self.line = line
-        super().__init__(f"not valid YAML: {message}")
-
-
-class PlainConstructor(RoundTripConstructor):
-    """Reads dates as texts, and rejects whole numbers of too many digits."""
-
-    def construct_yaml_int(self, node: Any) -> Any:
-        """A whole number. Raises ConstructorError, with its line, where it is invalid or far too large."""
-        try:
-            number = super().construct_yaml_int(node)
-        except ValueError:
-            number = None
-        if number is None or abs(number) >= 10**MAX_DIGITS:
-            problem = f"a whole number of at most {MAX_DIGITS} digits is expected, found {shortened(node.value)}"
-            raise ConstructorError(None, None, problem, node.start_mark)
-        return number
-
-
-PlainConstructor.add_constructor("tag:yaml.org,2002:int", PlainConstructor.construct_yaml_int)
-PlainConstructor.add_constructor("tag:yaml.org,2002:timestamp", PlainConstructor.construct_scalar)
-
-
-def read_yaml(text: str) -> tuple[Any, dict[Location, int]]:
-    """The data of a YAML text, with keys as texts, and the line of each key and list entry. Raises YamlTextError."""
-    yaml = YAML(typ="rt")
-    yaml.Constructor = PlainConstructor
-    lines: dict[Location, int] = {}
-    try:
-        return plain(yaml.load(io.StringIO(text)), (), lines), lines
-    except RecursionError:
-        raise YamlTextError(None, "nested too deeply, or an anchor that holds itself") from None
-    except ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise YamlTextError(line, f"the character U+{error.character:04X} is not allowed") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise YamlTextError(mark.line + 1 if mark else None, describe_syntax_error(error)) from None
-    except (YAMLError, ValueError) as error:
-        raise YamlTextError(None, shortened(str(error))) from None
-
-
-def describe_syntax_error(error: MarkedYAMLError) -> str:
-    """The message of a syntax error."""
-    problem = str(error.problem).split("\n")[0]
-    if isinstance(error, DuplicateKeyError):
-        problem = f"the key {problem.split(' with value ')[0].removeprefix('found duplicate key ')} is given twice"
-    problem = next((words for known, words in SYNTAX.items() if known in problem), problem)
-    if error.context in OPENED:
-        problem += f", in {OPENED[error.context]} that begins in line {error.context_mark.line + 1}"
-    return problem
-
-
-def plain(value: Any, path: Location, lines: dict[Location, int]) -> Any:
-    """Built-in data for that of ruamel, except values with a tag; the line of each key and entry goes into `lines`."""
-    if isinstance(value, CommentedMap):
-        data = {}
-        for key, item in value.items():
-            name = format_value(key) if key is None or isinstance(key, bool) else str(key)
-            if key in (value.lc.data or ()):  # keys of a merge (`<<`) stand elsewhere
-                lines[(*path, name)] = value.lc.data[key][0] + 1
-            data[name] = plain(item, (*path, name), lines)
-        return data
-    if isinstance(value, CommentedSeq):
-        lines.update({(*path, index): value.lc.item(index)[0] + 1 for index in range(len(value))})
-        return [plain(item, (*path, index), lines) for index, item in enumerate(value)]
-    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)

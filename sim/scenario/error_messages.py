@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, format_value, nearest, shortened, suggestion
-from sim.scenario.schema import Location, at, is_preset, kinds, member_of, plain_path, resolved, schema_at
+from sim.scenario.schema import at, is_preset, kinds, member_of, plain_path, resolved, schema_at
+from sim.scenario.yaml_text import Location
 
 TYPES = {
     "integer": "a whole number",

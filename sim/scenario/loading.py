@@ -8,13 +8,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sim.core.files import OddFileError, read_regular_file
 from sim.core.presets import frozen
 from sim.core.text import nearest
 from sim.scenario.checks import CHECKS
 from sim.scenario.document import Document, Overrides, Problem, ScenarioError
 from sim.scenario.error_messages import describe_error, intended_path
 from sim.scenario.scenario import Scenario
-from sim.scenario.schema import Location
+from sim.scenario.yaml_text import Location
+
+MAX_BYTES = 10_000_000
+"""Of a scenario's text. One of a long trace has its rows in it."""
 
 DATA: Location = ("training", "data")  # the path of the training text
 
@@ -80,7 +84,9 @@ def read_scenario_text(path: Path) -> str:
     """The text of a scenario file. Raises ScenarioError where it cannot be read."""
     place = ""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular_file(path, MAX_BYTES).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except OddFileError as error:
+        message = str(error)
     except UnicodeDecodeError as error:
         num_lines = error.object[: error.start].count(b"\n")
         place = f"line {num_lines + 1}"

@@ -9,8 +9,8 @@ from sim import failures, strategies
 from sim.core.plugins import PluginError
 from sim.core.presets import presets
 from sim.scenario.scenario import Scenario
+from sim.scenario.yaml_text import Location
 
-Location = tuple[str | int, ...]  # the path of a value: keys and list indices from the top
 PLUGINS = {plugins.group: plugins for plugins in (strategies.PLUGINS, failures.PLUGINS)}
 
 

@@ -13,7 +13,7 @@ from sim.core.text import format_count, format_value, shortened
 from sim.scenario.document import AssignmentError, Document, Overrides, Problem, ScenarioError
 from sim.scenario.loading import ScenarioSource, document_of, scenario_of
 from sim.scenario.scenario import Scenario, SeedsConfig, SweepConfig
-from sim.scenario.schema import Location
+from sim.scenario.yaml_text import Location
 
 
 class Assignment(NamedTuple):

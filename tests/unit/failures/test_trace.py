@@ -515,7 +515,7 @@ def test_traces_of_another_format_are_reported(tmp_path, content, format, polari
         ("bambo_p3.csv", ": no such file; nearest: bamboo_p3.csv"),
         ("nowhere/at/all", ": no such file"),
         ("", ": is a folder; allowed: the file of a trace"),
-        ("pipe", ": cannot be read: no regular file"),
+        ("pipe", ": is not a regular file, but a pipe or a device"),
         ("a\0b", ": cannot be read: embedded null byte"),
         ("x" * 999, ": cannot be read: file name too long"),
     ],
@@ -539,7 +539,7 @@ def test_too_long_a_trace_is_reported(tmp_path, monkeypatch):
         read_trace(path)
     monkeypatch.setattr(churn_traces, "MAX_BYTES", 2**20)
     path.write_bytes(b" " * (2**20 + 1))
-    with pytest.raises(TraceError, match=r"trace: is larger than 1 MiB$"):
+    with pytest.raises(TraceError, match=r"trace: is larger than 1 MB$"):
         read_trace(path)
 
 

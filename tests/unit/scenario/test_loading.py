@@ -1,10 +1,12 @@
 """Files, YAML and `--set`: from text to plain data with places."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from sim.results.storage import resolved_yaml
+from sim.scenario import loading
 from sim.scenario.document import Document, ScenarioError
 from sim.scenario.loading import load_scenario, parse_scenario
 
@@ -84,12 +86,15 @@ def test_files_of_other_systems_are_read(tmp_path: Path, encoded: bytes):
             "line 3: not valid YAML: a line that does not fit in: check the indentation",
         ),
         ("name: a\nstrategies\n", "line 3: not valid YAML: a line without ':' that continues nothing"),
-        ("name: a\nname: b\n", 'line 2: not valid YAML: the key "name" is given twice'),
-        ("name: a\ntraining:\n  steps: 3\n  steps: 4\n", 'line 4: not valid YAML: the key "steps" is given twice'),
+        ("name: a\nname: b\n", "line 2: not valid YAML: the key name is given twice, in lines 1 and 2"),
+        (
+            "name: a\ntraining:\n  steps: 3\n  steps: 4\n",
+            "line 4: not valid YAML: the key steps is given twice, in lines 3 and 4",
+        ),
         (f"{BASE}---\nname: b\n", "line 3: not valid YAML: a second document ('---'): only one can be read"),
         ("name: a\ntraining: *base\n", "line 2: not valid YAML: found undefined alias 'base'"),
         ("name: a\ndescription: \x07\n", "line 2: not valid YAML: the character U+0007 is not allowed"),
-        (f"name: {'[' * 1000}", "not valid YAML: nested too deeply, or an anchor that holds itself"),
+        (f"name: {'[' * 1000}", "not valid YAML: nested more than 100 levels deep"),
         (
             f"name: a\niterations_per_step: {'9' * 5000}\n",
             f"line 2: not valid YAML: a whole number of at most 40 digits is expected, found {'9' * 57}...",
@@ -102,6 +107,64 @@ def test_files_of_other_systems_are_read(tmp_path: Path, encoded: bytes):
 )
 def test_what_is_not_one_yaml_mapping(text: str, expected: str):
     assert problems_of(text) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("&it {<<: *it}", "an anchor that holds itself"),
+        ("&it {a: {<<: [*it]}}", "an anchor that holds itself"),
+        ("!!python/object:os.system ls", None),  # a value with a tag: refused where the field is known
+        ("!!python/tuple [1]", "the tag !!python/tuple of a list: leave it out"),
+        ("!mine {a: 1}", "the tag !mine of a mapping: leave it out"),
+        ("!!bool maybe", "'maybe' is not a value of the type !!bool"),
+        ("!!float ''", "'' is not a value of the type !!float"),
+        ("!!int 0x", "a whole number of at most 40 digits is expected, found 0x"),
+        ("{a: 1, a: 2}", "the key a is given twice"),
+        ("{<<: {a: 1}, <<: {b: 1}}", "the key << is given twice"),
+        ("{{a: 1}: 2}", "a key that is a list or a mapping: write a name"),
+        ("[" * 102 + "]" * 102, "nested more than 100 levels deep"),
+        (
+            "[&a [1, 1, 1], "
+            + ", ".join(f"&{name} [{f'*{before}, ' * 99}]" for before, name in ("ab", "bc", "cd"))
+            + "]",
+            "with its aliases it stands for more than 2,000,000 values",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_yaml_parser_stumbles_over_has_a_line(value: str, expected: str | None):
+    (in_text,) = problems_of(f"name: a\nstrategies: [none]\ntraining: {value}\n")
+    (in_option,) = problems_of(BASE, f"training={value}")
+    if expected is None:
+        assert in_text.startswith(
+            "line 3, training: found a value with the YAML tag !!python/object:os.system; allowed:"
+        )
+    else:
+        assert in_text == f"line 3: not valid YAML: {expected}"
+        assert in_option.endswith(f": the value is not valid YAML: {expected}")
+
+
+def test_devices_pipes_and_large_files_are_no_scenarios(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large.yaml").write_text(f"name: a  #{'x' * 2_000_000}\n")
+    monkeypatch.setattr(loading, "MAX_BYTES", 1_000_000)
+    for path, reason in [
+        (tmp_path / "pipe", "is not a regular file, but a pipe or a device"),
+        (Path("/dev/zero"), "is not a regular file, but a pipe or a device"),
+        (tmp_path / "large.yaml", "is larger than 1 MB"),
+    ]:
+        with pytest.raises(ScenarioError) as caught:
+            load_scenario(path)
+        assert str(caught.value) == f"{path}: 1 problem\n  {reason}"
+
+
+def test_of_many_problems_the_first_are_shown():
+    faulty = "".join(f"  - {{kind: checkpoint, label: a{number}, intervl: 1}}\n" for number in range(300))
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(f"name: a\nstrategies:\n{faulty}")
+    lines = str(caught.value).splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("scenario: 300 problems", "  and 280 more problems", 22)
+    assert len(caught.value.problems) == 300
 
 
 def test_yaml_1_2_is_read_with_anchors_and_merge_keys():
@@ -211,9 +274,12 @@ def test_where_there_is_no_file_nothing_is_read(failures: object):
     [
         ("training.steps", ": write it as --set section.field=value"),
         ("=3", ": write it as --set section.field=value"),
+        ("failures..rate_per_hour=1", ": write a field as section.field, or as section[entry].field"),
+        ("strategies[0=1", ": write a field as section.field, or as section[entry].field"),
+        (f"{'a.' * 9}{'a.' * 22}b=1", ": a field has at most 30 parts"),
         ("training.steps: 3", ": write it as --set section.field=value"),
         ("training.steps=[", ": the value is not valid YAML: expected the node content, but found '<stream end>'"),
-        ("training.steps=&a [*a]", ": the value is not valid YAML: nested too deeply, or an anchor that holds itself"),
+        ("training.steps=&a [*a]", ": the value is not valid YAML: an anchor that holds itself"),
         ("training.steps=true", ", training.steps: found true; allowed: a whole number, at least 1"),
         ("training.steps=null", ", training.steps: found null; allowed: a whole number"),
         ("failures.rate_per_hour=", ": the value is empty: if no value is meant, write failures.rate_per_hour=null"),
@@ -244,7 +310,8 @@ def test_where_there_is_no_file_nothing_is_read(failures: object):
 )
 def test_a_wrong_override_is_named_itself(assignment: str, expected: str):
     text = "name: demo\nstrategies: [none, checkpoint, {kind: restart, label: v1.5}]\nworkload: {model: medium}\n"
-    assert any(problem.startswith(f"--set {assignment}{expected}") for problem in problems_of(text, assignment))
+    shown = assignment if len(assignment) <= 60 else f"{assignment[:57]}..."
+    assert any(problem.startswith(f"--set {shown}{expected}") for problem in problems_of(text, assignment))
 
 
 def test_overrides_are_reported_with_what_they_contradict():
