@@ -17,16 +17,20 @@ ROPE_BASE = 10_000.0
 
 
 def rope_tables(sequence_length: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, each of shape [T, head_dim / 2]."""
+    """Cosines and sines of the rotary angles, each [T, head_dim]; sines of the first half are negative."""
     frequencies = ROPE_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.outer(torch.arange(sequence_length, dtype=torch.float64), frequencies)
-    return angles.cos().float(), angles.sin().float()
+    cos, sin = angles.cos().float(), angles.sin().float()
+    return torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the two halves of each head by the angles of its position; x is [..., T, head_dim]."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> Tensor:
+    """Rotate the two halves of each head by the angles of its position; x is [..., T, num_heads · head_dim].
+
+    cos and sin have the shape of the last two dimensions: operations on long rows are faster than on each half head.
+    """
+    first, second = torch.unflatten(x, -1, (num_heads, 2, -1)).unbind(-2)
+    return x * cos + torch.cat((second, first), dim=-1).flatten(-2) * sin
 
 
 class LlamaLayer(nn.Module):
@@ -44,18 +48,19 @@ class LlamaLayer(nn.Module):
         self.gate_and_up = nn.Parameter(torch.empty(2 * hidden, dim))
         self.feed_forward_output = nn.Parameter(torch.empty(dim, hidden))
         cos, sin = rope_tables(sequence_length, dim // spec.num_heads)
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
+        self.register_buffer("cos", cos.repeat(1, 2 * spec.num_heads))  # of all queries and keys
+        self.register_buffer("sin", sin.repeat(1, 2 * spec.num_heads))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the residual stream [B, T, D] to [B, T, D]."""
         B, T, D = x.shape
         cos, sin = self.get_buffer("cos")[:T], self.get_buffer("sin")[:T]
         h = F.rms_norm(x, (D,), self.attention_norm, NORM_EPSILON)
-        qkv = F.linear(h, self.query_key_value).view(B, T, 3, self.num_heads, D // self.num_heads)
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # [3, B, H, T, D / H]
-        q, k = rotate(qkv[:2], cos, sin)
-        a = F.scaled_dot_product_attention(q, k, qkv[2], is_causal=True)
+        qk, v = torch.split(F.linear(h, self.query_key_value), [2 * D, D], dim=-1)
+        qk = rotate(qk, cos, sin, 2 * self.num_heads)
+        q, k = qk.view(B, T, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each [B, H, T, D / H]
+        v = v.view(B, T, self.num_heads, -1).transpose(1, 2)
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + F.linear(a.transpose(1, 2).reshape(B, T, D), self.attention_output)
         h = F.rms_norm(x, (D,), self.feed_forward_norm, NORM_EPSILON)
         gate, up = F.linear(h, self.gate_and_up).chunk(2, dim=-1)  # each [B, T, F]

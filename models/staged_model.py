@@ -20,7 +20,7 @@ INIT_STD = 0.02
 
 
 class StagedModel:
-    """Proxy model. `flat[k]` is the weight vector of stage k (float32), `flat[k].grad` its gradient."""
+    """Proxy model. `flat[k]` is the weight vector of stage k (float32)."""
 
     def __init__(self, spec: ModelSpec, vocabulary_size: int, sequence_length: int, init_seed: int) -> None:
         self.spec = spec
@@ -33,6 +33,7 @@ class StagedModel:
         for number in range(len(self.stages)):
             self.initialise(number)
         self.flat = [flatten(stage) for stage in self.stages]
+        self._parameters = [list(stage.parameters()) for stage in self.stages]
 
     def loss(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> Tensor:
         """Mean cross-entropy in nats per token of targets [B, T], layers visited in the order of `route`."""
@@ -40,6 +41,11 @@ class StagedModel:
         for number in route:
             x = self.stages[number](x)
         return F.cross_entropy(self.ends.logits(x).flatten(0, 1), targets.flatten())
+
+    def gradients(self, loss: Tensor) -> list[Tensor]:
+        """Gradient of a loss for each stage, a vector in the order of `flat[k]`."""
+        found = iter(torch.autograd.grad(loss, [parameter for stage in self._parameters for parameter in stage]))
+        return [torch.cat([next(found).reshape(-1) for _ in stage]) for stage in self._parameters]
 
     @torch.no_grad()
     def initialise(self, number: int, *draw: int) -> None:
@@ -58,14 +64,10 @@ class StagedModel:
 
 
 def flatten(module: nn.Module) -> nn.Parameter:
-    """Move a module's parameters and gradients into two flat tensors; its parameters become views of them."""
+    """Move a module's parameters into a flat tensor; its parameters become views of it."""
     parameters = list(module.parameters())
     flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
-    flat.grad = torch.zeros_like(flat)
-    start = 0
-    for parameter in parameters:
-        end = start + parameter.numel()
-        parameter.data = flat.data[start:end].view_as(parameter)
-        parameter.grad = flat.grad[start:end].view_as(parameter)  # autograd adds into a gradient that is there
-        start = end
+    pieces = torch.split(flat.data, [parameter.numel() for parameter in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.data = piece.view_as(parameter)
     return flat

@@ -48,12 +48,10 @@ class Trainer:
         torch.set_num_threads(spec.num_threads)
         self.model = StagedModel(spec.model, spec.vocabulary_size, spec.sequence_length, spec.init_seed)
         settings = spec.optimizer
-        self.optimizers = [
-            torch.optim.Adam(
-                [flat], settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon, fused=True
-            )
-            for flat in self.model.flat
-        ]
+        groups = [{"params": [flat]} for flat in self.model.flat]  # each with a learning rate of its own
+        betas = settings.beta1, settings.beta2
+        self.optimizer = torch.optim.Adam(groups, settings.learning_rate, betas, settings.epsilon, fused=True)
+        self._rows_by_route = list(rows_by_route(spec).items())
         self.step = 0
         num_stages = len(self.model.flat)
         self.gradient_norms = [1.0] * num_stages
@@ -65,22 +63,22 @@ class Trainer:
         """Update every stage once. Raises DivergedError, with weights unchanged, when the loss is not finite."""
         spec = self.spec
         windows = self.corpus.batch(spec.data_seed, self.step, spec.sequences_per_batch, spec.sequence_length)
-        for flat in self.model.flat:
-            gradient_of(flat).zero_()
-        train_loss = 0.0
-        for route, rows in rows_by_route(spec).items():
-            group = torch.from_numpy(windows[rows])
+        train_loss, gradients = 0.0, list[Tensor]()
+        for route, rows in self._rows_by_route:
+            group = torch.from_numpy(windows if len(rows) == len(windows) else windows[rows])
             share = len(rows) / spec.sequences_per_batch
             loss = self.model.loss(group[:, :-1], group[:, 1:], route) * share
-            loss.backward()  # type: ignore[no-untyped-call]
+            found = self.model.gradients(loss)
+            gradients = [total.add_(more) for total, more in zip(gradients, found, strict=True)] if gradients else found
             train_loss += loss.item()
         self._require_finite(train_loss, "loss")
-        gradient_norms = [clip(gradient_of(flat), spec.optimizer.clip_norm) for flat in self.model.flat]
+        gradient_norms = clip(gradients, spec.optimizer.clip_norm)
         self._require_finite(sum(gradient_norms), "gradient norm")
         self.gradient_norms = gradient_norms
-        for number, optimizer in enumerate(self.optimizers):
-            optimizer.param_groups[0]["lr"] = self.learning_rate(number)
-            optimizer.step()
+        for number, (flat, gradient) in enumerate(zip(self.model.flat, gradients, strict=True)):
+            flat.grad = gradient
+            self.optimizer.param_groups[number]["lr"] = self.learning_rate(number)
+        self.optimizer.step()
         self.step += 1
         return StepResult(train_loss, tuple(self.gradient_norms))
 
@@ -136,16 +134,16 @@ class Trainer:
         self.rate_factors[edit.stage] = (edit.learning_rate_factor, half_life_steps, self.step)
 
     def _rebuild_optimizer(self, edit: Edit, terms: tuple[Term, ...], states: Mapping[Moment | None, State]) -> None:
-        state = self.optimizers[edit.stage].state
+        flat = self.model.flat[edit.stage]
         sources: list[tuple[float, dict[str, Tensor]]] = []
         if edit.optimizer == "older":
             sources = [(1.0, adam_state(states[terms[0].moment], edit.stage))]
         elif edit.optimizer == "average":
             sources = [(term.share, adam_state(states[term.moment], term.stage)) for term in means(edit, terms)]
-        state.clear()
+        self.optimizer.state.pop(flat, None)
         if sources and all(moments for _, moments in sources):
             combined = {name: combine([(share, moments[name]) for share, moments in sources]) for name in ADAM_STATE}
-            state[self.model.flat[edit.stage]] = combined
+            self.optimizer.state[flat] = combined
 
     def snapshot(self) -> State:
         """Whole state as named tensors, to the bit; most are live: write or clone them before the next step."""
@@ -154,9 +152,9 @@ class Trainer:
             "gradient_norms": torch.tensor(self.gradient_norms, dtype=torch.float64),
             "rate_factors": torch.tensor(self.rate_factors, dtype=torch.float64),
         }
-        for number, (flat, optimizer) in enumerate(zip(self.model.flat, self.optimizers, strict=True)):
+        for number, flat in enumerate(self.model.flat):
             tensors[f"weights.{number}"] = flat.detach()
-            for name, value in optimizer.state[flat].items() if flat in optimizer.state else ():
+            for name, value in self.optimizer.state.get(flat, {}).items():
                 tensors[f"adam.{number}.{name}"] = value
         return tensors
 
@@ -166,23 +164,17 @@ class Trainer:
         self.step = int(tensors["step"])
         self.gradient_norms = tensors["gradient_norms"].tolist()
         self.rate_factors = [(factor, half, int(since)) for factor, half, since in tensors["rate_factors"].tolist()]
-        for number, (flat, optimizer) in enumerate(zip(self.model.flat, self.optimizers, strict=True)):
+        self.optimizer.state.clear()
+        for number, flat in enumerate(self.model.flat):
             flat.copy_(tensors[f"weights.{number}"])
-            optimizer.state.clear()
             if moments := adam_state(tensors, number):
-                optimizer.state[flat] = {name: value.clone() for name, value in moments.items()}
+                self.optimizer.state[flat] = {name: value.clone() for name, value in moments.items()}
 
 
 def adam_state(tensors: State, number: int) -> dict[str, Tensor]:
     """Adam's state of a stage in a whole state; empty before its first step."""
     prefix = f"adam.{number}."
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def gradient_of(flat: Tensor) -> Tensor:
-    """Gradient vector of a stage."""
-    assert flat.grad is not None
-    return flat.grad
 
 
 def rows_by_route(spec: TrainingSpec) -> dict[tuple[int, ...], np.ndarray]:
@@ -193,12 +185,13 @@ def rows_by_route(spec: TrainingSpec) -> dict[tuple[int, ...], np.ndarray]:
     return {route: rows for route, rows in groups.items() if len(rows)}
 
 
-def clip(gradient: Tensor, clip_norm: float | None) -> float:
-    """Scale a gradient in place to a norm of at most `clip_norm`; return the norm before."""
-    norm = float(gradient.norm())
-    if clip_norm is not None and norm > clip_norm:
-        gradient.mul_(clip_norm / norm)
-    return norm
+def clip(gradients: list[Tensor], clip_norm: float | None) -> list[float]:
+    """Scale each gradient in place to a norm of at most `clip_norm`; return the norms before."""
+    norms: list[float] = torch.stack(torch._foreach_norm(gradients)).tolist()
+    for gradient, norm in zip(gradients, norms, strict=True):
+        if clip_norm is not None and norm > clip_norm:
+            gradient.mul_(clip_norm / norm)
+    return norms
 
 
 def scheduled_rate(spec: TrainingSpec, step: int) -> float:

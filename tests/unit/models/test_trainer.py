@@ -30,6 +30,10 @@ def trainer_for(corpus, num_stages=4, family="llama", steps=3, routes=None, **op
     return trainer
 
 
+def stages_with_moments(trainer: Trainer) -> list[int]:
+    return [number for number, flat in enumerate(trainer.model.flat) if flat in trainer.optimizer.state]
+
+
 def weights(trainer: Trainer) -> list[torch.Tensor]:
     return [flat.detach().clone() for flat in trainer.model.flat]
 
@@ -83,8 +87,7 @@ def test_fresh_weights_depend_on_stage_and_step_alone(corpus, stage):
 def test_only_the_rebuilt_stage_loses_its_optimizer_state(corpus):
     trainer = trainer_for(corpus, learning_rate=1e-3)
     trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1))
-    states = [optimizer.state for optimizer in trainer.optimizers]
-    assert [len(state) for state in states] == [1, 1, 0, 1, 1]
+    assert stages_with_moments(trainer) == [0, 1, 3, 4]
     assert [trainer.learning_rate(k) for k in range(5)] == pytest.approx([1e-3, 1e-3, 1.1e-3, 1e-3, 1e-3])
     before = weights(trainer)
     trainer.train_step()
@@ -96,11 +99,11 @@ def test_the_uniform_average_is_the_mean_to_the_bit(corpus):
     """Of the weights, and of the moments where the optimizer's state is averaged."""
     trainer = trainer_for(corpus)
     before = weights(trainer)
-    moments = [optimizer.state[flat] for optimizer, flat in zip(trainer.optimizers, trainer.model.flat, strict=True)]
+    moments = [trainer.optimizer.state[flat] for flat in trainer.model.flat]
     expected = {name: ((moments[1][name].double() + moments[3][name].double()) / 2).float() for name in moments[1]}
     trainer.apply(Edit(2, "average", (1, 3), GradientNormWeights(exponent=0.0), optimizer="average"))
     assert torch.equal(weights(trainer)[2], ((before[1].double() + before[3].double()) / 2).float())
-    found = trainer.optimizers[2].state[trainer.model.flat[2]]
+    found = trainer.optimizer.state[trainer.model.flat[2]]
     assert all(torch.equal(found[name], expected[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
     trainer.train_step()
 
@@ -154,11 +157,11 @@ def test_a_rolled_back_stage_may_keep_or_lose_its_optimizer(corpus):
     trainer = trainer_for(corpus, steps=0)
     older = states_at(trainer, 0, 3)
     trainer.apply(Edit(2, "sum", terms=(Term(2, 1.0, Moment(0, 0)),), optimizer="older"), older)
-    assert [len(optimizer.state) for optimizer in trainer.optimizers] == [1, 1, 0, 1, 1]
+    assert stages_with_moments(trainer) == [0, 1, 3, 4]
     assert trainer.gradient_norms[2] == 1.0
     terms = (Term(2, 0.5, Moment(0, 0)), Term(3, 0.5))
     trainer.apply(Edit(1, "sum", terms=terms, optimizer="average"), older)
-    assert [len(optimizer.state) for optimizer in trainer.optimizers] == [1, 0, 0, 1, 1]
+    assert stages_with_moments(trainer) == [0, 3, 4]
     trainer.train_step()
 
 
@@ -244,7 +247,7 @@ def test_a_step_is_that_of_a_plain_torch_loop(corpus, family):
         result = trainer.train_step()
         for parameter, copy in zip(parameters, copies, strict=True):
             parameter.data.copy_(copy.data)
-            parameter.grad.zero_()
+            parameter.grad = None
         windows = torch.from_numpy(corpus.batch(4, step, 4, 16))
         loss = plain.model.loss(windows[:, :-1], windows[:, 1:], route)
         loss.backward()
@@ -287,9 +290,34 @@ def test_attention_sees_the_past_alone_by_distance(corpus):
     cos, sin = rope_tables(12, 8)
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(8, generator=generator).expand(12, 8) for _ in range(2))
-    scores = rotate(q, cos, sin) @ rotate(k, cos, sin).T
+    scores = rotate(q, cos, sin, 1) @ rotate(k, cos, sin, 1).T
     assert torch.allclose(scores[3, 1], scores[9, 7], atol=1e-5)
-    assert torch.allclose(rotate(q, cos, sin).norm(dim=-1), q.norm(dim=-1), atol=1e-5)
+    assert torch.allclose(rotate(q, cos, sin, 1).norm(dim=-1), q.norm(dim=-1), atol=1e-5)
+
+
+def test_rotation_and_its_gradient_are_those_of_each_head():
+    generator = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(2, 12, 3 * 8, generator=generator, requires_grad=True) for _ in range(2))
+    cos, sin = rope_tables(12, 8)
+    half_cos, half_sin = cos[:, None, :4], sin[:, None, 4:]
+    first, second = x.view(2, 12, 3, 8).chunk(2, dim=-1)
+    heads = torch.cat((first * half_cos - second * half_sin, first * half_sin + second * half_cos), dim=-1)
+    expected, found = heads.flatten(-2), rotate(x, cos.repeat(1, 3), sin.repeat(1, 3), 3)
+    assert torch.equal(found, expected)
+    assert torch.equal(*(torch.autograd.grad(y, x, g)[0] for y in (found, expected)))
+
+
+@pytest.mark.parametrize("routes", [plain_routes(4), swapped_routes(4)])
+def test_a_stage_gradient_joins_those_of_its_parameters(corpus, routes):
+    trainer = trainer_for(corpus, steps=0, routes=routes, clip_norm=None)
+    windows = torch.from_numpy(corpus.batch(4, 0, 4, 16))
+    for route, rows in rows_by_route(trainer.spec).items():
+        loss = trainer.model.loss(windows[rows, :-1], windows[rows, 1:], route) * (len(rows) / 4)
+        loss.backward()
+    expected = [torch.cat([p.grad.flatten() for p in stage.parameters()]) for stage in trainer.model.stages]
+    trainer.train_step()
+    found = [flat.grad for flat in trainer.model.flat]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_training_learns_from_chance_or_diverges_with_its_step(corpus):
