@@ -17,7 +17,7 @@ class GPTLayer(nn.Module):
 
     def __init__(self, spec: ModelSpec, sequence_length: int) -> None:  # noqa: ARG002
         super().__init__()
-        dim, hidden = spec.dim, spec.hidden_dim or 4 * spec.dim
+        dim, hidden = spec.dim, spec.width_of_feed_forward
         self.num_heads = spec.num_heads
         self.attention_norm = nn.Parameter(torch.empty(dim))
         self.attention_norm_bias = nn.Parameter(torch.empty(dim))

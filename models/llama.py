@@ -1,7 +1,7 @@
 """LLaMA-style residual layer: RMSNorm, rotary positions, causal attention, SwiGLU. No biases, no dropout.
 
 Touvron et al. 2023 (arXiv 2302.13971); RoPE: Su et al. 2021 (arXiv 2104.09864). Shapes: B sequences, T tokens, D = dim,
-H heads, F = feed-forward width.
+H heads, F = feed-forward width. Layers also run under `torch.vmap` and bf16 autocast (`models/stacked.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LlamaLayer(nn.Module):
     def __init__(self, spec: ModelSpec, sequence_length: int) -> None:
         super().__init__()
         dim = spec.dim
-        hidden = spec.hidden_dim or -(-8 * dim // 3 // 16) * 16  # 8/3 of dim, rounded up to a multiple of 16
+        hidden = spec.width_of_feed_forward
         self.num_heads = spec.num_heads
         self.attention_norm = nn.Parameter(torch.empty(dim))
         self.query_key_value = nn.Parameter(torch.empty(3 * dim, dim))
@@ -57,7 +57,7 @@ class LlamaLayer(nn.Module):
         cos, sin = self.get_buffer("cos")[:T], self.get_buffer("sin")[:T]
         h = F.rms_norm(x, (D,), self.attention_norm, NORM_EPSILON)
         qk, v = torch.split(F.linear(h, self.query_key_value), [2 * D, D], dim=-1)
-        qk = rotate(qk, cos, sin, 2 * self.num_heads)
+        qk = rotate(qk, cos, sin, 2 * self.num_heads).to(v.dtype)
         q, k = qk.view(B, T, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each [B, H, T, D / H]
         v = v.view(B, T, self.num_heads, -1).transpose(1, 2)
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True)

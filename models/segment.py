@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from safetensors.torch import load, save
 
 from models.corpus import Corpus
 from models.spec import TrainingSpec
-from models.trainer import Trainer
+from models.stacked import Stack, divergence_at, is_finite, open_trainer
+from models.trainer import StepResult, Trainer, divergence
 from models.training_plan import Segment
 from models.training_state import DivergedError, Position, older_states
-from models.trajectory import environment_key
+from models.trajectory import environment_of
 from models.trajectory_store import LineResults
 
 NUM_STEPS_TIMED = 8
@@ -38,17 +40,14 @@ def train_segment(
 ) -> TrainedSegment:
     """Train a segment from the state at `segment.start` (None: the initial one) and the older states of its edits.
 
-    environment: `environment_key` of the store that the results are for; RuntimeError if this process has another.
+    environment: `environment_of` the recipe where the store is; RuntimeError if this process has another.
     """
-    if (here := environment_key()) != environment:
-        raise RuntimeError(f"this worker would compute other bits: it has {here}, the sweep {environment}")
+    if segment.lineage.spec.is_stacked:
+        (done,) = train_stack([(segment, start, older)], corpus, environment)
+        return done
+    require_environment(segment.lineage.spec, environment)
     done = TrainedSegment()
-    trainer = Trainer(segment.lineage.spec, corpus)
-    if start is not None:
-        trainer.restore(load(start))
-    for lineage in segment.entered:
-        states = {moment: load(older[state]) for moment, state in older_states(lineage).items()}
-        trainer.apply(lineage.edits[-1][1], states)
+    trainer = entered(segment, corpus, start, older)
     validate(trainer, segment, done)
     try:
         while trainer.step < segment.last_step:
@@ -62,6 +61,82 @@ def train_segment(
     return done
 
 
+def entered(segment: Segment, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes]) -> Trainer:
+    """The state at the beginning of a segment, after its edits."""
+    trainer = Trainer(segment.lineage.spec, corpus)
+    if start is not None:
+        trainer.restore(load(start))
+    for lineage in segment.entered:
+        states = {moment: load(older[state]) for moment, state in older_states(lineage).items()}
+        trainer.apply(lineage.edits[-1][1], states)
+    return trainer
+
+
+def require_environment(spec: TrainingSpec, environment: str) -> None:
+    """RuntimeError if this process would compute other bits than those of an environment."""
+    if (here := environment_of(spec)) != environment:
+        raise RuntimeError(f"this worker would compute other bits: it has {here}, the sweep {environment}")
+
+
+SegmentWithStates = tuple[Segment, bytes | None, Mapping[Position, bytes]]
+"""A segment, the state at its start (None: the initial one) and the older states of its edits."""
+
+
+def train_stack(segments: Sequence[SegmentWithStates], corpus: Corpus, environment: str) -> list[TrainedSegment]:
+    """Train segments of one recipe together, as `train_segment` does each; seeds, steps and edits may differ."""
+    specs = [segment.lineage.spec for segment, _, _ in segments]
+    require_environment(specs[0], environment)
+    stack = Stack(specs[0], corpus)
+    states = [entered(segment, corpus, start, older).snapshot() for segment, start, older in segments]
+    stack.load(list(zip(specs, states, strict=True)))
+    training = [StackedSegment(segment, TrainedSegment()) for segment, _, _ in segments]
+    for num_steps in range(max(segment.num_steps for segment, _, _ in segments) + 1):
+        if num_steps:
+            stack.train_step()
+        ending = [one.segment.num_steps == num_steps for one in training]
+        validating = [one.segment.first_step + num_steps in one.segment.validations for one in training]
+        if not any(ending) and not any(validating):
+            continue
+        for one, results in zip(training, stack.collect(), strict=True):
+            one.add(results)
+        losses = stack.validation_losses() if any(validating) else []
+        for one, loss in zip(training, losses, strict=False):
+            one.validate(num_steps, loss)
+        for slot, one in enumerate(training):
+            if ending[slot] and one.done.divergence is None:
+                one.done.state = save(stack.snapshot(slot))
+    return [one.done for one in training]
+
+
+@dataclass
+class StackedSegment:
+    """A segment in a stack, and its results so far; other segments may be longer."""
+
+    segment: Segment
+    done: TrainedSegment
+
+    def add(self, results: Sequence[StepResult]) -> None:
+        """Add results of further steps, up to the end of the segment or its divergence."""
+        for result in results:
+            step = self.segment.first_step + len(self.done.results.steps) + 1
+            if step > self.segment.last_step or self.done.divergence is not None:
+                return
+            if is_finite(result):
+                self.done.results.steps[step] = result
+            else:
+                self.done.divergence = str(divergence_at(step, result))
+
+    def validate(self, num_steps: int, loss: float) -> None:
+        """Add a validation loss after a number of steps, if it is due."""
+        step = self.segment.first_step + num_steps
+        if step not in self.segment.validations or len(self.done.results.steps) != num_steps:
+            return
+        if math.isfinite(loss):
+            self.done.results.validations[step] = loss
+        else:
+            self.done.invalid[step] = str(divergence(step + 1, "validation loss", loss))
+
+
 def validate(trainer: Trainer, segment: Segment, done: TrainedSegment) -> None:
     """Validate the current state if the segment requires it."""
     if trainer.step in segment.validations:
@@ -73,7 +148,7 @@ def validate(trainer: Trainer, segment: Segment, done: TrainedSegment) -> None:
 
 def measure_step_seconds(spec: TrainingSpec, corpus: Corpus) -> float:
     """Median seconds of a training step on this machine, for estimates."""
-    trainer = Trainer(spec, corpus)
+    trainer = open_trainer(spec, corpus)
     seconds = []
     for _ in range(NUM_STEPS_TIMED):
         began = time.perf_counter()

@@ -13,7 +13,7 @@ from models.segment import TrainedSegment
 from models.training import ReplayedLosses
 from models.training_plan import Demands, Segment, StoredLine, plan_segments
 from models.training_state import Lineage, Position
-from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_key, line_name
+from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_of, line_name
 from models.trajectory_store import Keyframe, TrajectoryStore
 
 MAX_LINES_IN_MEMORY, MAX_STEPS_IN_MEMORY = 256, 2_000_000  # steps of all lines together take about 100 bytes each
@@ -24,7 +24,6 @@ class SharedTraining:
 
     def __init__(self, store: TrajectoryStore | None, max_steps: int = KEYFRAME_INTERVAL_STEPS) -> None:
         self.store, self.max_steps = store, max_steps
-        self.environment = environment_key()
         self.num_trained_steps = 0
         self._states: dict[Position, bytes] = {}  # ends of segments, for those that start there
         self._losses: dict[str, dict[int, float]] = {}
@@ -35,7 +34,7 @@ class SharedTraining:
         """Contents of the store for a line."""
         if self.store is None:
             return StoredLine()
-        name = line_name(self.environment, lineage)
+        name = name_of(lineage)
         validations = self.store.read_validations(name).keys() | self._invalid.get(lineage.key, {}).keys()
         return StoredLine(self._losses_of(lineage).keys(), validations, self.store.keyframe_steps(name))
 
@@ -43,7 +42,7 @@ class SharedTraining:
         """Stored training losses of a line by step, cached: no other process writes them."""
         losses = self._losses.pop(lineage.key, None)
         if losses is None:
-            name = line_name(self.environment, lineage)
+            name = name_of(lineage)
             losses = self.store.read_losses(name) if self.store else {}
         self._losses[lineage.key] = losses  # most recently used last
         while len(self._losses) > MAX_LINES_IN_MEMORY or (
@@ -62,7 +61,7 @@ class SharedTraining:
             return self._states[position]
         if self.store is None:
             return None
-        return self.store.read_keyframe(line_name(self.environment, position.lineage), position.step)
+        return self.store.read_keyframe(name_of(position.lineage), position.step)
 
     def add_state(self, segment: Segment, trained: TrainedSegment) -> None:
         """Hold the end state of a trained segment in memory for the segments that start there."""
@@ -82,9 +81,9 @@ class SharedTraining:
             keyframe = Keyframe(segment.last_step, trained.state, bool(lineage.edits)) if trained.state else None
 
             def in_use() -> Collection[tuple[str, int]]:
-                return {(line_name(self.environment, state.lineage), state.step) for state in needed()}
+                return {(name_of(state.lineage), state.step) for state in needed()}
 
-            self.store.commit(line_name(self.environment, lineage), trained.results, keyframe, in_use)
+            self.store.commit(name_of(lineage), trained.results, keyframe, in_use)
             if key in self._losses:
                 self._losses[key].update((n, step.train_loss) for n, step in trained.results.steps.items())
 
@@ -99,7 +98,7 @@ class SharedTraining:
             losses = self._losses_of(lineage)
             steps = range(lineage.first_step + 1, demand.last_step + 1)
             found.train[lineage.key] = steps.start, array("d", [losses.get(step, math.nan) for step in steps])
-            stored_line = self.store.read_validations(line_name(self.environment, lineage)) if self.store else {}
+            stored_line = self.store.read_validations(name_of(lineage)) if self.store else {}
             found.validation[lineage.key] = {
                 step: stored_line[step] for step in sorted(demand.validations) if step in stored_line
             }
@@ -119,3 +118,8 @@ class SharedTraining:
             validations = {step for step in demand.validations if step <= last_step}
             reachable[lineage] = type(demand)(min(demand.last_step, last_step), validations)
         return reachable
+
+
+def name_of(lineage: Lineage) -> str:
+    """Name of a line in the store of this machine."""
+    return line_name(environment_of(lineage.spec), lineage)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 EMBEDDING_STAGE = 0
 """Stage 0 holds the embedding E, the final norm and the de-embedding E⁻¹; stages 1..s hold the layers."""
 
 Routes = tuple[tuple[int, ...], ...]
 """Orders in which a microbatch visits the layer stages 1..s; microbatch j takes `routes[j % len(routes)]`."""
+
+
+Device = Literal["cpu", "cuda", "mps"]
+WantedDevice = Literal["cpu", "cuda", "mps", "auto"]
+Precision = Literal["fp32", "bf16"]
+
+STACKED_MULTIPLE = 16
+"""Sizes of stacked replicates are multiples of it: slots begin at equal alignments, so that all have the same bits."""
+
+REPLICATES_ON_GPU = 8
 
 
 class Config(BaseModel):
@@ -32,6 +42,13 @@ class ModelSpec(Config):
     hidden_dim: int | None = Field(
         None, ge=1, le=10**7, description="feed-forward width; default 8/3 dim (llama), 4 dim (gpt)"
     )
+
+    @property
+    def width_of_feed_forward(self) -> int:
+        """`hidden_dim`, or its default."""
+        if self.family == "gpt":
+            return self.hidden_dim or 4 * self.dim
+        return self.hidden_dim or -(-8 * self.dim // 3 // 16) * 16  # 8/3 of dim, rounded up to a multiple of 16
 
 
 class DataSpec(Config):
@@ -80,7 +97,7 @@ class OptimizerSpec(Config):
 class TrainingSpec(Config):
     """Everything that determines the weights at every step of a failure-free training run.
 
-    `corpus`: content hash of the token streams. Versions and CPU family are in `models.trajectory.environment_key`.
+    `corpus`: content hash of the token streams. Versions and hardware are in `models.trajectory.environment_of`.
     """
 
     model: ModelSpec
@@ -95,6 +112,34 @@ class TrainingSpec(Config):
     data_seed: int
     num_threads: int = 1
     routes: Routes
+    device: Device = "cpu"
+    precision: Precision = "fp32"
+    replicates_at_once: int = 1
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether `models.stacked` trains it; if not, `models.trainer` does: one replicate on the CPU in fp32."""
+        return (self.device, self.precision, self.replicates_at_once) != ("cpu", "fp32", 1)
+
+    @property
+    def recipe(self) -> TrainingSpec:
+        """The same training with seeds 0: replicates of equal recipes can be trained together."""
+        return self.model_copy(update={"init_seed": 0, "data_seed": 0})
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later fields at their defaults, so that names of states, hashes of this, stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        later = ("device", "precision", "replicates_at_once")
+        defaults = type(self).model_fields
+        return {name: value for name, value in fields.items() if name not in later or value != defaults[name].default}
+
+
+def odd_sizes(model: ModelSpec, sequence_length: int) -> dict[str, int]:
+    """Sizes with which replicates cannot be stacked, by field."""
+    sizes = {"model.dim": model.dim, "model.hidden_dim": model.width_of_feed_forward}
+    sizes["sequence_length"] = sequence_length
+    return {field: size for field, size in sizes.items() if size % STACKED_MULTIPLE}
 
 
 def plain_routes(num_stages: int) -> Routes:

@@ -40,7 +40,7 @@ class StagedModel:
         x = self.ends.embed(tokens)
         for number in route:
             x = self.stages[number](x)
-        return F.cross_entropy(self.ends.logits(x).flatten(0, 1), targets.flatten())
+        return F.cross_entropy(self.ends.logits(x).float().flatten(0, 1), targets.flatten())
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
         """Gradient of a loss for each stage, a vector in the order of `flat[k]`."""

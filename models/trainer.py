@@ -99,10 +99,7 @@ class Trainer:
 
     def _require_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
-            raise DivergedError(
-                f"training diverged: the {what} at step {self.step + 1} is {value}; lower "
-                "training.optimizer.learning_rate, or the learning-rate factor after a recovery"
-            )
+            raise divergence(self.step + 1, what, value)
 
     def learning_rate(self, number: int) -> float:
         """Learning rate of stage `number` at the next step: schedule × the stage's factor."""
@@ -169,6 +166,14 @@ class Trainer:
             flat.copy_(tensors[f"weights.{number}"])
             if moments := adam_state(tensors, number):
                 self.optimizer.state[flat] = {name: value.clone() for name, value in moments.items()}
+
+
+def divergence(step: int, what: str, value: float) -> DivergedError:
+    """The error of a step at which a loss or gradient norm is not finite."""
+    return DivergedError(
+        f"training diverged: the {what} at step {step} is {value}; lower "
+        "training.optimizer.learning_rate, or the learning-rate factor after a recovery"
+    )
 
 
 def adam_state(tensors: State, number: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections import Counter
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +19,10 @@ import torch
 from safetensors.torch import load, save
 
 from models.corpus import Corpus
-from models.spec import TrainingSpec
-from models.trainer import State, StepResult, Trainer
+from models.device import device_name
+from models.spec import Device, TrainingSpec
+from models.stacked import STACKED_CODE_HASH, LiveTrainer, open_trainer
+from models.trainer import State, StepResult
 from models.training import Training
 from models.training_state import Lineage, Position, digest, older_states
 from models.trajectory_store import Keyframe, LineResults, TrajectoryStore, require_equal
@@ -52,10 +55,10 @@ class Trajectory(Training):
             raise ValueError(f"the training spec names corpus {spec.corpus}, given is {corpus.content_hash}")
         super().__init__(spec, iterations_per_step)
         self.corpus, self.store, self.keyframe_interval_steps = corpus, store, keyframe_interval_steps
-        self.environment = environment_key()
+        self.environment = environment_of(spec)
         self.num_replayed_steps = 0
         self._results_by_line: dict[str, LineResults] = {}
-        self._live: Trainer | None = None
+        self._live: LiveTrainer | None = None
         self._live_lineage = Lineage(spec)
         self._pending = LineResults()  # of the live lineage: not yet in the store
         self._last_used: dict[Position, State] = {}  # older states, by when they were last used
@@ -81,7 +84,7 @@ class Trajectory(Training):
         if self._live and self._pending:
             self._commit(self._live)
 
-    def state_at(self, position: Position) -> Trainer:
+    def state_at(self, position: Position) -> LiveTrainer:
         """The live trainer, moved to a Position from the nearest available state. Callers must not step it."""
         torch.set_num_threads(self.spec.num_threads)
         trainer = self._nearest(position.lineage, position.step)
@@ -127,7 +130,7 @@ class Trajectory(Training):
             self.state_at(Position(lineage, position.step))
         return results[position.step]
 
-    def _nearest(self, lineage: Lineage, step: int) -> Trainer:
+    def _nearest(self, lineage: Lineage, step: int) -> LiveTrainer:
         """Make the latest available state on the way to (lineage, step) the live one."""
         last_step = step
         for number in range(len(lineage.edits), -1, -1):
@@ -143,11 +146,11 @@ class Trajectory(Training):
             last_step = ancestor.first_step
         return self._begin(Lineage(lineage.spec))
 
-    def _begin(self, lineage: Lineage, state: State | None = None) -> Trainer:
+    def _begin(self, lineage: Lineage, state: State | None = None) -> LiveTrainer:
         """Replace the live state by another."""
         if self._live:
             self._leave(self._live)
-        self._live, self._live_lineage = Trainer(lineage.spec, self.corpus), lineage
+        self._live, self._live_lineage = open_trainer(lineage.spec, self.corpus), lineage
         if state is not None and self.store:
             self._live.restore(state)
             results, stored = self._results(lineage), self.store.read(self._line(lineage))
@@ -156,7 +159,7 @@ class Trajectory(Training):
             results.validations.update(stored.validations)
         return self._live
 
-    def _train_until(self, trainer: Trainer, step: int, on_the_way: StatesOnTheWay) -> None:
+    def _train_until(self, trainer: LiveTrainer, step: int, on_the_way: StatesOnTheWay) -> None:
         results = self._results(self._live_lineage).steps
         on_the_way.keep(self._live_lineage, trainer)
         while trainer.step < step:
@@ -171,13 +174,13 @@ class Trajectory(Training):
             if trainer.step % self.keyframe_interval_steps == 0:
                 self._commit(trainer)
 
-    def _leave(self, trainer: Trainer) -> None:
+    def _leave(self, trainer: LiveTrainer) -> None:
         """Store the live state before it moves off its line, for others that fork here."""
         just_edited = self._live_lineage.edits and trainer.step == self._live_lineage.first_step
         if self._pending or (trainer.step > 0 and not just_edited):
             self._commit(trainer)
 
-    def _commit(self, trainer: Trainer) -> None:
+    def _commit(self, trainer: LiveTrainer) -> None:
         """Write the pending results to the store, with a keyframe at the live state unless it has one."""
         if self.store and (self._pending or self._stored_step(self._live_lineage, trainer.step) != trainer.step):
             keyframe = Keyframe(trainer.step, save(trainer.snapshot()), bool(self._live_lineage.edits))
@@ -204,7 +207,7 @@ class StatesOnTheWay:
         self.num_uses = Counter(state for lineage in path for state in older_states(lineage).values())
         self.states: dict[Position, State] = {}
 
-    def keep(self, lineage: Lineage, trainer: Trainer) -> None:
+    def keep(self, lineage: Lineage, trainer: LiveTrainer) -> None:
         """Keep the current state of the trainer if an edit refers to it."""
         if self.num_uses and self.num_uses[here := Position(lineage, trainer.step)]:
             self.states[here] = {name: tensor.clone() for name, tensor in trainer.snapshot().items()}
@@ -220,12 +223,19 @@ def line_name(environment: str, lineage: Lineage) -> str:
     return digest(f"{environment}|{lineage.key}")
 
 
-def environment_key() -> str:
-    """Versions of libraries, CPU family and hash of the training code, which decide the last bits of a result."""
-    return (
+def environment_of(spec: TrainingSpec) -> str:
+    """All beside the recipe that decides the last bits of its training on this machine."""
+    return environment_key(spec.device, spec.is_stacked)
+
+
+@lru_cache
+def environment_key(device: Device = "cpu", is_stacked: bool = False) -> str:
+    """Versions of libraries, hardware and hash of the training code."""
+    found = (
         f"torch {torch.__version__}, numpy {version('numpy')}, {cpu_family()}, "
         f"{torch.backends.cpu.get_cpu_capability()}, training code {TRAINING_CODE_HASH}"
     )
+    return f"{found}, stacked {STACKED_CODE_HASH}, {device_name(device)}" if is_stacked else found
 
 
 def cpu_family() -> str:

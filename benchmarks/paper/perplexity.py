@@ -18,7 +18,7 @@ from benchmarks.paper.published import HIGHEST
 from benchmarks.paper.tables import RATE, REBUILDING
 from models.corpus import load_corpus
 from models.spec import DataSpec
-from models.trainer import Trainer
+from models.stacked import LiveTrainer
 from models.training import Training
 from models.training_state import Position
 from models.trajectory import Trajectory
@@ -74,7 +74,7 @@ def perplexities(points: list[Point], base_folder: Path, results: Path, cache: P
     return pd.DataFrame(rows)
 
 
-def final_states(plan: ScenarioPlan, store: TrajectoryStore) -> Iterator[tuple[SweepRun, Trainer]]:
+def final_states(plan: ScenarioPlan, store: TrajectoryStore) -> Iterator[tuple[SweepRun, LiveTrainer]]:
     """Runs of STRATEGIES, each with its trainer at the end of the run."""
     for run in plan.runs():
         if run.strategy.name not in STRATEGIES:

@@ -282,6 +282,7 @@ class SweepWork(Work[Item]):
             losses = job.trained.losses(job.demands[task]) if task.learns else None
             return self.executor.submit(simulate_task, task.task, losses)
         from models.segment import train_segment
+        from models.trajectory import environment_of
 
         states = {state: job.trained.state(state) for state in task.needs}
         if None in states.values():
@@ -290,7 +291,7 @@ class SweepWork(Work[Item]):
         older = {state: states[state] for state in task.older}
         start = states[task.start] if task.start else None
         text = job.texts[task.lineage.spec.corpus]
-        return self.executor.submit(train_segment, task, text, start, older, job.trained.environment)
+        return self.executor.submit(train_segment, task, text, start, older, environment_of(task.lineage.spec))
 
     def done(self, task: Item, result: Any) -> None:
         """Let others start from the state of a segment."""

@@ -16,7 +16,7 @@ from models.spec import TrainingSpec
 from models.training_plan import Demands, num_steps
 from sim.core.text import shortened, suggestion
 from sim.experiments.tasks import Outcomes, SimulationTask
-from sim.experiments.training import Texts, training_spec
+from sim.experiments.training import Texts, on_this_machine, training_spec
 from sim.experiments.versions import SOURCE_HASH, plugin_versions
 from sim.results import storage as results
 from sim.scenario.loading import with_absolute_paths
@@ -27,17 +27,18 @@ from sim.strategies import StrategyConfig
 
 
 class ScenarioPlan:
-    """The runs of a scenario at one point, with its text and versions. DataError for text that cannot be learnt."""
+    """The runs of a scenario at one point, with text and versions. DataError for a missing text or device."""
 
     def __init__(self, point: Point, base_folder: Path, results_folder: Path, texts: Texts, number: int = 0) -> None:
-        self.point, self.number, self.scenario = point, number, point.scenario
+        self.point, self.number, self.scenario = point, number, on_this_machine(point.scenario)
         self.base_folder, self.results_folder = base_folder, results_folder
         self.corpus = texts.of(self.scenario)
         self.versions = {name: version(name) for name in ("churnlab", "numpy", "simpy")} | {"source": SOURCE_HASH}
         if self.corpus is not None:
-            from models.trajectory import environment_key
+            from models.trajectory import environment_of
 
-            self.versions |= {"training": environment_key(), "corpus": self.corpus.content_hash}
+            environment = environment_of(training_spec(self.scenario, self.corpus, 0))
+            self.versions |= {"training": environment, "corpus": self.corpus.content_hash}
 
     @property
     def corpus_description(self) -> str:
@@ -140,11 +141,23 @@ class SweepRun:
             "versions": plan.versions | plugin_versions(plan.scenario, self.strategy),
             "corpus": plan.corpus_description,
             "num_threads": scenario.training.num_threads,
+            "device": device_of(scenario),
             "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         }
         if demands is not None:
             about["num_steps_asked"] = num_steps(demands)
         results.write_run(self.folder, scenario, result, about, resolved)
+
+
+def device_of(scenario: Scenario) -> str:
+    """The device of the training, with precision and replicates at once where they are not the default."""
+    training = scenario.training
+    if training.device == "cpu" and training.precision == "fp32" and training.num_replicates_at_once == 1:
+        return "cpu"
+    from models.device import device_name
+
+    assert training.device != "auto"
+    return f"{device_name(training.device)}, {training.precision}, {training.num_replicates_at_once} at once"
 
 
 def plan_runs(points: Sequence[Point], base_folder: Path, results_folder: Path, texts: Texts) -> list[SweepRun]:

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.spec import DataSpec, TrainingSpec, plain_routes
+from models.spec import DataSpec, Device, TrainingSpec, plain_routes
 from models.training import NoTraining, Training
 from sim.core.rng import derived_seed
-from sim.scenario.loading import DATA, DataError
+from sim.scenario.loading import DATA, DEVICE, DataError
 from sim.scenario.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -48,6 +48,23 @@ class Texts:
         return corpus
 
 
+def on_this_machine(scenario: Scenario) -> Scenario:
+    """The scenario with the device that its training has here in place of `auto`. DataError where there is none."""
+    wanted = scenario.training.device
+    if wanted == "cpu" or scenario.training.learner != "torch":
+        device: Device = "cpu"
+    else:
+        from models.device import resolved_device
+
+        try:
+            device = resolved_device(wanted)
+        except ValueError as error:
+            raise DataError(str(error), DEVICE) from error
+    if device == wanted:
+        return scenario
+    return scenario.model_copy(update={"training": scenario.training.model_copy(update={"device": device})})
+
+
 def training_spec(scenario: Scenario, corpus: Corpus | None, training_seed: int) -> TrainingSpec:
     """The name of the training of a scenario's proxy model under a seed."""
     return scenario.training.spec(
@@ -61,6 +78,7 @@ def training_spec(scenario: Scenario, corpus: Corpus | None, training_seed: int)
 
 def open_training(scenario: Scenario, corpus: Corpus | None, training_seed: int, cache: Path | None = None) -> Training:
     """The training of a scenario's proxy model under a seed. cache: None keeps training states in memory only."""
+    scenario = on_this_machine(scenario)
     spec = training_spec(scenario, corpus, training_seed)
     if corpus is None:
         return training_without_text(scenario.training.learner, spec, scenario.iterations_per_step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
-from models.spec import DataSpec
+from models.spec import STACKED_MULTIPLE, DataSpec, odd_sizes
 from sim.cluster.network import Network
 from sim.cluster.topology import Cluster
 from sim.core.distributions import Delay
@@ -335,6 +335,19 @@ def heads_divide_the_width(scenario: Scenario) -> Findings:
         even = _divisors(model.dim // 2) if model.dim % 2 == 0 else "choose an even dim"
         found = f"found {model.dim} / {model.num_heads} = {width}"
         yield field, f"rotary positions need heads of even width, {found}; {even}"
+
+
+@check("training.model", "training.sequence_length", "training.replicates_at_once")
+def stacked_replicates_have_aligned_sizes(scenario: Scenario) -> Findings:
+    """Replicates trained together have sizes with which all have the same bits, whichever are together."""
+    training = scenario.training
+    odd = odd_sizes(training.model, training.sequence_length)
+    if odd and (training.replicates_at_once or 1) > 1:
+        found = ", ".join(f"{field} {size}" for field, size in odd.items())
+        yield (
+            "training.replicates_at_once",
+            f"several at once need sizes that are multiples of {STACKED_MULTIPLE}, found {found}; allowed: 1",
+        )
 
 
 @check("training.sequences_per_batch", "training.num_microbatches")

@@ -21,6 +21,7 @@ MAX_BYTES = 10_000_000
 """Of a scenario's text. One of a long trace has its rows in it."""
 
 DATA: Location = ("training", "data")  # the path of the training text
+DEVICE: Location = ("training", "device")
 
 
 class DataError(ValueError):

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.spec import Config, DataSpec, ModelSpec, OptimizerSpec, Routes, TrainingSpec
+from models.spec import (
+    REPLICATES_ON_GPU,
+    Config,
+    DataSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Precision,
+    Routes,
+    TrainingSpec,
+    WantedDevice,
+    odd_sizes,
+)
 from sim.cluster.network import NetworkConfig
 from sim.cluster.topology import ClusterConfig
 from sim.core.plugins import choice
@@ -43,9 +54,32 @@ class TrainingConfig(Config):
         None, gt=0, description="time and iterations until the validation loss is first this low are reported"
     )
     num_threads: int = Field(1, ge=1, le=64, description="threads of the training; part of what decides the bits")
+    device: WantedDevice = Field(
+        "cpu", description="cpu; cuda or mps: a GPU of this machine; auto: cuda if it has one, else mps, else cpu"
+    )
+    precision: Precision = Field(
+        "fp32", description="fp32; bf16: forward pass in bfloat16 by autocast, weights and optimizer in fp32"
+    )
+    replicates_at_once: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="replicates trained together, stacked; default 1, on a GPU 8 if sizes are multiples of 16",
+    )
+
+    @property
+    def num_replicates_at_once(self) -> int:
+        """Slots of a stack; 1: replicates are trained one after another."""
+        if self.replicates_at_once is not None:
+            return self.replicates_at_once
+        return 1 if self.device == "cpu" or odd_sizes(self.model, self.sequence_length) else REPLICATES_ON_GPU
 
     def spec(self, corpus: str, vocabulary_size: int, init_seed: int, data_seed: int, routes: Routes) -> TrainingSpec:
-        """The specification of this training. Its states do not depend on `steps` and the evaluation interval."""
+        """The specification of this training. Its states do not depend on `steps` and the evaluation interval.
+
+        The device must be a resolved one (`sim.experiments.training.on_this_machine`).
+        """
+        assert self.device != "auto"
         optimizer = self.optimizer
         if optimizer.decay == "cosine" and optimizer.decay_steps is None:
             optimizer = optimizer.model_copy(update={"decay_steps": self.steps})
@@ -62,6 +96,9 @@ class TrainingConfig(Config):
             data_seed=data_seed,
             num_threads=self.num_threads,
             routes=routes,
+            device=self.device,
+            precision=self.precision,
+            replicates_at_once=self.num_replicates_at_once,
         )
 
 

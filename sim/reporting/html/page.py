@@ -137,6 +137,7 @@ def versions(data: ReportData) -> list[tuple[str, str]]:
     found: dict[str, list[str]] = {}
     for about in data.abouts:
         others = {"text": about["corpus"], "machine": about["machine"], "training threads": about["num_threads"]}
+        others["training device"] = about.get("device", "cpu")
         for name, value in (about["versions"] | others).items():
             found.setdefault(VERSION_NAMES.get(name, name), []).append(str(value))
     return [(name, "; ".join(dict.fromkeys(values))) for name, values in found.items()]

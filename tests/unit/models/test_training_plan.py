@@ -25,7 +25,7 @@ from models.training_plan import (
     together,
 )
 from models.training_state import DivergedError, Position, root
-from models.trajectory import Trajectory
+from models.trajectory import Trajectory, environment_of
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.queue import WorkQueue
 from support.trainings import (
@@ -65,7 +65,11 @@ def do_all(shared: SharedTraining, corpus, demands, choose=lambda ready: 0) -> l
         assert None not in states.values(), "a plan asks for no state that neither it nor the store has"
         start = states[segment.start] if segment.start else None
         trained = train_segment(
-            segment, corpus, start, {state: states[state] for state in segment.older}, shared.environment
+            segment,
+            corpus,
+            start,
+            {state: states[state] for state in segment.older},
+            environment_of(segment.lineage.spec),
         )
         shared.add_state(segment, trained)
         shared.commit(segment, trained, lambda: [state for segment in open_ones for state in segment.needs])
@@ -282,7 +286,7 @@ def test_divergence_ends_every_run_that_asks_for_more(corpus, tmp_path):
         recorder.train_loss(position)
     shared = SharedTraining(TrajectoryStore(tmp_path), 50)
     first, *_ = shared.plan(recorder.demands)
-    trained = train_segment(first, corpus, None, {}, shared.environment)
+    trained = train_segment(first, corpus, None, {}, environment_of(first.lineage.spec))
     assert trained.divergence == str(expected.value)
     assert trained.state is None
     shared.commit(first, trained, tuple)

@@ -1,0 +1,327 @@
+"""Training of several replicates at once, stacked along a leading axis; on a GPU and in bf16 also of a single one.
+
+A stack has a fixed number of slots, `replicates_at_once` of the recipe, and weights [slots, parameters]. The model runs
+under `torch.vmap`; clipping and Adam's update apply to all slots: one kernel launch in place of many small ones, which
+dominate the time of a small model on a GPU. Replicates differ in seeds, steps and edits.
+
+A replicate has the same bits in any slot and any company: shapes are the same, since free slots repeat the first
+replicate, and all slots begin at equal alignments, since sizes are multiples of 16. The repeated slots are compared
+with the first at every step. The bits are not those of `Trainer`, since batched kernels add in another order; losses
+agree within `TOLERANCE`. Edits are applied by `Trainer`, on the CPU.
+
+*Not modelled*: several GPUs, CUDA graphs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from models.corpus import Corpus
+from models.device import device_name, repeatable
+from models.spec import TrainingSpec, odd_sizes, plain_routes
+from models.staged_model import StagedModel
+from models.trainer import (
+    MAX_SEQUENCES_PER_EVALUATION,
+    State,
+    StepResult,
+    Trainer,
+    adam_state,
+    divergence,
+    rows_by_route,
+    scheduled_rate,
+)
+from models.training_state import Edit, Moment
+
+LiveTrainer: TypeAlias = "Trainer | StackedReplicate"
+
+TOLERANCE = 1e-4
+"""Largest relative difference of a training loss from that of `Trainer` over the first hundred steps, in fp32."""
+
+STACKED_CODE_HASH = hashlib.sha256(
+    b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in ("device", "stacked"))
+).hexdigest()[:16]
+
+Floats = npt.NDArray[np.float64]
+
+
+class WholeModel(nn.Module):
+    """A staged model as one module, so that `functional_call` can replace the weights of all its stages."""
+
+    def __init__(self, model: StagedModel) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(model.stages)
+        self._loss = model.loss
+        self.shapes = {name: parameter.shape for name, parameter in self.named_parameters()}
+        self.stage_sizes = [flat.numel() for flat in model.flat]
+
+    def forward(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> Tensor:
+        """Mean cross-entropy, in nats per token."""
+        return self._loss(tokens, targets, route)
+
+
+class Stack:
+    """Training states in slots: weights and Adam's moments are [slots, parameters], stage after stage.
+
+    Life: `load` fills all slots → `train_step` and `validation_losses`, in any order → `collect` gives the results of
+    the steps → `snapshot`. ValueError for sizes that cannot be stacked.
+    """
+
+    def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
+        if spec.replicates_at_once > 1 and (odd := odd_sizes(spec.model, spec.sequence_length)):
+            raise ValueError(f"stacked replicates need sizes that are multiples of 16, found {odd}")
+        self.spec, self.corpus, self.num_slots = spec, corpus, spec.replicates_at_once
+        self.device = torch.device(spec.device)
+        torch.set_num_threads(spec.num_threads)
+        model = StagedModel(spec.model, spec.vocabulary_size, spec.sequence_length, spec.init_seed)
+        self.whole = WholeModel(model).to(self.device)  # its weights are never used, its buffers are
+        sizes = self.whole.stage_sizes
+        shape = self.num_slots, sum(sizes)
+        self.weights = torch.zeros(shape, device=self.device, requires_grad=True)
+        self.exp_avg, self.exp_avg_sq = (torch.zeros(shape, device=self.device) for _ in range(2))
+        self.stage_of_column = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(self.device)
+        validation = torch.from_numpy(corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length))
+        self._validation = validation.to(self.device)
+        self._results: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def load(self, replicates: Sequence[tuple[TrainingSpec, State]]) -> None:
+        """Fill the slots with replicates: the recipe under their seeds, and their states on the CPU."""
+        if not 1 <= len(replicates) <= self.num_slots or any(s.recipe != self.spec.recipe for s, _ in replicates):
+            raise ValueError(f"a stack takes 1 to {self.num_slots} replicates that differ in seeds alone")
+        self.num_replicates = len(replicates)
+        free = self.num_slots - self.num_replicates
+        slots = [*replicates, *([replicates[0]] * free)]
+        self.data_seeds = [spec.data_seed for spec, _ in slots]
+        states = [state for _, state in slots]
+        num_stages = len(self.whole.stage_sizes)
+        self.steps = np.array([int(state["step"]) for state in states])
+        self.gradient_norms: Floats = np.array([state["gradient_norms"].tolist() for state in states])
+        self.rate_factors: Floats = np.array([state["rate_factors"].tolist() for state in states])  # [slots, stages, 3]
+        self.adam_steps: Floats = np.zeros((self.num_slots, num_stages))
+        for tensor in (self.weights, self.exp_avg, self.exp_avg_sq):
+            tensor.zero_()
+        for slot, state in enumerate(states):
+            for number, (weights, exp_avg, exp_avg_sq) in enumerate(self._views(slot)):
+                weights.copy_(state[f"weights.{number}"])
+                if moments := adam_state(state, number):
+                    self.adam_steps[slot, number] = float(moments["step"])
+                    exp_avg.copy_(moments["exp_avg"])
+                    exp_avg_sq.copy_(moments["exp_avg_sq"])
+        self._finite = torch.ones(self.num_slots, dtype=torch.bool, device=self.device)
+        self._results.clear()
+
+    def _views(self, slot: int) -> Iterator[tuple[Tensor, ...]]:
+        """Weights and Adam's moments of a slot, stage by stage."""
+        rows = (
+            torch.split(tensor[slot], self.whole.stage_sizes)
+            for tensor in (self.weights, self.exp_avg, self.exp_avg_sq)
+        )
+        return zip(*rows, strict=True)
+
+    def train_step(self) -> None:
+        """Update every stage of every slot as `Trainer.train_step` does; one that diverges keeps its weights."""
+        spec, size = self.spec, (self.spec.sequences_per_batch, self.spec.sequence_length)
+        keys = list(zip(self.data_seeds, self.steps.tolist(), strict=True))
+        batches = {(seed, step): self.corpus.batch(seed, step, *size) for seed, step in dict.fromkeys(keys)}
+        windows = np.stack([batches[key] for key in keys])
+        self.weights.grad = None
+        train_loss = torch.zeros(self.num_slots, device=self.device)
+        with repeatable(spec.device):
+            for route, rows in rows_by_route(spec).items():
+                group = torch.from_numpy(windows[:, rows]).to(self.device)  # [slots, rows, T + 1]
+                losses = self._losses(group, route) * (len(rows) / spec.sequences_per_batch)
+                torch.autograd.backward(losses.sum())  # own gradients: no loss depends on another slot's weights
+                train_loss += losses.detach()
+            norms = self._update(train_loss)
+        self._results.append((train_loss, norms))
+        self.steps += 1
+        self.adam_steps += 1
+
+    def _losses(self, windows: Tensor, route: tuple[int, ...]) -> Tensor:
+        """Mean cross-entropy of each slot over its windows [slots, B, T + 1], in nats per token."""
+
+        def loss(tokens: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
+            found: Tensor = functional_call(self.whole, self._named(vector), (tokens, targets, route))
+            return found
+
+        with without_warning(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"):
+            return torch.vmap(loss)(windows[..., :-1], windows[..., 1:], self.weights)
+
+    def _named(self, vector: Tensor) -> dict[str, Tensor]:
+        """Named parameters of a slot from its vector (the inverse of `models.staged_model.flatten`)."""
+        pieces = torch.split(vector, [shape.numel() for shape in self.whole.shapes.values()])
+        return {name: piece.view(shape) for (name, shape), piece in zip(self.whole.shapes.items(), pieces, strict=True)}
+
+    @torch.no_grad()
+    def _update(self, train_loss: Tensor) -> Tensor:
+        """Clip the gradients and apply Adam, not where a slot diverged; return the norms [slots, stages] before."""
+        settings, gradient = self.spec.optimizer, self.weights.grad
+        assert gradient is not None
+        norms = torch.stack([part.norm(dim=1) for part in torch.split(gradient, self.whole.stage_sizes, dim=1)], dim=1)
+        self._finite &= train_loss.isfinite() & norms.isfinite().all(dim=1)
+        if settings.clip_norm is not None:
+            gradient *= (settings.clip_norm / norms).clamp(max=1.0)[:, self.stage_of_column]
+        step_sizes, corrections = (each[:, self.stage_of_column] for each in self._step_sizes())
+        finite = self._finite[:, None]
+        for moment, value, decay in (
+            (self.exp_avg, gradient, settings.beta1),
+            (self.exp_avg_sq, gradient.square(), settings.beta2),
+        ):
+            torch.where(finite, moment.lerp(value, 1.0 - decay), moment, out=moment)
+        update = step_sizes * self.exp_avg / (self.exp_avg_sq.sqrt() / corrections + settings.epsilon)
+        self.weights -= torch.where(finite, update, 0.0)
+        return norms
+
+    def _step_sizes(self) -> Iterator[Tensor]:
+        """Learning rate over bias correction of the first moment, and root of that of the second: [slots, stages]."""
+        settings, adam_steps = self.spec.optimizer, self.adam_steps + 1
+        schedule = np.array([scheduled_rate(self.spec, step) for step in self.steps.tolist()])
+        factors, half_life_steps, since = np.moveaxis(self.rate_factors, -1, 0)
+        decayed = 1.0 + (factors - 1.0) * 0.5 ** ((self.steps[:, None] - since) / half_life_steps)
+        step_sizes = schedule[:, None] * decayed / (1.0 - settings.beta1**adam_steps)
+        for values in (step_sizes, np.sqrt(1.0 - settings.beta2**adam_steps)):
+            yield torch.from_numpy(values.astype(np.float32)).to(self.device)
+
+    def collect(self) -> list[list[StepResult]]:
+        """Results of the steps since the last call, of each replicate; up to its divergence, that step included."""
+        if not self._results:
+            return [[] for _ in range(self.num_replicates)]
+        losses, norms = (torch.stack(tensors).cpu() for tensors in zip(*self._results, strict=True))
+        self._results.clear()
+        copies = slice(self.num_replicates, self.num_slots)
+        for found in (losses, norms):
+            if not torch.equal(found[:, copies].nan_to_num(), found[:, :1].nan_to_num().expand_as(found[:, copies])):
+                raise RuntimeError(
+                    f"equal replicates have different losses in one stack on {device_name(self.spec.device)}: "
+                    "set training.replicates_at_once to 1 there"
+                )
+        return [self._collected(slot, losses[:, slot], norms[:, slot]) for slot in range(self.num_replicates)]
+
+    def _collected(self, slot: int, losses: Tensor, norms: Tensor) -> list[StepResult]:
+        """Results of a slot. One that has diverged is at the step before, where its weights are."""
+        found: list[StepResult] = []
+        for loss, of_stages in zip(losses.tolist(), norms.tolist(), strict=True):
+            found.append(StepResult(loss, tuple(of_stages)))
+            if not is_finite(found[-1]):
+                num_undone = len(losses) - len(found) + 1
+                self.steps[slot] -= num_undone
+                self.adam_steps[slot] -= num_undone
+                break
+            self.gradient_norms[slot] = of_stages
+        return found
+
+    def validation_losses(self) -> list[float]:
+        """Losses of the replicates on the fixed validation windows."""
+        return self.losses_on(self._validation)
+
+    @torch.no_grad()
+    def losses_on(self, windows: Tensor) -> list[float]:
+        """Mean cross-entropy of the replicates in nats per token over windows [B, T + 1], stages in plain order."""
+        (route,) = plain_routes(self.spec.model.num_stages)
+        total: Floats = np.zeros(self.num_slots)
+        with repeatable(self.spec.device):
+            for group in torch.split(windows.to(self.device), MAX_SEQUENCES_PER_EVALUATION):
+                losses = self._losses(group.expand(self.num_slots, *group.shape), route)
+                total += losses.cpu().double().numpy() * len(group)
+        found: list[float] = (total / len(windows)).tolist()
+        return found[: self.num_replicates]
+
+    def snapshot(self, slot: int) -> State:
+        """Whole state of a replicate on the CPU, as of `Trainer.snapshot`; after `collect`."""
+        assert not self._results
+        state: State = {
+            "step": torch.tensor(int(self.steps[slot])),
+            "gradient_norms": torch.from_numpy(self.gradient_norms[slot].copy()),
+            "rate_factors": torch.from_numpy(self.rate_factors[slot].copy()),
+        }
+        for number, tensors in enumerate(self._views(slot)):
+            state[f"weights.{number}"], *moments = (tensor.detach().cpu().clone() for tensor in tensors)
+            if steps := self.adam_steps[slot, number]:
+                state[f"adam.{number}.step"] = torch.tensor(steps, dtype=torch.float32)
+                state[f"adam.{number}.exp_avg"], state[f"adam.{number}.exp_avg_sq"] = moments
+        return state
+
+
+class StackedReplicate:
+    """One training state in a stack of which every slot repeats it: the interface of `Trainer`, the bits of stacks."""
+
+    def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
+        self.spec = spec
+        self._stack, self._editor = Stack(spec, corpus), Trainer(spec, corpus)
+        self._stack.load([(spec, self._editor.snapshot())])
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return int(self._stack.steps[0])
+
+    def train_step(self) -> StepResult:
+        """Update every stage once. Raises DivergedError, with weights unchanged, when the loss is not finite."""
+        self._stack.train_step()
+        ((result,),) = self._stack.collect()
+        if not is_finite(result):
+            raise divergence_at(self.step + 1, result)
+        return result
+
+    def validation_loss(self) -> float:
+        """Loss on the fixed validation windows. Raises DivergedError when it is not finite."""
+        (loss,) = self._stack.validation_losses()
+        if not math.isfinite(loss):
+            raise divergence(self.step + 1, "validation loss", loss)
+        return loss
+
+    def loss_on(self, windows: Tensor) -> float:
+        """Mean cross-entropy in nats per token over windows [B, T + 1], stages in plain order."""
+        (loss,) = self._stack.losses_on(windows)
+        return loss
+
+    def apply(self, edit: Edit, older: Mapping[Moment | None, State] | None = None) -> None:
+        """Rebuild a stage by an edit; older: states at the moments that its terms refer to."""
+        self._editor.restore(self.snapshot())
+        self._editor.apply(edit, older)
+        self.restore(self._editor.snapshot())
+
+    def snapshot(self) -> State:
+        """Whole state as named tensors on the CPU."""
+        return self._stack.snapshot(0)
+
+    def restore(self, tensors: State) -> None:
+        """Restore a state given by `snapshot`, also of a `Trainer`."""
+        self._stack.load([(self.spec, tensors)])
+
+
+def open_trainer(spec: TrainingSpec, corpus: Corpus) -> LiveTrainer:
+    """The initial state of a recipe, on its device."""
+    return StackedReplicate(spec, corpus) if spec.is_stacked else Trainer(spec, corpus)
+
+
+def is_finite(result: StepResult) -> bool:
+    """Whether loss and gradient norms of a step are finite."""
+    return math.isfinite(result.train_loss) and math.isfinite(sum(result.gradient_norms))
+
+
+def divergence_at(step: int, result: StepResult) -> Exception:
+    """The error of a step whose result is not finite."""
+    if not math.isfinite(result.train_loss):
+        return divergence(step, "loss", result.train_loss)
+    return divergence(step, "gradient norm", sum(result.gradient_norms))
+
+
+@contextmanager
+def without_warning() -> Iterator[None]:
+    """Suppress the note that attention has no batched kernel on the CPU; it runs slot by slot there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        yield
