@@ -73,15 +73,18 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     from sim.reporting.notes import remarks, warnings, worth_knowing
     from sim.reporting.registry import FigureRequest, figure_kinds
     from sim.reporting.style import save
+    from sim.reporting.verdict import verdict_on
 
     console.print()
+    request, kinds = FigureRequest.of(load(folder)), figure_kinds()
     console.print(comparison_table(runs, scenario))
+    if verdict := verdict_on(request.runs):
+        say(verdict)
     for line in (*remarks(scenario, runs), *worth_knowing(scenario, runs)):
         say(line, style="yellow")
     for stale in (*folder.glob("convergence.p*"), *folder.glob("ledger.p*")):
         stale.unlink()
     paths = [write_comparison(folder, runs)]
-    request, kinds = FigureRequest.of(load(folder)), figure_kinds()
     if (request.runs["outcome"] == "finished").any():
         console.print(ledger_table(request.results))
         paths += save(kinds["ledger"].draw(request), folder / "ledger")

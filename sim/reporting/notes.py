@@ -12,7 +12,6 @@ from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import ProcessConfig, process_class, processes
 from sim.failures.script import ScriptConfig
 from sim.results.outcome_tables import target_of
-from sim.results.statistics import few_failures_note
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
@@ -66,10 +65,9 @@ def warnings(scenario: Scenario) -> list[str]:
 
 
 def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
-    """Name what may mislead in results: few failures, scripted losses after the end, slow uploads."""
+    """Name what may mislead in results: scripted losses after the end, slow uploads."""
     finished = [run for run in runs if run.summary["outcome"] == "finished"]
-    met = [run.summary["num_failures"] for run in finished if run.summary["kind"] != "none"]
-    lines = few_failures_note(sum(met) / len(met)) if met and scenario.failures.kind != "never" else []
+    lines = []
     ended_seconds = max((run.summary["wall_clock_seconds"] for run in runs), default=0.0)
     scripts = [process for process in processes(scenario.failures) if isinstance(process, ScriptConfig)]
     if late := sum(loss.seconds > ended_seconds for script in scripts for loss in script.losses):

@@ -27,15 +27,16 @@ from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import SeriesStyle, Styles, styles_by_kind
 from sim.reporting.style import new_figure, save
 from sim.reporting.table import Row, Table, columns_of
-from sim.results.statistics import FEWEST_LOST
+from sim.reporting.verdict import nothing_to_choose
+from sim.results.ranking import FEWEST_FAILURES
 from sim.results.strategy_map import Advice, CellResult, StrategyMap
 from sim.scenario.axes import Axis
 from sim.strategies import legend_label
 
 LEADS, STRENGTHS = (0.05, 0.15), np.array([0.35, 0.6, 1.0])  # strength of the colour up to each lead, and above
-CELL_COLUMNS = ("strategy", "is_best", "is_close", "behind", "num_reached", "num_runs")
+CELL_COLUMNS = ("strategy", "is_best", "is_close", "is_tested", "behind", "num_reached", "num_runs")
 
-NO_STRATEGY = "#FFFFFF"
+NO_STRATEGY, TOO_FEW_FAILURES = "#FFFFFF", "#D9D9D9"
 SMALLEST_NAMED = 0.04  # regions of a smaller share of the map are not named
 THINNEST_NAMED = 2.0  # distance in cells from a region's middle to its border below which it is not named
 
@@ -112,8 +113,15 @@ def own_line(found: StrategyMap) -> str:
         nearest = ", ".join(f"{axis.field} {value}, the scenario's {axis.own}" for axis, value in axes)
         where = f"In the cell nearest to the scenario ({nearest}; `churnlab advise` evaluates the scenario itself)"
     best = found.own.ranking.best
+    if not found.own.ranking.is_tested:
+        return f"{where}: {_undecided(found)}"
     means = f", {format_means(found.own, best.strategy)}" if best else ""
     return f"{where}: {best_and_contenders(found.own)}{means}."
+
+
+def _undecided(found: StrategyMap) -> str:
+    assert found.own is not None
+    return nothing_to_choose(found.own.ranking, f"{found.scenario.training.target_validation_loss:g}")
 
 
 def map_notes(found: StrategyMap) -> list[str]:
@@ -133,10 +141,11 @@ def map_notes(found: StrategyMap) -> list[str]:
         basis += f"Iterations to loss {target:g}: those of a run without failures, no strategy here changes weights."
     basis += " Too close: the 95 % interval of the difference contains 0, or the difference is below the interpolation "
     basis += "error."
-    if num_few := sum(result.num_lost < FEWEST_LOST for result in results):
+    if num_few := sum(not result.ranking.is_tested for result in results):
         basis += (
-            f" In {100 * num_few / len(results):.0f} % of the simulated cells the best loses fewer than "
-            f"{FEWEST_LOST:g} stages before the target: plain speed is compared there."
+            f" In {100 * num_few / len(results):.0f} % of the simulated cells no strategy is first, because fewer than "
+            f"{FEWEST_FAILURES:g} stages are lost before the target in all replicates together: there, take the "
+            "strategy with the least overhead."
         )
     described = notes(scenario, found.corpus_description)
     lines = [basis, f"Except for the fields on the axes: {described[0]}", *described[1:]]
@@ -152,6 +161,8 @@ def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours
     lead = np.fmin.reduce(np.where(is_other, cells["behind"], math.inf), axis=2)
     edges_x, edges_y = edges(x), edges(y)
     full = np.array([to_rgb(colours.get(name, NO_STRATEGY)) for name in best.flat]).reshape(*best.shape, 3)
+    full[~cells["is_tested"][:, :, 0].astype(bool)] = to_rgb(TOO_FEW_FAILURES)
+    lead = np.where(cells["is_tested"][:, :, 0], lead, math.inf)
     shades = 1.0 - STRENGTHS[np.searchsorted(LEADS, lead)][:, :, None] * (1.0 - full)
     axis.pcolormesh(edges_x, edges_y, shades, linewidth=0, rasterized=True)
     for j, i in np.argwhere(cells["is_close"][:, :, 0]):
@@ -184,7 +195,10 @@ def map_figure(
         is_best, strategy = table["is_best"], table["strategy"]
         present = [name for name in colours if (is_best & (strategy == name)).any()]
         handles: list[Artist] = [Patch(facecolor=colours[name], label=legend_label(name)) for name in present]
-        if not table.groupby([one.field for one in axes], sort=False)["is_best"].any().all():
+        if not table["is_tested"].all():
+            handles.append(Patch(facecolor=TOO_FEW_FAILURES, label="too few failures to decide"))
+        by_cell = table.groupby([one.field for one in axes], sort=False)
+        if not (by_cell["is_best"].any() | ~by_cell["is_tested"].all()).all():
             handles.append(Patch(facecolor=NO_STRATEGY, edgecolor="0.6", label="none comes to the target"))
         if table["is_close"].any():
             handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="////", label="too close to call"))
@@ -272,6 +286,8 @@ def advice_lines(advice: Advice) -> list[str]:
 
 def _use(advice: Advice) -> str:
     target, result = advice.map.scenario.training.target_validation_loss, advice.result
+    if not result.ranking.is_tested:
+        return _undecided(advice.map)
     if advice.best is None:
         names = ", ".join(map(legend_label, result.first_passages))
         return f"None of these reaches loss {target:g} under every seed: {names}."
@@ -286,20 +302,26 @@ def _use(advice: Advice) -> str:
 def format_means(result: CellResult, name: str) -> str:
     """Hours and money of a strategy with their intervals."""
     found = result.first_passages[name].means()
-    hours = f"{found['hours']:.3g} h (95 % interval {found['hours_low']:.3g} to {found['hours_high']:.3g})"
+    hours = f"{found['hours']:.3g} h"
+    if found["hours_low"] < found["hours_high"]:  # else all replicates are one run
+        hours += f" (95 % interval {found['hours_low']:.3g} to {found['hours_high']:.3g})"
     return hours if math.isnan(found["usd"]) else f"{hours} and {USD.of(found['usd'])}"
 
 
 def _then(advice: Advice) -> str:
     more = "more money" if advice.map.objective == "money" else "later"
-    described = []
-    for one in advice.result.ranking.standings[1 if advice.best else 0 :]:
+    ranking, described = advice.result.ranking, []
+    for one in ranking.standings[1 if ranking.reaching else 0 :]:
         name, num_missed = legend_label(one.strategy), one.takes.num_runs - one.takes.num_reached
         low, high = 100 * one.behind_low, 100 * one.behind_high
         interval = "" if math.isnan(low) or low == high else f" ({low:.0f} to {high:.0f})"
         behind = f"{name}, {100 * one.behind:.0f} % {more}{interval}"
         missed = f"{name} misses it in {num_missed} of {one.takes.num_runs} pairs of seeds"
         described.append(behind if one.reaches else missed)
+    if ranking.reaching and not ranking.is_tested:
+        least = ranking.reaching[0].strategy
+        described.insert(0, f"{legend_label(least)} {format_means(advice.result, least)}")
+        return f"In these runs: {'; '.join(described)}."
     return f"Then {'; '.join(described)}."
 
 
@@ -309,13 +331,13 @@ def _confidence(advice: Advice) -> str:
     basis = f"95 % intervals, {map_.num_time_seeds} failure seeds crossed with {map_.num_replicates} real trainings"
     if error >= 0.005:
         basis += f"; interpolated between real runs and between validations, up to {100 * error:.0f} % off"
+    if not result.ranking.is_tested:
+        return (
+            f"Confidence: high for overheads, none for recovery ({basis}); a longer job (training.steps or "
+            "iterations_per_step) or a higher failure rate would compare it."
+        )
     if advice.best is None:
         return f"Confidence: {basis}."
-    if result.num_lost < FEWEST_LOST:
-        return (
-            f"Confidence: low for churn, only {result.num_lost:.2g} stages are lost on average before the target: this "
-            f"compares plain speed ({basis}). Use more training.steps or iterations_per_step."
-        )
     if advice.contenders:
         is_learnt = any(name in advice.learning_costs for name in (advice.best, *advice.contenders))
         option = "--replicates" if is_learnt else "--time-replicates"
@@ -343,7 +365,9 @@ def _turns(advice: Advice) -> str:
 
 def _best_name(result: CellResult) -> str:
     best = result.ranking.best
-    return legend_label(best.strategy) if best else "none reaches the target"
+    if best:
+        return legend_label(best.strategy)
+    return "none reaches the target" if result.ranking.is_tested else "too few failures to decide"
 
 
 def best_and_contenders(result: CellResult) -> str:

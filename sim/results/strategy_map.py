@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from sim.core.units import SECONDS_PER_HOUR
-from sim.results.statistics import FEWEST_LOST, Ranking, SeedPair, Values, estimate
+from sim.results.ranking import Ranking
+from sim.results.statistics import SeedPair, Values, estimate
 from sim.scenario.axes import Axis, is_number
 from sim.scenario.scenario import Scenario
 
@@ -33,6 +34,8 @@ class FirstPassages:
     iterations: tuple[float, ...]  # by training replicate
     seconds: Mapping[SeedPair, float]
     usd: Mapping[SeedPair, float]
+    lost: Mapping[SeedPair, int]  # stages, until then
+    steady_seconds: float  # of an iteration without failures and recoveries, mean over failure seeds
 
     def means(self) -> dict[str, float]:
         """Mean hours and US dollars to the target, with their 95 % intervals (`_low`, `_high`)."""
@@ -52,17 +55,9 @@ class CellResult:
 
     @property
     def label(self) -> tuple[str, bool]:
-        """The best strategy, and whether others may be first as well; cells with equal labels agree."""
-        best = self.ranking.best
-        return (best.strategy, bool(self.ranking.contenders)) if best else ("", False)
-
-    @property
-    def num_lost(self) -> float:
-        """Stages that the best strategy loses on the way to the target, on average; 0 where none reaches it."""
-        if self.ranking.best is None:
-            return 0.0
-        passed = self.first_passages[self.ranking.best.strategy]
-        return passed.failures_per_iteration * math.fsum(passed.iterations) / len(passed.iterations)
+        """The best strategy, and whether others may be first or nothing is decided; equal labels agree."""
+        best, is_tested = self.ranking.best, self.ranking.is_tested
+        return (best.strategy, bool(self.ranking.contenders)) if best else ("", not is_tested)
 
     def rows(self) -> list[dict[str, Any]]:
         """A row of the map's table for each strategy."""
@@ -74,6 +69,7 @@ class CellResult:
             row = {"strategy": name, "is_best": own is best, "is_close": bool(contenders)}
             row |= {"may_be_first": own is best or own in contenders, "is_looked_at": True, **passed.means()}
             row |= {share: getattr(own, share) for share in ("behind", "behind_low", "behind_high", "error")}
+            row |= {"is_tested": self.ranking.is_tested, "num_lost": own.num_lost}
             row |= {"num_reached": own.takes.num_reached, "num_runs": own.takes.num_runs}
             row |= {"iterations": float(np.mean(passed.iterations))}
             rows.append(row | {"failures_per_iteration": passed.failures_per_iteration})
@@ -106,9 +102,10 @@ class StrategyMap:
     def table(self) -> pd.DataFrame:
         """A row for each cell and strategy, cells in the order of the axes, strategies in the scenario's (`map.csv`).
 
-        is_close: of the cell, whether another may be first too. is_looked_at: whether the cell was simulated, else
-        means are interpolated between the corners of a mesh that agree, without intervals. num_reached: of num_runs
-        pairs of seeds. Values that are no numbers are text.
+        is_close: of the cell, whether another may be first too. is_tested: whether enough stages were lost to decide;
+        else none is best. num_lost: stages lost before the target in all replicates. is_looked_at: whether the cell was
+        simulated, else means are interpolated between the corners of a mesh that agree, without intervals. num_reached:
+        of num_runs pairs of seeds. Values that are no numbers are text.
         """
         rows = []
         mesh_of = {cell: mesh for mesh in self.meshes for cell in cells_in(mesh)}
@@ -130,7 +127,7 @@ class StrategyMap:
         for number, row in enumerate(next(iter(at_corners.values()))):
             corners = [(shares[corner], here[number]) for corner, here in at_corners.items()]
             found: dict[str, Any] = dict.fromkeys(row, math.nan)
-            found |= {name: row[name] for name in ("strategy", "is_best", "is_close", "num_runs")}
+            found |= {name: row[name] for name in ("strategy", "is_best", "is_close", "is_tested", "num_runs")}
             found |= {"is_looked_at": False, "may_be_first": any(here["may_be_first"] for _, here in corners)}
             found["num_reached"] = min(here["num_reached"] for _, here in corners)
             for name in ("hours", "usd", "iterations", "failures_per_iteration"):
@@ -155,7 +152,8 @@ class Advice:
 
     def __repr__(self) -> str:
         """The best strategy and those that may be first as well."""
-        return f"<Advice: {' or '.join((self.best or 'no strategy', *self.contenders))}>"
+        nothing = "no strategy" if self.result.ranking.is_tested else "too few failures to decide"
+        return f"<Advice: {' or '.join((self.best or nothing, *self.contenders))}>"
 
     @property
     def result(self) -> CellResult:
@@ -165,7 +163,10 @@ class Advice:
 
     @property
     def best(self) -> str | None:
-        """The strategy that reaches the target first, or for the least money; None where none reaches it."""
+        """The strategy that reaches the target first, or for the least money; None where nothing is decided.
+
+        That is so where none reaches the target, or too few stages are lost (`sim.results.ranking`).
+        """
         best = self.result.ranking.best
         return best.strategy if best else None
 
@@ -181,8 +182,8 @@ class Advice:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the order is due to failures and the best is significantly ahead of all others."""
-        return self.best is not None and not self.contenders and self.result.num_lost >= FEWEST_LOST
+        """Whether enough stages were lost to decide, and the best is significantly ahead of all others."""
+        return self.best is not None and not self.contenders
 
     @property
     def table(self) -> pd.DataFrame:

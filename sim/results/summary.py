@@ -9,10 +9,18 @@ from typing import Any
 from sim.cluster.topology import usd_per_node_hour
 from sim.core.records import Bucket
 from sim.scenario.scenario import Scenario
-from sim.simulation.log import IterationLog, kinds_of, num_rerun
+from sim.simulation.log import IterationLog, kinds_of, num_failures_until, num_rerun
 from sim.simulation.run import Run
 
 RECOVERY_BUCKETS: tuple[Bucket, ...] = ("detection", "provisioning", "waiting_for_nodes", "state_transfer")
+
+STEADY_BUCKETS: tuple[Bucket, ...] = (
+    "productive_compute",
+    "bubble_and_communication",
+    "redundant_compute",
+    "checkpoint_save",
+)
+"""Buckets of a run without failures."""
 
 
 def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
@@ -69,9 +77,15 @@ def losses(scenario: Scenario, run: Run, price: float | None) -> dict[str, Any]:
         "target_reached_seconds": reached.ended_seconds if reached else None,
         "target_reached_iteration": reached.iteration if reached else None,
         "target_reached_usd": paid_usd,
+        "target_reached_num_failures": num_failures_until(run.events, reached.ended_seconds) if reached else None,
         "final_train_loss": next((r.train_loss for r in reversed(learnt) if r.train_loss is not None), None),
         "final_validation_loss": kept[-1].validation_loss if kept else None,
     }
+
+
+def steady_seconds(ledger_seconds: Mapping[Bucket, float], num_iterations: int) -> float:
+    """Mean duration of a kept iteration with its saves, without failures and recoveries; NaN without iterations."""
+    return math.fsum(ledger_seconds[bucket] for bucket in STEADY_BUCKETS) / (num_iterations or math.nan)
 
 
 def mean_recovery_seconds(run: Run) -> float | None:

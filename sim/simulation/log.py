@@ -59,6 +59,10 @@ class EventLog(RepeatingLog[EventRecord]):
         kinds.update(checkpoint_started=num_saves, checkpoint_durable=num_saves)
         return kinds
 
+    def times_of(self, kind: EventKind) -> list[float]:
+        """Times of events of a kind other than saves."""
+        return [entry[0] for entry in self._entries if not isinstance(entry, RepeatedSaves) and entry[1] == kind]
+
     def __iter__(self) -> Iterator[EventRecord]:
         for entry in self._entries:
             if isinstance(entry, RepeatedSaves):
@@ -70,6 +74,13 @@ class EventLog(RepeatingLog[EventRecord]):
 def kinds_of(events: Iterable[EventRecord]) -> Counter[EventKind]:
     """Number of events of each kind."""
     return events.kinds() if isinstance(events, EventLog) else Counter(event.kind for event in events)
+
+
+def num_failures_until(events: Iterable[EventRecord], seconds: float) -> int:
+    """Number of stages lost up to an instant."""
+    if isinstance(events, EventLog):
+        return sum(time <= seconds for time in events.times_of("failure"))
+    return sum(event.kind == "failure" and event.time_seconds <= seconds for event in events)
 
 
 class Stretch(NamedTuple):

@@ -37,7 +37,8 @@ def test_map_writes_a_figure_and_its_table_and_names_the_best(mapped):
     assert {"map.csv", "map.png", "map.pdf", "runs.parquet"} <= {path.name for path in written.iterdir()}
     table = pd.read_csv(written / "map.csv")
     assert set(table["strategy"]) == {"checkpoint", "redundant", "checkfree"}  # `none` is no choice
-    assert table["is_best"].sum() == 6
+    is_tested = table.groupby(["failures.rate_per_hour", "network.bandwidth_factor"])["is_tested"].all()
+    assert 0 < table["is_best"].sum() == is_tested.sum() < 6  # few failures decide nothing
     runs = pd.read_parquet(written / "runs.parquet")
     assert set(runs["strategy"]) == {"none", "checkfree"}  # only what changes weights is really run under failures
     assert re.search(r"checkpointing +\d+", output)

@@ -81,14 +81,18 @@ def test_what_changes_weights_takes_about_what_brute_force_takes(job, brute):
 
 
 def test_rankings_agree_with_brute_force_or_plain_speed(job, brute):
-    num_sure = 0
+    num_sure = num_tested = 0
     for cell, result in job.results.items():
         true = {name: fmean(taken.values()) for name, taken in brute[cell].items() if name != "none"}
         best = min((name for name in true if not math.isnan(true[name])), key=true.__getitem__)
+        if result.ranking.best is None:  # too few failures to decide
+            continue
+        num_tested += 1
         names = {result.ranking.best.strategy, *(one.strategy for one in result.ranking.contenders)}
         num_sure += len(names) == 1
         assert best in names
-    assert num_sure >= 2
+    assert num_sure >= 1
+    assert num_tested >= 3
     # At the lowest rate and the fastest links: redundant work alone costs something.
     result = job.results[0, 2]
     assert result.ranking.standings[-1].strategy == "redundant"
@@ -98,7 +102,9 @@ def test_the_table_has_a_row_per_cell_and_strategy_and_one_best(job, table):
     assert len(table) == 4 * 3 * 3
     for _, rows in table.groupby(["failures.rate_per_hour", "network.bandwidth_factor"]):
         best = rows[rows["is_best"]]
-        assert len(best) == 1
+        assert len(best) == rows["is_tested"].all()
+        if best.empty:
+            continue
         assert best["behind"].item() == 0.0
         assert (rows.loc[rows["num_reached"] == rows["num_runs"], "hours"] >= best["hours"].item()).all()
     cell = table[(table["failures.rate_per_hour"] == 0.15) & (table["network.bandwidth_factor"] == 1)]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from sim.cluster.topology import usd_per_node_hour
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, Seeds
 from sim.results.strategy_map import FirstPassages
+from sim.results.summary import steady_seconds
 from sim.scenario.scenario import Scenario
-from sim.simulation.log import IterationLog
+from sim.simulation.log import IterationLog, num_failures_until
 from sim.simulation.run import Run, simulate, time_only
 
 
@@ -31,11 +32,12 @@ def first_passage(
     runs = {seed: simulate(scenario, config, seed, 0, time_only(scenario)) for seed in failure_seeds}
     rate = math.fsum(run.num_failures / max(1, run.num_iterations) for run in runs.values()) / len(runs)
     wanted = replicates(to_target.iterations_at(rate)) if to_target else ()
-    seconds, usd = dict[Seeds, float](), dict[Seeds, float]()
+    seconds, usd, lost = dict[Seeds, float](), dict[Seeds, float](), dict[Seeds, int]()
     for seed, run in runs.items() if wanted else ():
         times = first_times(run)
         for number, iterations in enumerate(wanted):
             until = seconds[seed, number] = first_time(times, iterations)
+            lost[seed, number] = run.num_failures if math.isnan(until) else num_failures_until(run.events, until)
             usd[seed, number] = math.nan if price is None or math.isnan(until) else price * run.node_hours_until(until)
     return FirstPassages(
         failures_per_iteration=rate,
@@ -44,6 +46,8 @@ def first_passage(
         iterations=wanted,
         seconds=seconds,
         usd=usd,
+        lost=lost,
+        steady_seconds=math.fsum(steady_seconds(run.ledger, run.num_iterations) for run in runs.values()) / len(runs),
     )
 
 

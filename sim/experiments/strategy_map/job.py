@@ -22,7 +22,8 @@ from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, Seeds, mean, next_rate
 from sim.experiments.strategy_map.refinement import coarse_lines, refined
 from sim.experiments.sweep import Observer, begun
-from sim.results.statistics import Values, rank
+from sim.results.ranking import Outcomes, rank
+from sim.results.statistics import Values
 from sim.results.storage import read_json
 from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap
 from sim.scenario.scenario import Scenario
@@ -288,15 +289,19 @@ class MapJob:
 
     def _ranked(self, cell: Cell, passages: dict[str, FirstPassages]) -> CellResult:
         """The ranking of strategies in a cell. Errors are shares: of interpolation, and half a validation interval."""
-        scenario, taken, errors = self.grid.points[cell].scenario, {}, {}
+        scenario, outcomes = self.grid.points[cell].scenario, {}
         interval = scenario.training.evaluation.interval_steps * scenario.iterations_per_step
         for name, passed in passages.items():
-            taken[name] = Values.by_seeds(passed.usd if self.objective == "money" else passed.seconds)
             to_target = self.to_target[self.grid.group(cell, name)]
             without, error = mean(to_target.samples[0].iterations), to_target.error_at(passed.failures_per_iteration)
             resolution = 0.0 if math.isnan(without) else interval / 2 / without
-            errors[name] = 0.0 if to_target.is_flat else math.hypot(error, resolution)
-        return CellResult(passages, rank(taken, errors))
+            outcomes[name] = Outcomes(
+                Values.by_seeds(passed.usd if self.objective == "money" else passed.seconds),
+                Values.by_seeds(passed.lost),
+                passed.steady_seconds,
+                0.0 if to_target.is_flat else math.hypot(error, resolution),
+            )
+        return CellResult(passages, rank(outcomes))
 
     def _simulate(
         self, trials: Sequence[Trial], to_target: Mapping[ComparisonGroup, IterationsToTarget] | None = None

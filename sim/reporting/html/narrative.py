@@ -4,62 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
-from sim.core.text import HOURS, USD, Unit, capitalized, format_count, format_list, format_percent, format_percent_range
+from sim.core.text import HOURS, USD, capitalized, format_count, format_list, format_percent, format_percent_range
 from sim.reporting.html.data import ReportData
 from sim.reporting.notes import describe_prices, notes
+from sim.reporting.verdict import (
+    TO_END,
+    TO_TARGET,
+    USD_TO_END,
+    USD_TO_TARGET,
+    MetricRanking,
+    describe_ranking,
+    is_failure_free,
+    label,
+    lead,
+    ranking_at,
+)
 from sim.results.crossed_design import Estimate
 from sim.results.outcome_tables import target_of
-from sim.results.statistics import (
-    PointRuns,
-    Ranking,
-    Standing,
-    Values,
-    estimate,
-    few_failures_note,
-    paired_difference,
-    points_of,
-    rank,
-)
+from sim.results.statistics import PointRuns, estimate, paired_difference, points_of
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
-
-TO_TARGET, TO_END = "target_reached_seconds", "wall_clock_seconds"
-USD_TO_TARGET, USD_TO_END = "target_reached_usd", "cost_usd"
-
-
-@dataclass(frozen=True)
-class MetricRanking(Ranking):
-    """The ranking by a metric of the strategies that failures affect, and each one's values over seeds."""
-
-    values: dict[str, Values]
-
-    @classmethod
-    def of(cls, points: Sequence[PointRuns], metric: str) -> MetricRanking:
-        """Rank the strategies at one point."""
-        values = {point.strategy: point.values(metric) for point in points if not _is_failure_free(point)}
-        return cls(rank(values, {}).standings, values)
-
-    @property
-    def has_one_seed(self) -> bool:
-        """Whether there are several strategies, but only one seed to compare them by."""
-        return len(self.reaching) > 1 and math.isnan(self.reaching[0].takes.low)
-
-    def spread(self, standing: Standing, unit: Unit) -> str:
-        """Format a mean with the lowest and highest value over seeds; one value if they are equal."""
-        found, values = standing.takes, self.values[standing.strategy].values
-        if unit.of(values.min()) == unit.of(values.max()):
-            return unit.of(found.mean)
-        kinds = {"failure": found.num_failure_seeds, "training": found.num_training_seeds}
-        seeds = format_list([f"{number} {kind} seeds" for kind, number in kinds.items() if number > 1])
-        return f"{unit.of(found.mean)} on average ({unit.between(values.min(), values.max())} over {seeds})"
-
-
-def _is_failure_free(point: PointRuns) -> bool:
-    return bool((point.runs["kind"] == "none").all())
 
 
 def sentences_on(runs: pd.DataFrame) -> list[str]:
@@ -72,7 +39,7 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
         if math.isnan(takes.mean):
             return ["No run finished."]
         return [f"Without failures, training {goal} after {HOURS.of(takes.mean)}; nothing else was tried."]
-    sentences = [_describe_ranking(ranked, goal)]
+    sentences = [describe_ranking(ranked, target)]
     for each in ranked.standings:
         if not each.reaches:
             gets_there = f"{each.takes.num_reached} of {each.takes.num_runs} runs"
@@ -81,51 +48,10 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
         sentences += _of_losses(runs, points)
     money = MetricRanking.of(points, USD_TO_TARGET if target else USD_TO_END)
     sentences += _of_money(money, ranked, "to that loss" if target else "to the end")
-    if ranked.best:
-        sentences += _of_price(points, ranked.best.strategy)
-    met = runs.loc[runs["kind"] != "none", "num_failures"]
-    return sentences + few_failures_note(float(met.mean()))
-
-
-def ranking_at(runs: pd.DataFrame) -> tuple[str | None, MetricRanking]:
-    """Return the target loss if some run reaches it, and the ranking by time to it, or else to the end."""
-    target = target_of(runs)
-    if target is None or runs[TO_TARGET].isna().all():
-        return None, MetricRanking.of(points_of(runs, ()), TO_END)
-    return f"{target:g}", MetricRanking.of(points_of(runs, ()), TO_TARGET)
-
-
-def _describe_ranking(ranked: MetricRanking, goal: str) -> str:
-    if not ranked.reaching:
-        return f"No strategy {goal} in all of its runs."
-    first, *others = ranked.reaching
-    name = label(first)
-    if not others:
-        return f"{capitalized(name)} {goal} after {ranked.spread(first, HOURS)}."
-    following = f"{label(others[0])} comes {lead(others[0], 'later')}"
-    if ranked.has_one_seed:
-        return f"One seed: an anecdote. In it {name} {goal} first, after {HOURS.of(first.takes.mean)}; {following}."
-    if not ranked.contenders:
-        return f"{capitalized(name)} {goal} first, after {ranked.spread(first, HOURS)}; {following}."
-    rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in ranked.contenders])
-    does = f"{name} does after {ranked.spread(first, HOURS)}, but {rivals} may be as fast"
-    return f"Too close to call which strategy {goal} first: {does}."
-
-
-def label(standing: Standing) -> str:
-    """Return a strategy's display name."""
-    return legend_label(standing.strategy)
-
-
-def lead(other: Standing, more: str) -> str:
-    """Format how far another strategy is behind the first, with the interval of the paired difference."""
-    if math.isnan(other.behind):
-        return "by an unknown share"
-    if other.behind == 0.0:
-        return "at the same time" if more == "later" else "at the same price"
-    by = f"{format_percent(other.behind)} {more}"
-    known = not math.isnan(other.behind_low)
-    return f"{by}, 95 % interval {format_percent_range(other.behind_low, other.behind_high)}" if known else by
+    if ranked.reaching:
+        cheapest = ranked.best or ranked.by_overhead[0]
+        sentences += _of_price(points, cheapest.strategy)
+    return sentences
 
 
 def _of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
@@ -142,13 +68,13 @@ def _of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
 
 
 def _of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list[str]:
-    if not ranked.reaching:
+    if not ranked.reaching or not ranked.is_tested:
         return []
     first, *others = ranked.reaching
     value = ranked.spread(first, USD)
     if not others:
         return [f"{capitalized(label(first))} pays {value} {where}."]
-    if ranked.has_one_seed or not ranked.contenders:
+    if ranked.has_one_sample or not ranked.contenders:
         also = "also " if in_time.best and in_time.best.strategy == first.strategy else ""
         following = f"next {label(others[0])}, {lead(others[0], 'more')}"
         return [f"{capitalized(label(first))} is {also}cheapest {where}: {value}; {following}."]
@@ -162,7 +88,7 @@ def _of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list
 
 def _of_price(points: Sequence[PointRuns], strategy: str) -> list[str]:
     own = next(point for point in points if point.strategy == strategy)
-    ideal = next((point for point in points if _is_failure_free(point)), None)
+    ideal = next((point for point in points if is_failure_free(point)), None)
     name = legend_label(strategy)
     if ideal is None:
         overhead = estimate(own.values("overhead")).mean

@@ -19,8 +19,9 @@ from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.charts import Chart, charts_of, vega_bundle
 from sim.reporting.html.data import ReportData, SweepPoint, report_data
-from sim.reporting.html.narrative import cautions, notes_on, ranking_at, sentences_on
+from sim.reporting.html.narrative import cautions, notes_on, sentences_on
 from sim.reporting.notes import describe_failures, describe_seeds
+from sim.reporting.verdict import ranking_at
 from sim.results.crossed_design import SEEDS
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import parse_scenario
@@ -83,11 +84,13 @@ def lead(points: Sequence[SweepPoint]) -> str:
     rankings = [ranking_at(point.runs)[1] for point in points]
     firsts = [(ranked, legend_label(ranked.best.strategy)) for ranked in rankings if ranked.best]
     winners = Counter(name for ranked, name in firsts if not ranked.contenders)
-    ahead = Counter(name for ranked, name in firsts if ranked.has_one_seed)
-    close = sum(bool(ranked.contenders) and not ranked.has_one_seed for ranked in rankings)
+    ahead = Counter(name for ranked, name in firsts if ranked.has_one_sample)
+    undecided = sum(bool(ranked.reaching) and not ranked.is_tested for ranked in rankings)
+    close = sum(bool(ranked.contenders) and not ranked.has_one_sample for ranked in rankings)
     counts = [(f"{name} is first", number) for name, number in winners.most_common()]
     counts += [(f"{name} is ahead", number) for name, number in ahead.most_common()]
     counts += [("it is too close to call", close)] if close else []
+    counts += [("too few failures to choose by", undecided)] if undecided else []
     every = "both points" if len(points) == 2 else f"all {len(points)} points"
     where = {number: f"{number} of {len(points)} points" for _, number in counts} | {len(points): every}
     parts = [f"{what} at {where[number]}" for what, number in counts]

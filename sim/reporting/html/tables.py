@@ -9,12 +9,12 @@ import pandas as pd
 from sim.core.text import format_name, format_number
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.html.data import ReportData
-from sim.reporting.html.narrative import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET
 from sim.reporting.ledger import ledger_by_point
 from sim.reporting.notes import describe_target
 from sim.reporting.series import format_value
 from sim.reporting.table import Column, Row, Table
 from sim.reporting.tables import Metric, means_table, table_by_point
+from sim.reporting.verdict import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET
 from sim.results.selection import MissingError
 from sim.results.statistics import summary
 from sim.strategies import legend_label

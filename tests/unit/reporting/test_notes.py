@@ -27,13 +27,7 @@ def a_run(
     return RunFiles(Path(strategy), summary, {"strategy": options}, NONE, NONE, NONE)
 
 
-def test_few_failures_and_slow_uploads_are_reported():
-    (told,) = worth_knowing(SCENARIO, [a_run("none", 50), a_run("checkfree", 1), a_run("redundant", 2)])
-    assert told.startswith("Only 1.5 stages were lost a run on average")
-    assert worth_knowing(SCENARIO, [a_run("none", 0), a_run("checkfree", 3)]) == []
-    assert worth_knowing(SCENARIO, [a_run("none", 0)]) == []
-    (told,) = worth_knowing(SCENARIO, [a_run("none", 0), a_run("checkfree", 0)])
-    assert told.startswith("No stage was lost in any run: this compares plain speed")
+def test_slow_uploads_are_reported():
     (told,) = worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 0.0)] * 2)
     assert told.startswith("checkpointing: training waited for uploads 30 % of the time")
     assert worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 1.0), a_run("checkpoint", 9, 30.0, 0.0)]) == []

@@ -33,6 +33,7 @@ def a_table(best: list[list[str | None]], lead: float = 0.2, close: tuple[tuple[
                         "strategy": name,
                         "is_best": name == first,
                         "is_close": (i, j) in close,
+                        "is_tested": True,
                         "behind": 0.0 if name == first else lead,
                         "num_reached": 3 if first else 1,
                         "num_runs": 3,

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from sim.results.statistics import Ranking, Values
-from sim.results.statistics import rank as rank_values
+from sim.results.ranking import Outcomes, Ranking
+from sim.results.ranking import rank as rank_outcomes
+from sim.results.statistics import Values
 
 LUCKS = [(f, r) for f in range(3) for r in range(2)]
 
@@ -15,7 +16,9 @@ def taken(*values: float) -> dict[tuple[int, int], float]:
 
 
 def rank(taken_by: dict[str, dict[tuple[int, int], float]], errors: dict[str, float]) -> Ranking:
-    return rank_values({name: Values.by_seeds(found) for name, found in taken_by.items()}, errors)
+    return rank_outcomes(
+        {name: Outcomes(Values.by_seeds(found), error=errors.get(name, 0.0)) for name, found in taken_by.items()}
+    )
 
 
 STEADY = taken(100, 101, 100, 101, 100, 101)

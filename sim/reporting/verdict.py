@@ -1,0 +1,138 @@
+"""Which strategy is ahead, in one sentence: the same for `run`, `report`, `map` and `advise`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sim.core.records import BUCKETS
+from sim.core.text import HOURS, Unit, capitalized, format_count, format_list, format_percent, format_percent_range
+from sim.results.outcome_tables import target_of
+from sim.results.ranking import FEWEST_FAILURES, SMALL_LEAD, Outcomes, Ranking, Standing, rank
+from sim.results.statistics import PointRuns, Values, points_of
+from sim.results.summary import steady_seconds
+from sim.strategies import legend_label
+
+TO_TARGET, TO_END = "target_reached_seconds", "wall_clock_seconds"
+USD_TO_TARGET, USD_TO_END = "target_reached_usd", "cost_usd"
+SAME_OVERHEAD = 0.005  # overheads that differ by less are called equal
+
+
+@dataclass(frozen=True)
+class MetricRanking(Ranking):
+    """The ranking by a metric of the strategies that failures affect, and each one's values over seeds."""
+
+    values: dict[str, Values]
+
+    @classmethod
+    def of(cls, points: Sequence[PointRuns], metric: str) -> MetricRanking:
+        """Rank the strategies at one point."""
+        affected = {point.strategy: _outcomes(point, metric) for point in points if not is_failure_free(point)}
+        return cls(rank(affected).standings, {name: found.values for name, found in affected.items()})
+
+    def spread(self, standing: Standing, unit: Unit) -> str:
+        """Format a mean with the lowest and highest value over seeds; one value if they are equal."""
+        found, values = standing.takes, self.values[standing.strategy].values
+        if unit.of(values.min()) == unit.of(values.max()):
+            return unit.of(found.mean)
+        kinds = {"failure": found.num_failure_seeds, "training": found.num_training_seeds}
+        seeds = format_list([f"{number} {kind} seeds" for kind, number in kinds.items() if number > 1])
+        return f"{unit.of(found.mean)} on average ({unit.between(values.min(), values.max())} over {seeds})"
+
+
+def _outcomes(point: PointRuns, metric: str) -> Outcomes:
+    """A strategy's values of a metric, with the stages lost until then."""
+    runs = point.runs
+    lost = runs["num_failures"].astype(float)
+    if metric in (TO_TARGET, USD_TO_TARGET) and "target_reached_num_failures" in runs:
+        lost = runs["target_reached_num_failures"].astype(float).fillna(lost)
+    steady = math.nan
+    if "productive_compute_seconds" in runs:
+        ledgers = [{bucket: row[f"{bucket}_seconds"] for bucket in BUCKETS} for _, row in runs.iterrows()]
+        each = [steady_seconds(*pair) for pair in zip(ledgers, runs["num_iterations"], strict=True)]
+        steady = math.fsum(each) / len(each)
+    return Outcomes(point.values(metric), Values(point.seeds, np.asarray(lost, dtype=np.float64)), steady)
+
+
+def is_failure_free(point: PointRuns) -> bool:
+    """Whether failures have no effect on a strategy."""
+    return bool((point.runs["kind"] == "none").all())
+
+
+def ranking_at(runs: pd.DataFrame) -> tuple[str | None, MetricRanking]:
+    """Return the target loss if some run reaches it, and the ranking by time to it, or else to the end."""
+    target = target_of(runs)
+    if target is None or runs[TO_TARGET].isna().all():
+        return None, MetricRanking.of(points_of(runs, ()), TO_END)
+    return f"{target:g}", MetricRanking.of(points_of(runs, ()), TO_TARGET)
+
+
+def verdict_on(runs: pd.DataFrame) -> str:
+    """Say which strategy is ahead in the runs of one point, if several strategies are there to choose from."""
+    target, ranked = ranking_at(runs)
+    return describe_ranking(ranked, target) if len(ranked.values) > 1 else ""
+
+
+def describe_ranking(ranked: MetricRanking, target: str | None) -> str:
+    """Say which strategy is first in time, or that none can be called so. target: the loss to reach; None: the end."""
+    goal = f"reaches loss {target}" if target else "ends"
+    if not ranked.reaching:
+        return f"No strategy {goal} in all of its runs."
+    first, *others = ranked.reaching
+    name = label(first)
+    if not others:
+        return f"{capitalized(name)} {goal} after {ranked.spread(first, HOURS)}."
+    if not ranked.is_tested:
+        return nothing_to_choose(ranked, target)
+    following = f"{label(others[0])} comes {lead(others[0], 'later')}"
+    if ranked.has_one_sample and others[0].behind > 0.0:
+        sample = "One seed: an anecdote" if first.takes.num_runs == 1 else "All seeds give the same run: one sample"
+        return f"{sample}. In it {name} {goal} first, after {HOURS.of(first.takes.mean)}; {following}."
+    if not ranked.contenders:
+        return f"{capitalized(name)} {goal} first, after {ranked.spread(first, HOURS)}; {following}."
+    rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in ranked.contenders])
+    does = f"{name} does after {ranked.spread(first, HOURS)}, but {rivals} may be as fast"
+    return f"Too close to call which strategy {goal} first: {does}."
+
+
+def nothing_to_choose(ranked: Ranking, target: str | None) -> str:
+    """Say that too few stages were lost to compare recovery, and which strategy has the least overhead."""
+    until = f"before loss {target}" if target else "before the end"
+    takes = ranked.reaching[0].takes
+    within = format_count(takes.num_failure_seeds, "simulated run", "simulated runs together")
+    advice = f"take the strategy with the least overhead, {least_overhead(ranked)}, and keep a rare checkpoint"
+    number = round(ranked.num_lost)
+    if not number:
+        return f"Nothing to choose: no stage was lost {until} in {within}; {advice}."
+    stages = f"{format_count(number, 'stage was', 'stages were')} lost {until} in {within}"
+    return f"Too few failures to choose by: {stages}, {FEWEST_FAILURES:g} are needed; {advice}."
+
+
+def least_overhead(ranked: Ranking) -> str:
+    """Name the strategies with the shortest iterations without failures, and by how much the others' are longer."""
+    first, *others = ranked.by_overhead
+    extra = {one: one.overhead - first.overhead for one in others}
+    same = [one for one in others if extra[one] < SAME_OVERHEAD and one.behind <= SMALL_LEAD]
+    names = " or ".join(label(one) for one in (first, *same))
+    more = [f"{label(one)} {format_percent(share)} more" for one, share in extra.items() if share >= SAME_OVERHEAD]
+    return f"{names} ({', '.join(more)})" if more else names
+
+
+def label(standing: Standing) -> str:
+    """Return a strategy's display name."""
+    return legend_label(standing.strategy)
+
+
+def lead(other: Standing, more: str) -> str:
+    """Format how far another strategy is behind the first, with the interval of the paired difference."""
+    if math.isnan(other.behind):
+        return "by an unknown share"
+    if other.behind == 0.0:
+        return "at the same time" if more == "later" else "at the same price"
+    by = f"{format_percent(other.behind)} {more}"
+    known = not math.isnan(other.behind_low)
+    return f"{by}, 95 % interval {format_percent_range(other.behind_low, other.behind_high)}" if known else by
