@@ -13,16 +13,17 @@ from functools import cache, partial
 
 from models.spec import EMBEDDING_STAGE
 from sim.failures.script import Loss, ScriptConfig
-from sim.scenario.memory_check import plan_under
+from sim.scenario.memory_check import plan_on
 from sim.scenario.scenario import Scenario, StopConfig
 from sim.simulation.run import Run, build_site, simulate, time_only
 from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.arrays.run import run_fast, sent_bytes
-from sim.workload.config import IterationPlan, plain_plan
+from sim.workload.config import IterationPlan
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import fastest_time
 from sim.workload.iteration_work import IterationWork
 from sim.workload.schedule import SCHEDULES
+from sim.workload.window import plain_plan_on
 
 LEAST_ITERATIONS = 1000
 """Occasional costs are averaged over at least so many."""
@@ -49,12 +50,12 @@ def overheads(scenario: Scenario) -> list[Overhead]:
     """Every strategy's cost with no failure, measured over the scenario's iterations."""
     site = build_site(scenario)
     work = cache(partial(work_of, site))
-    plain_bytes, plain_seconds = work(plain_plan(scenario.workload))
+    plain_bytes, plain_seconds = work(plain_plan_on(site))
     num_replicas, found = len(site.cluster.replicas), []
     for config in scenario.strategies:
         strategy = strategy_class(config.kind)
         run = failure_free_run(scenario, config)
-        num_bytes, seconds = work(plan_under(config, scenario.workload))
+        num_bytes, seconds = work(plan_on(scenario, config, site))
         num_iterations = max(1, run.num_iterations)
         device_bytes = (strategy.extra_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)
         host_bytes = (strategy.host_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isqrt
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from sim.scenario.scenario import Scenario
 from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.config import IterationPlan, WorkloadConfig, plain_plan
 from sim.workload.costs import Costs
+from sim.workload.deployment import Deployment
 from sim.workload.memory import needed_bytes
 from sim.workload.schedule import SCHEDULES
+from sim.workload.window import plain_plan_on, window_that_fits
 
 LISTED_DEVICES = 3
 
@@ -41,12 +44,32 @@ def impossible(config: StrategyConfig, workload: WorkloadConfig) -> str | None:
 def greatest_need(scenario: Scenario, config: StrategyConfig, workload: WorkloadConfig) -> Need:
     """The greatest need of a stage under a strategy, with what the scenario's fallback also holds."""
     costs, plan = Costs(workload, scenario.cluster.device), plan_under(config, workload)
-    both = [(each, strategy_class(each.kind)) for each in (config, scenario.fallback) if each.kind != "stop"]
-    needs, num_shares = [], num_shares_of(scenario.cluster)
-    for stage in range(workload.num_stages + 1):
-        extra_bytes = sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in both)
-        needs.append(Need(needed_bytes(costs, plan, stage, extra_bytes, num_shares), stage))
+    num_shares = num_shares_of(scenario.cluster)
+    extra_bytes = enumerate(kept_bytes(scenario, config, costs))
+    needs = [Need(needed_bytes(costs, plan, stage, extra, num_shares), stage) for stage, extra in extra_bytes]
     return max(needs, key=lambda need: need.num_bytes)
+
+
+def kept_bytes(scenario: Scenario, config: StrategyConfig, costs: Costs) -> list[float]:
+    """Bytes that a strategy and the scenario's fallback keep on the devices of each stage."""
+    both = [(each, strategy_class(each.kind)) for each in (config, scenario.fallback) if each.kind != "stop"]
+    stages = range(costs.workload.num_stages + 1)
+    return [sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in both) for stage in stages]
+
+
+def plan_on(scenario: Scenario, config: StrategyConfig, deployment: Deployment) -> IterationPlan:
+    """The plan of an iteration under a strategy on a deployment.
+
+    A default window is that of the plain plan, or the largest that fits beside what the strategy keeps in memory.
+    """
+    plain, costs = plain_plan_on(deployment), deployment.costs
+    plan = strategy_class(config.kind)(config, costs.workload.num_stages).adapt_plan(plain)
+    if plain.max_in_flight is None or plan.max_in_flight != plain.max_in_flight:
+        return plan
+    extra_bytes = kept_bytes(scenario, config, costs)
+    fitting = window_that_fits(costs, plan, extra_bytes, deployment.cluster.num_shares)
+    least = costs.schedule(replace(plan, max_in_flight=None)).in_flight_limit
+    return replace(plan, max_in_flight=max(least, min(plain.max_in_flight, fitting)))
 
 
 def plan_under(config: StrategyConfig, workload: WorkloadConfig) -> IterationPlan:

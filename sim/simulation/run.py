@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import simpy
 
@@ -109,7 +110,7 @@ def simulate(
         events=world.events,
         ledger=world.ledger.buckets(),
         wall_clock_seconds=world.now_seconds,
-        iteration_seconds=times.split(process.plan).seconds,
+        iteration_seconds=iteration_seconds(process, times),
         ideal_iteration_seconds=times.split(plain_plan).seconds,
         num_iterations=world.iterations.num_completed,
         num_failures=world.num_failures,
@@ -119,6 +120,13 @@ def simulate(
         sent_bytes=world.transfers.num_bytes_sent,
         stopped=process.stopped,
     )
+
+
+def iteration_seconds(process: TrainingProcess, times: IterationTimes) -> float:
+    """Seconds of an iteration of a run: on all nodes and alone; with jitter, the mean over those of the run."""
+    if not (process.scenario.cluster.jitter and process.iterations):
+        return times.split(process.plan).seconds
+    return fmean(record.ended_seconds - record.started_seconds for record in process.iterations)
 
 
 def joining_bytes(scenario: Scenario, config: StrategyConfig, costs: Costs, stage: int) -> float:

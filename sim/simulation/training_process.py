@@ -11,6 +11,7 @@ from models.training import Training
 from models.training_state import DivergedError, Position
 from sim.core.records import EventKind, Failure, IterationRecord
 from sim.core.units import EXACT_SECONDS
+from sim.scenario.memory_check import plan_on
 from sim.scenario.scenario import Scenario
 from sim.simulation.fast_forward import Action, FastForward, next_action
 from sim.simulation.interruptible import GaveUpError
@@ -69,7 +70,7 @@ class TrainingProcess:
     def train(self, world: World) -> Generator[Any, Any, None]:
         """Train in a world until all iterations are done, or the run stops."""
         self.world, self._fast_forward = world, FastForward(world)
-        self.plan = self.strategy.adapt_plan(world.plain_plan())
+        self.plan = plan_on(self.scenario, self.strategy.config, world.iteration_times.deployment)
         self._position = self.training.root(self.strategy.training_variant())
         try:
             yield from world.gather()

@@ -23,9 +23,10 @@ from sim.simulation.log import EventLog
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import StateTransfers
 from sim.strategies.base import Background, Process, Transfer
-from sim.workload.config import IterationPlan, plain_plan
+from sim.workload.config import IterationPlan
 from sim.workload.costs import Costs
 from sim.workload.iteration_time import IterationTimes
+from sim.workload.window import plain_plan_on
 
 
 @dataclass
@@ -87,6 +88,10 @@ class World(MembershipObserver):
         """Mean time between failures that take a node with a slot, or a stage, by the failure process."""
         return mtbf_seconds(self.cluster, self.failures, self.iteration_times.split(self.plain_plan()).seconds)
 
+    @cached_property
+    def _plain_plan(self) -> IterationPlan:
+        return plain_plan_on(self.iteration_times.deployment)
+
     def attempt(self, seconds: float, bucket: Bucket) -> Process[Failure | None]:
         """Spend seconds, booked to one bucket; the Failure that interrupts them, or None."""
         if seconds <= 0.0 or self.work.queued:
@@ -135,7 +140,7 @@ class World(MembershipObserver):
 
     def plain_plan(self) -> IterationPlan:
         """The plan of an iteration before any strategy changes it."""
-        return plain_plan(self.costs.workload)
+        return self._plain_plan
 
     def run_iteration(self, plan: IterationPlan) -> Process[Failure | None]:
         """Execute one iteration on the nodes that hold the state; the Failure that interrupts it, or None."""

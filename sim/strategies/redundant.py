@@ -111,7 +111,7 @@ class Redundant(Strategy):
             plan,
             num_microbatches=plan.num_microbatches * self.config.microbatch_count_factor,
             microbatch_size=plan.microbatch_size * self.config.microbatch_size_factor,
-            max_in_flight=self.config.max_in_flight,
+            max_in_flight=self.config.max_in_flight or plan.max_in_flight,
             shadow_forwards=self.config.shadow_forwards,
             shadow_backwards=self.config.shadow_backwards,
             shadow=self.config.shadow,

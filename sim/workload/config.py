@@ -55,12 +55,25 @@ class WorkloadConfig(Config):
     sequences_per_microbatch: int = Field(8, ge=1, le=10**6, description="sequences in a microbatch")
     num_microbatches: int = Field(6, ge=1, le=10_000, description="microbatches of each pipeline and iteration")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of compute and activations")
+    gradient_bytes_per_parameter: float | None = Field(
+        None,
+        gt=0,
+        le=64,
+        description="bytes of a gradient, sent and held; default: sent in `precision` (fp32 4, bf16 2), held in fp32",
+    )
+    optimizer_bytes_per_parameter: float | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="bytes of the optimizer's state, with fp32 weights where they are kept beside others; default: "
+        "two Adam moments in fp32 (fp32 8), and the fp32 weight (bf16 12). 8-bit Adam with fp32 weights: 6",
+    )
     schedule: ScheduleName = Field("1f1b", description="order of forwards and backwards on a node")
     max_in_flight: int | None = Field(
         None,
         ge=1,
-        description="not gpipe: microbatches in flight in a pipeline; default: as many as positions that compute "
-        "(interleaved_1f1b: twice as many as stages)",
+        description="not gpipe: microbatches in flight in a pipeline; default: enough to hide the hops, as far as they "
+        "fit in memory, at least as many as positions that compute (interleaved_1f1b: twice as many as stages)",
     )
     chunks_per_stage: int = Field(1, ge=1, le=100, description="interleaved_1f1b: parts that a stage's layers make")
     layers_per_stage: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(

@@ -19,11 +19,11 @@ from sim.workload.schedule import Schedule
 
 VALUE_BYTES = {"fp32": 4, "bf16": 2}
 
-CHECKPOINT_BYTES = {"fp32": 12, "bf16": 14}
-"""Per parameter: fp32 weight and two Adam moments; bf16 training adds the bf16 weight."""
+OPTIMIZER_BYTES = {"fp32": 8, "bf16": 12}
+"""Per parameter: two Adam moments in fp32; bf16 training adds the fp32 weight."""
 
-STATE_BYTES = {"fp32": 16, "bf16": 18}
-"""Per parameter on the device: the checkpoint's and an fp32 gradient."""
+HELD_GRADIENT_BYTES = 4
+"""Per parameter: gradients are summed in fp32."""
 
 EFFICIENCY_STEPS = ((128e9, 0.95), (16e9, 0.90), (1e9, 0.60), (0.0, 0.10))
 """Share of the peak reached by a product of at least so many FLOPs: Calculon's table for 16-bit products on A100 and
@@ -155,18 +155,28 @@ class Costs:
         return float(self.tokens_per_microbatch * self.workload.model.dim * VALUE_BYTES[self.workload.precision])
 
     def weight_bytes(self, stage: int) -> float:
-        """Bytes of a stage's weights, which are also those of its gradient."""
+        """Bytes of a stage's weights."""
         return float(self.stage_parameters(stage) * VALUE_BYTES[self.workload.precision])
+
+    def gradient_bytes(self, stage: int) -> float:
+        """Bytes of a stage's gradient as nodes send it; by default in the format of the weights."""
+        given = self.workload.gradient_bytes_per_parameter
+        each = VALUE_BYTES[self.workload.precision] if given is None else given
+        return float(self.stage_parameters(stage) * each)
 
     @property
     def embedding_copy_bytes(self) -> float:
         """Bytes of the gradient of E, or of E⁻¹: half of stage 0. Holders of a copy take the same optimizer step."""
-        return self.weight_bytes(EMBEDDING_STAGE) / 2
+        return self.gradient_bytes(EMBEDDING_STAGE) / 2
 
     def checkpoint_bytes(self, stage: int) -> float:
         """Bytes of a stage's weights and optimizer state."""
-        return float(self.stage_parameters(stage) * CHECKPOINT_BYTES[self.workload.precision])
+        given, precision = self.workload.optimizer_bytes_per_parameter, self.workload.precision
+        optimizer_bytes = OPTIMIZER_BYTES[precision] if given is None else given
+        return float(self.stage_parameters(stage) * (VALUE_BYTES[precision] + optimizer_bytes))
 
     def state_bytes(self, stage: int) -> float:
         """Bytes of a stage's weights, gradient and optimizer state on its device."""
-        return float(self.stage_parameters(stage) * STATE_BYTES[self.workload.precision])
+        given = self.workload.gradient_bytes_per_parameter
+        held_bytes = self.stage_parameters(stage) * (HELD_GRADIENT_BYTES if given is None else given)
+        return self.checkpoint_bytes(stage) + held_bytes

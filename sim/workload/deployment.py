@@ -136,13 +136,13 @@ class WorkPlacement:
                 nodes[stage, replica] = left[(np.searchsorted(left, node) + microbatch) % len(left)]
         return nodes
 
-    def visits_by_node(self, orders: Mapping[int, Sequence[Visit]]) -> dict[int, list[Visit]]:
-        """Visits to each node, stage by stage; in the order of the schedule where the cluster is complete."""
-        visits: dict[int, list[Visit]] = {node: [] for node in self.slots}
+    def visits_by_node(self, orders: Mapping[int, Sequence[Visit]]) -> dict[int, list[tuple[int, Visit]]]:
+        """Pipelines and visits of each node, by stage; in the order of the schedule where the cluster is complete."""
+        visits: dict[int, list[tuple[int, Visit]]] = {node: [] for node in self.slots}
         for stage, order in orders.items():
             for visit in order:
                 for replica in self.cluster.replicas:
-                    visits[self.node(stage, replica, visit.microbatch)].append(visit)
+                    visits[self.node(stage, replica, visit.microbatch)].append((replica, visit))
         return visits
 
     @cached_property

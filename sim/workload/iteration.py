@@ -6,7 +6,8 @@ not occupy it, and share links with other messages. A stage exchanges gradients 
 them are done; then come the optimizer and what a strategy adds.
 
 In the `textbook` order a node waits for the next visit of the schedule even if another has arrived; in the order of
-`arrival` it takes, of the visits that have arrived, the first by the schedule.
+`arrival` it takes, of the visits that have arrived, the first by the schedule. With a `service` order it waits for the
+next visit of that order.
 
 The work of a slot without node is done by substitutes, always in the order of arrival: by the nodes left in its stage,
 which take microbatches in turn, or by those of another stage, which then do the work of both stages.
@@ -63,7 +64,8 @@ class IterationRun:
         self.busy_seconds = {FORWARD: 0.0, BACKWARD: 0.0, "shadow": 0.0}
         self._env, self._flows, self._time_factor = env, flows, time_factor
         self._num_replicas = len(work.cluster.replicas)
-        self._ranks, self._visits = self.schedule.ranks(), self.placement.visits_by_node(self.schedule.orders())
+        self._ranks = self.schedule.ranks()
+        self._visits = self._expected_visits()
         self._barriers = self._head_barriers()
         self._processes: list[Process] = []
         self._under_way: dict[Flow, None] = {}
@@ -132,9 +134,9 @@ class IterationRun:
         for stage, seconds in self.work.idle_shadow_seconds(node):
             for microbatch in range(self.plan.num_microbatches):
                 yield from self._work("shadow", stage, node, microbatch, seconds)
-        for expected in [self._ranks[visit] for visit in self._visits[node]]:
+        for expected in self._visits[node]:
             idle_since_seconds = float(self._env.now)
-            is_next = [lambda one, expected=expected: one.rank == expected] if in_order else []
+            is_next = [lambda one, expected=expected: (one.replica, one.visit) == expected] if in_order else []
             pending = yield queue.get(*is_next)
             if backlog_seconds:
                 hidden_seconds = min(backlog_seconds, float(self._env.now) - idle_since_seconds)
@@ -171,12 +173,25 @@ class IterationRun:
             return simpy.FilterStore(self._env)
         return (simpy.Store if self.schedule.is_first_come_first_served else simpy.PriorityStore)(self._env)
 
+    def _expected_visits(self) -> dict[int, list[tuple[int, Visit]]]:
+        """Pipelines and visits that each node serves; in order, where the order is fixed."""
+        if self.work.service is None:
+            return self.placement.visits_by_node(self.schedule.orders())
+        visits: dict[int, list[tuple[int, Visit]]] = {node: [] for node in self.placement.slots}
+        of_microbatch = [self.schedule.visits(number) for number in range(self.plan.num_microbatches)]
+        for number in self.work.service.tolist():
+            microbatch, index = divmod(number, len(of_microbatch[0]))
+            replica, microbatch = divmod(microbatch, self.plan.num_microbatches)
+            visit = of_microbatch[microbatch][index]
+            visits[self.placement.node(self.schedule.stage(visit), replica, microbatch)].append((replica, visit))
+        return visits
+
     def _head_barriers(self) -> dict[int, HeadBarrier]:
         """Barriers of the nodes that compute heads, if all forwards come first and no order is fixed."""
         if not self.work.has_barriers:
             return {}
         at_head = {visit for visit in self._ranks if visit.position == self.schedule.head and visit.kind == FORWARD}
-        forwards = {node: sum(visit in at_head for visit in visits) for node, visits in self._visits.items()}
+        forwards = {node: sum(visit in at_head for _, visit in visits) for node, visits in self._visits.items()}
         return {node: HeadBarrier(num, self._env.event()) for node, num in forwards.items() if num}
 
     def _count_forward_at_head(self, visit: Visit, node: int) -> None:

@@ -19,11 +19,12 @@ from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
 from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
-from sim.workload.arrays.run import run_fast
+from sim.workload.arrays.run import run_fast, service_order
 from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.deployment import Assignment, Deployment, exchange_pipelines
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_work import IterationWork, Order, TimeFactor
+from sim.workload.schedule import Ints
 
 Key = TypeVar("Key")
 
@@ -41,7 +42,7 @@ WITHOUT_EFFECT: Final = {
 }
 """Fields of a cluster that no cached time depends on. Every other field, new ones too, is part of the cache key."""
 
-MAX_CACHES, MAX_CACHED = 32, 2048
+MAX_CACHES, MAX_CACHED, MAX_ORDERS = 32, 2048, 32
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class IterationTimeCache:
         self.network = network
         self.iterations: Memo[tuple[IterationPlan, Assignment | None], IterationTime] = Memo()
         self.among: Memo[tuple[IterationPlan, Assignment | None, tuple[FlowState, ...]], AmongOthers] = Memo()
+        self.service_orders: Memo[tuple[bool, IterationPlan, Assignment | None], Ints] = Memo(MAX_ORDERS)
         self.transfer_seconds: Memo[Messages, float] = Memo()
 
 
@@ -168,7 +170,7 @@ class IterationTimes:
         changed, sample = self._if_incomplete(assignment), self.sample_of(execution)
         key = plan, changed, sample
         if key not in self._samples:
-            work = IterationWork(self.deployment, plan, self._order(plan, changed), changed)
+            work = self._as_alone(self.deployment, plan, changed)
             self._samples[key] = time_of(work, self.time_factor(sample))
         return self._samples[key]
 
@@ -189,7 +191,7 @@ class IterationTimes:
             changed = self._exchanged(changed)
 
         def find() -> AmongOthers:
-            return time_among(IterationWork(deployment, plan, self._order(plan, changed), changed), others)
+            return time_among(self._as_alone(deployment, plan, changed), others)
 
         return self._cache.among.get((plan, changed, others), find)
 
@@ -198,7 +200,7 @@ class IterationTimes:
     ) -> IterationRun:
         """Begin an iteration on an event loop with other messages, with the jitter of a sample."""
         changed = self._if_incomplete(assignment)
-        work = IterationWork(self.deployment, plan, self._order(plan, changed), changed)
+        work = self._as_alone(self.deployment, plan, changed)
         return IterationRun(work, env, flows, self.time_factor(sample))
 
     def _exchanged(self, changed: Assignment | None) -> Assignment | None:
@@ -209,9 +211,18 @@ class IterationTimes:
         """The assignment, None where every slot has its node: one cache key for both."""
         return None if not assignment or assignment == self.deployment.complete_assignment else assignment
 
-    def _order(self, plan: IterationPlan, changed: Assignment | None) -> Order:
-        """Faster order of an iteration; always `arrival` where the cluster is incomplete."""
-        return self.alone(plan).order if changed is None else "arrival"
+    def _as_alone(self, deployment: Deployment, plan: IterationPlan, changed: Assignment | None) -> IterationWork:
+        """An iteration whose nodes serve visits in the order in which they do alone, so that a delay only delays.
+
+        Except first come, first served: its order is that of arrival, whatever disturbs it.
+        """
+        order = self.alone(plan).order if changed is None else "arrival"
+        work = IterationWork(deployment, plan, order, changed)
+        if work.order == "textbook" or work.schedule.is_first_come_first_served:
+            return work
+        key = deployment is self.deployment, plan, changed
+        service = self._cache.service_orders.get(key, lambda: service_order(work))
+        return IterationWork(deployment, plan, order, changed, service)
 
     def time_factor(self, execution: int) -> TimeFactor | None:
         """Lognormal factors of mean 1, from a stream for each executed iteration and node; None without jitter."""

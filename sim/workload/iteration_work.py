@@ -16,7 +16,7 @@ from sim.core.ledger import IterationSplit
 from sim.core.units import to_ticks
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Assignment, Deployment, WorkPlacement, exchange_pipelines
-from sim.workload.schedule import BACKWARD, FORWARD, Schedule, Visit
+from sim.workload.schedule import BACKWARD, FORWARD, Ints, Schedule, Visit
 
 Order = Literal["textbook", "arrival"]
 
@@ -40,10 +40,16 @@ class IterationWork:
 
     order: `textbook` needs a complete cluster and a schedule with `has_textbook_order`.
     assignment: node that does the work of each slot; default: its own.
+    service: visits in the order in which nodes serve them (`arrays.run.service_order`); default: that of `order`.
     """
 
     def __init__(
-        self, deployment: Deployment, plan: IterationPlan, order: Order, assignment: Assignment | None = None
+        self,
+        deployment: Deployment,
+        plan: IterationPlan,
+        order: Order,
+        assignment: Assignment | None = None,
+        service: Ints | None = None,
     ) -> None:
         self.deployment, self.plan = deployment, plan
         self.cluster, self.costs, self.workload = deployment.cluster, deployment.costs, deployment.costs.workload
@@ -51,6 +57,7 @@ class IterationWork:
         self.placement = WorkPlacement(self.cluster, assignment)
         self.order: Order = order if self.placement.is_complete else "arrival"
         self.schedule: Schedule = self.costs.schedule(plan)
+        self.service = service
 
     def slot(self, node: int) -> int:
         """Slot of a node of the placement."""
@@ -83,7 +90,9 @@ class IterationWork:
     # ---- order -----------------------------------------------------------------------------------
 
     def is_order_fixed(self, stage: int) -> bool:
-        """Whether nodes of a stage wait for the next visit of the schedule; heads always do with forwards first."""
+        """Whether nodes of a stage wait for their next visit in an order; heads always do with forwards first."""
+        if self.service is not None:
+            return True
         at_head = self.schedule.forwards_first and stage == self.costs.head_stage
         return self.placement.is_complete and (self.order == "textbook" or at_head)
 
@@ -131,7 +140,7 @@ class IterationWork:
 
     def gradient_exchange(self, stage: int) -> list[Transmission]:
         """Ring all-reduce: 2 (N - 1) steps of S / N bytes on all links at once; or S bytes from each to each."""
-        nodes, num_bytes = self.placement.nodes_of(stage), self.costs.weight_bytes(stage)
+        nodes, num_bytes = self.placement.nodes_of(stage), self.costs.gradient_bytes(stage)
         n, what = len(nodes) * self.deployment.num_represented, f"gradient exchange of stage {stage}"
         if n == 1:
             return []

@@ -21,7 +21,7 @@ from sim.simulation.run import simulate
 BASELINE = Path(__file__).parent
 SCENARIO = """
 name: baseline
-workload: {num_microbatches: 8}
+workload: {num_microbatches: 8, max_in_flight: 7}
 training: {learner: curve, steps: 400, target_validation_loss: 2.2}
 cluster: {device: l4, detection_seconds: 10, provisioning_seconds: 60, num_spares: 1, startup_seconds: 5}
 network: gcp_paper

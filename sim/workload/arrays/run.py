@@ -13,10 +13,11 @@ import numpy as np
 
 from sim.cluster.flows import FlowState
 from sim.workload.arrays.compilation import COMPILATION
-from sim.workload.arrays.loop import SHADOWING, VISITING, initial_work, run_iteration
-from sim.workload.arrays.messages import NO, Traffic, initial_traffic
+from sim.workload.arrays.loop import FIXED, SHADOWING, VISITING, Messages, Tables, Work, initial_work, run_iteration
+from sim.workload.arrays.messages import NO, Paths, Traffic, initial_traffic
 from sim.workload.arrays.tables import TableBuilder
 from sim.workload.iteration_work import IterationWork, TimeFactor
+from sim.workload.schedule import Ints
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,7 @@ def run_fast(
 
     Raises RuntimeError if nodes wait for each other for ever.
     """
-    t, messages, paths = TableBuilder(work, others, time_factor).build()
-    state = initial_work(t, messages)
-    traffic = initial_traffic(len(state.visit) + len(messages.path), paths)
-    if COMPILATION.pays(len(t.node)):
-        from sim.workload.arrays.compiled import run_compiled
-
-        seconds, state, traffic = run_compiled(t, messages, paths, state, traffic)
-    else:
-        began_seconds = process_time()
-        seconds = run_iteration(as_lists(t), as_lists(messages), as_lists(paths), state, traffic, [0.0, 0.0, 0.0])
-        COMPILATION.plain_seconds += process_time() - began_seconds
+    seconds, state, traffic = run_tables(*TableBuilder(work, others, time_factor).build())
     first = len(traffic.path) - len(others)
     arrivals = [None if one == NO else float(one) for one in traffic.arrived[first:]]
     return FinishedIteration(
@@ -60,6 +51,31 @@ def run_fast(
         tuple(arrivals),
         tuple(_left(traffic, first + at, others[at], seconds) for at, one in enumerate(arrivals) if one is None),
     )
+
+
+def run_tables(t: Tables, messages: Messages, paths: Paths) -> tuple[float, Work, Traffic]:
+    """Seconds of an iteration, and the state of its nodes and messages at the end."""
+    state = initial_work(t, messages)
+    traffic = initial_traffic(len(state.visit) + len(messages.path), paths)
+    if COMPILATION.pays(len(t.node)):
+        from sim.workload.arrays.compiled import run_compiled
+
+        return run_compiled(t, messages, paths, state, traffic)
+    began_seconds = process_time()
+    seconds = run_iteration(as_lists(t), as_lists(messages), as_lists(paths), state, traffic, [0.0, 0.0, 0.0])
+    COMPILATION.plain_seconds += process_time() - began_seconds
+    return seconds, state, traffic
+
+
+def service_order(work: IterationWork) -> Ints:
+    """All visits, node by node, in the order in which nodes serve them if no other messages and no jitter disturb them.
+
+    A visit's number is (pipeline · microbatches + microbatch) · visits of a microbatch + its index in these.
+    """
+    t, messages, paths = TableBuilder(work).build()
+    _, state, _ = run_tables(t, messages, paths)
+    is_fixed = np.repeat(np.asarray(t.choice) == FIXED, np.diff(t.visits_start))
+    return np.where(is_fixed, t.visits, state.waiting)  # a queue keeps what has been served before its first that waits
 
 
 def sent_bytes(work: IterationWork) -> float:

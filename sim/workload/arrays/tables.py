@@ -154,9 +154,9 @@ class TableBuilder:
         is_fixed = [work.is_order_fixed(work.cluster.stage_of(slot)) for slot in self._slots]
         other = BY_ARRIVAL if work.schedule.is_first_come_first_served else BY_RANK
         start = np.concatenate([[0], np.cumsum(np.bincount(self._node.ravel(), minlength=num_nodes))])
-        visits = np.zeros(start[-1], np.int64)
+        visits = np.zeros(start[-1], np.int64) if work.service is None else work.service
         for slot in self._slots:
-            if is_fixed[slot]:
+            if is_fixed[slot] and work.service is None:
                 stage, replica = divmod(slot, self._num_replicas)
                 first = replica * self._num_microbatches * self._num_visits
                 visits[start[slot] : start[slot + 1]] = first + self._schedule.orders[stage]

@@ -5,16 +5,18 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+import simpy
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from sim.cluster.flows import FlowState
+from sim.cluster.flows import Flows, FlowState
 from sim.cluster.network import STORAGE
 from sim.workload.arrays import compilation
 from sim.workload.arrays.compilation import Compilation
-from sim.workload.arrays.run import run_fast, sent_bytes
+from sim.workload.arrays.run import run_fast, sent_bytes, service_order
 from sim.workload.config import plain_plan
 from sim.workload.deployment import assign_slots, exchange_pipelines, nodes_are_alike
+from sim.workload.iteration import IterationRun
 from sim.workload.iteration_time import time_among, time_of
 from sim.workload.iteration_work import IterationWork
 from support.builders import a_site
@@ -177,6 +179,42 @@ def test_exchanged_pipelines_take_the_same_time(iteration, shuffler):
     runs = [run_alone(site, plan, order, None, one) for one in (assignment, tuple(other))]
     assert runs[0].time == runs[1].time
     assert exchange_pipelines(assignment, site.cluster)[0] == exchange_pipelines(tuple(other), site.cluster)[0]
+
+
+# ---- order of service --------------------------------------------------------------------------------------------
+@st.composite
+def served(draw):
+    """An iteration, and the same one whose nodes serve visits in the order in which they do without disturbance."""
+    site, plan, order, assignment = draw(iterations())
+    work = IterationWork(site, plan, order, assignment)
+    return work, IterationWork(site, plan, order, assignment, service_order(work))
+
+
+@MANY
+@given(served(), st.integers(0, 9))
+def test_in_its_own_order_it_takes_the_same_time(both, seed):
+    work, in_order = both
+    assert time_of(in_order) == time_of(work)
+    factors = [jitter(seed) for _ in range(2)]
+    env = simpy.Environment()
+    run = IterationRun(in_order, env, Flows(env), factors[0])
+    env.run(until=run.done)
+    assert time_of(in_order, factors[1]).seconds == env.now
+
+
+@MANY
+@given(served(), st.integers(0, 9), st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=4))
+def test_more_load_never_takes_less_time(both, seed, uploads):
+    """Where a message shares links only with those between the same two nodes; fair shares of others can shift."""
+    work, (site, in_order) = both[0], (both[0].deployment, both[1])
+    assume(site.network.config.access is None and site.network.config.sharing != "region_pair")
+    alone_seconds, factor = run_fast(work).seconds, jitter(seed)
+    assert run_fast(in_order, (), lambda *node: max(1.0, factor(*node))).seconds >= alone_seconds
+    slots = len(in_order.cluster.stages) * len(in_order.cluster.replicas)
+    others = [
+        FlowState(site.network.path(a % slots, b % slots), 0.0, 1e6) for a, b in uploads if a % slots != b % slots
+    ]
+    assert run_fast(in_order, others).seconds >= alone_seconds - 1e-9
 
 
 def test_nodes_that_wait_for_each_other_raise():

@@ -1,0 +1,88 @@
+"""Default of `max_in_flight`: microbatches in flight that hide the hops, as far as they fit in the devices' memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from models.spec import EMBEDDING_STAGE
+from sim.core.units import BYTES_PER_GIB
+from sim.workload.config import IterationPlan, plain_plan
+from sim.workload.costs import Costs
+from sim.workload.deployment import Deployment
+from sim.workload.memory import needed_bytes
+
+ROUNDING = 1e-9  # quotients of seconds are rounded
+SHORT_HOPS = 0.01
+"""Share of a microbatch's time alone up to which its hops count as none: the schedule's own window hides them."""
+SPARE = 2
+"""Factor on the window of Little's law, since forwards and backwards reach a node in bunches."""
+
+
+def plain_plan_on(deployment: Deployment) -> IterationPlan:
+    """The plan of an iteration before any strategy changes it, with the default window where the workload has none."""
+    costs, plan = deployment.costs, plain_plan(deployment.costs.workload)
+    schedule = costs.schedule(plan)
+    if not schedule.limits_in_flight or schedule.is_interleaved or costs.workload.max_in_flight is not None:
+        return plan
+    hiding, shares = window_that_hides_hops(deployment, plan), deployment.cluster.num_shares
+    fitting = window_that_fits(costs, plan, [0.0] * len(deployment.cluster.stages), shares)
+    most = min(plan.num_microbatches, hiding, fitting)
+    return replace(plan, max_in_flight=most) if most > schedule.in_flight_limit else plan
+
+
+def window_that_hides_hops(deployment: Deployment, plan: IterationPlan) -> int:
+    """Microbatches in flight with which the slowest node or link of a pipeline hardly ever waits for the others.
+
+    Twice those of Little's law: the time that a microbatch alone takes there and back over the time that it occupies
+    the bottleneck. The schedule's own where hops are short. Messages of other pipelines are not considered.
+    """
+    site = deployment.representative or deployment
+    return max(window_of_pipeline(site, plan, replica) for replica in site.cluster.replicas)
+
+
+def window_of_pipeline(deployment: Deployment, plan: IterationPlan, replica: int) -> int:
+    """`window_that_hides_hops` of one pipeline."""
+    costs, cluster, network = deployment.costs, deployment.cluster, deployment.network
+    num_bytes = plan.microbatch_size * costs.activation_bytes
+    occupied_seconds = [0.0] * len(cluster.stages)
+    for work in cluster.stages:
+        stage = costs.head_stage if work == EMBEDDING_STAGE else work
+        seconds = costs.forward_seconds(work, plan.microbatch_size) + costs.backward_seconds(work, plan.microbatch_size)
+        occupied_seconds[stage] += seconds * cluster.slowdown(stage, replica)
+    hops_seconds, busiest_seconds = 0.0, max(occupied_seconds)
+    on_link: dict[object, float] = {}
+    visited = [*cluster.stages, *([EMBEDDING_STAGE] if costs.head_stage == EMBEDDING_STAGE else [])]
+    ways = [way for a, b in pairwise(visited) for way in ((a, b), (b, a))]
+    for a, b in ways:
+        source, target = cluster.slot(a, replica), cluster.slot(b, replica)
+        seconds = network.hop_seconds(source, target, num_bytes)
+        hops_seconds += network.config.software_seconds_per_hop + seconds
+        for link in network.path(source, target).links if seconds else ():
+            on_link[link] = on_link.get(link, 0.0) + num_bytes / link.bytes_per_second
+    bottleneck_seconds = max(busiest_seconds, *on_link.values(), 0.0)
+    if bottleneck_seconds <= 0.0:
+        return plan.num_microbatches
+    alone_seconds = math.fsum(occupied_seconds) + hops_seconds
+    if hops_seconds <= SHORT_HOPS * alone_seconds:
+        return costs.schedule(plan).default_in_flight()
+    return SPARE * math.ceil(alone_seconds / bottleneck_seconds - ROUNDING)
+
+
+def window_that_fits(costs: Costs, plan: IterationPlan, extra_bytes: Sequence[float], num_shares: int) -> int:
+    """Most microbatches in flight for which every stage fits in a device's memory; at least 1.
+
+    extra_bytes: what a strategy keeps on the devices of each stage.
+    """
+    room_bytes = costs.device.memory_gib * BYTES_PER_GIB
+    windows = [plan.num_microbatches]
+    for stage, extra in enumerate(extra_bytes):
+        one, two = (
+            needed_bytes(costs, replace(plan, num_microbatches=2, max_in_flight=most), stage, extra, num_shares)
+            for most in (1, 2)
+        )
+        if two > one:
+            windows.append(1 + math.floor((room_bytes - one) / (two - one)))
+    return max(1, min(windows))
