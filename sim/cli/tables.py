@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from models.spec import Config
-from sim.cli.options import Overrides, ScenarioPath, console, with_locations
+from sim.cli.options import Overrides, ScenarioPath, console, say, with_locations
 from sim.core.plugins import PluginError
 from sim.core.presets import presets
 from sim.core.text import suggestion
@@ -36,7 +36,12 @@ COST_HEADINGS = (
 @with_locations
 def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Print each strategy's costs with no failure and the stages that it recovers, by simulation without training."""
+    from sim.experiments.microbatches import smaller_microbatches
+    from sim.reporting.verdict import use_smaller
+
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
+    if smaller := smaller_microbatches(scenario):
+        say(use_smaller(smaller))
     console.print(overhead_table(scenario))
     console.print(recovery_table(scenario))
 

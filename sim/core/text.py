@@ -74,6 +74,11 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def uncapitalized(text: str) -> str:
+    """A text with a small first letter."""
+    return text[:1].lower() + text[1:]
+
+
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 
 FOLDER_NAME_IN_WORDS = "of letters, digits, '.', '_', '+' and '-', a letter or digit first"

@@ -22,12 +22,12 @@ from matplotlib.ticker import NullLocator
 from scipy import ndimage
 
 from sim.core.files import atomic_write
-from sim.core.text import USD, format_count, format_list
+from sim.core.text import USD, format_count, format_list, uncapitalized
 from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import SeriesStyle, Styles, styles_by_kind
 from sim.reporting.style import new_figure, save
 from sim.reporting.table import Row, Table, columns_of
-from sim.reporting.verdict import nothing_to_choose
+from sim.reporting.verdict import nothing_to_choose, use_smaller
 from sim.results.ranking import FEWEST_FAILURES
 from sim.results.strategy_map import Advice, CellResult, StrategyMap
 from sim.scenario.axes import Axis
@@ -113,6 +113,8 @@ def own_line(found: StrategyMap) -> str:
         nearest = ", ".join(f"{axis.field} {value}, the scenario's {axis.own}" for axis, value in axes)
         where = f"In the cell nearest to the scenario ({nearest}; `churnlab advise` evaluates the scenario itself)"
     best = found.own.ranking.best
+    if found.own.smaller:
+        where = f"{use_smaller(found.own.smaller)} {where}"
     if not found.own.ranking.is_tested:
         return f"{where}: {_undecided(found)}"
     means = f", {format_means(found.own, best.strategy)}" if best else ""
@@ -141,6 +143,11 @@ def map_notes(found: StrategyMap) -> list[str]:
         basis += f"Iterations to loss {target:g}: those of a run without failures, no strategy here changes weights."
     basis += " Too close: the 95 % interval of the difference contains 0, or the difference is below the interpolation "
     basis += "error."
+    if num_smaller := sum(result.smaller is not None for result in results):
+        basis += (
+            f" In {100 * num_smaller / len(results):.0f} % of the simulated cells all strategies have the smaller "
+            "microbatches that one strategy's options ask for, because a plain iteration is faster with these."
+        )
     if num_few := sum(not result.ranking.is_tested for result in results):
         basis += (
             f" In {100 * num_few / len(results):.0f} % of the simulated cells no strategy is first, because fewer than "
@@ -281,7 +288,9 @@ def _scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
 
 def advice_lines(advice: Advice) -> list[str]:
     """Five sentences on the scenario with its own values."""
-    return [_use(advice), _then(advice), _confidence(advice), _turns(advice), _assumptions(advice)]
+    smaller = advice.result.smaller
+    first = f"{use_smaller(smaller)} With these: {uncapitalized(_use(advice))}" if smaller else _use(advice)
+    return [first, _then(advice), _confidence(advice), _turns(advice), _assumptions(advice)]
 
 
 def _use(advice: Advice) -> str:

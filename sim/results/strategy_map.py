@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sim.core.units import SECONDS_PER_HOUR
+from sim.results.microbatches import SmallerMicrobatches
 from sim.results.ranking import Ranking
 from sim.results.statistics import SeedPair, Values, estimate
 from sim.scenario.axes import Axis, is_number
@@ -48,10 +49,14 @@ class FirstPassages:
 
 @dataclass(frozen=True)
 class CellResult:
-    """A simulated cell: first passages by strategy, and the strategies' ranking."""
+    """A simulated cell: first passages by strategy, and the strategies' ranking.
+
+    smaller: microbatches that make a plain iteration faster; with these, all strategies were compared.
+    """
 
     first_passages: Mapping[str, FirstPassages]
     ranking: Ranking
+    smaller: SmallerMicrobatches | None = None
 
     @property
     def label(self) -> tuple[str, bool]:

@@ -52,6 +52,8 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "num_iterations_rerun": num_rerun(run.iterations),
         "iteration_seconds": run.iteration_seconds,
         "ideal_iteration_seconds": run.ideal_iteration_seconds,
+        "equal_iteration_seconds": run.equal_iteration_seconds,
+        "microbatch_size": run.microbatch_size,
         "wall_clock_seconds": run.wall_clock_seconds,
         "mean_recovery_seconds": mean_recovery_seconds(run),
         "goodput": ideal_seconds / run.wall_clock_seconds if run.wall_clock_seconds else None,

@@ -30,6 +30,7 @@ from sim.simulation.training_process import TrainingProcess, Watcher
 from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import StrategyConfig, strategy_class
+from sim.workload.config import equal_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import IterationTimes, cache_of
@@ -39,6 +40,7 @@ from sim.workload.iteration_time import IterationTimes, cache_of
 class Run:
     """What happened under one strategy and one pair of seeds. Times are simulated seconds.
 
+    equal_iteration_seconds: of a plain iteration with the strategy's microbatches, of microbatch_size × the workload's.
     joining_seconds: that training waited for nodes. sent_bytes: apart from the messages of iterations.
     """
 
@@ -52,6 +54,8 @@ class Run:
     wall_clock_seconds: float
     iteration_seconds: float
     ideal_iteration_seconds: float
+    equal_iteration_seconds: float
+    microbatch_size: float
     num_iterations: int
     num_failures: int
     num_nodes_lost: int
@@ -112,6 +116,8 @@ def simulate(
         wall_clock_seconds=world.now_seconds,
         iteration_seconds=iteration_seconds(process, times),
         ideal_iteration_seconds=times.split(plain_plan).seconds,
+        equal_iteration_seconds=times.split(equal_plan(scenario.workload, process.plan)).seconds,
+        microbatch_size=process.plan.microbatch_size,
         num_iterations=world.iterations.num_completed,
         num_failures=world.num_failures,
         num_nodes_lost=world.membership.num_lost,

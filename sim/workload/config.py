@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -132,6 +132,14 @@ class IterationPlan:
 def plain_plan(workload: WorkloadConfig) -> IterationPlan:
     """An iteration as the workload defines it, before any strategy changes it."""
     return IterationPlan(workload.num_microbatches, plain_routes(workload.num_stages))
+
+
+def equal_plan(workload: WorkloadConfig, plan: IterationPlan) -> IterationPlan:
+    """The plain plan with another plan's microbatches; as it is where that plan's batch has another size."""
+    plain = plain_plan(workload)
+    if plan.num_microbatches * plan.microbatch_size != plain.num_microbatches:
+        return plain
+    return replace(plain, num_microbatches=plan.num_microbatches, microbatch_size=plan.microbatch_size)
 
 
 def schedule_of(workload: WorkloadConfig, plan: IterationPlan, head_computes: bool) -> Schedule:

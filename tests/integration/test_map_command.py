@@ -105,7 +105,7 @@ def test_advice_says_what_it_rests_on(tmp_path):
 
 
 def test_without_weight_changes_only_failure_free_runs_train(tmp_path):
-    lossless = maps.TEXT.replace(", {kind: checkfree, end_stages: copy}", "")
+    lossless = maps.TEXT.replace("  - {kind: checkfree, end_stages: copy}\n", "")
     output = invoke(tmp_path, "map", "--x", maps.RATES, "--time-replicates", "2", text=lossless).stdout
     assert "1 run at 1 point: 0 finished before, 1 to do." in output
     assert "no strategy here changes weights" in output

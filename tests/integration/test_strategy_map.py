@@ -127,7 +127,7 @@ def test_the_order_in_which_workers_are_done_changes_nothing(job, tmp_path, monk
 
 def test_interpolated_cells_lie_between_their_neighbours(tmp_path):
     """Strategies that change no weights, on a grid fine enough that most of it is read: against looking at all."""
-    lossless = maps.TEXT.replace(", {kind: checkfree, end_stages: copy}", "")
+    lossless = maps.TEXT.replace("  - {kind: checkfree, end_stages: copy}\n", "")
     axes = {
         "x": "failures.rate_per_hour=0.01,0.02,0.03,0.05,0.08,0.1,0.12,0.2,0.3",
         "y": "network.bandwidth_factor=1,2",

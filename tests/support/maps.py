@@ -24,7 +24,11 @@ training:
 cluster: {device: a100}
 network: {preset: spot_cluster}
 failures: {kind: exponential, rate_per_hour: 0.3, immune_stages: [0]}
-strategies: [none, {kind: checkpoint, interval_iterations: 10}, redundant, {kind: checkfree, end_stages: copy}]
+strategies:
+  - none
+  - {kind: checkpoint, interval_iterations: 10}
+  - {kind: redundant, microbatch_size_factor: 1, microbatch_count_factor: 1}
+  - {kind: checkfree, end_stages: copy}
 fallback: {kind: checkpoint, interval_iterations: 25}
 iterations_per_step: 10
 """

@@ -12,7 +12,9 @@ from models.spec import Routes, plain_routes
 from models.training_state import digest
 from sim.cluster.topology import usd_per_node_hour
 from sim.core.text import format_count
+from sim.experiments.microbatches import at_equal_size, smaller_microbatches
 from sim.failures import PROCESSES
+from sim.results.microbatches import SmallerMicrobatches
 from sim.results.strategy_map import Cell
 from sim.scenario.axes import Axis, ScenarioTemplate, is_number
 from sim.scenario.document import ScenarioError
@@ -58,7 +60,8 @@ class Grid:
             for index, config in enumerate(self.scenario.strategies)
             if strategy_class(config.kind).stops_on_failures
         }
-        self.group = cache(self._group)
+        self.group, self.smaller = cache(self._group), cache(self._smaller)
+        self._smaller_by_key: dict[str, SmallerMicrobatches | None] = {}
         check(self)
 
     def _point(self, template: ScenarioTemplate, values: Sequence[tuple[Axis, Any]]) -> Point:
@@ -86,6 +89,18 @@ class Grid:
         sections = scenario.workload, scenario.cluster, scenario.network
         return digest("".join(section.model_dump_json() for section in sections))
 
+    def _smaller(self, cell: Cell) -> SmallerMicrobatches | None:
+        """The smaller microbatches with which a cell's strategies are compared, if these are faster for all."""
+        key, scenario = self.iteration_time_key(cell), self.points[cell].scenario
+        key += digest("".join(config.model_dump_json() for config in scenario.strategies))
+        if key not in self._smaller_by_key:
+            self._smaller_by_key[key] = smaller_microbatches(scenario)
+        return self._smaller_by_key[key]
+
+    def equal_scenario(self, cell: Cell, strategy: str) -> Scenario:
+        """The scenario in which a strategy is simulated in a cell: all strategies with microbatches of equal size."""
+        return at_equal_size(self.points[cell].scenario, self._config(cell, strategy), self.smaller(cell))
+
     def _group(self, cell: Cell, strategy: str) -> ComparisonGroup:
         """The comparison group of a strategy in a cell."""
         scenario = self.points[cell].scenario
@@ -112,7 +127,8 @@ class Grid:
 
     def sample_point(self, cell: Cell, strategy: str) -> Point:
         """Trained runs of a strategy in a cell."""
-        return self._alone(cell, strategies=(self._config(cell, strategy),), seeds=self.seeds)
+        workload = self.equal_scenario(cell, strategy).workload
+        return self._alone(cell, strategies=(self._config(cell, strategy),), seeds=self.seeds, workload=workload)
 
     def failure_free_point(self, cell: Cell, strategy: str) -> Point:
         """Trained runs without failures, of the training that a strategy begins with."""

@@ -301,7 +301,7 @@ class MapJob:
                 passed.steady_seconds,
                 0.0 if to_target.is_flat else math.hypot(error, resolution),
             )
-        return CellResult(passages, rank(outcomes))
+        return CellResult(passages, rank(outcomes), self.grid.smaller(cell))
 
     def _simulate(
         self, trials: Sequence[Trial], to_target: Mapping[ComparisonGroup, IterationsToTarget] | None = None
@@ -339,7 +339,7 @@ class TrialWork(Work[Trials]):
         grid, trials = self.job.grid, []
         for cell, name in task:
             to_target = self.to_target[grid.group(cell, name)] if self.to_target else None
-            scenario = grid.points[cell].scenario
+            scenario = grid.equal_scenario(cell, name)
             steps = math.ceil(self.job.num_iterations(cell, to_target) / scenario.iterations_per_step)
             trials.append((with_steps(scenario, steps), grid.candidates[name], to_target))
         return self.executor.submit(first_passages, trials, self.job.time_seeds)
