@@ -136,12 +136,19 @@ def describe_ranking(ranked: MetricRanking, target: str | None) -> str:
     name = label(first)
     if not others:
         return f"{capitalized(name)} {goal} after {ranked.spread(first, HOURS)}."
-    smaller = f"{use_smaller(ranked.smaller)} " if ranked.smaller else ""
+    if ranked.smaller:
+        return f"{use_smaller(ranked.smaller)} {_describe_order(ranked, target, goal)}"
+    return _describe_order(ranked, target, goal)
+
+
+def _describe_order(ranked: MetricRanking, target: str | None, goal: str) -> str:
     if not ranked.is_tested:
-        return smaller + nothing_to_choose(ranked.at_equal_size or ranked, target)
-    if ranked.smaller and ranked.at_equal_size and ranked.is_first_by_size:
+        return nothing_to_choose(ranked.at_equal_size or ranked, target)
+    first, *others = ranked.reaching
+    name = label(first)
+    if ranked.at_equal_size and ranked.is_first_by_size:
         equal = label(ranked.at_equal_size.reaching[0])
-        return f"{smaller}{capitalized(name)} {goal} first only by its smaller microbatches; at equal size, {equal} would be first."
+        return f"{capitalized(name)} {goal} first only by its smaller microbatches: at equal size, {equal} would be."
     following = f"{label(others[0])} comes {lead(others[0], 'later')}"
     if ranked.has_one_sample and others[0].behind > 0.0:
         sample = "One seed: an anecdote" if first.takes.num_runs == 1 else "All seeds give the same run: one sample"
