@@ -9,18 +9,20 @@ from sim.simulation.run import build_site
 from sim.strategies import StrategyConfig
 from sim.workload.config import equal_plan, plain_plan
 from sim.workload.iteration_time import IterationTimes, cache_of
+from sim.workload.window import plain_plan_on
 
 
 def smaller_microbatches(scenario: Scenario) -> SmallerMicrobatches | None:
     """The fastest for a plain iteration of the microbatch sizes that strategies use; None if it is the workload's."""
     workload = scenario.workload
-    equal = (equal_plan(workload, plan_under(config, workload)) for config in scenario.strategies)
-    plans = {plan.num_microbatches // workload.num_microbatches: plan for plan in equal if plan.microbatch_size < 1.0}
-    if not plans:
+    under = (equal_plan(plain_plan(workload), plan_under(config, workload)) for config in scenario.strategies)
+    smaller = [plan for plan in under if plan.microbatch_size < 1.0]
+    if not smaller:
         return None
     site = build_site(scenario)
+    plans = {plan.num_microbatches // workload.num_microbatches: plain_plan_on(site, plan) for plan in smaller}
     times = IterationTimes(site, 0, cache_of(workload, site.cluster, scenario.network))
-    given_seconds = times.alone(plain_plan(workload)).seconds
+    given_seconds = times.alone(plain_plan_on(site)).seconds
     seconds, factor = min((times.alone(plan).seconds, factor) for factor, plan in plans.items())
     found = SmallerMicrobatches(factor, seconds, given_seconds)
     return found if found.are_faster else None

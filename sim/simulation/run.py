@@ -30,10 +30,10 @@ from sim.simulation.training_process import TrainingProcess, Watcher
 from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import StrategyConfig, strategy_class
-from sim.workload.config import equal_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import IterationTimes, cache_of
+from sim.workload.window import plain_plan_on
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def simulate(
         wall_clock_seconds=world.now_seconds,
         iteration_seconds=iteration_seconds(process, times),
         ideal_iteration_seconds=times.split(plain_plan).seconds,
-        equal_iteration_seconds=times.split(equal_plan(scenario.workload, process.plan)).seconds,
+        equal_iteration_seconds=times.split(plain_plan_on(times.deployment, process.plan)).seconds,
         microbatch_size=process.plan.microbatch_size,
         num_iterations=world.iterations.num_completed,
         num_failures=world.num_failures,

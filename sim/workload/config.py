@@ -134,9 +134,8 @@ def plain_plan(workload: WorkloadConfig) -> IterationPlan:
     return IterationPlan(workload.num_microbatches, plain_routes(workload.num_stages))
 
 
-def equal_plan(workload: WorkloadConfig, plan: IterationPlan) -> IterationPlan:
+def equal_plan(plain: IterationPlan, plan: IterationPlan) -> IterationPlan:
     """The plain plan with another plan's microbatches; as it is where that plan's batch has another size."""
-    plain = plain_plan(workload)
     if plan.num_microbatches * plan.microbatch_size != plain.num_microbatches:
         return plain
     return replace(plain, num_microbatches=plan.num_microbatches, microbatch_size=plan.microbatch_size)

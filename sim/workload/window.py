@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from models.spec import EMBEDDING_STAGE
 from sim.core.units import BYTES_PER_GIB
-from sim.workload.config import IterationPlan, plain_plan
+from sim.workload.config import IterationPlan, equal_plan, plain_plan
 from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
 from sim.workload.memory import needed_bytes
@@ -21,9 +21,14 @@ SPARE = 2
 """Factor on the window of Little's law, since forwards and backwards reach a node in bunches."""
 
 
-def plain_plan_on(deployment: Deployment) -> IterationPlan:
-    """The plan of an iteration before any strategy changes it, with the default window where the workload has none."""
+def plain_plan_on(deployment: Deployment, microbatches_of: IterationPlan | None = None) -> IterationPlan:
+    """The plan of an iteration before any strategy changes it, with the default window where the workload has none.
+
+    microbatches_of: a plan of the same batch whose microbatches it is to have.
+    """
     costs, plan = deployment.costs, plain_plan(deployment.costs.workload)
+    if microbatches_of is not None:
+        plan = equal_plan(plan, microbatches_of)
     schedule = costs.schedule(plan)
     if not schedule.limits_in_flight or schedule.is_interleaved or costs.workload.max_in_flight is not None:
         return plan
