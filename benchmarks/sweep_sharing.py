@@ -87,7 +87,7 @@ def measure(job: SweepJob, pool: ProcessPool, store: TrajectoryStore) -> Measure
     job.begin(pool, SharedTraining(store))
     sweep_seconds = time.perf_counter() - began
     spec = job.runs[0].task.spec
-    text = job.texts[spec.corpus]
+    _, text = job.trainers.of(spec)
     swapped = spec.model_copy(update={"routes": swapped_routes(spec.model.num_stages)})
     loops = [(plain, (recipe, text, 100)) for recipe in (spec, swapped) for _ in range(pool.num_workers)]
     rounds = [in_parallel(pool, loops)]
@@ -131,7 +131,7 @@ def separate_seconds(job: SweepJob, pool: ProcessPool, per_strategy: int) -> tup
     for run in job.runs:
         by_strategy.setdefault(run.strategy.name, []).append(run.task)
     some = [task for tasks in by_strategy.values() for task in tasks[:: len(tasks) // per_strategy][:per_strategy]]
-    text = job.texts[some[0].spec.corpus]
+    _, text = job.trainers.of(some[0].spec)
     began = time.perf_counter()
     in_parallel(pool, [(separate_run, (task, text)) for task in some])
     return (time.perf_counter() - began) * len(job.runs) / len(some), len(some)

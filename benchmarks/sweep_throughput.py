@@ -74,7 +74,7 @@ def measured(num_workers: int, steps: int, rounds: int) -> tuple[float, float, f
             job.begin(pool, SharedTraining(TrajectoryStore(folder / "cache")))
             job.survey(job.runs)
             spec = job.runs[0].task.spec
-            text = job.texts[spec.corpus]
+            _, text = job.trainers.of(spec)
             tokens = steps * spec.sequences_per_batch * spec.sequence_length
             futures = [pool.submit(plain, spec, text, steps) for _ in range(num_workers)]
             in_plain.append(sum(tokens / future.result() for future in futures))

@@ -35,17 +35,25 @@ class TrainedSegment:
     divergence: str | None = None
 
 
-def train_segment(
-    segment: Segment, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes], environment: str
-) -> TrainedSegment:
-    """Train a segment from the state at `segment.start` (None: the initial one) and the older states of its edits.
+SegmentWithStates = tuple[Segment, bytes | None, Mapping[Position, bytes]]
+"""A segment, the state at its start (None: the initial one) and the older states of its edits."""
+
+
+def train_segments(segments: Sequence[SegmentWithStates], corpus: Corpus, environment: str) -> list[TrainedSegment]:
+    """Train segments of one recipe, together where it is a stacked one; seeds, steps and edits may differ.
 
     environment: `environment_of` the recipe where the store is; RuntimeError if this process has another.
     """
-    if segment.lineage.spec.is_stacked:
-        (done,) = train_stack([(segment, start, older)], corpus, environment)
-        return done
-    require_environment(segment.lineage.spec, environment)
+    spec = segments[0][0].lineage.spec
+    if (here := environment_of(spec)) != environment:
+        raise RuntimeError(f"this worker would compute other bits: it has {here}, the sweep {environment}")
+    return train_stack(segments, corpus) if spec.is_stacked else [train_alone(*one, corpus) for one in segments]
+
+
+def train_alone(
+    segment: Segment, start: bytes | None, older: Mapping[Position, bytes], corpus: Corpus
+) -> TrainedSegment:
+    """Train a segment from the state at `segment.start` and the older states of its edits."""
     done = TrainedSegment()
     trainer = entered(segment, corpus, start, older)
     validate(trainer, segment, done)
@@ -72,20 +80,9 @@ def entered(segment: Segment, corpus: Corpus, start: bytes | None, older: Mappin
     return trainer
 
 
-def require_environment(spec: TrainingSpec, environment: str) -> None:
-    """RuntimeError if this process would compute other bits than those of an environment."""
-    if (here := environment_of(spec)) != environment:
-        raise RuntimeError(f"this worker would compute other bits: it has {here}, the sweep {environment}")
-
-
-SegmentWithStates = tuple[Segment, bytes | None, Mapping[Position, bytes]]
-"""A segment, the state at its start (None: the initial one) and the older states of its edits."""
-
-
-def train_stack(segments: Sequence[SegmentWithStates], corpus: Corpus, environment: str) -> list[TrainedSegment]:
-    """Train segments of one recipe together, as `train_segment` does each; seeds, steps and edits may differ."""
+def train_stack(segments: Sequence[SegmentWithStates], corpus: Corpus) -> list[TrainedSegment]:
+    """Train segments of one recipe together, each as `train_alone` does up to rounding."""
     specs = [segment.lineage.spec for segment, _, _ in segments]
-    require_environment(specs[0], environment)
     stack = Stack(specs[0], corpus)
     states = [entered(segment, corpus, start, older).snapshot() for segment, start, older in segments]
     stack.load(list(zip(specs, states, strict=True)))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from sim.experiments.folder import SweepProgress
-    from sim.experiments.job import Outline
+    from sim.experiments.outline import Outline
     from sim.experiments.plan import SweepRun
     from sim.scenario.scenario import Scenario
 

@@ -283,10 +283,18 @@ class Work(ABC, Generic[Task]):
             if (future := self.submit(task)) is not None:
                 self._under_way[future] = task
 
+    @property
+    def most_at_once(self) -> int:
+        """Most tasks under way: two per worker, one of which waits so that none is idle."""
+        num_workers = self.executor.num_workers
+        return num_workers * (1 + (num_workers > 1))
+
+    def has_room(self, task: Task) -> bool:  # noqa: ARG002
+        """Whether a task would not wait for long behind those under way."""
+        return len(self._under_way) < self.most_at_once
+
     def _may_submit(self, task: Task) -> bool:
-        """Whether a task can be submitted now: at most two per worker, one of which waits so that none is idle."""
+        """Whether a task can be submitted now."""
         # a task that may have killed its workers has its last attempt alone: no others die with it
         suspects = [one for one in (task, *self._under_way.values()) if self._attempts.get(one) == MOST_ATTEMPTS - 1]
-        num_workers = self.executor.num_workers
-        most = num_workers * (1 + (num_workers > 1))
-        return not self._under_way or (not suspects and len(self._under_way) < most)
+        return not self._under_way or (not suspects and self.has_room(task))

@@ -9,35 +9,36 @@ that the death of a worker, or of this process, loses no more than the tasks und
 from __future__ import annotations
 
 import math
-import statistics
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from models.spec import TrainingSpec, plain_routes
-from models.training_plan import Demands, Segment, longest_paths, num_steps, together
-from sim.core.text import format_count
+from models.training_plan import Demands, Segment, num_steps, together
 from sim.experiments.executors import MOST_ATTEMPTS, Executor, Work, WorkerDiedError
 from sim.experiments.folder import End, Purpose, RunProgress, SweepFolder, SweepProgress
 from sim.experiments.plan import SweepRun, plan_runs
 from sim.experiments.queue import Item, WorkQueue
 from sim.experiments.tasks import Outcomes, simulate_task, survey, time_simulation
 from sim.experiments.training import Texts
+from sim.experiments.training_workers import TrainingWorkers, on_gpu
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import Run
 
 if TYPE_CHECKING:
+    from models.segment import SegmentWithStates
     from models.shared_training import SharedTraining
 
 MOST_IDLE_ROUNDS = 100
+
+MOST_ON_GPU = 2
+"""Tasks of training on a GPU at a time: one is trained, one waits."""
 
 MOST_SURVEYED, FEWEST_TIMED = 50, 4
 """Runs of one task of a survey, at most; runs of a kind without training, from which on one is timed."""
@@ -57,7 +58,7 @@ class SweepJob:
 
     executor: Executor
     training: SharedTraining | None
-    texts: dict[str, Any]
+    trainers: TrainingWorkers
     table: pd.DataFrame
 
     def __init__(
@@ -103,8 +104,7 @@ class SweepJob:
     def begin(self, executor: Executor, training: SharedTraining | None) -> None:
         """Set the executor and the training that the runs are done with."""
         self.executor, self.training = executor, training
-        corpora = {run.plan.corpus.content_hash: run.plan.corpus for run in self.runs if run.plan.corpus}
-        self.texts = {content_hash: executor.share(corpus) for content_hash, corpus in corpora.items()}
+        self.trainers = TrainingWorkers(executor, [run.plan.corpus for run in self.runs if run.plan.corpus])
 
     def survey(self, runs: Sequence[SweepRun]) -> None:
         """Find the runs' demands on training; of many without training, one of each kind is timed. Faulty ones fail."""
@@ -261,59 +261,92 @@ class SurveyWork(Work[Runs]):
 
 
 class SweepWork(Work[Item]):
-    """The segments and runs of a queue. Runs whose states were gone, or whose training diverged, stay open."""
+    """The segments and runs of a queue. Runs whose states were gone, or whose training diverged, stay open.
+
+    A segment whose recipe trains several replicates at once takes others along that are ready: its stack.
+    """
 
     def __init__(self, job: SweepJob, queue: WorkQueue) -> None:
         super().__init__(job.executor, attempts=job.attempts)
         self.job, self.queue = job, queue
+        self._stacks: dict[Item, list[Segment]] = {}  # of segments under way, by the one that took the others along
+        self._alone: set[Segment] = set()  # trained in no company, since their stack has failed
 
     def next(self) -> Item | None:
         """The next segment or run."""
         return self.queue.next()
 
     def again(self, task: Item) -> None:
-        """Submit a segment or run once more."""
-        self.queue.again(task)
+        """Submit a segment, with those of its stack, or a run once more."""
+        for item in self._stacks.pop(task, [task]):
+            self.queue.again(item)
+
+    def has_room(self, task: Item) -> bool:
+        """Whether a task would not wait for long: on a GPU, one is trained and one waits."""
+        is_on_gpu = [isinstance(one, Segment) and on_gpu(one.lineage.spec) for one in (task, *self._under_way.values())]
+        if is_on_gpu[0]:
+            return sum(is_on_gpu) <= MOST_ON_GPU
+        return is_on_gpu.count(False) <= self.most_at_once
 
     def submit(self, task: Item) -> Future[Any] | None:
-        """Train a segment, or simulate a run with its losses; None where a state that a segment needs is gone."""
+        """Train a stack of segments, or simulate a run with its losses; None where states of all segments are gone."""
         job = self.job
         if not isinstance(task, Segment):
             losses = job.trained.losses(job.demands[task]) if task.learns else None
             return self.executor.submit(simulate_task, task.task, losses)
-        from models.segment import train_segment
+        from models.segment import train_segments
         from models.trajectory import environment_of
 
-        states = {state: job.trained.state(state) for state in task.needs}
-        if None in states.values():
-            self.queue.give_up(task)  # the next round plans anew
+        spec, stack = task.lineage.spec, [task]
+        if task not in self._alone and not self._attempts.get(task):
+            stack += self.queue.take_alike(task, spec.replicates_at_once - 1, without=self._alone)
+        work: list[SegmentWithStates] = []
+        for segment in stack:
+            states = {state: data for state in segment.needs if (data := job.trained.state(state)) is not None}
+            if len(states) < len(set(segment.needs)):
+                self.queue.give_up(segment)  # the next round plans anew
+                continue
+            start = states[segment.start] if segment.start else None
+            work.append((segment, start, {state: states[state] for state in segment.older}))
+        if not work:
             return None
-        older = {state: states[state] for state in task.older}
-        start = states[task.start] if task.start else None
-        text = job.texts[task.lineage.spec.corpus]
-        return self.executor.submit(train_segment, task, text, start, older, environment_of(task.lineage.spec))
+        self._stacks[task] = [segment for segment, _, _ in work]
+        executor, text = job.trainers.of(spec)
+        return executor.submit(train_segments, work, text, environment_of(spec))
 
     def done(self, task: Item, result: Any) -> None:
-        """Let others start from the state of a segment."""
-        if isinstance(task, Segment):
-            self.job.trained.add_state(task, result)
-            if result.divergence is None:
-                self.queue.done(task)
+        """Let others start from the states of segments."""
+        if not isinstance(task, Segment):
+            return
+        for segment, trained in zip(self._stacks[task], result, strict=True):
+            self.job.trained.add_state(segment, trained)
+            if trained.divergence is None:
+                self.queue.done(segment)
             else:
-                self.queue.give_up(task)
+                self.queue.give_up(segment)
 
     def keep(self, task: Item, result: Any) -> None:
-        """Write a run; or a segment's results, so that runs that wait for them can be simulated."""
+        """Write a run; or the results of segments, so that runs that wait for them can be simulated."""
         if not isinstance(task, Segment):
             self.job.write(task, result)
             return
-        self.job.trained.commit(task, result, lambda: self.queue.needed_states)
-        self.job.trained.discard_states(self.queue.needs)
-        self.queue.kept(task)
+        for segment, trained in zip(self._stacks.pop(task), result, strict=True):
+            self.job.trained.commit(segment, trained, lambda: self.queue.needed_states)
+            self.job.trained.discard_states(self.queue.needs)
+            self.queue.kept(segment)
 
     def failed(self, task: Item, error: BaseException) -> None:
-        """Give up the run, or all runs that need the segment."""
-        for run in self.queue.give_up(task) if isinstance(task, Segment) else [task]:
+        """Give up a run, or all runs that need a segment; segments of a stack are first tried one by one."""
+        if not isinstance(task, Segment):
+            self.job.fail(task, error)
+            return
+        stack = self._stacks.pop(task)
+        if len(stack) > 1:
+            self._alone.update(stack)
+            for segment in stack:
+                self.queue.again(segment)
+            return
+        for run in self.queue.give_up(stack[0]):
             self.job.fail(run, error)
 
     def heartbeat(self, under_way: Sequence[Item]) -> None:
@@ -322,113 +355,7 @@ class SweepWork(Work[Item]):
             f"training {task.lineage.key[:8]} steps {task.first_step} to {task.last_step}"
             if isinstance(task, Segment)
             else task.name
-            for task in under_way
+            for item in under_way
+            for task in self._stacks.get(item, [item])
         )
         self.job.report(self.queue, tuple(names))
-
-
-@dataclass(frozen=True)
-class Outline:
-    """Runs and steps of a sweep, and an estimate of its real time.
-
-    num_steps_alone: if each run trained all its steps by itself; num_steps_distinct: each step once, for all runs that
-    are not finished; num_steps_left: of those, steps not known yet or to be trained again from an older state.
-    step_seconds: None, left_seconds: infinite where they were not estimated.
-    """
-
-    num_points: int
-    num_runs: int
-    num_finished: int
-    num_steps_alone: int
-    num_steps_distinct: int
-    num_steps_left: int
-    step_seconds: float | None
-    left_seconds: float
-    num_workers: int
-    corpus: str = "no text"
-    learner: str = "none"
-
-    @property
-    def lines(self) -> list[str]:
-        """A line for runs, one for training, one for time."""
-        left = self.num_runs - self.num_finished
-        runs, points = format_count(self.num_runs, "run"), format_count(self.num_points, "point")
-        lines = [f"{runs} at {points}: {self.num_finished:,} finished before, {left:,} to do."]
-        if not left:
-            return lines
-        if self.num_steps_alone:
-            known = max(0, self.num_steps_distinct - self.num_steps_left)
-            steps = (
-                f"{self.num_steps_alone:,} steps if each run trained alone, {self.num_steps_distinct:,} distinct ones"
-            )
-            lines.append(f"Training: {steps}; {known:,} of them known, {self.num_steps_left:,} to train.")
-        elif self.learner == "curve":
-            lines.append("Training: losses come from the parametric curve.")
-        else:
-            lines.append("Training: nothing is trained, time only.")
-        workers = format_count(self.num_workers, "worker")
-        step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms a step, measured just now)"
-        if math.isinf(self.left_seconds):
-            return [*lines, f"On {workers}."]
-        return [*lines, f"About {format_duration(self.left_seconds)} on {workers}{step}."]
-
-
-def outline(job: SweepJob, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], with_time: bool = True) -> Outline:
-    """The work of a sweep, after a survey. to_do: unfinished ones of its runs. with_time: train and time some steps."""
-    job.survey(to_do)
-    asked = [job.demands[run] for run in to_do if run in job.demands]
-    segments = job.training.plan(together(asked)) if job.training and asked else []
-    step_seconds, training_seconds = estimate(job, segments) if segments and with_time else (None, 0.0)
-    return Outline(
-        num_points=len({run.point for run in runs}),
-        num_runs=len(runs),
-        num_finished=len(runs) - len(to_do),
-        num_steps_alone=sum(map(num_steps, asked)),
-        num_steps_distinct=num_steps(together(asked)),
-        num_steps_left=sum(segment.num_steps for segment in segments),
-        step_seconds=step_seconds,
-        left_seconds=simulation_seconds(job, to_do) + training_seconds if with_time else math.inf,
-        num_workers=job.executor.num_workers,
-        corpus=runs[0].plan.corpus_description if runs else "no text",
-        learner=runs[0].plan.scenario.training.learner if runs else "none",
-    )
-
-
-def simulation_seconds(job: SweepJob, to_do: Sequence[SweepRun]) -> float:
-    """Real seconds to simulate runs: as their survey took, else by one run of each kind; infinite if none was timed."""
-    if any(run.learns for run in to_do):
-        return job.survey_seconds
-    if not job.simulation_seconds:
-        return math.inf
-    usual = statistics.mean(job.simulation_seconds.values())
-    return sum(job.simulation_seconds.get(run.kind, usual) for run in to_do) / job.executor.num_workers
-
-
-def estimate(job: SweepJob, segments: Sequence[Segment]) -> tuple[float | None, float]:
-    """Real seconds of a step, and of all segments on all workers; None and infinity if steps cannot be timed."""
-    from models.segment import measure_step_seconds
-
-    kinds = {}
-    for segment in segments:  # steps take equally long whatever the seeds and routes
-        spec = segment.lineage.spec
-        same = {"init_seed": 0, "data_seed": 0, "routes": plain_routes(spec.model.num_stages)}
-        kinds[segment] = spec.model_copy(update=same)
-    timed: dict[TrainingSpec, float] = {}
-    for kind in dict.fromkeys(kinds.values()):
-        future = job.executor.submit(measure_step_seconds, kind, job.texts[kind.corpus])
-        if future.exception() is None:
-            timed[kind] = future.result()
-    if not timed:
-        return None, math.inf
-    usual = statistics.mean(timed.values())
-    seconds = {segment: timed.get(kinds[segment], usual) for segment in segments}
-    total = sum(segment.num_steps * seconds[segment] for segment in segments)
-    longest = max(steps * seconds[segment] for segment, steps in longest_paths(segments).items())
-    return usual, max(total / job.executor.num_workers, longest)
-
-
-def format_duration(seconds: float) -> str:
-    """Format real time."""
-    if seconds < 90:
-        return f"{max(1.0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

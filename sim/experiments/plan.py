@@ -152,12 +152,14 @@ class SweepRun:
 def device_of(scenario: Scenario) -> str:
     """The device of the training, with precision and replicates at once where they are not the default."""
     training = scenario.training
-    if training.device == "cpu" and training.precision == "fp32" and training.num_replicates_at_once == 1:
-        return "cpu"
-    from models.device import device_name
-
     assert training.device != "auto"
-    return f"{device_name(training.device)}, {training.precision}, {training.num_replicates_at_once} at once"
+    name, count = "cpu", training.num_replicates_at_once
+    if training.device != "cpu":
+        from models.device import device_name
+
+        name = device_name(training.device)
+    others = [training.precision] * (training.precision != "fp32") + [f"{count} replicates at once"] * (count > 1)
+    return ", ".join([name, *others])
 
 
 def plan_runs(points: Sequence[Point], base_folder: Path, results_folder: Path, texts: Texts) -> list[SweepRun]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+from itertools import islice
 
 from models.training_plan import Demands, Segment, dependencies_of, ends, longest_paths
 from models.training_state import Lineage, Position
@@ -88,6 +89,18 @@ class WorkQueue:
         if self._ready_runs:
             return self._ready_runs.pop()
         return heapq.heappop(self._ready)[1] if self._ready else None
+
+    def take_alike(self, segment: Segment, most: int, without: Collection[Segment] = ()) -> list[Segment]:
+        """Submit other ready segments of the same recipe, which can be stacked: those of the same steps first."""
+        if most < 1:
+            return []
+        recipe = segment.lineage.spec.recipe
+        ready = [(other.first_step != segment.first_step, rank, other) for rank, other in self._ready]
+        alike = (other for *_, other in sorted(ready) if other not in without and other.lineage.spec.recipe == recipe)
+        taken = list(islice(alike, most))
+        self._ready = [(rank, other) for rank, other in self._ready if other not in set(taken)]
+        heapq.heapify(self._ready)
+        return taken
 
     def again(self, item: Item) -> None:
         """Submit an item once more."""

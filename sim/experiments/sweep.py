@@ -15,11 +15,13 @@ import pandas as pd
 from sim.core.text import suggestion
 from sim.experiments.executors import Executor, InProcess, ProcessPool
 from sim.experiments.folder import Purpose, SweepProgress
-from sim.experiments.job import Outline, SweepJob, outline
+from sim.experiments.job import SweepJob
+from sim.experiments.outline import Outline, outline
 from sim.experiments.plan import SweepRun, selected
 from sim.experiments.sequential import narrow_intervals
 from sim.experiments.tasks import load_training
 from sim.experiments.training import Texts, open_training
+from sim.experiments.training_workers import on_gpu
 from sim.experiments.versions import components
 from sim.results.in_memory import SimulatedRun
 from sim.results.storage import Results, RunFiles, load, load_run
@@ -119,7 +121,8 @@ def run_sweep(
             number = f"{len(kept):,} finished runs"
             observer.noted(f"{number} of failure seeds that --until-ci has added stay among the results.")
         executor = executor or stack.enter_context(closing(default_executor(to_do)))
-        if to_do and job.learns and executor.num_workers > 1 and not options.dry_run:
+        trains_in_workers = any(run.learns and not on_gpu(run.spec) for run in to_do)
+        if trains_in_workers and executor.num_workers > 1 and not options.dry_run:
             for _ in range(executor.num_workers):  # workers load torch while this process prepares the work
                 executor.submit(load_training)
         stack.enter_context(begun(job, executor, cache, options.cache_bytes, options.dry_run))
@@ -270,4 +273,5 @@ def begun(
                 store = stack.enter_context(closing(TrajectoryStore(cache, budget_bytes)))
             training = SharedTraining(store)
         job.begin(executor, training)
+        stack.enter_context(closing(job.trainers))
         yield

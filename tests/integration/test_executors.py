@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.segment import train_segment
+from models.segment import train_segments
 from sim.experiments import ray_cluster as ray_executor
 from sim.experiments.executors import InProcess, WorkerDiedError
 from sim.experiments.ray_cluster import RayCluster, first_line, join
@@ -118,7 +118,7 @@ class Deadly:
         self.executor, self.mark, self.num_workers, self._pieces = executor, mark, executor.num_workers, count(1)
 
     def submit(self, task, *arguments):
-        if task is train_segment and next(self._pieces) == 3:
+        if task is train_segments and next(self._pieces) == 3:
             return self.executor.submit(chores.die_once, self.mark, task, *arguments)
         return self.executor.submit(task, *arguments)
 

@@ -18,7 +18,8 @@ from models.shared_training import SharedTraining
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import InProcess, ProcessPool
 from sim.experiments.folder import SweepFolder, read_status
-from sim.experiments.job import SweepJob, outline
+from sim.experiments.job import SweepJob
+from sim.experiments.outline import outline
 from sim.experiments.plan import format_value, selected
 from sim.results import storage as results
 from sim.scenario.loading import load_scenario

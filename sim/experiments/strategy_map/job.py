@@ -15,7 +15,8 @@ from typing import Any
 
 from sim.core.text import format_count
 from sim.experiments.executors import Executor, Work, WorkerDiedError
-from sim.experiments.job import SweepJob, outline
+from sim.experiments.job import SweepJob
+from sim.experiments.outline import outline
 from sim.experiments.plan import plan_runs
 from sim.experiments.strategy_map.first_passage import first_passages
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps

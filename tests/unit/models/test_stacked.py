@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from models.segment import train_segment, train_stack
+from models.segment import train_segments
 from models.spec import ModelSpec, OptimizerSpec, odd_sizes, swapped_routes
 from models.stacked import TOLERANCE, Stack, open_trainer
 from models.trainer import Trainer
@@ -37,7 +37,7 @@ def segment_of(position: Position, first_step=0, validations=()) -> Segment:
 def trained(corpus, *work):
     """Segments with their starts, trained in one stack."""
     spec = work[0][0].lineage.spec
-    return train_stack([(segment, start, older) for segment, start, older in work], corpus, environment_of(spec))
+    return train_segments(work, corpus, environment_of(spec))
 
 
 RECIPES = [
@@ -107,12 +107,10 @@ def test_company_and_slot_change_no_bit(corpus, recipe, precision, num_steps, or
         assert done.state is not None
 
 
-def test_a_segment_is_a_stack_of_one(corpus):
-    segment = segment_of(root(stacked(corpus)).edited(FRESH_4).after(3), 0, {2})
-    done = train_segment(segment, corpus, None, {}, environment_of(segment.lineage.spec))
-    assert [done] == trained(corpus, (segment, None, {}))
+def test_a_worker_of_another_environment_trains_no_stack(corpus):
+    segment = segment_of(root(stacked(corpus)).after(3))
     with pytest.raises(RuntimeError, match="would compute other bits"):
-        train_segment(segment, corpus, None, {}, environment_key())
+        train_segments([(segment, None, {})], corpus, environment_key())
 
 
 def test_a_replicate_that_diverges_harms_no_other(corpus):

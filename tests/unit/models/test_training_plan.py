@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.segment import measure_step_seconds, train_segment
+from models.segment import measure_step_seconds, train_segments
 from models.shared_training import SharedTraining
 from models.spec import OptimizerSpec, plain_routes, swapped_routes
 from models.training import ReplayedTraining
@@ -64,13 +64,8 @@ def do_all(shared: SharedTraining, corpus, demands, choose=lambda ready: 0) -> l
         states = {state: shared.state(state) for state in segment.needs}
         assert None not in states.values(), "a plan asks for no state that neither it nor the store has"
         start = states[segment.start] if segment.start else None
-        trained = train_segment(
-            segment,
-            corpus,
-            start,
-            {state: states[state] for state in segment.older},
-            environment_of(segment.lineage.spec),
-        )
+        older = {state: states[state] for state in segment.older}
+        (trained,) = train_segments([(segment, start, older)], corpus, environment_of(segment.lineage.spec))
         shared.add_state(segment, trained)
         shared.commit(segment, trained, lambda: [state for segment in open_ones for state in segment.needs])
         shared.discard_states(lambda state: any(state in segment.needs for segment in open_ones))
@@ -286,7 +281,7 @@ def test_divergence_ends_every_run_that_asks_for_more(corpus, tmp_path):
         recorder.train_loss(position)
     shared = SharedTraining(TrajectoryStore(tmp_path), 50)
     first, *_ = shared.plan(recorder.demands)
-    trained = train_segment(first, corpus, None, {}, environment_of(first.lineage.spec))
+    (trained,) = train_segments([(first, None, {})], corpus, environment_of(first.lineage.spec))
     assert trained.divergence == str(expected.value)
     assert trained.state is None
     shared.commit(first, trained, tuple)
@@ -300,7 +295,7 @@ def test_divergence_ends_every_run_that_asks_for_more(corpus, tmp_path):
 def test_a_worker_that_computes_otherwise_is_refused(corpus, spec):
     segment = Segment(root(spec, 1).lineage, 0, 1, None)
     with pytest.raises(RuntimeError, match="would compute other bits"):
-        train_segment(segment, corpus, None, {}, "another machine")
+        train_segments([(segment, None, {})], corpus, "another machine")
     assert 0 < measure_step_seconds(spec, corpus) < 10
 
 
