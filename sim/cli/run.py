@@ -38,6 +38,8 @@ from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point, load_points
 
 MOST_FAILURES_NAMED = 5
+STOPPED = 3
+"""Exit code of `run` if a run stopped before its end."""
 
 app = typer.Typer()
 
@@ -54,7 +56,7 @@ def run(
 ) -> None:
     """Run a scenario: every strategy under the same churn. Ends with a table and a figure.
 
-    After an interruption, the same command resumes.
+    After an interruption, the same command resumes. Exit code 1: a run failed; 3: a run stopped before its end.
     """
     text = read_scenario_text(scenario_path)
     scenario = parse_scenario(text, str(scenario_path), tuple(overrides or ()), scenario_path.parent)
@@ -62,13 +64,17 @@ def run(
         say(f"The sweep: section is ignored here; churnlab sweep {scenario_path} runs all its points.")
     with cache_folder(cache, no_cache) as folder, RunDisplay(scenario) as display:
         outcome = run_scenario(scenario, results, scenario_path.parent, folder, observer=display, force=force)
-    if files := outcome.run_files():
+    files = outcome.run_files()
+    if files:
         print_end(scenario, outcome.folder, files)
     report_failures(outcome, "the others are finished")
+    if any(run.summary["outcome"] == "stopped" for run in files):
+        raise typer.Exit(STOPPED)
 
 
 def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> None:
     """Print tables and remarks, and write the table and the figures of the runs."""
+    from sim.reporting.bottlenecks import time_sentences
     from sim.reporting.ledger import ledger_table
     from sim.reporting.notes import remarks, warnings, worth_knowing
     from sim.reporting.registry import FigureRequest, figure_kinds
@@ -80,7 +86,7 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     console.print(comparison_table(runs, scenario))
     if verdict := verdict_on(request.runs):
         say(verdict)
-    for line in (*remarks(scenario, runs), *worth_knowing(scenario, runs)):
+    for line in (*remarks(scenario, runs), *time_sentences(request.runs), *worth_knowing(scenario, runs)):
         say(line, style="yellow")
     for stale in (*folder.glob("convergence.p*"), *folder.glob("ledger.p*")):
         stale.unlink()

@@ -87,10 +87,13 @@ def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
 def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
     """Name runs that stopped, needed the fallback, or have faster iterations than without a strategy."""
     lines = []
+    for name in dict.fromkeys(run.summary["strategy"] for run in runs):
+        own = [run for run in runs if run.summary["strategy"] == name]
+        if stopped := [run for run in own if run.summary["stopped_because"]]:
+            first, among = stopped[0], f"{len(stopped)} of {format_count(len(own), 'run')} did not finish"
+            lines.append(f"{legend_label(name)}: {among}, {first.folder.name}: {first.summary['stopped_because']}")
     for record in runs:
         name, summary = record.folder.name, record.summary
-        if summary["stopped_because"]:
-            lines.append(f"{name} stopped: {summary['stopped_because']}")
         if number := summary["num_fallbacks"]:
             times = "once" if number == 1 else format_count(number, "time")
             taken_over = f"when the fallback '{scenario.fallback.name}' took over: it decides much of this run's time"

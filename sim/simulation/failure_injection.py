@@ -51,7 +51,7 @@ class FailureInjector:
         self._env, self._membership, self._cluster = env, membership, membership.cluster
         self._seed, self._observer, self._orders = seed, observer, not failures.supplies_nodes
         self._ordered: set[int] = set()
-        self.num_awaited = 0
+        self.num_awaited = self._num_returning = self._num_suppliers = 0
         self._due: list[tuple[int, int]] = []
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
         self._of_nodes: list[tuple[str, FailureProcess]] = []
@@ -63,6 +63,7 @@ class FailureInjector:
     def _begin(self, name: str, part: FailureProcess) -> None:
         if part.scope == "node":
             self._of_nodes.append((name, part))
+            self._num_suppliers += returns_nodes(part)  # as long as there are nodes
             for node in list(self._membership.nodes.values()):
                 self._env.process(self._fail_node(name, part, node))
             return
@@ -73,14 +74,30 @@ class FailureInjector:
         }
         for domain in domains[part.scope]:
             if part.unit == "seconds":
+                self._num_suppliers += may_supply(part)
                 self._env.process(self._fail_repeatedly(name, part, domain))
             else:
                 assert isinstance(domain, int), "processes that count iterations affect stages"
                 uptimes = part.uptimes(stream(self._seed, "failures", process=name, domain=domain), domain)
                 self._by_iteration.append((domain, uptimes, next(uptimes, math.inf)))
 
+    @property
+    def may_bring_nodes(self) -> bool:
+        """Whether a node may still arrive: one that was ordered or returns, or one that a process supplies.
+
+        With replacements on order or nodes that return, any later loss brings a node too.
+        """
+        return self._orders or self._num_returning > 0 or self._num_suppliers > 0
+
     def _fail_repeatedly(self, name: str, part: FailureProcess, domain: int | str) -> Process:
-        """Process of a stage, a region or the cluster: an uptime, a failure, and the same again."""
+        """Process of a stage, a region or the cluster; while it lasts, it may supply nodes."""
+        yield from self._failures_of(name, part, domain)
+        if may_supply(part):
+            self._num_suppliers -= 1
+            self._observer.nodes_arrived()  # or will not any more
+
+    def _failures_of(self, name: str, part: FailureProcess, domain: int | str) -> Process:
+        """An uptime, a failure, and the same again."""
         uptimes = part.uptimes(stream(self._seed, "failures", process=name, domain=domain), domain)
         downtimes = part.downtimes(stream(self._seed, "downtimes", process=name, domain=domain), domain)
         rng = stream(self._seed, "victims", process=name, domain=domain)
@@ -154,8 +171,9 @@ class FailureInjector:
         if downtime_seconds is None:
             self._order(nodes)
         else:
+            self._num_returning += len(nodes)
             for node in nodes:
-                self._later(downtime_seconds, partial(self._arrive, node.region, node.number))
+                self._later(downtime_seconds, partial(self._return, node))
         self._observer.nodes_arrived()
 
     def _order(self, nodes: Iterable[Node]) -> None:
@@ -181,6 +199,10 @@ class FailureInjector:
         for name, part in self._of_nodes:
             self._env.process(self._fail_node(name, part, node))
         self._observer.nodes_arrived()
+
+    def _return(self, node: Node) -> None:
+        self._num_returning -= 1
+        self._arrive(node.region, node.number)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after some seconds; at once if there are none."""
@@ -220,6 +242,18 @@ class FailureInjector:
     def _remove_stage(self, stage: int) -> None:
         nodes = [self._membership.node_at[slot] for slot in self._cluster.slots_of(stage)]
         self._remove([node.number for node in nodes if node], None, False)
+
+
+def may_supply(part: FailureProcess) -> bool:
+    """Whether nodes may arrive by a process, at its failures or after them."""
+    return type(part).arrivals is not FailureProcess.arrivals or returns_nodes(part)
+
+
+def returns_nodes(part: FailureProcess) -> bool:
+    """Whether nodes that a process takes may return."""
+    if type(part).downtimes is not FailureProcess.downtimes:
+        return True
+    return getattr(part.config, "downtime", None) is not None
 
 
 class ActiveNodes(Sequence[Member]):

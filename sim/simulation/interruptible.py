@@ -21,6 +21,10 @@ class GaveUpError(Exception):
     """The run has taken longer than the scenario allows."""
 
 
+class NoNodesError(Exception):
+    """A stage waits for a node, and none can come any more."""
+
+
 class InterruptibleWork:
     """Waits of the training process, and the queue of failures that it has not met yet."""
 

@@ -10,11 +10,12 @@ from typing import Any
 from models.training import Training
 from models.training_state import DivergedError, Position
 from sim.core.records import EventKind, Failure, IterationRecord
+from sim.core.text import format_name
 from sim.core.units import EXACT_SECONDS
 from sim.scenario.memory_check import plan_on
 from sim.scenario.scenario import Scenario
 from sim.simulation.fast_forward import Action, FastForward, next_action
-from sim.simulation.interruptible import GaveUpError
+from sim.simulation.interruptible import GaveUpError, NoNodesError
 from sim.simulation.leap import RepeatedIterations, plain_leap
 from sim.simulation.log import IterationLog
 from sim.simulation.world import World
@@ -82,7 +83,7 @@ class TrainingProcess:
                 self._accepts_notices = False
                 if failure is not None:
                     self._position = yield from self._recover(failure)
-        except StoppedError as reason:
+        except (StoppedError, NoNodesError) as reason:
             self.stopped = str(reason)
         except DivergedError as reason:
             self.stopped = f"{reason} (iteration {world.iterations.num_completed})"
@@ -167,8 +168,11 @@ class TrainingProcess:
         limit = f"{self.scenario.give_up_after:g} × the plain iterations' time or number (give_up_after)"
         if self.world.now_seconds > EXACT_SECONDS:
             limit = f"{EXACT_SECONDS:.0f} s (4.2 years), up to which simulated time is exact"
-        num_completed = self.world.iterations.num_completed
-        return f"after {num_completed} of {self.num_iterations} iterations it had taken more than {limit}"
+        num_completed, buckets = self.world.iterations.num_completed, self.world.ledger.buckets()
+        bucket = max(buckets, key=buckets.__getitem__)
+        share = 100 * buckets[bucket] / (self.world.now_seconds or 1.0)
+        taken = f"after {num_completed} of {self.num_iterations} iterations it had taken more than {limit}"
+        return f"{taken}, {share:.0f} % of it in {format_name(bucket)}"
 
     def _record(self, started_seconds: float) -> None:
         """Record the iteration that led to the current Position, with losses if it completes a step of the proxy."""

@@ -14,10 +14,11 @@ import simpy
 from sim.cluster.flows import BackgroundTransfer
 from sim.cluster.membership import Membership, Node
 from sim.core.records import Bucket, EventKind, Failure
-from sim.core.units import to_ticks
+from sim.core.text import format_list
+from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures import FailureProcess
 from sim.simulation.failure_injection import FailureInjector, MembershipObserver, mtbf_seconds
-from sim.simulation.interruptible import InterruptibleWork
+from sim.simulation.interruptible import InterruptibleWork, NoNodesError
 from sim.simulation.iterations import IterationExecutor
 from sim.simulation.log import EventLog
 from sim.simulation.state_placement import StatePlacement
@@ -215,7 +216,9 @@ class World(MembershipObserver):
     def _wait_for_nodes(self) -> Process[Failure | None]:
         """Wait until every stage that no other stage covers has a node, or all nodes if its state is sharded."""
         work = self.work
-        while any(stage not in self.placement.covers for stage in self.membership.lacking_stages):
+        while lacking := [stage for stage in self.membership.lacking_stages if stage not in self.placement.covers]:
+            if not self.injector.may_bring_nodes and not work.queued:
+                raise NoNodesError(self._describe_end(lacking))
             bucket: Bucket = "provisioning" if self.injector.num_awaited else "waiting_for_nodes"
             self._arrival = until = work.env.event()
             if not math.isinf(work.deadline_seconds):
@@ -225,6 +228,16 @@ class World(MembershipObserver):
             if failure:
                 return failure
         return work.next_failure()
+
+    def _describe_end(self, lacking: Sequence[int]) -> str:
+        """Which stages wait for nodes that will never come, and what would bring some."""
+        stages = f"stage {lacking[0]} has" if len(lacking) == 1 else f"stages {format_list([*map(str, lacking)])} have"
+        num_active, num_stages = len(self.membership.active), len(self.cluster.stages)
+        hours = f"{self.now_seconds / SECONDS_PER_HOUR:.3g} h"
+        end = f"{stages} no node and none can come any more: after {hours} {num_active} nodes are active"
+        if num_active >= num_stages:
+            end += f", enough for {num_stages} stages, but nodes do not move between stages"
+        return f"{end}; try a trace that brings nodes or starts again (failures.loop), or fewer stages"
 
     def _nodes_at(self, slots: Iterable[int]) -> dict[int, Node]:
         return {slot: node for slot in slots if (node := self.membership.node_at[slot])}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sim.core.text import HOURS, USD, capitalized, format_count, format_list, format_percent, format_percent_range
+from sim.reporting.bottlenecks import time_sentences
 from sim.reporting.html.data import ReportData
 from sim.reporting.notes import describe_prices, notes
 from sim.reporting.verdict import (
@@ -126,6 +127,7 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
         names = format_list([legend_label(name) for name in stopped["strategy"].unique()])
         reason = f"means of finished runs leave them out: {stopped['stopped_because'].iloc[0]}"
         lines.append(f"{format_count(len(stopped), 'run')} stopped before the end ({names}); {reason}.")
+    lines += time_sentences(runs)
     if number := data.num_missing:
         missing = f"{format_count(number, 'run')} of the sweep {_is_or_are(number)} unfinished"
         lines.append(f"{missing}: the same command resumes it.")

@@ -39,10 +39,10 @@ def test_equal_size_is_the_time_that_was_promised(workload):
 
 
 def test_there_is_nothing_to_say_without_a_gain():
-    assert smaller_microbatches(scenario_of().model_copy(update={"strategies": scenario_of().strategies[:2]})) is None
-    fast = parse_scenario(
-        "name: x\nworkload: {num_microbatches: 192, max_in_flight: 14}\nnetwork: single_cluster\nstrategies: [redundant]"
-    )
+    without = scenario_of().model_copy(update={"strategies": scenario_of().strategies[:2]})
+    assert smaller_microbatches(without) is None
+    workload = "{num_microbatches: 192, max_in_flight: 14}"
+    fast = parse_scenario(f"name: x\nworkload: {workload}\nnetwork: single_cluster\nstrategies: [redundant]")
     assert smaller_microbatches(fast) is None
 
 

@@ -1,0 +1,69 @@
+"""Figures and reports of real systems, reduced to the small scenarios of `tests/cases`, which name their sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sim.core.units import SECONDS_PER_HOUR
+from sim.reporting.bottlenecks import time_sentences
+from sim.results.summary import flat, summarise
+from sim.scenario.loading import load_scenario
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import Run, simulate, time_only
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def case(name: str, *changes: str) -> Scenario:
+    return load_scenario(CASES / f"{name}.yaml", changes)
+
+
+def runs_of(scenario: Scenario) -> list[Run]:
+    """Every strategy under every failure seed."""
+    return [
+        simulate(scenario, config, seed, 0, time_only(scenario))
+        for config in scenario.strategies
+        for seed in scenario.seeds.failures
+    ]
+
+
+def table_of(scenario: Scenario) -> pd.DataFrame:
+    return pd.DataFrame([flat(summarise(scenario, run)) for run in runs_of(scenario)])
+
+
+def test_a_run_ends_when_no_node_can_come_any_more():
+    """At the loss that leaves a stage without a node, not 131 hours later; and it names the stage."""
+    runs = runs_of(case("enough_nodes_wrong_places"))
+    stopped = [run for run in runs if run.stopped]
+    assert 3 <= len(stopped) < len(runs)
+    for run in stopped:
+        assert run.wall_clock_seconds <= 3 * SECONDS_PER_HOUR + 60
+        assert "no node and none can come any more" in run.stopped
+        assert "enough for 4 stages, but nodes do not move between stages" in run.stopped
+        assert run.ledger["waiting_for_nodes"] <= 2 * SECONDS_PER_HOUR  # until the trace ends
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "failures.loop=true",  # the trace begins again
+        "failures={kind: exponential, mean_uptime_hours: 20, scope: node}",  # replacements are ordered
+        "failures={kind: exponential, mean_uptime_hours: 20, scope: node, downtime: {mean_hours: 1}}",  # nodes return
+    ],
+)
+def test_a_run_goes_on_while_nodes_may_come(change):
+    assert not any("can come" in (run.stopped or "") for run in runs_of(case("enough_nodes_wrong_places", change)))
+
+
+def test_a_bucket_that_dominates_has_a_sentence():
+    """The published 90 % take spares, or everybody waits for each lost node: said with the field to change."""
+    alone = table_of(case("llama3_without_spares"))
+    share = (alone["waiting_for_nodes_seconds"] / alone["wall_clock_seconds"]).item()
+    assert share > 0.5
+    (said,) = time_sentences(alone)
+    assert said.startswith("Waiting for nodes takes most of the time (checkpointing ")
+    assert "add cluster.num_spares" in said
+    assert time_sentences(table_of(case("llama3_without_spares", "cluster.num_spares=64"))) == []
