@@ -144,8 +144,8 @@ def validate(trainer: Trainer, segment: Segment, done: TrainedSegment) -> None:
 
 
 def measure_step_seconds(spec: TrainingSpec, corpus: Corpus) -> float:
-    """Median seconds of a training step on this machine, for estimates."""
-    trainer = open_trainer(spec, corpus)
+    """Median seconds of a training step on this machine, for estimates; uncompiled, since compiling takes a minute."""
+    trainer = open_trainer(spec.model_copy(update={"compile": "off"}), corpus)
     seconds = []
     for _ in range(NUM_STEPS_TIMED):
         began = time.perf_counter()

@@ -16,6 +16,11 @@ Routes = tuple[tuple[int, ...], ...]
 Device = Literal["cpu", "cuda", "mps"]
 WantedDevice = Literal["cpu", "cuda", "mps", "auto"]
 Precision = Literal["fp32", "bf16"]
+Compile = Literal["off", "on"]
+WantedCompile = Literal["auto", "off", "on"]
+
+STEPS_WORTH_COMPILING = 2000
+"""Compiling takes as long as some 2,000 steps of a small model gain by it."""
 
 STACKED_MULTIPLE = 16
 """Sizes of stacked replicates are multiples of it: slots begin at equal alignments, so that all have the same bits."""
@@ -115,6 +120,7 @@ class TrainingSpec(Config):
     device: Device = "cpu"
     precision: Precision = "fp32"
     replicates_at_once: int = 1
+    compile: Compile = "off"
 
     @property
     def is_stacked(self) -> bool:
@@ -130,7 +136,7 @@ class TrainingSpec(Config):
     def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later fields at their defaults, so that names of states, hashes of this, stay as they were."""
         fields: dict[str, Any] = serialize(self)
-        later = ("device", "precision", "replicates_at_once")
+        later = ("device", "precision", "replicates_at_once", "compile")
         defaults = type(self).model_fields
         return {name: value for name, value in fields.items() if name not in later or value != defaults[name].default}
 

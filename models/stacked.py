@@ -25,13 +25,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from models.corpus import Corpus
 from models.device import device_name, repeatable
 from models.spec import TrainingSpec, odd_sizes, plain_routes
-from models.staged_model import StagedModel
+from models.staged_model import StagedModel, WholeModel
 from models.trainer import (
     MAX_SEQUENCES_PER_EVALUATION,
     State,
@@ -54,21 +54,6 @@ STACKED_CODE_HASH = hashlib.sha256(
 ).hexdigest()[:16]
 
 Floats = npt.NDArray[np.float64]
-
-
-class WholeModel(nn.Module):
-    """A staged model as one module, so that `functional_call` can replace the weights of all its stages."""
-
-    def __init__(self, model: StagedModel) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(model.stages)
-        self._loss = model.loss
-        self.shapes = {name: parameter.shape for name, parameter in self.named_parameters()}
-        self.stage_sizes = [flat.numel() for flat in model.flat]
-
-    def forward(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> Tensor:
-        """Mean cross-entropy, in nats per token."""
-        return self._loss(tokens, targets, route)
 
 
 class Stack:
@@ -153,16 +138,13 @@ class Stack:
         """Mean cross-entropy of each slot over its windows [slots, B, T + 1], in nats per token."""
 
         def loss(tokens: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
-            found: Tensor = functional_call(self.whole, self._named(vector), (tokens, targets, route))
+            found: Tensor = functional_call(
+                self.whole, self.whole.named(torch.split(vector, self.whole.stage_sizes)), (tokens, targets, route)
+            )
             return found
 
         with without_warning(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"):
             return torch.vmap(loss)(windows[..., :-1], windows[..., 1:], self.weights)
-
-    def _named(self, vector: Tensor) -> dict[str, Tensor]:
-        """Named parameters of a slot from its vector (the inverse of `models.staged_model.flatten`)."""
-        pieces = torch.split(vector, [shape.numel() for shape in self.whole.shapes.values()])
-        return {name: piece.view(shape) for (name, shape), piece in zip(self.whole.shapes.items(), pieces, strict=True)}
 
     @torch.no_grad()
     def _update(self, train_loss: Tensor) -> Tensor:

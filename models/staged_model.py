@@ -6,6 +6,7 @@ Parameters and gradients of a stage are views of flat tensors: losing, averaging
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -61,6 +62,30 @@ class StagedModel:
             else:
                 std = INIT_STD / math.sqrt(num_residual_writes) if name.endswith("output") else INIT_STD
                 parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+
+class WholeModel(nn.Module):
+    """A staged model as one module, so that `functional_call` can replace the weights of all its stages."""
+
+    def __init__(self, model: StagedModel) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(model.stages)
+        self._loss = model.loss
+        self.stage_sizes = [flat.numel() for flat in model.flat]
+        self._shapes = [{name: each.shape for name, each in stage.named_parameters()} for stage in model.stages]
+
+    def forward(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> Tensor:
+        """Mean cross-entropy, in nats per token."""
+        return self._loss(tokens, targets, route)
+
+    def named(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Named parameters from the vector of each stage, as views: the inverse of `flatten`."""
+        found = {}
+        for number, (vector, shapes) in enumerate(zip(weights, self._shapes, strict=True)):
+            pieces = torch.split(vector, [shape.numel() for shape in shapes.values()])
+            for (name, shape), piece in zip(shapes.items(), pieces, strict=True):
+                found[f"stages.{number}.{name}"] = piece.view(shape)
+        return found
 
 
 def flatten(module: nn.Module) -> nn.Parameter:

@@ -66,9 +66,7 @@ class Trainer:
         train_loss, gradients = 0.0, list[Tensor]()
         for route, rows in self._rows_by_route:
             group = torch.from_numpy(windows if len(rows) == len(windows) else windows[rows])
-            share = len(rows) / spec.sequences_per_batch
-            loss = self.model.loss(group[:, :-1], group[:, 1:], route) * share
-            found = self.model.gradients(loss)
+            loss, found = self._gradients(group[:, :-1], group[:, 1:], route)
             gradients = [total.add_(more) for total, more in zip(gradients, found, strict=True)] if gradients else found
             train_loss += loss.item()
         self._require_finite(train_loss, "loss")
@@ -81,6 +79,17 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         return StepResult(train_loss, tuple(self.gradient_norms))
+
+    def _gradients(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Loss of sequences on a route, weighted by their share of the batch, and its gradient for each stage."""
+        if self.spec.compile == "on":
+            from models.compiled import compiled_gradients
+
+            weights = [flat.detach() for flat in self.model.flat]
+            found, loss = compiled_gradients(self.spec, route, len(tokens))(weights, tokens, targets)
+            return loss, found
+        loss = self.model.loss(tokens, targets, route) * (len(tokens) / self.spec.sequences_per_batch)
+        return loss, self.model.gradients(loss)
 
     def validation_loss(self) -> float:
         """Loss on the fixed validation windows. Raises DivergedError when it is not finite."""

@@ -225,7 +225,12 @@ def line_name(environment: str, lineage: Lineage) -> str:
 
 def environment_of(spec: TrainingSpec) -> str:
     """All beside the recipe that decides the last bits of its training on this machine."""
-    return environment_key(spec.device, spec.is_stacked)
+    found = environment_key(spec.device, spec.is_stacked)
+    if spec.compile == "off":
+        return found
+    from models.compiled import COMPILED_CODE_HASH, compiler_name
+
+    return f"{found}, compiled {COMPILED_CODE_HASH} by {compiler_name()}"
 
 
 @lru_cache

@@ -26,7 +26,7 @@ from sim.experiments.folder import End, Purpose, RunProgress, SweepFolder, Sweep
 from sim.experiments.plan import SweepRun, plan_runs
 from sim.experiments.queue import Item, WorkQueue
 from sim.experiments.tasks import Outcomes, simulate_task, survey, time_simulation
-from sim.experiments.training import Texts
+from sim.experiments.training import Texts, keep_compiled_code
 from sim.experiments.training_workers import TrainingWorkers, on_gpu
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import Run
@@ -73,6 +73,8 @@ class SweepJob:
         self.points, self.watch = list(points), watch
         self.plan_arguments = base_folder, results_folder, Texts(base_folder, cache)
         self.runs = plan_runs(self.points, *self.plan_arguments)
+        for run in self.runs:
+            keep_compiled_code(run.plan.scenario, cache)
         self.folder = SweepFolder(results_folder / self.points[0].scenario.name, made_for)
         self.failures: dict[SweepRun, tuple[str, str]] = {}
         self.demands: dict[SweepRun, Demands] = {}

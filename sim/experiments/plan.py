@@ -150,7 +150,7 @@ class SweepRun:
 
 
 def device_of(scenario: Scenario) -> str:
-    """The device of the training, with precision and replicates at once where they are not the default."""
+    """The device of the training; precision, replicates at once and compilation where they are not the default."""
     training = scenario.training
     assert training.device != "auto"
     name, count = "cpu", training.num_replicates_at_once
@@ -159,6 +159,7 @@ def device_of(scenario: Scenario) -> str:
 
         name = device_name(training.device)
     others = [training.precision] * (training.precision != "fp32") + [f"{count} replicates at once"] * (count > 1)
+    others += ["compiled"] * (training.compile == "on")
     return ", ".join([name, *others])
 
 

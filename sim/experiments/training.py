@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.spec import DataSpec, Device, TrainingSpec, plain_routes
+from models.spec import STEPS_WORTH_COMPILING, Compile, DataSpec, Device, TrainingSpec, plain_routes
 from models.training import NoTraining, Training
 from sim.core.rng import derived_seed
-from sim.scenario.loading import DATA, DEVICE, DataError
-from sim.scenario.scenario import Scenario
+from sim.scenario.loading import COMPILE, DATA, DEVICE, DataError
+from sim.scenario.scenario import Scenario, TrainingConfig
 
 if TYPE_CHECKING:
     from models.corpus import Corpus
@@ -49,20 +49,50 @@ class Texts:
 
 
 def on_this_machine(scenario: Scenario) -> Scenario:
-    """The scenario with the device that its training has here in place of `auto`. DataError where there is none."""
+    """The scenario with what its training has here in place of `auto`. DataError for what this machine cannot do."""
+    device = device_here(scenario)
+    on_device = scenario.training.model_copy(update={"device": device})
+    training = on_device.model_copy(update={"compile": compile_here(on_device)})
+    return scenario if training == scenario.training else scenario.model_copy(update={"training": training})
+
+
+def device_here(scenario: Scenario) -> Device:
+    """The device of the training on this machine."""
     wanted = scenario.training.device
     if wanted == "cpu" or scenario.training.learner != "torch":
-        device: Device = "cpu"
-    else:
-        from models.device import resolved_device
+        return "cpu"
+    from models.device import resolved_device
 
-        try:
-            device = resolved_device(wanted)
-        except ValueError as error:
-            raise DataError(str(error), DEVICE) from error
-    if device == wanted:
-        return scenario
-    return scenario.model_copy(update={"training": scenario.training.model_copy(update={"device": device})})
+    try:
+        return resolved_device(wanted)
+    except ValueError as error:
+        raise DataError(str(error), DEVICE) from error
+
+
+def compile_here(training: TrainingConfig) -> Compile:
+    """Whether steps are compiled on this machine; auto: where that pays, whatever else is trained beside.
+
+    It depends on the scenario and the machine alone, so that a resumed or extended sweep decides as it began.
+    """
+    is_worth_it = training.steps >= STEPS_WORTH_COMPILING
+    if training.compile == "off" or training.learner != "torch" or (training.compile == "auto" and not is_worth_it):
+        return "off"
+    if training.is_stacked:
+        if training.compile == "auto":
+            return "off"
+        message = "found 'on', but only single replicates on the CPU in fp32 are compiled; allowed: 'off', 'auto'"
+        raise DataError(message, COMPILE)
+    from models.compiled import compiler_name
+
+    try:
+        compiler_name()
+    except ValueError as error:
+        if training.compile == "auto":
+            return "off"
+        raise DataError(
+            f"found 'on', but {error}: install one, such as g++; allowed: 'off', 'auto'", COMPILE
+        ) from error
+    return "on"
 
 
 def training_spec(scenario: Scenario, corpus: Corpus | None, training_seed: int) -> TrainingSpec:
@@ -85,6 +115,8 @@ def open_training(scenario: Scenario, corpus: Corpus | None, training_seed: int,
     from models.trajectory import Trajectory
     from models.trajectory_store import TrajectoryStore
 
+    if cache:
+        keep_compiled_code(scenario, cache)
     store = TrajectoryStore(cache) if cache else None
     return Trajectory(spec, corpus, store, scenario.iterations_per_step)
 
@@ -96,6 +128,12 @@ def training_without_text(learner: str, spec: TrainingSpec, iterations_per_step:
     from models.curve import CurveTraining
 
     return CurveTraining(spec, iterations_per_step)
+
+
+def keep_compiled_code(scenario: Scenario, cache: Path) -> None:
+    """Keep compiled code of a scenario's training in a folder of a cache, for this process and its workers."""
+    if scenario.training.compile != "off":
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache.resolve() / "compiled")
 
 
 def default_cache() -> Path:

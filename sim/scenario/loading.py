@@ -22,6 +22,7 @@ MAX_BYTES = 10_000_000
 
 DATA: Location = ("training", "data")  # the path of the training text
 DEVICE: Location = ("training", "device")
+COMPILE: Location = ("training", "compile")
 
 
 class DataError(ValueError):

@@ -16,6 +16,7 @@ from models.spec import (
     Precision,
     Routes,
     TrainingSpec,
+    WantedCompile,
     WantedDevice,
     odd_sizes,
 )
@@ -66,6 +67,10 @@ class TrainingConfig(Config):
         le=256,
         description="replicates trained together, stacked; default 1, on a GPU 8 if sizes are multiples of 16",
     )
+    compile: WantedCompile = Field(
+        "off",
+        description="on: steps compiled by torch.compile, with other bits; auto: on from 2,000 steps, if possible",
+    )
 
     @property
     def num_replicates_at_once(self) -> int:
@@ -74,12 +79,18 @@ class TrainingConfig(Config):
             return self.replicates_at_once
         return 1 if self.device == "cpu" or odd_sizes(self.model, self.sequence_length) else REPLICATES_ON_GPU
 
+    @property
+    def is_stacked(self) -> bool:
+        """Whether replicates are trained stacked, on a GPU, in bf16 or several at once; not on a CPU by default."""
+        return (self.device, self.precision, self.num_replicates_at_once) != ("cpu", "fp32", 1)
+
     def spec(self, corpus: str, vocabulary_size: int, init_seed: int, data_seed: int, routes: Routes) -> TrainingSpec:
         """The specification of this training. Its states do not depend on `steps` and the evaluation interval.
 
         The device must be a resolved one (`sim.experiments.training.on_this_machine`).
         """
         assert self.device != "auto"
+        assert self.compile != "auto"
         optimizer = self.optimizer
         if optimizer.decay == "cosine" and optimizer.decay_steps is None:
             optimizer = optimizer.model_copy(update={"decay_steps": self.steps})
@@ -99,6 +110,7 @@ class TrainingConfig(Config):
             device=self.device,
             precision=self.precision,
             replicates_at_once=self.num_replicates_at_once,
+            compile=self.compile,
         )
 
 

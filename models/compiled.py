@@ -1,0 +1,82 @@
+"""Forward and backward passes compiled by `torch.compile`: fewer passes over memory than operation by operation.
+
+One function per recipe and route, compiled once in a process; its files are in the folder TORCHINDUCTOR_CACHE_DIR,
+where other processes find them. Clipping and Adam's update stay in `models.trainer`. Compiled code adds in another
+order: its bits are not those of the eager step, but the same in every process with the same compiler and number of
+threads, which are part of the names of training states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.func import functional_call, grad_and_value
+
+from models.spec import ModelSpec, TrainingSpec
+from models.staged_model import StagedModel, WholeModel
+
+COMPILED_CODE_HASH = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+FOLDER_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+MAX_COMPILED = 64
+"""Functions that a process may compile: recipes of a sweep, times routes."""
+
+Gradients = Callable[[list[Tensor], Tensor, Tensor], tuple[list[Tensor], Tensor]]
+"""From the weights of each stage, tokens and targets [B, T] to the gradient of each stage and the loss."""
+
+
+@lru_cache
+def compiler_name() -> str:
+    """C++ compiler and vector instructions of compiled code. ValueError if `torch.compile` finds no compiler here."""
+    from torch._inductor.cpp_builder import get_compiler_version_info, get_cpp_compiler
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        compiler = get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ValueError("torch.compile finds no C++ compiler on this machine") from error
+    version = hashlib.sha256(get_compiler_version_info(compiler).encode()).hexdigest()[:8]
+    return f"{Path(compiler).name} {version} {pick_vec_isa()}"
+
+
+def compiled_gradients(spec: TrainingSpec, route: tuple[int, ...], num_sequences: int) -> Gradients:
+    """Compiled gradients of the mean cross-entropy of sequences on a route, weighted by their share of the batch."""
+    share = num_sequences / spec.sequences_per_batch
+    sizes = spec.vocabulary_size, num_sequences, spec.sequence_length
+    return _compiled(spec.model, sizes, share, route, spec.num_threads)
+
+
+@lru_cache(MAX_COMPILED)
+def _compiled(
+    model_spec: ModelSpec, sizes: tuple[int, int, int], share: float, route: tuple[int, ...], num_threads: int
+) -> Gradients:
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
+
+    vocabulary_size, num_sequences, sequence_length = sizes
+    model = StagedModel(model_spec, vocabulary_size, sequence_length, init_seed=0)
+    whole = WholeModel(model)  # its weights are never used
+
+    def loss(weights: list[Tensor], tokens: Tensor, targets: Tensor) -> Tensor:
+        found: Tensor = functional_call(whole, whole.named(weights), (tokens, targets, route))
+        return found * share
+
+    compiled: Gradients = torch.compile(grad_and_value(loss), fullgraph=True, dynamic=False)
+    weights = [torch.zeros_like(flat).detach() for flat in model.flat]
+    tokens = torch.zeros(num_sequences, sequence_length + 1, dtype=torch.int64)
+    with ExitStack() as stack:
+        stack.enter_context(dynamo.patch(recompile_limit=MAX_COMPILED))
+        stack.enter_context(inductor.patch({"compile_threads": 1, "cpp.threads": num_threads}))
+        if folder := os.environ.get(FOLDER_VARIABLE):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(Path(folder) / "compiling.lock"))  # other processes read what the first wrote
+        compiled(weights, tokens[:, :-1], tokens[:, 1:])
+    return compiled
