@@ -66,18 +66,19 @@ class Membership:
 
     def has_node(self, stage: int) -> bool:
         """Whether any slot of a stage has a node."""
-        return self._num_at[stage] > 0
+        return self._num_at[max(stage, self.cluster.first_stage)] > 0
 
     @property
     def lacking_stages(self) -> list[int]:
         """Stages that cannot work: without any node or, with sharded state, without all of them."""
         if not self._vacant:
             return []
-        return [stage for stage, num_nodes in enumerate(self._num_at) if num_nodes < self.cluster.num_shares]
+        cluster = self.cluster
+        return [stage for stage in cluster.stages_with_nodes if self._num_at[stage] < cluster.num_shares]
 
     def works(self, stage: int) -> bool:
         """Whether a stage has all nodes that it needs."""
-        return self._num_at[stage] >= self.cluster.num_shares
+        return self._num_at[max(stage, self.cluster.first_stage)] >= self.cluster.num_shares
 
     def arrive(self, now_seconds: float, region: str | None = None, number: int | None = None) -> Node:
         """Add a node: a new one, or a returning one by its number. Default region: the next in turn."""

@@ -27,6 +27,11 @@ class ClusterConfig(Config):
     )
     price: Literal["spot", "on_demand"] = Field("spot", description="which of the device's prices every node costs")
     nodes_per_stage: int = Field(1, ge=1, le=100_000, description="data-parallel replicas of each stage")
+    embedding_on: Literal["own_node", "first_stage"] = Field(
+        "own_node",
+        description="nodes of stage 0, the embedding: its own, as in the CheckFree paper, or those of S1, as in "
+        "Megatron and torchtitan (with loss_at last_stage), so that it is lost with S1",
+    )
     stage_state: Literal["replicated", "sharded"] = Field(
         "replicated",
         description="replicated: each node of a stage holds all of its state, and others continue when one is lost; "
@@ -67,6 +72,11 @@ def num_shares_of(config: ClusterConfig) -> int:
     return config.nodes_per_stage if config.stage_state == "sharded" else 1
 
 
+def first_stage_of(config: ClusterConfig) -> int:
+    """The first stage with nodes of its own."""
+    return 1 if config.embedding_on == "first_stage" else 0
+
+
 class Cluster:
     """Slots, numbered by stage, then by pipeline (replica); a replacement has the region and slowdown of its slot."""
 
@@ -74,13 +84,15 @@ class Cluster:
         self.config = config
         self.num_stages = num_stages
         self.stages = tuple(range(num_stages + 1))
+        self.first_stage = first_stage_of(config)
+        self.stages_with_nodes = self.stages[self.first_stage :]
         self.replicas = tuple(range(config.nodes_per_stage))
         self.num_shares, self.is_sharded = num_shares_of(config), config.stage_state == "sharded"
         if len(regions) == 1:
-            self.regions_of_nodes = regions * (len(self.stages) * config.nodes_per_stage)
+            self.regions_of_nodes = regions * (len(self.stages_with_nodes) * config.nodes_per_stage)
         else:
             by_stage = config.placement == "stage_per_region"
-            places = ((stage, replica) for stage in self.stages for replica in self.replicas)
+            places = ((stage, replica) for stage in self.stages_with_nodes for replica in self.replicas)
             numbers = (stage if by_stage else self.slot(stage, replica) for stage, replica in places)
             self.regions_of_nodes = tuple(regions[number % len(regions)] for number in numbers)
         self.regions = tuple(dict.fromkeys(self.regions_of_nodes))
@@ -91,15 +103,29 @@ class Cluster:
 
     def slot(self, stage: int, replica: int) -> int:
         """Number of a stage's slot in a pipeline."""
-        return stage * self.config.nodes_per_stage + replica
+        return (max(stage, self.first_stage) - self.first_stage) * self.config.nodes_per_stage + replica
+
+    @property
+    def num_slots(self) -> int:
+        """Number of slots of all stages."""
+        return len(self.regions_of_nodes)
 
     def slots_of(self, stage: int) -> range:
         """Slots of a stage, one for each pipeline."""
-        return range(self.slot(stage, 0), self.slot(stage + 1, 0))
+        first = self.slot(stage, 0)
+        return range(first, first + self.config.nodes_per_stage)
 
     def stage_of(self, slot: int) -> int:
         """Stage of a slot."""
-        return slot // self.config.nodes_per_stage
+        return slot // self.config.nodes_per_stage + self.first_stage
+
+    def place_of(self, slot: int) -> tuple[int, int]:
+        """Stage and pipeline of a slot."""
+        return self.stage_of(slot), slot % self.config.nodes_per_stage
+
+    def stages_on(self, stage: int) -> range:
+        """Stages whose state the nodes of a stage hold: its own, and the embedding's on S1."""
+        return range(0 if stage == self.first_stage else stage, stage + 1)
 
     def slowdown(self, stage: int, replica: int) -> float:
         """Factor on the device's time for an operation."""
@@ -117,5 +143,5 @@ def usd_per_node_hour(cluster: ClusterConfig) -> float | None:
 
 
 def num_nodes(cluster: ClusterConfig, num_stages: int) -> int:
-    """Nodes of a complete cluster: those of every stage, stage 0 included, and spares."""
-    return (num_stages + 1) * cluster.nodes_per_stage + cluster.num_spares
+    """Nodes of a complete cluster: those of every stage that has its own, and spares."""
+    return (num_stages + 1 - first_stage_of(cluster)) * cluster.nodes_per_stage + cluster.num_spares

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from sim.cluster.topology import num_nodes
 from sim.core.records import BUCKETS, Bucket
 from sim.core.text import decimals, format_name
 from sim.reporting import series
@@ -148,7 +149,7 @@ def _nodes_tables(request: FigureRequest) -> Tables:
 
 def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
     table, form, scenario = series.with_series(tables[""], request.fields), request.form, request.scenario
-    num_needed = (scenario.workload.num_stages + 1) * scenario.cluster.nodes_per_stage
+    num_needed = num_nodes(scenario.cluster, scenario.workload.num_stages) - scenario.cluster.num_spares
     points = [
         {**point, "failure_seed": seed}
         for point in series.points_in(table, request.fields)

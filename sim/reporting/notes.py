@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sim.cluster.topology import ClusterConfig, usd_per_node_hour
+from sim.cluster.topology import ClusterConfig, num_nodes, usd_per_node_hour
 from sim.core.text import format_count
 from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import ProcessConfig, process_class, processes
@@ -27,7 +27,7 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     model, num_parameters = training.model, Costs(workload, cluster.device).num_parameters
     scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
     size = f"{num_parameters / scale:{'.0f' if num_parameters >= 100 * scale else '.3g'}}{letter}"
-    num_hosting = (workload.num_stages + 1) * cluster.nodes_per_stage
+    num_hosting = num_nodes(cluster, workload.num_stages) - cluster.num_spares
     beside = f" and {cluster.num_spares} spares" if cluster.num_spares else ""
     if process_class(scenario.failures.kind)(scenario.failures).supplies_nodes:
         beside = ", places for nodes that the trace brings"

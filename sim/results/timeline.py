@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.cluster.network import STORAGE
+from sim.cluster.topology import Cluster
 from sim.core.files import atomic_write
 from sim.core.records import EventRecord, IterationRecord
 from sim.core.text import format_name
@@ -93,8 +94,7 @@ def _add_training(tracks: Tracks, timeline: Timeline) -> None:
 def _add_nodes(tracks: Tracks, timeline: Timeline) -> None:
     """Add a track for each node with its operations, and one for each link, or pair of nodes without, with messages."""
     cluster, network = timeline.site.cluster, timeline.site.network
-    num_replicas = len(cluster.replicas)
-    names = [f"{_node_name(node, num_replicas)}, {region}" for node, region in enumerate(network.regions_of_nodes)]
+    names = [f"{_node_name(node, cluster)}, {region}" for node, region in enumerate(network.regions_of_nodes)]
     for name in names:
         tracks.track(NODES, name)
     for done in sorted(timeline.trace.operations, key=lambda done: done.start_seconds):
@@ -102,7 +102,7 @@ def _add_nodes(tracks: Tracks, timeline: Timeline) -> None:
         node = cluster.slot(done.stage, done.replica)
         tracks.add(NODES, names[node], name, done.start_seconds, done.end_seconds)
     for message in sorted(timeline.trace.messages, key=lambda message: message.start_seconds):
-        ends = [_node_name(node, num_replicas) for node in (message.source, message.target)]
+        ends = [_node_name(node, cluster) for node in (message.source, message.target)]
         name = f"{message.what}, {ends[0]} to {ends[1]}" + ("" if message.arrived else " (lost)")
         links = [link.name for link in network.path(message.source, message.target).links]
         for link in links or [" to ".join(ends)]:
@@ -110,11 +110,11 @@ def _add_nodes(tracks: Tracks, timeline: Timeline) -> None:
             tracks.add(LINKS, tracks.free_lane(LINKS, link, *times), name, *times, {"bytes": message.num_bytes})
 
 
-def _node_name(node: int, num_replicas: int) -> str:
+def _node_name(node: int, cluster: Cluster) -> str:
     if node == STORAGE:
         return "store"
-    stage, replica = divmod(node, num_replicas)
-    return f"S{stage}" + (f" pipeline {replica}" if num_replicas > 1 else "")
+    stage, replica = cluster.place_of(node)
+    return f"S{stage}" + (f" pipeline {replica}" if len(cluster.replicas) > 1 else "")
 
 
 class Tracks:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
-from models.spec import STACKED_MULTIPLE, DataSpec, odd_sizes
+from models.spec import EMBEDDING_STAGE, STACKED_MULTIPLE, DataSpec, odd_sizes
 from sim.cluster.network import Network
-from sim.cluster.topology import Cluster
+from sim.cluster.topology import Cluster, first_stage_of, num_nodes
 from sim.core.distributions import Delay
 from sim.core.text import shortened, suggestion
 from sim.failures import ProcessConfig
+from sim.failures.script import ScriptConfig
 from sim.failures.trace import TraceConfig
 from sim.failures.trace_formats import fleet_counts
 from sim.scenario.memory_check import divisors, impossible, too_little_memory
@@ -85,9 +86,10 @@ def links_differ(scenario: Scenario) -> Findings:
 def every_node_placed_by_hand_has_a_region(scenario: Scenario) -> Findings:
     """Placement by hand gives a region for each node."""
     cluster, last = scenario.cluster, scenario.workload.num_stages
-    needed, found = (last + 1) * cluster.nodes_per_stage, len(cluster.regions or ())
+    needed, found = num_nodes(cluster, last) - cluster.num_spares, len(cluster.regions or ())
     if cluster.placement == "by_hand" and found != needed:
-        nodes = f"{needed} nodes ({cluster.nodes_per_stage} for each of the stages 0 to {last})"
+        stages = f"{first_stage_of(cluster)} to {last}"
+        nodes = f"{needed} nodes ({cluster.nodes_per_stage} for each of the stages {stages})"
         yield "cluster.regions", f"placement 'by_hand' needs a region for each of {nodes}, found {found}"
 
 
@@ -165,14 +167,15 @@ def replayed_traces(scenario: Scenario) -> Iterator[tuple[str, TraceConfig]]:
 @check("workload.num_stages")
 def traces_have_a_node_for_every_stage(scenario: Scenario) -> Findings:
     """A replayed trace has, at some time, a node for every stage."""
-    needed = scenario.workload.num_stages + 1
+    last, first = scenario.workload.num_stages, first_stage_of(scenario.cluster)
+    needed = last + 1 - first
     for path, process in replayed_traces(scenario):
         most = max(fleet_counts(process.rows)[1])
         if process.max_nodes is not None and process.max_nodes < most:
             most, path = process.max_nodes, f"{path}.max_nodes"
         if most < needed:
             allowed = (
-                f"at least {needed}, a node for each of the stages 0 to {needed - 1}; or choose additions 'ignore'"
+                f"at least {needed}, a node for each of the stages {first} to {last}; or choose additions 'ignore'"
             )
             yield path, f"the trace has at most {most} nodes at a time; allowed: {allowed}"
 
@@ -204,6 +207,27 @@ def strategies_support_sharding(scenario: Scenario) -> Findings:
             yield path, f"{needs}; allowed with stage_state 'sharded': {able}"
         elif getattr(config, "local_gib_per_s", None):
             yield f"{path}.local_gib_per_s", "local copies go with stage_state 'replicated', found 'sharded'"
+
+
+@check("cluster.embedding_on", "workload.loss_at", "strategies", "fallback")
+def embedding_can_be_on_the_first_stage(scenario: Scenario) -> Findings:
+    """The embedding is on the nodes of S1 only if the head is elsewhere, and every strategy works with that."""
+    if scenario.cluster.embedding_on != "first_stage":
+        return
+    if scenario.workload.loss_at != "last_stage":
+        found = f"found '{scenario.workload.loss_at}'"
+        yield "cluster.embedding_on", f"'first_stage' goes with workload.loss_at 'last_stage', {found}"
+    able = ", ".join(kind for kind, strategy in STRATEGIES.items() if not strategy.needs_embedding_nodes)
+    for path, config in chosen_strategies(scenario):
+        if strategy_class(config.kind).needs_embedding_nodes:
+            needs = f"'{config.name}' needs the embedding on nodes of its own"
+            yield path, f"{needs}; allowed with embedding_on 'first_stage': {able}"
+    for path, process in processes(scenario):
+        if isinstance(process, ScriptConfig) and any(loss.stages == (EMBEDDING_STAGE,) for loss in process.losses):
+            yield path, "a loss of stage 0 alone, which has no nodes with cluster.embedding_on 'first_stage'"
+    for index, slow in enumerate(scenario.cluster.stragglers):
+        if slow.stage == EMBEDDING_STAGE:
+            yield f"cluster.stragglers.{index}.stage", "found 0, which has no nodes with embedding_on 'first_stage'"
 
 
 @check("cluster", "workload.num_stages", "network")

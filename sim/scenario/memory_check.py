@@ -8,6 +8,7 @@ from dataclasses import replace
 from math import isqrt
 from typing import Any, NamedTuple
 
+from models.spec import EMBEDDING_STAGE
 from sim.cluster.devices import Device
 from sim.cluster.topology import num_shares_of
 from sim.core.presets import presets
@@ -51,10 +52,13 @@ def greatest_need(scenario: Scenario, config: StrategyConfig, workload: Workload
 
 
 def kept_bytes(scenario: Scenario, config: StrategyConfig, costs: Costs) -> list[float]:
-    """Bytes that a strategy and the scenario's fallback keep on the devices of each stage."""
+    """Bytes kept on the devices of each stage by a strategy and the fallback, and on S1's by an embedding there."""
     both = [(each, strategy_class(each.kind)) for each in (config, scenario.fallback) if each.kind != "stop"]
     stages = range(costs.workload.num_stages + 1)
-    return [sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in both) for stage in stages]
+    kept = [sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in both) for stage in stages]
+    if scenario.cluster.embedding_on == "first_stage":
+        kept[1] += kept[EMBEDDING_STAGE] + costs.state_bytes(EMBEDDING_STAGE) / num_shares_of(scenario.cluster)
+    return kept
 
 
 def plan_on(scenario: Scenario, config: StrategyConfig, deployment: Deployment) -> IterationPlan:

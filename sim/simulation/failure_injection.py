@@ -68,7 +68,7 @@ class FailureInjector:
                 self._env.process(self._fail_node(name, part, node))
             return
         domains: dict[str, Sequence[int | str]] = {
-            "stage": [stage for stage in self._cluster.stages if stage not in part.config.immune_stages],
+            "stage": [stage for stage in self._cluster.stages_with_nodes if stage not in part.config.immune_stages],
             "region": self._cluster.regions,
             "cluster": ["cluster"],
         }
@@ -266,7 +266,7 @@ class ActiveNodes(Sequence[Member]):
         """A node as a failure process sees it."""
         stage = replica = None
         if node.slot is not None:
-            stage, replica = divmod(node.slot, self._membership.cluster.config.nodes_per_stage)
+            stage, replica = self._membership.cluster.place_of(node.slot)
         return Member(number=node.number, region=self._region_of(node), stage=stage, replica=replica)
 
     def __len__(self) -> int:
@@ -293,7 +293,7 @@ def mtbf_seconds(cluster: Cluster, failures: FailureProcess, iteration_seconds: 
         return _MEANS_SECONDS.get(where, lambda: estimate_mtbf_seconds(cluster, failures))
     num_per_second = 0.0
     for part in parts:
-        num_stages = len([stage for stage in cluster.stages if stage not in part.config.immune_stages])
+        num_stages = len([stage for stage in cluster.stages_with_nodes if stage not in part.config.immune_stages])
         num_domains = num_stages * (1 if part.scope == "stage" else len(cluster.replicas))
         mean = part.mean_uptime_iterations * iteration_seconds
         if part.unit == "seconds":

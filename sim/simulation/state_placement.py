@@ -51,7 +51,8 @@ class StatePlacement:
         """Note the loss of a slot's node; return whether its stage is lost with it."""
         stage = self.cluster.stage_of(slot)
         if stage in self.lost_stages:
-            self._drop_copies(stage)
+            for lost in self.cluster.stages_on(stage):
+                self._drop_copies(lost)
         if slot in self._missing:
             return False
         self._missing.add(slot)
@@ -59,8 +60,9 @@ class StatePlacement:
         self._num_holders[stage] -= 1
         if self._num_holders[stage] >= self.cluster.num_shares:
             return False
-        self.lost_stages.add(stage)
-        self._drop_copies(stage)
+        for lost in self.cluster.stages_on(stage):
+            self.lost_stages.add(lost)
+            self._drop_copies(lost)
         for covered in [covered for covered, holder in self.covers.items() if holder == stage]:
             del self.covers[covered]
             self.lost_stages.add(covered)
@@ -114,7 +116,7 @@ class StatePlacement:
         """Note that the nodes of a stage hold a copy of something beside their own state, as of a Position."""
         if stage in self.covers:
             return
-        assert self._num_holders[stage] or self.receiving, "a lost stage holds nothing"
+        assert self._num_holders[max(stage, self.cluster.first_stage)] or self.receiving, "a lost stage holds nothing"
         self._copies[stage, what] = position
 
     def held(self, stage: int, what: str) -> Position | None:

@@ -169,10 +169,11 @@ class World(MembershipObserver):
         if not joining:
             return None
         self.placement.receive(joining)
-        places = {slot: divmod(slot, self.cluster.config.nodes_per_stage) for slot in joining}
+        places = {slot: self.cluster.place_of(slot) for slot in joining}
         flows = []
         for slot, (stage, replica) in places.items():
-            source, num_bytes = self.placement.source(stage, replica), self.bytes_of_joining(self.costs, stage)
+            source = self.placement.source(stage, replica)
+            num_bytes = math.fsum(self.bytes_of_joining(self.costs, held) for held in self.cluster.stages_on(stage))
             flows.append(self.transfers.send_message(source, slot, num_bytes, "state"))
         started_seconds = self.now_seconds
         failure = yield from self.transfers.wait_for(flows, "state_transfer")
@@ -191,7 +192,8 @@ class World(MembershipObserver):
 
     def finish_recovery(self) -> None:
         """Note that all lost stages have their state again, except those with a failure that is still queued."""
-        queued = {failure.stage for failure in self.work.queued} & self.placement.lost_stages
+        failed = (self.cluster.stages_on(failure.stage) for failure in self.work.queued)
+        queued = self.placement.lost_stages.intersection(chain.from_iterable(failed))
         receiving, node_at = self.placement.receiving, self.membership.node_at
         self.placement.rebuilt([slot for slot, node in receiving.items() if node_at[slot] is node], queued)
         self.placement.receive({})

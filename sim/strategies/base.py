@@ -210,7 +210,7 @@ class Strategy(Component):
     | `kind`, `Config` | when the scenario is read: the name and the options | required |
     | `check` | when the scenario is read: what makes the options impossible | nothing |
     | `extra_memory_bytes`, `host_memory_bytes`, `stored_bytes` | when the scenario is read: what is stored | 0 |
-    | `serves_as_fallback`, `supports_sharding` | when the scenario is read | no |
+    | `serves_as_fallback`, `supports_sharding`, `needs_embedding_nodes` | when the scenario is read | no |
     | `summary`, `title` | in lists and in figures | required, the kind |
     | `training_variant` | once, before the start: the routes of microbatches | in order |
     | `adapt_plan` | once, before the start: the work of an iteration | unchanged |
@@ -240,6 +240,9 @@ class Strategy(Component):
     """Whether it works with nodes that each hold a shard of their stage's state. Its transfers then go to the store
     and come from there; each is of a whole stage, the sum of what the stage's nodes send.
     """
+
+    needs_embedding_nodes: ClassVar[bool] = False
+    """Whether the embedding must be on nodes of its own (`cluster.embedding_on`)."""
 
     config: StrategyConfig
 

@@ -42,6 +42,7 @@ class NeighbourCheckpoint(Strategy):
     summary = "keep checkpoints in the memory of other stages' nodes, roll all stages back to the last"
     Config = NeighbourCheckpointConfig
     config: NeighbourCheckpointConfig
+    needs_embedding_nodes = True
 
     def __init__(self, config: NeighbourCheckpointConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)

@@ -77,6 +77,7 @@ class Redundant(Strategy):
     summary = "each stage also computes the next one's forwards and holds its state: exact recovery"
     Config = RedundantConfig
     config: RedundantConfig
+    needs_embedding_nodes = True
 
     @classmethod
     def check(cls, config: RedundantConfig, workload: WorkloadConfig) -> str | None:

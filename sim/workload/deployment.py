@@ -24,9 +24,9 @@ Assignment = tuple[int, ...]
 
 def nodes_are_alike(cluster: Cluster) -> bool:
     """Whether the nodes of each stage are: in one region, and none slower than the others of its stage."""
-    regions, num_pipelines = cluster.regions_of_nodes, len(cluster.replicas)
+    regions = cluster.regions_of_nodes
     return all(slow.replica is None for slow in cluster.config.stragglers) and all(
-        len(set(regions[stage * num_pipelines : (stage + 1) * num_pipelines])) == 1 for stage in cluster.stages
+        len({regions[slot] for slot in cluster.slots_of(stage)}) == 1 for stage in cluster.stages
     )
 
 
@@ -51,9 +51,9 @@ def assign_slots(missing: Collection[int], cluster: Cluster, covers: Mapping[int
     """
     covers = covers or {}
     gone = frozenset(missing)
-    assignment = list(range(len(cluster.stages) * len(cluster.replicas)))
+    assignment = list(range(cluster.num_slots))
     assert all(0 <= slot < len(assignment) for slot in gone), "slots have numbers from 0 up"
-    for stage in cluster.stages:
+    for stage in cluster.stages_with_nodes:
         if stage in covers:
             continue
         slots = cluster.slots_of(stage)
@@ -128,12 +128,13 @@ class WorkPlacement:
         replicas, microbatch = self.cluster.replicas, np.arange(num_microbatches)
         nodes = np.empty((len(self.cluster.stages), len(replicas), num_microbatches), np.int64)
         for slot, node in enumerate(self.assignment):
-            stage, replica = divmod(slot, len(replicas))
+            stage, replica = self.cluster.place_of(slot)
             working_stage = self.cluster.stage_of(node)
             nodes[stage, replica] = node
             if node != self.cluster.slot(working_stage, replica):
                 left = np.array(self._left[working_stage])
                 nodes[stage, replica] = left[(np.searchsorted(left, node) + microbatch) % len(left)]
+        nodes[: self.cluster.first_stage] = nodes[self.cluster.first_stage]
         return nodes
 
     def visits_by_node(self, orders: Mapping[int, Sequence[Visit]]) -> dict[int, list[tuple[int, Visit]]]:
@@ -188,7 +189,7 @@ class Deployment:
         if num_pipelines == 1 or not pipelines_are_equal(cluster, self.network):
             return None
         changed: dict[str, Any] = {"nodes_per_stage": 1, "placement": "by_hand"}
-        regions = tuple(cluster.regions_of_nodes[cluster.slot(stage, 0)] for stage in cluster.stages)
+        regions = tuple(cluster.regions_of_nodes[cluster.slot(stage, 0)] for stage in cluster.stages_with_nodes)
         one = Cluster(cluster.config.model_copy(update=changed), cluster.num_stages, regions)
         return Deployment(self.costs, one, Network(self.network.config, one.regions_of_nodes), num_pipelines)
 

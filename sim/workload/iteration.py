@@ -129,7 +129,7 @@ class IterationRun:
 
     def _run_node(self, node: int, queue: Any) -> Process:
         """Run all visits of a node, one after the other, with shadow work when due or while the node waits."""
-        own_stage, backlog_seconds = node // self._num_replicas, 0.0
+        own_stage, backlog_seconds = self.work.cluster.stage_of(node), 0.0
         in_order = self.work.is_order_fixed(own_stage)
         for stage, seconds in self.work.idle_shadow_seconds(node):
             for microbatch in range(self.plan.num_microbatches):
@@ -169,7 +169,7 @@ class IterationRun:
         return self._env.process(process)
 
     def _make_queue(self, node: int) -> Any:
-        if self.work.is_order_fixed(node // self._num_replicas):
+        if self.work.is_order_fixed(self.work.cluster.stage_of(node)):
             return simpy.FilterStore(self._env)
         return (simpy.Store if self.schedule.is_first_come_first_served else simpy.PriorityStore)(self._env)
 
@@ -217,7 +217,7 @@ class IterationRun:
 
     def _actual_seconds(self, node: int, nominal_seconds: float) -> float:
         """Seconds that a node takes for work of given nominal seconds."""
-        own = divmod(self.work.slot(node), self._num_replicas)
+        own = self.work.cluster.place_of(self.work.slot(node))
         factor = self._time_factor(*own) if self._time_factor else 1.0
         return to_ticks(nominal_seconds * self.work.cluster.slowdown(*own) * factor)
 

@@ -125,7 +125,7 @@ class IterationWork:
         """
         found = []
         for slot in self.placement.slots[node]:
-            stage, replica = self.cluster.stage_of(slot), slot % len(self.cluster.replicas)
+            stage, replica = self.cluster.place_of(slot)
             visited = stage != EMBEDDING_STAGE or self.costs.head_stage == EMBEDDING_STAGE
             if not visited and self.plan.shadow_forwards and self.placement.holds_shadow(stage, replica):
                 found.append((stage, self.deployment.shadow_seconds(self.plan, stage)))

@@ -15,8 +15,8 @@ from sim.workload.deployment import Deployment
 from sim.workload.memory import needed_bytes
 
 ROUNDING = 1e-9  # quotients of seconds are rounded
-SHORT_HOPS = 0.01
-"""Share of a microbatch's time alone up to which its hops count as none: the schedule's own window hides them."""
+SHORT_HOPS = 0.05
+"""Share of a microbatch's time alone up to which hops are short: the window is the schedule's own, as published."""
 SPARE = 2
 """Factor on the window of Little's law, since forwards and backwards reach a node in bunches."""
 
@@ -33,7 +33,10 @@ def plain_plan_on(deployment: Deployment, microbatches_of: IterationPlan | None 
     if not schedule.limits_in_flight or schedule.is_interleaved or costs.workload.max_in_flight is not None:
         return plan
     hiding, shares = window_that_hides_hops(deployment, plan), deployment.cluster.num_shares
-    fitting = window_that_fits(costs, plan, [0.0] * len(deployment.cluster.stages), shares)
+    beside = [0.0] * len(deployment.cluster.stages)
+    if deployment.cluster.first_stage:
+        beside[1] = costs.state_bytes(EMBEDDING_STAGE) / shares
+    fitting = window_that_fits(costs, plan, beside, shares)
     most = min(plan.num_microbatches, hiding, fitting)
     return replace(plan, max_in_flight=most) if most > schedule.in_flight_limit else plan
 
@@ -63,6 +66,8 @@ def window_of_pipeline(deployment: Deployment, plan: IterationPlan, replica: int
     ways = [way for a, b in pairwise(visited) for way in ((a, b), (b, a))]
     for a, b in ways:
         source, target = cluster.slot(a, replica), cluster.slot(b, replica)
+        if source == target:
+            continue
         seconds = network.hop_seconds(source, target, num_bytes)
         hops_seconds += network.config.software_seconds_per_hop + seconds
         for link in network.path(source, target).links if seconds else ():

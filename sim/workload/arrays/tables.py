@@ -70,8 +70,8 @@ class TableBuilder:
         self._nodes = work.placement.nodes(self._num_microbatches)
         self._replica = np.arange(self._num_replicas)[:, None, None]
         self._node = self._nodes[self._schedule.stage, self._replica, np.arange(self._num_microbatches)[:, None]]
-        self._slots = range(len(work.cluster.stages) * self._num_replicas)
-        self._slowdown = np.array([work.cluster.slowdown(*divmod(slot, self._num_replicas)) for slot in self._slots])
+        self._slots = range(work.cluster.num_slots)
+        self._slowdown = np.array([work.cluster.slowdown(*work.cluster.place_of(slot)) for slot in self._slots])
         self._paths = PathNumbers()
 
     def build(self) -> tuple[Tables, Messages, Paths]:
@@ -132,7 +132,8 @@ class TableBuilder:
         work, stages = self._work, np.arange(len(self._work.cluster.stages))[:, None, None]
         seconds = self._by_visit(work.shadow_seconds, lambda kind: work.shadow_seconds(kind, work.costs.head_stage))
         following = np.roll(self._nodes, -1, axis=0)
-        holds = (self._nodes // self._num_replicas == stages) & (self._nodes != following)
+        own_stage = self._nodes // self._num_replicas + work.cluster.first_stage
+        holds = (own_stage == stages) & (self._nodes != following)
         microbatch = np.arange(self._num_microbatches)[:, None]
         found: Floats = seconds * self._slowdown[self._node] * holds[self._schedule.stage, self._replica, microbatch]
         return found
@@ -157,7 +158,7 @@ class TableBuilder:
         visits = np.zeros(start[-1], np.int64) if work.service is None else work.service
         for slot in self._slots:
             if is_fixed[slot] and work.service is None:
-                stage, replica = divmod(slot, self._num_replicas)
+                stage, replica = work.cluster.place_of(slot)
                 first = replica * self._num_microbatches * self._num_visits
                 visits[start[slot] : start[slot + 1]] = first + self._schedule.orders[stage]
         at_head = self._node[..., self._num_visits // 2 - 1].ravel()
@@ -200,7 +201,7 @@ class TableBuilder:
             )
             num_factors = [len(own) + int(num) for own, num in zip(idle, visits + shadows, strict=True)]
         factors = [
-            self._time_factor(*divmod(self._work.slot(slot), self._num_replicas)) if self._time_factor else 1.0
+            self._time_factor(*self._work.cluster.place_of(self._work.slot(slot))) if self._time_factor else 1.0
             for slot in self._slots
             for _ in range(num_factors[slot])
         ]

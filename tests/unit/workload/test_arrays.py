@@ -62,8 +62,10 @@ def sites(draw):
         "max_in_flight": None if schedule == "gpipe" else draw(st.none() | st.integers(1, 6)),
         "cluster": {"nodes_per_stage": num_replicas, **({"regions": regions} if len(regions) > 1 else {})},
     }
+    if options["loss_at"] == "last_stage":
+        options["cluster"]["embedding_on"] = draw(st.sampled_from(("own_node", "first_stage")))
     if draw(st.booleans()):
-        slow = {"stage": draw(st.integers(0, num_stages)), "replica": draw(st.integers(0, num_replicas - 1))}
+        slow = {"stage": draw(st.integers(1, num_stages)), "replica": draw(st.integers(0, num_replicas - 1))}
         options["cluster"]["stragglers"] = ({**slow, "slowdown": draw(st.sampled_from((1.5, 2.0)))},)
     if draw(st.booleans()):
         options["stages"] = [draw(st.sampled_from(((1.0, 2.0), (0.5, 1.0), (0.3, 0.7)))) for _ in range(num_stages)]
@@ -97,9 +99,9 @@ def assignments(draw, site):
     if draw(st.booleans()):
         return site.complete_assignment
     if draw(st.booleans()):
-        covered = draw(st.integers(1, site.cluster.num_stages))
+        covered = draw(st.integers(1 + site.cluster.first_stage, site.cluster.num_stages))
         covers = {covered: covered - 1}
-    for stage in site.cluster.stages:
+    for stage in site.cluster.stages_with_nodes:
         if stage not in covers:
             lost = draw(st.sets(st.integers(0, num_replicas - 1), max_size=num_replicas - 1))
             missing += [site.cluster.slot(stage, replica) for replica in lost]
@@ -172,7 +174,7 @@ def test_exchanged_pipelines_take_the_same_time(iteration, shuffler):
         return
     exchanged = list(site.cluster.replicas)
     shuffler.shuffle(exchanged)
-    slots = [site.cluster.slot(stage, replica) for stage in site.cluster.stages for replica in exchanged]
+    slots = [site.cluster.slot(stage, replica) for stage in site.cluster.stages_with_nodes for replica in exchanged]
     other = [0] * len(assignment)
     for slot, node in enumerate(assignment):
         other[slots[slot]] = slots[node]
@@ -210,10 +212,8 @@ def test_more_load_never_takes_less_time(both, seed, uploads):
     assume(site.network.config.access is None and site.network.config.sharing != "region_pair")
     alone_seconds, factor = run_fast(work).seconds, jitter(seed)
     assert run_fast(in_order, (), lambda *node: max(1.0, factor(*node))).seconds >= alone_seconds
-    slots = len(in_order.cluster.stages) * len(in_order.cluster.replicas)
-    others = [
-        FlowState(site.network.path(a % slots, b % slots), 0.0, 1e6) for a, b in uploads if a % slots != b % slots
-    ]
+    ends = [(a % in_order.cluster.num_slots, b % in_order.cluster.num_slots) for a, b in uploads]
+    others = [FlowState(site.network.path(a, b), 0.0, 1e6) for a, b in ends if a != b]
     assert run_fast(in_order, others).seconds >= alone_seconds - 1e-9
 
 

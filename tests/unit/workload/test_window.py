@@ -42,7 +42,7 @@ def test_more_in_flight_would_save_next_to_nothing(p, m, hop_seconds, has_access
     site = a_site(p, m, 1.0, 2.0, schedule, hop_seconds=hop_seconds, network=network)
     plan = plain_plan_on(site)
     seconds, least_seconds = (fastest_time(site, each).seconds for each in (plan, replace(plan, max_in_flight=m)))
-    assert seconds <= 1.03 * least_seconds
+    assert seconds <= (1.03 if plan.max_in_flight else 1.06) * least_seconds  # short hops are not hidden
 
 
 def test_the_larger_of_two_pipelines_counts():
