@@ -30,7 +30,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.iteration_times
 	$(BIN)/python -m benchmarks.sweep_sharing
 	$(BIN)/python -m benchmarks.sweep_throughput
-	$(BIN)/python -m benchmarks.stacked_replicates
+	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.large_fleet
 	$(BIN)/python -m benchmarks.strategy_map
 

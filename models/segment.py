@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 from models.corpus import Corpus
 from models.spec import TrainingSpec
-from models.stacked import Stack, divergence_at, is_finite, open_trainer
+from models.stacked import divergence_at, is_finite, open_trainer, stack_of
 from models.trainer import StepResult, Trainer, divergence
 from models.training_plan import Segment
 from models.training_state import DivergedError, Position, older_states
@@ -83,8 +83,11 @@ def entered(segment: Segment, corpus: Corpus, start: bytes | None, older: Mappin
 def train_stack(segments: Sequence[SegmentWithStates], corpus: Corpus) -> list[TrainedSegment]:
     """Train segments of one recipe together, each as `train_alone` does up to rounding."""
     specs = [segment.lineage.spec for segment, _, _ in segments]
-    stack = Stack(specs[0], corpus)
-    states = [entered(segment, corpus, start, older).snapshot() for segment, start, older in segments]
+    stack = stack_of(specs[0].recipe, corpus)
+    states = [  # most begin with a stored state
+        entered(segment, corpus, start, older).snapshot() if segment.entered or start is None else load(start)
+        for segment, start, older in segments
+    ]
     stack.load(list(zip(specs, states, strict=True)))
     training = [StackedSegment(segment, TrainedSegment()) for segment, _, _ in segments]
     for num_steps in range(max(segment.num_steps for segment, _, _ in segments) + 1):

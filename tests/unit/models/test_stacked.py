@@ -54,15 +54,24 @@ RECIPES = [
 ]
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    recipe=st.sampled_from(RECIPES),
-    edits=st.lists(st.sampled_from([AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4]), min_size=1, max_size=3),
-    seeds=st.lists(st.integers(0, 99), min_size=2, max_size=SLOTS, unique=True),
-    fork=st.integers(1, 4),
-)
-def test_losses_are_the_trainers_within_the_tolerance(corpus, recipe, edits, seeds, fork):
-    """Over routes, families, edits and seeds; one of the replicates has no edit."""
+FORKS = {
+    "recipe": st.sampled_from(RECIPES),
+    "edits": st.lists(st.sampled_from([AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4]), min_size=1, max_size=3),
+    "seeds": st.lists(st.integers(0, 99), min_size=2, max_size=SLOTS, unique=True),
+    "fork": st.integers(1, 4),
+}
+COMPANIES = {
+    "recipe": st.sampled_from(RECIPES),
+    "precision": st.sampled_from(["fp32", "bf16"]),
+    "num_steps": st.lists(st.integers(1, 5), min_size=2, max_size=SLOTS),
+    "order": st.randoms(use_true_random=False),
+}
+few = settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(few, max_examples=20)
+
+
+def check_losses(corpus, recipe, edits, seeds, fork):
+    """Losses, norms and validations of a stack beside the trainer's; the first replicate has no edit."""
     work, trainers = [], []
     for number, seed in enumerate(seeds):
         trainer = Trainer(stacked(corpus, seed, **recipe), corpus)
@@ -86,18 +95,24 @@ def test_losses_are_the_trainers_within_the_tolerance(corpus, recipe, edits, see
                 assert done.results.validations[step] == pytest.approx(trainer.validation_loss(), rel=TOLERANCE)
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    recipe=st.sampled_from(RECIPES),
-    precision=st.sampled_from(["fp32", "bf16"]),
-    num_steps=st.lists(st.integers(1, 5), min_size=2, max_size=5),
-    order=st.randoms(use_true_random=False),
-)
-def test_company_and_slot_change_no_bit(corpus, recipe, precision, num_steps, order):
-    """Replicates of five slots, alone and in any order, of unequal lengths, some after an edit."""
+@few
+@given(**FORKS)
+def test_losses_are_the_trainers_within_the_tolerance(corpus, recipe, edits, seeds, fork):
+    check_losses(corpus, recipe, edits, seeds, fork)
+
+
+@pytest.mark.slow
+@many
+@given(**FORKS)
+def test_many_losses_are_the_trainers_within_the_tolerance(corpus, recipe, edits, seeds, fork):
+    check_losses(corpus, recipe, edits, seeds, fork)
+
+
+def check_bits(corpus, recipe, precision, num_steps, order):
+    """Bits of replicates alone and together, of unequal lengths, some after an edit."""
     work = []
     for seed, steps in enumerate(num_steps):
-        position = root(stacked(corpus, seed, precision=precision, replicates_at_once=5, **recipe))
+        position = root(stacked(corpus, seed, precision=precision, **recipe))
         position = position.edited(COPY_1) if seed % 2 else position
         work.append((segment_of(position.after(steps), 0, {0, steps}), None, {}))
     alone = {segment: trained(corpus, (segment, start, older)) for segment, start, older in work}
@@ -105,6 +120,19 @@ def test_company_and_slot_change_no_bit(corpus, recipe, precision, num_steps, or
     for (segment, _, _), done in zip(work, trained(corpus, *work), strict=True):
         assert [done] == alone[segment]
         assert done.state is not None
+
+
+@few
+@given(**COMPANIES)
+def test_company_and_slot_change_no_bit(corpus, recipe, precision, num_steps, order):
+    check_bits(corpus, recipe, precision, num_steps, order)
+
+
+@pytest.mark.slow
+@many
+@given(**COMPANIES)
+def test_company_and_slot_change_no_bit_of_many(corpus, recipe, precision, num_steps, order):
+    check_bits(corpus, recipe, precision, num_steps, order)
 
 
 def test_a_worker_of_another_environment_trains_no_stack(corpus):
