@@ -44,3 +44,49 @@ def test_bubble_rates_of_1f1b_are_the_published_ones(m, forward, backward, hop, 
     site = build_site(parse_scenario(SCENARIO.format(m=m, forward=forward, backward=backward, hop=hop)))
     seconds = fastest_time(site, plain_plan_on(site)).seconds
     assert 1 - m * (forward + backward) / 1e3 / seconds == pytest.approx(published, abs=1e-4)
+
+
+MEGATRON = """
+name: megatron-175b
+workload:
+  model: {name: gpt175b, dim: 12288, num_heads: 96, num_layers: 96, hidden_dim: 32768, vocabulary_size: 51200}
+  num_stages: 8
+  sequence_length: 2048
+  sequences_per_microbatch: 1
+  num_microbatches: 64
+  precision: bf16
+  schedule: interleaved_1f1b
+  chunks_per_stage: 3
+  loss_at: last_stage
+training: {learner: none, steps: 2, model: {num_stages: 8}}
+cluster:
+  device: {name: 8xA100, bf16_tflops: 2496, fp32_tflops: 156, memory_gib: 640, utilisation: 0.546}
+network:
+  same_region: {latency_ms: 0.02, bandwidth_mbit_per_s: 1600000}
+  storage: {latency_ms: 1, bandwidth_mbit_per_s: 1000000}
+failures: never
+strategies: [none]
+"""
+
+
+@pytest.mark.parametrize(("recomputes", "published_seconds"), [("false", 13.75), ("true", 18.13)])
+def test_megatron_175b_with_and_without_recomputation(recomputes, published_seconds):
+    """Korthikanti et al. (arXiv 2205.05198), table 5; the utilisation is fitted to the first row.
+
+    A tensor-parallel group is one node of eight times an A100; GELU's two matrices count as SwiGLU's three of 8/3 d.
+    """
+    text = MEGATRON.replace("precision:", f"recompute_activations: {recomputes}\n  precision:")
+    site = build_site(parse_scenario(text))
+    assert fastest_time(site, plain_plan_on(site)).seconds == pytest.approx(published_seconds, rel=0.006)
+
+
+@pytest.mark.parametrize(
+    ("num_parameters", "optimizer_bytes", "published_terabytes"),
+    [(1.008e12, "null", 13.8), (0.1762e12, "null", 2.3 * 1.0995), (0.175e12, 7.1, 1.6)],
+)
+def test_sizes_of_published_checkpoints(num_parameters, optimizer_bytes, published_terabytes):
+    """Megatron 1T (SC 2021, 5.10) 13.8 TB, BLOOM 2.3 TiB, OPT-175B 1.6 TB, with an optimizer state of its own."""
+    text = MEGATRON.replace("precision:", f"optimizer_bytes_per_parameter: {optimizer_bytes}\n  precision:")
+    costs = build_site(parse_scenario(text)).costs
+    each = sum(map(costs.checkpoint_bytes, range(9))) / costs.num_parameters
+    assert num_parameters * each / 1e12 == pytest.approx(published_terabytes, rel=0.03)
