@@ -8,6 +8,7 @@ import typer
 
 from sim.cli.options import Overrides, ScenarioPath, say, with_locations
 from sim.experiments.training import Texts
+from sim.scenario.saves import unused_saves
 from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import load_points
 
@@ -32,6 +33,8 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         num_iterations = scenario.training.steps * scenario.iterations_per_step
         what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
     say(f"{scenario_path}: valid; {what}")
+    for line in unused_saves(scenario):
+        say(line, style="yellow")
 
 
 @app.command()

@@ -74,7 +74,7 @@ def run(
 
 def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> None:
     """Print tables and remarks, and write the table and the figures of the runs."""
-    from sim.reporting.bottlenecks import time_sentences
+    from sim.reporting.bottlenecks import binding_sentences, run_sentences
     from sim.reporting.ledger import ledger_table
     from sim.reporting.notes import remarks, warnings, worth_knowing
     from sim.reporting.registry import FigureRequest, figure_kinds
@@ -83,10 +83,16 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
 
     console.print()
     request, kinds = FigureRequest.of(load(folder)), figure_kinds()
+    for line in binding_sentences(scenario, only_limits=True):
+        say(line)
     console.print(comparison_table(runs, scenario))
     if verdict := verdict_on(request.runs):
         say(verdict)
-    for line in (*remarks(scenario, runs), *time_sentences(request.runs), *worth_knowing(scenario, runs)):
+    for line in (
+        *remarks(scenario, runs),
+        *run_sentences(scenario, runs, request.runs),
+        *worth_knowing(scenario, runs),
+    ):
         say(line, style="yellow")
     for stale in (*folder.glob("convergence.p*"), *folder.glob("ledger.p*")):
         stale.unlink()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -19,6 +19,9 @@ from sim.reporting.table import Column, Row, Table, columns_of
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
 from sim.strategies import known_strategies
+
+if TYPE_CHECKING:
+    from sim.experiments.overheads import Overhead
 
 app = typer.Typer()
 
@@ -37,12 +40,19 @@ COST_HEADINGS = (
 def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Print each strategy's costs with no failure and the stages that it recovers, by simulation without training."""
     from sim.experiments.microbatches import smaller_microbatches
+    from sim.experiments.overheads import overheads
+    from sim.reporting.bottlenecks import binding_sentences
     from sim.reporting.verdict import use_smaller
 
     scenario = load_scenario(scenario_path, tuple(overrides or ()))
+    for line in binding_sentences(scenario):
+        say(line)
     if smaller := smaller_microbatches(scenario):
         say(use_smaller(smaller))
-    console.print(overhead_table(scenario))
+    found = overheads(scenario)
+    for line in save_sentences(scenario, found):
+        say(line, style="yellow")
+    console.print(overhead_table(scenario, found))
     console.print(recovery_table(scenario))
 
 
@@ -54,20 +64,31 @@ def list_(
     console.print(list_table(what))
 
 
-def overhead_table(scenario: Scenario) -> Table:
+def save_sentences(scenario: Scenario, found: Sequence[Overhead]) -> list[str]:
+    """Name saves that never happen, never complete, or make iterations much longer."""
+    from sim.reporting.bottlenecks import incomplete_saves, slow_saves
+    from sim.scenario.saves import unused_saves
+
+    lines = unused_saves(scenario, min((one.undisturbed_seconds for one in found), default=math.nan))
+    for one in found:
+        lines += slow_saves(one.strategy, one.iteration_seconds, one.undisturbed_seconds)
+        lines += incomplete_saves(one.strategy, one.num_started, one.num_durable)
+    return lines
+
+
+def overhead_table(scenario: Scenario, found: Sequence[Overhead]) -> Table:
     """One row per strategy: memory, communication and computation with no failure."""
-    from sim.experiments.overheads import overheads
     from sim.simulation.run import build_site
 
     costs = build_site(scenario).costs
     model_bytes = math.fsum(costs.checkpoint_bytes(stage) for stage in range(scenario.workload.num_stages + 1))
     title = f"{scenario.name}: costs with no failure; model and optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB"
     rows = []
-    for found in overheads(scenario):
-        num_bytes = (found.device_bytes, found.host_bytes, found.stored_bytes, found.sent_bytes)
+    for one in found:
+        num_bytes = (one.device_bytes, one.host_bytes, one.stored_bytes, one.sent_bytes)
         multiples = [in_models(number / model_bytes) for number in num_bytes]
-        share = f"{found.computed_share:+.0%}" if abs(found.computed_share) > 1e-9 else "0"
-        rows.append(Row((found.strategy, *multiples, share, f"{found.iteration_seconds:.1f}")))
+        share = f"{one.computed_share:+.0%}" if abs(one.computed_share) > 1e-9 else "0"
+        rows.append(Row((one.strategy, *multiples, share, f"{one.iteration_seconds:.1f}")))
     return Table(title, columns_of(COST_HEADINGS), tuple(rows))
 
 

@@ -15,6 +15,7 @@ from models.spec import EMBEDDING_STAGE
 from sim.failures.script import Loss, ScriptConfig
 from sim.scenario.memory_check import plan_on
 from sim.scenario.scenario import Scenario, StopConfig
+from sim.simulation.log import kinds_of
 from sim.simulation.run import Run, build_site, simulate, time_only
 from sim.strategies import StrategyConfig, strategy_class
 from sim.workload.arrays.run import run_fast, sent_bytes
@@ -34,6 +35,7 @@ class Overhead:
     """A strategy's cost with no failure, of all nodes together, beyond that of training without any strategy.
 
     Bytes on devices, in hosts' memory or on their disks, and in storage that does not fail; bytes sent per iteration.
+    iteration_seconds: with saves; undisturbed_seconds: without. num_started, num_durable: saves begun and completed.
     computed_share: nodes' additional time for computing, as a share of the plain iteration's.
     """
 
@@ -44,6 +46,9 @@ class Overhead:
     sent_bytes: float
     computed_share: float
     iteration_seconds: float
+    undisturbed_seconds: float
+    num_started: int
+    num_durable: int
 
 
 def overheads(scenario: Scenario) -> list[Overhead]:
@@ -68,6 +73,9 @@ def overheads(scenario: Scenario) -> list[Overhead]:
                 sent_bytes=num_bytes - plain_bytes + run.sent_bytes / num_iterations,
                 computed_share=seconds / plain_seconds - 1.0,
                 iteration_seconds=run.wall_clock_seconds / num_iterations,
+                undisturbed_seconds=run.iteration_seconds,
+                num_started=kinds_of(run.events)["checkpoint_started"],
+                num_durable=kinds_of(run.events)["checkpoint_durable"],
             )
         )
     return found

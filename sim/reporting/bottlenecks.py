@@ -1,14 +1,22 @@
-"""What dominates the time of runs, and which field to change: one sentence for each bucket that does."""
+"""What binds an iteration, what dominates the time of runs, saves that do not help, and which field to change."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from sim.core.records import Bucket
-from sim.core.text import capitalized, format_list, format_name, format_percent
+from sim.core.text import capitalized, format_list, format_name, format_number, format_percent
+from sim.results.storage import RunFiles
+from sim.results.summary import STEADY_BUCKETS
+from sim.scenario.saves import unused_saves
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import build_site
 from sim.strategies import legend_label
+from sim.workload.binding import Binding, binding
 
 DOMINANT = 0.3
 """Share of the time from which on a bucket that is no training is worth a sentence."""
@@ -24,20 +32,113 @@ REMEDIES: Mapping[Bucket, str] = {
 }
 """What shortens a bucket."""
 
+SLOW_SAVES = 0.2
+"""Share by which saves make iterations longer, from which on that is worth a sentence."""
+
+
+def binding_sentences(scenario: Scenario, only_limits: bool = False) -> list[str]:
+    """Say what binds a plain iteration, by how much, and which field to change; nothing if it is not known.
+
+    only_limits: nothing either where it is compute, as one would have it.
+    """
+    found = binding(build_site(scenario))
+    if found is None or (only_limits and found.resource == "compute"):
+        return []
+    return [describe_binding(found, scenario)]
+
+
+def describe_binding(found: Binding, scenario: Scenario) -> str:
+    """Say what binds an iteration."""
+    workload, seconds, without = scenario.workload, format_number(found.seconds), format_number(found.without_seconds)
+    taken = f"{format_percent(found.share)} of an iteration's {seconds} s"
+    if found.resource in ("bandwidth", "latency"):
+        field, what = _slowest_link(scenario, found.resource)
+        send_less = "; or send less (precision: bf16, fewer stages)" if found.resource == "bandwidth" else ""
+        bound = f"Bound by the {found.resource} of the links: an iteration takes {seconds} s, with unlimited links "
+        return f"{bound}{without} s. Change {field} ({what}){send_less}."
+    if found.resource in ("window", "memory"):
+        change = f"set workload.max_in_flight: {found.window}"
+        if found.resource == "memory":
+            change = "they do not fit; try recompute_activations: true, smaller microbatches or a larger cluster.device"
+        flight = f"with {found.window} microbatches in flight an iteration takes {without} s in place of"
+        return f"Bound by {'the window' if found.resource == 'window' else 'memory'}: {flight} {seconds} s; {change}."
+    if found.resource == "bubble":
+        change = f"raise workload.num_microbatches ({workload.num_microbatches}) for {workload.num_stages} stages"
+        return f"Bound by the pipeline's bubble: nodes wait for each other {taken}; {change}."
+    change = "a faster cluster.device" + ("" if workload.precision == "bf16" else " or workload.precision: bf16")
+    return f"Bound by compute: the busiest node computes {taken}; only {change} would shorten it much."
+
+
+def _slowest_link(scenario: Scenario, resource: str) -> tuple[str, str]:
+    """The field of the links that bind, and its value."""
+    network = scenario.network
+    regions = scenario.cluster.regions or network.regions
+    if resource == "bandwidth":
+        if network.access:
+            return "network.access.up_mbit_per_s", f"{network.access.up_mbit_per_s:g} Mbit/s"
+        if len(set(regions)) > 1:
+            slowest = min(network.links, key=lambda link: link[3])
+            return "network.links, or cluster.regions", f"{slowest[0]}-{slowest[1]} has {slowest[3]:g} GiB/s"
+        return "network.same_region.bandwidth_mbit_per_s", f"{network.same_region.bandwidth_mbit_per_s:g} Mbit/s"
+    if len(set(regions)) > 1:
+        farthest = max(network.links, key=lambda link: link[2])
+        return "network.links, or cluster.regions", f"{farthest[0]}-{farthest[1]} takes {farthest[2]:g} ms"
+    if network.software_seconds_per_hop * 1e3 > network.same_region.latency_ms:
+        return "network.software_seconds_per_hop", f"{network.software_seconds_per_hop:g} s"
+    return "network.same_region.latency_ms", f"{network.same_region.latency_ms:g} ms"
+
+
+def slow_saves(name: str, steady_seconds: float, iteration_seconds: float) -> list[str]:
+    """Say that saves make iterations longer, if they do by much. Seconds of an iteration with saves and without."""
+    share = steady_seconds / iteration_seconds - 1.0 if iteration_seconds else 0.0
+    if not share >= SLOW_SAVES:
+        return []
+    seconds = f"{format_number(steady_seconds)} s in place of {format_number(iteration_seconds)} s"
+    longer = f"{format_percent(share)} longer ({seconds})"
+    change = "save less often (interval_iterations), or raise network.storage.bandwidth_mbit_per_s"
+    return [f"{legend_label(name)}: saving makes an iteration {longer}; {change}."]
+
+
+def incomplete_saves(name: str, started: int, durable: int) -> list[str]:
+    """Say that most saves of a strategy never completed, of those that it started."""
+    if started < 2 or durable * 2 > started:
+        return []
+    number = f"{durable:,} of" if durable else "none of"
+    why = "failures or the end come first; raise network.storage.bandwidth_mbit_per_s, or save a smaller state"
+    return [f"{legend_label(name)}: {number} {started:,} uploads completed, {why}."]
+
 
 def time_sentences(runs: pd.DataFrame) -> list[str]:
     """Name each bucket beside training on which strategies spend most of their time; stopped runs count too."""
-    shares: dict[Bucket, dict[str, float]] = {}
+    shares: dict[str, dict[Bucket, float]] = {}
     for name, own in runs.groupby("strategy", sort=False):
-        total_seconds = float(own["wall_clock_seconds"].sum())
-        for bucket in REMEDIES:
-            share = float(own[f"{bucket}_seconds"].sum()) / total_seconds if total_seconds else 0.0
-            if share >= DOMINANT:
-                shares.setdefault(bucket, {})[str(name)] = share
-    return [describe_bucket(bucket, of) for bucket, of in shares.items()]
+        total_seconds = float(own["wall_clock_seconds"].sum()) or math.inf
+        shares[str(name)] = {bucket: float(own[f"{bucket}_seconds"].sum()) / total_seconds for bucket in REMEDIES}
+    return dominant_buckets(shares)
+
+
+def dominant_buckets(shares: Mapping[str, Mapping[Bucket, float]]) -> list[str]:
+    """Name each bucket that dominates. shares: of each strategy's time."""
+    by_bucket = {
+        bucket: {name: of[bucket] for name, of in shares.items() if of[bucket] >= DOMINANT} for bucket in REMEDIES
+    }
+    return [describe_bucket(bucket, of) for bucket, of in by_bucket.items() if of]
 
 
 def describe_bucket(bucket: Bucket, shares: Mapping[str, float]) -> str:
     """Say what share of strategies' time a bucket is, and what to change."""
     parts: Sequence[str] = [f"{legend_label(name)} {format_percent(share)}" for name, share in shares.items()]
     return f"{capitalized(format_name(bucket))} takes most of the time ({format_list(parts)}): {REMEDIES[bucket]}."
+
+
+def run_sentences(scenario: Scenario, files: Sequence[RunFiles], runs: pd.DataFrame) -> list[str]:
+    """Name what dominates the time of finished and stopped runs, and saves that do not help. runs: their table."""
+    lines = [*time_sentences(runs), *unused_saves(scenario, float(runs["ideal_iteration_seconds"].min()))]
+    for name, own in runs.groupby("strategy", sort=False):
+        kinds = Counter(kind for run in files if run.summary["strategy"] == name for kind in run.events["kind"])
+        lines += incomplete_saves(str(name), kinds["checkpoint_started"], kinds["checkpoint_durable"])
+        if scenario.cluster.nodes_per_stage == 1:  # else iterations are longer while nodes are missing
+            buckets = [own[f"{bucket}_seconds"].sum() for bucket in STEADY_BUCKETS]
+            steady_seconds = math.fsum(buckets) / (own["num_iterations"].sum() or math.nan)
+            lines += slow_saves(str(name), steady_seconds, float(own["iteration_seconds"].mean()))
+    return lines

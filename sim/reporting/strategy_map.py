@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from sim.core.files import atomic_write
 from sim.core.text import USD, format_count, format_list, uncapitalized
+from sim.reporting.bottlenecks import binding_sentences, dominant_buckets, incomplete_saves
 from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import SeriesStyle, Styles, styles_by_kind
 from sim.reporting.style import new_figure, save
@@ -31,6 +32,7 @@ from sim.reporting.verdict import nothing_to_choose, use_smaller
 from sim.results.ranking import FEWEST_FAILURES
 from sim.results.strategy_map import Advice, CellResult, StrategyMap
 from sim.scenario.axes import Axis
+from sim.scenario.saves import unused_saves
 from sim.strategies import legend_label
 
 LEADS, STRENGTHS = (0.05, 0.15), np.array([0.35, 0.6, 1.0])  # strength of the colour up to each lead, and above
@@ -287,10 +289,20 @@ def _scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """Five sentences on the scenario with its own values."""
+    """Five lines on the scenario with its own values; before them what binds, unless it is compute, then warnings."""
     smaller = advice.result.smaller
     first = f"{use_smaller(smaller)} With these: {uncapitalized(_use(advice))}" if smaller else _use(advice)
-    return [first, _then(advice), _confidence(advice), _turns(advice), _assumptions(advice)]
+    five = [first, _then(advice), _confidence(advice), _turns(advice), _assumptions(advice)]
+    return [*binding_sentences(advice.map.scenario, only_limits=True), *five, *_warnings(advice)]
+
+
+def _warnings(advice: Advice) -> list[str]:
+    """Name buckets that dominate the time, and saves that do not help."""
+    passages = advice.result.first_passages
+    lines = dominant_buckets({name: found.shares for name, found in passages.items()})
+    for name, found in passages.items():
+        lines += incomplete_saves(name, found.num_started, found.num_durable)
+    return lines + unused_saves(advice.map.scenario)
 
 
 def _use(advice: Advice) -> str:

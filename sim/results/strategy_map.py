@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from sim.core.records import Bucket
 from sim.core.units import SECONDS_PER_HOUR
 from sim.results.microbatches import SmallerMicrobatches
 from sim.results.ranking import Ranking
@@ -37,6 +38,9 @@ class FirstPassages:
     usd: Mapping[SeedPair, float]
     lost: Mapping[SeedPair, int]  # stages, until then
     steady_seconds: float  # of an iteration without failures and recoveries, mean over failure seeds
+    shares: Mapping[Bucket, float]  # of the time, by bucket of the ledger, over failure seeds
+    num_started: int  # saves under all failure seeds
+    num_durable: int  # of these, completed
 
     def means(self) -> dict[str, float]:
         """Mean hours and US dollars to the target, with their 95 % intervals (`_low`, `_high`)."""

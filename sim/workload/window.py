@@ -51,16 +51,23 @@ def window_that_hides_hops(deployment: Deployment, plan: IterationPlan) -> int:
     return max(window_of_pipeline(site, plan, replica) for replica in site.cluster.replicas)
 
 
+def occupied_seconds(deployment: Deployment, plan: IterationPlan, replica: int) -> list[float]:
+    """Seconds that one microbatch occupies the node of each stage of a pipeline."""
+    costs, cluster = deployment.costs, deployment.cluster
+    found = [0.0] * len(cluster.stages)
+    for work in cluster.stages:
+        stage = costs.head_stage if work == EMBEDDING_STAGE else work
+        seconds = costs.forward_seconds(work, plan.microbatch_size) + costs.backward_seconds(work, plan.microbatch_size)
+        found[stage] += seconds * cluster.slowdown(stage, replica)
+    return found
+
+
 def window_of_pipeline(deployment: Deployment, plan: IterationPlan, replica: int) -> int:
     """`window_that_hides_hops` of one pipeline."""
     costs, cluster, network = deployment.costs, deployment.cluster, deployment.network
     num_bytes = plan.microbatch_size * costs.activation_bytes
-    occupied_seconds = [0.0] * len(cluster.stages)
-    for work in cluster.stages:
-        stage = costs.head_stage if work == EMBEDDING_STAGE else work
-        seconds = costs.forward_seconds(work, plan.microbatch_size) + costs.backward_seconds(work, plan.microbatch_size)
-        occupied_seconds[stage] += seconds * cluster.slowdown(stage, replica)
-    hops_seconds, busiest_seconds = 0.0, max(occupied_seconds)
+    occupied = occupied_seconds(deployment, plan, replica)
+    hops_seconds, busiest_seconds = 0.0, max(occupied)
     on_link: dict[object, float] = {}
     visited = [*cluster.stages, *([EMBEDDING_STAGE] if costs.head_stage == EMBEDDING_STAGE else [])]
     ways = [way for a, b in pairwise(visited) for way in ((a, b), (b, a))]
@@ -75,7 +82,7 @@ def window_of_pipeline(deployment: Deployment, plan: IterationPlan, replica: int
     bottleneck_seconds = max(busiest_seconds, *on_link.values(), 0.0)
     if bottleneck_seconds <= 0.0:
         return plan.num_microbatches
-    alone_seconds = math.fsum(occupied_seconds) + hops_seconds
+    alone_seconds = math.fsum(occupied) + hops_seconds
     if hops_seconds <= SHORT_HOPS * alone_seconds:
         return costs.schedule(plan).default_in_flight()
     return SPARE * math.ceil(alone_seconds / bottleneck_seconds - ROUNDING)

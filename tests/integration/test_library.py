@@ -243,7 +243,9 @@ def test_advice_is_an_object_with_its_map(nowhere):
     assert advice.is_certain == (advice.best is not None and not advice.contenders)
     assert set(advice.learning_costs) == {"checkfree_plus"}
     assert set(advice.table["failures.rate_per_hour"]) == {0.25, 0.35, 0.5, 0.7}
-    assert len(churnlab.advice_lines(advice)) == 5
+    bound, *five = churnlab.advice_lines(advice)
+    assert bound.startswith("Bound by memory: ")
+    assert len(five) == 5
 
 
 def test_advice_goes_on_from_the_runs_of_a_results_folder(tmp_path):

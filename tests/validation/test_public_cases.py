@@ -11,6 +11,7 @@ from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.bottlenecks import time_sentences
 from sim.results.summary import flat, summarise
 from sim.scenario.loading import load_scenario
+from sim.scenario.saves import unused_saves
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import Run, simulate, time_only
 
@@ -67,3 +68,15 @@ def test_a_bucket_that_dominates_has_a_sentence():
     assert said.startswith("Waiting for nodes takes most of the time (checkpointing ")
     assert "add cluster.num_spares" in said
     assert time_sentences(table_of(case("llama3_without_spares", "cluster.num_spares=64"))) == []
+
+
+def test_a_job_that_never_saves_is_named_beforehand():
+    """It runs 83 iterations again from the start, or only those since the last save."""
+    scenario = case("interval_longer_than_the_job")
+    never, seconds, often = runs_of(scenario)
+    assert (len(never.iterations), len(seconds.iterations)) == (90 + 83, 90 + 83)
+    assert len(often.iterations) == 90 + 83 - 60
+    told = unused_saves(scenario, never.ideal_iteration_seconds)
+    assert [line.split(":")[0] for line in told] == ["checkpointing never saves", "seconds never saves"]
+    assert "interval of 100 iterations is no shorter than the job of 90; lower interval_iterations" in told[0]
+    assert len(unused_saves(scenario)) == 1  # without seconds, as `validate`

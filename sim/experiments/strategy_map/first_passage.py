@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cluster.topology import usd_per_node_hour
+from sim.core.records import BUCKETS
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, Seeds
 from sim.results.strategy_map import FirstPassages
 from sim.results.summary import steady_seconds
 from sim.scenario.scenario import Scenario
-from sim.simulation.log import IterationLog, num_failures_until
+from sim.simulation.log import IterationLog, kinds_of, num_failures_until
 from sim.simulation.run import Run, simulate, time_only
 
 
@@ -39,6 +40,8 @@ def first_passage(
             until = seconds[seed, number] = first_time(times, iterations)
             lost[seed, number] = run.num_failures if math.isnan(until) else num_failures_until(run.events, until)
             usd[seed, number] = math.nan if price is None or math.isnan(until) else price * run.node_hours_until(until)
+    total_seconds = math.fsum(run.wall_clock_seconds for run in runs.values()) or math.inf
+    kinds = [kinds_of(run.events) for run in runs.values()]
     return FirstPassages(
         failures_per_iteration=rate,
         is_edited=any(len({stretch.lineage for stretch in log_of(run).stretches}) > 1 for run in runs.values()),
@@ -47,6 +50,9 @@ def first_passage(
         seconds=seconds,
         usd=usd,
         lost=lost,
+        shares={bucket: math.fsum(run.ledger[bucket] for run in runs.values()) / total_seconds for bucket in BUCKETS},
+        num_started=sum(found["checkpoint_started"] for found in kinds),
+        num_durable=sum(found["checkpoint_durable"] for found in kinds),
         steady_seconds=math.fsum(steady_seconds(run.ledger, run.num_iterations) for run in runs.values()) / len(runs),
     )
 

@@ -91,7 +91,7 @@ def test_what_is_recovered_is_what_the_paper_says(kind):
 
 def test_the_tables_have_a_row_for_each_strategy():
     scenario = scenario_of({"kind": "none"}, {"kind": "checkpoint"}, {"kind": "checkfree"})
-    rows = [printed(table(scenario)) for table in (overhead_table, recovery_table)]
+    rows = [printed(table) for table in (overhead_table(scenario, overheads(scenario)), recovery_table(scenario))]
     assert [row[0] for row in rows[0][-3:]] == ["none", "checkpoint", "checkfree"]
     assert [row[0] for row in rows[1][-2:]] == ["checkpoint", "checkfree"]
     assert rows[1][-1][1:] == TABLE["checkfree"].split()

@@ -1,0 +1,66 @@
+"""What binds an iteration, and saves that do not help: said first, by how much, and with the field to change."""
+
+import pytest
+
+from sim.reporting.bottlenecks import binding_sentences, describe_binding, incomplete_saves, slow_saves
+from sim.scenario.loading import parse_scenario
+from sim.simulation.run import build_site
+from sim.workload.binding import binding
+
+LINKS = "{same_region: {latency_ms: 0, bandwidth_mbit_per_s: 1e9}, storage: {latency_ms: 1, bandwidth_mbit_per_s: 1e6}}"
+FAST = f"network: {LINKS}"
+FAR = FAST.replace("latency_ms: 0", "latency_ms: 3000")
+MEASURED = "measured: {forward_seconds: 1, backward_seconds: 2}"
+
+
+def scenario_of(workload="num_microbatches: 64, max_in_flight: 14", network=FAST, cluster="device: a100"):
+    sections = (f"workload: {{{workload}}}", network, f"cluster: {{{cluster}}}", "training: {learner: none}")
+    return parse_scenario("\n".join(["name: x", *sections, "strategies: [none]"]))
+
+
+CASES = {
+    "compute": (scenario_of(), "only a faster cluster.device or workload.precision: bf16 would"),
+    "bandwidth": (scenario_of(network="network: home_us"), "Change network.access.up_mbit_per_s (2"),
+    "latency": (
+        scenario_of("num_microbatches: 14, max_in_flight: 14", FAR),
+        "Change network.same_region.latency_ms (3000 ms)",
+    ),
+    "bubble": (scenario_of("num_microbatches: 2"), "raise workload.num_microbatches (2) for 6 stages"),
+    "window": (scenario_of(f"num_microbatches: 64, max_in_flight: 2, {MEASURED}"), "set workload.max_in_flight: "),
+    "memory": (
+        scenario_of(f"num_microbatches: 64, max_in_flight: 2, {MEASURED}", cluster="device: t4"),
+        "recompute_activations: true",
+    ),
+}
+
+
+@pytest.mark.parametrize("resource", CASES)
+def test_each_limit_is_named_with_its_field(resource):
+    scenario, remedy = CASES[resource]
+    found = binding(build_site(scenario))
+    assert found.resource == resource
+    assert 0.0 < found.share <= 1.0
+    assert found.without_seconds <= found.seconds
+    (said,) = binding_sentences(scenario)
+    assert said == describe_binding(found, scenario)
+    assert said.startswith("Bound by ")
+    assert remedy in said
+    assert binding_sentences(scenario, only_limits=True) == ([] if resource == "compute" else [said])
+
+
+def test_the_window_that_is_proposed_keeps_its_promise():
+    scenario, _ = CASES["window"]
+    found = binding(build_site(scenario))
+    workload = scenario.workload.model_copy(update={"max_in_flight": found.window})
+    wider = scenario.model_copy(update={"workload": workload})
+    assert binding(build_site(wider)).seconds == found.without_seconds
+
+
+def test_saves_that_slow_training_or_never_complete_are_named():
+    assert slow_saves("checkpoint", 311.0, 194.3)[0].startswith(
+        "checkpointing: saving makes an iteration 60 % longer (311"
+    )
+    assert slow_saves("checkpoint", 200.0, 194.3) == []
+    assert "none of 14 uploads completed" in incomplete_saves("checkpoint", 14, 0)[0]
+    assert "3 of 14 uploads completed" in incomplete_saves("checkpoint", 14, 3)[0]
+    assert incomplete_saves("checkpoint", 14, 12) == incomplete_saves("checkpoint", 1, 0) == []
