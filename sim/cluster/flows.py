@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +29,22 @@ def call_after(env: simpy.Environment, seconds: float, action: Callable[[], None
     timeout.callbacks.append(lambda _: action())
 
 
+def call_each_after(
+    env: simpy.Environment, flows: Iterable[tuple[Flow, float]], action: Callable[[Flow], None]
+) -> None:
+    """Call a function of each message after its ticked seconds: one event for all messages of an instant."""
+    by_seconds: dict[float, list[Flow]] = {}
+    for flow, seconds in flows:
+        by_seconds.setdefault(seconds, []).append(flow)
+
+    def call(together: list[Flow]) -> None:
+        for flow in together:
+            action(flow)
+
+    for seconds, together in by_seconds.items():
+        call_after(env, seconds, partial(call, together))
+
+
 class Flow:
     """One message. Life: sent → latency → waits for its channel → shares links → `arrived`; or cancelled.
 
@@ -37,6 +53,7 @@ class Flow:
 
     def __init__(self, env: simpy.Environment, state: FlowState, number: int, channel: Hashable) -> None:
         self.path, self.number, self.channel = state.path, number, channel
+        self.latency_seconds = state.latency_seconds
         self.num_bytes = self.bytes_left = state.num_bytes
         self.enters_seconds = float(env.now) + state.latency_seconds
         self.arrived = env.event()
@@ -53,6 +70,9 @@ class BackgroundTransfer:
     done: simpy.Event
     when_lost: Callable[[], None]
     under_way: bool = True
+
+    def __post_init__(self) -> None:
+        self.num_left = len(self.flows)
 
 
 class Flows:
@@ -72,16 +92,31 @@ class Flows:
 
     def resume(self, state: FlowState, channel: Hashable = None) -> Flow:
         """Continue a message from a state."""
+        flow = self._under_way_from(state, channel)
+        call_after(self._env, state.latency_seconds, partial(self._enter, flow))
+        return flow
+
+    def resume_all(self, states: Iterable[FlowState]) -> list[Flow]:
+        """Continue messages from their states, or send them, in this order."""
+        flows = [self._under_way_from(state) for state in states]
+        call_each_after(self._env, ((flow, flow.latency_seconds) for flow in flows), self._enter)
+        return flows
+
+    def _under_way_from(self, state: FlowState, channel: Hashable = None) -> Flow:
         flow = Flow(self._env, state, self._num_sent, channel)
         self._num_sent += 1
         self.under_way[flow] = None
-        call_after(self._env, state.latency_seconds, partial(self._enter, flow))
         return flow
 
     def cancel(self, flow: Flow) -> None:
         """End a message before it arrives."""
         if flow in self.under_way:
             self._end(flow)
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether all messages in flight are still to enter their links, or are held."""
+        return not any(flow.bytes_per_second for flow in self.under_way)
 
     def states(self) -> tuple[FlowState, ...]:
         """State of every message in flight. Its remaining time is rounded to ticks again."""
@@ -96,11 +131,12 @@ class Flows:
     def hold(self, arrivals_seconds: Sequence[float | None]) -> None:
         """Take all messages off their links: the seconds until each arrives are known, None if not before `release`."""
         self._held = list(self.under_way)
-        for flow, arrival_seconds in zip(self._held, arrivals_seconds, strict=True):
-            self._on_links(flow, False)
+        for flow in self._held:
+            if flow.bytes_per_second:
+                self._on_links(flow, False)
             flow.bytes_per_second, flow.enters_seconds, flow.ends_seconds = 0.0, -1.0, -1.0
-            if arrival_seconds is not None:
-                call_after(self._env, arrival_seconds, partial(self._arrive, flow))
+        arrivals = zip(self._held, arrivals_seconds, strict=True)
+        call_each_after(self._env, ((flow, at) for flow, at in arrivals if at is not None), self._arrive)
 
     def release(self, states: Sequence[FlowState]) -> None:
         """Put the held messages that are still in flight back on their links, in these states."""
@@ -108,7 +144,8 @@ class Flows:
         for flow, state in zip(still_held, states, strict=True):
             flow.bytes_left = state.num_bytes
             flow.enters_seconds = float(self._env.now) + state.latency_seconds
-            call_after(self._env, state.latency_seconds, partial(self._enter, flow))
+        entering = zip(still_held, (state.latency_seconds for state in states), strict=True)
+        call_each_after(self._env, entering, self._enter)
 
     def _enter(self, flow: Flow) -> None:
         """Begin to transmit after the latency, unless held, ended or begun since."""
@@ -132,7 +169,7 @@ class Flows:
             if there:
                 self._on.setdefault(link, {})[flow] = None
             else:
-                self._on.setdefault(link, {}).pop(flow, None)
+                self._on[link].pop(flow, None)
 
     def _share(self, changed: Flow) -> None:
         """Set fair rates of all flows connected to one by shared links."""
@@ -183,10 +220,12 @@ class Flows:
     def _end(self, flow: Flow) -> None:
         """Free the links, run the callbacks, start the next message of the channel."""
         del self.under_way[flow]
-        self._on_links(flow, False)
+        is_on_links = flow.bytes_per_second > 0.0
+        if is_on_links:
+            self._on_links(flow, False)
         for callback in flow.when_ended:
             callback(float(self._env.now))
-        for link in flow.path.links:
+        for link in flow.path.links if is_on_links else ():
             if others := self._on[link]:
                 self._share(next(iter(others)))  # any of them, since all on a link are connected
         queue = self._channels.get(flow.channel)
@@ -196,3 +235,29 @@ class Flows:
         queue.remove(flow)
         if was_first and queue:
             self._transmit(queue[0])
+
+
+def arrivals_alone(states: Sequence[FlowState]) -> tuple[float, ...]:
+    """Seconds until each of some messages arrives if there are no others."""
+    env = simpy.Environment()
+    flows = Flows(env).resume_all(states)
+    arrivals: dict[Flow, float] = {}
+    for flow in flows:
+        flow.when_ended.append(partial(arrivals.__setitem__, flow))
+    env.run()
+    return tuple(arrivals[flow] for flow in flows)
+
+
+def sharing_of(states: Sequence[FlowState]) -> Hashable:
+    """All that the times of some messages depend on: equal for messages that share equal links alike."""
+    links: dict[Link, int] = {}
+    messages = tuple(
+        (
+            state.latency_seconds,
+            state.num_bytes,
+            state.path.bytes_per_second,
+            *[links.setdefault(link, len(links)) for link in state.path.links],
+        )
+        for state in states
+    )
+    return messages, tuple(link.bytes_per_second for link in links)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -105,13 +106,17 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """Path of a message: latency, a rate it cannot exceed even alone, and links it shares with others."""
+    """Path of a message: latency, a rate it cannot exceed even alone, and links it shares with others.
+
+    ends: the arguments of `Network.path`.
+    """
 
     latency_seconds: float
     bytes_per_second: float
     links: tuple[Link, ...] = ()
+    ends: tuple[int, int, int] | None = None
 
-    @property
+    @cached_property
     def alone_bytes_per_second(self) -> float:
         """Rate of a message without others."""
         return min((self.bytes_per_second, *(link.bytes_per_second for link in self.links)))
@@ -147,7 +152,8 @@ class Network:
         """
         ends = source, target, num_nodes
         if ends not in self._paths:
-            self._paths[ends] = self._make_path(source, target) if num_nodes == 1 else self._make_wide_path(*ends)
+            made = self._make_path(source, target) if num_nodes == 1 else self._make_wide_path(*ends)
+            self._paths[ends] = replace(made, ends=ends)
         return self._paths[ends]
 
     def is_apart(self, path: Path) -> bool:
@@ -198,7 +204,11 @@ class Network:
 
     def hop_seconds(self, source: int, target: int, num_bytes: float) -> float:
         """Time of an activation without other messages and software; 0 where negligible."""
-        seconds = self.path(source, target).seconds(num_bytes)
+        return self.seconds_of_hop(self.path(source, target), num_bytes)
+
+    def seconds_of_hop(self, path: Path, num_bytes: float) -> float:
+        """The same for a path."""
+        seconds = path.seconds(num_bytes)
         return seconds if seconds >= self.config.negligible_seconds else 0.0
 
 

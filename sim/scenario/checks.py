@@ -42,6 +42,7 @@ def check(*fields: str) -> Callable[[Check], Check]:
 
 SPREADING = ("weibull", "lognormal")  # distributions of a downtime that have a spread
 MOST_SIMULATED = 1000  # most nodes of a stage that are simulated one by one
+MOST_VISITS = 10_000_000  # forwards and backwards of an iteration; each takes some 400 bytes
 
 FIXED = {
     "name": "it names the folder of all points",
@@ -251,6 +252,27 @@ def large_clusters_have_equal_pipelines(scenario: Scenario) -> Findings:
         yield "cluster.jitter", f"goes with nodes_per_stage of at most {MOST_SIMULATED:,}"
     if scenario.fidelity == "microbatch":
         yield "fidelity", f"'microbatch' goes with cluster.nodes_per_stage of at most {MOST_SIMULATED:,}"
+
+
+@check("cluster", "workload", "network", "failures")
+def iterations_fit_into_memory(scenario: Scenario) -> Findings:
+    """An iteration has few enough operations for memory; with missing nodes, no pipeline stands for the others."""
+    config, workload = scenario.cluster, scenario.workload
+    cluster = Cluster(config, workload.num_stages, config.regions or scenario.network.regions)
+    never_lacks_nodes = cluster.is_sharded or scenario.failures.kind == "never"
+    one_for_all = never_lacks_nodes and pipelines_are_equal(
+        cluster, Network(scenario.network, cluster.regions_of_nodes)
+    )
+    num_pipelines = 1 if one_for_all else config.nodes_per_stage
+    num_visits = 2 * (workload.num_stages * workload.chunks_per_stage + 1) * workload.num_microbatches * num_pipelines
+    if num_visits > MOST_VISITS:
+        path = "cluster.nodes_per_stage" if num_pipelines > 1 else "workload.num_microbatches"
+        yield (
+            path,
+            f"iterations of {num_visits:,} forwards and backwards ({num_pipelines:,} pipelines, "
+            f"{workload.num_microbatches:,} microbatches, {workload.num_stages:,} stages); allowed: at most "
+            f"{MOST_VISITS:,}, for the memory that they need with missing nodes",
+        )
 
 
 @check("sweep")

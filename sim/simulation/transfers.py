@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import simpy
 
-from sim.cluster.flows import BackgroundTransfer, Flow, Flows
-from sim.cluster.network import STORAGE, Path
+from sim.cluster.flows import BackgroundTransfer, Flow, Flows, FlowState
+from sim.cluster.network import STORAGE
 from sim.core.ledger import exact_sum
 from sim.core.records import Bucket, Failure
+from sim.core.units import to_ticks
 from sim.simulation.interruptible import InterruptibleWork, trigger_late
 from sim.simulation.state_placement import StatePlacement
 from sim.strategies.base import STORE, Process, Transfer
@@ -32,7 +32,7 @@ class StateTransfers:
         self.flows, self.network = flows, cache.network
         self._work, self._placement, self._cache, self._gives_notice = work, placement, cache, gives_notice
         self._backgrounds: list[BackgroundTransfer] = []
-        self._cached: dict[tuple[Transfer, ...], tuple[Messages, float]] = {}
+        self._messages_of: dict[tuple[Transfer, ...], Messages] = {}
         self._version = 0
         self._sent: list[tuple[Messages, int]] = []
 
@@ -41,16 +41,16 @@ class StateTransfers:
         if self.has_idle_links:
             self.count(transfers)
             return (yield from self._work.wait(self.seconds_of(transfers), bucket))
-        flows = [self.send_message(*message) for message in self._messages(transfers)]
-        return (yield from self.wait_for(flows, bucket))
+        return (yield from self.wait_for(self.send_messages(self._planned(transfers)), bucket))
 
-    def send_message(self, source: int, target: int, num_bytes: float, what: str) -> Flow:
-        """Start one message from slot to slot, or from or to the store."""
-        flow = self.flows.send(self._path(source, target), num_bytes)
-        self._count(((source, target, num_bytes, what),), 1)
-        if self._work.recorder:
-            self._work.recorder.follow(flow, what, source, target, self._work.now_seconds)
-        return flow
+    def send_messages(self, messages: Messages) -> list[Flow]:
+        """Start messages from slot to slot, or from or to the store."""
+        flows = self.flows.resume_all(self._states(messages))
+        self._count(messages, 1)
+        if recorder := self._work.recorder:
+            for flow, (source, target, _, what) in zip(flows, messages, strict=True):
+                recorder.follow(flow, what, source, target, self._work.now_seconds)
+        return flows
 
     def wait_for(self, flows: Sequence[Flow], bucket: Bucket) -> Process[Failure | None]:
         """Wait for the last of some messages; a failure ends them all."""
@@ -64,23 +64,38 @@ class StateTransfers:
     ) -> BackgroundTransfer:
         """Send concurrently with training; a failure ends it undone, even at the instant at which it would end."""
         env = self._work.env
-        flows = [self.send_message(*message) for message in self._messages(transfers)]
-        activity = BackgroundTransfer(flows, env.event(), when_lost)
+        activity = BackgroundTransfer(self.send_messages(self._planned(transfers)), env.event(), when_lost)
         self._backgrounds.append(activity)
 
-        def run() -> Generator[simpy.Event, Any, None]:
-            yield env.all_of([flow.arrived for flow in activity.flows])
-            after_failures = env.event()
-            trigger_late(after_failures, rank=2)  # and after what the training process does about them
-            yield after_failures
+        def finish(_: simpy.Event) -> None:
             if activity.under_way:
                 activity.under_way = False
                 self._backgrounds.remove(activity)
                 when_done()
                 activity.done.succeed()
 
-        env.process(run())
+        def finish_after_failures() -> None:
+            after_failures = env.event()
+            assert after_failures.callbacks is not None
+            after_failures.callbacks.append(finish)
+            trigger_late(after_failures, rank=2)  # and after what the training process does about them
+
+        def count_one(_: float) -> None:
+            activity.num_left -= 1
+            if activity.under_way and not activity.num_left:
+                finish_after_failures()
+
+        for flow in activity.flows:
+            flow.when_ended.append(count_one)
+        if not activity.flows:
+            finish_after_failures()
         return activity
+
+    def foresee(self, activity: BackgroundTransfer) -> None:
+        """Compute at once when a background transfer is done, if no message can begin before that."""
+        flows = self.flows
+        if flows.are_waiting and not self._gives_notice and set(activity.flows).issuperset(flows.under_way):
+            flows.hold(self._cache.arrivals(flows.states()))
 
     def end_backgrounds(self) -> None:
         """End all background transfers undone, because of a failure."""
@@ -98,11 +113,14 @@ class StateTransfers:
 
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """Duration of some transfers if no other messages are under way."""
-        return self._planned(transfers)[1]
+        messages = self._planned(transfers)
+        return self._cache.transfer_seconds.get(
+            messages, lambda: max(self._cache.arrivals(self._states(messages)), default=0.0)
+        )
 
     def count(self, transfers: Sequence[Transfer], num: int = 1) -> None:
         """Count some transfers as sent, `num` times."""
-        self._count(self._planned(transfers)[0], num)
+        self._count(self._planned(transfers), num)
 
     def _count(self, messages: Messages, num: int) -> None:
         if self._sent and self._sent[-1][0] is messages:
@@ -119,24 +137,15 @@ class StateTransfers:
             num_sent[id(messages)] += num
         return exact_sum((message[2], num) for each, num in num_sent.items() for message in known[each])
 
-    def _planned(self, transfers: Sequence[Transfer]) -> tuple[Messages, float]:
-        """Messages of some transfers and their duration without others, cached until other nodes hold the state."""
+    def _planned(self, transfers: Sequence[Transfer]) -> Messages:
+        """Messages of some transfers, cached until other nodes hold the state."""
         if self._placement.version != self._version:
-            self._cached.clear()
+            self._messages_of.clear()
             self._version = self._placement.version
         key = tuple(transfers)
-        if key not in self._cached:
-            messages = tuple(self._messages(key))
-            seconds = self._cache.transfer_seconds.get(messages, lambda: self._measure_seconds(messages))
-            self._cached[key] = messages, seconds
-        return self._cached[key]
-
-    def _measure_seconds(self, messages: Messages) -> float:
-        env = simpy.Environment()
-        flows = Flows(env)
-        sent = [flows.send(self._path(source, target), num_bytes) for source, target, num_bytes, _ in messages]
-        env.run(until=env.all_of([flow.arrived for flow in sent]))
-        return float(env.now)
+        if key not in self._messages_of:
+            self._messages_of[key] = tuple(self._messages(key))
+        return self._messages_of[key]
 
     def _messages(self, transfers: Sequence[Transfer]) -> Iterator[tuple[int, int, float, str]]:
         """The messages of some transfers: source, target, bytes, and what they are."""
@@ -155,5 +164,11 @@ class StateTransfers:
                     replica = slot % len(cluster.replicas)
                     yield STORAGE if source == STORE else placement.source(source, replica), slot, *transfer[2:]
 
-    def _path(self, source: int, target: int) -> Path:
-        return self.network.path(source, target, self._placement.cluster.num_shares)
+    def _states(self, messages: Messages) -> list[FlowState]:
+        """States of messages as they are sent."""
+        num_shares = self._placement.cluster.num_shares
+        paths = [self.network.path(source, target, num_shares) for source, target, _, _ in messages]
+        return [
+            FlowState(path, to_ticks(path.latency_seconds), message[2])
+            for path, message in zip(paths, messages, strict=True)
+        ]

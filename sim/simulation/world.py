@@ -110,6 +110,7 @@ class World(MembershipObserver):
         assert isinstance(activity, BackgroundTransfer)
         if not activity.under_way or self.work.queued:
             return self.work.next_failure()
+        self.transfers.foresee(activity)
         return (yield from self.work.wait_until(activity.done, bucket))
 
     def detect(self) -> Process[Failure | None]:
@@ -170,11 +171,12 @@ class World(MembershipObserver):
             return None
         self.placement.receive(joining)
         places = {slot: self.cluster.place_of(slot) for slot in joining}
-        flows = []
+        messages = []
         for slot, (stage, replica) in places.items():
             source = self.placement.source(stage, replica)
             num_bytes = math.fsum(self.bytes_of_joining(self.costs, held) for held in self.cluster.stages_on(stage))
-            flows.append(self.transfers.send_message(source, slot, num_bytes, "state"))
+            messages.append((source, slot, num_bytes, "state"))
+        flows = self.transfers.send_messages(tuple(messages))
         started_seconds = self.now_seconds
         failure = yield from self.transfers.wait_for(flows, "state_transfer")
         self.joining_seconds += self.now_seconds - started_seconds

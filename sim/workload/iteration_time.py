@@ -6,15 +6,15 @@ the same in every run of a scenario. A process therefore caches them from run to
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 import numpy as np
 import simpy
 
-from sim.cluster.flows import Flows, FlowState
-from sim.cluster.network import Network, NetworkConfig
+from sim.cluster.flows import Flows, FlowState, arrivals_alone, sharing_of
+from sim.cluster.network import STORAGE, Network, NetworkConfig, Path
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
 from sim.core.ledger import IterationSplit
@@ -93,6 +93,11 @@ class IterationTimeCache:
         self.among: Memo[tuple[IterationPlan, Assignment | None, tuple[FlowState, ...]], AmongOthers] = Memo()
         self.service_orders: Memo[tuple[bool, IterationPlan, Assignment | None], Ints] = Memo(MAX_ORDERS)
         self.transfer_seconds: Memo[Messages, float] = Memo()
+        self._arrivals: Memo[Hashable, tuple[float, ...]] = Memo()
+
+    def arrivals(self, states: Sequence[FlowState]) -> tuple[float, ...]:
+        """Seconds until each of some messages arrives if there are no others."""
+        return self._arrivals.get(sharing_of(states), lambda: arrivals_alone(states))
 
 
 _CACHES: Memo[tuple[WorkloadConfig, ClusterConfig, NetworkConfig], IterationTimeCache] = Memo(MAX_CACHES)
@@ -147,6 +152,7 @@ class IterationTimes:
         self._cache = cache or IterationTimeCache(deployment.network)
         self._last: tuple[IterationPlan, Assignment | None, IterationTime] | None = None
         self._samples: dict[tuple[IterationPlan, Assignment | None, int], IterationTime] = {}
+        self._among: Memo[tuple[IterationPlan, Assignment | None, tuple[FlowState, ...]], AmongOthers] = Memo()
 
     def alone(self, plan: IterationPlan, assignment: Assignment | None = None) -> IterationTime:
         """Time of an iteration without jitter and without other messages."""
@@ -184,16 +190,42 @@ class IterationTimes:
         self, plan: IterationPlan, others: tuple[FlowState, ...], assignment: Assignment | None = None
     ) -> AmongOthers:
         """Time of an iteration beside other messages. Checkpoints begin in equal states, so most are cached."""
-        changed, deployment = self._if_incomplete(assignment), self.deployment
-        one = deployment.representative
-        if all(deployment.network.is_apart(state.path) for state in others):
-            deployment = one if one and not changed else deployment
-            changed = self._exchanged(changed)
+        changed = self._if_incomplete(assignment)
+        return self._among.get((plan, changed, others), lambda: self._found_among(plan, others, changed))
+
+    def _found_among(
+        self, plan: IterationPlan, others: tuple[FlowState, ...], changed: Assignment | None
+    ) -> AmongOthers:
+        """The cached time of a membership and messages that differ by an exchange of pipelines, or their own."""
+        deployment = self.deployment
+        alike, moved = changed, others
+        if changed:
+            alike, pipelines = exchange_pipelines(changed, deployment.cluster)
+            moved = tuple(replace(state, path=self._moved(state.path, pipelines)) for state in others)
+        elif (one := deployment.representative) and all(deployment.network.is_apart(state.path) for state in others):
+            deployment = one
 
         def find() -> AmongOthers:
-            return time_among(self._as_alone(deployment, plan, changed), others)
+            return time_among(self._as_alone(deployment, plan, alike), moved)
 
-        return self._cache.among.get((plan, changed, others), find)
+        found = self._cache.among.get((plan, alike, moved), find)
+        in_flight = (state for state, at in zip(others, found.arrivals_seconds, strict=True) if at is None)
+        left = (replace(state, path=of.path) for state, of in zip(found.left, in_flight, strict=True))
+        return replace(found, left=tuple(left))
+
+    def _moved(self, path: Path, pipelines: Sequence[int]) -> Path:
+        """A path with its pipelines exchanged: between the places of its ends, if `pipelines` are in these places."""
+        assert path.ends, "paths come from a network"
+        source, target, num_nodes = path.ends
+        cluster = self.deployment.cluster
+
+        def place(slot: int) -> int:
+            if slot == STORAGE:
+                return slot
+            stage, replica = cluster.place_of(slot)
+            return cluster.slot(stage, pipelines.index(replica))
+
+        return self.deployment.network.path(place(source), place(target), num_nodes)
 
     def begin(
         self, plan: IterationPlan, env: simpy.Environment, flows: Flows, sample: int, assignment: Assignment | None

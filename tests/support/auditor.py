@@ -38,7 +38,7 @@ class Auditor:
         self.lost: list[tuple[float, tuple[int, ...]]] = []
         self.arrivals: list[tuple[float, int, int | None]] = []
         for owner, name in (
-            (world.transfers, "send_message"),
+            (world.transfers, "send_messages"),
             (world, "record"),
             (world.events, "note"),
             (world.iterations, "run"),
@@ -103,9 +103,14 @@ class Auditor:
 
         return note
 
-    def watched_send_message(self, original: Any) -> Any:
-        def send_message(source: int, target: int, num_bytes: float, what: str) -> Any:
-            flow = original(source, target, num_bytes, what)
+    def watched_send_messages(self, original: Any) -> Any:
+        def send_messages(messages: Any) -> Any:
+            flows = original(messages)
+            for flow, (source, target, num_bytes, what) in zip(flows, messages, strict=True):
+                watch(flow, source, target, num_bytes, what)
+            return flows
+
+        def watch(flow: Any, source: int, target: int, num_bytes: float, what: str) -> None:
             node_at, version = self.world.membership.node_at, self.world.iterations.num_completed
             ends = [None if place == STORAGE else node_at[place] for place in (source, target)]
             sent = Sent(what, (ends[0], ends[1]), self.world.now_seconds, version)
@@ -126,9 +131,8 @@ class Auditor:
                     self.arrived(sent, num_bytes)
 
             flow.when_ended.append(ended)
-            return flow
 
-        return send_message
+        return send_messages
 
     # ---- who holds what ----------------------------------------------------------------------------
 

@@ -35,8 +35,8 @@ Trial = tuple[Cell, str]
 
 Trials = tuple[Trial, ...]
 
-MOST_GROUPS, MOST_TRIALS = 6, 100
-"""Values of an axis at which a strategy is trained; trials in a task of a worker."""
+MOST_GROUPS, MOST_TRIALS, TASKS_PER_WORKER = 6, 100, 4
+"""Values of an axis at which a strategy is trained; trials in a task of a worker; its tasks, where trials are few."""
 
 MOST_EXTENSION = 2
 """Runs that have not reached the target are extended up to so many times the scenario's steps."""
@@ -177,7 +177,8 @@ class MapJob:
         lines_x, lines_y = self._lines
         cells = list(dict.fromkeys([*((i, j) for i in lines_x for j in lines_y), *self.required_cells]))
         self.training.observer.noted(
-            f"Failures are simulated in {len(cells)} of {len(self.grid.points)} cells, without training."
+            f"Failures are simulated in {len(cells)} of {len(self.grid.points)} cells under {len(self.time_seeds)} "
+            "failure seeds, without training."
         )
         trials = [(cell, name) for cell in cells for name in self.grid.candidates]
         for (cell, name), passed in self._simulate(trials).items():
@@ -311,7 +312,9 @@ class MapJob:
         batches: dict[str, list[Trial]] = {}
         for trial in trials:
             batches.setdefault(self.grid.iteration_time_key(trial[0]), []).append(trial)
-        tasks = [batch[n : n + MOST_TRIALS] for batch in batches.values() for n in range(0, len(batch), MOST_TRIALS)]
+        fair_share = len(trials) // (TASKS_PER_WORKER * self.training.executor.num_workers)
+        size = min(MOST_TRIALS, max(1, fair_share))
+        tasks = [batch[n : n + size] for batch in batches.values() for n in range(0, len(batch), size)]
         work = TrialWork(self, map(tuple, tasks), to_target)
         work.run()
         return {trial: work.found[trial] for trial in trials}  # in the order given, whichever task ends first

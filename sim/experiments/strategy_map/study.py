@@ -19,6 +19,9 @@ from sim.scenario.scenario import SeedsConfig
 
 FEWEST_REPLICATES = 4
 
+DRY_RUN_SEEDS = 3
+"""Failure seeds of the survey in a dry run, at most."""
+
 RATE_FIELDS = ("rate_per_hour", "mean_uptime_hours", "per_iteration_probability", "time_scale")
 """Fields of a failure process that set its rate."""
 
@@ -69,9 +72,17 @@ class MapRequest:
         first = given.failures[0]
         return given.model_copy(update={"failures": tuple(range(first, first + number))})
 
+    @property
+    def num_time_seeds(self) -> int:
+        """Failure seeds of simulations without training."""
+        return max(self.options.time_replicates, 2)
+
     @contextmanager
-    def surveyed(self, observer: Observer) -> Iterator[MapJob]:
-        """Context with the computation after its survey. ValueError where it cannot be done."""
+    def surveyed(self, observer: Observer, most_seeds: int | None = None) -> Iterator[MapJob]:
+        """Context with the computation after its survey. ValueError where it cannot be done.
+
+        most_seeds: limit on the failure seeds of simulations without training.
+        """
         grid = Grid(self.template, self.axes or advice_axes(self.template), self.seeds, self.name)
         options, first = self.options, self.seeds.failures[0]
         if options.objective == "money":
@@ -87,7 +98,7 @@ class MapRequest:
             job = MapJob(
                 grid,
                 TrainingJob(self.template.base_folder, results, cache, executor, observer),
-                range(first, first + max(options.time_replicates, 2)),
+                range(first, first + min(self.num_time_seeds, most_seeds or self.num_time_seeds)),
                 options.objective,
                 options.num_samples if self.axes else 1,
                 [grid.own_cell] if grid.own_cell and not self.axes else [],
@@ -107,8 +118,14 @@ class MapRequest:
 
     def outline(self, observer: Observer | None = None) -> list[str]:
         """The trained runs that a map or an advice begins with, in sentences; nothing is written."""
-        with self.surveyed(observer or Observer()) as job:
-            return job.training.outline(job.points_to_train())
+        with self.surveyed(observer or Observer(), DRY_RUN_SEEDS) as job:
+            lines = job.training.outline(job.points_to_train())
+        if len(job.time_seeds) < self.num_time_seeds:
+            lines.append(
+                f"This survey had {len(job.time_seeds)} failure seeds; the real one has {self.num_time_seeds}, and may "
+                "begin with other runs."
+            )
+        return lines
 
 
 def axes_of(template: ScenarioTemplate, x: str, y: str | None, num_values: int, prefix: str = "") -> tuple[Axis, Axis]:

@@ -26,6 +26,7 @@ class Compilation:
 
     def __init__(self) -> None:
         self.plain_seconds = 0.0
+        self.has_machine_code = False
 
     def pays(self, num_visits: int) -> bool:
         """Whether an iteration of so many visits is better run by the compiled loop."""
@@ -33,7 +34,9 @@ class Compilation:
         if expected_seconds <= LOADING_SECONDS or not is_numba_installed():
             return False
         folder = machine_code_folder()
-        return (expected_seconds > COMPILING_SECONDS or any(folder.rglob("*.nbi"))) and is_writable(folder)
+        if not self.has_machine_code:  # once it is there it stays, and a look at the disk takes as long as a small loop
+            self.has_machine_code = any(folder.rglob("*.nbi"))
+        return (expected_seconds > COMPILING_SECONDS or self.has_machine_code) and is_writable(folder)
 
 
 COMPILATION = Compilation()

@@ -20,6 +20,9 @@ LINKS: Final = 3
 
 NO: Final = -1
 
+GROWING: Final = -1.0
+"""In place of a rate that is not fixed yet."""
+
 
 class Paths(NamedTuple):
     """Paths, and the links that they share with others; by path and by link."""
@@ -175,33 +178,31 @@ def find_connected(paths: Paths, traffic: Traffic, message: int) -> list[int]:
     return found
 
 
-def set_fair_rates(paths: Paths, traffic: Traffic, growing: list[int]) -> None:
+def set_fair_rates(paths: Paths, traffic: Traffic, messages: list[int]) -> None:
     """Max-min fair rates of messages, by progressive filling, as `max_min_rates` finds them."""
-    links = links_in_order(paths, traffic, growing)
-    while growing:
+    links = links_in_order(paths, traffic, messages)
+    lowest_limit = float("inf")
+    for message in messages:
+        traffic.new_rate[message] = GROWING
+        lowest_limit = min(lowest_limit, paths.limit[traffic.path[message]])
+    num_growing = len(messages)
+    while num_growing:
         full, level = fullest_link(traffic, links)
-        own = growing[0]
-        for message in growing:
-            if paths.limit[traffic.path[message]] < paths.limit[traffic.path[own]]:
-                own = message
-        is_own_limit = full == NO or paths.limit[traffic.path[own]] <= level
-        if is_own_limit:
-            level = paths.limit[traffic.path[own]]
-        num_growing = 0
-        for message in growing:
-            path = LINKS * traffic.path[message]
-            crosses = full == paths.links[path] or full == paths.links[path + 1] or full == paths.links[path + 2]
-            if message == own if is_own_limit else crosses:
-                traffic.new_rate[message] = level
-                for link in paths.links[path : path + LINKS]:
-                    if link != NO:
-                        traffic.num_growing[link] -= 1
-                        traffic.rate_left[link] = max(0.0, traffic.rate_left[link] - level)
-            else:
-                growing[num_growing] = message
-                num_growing += 1
-        while len(growing) > num_growing:
-            growing.pop()
+        own = NO
+        if full == NO or lowest_limit <= level:
+            own = first_at_limit(paths, traffic, messages)
+            if full != NO and paths.limit[traffic.path[own]] > level:
+                own = NO
+        if own != NO:
+            stop_growing(paths, traffic, own, paths.limit[traffic.path[own]])
+            num_growing -= 1
+            continue
+        on = traffic.first_on[full]
+        while on != NO:
+            if traffic.new_rate[on // LINKS] == GROWING:
+                stop_growing(paths, traffic, on // LINKS, level)
+                num_growing -= 1
+            on = traffic.next_on[on]
 
 
 def links_in_order(paths: Paths, traffic: Traffic, messages: list[int]) -> list[int]:
@@ -210,8 +211,9 @@ def links_in_order(paths: Paths, traffic: Traffic, messages: list[int]) -> list[
     search = traffic.totals[1]
     links = [0 for _ in range(0)]
     for message in messages:
-        path = LINKS * traffic.path[message]
-        for link in paths.links[path : path + LINKS]:
+        first = LINKS * traffic.path[message]
+        for place in range(first, first + LINKS):
+            link = paths.links[place]
             if link == NO:
                 break
             if traffic.searched_in[link] != search:
@@ -223,12 +225,44 @@ def links_in_order(paths: Paths, traffic: Traffic, messages: list[int]) -> list[
 
 
 def fullest_link(traffic: Traffic, links: list[int]) -> tuple[int, float]:
-    """The link that is full first as all rates on it grow, and the rate at which it is; NO if there is none."""
-    full, level = NO, float("inf")
+    """The link that is full first as all rates on it grow, and the rate at which it is; NO if there is none.
+
+    Links on which no rate grows are dropped from the list.
+    """
+    full, level, num_kept = NO, float("inf"), 0
     for link in links:
-        if traffic.num_growing[link] and traffic.rate_left[link] / traffic.num_growing[link] < level:
-            full, level = link, traffic.rate_left[link] / traffic.num_growing[link]
+        if traffic.num_growing[link]:
+            share_of_link = traffic.rate_left[link] / traffic.num_growing[link]
+            if share_of_link < level:
+                full, level = link, share_of_link
+            links[num_kept] = link
+            num_kept += 1
+    while len(links) > num_kept:
+        links.pop()
     return full, level
+
+
+def first_at_limit(paths: Paths, traffic: Traffic, messages: list[int]) -> int:
+    """The first of the messages with the lowest limit of those whose rates grow."""
+    first = NO
+    for message in messages:
+        if traffic.new_rate[message] == GROWING and (
+            first == NO or paths.limit[traffic.path[message]] < paths.limit[traffic.path[first]]
+        ):
+            first = message
+    return first
+
+
+def stop_growing(paths: Paths, traffic: Traffic, message: int, bytes_per_second: float) -> None:
+    """Fix the rate of a message."""
+    traffic.new_rate[message] = bytes_per_second
+    first = LINKS * traffic.path[message]
+    for place in range(first, first + LINKS):
+        link = paths.links[place]
+        if link == NO:
+            break
+        traffic.num_growing[link] -= 1
+        traffic.rate_left[link] = max(0.0, traffic.rate_left[link] - bytes_per_second)
 
 
 def set_rate(traffic: Traffic, calendar: Calendar, message: int, bytes_per_second: float) -> None:

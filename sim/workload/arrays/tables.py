@@ -73,6 +73,11 @@ class TableBuilder:
         self._slots = range(work.cluster.num_slots)
         self._slowdown = np.array([work.cluster.slowdown(*work.cluster.place_of(slot)) for slot in self._slots])
         self._paths = PathNumbers()
+        self._real_slots = [work.slot(slot) for slot in self._slots]
+
+    def _path(self, source: int, target: int) -> Path:
+        """Path between two nodes of the placement."""
+        return self._work.deployment.network.path(self._real_slots[source], self._real_slots[target])
 
     def build(self) -> tuple[Tables, Messages, Paths]:
         """All tables. Their sequences are arrays."""
@@ -115,8 +120,10 @@ class TableBuilder:
             (FORWARD, slice(0, self._num_visits // 2)),
             (BACKWARD, slice(self._num_visits // 2, None)),
         ):
-            for of in np.unique(stage):
-                values[:, visits][stage[:, visits] == of] = seconds(kind, int(of))
+            by_stage = np.zeros(len(self._work.cluster.stages))
+            for of in np.flatnonzero(np.bincount(stage.ravel())).tolist():
+                by_stage[of] = seconds(kind, of)
+            values[:, visits] = by_stage[stage[:, visits]]
             values[:, self._num_visits // 2 - (kind == FORWARD)] = at_head(kind)
         return values
 
@@ -144,9 +151,11 @@ class TableBuilder:
         home = self._nodes[EMBEDDING_STAGE][..., None]
         passed = np.concatenate([home, self._node, home], axis=-1)
         pairs, index = np.unique(passed[..., :-1] * num_nodes + passed[..., 1:], return_inverse=True)
-        ends = [divmod(int(pair), num_nodes) for pair in pairs]
-        numbers = [NO if a == b else self._paths.of(self._work.path(a, b)) for a, b in ends]
-        takes_time = [self._work.hop_takes_time(a, b) for a, b in ends if a != b]
+        ends = [divmod(pair, num_nodes) for pair in pairs.tolist()]
+        paths = [None if a == b else self._path(a, b) for a, b in ends]
+        numbers = [NO if path is None else self._paths.of(path) for path in paths]
+        network, hop_bytes = self._work.deployment.network, self._work.hop_bytes
+        takes_time = [network.seconds_of_hop(path, hop_bytes) > 0.0 for path in paths if path]
         return np.array(numbers)[index].ravel(), np.array(takes_time, bool)
 
     def _order_tables(self) -> dict[str, Any]:
@@ -219,7 +228,7 @@ class TableBuilder:
         groups += [work.shadow_transfers() if work.plan.shadow_transfers else [], work.embedding_copies()]
         states = []
         for one in (one for group in groups for one in group):
-            path = work.path(one.source, one.target)
+            path = self._path(one.source, one.target)
             states.append(FlowState(path, to_ticks(one.num_latencies * path.latency_seconds), one.num_bytes))
         states += self._others
         sizes = [*map(len, groups), len(self._others)]

@@ -1,14 +1,15 @@
 """Messages on shared links: when they arrive, to the tick, and that no byte is lost or made."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cluster.flows import Flow, Flows, FlowState
+from sim.cluster.flows import Flow, Flows, FlowState, arrivals_alone, sharing_of
 from sim.cluster.network import Link, Path
 from sim.core.units import to_ticks
 from support.builders import TICK
@@ -315,3 +316,23 @@ def test_reading_progress_moves_arrivals_by_rounding_only(sendings, looked_at):
     looked.at(looked_at, looked.flows.states)
     ends = reference.run()
     assert looked.run() == pytest.approx(ends, abs=20 * TICK)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.floats(1.0, 1e4)), min_size=1, max_size=6))
+def test_known_arrivals_are_those_of_messages_on_a_loop(sent):
+    links = [Link(str(number), 100.0 * (number + 1)) for number in range(3)]
+    states = [FlowState(on(*{links[a], links[b]}, limit=250.0), a / 2, num_bytes) for a, b, num_bytes in sent]
+    wire = Wire()
+    for number, state in enumerate(states):
+        flow = wire.flows.resume(state)
+        flow.when_ended.append(partial(wire.ends.__setitem__, number))
+    wire.run()
+    assert arrivals_alone(states) == tuple(wire.ends[number] for number in range(len(states)))
+    others = [Link(link.name, link.bytes_per_second) for link in links]
+    moved = [
+        replace(state, path=replace(state.path, links=tuple(others[links.index(one)] for one in state.path.links)))
+        for state in states
+    ]
+    assert sharing_of(moved) == sharing_of(states)
+    faster = replace(states[0], path=replace(states[0].path, bytes_per_second=251.0))
+    assert sharing_of([faster, *states[1:]]) != sharing_of(states)

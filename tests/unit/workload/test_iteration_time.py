@@ -11,10 +11,11 @@ from models.spec import plain_routes, swapped_routes
 from sim.cluster.flows import Flows, FlowState
 from sim.cluster.network import STORAGE
 from sim.simulation.run import build_world
+from sim.workload import iteration_time
 from sim.workload.config import IterationPlan, plain_plan
 from sim.workload.deployment import assign_slots
 from sim.workload.iteration import IterationRun
-from sim.workload.iteration_time import IterationTimes
+from sim.workload.iteration_time import IterationTimeCache, IterationTimes, time_among
 from sim.workload.iteration_work import IterationWork
 from support.builders import a_link, a_scenario, a_site, a_strategy, an_iteration
 from support.simpy_iteration import run_alone, run_among
@@ -105,6 +106,25 @@ def test_messages_on_other_links_change_no_iteration():
     first = pipeline.among(a_plan(site), uploads(site, 4000.0))
     assert pipeline.among(a_plan(site), uploads(site, 4000.0)) is first
     assert pipeline.among(a_plan(site), uploads(site, 4001.0)) is not first
+
+
+def test_uploads_beside_exchanged_pipelines_are_timed_once(monkeypatch):
+    access = {"up_mbit_per_s": 262144 / 125000, "down_mbit_per_s": 262144 / 125000}
+    site = a_site(4, 4, schedule="fifo", network={**SLOW, "access": access}, cluster={"nodes_per_stage": 3})
+    slot, path, timed = site.cluster.slot, site.network.path, []
+    monkeypatch.setattr(iteration_time, "time_among", lambda *of: timed.append(of) or time_among(*of))
+    cache = IterationTimeCache(site.network)
+    found = {}
+    for missing, source in ((1, 0), (2, 1), (0, 1)):  # the pipeline without a node at stage 2, and one that uploads
+        others = tuple(FlowState(path(slot(stage, source), STORAGE), 0.5, 3e6) for stage in site.cluster.stages)
+        assignment = assign_slots([slot(2, missing)], site.cluster)
+        found[missing] = IterationTimes(site, 0, cache).among(a_plan(site), others, assignment)
+        work = IterationWork(site, a_plan(site), "arrival", assignment)
+        assert found[missing] == time_among(work, others), "as without the exchange, with the same links"
+    assert len(timed) == 2, "the upload goes from the first of the pipelines without gaps, or from the second"
+    assert found[0].seconds == found[1].seconds
+    assert found[0].left
+    assert found[0].left != found[1].left
 
 
 def test_messages_on_shared_links_slow_and_keep_their_progress():
