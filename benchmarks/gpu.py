@@ -30,6 +30,7 @@ from sim.experiments.training import Texts, training_spec
 from sim.scenario.loading import load_scenario
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "quickstart.yaml"
+SIZES = ["48x6", "128x6", "256x12"]
 NUM_REPEATED_STEPS, NUM_STEPS_OF_TOLERANCE, NUM_COMPARED_STEPS = 10, 25, 100
 
 
@@ -139,7 +140,8 @@ def measure(size: str, precision: Precision, device: Device, replicates: Sequenc
     of_stack, of_change = differences(spec, corpus, 2 * share)
     early = max(of_stack[:NUM_STEPS_OF_TOLERANCE])
     verdict = "" if precision != "fp32" else f" ({'within' if early <= TOLERANCE else 'BEYOND'} {TOLERANCE:g})"
-    print(f"  largest relative difference of a loss from the trainer's: {early:.1e}{verdict} in 25 steps")
+    num_early = min(len(of_stack), NUM_STEPS_OF_TOLERANCE)
+    print(f"  largest relative difference of a loss from the trainer's in {num_early} steps: {early:.1e}{verdict}")
     print(
         f"  in {len(of_stack)} steps: {max(of_stack):.1e}; after a change of the last bit: {max(of_change):.1e}",
         flush=True,
@@ -165,19 +167,21 @@ def speed(spec: TrainingSpec, corpus: Corpus, seconds: float, baseline: float) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", choices=get_args(WantedDevice), help="where to stack")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of all measurements together, about")
-    parser.add_argument("--sizes", nargs="+", default=["48x6", "128x6", "256x12"], help="width x stages of the proxy")
+    parser.add_argument("--minutes", type=float, help="of all measurements together, about; default 8, on a CPU 2")
+    parser.add_argument("--sizes", nargs="+", help="width x stages; default 48x6 128x6 256x12, on a CPU the first")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=get_args(Precision))
-    parser.add_argument("--replicates", type=int, nargs="+", default=[1, 8, 32], help="numbers of replicates at once")
+    parser.add_argument("--replicates", type=int, nargs="+", help="at once; default 1 8 32, on a CPU 1 4")
     options = parser.parse_args()
     device = resolved_device(options.device)
     print(f"torch {torch.__version__}, stacks on {device_name(device)}")
     if device == "cpu":
         print("No GPU is used: bits and tolerance are checked on the CPU, and speeds say nothing of a GPU.")
-    seconds = 60 * options.minutes / (len(options.sizes) * len(options.precisions))
-    for size in options.sizes:
+    minutes, sizes, replicates = (2.0, ["48x6"], [1, 4]) if device == "cpu" else (8.0, SIZES, [1, 8, 32])
+    sizes, replicates = options.sizes or sizes, options.replicates or replicates
+    seconds = 60 * (options.minutes or minutes) / (len(sizes) * len(options.precisions))
+    for size in sizes:
         for precision in options.precisions:
-            measure(size, precision, device, options.replicates, seconds)
+            measure(size, precision, device, replicates, seconds)
 
 
 if __name__ == "__main__":

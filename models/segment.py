@@ -8,9 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from safetensors.torch import load, save
 
 from models.corpus import Corpus
+from models.device import device_name
 from models.spec import TrainingSpec
 from models.stacked import divergence_at, is_finite, open_trainer, stack_of
 from models.trainer import StepResult, Trainer, divergence
@@ -42,12 +44,19 @@ SegmentWithStates = tuple[Segment, bytes | None, Mapping[Position, bytes]]
 def train_segments(segments: Sequence[SegmentWithStates], corpus: Corpus, environment: str) -> list[TrainedSegment]:
     """Train segments of one recipe, together where it is a stacked one; seeds, steps and edits may differ.
 
-    environment: `environment_of` the recipe where the store is; RuntimeError if this process has another.
+    environment: `environment_of` the recipe where the store is; RuntimeError if this process has another. MemoryError
+    where a stack does not fit on its device.
     """
     spec = segments[0][0].lineage.spec
     if (here := environment_of(spec)) != environment:
         raise RuntimeError(f"this worker would compute other bits: it has {here}, the sweep {environment}")
-    return train_stack(segments, corpus) if spec.is_stacked else [train_alone(*one, corpus) for one in segments]
+    if not spec.is_stacked:
+        return [train_alone(*one, corpus) for one in segments]
+    try:
+        return train_stack(segments, corpus)
+    except torch.OutOfMemoryError as error:
+        stack = f"a stack of {spec.replicates_at_once} on {device_name(spec.device)}"
+        raise MemoryError(f"no memory for {stack}: lower training.replicates_at_once ({error})") from error
 
 
 def train_alone(

@@ -1,6 +1,7 @@
 """Stacked replicates: the losses of the trainer, and bits that no company, slot or interruption changes."""
 
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -238,6 +239,28 @@ def test_slots_that_differ_are_noticed(corpus):
     stack.train_step()
     with pytest.raises(RuntimeError, match=r"set training\.replicates_at_once to 1"):
         stack.collect()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt"])
+def test_all_tensors_of_a_step_are_on_the_device(corpus, monkeypatch, family):
+    """A device without storage stands for a GPU: an operation that mixes devices would fail."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    model = ModelSpec(family=family, dim=16, num_heads=2, num_stages=4)
+    spec = stacked(corpus, model=model, routes=swapped_routes(4)).model_copy(update={"device": "meta"})
+    stack = Stack(spec, corpus)
+    stack.load([(spec, Trainer(spec, corpus).snapshot())])
+    stack.train_step()
+    assert {tensor.device.type for tensor in (stack.weights, stack.exp_avg, *stack._results[0])} == {"meta"}
+
+
+def test_a_stack_too_large_for_its_device_says_so(corpus, monkeypatch):
+    def allocate(self, *_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Stack, "load", allocate)
+    segment = segment_of(root(stacked(corpus)).after(3))
+    with pytest.raises(MemoryError, match=r"a stack of 3 on cpu: lower training\.replicates_at_once"):
+        trained(corpus, (segment, None, {}))
 
 
 def test_no_warning_reaches_the_user(corpus):
