@@ -19,6 +19,8 @@ app = typer.Typer()
 @with_locations
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """List all problems of a scenario, with lines; exit code 2 if there are any."""
+    from sim.simulation.effort_estimate import foreseen_effort  # needs simpy
+
     points = load_points(scenario_path, tuple(overrides or ()))
     scenario = points[0].scenario
     texts = Texts(scenario_path.parent, None)
@@ -33,7 +35,7 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         num_iterations = scenario.training.steps * scenario.iterations_per_step
         what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
     say(f"{scenario_path}: valid; {what}")
-    for line in unused_saves(scenario):
+    for line in (*unused_saves(scenario), *foreseen_effort(scenario)):
         say(line, style="yellow")
 
 

@@ -36,6 +36,7 @@ from sim.results.storage import RunFiles, load
 from sim.scenario.loading import parse_scenario, read_scenario_text
 from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point, load_points
+from sim.simulation.effort_estimate import foreseen_effort
 
 MOST_FAILURES_NAMED = 5
 STOPPED = 3
@@ -62,6 +63,8 @@ def run(
     scenario = parse_scenario(text, str(scenario_path), tuple(overrides or ()), scenario_path.parent)
     if scenario.sweep is not None:
         say(f"The sweep: section is ignored here; churnlab sweep {scenario_path} runs all its points.")
+    for line in foreseen_effort(scenario):
+        say(line, "yellow")
     with cache_folder(cache, no_cache) as folder, RunDisplay(scenario) as display:
         outcome = run_scenario(scenario, results, scenario_path.parent, folder, observer=display, force=force)
     files = outcome.run_files()

@@ -194,6 +194,13 @@ class Scenario(Config):
     give_up_after: float = Field(
         20.0, ge=1, description="a run stops, and records why, at this multiple of the plain iterations' time or number"
     )
+    give_up_after_events: int = Field(
+        5_000_000,
+        ge=1000,
+        le=10**12,
+        description="a run stops, and records why, after so many events of its simulation; the operations of computed "
+        "iterations count as events; a million take about a minute",
+    )
     fidelity: Literal["iteration", "microbatch"] = Field(
         "iteration",
         description="iteration: each is one event; microbatch: every forward, backward and message is; the same "

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 
-import simpy
-
 from models.spec import plain_routes
 from models.training import NoTraining, Training
 from sim.cluster.flows import Flows
 from sim.cluster.membership import Membership, node_seconds
 from sim.cluster.topology import Cluster, num_nodes
+from sim.core.effort import Effort
 from sim.core.ledger import Ledger
 from sim.core.records import Bucket, EventRecord, IterationRecord, NodeCount
 from sim.core.rng import stream
 from sim.core.units import EXACT_SECONDS, SECONDS_PER_HOUR
 from sim.failures import process_class
 from sim.scenario.scenario import Scenario
+from sim.simulation.event_loop import EventLoop
 from sim.simulation.failure_injection import FailureInjector
 from sim.simulation.interruptible import InterruptibleWork
 from sim.simulation.iterations import IterationExecutor
@@ -98,6 +98,7 @@ def simulate(
     most_iterations = scenario.give_up_after * process.num_iterations
     world.iterations.most_executed = most_iterations
     world.work.deadline_seconds = min(most_iterations * times.split(plain_plan).seconds, EXACT_SECONDS)
+    world.limit_events(scenario.give_up_after_events)
     world.run(process.train(world))
     if recorder:
         recorder.close(world.now_seconds)
@@ -160,13 +161,14 @@ def build_world(
     deployment = build_site(scenario)
     cluster, failures = deployment.cluster, process_class(scenario.failures.kind)(scenario.failures)
     cache = cache_of(scenario.workload, cluster, scenario.network)
-    env, events = simpy.Environment(0.0), EventLog()
+    effort = Effort()
+    env, events = EventLoop(effort), EventLog()
     work, flows = InterruptibleWork(env, Ledger(), recorder), Flows(env)
     membership = Membership(cluster, failures.num_initial_nodes, stream(failure_seed, "places"))
     placement = StatePlacement(cluster)
     gives_notice = any(part.config.notice_seconds for _, part in failures.parts)
     transfers = StateTransfers(work, flows, placement, cache, gives_notice)
-    times = IterationTimes(deployment, failure_seed, cache)
+    times = IterationTimes(deployment, failure_seed, cache, effort)
     parts = work, events, membership, placement, transfers, times
     world = World(failures, *parts, stops_on_failures, on_notice, bytes_of_joining)
     world.injector = FailureInjector(env, membership, failures, failure_seed, world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -165,14 +166,18 @@ class TrainingProcess:
                     strategy.on_notice(self.world, self._position)
 
     def _describe_limit(self) -> str:
+        num_completed = self.world.iterations.num_completed
+        so_far = f"after {num_completed} of {self.num_iterations} iterations"
+        if math.isinf(self.world.work.deadline_seconds):
+            most = f"{self.scenario.give_up_after_events:,} events"
+            return f"{so_far} it had taken more than {most} to simulate (give_up_after_events)"
         limit = f"{self.scenario.give_up_after:g} × the plain iterations' time or number (give_up_after)"
         if self.world.now_seconds > EXACT_SECONDS:
             limit = f"{EXACT_SECONDS:.0f} s (4.2 years), up to which simulated time is exact"
-        num_completed, buckets = self.world.iterations.num_completed, self.world.ledger.buckets()
+        buckets = self.world.ledger.buckets()
         bucket = max(buckets, key=buckets.__getitem__)
         share = 100 * buckets[bucket] / (self.world.now_seconds or 1.0)
-        taken = f"after {num_completed} of {self.num_iterations} iterations it had taken more than {limit}"
-        return f"{taken}, {share:.0f} % of it in {format_name(bucket)}"
+        return f"{so_far} it had taken more than {limit}, {share:.0f} % of it in {format_name(bucket)}"
 
     def _record(self, started_seconds: float) -> None:
         """Record the iteration that led to the current Position, with losses if it completes a step of the proxy."""

@@ -17,6 +17,7 @@ from sim.core.records import Bucket, EventKind, Failure
 from sim.core.text import format_list
 from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures import FailureProcess
+from sim.simulation.event_loop import EventLoop
 from sim.simulation.failure_injection import FailureInjector, MembershipObserver, mtbf_seconds
 from sim.simulation.interruptible import InterruptibleWork, NoNodesError
 from sim.simulation.iterations import IterationExecutor
@@ -202,6 +203,18 @@ class World(MembershipObserver):
         if not self._resumes:
             self.iterations.cut_share = self.iterations.cut_seconds = 0.0
         self._resumes = False
+
+    def limit_events(self, most_events: int) -> None:
+        """End the run after so many events: its deadline is then over, and a failure ends the work that goes on."""
+        env, work = self.work.env, self.work
+
+        def exhausted() -> None:
+            if work.deadline_seconds >= 0.0:
+                work.deadline_seconds = -math.inf
+                work.interrupt(Failure(self.now_seconds, 0, announced=True))
+
+        if isinstance(env, EventLoop):
+            env.most_events, env.exhausted = most_events, exhausted
 
     def run(self, process: Generator[Any, Any, None]) -> None:
         """Run the event loop until the process ends. RuntimeError if no events are left before that."""

@@ -17,6 +17,7 @@ from sim.cluster.flows import Flows, FlowState, arrivals_alone, sharing_of
 from sim.cluster.network import STORAGE, Network, NetworkConfig, Path
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
+from sim.core.effort import Effort
 from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
 from sim.workload.arrays.run import run_fast, service_order
@@ -136,6 +137,13 @@ def time_among(work: IterationWork, others: tuple[FlowState, ...]) -> AmongOther
     return AmongOthers(run.seconds, split, run.arrivals_seconds, run.left)
 
 
+def num_operations(deployment: Deployment, plan: IterationPlan) -> int:
+    """Forwards and backwards of an iteration, as far as they are computed one by one."""
+    cluster = deployment.cluster
+    num_pipelines = 1 if deployment.representative else len(cluster.replicas)
+    return 2 * plan.num_microbatches * len(cluster.stages) * num_pipelines
+
+
 class IterationTimes:
     """Times of iterations in one run; each plan, on the same nodes, is run once and then cached.
 
@@ -145,8 +153,11 @@ class IterationTimes:
 
     NUM_SAMPLES = 64
 
-    def __init__(self, deployment: Deployment, seed: int, cache: IterationTimeCache | None = None) -> None:
-        self.deployment = deployment
+    def __init__(
+        self, deployment: Deployment, seed: int, cache: IterationTimeCache | None = None, effort: Effort | None = None
+    ) -> None:
+        self.deployment, self._effort = deployment, effort or Effort()
+        self._computed: set[Hashable] = set()
         self._seed = seed
         self._jitter = deployment.cluster.config.jitter
         self._cache = cache or IterationTimeCache(deployment.network)
@@ -161,9 +172,16 @@ class IterationTimes:
         changed = self._if_incomplete(assignment)
         deployment = self.deployment if changed else self.deployment.representative or self.deployment
         alike = self._exchanged(changed)
+        self._count((plan, alike), plan)
         found = self._cache.iterations.get((plan, alike), lambda: fastest_time(deployment, plan, alike))
         self._last = plan, assignment, found
         return found
+
+    def _count(self, key: Hashable, plan: IterationPlan) -> None:
+        """Count the operations of an iteration, once in this run, whether its time is cached or not."""
+        if key not in self._computed:
+            self._computed.add(key)
+            self._effort.num_events += num_operations(self.deployment, plan)
 
     def split(self, plan: IterationPlan, assignment: Assignment | None = None) -> IterationSplit:
         """Productive, waiting and redundant seconds of `alone`."""
@@ -176,6 +194,7 @@ class IterationTimes:
         changed, sample = self._if_incomplete(assignment), self.sample_of(execution)
         key = plan, changed, sample
         if key not in self._samples:
+            self._count(key, plan)
             work = self._as_alone(self.deployment, plan, changed)
             self._samples[key] = time_of(work, self.time_factor(sample))
         return self._samples[key]
@@ -204,6 +223,8 @@ class IterationTimes:
             moved = tuple(replace(state, path=self._moved(state.path, pipelines)) for state in others)
         elif (one := deployment.representative) and all(deployment.network.is_apart(state.path) for state in others):
             deployment = one
+
+        self._count((plan, alike, moved), plan)
 
         def find() -> AmongOthers:
             return time_among(self._as_alone(deployment, plan, alike), moved)

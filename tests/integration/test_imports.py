@@ -33,4 +33,5 @@ def test_light_commands_import_nothing_heavy(arguments, tmp_path):
         [sys.executable, "-c", IMPORTED, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stderr
-    assert HEAVY.intersection(json.loads(ended.stderr.splitlines()[-1])) == set()
+    allowed = {"simpy"} if arguments[0] == "validate" else set()  # it estimates what a run takes to simulate
+    assert HEAVY.intersection(json.loads(ended.stderr.splitlines()[-1])) <= allowed

@@ -1,9 +1,14 @@
 """Mutations of the shipped scenarios: `validate` accepts or explains each, and the ledger of valid ones adds up."""
 
+import math
 from pathlib import Path
 
 import pytest
 
+from sim.scenario.document import ScenarioError
+from sim.scenario.loading import parse_scenario
+from sim.simulation.effort_estimate import foreseen_effort
+from sim.simulation.run import simulate, time_only
 from support.commands import churnlab
 from support.mutations import SCENARIOS, limited, mutated
 
@@ -34,3 +39,55 @@ def test_mutated_scenarios_are_valid_or_explained(tmp_path: Path):
 @pytest.mark.slow
 def test_ten_thousand_mutations_are_valid_or_explained(tmp_path: Path):
     validates(range(300, 10_300), tmp_path)
+
+
+def adds_up(seeds: range, most_events: int) -> None:
+    """Simulate what is valid of some mutations, for times only; fail where a ledger is not the wall-clock time."""
+    for seed in seeds:
+        text = mutated(seed)
+        try:
+            scenario = parse_scenario(text, base_folder=SCENARIOS)
+        except ScenarioError:
+            continue
+        scenario = scenario.model_copy(update={"give_up_after_events": most_events})
+        for config in scenario.strategies:
+            try:
+                with limited(MOST_CPU_SECONDS):
+                    run = simulate(scenario, config, 0, 0, time_only(scenario))
+                assert run.stopped or run.num_iterations == scenario.training.steps * scenario.iterations_per_step
+                assert min(run.ledger.values()) >= 0.0
+                assert math.isclose(math.fsum(run.ledger.values()), run.wall_clock_seconds, rel_tol=1e-9, abs_tol=1e-9)
+            except BaseException as error:
+                pytest.fail(f"mutation {seed}, {config.name} ends in {type(error).__name__}: {error}\n{text}")
+
+
+def test_ledgers_of_mutated_scenarios_add_up():
+    adds_up(range(40), most_events=5_000)
+
+
+@pytest.mark.slow
+def test_ledgers_of_a_thousand_mutations_add_up():
+    adds_up(range(40, 4000), most_events=100_000)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["network={preset: single_cluster, same_region: {latency_ms: 1, bandwidth_mbit_per_s: 1.0e-6}}"],
+        ["workload.num_microbatches=10000"],
+        ["failures={kind: exponential, scope: region, mean_uptime_hours: 0.0003}", "network=gcp"],
+        ["failures={kind: exponential, scope: node, mean_uptime_hours: 0.0003}", "cluster.nodes_per_stage=4"],
+        ["fidelity=microbatch", "workload.num_microbatches=1000"],
+    ],
+)
+def test_what_takes_too_many_events_is_foreseen_and_ends(changed: list[str]):
+    text = "name: a\nstrategies: [none, checkpoint]\ntraining: {learner: none}\ngive_up_after_events: 20000\n"
+    scenario = parse_scenario(text, overrides=changed)
+    (line,) = foreseen_effort(scenario)
+    assert line.endswith("That is more than give_up_after_events, 20,000: it will be stopped before its end.")
+    for config in scenario.strategies:
+        with limited(MOST_CPU_SECONDS):
+            run = simulate(scenario, config, 0, 0, time_only(scenario))
+        assert run.stopped is not None
+        assert "events to simulate (give_up_after_events)" in run.stopped
+        assert math.isclose(math.fsum(run.ledger.values()), run.wall_clock_seconds, rel_tol=1e-9)

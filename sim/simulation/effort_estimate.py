@@ -1,0 +1,54 @@
+"""How many events a run will take to simulate, about: to be known before it begins."""
+
+from __future__ import annotations
+
+from sim.core.text import format_count
+from sim.core.units import EXACT_SECONDS, SECONDS_PER_HOUR
+from sim.failures import process_class
+from sim.scenario.scenario import Scenario
+from sim.simulation.failure_injection import mtbf_seconds
+from sim.simulation.run import build_site
+from sim.workload.config import plain_plan
+from sim.workload.iteration_time import IterationTimes, cache_of, num_operations
+
+EVENTS_PER_FAILURE, EVENTS_PER_OPERATION = 12, 4  # the latter at microbatch fidelity
+EVENTS_PER_SECOND = 20_000  # of real time
+MOST_MEMBERSHIPS = 200  # for which the time of an iteration is computed
+MOST_OPERATIONS = 500_000  # of an iteration whose time is computed for the estimate
+WORTH_A_LINE = 1_000_000
+
+
+def expected_events(scenario: Scenario) -> dict[str, float]:
+    """Expected number of events of a run without failures' delays, by cause."""
+    site, plan = build_site(scenario), plain_plan(scenario.workload)
+    operations = num_operations(site, plan)
+    num_iterations = scenario.training.steps * scenario.iterations_per_step
+    causes: dict[str, float] = {f"{operations:,} operations of an iteration": operations}
+    if scenario.fidelity == "microbatch":
+        each = f"{operations:,} operations in each of {num_iterations:,} iterations (fidelity: microbatch)"
+        causes = {each: float(operations) * num_iterations * EVENTS_PER_OPERATION}
+    if operations > MOST_OPERATIONS:
+        return causes
+    seconds = IterationTimes(site, 0, cache_of(scenario.workload, site.cluster, scenario.network)).alone(plan).seconds
+    failures = process_class(scenario.failures.kind)(scenario.failures)
+    total_seconds = min(num_iterations * seconds, EXACT_SECONDS)
+    num_failures = total_seconds / mtbf_seconds(site.cluster, failures, max(seconds, 1e-9))
+    cause = f"{num_failures:,.0f} losses in {total_seconds / SECONDS_PER_HOUR:,.3g} h of iterations"
+    num_memberships = min(num_failures, MOST_MEMBERSHIPS) if scenario.cluster.nodes_per_stage > 1 else 1.0
+    causes[cause] = num_failures * EVENTS_PER_FAILURE + num_memberships * operations
+    return causes
+
+
+def foreseen_effort(scenario: Scenario) -> list[str]:
+    """A line where a run takes long to simulate, or will be stopped before its end."""
+    causes = expected_events(scenario)
+    total, most = sum(causes.values()), scenario.give_up_after_events
+    if total < min(WORTH_A_LINE, most):
+        return []
+    cause = max(causes, key=lambda name: causes[name])
+    millions, minutes = total / 1e6, total / EVENTS_PER_SECOND / 60
+    took = format_count(round(minutes), "minute") if minutes >= 1 else "less than a minute"
+    line = f"A run takes about {millions:,.3g} million events to simulate, some {took}: about {cause}."
+    if total > most:
+        line += f" That is more than give_up_after_events, {most:,}: it will be stopped before its end."
+    return [line]
