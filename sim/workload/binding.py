@@ -9,7 +9,7 @@ from sim.cluster.network import LinkConfig, Network, NetworkConfig, StorageConfi
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import fastest_time
-from sim.workload.window import occupied_seconds, plain_plan_on, window_that_fits
+from sim.workload.window import embedding_bytes, occupied_seconds, plain_plan_on, window_that_fits
 
 Resource = Literal["compute", "bandwidth", "latency", "window", "memory", "bubble"]
 
@@ -65,7 +65,7 @@ def binding(deployment: Deployment) -> Binding | None:
 
 
 def _window(site: Deployment, plan: IterationPlan, given_seconds: float) -> Binding | None:
-    """The smallest power of two times the window that saves most, if that is worth it."""
+    """The smallest power of two times the window that saves most, or the largest that fits, if that is worth it."""
     schedule = site.costs.schedule(plan)
     if not schedule.limits_in_flight or schedule.is_interleaved or schedule.in_flight_limit >= plan.num_microbatches:
         return None
@@ -76,7 +76,11 @@ def _window(site: Deployment, plan: IterationPlan, given_seconds: float) -> Bind
     while given_seconds - seconds < 0.9 * (given_seconds - widest):
         window = min(2 * window, plan.num_microbatches)
         seconds = fastest_time(site, replace(plan, max_in_flight=window)).seconds
-    fitting = window_that_fits(site.costs, plan, [0.0] * len(site.cluster.stages), site.cluster.num_shares)
+    fitting = window_that_fits(site.costs, plan, embedding_bytes(site), site.cluster.num_shares)
+    if schedule.in_flight_limit < fitting < window:
+        fitting_seconds = fastest_time(site, replace(plan, max_in_flight=fitting)).seconds
+        if given_seconds - fitting_seconds >= WIDE_ENOUGH * given_seconds:
+            return Binding("window", given_seconds, fitting_seconds, fitting)
     return Binding("window" if window <= fitting else "memory", given_seconds, seconds, window)
 
 

@@ -32,13 +32,17 @@ def plain_plan_on(deployment: Deployment, microbatches_of: IterationPlan | None 
     schedule = costs.schedule(plan)
     if not schedule.limits_in_flight or schedule.is_interleaved or costs.workload.max_in_flight is not None:
         return plan
-    hiding, shares = window_that_hides_hops(deployment, plan), deployment.cluster.num_shares
-    beside = [0.0] * len(deployment.cluster.stages)
-    if deployment.cluster.first_stage:
-        beside[1] = costs.state_bytes(EMBEDDING_STAGE) / shares
-    fitting = window_that_fits(costs, plan, beside, shares)
-    most = min(plan.num_microbatches, hiding, fitting)
+    fitting = window_that_fits(costs, plan, embedding_bytes(deployment), deployment.cluster.num_shares)
+    most = min(plan.num_microbatches, window_that_hides_hops(deployment, plan), fitting)
     return replace(plan, max_in_flight=most) if most > schedule.in_flight_limit else plan
+
+
+def embedding_bytes(deployment: Deployment) -> list[float]:
+    """Bytes of the embedding on the devices of each stage where it has no nodes of its own."""
+    kept = [0.0] * len(deployment.cluster.stages)
+    if deployment.cluster.first_stage:
+        kept[1] = deployment.costs.state_bytes(EMBEDDING_STAGE) / deployment.cluster.num_shares
+    return kept
 
 
 def window_that_hides_hops(deployment: Deployment, plan: IterationPlan) -> int:

@@ -4,6 +4,7 @@ import pytest
 
 from sim.reporting.bottlenecks import binding_sentences, describe_binding, incomplete_saves, slow_saves
 from sim.scenario.loading import parse_scenario
+from sim.scenario.memory_check import too_little_memory
 from sim.simulation.run import build_site
 from sim.workload.binding import binding
 
@@ -28,7 +29,7 @@ CASES = {
     "bubble": (scenario_of("num_microbatches: 2"), "raise workload.num_microbatches (2) for 6 stages"),
     "window": (scenario_of(f"num_microbatches: 64, max_in_flight: 2, {MEASURED}"), "set workload.max_in_flight: "),
     "memory": (
-        scenario_of(f"num_microbatches: 64, max_in_flight: 2, {MEASURED}", cluster="device: t4"),
+        scenario_of(f"num_microbatches: 64, {MEASURED}", cluster="device: t4"),  # as many in flight as fit
         "recompute_activations: true",
     ),
 }
@@ -48,11 +49,15 @@ def test_each_limit_is_named_with_its_field(resource):
     assert binding_sentences(scenario, only_limits=True) == ([] if resource == "compute" else [said])
 
 
-def test_the_window_that_is_proposed_keeps_its_promise():
-    scenario, _ = CASES["window"]
+@pytest.mark.parametrize("device", ["a100", "t4"])
+def test_the_window_that_is_proposed_keeps_its_promise(device):
+    """On a T4 it is the largest that fits."""
+    scenario = scenario_of(f"num_microbatches: 64, max_in_flight: 2, {MEASURED}", cluster=f"device: {device}")
     found = binding(build_site(scenario))
+    assert found.resource == "window"
     workload = scenario.workload.model_copy(update={"max_in_flight": found.window})
     wider = scenario.model_copy(update={"workload": workload})
+    assert too_little_memory(wider, wider.strategies[0]) is None
     assert binding(build_site(wider)).seconds == found.without_seconds
 
 
