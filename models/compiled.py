@@ -22,6 +22,7 @@ from torch.func import functional_call, grad_and_value
 
 from models.spec import ModelSpec, TrainingSpec
 from models.staged_model import StagedModel, WholeModel
+from models.training_state import digest
 
 COMPILED_CODE_HASH = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 FOLDER_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
@@ -77,6 +78,7 @@ def _compiled(
         stack.enter_context(inductor.patch({"compile_threads": 1, "cpp.threads": num_threads}))
         if folder := os.environ.get(FOLDER_VARIABLE):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(Path(folder) / "compiling.lock"))  # other processes read what the first wrote
+            name = digest(f"{model_spec.model_dump_json()} {sizes} {share} {route} {num_threads}")
+            stack.enter_context(FileLock(Path(folder) / f"{name}.lock"))  # other processes read what the first wrote
         compiled(weights, tokens[:, :-1], tokens[:, 1:])
     return compiled

@@ -103,7 +103,8 @@ class RunDisplay(Display):
         for run in finished:
             say(f"{run.folder}: finished before, not run again")
         if outline.num_steps_alone:
-            say(outline.lines[1])
+            for line in outline.lines[1:-1]:
+                say(line)
 
     def progressed(self, progress: SweepProgress) -> None:
         """Update the bars."""
