@@ -26,6 +26,7 @@ format: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.training_overhead
+	$(BIN)/python -m benchmarks.proxy_steps
 	$(BIN)/python -m benchmarks.fidelity
 	$(BIN)/python -m benchmarks.iteration_times
 	$(BIN)/python -m benchmarks.sweep_sharing

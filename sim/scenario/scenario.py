@@ -69,7 +69,7 @@ class TrainingConfig(Config):
     )
     compile: WantedCompile = Field(
         "off",
-        description="on: steps compiled by torch.compile, with other bits; auto: on from 2,000 steps, if possible",
+        description="on: steps compiled by torch.compile, with other bits; auto: on from 4,000 steps, if possible",
     )
 
     @property
