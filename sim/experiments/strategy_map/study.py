@@ -12,6 +12,7 @@ from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob, TrainingJob
 from sim.experiments.sweep import Observer, new_executor
+from sim.experiments.training import on_this_machine
 from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
@@ -87,6 +88,7 @@ class MapRequest:
         options, first = self.options, self.seeds.failures[0]
         if options.objective == "money":
             require_prices(grid)
+        on_this_machine(self.template.scenario)  # a device that is missing is reported before the survey
         with ExitStack() as stack:
             results, cache = (
                 Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))

@@ -8,6 +8,7 @@ from sim.experiments.training import Texts, on_this_machine, training_spec
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import DataError, parse_scenario
 from sim.scenario.sweep_points import Point
+from sim.simulation.run import time_only
 
 SCENARIO = """
 name: tiny
@@ -58,6 +59,12 @@ def test_a_device_that_is_missing_is_refused_at_its_field(monkeypatch, tmp_path)
 def test_where_nothing_is_trained_no_device_is_needed(monkeypatch, learner):
     monkeypatch.setattr(device, "available_gpus", lambda: [])
     assert recipe(f"{{device: cuda, learner: {learner}}}".strip("{}").replace(", ", "\n  ")).device == "cpu"
+
+
+def test_times_alone_need_no_device(monkeypatch):
+    monkeypatch.setattr(device, "available_gpus", lambda: [])
+    for line in ("device: cuda", "device: auto", "compile: auto"):
+        assert not time_only(scenario_with(line)).spec.is_stacked
 
 
 def test_runs_of_another_device_or_precision_have_other_keys(tmp_path):
