@@ -19,7 +19,8 @@ app = typer.Typer()
 @with_locations
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """List all problems of a scenario, with lines; exit code 2 if there are any."""
-    from sim.simulation.effort_estimate import foreseen_effort  # needs simpy
+    from sim.reporting.binding import narrow_window  # both need simpy
+    from sim.simulation.effort_estimate import foreseen_effort
 
     points = load_points(scenario_path, tuple(overrides or ()))
     scenario = points[0].scenario
@@ -35,7 +36,7 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         num_iterations = scenario.training.steps * scenario.iterations_per_step
         what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
     say(f"{scenario_path}: valid; {what}")
-    for line in (*unused_saves(scenario), *foreseen_effort(scenario)):
+    for line in (*unused_saves(scenario), *narrow_window(scenario), *foreseen_effort(scenario)):
         say(line, style="yellow")
 
 

@@ -77,7 +77,8 @@ def run(
 
 def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> None:
     """Print tables and remarks, and write the table and the figures of the runs."""
-    from sim.reporting.bottlenecks import binding_sentences, run_sentences
+    from sim.reporting.binding import binding_sentences
+    from sim.reporting.bottlenecks import run_sentences
     from sim.reporting.ledger import ledger_table
     from sim.reporting.notes import remarks, warnings, worth_knowing
     from sim.reporting.registry import FigureRequest, figure_kinds

@@ -41,7 +41,7 @@ def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Print each strategy's costs with no failure and the stages that it recovers, by simulation without training."""
     from sim.experiments.microbatches import smaller_microbatches
     from sim.experiments.overheads import overheads
-    from sim.reporting.bottlenecks import binding_sentences
+    from sim.reporting.binding import binding_sentences
     from sim.reporting.verdict import use_smaller
 
     scenario = load_scenario(scenario_path, tuple(overrides or ()))

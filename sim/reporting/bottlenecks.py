@@ -1,4 +1,4 @@
-"""What binds an iteration, what dominates the time of runs, saves that do not help, and which field to change."""
+"""What dominates the time of runs, saves that do not help, and which field to change."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from sim.results.storage import RunFiles
 from sim.results.summary import STEADY_BUCKETS
 from sim.scenario.saves import unused_saves
 from sim.scenario.scenario import Scenario
-from sim.simulation.run import build_site
 from sim.strategies import legend_label
-from sim.workload.binding import Binding, binding
 
 DOMINANT = 0.3
 """Share of the time from which on a bucket that is no training is worth a sentence."""
@@ -34,58 +32,6 @@ REMEDIES: Mapping[Bucket, str] = {
 
 SLOW_SAVES = 0.2
 """Share by which saves make iterations longer, from which on that is worth a sentence."""
-
-
-def binding_sentences(scenario: Scenario, only_limits: bool = False) -> list[str]:
-    """Say what binds a plain iteration, by how much, and which field to change; nothing if it is not known.
-
-    only_limits: nothing either where it is compute, as one would have it.
-    """
-    found = binding(build_site(scenario))
-    if found is None or (only_limits and found.resource == "compute"):
-        return []
-    return [describe_binding(found, scenario)]
-
-
-def describe_binding(found: Binding, scenario: Scenario) -> str:
-    """Say what binds an iteration."""
-    workload, seconds, without = scenario.workload, format_number(found.seconds), format_number(found.without_seconds)
-    taken = f"{format_percent(found.share)} of an iteration's {seconds} s"
-    if found.resource in ("bandwidth", "latency"):
-        field, what = _slowest_link(scenario, found.resource)
-        send_less = "; or send less (precision: bf16, fewer stages)" if found.resource == "bandwidth" else ""
-        bound = f"Bound by the {found.resource} of the links: an iteration takes {seconds} s, with unlimited links "
-        return f"{bound}{without} s. Change {field} ({what}){send_less}."
-    if found.resource in ("window", "memory"):
-        change = f"set workload.max_in_flight: {found.window}"
-        if found.resource == "memory":
-            change = "they do not fit; try recompute_activations: true, smaller microbatches or a larger cluster.device"
-        flight = f"with {found.window} microbatches in flight an iteration takes {without} s in place of"
-        return f"Bound by {'the window' if found.resource == 'window' else 'memory'}: {flight} {seconds} s; {change}."
-    if found.resource == "bubble":
-        change = f"raise workload.num_microbatches ({workload.num_microbatches}) for {workload.num_stages} stages"
-        return f"Bound by the pipeline's bubble: nodes wait for each other {taken}; {change}."
-    change = "a faster cluster.device" + ("" if workload.precision == "bf16" else " or workload.precision: bf16")
-    return f"Bound by compute: the busiest node computes {taken}; only {change} would shorten it much."
-
-
-def _slowest_link(scenario: Scenario, resource: str) -> tuple[str, str]:
-    """The field of the links that bind, and its value."""
-    network = scenario.network
-    regions = scenario.cluster.regions or network.regions
-    if resource == "bandwidth":
-        if network.access:
-            return "network.access.up_mbit_per_s", f"{network.access.up_mbit_per_s:g} Mbit/s"
-        if len(set(regions)) > 1:
-            slowest = min(network.links, key=lambda link: link[3])
-            return "network.links, or cluster.regions", f"{slowest[0]}-{slowest[1]} has {slowest[3]:g} GiB/s"
-        return "network.same_region.bandwidth_mbit_per_s", f"{network.same_region.bandwidth_mbit_per_s:g} Mbit/s"
-    if len(set(regions)) > 1:
-        farthest = max(network.links, key=lambda link: link[2])
-        return "network.links, or cluster.regions", f"{farthest[0]}-{farthest[1]} takes {farthest[2]:g} ms"
-    if network.software_seconds_per_hop * 1e3 > network.same_region.latency_ms:
-        return "network.software_seconds_per_hop", f"{network.software_seconds_per_hop:g} s"
-    return "network.same_region.latency_ms", f"{network.same_region.latency_ms:g} ms"
 
 
 def slow_saves(name: str, steady_seconds: float, iteration_seconds: float) -> list[str]:

@@ -23,7 +23,8 @@ from scipy import ndimage
 
 from sim.core.files import atomic_write
 from sim.core.text import USD, format_count, format_list, uncapitalized
-from sim.reporting.bottlenecks import binding_sentences, dominant_buckets, incomplete_saves
+from sim.reporting.binding import binding_sentences
+from sim.reporting.bottlenecks import dominant_buckets, incomplete_saves
 from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import SeriesStyle, Styles, styles_by_kind
 from sim.reporting.style import new_figure, save

@@ -9,7 +9,14 @@ from sim.cluster.network import LinkConfig, Network, NetworkConfig, StorageConfi
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Deployment
 from sim.workload.iteration_time import fastest_time
-from sim.workload.window import embedding_bytes, occupied_seconds, plain_plan_on, window_that_fits
+from sim.workload.window import (
+    SPARE,
+    embedding_bytes,
+    occupied_seconds,
+    plain_plan_on,
+    window_that_fits,
+    window_that_hides_hops,
+)
 
 Resource = Literal["compute", "bandwidth", "latency", "window", "memory", "bubble"]
 
@@ -62,6 +69,16 @@ def binding(deployment: Deployment) -> Binding | None:
     if bubble > busy_seconds:
         return Binding("bubble", given_seconds, given_seconds - bubble)
     return Binding("compute", given_seconds, busy_seconds)
+
+
+def is_window_narrow(deployment: Deployment) -> bool:
+    """Whether fewer microbatches are in flight than Little's law asks for: surely too few to hide the hops."""
+    plan = plain_plan_on(deployment)
+    schedule = deployment.costs.schedule(plan)
+    if not schedule.limits_in_flight or schedule.is_interleaved:
+        return False
+    hiding = window_that_hides_hops(deployment, plan) / SPARE
+    return schedule.in_flight_limit < min(plan.num_microbatches, hiding)
 
 
 def _window(site: Deployment, plan: IterationPlan, given_seconds: float) -> Binding | None:

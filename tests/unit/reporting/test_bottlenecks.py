@@ -2,7 +2,8 @@
 
 import pytest
 
-from sim.reporting.bottlenecks import binding_sentences, describe_binding, incomplete_saves, slow_saves
+from sim.reporting.binding import binding_sentences, describe_binding, narrow_window
+from sim.reporting.bottlenecks import incomplete_saves, slow_saves
 from sim.scenario.loading import parse_scenario
 from sim.scenario.memory_check import too_little_memory
 from sim.simulation.run import build_site
@@ -47,6 +48,7 @@ def test_each_limit_is_named_with_its_field(resource):
     assert said.startswith("Bound by ")
     assert remedy in said
     assert binding_sentences(scenario, only_limits=True) == ([] if resource == "compute" else [said])
+    assert narrow_window(scenario) == ([said] if resource == "window" else [])
 
 
 @pytest.mark.parametrize("device", ["a100", "t4"])
