@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from sim.cli.options import complain, console, say
+from sim.cli.pace import Pace
 from sim.experiments.sweep import Observer
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Display(Observer):
         self._steps = self._bars.add_task("training steps", total=None, state="", visible=False)
         self._trials = Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
         self._simulated = self._trials.add_task("")
+        self._pace = Pace()
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +68,7 @@ class Display(Observer):
         self._bars.start()
         if progress.num_runs == 0:
             self._bars.update(self._runs, description="runs surveyed", completed=progress.num_surveyed)
+            self._pace.note(f"{progress.num_surveyed:,} runs surveyed")
             return
         num_done = progress.num_finished + progress.num_failed
         failed = f"{progress.num_failed} failed" if progress.num_failed else ""
@@ -76,14 +79,31 @@ class Display(Observer):
         self._bars.update(
             self._steps, total=total, completed=progress.num_steps_trained, state=state, visible=total > 0
         )
+        self._pace.note(self._describe(progress, num_done, total))
 
-    def simulated(self, num_trials: int) -> None:
-        """Show the number of simulated strategies in cells."""
+    def _describe(self, progress: SweepProgress, num_done: int, num_steps: int) -> str:
+        """The state of a sweep in a line. The time left is that of training, where something is trained."""
+        parts = [f"{num_done:,} of {progress.num_runs:,} runs done"]
+        if progress.num_failed:
+            parts.append(f"{progress.num_failed:,} of them failed")
+        if num_steps:
+            parts.append(f"{progress.num_steps_trained:,} of {num_steps:,} training steps")
+            left = self._pace.time_left("steps", progress.num_steps_trained, num_steps)
+        else:
+            left = self._pace.time_left("runs", num_done, progress.num_runs)
+        return ", ".join([*parts, left] if left else parts)
+
+    def simulated(self, num_trials: int, num_all: int) -> None:
+        """Show the number of simulated strategies in cells, of those that are to be simulated now."""
+        state = f"{num_trials:,} of {num_all:,} strategies in cells simulated"
+        if left := self._pace.time_left(f"{num_all} trials", num_trials, num_all):
+            state += f", {left}"
+        self._pace.note(state)
         if console.is_terminal:
             if self._bars.live.is_started:
                 self._bars.stop()
             self._trials.start()
-            self._trials.update(self._simulated, description=f"{num_trials:,} strategies in cells simulated")
+            self._trials.update(self._simulated, description=state)
 
 
 class RunDisplay(Display):

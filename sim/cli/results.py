@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from sim.cli.options import say
+from sim.cli.pace import working
 from sim.core.text import shortened, suggestion
 
 app = typer.Typer()
@@ -62,9 +63,13 @@ def plot(
     folder = out or results / "figures"
     if folder.is_file():
         raise ValueError(f"--out {folder}: there is a file of that name; name a folder")
-    for name, drawn in tables.items():
-        paths = known[name].write(request, drawn, folder)
-        say(f"{name}: {known[name].summary}: {', '.join(map(str, paths))}")
+    lines = []
+    with working("figures drawn", len(tables)) as part_done:
+        for name, drawn in tables.items():
+            paths = known[name].write(request, drawn, folder)
+            lines.append(f"{name}: {known[name].summary}: {', '.join(map(str, paths))}")
+            part_done()
+    say("\n".join(lines))
 
 
 @app.command()
@@ -79,7 +84,8 @@ def report(
     from sim.reporting.html.page import report_page
 
     path = output_path(out, results / "report.html", "an HTML", (".html", ".htm"))
-    page = report_page(results)
+    with working("writing the page"):
+        page = report_page(results)
     try:
         atomic_write(path, page)
     except OSError as error:

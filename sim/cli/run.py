@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -53,6 +53,8 @@ def run(
     results: ResultsFolder = Path("results"),
     cache: CacheFolder = None,
     no_cache: NoCache = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Workers; default: as needed, up to every core.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Repeat finished runs.")] = False,
 ) -> None:
     """Run a scenario: every strategy under the same churn. Ends with a table and a figure.
@@ -65,9 +67,14 @@ def run(
         say(f"The sweep: section is ignored here; churnlab sweep {scenario_path} runs all its points.")
     for line in foreseen_effort(scenario):
         say(line, "yellow")
-    with cache_folder(cache, no_cache) as folder, RunDisplay(scenario) as display:
-        outcome = run_scenario(scenario, results, scenario_path.parent, folder, observer=display, force=force)
-    files = outcome.run_files()
+    with ExitStack() as stack:
+        folder = stack.enter_context(cache_folder(cache, no_cache))
+        display = stack.enter_context(Display() if dry_run else RunDisplay(scenario))
+        executor = None
+        if jobs is not None:
+            executor = stack.enter_context(closing(new_executor("serial" if jobs == 1 else "pool", jobs)))
+        outcome = run_scenario(scenario, results, scenario_path.parent, folder, executor, display, force, dry_run)
+    files = [] if dry_run else outcome.run_files()
     if files:
         print_end(scenario, outcome.folder, files)
     report_failures(outcome, "the others are finished")

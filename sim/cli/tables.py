@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from models.spec import Config
 from sim.cli.options import Overrides, ScenarioPath, console, say, with_locations
+from sim.cli.pace import working
 from sim.core.plugins import PluginError
 from sim.core.presets import presets
 from sim.core.text import suggestion
@@ -49,11 +50,12 @@ def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         say(line)
     if smaller := smaller_microbatches(scenario):
         say(use_smaller(smaller))
-    found = overheads(scenario)
+    with working("costs of strategies", 2 * len(scenario.strategies)) as part_done:
+        found, recovered = overheads(scenario, part_done), recovery_table(scenario, part_done)
     for line in save_sentences(scenario, found):
         say(line, style="yellow")
     console.print(overhead_table(scenario, found))
-    console.print(recovery_table(scenario))
+    console.print(recovered)
 
 
 @app.command("list")
@@ -92,7 +94,7 @@ def overhead_table(scenario: Scenario, found: Sequence[Overhead]) -> Table:
     return Table(title, columns_of(COST_HEADINGS), tuple(rows))
 
 
-def recovery_table(scenario: Scenario) -> Table:
+def recovery_table(scenario: Scenario, part_done: Callable[[], None] = lambda: None) -> Table:
     """One row per strategy that stops on failures: which stages it recovers that are lost at once."""
     from sim.experiments.overheads import lost_stages, recoveries
 
@@ -100,7 +102,7 @@ def recovery_table(scenario: Scenario) -> Table:
     headings = [f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items()]
     rows = [
         Row((name, *("yes" if recovered[trial] else "no" for trial in trials)))
-        for name, recovered in recoveries(scenario).items()
+        for name, recovered in recoveries(scenario, part_done).items()
     ]
     return Table(f"{scenario.name}: stages recovered that are lost at once", columns_of(headings), tuple(rows))
 

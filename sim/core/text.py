@@ -137,3 +137,10 @@ def format_tag(tag: object) -> str:
 def format_name(name: str) -> str:
     """The name of a bucket or an event, with spaces for underscores."""
     return name.replace("_", " ")
+
+
+def format_duration(seconds: float) -> str:
+    """Format real time."""
+    if seconds < 90:
+        return f"{max(1.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

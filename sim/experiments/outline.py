@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from models.spec import TrainingSpec, plain_routes
 from models.training_plan import Segment, longest_paths, num_steps, together
-from sim.core.text import format_count
+from sim.core.text import format_count, format_duration
 from sim.experiments.job import SweepJob
 from sim.experiments.plan import SweepRun, device_of
 from sim.experiments.training_workers import on_gpu
@@ -123,10 +123,3 @@ def estimate(job: SweepJob, segments: Sequence[Segment]) -> tuple[float | None, 
 def num_together(job: SweepJob, spec: TrainingSpec) -> int:
     """Replicates that the workers train at a time, if stacks are full."""
     return spec.replicates_at_once * (1 if on_gpu(spec) else job.executor.num_workers)
-
-
-def format_duration(seconds: float) -> str:
-    """Format real time."""
-    if seconds < 90:
-        return f"{max(1.0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,6 +8,7 @@ tested in a short run in which the stages in question are lost at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -51,8 +52,8 @@ class Overhead:
     num_durable: int
 
 
-def overheads(scenario: Scenario) -> list[Overhead]:
-    """Every strategy's cost with no failure, measured over the scenario's iterations."""
+def overheads(scenario: Scenario, part_done: Callable[[], None] = lambda: None) -> list[Overhead]:
+    """Every strategy's cost with no failure, measured over the scenario's iterations. part_done: called after each."""
     site = build_site(scenario)
     work = cache(partial(work_of, site))
     plain_bytes, plain_seconds = work(plain_plan_on(site))
@@ -78,6 +79,7 @@ def overheads(scenario: Scenario) -> list[Overhead]:
                 num_durable=kinds_of(run.events)["checkpoint_durable"],
             )
         )
+        part_done()
     return found
 
 
@@ -109,10 +111,17 @@ def lost_stages(num_stages: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def recoveries(scenario: Scenario) -> dict[str, dict[str, bool]]:
-    """By strategy that stops on failures, the stages that it recovers if they are lost at once."""
-    stopping = (config for config in scenario.strategies if strategy_class(config.kind).stops_on_failures)
-    return {config.name: recovers(scenario, config) for config in stopping}
+def recoveries(scenario: Scenario, part_done: Callable[[], None] = lambda: None) -> dict[str, dict[str, bool]]:
+    """By strategy that stops on failures, the stages that it recovers if they are lost at once.
+
+    part_done: called after each strategy.
+    """
+    found = {}
+    for config in scenario.strategies:
+        if strategy_class(config.kind).stops_on_failures:
+            found[config.name] = recovers(scenario, config)
+        part_done()
+    return found
 
 
 def recovers(scenario: Scenario, config: StrategyConfig) -> dict[str, bool]:

@@ -44,8 +44,8 @@ class Observer:
     def noted(self, line: str) -> None:
         """A decision that concerns the results, in a sentence."""
 
-    def simulated(self, num_trials: int) -> None:
-        """The number of strategies in cells of a map that were simulated so far."""
+    def simulated(self, num_trials: int, num_all: int) -> None:
+        """The number of strategies in cells of a map that were simulated, of those that are to be simulated now."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def run_sweep(
             for _ in range(executor.num_workers):  # workers load torch while this process prepares the work
                 executor.submit(load_training)
         stack.enter_context(begun(job, executor, cache, options.cache_bytes, options.dry_run))
-        work = outline(job, runs, to_do, with_time=options.made_for != "run")
+        work = outline(job, runs, to_do, with_time=options.dry_run or options.made_for != "run")
         observer.planned(work, [run for run in runs if run not in set(to_do)])
         if not options.dry_run:
             job.do(to_do)
@@ -145,9 +145,10 @@ def run_scenario(
     executor: Executor | None = None,
     observer: Observer | None = None,
     force: bool = False,
+    dry_run: bool = False,
 ) -> SweepOutcome:
     """Do all runs of a scenario, without its `sweep:`; arguments as of `run_sweep`. Writes the runs' folders alone."""
-    options = SweepOptions(force, made_for="run")
+    options = SweepOptions(force, dry_run=dry_run, made_for="run")
     return run_sweep([Point({}, scenario)], results_folder, base_folder, cache, executor, observer, options)
 
 

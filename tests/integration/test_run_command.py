@@ -50,6 +50,14 @@ def runs(finished):
     return [load_run(path.parent) for path in sorted(folder.rglob("summary.json"))]
 
 
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
+    (tmp_path / "dry.yaml").write_text(SCENARIO)
+    done = churnlab("run", "dry.yaml", "--dry-run", "--jobs", "1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("10 runs at 1 point: 0 finished before, 10 to do.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["dry.yaml"]
+
+
 def test_a_run_ends_in_a_table_a_figure_and_files(finished):
     folder, output = finished
     for words in (

@@ -147,7 +147,6 @@ class MapJob:
     objective: Objective
     num_samples: int
     required_cells: Sequence[Cell] = ()
-    num_simulated: int = 0
     surveyed: dict[ComparisonGroup, dict[Cell, FirstPassages]] = field(default_factory=dict)
     to_target: dict[ComparisonGroup, IterationsToTarget] = field(default_factory=dict)
     trained: dict[Trial, TrainedRuns] = field(default_factory=dict)
@@ -335,7 +334,7 @@ class TrialWork(Work[Trials]):
         self, job: MapJob, tasks: Iterable[Trials], to_target: Mapping[ComparisonGroup, IterationsToTarget] | None
     ) -> None:
         super().__init__(job.training.executor, tasks)
-        self.job, self.to_target = job, to_target
+        self.job, self.to_target, self.num_all = job, to_target, sum(map(len, self.waiting))
         self.found: dict[Trial, FirstPassages] = {}
 
     def submit(self, task: Trials) -> Future[Any]:
@@ -349,10 +348,12 @@ class TrialWork(Work[Trials]):
         return self.executor.submit(first_passages, trials, self.job.time_seeds)
 
     def done(self, task: Trials, result: Sequence[FirstPassages]) -> None:
-        """Collect the results, and report their number."""
+        """Collect the results."""
         self.found.update(zip(task, result, strict=True))
-        self.job.num_simulated += len(task)
-        self.job.training.observer.simulated(self.job.num_simulated)
+
+    def heartbeat(self, under_way: Sequence[Trials]) -> None:  # noqa: ARG002
+        """Report the number of results."""
+        self.job.training.observer.simulated(len(self.found), self.num_all)
 
     def failed(self, task: Trials, error: BaseException) -> None:  # noqa: ARG002
         """Stop: a map needs all results."""

@@ -117,8 +117,9 @@ def plain_price(scenario):
 @pytest.mark.parametrize("field", CHANGED)
 def test_clusters_alike_for_iterations_share_times(field):
     network = {**a_network(), "links": (("a", "b", 300.0, 1.0),)}
-    first = a_scenario(cluster={"nodes_per_stage": 2}, network=network)
-    second = a_scenario(cluster={"nodes_per_stage": 2, field: CHANGED[field]}, network=network)
+    both = {"network": network, "loss_at": "last_stage"}
+    first = a_scenario(cluster={"nodes_per_stage": 2}, **both)
+    second = a_scenario(cluster={"nodes_per_stage": 2, field: CHANGED[field]}, **both)
     assert set(CHANGED) == set(ClusterConfig.model_fields)
     assert first.cluster != second.cluster
     price = plain_price(first)
