@@ -4,7 +4,15 @@ Each process has a line in the table of `registry.py`. Strategies and the event 
 """
 
 from sim.failures.base import FailureProcess, ProcessConfig
-from sim.failures.registry import PLUGINS, PROCESSES, known_processes, process_choice, process_class, processes
+from sim.failures.registry import (
+    PLUGINS,
+    PROCESSES,
+    known_processes,
+    process_choice,
+    process_class,
+    processes,
+    with_default_scope,
+)
 
 __all__ = [
     "PLUGINS",
@@ -15,4 +23,5 @@ __all__ = [
     "process_choice",
     "process_class",
     "processes",
+    "with_default_scope",
 ]

@@ -93,7 +93,9 @@ class RatedConfig(MeanConfig):
     """Options of processes with a mean uptime in which whole domains of one scope fail."""
 
     scope: Literal["node", "stage", "region"] = Field(
-        "stage", description="what fails as one: each node by itself, all nodes of a stage, or of a region"
+        "stage",
+        description="what fails as one: each node by itself, all nodes of a stage, or of a region; where "
+        "`cluster.nodes_per_stage` is above 1, the default is node",
     )
 
     @property

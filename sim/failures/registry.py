@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -98,6 +98,17 @@ PROCESSES: dict[str, type[FailureProcess]] = {
     ComposedFailures.kind: ComposedFailures,
     renewal.NoFailures.kind: renewal.NoFailures,
 }
+
+
+def with_default_scope(config: ProcessConfig) -> ProcessConfig:
+    """A process whose nodes fail one by one if its scope is not given: the default where a stage has several nodes."""
+    if parts := getattr(config, "processes", None):
+        scoped = tuple(map(with_default_scope, parts))
+        is_changed = any(new is not old for new, old in zip(scoped, parts, strict=True))
+        return config.model_copy(update={"processes": scoped}) if is_changed else config
+    field = type(config).model_fields.get("scope")
+    follows = field is not None and field.default == "stage" and "node" in get_args(field.annotation)
+    return config.model_copy(update={"scope": "node"}) if follows and "scope" not in config.model_fields_set else config
 
 
 def process_class(kind: str) -> type[FailureProcess]:

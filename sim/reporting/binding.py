@@ -32,7 +32,8 @@ def describe_binding(found: Binding, scenario: Scenario) -> str:
     taken = f"{format_percent(found.share)} of an iteration's {seconds} s"
     if found.resource in ("bandwidth", "latency"):
         field, what = _slowest_link(scenario, found.resource)
-        send_less = "; or send less (precision: bf16, fewer stages)" if found.resource == "bandwidth" else ""
+        half = "" if workload.precision == "bf16" else "precision: bf16, "
+        send_less = f"; or send less ({half}fewer stages)" if found.resource == "bandwidth" else ""
         bound = f"Bound by the {found.resource} of the links: an iteration takes {seconds} s, with unlimited links "
         return f"{bound}{without} s. Change {field} ({what}){send_less}."
     if found.resource in ("window", "memory"):

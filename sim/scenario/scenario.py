@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.spec import (
     REPLICATES_ON_GPU,
@@ -25,7 +25,7 @@ from sim.cluster.topology import ClusterConfig
 from sim.core.plugins import choice
 from sim.core.presets import OrPreset
 from sim.core.text import FOLDER_NAME
-from sim.failures import PROCESSES, ProcessConfig, process_choice
+from sim.failures import PROCESSES, ProcessConfig, process_choice, with_default_scope
 from sim.strategies import PLUGINS, STRATEGIES, StrategyConfig
 from sim.workload.config import WorkloadConfig
 
@@ -213,3 +213,10 @@ class Scenario(Config):
     sweep: SweepConfig | None = Field(
         None, description="what `churnlab sweep` varies; the rest of the scenario is what all its points share"
     )
+
+    @model_validator(mode="after")
+    def _scope_follows_nodes_per_stage(self) -> Self:
+        """Let nodes fail one by one where a stage has several, unless the scope of the failures is given."""
+        if self.cluster.nodes_per_stage > 1:
+            self.__dict__["failures"] = with_default_scope(self.failures)  # of a frozen model
+        return self

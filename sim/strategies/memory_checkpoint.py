@@ -38,7 +38,7 @@ class NeighbourCheckpointConfig(StrategyConfig):
 class NeighbourCheckpoint(Strategy):
     """Copies are sent concurrently with training; a checkpoint replaces the last once all of them have arrived."""
 
-    title = "in neighbours"
+    title = "neighbour checkpoints"
     summary = "keep checkpoints in the memory of other stages' nodes, roll all stages back to the last"
     Config = NeighbourCheckpointConfig
     config: NeighbourCheckpointConfig

@@ -22,7 +22,7 @@ workload: {num_stages: 4, num_microbatches: 4, sequences_per_microbatch: 2}
 training: {learner: none, model: {num_stages: 4}, steps: 60}
 cluster: {device: a100, nodes_per_stage: 2, detection_seconds: 5, startup_seconds: 5}
 network: {preset: spot_cluster, storage: {bandwidth_mbit_per_s: 5000}}
-failures: {kind: exponential, rate_per_hour: 0.999}
+failures: {kind: exponential, rate_per_hour: 0.999, scope: stage}
 strategies:
   - {kind: checkpoint, interval_iterations: 5}
   - {kind: redundant, shadow: lazy, microbatch_count_factor: 1, microbatch_size_factor: 1}

@@ -164,8 +164,8 @@ def test_returning_nodes_join_and_those_that_never_come_stop_it():
     assert result.ledger["waiting_for_nodes"] == pytest.approx(20 * 8 * ITERATION - 60.0, abs=2.0)
     short = scripted(a_scenario((CHECKFREE,)), {}, num_initial_nodes=4)  # for five stages
     result = run_with(short)
-    assert "after 0 of 20 iterations" in result.stopped
-    assert result.ledger["waiting_for_nodes"] == result.wall_clock_seconds
+    assert "no node and none can come any more: after 0 h 4 nodes are active" in result.stopped
+    assert result.ledger["waiting_for_nodes"] == result.wall_clock_seconds == 0.0
 
 
 @pytest.mark.parametrize(("away_seconds", "bucket"), [(None, "provisioning"), (60.0, "waiting_for_nodes")])
@@ -204,8 +204,9 @@ REGIONS = {"same_region": a_link(), "storage": a_link(), "links": (("a", "b", 0.
     ("failures", "num_an_hour"),
     [
         ({"kind": "never"}, 0.0),
-        ({"kind": "exponential", "mean_uptime_hours": 2.0}, 5 / 2),
-        ({"kind": "exponential", "mean_uptime_hours": 2.0, "immune_stages": (0, 3)}, 3 / 2),
+        ({"kind": "exponential", "mean_uptime_hours": 2.0}, 10 / 2),  # of a node, where a stage has several
+        ({"kind": "exponential", "mean_uptime_hours": 2.0, "scope": "stage"}, 5 / 2),
+        ({"kind": "exponential", "mean_uptime_hours": 2.0, "scope": "stage", "immune_stages": (0, 3)}, 3 / 2),
         ({"kind": "weibull", "mean_uptime_hours": 2.0, "scope": "node"}, 10 / 2),
         ({"kind": "weibull", "mean_uptime_hours": 2.0, "scope": "node", "immune_stages": (0,)}, 8 / 2),
         ({"kind": "exponential", "mean_uptime_hours": 2.0, "scope": "region"}, 2 / 2),
