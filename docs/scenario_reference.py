@@ -394,6 +394,7 @@ def default(name: str, node: dict[str, Any], is_required: bool) -> str:
 
 def allowed(node: dict[str, Any]) -> str:
     """The limits of a field, or the names that it can hold."""
+    words = [code(option["const"]) for option in node.get("anyOf", ()) if "const" in option]
     node = resolved(node)
     if "enum" in node:
         return ", ".join(map(code, node["enum"]))
@@ -411,7 +412,7 @@ def allowed(node: dict[str, Any]) -> str:
         told.append(f"at most {node['maxItems']:,} of them")
     if node.get("pattern"):
         told.append("letters, digits, `.`, `_`, `+`, `-`; a letter or digit first")
-    return "; ".join(filter(None, told))
+    return "; ".join(filter(None, [*told, *words]))
 
 
 def limits(node: dict[str, Any]) -> str:

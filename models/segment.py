@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 
@@ -164,3 +165,22 @@ def measure_step_seconds(spec: TrainingSpec, corpus: Corpus) -> float:
         trainer.train_step()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[len(seconds) // 2 :])
+
+
+def measure_threads(spec: TrainingSpec, numbers: Sequence[int]) -> dict[int, float]:
+    """Median seconds of a step on random text by number of threads, in turn, so that load affects all alike."""
+    num_tokens = max(spec.num_validation_sequences + spec.sequence_length, 4 * spec.sequence_length) + 1
+    tokens = np.random.default_rng(0).integers(spec.vocabulary_size, size=num_tokens).astype("<u2")
+    corpus = Corpus(tokens, tokens, spec.vocabulary_size, spec.corpus, "random tokens")
+    trainers = {number: Trainer(spec.model_copy(update={"num_threads": number}), corpus) for number in numbers}
+    seconds: dict[int, list[float]] = {number: [] for number in numbers}
+    before = torch.get_num_threads()
+    for _ in range(NUM_STEPS_TIMED):
+        for number, trainer in trainers.items():
+            torch.set_num_threads(number)
+            trainer.train_step()  # the first one after a change starts threads
+            began = time.perf_counter()
+            trainer.train_step()
+            seconds[number].append(time.perf_counter() - began)
+    torch.set_num_threads(before)
+    return {number: statistics.median(values) for number, values in seconds.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -20,6 +19,7 @@ from sim.experiments.outline import Outline, outline
 from sim.experiments.plan import SweepRun, selected
 from sim.experiments.sequential import narrow_intervals
 from sim.experiments.tasks import load_training
+from sim.experiments.threads import num_cores, with_threads
 from sim.experiments.training import Texts, open_training
 from sim.experiments.training_workers import on_gpu
 from sim.experiments.versions import components
@@ -114,6 +114,8 @@ def run_sweep(
     observer, options = observer or Observer(), options or SweepOptions()
     with ExitStack() as stack:
         cache = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
+        num_workers = executor.num_workers if executor else num_cores()
+        points = with_threads(points, results_folder, num_workers, observer.noted, not options.dry_run)
         job = SweepJob(points, base_folder, results_folder, cache, observer.progressed, options.made_for)
         runs = selected(job.runs, options.only)
         to_do = [run for run in runs if options.force or not run.is_finished]
@@ -231,8 +233,7 @@ def new_executor(
 
         return RayCluster(address, jobs, learns)
     if kind == "pool":
-        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return ProcessPool(jobs or num_cores)
+        return ProcessPool(jobs or num_cores())
     if jobs not in (None, 1):
         raise ValueError(f"--executor serial works in this process alone: leave out --jobs {jobs}")
     return InProcess()

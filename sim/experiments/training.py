@@ -51,7 +51,9 @@ class Texts:
 def on_this_machine(scenario: Scenario) -> Scenario:
     """The scenario with what its training has here in place of `auto`. DataError for what this machine cannot do."""
     device = device_here(scenario)
-    on_device = scenario.training.model_copy(update={"device": device})
+    num_threads = scenario.training.num_threads
+    found = {"device": device, "num_threads": 1 if num_threads == "auto" else num_threads}  # a worker on each core
+    on_device = scenario.training.model_copy(update=found)
     training = on_device.model_copy(update={"compile": compile_here(on_device)})
     return scenario if training == scenario.training else scenario.model_copy(update={"training": training})
 

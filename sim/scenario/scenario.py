@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from models.spec import (
     REPLICATES_ON_GPU,
@@ -28,6 +28,8 @@ from sim.core.text import FOLDER_NAME
 from sim.failures import PROCESSES, ProcessConfig, process_choice, with_default_scope
 from sim.strategies import PLUGINS, STRATEGIES, StrategyConfig
 from sim.workload.config import WorkloadConfig
+
+MAX_THREADS = 64
 
 
 class EvaluationConfig(Config):
@@ -54,7 +56,9 @@ class TrainingConfig(Config):
     target_validation_loss: float | None = Field(
         None, gt=0, description="time and iterations until the validation loss is first this low are reported"
     )
-    num_threads: int = Field(1, ge=1, le=64, description="threads of the training; part of what decides the bits")
+    num_threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["auto"] = Field(
+        1, description="threads of a worker's training, which decide the bits; auto: the fastest, measured once"
+    )
     device: WantedDevice = Field(
         "cpu", description="cpu; cuda or mps: a GPU of this machine; auto: cuda if it has one, else mps, else cpu"
     )
@@ -72,6 +76,14 @@ class TrainingConfig(Config):
         description="on: steps compiled by torch.compile, with other bits; auto: on from 4,000 steps, if possible",
     )
 
+    @field_validator("num_threads", mode="before")
+    @classmethod
+    def _is_a_number_or_auto(cls, value: Any) -> Any:
+        """One message in place of one for each member of the union."""
+        if value != "auto" and not (type(value) is int and 1 <= value <= MAX_THREADS):
+            raise ValueError(f"it must be a whole number from 1 to {MAX_THREADS}, or 'auto'")
+        return value
+
     @property
     def num_replicates_at_once(self) -> int:
         """Slots of a stack; 1: replicates are trained one after another."""
@@ -87,10 +99,11 @@ class TrainingConfig(Config):
     def spec(self, corpus: str, vocabulary_size: int, init_seed: int, data_seed: int, routes: Routes) -> TrainingSpec:
         """The specification of this training. Its states do not depend on `steps` and the evaluation interval.
 
-        The device must be a resolved one (`sim.experiments.training.on_this_machine`).
+        Nothing may be `auto` (`sim.experiments.training.on_this_machine`).
         """
         assert self.device != "auto"
         assert self.compile != "auto"
+        assert self.num_threads != "auto"
         optimizer = self.optimizer
         if optimizer.decay == "cosine" and optimizer.decay_steps is None:
             optimizer = optimizer.model_copy(update={"decay_steps": self.steps})
