@@ -63,6 +63,16 @@ class StagedModel:
                 std = INIT_STD / math.sqrt(num_residual_writes) if name.endswith("output") else INIT_STD
                 parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
+    @torch.no_grad()
+    def zero(self, number: int, endings: tuple[str, ...]) -> None:
+        """Set the tensors of a stage whose names end so to zero. ValueError where there is none."""
+        for ending in endings:
+            found = [tensor for name, tensor in self.stages[number].named_parameters() if name.endswith(ending)]
+            if not found:
+                raise ValueError(f"stage {number} has no tensor whose name ends in '{ending}'")
+            for tensor in found:
+                tensor.zero_()
+
 
 class WholeModel(nn.Module):
     """A staged model as one module, so that `functional_call` can replace the weights of all its stages."""

@@ -129,12 +129,15 @@ class Trainer:
             terms = tuple(Term(source, share) for source, share in shares.items())
         if edit.rule == "fresh":
             self.model.initialise(edit.stage, self.step + 1)
+        elif edit.rule == "zeros":
+            self.model.flat[edit.stage].zero_()
         else:
             vectors = [(term.share, states[term.moment][f"weights.{term.stage}"]) for term in terms]
             self.model.flat[edit.stage].copy_(combine(vectors))
             self.gradient_norms[edit.stage] = sum(
                 term.share * float(states[term.moment]["gradient_norms"][term.stage]) for term in means(edit, terms)
             )
+        self.model.zero(edit.stage, edit.zeroed)
         self._rebuild_optimizer(edit, terms, states)
         half_life_steps = edit.learning_rate_half_life_steps or math.inf
         self.rate_factors[edit.stage] = (edit.learning_rate_factor, half_life_steps, self.step)

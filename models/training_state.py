@@ -44,12 +44,17 @@ class Term:
         return f"{float(self.share)!r}*{self.stage}{when}"
 
 
+RULES = ("average", "copy", "fresh", "zeros", "sum")
+
+
 @dataclass(frozen=True)
 class Edit:
     """A rebuilt stage: its new weights, optimizer state and learning rate.
 
     rule: `average` of `sources` weighted by `weights`; `copy` of the one source; `fresh`, from another random stream;
-    `sum` of `terms`, each a stage at some moment.
+    `zeros`: every tensor is zero; `sum` of `terms`, each a stage at some moment.
+    zeroed: ends of the names of tensors that are zero after the rule; with `fresh`, ("output",) gives a stage of layers
+    that at first passes on what it receives.
     optimizer: `fresh` resets Adam's moments and step count; `average` combines the sources' moments like the weights
     (`sum`: their mean by |share|, since a second moment cannot be negative); `older` restores the stage's own at the
     first term's moment.
@@ -57,17 +62,22 @@ class Edit:
     """
 
     stage: int
-    rule: Literal["average", "copy", "fresh", "sum"]
+    rule: Literal["average", "copy", "fresh", "zeros", "sum"]
     sources: tuple[int, ...] = ()
     weights: GradientNormWeights | None = None
     optimizer: Literal["fresh", "average", "older"] = "fresh"
     learning_rate_factor: float = 1.0
     learning_rate_half_life_steps: float | None = None
     terms: tuple[Term, ...] = ()
+    zeroed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the rule fits its sources, weights and terms."""
-        num_sources = {"copy": 1, "fresh": 0, "sum": 0}.get(self.rule, len(self.sources))
+        if self.rule not in RULES:
+            raise ValueError(f"edit of stage {self.stage}: no rule '{self.rule}'; allowed: {', '.join(RULES)}")
+        if isinstance(self.zeroed, str) or not all(self.zeroed):
+            raise ValueError(f"edit of stage {self.stage}: zeroed is a tuple of ends of names, found {self.zeroed!r}")
+        num_sources = {"copy": 1, "fresh": 0, "zeros": 0, "sum": 0}.get(self.rule, len(self.sources))
         if len(self.sources) != num_sources or (self.rule == "average" and not self.sources):
             raise ValueError(f"edit of stage {self.stage}: rule '{self.rule}' does not fit sources {self.sources}")
         if (self.rule == "average") != (self.weights is not None):
@@ -95,6 +105,7 @@ class Edit:
         """Stable text of this edit, for hashes and logs."""
         weights = self.weights.model_dump_json() if self.weights else "-"
         terms = "".join(f":{term.as_text()}" for term in self.terms)
+        terms += f":zeroed {self.zeroed}" if self.zeroed else ""
         return (
             f"{self.stage}:{self.rule}:{self.sources}:{weights}:{self.optimizer}"
             f":{self.learning_rate_factor!r}:{self.learning_rate_half_life_steps!r}{terms}"

@@ -18,7 +18,10 @@ app = typer.Typer()
 @app.command()
 @with_locations
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
-    """List all problems of a scenario, with lines; exit code 2 if there are any."""
+    """List all problems of a scenario, with lines; exit code 2 if there are any.
+
+    Imports the modules of plug-ins that the scenario names: their code is run.
+    """
     from sim.reporting.binding import narrow_window  # both need simpy
     from sim.simulation.effort_estimate import foreseen_effort
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sqlite3
 import sys
 from functools import cache
@@ -15,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sim.cli.options import complain
+from sim.core.plugins import FOLDER_VARIABLE, NO_PLUGINS
 
 MODULES = {
     "run": "run",
@@ -53,7 +55,49 @@ class Commands(TyperGroup):
 
 def command(name: str) -> Any:
     """A command, imported."""
-    return typer.main.get_group(import_module(f"sim.cli.{MODULES[name]}").app).commands[name]
+    found = typer.main.get_group(import_module(f"sim.cli.{MODULES[name]}").app).commands[name]
+    if any(option.name == "overrides" for option in found.params):
+        found.params += plugin_options()
+    return found
+
+
+def _allow_plugins(folder: str | None) -> None:
+    if folder is not None:
+        os.environ[FOLDER_VARIABLE] = folder
+
+
+def _refuse_plugins(wanted: bool) -> None:
+    if wanted:
+        os.environ[FOLDER_VARIABLE] = NO_PLUGINS
+
+
+PluginFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--plugins",
+        metavar="FOLDER",
+        callback=_allow_plugins,
+        help="Also import modules that the scenario names from this folder, e.g. `.`: their code is run.",
+    ),
+]
+
+NoPlugins = Annotated[
+    bool, typer.Option("--no-plugins", callback=_refuse_plugins, help="Import no module that the scenario names.")
+]
+
+
+def plugin_options() -> list[Any]:
+    """The options of commands that read a scenario, whose kinds may name code to import."""
+    sample = typer.Typer(add_completion=False)
+
+    @sample.command()
+    def _(plugins: PluginFolder = None, no_plugins: NoPlugins = False) -> None:
+        """Take the two options."""
+
+    options = [option for option in typer.main.get_command(sample).params if option.name in ("plugins", "no_plugins")]
+    for option in options:
+        option.expose_value = False
+    return options
 
 
 def description(name: str) -> str:

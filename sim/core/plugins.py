@@ -1,7 +1,7 @@
 """Components (strategies, failure processes) that a scenario names by their `kind`: their lookup, and such a field.
 
 A kind is the name of a built-in class, else of an entry point of an installed package, or `package.module:Class` for
-any class that Python can import: installed, on PYTHONPATH, or, searched last, in the current folder.
+any class that Python can import: installed, on PYTHONPATH, or, where `--plugins` asks for it, in a folder.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import os
 import re
 import sys
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args
+from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar, Union, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -28,6 +29,9 @@ from sim.core.presets import mapping_with, presets, resolved
 from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, shortened, suggestion
 
 MODULE_AND_CLASS = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+
+FOLDER_VARIABLE, NO_PLUGINS = "CHURNLAB_PLUGINS", "none"
+"""Environment variable with the folder from which modules are also imported, or `none`: no module is."""
 
 MAX_REASON_CHARACTERS = 300
 
@@ -126,18 +130,40 @@ def _checked_class(plugins: Plugins[Found], kind: str, target: str) -> Any:
 
 
 def _import(name: str) -> ModuleType:
-    """Import a module, also from the current folder (last in the path, so that it hides nothing installed)."""
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.append(folder)
+    """Import a module, also from the folder asked for (last in the path, so that it hides nothing installed)."""
+    folder = os.environ.get(FOLDER_VARIABLE, "")
+    if folder == NO_PLUGINS and name != "__main__":
+        raise PluginError(f"module '{name}' is not imported: --no-plugins is given")
+    if folder and os.path.abspath(folder) not in sys.path:
+        sys.path.append(os.path.abspath(folder))
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+        with without_exits():
+            return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            where = "installed, on PYTHONPATH or in the current folder"
-            raise PluginError(f"there is no module '{error.name}', {where}") from None
+            where = f", on PYTHONPATH or in {shortened(folder)}" if folder else " or on PYTHONPATH"
+            first, here = name.partition(".")[0], os.getcwd()
+            is_here = any(os.path.exists(os.path.join(here, found)) for found in (f"{first}.py", first))
+            hint = "; to import from the current folder, give --plugins ." if is_here and not folder else ""
+            raise PluginError(f"there is no module '{error.name}', installed{where}{hint}") from None
         raise PluginError(f"module '{name}' cannot be imported: {in_one_line(error)}") from None
+
+
+@contextmanager
+def without_exits() -> Iterator[None]:
+    """While a module is imported, `os._exit` is an error: it would end the command without a word, with any code."""
+
+    def refused(status: int) -> NoReturn:
+        raise RuntimeError(f"it calls os._exit({status})")
+
+    before, os._exit = os._exit, refused
+    try:
+        yield
+    finally:
+        os._exit = before
 
 
 def _check_contract(plugins: Plugins[Found], kind: str, found: Any) -> None:

@@ -19,6 +19,7 @@ from sim.simulation.fast_forward import Action, FastForward, next_action
 from sim.simulation.interruptible import GaveUpError, NoNodesError
 from sim.simulation.leap import RepeatedIterations, plain_leap
 from sim.simulation.log import IterationLog
+from sim.simulation.plugin_calls import after_iteration, recover
 from sim.simulation.world import World
 from sim.strategies import Strategy, UnrecoverableError, strategy_class
 from sim.strategies.base import PeriodicSave, Process
@@ -105,7 +106,7 @@ class TrainingProcess:
         if failure is not None or (leap and not leap[0].is_complete):
             return failure
         for strategy in (self.strategy, self.fallback):  # the fallback keeps what it would fall back on
-            failure = (yield from strategy.after_iteration(self.world, self._position)) if strategy else None
+            failure = (yield from after_iteration(strategy, self.world, self._position)) if strategy else None
             if failure is not None:
                 return failure
         return None
@@ -142,7 +143,7 @@ class TrainingProcess:
             if strategy is None:
                 continue
             try:
-                recovered = yield from strategy.recover(world, failure, position)
+                recovered = yield from recover(strategy, world, failure, position)
                 break
             except UnrecoverableError as reason:
                 kind: EventKind = "unrecoverable" if self.fallback in (None, strategy) else "fallback"
@@ -150,7 +151,6 @@ class TrainingProcess:
                 why = reason
         else:
             raise StoppedError(str(why))
-        assert recovered.iteration <= position.iteration, "a recovery never goes ahead"
         world.finish_recovery()
         if recovered.iteration < position.iteration:
             world.record("rolled_back", failure.stage, position.iteration, f"to iteration {recovered.iteration}")

@@ -23,6 +23,7 @@ from sim.results.storage import load_run, resolved_yaml
 from sim.scenario import schema as schema_paths
 from sim.scenario.loading import ScenarioError, parse_scenario
 from sim.scenario.scenario import Scenario
+from sim.simulation.run import simulate, time_only
 from sim.strategies import STRATEGIES, Strategy, UnrecoverableError, known_strategies, strategy_class
 from support.builders import start_of
 from support.on_paper import WorldOnPaper, keep, rebuild
@@ -110,6 +111,7 @@ def folder(tmp_path, monkeypatch):
     """A current folder with modules of one's own, forgotten afterwards."""
     before = set(sys.modules)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHURNLAB_PLUGINS", ".")
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", ".")])
     (tmp_path / "churnlab_extrapolate.py").write_text(FILES["churnlab_extrapolate.py"], encoding="utf-8")
     yield tmp_path
@@ -313,12 +315,12 @@ def modules(folder):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("nowhere:A", "there is no module 'nowhere', installed, on PYTHONPATH or in the current folder"),
+        ("nowhere:A", "there is no module 'nowhere', installed, on PYTHONPATH or in ."),
         (
             "package.nowhere:A",
-            "there is no module 'package.nowhere', installed, on PYTHONPATH or in the current folder",
+            "there is no module 'package.nowhere', installed, on PYTHONPATH or in .",
         ),
-        ("nowhere.at.all:A", "there is no module 'nowhere', installed, on PYTHONPATH or in the current folder"),
+        ("nowhere.at.all:A", "there is no module 'nowhere', installed, on PYTHONPATH or in ."),
         ("fine:Fin", "module 'fine' has no 'Fin'; nearest: Fine; allowed: Fine, Looping, Refusing"),
         ("package:A", "module 'package' has no 'A', and no Strategy at all"),
         ("fine:FineConfig", "'FineConfig' is not a Strategy: make it a subclass of sim.strategies.base.Strategy"),
@@ -413,7 +415,7 @@ def test_broken_entry_points_matter_only_where_they_are_named(entry_points):
     broken, double = problems_of("strategies: [broken, {kind: double}]\n")
     assert broken == (
         "line 2, strategies.0: found 'broken': nowhere:A, churnlab.strategies of one: there is no module 'nowhere', "
-        "installed, on PYTHONPATH or in the current folder"
+        "installed, on PYTHONPATH or in ."
     )
     assert double == (
         f"line 2, strategies.1.kind: found 'double': several packages give this name: {EXTRAPOLATE} and elsewhere:B; "
@@ -472,3 +474,89 @@ def test_gamma_uptimes_have_their_mean_and_spread(folder):
     hours = np.array([next(uptimes) for _ in range(20_000)]) / 3600
     assert hours.mean() == pytest.approx(2.0, abs=4 * hours.std() / np.sqrt(len(hours)))
     assert hours.std() == pytest.approx(2.0 / np.sqrt(4.0), rel=0.03)
+
+
+# ---- what a class from outside does wrong --------------------------------------------------------
+FAULTY = """
+    class Forgetful(Restart):
+        kind = "forgetful"
+        Config = StrategyConfig
+
+        def recover(self, world, failure, position):
+            yield from ()
+            while failure is not None:
+                failure = world.bring_back_nodes()
+            return position
+
+    class Careless(Forgetful):
+        def recover(self, world, failure, position):
+            yield from world.bring_back_nodes()
+            return [][0]
+
+    class Plain(Forgetful):
+        def recover(self, world, failure, position):
+            return position
+
+    class Empty(Forgetful):
+        def recover(self, world, failure, position):
+            yield from world.bring_back_nodes()
+
+    class Unruly(Forgetful):
+        def recover(self, world, failure, position):
+            yield from world.bring_back_nodes()
+            return position.edited(Edit(stage=1, rule="zero"))
+
+    class Waiting(Forgetful):
+        def after_iteration(self, world, position):
+            yield from ()
+            world.attempt(3.0, "checkpoint_save")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "Forgetful",
+            r"faulty.py, line \d+: world.bring_back_nodes\(...\) takes time: write `yield from` before it",
+        ),
+        ("Careless", r"recover fails at faulty.py, line \d+: IndexError: list index out of range"),
+        ("Plain", "recover has no `yield`: begin it with `yield from \\(\\)`"),
+        ("Empty", "recover returns the Position to continue from, found NoneType"),
+        (
+            "Unruly",
+            r"recover fails at .*: ValueError: edit of stage 1: no rule 'zero'; allowed: average, ",
+        ),
+        ("Waiting", r"faulty.py, line \d+: world.attempt\(...\) takes time: write `yield from` before it"),
+    ],
+)
+def test_errors_of_strategies_from_outside_begin_with_their_names(folder, name, expected):
+    head = HEAD + "from models.training_state import Edit\n"
+    (folder / "faulty.py").write_text(head + textwrap.dedent(FAULTY), encoding="utf-8")
+    failures = "failures: {kind: exponential, rate_per_hour: 0.9}\ntraining: {learner: none, steps: 300}\n"
+    scenario = parse_scenario(f"name: a\nstrategies: [{{kind: 'faulty:{name}', label: mine}}]\n{failures}")
+    with pytest.raises(kinds.PluginError, match=f"^strategy 'mine': {expected}"):
+        simulate(scenario, scenario.strategies[0], 0, 0, time_only(scenario))
+
+
+def test_a_module_that_ends_the_process_is_an_error(folder):
+    (folder / "leaving.py").write_text("import os\nos._exit(0)\n")
+    (folder / "strange.py").write_text("class Strange(BaseException): pass\nraise Strange('no')\n")
+    left, strange = problems_of("strategies: ['leaving:A', 'strange:A']\n")
+    assert left.endswith("module 'leaving' cannot be imported: RuntimeError: it calls os._exit(0)")
+    assert strange.endswith("module 'strange' cannot be imported: Strange: no")
+
+
+def test_modules_are_imported_only_from_where_it_is_asked(folder, monkeypatch):
+    (folder / "mine.py").write_text(f"{HEAD}\nclass Mine(Restart):\n    kind, Config = 'mine', StrategyConfig\n")
+    (folder / "mine.yaml").write_text("name: a\nstrategies: ['mine:Mine']\ntraining: {learner: none}\n")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
+    del environment["CHURNLAB_PLUGINS"]
+    alone = churnlab(folder, environment, "validate", "mine.yaml")
+    assert alone.stderr.endswith("installed or on PYTHONPATH; to import from the current folder, give --plugins .\n")
+    assert churnlab(folder, environment, "validate", "mine.yaml", "--plugins", ".").returncode == 0
+    never = churnlab(
+        folder, {**environment, "PYTHONPATH": f"{PROJECT}{os.pathsep}."}, "validate", "mine.yaml", "--no-plugins"
+    )
+    assert never.stderr.endswith("found 'mine:Mine': module 'mine' is not imported: --no-plugins is given\n")
+    assert never.returncode == 2

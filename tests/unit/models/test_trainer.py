@@ -340,3 +340,16 @@ def test_validation_loss_is_the_mean_over_its_windows(corpus):
             x = stage(x)
         expected = F.cross_entropy(trainer.model.ends.logits(x).flatten(0, 1), windows[:, 1:].flatten()).item()
     assert trainer.validation_loss() == pytest.approx(expected, rel=1e-6)
+
+
+def test_tensors_of_a_rebuilt_stage_can_be_zero(corpus):
+    """A stage of layers whose outputs are zero passes on what it receives; with rule zeros all tensors are zero."""
+    trainer = trainer_for(corpus)
+    x = torch.randn(1, 8, trainer.spec.model.dim)
+    trainer.apply(Edit(stage=1, rule="fresh", zeroed=("output",)))
+    assert torch.equal(trainer.model.stages[1](x), x)
+    assert trainer.model.flat[1].abs().max() > 0
+    trainer.apply(Edit(stage=2, rule="zeros"))
+    assert trainer.model.flat[2].abs().max() == 0
+    with pytest.raises(ValueError, match="stage 1 has no tensor whose name ends in 'outputs'"):
+        trainer.apply(Edit(stage=1, rule="fresh", zeroed=("outputs",)))

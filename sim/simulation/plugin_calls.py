@@ -1,0 +1,90 @@
+"""Calls of strategies: errors of those from outside begin with the name of the strategy, and a forgotten `yield from`,
+after which a loop would never end, is one of them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from models.training_state import DivergedError, Position
+from sim.core.plugins import PluginError, in_one_line
+from sim.core.records import Failure
+from sim.simulation.interruptible import GaveUpError
+from sim.strategies import Strategy, UnrecoverableError
+from sim.strategies.base import Process
+
+EXPECTED = (UnrecoverableError, GaveUpError, DivergedError, PluginError)
+
+
+class CheckedWorld:
+    """The world as a strategy from outside sees it: a method that takes time must have begun before the next one."""
+
+    def __init__(self, world: Any, name: str) -> None:
+        self._world, self._name = world, name
+        self._begun: Generator[Any, Any, Any] | None = None
+        self._call = ""
+
+    def __getattr__(self, name: str) -> Any:
+        """The attribute of the world; a method that takes time is remembered when it is called."""
+        found = getattr(self._world, name)
+        if not inspect.isgeneratorfunction(found):
+            return found
+
+        def call(*arguments: Any, **options: Any) -> Generator[Any, Any, Any]:
+            self.require_begun()
+            frame = sys._getframe(1)
+            self._call = f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}: world.{name}(...)"
+            self._begun = found(*arguments, **options)
+            return self._begun
+
+        return call
+
+    def require_begun(self) -> None:
+        """Raise PluginError if the last method that takes time has not begun."""
+        if self._begun is not None and inspect.getgeneratorstate(self._begun) == inspect.GEN_CREATED:
+            raise PluginError(f"strategy '{self._name}': {self._call} takes time: write `yield from` before it")
+
+
+def call_of(strategy: Strategy, method: str, world: Any, *arguments: Any) -> Process[Any]:
+    """What a method of a strategy that takes time returns. Raises PluginError for a faulty strategy from outside."""
+    if type(strategy).__module__.startswith("sim."):
+        return (yield from getattr(strategy, method)(world, *arguments))
+    checked = CheckedWorld(world, strategy.name)
+    try:
+        process = getattr(strategy, method)(checked, *arguments)
+        if not isinstance(process, Generator):
+            raise PluginError(f"strategy '{strategy.name}': {method} has no `yield`: begin it with `yield from ()`")
+        result = yield from process
+    except EXPECTED:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        reason = f"{method} fails at {where}: {in_one_line(error)}"
+        raise PluginError(f"strategy '{strategy.name}': {reason}") from error
+    checked.require_begun()
+    return result
+
+
+def after_iteration(strategy: Strategy, world: Any, position: Position) -> Process[Failure | None]:
+    """The routine work of a strategy after an iteration; the Failure that interrupts it, or None."""
+    failure: Failure | None = yield from call_of(strategy, "after_iteration", world, position)
+    if not isinstance(failure, Failure | None):
+        raise PluginError(f"strategy '{strategy.name}': after_iteration returns a Failure or None, found {failure!r}")
+    return failure
+
+
+def recover(strategy: Strategy, world: Any, failure: Failure, position: Position) -> Process[Position]:
+    """Recovery by a strategy; the Position to continue from."""
+    found: Position = yield from call_of(strategy, "recover", world, failure, position)
+    if not isinstance(found, Position):
+        what = f"recover returns the Position to continue from, found {type(found).__name__}"
+        raise PluginError(f"strategy '{strategy.name}': {what}")
+    if found.iteration > position.iteration:
+        what = f"a recovery never goes ahead: from iteration {position.iteration} to {found.iteration}"
+        raise PluginError(f"strategy '{strategy.name}': {what}")
+    return found
