@@ -6,6 +6,7 @@ the same in every run of a scenario. A process therefore caches them from run to
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
@@ -20,7 +21,7 @@ from sim.core.distributions import unit_lognormal
 from sim.core.effort import Effort
 from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
-from sim.workload.arrays.run import run_fast, service_order
+from sim.workload.arrays.run import run_alone_in_order, run_fast, service_order
 from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.deployment import Assignment, Deployment, exchange_pipelines
 from sim.workload.iteration import IterationRun
@@ -43,7 +44,11 @@ WITHOUT_EFFECT: Final = {
 }
 """Fields of a cluster that no cached time depends on. Every other field, new ones too, is part of the cache key."""
 
-MAX_CACHES, MAX_CACHED, MAX_ORDERS = 32, 2048, 32
+MAX_CACHES, MAX_CACHED, MAX_BYTES = 32, 2048, 2**26
+"""Caches of a process; values in a part of a cache, and their bytes at most."""
+
+BYTES_PER_NODE, BYTES_PER_MESSAGE = 40, 300
+"""In a key: of a node of an assignment, of the state of a message."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +75,42 @@ Messages = tuple[tuple[int, int, float, str], ...]
 
 
 class Memo(Generic[Key, Found]):
-    """A cache of the `most` values that were used last."""
+    """A cache of the `most` values that were used last, or of fewer, so that they take at most so many bytes.
 
-    def __init__(self, most: int = MAX_CACHED) -> None:
+    size: bytes of a key and its value, about; without it, values are small.
+    """
+
+    def __init__(
+        self, most: int = MAX_CACHED, size: Callable[[Key, Found], int] = lambda *_: 0, most_bytes: int = MAX_BYTES
+    ) -> None:
         self._cached: dict[Key, Found] = {}
-        self._most = most
+        self._most, self._most_bytes, self._size, self.num_bytes = most, most_bytes, size, 0
 
     def get(self, key: Key, find: Callable[[], Found]) -> Found:
         """Cached value, computed by `find` if missing."""
-        found = self._cached.pop(key) if key in self._cached else find()
+        if key in self._cached:
+            found = self._cached.pop(key)
+        else:
+            found = find()
+            self.num_bytes += self._size(key, found)
         self._cached[key] = found  # most recently used last
-        if len(self._cached) > self._most:
-            del self._cached[next(iter(self._cached))]
+        while len(self._cached) > self._most or (self.num_bytes > self._most_bytes and len(self._cached) > 1):
+            oldest = next(iter(self._cached))
+            self.num_bytes -= self._size(oldest, self._cached.pop(oldest))
         return found
+
+
+BesideKey = tuple[IterationPlan, Assignment | None, tuple[FlowState, ...]]
+"""An iteration beside other messages."""
+
+
+def bytes_beside(key: BesideKey, _: AmongOthers) -> int:
+    """Bytes of an iteration beside other messages in a cache, about."""
+    return BYTES_PER_NODE * len(key[1] or ()) + 2 * BYTES_PER_MESSAGE * len(key[2])
+
+
+TIMED: Final = Counter[str]()
+"""Iterations that this process has timed, alone and beside other messages; those found in a cache are not counted."""
 
 
 class IterationTimeCache:
@@ -90,9 +118,13 @@ class IterationTimeCache:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.iterations: Memo[tuple[IterationPlan, Assignment | None], IterationTime] = Memo()
-        self.among: Memo[tuple[IterationPlan, Assignment | None, tuple[FlowState, ...]], AmongOthers] = Memo()
-        self.service_orders: Memo[tuple[bool, IterationPlan, Assignment | None], Ints] = Memo(MAX_ORDERS)
+        self.iterations: Memo[tuple[IterationPlan, Assignment | None], IterationTime] = Memo(
+            size=lambda key, _: BYTES_PER_NODE * len(key[1] or ())
+        )
+        self.among: Memo[BesideKey, AmongOthers] = Memo(size=bytes_beside)
+        self.service_orders: Memo[tuple[bool, IterationPlan, Assignment | None], Ints] = Memo(
+            size=lambda key, order: BYTES_PER_NODE * len(key[2] or ()) + order.nbytes
+        )
         self.transfer_seconds: Memo[Messages, float] = Memo()
         self._arrivals: Memo[Hashable, tuple[float, ...]] = Memo()
 
@@ -163,7 +195,7 @@ class IterationTimes:
         self._cache = cache or IterationTimeCache(deployment.network)
         self._last: tuple[IterationPlan, Assignment | None, IterationTime] | None = None
         self._samples: dict[tuple[IterationPlan, Assignment | None, int], IterationTime] = {}
-        self._among: Memo[tuple[IterationPlan, Assignment | None, tuple[FlowState, ...]], AmongOthers] = Memo()
+        self._among: Memo[BesideKey, AmongOthers] = Memo(size=bytes_beside)
 
     def alone(self, plan: IterationPlan, assignment: Assignment | None = None) -> IterationTime:
         """Time of an iteration without jitter and without other messages."""
@@ -173,7 +205,12 @@ class IterationTimes:
         deployment = self.deployment if changed else self.deployment.representative or self.deployment
         alike = self._exchanged(changed)
         self._count((plan, alike), plan)
-        found = self._cache.iterations.get((plan, alike), lambda: fastest_time(deployment, plan, alike))
+
+        def find() -> IterationTime:
+            TIMED["alone"] += 1
+            return self._time_incomplete(plan, alike) if alike else fastest_time(deployment, plan)
+
+        found = self._cache.iterations.get((plan, alike), find)
         self._last = plan, assignment, found
         return found
 
@@ -182,6 +219,13 @@ class IterationTimes:
         if key not in self._computed:
             self._computed.add(key)
             self._effort.num_events += num_operations(self.deployment, plan)
+
+    def _time_incomplete(self, plan: IterationPlan, alike: Assignment) -> IterationTime:
+        """Time of an iteration where nodes are missing; the order of its visits is kept for disturbed iterations."""
+        work = IterationWork(self.deployment, plan, "arrival", alike)
+        run, order = run_alone_in_order(work)
+        self._cache.service_orders.get((True, plan, alike), lambda: order)
+        return IterationTime(run.seconds, work.split(run.seconds, run.visit_seconds, run.shadow_seconds), work.order)
 
     def split(self, plan: IterationPlan, assignment: Assignment | None = None) -> IterationSplit:
         """Productive, waiting and redundant seconds of `alone`."""
@@ -227,6 +271,7 @@ class IterationTimes:
         self._count((plan, alike, moved), plan)
 
         def find() -> AmongOthers:
+            TIMED["beside messages"] += 1
             return time_among(self._as_alone(deployment, plan, alike), moved)
 
         found = self._cache.among.get((plan, alike, moved), find)

@@ -16,13 +16,19 @@ from sim.results.summary import steady_seconds
 from sim.scenario.scenario import Scenario
 from sim.simulation.log import IterationLog, kinds_of, num_failures_until
 from sim.simulation.run import Run, simulate, time_only
+from sim.workload.iteration_time import TIMED
 
 
 def first_passages(
     trials: Sequence[tuple[Scenario, int, IterationsToTarget | None]], failure_seeds: Sequence[int]
-) -> list[FirstPassages]:
-    """First passages of trials: scenario, strategy's index, iterations to the target (None: unknown). A task."""
-    return [first_passage(scenario, index, failure_seeds, to_target) for scenario, index, to_target in trials]
+) -> tuple[list[FirstPassages], int]:
+    """First passages of trials: scenario, strategy's index, iterations to the target (None: unknown). A task.
+
+    And the number of iterations that were timed for them.
+    """
+    before = TIMED.total()
+    found = [first_passage(scenario, index, failure_seeds, to_target) for scenario, index, to_target in trials]
+    return found, TIMED.total() - before
 
 
 def first_passage(

@@ -147,6 +147,7 @@ class MapJob:
     objective: Objective
     num_samples: int
     required_cells: Sequence[Cell] = ()
+    num_timed: int = 0
     surveyed: dict[ComparisonGroup, dict[Cell, FirstPassages]] = field(default_factory=dict)
     to_target: dict[ComparisonGroup, IterationsToTarget] = field(default_factory=dict)
     trained: dict[Trial, TrainedRuns] = field(default_factory=dict)
@@ -347,9 +348,11 @@ class TrialWork(Work[Trials]):
             trials.append((with_steps(scenario, steps), grid.candidates[name], to_target))
         return self.executor.submit(first_passages, trials, self.job.time_seeds)
 
-    def done(self, task: Trials, result: Sequence[FirstPassages]) -> None:
+    def done(self, task: Trials, result: tuple[Sequence[FirstPassages], int]) -> None:
         """Collect the results."""
-        self.found.update(zip(task, result, strict=True))
+        passages, num_timed = result
+        self.found.update(zip(task, passages, strict=True))
+        self.job.num_timed += num_timed
 
     def heartbeat(self, under_way: Sequence[Trials]) -> None:  # noqa: ARG002
         """Report the number of results."""

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sim.core.text import format_count
 from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob, TrainingJob
@@ -17,6 +18,7 @@ from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
 from sim.scenario.scenario import SeedsConfig
+from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
 
 FEWEST_REPLICATES = 4
 
@@ -121,13 +123,22 @@ class MapRequest:
     def outline(self, observer: Observer | None = None) -> list[str]:
         """The trained runs that a map or an advice begins with, in sentences; nothing is written."""
         with self.surveyed(observer or Observer(), DRY_RUN_SEEDS) as job:
-            lines = job.training.outline(job.points_to_train())
+            lines = [timed(job), *job.training.outline(job.points_to_train())]
         if len(job.time_seeds) < self.num_time_seeds:
             lines.append(
                 f"This survey had {len(job.time_seeds)} failure seeds; the real one has {self.num_time_seeds}, and may "
                 "begin with other runs."
             )
         return lines
+
+
+def timed(job: MapJob) -> str:
+    """How many iterations were timed, and what is kept of them."""
+    return (
+        f"{format_count(job.num_timed, 'iteration')} timed. In a worker, memberships that differ by an exchange of "
+        f"equal pipelines are timed once; it keeps the {MAX_CACHED:,} times used last on a cluster, in at most "
+        f"{MAX_BYTES / 2**20:.0f} MiB for those without uploads and as much for those beside some."
+    )
 
 
 def axes_of(template: ScenarioTemplate, x: str, y: str | None, num_values: int, prefix: str = "") -> tuple[Axis, Axis]:

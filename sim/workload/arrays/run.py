@@ -42,6 +42,21 @@ def run_fast(
     Raises RuntimeError if nodes wait for each other for ever.
     """
     seconds, state, traffic = run_tables(*TableBuilder(work, others, time_factor).build())
+    return _finished(seconds, state, traffic, others)
+
+
+def run_alone_in_order(work: IterationWork) -> tuple[FinishedIteration, Ints]:
+    """Run an iteration without other messages and without jitter; its visits are in the order of `service_order`."""
+    t, messages, paths = TableBuilder(work).build()
+    seconds, state, traffic = run_tables(t, messages, paths)
+    is_fixed = np.repeat(np.asarray(t.choice) == FIXED, np.diff(t.visits_start))
+    served = np.where(
+        is_fixed, t.visits, state.waiting
+    )  # a queue keeps what has been served before its first that waits
+    return _finished(seconds, state, traffic, ()), served
+
+
+def _finished(seconds: float, state: Work, traffic: Traffic, others: Sequence[FlowState]) -> FinishedIteration:
     first = len(traffic.path) - len(others)
     arrivals = [None if one == NO else float(one) for one in traffic.arrived[first:]]
     return FinishedIteration(
@@ -72,10 +87,7 @@ def service_order(work: IterationWork) -> Ints:
 
     A visit's number is (pipeline · microbatches + microbatch) · visits of a microbatch + its index in these.
     """
-    t, messages, paths = TableBuilder(work).build()
-    _, state, _ = run_tables(t, messages, paths)
-    is_fixed = np.repeat(np.asarray(t.choice) == FIXED, np.diff(t.visits_start))
-    return np.where(is_fixed, t.visits, state.waiting)  # a queue keeps what has been served before its first that waits
+    return run_alone_in_order(work)[1]
 
 
 def sent_bytes(work: IterationWork) -> float:
