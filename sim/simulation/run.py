@@ -186,6 +186,7 @@ def build_site(scenario: Scenario) -> Deployment:
 
 def time_only(scenario: Scenario) -> NoTraining:
     """A learner that trains nothing, for runs of which only the times matter: these do not depend on losses."""
-    training = scenario.training.model_copy(update={"device": "cpu", "compile": "off"})  # needs nothing of a machine
+    nothing_of_a_machine = {"device": "cpu", "compile": "off", "num_threads": 1}
+    training = scenario.training.model_copy(update=nothing_of_a_machine)
     spec = training.spec("time only", 256, 0, 0, plain_routes(scenario.workload.num_stages))
     return NoTraining(spec, scenario.iterations_per_step)

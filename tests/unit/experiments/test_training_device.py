@@ -63,7 +63,7 @@ def test_where_nothing_is_trained_no_device_is_needed(monkeypatch, learner):
 
 def test_times_alone_need_no_device(monkeypatch):
     monkeypatch.setattr(device, "available_gpus", lambda: [])
-    for line in ("device: cuda", "device: auto", "compile: auto"):
+    for line in ("device: cuda", "device: auto", "compile: auto", "num_threads: auto"):
         assert not time_only(scenario_with(line)).spec.is_stacked
 
 

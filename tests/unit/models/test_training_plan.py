@@ -189,6 +189,28 @@ def test_runs_wait_only_for_what_they_ask_for():
     assert sorted(WorkQueue(segments, runs).give_up(trunk)) == ["short", "trunk"]
 
 
+def test_segments_of_one_recipe_are_taken_together():
+    """Those of the same steps first; not those of other routes, nor those excluded."""
+    plain, swapped = plain_routes(NUM_STAGES), swapped_routes(NUM_STAGES)
+    starts = [root(spec_for(NO_TEXT, init_seed=seed, routes=plain)) for seed in range(4)]
+    others = [root(spec_for(NO_TEXT, init_seed=seed, routes=swapped)) for seed in range(2)]
+    runs = {f"run {n}": {start.lineage: Demand(40)} for n, start in enumerate((*starts, *others))}
+    known = {starts[1].lineage: StoredLine(range(1, 21), (), (20,))}
+    segments = plan_segments(together(runs.values()), lambda line: known.get(line, StoredLine()), 50)
+    queue, of_line = WorkQueue(segments, runs), {segment.lineage: segment for segment in segments}
+    first, later, *same = (of_line[start.lineage] for start in starts)
+    assert later.first_step == 20
+    taken = queue.take_alike(first, 3, without=[first])
+    assert (set(taken[:2]), taken[2]) == (set(same), later)
+    for segment in taken:
+        queue.again(segment)
+    assert queue.take_alike(first, 2, without=[first, same[0]]) == [same[1], later]
+    assert queue.take_alike(first, 0) == []
+    left = {queue.next() for _ in range(4)}
+    assert left == {first, same[0], *(of_line[other.lineage] for other in others)}
+    assert queue.next() is None
+
+
 def test_stored_states_wait_for_no_earlier_steps():
     start = root(spec_for(NO_TEXT), 1)
     fork = start.after(70).edited(AVERAGE_2)
