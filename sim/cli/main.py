@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import sqlite3
 import sys
@@ -134,8 +135,13 @@ def options_of_all(
 
 def main() -> None:
     """Run the command; errors of the user end it with a message and exit code 2, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows another one
+            stream.reconfigure(errors="replace")
     try:
         app()
+    except BrokenPipeError:  # the reader of the output has gone, as in `churnlab list devices | head -1`
+        os._exit(141)
     except (ValueError, OSError) as error:
         complain(str(error), "red")
         sys.exit(2)

@@ -25,9 +25,11 @@ console = Console(
     width=None if "COLUMNS" in os.environ or (sys.stdout.isatty() and not IN_NOTEBOOK) else WIDTH_OF_FILES,
     force_terminal=False if IN_NOTEBOOK else None,
     force_jupyter=False,
+    markup=False,  # names and paths of users are never read as markup
+    emoji=False,
 )
 
-errors = Console(stderr=True)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML file.")]
 

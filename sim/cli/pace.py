@@ -46,7 +46,9 @@ def working(what: str, num_parts: int = 0) -> Iterator[Callable[[], None]]:
     num_done, pace, over = 0, Pace(), threading.Event()
     of_parts = BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()
     columns = of_parts if num_parts else (SpinnerColumn(),)
-    bars = Progress(TextColumn("{task.description}", style="bold"), *columns, console=console, transient=True)
+    bars = Progress(
+        TextColumn("{task.description}", style="bold", markup=False), *columns, console=console, transient=True
+    )
     task = bars.add_task(what, total=num_parts or None)
 
     def part_done() -> None:

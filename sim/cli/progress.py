@@ -28,17 +28,19 @@ class Display(Observer):
 
     def __init__(self) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}", style="bold"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}", style="dim"),
+            TextColumn("{task.fields[state]}", style="dim", markup=False),
             console=console,
             transient=True,
         )
         self._runs = self._bars.add_task("runs", total=None, state="")
         self._steps = self._bars.add_task("training steps", total=None, state="", visible=False)
-        self._trials = Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True)
+        self._trials = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), console=console, transient=True
+        )
         self._simulated = self._trials.add_task("")
         self._pace = Pace()
 

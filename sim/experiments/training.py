@@ -141,4 +141,9 @@ def keep_compiled_code(scenario: Scenario, cache: Path) -> None:
 def default_cache() -> Path:
     """Folder of training states kept between runs: CHURNLAB_CACHE, else one in the user's cache folder."""
     named = os.environ.get("CHURNLAB_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "churnlab"
+    if named := named or os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) if os.environ.get("CHURNLAB_CACHE") else Path(named) / "churnlab"
+    try:
+        return Path.home() / ".cache" / "churnlab"
+    except RuntimeError:  # a user without an entry in the table of users, and without HOME
+        raise ValueError("there is no home folder for training states: name a folder with --cache") from None

@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 STYLE: dict[Any, Any] = {
     "font.size": 8.0,
@@ -156,9 +157,18 @@ def finite(table: pd.DataFrame) -> npt.NDArray[np.float64]:
     return values[np.isfinite(values)]
 
 
+def take_literally(figure: Figure) -> None:
+    """Show dollar signs in the texts of a figure as they are, except in tick labels, whose powers are formulas."""
+    ticks = {id(label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in axis.get_ticklabels()}
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and id(text) not in ticks:
+            text.set_parse_math(False)
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PNG and PDF; without dates, so that equal data give equal files."""
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf")]
+    take_literally(figure)
     with mpl.rc_context(STYLE):
         figure.savefig(paths[0])
         figure.savefig(paths[1], metadata={"CreationDate": None})

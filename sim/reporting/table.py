@@ -10,6 +10,7 @@ from typing import Any, Literal
 from rich.box import SIMPLE_HEAD
 from rich.jupyter import JupyterMixin
 from rich.table import Table as RichTable
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,14 @@ class Table(JupyterMixin):
     def __rich__(self) -> RichTable:
         """Return the table for a terminal."""
         look: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
-        table = RichTable(title=self.title, caption=self.note or None, **look)
+        title = Text(self.title, style="table.title")  # a Text is never read as markup
+        table = RichTable(title=title, caption=Text(self.note, style="table.caption") if self.note else None, **look)
         for column in self.columns:
-            table.add_column(column.heading, justify=column.align)
+            table.add_column(Text(column.heading), justify=column.align)
         for row, cells in zip(self.rows, self.cells, strict=True):
             if row.begins_group:
                 table.add_section()
-            table.add_row(*cells)
+            table.add_row(*map(Text, cells))
         return table
 
 

@@ -1,0 +1,72 @@
+"""Names of users are never markup, and odd environments end in output or in a message, never in a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.commands import churnlab
+
+COMMAND = (sys.executable, "-c", "from sim.cli.main import main; main()")
+ROOT = Path(__file__).parents[2]
+
+SCENARIO = """
+name: names
+description: "[/red] a $x_{ b $y </script> <b>"
+workload: {model: {name: "[/blue]", dim: 64, num_heads: 4, num_layers: 4, hidden_dim: 128, vocabulary_size: 100},
+  num_stages: 4}
+cluster: {device: {preset: t4, name: "[/red] $x_{ <b> :smile:"}}
+network: {preset: gcp, name: "[/green] $y^ </script>"}
+training: {learner: curve, model: {num_stages: 4}, steps: 30, evaluation: {interval_steps: 10}}
+failures: {kind: exponential, mean_uptime_hours: 0.01}
+strategies: [none, checkfree]
+"""
+
+
+def test_names_of_users_are_never_read_as_markup(tmp_path: Path):
+    (tmp_path / "names.yaml").write_text(SCENARIO)
+    results = tmp_path / "[/red] $x_{ <b>"
+    ended = churnlab("run", "names.yaml", "--results", results, folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "[/red] $x_{ <b> :smile:" in " ".join(ended.stdout.split())
+    assert "[/green] $y^ </script>" in " ".join(ended.stdout.split())
+    for command in (("report", results / "names"), ("plot", results / "names"), ("costs", "names.yaml")):
+        ended = churnlab(*command, folder=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+    page = (results / "names" / "report.html").read_text(encoding="utf-8")
+    assert "[/red] $x_{ &lt;b&gt; :smile:" in page
+    assert "$y^ </script>" not in page
+
+
+def ended(folder: Path, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"} | changes
+    environment = {name: value for name, value in environment.items() if value is not None}
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"TERM": "dumb", "COLUMNS": "1"},
+        {"COLUMNS": "0"},
+        {"HOME": None, "CHURNLAB_CACHE": None, "XDG_CACHE_HOME": None},
+    ],
+)
+def test_odd_environments_are_no_tracebacks(tmp_path: Path, changes: dict[str, str | None]):
+    (tmp_path / "names.yaml").write_text(SCENARIO.replace(":smile:", "漢字"), encoding="utf-8")
+    for arguments in (("validate", "names.yaml"), ("validate", "names.yaml", "--set", "漢=1"), ("list", "devices")):
+        found = ended(tmp_path, *arguments, **changes)
+        assert found.returncode == (2 if "--set" in arguments else 0), found.stderr
+        assert b"Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "| true", "> /dev/full"])
+def test_output_that_cannot_be_written_is_no_traceback(tmp_path: Path, redirection: str):
+    command = f"'{sys.executable}' -c 'from sim.cli.main import main; main()' list devices {redirection}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
+    assert b"Traceback" not in found.stderr, found.stderr
