@@ -35,7 +35,7 @@ Gradients = Callable[[list[Tensor], Tensor, Tensor], tuple[list[Tensor], Tensor]
 
 @lru_cache
 def compiler_name() -> str:
-    """C++ compiler and vector instructions of compiled code. ValueError if `torch.compile` finds no compiler here."""
+    """C++ compiler and vector instructions of compiled code. ValueError if `torch.compile` has none that works here."""
     from torch._inductor.cpp_builder import get_compiler_version_info, get_cpp_compiler
     from torch._inductor.cpu_vec_isa import pick_vec_isa
     from torch._inductor.exc import InvalidCxxCompiler
@@ -44,8 +44,10 @@ def compiler_name() -> str:
         compiler = get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise ValueError("torch.compile finds no C++ compiler on this machine") from error
+    if not (instructions := pick_vec_isa()):  # it compiles a small file for each
+        raise ValueError(f"torch.compile cannot build vectorised code with {compiler} on this machine")
     version = hashlib.sha256(get_compiler_version_info(compiler).encode()).hexdigest()[:8]
-    return f"{Path(compiler).name} {version} {pick_vec_isa()}"
+    return f"{Path(compiler).name} {version} {instructions}"
 
 
 def compiled_gradients(spec: TrainingSpec, route: tuple[int, ...], num_sequences: int) -> Gradients:

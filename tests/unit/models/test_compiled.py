@@ -6,7 +6,7 @@ from multiprocessing import get_context
 import pytest
 
 from models.compiled import FOLDER_VARIABLE, compiler_name
-from models.segment import train_segment
+from models.segment import train_segments
 from models.spec import swapped_routes
 from models.trainer import Trainer
 from models.training_plan import Segment
@@ -49,7 +49,7 @@ def test_bits_do_not_depend_on_process_resumption_or_forks(corpus, tmp_path):
     assert resumed.train_loss(fork.after(8)) == expected != losses[-1]
     segment = Segment(Lineage(spec), 0, 8, None)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        done = pool.submit(train_segment, segment, corpus, None, {}, environment_of(spec)).result()
+        (done,) = pool.submit(train_segments, [(segment, None, {})], corpus, environment_of(spec)).result()
     assert [done.results.steps[step].train_loss for step in range(1, 9)] == losses
 
 
@@ -63,3 +63,9 @@ def test_losses_are_those_of_the_eager_step(corpus, family):
         assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
         assert found.gradient_norms == pytest.approx(expected.gradient_norms, rel=1e-3)
     assert compiled.validation_loss() == pytest.approx(eager.validation_loss(), rel=1e-4)
+
+
+def test_a_compiler_that_builds_nothing_is_none(monkeypatch):
+    monkeypatch.setattr("torch._inductor.cpu_vec_isa.pick_vec_isa", lambda: None)
+    with pytest.raises(ValueError, match="cannot build vectorised code"):
+        compiler_name.__wrapped__()
