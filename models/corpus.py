@@ -13,6 +13,8 @@ import os
 import platform
 import sysconfig
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -117,7 +119,7 @@ def read_stdlib() -> tuple[list[Document], str]:
     for folder, folders, files in os.walk(top):
         folders[:] = [f for f in folders if f not in SKIPPED_FOLDERS and not f.startswith(SKIPPED_PREFIXES)]
         for path in (Path(folder, file) for file in files if not file.startswith(SKIPPED_PREFIXES)):
-            if path.suffix == ".py" and (content := map_file(path).tobytes()):
+            if path.suffix == ".py" and (content := read_file(path)):
                 documents.append((path.relative_to(top).as_posix(), content))
     if not documents:
         raise ValueError(f"data source 'stdlib': {top} holds no Python sources; use source: text instead")
@@ -130,7 +132,7 @@ def read_text(patterns: tuple[str, ...], base_folder: Path) -> tuple[list[Docume
     for pattern in patterns:
         found = sorted(glob.glob(os.path.join(glob.escape(str(base_folder)), pattern), recursive=True))
         files = [Path(os.path.abspath(path)) for path in found if not os.path.isdir(path)]
-        matched = {path: content for path in files if (content := map_file(path).tobytes())}
+        matched = {path: content for path in files if (content := read_file(path))}
         if not matched:
             only = f"only {'empty files' if files else 'folders'}, as {found[0]}" if found else "no file"
             raise ValueError(f"data source 'text': '{pattern}' matches {only} (searched from {base_folder})")
@@ -208,11 +210,24 @@ def map_tokens(path: Path, size: int) -> Tokens:
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
     """Read-only memory map of a file, [num_bytes]; ValueError if it cannot be read."""
+    with readable(path):
+        return np.asarray(np.memmap(path, mode="r") if path.stat().st_size else [], dtype=np.uint8)
+
+
+def read_file(path: Path) -> bytes:
+    """Content of a file; ValueError if it cannot be read."""
+    with readable(path):
+        return path.read_bytes()
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Context in which a file is read; ValueError if it cannot be."""
     try:
         if not path.is_file():
             found = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "missing"
             raise ValueError(f"cannot read {path}: expected a file, but it is {found}")
-        return np.asarray(np.memmap(path, mode="r") if path.stat().st_size else [], dtype=np.uint8)
+        yield
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
 

@@ -17,7 +17,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sim.cli.options import complain
-from sim.core.plugins import FOLDER_VARIABLE, NO_PLUGINS
 
 MODULES = {
     "run": "run",
@@ -64,11 +63,15 @@ def command(name: str) -> Any:
 
 def _allow_plugins(folder: str | None) -> None:
     if folder is not None:
+        from sim.core.plugins import FOLDER_VARIABLE
+
         os.environ[FOLDER_VARIABLE] = folder
 
 
 def _refuse_plugins(wanted: bool) -> None:
     if wanted:
+        from sim.core.plugins import FOLDER_VARIABLE, NO_PLUGINS
+
         os.environ[FOLDER_VARIABLE] = NO_PLUGINS
 
 

@@ -85,13 +85,13 @@ def map_(
     Times are simulated in each cell; the cost of failures in learning comes from real runs at a few cells. After
     an interruption, the same command resumes.
     """
-    from sim.reporting.strategy_map import map_notes, own_line, shares_table, write_map
-
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective, replicates, time_replicates, sample_points, cells, jobs)
     request = MapRequest(template, axes_of(template, x, y, cells, "--"), options, results)
     if (job := finished(request, cache, no_cache, dry_run)) is None:
         return
+    from sim.reporting.strategy_map import map_notes, own_line, shares_table, write_map
+
     found = job.map
     paths = write_map(found, results / found.name)
     console.print()
@@ -122,12 +122,12 @@ def advise(
     Strategies that change weights are run with training at its failure rate and at twice that rate, or at the highest
     allowed one. After an interruption, the same command resumes.
     """
-    from sim.reporting.strategy_map import advice_lines
-
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective, replicates, time_replicates, jobs=jobs)
     request = MapRequest(template, None, options, results)
     if job := finished(request, cache, no_cache, dry_run):
+        from sim.reporting.strategy_map import advice_lines  # needs matplotlib, which takes seconds to import
+
         say("\n".join(["", *advice_lines(advice_of(job))]))
 
 

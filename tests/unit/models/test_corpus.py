@@ -254,7 +254,7 @@ def test_text_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ):
         with pytest.raises(ValueError, match=message):
             load_corpus(text_spec(*files), tmp_path)
-    monkeypatch.setattr(np, "memmap", Mock(side_effect=PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=PermissionError(13, "Permission denied")))
     with pytest.raises(ValueError, match=r"cannot read .*full.txt: Permission denied"):
         load_corpus(text_spec("full.txt"), tmp_path)
 
