@@ -7,14 +7,16 @@ before its row exists: a kill at any instant loses at most the steps since the l
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import time
 import uuid
 from array import array
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,9 @@ LOCK_TIMEOUT_SECONDS = 60.0
 ORPHAN_AGE_SECONDS = 3600.0
 MAX_STEP = 2**63 - 1
 DEFAULT_BUDGET_BYTES = 4 * 2**30
+DATABASE = "trajectory.sqlite"
+MAX_CHECKED_BYTES = 64 * 2**20  # of a database that is checked for damage whenever it is opened
+LOGGER = logging.getLogger("churnlab")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (
@@ -84,16 +89,13 @@ class TrajectoryStore:
     def __init__(self, folder: Path, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
         self.folder, self.budget_bytes, self.keyframe_folder = folder, budget_bytes, folder / "keyframes"
         try:
-            self.keyframe_folder.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(folder / "trajectory.sqlite", timeout=LOCK_TIMEOUT_SECONDS)
+            folder.mkdir(parents=True, exist_ok=True)
+            if why := self._unusable():
+                self._set_aside(why)
+            self.keyframe_folder.mkdir(exist_ok=True)
+            self._database = sqlite3.connect(folder / DATABASE, timeout=LOCK_TIMEOUT_SECONDS)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
-            found = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, 1, SCHEMA_VERSION):
-                raise ValueError(
-                    f"the trajectory cache at {folder} has format {found}, this version writes "
-                    f"{SCHEMA_VERSION}: delete the folder (it is only a cache) or name another with --cache"
-                )
             self._bring_up_to_date()
             self._remove_orphans()
         except (OSError, sqlite3.Error) as error:
@@ -101,6 +103,41 @@ class TrajectoryStore:
                 f"cannot use the trajectory cache at {folder} ({error}): name another folder with --cache, "
                 "or delete this one, it is only a cache"
             ) from error
+
+    def _unusable(self) -> str:
+        """Why the database cannot be used, though the disk lets it be read; empty if it can."""
+        path = self.folder / DATABASE
+        if not path.is_file():
+            return ""
+        try:
+            with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS)) as database:
+                found = database.execute("PRAGMA user_version").fetchone()[0]
+                if found not in (0, 1, SCHEMA_VERSION):
+                    return f"has format {found}, this version writes {SCHEMA_VERSION}"
+                if path.stat().st_size <= MAX_CHECKED_BYTES:
+                    (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
+                    return "" if answer == "ok" else f"is damaged ({answer.splitlines()[0]})"
+        except sqlite3.OperationalError:  # locked, read-only, no space
+            raise
+        except sqlite3.DatabaseError as error:
+            return f"is damaged ({error})"
+        return ""
+
+    def _set_aside(self, why: str) -> None:
+        """Rename the database and the keyframes, so that a new cache begins, and say so."""
+        number = next(n for n in count(1) if not (self.folder / f"{DATABASE}.aside-{n}").exists())
+        for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", self.keyframe_folder.name):
+            with suppress(FileNotFoundError):
+                (self.folder / name).rename(self.folder / f"{name}.aside-{number}")
+        LOGGER.warning(
+            "the trajectory cache at %s %s: set aside as %s.aside-%d, and trained anew; it may be deleted",
+            *(self.folder, why, DATABASE, number),
+        )
+
+    def _delete(self, file: str) -> None:
+        """Delete a keyframe file. A name that leads elsewhere is that of no keyframe: nothing is deleted."""
+        if is_plain_name(file):
+            (self.keyframe_folder / file).unlink(missing_ok=True)
 
     def _bring_up_to_date(self) -> None:
         """Create or migrate the tables in one exclusive transaction."""
@@ -180,7 +217,7 @@ class TrajectoryStore:
                 replaced_file = self._database.execute(same, row[:2]).fetchone()
                 self._database.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         if replaced_file is not None:
-            (self.keyframe_folder / replaced_file[0]).unlink(missing_ok=True)
+            self._delete(replaced_file[0])
 
     def keyframe_at_or_before(self, line: str, step: int) -> int:
         """Last step of a line up to `step` that has a keyframe, -1 if none has."""
@@ -192,7 +229,7 @@ class TrajectoryStore:
     def keyframe_steps(self, line: str) -> list[int]:
         """Steps of a line with a keyframe file, ascending."""
         rows = self._database.execute("SELECT step, file FROM keyframes WHERE line = ? ORDER BY step", (line,))
-        return [step for step, file in rows if (self.keyframe_folder / file).is_file()]
+        return [step for step, file in rows if is_plain_name(file) and (self.keyframe_folder / file).is_file()]
 
     def read_keyframe(self, line: str, step: int) -> bytes | None:
         """The state stored at a step as bytes, or None (and its row forgotten) if the file is gone or damaged."""
@@ -203,8 +240,8 @@ class TrajectoryStore:
             return None
         file, sha256 = found
         try:
-            data: bytes = (self.keyframe_folder / file).read_bytes()
-        except FileNotFoundError:
+            data: bytes = (self.keyframe_folder / file).read_bytes() if is_plain_name(file) else b""
+        except OSError:
             data = b""
         if hashlib.sha256(data).hexdigest() != sha256:
             with self._database:
@@ -234,7 +271,7 @@ class TrajectoryStore:
                 continue
             with self._database:
                 self._database.execute("DELETE FROM keyframes WHERE file = ?", (file,))
-            (self.keyframe_folder / file).unlink(missing_ok=True)
+            self._delete(file)
             excess -= num_bytes
 
     def info(self) -> StoreInfo:
@@ -251,10 +288,19 @@ class TrajectoryStore:
         self._database.close()
 
 
+class AlteredStoreError(ValueError):
+    """A stored result that is not the one computed."""
+
+
+def is_plain_name(file: object) -> bool:
+    """Whether a stored name is that of a file directly in the keyframes' folder."""
+    return isinstance(file, str) and file == Path(file).name and file not in ("", ".", "..") and "\0" not in file
+
+
 def require_equal(step: int, computed: StepResult | None, stored: StepResult) -> None:
-    """Raise RuntimeError when a step has two different results."""
+    """Raise AlteredStoreError when a step has two different results."""
     if computed is not None and computed != stored:
-        raise RuntimeError(
+        raise AlteredStoreError(
             f"step {step} gave loss {computed.train_loss!r} where the trajectory cache holds {stored.train_loss!r}: "
             "the machine does not repeat its own arithmetic, or the cache was altered; delete the cache folder and "
             "run again"

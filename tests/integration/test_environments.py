@@ -20,7 +20,7 @@ workload: {model: {name: "[/blue]", dim: 64, num_heads: 4, num_layers: 4, hidden
 cluster: {device: {preset: t4, name: "[/red] $x_{ <b> :smile:"}}
 network: {preset: gcp, name: "[/green] $y^ </script>"}
 training: {learner: curve, model: {num_stages: 4}, steps: 30, evaluation: {interval_steps: 10}}
-failures: {kind: exponential, mean_uptime_hours: 0.01}
+failures: {kind: exponential, mean_uptime_hours: 100}
 strategies: [none, checkfree]
 """
 

@@ -1,6 +1,9 @@
 """The store by itself: its budget, what goes first, older formats, and a disk that refuses."""
 
+import os
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +99,54 @@ def test_a_state_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypa
         store.commit("trunk", LineResults({1: StepResult(1.0, (0.5,))}), Keyframe(1, KILOBYTE))
     assert list(store.keyframe_folder.iterdir()) == []
     assert not store.read("trunk").steps
+
+
+def version(folder: Path, number: int) -> None:
+    with closing(sqlite3.connect(folder / "trajectory.sqlite")) as database:
+        database.execute(f"PRAGMA user_version = {number}")
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for at in range(4096, len(data), 512):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda folder: version(folder, 9), "has format 9, this version writes 2"),
+        (lambda folder: (folder / "trajectory.sqlite").write_bytes(b"not a database" * 1000), "is damaged"),
+        (lambda folder: os.truncate(folder / "trajectory.sqlite", 5000), "is damaged"),
+        (lambda folder: flipped(folder / "trajectory.sqlite"), "is damaged"),
+    ],
+    ids=["newer version", "another file", "truncated", "flipped bits"],
+)
+def test_an_unusable_store_is_set_aside_and_named(tmp_path, caplog, spoil, reason):
+    filled(tmp_path).close()
+    spoil(tmp_path)
+    spoilt = (tmp_path / "trajectory.sqlite").read_bytes()
+    with closing(TrajectoryStore(tmp_path)) as again:
+        assert kept(again) == ([], [])
+        assert not again.read("trunk")
+    (message,) = caplog.messages
+    assert message.startswith(f"the trajectory cache at {tmp_path} {reason}")
+    assert "set aside as trajectory.sqlite.aside-1" in message
+    assert (tmp_path / "trajectory.sqlite.aside-1").read_bytes() == spoilt
+    assert len(list((tmp_path / "keyframes.aside-1").iterdir())) == 6
+
+
+@pytest.mark.parametrize("name", ["../../precious", "{absolute}", "sub/../../../precious", "..", ""])
+def test_files_outside_its_folder_are_never_read_or_deleted(tmp_path, name):
+    precious = tmp_path / "precious"
+    precious.write_bytes(KILOBYTE)
+    store = filled(tmp_path / "cache")
+    with store._database:
+        store._database.execute("UPDATE keyframes SET file = ?", (name.format(absolute=precious),))
+    assert store.read_keyframe("trunk", 4) is None
+    assert store.keyframe_steps("branch") == []
+    store.commit("trunk", LineResults(), Keyframe(3, KILOBYTE))
+    store.prune(0)
+    assert precious.read_bytes() == KILOBYTE
+    assert kept(store) == ([], [])
