@@ -30,7 +30,8 @@ class ClusterConfig(Config):
     embedding_on: Literal["own_node", "first_stage"] = Field(
         "own_node",
         description="nodes of stage 0, the embedding: its own, as in the CheckFree paper, or those of S1, as in "
-        "Megatron and torchtitan (with loss_at last_stage), so that it is lost with S1",
+        "Megatron and torchtitan, so that it is lost with S1. Default with loss_at last_stage: first_stage, unless "
+        "stage 0 is immune or a strategy needs own nodes",
     )
     stage_state: Literal["replicated", "sharded"] = Field(
         "replicated",

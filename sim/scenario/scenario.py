@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from models.spec import (
+    EMBEDDING_STAGE,
     REPLICATES_ON_GPU,
     Config,
     DataSpec,
@@ -25,8 +26,8 @@ from sim.cluster.topology import ClusterConfig
 from sim.core.plugins import choice
 from sim.core.presets import OrPreset
 from sim.core.text import FOLDER_NAME
-from sim.failures import PROCESSES, ProcessConfig, process_choice, with_default_scope
-from sim.strategies import PLUGINS, STRATEGIES, StrategyConfig
+from sim.failures import PROCESSES, ProcessConfig, process_choice, processes, with_default_scope
+from sim.strategies import PLUGINS, STRATEGIES, StrategyConfig, strategy_class
 from sim.workload.config import WorkloadConfig
 
 MAX_THREADS = 64
@@ -232,4 +233,14 @@ class Scenario(Config):
         """Let nodes fail one by one where a stage has several, unless the scope of the failures is given."""
         if self.cluster.nodes_per_stage > 1:
             self.__dict__["failures"] = with_default_scope(self.failures)  # of a frozen model
+        return self
+
+    @model_validator(mode="after")
+    def _embedding_is_where_published_systems_have_it(self) -> Self:
+        """Put the embedding on S1 where the head is on Ss, unless given otherwise, immune, or needed apart."""
+        has_default = "embedding_on" not in self.cluster.model_fields_set
+        is_immune = any(EMBEDDING_STAGE in part.immune_stages for part in processes(self.failures))
+        is_needed = any(strategy_class(config.kind).needs_embedding_nodes for config in self.strategies)
+        if has_default and self.workload.loss_at == "last_stage" and not (is_immune or is_needed):
+            self.__dict__["cluster"] = self.cluster.model_copy(update={"embedding_on": "first_stage"})
         return self

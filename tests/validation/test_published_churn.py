@@ -10,14 +10,14 @@ from sim.simulation.run import simulate, time_only
 LLAMA3 = """
 name: llama3
 workload:
-  model: {preset: large, num_layers: 15}
-  num_stages: 15
+  model: {preset: large, num_layers: 16}
+  num_stages: 16
   num_microbatches: 16
   sequences_per_microbatch: 1
   precision: bf16
   loss_at: last_stage
   measured: {forward_seconds: 0.16, backward_seconds: 0.32}
-training: {learner: none, steps: 294000, model: {num_stages: 15}}
+training: {learner: none, steps: 294000, model: {num_stages: 16}}
 cluster:
   device: {name: 8xH100, bf16_tflops: 7916, fp32_tflops: 536, memory_gib: 640, utilisation: 0.4}
   nodes_per_stage: 128

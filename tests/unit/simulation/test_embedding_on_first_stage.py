@@ -82,3 +82,21 @@ def test_any_losses_keep_the_ledger(index, lost, nodes_per_stage, num_spares, fa
     run = a_run(index, *lost, fallback=fallback, **options)
     assert run.num_iterations == 40 if run.stopped is None else len(run.stopped) > 10
     assert sum(run.ledger.values()) == pytest.approx(run.wall_clock_seconds, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({}, "first_stage"),
+        ({", loss_at: last_stage": ""}, "own_node"),
+        ({"failures: never": "failures: {kind: exponential, rate_per_hour: 0.1, immune_stages: [0]}"}, "own_node"),
+        ({"[none, restart": "[none, redundant, restart"}, "own_node"),
+        ({"device: a100": "device: a100, embedding_on: own_node"}, "own_node"),
+    ],
+)
+def test_the_default_is_as_in_published_systems(changes, where):
+    text = TEXT.replace("embedding_on: first_stage, ", "")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    assert parse_scenario(text).cluster.embedding_on == where
