@@ -22,7 +22,7 @@ class Outline:
     num_steps_alone: if each run trained all its steps by itself; num_steps_distinct: each step once, for all runs that
     are not finished; num_steps_left: of those, steps not known yet or to be trained again from an older state.
     step_seconds: of a stack of replicates, if these are trained together. None, left_seconds: infinite where they were
-    not estimated. device: of the training, as `device_of` describes it.
+    not estimated. device: as of `devices`.
     """
 
     num_points: int
@@ -36,7 +36,7 @@ class Outline:
     num_workers: int
     corpus: str = "no text"
     learner: str = "none"
-    device: str = "cpu"
+    device: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -52,7 +52,7 @@ class Outline:
                 f"{self.num_steps_alone:,} steps if each run trained alone, {self.num_steps_distinct:,} distinct ones"
             )
             lines.append(f"Training: {steps}; {known:,} of them known, {self.num_steps_left:,} to train.")
-            if self.device != "cpu":
+            if self.device:
                 lines.append(f"Trained on {self.device}.")
         elif self.learner == "curve":
             lines.append("Training: losses come from the parametric curve.")
@@ -83,8 +83,15 @@ def outline(job: SweepJob, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], 
         num_workers=job.executor.num_workers,
         corpus=runs[0].plan.corpus_description if runs else "no text",
         learner=runs[0].plan.scenario.training.learner if runs else "none",
-        device="; ".join(dict.fromkeys(device_of(run.plan.scenario) for run in to_do if run.learns)) or "cpu",
+        device=devices(to_do),
     )
+
+
+def devices(runs: Sequence[SweepRun]) -> str:
+    """What runs train on; empty for the default, the CPU, where no scenario leaves the choice to the machine."""
+    plans = list(dict.fromkeys(run.plan for run in runs if run.learns))
+    found = "; ".join(dict.fromkeys(device_of(plan.scenario) for plan in plans))
+    return "" if found == "cpu" and all(plan.point.scenario.training.device == "cpu" for plan in plans) else found
 
 
 def simulation_seconds(job: SweepJob, to_do: Sequence[SweepRun]) -> float:

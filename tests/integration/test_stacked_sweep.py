@@ -5,12 +5,15 @@ from itertools import count
 
 import pytest
 
+from models import device
 from models.segment import train_segments
 from sim.experiments import job as sweep_job
 from sim.experiments import training_workers
 from sim.experiments.executors import InProcess, ProcessPool
 from sim.experiments.queue import WorkQueue
+from sim.experiments.sweep import SweepOptions, run_sweep
 from sim.experiments.training_workers import TrainingWorkers
+from sim.scenario.sweep_points import load_points
 from support import chores
 from support.sweeps import do_sweep, files_of, write_scenario
 
@@ -81,6 +84,24 @@ def test_stacks_change_no_file(scenario_path, expected, tmp_path):
     together = Watched()
     assert swept(scenario_path, tmp_path, together) == expected
     assert max(together.sizes) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ((), "Trained on cpu, 3 replicates at once."),
+        (("training.replicates_at_once=1",), None),
+        (("training.replicates_at_once=1", "training.device=auto"), "Trained on cpu."),
+        (("training.precision=bf16",), "Trained on cpu, bf16, 3 replicates at once."),
+    ],
+)
+def test_the_device_is_stated_where_it_is_not_the_default(scenario_path, tmp_path, monkeypatch, changes, line):
+    monkeypatch.setattr(device, "available_gpus", lambda: [])
+    points = load_points(scenario_path, changes)
+    outcome = run_sweep(
+        points, tmp_path, scenario_path.parent, executor=InProcess(), options=SweepOptions(dry_run=True)
+    )
+    assert [found for found in outcome.outline.lines if found.startswith("Trained on")] == ([line] if line else [])
 
 
 def fail_if_several(work, text, environment):
