@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from models import segment
 from sim.experiments import threads
 from sim.experiments.threads import THREADS, fastest, numbers_to_try, with_threads
 from sim.experiments.training import on_this_machine
@@ -81,7 +82,8 @@ def test_outside_a_sweep_auto_is_one_thread():
     assert on_this_machine(scenario_with()).training.num_threads == 1
 
 
-def test_a_step_is_timed_with_each_number():
+def test_a_step_is_timed_with_each_number(monkeypatch):
+    monkeypatch.setattr(segment, "NUM_STEPS_TIMED", 1)
     assert all(seconds > 0 for seconds in threads.measured(scenario_with(), [1, 2]).values())
 
 
