@@ -14,13 +14,16 @@ from functools import partial
 from typing import TypeVar
 from unittest.mock import patch
 
+from sim.core.units import SECONDS_PER_HOUR
 from sim.scenario.loading import parse_scenario
+from sim.scenario.scenario import Scenario
 from sim.simulation.run import build_site, simulate, time_only
 from sim.workload.arrays.compilation import Compilation, machine_code_folder
 from sim.workload.arrays.run import run_fast
 from sim.workload.config import plain_plan
 from sim.workload.deployment import Assignment, Deployment, assign_slots
 from sim.workload.iteration import run_alone
+from sim.workload.iteration_time import TIMED
 from sim.workload.iteration_work import IterationWork
 
 Result = TypeVar("Result")
@@ -101,16 +104,47 @@ def main() -> None:
             simpy, ratios = f"{1e3 * seconds:.0f} ms", (f"x {seconds / plain:.1f}", f"x {seconds / compiled:.0f}")
         assert plain_end == compiled_end, "the loop has the same bits when compiled"
         print(f"{name:42}{simpy:>10}{1e3 * plain:>7.1f} ms{ratios[0]:>8}{1e3 * compiled:>7.1f} ms{ratios[1]:>8}")
+    volunteers()
+    day_of_churn()
+
+
+def volunteers() -> None:
+    """1,000 iterations of a volunteer cluster that loses a tenth of its nodes a day."""
     scenario = parse_scenario(SCENARIO.format(layers=8, stages=8, replicas=4, microbatches=16, network="home_us"))
     for compiled in (False, True):
         with patch.object(Compilation, "pays", return_value=compiled):
             began = time.process_time()
-            volunteers = simulate(scenario, scenario.strategies[0], int(compiled), 0, time_only(scenario))
+            run = simulate(scenario, scenario.strategies[0], int(compiled), 0, time_only(scenario))
         took = time.process_time() - began
         print(
-            f"\n1,000 iterations of volunteers, {volunteers.num_nodes_lost} nodes lost, "
+            f"\n1,000 iterations of volunteers, {run.num_nodes_lost} nodes lost, "
             f"{'compiled' if compiled else 'plain'}: {took:.2f} s"
         )
+
+
+def day_of_churn() -> None:
+    """A day of the same cluster as it loses a tenth of its nodes in an hour, which return after an hour."""
+    text = SCENARIO.format(layers=8, stages=8, replicas=4, microbatches=16, network="home_us")
+    text = text.replace("[{kind: checkfree}]", "[{kind: checkfree}, {kind: checkpoint, interval: young}, {kind: peer}]")
+    changes = "failures.rate_per_hour=0.105", "cluster.provisioning_seconds=3600"
+    scenario = parse_scenario(text, "day of churn", changes)
+    alone = an_hour_of(scenario)
+    scenario = parse_scenario(text, "day of churn", (*changes, f"training.steps={24 * alone}"))
+    for strategy in scenario.strategies:
+        before, began = TIMED.total(), time.process_time()
+        run = simulate(scenario, strategy, 0, 0, time_only(scenario))
+        print(
+            f"{24 * alone:,} iterations under 10 %/h churn, {strategy.name}: {run.num_nodes_lost} nodes lost in "
+            f"{run.wall_clock_seconds / SECONDS_PER_HOUR:.0f} h, {TIMED.total() - before} iterations timed: "
+            f"{time.process_time() - began:.2f} s"
+        )
+
+
+def an_hour_of(scenario: Scenario) -> int:
+    """Number of iterations in an hour without failures."""
+    site = build_site(scenario)
+    work = IterationWork(site, plain_plan(site.costs.workload), "arrival")
+    return max(1, int(SECONDS_PER_HOUR // run_fast(work).seconds))
 
 
 if __name__ == "__main__":

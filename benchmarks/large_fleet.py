@@ -1,12 +1,17 @@
 """Speed of time-only simulation of large fleets: a replicate of 4,096 nodes, and the cost per failure by fleet size.
 
-Processor seconds with cached iteration times: a sweep computes them once.
+    python -m benchmarks.large_fleet [CHECKOUT]
+
+Processor seconds with cached iteration times: a sweep computes them once. CHECKOUT: a folder with the source of AIReSim
+(github.com/karthikp-ubc/airesim), whose own job, 4,096 servers for 256 days, then runs in turn with the replicate here.
 """
 
 from __future__ import annotations
 
 import gc
+import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from sim.scenario.loading import load_scenario
@@ -28,6 +33,25 @@ def replicates(*overrides: str) -> tuple[float, Run]:
     return min(seconds[1:]), run
 
 
+def beside_airesim(checkout: Path) -> None:
+    """Replicates here and of AIReSim's default job, in turn. The jobs are alike in size, not in what they simulate."""
+    sys.path.insert(0, str(checkout))
+    params, simulator = import_module("airesim.params"), import_module("airesim.simulator")
+    scenario = load_scenario(SCENARIO, ())
+    print("\nseed   here: failures   seconds   AIReSim: failures   seconds   ratio")
+    for seed in range(NUM_SEEDS):
+        began = time.process_time()
+        run = simulate(scenario, scenario.strategies[0], seed, 0, time_only(scenario))
+        here = time.process_time() - began
+        began = time.process_time()
+        found = simulator.Simulator(params.Params(seed=seed)).run()
+        there = time.process_time() - began
+        print(
+            f"{seed:4}   {run.num_failures:14,}   {here:5.2f} s   {found.total_failures:17,}   {there:5.2f} s   "
+            f"{there / here:5.1f}"
+        )
+
+
 def main() -> None:
     gc.freeze()  # as the workers of a sweep do: what is imported is not collected again and again
     seconds, run = replicates()
@@ -45,6 +69,8 @@ def main() -> None:
                 f"{8 * nodes_per_stage:7,}   {hours:10,.0f} h   {run.num_failures:8,}   {len(run.iterations):10,}   "
                 f"{seconds:6.2f} s   {1e6 * seconds / max(1, run.num_failures):6.0f} µs"
             )
+    if len(sys.argv) > 1:
+        beside_airesim(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":
