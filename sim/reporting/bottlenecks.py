@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from sim.core.records import Bucket
-from sim.core.text import capitalized, format_list, format_name, format_number, format_percent
+from sim.core.text import format_list, format_name, format_number, format_percent
 from sim.results.storage import RunFiles
 from sim.results.summary import STEADY_BUCKETS
 from sim.scenario.saves import unused_saves
@@ -25,8 +25,8 @@ REMEDIES: Mapping[Bucket, str] = {
     "provisioning": "add cluster.num_spares, or lower cluster.provisioning_seconds and startup_seconds",
     "waiting_for_nodes": "add cluster.num_spares, or shorten failures.downtime: everybody waits for a lost node",
     "state_transfer": "use faster links (network), more seldom joins, or a smaller state",
-    "checkpoint_save": "save less often (interval_iterations), or in the background (blocking_share: 0)",
-    "redundant_compute": "compute less in advance (preset: bamboo_lazy), or use another strategy",
+    "checkpoint_save": "save less often (interval_iterations, of the fallback too), or raise "
+    "network.storage.bandwidth_mbit_per_s",
 }
 """What shortens a bucket."""
 
@@ -57,7 +57,7 @@ def incomplete_saves(name: str, started: int, durable: int) -> list[str]:
 def time_sentences(runs: pd.DataFrame) -> list[str]:
     """Name each bucket beside training on which strategies spend most of their time; stopped runs count too."""
     shares: dict[str, dict[Bucket, float]] = {}
-    for name, own in runs.groupby("strategy", sort=False):
+    for name, own in runs[runs["kind"] != "none"].groupby("strategy", sort=False):
         total_seconds = float(own["wall_clock_seconds"].sum()) or math.inf
         shares[str(name)] = {bucket: float(own[f"{bucket}_seconds"].sum()) / total_seconds for bucket in REMEDIES}
     return dominant_buckets(shares)
@@ -68,13 +68,19 @@ def dominant_buckets(shares: Mapping[str, Mapping[Bucket, float]]) -> list[str]:
     by_bucket = {
         bucket: {name: of[bucket] for name, of in shares.items() if of[bucket] >= DOMINANT} for bucket in REMEDIES
     }
-    return [describe_bucket(bucket, of) for bucket, of in by_bucket.items() if of]
+    found = {bucket: of for bucket, of in by_bucket.items() if of}
+    in_order = sorted(found, key=lambda bucket: -max(found[bucket].values()))
+    return [describe_bucket(bucket, found[bucket], len(found[bucket]) == len(shares)) for bucket in in_order]
 
 
-def describe_bucket(bucket: Bucket, shares: Mapping[str, float]) -> str:
-    """Say what share of strategies' time a bucket is, and what to change."""
-    parts: Sequence[str] = [f"{legend_label(name)} {format_percent(share)}" for name, share in shares.items()]
-    return f"{capitalized(format_name(bucket))} takes most of the time ({format_list(parts)}): {REMEDIES[bucket]}."
+def describe_bucket(bucket: Bucket, shares: Mapping[str, float], is_all: bool = False) -> str:
+    """Say what share of strategies' time a bucket is, and what to change. is_all: these are all strategies."""
+    low, high = (100 * end(shares.values()) for end in (min, max))
+    of = format_list([f"{legend_label(name)} {format_percent(share)}" for name, share in shares.items()])
+    if is_all and len(shares) > 1:
+        of = f"every strategy {low:.0f} to {high:.0f} %" if round(low) < round(high) else f"every strategy {low:.0f} %"
+    binds = "the store" if bucket == "checkpoint_save" else "churn"
+    return f"Bound by {binds}: {format_name(bucket)} is much of the time ({of}); {REMEDIES[bucket]}."
 
 
 def run_sentences(scenario: Scenario, files: Sequence[RunFiles], runs: pd.DataFrame) -> list[str]:

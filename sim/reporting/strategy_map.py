@@ -290,20 +290,28 @@ def _scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """Five lines on the scenario with its own values; before them what binds, unless it is compute, then warnings."""
+    """Five lines on the scenario with its own values; before them what binds, unless it is compute."""
     smaller = advice.result.smaller
-    first = f"{use_smaller(smaller)} With these: {uncapitalized(_use(advice))}" if smaller else _use(advice)
+    first = _use(advice)
+    if smaller:
+        with_these = f"With these, {uncapitalized(first)}" if first.startswith("Use ") else first
+        first = f"{use_smaller(smaller)} {with_these}"
     five = [first, _then(advice), _confidence(advice), _turns(advice), _assumptions(advice)]
-    return [*binding_sentences(advice.map.scenario, only_limits=True), *five, *_warnings(advice)]
+    return [*_bounds(advice), *five, *_unhelpful_saves(advice)]
 
 
-def _warnings(advice: Advice) -> list[str]:
-    """Name buckets that dominate the time, and saves that do not help."""
-    passages = advice.result.first_passages
-    lines = dominant_buckets({name: found.shares for name, found in passages.items()})
-    for name, found in passages.items():
+def _bounds(advice: Advice) -> list[str]:
+    """Name the buckets that dominate the time, and what binds an iteration, unless it is compute."""
+    shares = {name: found.shares for name, found in advice.result.first_passages.items()}
+    return [*dominant_buckets(shares), *binding_sentences(advice.map.scenario, only_limits=True)]
+
+
+def _unhelpful_saves(advice: Advice) -> list[str]:
+    """Name saves that never complete, and intervals that are no shorter than the job."""
+    lines = unused_saves(advice.map.scenario)
+    for name, found in advice.result.first_passages.items():
         lines += incomplete_saves(name, found.num_started, found.num_durable)
-    return lines + unused_saves(advice.map.scenario)
+    return lines
 
 
 def _use(advice: Advice) -> str:
@@ -344,6 +352,9 @@ def _then(advice: Advice) -> str:
         least = ranking.reaching[0].strategy
         described.insert(0, f"{legend_label(least)} {format_means(advice.result, least)}")
         return f"In these runs: {'; '.join(described)}."
+    if not ranking.reaching:
+        reached = [f"{legend_label(one.strategy)} in {one.takes.num_reached}" for one in ranking.standings]
+        return f"Of {ranking.standings[0].takes.num_runs} pairs of seeds it is reached by {', '.join(reached)}."
     return f"Then {'; '.join(described)}."
 
 
@@ -354,8 +365,9 @@ def _confidence(advice: Advice) -> str:
     if error >= 0.005:
         basis += f"; interpolated between real runs and between validations, up to {100 * error:.0f} % off"
     if not result.ranking.is_tested:
+        more = "more --time-replicates, " if round(result.ranking.num_lost) else ""
         return (
-            f"Confidence: high for overheads, none for recovery ({basis}); a longer job (training.steps or "
+            f"Confidence: high for overheads, none for recovery ({basis}); {more}a longer job (training.steps or "
             "iterations_per_step) or a higher failure rate would compare it."
         )
     if advice.best is None:

@@ -37,6 +37,7 @@ class FirstPassages:
     seconds: Mapping[SeedPair, float]
     usd: Mapping[SeedPair, float]
     lost: Mapping[SeedPair, int]  # stages, until then
+    iteration_seconds: float  # of an iteration on all nodes, without saves
     steady_seconds: float  # of an iteration without failures and recoveries, mean over failure seeds
     shares: Mapping[Bucket, float]  # of the time, by bucket of the ledger, over failure seeds
     num_started: int  # saves under all failure seeds
@@ -47,8 +48,14 @@ class FirstPassages:
         found: dict[str, float] = {}
         for what, of, unit in (("hours", self.seconds, SECONDS_PER_HOUR), ("usd", self.usd, 1.0)):
             mean = estimate(Values.by_seeds(of))
-            found |= {what: mean.mean / unit, f"{what}_low": mean.low / unit, f"{what}_high": mean.high / unit}
+            low = max(mean.low, self._least(what, mean.mean)) if not math.isnan(mean.low) else mean.low
+            found |= {what: mean.mean / unit, f"{what}_low": low / unit, f"{what}_high": mean.high / unit}
         return found
+
+    def _least(self, what: str, mean: float) -> float:
+        """The least that a mean can be: that of the same iterations without failures; no interval goes below it."""
+        seconds = min(self.iterations, default=0.0) * self.iteration_seconds if what == "hours" else 0.0
+        return min(seconds, mean) if not math.isnan(seconds) else 0.0
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def first_passage(
         seconds=seconds,
         usd=usd,
         lost=lost,
+        iteration_seconds=min(run.iteration_seconds for run in runs.values()),
         shares={bucket: math.fsum(run.ledger[bucket] for run in runs.values()) / total_seconds for bucket in BUCKETS},
         num_started=sum(found["checkpoint_started"] for found in kinds),
         num_durable=sum(found["checkpoint_durable"] for found in kinds),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sim.results.ranking import FEWEST_FAILURES, Outcomes, rank
 from sim.results.statistics import Values
+from sim.results.strategy_map import FirstPassages
 
 SEEDS = range(5)
 
@@ -62,3 +63,14 @@ def test_the_least_overhead_is_of_those_not_far_behind():
         }
     )
     assert [one.strategy for one in found.by_overhead] == ["checkpoint", "restart"]
+
+
+@given(st.lists(st.floats(100.0, 1e5), min_size=2, max_size=6))
+def test_no_interval_goes_below_the_time_without_failures(seconds):
+    """Skewed times of few replicates have wide intervals; a run cannot be faster than one without failures."""
+    by_seeds = {(seed, 0): each for seed, each in enumerate(seconds)}
+    nothing = dict.fromkeys(by_seeds, 0)
+    passed = FirstPassages(0.0, False, 0, (50.0,), by_seeds, by_seeds, nothing, 2.0, 2.0, {}, 0, 0)
+    found = passed.means()
+    assert min(100.0, found["hours"] * 3600) / 3600 <= found["hours_low"] <= found["hours"] <= found["hours_high"]
+    assert 0.0 <= found["usd_low"] <= found["usd"]
