@@ -94,14 +94,15 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
 
     console.print()
     request, kinds = FigureRequest.of(load(folder)), figure_kinds()
+    of_this_run = request.runs[request.runs["run"].isin([files.folder.name for files in runs])]  # others: of a sweep
     for line in binding_sentences(scenario, only_limits=True):
         say(line)
     console.print(comparison_table(runs, scenario))
-    if verdict := verdict_on(request.runs):
+    if verdict := verdict_on(of_this_run):
         say(verdict)
     for line in (
         *remarks(scenario, runs),
-        *run_sentences(scenario, runs, request.runs),
+        *run_sentences(scenario, runs, of_this_run),
         *worth_knowing(scenario, runs),
     ):
         say(line, style="yellow")
