@@ -8,8 +8,8 @@ from sim.failures import process_class
 from sim.scenario.scenario import Scenario
 from sim.simulation.failure_injection import mtbf_seconds
 from sim.simulation.run import build_site
-from sim.workload.config import plain_plan
 from sim.workload.iteration_time import IterationTimes, cache_of, num_operations
+from sim.workload.window import plain_plan_on
 
 EVENTS_PER_FAILURE, EVENTS_PER_OPERATION = 12, 4  # the latter at microbatch fidelity
 EVENTS_PER_SECOND = 20_000  # of real time
@@ -20,7 +20,8 @@ WORTH_A_LINE = 1_000_000
 
 def expected_events(scenario: Scenario) -> dict[str, float]:
     """Expected number of events of a run without failures' delays, by cause."""
-    site, plan = build_site(scenario), plain_plan(scenario.workload)
+    site = build_site(scenario)
+    plan = plain_plan_on(site)
     operations = num_operations(site, plan)
     num_iterations = scenario.training.steps * scenario.iterations_per_step
     causes: dict[str, float] = {f"{operations:,} operations of an iteration": operations}
