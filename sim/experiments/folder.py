@@ -28,6 +28,9 @@ from sim.results.summary import flat
 
 PROGRESS, STATISTICS, FAILED, LOCK = "progress.json", "statistics.csv", "failed", ".lock"
 
+REPORTED = ("state", "error", "process", "host", "began", "updated", "num_steps_trained", "num_steps_left", "under_way")
+"""Keys of `progress.json` that `churnlab status` shows."""
+
 LOCK_SECONDS = 0.3
 
 Purpose = Literal["sweep", "map", "run"]
@@ -103,7 +106,8 @@ class SweepFolder:
                     | {"parameters": run.parameters, "keeps_records": run.keeps_records}
                     for run in runs
                 ]
-                atomic_write(self.folder / SWEEP, as_json({"made_for": self.made_for, "runs": rows}))
+                content = {"format": results.SWEEP_FORMAT, "made_for": self.made_for, "runs": rows}
+                atomic_write(self.folder / SWEEP, as_json(content))
                 (self.folder / STATISTICS).unlink(missing_ok=True)
                 stale |= {path.name for path in (self.folder / FAILED).glob("*.json")} - {
                     f"{run.name}.json" for run in runs
@@ -143,7 +147,7 @@ class SweepFolder:
     def added_seeds(self, seeds: Sequence[Sequence[int]]) -> dict[int, int]:
         """The number of failure seeds that an earlier sweep of this folder has added to points; seeds: their own."""
         added: dict[int, int] = {}
-        for row in readable(self.folder / SWEEP).get("runs", []) if self.made_for != "run" else ():
+        for row in results.read_plan(self.folder) if self.made_for != "run" else ():
             number, seed = row["point"], row["failure_seed"]
             if number < len(seeds) and seed > max(seeds[number]):
                 added[number] = max(added.get(number, 0), seed - max(seeds[number]))
@@ -232,13 +236,15 @@ def read_status(folder: Path) -> Status:
         raise ValueError(
             f"{folder} holds no sweep: there is no {SWEEP} in it; name a folder that `churnlab sweep` wrote"
         )
-    rows = readable(folder / SWEEP).get("runs", [])
+    rows, progress = results.read_plan(folder), readable(folder / PROGRESS)
+    if progress:
+        results.require(folder / PROGRESS, progress, REPORTED)
     finished = tuple(str(row["run"]) for row in rows if results.is_finished(folder / row["run"], row["keeps_records"]))
     open_ones = [str(row["run"]) for row in rows if row["run"] not in set(finished)]
     failures = {name: folder / FAILED / f"{name}.json" for name in open_ones}
     failed = {name: str(readable(path).get("error", "unknown")) for name, path in failures.items() if path.is_file()}
     left = tuple(name for name in open_ones if name not in failed)
-    return Status(folder, finished, failed, left, is_locked(folder), readable(folder / PROGRESS))
+    return Status(folder, finished, failed, left, is_locked(folder), progress)
 
 
 def readable(path: Path) -> dict[str, Any]:

@@ -135,6 +135,9 @@ def run_sweep(
             if options.until_ci is not None:
                 narrow_intervals(job, options.until_ci, options.max_replicates, options.force, observer.noted)
     failures = {run.name: error for run, (error, _) in job.failures.items()}
+    if not options.dry_run:
+        gone = "its results are gone: they were deleted meanwhile"
+        failures |= {run.name: gone for run in runs if not run.is_finished and run.name not in failures}
     points, table = tuple(job.points), None if options.dry_run else job.table
     return SweepOutcome(job.folder.folder, points, tuple(job.runs), work, failures, table, job.num_trained_steps)
 

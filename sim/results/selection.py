@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sim.results.crossed_design import SEEDS
-from sim.results.storage import Results, read_json
+from sim.results.storage import Results, read_plan
 
 LOSSES_NEED = "runs with a learner (training.learner: torch) whose records are kept (of a sweep, sweep.keep: records)"
 
@@ -20,9 +20,7 @@ class MissingError(ValueError):
 
 def swept_fields(results: Results) -> list[str]:
     """Return the fields that a sweep varies, columns of its runs; none for other results."""
-    path = results.folder / "sweep.json"
-    rows = read_json(path).get("runs", []) if path.is_file() else []
-    fields = dict.fromkeys(name for row in rows for name in row["parameters"])
+    fields = dict.fromkeys(name for row in read_plan(results.folder) for name in row["parameters"])
     return [name for name in fields if name in results.runs]
 
 

@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -32,6 +32,15 @@ from sim.simulation.run import Run
 
 RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet", "nodes.parquet")
 TABLE, SWEEP = "runs.parquet", "sweep.json"  # files of a sweep: a row for each finished run, and the planned runs
+SWEEP_FORMAT = 1  # of `sweep.json`; a file without one has format 1
+IDENTITY = ("strategy", "failure_seed", "training_seed", "outcome")
+PLANNED = ("run", "point", "strategy", "failure_seed", "training_seed", "parameters", "keeps_records")
+COLUMNS = {
+    "iterations": tuple(each.name for each in fields(IterationRecord)),
+    "events": tuple(each.name for each in fields(EventRecord)),
+    "ledger": ("bucket", "seconds"),
+    "nodes": ("time_seconds", "num_nodes"),
+}
 ARROW_TYPES = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "EventKind": pa.string()}
 
 
@@ -154,6 +163,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def require(path: Path, found: Collection[str], needed: Iterable[str]) -> None:
+    """Raise ValueError, naming the file, where keys or columns are missing."""
+    if missing := [name for name in needed if name not in found]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it is of another version, or changed; run it again")
+
+
+def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a table. ValueError, naming the file, if it is none, or lacks columns."""
+    try:
+        found = pd.read_parquet(path)
+    except (pa.ArrowException, ValueError, FileNotFoundError) as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else "is not a parquet file, or damaged"
+        raise ValueError(f"{path} {reason}: run the scenario again") from None
+    if len(found):  # a sweep without finished runs has a table without these columns
+        require(path, found.columns, columns)
+    return found
+
+
+def read_plan(folder: Path) -> list[dict[str, Any]]:
+    """The runs in `sweep.json`; none without that file. ValueError if it is of a newer version or lacks keys."""
+    path = folder / SWEEP
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    require(path, content, ("runs",))
+    if content.get("format", SWEEP_FORMAT) != SWEEP_FORMAT:
+        raise ValueError(f"{path} has format {content['format']}, this version reads {SWEEP_FORMAT}: use its version")
+    rows = content["runs"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path}: 'runs' is no list of mappings: run the sweep again")
+    for row in rows:
+        require(path, row, PLANNED)
+    return rows
+
+
 def load_run(folder: Path | str) -> RunFiles:
     """Read a finished run. ValueError if the folder contains none."""
     folder = Path(folder)
@@ -165,8 +209,10 @@ def load_run(folder: Path | str) -> RunFiles:
         raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
     if not is_finished(folder, with_records=True):
         raise ValueError(f"{folder}: outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more")
-    tables = (pd.read_parquet(folder / f"{name}.parquet") for name in ("iterations", "events", "ledger"))
-    return RunFiles(folder, read_json(folder / "summary.json"), read_json(folder / "run.json"), *tables)
+    tables = (read_table(folder / f"{name}.parquet", COLUMNS[name]) for name in ("iterations", "events", "ledger"))
+    summary = read_json(folder / "summary.json")
+    require(folder / "summary.json", summary, (*IDENTITY, "stopped_because"))
+    return RunFiles(folder, summary, read_json(folder / "run.json"), *tables)
 
 
 @dataclass(frozen=True)
@@ -210,7 +256,7 @@ class Results:
         if self.in_memory is not None:
             return self.in_memory[table]
         paths = {name: folder / f"{table}.parquet" for name, folder in self.folders.items()}
-        frames = [pd.read_parquet(path).assign(run=name) for name, path in paths.items() if path.is_file()]
+        frames = [read_table(path, COLUMNS[table]).assign(run=name) for name, path in paths.items() if path.is_file()]
         return pd.concat(frames) if frames else pd.DataFrame({"run": []})
 
 
@@ -234,10 +280,13 @@ def load(path: Path | str) -> Results:
     """Read the results of a sweep, of all runs of a scenario, or of one run. ValueError if there are none."""
     folder = Path(path)
     if (folder / TABLE).is_file():
-        runs = pd.read_parquet(folder / TABLE)
+        runs = read_table(folder / TABLE, ("run", *IDENTITY))
     else:
         folders = [folder] if is_finished(folder) else runs_in(folder)
-        runs = pd.DataFrame([{"run": found.name, **flat(read_json(found / "summary.json"))} for found in folders])
+        summaries = {found: read_json(found / "summary.json") for found in folders}
+        for found, summary in summaries.items():
+            require(found / "summary.json", summary, IDENTITY)
+        runs = pd.DataFrame([{"run": found.name, **flat(summary)} for found, summary in summaries.items()])
     if not runs.empty:
         return Results(folder, runs)
     if (folder / TABLE).is_file() or (folder / SWEEP).is_file():

@@ -16,7 +16,7 @@ import pandas as pd
 from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, format_value, styles_by_kind
 from sim.reporting.tables import headings
 from sim.results.selection import comparable, swept_fields
-from sim.results.storage import SWEEP, TABLE, Results, load_comparison, read_json
+from sim.results.storage import TABLE, Results, load_comparison, read_json, read_plan
 from sim.strategies import legend_label
 
 Values = dict[str, Any]
@@ -154,7 +154,7 @@ class ReportData:
 
 def report_data(folder: Path) -> ReportData:
     """Load a sweep, the last `churnlab run` of a scenario, or one run. ValueError if there are no runs."""
-    planned = read_json(folder / SWEEP)["runs"] if (folder / SWEEP).is_file() else []
+    planned = read_plan(folder)
     if planned and not (folder / TABLE).is_file():
         remedy = f"`churnlab status {folder}` tells how far it is, and the same `churnlab sweep` goes on"
         raise ValueError(f"the sweep in {folder} is under way, or was killed before it wrote {TABLE}: {remedy}")
