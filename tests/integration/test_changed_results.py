@@ -59,7 +59,7 @@ def holding(text: str) -> Callable[[Path], None]:
         ("report", "runs.parquet", without("outcome"), "lacks outcome"),
         ("plot", "runs.parquet", holding("PAR1"), "is not a parquet file, or damaged"),
         ("timeline", "RUN/summary.json", without("training_seed"), "lacks training_seed"),
-        ("timeline", "RUN/events.parquet", without("stage"), "lacks stage"),
+        ("timeline", "RUN/iterations.parquet", without("step"), "lacks step"),
         ("timeline", "RUN/ledger.parquet", without("seconds"), "lacks seconds"),
     ],
 )
