@@ -39,8 +39,8 @@ class MeasuredSeconds(Config):
     proportional to its layers. The measured backward includes recomputed activations.
     """
 
-    forward_seconds: float = Field(gt=0, le=1e8, description="forward of one microbatch through one layer stage")
-    backward_seconds: float = Field(gt=0, le=1e8, description="backward of one microbatch through one layer stage")
+    forward_seconds: float = Field(ge=1.5e-8, le=1e8, description="forward of one microbatch through one layer stage")
+    backward_seconds: float = Field(ge=1.5e-8, le=1e8, description="backward of one microbatch through one layer stage")
     head_seconds: float = Field(0.0, ge=0, le=1e8, description="de-embedding and loss of one microbatch, both ways")
 
 
