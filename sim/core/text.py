@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,22 +85,58 @@ FOLDER_NAME_IN_WORDS = "of letters, digits, '.', '_', '+' and '-', a letter or d
 
 MAX_CHARACTERS = 60
 
+MIN_CONTAINED = 4  # fewer characters are part of too many names
+
+
+UNITS = (
+    *("ms", "second", "seconds", "minute", "minutes", "hour", "hours", "day", "days", "week", "weeks"),
+    *("bytes", "mb", "mib", "gb", "gib", "tb", "tib"),
+)
+"""Last words of names that are in a unit."""
+
 
 def nearest(found: object, names: Iterable[str]) -> str | None:
-    """The most similar name, ignoring case, of those that begin with the value found, else of all; or None."""
+    """The most similar name, ignoring case, or None if none is similar.
+
+    Names that begin with the value found come first, then those that differ only in the unit, those that contain it,
+    and all others.
+    """
     by_folded = {name.casefold(): name for name in names}
     folded = str(found)[:MAX_CHARACTERS].casefold() if isinstance(found, str | int) else ""
-    longer = [name for name in by_folded if folded and name.startswith(folded)]
-    close = difflib.get_close_matches(folded, longer or by_folded, n=1, cutoff=0.0 if longer else 0.5)
+    spelt = folded.replace("+", "_plus")
+    if spelt in by_folded:
+        return by_folded[spelt]
+    close = clearly_meant(folded, by_folded) or difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)
     return by_folded[close[0]] if close else None
+
+
+def clearly_meant(found: str, names: Collection[str]) -> list[str]:
+    """The most similar of the names that begin with the text found, differ only in the unit, or contain it; or none."""
+    stem, _, unit = found.rpartition("_")
+    tests: list[Callable[[str], bool]] = [lambda name: bool(found) and name.startswith(found)]
+    if stem and unit in UNITS:
+        tests.append(lambda name: name.rpartition("_")[0] == stem and name.rpartition("_")[2] in UNITS)
+    if len(found) >= MIN_CONTAINED:
+        tests.append(lambda name: found in name)
+    meant = next(filter(None, ([name for name in names if test(name)] for test in tests)), [])
+    return difflib.get_close_matches(found, meant, n=1, cutoff=0.0)
 
 
 def suggestion(found: object, names: Iterable[str]) -> str:
     """'; nearest: x; allowed: ...' for a value that is not one of the names known."""
     names = list(names)
-    close = nearest(found, names)
-    text = f"; nearest: {shortened(close)}" if close else ""
+    text = nearest_in_words(found, nearest(found, names))
     return f"{text}; allowed: {', '.join(map(shortened, names))}" if names else text
+
+
+def nearest_in_words(found: object, close: str | None) -> str:
+    """'; nearest: x', with the unit of x where the value found names another one; empty if there is none."""
+    if close is None:
+        return ""
+    asked, unit = (text.casefold().rpartition("_")[2] for text in (str(found), close))
+    is_other = asked.rstrip("s") != unit.rstrip("s") and asked in UNITS and unit in UNITS
+    in_unit = f" (its unit: {unit})" if is_other else ""
+    return f"; nearest: {shortened(close)}{in_unit}"
 
 
 def shortened(text: str, most: int = MAX_CHARACTERS) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, format_value, nearest, shortened, suggestion
+from sim.core.text import (
+    FOLDER_NAME,
+    FOLDER_NAME_IN_WORDS,
+    format_value,
+    nearest,
+    nearest_in_words,
+    shortened,
+    suggestion,
+)
+from sim.scenario.field_search import fields, nearest_key
 from sim.scenario.schema import at, is_preset, kinds, member_of, plain_path, resolved, schema_at
 from sim.scenario.yaml_text import Location
 
@@ -41,7 +50,7 @@ def describe_error(details: Any, data: Any) -> tuple[Location, str]:
         path = path[:-1]
         node, found = schema_at(path, data), at(data, path)
     if kind == "union_tag_not_found":
-        return path, f"needs {key_of_choice(node)}{suggestion('', node['names'])}"
+        return path, f"needs {key_of_choice(node)}{misspelt_options(found, node)}{suggestion('', node['names'])}"
     if kind in ("union_tag_invalid", "unknown_name"):
         return unknown_name(path, node, found, "kind" if kind == "union_tag_invalid" else "preset")
     if kind == "trace":
@@ -71,7 +80,9 @@ def describe_key(kind: str, path: Location, data: Any) -> str:
     if kind == "extra_forbidden":
         name = above.get("kind", above.get("preset")) if isinstance(above, dict) else None
         whose = f" of '{shortened(name)}'" if isinstance(name, str) and kinds(section) else ""
-        return f"unknown key{whose}{suggestion(str(path[-1]), keys_beside(path, data))}"
+        key, beside = str(path[-1]), keys_beside(path, data)
+        allowed = f"; allowed: {', '.join(map(shortened, beside))}" if beside else ""
+        return f"unknown key{whose}{nearest_in_words(key, nearest_key(path, beside))}{allowed}"
     node = schema_at(path, data)
     message = f"required, but missing ({node['description']}); allowed: {allowed_by(node)}"
     if is_preset(section) and "preset" not in above:
@@ -91,6 +102,18 @@ def unknown_name(path: Location, node: dict[str, Any], found: Any, key: str) -> 
     return (*path, key), f"found {format_value(name)}{suggestion(name, others)}"
 
 
+def misspelt_options(found: Any, node: dict[str, Any]) -> str:
+    """' (key: nearest: option of 'kind')' for the keys beside a missing kind that no kind has; or nothing."""
+    options: dict[str, str] = {}
+    for kind, reference in kinds(node).items():
+        for key in resolved({"$ref": reference}).get("properties", {}):
+            options.setdefault(key, kind)
+    unknown = [str(key) for key in found if key not in options] if isinstance(found, dict) else []
+    nearby = {key: close for key in unknown if (close := nearest(key, options))}
+    words = [f"{shortened(key)}{nearest_in_words(key, close)}" for key, close in nearby.items()]
+    return f" ({', '.join(words)})" if words else ""
+
+
 def keys_beside(path: Location, data: Any) -> list[str]:
     """The keys allowed where the last part of a path stands."""
     node, above = schema_at(path[:-1], data), at(data, path[:-1])
@@ -102,8 +125,10 @@ def keys_beside(path: Location, data: Any) -> list[str]:
 
 
 def intended_path(path: Location, data: Any) -> Location:
-    """The path with the known key nearest to an unknown one; the path itself if there is none."""
-    return (*path[:-1], nearest(str(path[-1]), keys_beside(path, data)) or path[-1])
+    """The path of the field that is probably meant by an unknown key; the path itself if there is none."""
+    key, beside = str(path[-1]), keys_beside(path, data)
+    close = nearest_key(path, beside)
+    return (*path[:-1], close or key) if close is None or close in beside else fields()[close]
 
 
 def suggest_spelling(found: Any, node: dict[str, Any]) -> str:
