@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sim.cli.check import validate
 from sim.cli.main import MODULES, command
 from sim.cli.tables import in_models
 from sim.core.records import BUCKETS, EventKind, EventRecord, IterationRecord
@@ -146,6 +147,14 @@ def test_whole_scenarios_in_the_pages_are_valid(name):
     for block in blocks_of(ROOT / name, "yaml"):
         if block.startswith("name:"):
             parse_scenario(block, base_folder=ROOT / "scenarios")
+
+
+def test_the_readmes_scenario_runs_as_it_is_copied(tmp_path):
+    scenario, sweep = blocks_of(ROOT / "README.md", "yaml")
+    copied = tmp_path / "mine.yaml"
+    copied.write_text(scenario + sweep, encoding="utf-8")
+    validate(scenario_path=copied, overrides=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_stated_costs_of_strategies_are_the_measured_ones():

@@ -1,5 +1,7 @@
 """FLOPs, seconds and bytes of the target model: against published figures and against the real module."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -57,11 +59,11 @@ def test_stages_and_microbatches_have_the_papers_size_and_flops():
 
 @pytest.mark.parametrize("model", presets("models"))
 def test_flops_agree_with_megatrons_formula(model):
-    costs = paper(model=presets("models")[model])
+    costs = paper(model=presets("models")[model], num_stages=2)
     shape, s = costs.workload.model, costs.workload.sequence_length
     h, f, layers, vocabulary = shape.dim, shape.hidden_dim, shape.num_layers, shape.vocabulary_size
     megatron = 12 * layers * h**2 * (1 + 1 + s / h + 1.5 * f / h + vocabulary / (2 * layers * h))
-    ours = sum(3 * costs.forward_flops(stage) for stage in range(7)) / costs.tokens_per_microbatch
+    ours = sum(3 * costs.forward_flops(stage) for stage in range(3)) / costs.tokens_per_microbatch
     assert ours == pytest.approx(megatron, rel=1e-12)
 
 
@@ -85,6 +87,27 @@ def test_the_model_has_parameters_and_flops_of_the_real_module(real):
     counted = counted_flops(lambda: real.loss(tokens, tokens, (1, 2)).backward())
     # The embedding's look-up is no product, and tokens have no gradient: all that is left is three times the forward.
     assert counted == 3 * sum(costs.forward_flops(stage) for stage in range(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "key_width"),
+    [
+        ("1B", 1_100_048_384, 256),
+        ("3B", 3_426_473_600, 3200),
+        ("7B", 6_738_415_616, 4096),
+        ("8B", 8_030_261_248, 1024),
+        ("13B", 13_015_864_320, 5120),
+        ("70B", 70_553_706_496, 1024),
+    ],
+)
+def test_presets_differ_from_published_sizes_by_grouped_queries(name, published, key_width):
+    """Keys and values of the published models have the width given, those of the target model its whole width."""
+    model = TargetModel(**presets("models")[name])
+    costs = paper(model=model, num_stages=2)
+    grouped = 2 * model.num_layers * model.dim * (model.dim - key_width)
+    assert costs.num_parameters - grouped == published
+    excess, stated = costs.num_parameters / published - 1, re.search(r"(\d+) % above", model.description)
+    assert round(100 * excess) == (int(stated[1]) if stated else 0)
 
 
 def counted_flops(run) -> int:
