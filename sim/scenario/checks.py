@@ -434,9 +434,9 @@ def stages_fit_in_memory(scenario: Scenario) -> Findings:
     """Under every strategy, each stage's state and activations fit in its device's memory."""
     if list(stages_hold_all_layers(scenario)):
         return
-    for index, config in enumerate(scenario.strategies):
-        if not impossible(config, scenario.workload) and (problem := too_little_memory(scenario, config)):
-            yield f"strategies.{index}", problem
+    if found := too_little_memory(scenario):
+        index, problem = found
+        yield f"strategies.{index}", problem
 
 
 @check()

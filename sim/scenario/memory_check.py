@@ -12,7 +12,7 @@ from models.spec import EMBEDDING_STAGE
 from sim.cluster.devices import Device
 from sim.cluster.topology import num_shares_of
 from sim.core.presets import presets
-from sim.core.text import shortened
+from sim.core.text import format_list, shortened
 from sim.core.units import BYTES_PER_GIB
 from sim.scenario.scenario import Scenario
 from sim.strategies import StrategyConfig, strategy_class
@@ -81,17 +81,30 @@ def plan_under(config: StrategyConfig, workload: WorkloadConfig) -> IterationPla
     return strategy_class(config.kind)(config, workload.num_stages).adapt_plan(plain_plan(workload))
 
 
-def too_little_memory(scenario: Scenario, config: StrategyConfig) -> str | None:
-    """How much memory is lacking under a strategy and what would make it fit, in one sentence; None if it fits."""
-    device, need = scenario.cluster.device, greatest_need(scenario, config, scenario.workload)
-    if need.fits(device):
+def too_little_memory(scenario: Scenario) -> tuple[int, str] | None:
+    """The first strategy that does not fit in memory, and one sentence about all of them; None if all fit.
+
+    The sentence says how much memory the most demanding one lacks, and which single changes would make all fit.
+    """
+    device = scenario.cluster.device
+    needs = {
+        index: greatest_need(scenario, config, scenario.workload)
+        for index, config in enumerate(scenario.strategies)
+        if not impossible(config, scenario.workload)
+    }
+    lacking = {index: need for index, need in needs.items() if not need.fits(device)}
+    if not lacking:
         return None
-    needed_gib = need.num_bytes / BYTES_PER_GIB
-    found = ", or ".join(remedies(scenario, config, need))
+    most = max(lacking, key=lambda index: lacking[index].num_bytes)
+    need, needed_gib = lacking[most], lacking[most].num_bytes / BYTES_PER_GIB
+    found = ", or ".join(remedies(scenario, [scenario.strategies[index] for index in lacking], need))
     remedy = f"would fit: {found}" if found else "no single change of schedule, microbatches or device makes it fit"
-    return (
-        f"'{config.name}' needs {in_gib(needed_gib)} on stage {need.stage}, {in_gib(needed_gib - device.memory_gib)} "
-        f"more than the {device.memory_gib:g} GiB of device '{shortened(device.name)}'; {remedy}"
+    others = [f"'{scenario.strategies[index].name}'" for index in lacking if index != most]
+    beside = f" ({format_list(others)} {'does' if len(others) == 1 else 'do'} not fit either)" if others else ""
+    return next(iter(lacking)), (
+        f"'{scenario.strategies[most].name}' needs {in_gib(needed_gib)} on stage {need.stage}, "
+        f"{in_gib(needed_gib - device.memory_gib)} more than the {device.memory_gib:g} GiB of device "
+        f"'{shortened(device.name)}'{beside}; {remedy}"
     )
 
 
@@ -100,13 +113,13 @@ def in_gib(gib: float) -> str:
     return f"{gib:,.1f} GiB" if gib >= 0.05 else "less than 0.1 GiB"
 
 
-def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str]:
-    """Changes of single fields, each of which makes a strategy fit."""
+def remedies(scenario: Scenario, configs: Sequence[StrategyConfig], need: Need) -> list[str]:
+    """Changes of single fields, each of which makes all of some strategies fit; need: the greatest of them."""
     workload = scenario.workload
 
     def fits(**changes: Any) -> bool:
         changed = workload.model_copy(update=changes)
-        return greatest_need(scenario, config, changed).fits(scenario.cluster.device)
+        return all(greatest_need(scenario, config, changed).fits(scenario.cluster.device) for config in configs)
 
     def largest(field: str, candidates: Sequence[int]) -> list[str]:
         """The largest of ascending candidates that fits, if all below it fit too."""
@@ -119,7 +132,8 @@ def remedies(scenario: Scenario, config: StrategyConfig, need: Need) -> list[str
 
     found, schedule = [], SCHEDULES[workload.schedule]
     if schedule.limits_in_flight and not schedule.is_interleaved:
-        now = Costs(workload, scenario.cluster.device).schedule(plan_under(config, workload)).in_flight_limit
+        costs = Costs(workload, scenario.cluster.device)
+        now = max(costs.schedule(plan_under(config, workload)).in_flight_limit for config in configs)
         found += largest("max_in_flight", range(1, now))
     if not schedule.limits_in_flight and fits(schedule="1f1b"):
         found.append("schedule 1f1b")

@@ -189,9 +189,9 @@ def test_checks_see_classes_from_outside(folder):
         "cluster: {device: t4}\n"
     )
     assert told[0].startswith("line 2, strategies.0: 'none' needs 17.5 GiB on stage 1")
-    assert told[2].startswith("line 2, strategies.1: a second strategy named 'none'")
-    assert told[3] == "line 3, failures.immune_stages: no stage 7; allowed: 0 (embedding and head) to 6"
-    assert told[4] == "line 3, failures.mean_uptime_hours: give rate_per_hour or mean_uptime_hours, not both"
+    assert told[1].startswith("line 2, strategies.1: a second strategy named 'none'")
+    assert told[2] == "line 3, failures.immune_stages: no stage 7; allowed: 0 (embedding and head) to 6"
+    assert told[3] == "line 3, failures.mean_uptime_hours: give rate_per_hour or mean_uptime_hours, not both"
 
 
 def run_cell(text: str) -> None:

@@ -59,7 +59,7 @@ def test_the_window_that_is_proposed_keeps_its_promise(device):
     assert found.resource == "window"
     workload = scenario.workload.model_copy(update={"max_in_flight": found.window})
     wider = scenario.model_copy(update={"workload": workload})
-    assert too_little_memory(wider, wider.strategies[0]) is None
+    assert too_little_memory(wider) is None
     assert binding(build_site(wider)).seconds == found.without_seconds
 
 
