@@ -13,9 +13,7 @@ import os
 import platform
 import sysconfig
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -28,10 +26,10 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.trainers import BpeTrainer
 
-from models.spec import DataSpec
+from models.spec import LARGEST_OF_2_BYTES, DataSpec
+from models.token_files import MappedFile, Tokens, map_tokens, readable
 from models.training_state import digest
 
-Tokens = npt.NDArray[np.uint16]
 Document = tuple[str, bytes]  # name, which decides the split, and content
 
 # Of the standard library: third-party code, tests that some distributions omit, files written by builds.
@@ -43,13 +41,14 @@ CHARACTERS_PER_CHUNK, CHUNKS_PER_BATCH = 2**18, 64  # of text to encode: bounds 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Training and validation token ids (uint16, [num_tokens]); `content_hash` is equal on every machine."""
+    """Training and validation token ids (uint16 or uint32, [num_tokens]); `content_hash` is equal on every machine."""
 
     train: Tokens
     validation: Tokens
     vocabulary_size: int
     content_hash: str
     description: str
+    files: tuple[MappedFile, ...] = ()
 
     def batch(self, seed: int, step: int, num_sequences: int, sequence_length: int) -> npt.NDArray[np.int64]:
         """Windows of the training tokens, uniformly at random: a pure function of (seed, step).
@@ -59,14 +58,19 @@ class Corpus:
         self.require(sequence_length)
         num_starts = len(self.train) - sequence_length
         starts = np.random.default_rng([seed, step]).integers(num_starts, size=(num_sequences, 1))
-        return np.asarray(self.train[starts + np.arange(sequence_length + 1)], dtype=np.int64)
+        return self._windows(self.train, starts, sequence_length)
 
     def validation_windows(self, num_sequences: int, sequence_length: int) -> npt.NDArray[np.int64]:
         """Fixed windows, evenly spaced from first token to last: shape [num_sequences, sequence_length + 1]."""
         self.require(sequence_length, num_sequences)
         last_start = len(self.validation) - sequence_length - 1
         starts = np.arange(num_sequences)[:, None] * last_start // max(1, num_sequences - 1)
-        return np.asarray(self.validation[starts + np.arange(sequence_length + 1)], dtype=np.int64)
+        return self._windows(self.validation, starts, sequence_length)
+
+    def _windows(self, stream: Tokens, starts: npt.NDArray[np.int64], sequence_length: int) -> npt.NDArray[np.int64]:
+        for file in self.files:
+            file.require_unchanged()
+        return np.asarray(stream[starts + np.arange(sequence_length + 1)], dtype=np.int64)
 
     def require(self, sequence_length: int, num_validation_sequences: int = 1) -> None:
         """Raise ValueError unless training has tokens for one window and validation for the given number."""
@@ -89,6 +93,8 @@ def load_corpus(spec: DataSpec, base_folder: Path, cache_folder: Path | None = N
     needed = {"text": "files", "tokens": "train_tokens", "huggingface": "dataset"}.get(spec.source)
     if needed and not getattr(spec, needed):
         raise ValueError(f"data source '{spec.source}' needs '{needed}', which is not given")
+    if spec.vocabulary_size > LARGEST_OF_2_BYTES and (spec.source, spec.token_bytes) != ("tokens", 4):
+        raise ValueError(f"vocabulary_size {spec.vocabulary_size:,} needs source: tokens with token_bytes: 4")
     if spec.source == "tokens":
         return load_tokens(spec, base_folder)
     if spec.source == "stdlib":
@@ -186,50 +192,23 @@ def load_tokens(spec: DataSpec, base_folder: Path) -> Corpus:
     if spec.tokenizer != "bytes":
         raise ValueError(f"data source 'tokens' is encoded already: leave out tokenizer '{spec.tokenizer}'")
     paths = [base_folder / name for name in (spec.train_tokens, spec.validation_tokens) if name]
-    streams = [map_tokens(path, spec.vocabulary_size) for path in paths]
+    mapped = [map_tokens(path, spec.vocabulary_size, spec.token_bytes) for path in paths]
+    streams = [stream for stream, _ in mapped]
     if len(streams) == 1:
-        streams = np.split(streams[0], [int(len(streams[0]) * (1 - spec.validation_fraction))])
+        cut = int(len(streams[0]) * (1 - spec.validation_fraction))
+        streams = [streams[0][:cut], streams[0][cut:]]
     elif paths[0].samefile(paths[1]):
         raise ValueError(f"data source 'tokens': {paths[0]} is both train_tokens and validation_tokens")
     files, (train, validation) = " and ".join(path.name for path in paths), streams
     what = f"token {'file' if len(paths) == 1 else 'files'} {files}, {len(train):,} + {len(validation):,} tokens"
-    return identified(train, validation, spec.vocabulary_size, "given", what)
-
-
-def map_tokens(path: Path, size: int) -> Tokens:
-    """Memory map of a flat file of little-endian uint16 below `size`: [num_tokens]; ValueError if it is not one."""
-    content = map_file(path)
-    if not len(content) or len(content) % 2:
-        raise ValueError(f"{path} has {len(content):,} bytes: expected uint16 tokens, 2 bytes each")
-    tokens = content.view("<u2")
-    where = int(tokens.argmax())
-    if tokens[where] >= size:
-        raise ValueError(f"{path}: token {tokens[where]} at {where:,} is not below vocabulary_size {size}")
-    return tokens
-
-
-def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """Read-only memory map of a file, [num_bytes]; ValueError if it cannot be read."""
-    with readable(path):
-        return np.asarray(np.memmap(path, mode="r") if path.stat().st_size else [], dtype=np.uint8)
+    corpus = identified(train, validation, spec.vocabulary_size, "given", what)
+    return replace(corpus, files=tuple(file for _, file in mapped))
 
 
 def read_file(path: Path) -> bytes:
     """Content of a file; ValueError if it cannot be read."""
     with readable(path):
         return path.read_bytes()
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Context in which a file is read; ValueError if it cannot be."""
-    try:
-        if not path.is_file():
-            found = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "missing"
-            raise ValueError(f"cannot read {path}: expected a file, but it is {found}")
-        yield
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
 
 
 def split(documents: list[Document], fraction: float) -> tuple[bytes, bytes]:

@@ -19,6 +19,9 @@ Precision = Literal["fp32", "bf16"]
 Compile = Literal["off", "on"]
 WantedCompile = Literal["auto", "off", "on"]
 
+LARGEST_OF_2_BYTES = 2**16
+"""Largest vocabulary whose token ids fit in 2 bytes."""
+
 STEPS_WORTH_COMPILING = 4000
 """Compiling a route takes some 35 s of CPU, and saves 8 ms of 26 in a step of the quickstart's proxy."""
 
@@ -60,14 +63,17 @@ class DataSpec(Config):
     """The text that the proxy is trained on.
 
     stdlib: the sources of the running Python's standard library (nothing to download); text: the user's
-    files by glob; tokens: flat uint16 files as nanoGPT writes them; huggingface: a dataset by name, streamed
-    (needs the extra `churnlab[hf]`). Relative paths start at the scenario file's folder.
+    files by glob; tokens: flat files of uint16 as nanoGPT writes them, or of uint32; huggingface: a dataset
+    by name, streamed (needs the extra `churnlab[hf]`). Relative paths start at the scenario file's folder.
     """
 
     source: Literal["stdlib", "text", "tokens", "huggingface"] = Field("stdlib", description="where the text is from")
     files: tuple[str, ...] = Field((), description="text: globs of the files to learn")
-    train_tokens: str | None = Field(None, description="tokens: the training file (.bin, uint16)")
-    validation_tokens: str | None = Field(None, description="tokens: the validation file (.bin, uint16)")
+    train_tokens: str | None = Field(None, description="tokens: the training file (.bin, ids without a header)")
+    validation_tokens: str | None = Field(None, description="tokens: the validation file (.bin, ids without a header)")
+    token_bytes: Literal[2, 4] = Field(
+        2, description="tokens: bytes of a token id in the files: 2 (uint16) or 4 (uint32)"
+    )
     dataset: str | None = Field(None, description="huggingface: name, or folder of a local dataset")
     dataset_config: str | None = Field(None, description="huggingface: configuration of the dataset")
     dataset_split: str = Field("train", description="huggingface: split to stream")
@@ -75,7 +81,10 @@ class DataSpec(Config):
     max_documents: int = Field(10_000, ge=2, le=10**9, description="huggingface: documents to take from the stream")
     tokenizer: Literal["bytes", "bpe"] = Field("bytes", description="bytes, or byte-pair encoding trained on the text")
     vocabulary_size: int = Field(
-        512, ge=257, le=65_536, description="bpe: size to train; tokens: size of the files' vocabulary"
+        512,
+        ge=257,
+        le=2**20,
+        description="bpe: size to train; tokens: size of the files' vocabulary; above 65,536 only with token_bytes 4",
     )
     validation_fraction: float = Field(
         0.05, gt=0, lt=1, description="share of the documents held out, chosen by a hash of their names"

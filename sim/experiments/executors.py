@@ -151,11 +151,14 @@ class ProcessPool:
 @lru_cache(maxsize=4)
 def value_of(shared: Shared) -> Any:
     """The value behind a placeholder, with its arrays mapped into memory."""
-    buffers = [
-        np.memmap(file, dtype=np.uint8, mode="r", offset=offset, shape=(num_bytes,)) if num_bytes else b""
-        for file, offset, num_bytes in shared.regions
-    ]
-    return pickle.loads(shared.pickled, buffers=buffers)
+    return pickle.loads(shared.pickled, buffers=[mapped(*region) for region in shared.regions])
+
+
+def mapped(file: str, offset: int, num_bytes: int) -> Any:
+    """A region of a file, mapped into memory. Raises ValueError if the file has become shorter."""
+    if num_bytes and (found := os.path.getsize(file)) < offset + num_bytes:
+        raise ValueError(f"{file} has changed while it was in use: it has {found:,} bytes, too few")
+    return np.memmap(file, dtype=np.uint8, mode="r", offset=offset, shape=(num_bytes,)) if num_bytes else b""
 
 
 def call(task: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

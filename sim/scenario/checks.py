@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
-from models.spec import EMBEDDING_STAGE, STACKED_MULTIPLE, DataSpec, odd_sizes
+from models.spec import EMBEDDING_STAGE, LARGEST_OF_2_BYTES, STACKED_MULTIPLE, DataSpec, odd_sizes
 from sim.cluster.network import Network
 from sim.cluster.topology import Cluster, first_stage_of, num_nodes
 from sim.core.distributions import Delay
@@ -459,7 +459,7 @@ def data_options_fit_the_source(scenario: Scenario) -> Findings:
     data, fields = scenario.training.data, DataSpec.model_fields
     own = {
         "text": ("files",),
-        "tokens": ("train_tokens", "validation_tokens"),
+        "tokens": ("train_tokens", "validation_tokens", "token_bytes"),
         "huggingface": ("dataset", "dataset_config", "dataset_split", "text_field", "max_documents"),
     }
     for source, (required, *others) in own.items():
@@ -471,6 +471,9 @@ def data_options_fit_the_source(scenario: Scenario) -> Findings:
                 yield f"training.data.{field}", f"'{field}' goes with source '{source}', found source '{data.source}'"
     if data.source == "tokens" and data.tokenizer != "bytes":
         yield "training.data.tokenizer", f"tokens are encoded already: leave out tokenizer '{data.tokenizer}'"
+    if data.vocabulary_size > LARGEST_OF_2_BYTES and (data.source, data.token_bytes) != ("tokens", 4):
+        allowed = f"at most {LARGEST_OF_2_BYTES:,}, or source 'tokens' with token_bytes 4"
+        yield "training.data.vocabulary_size", f"found {data.vocabulary_size:,}; allowed: {allowed}"
 
 
 @check("training.optimizer.warmup_steps", "training.steps")
