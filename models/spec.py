@@ -45,7 +45,7 @@ class ModelSpec(Config):
     )
     dim: int = Field(64, ge=2, le=10**6, description="width of the residual stream")
     num_heads: int = Field(4, ge=1, le=10**6, description="attention heads; must divide dim")
-    num_stages: int = Field(6, ge=2, le=1000, description="layer stages; must equal the workload's")
+    num_stages: int = Field(6, ge=2, le=1000, description="layer stages; default: the workload's, which it must equal")
     layers_per_stage: int = Field(1, ge=1, le=1000, description="residual layers in each stage")
     hidden_dim: int | None = Field(
         None, ge=1, le=10**7, description="feed-forward width; default 8/3 dim (llama), 4 dim (gpt)"

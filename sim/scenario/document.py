@@ -204,8 +204,11 @@ def _key(part: str, container: Any, path: Location) -> str | int:
 
 @cache
 def defaults() -> Any:
-    """The default values of a scenario, as plain data."""
-    return Scenario.model_validate({"name": "unnamed", "strategies": ("none",)}).model_dump(mode="json")
+    """The default values of a scenario, as plain data, without fields whose defaults follow other fields."""
+    scenario = Scenario.model_validate({"name": "unnamed", "strategies": ("none",)})
+    return scenario.model_dump(
+        mode="json", exclude={"training": {"model": {"num_stages"}}, "cluster": {"embedding_on"}}
+    )
 
 
 def _default_at(path: Location, following: str) -> Any:

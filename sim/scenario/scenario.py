@@ -229,6 +229,15 @@ class Scenario(Config):
     )
 
     @model_validator(mode="after")
+    def _proxy_has_the_stages_of_the_target(self) -> Self:
+        """Give the proxy as many stages as the target has, unless its number is given."""
+        model, num_stages = self.training.model, self.workload.num_stages
+        if "num_stages" not in model.model_fields_set and model.num_stages != num_stages:
+            model = model.model_copy(update={"num_stages": num_stages})
+            self.__dict__["training"] = self.training.model_copy(update={"model": model})  # of a frozen model
+        return self
+
+    @model_validator(mode="after")
     def _scope_follows_nodes_per_stage(self) -> Self:
         """Let nodes fail one by one where a stage has several, unless the scope of the failures is given."""
         if self.cluster.nodes_per_stage > 1:

@@ -110,9 +110,9 @@ def test_seeds_count_up_and_without_a_sweep_there_is_one_point(tmp_path):
         ),
         ("{grid: {cluster.device: [l4, t44]}}", "line 3, cluster.device: found 't44'; nearest: t4; allowed: "),
         (
-            "{grid: {workload.num_stages: [4, 6], cluster.detection_seconds: [1, 2, 3]}}",
-            "line 1, training.model.num_stages: the proxy has 6 stages, the workload 4: make them equal "
-            "(at workload.num_stages: 4, cluster.detection_seconds: 1, and 2 more points)",
+            "{grid: {training.sequences_per_batch: [10, 16], cluster.detection_seconds: [1, 2, 3]}}",
+            "line 1, training.num_microbatches: 4 microbatches do not divide the batch of 10 sequences; allowed: 1, 2, "
+            "5, 10 (at training.sequences_per_batch: 10, cluster.detection_seconds: 1, and 2 more points)",
         ),
     ],
 )
