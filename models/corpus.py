@@ -11,6 +11,7 @@ import glob
 import hashlib
 import os
 import platform
+import re
 import sysconfig
 import tempfile
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 import tokenizers
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.trainers import BpeTrainer
@@ -35,6 +36,17 @@ Document = tuple[str, bytes]  # name, which decides the split, and content
 # Of the standard library: third-party code, tests that some distributions omit, files written by builds.
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 SKIPPED_PREFIXES = ("_sysconfigdata", "config-", "sitecustomize", "usercustomize")
+
+LONGEST_WORD = 1000
+"""Characters of a word that byte pairs are trained on; the time to train grows with the square of its length."""
+LONG_WORD = re.compile(rf"(?<!\S)\S{{{LONGEST_WORD + 1},}}|(?<!\s)\s{{{LONGEST_WORD + 1},}}")
+LETTERS_NUMBERS_OTHERS_SPACES = (
+    r"\p{L}",
+    r"\p{N}",
+    r"[^\s\p{L}\p{N}]",
+    r"\s",
+)  # the words of ByteLevel are runs of one
+WORD_CUTTER = Split(Regex("|".join(f"{kind}{{{LONGEST_WORD}}}" for kind in LETTERS_NUMBERS_OTHERS_SPACES)), "isolated")
 
 CHARACTERS_PER_CHUNK, CHUNKS_PER_BATCH = 2**18, 64  # of text to encode: bounds memory; no token spans two chunks
 
@@ -233,7 +245,8 @@ def byte_pairs(train: bytes, validation: bytes, size: int, cache_folder: Path | 
     if path and (cached := read_cache(path, what)):
         return cached
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = Sequence([Split("\0", "isolated"), ByteLevel(add_prefix_space=False)])
+    cutters = [Split("\0", "isolated"), *([WORD_CUTTER] if has_long_words(train) else [])]
+    tokenizer.pre_tokenizer = Sequence([*cutters, ByteLevel(add_prefix_space=False)])
     alphabet = ByteLevel.alphabet()  # all 256 bytes, so no token is unknown
     trainer = BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(chunks(train), trainer)
@@ -242,6 +255,12 @@ def byte_pairs(train: bytes, validation: bytes, size: int, cache_folder: Path | 
     if path:
         write_cache(path, corpus, tokenizer.to_str())
     return corpus
+
+
+def has_long_words(content: bytes) -> bool:
+    """Whether a text has words that must be cut, as DNA and lines of Chinese have: others keep their tokenizers."""
+    runs = (run.group() for chunk in chunks(content) for run in LONG_WORD.finditer(chunk))
+    return any(len(WORD_CUTTER.pre_tokenize_str(run)) > 1 for run in runs)
 
 
 def chunks(content: bytes) -> list[str]:

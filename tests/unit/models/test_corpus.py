@@ -441,6 +441,27 @@ def test_only_the_training_text_decides_the_pairs(tmp_path: Path) -> None:
     assert before.content_hash != after.content_hash
 
 
+@pytest.mark.parametrize("alphabet", ["ACGT", "0123456789", "".join(map(chr, range(0x4E00, 0x5200))), " \t", "=-"])
+def test_text_without_spaces_is_learnt_in_pieces(tmp_path: Path, alphabet: str) -> None:
+    """The time to learn pairs grows with the square of a word's length: 300,000 letters took minutes."""
+    drawn = np.random.default_rng(0).choice(list(alphabet), 300_000 if len(alphabet) < 100 else 100_000)
+    text = "x" + "".join(drawn) + "x"
+    (tmp_path / "genome.txt").write_text(text, encoding="utf-8", newline="")
+    spec = text_spec("genome.txt", tokenizer="bpe", vocabulary_size=300)
+    corpus = load_corpus(spec, tmp_path, tmp_path / "cache")
+    assert corpus.vocabulary_size > 260
+    learnt = stored_text(tmp_path / "cache", "train").rstrip("\ufffd")  # a character may lie on both sides of the split
+    assert len(learnt) > 0.9 * len(text)
+    assert text.startswith(learnt)
+
+
+def test_words_are_cut_only_where_long_ones_exist(tmp_path: Path) -> None:
+    ordinary = b"spam and eggs " * 90 + b"=" * corpus_module.LONGEST_WORD + b" ham" + b"(a)" * 1000
+    assert not corpus_module.has_long_words(ordinary)
+    for long in (b"=" * 1001, b"A" * 1001, b"7" * 2000, b" " * 1500, "山".encode() * 1001):
+        assert corpus_module.has_long_words(b"spam " + long + b" eggs")
+
+
 def refuse_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "BpeTrainer", Mock(side_effect=AssertionError("trained again")))
 
