@@ -52,13 +52,27 @@ class Commands(TyperGroup):
         name, _, rest = super().resolve_command(ctx, args)
         return name, command(str(name)), rest
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, flags without a type in the help."""
+        return without_types_of_flags(super().get_params(ctx))
+
 
 def command(name: str) -> Any:
     """A command, imported."""
     found = typer.main.get_group(import_module(f"sim.cli.{MODULES[name]}").app).commands[name]
     if any(option.name == "overrides" for option in found.params):
         found.params += plugin_options()
+    for each in (found, *getattr(found, "commands", {}).values()):
+        without_types_of_flags(each.get_params(typer.Context(each)))
     return found
+
+
+def without_types_of_flags(options: list[Any]) -> list[Any]:
+    """Options whose flags show no `<bool>` in the help."""
+    for option in options:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    return options
 
 
 def _allow_plugins(folder: str | None) -> None:

@@ -18,6 +18,7 @@ from sim.cli.options import (
     console,
     one_of,
     say,
+    whole_number,
     with_locations,
 )
 from sim.cli.progress import Display
@@ -39,12 +40,20 @@ ObjectiveOption = Annotated[
 
 Replicates = Annotated[
     int | None,
-    typer.Option(min=1, help=f"Failure seeds of real runs; default: the scenario's, but {FEWEST_REPLICATES} at least."),
+    typer.Option(
+        parser=whole_number(1),
+        metavar="N",
+        help=f"Failure seeds of real runs; default: the scenario's, but {FEWEST_REPLICATES} at least.",
+    ),
 ]
 
-TimeReplicates = Annotated[int, typer.Option(min=2, help="Failure seeds of simulations without training.")]
+TimeReplicates = Annotated[
+    int, typer.Option(parser=whole_number(2), metavar="N", help="Failure seeds of simulations without training.")
+]
 
-Jobs = Annotated[int | None, typer.Option(min=1, help="Workers; default: every core of this machine.")]
+Jobs = Annotated[
+    int | None, typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine.")
+]
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the first real runs, and stop.")]
 
@@ -60,7 +69,12 @@ def map_(
         str | None, typer.Option("--y", metavar="FIELD[=VALUES]", help="Second axis; without it a line.")
     ] = None,
     overrides: Overrides = None,
-    cells: Annotated[int, typer.Option(min=2, max=60, help="Values of an axis given as a range or by its field.")] = 20,
+    cells: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(2, 60), metavar="N", help="Values of an axis given as a range or by its field."
+        ),
+    ] = 20,
     objective: ObjectiveOption = "time",
     replicates: Replicates = None,
     time_replicates: TimeReplicates = 10,
@@ -69,8 +83,8 @@ def map_(
         typer.Option(
             "--sample-points",
             "--knots",
-            min=1,
-            max=20,
+            parser=whole_number(1, 20),
+            metavar="N",
             help="Cells at which strategies that change weights are trained.",
         ),
     ] = 3,

@@ -80,6 +80,22 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
     return parsed
 
 
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A parser of a whole number within limits; its error says what is allowed."""
+    limits = f", at least {least}" + (f", at most {most}" if most is not None else "")
+
+    def parsed(found: str | int) -> int:
+        try:
+            number = int(found)
+        except ValueError:
+            number = least - 1
+        if number < least or (most is not None and number > most):
+            raise typer.BadParameter(f"found '{shortened(str(found))}'; allowed: a whole number{limits}")
+        return number
+
+    return parsed
+
+
 def with_locations(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose DataError becomes a ScenarioError, with the line of the field in the scenario or its sweep."""
 

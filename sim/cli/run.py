@@ -21,6 +21,7 @@ from sim.cli.options import (
     console,
     one_of,
     say,
+    whole_number,
     with_locations,
 )
 from sim.cli.progress import Display, RunDisplay
@@ -53,7 +54,10 @@ def run(
     results: ResultsFolder = Path("results"),
     cache: CacheFolder = None,
     no_cache: NoCache = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Workers; default: as needed, up to every core.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: as needed, up to every core."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Repeat finished runs.")] = False,
 ) -> None:
@@ -127,7 +131,10 @@ def sweep(
     results: ResultsFolder = Path("results"),
     cache: CacheFolder = None,
     no_cache: NoCache = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Workers; default: every core of this machine.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine."),
+    ] = None,
     kind: Annotated[
         ExecutorKind,
         typer.Option(
@@ -153,7 +160,9 @@ def sweep(
     max_replicates: Annotated[
         int | None,
         typer.Option(
-            min=2, help=f"Of --until-ci: most failure seeds at any point; default: {SweepOptions.max_replicates}."
+            parser=whole_number(2),
+            metavar="N",
+            help=f"Of --until-ci: most failure seeds at any point; default: {SweepOptions.max_replicates}.",
         ),
     ] = None,
     reference: Annotated[

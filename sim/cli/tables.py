@@ -20,6 +20,7 @@ from sim.reporting.table import Column, Row, Table, columns_of
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
 from sim.strategies import known_strategies
+from sim.workload.schedule import SCHEDULES
 
 if TYPE_CHECKING:
     from sim.experiments.overheads import Overhead
@@ -60,7 +61,9 @@ def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="strategies, failures, devices, models or networks")] = "",
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="strategies, failures, schedules, devices, models or networks")
+    ] = "",
 ) -> None:
     """List the names that a scenario can use."""
     console.print(list_table(what))
@@ -112,13 +115,16 @@ def in_models(multiple: float) -> str:
     return "0" if multiple == 0.0 else f"{multiple:.2g}"
 
 
-LISTS = ("strategies", "failures", "devices", "models", "networks")
+LISTS = ("strategies", "failures", "schedules", "devices", "models", "networks")
 
 WORDS = ("kind", "name", "description", "source")
 
 
 def list_table(what: str) -> Table:
     """The table of a list. ValueError for a list that there is not."""
+    if what == "schedules":
+        schedules = [Row((name, first_line(schedule.__doc__))) for name, schedule in SCHEDULES.items()]
+        return Table("", (Column("name", "left"), Column("what it is", "left")), tuple(schedules))
     rows: list[Row] = []
     if what == "strategies":
         rows += component_rows(known_strategies())

@@ -171,6 +171,7 @@ def test_notes_keep_seconds_and_losses_apart():
     [
         ("strategies", "checkfree_plus"),
         ("failures", "bernoulli"),
+        ("schedules", "interleaved_1f1b"),
         ("devices", "rtx4090"),
         ("models", "medium"),
         ("networks", "gcp_paper"),
@@ -182,12 +183,23 @@ def test_list_names_what_a_scenario_can_name(what, name):
     assert name in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [[], ["sweep"], ["cache", "prune"]])
+def test_flags_have_no_type_in_the_help(arguments):
+    done = churnlab(*arguments, "--help")
+    assert done.returncode == 0
+    assert "bool" not in done.stdout.lower()
+
+
 def test_wrong_command_lines_are_errors():
-    kinds = "strategies, failures, devices, models, networks"
+    kinds = "strategies, failures, schedules, devices, models, networks"
     wrong = churnlab("list", "stategies")
     assert wrong == (2, "", f"churnlab list: found 'stategies'; nearest: strategies; allowed: {kinds}\n")
     missing = churnlab("list")
     assert missing == (2, "", f"churnlab list: what is to be listed is missing; allowed: {kinds}\n")
+    for number in ("x", "3.5", "0"):
+        done = churnlab("sweep", "x.yaml", "--jobs", number)
+        told = " ".join(done.stderr.replace("│", " ").split())
+        assert f"Invalid value for '--jobs': found '{number}'; allowed: a whole number, at least 1" in told
     for arguments in (["run"], ["run", "x.yaml", "--nonsense"], ["nonsense"]):
         done = churnlab(*arguments)
         assert done.returncode == 2

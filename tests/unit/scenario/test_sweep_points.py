@@ -110,9 +110,11 @@ def test_seeds_count_up_and_without_a_sweep_there_is_one_point(tmp_path):
         ),
         ("{grid: {cluster.device: [l4, t44]}}", "line 3, cluster.device: found 't44'; nearest: t4; allowed: "),
         (
-            "{grid: {training.sequences_per_batch: [10, 16], cluster.detection_seconds: [1, 2, 3]}}",
-            "line 1, training.num_microbatches: 4 microbatches do not divide the batch of 10 sequences; allowed: 1, 2, "
-            "5, 10 (at training.sequences_per_batch: 10, cluster.detection_seconds: 1, and 2 more points)",
+            "{grid: {cluster.device: [t4, l4], cluster.detection_seconds: [1, 2, 3]}}",
+            "line 2, strategies.0: 'none' needs 17.5 GiB on stage 1, 1.5 GiB more than the 16 GiB of device 't4' "
+            "('checkpoint' does not fit either); would fit: max_in_flight 5, or recompute_activations true, or "
+            "sequences_per_microbatch 4, or device l4, rtx4090, rtx3090, ... "
+            "(at cluster.device: 't4', cluster.detection_seconds: 1, and 2 more points)",
         ),
     ],
 )
