@@ -111,9 +111,11 @@ def nearest(found: object, names: Iterable[str]) -> str | None:
 
 
 def clearly_meant(found: str, names: Collection[str]) -> list[str]:
-    """The most similar of the names that begin with the text found, differ only in the unit, or contain it; or none."""
+    """The first name that begins with the text found, else the most similar that is in another unit or contains it."""
+    if longer := [name for name in names if found and name.startswith(found)]:
+        return longer[:1]
     stem, _, unit = found.rpartition("_")
-    tests: list[Callable[[str], bool]] = [lambda name: bool(found) and name.startswith(found)]
+    tests: list[Callable[[str], bool]] = []
     if stem and unit in UNITS:
         tests.append(lambda name: name.rpartition("_")[0] == stem and name.rpartition("_")[2] in UNITS)
     if len(found) >= MIN_CONTAINED:

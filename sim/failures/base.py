@@ -21,6 +21,8 @@ Scope = Literal["node", "stage", "region", "cluster"]
 
 DEFAULT_RATE_PER_HOUR = 0.1
 
+HOURS_PER_DAY = 24
+
 
 @dataclass(frozen=True)
 class Member:
@@ -57,6 +59,14 @@ class MeanConfig(ProcessConfig):
         description="chance of a failure within an hour (0.1 = 10 %) at a constant rate of the same mean, as the paper "
         f"states rates; default, with no mean either: {DEFAULT_RATE_PER_HOUR}",
     )
+    rate_per_day: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        exclude=True,
+        description="chance of a failure within a day, in place of rate_per_hour, to which it is converted: "
+        "0.1 is 0.00438 per hour",
+    )
     mean_uptime_hours: float | None = Field(
         None, ge=1 / 3600, le=1e9, description="mean time from one failure to the next, in place of rate_per_hour"
     )
@@ -67,9 +77,22 @@ class MeanConfig(ProcessConfig):
     @model_validator(mode="before")
     @classmethod
     def _default_rate(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("rate_per_hour") is None and data.get("mean_uptime_hours") is None:
+        rates = ("rate_per_hour", "rate_per_day", "mean_uptime_hours")
+        if isinstance(data, dict) and all(data.get(rate) is None for rate in rates):
             return {**data, "rate_per_hour": DEFAULT_RATE_PER_HOUR}
         return data
+
+    @model_validator(mode="after")
+    def _per_hour(self) -> Self:
+        """Convert a rate per day to one per hour, so that both have the same key and results."""
+        if self.rate_per_day is None:
+            return self
+        for other in ("rate_per_hour", "mean_uptime_hours"):
+            if getattr(self, other) is not None:
+                raise ValueError(f"give {other} or rate_per_day, not both")
+        per_hour = -math.expm1(math.log1p(-self.rate_per_day) / HOURS_PER_DAY)
+        self.__dict__.update(rate_per_hour=per_hour, rate_per_day=None)  # of a frozen model
+        return self
 
     @property
     def mean_uptime_seconds(self) -> float:

@@ -12,9 +12,16 @@ from pydantic import Field, field_validator
 
 from sim.core.distributions import unit_lognormal, unit_weibull
 from sim.core.units import SECONDS_PER_HOUR
-from sim.failures.base import FailureProcess, MeanConfig, Member, ProcessConfig, RatedConfig, Renewal, Scope
-
-HOURS_PER_DAY = 24
+from sim.failures.base import (
+    HOURS_PER_DAY,
+    FailureProcess,
+    MeanConfig,
+    Member,
+    ProcessConfig,
+    RatedConfig,
+    Renewal,
+    Scope,
+)
 
 NUM_DRAWN_AT_ONCE = 256
 

@@ -123,7 +123,8 @@ class Document:
         path = (*path, _key(parts[-1], container, path))
         container[path[-1]] = value
         if isinstance(container, dict) and value is not None:
-            container.pop(REPLACED.get(parts[-1], ""), None)
+            for replaced in REPLACED.get(parts[-1], ()):
+                container.pop(replaced, None)
         self.places = {known: place for known, place in self.places.items() if known[: len(path)] != path}
         self.places[path] = option
         return path

@@ -60,10 +60,10 @@ def nearest_key(path: Location, beside: list[str]) -> str | None:
 
 
 def _by_name(path: Location) -> dict[str, str]:
-    """The dotted path of a field of each name, of the path's own section if it has one, without options of the path."""
-    own = path[:1] if path[:1] == ("strategies",) else path
+    """The dotted path of a field of each name, of the path's own section first, without those beside the path's key."""
     found: dict[str, str] = {}
     for dotted, place in sorted(fields().items(), key=lambda field: field[1][:1] != path[:1]):
-        if place != own:
+        is_beside = path[:1] == place if place == ("strategies",) else path[:-1] == place[:-1]
+        if not is_beside:
             found.setdefault(dotted.rpartition(".")[2], dotted)
     return found

@@ -16,8 +16,10 @@ from ruamel.yaml import YAML
 KINDS = ("devices", "models", "networks")
 """Kinds of presets that are figures only; those of `failures` are options of failure processes."""
 
-REPLACED = {"rate_per_hour": "mean_uptime_hours", "mean_uptime_hours": "rate_per_hour", "file": "rows"}
-"""The key that a change of another one replaces: an equivalent figure, or the rows read from a file."""
+RATES = ("rate_per_hour", "rate_per_day", "mean_uptime_hours")
+
+REPLACED = {"file": ("rows",), **{rate: tuple(other for other in RATES if other != rate) for rate in RATES}}
+"""Keys that a change of another one replaces: equivalent figures, or the rows read from a file."""
 
 
 @cache
@@ -77,7 +79,7 @@ def changed(name: str) -> str:
 
 def merged(figures: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A preset's figures with changes, also within its mappings; a change also replaces the equivalent (REPLACED)."""
-    replaced = {REPLACED.get(key) for key, change in changes.items() if change is not None}
+    replaced = {old for key, change in changes.items() if change is not None for old in REPLACED.get(key, ())}
     result = {key: item for key, item in figures.items() if key not in replaced}
     for key, change in changes.items():
         known = figures.get(key)
