@@ -23,6 +23,11 @@ MIN_LOOP_SECONDS = 1.0  # shortest duration of a trace that is repeated; one of 
 UNREAD: tuple[TraceRow, ...] = ((0.0, 10_000, 0, ()),)  # in place of a file that cannot be read
 
 
+def or_text(schema: dict[str, Any]) -> None:
+    """Let the JSON Schema of a list also allow a text."""
+    schema["anyOf"] = [{key: schema.pop(key) for key in ("type", "items", "maxItems")}, {"type": "string"}]
+
+
 class TraceConfig(ProcessConfig):
     """Options of `trace`."""
 
@@ -36,7 +41,8 @@ class TraceConfig(ProcessConfig):
         (),
         max_length=MAX_ROWS,
         validate_default=True,
-        description="the trace; default: read from the file, then stored",
+        description="the trace, as a list or as text with a row a line; default: read from the file, then stored",
+        json_schema_extra=or_text,
     )
     time_scale: float = Field(
         1.0, ge=1e-6, le=1e6, description="factor on all times; 2: everything takes twice as long"
@@ -60,7 +66,8 @@ class TraceConfig(ProcessConfig):
     @classmethod
     def _read_file(cls, given: Any, info: ValidationInfo) -> Any:
         """Read the file. Where it is gone, the rows given count; with `lenient`, UNREAD stands for a faulty one."""
-        given, context, file = frozen(given), info.context or {}, info.data.get("file")
+        context, file = info.context or {}, info.data.get("file")
+        given = rows_of_text(given) if isinstance(given, str) else frozen(given)
         if file is None or "base_folder" not in context:
             return given
         path = context["base_folder"] / file
@@ -92,6 +99,24 @@ class TraceConfig(ProcessConfig):
             least = f"one that is repeated (loop) lasts at least {MIN_LOOP_SECONDS:g} s"
             raise ValueError(f"the trace lasts {seconds:.3g} s; {least}")
         return self
+
+
+def text_of_rows(rows: Sequence[TraceRow]) -> str:
+    """Rows as text, one a line: seconds, nodes that arrive, nodes that leave, their numbers."""
+    return "\n".join(" ".join(map(repr, (*row[:3], *row[3]))) for row in rows)
+
+
+def rows_of_text(text: str) -> tuple[TraceRow, ...]:
+    """The rows of a text as `text_of_rows` writes it. Raises ValueError, with the row, where it is none."""
+    rows: list[TraceRow] = []
+    for index, line in enumerate(text.splitlines()):
+        try:
+            seconds, num_came, num_left, *leaving = line.split()
+            rows.append((float(seconds), int(num_came), int(num_left), tuple(map(int, leaving))))
+        except ValueError:
+            allowed = "seconds, nodes that arrive, nodes that leave, their numbers if known, as '60.0 0 1 7'"
+            raise ValueError(f"row {index}: found '{shortened(line)}'; allowed: {allowed}") from None
+    return tuple(rows)
 
 
 def check_rows(rows: Sequence[TraceRow]) -> None:

@@ -16,7 +16,7 @@ from scipy import stats
 from sim.core.units import to_ticks
 from sim.failures import trace_formats as churn_traces
 from sim.failures.base import Member
-from sim.failures.trace import TraceConfig, TraceFailures, names_nodes
+from sim.failures.trace import TraceConfig, TraceFailures, names_nodes, rows_of_text, text_of_rows
 from sim.failures.trace_formats import TraceError, TraceRow, fleet_counts, read_trace
 
 BAMBOO = Path(__file__).parents[3] / "scenarios" / "traces" / "bamboo_p3.csv"
@@ -403,6 +403,17 @@ def test_rows_are_read_from_the_file_and_round_trip(tmp_path, bamboo):
     assert TraceConfig.model_validate_json(named.model_dump_json()) == named
 
 
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.floats(0, 1e9), st.integers(0, 1000), st.integers(0, 1000), st.tuples() | st.tuples(st.integers(0))
+        )
+    )
+)
+def test_rows_as_text_are_the_same_rows(rows: list[TraceRow]) -> None:
+    assert list(rows_of_text(text_of_rows(rows))) == rows
+
+
 JSON = '{"metadata": {"gap_seconds": 60}, "data": %s}'
 BEGINNINGS = (
     "allowed: bamboo 'milliseconds,add or remove,node', google_counts 'YYYY-MM-DD, HH:MM:SS, count', "
@@ -568,6 +579,9 @@ def test_too_long_a_trace_is_reported(tmp_path, monkeypatch):
             r"row 1: of the leaving nodes \[1, 1\], one is not present or named twice",
         ),
         ({"rows": ((0.0, 1.5, 0, ()),)}, "valid integer"),
+        ({"rows": "0.0 3 0\n2.0 0 one 1"}, "row 1: found '2.0 0 one 1'; allowed: seconds, nodes that arrive, nodes"),
+        ({"rows": "0.0 3 0\n\n2.0 0 0"}, "row 1: found ''; allowed: seconds"),
+        ({"rows": "0.0 3 0\nnan 0 0"}, "rows"),
         ({"rows": NAMED, "time_scale": 0.0}, "time_scale"),
         ({"rows": NAMED, "max_nodes": 0}, "max_nodes"),
         ({"rows": NAMED, "max_nodes": 2, "additions": "ignore"}, "max_nodes goes with additions 'replay'"),
