@@ -97,6 +97,7 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     from sim.reporting.verdict import verdict_on
 
     console.print()
+    paths = [write_comparison(folder, runs)]  # before results are loaded, which have its order
     request, kinds = FigureRequest.of(load(folder)), figure_kinds()
     of_this_run = request.runs[request.runs["run"].isin([files.folder.name for files in runs])]  # others: of a sweep
     for line in binding_sentences(scenario, only_limits=True):
@@ -112,7 +113,6 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
         say(line, style="yellow")
     for stale in (*folder.glob("convergence.p*"), *folder.glob("ledger.p*")):
         stale.unlink()
-    paths = [write_comparison(folder, runs)]
     if (request.runs["outcome"] == "finished").any():
         console.print(ledger_table(request.results))
         paths += save(kinds["ledger"].draw(request), folder / "ledger")

@@ -159,9 +159,9 @@ def finite(table: pd.DataFrame) -> npt.NDArray[np.float64]:
 
 def take_literally(figure: Figure) -> None:
     """Show dollar signs in the texts of a figure as they are, except in tick labels, whose powers are formulas."""
-    ticks = {id(label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in axis.get_ticklabels()}
+    ticks = {label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in axis.get_ticklabels()}
     for text in figure.findobj(Text):
-        if isinstance(text, Text) and id(text) not in ticks:
+        if isinstance(text, Text) and text not in ticks:
             text.set_parse_math(False)
 
 

@@ -27,7 +27,7 @@ REGIONS = ("Australia", "Belgium", "Canada", "Germany", "Iowa", "NL", "London")
 ROUTE = (0, 1, 2, 3, 4, 5, 6, 0)
 NUM_HOPS, NUM_LAYER_STAGES, PAUSE, OPTIMIZER, SOFTWARE = 14, 6, 10.0, 3.0, 0.35
 FORWARDS = (0.10, 0.12, 0.14)
-NO_TIME = 1e-9
+NO_TIME = 1.5e-8
 HEAD_SHARE = 0.537 / 1.237
 """TFLOP of the head's forward over those of a stage of four layers, for a microbatch."""
 

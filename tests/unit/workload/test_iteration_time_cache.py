@@ -100,7 +100,7 @@ CHANGED = {
     "device": "a100",
     "price": "on_demand",
     "nodes_per_stage": 3,
-    "embedding_on": "first_stage",
+    "embedding_on": "own_node",
     "stage_state": "sharded",
     "regions": ("a",),
     "placement": "stage_per_region",
