@@ -66,7 +66,7 @@ class Membership:
 
     def has_node(self, stage: int) -> bool:
         """Whether any slot of a stage has a node."""
-        return self._num_at[max(stage, self.cluster.first_stage)] > 0
+        return self._num_at[self.cluster.host_of(stage)] > 0
 
     @property
     def lacking_stages(self) -> list[int]:
@@ -78,7 +78,7 @@ class Membership:
 
     def works(self, stage: int) -> bool:
         """Whether a stage has all nodes that it needs."""
-        return self._num_at[max(stage, self.cluster.first_stage)] >= self.cluster.num_shares
+        return self._num_at[self.cluster.host_of(stage)] >= self.cluster.num_shares
 
     def arrive(self, now_seconds: float, region: str | None = None, number: int | None = None) -> Node:
         """Add a node: a new one, or a returning one by its number. Default region: the next in turn."""

@@ -104,7 +104,11 @@ class Cluster:
 
     def slot(self, stage: int, replica: int) -> int:
         """Number of a stage's slot in a pipeline."""
-        return (max(stage, self.first_stage) - self.first_stage) * self.config.nodes_per_stage + replica
+        return (self.host_of(stage) - self.first_stage) * self.config.nodes_per_stage + replica
+
+    def host_of(self, stage: int) -> int:
+        """The stage whose nodes hold a stage: itself, or S1 for an embedding without nodes of its own."""
+        return max(stage, self.first_stage)
 
     @property
     def num_slots(self) -> int:

@@ -56,12 +56,13 @@ def overheads(scenario: Scenario, part_done: Callable[[], None] = lambda: None) 
     """Every strategy's cost with no failure, measured over the scenario's iterations. part_done: called after each."""
     site = build_site(scenario)
     work = cache(partial(work_of, site))
-    plain_bytes, plain_seconds = work(plain_plan_on(site))
+    plain = plain_plan_on(site)
+    plain_bytes, plain_seconds = work(plain)
     num_replicas, found = len(site.cluster.replicas), []
     for config in scenario.strategies:
         strategy = strategy_class(config.kind)
         run = failure_free_run(scenario, config)
-        num_bytes, seconds = work(plan_on(scenario, config, site))
+        num_bytes, seconds = work(plan_on(scenario, config, site, plain))
         num_iterations = max(1, run.num_iterations)
         device_bytes = (strategy.extra_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)
         host_bytes = (strategy.host_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)

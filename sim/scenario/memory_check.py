@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from models.spec import EMBEDDING_STAGE
 from sim.cluster.devices import Device
-from sim.cluster.topology import num_shares_of
+from sim.cluster.topology import first_stage_of, num_shares_of
 from sim.core.presets import presets
 from sim.core.text import format_list, shortened
 from sim.core.units import BYTES_PER_GIB
@@ -21,7 +21,7 @@ from sim.workload.costs import Costs
 from sim.workload.deployment import Deployment
 from sim.workload.memory import needed_bytes
 from sim.workload.schedule import SCHEDULES
-from sim.workload.window import plain_plan_on, window_that_fits
+from sim.workload.window import embedding_bytes, window_that_fits
 
 LISTED_DEVICES = 3
 
@@ -56,17 +56,17 @@ def kept_bytes(scenario: Scenario, config: StrategyConfig, costs: Costs) -> list
     both = [(each, strategy_class(each.kind)) for each in (config, scenario.fallback) if each.kind != "stop"]
     stages = range(costs.workload.num_stages + 1)
     kept = [sum(strategy.extra_memory_bytes(own, costs, stage) for own, strategy in both) for stage in stages]
-    if scenario.cluster.embedding_on == "first_stage":
-        kept[1] += kept[EMBEDDING_STAGE] + costs.state_bytes(EMBEDDING_STAGE) / num_shares_of(scenario.cluster)
-    return kept
+    if host := first_stage_of(scenario.cluster):
+        kept[host] += kept[EMBEDDING_STAGE]
+    return [own + embedding for own, embedding in zip(kept, embedding_bytes(costs, scenario.cluster), strict=True)]
 
 
-def plan_on(scenario: Scenario, config: StrategyConfig, deployment: Deployment) -> IterationPlan:
-    """The plan of an iteration under a strategy on a deployment.
+def plan_on(scenario: Scenario, config: StrategyConfig, deployment: Deployment, plain: IterationPlan) -> IterationPlan:
+    """The plan of an iteration under a strategy on a deployment. plain: that without a strategy (`plain_plan_on`).
 
     A default window is that of the plain plan, or the largest that fits beside what the strategy keeps in memory.
     """
-    plain, costs = plain_plan_on(deployment), deployment.costs
+    costs = deployment.costs
     plan = strategy_class(config.kind)(config, costs.workload.num_stages).adapt_plan(plain)
     if plain.max_in_flight is None or plan.max_in_flight != plain.max_in_flight:
         return plan

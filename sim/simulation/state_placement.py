@@ -51,8 +51,7 @@ class StatePlacement:
         """Note the loss of a slot's node; return whether its stage is lost with it."""
         stage = self.cluster.stage_of(slot)
         if stage in self.lost_stages:
-            for lost in self.cluster.stages_on(stage):
-                self._drop_copies(lost)
+            self._drop_copies(stage)
         if slot in self._missing:
             return False
         self._missing.add(slot)
@@ -60,17 +59,17 @@ class StatePlacement:
         self._num_holders[stage] -= 1
         if self._num_holders[stage] >= self.cluster.num_shares:
             return False
-        for lost in self.cluster.stages_on(stage):
-            self.lost_stages.add(lost)
-            self._drop_copies(lost)
+        self.lost_stages.update(self.cluster.stages_on(stage))
+        self._drop_copies(stage)
         for covered in [covered for covered, holder in self.covers.items() if holder == stage]:
             del self.covers[covered]
             self.lost_stages.add(covered)
         return True
 
     def _drop_copies(self, stage: int) -> None:
+        """Forget the copies that the nodes of a stage held."""
         for holder, what in list(self._copies):
-            if holder == stage:
+            if self.cluster.host_of(holder) == stage:
                 del self._copies[holder, what]
 
     def gain(self, slots: Iterable[int]) -> None:
@@ -116,7 +115,7 @@ class StatePlacement:
         """Note that the nodes of a stage hold a copy of something beside their own state, as of a Position."""
         if stage in self.covers:
             return
-        assert self._num_holders[max(stage, self.cluster.first_stage)] or self.receiving, "a lost stage holds nothing"
+        assert self._num_holders[self.cluster.host_of(stage)] or self.receiving, "a lost stage holds nothing"
         self._copies[stage, what] = position
 
     def held(self, stage: int, what: str) -> Position | None:

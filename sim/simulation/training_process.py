@@ -73,7 +73,7 @@ class TrainingProcess:
     def train(self, world: World) -> Generator[Any, Any, None]:
         """Train in a world until all iterations are done, or the run stops."""
         self.world, self._fast_forward = world, FastForward(world)
-        self.plan = plan_on(self.scenario, self.strategy.config, world.iteration_times.deployment)
+        self.plan = plan_on(self.scenario, self.strategy.config, world.iteration_times.deployment, world.plain_plan())
         self._position = self.training.root(self.strategy.training_variant())
         try:
             yield from world.gather()

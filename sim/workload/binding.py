@@ -93,7 +93,9 @@ def _window(site: Deployment, plan: IterationPlan, given_seconds: float) -> Bind
     while given_seconds - seconds < 0.9 * (given_seconds - widest):
         window = min(2 * window, plan.num_microbatches)
         seconds = fastest_time(site, replace(plan, max_in_flight=window)).seconds
-    fitting = window_that_fits(site.costs, plan, embedding_bytes(site), site.cluster.num_shares)
+    fitting = window_that_fits(
+        site.costs, plan, embedding_bytes(site.costs, site.cluster.config), site.cluster.num_shares
+    )
     if schedule.in_flight_limit < fitting < window:
         fitting_seconds = fastest_time(site, replace(plan, max_in_flight=fitting)).seconds
         if given_seconds - fitting_seconds >= WIDE_ENOUGH * given_seconds:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from models.spec import EMBEDDING_STAGE
+from sim.cluster.topology import ClusterConfig, first_stage_of, num_shares_of
 from sim.core.units import BYTES_PER_GIB
 from sim.workload.config import IterationPlan, equal_plan, plain_plan
 from sim.workload.costs import Costs
@@ -32,16 +33,18 @@ def plain_plan_on(deployment: Deployment, microbatches_of: IterationPlan | None 
     schedule = costs.schedule(plan)
     if not schedule.limits_in_flight or schedule.is_interleaved or costs.workload.max_in_flight is not None:
         return plan
-    fitting = window_that_fits(costs, plan, embedding_bytes(deployment), deployment.cluster.num_shares)
+    fitting = window_that_fits(
+        costs, plan, embedding_bytes(costs, deployment.cluster.config), deployment.cluster.num_shares
+    )
     most = min(plan.num_microbatches, window_that_hides_hops(deployment, plan), fitting)
     return replace(plan, max_in_flight=most) if most > schedule.in_flight_limit else plan
 
 
-def embedding_bytes(deployment: Deployment) -> list[float]:
+def embedding_bytes(costs: Costs, cluster: ClusterConfig) -> list[float]:
     """Bytes of the embedding on the devices of each stage where it has no nodes of its own."""
-    kept = [0.0] * len(deployment.cluster.stages)
-    if deployment.cluster.first_stage:
-        kept[1] = deployment.costs.state_bytes(EMBEDDING_STAGE) / deployment.cluster.num_shares
+    kept = [0.0] * (costs.workload.num_stages + 1)
+    if host := first_stage_of(cluster):
+        kept[host] = costs.state_bytes(EMBEDDING_STAGE) / num_shares_of(cluster)
     return kept
 
 

@@ -77,12 +77,14 @@ def test_it_is_the_largest_that_fits_in_memory(memory_gib):
 def test_a_strategys_memory_makes_it_smaller():
     scenario = parse_scenario(SLOW)
     site = build_site(scenario)
-    windows = {each.kind: plan_on(scenario, each, site).max_in_flight for each in scenario.strategies}
+    windows = {
+        each.kind: plan_on(scenario, each, site, plain_plan_on(site)).max_in_flight for each in scenario.strategies
+    }
     assert windows["none"] == plain_plan_on(site).max_in_flight == 15
     assert windows["redundant"] < 15
     for each in scenario.strategies:
         run = simulate(scenario, each, 0, 0, time_only(scenario))
-        assert run.iteration_seconds == fastest_time(site, plan_on(scenario, each, site)).seconds
+        assert run.iteration_seconds == fastest_time(site, plan_on(scenario, each, site, plain_plan_on(site))).seconds
         assert run.ideal_iteration_seconds == fastest_time(site, plain_plan_on(site)).seconds
 
 
