@@ -39,7 +39,8 @@ class Trainer:
     """Weights, optimizer states and learning-rate factors of one training state.
 
     Life: created at step 0 → `train_step`, `apply(edit)`, in any order → `snapshot` / `restore` at any time.
-    `gradient_norms` are those of the last step, all 1 before the first; a rebuilt stage gets the mean of its sources.
+    `gradient_norms` are those of the last step, all 1 before the first. An edit gives a stage its sources' mean, or
+    leaves its own.
     """
 
     def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
@@ -134,9 +135,9 @@ class Trainer:
         else:
             vectors = [(term.share, states[term.moment][f"weights.{term.stage}"]) for term in terms]
             self.model.flat[edit.stage].copy_(combine(vectors))
-            self.gradient_norms[edit.stage] = sum(
-                term.share * float(states[term.moment]["gradient_norms"][term.stage]) for term in means(edit, terms)
-            )
+            if edit.gradient_norm == "sources":
+                norms = [(term.share, states[term.moment]["gradient_norms"][term.stage]) for term in means(edit, terms)]
+                self.gradient_norms[edit.stage] = sum(share * float(norm) for share, norm in norms)
         self.model.zero(edit.stage, edit.zeroed)
         self._rebuild_optimizer(edit, terms, states)
         half_life_steps = edit.learning_rate_half_life_steps or math.inf

@@ -59,6 +59,8 @@ class Edit:
     (`sum`: their mean by |share|, since a second moment cannot be negative); `older` restores the stage's own at the
     first term's moment.
     learning_rate_factor: on the schedule; its excess over 1 halves every `learning_rate_half_life_steps` (None: never).
+    gradient_norm: until the next step: `sources`, their mean, weighted like the weights (by |share| in a `sum`; without
+    sources the norm is kept), or `own`, the last one of the stage itself, as in CheckFree's released code.
     """
 
     stage: int
@@ -70,11 +72,16 @@ class Edit:
     learning_rate_half_life_steps: float | None = None
     terms: tuple[Term, ...] = ()
     zeroed: tuple[str, ...] = ()
+    gradient_norm: Literal["sources", "own"] = "sources"
 
     def __post_init__(self) -> None:
         """Check that the rule fits its sources, weights and terms."""
         if self.rule not in RULES:
             raise ValueError(f"edit of stage {self.stage}: no rule '{self.rule}'; allowed: {', '.join(RULES)}")
+        if self.gradient_norm not in ("sources", "own"):
+            raise ValueError(
+                f"edit of stage {self.stage}: gradient_norm is 'sources' or 'own', not '{self.gradient_norm}'"
+            )
         if isinstance(self.zeroed, str) or not all(self.zeroed):
             raise ValueError(f"edit of stage {self.stage}: zeroed is a tuple of ends of names, found {self.zeroed!r}")
         num_sources = {"copy": 1, "fresh": 0, "zeros": 0, "sum": 0}.get(self.rule, len(self.sources))
@@ -106,6 +113,7 @@ class Edit:
         weights = self.weights.model_dump_json() if self.weights else "-"
         terms = "".join(f":{term.as_text()}" for term in self.terms)
         terms += f":zeroed {self.zeroed}" if self.zeroed else ""
+        terms += ":own norm" if self.gradient_norm == "own" else ""  # the default has the text that it always had
         return (
             f"{self.stage}:{self.rule}:{self.sources}:{weights}:{self.optimizer}"
             f":{self.learning_rate_factor!r}:{self.learning_rate_half_life_steps!r}{terms}"

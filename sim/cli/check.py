@@ -23,6 +23,7 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     Imports the modules of plug-ins that the scenario names: their code is run.
     """
     from sim.reporting.binding import narrow_window  # both need simpy
+    from sim.reporting.notes import ends_that_fail
     from sim.simulation.effort_estimate import foreseen_effort
 
     points = load_points(scenario_path, tuple(overrides or ()))
@@ -39,7 +40,12 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         num_iterations = scenario.training.steps * scenario.iterations_per_step
         what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
     say(f"{scenario_path}: valid; {what}")
-    for line in (*unused_saves(scenario), *narrow_window(scenario), *foreseen_effort(scenario)):
+    for line in (
+        *unused_saves(scenario),
+        *ends_that_fail(scenario),
+        *narrow_window(scenario),
+        *foreseen_effort(scenario),
+    ):
         say(line, style="yellow")
 
 

@@ -31,6 +31,14 @@ from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.costs import Costs
 from sim.workload.schedule import SCHEDULES
 
+RELEASED: dict[str, Any] = {
+    "norm_exponent": 1.0,
+    "norm_after_clip": True,
+    "norm_epsilon": 1e-4,
+    "learning_rate_factor": 1.1,
+    "adjacent_stages": "one_after_the_other",
+    "rebuilt_norm": "own",
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "norm_exponent": 2.0,
@@ -39,25 +47,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate_factor": 1.1,
         "end_stages": "unrecoverable",
         "adjacent_stages": "unrecoverable",
+        "rebuilt_norm": "sources",
     },
-    "reference_code": {
-        "norm_exponent": 1.0,
-        "norm_after_clip": True,
-        "norm_epsilon": 1e-4,
-        "learning_rate_factor": 1.1,
-        "end_stages": "copy",
-        "adjacent_stages": "one_after_the_other",
-    },
+    "reference_code": {**RELEASED, "end_stages": "copy_pairs"},
+    "reference_code_first_commit": {**RELEASED, "end_stages": "unrecoverable"},
 }
-"""`paper`: what the text says. `reference_code`: what the authors' released code does (with the factor of its
-124M and 1.5B runs; its 500M runs use 1.2)."""
+"""`paper`: what the text says. `reference_code`: what the authors' released code does at commit 8d7d547 (27 March 2026,
+its head). `reference_code_first_commit`: what it does at 0e2711d, where the first and the last stage never fail: go
+with it `failures.immune_stages: [0, 1, s]`. Both with the factor of the 124M and 1.5B runs; the 500M runs use 1.2."""
 
 
 class RebuildOptions(PresetConfig):
     """Options of all strategies that rebuild a stage from others."""
 
     presets: ClassVar = PRESETS
-    preset: Literal["paper", "reference_code"] = Field("paper", description="values of the options below")
+    preset: Literal["paper", "reference_code", "reference_code_first_commit"] = Field(
+        "paper",
+        description="values of the options below: of the paper's text, of the released code at commit 8d7d547, or at "
+        "0e2711d, where stages 1 and s never fail (set failures.immune_stages: [0, 1, s])",
+    )
     learning_rate_factor: float = Field(1.1, gt=0, le=10, description="factor on the learning rate of a rebuilt stage")
     learning_rate_half_life_steps: float | None = Field(
         None, gt=0, description="steps in which the factor's excess over 1 halves; null: the factor stays"
@@ -78,13 +86,20 @@ class CheckFreeOptions(RebuildOptions):
     norm_exponent: float = Field(2.0, ge=0, description="w_k = norm^exponent; 0: uniform average")
     norm_after_clip: bool = Field(False, description="take the gradient norm after the per-stage clip")
     norm_epsilon: float = Field(0.0, ge=0, description="added to each w_k")
+    rebuilt_norm: Literal["sources", "own"] = Field(
+        "sources",
+        description="gradient norm of a rebuilt stage until its next step, which weighs it if a neighbour is rebuilt "
+        "from it before: the weighted mean of its sources', or, as in the released code, its own last one",
+    )
 
 
 class EndOptions(RebuildOptions):
     """Options for the stages that have only one neighbour."""
 
-    end_stages: Literal["unrecoverable", "copy"] = Field(
-        "unrecoverable", description="first or last stage lost: unrecoverable, or copy its only neighbour"
+    end_stages: Literal["unrecoverable", "copy", "copy_pairs"] = Field(
+        "unrecoverable",
+        description="first or last stage lost: unrecoverable, or copy its only neighbour; copy_pairs: the first two "
+        "stages copy each other, and so do the last two, as in the released code at commit 8d7d547",
     )
 
 
@@ -118,9 +133,12 @@ class CheckFree(Strategy):
         """An average needs two neighbours, a copy needs a neighbour of the same content."""
         if workload.num_stages < 3:
             return f"averaging two neighbours needs at least 3 stages, found {workload.num_stages}"
-        if isinstance(config, EndOptions) and config.end_stages == "copy" and workload.loss_at == "last_stage":
+        ends = config.end_stages if isinstance(config, EndOptions) else "unrecoverable"
+        if ends == "copy_pairs" and workload.num_stages < 4:
+            return f"end_stages 'copy_pairs' needs two pairs of stages, at least 4 stages, found {workload.num_stages}"
+        if ends != "unrecoverable" and workload.loss_at == "last_stage":
             return (
-                "end_stages 'copy' cannot rebuild a last stage that holds the head (loss_at 'last_stage'), of which "
+                f"end_stages '{ends}' cannot rebuild a last stage that holds the head (loss_at 'last_stage'), of which "
                 "no node has a copy: choose end_stages 'unrecoverable', or loss_at 'embedding_stage'"
             )
         return neighbours_missing(workload)
@@ -152,10 +170,11 @@ class CheckFree(Strategy):
     def _sources(self, stage: int) -> tuple[int, ...]:
         """The stages from whose weights a lost one is rebuilt."""
         assert isinstance(self.config, EndOptions)
-        if stage in (1, self.num_stages):
-            if self.config.end_stages == "unrecoverable":
-                raise UnrecoverableError(f"stage {stage} is at an end and has only one neighbour")
-            return (2,) if stage == 1 else (self.num_stages - 1,)
+        is_end = stage in (1, self.num_stages)
+        if is_end and self.config.end_stages == "unrecoverable":
+            raise UnrecoverableError(f"stage {stage} is at an end and has only one neighbour")
+        if is_end or self.config.end_stages == "copy_pairs":
+            return pair_or_neighbours(stage, self.num_stages)
         return (stage - 1, stage + 1)
 
     def _recover_embedding(self, lost: frozenset[int]) -> None:  # noqa: ARG002
@@ -170,6 +189,7 @@ class CheckFree(Strategy):
             optimizer=self.config.optimizer,
             learning_rate_factor=self.config.learning_rate_factor,
             learning_rate_half_life_steps=self.config.learning_rate_half_life_steps,
+            gradient_norm=self.config.rebuilt_norm if isinstance(self.config, CheckFreeOptions) else "sources",
         )
 
     def _weights(self) -> GradientNormWeights:
@@ -237,8 +257,7 @@ class CheckFreePlus(CheckFree):
         return 1 if self.config.embedding_copy == "blocking" else math.inf
 
     def _sources(self, stage: int) -> tuple[int, ...]:
-        twins = {1: 2, 2: 1, self.num_stages: self.num_stages - 1, self.num_stages - 1: self.num_stages}
-        return (twins[stage],) if stage in twins else (stage - 1, stage + 1)
+        return pair_or_neighbours(stage, self.num_stages)
 
     def _recover_embedding(self, lost: frozenset[int]) -> None:
         holders = sorted({1, self.num_stages} & lost)
@@ -264,8 +283,8 @@ class ReinitConfig(EndOptions):
     kind: Literal["reinit"] = "reinit"
     rule: Literal["random", "copy_previous", "uniform_average"] = Field(
         "uniform_average",
-        description="a lost stage gets new random weights, becomes a copy of the previous one (S1, with end_stages "
-        "'copy': of S2), or becomes the plain average of both neighbours",
+        description="a lost stage gets new random weights, becomes a copy of the previous one (S1, unless "
+        "end_stages is 'unrecoverable': of S2), or becomes the plain average of both neighbours",
     )
 
 
@@ -305,6 +324,12 @@ class Reinit(CheckFree):
 
     def _weights(self) -> GradientNormWeights:
         return GradientNormWeights(exponent=0.0)
+
+
+def pair_or_neighbours(stage: int, num_stages: int) -> tuple[int, ...]:
+    """The other stage of the first or last two, or both neighbours."""
+    twins = {2: 1, num_stages - 1: num_stages, 1: 2, num_stages: num_stages - 1}
+    return (twins[stage],) if stage in twins else (stage - 1, stage + 1)
 
 
 def neighbours_missing(workload: WorkloadConfig) -> str | None:

@@ -17,6 +17,7 @@ from models.training_state import Edit, GradientNormWeights, Moment, Position, T
 NUM_STAGES = 4
 AVERAGE_2 = Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1)
 AVERAGE_3 = Edit(3, "average", (2, 4), GradientNormWeights(exponent=1.0, after_clip=True, epsilon=1e-4))
+OWN_3 = Edit(3, "average", (2, 4), GradientNormWeights(exponent=1.0), gradient_norm="own")
 COPY_1 = Edit(1, "copy", (2,), optimizer="average", learning_rate_factor=1.2, learning_rate_half_life_steps=5.0)
 FRESH_4 = Edit(4, "fresh")
 NO_TEXT = SimpleNamespace(content_hash="c", vocabulary_size=256)
@@ -95,7 +96,9 @@ def by_the_book(position: Position, corpus: Corpus) -> tuple[dict[str, bytes], l
 MOVES = st.one_of(
     st.tuples(st.just("train"), st.integers(1, 4), st.just(0)),
     st.tuples(
-        st.just("edit"), st.sampled_from([AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4, replace(FRESH_4, stage=0)]), st.just(0)
+        st.just("edit"),
+        st.sampled_from([AVERAGE_2, AVERAGE_3, OWN_3, COPY_1, FRESH_4, replace(FRESH_4, stage=0)]),
+        st.just(0),
     ),
     st.tuples(st.just("go_back"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
     st.tuples(st.just("extrapolate"), st.integers(0, NUM_STAGES), st.integers(0, 99)),

@@ -17,7 +17,7 @@ from models.training_plan import Segment
 from models.training_state import DivergedError, Lineage, Position, root
 from models.trajectory import Trajectory, environment_key, environment_of
 from models.trajectory_store import TrajectoryStore
-from support.trainings import AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4, as_of, bits, spec_for
+from support.trainings import AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4, OWN_3, as_of, bits, spec_for
 
 SLOTS = 3
 
@@ -57,7 +57,7 @@ RECIPES = [
 
 FORKS = {
     "recipe": st.sampled_from(RECIPES),
-    "edits": st.lists(st.sampled_from([AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4]), min_size=1, max_size=3),
+    "edits": st.lists(st.sampled_from([AVERAGE_2, AVERAGE_3, OWN_3, COPY_1, FRESH_4]), min_size=1, max_size=3),
     "seeds": st.lists(st.integers(0, 99), min_size=2, max_size=SLOTS, unique=True),
     "fork": st.integers(1, 4),
 }

@@ -211,6 +211,24 @@ def test_a_sum_may_mix_what_others_are_with_what_the_stage_was(corpus):
     assert trainer.gradient_norms[3] == pytest.approx(norms[0] / 2 + norms[1] / 4 + norms[2] / 4, rel=1e-12)
 
 
+@pytest.mark.parametrize(("kept", "share"), [("own", 0.387), ("sources", 0.437)])
+def test_a_stage_rebuilt_beside_another_weighs_by_its_norm(corpus, kept, share):
+    """Stages 3 and 4 lost together, rebuilt one after the other: the share of the third in the fourth."""
+    trainer, weights = (
+        trainer_for(corpus, num_stages=6),
+        GradientNormWeights(exponent=1.0, after_clip=True, epsilon=1e-4),
+    )
+    trainer.gradient_norms = [1.0, 0.02, 0.027, 0.034, 0.050, 0.054, 0.02]
+    for stage in (3, 4):
+        third = trainer.model.flat[3].double().clone()
+        trainer.apply(Edit(stage, "average", (stage - 1, stage + 1), weights, gradient_norm=kept))
+    expected = share * third + (1 - share) * trainer.model.flat[5].double()
+    assert torch.allclose(trainer.model.flat[4].double(), expected, atol=1e-3)
+    assert (trainer.gradient_norms[3:5] == [0.034, 0.050]) == (kept == "own")
+    shares = average_shares((3, 5), [*trainer.gradient_norms[:4], 0.0, 0.054, 0.0], weights, 1.0)
+    assert shares[3] == pytest.approx(share, abs=1e-3)
+
+
 def test_learning_rates_follow_the_schedule_and_the_factor(corpus):
     """A cosine goes from the peak to its final share; an edit's factor halves its excess."""
     trainer = trainer_for(corpus, steps=0, learning_rate=1.0)

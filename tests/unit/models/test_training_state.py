@@ -27,6 +27,14 @@ def test_names_of_states_are_those_of_earlier_versions():
     assert edited.lineage.key == "a18ed5513046173b648f1db8ad1cc527"
 
 
+def test_a_kept_norm_is_in_the_name_the_default_is_not():
+    own = replace(RELEASED, gradient_norm="own")
+    assert own.as_text() == f"{RELEASED.as_text()}:own norm"
+    assert replace(RELEASED, gradient_norm="sources").as_text() == RELEASED.as_text()
+    with pytest.raises(ValueError, match="gradient_norm is 'sources' or 'own', not 'none'"):
+        replace(RELEASED, gradient_norm="none")
+
+
 def test_every_part_of_a_sum_is_in_its_name():
     edit = Edit(2, "sum", terms=(Term(2, 1.5, Moment(0, 3)), Term(2, -0.5, Moment(0, 1))), optimizer="older")
     (one, two) = edit.terms

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sim.reporting.notes import worth_knowing
+from sim.reporting.notes import ends_that_fail, worth_knowing
 from sim.results.storage import RunFiles
 from support.builders import a_scenario
 
@@ -31,3 +31,14 @@ def test_slow_uploads_are_reported():
     (told,) = worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 0.0)] * 2)
     assert told.startswith("checkpointing: training waited for uploads 30 % of the time")
     assert worth_knowing(SCENARIO, [a_run("checkpoint", 9, 300.0, 1.0), a_run("checkpoint", 9, 30.0, 0.0)]) == []
+
+
+def test_the_first_commits_preset_goes_with_ends_that_never_fail():
+    first = {"kind": "checkfree", "preset": "reference_code_first_commit"}
+    failures = [{"kind": "exponential", "immune_stages": spared} for spared in ((0,), (0, 1), (0, 1, 6))]
+    found = [ends_that_fail(a_scenario((first,), num_stages=6, failures=each)) for each in failures]
+    assert [len(lines) for lines in found] == [1, 1, 0]
+    assert "failures.immune_stages: [0, 1, 6]" in found[0][0]
+    others = ({"kind": "checkfree", "preset": "reference_code"}, {**first, "kind": "checkfree_plus"})
+    assert ends_that_fail(a_scenario(others, num_stages=6, failures=failures[0])) == []
+    assert ends_that_fail(a_scenario((first,), num_stages=6, failures={"kind": "never"})) == []

@@ -200,6 +200,10 @@ RECOVERED: list[tuple[dict[str, Any], set[str]]] = [
     ({"kind": "redundant", "preset": "bamboo_forward_and_backward"}, ALONE),
     ({"kind": "checkfree"}, {"two apart"}),
     ({"kind": "checkfree", "preset": "reference_code"}, LAYERS_ONLY),
+    (
+        {"kind": "checkfree", "preset": "reference_code_first_commit"},
+        {"two apart", "two adjacent", "three adjacent"},
+    ),
     ({"kind": "checkfree_plus"}, ALONE),
     ({"kind": "checkfree_plus", "preset": "reference_code"}, set(LOSSES) - {"ends and first", "ends and last", "all"}),
     ({"kind": "checkfree_hybrid"}, set(LOSSES)),

@@ -16,25 +16,45 @@ RELEASED = GradientNormWeights(exponent=1.0, after_clip=True, epsilon=1e-4)
 
 
 def average(stage: int, weights: GradientNormWeights) -> Edit:
-    return Edit(stage, "average", (stage - 1, stage + 1), weights, "fresh", 1.1, None)
+    """With the norm that goes with the weights."""
+    norm = "own" if weights == RELEASED else "sources"
+    return Edit(stage, "average", (stage - 1, stage + 1), weights, "fresh", 1.1, None, gradient_norm=norm)
 
 
-def copy(stage: int, source: int) -> Edit:
-    return Edit(stage, "copy", (source,), None, "fresh", 1.1, None)
+def copy(stage: int, source: int, norm: str = "sources") -> Edit:
+    return Edit(stage, "copy", (source,), None, "fresh", 1.1, None, gradient_norm=norm)
 
 
 @NUM_STAGES
 def test_checkfree_averages_inner_stages_not_the_ends(num_stages):
-    """The released code copies the first and last layers."""
-    paper = strategy_of("checkfree", num_stages)
-    released = strategy_of("checkfree", num_stages, preset="reference_code")
+    """So do the paper and the first commit, each by its own weights."""
+    copying = strategy_of("checkfree", num_stages, end_stages="copy")
+    for preset, weights in (("paper", PAPER), ("reference_code_first_commit", RELEASED)):
+        strategy = strategy_of("checkfree", num_stages, preset=preset)
+        for stage in range(2, num_stages):
+            assert strategy.edits(frozenset({stage})) == [average(stage, weights)]
+        for stage in (0, 1, num_stages):
+            with pytest.raises(UnrecoverableError, match=f"stage {stage} "):
+                strategy.edits(frozenset({stage}))
     for stage in range(2, num_stages):
-        assert paper.edits(frozenset({stage})) == [average(stage, PAPER)]
-        assert released.edits(frozenset({stage})) == [average(stage, RELEASED)]
-    for strategy, stage in ((paper, 0), (paper, 1), (paper, num_stages), (released, 0)):
-        with pytest.raises(UnrecoverableError, match=f"stage {stage} "):
-            strategy.edits(frozenset({stage}))
-    assert released.edits(frozenset({1, num_stages})) == [copy(1, 2), copy(num_stages, num_stages - 1)]
+        assert copying.edits(frozenset({stage})) == [average(stage, PAPER)]
+    assert copying.edits(frozenset({1, num_stages})) == [copy(1, 2), copy(num_stages, num_stages - 1)]
+    with pytest.raises(UnrecoverableError, match="stage 0 "):
+        copying.edits(frozenset({0}))
+
+
+@NUM_STAGES
+def test_the_released_head_copies_within_the_end_pairs(num_stages):
+    released = strategy_of("checkfree", num_stages, preset="reference_code")
+    twins = {1: 2, 2: 1, num_stages: num_stages - 1, num_stages - 1: num_stages}
+    for stage in range(1, num_stages + 1):
+        expected = copy(stage, twins[stage], "own") if stage in twins else average(stage, RELEASED)
+        assert released.edits(frozenset({stage})) == [expected]
+    with pytest.raises(UnrecoverableError, match="stage 0 "):
+        released.edits(frozenset({0}))
+    workload = a_scenario(num_stages=3).workload
+    complaint = STRATEGIES["checkfree"].check(released.config, workload)
+    assert "at least 4 stages, found 3" in complaint
 
 
 @NUM_STAGES
@@ -43,7 +63,8 @@ def test_checkfree_plus_copies_swapped_pairs_and_averages_others(num_stages, pre
     strategy = strategy_of("checkfree_plus", num_stages, preset=preset)
     twins = {1: 2, 2: 1, num_stages: num_stages - 1, num_stages - 1: num_stages}
     for stage in range(1, num_stages + 1):
-        expected = copy(stage, twins[stage]) if stage in twins else average(stage, weights)
+        norm = average(stage, weights).gradient_norm
+        expected = copy(stage, twins[stage], norm) if stage in twins else average(stage, weights)
         assert strategy.edits(frozenset({stage})) == [expected]
     assert strategy.edits(frozenset({0})) == []
 
