@@ -91,6 +91,7 @@ def too_wide(groups: Sequence[PointRuns], metric: str, share: float) -> list[str
             why = "training seeds make more than that: add to sweep.training_replicates"
         else:
             width = f"± {found.half_width / abs(found.mean):.1%}"
-            why = f"still {width} with {found.num_failure_seeds} failure seeds (--max-replicates)"
+            seeds = "replicates" if found.is_of_pairs else "failure seeds"
+            why = f"still {width} with {found.num_failure_seeds} {seeds} (--max-replicates)"
         lines.append(f"{group.strategy}{f' at {where}' if where else ''}, {metric}: {why}")
     return lines

@@ -11,6 +11,7 @@ from sim.core.text import format_count
 from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import ProcessConfig, process_class, processes
 from sim.failures.script import ScriptConfig
+from sim.results.crossed_design import SEEDS, are_pairs
 from sim.results.outcome_tables import target_of
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
@@ -123,7 +124,10 @@ def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
 
 
 def describe_seeds(runs: pd.DataFrame) -> str:
-    """Count the failure and training seeds of runs."""
+    """Count the failure and training seeds of runs, or the independent pairs of these."""
+    num_pairs = len(runs[SEEDS].drop_duplicates())
+    if are_pairs(num_pairs, *(runs[name].nunique() for name in SEEDS)):
+        return f"{num_pairs} independent pairs of seeds"
     counts = [(runs[f"{kind}_seed"].nunique(), kind) for kind in ("failure", "training")]
     return " and ".join(f"{number} {kind} seed{'s' if number > 1 else ''}" for number, kind in counts)
 

@@ -76,7 +76,7 @@ class FigureRequest:
 
     @property
     def seeds(self) -> str:
-        """The numbers of failure and training seeds in words."""
+        """The number of pairs of seeds, or of failure and training seeds, in words."""
         return describe_seeds(self.runs)
 
     @contextmanager

@@ -62,8 +62,10 @@ class MetricRanking(Ranking):
         found, values = standing.takes, self.values[standing.strategy].values
         if unit.of(values.min()) == unit.of(values.max()):
             return unit.of(found.mean)
-        kinds = {"failure": found.num_failure_seeds, "training": found.num_training_seeds}
-        seeds = format_list([f"{number} {kind} seeds" for kind, number in kinds.items() if number > 1])
+        kinds = {"failure seeds": found.num_failure_seeds, "training seeds": found.num_training_seeds}
+        if found.is_of_pairs:
+            kinds = {"replicates": found.num_reached}
+        seeds = format_list([f"{number} {kind}" for kind, number in kinds.items() if number > 1])
         return f"{unit.of(found.mean)} on average ({unit.between(values.min(), values.max())} over {seeds})"
 
 
@@ -105,7 +107,8 @@ def _outcomes(point: PointRuns, metric: str, smaller: SmallerMicrobatches | None
         num, until = iterations if metric in (TO_TARGET, USD_TO_TARGET) else seconds
         share = _saved_seconds(runs, smaller) * runs[num].astype(float) / runs[until].astype(float)
         values = values * (1.0 - np.asarray(share, dtype=np.float64))
-    return Outcomes(Values(seeds, values), Values(point.seeds, np.asarray(lost, dtype=np.float64)), steady)
+    churn_seeds = point.seeds * (0, 1) if runs[TO_END].nunique() == 1 else point.seeds  # scripted: one churn for all
+    return Outcomes(Values(seeds, values), Values(churn_seeds, np.asarray(lost, dtype=np.float64)), steady)
 
 
 def is_failure_free(point: PointRuns) -> bool:

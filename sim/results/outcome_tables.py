@@ -1,6 +1,6 @@
 """Tidy tables of outcomes: hours and money to the target loss, the ledger in hours, nodes over time.
 
-Means have 95 % intervals over failure and training seeds (`statistics`); for one run low and high are empty. num_runs:
+Means have 95 % intervals over replicates (`statistics`); for one run low and high are empty. num_runs:
 all runs; num_reached: those with a value, which the mean is over. MissingError if there is no target, price or record.
 """
 

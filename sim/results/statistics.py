@@ -57,8 +57,9 @@ class PairedDifference:
 def estimate(values: pd.DataFrame | Values, confidence: float = CONFIDENCE) -> Estimate:
     """Return the mean of values and its interval. values: rows with both seeds and a `value`.
 
-    If the training seed makes no difference (as most often to seconds), or the failure seed makes none, it is a plain t
-    interval over the other. ValueError if a pair of seeds occurs twice.
+    For independent pairs of seeds it is Student's interval over the runs. If the training seed makes no difference (as
+    most often to seconds), or the failure seed makes none, it is Student's over the other. ValueError if a pair of
+    seeds occurs twice.
     """
     seeds, found = Values.of(values)
     cells = Cells.at(seeds, found[:, None])
@@ -93,10 +94,11 @@ def paired_difference(
 
 
 def replicates_needed(estimate: Estimate, relative_half_width: float, confidence: float = CONFIDENCE) -> int | None:
-    """Estimate how many more failure seeds make the half width at most a share of the mean; at most as many again.
+    """Estimate how many more replicates make the half width at most a share of the mean; at most as many again.
 
-    0: it is small enough. 1 with fewer than two failure seeds, since one gives no estimate of the variance. None: no
-    number of failure seeds suffices, because the training seeds alone cause more, or the mean is 0.
+    Of independent pairs of seeds, pairs; of crossed seeds, failure seeds. 0: it is small enough. 1 with fewer than two,
+    since one gives no estimate of the variance. None: no number suffices, because the training seeds that failure
+    seeds share alone cause more, or the mean is 0.
     """
     if not relative_half_width > 0.0:
         raise ValueError(f"relative half width {relative_half_width}: must be more than 0")

@@ -55,6 +55,21 @@ def test_a_clear_winner_has_spread_interval_cost_and_churn():
     assert len(told) == 3
 
 
+def test_independent_pairs_are_counted_as_replicates():
+    table = runs(none=[10, 10, 10], redundant=[13, 13, 13.3], checkfree=[10.9, 11, 11.1])
+    told = sentences_on(table.assign(training_seed=table["failure_seed"]))
+    assert "after 11.0 h on average (10.9 to 11.1 h over 3 replicates)" in told[0]
+
+
+def test_scripted_failures_count_once_under_several_training_seeds():
+    """Every run ends at the same time; the target comes earlier or later by the training seed alone."""
+    table = runs(redundant=[13, 13, 13.3], checkfree=[10.9, 11, 11.1]).assign(num_failures=4)
+    table["training_seed"] = table["failure_seed"]
+    assert "comes 19 % later" in sentences_on(table)[0]  # 12 stages lost
+    told = sentences_on(table.assign(wall_clock_seconds=20 * HOUR))
+    assert told[0].startswith("Too few failures to choose by: 4 stages were lost")
+
+
 def test_close_results_and_single_seeds_give_no_verdict():
     told = sentences_on(runs(redundant=[12, 14, 13], checkfree=[13, 12, 13.5]))
     assert told[0].startswith(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sim.reporting.notes import ends_that_fail, worth_knowing
+from sim.reporting.notes import describe_seeds, ends_that_fail, worth_knowing
 from sim.results.storage import RunFiles
 from support.builders import a_scenario
 
@@ -25,6 +25,16 @@ def a_run(
     }
     options = {} if blocking_share is None else {"blocking_share": blocking_share}
     return RunFiles(Path(strategy), summary, {"strategy": options}, NONE, NONE, NONE)
+
+
+def test_seeds_are_counted_as_pairs_where_none_is_shared():
+    def described(*seeds: tuple[int, int]) -> str:
+        return describe_seeds(pd.DataFrame([*seeds, *seeds], columns=["failure_seed", "training_seed"]))
+
+    assert described((0, 0)) == "1 failure seed and 1 training seed"
+    assert described((0, 5), (1, 6), (2, 7)) == "3 independent pairs of seeds"
+    assert described((0, 0), (1, 0), (2, 0)) == "3 failure seeds and 1 training seed"
+    assert described((0, 0), (1, 1), (0, 1)) == "2 failure seeds and 2 training seeds"
 
 
 def test_slow_uploads_are_reported():

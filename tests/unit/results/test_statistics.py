@@ -12,7 +12,7 @@ from scipy import stats
 from sim.results.crossed_design import SEEDS, Cells, Estimate
 from sim.results.statistics import estimate, paired_difference, replicates_needed, summary
 
-T = {freedom: stats.t.ppf(0.975, freedom) for freedom in (1, 2, 3, 4)}
+T = {freedom: stats.t.ppf(0.975, freedom) for freedom in (1, 2, 3, 4, 5)}
 
 
 def runs_of(table) -> pd.DataFrame:
@@ -21,6 +21,12 @@ def runs_of(table) -> pd.DataFrame:
     failure_seed, training_seed = np.nonzero(~np.isinf(cells))
     values = cells[failure_seed, training_seed]
     return pd.DataFrame({"failure_seed": failure_seed, "training_seed": training_seed, "value": values})
+
+
+def pairs_of(values) -> pd.DataFrame:
+    """Values under independent pairs of seeds."""
+    seeds = np.arange(len(values))
+    return pd.DataFrame({"failure_seed": seeds, "training_seed": seeds[::-1], "value": values})
 
 
 def crossed(rng: np.random.Generator, shape: tuple[int, int], failure: float, training: float, rest: float):
@@ -75,6 +81,71 @@ def test_one_replicate_has_a_mean_and_no_interval(table):
     assert found.mean == 5.0
     assert math.isnan(found.low)
     assert math.isnan(found.high)
+
+
+def test_independent_pairs_have_students_interval():
+    values = [1.0, 2.0, 4.0, 4.5, 6.0, 7.0]
+    found = estimate(pairs_of(values))
+    low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
+    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+    assert found.half_width == pytest.approx(2.403, abs=5e-4)
+    assert (found.num_failure_seeds, found.num_training_seeds, found.training_half_width) == (6, 6, 0.0)
+    missing = estimate(pairs_of([*values[:3], math.nan, *values[3:]]))
+    assert (missing.low, missing.high, missing.num_runs) == pytest.approx((low, high, 7))
+    assert replicates_needed(found, 0.5) == 2
+    difference = paired_difference(pairs_of(values), pairs_of(np.square(values))).difference
+    assert difference.half_width == pytest.approx(T[5] * stats.sem(np.square(values) - values))
+
+
+@pytest.mark.parametrize("seeds", ["failure_seed", "training_seed"])
+def test_seeds_of_one_kind_that_share_none_of_the_other_are_clusters(seeds):
+    """Two runs under each of three seeds, all other seeds different: three independent means."""
+    other = "training_seed" if seeds == "failure_seed" else "failure_seed"
+    frame = pd.DataFrame({seeds: [0, 0, 1, 1, 2, 2], other: range(6), "value": [1.0, 3.0, 2.0, 6.0, 9.0, 3.0]})
+    means = [2.0, 4.0, 6.0]
+    assert estimate(frame).half_width == pytest.approx(T[2] * stats.sem(means))
+
+
+def block(num_failure: int, num_training: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(num_failure) for j in range(num_training)]
+
+
+def diagonal(number: int, first: int = 0) -> list[tuple[int, int]]:
+    return [(seed, seed) for seed in range(first, first + number)]
+
+
+@pytest.mark.parametrize("deviations", [(1.0, 0.0, 0.5), (0.3, 1.0, 0.5), (0.0, 0.0, 1.0)], ids=str)
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        diagonal(3),
+        diagonal(6),
+        [*block(3, 2), *diagonal(3, first=9)],
+        [*block(2, 2), (2, 2)],
+        [*block(3, 1), *diagonal(3)[1:]],
+        [*block(1, 4), *diagonal(5, first=9)],
+        [*block(6, 1), *diagonal(6)[1:]],
+    ],
+    ids=[
+        "3 pairs",
+        "6 pairs",
+        "3 x 2 and 3 pairs",
+        "2 x 2 and a pair",
+        "old and new",
+        "1 x 4 and pairs",
+        "old and new 6",
+    ],
+)
+def test_pairs_and_mixed_designs_hold_the_mean(seeds, deviations):
+    """95 % or more of 300 designs: 92 % or more of them (binomial standard error 1.3 %)."""
+    codes = np.array(seeds)
+    rng = np.random.default_rng([len(seeds), *(int(10 * deviation) for deviation in deviations)])
+    churn, luck = rng.standard_normal((2, 300, 20))
+    values = deviations[0] * churn[:, codes[:, 0]] + deviations[1] * luck[:, codes[:, 1]]
+    values += deviations[2] * rng.standard_normal(values.shape)
+    cells = Cells.at(codes, values[0][:, None])
+    found = [cells.interval(row, 0.95) for row in values]
+    assert sum(one.low <= 0.0 <= one.high for one in found) >= 276
 
 
 def test_runs_without_a_value_are_counted_and_not_averaged():
