@@ -21,6 +21,7 @@ from sim.reporting.series import at_point
 from sim.results.crossed_design import SEEDS
 from sim.results.selection import swept_fields
 from sim.results.storage import Results, read_json
+from sim.scenario.scenario import AUTO_TARGET_SHARE
 
 COMMITTED = Path(__file__).parents[2] / "results" / "paper"
 
@@ -95,7 +96,7 @@ def validations(results: Results, names: dict[str, str]) -> pd.DataFrame:
 
 # ---- what is read from loss curves -------------------------------------------------------------------
 
-TARGET_SHARE = 5 / 12
+TARGET_SHARE = float(AUTO_TARGET_SHARE)
 """The target is reached by failure-free runs after this share of the steps: others have 2.4 × as many."""
 
 NUM_LAST = 8

@@ -40,6 +40,12 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         num_iterations = scenario.training.steps * scenario.iterations_per_step
         what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
     say(f"{scenario_path}: valid; {what}")
+    training = scenario.training
+    if training.target_validation_loss == "auto" and training.learner != "none":
+        say(
+            f"Target loss (auto): that of training without failures after {training.auto_target_step:,} of "
+            f"{training.steps:,} steps, which is done first."
+        )
     for line in (
         *unused_saves(scenario),
         *ends_that_fail(scenario),

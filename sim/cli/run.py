@@ -80,7 +80,7 @@ def run(
         outcome = run_scenario(scenario, results, scenario_path.parent, folder, executor, display, force, dry_run)
     files = [] if dry_run else outcome.run_files()
     if files:
-        print_end(scenario, outcome.folder, files)
+        print_end(outcome.points[0].scenario, outcome.folder, files)
     report_failures(outcome, "the others are finished")
     if any(run.summary["outcome"] == "stopped" for run in files):
         raise typer.Exit(STOPPED)
@@ -237,7 +237,7 @@ def print_summary(outcome: SweepOutcome, reference: str) -> None:
     path = folder / STATISTICS
     with refusals_explained(folder):
         atomic_write(path, found.to_csv(index=False))
-    targets = {point.scenario.training.target_validation_loss for point in outcome.points} - {None}
+    targets = {point.scenario.training.target_loss for point in outcome.points} - {None}
     heading = f"loss {targets.pop():g}" if len(targets) == 1 else "target loss"
     console.print()
     console.print(summary_table(outcome.points[0].scenario.name, found, fields, to_compare, heading))

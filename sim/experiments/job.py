@@ -12,9 +12,9 @@ import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,6 +215,29 @@ class SweepJob:
         """Keep finished runs of failure seeds that an earlier sweep of this folder has added; return them."""
         seeds = [point.scenario.seeds.failures for point in self.points]
         return self.add_replicates(self.folder.added_seeds(seeds), only_finished=True)
+
+
+@contextmanager
+def begun(
+    job: SweepJob, executor: Executor, cache: Path, cache_bytes: int | None = None, dry_run: bool = False
+) -> Iterator[None]:
+    """Begin a job, with its training in a cache and its folder locked. A dry run locks nothing and makes no cache."""
+    with ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(job.folder.locked())
+        training = None
+        if job.learns:
+            from models.shared_training import SharedTraining
+            from models.trajectory_store import DEFAULT_BUDGET_BYTES, TrajectoryStore
+
+            store = None
+            if not dry_run or (cache / "trajectory.sqlite").is_file():
+                budget_bytes = DEFAULT_BUDGET_BYTES if cache_bytes is None else cache_bytes
+                store = stack.enter_context(closing(TrajectoryStore(cache, budget_bytes)))
+            training = SharedTraining(store)
+        job.begin(executor, training)
+        stack.enter_context(closing(job.trainers))
+        yield
 
 
 Runs = tuple[SweepRun, ...]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,10 +14,11 @@ import pandas as pd
 from sim.core.text import suggestion
 from sim.experiments.executors import Executor, InProcess, ProcessPool
 from sim.experiments.folder import Purpose, SweepProgress
-from sim.experiments.job import SweepJob
+from sim.experiments.job import SweepJob, begun
 from sim.experiments.outline import Outline, outline
 from sim.experiments.plan import SweepRun, selected
 from sim.experiments.sequential import narrow_intervals
+from sim.experiments.target import Targets
 from sim.experiments.tasks import load_training
 from sim.experiments.threads import num_cores, with_threads
 from sim.experiments.training import Texts, open_training
@@ -116,6 +117,7 @@ def run_sweep(
         cache = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
         num_workers = executor.num_workers if executor else num_cores()
         points = with_threads(points, results_folder, num_workers, observer.noted, not options.dry_run)
+        points = with_targets(points, base_folder, cache, executor, observer, not options.dry_run)
         job = SweepJob(points, base_folder, results_folder, cache, observer.progressed, options.made_for)
         runs = selected(job.runs, options.only)
         to_do = [run for run in runs if options.force or not run.is_finished]
@@ -140,6 +142,25 @@ def run_sweep(
         failures |= {run.name: gone for run in runs if not run.is_finished and run.name not in failures}
     points, table = tuple(job.points), None if options.dry_run else job.table
     return SweepOutcome(job.folder.folder, points, tuple(job.runs), work, failures, table, job.num_trained_steps)
+
+
+def with_targets(
+    points: Sequence[Point],
+    base_folder: Path,
+    cache: Path,
+    executor: Executor | None,
+    observer: Observer,
+    trains: bool = True,
+) -> Sequence[Point]:
+    """Points with a number in place of `training.target_validation_loss: auto`; arguments as of `Targets`."""
+    wanted = [point.scenario for point in points if point.scenario.training.target_validation_loss == "auto"]
+    if not wanted:
+        return points
+    with ExitStack() as stack:
+        if executor is None:
+            is_parallel = wanted[0].training.learner == "torch" and len(wanted[0].seeds.training) > 1
+            executor = stack.enter_context(closing(new_executor("pool" if is_parallel else "serial")))
+        return Targets(base_folder, cache, executor, observer.progressed, observer.noted, trains).with_numbers(points)
 
 
 def run_scenario(
@@ -204,10 +225,18 @@ def simulate_run(
     training_seed = scenario.seeds.training[0] if training_seed is None else training_seed
     if train:
         folder = Path(cache) if cache is not None else None
+        scenario = with_target(scenario, base_folder, folder)
         training = open_training(scenario, Texts(base_folder, folder).of(scenario), training_seed, folder)
     else:
         training = time_only(scenario)
     return SimulatedRun(scenario, simulate(scenario, config, failure_seed, training_seed, training))
+
+
+def with_target(scenario: Scenario, base_folder: Path, cache: Path | None) -> Scenario:
+    """A scenario with a number in place of `training.target_validation_loss: auto`."""
+    with tempfile.TemporaryDirectory(prefix="churnlab-") as temporary:
+        (point,) = with_targets([Point({}, scenario)], base_folder, cache or Path(temporary), None, Observer())
+    return point.scenario
 
 
 def chosen_strategy(scenario: Scenario, name: str | None) -> StrategyConfig:
@@ -257,26 +286,3 @@ def default_executor(to_do: Sequence[SweepRun]) -> Executor:
         step_seconds = scenario.iterations_per_step * iteration_seconds + (STEP_SECONDS if run.learns else 0.0)
         seconds += scenario.training.steps * step_seconds
     return new_executor("serial" if is_local or seconds < POOL_SECONDS else "pool")
-
-
-@contextmanager
-def begun(
-    job: SweepJob, executor: Executor, cache: Path, cache_bytes: int | None = None, dry_run: bool = False
-) -> Iterator[None]:
-    """Begin a job, with its training in a cache and its folder locked. A dry run locks nothing and makes no cache."""
-    with ExitStack() as stack:
-        if not dry_run:
-            stack.enter_context(job.folder.locked())
-        training = None
-        if job.learns:
-            from models.shared_training import SharedTraining
-            from models.trajectory_store import DEFAULT_BUDGET_BYTES, TrajectoryStore
-
-            store = None
-            if not dry_run or (cache / "trajectory.sqlite").is_file():
-                budget_bytes = DEFAULT_BUDGET_BYTES if cache_bytes is None else cache_bytes
-                store = stack.enter_context(closing(TrajectoryStore(cache, budget_bytes)))
-            training = SharedTraining(store)
-        job.begin(executor, training)
-        stack.enter_context(closing(job.trainers))
-        yield

@@ -126,13 +126,13 @@ def own_line(found: StrategyMap) -> str:
 
 def _undecided(found: StrategyMap) -> str:
     assert found.own is not None
-    return nothing_to_choose(found.own.ranking, f"{found.scenario.training.target_validation_loss:g}")
+    return nothing_to_choose(found.own.ranking, f"{found.scenario.training.target_loss:g}")
 
 
 def map_notes(found: StrategyMap) -> list[str]:
     """What the map rests on, a sentence each."""
     scenario, results = found.scenario, found.cells.values()
-    num_cells, target = math.prod(len(axis.values) for axis in found.axes), scenario.training.target_validation_loss
+    num_cells, target = math.prod(len(axis.values) for axis in found.axes), scenario.training.target_loss
     basis = f"{len(results)} of {num_cells} cells simulated without training under {found.num_time_seeds} failure seeds"
     basis += ", the others interpolated between cells that agree. " if len(results) < num_cells else ". "
     if found.sampled_cells:
@@ -315,7 +315,7 @@ def _unhelpful_saves(advice: Advice) -> list[str]:
 
 
 def _use(advice: Advice) -> str:
-    target, result = advice.map.scenario.training.target_validation_loss, advice.result
+    target, result = advice.map.scenario.training.target_loss, advice.result
     if not result.ranking.is_tested:
         return _undecided(advice.map)
     if advice.best is None:

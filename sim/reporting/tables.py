@@ -43,7 +43,7 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
 
 def _compared_cells(rows: pd.DataFrame, scenario: Scenario) -> dict[str, str]:
     """Return a strategy's cells by heading."""
-    target, is_learnt = scenario.training.target_validation_loss, scenario.training.learner != "none"
+    target, is_learnt = scenario.training.target_loss, scenario.training.learner != "none"
     once = rows.drop_duplicates("failure_seed")  # seconds do not depend on the training seed
     ignores_failures, cells = (once["kind"] == "none").all(), {}
     if scenario.cluster.nodes_per_stage > 1:

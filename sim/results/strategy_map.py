@@ -130,7 +130,7 @@ class StrategyMap:
             values = {axis.field: value for axis, value in zip(self.axes, (x, y), strict=True) if axis.field}
             at = {field: value if is_number(value) else str(value) for field, value in values.items()}
             rows += [at | row for row in found]
-        target = self.scenario.training.target_validation_loss
+        target = self.scenario.training.target_loss
         return pd.DataFrame(rows).assign(objective=self.objective, target_validation_loss=target)
 
     def _interpolated(self, cell: Cell, mesh: Mesh) -> list[dict[str, Any]]:

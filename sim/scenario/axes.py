@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,17 @@ class ScenarioTemplate:
         document.places.update({(axis.option,): axis.option for axis, _ in values})
         assignments = [Assignment(axis.field, value, (axis.option,)) for axis, value in values]
         return point_of(document, assignments, self.base_folder)
+
+    def with_target(self, loss: float | None) -> ScenarioTemplate:
+        """The scenario with a target loss in place of `auto`; without one, itself."""
+        if loss is None:
+            return self
+        found = copy(self)
+        found._document = deepcopy(self._document)
+        found._document.assign("training.target_validation_loss", loss, "")
+        training = self.scenario.training.model_copy(update={"target_validation_loss": loss})
+        found.scenario = self.scenario.model_copy(update={"training": training})
+        return found
 
     def _own_value(self, field: str, option: str) -> tuple[Location, Any]:
         """The path of a field and the scenario's value there. Raises AssignmentError."""

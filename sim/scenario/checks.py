@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
-from models.spec import EMBEDDING_STAGE, LARGEST_OF_2_BYTES, STACKED_MULTIPLE, DataSpec, odd_sizes
+from models.spec import EMBEDDING_STAGE, STACKED_MULTIPLE, odd_sizes
 from sim.cluster.network import Network
 from sim.cluster.topology import Cluster, first_stage_of, num_nodes
 from sim.core.distributions import Delay
@@ -451,47 +451,3 @@ def strategies_and_seeds_differ(scenario: Scenario) -> Findings:
         seeds = getattr(scenario.seeds, field)
         for seed in dict.fromkeys(seed for seed in seeds if seeds.count(seed) > 1):
             yield f"seeds.{field}", f"seed {seed} is given {seeds.count(seed)} times: each once"
-
-
-@check("training.data.source")
-def data_options_fit_the_source(scenario: Scenario) -> Findings:
-    """Fields of the data go with its source."""
-    data, fields = scenario.training.data, DataSpec.model_fields
-    own = {
-        "text": ("files",),
-        "tokens": ("train_tokens", "validation_tokens", "token_bytes"),
-        "huggingface": ("dataset", "dataset_config", "dataset_split", "text_field", "max_documents"),
-    }
-    for source, (required, *others) in own.items():
-        if data.source == source and not getattr(data, required):
-            what = str(fields[required].description).removeprefix(f"{source}: ")
-            yield f"training.data.{required}", f"source '{source}' needs this key: {what}"
-        for field in (required, *others):
-            if data.source != source and getattr(data, field) != fields[field].default:
-                yield f"training.data.{field}", f"'{field}' goes with source '{source}', found source '{data.source}'"
-    if data.source == "tokens" and data.tokenizer != "bytes":
-        yield "training.data.tokenizer", f"tokens are encoded already: leave out tokenizer '{data.tokenizer}'"
-    if data.vocabulary_size > LARGEST_OF_2_BYTES and (data.source, data.token_bytes) != ("tokens", 4):
-        allowed = f"at most {LARGEST_OF_2_BYTES:,}, or source 'tokens' with token_bytes 4"
-        yield "training.data.vocabulary_size", f"found {data.vocabulary_size:,}; allowed: {allowed}"
-
-
-@check("training.optimizer.warmup_steps", "training.steps")
-def warmup_ends_before_the_training(scenario: Scenario) -> Findings:
-    """The warm-up ends before the training does."""
-    warmup, steps = scenario.training.optimizer.warmup_steps, scenario.training.steps
-    if warmup >= steps:
-        message = f"{warmup} warm-up steps leave none of the {steps} steps; allowed: at most {steps - 1}"
-        yield "training.optimizer.warmup_steps", message
-
-
-@check("training.optimizer")
-def cosine_ends_after_the_warmup(scenario: Scenario) -> Findings:
-    """`decay_steps` goes with a cosine decay, which ends after the warm-up."""
-    optimizer, field = scenario.training.optimizer, "training.optimizer.decay_steps"
-    if optimizer.decay_steps is None:
-        return
-    if optimizer.decay == "constant":
-        yield field, "'decay_steps' goes with decay 'cosine', found decay 'constant'"
-    elif optimizer.decay_steps <= optimizer.warmup_steps:
-        yield field, f"found {optimizer.decay_steps}; allowed: above warmup_steps, {optimizer.warmup_steps}"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sim.core.files import OddFileError, read_regular_file
 from sim.core.presets import frozen
 from sim.core.text import nearest
+from sim.scenario import training_checks as training_checks  # registers checks
 from sim.scenario.checks import CHECKS
 from sim.scenario.document import Document, Overrides, Problem, ScenarioError
 from sim.scenario.error_messages import describe_error, intended_path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -32,6 +34,9 @@ from sim.workload.config import WorkloadConfig
 
 MAX_THREADS = 64
 
+AUTO_TARGET_SHARE = Fraction(5, 12)
+"""Share of the steps after which failure-free training has the target loss of `auto`: runs have 2.4 times as many."""
+
 
 class EvaluationConfig(Config):
     """How often, and on how many held-out sequences, the validation loss is measured."""
@@ -54,8 +59,10 @@ class TrainingConfig(Config):
     sequence_length: int = Field(64, ge=2, le=10**6, description="tokens in a sequence")
     steps: int = Field(1000, ge=1, le=10**9, description="steps to train")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="validation")
-    target_validation_loss: float | None = Field(
-        None, gt=0, description="time and iterations until the validation loss is first this low are reported"
+    target_validation_loss: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        None,
+        description="time and iterations until the validation loss is first this low are reported; auto: the mean loss "
+        "of training without failures after 5/12 of the steps, which is trained first",
     )
     num_threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["auto"] = Field(
         1, description="threads of a worker's training, which decide the bits; auto: the fastest, measured once"
@@ -84,6 +91,26 @@ class TrainingConfig(Config):
         if value != "auto" and not (type(value) is int and 1 <= value <= MAX_THREADS):
             raise ValueError(f"it must be a whole number from 1 to {MAX_THREADS}, or 'auto'")
         return value
+
+    @field_validator("target_validation_loss", mode="before")
+    @classmethod
+    def _is_a_loss_or_auto(cls, value: Any) -> Any:
+        """One message in place of one for each member of the union."""
+        is_loss = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+        if value not in (None, "auto") and not is_loss:
+            raise ValueError("it must be a number above 0, 'auto', or null")
+        return value
+
+    @property
+    def target_loss(self) -> float | None:
+        """The target as a number; None where there is none, or where it is `auto` and not known yet."""
+        return None if self.target_validation_loss == "auto" else self.target_validation_loss
+
+    @property
+    def auto_target_step(self) -> int:
+        """The step whose failure-free loss is the target of `auto`: the last one validated by then; 0 if none is."""
+        interval_steps = self.evaluation.interval_steps
+        return int(self.steps * AUTO_TARGET_SHARE) // interval_steps * interval_steps
 
     @property
     def num_replicates_at_once(self) -> int:

@@ -169,7 +169,7 @@ def check(grid: Grid) -> None:
     if scenario.training.target_validation_loss is None:
         raise ValueError(
             "training.target_validation_loss is not set: give the loss to reach, with --set "
-            "training.target_validation_loss=2.0, for example"
+            "training.target_validation_loss=2.0, for example, or auto"
         )
     for axis in grid.axes:
         if axis.field.partition(".")[0].partition("[")[0] in WITHOUT_EFFECT:

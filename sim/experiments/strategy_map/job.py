@@ -15,14 +15,14 @@ from typing import Any
 
 from sim.core.text import format_count
 from sim.experiments.executors import Executor, Work, WorkerDiedError
-from sim.experiments.job import SweepJob
+from sim.experiments.job import SweepJob, begun
 from sim.experiments.outline import outline
 from sim.experiments.plan import plan_runs
 from sim.experiments.strategy_map.first_passage import first_passages
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, Seeds, mean, next_rate
 from sim.experiments.strategy_map.refinement import coarse_lines, refined
-from sim.experiments.sweep import Observer, begun
+from sim.experiments.sweep import Observer
 from sim.results.ranking import Outcomes, rank
 from sim.results.statistics import Values
 from sim.results.storage import read_json
@@ -241,7 +241,7 @@ class MapJob:
             if not any(runs.all_reach for runs in failure_free.values()):
                 runs = next(iter(failure_free.values()))
                 raise ValueError(
-                    f"training.target_validation_loss {self.grid.scenario.training.target_validation_loss:g} is not "
+                    f"training.target_validation_loss {self.grid.scenario.training.target_loss:g} is not "
                     f"reached in {runs.most_iterations:,} iterations even without failures, the loss then is "
                     f"{min(runs.values('final_validation_loss').values()):.3f}: give a higher target, or more "
                     "training.steps"

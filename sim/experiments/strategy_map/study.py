@@ -13,6 +13,7 @@ from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob, TrainingJob
 from sim.experiments.sweep import Observer, new_executor
+from sim.experiments.target import Targets
 from sim.experiments.training import on_this_machine
 from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import Axis, ScenarioTemplate
@@ -86,10 +87,8 @@ class MapRequest:
 
         most_seeds: limit on the failure seeds of simulations without training.
         """
-        grid = Grid(self.template, self.axes or advice_axes(self.template), self.seeds, self.name)
         options, first = self.options, self.seeds.failures[0]
-        if options.objective == "money":
-            require_prices(grid)
+        grid = self._grid(self.template)
         on_this_machine(self.template.scenario)  # a device that is missing is reported before the survey
         with ExitStack() as stack:
             results, cache = (
@@ -99,6 +98,11 @@ class MapRequest:
             executor = stack.enter_context(
                 closing(new_executor("serial" if options.jobs == 1 else "pool", options.jobs))
             )
+            scenario = self.template.scenario
+            if scenario.training.target_validation_loss == "auto":
+                places = self.template.base_folder, cache, executor
+                targets = Targets(*places, observer.progressed, observer.noted, trains=most_seeds is None)
+                grid = self._grid(self.template.with_target(targets.with_number(scenario).training.target_loss))
             job = MapJob(
                 grid,
                 TrainingJob(self.template.base_folder, results, cache, executor, observer),
@@ -109,6 +113,13 @@ class MapRequest:
             )
             job.survey()
             yield job
+
+    def _grid(self, template: ScenarioTemplate) -> Grid:
+        """The cells. ValueError for what cannot be compared."""
+        grid = Grid(template, self.axes or advice_axes(template), self.seeds, self.name)
+        if self.options.objective == "money":
+            require_prices(grid)
+        return grid
 
     def finished(self, observer: Observer | None = None) -> MapJob:
         """The computation, done to its end. ValueError where that is not possible, OSError where the disk refuses."""
