@@ -148,8 +148,9 @@ class FailureProcess(Component):
     config: ProcessConfig
 
     unit: ClassVar[Literal["seconds", "iterations"]] = "seconds"
-    """The clock of uptimes: simulated time, or executed iterations (the whole part counts iterations that end without
-    this failure, the fraction is the instant within the one that fails)."""
+    """The clock of uptimes: simulated time, or iterations of the training, each counted once, however often it is
+    executed (the whole part counts iterations without this failure, the fraction is the instant within the one that
+    fails)."""
 
     accepts_any_order: ClassVar[bool] = False
     """For scope cluster: whether `lost_nodes` accepts the nodes in arbitrary order and with those of immune stages,

@@ -246,7 +246,9 @@ class PerIterationConfig(ProcessConfig):
 class PerIterationFailures(FailureProcess):
     """The process of the CheckFree paper's released code: each stage fails with a fixed probability per iteration.
 
-    For comparison with the paper only: a slow strategy has as many failures per iteration, and fewer per hour.
+    Iterations of the training are meant: one that is executed again, after a recovery or a rollback, has no more
+    failures, so that every strategy has as many. For comparison with the paper only: a slow strategy has as many
+    failures per iteration, and fewer per hour.
     """
 
     unit = "iterations"
@@ -255,7 +257,7 @@ class PerIterationFailures(FailureProcess):
 
     @property
     def mean_uptime_iterations(self) -> float:
-        """Mean number of executed iterations from one failure of a stage to the next."""
+        """Mean number of iterations of the training from one failure of a stage to the next."""
         chance = self.config.per_iteration_probability
         return 1.0 / chance if chance else math.inf
 

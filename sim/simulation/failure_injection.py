@@ -52,7 +52,8 @@ class FailureInjector:
         self._seed, self._observer, self._orders = seed, observer, not failures.supplies_nodes
         self._ordered: set[int] = set()
         self.num_awaited = self._num_returning = self._num_suppliers = 0
-        self._due: list[tuple[int, int]] = []
+        self._due: list[tuple[float, int]] = []
+        self._attempt = 0
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
         self._of_nodes: list[tuple[str, FailureProcess]] = []
         self._streams: dict[tuple[str, int], tuple[np.random.Generator, Iterator[float | None]]] = {}
@@ -211,33 +212,44 @@ class FailureInjector:
         else:
             action()
 
-    def iteration_begins(self, execution: int, usual_seconds: float) -> None:
-        """Schedule the failures of processes that count iterations and fall into this one."""
+    def iteration_begins(self, iteration: int, done_share: float, left_seconds: float) -> None:
+        """Schedule the failures of processes that count iterations and fall into this one.
+
+        iteration: its number, from 1. The failures of each are drawn once; those that have not occurred when another
+        failure ends it occur when it is executed again. done_share: of an iteration that is resumed; left_seconds:
+        duration of the rest.
+        """
         for index, (stage, uptimes, at_iteration) in enumerate(self._by_iteration):
-            if at_iteration >= execution:
-                continue
-            seconds = max(0.0, at_iteration - (execution - 1)) * usual_seconds
-            self._due.append((execution, stage))
-            self._env.process(self._fail_within(stage, seconds, execution))
-            self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes, math.inf))
+            if at_iteration < iteration:
+                self._due.append((at_iteration, stage))
+                self._by_iteration[index] = (stage, uptimes, at_iteration + next(uptimes, math.inf))
+        for at_iteration, stage in self._due_in(iteration):
+            share = max(0.0, at_iteration - (iteration - 1) - done_share)
+            seconds = share / (1.0 - done_share) * left_seconds if done_share < 1.0 else 0.0
+            self._env.process(self._fail_within((at_iteration, stage), seconds, self._attempt))
 
-    def num_failure_free(self, num_executed: int) -> float:
-        """Number of iterations, after some executed ones, until a process that counts iterations causes a failure."""
-        first = min((at_iteration for _, _, at_iteration in self._by_iteration), default=math.inf)
-        return first if math.isinf(first) else math.floor(first) - num_executed
+    def _due_in(self, iteration: int) -> list[tuple[float, int]]:
+        return [failure for failure in self._due if failure[0] < iteration]
 
-    def iteration_ends(self, failed: bool) -> None:
-        """Cause the failures that are still due in this iteration at its end; drop them if another failure ended it."""
-        due, self._due = self._due, []
-        for _, stage in () if failed else due:
+    def num_failure_free(self, num_completed: int) -> float:
+        """Number of iterations, after some completed ones, until a process that counts iterations causes a failure."""
+        drawn = (at_iteration for at_iteration, _ in self._due)
+        first = min((*drawn, *(at_iteration for _, _, at_iteration in self._by_iteration)), default=math.inf)
+        return first if math.isinf(first) else math.floor(first) - num_completed
+
+    def iteration_ends(self, iteration: int, failed: bool) -> None:
+        """Cause the failures that are still due in this iteration at its end; keep them if another failure ended it."""
+        self._attempt += 1
+        for at_iteration, stage in () if failed else self._due_in(iteration):
+            self._due.remove((at_iteration, stage))
             self._remove_stage(stage)
 
-    def _fail_within(self, stage: int, seconds: float, execution: int) -> Process:
+    def _fail_within(self, due: tuple[float, int], seconds: float, attempt: int) -> Process:
         """Cause a failure in the iteration that begins now, unless another failure ends it first."""
         yield self._env.timeout(to_ticks(seconds))
-        if (execution, stage) in self._due:
-            self._due.remove((execution, stage))
-            self._remove_stage(stage)
+        if attempt == self._attempt:
+            self._due.remove(due)
+            self._remove_stage(due[1])
 
     def _remove_stage(self, stage: int) -> None:
         nodes = [self._membership.node_at[slot] for slot in self._cluster.slots_of(stage)]

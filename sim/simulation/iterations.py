@@ -57,18 +57,19 @@ class IterationExecutor:
             raise GaveUpError
         work, started_seconds = self._work, self._work.now_seconds
         self.num_executed += 1
+        iteration = self.num_completed + 1
         done_share, done_seconds = self.cut_share, self.cut_seconds
         others = self._flows.states() if self._is_shared and not done_share else ()
         iteration_time = self._time(plan, others, assignment)
         left_seconds = to_ticks(iteration_time.seconds * (1.0 - done_share)) if done_share else iteration_time.seconds
-        self._injector.iteration_begins(self.num_executed, left_seconds)
+        self._injector.iteration_begins(iteration, done_share, left_seconds)
         if done_share:
             split, failure = iteration_time.split, (yield from work.wait(left_seconds))
         elif self._plays_every_event(iteration_time.seconds, bool(others)):
             split, failure = yield from self._play(plan, assignment)
         else:
             split, failure = yield from self._pass(iteration_time)
-        self._injector.iteration_ends(failure is not None)
+        self._injector.iteration_ends(iteration, failure is not None)
         if failure is None and work.queued:
             failure = work.queued.popleft()
         took_seconds = work.now_seconds - started_seconds
@@ -96,7 +97,7 @@ class IterationExecutor:
     @property
     def most_in_a_leap(self) -> float:
         """Number of iterations until a process that counts them causes a failure, or too many have been executed."""
-        return min(self.most_executed - self.num_executed, self._injector.num_failure_free(self.num_executed))
+        return min(self.most_executed - self.num_executed, self._injector.num_failure_free(self.num_completed))
 
     def complete(self, leap: RepeatedIterations, booked: RepeatedIterations | None, split: IterationSplit) -> None:
         """Book the iterations and saves of a leap, except those that have been booked before."""

@@ -87,18 +87,21 @@ def test_iterations_fail_in_proportion_to_their_length(iteration_seconds):
     assert abs(len(struck) / tries - expected) < 3 * error
 
 
-@pytest.mark.parametrize("chance", [0.02, 0.1])
-def test_an_iteration_completes_when_no_stage_fails_in_it(chance):
-    """Failures by iteration are independent: completed / executed = (1 - p)^S."""
+@pytest.mark.parametrize(
+    "strategy", [{"kind": "none"}, {"kind": "checkfree", "end_stages": "copy"}, {"kind": "restart"}]
+)
+def test_stages_fail_as_often_as_iterations_and_chance_say(strategy):
+    """By iteration: n S p losses whatever is executed again, and 1 - (1 - p)^S of the iterations have one or more."""
+    chance, steps, num_stages = 0.05, 2000, 4
     failures = {"kind": "bernoulli", "per_iteration_probability": chance, "immune_stages": (0,)}
-    scenario = a_job({"kind": "restart"}, 200, 21.0, failures=failures).model_copy(update={"give_up_after": 50.0})
-    completed = executed = 0
-    for seed in range(3):
-        result = run(scenario, seed)
-        completed += len(result.iterations)
-        executed += len(result.iterations) + len(of_kind(result, "recovered"))
-    expected = (1 - chance) ** scenario.workload.num_stages
-    assert abs(completed / executed - expected) < 4 * (expected * (1 - expected) / executed) ** 0.5
+    scenario = a_job(strategy, steps, 21.0, num_stages=num_stages, failures=failures)
+    if strategy["kind"] == "restart":
+        scenario = scenario.model_copy(update={"give_up_after": 1e6, "give_up_after_events": 10**8})
+    struck = [(event.iteration, event.stage) for event in of_kind(run(scenario, 0), "failure")]
+    assert stats.binomtest(len(struck), steps * num_stages, chance).pvalue > 0.01
+    assert len(set(struck)) == len(struck)
+    expected = 1 - (1 - chance) ** num_stages
+    assert stats.binomtest(len({iteration for iteration, _ in struck}), steps, expected).pvalue > 0.01
 
 
 @given(st.integers(4, 10), st.integers(1, 4))

@@ -49,17 +49,20 @@ def test_all_strategies_have_the_same_failures(seed, cluster):
     assert any(result.num_failures for result in runs)
 
 
-def test_iteration_processes_fail_the_same_executed_iterations():
-    failures = {"kind": "bernoulli", "per_iteration_probability": 0.01, "instant": "start"}
-    scenario = a_scenario(({"kind": "none"}, {"kind": "restart"}), steps=60, failures=failures)
-    reference, restarted = run(scenario, 0, seed=1), run(scenario, 1, seed=1)
-    expected = sorted({round(seconds / ITERATION) for seconds in times(of_kind(reference, "failure"))})
-    executed, struck = [], sorted(set(times(of_kind(restarted, "failure"))))
-    for seconds in struck:
-        completed_before = sum(record.ended_seconds <= seconds for record in restarted.iterations)
-        executed.append(completed_before + struck.index(seconds))
-    assert len(expected) > 1
-    assert executed[: len(expected)] == expected
+@pytest.mark.parametrize("instant", ["uniform", "start"])
+def test_every_strategy_has_a_failure_in_the_same_iterations(instant):
+    """Where failures are drawn by iteration, whatever is executed again."""
+    failures = {"kind": "bernoulli", "per_iteration_probability": 0.01, "instant": instant}
+    strategies = (*EVERY_KIND, {"kind": "redundant", "label": "carries_on", "preset": "bamboo"})
+    scenario = a_scenario(strategies, num_stages=6, steps=100, failures=failures, fallback="restart")
+    scenario = scenario.model_copy(update={"give_up_after": 1000.0})
+    found = []
+    for index in range(len(strategies)):
+        result = run(scenario, index, seed=1)
+        assert result.stopped is None
+        found.append(sorted((event.iteration, event.stage) for event in of_kind(result, "failure")))
+    assert len(found[0]) > 3
+    assert all(each == found[0] for each in found)
 
 
 # ---- what is recorded -------------------------------------------------------------------------------

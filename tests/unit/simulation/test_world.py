@@ -218,7 +218,7 @@ def test_errors_are_told_from_an_empty_event_queue():
         world.run(fails())
 
 
-def test_iteration_processes_fail_in_the_executed_iteration():
+def test_iteration_processes_fail_once_in_each_iteration():
     script = {1: (2.25,), 2: (0.5, 1.5)}  # stage 2 at 0.5 and 2.0
     world = a_world(a_scenario(cluster={"detection_seconds": 0.0}), script, unit="iterations")
 
@@ -228,19 +228,50 @@ def test_iteration_processes_fail_in_the_executed_iteration():
         world.finish_recovery()
         return failure
 
-    assert in_turn(world, *(begun_anew() for _ in range(5))) == [
+    assert in_turn(world, *(begun_anew() for _ in range(6))) == [
         Failure(0.5 * 21, 2),
+        None,  # the first again
         None,
-        Failure(1.5 * 21, 2),  # at the start of the third
-        None,  # stage 1 was due a quarter into the third, which had ended by then
+        Failure(2.5 * 21, 2),  # at the start of the third
+        Failure(2.75 * 21, 1),  # due a quarter into the third, which had ended by then
         None,
     ]
-    assert world.iterations.num_executed == 5
+    assert world.iterations.num_executed == 6
     assert world.iterations.num_completed == 3
     world = a_world(script={1: (2.5,), 2: (2.25,)}, unit="iterations")
     iterations = [world.run_iteration(world.plain_plan()) for _ in range(3)]
     struck = Failure(2.25 * 21, 2)
     assert in_turn(world, *iterations, world.attempt(100.0, "detection")) == [None, None, struck, None]
+
+
+def test_a_resumed_iteration_has_the_failures_of_its_rest():
+    world = a_world(a_scenario(cluster={"detection_seconds": 0.0}), {1: (0.5,), 2: (0.75,)}, unit="iterations")
+
+    def resumed():
+        failure = yield from world.run_iteration(world.plain_plan())
+        yield from world.bring_back_nodes()
+        world.resume_iteration()
+        world.finish_recovery()
+        return failure
+
+    assert in_turn(world, *(resumed() for _ in range(3))) == [Failure(0.5 * 21, 1), Failure(0.75 * 21, 2), None]
+    assert world.now_seconds == 21.0
+
+
+def test_iterations_after_a_rollback_are_not_drawn_again():
+    """Stage 2 is due in the third, which stage 1 ends; they are executed from the first again, up to that failure."""
+    world = a_world(a_scenario(cluster={"detection_seconds": 0.0}), {1: (2.25,), 2: (2.5,)}, unit="iterations")
+
+    def from_the_start():
+        failure = yield from world.run_iteration(world.plain_plan())
+        if failure:
+            yield from world.bring_back_nodes()
+            world.finish_recovery()
+            world.ledger.roll_back(0)
+        return failure and (failure.stage, failure.time_seconds / 21)
+
+    runs = in_turn(world, *(from_the_start() for _ in range(9)))
+    assert runs == [None, None, (1, 2.25), None, None, (2, 4.75), None, None, None]
 
 
 strikes = st.lists(st.tuples(st.integers(0, 4), st.floats(0.0, 50.0)), max_size=6)
