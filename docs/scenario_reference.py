@@ -33,7 +33,9 @@ tables below, and results keep the whole of it written out. `churnlab validate m
 `churnlab schema > scenario.schema.json` gives an editor completion and checks.
 
 - **Units** stand in the names: `_seconds`, `_hours`, `_ms`, `_mbit_per_s` (10⁶ bit/s), `_gib` (2³⁰ bytes),
-  `_usd_per_hour`.
+  `_usd_per_hour`. A value may have a unit of its own and is converted: `detection_seconds: 2 min`,
+  `rate_per_hour: 10 %/day`, `bandwidth_mbit_per_s: 1.2 GiB/s`, `memory_gib: 24 GB`, a link
+  `[here, there, 20 us, 1 Gbit/s]`.
 - **Seconds and hours** are simulated time of the target model.
 - **Presets**: where a table says so, a name stands for a whole section, and
   `{preset: name, field: value}` for that with something changed. Outputs then call it `name (changed)`.

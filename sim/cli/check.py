@@ -8,6 +8,8 @@ import typer
 
 from sim.cli.options import Overrides, ScenarioPath, say, with_locations
 from sim.experiments.training import Texts
+from sim.scenario.exposed_ends import ends_that_fail
+from sim.scenario.quantities import with_units_allowed
 from sim.scenario.saves import unused_saves
 from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import load_points
@@ -23,7 +25,6 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     Imports the modules of plug-ins that the scenario names: their code is run.
     """
     from sim.reporting.binding import narrow_window  # both need simpy
-    from sim.reporting.notes import ends_that_fail
     from sim.simulation.effort_estimate import foreseen_effort
 
     points = load_points(scenario_path, tuple(overrides or ()))
@@ -58,4 +59,4 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a scenario, for editors that complete and check YAML."""
-    print(json.dumps(Scenario.model_json_schema(), indent=2))
+    print(json.dumps(with_units_allowed(Scenario.model_json_schema()), indent=2))

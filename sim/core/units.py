@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 SECONDS_PER_HOUR = 3600.0
+HOURS_PER_DAY = 24
 
 TICKS_PER_SECOND = 2.0**26
 """A tick is 15 ns."""

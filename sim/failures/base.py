@@ -14,14 +14,13 @@ from pydantic import Field, model_validator
 from models.spec import Config as Config
 from sim.core.distributions import Delay as Delay
 from sim.core.plugins import Component
+from sim.core.units import HOURS_PER_DAY
 from sim.core.units import SECONDS_PER_HOUR as SECONDS_PER_HOUR
 
 Scope = Literal["node", "stage", "region", "cluster"]
 """What fails as one. A domain is a node (by number), a stage (by number), a region (by name) or the whole cluster."""
 
 DEFAULT_RATE_PER_HOUR = 0.1
-
-HOURS_PER_DAY = 24
 
 
 @dataclass(frozen=True)

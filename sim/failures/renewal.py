@@ -11,9 +11,8 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from sim.core.distributions import unit_lognormal, unit_weibull
-from sim.core.units import SECONDS_PER_HOUR
+from sim.core.units import HOURS_PER_DAY, SECONDS_PER_HOUR
 from sim.failures.base import (
-    HOURS_PER_DAY,
     FailureProcess,
     MeanConfig,
     Member,

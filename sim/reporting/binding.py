@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sim.cluster.network import BYTES_PER_MBIT
 from sim.core.text import format_number, format_percent
+from sim.core.units import BYTES_PER_GIB
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import build_site
 from sim.workload.binding import Binding, binding, is_window_narrow
@@ -58,7 +60,8 @@ def _slowest_link(scenario: Scenario, resource: str) -> tuple[str, str]:
             return "network.access.up_mbit_per_s", f"{network.access.up_mbit_per_s:g} Mbit/s"
         if len(set(regions)) > 1:
             slowest = min(network.links, key=lambda link: link[3])
-            return "network.links, or cluster.regions", f"{slowest[0]}-{slowest[1]} has {slowest[3]:g} GiB/s"
+            mbit_per_s = slowest[3] * BYTES_PER_GIB / BYTES_PER_MBIT
+            return "network.links, or cluster.regions", f"{slowest[0]}-{slowest[1]} has {mbit_per_s:.3g} Mbit/s"
         return "network.same_region.bandwidth_mbit_per_s", f"{network.same_region.bandwidth_mbit_per_s:g} Mbit/s"
     if len(set(regions)) > 1:
         farthest = max(network.links, key=lambda link: link[2])

@@ -14,9 +14,9 @@ from sim.failures.script import ScriptConfig
 from sim.results.crossed_design import SEEDS, are_pairs
 from sim.results.outcome_tables import target_of
 from sim.results.storage import RunFiles
+from sim.scenario.exposed_ends import ends_that_fail
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
-from sim.strategies.checkfree import EndOptions
 from sim.workload.costs import Costs
 
 LONG_WAIT = 0.1  # share of the time; background uploads that delay training for longer get a warning
@@ -65,21 +65,6 @@ def warnings(scenario: Scenario) -> list[str]:
     words = f"One proxy step stands for {number} target iterations (iterations_per_step): healing after a recovery is "
     lines = [f"{words}not scaled with it."] if number != 1 else []
     return [*lines, *ends_that_fail(scenario)]
-
-
-def ends_that_fail(scenario: Scenario) -> list[str]:
-    """Name strategies that follow the released code's first commit although the first or last stage may fail."""
-    ends = {1, scenario.workload.num_stages}
-    exposed = set().union(*(ends - set(process.immune_stages) for process in processes(scenario.failures)))
-    with_ends = [config for config in scenario.strategies if isinstance(config, EndOptions)]
-    names = [config.name for config in with_ends if config.preset == "reference_code_first_commit"]
-    if not exposed or not names or scenario.failures.kind == "never":
-        return []
-    whose, stages = ", ".join(map(legend_label, names)), sorted({0} | ends)
-    return [
-        f"{whose}: at the released code's first commit stages 1 and {max(ends)} never fail; here they may: set "
-        f"failures.immune_stages: {stages}."
-    ]
 
 
 def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:

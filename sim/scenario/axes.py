@@ -12,6 +12,7 @@ import numpy as np
 from sim.core.text import format_value, shortened
 from sim.scenario.document import AssignmentError, Overrides, Problem, ScenarioError
 from sim.scenario.loading import ScenarioSource, document_of, scenario_of
+from sim.scenario.quantities import with_plain_numbers
 from sim.scenario.schema import at, schema_at
 from sim.scenario.sweep_points import Assignment, Point, point_of
 from sim.scenario.yaml_text import Location, YamlTextError, read_yaml
@@ -65,7 +66,7 @@ class ScenarioTemplate:
         own = own.get("name", own) if isinstance(own, dict) else own
         axis = Axis(field, (), own, False, option)
         if equals and ".." not in text:
-            values = parse_values(text, option)
+            values = parse_values(text, option, str(path[-1]))
             return replace(
                 axis, values=values, is_log=all(map(is_number, values)) and is_wide(min(values), max(values))
             )
@@ -149,10 +150,13 @@ def is_wide(low: float, high: float) -> bool:
     return 0 < low * LOG_RATIO <= high
 
 
-def parse_values(text: str, option: str) -> tuple[Any, ...]:
-    """The values of a comma-separated list, numbers ascending. Raises ValueError if there are fewer than two."""
+def parse_values(text: str, option: str, field: str = "") -> tuple[Any, ...]:
+    """The values of a comma-separated list, numbers ascending. Raises ValueError if there are fewer than two.
+
+    field: the name of the field that takes them, in whose unit values with a unit are converted.
+    """
     try:
-        values, _ = read_yaml(f"[{text}]")
+        values = with_plain_numbers(read_yaml(f"[{text}]")[0], field)
     except YamlTextError as error:
         raise ValueError(f"{option}: the values are {error}") from None
     values = [value for number, value in enumerate(values) if value not in values[:number]]

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from sim.core.presets import REPLACED, changed, merged, presets
 from sim.core.text import format_count, format_value, shortened, suggestion
+from sim.scenario.quantities import with_plain_numbers
 from sim.scenario.scenario import Scenario
 from sim.scenario.schema import at, is_preset, kinds, schema_at
 from sim.scenario.yaml_text import Location, YamlTextError, read_yaml
@@ -81,6 +82,7 @@ class Document:
             found = {type(None): "nothing", list: "a list"}.get(type(self.data), "a single value")
             message = f"a scenario is a mapping of sections (name, workload, training, ...), found {found}"
             raise ScenarioError(source, [Problem("line 1", "", message)])
+        self.data = with_plain_numbers(self.data)
 
     def place(self, path: Location) -> str:
         """The place of a path, or of the nearest one above it."""
@@ -121,7 +123,7 @@ class Document:
             container[path[-1]] = opened
             container = opened
         path = (*path, _key(parts[-1], container, path))
-        container[path[-1]] = value
+        container[path[-1]] = with_plain_numbers(value, parts[-1])
         if isinstance(container, dict) and value is not None:
             for replaced in REPLACED.get(parts[-1], ()):
                 container.pop(replaced, None)

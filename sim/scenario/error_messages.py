@@ -15,6 +15,7 @@ from sim.core.text import (
     suggestion,
 )
 from sim.scenario.field_search import fields, nearest_key
+from sim.scenario.quantities import example_for
 from sim.scenario.schema import at, is_preset, kinds, member_of, plain_path, resolved, schema_at
 from sim.scenario.yaml_text import Location
 
@@ -71,6 +72,8 @@ def describe_error(details: Any, data: Any) -> tuple[Location, str]:
         return path, f"found {format_value(found)}: {details['msg']}"
     row = schema_at(path[:-1], data) if path else {}
     where = f" ({row['description']})" if "prefixItems" in row else ""
+    if isinstance(found, str) and found[:1].isdigit() and (example := example_for(str(path[-1]))):
+        where += f", or with a unit such as '{example}'"
     return path, f"found {format_value(found)}; allowed: {allowed}{where}{suggest_spelling(found, node)}"
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from sim.reporting.notes import describe_seeds, ends_that_fail, worth_knowing
+from sim.reporting.notes import describe_seeds, worth_knowing
 from sim.results.storage import RunFiles
+from sim.scenario.exposed_ends import ends_that_fail
 from support.builders import a_scenario
 
 NONE = pd.DataFrame()

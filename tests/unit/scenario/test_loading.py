@@ -284,8 +284,8 @@ def test_where_there_is_no_file_nothing_is_read(failures: object):
         ("failures.rate_per_hour=", ": the value is empty: if no value is meant, write failures.rate_per_hour=null"),
         ("failures={kind: weibull, rate: 0.1}", ", failures.rate: unknown key of 'weibull'; nearest: rate_per_hour"),
         (
-            "failures.rate_per_hour=10%",
-            ", failures.rate_per_hour: found '10%'; allowed: a number, at least 0, below 1, or null; write: 0.1",
+            "cluster.jitter=10%",
+            ", cluster.jitter: found '10%'; allowed: a number, at least 0, at most 2; write: 0.1",
         ),
         ("training.step=3", ", training.step: unknown key; nearest: steps; allowed: learner"),
         ("trainin.steps=3", ", trainin: unknown key; nearest: training; allowed: name"),
