@@ -25,20 +25,16 @@ from sim.experiments.executors import MOST_ATTEMPTS, Executor, Work, WorkerDiedE
 from sim.experiments.folder import End, Purpose, RunProgress, SweepFolder, SweepProgress
 from sim.experiments.plan import SweepRun, plan_runs
 from sim.experiments.queue import Item, WorkQueue
+from sim.experiments.segment_work import SegmentWork
+from sim.experiments.state_training import MOST_IDLE_ROUNDS, VANISHING, shared_training
 from sim.experiments.tasks import Outcomes, simulate_task, survey, time_simulation
 from sim.experiments.training import Texts, keep_compiled_code
-from sim.experiments.training_workers import TrainingWorkers, on_gpu
+from sim.experiments.training_workers import TrainingWorkers
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import Run
 
 if TYPE_CHECKING:
-    from models.segment import SegmentWithStates
     from models.shared_training import SharedTraining
-
-MOST_IDLE_ROUNDS = 100
-
-MOST_ON_GPU = 2
-"""Tasks of training on a GPU at a time: one is trained, one waits."""
 
 MOST_SURVEYED, FEWEST_TIMED = 50, 4
 """Runs of one task of a survey, at most; runs of a kind without training, from which on one is timed."""
@@ -93,12 +89,6 @@ class SweepJob:
         return any(run.learns for run in self.runs)
 
     @property
-    def trained(self) -> SharedTraining:
-        """The training of a job in which there is some."""
-        assert self.training is not None
-        return self.training
-
-    @property
     def num_trained_steps(self) -> int:
         """Steps trained so far."""
         return self.training.num_trained_steps if self.training else 0
@@ -151,7 +141,7 @@ class SweepJob:
             SweepWork(self, WorkQueue(segments, asked)).run()
             num_idle_rounds = num_idle_rounds + 1 if before == (len(self._open), self.num_trained_steps) else 0
             if num_idle_rounds == MOST_IDLE_ROUNDS:
-                raise RuntimeError("training states vanish from the cache as fast as they come: is it being pruned?")
+                raise RuntimeError(VANISHING)
 
     def write(self, run: SweepRun, result: Run | Outcomes) -> None:
         """Write a run that is done."""
@@ -225,16 +215,7 @@ def begun(
     with ExitStack() as stack:
         if not dry_run:
             stack.enter_context(job.folder.locked())
-        training = None
-        if job.learns:
-            from models.shared_training import SharedTraining
-            from models.trajectory_store import DEFAULT_BUDGET_BYTES, TrajectoryStore
-
-            store = None
-            if not dry_run or (cache / "trajectory.sqlite").is_file():
-                budget_bytes = DEFAULT_BUDGET_BYTES if cache_bytes is None else cache_bytes
-                store = stack.enter_context(closing(TrajectoryStore(cache, budget_bytes)))
-            training = SharedTraining(store)
+        training = stack.enter_context(shared_training(cache, cache_bytes, dry_run)) if job.learns else None
         job.begin(executor, training)
         stack.enter_context(closing(job.trainers))
         yield
@@ -285,102 +266,44 @@ class SurveyWork(Work[Runs]):
         self.job.report()
 
 
-class SweepWork(Work[Item]):
-    """The segments and runs of a queue. Runs whose states were gone, or whose training diverged, stay open.
-
-    A segment whose recipe trains several replicates at once takes others along that are ready: its stack.
-    """
+class SweepWork(SegmentWork):
+    """The segments and runs of a queue. Runs whose states were gone, or whose training diverged, stay open."""
 
     def __init__(self, job: SweepJob, queue: WorkQueue) -> None:
-        super().__init__(job.executor, attempts=job.attempts)
-        self.job, self.queue = job, queue
-        self._stacks: dict[Item, list[Segment]] = {}  # of segments under way, by the one that took the others along
-        self._alone: set[Segment] = set()  # trained in no company, since their stack has failed
-
-    def next(self) -> Item | None:
-        """The next segment or run."""
-        return self.queue.next()
-
-    def again(self, task: Item) -> None:
-        """Submit a segment, with those of its stack, or a run once more."""
-        for item in self._stacks.pop(task, [task]):
-            self.queue.again(item)
-
-    def has_room(self, task: Item) -> bool:
-        """Whether a task would not wait for long: on a GPU, one is trained and one waits."""
-        is_on_gpu = [isinstance(one, Segment) and on_gpu(one.lineage.spec) for one in (task, *self._under_way.values())]
-        if is_on_gpu[0]:
-            return sum(is_on_gpu) <= MOST_ON_GPU
-        return is_on_gpu.count(False) <= self.most_at_once
+        super().__init__(job.executor, job.trainers, job.training, queue, job.attempts)
+        self.job = job
 
     def submit(self, task: Item) -> Future[Any] | None:
-        """Train a stack of segments, or simulate a run with its losses; None where states of all segments are gone."""
-        job = self.job
-        if not isinstance(task, Segment):
-            losses = job.trained.losses(job.demands[task]) if task.learns else None
-            return self.executor.submit(simulate_task, task.task, losses)
-        from models.segment import train_segments
-        from models.trajectory import environment_of
-
-        spec, stack = task.lineage.spec, [task]
-        if task not in self._alone and not self._attempts.get(task):
-            stack += self.queue.take_alike(task, spec.replicates_at_once - 1, without=self._alone)
-        work: list[SegmentWithStates] = []
-        for segment in stack:
-            states = {state: data for state in segment.needs if (data := job.trained.state(state)) is not None}
-            if len(states) < len(set(segment.needs)):
-                self.queue.give_up(segment)  # the next round plans anew
-                continue
-            start = states[segment.start] if segment.start else None
-            work.append((segment, start, {state: states[state] for state in segment.older}))
-        if not work:
-            return None
-        self._stacks[task] = [segment for segment, _, _ in work]
-        executor, text = job.trainers.of(spec)
-        return executor.submit(train_segments, work, text, environment_of(spec))
+        """Train segments, or simulate a run with its losses."""
+        if isinstance(task, Segment):
+            return super().submit(task)
+        losses = self.trained.losses(self.job.demands[task]) if task.learns else None
+        return self.executor.submit(simulate_task, task.task, losses)
 
     def done(self, task: Item, result: Any) -> None:
         """Let others start from the states of segments."""
-        if not isinstance(task, Segment):
-            return
-        for segment, trained in zip(self._stacks[task], result, strict=True):
-            self.job.trained.add_state(segment, trained)
-            if trained.divergence is None:
-                self.queue.done(segment)
-            else:
-                self.queue.give_up(segment)
+        if isinstance(task, Segment):
+            super().done(task, result)
 
     def keep(self, task: Item, result: Any) -> None:
-        """Write a run; or the results of segments, so that runs that wait for them can be simulated."""
-        if not isinstance(task, Segment):
+        """Write a run, or commit the results of segments."""
+        if isinstance(task, Segment):
+            super().keep(task, result)
+        else:
             self.job.write(task, result)
-            return
-        for segment, trained in zip(self._stacks.pop(task), result, strict=True):
-            self.job.trained.commit(segment, trained, lambda: self.queue.needed_states)
-            self.job.trained.discard_states(self.queue.needs)
-            self.queue.kept(segment)
 
     def failed(self, task: Item, error: BaseException) -> None:
-        """Give up a run, or all runs that need a segment; segments of a stack are first tried one by one."""
-        if not isinstance(task, Segment):
+        """Give up a run or segments."""
+        if isinstance(task, Segment):
+            super().failed(task, error)
+        else:
             self.job.fail(task, error)
-            return
-        stack = self._stacks.pop(task)
-        if len(stack) > 1:
-            self._alone.update(stack)
-            for segment in stack:
-                self.queue.again(segment)
-            return
-        for run in self.queue.give_up(stack[0]):
+
+    def gave_up(self, segment: Segment, error: BaseException) -> None:
+        """Give up all runs that need a segment."""
+        for run in self.queue.give_up(segment):
             self.job.fail(run, error)
 
     def heartbeat(self, under_way: Sequence[Item]) -> None:
         """Report the progress."""
-        names = (
-            f"training {task.lineage.key[:8]} steps {task.first_step} to {task.last_step}"
-            if isinstance(task, Segment)
-            else task.name
-            for item in under_way
-            for task in self._stacks.get(item, [item])
-        )
-        self.job.report(self.queue, tuple(names))
+        self.job.report(self.queue, self.names_of(under_way))

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from models.spec import TrainingSpec, plain_routes
 from models.training_plan import Segment, longest_paths, num_steps, together
 from sim.core.text import format_count, format_duration
+from sim.experiments.executors import Executor
 from sim.experiments.job import SweepJob
 from sim.experiments.plan import SweepRun, device_of
-from sim.experiments.training_workers import on_gpu
+from sim.experiments.training_workers import TrainingWorkers, on_gpu
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ def outline(job: SweepJob, runs: Sequence[SweepRun], to_do: Sequence[SweepRun], 
     job.survey(to_do)
     asked = [job.demands[run] for run in to_do if run in job.demands]
     segments = job.training.plan(together(asked)) if job.training and asked else []
-    step_seconds, training_seconds = estimate(job, segments) if segments and with_time else (None, 0.0)
+    step_seconds, training_seconds = (
+        estimate(job.executor, job.trainers, segments) if segments and with_time else (None, 0.0)
+    )
     return Outline(
         num_points=len({run.point for run in runs}),
         num_runs=len(runs),
@@ -104,7 +107,7 @@ def simulation_seconds(job: SweepJob, to_do: Sequence[SweepRun]) -> float:
     return sum(job.simulation_seconds.get(run.kind, usual) for run in to_do) / job.executor.num_workers
 
 
-def estimate(job: SweepJob, segments: Sequence[Segment]) -> tuple[float | None, float]:
+def estimate(executor: Executor, trainers: TrainingWorkers, segments: Sequence[Segment]) -> tuple[float | None, float]:
     """Real seconds of a step, and of all segments on all workers; None and infinity if steps cannot be timed."""
     from models.segment import measure_step_seconds
 
@@ -114,19 +117,19 @@ def estimate(job: SweepJob, segments: Sequence[Segment]) -> tuple[float | None, 
         kinds[segment] = recipe.model_copy(update={"routes": plain_routes(recipe.model.num_stages)})
     timed: dict[TrainingSpec, float] = {}
     for kind in dict.fromkeys(kinds.values()):
-        executor, text = job.trainers.of(kind)
-        future = executor.submit(measure_step_seconds, kind, text)
+        worker, text = trainers.of(kind)
+        future = worker.submit(measure_step_seconds, kind, text)
         if future.exception() is None:
             timed[kind] = future.result()
     if not timed:
         return None, math.inf
     usual = statistics.mean(timed.values())
     seconds = {segment: timed.get(kinds[segment], usual) for segment in segments}
-    total = sum(segment.num_steps * seconds[segment] / num_together(job, kinds[segment]) for segment in segments)
+    total = sum(segment.num_steps * seconds[segment] / num_together(executor, kinds[segment]) for segment in segments)
     longest = max(steps * seconds[segment] for segment, steps in longest_paths(segments).items())
     return usual, max(total, longest)
 
 
-def num_together(job: SweepJob, spec: TrainingSpec) -> int:
+def num_together(executor: Executor, spec: TrainingSpec) -> int:
     """Replicates that the workers train at a time, if stacks are full."""
-    return spec.replicates_at_once * (1 if on_gpu(spec) else job.executor.num_workers)
+    return spec.replicates_at_once * (1 if on_gpu(spec) else executor.num_workers)

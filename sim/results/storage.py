@@ -62,7 +62,7 @@ def run_hash(
     scenario: Scenario, strategy_index: int, failure_seed: int, training_seed: int, versions: dict[str, str]
 ) -> str:
     """Return the hash of all that decides a run's numbers: part of the scenario, seeds, versions of code and text."""
-    others: dict[str, Any] = dict.fromkeys(("name", "description", "strategies", "seeds", "sweep"), True)
+    others: dict[str, Any] = dict.fromkeys(("name", "description", "strategies", "seeds", "sweep", "branches"), True)
     resolved = scenario.model_dump(mode="json", exclude=others | {"training": {"data": True}})
     strategy = scenario.strategies[strategy_index].model_dump(mode="json")
     return digest(json.dumps([resolved, strategy, failure_seed, training_seed, versions], sort_keys=True))
@@ -143,7 +143,7 @@ def resolved_yaml(scenario: Scenario) -> str:
     yaml = YAML()
     yaml.default_flow_style = False
     buffer = io.StringIO()
-    yaml.dump(with_rows_as_text(scenario.model_dump(mode="json", exclude={"sweep"})), buffer)
+    yaml.dump(with_rows_as_text(scenario.model_dump(mode="json", exclude={"sweep", "branches"})), buffer)
     return buffer.getvalue()
 
 

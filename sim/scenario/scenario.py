@@ -189,6 +189,24 @@ class StopConfig(StrategyConfig):
     kind: Literal["stop"] = "stop"
 
 
+class BranchesConfig(Config):
+    """What `churnlab branches` measures: one lost stage at a time, at some steps of training without failures."""
+
+    steps: tuple[Annotated[int, Field(ge=1, le=10**9)], ...] | None = Field(
+        None,
+        description="steps at which a stage is lost; default: a quarter, half and three quarters of training.steps",
+    )
+    after_steps: tuple[Annotated[int, Field(ge=0, le=10**9)], ...] = Field(
+        (0, 10, 20, 40, 60),
+        min_length=1,
+        description="steps after a loss at which the validation loss is compared; 0: the rebuilt stage, untrained",
+    )
+    stages: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, description="stages that are lost, one at a time; default: all that are not immune"
+    )
+    replicates: int = Field(6, ge=1, le=10**4, description="training seeds, counted up from the first")
+
+
 if TYPE_CHECKING:
     StrategyChoice = StrategyConfig
     FallbackChoice = StrategyConfig
@@ -254,6 +272,7 @@ class Scenario(Config):
     sweep: SweepConfig | None = Field(
         None, description="what `churnlab sweep` varies; the rest of the scenario is what all its points share"
     )
+    branches: BranchesConfig | None = Field(None, description="what `churnlab branches` measures")
 
     @model_validator(mode="after")
     def _proxy_has_the_stages_of_the_target(self) -> Self:

@@ -1,0 +1,1 @@
+"""Branches: what one failure costs, measured beside the same training without it."""

@@ -1,0 +1,145 @@
+"""Branches: the excess loss of single failures, their means over training seeds, and their files.
+
+All losses are validation losses of the proxy, in nats per token; seconds are those of the target model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sim.core.files import atomic_write, atomic_write_table
+from sim.results.crossed_design import Estimate
+from sim.results.statistics import Values, estimate
+from sim.results.storage import refusal, resolved_yaml
+from sim.scenario.loading import parse_scenario
+from sim.scenario.scenario import Scenario
+
+FORMAT = 1
+FOLDER, TABLE, TRUNKS, ABOUT = "branches", "branches.parquet", "trunks.parquet", "branches.json"
+MISSING = "there are no branches: `churnlab branches SCENARIO` measures them"
+
+REQUIRED = {
+    TABLE: ("strategy", "stage", "step", "after_steps", "training_seed", "excess", "is_rebuilt", "seconds", "stopped"),
+    TRUNKS: ("strategy", "training_seed", "step", "loss"),
+}
+"""Columns of the files."""
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The excess loss of single failures, and the losses of the trunks that they branch from.
+
+    table: a row for each strategy, stage, step of the failure, steps after it, and training seed: `excess`, the loss
+    above that of the trunk at the same step; `is_rebuilt`, whether weights were changed, else the excess is 0;
+    `seconds` of the target by which the failure delays the last compared step; `stopped`, why the run ended, or None.
+    trunks: a row for each strategy, training seed and step: `loss` without failures.
+    """
+
+    scenario: Scenario
+    corpus_description: str
+    table: pd.DataFrame
+    trunks: pd.DataFrame
+
+    @property
+    def strategies(self) -> list[str]:
+        """Strategies in the scenario's order."""
+        return list(dict.fromkeys(self.table["strategy"]))
+
+    @property
+    def rebuilding(self) -> list[str]:
+        """Strategies of which some recovery changes weights."""
+        return list(dict.fromkeys(self.table.loc[self.table["is_rebuilt"], "strategy"]))
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the failures."""
+        return sorted(set(self.table["step"]))
+
+    @property
+    def after_steps(self) -> list[int]:
+        """Steps after a failure at which losses are compared."""
+        return sorted(set(self.table["after_steps"]))
+
+    @property
+    def stages(self) -> list[int]:
+        """The stages that are lost."""
+        return sorted(set(self.table["stage"]))
+
+    def excess(self, by: Sequence[str] = ("strategy", "stage", "step", "after_steps")) -> pd.DataFrame:
+        """Mean excess in groups, with 95 % t intervals over training seeds: `mean`, `low`, `high`, `num_seeds`.
+
+        by: columns of the table; each seed's values are first averaged over the others (stages, steps).
+        """
+        return means_over_seeds(self.table, "excess", by)
+
+    def difference(self, strategy: str, reference: str, by: Sequence[str] = ("after_steps",)) -> pd.DataFrame:
+        """Mean difference of the excess of two strategies by the same failures and training seeds, as `excess`."""
+        keys = ["stage", "step", "after_steps", "training_seed"]
+        ours, theirs = (self.table[self.table["strategy"] == name].set_index(keys) for name in (strategy, reference))
+        both = (ours["excess"] - theirs["excess"]).rename("excess").reset_index()
+        return means_over_seeds(both, "excess", by)
+
+    def without_failures(self, strategy: str, reference: str) -> pd.DataFrame:
+        """Mean difference of the loss of two strategies without failures by step, as `excess`: of swapped routes."""
+        keys = ["step", "training_seed"]
+        ours, theirs = (self.trunks[self.trunks["strategy"] == name].set_index(keys) for name in (strategy, reference))
+        both = (ours["loss"] - theirs["loss"]).rename("loss").dropna().reset_index()
+        return means_over_seeds(both, "loss", ("step",))
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the tables and the scenario into a folder, which is created. OSError where the disk refuses."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic_write_table(folder / TABLE, self.table)
+            atomic_write_table(folder / TRUNKS, self.trunks)
+            atomic_write(folder / "scenario.yaml", resolved_yaml(self.scenario))
+            about = {"format": FORMAT, "corpus": self.corpus_description}
+            atomic_write(folder / ABOUT, json.dumps(about, indent=2) + "\n")
+        except OSError as error:
+            raise OSError(refusal(folder, error)) from error
+        return [folder / TABLE, folder / TRUNKS]
+
+
+def load_branches(folder: Path) -> Branches:
+    """Read the branches of a scenario's results folder. ValueError if there are none, or files lack columns."""
+    place = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    if not (place / ABOUT).is_file():
+        raise ValueError(f"{folder}: {MISSING}")
+    about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{place / ABOUT}: format {about.get('format')}; allowed: {FORMAT}. Measure the branches again"
+        )
+    tables = {}
+    for name, columns in REQUIRED.items():
+        tables[name] = pd.read_parquet(place / name)
+        if missing := [column for column in columns if column not in tables[name]]:
+            raise ValueError(f"{place / name}: no column {', '.join(missing)}. Measure the branches again")
+    scenario = parse_scenario((place / "scenario.yaml").read_text(encoding="utf-8"), str(place / "scenario.yaml"))
+    return Branches(scenario, about["corpus"], tables[TABLE], tables[TRUNKS])
+
+
+def means_over_seeds(table: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
+    """Mean, `low` and `high` of the 95 % t interval over training seeds, and `num_seeds`, in each group."""
+    keys = list(by)
+    of_seeds = table.groupby([*keys, "training_seed"], sort=False)[value].agg(lambda found: found.mean(skipna=False))
+    rows: list[dict[str, Any]] = []
+    for group, values in of_seeds.groupby(level=keys, sort=False):
+        found = estimate_over_seeds(values.index.get_level_values("training_seed").to_numpy(), values.to_numpy())
+        names = group if isinstance(group, tuple) else (group,)
+        ends = {"mean": found.mean, "low": found.low, "high": found.high, "num_seeds": found.num_reached}
+        rows.append(dict(zip(keys, names, strict=True)) | ends)
+    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "num_seeds"])
+
+
+def estimate_over_seeds(seeds: Any, values: Any) -> Estimate:
+    """Mean of a value of each training seed, and its t interval."""
+    pairs = np.column_stack((np.zeros(len(seeds), dtype=np.int64), np.asarray(seeds, dtype=np.int64)))
+    return estimate(Values(pairs, np.asarray(values, dtype=float)))
