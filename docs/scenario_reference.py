@@ -54,6 +54,7 @@ tables below, and results keep the whole of it written out. `churnlab validate m
 | [`fallback`](#fallback) | what takes over where a strategy cannot recover |
 | [`seeds`](#seeds) | replicates |
 | [`sweep`](#sweep) | what `churnlab sweep` varies |
+| [`branches`](#branches) | what `churnlab branches` measures |
 """
 
 HEADINGS = {
@@ -76,6 +77,7 @@ HEADINGS = {
     "Loss": "failures.losses",
     "SeedsConfig": "seeds",
     "SweepConfig": "sweep",
+    "BranchesConfig": "branches",
 }
 """The heading under which each part of the schema stands, those of kinds apart."""
 PRESETS_OF = {"TargetModel": "models", "Device": "devices", "NetworkConfig": "networks"}
@@ -148,6 +150,13 @@ fallback: {kind: checkpoint, interval_iterations: 50}
 """,
     "seeds": """
 seeds: {failures: [0, 1, 2], training: [0, 1]}             # six runs of each strategy
+""",
+    "branches": """
+branches:
+  steps: [200, 400, 600]
+  after_steps: [0, 20, 60]
+  stages: [1, 2, 3]
+  replicates: 12
 """,
     "sweep": """
 sweep:
@@ -224,6 +233,12 @@ def lines() -> Iterator[str]:
         "sweep", "A section that makes many scenarios of one, for `churnlab sweep`. [Sweeps](sweeps.md)."
     )
     yield from tables("SweepConfig")
+    yield from section(
+        "branches",
+        "Which single failures `churnlab branches` measures, with defaults where it is left out. [What one failure "
+        "costs](one-failure.md).",
+    )
+    yield from tables("BranchesConfig")
 
 
 def failures() -> Iterator[str]:

@@ -23,6 +23,7 @@ MODULES = {
     "sweep": "run",
     "status": "run",
     "advise": "map",
+    "branches": "branches",
     "report": "results",
     "timeline": "results",
     "plot": "results",

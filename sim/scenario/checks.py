@@ -131,26 +131,14 @@ def immune_stages_exist(scenario: Scenario) -> Findings:
         yield from missing_stages(f"{path}.immune_stages", process.immune_stages, scenario)
 
 
-@check("workload.num_stages", "training.steps", "failures")
-def branches_fit(scenario: Scenario) -> Findings:
-    """Branches are of stages that can be lost, and end with the training."""
-    branches, last_step = scenario.branches, scenario.training.steps
-    if branches is None:
-        return
+@check("workload.num_stages", "failures")
+def branches_are_of_stages_that_can_be_lost(scenario: Scenario) -> Findings:
+    """The stages of branches exist and are not immune. Their steps concern `churnlab branches` alone."""
+    stages = scenario.branches.stages or () if scenario.branches else ()
     immune = {stage for _, process in processes(scenario) for stage in process.immune_stages}
-    stages = branches.stages or ()
     yield from missing_stages("branches.stages", stages, scenario)
     for stage in sorted(immune.intersection(stages)):
         yield "branches.stages", f"stage {stage} is among failures.immune_stages: it cannot be lost"
-    longest = max(branches.after_steps)
-    if longest >= last_step:
-        yield "branches.after_steps", f"{longest} steps after a loss: allowed: less than training.steps, {last_step}"
-        return
-    for step in branches.steps or ():
-        if step + longest > last_step:
-            until = f"{longest} steps after it (branches.after_steps)"
-            message = f"a loss at step {step} and {until} end after training.steps, {last_step}"
-            yield "branches.steps", f"{message}; allowed: at most {last_step - longest}"
 
 
 @check()

@@ -26,7 +26,7 @@ from sim.experiments.training import Texts, keep_compiled_code, on_this_machine,
 from sim.experiments.training_workers import TrainingWorkers
 from sim.failures import processes
 from sim.results.branches import Branches
-from sim.scenario.loading import DataError
+from sim.scenario.loading import DataError, ScenarioSource, document_of, scenario_of
 from sim.scenario.scenario import BranchesConfig, Scenario
 from sim.strategies import strategy_class
 
@@ -49,16 +49,22 @@ class BranchDesign:
     @classmethod
     def of(cls, scenario: Scenario) -> BranchDesign:
         """The design of a scenario's section `branches`, or of its defaults. DataError if there is nothing to lose."""
-        config = scenario.branches or BranchesConfig()
+        config, num_steps = scenario.branches or BranchesConfig(), scenario.training.steps
         immune = {stage for process in processes(scenario.failures) for stage in process.immune_stages}
         stages = config.stages or tuple(s for s in range(scenario.workload.num_stages + 1) if s not in immune)
-        steps = config.steps or default_steps(scenario.training.steps, max(config.after_steps))
-        if not steps or not stages:
-            found, field = (config.after_steps, "after_steps") if stages else ((), "stages")
+        if not stages:
+            raise DataError("all stages are immune: none can be lost", ("failures", "immune_stages"))
+        first, longest = scenario.seeds.training[0], max(config.after_steps)
+        if longest >= num_steps:
+            allowed = f"allowed: less than training.steps, {num_steps}"
+            raise DataError(f"found {longest} steps after a loss; {allowed}", ("branches", "after_steps"))
+        steps = config.steps or default_steps(num_steps, longest)
+        if max(steps) + longest > num_steps:
             raise DataError(
-                f"nothing can be lost, found {found}: give fewer, or more training.steps", ("branches", field)
+                f"a loss at step {max(steps)} and {longest} steps after it (branches.after_steps) end after "
+                f"training.steps, {num_steps}; allowed: at most {num_steps - longest}",
+                ("branches", "steps"),
             )
-        first = scenario.seeds.training[0]
         failures = tuple((stage, step) for step, stage in product(steps, stages))
         return cls(dict.fromkeys(range(first, first + config.replicates), failures), tuple(sorted(config.after_steps)))
 
@@ -69,9 +75,10 @@ class BranchDesign:
 
 
 def default_steps(num_steps: int, num_steps_after: int) -> tuple[int, ...]:
-    """A quarter, half and three quarters of the training, where the branches end with it."""
-    wanted = (round(num_steps * share) for share in (0.25, 0.5, 0.75))
-    return tuple(dict.fromkeys(step for step in wanted if 1 <= step <= num_steps - num_steps_after))
+    """A quarter, half and three quarters of the training, as far as the branches end with it; else the last such."""
+    last = num_steps - num_steps_after
+    wanted = dict.fromkeys(round(num_steps * share) for share in (0.25, 0.5, 0.75))
+    return tuple(step for step in wanted if 1 <= step <= last) or ((last,) if last > 0 else ())
 
 
 @dataclass(eq=False)
@@ -225,3 +232,23 @@ def opened(
         job = BranchJob(scenario, corpus, design, executor, training, trainers, observer or Observer())
         job.survey()
         yield job
+
+
+def branches(
+    source: ScenarioSource,
+    *,
+    cache: str | Path | None = None,
+    jobs: int | None = None,
+    observer: Observer | None = None,
+) -> Branches:
+    """Measure what one failure costs each strategy of a scenario: its section `branches` says which failures.
+
+    cache: folder of training states, such as `default_cache()`; by default they are deleted. jobs: workers; by default
+    every core. ScenarioError for a faulty scenario; ValueError for one without losses, or if training fails.
+    """
+    document, base_folder = document_of(source)
+    scenario = scenario_of(document, base_folder, [])
+    folder = Path(cache) if cache is not None else None
+    with opened(scenario, base_folder, cache=folder, jobs=jobs, observer=observer) as job:
+        job.train()
+        return job.found()

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sim.experiments.branches.study import branches as branches
     from sim.experiments.overheads import overheads as overheads
     from sim.experiments.overheads import recoveries as recoveries
     from sim.experiments.strategy_map.study import MapOptions as MapOptions
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from sim.experiments.sweep import simulate_run as simulate
     from sim.experiments.sweep import sweep_scenario as run_sweep
     from sim.experiments.training import default_cache as default_cache
+    from sim.reporting.branches import branch_tables as branch_tables
+    from sim.reporting.branches import branches_figure as branches_figure
     from sim.reporting.ledger import ledger_table as ledger_table
     from sim.reporting.panels import draw as draw
     from sim.reporting.registry import figure_of as figure
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from sim.reporting.style import STYLE as STYLE
     from sim.reporting.tables import comparison_table as comparison_table
     from sim.reporting.tables import summary_table as summary_table
+    from sim.results.branches import Branches as Branches
+    from sim.results.branches import load_branches as load_branches
     from sim.results.in_memory import SimulatedRun as SimulatedRun
     from sim.results.in_memory import as_results as as_results
     from sim.results.outcome_tables import ledger_hours as ledger_hours
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Advice": "sim.results.strategy_map:Advice",
+    "Branches": "sim.results.branches:Branches",
     "MapOptions": "sim.experiments.strategy_map.study:MapOptions",
     "Results": "sim.results.storage:Results",
     "STYLE": "sim.reporting.style:STYLE",
@@ -58,6 +64,9 @@ _WHERE = {
     "advice_lines": "sim.reporting.strategy_map:advice_lines",
     "advise": "sim.experiments.strategy_map.study:advise",
     "as_results": "sim.results.in_memory:as_results",
+    "branch_tables": "sim.reporting.branches:branch_tables",
+    "branches": "sim.experiments.branches.study:branches",
+    "branches_figure": "sim.reporting.branches:branches_figure",
     "build_scenario": "sim.scenario.loading:build_scenario",
     "comparison_table": "sim.reporting.tables:comparison_table",
     "default_cache": "sim.experiments.training:default_cache",
@@ -66,6 +75,7 @@ _WHERE = {
     "figure": "sim.reporting.registry:figure_of",
     "ledger_hours": "sim.results.outcome_tables:ledger_hours",
     "ledger_table": "sim.reporting.ledger:ledger_table",
+    "load_branches": "sim.results.branches:load_branches",
     "load_results": "sim.results.storage:load",
     "load_run": "sim.results.storage:load_run",
     "load_scenario": "sim.scenario.loading:load_scenario",

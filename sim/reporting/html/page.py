@@ -16,12 +16,14 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from sim.core.text import capitalized, format_count, format_list
+from sim.reporting.branches import branch_tables, sentences
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.charts import Chart, charts_of, vega_bundle
 from sim.reporting.html.data import ReportData, SweepPoint, report_data
 from sim.reporting.html.narrative import cautions, notes_on, sentences_on
 from sim.reporting.notes import describe_failures, describe_seeds
 from sim.reporting.verdict import ranking_at
+from sim.results.branches import FOLDER, load_branches
 from sim.results.crossed_design import SEEDS
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import parse_scenario
@@ -68,6 +70,7 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "bundle": Markup(vega_bundle()) if charts else "",
         "most_open_rows": MOST_OPEN_ROWS,
         "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
+        "branches": branches(data.results.folder),
         "churn": describe_failures(scenario.failures) if scenario else "",
         "failures": page_tables.failures(data),
         "events": page_tables.events(data),
@@ -77,6 +80,14 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "notes": notes_on(data, scenario),
         "version": version("churnlab"),
     }
+
+
+def branches(folder: Path) -> dict[str, Any] | None:
+    """Return sentences and tables on single failures; None where they have not been measured."""
+    if not (folder / FOLDER).is_dir():
+        return None
+    found = load_branches(folder)
+    return {"sentences": sentences(found), "tables": branch_tables(found) if found.rebuilding else []}
 
 
 def lead(points: Sequence[SweepPoint]) -> str:

@@ -1,0 +1,74 @@
+"""The command `churnlab branches`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.cli.options import (
+    CacheFolder,
+    NoCache,
+    Overrides,
+    ResultsFolder,
+    ScenarioPath,
+    cache_folder,
+    console,
+    say,
+    whole_number,
+    with_locations,
+)
+from sim.cli.progress import Display
+from sim.experiments.branches.study import opened
+from sim.results.branches import FOLDER
+from sim.scenario.loading import document_of, scenario_of
+
+app = typer.Typer()
+
+Jobs = Annotated[
+    int | None, typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine.")
+]
+
+
+@app.command()
+@with_locations
+def branches(
+    scenario_path: ScenarioPath,
+    overrides: Overrides = None,
+    results: ResultsFolder = Path("results"),
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
+    jobs: Jobs = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the work ahead, and stop.")] = False,
+) -> None:
+    """Measure what one failure costs: one lost stage at a time, from common states, on the same batches.
+
+    The section `branches` of the scenario says at which steps, which stages, how long after, and under how many
+    training seeds. After an interruption, the same command goes on from what was trained.
+    """
+    document, base_folder = document_of(scenario_path)
+    scenario = scenario_of(document, base_folder, document.change(overrides or ()))
+    with (
+        cache_folder(cache, no_cache) as folder,
+        Display() as display,
+        opened(scenario, base_folder, cache=folder, jobs=jobs, observer=display, dry_run=dry_run) as job,
+    ):
+        say("\n".join(job.outline(with_time=True)))
+        if dry_run:
+            return
+        job.train()
+        found = job.found()
+    from sim.reporting.branches import branch_tables, branches_figure, sentences  # matplotlib takes seconds to import
+    from sim.reporting.style import save
+
+    place = results / scenario.name / FOLDER
+    paths = found.write(place)
+    found.excess().to_csv(place / "branches.csv", index=False)
+    if found.rebuilding:
+        paths += save(branches_figure(found), place / "branches")
+        for table in branch_tables(found):
+            console.print()
+            console.print(table)
+    say("\n".join(["", *sentences(found)]))
+    say("Written: " + ", ".join(map(str, [*paths, place / "branches.csv"])))
