@@ -143,7 +143,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800, help="steps of a run; fewer stand for more iterations each")
     parser.add_argument("--alone", type=int, default=3, help="separate runs of each strategy, of 9")
     options = parser.parse_args()
-    overrides = (f"training.steps={options.steps}", f"iterations_per_step={max(1, 800 // options.steps)}")
+    overrides = (
+        f"training.steps={options.steps}",
+        f"iterations_per_step={max(1, 800 // options.steps)}",
+        "sweep.training_replicates=1",  # three failure seeds that share a training seed
+    )
     with tempfile.TemporaryDirectory() as name:
         folder, pool = Path(name), ProcessPool(options.jobs)
         began = time.perf_counter()

@@ -149,7 +149,7 @@ cluster: {device: a100}
 fallback: {kind: checkpoint, interval_iterations: 50}
 """,
     "seeds": """
-seeds: {failures: [0, 1, 2], training: [0, 1]}             # six runs of each strategy
+seeds: {failures: [0, 1, 2], training: [0, 1, 2]}          # three runs of each strategy, independent of each other
 """,
     "branches": """
 branches:
@@ -227,7 +227,10 @@ def lines() -> Iterator[str]:
         "options, which then keeps, and pays for, its checkpoints all the time beside the strategy. The table of a run "
         "counts how often it was needed.",
     )
-    yield from section("seeds", "Every pair of a failure seed and a training seed is a replicate of every strategy.")
+    yield from section(
+        "seeds",
+        "A replicate of every strategy is a pair of a failure seed and a training seed. [Sweeps](sweeps.md#replicates)",
+    )
     yield from tables("SeedsConfig")
     yield from section(
         "sweep", "A section that makes many scenarios of one, for `churnlab sweep`. [Sweeps](sweeps.md)."

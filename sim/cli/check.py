@@ -33,8 +33,7 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     for point in points:
         if point.scenario.training.data.source != "huggingface":
             texts.of(point.scenario)
-    num_strategies, seeds = len(scenario.strategies), scenario.seeds
-    num_replicates = len(seeds.failures) * len(seeds.training)
+    num_strategies, num_replicates = len(scenario.strategies), len(scenario.seeds.replicates)
     if len(points) > 1 or points[0].parameters:
         what = f"{num_strategies} strategies, {num_replicates} replicates each, at {len(points)} points"
     else:

@@ -43,7 +43,7 @@ Replicates = Annotated[
     typer.Option(
         parser=whole_number(1),
         metavar="N",
-        help=f"Failure seeds of real runs; default: the scenario's, but {FEWEST_REPLICATES} at least.",
+        help=f"Pairs of seeds of real runs; default: the scenario's, but {FEWEST_REPLICATES} at least.",
     ),
 ]
 

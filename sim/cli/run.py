@@ -162,7 +162,7 @@ def sweep(
         typer.Option(
             parser=whole_number(2),
             metavar="N",
-            help=f"Of --until-ci: most failure seeds at any point; default: {SweepOptions.max_replicates}.",
+            help=f"Of --until-ci: most replicates at any point; default: {SweepOptions.max_replicates}.",
         ),
     ] = None,
     reference: Annotated[

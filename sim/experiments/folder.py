@@ -25,6 +25,7 @@ from sim.experiments.plan import SweepRun, swept_fields
 from sim.results import storage as results
 from sim.results.storage import SWEEP, TABLE
 from sim.results.summary import flat
+from sim.scenario.scenario import SeedsConfig
 
 PROGRESS, STATISTICS, FAILED, LOCK = "progress.json", "statistics.csv", "failed", ".lock"
 
@@ -144,13 +145,19 @@ class SweepFolder:
             (self.folder / FAILED).mkdir(exist_ok=True)
             atomic_write(self.folder / FAILED / f"{run.name}.json", as_json(content))
 
-    def added_seeds(self, seeds: Sequence[Sequence[int]]) -> dict[int, int]:
-        """The number of failure seeds that an earlier sweep of this folder has added to points; seeds: their own."""
+    def added_replicates(self, seeds: Sequence[SeedsConfig]) -> dict[int, int]:
+        """The number of replicates that an earlier sweep of this folder has added to points; seeds: their own.
+
+        Runs of a sweep with another design of seeds are not among them.
+        """
         added: dict[int, int] = {}
         for row in results.read_plan(self.folder) if self.made_for != "run" else ():
-            number, seed = row["point"], row["failure_seed"]
-            if number < len(seeds) and seed > max(seeds[number]):
-                added[number] = max(added.get(number, 0), seed - max(seeds[number]))
+            if (number := row["point"]) >= len(seeds):
+                continue
+            own = seeds[number]
+            beyond, beyond_training = row["failure_seed"] - max(own.failures), row["training_seed"] - max(own.training)
+            if beyond > 0 and (beyond == beyond_training if own.are_pairs else row["training_seed"] in own.training):
+                added[number] = max(added.get(number, 0), beyond)
         return added
 
     def write_table(self, runs: Sequence[SweepRun]) -> pd.DataFrame:

@@ -188,10 +188,10 @@ class SweepJob:
         return RunProgress(title, needed, needed - left, ("training" if left else "simulating") if needed else "")
 
     def add_replicates(self, wanted: Mapping[int, int], only_finished: bool = False) -> list[SweepRun]:
-        """Add failure seeds to points, by number; return the new runs. only_finished: just those; points stay."""
+        """Add replicates to points, by number; return the new runs. only_finished: just those; points stay."""
         points = list(self.points)
-        for number, num_seeds in wanted.items():
-            points[number] = points[number].with_more_failure_seeds(num_seeds)
+        for number, num_replicates in wanted.items():
+            points[number] = points[number].with_more_replicates(num_replicates)
         known = {run.key for run in self.runs}
         added = [run for run in plan_runs(points, *self.plan_arguments) if run.key not in known]
         if only_finished:
@@ -202,9 +202,9 @@ class SweepJob:
         return added
 
     def keep_added(self) -> list[SweepRun]:
-        """Keep finished runs of failure seeds that an earlier sweep of this folder has added; return them."""
-        seeds = [point.scenario.seeds.failures for point in self.points]
-        return self.add_replicates(self.folder.added_seeds(seeds), only_finished=True)
+        """Keep finished runs of replicates that an earlier sweep of this folder has added; return them."""
+        seeds = [point.scenario.seeds for point in self.points]
+        return self.add_replicates(self.folder.added_replicates(seeds), only_finished=True)
 
 
 @contextmanager

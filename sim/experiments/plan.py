@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class ScenarioPlan:
         """Every run, replicate after replicate, strategies in the scenario's order."""
         scenario, planned = self.scenario, []
         versions = [self.versions | plugin_versions(scenario, config) for config in scenario.strategies]
-        for training_seed, failure_seed in product(scenario.seeds.training, scenario.seeds.failures):
+        for failure_seed, training_seed in scenario.seeds.replicates:
             for index, config in enumerate(scenario.strategies):
                 key = results.run_hash(scenario, index, failure_seed, training_seed, versions[index])
                 seeds = failure_seed, training_seed

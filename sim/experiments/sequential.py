@@ -1,4 +1,4 @@
-"""Sequential stopping rule: failure seeds are added to each point until its intervals are narrow enough."""
+"""Sequential stopping rule: replicates are added to each point until its intervals are narrow enough."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def parse_share(text: str) -> float:
 
 
 def narrow_intervals(job: SweepJob, share: float, most: int, force: bool, note: Callable[[str], None]) -> None:
-    """Add failure seeds, the same for all strategies of a point, until each strategy's interval is within the share.
+    """Add replicates, the same for all strategies of a point, until each strategy's interval is within the share.
 
-    It is the interval of the time to the target loss, or to the end where there is no target. No point gets more than
-    `most` seeds. Notes what is added and, in the end, which intervals stay wider, and why.
+    These are pairs of seeds, or failure seeds where seeds are crossed. It is the interval of the time to the target
+    loss, or to the end where there is no target. No point gets more than `most`. Notes what is added and, in the end,
+    which intervals stay wider, and why.
     """
     trainings = [point.scenario.training for point in job.points]
     has_target = all(each.target_validation_loss is not None and each.learner != "none" for each in trainings)
     metric = "target_reached_seconds" if has_target else "wall_clock_seconds"
     while True:
         groups = points_of(job.table, swept_fields(job.runs))
-        wanted = seeds_wanted(groups, metric, share, [point.scenario.seeds.failures for point in job.points], most)
+        wanted = seeds_wanted(groups, metric, share, [len(point.scenario.seeds.failures) for point in job.points], most)
         if not wanted:
             break
         added = job.add_replicates(wanted)
@@ -50,9 +51,9 @@ def narrow_intervals(job: SweepJob, share: float, most: int, force: bool, note: 
 
 
 def seeds_wanted(
-    groups: Sequence[PointRuns], metric: str, share: float, seeds: Sequence[Sequence[int]], most: int
+    groups: Sequence[PointRuns], metric: str, share: float, num_seeds: Sequence[int], most: int
 ) -> dict[int, int]:
-    """The number of failure seeds to add to each point, by its number; seeds: those that it has.
+    """The number of replicates to add to each point, by its number; num_seeds: failure seeds that it has.
 
     Runs that points share, where these differ in fields of other strategies alone, are the first point's. If seeds have
     been added to another of these points, it gets the next ones too.
@@ -62,15 +63,15 @@ def seeds_wanted(
         _, more = seeds_missing(group, metric, share)
         if not more:
             continue
-        point = max(map(int, group.runs["point"].unique()), key=lambda number: len(seeds[number]))
-        allowed = most - len(seeds[point])
+        point = max(map(int, group.runs["point"].unique()), key=lambda number: num_seeds[number])
+        allowed = most - num_seeds[point]
         if allowed > 0:
             wanted[point] = max(wanted.get(point, 0), min(more, allowed))
     return wanted
 
 
 def seeds_missing(group: PointRuns, metric: str, share: float) -> tuple[Estimate, int | None]:
-    """The estimate of a group's mean, and the number of seeds it likely lacks; None where no number suffices."""
+    """The estimate of a group's mean, and the number of replicates it likely lacks; None where none suffices."""
     found = estimate(group.values(metric))
     return found, replicates_needed(found, share) if found.num_reached else None
 
@@ -88,7 +89,7 @@ def too_wide(groups: Sequence[PointRuns], metric: str, share: float) -> list[str
         elif math.isnan(found.half_width):
             why = "its runs have one failure seed alone, and training seeds make no difference"
         elif more is None:
-            why = "training seeds make more than that: add to sweep.training_replicates"
+            why = "training seeds make more than that: add to sweep.training_replicates, or leave it out for pairs"
         else:
             width = f"± {found.half_width / abs(found.mean):.1%}"
             seeds = "replicates" if found.is_of_pairs else "failure seeds"

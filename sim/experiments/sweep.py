@@ -53,7 +53,7 @@ class Observer:
 class SweepOptions:
     """Which runs of a sweep are done, and how many.
 
-    force: repeat finished runs. only: strategies, folders or field=value (see `selected`). until_ci: add failure seeds
+    force: repeat finished runs. only: strategies, folders or field=value (see `selected`). until_ci: add replicates
     until the 95 % interval of each strategy's time is within this share of its mean, up to max_replicates. dry_run:
     outline the work, and write nothing. cache_bytes: disk space of training states; None: the default. made_for: "run"
     writes the runs' folders, without files that describe a sweep.
@@ -123,7 +123,7 @@ def run_sweep(
         to_do = [run for run in runs if options.force or not run.is_finished]
         if options.until_ci is None and (kept := job.keep_added()):
             number = f"{len(kept):,} finished runs"
-            observer.noted(f"{number} of failure seeds that --until-ci has added stay among the results.")
+            observer.noted(f"{number} of replicates that --until-ci has added stay among the results.")
         executor = executor or stack.enter_context(closing(default_executor(to_do)))
         trains_in_workers = any(run.learns and not on_gpu(run.spec) for run in to_do)
         if trains_in_workers and executor.num_workers > 1 and not options.dry_run:

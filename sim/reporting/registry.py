@@ -20,7 +20,7 @@ from sim.reporting.series import at_point, choose_field, describe_point, omitted
 from sim.reporting.style import PAPER, SLIDE, Form, new_figure, save
 from sim.results.selection import MissingError, comparable, swept_fields
 from sim.results.storage import Results, read_json
-from sim.scenario.loading import load_scenario
+from sim.scenario.loading import scenario_of_run
 from sim.scenario.scenario import Scenario
 
 Point = Mapping[str, Any]
@@ -63,7 +63,7 @@ class FigureRequest:
     @cached_property
     def scenario(self) -> Scenario:
         """The scenario at the point."""
-        return load_scenario(self.folder / "scenario.yaml")
+        return scenario_of_run(self.folder / "scenario.yaml")
 
     @cached_property
     def notes(self) -> list[str]:

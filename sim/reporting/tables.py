@@ -27,7 +27,7 @@ def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
 
 def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
     """Return a row for each strategy; with several replicates mean ± standard deviation over those that finished."""
-    num_replicates = len(scenario.seeds.failures) * len(scenario.seeds.training)
+    num_replicates = len(scenario.seeds.replicates)
     title = f"{scenario.name}: strategies under the same churn"
     if num_replicates > 1:
         title += f", mean ± standard deviation of {num_replicates} replicates"

@@ -16,8 +16,8 @@ M_b = I Σ(ȳ_.j - ȳ)²/(J-1), of the two clusterings, the interval
 
 covers μ at least as often as it says, for normal effects and any I, J (Banerjee, Sankhya 22, 1960). The shorter one
 from M_a + M_b - M_e with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946) is not used: with two
-training seeds that matter it contains μ in 88 % instead of 95 % (test_statistics.py). The price is a wide interval if
-two training seeds differ (t²_1 = 161); three are far better (t²_2 = 19).
+training seeds that matter it contains μ in 88 % (20 × 2) to 92 % (3 × 2) in place of 95 % (docs/sweeps.md). The price
+is a wide interval if two training seeds differ (t²_1 = 161); three are far better (t²_2 = 19), and pairs best.
 
 **Others**: cells are missing, or pairs stand beside a crossed block. Runs connected by shared seeds are one part, and
 parts are independent. One clustering is by training seeds (by parts, for those with one failure seed); a second one, by

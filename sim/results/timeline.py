@@ -16,7 +16,7 @@ from sim.core.files import atomic_write
 from sim.core.records import EventRecord, IterationRecord
 from sim.core.text import format_name
 from sim.results.storage import load_run
-from sim.scenario.loading import load_scenario
+from sim.scenario.loading import scenario_of_run
 from sim.scenario.scenario import Scenario
 from sim.simulation.recorder import EventRecorder
 from sim.simulation.run import build_site, simulate, time_only
@@ -44,7 +44,7 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
     Default: two iterations. ValueError without a finished run, for an empty window, or a run not reproduced to the bit.
     """
     files = load_run(folder)
-    scenario, summary = load_scenario(files.folder / "scenario.yaml"), files.summary
+    scenario, summary = scenario_of_run(files.folder / "scenario.yaml"), files.summary
     if missing := {"strategy", "failure_seed", "iteration_seconds", "wall_clock_seconds"} - summary.keys():
         raise ValueError(f"{folder / 'summary.json'} lacks {', '.join(sorted(missing))}: run the scenario again")
     whole_seconds = float(summary["wall_clock_seconds"])

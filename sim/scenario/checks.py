@@ -307,11 +307,37 @@ def fields_are_swept_once(scenario: Scenario) -> Findings:
 
 @check("sweep", "seeds")
 def replicates_are_counted_or_listed(scenario: Scenario) -> Findings:
-    """Seeds are counted up from the first, or listed, not both."""
+    """Seeds are counted up from the first, or listed, not both, and in one design."""
+    seeds, sweep = scenario.seeds, scenario.sweep
+    if sweep is None:
+        return
     for field, kind in (("replicates", "failures"), ("training_replicates", "training")):
-        num_seeds = len(getattr(scenario.seeds, kind))
-        if getattr(scenario.sweep, field, None) is not None and num_seeds > 1:
+        num_seeds = len(getattr(seeds, kind))
+        if getattr(sweep, field) is not None and num_seeds > 1:
             yield f"sweep.{field}", f"seeds.{kind} lists {num_seeds} seeds already: give one of the two"
+    if sweep.training_replicates is not None and seeds.design == "pairs":
+        yield "sweep.training_replicates", "crosses seeds, but seeds.design is pairs: leave out one of the two"
+    if sweep.replicates is None or sweep.training_replicates is not None or seeds.design == "crossed":
+        return
+    if (num_seeds := len(seeds.training)) > 1:
+        message = (
+            f"each has a training seed of its own, but seeds.training lists {num_seeds}: give one of the two, "
+            "or seeds.design: crossed"
+        )
+        yield "sweep.replicates", message
+
+
+@check("seeds")
+def listed_seeds_make_pairs(scenario: Scenario) -> Findings:
+    """Lists of seeds are equally long, or one has a single seed, unless they are crossed."""
+    seeds = scenario.seeds
+    num_failure, num_training = len(seeds.failures), len(seeds.training)
+    if seeds.design != "crossed" and num_failure != num_training and min(num_failure, num_training) > 1:
+        message = (
+            f"{num_training} seeds, but seeds.failures lists {num_failure}: pairs need as many of both, or one of "
+            "either; seeds.design: crossed combines each with each"
+        )
+        yield "seeds.training", message
 
 
 def _divisors(number: int, least: int = 1) -> str:

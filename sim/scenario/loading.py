@@ -51,6 +51,15 @@ def load_scenario(path: str | Path, overrides: Overrides = ()) -> Scenario:
     return with_absolute_paths(scenario_of(document, folder, document.change(overrides)), folder)
 
 
+def scenario_of_run(source: str | Path, text: str | None = None) -> Scenario:
+    """Read the `scenario.yaml` of a run; text: its content. Older versions crossed all seeds, and wrote no design."""
+    document = Document(str(source), read_scenario_text(Path(source)) if text is None else text)
+    if isinstance(seeds := document.data.get("seeds"), dict):
+        seeds.setdefault("design", "crossed")
+    folder = Path(source).parent
+    return with_absolute_paths(scenario_of(document, folder, []), folder)
+
+
 def build_scenario(
     content: str | Mapping[str, Any] | None = None,
     overrides: Overrides = (),

@@ -172,10 +172,17 @@ class SweepConfig(Config):
     )
     list: tuple[dict[str, Any], ...] = Field((), description="points by hand, each a mapping of fields to values")
     replicates: int | None = Field(
-        None, ge=1, le=10**6, description="failure seeds, counted up from the one of seeds.failures"
+        None,
+        ge=1,
+        le=10**6,
+        description="independent pairs of a failure and a training seed, counted up from those of seeds; failure seeds "
+        "where training_replicates or seeds.design cross them",
     )
     training_replicates: int | None = Field(
-        None, ge=1, le=10**6, description="training seeds, counted up from the one of seeds.training"
+        None,
+        ge=1,
+        le=10**6,
+        description="training seeds, counted up from the one of seeds.training, each with every failure seed",
     )
     keep: Literal["records", "outcomes"] = Field(
         "records",
@@ -223,10 +230,52 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class SeedsConfig(Config):
-    """Seeds: every pair of a failure seed and a training seed is one replicate of every strategy."""
+    """Seeds: a replicate of every strategy is a pair of a failure seed and a training seed."""
 
     failures: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of the churn")
     training: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of initial weights and data order")
+    design: Literal["pairs", "crossed"] | None = Field(
+        None,
+        description="pairs: first failure seed with first training seed, second with second, ..., or one seed with "
+        "all of the other kind; crossed: every combination; default: pairs, unless sweep.training_replicates is given",
+    )
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether no two replicates share a seed; also of a single replicate, unless it is to be crossed."""
+        return self.design != "crossed" and len(self.failures) == len(self.training)
+
+    @property
+    def replicates(self) -> tuple[tuple[int, int], ...]:
+        """The failure seed and the training seed of each replicate."""
+        if self.are_pairs:
+            return tuple(zip(self.failures, self.training, strict=True))
+        return tuple((failure, training) for training in self.training for failure in self.failures)
+
+    def counted(self, replicates: int | None, training_replicates: int | None = None) -> SeedsConfig:
+        """So many seeds, counted up from the first: pairs, or crossed if so designed or training seeds have a number.
+
+        None: those that are listed.
+        """
+        if replicates is None and training_replicates is None:
+            return self
+        failures, training = self.failures, self.training
+        is_crossed = self.design == "crossed" or training_replicates is not None
+        if replicates is not None:
+            failures = tuple(range(failures[0], failures[0] + replicates))
+        number = training_replicates if is_crossed else replicates
+        if number is not None:
+            training = tuple(range(training[0], training[0] + number))
+        return SeedsConfig(failures=failures, training=training, design="crossed" if is_crossed else "pairs")
+
+    def extended(self, number: int) -> SeedsConfig:
+        """So many pairs more, or failure seeds where these are crossed; counted up from the highest."""
+        first, first_training = max(self.failures) + 1, max(self.training) + 1
+        failures = (*self.failures, *range(first, first + number))
+        if not self.are_pairs:
+            return SeedsConfig(failures=failures, training=self.training, design="crossed")
+        training = (*self.training, *range(first_training, first_training + number))
+        return SeedsConfig(failures=failures, training=training, design=self.design)
 
 
 class Scenario(Config):

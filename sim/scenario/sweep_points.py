@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sim.core.text import format_count, format_value, shortened
 from sim.scenario.document import AssignmentError, Document, Overrides, Problem, ScenarioError
 from sim.scenario.loading import ScenarioSource, document_of, scenario_of
-from sim.scenario.scenario import Scenario, SeedsConfig, SweepConfig
+from sim.scenario.scenario import Scenario, SweepConfig
 from sim.scenario.yaml_text import Location
 
 
@@ -38,10 +38,9 @@ class Point:
         others = {name for name, index in self.strategy_of.items() if index != strategy_index}
         return {name: value for name, value in self.parameters.items() if name not in others}
 
-    def with_more_failure_seeds(self, number: int) -> Point:
-        """The point with so many replicates more, their seeds counted up from the highest."""
-        seeds, first = self.scenario.seeds, max(self.scenario.seeds.failures) + 1
-        more = SeedsConfig(failures=(*seeds.failures, *range(first, first + number)), training=seeds.training)
+    def with_more_replicates(self, number: int) -> Point:
+        """The point with so many pairs of seeds more, or failure seeds where these are crossed."""
+        more = self.scenario.seeds.extended(number)
         return replace(self, scenario=self.scenario.model_copy(update={"seeds": more}))
 
 
@@ -51,7 +50,8 @@ def load_points(source: ScenarioSource, overrides: Overrides = ()) -> list[Point
     base = scenario_of(document, base_folder, document.change(overrides))
     if base.sweep is None:
         return [Point({}, base)]
-    sweep, seeds = base.sweep, replicated(base)
+    sweep = base.sweep
+    seeds = base.seeds.counted(sweep.replicates, sweep.training_replicates)
     document.data.pop("sweep")
     points: list[Point] = []
     problems: dict[Problem, list[list[Assignment]]] = {}
@@ -105,13 +105,3 @@ def combinations(sweep: SweepConfig) -> Iterator[list[Assignment]]:
     axes = [[[each] for each in column("grid", *item)] for item in sweep.grid.items()]
     for parts in product(by_hand or [[]], together or [[]], *axes):
         yield [assignment for part in parts for assignment in part]
-
-
-def replicated(scenario: Scenario) -> SeedsConfig:
-    """The seeds of a scenario, counted up where its sweep says how many."""
-    assert scenario.sweep is not None
-    seeds = {}
-    for kind, number in (("failures", scenario.sweep.replicates), ("training", scenario.sweep.training_replicates)):
-        listed = getattr(scenario.seeds, kind)
-        seeds[kind] = listed if number is None else tuple(range(listed[0], listed[0] + number))
-    return SeedsConfig(**seeds)

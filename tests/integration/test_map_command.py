@@ -72,7 +72,7 @@ def test_a_map_folder_is_no_sweep_folder(mapped):
 
 def test_a_dry_run_lists_the_real_runs_and_writes_nothing(tmp_path):
     output = invoke(tmp_path, "map", "--x", maps.RATES, "--time-replicates", "2", "--dry-run").stdout
-    assert "5 runs at 2 points: 0 finished before, 5 to do." in output
+    assert "8 runs at 2 points: 0 finished before, 8 to do." in output
     assert not (tmp_path / "results").exists()
 
 
@@ -107,7 +107,7 @@ def test_advice_says_what_it_rests_on(tmp_path):
 def test_without_weight_changes_only_failure_free_runs_train(tmp_path):
     lossless = maps.TEXT.replace("  - {kind: checkfree, end_stages: copy}\n", "")
     output = invoke(tmp_path, "map", "--x", maps.RATES, "--time-replicates", "2", text=lossless).stdout
-    assert "1 run at 1 point: 0 finished before, 1 to do." in output
+    assert "4 runs at 1 point: 0 finished before, 4 to do." in output
     assert "no strategy here changes weights" in output
 
 

@@ -58,7 +58,7 @@ def test_every_distinct_step_was_trained_once(done, folder):
     assert done.training.num_trained_steps == store.info().num_steps
     checkpointing = [run for run in done.runs if run.strategy.name in ("none", "checkpoint")]
     lines = {lineage for run in checkpointing for lineage in done.demands[run]}
-    assert len(lines) == 1, "whoever repairs nothing has one line of training with all others of its kind"
+    assert len(lines) == 2, "one line of training for each training seed, whatever the strategy and the rate"
     store.close()
 
 
@@ -173,9 +173,9 @@ def names(runs) -> set[str]:
 
 
 def test_runs_are_chosen_by_strategy_folder_or_value(done):
-    assert names(selected(done.runs, ["checkfree"])) == {"checkfree-f0-t0", "checkfree-f1-t0"}
+    assert names(selected(done.runs, ["checkfree"])) == {"checkfree-f0-t0", "checkfree-f1-t1"}
     assert len(selected(done.runs, ["checkfree", "failures.rate_per_hour=0.1"])) == 2
-    assert names(selected(done.runs, ["*-f1-*"])) == {"none-f1-t0", "checkpoint-f1-t0", "checkfree-f1-t0"}
+    assert names(selected(done.runs, ["*-f1-*"])) == {"none-f1-t1", "checkpoint-f1-t1", "checkfree-f1-t1"}
     assert len(selected(done.runs, ["none", "checkpoint"])) == 8
     assert selected(done.runs, []) == done.runs
     for only, message in (
@@ -200,10 +200,13 @@ def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_pa
     assert not (tmp_path / "c").exists()
 
 
-def test_more_failure_seeds_are_more_runs_and_the_old_ones_stay(done, scenario_path, tmp_path):
-    job = SweepJob(load_points(scenario_path), scenario_path.parent, tmp_path, tmp_path)
+@pytest.mark.parametrize(("overrides", "is_crossed"), [((), False), (("sweep.training_replicates=1",), True)])
+def test_more_replicates_are_more_runs_and_the_old_ones_stay(scenario_path, tmp_path, overrides, is_crossed):
+    job = SweepJob(load_points(scenario_path, overrides), scenario_path.parent, tmp_path, tmp_path)
     added = job.add_replicates({1: 3})
-    assert names(added) == {f"{name}-f{seed}-t0" for name in ("none", "checkpoint", "checkfree") for seed in (2, 3, 4)}
+    seeds = [(seed, 0 if is_crossed else seed) for seed in (2, 3, 4)]
+    strategies = ("none", "checkpoint", "checkfree")
+    assert names(added) == {f"{name}-f{failure}-t{training}" for name in strategies for failure, training in seeds}
     assert len(job.runs) == 12 + 9
     assert {run.point for run in added} == {1}
 
@@ -318,17 +321,35 @@ def test_a_swept_field_may_be_in_the_summary_too(tmp_path, scenario_path):
     assert load_scenario(scenario_path).failures.rate_per_hour == 0.3
 
 
-def test_replicates_that_were_added_stay_among_the_results(tmp_path):
+@pytest.mark.parametrize("design", ["pairs", "crossed"])
+def test_replicates_that_were_added_stay_among_the_results(tmp_path, design):
     path = write_scenario(tmp_path, TIME_ONLY)
-    job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
+    overrides = ("sweep.replicates=null", "seeds.failures=[0, 1]", "seeds.training=[0, 1]", f"seeds.design={design}")
+    num_planned, num_added = {"pairs": (12, 9), "crossed": (24, 18)}[design]
+    job = do_sweep(path, tmp_path / "results", tmp_path / "cache", overrides=overrides)
     job.do(job.add_replicates({1: 3}))
-    assert len(pd.read_parquet(job.folder.folder / "runs.parquet")) == 12 + 9
-    again = SweepJob(load_points(path), tmp_path, tmp_path / "results", tmp_path / "cache")
+    assert len(pd.read_parquet(job.folder.folder / "runs.parquet")) == num_planned + num_added
+    again = SweepJob(load_points(path, overrides), tmp_path, tmp_path / "results", tmp_path / "cache")
     again.begin(InProcess(), None)
-    assert len(again.keep_added()) == 9
+    assert len(again.keep_added()) == num_added
     again.do([])
-    assert len(pd.read_parquet(again.folder.folder / "runs.parquet")) == 12 + 9
+    assert len(pd.read_parquet(again.folder.folder / "runs.parquet")) == num_planned + num_added
     assert read_status(again.folder.folder).progress["state"] == "finished"
+
+
+def test_runs_of_another_design_of_seeds_are_not_mixed_in(tmp_path):
+    path = write_scenario(tmp_path, TIME_ONLY)
+    job = do_sweep(path, tmp_path / "results", tmp_path / "cache", overrides=("sweep.training_replicates=1",))
+    job.do(job.add_replicates({1: 3}))
+    pairs = SweepJob(load_points(path), tmp_path, tmp_path / "results", tmp_path / "cache")
+    pairs.begin(InProcess(), None)
+    assert pairs.keep_added() == []
+    pairs.do([run for run in pairs.runs if not run.is_finished])
+    table = pd.read_parquet(pairs.folder.folder / "runs.parquet")
+    assert len(table) == 12
+    assert (table["failure_seed"] == table["training_seed"]).all()
+    crossed = SweepJob(load_points(path, ("sweep.training_replicates=1",)), tmp_path, tmp_path / "results", tmp_path)
+    assert all(run.is_finished for run in crossed.runs)  # the files of the others stay
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def test_replicates_are_added_until_the_interval_is_small_enough(tmp_path):
     assert " 0 to do." in sweep(tmp_path, *arguments).stdout
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results" / "tiny" / "statistics.csv"), statistics)
     still_wide = sweep(tmp_path / "new", "--until-ci", "0.0001", "--max-replicates", 4).stdout
-    assert "with 4 failure seeds (--max-replicates)" in still_wide
+    assert "with 4 replicates (--max-replicates)" in still_wide
     assert parse_share("5%") == parse_share("0.05") == parse_share("5 %") == 0.05
 
 

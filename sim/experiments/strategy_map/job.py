@@ -168,7 +168,7 @@ class MapJob:
             own_cell=self.grid.own_cell,
             sampled_cells=tuple(dict.fromkeys(cell for cell, _ in self.trained)),
             num_time_seeds=len(self.time_seeds),
-            num_replicates=len(self.grid.seeds.failures) * len(self.grid.seeds.training),
+            num_replicates=len(self.grid.seeds.replicates),
             corpus_description=self.training.corpus_description,
         )
 
@@ -260,11 +260,8 @@ class MapJob:
     ) -> IterationsToTarget:
         """Iterations to the target of a group, through its sample points. without: trained runs without failures."""
         name, cells = group.strategy, self.surveyed[group]
-        of_every_seed = {
-            (failure_seed, training): iterations
-            for (_, training), iterations in without.values().items()
-            for failure_seed in self.grid.seeds.failures
-        }
+        by_training = {training: iterations for (_, training), iterations in without.values().items()}
+        of_every_seed = {seeds: by_training[seeds[1]] for seeds in self.grid.seeds.replicates}
         found = {0.0: SamplePoint(0.0, of_every_seed, without.most_iterations)}
         for cell in (cell for cell in cells if (cell, name) in self.trained):
             rate, runs = simulated[cell, name].failures_per_iteration, self.trained[cell, name]

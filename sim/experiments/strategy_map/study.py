@@ -37,10 +37,10 @@ FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 class MapOptions:
     """How strategies are compared.
 
-    objective: to reach the target loss first, or for the least money. replicates: failure seeds of trained runs; by
-    default the scenario's, at least 4. time_replicates: failure seeds of simulations without training. num_samples:
-    cells at which strategies that change weights are trained. num_values: of an axis given as a range or by its field.
-    jobs: workers; by default every core.
+    objective: to reach the target loss first, or for the least money. replicates: pairs of seeds of trained runs, or
+    failure seeds if these are crossed; by default the scenario's, at least 4. time_replicates: failure seeds of
+    simulations without training. num_samples: cells at which strategies that change weights are trained. num_values: of
+    an axis given as a range or by its field. jobs: workers; by default every core.
     """
 
     objective: Objective = "time"
@@ -68,13 +68,10 @@ class MapRequest:
 
     @property
     def seeds(self) -> SeedsConfig:
-        """Seeds of the trained runs: the scenario's, or so many failure seeds counted up from its first."""
+        """Seeds of the trained runs: the scenario's, or so many pairs (failure seeds if crossed) from its first on."""
         given = self.template.scenario.seeds
         number = self.options.replicates or max(FEWEST_REPLICATES, len(given.failures))
-        if number == len(given.failures):
-            return given
-        first = given.failures[0]
-        return given.model_copy(update={"failures": tuple(range(first, first + number))})
+        return given if number == len(given.failures) else given.counted(number)
 
     @property
     def num_time_seeds(self) -> int:

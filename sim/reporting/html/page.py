@@ -26,7 +26,7 @@ from sim.reporting.verdict import ranking_at
 from sim.results.branches import FOLDER, load_branches
 from sim.results.crossed_design import SEEDS
 from sim.scenario.document import ScenarioError
-from sim.scenario.loading import parse_scenario
+from sim.scenario.loading import scenario_of_run
 from sim.strategies import legend_label
 
 VERSION_NAMES = {"source": "simulating code (hash)", "training": "training", "corpus": "text (hash)"}
@@ -48,7 +48,7 @@ def page_of(data: ReportData) -> dict[str, Any]:
     text, points = _scenario_text(data), data.points
     scenario = None
     with suppress(ScenarioError):  # another version wrote it, and this one cannot read it
-        scenario = parse_scenario(text, "scenario.yaml") if text else None
+        scenario = scenario_of_run("scenario.yaml", text) if text else None
     charts, left_out = charts_of(data)
     counts = [format_count(len(points), "point")] if len(points) > 1 else []
     counts += [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(data.results.runs)]

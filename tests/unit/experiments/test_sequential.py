@@ -20,8 +20,8 @@ def runs_of(rows: list[tuple[str, float, int, int, float]]) -> pd.DataFrame:
 WIDE, TIGHT = (10.0, 20.0, 30.0), (10.0, 10.1, 10.2)
 
 
-def wanted(rows, share=0.05, seeds=((0, 1, 2), (0, 1, 2)), most=100, metric="wall_clock_seconds"):
-    return seeds_wanted(points_of(runs_of(rows), ["cluster.x"]), metric, share, seeds, most)
+def wanted(rows, share=0.05, num_seeds=(3, 3), most=100, metric="wall_clock_seconds"):
+    return seeds_wanted(points_of(runs_of(rows), ["cluster.x"]), metric, share, num_seeds, most)
 
 
 def at(strategy: str, value: float, point: int, seconds) -> list[tuple[str, float, int, int, float]]:
@@ -33,9 +33,9 @@ def test_wide_intervals_get_more_seeds_at_most_doubling():
     assert wanted(rows) == {0: 3}
     assert wanted(rows, most=4) == {0: 1}
     assert wanted(rows, most=3) == {}
-    assert wanted(rows, share=0.9999, seeds=((0, 1, 2), (0, 1, 2))) == {0: 1}
+    assert wanted(rows, share=0.9999) == {0: 1}
     shared = [("b", float("nan"), 0 if seed < 3 else 1, seed, 10.0 + 9 * (seed % 2)) for seed in range(20)]
-    assert wanted(shared, seeds=((0, 1, 2), tuple(range(20)))) == {1: 20}
+    assert wanted(shared, num_seeds=(3, 20)) == {1: 20}
     rows = at("a", 1.0, 0, WIDE)
     assert wanted(rows, metric="target_reached_seconds") == {}
     assert wanted(rows, metric="not_there") == {}

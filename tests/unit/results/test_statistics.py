@@ -245,22 +245,6 @@ def test_intervals_hold_the_mean_as_often_as_they_say(shape, deviations, missing
     assert hits >= 372
 
 
-def test_satterthwaites_interval_would_be_too_short():
-    """Why crossed_design.py does without: 20 failure seeds and 2 training seeds that matter, all at once."""
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((4000, 20, 1)) + rng.standard_normal((4000, 1, 2))
-    values += 0.1 * rng.standard_normal((4000, 20, 2))
-    mean = values.mean(axis=(1, 2), keepdims=True)
-    by_failure, by_training = values.mean(axis=2, keepdims=True), values.mean(axis=1, keepdims=True)
-    m_a = 2 * ((by_failure - mean) ** 2).sum(axis=(1, 2)) / 19
-    m_b = 20 * ((by_training - mean) ** 2).sum(axis=(1, 2))
-    m_e = ((values - by_failure - by_training + mean) ** 2).sum(axis=(1, 2)) / 19
-    total = m_e + np.maximum(m_a - m_e, 0) + np.maximum(m_b - m_e, 0)
-    freedom = total**2 / ((m_a**2 + m_e**2) / 19 + m_b**2)
-    covered = np.abs(mean.ravel()) <= stats.t.ppf(0.975, freedom) * np.sqrt(total / 40)
-    assert covered.mean() < 0.9
-
-
 # ---- two strategies -------------------------------------------------------------------------------------
 def test_differences_are_of_the_same_seeds():
     """Churn that moves both alike leaves no doubt about the difference; runs that the other lacks do not count."""

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.results.storage import run_hash
-from sim.scenario.loading import ScenarioError, load_scenario
+from sim.results.storage import resolved_yaml, run_hash
+from sim.scenario.loading import ScenarioError, build_scenario, load_scenario, parse_scenario, scenario_of_run
 from sim.scenario.scenario import SweepConfig
 from sim.scenario.sweep_points import combinations, load_points
 
@@ -78,13 +78,94 @@ def test_overrides_hold_at_every_point_unless_swept(tmp_path):
     assert points[0].scenario.seeds.failures == (0,)
 
 
-def test_seeds_count_up_and_without_a_sweep_there_is_one_point(tmp_path):
-    (point,) = points_of(
-        tmp_path, "{replicates: 3, training_replicates: 2}", rest="seeds: {failures: [5], training: [7]}"
+def test_replicates_are_pairs_of_seeds_unless_crossing_is_named(tmp_path):
+    """Number of replicates, rest of the file, failure seeds, training seeds, and those of one replicate more."""
+    pairs, crossed = "{replicates: 3}", "{replicates: 3, training_replicates: 2}"
+    listed = "seeds: {failures: [5], training: [7]}"
+    (point,) = points_of(tmp_path, pairs, rest=listed)
+    assert point.scenario.seeds.replicates == ((5, 7), (6, 8), (7, 9))
+    assert point.with_more_replicates(1).scenario.seeds.replicates == ((5, 7), (6, 8), (7, 9), (8, 10))
+    (point,) = points_of(tmp_path, crossed, rest=listed)
+    assert point.scenario.seeds.replicates == ((5, 7), (6, 7), (7, 7), (5, 8), (6, 8), (7, 8))
+    assert point.with_more_replicates(1).scenario.seeds.replicates == tuple(
+        (f, t) for t in (7, 8) for f in (5, 6, 7, 8)
     )
-    assert point.scenario.seeds.failures == (5, 6, 7)
-    assert point.scenario.seeds.training == (7, 8)
-    assert point.with_more_failure_seeds(2).scenario.seeds.failures == (5, 6, 7, 8, 9)
+    (point,) = points_of(tmp_path, pairs, rest="seeds: {training: [1, 2], design: crossed}")
+    assert point.scenario.seeds.replicates == ((0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2))
+    (point,) = points_of(tmp_path, "{training_replicates: 3}", rest="seeds: {failures: [1, 2]}")
+    assert len(point.scenario.seeds.replicates) == 6
+    (point,) = points_of(tmp_path, "{keep: records}", rest="seeds: {failures: [1, 2], training: [4, 9]}")
+    assert point.scenario.seeds.replicates == ((1, 4), (2, 9))
+    assert point.with_more_replicates(1).scenario.seeds.replicates[2:] == ((3, 10),)
+    (point,) = points_of(tmp_path, "{keep: records}", rest="seeds: {training: [4, 9]}")
+    assert point.scenario.seeds.replicates == ((0, 4), (0, 9))
+    assert point.with_more_replicates(1).scenario.seeds.replicates == ((0, 4), (1, 4), (0, 9), (1, 9))
+
+
+@given(
+    st.lists(st.integers(0, 50), min_size=1, max_size=4, unique=True),
+    st.lists(st.integers(0, 50), min_size=1, max_size=4, unique=True),
+    st.sampled_from(["pairs", "crossed", None]),
+    st.integers(1, 5),
+)
+def test_seeds_survive_a_round_trip_and_more_of_them_keep_the_old(failures, training, design, number):
+    if design != "crossed" and len(failures) != len(training):
+        training = training[:1]
+    scenario = build_scenario(BASE, seeds={"failures": failures, "training": training, "design": design})
+    assert parse_scenario(resolved_yaml(scenario)).seeds == scenario.seeds
+    more = scenario.seeds.extended(number)
+    assert set(scenario.seeds.replicates) < set(more.replicates)
+    assert len(set(more.replicates)) == len(more.replicates)
+    assert more.are_pairs == scenario.seeds.are_pairs
+    assert parse_scenario(resolved_yaml(scenario.model_copy(update={"seeds": more}))).seeds == more
+
+
+def test_a_runs_scenario_of_an_older_version_has_crossed_seeds(tmp_path):
+    scenario = build_scenario(BASE, seeds={"failures": [0, 1, 2], "training": [0, 1], "design": "crossed"})
+    text = resolved_yaml(scenario)
+    assert "design: crossed" in text
+    old = tmp_path / "scenario.yaml"
+    old.write_text(text.replace("  design: crossed\n", ""))
+    assert scenario_of_run(old).seeds == scenario.seeds
+    with pytest.raises(ScenarioError, match=r"seeds.training: 2 seeds, but seeds.failures lists 3: .*design: crossed"):
+        load_scenario(old)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "seeds", "expected"),
+    [
+        (
+            "{keep: records}",
+            "{failures: [0, 1, 2], training: [0, 1]}",
+            "line 4, seeds.training: 2 seeds, but seeds.failures lists 3: pairs need as many of both, "
+            "or one of either; seeds.design: crossed combines each with each",
+        ),
+        (
+            "{replicates: 3}",
+            "{training: [0, 1]}",
+            "line 3, sweep.replicates: each has a training seed of its own, but seeds.training lists 2: "
+            "give one of the two, or seeds.design: crossed",
+        ),
+        (
+            "{replicates: 3, training_replicates: 2}",
+            "{design: pairs}",
+            "line 3, sweep.training_replicates: crosses seeds, but seeds.design is pairs: leave out one of the two",
+        ),
+        (
+            "{replicates: 3}",
+            "{design: pair}",
+            "line 4, seeds.design: found 'pair'; nearest: pairs; allowed: pairs, crossed",
+        ),
+    ],
+    ids=["unequal lists", "counted and listed", "two designs", "unknown design"],
+)
+def test_designs_that_contradict_each_other_are_refused(tmp_path, sweep, seeds, expected):
+    with pytest.raises(ScenarioError) as caught:
+        points_of(tmp_path, sweep, rest=f"seeds: {seeds}\n")
+    assert [str(problem) for problem in caught.value.problems] == [expected]
+
+
+def test_without_a_sweep_there_is_one_point(tmp_path):
     path = tmp_path / "demo.yaml"
     path.write_text(BASE)
     (point,) = load_points(path)
