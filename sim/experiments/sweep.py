@@ -17,6 +17,7 @@ from sim.experiments.folder import Purpose, SweepProgress
 from sim.experiments.job import SweepJob, begun
 from sim.experiments.outline import Outline, outline
 from sim.experiments.plan import SweepRun, selected
+from sim.experiments.precision import precision_lines
 from sim.experiments.sequential import narrow_intervals
 from sim.experiments.target import Targets
 from sim.experiments.tasks import load_training
@@ -132,6 +133,8 @@ def run_sweep(
         stack.enter_context(begun(job, executor, cache, options.cache_bytes, options.dry_run))
         work = outline(job, runs, to_do, with_time=options.dry_run or options.made_for != "run")
         observer.planned(work, [run for run in runs if run not in set(to_do)])
+        for line in precision_lines(job, runs) if options.dry_run else ():
+            observer.noted(line)
         if not options.dry_run:
             job.do(to_do)
             if options.until_ci is not None:
