@@ -387,11 +387,11 @@ def test_what_swapping_costs_by_failure_free_runs_alone(tmp_path):
     source = FigureRequest.of(of_sweep(tmp_path / "swept", SWEEP.replace("[0.6, 0.9]", "[0.0, 0.000001, 0.9]")))
     figure, tables = drawn(source, "swapping")
     assert RATE not in tables[""]
-    assert tables[""]["num_pairs"].unique().tolist() == [1]  # one training seed, whatever the rate
+    assert tables[""]["num_pairs"].unique().tolist() == [2]  # one for each training seed, whatever the rate
     assert [axis.get_title(loc="left") for axis in figure.axes] == [""]
     words = figure._supxlabel.get_text().replace("\n", " ")
     assert "Only runs that met no failure" in words
-    assert "Lines: one pair of runs." in words
+    assert "Lines: means over 2 pairs of runs; shaded" in words
     slides = dict(figure_kinds()["swapping"].figures(FigureRequest(source.results, SLIDE), tables))
     assert list(slides) == ["swapping_slide"]
 
