@@ -8,7 +8,7 @@ from typing import Literal
 from sim.cluster.network import LinkConfig, Network, NetworkConfig, StorageConfig
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Deployment
-from sim.workload.iteration_time import fastest_time
+from sim.workload.iteration_time import fastest_time, num_operations
 from sim.workload.window import (
     SPARE,
     embedding_bytes,
@@ -20,8 +20,8 @@ from sim.workload.window import (
 
 Resource = Literal["compute", "bandwidth", "latency", "window", "memory", "bubble"]
 
-MOST_VISITS = 20_000
-"""Stages times microbatches up to which iterations are timed for this: larger ones take minutes."""
+MOST_OPERATIONS = 40_000
+"""Operations up to which iterations are timed for this: larger ones take minutes."""
 WIDE_ENOUGH = 0.05
 """Share of an iteration that a larger window must save to bind."""
 FASTER = 1e6
@@ -53,7 +53,7 @@ def binding(deployment: Deployment) -> Binding | None:
     would: it is there to hide them.
     """
     site, plan = deployment.representative or deployment, plain_plan_on(deployment)
-    if plan.num_microbatches * len(site.cluster.stages) * len(site.cluster.replicas) > MOST_VISITS:
+    if num_operations(site, plan) > MOST_OPERATIONS:
         return None
     given_seconds = fastest_time(site, plan).seconds
     linkless_seconds = min(given_seconds, _seconds_on(site, plan, unlimited(site.network.config)))

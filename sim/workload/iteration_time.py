@@ -169,11 +169,18 @@ def time_among(work: IterationWork, others: tuple[FlowState, ...]) -> AmongOther
     return AmongOthers(run.seconds, split, run.arrivals_seconds, run.left)
 
 
+OPERATIONS_PER_MESSAGE = 3
+"""Operations that take as long to simulate as a message that has no hop's place."""
+
+
 def num_operations(deployment: Deployment, plan: IterationPlan) -> int:
-    """Forwards and backwards of an iteration, as far as they are computed one by one."""
+    """Forwards and backwards of an iteration and messages that exchange gradients, as far as computed one by one."""
     cluster = deployment.cluster
     num_pipelines = 1 if deployment.representative else len(cluster.replicas)
-    return 2 * plan.num_microbatches * len(cluster.stages) * num_pipelines
+    num_visits = 2 * plan.num_microbatches * len(cluster.stages) * num_pipelines
+    is_ring = deployment.costs.workload.gradient_exchange == "ring"
+    num_messages = len(cluster.stages) * num_pipelines * (1 if is_ring else num_pipelines - 1)
+    return num_visits + OPERATIONS_PER_MESSAGE * (num_messages if num_pipelines > 1 else 0)
 
 
 class IterationTimes:

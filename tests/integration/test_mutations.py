@@ -2,17 +2,30 @@
 
 import math
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import parse_scenario
 from sim.simulation.effort_estimate import foreseen_effort
-from sim.simulation.run import simulate, time_only
+from sim.simulation.run import build_site, simulate, time_only
+from sim.workload.arrays.compilation import COMPILATION, is_numba_installed, is_writable, machine_code_folder
+from sim.workload.config import plain_plan
+from sim.workload.iteration_time import fastest_time
 from support.commands import churnlab
 from support.mutations import SCENARIOS, limited, mutated
 
 MOST_CPU_SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def compiled_loop() -> None:
+    """The machine code of the loop over arrays, whose making takes longer than any mutation may."""
+    scenario = parse_scenario("name: a\nstrategies: [none]")
+    if is_numba_installed() and is_writable(machine_code_folder()):
+        with patch.object(COMPILATION, "pays", return_value=True):
+            fastest_time(build_site(scenario), plain_plan(scenario.workload))
 
 
 def validates(seeds: range, folder: Path) -> None:
@@ -37,6 +50,7 @@ def test_mutated_scenarios_are_valid_or_explained(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_loop")
 def test_ten_thousand_mutations_are_valid_or_explained(tmp_path: Path):
     validates(range(300, 10_300), tmp_path)
 
@@ -66,6 +80,7 @@ def test_ledgers_of_mutated_scenarios_add_up():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_loop")
 def test_ledgers_of_a_thousand_mutations_add_up():
     adds_up(range(40, 4000), most_events=100_000)
 
