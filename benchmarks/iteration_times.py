@@ -82,7 +82,8 @@ def over_arrays(site: Deployment, assignment: Assignment, compiled: bool) -> tup
 
 
 def main() -> None:
-    had_code = any(machine_code_folder().rglob("*.nbi"))
+    folder = machine_code_folder()
+    had_code = folder is not None and any(folder.rglob("*.nbi"))
     small = site_of(3, 1, 2, "single_cluster")
     began = time.process_time()
     over_arrays(small, small.complete_assignment, True)

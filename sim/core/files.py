@@ -78,3 +78,19 @@ def remove_partial_files(folder: Path) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+
+
+def user_cache() -> Path | None:
+    """The folder of the user's caches; None for a user without a home folder."""
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named)
+    return Path.home() / ".cache" if has_home() else None
+
+
+def has_home() -> bool:
+    """Whether the user has a home folder: HOME, or an entry in the table of users."""
+    try:
+        Path.home()
+    except RuntimeError:
+        return False
+    return True

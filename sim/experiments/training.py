@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from models.spec import STEPS_WORTH_COMPILING, Compile, DataSpec, Device, TrainingSpec, plain_routes
 from models.training import NoTraining, Training
+from sim.core.files import user_cache
 from sim.core.rng import derived_seed
 from sim.scenario.loading import COMPILE, DATA, DEVICE, DataError
 from sim.scenario.scenario import Scenario, TrainingConfig
@@ -140,10 +141,8 @@ def keep_compiled_code(scenario: Scenario, cache: Path) -> None:
 
 def default_cache() -> Path:
     """Folder of training states kept between runs: CHURNLAB_CACHE, else one in the user's cache folder."""
-    named = os.environ.get("CHURNLAB_CACHE")
-    if named := named or os.environ.get("XDG_CACHE_HOME"):
-        return Path(named) if os.environ.get("CHURNLAB_CACHE") else Path(named) / "churnlab"
-    try:
-        return Path.home() / ".cache" / "churnlab"
-    except RuntimeError:  # a user without an entry in the table of users, and without HOME
-        raise ValueError("there is no home folder for training states: name a folder with --cache") from None
+    if named := os.environ.get("CHURNLAB_CACHE"):
+        return Path(named)
+    if (folder := user_cache()) is None:
+        raise ValueError("there is no home folder for training states: name a folder with --cache, or give --no-cache")
+    return folder / "churnlab"

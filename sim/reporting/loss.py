@@ -40,6 +40,11 @@ def loss_tables(results: Results, against: Against, name: str) -> Tables:
     return {key: with_series(table, fields) for key, table in tables.items()}
 
 
+def loss_styles(tables: Tables, name: str) -> Styles:
+    """The styles of the series of `loss_tables` of a name: also of those whose runs have no instant in common."""
+    return series_styles(pd.concat([tables[name][["series", "kind"]], tables[f"{name}_runs"][["series", "kind"]]]))
+
+
 def draw_loss_at(axis: Axes, tables: Tables, name: str, point: Mapping[str, Any], styles: Styles) -> None:
     """Draw `loss_tables` of a name at one point of a sweep."""
     curves, runs, failures = (at_point(tables[f"{name}{part}"], point) for part in ("", "_runs", "_failures"))
@@ -85,7 +90,8 @@ def _figure_tables(request: FigureRequest) -> Tables:
 
 def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:
     curves, target, form = tables["time"], target_of(request.results.runs), request.form
-    points, styles, single = points_in(curves, request.fields), series_styles(curves), is_single(curves)
+    points, single = points_in(tables["time_runs"], request.fields), is_single(curves)
+    styles = loss_styles(tables, "time")
     means = ": lines are means, over time as long as all runs train; shaded: from the lowest run to the highest; thin: "
     notes = [f"{request.seeds}." if single else f"{request.seeds}{means}runs."]
     with request.panels(points, (1.0, 2.1), notes, 2, sharex="col", sharey="row") as (figure, rows):

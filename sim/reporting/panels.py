@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 
 from sim.core.text import shortened, suggestion
 from sim.reporting.ledger import draw_ledger, draw_nodes, ledger_limits
-from sim.reporting.loss import HOURS_LABEL, LOSS_LABEL, X_LABEL, draw_loss_at, loss_tables
+from sim.reporting.loss import HOURS_LABEL, LOSS_LABEL, X_LABEL, draw_loss_at, loss_styles, loss_tables
 from sim.reporting.outcomes import draw_means, draw_rows
-from sim.reporting.series import at_point, choose_field, describe_point, points_in, series_styles, with_series
+from sim.reporting.series import at_point, choose_field, describe_point, points_in, with_series
 from sim.reporting.strategy_map import draw_map_panel
 from sim.results.loss_curves import Against
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_loss
@@ -52,7 +52,7 @@ def draw(axis: Axes, found: Results | StrategyMap, kind: str = "loss", at: Mappi
         )
     if kind in LOSS:
         tables = loss_tables(results, LOSS[kind], "curves")
-        draw_loss_at(axis, tables, "curves", at, series_styles(tables["curves"]))
+        draw_loss_at(axis, tables, "curves", at, loss_styles(tables, "curves"))
         axis.set(xlabel=X_LABEL[LOSS[kind]], ylabel=LOSS_LABEL)
         return
     table = at_point(with_series(AT_ONE_POINT[kind](results), fields), at)

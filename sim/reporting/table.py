@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.jupyter import JupyterMixin
 from rich.table import Table as RichTable
 from rich.text import Text
+
+CUT = "…"
+"""The end of a value that rich has cut."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Column:
     @property
     def title(self) -> str:
         """The heading on one line."""
-        return self.heading.replace("\n", " ")
+        return self.heading.replace("-\n", "").replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,26 @@ class Table(JupyterMixin):
         rest = f"{len(self.rows) - most:,} more rows {where}"
         return replace(self, rows=self.rows[:most], note=f"{self.note} {rest}".strip())
 
-    def __rich__(self) -> RichTable:
-        """Return the table for a terminal."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table for a terminal; a block of lines for each row where a column would have to be cut."""
+        printed = list(console.render(self._as_columns(), options))
+        num_cut = sum(segment.text.count(CUT) for segment in printed)
+        if num_cut > sum(text.count(CUT) for text in (self.title, self.note, *chain(*self.cells))):
+            yield Text("\n".join(self._as_blocks()))
+        else:
+            yield from printed
+
+    def _as_blocks(self) -> list[str]:
+        """The first value of each row, and below it a line for each other one."""
+        lines = [self.title, ""] if self.title else []
+        titles = [column.title for column in self.columns[1:]]
+        width = max(map(len, titles), default=0)
+        for first, *others in self.cells:
+            known = [(title, value) for title, value in zip(titles, others, strict=True) if value]
+            lines += [first, *(f"  {title:<{width}}  {value}" for title, value in known), ""]
+        return lines + [self.note] * bool(self.note)
+
+    def _as_columns(self) -> RichTable:
         look: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
         title = Text(self.title, style="table.title")  # a Text is never read as markup
         table = RichTable(title=title, caption=Text(self.note, style="table.caption") if self.note else None, **look)

@@ -114,7 +114,7 @@ def over_time(curves: Sequence[Curve]) -> Curve:
         return curves[0][0], curves[0][1][None]
     known = [(x, losses) for x, losses in curves if len(x)]
     first, last = max(x[0] for x, _ in known), min(x[-1] for x, _ in known)
-    at = np.linspace(first, last, NUM_INSTANTS) if last > first else np.array([])
+    at = np.linspace(first, last, NUM_INSTANTS) if last > first else np.array([first] if last == first else [])
     return at, np.array([interpolated(x, losses, at) for x, losses in known])
 
 

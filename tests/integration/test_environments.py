@@ -1,6 +1,7 @@
 """Names of users are never markup, and odd environments end in output or in a message, never in a traceback."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,49 @@ def test_output_that_cannot_be_written_is_no_traceback(tmp_path: Path, redirecti
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
     assert b"Traceback" not in found.stderr, found.stderr
+
+
+UNKNOWN_USER = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
+"""A user without an entry in the table of users, to whom read-only folders are closed even if root runs the tests."""
+
+
+def can_be_another_user() -> bool:
+    try:
+        return subprocess.run([*UNKNOWN_USER, "true"], capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+COMMANDS = """
+import contextlib, io, os, sys
+from sim.cli.main import main
+assert not os.access(sys.argv[1], os.W_OK)
+for arguments in sys.argv[2:]:
+    sys.argv = ["churnlab", *arguments.split()]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, (arguments, ended.code)
+"""
+
+
+@pytest.mark.skipif(not can_be_another_user(), reason="takes user namespaces")
+def test_a_read_only_installation_and_a_user_without_home(tmp_path: Path):
+    """All that is written goes to the folders that are named; no cache of a library is needed."""
+    installed = tmp_path / "installed"
+    for package in ("sim", "models"):
+        shutil.copytree(ROOT / package, installed / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (installed, *installed.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o222)
+    (tmp_path / "names.yaml").write_text(SCENARIO, encoding="utf-8")
+    changed = "--set cluster.device=t4 --set network=gcp --set workload.model=small --results results --cache cache"
+    commands = ["validate names.yaml", f"run names.yaml {changed}", "report results/names"]
+    command = [*UNKNOWN_USER, sys.executable, "-c", COMMANDS, str(installed), *commands]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed), "COLUMNS": "100"}
+    try:
+        found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, text=True)
+    finally:
+        for path in (installed, *installed.rglob("*")):
+            path.chmod(path.stat().st_mode | 0o200)
+    assert found.returncode == 0, found.stderr
+    assert "Traceback" not in found.stderr

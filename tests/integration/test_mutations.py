@@ -23,7 +23,7 @@ MOST_CPU_SECONDS = 10.0
 def compiled_loop() -> None:
     """The machine code of the loop over arrays, whose making takes longer than any mutation may."""
     scenario = parse_scenario("name: a\nstrategies: [none]")
-    if is_numba_installed() and is_writable(machine_code_folder()):
+    if is_numba_installed() and (folder := machine_code_folder()) and is_writable(folder):
         with patch.object(COMPILATION, "pays", return_value=True):
             fastest_time(build_site(scenario), plain_plan(scenario.workload))
 

@@ -12,7 +12,7 @@ from sim.results import storage as results
 from sim.results.selection import MissingError, comparable
 from support.commands import churnlab
 from support.pictured import SCENARIO, of_scenario, of_sweep, run_all
-from support.sweeps import do_sweep, write_scenario
+from support.sweeps import TINY, do_sweep, write_scenario
 
 LEFT_OUT = {"checkpoint_interval", "reinit", "swapping", "nodes"}
 
@@ -152,3 +152,14 @@ def test_the_command_ends_with_2_and_its_help_lists_all_kinds(folder):
     assert len(done.stderr.splitlines()) == 1
     words = " ".join(churnlab("plot", "--help", folder=folder).stdout.replace("│", " ").split())
     assert f"Kinds: {', '.join(figure_kinds())}." in words
+
+
+def test_runs_that_are_validated_once_at_other_times_have_figures(tmp_path):
+    """Their mean over time has no instant in common, but each run has its point."""
+    text = TINY.replace("training:\n", "training:\n  learner: curve\n").replace(
+        "interval_steps: 6", "interval_steps: 100"
+    )
+    write_scenario(tmp_path, text.replace("iterations_per_step: 40", "iterations_per_step: 4"))
+    for command in ("sweep tiny.yaml --jobs 1", "plot results/tiny --kind loss", "report results/tiny"):
+        ended = churnlab(*command.split(), folder=tmp_path)
+        assert ended.returncode == 0, ended.stderr

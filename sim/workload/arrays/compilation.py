@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from sim.core.files import user_cache
 from sim.workload.arrays import calendar, loop, messages
 
 COMPILED_MODULES = calendar, messages, loop
@@ -33,7 +34,8 @@ class Compilation:
         expected_seconds = self.plain_seconds + num_visits * PLAIN_SECONDS_PER_VISIT
         if expected_seconds <= LOADING_SECONDS or not is_numba_installed():
             return False
-        folder = machine_code_folder()
+        if (folder := machine_code_folder()) is None:
+            return False
         if not self.has_machine_code:  # once it is there it stays, and a look at the disk takes as long as a small loop
             self.has_machine_code = any(folder.rglob("*.nbi"))
         return (expected_seconds > COMPILING_SECONDS or self.has_machine_code) and is_writable(folder)
@@ -49,10 +51,14 @@ def is_numba_installed() -> bool:
 
 
 @cache
-def machine_code_folder() -> Path:
-    """Folder of the compiled loop, by all that it is made of: numba notices no change in functions of other modules."""
+def machine_code_folder() -> Path | None:
+    """Folder of the compiled loop, by all that it is made of: numba notices no change in functions of other modules.
+
+    None for a user without a home folder.
+    """
+    if (folder := user_cache()) is None:
+        return None
     made_of = [version("numba").encode(), *(Path(str(one.__file__)).read_bytes() for one in COMPILED_MODULES)]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return folder / "churnlab" / "compiled" / hashlib.sha256(b"".join(made_of)).hexdigest()[:16]
 
 
