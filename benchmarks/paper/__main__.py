@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from benchmarks.paper.extract import COMMITTED, Extract, compare, made_on
-from benchmarks.paper.figures import draw_all, make_maps
+from benchmarks.paper.figures import draw_all, make_map
 from benchmarks.paper.jobs import JOBS, SCENARIOS, TABLE_2_JOB, Job
 from benchmarks.paper.page import write_page
 from models.training_state import digest
@@ -51,7 +51,7 @@ def paper(
         write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
         if not quick:
             with Display() as display:
-                make_maps(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder, display)
+                make_map(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder, display)
     if not quick:
         draw_all(runs, made)
         write_page()

@@ -38,7 +38,6 @@ JOBS = (
     ),
     Job("figure2", (SHORT, ONE_TRAINING_SEED)),
     Job("variants", (SHORT, ONE_TRAINING_SEED)),
-    Job("one_failure", (SHORT, ONE_TRAINING_SEED)),
     Job("consecutive", (SHORT, ONE_TRAINING_SEED)),
     Job("end_stages", (SHORT,)),
     Job("correlated", (SHORT,)),

@@ -15,11 +15,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.paper.extract import COMMITTED, rollback_factor
-from benchmarks.paper.figures import MAP_PRESETS, MAP_RATES
+from benchmarks.paper.figures import MAP_PRESET, MAP_RATES
 from benchmarks.paper.jobs import JOBS
 from benchmarks.paper.published import (
     CHECKPOINT_INTERVAL_ITERATIONS,
-    FAILURE_FREE_ITERATIONS,
     NUM_STAGES,
     RATES,
     RELEASED_PROBABILITIES,
@@ -51,7 +50,7 @@ from benchmarks.paper.tables import (
     row_at,
     share,
 )
-from benchmarks.paper.verdicts import Verdict, pair_counts, verdicts
+from benchmarks.paper.verdicts import Claim, Contrast, claims
 from sim.cli.tables import in_models
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.series import at_point
@@ -61,9 +60,9 @@ from sim.strategies import legend_label
 
 PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
 
-REFERENCES = ("redundant_text", "redundant_table2", "checkpoint")
+REFERENCES = ("redundant", "checkpoint")
 
-ORDER = ("checkpoint", "redundant_text", "redundant_table2", "checkfree", "checkfree_plus")
+ORDER = ("checkpoint", "redundant", "checkfree", "checkfree_plus")
 
 UPLOAD_RATE, BLOCKING = "network.storage.bandwidth_mbit_per_s", "strategies[checkpoint].blocking_share"
 
@@ -112,9 +111,9 @@ class Page:
         """Table 1 as measured."""
         return list(costs())
 
-    def verdicts(self) -> Iterator[Verdict]:
-        """All claims of the paper and what became of them."""
-        return verdicts(self.tables, self.costs)
+    def claims(self) -> Iterator[Claim]:
+        """All claims of the paper with their verdicts."""
+        return claims(self.tables)
 
     # ---- Table 2 --------------------------------------------------------------------------------
 
@@ -133,31 +132,14 @@ class Page:
                 )
 
     def headline(self) -> Iterator[Row]:
-        """A row a strategy and rate: hours against redundant computation, by preset, and checkpointing."""
+        """A row a strategy and rate: hours against redundant computation and checkpointing."""
         against = [self.tables.against("table2", SECONDS, name) for name in REFERENCES]
         for rate in RATES:
             for strategy in REBUILDING:
                 cells = [ratio(only(found, strategy, rate)) for found in against]
                 own = row_of(strategy, rate).train_hours
-                papers = [own / row_of(name, rate).train_hours for name in ("redundant", "checkpoint")]
+                papers = [own / row_of(name, rate).train_hours for name in REFERENCES]
                 yield percent(rate), name_of(strategy), *cells, *(f"{value:.2f}" for value in papers)
-
-    def rankings(self) -> Iterator[Row]:
-        """A row a rate: `ranking` with either preset of redundant computation."""
-        for rate in RATES:
-            yield percent(rate), self.ranking(rate, "redundant_text"), self.ranking(rate, "redundant_table2")
-
-    def ranking(self, rate: float, left_out: str) -> str:
-        """Strategies in order of mean hours to the loss; one preset of redundant computation left out."""
-        rows = self.tables.against("table2", SECONDS, "none")
-        rows = rows[(rows[RATE] == rate) & ~rows["strategy"].isin(["none", left_out])].sort_values("mean")
-        return " < ".join(
-            f"{name_of(row['strategy']).split(',')[0]} {row['mean'] / SECONDS_PER_HOUR:.1f} h" for row in records(rows)
-        )
-
-    def seconds(self, strategy: str) -> str:
-        """Seconds of an iteration."""
-        return f"{self.tables.iteration_seconds(strategy):.1f}"
 
     def failures(self, rate: float) -> str:
         """Mean number of stages that CheckFree loses until the target."""
@@ -197,12 +179,12 @@ class Page:
             executed = shallow.to_target(at).pivot(index=SEEDS, columns="strategy", values=EXECUTED)
             found.append((executed[strategy] / executed["none"]).rename("ratio"))
         pairs = pd.concat(found, keys=("early", "late"), names=["strategy"]).reset_index()
-        return pair_counts(pairs, "ratio", "late", "early").count(is_below=False)
+        return of_pairs(Contrast(pairs, "ratio", "late", "early"), is_below=False)
 
     def lower_at_end(self, layers: int) -> str:
         """Number of pairs of seeds in which CheckFree+ ends at a lower loss than CheckFree, by depth."""
         runs = at_point(self.tables.final("depth"), {LAYERS: layers})
-        return pair_counts(runs, FINAL, "checkfree_plus", "checkfree").count(is_below=True)
+        return of_pairs(Contrast(runs, FINAL, "checkfree_plus", "checkfree"), is_below=True)
 
     # ---- other tables and figures of the paper --------------------------------------------------
 
@@ -213,7 +195,7 @@ class Page:
             rows = found[found[INTERVAL] == interval]
             yield f"every {interval}", *(hours_of(only(rows, "checkpoint", rate)) for rate in RATES)
         others = self.tables.against("table2", SECONDS, "none")
-        for strategy in ("redundant_text", *REBUILDING):
+        for strategy in ("redundant", *REBUILDING):
             yield name_of(strategy), *(hours_of(only(others, strategy, rate)) for rate in RATES)
 
     def over_frequent(self) -> Iterator[Row]:
@@ -222,9 +204,10 @@ class Page:
         for strategy in REBUILDING:
             runs = pd.concat([saving[saving[INTERVAL] == 10], others[others["strategy"] == strategy]])
             found = ratios(runs, [RATE], SECONDS, "checkpoint")
-            pairs = [pair_counts(runs[runs[RATE] == rate], SECONDS, strategy, "checkpoint") for rate in RATES]
+            pairs = [Contrast(runs[runs[RATE] == rate], SECONDS, strategy, "checkpoint") for rate in RATES]
             cells = [ratio(only(found, strategy, rate)) for rate in RATES]
-            yield name_of(strategy), *(f"{cell}; {one.count(False)}" for cell, one in zip(cells, pairs, strict=True))
+            counts = [of_pairs(one, is_below=False) for one in pairs]
+            yield name_of(strategy), *(f"{cell}; {count}" for cell, count in zip(cells, counts, strict=True))
 
     def uploads(self) -> Iterator[Row]:
         """Hours to the target with checkpoints every 10 iterations, by the cost of an upload."""
@@ -277,18 +260,6 @@ class Page:
             cells = [(difference(row_at(excess, here)), ratio(row_at(executed, here))) for here in points]
             yield name_of(strategy), *(cell for pair in cells for cell in pair)
 
-    def single_head(self) -> list[str]:
-        """Head of `single`: the time of each failure."""
-        places = self.tables.behind("one_failure")["at_seconds"].unique()
-        return [f"lost at {seconds / SECONDS_PER_HOUR:.1f} h" for seconds in sorted(places)]
-
-    def single(self) -> Iterator[Row]:
-        """A row a strategy and stage: iterations behind at the end of training, by the time of the failure."""
-        found = self.tables.behind("one_failure")
-        for strategy, rows in found.groupby("strategy", sort=False):
-            for stage, own in rows.groupby("stages", sort=False):
-                yield name_of(str(strategy)), str(stage), *map(behind, records(own.sort_values("at_seconds")))
-
     def consecutive(self) -> Iterator[Row]:
         """A row a strategy: cost of the loss of two neighbours, in hours and iterations."""
         for row in records(self.tables.behind("consecutive")):
@@ -301,15 +272,19 @@ class Page:
         return self.by_point("correlated", "failures", values, ("checkpoint", "redundant", *REBUILDING))
 
     def crossings(self) -> Iterator[Row]:
-        """A row a rate: the fastest strategy, and others that may be, with either preset."""
-        maps = [pd.read_csv(self.tables.folder / f"crossings_{preset}.csv") for preset in MAP_PRESETS]
+        """A row a rate: the fastest strategy, and others that may be."""
+        found = self.map
         for rate in MAP_RATES:
-            yield percent(rate), *(fastest(found[found[RATE] == rate]) for found in maps)
+            yield percent(rate), fastest(found[found[RATE] == rate])
+
+    @cached_property
+    def map(self) -> pd.DataFrame:
+        """The map over the failure rate."""
+        return pd.read_csv(self.tables.folder / f"crossings_{MAP_PRESET}.csv")
 
     def map_beside(self, strategy: str, rate: float) -> str:
         """Hours of a strategy in the map, and in real runs."""
-        found = pd.read_csv(self.tables.folder / "crossings_paper_text.csv")
-        (hours,) = at_point(found, {"strategy": strategy, RATE: rate})["hours"]
+        (hours,) = at_point(self.map, {"strategy": strategy, RATE: rate})["hours"]
         real = only(self.tables.against("table2", SECONDS, "none"), strategy, rate)["mean"] / SECONDS_PER_HOUR
         return f"{hours:.1f} h for {name_of(strategy)}, where they took {real:.1f}"
 
@@ -328,11 +303,6 @@ class Page:
                 f"{iteration_factor('checkpoint', rate):.2f}",
                 ratio(only(executed, "checkpoint", rate)),
             )
-
-    def text_hours(self) -> str:
-        """Hours of the paper's failure-free iterations under redundant computation with half-size microbatches."""
-        seconds = self.tables.iteration_seconds("redundant_text")
-        return f"{FAILURE_FREE_ITERATIONS * seconds / SECONDS_PER_HOUR:.0f}"
 
     # ---- how it was made ------------------------------------------------------------------------
 
@@ -359,6 +329,11 @@ class Page:
         return f"{sum(self.made['seconds'][job.name] for job in JOBS) / 60:.0f}"
 
 
+def of_pairs(found: Contrast, is_below: bool) -> str:
+    """The number of pairs of seeds on one side, of all."""
+    return "{} of {}".format(*found.count(is_below))
+
+
 def fastest(rows: pd.DataFrame) -> str:
     """The fastest strategies of a map's cell, and those too close to exclude."""
     best = rows.loc[rows["is_best"], "strategy"].map(map_name)
@@ -367,8 +342,8 @@ def fastest(rows: pd.DataFrame) -> str:
 
 
 def map_name(strategy: str) -> str:
-    """A map's strategy in the page: the presets of redundant computation have their own columns."""
-    return "redundant" if strategy in MAP_PRESETS else legend_label(strategy)
+    """A map's strategy in the page."""
+    return "redundant" if strategy == MAP_PRESET else legend_label(strategy)
 
 
 if __name__ == "__main__":

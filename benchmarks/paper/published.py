@@ -84,9 +84,8 @@ BYTES_PER_TOKEN = 4.0
 
 
 def row_of(strategy: str, rate: float) -> Row:
-    """A strategy's row in Table 2; both presets of redundant computation share one. KeyError if there is none."""
-    rows = TABLE_2["redundant" if strategy.startswith("redundant") else strategy]
-    return dict(zip(RATES, rows, strict=True))[rate]
+    """A strategy's row in Table 2. KeyError if there is none."""
+    return dict(zip(RATES, TABLE_2[strategy], strict=True))[rate]
 
 
 def iteration_factor(strategy: str, rate: float) -> float:

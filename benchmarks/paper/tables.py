@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.paper.extract import Extract, final_losses, iterations_behind
-from benchmarks.paper.jobs import TABLE_2_JOB
+from benchmarks.paper.jobs import SCENARIOS, TABLE_2_JOB
 from benchmarks.paper.published import BYTES_PER_TOKEN, HIGHEST, TABLE_3
 from models.spec import EMBEDDING_STAGE
 from sim.core.units import SECONDS_PER_HOUR
@@ -107,8 +107,8 @@ class StudyTables:
         ).reset_index()
 
     def iteration_seconds(self, strategy: str) -> float:
-        """Seconds of an iteration in Table 2, to a tenth."""
-        return round(float(only(self.extract("table2").runs, strategy, HIGHEST)["iteration_seconds"]), 1)
+        """Seconds of an iteration in Table 2."""
+        return float(only(self.extract("table2").runs, strategy, HIGHEST)["iteration_seconds"])
 
     def inner_recovery_seconds(self) -> float:
         """Mean recovery time of CheckFree where the end stages do not fail."""
@@ -197,13 +197,30 @@ def costs() -> Iterator[CostRow]:
             yield CostRow(config.name, *sizes, *shares, recovers(scenario, config))
 
 
+NETWORKS = {
+    "nodes in turn over seven regions": (),
+    "each stage in one region": ("cluster.placement=stage_per_region",),
+    "all nodes of two regions share a connection's rate": ("network.sharing=region_pair",),
+}
+"""Overrides of the throughput test, by what they mean."""
+
+
+@cache
+def seconds_by_network() -> dict[str, tuple[float, float]]:
+    """Iteration times without a strategy and with CheckFree+ in the throughput test, by placement and sharing."""
+    found = {}
+    for name, overrides in NETWORKS.items():
+        scenario = load_scenario(SCENARIOS.parent / "paper_throughput.yaml", overrides)
+        chosen = [config for config in scenario.strategies if config.kind in ("none", "checkfree_plus")]
+        own = overheads(scenario.model_copy(update={"strategies": tuple(chosen)}))
+        plain, plus = (one.undisturbed_seconds for one in own)
+        found[name] = plain, plus
+    return found
+
+
 # ---- cells --------------------------------------------------------------------------------------------
 
-OWN_NAMES = {
-    "redundant_text": "redundant, `paper_text`",
-    "redundant_table2": "redundant, `paper_table2`",
-    "checkfree_rolls_back": "CheckFree, rolls back",
-}
+OWN_NAMES = {"checkfree_rolls_back": "CheckFree, rolls back", "redundant": "redundant computation"}
 
 NO_VALUE = "–"
 

@@ -27,16 +27,28 @@ BAMBOO: dict[str, Any] = {
     "microbatch_count_factor": 1,
     "shadow": "eager",
     "on_failure": "carry_on",
+    "synchronisation": "none",
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper_text": {"microbatch_size_factor": 0.5, "microbatch_count_factor": 2, "shadow_forwards": 1.0},
-    "paper_table2": {"microbatch_size_factor": 1.0, "microbatch_count_factor": 2, "shadow_forwards": 1.0},
+    "paper_text": {
+        "microbatch_size_factor": 0.5,
+        "microbatch_count_factor": 2,
+        "shadow_forwards": 1.0,
+        "synchronisation": "gradients_and_weights",
+    },
+    "paper_table2": {
+        "microbatch_size_factor": 1.0,
+        "microbatch_count_factor": 2,
+        "shadow_forwards": 1.0,
+        "synchronisation": "none",
+    },
     "bamboo": {**BAMBOO, "shadow_forwards": 1.0},
     "bamboo_lazy": {**BAMBOO, "shadow_forwards": 0.0},
     "bamboo_forward_and_backward": {**BAMBOO, "shadow_forwards": 1.0, "shadow_backwards": 1.0},
 }
-"""`paper_text`: half the size, twice the count, as the CheckFree paper says. `paper_table2`: twice the count of
-full-size microbatches, as its published 151 s an iteration imply. `bamboo`: the shadow's forwards run beside the
+"""`paper_text`: half the size, twice the count, as the CheckFree paper says, and communication of the order of the
+model, as its Table 1 says: each stage sends the holder of its shadow gradients and weights. `paper_table2`: twice the
+count of full-size microbatches and nothing sent, which take as long. `bamboo`: the shadow's forwards run beside the
 training, its backwards only after a failure; `bamboo_lazy`: neither; `bamboo_forward_and_backward`: both. These carry
 on after a failure, after a pause for what the shadow has not computed yet."""
 
@@ -65,7 +77,7 @@ class RedundantConfig(PresetConfig):
     )
     max_in_flight: int | None = Field(None, ge=1, description="microbatches in flight; default: the workload's")
     synchronisation: Literal["none", "gradients", "weights", "gradients_and_weights"] = Field(
-        "none",
+        "gradients_and_weights",
         description="what each stage sends to the holder of its shadow, once an iteration: nothing, as if the holder "
         "had it already; its gradients; its new weights; or both",
     )

@@ -1,18 +1,19 @@
 """The rule for verdicts on the paper's claims."""
 
 import math
-from itertools import product
+from itertools import combinations, product
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from benchmarks.paper.extract import COMMITTED
 from benchmarks.paper.published import Span
-from benchmarks.paper.tables import StudyTables, costs
-from benchmarks.paper.verdicts import PairCounts, check, pair_counts, size, verdicts
+from benchmarks.paper.tables import StudyTables, seconds_by_network
+from benchmarks.paper.verdicts import Contrast, claims, compared, pairs_needed, verdict
 
 
-def pairs(own: list[float], other: list[float]) -> pd.DataFrame:
+def pairs(own: list[float], other: list[float]) -> Contrast:
     """Runs of two strategies, three failure seeds x two training seeds."""
     seeds = list(product(range(3), range(2)))
     rows = [
@@ -20,58 +21,85 @@ def pairs(own: list[float], other: list[float]) -> pd.DataFrame:
         for name, values in (("own", own), ("other", other))
         for (a, b), value in zip(seeds, values, strict=True)
     ]
-    return pd.DataFrame(rows)
+    return Contrast(pd.DataFrame(rows), "x", "own", "other")
 
 
-def test_order_needs_every_pair_of_seeds():
-    found = pair_counts(pairs([1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]), "x", "own", "other")
-    assert found == PairCounts(6, 0, 0)
-    assert found.order(is_below=True) == "R"
-    assert found.order(is_below=False) == "N"
-    assert PairCounts(5, 1, 0).order(is_below=True) == PairCounts(5, 1, 0).order(is_below=False) == "?"
-    assert PairCounts(1, 1, 4).count(is_below=True) == "1 of 6, 1 equal"
-    assert PairCounts(2, 0, 0).order(is_below=True) == "?"  # few pairs give no order
-    nothing = math.nan  # a target not reached is above any value
-    found = pair_counts(pairs([1, nothing, 3, 4, 5, nothing], [2, 3, 4, 5, nothing, nothing]), "x", "own", "other")
-    assert found == PairCounts(4, 1, 1)
+ONE = [1.0, 1.05, 1.0, 1.05, 1.0, 1.05]
+TWICE = [2.0, 2.1, 2.0, 2.11, 2.0, 2.1]
+
+
+def test_an_order_holds_if_every_pair_and_the_interval_agree():
+    assert verdict([pairs(TWICE, ONE)], is_below=False) == "holds"
+    assert verdict([pairs(TWICE, ONE)], is_below=True) == "the opposite"
+    wide = pairs([1.1, 9.0, 1.2, 9.0, 1.1, 9.0], [1.0] * 6)
+    assert verdict([wide], is_below=False) == "holds in these runs"
+    mixed = pairs([2.0, 2.0, 2.0, 2.0, 2.0, 0.9], [1.0] * 6)
+    assert verdict([mixed], is_below=False).startswith("cannot be told: ")
+    assert verdict([pairs(TWICE, ONE), mixed], is_below=False).startswith("cannot be told: ")
+    assert mixed.count(is_below=False) == (5, 6)
+
+
+def test_a_target_not_reached_is_above_any_value():
+    nothing = math.nan
+    found = pairs([1, nothing, 3, 4, 5, nothing], [2, 3, 4, 5, nothing, nothing])
+    assert (found.count(is_below=True), found.count(is_below=False)) == ((4, 6), (1, 6))
+    assert verdict([found], is_below=True) == "cannot be told: a longer training"
 
 
 @pytest.mark.parametrize(
-    ("paper", "low", "high", "expected"),
+    ("low", "high", "expected"),
     [
-        *((0.7, 0.6, 0.9, "R"), (0.7, 0.6, 1.2, "?"), (0.7, 0.8, 0.9, "N"), (0.7, 0.8, 1.2, "N"), (0.7, 1.1, 1.2, "N")),
-        *((1.5, 1.2, 1.6, "R"), (1.5, 0.6, 1.6, "?"), (1.5, 1.2, 1.4, "N"), (1.5, 0.6, 1.2, "N")),
-        *((1.5, 1.2, 1.47, "R"), (1.5, 1.53, 1.6, "R"), (1.5, math.nan, math.nan, "?")),
+        (1.9, 2.1, "holds"),
+        (2.2, 2.4, "holds; smaller here"),
+        (1.1, 1.5, "holds; larger here"),
+        (0.9, 1.1, "no order published; larger here"),
+        (0.4, 0.6, "the opposite; larger here"),
     ],
 )
-def test_size_compares_interval_and_published_range(paper, low, high, expected):
-    """N if they do not overlap, ? if the interval contains 1, else R."""
-    span = Span(paper, paper - 0.05, paper + 0.05)
-    assert size(span, {"low_ratio": low, "high_ratio": high}) == expected
+def test_ratios_are_compared_with_the_published_range(low, high, expected):
+    found, paper, here = compared([pairs(TWICE, ONE)], Span((low + high) / 2, low, high))
+    assert (found, paper) == (expected, f"{(low + high) / 2:.2f}")
+    assert here.startswith("2.00")
 
 
-def test_ratios_and_readings_are_compared_with_the_papers():
-    own, other = [2.0, 2.1, 2.0, 2.1, 2.0, 2.1], [1.0, 1.05, 1.0, 1.05, 1.0, 1.05]
-    runs = pairs(own, other)
-    found = check([runs], "x", "own", "other", Span(2.2, 2.1, 2.3))
-    assert found.here == "2.00; 6 of 6"
-    assert (found.order, found.size) == ("R", "N")
-    assert check([runs], "x", "own", "other", Span(0.5, 0.4, 0.6)).order == "N"
-    assert check([runs], "x", "own", "other", Span(0.99, 0.9, 1.1)).order == "?"
-    one, another = pairs([2.0] * 6, [1.0] * 6), pairs([2.0] * 5 + [0.9], [1.0] * 6)
-    found = check([one, another], "x", "own", "other", Span(2.0, 1.9, 2.1))
-    assert found.here.startswith("2.00; 6 of 6, by running means 1.82 (")
-    assert found.here.endswith("; 5 of 6")
-    assert found.order == "?"
+def test_the_number_of_pairs_is_that_of_a_t_test():
+    """Against tables of the power of a t test (Cohen, 1988): effects of 0.5 and 0.8 need 34 and 15 pairs."""
+    assert [pairs_needed(effect, 1.0) for effect in (0.5, -0.8, 0.01)] == [34, 15, None]
+    mixed = [0.9, 1.2, 1.3, 0.8, 1.2, 1.1]
+    found = pairs(mixed, [1.0] * 6)
+    assert found.needed == f"{pairs_needed(np.log(mixed).mean(), deviation_by_hand(np.log(mixed)))} pairs"
+
+
+def deviation_by_hand(values: np.ndarray) -> float:
+    """Of an independent pair: of runs (0, 0), (0, 1), (1, 0) and so on half the mean squared differences by what they
+    share; components of less than nothing are nothing."""
+    cells = dict(zip(product(range(3), range(2)), values, strict=True))
+    halves: dict[tuple[bool, bool], list[float]] = {}
+    for (a, one), (b, other) in combinations(cells.items(), 2):
+        halves.setdefault((a[0] == b[0], a[1] == b[1]), []).append((one - other) ** 2 / 2)
+    none, failure, training = (np.mean(halves[key]) for key in ((False, False), (True, False), (False, True)))
+    return math.sqrt(max(0, none - failure) + max(0, none - training) + max(0, failure + training - none))
 
 
 def test_every_claim_has_a_verdict():
-    rows = list(verdicts(StudyTables(COMMITTED / "full"), list(costs())))
-    assert len(rows) > 30
+    rows = list(claims(StudyTables(COMMITTED / "full")))
+    words = (
+        "holds",
+        "the opposite",
+        "cannot be told: ",
+        "by construction",
+        "no order published",
+        "depends on the plac",
+    )
     for row in rows:
-        letters = {line.split(": ")[-1] for cell in (row.order, row.size) if cell for line in cell.split("<br>")}
-        assert letters, row.claim
-        assert letters <= set("RN?"), row.claim
+        for line in row.verdict.split("<br>"):
+            assert line.split(" %: ")[-1].startswith(words), row.claim
         assert row.paper, row.claim
         assert row.here, row.claim
         assert row.where.startswith("["), row.claim
+    assert len({row.claim for row in rows}) == len(rows) > 20
+
+
+def test_swapped_routes_take_longer_or_shorter_by_the_placement():
+    longer = [plus > plain for plain, plus in seconds_by_network().values()]
+    assert longer == [True, False, False]

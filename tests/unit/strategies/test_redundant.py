@@ -44,19 +44,20 @@ def seconds(expected: float) -> Any:
 
 # ---- what an iteration is to do ---------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("preset", "count", "size", "forwards", "backwards", "shadow"),
+    ("preset", "count", "size", "forwards", "backwards", "shadow", "sent"),
     [
-        ("paper_text", 8, 0.5, 1.0, 0.0, "with_forward"),
-        ("paper_table2", 8, 1.0, 1.0, 0.0, "with_forward"),
-        ("bamboo", 4, 1.0, 1.0, 0.0, "eager"),
-        ("bamboo_lazy", 4, 1.0, 0.0, 0.0, "eager"),
-        ("bamboo_forward_and_backward", 4, 1.0, 1.0, 1.0, "eager"),
+        ("paper_text", 8, 0.5, 1.0, 0.0, "with_forward", 2),
+        ("paper_table2", 8, 1.0, 1.0, 0.0, "with_forward", 0),
+        ("bamboo", 4, 1.0, 1.0, 0.0, "eager", 0),
+        ("bamboo_lazy", 4, 1.0, 0.0, 0.0, "eager", 0),
+        ("bamboo_forward_and_backward", 4, 1.0, 1.0, 1.0, "eager", 0),
     ],
 )
-def test_a_preset_says_what_an_iteration_has_to_do(preset, count, size, forwards, backwards, shadow):
+def test_a_preset_says_what_an_iteration_has_to_do(preset, count, size, forwards, backwards, shadow, sent):
     planned = strategy_of("redundant", 4, preset=preset).adapt_plan(IterationPlan(4, plain_routes(4)))
     assert (planned.num_microbatches, planned.microbatch_size) == (count, size)
     assert (planned.shadow_forwards, planned.shadow_backwards, planned.shadow) == (forwards, backwards, shadow)
+    assert planned.shadow_transfers == sent
 
 
 def longest(preset: str, num_microbatches: int) -> float:
