@@ -144,7 +144,13 @@ FIGURES = {
     "spot_trace": {"loss": "spot_trace", "nodes": "nodes"},
 }
 """Of which scenarios which kinds of figures are in the documentation, under which names."""
-OVERRIDES = {"spot_trace": ["seeds.training=[0, 1]"]}
+ONE_TRAINING_SEED = ["sweep.training_replicates=1"]
+OVERRIDES = {
+    "spot_trace": ["seeds.training=[0, 1]"],
+    "failure_rates": ONE_TRAINING_SEED,
+    "checkpoint_interval": ONE_TRAINING_SEED,
+    "reinit": ONE_TRAINING_SEED,
+}
 
 
 def figures() -> None:

@@ -7,7 +7,7 @@ part of an interval (√(4/3)/√N). At N = 10 the 95 % interval of the cost is 
 (exact Poisson limits: 4.8 to 18.4) spans a factor of four; below five failures the interval of the cost contains zero.
 So with fewer than ten stages lost under both of two strategies their order is not decided, however narrow the interval
 over replicates is: replicates without failures are copies of each other, and their agreement is no evidence. Failures
-count once for each failure seed, and once in all if all seeds gave the same run (scripted failures).
+count once for each failure seed, and once in all if failure seeds make no difference (scripted failures).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.results.crossed_design import Estimate
+from sim.results.crossed_design import Estimate, repeats
 from sim.results.statistics import Values, estimate, paired_difference
 
 FEWEST_FAILURES = 10.0
@@ -50,12 +50,14 @@ class Outcomes:
 
     @cached_property
     def num_lost(self) -> float:
-        """Stages lost in all distinct replicates; infinite if unknown."""
+        """Stages lost under all failure seeds that make a difference; infinite if unknown."""
         if self.lost is None:
             return math.inf
         seeds, found = self.lost
         means = [float(found[seeds[:, 0] == seed].mean()) for seed in np.unique(seeds[:, 0])]
-        return means[0] if self.is_one_sample else math.fsum(means)
+        by_training = np.unique(self.values.seeds[:, 1], return_inverse=True)[1]
+        is_one_churn = self.is_one_sample or repeats(by_training, self.values.values)
+        return means[0] if is_one_churn else math.fsum(means)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,15 @@ def test_scripted_failures_count_once():
     assert [one.strategy for one in many.contenders] == ["b"]
 
 
+def test_scripted_failures_count_once_under_crossed_training_seeds():
+    """Each training seed has its own time, whatever the failure seed."""
+    pairs = [(failure, training) for failure in range(5) for training in range(2)]
+    values = Values.by_seeds({pair: 100.0 + pair[1] for pair in pairs})
+    assert Outcomes(values, Values.by_seeds(dict.fromkeys(pairs, 4))).num_lost == 4
+    values = Values.by_seeds({pair: 100.0 + pair[1] + pair[0] for pair in pairs})
+    assert Outcomes(values, Values.by_seeds(dict.fromkeys(pairs, 4))).num_lost == 20
+
+
 def test_failures_in_either_run_count_for_a_pair():
     """A strategy that is slow because of thirty failures is behind one that had finished before they came."""
     quick, slow = outcomes([100, 101, 102, 103, 104], [0] * 5), outcomes([300, 310, 320, 330, 340], [6] * 5)
