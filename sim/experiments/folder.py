@@ -177,8 +177,8 @@ def runs_table(folder: Path, runs: Sequence[SweepRun]) -> pd.DataFrame:
         row = {"run": run.name, "run_hash": run.key, "point": run.point, **run.identity}
         failure = folder / FAILED / f"{run.name}.json"
         if run.is_finished:
-            versions = results.read_json(run.folder / "run.json")["versions"]
-            row |= {"error": None} | flat(results.read_json(run.folder / "summary.json"))
+            versions = results.read_about(run.folder)["versions"]
+            row |= {"error": None} | flat(results.read_summary(run.folder))
             rows.append(row | {f"version_{name}": text for name, text in versions.items()})
         elif failure.is_file():
             rows.append(row | {"outcome": "failed", "error": readable(failure).get("error", "unknown")})

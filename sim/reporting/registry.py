@@ -19,7 +19,7 @@ from sim.reporting.notes import describe_seeds, notes
 from sim.reporting.series import at_point, choose_field, describe_point, omitted_points, points_in
 from sim.reporting.style import PAPER, SLIDE, Form, new_figure, save
 from sim.results.selection import MissingError, comparable, swept_fields
-from sim.results.storage import Results, read_json
+from sim.results.storage import Results, read_about
 from sim.scenario.loading import scenario_of_run
 from sim.scenario.scenario import Scenario
 
@@ -68,7 +68,7 @@ class FigureRequest:
     @cached_property
     def notes(self) -> list[str]:
         """Sentences for the caption: what seconds and losses refer to."""
-        lines = notes(self.scenario, str(read_json(self.folder / "run.json")["corpus"]))
+        lines = notes(self.scenario, str(read_about(self.folder)["corpus"]))
         points = points_in(self.runs, self.fields)
         if len(points) > 1 and self.point is None:
             lines[0] += f" That is at {describe_point(points[0])}, one of {len(points)} points."

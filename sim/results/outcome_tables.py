@@ -12,7 +12,7 @@ from sim.core.records import BUCKETS
 from sim.core.units import SECONDS_PER_HOUR
 from sim.results.selection import MissingError, by_point, of_runs, swept_fields
 from sim.results.statistics import summary
-from sim.results.storage import Results, read_json
+from sim.results.storage import Results, read_about
 
 COUNTS = ["num_runs", "num_reached", "num_failure_seeds", "num_training_seeds"]
 
@@ -109,8 +109,9 @@ def checkpoint_intervals(results: Results) -> pd.DataFrame:
         found["num_reached"] = target["num_reached"]
     point = ["strategy", *swept_fields(results)]
     first = results.runs.drop_duplicates(point)
-    files = [results.folders[run] / "run.json" for run in first["run"]]
-    configs = [read_json(file)["strategy"] if file.is_file() else {"kind": None} for file in files]
+    folders = [results.folders[run] for run in first["run"]]
+    kept = [folder if (folder / "run.json").is_file() else None for folder in folders]
+    configs = [read_about(folder)["strategy"] if folder else {"kind": None} for folder in kept]
     intervals = [one.get("interval_iterations") if one["kind"] == "checkpoint" else None for one in configs]
     found = found.merge(first[point].assign(interval_iterations=pd.array(intervals, dtype="Int64")), on=point)
     if found["interval_iterations"].nunique() < 2:

@@ -35,7 +35,16 @@ from sim.simulation.run import Run
 RECORDS = ("iterations.parquet", "events.parquet", "ledger.parquet", "nodes.parquet")
 TABLE, SWEEP = "runs.parquet", "sweep.json"  # files of a sweep: a row for each finished run, and the planned runs
 SWEEP_FORMAT = 1  # of `sweep.json`; a file without one has format 1
+RUN_FORMAT = 1  # of the files of a run's folder, in its `run.json`; one without it has format 1
 IDENTITY = ("strategy", "failure_seed", "training_seed", "outcome")
+OUTCOMES = (
+    *("scenario", "kind", "learner", "num_failures", "num_fallbacks", "num_iterations", "num_iterations_run"),
+    *("num_iterations_rerun", "iteration_seconds", "ideal_iteration_seconds", "wall_clock_seconds", "goodput"),
+    *("overhead", "cost_usd", "target_validation_loss", "target_reached_seconds", "target_reached_iteration"),
+    *("final_validation_loss", "stopped_because"),
+)
+"""Of a summary, beside the ledger: what tables, figures and reports are made of."""
+ABOUT = ("strategy", "versions", "corpus")  # of run.json
 PLANNED = ("run", "point", "strategy", "failure_seed", "training_seed", "parameters", "keeps_records")
 COLUMNS = {
     "iterations": tuple(each.name for each in fields(IterationRecord)),
@@ -82,7 +91,7 @@ def write_run(
             ledger = pa.table({"bucket": list(BUCKETS), "seconds": [run.ledger[bucket] for bucket in BUCKETS]})
             pq.write_table(ledger, temporary / "ledger.parquet")
             pd.DataFrame(run.nodes).to_parquet(temporary / "nodes.parquet", index=False)
-        write_json(temporary / "run.json", about)
+        write_json(temporary / "run.json", {"format": RUN_FORMAT, **about})
         write_json(temporary / "summary.json", summarise(scenario, run) if isinstance(run, Run) else run)
         for path in (*temporary.iterdir(), temporary):
             flush_to_disk(path)
@@ -182,6 +191,33 @@ def require(path: Path, found: Collection[str], needed: Iterable[str]) -> None:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it is of another version, or changed; run it again")
 
 
+def require_format(path: Path, content: Mapping[str, Any], known: int) -> None:
+    """Raise ValueError, naming the file, where it is of a format that this version does not read."""
+    if (found := content.get("format", known)) != known:
+        raise ValueError(f"{path} has format {found}, this version reads {known}: use the version that wrote it")
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Read `run.json` of a run. ValueError, naming the file, for another format or missing keys."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run the scenario again")
+    content = read_json(path)
+    require_format(path, content, RUN_FORMAT)
+    require(path, content, ABOUT)
+    return content
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Read `summary.json` of a finished run. ValueError, naming the file, where keys are missing."""
+    path = folder / "summary.json"
+    content = read_json(path)
+    require(path, content, (*IDENTITY, *OUTCOMES, "ledger_seconds"))
+    ledger = content["ledger_seconds"]
+    require(path, ledger if isinstance(ledger, dict) else (), BUCKETS)
+    return content
+
+
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """Read a table. ValueError, naming the file, if it is none, or lacks columns."""
     try:
@@ -201,8 +237,7 @@ def read_plan(folder: Path) -> list[dict[str, Any]]:
         return []
     content = read_json(path)
     require(path, content, ("runs",))
-    if content.get("format", SWEEP_FORMAT) != SWEEP_FORMAT:
-        raise ValueError(f"{path} has format {content['format']}, this version reads {SWEEP_FORMAT}: use its version")
+    require_format(path, content, SWEEP_FORMAT)
     rows = content["runs"]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path}: 'runs' is no list of mappings: run the sweep again")
@@ -223,9 +258,7 @@ def load_run(folder: Path | str) -> RunFiles:
     if not is_finished(folder, with_records=True):
         raise ValueError(f"{folder}: outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more")
     tables = (read_table(folder / f"{name}.parquet", COLUMNS[name]) for name in ("iterations", "events", "ledger"))
-    summary = read_json(folder / "summary.json")
-    require(folder / "summary.json", summary, (*IDENTITY, "stopped_because"))
-    return RunFiles(folder, summary, read_json(folder / "run.json"), *tables)
+    return RunFiles(folder, read_summary(folder), read_about(folder), *tables)
 
 
 @dataclass(frozen=True)
@@ -294,12 +327,11 @@ def load(path: Path | str) -> Results:
     folder = Path(path)
     if (folder / TABLE).is_file():
         runs = read_table(folder / TABLE, ("run", *IDENTITY))
+        if len(runs) and (runs["outcome"] != "failed").any():
+            require(folder / TABLE, runs.columns, (*OUTCOMES, *(f"{bucket}_seconds" for bucket in BUCKETS)))
     else:
         folders = [folder] if is_finished(folder) else runs_in(folder)
-        summaries = {found: read_json(found / "summary.json") for found in folders}
-        for found, summary in summaries.items():
-            require(found / "summary.json", summary, IDENTITY)
-        runs = pd.DataFrame([{"run": found.name, **flat(summary)} for found, summary in summaries.items()])
+        runs = pd.DataFrame([{"run": found.name, **flat(read_summary(found))} for found in folders])
     if not runs.empty:
         return Results(folder, runs)
     if (folder / TABLE).is_file() or (folder / SWEEP).is_file():

@@ -45,8 +45,6 @@ def timeline(folder: Path, from_seconds: float = 0.0, to_seconds: float | None =
     """
     files = load_run(folder)
     scenario, summary = scenario_of_run(files.folder / "scenario.yaml"), files.summary
-    if missing := {"strategy", "failure_seed", "iteration_seconds", "wall_clock_seconds"} - summary.keys():
-        raise ValueError(f"{folder / 'summary.json'} lacks {', '.join(sorted(missing))}: run the scenario again")
     whole_seconds = float(summary["wall_clock_seconds"])
     if to_seconds is None:
         to_seconds = from_seconds + 2 * float(summary["iteration_seconds"])

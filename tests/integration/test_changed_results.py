@@ -59,6 +59,17 @@ def holding(text: str) -> Callable[[Path], None]:
         ("report", "runs.parquet", without("outcome"), "lacks outcome"),
         ("plot", "runs.parquet", holding("PAR1"), "is not a parquet file, or damaged"),
         ("timeline", "RUN/summary.json", without("training_seed"), "lacks training_seed"),
+        ("timeline", "RUN/summary.json", without("iteration_seconds"), "lacks iteration_seconds"),
+        ("timeline", "RUN/run.json", holding('{"format": 2}'), "has format 2, this version reads 1"),
+        ("timeline", "RUN/run.json", without("versions"), "lacks versions"),
+        ("timeline", "RUN/run.json", Path.unlink, "is missing"),
+        ("report", "RUN/run.json", without("corpus"), "lacks corpus"),
+        ("plot", "RUN/run.json", without("strategy"), "lacks strategy"),
+        *[
+            (command, "runs.parquet", without(column), f"lacks {column}")
+            for command in ("report", "plot")
+            for column in ("wall_clock_seconds", "kind", "learner", "num_fallbacks", "lost_work_seconds", "overhead")
+        ],
         ("timeline", "RUN/iterations.parquet", without("step"), "lacks step"),
         ("timeline", "RUN/ledger.parquet", without("seconds"), "lacks seconds"),
     ],

@@ -1,5 +1,6 @@
 """`churnlab report` as a user meets it: where it writes, what it says, and how it refuses."""
 
+import html
 import shutil
 
 import pandas as pd
@@ -104,3 +105,18 @@ def test_runs_that_a_sweep_has_still_to_do_are_counted(folder, tmp_path):
     assert report(tmp_path / "part")[0] == 0
     page = (tmp_path / "part" / "report.html").read_text(encoding="utf-8")
     assert "5 runs of the sweep are unfinished: the same command resumes it." in page
+
+
+def test_the_report_says_what_binds_as_run_and_costs_do(tmp_path):
+    text = "name: slow\nnetwork: home_us\nworkload: {model: small, num_stages: 4, num_microbatches: 8}\n"
+    text += "training: {learner: none, steps: 5}\nstrategies: [none, {kind: checkpoint, interval_iterations: 10}]\n"
+    (tmp_path / "slow.yaml").write_text(text)
+    lines = {}
+    for command in ("run slow.yaml", "costs slow.yaml"):
+        output = churnlab(*command.split(), folder=tmp_path).stdout
+        (lines[command],) = {line for line in output.splitlines() if line.startswith("Bound by the")}
+    churnlab("report", "results/slow", folder=tmp_path)
+    page = (tmp_path / "results" / "slow" / "report.html").read_text(encoding="utf-8")
+    assert len(set(lines.values())) == 1
+    assert lines["run slow.yaml"] in html.unescape(page)
+    assert "checkpointing never saves" in page

@@ -25,7 +25,7 @@ from sim.experiments.strategy_map.refinement import coarse_lines, refined
 from sim.experiments.sweep import Observer
 from sim.results.ranking import Outcomes, rank
 from sim.results.statistics import Values
-from sim.results.storage import read_json
+from sim.results.storage import read_summary
 from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap
 from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point
@@ -121,7 +121,7 @@ class TrainingJob:
         found = []
         for point in points:
             runs = plan_runs([point], *job.plan_arguments)  # some may be in the job as those of an earlier point
-            summaries = {(run.failure_seed, run.training_seed): read_json(run.folder / "summary.json") for run in runs}
+            summaries = {(run.failure_seed, run.training_seed): read_summary(run.folder) for run in runs}
             found.append(TrainedRuns(summaries, point.scenario.training.steps * point.scenario.iterations_per_step))
         return found
 

@@ -16,7 +16,7 @@ import pandas as pd
 from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, format_value, styles_by_kind
 from sim.reporting.tables import headings
 from sim.results.selection import comparable, swept_fields
-from sim.results.storage import TABLE, Results, load_comparison, read_json, read_plan
+from sim.results.storage import TABLE, Results, load_comparison, read_about, read_plan
 from sim.strategies import legend_label
 
 Values = dict[str, Any]
@@ -148,8 +148,7 @@ class ReportData:
     @cached_property
     def abouts(self) -> list[dict[str, Any]]:
         """The contents of run.json of each run whose folder exists."""
-        paths = [folder / "run.json" for folder in self.results.folders.values()]
-        return [read_json(path) for path in paths if path.is_file()]
+        return [read_about(folder) for folder in self.results.folders.values() if (folder / "run.json").is_file()]
 
 
 def report_data(folder: Path) -> ReportData:

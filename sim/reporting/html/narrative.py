@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import pandas as pd
 
-from sim.core.text import HOURS, USD, capitalized, format_count, format_list, format_percent, format_percent_range
+from sim.core.text import (
+    HOURS,
+    USD,
+    capitalized,
+    format_count,
+    format_list,
+    format_percent,
+    format_percent_range,
+    uncapitalized,
+)
+from sim.reporting.binding import binding_sentences
 from sim.reporting.bottlenecks import time_sentences
 from sim.reporting.html.data import ReportData
 from sim.reporting.notes import describe_prices, notes
@@ -26,6 +37,7 @@ from sim.reporting.verdict import (
 from sim.results.crossed_design import Estimate
 from sim.results.outcome_tables import target_of
 from sim.results.statistics import PointRuns, estimate, paired_difference, points_of
+from sim.scenario.saves import unused_saves
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
@@ -128,6 +140,7 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
         reason = f"means of finished runs leave them out: {stopped['stopped_because'].iloc[0]}"
         lines.append(f"{format_count(len(stopped), 'run')} stopped before the end ({names}); {reason}.")
     lines += time_sentences(runs)
+    lines += limits_of(data, scenario) if scenario else []
     if number := data.num_missing:
         missing = f"{format_count(number, 'run')} of the sweep {_is_or_are(number)} unfinished"
         lines.append(f"{missing}: the same command resumes it.")
@@ -144,6 +157,13 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
     if (runs.filter(like="version_source").nunique() > 1).any():
         lines.append("These runs are of several versions of churnlab: do not compare them closely.")
     return lines
+
+
+def limits_of(data: ReportData, scenario: Scenario) -> list[str]:
+    """Say what binds an iteration, and which strategies never save; of the first point, where points differ in that."""
+    lines = [*binding_sentences(scenario, only_limits=True), *unused_saves(scenario)]
+    differs = any(re.split(r"[.\[]", field)[0] not in ("failures", "seeds") for field in data.fields)
+    return [f"At the first point: {uncapitalized(line)}" for line in lines] if differs else lines
 
 
 def _is_or_are(number: int) -> str:
