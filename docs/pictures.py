@@ -102,7 +102,8 @@ def schedules() -> None:
             "fifo, 3 in flight": iteration("workload.schedule=fifo", "workload.max_in_flight=3"),
         },
     )
-    redundant = "strategies=[{kind: redundant, microbatch_size_factor: 1, microbatch_count_factor: 1, shadow: %s}]"
+    redundant = "strategies=[{kind: redundant, microbatch_size_factor: 1, microbatch_count_factor: 1, "
+    redundant += "shadow: %s, synchronisation: none}]"
     panels(
         HERE / "images" / "strategies_in_1f1b.png",
         {

@@ -28,7 +28,12 @@ training:
   steps: 300
   target_validation_loss: 2.5
 failures: {kind: exponential, rate_per_hour: 0.3}
-strategies: [none, {kind: checkpoint, interval_iterations: 40}, redundant, checkfree, checkfree_plus]
+strategies:
+  - none
+  - {kind: checkpoint, interval_iterations: 40}
+  - {kind: redundant, synchronisation: none}
+  - checkfree
+  - checkfree_plus
 fallback: {kind: checkpoint, interval_iterations: 50}
 seeds: {failures: [0, 1]}
 iterations_per_step: 2
