@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim.core.text import HOURS, format_count, format_number
+from sim.core.text import HOURS, format_number
 from sim.experiments.folder import column_of, runs_table
 from sim.experiments.job import SweepJob
 from sim.experiments.plan import SweepRun, swept_fields
@@ -89,17 +90,16 @@ def known_precision(job: SweepJob, runs: Sequence[SweepRun], metric: str) -> lis
     columns = ["strategy", *SEEDS, *fields, "outcome", metric]
     frame = pd.concat([known[columns].assign(is_planned=False), planned.assign(is_planned=True)], ignore_index=True)
     points = [point for point in points_of(frame, fields) if point.runs["is_planned"].any()]
-    lines = []
-    for point, first in zip(points, references_of(points, runs[0].strategy.name), strict=True):
-        if line := line_on(point, first, metric):
-            lines.append(line)
+    pairs_of_points = zip(points, references_of(points, runs[0].strategy.name), strict=True)
+    all_lines = (line_on(point, first, metric) for point, first in pairs_of_points)
+    lines = list(islice(filter(None, all_lines), MOST_LINES))
     if not lines:
         return []
-    more = [f"  and {format_count(len(lines) - MOST_LINES, 'more strategy', 'more strategies')} at points of the sweep"]
+    more = ["  ..."] if len(lines) == MOST_LINES < len(points) else []
     what = "time to the target loss" if metric == TO_TARGET else "time to the end"
     heading = f"95 % intervals to expect, from {known[metric].notna().sum():,} finished runs, of the {what}:"
     notes = [note for words, note in NOTES.items() if any(words in line for line in lines)]
-    return [heading, *lines[:MOST_LINES], *(more if len(lines) > MOST_LINES else []), *notes]
+    return [heading, *lines, *more, *notes]
 
 
 def finished_runs(job: SweepJob, runs: Sequence[SweepRun]) -> pd.DataFrame:

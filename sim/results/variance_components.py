@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.results.crossed_design import Cells, quantile_at
+from sim.results.crossed_design import Cells, Codes, quantile_at
 from sim.results.statistics import CONFIDENCE, Values
+
+MOST_COMPARED = 500
 
 Variances = tuple[float, float, float]
 """Of failure seed, training seed and rest."""
@@ -29,8 +31,8 @@ class Components(NamedTuple):
 
     @classmethod
     def of(cls, found: Values) -> Components:
-        """Those of the runs that have a value."""
-        there = ~np.isnan(found.values)
+        """Those of the runs that have a value, or the first MOST_COMPARED of them."""
+        there = np.flatnonzero(~np.isnan(found.values))[:MOST_COMPARED]
         seeds, values = found.seeds[there], found.values[there]
         first, second = np.triu_indices(len(values), 1)
         halves = (values[first] - values[second]) ** 2 / 2.0
@@ -79,12 +81,25 @@ def expected_half_width(seeds: npt.NDArray[np.int64], variances: Variances, conf
     if number < 2:
         return math.nan
     cells = Cells.at(seeds, np.arange(float(number))[:, None])  # different values: no run repeats another
-    same = [np.equal.outer(seeds[:, axis], seeds[:, axis]) for axis in (0, 1)]
-    covariance = variances[0] * same[0] + variances[1] * same[1] + variances[2] * np.eye(number)
-    residual = covariance - covariance.mean(axis=0) - covariance.mean(axis=1, keepdims=True) + covariance.mean()
+    effects = cells.failure, cells.training, np.arange(number)
     square = 0.0
-    for clustering in cells.clusterings:
-        clusters = np.eye(int(clustering.codes.max()) + 1)[clustering.codes] * (clustering.codes >= 0)[:, None]
-        spread = float(np.einsum("ri,rs,si->", clusters, residual, clusters))
-        square += quantile_at(clustering.degrees_of_freedom, confidence) ** 2 * clustering.scale * spread / number**2
+    for found in cells.clusterings:
+        spread = math.fsum(
+            variance * _spread(found.codes, effect) for variance, effect in zip(variances, effects, strict=True)
+        )
+        square += quantile_at(found.degrees_of_freedom, confidence) ** 2 * found.scale * spread / number**2
     return math.sqrt(max(0.0, square))
+
+
+def _spread(clusters: Codes, effect: Codes) -> float:
+    """The expected sum of squared cluster sums of residuals, where an effect of variance 1 alone varies.
+
+    The residual sum of cluster c has the coefficient n_ce - n_c n_e / n of effect e, of n_ce runs in c with effect e.
+    """
+    inside = clusters >= 0
+    in_cluster, of_effect = np.bincount(clusters[inside]).astype(float), np.bincount(effect).astype(float)
+    both, counts = np.unique(clusters[inside] * len(of_effect) + effect[inside], return_counts=True)
+    cluster, own = np.divmod(both, len(of_effect))
+    mixed = float((counts * in_cluster[cluster] * of_effect[own]).sum()) / len(effect)
+    means = float((in_cluster**2).sum() * (of_effect**2).sum()) / len(effect) ** 2
+    return float((counts**2).sum()) - 2.0 * mixed + means
