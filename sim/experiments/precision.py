@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 
 import numpy as np
@@ -19,7 +20,7 @@ from sim.experiments.job import SweepJob
 from sim.experiments.plan import SweepRun, swept_fields
 from sim.results.crossed_design import SEEDS, are_pairs
 from sim.results.statistics import PointRuns, Values, points_of, references_of
-from sim.results.storage import TABLE
+from sim.results.storage import TABLE, read_table
 from sim.results.variance_components import Components, expected_half_width
 from sim.strategies import legend_label
 
@@ -107,8 +108,8 @@ def finished_runs(job: SweepJob, runs: Sequence[SweepRun]) -> pd.DataFrame:
     found, fields = runs_table(job.folder.folder, runs), swept_fields(runs)
     path = job.folder.folder / TABLE
     if path.is_file() and job.folder.made_for != "run":
-        others = pd.read_parquet(path)
-        if {"strategy", "outcome", *SEEDS, *fields}.issubset(others.columns):
+        with suppress(ValueError):  # damaged, or of another sweep
+            others = read_table(path, ("strategy", "outcome", *SEEDS, *fields))
             found = pd.concat([found, others], ignore_index=True)
     if found.empty:
         return found
