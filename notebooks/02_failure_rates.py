@@ -12,8 +12,8 @@
 # # 2. Failure rates, seeds and intervals
 #
 # How much does churn cost, and from which rate on is another strategy ahead? One run answers that for one rate and
-# one story of failures. This notebook sweeps the rate, repeats each point under three failure seeds, and asks what
-# may be concluded from that. It takes about three minutes on two cores.
+# one story of failures. This notebook sweeps the rate, repeats each point with three pairs of a failure and a training
+# seed, and asks what may be concluded from that. It takes about four minutes on two cores.
 
 # %%
 import os
@@ -40,7 +40,8 @@ RESULTS = Path("results")  # beside this notebook
 # ```
 #
 # `run_sweep` is what the command `churnlab sweep` does: what is not finished yet, on all cores, and it trains no step
-# twice: runs share what they have in common, and checkpointing and redundant computation cost no training at all.
+# twice: runs share what they have in common, and checkpointing and redundant computation need the failure-free training
+# of each replicate alone.
 # Here trainings are 500 steps long, to be done sooner. (`CHURNLAB_SHORT` pretends, with a parametric loss curve: not
 # to be looked at.)
 
@@ -57,7 +58,7 @@ churnlab.summary_table("failure_rates", churnlab.summary(found.runs, FIELDS, ref
 # **What to see.** Each row is a strategy at a rate. *Hours to end* say what churn costs in time; *hours to loss* what
 # it costs in all. `(2/3)` means that two of three runs reached the target at all: their mean speaks of those two
 # alone. The percentages are differences from no failures *under the same seeds*, with their 95 % intervals. The
-# intervals are wide: that is what three seeds tell.
+# intervals are wide: that is what three replicates tell.
 
 # %% [markdown]
 # ## Time to the target loss, by rate
@@ -72,14 +73,14 @@ churnlab.figure("time_to_loss", found)
 # %% [markdown]
 # **What to see.** The means have an order at each rate, and the bars (95 % intervals; a caret where one goes on
 # beyond the axis) overlap nearly everywhere. From overlapping bars nothing follows, neither a difference nor
-# equality: the runs of one seed met *the same churn*, so that strategies go up and down together. Look at differences
-# instead.
+# equality: the runs of one replicate met *the same churn* and began with the same weights, so that strategies go up and
+# down together. Look at differences instead.
 
 # %% [markdown]
 # ## The same churn: paired differences
 #
 # CheckFree and CheckFree+ at 5 % an hour: once as if their runs had nothing to do with each other, once pair by pair
-# under the same seed.
+# under the same seeds.
 
 # %%
 runs = found.runs[found.runs["failures.rate_per_hour"] == 0.05].assign(
@@ -104,10 +105,9 @@ pd.DataFrame(
 # swapping costs CheckFree+ more than its copies gain.)
 
 # %% [markdown]
-# ## How many seeds would it take?
+# ## How many replicates would it take?
 #
-# For an interval of 5 % of the mean: how many failure seeds *more*, as far as these tell (at most twice as many at a
-# time).
+# For an interval of 5 % of the mean: how many replicates *more*, as far as these tell (at most as many again).
 
 # %%
 everywhere = found.runs.assign(value=found.runs["target_reached_seconds"])
@@ -119,16 +119,16 @@ for (strategy, rate), group in everywhere.groupby(["strategy", "failures.rate_pe
             "strategy": strategy,
             "rate": rate,
             "half width, % of the mean": 100 * known.half_width / known.mean,
-            "seeds": known.num_failure_seeds,
+            "replicates": known.num_reached,
             "more for 5 %": churnlab.replicates_needed(known, 0.05),
         }
     )
 pd.DataFrame(rows).round(2)
 
 # %% [markdown]
-# **What to see.** The half width shrinks with the square root of the number of seeds, and its factor, Student's t, is
-# 4.3 at three seeds, 2.3 at ten. So the first few seeds more buy most. `churnlab sweep ... --until-ci 5%` adds them
-# by itself, for all strategies of a point alike, until each is known so well.
+# **What to see.** The half width shrinks with the square root of the number of replicates, and its factor, Student's t,
+# is 4.3 at three, 2.3 at ten. So the first few more narrow it most. `churnlab sweep ... --until-ci 5%` adds them by
+# itself, for all strategies of a point alike, until each is known so well; `--dry-run` says what to expect.
 
 # %% [markdown]
 # ## All that the end of the sweep told, as a table
@@ -147,6 +147,6 @@ against.loc[against["strategy"] != "checkfree_plus", shown].round(3)
 # ## And now
 #
 # - `sweep: {replicates: 10}`, or `--until-ci 5%`, and look again at what overlaps.
-# - `training_replicates: 2`: the losses have a seed of their own, and intervals count both sources of chance.
+# - `training_replicates: 1`: three failure seeds under one training. Narrower, but true of that training alone.
 # - Another axis: `strategies[checkpoint].interval_iterations: [10, 25, 100]`, or `network.bandwidth_factor: [0.1, 1,
 #   10]`.
