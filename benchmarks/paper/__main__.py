@@ -13,14 +13,16 @@ import typer
 
 from benchmarks.paper.extract import COMMITTED, Extract, compare, made_on
 from benchmarks.paper.figures import draw_all, make_map
-from benchmarks.paper.jobs import JOBS, SCENARIOS, TABLE_2_JOB, Job
+from benchmarks.paper.jobs import BRANCHES, JOBS, SCENARIOS, TABLE_2_JOB, Job
 from benchmarks.paper.page import write_page
 from models.training_state import digest
 from sim.cli.options import CacheFolder, cache_folder, complain, say
 from sim.cli.progress import Display
 from sim.cli.run import known_reference, print_summary, report_failures
 from sim.core.files import atomic_write, atomic_write_table
+from sim.experiments.branches.study import branches
 from sim.experiments.sweep import SweepOptions, run_sweep
+from sim.results.branches import FOLDER
 from sim.results.storage import load, read_json, write_json
 from sim.scenario.sweep_points import load_points
 
@@ -51,6 +53,7 @@ def paper(
         write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
         if not quick:
             with Display() as display:
+                branches(BRANCHES, cache=folder, observer=display).write(made / FOLDER)
                 make_map(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder, display)
     if not quick:
         draw_all(runs, made)

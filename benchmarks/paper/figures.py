@@ -17,16 +17,18 @@ from matplotlib.figure import Figure
 from benchmarks.paper.extract import COMMITTED, Extract
 from benchmarks.paper.jobs import TABLE_2_JOB
 from benchmarks.paper.published import HIGHEST, iteration_factor
-from benchmarks.paper.tables import RATE, REBUILDING, SECONDS, StudyTables
+from benchmarks.paper.tables import RATE, REBUILDING, SECONDS, StudyTables, name_of
 from sim.core.units import SECONDS_PER_HOUR
 from sim.experiments.strategy_map.study import MapOptions, strategy_map
 from sim.experiments.sweep import Observer
+from sim.reporting.branches import after_label, draw_stages
 from sim.reporting.loss import draw_loss
 from sim.reporting.outcomes import draw_means
 from sim.reporting.registry import figure_of
 from sim.reporting.series import KIND_ORDER, SERIES_STYLES, Styles, line_handles, styles_by_kind
 from sim.reporting.strategy_map import write_map
 from sim.reporting.style import STYLE, add_legend, new_figure
+from sim.results.branches import Branches, load_branches
 from sim.results.storage import Results, load
 from sim.scenario.loading import load_scenario
 from sim.strategies import legend_label
@@ -40,6 +42,9 @@ FIGURES = {
 
 PROCESS_NAMES = {"exponential": "independent losses", "trace": "as in the p3 trace"}
 """Names of the failure processes that a job sweeps."""
+
+BRANCHED = {"checkfree": "checkfree", "released_head": "reinit", "checkfree_plus": "checkfree_plus"}
+"""Strategies in the figure of single failures, and the kinds whose styles they have."""
 
 LOSS_LABEL = "validation loss (nats a byte)"
 
@@ -60,6 +65,7 @@ def draw_extracts(folder: Path) -> None:
     save(depth_figure(tables.trend), folder / "depth.png")
     save(table_2_figure(tables), folder / "table2.png")
     save(churn_figure(tables.extract("correlated")), folder / "correlated.png")
+    save(stages_figure(load_branches(folder)), folder / "branches.png")
 
 
 def with_rule(results: Results, extract: Extract) -> Results:
@@ -140,6 +146,28 @@ def churn_figure(extract: Extract) -> Figure:
             axis.set_title(PROCESS_NAMES[json.loads(value)["kind"]], loc="left")
         axes[0].set_ylabel(LOSS_LABEL)
         add_legend(figure, line_handles(styles))
+    return figure
+
+
+def stages_figure(found: Branches) -> Figure:
+    """Excess loss by the stage that is lost, at once and at the end, with intervals over training seeds."""
+    notes = [
+        f"Validation loss above that of the same training without the failure at step {found.steps[0]}; means and 95 % "
+        "intervals over training seeds."
+    ]
+    table = found.excess(("strategy", "stage", "after_steps"))
+    styles = styles_by_kind({name_of(name): kind for name, kind in BRANCHED.items()})
+    with new_figure(2.9, notes) as figure:
+        axes = figure.subplots(1, 2)
+        for axis, after in zip(axes, (found.after_steps[0], found.after_steps[-1]), strict=True):
+            axis.set_title(after_label(after).replace("\n", " "), loc="left")
+            for number, name in enumerate(BRANCHED):
+                rows = table[(table["strategy"] == name) & (table["after_steps"] == after)]
+                draw_stages(axis, rows, styles[name_of(name)], number, len(BRANCHED))
+            axis.set_xlabel("stage that is lost")
+            axis.set_xticks(range(len(found.stages)), [f"S{stage}" for stage in found.stages])
+        axes[0].set_ylabel("excess loss (nats a byte)")
+        add_legend(figure, line_handles(styles, with_markers=True))
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The sweeps of scenarios/paper, in the order in which they share training; full, or at a tenth of the work."""
+"""The sweeps of scenarios/paper in the order in which they share training, full or at a tenth; and its branches."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ JOBS = (
         ("sweep.zip={training.model.layers_per_stage: [1, 2], training.steps: [1000, 500]}", ONE_TRAINING_SEED),
     ),
     Job("figure2", (SHORT, ONE_TRAINING_SEED)),
-    Job("variants", (SHORT, ONE_TRAINING_SEED)),
     Job("consecutive", (SHORT, ONE_TRAINING_SEED)),
     Job("end_stages", (SHORT,)),
     Job("correlated", (SHORT,)),
 )
 
 TABLE_2_JOB = JOBS[0]
+
+BRANCHES = SCENARIOS / "branches.yaml"
+"""Single failures, which are no sweep; measured in full only."""

@@ -6,7 +6,8 @@ python -m benchmarks.paper.page    # writes it from the committed numbers
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ from benchmarks.paper.verdicts import Claim, Contrast, claims
 from sim.cli.tables import in_models
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.series import at_point
+from sim.results.branches import Branches, load_branches
 from sim.results.crossed_design import SEEDS
 from sim.results.storage import read_json
 from sim.strategies import legend_label
@@ -252,6 +254,55 @@ class Page:
             here = {"strategy": strategy}
             yield name, difference(row_at(excess, here)), ratio(row_at(executed, here))
 
+    @cached_property
+    def branches(self) -> Branches:
+        """Single failures."""
+        return load_branches(self.tables.folder)
+
+    @property
+    def num_branch_seeds(self) -> int:
+        """Training seeds of single failures."""
+        return int(self.branches.table["training_seed"].nunique())
+
+    def inner_excess(self, after_steps: int) -> str:
+        """CheckFree's excess after a failure of one of the stages between the ends."""
+        table = self.branches.table
+        inner = table["stage"].between(2, NUM_STAGES - 1) & (table["strategy"] == "checkfree")
+        found = replace(self.branches, table=table[inner]).excess(("after_steps",))
+        return plus_minus(row_at(found, {"after_steps": after_steps}))
+
+    def rules(self, names: dict[str, str]) -> Iterator[Row]:
+        """A row a variant: excess loss of a failure above the published rule's, mean over stages."""
+        for strategy, name in names.items():
+            found = self.branches.difference(strategy, "checkfree")
+            yield name, *map(plus_minus, records(found.sort_values("after_steps")))
+
+    def rule(self, strategy: str, after_steps: int) -> str:
+        """One number of `rules`."""
+        return plus_minus(row_at(self.branches.difference(strategy, "checkfree"), {"after_steps": after_steps}))
+
+    def swapped(self) -> str:
+        """Loss of CheckFree+ above CheckFree's at the last compared step without failures."""
+        found = self.branches.without_failures("checkfree_plus", "checkfree")
+        return plus_minus(row_at(found, {"step": found["step"].max()}))
+
+    def rules_by_stage(self, strategy: str) -> Iterator[Row]:
+        """A row a stage between the ends: the same of one variant."""
+        found = self.branches.difference(strategy, "checkfree", ("stage", "after_steps"))
+        for stage, rows in found[found["stage"].between(2, NUM_STAGES - 1)].groupby("stage"):
+            yield str(stage), *map(plus_minus, records(rows.sort_values("after_steps")))
+
+    def excesses(self, strategies: Sequence[str], after_steps: int) -> Iterator[Row]:
+        """A row a stage, and one for their mean: excess loss by strategy."""
+        found, means = (
+            self.branches.excess(by) for by in (("strategy", "stage", "after_steps"), ("strategy", "after_steps"))
+        )
+        for stage in self.branches.stages:
+            here = {"stage": stage, "after_steps": after_steps}
+            yield str(stage), *(plus_minus(row_at(found, {"strategy": name, **here})) for name in strategies)
+        here = {"after_steps": after_steps}
+        yield "mean", *(plus_minus(row_at(means, {"strategy": name, **here})) for name in strategies)
+
     def by_point(self, job: str, field: str, values: Sequence[Any], strategies: Sequence[str]) -> Iterator[Row]:
         """A row a strategy, a pair of columns a point: final loss above failure-free, iterations × failure-free."""
         excess, executed = self.tables.excess(job), self.tables.against(job, EXECUTED, "none")
@@ -327,6 +378,12 @@ class Page:
     def minutes(self) -> str:
         """Minutes of all sweeps."""
         return f"{sum(self.made['seconds'][job.name] for job in JOBS) / 60:.0f}"
+
+
+def plus_minus(row: Mapping[str, float]) -> str:
+    """A mean with half its interval; alone where all seeds agree."""
+    half_width = (row["high"] - row["low"]) / 2
+    return f"{row['mean']:+.4f} ± {half_width:.4f}" if half_width > 0 else f"{row['mean']:.0f}"
 
 
 def of_pairs(found: Contrast, is_below: bool) -> str:

@@ -220,7 +220,11 @@ def seconds_by_network() -> dict[str, tuple[float, float]]:
 
 # ---- cells --------------------------------------------------------------------------------------------
 
-OWN_NAMES = {"checkfree_rolls_back": "CheckFree, rolls back", "redundant": "redundant computation"}
+OWN_NAMES = {
+    "checkfree_rolls_back": "CheckFree, rolls back",
+    "redundant": "redundant computation",
+    "released_head": "CheckFree, released head",
+}
 
 NO_VALUE = "–"
 

@@ -101,7 +101,7 @@ def test_all_problems_name_field_and_nearest_name():
         build_small({"strategies[chekpoint].interval_iterations": 5})
 
 
-@pytest.mark.parametrize("name", ["quickstart", "checkpoint_interval", "paper/table2", "paper/variants", "spot_trace"])
+@pytest.mark.parametrize("name", ["quickstart", "checkpoint_interval", "paper/table2", "paper/figure2", "spot_trace"])
 def test_a_loaded_scenario_has_the_points_of_its_file(name):
     path = SCENARIOS / f"{name}.yaml"
     loaded = churnlab.load_scenario(path)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from benchmarks.paper.jobs import JOBS, SCENARIOS, TABLE_2_JOB
+from benchmarks.paper.jobs import BRANCHES, JOBS, SCENARIOS, TABLE_2_JOB
 from benchmarks.paper.published import RATES
 from benchmarks.paper.tables import RATE
 from sim.scenario.loading import load_scenario
 from sim.scenario.sweep_points import load_points
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(SCENARIOS.glob("*.yaml"))])
+@pytest.mark.parametrize("name", [path.stem for path in sorted(SCENARIOS.glob("*.yaml")) if path != BRANCHES])
 def test_every_scenario_is_a_valid_job_full_and_quick(name):
     (job,) = (job for job in JOBS if job.name == name)
     full, quick = load_points(job.scenario), load_points(job.scenario, job.quick)
@@ -20,10 +20,10 @@ def test_every_scenario_is_a_valid_job_full_and_quick(name):
 
 def test_scenarios_share_the_clock_and_rates_of_the_paper():
     reference = load_scenario(SCENARIOS.parent / "paper_throughput.yaml")
-    for job in JOBS:
-        scenario = load_points(job.scenario)[0].scenario
-        assert scenario.workload == reference.workload, job.name
-        assert scenario.network == reference.network, job.name
-        if job.name != "correlated":
-            assert scenario.cluster == reference.cluster, job.name
+    for path in (*(job.scenario for job in JOBS), BRANCHES):
+        scenario = load_points(path)[0].scenario
+        assert scenario.workload == reference.workload, path
+        assert scenario.network == reference.network, path
+        if path.stem != "correlated":
+            assert scenario.cluster == reference.cluster, path
     assert [point.parameters[RATE] for point in load_points(TABLE_2_JOB.scenario)] == list(RATES)
