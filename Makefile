@@ -12,7 +12,7 @@ test: check
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: check
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	CHURNLAB_TEST_EXAMPLES=all $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .

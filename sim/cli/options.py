@@ -21,15 +21,23 @@ WIDTH_OF_FILES = 120
 IN_NOTEBOOK = "ipykernel" in sys.modules
 """In a notebook text is printed as into a file: live displays would leave a line at every step."""
 
+KNOWS_COLUMNS = os.environ.get("COLUMNS", "").strip("0").isdigit()
+"""Whether COLUMNS is a width; at 0, which some machines set, rich would print nothing."""
+
 console = Console(
-    width=None if "COLUMNS" in os.environ or (sys.stdout.isatty() and not IN_NOTEBOOK) else WIDTH_OF_FILES,
+    width=None if KNOWS_COLUMNS or (sys.stdout and sys.stdout.isatty() and not IN_NOTEBOOK) else WIDTH_OF_FILES,
     force_terminal=False if IN_NOTEBOOK else None,
     force_jupyter=False,
     markup=False,  # names and paths of users are never read as markup
     emoji=False,
 )
 
-errors = Console(stderr=True, markup=False, emoji=False)
+errors = Console(
+    stderr=True,
+    width=None if KNOWS_COLUMNS or (sys.stderr and sys.stderr.isatty()) else WIDTH_OF_FILES,
+    markup=False,
+    emoji=False,
+)
 
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML file.")]
 

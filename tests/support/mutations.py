@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -82,7 +83,7 @@ def in_text(rng: random.Random, text: str, number: int) -> str:
 
 def in_structure(rng: random.Random, text: str, number: int) -> str:
     """A text whose data has other values, fewer keys, keys of other sections, or more that its schema knows."""
-    data = read_yaml(text)[0]
+    data = copy.deepcopy(data_of(text))
     for _ in range(number):
         paths = list(places(data))
         path = rng.choice(paths)
@@ -109,6 +110,12 @@ def in_structure(rng: random.Random, text: str, number: int) -> str:
     written = io.StringIO()
     YAML(typ="safe", pure=True).dump(data, written)
     return written.getvalue()
+
+
+@cache
+def data_of(text: str) -> Any:
+    """The plain data of a shipped scenario."""
+    return read_yaml(text)[0]
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

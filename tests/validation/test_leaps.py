@@ -26,6 +26,7 @@ from sim.simulation.run import Run, simulate
 from sim.simulation.transfers import StateTransfers
 from sim.strategies import STRATEGIES, Strategy
 from support.builders import BYTES_PER_SECOND, a_link, a_scenario, a_training, no_training, run
+from support.examples import examples
 from support.strategy_options import STRATEGY_OPTIONS
 
 ITERATION_SECONDS = 21.0
@@ -157,7 +158,7 @@ def fleets_that_save(draw) -> Scenario:
 @pytest.mark.parametrize(
     "kind", [scenarios().filter(is_possible), fleets(), fleets_that_save()], ids=["any", "fleets", "saves"]
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(15, 60))
 @given(st.data(), st.integers(0, 1000))
 def test_leaps_change_no_bit(kind, data, seed):
     scenario = data.draw(kind)

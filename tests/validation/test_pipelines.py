@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from models.spec import plain_routes
 from sim.workload.config import IterationPlan
 from support.builders import PricedIteration, a_link, a_pipeline, a_site, an_iteration
+from support.examples import examples
 
 seconds = st.floats(0.01, 10.0)
 schedules = st.sampled_from(["gpipe", "1f1b"])  # the ones that these formulas describe; fifo takes longer
@@ -23,7 +24,7 @@ def to_the_tick(expected_seconds: float) -> object:
     return pytest.approx(expected_seconds, rel=1e-9, abs=5e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(15, 40))
 @given(*pipeline_shapes)
 def test_gpipe_and_1f1b_take_m_plus_p_minus_1_slots(p, m, forward, backward, schedule):
     """Of which the bubble is p - 1."""
@@ -35,7 +36,7 @@ def test_gpipe_and_1f1b_take_m_plus_p_minus_1_slots(p, m, forward, backward, sch
         assert 1 - busy_share == pytest.approx((p - 1) / (m + p - 1), abs=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(15, 40))
 @given(st.integers(2, 6), st.integers(1, 4), st.integers(2, 4), seconds, seconds)
 def test_interleaving_v_chunks_fills_and_drains_v_times_as_fast(p, groups, v, forward, backward):
     """Each stage holds its warm-up and one chunk: the i-th of p 2 (p - i) + (v - 1) p + 1 chunks, or all there are."""

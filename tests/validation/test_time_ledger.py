@@ -15,6 +15,7 @@ from sim.simulation.run import Run
 from sim.strategies import STRATEGIES
 from sim.workload.schedule import SCHEDULES
 from support.builders import TINY_MODEL, a_link, a_scenario, no_training, run
+from support.examples import examples
 from support.iterations import options_of
 from support.strategy_options import CHECKPOINTS, STRATEGY_OPTIONS
 
@@ -92,7 +93,7 @@ def test_all_strategies_are_among_the_examples():
     assert {options["kind"] for options in STRATEGY_OPTIONS} == set(STRATEGIES)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(20, 100))
 @given(scenarios().filter(is_possible), st.integers(0, 1000))
 def test_every_second_is_in_exactly_one_bucket(scenario, seed):
     """Completed iterations and whatever else took time follow each other without a gap.

@@ -18,11 +18,14 @@ from sim.failures import trace_formats as churn_traces
 from sim.failures.base import Member
 from sim.failures.trace import TraceConfig, TraceFailures, names_nodes, rows_of_text, text_of_rows
 from sim.failures.trace_formats import TraceError, TraceRow, fleet_counts, read_trace
+from support.examples import examples
 
 BAMBOO = Path(__file__).parents[3] / "scenarios" / "traces" / "bamboo_p3.csv"
 END_SECONDS = 40_920.0
 HOUR = 3600.0
-in_a_folder = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY_FILES = settings(
+    max_examples=examples(20, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 NAMED = ((0.0, 3, 0, ()), (10.0, 1, 2, (0, 2)), (25.0, 2, 0, ()), (40.0, 1, 1, (3,)))  # 3, 2, 4, 4 nodes: 1, 4, 5, 6
 COUNTED = ((0.0, 3, 0, ()), (10.0, 0, 2, ()), (25.0, 4, 0, ()), (40.0, 0, 3, ()))  # 3, 1, 5, 2 nodes
 
@@ -329,7 +332,7 @@ def test_a_new_cycle_is_no_loss_with_additions_ignored():
 
 # ---- reading ----------------------------------------------------------------------------------------
 @given(named_traces(), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.sampled_from(["auto", "bamboo"]))
-@in_a_folder
+@MANY_FILES
 def test_any_trace_of_bamboo_is_read_as_written(tmp_path, rows, newline, marked, format):
     free, names, lines, num_named, first_ms = [], {}, [], 0, 5_000
     for seconds, num_came, _, who_left in rows:
@@ -347,7 +350,7 @@ def test_any_trace_of_bamboo_is_read_as_written(tmp_path, rows, newline, marked,
 
 
 @given(counts, st.data(), st.sampled_from(["auto", "google_counts"]))
-@in_a_folder
+@MANY_FILES
 def test_google_cloud_traces_are_read_in_any_order(tmp_path, numbers, data, format):
     gaps = data.draw(st.lists(st.integers(1, 10**5), min_size=len(numbers) - 1, max_size=len(numbers) - 1))
     seconds = list(accumulate([0, *gaps]))
@@ -361,7 +364,7 @@ def test_google_cloud_traces_are_read_in_any_order(tmp_path, numbers, data, form
 
 
 @given(counts, st.floats(0.5, 1e4), st.sampled_from(["auto", "skypilot"]))
-@in_a_folder
+@MANY_FILES
 def test_any_trace_of_skypilot_is_read_as_written(tmp_path, numbers, gap_seconds, format):
     path = tmp_path / "trace.json"
     path.write_text(json.dumps({"metadata": {"gap_seconds": gap_seconds}, "data": numbers, "prices": []}))
@@ -370,7 +373,7 @@ def test_any_trace_of_skypilot_is_read_as_written(tmp_path, numbers, gap_seconds
 
 
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=20))
-@in_a_folder
+@MANY_FILES
 def test_the_other_polarity_reads_what_is_not_available(tmp_path, numbers):
     for name, written in (("a", numbers), ("b", [1 - number for number in numbers])):
         (tmp_path / name).write_text(json.dumps({"metadata": {"gap_seconds": 60}, "data": written}))

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders
 from models import corpus as corpus_module
 from models.corpus import Corpus, load_corpus
 from models.spec import DataSpec
+from support.examples import examples
 
 CHECKOUT = Path(corpus_module.__file__).parents[1]
 
@@ -497,7 +498,7 @@ def test_a_damaged_cache_is_written_anew(tmp_path: Path, monkeypatch: pytest.Mon
     whole = path.read_bytes()
     assert load_corpus(spec, tmp_path, tmp_path / "cache").vocabulary_size == good.vocabulary_size
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(20, 60), deadline=None)
     @given(at=st.integers(0, len(whole) - 1), bit=st.integers(0, 7), cut=st.booleans())
     def damage(at: int, bit: int, cut: bool) -> None:
         changed = bytes([*whole[:at], whole[at] ^ 1 << bit, *whole[at + 1 :]])

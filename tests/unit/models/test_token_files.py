@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from models.corpus import load_corpus
 from models.spec import DataSpec
 from models.token_files import map_tokens
+from support.examples import examples
 
 
 def drawn_ids(seed: int, vocabulary_size: int, num_tokens: int) -> np.ndarray:
@@ -23,7 +24,7 @@ def spec(**fields: object) -> DataSpec:
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(10, 25), deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     vocabulary_size=st.sampled_from([4, 65, 128, 257, 512, 5000, 50_257, 65_536, 128_256]),

@@ -28,6 +28,7 @@ from models.training_state import DivergedError, Position, root
 from models.trajectory import Trajectory, environment_of
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.queue import WorkQueue
+from support.examples import examples
 from support.trainings import (
     AVERAGE_2,
     COPY_1,
@@ -73,7 +74,7 @@ def do_all(shared: SharedTraining, corpus, demands, choose=lambda ready: 0) -> l
     return done
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8, 20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     moves=st.lists(MOVES, min_size=2, max_size=10),
     others=st.lists(MOVES, max_size=8),
@@ -129,7 +130,7 @@ def drained(segments: list[Segment], demands: dict[str, Demands]) -> list[str]:
     return runs
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8, 20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(MOVES, min_size=2, max_size=8), most_steps=st.integers(1, 6), every=st.integers(1, 4))
 def test_new_validations_over_a_full_store_are_made_once(corpus, spec, tmp_path_factory, moves, most_steps, every):
     start = root(spec.model_copy(update={"routes": plain_routes(NUM_STAGES)}), 1)

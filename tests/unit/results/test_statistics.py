@@ -11,6 +11,7 @@ from scipy import stats
 
 from sim.results.crossed_design import SEEDS, Cells, Estimate
 from sim.results.statistics import estimate, paired_difference, replicates_needed, summary
+from support.examples import examples
 
 T = {freedom: stats.t.ppf(0.975, freedom) for freedom in (1, 2, 3, 4, 5)}
 
@@ -295,7 +296,7 @@ def test_a_ratio_to_what_may_not_be_positive_has_no_bounds():
         assert all(math.isnan(number) for number in (found.mean, found.low, found.high))
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(20, 50))
 @given(tables(low=1.0), st.data())
 def test_the_other_way_round_all_is_the_opposite(table, data):
     others = data.draw(st.lists(numbers(low=1.0), min_size=table.size, max_size=table.size))

@@ -15,6 +15,7 @@ from sim.core.text import FOLDER_NAME_IN_WORDS
 from sim.scenario.document import Problem, ScenarioError
 from sim.scenario.loading import parse_scenario
 from support.commands import churnlab
+from support.examples import examples
 
 BASE = ("name: demo", "strategies: [none]")
 LONG = "x" * 500
@@ -158,7 +159,7 @@ def in_yaml(data: Any) -> str:
 
 
 @given(mutated())
-@settings(max_examples=200)
+@settings(max_examples=examples(60, 200))
 @example({**PLAIN, "network": {"preset": {"a": 1}}})
 @example({**PLAIN, "strategies": [{"kind": {"a": 1}}]})
 @example({**PLAIN, "failures": {"kind": "trace", "file": "."}})
@@ -172,7 +173,7 @@ def test_any_text_raises_scenario_errors_only(data: Any):
 
 
 @given(st.text(alphabet=" \n\t:-[]{}&*!|>'\"#%,?ab1.~", max_size=40))
-@settings(max_examples=150)
+@settings(max_examples=examples(50, 150))
 def test_whatever_the_text_is_only_scenario_errors_are_raised(text: str):
     assert told(text)
 
@@ -180,7 +181,7 @@ def test_whatever_the_text_is_only_scenario_errors_are_raised(text: str):
 @given(
     st.lists(KEYS | st.sampled_from([*PLAIN, "storage", "1", "interval_iterations"]), min_size=1, max_size=4), VALUES
 )
-@settings(max_examples=150)
+@settings(max_examples=examples(50, 150))
 @example(["network", "preset"], "gcp_paper")
 @example(["failures", "kind"], "never")
 @example(["failures", "processes", "0", "preset"], "paper_10")

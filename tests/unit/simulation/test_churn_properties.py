@@ -21,6 +21,7 @@ from sim.simulation.world import World
 from sim.strategies import STRATEGIES
 from support.auditor import Auditor, audited
 from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, no_training, with_losses
+from support.examples import examples
 from support.failure_processes import Loss, Losses, LossesConfig
 from support.memberships import Log
 
@@ -143,7 +144,7 @@ def test_every_registered_strategy_is_tried():
 indices = st.integers(0, len(STRATEGIES_TO_TRY) - 1)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(80, 300))
 @given(churning, indices)
 def test_any_losses_keep_the_ledger_and_use_only_live_state(scenario, index):
     check(scenario, index)

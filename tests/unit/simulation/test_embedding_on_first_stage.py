@@ -9,6 +9,7 @@ from sim.scenario.loading import parse_scenario
 from sim.simulation.run import build_site, simulate, time_only
 from sim.workload.iteration_time import fastest_time
 from sim.workload.window import plain_plan_on
+from support.examples import examples
 from support.failure_processes import Loss, LossesConfig
 
 TEXT = """
@@ -74,7 +75,7 @@ losses = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20, 60))
 @given(st.integers(0, 5), st.lists(losses, max_size=4), st.integers(1, 2), st.integers(0, 1), st.booleans())
 def test_any_losses_keep_the_ledger(index, lost, nodes_per_stage, num_spares, falls_back):
     fallback = "{kind: checkpoint, interval_iterations: 2}" if falls_back else "stop"

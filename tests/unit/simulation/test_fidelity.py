@@ -31,9 +31,10 @@ from support.builders import (
     scripted,
     times,
 )
+from support.examples import examples
 
 BOTH = ("iteration", "microbatch")
-FAST = settings(max_examples=60)
+FAST = settings(max_examples=examples(20, 60))
 
 
 def runs(scenario: Scenario, script: dict | None = None, unit: str = "seconds", seed: int = 0, index: int = 0) -> tuple:
@@ -169,14 +170,14 @@ def scripts(draw) -> tuple[dict, str]:
     return draw(st.dictionaries(st.integers(0, 4), lives, max_size=3)), unit
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(40, 120))
 @given(scenarios(), st.one_of(st.just((None, "seconds")), scripts()), st.integers(0, 1000))
 def test_both_fidelities_give_the_same_run_to_the_last_bit(scenario, script_and_unit, seed):
     """With the scenario's failures, and with failures by script."""
     assert_equal(*runs(scenario, *script_and_unit, seed=seed))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(10, 30))
 @given(scenarios())
 def test_recording_changes_nothing(scenario):
     traced = EventRecorder(start_seconds=20.0, end_seconds=60.0)
@@ -335,7 +336,7 @@ def test_with_jitter_the_means_agree(network):
     assert abs(sampled.mean() - played.mean()) < 3 * math.hypot(of_samples, of_all)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(6, 15))
 @given(scenarios(), st.integers(0, 100))
 def test_equal_seeds_give_equal_runs_with_jitter_too(scenario, seed):
     cluster = scenario.cluster.model_copy(update={"jitter": 0.2})

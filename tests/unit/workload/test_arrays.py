@@ -20,6 +20,7 @@ from sim.workload.iteration import IterationRun
 from sim.workload.iteration_time import time_among, time_of
 from sim.workload.iteration_work import IterationWork
 from support.builders import a_site
+from support.examples import examples
 from support.simpy_iteration import run_alone, run_among
 
 MBIT_PER_S = st.sampled_from((1e-3, 1e-2, 0.1, 1e6))  # a microbatch's activation has some hundred bytes
@@ -132,7 +133,7 @@ def jitter(seed):
     return factor
 
 
-MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=examples(40, 150), suppress_health_check=[HealthCheck.too_slow])
 
 
 @MANY
@@ -157,7 +158,7 @@ def test_beside_messages_it_equals_simpy(iteration, data):
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(15, 40))
 @given(iterations())
 def test_sent_bytes_are_those_of_all_messages(iteration):
     site, plan, order, assignment = iteration

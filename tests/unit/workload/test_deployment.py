@@ -20,11 +20,12 @@ from sim.workload.deployment import Assignment, Deployment, assign_slots, exchan
 from sim.workload.iteration_time import IterationTimes
 from sim.workload.schedule import BACKWARD, FORWARD, SCHEDULES
 from support.builders import TICK, a_link, a_site
+from support.examples import examples
 from support.iterations import options_of, schedules, shapes
 from support.memberships import a_cluster
 from support.simpy_iteration import FinishedIteration, fastest_run, run_alone, run_among
 
-MANY = settings(max_examples=60)
+MANY = settings(max_examples=examples(20, 60))
 GRADIENT = {"same_region": a_link(0.5, 272.0), "negligible_seconds": 1e9}
 """Weights of a stage take 10 s and a latency of half a second, activations nothing."""
 

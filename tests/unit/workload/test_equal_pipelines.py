@@ -12,6 +12,7 @@ from sim.cluster.network import STORAGE
 from sim.workload.config import plain_plan
 from sim.workload.iteration_time import IterationTimes
 from support.builders import a_link, a_site
+from support.examples import examples
 from support.simpy_iteration import fastest_run, run_among
 
 LINKS = {"links": (("a", "b", 70.0, 1e-4), ("b", "c", 20.0, 3e-5), ("a", "c", 200.0, 2e-5))}
@@ -57,7 +58,7 @@ def sites(draw):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20, 60))
 @given(sites(), st.sampled_from(list(PLANS)), st.floats(1.0, 1e5))
 def test_one_pipeline_takes_what_all_take_alone_and_with_uploads(site, name, num_bytes):
     plan, pipeline = replace(plain_plan(site.costs.workload), **PLANS[name]), IterationTimes(site, 0)

@@ -27,10 +27,11 @@ from support.builders import (
     a_strategy,
     an_iteration,
 )
+from support.examples import examples
 from support.iterations import options_of, schedules, seconds, shapes
 from support.simpy_iteration import FinishedIteration, run_alone
 
-FEWER = settings(max_examples=50)
+FEWER = settings(max_examples=examples(20, 50))
 
 
 def iterations() -> st.SearchStrategy[PricedIteration]:

@@ -14,6 +14,7 @@ from sim.strategies import STRATEGIES
 from sim.workload import iteration_time
 from sim.workload.iteration_time import MAX_CACHES, WITHOUT_EFFECT, Memo, cache_of
 from support.builders import a_link, a_scenario, run
+from support.examples import examples
 
 STRATEGIES_TO_RUN = (
     {"kind": "checkpoint", "interval_iterations": 3, "blocking_share": 0.2},
@@ -177,7 +178,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(6, 15))
 @given(st.lists(options, min_size=2, max_size=3), st.sampled_from(["none", "redundant", "checkfree_plus"]))
 def test_cached_times_equal_those_of_a_fresh_process(history, kind):
     strategy = STRATEGIES[kind](STRATEGIES[kind].Config(), 4)

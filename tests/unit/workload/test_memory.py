@@ -18,6 +18,7 @@ from sim.strategies import STRATEGIES
 from sim.workload.config import IterationPlan, WorkloadConfig
 from sim.workload.costs import Costs
 from sim.workload.memory import held_bytes, layer_bytes_per_token, needed_bytes, working_bytes
+from support.examples import examples
 
 GIB = 2**30
 LAYER_STATE = 16 * 67_117_056
@@ -228,7 +229,7 @@ def suggestions(told: str) -> list[str]:
     st.sampled_from(["small", "medium", "large"]),
     st.booleans(),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(20, 60))
 def test_what_is_suggested_really_fits(
     strategy, memory_gib, schedule, sequences, num_microbatches, loss_at, model, recompute
 ):

@@ -15,6 +15,7 @@ from sim.workload.iteration_time import fastest_time
 from sim.workload.memory import needed_bytes
 from sim.workload.window import plain_plan_on, window_that_hides_hops
 from support.builders import a_link, a_site
+from support.examples import examples
 
 SLOW = """
 name: slow
@@ -34,7 +35,7 @@ def test_without_hops_it_is_the_schedules_own(p, m, head_seconds, schedule):
     assert site.costs.schedule(plain_plan_on(site)).in_flight_limit == min(m, p + (head_seconds > 0.0))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20, 60))
 @given(st.integers(2, 6), st.integers(1, 40), st.floats(0.05, 4.0), st.booleans(), st.sampled_from(["1f1b", "fifo"]))
 def test_more_in_flight_would_save_next_to_nothing(p, m, hop_seconds, has_access, schedule):
     """Equal stages of 1 + 2 s; hops of latency, or of a rate that all messages of a node share."""
