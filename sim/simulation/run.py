@@ -9,6 +9,7 @@ from statistics import fmean
 
 from models.spec import plain_routes
 from models.training import NoTraining, Training
+from models.training_state import Edits
 from sim.cluster.flows import Flows
 from sim.cluster.membership import Membership, node_seconds
 from sim.cluster.topology import Cluster, num_nodes
@@ -41,7 +42,8 @@ class Run:
     """What happened under one strategy and one pair of seeds. Times are simulated seconds.
 
     equal_iteration_seconds: of a plain iteration with the strategy's microbatches, of microbatch_size × the workload's.
-    joining_seconds: that training waited for nodes. sent_bytes: apart from the messages of iterations.
+    joining_seconds: that training waited for nodes. sent_bytes: apart from the messages of iterations. edits: that
+    rebuilt stages, with their steps, on the way to the last state.
     """
 
     strategy: str
@@ -63,6 +65,7 @@ class Run:
     joining_seconds: float
     sent_bytes: float
     stopped: str | None
+    edits: Edits
 
     @property
     def node_hours(self) -> float:
@@ -126,6 +129,7 @@ def simulate(
         joining_seconds=world.joining_seconds,
         sent_bytes=world.transfers.num_bytes_sent,
         stopped=process.stopped,
+        edits=process.edits,
     )
 
 

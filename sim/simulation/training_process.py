@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models.training import Training
-from models.training_state import DivergedError, Position
+from models.training_state import DivergedError, Edits, Position
 from sim.core.records import EventKind, Failure, IterationRecord
 from sim.core.text import format_name
 from sim.core.units import EXACT_SECONDS
@@ -69,6 +69,11 @@ class TrainingProcess:
     def iterations(self) -> Sequence[IterationRecord]:
         """Records of all completed iterations."""
         return self._records if self.training.learns else self._log
+
+    @property
+    def edits(self) -> Edits:
+        """The edits on the way to the current state."""
+        return self._position.lineage.edits
 
     def train(self, world: World) -> Generator[Any, Any, None]:
         """Train in a world until all iterations are done, or the run stops."""

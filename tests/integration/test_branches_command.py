@@ -102,7 +102,7 @@ def test_the_report_and_the_figures_of_a_scenario_include_them(measured):
         ("branches.stages=[9]", "no stage 9; allowed: 0 (embedding and head) to 3"),
         ("branches.after_steps=[24]", "found 24 steps after a loss; allowed: less than training.steps, 24"),
         ("branches.after=[2]", "after_steps"),
-        ("training.learner=curve", "found 'curve': branches need losses; allowed: 'torch'"),
+        ("training.learner=none", "found 'none': branches need losses; allowed: 'torch', 'curve'"),
         ("strategies=[none]", "no strategy is affected by failures"),
     ],
 )

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from models.spec import Routes, TrainingSpec
-from models.training import Training
-from models.training_state import Edits, Lineage, Position, root
+from models.training_state import Edits, Lineage, root
 from sim.failures import PROCESSES, ProcessConfig
 from sim.failures.script import Loss, ScriptConfig
 from sim.scenario.scenario import Scenario
-from sim.simulation.run import simulate, time_only
+from sim.simulation.first_times import first_times
+from sim.simulation.run import Run, simulate, time_only
 from sim.strategies import strategy_class
 
 
@@ -54,19 +54,6 @@ class Trunk:
         return lineage
 
 
-class LineRecorder(Training):
-    """Training that computes nothing and records the line of the last state."""
-
-    lineage: Lineage
-
-    def train_loss(self, position: Position) -> None:
-        """None; the line is recorded."""
-        self.lineage = position.lineage
-
-    def validation_loss(self, position: Position) -> None:
-        """None."""
-
-
 def trunk_of(
     scenario: Scenario, strategy_index: int, failures: Sequence[tuple[int, int]], num_steps_after: int
 ) -> Trunk:
@@ -75,28 +62,25 @@ def trunk_of(
     routes = strategy_class(config.kind)(config, scenario.workload.num_stages).training_variant()
     last_step = max((step for _, step in failures), default=0) + num_steps_after
     never = PROCESSES["never"].Config(kind="never")
-    without, _, _ = simulated(scenario, strategy_index, never, last_step)
+    without, _ = simulated(scenario, strategy_index, never, last_step)
     recoveries = []
     for stage, step in failures:
         before, end = step * iterations, (step + num_steps_after) * iterations
         seconds = float(without[before] + without[before + 1]) / 2  # in the middle of the next iteration
         loss = Loss(at_seconds=seconds, stages=(stage,))
         script = ScriptConfig(losses=(loss,), notice_seconds=scenario.failures.notice_seconds)
-        ended, lineage, stopped = simulated(scenario, strategy_index, script, step + num_steps_after)
-        delay = math.nan if stopped else float(ended[end] - without[end])
-        recoveries.append(Recovery(stage, step, lineage.edits, delay, stopped))
+        ended, run = simulated(scenario, strategy_index, script, step + num_steps_after)
+        delay = math.nan if run.stopped else float(ended[end] - without[end])
+        recoveries.append(Recovery(stage, step, run.edits, delay, run.stopped))
     return Trunk(config.name, routes, tuple(recoveries))
 
 
 def simulated(
     scenario: Scenario, strategy_index: int, failures: ProcessConfig, num_steps: int
-) -> tuple[npt.NDArray[np.float64], Lineage, str | None]:
-    """(iterations + 1,) seconds until each iteration is first completed, the last line, and why the run stopped."""
+) -> tuple[npt.NDArray[np.float64], Run]:
+    """(iterations + 1,) seconds until each iteration is first completed, and the run. Nothing is trained."""
     training = scenario.training.model_copy(update={"steps": num_steps})
     scenario = scenario.model_copy(update={"failures": failures, "training": training})
-    recorder = LineRecorder(time_only(scenario).spec, scenario.iterations_per_step)
-    recorder.lineage = recorder.root(recorder.spec.routes).lineage
     seeds = scenario.seeds.failures[0], scenario.seeds.training[0]
-    run = simulate(scenario, scenario.strategies[strategy_index], *seeds, recorder)
-    ended = [record.ended_seconds for record in run.iterations if record.execution == 1]
-    return np.array([0.0, *ended]), recorder.lineage, run.stopped
+    run = simulate(scenario, scenario.strategies[strategy_index], *seeds, time_only(scenario))
+    return first_times(run), run

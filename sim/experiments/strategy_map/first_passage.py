@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from sim.cluster.topology import usd_per_node_hour
 from sim.core.records import BUCKETS
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, Seeds
 from sim.results.strategy_map import FirstPassages
 from sim.results.summary import steady_seconds
 from sim.scenario.scenario import Scenario
-from sim.simulation.log import IterationLog, kinds_of, num_failures_until
-from sim.simulation.run import Run, simulate, time_only
+from sim.simulation.first_times import first_time, first_times, log_of
+from sim.simulation.log import kinds_of, num_failures_until
+from sim.simulation.run import simulate, time_only
 from sim.workload.iteration_time import TIMED
 
 
@@ -75,24 +73,3 @@ def replicates(iterations: Mapping[Seeds, float]) -> tuple[float, ...]:
     if len(by_training) == 1:
         return tuple(iterations.values())
     return tuple(math.fsum(found) / len(found) for found in by_training.values())
-
-
-def first_time(times: npt.NDArray[np.float64], iteration: float) -> float:
-    """The time of an iteration in `first_times`, interpolated between two; NaN if it is never completed."""
-    if math.isnan(iteration) or iteration > len(times) - 1:
-        return math.nan
-    return float(np.interp(iteration, np.arange(len(times)), times))
-
-
-def first_times(run: Run) -> npt.NDArray[np.float64]:
-    """(iterations + 1,) seconds until each iteration is first completed, the 0th at 0."""
-    columns = log_of(run).columns()
-    is_first = np.asarray(columns["execution"]) == 1
-    ended: npt.NDArray[np.float64] = np.asarray(columns["ended_seconds"], dtype=np.float64)[is_first]
-    return np.concatenate([[0.0], ended])
-
-
-def log_of(run: Run) -> IterationLog:
-    """The iterations of a simulated run."""
-    assert isinstance(run.iterations, IterationLog)
-    return run.iterations

@@ -8,8 +8,8 @@ import pytest
 
 from models.spec import plain_routes, swapped_routes
 from models.training_state import Edit
+from sim.experiments.branches.design import BranchDesign, default_steps
 from sim.experiments.branches.recoveries import trunk_of
-from sim.experiments.branches.study import BranchDesign, default_steps
 from sim.failures import PROCESSES
 from sim.scenario.scenario import BranchesConfig
 from support.builders import a_scenario

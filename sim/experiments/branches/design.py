@@ -1,0 +1,87 @@
+"""Which branches are measured: failures of each training seed, and when losses are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from sim.failures import processes
+from sim.scenario.loading import DataError
+from sim.scenario.scenario import BranchesConfig, Scenario
+
+Failures = tuple[tuple[int, int], ...]
+"""Stage and step of each failure."""
+
+SHARES = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class BranchDesign:
+    """Which branches are measured. failures: of each training seed. trunk_steps: at which trunks are validated too."""
+
+    failures: Mapping[int, Failures]
+    after_steps: tuple[int, ...]
+    trunk_steps: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> BranchDesign:
+        """The design of a scenario's section `branches`, or of its defaults. DataError if there is nothing to lose."""
+        config, num_steps = scenario.branches or BranchesConfig(), scenario.training.steps
+        stages = config.stages or stages_that_fail(scenario)
+        if not stages:
+            raise DataError("all stages are immune: none can be lost", ("failures", "immune_stages"))
+        longest = max(config.after_steps)
+        if longest >= num_steps:
+            allowed = f"allowed: less than training.steps, {num_steps}"
+            raise DataError(f"found {longest} steps after a loss; {allowed}", ("branches", "after_steps"))
+        steps = config.steps or default_steps(num_steps, longest)
+        if max(steps) + longest > num_steps:
+            raise DataError(
+                f"a loss at step {max(steps)} and {longest} steps after it (branches.after_steps) end after "
+                f"training.steps, {num_steps}; allowed: at most {num_steps - longest}",
+                ("branches", "steps"),
+            )
+        failures = tuple((stage, step) for step, stage in product(steps, stages))
+        seeds = training_seeds(scenario, config.replicates)
+        return cls(dict.fromkeys(seeds, failures), tuple(sorted(config.after_steps)))
+
+    @classmethod
+    def rotated(
+        cls, seeds: Sequence[int], stages: Sequence[int], steps: Sequence[int], after_steps: Sequence[int]
+    ) -> BranchDesign:
+        """A design in which each training seed loses each stage once, at steps that rotate over seeds and stages."""
+        failures = {
+            seed: tuple((stage, steps[(number + place) % len(steps)]) for place, stage in enumerate(stages))
+            for number, seed in enumerate(seeds)
+        }
+        return cls(failures, tuple(after_steps))
+
+    @property
+    def all_failures(self) -> Failures:
+        """The failures of all training seeds, each once."""
+        return tuple(dict.fromkeys(failure for failures in self.failures.values() for failure in failures))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The training seeds."""
+        return list(self.failures)
+
+
+def stages_that_fail(scenario: Scenario) -> tuple[int, ...]:
+    """The stages of a scenario that are not immune."""
+    immune = {stage for process in processes(scenario.failures) for stage in process.immune_stages}
+    return tuple(stage for stage in range(scenario.workload.num_stages + 1) if stage not in immune)
+
+
+def training_seeds(scenario: Scenario, number: int) -> tuple[int, ...]:
+    """So many training seeds, counted up from the scenario's first."""
+    first = scenario.seeds.training[0]
+    return tuple(range(first, first + number))
+
+
+def default_steps(num_steps: int, num_steps_after: int) -> tuple[int, ...]:
+    """A quarter, half and three quarters of the training, as far as the branches end with it; else the last such."""
+    last = num_steps - num_steps_after
+    wanted = dict.fromkeys(round(num_steps * share) for share in SHARES)
+    return tuple(step for step in wanted if 1 <= step <= last) or ((last,) if last > 0 else ())

@@ -1,0 +1,122 @@
+"""The excess loss after one failure as a function of stage, step and steps since, fitted to branches.
+
+    excess = cost of the stage × (step / scale)^growth × (1 + steps since / 3)^-healing of the stage
+
+A failure costs more the longer training has gone on, and heals by a power law: most of the excess is gone after some
+tens of steps, the rest stays for hundreds. A stage that starts from a bad copy, such as S1 of CheckFree, heals faster
+than others. Fitted by weighted least
+squares (`scipy.optimize.least_squares`) to means over training seeds; weights are the inverse spread over branches at
+the same number of steps since the failure. The excess at once, before any training, is not fitted: it is gone after a
+few steps, and too large to weigh beside what lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.optimize import least_squares
+
+Floats = npt.NDArray[np.float64]
+
+DELAY_STEPS = 3.0
+"""Steps from which on the power law holds: less than the first comparison, so that it is not fitted."""
+
+GROWTH, HEALING, OF_STAGE = (1.0, 0.3), (0.6, 0.2), 0.2
+"""What is known before any data, as mean and standard deviation of the growth and of the common healing, and the
+standard deviation of the stages' healing around it. Few branches move the fit from there a little, many decide it."""
+
+LIMITS = 0.05, 3.0
+
+
+@dataclass(frozen=True)
+class Healing:
+    """The fitted excess of a strategy, in nats per token.
+
+    costs: by stage, at step `scale`, at once. growth, healing (by stage): as in the module's formula.
+    """
+
+    costs: Mapping[int, float]
+    scale: float
+    growth: float
+    healing: Mapping[int, float]
+
+    def excess(self, stage: int, step: float, since: Floats) -> Floats:
+        """The excess so many steps after the loss of a stage at a step; 0 before it.
+
+        A stage that was not measured costs as much as the others on average.
+        """
+        if stage not in self.costs:
+            found: Floats = sum(self.excess(other, step, since) for other in self.costs) / len(self.costs)
+            return found
+        shape = (1.0 + np.maximum(since, 0.0) / DELAY_STEPS) ** -self.healing[stage]
+        return self.costs[stage] * (step / self.scale) ** self.growth * np.where(since >= 0.0, shape, 0.0)
+
+    def of_failures(self, failures: Sequence[tuple[int, int]], steps: Floats) -> Floats:
+        """The sum of the excess of failures (stage, step) at some steps of training: failures are taken as additive."""
+        total = np.zeros(len(steps))
+        for stage, step in failures:
+            total += self.excess(stage, step, steps - step)
+        return total
+
+
+def fit(branches: pd.DataFrame) -> Healing:
+    """Fit a strategy's branches: columns stage, step, after_steps, training_seed, excess. ValueError without values."""
+    known = fitted_rows(branches)
+    if known.empty:
+        raise ValueError("no branch has an excess loss after some training")
+    means = known.groupby(["stage", "step", "after_steps"], as_index=False)["excess"].mean()
+    weights = 1.0 / means["after_steps"].map(spread_at(known)).to_numpy(float)
+    stages, scale = sorted(set(means["stage"])), float(means["step"].max())
+    of_stage = means["stage"].map(stages.index).to_numpy()
+    steps, since, found = (means[name].to_numpy(float) for name in ("step", "after_steps", "excess"))
+
+    def costs_at(parameters: Floats) -> tuple[Floats, Floats]:
+        """The costs of all stages that fit best with other parameters, and the shape of the excess."""
+        growth, _, *healing = parameters
+        shape = (steps / scale) ** growth * (1.0 + since / DELAY_STEPS) ** -np.array(healing)[of_stage]
+        top, bottom = (np.bincount(of_stage, weights**2 * shape * other, len(stages)) for other in (found, shape))
+        return np.maximum(top / bottom, 0.0), shape
+
+    def residuals(parameters: Floats) -> Floats:
+        costs, shape = costs_at(parameters)
+        before = [(parameters[place] - mean) / spread for place, (mean, spread) in enumerate((GROWTH, HEALING))]
+        return np.concatenate(
+            [weights * (costs[of_stage] * shape - found), before, (parameters[2:] - parameters[1]) / OF_STAGE]
+        )
+
+    start = [GROWTH[0], *[HEALING[0]] * (1 + len(stages))]
+    parameters = least_squares(residuals, start, bounds=LIMITS).x
+    costs, _ = costs_at(parameters)
+    healing = dict(zip(stages, parameters[2:].tolist(), strict=True))
+    return Healing(dict(zip(stages, costs.tolist(), strict=True)), scale, float(parameters[0]), healing)
+
+
+def fitted_rows(branches: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are fitted: with an excess, and after some training."""
+    known = branches.dropna(subset=["excess"])
+    return known[known["after_steps"] > 0]
+
+
+def spread_at(branches: pd.DataFrame) -> dict[int, float]:
+    """Standard deviation of the excess by steps after the failure: within a stage and step, else over all branches."""
+    groups = branches.groupby(["stage", "step", "after_steps"])["excess"]
+    spread = groups.var().groupby("after_steps").mean()
+    over_all = branches.groupby("after_steps")["excess"].agg(lambda found: found.var(ddof=0))
+    found = spread.where(spread > 0.0, over_all).fillna(over_all) ** 0.5
+    least = float(found[found > 0.0].min()) if (found > 0.0).any() else 1.0
+    return {int(after): max(float(value), least) for after, value in zip(found.index, found, strict=True)}
+
+
+def amplitudes(branches: pd.DataFrame, fitted: Healing) -> dict[int, float]:
+    """The factor on the fitted excess that fits each training seed best."""
+    known = fitted_rows(branches)
+    weights = 1.0 / known["after_steps"].map(spread_at(known)).to_numpy(float) ** 2
+    rows = zip(known["stage"], known["step"], known["after_steps"], strict=True)
+    shape = np.array([float(fitted.excess(stage, step, np.array(float(after)))) for stage, step, after in rows])
+    seeds, of_seed = np.unique(known["training_seed"], return_inverse=True)
+    top, bottom = (np.bincount(of_seed, weights * shape * other) for other in (known["excess"].to_numpy(), shape))
+    return {int(seed): float(a / b) if b else 1.0 for seed, a, b in zip(seeds, top, bottom, strict=True)}

@@ -1,0 +1,61 @@
+"""Losses of whole runs, predicted from training without failures and from the excess of single ones.
+
+The loss of a run is that of its trunk at the same step plus the excess of each stage that was rebuilt on the way
+(`healing`). Failures are taken as additive. Every training seed has its own trunk and its own amplitude of the excess,
+so that the spread of predictions over training seeds contains what is uncertain about both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from sim.results.healing import Floats, Healing, amplitudes, fit
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predicted learning of a strategy.
+
+    steps: at which trunks were validated, ascending; trunks: losses there by training seed, in nats per token.
+    healing: of one failure; None where recoveries never change weights. factors: on it, by training seed.
+    """
+
+    steps: tuple[int, ...]
+    trunks: Mapping[int, Floats]
+    healing: Healing | None = None
+    factors: Mapping[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, trunks: pd.DataFrame, branches: pd.DataFrame, steps: Sequence[int]) -> Prediction:
+        """Fit the rows of a strategy in `Branches.trunks` and `Branches.table`. steps: those to be used of trunks."""
+        at = trunks[trunks["step"].isin(steps)].sort_values("step")
+        seeds = sorted(set(at["training_seed"].tolist()))
+        curves = {seed: at.loc[at["training_seed"] == seed, "loss"].to_numpy(float) for seed in seeds}
+        rebuilt = branches[branches["is_rebuilt"]] if len(branches) else branches
+        known = tuple(sorted(set(at["step"].astype(int))))
+        if not len(rebuilt) or rebuilt["excess"].isna().all():
+            return cls(known, curves)
+        healing = fit(rebuilt)
+        return cls(known, curves, healing, amplitudes(rebuilt, healing))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The training seeds."""
+        return list(self.trunks)
+
+    def losses(self, seed: int, failures: Sequence[tuple[int, int]]) -> Floats:
+        """(steps,) predicted losses under a training seed. failures: stage and step of each stage that was rebuilt."""
+        found = self.trunks[seed]
+        if self.healing is None or not failures:
+            return found
+        return found + self.factors.get(seed, 1.0) * self.healing.of_failures(failures, np.array(self.steps, float))
+
+    def step_of(self, target: float, seed: int, failures: Sequence[tuple[int, int]]) -> float:
+        """The first of the steps at which the predicted loss is at most a target; NaN if it is missed."""
+        reached = np.flatnonzero(self.losses(seed, failures) <= target)
+        return float(self.steps[reached[0]]) if len(reached) else math.nan
