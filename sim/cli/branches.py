@@ -21,8 +21,9 @@ from sim.cli.options import (
 )
 from sim.cli.progress import Display
 from sim.experiments.branches.study import opened
+from sim.experiments.branches.whole_runs import predicted_runs
 from sim.results.branches import FOLDER
-from sim.scenario.loading import document_of, scenario_of
+from sim.scenario.axes import ScenarioTemplate
 
 app = typer.Typer()
 
@@ -47,8 +48,8 @@ def branches(
     The section `branches` of the scenario says at which steps, which stages, how long after, and under how many
     training seeds. After an interruption, the same command goes on from what was trained.
     """
-    document, base_folder = document_of(scenario_path)
-    scenario = scenario_of(document, base_folder, document.change(overrides or ()))
+    template = ScenarioTemplate(scenario_path, overrides or ())
+    scenario, base_folder = template.scenario, template.base_folder
     with (
         cache_folder(cache, no_cache) as folder,
         Display() as display,
@@ -59,7 +60,14 @@ def branches(
             return
         job.train()
         found = job.found()
-    from sim.reporting.branches import branch_tables, branches_figure, sentences  # matplotlib takes seconds to import
+        runs = predicted_runs(template, found, job.executor)
+    from sim.reporting.branches import (  # matplotlib takes seconds to import
+        branch_tables,
+        branches_figure,
+        sentences,
+        whole_runs_sentences,
+        whole_runs_table,
+    )
     from sim.reporting.style import save
 
     place = results / scenario.name / FOLDER
@@ -71,4 +79,8 @@ def branches(
             console.print()
             console.print(table)
     say("\n".join(["", *sentences(found)]))
-    say("Written: " + ", ".join(map(str, [*paths, place / "branches.csv"])))
+    console.print()
+    console.print(whole_runs_table(runs, scenario.name))
+    say("\n".join(whole_runs_sentences(runs, found.rebuilding)))
+    runs.table.to_csv(place / "predicted_runs.csv", index=False)
+    say("Written: " + ", ".join(map(str, [*paths, place / "branches.csv", place / "predicted_runs.csv"])))

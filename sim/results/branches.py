@@ -9,14 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from sim.core.files import atomic_write, atomic_write_table
-from sim.results.crossed_design import Estimate
-from sim.results.statistics import Values, estimate
+from sim.results.prediction import Prediction
+from sim.results.seed_means import means_over_seeds
 from sim.results.storage import refusal, resolved_yaml
 from sim.scenario.loading import parse_scenario
 from sim.scenario.scenario import Scenario
@@ -93,6 +91,14 @@ class Branches:
         both = (ours["loss"] - theirs["loss"]).rename("loss").dropna().reset_index()
         return means_over_seeds(both, "loss", ("step",))
 
+    def predictions(self) -> dict[str, Prediction]:
+        """The predicted learning of each strategy in whole runs."""
+        steps = self.scenario.training.evaluated_steps
+        of_strategy = (
+            (name, self.trunks["strategy"] == name, self.table["strategy"] == name) for name in self.strategies
+        )
+        return {name: Prediction.of(self.trunks[own], self.table[rows], steps) for name, own, rows in of_strategy}
+
     def write(self, folder: Path) -> list[Path]:
         """Write the tables and the scenario into a folder, which is created. OSError where the disk refuses."""
         try:
@@ -124,22 +130,3 @@ def load_branches(folder: Path) -> Branches:
             raise ValueError(f"{place / name}: no column {', '.join(missing)}. Measure the branches again")
     scenario = parse_scenario((place / "scenario.yaml").read_text(encoding="utf-8"), str(place / "scenario.yaml"))
     return Branches(scenario, about["corpus"], tables[TABLE], tables[TRUNKS])
-
-
-def means_over_seeds(table: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """Mean, `low` and `high` of the 95 % t interval over training seeds, and `num_seeds`, in each group."""
-    keys = list(by)
-    of_seeds = table.groupby([*keys, "training_seed"], sort=False)[value].agg(lambda found: found.mean(skipna=False))
-    rows: list[dict[str, Any]] = []
-    for group, values in of_seeds.groupby(level=keys, sort=False):
-        found = estimate_over_seeds(values.index.get_level_values("training_seed").to_numpy(), values.to_numpy())
-        names = group if isinstance(group, tuple) else (group,)
-        ends = {"mean": found.mean, "low": found.low, "high": found.high, "num_seeds": found.num_reached}
-        rows.append(dict(zip(keys, names, strict=True)) | ends)
-    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "num_seeds"])
-
-
-def estimate_over_seeds(seeds: Any, values: Any) -> Estimate:
-    """Mean of a value of each training seed, and its t interval."""
-    pairs = np.column_stack((np.zeros(len(seeds), dtype=np.int64), np.asarray(seeds, dtype=np.int64)))
-    return estimate(Values(pairs, np.asarray(values, dtype=float)))

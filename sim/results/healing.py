@@ -50,10 +50,11 @@ class Healing:
         A stage that was not measured costs as much as the others on average.
         """
         if stage not in self.costs:
-            found: Floats = sum(self.excess(other, step, since) for other in self.costs) / len(self.costs)
-            return found
+            mean: Floats = np.mean([self.excess(other, step, since) for other in self.costs], axis=0)
+            return mean
         shape = (1.0 + np.maximum(since, 0.0) / DELAY_STEPS) ** -self.healing[stage]
-        return self.costs[stage] * (step / self.scale) ** self.growth * np.where(since >= 0.0, shape, 0.0)
+        found: Floats = self.costs[stage] * (step / self.scale) ** self.growth * np.where(since >= 0.0, shape, 0.0)
+        return found
 
     def of_failures(self, failures: Sequence[tuple[int, int]], steps: Floats) -> Floats:
         """The sum of the excess of failures (stage, step) at some steps of training: failures are taken as additive."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sim.results.healing import Floats, Healing, amplitudes, fit
+from sim.results.seed_means import means_over_seeds
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,36 @@ class Prediction:
         """The first of the steps at which the predicted loss is at most a target; NaN if it is missed."""
         reached = np.flatnonzero(self.losses(seed, failures) <= target)
         return float(self.steps[reached[0]]) if len(reached) else math.nan
+
+
+@dataclass(frozen=True)
+class WholeRuns:
+    """Predicted whole runs at several failure rates.
+
+    field: of the scenario, that sets the rate; empty if there is none. table: a row for each `value` of it, `strategy`,
+    `training_seed` and `failure_seed`: `num_rebuilt` stages, `steps_to_target`, `hours_to_target` (NaN: missed), and
+    `final_validation_loss`. target: in nats per token; None without one.
+    """
+
+    field: str
+    table: pd.DataFrame
+    target: float | None
+
+    @property
+    def values(self) -> list[Any]:
+        """The failure rates."""
+        return list(dict.fromkeys(self.table["value"]))
+
+    def means(self, column: str) -> pd.DataFrame:
+        """Means over training seeds by `value` and `strategy`, with 95 % t intervals; NaN if a run misses the target.
+
+        Each seed's value is the mean over its failure seeds.
+        """
+        return means_over_seeds(self.table, column, ("value", "strategy"))
+
+    def difference(self, strategy: str, reference: str, column: str) -> pd.DataFrame:
+        """Mean difference of two strategies under equal seeds by `value`, as `means`."""
+        keys = ["value", "training_seed", "failure_seed"]
+        ours, theirs = (self.table[self.table["strategy"] == name].set_index(keys) for name in (strategy, reference))
+        both = (ours[column] - theirs[column]).rename(column).reset_index()
+        return means_over_seeds(both, column, ("value",))

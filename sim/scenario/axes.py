@@ -47,6 +47,13 @@ class Axis:
         return int((np.abs(np.log(values / value)) if self.is_log else np.abs(values - value)).argmin())
 
 
+NO_AXIS = Axis("", (None,), None, False, "")
+"""In place of an axis that a scenario does not have."""
+
+RATE_FIELDS = ("rate_per_hour", "mean_uptime_hours", "per_iteration_probability", "time_scale")
+"""Fields of a failure process that set its rate."""
+
+
 class ScenarioTemplate:
     """A scenario in which fields can take other values. Raises ScenarioError if the scenario itself is faulty."""
 
@@ -84,6 +91,12 @@ class ScenarioTemplate:
         axis = Axis(field, (), own, True, field)
         values = [own if factor == 1.0 else float(f"{own * factor:.{SIGNIFICANT_DIGITS}g}") for factor in factors]
         return replace(axis, values=tuple(value for value in values if value == own or self._admits(axis, value)))
+
+    def failure_rates(self, factors: Sequence[float]) -> Axis:
+        """The axis of the scenario's failure rate times factors; none where the failures have no single rate."""
+        known = (name for name in RATE_FIELDS if getattr(self.scenario.failures, name, None))
+        rate = next(known, None)
+        return self.around(f"failures.{rate}", factors) if rate else NO_AXIS
 
     def point(self, values: Sequence[tuple[Axis, Any]]) -> Point:
         """The scenario with one value for each axis. Raises ScenarioError where they do not fit."""

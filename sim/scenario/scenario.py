@@ -107,6 +107,15 @@ class TrainingConfig(Config):
         return None if self.target_validation_loss == "auto" else self.target_validation_loss
 
     @property
+    def evaluated_steps(self) -> tuple[int, ...]:
+        """The steps at which a run is validated: every interval, and the last."""
+        return tuple(
+            dict.fromkeys(
+                [*range(self.evaluation.interval_steps, self.steps + 1, self.evaluation.interval_steps), self.steps]
+            )
+        )
+
+    @property
     def auto_target_step(self) -> int:
         """The step whose failure-free loss is the target of `auto`: the last one validated by then; 0 if none is."""
         interval_steps = self.evaluation.interval_steps

@@ -39,8 +39,17 @@ def test_it_prints_tables_and_sentences_and_writes_files(measured):
     assert "What one failure costs, by the stage that is lost" in printed
     assert "One failure costs, 6 steps later and in nats per token of validation loss: CheckFree" in printed
     assert "Checkpointing changes no weights: the excess loss is 0." in printed
+    assert "tiny: whole runs predicted from single failures, hours to loss 4.9" in printed
     names = {path.name for path in (folder / "results" / "tiny" / FOLDER).iterdir()}
-    expected = ("branches.json", "branches.parquet", "branches.csv", "branches.png", "branches.pdf", "trunks.parquet")
+    expected = (
+        "branches.json",
+        "branches.parquet",
+        "branches.csv",
+        "branches.png",
+        "branches.pdf",
+        "trunks.parquet",
+        "predicted_runs.csv",
+    )
     assert set(expected) <= names
 
 
@@ -75,7 +84,7 @@ def test_what_was_trained_is_not_trained_again(measured):
     folder, _ = measured
     ended = churnlab("branches", folder / "tiny.yaml", "--dry-run", "--results", "other", folder=folder)
     assert ended.returncode == 0, ended.stderr
-    assert "Training: 108 steps; 108 of them known, 0 to train." in ended.stdout
+    assert "Training: 120 steps; 120 of them known, 0 to train." in ended.stdout
     assert not (folder / "other").exists()
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sim.experiments.executors import InProcess
-from sim.experiments.strategy_map.grid import NO_AXIS, Grid
+from sim.experiments.strategy_map.grid import Grid
 from sim.experiments.strategy_map.job import MapJob, TrainingJob
 from sim.experiments.sweep import Observer
-from sim.scenario.axes import Axis, ScenarioTemplate
+from sim.scenario.axes import NO_AXIS, Axis, ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig
 
 TEXT = """

@@ -44,7 +44,7 @@ class BranchDesign:
             )
         failures = tuple((stage, step) for step, stage in product(steps, stages))
         seeds = training_seeds(scenario, config.replicates)
-        return cls(dict.fromkeys(seeds, failures), tuple(sorted(config.after_steps)))
+        return cls(dict.fromkeys(seeds, failures), tuple(sorted(config.after_steps)), scenario.training.evaluated_steps)
 
     @classmethod
     def rotated(

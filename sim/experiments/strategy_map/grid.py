@@ -39,10 +39,6 @@ class ComparisonGroup:
     key: str
 
 
-NO_AXIS = Axis("", (None,), None, False, "")
-"""The second axis of a map along a line."""
-
-
 class Grid:
     """The cells of two axes. candidates: index by name of strategies that stop on failures. Raises ScenarioError."""
 

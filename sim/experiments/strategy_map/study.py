@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sim.core.text import format_count
-from sim.experiments.strategy_map.grid import NO_AXIS, Grid, require_prices
+from sim.experiments.strategy_map.grid import Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob, TrainingJob
 from sim.experiments.sweep import Observer, new_executor
 from sim.experiments.target import Targets
 from sim.experiments.training import on_this_machine
 from sim.results.strategy_map import Advice, Objective, StrategyMap
-from sim.scenario.axes import Axis, ScenarioTemplate
+from sim.scenario.axes import NO_AXIS, Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
 from sim.scenario.scenario import SeedsConfig
 from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
@@ -25,9 +25,6 @@ FEWEST_REPLICATES = 4
 
 DRY_RUN_SEEDS = 3
 """Failure seeds of the survey in a dry run, at most."""
-
-RATE_FIELDS = ("rate_per_hour", "mean_uptime_hours", "per_iteration_probability", "time_scale")
-"""Fields of a failure process that set its rate."""
 
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 """Multiples of the scenario's failure rate that an advice evaluates."""
@@ -113,7 +110,7 @@ class MapRequest:
 
     def _grid(self, template: ScenarioTemplate) -> Grid:
         """The cells. ValueError for what cannot be compared."""
-        grid = Grid(template, self.axes or advice_axes(template), self.seeds, self.name)
+        grid = Grid(template, self.axes or (template.failure_rates(FACTORS), NO_AXIS), self.seeds, self.name)
         if self.options.objective == "money":
             require_prices(grid)
         return grid
@@ -157,13 +154,6 @@ def axes_of(template: ScenarioTemplate, x: str, y: str | None, num_values: int, 
     if axes[0].field == axes[1].field:
         raise ValueError(f"{prefix}y {axes[1].field}: the same field as {prefix}x; give another")
     return axes
-
-
-def advice_axes(template: ScenarioTemplate) -> tuple[Axis, Axis]:
-    """Multiples of the scenario's failure rate; no axis where the failures have no single rate."""
-    known = (name for name in RATE_FIELDS if getattr(template.scenario.failures, name, None))
-    rate = next(known, None)
-    return (template.around(f"failures.{rate}", FACTORS) if rate else NO_AXIS), NO_AXIS
 
 
 def advice_of(job: MapJob) -> Advice:
