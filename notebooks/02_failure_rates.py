@@ -99,10 +99,11 @@ pd.DataFrame(
 ).round(2)
 
 # %% [markdown]
-# **What to see.** Each mean is known to more than an hour, and the intervals overlap. The difference is known to a
-# few minutes: a seed with few failures is kind to both, one with many hard on both, and what they have in common
-# drops out. That is worth dozens of seeds, and it costs nothing but to give all the same churn. (At such a low rate
-# swapping costs CheckFree+ more than its copies gain.)
+# **What to see.** The means are known to two and three hours, and their difference to less than two: a replicate with few
+# failures and a good start is kind to both, one with many is hard on both, and what they have in common drops out. As
+# if the runs had nothing to do with each other, it would be ± 3.7 h. It takes four times as many replicates to halve an
+# interval, so this is worth many, and costs nothing but to give all the same seeds. Still the interval holds 0: three
+# replicates do not tell the two apart.
 
 # %% [markdown]
 # ## How many replicates would it take?
