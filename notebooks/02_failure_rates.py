@@ -56,7 +56,7 @@ churnlab.summary_table("failure_rates", churnlab.summary(found.runs, FIELDS, ref
 
 # %% [markdown]
 # **What to see.** Each row is a strategy at a rate. *Hours to end* say what churn costs in time; *hours to loss* what
-# it costs in all. `(2/3)` means that two of three runs reached the target at all: their mean speaks of those two
+# it costs in all. `(2/3)` would mean that two of three runs reached the target at all: their mean speaks of those two
 # alone. The percentages are differences from no failures *under the same seeds*, with their 95 % intervals. The
 # intervals are wide: that is what three replicates tell.
 
@@ -99,11 +99,11 @@ pd.DataFrame(
 ).round(2)
 
 # %% [markdown]
-# **What to see.** The means are known to two and three hours, and their difference to less than two: a replicate with few
-# failures and a good start is kind to both, one with many is hard on both, and what they have in common drops out. As
-# if the runs had nothing to do with each other, it would be ± 3.7 h. It takes four times as many replicates to halve an
-# interval, so this is worth many, and costs nothing but to give all the same seeds. Still the interval holds 0: three
-# replicates do not tell the two apart.
+# **What to see.** The means are known to two and three hours, and their difference to less than two: a replicate with
+# few failures and a good start is kind to both, one with many is hard on both, and what they have in common drops out.
+# As if the runs had nothing to do with each other, it would be ± 3.7 h. It takes four times as many replicates to halve
+# an interval, so this is worth many, and costs nothing but to give all the same seeds. Still the interval holds 0:
+# three replicates do not tell the two apart.
 
 # %% [markdown]
 # ## How many replicates would it take?
