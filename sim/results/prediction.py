@@ -1,7 +1,7 @@
 """Losses of whole runs, predicted from training without failures and from the excess of single ones.
 
 The loss of a run is that of its trunk at the same step plus the excess of each stage that was rebuilt on the way
-(`healing`). Failures are taken as additive. Every training seed has its own trunk and its own amplitude of the excess,
+(`healing`). Every training seed has its own trunk and its own amplitude of the excess,
 so that the spread of predictions over training seeds contains what is uncertain about both.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sim.results.healing import Floats, Healing, amplitudes, fit
+from sim.results.healing import Floats, Healing, Rebuilt, amplitudes, fit
 from sim.results.seed_means import means_over_seeds
 
 
@@ -50,16 +50,16 @@ class Prediction:
         """The training seeds."""
         return list(self.trunks)
 
-    def losses(self, seed: int, failures: Sequence[tuple[int, int]]) -> Floats:
-        """(steps,) predicted losses under a training seed. failures: stage and step of each stage that was rebuilt."""
+    def losses(self, seed: int, rebuilt: Sequence[Rebuilt]) -> Floats:
+        """(steps,) predicted losses under a training seed. rebuilt: the stages that are rebuilt, in order of steps."""
         found = self.trunks[seed]
-        if self.healing is None or not failures:
+        if self.healing is None or not rebuilt:
             return found
-        return found + self.factors.get(seed, 1.0) * self.healing.of_failures(failures, np.array(self.steps, float))
+        return found + self.factors.get(seed, 1.0) * self.healing.of_failures(rebuilt, np.array(self.steps, float))
 
-    def step_of(self, target: float, seed: int, failures: Sequence[tuple[int, int]]) -> float:
+    def step_of(self, target: float, seed: int, rebuilt: Sequence[Rebuilt]) -> float:
         """The first of the steps at which the predicted loss is at most a target; NaN if it is missed."""
-        reached = np.flatnonzero(self.losses(seed, failures) <= target)
+        reached = np.flatnonzero(self.losses(seed, rebuilt) <= target)
         return float(self.steps[reached[0]]) if len(reached) else math.nan
 
 

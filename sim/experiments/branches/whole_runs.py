@@ -14,12 +14,12 @@ import pandas as pd
 from sim.core.units import SECONDS_PER_HOUR
 from sim.experiments.executors import Executor
 from sim.results.branches import Branches
-from sim.results.healing import Floats
+from sim.results.healing import Floats, Rebuilt
 from sim.results.prediction import Prediction, WholeRuns
 from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.scenario import Scenario
 from sim.simulation.first_times import first_time, first_times
-from sim.simulation.run import simulate, time_only
+from sim.simulation.run import Run, simulate, time_only
 from sim.strategies import strategy_class
 
 RUNS_PER_SEED = 4
@@ -31,9 +31,9 @@ FACTORS = (0.25, 0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """A run without training. rebuilt: stages, with their steps; times: (iterations + 1,) seconds of their ends."""
+    """A run without training. times: (iterations + 1,) seconds of their ends."""
 
-    rebuilt: tuple[tuple[int, int], ...]
+    rebuilt: tuple[Rebuilt, ...]
     times: Floats
     stopped: str | None
 
@@ -43,9 +43,15 @@ def simulated_runs(scenario: Scenario, strategy_index: int, failure_seeds: Seque
     found = []
     for seed in failure_seeds:
         run = simulate(scenario, scenario.strategies[strategy_index], seed, 0, time_only(scenario))
-        rebuilt = tuple((edit.stage, step) for step, edit in run.edits)
-        found.append(SimulatedRun(rebuilt, first_times(run), run.stopped))
+        found.append(SimulatedRun(rebuilt_in(run), first_times(run), run.stopped))
     return found
+
+
+def rebuilt_in(run: Run) -> tuple[Rebuilt, ...]:
+    """The stages that recoveries of a run have rebuilt, in order of steps."""
+    return tuple(
+        Rebuilt(edit.stage, step, edit.sources[0] if edit.rule == "copy" else None) for step, edit in run.edits
+    )
 
 
 def predicted_runs(template: ScenarioTemplate, branches: Branches, executor: Executor) -> WholeRuns:

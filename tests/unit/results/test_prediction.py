@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.results.healing import Healing, amplitudes, fit
+from sim.results.healing import Healing, Rebuilt, amplitudes, fit, steps_apart
 from sim.results.prediction import Prediction, WholeRuns
 
 LAW = Healing({1: 2.0, 2: 0.1, 3: 0.3}, 600.0, 1.2, {1: 0.9, 2: 0.5, 3: 0.6})
@@ -61,14 +61,33 @@ def test_a_single_branch_is_enough_to_fit():
         fit(branches_of(LAW).assign(excess=math.nan))
 
 
-@given(st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.integers(1, 800)), max_size=8))
-def test_failures_add_up_and_cost_nothing_before_they_occur(failures):
+STAGES = st.sampled_from([1, 2, 3])
+REBUILT = st.lists(st.builds(Rebuilt, STAGES, st.integers(1, 800), st.none() | STAGES), max_size=8)
+
+
+@given(REBUILT.map(lambda found: sorted(found, key=lambda one: one.step)))
+def test_failures_add_up_and_cost_nothing_before_they_occur(rebuilt):
     steps = np.arange(20.0, 801.0, 20.0)
-    total = LAW.of_failures(failures, steps)
-    assert total == pytest.approx(sum((LAW.of_failures([one], steps) for one in failures), np.zeros(len(steps))))
-    first = min((step for _, step in failures), default=801)
+    total = LAW.of_failures(rebuilt, steps)
+    alone = [LAW.excess(one.stage, one.step, steps - one.step) for one in rebuilt]
+    assert (total <= sum(alone, np.zeros(len(steps))) + 1e-12).all()  # a stage rebuilt before costs less
+    if len({one.stage for one in rebuilt}) == len(rebuilt) and not any(one.copied_from for one in rebuilt):
+        assert total == pytest.approx(sum(alone, np.zeros(len(steps))))
+    first = min((one.step for one in rebuilt), default=801)
     assert (total[steps < first] == 0.0).all()
     assert (total >= 0.0).all()
+
+
+def test_a_stage_is_trained_apart_since_it_or_its_copy_was_rebuilt():
+    rebuilt = [
+        Rebuilt(1, 100, 2),
+        Rebuilt(3, 150),
+        Rebuilt(1, 300, 2),
+        Rebuilt(2, 350),
+        Rebuilt(1, 400, 2),
+        Rebuilt(3, 500),
+    ]
+    assert steps_apart(rebuilt) == [100, 150, 200, 350, 50, 350]
 
 
 def test_a_run_is_its_trunk_plus_the_excess_of_its_failures():
@@ -78,13 +97,15 @@ def test_a_run_is_its_trunk_plus_the_excess_of_its_failures():
     found = Prediction.of(trunks, branches, range(20, 801, 20))
     assert found.seeds == [0, 1, 2, 3]
     assert found.step_of(3.0, 0, []) == 400.0
-    later = found.step_of(3.0, 0, [(1, 300), (3, 390)])
+    later = found.step_of(3.0, 0, [Rebuilt(1, 300), Rebuilt(3, 390)])
     assert later > 400.0
-    excess = found.losses(2, [(1, 300)]) - found.losses(2, [])
-    assert excess == pytest.approx(LAW.of_failures([(1, 300)], np.arange(20.0, 801.0, 20.0)), rel=0.25, abs=0.005)
+    excess = found.losses(2, [Rebuilt(1, 300)]) - found.losses(2, [])
+    assert excess == pytest.approx(
+        LAW.of_failures([Rebuilt(1, 300)], np.arange(20.0, 801.0, 20.0)), rel=0.25, abs=0.005
+    )
     assert math.isnan(found.step_of(0.5, 0, []))
     unchanged = Prediction.of(trunks, branches.assign(is_rebuilt=False), range(20, 801, 20))
-    assert unchanged.step_of(3.0, 0, [(1, 300)]) == 400.0
+    assert unchanged.step_of(3.0, 0, [Rebuilt(1, 300)]) == 400.0
 
 
 def test_whole_runs_have_students_intervals_over_training_seeds():
