@@ -68,6 +68,14 @@ class Display(Observer):
         if self._trials.live.is_started:
             self._trials.stop()
         self._bars.start()
+        total = progress.num_steps_trained + progress.num_steps_left
+        if progress.num_runs == 0 and total:  # branches: states are trained, not runs
+            self._bars.update(self._runs, visible=False)
+            self._show_steps(progress, total)
+            left = self._pace.time_left("steps", progress.num_steps_trained, total)
+            steps = f"{progress.num_steps_trained:,} of {total:,} training steps"
+            self._pace.note(f"{steps}, {left}" if left else steps)
+            return
         if progress.num_runs == 0:
             self._bars.update(self._runs, description="runs surveyed", completed=progress.num_surveyed)
             self._pace.note(f"{progress.num_surveyed:,} runs surveyed")
@@ -75,13 +83,16 @@ class Display(Observer):
         num_done = progress.num_finished + progress.num_failed
         failed = f"{progress.num_failed} failed" if progress.num_failed else ""
         self._bars.update(self._runs, description="runs", total=progress.num_runs, completed=num_done, state=failed)
-        total = progress.num_steps_trained + progress.num_steps_left
+        self._show_steps(progress, total)
+        self._pace.note(self._describe(progress, num_done, total))
+
+    def _show_steps(self, progress: SweepProgress, total: int) -> None:
+        """Update the bar of training steps, with the tasks under way."""
         others = len(progress.under_way) - MOST_TASKS_NAMED
         state = "; ".join(progress.under_way[:MOST_TASKS_NAMED]) + (f"; {others} more" if others > 0 else "")
         self._bars.update(
             self._steps, total=total, completed=progress.num_steps_trained, state=state, visible=total > 0
         )
-        self._pace.note(self._describe(progress, num_done, total))
 
     def _describe(self, progress: SweepProgress, num_done: int, num_steps: int) -> str:
         """The state of a sweep in a line. The time left is that of training, where something is trained."""
