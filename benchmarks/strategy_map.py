@@ -19,7 +19,8 @@ from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import ProcessPool
 from sim.experiments.job import SweepJob
 from sim.experiments.strategy_map.grid import Grid
-from sim.experiments.strategy_map.job import MapJob, TrainingJob
+from sim.experiments.strategy_map.job import MapJob
+from sim.experiments.strategy_map.trained import TrainingJob
 from sim.experiments.sweep import Observer
 from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig

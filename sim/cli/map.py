@@ -23,7 +23,14 @@ from sim.cli.options import (
 )
 from sim.cli.progress import Display
 from sim.experiments.strategy_map.job import MapJob
-from sim.experiments.strategy_map.study import FEWEST_REPLICATES, MapOptions, MapRequest, advice_of, axes_of
+from sim.experiments.strategy_map.study import (
+    FEWEST_REPLICATES,
+    FEWEST_TRAINING_SEEDS,
+    MapOptions,
+    MapRequest,
+    advice_of,
+    axes_of,
+)
 from sim.results.strategy_map import Objective
 from sim.scenario.axes import ScenarioTemplate
 
@@ -43,7 +50,8 @@ Replicates = Annotated[
     typer.Option(
         parser=whole_number(1),
         metavar="N",
-        help=f"Pairs of seeds of real runs; default: the scenario's, but {FEWEST_REPLICATES} at least.",
+        help=f"Training seeds of single failures, by default {FEWEST_TRAINING_SEEDS} or more; with --trained pairs of "
+        f"seeds of real runs, by default {FEWEST_REPLICATES} or more.",
     ),
 ]
 
@@ -55,7 +63,12 @@ Jobs = Annotated[
     int | None, typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine.")
 ]
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the first real runs, and stop.")]
+Trained = Annotated[
+    bool,
+    typer.Option("--trained", help="Train whole runs under failures, in place of predictions from single failures."),
+]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the training that it begins with, and stop.")]
 
 
 @app.command("map")
@@ -85,22 +98,23 @@ def map_(
             "--knots",
             parser=whole_number(1, 20),
             metavar="N",
-            help="Cells at which strategies that change weights are trained.",
+            help="With --trained: cells at which strategies that change weights are trained.",
         ),
     ] = 3,
     results: ResultsFolder = Path("results"),
     cache: CacheFolder = None,
     no_cache: NoCache = False,
     jobs: Jobs = None,
+    trained: Trained = False,
     dry_run: DryRun = False,
 ) -> None:
     """Draw which strategy reaches the target loss first over two fields, by how much, and where that is too close.
 
-    Times are simulated in each cell; the cost of failures in learning comes from real runs at a few cells. After
-    an interruption, the same command resumes.
+    Times are simulated in each cell; what failures cost in learning is predicted from single failures, or with
+    --trained comes from real runs at a few cells. After an interruption, the same command resumes.
     """
     template = template_of(scenario_path, overrides)
-    options = MapOptions(objective, replicates, time_replicates, sample_points, cells, jobs)
+    options = MapOptions(objective, replicates, time_replicates, sample_points, cells, jobs, not trained)
     request = MapRequest(template, axes_of(template, x, y, cells, "--"), options, results)
     if (job := finished(request, cache, no_cache, dry_run)) is None:
         return
@@ -129,15 +143,16 @@ def advise(
     cache: CacheFolder = None,
     no_cache: NoCache = False,
     jobs: Jobs = None,
+    trained: Trained = False,
     dry_run: DryRun = False,
 ) -> None:
     """Recommend a strategy for a scenario, with confidence and the rates at which the order changes, in five lines.
 
-    Strategies that change weights are run with training at its failure rate and at twice that rate, or at the highest
-    allowed one. After an interruption, the same command resumes.
+    What failures cost in learning is predicted from single failures; with --trained, whole runs are trained. After an
+    interruption, the same command resumes.
     """
     template = template_of(scenario_path, overrides)
-    options = MapOptions(objective, replicates, time_replicates, jobs=jobs)
+    options = MapOptions(objective, replicates, time_replicates, jobs=jobs, predicts=not trained)
     request = MapRequest(template, None, options, results)
     if job := finished(request, cache, no_cache, dry_run):
         from sim.reporting.strategy_map import advice_lines  # needs matplotlib, which takes seconds to import

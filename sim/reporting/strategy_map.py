@@ -135,7 +135,12 @@ def map_notes(found: StrategyMap) -> list[str]:
     num_cells, target = math.prod(len(axis.values) for axis in found.axes), scenario.training.target_loss
     basis = f"{len(results)} of {num_cells} cells simulated without training under {found.num_time_seeds} failure seeds"
     basis += ", the others interpolated between cells that agree. " if len(results) < num_cells else ". "
-    if found.sampled_cells:
+    if found.num_branches:
+        basis += (
+            f"Iterations to loss {target:g} under failures: PREDICTED from {found.num_branches:,} single failures "
+            f"under {format_count(found.num_replicates, 'training seed')}; no run under failures was trained."
+        )
+    elif found.sampled_cells:
         error = max((one.error for result in results for one in result.ranking.standings), default=0.0)
         basis += (
             f"Iterations to loss {target:g} under failures: {format_count(found.num_replicates, 'real training')} at "
@@ -362,7 +367,10 @@ def _confidence(advice: Advice) -> str:
     result, map_ = advice.result, advice.map
     error = max((one.error for one in result.ranking.standings), default=0.0)
     basis = f"95 % intervals, {map_.num_time_seeds} failure seeds crossed with {map_.num_replicates} real trainings"
-    if error >= 0.005:
+    if map_.num_branches:
+        seeds = f"{map_.num_time_seeds} failure seeds crossed with {map_.num_replicates} training seeds"
+        basis = f"95 % intervals, {seeds}; learning predicted from {map_.num_branches:,} single failures"
+    elif error >= 0.005:
         basis += f"; interpolated between real runs and between validations, up to {100 * error:.0f} % off"
     if not result.ranking.is_tested:
         more = "more --time-replicates, " if round(result.ranking.num_lost) else ""

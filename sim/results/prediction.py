@@ -18,6 +18,12 @@ import pandas as pd
 from sim.results.healing import Floats, Healing, Rebuilt, amplitudes, fit
 from sim.results.seed_means import means_over_seeds
 
+EXTENSION = 2
+"""Multiple of the trained steps up to which a target is looked for."""
+
+FEWEST_CONTINUED = 8
+"""Validations of a trunk from which on it can be continued."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -58,9 +64,32 @@ class Prediction:
         return found + self.factors.get(seed, 1.0) * self.healing.of_failures(rebuilt, np.array(self.steps, float))
 
     def step_of(self, target: float, seed: int, rebuilt: Sequence[Rebuilt]) -> float:
-        """The first of the steps at which the predicted loss is at most a target; NaN if it is missed."""
+        """The first validated step at which the predicted loss is at most a target; NaN if it is missed.
+
+        Up to EXTENSION times the last step the trunk is continued (`continued`), beyond that the target is missed.
+        """
         reached = np.flatnonzero(self.losses(seed, rebuilt) <= target)
-        return float(self.steps[reached[0]]) if len(reached) else math.nan
+        if len(reached):
+            return float(self.steps[reached[0]])
+        if len(self.steps) < FEWEST_CONTINUED:
+            return math.nan
+        interval, last = self.steps[-1] - self.steps[-2], self.steps[-1]
+        later = np.arange(last + interval, EXTENSION * last + 1, interval, dtype=float)
+        losses = self.continued(seed, later)
+        if self.healing is not None and rebuilt:
+            losses = losses + self.factors.get(seed, 1.0) * self.healing.of_failures(rebuilt, later)
+        reached = np.flatnonzero(losses <= target)
+        return float(later[reached[0]]) if len(reached) else math.nan
+
+    def continued(self, seed: int, later: Floats) -> Floats:
+        """The trunk after its last step: a line in the logarithm of the step, through its second half."""
+        half = len(self.steps) // 2
+        logs, losses = np.log(np.array(self.steps[half:], dtype=float)), self.trunks[seed][half:]
+        slope, height = np.polyfit(logs, losses, 1)
+        if slope >= 0.0:
+            return np.full(len(later), float(losses.mean()))
+        found: Floats = height + slope * np.log(later)
+        return found
 
 
 @dataclass(frozen=True)

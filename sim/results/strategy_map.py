@@ -108,6 +108,7 @@ class StrategyMap:
     num_time_seeds: int
     num_replicates: int
     corpus_description: str
+    num_branches: int = 0  # single failures that predictions rest on; 0: trained runs
 
     @property
     def own(self) -> CellResult | None:

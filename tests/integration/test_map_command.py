@@ -11,6 +11,7 @@ import pytest
 from sim.results import storage as results
 from support import maps
 from support.commands import Ended, churnlab
+from support.sweeps import TINY, write_scenario
 
 AXES = ("--x", "failures.rate_per_hour=0.05,0.15,0.3", "--y", "network.bandwidth_factor=0.25,4")
 SMALL = ("--time-replicates", "2", "--knots", "2")
@@ -29,6 +30,38 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder, and what the command printed."""
     folder = tmp_path_factory.mktemp("mapped")
     return folder, invoke(folder, "map", *AXES, *SMALL).stdout
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder, and what advice on a scenario with real training printed."""
+    folder = tmp_path_factory.mktemp("predicted")
+    text = TINY[: TINY.index("sweep:")] + TINY[TINY.index("workload:") :]
+    path = write_scenario(folder, text)
+    options = ("--results", folder / "results", "--cache", folder / "cache", "--jobs", "1", "--time-replicates", "3")
+    ended = churnlab("advise", path, "--replicates", "2", *options, folder=folder)
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended.stdout
+
+
+def test_advice_with_training_rests_on_single_failures(predicted):
+    folder, output = predicted
+    assert "6 single failures under 2 training seeds, from which whole runs are predicted." in output
+    assert "learning predicted from 6 single failures" in output
+    assert not (folder / "results").exists()  # no run was trained
+    again = churnlab(
+        "advise", folder / "tiny.yaml", "--replicates", "2", "--dry-run", "--cache", folder / "cache", folder=folder
+    )
+    assert "Training: 84 steps, 0 of them to train." in again.stdout
+
+
+def test_trained_runs_are_asked_for_by_name(predicted):
+    folder, _ = predicted
+    options = ("--cache", folder / "cache", "--jobs", "1", "--time-replicates", "2", "--replicates", "2")
+    ended = churnlab("advise", "tiny.yaml", "--trained", "--dry-run", *options, folder=folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "single failures" not in ended.stdout
+    assert "runs at" in ended.stdout
 
 
 def test_map_writes_a_figure_and_its_table_and_names_the_best(mapped):

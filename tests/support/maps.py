@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sim.experiments.executors import InProcess
 from sim.experiments.strategy_map.grid import Grid
-from sim.experiments.strategy_map.job import MapJob, TrainingJob
+from sim.experiments.strategy_map.job import MapJob
+from sim.experiments.strategy_map.trained import TrainingJob
 from sim.experiments.sweep import Observer
 from sim.scenario.axes import NO_AXIS, Axis, ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig

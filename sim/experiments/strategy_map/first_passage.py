@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from sim.cluster.topology import usd_per_node_hour
 from sim.core.records import BUCKETS
-from sim.experiments.strategy_map.interpolation import IterationsToTarget, Seeds
+from sim.experiments.branches.whole_runs import rebuilt_in
+from sim.experiments.strategy_map.interpolation import Seeds
+from sim.results.healing import Rebuilt
 from sim.results.strategy_map import FirstPassages
 from sim.results.summary import steady_seconds
 from sim.scenario.scenario import Scenario
@@ -17,8 +20,15 @@ from sim.simulation.run import simulate, time_only
 from sim.workload.iteration_time import TIMED
 
 
+class ToTarget(Protocol):
+    """Iterations to the target: predicted, or interpolated between trained runs."""
+
+    def of_run(self, failures_per_iteration: float, rebuilt: Sequence[Rebuilt]) -> tuple[float, ...]:
+        """Iterations of a run by training replicate; NaN where it misses the target."""
+
+
 def first_passages(
-    trials: Sequence[tuple[Scenario, int, IterationsToTarget | None]], failure_seeds: Sequence[int]
+    trials: Sequence[tuple[Scenario, int, ToTarget | None]], failure_seeds: Sequence[int]
 ) -> tuple[list[FirstPassages], int]:
     """First passages of trials: scenario, strategy's index, iterations to the target (None: unknown). A task.
 
@@ -30,17 +40,18 @@ def first_passages(
 
 
 def first_passage(
-    scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int], to_target: IterationsToTarget | None
+    scenario: Scenario, strategy_index: int, failure_seeds: Sequence[int], to_target: ToTarget | None
 ) -> FirstPassages:
     """First passages of the target of one strategy; costs are NaN where there is no such instant, or no price."""
     config, price = scenario.strategies[strategy_index], usd_per_node_hour(scenario.cluster)
     runs = {seed: simulate(scenario, config, seed, 0, time_only(scenario)) for seed in failure_seeds}
     rate = math.fsum(run.num_failures / max(1, run.num_iterations) for run in runs.values()) / len(runs)
-    wanted = replicates(to_target.iterations_at(rate)) if to_target else ()
+    wanted = {seed: to_target.of_run(rate, rebuilt_in(run)) for seed, run in runs.items()} if to_target else {}
     seconds, usd, lost = dict[Seeds, float](), dict[Seeds, float](), dict[Seeds, int]()
-    for seed, run in runs.items() if wanted else ():
+    for seed in wanted:
+        run = runs[seed]
         times = first_times(run)
-        for number, iterations in enumerate(wanted):
+        for number, iterations in enumerate(wanted[seed]):
             until = seconds[seed, number] = first_time(times, iterations)
             lost[seed, number] = run.num_failures if math.isnan(until) else num_failures_until(run.events, until)
             usd[seed, number] = math.nan if price is None or math.isnan(until) else price * run.node_hours_until(until)
@@ -50,7 +61,7 @@ def first_passage(
         failures_per_iteration=rate,
         is_edited=any(len({stretch.lineage for stretch in log_of(run).stretches}) > 1 for run in runs.values()),
         num_stopped=sum(run.stopped is not None for run in runs.values()),
-        iterations=wanted,
+        iterations=tuple(math.fsum(found) / len(wanted) for found in zip(*wanted.values(), strict=True)),
         seconds=seconds,
         usd=usd,
         lost=lost,
@@ -60,16 +71,3 @@ def first_passage(
         num_durable=sum(found["checkpoint_durable"] for found in kinds),
         steady_seconds=math.fsum(steady_seconds(run.ledger, run.num_iterations) for run in runs.values()) / len(runs),
     )
-
-
-def replicates(iterations: Mapping[Seeds, float]) -> tuple[float, ...]:
-    """Iterations by training replicate: by failure seed, or with several training seeds, the mean of each of these.
-
-    Runs of one training seed under several failure seeds are not independent, as those of several training seeds are.
-    """
-    by_training: dict[int, list[float]] = {}
-    for (_, training), found in iterations.items():
-        by_training.setdefault(training, []).append(found)
-    if len(by_training) == 1:
-        return tuple(iterations.values())
-    return tuple(math.fsum(found) / len(found) for found in by_training.values())

@@ -9,9 +9,11 @@ evenly over time, in all cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from sim.results.healing import Rebuilt
 
 Seeds = tuple[int, int]
 """Failure seed, training seed."""
@@ -42,6 +44,22 @@ class IterationsToTarget:
         rates = [sample.failures_per_iteration for sample in self.samples]
         assert rates[0] == 0.0, "the first sample point has no failures"
         assert all(low < high for low, high in pairwise(rates)), rates
+
+    @property
+    def without(self) -> Mapping[Seeds, float]:
+        """Iterations without failures, by seeds."""
+        return self.samples[0].iterations
+
+    def of_run(self, failures_per_iteration: float, rebuilt: Sequence[Rebuilt]) -> tuple[float, ...]:  # noqa: ARG002
+        """Iterations of a run by training replicate: by failure seed, or the mean of each of several training seeds.
+
+        Runs of one training seed under several failure seeds are not independent, those of several training seeds are.
+        """
+        return replicates(self.iterations_at(failures_per_iteration))
+
+    def error(self, failures_per_iteration: float, iterations: float) -> float:  # noqa: ARG002
+        """The possible error of the interpolation, as `error_at`."""
+        return self.error_at(failures_per_iteration)
 
     def iterations_at(self, failures_per_iteration: float) -> dict[Seeds, float]:
         """Iterations to the target for each pair of seeds; NaN where it is missed.
@@ -92,6 +110,16 @@ class IterationsToTarget:
         others = IterationsToTarget(self.samples[:number] + self.samples[number + 1 :], self.most_iterations)
         predicted, true = mean(others.iterations_at(left_out.failures_per_iteration)), mean(left_out.iterations)
         return None if math.isnan(predicted / true) else abs(predicted / true - 1.0)
+
+
+def replicates(iterations: Mapping[Seeds, float]) -> tuple[float, ...]:
+    """Iterations by failure seed under one training seed, else their mean under each training seed."""
+    by_training: dict[int, list[float]] = {}
+    for (_, training), found in iterations.items():
+        by_training.setdefault(training, []).append(found)
+    if len(by_training) == 1:
+        return tuple(iterations.values())
+    return tuple(math.fsum(found) / len(found) for found in by_training.values())
 
 
 def linear(first: tuple[float, float], last: tuple[float, float], x: float) -> float:

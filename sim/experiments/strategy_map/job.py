@@ -1,7 +1,8 @@
 """The computation of a strategy map.
 
-Seconds are simulated: each evaluated cell for every strategy, without training. Iterations to the target come from
-trained runs at a few cells (`interpolation`). Cells are evaluated where neighbours differ (`refinement`).
+Seconds are simulated: each evaluated cell for every strategy, without training. Iterations to the target are predicted
+from single failures (`predicted`), or come from trained runs at a few cells (`interpolation`). Cells are evaluated
+where neighbours differ (`refinement`).
 """
 
 from __future__ import annotations
@@ -9,25 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from sim.core.text import format_count
-from sim.experiments.executors import Executor, Work, WorkerDiedError
-from sim.experiments.job import SweepJob, begun
-from sim.experiments.outline import outline
-from sim.experiments.plan import plan_runs
+from sim.experiments.executors import Work, WorkerDiedError
 from sim.experiments.strategy_map.first_passage import first_passages
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps
-from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, Seeds, mean, next_rate
+from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, mean, next_rate
+from sim.experiments.strategy_map.predicted import PredictedIterations, SingleFailures
 from sim.experiments.strategy_map.refinement import coarse_lines, refined
-from sim.experiments.sweep import Observer
+from sim.experiments.strategy_map.trained import TrainedRuns, TrainingJob, most_factor
 from sim.results.ranking import Outcomes, rank
 from sim.results.statistics import Values
-from sim.results.storage import read_summary
 from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap
-from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point
 
 Trial = tuple[Cell, str]
@@ -35,101 +30,10 @@ Trial = tuple[Cell, str]
 
 Trials = tuple[Trial, ...]
 
+ToTarget = IterationsToTarget | PredictedIterations
+
 MOST_GROUPS, MOST_TRIALS, TASKS_PER_WORKER = 6, 100, 4
 """Values of an axis at which a strategy is trained; trials in a task of a worker; its tasks, where trials are few."""
-
-MOST_EXTENSION = 2
-"""Runs that have not reached the target are extended up to so many times the scenario's steps."""
-
-
-@dataclass(frozen=True)
-class TrainedRuns:
-    """Summaries of the trained runs of one strategy at one cell, by pair of seeds. most_iterations: of each run."""
-
-    summaries: Mapping[Seeds, dict[str, Any]]
-    most_iterations: int
-
-    @property
-    def all_reach(self) -> bool:
-        """Whether every run reaches the target."""
-        return all(summary["target_reached_iteration"] is not None for summary in self.summaries.values())
-
-    @property
-    def lack_steps(self) -> bool:
-        """Whether any run ended without the target."""
-        missed = (summary for summary in self.summaries.values() if summary["target_reached_iteration"] is None)
-        return any(summary["outcome"] == "finished" for summary in missed)
-
-    def values(self, name: str = "target_reached_iteration") -> dict[Seeds, float]:
-        """One outcome by pair of seeds, NaN where there is none."""
-        found = {seeds: summary.get(name) for seeds, summary in self.summaries.items()}
-        return {seeds: float("nan") if value is None else float(value) for seeds, value in found.items()}
-
-
-@dataclass
-class TrainingJob:
-    """Does trained runs in one results folder, with shared training."""
-
-    base_folder: Path
-    results_folder: Path
-    cache: Path
-    executor: Executor
-    observer: Observer
-    corpus_description: str = "no text"
-
-    def outline(self, points: Sequence[Point]) -> list[str]:
-        """The work ahead, in sentences; nothing is written."""
-        job = self._job(points)
-        with begun(job, self.executor, self.cache, dry_run=True):
-            return outline(job, job.runs, [run for run in job.runs if not run.is_finished]).lines
-
-    def do(self, points: Sequence[Point]) -> list[TrainedRuns]:
-        """The runs of each point, extended if they miss the target and that may help. ValueError if a run fails."""
-        points, factors = list(points), [1] * len(points)
-        while True:
-            found = self._done(points)
-            short = [
-                number
-                for number, runs in enumerate(found)
-                if factors[number] < most_factor(points[number].scenario) and runs.lack_steps
-            ]
-            if not short:
-                return found
-            for number in short:
-                factors[number] *= 2
-                scenario = points[number].scenario
-                points[number] = replace(points[number], scenario=with_steps(scenario, 2 * scenario.training.steps))
-            cells = format_count(len(short), "cell has", "cells have")
-            self.observer.noted(
-                f"{cells} runs that have not reached the target: they are extended to twice as many steps."
-            )
-
-    def _job(self, points: Sequence[Point]) -> SweepJob:
-        folders = self.base_folder, self.results_folder, self.cache
-        return SweepJob(points, *folders, self.observer.progressed, made_for="map")
-
-    def _done(self, points: Sequence[Point]) -> list[TrainedRuns]:
-        job = self._job(points)
-        with begun(job, self.executor, self.cache):
-            to_do = [run for run in job.runs if not run.is_finished]
-            for line in outline(job, job.runs, to_do).lines if to_do else ():
-                self.observer.noted(line)
-            job.do(to_do)
-        self.corpus_description = job.runs[0].plan.corpus_description
-        for run, (error, _) in job.failures.items():
-            raise ValueError(f"{run.name} could not be done: {error}")
-        found = []
-        for point in points:
-            runs = plan_runs([point], *job.plan_arguments)  # some may be in the job as those of an earlier point
-            summaries = {(run.failure_seed, run.training_seed): read_summary(run.folder) for run in runs}
-            found.append(TrainedRuns(summaries, point.scenario.training.steps * point.scenario.iterations_per_step))
-        return found
-
-
-def most_factor(scenario: Scenario) -> int:
-    """The largest multiple of the scenario's steps for a run; 1 where the learning rate decays over all steps."""
-    optimizer = scenario.training.optimizer
-    return MOST_EXTENSION if optimizer.decay != "cosine" or optimizer.decay_steps is not None else 1
 
 
 @dataclass(eq=False, repr=False)
@@ -137,8 +41,9 @@ class MapJob:
     """The evaluation of the cells of a grid, in three stages: survey, train, evaluate.
 
     training: does the trained runs; its executor and observer are those of all stages. time_seeds: failure seeds of the
-    cells' times; those of the grid are for trained runs. num_samples: cells at which a strategy that changes weights is
-    trained; required_cells: cells at which all such strategies are.
+    cells' times; those of the grid are for what is trained. predicts: whether learning is predicted from single
+    failures. Else num_samples: cells at which a strategy that changes weights is trained. required_cells: cells at
+    which all such strategies are.
     """
 
     grid: Grid
@@ -147,9 +52,11 @@ class MapJob:
     objective: Objective
     num_samples: int
     required_cells: Sequence[Cell] = ()
+    predicts: bool = False
+    num_branches: int = 0
     num_timed: int = 0
     surveyed: dict[ComparisonGroup, dict[Cell, FirstPassages]] = field(default_factory=dict)
-    to_target: dict[ComparisonGroup, IterationsToTarget] = field(default_factory=dict)
+    to_target: dict[ComparisonGroup, ToTarget] = field(default_factory=dict)
     trained: dict[Trial, TrainedRuns] = field(default_factory=dict)
     results: dict[Cell, CellResult] = field(default_factory=dict)
     meshes: list[Mesh] = field(default_factory=list)
@@ -168,7 +75,8 @@ class MapJob:
             own_cell=self.grid.own_cell,
             sampled_cells=tuple(dict.fromkeys(cell for cell, _ in self.trained)),
             num_time_seeds=len(self.time_seeds),
-            num_replicates=len(self.grid.seeds.replicates),
+            num_replicates=len(self.grid.seeds.training) if self.predicts else len(self.grid.seeds.replicates),
+            num_branches=self.num_branches,
             corpus_description=self.training.corpus_description,
         )
 
@@ -199,6 +107,33 @@ class MapJob:
             for number, (num, axis) in enumerate(zip(self.grid.shape, self.grid.axes, strict=True))
         )
         return lines_x, lines_y
+
+    def single_failures(self) -> SingleFailures:
+        """The single failures that predictions rest on."""
+        cells = {group: next(iter(cells)) for group, cells in self.surveyed.items()}
+        edited = [group for group, cells in self.surveyed.items() if changes_weights(cells)]
+        return SingleFailures(self.grid, cells, edited, self.training)
+
+    def predict(self) -> None:
+        """Measure single failures, and predict learning. ValueError if the target is missed without failures."""
+        failures = self.single_failures()
+        for line in failures.outline():
+            self.training.observer.noted(line)
+        self.num_branches = failures.num_branches
+        self.to_target = dict(failures.measured())
+        if not any(math.isfinite(found) for one in self.to_target.values() for found in one.without.values()):
+            raise ValueError(self._missed())
+
+    def _missed(self) -> str:
+        """Say that the target is missed, and by how much."""
+        predictions = [one.prediction for one in self.to_target.values() if isinstance(one, PredictedIterations)]
+        losses = [losses.min() for prediction in predictions for losses in prediction.trunks.values()]
+        steps = max(prediction.steps[-1] for prediction in predictions)
+        return (
+            f"training.target_validation_loss {self.grid.scenario.training.target_loss:g} is not reached in "
+            f"{steps * self.grid.scenario.iterations_per_step:,} iterations even without failures, the lowest loss is "
+            f"{min(losses):.3f}: give a higher target, or more training.steps"
+        )
 
     def points_to_train(self) -> list[Point]:
         """The trained runs that the map begins with, as far as the survey knows."""
@@ -292,7 +227,8 @@ class MapJob:
         interval = scenario.training.evaluation.interval_steps * scenario.iterations_per_step
         for name, passed in passages.items():
             to_target = self.to_target[self.grid.group(cell, name)]
-            without, error = mean(to_target.samples[0].iterations), to_target.error_at(passed.failures_per_iteration)
+            iterations = math.fsum(passed.iterations) / len(passed.iterations)
+            without, error = mean(to_target.without), to_target.error(passed.failures_per_iteration, iterations)
             resolution = 0.0 if math.isnan(without) else interval / 2 / without
             outcomes[name] = Outcomes(
                 Values.by_seeds(passed.usd if self.objective == "money" else passed.seconds),
@@ -303,7 +239,7 @@ class MapJob:
         return CellResult(passages, rank(outcomes), self.grid.smaller(cell))
 
     def _simulate(
-        self, trials: Sequence[Trial], to_target: Mapping[ComparisonGroup, IterationsToTarget] | None = None
+        self, trials: Sequence[Trial], to_target: Mapping[ComparisonGroup, ToTarget] | None = None
     ) -> dict[Trial, FirstPassages]:
         """Simulate strategies in cells, those of equal iteration times together. to_target: None while unknown."""
         batches: dict[str, list[Trial]] = {}
@@ -316,9 +252,9 @@ class MapJob:
         work.run()
         return {trial: work.found[trial] for trial in trials}  # in the order given, whichever task ends first
 
-    def num_iterations(self, cell: Cell, to_target: IterationsToTarget | None) -> float:
+    def num_iterations(self, cell: Cell, to_target: ToTarget | None) -> float:
         """As many as the target may take, where that is known; in the survey as many as the scenario gives."""
-        iterations = list(to_target.samples[0].iterations.values()) if to_target and to_target.is_flat else [math.nan]
+        iterations = list(to_target.without.values()) if to_target and to_target.is_flat else [math.nan]
         if not any(map(math.isnan, iterations)):
             return max(iterations)
         factor = most_factor(self.grid.points[cell].scenario) if self.trained or to_target else 1
@@ -329,7 +265,7 @@ class TrialWork(Work[Trials]):
     """The simulation of strategies in cells, some of equal iteration times in a task."""
 
     def __init__(
-        self, job: MapJob, tasks: Iterable[Trials], to_target: Mapping[ComparisonGroup, IterationsToTarget] | None
+        self, job: MapJob, tasks: Iterable[Trials], to_target: Mapping[ComparisonGroup, ToTarget] | None
     ) -> None:
         super().__init__(job.training.executor, tasks)
         self.job, self.to_target, self.num_all = job, to_target, sum(map(len, self.waiting))

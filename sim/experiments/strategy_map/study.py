@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 from sim.core.text import format_count
 from sim.experiments.strategy_map.grid import Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
-from sim.experiments.strategy_map.job import MapJob, TrainingJob
+from sim.experiments.strategy_map.job import MapJob
+from sim.experiments.strategy_map.trained import TrainingJob
 from sim.experiments.sweep import Observer, new_executor
 from sim.experiments.target import Targets
 from sim.experiments.training import on_this_machine
@@ -21,7 +23,8 @@ from sim.scenario.loading import ScenarioSource
 from sim.scenario.scenario import SeedsConfig
 from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
 
-FEWEST_REPLICATES = 4
+FEWEST_REPLICATES, FEWEST_TRAINING_SEEDS = 4, 3
+"""Pairs of seeds of trained runs; training seeds of single failures."""
 
 DRY_RUN_SEEDS = 3
 """Failure seeds of the survey in a dry run, at most."""
@@ -34,10 +37,11 @@ FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 class MapOptions:
     """How strategies are compared.
 
-    objective: to reach the target loss first, or for the least money. replicates: pairs of seeds of trained runs, or
-    failure seeds if these are crossed; by default the scenario's, at least 4. time_replicates: failure seeds of
-    simulations without training. num_samples: cells at which strategies that change weights are trained. num_values: of
-    an axis given as a range or by its field. jobs: workers; by default every core.
+    objective: to reach the target loss first, or for the least money. predicts: whether the learning of whole runs is
+    predicted from single failures, under so many training seeds as `replicates` says (3). Else runs are trained at
+    `num_samples` cells, under so many pairs of seeds (failure seeds if these are crossed); by default the scenario's,
+    at least 4. time_replicates: failure seeds of simulations without training. num_values: of an axis given as a range
+    or by its field. jobs: workers; by default every core.
     """
 
     objective: Objective = "time"
@@ -46,6 +50,7 @@ class MapOptions:
     num_samples: int = 3
     num_values: int = 20
     jobs: int | None = None
+    predicts: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,17 @@ class MapRequest:
     def seeds(self) -> SeedsConfig:
         """Seeds of the trained runs: the scenario's, or so many pairs (failure seeds if crossed) from its first on."""
         given = self.template.scenario.seeds
+        if self.predicts:
+            number = self.options.replicates or max(FEWEST_TRAINING_SEEDS, len(given.training))
+            training = given.training if number == len(given.training) else given.counted(number).training
+            return SeedsConfig(failures=given.failures[:1], training=training, design="crossed")
         number = self.options.replicates or max(FEWEST_REPLICATES, len(given.failures))
         return given if number == len(given.failures) else given.counted(number)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether learning is predicted; the runs of a learner that trains nothing cost nothing."""
+        return self.options.predicts and self.template.scenario.training.learner == "torch"
 
     @property
     def num_time_seeds(self) -> int:
@@ -104,6 +118,7 @@ class MapRequest:
                 options.objective,
                 options.num_samples if self.axes else 1,
                 [grid.own_cell] if grid.own_cell and not self.axes else [],
+                self.predicts,
             )
             job.survey()
             yield job
@@ -121,13 +136,15 @@ class MapRequest:
             if self.results:
                 for stale in (Path(self.results) / self.name).glob("map.[cp]*"):
                     stale.unlink()  # of another map, with other trained runs
-            job.train()
+            job.predict() if self.predicts else job.train()
             job.evaluate()
         return job
 
     def outline(self, observer: Observer | None = None) -> list[str]:
         """The trained runs that a map or an advice begins with, in sentences; nothing is written."""
         with self.surveyed(observer or Observer(), DRY_RUN_SEEDS) as job:
+            if self.predicts:
+                return [timed(job), *job.single_failures().outline()]
             lines = [timed(job), *job.training.outline(job.points_to_train())]
         if len(job.time_seeds) < self.num_time_seeds:
             lines.append(
@@ -158,12 +175,11 @@ def axes_of(template: ScenarioTemplate, x: str, y: str | None, num_values: int, 
 
 def advice_of(job: MapJob) -> Advice:
     """The advice of a finished computation."""
-    own = job.grid.own_cell
-    costs = {}
+    own, costs = job.grid.own_cell, {}
     for group, to_target in job.to_target.items():
-        if own and not to_target.is_flat and len(to_target.samples) > 1 and (own, group.strategy) in job.trained:
-            here, without = job.trained[own, group.strategy].values(), to_target.samples[0].iterations
-            costs[group.strategy] = mean(here) / mean(without)
+        if own and not to_target.is_flat:
+            here = job.results[own].first_passages[group.strategy].iterations
+            costs[group.strategy] = math.fsum(here) / len(here) / mean(to_target.without)
     return Advice(job.map, costs)
 
 

@@ -103,9 +103,21 @@ def test_a_run_is_its_trunk_plus_the_excess_of_its_failures():
     assert excess == pytest.approx(
         LAW.of_failures([Rebuilt(1, 300)], np.arange(20.0, 801.0, 20.0)), rel=0.25, abs=0.005
     )
-    assert math.isnan(found.step_of(0.5, 0, []))
+    assert math.isnan(found.step_of(-5.0, 0, []))
     unchanged = Prediction.of(trunks, branches.assign(is_rebuilt=False), range(20, 801, 20))
     assert unchanged.step_of(3.0, 0, [Rebuilt(1, 300)]) == 400.0
+
+
+def test_a_trunk_is_continued_along_the_logarithm_of_the_step():
+    steps = range(20, 401, 20)
+    found = Prediction(tuple(steps), {0: np.array([5.0 - 0.5 * math.log(step) for step in steps])})
+    assert found.step_of(5.0 - 0.5 * math.log(390), 0, []) == 400.0
+    assert found.step_of(5.0 - 0.5 * math.log(590), 0, []) == 600.0
+    assert math.isnan(found.step_of(5.0 - 0.5 * math.log(850), 0, []))  # after twice the steps
+    rising = Prediction(tuple(steps), {0: np.array([2.0 + 0.001 * step for step in steps])})
+    assert math.isnan(rising.step_of(1.0, 0, []))
+    short = Prediction((20, 40), {0: np.array([3.0, 2.0])})
+    assert math.isnan(short.step_of(1.9, 0, []))
 
 
 def test_whole_runs_have_students_intervals_over_training_seeds():

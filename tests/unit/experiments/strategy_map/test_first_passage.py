@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sim.experiments.strategy_map.first_passage import first_passage, replicates
+from sim.experiments.strategy_map.first_passage import first_passage
 from sim.experiments.strategy_map.grid import Grid
-from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint
+from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, replicates
 from sim.scenario.axes import NO_AXIS, ScenarioTemplate
 from sim.scenario.scenario import SeedsConfig
 from sim.simulation.first_times import first_time, first_times

@@ -1,0 +1,152 @@
+"""Iterations to the target loss, predicted for the failures of each run from single failures (`branches`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import pandas as pd
+
+from models.training_plan import num_steps, together
+from sim.core.text import format_count, format_duration
+from sim.experiments.branches.design import BranchDesign, default_steps, stages_that_fail
+from sim.experiments.branches.measured import BranchedStrategy, validation_loss
+from sim.experiments.branches.recoveries import trunk_of
+from sim.experiments.outline import estimate
+from sim.experiments.state_training import shared_training, train
+from sim.experiments.strategy_map.grid import ComparisonGroup, Grid
+from sim.experiments.strategy_map.interpolation import Seeds
+from sim.experiments.strategy_map.trained import TrainingJob
+from sim.experiments.training import Texts, keep_compiled_code, on_this_machine
+from sim.experiments.training_workers import TrainingWorkers
+from sim.results.healing import Rebuilt
+from sim.results.prediction import Prediction
+from sim.results.strategy_map import Cell
+from sim.scenario.scenario import Scenario
+
+AFTER_STEPS = (0, 10, 20, 40)
+"""Steps after a failure at which branches are compared, in trainings of 160 steps or more."""
+
+ERROR = 0.1
+"""Share of what failures add to the iterations by which predictions may be off: see docs/one-failure.md."""
+
+
+@dataclass(frozen=True)
+class PredictedIterations:
+    """Iterations to the target of a strategy by training seed, for the failures of a run. NaN where it is missed.
+
+    is_flat: whether no recovery changes weights, so that all runs take as many.
+    """
+
+    prediction: Prediction
+    target: float
+    iterations_per_step: int
+    is_flat: bool
+
+    @property
+    def without(self) -> Mapping[Seeds, float]:
+        """Iterations without failures, by seeds (the failure seed is 0)."""
+        return {(0, seed): self._iterations(seed, ()) for seed in self.prediction.seeds}
+
+    def of_run(self, failures_per_iteration: float, rebuilt: Sequence[Rebuilt]) -> tuple[float, ...]:  # noqa: ARG002
+        """Iterations of a run in which these stages are rebuilt, by training seed."""
+        return tuple(self._iterations(seed, rebuilt) for seed in self.prediction.seeds)
+
+    def _iterations(self, seed: int, rebuilt: Sequence[Rebuilt]) -> float:
+        return self.prediction.step_of(self.target, seed, rebuilt) * self.iterations_per_step
+
+    def error(self, failures_per_iteration: float, iterations: float) -> float:  # noqa: ARG002
+        """The possible error of the prediction, as a share of the mean iterations."""
+        without = math.fsum(self.without.values()) / len(self.without)
+        return 0.0 if self.is_flat or math.isnan(iterations) else ERROR * abs(iterations - without) / iterations
+
+
+class SingleFailures:
+    """The single failures that predictions rest on, of each comparison group of a grid.
+
+    edited: groups in which recoveries change weights.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        cells: Mapping[ComparisonGroup, Cell],
+        edited: Sequence[ComparisonGroup],
+        training: TrainingJob,
+    ) -> None:
+        self.grid, self.training, self.edited = grid, training, set(edited)
+        texts, futures = Texts(training.base_folder, training.cache), {}
+        self.designs, self.scenarios = {}, dict[ComparisonGroup, Scenario]()
+        for group, cell in cells.items():
+            scenario = on_this_machine(grid.equal_scenario(cell, group.strategy))
+            design = design_of(scenario, grid.seeds.training, group in self.edited)
+            arguments = design.all_failures, max(1, *design.after_steps)
+            index = grid.candidates[group.strategy]
+            self.scenarios[group], self.designs[group] = scenario, design
+            futures[group] = training.executor.submit(trunk_of, scenario, index, *arguments)
+        self.strategies = {
+            group: BranchedStrategy(
+                self.scenarios[group], texts.of(self.scenarios[group]), future.result(), self.designs[group]
+            )
+            for group, future in futures.items()
+        }
+        self.demands = together(one.demands() for one in self.strategies.values())
+
+    @property
+    def num_branches(self) -> int:
+        """Branches in which weights are changed."""
+        return sum(one.num_rebuilt for one in self.strategies.values())
+
+    def outline(self) -> list[str]:
+        """The work ahead in sentences; nothing is written."""
+        seeds = format_count(len(self.grid.seeds.training), "training seed")
+        line = (
+            f"{format_count(self.num_branches, 'single failure')} under {seeds}, from which whole runs are predicted."
+        )
+        with shared_training(self.training.cache, dry_run=True) as shared, closing(self._trainers()) as trainers:
+            segments = shared.plan(self.demands)
+            left = sum(segment.num_steps for segment in segments)
+            lines = [line, f"Training: {num_steps(self.demands):,} steps, {left:,} of them to train."]
+            step_seconds, seconds = estimate(self.training.executor, trainers, segments) if segments else (None, 0.0)
+        if step_seconds is not None:
+            workers = format_count(self.training.executor.num_workers, "worker")
+            lines.append(f"About {format_duration(seconds)} on {workers} ({1e3 * step_seconds:.3g} ms a step).")
+        return lines
+
+    def _trainers(self) -> TrainingWorkers:
+        corpora = [one.corpus for one in self.strategies.values() if one.corpus]
+        return TrainingWorkers(self.training.executor, corpora)
+
+    def measured(self) -> dict[ComparisonGroup, PredictedIterations]:
+        """Train what is needed, and fit the predictions. ValueError if training fails."""
+        first = next(iter(self.strategies.values()))
+        keep_compiled_code(first.scenario, self.training.cache)
+        with shared_training(self.training.cache) as shared, closing(self._trainers()) as trainers:
+            train(self.demands, shared, trainers, self.training.executor, self.training.observer.progressed)
+            losses = shared.losses(self.demands)
+        if first.corpus:
+            self.training.corpus_description = first.corpus.description
+        loss = validation_loss(first.scenario.training.learner, losses)
+        found = {}
+        for group, one in self.strategies.items():
+            columns = ["strategy", "training_seed", "step", "loss"]
+            trunks, branches = pd.DataFrame(one.trunk_rows(loss), columns=columns), pd.DataFrame(one.rows(loss))
+            prediction = Prediction.of(trunks, branches, self.designs[group].trunk_steps)
+            target = one.scenario.training.target_loss
+            assert target is not None
+            iterations = one.scenario.iterations_per_step
+            found[group] = PredictedIterations(prediction, target, iterations, group not in self.edited)
+        return found
+
+
+def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool) -> BranchDesign:
+    """The trunks of all seeds; and where weights are changed, each stage lost once by each seed, at steps in turn."""
+    last, evaluated = scenario.training.steps, scenario.training.evaluated_steps
+    if not is_edited:
+        return BranchDesign(dict.fromkeys(seeds, ()), (0,), evaluated)
+    after = AFTER_STEPS if last >= 4 * AFTER_STEPS[-1] else (0, max(1, last // 8), max(2, last // 4))
+    steps = default_steps(last, after[-1])
+    design = BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after)
+    return BranchDesign(design.failures, design.after_steps, evaluated)
