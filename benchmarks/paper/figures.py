@@ -207,7 +207,7 @@ def make_map(runs: Path, folder: Path, target: float, cache: Path, observer: Obs
     overrides.append(f"training.target_validation_loss={target!r}")
     axis = f"{RATE}={','.join(map(str, MAP_RATES))}"
     scenario = load_scenario(TABLE_2_JOB.scenario, overrides)
-    options = MapOptions(replicates=3, num_samples=NUM_SAMPLE_POINTS)
+    options = MapOptions(replicates=3, num_samples=NUM_SAMPLE_POINTS, predicts=False)
     found = strategy_map(scenario, axis, options=options, results=runs, cache=cache, observer=observer)
     write_map(found, runs / f"{name}-map")
     for kind in ("csv", "png"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,7 @@ from sim.reporting import series
 from sim.reporting.loss import HOURS_LABEL
 from sim.reporting.registry import MOST_ROWS, FigureKind, FigureRequest, Tables
 from sim.reporting.style import PAPER, REFERENCE_LINE, Limits, add_legend, from_zero, limits_from_zero
-from sim.reporting.table import Table
+from sim.reporting.table import Table, columns_of
 from sim.reporting.tables import table_by_point
 from sim.results.outcome_tables import ledger_hours, nodes_over_time
 from sim.results.selection import MissingError, swept_fields
@@ -42,6 +43,9 @@ ROOM_FOR_SUM = 1.12
 MOST_SEEDS, MOST_SEEDS_ON_A_SLIDE = 4, 2
 
 
+RECOVERY = "seconds a\nrecovery"
+
+
 def ledger_table(results: Results) -> Table:
     """Return the hours in each bucket by strategy, without empty buckets, and the mean seconds of a recovery."""
     hours, runs = ledger_hours(results), results.runs
@@ -56,8 +60,9 @@ def ledger_table(results: Results) -> Table:
         return [*cells, "-" if pd.isna(mean_seconds) else f"{mean_seconds:.1f}"]
 
     title = "Where the hours went" + (" (means)" if runs["failure_seed"].nunique() > 1 else "")
-    columns = [*(LOOKS[bucket][2] for bucket in used), "all", "seconds a\nrecovery"]
-    return table_by_point(title, hours, (), columns, values)
+    columns = [*(LOOKS[bucket][2] for bucket in used), "all", RECOVERY]
+    table = table_by_point(title, hours, (), columns, values)
+    return replace(table, columns=columns_of(columns, (RECOVERY,)))
 
 
 def ledger_by_point(results: Results) -> Table:

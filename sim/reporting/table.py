@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -20,11 +20,15 @@ CUT = "…"
 
 @dataclass(frozen=True)
 class Column:
-    """A column: heading with the unit (line breaks are for terminals alone), and the format of its values."""
+    """A column: heading with the unit (line breaks are for terminals alone), and the format of its values.
+
+    is_optional: whether a terminal that is too narrow for all columns leaves it out.
+    """
 
     heading: str
     align: Literal["left", "right"] = "right"
     format: Callable[[Any], str] = str
+    is_optional: bool = False
 
     @property
     def title(self) -> str:
@@ -63,13 +67,24 @@ class Table(JupyterMixin):
         return replace(self, rows=self.rows[:most], note=f"{self.note} {rest}".strip())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table for a terminal; a block of lines for each row where a column would have to be cut."""
-        printed = list(console.render(self._as_columns(), options))
-        num_cut = sum(segment.text.count(CUT) for segment in printed)
-        if num_cut > sum(text.count(CUT) for text in (self.title, self.note, *chain(*self.cells))):
-            yield Text("\n".join(self._as_blocks()))
-        else:
-            yield from printed
+        """Yield the table; in a narrow terminal with closer or fewer columns, or as a block of lines for each row."""
+        in_content = sum(text.count(CUT) for text in (self.title, self.note, *chain(*self.cells)))
+        for table, space in ((self, 1), (self, 0), (self._without_optional(), 1), (self._without_optional(), 0)):
+            printed = list(console.render(table._as_columns(space), options))
+            if sum(segment.text.count(CUT) for segment in printed) <= in_content:
+                yield from printed
+                return
+        yield Text("\n".join(self._as_blocks()))
+
+    def _without_optional(self) -> Table:
+        """Return the table without its optional columns, which the note names."""
+        kept = [number for number, column in enumerate(self.columns) if not column.is_optional]
+        if len(kept) == len(self.columns):
+            return self
+        left_out = ", ".join(column.title for column in self.columns if column.is_optional)
+        note = f"{self.note} Too narrow for: {left_out}.".strip()
+        rows = tuple(replace(row, values=tuple(row.values[number] for number in kept)) for row in self.rows)
+        return Table(self.title, tuple(self.columns[number] for number in kept), rows, note)
 
     def _as_blocks(self) -> list[str]:
         """The first value of each row, and below it a line for each other one."""
@@ -81,8 +96,9 @@ class Table(JupyterMixin):
             lines += [first, *(f"  {title:<{width}}  {value}" for title, value in known), ""]
         return lines + [self.note] * bool(self.note)
 
-    def _as_columns(self) -> RichTable:
-        look: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
+    def _as_columns(self, space: int) -> RichTable:
+        look: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False}
+        look["padding"] = 0, space, 0, 0
         title = Text(self.title, style="table.title")  # a Text is never read as markup
         table = RichTable(title=title, caption=Text(self.note, style="table.caption") if self.note else None, **look)
         for column in self.columns:
@@ -97,6 +113,6 @@ class Table(JupyterMixin):
 STRATEGY = Column("strategy", "left")
 
 
-def columns_of(headings: Iterable[str]) -> tuple[Column, ...]:
-    """Return a column for the strategy and one of numbers for each heading."""
-    return (STRATEGY, *(Column(heading) for heading in headings))
+def columns_of(headings: Iterable[str], optional: Collection[str] = ()) -> tuple[Column, ...]:
+    """Return a column for the strategy and one of numbers for each heading. optional: headings of optional ones."""
+    return (STRATEGY, *(Column(heading, is_optional=heading in optional) for heading in headings))

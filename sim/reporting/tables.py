@@ -19,6 +19,9 @@ from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
+ITERATIONS, COST = "iters\n(re-run)", "cost\n$"
+OPTIONAL = ITERATIONS, COST
+
 
 def comparison(runs: Sequence[RunFiles]) -> pd.DataFrame:
     """Return a row for each run: its folder and its summary without the ledger."""
@@ -38,7 +41,7 @@ def comparison_table(runs: Sequence[RunFiles], scenario: Scenario) -> Table:
             label += f" ({len(finished)} of {len(own)} finished)"
         cells = _compared_cells(finished, scenario)
         rows.append(Row((label, *cells.values())))
-    return Table(title, columns_of(cells), tuple(rows))
+    return Table(title, columns_of(cells, OPTIONAL), tuple(rows))
 
 
 def _compared_cells(rows: pd.DataFrame, scenario: Scenario) -> dict[str, str]:
@@ -54,8 +57,8 @@ def _compared_cells(rows: pd.DataFrame, scenario: Scenario) -> dict[str, str]:
     cells["hours\nto end"] = hours(once["wall_clock_seconds"])
     cells["over-\nhead"] = spread(once["overhead"] * 100, "{:+.0f} %")
     cells["seconds\nan iter."] = _to_three_digits(once["iteration_seconds"])
-    cells["cost\n$"] = spread(once["cost_usd"], "{:,.0f}" if once["cost_usd"].astype(float).mean() >= 100 else "{:.2f}")
-    cells["iters\n(re-run)"] = counted(rows, "num_iterations_run", "num_iterations_rerun")
+    cells[COST] = spread(once["cost_usd"], "{:,.0f}" if once["cost_usd"].astype(float).mean() >= 100 else "{:.2f}")
+    cells[ITERATIONS] = counted(rows, "num_iterations_run", "num_iterations_rerun")
     if is_learnt:
         cells["final\nval. loss"] = spread(rows["final_validation_loss"], "{:.3f}")
     return cells

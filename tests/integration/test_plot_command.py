@@ -14,7 +14,7 @@ from support.commands import churnlab
 from support.pictured import SCENARIO, of_scenario, of_sweep, run_all
 from support.sweeps import TINY, do_sweep, write_scenario
 
-LEFT_OUT = {"checkpoint_interval", "reinit", "swapping", "nodes"}
+LEFT_OUT = {"branches", "checkpoint_interval", "reinit", "swapping", "nodes"}
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,10 @@ def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"kinds": ["los"]}, "--kind los: no such figure; nearest: loss; allowed: checkpoint_interval, ledger, loss"),
+        (
+            {"kinds": ["los"]},
+            "--kind los: no such figure; nearest: loss; allowed: branches, checkpoint_interval, ledger, loss",
+        ),
         ({"kinds": ["loss", "swapping"]}, "--kind swapping cannot be drawn of .*: no failure-free run"),
         ({"kinds": ["nodes"]}, r"--kind nodes cannot be drawn .*provisioning_seconds"),
         ({"field": "failures.rate_per_hour"}, "--x failures.rate_per_hour: no such swept field; nothing was swept"),

@@ -36,3 +36,15 @@ def test_rows_are_blocks_where_columns_would_be_cut(width: int, is_wide: bool):
     if not is_wide:
         blocks = ["checkpointing", "overhead", "+3", "%", "hours", "1.25", "CheckFree", "overhead", "+1", "%"]
         assert found.split() == blocks
+
+
+def test_a_narrow_terminal_leaves_out_optional_columns_and_says_so():
+    table = Table(
+        "", columns_of(("hours\nto end", "cost\n$"), ("cost\n$",)), (Row(("checkpointing", "26.1", "218.55")),)
+    )
+    assert "218.55" in printed(table, 40)
+    narrow = printed(table, 24)
+    assert "218.55" not in narrow
+    assert "26.1" in narrow
+    assert "Too narrow for: cost $." in " ".join(narrow.split())
+    assert "218.55" in printed(table, 12)  # a block of lines has room for all
