@@ -14,7 +14,7 @@ class Device(Config):
     bf16_tflops: float = Field(ge=1e-6, description="peak 16-bit TFLOP/s")
     fp32_tflops: float = Field(ge=1e-6, description="peak fp32 TFLOP/s")
     memory_gib: float = Field(gt=0, description="device memory in GiB")
-    utilisation: float = Field(gt=0, le=1, description="share of the peak that training reaches")
+    utilisation: float = Field(ge=1e-6, le=1, description="share of the peak that training reaches")
     spot_usd_per_hour: float | None = Field(None, ge=0, description="price of one device where it can be taken away")
     on_demand_usd_per_hour: float | None = Field(None, ge=0, description="price of one device that stays")
     prices_as_of: str | None = Field(None, description="month of the prices")

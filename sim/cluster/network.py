@@ -52,7 +52,7 @@ class StorageConfig(LinkConfig):
 
 
 RegionLink = Annotated[
-    tuple[str, str, Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]],
+    tuple[str, str, Annotated[float, Field(ge=0)], Annotated[float, Field(ge=1e-10)]],
     Field(description="region, region, one-way latency ms, bandwidth GiB/s"),
 ]
 """Region, region, one-way latency in ms, bandwidth in GiB/s; the same both ways."""

@@ -16,7 +16,7 @@ class Straggler(Config):
 
     stage: int = Field(ge=0, description="its stage")
     replica: int | None = Field(None, ge=0, description="its pipeline; default: the stage's nodes of all pipelines")
-    slowdown: float = Field(gt=0, le=1e6, description="its time for an operation, × the others'")
+    slowdown: float = Field(ge=1e-6, le=1e6, description="its time for an operation, × the others'")
 
 
 class ClusterConfig(Config):

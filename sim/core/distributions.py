@@ -25,7 +25,7 @@ def unit_lognormal(rng: np.random.Generator, sigma: float) -> float:
 class Delay(Config):
     """A random duration, given by its mean."""
 
-    mean_hours: float = Field(gt=0, le=1e6, description="its mean, in hours")
+    mean_hours: float = Field(ge=1e-9, le=1e6, description="its mean, in hours")
     distribution: Literal["fixed", "exponential", "weibull", "lognormal"] = Field(
         "exponential", description="distribution of durations around the mean"
     )

@@ -57,7 +57,7 @@ class CheckpointConfig(StrategyConfig):
 
     kind: Literal["checkpoint"] = "checkpoint"
     interval_iterations: int | None = Field(None, ge=1, description="iterations between checkpoints")
-    interval_seconds: float | None = Field(None, gt=0, description="simulated seconds between checkpoints")
+    interval_seconds: float | None = Field(None, ge=1e-6, description="simulated seconds between checkpoints")
     interval: Literal["young", "daly", "adaptive"] | None = Field(
         None,
         description="the optimal interval for the duration of a save and the mean time between failures, by Young's or "
@@ -65,7 +65,7 @@ class CheckpointConfig(StrategyConfig):
     )
     mtbf_hours: float | None = Field(
         None,
-        gt=0,
+        ge=1e-6,
         description="young, daly: mean time between failures; default: that of the failure process. adaptive: "
         "the prior before the first failure; default: 1",
     )
@@ -78,7 +78,7 @@ class CheckpointConfig(StrategyConfig):
     just_in_time: bool = Field(False, description="begin a checkpoint when a preemption notice arrives for a stage")
     local_gib_per_s: float | None = Field(
         None,
-        gt=0,
+        ge=1e-6,
         description="each node first writes its stage to a local disk at this rate, while training is paused, and "
         "reads it after a failure, so that only lost stages are downloaded; default: no local copy",
     )
