@@ -199,25 +199,28 @@ def whole_runs_table(runs: WholeRuns, name: str) -> Table:
 
 
 def whole_runs_sentences(runs: WholeRuns, rebuilding: Sequence[str]) -> list[str]:
-    """Say at which failure rates one rebuilding strategy is predicted to end with a lower loss than another."""
-    lines = []
-    for strategy in rebuilding[1:]:
-        rows = runs.difference(strategy, rebuilding[0], "final_validation_loss")
-        one, other = legend_label(strategy), legend_label(rebuilding[0])
-        told = {one: rows["high"] < 0.0, other: rows["low"] > 0.0}
-        where = {name: [f"{value:g}" for value in rows.loc[ahead, "value"]] for name, ahead in told.items()}
-        parts = [
-            f"{name} ends with the lower loss at {format_list(values)}" for name, values in where.items() if values
-        ]
-        unclear = [f"{value:g}" for value in rows.loc[~(told[one] | told[other]), "value"]]
-        if unclear:
-            parts.append(f"no order can be told at {format_list(unclear)}")
-        differences = [f"{value:g}: {mean_cell(row)}" for value, row in rows.set_index("value").iterrows()]
-        lines.append(
-            f"Predicted by {runs.field or 'the failures'}: {'; '.join(parts)} ({one} - {other}, final loss in nats: "
-            f"{', '.join(differences)})."
-        )
-    return lines
+    """Say at which failure rates a rebuilding strategy is predicted to be ahead of the first, in hours or in loss."""
+    return [_predicted_order(runs, strategy, rebuilding[0]) for strategy in rebuilding[1:]]
+
+
+def _predicted_order(runs: WholeRuns, strategy: str, reference: str) -> str:
+    rows = runs.difference(strategy, reference, "hours_to_target")
+    what, unit, digits = f"reaches loss {runs.target or 0.0:g} first", "hours", 1
+    if rows["mean"].isna().any():
+        rows = runs.difference(strategy, reference, "final_validation_loss")
+        what, unit, digits = "ends with the lower loss", "final loss in nats", 3
+    one, other = legend_label(strategy), legend_label(reference)
+    told = {one: rows["high"] < 0.0, other: rows["low"] > 0.0}
+    where = {name: [f"{value:g}" for value in rows.loc[ahead, "value"]] for name, ahead in told.items()}
+    parts = [f"{name} {what} at {format_list(values)}" for name, values in where.items() if values]
+    unclear = [f"{value:g}" for value in rows.loc[~(told[one] | told[other]), "value"]]
+    if unclear:
+        parts.append(f"no order can be told at {format_list(unclear)}")
+    differences = [f"{value:g}: {mean_cell(row, digits)}" for value, row in rows.set_index("value").iterrows()]
+    return (
+        f"Predicted by {runs.field or 'the failures'}: {'; '.join(parts)} ({one} - {other}, {unit}: "
+        f"{', '.join(differences)})."
+    )
 
 
 def branch_styles(found: Branches) -> dict[str, SeriesStyle]:
