@@ -42,7 +42,7 @@ def branch_tables(found: Branches) -> list[Table]:
         f"{describe_failures(found)} ± half of its 95 % interval over {describe_seeds(found)}."
     )
     return [
-        Table("What one failure costs, by the step at which it strikes", (STRATEGY, Column("step"), *columns), by_step),
+        Table("What one failure costs, by the step at which it occurs", (STRATEGY, Column("step"), *columns), by_step),
         Table(
             "What one failure costs, by the stage that is lost", (STRATEGY, Column("stage"), *columns), by_stage, note
         ),
