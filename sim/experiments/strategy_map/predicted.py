@@ -29,7 +29,7 @@ from sim.scenario.scenario import Scenario
 AFTER_STEPS = (0, 10, 20, 40)
 """Steps after a failure at which branches are compared, in trainings of 160 steps or more."""
 
-ERROR = 0.1
+ERROR = 0.25
 """Share of what failures add to the iterations by which predictions may be off: see docs/one-failure.md."""
 
 

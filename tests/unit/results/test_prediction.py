@@ -91,7 +91,7 @@ def test_a_stage_is_trained_apart_since_it_or_its_copy_was_rebuilt():
 
 
 def test_a_run_is_its_trunk_plus_the_excess_of_its_failures():
-    branches = branches_of(LAW, noise=0.0)
+    branches = branches_of(LAW)
     curve = [(seed, step, 5.0 - 0.005 * step + 0.01 * seed) for seed in range(4) for step in range(20, 801, 20)]
     trunks = pd.DataFrame(curve, columns=["training_seed", "step", "loss"])
     found = Prediction.of(trunks, branches, range(20, 801, 20))
