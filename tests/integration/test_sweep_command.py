@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -193,6 +194,7 @@ def test_an_interrupted_sweep_resumes_where_it_was(finished, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )
     store = tmp_path / "cache" / "keyframes"
     while process.poll() is None and not (store.is_dir() and list(store.iterdir())):

@@ -177,7 +177,7 @@ def test_options_of_classes_from_outside_are_checked_like_others(folder):
         "line 4, strategies.1.interval_iterations: found '7'; allowed: a whole number, at least 1; write: 7",
         "line 7, failures.shape: found '10%'; allowed: a number, above 0, at most 1,000; write: 0.1",
         "line 8, failures.scope: found 'nodes'; nearest: node; allowed: node, stage, region",
-        "line 9, failures.downtime.mean_hours: found 0; allowed: a number, above 0, at most 1,000,000",
+        "line 9, failures.downtime.mean_hours: found 0; allowed: a number, at least 1e-09, at most 1,000,000",
         "line 9, failures.downtime.sprea: unknown key; nearest: spread; allowed: mean_hours, distribution, spread",
     ]
 

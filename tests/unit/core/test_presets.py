@@ -168,7 +168,7 @@ def test_presets_are_parts_of_a_composition_and_can_be_set():
         ),
         (
             "failures: {preset: spotty, downtime: {mean_hours: x}}",
-            "failures.downtime.mean_hours: found 'x'; allowed: a number, above 0, at most 1,000,000",
+            "failures.downtime.mean_hours: found 'x'; allowed: a number, at least 1e-09, at most 1,000,000",
         ),
         (
             "failures: {preset: spotty, rate_per_hour: 0.1, mean_uptime_hours: 4}",
