@@ -55,6 +55,16 @@ def test_advice_with_training_rests_on_single_failures(predicted):
     assert "Training: 84 steps, 0 of them to train." in again.stdout
 
 
+def test_a_map_with_training_is_written_without_runs(predicted):
+    folder, _ = predicted
+    options = ("--results", folder / "maps", "--cache", folder / "cache", "--jobs", "1", "--time-replicates", "3")
+    x = "failures.rate_per_hour=0.1,0.3"
+    ended = churnlab("map", "tiny.yaml", "--x", x, "--replicates", "2", *options, folder=folder)
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in (folder / "maps" / "tiny-map").iterdir()} == {"map.csv", "map.png", "map.pdf"}
+    assert "PREDICTED from 6 single failures under 2 training seeds" in " ".join(ended.stdout.split())
+
+
 def test_trained_runs_are_asked_for_by_name(predicted):
     folder, _ = predicted
     options = ("--cache", folder / "cache", "--jobs", "1", "--time-replicates", "2", "--replicates", "2")
