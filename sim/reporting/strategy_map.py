@@ -154,7 +154,7 @@ def map_notes(found: StrategyMap) -> list[str]:
         )
     else:
         basis += f"Iterations to loss {target:g}: those of a run without failures, no strategy here changes weights."
-    basis += " Too close: the 95 % interval of the difference contains 0, or the difference is below the interpolation "
+    basis += " Too close: the 95 % interval of the difference contains 0, or the difference is below the possible "
     basis += "error."
     if num_smaller := sum(result.smaller is not None for result in results):
         basis += (
