@@ -102,9 +102,10 @@ class SingleFailures:
     def outline(self) -> list[str]:
         """The work ahead in sentences; nothing is written."""
         seeds = format_count(len(self.grid.seeds.training), "training seed")
-        line = (
-            f"{format_count(self.num_branches, 'single failure')} under {seeds}, from which whole runs are predicted."
-        )
+        line = f"No recovery changes weights: all runs learn as without failures, under {seeds}."
+        if self.num_branches:
+            number = format_count(self.num_branches, "single failure")
+            line = f"{number} under {seeds}, from which whole runs are predicted."
         with shared_training(self.training.cache, dry_run=True) as shared, closing(self._trainers()) as trainers:
             segments = shared.plan(self.demands)
             left = sum(segment.num_steps for segment in segments)
