@@ -9,6 +9,7 @@ import typer
 
 from sim.cli.options import (
     CacheFolder,
+    Jobs,
     NoCache,
     Overrides,
     ResultsFolder,
@@ -16,7 +17,6 @@ from sim.cli.options import (
     cache_folder,
     console,
     say,
-    whole_number,
     with_locations,
 )
 from sim.cli.progress import Display
@@ -26,10 +26,6 @@ from sim.results.branches import FOLDER
 from sim.scenario.axes import ScenarioTemplate
 
 app = typer.Typer()
-
-Jobs = Annotated[
-    int | None, typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine.")
-]
 
 
 @app.command()
@@ -55,7 +51,7 @@ def branches(
         Display() as display,
         opened(scenario, base_folder, cache=folder, jobs=jobs, observer=display, dry_run=dry_run) as job,
     ):
-        say("\n".join(job.outline(with_time=True)))
+        say("\n".join(job.outline()))
         if dry_run:
             return
         job.train()

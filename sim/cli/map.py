@@ -10,6 +10,7 @@ import typer
 
 from sim.cli.options import (
     CacheFolder,
+    Jobs,
     NoCache,
     Overrides,
     ResultsFolder,
@@ -57,10 +58,6 @@ Replicates = Annotated[
 
 TimeReplicates = Annotated[
     int, typer.Option(parser=whole_number(2), metavar="N", help="Failure seeds of simulations without training.")
-]
-
-Jobs = Annotated[
-    int | None, typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine.")
 ]
 
 Trained = Annotated[

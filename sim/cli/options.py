@@ -104,6 +104,11 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parsed
 
 
+Jobs = Annotated[
+    int | None, typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine.")
+]
+
+
 def with_locations(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose DataError becomes a ScenarioError, with the line of the field in the scenario or its sweep."""
 

@@ -69,34 +69,30 @@ class Display(Observer):
             self._trials.stop()
         self._bars.start()
         total = progress.num_steps_trained + progress.num_steps_left
-        if progress.num_runs == 0 and total:  # branches: states are trained, not runs
-            self._bars.update(self._runs, visible=False)
-            self._show_steps(progress, total)
-            left = self._pace.time_left("steps", progress.num_steps_trained, total)
-            steps = f"{progress.num_steps_trained:,} of {total:,} training steps"
-            self._pace.note(f"{steps}, {left}" if left else steps)
-            return
-        if progress.num_runs == 0:
+        if progress.num_runs == 0 and not total:
             self._bars.update(self._runs, description="runs surveyed", completed=progress.num_surveyed)
             self._pace.note(f"{progress.num_surveyed:,} runs surveyed")
             return
         num_done = progress.num_finished + progress.num_failed
         failed = f"{progress.num_failed} failed" if progress.num_failed else ""
-        self._bars.update(self._runs, description="runs", total=progress.num_runs, completed=num_done, state=failed)
-        self._show_steps(progress, total)
-        self._pace.note(self._describe(progress, num_done, total))
-
-    def _show_steps(self, progress: SweepProgress, total: int) -> None:
-        """Update the bar of training steps, with the tasks under way."""
+        self._bars.update(
+            self._runs,
+            description="runs",
+            total=progress.num_runs,
+            completed=num_done,
+            state=failed,
+            visible=progress.num_runs > 0,  # branches train states alone
+        )
         others = len(progress.under_way) - MOST_TASKS_NAMED
         state = "; ".join(progress.under_way[:MOST_TASKS_NAMED]) + (f"; {others} more" if others > 0 else "")
         self._bars.update(
             self._steps, total=total, completed=progress.num_steps_trained, state=state, visible=total > 0
         )
+        self._pace.note(self._describe(progress, num_done, total))
 
     def _describe(self, progress: SweepProgress, num_done: int, num_steps: int) -> str:
-        """The state of a sweep in a line. The time left is that of training, where something is trained."""
-        parts = [f"{num_done:,} of {progress.num_runs:,} runs done"]
+        """The state of a sweep, or of training alone, in a line. The time left is that of training."""
+        parts = [f"{num_done:,} of {progress.num_runs:,} runs done"] if progress.num_runs else []
         if progress.num_failed:
             parts.append(f"{progress.num_failed:,} of them failed")
         if num_steps:

@@ -11,6 +11,7 @@ import typer
 
 from sim.cli.options import (
     CacheFolder,
+    Jobs,
     NoCache,
     Overrides,
     ResultsFolder,
@@ -27,13 +28,13 @@ from sim.cli.options import (
 from sim.cli.progress import Display, RunDisplay
 from sim.core.files import atomic_write
 from sim.core.text import format_count, shortened, suggestion
-from sim.experiments.folder import FAILED, STATISTICS, read_status, refusals_explained
+from sim.experiments.folder import FAILED, STATISTICS, read_status
 from sim.experiments.plan import swept_fields
 from sim.experiments.sequential import parse_share
 from sim.experiments.sweep import ExecutorKind, SweepOptions, SweepOutcome, new_executor, run_scenario, run_sweep
 from sim.reporting.tables import comparison_table, summary_table, write_comparison
 from sim.results.statistics import summary
-from sim.results.storage import RunFiles, load
+from sim.results.storage import RunFiles, load, refusals_explained
 from sim.scenario.loading import parse_scenario, read_scenario_text
 from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point, load_points
@@ -131,10 +132,7 @@ def sweep(
     results: ResultsFolder = Path("results"),
     cache: CacheFolder = None,
     no_cache: NoCache = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine."),
-    ] = None,
+    jobs: Jobs = None,
     kind: Annotated[
         ExecutorKind,
         typer.Option(

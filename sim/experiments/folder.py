@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from sim.core.files import atomic_write, atomic_write_table, remove_partial_files
 from sim.experiments.plan import SweepRun, swept_fields
 from sim.results import storage as results
-from sim.results.storage import SWEEP, TABLE
+from sim.results.storage import SWEEP, TABLE, refusals_explained
 from sim.results.summary import flat
 from sim.scenario.scenario import SeedsConfig
 
@@ -273,15 +273,6 @@ def is_locked(folder: Path) -> bool:
         return True
     except (OSError, NotImplementedError):  # a file system without locks, or that cannot be written
         return False
-
-
-@contextmanager
-def refusals_explained(folder: Path) -> Iterator[None]:
-    """Context in which an OSError gets a message with a remedy."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(results.refusal(folder, error)) from error
 
 
 def as_json(content: Any) -> str:

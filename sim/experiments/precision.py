@@ -18,6 +18,7 @@ from sim.core.text import HOURS, format_number
 from sim.experiments.folder import column_of, runs_table
 from sim.experiments.job import SweepJob
 from sim.experiments.plan import SweepRun, swept_fields
+from sim.experiments.sequential import TO_END, TO_TARGET, time_metric
 from sim.results.crossed_design import SEEDS, are_pairs
 from sim.results.statistics import PointRuns, Values, points_of, references_of
 from sim.results.storage import TABLE, read_table
@@ -32,8 +33,6 @@ NOTES = {
 }
 """Explanations of words in lines on strategies."""
 
-TO_TARGET, TO_END = "target_reached_seconds", "wall_clock_seconds"
-
 
 def precision_lines(job: SweepJob, runs: Sequence[SweepRun]) -> list[str]:
     """Sentences on the intervals that runs let expect. Nothing is written."""
@@ -41,10 +40,7 @@ def precision_lines(job: SweepJob, runs: Sequence[SweepRun]) -> list[str]:
     if len(seeds) < 2:
         more = "seeds.failures and seeds.training" if job.folder.made_for == "run" else "sweep.replicates"
         return [f"One replicate has no interval: give {more}, for 3 or more."]
-    trainings = [point.scenario.training for point in job.points]
-    has_target = all(each.target_validation_loss is not None and each.learner != "none" for each in trainings)
-    metric = TO_TARGET if has_target else TO_END
-    lines = known_precision(job, runs, metric)
+    lines = known_precision(job, runs, time_metric(job))
     return [
         *lines,
         *([] if lines else ["Intervals: their width is unknown until some runs are finished."]),

@@ -13,6 +13,8 @@ from sim.experiments.plan import swept_fields
 from sim.results.crossed_design import Estimate
 from sim.results.statistics import PointRuns, estimate, points_of, replicates_needed
 
+TO_TARGET, TO_END = "target_reached_seconds", "wall_clock_seconds"
+
 
 def parse_share(text: str) -> float:
     """The value of `--until-ci`: '5%' or '0.05' is 0.05. ValueError for anything else."""
@@ -33,9 +35,7 @@ def narrow_intervals(job: SweepJob, share: float, most: int, force: bool, note: 
     loss, or to the end where there is no target. No point gets more than `most`. Notes what is added and, in the end,
     which intervals stay wider, and why.
     """
-    trainings = [point.scenario.training for point in job.points]
-    has_target = all(each.target_validation_loss is not None and each.learner != "none" for each in trainings)
-    metric = "target_reached_seconds" if has_target else "wall_clock_seconds"
+    metric = time_metric(job)
     while True:
         groups = points_of(job.table, swept_fields(job.runs))
         wanted = seeds_wanted(groups, metric, share, [len(point.scenario.seeds.failures) for point in job.points], most)
@@ -48,6 +48,13 @@ def narrow_intervals(job: SweepJob, share: float, most: int, force: bool, note: 
         job.do(to_do)
     for line in too_wide(groups, metric, share):
         note(line)
+
+
+def time_metric(job: SweepJob) -> str:
+    """The column of the time to the target loss, or to the end where some point has no target."""
+    trainings = [point.scenario.training for point in job.points]
+    has_target = all(each.target_validation_loss is not None and each.learner != "none" for each in trainings)
+    return TO_TARGET if has_target else TO_END
 
 
 def seeds_wanted(

@@ -21,9 +21,6 @@ from sim.results.prediction import WholeRuns
 from sim.results.selection import MissingError
 from sim.strategies import legend_label
 
-MOST_COLUMNS = 3
-"""Comparisons in a table, by steps after the failure: the first, the last, and one between."""
-
 DECIMALS = {"hours_to_target": 1, "final_validation_loss": 3}
 
 OPACITY = 0.15
@@ -80,7 +77,7 @@ def mean_cell(row: Any, digits: int = 3) -> str:
 def shown_after(after_steps: Sequence[int]) -> list[int]:
     """Return the comparisons of a table: the first, one between, and the last."""
     last = len(after_steps) - 1
-    return [after_steps[place] for place in dict.fromkeys((0, (last + 1) // 2, last))][:MOST_COLUMNS]
+    return [after_steps[place] for place in dict.fromkeys((0, (last + 1) // 2, last))]
 
 
 def after_label(steps: int) -> str:
@@ -274,12 +271,7 @@ def draw_stages(axis: Axes, rows: pd.DataFrame, style: SeriesStyle, number: int,
 
 
 def _tables(request: FigureRequest) -> Tables:
-    return tables_of(branches_beside(request))
-
-
-def tables_of(found: Branches) -> Tables:
-    """Return the data of the figure: means over training seeds."""
-    return {"": found.excess()}
+    return {"": branches_beside(request).excess()}
 
 
 def branches_beside(request: FigureRequest) -> Branches:

@@ -31,7 +31,7 @@ from sim.reporting.style import new_figure, save
 from sim.reporting.table import Row, Table, columns_of
 from sim.reporting.verdict import nothing_to_choose, use_smaller
 from sim.results.ranking import FEWEST_FAILURES
-from sim.results.storage import refusal
+from sim.results.storage import refusals_explained
 from sim.results.strategy_map import Advice, CellResult, StrategyMap
 from sim.scenario.axes import Axis
 from sim.scenario.saves import unused_saves
@@ -82,10 +82,8 @@ def _styles_of(found: StrategyMap) -> dict[str, SeriesStyle]:
 
 def write_map(found: StrategyMap, folder: Path) -> list[Path]:
     """Write map.csv, map.png and map.pdf into a folder, which is created. OSError where the disk refuses."""
-    try:
+    with refusals_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(refusal(folder, error)) from error
     path = folder / "map.csv"
     atomic_write(path, found.table.to_csv(index=False))
     return [path, *save(strategy_map_figure(found), folder / "map")]

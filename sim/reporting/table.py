@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -69,7 +69,7 @@ class Table(JupyterMixin):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table; in a narrow terminal with closer or fewer columns, or as a block of lines for each row."""
         in_content = sum(text.count(CUT) for text in (self.title, self.note, *chain(*self.cells)))
-        for table, space in ((self, 1), (self, 0), (self._without_optional(), 1), (self._without_optional(), 0)):
+        for table, space in product((self, self._without_optional()), (1, 0)):
             printed = list(console.render(table._as_columns(space), options))
             if sum(segment.text.count(CUT) for segment in printed) <= in_content:
                 yield from printed

@@ -15,7 +15,7 @@ import pandas as pd
 from sim.core.files import atomic_write, atomic_write_table
 from sim.results.prediction import Prediction
 from sim.results.seed_means import means_over_seeds
-from sim.results.storage import refusal, resolved_yaml
+from sim.results.storage import refusals_explained, resolved_yaml
 from sim.scenario.loading import parse_scenario
 from sim.scenario.scenario import Scenario
 
@@ -101,15 +101,13 @@ class Branches:
 
     def write(self, folder: Path) -> list[Path]:
         """Write the tables and the scenario into a folder, which is created. OSError where the disk refuses."""
-        try:
+        with refusals_explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             atomic_write_table(folder / TABLE, self.table)
             atomic_write_table(folder / TRUNKS, self.trunks)
             atomic_write(folder / "scenario.yaml", resolved_yaml(self.scenario))
             about = {"format": FORMAT, "corpus": self.corpus_description}
             atomic_write(folder / ABOUT, json.dumps(about, indent=2) + "\n")
-        except OSError as error:
-            raise OSError(refusal(folder, error)) from error
         return [folder / TABLE, folder / TRUNKS]
 
 

@@ -58,10 +58,13 @@ class Prediction:
 
     def losses(self, seed: int, rebuilt: Sequence[Rebuilt]) -> Floats:
         """(steps,) predicted losses under a training seed. rebuilt: the stages that are rebuilt, in order of steps."""
-        found = self.trunks[seed]
+        return self._with_excess(self.trunks[seed], seed, rebuilt, np.array(self.steps, dtype=float))
+
+    def _with_excess(self, trunk: Floats, seed: int, rebuilt: Sequence[Rebuilt], steps: Floats) -> Floats:
+        """Losses of a trunk at some steps, with the excess of rebuilt stages."""
         if self.healing is None or not rebuilt:
-            return found
-        return found + self.factors.get(seed, 1.0) * self.healing.of_failures(rebuilt, np.array(self.steps, float))
+            return trunk
+        return trunk + self.factors.get(seed, 1.0) * self.healing.of_failures(rebuilt, steps)
 
     def step_of(self, target: float, seed: int, rebuilt: Sequence[Rebuilt]) -> float:
         """The first validated step at which the predicted loss is at most a target; NaN if it is missed.
@@ -75,9 +78,7 @@ class Prediction:
             return math.nan
         interval, last = self.steps[-1] - self.steps[-2], self.steps[-1]
         later = np.arange(last + interval, EXTENSION * last + 1, interval, dtype=float)
-        losses = self.continued(seed, later)
-        if self.healing is not None and rebuilt:
-            losses = losses + self.factors.get(seed, 1.0) * self.healing.of_failures(rebuilt, later)
+        losses = self._with_excess(self.continued(seed, later), seed, rebuilt, later)
         reached = np.flatnonzero(losses <= target)
         return float(later[reached[0]]) if len(reached) else math.nan
 

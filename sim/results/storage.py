@@ -10,8 +10,8 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,15 @@ def refusal(folder: Path, error: OSError) -> str:
         f"cannot write results to {folder} ({error.strerror or error}): {mend}name "
         "another folder with --results; finished runs and what was trained are kept, and the same command goes on there"
     )
+
+
+@contextmanager
+def refusals_explained(folder: Path) -> Iterator[None]:
+    """Context in which an OSError gets a message with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(refusal(folder, error)) from error
 
 
 def discard_run(folder: Path) -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from models.spec import plain_routes
 from sim.experiments.executors import InProcess
-from sim.experiments.sweep import Observer, run_sweep, simulate_run
+from sim.experiments.sweep import run_sweep, simulate_run
 from sim.experiments.training import Texts, open_training
 from sim.scenario.loading import load_scenario
 from sim.scenario.sweep_points import load_points
 from support.commands import churnlab
-from support.sweeps import TINY, files_of, write_scenario
+from support.sweeps import TINY, Notes, files_of, write_scenario
 
 AUTO = (
     TINY.replace("target_validation_loss: 4.9", "target_validation_loss: auto")
@@ -24,16 +24,6 @@ AUTO = (
 )
 CURVE = AUTO.replace("training:\n", "training:\n  learner: curve\n")
 KNOWN = "that of training without failures after 12 of 30 steps"
-
-
-class Notes(Observer):
-    """Keeps what is noted."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def noted(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def swept(folder: Path, overrides: tuple[str, ...] = ()) -> tuple[pd.DataFrame, list[str]]:

@@ -16,11 +16,10 @@ from sim.failures.script import Loss, ScriptConfig
 from sim.results.branches import FOLDER, load_branches
 from sim.scenario.loading import load_scenario
 from support.commands import churnlab
-from support.sweeps import TINY, write_scenario
+from support.sweeps import ALONE, write_scenario
 
 SECTION = "branches: {steps: [6, 12], after_steps: [0, 6], replicates: 2}\n"
-TEXT = TINY[: TINY.index("sweep:")] + TINY[TINY.index("workload:") :] + SECTION
-TEXT = TEXT.replace("iterations_per_step: 40\n", "")
+TEXT = (ALONE + SECTION).replace("iterations_per_step: 40\n", "")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from sim.results import storage as results
 from support import maps
 from support.commands import Ended, churnlab
-from support.sweeps import TINY, write_scenario
+from support.sweeps import ALONE, write_scenario
 
 AXES = ("--x", "failures.rate_per_hour=0.05,0.15,0.3", "--y", "network.bandwidth_factor=0.25,4")
 SMALL = ("--time-replicates", "2", "--knots", "2")
@@ -36,8 +36,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def predicted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder, and what advice on a scenario with real training printed."""
     folder = tmp_path_factory.mktemp("predicted")
-    text = TINY[: TINY.index("sweep:")] + TINY[TINY.index("workload:") :]
-    path = write_scenario(folder, text)
+    path = write_scenario(folder, ALONE)
     options = ("--results", folder / "results", "--cache", folder / "cache", "--jobs", "1", "--time-replicates", "3")
     ended = churnlab("advise", path, "--replicates", "2", *options, folder=folder)
     assert ended.returncode == 0, ended.stderr
@@ -63,6 +62,13 @@ def test_a_map_with_training_is_written_without_runs(predicted):
     assert ended.returncode == 0, ended.stderr
     assert {path.name for path in (folder / "maps" / "tiny-map").iterdir()} == {"map.csv", "map.png", "map.pdf"}
     assert "PREDICTED from 6 single failures under 2 training seeds" in " ".join(ended.stdout.split())
+
+
+def test_crossed_seeds_have_as_many_training_seeds(predicted):
+    folder, _ = predicted
+    options = ("--cache", folder / "cache", "--jobs", "1", "--replicates", "2", "--set", "seeds.design=crossed")
+    ended = churnlab("advise", "tiny.yaml", "--dry-run", *options, folder=folder)
+    assert "6 single failures under 2 training seeds" in ended.stdout
 
 
 def test_trained_runs_are_asked_for_by_name(predicted):

@@ -10,6 +10,7 @@ from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import Executor, InProcess
 from sim.experiments.job import SweepJob
 from sim.experiments.plan import ScenarioPlan, SweepRun
+from sim.experiments.sweep import Observer
 from sim.experiments.training import Texts, open_training
 from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point, load_points
@@ -37,7 +38,20 @@ failures: {kind: exponential, rate_per_hour: 0.3, immune_stages: [0]}
 strategies: [none, {kind: checkpoint, interval_iterations: 40}, {kind: checkfree, end_stages: copy}]
 iterations_per_step: 40
 """
+ALONE = TINY[: TINY.index("sweep:")] + TINY[TINY.index("workload:") :]
+"""Without the sweep."""
 TIME_ONLY = TINY.replace("training:\n", "training:\n  learner: none\n").replace("  target_validation_loss: 4.9\n", "")
+
+
+class Notes(Observer):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def noted(self, line: str) -> None:
+        """Keep a line."""
+        self.lines.append(line)
 
 
 def write_scenario(folder: Path, text: str = TINY) -> Path:

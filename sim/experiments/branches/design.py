@@ -43,24 +43,34 @@ class BranchDesign:
                 ("branches", "steps"),
             )
         failures = tuple((stage, step) for step, stage in product(steps, stages))
-        seeds = training_seeds(scenario, config.replicates)
+        seeds = scenario.seeds.counted(None, config.replicates).training
         return cls(dict.fromkeys(seeds, failures), tuple(sorted(config.after_steps)), scenario.training.evaluated_steps)
 
     @classmethod
     def rotated(
-        cls, seeds: Sequence[int], stages: Sequence[int], steps: Sequence[int], after_steps: Sequence[int]
+        cls,
+        seeds: Sequence[int],
+        stages: Sequence[int],
+        steps: Sequence[int],
+        after_steps: tuple[int, ...],
+        trunk_steps: tuple[int, ...],
     ) -> BranchDesign:
         """A design in which each training seed loses each stage once, at steps that rotate over seeds and stages."""
         failures = {
             seed: tuple((stage, steps[(number + place) % len(steps)]) for place, stage in enumerate(stages))
             for number, seed in enumerate(seeds)
         }
-        return cls(failures, tuple(after_steps))
+        return cls(failures, after_steps, trunk_steps)
 
     @property
     def all_failures(self) -> Failures:
         """The failures of all training seeds, each once."""
         return tuple(dict.fromkeys(failure for failures in self.failures.values() for failure in failures))
+
+    @property
+    def num_steps_after(self) -> int:
+        """Steps after a failure until the last comparison, at least 1."""
+        return max(1, *self.after_steps)
 
     @property
     def seeds(self) -> list[int]:
@@ -72,12 +82,6 @@ def stages_that_fail(scenario: Scenario) -> tuple[int, ...]:
     """The stages of a scenario that are not immune."""
     immune = {stage for process in processes(scenario.failures) for stage in process.immune_stages}
     return tuple(stage for stage in range(scenario.workload.num_stages + 1) if stage not in immune)
-
-
-def training_seeds(scenario: Scenario, number: int) -> tuple[int, ...]:
-    """So many training seeds, counted up from the scenario's first."""
-    first = scenario.seeds.training[0]
-    return tuple(range(first, first + number))
 
 
 def default_steps(num_steps: int, num_steps_after: int) -> tuple[int, ...]:

@@ -78,13 +78,15 @@ class BranchedStrategy:
                 )
         return found
 
-    def trunk_rows(self, loss: ValidationLoss) -> list[tuple[str, int, int, float]]:
-        """Strategy, training seed, step and loss of the trunk, in order. ValueError if its training diverges."""
+    def trunk_rows(self, loss: ValidationLoss) -> list[dict[str, Any]]:
+        """The rows of the trunks' table, by seed and step. ValueError if the training of the trunk diverges."""
         steps = {(seed, one.step + after) for (seed, one), after in product(self.branches(), self.design.after_steps)}
         steps |= set(product(self.design.seeds, self.design.trunk_steps))
+        lines = {seed: self.trunk.line(self.spec(seed)) for seed in self.design.seeds}
+        about = {"strategy": self.trunk.strategy}
         try:
             return [
-                (self.trunk.strategy, seed, step, loss(self.trunk.line(self.spec(seed)), step))
+                about | {"training_seed": seed, "step": step, "loss": loss(lines[seed], step)}
                 for seed, step in sorted(steps)
             ]
         except DivergedError as error:

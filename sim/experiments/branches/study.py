@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,17 +57,18 @@ class BranchJob:
         ]
         if not affected:
             raise DataError("no strategy is affected by failures; give one that is", ("strategies",))
-        arguments = self.design.all_failures, max(1, *self.design.after_steps)
+        arguments = self.design.all_failures, self.design.num_steps_after
         futures = [self.executor.submit(trunk_of, self.scenario, index, *arguments) for index in affected]
         trunks = [future.result() for future in futures]
         self.strategies = [BranchedStrategy(self.scenario, self.corpus, trunk, self.design) for trunk in trunks]
 
+    @cached_property
     def demands(self) -> Demands:
-        """The validation losses to be known."""
+        """The validation losses to be known, after the survey."""
         return together(one.demands() for one in self.strategies)
 
-    def outline(self, with_time: bool) -> list[str]:
-        """The work ahead in sentences. with_time: measure some steps."""
+    def outline(self) -> list[str]:
+        """The work ahead in sentences; some steps are measured."""
         rebuilt = {one.trunk.strategy: one.num_rebuilt for one in self.strategies if one.num_rebuilt}
         lines = [
             f"{format_count(sum(rebuilt.values()), 'branch', 'branches')} of {', '.join(rebuilt) or 'no strategy'}: "
@@ -75,12 +77,11 @@ class BranchJob:
         ]
         if self.training is None:
             return [*lines, "Losses: a PARAMETRIC CURVE, nothing is trained (learner: curve); for dry runs only."]
-        demands = self.demands()
-        segments = self.training.plan(demands)
+        segments = self.training.plan(self.demands)
         left = sum(segment.num_steps for segment in segments)
-        known = max(0, num_steps(demands) - left)
-        lines.append(f"Training: {num_steps(demands):,} steps; {known:,} of them known, {left:,} to train.")
-        if with_time and segments:
+        known = max(0, num_steps(self.demands) - left)
+        lines.append(f"Training: {num_steps(self.demands):,} steps; {known:,} of them known, {left:,} to train.")
+        if segments:
             with closing(self._trainers()) as trainers:
                 step_seconds, seconds = estimate(self.executor, trainers, segments)
             if step_seconds is not None:
@@ -96,18 +97,17 @@ class BranchJob:
         """Train the trunks and branches, each step once."""
         if self.training is not None:
             with closing(self._trainers()) as trainers:
-                train(self.demands(), self.training, trainers, self.executor, self.observer.progressed)
+                train(self.demands, self.training, trainers, self.executor, self.observer.progressed)
 
     def found(self) -> Branches:
         """The measured branches."""
-        losses = self.training.losses(self.demands()) if self.training else None
+        losses = self.training.losses(self.demands) if self.training else None
         loss = validation_loss(self.scenario.training.learner, losses)
-        trunks = [row for one in self.strategies for row in one.trunk_rows(loss)]
         return Branches(
             self.scenario,
             self.corpus.description if self.corpus else "no text",
             pd.DataFrame([row for one in self.strategies for row in one.rows(loss)]),
-            pd.DataFrame(trunks, columns=["strategy", "training_seed", "step", "loss"]),
+            pd.DataFrame([row for one in self.strategies for row in one.trunk_rows(loss)]),
         )
 
 
@@ -115,7 +115,6 @@ class BranchJob:
 def opened(
     scenario: Scenario,
     base_folder: Path,
-    design: BranchDesign | None = None,
     cache: Path | None = None,
     jobs: int | None = None,
     observer: Observer | None = None,
@@ -126,7 +125,7 @@ def opened(
     cache: of training states, by default a temporary one. jobs: workers, by default every core.
     """
     scenario = on_this_machine(scenario)
-    design = design or BranchDesign.of(scenario)
+    design = BranchDesign.of(scenario)
     with ExitStack() as stack:
         folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
         if scenario.training.learner == "none":

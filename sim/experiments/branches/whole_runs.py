@@ -20,7 +20,6 @@ from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.scenario import Scenario
 from sim.simulation.first_times import first_time, first_times
 from sim.simulation.run import Run, simulate, time_only
-from sim.strategies import strategy_class
 
 RUNS_PER_SEED = 4
 """Failure seeds of each training seed."""
@@ -63,16 +62,16 @@ def predicted_runs(template: ScenarioTemplate, branches: Branches, executor: Exe
     failure_seeds = {
         seed: range(first + n * RUNS_PER_SEED, first + (n + 1) * RUNS_PER_SEED) for n, seed in enumerate(seeds)
     }
+    every = [seed for own in failure_seeds.values() for seed in own]
     asked = {}
     for value in axis.values:
         scenario = template.point([(axis, value)] if axis.field else []).scenario
         for index, config in enumerate(scenario.strategies):
-            if config.name in predictions and strategy_class(config.kind).stops_on_failures:
-                every = [seed for own in failure_seeds.values() for seed in own]
+            if config.name in predictions:
                 asked[value, config.name] = executor.submit(simulated_runs, scenario, index, every), scenario
     rows = []
     for (value, name), (future, scenario) in asked.items():
-        runs = dict(zip((seed for own in failure_seeds.values() for seed in own), future.result(), strict=True))
+        runs = dict(zip(every, future.result(), strict=True))
         for seed, own in failure_seeds.items():
             for failure_seed in own:
                 about = {"value": value, "strategy": name, "training_seed": seed, "failure_seed": failure_seed}
@@ -88,7 +87,7 @@ def outcome(run: SimulatedRun, prediction: Prediction, seed: int, scenario: Scen
     losses = prediction.losses(seed, run.rebuilt)
     return {
         "num_rebuilt": len(run.rebuilt),
-        "steps_to_target": steps if hours == hours else math.nan,
+        "steps_to_target": math.nan if math.isnan(hours) else steps,
         "hours_to_target": hours,
         "final_validation_loss": math.nan if run.stopped else float(losses[-1]),
     }

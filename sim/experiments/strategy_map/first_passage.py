@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sim.cluster.topology import usd_per_node_hour
@@ -22,6 +22,17 @@ from sim.workload.iteration_time import TIMED
 
 class ToTarget(Protocol):
     """Iterations to the target: predicted, or interpolated between trained runs."""
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether recoveries never change weights, so that all runs take as many."""
+
+    @property
+    def without(self) -> Mapping[Seeds, float]:
+        """Iterations without failures, by seeds."""
+
+    def error(self, failures_per_iteration: float, iterations: float) -> float:
+        """The possible error, as a share of the mean iterations."""
 
     def of_run(self, failures_per_iteration: float, rebuilt: Sequence[Rebuilt]) -> tuple[float, ...]:
         """Iterations of a run by training replicate; NaN where it misses the target."""

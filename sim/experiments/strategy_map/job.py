@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sim.experiments.executors import Work, WorkerDiedError
-from sim.experiments.strategy_map.first_passage import first_passages
+from sim.experiments.strategy_map.first_passage import ToTarget, first_passages
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps
 from sim.experiments.strategy_map.interpolation import IterationsToTarget, SamplePoint, mean, next_rate
-from sim.experiments.strategy_map.predicted import PredictedIterations, SingleFailures
+from sim.experiments.strategy_map.predicted import SingleFailures
 from sim.experiments.strategy_map.refinement import coarse_lines, refined
 from sim.experiments.strategy_map.trained import TrainedRuns, TrainingJob, most_factor
+from sim.results.prediction import Prediction
 from sim.results.ranking import Outcomes, rank
 from sim.results.statistics import Values
 from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap
@@ -29,8 +30,6 @@ Trial = tuple[Cell, str]
 """A strategy in a cell."""
 
 Trials = tuple[Trial, ...]
-
-ToTarget = IterationsToTarget | PredictedIterations
 
 MOST_GROUPS, MOST_TRIALS, TASKS_PER_WORKER = 6, 100, 4
 """Values of an axis at which a strategy is trained; trials in a task of a worker; its tasks, where trials are few."""
@@ -120,13 +119,13 @@ class MapJob:
         for line in failures.outline():
             self.training.observer.noted(line)
         self.num_branches = failures.num_branches
-        self.to_target = dict(failures.measured())
-        if not any(math.isfinite(found) for one in self.to_target.values() for found in one.without.values()):
-            raise ValueError(self._missed())
+        predicted = failures.measured()
+        self.to_target.update(predicted)
+        if not any(math.isfinite(found) for one in predicted.values() for found in one.without.values()):
+            raise ValueError(self._missed([one.prediction for one in predicted.values()]))
 
-    def _missed(self) -> str:
+    def _missed(self, predictions: Sequence[Prediction]) -> str:
         """Say that the target is missed, and by how much."""
-        predictions = [one.prediction for one in self.to_target.values() if isinstance(one, PredictedIterations)]
         losses = [losses.min() for prediction in predictions for losses in prediction.trunks.values()]
         steps = max(prediction.steps[-1] for prediction in predictions)
         return (

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -17,7 +18,7 @@ from sim.experiments.branches.recoveries import trunk_of
 from sim.experiments.outline import estimate
 from sim.experiments.state_training import shared_training, train
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid
-from sim.experiments.strategy_map.interpolation import Seeds
+from sim.experiments.strategy_map.interpolation import Seeds, mean
 from sim.experiments.strategy_map.trained import TrainingJob
 from sim.experiments.training import Texts, keep_compiled_code, on_this_machine
 from sim.experiments.training_workers import TrainingWorkers
@@ -45,7 +46,7 @@ class PredictedIterations:
     iterations_per_step: int
     is_flat: bool
 
-    @property
+    @cached_property
     def without(self) -> Mapping[Seeds, float]:
         """Iterations without failures, by seeds (the failure seed is 0)."""
         return {(0, seed): self._iterations(seed, ()) for seed in self.prediction.seeds}
@@ -59,8 +60,9 @@ class PredictedIterations:
 
     def error(self, failures_per_iteration: float, iterations: float) -> float:  # noqa: ARG002
         """The possible error of the prediction, as a share of the mean iterations."""
-        without = math.fsum(self.without.values()) / len(self.without)
-        return 0.0 if self.is_flat or math.isnan(iterations) else ERROR * abs(iterations - without) / iterations
+        if self.is_flat or math.isnan(iterations):
+            return 0.0
+        return ERROR * abs(iterations - mean(self.without)) / iterations
 
 
 class SingleFailures:
@@ -77,20 +79,15 @@ class SingleFailures:
         training: TrainingJob,
     ) -> None:
         self.grid, self.training, self.edited = grid, training, set(edited)
-        texts, futures = Texts(training.base_folder, training.cache), {}
-        self.designs, self.scenarios = {}, dict[ComparisonGroup, Scenario]()
+        texts, surveyed = Texts(training.base_folder, training.cache), {}
         for group, cell in cells.items():
             scenario = on_this_machine(grid.equal_scenario(cell, group.strategy))
             design = design_of(scenario, grid.seeds.training, group in self.edited)
-            arguments = design.all_failures, max(1, *design.after_steps)
-            index = grid.candidates[group.strategy]
-            self.scenarios[group], self.designs[group] = scenario, design
-            futures[group] = training.executor.submit(trunk_of, scenario, index, *arguments)
+            arguments = grid.candidates[group.strategy], design.all_failures, design.num_steps_after
+            surveyed[group] = scenario, design, training.executor.submit(trunk_of, scenario, *arguments)
         self.strategies = {
-            group: BranchedStrategy(
-                self.scenarios[group], texts.of(self.scenarios[group]), future.result(), self.designs[group]
-            )
-            for group, future in futures.items()
+            group: BranchedStrategy(scenario, texts.of(scenario), future.result(), design)
+            for group, (scenario, design, future) in surveyed.items()
         }
         self.demands = together(one.demands() for one in self.strategies.values())
 
@@ -132,9 +129,8 @@ class SingleFailures:
         loss = validation_loss(first.scenario.training.learner, losses)
         found = {}
         for group, one in self.strategies.items():
-            columns = ["strategy", "training_seed", "step", "loss"]
-            trunks, branches = pd.DataFrame(one.trunk_rows(loss), columns=columns), pd.DataFrame(one.rows(loss))
-            prediction = Prediction.of(trunks, branches, self.designs[group].trunk_steps)
+            trunks, branches = pd.DataFrame(one.trunk_rows(loss)), pd.DataFrame(one.rows(loss))
+            prediction = Prediction.of(trunks, branches, one.design.trunk_steps)
             target = one.scenario.training.target_loss
             assert target is not None
             iterations = one.scenario.iterations_per_step
@@ -149,5 +145,4 @@ def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool) -> Bran
         return BranchDesign(dict.fromkeys(seeds, ()), (0,), evaluated)
     after = AFTER_STEPS if last >= 4 * AFTER_STEPS[-1] else (0, max(1, last // 8), max(2, last // 4))
     steps = default_steps(last, after[-1])
-    design = BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after)
-    return BranchDesign(design.failures, design.after_steps, evaluated)
+    return BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after, evaluated)

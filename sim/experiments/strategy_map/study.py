@@ -74,7 +74,7 @@ class MapRequest:
         given = self.template.scenario.seeds
         if self.predicts:
             number = self.options.replicates or max(FEWEST_TRAINING_SEEDS, len(given.training))
-            training = given.training if number == len(given.training) else given.counted(number).training
+            training = given.training if number == len(given.training) else given.counted(None, number).training
             return SeedsConfig(failures=given.failures[:1], training=training, design="crossed")
         number = self.options.replicates or max(FEWEST_REPLICATES, len(given.failures))
         return given if number == len(given.failures) else given.counted(number)

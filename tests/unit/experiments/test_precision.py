@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from sim.experiments.executors import InProcess
-from sim.experiments.sweep import Observer, SweepOptions, run_sweep
+from sim.experiments.sweep import SweepOptions, run_sweep
 from sim.results.statistics import summary
 from sim.scenario.sweep_points import load_points
+from support.sweeps import Notes
 
 TEXT = """
 name: precise
@@ -21,14 +22,6 @@ strategies: [none, {kind: checkpoint, interval_iterations: 20}]
 """
 UNKNOWN = "Intervals: their width is unknown until some runs are finished."
 OF_FOUR = "With 4 replicates, a 95 % interval is ± 1.59 standard deviations of a run; with 8, ± 0.836."
-
-
-class Notes(Observer):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def noted(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def told(folder: Path, *overrides: str, dry_run: bool = True, made_for: str = "sweep") -> list[str]:
