@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from models.corpus import Corpus
+from models.recipe import rows_by_route
 from models.spec import TrainingSpec
 from models.staged_model import StagedModel
-from models.trainer import rows_by_route
 from models.trajectory import Trajectory
 from sim.experiments.training import Texts, open_training
 from sim.scenario.loading import load_scenario

@@ -1,9 +1,9 @@
 """Forward and backward passes compiled by `torch.compile`: fewer passes over memory than operation by operation.
 
-One function per recipe and route, compiled once in a process; its files are in the folder TORCHINDUCTOR_CACHE_DIR,
-where other processes find them. Clipping and Adam's update stay in `models.trainer`. Compiled code adds in another
-order: its bits are not those of the eager step, but the same in every process with the same compiler and number of
-threads, which are part of the names of training states.
+One function per training spec, route and number of rows, compiled once in a process; its files are in the folder
+TORCHINDUCTOR_CACHE_DIR, where other processes find them. Clipping and Adam's update stay in `models.trainer`. Compiled
+code adds in another order: its bits are not those of the eager step, but the same in every process with the same
+compiler and number of threads, which are part of the names of training states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from models.training_state import digest
 COMPILED_CODE_HASH = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 FOLDER_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 MAX_COMPILED = 64
-"""Functions that a process may compile: recipes of a sweep, times routes."""
+"""Functions that a process may compile: training specs of a sweep, times routes and numbers of rows on them."""
 
 Gradients = Callable[[list[Tensor], Tensor, Tensor], tuple[list[Tensor], Tensor]]
 """From the weights of each stage, tokens and targets [B, T] to the gradient of each stage and the loss."""
@@ -50,9 +50,8 @@ def compiler_name() -> str:
     return f"{Path(compiler).name} {version} {instructions}"
 
 
-def compiled_gradients(spec: TrainingSpec, route: tuple[int, ...], num_sequences: int) -> Gradients:
-    """Compiled gradients of the mean cross-entropy of sequences on a route, weighted by their share of the batch."""
-    share = num_sequences / spec.sequences_per_batch
+def compiled_gradients(spec: TrainingSpec, route: tuple[int, ...], num_sequences: int, share: float) -> Gradients:
+    """Compiled gradients of the mean cross-entropy of sequences on a route, weighted by their share of the step's."""
     sizes = spec.vocabulary_size, num_sequences, spec.sequence_length
     return _compiled(spec.model, sizes, share, route, spec.num_threads)
 

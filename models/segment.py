@@ -18,7 +18,7 @@ from models.spec import TrainingSpec
 from models.stacked import divergence_at, is_finite, open_trainer, stack_of
 from models.trainer import StepResult, Trainer, divergence
 from models.training_plan import Segment
-from models.training_state import DivergedError, Position, older_states
+from models.training_state import DivergedError, Edit, Position, older_states
 from models.trajectory import environment_of
 from models.trajectory_store import LineResults
 
@@ -43,9 +43,9 @@ SegmentWithStates = tuple[Segment, bytes | None, Mapping[Position, bytes]]
 
 
 def train_segments(segments: Sequence[SegmentWithStates], corpus: Corpus, environment: str) -> list[TrainedSegment]:
-    """Train segments of one recipe, together where it is a stacked one; seeds, steps and edits may differ.
+    """Train segments of one spec and recipe, together where they are stacked; seeds, steps and edits may differ.
 
-    environment: `environment_of` the recipe where the store is; RuntimeError if this process has another. MemoryError
+    environment: `environment_of` the spec where the store is; RuntimeError if this process has another. MemoryError
     where a stack does not fit on its device.
     """
     spec = segments[0][0].lineage.spec
@@ -80,25 +80,32 @@ def train_alone(
 
 
 def entered(segment: Segment, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes]) -> Trainer:
-    """The state at the beginning of a segment, after its edits."""
+    """The state at the beginning of a segment, after its edits, with its recipe in force."""
     trainer = Trainer(segment.lineage.spec, corpus)
     if start is not None:
         trainer.restore(load(start))
     for lineage in segment.entered:
-        states = {moment: load(older[state]) for moment, state in older_states(lineage).items()}
-        trainer.apply(lineage.edits[-1][1], states)
+        _, entry = lineage.edits[-1]
+        if isinstance(entry, Edit):
+            states = {moment: load(older[state]) for moment, state in older_states(lineage).items()}
+            trainer.apply(entry, states)
+    trainer.enter(segment.lineage.recipe)
     return trainer
 
 
 def train_stack(segments: Sequence[SegmentWithStates], corpus: Corpus) -> list[TrainedSegment]:
-    """Train segments of one recipe together, each as `train_alone` does up to rounding."""
+    """Train segments of one spec and recipe together, each as `train_alone` does up to rounding."""
     specs = [segment.lineage.spec for segment, _, _ in segments]
-    stack = stack_of(specs[0].recipe, corpus)
+    stack = stack_of(specs[0].without_seeds, corpus)
     states = [  # most begin with a stored state
         entered(segment, corpus, start, older).snapshot() if segment.entered or start is None else load(start)
         for segment, start, older in segments
     ]
     stack.load(list(zip(specs, states, strict=True)))
+    recipes = {segment.lineage.recipe for segment, _, _ in segments}
+    if len(recipes) > 1:
+        raise ValueError(f"a stack trains by one recipe, found {len(recipes)}")
+    stack.enter(recipes.pop())
     training = [StackedSegment(segment, TrainedSegment()) for segment, _, _ in segments]
     for num_steps in range(max(segment.num_steps for segment, _, _ in segments) + 1):
         if num_steps:

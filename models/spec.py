@@ -1,4 +1,4 @@
-"""Training recipe: everything that determines a failure-free training run, as frozen configuration, without torch."""
+"""Training spec: everything that determines a failure-free training run, as frozen configuration, without torch."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ class TrainingSpec(Config):
         return (self.device, self.precision, self.replicates_at_once) != ("cpu", "fp32", 1)
 
     @property
-    def recipe(self) -> TrainingSpec:
-        """The same training with seeds 0: replicates of equal recipes can be trained together."""
+    def without_seeds(self) -> TrainingSpec:
+        """The same training with seeds 0: replicates that differ in seeds alone can be trained together."""
         return self.model_copy(update={"init_seed": 0, "data_seed": 0})
 
     @model_serializer(mode="wrap")

@@ -1,8 +1,8 @@
 """Training of several replicates at once, stacked along a leading axis; on a GPU and in bf16 also of a single one.
 
-A stack has a fixed number of slots, `replicates_at_once` of the recipe, and weights [slots, parameters]. The model runs
+A stack has a fixed number of slots, `replicates_at_once` of the spec, and weights [slots, parameters]. The model runs
 under `torch.vmap`; clipping and Adam's update apply to all slots: one kernel launch in place of many small ones, which
-dominate the time of a small model on a GPU. Replicates differ in seeds, steps and edits.
+dominate the time of a small model on a GPU. Replicates differ in seeds, steps and edits; they share the recipe.
 
 A replicate has the same bits in any slot and any company: shapes are the same, since free slots repeat the first
 replicate, and all slots begin at equal alignments, since sizes are multiples of 16. The repeated slots are compared
@@ -31,7 +31,8 @@ from torch.func import functional_call
 
 from models.corpus import Corpus
 from models.device import device_name, repeatable
-from models.spec import TrainingSpec, odd_sizes, plain_routes
+from models.recipe import PLAIN, Recipe, rows_by_route, visited_stages
+from models.spec import TrainingSpec, odd_sizes
 from models.staged_model import StagedModel, WholeModel
 from models.trainer import (
     MAX_SEQUENCES_PER_EVALUATION,
@@ -40,7 +41,7 @@ from models.trainer import (
     Trainer,
     adam_state,
     divergence,
-    rows_by_route,
+    routes_of_validation,
     scheduled_rate,
 )
 from models.training_state import Edit, Moment
@@ -61,8 +62,8 @@ Floats = npt.NDArray[np.float64]
 class Stack:
     """Training states in slots: weights and Adam's moments are [slots, parameters], stage after stage.
 
-    Life: `load` fills all slots → `train_step` and `validation_losses`, in any order → `collect` gives the results of
-    the steps → `snapshot`. ValueError for sizes that cannot be stacked.
+    Life: `load` fills all slots, `enter` sets the recipe → `train_step` and `validation_losses`, in any order →
+    `collect` gives the results of the steps → `snapshot`. ValueError for sizes that cannot be stacked.
     """
 
     def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
@@ -80,11 +81,22 @@ class Stack:
         validation = torch.from_numpy(corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length))
         self._validation = validation.to(self.device)
         self._results: list[tuple[Tensor, Tensor]] = []
+        self.enter(PLAIN)
+
+    def enter(self, recipe: Recipe) -> None:
+        """Train all slots by a recipe from the next step on; after `collect`."""
+        assert not self._results
+        self.recipe, self._rows_by_route = recipe, rows_by_route(self.spec, recipe)
+        self._num_counted = sum(map(len, self._rows_by_route.values()))
+        visited = visited_stages(self._rows_by_route)
+        self._visited = np.array([number in visited for number in range(len(self.whole.stage_sizes))])
+        self._visited_columns = torch.from_numpy(self._visited).to(self.device)[self.stage_of_column]
 
     @torch.no_grad()
     def load(self, replicates: Sequence[tuple[TrainingSpec, State]]) -> None:
-        """Fill the slots with replicates: the recipe under their seeds, and their states on the CPU."""
-        if not 1 <= len(replicates) <= self.num_slots or any(s.recipe != self.spec.recipe for s, _ in replicates):
+        """Fill the slots with replicates: the spec under their seeds, and their states on the CPU."""
+        alike = all(spec.without_seeds == self.spec.without_seeds for spec, _ in replicates)
+        if not (1 <= len(replicates) <= self.num_slots and alike):
             raise ValueError(f"a stack takes 1 to {self.num_slots} replicates that differ in seeds alone")
         torch.set_num_threads(self.spec.num_threads)
         self.num_replicates = len(replicates)
@@ -118,7 +130,7 @@ class Stack:
         return zip(*rows, strict=True)
 
     def train_step(self) -> None:
-        """Update every stage of every slot as `Trainer.train_step` does; one that diverges keeps its weights."""
+        """Update the stages of every slot as `Trainer.train_step` does; one that diverges keeps its weights."""
         spec, size = self.spec, (self.spec.sequences_per_batch, self.spec.sequence_length)
         keys = list(zip(self.data_seeds, self.steps.tolist(), strict=True))
         batches = {(seed, step): self.corpus.batch(seed, step, *size) for seed, step in dict.fromkeys(keys)}
@@ -126,15 +138,15 @@ class Stack:
         self.weights.grad = None
         train_loss = torch.zeros(self.num_slots, device=self.device)
         with repeatable(spec.device):
-            for route, rows in rows_by_route(spec).items():
+            for route, rows in self._rows_by_route.items():
                 group = self._moved(windows[:, rows])  # [slots, rows, T + 1]
-                losses = self._losses(group, route) * (len(rows) / spec.sequences_per_batch)
+                losses = self._losses(group, route) * (len(rows) / self._num_counted)
                 torch.autograd.backward(losses.sum())  # own gradients: no loss depends on another slot's weights
                 train_loss += losses.detach()
             norms = self._update(train_loss)
         self._results.append((train_loss, norms))
         self.steps += 1
-        self.adam_steps += 1
+        self.adam_steps += self._visited
 
     def _moved(self, array: npt.NDArray[Any]) -> Tensor:
         """An array on the device; on a GPU without waiting for it."""
@@ -159,22 +171,29 @@ class Stack:
 
     @torch.no_grad()
     def _update(self, train_loss: Tensor) -> Tensor:
-        """Clip the gradients and apply Adam, not where a slot diverged; return the norms [slots, stages] before."""
+        """Clip the gradients and apply Adam; return the norms [slots, stages] before the clip.
+
+        Not where a slot diverged, nor to stages that no row visits.
+        """
         settings, gradient = self.spec.optimizer, self.weights.grad
         assert gradient is not None
+        if self.recipe.average_over == "batch":
+            gradient *= self._num_counted / self.spec.sequences_per_batch
         norms = torch.stack([part.norm(dim=1) for part in torch.split(gradient, self.whole.stage_sizes, dim=1)], dim=1)
         self._finite &= train_loss.isfinite() & norms.isfinite().all(dim=1)
         if settings.clip_norm is not None:
             gradient *= (settings.clip_norm / norms).clamp(max=1.0)[:, self.stage_of_column]
         step_sizes, corrections = (each[:, self.stage_of_column] for each in self._step_sizes())
-        finite = self._finite[:, None]
+        updated = self._finite[:, None]
+        if not self._visited.all():
+            updated = updated & self._visited_columns
         for moment, value, decay in (
             (self.exp_avg, gradient, settings.beta1),
             (self.exp_avg_sq, gradient.square(), settings.beta2),
         ):
-            torch.where(finite, moment.lerp(value, 1.0 - decay), moment, out=moment)
+            torch.where(updated, moment.lerp(value, 1.0 - decay), moment, out=moment)
         update = step_sizes * self.exp_avg / (self.exp_avg_sq.sqrt() / corrections + settings.epsilon)
-        self.weights -= torch.where(finite, update, 0.0)
+        self.weights -= torch.where(updated, update, 0.0)
         return norms
 
     def _step_sizes(self) -> Iterator[Tensor]:
@@ -183,7 +202,7 @@ class Stack:
         schedule = np.array([scheduled_rate(self.spec, step) for step in self.steps.tolist()])
         factors, half_life_steps, since = np.moveaxis(self.rate_factors, -1, 0)
         decayed = 1.0 + (factors - 1.0) * 0.5 ** ((self.steps[:, None] - since) / half_life_steps)
-        step_sizes = schedule[:, None] * decayed / (1.0 - settings.beta1**adam_steps)
+        step_sizes = schedule[:, None] * decayed * self.recipe.rate_factor / (1.0 - settings.beta1**adam_steps)
         for values in (step_sizes, np.sqrt(1.0 - settings.beta2**adam_steps)):
             yield self._moved(values.astype(np.float32))
 
@@ -210,9 +229,9 @@ class Stack:
             if not is_finite(found[-1]):
                 num_undone = len(losses) - len(found) + 1
                 self.steps[slot] -= num_undone
-                self.adam_steps[slot] -= num_undone
+                self.adam_steps[slot] -= num_undone * self._visited
                 break
-            self.gradient_norms[slot] = of_stages
+            self.gradient_norms[slot][self._visited] = np.array(of_stages)[self._visited]
         return found
 
     def validation_losses(self) -> list[float]:
@@ -221,13 +240,13 @@ class Stack:
 
     @torch.no_grad()
     def losses_on(self, windows: Tensor) -> list[float]:
-        """Mean cross-entropy of the replicates in nats per token over windows [B, T + 1], stages in plain order."""
-        (route,) = plain_routes(self.spec.model.num_stages)
+        """Mean cross-entropy of the replicates, in nats per token, over windows [B, T + 1], on validation's routes."""
         total: Floats = np.zeros(self.num_slots)
         with repeatable(self.spec.device):
-            for group in torch.split(windows.to(self.device), MAX_SEQUENCES_PER_EVALUATION):
-                losses = self._losses(group.expand(self.num_slots, *group.shape), route)
-                total += losses.cpu().double().numpy() * len(group)
+            for route, share in routes_of_validation(self.spec, self.recipe).items():
+                for group in torch.split(windows.to(self.device), MAX_SEQUENCES_PER_EVALUATION):
+                    losses = self._losses(group.expand(self.num_slots, *group.shape), route)
+                    total += losses.cpu().double().numpy() * (len(group) * share)
         found: list[float] = (total / len(windows)).tolist()
         return found[: self.num_replicates]
 
@@ -248,9 +267,9 @@ class Stack:
 
 
 @lru_cache(maxsize=1)
-def stack_of(recipe: TrainingSpec, corpus: Corpus) -> Stack:
-    """A stack to load, kept for the next segments of its recipe: to make one takes as long as several steps."""
-    return Stack(recipe, corpus)
+def stack_of(spec: TrainingSpec, corpus: Corpus) -> Stack:
+    """A stack to load, kept for the next segments of its spec: to make one takes as long as several steps."""
+    return Stack(spec, corpus)
 
 
 class StackedReplicate:
@@ -266,8 +285,12 @@ class StackedReplicate:
         """Updates made so far."""
         return int(self._stack.steps[0])
 
+    def enter(self, recipe: Recipe) -> None:
+        """Train by a recipe from the next step on."""
+        self._stack.enter(recipe)
+
     def train_step(self) -> StepResult:
-        """Update every stage once. Raises DivergedError, with weights unchanged, when the loss is not finite."""
+        """Update every stage that rows visit. DivergedError, with weights unchanged, when the loss is not finite."""
         self._stack.train_step()
         ((result,),) = self._stack.collect()
         if not is_finite(result):
@@ -282,7 +305,7 @@ class StackedReplicate:
         return loss
 
     def loss_on(self, windows: Tensor) -> float:
-        """Mean cross-entropy in nats per token over windows [B, T + 1], stages in plain order."""
+        """Mean cross-entropy in nats per token over windows [B, T + 1], on the routes of validation."""
         (loss,) = self._stack.losses_on(windows)
         return loss
 
@@ -302,7 +325,7 @@ class StackedReplicate:
 
 
 def open_trainer(spec: TrainingSpec, corpus: Corpus) -> LiveTrainer:
-    """The initial state of a recipe, on its device."""
+    """The initial state of a training, on its device."""
     return StackedReplicate(spec, corpus) if spec.is_stacked else Trainer(spec, corpus)
 
 

@@ -44,8 +44,9 @@ class StagedModel:
         return F.cross_entropy(self.ends.logits(x).float().flatten(0, 1), targets.flatten())
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
-        """Gradient of a loss for each stage, a vector in the order of `flat[k]`."""
-        found = iter(torch.autograd.grad(loss, [parameter for stage in self._parameters for parameter in stage]))
+        """Gradient of a loss for each stage, a vector in the order of `flat[k]`; zeros where nothing leads to it."""
+        parameters = [parameter for stage in self._parameters for parameter in stage]
+        found = iter(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
         return [torch.cat([next(found).reshape(-1) for _ in stage]) for stage in self._parameters]
 
     @torch.no_grad()

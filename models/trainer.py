@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.corpus import Corpus
+from models.recipe import PLAIN, Recipe, Route, rows_by_route, visited_stages
 from models.spec import TrainingSpec, plain_routes
 from models.staged_model import StagedModel
 from models.training_state import DivergedError, Edit, GradientNormWeights, Moment, Term
@@ -28,8 +28,8 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result of a step: mean loss of the batch before the update, in nats per token, and gradient norm of each
-    stage before clipping, by stage number."""
+    """Result of a step: mean loss of the rows that count before the update, in nats per token, and gradient norm of
+    each stage before clipping, by stage number; 0 for a stage that no row visits."""
 
     train_loss: float
     gradient_norms: tuple[float, ...]
@@ -38,9 +38,9 @@ class StepResult:
 class Trainer:
     """Weights, optimizer states and learning-rate factors of one training state.
 
-    Life: created at step 0 → `train_step`, `apply(edit)`, in any order → `snapshot` / `restore` at any time.
-    `gradient_norms` are those of the last step, all 1 before the first. An edit gives a stage its sources' mean, or
-    leaves its own.
+    Life: created at step 0 → `train_step`, `apply(edit)`, `enter(recipe)`, in any order → `snapshot` / `restore` at any
+    time; the recipe in force is not part of a state. `gradient_norms` are those of the last step in which rows visited
+    the stage, all 1 before the first. An edit gives a stage its sources' mean, or leaves its own.
     """
 
     def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
@@ -52,7 +52,7 @@ class Trainer:
         groups = [{"params": [flat]} for flat in self.model.flat]  # each with a learning rate of its own
         betas = settings.beta1, settings.beta2
         self.optimizer = torch.optim.Adam(groups, settings.learning_rate, betas, settings.epsilon, fused=True)
-        self._rows_by_route = list(rows_by_route(spec).items())
+        self.enter(PLAIN)
         self.step = 0
         num_stages = len(self.model.flat)
         self.gradient_norms = [1.0] * num_stages
@@ -60,36 +60,47 @@ class Trainer:
         validation = corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length)
         self._validation = torch.from_numpy(validation)
 
+    def enter(self, recipe: Recipe) -> None:
+        """Train by a recipe from the next step on."""
+        self.recipe = recipe
+        self._rows_by_route = rows_by_route(self.spec, recipe)
+        self._num_counted = sum(map(len, self._rows_by_route.values()))
+        self._visited = visited_stages(self._rows_by_route)
+
     def train_step(self) -> StepResult:
-        """Update every stage once. Raises DivergedError, with weights unchanged, when the loss is not finite."""
+        """Update every stage that rows visit. DivergedError, with weights unchanged, when the loss is not finite."""
         spec = self.spec
         windows = self.corpus.batch(spec.data_seed, self.step, spec.sequences_per_batch, spec.sequence_length)
         train_loss, gradients = 0.0, list[Tensor]()
-        for route, rows in self._rows_by_route:
+        for route, rows in self._rows_by_route.items():
             group = torch.from_numpy(windows if len(rows) == len(windows) else windows[rows])
             loss, found = self._gradients(group[:, :-1], group[:, 1:], route)
             gradients = [total.add_(more) for total, more in zip(gradients, found, strict=True)] if gradients else found
             train_loss += loss.item()
         self._require_finite(train_loss, "loss")
+        if self.recipe.average_over == "batch":
+            torch._foreach_mul_(gradients, self._num_counted / spec.sequences_per_batch)
         gradient_norms = clip(gradients, spec.optimizer.clip_norm)
         self._require_finite(sum(gradient_norms), "gradient norm")
-        self.gradient_norms = gradient_norms
         for number, (flat, gradient) in enumerate(zip(self.model.flat, gradients, strict=True)):
-            flat.grad = gradient
+            visited = number in self._visited
+            flat.grad = gradient if visited else None  # without one, Adam leaves weights and moments alone
+            self.gradient_norms[number] = gradient_norms[number] if visited else self.gradient_norms[number]
             self.optimizer.param_groups[number]["lr"] = self.learning_rate(number)
         self.optimizer.step()
         self.step += 1
-        return StepResult(train_loss, tuple(self.gradient_norms))
+        return StepResult(train_loss, tuple(gradient_norms))
 
     def _gradients(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-        """Loss of sequences on a route, weighted by their share of the batch, and its gradient for each stage."""
+        """Loss of sequences on a route, weighted by their share of the rows that count, and its gradients by stage."""
+        share = len(tokens) / self._num_counted
         if self.spec.compile == "on":
             from models.compiled import compiled_gradients
 
             weights = [flat.detach() for flat in self.model.flat]
-            found, loss = compiled_gradients(self.spec, route, len(tokens))(weights, tokens, targets)
+            found, loss = compiled_gradients(self.spec, route, len(tokens), share)(weights, tokens, targets)
             return loss, found
-        loss = self.model.loss(tokens, targets, route) * (len(tokens) / self.spec.sequences_per_batch)
+        loss = self.model.loss(tokens, targets, route) * share
         return loss, self.model.gradients(loss)
 
     def validation_loss(self) -> float:
@@ -100,11 +111,11 @@ class Trainer:
 
     @torch.no_grad()
     def loss_on(self, windows: Tensor) -> float:
-        """Mean cross-entropy in nats per token over windows [B, T + 1], stages in plain order."""
-        (route,) = plain_routes(self.spec.model.num_stages)
+        """Mean cross-entropy in nats per token over windows [B, T + 1], on the routes of validation."""
         total = 0.0
-        for group in torch.split(windows, MAX_SEQUENCES_PER_EVALUATION):
-            total += float(self.model.loss(group[:, :-1], group[:, 1:], route)) * len(group)
+        for route, share in routes_of_validation(self.spec, self.recipe).items():
+            for group in torch.split(windows, MAX_SEQUENCES_PER_EVALUATION):
+                total += float(self.model.loss(group[:, :-1], group[:, 1:], route)) * len(group) * share
         return total / len(windows)
 
     def _require_finite(self, value: float, what: str) -> None:
@@ -112,10 +123,10 @@ class Trainer:
             raise divergence(self.step + 1, what, value)
 
     def learning_rate(self, number: int) -> float:
-        """Learning rate of stage `number` at the next step: schedule × the stage's factor."""
+        """Learning rate of stage `number` at the next step: schedule × the factors of stage and recipe."""
         factor, half_life_steps, since_step = self.rate_factors[number]
         decayed = 1.0 + (factor - 1.0) * math.pow(0.5, (self.step - since_step) / half_life_steps)
-        return scheduled_rate(self.spec, self.step) * decayed
+        return scheduled_rate(self.spec, self.step) * decayed * self.recipe.rate_factor
 
     @torch.no_grad()
     def apply(self, edit: Edit, older: Mapping[Moment | None, State] | None = None) -> None:
@@ -170,7 +181,7 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, tensors: State) -> None:
-        """Restore a state given by `snapshot`."""
+        """Restore a state given by `snapshot`; the recipe in force stays."""
         self.step = int(tensors["step"])
         self.gradient_norms = tensors["gradient_norms"].tolist()
         self.rate_factors = [(factor, half, int(since)) for factor, half, since in tensors["rate_factors"].tolist()]
@@ -195,12 +206,13 @@ def adam_state(tensors: State, number: int) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def rows_by_route(spec: TrainingSpec) -> dict[tuple[int, ...], np.ndarray]:
-    """Indices of the sequences on each route: microbatch j (equal, contiguous) takes routes[j mod n]."""
-    microbatch_of_row = np.arange(spec.sequences_per_batch) * spec.num_microbatches // spec.sequences_per_batch
-    route_of_row = microbatch_of_row % len(spec.routes)
-    groups = {route: np.flatnonzero(route_of_row == index) for index, route in enumerate(spec.routes)}
-    return {route: rows for route, rows in groups.items() if len(rows)}
+def routes_of_validation(spec: TrainingSpec, recipe: Recipe) -> dict[Route, float]:
+    """Share of each route in the validation loss: the plain order alone, unless the recipe validates on its routes."""
+    if not recipe.validate_on_routes:
+        return dict.fromkeys(plain_routes(spec.model.num_stages), 1.0)
+    groups = rows_by_route(spec, recipe)
+    num_counted = sum(map(len, groups.values()))
+    return {route: len(rows) / num_counted for route, rows in groups.items()}
 
 
 def clip(gradients: list[Tensor], clip_norm: float | None) -> list[float]:

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from models.recipe import Recipe
 from models.spec import TrainingSpec
 from models.training import Training
 from models.training_state import Lineage, Position, older_states
@@ -62,10 +63,10 @@ class StoredLine:
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive steps of one line to train: from `start`, through the edits that enter the line, up to `last_step`.
+    """Consecutive steps of one line to train: from `start`, through the entries of the line there, up to `last_step`.
 
     start: initial state, on this line or on the one it forks from; None: before the first step. entered: lines entered
-    at the start, each by its last edit; the last is this one. validations: steps at which to validate.
+    at the start, each by its last edit or recipe; the last is this one. validations: steps at which to validate.
     end_is_stored: whether the end state is stored already, so that no segment depends on this one for it.
     """
 
@@ -86,6 +87,11 @@ class Segment:
     def end(self) -> Position:
         """State at the last step."""
         return Position(self.lineage, self.last_step)
+
+    @property
+    def kind(self) -> tuple[TrainingSpec, Recipe]:
+        """The spec without seeds and the recipe in force: segments of equal kinds can be stacked."""
+        return self.lineage.spec.without_seeds, self.lineage.recipe
 
     @property
     def older(self) -> list[Position]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from models.recipe import PLAIN, Recipe
 from models.spec import EMBEDDING_STAGE, Config, Routes, TrainingSpec
 
 
@@ -24,7 +26,7 @@ class GradientNormWeights(Config):
 
 
 class Moment(NamedTuple):
-    """A state of a lineage: at `step`, after the first `num_edits` edits."""
+    """A state of a lineage: at `step`, after the first `num_edits` entries, edits and recipes."""
 
     num_edits: int
     step: int
@@ -129,8 +131,15 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-Edits = tuple[tuple[int, Edit], ...]
-"""(step, edit) pairs in the order they were made; an edit at step n changes the state that n updates led to."""
+Edits = tuple[tuple[int, Edit | Recipe], ...]
+"""(step, entry) pairs in the order they were made, an entry being an edit or a recipe.
+
+An edit at step n changes the state that n updates led to; a recipe at step n holds from the next update on."""
+
+
+def edits_of_weights(edits: Edits) -> list[tuple[int, Edit]]:
+    """The edits among these entries, with their steps: without the recipes."""
+    return [(step, edit) for step, edit in edits if isinstance(edit, Edit)]
 
 
 def passes(edits: Edits, step: int, moment: Moment) -> bool:
@@ -142,20 +151,27 @@ def passes(edits: Edits, step: int, moment: Moment) -> bool:
     return first <= moment.step <= min(last, step)
 
 
-def key_after(key: str, edits: Edits, step: int, edit: Edit) -> str:
-    """Key of a lineage with one more edit. ValueError if the edit refers to a moment that the line did not pass."""
-    for term in edit.terms:
-        if term.moment is not None and not passes(edits, step, term.moment):
-            raise ValueError(f"edit of stage {edit.stage} at step {step}: {term.moment} is not on the way here")
+def key_after(key: str, edits: Edits, step: int, edit: Edit | Recipe) -> str:
+    """Key of a lineage with one more entry. ValueError if an edit refers to a moment that the line did not pass."""
+    if isinstance(edit, Edit):
+        for term in edit.terms:
+            if term.moment is not None and not passes(edits, step, term.moment):
+                raise ValueError(f"edit of stage {edit.stage} at step {step}: {term.moment} is not on the way here")
     return digest(f"{key}|{step}@{edit.as_text()}")
+
+
+def terms_of(edit: Edit | Recipe) -> tuple[Term, ...]:
+    """Terms of an edit; a recipe has none."""
+    return edit.terms if isinstance(edit, Edit) else ()
 
 
 @dataclass(frozen=True, eq=False)
 class Lineage:
-    """A recipe and the edits made on the way: a line of training states, one for each step. Equal where keys are.
+    """A training spec and the entries on the way, edits and recipes: a line of training states, one for each step.
 
-    keys: hashes of the contents of the lineages with no edit, the first edit, the first two and so on up to its own;
-    computed where not given. ValueError when an edit refers to a moment that is not on the way to it.
+    keys: hashes of the contents of the lineages with no entry, the first, the first two and so on up to its own;
+    computed where not given. Lineages are equal where keys are. ValueError when an edit refers to a moment that is not
+    on the way to it, or a recipe to what the training does not have.
     """
 
     spec: TrainingSpec
@@ -163,12 +179,14 @@ class Lineage:
     keys: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        """Compute the keys: a hash of the recipe, then of each key with the next edit."""
+        """Compute the keys: a hash of the spec, then of each key with the next entry."""
         if self.keys:
             return
         keys = [digest(self.spec.model_dump_json())]
         for number, (step, edit) in enumerate(self.edits):
-            keys.append(key_after(keys[-1], self.edits[:number] if edit.terms else (), step, edit))
+            if isinstance(edit, Recipe):
+                edit.of_training(self.spec)
+            keys.append(key_after(keys[-1], self.edits[:number] if terms_of(edit) else (), step, edit))
         object.__setattr__(self, "keys", tuple(keys))
 
     @property
@@ -176,8 +194,17 @@ class Lineage:
         """Hash of its content."""
         return self.keys[-1]
 
-    def edited(self, step: int, edit: Edit) -> Lineage:
-        """This lineage with one more edit."""
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe in force: the last one entered."""
+        return next((entry for _, entry in reversed(self.edits) if isinstance(entry, Recipe)), PLAIN)
+
+    def edited(self, step: int, edit: Edit | Recipe) -> Lineage:
+        """This lineage with one more entry; with none where a recipe is the one in force."""
+        if isinstance(edit, Recipe):
+            edit = edit.of_training(self.spec)
+            if edit == self.recipe:
+                return self
         key = key_after(self.key, self.edits, step, edit)
         return Lineage(self.spec, (*self.edits, (step, edit)), (*self.keys, key))
 
@@ -189,15 +216,15 @@ class Lineage:
 
     @property
     def first_step(self) -> int:
-        """The step of the last edit: at and after it, this lineage differs from its parent."""
+        """The step of the last entry: at and after it, this lineage differs from its parent."""
         return self.edits[-1][0] if self.edits else 0
 
     def parent(self) -> Lineage | None:
-        """The lineage without its last edit, or None at the root."""
+        """The lineage without its last entry, or None at the root."""
         return self.first(len(self.edits) - 1) if self.edits else None
 
     def first(self, num_edits: int) -> Lineage:
-        """The lineage with its first edits only."""
+        """The lineage with its first entries only."""
         return Lineage(self.spec, self.edits[:num_edits], self.keys[: num_edits + 1])
 
 
@@ -219,7 +246,7 @@ class Position:
 
     @property
     def line_of_step(self) -> Lineage:
-        """The line of the step that led here: before any edit at that step."""
+        """The line of the step that led here: before any entry at that step."""
         return self.lineage.first(sum(step < self.step for step, _ in self.lineage.edits))
 
     @property
@@ -240,11 +267,11 @@ class Position:
         return older.moment
 
     def after(self, iteration: int) -> Position:
-        """State of this lineage after `iteration` iterations, not before the last edit."""
+        """State of this lineage after `iteration` iterations, not before its last entry."""
         moved = replace(self, iteration=iteration)
         if moved.step < self.lineage.first_step:
             raise ValueError(
-                f"iteration {iteration} lies before the last edit of this lineage "
+                f"iteration {iteration} lies before the last edit or recipe of this lineage "
                 f"(step {self.lineage.first_step}): to roll back, keep the older Position"
             )
         return moved
@@ -256,6 +283,14 @@ class Position:
             lineage = lineage.edited(self.step, edit)
         return replace(self, lineage=lineage)
 
+    def entered(self, recipe: Recipe) -> Position:
+        """This state, trained by a recipe from here on; itself where the recipe is in force.
+
+        What changes nothing in this training, such as rows that are the whole batch, is left out of the recipe first.
+        """
+        lineage = self.lineage.edited(self.step, recipe)
+        return self if lineage is self.lineage else replace(self, lineage=lineage)
+
 
 def root(spec: TrainingSpec, iterations_per_step: int = 1, routes: Routes | None = None) -> Position:
     """Initial state of `spec`, with other routes if given."""
@@ -265,7 +300,7 @@ def root(spec: TrainingSpec, iterations_per_step: int = 1, routes: Routes | None
 
 
 def older_states(lineage: Lineage) -> dict[Moment | None, Position]:
-    """Older states that the last edit of a lineage refers to, by moment."""
+    """Older states that the last entry of a lineage refers to, by moment."""
     _, edit = lineage.edits[-1]
-    moments = {term.moment for term in edit.terms if term.moment is not None}
+    moments = {term.moment for term in terms_of(edit) if term.moment is not None}
     return {moment: Position(lineage.first(moment.num_edits), moment.step) for moment in sorted(moments)}

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 
 from models.corpus import Corpus
 from models.device import device_name
+from models.recipe import Recipe
 from models.spec import Device, TrainingSpec
 from models.stacked import STACKED_CODE_HASH, LiveTrainer, open_trainer
 from models.trainer import State, StepResult
@@ -29,7 +30,7 @@ from models.trajectory_store import Keyframe, LineResults, TrajectoryStore, requ
 
 KEYFRAME_INTERVAL_STEPS = 50
 NUM_OLDER_STATES_KEPT = 2  # in memory for the next edit, which often refers to the same checkpoint
-TRAINING_CODE = ("corpus", "gpt", "llama", "staged_model", "trainer")
+TRAINING_CODE = ("corpus", "gpt", "llama", "recipe", "staged_model", "trainer")
 TRAINING_CODE_HASH = hashlib.sha256(
     b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in TRAINING_CODE)
 ).hexdigest()[:16]
@@ -37,7 +38,7 @@ TRAINING_CODE_HASH = hashlib.sha256(
 
 
 class Trajectory(Training):
-    """Losses of Positions of one training recipe, trained where the store does not have them.
+    """Losses of Positions of one training spec, trained where the store does not have them.
 
     `store=None` keeps everything in memory and no keyframes. `num_trained_steps` counts the steps this object has
     computed; `num_replayed_steps` those among them whose results were stored already (from a keyframe up to a fork).
@@ -94,8 +95,12 @@ class Trajectory(Training):
         for lineage in path:
             self._train_until(trainer, lineage.first_step, on_the_way)
             self._leave(trainer)
-            older = {moment: self._older(state, on_the_way) for moment, state in older_states(lineage).items()}
-            trainer.apply(lineage.edits[-1][1], older)
+            _, entry = lineage.edits[-1]
+            if isinstance(entry, Recipe):
+                trainer.enter(entry)
+            else:
+                older = {moment: self._older(state, on_the_way) for moment, state in older_states(lineage).items()}
+                trainer.apply(entry, older)
             self._live_lineage = lineage
         self._train_until(trainer, position.step, on_the_way)
         return trainer
@@ -151,6 +156,7 @@ class Trajectory(Training):
         if self._live:
             self._leave(self._live)
         self._live, self._live_lineage = open_trainer(lineage.spec, self.corpus), lineage
+        self._live.enter(lineage.recipe)
         if state is not None and self.store:
             self._live.restore(state)
             results, stored = self._results(lineage), self.store.read(self._line(lineage))
@@ -176,8 +182,8 @@ class Trajectory(Training):
 
     def _leave(self, trainer: LiveTrainer) -> None:
         """Store the live state before it moves off its line, for others that fork here."""
-        just_edited = self._live_lineage.edits and trainer.step == self._live_lineage.first_step
-        if self._pending or (trainer.step > 0 and not just_edited):
+        just_entered = self._live_lineage.edits and trainer.step == self._live_lineage.first_step
+        if self._pending or (trainer.step > 0 and not just_entered):
             self._commit(trainer)
 
     def _commit(self, trainer: LiveTrainer) -> None:
@@ -224,7 +230,7 @@ def line_name(environment: str, lineage: Lineage) -> str:
 
 
 def environment_of(spec: TrainingSpec) -> str:
-    """All beside the recipe that decides the last bits of its training on this machine."""
+    """All beside the spec that decides the last bits of its training on this machine."""
     found = environment_key(spec.device, spec.is_stacked)
     if spec.compile == "off":
         return found

@@ -113,8 +113,8 @@ def estimate(executor: Executor, trainers: TrainingWorkers, segments: Sequence[S
 
     kinds = {}
     for segment in segments:  # steps take equally long whatever the seeds and routes
-        recipe = segment.lineage.spec.recipe
-        kinds[segment] = recipe.model_copy(update={"routes": plain_routes(recipe.model.num_stages)})
+        spec = segment.lineage.spec.without_seeds
+        kinds[segment] = spec.model_copy(update={"routes": plain_routes(spec.model.num_stages)})
     timed: dict[TrainingSpec, float] = {}
     for kind in dict.fromkeys(kinds.values()):
         worker, text = trainers.of(kind)

@@ -91,12 +91,12 @@ class WorkQueue:
         return heapq.heappop(self._ready)[1] if self._ready else None
 
     def take_alike(self, segment: Segment, most: int, without: Collection[Segment] = ()) -> list[Segment]:
-        """Submit other ready segments of the same recipe, which can be stacked: those of the same steps first."""
+        """Submit other ready segments that can be stacked with this one: those of the same steps first."""
         if most < 1:
             return []
-        recipe = segment.lineage.spec.recipe
+        kind = segment.kind
         ready = [(other.first_step != segment.first_step, rank, other) for rank, other in self._ready]
-        alike = (other for *_, other in sorted(ready) if other not in without and other.lineage.spec.recipe == recipe)
+        alike = (other for *_, other in sorted(ready) if other not in without and other.kind == kind)
         taken = list(islice(alike, most))
         self._ready = [(rank, other) for rank, other in self._ready if other not in set(taken)]
         heapq.heapify(self._ready)

@@ -1,4 +1,4 @@
-"""A tiny text and recipe, edits, and sequences of steps, edits and rollbacks."""
+"""A tiny text and training spec, edits and recipes, and sequences of steps, entries and rollbacks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from models.corpus import Corpus, load_corpus
+from models.recipe import PLAIN, Recipe
 from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes
 from models.trainer import StepResult, Trainer
 from models.training_state import Edit, GradientNormWeights, Moment, Position, Term, root
@@ -20,6 +21,15 @@ AVERAGE_3 = Edit(3, "average", (2, 4), GradientNormWeights(exponent=1.0, after_c
 OWN_3 = Edit(3, "average", (2, 4), GradientNormWeights(exponent=1.0), gradient_norm="own")
 COPY_1 = Edit(1, "copy", (2,), optimizer="average", learning_rate_factor=1.2, learning_rate_half_life_steps=5.0)
 FRESH_4 = Edit(4, "fresh")
+AROUND_3 = Recipe(routes=((1, 2, 4),))
+RECIPES = [
+    PLAIN,
+    Recipe(rows=(0, 1, 3)),
+    Recipe(rows=(2,), average_over="batch", rate_factor=0.5),
+    AROUND_3,
+    Recipe(rows=(0, 1, 2), routes=((1, 2, 4), (2, 3, 1, 4)), validate_on_routes=True),
+    Recipe(rate_factor=2.0),
+]
 NO_TEXT = SimpleNamespace(content_hash="c", vocabulary_size=256)
 """In place of a corpus where only its name matters."""
 
@@ -33,7 +43,7 @@ def a_corpus(folder: Path) -> Corpus:
 
 
 def spec_for(corpus: Any, **changes: Any) -> TrainingSpec:
-    """A recipe that trains fast."""
+    """The spec of a fast training."""
     values = {
         "model": ModelSpec(dim=16, num_heads=2, num_stages=NUM_STAGES),
         "optimizer": OptimizerSpec(learning_rate=3e-3, clip_norm=0.5),
@@ -88,7 +98,9 @@ def by_the_book(position: Position, corpus: Corpus) -> tuple[dict[str, bytes], l
         while trainer.step < until:
             results.append(trainer.train_step())
             keep(num_edits)
-        if edit is not None:
+        if isinstance(edit, Recipe):
+            trainer.enter(edit)
+        elif edit is not None:
             trainer.apply(edit, states)
     return bits(trainer), results
 
@@ -100,6 +112,7 @@ MOVES = st.one_of(
         st.sampled_from([AVERAGE_2, AVERAGE_3, OWN_3, COPY_1, FRESH_4, replace(FRESH_4, stage=0)]),
         st.just(0),
     ),
+    st.tuples(st.just("enter"), st.sampled_from(RECIPES), st.just(0)),
     st.tuples(st.just("go_back"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
     st.tuples(st.just("extrapolate"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
     st.tuples(st.just("mix"), st.sampled_from([2, 3]), st.integers(0, 99)),
@@ -118,6 +131,8 @@ def travelled(first: Position, moves: list[tuple[str, Any, int]]) -> list[Positi
             asked += [here.after(here.step + number) for number in range(1, what + 1)]
         elif kind == "edit":
             asked.append(here.edited(what))
+        elif kind == "enter":
+            asked.append(here.entered(what))
         elif kind == "go_back":
             asked.append(here.edited(stale(what, older)))
         elif kind == "extrapolate":

@@ -23,8 +23,8 @@ from sim.strategies import strategy_class
 class Recovery:
     """What a strategy makes of a stage that is lost at a step.
 
-    edits: that rebuild the stage, with their steps; none where the run goes back to an older state. seconds: by which
-    the failure delays the last step that is compared; NaN if the run stops. stopped: the reason.
+    edits: that rebuild the stage, and recipes, with their steps; none where the run goes back to an older state.
+    seconds: by which the failure delays the last step that is compared; NaN if the run stops. stopped: the reason.
     """
 
     stage: int

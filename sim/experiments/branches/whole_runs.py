@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from models.training_state import edits_of_weights
 from sim.core.units import SECONDS_PER_HOUR
 from sim.experiments.executors import Executor
 from sim.results.branches import Branches
@@ -49,7 +50,8 @@ def simulated_runs(scenario: Scenario, strategy_index: int, failure_seeds: Seque
 def rebuilt_in(run: Run) -> tuple[Rebuilt, ...]:
     """The stages that recoveries of a run have rebuilt, in order of steps."""
     return tuple(
-        Rebuilt(edit.stage, step, edit.sources[0] if edit.rule == "copy" else None) for step, edit in run.edits
+        Rebuilt(edit.stage, step, edit.sources[0] if edit.rule == "copy" else None)
+        for step, edit in edits_of_weights(run.edits)
     )
 
 

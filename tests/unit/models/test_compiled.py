@@ -6,6 +6,7 @@ from multiprocessing import get_context
 import pytest
 
 from models.compiled import FOLDER_VARIABLE, compiler_name
+from models.recipe import PLAIN, Recipe
 from models.segment import train_segments
 from models.spec import swapped_routes
 from models.trainer import Trainer
@@ -13,7 +14,7 @@ from models.training_plan import Segment
 from models.training_state import Edit, GradientNormWeights, Lineage
 from models.trajectory import Trajectory, environment_of
 from models.trajectory_store import TrajectoryStore
-from support.trainings import spec_for
+from support.trainings import AROUND_3, spec_for
 
 
 def reason_to_skip() -> str | None:
@@ -47,6 +48,9 @@ def test_bits_do_not_depend_on_process_resumption_or_forks(corpus, tmp_path):
     fork = root.after(5).edited(edit)
     expected = Trajectory(spec, corpus, None).train_loss(fork.after(8))
     assert resumed.train_loss(fork.after(8)) == expected != losses[-1]
+    smaller = root.after(5).entered(Recipe(rows=(0, 2, 3), routes=((1, 2, 4), (1, 2, 3, 4))))
+    expected = Trajectory(spec, corpus, None).train_loss(smaller.after(8))
+    assert resumed.train_loss(smaller.after(8)) == expected != losses[-1]
     segment = Segment(Lineage(spec), 0, 8, None)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         (done,) = pool.submit(train_segments, [(segment, None, {})], corpus, environment_of(spec)).result()
@@ -58,7 +62,9 @@ def test_losses_are_those_of_the_eager_step(corpus, family):
     spec = spec_for(corpus)
     spec = spec.model_copy(update={"model": spec.model.model_copy(update={"family": family})})
     eager, compiled = (Trainer(spec.model_copy(update={"compile": how}), corpus) for how in ("off", "on"))
-    for _ in range(10):
+    for step in range(12):
+        for trainer in (eager, compiled) if step % 4 == 0 else ():
+            trainer.enter([PLAIN, Recipe(rows=(0, 3), average_over="batch"), AROUND_3][step // 4])
         expected, found = eager.train_step(), compiled.train_step()
         assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
         assert found.gradient_norms == pytest.approx(expected.gradient_norms, rel=1e-3)

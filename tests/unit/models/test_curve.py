@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.curve import SETBACK_PER_EDIT, SWAP_SLOWDOWN, CurveTraining
+from models.recipe import PLAIN, Recipe
 from models.spec import swapped_routes
 from models.training_state import Edit, Position, Term
 from support.trainings import AVERAGE_2, COPY_1, FRESH_4, as_of, start
@@ -32,6 +33,17 @@ def test_a_stage_rolled_back_costs_its_share_of_the_progress():
     assert LOSS(gone_back.after(110)) == pytest.approx(LOSS(start().after(100)))
     again = gone_back.after(130)  # progress 120, and 108 at the next moment
     assert LOSS(again.edited(as_of(0, gone_back.after(118).moment))) == pytest.approx(LOSS(start().after(118)))
+
+
+def test_a_recipe_slows_progress_by_what_it_leaves_out():
+    half, around = Recipe(rows=(0, 1)), Recipe(routes=((1, 2, 4, 5, 6),))
+    for recipe, share in ((half, 1 / 2), (around, 5 / 6)):
+        entered = start().after(60).entered(recipe)
+        assert LOSS(entered) == LOSS(start().after(60))
+        assert LOSS(entered.after(120).entered(PLAIN).after(150)) == pytest.approx(LOSS(start().after(90 + 60 * share)))
+    then = start().entered(half).after(40)
+    back = then.entered(PLAIN).after(60).edited(as_of(3, then.after(20).moment))  # from progress 40 to that of 10
+    assert LOSS(back) == pytest.approx(LOSS(start().after(35)))
 
 
 @given(st.integers(0, 60), st.lists(st.sampled_from([AVERAGE_2, FRESH_4]), max_size=3), st.integers(0, 60))

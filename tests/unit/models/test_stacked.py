@@ -17,13 +17,13 @@ from models.training_plan import Segment
 from models.training_state import DivergedError, Lineage, Position, root
 from models.trajectory import Trajectory, environment_key, environment_of
 from models.trajectory_store import TrajectoryStore
-from support.trainings import AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4, OWN_3, as_of, bits, spec_for
+from support.trainings import AROUND_3, AVERAGE_2, AVERAGE_3, COPY_1, FRESH_4, OWN_3, RECIPES, as_of, bits, spec_for
 
 SLOTS = 3
 
 
 def stacked(corpus, seed=1, **changes):
-    """A recipe of which three replicates are trained at once."""
+    """A spec of which three replicates are trained at once."""
     return spec_for(corpus, **{"init_seed": seed, "data_seed": seed + 10, "replicates_at_once": SLOTS, **changes})
 
 
@@ -41,7 +41,7 @@ def trained(corpus, *work):
     return train_segments(work, corpus, environment_of(spec))
 
 
-RECIPES = [
+SIZES = [
     {"model": ModelSpec(dim=16, num_heads=2, num_stages=4), "optimizer": OptimizerSpec(learning_rate=0.01)},
     {
         "model": ModelSpec(dim=32, num_heads=2, num_stages=4, layers_per_stage=2),
@@ -56,12 +56,14 @@ RECIPES = [
 
 
 FORKS = {
+    "sizes": st.sampled_from(SIZES),
     "recipe": st.sampled_from(RECIPES),
     "edits": st.lists(st.sampled_from([AVERAGE_2, AVERAGE_3, OWN_3, COPY_1, FRESH_4]), min_size=1, max_size=3),
     "seeds": st.lists(st.integers(0, 99), min_size=2, max_size=SLOTS, unique=True),
     "fork": st.integers(1, 4),
 }
 COMPANIES = {
+    "sizes": st.sampled_from(SIZES),
     "recipe": st.sampled_from(RECIPES),
     "precision": st.sampled_from(["fp32", "bf16"]),
     "num_steps": st.lists(st.integers(1, 5), min_size=2, max_size=SLOTS),
@@ -71,15 +73,16 @@ few = settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck
 many = settings(few, max_examples=20)
 
 
-def check_losses(corpus, recipe, edits, seeds, fork):
+def check_losses(corpus, sizes, recipe, edits, seeds, fork):
     """Losses, norms and validations of a stack beside the trainer's; the first replicate has no edit."""
     work, trainers = [], []
     for number, seed in enumerate(seeds):
-        trainer = Trainer(stacked(corpus, seed, **recipe), corpus)
+        trainer = Trainer(stacked(corpus, seed, **sizes), corpus)
         for _ in range(fork):
             trainer.train_step()
         start = {name: tensor.clone() for name, tensor in trainer.snapshot().items()}
-        position = root(trainer.spec).after(fork)
+        position = root(trainer.spec).after(fork).entered(recipe)
+        trainer.enter(position.lineage.recipe)
         for edit in edits if number else []:
             trainer.apply(edit)
             position = position.edited(edit)
@@ -98,23 +101,23 @@ def check_losses(corpus, recipe, edits, seeds, fork):
 
 @few
 @given(**FORKS)
-def test_losses_are_the_trainers_within_the_tolerance(corpus, recipe, edits, seeds, fork):
-    check_losses(corpus, recipe, edits, seeds, fork)
+def test_losses_are_the_trainers_within_the_tolerance(corpus, sizes, recipe, edits, seeds, fork):
+    check_losses(corpus, sizes, recipe, edits, seeds, fork)
 
 
 @pytest.mark.slow
 @many
 @given(**FORKS)
-def test_many_losses_are_the_trainers_within_the_tolerance(corpus, recipe, edits, seeds, fork):
-    check_losses(corpus, recipe, edits, seeds, fork)
+def test_many_losses_are_the_trainers_within_the_tolerance(corpus, sizes, recipe, edits, seeds, fork):
+    check_losses(corpus, sizes, recipe, edits, seeds, fork)
 
 
-def check_bits(corpus, recipe, precision, num_steps, order):
+def check_bits(corpus, sizes, recipe, precision, num_steps, order):
     """Bits of replicates alone and together, of unequal lengths, some after an edit."""
     work = []
     for seed, steps in enumerate(num_steps):
-        position = root(stacked(corpus, seed, precision=precision, **recipe))
-        position = position.edited(COPY_1) if seed % 2 else position
+        position = root(stacked(corpus, seed, precision=precision, **sizes))
+        position = (position.edited(COPY_1) if seed % 2 else position).entered(recipe)
         work.append((segment_of(position.after(steps), 0, {0, steps}), None, {}))
     alone = {segment: trained(corpus, (segment, start, older)) for segment, start, older in work}
     order.shuffle(work)
@@ -125,15 +128,15 @@ def check_bits(corpus, recipe, precision, num_steps, order):
 
 @few
 @given(**COMPANIES)
-def test_company_and_slot_change_no_bit(corpus, recipe, precision, num_steps, order):
-    check_bits(corpus, recipe, precision, num_steps, order)
+def test_company_and_slot_change_no_bit(corpus, sizes, recipe, precision, num_steps, order):
+    check_bits(corpus, sizes, recipe, precision, num_steps, order)
 
 
 @pytest.mark.slow
 @many
 @given(**COMPANIES)
-def test_company_and_slot_change_no_bit_of_many(corpus, recipe, precision, num_steps, order):
-    check_bits(corpus, recipe, precision, num_steps, order)
+def test_company_and_slot_change_no_bit_of_many(corpus, sizes, recipe, precision, num_steps, order):
+    check_bits(corpus, sizes, recipe, precision, num_steps, order)
 
 
 def test_a_worker_of_another_environment_trains_no_stack(corpus):
@@ -193,6 +196,36 @@ def test_straight_resumed_and_forked_trainings_have_equal_bits(corpus, tmp_path,
     assert {name: tensor.numpy().tobytes() for name, tensor in found.items()} == bits(straight.state_at(restored))
 
 
+def test_stages_left_out_of_a_stack_keep_their_state(corpus):
+    """Also after a divergence, where step counts are taken back."""
+    trainer = open_trainer(stacked(corpus), corpus)
+    trainer.train_step()
+    before = bits(trainer)
+    trainer.enter(AROUND_3)
+    norms = [trainer.train_step().gradient_norms[3] for _ in range(3)]
+    after = bits(trainer)
+    own = [name for name in before if name.split(".")[1:2] == ["3"]]
+    assert all(after[name] == before[name] for name in own)
+    assert all(after[name] != before[name] for name in before if "." in name and name not in own)
+    assert norms == [0.0] * 3
+    state = trainer.snapshot()
+    assert state["gradient_norms"][3] > 0.0
+    state["rate_factors"][2] = torch.tensor([1e30, float("inf"), 0.0])
+    trainer.restore(state)
+    with pytest.raises(DivergedError):
+        [trainer.train_step() for _ in range(9)]
+    assert trainer.snapshot()["adam.3.step"] == 1.0
+    assert trainer.snapshot()["adam.2.step"] == trainer.step
+
+
+def test_segments_of_different_recipes_are_no_stack(corpus):
+    first, second = (root(stacked(corpus, seed)).after(2) for seed in (1, 2))
+    entered = second.entered(AROUND_3).after(4)
+    assert segment_of(first).kind == segment_of(second).kind != segment_of(entered, 2).kind
+    with pytest.raises(ValueError, match="a stack trains by one recipe, found 2"):
+        trained(corpus, (segment_of(first), None, {}), (segment_of(entered), None, {}))
+
+
 def test_bf16_learns_about_the_same_with_other_bits(corpus):
     precise, coarse = (
         open_trainer(stacked(corpus, precision=precision, optimizer=OptimizerSpec(learning_rate=0.01)), corpus)
@@ -217,7 +250,7 @@ def test_what_decides_bits_is_in_the_key(corpus):
     assert isinstance(open_trainer(plain, corpus), Trainer)
 
 
-def test_slots_need_equal_alignments_and_one_recipe(corpus):
+def test_slots_need_equal_alignments_and_one_spec(corpus):
     model = ModelSpec(dim=20, num_heads=2, num_stages=4, hidden_dim=33)
     assert odd_sizes(model, 24) == {"model.dim": 20, "model.hidden_dim": 33, "sequence_length": 24}
     with pytest.raises(ValueError, match="multiples of 16"):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from models.llama import rope_tables, rotate
+from models.recipe import rows_by_route
 from models.spec import ModelSpec, OptimizerSpec, plain_routes, swapped_routes
-from models.trainer import Trainer, average_shares, rows_by_route, scheduled_rate
+from models.trainer import Trainer, average_shares, scheduled_rate
 from models.training_state import DivergedError, Edit, GradientNormWeights, Moment, Term
 from support.trainings import spec_for
 

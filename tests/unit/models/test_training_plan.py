@@ -30,6 +30,7 @@ from models.trajectory_store import TrajectoryStore
 from sim.experiments.queue import WorkQueue
 from support.examples import examples
 from support.trainings import (
+    AROUND_3,
     AVERAGE_2,
     COPY_1,
     FRESH_4,
@@ -190,11 +191,12 @@ def test_runs_wait_only_for_what_they_ask_for():
     assert sorted(WorkQueue(segments, runs).give_up(trunk)) == ["short", "trunk"]
 
 
-def test_segments_of_one_recipe_are_taken_together():
-    """Those of the same steps first; not those of other routes, nor those excluded."""
+def test_segments_of_one_kind_are_taken_together():
+    """Those of the same steps first; not those of other routes or recipes, nor those excluded."""
     plain, swapped = plain_routes(NUM_STAGES), swapped_routes(NUM_STAGES)
     starts = [root(spec_for(NO_TEXT, init_seed=seed, routes=plain)) for seed in range(4)]
     others = [root(spec_for(NO_TEXT, init_seed=seed, routes=swapped)) for seed in range(2)]
+    others.append(root(spec_for(NO_TEXT, init_seed=4, routes=plain)).entered(AROUND_3))
     runs = {f"run {n}": {start.lineage: Demand(40)} for n, start in enumerate((*starts, *others))}
     known = {starts[1].lineage: StoredLine(range(1, 21), (), (20,))}
     segments = plan_segments(together(runs.values()), lambda line: known.get(line, StoredLine()), 50)
@@ -207,7 +209,7 @@ def test_segments_of_one_recipe_are_taken_together():
         queue.again(segment)
     assert queue.take_alike(first, 2, without=[first, same[0]]) == [same[1], later]
     assert queue.take_alike(first, 0) == []
-    left = {queue.next() for _ in range(4)}
+    left = {queue.next() for _ in range(5)}
     assert left == {first, same[0], *(of_line[other.lineage] for other in others)}
     assert queue.next() is None
 

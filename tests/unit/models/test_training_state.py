@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training_state import Edit, GradientNormWeights, Lineage, Moment, Term
-from support.trainings import AVERAGE_2, COPY_1, FRESH_4, as_of, start
+from models.recipe import Recipe
+from models.training_state import Edit, GradientNormWeights, Lineage, Moment, Position, Term
+from support.trainings import AVERAGE_2, COPY_1, FRESH_4, RECIPES, as_of, start
 
 RELEASED = Edit(
     3, "average", (2, 4), GradientNormWeights(exponent=1.0, after_clip=True, epsilon=1e-4), optimizer="average"
@@ -128,9 +129,14 @@ def test_a_state_of_another_training_or_line_is_not_on_the_way():
             here.moment_of(position)
 
 
+def entry(position: Position, what: Edit | Recipe) -> Position:
+    return position.entered(what) if isinstance(what, Recipe) else position.edited(what)
+
+
 MOVES = st.one_of(
     st.tuples(st.just("train"), st.integers(0, 3)),
     st.tuples(st.just("edit"), st.sampled_from([AVERAGE_2, COPY_1, FRESH_4])),
+    st.tuples(st.just("enter"), st.sampled_from(RECIPES)),
     st.tuples(st.just("back"), st.integers(0, 9)),
 )
 
@@ -145,7 +151,7 @@ def test_a_state_descends_from_the_states_on_its_way_alone(moves):
             continue
         steps = range(1, what + 1) if kind == "train" else [0]
         for _ in steps:
-            moved = position.after(position.step + 1) if kind == "train" else position.edited(what)
+            moved = position.after(position.step + 1) if kind == "train" else entry(position, what)
             ways.setdefault(moved, ways[position] | {moved})
             position = moved
     for later, way in ways.items():

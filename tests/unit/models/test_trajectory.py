@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_a_store_is_an_error(tmp_path):
 def test_any_sequence_gives_the_same_bits_by_every_way(
     corpus, spec, tmp_path_factory, moves, keyframe_interval_steps, num_kept, detours
 ):
-    """Steps, edits and rollbacks: straight, resumed, after detours and foreign draws, with and without a store."""
+    """Steps, entries and rollbacks: straight, resumed, after detours and foreign draws, with and without a store."""
     asked = travelled(Trajectory(spec, corpus, None).root(plain_routes(NUM_STAGES)), moves)
     expected, results = by_the_book(asked[-1], corpus)
     folder = tmp_path_factory.mktemp("store")
