@@ -65,7 +65,7 @@ class FastForward:
             if leapt_seconds > env.now:
                 work.skip(leapt_seconds - env.now)
             ends_seconds = leapt_seconds + iteration.seconds
-            is_last = leap.num_iterations == most or leap.is_complete or ends_seconds > work.deadline_seconds
+            is_last = leap.num_iterations == most or leap.is_complete or ends_seconds >= work.deadline_seconds
             if is_last or not idle:  # with idle links, no event is a notice, which strategies would answer
                 return (leap, None) if leap.num_iterations else None
             failure = yield from work.wait_until(env.timeout(env.peek() - env.now))  # the event may be no failure

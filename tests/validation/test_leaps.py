@@ -162,6 +162,9 @@ def fleets_that_save(draw) -> Scenario:
 @given(st.data(), st.integers(0, 1000))
 def test_leaps_change_no_bit(kind, data, seed):
     scenario = data.draw(kind)
+    # The limit of 1 is the very end of the last iteration, and 1.5 often that of another one.
+    limit = data.draw(st.sampled_from([scenario.give_up_after, 1.0, 1.5]))
+    scenario = scenario.model_copy(update={"give_up_after": limit})
     slow, quick = event_after_event(scenario, seed), in_leaps(scenario, seed)
     assert quick == slow
     assert summarise(scenario, quick) == summarise(scenario, slow)
