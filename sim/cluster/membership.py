@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -37,7 +38,9 @@ class Membership:
         self.counts: list[NodeCount] = []  # of active nodes, from each instant at which it changes
         self._index_in_active: dict[int, int] = {}
         self._num_at = [0] * len(cluster.stages)
-        self._vacant = dict.fromkeys(range(len(self.node_at)), 0.0)  # slots without node, and since when
+        self._vacant: dict[tuple[int, str], list[tuple[float, int]]] = {}  # by stage and region: since when, slot
+        for slot in range(len(self.node_at)):
+            self._vacate(slot, 0.0)
         self._idle: dict[int, Node] = {}  # nodes without slot, by number, in order of arrival
         if rng is None or num_initial_nodes is None:
             self._fill_all_slots()
@@ -105,7 +108,7 @@ class Membership:
             else:
                 self.node_at[node.slot] = None
                 self._num_at[self.cluster.stage_of(node.slot)] -= 1
-                self._vacant[node.slot] = now_seconds
+                self._vacate(node.slot, now_seconds)
         return lost
 
     def assign_spares(self, now_seconds: float) -> None:
@@ -116,25 +119,31 @@ class Membership:
 
     def _assign(self, node: Node, now_seconds: float) -> None:
         """Assign a node to the vacant slot that needs one most, if there is any."""
-        node.slot, node.assigned_seconds = self._neediest_slot(node), now_seconds
+        node.slot, node.assigned_seconds = self._take_neediest_slot(node), now_seconds
         if node.slot is None:
             self._idle[node.number] = node
         else:
             self.node_at[node.slot] = node
             self._num_at[self.cluster.stage_of(node.slot)] += 1
-            del self._vacant[node.slot]
 
-    def _neediest_slot(self, node: Node) -> int | None:
+    def _vacate(self, slot: int, now_seconds: float) -> None:
+        place = self.cluster.stage_of(slot), self.cluster.regions_of_nodes[slot]
+        heappush(self._vacant.setdefault(place, []), (now_seconds, slot))
+
+    def _take_neediest_slot(self, node: Node) -> int | None:
         """Vacant slot of highest priority: in a stage without node, then in the node's region, then longest vacant."""
-        if len(self._vacant) < 2:
-            return next(iter(self._vacant), None)
-        regions = self.cluster.regions_of_nodes
 
-        def need(slot: int) -> tuple[bool, bool, float, int]:
-            has_another = self.has_node(self.cluster.stage_of(slot))
-            return has_another, regions[slot] != node.region, self._vacant[slot], slot
+        def need(place: tuple[int, str]) -> tuple[bool, bool, float, int]:
+            stage, region = place
+            return self.has_node(stage), region != node.region, *self._vacant[place][0]
 
-        return min(self._vacant, key=need)
+        if not self._vacant:
+            return None
+        place = min(self._vacant, key=need)
+        _, slot = heappop(self._vacant[place])
+        if not self._vacant[place]:
+            del self._vacant[place]
+        return slot
 
     def _add_active(self, numbers: Iterable[int]) -> None:
         for number in numbers:

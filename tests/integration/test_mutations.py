@@ -82,7 +82,7 @@ def test_ledgers_of_mutated_scenarios_add_up():
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiled_loop")
 def test_ledgers_of_a_thousand_mutations_add_up():
-    adds_up(range(40, 4000), most_events=100_000)
+    adds_up(range(40, 4000), most_events=50_000)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which nodes are there: who sits where, who idles, and what is paid for."""
 
 import math
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -70,6 +71,15 @@ def test_a_spare_is_assigned_by_empty_stage_region_wait_and_slot():
     crowded = a_fleet(1, ("a", "b", "b", "b"), nodes_per_stage=2)
     crowded.lose([0, 2, 3], 0.0)
     assert crowded.arrive(1.0, "a").slot == 2  # though place 0 is in its region
+
+
+def test_an_arrival_costs_stages_and_regions_not_vacant_slots():
+    fleet = a_fleet(3, ("a", "b"), nodes_per_stage=500)
+    fleet.lose(list(fleet.nodes), 1.0)
+    with patch.object(Membership, "has_node", autospec=True, side_effect=Membership.has_node) as asked:
+        for _ in range(10):
+            fleet.arrive(2.0)
+    assert asked.call_count <= 10 * 4 * 2
 
 
 @pytest.mark.parametrize(
