@@ -16,9 +16,8 @@ from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import SeriesStyle, line_handles, styles_by_kind
 from sim.reporting.style import PAPER, Form, add_legend, new_figure
 from sim.reporting.table import STRATEGY, Column, Row, Table
-from sim.results.branches import Branches, load_branches
+from sim.results.branches import Branches
 from sim.results.prediction import WholeRuns
-from sim.results.selection import MissingError
 from sim.strategies import legend_label
 
 DECIMALS = {"hours_to_target": 1, "final_validation_loss": 3}
@@ -271,22 +270,11 @@ def draw_stages(axis: Axes, rows: pd.DataFrame, style: SeriesStyle, number: int,
 
 
 def _tables(request: FigureRequest) -> Tables:
-    return {"": branches_beside(request).excess()}
-
-
-def branches_beside(request: FigureRequest) -> Branches:
-    """Return the branches in a results folder. MissingError if there are none, or none changes weights."""
-    try:
-        found = load_branches(request.results.folder)
-    except ValueError as error:
-        raise MissingError(str(error)) from error
-    if not found.rebuilding:
-        raise MissingError("no strategy of the branches changes weights")
-    return found
+    return {"": request.branches.excess()}
 
 
 def _figure(request: FigureRequest, tables: Tables) -> Figure:  # noqa: ARG001
-    return branches_figure(branches_beside(request), request.form)
+    return branches_figure(request.branches, request.form)
 
 
 FIGURES: Iterable[FigureKind] = (

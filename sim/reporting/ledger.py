@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -19,7 +18,7 @@ from sim.reporting import series
 from sim.reporting.loss import HOURS_LABEL
 from sim.reporting.registry import MOST_ROWS, FigureKind, FigureRequest, Tables
 from sim.reporting.style import PAPER, REFERENCE_LINE, Limits, add_legend, from_zero, limits_from_zero
-from sim.reporting.table import Table, columns_of
+from sim.reporting.table import Table
 from sim.reporting.tables import table_by_point
 from sim.results.outcome_tables import ledger_hours, nodes_over_time
 from sim.results.selection import MissingError, swept_fields
@@ -61,8 +60,7 @@ def ledger_table(results: Results) -> Table:
 
     title = "Where the hours went" + (" (means)" if runs["failure_seed"].nunique() > 1 else "")
     columns = [*(LOOKS[bucket][2] for bucket in used), "all", RECOVERY]
-    table = table_by_point(title, hours, (), columns, values)
-    return replace(table, columns=columns_of(columns, (RECOVERY,)))
+    return table_by_point(title, hours, (), columns, values, optional=(RECOVERY,))
 
 
 def ledger_by_point(results: Results) -> Table:

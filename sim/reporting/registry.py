@@ -18,6 +18,7 @@ from sim.core.text import shortened, suggestion
 from sim.reporting.notes import describe_seeds, notes
 from sim.reporting.series import at_point, choose_field, describe_point, omitted_points, points_in
 from sim.reporting.style import PAPER, SLIDE, Form, new_figure, save
+from sim.results.branches import Branches, load_branches
 from sim.results.selection import MissingError, comparable, swept_fields
 from sim.results.storage import Results, read_about
 from sim.scenario.loading import scenario_of_run
@@ -73,6 +74,17 @@ class FigureRequest:
         if len(points) > 1 and self.point is None:
             lines[0] += f" That is at {describe_point(points[0])}, one of {len(points)} points."
         return lines
+
+    @cached_property
+    def branches(self) -> Branches:
+        """The branches in the results folder. MissingError if there are none, or none changes weights."""
+        try:
+            found = load_branches(self.results.folder)
+        except ValueError as error:
+            raise MissingError(str(error)) from error
+        if not found.rebuilding:
+            raise MissingError("no strategy of the branches changes weights")
+        return found
 
     @property
     def seeds(self) -> str:

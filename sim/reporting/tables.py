@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -14,7 +14,7 @@ import pandas as pd
 from sim.core.text import decimals
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.series import format_value
-from sim.reporting.table import STRATEGY, Column, Row, Table, columns_of
+from sim.reporting.table import Column, Row, Table, columns_of
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
@@ -160,8 +160,12 @@ def table_by_point(
     columns: Iterable[str],
     values: Callable[[pd.DataFrame], Sequence[Any]],
     note: str = "",
+    optional: Collection[str] = (),
 ) -> Table:
-    """Return a row for each strategy at each point: its name, its swept values, and values computed of its rows."""
+    """Return a row for each strategy at each point: its name, its swept values, and values computed of its rows.
+
+    optional: those of the columns that a narrow terminal leaves out.
+    """
     swept, rows = [Column(heading, format=format_value) for heading in headings(fields)], list[Row]()
     before: list[str] | None = None
     for group in groups_in_order(found, fields):
@@ -169,7 +173,8 @@ def table_by_point(
         here = [format_value(value) for value in point]
         rows.append(Row((legend_label(str(strategy)), *point, *values(group)), before not in (None, here)))
         before = here
-    return Table(title, (STRATEGY, *swept, *map(Column, columns)), tuple(rows), note)
+    of_strategy, *of_values = columns_of(columns, optional)
+    return Table(title, (of_strategy, *swept, *of_values), tuple(rows), note)
 
 
 def headings(fields: Sequence[str]) -> list[str]:

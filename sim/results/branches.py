@@ -15,8 +15,8 @@ import pandas as pd
 from sim.core.files import atomic_write, atomic_write_table
 from sim.results.prediction import Prediction
 from sim.results.seed_means import means_over_seeds
-from sim.results.storage import refusals_explained, resolved_yaml
-from sim.scenario.loading import parse_scenario
+from sim.results.storage import read_json, read_table, refusals_explained, require, require_format, resolved_yaml
+from sim.scenario.loading import scenario_of_run
 from sim.scenario.scenario import Scenario
 
 FORMAT = 1
@@ -116,15 +116,8 @@ def load_branches(folder: Path) -> Branches:
     place = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     if not (place / ABOUT).is_file():
         raise ValueError(f"{folder}: {MISSING}")
-    about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
-    if about.get("format") != FORMAT:
-        raise ValueError(
-            f"{place / ABOUT}: format {about.get('format')}; allowed: {FORMAT}. Measure the branches again"
-        )
-    tables = {}
-    for name, columns in REQUIRED.items():
-        tables[name] = pd.read_parquet(place / name)
-        if missing := [column for column in columns if column not in tables[name]]:
-            raise ValueError(f"{place / name}: no column {', '.join(missing)}. Measure the branches again")
-    scenario = parse_scenario((place / "scenario.yaml").read_text(encoding="utf-8"), str(place / "scenario.yaml"))
-    return Branches(scenario, about["corpus"], tables[TABLE], tables[TRUNKS])
+    about = read_json(place / ABOUT)
+    require_format(place / ABOUT, about, FORMAT)
+    require(place / ABOUT, about, ("corpus",))
+    table, trunks = (read_table(place / name, columns) for name, columns in REQUIRED.items())
+    return Branches(scenario_of_run(place / "scenario.yaml"), about["corpus"], table, trunks)

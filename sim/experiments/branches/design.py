@@ -79,8 +79,8 @@ class BranchDesign:
 
 
 def stages_that_fail(scenario: Scenario) -> tuple[int, ...]:
-    """The stages of a scenario that are not immune."""
-    immune = {stage for process in processes(scenario.failures) for stage in process.immune_stages}
+    """The stages of a scenario that are not immune in every failure process."""
+    immune = set.intersection(*(set(process.immune_stages) for process in processes(scenario.failures)))
     return tuple(stage for stage in range(scenario.workload.num_stages + 1) if stage not in immune)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sim.results.branches import ABOUT, FOLDER, TABLE, Branches, load_branches
+from sim.results.branches import ABOUT, FOLDER, TABLE, TRUNKS, Branches, load_branches
 from support.builders import a_scenario
 
 
@@ -65,18 +64,41 @@ def test_an_unknown_excess_leaves_the_mean_unknown():
     assert found.excess(("strategy",))["mean"].isna().all()
 
 
-def test_files_are_read_as_written_and_faulty_ones_named(tmp_path):
+def test_files_are_read_as_written(tmp_path):
     found = some_branches(lambda strategy, stage, after, seed: 0.1 * seed)
     found.write(tmp_path / FOLDER)
     again = load_branches(tmp_path)
     pd.testing.assert_frame_equal(again.table, found.table)
     pd.testing.assert_frame_equal(again.trunks, found.trunks)
     assert again.scenario == found.scenario
-    found.table.drop(columns=["excess", "stage"]).to_parquet(tmp_path / FOLDER / TABLE)
-    with pytest.raises(ValueError, match=r"branches\.parquet: no column stage, excess\. Measure the branches again"):
-        load_branches(tmp_path)
-    (tmp_path / FOLDER / ABOUT).write_text(json.dumps({"format": 99}))
-    with pytest.raises(ValueError, match="format 99; allowed: 1"):
-        load_branches(tmp_path)
     with pytest.raises(ValueError, match="there are no branches: `churnlab branches SCENARIO` measures them"):
         load_branches(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        (ABOUT, "{", "is not JSON"),
+        (ABOUT, "[1]", "holds no JSON object"),
+        (ABOUT, '{"format": 99}', "has format 99, this version reads 1"),
+        (ABOUT, '{"format": 1}', "lacks corpus"),
+        (TABLE, "PAR1", "is not a parquet file"),
+        (TRUNKS, None, "is missing"),
+        ("scenario.yaml", "strategies: 3", "strategies"),
+        ("scenario.yaml", None, "no such file"),
+    ],
+)
+def test_faulty_files_are_named(file, text, expected, tmp_path):
+    some_branches(lambda strategy, stage, after, seed: 0.1 * seed).write(tmp_path / FOLDER)
+    path = tmp_path / FOLDER / file
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{file}.*[\s\S]*{expected}"):
+        load_branches(tmp_path)
+
+
+def test_missing_columns_are_named(tmp_path):
+    found = some_branches(lambda strategy, stage, after, seed: 0.1 * seed)
+    found.write(tmp_path / FOLDER)
+    found.table.drop(columns=["excess", "stage"]).to_parquet(tmp_path / FOLDER / TABLE)
+    with pytest.raises(ValueError, match=r"branches\.parquet lacks stage, excess"):
+        load_branches(tmp_path)

@@ -8,9 +8,10 @@ import pytest
 
 from models.spec import plain_routes, swapped_routes
 from models.training_state import Edit
-from sim.experiments.branches.design import BranchDesign, default_steps
+from sim.experiments.branches.design import BranchDesign, default_steps, stages_that_fail
 from sim.experiments.branches.recoveries import trunk_of
 from sim.failures import PROCESSES
+from sim.failures.registry import ComposeConfig
 from sim.scenario.scenario import BranchesConfig
 from support.builders import a_scenario
 
@@ -72,6 +73,21 @@ def test_the_design_is_of_all_stages_that_can_be_lost():
     assert design.after_steps == (0, 20)
     assert list(design.failures) == [0, 1]
     assert design.all_failures == tuple((stage, step) for step in (25, 50, 75) for stage in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("immune", "failing"),
+    [
+        ([(0, 4)], (1, 2, 3)),
+        ([(0,), (0,)], (1, 2, 3, 4)),
+        ([(0, 1), (1, 4)], (0, 2, 3, 4)),
+        ([(0,), ()], (0, 1, 2, 3, 4)),
+    ],
+)
+def test_a_stage_that_any_process_takes_is_one_that_fails(immune, failing):
+    parts = tuple({"kind": "exponential", "immune_stages": stages} for stages in immune)
+    failures = ComposeConfig(processes=parts)
+    assert stages_that_fail(scenario().model_copy(update={"failures": failures})) == failing
 
 
 def test_default_steps_leave_room_for_the_branches():
