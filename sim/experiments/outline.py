@@ -6,14 +6,18 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from models.spec import TrainingSpec, plain_routes
-from models.training_plan import Segment, longest_paths, num_steps, together
+from models.training_plan import Demands, Segment, longest_paths, num_steps, together
 from sim.core.text import format_count, format_duration
 from sim.experiments.executors import Executor
 from sim.experiments.job import SweepJob
 from sim.experiments.plan import SweepRun, device_of
 from sim.experiments.training_workers import TrainingWorkers, on_gpu
+
+if TYPE_CHECKING:
+    from models.shared_training import SharedTraining
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,21 @@ def simulation_seconds(job: SweepJob, to_do: Sequence[SweepRun]) -> float:
         return math.inf
     usual = statistics.mean(job.simulation_seconds.values())
     return sum(job.simulation_seconds.get(run.kind, usual) for run in to_do) / job.executor.num_workers
+
+
+def outline_of_steps(
+    demands: Demands, training: SharedTraining, trainers: TrainingWorkers, executor: Executor
+) -> list[str]:
+    """The training ahead for some losses, in sentences, with an estimate of its real time; some steps are measured."""
+    segments = training.plan(demands)
+    left = sum(segment.num_steps for segment in segments)
+    known = max(0, num_steps(demands) - left)
+    lines = [f"Training: {num_steps(demands):,} steps; {known:,} of them known, {left:,} to train."]
+    step_seconds, seconds = estimate(executor, trainers, segments) if segments else (None, 0.0)
+    if step_seconds is not None:
+        step = f"{1e3 * step_seconds:.3g} ms a step, measured just now"
+        lines.append(f"About {format_duration(seconds)} on {format_count(executor.num_workers, 'worker')} ({step}).")
+    return lines
 
 
 def estimate(executor: Executor, trainers: TrainingWorkers, segments: Sequence[Segment]) -> tuple[float | None, float]:

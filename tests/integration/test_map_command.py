@@ -51,7 +51,7 @@ def test_advice_with_training_rests_on_single_failures(predicted):
     again = churnlab(
         "advise", folder / "tiny.yaml", "--replicates", "2", "--dry-run", "--cache", folder / "cache", folder=folder
     )
-    assert "Training: 84 steps, 0 of them to train." in again.stdout
+    assert "Training: 84 steps; 84 of them known, 0 to train." in again.stdout
 
 
 def test_a_map_with_training_is_written_without_runs(predicted):

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from models.training_plan import Demands, num_steps, together
-from sim.core.text import format_count, format_duration
+from models.training_plan import Demands, together
+from sim.core.text import format_count
 from sim.experiments.branches.design import BranchDesign
 from sim.experiments.branches.measured import BranchedStrategy, validation_loss
 from sim.experiments.branches.recoveries import trunk_of
 from sim.experiments.executors import Executor
-from sim.experiments.outline import estimate
+from sim.experiments.outline import outline_of_steps
 from sim.experiments.state_training import shared_training, train
 from sim.experiments.sweep import Observer, new_executor
 from sim.experiments.training import Texts, keep_compiled_code, on_this_machine
@@ -77,18 +77,8 @@ class BranchJob:
         ]
         if self.training is None:
             return [*lines, "Losses: a PARAMETRIC CURVE, nothing is trained (learner: curve); for dry runs only."]
-        segments = self.training.plan(self.demands)
-        left = sum(segment.num_steps for segment in segments)
-        known = max(0, num_steps(self.demands) - left)
-        lines.append(f"Training: {num_steps(self.demands):,} steps; {known:,} of them known, {left:,} to train.")
-        if segments:
-            with closing(self._trainers()) as trainers:
-                step_seconds, seconds = estimate(self.executor, trainers, segments)
-            if step_seconds is not None:
-                step = f"{1e3 * step_seconds:.3g} ms a step, measured just now"
-                workers = format_count(self.executor.num_workers, "worker")
-                lines.append(f"About {format_duration(seconds)} on {workers} ({step}).")
-        return lines
+        with closing(self._trainers()) as trainers:
+            return [*lines, *outline_of_steps(self.demands, self.training, trainers, self.executor)]
 
     def _trainers(self) -> TrainingWorkers:
         return TrainingWorkers(self.executor, [self.corpus] if self.corpus else [])

@@ -10,12 +10,12 @@ from functools import cached_property
 
 import pandas as pd
 
-from models.training_plan import num_steps, together
-from sim.core.text import format_count, format_duration
+from models.training_plan import together
+from sim.core.text import format_count
 from sim.experiments.branches.design import BranchDesign, default_steps, stages_that_fail
 from sim.experiments.branches.measured import BranchedStrategy, validation_loss
 from sim.experiments.branches.recoveries import trunk_of
-from sim.experiments.outline import estimate
+from sim.experiments.outline import outline_of_steps
 from sim.experiments.state_training import shared_training, train
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid
 from sim.experiments.strategy_map.interpolation import Seeds, mean
@@ -104,14 +104,7 @@ class SingleFailures:
             number = format_count(self.num_branches, "single failure")
             line = f"{number} under {seeds}, from which whole runs are predicted."
         with shared_training(self.training.cache, dry_run=True) as shared, closing(self._trainers()) as trainers:
-            segments = shared.plan(self.demands)
-            left = sum(segment.num_steps for segment in segments)
-            lines = [line, f"Training: {num_steps(self.demands):,} steps, {left:,} of them to train."]
-            step_seconds, seconds = estimate(self.training.executor, trainers, segments) if segments else (None, 0.0)
-        if step_seconds is not None:
-            workers = format_count(self.training.executor.num_workers, "worker")
-            lines.append(f"About {format_duration(seconds)} on {workers} ({1e3 * step_seconds:.3g} ms a step).")
-        return lines
+            return [line, *outline_of_steps(self.demands, shared, trainers, self.training.executor)]
 
     def _trainers(self) -> TrainingWorkers:
         corpora = [one.corpus for one in self.strategies.values() if one.corpus]
