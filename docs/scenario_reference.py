@@ -75,6 +75,8 @@ HEADINGS = {
     "AccessConfig": "network.access",
     "Delay": "failures.downtime",
     "Loss": "failures.losses",
+    "TraceFile": "failures.files",
+    "ColumnsConfig": "failures.columns",
     "SeedsConfig": "seeds",
     "SweepConfig": "sweep",
     "BranchesConfig": "branches",
@@ -268,7 +270,7 @@ def failures() -> Iterator[str]:
         words = next((has[base] for base in has if issubclass(process.Config, base)), "")
         yield f"\n### failures: `{kind}`\n\n{first_line(process.__doc__)}{words}"
         yield from table(without(own, common), required)
-    yield from tables("Delay", "Loss")
+    yield from tables("Delay", "Loss", "TraceFile", "ColumnsConfig")
     yield "\n### Presets of failures\n"
     yield "`failures: paper_16`, or `failures: {preset: bamboo_ec2_p3, notice_seconds: 120}`"
     yield from rows(

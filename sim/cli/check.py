@@ -13,6 +13,7 @@ from sim.scenario.quantities import with_units_allowed
 from sim.scenario.saves import unused_saves
 from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import load_points
+from sim.scenario.trace_notes import trace_notes
 
 app = typer.Typer()
 
@@ -46,6 +47,8 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
             f"Target loss (auto): that of training without failures after {training.auto_target_step:,} of "
             f"{training.steps:,} steps, which is done first."
         )
+    for line in trace_notes(scenario, scenario_path.parent):
+        say(line)
     for line in (
         *unused_saves(scenario),
         *ends_that_fail(scenario),

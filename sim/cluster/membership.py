@@ -29,7 +29,13 @@ class Node:
 class Membership:
     """Active nodes and the slots they work in; at the start one for each slot and spare, or some placed at random."""
 
-    def __init__(self, cluster: Cluster, num_initial_nodes: int | None = None, rng: np.random.Generator | None = None):
+    def __init__(
+        self,
+        cluster: Cluster,
+        num_initial_nodes: int | None = None,
+        rng: np.random.Generator | None = None,
+        initial_regions: Sequence[str] | None = None,
+    ):
         self.cluster = cluster
         self.nodes: dict[int, Node] = {}
         self.node_at: list[Node | None] = [None] * len(cluster.regions_of_nodes)
@@ -45,7 +51,7 @@ class Membership:
         if rng is None or num_initial_nodes is None:
             self._fill_all_slots()
         else:
-            self._fill_at_random(num_initial_nodes, rng)
+            self._fill_at_random(num_initial_nodes, rng, initial_regions)
         self._record_count(0.0)
 
     def _fill_all_slots(self) -> None:
@@ -58,9 +64,9 @@ class Membership:
         for _ in range(self.cluster.config.num_spares):
             self.arrive(0.0)
 
-    def _fill_at_random(self, num_nodes: int, rng: np.random.Generator) -> None:
+    def _fill_at_random(self, num_nodes: int, rng: np.random.Generator, regions: Sequence[str] | None) -> None:
         for number in range(num_nodes):
-            self.nodes[number] = Node(number, self._region_in_turn(number))
+            self.nodes[number] = Node(number, regions[number] if regions else self._region_in_turn(number))
         self.num_arrived = num_nodes
         self._add_active(self.nodes)
         for number in rng.permutation(num_nodes):

@@ -205,6 +205,15 @@ class FailureProcess(Component):
         return 0
 
     @property
+    def initial_regions(self) -> Sequence[str] | None:
+        """Regions of the nodes at time zero, where the process supplies them; None: the cluster's in turn."""
+        return None
+
+    def arrival_regions(self, index: int) -> Sequence[str | None]:
+        """Regions of the nodes that arrive at failure number `index`; None: the next one in turn."""
+        return (None,) * self.arrivals(index)
+
+    @property
     def mean_uptime_seconds(self) -> float:
         """Mean time between failures of one domain that take a node or more; infinite where there are none."""
         return self.config.mean_uptime_seconds if isinstance(self.config, MeanConfig) else math.inf

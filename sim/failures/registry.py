@@ -88,6 +88,11 @@ class ComposedFailures(Superposition):
         """That of the process that supplies nodes, if there is one."""
         return next((process.num_initial_nodes for process in self._processes if process.supplies_nodes), None)
 
+    @property
+    def initial_regions(self) -> Sequence[str] | None:
+        """Those of the process that supplies nodes."""
+        return next((process.initial_regions for process in self._processes if process.supplies_nodes), None)
+
     def describe(self) -> str:
         """For captions."""
         return "; and ".join(process.describe() for process in self._processes)

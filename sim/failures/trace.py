@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import count, pairwise
+from itertools import count
 from pathlib import PurePath
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from sim.core.presets import frozen
-from sim.core.text import shortened
+from sim.core.text import format_count, shortened
 from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures.base import FailureProcess, Member, ProcessConfig, Scope
-from sim.failures.trace_formats import MAX_NODES, MAX_ROWS, Format, Polarity, TraceError, TraceRow, read_trace
+from sim.failures.history import TraceRow, history_of_rows
+from sim.failures.trace_cycle import TraceCycle
+from sim.failures.trace_files import TraceFile, TraceFiles, read_files
+from sim.failures.trace_formats import Format, Polarity
+from sim.failures.trace_of_each import EachNode
+from sim.failures.trace_rows import check_rows, names_nodes, rows_of_text, without_empty_spans
+from sim.failures.trace_tables import ColumnsConfig, TimeUnit
+from sim.failures.trace_text import MAX_NODES, MAX_ROWS, TraceError
 
 MIN_LOOP_SECONDS = 1.0  # shortest duration of a trace that is repeated; one of no duration would stop simulated time
 UNREAD: tuple[TraceRow, ...] = ((0.0, 10_000, 0, ()),)  # in place of a file that cannot be read
@@ -33,7 +47,17 @@ class TraceConfig(ProcessConfig):
 
     kind: Literal["trace"] = "trace"
     file: str | None = Field(None, description="file of the trace, relative to the scenario's folder")
+    files: tuple[TraceFile, ...] = Field(
+        (), max_length=1000, description="several files in place of one, such as a file for each zone"
+    )
     format: Format = Field("auto", description="format of the file; auto: by its content")
+    columns: ColumnsConfig | None = Field(None, description="of a table: which column is which; default: by its header")
+    unit: TimeUnit | None = Field(
+        None, description="of the numbers in a table's columns of times; default: as its header says, else seconds"
+    )
+    regions: tuple[tuple[str, str], ...] = Field(
+        (), description="a name of a region in the trace, and the region of the cluster that it stands for"
+    )
     polarity: Polarity = Field(
         "available", description="what skypilot counts: available nodes; or, as 1, that the one node is preempted"
     )
@@ -56,6 +80,15 @@ class TraceConfig(ProcessConfig):
         description="replay: a node that arrives while so many are present is left out, so that nodes that stay long "
         "fill the places, and losses are rarer than in the trace; counts are cut there; default: no limit",
     )
+    nodes_follow: Literal["together", "each"] | None = Field(
+        None,
+        description="together: the trace is that of all nodes; each: every node follows a node of the trace by itself, "
+        "from a random offset of its own; default: together, but must be given for a trace of fewer nodes than the "
+        "cluster has, with additions 'ignore'",
+    )
+    arrivals: str = Field(
+        "", description="of each node that arrives in `rows`, a line: the number of its node in the files, its region"
+    )
     additions: Literal["replay", "ignore"] = Field(
         "replay",
         description="replay: the nodes are those of the trace; ignore: a node is lost as often as in the trace, and a "
@@ -65,150 +98,106 @@ class TraceConfig(ProcessConfig):
     @field_validator("rows", mode="before")
     @classmethod
     def _read_file(cls, given: Any, info: ValidationInfo) -> Any:
-        """Read the file. Where it is gone, the rows given count; with `lenient`, UNREAD stands for a faulty one."""
-        context, file = info.context or {}, info.data.get("file")
+        """Read the files. Where they are gone, the rows given count; with `lenient`, UNREAD stands for faulty ones."""
+        context, about = info.context or {}, files_of(info.data)
         given = rows_of_text(given) if isinstance(given, str) else frozen(given)
-        if file is None or "base_folder" not in context:
+        if about is None or "base_folder" not in context:
             return given
-        path = context["base_folder"] / file
-        if given and not path.exists():
+        if given and not any((context["base_folder"] / each.file).exists() for each in about.files):
             return given
-        options = {key: info.data[key] for key in ("format", "polarity") if key in info.data}
+        field = "file" if info.data.get("file") is not None else "files"
         try:
-            rows = read_trace(path, **options)
+            rows, reason = read_files(context["base_folder"], about).rows, ""
         except TraceError as error:
-            rows, field, reason = UNREAD, "file", str(error)
+            rows, reason = UNREAD, str(error)
         else:
-            field, reason = "rows", f"differs from the trace in '{shortened(file)}': leave out one of the two"
-        if (rows is UNREAD or (given and given != rows)) and not context.get("lenient"):
+            if given and given != rows:
+                name = shortened(about.files[0].file)
+                field, reason = "rows", f"differs from the trace in '{name}': leave out one of the two"
+        if reason and not context.get("lenient"):
             raise PydanticCustomError("trace", "{reason}", {"field": field, "reason": reason})
         return rows
 
     @model_validator(mode="after")
-    def _trace_can_be_replayed(self) -> Self:
+    def _trace_can_be_replayed(self, info: ValidationInfo) -> Self:
+        if self.file is not None and self.files:
+            raise ValueError("give file or files, not both")
         if not self.rows:
             raise ValueError("a trace needs its 'file', which is read with the scenario, or 'rows'")
         check_rows(self.rows)
-        if self.max_nodes is not None and self.additions == "ignore":
-            raise ValueError("max_nodes goes with additions 'replay', found additions 'ignore'")
-        end_seconds = self.rows[-1][0]
-        hours, seconds = end_seconds / SECONDS_PER_HOUR, self.time_scale * end_seconds
-        if 0.0 < end_seconds <= self.offset_hours * SECONDS_PER_HOUR:
+        self._keep_arrivals((info.context or {}).get("base_folder"))
+        num_arrivals = sum(row[1] for row in self.rows)
+        if self.arrivals and len(self.nodes_and_regions[0]) != num_arrivals:
+            raise ValueError(f"arrivals: found {len(self.nodes_and_regions[0])} lines; allowed: {num_arrivals}")
+        if self.nodes_follow == "each":
+            self._each_can_follow()
+        for option, default in (("max_nodes", None), ("regions", ())):
+            if self.additions == "ignore" and getattr(self, option) != default:
+                raise ValueError(f"{option} goes with additions 'replay', found additions 'ignore'")
+        rows, _ = self.replayed_rows
+        end_seconds = rows[-1][0]
+        hours, seconds = self.rows[-1][0] / SECONDS_PER_HOUR, self.time_scale * end_seconds
+        if end_seconds > 0.0 and hours <= self.offset_hours:
             raise ValueError(f"offset_hours {self.offset_hours:g}: the trace ends after {hours:.4g} h")
         if self.loop and 0.0 < seconds < MIN_LOOP_SECONDS:
             least = f"one that is repeated (loop) lasts at least {MIN_LOOP_SECONDS:g} s"
             raise ValueError(f"the trace lasts {seconds:.3g} s; {least}")
         return self
 
+    @property
+    def replayed_rows(self) -> tuple[tuple[TraceRow, ...], float]:
+        """The rows on the clock of the replay, and where it starts in seconds; of losses alone without empty spans."""
+        offset_seconds = self.offset_hours * SECONDS_PER_HOUR
+        is_replay = self.additions == "replay"
+        return (self.rows, offset_seconds) if is_replay else without_empty_spans(self.rows, offset_seconds)
 
-def text_of_rows(rows: Sequence[TraceRow]) -> str:
-    """Rows as text, one a line: seconds, nodes that arrive, nodes that leave, their numbers."""
-    return "\n".join(" ".join(map(repr, (*row[:3], *row[3]))) for row in rows)
-
-
-def rows_of_text(text: str) -> tuple[TraceRow, ...]:
-    """The rows of a text as `text_of_rows` writes it. Raises ValueError, with the row, where it is none."""
-    rows: list[TraceRow] = []
-    for index, line in enumerate(text.splitlines()):
+    def _keep_arrivals(self, base_folder: Any) -> None:
+        """Keep which node and region each arrival of the files is, where that matters."""
+        about = files_of(self.__dict__)
+        if base_folder is None or about is None or self.rows is UNREAD:
+            return
         try:
-            seconds, num_came, num_left, *leaving = line.split()
-            rows.append((float(seconds), int(num_came), int(num_left), tuple(map(int, leaving))))
-        except ValueError:
-            allowed = "seconds, nodes that arrive, nodes that leave, their numbers if known, as '60.0 0 1 7'"
-            raise ValueError(f"row {index}: found '{shortened(line)}'; allowed: {allowed}") from None
-    return tuple(rows)
+            arrivals = read_files(base_folder, about).arrivals_as_text(needed=self.nodes_follow == "each")
+        except TraceError:  # the file is gone or faulty, and the rows given count
+            return
+        self.__dict__["arrivals"] = arrivals  # of a frozen model
+
+    def _each_can_follow(self) -> None:
+        """Raise ValueError where nodes cannot follow the trace one by one."""
+        if history_of_rows(self.rows) is None:
+            raise ValueError(
+                "nodes_follow 'each' needs a trace that names its nodes, or has one at a time; this counts"
+            )
+        for option, default in (("loop", True), ("offset_hours", 0.0), ("max_nodes", None), ("regions", ())):
+            if getattr(self, option) != default:
+                raise ValueError(f"{option} goes with nodes_follow 'together', found nodes_follow 'each'")
+
+    @property
+    def nodes_and_regions(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Node and region of each arrival; empty where they are not known. Raises ValueError for another text."""
+        lines = [line.split(maxsplit=1) for line in self.arrivals.splitlines()]
+        if not all(line and line[0].isdecimal() for line in lines):
+            raise ValueError("arrivals: allowed: lines of a number and a region")
+        names = dict(self.regions)
+        regions = tuple(names.get(line[1], line[1]) for line in lines if len(line) == 2)
+        return tuple(int(line[0]) for line in lines), regions if len(regions) == len(lines) else ()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later fields at their defaults, so that the hashes of runs stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        later = {"files", "columns", "unit", "regions", "nodes_follow", "arrivals"}
+        defaults = {name: type(self).model_fields[name].default for name in later}
+        return {key: item for key, item in fields.items() if key not in later or item not in (defaults[key], [])}
 
 
-def check_rows(rows: Sequence[TraceRow]) -> None:
-    """Raise ValueError unless rows ascend, only present nodes leave, and all or none of the leaving nodes are named."""
-    present = set(range(rows[0][1]))
-    num_present = num_arrived = rows[0][1]
-    naming = names_nodes(rows)
-    if rows[0][0] != 0.0 or rows[0][2]:
-        raise ValueError("row 0: a trace begins at 0.0 s, when no node leaves")
-    for index, ((before_seconds, *_), row) in enumerate(pairwise(rows), start=1):
-        seconds, num_came, num_left, leaving = row
-        if seconds <= before_seconds:
-            raise ValueError(f"row {index}: {seconds:g} s is not after {before_seconds:g} s of the row before")
-        if num_left > num_present:
-            raise ValueError(f"row {index}: {num_left} nodes leave, but {num_present} are present")
-        if len(leaving) != (num_left if naming else 0):
-            raise ValueError(f"row {index}: {num_left} nodes leave, but {len(leaving)} are named; name all or none")
-        if naming:
-            if len(set(leaving) & present) != len(leaving):
-                found = f"of the leaving nodes {list(leaving)}, one is not present or named twice"
-                raise ValueError(f"row {index}: {found}")
-            present.difference_update(leaving)
-            present.update(range(num_arrived, num_arrived + num_came))
-        num_arrived, num_present = num_arrived + num_came, num_present + num_came - num_left
-    if not num_arrived:
-        raise ValueError("a trace without any node")
-
-
-def names_nodes(rows: Sequence[TraceRow]) -> bool:
-    """Whether a trace names the nodes that leave."""
-    return any(row[3] for row in rows)
-
-
-class TraceEvent(NamedTuple):
-    """An instant of a trace: of `num_before` nodes the nodes `left` leave, then `num_came` arrive."""
-
-    seconds: float
-    num_before: int
-    left: tuple[int, ...]
-    num_came: int
-
-
-class TraceCycle:
-    """One pass through a trace that is repeated, and the numbers that its nodes have in the simulated cluster.
-
-    A node that arrives while `max_nodes` are present is left out, and so is its loss; the others are numbered anew, by
-    arrival. Where the trace only counts, the node that arrived last leaves first. If the end is joined to the start,
-    surplus nodes, those that arrived last, leave there, or missing ones arrive; those present are then treated as the
-    nodes of the start, in order of arrival. offset_seconds: where the first pass starts in the trace.
-    """
-
-    def __init__(self, rows: Sequence[TraceRow], max_nodes: int | None, offset_seconds: float, joined: bool) -> None:
-        self.events: list[TraceEvent] = []
-        kept: dict[int, int] = {}  # present nodes, by number in the trace: number among those that are kept
-        naming, num_kept, num_arrived = names_nodes(rows), 0, 0
-        unnamed: list[int] = []
-        for seconds, num_came, num_left, leaving in rows:
-            num_before = len(kept)
-            names = leaving if naming else [unnamed.pop() for _ in range(num_left)]
-            left = tuple(kept.pop(name) for name in names if name in kept)
-            room = num_came if max_nodes is None else min(num_came, max_nodes - len(kept))
-            kept.update({num_arrived + index: num_kept + index for index in range(room)})
-            if not naming:
-                unnamed.extend(range(num_arrived, num_arrived + num_came))
-            num_kept, num_arrived = num_kept + room, num_arrived + num_came
-            self.events.append(TraceEvent(seconds, num_before, left, room))
-            if seconds <= offset_seconds:
-                self._initial, self._num_by_offset = list(kept.values()), num_kept
-        num_start, present = self.events.pop(0).num_came, list(kept.values())
-        self.num_initial = len(self._initial)
-        self._stay, surplus = present[:num_start], present[num_start:]
-        if joined and self.events:  # the last event leads back to the start
-            last = self.events[-1]
-            num_in_vain = min(len(surplus), last.num_came)  # would arrive and leave at once
-            gone, num_came = surplus[: len(surplus) - num_in_vain], last.num_came - num_in_vain
-            num_came += num_start - len(self._stay)
-            self.events[-1] = last._replace(left=(*last.left, *gone), num_came=num_came)
-            num_kept -= num_in_vain
-        self._num_in_first = num_kept - self._num_by_offset
-        self._num_in_next = num_kept - len(self._stay)
-
-    def number(self, node: int, cycle: int) -> int:
-        """The number in the cluster of a node of the trace, in pass number `cycle` (from 0)."""
-        while cycle:
-            if node >= len(self._stay):  # it arrived in this pass
-                first = self.num_initial + self._num_in_first + (cycle - 1) * self._num_in_next
-                return first + node - len(self._stay)
-            # Present since the pass before, under another number; a number that stays the same is one of pass 0.
-            cycle, node = (cycle - 1, self._stay[node]) if self._stay[node] != node else (0, node)
-        if node >= self._num_by_offset:
-            return self.num_initial + node - self._num_by_offset
-        return bisect_left(self._initial, node)
+def files_of(fields: Any) -> TraceFiles | None:
+    """The files that fields of a trace name, and how they are read; None without files or with faulty fields."""
+    needed = ("file", "files", "format", "columns", "unit", "polarity")
+    if any(name not in fields for name in needed):
+        return None
+    files = fields["files"] if fields["file"] is None else (TraceFile(file=fields["file"]),)
+    return TraceFiles(files, *(fields[name] for name in needed[2:])) if files else None
 
 
 class TraceFailures(FailureProcess):
@@ -217,7 +206,8 @@ class TraceFailures(FailureProcess):
     With `additions: replay` the trace decides all losses and arrivals: the nodes that it names leave or, where it only
     counts, as many at random. With `ignore` only its losses are replayed, spread at random over its nodes, of which
     those of the cluster are a sample (or over the cluster's if that is larger, and there are more in proportion): a
-    node is lost as often as in the trace. The end of a repeated trace is then no loss. Nodes at immune stages stay.
+    node is lost as often as in the trace, per hour in which the trace has nodes. The end of a repeated trace is then no
+    loss. Nodes at immune stages stay. With `nodes_follow: each`, `EachNode` takes its place.
     """
 
     Config = TraceConfig
@@ -228,17 +218,32 @@ class TraceFailures(FailureProcess):
         super().__init__(config)
         self._replays = config.additions == "replay"
         self._names_nodes = names_nodes(config.rows)
-        self._offset_seconds = config.offset_hours * SECONDS_PER_HOUR
-        self._end_seconds = config.rows[-1][0]
+        rows, self._offset_seconds = config.replayed_rows
+        self._end_seconds = rows[-1][0]
         joined = config.loop and self._replays
-        self._cycle = TraceCycle(config.rows, config.max_nodes, self._offset_seconds, joined)
+        self._cycle = TraceCycle(rows, config.max_nodes, self._offset_seconds, joined)
         self._events = [event for event in self._cycle.events if event.left or (self._replays and event.num_came)]
         self._num_passed = bisect_right([event.seconds for event in self._events], self._offset_seconds)
+        self._nodes, self._regions = config.nodes_and_regions
+
+    @property
+    def parts(self) -> tuple[tuple[str, FailureProcess], ...]:
+        """Itself, or the process of each node."""
+        if self.config.nodes_follow != "each":
+            return super().parts
+        history = history_of_rows(self.config.rows, self._nodes)
+        assert history is not None, "checked with the options"
+        return ((self.kind, EachNode(self.config, history)),)
 
     @property
     def num_initial_nodes(self) -> int | None:
-        """Number of nodes of the trace at the offset; None with `ignore`."""
-        return self._cycle.num_initial if self._replays else None
+        """Number of nodes of the trace at the offset; None with `ignore`, and where each node follows by itself."""
+        return self._cycle.num_initial if self._replays and self.config.nodes_follow != "each" else None
+
+    @property
+    def initial_regions(self) -> Sequence[str] | None:
+        """Regions of these nodes, where the trace has any."""
+        return [self._regions[node] for node in self._cycle.initial] if self._regions else None
 
     @property
     def mean_uptime_seconds(self) -> float:
@@ -281,14 +286,24 @@ class TraceFailures(FailureProcess):
         _, row = self._where(index)
         return self._events[row].num_came if self._replays else 0
 
+    def arrival_regions(self, index: int) -> Sequence[str | None]:
+        """Regions of the nodes that arrive at an event, where the trace has any."""
+        if not self._regions:
+            return super().arrival_regions(index)
+        _, row = self._where(index)
+        return [self._regions[node] for node in self._events[row].came]
+
     def describe(self) -> str:
         """For captions: the whole trace in numbers, and how it is used."""
         config, hours = self.config, self._end_seconds / SECONDS_PER_HOUR
         num_came, num_left = sum(row[1] for row in config.rows), sum(row[2] for row in config.rows)
         whose = f"'{PurePath(config.file).name}'" if config.file else "a trace"
+        if config.files:
+            whose = format_count(len(config.files), "file")
         what = f"{'replay' if self._replays else 'losses alone'} of {whose}"
         used = {
             f"{what} ({num_came} arrivals, {num_left} losses in {hours:.4g} h)": True,
+            "each node by itself": config.nodes_follow == "each",
             f"its times × {config.time_scale:g}": config.time_scale != 1.0,
             f"from {config.offset_hours:g} h on": config.offset_hours,
             f"at most {config.max_nodes} nodes": config.max_nodes is not None,

@@ -1,49 +1,66 @@
-"""File formats of availability traces: when spot nodes of a cloud arrived and left.
+"""File formats of churn: when nodes arrived and left, how many there were, or how long each was there.
 
-Bamboo (NSDI 2023) logs each node; Google Cloud traces of the same authors and SkyPilot (NSDI 2024) only count nodes.
+Bamboo (NSDI 2023) logs each node; Google Cloud traces of the same authors and SkyPilot (NSDI 2024) only count nodes;
+Parcae (NSDI 2024) writes JSON Lines. Tables with columns of any name are read by `trace_tables`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate, groupby, pairwise
-from operator import itemgetter, sub
+from functools import lru_cache
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
-from sim.core.files import OddFileError, read_regular_file
 from sim.core.text import format_value, nearest, shortened, suggestion
+from sim.failures.history import Floats, History, TraceRow, history_of_rows, rows_of_history
+from sim.failures.table_history import (
+    A_COUNT,
+    Lifetimes,
+    failure_times,
+    history_of_events,
+    history_of_intervals,
+    lifetimes_of,
+    samples_of_counts,
+)
+from sim.failures.trace_tables import ColumnsConfig, TableFormat, TimeUnit, read_table
+from sim.failures.trace_text import (
+    MAX_NODES,
+    MAX_ROWS,
+    MAX_SECONDS,
+    TraceError,
+    checked_span,
+    lines_of,
+    number_of,
+    numbered_lines,
+    text_of,
+)
 
-Format = Literal["auto", "bamboo", "google_counts", "skypilot"]
+Format = Literal["auto", "bamboo", "google_counts", "skypilot", "parcae", "intervals", "fta", "events", "counts"]
+
+FileFormat = Literal[Format, "lifetimes", "times"]
+"""Formats of `churnlab fit`; the last two do not say which nodes are there when, so that they cannot be replayed."""
 
 Polarity = Literal["available", "preempted"]
 
-MAX_ROWS, MAX_BYTES, MAX_NODES = 1_000_000, 2**28, 100_000
-MAX_SECONDS = 1e9  # longest trace, 31 years
-Count = Annotated[int, Field(ge=0, le=MAX_ROWS)]
-
-TraceRow = Annotated[
-    tuple[Annotated[float, Field(ge=0, le=MAX_SECONDS)], Count, Count, tuple[Annotated[int, Field(ge=0)], ...]],
-    Field(description="seconds since the first, nodes that arrive, nodes that leave, their numbers if known"),
-]
-"""An instant at which something changed. Nodes are numbered by arrival from 0, and leave before others arrive."""
-
 COLUMNS = {"bamboo": "milliseconds,add or remove,node", "google_counts": "YYYY-MM-DD, HH:MM:SS, count"}
 
-A_COUNT = f"a whole number from 0 to {MAX_NODES:,}"
 
+@dataclass(frozen=True, eq=False)
+class Churn:
+    """What a file says of churn: rows of a trace, with the history of each node if known; or lifetimes; or failures."""
 
-class TraceError(ValueError):
-    """A trace that cannot be used: the place in it, what was found, what is allowed; `read_trace` adds the file."""
-
-    def __init__(self, place: str, message: str) -> None:
-        super().__init__(f"{', ' if place else ''}{place}: {message}")
+    format: str
+    rows: tuple[TraceRow, ...] = ()
+    history: History | None = None
+    lifetimes: Lifetimes | None = None
+    failures: Floats | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "available") -> tuple[TraceRow, ...]:
@@ -52,101 +69,99 @@ def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "availa
     Nodes of `bamboo` that leave at the instant of their arrival are left out; lines of `google_counts` are sorted by
     time, and the last one of an instant counts. A count of `skypilot` holds for one gap, also the last count.
     """
+    return read_churn(path, format, polarity).rows
+
+
+def read_churn(
+    path: Path,
+    format: FileFormat = "auto",
+    polarity: Polarity = "available",
+    columns: ColumnsConfig | None = None,
+    unit: TimeUnit | None = None,
+) -> Churn:
+    """Read a file of churn; an unchanged file is read once. Raises TraceError."""
     try:
         text = text_of(path)
-        kind = format_of(text) if format == "auto" else format
-        if kind == "skypilot":
-            return rows_of_counts(read_skypilot(text, polarity))
-        if polarity != "available":
-            raise TraceError("", f"polarity '{polarity}' goes with format skypilot, and this is {kind}")
-        return rows_of_counts(read_google_counts(text)) if kind == "google_counts" else read_bamboo(text)
+        return churn_of_text(text, format, polarity, columns, unit)
     except TraceError as error:
         error.args = (f"{path}{error}",)
         raise
 
 
-def fleet_counts(rows: Sequence[TraceRow]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """The instants of a trace in seconds, and the number of nodes present from each on."""
-    instants, came, left, _ = zip(*rows, strict=True)
-    return instants, tuple(accumulate(map(sub, came, left)))
+@lru_cache(maxsize=4)
+def churn_of_text(
+    text: str, format: FileFormat, polarity: Polarity, columns: ColumnsConfig | None, unit: TimeUnit | None
+) -> Churn:
+    """What a text says of churn. Raises TraceError."""
+    kind = ("table" if columns else format_of(text)) if format == "auto" else format
+    if kind == "skypilot":
+        return counted(kind, read_skypilot(text, polarity))
+    if polarity != "available":
+        raise TraceError("", f"polarity '{polarity}' goes with format skypilot, and this is {kind}")
+    if kind == "google_counts":
+        return counted(kind, read_google_counts(text))
+    if kind in ("bamboo", "parcae"):
+        rows = rows_of_changes(bamboo_lines(text) if kind == "bamboo" else parcae_lines(text))
+        return Churn(kind, rows, history_of_rows(rows), notes=tuple(notes_of_rows(rows)))
+    return churn_of_table(text, None if kind == "table" else kind, columns, unit)  # type: ignore[arg-type]
 
 
-def text_of(path: Path) -> str:
-    """The text of a file. Raises TraceError where it cannot be read."""
-    try:
-        data = read_regular_file(path, MAX_BYTES)
-    except OddFileError as error:
-        raise TraceError("", str(error)) from None
-    except IsADirectoryError:
-        raise TraceError("", "is a folder; allowed: the file of a trace") from None
-    except FileNotFoundError:
-        close = nearest(path.name, sorted(file.name for file in path.parent.glob("*")))
-        hint = f"; nearest: {shortened(close)}" if close else ""
-        raise TraceError("", f"no such file{hint}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TraceError("", f"cannot be read: {reason.lower()}") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise TraceError(f"line {line}", "not text in UTF-8") from None
-    if not text.strip():
-        raise TraceError("", "is empty")
-    return text
+def churn_of_table(text: str, kind: TableFormat | None, columns: ColumnsConfig | None, unit: TimeUnit | None) -> Churn:
+    """What a table says of churn. Raises TraceError."""
+    table = read_table(text, kind, columns)
+    if table.kind == "counts":
+        samples, notes = samples_of_counts(table, unit)
+        return counted(table.kind, samples, notes)
+    if table.kind == "lifetimes":
+        lifetimes, notes = lifetimes_of(table, unit)
+        return Churn(table.kind, lifetimes=lifetimes, notes=tuple(notes))
+    if table.kind == "times":
+        failures, notes = failure_times(table, unit)
+        return Churn(table.kind, failures=failures, notes=tuple(notes))
+    read = history_of_events if table.kind == "events" else history_of_intervals
+    history, notes = read(table, unit)
+    return Churn(table.kind, rows_of_history(history), history, notes=tuple(notes))
 
 
-def lines_of(text: str, columns: str) -> Iterator[tuple[str, list[str]]]:
-    """The place and the cells of each line. Raises TraceError for a wrong number of cells or too many lines."""
-    lines = text.rstrip().replace("\r\n", "\n").split("\n")
-    num_columns = columns.count(",") + 1
-    for number, line in enumerate(lines, start=1):
-        place, cells = f"line {number}", [cell.strip() for cell in line.split(",")]
-        if number > MAX_ROWS:
-            raise TraceError(place, f"a trace has at most {MAX_ROWS:,} lines")
-        if len(cells) != num_columns:
-            found = f"{len(cells)} column{'s'[: len(cells) - 1]}" if line.strip() else "an empty line"
-            raise TraceError(place, f"found {found}; allowed: {num_columns}, '{columns}'")
-        yield place, cells
+def counted(kind: str, samples: list[tuple[float, int]], notes: list[str] | None = None) -> Churn:
+    """What counts over time say of churn."""
+    rows = rows_of_counts(samples)
+    return Churn(kind, rows, history_of_rows(rows), notes=(*(notes or ()), *notes_of_rows(rows)))
+
+
+def notes_of_rows(rows: tuple[TraceRow, ...]) -> Iterator[str]:
+    """What rows leave open."""
+    still = sum(row[1] - row[2] for row in rows)
+    if still:
+        yield f"{still:,} node{'s'[: still - 1]} still present at the end: no loss"
 
 
 def format_of(text: str) -> str:
-    """The format of a text, detected by its beginning. Raises TraceError where it is none of those known."""
+    """The format of a text, detected by its beginning: one of those known, or `table`."""
     text = text.lstrip()
+    first = text.split("\n", 1)[0]
+    if text[0] == "[" and re.match(r'\[\s*[-+\d.eE]+\s*,\s*"', first):
+        return "parcae"
     if text[0] in "{[":
         return "skypilot"
-    cells = [cell.strip() for cell in text.split("\n", 1)[0].split(",")]
+    cells = [cell.strip() for cell in first.split(",")]
     if re.match(r"\d{4}-\d{1,2}-\d{1,2}", cells[0], re.ASCII):
-        return "google_counts"
-    if number_of(cells[0]) is not None or any(word in cells for word in ("add", "remove")):
+        return "google_counts" if len(cells) == 3 and re.fullmatch(r"\d{1,2}:\d\d:\d\d", cells[1]) else "table"
+    if any(word in cells for word in ("add", "remove")):
         return "bamboo"
-    columns = ", ".join(f"{name} '{line}'" for name, line in COLUMNS.items())
-    found = f"found {format_value(','.join(cells))}, which is not the start of a trace"
-    raise TraceError("line 1", f"{found}; allowed: {columns}, without a header; or JSON")
+    return "table"
 
 
-def number_of(text: str) -> float | None:
-    """A finite number in ASCII digits, or None."""
-    if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text, re.ASCII):
-        return None
-    return number if math.isfinite(number := float(text)) else None
+Change = tuple[float, str, str, str]  # seconds, place, add or remove (or no-op), node
 
 
-def checked_span(place: str, seconds: float) -> float:
-    """Check the seconds since the first instant. Raises TraceError where they are too many."""
-    if seconds > MAX_SECONDS:
-        allowed = f"allowed: at most {MAX_SECONDS:.0e} s, which is 31 years"
-        raise TraceError(place, f"{seconds:.3g} s after the first instant; {allowed}")
-    return seconds
-
-
-def read_bamboo(text: str) -> tuple[TraceRow, ...]:
-    """Rows of `milliseconds,add|remove,node`. Raises TraceError."""
+def rows_of_changes(changes: Iterator[Change]) -> tuple[TraceRow, ...]:
+    """Rows of arrivals and removals of named nodes, which ascend. Raises TraceError."""
     rows: list[TraceRow] = []
     there: dict[str, tuple[int, str]] = {}  # number, and the line of its arrival
     last_seen: dict[str, str] = {}
     num_arrived = 0
-    for seconds, lines in groupby(bamboo_lines(text), key=itemgetter(0)):
+    for seconds, lines in groupby(changes, key=itemgetter(0)):
         came: dict[str, str] = {}
         left: list[int] = []
         for _, place, word, node in lines:
@@ -154,6 +169,8 @@ def read_bamboo(text: str) -> tuple[TraceRow, ...]:
                 if since := came.get(node) or there.get(node, (0, ""))[1]:
                     raise TraceError(place, f"node {format_value(node)} is added, but is present since {since}")
                 came[node] = place
+            elif word == "no-op":
+                continue
             elif node in came:
                 del came[node]
             elif node in there:
@@ -170,7 +187,33 @@ def read_bamboo(text: str) -> tuple[TraceRow, ...]:
     return tuple(rows)
 
 
-def bamboo_lines(text: str) -> Iterator[tuple[float, str, str, str]]:
+def parcae_lines(text: str) -> Iterator[Change]:
+    """Seconds, place, word and node of JSON Lines `[ms, "add" | "remove" | "no-op", {"nodes": [...]}]`."""
+    first_ms, before_ms = None, 0.0
+    allowed = '[milliseconds, "add", "remove" or "no-op", {"nodes": [...]}]'
+    for number, line in numbered_lines(text):
+        place = f"line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            raise TraceError(place, f"found {format_value(line)}, not valid JSON; allowed: {allowed}") from None
+        if not (isinstance(entry, list) and 2 <= len(entry) <= 3 and type(entry[0]) in (int, float) and entry[0] >= 0):
+            raise TraceError(place, f"found {format_value(line)}; allowed: {allowed}")
+        ms, word, about = entry[0], entry[1], entry[2] if len(entry) == 3 else {}
+        if word not in ("add", "remove", "no-op"):
+            raise TraceError(place, f"found {format_value(word)}{suggestion(word, ('add', 'remove', 'no-op'))}")
+        nodes = about.get("nodes", []) if isinstance(about, dict) else None
+        if not isinstance(nodes, list) or not all(isinstance(node, str | int) for node in nodes):
+            raise TraceError(place, f"found {format_value(line)}; allowed: {allowed}")
+        if ms < before_ms:
+            raise TraceError(place, f"time {ms:.15g} after {before_ms:.15g}; allowed: times in ascending order")
+        before_ms, first_ms = ms, ms if first_ms is None else first_ms
+        seconds = checked_span(place, (ms - first_ms) / 1000.0)
+        for node in nodes if word != "no-op" else [""]:
+            yield seconds, place, word, str(node)
+
+
+def bamboo_lines(text: str) -> Iterator[Change]:
     """Seconds, place, word and node of each line. Times must ascend, since the order of lines matters."""
     first_ms, before_ms, before_place = None, 0.0, ""
     for place, (time, word, node) in lines_of(text, COLUMNS["bamboo"]):

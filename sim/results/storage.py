@@ -26,7 +26,8 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from models.training_state import digest
 from sim.core.files import flush_to_disk
 from sim.core.records import BUCKETS, EventRecord, IterationRecord
-from sim.failures.trace import TraceConfig, text_of_rows
+from sim.failures.trace import TraceConfig
+from sim.failures.trace_rows import text_of_rows
 from sim.results.summary import flat, summarise
 from sim.scenario.scenario import Scenario
 from sim.simulation.log import IterationLog
@@ -172,7 +173,8 @@ def with_rows_as_text(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
     if data.get("kind") == TraceConfig.model_fields["kind"].default and "rows" in data:
-        return {**data, "rows": LiteralScalarString(text_of_rows(data["rows"]))}
+        texts = {"rows": text_of_rows(data["rows"]), "arrivals": data.get("arrivals", "")}
+        return {**data, **{key: LiteralScalarString(text) for key, text in texts.items() if text}}
     return {key: with_rows_as_text(value) for key, value in data.items()}
 
 

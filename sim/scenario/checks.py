@@ -12,8 +12,6 @@ from sim.core.distributions import Delay
 from sim.core.text import shortened, suggestion
 from sim.failures import ProcessConfig
 from sim.failures.script import ScriptConfig
-from sim.failures.trace import TraceConfig
-from sim.failures.trace_formats import fleet_counts
 from sim.scenario.memory_check import divisors, impossible, too_little_memory
 from sim.scenario.scenario import Scenario, SweepConfig
 from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
@@ -166,37 +164,6 @@ def losses_of_scripts_exist(scenario: Scenario) -> Findings:
             if loss.region is not None and loss.region not in regions:
                 where = f"in this cluster{suggestion(loss.region, regions)}"
                 yield f"{field}.region", f"no region '{shortened(loss.region)}' {where}"
-
-
-def replayed_traces(scenario: Scenario) -> Iterator[tuple[str, TraceConfig]]:
-    """The traces that supply the nodes, with their paths."""
-    for path, process in processes(scenario):
-        if isinstance(process, TraceConfig) and process.additions == "replay":
-            yield path, process
-
-
-@check("workload.num_stages")
-def traces_have_a_node_for_every_stage(scenario: Scenario) -> Findings:
-    """A replayed trace has, at some time, a node for every stage."""
-    last, first = scenario.workload.num_stages, first_stage_of(scenario.cluster)
-    needed = last + 1 - first
-    for path, process in replayed_traces(scenario):
-        most = max(fleet_counts(process.rows)[1])
-        if process.max_nodes is not None and process.max_nodes < most:
-            most, path = process.max_nodes, f"{path}.max_nodes"
-        if most < needed:
-            allowed = (
-                f"at least {needed}, a node for each of the stages {first} to {last}; or choose additions 'ignore'"
-            )
-            yield path, f"the trace has at most {most} nodes at a time; allowed: {allowed}"
-
-
-@check("cluster.num_spares")
-def traces_supply_the_spares(scenario: Scenario) -> Findings:
-    """Spares are not given where a trace supplies all nodes."""
-    if scenario.cluster.num_spares and any(replayed_traces(scenario)):
-        found = f"found {scenario.cluster.num_spares}, but the trace supplies all nodes"
-        yield "cluster.num_spares", f"{found}: leave it out, or choose additions 'ignore'"
 
 
 def chosen_strategies(scenario: Scenario) -> Iterator[tuple[str, StrategyConfig]]:

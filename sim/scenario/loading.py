@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from sim.core.files import OddFileError, read_regular_file
 from sim.core.presets import frozen
 from sim.core.text import nearest
-from sim.scenario import training_checks as training_checks  # registers checks
+from sim.scenario import trace_checks as trace_checks  # registers checks
+from sim.scenario import training_checks as training_checks
 from sim.scenario.checks import CHECKS
 from sim.scenario.document import Document, Overrides, Problem, ScenarioError
 from sim.scenario.error_messages import describe_error, intended_path
@@ -52,10 +53,17 @@ def load_scenario(path: str | Path, overrides: Overrides = ()) -> Scenario:
 
 
 def scenario_of_run(source: str | Path, text: str | None = None) -> Scenario:
-    """Read the `scenario.yaml` of a run; text: its content. Older versions crossed all seeds, and wrote no design."""
+    """Read the `scenario.yaml` of a run; text: its content.
+
+    Older versions crossed all seeds and wrote no design, and had nodes follow any trace together.
+    """
     document = Document(str(source), read_scenario_text(Path(source)) if text is None else text)
     if isinstance(seeds := document.data.get("seeds"), dict):
         seeds.setdefault("design", "crossed")
+    failures = document.data.get("failures")
+    for process in (failures, *(failures.get("processes", ()))) if isinstance(failures, dict) else ():
+        if isinstance(process, dict) and process.get("kind") == "trace" and process.get("additions") == "ignore":
+            process.setdefault("nodes_follow", "together")
     folder = Path(source).parent
     return with_absolute_paths(scenario_of(document, folder, []), folder)
 

@@ -107,8 +107,8 @@ class FailureInjector:
                 return
             choose = partial(self._lost_nodes, part, domain, rng, index)
             yield from self._fail_after(uptime_seconds, part, choose, downtimes)
-            for _ in range(part.arrivals(index)):
-                self._arrive()
+            for region in part.arrival_regions(index):
+                self._arrive(region)
 
     def _fail_node(self, name: str, part: FailureProcess, node: Node) -> Process:
         """Process of a node from its arrival until it is lost; its age does not depend on other failures."""
@@ -323,7 +323,7 @@ def estimate_mtbf_seconds(cluster: Cluster, failures: FailureProcess) -> float:
             if any(node.slot is not None for node in nodes):
                 seconds.append(float(env.now))
 
-    membership = Membership(cluster, failures.num_initial_nodes, stream(MTBF_SEED, "places"))
+    membership = Membership(cluster, failures.num_initial_nodes, stream(MTBF_SEED, "places"), failures.initial_regions)
     FailureInjector(env, membership, failures, MTBF_SEED, LossTimes())
     for _ in range(MOST_EVENTS):
         if len(seconds) == NUM_LOSSES or env.peek() > MOST_SECONDS:

@@ -168,7 +168,9 @@ def build_world(
     effort = Effort()
     env, events = EventLoop(effort), EventLog()
     work, flows = InterruptibleWork(env, Ledger(), recorder), Flows(env)
-    membership = Membership(cluster, failures.num_initial_nodes, stream(failure_seed, "places"))
+    membership = Membership(
+        cluster, failures.num_initial_nodes, stream(failure_seed, "places"), failures.initial_regions
+    )
     placement = StatePlacement(cluster)
     gives_notice = any(part.config.notice_seconds for _, part in failures.parts)
     transfers = StateTransfers(work, flows, placement, cache, gives_notice)

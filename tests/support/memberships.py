@@ -40,7 +40,7 @@ class Log(MembershipObserver):
         self.arrivals: list[tuple[float, int, int | None]] = []
         self.at_losses: list[list[int | None]] = []
 
-        self.fleet = Membership(cluster, failures.num_initial_nodes, stream(seed, "places"))
+        self.fleet = Membership(cluster, failures.num_initial_nodes, stream(seed, "places"), failures.initial_regions)
         self.strikes = FailureInjector(self.env, self.fleet, failures, seed, self)
         arrive = self.fleet.arrive
 

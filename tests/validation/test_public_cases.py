@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sim.cluster.membership import node_seconds
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.bottlenecks import time_sentences
 from sim.results.summary import flat, summarise
+from sim.scenario.document import ScenarioError
 from sim.scenario.loading import load_scenario
 from sim.scenario.saves import unused_saves
 from sim.scenario.scenario import Scenario
@@ -80,3 +82,29 @@ def test_a_job_that_never_saves_is_named_beforehand():
     assert [line.split(":")[0] for line in told] == ["checkpointing never saves", "seconds never saves"]
     assert "interval of 100 iterations is no shorter than the job of 90; lower interval_iterations" in told[0]
     assert len(unused_saves(scenario)) == 1  # without seconds, as `validate`
+
+
+@pytest.mark.parametrize("additions", ["ignore", "replay"])
+def test_nodes_follow_a_trace_of_one_node_by_themselves(additions):
+    """A loss in an hour of presence, and no two nodes at once."""
+    (run,) = runs_of(case("one_node_traces", f"failures.additions={additions}"))
+    lost = [event for event in run.events if event.kind in ("node_lost", "failure")]
+    presence_hours = node_seconds(run.nodes, run.wall_clock_seconds) / SECONDS_PER_HOUR
+    assert len(lost) / presence_hours == pytest.approx(1.0, rel=0.05)
+    assert len({event.time_seconds for event in lost}) == len(lost)
+
+
+def test_a_trace_of_one_node_is_not_silently_that_of_all():
+    with pytest.raises(
+        ScenarioError, match="the trace has at most 1 node at a time, the cluster 8: choose each"
+    ) as error:
+        case("one_node_traces", "failures.nodes_follow=null")
+    assert "together (a loss of the trace takes 8 nodes at once)" in str(error.value)
+
+
+def test_plain_counts_over_time_are_replayed():
+    for run in runs_of(case("plain_counts")):
+        changes = [(count.time_seconds, count.num_nodes) for count in run.nodes]
+        own_counts = [(0.0, 0), (600.0, 8), (5400.0, 6), (9000.0, 8)]
+        assert changes == own_counts[: len(changes)]
+        assert len(changes) >= 3

@@ -18,7 +18,11 @@ KINDS = ("devices", "models", "networks")
 
 RATES = ("rate_per_hour", "rate_per_day", "mean_uptime_hours")
 
-REPLACED = {"file": ("rows",), **{rate: tuple(other for other in RATES if other != rate) for rate in RATES}}
+REPLACED = {
+    "file": ("rows", "arrivals", "files"),
+    "files": ("rows", "arrivals", "file"),
+    **{rate: tuple(other for other in RATES if other != rate) for rate in RATES},
+}
 """Keys that a change of another one replaces: equivalent figures, or the rows read from a file."""
 
 

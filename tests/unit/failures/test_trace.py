@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sim.core.units import to_ticks
-from sim.failures import trace_formats as churn_traces
+from sim.failures import trace_formats, trace_text
 from sim.failures.base import Member
-from sim.failures.trace import TraceConfig, TraceFailures, names_nodes, rows_of_text, text_of_rows
-from sim.failures.trace_formats import TraceError, TraceRow, fleet_counts, read_trace
+from sim.failures.history import TraceRow, fleet_counts
+from sim.failures.trace import TraceConfig, TraceFailures
+from sim.failures.trace_formats import read_trace
+from sim.failures.trace_rows import names_nodes, rows_of_text, text_of_rows
+from sim.failures.trace_text import TraceError
 from support.examples import examples
 
 BAMBOO = Path(__file__).parents[3] / "scenarios" / "traces" / "bamboo_p3.csv"
@@ -419,8 +422,8 @@ def test_rows_as_text_are_the_same_rows(rows: list[TraceRow]) -> None:
 
 JSON = '{"metadata": {"gap_seconds": 60}, "data": %s}'
 BEGINNINGS = (
-    "allowed: bamboo 'milliseconds,add or remove,node', google_counts 'YYYY-MM-DD, HH:MM:SS, count', "
-    "without a header; or JSON"
+    "allowed: a table of node,start,end; time,node,event; time,count or lifetime,censored, with a header of these "
+    "names or with 'columns'; 'milliseconds,add or remove,node'; 'YYYY-MM-DD, HH:MM:SS, count'; or JSON"
 )
 COUNT = "a whole number from 0 to 100,000"
 GAP = "seconds, a number above 0 and at most 1e+09"
@@ -428,11 +431,16 @@ MALFORMED = [
     ("", ": is empty"),
     ("\ufeff \r\n\r\n", ": is empty"),
     (b"0,add,a\n\xff\xfe", ", line 2: not text in UTF-8"),
-    ("time,event,node\n0,add,a", f", line 1: found 'time,event,node', which is not the start of a trace; {BEGINNINGS}"),
+    ("time,event,node\n0,add,a", ": no line has an interval in which a node was there"),
+    ("when,who\n0,add", f", line 1: found 'when,who', which is not the start of a trace; {BEGINNINGS}"),
     ("\x00\x01", f", line 1: found '\\x00\\x01', which is not the start of a trace; {BEGINNINGS}"),
     # Bamboo
     ("0,add,a\n5,remove", ", line 2: found 2 columns; allowed: 3, 'milliseconds,add or remove,node'"),
-    ("0\n", ", line 1: found 1 column; allowed: 3, 'milliseconds,add or remove,node'"),
+    (
+        "0\n",
+        ", line 1: a list of numbers: lifetimes, or the times of failures? allowed: a header 'lifetime' or 'time', "
+        "or the format lifetimes or times",
+    ),
     ("0,add,a\n\n5,add,b", ", line 2: found an empty line; allowed: 3, 'milliseconds,add or remove,node'"),
     ("0,add,a\n5,ad,b", ", line 2: found 'ad'; nearest: add; allowed: add, remove"),
     ("0,add,a\n5,REMOVE,a", ", line 2: found 'REMOVE'; nearest: remove; allowed: add, remove"),
@@ -467,7 +475,7 @@ MALFORMED = [
         "2021-12-11, 11:00:00, 3\n2091-12-11, 11:00:00, 3",
         ", line 2: 2.21e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years",
     ),
-    ("2021-12-11 11:00:00, 3", ", line 1: found 2 columns; allowed: 3, 'YYYY-MM-DD, HH:MM:SS, count'"),
+    ("2021-12-11, 11:00:00, 3\n2021-12-11", ", line 2: found 1 column; allowed: 3, 'YYYY-MM-DD, HH:MM:SS, count'"),
     # SkyPilot
     ('{"data": [1]}', f": 'metadata.gap_seconds' is missing; allowed: {GAP}"),
     ('{"metadata": 5, "data": [1]}', f": 'metadata.gap_seconds' is missing; allowed: {GAP}"),
@@ -543,7 +551,8 @@ def test_an_unreadable_file_is_reported(tmp_path, name, message):
 
 
 def test_too_long_a_trace_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(churn_traces, "MAX_ROWS", 1000)
+    monkeypatch.setattr(trace_text, "MAX_ROWS", 1000)
+    monkeypatch.setattr(trace_formats, "MAX_ROWS", 1000)
     path = tmp_path / "trace"
     path.write_text("".join(f"{ms},add,n{ms}\n" for ms in range(1001)))
     with pytest.raises(TraceError, match=r"trace, line 1001: a trace has at most 1,000 lines$"):
@@ -551,7 +560,7 @@ def test_too_long_a_trace_is_reported(tmp_path, monkeypatch):
     path.write_text(JSON % ([1] * 1001))
     with pytest.raises(TraceError, match=r"trace, data: found 1,001 entries; allowed: at most 1,000$"):
         read_trace(path)
-    monkeypatch.setattr(churn_traces, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(trace_text, "MAX_BYTES", 2**20)
     path.write_bytes(b" " * (2**20 + 1))
     with pytest.raises(TraceError, match=r"trace: is larger than 1 MB$"):
         read_trace(path)

@@ -214,14 +214,16 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_trace_is_read_from_the_scenarios_folder_and_kept(folder: Path):
     path = folder / "demo.yaml"
-    path.write_text(f"{BASE}failures: {{kind: trace, file: traces/good.csv, loop: false, additions: ignore}}\n")
+    options = "file: traces/good.csv, loop: false, additions: ignore, nodes_follow: together"
+    path.write_text(f"{BASE}failures: {{kind: trace, {options}}}\n")
     scenario = load_scenario(path)
     options = scenario.failures.model_dump()
     assert (options["file"], options["rows"], options["loop"]) == ("traces/good.csv", ROWS, False)
     assert parse_scenario(resolved_yaml(scenario), base_folder=folder / "nowhere") == scenario
     (folder / "traces" / "other.csv").write_text("0,add,a\n5000,remove,a\n")
     scenario = parse_scenario(
-        f"{BASE}failures: {{kind: trace, file: traces/good.csv, additions: ignore}}\n", base_folder=folder
+        f"{BASE}failures: {{kind: trace, file: traces/good.csv, additions: ignore, nodes_follow: together}}\n",
+        base_folder=folder,
     )
     other = parse_scenario(
         resolved_yaml(scenario), overrides=("failures.file=traces/other.csv",), base_folder=folder
@@ -246,7 +248,7 @@ def test_an_unreadable_trace_is_reported_with_all_other_problems(folder: Path):
 def test_traces_are_read_wherever_a_process_can_stand(folder: Path):
     good, missing = {"kind": "trace", "file": "traces/good.csv"}, {"kind": "trace", "file": "traces/god.csv"}
     written = {**good, "rows": [[0.0, 2, 0, []], [60.0, 0, 1, [0]], [90.0, 1, 0, []]]}
-    ignored = [{**process, "additions": "ignore"} for process in (good, missing, written)]
+    ignored = [{**process, "additions": "ignore", "nodes_follow": "each"} for process in (good, missing, written)]
     data = {"failures": {"kind": "compose", "processes": ["never", *ignored]}, "name": "demo", "strategies": ["none"]}
     with pytest.raises(ScenarioError) as caught:
         parse_scenario(data, base_folder=folder)

@@ -1,0 +1,122 @@
+"""Replay of a trace by each node for itself: it follows a node of the trace from a random offset of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from sim.failures.base import SECONDS_PER_HOUR, FailureProcess, ProcessConfig, Scope
+from sim.failures.history import History
+
+if TYPE_CHECKING:
+    from sim.failures.trace import TraceConfig
+
+
+class EachNode(FailureProcess):
+    """Every node by itself; offsets are uniform over the hours in which nodes of the trace are present.
+
+    With `additions: replay` a node follows one node of the trace, its absences too, and after the end of the trace
+    from its start again. With `ignore` it is lost as in the trace and replaced. A replacement begins as a random node
+    of the trace did, and a node whose loss the trace does not show goes on as another one: nodes are then lost as often
+    per hour of presence as those of the trace.
+    """
+
+    Config = ProcessConfig
+    config: TraceConfig
+    kind = "trace"
+    scope: Scope = "node"
+    begin_seconds = 0.0
+
+    def __init__(self, config: Any, history: History) -> None:
+        super().__init__(config)
+        self._history = history
+        self._replays = config.additions == "replay"
+        self._presence = np.cumsum(history.uptimes)
+        self._now: dict[int | str, int] = {}  # of each domain the interval in which it is, or was last
+        order = np.lexsort((history.start, history.node))
+        same = np.append(history.node[order][1:] == history.node[order][:-1], False)
+        firsts = order[np.append(True, ~same[:-1])]
+        first_of = dict(zip(history.node[firsts].tolist(), firsts.tolist(), strict=True))
+        self._next = np.empty(len(order), np.int64)  # the interval of the same node that follows, the first one last
+        self._next[order] = [
+            order[place + 1] if same[place] else first_of[node]
+            for place, node in enumerate(history.node[order].tolist())
+        ]
+
+    def starting_at(self, now_seconds: float) -> Self:
+        """A copy of the process for uptimes that count from an instant of simulated time."""
+        process = copy(self)
+        process.begin_seconds = now_seconds
+        return process
+
+    def uptimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float]:
+        """Seconds until each loss of one node."""
+        if not self._history.num_lost and not (self._replays and self._has_absences):
+            return
+        while True:
+            seconds = self._first_uptime(rng, domain) if self._is_first(domain) else self._following_uptime(rng, domain)
+            if seconds is None:
+                return
+            yield seconds * self.config.time_scale
+
+    @property
+    def _has_absences(self) -> bool:
+        """Whether a node of the trace is ever away."""
+        return self._history.node_seconds < self._history.seconds * len(set(self._history.node.tolist()))
+
+    def _is_first(self, domain: int | str) -> bool:
+        return domain not in self._now and (self._replays or not self.begin_seconds)
+
+    def _first_uptime(self, rng: np.random.Generator, domain: int | str) -> float | None:
+        """The rest of an interval from a random instant of presence."""
+        instant = float(rng.random()) * float(self._presence[-1])
+        interval = int(np.searchsorted(self._presence, instant, side="right"))
+        return self._until_loss(rng, domain, interval, float(self._presence[interval]) - instant)
+
+    def _following_uptime(self, rng: np.random.Generator, domain: int | str) -> float | None:
+        interval = int(self._next[self._now[domain]]) if self._replays else self._drawn(rng)
+        return self._until_loss(rng, domain, interval, float(self._history.uptimes[interval]))
+
+    def _drawn(self, rng: np.random.Generator) -> int:
+        """A random interval."""
+        return int(rng.integers(len(self._presence)))
+
+    def _until_loss(self, rng: np.random.Generator, domain: int | str, interval: int, seconds: float) -> float | None:
+        """Seconds until the loss at the end of an interval, or of those that follow it; None where none follows."""
+        for _ in range(10 * len(self._presence) + 100):
+            if self._is_over(interval):
+                self._now[domain] = interval
+                return seconds
+            interval = int(self._next[interval]) if self._replays else self._drawn(rng)
+            seconds += float(self._history.uptimes[interval])
+        return None
+
+    def _is_over(self, interval: int) -> bool:
+        """Whether a node leaves at the end of an interval; a replay joins the end of the trace to its start."""
+        if self._history.is_lost[interval]:
+            return True
+        return self._replays and float(self._history.start[self._next[interval]]) > 0.0
+
+    def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:  # noqa: ARG002
+        """Seconds until the node of the trace returns; None with `ignore`: replacements are ordered."""
+        history = self._history
+        while True:
+            interval = self._now[domain]
+            away = float(history.start[self._next[interval]] - history.end[interval])
+            if away < 0:  # after the end of the trace
+                away += history.seconds
+            yield away * self.config.time_scale if self._replays else None
+
+    @property
+    def mean_uptime_seconds(self) -> float:
+        """Hours of presence over losses."""
+        lost = sum(map(self._is_over, range(len(self._presence))))
+        return self._history.node_seconds / lost * self.config.time_scale if lost else float("inf")
+
+    def describe(self) -> str:
+        """For captions."""
+        hours = self.mean_uptime_seconds / SECONDS_PER_HOUR
+        return f"each node follows a node of the trace by itself, lost every {hours:.3g} h of presence"
