@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from sim.failures.base import SECONDS_PER_HOUR, FailureProcess, ProcessConfig, Scope
 from sim.failures.history import History
-
-if TYPE_CHECKING:
-    from sim.failures.trace import TraceConfig
 
 
 class EachNode(FailureProcess):
@@ -25,7 +22,7 @@ class EachNode(FailureProcess):
     """
 
     Config = ProcessConfig
-    config: TraceConfig
+    config: Any  # of `trace`
     kind = "trace"
     scope: Scope = "node"
     begin_seconds = 0.0
