@@ -20,6 +20,7 @@ from filelock import FileLock
 from torch import Tensor
 from torch.func import functional_call, grad_and_value
 
+from models.recipe import Pass
 from models.spec import ModelSpec, TrainingSpec
 from models.staged_model import StagedModel, WholeModel
 from models.training_state import digest
@@ -50,15 +51,15 @@ def compiler_name() -> str:
     return f"{Path(compiler).name} {version} {instructions}"
 
 
-def compiled_gradients(spec: TrainingSpec, route: tuple[int, ...], num_sequences: int, share: float) -> Gradients:
+def compiled_gradients(spec: TrainingSpec, way: Pass, num_sequences: int, share: float) -> Gradients:
     """Compiled gradients of the mean cross-entropy of sequences on a route, weighted by their share of the step's."""
     sizes = spec.vocabulary_size, num_sequences, spec.sequence_length
-    return _compiled(spec.model, sizes, share, route, spec.num_threads)
+    return _compiled(spec.model, sizes, share, way, spec.num_threads)
 
 
 @lru_cache(MAX_COMPILED)
 def _compiled(
-    model_spec: ModelSpec, sizes: tuple[int, int, int], share: float, route: tuple[int, ...], num_threads: int
+    model_spec: ModelSpec, sizes: tuple[int, int, int], share: float, way: Pass, num_threads: int
 ) -> Gradients:
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
@@ -68,7 +69,7 @@ def _compiled(
     whole = WholeModel(model)  # its weights are never used
 
     def loss(weights: list[Tensor], tokens: Tensor, targets: Tensor) -> Tensor:
-        found: Tensor = functional_call(whole, whole.named(weights), (tokens, targets, route))
+        found: Tensor = functional_call(whole, whole.named(weights), (tokens, targets, *way))
         return found * share
 
     compiled: Gradients = torch.compile(grad_and_value(loss), fullgraph=True, dynamic=False)
@@ -79,7 +80,7 @@ def _compiled(
         stack.enter_context(inductor.patch({"compile_threads": 1, "cpp.threads": num_threads}))
         if folder := os.environ.get(FOLDER_VARIABLE):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            name = digest(f"{model_spec.model_dump_json()} {sizes} {share} {route} {num_threads}")
+            name = digest(f"{model_spec.model_dump_json()} {sizes} {share} {way} {num_threads}")
             stack.enter_context(FileLock(Path(folder) / f"{name}.lock"))  # other processes read what the first wrote
         compiled(weights, tokens[:, :-1], tokens[:, 1:])
     return compiled

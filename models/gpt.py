@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.approximate_backward import of_low_rank
+from models.recipe import ApproximateBackward
 from models.spec import ModelSpec
 
 
@@ -32,17 +34,23 @@ class GPTLayer(nn.Module):
         self.feed_forward_output = nn.Parameter(torch.empty(dim, hidden))
         self.feed_forward_output_bias = nn.Parameter(torch.empty(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the residual stream [B, T, D] to [B, T, D]."""
+    def forward(self, x: Tensor, backward: ApproximateBackward | None = None) -> Tensor:
+        """Map the residual stream [B, T, D] to [B, T, D]. backward: of an approximate gradient; None: the exact one."""
+        a = self.attention(x)
+        x = x + (a if backward is None or backward.through_attention else a.detach())
+        rank = backward.rank if backward else None
+        h = F.layer_norm(x, x.shape[-1:], self.feed_forward_norm, self.feed_forward_norm_bias)
+        h = F.gelu(F.linear(h, of_low_rank(self.up, rank), self.up_bias), approximate="tanh")  # [B, T, F]
+        return x + F.linear(h, of_low_rank(self.feed_forward_output, rank), self.feed_forward_output_bias)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Causal attention of the normalised residual stream."""
         B, T, D = x.shape
         h = F.layer_norm(x, (D,), self.attention_norm, self.attention_norm_bias)
         qkv = F.linear(h, self.query_key_value, self.query_key_value_bias)
         q, k, v = qkv.view(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # [B, H, T, D / H]
-        x = x + F.linear(a.transpose(1, 2).reshape(B, T, D), self.attention_output, self.attention_output_bias)
-        h = F.layer_norm(x, (D,), self.feed_forward_norm, self.feed_forward_norm_bias)
-        h = F.gelu(F.linear(h, self.up, self.up_bias), approximate="tanh")  # [B, T, F]
-        return x + F.linear(h, self.feed_forward_output, self.feed_forward_output_bias)
+        return F.linear(a.transpose(1, 2).reshape(B, T, D), self.attention_output, self.attention_output_bias)
 
 
 class GPTEnds(nn.Module):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.approximate_backward import of_low_rank
+from models.recipe import ApproximateBackward
 from models.spec import ModelSpec
 
 NORM_EPSILON = 1e-5
@@ -51,8 +53,17 @@ class LlamaLayer(nn.Module):
         self.register_buffer("cos", cos.repeat(1, 2 * spec.num_heads))  # of all queries and keys
         self.register_buffer("sin", sin.repeat(1, 2 * spec.num_heads))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the residual stream [B, T, D] to [B, T, D]."""
+    def forward(self, x: Tensor, backward: ApproximateBackward | None = None) -> Tensor:
+        """Map the residual stream [B, T, D] to [B, T, D]. backward: of an approximate gradient; None: the exact one."""
+        a = self.attention(x)
+        x = x + (a if backward is None or backward.through_attention else a.detach())
+        rank = backward.rank if backward else None
+        h = F.rms_norm(x, x.shape[-1:], self.feed_forward_norm, NORM_EPSILON)
+        gate, up = F.linear(h, of_low_rank(self.gate_and_up, rank)).chunk(2, dim=-1)  # each [B, T, F]
+        return x + F.linear(F.silu(gate) * up, of_low_rank(self.feed_forward_output, rank))
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Causal attention of the normalised residual stream."""
         B, T, D = x.shape
         cos, sin = self.get_buffer("cos")[:T], self.get_buffer("sin")[:T]
         h = F.rms_norm(x, (D,), self.attention_norm, NORM_EPSILON)
@@ -61,10 +72,7 @@ class LlamaLayer(nn.Module):
         q, k = qk.view(B, T, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each [B, H, T, D / H]
         v = v.view(B, T, self.num_heads, -1).transpose(1, 2)
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + F.linear(a.transpose(1, 2).reshape(B, T, D), self.attention_output)
-        h = F.rms_norm(x, (D,), self.feed_forward_norm, NORM_EPSILON)
-        gate, up = F.linear(h, self.gate_and_up).chunk(2, dim=-1)  # each [B, T, F]
-        return x + F.linear(F.silu(gate) * up, self.feed_forward_output)
+        return F.linear(a.transpose(1, 2).reshape(B, T, D), self.attention_output)
 
 
 class LlamaEnds(nn.Module):

@@ -1,23 +1,74 @@
 """Recipes: how the steps from a training state on are trained. Does not load torch.
 
-A recipe chooses which rows of each batch count, how the gradient is averaged, the routes and the learning rate. It
-changes no weights; it is an entry of a line of training states beside the edits, and part of the states' names.
+A recipe chooses which rows of each batch count, how the gradient is averaged, the routes, the learning rate, and
+stages whose gradient is approximated. It changes no weights; it is an entry of a line of training states beside the
+edits, and part of the states' names.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from models.spec import EMBEDDING_STAGE, Routes, TrainingSpec, plain_routes
+from models.spec import EMBEDDING_STAGE, ModelSpec, Routes, TrainingSpec, plain_routes
 
 Route = tuple[int, ...]
 Rows = npt.NDArray[np.int64]
+
+
+def ascending(rows: Collection[int] | None) -> tuple[int, ...] | None:
+    """Rows as numbers of Python, which have one text each. ValueError for none, negative and unsorted ones."""
+    if rows is None:
+        return None
+    found = tuple(int(row) for row in rows)
+    if not found or found[0] < 0 or list(found) != sorted(set(found)):
+        raise ValueError(f"recipe: rows are at least one number from 0, ascending, found {found}")
+    return found
+
+
+@dataclass(frozen=True)
+class ApproximateBackward:
+    """A cheap backward pass of a stage of layers, for some rows; the forward pass and the loss are exact.
+
+    The idea of MeCeFO (arXiv 2510.16415), not its code: a node that works for a lost one too saves the backward pass of
+    attention, and most of that of the feed-forward matrices.
+
+    rows: of the batch; None: all.
+    through_attention: if false, the gradient goes through each layer by the residual path and the feed-forward part
+    alone; the attention of the layer, with its norm, gets no gradient from these rows.
+    rank: the gradients of the feed-forward matrices are projected on the span of the leading `rank` singular vectors of
+    the matrix, on its smaller side, at this step; None, or at least that side: exact. Norms and biases are exact.
+    """
+
+    stage: int
+    rows: tuple[int, ...] | None = None
+    through_attention: bool = False
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a training."""
+        object.__setattr__(self, "rows", ascending(self.rows))
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"recipe: the rank of a gradient is at least 1, found {self.rank}")
+
+    def is_exact(self, model: ModelSpec) -> bool:
+        """Whether the gradient is that of backpropagation."""
+        smallest_side = min(model.dim, model.width_of_feed_forward)
+        return self.through_attention and (self.rank is None or self.rank >= smallest_side)
+
+    def as_text(self) -> str:
+        """Stable text, for hashes."""
+        parts = [f"stage {int(self.stage)}"]
+        parts += [] if self.rows is None else [f"rows {self.rows}"]
+        parts += ["through attention"] if self.through_attention else []
+        parts += [] if self.rank is None else [f"rank {int(self.rank)}"]
+        return " ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -30,6 +81,7 @@ class Recipe:
     routes: in place of those of the spec: row r is of microbatch j, as ever, and takes `routes[j % len(routes)]`. A
     route may leave out stages. A stage that no counted row visits gets no update: its weights, Adam's moments and step
     count and its last gradient norm stay; the norm in the `StepResult` is 0.
+    backward: stages whose gradient is approximated for some rows; each row at most once in a stage.
     rate_factor: on the learning rate of all stages, beside the factors of edits.
     validate_on_routes: whether the validation loss is the mean over the routes, weighted by the rows that take them;
     if not, it is the loss of the whole model, stages in plain order.
@@ -38,15 +90,13 @@ class Recipe:
     rows: tuple[int, ...] | None = None
     average_over: Literal["counted", "batch"] = "counted"
     routes: Routes | None = None
+    backward: tuple[ApproximateBackward, ...] = ()
     rate_factor: float = 1.0
     validate_on_routes: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without a training."""
-        if self.rows is not None:
-            object.__setattr__(self, "rows", tuple(int(row) for row in self.rows))  # numpy's have other texts
-            if not self.rows or self.rows[0] < 0 or list(self.rows) != sorted(set(self.rows)):
-                raise ValueError(f"recipe: rows are at least one number from 0, ascending, found {self.rows}")
+        object.__setattr__(self, "rows", ascending(self.rows))
         if self.average_over not in ("counted", "batch"):
             raise ValueError(f"recipe: average_over is 'counted' or 'batch', not '{self.average_over}'")
         if self.routes is not None:
@@ -65,6 +115,8 @@ class Recipe:
             parts.append(f"over {self.average_over}")
         if self.routes is not None:
             parts.append(f"routes {self.routes}")
+        if self.backward:
+            parts.append(f"backward {', '.join(each.as_text() for each in self.backward)}")
         if self.rate_factor != 1:
             parts.append(f"rate {float(self.rate_factor)!r}")
         if self.validate_on_routes:
@@ -76,13 +128,20 @@ class Recipe:
 
         ValueError for a row or a stage that the training does not have.
         """
-        if self.rows and self.rows[-1] >= spec.sequences_per_batch:
-            batch = f"a batch has rows 0 to {spec.sequences_per_batch - 1}"
-            raise ValueError(f"recipe: {batch}, found {self.rows[-1]}")
-        stages = range(EMBEDDING_STAGE + 1, spec.model.num_stages + 1)
+        batch, stages = range(spec.sequences_per_batch), range(EMBEDDING_STAGE + 1, spec.model.num_stages + 1)
+        rows = {row for some in (self.rows, *(each.rows for each in self.backward)) for row in some or ()}
+        if wrong := rows.difference(batch):
+            raise ValueError(f"recipe: a batch has rows 0 to {batch[-1]}, found {min(wrong)}")
         if wrong := {stage for route in self.routes or () for stage in route}.difference(stages):
             raise ValueError(f"recipe: routes visit stages 1 to {stages[-1]}, found {min(wrong)}")
-        plain = self
+        if wrong := {each.stage for each in self.backward}.difference(stages):
+            raise ValueError(f"recipe: backward is of stages 1 to {stages[-1]}, found {min(wrong)}")
+        twice = Counter(
+            (each.stage, row) for each in self.backward for row in (batch if each.rows is None else each.rows)
+        )
+        if wrong := {stage for (stage, _), count in twice.items() if count > 1}:
+            raise ValueError(f"recipe: backward has a row of stage {min(wrong)} twice")
+        plain = replace(self, backward=tuple(each for each in self.backward if not each.is_exact(spec.model)))
         if self.rows is not None and len(self.rows) == spec.sequences_per_batch:
             plain = replace(plain, rows=None)
         if plain.rows is None:
@@ -110,9 +169,31 @@ def rows_by_route(spec: TrainingSpec, recipe: Recipe = PLAIN) -> dict[Route, Row
     return {route: rows for route, rows in found.items() if len(rows)}
 
 
-def visited_stages(groups: Collection[Route]) -> set[int]:
-    """Stages that are trained by rows on these routes: the ends always."""
-    return {EMBEDDING_STAGE, *(stage for route in groups for stage in route)}
+class Pass(NamedTuple):
+    """How rows go through the model: their route, and the stages on it whose backward pass is approximated for them."""
+
+    route: Route
+    backward: tuple[ApproximateBackward, ...] = ()
+
+
+def rows_by_pass(spec: TrainingSpec, recipe: Recipe = PLAIN) -> dict[Pass, Rows]:
+    """Rows of the batch that count on each route, apart where other stages' backward passes are approximated."""
+    found: dict[Pass, list[int]] = {}
+    for route, rows in rows_by_route(spec, recipe).items():
+        for row in rows.tolist():
+            found.setdefault(Pass(route, approximations(recipe, route, row)), []).append(row)
+    return {way: np.array(rows) for way, rows in found.items()}
+
+
+def approximations(recipe: Recipe, route: Route, row: int) -> tuple[ApproximateBackward, ...]:
+    """The approximations for a row, without the rows of each."""
+    of_row = (each for each in recipe.backward if each.stage in route and (each.rows is None or row in each.rows))
+    return tuple(replace(each, rows=None) for each in of_row)
+
+
+def visited_stages(passes: Collection[Pass]) -> set[int]:
+    """Stages that rows visit in these passes: the ends always."""
+    return {EMBEDDING_STAGE, *(stage for each in passes for stage in each.route)}
 
 
 def rows_of_parts(parts: Collection[int], num_parts: int, num_rows: int) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from torch.func import functional_call
 
 from models.corpus import Corpus
 from models.device import device_name, repeatable
-from models.recipe import PLAIN, Recipe, rows_by_route, visited_stages
+from models.recipe import PLAIN, Pass, Recipe, rows_by_pass, visited_stages
 from models.spec import TrainingSpec, odd_sizes
 from models.staged_model import StagedModel, WholeModel
 from models.trainer import (
@@ -86,9 +86,9 @@ class Stack:
     def enter(self, recipe: Recipe) -> None:
         """Train all slots by a recipe from the next step on; after `collect`."""
         assert not self._results
-        self.recipe, self._rows_by_route = recipe, rows_by_route(self.spec, recipe)
-        self._num_counted = sum(map(len, self._rows_by_route.values()))
-        visited = visited_stages(self._rows_by_route)
+        self.recipe, self._rows_by_pass = recipe, rows_by_pass(self.spec, recipe)
+        self._num_counted = sum(map(len, self._rows_by_pass.values()))
+        visited = visited_stages(self._rows_by_pass)
         self._visited = np.array([number in visited for number in range(len(self.whole.stage_sizes))])
         self._visited_columns = torch.from_numpy(self._visited).to(self.device)[self.stage_of_column]
 
@@ -138,9 +138,9 @@ class Stack:
         self.weights.grad = None
         train_loss = torch.zeros(self.num_slots, device=self.device)
         with repeatable(spec.device):
-            for route, rows in self._rows_by_route.items():
+            for way, rows in self._rows_by_pass.items():
                 group = self._moved(windows[:, rows])  # [slots, rows, T + 1]
-                losses = self._losses(group, route) * (len(rows) / self._num_counted)
+                losses = self._losses(group, way) * (len(rows) / self._num_counted)
                 torch.autograd.backward(losses.sum())  # own gradients: no loss depends on another slot's weights
                 train_loss += losses.detach()
             norms = self._update(train_loss)
@@ -157,12 +157,12 @@ class Stack:
             else tensor.to(self.device)
         )
 
-    def _losses(self, windows: Tensor, route: tuple[int, ...]) -> Tensor:
+    def _losses(self, windows: Tensor, way: Pass) -> Tensor:
         """Mean cross-entropy of each slot over its windows [slots, B, T + 1], in nats per token."""
 
         def loss(tokens: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
             found: Tensor = functional_call(
-                self.whole, self.whole.named(torch.split(vector, self.whole.stage_sizes)), (tokens, targets, route)
+                self.whole, self.whole.named(torch.split(vector, self.whole.stage_sizes)), (tokens, targets, *way)
             )
             return found
 
@@ -245,7 +245,7 @@ class Stack:
         with repeatable(self.spec.device):
             for route, share in routes_of_validation(self.spec, self.recipe).items():
                 for group in torch.split(windows.to(self.device), MAX_SEQUENCES_PER_EVALUATION):
-                    losses = self._losses(group.expand(self.num_slots, *group.shape), route)
+                    losses = self._losses(group.expand(self.num_slots, *group.shape), Pass(route))
                     total += losses.cpu().double().numpy() * (len(group) * share)
         found: list[float] = (total / len(windows)).tolist()
         return found[: self.num_replicates]

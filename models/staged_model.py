@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from models.gpt import GPTEnds, GPTLayer
 from models.llama import LlamaEnds, LlamaLayer
+from models.recipe import ApproximateBackward, Route
 from models.spec import ModelSpec
 
+Backward = tuple[ApproximateBackward, ...]
 INIT_STD = 0.02
 
 
@@ -36,11 +38,16 @@ class StagedModel:
         self.flat = [flatten(stage) for stage in self.stages]
         self._parameters = [list(stage.parameters()) for stage in self.stages]
 
-    def loss(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> Tensor:
-        """Mean cross-entropy in nats per token of targets [B, T], layers visited in the order of `route`."""
+    def loss(self, tokens: Tensor, targets: Tensor, route: Route, backward: Backward = ()) -> Tensor:
+        """Mean cross-entropy in nats per token of targets [B, T], layers visited in the order of `route`.
+
+        backward: of stages whose gradient is approximated; the loss is exact.
+        """
         x = self.ends.embed(tokens)
+        approximate = {each.stage: each for each in backward}
         for number in route:
-            x = self.stages[number](x)
+            for layer in self.stages[number].children():
+                x = layer(x, approximate.get(number))
         return F.cross_entropy(self.ends.logits(x).float().flatten(0, 1), targets.flatten())
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
@@ -85,9 +92,9 @@ class WholeModel(nn.Module):
         self.stage_sizes = [flat.numel() for flat in model.flat]
         self._shapes = [{name: each.shape for name, each in stage.named_parameters()} for stage in model.stages]
 
-    def forward(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor, route: Route, backward: Backward = ()) -> Tensor:
         """Mean cross-entropy, in nats per token."""
-        return self._loss(tokens, targets, route)
+        return self._loss(tokens, targets, route, backward)
 
     def named(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:
         """Named parameters from the vector of each stage, as views: the inverse of `flatten`."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.corpus import Corpus
-from models.recipe import PLAIN, Recipe, Route, rows_by_route, visited_stages
+from models.recipe import PLAIN, Pass, Recipe, Route, rows_by_pass, rows_by_route, visited_stages
 from models.spec import TrainingSpec, plain_routes
 from models.staged_model import StagedModel
 from models.training_state import DivergedError, Edit, GradientNormWeights, Moment, Term
@@ -63,18 +63,18 @@ class Trainer:
     def enter(self, recipe: Recipe) -> None:
         """Train by a recipe from the next step on."""
         self.recipe = recipe
-        self._rows_by_route = rows_by_route(self.spec, recipe)
-        self._num_counted = sum(map(len, self._rows_by_route.values()))
-        self._visited = visited_stages(self._rows_by_route)
+        self._rows_by_pass = rows_by_pass(self.spec, recipe)
+        self._num_counted = sum(map(len, self._rows_by_pass.values()))
+        self._visited = visited_stages(self._rows_by_pass)
 
     def train_step(self) -> StepResult:
         """Update every stage that rows visit. DivergedError, with weights unchanged, when the loss is not finite."""
         spec = self.spec
         windows = self.corpus.batch(spec.data_seed, self.step, spec.sequences_per_batch, spec.sequence_length)
         train_loss, gradients = 0.0, list[Tensor]()
-        for route, rows in self._rows_by_route.items():
+        for way, rows in self._rows_by_pass.items():
             group = torch.from_numpy(windows if len(rows) == len(windows) else windows[rows])
-            loss, found = self._gradients(group[:, :-1], group[:, 1:], route)
+            loss, found = self._gradients(group[:, :-1], group[:, 1:], way)
             gradients = [total.add_(more) for total, more in zip(gradients, found, strict=True)] if gradients else found
             train_loss += loss.item()
         self._require_finite(train_loss, "loss")
@@ -91,16 +91,16 @@ class Trainer:
         self.step += 1
         return StepResult(train_loss, tuple(gradient_norms))
 
-    def _gradients(self, tokens: Tensor, targets: Tensor, route: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-        """Loss of sequences on a route, weighted by their share of the rows that count, and its gradients by stage."""
+    def _gradients(self, tokens: Tensor, targets: Tensor, way: Pass) -> tuple[Tensor, list[Tensor]]:
+        """Loss of sequences in one pass, weighted by their share of the rows that count, and its gradients by stage."""
         share = len(tokens) / self._num_counted
         if self.spec.compile == "on":
             from models.compiled import compiled_gradients
 
             weights = [flat.detach() for flat in self.model.flat]
-            found, loss = compiled_gradients(self.spec, route, len(tokens), share)(weights, tokens, targets)
+            found, loss = compiled_gradients(self.spec, way, len(tokens), share)(weights, tokens, targets)
             return loss, found
-        loss = self.model.loss(tokens, targets, route) * share
+        loss = self.model.loss(tokens, targets, *way) * share
         return loss, self.model.gradients(loss)
 
     def validation_loss(self) -> float:

@@ -30,7 +30,7 @@ from models.trajectory_store import Keyframe, LineResults, TrajectoryStore, requ
 
 KEYFRAME_INTERVAL_STEPS = 50
 NUM_OLDER_STATES_KEPT = 2  # in memory for the next edit, which often refers to the same checkpoint
-TRAINING_CODE = ("corpus", "gpt", "llama", "recipe", "staged_model", "trainer")
+TRAINING_CODE = ("approximate_backward", "corpus", "gpt", "llama", "recipe", "staged_model", "trainer")
 TRAINING_CODE_HASH = hashlib.sha256(
     b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in TRAINING_CODE)
 ).hexdigest()[:16]

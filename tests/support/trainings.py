@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from models.corpus import Corpus, load_corpus
-from models.recipe import PLAIN, Recipe
+from models.recipe import PLAIN, ApproximateBackward, Recipe
 from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes
 from models.trainer import StepResult, Trainer
 from models.training_state import Edit, GradientNormWeights, Moment, Position, Term, root
@@ -29,6 +29,7 @@ RECIPES = [
     AROUND_3,
     Recipe(rows=(0, 1, 2), routes=((1, 2, 4), (2, 3, 1, 4)), validate_on_routes=True),
     Recipe(rate_factor=2.0),
+    Recipe(rows=(0, 1, 3), backward=(ApproximateBackward(2, rows=(0, 1), rank=3), ApproximateBackward(4))),
 ]
 NO_TEXT = SimpleNamespace(content_hash="c", vocabulary_size=256)
 """In place of a corpus where only its name matters."""

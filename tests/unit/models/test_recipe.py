@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn.utils import clip_grad_norm_
 
-from models.recipe import PLAIN, Recipe, rows_by_route, rows_of_parts
+from models.recipe import PLAIN, ApproximateBackward, Pass, Recipe, rows_by_pass, rows_by_route, rows_of_parts
 from models.spec import ModelSpec, OptimizerSpec, plain_routes, swapped_routes
 from models.trainer import Trainer
 from models.training_state import Edit, Lineage, edits_of_weights
@@ -162,11 +162,19 @@ def test_the_recipe_in_force_survives_resumption(corpus, spec, tmp_path):
 # ---- names --------------------------------------------------------------------------------------
 ROWS = st.one_of(st.none(), st.sets(st.integers(0, 3), min_size=1).map(lambda rows: tuple(sorted(rows))))
 ROUTES = st.one_of(st.none(), st.lists(st.permutations(WHOLE).map(lambda way: tuple(way[:3])), min_size=1, max_size=3))
+BACKWARD = st.builds(
+    ApproximateBackward,
+    stage=st.integers(1, 4),
+    rows=ROWS,
+    through_attention=st.booleans(),
+    rank=st.sampled_from([None, 1, 1000]),
+)
 ANY = st.builds(
     Recipe,
     rows=ROWS,
     average_over=st.sampled_from(["counted", "batch"]),
     routes=ROUTES,
+    backward=st.one_of(st.just(()), st.tuples(BACKWARD)),
     rate_factor=st.sampled_from([1, 1.0, 0.5, 2, 2.0]),
     validate_on_routes=st.booleans(),
 )
@@ -185,7 +193,9 @@ SPEC = start().lineage.spec
 
 def test_texts_of_recipes_stay_as_they_are():
     """The store knows states by them."""
-    recipe = Recipe(np.array([0, 2]), "batch", ((1, 2), (2, 3)), 0.5, True)
+    approximate = Recipe(backward=(ApproximateBackward(1), ApproximateBackward(3, (0, 2), True, 8)))
+    assert approximate.as_text() == "recipe:backward stage 1, stage 3 rows (0, 2) through attention rank 8"
+    recipe = Recipe(np.array([0, 2]), "batch", ((1, 2), (2, 3)), rate_factor=0.5, validate_on_routes=True)
     assert recipe.as_text() == "recipe:rows (0, 2):over batch:routes ((1, 2), (2, 3)):rate 0.5:validated on routes"
     assert start().after(7).entered(recipe).edited(FRESH_4).lineage.key == "d053daa07fefaa453ce1a29e7aea8c1b"
 
@@ -193,7 +203,12 @@ def test_texts_of_recipes_stay_as_they_are():
 def test_entering_the_recipe_in_force_is_no_entry():
     here = start().after(5)
     assert here.entered(PLAIN) is here
-    for nothing in (Recipe(rows=(0, 1, 2, 3), average_over="batch"), Recipe(routes=plain_routes(6))):
+    exact = ApproximateBackward(2, through_attention=True, rank=64)
+    for nothing in (
+        Recipe(rows=(0, 1, 2, 3), average_over="batch"),
+        Recipe(routes=plain_routes(6)),
+        Recipe(backward=(exact, replace(exact, rank=None, stage=3))),
+    ):
         assert here.entered(nothing) is here
     half = here.entered(Recipe(rows=(0, 1)))
     assert half != here
@@ -230,11 +245,13 @@ def test_a_stage_goes_back_past_recipes():
         ("no stage twice in one, found \\(\\(1, 1\\),\\)", {"routes": ((1, 1),)}),
         ("rate_factor is finite and above 0, found 0", {"rate_factor": 0}),
         ("rate_factor is finite", {"rate_factor": math.nan}),
+        ("rank of a gradient is at least 1, found 0", {"backward": {"rank": 0}}),
+        ("ascending, found \\(2, 1\\)", {"backward": {"rows": (2, 1)}}),
     ],
 )
 def test_a_recipe_that_contradicts_itself_is_refused(message, wrong):
     with pytest.raises(ValueError, match=message):
-        Recipe(**wrong)
+        ApproximateBackward(1, **wrong["backward"]) if "backward" in wrong else Recipe(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +260,12 @@ def test_a_recipe_that_contradicts_itself_is_refused(message, wrong):
         ("a batch has rows 0 to 3, found 4", Recipe(rows=(1, 4))),
         ("routes visit stages 1 to 6, found 7", Recipe(routes=((1, 7),))),
         ("routes visit stages 1 to 6, found 0", Recipe(routes=((0, 1),))),
+        ("a batch has rows 0 to 3, found 7", Recipe(backward=(ApproximateBackward(1, rows=(7,)),))),
+        ("backward is of stages 1 to 6, found 0", Recipe(backward=(ApproximateBackward(0),))),
+        (
+            "backward has a row of stage 2 twice",
+            Recipe(backward=(ApproximateBackward(2), ApproximateBackward(2, (1,)))),
+        ),
     ],
 )
 def test_a_recipe_must_fit_its_training(message, recipe):
@@ -268,6 +291,14 @@ def test_each_row_keeps_its_microbatch():
         (1,): [0, 1, 4, 5],
         (2,): [2, 3, 6, 7],
     }
+
+
+def test_rows_are_passed_together_where_the_same_is_approximated():
+    one, other = ApproximateBackward(1, rows=(0, 1, 2)), ApproximateBackward(2, rows=(2, 3), rank=4)
+    recipe = Recipe(rows=(0, 2, 3), routes=((1, 2), (2, 3), (1, 2), (1, 3)), backward=(one, other))
+    first, second = replace(one, rows=None), replace(other, rows=None)
+    found = {way: list(rows) for way, rows in rows_by_pass(SPEC, recipe).items()}
+    assert found == {Pass((1, 2), (first,)): [0], Pass((1, 2), (first, second)): [2], Pass((1, 3)): [3]}
 
 
 @given(st.integers(1, 40), st.integers(1, 12))
