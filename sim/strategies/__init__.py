@@ -14,6 +14,8 @@ from sim.strategies.checkfree_hybrid import CheckFreeHybrid
 from sim.strategies.checkpoint import Checkpoint
 from sim.strategies.memory_checkpoint import NeighbourCheckpoint
 from sim.strategies.redundant import Redundant
+from sim.strategies.stale_stage import StaleStage
+from sim.strategies.two_tier_checkpoint import TwoTierCheckpoint
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.kind: strategy
@@ -21,10 +23,12 @@ STRATEGIES: dict[str, type[Strategy]] = {
         NoStrategy,
         Checkpoint,
         NeighbourCheckpoint,
+        TwoTierCheckpoint,
         Redundant,
         CheckFree,
         CheckFreePlus,
         CheckFreeHybrid,
+        StaleStage,
         Reinit,
         Peer,
         Restart,

@@ -214,7 +214,7 @@ class CheckFreePlus(CheckFree):
     config: CheckFreePlusConfig
 
     @classmethod
-    def check(cls, config: RebuildOptions, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
+    def check(cls, config: StrategyConfig, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
         """Swapping needs two disjoint pairs of stages."""
         if workload.num_stages < 4:
             return (
@@ -228,7 +228,7 @@ class CheckFreePlus(CheckFree):
         return neighbours_missing(workload)
 
     @classmethod
-    def extra_memory_bytes(cls, config: CheckFreeOptions, costs: Costs, stage: int) -> float:  # noqa: ARG003
+    def extra_memory_bytes(cls, config: StrategyConfig, costs: Costs, stage: int) -> float:  # noqa: ARG003
         """S1 holds a copy of E and Ss one of E⁻¹, with their Adam states: half of stage 0 each."""
         return costs.checkpoint_bytes(EMBEDDING_STAGE) / 2 if stage in (1, costs.workload.num_stages) else 0.0
 

@@ -6,14 +6,23 @@ stages continue from where they are. Before the first checkpoint the initial wei
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE
 from models.training_state import Edit, Position, Term
 from sim.core.records import Failure
-from sim.strategies.base import STORE, PeriodicSave, Process, StrategyWorld, Transfer, UnrecoverableError, beginning_of
+from sim.strategies.base import (
+    STORE,
+    PeriodicSave,
+    Process,
+    StrategyConfig,
+    StrategyWorld,
+    Transfer,
+    UnrecoverableError,
+    beginning_of,
+)
 from sim.strategies.checkfree import CheckFreePlus, CheckFreePlusConfig
 from sim.strategies.checkpoint import Checkpoint, CheckpointConfig
 from sim.workload.costs import Costs
@@ -39,16 +48,16 @@ class CheckFreeHybrid(CheckFreePlus):
 
     title = "CheckFree+ hybrid"
     summary = "CheckFree+, and a sparse checkpoint for stages that neighbours cannot rebuild: only these go back"
-    Config = CheckFreeHybridConfig
+    Config: ClassVar[type[StrategyConfig]] = CheckFreeHybridConfig
     config: CheckFreeHybridConfig
 
-    def __init__(self, config: CheckFreeHybridConfig, num_stages: int) -> None:
+    def __init__(self, config: Any, num_stages: int) -> None:
         super().__init__(config, num_stages)
         beneath = CheckpointConfig(interval_iterations=config.interval_iterations, blocking_share=config.blocking_share)
         self.checkpoint = Checkpoint(beneath, num_stages)
 
     @classmethod
-    def stored_bytes(cls, config: CheckFreeHybridConfig, costs: Costs) -> float:  # noqa: ARG003
+    def stored_bytes(cls, config: StrategyConfig, costs: Costs) -> float:  # noqa: ARG003
         """The checkpoint."""
         return Checkpoint.stored_bytes(CheckpointConfig(), costs)
 

@@ -6,7 +6,7 @@ The interval is given, or one of the optimal intervals of Young and Daly, in sec
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -92,7 +92,7 @@ class Checkpoint(Strategy):
 
     title = "checkpointing"
     summary = "upload the training state at intervals, roll all stages back to the last upload"
-    Config = CheckpointConfig
+    Config: ClassVar[type[StrategyConfig]] = CheckpointConfig
     config: CheckpointConfig
     serves_as_fallback = True
     supports_sharding = True
@@ -104,6 +104,7 @@ class Checkpoint(Strategy):
         self.kept: list[Position] = []
         self.upload: Background | None = None
         self.uploading: Position | None = None
+        self.was_cut = False  # whether a failure ended the last upload
         self.started_at_seconds = 0.0
         self._transfers: dict[float, tuple[Transfer, ...]] = {}
 
@@ -145,14 +146,14 @@ class Checkpoint(Strategy):
             failure = yield from world.wait_for(self.upload, "checkpoint_save")
             if failure:
                 return failure
-        self.started_at_seconds, self.uploading = world.now_seconds, position
+        self.started_at_seconds, self.uploading, self.was_cut = world.now_seconds, position, False
         world.record("checkpoint_started", None, position.iteration)
         failure = yield from world.attempt(self._local_seconds(world), "checkpoint_save")
         share = self.config.blocking_share
         if share and not failure:
             failure = yield from world.transfer(self._uploads(world, share), "checkpoint_save")
         if failure:
-            self.uploading = None
+            self.uploading, self.was_cut = None, True
             world.record("checkpoint_lost", failure.stage, position.iteration, "failure during the upload")
             return failure
         self._upload_rest(world, position, 1.0 - share)
@@ -192,11 +193,15 @@ class Checkpoint(Strategy):
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Every node gets its stage's state from the last durable checkpoint that is not ahead of `position`."""
-        durable = next((kept for kept in reversed(self.kept) if kept.iteration <= position.iteration), None)
+        durable = self.stored_before(position)
         while (yield from world.bring_back_nodes()) or (durable and (yield from self._download(world, durable))):
             pass
         self.started_at_seconds = world.now_seconds
         return durable or beginning_of(position)
+
+    def stored_before(self, position: Position) -> Position | None:
+        """The last durable checkpoint that is not ahead of a state."""
+        return next((kept for kept in reversed(self.kept) if kept.iteration <= position.iteration), None)
 
     def _upload_rest(self, world: StrategyWorld, position: Position, share: float) -> None:
         """Continue an upload concurrently with training: the share that is left of it."""
@@ -211,7 +216,7 @@ class Checkpoint(Strategy):
             world.record("checkpoint_durable", None, position.iteration)
 
         def lost() -> None:
-            self.uploading = None
+            self.uploading, self.was_cut = None, True
             world.record("checkpoint_lost", None, position.iteration, "failure during the upload")
 
         if share == 0.0:

@@ -5,7 +5,7 @@ Every node keeps the last checkpoint of its own stage and of the stage(s) before
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,7 @@ class NeighbourCheckpoint(Strategy):
     Config = NeighbourCheckpointConfig
     config: NeighbourCheckpointConfig
     needs_embedding_nodes = True
+    where: ClassVar[str] = ""  # said in its events
 
     def __init__(self, config: NeighbourCheckpointConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
@@ -76,17 +77,18 @@ class NeighbourCheckpoint(Strategy):
             return None
         self.begun_iteration = position.iteration
         stages = range(self.num_stages + 1)
-        world.record("checkpoint_started", None, position.iteration)
+        world.record("checkpoint_started", None, position.iteration, self.where)
 
         def completed() -> None:
             self.saved = position
             for stage in stages:
                 for place in (stage, *self.holders(stage)):
                     world.hold(place, copy_of(stage), position)
-            world.record("checkpoint_durable", None, position.iteration)
+            world.record("checkpoint_durable", None, position.iteration, self.where)
 
         def lost() -> None:
-            world.record("checkpoint_lost", None, position.iteration, "failure while the copies were sent")
+            why = "failure while the copies were sent"
+            world.record("checkpoint_lost", None, position.iteration, f"{self.where}: {why}" if self.where else why)
 
         copies = [self._copy(world, stage, stage, holder) for stage in stages for holder in self.holders(stage)]
         self.sending = world.background(copies, completed, lost)

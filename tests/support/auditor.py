@@ -11,6 +11,9 @@ from sim.cluster.network import STORAGE
 from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 
+STALE = ("checkfree_hybrid", "stale_stage")
+"""Strategies under which a stage goes back alone."""
+
 
 class Sent:
     """A message outside iterations, with the nodes at its ends. version: number of complete iterations."""
@@ -27,7 +30,8 @@ class Auditor:
     def __init__(self, world: World, strategy: Any, fallback: Any) -> None:
         self.world, self.strategy, self.fallback = world, strategy, fallback
         kinds = [config for config in (strategy, fallback) if config.kind != "stop"]
-        self.keeps_own = any(c.kind == "neighbour_checkpoint" or getattr(c, "local_gib_per_s", None) for c in kinds)
+        self.keeps_own = any("num_copies" in type(c).model_fields or getattr(c, "local_gib_per_s", None) for c in kinds)
+        self.has_disks = any(getattr(c, "local_gib_per_s", None) for c in kinds)
         self.state: dict[Node, dict[int, int]] = {
             node: {self.own(node): 0} for node in world.membership.node_at if node
         }
@@ -90,10 +94,14 @@ class Auditor:
                 self.settle()
             elif kind == "checkpoint_started":
                 self.uploaded_bytes[iteration] = 0.0
-            elif kind == "checkpoint_durable":
+            elif kind == "checkpoint_durable" and not self.is_in_store_alone(detail):
                 self.keep(iteration)
 
         return record
+
+    def is_in_store_alone(self, detail: str) -> bool:
+        """Whether a complete checkpoint of two tiers is none of the nodes'."""
+        return self.strategy.kind == "two_tier_checkpoint" and detail != "in memory" and not self.has_disks
 
     def watched_note(self, original: Any) -> Any:
         def note(seconds: float, kind: str, *what: Any) -> None:
@@ -205,7 +213,7 @@ class Auditor:
             if any(sent.what == "state" and sent.version == now for sent in batch):
                 got += wanted
         not_its_own = self.fallback.kind == "checkpoint"  # uploads of both are told apart by nothing
-        if self.strategy.kind == "checkfree_hybrid" and (not_its_own or not self.stale_versions(now)):
+        if self.strategy.kind in STALE and (not_its_own or not self.stale_versions(now)):
             return wanted  # drawn afresh, alone
         return got
 
@@ -213,7 +221,7 @@ class Auditor:
         """The iterations that a stage can roll back to by itself."""
         interval = getattr(self.strategy, "interval_iterations", None) or 1
         versions = {version for version in self.stored if 0 < version <= now and version % interval == 0}
-        return versions if self.strategy.kind == "checkfree_hybrid" else set()
+        return versions if self.strategy.kind in STALE else set()
 
     def check(self, hosts: Any) -> None:
         """Check that each node of the iteration has the state of every stage that it works for."""

@@ -108,3 +108,35 @@ def test_a_failure_wastes_saving_half_an_interval_and_retrieval(strategy, steps,
     error = interval / math.sqrt(12 * num_recoveries)  # what is lost is all but uniform over one interval
     assert abs(wasted - expected) < 3 * error
     assert wasted == pytest.approx(save + interval / 2 + save, rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("steps", "seeds"), [(8_000, range(1)), pytest.param(40_000, range(4), marks=pytest.mark.slow)]
+)
+def test_two_tiers_lose_an_interval_of_the_tier_that_survives(steps, seeds):
+    """N₁ (t_copy + T₁/2) + N₂ (t_upload + T₂/2): N₁ failures of one stage, N₂ of a stage with all its copies.
+
+    The store alone loses the second for each failure, memory alone everything by each of the N₂.
+    """
+    iteration, copying, upload, per_upload = 600.0, 60.0, 1200.0, 20
+    one, all_stages = ({"kind": "exponential", "mean_uptime_hours": hours} for hours in (25 / 3, 100 / 3))
+    processes = ({**one, "immune_stages": (0, 2)}, {**all_stages, "scope": "region"})
+    strategy = {"kind": "two_tier_checkpoint", "interval_iterations": per_upload}
+    network = {"copy_seconds": copying, "save_seconds": upload}
+    lost_work, num_single, num_whole = 0.0, 0, 0
+    for seed in seeds:
+        failures = {"kind": "compose", "processes": processes}
+        result = run(a_job(strategy, steps, iteration, failures=failures, **network), seed)
+        lost_work += result.ledger["lost_work"]
+        lost: set[int | None] = set()
+        for event in of_kind(result, "failure", "recovered"):
+            if event.kind == "failure":
+                lost.add(event.stage)
+            elif lost:
+                num_single, num_whole = num_single + (len(lost) == 1), num_whole + (len(lost) > 1)
+                lost.clear()
+    assert num_single > 3 * num_whole > 90 * len(seeds)
+    expected = num_single * (copying + iteration / 2) + num_whole * (upload + per_upload * iteration / 2)
+    error = per_upload * iteration * math.sqrt(num_whole / 12)  # what is lost is all but uniform over one interval
+    assert abs(lost_work - expected) < 3 * error
+    assert len(seeds) == 1 or lost_work == pytest.approx(expected, rel=0.05)

@@ -76,6 +76,8 @@ TABLE = {
     "checkfree": "yes no no no no",
     "checkfree_plus": "yes no yes yes yes",
     "checkfree_hybrid": "yes yes yes yes yes",
+    "stale_stage": "yes yes yes yes yes",
+    "two_tier_checkpoint": "yes yes yes yes yes",
     "peer": "no no no no no",
     "restart": "yes yes yes yes yes",
 }

@@ -37,6 +37,15 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "checkpoint", "label": "just_in_time", "interval_iterations": 3, "just_in_time": True},
     {"kind": "neighbour_checkpoint"},
     {"kind": "neighbour_checkpoint", "label": "two_copies", "num_copies": 2, "interval_iterations": 2},
+    {"kind": "two_tier_checkpoint", "interval_iterations": 3, "blocking_share": 0.4},
+    {
+        "kind": "two_tier_checkpoint",
+        "label": "three_tiers",
+        "memory_interval_iterations": 2,
+        "num_copies": 2,
+        "interval_iterations": 2,
+        "local_gib_per_s": 2e-6,
+    },
     *({"kind": "redundant", "label": p, "preset": p} for p in ("paper_text", "bamboo", "bamboo_lazy")),
     {"kind": "redundant", "label": "both", "preset": "bamboo_forward_and_backward"},
     {"kind": "checkfree"},
@@ -46,6 +55,14 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     *({"kind": "reinit", "label": rule, "rule": rule} for rule in ("random", "copy_previous", "uniform_average")),
     {"kind": "checkfree_hybrid", "interval_iterations": 2},
     {"kind": "checkfree_hybrid", "label": "stale", "interval_iterations": 2, "rebuild_from": "checkpoint"},
+    {"kind": "stale_stage", "interval_iterations": 2},
+    {
+        "kind": "stale_stage",
+        "label": "plain_routes",
+        "interval_iterations": 3,
+        "routes": "plain",
+        "blocking_share": 1.0,
+    },
 )
 FALLBACKS: tuple[dict[str, Any] | str, ...] = (
     "stop",

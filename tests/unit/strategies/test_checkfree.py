@@ -89,7 +89,7 @@ def test_checkfree_plus_swaps_routes_of_every_other_microbatch(num_stages, swapp
     assert strategy.training_variant() == (tuple(range(1, num_stages + 1)), swapped)
 
 
-@pytest.mark.parametrize("kind", sorted(set(STRATEGIES) - {"checkfree_plus", "checkfree_hybrid"}))
+@pytest.mark.parametrize("kind", sorted(set(STRATEGIES) - {"checkfree_plus", "checkfree_hybrid", "stale_stage"}))
 def test_other_strategies_train_on_plain_routes(kind):
     assert strategy_of(kind).training_variant() == plain_routes(6) == ((1, 2, 3, 4, 5, 6),)
 

@@ -138,6 +138,7 @@ def test_strategies_hold_what_they_say_in_addition_to_a_stage(kind):
         "redundant": [*[layers] * 6, ends],  # the ring 0, S1 ... S6: each the next
         "checkfree_plus": copies,
         "checkfree_hybrid": copies,
+        "stale_stage": copies,
     }
     assert extra == expected.get(kind, [0.0] * 7)
     assert complaint(f"name: x\nstrategies: [{kind}]\n") is None  # a default scenario fits
