@@ -15,7 +15,7 @@ from abc import ABC
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar, Union, get_args
@@ -75,7 +75,7 @@ class Plugins(Generic[Found]):
 
     def installed(self) -> tuple[str, ...]:
         """Plain names that installed packages register, in alphabetical order. Imports nothing."""
-        return tuple(sorted({entry.name for entry in entry_points(group=self.group)}))
+        return _names(self.group, tuple(map(_state, sys.path)))
 
     def offers(self, kind: str) -> bool:
         """Whether a kind can only mean a class from outside, usable or not."""
@@ -94,6 +94,19 @@ class Plugins(Generic[Found]):
             except PluginError as error:
                 found[name] = error
         return found
+
+
+@lru_cache(maxsize=8)
+def _names(group: str, path: tuple[tuple[str, int], ...]) -> tuple[str, ...]:  # noqa: ARG001
+    """Names of the entry points of a group; read again when a folder of the path changes, as importlib does."""
+    return tuple(sorted({entry.name for entry in entry_points(group=group)}))
+
+
+def _state(folder: str) -> tuple[str, int]:
+    try:
+        return folder, os.stat(folder or os.curdir).st_mtime_ns
+    except OSError:
+        return folder, 0
 
 
 @cache

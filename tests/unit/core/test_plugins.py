@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -427,6 +428,15 @@ def test_broken_entry_points_matter_only_where_they_are_named(entry_points):
     assert listed["fine"] is strategy_class(EXTRAPOLATE)
     assert "there is no module 'nowhere'" in str(listed["broken"])
     assert "fine" in problems_of("strategies: [fin]\n")[0].partition("allowed")[2]
+
+
+def test_many_unknown_names_read_the_installed_ones_once(entry_points):
+    entry_points("one", fine=EXTRAPOLATE)
+    with patch.object(kinds, "entry_points", side_effect=kinds.entry_points) as read:
+        assert len(problems_of(f"strategies: [{', '.join(f'wrong{number}' for number in range(50))}]\n")) == 50
+    assert read.call_count <= 2
+    entry_points("two", fresh=EXTRAPOLATE)
+    assert {"fine", "fresh"} <= set(known_strategies())
 
 
 def test_the_hash_of_ones_code_changes_with_the_code(folder):
