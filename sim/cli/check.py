@@ -7,6 +7,7 @@ import json
 import typer
 
 from sim.cli.options import Overrides, ScenarioPath, say, with_locations
+from sim.core.text import format_count
 from sim.experiments.training import Texts
 from sim.scenario.exposed_ends import ends_that_fail
 from sim.scenario.quantities import with_units_allowed
@@ -35,11 +36,14 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         if point.scenario.training.data.source != "huggingface":
             texts.of(point.scenario)
     num_strategies, num_replicates = len(scenario.strategies), len(scenario.seeds.replicates)
+    strategies = format_count(num_strategies, "strategy", "strategies")
     if len(points) > 1 or points[0].parameters:
-        what = f"{num_strategies} strategies, {num_replicates} replicates each, at {len(points)} points"
+        replicates, at = format_count(num_replicates, "replicate"), format_count(len(points), "point")
+        what = f"{strategies}, {replicates} each, at {at}"
     else:
         num_iterations = scenario.training.steps * scenario.iterations_per_step
-        what = f"{num_strategies} strategies, {num_replicates * num_strategies} runs of {num_iterations} iterations"
+        runs = format_count(num_replicates * num_strategies, "run")
+        what = f"{strategies}, {runs} of {format_count(num_iterations, 'iteration')}"
     say(f"{scenario_path}: valid; {what}")
     training = scenario.training
     if training.target_validation_loss == "auto" and training.learner != "none":

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from sim.cluster.network import BYTES_PER_MBIT
+from itertools import pairwise
+
+from sim.cluster.network import BYTES_PER_MBIT, AccessConfig, LinkConfig
 from sim.core.text import format_number, format_percent
 from sim.core.units import BYTES_PER_GIB
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import build_site
 from sim.workload.binding import Binding, binding, is_window_narrow
+
+BETWEEN_REGIONS = "network.links, or cluster.regions"
+"""The fields that decide which links lie between regions."""
 
 
 def narrow_window(scenario: Scenario) -> list[str]:
@@ -52,20 +57,45 @@ def describe_binding(found: Binding, scenario: Scenario) -> str:
 
 
 def _slowest_link(scenario: Scenario, resource: str) -> tuple[str, str]:
-    """The field of the links that bind, and its value."""
-    network = scenario.network
-    regions = scenario.cluster.regions or network.regions
+    """The field of the links that bind, and its value: of those between neighbours in a pipeline or in a ring."""
+    network, pairs = scenario.network, _neighbouring_regions(scenario)
+    rows = {frozenset(row[:2]): row for row in network.links}
+    between = [rows[pair] for pair in pairs if pair in rows]
+    is_local = any(len(pair) == 1 for pair in pairs)
+    found: list[tuple[float, str, str]] = []
     if resource == "bandwidth":
-        if network.access:
-            return "network.access.up_mbit_per_s", f"{network.access.up_mbit_per_s:g} Mbit/s"
-        if len(set(regions)) > 1:
-            slowest = min(network.links, key=lambda link: link[3])
-            mbit_per_s = slowest[3] * BYTES_PER_GIB / BYTES_PER_MBIT
-            return "network.links, or cluster.regions", f"{slowest[0]}-{slowest[1]} has {mbit_per_s:.3g} Mbit/s"
-        return "network.same_region.bandwidth_mbit_per_s", f"{network.same_region.bandwidth_mbit_per_s:g} Mbit/s"
-    if len(set(regions)) > 1:
-        farthest = max(network.links, key=lambda link: link[2])
-        return "network.links, or cluster.regions", f"{farthest[0]}-{farthest[1]} takes {farthest[2]:g} ms"
-    if network.software_seconds_per_hop * 1e3 > network.same_region.latency_ms:
-        return "network.software_seconds_per_hop", f"{network.software_seconds_per_hop:g} s"
-    return "network.same_region.latency_ms", f"{network.same_region.latency_ms:g} ms"
+        if access := network.access:
+            for field, rate in (("up_mbit_per_s", access.up_mbit_per_s), ("down_mbit_per_s", access.down_mbit_per_s)):
+                found.append((rate, f"network.access.{field}", f"{rate:g} Mbit/s"))
+        if is_local:
+            rate = network.same_region.bandwidth_mbit_per_s
+            found.append((rate, "network.same_region.bandwidth_mbit_per_s", f"{rate:g} Mbit/s"))
+        for a, b, _, gib_per_s in between:
+            rate = gib_per_s * BYTES_PER_GIB / BYTES_PER_MBIT
+            found.append((rate * network.parallel_streams, BETWEEN_REGIONS, f"{a}-{b} has {rate:.3g} Mbit/s"))
+        return min(found)[1:]
+    found = [(ms, BETWEEN_REGIONS, f"{a}-{b} takes {ms:g} ms") for a, b, ms, _ in between]
+    if is_local:
+        found.append((network.same_region.latency_ms, "network.same_region.latency_ms", _ms(network.same_region)))
+    if access := network.access:
+        found.append((2 * access.latency_ms, "network.access.latency_ms", _ms(access)))
+    seconds = network.software_seconds_per_hop
+    found.append((1e3 * seconds, "network.software_seconds_per_hop", f"{seconds:g} s"))
+    return max(found)[1:]
+
+
+def _neighbouring_regions(scenario: Scenario) -> set[frozenset[str]]:
+    """Regions of nodes that follow each other in a pipeline, or in the ring of a stage's replicas."""
+    cluster = build_site(scenario).cluster
+    stages, replicas = cluster.stages_with_nodes, cluster.replicas
+    rings = [[cluster.slot(stage, replica) for replica in replicas] for stage in stages]
+    pipelines = [list(line) for line in zip(*rings, strict=True)]
+    if scenario.workload.loss_at == "embedding_stage":
+        pipelines = [[*line, line[0]] for line in pipelines]
+    rings = [[*ring, ring[0]] for ring in rings if len(ring) > 1]
+    pairs = [pair for line in (*rings, *pipelines) for pair in pairwise(line)]
+    return {frozenset(cluster.regions_of_nodes[slot] for slot in pair) for pair in pairs}
+
+
+def _ms(link: LinkConfig | AccessConfig) -> str:
+    return f"{link.latency_ms:g} ms"

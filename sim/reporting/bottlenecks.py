@@ -20,7 +20,8 @@ DOMINANT = 0.3
 """Share of the time from which on a bucket that is no training is worth a sentence."""
 
 REMEDIES: Mapping[Bucket, str] = {
-    "lost_work": "save more often (interval_iterations, or interval: young)",
+    "lost_work": "save more often (interval_iterations, or interval: young), or give strategies that do not save a "
+    "fallback that does",
     "detection": "lower cluster.detection_seconds",
     "provisioning": "add cluster.num_spares, or lower cluster.provisioning_seconds and startup_seconds",
     "waiting_for_nodes": "add cluster.num_spares, or shorten failures.downtime: everybody waits for a lost node",

@@ -82,7 +82,7 @@ def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
         if share > LONG_WAIT and run.run["strategy"].get("blocking_share") == 0.0:
             waits[run.summary["strategy"]] = (
                 f"{legend_label(run.summary['strategy'])}: training waited for uploads {100 * share:.0f} % of the "
-                "time, since one takes longer than the interval: lengthen it, or see whether network.storage is so slow"
+                "time, because one takes longer than the interval: lengthen the interval, or check network.storage"
             )
     return [*lines, *waits.values()]
 

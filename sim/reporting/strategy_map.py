@@ -132,6 +132,10 @@ def _undecided(found: StrategyMap) -> str:
     return nothing_to_choose(found.own.ranking, f"{found.scenario.training.target_loss:g}")
 
 
+def _is_curve(found: StrategyMap) -> bool:
+    return found.scenario.training.learner == "curve"
+
+
 def map_notes(found: StrategyMap) -> list[str]:
     """What the map rests on, a sentence each."""
     scenario, results = found.scenario, found.cells.values()
@@ -145,13 +149,14 @@ def map_notes(found: StrategyMap) -> list[str]:
         )
     elif found.sampled_cells:
         error = max((one.error for result in results for one in result.ranking.standings), default=0.0)
+        what = "training seed" if _is_curve(found) else "real training"
         basis += (
-            f"Iterations to loss {target:g} under failures: {format_count(found.num_replicates, 'real training')} at "
+            f"Iterations to loss {target:g} under failures: {format_count(found.num_replicates, what)} at "
             f"{'each of ' if len(found.sampled_cells) > 1 else ''}{format_count(len(found.sampled_cells), 'cell')}, "
             f"interpolated by failures per iteration, and between validations (error up to {100 * error:.0f} %)."
         )
     else:
-        basis += f"Iterations to loss {target:g}: those of a run without failures, no strategy here changes weights."
+        basis += f"Iterations to loss {target:g}: those of a run without failures; here no recovery changes weights."
     basis += " Too close: the 95 % interval of the difference contains 0, or the difference is below the possible "
     basis += "error."
     if num_smaller := sum(result.smaller is not None for result in results):
@@ -369,7 +374,8 @@ def _then(advice: Advice) -> str:
 def _confidence(advice: Advice) -> str:
     result, map_ = advice.result, advice.map
     error = max((one.error for one in result.ranking.standings), default=0.0)
-    basis = f"95 % intervals, {map_.num_time_seeds} failure seeds crossed with {map_.num_replicates} real trainings"
+    trainings = "training seeds of the parametric curve" if _is_curve(map_) else "real trainings"
+    basis = f"95 % intervals, {map_.num_time_seeds} failure seeds crossed with {map_.num_replicates} {trainings}"
     if map_.num_branches:
         seeds = f"{map_.num_time_seeds} failure seeds crossed with {map_.num_replicates} training seeds"
         basis = f"95 % intervals, {seeds}; learning predicted from {map_.num_branches:,} single failures"

@@ -96,11 +96,14 @@ def _outcomes(point: PointRuns, metric: str, smaller: SmallerMicrobatches | None
     lost = runs["num_failures"].astype(float)
     if metric in (TO_TARGET, USD_TO_TARGET) and "target_reached_num_failures" in runs:
         lost = runs["target_reached_num_failures"].astype(float).fillna(lost)
-    steady = math.nan
+    steady, plain = math.nan, 0.0
     if "productive_compute_seconds" in runs:
         ledgers = [{bucket: row[f"{bucket}_seconds"] for bucket in BUCKETS} for _, row in runs.iterrows()]
         each = [steady_seconds(*pair) for pair in zip(ledgers, runs["num_iterations"], strict=True)]
-        steady = math.fsum(each) / len(each) - float(_saved_seconds(runs, smaller).mean())
+        saved_seconds = float(_saved_seconds(runs, smaller).mean())
+        steady = math.fsum(each) / len(each) - saved_seconds
+        if "equal_iteration_seconds" in runs:
+            plain = float(runs["equal_iteration_seconds"].mean()) - saved_seconds
     seeds, values = point.values(metric)
     if smaller:
         iterations, seconds = ("target_reached_iteration", TO_TARGET), ("num_iterations", TO_END)
@@ -108,7 +111,7 @@ def _outcomes(point: PointRuns, metric: str, smaller: SmallerMicrobatches | None
         share = _saved_seconds(runs, smaller) * runs[num].astype(float) / runs[until].astype(float)
         values = values * (1.0 - np.asarray(share, dtype=np.float64))
     churn_seeds = point.seeds * (0, 1) if runs[TO_END].nunique() == 1 else point.seeds  # scripted: one churn for all
-    return Outcomes(Values(seeds, values), Values(churn_seeds, np.asarray(lost, dtype=np.float64)), steady)
+    return Outcomes(Values(seeds, values), Values(churn_seeds, np.asarray(lost, dtype=np.float64)), steady, plain)
 
 
 def is_failure_free(point: PointRuns) -> bool:

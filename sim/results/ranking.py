@@ -29,18 +29,29 @@ SMALL_LEAD = 0.05
 """Where failures were too few to decide: share of the best time within which the least overhead is recommended."""
 
 
+CHANCE = 0.01
+"""Share by which iterations can be shorter than plain ones while nodes are missing, or by rounding."""
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """The replicates of a strategy.
 
     values: seconds or dollars to the target, NaN if not reached; lost: stages lost until then, unknown if None;
-    steady_seconds: mean of an iteration without recoveries; error: of interpolation, as a share.
+    steady_seconds: mean of an iteration without recoveries; plain_seconds: of one without a strategy, with equal
+    microbatches; error: of interpolation, as a share.
     """
 
     values: Values
     lost: Values | None = None
     steady_seconds: float = math.nan
+    plain_seconds: float = 0.0
     error: float = 0.0
+
+    @property
+    def is_faster_by_chance(self) -> bool:
+        """Whether a strategy makes iterations shorter, as only another order of work can: no merit of its own."""
+        return self.steady_seconds < (1.0 - CHANCE) * self.plain_seconds
 
     @cached_property
     def is_one_sample(self) -> bool:
@@ -66,7 +77,8 @@ class Standing:
 
     error: of interpolation, as a share; num_lost: stages lost in all replicates; is_tested: whether under this strategy
     or the best enough stages were lost to decide; overhead: share by which its iterations without recoveries take
-    longer than those of the strategy with the shortest, NaN if unknown.
+    longer than those of the strategy with the shortest, NaN if unknown or if they are shorter than plain ones by
+    chance.
     """
 
     strategy: str
@@ -134,9 +146,11 @@ class Ranking:
     @property
     def by_overhead(self) -> tuple[Standing, ...]:
         """By overhead without failures, for where nothing is decided; first those close to the least mean."""
-        return tuple(
-            sorted(self.reaching, key=lambda one: (one.behind > SMALL_LEAD, _known(one.overhead), one.strategy))
-        )
+
+        def order(one: Standing) -> tuple[bool, bool, float, str]:
+            return math.isnan(one.overhead), one.behind > SMALL_LEAD, _known(one.overhead), one.strategy
+
+        return tuple(sorted(self.reaching, key=order))
 
 
 def _known(overhead: float) -> float:
@@ -149,10 +163,13 @@ def rank(outcomes: Mapping[str, Outcomes]) -> Ranking:
     Intervals of zero width, from replicates that are all the same run, become unknown: they are no certainty.
     """
     means = {name: _estimate(found) for name, found in outcomes.items()}
-    steady = [
-        found.steady_seconds for name, found in outcomes.items() if means[name].num_reached == means[name].num_runs
-    ]
-    least_seconds = min((seconds for seconds in steady if seconds > 0.0), default=math.nan)
+    are_all_faster = all(found.is_faster_by_chance for found in outcomes.values())
+    steady = {
+        name: math.nan if found.is_faster_by_chance and not are_all_faster else found.steady_seconds
+        for name, found in outcomes.items()
+    }
+    reaching = [steady[name] for name, mean in means.items() if mean.num_reached == mean.num_runs]
+    least_seconds = min((seconds for seconds in reaching if seconds > 0.0), default=math.nan)
 
     def order(name: str) -> tuple[bool, float, str]:
         mean = means[name]
@@ -169,7 +186,7 @@ def rank(outcomes: Mapping[str, Outcomes]) -> Ranking:
                 error=math.hypot(own.error, best.error),
                 num_lost=own.num_lost,
                 is_tested=max(own.num_lost, best.num_lost) >= FEWEST_FAILURES,
-                overhead=own.steady_seconds / least_seconds - 1.0,
+                overhead=steady[name] / least_seconds - 1.0,
             )
         )
     return Ranking(tuple(standings))

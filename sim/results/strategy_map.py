@@ -39,6 +39,7 @@ class FirstPassages:
     lost: Mapping[SeedPair, int]  # stages, until then
     iteration_seconds: float  # of an iteration on all nodes, without saves
     steady_seconds: float  # of an iteration without failures and recoveries, mean over failure seeds
+    plain_seconds: float  # of one without a strategy, with equal microbatches
     shares: Mapping[Bucket, float]  # of the time, by bucket of the ledger, over failure seeds
     num_started: int  # saves under all failure seeds
     num_durable: int  # of these, completed

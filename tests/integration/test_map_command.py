@@ -93,7 +93,7 @@ def test_map_writes_a_figure_and_its_table_and_names_the_best(mapped):
     assert re.search(r"checkpointing +\d+", output)
     nearest = "failures.rate_per_hour 0.3, the scenario's 0.3, network.bandwidth_factor"
     assert f"In the cell nearest to the scenario ({nearest}" in output
-    assert "4 real trainings at each of 2 cells" in output
+    assert "4 training seeds at each of 2 cells" in output
     assert "PARAMETRIC CURVE" in output
 
 
@@ -157,7 +157,7 @@ def test_without_weight_changes_only_failure_free_runs_train(tmp_path):
     lossless = maps.TEXT.replace("  - {kind: checkfree, end_stages: copy}\n", "")
     output = invoke(tmp_path, "map", "--x", maps.RATES, "--time-replicates", "2", text=lossless).stdout
     assert "4 runs at 1 point: 0 finished before, 4 to do." in output
-    assert "no strategy here changes weights" in output
+    assert "here no recovery changes weights" in output
 
 
 RATE = "failures.rate_per_hour"

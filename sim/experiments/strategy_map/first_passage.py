@@ -81,4 +81,5 @@ def first_passage(
         num_started=sum(found["checkpoint_started"] for found in kinds),
         num_durable=sum(found["checkpoint_durable"] for found in kinds),
         steady_seconds=math.fsum(steady_seconds(run.ledger, run.num_iterations) for run in runs.values()) / len(runs),
+        plain_seconds=min(run.equal_iteration_seconds for run in runs.values()),
     )

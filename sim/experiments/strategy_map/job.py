@@ -233,6 +233,7 @@ class MapJob:
                 Values.by_seeds(passed.usd if self.objective == "money" else passed.seconds),
                 Values.by_seeds(passed.lost),
                 passed.steady_seconds,
+                passed.plain_seconds,
                 0.0 if to_target.is_flat else math.hypot(error, resolution),
             )
         return CellResult(passages, rank(outcomes), self.grid.smaller(cell))

@@ -51,6 +51,37 @@ def test_each_limit_is_named_with_its_field(resource):
     assert narrow_window(scenario) == ([said] if resource == "window" else [])
 
 
+ROWS = "links: [[a, b, 1, 0.01], [b, c, 5000, 9], [a, c, 1, 10]], storage: {latency_ms: 1, bandwidth_mbit_per_s: 1e6}"
+SLOW = "same_region: {latency_ms: 1, bandwidth_mbit_per_s: 20}"
+QUICK = "same_region: {latency_ms: 1, bandwidth_mbit_per_s: 1e6}"
+
+
+@pytest.mark.parametrize(
+    ("network", "cluster", "field"),
+    [
+        (f"{QUICK}, {ROWS}", "device: a100", "network.links, or cluster.regions (a-b has 85.9 Mbit/s)"),
+        (f"{QUICK}, {ROWS}", "device: a100, regions: [b, c]", "(b-c takes 5000 ms)"),
+        (f"{SLOW}, {ROWS}", "device: a100, regions: [a, a, c, c]", "network.same_region.bandwidth_mbit_per_s"),
+        (f"{SLOW}, {ROWS}", "device: a100, regions: [a]", "network.same_region.bandwidth_mbit_per_s"),
+        (
+            f"{QUICK}, {ROWS}, access: {{up_mbit_per_s: 1e4, down_mbit_per_s: 30}}",
+            "device: a100, regions: [a, b]",
+            "network.access.down_mbit_per_s (30 Mbit/s)",
+        ),
+        (
+            f"{QUICK}, {ROWS}, access: {{up_mbit_per_s: 1e4, down_mbit_per_s: 1e4}}",
+            "device: a100, regions: [a, b]",
+            "network.links, or cluster.regions (a-b",
+        ),
+        (f"{QUICK}, {ROWS}, software_seconds_per_hop: 3", "device: a100, regions: [a]", "software_seconds_per_hop"),
+    ],
+)
+def test_the_link_that_is_named_is_the_one_that_binds(network, cluster, field):
+    """Of those that messages cross: neither the fastest kind, nor a row between regions without neighbours."""
+    (said,) = binding_sentences(scenario_of(network=f"network: {{{network}}}", cluster=cluster))
+    assert field in said
+
+
 @pytest.mark.parametrize("device", ["a100", "t4"])
 def test_the_window_that_is_proposed_keeps_its_promise(device):
     """On a T4 it is the largest that fits."""
