@@ -28,6 +28,7 @@ MODULES = {
     "timeline": "results",
     "plot": "results",
     "map": "map",
+    "fit": "fit",
     "validate": "check",
     "costs": "tables",
     "list": "tables",

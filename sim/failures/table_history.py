@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from sim.core.text import format_count, format_value, shortened, suggestion
 from sim.failures.history import Flags, Floats, History, Ints, sorted_history
@@ -156,6 +155,8 @@ def codes_of(table: Table, role: str) -> tuple[Ints, tuple[str, ...]]:
     if role not in table.cells:
         return np.arange(len(table.lines)), tuple(f"line {line}" for line in table.lines)
     cells = table.cells[role]
+    import pandas as pd  # takes long, and most scenarios have no table
+
     if "" in cells:
         raise TraceError(table.place(cells.index("")), f"found an empty {role}; allowed: its name")
     codes, names = pd.factorize(np.array(cells, dtype=object))
@@ -240,6 +241,8 @@ def states_of(table: Table) -> list[bool | None]:
 
 def samples_of_counts(table: Table, unit: str | None) -> tuple[list[tuple[float, int]], list[str]]:
     """Seconds and node counts, as the points of a step plot: of several at one instant the last counts."""
+    import pandas as pd
+
     times, _ = seconds_of(table, "time", unit)
     if (np.diff(times) < 0).any():
         row = int(np.argmax(np.diff(times) < 0)) + 1

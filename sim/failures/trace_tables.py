@@ -14,7 +14,6 @@ from itertools import islice, pairwise
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from models.spec import Config
@@ -46,10 +45,16 @@ UNIT_WORDS = {
 ROLES: dict[str, tuple[str, ...]] = {
     "node": (
         *("node", "machine", "host", "hostname", "instance", "vm", "worker", "peer"),
-        *("node_name", "node_id", "machine_id", "instance_id", "host_id", "worker_id"),
+        *("node_name", "node_id", "machine_id", "instance_id", "host_id", "worker_id", "vm_id"),
     ),
-    "start": ("start", "started", "begin", "from", "joined", "start_time", "event_start_time"),
-    "end": ("end", "ended", "stop", "stopped", "until", "finish", "end_time", "stop_time", "event_stop_time"),
+    "start": (
+        *("start", "started", "begin", "from", "joined", "launched", "created", "start_time", "launch_time"),
+        *("created_at", "launched_at", "started_at", "event_start_time"),
+    ),
+    "end": (
+        *("end", "ended", "stop", "stopped", "until", "finish", "left", "terminated", "preempted", "deleted"),
+        *("end_time", "stop_time", "terminated_at", "preempted_at", "ended_at", "event_stop_time"),
+    ),
     "region": ("region", "zone", "availability_zone", "site"),
     "state": ("state", "status"),
     "time": ("time", "timestamp", "datetime", "failure_time", "failed_at"),
@@ -291,6 +296,8 @@ def seconds_of(table: Table, role: str, unit: str | None, may_be_open: bool = Fa
     Numbers are in the unit given, or the header's, else in seconds; ISO times without a zone are UTC, and are seconds
     since 1970.
     """
+    import pandas as pd  # takes long, and most scenarios have no table
+
     cells = pd.Series(table.cells[role], dtype="str")
     is_open = cells.str.casefold().isin(OPEN).to_numpy(bool) if may_be_open else np.zeros(len(cells), bool)
     numbers = pd.to_numeric(cells, errors="coerce").to_numpy(float)
@@ -311,6 +318,8 @@ def seconds_of(table: Table, role: str, unit: str | None, may_be_open: bool = Fa
 
 def flags_of(table: Table, role: str, yes: Sequence[str], no: Sequence[str]) -> Flags:
     """A column of words for yes and no. Raises TraceError for another word."""
+    import pandas as pd
+
     cells = pd.Series(table.cells[role], dtype="str").str.casefold()
     is_yes = cells.isin(yes).to_numpy(bool)
     known = is_yes | cells.isin(no).to_numpy(bool)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sim.experiments.branches.study import branches as branches
+    from sim.experiments.fit_comparison import compare_fit as compare_fit
     from sim.experiments.overheads import overheads as overheads
     from sim.experiments.overheads import recoveries as recoveries
     from sim.experiments.strategy_map.study import MapOptions as MapOptions
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from sim.experiments.sweep import simulate_run as simulate
     from sim.experiments.sweep import sweep_scenario as run_sweep
     from sim.experiments.training import default_cache as default_cache
+    from sim.failures.churn_fit import ChurnFit as ChurnFit
+    from sim.failures.churn_fit import fit_churn as fit_churn
     from sim.reporting.branches import branch_tables as branch_tables
     from sim.reporting.branches import branches_figure as branches_figure
+    from sim.reporting.churn_fit import fit_figure as fit_figure
+    from sim.reporting.churn_fit import fit_lines as fit_lines
     from sim.reporting.ledger import ledger_table as ledger_table
     from sim.reporting.panels import draw as draw
     from sim.reporting.registry import figure_of as figure
@@ -48,10 +53,12 @@ if TYPE_CHECKING:
     from sim.scenario.loading import build_scenario as build_scenario
     from sim.scenario.loading import load_scenario as load_scenario
     from sim.scenario.scenario import Scenario as Scenario
+    from sim.simulation.presences import presences as presences
 
 _WHERE = {
     "Advice": "sim.results.strategy_map:Advice",
     "Branches": "sim.results.branches:Branches",
+    "ChurnFit": "sim.failures.churn_fit:ChurnFit",
     "MapOptions": "sim.experiments.strategy_map.study:MapOptions",
     "Results": "sim.results.storage:Results",
     "STYLE": "sim.reporting.style:STYLE",
@@ -68,11 +75,15 @@ _WHERE = {
     "branches": "sim.experiments.branches.study:branches",
     "branches_figure": "sim.reporting.branches:branches_figure",
     "build_scenario": "sim.scenario.loading:build_scenario",
+    "compare_fit": "sim.experiments.fit_comparison:compare_fit",
     "comparison_table": "sim.reporting.tables:comparison_table",
     "default_cache": "sim.experiments.training:default_cache",
     "draw": "sim.reporting.panels:draw",
     "estimate": "sim.results.statistics:estimate",
     "figure": "sim.reporting.registry:figure_of",
+    "fit_churn": "sim.failures.churn_fit:fit_churn",
+    "fit_figure": "sim.reporting.churn_fit:fit_figure",
+    "fit_lines": "sim.reporting.churn_fit:fit_lines",
     "ledger_hours": "sim.results.outcome_tables:ledger_hours",
     "ledger_table": "sim.reporting.ledger:ledger_table",
     "load_branches": "sim.results.branches:load_branches",
@@ -81,6 +92,7 @@ _WHERE = {
     "load_scenario": "sim.scenario.loading:load_scenario",
     "overheads": "sim.experiments.overheads:overheads",
     "paired_difference": "sim.results.statistics:paired_difference",
+    "presences": "sim.simulation.presences:presences",
     "recoveries": "sim.experiments.overheads:recoveries",
     "replicates_needed": "sim.results.statistics:replicates_needed",
     "run_sweep": "sim.experiments.sweep:sweep_scenario",
