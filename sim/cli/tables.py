@@ -72,12 +72,13 @@ def list_(
 def save_sentences(scenario: Scenario, found: Sequence[Overhead]) -> list[str]:
     """Name saves that never happen, never complete, or make iterations much longer."""
     from sim.reporting.bottlenecks import incomplete_saves, slow_saves
-    from sim.scenario.saves import unused_saves
+    from sim.scenario.saves import strategies_that_save_on_nodes, unused_saves
 
     lines = unused_saves(scenario, min((one.undisturbed_seconds for one in found), default=math.nan))
+    on_nodes = strategies_that_save_on_nodes(scenario)
     for one in found:
-        lines += slow_saves(one.strategy, one.iteration_seconds, one.undisturbed_seconds)
-        lines += incomplete_saves(one.strategy, one.num_started, one.num_durable)
+        lines += slow_saves(one.strategy, one.iteration_seconds, one.undisturbed_seconds, one.strategy in on_nodes)
+        lines += incomplete_saves(one.strategy, one.num_started, one.num_durable, one.strategy in on_nodes)
     return lines
 
 

@@ -46,6 +46,12 @@ class Unit:
 
 
 HOURS, USD = Unit("", " h", SECONDS_PER_HOUR), Unit("$", "")
+MINUTES, SECONDS = Unit("", " min", 60.0), Unit("", " s")
+
+
+def time_unit(seconds: float) -> Unit:
+    """Hours, as in tables; minutes or seconds for less than a tenth of an hour."""
+    return SECONDS if seconds < 60.0 else MINUTES if seconds < SECONDS_PER_HOUR / 10 else HOURS
 
 
 def format_percent(share: float) -> str:

@@ -65,8 +65,11 @@ def _slowest_link(scenario: Scenario, resource: str) -> tuple[str, str]:
     found: list[tuple[float, str, str]] = []
     if resource == "bandwidth":
         if access := network.access:
-            for field, rate in (("up_mbit_per_s", access.up_mbit_per_s), ("down_mbit_per_s", access.down_mbit_per_s)):
-                found.append((rate, f"network.access.{field}", f"{rate:g} Mbit/s"))
+            up, down = access.up_mbit_per_s, access.down_mbit_per_s
+            fields = (
+                "up_mbit_per_s and down_mbit_per_s" if up == down else f"{'up' if up < down else 'down'}_mbit_per_s"
+            )
+            found.append((min(up, down), f"network.access.{fields}", f"{min(up, down):g} Mbit/s"))
         if is_local:
             rate = network.same_region.bandwidth_mbit_per_s
             found.append((rate, "network.same_region.bandwidth_mbit_per_s", f"{rate:g} Mbit/s"))

@@ -12,7 +12,7 @@ from sim.core.records import Bucket
 from sim.core.text import format_list, format_name, format_number, format_percent
 from sim.results.storage import RunFiles
 from sim.results.summary import STEADY_BUCKETS
-from sim.scenario.saves import unused_saves
+from sim.scenario.saves import strategies_that_save_on_nodes, unused_saves
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
@@ -27,7 +27,7 @@ REMEDIES: Mapping[Bucket, str] = {
     "waiting_for_nodes": "add cluster.num_spares, or shorten failures.downtime: everybody waits for a lost node",
     "state_transfer": "use faster links (network), more seldom joins, or a smaller state",
     "checkpoint_save": "save less often (interval_iterations, of the fallback too), or raise "
-    "network.storage.bandwidth_mbit_per_s",
+    "network.storage.bandwidth_mbit_per_s (copies on other nodes: the bandwidth between nodes)",
 }
 """What shortens a bucket."""
 
@@ -35,23 +35,28 @@ SLOW_SAVES = 0.2
 """Share by which saves make iterations longer, from which on that is worth a sentence."""
 
 
-def slow_saves(name: str, steady_seconds: float, iteration_seconds: float) -> list[str]:
-    """Say that saves make iterations longer, if they do by much. Seconds of an iteration with saves and without."""
+def slow_saves(name: str, steady_seconds: float, iteration_seconds: float, on_nodes: bool = False) -> list[str]:
+    """Say that saves make iterations longer, if they do by much. Seconds of an iteration with saves and without.
+
+    on_nodes: whether copies are kept on other nodes, not in the store.
+    """
     share = steady_seconds / iteration_seconds - 1.0 if iteration_seconds else 0.0
     if not share >= SLOW_SAVES:
         return []
     seconds = f"{format_number(steady_seconds)} s in place of {format_number(iteration_seconds)} s"
     longer = f"{format_percent(share)} longer ({seconds})"
-    change = "save less often (interval_iterations), or raise network.storage.bandwidth_mbit_per_s"
+    faster = "use faster links between nodes" if on_nodes else "raise network.storage.bandwidth_mbit_per_s"
+    change = f"save less often (interval_iterations), or {faster}"
     return [f"{legend_label(name)}: saving makes an iteration {longer}; {change}."]
 
 
-def incomplete_saves(name: str, started: int, durable: int) -> list[str]:
-    """Say that most saves of a strategy never completed, of those that it started."""
+def incomplete_saves(name: str, started: int, durable: int, on_nodes: bool = False) -> list[str]:
+    """Say that most saves of a strategy never completed, of those that it started. on_nodes: as of `slow_saves`."""
     if started < 2 or durable * 2 > started:
         return []
     number = f"{durable:,} of" if durable else "none of"
-    why = "failures or the end come first; raise network.storage.bandwidth_mbit_per_s, or save a smaller state"
+    faster = "use faster links between nodes" if on_nodes else "raise network.storage.bandwidth_mbit_per_s"
+    why = f"failures or the end come first; {faster}, or save a smaller state"
     return [f"{legend_label(name)}: {number} {started:,} uploads completed, {why}."]
 
 
@@ -87,11 +92,13 @@ def describe_bucket(bucket: Bucket, shares: Mapping[str, float], is_all: bool = 
 def run_sentences(scenario: Scenario, files: Sequence[RunFiles], runs: pd.DataFrame) -> list[str]:
     """Name what dominates the time of finished and stopped runs, and saves that do not help. runs: their table."""
     lines = [*time_sentences(runs), *unused_saves(scenario, float(runs["ideal_iteration_seconds"].min()))]
+    on_nodes = strategies_that_save_on_nodes(scenario)
     for name, own in runs.groupby("strategy", sort=False):
         kinds = Counter(kind for run in files if run.summary["strategy"] == name for kind in run.events["kind"])
-        lines += incomplete_saves(str(name), kinds["checkpoint_started"], kinds["checkpoint_durable"])
+        counts = kinds["checkpoint_started"], kinds["checkpoint_durable"]
+        lines += incomplete_saves(str(name), *counts, name in on_nodes)
         if scenario.cluster.nodes_per_stage == 1:  # else iterations are longer while nodes are missing
             buckets = [own[f"{bucket}_seconds"].sum() for bucket in STEADY_BUCKETS]
             steady_seconds = math.fsum(buckets) / (own["num_iterations"].sum() or math.nan)
-            lines += slow_saves(str(name), steady_seconds, float(own["iteration_seconds"].mean()))
+            lines += slow_saves(str(name), steady_seconds, float(own["iteration_seconds"].mean()), name in on_nodes)
     return lines

@@ -22,7 +22,8 @@ from matplotlib.ticker import NullLocator
 from scipy import ndimage
 
 from sim.core.files import atomic_write
-from sim.core.text import USD, format_count, format_list, uncapitalized
+from sim.core.text import USD, format_count, format_list, format_number, time_unit, uncapitalized
+from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.binding import binding_sentences
 from sim.reporting.bottlenecks import dominant_buckets, incomplete_saves
 from sim.reporting.notes import describe_prices, notes
@@ -30,11 +31,11 @@ from sim.reporting.series import SeriesStyle, Styles, styles_by_kind
 from sim.reporting.style import new_figure, save
 from sim.reporting.table import Row, Table, columns_of
 from sim.reporting.verdict import nothing_to_choose, use_smaller
-from sim.results.ranking import FEWEST_FAILURES
+from sim.results.ranking import FEWEST_FAILURES, Standing
 from sim.results.storage import refusals_explained
 from sim.results.strategy_map import Advice, CellResult, StrategyMap
 from sim.scenario.axes import Axis
-from sim.scenario.saves import unused_saves
+from sim.scenario.saves import strategies_that_save_on_nodes, unused_saves
 from sim.strategies import legend_label
 
 LEADS, STRENGTHS = (0.05, 0.15), np.array([0.35, 0.6, 1.0])  # strength of the colour up to each lead, and above
@@ -321,9 +322,9 @@ def _bounds(advice: Advice) -> list[str]:
 
 def _unhelpful_saves(advice: Advice) -> list[str]:
     """Name saves that never complete, and intervals that are no shorter than the job."""
-    lines = unused_saves(advice.map.scenario)
+    lines, on_nodes = unused_saves(advice.map.scenario), strategies_that_save_on_nodes(advice.map.scenario)
     for name, found in advice.result.first_passages.items():
-        lines += incomplete_saves(name, found.num_started, found.num_durable)
+        lines += incomplete_saves(name, found.num_started, found.num_durable, name in on_nodes)
     return lines
 
 
@@ -343,24 +344,25 @@ def _use(advice: Advice) -> str:
 
 
 def format_means(result: CellResult, name: str) -> str:
-    """Hours and money of a strategy with their intervals."""
+    """Time and money of a strategy with their intervals."""
     found = result.first_passages[name].means()
-    hours = f"{found['hours']:.3g} h"
-    if found["hours_low"] < found["hours_high"]:  # else all replicates are one run
-        hours += f" (95 % interval {found['hours_low']:.3g} to {found['hours_high']:.3g})"
-    return hours if math.isnan(found["usd"]) else f"{hours} and {USD.of(found['usd'])}"
+    mean, low, high = (SECONDS_PER_HOUR * found[f"hours{end}"] for end in ("", "_low", "_high"))
+    unit = time_unit(mean)
+    time = unit.of(mean)
+    if low < high:  # else all replicates are one run
+        time += f" (95 % interval {format_number(low / unit.size)} to {format_number(high / unit.size)})"
+    return time if math.isnan(found["usd"]) else f"{time} and {USD.of(found['usd'])}"
 
 
 def _then(advice: Advice) -> str:
-    more = "more money" if advice.map.objective == "money" else "later"
+    more, equally = ("more money", "as cheap") if advice.map.objective == "money" else ("later", "as fast")
     ranking, described = advice.result.ranking, []
     for one in ranking.standings[1 if ranking.reaching else 0 :]:
         name, num_missed = legend_label(one.strategy), one.takes.num_runs - one.takes.num_reached
-        low, high = 100 * one.behind_low, 100 * one.behind_high
-        interval = "" if math.isnan(low) or low == high else f" ({low:.0f} to {high:.0f})"
-        behind = f"{name}, {100 * one.behind:.0f} % {more}{interval}"
-        missed = f"{name} misses it in {num_missed} of {one.takes.num_runs} pairs of seeds"
-        described.append(behind if one.reaches else missed)
+        if one.reaches:
+            described.append(f"{name}, {describe_behind(one, more) or equally}")
+        else:
+            described.append(f"{name} misses it in {num_missed} of {one.takes.num_runs} pairs of seeds")
     if ranking.reaching and not ranking.is_tested:
         least = ranking.reaching[0].strategy
         described.insert(0, f"{legend_label(least)} {format_means(advice.result, least)}")
@@ -369,6 +371,14 @@ def _then(advice: Advice) -> str:
         reached = [f"{legend_label(one.strategy)} in {one.takes.num_reached}" for one in ranking.standings]
         return f"Of {ranking.standings[0].takes.num_runs} pairs of seeds it is reached by {', '.join(reached)}."
     return f"Then {'; '.join(described)}."
+
+
+def describe_behind(one: Standing, more: str) -> str:
+    """The share by which a strategy is behind the best, with its interval; empty if it is nothing."""
+    low, behind, high = (100 * share for share in (one.behind_low, one.behind, one.behind_high))
+    is_interval = math.isfinite(low + high) and round(low) != round(high)
+    interval = f" ({round(low)} to {round(high)})" if is_interval else ""
+    return f"{round(behind)} % {more}{interval}" if round(behind) or interval else ""
 
 
 def _confidence(advice: Advice) -> str:

@@ -11,7 +11,6 @@ import pandas as pd
 
 from sim.core.records import BUCKETS
 from sim.core.text import (
-    HOURS,
     Unit,
     capitalized,
     format_count,
@@ -19,6 +18,7 @@ from sim.core.text import (
     format_number,
     format_percent,
     format_percent_range,
+    time_unit,
 )
 from sim.results.microbatches import SmallerMicrobatches
 from sim.results.outcome_tables import target_of
@@ -139,9 +139,8 @@ def describe_ranking(ranked: MetricRanking, target: str | None) -> str:
     if not ranked.reaching:
         return f"No strategy {goal} in all of its runs."
     first, *others = ranked.reaching
-    name = label(first)
     if not others:
-        return f"{capitalized(name)} {goal} after {ranked.spread(first, HOURS)}."
+        return f"{capitalized(label(first))} {goal} after {ranked.spread(first, time_unit(first.takes.mean))}."
     if ranked.smaller:
         return f"{use_smaller(ranked.smaller)} {_describe_order(ranked, target, goal)}"
     return _describe_order(ranked, target, goal)
@@ -151,18 +150,18 @@ def _describe_order(ranked: MetricRanking, target: str | None, goal: str) -> str
     if not ranked.is_tested:
         return nothing_to_choose(ranked.at_equal_size or ranked, target)
     first, *others = ranked.reaching
-    name = label(first)
+    name, unit = label(first), time_unit(first.takes.mean)
     if ranked.at_equal_size and ranked.is_first_by_size:
         equal = label(ranked.at_equal_size.reaching[0])
         return f"{capitalized(name)} {goal} first only by its smaller microbatches: at equal size, {equal} would be."
     following = f"{label(others[0])} comes {lead(others[0], 'later')}"
     if ranked.has_one_sample and others[0].behind > 0.0:
         sample = "One seed: an anecdote" if first.takes.num_runs == 1 else "All seeds give the same run: one sample"
-        return f"{sample}. In it {name} {goal} first, after {HOURS.of(first.takes.mean)}; {following}."
+        return f"{sample}. In it {name} {goal} first, after {unit.of(first.takes.mean)}; {following}."
     if not ranked.contenders:
-        return f"{capitalized(name)} {goal} first, after {ranked.spread(first, HOURS)}; {following}."
+        return f"{capitalized(name)} {goal} first, after {ranked.spread(first, unit)}; {following}."
     rivals = format_list([f"{label(each)} ({lead(each, 'later')})" for each in ranked.contenders])
-    does = f"{name} does after {ranked.spread(first, HOURS)}, but {rivals} may be as fast"
+    does = f"{name} does after {ranked.spread(first, unit)}, but {rivals} may be as fast"
     return f"Too close to call which strategy {goal} first: {does}."
 
 

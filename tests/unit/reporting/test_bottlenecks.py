@@ -6,6 +6,7 @@ from sim.reporting.binding import binding_sentences, describe_binding, narrow_wi
 from sim.reporting.bottlenecks import incomplete_saves, slow_saves
 from sim.scenario.loading import parse_scenario
 from sim.scenario.memory_check import too_little_memory
+from sim.scenario.saves import strategies_that_save_on_nodes
 from sim.simulation.run import build_site
 from sim.workload.binding import binding
 
@@ -80,6 +81,16 @@ def test_the_link_that_is_named_is_the_one_that_binds(network, cluster, field):
     """Of those that messages cross: neither the fastest kind, nor a row between regions without neighbours."""
     (said,) = binding_sentences(scenario_of(network=f"network: {{{network}}}", cluster=cluster))
     assert field in said
+
+
+def test_saves_are_made_faster_where_they_go():
+    scenario = parse_scenario(
+        "name: x\nstrategies: [none, checkpoint, neighbour_checkpoint, checkfree_hybrid, checkfree]"
+    )
+    assert strategies_that_save_on_nodes(scenario) == {"neighbour_checkpoint"}
+    for on_nodes, remedy in ((False, "network.storage"), (True, "faster links between nodes")):
+        assert remedy in slow_saves("checkpoint", 311.0, 194.3, on_nodes)[0]
+        assert remedy in incomplete_saves("checkpoint", 14, 0, on_nodes)[0]
 
 
 @pytest.mark.parametrize("device", ["a100", "t4"])

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sim.reporting.series import styles_by_kind
-from sim.reporting.strategy_map import draw_lines, draw_map, edges, map_figure
+from sim.reporting.strategy_map import describe_behind, draw_lines, draw_map, edges, format_means, map_figure
+from sim.results.crossed_design import Estimate
+from sim.results.ranking import Ranking, Standing
+from sim.results.strategy_map import CellResult, FirstPassages
 from sim.scenario.axes import Axis
 
 X = Axis("failures.rate_per_hour", (0.1, 0.2, 0.4), 0.2, True, "--x")
@@ -129,3 +137,29 @@ def test_one_axis_gives_each_strategy_a_line_with_its_interval():
         assert (line.get_color(), line.get_linestyle(), line.get_marker()) == look
     low, high = axis.collections[0].get_paths()[0].get_extents().get_points()[:, 1]
     assert (low, high) == (0.5, 5.0)
+
+
+STANDING = Standing("a", Estimate(1.0, 1.0, 1.0, 1, 1, 1, 1, 0.0), 0.0, 0.0, 0.0)
+shares = st.floats(-0.9, 0.9) | st.sampled_from([0.0, -0.0, 0.001, -0.001, math.nan])
+
+
+@given(shares, shares, shares)
+def test_no_difference_has_words_not_zeros(behind, low, high):
+    standing = replace(STANDING, behind=0.0 if math.isnan(behind) else behind, behind_low=low, behind_high=high)
+    said = describe_behind(standing, "later")
+    assert "-0 " not in said
+    assert "nan" not in said
+    assert said == "" or re.fullmatch(r"-?\d+ % later( \(-?\d+ to -?\d+\))?", said)
+
+
+@given(st.floats(1e-3, 1e9))
+def test_times_are_in_words_that_one_would_say(seconds):
+    """Hours as in the tables, or minutes or seconds; no powers of ten."""
+    times = {(seed, 0): seconds * (1 + seed / 10) for seed in range(3)}
+    none = dict.fromkeys(times, 0)
+    passed = FirstPassages(0.0, False, 0, (1.0,), times, dict.fromkeys(times, math.nan), none, 0, 0, 0, {}, 0, 0)
+    said = format_means(CellResult({"a": passed}, Ranking(()), None), "a")
+    assert re.fullmatch(r"[\d,.]+ (h|min|s) \(95 % interval [\d,.]+ to [\d,.]+\)", said)
+    mean = float(said.split()[0].replace(",", ""))
+    unit = said.split()[1]
+    assert unit == "h" or mean < 60.01
