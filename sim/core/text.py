@@ -65,9 +65,9 @@ def format_percent_range(low: float, high: float) -> str:
     return f"{' to '.join(ends)} %"
 
 
-def format_list(names: Sequence[str]) -> str:
+def format_list(names: Sequence[str], last: str = "and") -> str:
     """a, b and c."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
 def format_count(number: int, one: str, several: str = "") -> str:

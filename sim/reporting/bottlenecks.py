@@ -25,7 +25,7 @@ REMEDIES: Mapping[Bucket, str] = {
     "detection": "lower cluster.detection_seconds",
     "provisioning": "add cluster.num_spares, or lower cluster.provisioning_seconds and startup_seconds",
     "waiting_for_nodes": "add cluster.num_spares, or shorten failures.downtime: everybody waits for a lost node",
-    "state_transfer": "use faster links (network), more seldom joins, or a smaller state",
+    "state_transfer": "raise network.storage.bandwidth_mbit_per_s, or the bandwidth between nodes if they send the state",
     "checkpoint_save": "save less often (interval_iterations, of the fallback too), or raise "
     "network.storage.bandwidth_mbit_per_s (copies on other nodes: the bandwidth between nodes)",
 }
@@ -85,7 +85,7 @@ def describe_bucket(bucket: Bucket, shares: Mapping[str, float], is_all: bool = 
     of = format_list([f"{legend_label(name)} {format_percent(share)}" for name, share in shares.items()])
     if is_all and len(shares) > 1:
         of = f"every strategy {low:.0f} to {high:.0f} %" if round(low) < round(high) else f"every strategy {low:.0f} %"
-    binds = "the store" if bucket == "checkpoint_save" else "churn"
+    binds = {"checkpoint_save": "the store", "state_transfer": "recovery"}.get(bucket, "churn")
     return f"Bound by {binds}: {format_name(bucket)} is much of the time ({of}); {REMEDIES[bucket]}."
 
 

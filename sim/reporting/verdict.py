@@ -192,7 +192,7 @@ def least_overhead(ranked: Ranking) -> str:
     first, *others = ranked.by_overhead
     extra = {one: one.overhead - first.overhead for one in others}
     same = [one for one in others if extra[one] < SAME_OVERHEAD and one.behind <= SMALL_LEAD]
-    names = " or ".join(label(one) for one in (first, *same))
+    names = format_list([label(one) for one in (first, *same)], "or")
     more = [f"{label(one)} {format_percent(share)} more" for one, share in extra.items() if share >= SAME_OVERHEAD]
     return f"{names} ({', '.join(more)})" if more else names
 

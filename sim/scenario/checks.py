@@ -322,7 +322,8 @@ def stages_hold_all_layers(scenario: Scenario) -> Findings:
     if shares is None:
         if layers % stages:
             allowed = _divisors(layers, least=2)
-            yield "workload.num_stages", f"{stages} stages do not divide num_layers {layers}; {allowed}"
+            found = f"{stages} stages do not divide num_layers {layers}"
+            yield "workload.num_stages", f"{found}; {allowed}, or give layers_per_stage"
     elif len(shares) != stages:
         yield field, f"found {len(shares)} numbers of layers; allowed: one for each of num_stages, {stages}"
     elif sum(shares) != layers:

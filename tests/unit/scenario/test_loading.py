@@ -319,7 +319,7 @@ def test_overrides_are_reported_with_what_they_contradict():
     text = "name: demo\nstrategies:\n  - none\n  - checkpoint\nworkload:\n  model: medium\n  num_stages: 6\n"
     assert problems_of(text, "workload.model.num_layers=25", "strategies[none].label=checkpoint") == [
         "line 4, strategies.1: a second strategy named 'checkpoint': give it a 'label' of its own",
-        "line 7, workload.num_stages: 6 stages do not divide num_layers 25; allowed: 5, 25",
+        "line 7, workload.num_stages: 6 stages do not divide num_layers 25; allowed: 5, 25, or give layers_per_stage",
     ]
     long = f"training.steps={'x' * 500}"
     told = problems_of(f"{BASE}seeds: {{failures: [-1]}}\n", "strategies.foo.label=a", "steps", long)
