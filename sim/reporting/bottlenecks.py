@@ -25,7 +25,7 @@ REMEDIES: Mapping[Bucket, str] = {
     "detection": "lower cluster.detection_seconds",
     "provisioning": "add cluster.num_spares, or lower cluster.provisioning_seconds and startup_seconds",
     "waiting_for_nodes": "add cluster.num_spares, or shorten failures.downtime: everybody waits for a lost node",
-    "state_transfer": "raise network.storage.bandwidth_mbit_per_s, or the bandwidth between nodes if they send the state",
+    "state_transfer": "raise network.storage.bandwidth_mbit_per_s, or that between nodes if they send the state",
     "checkpoint_save": "save less often (interval_iterations, of the fallback too), or raise "
     "network.storage.bandwidth_mbit_per_s (copies on other nodes: the bandwidth between nodes)",
 }
