@@ -66,6 +66,11 @@ class ClusterConfig(Config):
     regroup_seconds: float = Field(
         0.0, ge=0, le=1e8, description="until the others continue without a lost node whose stage has another"
     )
+    joining: Literal["standstill", "beside"] = Field(
+        "standstill",
+        description="how a node joins others of its stage: all wait while it is sent the state, or it is sent beside "
+        "the training and the node takes part from the next iteration on",
+    )
 
 
 def num_shares_of(config: ClusterConfig) -> int:

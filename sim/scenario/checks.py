@@ -433,6 +433,15 @@ def strategies_fit_the_workload(scenario: Scenario) -> Findings:
             yield path, f"'{config.name}': {problem}"
 
 
+@check("cluster", "training", "strategies", "fallback")
+def strategies_fit_the_cluster(scenario: Scenario) -> Findings:
+    """Every strategy has the pipelines that it needs, and the proxy a row of the batch for each."""
+    for path, config in chosen_strategies(scenario):
+        strategy, num_rows = strategy_class(config.kind), scenario.training.sequences_per_batch
+        if problem := strategy.check_site(config, scenario.cluster, num_rows):
+            yield path, f"'{config.name}': {problem}"
+
+
 @check("workload", "cluster.device", "fallback")
 def stages_fit_in_memory(scenario: Scenario) -> Findings:
     """Under every strategy, each stage's state and activations fit in its device's memory."""

@@ -84,7 +84,7 @@ class FastForward:
         """The next iteration if those after it are alike, and it may be part of a leap."""
         if self._work.queued or self._is_disturbed:
             return None
-        iteration = self._iterations.time_in_leaps(plan, self._world.placement.assignment)
+        iteration = self._iterations.time_in_leaps(plan, self._world.assignment_for(plan))
         if iteration and iteration.seconds >= self._failure_free_seconds and not self._transfers.has_idle_links:
             return None
         return iteration
@@ -98,7 +98,7 @@ class FastForward:
     def _is_disturbed(self) -> bool:
         """Whether the next iterations differ: nodes are about to join, or messages share the links."""
         transfers = self._transfers
-        return bool(self._world.nodes_to_join() or (transfers.network.is_shared and transfers.flows.under_way))
+        return bool(self._world.joining.nodes() or (transfers.network.is_shared and transfers.flows.under_way))
 
     def _repeat(
         self, save: PeriodicSave, leap: RepeatedIterations, num_before: int, position: Position, began_seconds: float

@@ -72,9 +72,24 @@ def call_of(strategy: Strategy, method: str, world: Any, *arguments: Any) -> Pro
 
 def after_iteration(strategy: Strategy, world: Any, position: Position) -> Process[Failure | None]:
     """The routine work of a strategy after an iteration; the Failure that interrupts it, or None."""
-    failure: Failure | None = yield from call_of(strategy, "after_iteration", world, position)
+    return (yield from interruptible_call(strategy, "after_iteration", world, position))
+
+
+def admit(strategy: Strategy, world: Any) -> Process[Failure | None]:
+    """The joining of nodes under a strategy; the Failure that interrupts it, or None."""
+    return (yield from interruptible_call(strategy, "admit", world))
+
+
+def regroup(strategy: Strategy, world: Any, position: Position) -> Process[Failure | None]:
+    """The reaction of a strategy to lost nodes whose stages have others; the Failure that interrupts it, or None."""
+    return (yield from interruptible_call(strategy, "regroup", world, position))
+
+
+def interruptible_call(strategy: Strategy, method: str, world: Any, *arguments: Any) -> Process[Failure | None]:
+    """The Failure or None that a method of a strategy returns. Raises PluginError for anything else."""
+    failure: Failure | None = yield from call_of(strategy, method, world, *arguments)
     if not isinstance(failure, Failure | None):
-        raise PluginError(f"strategy '{strategy.name}': after_iteration returns a Failure or None, found {failure!r}")
+        raise PluginError(f"strategy '{strategy.name}': {method} returns a Failure or None, found {failure!r}")
     return failure
 
 

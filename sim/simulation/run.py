@@ -126,7 +126,7 @@ def simulate(
         num_failures=world.num_failures,
         num_nodes_lost=world.membership.num_lost,
         nodes=nodes,
-        joining_seconds=world.joining_seconds,
+        joining_seconds=world.joining.waited_seconds,
         sent_bytes=world.transfers.num_bytes_sent,
         stopped=process.stopped,
         edits=process.edits,

@@ -26,6 +26,7 @@ class StatePlacement:
         self._num_holders = [cluster.config.nodes_per_stage] * len(cluster.stages)
         self._copies: dict[tuple[int, str], Position] = {}
         self._assignment: Assignment | None = None
+        self._vacancies: frozenset[tuple[int, int]] | None = frozenset()
 
     def holds(self, slot: int) -> bool:
         """Whether the node of a slot holds its stage's state."""
@@ -35,6 +36,13 @@ class StatePlacement:
     def missing(self) -> list[int]:
         """Slots without a node that holds the stage's state, in order."""
         return sorted(self._missing)
+
+    @property
+    def vacancies(self) -> frozenset[tuple[int, int]]:
+        """Stage and pipeline of the slots without a node that holds the stage's state."""
+        if self._vacancies is None:
+            self._vacancies = frozenset(map(self.cluster.place_of, self._missing))
+        return self._vacancies
 
     def of(self, stage: int) -> list[int]:
         """The slots of a stage whose nodes hold its state."""
@@ -95,7 +103,7 @@ class StatePlacement:
 
     def _changed(self) -> None:
         self.version += not self.cluster.is_sharded  # shards go between their stage and the store, whatever happens
-        self._assignment = None
+        self._assignment = self._vacancies = None
 
     def rebuilt(self, slots: Iterable[int], but_for: set[int]) -> None:
         """Note that the lost stages, except `but_for`, have their state again on some slots."""

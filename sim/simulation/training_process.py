@@ -19,10 +19,11 @@ from sim.simulation.fast_forward import Action, FastForward, next_action
 from sim.simulation.interruptible import GaveUpError, NoNodesError
 from sim.simulation.leap import RepeatedIterations, plain_leap
 from sim.simulation.log import IterationLog
-from sim.simulation.plugin_calls import after_iteration, recover
+from sim.simulation.plugin_calls import admit, after_iteration, recover, regroup
 from sim.simulation.world import World
 from sim.strategies import Strategy, UnrecoverableError, strategy_class
 from sim.strategies.base import PeriodicSave, Process
+from sim.workload.config import IterationPlan
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class TrainingProcess:
             yield from world.gather()
             while self._position.iteration < self.num_iterations:
                 self._accepts_notices = True
-                failure = yield from world.admit_nodes()
+                failure = yield from self._gather_nodes()
                 if failure is None:
                     failure = yield from self._advance()
                 self._accepts_notices = False
@@ -97,14 +98,27 @@ class TrainingProcess:
         except GaveUpError:
             self.stopped = self._describe_limit()
 
+    def _gather_nodes(self) -> Process[Failure | None]:
+        """Let nodes join; wait for more where the strategy needs them."""
+        while True:
+            failure = None
+            if self.world.joining.nodes():
+                failure = yield from admit(self.strategy, self.world)
+            if failure is not None or self.strategy.can_train(self.world):
+                return failure
+            if (failure := (yield from self.world.wait_for_joining())) is not None:
+                return failure
+
     def _advance(self) -> Process[Failure | None]:
         """Execute the next iteration and the routine work after it, or skip iterations up to the next routine work."""
-        leap = None if self.training.learns else (yield from self._skip())
+        plan = self.strategy.plan_for(self.world, self.plan)
+        begun = self._position.entered(self.strategy.recipe_for(self.world, self._position))
+        leap = None if self.training.learns else (yield from self._skip(plan, begun))
         if leap is None:
             started_seconds = self.world.now_seconds
-            failure = yield from self.world.run_iteration(self.plan)
+            failure = yield from self.world.run_iteration(plan)
             if failure is None:
-                self._position = self._position.after(self._position.iteration + 1)
+                self._position = begun.after(begun.iteration + 1)
                 self._record(started_seconds)
         else:
             failure = leap[1]
@@ -116,10 +130,12 @@ class TrainingProcess:
                 return failure
         return None
 
-    def _skip(self) -> Process[tuple[RepeatedIterations, Failure | None] | None]:
+    def _skip(
+        self, plan: IterationPlan, position: Position
+    ) -> Process[tuple[RepeatedIterations, Failure | None] | None]:
         """Skip iterations up to the next routine work that is no periodic save, or to a failure; None: no iteration."""
-        position, started_seconds = self._position, self.world.now_seconds
-        leap = yield from self._fast_forward.leap(self.plan, position, self.num_iterations, self._next_action)
+        started_seconds = self.world.now_seconds
+        leap = yield from self._fast_forward.leap(plan, position, self.num_iterations, self._next_action)
         if leap and leap[0].num_iterations:
             self._log.add(position.iteration + 1, started_seconds, leap[0], position.lineage.key)
             self._position = replace(position, iteration=position.iteration + leap[0].num_iterations)
@@ -138,7 +154,7 @@ class TrainingProcess:
         """Recover by the strategy, else by the fallback; the others continue if every stage still has its state."""
         world, position = self.world, self._position
         while not world.lost_stages:
-            next_failure = yield from world.regroup()
+            next_failure = yield from regroup(self.strategy, world, position)
             if next_failure is None:
                 world.finish_recovery()
                 world.record("regrouped", failure.stage, position.iteration)
@@ -160,6 +176,7 @@ class TrainingProcess:
         if recovered.iteration < position.iteration:
             world.record("rolled_back", failure.stage, position.iteration, f"to iteration {recovered.iteration}")
             world.ledger.roll_back(recovered.iteration)
+            world.joining.roll_back()
         world.record("recovered", failure.stage, recovered.iteration, strategy.name)
         return recovered
 

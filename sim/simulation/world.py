@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, groupby
 from typing import Any
 
 import simpy
 
+from models.spec import EMBEDDING_STAGE
 from sim.cluster.flows import BackgroundTransfer
 from sim.cluster.membership import Membership, Node
 from sim.core.records import Bucket, EventKind, Failure
@@ -21,14 +22,19 @@ from sim.simulation.event_loop import EventLoop
 from sim.simulation.failure_injection import FailureInjector, MembershipObserver, mtbf_seconds
 from sim.simulation.interruptible import InterruptibleWork, NoNodesError
 from sim.simulation.iterations import IterationExecutor
+from sim.simulation.joining import Joining
 from sim.simulation.log import EventLog
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import StateTransfers
 from sim.strategies.base import Background, Process, Transfer
-from sim.workload.config import IterationPlan
+from sim.workload.config import IterationPlan, Layout
 from sim.workload.costs import Costs
+from sim.workload.deployment import Assignment
 from sim.workload.iteration_time import IterationTimes
 from sim.workload.window import plain_plan_on
+
+
+MORE_NODES = "try a trace that brings nodes or starts again (failures.loop)"
 
 
 @dataclass
@@ -52,7 +58,7 @@ class World(MembershipObserver):
     bytes_of_joining: Callable[[Costs, int], float]
     injector: FailureInjector = field(init=False)
     iterations: IterationExecutor = field(init=False)
-    joining_seconds: float = 0.0
+    joining: Joining = field(init=False)
     num_failures: int = 0
     is_undetected: bool = False
     _arrival: simpy.Event | None = None
@@ -63,6 +69,14 @@ class World(MembershipObserver):
         self.ledger, self.cluster = self.work.ledger, self.membership.cluster
         self.num_stages, self.costs = self.cluster.num_stages, self.iteration_times.deployment.costs
         self.hold, self.held, self.cover = self.placement.hold, self.placement.held, self.placement.cover
+        self.num_pipelines = len(self.cluster.replicas)
+        self.joining = Joining(
+            self.membership,
+            self.placement,
+            self.transfers,
+            partial(self.bytes_of_joining, self.costs),
+            lambda stage, replica: self._note("node_joined", stage, f"replica {replica}"),
+        )
         self.background, self.seconds_of = self.transfers.background, self.transfers.seconds_of
 
     @property
@@ -79,6 +93,11 @@ class World(MembershipObserver):
     def covered_stages(self) -> frozenset[int]:
         """Stages whose work and state another one has taken over."""
         return frozenset(self.placement.covers)
+
+    @property
+    def vacancies(self) -> frozenset[tuple[int, int]]:
+        """Stage and pipeline of each place without a node that holds its stage's state."""
+        return self.placement.vacancies
 
     @property
     def cut_share(self) -> float:
@@ -147,7 +166,22 @@ class World(MembershipObserver):
 
     def run_iteration(self, plan: IterationPlan) -> Process[Failure | None]:
         """Execute one iteration on the nodes that hold the state; the Failure that interrupts it, or None."""
-        return self.iterations.run(plan, self.placement.assignment)
+        return self.iterations.run(plan, self.assignment_for(plan))
+
+    def assignment_for(self, plan: IterationPlan) -> Assignment | None:
+        """The slot whose node does the work of each slot in an iteration; None: its own, or that of the layout."""
+        return None if plan.layout else self.placement.assignment
+
+    def layout(self, nodes: Mapping[int, Sequence[int]]) -> Layout:
+        """Pipelines made of the nodes of some stages, each by the number of the pipeline that it belongs to."""
+        slots = (
+            self.cluster.slot(stage, replica)
+            for stage in sorted(nodes)
+            if stage >= self.cluster.first_stage
+            for replica in nodes[stage]
+        )
+        layers = (self.costs.num_layers(stage) for stage in sorted(nodes) if stage != EMBEDDING_STAGE)
+        return Layout(tuple(layers), tuple(slots))
 
     def gather(self) -> Process[None]:
         """Wait at the start until every stage has a node; all that are there hold the initial state."""
@@ -158,35 +192,25 @@ class World(MembershipObserver):
             if (yield from self.bring_back_nodes()) is None:
                 self.finish_recovery()
         self.is_undetected = False
-        self.joining_seconds = self.now_seconds
-
-    def nodes_to_join(self) -> dict[int, Node]:
-        """Nodes that have arrived at stages that still work, by slot; none if sharded: recoveries bring shards."""
-        return {} if self.cluster.is_sharded else self._nodes_at(self.placement.missing)
+        self.joining.waited_seconds = self.now_seconds
 
     def admit_nodes(self) -> Process[Failure | None]:
-        """Send nodes that have arrived and started up their stage's state, so that they take part."""
-        ready_seconds = self.now_seconds - self.cluster.config.startup_seconds
-        joining = {slot: node for slot, node in self.nodes_to_join().items() if node.assigned_seconds <= ready_seconds}
-        if not joining:
-            return None
-        self.placement.receive(joining)
-        places = {slot: self.cluster.place_of(slot) for slot in joining}
-        messages = []
-        for slot, (stage, replica) in places.items():
-            source = self.placement.source(stage, replica)
-            num_bytes = math.fsum(self.bytes_of_joining(self.costs, held) for held in self.cluster.stages_on(stage))
-            messages.append((source, slot, num_bytes, "state"))
-        flows = self.transfers.send_messages(tuple(messages))
-        started_seconds = self.now_seconds
-        failure = yield from self.transfers.wait_for(flows, "state_transfer")
-        self.joining_seconds += self.now_seconds - started_seconds
-        if failure is None:
-            self.placement.gain(joining)
-            for stage, replica in places.values():
-                self._note("node_joined", stage, f"replica {replica}")
-        self.placement.receive({})
-        return failure
+        """Let nodes take part that have arrived and started up, once they have been sent their stage's state."""
+        return (yield from self.joining.admit(self.work.env))
+
+    def wait_for_joining(self) -> Process[Failure | None]:
+        """Wait for the next event that may let more nodes join: an arrival, the end of a start-up, of a transfer."""
+        work, nodes = self.work, self.joining.nodes()
+        ready_seconds = [node.assigned_seconds + self.cluster.config.startup_seconds for node in nodes.values()]
+        starting = [seconds for seconds in ready_seconds if seconds > self.now_seconds]
+        if self.joining.is_under_way:
+            until = [self.joining.arrived(work.env), *(work.env.timeout(s - self.now_seconds) for s in starting)]
+            return (yield from work.wait_until(work.env.any_of(until), "state_transfer"))
+        if starting:
+            return (yield from self.attempt(min(starting) - self.now_seconds, "provisioning"))
+        if not self.injector.may_bring_nodes and not work.queued:
+            raise NoNodesError(self._describe_too_few())
+        return (yield from self._wait_for_arrival())
 
     def regroup(self) -> Process[Failure | None]:
         """Continue without a lost node whose stage has others: detect the loss, and regroup."""
@@ -236,15 +260,29 @@ class World(MembershipObserver):
         while lacking := [stage for stage in self.membership.lacking_stages if stage not in self.placement.covers]:
             if not self.injector.may_bring_nodes and not work.queued:
                 raise NoNodesError(self._describe_end(lacking))
-            bucket: Bucket = "provisioning" if self.injector.num_awaited else "waiting_for_nodes"
-            self._arrival = until = work.env.event()
-            if not math.isinf(work.deadline_seconds):
-                left_seconds = max(0.0, work.deadline_seconds - work.now_seconds) + 1.0
-                until = work.env.any_of([until, work.env.timeout(to_ticks(left_seconds))])
-            failure = yield from work.wait_until(until, bucket)
-            if failure:
+            if failure := (yield from self._wait_for_arrival()):
                 return failure
         return work.next_failure()
+
+    def _wait_for_arrival(self) -> Process[Failure | None]:
+        """Wait until a node arrives, or the time of the run is over."""
+        work = self.work
+        bucket: Bucket = "provisioning" if self.injector.num_awaited else "waiting_for_nodes"
+        self._arrival = until = work.env.event()
+        if not math.isinf(work.deadline_seconds):
+            left_seconds = max(0.0, work.deadline_seconds - work.now_seconds) + 1.0
+            until = work.env.any_of([until, work.env.timeout(to_ticks(left_seconds))])
+        return (yield from work.wait_until(until, bucket))
+
+    def _describe_too_few(self) -> str:
+        """That the strategy waits for nodes that will never come, and what would bring some."""
+        hours = f"{self.now_seconds / SECONDS_PER_HOUR:.3g} h"
+        missing = format_list([f"{replica} of stage {stage}" for stage, replica in sorted(self.vacancies)])
+        return (
+            f"too few nodes are left for the strategy and none can come any more: after {hours} "
+            f"{len(self.membership.active)} nodes are active, without replica {missing}; "
+            f"{MORE_NODES}, or a strategy that needs fewer replicas"
+        )
 
     def _describe_end(self, lacking: Sequence[int]) -> str:
         """Which stages wait for nodes that will never come, and what would bring some."""
@@ -254,7 +292,7 @@ class World(MembershipObserver):
         end = f"{stages} no node and none can come any more: after {hours} {num_active} nodes are active"
         if num_active >= num_stages:
             end += f", enough for {num_stages} stages, but nodes do not move between stages"
-        return f"{end}; try a trace that brings nodes or starts again (failures.loop), or fewer stages"
+        return f"{end}; {MORE_NODES}, or fewer stages"
 
     def _nodes_at(self, slots: Iterable[int]) -> dict[int, Node]:
         return {slot: node for slot in slots if (node := self.membership.node_at[slot])}
@@ -262,6 +300,7 @@ class World(MembershipObserver):
     def nodes_lost(self, nodes: list[Node], announced: bool) -> None:
         """Handle the loss of nodes, stage by stage: the last that held a stage's state, or some of several."""
         placement, lost = self.placement, sorted(node.slot for node in nodes if node.slot is not None)
+        self.joining.lose(lost)
         for stage, slots_of_stage in groupby(lost, self.cluster.stage_of):
             slots = list(slots_of_stage)
             was_lost, is_empty = stage in placement.lost_stages, not self.membership.works(stage)

@@ -12,6 +12,7 @@ from sim.strategies.baselines import NoStrategy, Peer, Restart
 from sim.strategies.checkfree import CheckFree, CheckFreePlus, Reinit
 from sim.strategies.checkfree_hybrid import CheckFreeHybrid
 from sim.strategies.checkpoint import Checkpoint
+from sim.strategies.elastic import Elastic
 from sim.strategies.memory_checkpoint import NeighbourCheckpoint
 from sim.strategies.redundant import Redundant
 from sim.strategies.stale_stage import StaleStage
@@ -31,6 +32,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
         StaleStage,
         Reinit,
         Peer,
+        Elastic,
         Restart,
     )
 }

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
+from models.recipe import PLAIN as PLAIN
+from models.recipe import Recipe as Recipe
 from models.spec import EMBEDDING_STAGE as EMBEDDING_STAGE
 from models.spec import Config
 from models.spec import Routes as Routes
@@ -25,12 +27,14 @@ from models.training_state import GradientNormWeights as GradientNormWeights
 from models.training_state import Lineage
 from models.training_state import Position as Position
 from models.training_state import Term as Term
+from sim.cluster.topology import ClusterConfig as ClusterConfig
 from sim.core.plugins import Component
 from sim.core.records import Bucket as Bucket
 from sim.core.records import EventKind as EventKind
 from sim.core.records import Failure as Failure
 from sim.core.text import FOLDER_NAME
 from sim.workload.config import IterationPlan as IterationPlan
+from sim.workload.config import Layout as Layout
 from sim.workload.config import WorkloadConfig as WorkloadConfig
 from sim.workload.costs import Costs as Costs
 
@@ -93,6 +97,7 @@ class StrategyWorld(Protocol):
     # ---- what is known -----------------------------------------------------------------------------
 
     num_stages: int
+    num_pipelines: int
     costs: Costs
 
     @property
@@ -119,11 +124,22 @@ class StrategyWorld(Protocol):
         """Stages whose work and state another stage has taken over."""
 
     @property
+    def vacancies(self) -> frozenset[tuple[int, int]]:
+        """Stage and pipeline of each place without a node that holds its stage's state."""
+
+    @property
     def cut_share(self) -> float:
         """Share of the iteration that was done when the last failure interrupted it; 0 where none was in progress."""
 
     def plain_plan(self) -> IterationPlan:
         """The plan of an iteration by the workload alone, before a strategy adapts it."""
+
+    def layout(self, nodes: Mapping[int, Sequence[int]]) -> Layout:
+        """Pipelines made of the nodes of some stages, each by the number of the pipeline that it belongs to.
+
+        `{stage: (0, 2, 3) for stage in range(num_stages + 1)}` is the cluster without its pipeline 1. Stages that are
+        not named are left out. Stage 0 is named, and uses the nodes of S1 where it has none of its own.
+        """
 
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """Duration of transfers that share the network with nothing else."""
@@ -147,6 +163,12 @@ class StrategyWorld(Protocol):
 
     def bring_back_nodes(self) -> Process[Failure | None]:
         """Detect the failure, wait until every stage has its nodes again, start the processes."""
+
+    def regroup(self) -> Process[Failure | None]:
+        """Detect the loss of nodes whose stages have others, and let these form groups anew (`regroup_seconds`)."""
+
+    def admit_nodes(self) -> Process[Failure | None]:
+        """Send nodes that are ready the state of their stage, so that they take part (`cluster.joining`)."""
 
     # ---- what takes no time --------------------------------------------------------------------------
 
@@ -208,17 +230,22 @@ class Strategy(Component):
     | attribute or method | when it is used | default |
     |---|---|---|
     | `kind`, `Config` | when the scenario is read: the name and the options | required |
-    | `check` | when the scenario is read: what makes the options impossible | nothing |
+    | `check`, `check_site` | when the scenario is read: what makes the options impossible | nothing |
     | `extra_memory_bytes`, `host_memory_bytes`, `stored_bytes` | when the scenario is read: what is stored | 0 |
     | `serves_as_fallback`, `supports_sharding`, `needs_embedding_nodes` | when the scenario is read | no |
     | `summary`, `title` | in lists and in figures | required, the kind |
     | `training_variant` | once, before the start: the routes of microbatches | in order |
     | `adapt_plan` | once, before the start: the work of an iteration | unchanged |
     | `stops_on_failures` | once, before the start | yes |
+    | `admit` | before an iteration, if nodes are ready to join: takes time | sends them the state of their stage |
+    | `can_train` | before an iteration: whether the nodes at hand suffice; if not, training waits for more | yes |
+    | `plan_for` | before an iteration: its plan on the nodes at hand | that of `adapt_plan` |
+    | `recipe_for` | before an iteration: how the proxy is trained in it | as without failures |
     | `after_iteration` | when an iteration has completed: routine work, takes time | nothing |
     | `next_action` | when nothing is trained: how far away the next routine work is | the next iteration |
     | `on_notice` | when a preemption notice arrives: may start background transfers | nothing |
-    | `recover` | after a failure: takes time, returns the training state to continue from | required |
+    | `regroup` | after a loss of nodes whose stages have others: takes time | detection and `regroup_seconds` |
+    | `recover` | after the loss of a stage: takes time, returns the training state to continue from | required |
     | `joining_bytes` | when a node joins others of its stage: what it is sent | what it stores |
     """
 
@@ -257,6 +284,11 @@ class Strategy(Component):
         return None
 
     @classmethod
+    def check_site(cls, config: Any, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:  # noqa: ARG003
+        """What makes these options impossible on a cluster, for batches of so many sequences of the proxy, or None."""
+        return None
+
+    @classmethod
     def extra_memory_bytes(cls, config: Any, costs: Costs, stage: int) -> float:  # noqa: ARG003
         """Bytes of device memory that the strategy always takes on a stage's nodes, beside the stage's own."""
         return 0.0
@@ -284,6 +316,22 @@ class Strategy(Component):
         """The plan of an iteration under this strategy."""
         return plan
 
+    def admit(self, world: StrategyWorld) -> Process[Failure | None]:
+        """Let nodes join that have arrived at stages with a state; return a Failure that interrupts it."""
+        return (yield from world.admit_nodes())
+
+    def can_train(self, world: StrategyWorld) -> bool:  # noqa: ARG002
+        """Whether the nodes at hand suffice for an iteration; every stage has at least one."""
+        return True
+
+    def plan_for(self, world: StrategyWorld, plan: IterationPlan) -> IterationPlan:  # noqa: ARG002
+        """The plan of the next iteration on the nodes at hand; plan: that of `adapt_plan`. Equal nodes, equal plan."""
+        return plan
+
+    def recipe_for(self, world: StrategyWorld, position: Position) -> Recipe:  # noqa: ARG002
+        """How the proxy is trained in the next iteration."""
+        return PLAIN
+
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
         """Do the routine work after an iteration that led to `position`; return a Failure that interrupts it."""
         yield from ()
@@ -299,6 +347,13 @@ class Strategy(Component):
 
     def on_notice(self, world: StrategyWorld, position: Position) -> None:
         """React to a notice that nodes will leave, in no time; `position` is the last completed iteration's."""
+
+    def regroup(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
+        """React to the loss of nodes whose stages have others; return a Failure that interrupts it.
+
+        `world.resume_iteration()` keeps what was done of the interrupted iteration.
+        """
+        return (yield from world.regroup())
 
     @abstractmethod
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:

@@ -107,8 +107,20 @@ class WorkloadConfig(Config):
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Pipelines that run an iteration in place of the cluster's: fewer, or other ones.
+
+    layers_per_stage: of their stages 1..s. slots: those whose nodes do the work, by stage, then by pipeline; the
+    embedding's first, where it has nodes of its own.
+    """
+
+    layers_per_stage: tuple[int, ...]
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class IterationPlan:
-    """Work of one iteration. `Strategy.adapt_plan` changes a copy of the plain plan.
+    """Work of one iteration. `Strategy.adapt_plan` changes a copy of the plain plan, `Strategy.plan_for` one of that.
 
     num_microbatches per pipeline, each `microbatch_size` × the workload's; max_in_flight in place of the workload's.
 
@@ -116,6 +128,8 @@ class IterationPlan:
     microbatch; shadow: before the activation is sent, right after, or lazily while the node waits;
     shadow_transfers: times per iteration that each stage sends its gradients or weights to the one before.
     CheckFree+: embedding_copies are sent to S1 and Ss meanwhile.
+
+    layout: the pipelines that run; None: those of the cluster, where nodes left in a stage do the work of missing ones.
     """
 
     num_microbatches: int
@@ -127,6 +141,7 @@ class IterationPlan:
     shadow: Shadow = "with_forward"
     shadow_transfers: int = 0
     embedding_copies: bool = False
+    layout: Layout | None = None
 
 
 def plain_plan(workload: WorkloadConfig) -> IterationPlan:

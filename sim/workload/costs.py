@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from models.spec import EMBEDDING_STAGE
 from sim.cluster.devices import Device
@@ -63,6 +64,16 @@ class Costs:
     def head_stage(self) -> int:
         """The stage that holds final norm, head and loss."""
         return EMBEDDING_STAGE if self.workload.loss_at == "embedding_stage" else self.workload.num_stages
+
+    def cut(self, layers_per_stage: tuple[int, ...]) -> Costs:
+        """The same with other stages. A measured time is that of as many layers as before."""
+        workload, num_stages = self.workload, len(layers_per_stage)
+        changed: dict[str, Any] = {"num_stages": num_stages, "layers_per_stage": layers_per_stage}
+        if measured := workload.measured:
+            factor = workload.num_stages / num_stages  # `measured` is for a mean stage, with layers / stages
+            seconds = {name: factor * getattr(measured, name) for name in ("forward_seconds", "backward_seconds")}
+            changed["measured"] = measured.model_copy(update=seconds)
+        return Costs(workload.model_copy(update=changed), self.device)
 
     def num_layers(self, stage: int) -> int:
         """Layers of a stage; none at stage 0."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import eq
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from models.spec import EMBEDDING_STAGE
 from sim.cluster.network import Network
-from sim.cluster.topology import Cluster
-from sim.workload.config import IterationPlan
+from sim.cluster.topology import Cluster, Straggler
+from sim.workload.config import IterationPlan, Layout
 from sim.workload.costs import Costs
 from sim.workload.schedule import FORWARD, Visit
 
@@ -181,6 +182,49 @@ class Deployment:
     network: Network
     num_represented: int = 1
     """Equal pipelines that each pipeline of the cluster represents."""
+    whole: Deployment | None = None
+    """The deployment on whose nodes pipelines are laid out; None: these are the cluster's own."""
+    ends: tuple[int, ...] = ()
+    """Slots there of the slots of the cluster."""
+
+    def end(self, slot: int) -> int:
+        """Slot of the network at which the messages of a slot begin and end."""
+        return self.ends[slot] if self.whole else slot
+
+    def place_of(self, slot: int) -> tuple[int, int]:
+        """Stage and pipeline of the node of a slot in the whole cluster."""
+        return (self.whole or self).cluster.place_of(self.end(slot))
+
+    def laid_out(self, layout: Layout) -> Deployment:
+        """The pipelines of a layout on the nodes and links of this deployment."""
+        cluster, num_stages = self.cluster, len(layout.layers_per_stage)
+        num_pipelines = len(layout.slots) // (num_stages + 1 - cluster.first_stage)
+        stragglers: list[Straggler] = []
+        for number, stage in enumerate(range(cluster.first_stage, num_stages + 1)):
+            slots = layout.slots[number * num_pipelines : (number + 1) * num_pipelines]
+            factors = [cluster.slowdown(*cluster.place_of(slot)) for slot in slots]
+            if len(set(factors)) == 1:
+                stragglers.append(Straggler(stage=stage, slowdown=factors[0]))
+            else:
+                stragglers += [Straggler(stage=stage, replica=r, slowdown=each) for r, each in enumerate(factors)]
+        changed: dict[str, Any] = {"nodes_per_stage": num_pipelines, "placement": "by_hand"}
+        changed["stragglers"] = tuple(slow for slow in stragglers if slow.slowdown != 1.0)
+        regions = tuple(cluster.regions_of_nodes[slot] for slot in layout.slots)
+        smaller = Cluster(cluster.config.model_copy(update=changed), num_stages, regions)
+        return Deployment(self.costs.cut(layout.layers_per_stage), smaller, self.network, whole=self, ends=layout.slots)
+
+    def standard(self, layout: Layout) -> Layout:
+        """One layout for all that take the same time because the nodes of each stage are alike: one cache key.
+
+        Of the slots of a stage it has the first ones. Where nodes differ, or a stage of the layout has nodes of several
+        stages, it is the layout itself.
+        """
+        cluster = self.cluster
+        num_pipelines = len(layout.slots) // (len(layout.layers_per_stage) + 1 - cluster.first_stage)
+        firsts = [cluster.slots_of(cluster.stage_of(slot))[0] for slot in layout.slots[::num_pipelines]]
+        standard = tuple(first + replica for first in firsts for replica in range(num_pipelines))
+        is_alike = all(map(eq, map(cluster.stage_of, layout.slots), map(cluster.stage_of, standard)))
+        return replace(layout, slots=standard) if is_alike and nodes_are_alike(cluster) else layout
 
     @cached_property
     def representative(self) -> Deployment | None:

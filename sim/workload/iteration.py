@@ -223,7 +223,9 @@ class IterationRun:
 
     def _record(self, kind: str, stage: int, node: int, microbatch: int, started: float, seconds: float) -> None:
         self.busy_seconds[kind] += seconds
-        replica = self.work.slot(node) % self._num_replicas
+        deployment = self.work.deployment
+        stage, _ = deployment.place_of(deployment.cluster.slot(stage, 0)) if deployment.whole else (stage, 0)
+        _, replica = deployment.place_of(self.work.slot(node))
         self.operations.append(Operation(kind, stage, replica, microbatch, started, started + seconds))
 
     def _hop(self, kind: str, microbatch: int, source: int, target: int) -> Process:
@@ -242,7 +244,7 @@ class IterationRun:
         return self._env.all_of([self._send(one).arrived for one in sent])
 
     def _send(self, sent: Transmission, channel: Hashable = None) -> Flow:
-        source, target = self.work.slot(sent.source), self.work.slot(sent.target)
+        source, target = self.work.end(sent.source), self.work.end(sent.target)
         flow = self._flows.send(self.work.path(sent.source, sent.target), sent.num_bytes, sent.num_latencies, channel)
         self._under_way[flow] = None
         started_seconds = float(self._env.now)

@@ -22,7 +22,7 @@ from sim.core.effort import Effort
 from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
 from sim.workload.arrays.run import run_alone_in_order, run_fast, service_order
-from sim.workload.config import IterationPlan, WorkloadConfig
+from sim.workload.config import IterationPlan, Layout, WorkloadConfig
 from sim.workload.deployment import Assignment, Deployment, exchange_pipelines
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_work import IterationWork, Order, TimeFactor
@@ -41,11 +41,12 @@ WITHOUT_EFFECT: Final = {
     "startup_seconds": 0.0,
     "regroup_seconds": 0.0,
     "jitter": 0.0,
+    "joining": "standstill",
 }
 """Fields of a cluster that no cached time depends on. Every other field, new ones too, is part of the cache key."""
 
-MAX_CACHES, MAX_CACHED, MAX_BYTES = 32, 2048, 2**26
-"""Caches of a process; values in a part of a cache, and their bytes at most."""
+MAX_CACHES, MAX_CACHED, MAX_BYTES, MAX_LAYOUTS = 32, 2048, 2**26, 64
+"""Caches of a process; values in a part of a cache, and their bytes at most; layouts of pipelines kept in a run."""
 
 BYTES_PER_NODE, BYTES_PER_MESSAGE = 40, 300
 """In a key: of a node of an assignment, of the state of a message."""
@@ -203,29 +204,39 @@ class IterationTimes:
         self._last: tuple[IterationPlan, Assignment | None, IterationTime] | None = None
         self._samples: dict[tuple[IterationPlan, Assignment | None, int], IterationTime] = {}
         self._among: Memo[BesideKey, AmongOthers] = Memo(size=bytes_beside)
+        self._laid_out: Memo[Layout, Deployment] = Memo(most=MAX_LAYOUTS)
+
+    def site(self, plan: IterationPlan) -> Deployment:
+        """The pipelines that run a plan: those of its layout, else those of the cluster."""
+        if plan.layout is None:
+            return self.deployment
+        layout = plan.layout
+        return self._laid_out.get(layout, lambda: self.deployment.laid_out(layout))
 
     def alone(self, plan: IterationPlan, assignment: Assignment | None = None) -> IterationTime:
-        """Time of an iteration without jitter and without other messages."""
+        """Time of an iteration without jitter and without other messages; assignment: None with a layout."""
         if (last := self._last) and last[0] is plan and last[1] is assignment:  # as in most iterations
             return last[2]
-        changed = self._if_incomplete(assignment)
-        deployment = self.deployment if changed else self.deployment.representative or self.deployment
+        given, changed = plan, self._if_incomplete(assignment)
         alike = self._exchanged(changed)
+        if plan.layout:
+            plan = replace(plan, layout=self.deployment.standard(plan.layout))
+        site = self.site(plan)
         self._count((plan, alike), plan)
 
         def find() -> IterationTime:
             TIMED["alone"] += 1
-            return self._time_incomplete(plan, alike) if alike else fastest_time(deployment, plan)
+            return self._time_incomplete(plan, alike) if alike else fastest_time(site.representative or site, plan)
 
         found = self._cache.iterations.get((plan, alike), find)
-        self._last = plan, assignment, found
+        self._last = given, assignment, found
         return found
 
     def _count(self, key: Hashable, plan: IterationPlan) -> None:
         """Count the operations of an iteration, once in this run, whether its time is cached or not."""
         if key not in self._computed:
             self._computed.add(key)
-            self._effort.num_events += num_operations(self.deployment, plan)
+            self._effort.num_events += num_operations(self.site(plan), plan)
 
     def _time_incomplete(self, plan: IterationPlan, alike: Assignment) -> IterationTime:
         """Time of an iteration where nodes are missing; the order of its visits is kept for disturbed iterations."""
@@ -246,7 +257,7 @@ class IterationTimes:
         key = plan, changed, sample
         if key not in self._samples:
             self._count(key, plan)
-            work = self._as_alone(self.deployment, plan, changed)
+            work = self._as_alone(self.site(plan), plan, changed)
             self._samples[key] = time_of(work, self.time_factor(sample))
         return self._samples[key]
 
@@ -267,7 +278,7 @@ class IterationTimes:
         self, plan: IterationPlan, others: tuple[FlowState, ...], changed: Assignment | None
     ) -> AmongOthers:
         """The cached time of a membership and messages that differ by an exchange of pipelines, or their own."""
-        deployment = self.deployment
+        deployment = self.site(plan)
         alike, moved = changed, others
         if changed:
             alike, pipelines = exchange_pipelines(changed, deployment.cluster)
@@ -305,7 +316,7 @@ class IterationTimes:
     ) -> IterationRun:
         """Begin an iteration on an event loop with other messages, with the jitter of a sample."""
         changed = self._if_incomplete(assignment)
-        work = self._as_alone(self.deployment, plan, changed)
+        work = self._as_alone(self.site(plan), plan, changed)
         return IterationRun(work, env, flows, self.time_factor(sample))
 
     def _exchanged(self, changed: Assignment | None) -> Assignment | None:
@@ -325,7 +336,7 @@ class IterationTimes:
         work = IterationWork(deployment, plan, order, changed)
         if work.order == "textbook" or work.schedule.is_first_come_first_served:
             return work
-        key = deployment is self.deployment, plan, changed
+        key = deployment is self.site(plan), plan, changed
         service = self._cache.service_orders.get(key, lambda: service_order(work))
         return IterationWork(deployment, plan, order, changed, service)
 

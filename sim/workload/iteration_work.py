@@ -64,13 +64,17 @@ class IterationWork:
         stage = self.cluster.stage_of(node)
         return self.cluster.slot(stage, self._pipelines[node - self.cluster.slot(stage, 0)])
 
+    def end(self, node: int) -> int:
+        """Slot of a node of the placement in the network: its end of a path."""
+        return self.deployment.end(self.slot(node))
+
     def path(self, source: int, target: int) -> Path:
         """Path between two nodes of the placement."""
-        return self.deployment.network.path(self.slot(source), self.slot(target))
+        return self.deployment.network.path(self.end(source), self.end(target))
 
     def hop_takes_time(self, source: int, target: int) -> bool:
         """Whether a hop between two nodes of the placement takes time besides the software's."""
-        return self.deployment.network.hop_seconds(self.slot(source), self.slot(target), self.hop_bytes) > 0.0
+        return self.deployment.network.hop_seconds(self.end(source), self.end(target), self.hop_bytes) > 0.0
 
     @property
     def optimizer_seconds(self) -> float:

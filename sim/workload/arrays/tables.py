@@ -73,11 +73,11 @@ class TableBuilder:
         self._slots = range(work.cluster.num_slots)
         self._slowdown = np.array([work.cluster.slowdown(*work.cluster.place_of(slot)) for slot in self._slots])
         self._paths = PathNumbers()
-        self._real_slots = [work.slot(slot) for slot in self._slots]
+        self._ends = [work.end(slot) for slot in self._slots]
 
     def _path(self, source: int, target: int) -> Path:
         """Path between two nodes of the placement."""
-        return self._work.deployment.network.path(self._real_slots[source], self._real_slots[target])
+        return self._work.deployment.network.path(self._ends[source], self._ends[target])
 
     def build(self) -> tuple[Tables, Messages, Paths]:
         """All tables. Their sequences are arrays."""

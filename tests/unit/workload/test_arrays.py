@@ -14,7 +14,7 @@ from sim.cluster.network import STORAGE
 from sim.workload.arrays import compilation
 from sim.workload.arrays.compilation import Compilation
 from sim.workload.arrays.run import run_fast, sent_bytes, service_order
-from sim.workload.config import plain_plan
+from sim.workload.config import Layout, plain_plan
 from sim.workload.deployment import assign_slots, exchange_pipelines, nodes_are_alike
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_time import time_among, time_of
@@ -75,6 +75,21 @@ def sites(draw):
 
 
 @st.composite
+def laid_out(draw, site):
+    """Some pipelines of a site, made of nodes of any of its pipelines, perhaps without a stage; or the site itself."""
+    cluster, layers = site.cluster, [site.costs.num_layers(stage) for stage in site.cluster.stages[1:]]
+    is_interleaved = site.costs.workload.schedule == "interleaved_1f1b"
+    if draw(st.booleans()) or site.costs.workload.loss_at == "last_stage":
+        return site
+    stages, num_pipelines = list(cluster.stages_with_nodes), draw(st.integers(1, len(cluster.replicas)))
+    if len(layers) > 2 and not is_interleaved and draw(st.booleans()):
+        del stages[1], layers[0]
+    nodes = [draw(st.permutations(cluster.replicas))[:num_pipelines] for _ in stages]
+    slots = [cluster.slot(stage, replica) for stage, of in zip(stages, nodes, strict=True) for replica in of]
+    return site.laid_out(Layout(tuple(layers), tuple(slots)))
+
+
+@st.composite
 def plans(draw, site):
     stages = range(1, site.cluster.num_stages + 1)
     routes = plain_plan(site.costs.workload).routes
@@ -118,7 +133,7 @@ def orders(site, plan, assignment):
 
 @st.composite
 def iterations(draw):
-    site = draw(sites())
+    site = draw(laid_out(draw(sites())))
     plan, assignment = draw(plans(site)), draw(assignments(site))
     return site, plan, draw(st.sampled_from(orders(site, plan, assignment))), assignment
 
