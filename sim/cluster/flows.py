@@ -136,11 +136,19 @@ class Flows:
                 self._on_links(flow, False)
             flow.bytes_per_second, flow.enters_seconds, flow.ends_seconds = 0.0, -1.0, -1.0
         arrivals = zip(self._held, arrivals_seconds, strict=True)
-        call_each_after(self._env, ((flow, at) for flow, at in arrivals if at is not None), self._arrive)
+        held = self._held
+
+        def arrive(flow: Flow) -> None:
+            if self._held is held:  # no failure has put it back on its links before
+                self._arrive(flow)
+
+        call_each_after(self._env, ((flow, at) for flow, at in arrivals if at is not None), arrive)
 
     def release(self, states: Sequence[FlowState]) -> None:
-        """Put the held messages that are still in flight back on their links, in these states."""
-        still_held = [flow for flow in self._held if flow in self.under_way]
+        """Put the held messages that have not arrived back on their links, in these states, unless cancelled."""
+        held = [flow for flow in self._held if not flow.arrived.triggered]
+        paired = [(flow, state) for flow, state in zip(held, states, strict=True) if flow in self.under_way]
+        still_held, states, self._held = [flow for flow, _ in paired], [state for _, state in paired], []
         for flow, state in zip(still_held, states, strict=True):
             flow.bytes_left = state.num_bytes
             flow.enters_seconds = float(self._env.now) + state.latency_seconds

@@ -69,6 +69,11 @@ class IterationExecutor:
             split, failure = yield from self._play(plan, assignment)
         else:
             split, failure = yield from self._pass(iteration_time)
+            if failure and others and self._flows.under_way:
+                cut_seconds = work.now_seconds - started_seconds
+                self._flows.release(
+                    self.times.left_at(plan, others, assignment, cut_seconds) if cut_seconds else others
+                )
         self._injector.iteration_ends(iteration, failure is not None)
         if failure is None and work.queued:
             failure = work.queued.popleft()
@@ -141,6 +146,7 @@ class IterationExecutor:
         failure = yield from work.wait_until(run.done)
         if failure:
             run.stop()
+            self._flows.states()  # what is left of other messages is rounded as in `_pass`
         if work.recorder:
             work.recorder.add_iteration(run, started_seconds, work.now_seconds)
         return run.split(work.now_seconds - started_seconds), failure

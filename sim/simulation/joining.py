@@ -19,7 +19,6 @@ from sim.core.records import Failure
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import StateTransfers
 from sim.strategies.base import Process
-from sim.workload.costs import Costs
 
 
 @dataclass
@@ -48,6 +47,8 @@ class Joining:
         self._membership, self._placement, self._transfers = membership, placement, transfers
         self._num_bytes, self._joined, self._cluster = num_bytes, joined, membership.cluster
         self._fetches: dict[int, Fetch] = {}
+        self._in_vain: list[Flow] = []
+        self._iteration_runs = False
         self.waited_seconds = 0.0
 
     def nodes(self) -> dict[int, Node]:
@@ -120,6 +121,16 @@ class Joining:
         """Whether state is being sent beside the training."""
         return bool(self._fetches)
 
+    def run_beside(self, iteration: Process[Failure | None]) -> Process[Failure | None]:
+        """Run an iteration; messages to and from nodes that are lost meanwhile take up their links until its end."""
+        self._iteration_runs = True
+        failure = yield from iteration
+        self._iteration_runs = False
+        for flow in self._in_vain:
+            self._transfers.flows.cancel(flow)
+        self._in_vain.clear()
+        return failure
+
     def lose(self, slots: Collection[int]) -> None:
         """End what is sent to or from nodes that are lost; those that remain fetch it anew, from others."""
         self._end([slot for slot, fetch in self._fetches.items() if slot in slots or fetch.source in slots])
@@ -131,5 +142,7 @@ class Joining:
     def _end(self, slots: Collection[int]) -> None:
         for slot in slots:
             flow = self._fetches.pop(slot).flow
-            if not flow.arrived.triggered:
+            if self._iteration_runs:
+                self._in_vain.append(flow)
+            else:
                 self._transfers.flows.cancel(flow)

@@ -33,7 +33,6 @@ from sim.workload.deployment import Assignment
 from sim.workload.iteration_time import IterationTimes
 from sim.workload.window import plain_plan_on
 
-
 MORE_NODES = "try a trace that brings nodes or starts again (failures.loop)"
 
 
@@ -166,7 +165,7 @@ class World(MembershipObserver):
 
     def run_iteration(self, plan: IterationPlan) -> Process[Failure | None]:
         """Execute one iteration on the nodes that hold the state; the Failure that interrupts it, or None."""
-        return self.iterations.run(plan, self.assignment_for(plan))
+        return self.joining.run_beside(self.iterations.run(plan, self.assignment_for(plan)))
 
     def assignment_for(self, plan: IterationPlan) -> Assignment | None:
         """The slot whose node does the work of each slot in an iteration; None: its own, or that of the layout."""
@@ -309,6 +308,8 @@ class World(MembershipObserver):
             if self.stops_on_failures:
                 took_the_state = [placement.lose(slot) for slot in slots]
                 is_failure = any(took_the_state) or (was_lost and is_empty)
+                if is_failure:
+                    self.joining.lose(self.cluster.slots_of(stage))
             self.num_failures += is_failure
             self._note("failure" if is_failure else "node_lost", stage)
             if self.stops_on_failures and is_relevant:

@@ -1,4 +1,4 @@
-"""Elastic data parallelism: a pipeline that loses a node leaves, the batch shrinks, and grows when the node is replaced.
+"""Elastic data parallelism: a pipeline that loses a node leaves; the batch shrinks until the node is replaced.
 
 As in torchft (meta-pytorch/torchft) and FT-HSDP (arXiv 2602.00277): gradients are averaged over the pipelines that are
 there, so that the rows of the others are not learnt in these steps. The other nodes of a pipeline that has left are

@@ -21,7 +21,7 @@ from sim.core.distributions import unit_lognormal
 from sim.core.effort import Effort
 from sim.core.ledger import IterationSplit
 from sim.core.rng import stream
-from sim.workload.arrays.run import run_alone_in_order, run_fast, service_order
+from sim.workload.arrays.run import left_at, run_alone_in_order, run_fast, service_order
 from sim.workload.config import IterationPlan, Layout, WorkloadConfig
 from sim.workload.deployment import Assignment, Deployment, exchange_pipelines
 from sim.workload.iteration import IterationRun
@@ -296,6 +296,13 @@ class IterationTimes:
         in_flight = (state for state, at in zip(others, found.arrivals_seconds, strict=True) if at is None)
         left = (replace(state, path=of.path) for state, of in zip(found.left, in_flight, strict=True))
         return replace(found, left=tuple(left))
+
+    def left_at(
+        self, plan: IterationPlan, others: tuple[FlowState, ...], assignment: Assignment | None, cut_seconds: float
+    ) -> tuple[FlowState, ...]:
+        """States of other messages that are in flight when a failure ends an iteration beside them."""
+        work = self._as_alone(self.site(plan), plan, self._if_incomplete(assignment))
+        return left_at(work, others, cut_seconds)
 
     def _moved(self, path: Path, pipelines: Sequence[int]) -> Path:
         """A path with its pipelines exchanged: between the places of its ends, if `pipelines` are in these places."""

@@ -37,6 +37,7 @@ class Auditor:
         }
         self.copies: dict[Node, dict[int, set[int]]] = {}
         self.last_sent_to: dict[Node, list[Sent]] = {}
+        self.fetched: set[Node] = set()  # nodes that were sent the state beside the training and keep up since
         self.uploaded_bytes: dict[int, float] = {}
         self.stored: set[int] = set()
         self.lost: list[tuple[float, tuple[int, ...]]] = []
@@ -77,7 +78,8 @@ class Auditor:
     def watched_run(self, original: Any) -> Any:
         def run(plan: Any, hosts: Any) -> Any:
             if self.world.stops_on_failures:
-                self.check(hosts or range(len(self.world.membership.node_at)))
+                slots = plan.layout.slots if plan.layout else range(len(self.world.membership.node_at))
+                self.check(slots, hosts or range(len(self.world.membership.node_at)))
             failure = yield from original(plan, hosts)
             if failure is None:
                 self.last_sent_to.clear()
@@ -108,6 +110,8 @@ class Auditor:
             original(seconds, kind, *what)
             if kind == "node_joined":
                 self.settle()
+            elif kind == "rolled_back":
+                self.fetched.clear()
 
         return note
 
@@ -175,6 +179,8 @@ class Auditor:
         elif source and target and sent.what == "state" and self.own(source) == self.own(target):
             for stage, versions in self.copies.get(source, {}).items():  # who joins gets the copies too
                 self.copies.setdefault(target, {}).setdefault(stage, set()).update(versions)
+            if self.world.cluster.config.joining == "beside":
+                self.fetched.add(target)
 
     def keep(self, iteration: int) -> None:
         """A complete checkpoint: own copies are kept; nodes that joined meanwhile have what the others have."""
@@ -203,6 +209,9 @@ class Auditor:
         own, batch = self.own(node), self.last_sent_to.get(node, [])
         if now == 0 or (self.strategy.kind == "reinit" and self.strategy.rule == "random"):
             return wanted  # drawn afresh
+        if node in self.fetched and self.world.placement.of(own):
+            self.fetched.remove(node)
+            return wanted
         got = [stage for stage in wanted if now in self.copies.get(node, {}).get(stage, ())]
         if batch and all(sent.arrived for sent in batch):
             downloads = [sent for sent in batch if sent.what == "checkpoint"]
@@ -223,10 +232,11 @@ class Auditor:
         versions = {version for version in self.stored if 0 < version <= now and version % interval == 0}
         return versions if self.strategy.kind in STALE else set()
 
-    def check(self, hosts: Any) -> None:
+    def check(self, places: Any, hosts: Any) -> None:
         """Check that each node of the iteration has the state of every stage that it works for."""
         self.settle()
-        for place, host in enumerate(hosts):
+        for place in places:
+            host = hosts[place]
             node, stage = self.world.membership.node_at[host], self.world.cluster.stage_of(place)
             assert node, f"place {host} works, and nobody is there"
             held = self.state.get(node, {}).get(stage)

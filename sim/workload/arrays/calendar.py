@@ -55,6 +55,12 @@ def next_event(calendar: Calendar) -> tuple[int, int]:
     return event[2], event[3]
 
 
+def has_more_now(calendar: Calendar) -> bool:
+    """Whether more events are to come at the present instant."""
+    future, clock = calendar.future, calendar.clock
+    return int(clock[2]) < len(calendar.present) or (len(future) > 0 and future[0][0] == clock[0])
+
+
 def whole_ticks(seconds: float) -> float:
     """The same as `to_ticks`, in code that numba compiles."""
     ticks = seconds * TICKS_PER_SECOND

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import NamedTuple
 
-from sim.workload.arrays.calendar import Calendar, next_event, schedule, whole_ticks
+from sim.workload.arrays.calendar import Calendar, has_more_now, next_event, schedule, whole_ticks
 from sim.workload.arrays.messages import ARRIVED, DUE, ENTERS, NO, Paths, Traffic, arrive_if_due, enter, send
 
 # Kinds of events, after those of messages.
@@ -24,6 +24,7 @@ STORED, TAKEN, WORKED, SHADOWED, IDLE_SHADOWED, CAUGHT_UP, OPENED, NODE_DONE = r
 # backlog of it; the barrier of its heads opens; all is done
 STAGE_DONE, EXCHANGED, EXCHANGE_DONE = range(17, 20)  # of a stage: all computed; gradients arrived; its process ends
 ALL_EXCHANGED, OPTIMIZED, TRANSFERRED, COPIED, ENDED = range(20, 25)  # of the iteration, in this order
+CUT = 25  # a failure ends the iteration, after all other events of the instant
 
 BY_RANK, BY_ARRIVAL, FIXED = 0, 1, 2
 """Which of the visits that have arrived a node takes: the first by rank, the first, or only the next of its order."""
@@ -53,6 +54,7 @@ class Tables(NamedTuple):
     has_channels: bool
     overlaps_exchange: bool
     pause_seconds: float
+    cut_seconds: float  # after which a failure ends the iteration; NO: none does
     software_seconds: float
     optimizer_seconds: float
     hop_bytes: float
@@ -167,6 +169,8 @@ def run_iteration(
     for index in range(messages.start[groups + 2], messages.start[groups + 3]):
         send_one(messages, traffic, calendar, num_hops, index)
     schedule(calendar, t.pause_seconds, STARTED, 0)
+    if t.cut_seconds >= 0.0:
+        schedule(calendar, t.cut_seconds, CUT, 0)
     while True:
         kind, about = next_event(calendar)
         if kind == ENTERS:
@@ -189,8 +193,10 @@ def run_iteration(
             end_shadow(t, work, calendar, about)
         elif kind == IDLE_SHADOWED:
             begin_idle_shadow(t, work, calendar, about)
-        elif kind == ENDED:
+        elif kind == ENDED or (kind == CUT and not has_more_now(calendar)):
             return float(clock[0])
+        elif kind == CUT:
+            schedule(calendar, 0.0, CUT, 0)
         elif kind == -1:
             raise RuntimeError("microbatches wait for each other for ever")
         else:

@@ -45,6 +45,12 @@ def run_fast(
     return _finished(seconds, state, traffic, others)
 
 
+def left_at(work: IterationWork, others: Sequence[FlowState], cut_seconds: float) -> tuple[FlowState, ...]:
+    """States of the other messages still in flight when a failure ends an iteration, after all else of the instant."""
+    seconds, state, traffic = run_tables(*TableBuilder(work, others, cut_seconds=cut_seconds).build())
+    return _finished(seconds, state, traffic, others).left
+
+
 def run_alone_in_order(work: IterationWork) -> tuple[FinishedIteration, Ints]:
     """Run an iteration without other messages and without jitter; its visits are in the order of `service_order`."""
     t, messages, paths = TableBuilder(work).build()

@@ -55,15 +55,19 @@ class PathNumbers:
 
 
 class TableBuilder:
-    """Builds the tables of an iteration, beside other messages, with jitter if there are factors.
+    """Builds the tables of an iteration, beside other messages, with jitter if there are factors; perhaps cut.
 
     Arrays of visits have the axes replica, microbatch, visit; `nodes` has stage, replica, microbatch.
     """
 
     def __init__(
-        self, work: IterationWork, others: Sequence[FlowState] = (), time_factor: TimeFactor | None = None
+        self,
+        work: IterationWork,
+        others: Sequence[FlowState] = (),
+        time_factor: TimeFactor | None = None,
+        cut_seconds: float = NO,
     ) -> None:
-        self._work, self._others, self._time_factor = work, others, time_factor
+        self._work, self._others, self._time_factor, self._cut_seconds = work, others, time_factor, float(cut_seconds)
         self._num_replicas = len(work.cluster.replicas)
         self._schedule = work.schedule.table
         self._num_microbatches, self._num_visits = self._schedule.stage.shape
@@ -93,6 +97,7 @@ class TableBuilder:
             has_channels=work.deployment.network.is_shared,
             overlaps_exchange=work.workload.overlap_gradient_exchange,
             pause_seconds=to_ticks(work.workload.pause_seconds),
+            cut_seconds=self._cut_seconds,
             software_seconds=to_ticks(work.deployment.network.config.software_seconds_per_hop),
             optimizer_seconds=work.optimizer_seconds * max(work.placement.num_stages_by_node()),
             hop_bytes=work.hop_bytes,

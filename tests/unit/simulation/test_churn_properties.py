@@ -53,6 +53,9 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "checkfree_plus"},
     {"kind": "checkfree_plus", "label": "blocking", "embedding_copy": "blocking", "optimizer": "average"},
     *({"kind": "reinit", "label": rule, "rule": rule} for rule in ("random", "copy_previous", "uniform_average")),
+    {"kind": "elastic"},
+    {"kind": "elastic", "label": "anew", "pipelines": "formed_anew", "min_replicas": 2, "learning_rate": "sqrt"},
+    {"kind": "elastic", "label": "spares", "world_size": "fixed_with_spares"},
     {"kind": "checkfree_hybrid", "interval_iterations": 2},
     {"kind": "checkfree_hybrid", "label": "stale", "interval_iterations": 2, "rebuild_from": "checkpoint"},
     {"kind": "stale_stage", "interval_iterations": 2},
@@ -104,6 +107,7 @@ clusters = st.fixed_dictionaries(
         "provisioning_sigma": st.sampled_from([0.0, 0.5]),
         "startup_seconds": st.sampled_from([0.0, 5.0]),
         "regroup_seconds": st.sampled_from([0.0, 4.0]),
+        "joining": st.sampled_from(["standstill", "standstill", "beside"]),
     }
 )
 churning = st.builds(

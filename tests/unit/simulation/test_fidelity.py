@@ -100,12 +100,21 @@ STRATEGIES = st.one_of(
         st.sampled_from(["none", "gradients", "weights", "gradients_and_weights"]),
     ),
     st.builds(
+        lambda size, pipelines: {"kind": "elastic", "world_size": size, "pipelines": pipelines},
+        st.sampled_from(["dynamic", "fixed_with_spares"]),
+        st.sampled_from(["as_placed", "formed_anew"]),
+    ),
+    st.builds(
         lambda copy: {"kind": "checkfree_plus", "embedding_copy": copy}, st.sampled_from(["beside", "blocking", "free"])
     ),
 )
 FAILURES = st.one_of(
     st.just({"kind": "never"}),
     st.builds(lambda rate: {"kind": "exponential", "rate_per_hour": rate}, st.sampled_from([0.3, 0.9, 0.999])),
+    st.builds(
+        lambda hours: {"kind": "exponential", "mean_uptime_hours": hours, "scope": "node"},
+        st.sampled_from([0.02, 0.1, 1.0]),
+    ),
     st.builds(
         lambda chance, instant: {"kind": "bernoulli", "per_iteration_probability": chance, "instant": instant},
         st.sampled_from([0.01, 0.05]),
@@ -148,7 +157,8 @@ def scenarios(draw) -> Scenario:
             "detection_seconds": draw(st.sampled_from([0.0, 3.3])),
             "startup_seconds": draw(st.sampled_from([0.0, 5.0])),
             "provisioning_seconds": draw(st.sampled_from([0.0, 20.0])),
-            "nodes_per_stage": draw(st.sampled_from([1, 1, 2])),
+            "nodes_per_stage": draw(st.sampled_from([1, 1, 2, 3])),
+            "joining": draw(st.sampled_from(["standstill", "beside"])),
             "placement": draw(st.sampled_from(["round_robin", "stage_per_region"])),
             "stragglers": draw(st.sampled_from([(), ({"stage": 2, "slowdown": 1.3},)])),
         },
