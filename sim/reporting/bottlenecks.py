@@ -10,6 +10,7 @@ import pandas as pd
 
 from sim.core.records import Bucket
 from sim.core.text import format_list, format_name, format_number, format_percent
+from sim.reporting.verdict import has_smaller_batches
 from sim.results.storage import RunFiles
 from sim.results.summary import STEADY_BUCKETS
 from sim.scenario.saves import strategies_that_save_on_nodes, unused_saves
@@ -89,9 +90,21 @@ def describe_bucket(bucket: Bucket, shares: Mapping[str, float], is_all: bool = 
     return f"Bound by {binds}: {format_name(bucket)} is much of the time ({of}); {REMEDIES[bucket]}."
 
 
+def smaller_batches(runs: pd.DataFrame) -> list[str]:
+    """Say that a strategy learns less in an iteration, where pipelines are missing; runs of older versions do not."""
+    smaller = runs[has_smaller_batches(runs)]
+    shares = smaller.groupby("strategy", sort=False)["batch_share"].mean() if len(smaller) else {}
+    return [
+        f"{legend_label(str(name))}: {format_percent(share)} of the batch counted on average, the rows of the pipelines "
+        "that were there. As many iterations learn from fewer tokens: compare losses, not hours to the end."
+        for name, share in shares.items()
+    ]
+
+
 def run_sentences(scenario: Scenario, files: Sequence[RunFiles], runs: pd.DataFrame) -> list[str]:
     """Name what dominates the time of finished and stopped runs, and saves that do not help. runs: their table."""
-    lines = [*time_sentences(runs), *unused_saves(scenario, float(runs["ideal_iteration_seconds"].min()))]
+    lines = [*smaller_batches(runs), *time_sentences(runs)]
+    lines += unused_saves(scenario, float(runs["ideal_iteration_seconds"].min()))
     on_nodes = strategies_that_save_on_nodes(scenario)
     for name, own in runs.groupby("strategy", sort=False):
         kinds = Counter(kind for run in files if run.summary["strategy"] == name for kind in run.events["kind"])

@@ -31,6 +31,9 @@ TO_TARGET, TO_END = "target_reached_seconds", "wall_clock_seconds"
 USD_TO_TARGET, USD_TO_END = "target_reached_usd", "cost_usd"
 SAME_OVERHEAD = 0.005  # overheads that differ by less are called equal
 
+WHOLE_BATCH = 0.995
+"""Share of the batch from which on it counts as whole."""
+
 
 @dataclass(frozen=True)
 class MetricRanking(Ranking):
@@ -42,8 +45,13 @@ class MetricRanking(Ranking):
 
     @classmethod
     def of(cls, points: Sequence[PointRuns], metric: str) -> MetricRanking:
-        """Rank the strategies at one point; also at equal microbatch size, where smaller ones are faster for all."""
+        """Rank the strategies at one point; also at equal microbatch size, where smaller ones are faster for all.
+
+        A strategy that learns from fewer tokens in as many iterations is not compared by its time to the end.
+        """
         points = [point for point in points if not is_failure_free(point)]
+        if metric in (TO_END, USD_TO_END):
+            points = [point for point in points if not has_smaller_batches(point.runs).any()]
         given = {point.strategy: _outcomes(point, metric) for point in points}
         values, smaller = {name: found.values for name, found in given.items()}, _smaller(points)
         if smaller is None:
@@ -96,12 +104,16 @@ def _outcomes(point: PointRuns, metric: str, smaller: SmallerMicrobatches | None
     lost = runs["num_failures"].astype(float)
     if metric in (TO_TARGET, USD_TO_TARGET) and "target_reached_num_failures" in runs:
         lost = runs["target_reached_num_failures"].astype(float).fillna(lost)
+    if has_smaller_batches(runs).any():  # every lost node matters
+        lost = runs["num_nodes_lost"].astype(float)
     steady, plain = math.nan, 0.0
     if "productive_compute_seconds" in runs:
         ledgers = [{bucket: row[f"{bucket}_seconds"] for bucket in BUCKETS} for _, row in runs.iterrows()]
         each = [steady_seconds(*pair) for pair in zip(ledgers, runs["num_iterations"], strict=True)]
         saved_seconds = float(_saved_seconds(runs, smaller).mean())
         steady = math.fsum(each) / len(each) - saved_seconds
+        if has_smaller_batches(runs).any():
+            steady /= float(runs["batch_share"].mean())  # of as many tokens
         if "equal_iteration_seconds" in runs:
             plain = float(runs["equal_iteration_seconds"].mean()) - saved_seconds
     seeds, values = point.values(metric)
@@ -112,6 +124,11 @@ def _outcomes(point: PointRuns, metric: str, smaller: SmallerMicrobatches | None
         values = values * (1.0 - np.asarray(share, dtype=np.float64))
     churn_seeds = point.seeds * (0, 1) if runs[TO_END].nunique() == 1 else point.seeds  # scripted: one churn for all
     return Outcomes(Values(seeds, values), Values(churn_seeds, np.asarray(lost, dtype=np.float64)), steady, plain)
+
+
+def has_smaller_batches(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Whether each run learnt from less than the whole batch; no run of an older version did."""
+    return runs["batch_share"] < WHOLE_BATCH if "batch_share" in runs else pd.Series(False, runs.index)
 
 
 def is_failure_free(point: PointRuns) -> bool:

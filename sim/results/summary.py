@@ -54,6 +54,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "ideal_iteration_seconds": run.ideal_iteration_seconds,
         "equal_iteration_seconds": run.equal_iteration_seconds,
         "microbatch_size": run.microbatch_size,
+        "batch_share": run.batch_share,
         "wall_clock_seconds": run.wall_clock_seconds,
         "mean_recovery_seconds": mean_recovery_seconds(run),
         "goodput": ideal_seconds / run.wall_clock_seconds if run.wall_clock_seconds else None,

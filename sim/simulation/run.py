@@ -42,7 +42,7 @@ class Run:
     """What happened under one strategy and one pair of seeds. Times are simulated seconds.
 
     equal_iteration_seconds: of a plain iteration with the strategy's microbatches, of microbatch_size × the workload's.
-    joining_seconds: that training waited for nodes. sent_bytes: apart from the messages of iterations. edits: that
+    joining_seconds: that training waited for nodes. batch_share: of the batch that counted, as a mean. sent_bytes: apart from the messages of iterations. edits: that
     rebuilt stages, with their steps, on the way to the last state.
     """
 
@@ -63,6 +63,7 @@ class Run:
     num_nodes_lost: int
     nodes: Sequence[NodeCount]
     joining_seconds: float
+    batch_share: float
     sent_bytes: float
     stopped: str | None
     edits: Edits
@@ -127,6 +128,7 @@ def simulate(
         num_nodes_lost=world.membership.num_lost,
         nodes=nodes,
         joining_seconds=world.joining.waited_seconds,
+        batch_share=process.batch_share,
         sent_bytes=world.transfers.num_bytes_sent,
         stopped=process.stopped,
         edits=process.edits,

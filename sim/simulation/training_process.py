@@ -65,6 +65,7 @@ class TrainingProcess:
         self._log = IterationLog(scenario.iterations_per_step)
         self._records: list[IterationRecord] = []
         self._executions: Counter[int] = Counter()
+        self._num_rows = self._num_counted = 0  # of the batches of all completed iterations
 
     @property
     def iterations(self) -> Sequence[IterationRecord]:
@@ -75,6 +76,11 @@ class TrainingProcess:
     def edits(self) -> Edits:
         """The edits on the way to the current state."""
         return self._position.lineage.edits
+
+    @property
+    def batch_share(self) -> float:
+        """Share of the batch that counted, as a mean over the completed iterations."""
+        return self._num_counted / self._num_rows if self._num_rows else 1.0
 
     def train(self, world: World) -> Generator[Any, Any, None]:
         """Train in a world until all iterations are done, or the run stops."""
@@ -118,6 +124,7 @@ class TrainingProcess:
             started_seconds = self.world.now_seconds
             failure = yield from self.world.run_iteration(plan)
             if failure is None:
+                self._count(begun, 1)
                 self._position = begun.after(begun.iteration + 1)
                 self._record(started_seconds)
         else:
@@ -137,10 +144,17 @@ class TrainingProcess:
         started_seconds = self.world.now_seconds
         leap = yield from self._fast_forward.leap(plan, position, self.num_iterations, self._next_action)
         if leap and leap[0].num_iterations:
+            self._count(position, leap[0].num_iterations)
             self._log.add(position.iteration + 1, started_seconds, leap[0], position.lineage.key)
             self._position = replace(position, iteration=position.iteration + leap[0].num_iterations)
             self._report()
         return leap
+
+    def _count(self, position: Position, num: int) -> None:
+        """Count the rows of some iterations from a Position on."""
+        rows, num_rows = position.lineage.recipe.rows, position.lineage.spec.sequences_per_batch
+        self._num_rows += num * num_rows
+        self._num_counted += num * (num_rows if rows is None else len(rows))
 
     def _next_action(self, iteration_seconds: float) -> Action:
         """The next action of the strategy, or of the fallback, from the current Position on."""

@@ -107,6 +107,7 @@ CHANGED = {
     "placement": "stage_per_region",
     "stragglers": ({"stage": 2, "slowdown": 2.0},),
     "jitter": 0.1,
+    "joining": "beside",
     "num_spares": 2,
     "detection_seconds": 1.0,
     "provisioning_seconds": 1.0,
