@@ -204,6 +204,15 @@ class FailureProcess(Component):
         """Number of nodes that arrive at failure number `index`, beside those that return."""
         return 0
 
+    def may_bring_nodes_from(self, index: int) -> bool:  # noqa: ARG002
+        """Whether nodes may arrive at failure number `index` or later, or return after it."""
+        overridden = type(self)
+        return (
+            overridden.arrivals is not FailureProcess.arrivals
+            or overridden.downtimes is not FailureProcess.downtimes
+            or getattr(self.config, "downtime", None) is not None
+        )
+
     @property
     def initial_regions(self) -> Sequence[str] | None:
         """Regions of the nodes at time zero, where the process supplies them; None: the cluster's in turn."""

@@ -286,6 +286,13 @@ class TraceFailures(FailureProcess):
         _, row = self._where(index)
         return self._events[row].num_came if self._replays else 0
 
+    def may_bring_nodes_from(self, index: int) -> bool:
+        """Whether nodes arrive at an event or later: always, if the trace is repeated."""
+        if self.config.loop or not self._replays:
+            return self._replays and any(event.num_came for event in self._events)
+        cycle, row = self._where(index)
+        return not cycle and any(event.num_came for event in self._events[row:])
+
     def arrival_regions(self, index: int) -> Sequence[str | None]:
         """Regions of the nodes that arrive at an event, where the trace has any."""
         if not self._regions:

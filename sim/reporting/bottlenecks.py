@@ -92,13 +92,15 @@ def describe_bucket(bucket: Bucket, shares: Mapping[str, float], is_all: bool = 
 
 def smaller_batches(runs: pd.DataFrame) -> list[str]:
     """Say that a strategy learns less in an iteration, where pipelines are missing; runs of older versions do not."""
-    smaller = runs[has_smaller_batches(runs)]
-    shares = smaller.groupby("strategy", sort=False)["batch_share"].mean() if len(smaller) else {}
-    return [
-        f"{legend_label(str(name))}: {format_percent(share)} of the batch counted on average, the rows of the pipelines "
-        "that were there. As many iterations learn from fewer tokens: compare losses, not hours to the end."
-        for name, share in shares.items()
-    ]
+    lines = []
+    for name, own in runs.groupby("strategy", sort=False):
+        if has_smaller_batches(own).any():
+            lines.append(
+                f"{legend_label(str(name))}: {format_percent(own['batch_share'].mean())} of the batch counted on "
+                "average, the rows of the pipelines that were there. As many iterations learn from fewer tokens: "
+                "compare losses, not hours to the end."
+            )
+    return lines
 
 
 def run_sentences(scenario: Scenario, files: Sequence[RunFiles], runs: pd.DataFrame) -> list[str]:

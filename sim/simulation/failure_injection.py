@@ -51,7 +51,8 @@ class FailureInjector:
         self._env, self._membership, self._cluster = env, membership, membership.cluster
         self._seed, self._observer, self._orders = seed, observer, not failures.supplies_nodes
         self._ordered: set[int] = set()
-        self.num_awaited = self._num_returning = self._num_suppliers = 0
+        self.num_awaited = self._num_returning = 0
+        self._suppliers: set[tuple[str, int | str]] = set()  # processes that may bring nodes
         self._due: list[tuple[float, int]] = []
         self._attempt = 0
         self._by_iteration: list[tuple[int, Iterator[float], float]] = []
@@ -64,7 +65,8 @@ class FailureInjector:
     def _begin(self, name: str, part: FailureProcess) -> None:
         if part.scope == "node":
             self._of_nodes.append((name, part))
-            self._num_suppliers += returns_nodes(part)  # as long as there are nodes
+            if returns_nodes(part):  # as long as there are nodes
+                self._suppliers.add((name, "nodes"))
             for node in list(self._membership.nodes.values()):
                 self._env.process(self._fail_node(name, part, node))
             return
@@ -75,7 +77,8 @@ class FailureInjector:
         }
         for domain in domains[part.scope]:
             if part.unit == "seconds":
-                self._num_suppliers += may_supply(part)
+                if part.may_bring_nodes_from(0):
+                    self._suppliers.add((name, domain))
                 self._env.process(self._fail_repeatedly(name, part, domain))
             else:
                 assert isinstance(domain, int), "processes that count iterations affect stages"
@@ -88,13 +91,17 @@ class FailureInjector:
 
         With replacements on order or nodes that return, any later loss brings a node too.
         """
-        return self._orders or self._num_returning > 0 or self._num_suppliers > 0
+        return self._orders or self._num_returning > 0 or bool(self._suppliers)
 
     def _fail_repeatedly(self, name: str, part: FailureProcess, domain: int | str) -> Process:
-        """Process of a stage, a region or the cluster; while it lasts, it may supply nodes."""
+        """Process of a stage, a region or the cluster."""
         yield from self._failures_of(name, part, domain)
-        if may_supply(part):
-            self._num_suppliers -= 1
+        self._end_supply(name, domain)
+
+    def _end_supply(self, name: str, domain: int | str) -> None:
+        """Note that a process brings no more nodes."""
+        if (name, domain) in self._suppliers:
+            self._suppliers.remove((name, domain))
             self._observer.nodes_arrived()  # or will not any more
 
     def _failures_of(self, name: str, part: FailureProcess, domain: int | str) -> Process:
@@ -109,6 +116,8 @@ class FailureInjector:
             yield from self._fail_after(uptime_seconds, part, choose, downtimes)
             for region in part.arrival_regions(index):
                 self._arrive(region)
+            if (name, domain) in self._suppliers and not part.may_bring_nodes_from(index + 1):
+                self._end_supply(name, domain)
 
     def _fail_node(self, name: str, part: FailureProcess, node: Node) -> Process:
         """Process of a node from its arrival until it is lost; its age does not depend on other failures."""
@@ -254,11 +263,6 @@ class FailureInjector:
     def _remove_stage(self, stage: int) -> None:
         nodes = [self._membership.node_at[slot] for slot in self._cluster.slots_of(stage)]
         self._remove([node.number for node in nodes if node], None, False)
-
-
-def may_supply(part: FailureProcess) -> bool:
-    """Whether nodes may arrive by a process, at its failures or after them."""
-    return type(part).arrivals is not FailureProcess.arrivals or returns_nodes(part)
 
 
 def returns_nodes(part: FailureProcess) -> bool:

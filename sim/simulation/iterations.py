@@ -92,6 +92,10 @@ class IterationExecutor:
             work.recorder.add_span("lost_work", started_seconds, work.now_seconds)
         return failure
 
+    def keep_of_cut(self, share: float) -> None:
+        """Keep a share of what was done of the interrupted iteration for the next one to continue; the rest is lost."""
+        self.cut_share, self.cut_seconds = self.cut_share * share, to_ticks(self.cut_seconds * share)
+
     def time_in_leaps(self, plan: IterationPlan, assignment: Assignment | None) -> IterationTime | None:
         """Duration of each of the next iterations while nothing is due; None if they differ from each other."""
         if self._jitters or self.fidelity == "microbatch" or self.cut_share or self._work.recorder:

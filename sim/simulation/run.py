@@ -42,7 +42,8 @@ class Run:
     """What happened under one strategy and one pair of seeds. Times are simulated seconds.
 
     equal_iteration_seconds: of a plain iteration with the strategy's microbatches, of microbatch_size × the workload's.
-    joining_seconds: that training waited for nodes. batch_share: of the batch that counted, as a mean. sent_bytes: apart from the messages of iterations. edits: that
+    joining_seconds: that training waited for nodes. batch_share: of the batch that counted, as a mean over iterations.
+    sent_bytes: apart from the messages of iterations. edits: that
     rebuilt stages, with their steps, on the way to the last state.
     """
 

@@ -62,7 +62,7 @@ class World(MembershipObserver):
     is_undetected: bool = False
     _arrival: simpy.Event | None = None
     _leaving: list[Node] = field(default_factory=list)  # nodes whose loss a notice has announced
-    _resumes: bool = False
+    _kept: float = 0.0  # share of the interrupted iteration that the next one continues with
 
     def __post_init__(self) -> None:
         self.ledger, self.cluster = self.work.ledger, self.membership.cluster
@@ -151,9 +151,9 @@ class World(MembershipObserver):
             failure = yield from self.attempt(self.cluster.config.startup_seconds, "provisioning")
         return failure
 
-    def resume_iteration(self) -> None:
-        """Let the next iteration continue from where the last failure interrupted it."""
-        self._resumes = True
+    def resume_iteration(self, kept: float = 1.0) -> None:
+        """Let the next iteration continue with a share of what was done when the last failure interrupted it."""
+        self._kept = kept
 
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Record an event at this instant."""
@@ -223,9 +223,8 @@ class World(MembershipObserver):
         receiving, node_at = self.placement.receiving, self.membership.node_at
         self.placement.rebuilt([slot for slot, node in receiving.items() if node_at[slot] is node], queued)
         self.placement.receive({})
-        if not self._resumes:
-            self.iterations.cut_share = self.iterations.cut_seconds = 0.0
-        self._resumes = False
+        self.iterations.keep_of_cut(self._kept)
+        self._kept = 0.0
 
     def limit_events(self, most_events: int) -> None:
         """End the run after so many events: its deadline is then over, and a failure ends the work that goes on."""

@@ -12,6 +12,7 @@ from sim.strategies.baselines import NoStrategy, Peer, Restart
 from sim.strategies.checkfree import CheckFree, CheckFreePlus, Reinit
 from sim.strategies.checkfree_hybrid import CheckFreeHybrid
 from sim.strategies.checkpoint import Checkpoint
+from sim.strategies.constant_batch import ConstantBatch
 from sim.strategies.elastic import Elastic
 from sim.strategies.memory_checkpoint import NeighbourCheckpoint
 from sim.strategies.redundant import Redundant
@@ -32,6 +33,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
         StaleStage,
         Reinit,
         Peer,
+        ConstantBatch,
         Elastic,
         Restart,
     )

@@ -183,8 +183,8 @@ class StrategyWorld(Protocol):
     def cover(self, stage: int, holder: int) -> None:
         """Let another stage's nodes, which have a lost stage's state, do its work until it has its own state again."""
 
-    def resume_iteration(self) -> None:
-        """Continue the interrupted iteration from where it was, so that its work is not lost."""
+    def resume_iteration(self, kept: float = 1.0) -> None:
+        """Continue the interrupted iteration with a share of what was done of it, which is then not lost."""
 
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Record an event in the results."""

@@ -53,6 +53,8 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "checkfree_plus"},
     {"kind": "checkfree_plus", "label": "blocking", "embedding_copy": "blocking", "optimizer": "average"},
     *({"kind": "reinit", "label": rule, "rule": rule} for rule in ("random", "copy_previous", "uniform_average")),
+    {"kind": "constant_batch"},
+    {"kind": "constant_batch", "label": "again", "cut_iteration": "run_again"},
     {"kind": "elastic"},
     {"kind": "elastic", "label": "anew", "pipelines": "formed_anew", "min_replicas": 2, "learning_rate": "sqrt"},
     {"kind": "elastic", "label": "spares", "world_size": "fixed_with_spares"},
