@@ -65,4 +65,9 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a scenario, for editors that complete and check YAML."""
-    print(json.dumps(with_units_allowed(Scenario.model_json_schema()), indent=2))
+    print(schema_text())
+
+
+def schema_text() -> str:
+    """The JSON Schema as text."""
+    return json.dumps(with_units_allowed(Scenario.model_json_schema()), indent=2)

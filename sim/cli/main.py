@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from sim.cli.options import complain
 
 MODULES = {
+    "init": "init",
     "run": "run",
     "sweep": "run",
     "status": "run",
