@@ -30,8 +30,8 @@ INTRODUCTION = """
 A scenario is one YAML file. Only `name` and `strategies` must be in it; whatever it leaves out has the default of the
 tables below, and results keep the whole of it written out. `churnlab validate my.yaml` says all that is wrong;
 `--set section.field=value` changes any field for one command (`--set 'strategies[checkpoint].interval_iterations=10'`);
-`churnlab init my.yaml` writes a commented one to begin with, and beside it the schema by which editors complete and check it
-(`churnlab schema` prints it).
+`churnlab init my.yaml` writes a commented one to begin with, and beside it the schema by which editors complete and
+check it (`churnlab schema` prints it).
 
 - **Units** stand in the names: `_seconds`, `_hours`, `_ms`, `_mbit_per_s` (10⁶ bit/s), `_gib` (2³⁰ bytes),
   `_usd_per_hour`. A value may have a unit of its own and is converted: `detection_seconds: 2 min`,
