@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from sim.cluster.flows import Flows, FlowState
-from sim.cluster.network import STORAGE
+from sim.cluster.network import STORAGE, Network
 from sim.workload.arrays import compilation
 from sim.workload.arrays.compilation import Compilation
 from sim.workload.arrays.run import run_fast, sent_bytes, service_order
 from sim.workload.config import Layout, plain_plan
-from sim.workload.deployment import assign_slots, exchange_pipelines, nodes_are_alike
+from sim.workload.deployment import Deployment, assign_slots, exchange_pipelines, nodes_are_alike
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_time import time_among, time_of
 from sim.workload.iteration_work import IterationWork
@@ -231,6 +231,20 @@ def test_more_load_never_takes_less_time(both, seed, uploads):
     ends = [(a % in_order.cluster.num_slots, b % in_order.cluster.num_slots) for a, b in uploads]
     others = [FlowState(site.network.path(a, b), 0.0, 1e6) for a, b in ends if a != b]
     assert run_fast(in_order, others).seconds >= alone_seconds - 1e-9
+
+
+@MANY
+@given(iterations(), st.sampled_from((1.1, 2.0, 1e3)))
+def test_more_bandwidth_never_takes_more_time(iteration, factor):
+    """In the same order of service, where messages share links as above."""
+    site, plan, order, assignment = iteration
+    config = site.network.config
+    assume(config.access is None and config.sharing != "region_pair")
+    work = IterationWork(site, plan, order, assignment)
+    faster = Network(config.model_copy(update={"bandwidth_factor": factor}), site.network.regions_of_nodes)
+    on_faster = Deployment(site.costs, site.cluster, faster)
+    again = IterationWork(on_faster, plan, order, assignment, service_order(work))
+    assert run_fast(again).seconds <= run_fast(work).seconds + 1e-9
 
 
 def test_nodes_that_wait_for_each_other_raise():
