@@ -30,6 +30,7 @@ MODULES = {
     "plot": "results",
     "map": "map",
     "fit": "fit",
+    "interval": "interval",
     "validate": "check",
     "costs": "tables",
     "list": "tables",

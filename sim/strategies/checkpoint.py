@@ -172,7 +172,7 @@ class Checkpoint(Strategy):
         elif self.config.interval == "adaptive" or iteration_seconds <= 0.0:
             return 1
         else:
-            interval_seconds = self._interval_seconds(world)
+            interval_seconds = self.seconds_between_saves(world)
             since_seconds = world.now_seconds - self.started_at_seconds
             first = num_until(interval_seconds, since_seconds, iteration_seconds)
             save_seconds = world.seconds_of(transfers) if transfers else 0.0
@@ -257,14 +257,13 @@ class Checkpoint(Strategy):
     def _due(self, world: StrategyWorld, position: Position) -> bool:
         if self.interval_iterations is not None:
             return position.iteration % self.interval_iterations == 0
-        return world.now_seconds - self.started_at_seconds >= self._interval_seconds(world)
+        return world.now_seconds - self.started_at_seconds >= self.seconds_between_saves(world)
 
-    def _interval_seconds(self, world: StrategyWorld) -> float:
+    def seconds_between_saves(self, world: StrategyWorld) -> float:
         """Seconds from the start of one save to the next, at least an upload's; only the pause is a save's cost."""
         if self.config.interval_seconds is not None:
             return self.config.interval_seconds
-        upload_seconds = world.seconds_of(self._uploads(world, 1.0))
-        still_seconds = self._local_seconds(world) + self.config.blocking_share * upload_seconds
+        upload_seconds, still_seconds = world.seconds_of(self._uploads(world, 1.0)), self.seconds_of_save(world)
         given_hours = self.config.mtbf_hours
         if self.config.interval == "adaptive":
             prior_seconds = (PRIOR_MTBF_HOURS if given_hours is None else given_hours) * SECONDS_PER_HOUR
@@ -273,6 +272,11 @@ class Checkpoint(Strategy):
             mtbf_seconds = world.mtbf_seconds if given_hours is None else given_hours * SECONDS_PER_HOUR
         formula = daly_seconds if self.config.interval == "daly" else young_seconds
         return max(upload_seconds, still_seconds + formula(still_seconds, mtbf_seconds))
+
+    def seconds_of_save(self, world: StrategyWorld) -> float:
+        """Seconds for which a save stops training: the copy on local disks, and the blocking share of the upload."""
+        upload_seconds = world.seconds_of(self._uploads(world, 1.0))
+        return self._local_seconds(world) + self.config.blocking_share * upload_seconds
 
 
 def num_until(interval_seconds: float, since_seconds: float, iteration_seconds: float) -> float:

@@ -89,9 +89,9 @@ def test_adaptive_is_young_for_what_has_been_seen():
     strategy, world = Checkpoint(CheckpointConfig(interval="adaptive", blocking_share=1.0), 6), WorldOnPaper()
     save = world.seconds_of(strategy._uploads(world, 1.0))
     world.now_seconds = 3 * HOUR
-    assert strategy._interval_seconds(world) == save + young_seconds(save, 4 * HOUR)
+    assert strategy.seconds_between_saves(world) == save + young_seconds(save, 4 * HOUR)
     world.num_failures = 15
-    assert strategy._interval_seconds(world) == save + young_seconds(save, HOUR / 4)
+    assert strategy.seconds_between_saves(world) == save + young_seconds(save, HOUR / 4)
 
 
 # ---- just in time ---------------------------------------------------------------------------------------
