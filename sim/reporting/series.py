@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -139,7 +140,9 @@ def omitted_points(points: Sequence[object], drawn: Sequence[object]) -> list[st
 
 
 def format_value(value: Any) -> str:
-    """Format a swept value; empty if the field does not apply to the strategy."""
+    """Format a swept value; empty if the field does not apply to the strategy. A section: its kind, and its values."""
     if pd.isna(value):
         return ""
+    if isinstance(value, str) and value.startswith('{"'):
+        return shortened(", ".join(map(str, json.loads(value).values())))
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
