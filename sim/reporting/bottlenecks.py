@@ -91,16 +91,19 @@ def describe_bucket(bucket: Bucket, shares: Mapping[str, float], is_all: bool = 
 
 
 def smaller_batches(runs: pd.DataFrame) -> list[str]:
-    """Say that a strategy learns less in an iteration, where pipelines are missing; runs of older versions do not."""
-    lines = []
-    for name, own in runs.groupby("strategy", sort=False):
-        if has_smaller_batches(own).any():
-            lines.append(
-                f"{legend_label(str(name))}: {format_percent(own['batch_share'].mean())} of the batch counted on "
-                "average, the rows of the pipelines that were there. As many iterations learn from fewer tokens: "
-                "compare losses, not hours to the end."
-            )
-    return lines
+    """Say which strategies learn less in an iteration, where pipelines are missing; runs of older versions do not."""
+    shares = {
+        legend_label(str(name)): format_percent(own["batch_share"].mean())
+        for name, own in runs.groupby("strategy", sort=False)
+        if has_smaller_batches(own).any()
+    }
+    if not shares:
+        return []
+    of = format_list([f"{share} with {name}" for name, share in shares.items()])
+    return [
+        f"A part of the batch counted, the rows of the pipelines that were there: on average {of}. As many iterations "
+        "then learn from fewer tokens: compare losses, not hours to the end."
+    ]
 
 
 def run_sentences(scenario: Scenario, files: Sequence[RunFiles], runs: pd.DataFrame) -> list[str]:

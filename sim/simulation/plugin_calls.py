@@ -15,7 +15,10 @@ from sim.core.plugins import PluginError, in_one_line
 from sim.core.records import Failure
 from sim.simulation.interruptible import GaveUpError
 from sim.strategies import Strategy, UnrecoverableError
-from sim.strategies.base import Process
+from sim.strategies.base import IterationPlan, Process, Recipe
+
+ANSWERS: dict[str, type] = {"can_train": bool, "plan_for": IterationPlan, "recipe_for": Recipe}
+"""Methods that take no time, and what they return."""
 
 EXPECTED = (UnrecoverableError, GaveUpError, DivergedError, PluginError)
 
@@ -49,6 +52,13 @@ class CheckedWorld:
             raise PluginError(f"strategy '{self._name}': {self._call} takes time: write `yield from` before it")
 
 
+def fault_in(strategy: Strategy, method: str, error: Exception) -> PluginError:
+    """The error of a method of a strategy from outside, with the place at which it fails."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    return PluginError(f"strategy '{strategy.name}': {method} fails at {where}: {in_one_line(error)}")
+
+
 def call_of(strategy: Strategy, method: str, world: Any, *arguments: Any) -> Process[Any]:
     """What a method of a strategy that takes time returns. Raises PluginError for a faulty strategy from outside."""
     if type(strategy).__module__.startswith("sim."):
@@ -62,12 +72,25 @@ def call_of(strategy: Strategy, method: str, world: Any, *arguments: Any) -> Pro
     except EXPECTED:
         raise
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name}, line {last.lineno}"
-        reason = f"{method} fails at {where}: {in_one_line(error)}"
-        raise PluginError(f"strategy '{strategy.name}': {reason}") from error
+        raise fault_in(strategy, method, error) from error
     checked.require_begun()
     return result
+
+
+def answer_of(strategy: Strategy, method: str, *arguments: Any) -> Any:
+    """What a method of a strategy that takes no time returns. Raises PluginError for a faulty one from outside."""
+    if type(strategy).__module__.startswith("sim."):
+        return getattr(strategy, method)(*arguments)
+    try:
+        found = getattr(strategy, method)(*arguments)
+    except EXPECTED:
+        raise
+    except Exception as error:
+        raise fault_in(strategy, method, error) from error
+    if not isinstance(found, ANSWERS[method]):
+        wanted = f"{method} returns {ANSWERS[method].__name__}, found {type(found).__name__}"
+        raise PluginError(f"strategy '{strategy.name}': {wanted}")
+    return found
 
 
 def after_iteration(strategy: Strategy, world: Any, position: Position) -> Process[Failure | None]:

@@ -19,7 +19,7 @@ from sim.simulation.fast_forward import Action, FastForward, next_action
 from sim.simulation.interruptible import GaveUpError, NoNodesError
 from sim.simulation.leap import RepeatedIterations, plain_leap
 from sim.simulation.log import IterationLog
-from sim.simulation.plugin_calls import admit, after_iteration, recover, regroup
+from sim.simulation.plugin_calls import admit, after_iteration, answer_of, recover, regroup
 from sim.simulation.world import World
 from sim.strategies import Strategy, UnrecoverableError, strategy_class
 from sim.strategies.base import PeriodicSave, Process
@@ -110,15 +110,15 @@ class TrainingProcess:
             failure = None
             if self.world.joining.nodes():
                 failure = yield from admit(self.strategy, self.world)
-            if failure is not None or self.strategy.can_train(self.world):
+            if failure is not None or answer_of(self.strategy, "can_train", self.world):
                 return failure
             if (failure := (yield from self.world.wait_for_joining())) is not None:
                 return failure
 
     def _advance(self) -> Process[Failure | None]:
         """Execute the next iteration and the routine work after it, or skip iterations up to the next routine work."""
-        plan = self.strategy.plan_for(self.world, self.plan)
-        begun = self._position.entered(self.strategy.recipe_for(self.world, self._position))
+        plan = answer_of(self.strategy, "plan_for", self.world, self.plan)
+        begun = self._position.entered(answer_of(self.strategy, "recipe_for", self.world, self._position))
         leap = None if self.training.learns else (yield from self._skip(plan, begun))
         if leap is None:
             started_seconds = self.world.now_seconds

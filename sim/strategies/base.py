@@ -16,7 +16,9 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 from pydantic import Field, model_validator
 
 from models.recipe import PLAIN as PLAIN
+from models.recipe import ApproximateBackward as ApproximateBackward
 from models.recipe import Recipe as Recipe
+from models.recipe import rows_of_parts as rows_of_parts
 from models.spec import EMBEDDING_STAGE as EMBEDDING_STAGE
 from models.spec import Config
 from models.spec import Routes as Routes

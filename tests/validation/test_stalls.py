@@ -1,8 +1,9 @@
 """Published arithmetic of stalls: how much of the time is left for training where every lost node stops all others.
 
-FT-HSDP (arXiv 2602.00277, abstract): at O(100,000) GPUs stalls of 3 minutes a failure in place of 10 raise the effective
-training time from 44 to 80 %. With failures at random, one every M on average, and stalls s in which further failures
-begin the stall anew, the share is exp(-s / M): M minutes of training for each M (exp(s / M) - 1) of stall.
+FT-HSDP (arXiv 2602.00277, abstract): at O(100,000) GPUs stalls of 3 minutes a failure in place of 10 raise the
+effective training time from 44 to 80 %. With failures at random, one every M on average, and stalls s in which
+further failures begin the stall anew, the share is exp(-s / M): M minutes of training for each M (exp(s / M) - 1)
+minutes of stall.
 """
 
 import math

@@ -26,7 +26,7 @@ from sim.scenario.loading import ScenarioError, parse_scenario
 from sim.scenario.scenario import Scenario
 from sim.simulation.run import simulate, time_only
 from sim.strategies import STRATEGIES, Strategy, UnrecoverableError, known_strategies, strategy_class
-from support.builders import start_of
+from support.builders import a_training, start_of
 from support.on_paper import WorldOnPaper, keep, rebuild
 from support.pages import DOCS, files_of
 
@@ -35,6 +35,45 @@ GAMMA = "churnlab_extrapolate:GammaFailures"
 
 PROJECT = DOCS.parent
 FILES = files_of(DOCS / "writing-a-strategy.md")
+
+
+def test_the_elastic_strategy_of_the_tutorial_is_elastic(tmp_path, monkeypatch):
+    """With the rate lowered linearly it learns as the built-in one does, in the same time."""
+    (tmp_path / "complete_pipelines.py").write_text(FILES["complete_pipelines.py"], encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = FILES["pipelines.yaml"].replace("elastic]", "{kind: elastic, learning_rate: linear}]")
+    scenario = parse_scenario(text)
+    own, constant, built_in = (simulate(scenario, each, 0, 0, a_training(scenario)) for each in scenario.strategies)
+    assert own.batch_share < 1.0 == constant.batch_share
+    assert own.wall_clock_seconds == built_in.wall_clock_seconds
+    assert [record.train_loss for record in own.iterations] == [record.train_loss for record in built_in.iterations]
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "says"),
+    [
+        ("can_train", "return 1", "can_train returns bool, found int"),
+        ("plan_for", "return None", "plan_for returns IterationPlan, found NoneType"),
+        ("recipe_for", "return world.nowhere", "recipe_for fails at faulty_recipe_for.py, line 8: "),
+    ],
+)
+def test_faulty_answers_of_a_strategy_are_named(tmp_path, monkeypatch, method, body, says):
+    text = f"""from sim.strategies.base import Strategy, StrategyConfig
+class Faulty(Strategy):
+    kind, summary, Config = "faulty", "faulty", StrategyConfig
+    def recover(self, world, failure, position):
+        yield from ()
+        return position
+    def {method}(self, world, *about):
+        {body}
+"""
+    (tmp_path / f"faulty_{method}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    scenario = parse_scenario(
+        f"name: n\nstrategies: ['faulty_{method}:Faulty']\ntraining: {{learner: none, steps: 3}}\n"
+    )
+    with pytest.raises(PluginError, match=says):
+        simulate(scenario, scenario.strategies[0], 0, 0, time_only(scenario))
 
 
 # ---- the tutorial's package, installed -----------------------------------------------------------

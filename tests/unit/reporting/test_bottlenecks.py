@@ -1,9 +1,10 @@
 """What binds an iteration, and saves that do not help: said first, by how much, and with the field to change."""
 
+import pandas as pd
 import pytest
 
 from sim.reporting.binding import binding_sentences, describe_binding, narrow_window
-from sim.reporting.bottlenecks import incomplete_saves, slow_saves
+from sim.reporting.bottlenecks import incomplete_saves, slow_saves, smaller_batches
 from sim.scenario.loading import parse_scenario
 from sim.scenario.memory_check import too_little_memory
 from sim.scenario.saves import strategies_that_save_on_nodes
@@ -113,3 +114,10 @@ def test_saves_that_slow_training_or_never_complete_are_named():
     assert "none of 14 uploads completed" in incomplete_saves("checkpoint", 14, 0)[0]
     assert "3 of 14 uploads completed" in incomplete_saves("checkpoint", 14, 3)[0]
     assert incomplete_saves("checkpoint", 14, 12) == incomplete_saves("checkpoint", 1, 0) == []
+
+
+def test_smaller_batches_are_named_with_their_shares():
+    runs = pd.DataFrame({"strategy": ["elastic", "elastic", "peer"], "batch_share": [0.7, 0.8, 1.0]})
+    (said,) = smaller_batches(runs)
+    assert "on average 75 % with elastic batch. As many iterations then learn from fewer tokens" in said
+    assert smaller_batches(runs[2:]) == smaller_batches(runs[["strategy"]]) == []
