@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import typer
 
+from sim.cli.machines import answer
 from sim.cli.options import Overrides, ScenarioPath, say, with_locations
 from sim.core.text import format_count
 from sim.experiments.training import Texts
@@ -45,21 +47,38 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         runs = format_count(num_replicates * num_strategies, "run")
         what = f"{strategies}, {runs} of {format_count(num_iterations, 'iteration')}"
     say(f"{scenario_path}: valid; {what}")
-    training = scenario.training
-    if training.target_validation_loss == "auto" and training.learner != "none":
-        say(
-            f"Target loss (auto): that of training without failures after {training.auto_target_step:,} of "
-            f"{training.steps:,} steps, which is done first."
-        )
-    for line in trace_notes(scenario, scenario_path.parent):
-        say(line)
-    for line in (
+    told = [*target_notes(scenario), *trace_notes(scenario, scenario_path.parent)]
+    remarks = [
         *unused_saves(scenario),
         *ends_that_fail(scenario),
         *narrow_window(scenario),
         *foreseen_effort(scenario),
-    ):
+    ]
+    for line in told:
+        say(line)
+    for line in remarks:
         say(line, style="yellow")
+    num_runs = num_strategies * num_replicates * len(points)
+    answer(
+        {
+            "valid": True,
+            "scenario": scenario.name,
+            "strategies": [config.name for config in scenario.strategies],
+            "points": len(points),
+            "runs": num_runs,
+            "notes": [*told, *remarks],
+        }
+    )
+
+
+def target_notes(scenario: Scenario) -> Iterator[str]:
+    """Which loss `auto` is."""
+    training = scenario.training
+    if training.target_validation_loss == "auto" and training.learner != "none":
+        yield (
+            f"Target loss (auto): that of training without failures after {training.auto_target_step:,} of "
+            f"{training.steps:,} steps, which is done first."
+        )
 
 
 @app.command()

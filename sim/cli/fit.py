@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
+from sim.cli.machines import answer
 from sim.cli.options import console, one_of, say, whole_number
 from sim.core.text import shortened
 from sim.failures.churn_fit import TOGETHER_SECONDS, ChurnFit, files_read, fit_churn
@@ -69,10 +69,6 @@ def fit(
     write: Annotated[
         Path | None, typer.Option("--write", metavar="SCENARIO", help="Put the section into this scenario file.")
     ] = None,
-    output: Annotated[
-        str,
-        typer.Option("--format", parser=one_of(("text", "json")), metavar="[text|json]", help="json: for programs."),
-    ] = "text",
 ) -> None:
     """Fit a failure process to your own churn: rate, law of uptimes, bulk losses, downtimes; a section to paste.
 
@@ -98,12 +94,7 @@ def fit(
     if figure is not None:
         draw(fit_figure(found), figure)
         written.append(figure)
-    if output == "json":
-        record = fit_record(found)
-        print(
-            json.dumps({**record, "comparison": compared.to_dict("records") if compared is not None else []}, indent=2)
-        )
-        return
+    answer({**fit_record(found), "comparison": [] if compared is None else compared})
     print_fit(found, compared)
     if written:
         say(f"Written: {', '.join(map(str, written))}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import typer
 
+from sim.cli.machines import OUTPUT, answer
 from sim.cli.options import Overrides, complain, one_of
 from sim.core.text import format_number, shortened
 
@@ -51,11 +51,6 @@ def interval(
         ),
     ] = "best",
     overrides: Overrides = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the number only.")] = False,
-    output: Annotated[
-        str,
-        typer.Option("--format", parser=one_of(("text", "json")), metavar="[text|json]", help="json: for programs."),
-    ] = "text",
 ) -> None:
     """Print the best interval between checkpoints in seconds, for a shell: one number, details on standard error.
 
@@ -78,11 +73,11 @@ def interval(
         scenario = load_scenario(scenario_path, tuple(overrides or ()))
         with working("simulated jobs") as part_done:
             found = intervals_of(scenario, part_done=part_done)
-    if output == "json":
-        print(json.dumps(asdict(found), indent=2))
+    answer(asdict(found))
+    if OUTPUT.is_json:
         return
     numbers = {"young": found.young_seconds, "daly": found.daly_seconds, "best": found.best_seconds}
-    if not quiet:
+    if not OUTPUT.is_quiet:
         kind = "simulated" if found.simulated else "exact"
         told = ", ".join(f"{name} {format_number(value)} s" for name, value in numbers.items())
         stops_for = f"a save stops training for {format_number(found.save_seconds)} s"

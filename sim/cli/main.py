@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from sim.cli.options import complain
+from sim.cli.machines import OUTPUT, WITH_JSON, answer, exit_codes, output_options
+from sim.cli.options import complain, console
 
 MODULES = {
     "init": "init",
@@ -66,6 +67,9 @@ def command(name: str) -> Any:
     found = typer.main.get_group(import_module(f"sim.cli.{MODULES[name]}").app).commands[name]
     if any(option.name == "overrides" for option in found.params):
         found.params += plugin_options()
+    if name in WITH_JSON:
+        found.params += output_options()
+    found.epilog = found.epilog or exit_codes(name)
     for each in (found, *getattr(found, "commands", {}).values()):
         without_types_of_flags(each.get_params(typer.Context(each)))
     return found
@@ -136,7 +140,7 @@ def docstrings(module: str) -> dict[str, str]:
     return {function.name: ast.get_docstring(function) or "" for function in functions}
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -156,6 +160,7 @@ def options_of_all(
 
 def main() -> None:
     """Run the command; errors of the user end it with a message and exit code 2, without a traceback."""
+    OUTPUT.is_json = OUTPUT.is_quiet = console.quiet = False  # of a command before, in one process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows another one
             stream.reconfigure(errors="replace")
@@ -164,6 +169,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of the output has gone, as in `churnlab list devices | head -1`
         os._exit(141)
     except (ValueError, OSError) as error:
+        if OUTPUT.is_json and (problems := getattr(error, "problems", None)):
+            found = [{"place": each.place, "field": each.path, "message": each.message} for each in problems]
+            answer({"valid": False, "problems": found})
         complain(str(error), "red")
         sys.exit(2)
     except sqlite3.Error as error:

@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from sim.cli.machines import answer
 from sim.cli.options import (
     CacheFolder,
     Jobs,
@@ -154,7 +155,21 @@ def advise(
     if job := finished(request, cache, no_cache, dry_run):
         from sim.reporting.strategy_map import advice_lines  # needs matplotlib, which takes seconds to import
 
-        say("\n".join(["", *advice_lines(advice_of(job))]))
+        advice = advice_of(job)
+        lines = advice_lines(advice)
+        say("\n".join(["", *lines]))
+        answer(
+            {
+                "scenario": template.scenario.name,
+                "objective": objective,
+                "best": advice.best,
+                "contenders": advice.contenders,
+                "lead": advice.lead,
+                "is_certain": advice.is_certain,
+                "lines": lines,
+                "table": advice.table,
+            }
+        )
 
 
 def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:

@@ -22,7 +22,7 @@ class PlotCommand(TyperCommand):
         """Print the help."""
         from sim.reporting.registry import figure_kinds
 
-        self.epilog = f"Kinds: {', '.join(figure_kinds())}."
+        self.epilog = f"Kinds: {', '.join(figure_kinds())}. {self.epilog or ''}"
         super().format_help(ctx, formatter)
 
 

@@ -7,8 +7,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, get_args
 
+import pandas as pd
 import typer
 
+from sim.cli.machines import answer
 from sim.cli.options import (
     CacheFolder,
     Jobs,
@@ -35,6 +37,7 @@ from sim.experiments.sweep import ExecutorKind, SweepOptions, SweepOutcome, new_
 from sim.reporting.tables import comparison_table, summary_table, write_comparison
 from sim.results.statistics import summary
 from sim.results.storage import RunFiles, load, refusals_explained
+from sim.results.summary import flat
 from sim.scenario.loading import parse_scenario, read_scenario_text
 from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point, load_points
@@ -80,15 +83,23 @@ def run(
             executor = stack.enter_context(closing(new_executor("serial" if jobs == 1 else "pool", jobs)))
         outcome = run_scenario(scenario, results, scenario_path.parent, folder, executor, display, force, dry_run)
     files = [] if dry_run else outcome.run_files()
-    if files:
-        print_end(outcome.points[0].scenario, outcome.folder, files)
+    verdict = print_end(outcome.points[0].scenario, outcome.folder, files) if files else None
+    answer(
+        {
+            "scenario": scenario.name,
+            "folder": outcome.folder,
+            "verdict": verdict,
+            "runs": [flat(each.summary) for each in files],
+            "failed": outcome.failures,
+        }
+    )
     report_failures(outcome, "the others are finished")
     if any(run.summary["outcome"] == "stopped" for run in files):
         raise typer.Exit(STOPPED)
 
 
-def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> None:
-    """Print tables and remarks, and write the table and the figures of the runs."""
+def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> str:
+    """Print tables and remarks, and write the table and the figures of the runs. Return the verdict."""
     from sim.reporting.binding import binding_sentences
     from sim.reporting.bottlenecks import run_sentences
     from sim.reporting.ledger import ledger_table
@@ -104,7 +115,8 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     for line in binding_sentences(scenario, only_limits=True):
         say(line)
     console.print(comparison_table(runs, scenario))
-    if verdict := verdict_on(of_this_run):
+    verdict = verdict_on(of_this_run)
+    if verdict:
         say(verdict)
     for line in (
         *remarks(scenario, runs),
@@ -122,6 +134,7 @@ def print_end(scenario: Scenario, folder: Path, runs: Sequence[RunFiles]) -> Non
     for warning in warnings(scenario):
         console.print(warning, style="yellow")
     say("Written: " + ", ".join(str(path) for path in paths))
+    return verdict
 
 
 @app.command()
@@ -190,7 +203,15 @@ def sweep(
     executor = new_executor(kind, jobs, address, learns)
     with closing(executor), cache_folder(cache, no_cache) as folder, Display() as display:
         outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)
-    print_summary(outcome, reference)
+    statistics = print_summary(outcome, reference)
+    answer(
+        {
+            "scenario": points[0].scenario.name,
+            "folder": outcome.folder,
+            "statistics": [] if statistics is None else statistics,
+            "failed": outcome.failures,
+        }
+    )
     report_failures(outcome, "nothing is written" if dry_run else "the others are finished")
 
 
@@ -199,7 +220,17 @@ def status(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, below results/.")],
 ) -> None:
     """Show how many runs of a sweep are done, running, failed and left."""
-    say("\n".join(read_status(results).lines))
+    found = read_status(results)
+    say("\n".join(found.lines))
+    answer(
+        {
+            "folder": results,
+            "finished": found.finished,
+            "failed": found.failed,
+            "left": found.left,
+            "is_running": found.is_running,
+        }
+    )
 
 
 def known_reference(points: Sequence[Point], name: str | None) -> str:
@@ -224,11 +255,11 @@ def report_failures(outcome: SweepOutcome, what_now: str) -> None:
     raise typer.Exit(1)
 
 
-def print_summary(outcome: SweepOutcome, reference: str) -> None:
-    """Print the table of a sweep, write `statistics.csv`, and name the files."""
+def print_summary(outcome: SweepOutcome, reference: str) -> pd.DataFrame | None:
+    """Print the table of a sweep, write `statistics.csv`, and name the files. Return the statistics, if any."""
     runs, folder = outcome.table, outcome.folder
     if runs is None or runs.empty or not (runs["outcome"] != "failed").any():
-        return
+        return None
     to_compare = reference if (runs["strategy"] == reference).any() else None
     fields = swept_fields(outcome.runs)
     found = summary(runs, fields, reference=to_compare)
@@ -240,3 +271,4 @@ def print_summary(outcome: SweepOutcome, reference: str) -> None:
     console.print()
     console.print(summary_table(outcome.points[0].scenario.name, found, fields, to_compare, heading))
     say(f"Written: {folder / 'runs.parquet'}, {path}, and a folder for each run")
+    return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from models.spec import Config
+from sim.cli.machines import answer
 from sim.cli.options import Overrides, ScenarioPath, console, say, with_locations
 from sim.cli.pace import working
 from sim.core.plugins import PluginError
@@ -42,7 +44,7 @@ COST_HEADINGS = (
 def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """Print each strategy's costs with no failure and the stages that it recovers, by simulation without training."""
     from sim.experiments.microbatches import smaller_microbatches
-    from sim.experiments.overheads import overheads
+    from sim.experiments.overheads import overheads, recoveries
     from sim.reporting.binding import binding_sentences
     from sim.reporting.verdict import use_smaller
 
@@ -52,11 +54,12 @@ def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     if smaller := smaller_microbatches(scenario):
         say(use_smaller(smaller))
     with working("costs of strategies", 2 * len(scenario.strategies)) as part_done:
-        found, recovered = overheads(scenario, part_done), recovery_table(scenario, part_done)
+        found, recovered = overheads(scenario, part_done), recoveries(scenario, part_done)
     for line in save_sentences(scenario, found):
         say(line, style="yellow")
     console.print(overhead_table(scenario, found))
-    console.print(recovered)
+    console.print(recovery_table(scenario, recovered))
+    answer({"scenario": scenario.name, "costs": [asdict(one) for one in found], "recovers": recovered})
 
 
 @app.command("list")
@@ -66,7 +69,10 @@ def list_(
     ] = "",
 ) -> None:
     """List the names that a scenario can use."""
-    console.print(list_table(what))
+    table = list_table(what)
+    console.print(table)
+    headings = [column.title for column in table.columns]
+    answer({"list": what, "rows": [dict(zip(headings, cells, strict=True)) for cells in table.cells]})
 
 
 def save_sentences(scenario: Scenario, found: Sequence[Overhead]) -> list[str]:
@@ -98,15 +104,15 @@ def overhead_table(scenario: Scenario, found: Sequence[Overhead]) -> Table:
     return Table(title, columns_of(COST_HEADINGS), tuple(rows))
 
 
-def recovery_table(scenario: Scenario, part_done: Callable[[], None] = lambda: None) -> Table:
+def recovery_table(scenario: Scenario, recovered: Mapping[str, Mapping[str, bool]] | None = None) -> Table:
     """One row per strategy that stops on failures: which stages it recovers that are lost at once."""
     from sim.experiments.overheads import lost_stages, recoveries
 
     trials = lost_stages(scenario.workload.num_stages)
     headings = [f"{name}\n({', '.join(map(str, stages))})" for name, stages in trials.items()]
     rows = [
-        Row((name, *("yes" if recovered[trial] else "no" for trial in trials)))
-        for name, recovered in recoveries(scenario, part_done).items()
+        Row((name, *("yes" if own[trial] else "no" for trial in trials)))
+        for name, own in (recoveries(scenario) if recovered is None else recovered).items()
     ]
     return Table(f"{scenario.name}: stages recovered that are lost at once", columns_of(headings), tuple(rows))
 

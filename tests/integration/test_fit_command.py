@@ -8,6 +8,8 @@ import churnlab
 import numpy as np
 import pytest
 
+from sim.experiments.fit_comparison import default_scenario
+from sim.failures.churn_fit import files_read
 from sim.failures.trace_formats import read_churn
 from sim.scenario.loading import load_scenario
 from sim.simulation.presences import presences
@@ -85,9 +87,9 @@ def test_a_fit_is_compared_with_the_trace_itself(tmp_path):
     path = tmp_path / "bulk.csv"
     path.write_text("\n".join(rows))
     fit = churnlab.fit_churn(path)
-    from sim.failures.churn_fit import files_read
-
-    compared = churnlab.compare_fit(fit, files_read([path], "auto", None, None, "available"), failure_seeds=(0, 1))
+    about = files_read([path], "auto", None, None, "available")
+    short = churnlab.build_scenario(default_scenario(fit).model_dump(mode="json"), {"training.steps": 300})
+    compared = churnlab.compare_fit(fit, about, short, failure_seeds=(0, 1))
     assert {"trace", "exponential", "Weibull of equal mean"} <= set(compared["process"])
     checkpointing = compared[compared["strategy"] == "checkpointing"].set_index("process")
     assert (compared["finished"] == 1).any()
