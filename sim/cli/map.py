@@ -173,8 +173,12 @@ def advise(
 
 
 def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:
-    """The scenario of a map; its sweep is ignored."""
+    """The scenario of a map, with a line if a run of it takes long; its sweep is ignored."""
+    from sim.simulation.effort_estimate import foreseen_effort  # needs simpy
+
     template = ScenarioTemplate(path, overrides or ())
+    for line in foreseen_effort(template.scenario):
+        say(line, "yellow")
     if template.scenario.sweep is not None:
         say("The scenario's sweep is ignored: its fields have their values outside the sweep.")
     return template

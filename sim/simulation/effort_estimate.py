@@ -7,11 +7,14 @@ from sim.core.units import EXACT_SECONDS, SECONDS_PER_HOUR
 from sim.failures import process_class
 from sim.scenario.scenario import Scenario
 from sim.simulation.failure_injection import mtbf_seconds
-from sim.simulation.run import build_site
+from sim.simulation.run import build_site, simulate, time_only
+from sim.strategies import StrategyConfig
 from sim.workload.iteration_time import IterationTimes, cache_of, num_operations
 from sim.workload.window import plain_plan_on
 
 EVENTS_PER_FAILURE, EVENTS_PER_OPERATION = 12, 4  # the latter at microbatch fidelity
+EVENTS_PER_ITERATION = 6  # at most, without failures, where iterations are simulated one by one
+PROBES = 100, 1_000  # iterations of short runs: one for the times of iterations, one to count events
 EVENTS_PER_SECOND = 20_000  # of real time
 MOST_MEMBERSHIPS = 200  # for which the time of an iteration is computed
 MOST_OPERATIONS = 500_000  # of an iteration whose time is computed for the estimate
@@ -37,7 +40,20 @@ def expected_events(scenario: Scenario) -> dict[str, float]:
     cause = f"{num_failures:,.0f} losses in {total_seconds / SECONDS_PER_HOUR:,.3g} h of iterations"
     num_memberships = min(num_failures, MOST_MEMBERSHIPS) if scenario.cluster.nodes_per_stage > 1 else 1.0
     causes[cause] = num_failures * EVENTS_PER_FAILURE + num_memberships * operations
+    if scenario.fidelity == "iteration" and num_iterations * EVENTS_PER_ITERATION >= WORTH_A_LINE:
+        events = {config.name: _events_per_iteration(scenario, config) for config in scenario.strategies}
+        name = max(events, key=lambda name: events[name])
+        causes[f"{num_iterations:,} iterations, many of them beside uploads ({name})"] = events[name] * num_iterations
     return causes
+
+
+def _events_per_iteration(scenario: Scenario, config: StrategyConfig) -> float:
+    """Events per iteration of a strategy, from short runs without failures."""
+    for steps in PROBES:
+        training = scenario.training.model_copy(update={"steps": steps})
+        short = scenario.model_copy(update={"training": training, "iterations_per_step": 1})
+        run = simulate(short, config, 0, 0, time_only(short), stops_on_failures=False)
+    return run.num_events / run.num_iterations if run.num_iterations else 0.0
 
 
 def foreseen_effort(scenario: Scenario) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
@@ -44,7 +44,7 @@ class Run:
     equal_iteration_seconds: of a plain iteration with the strategy's microbatches, of microbatch_size × the workload's.
     joining_seconds: that training waited for nodes. batch_share: of the batch that counted, as a mean over iterations.
     sent_bytes: apart from the messages of iterations. edits: that
-    rebuilt stages, with their steps, on the way to the last state.
+    rebuilt stages, with their steps, on the way to the last state. num_events: that the simulation took.
     """
 
     strategy: str
@@ -68,6 +68,7 @@ class Run:
     sent_bytes: float
     stopped: str | None
     edits: Edits
+    num_events: int = field(default=0, compare=False)
 
     @property
     def node_hours(self) -> float:
@@ -133,6 +134,7 @@ def simulate(
         sent_bytes=world.transfers.num_bytes_sent,
         stopped=process.stopped,
         edits=process.edits,
+        num_events=times.effort.num_events,
     )
 
 

@@ -196,7 +196,7 @@ class IterationTimes:
     def __init__(
         self, deployment: Deployment, seed: int, cache: IterationTimeCache | None = None, effort: Effort | None = None
     ) -> None:
-        self.deployment, self._effort = deployment, effort or Effort()
+        self.deployment, self.effort = deployment, effort or Effort()
         self._computed: set[Hashable] = set()
         self._seed = seed
         self._jitter = deployment.cluster.config.jitter
@@ -236,7 +236,7 @@ class IterationTimes:
         """Count the operations of an iteration, once in this run, whether its time is cached or not."""
         if key not in self._computed:
             self._computed.add(key)
-            self._effort.num_events += num_operations(self.site(plan), plan)
+            self.effort.num_events += num_operations(self.site(plan), plan)
 
     def _time_incomplete(self, plan: IterationPlan, alike: Assignment) -> IterationTime:
         """Time of an iteration where nodes are missing; the order of its visits is kept for disturbed iterations."""

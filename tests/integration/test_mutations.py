@@ -8,7 +8,7 @@ import pytest
 
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import parse_scenario
-from sim.simulation.effort_estimate import foreseen_effort
+from sim.simulation.effort_estimate import expected_events, foreseen_effort
 from sim.simulation.run import build_site, simulate, time_only
 from sim.workload.arrays.compilation import COMPILATION, is_numba_installed, is_writable, machine_code_folder
 from sim.workload.config import plain_plan
@@ -83,6 +83,19 @@ def test_ledgers_of_mutated_scenarios_add_up():
 @pytest.mark.usefixtures("compiled_loop")
 def test_ledgers_of_a_thousand_mutations_add_up():
     adds_up(range(40, 4000), most_events=50_000)
+
+
+def test_uploads_beside_most_iterations_are_foreseen():
+    """Without them, iterations are skipped in leaps and take no events."""
+    text = "name: a\nstrategies: [none, {kind: checkpoint, interval_iterations: 2}]\ntraining: {learner: none}\n"
+    slow_store = ["workload.model=small", "network={preset: spot_cluster, storage: {bandwidth_mbit_per_s: 500}}"]
+    few, many = (parse_scenario(text, overrides=[*slow_store, f"training.steps={n}"]) for n in (2_000, 2_000_000))
+    (line,) = foreseen_effort(many)
+    assert "2,000,000 iterations, many of them beside uploads (checkpoint)" in line
+    assert foreseen_effort(few) == foreseen_effort(many.model_copy(update={"strategies": many.strategies[:1]})) == []
+    run = simulate(few, few.strategies[1], 0, 0, time_only(few), stops_on_failures=False)
+    (events,) = (found for cause, found in expected_events(many).items() if "beside uploads" in cause)
+    assert run.num_events * 1_000 == pytest.approx(events, rel=0.1)
 
 
 @pytest.mark.parametrize(
