@@ -48,6 +48,8 @@ EventKind = Literal[
     "failure",
     "node_lost",
     "node_joined",
+    "stage_left_out",
+    "stage_returned",
     "notice",
     "regrouped",
     "recovered",
@@ -64,7 +66,8 @@ EventKind = Literal[
 class EventRecord:
     """An event, other than an iteration, at one instant of simulated time; `iteration`: number of completed ones.
 
-    Kind `failure`: a stage lost its state with the last node that held it; `node_lost`: other nodes still hold it.
+    Kind `failure`: a stage lost its state with the last node that held it; `node_lost`: other nodes still hold it;
+    `stage_left_out`, `stage_returned`: from when until when training goes around a stage.
     """
 
     time_seconds: float

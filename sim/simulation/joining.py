@@ -52,20 +52,23 @@ class Joining:
         self.waited_seconds = 0.0
 
     def nodes(self) -> dict[int, Node]:
-        """Nodes that have arrived at stages that still work, by slot; none if sharded: recoveries bring shards."""
+        """Nodes that have arrived at stages that are not lost, by slot; none if sharded: recoveries bring shards."""
         if self._cluster.is_sharded:
             return {}
         node_at = self._membership.node_at
         return {slot: node for slot in self._placement.missing if (node := node_at[slot])}
 
+    def ready(self, env: simpy.Environment) -> dict[int, Node]:
+        """Those of `nodes` that have started up."""
+        ready_seconds = float(env.now) - self._cluster.config.startup_seconds
+        return {slot: node for slot, node in self.nodes().items() if node.assigned_seconds <= ready_seconds}
+
     def admit(self, env: simpy.Environment) -> Process[Failure | None]:
         """Let nodes take part that have the state; send it to those that have started up. Waits unless beside."""
         if self._fetches:
             self._admit_fetched()
-        if not (nodes := self.nodes()):
-            return None
-        ready_seconds = float(env.now) - self._cluster.config.startup_seconds
-        ready = {slot: node for slot, node in nodes.items() if node.assigned_seconds <= ready_seconds}
+        left_out = self._placement.left_out
+        ready = {slot: n for slot, n in self.ready(env).items() if self._cluster.stage_of(slot) not in left_out}
         if self._cluster.config.joining == "beside":
             self._fetch({slot: node for slot, node in ready.items() if slot not in self._fetches})
             return None

@@ -103,6 +103,15 @@ def admit(strategy: Strategy, world: Any) -> Process[Failure | None]:
     return (yield from interruptible_call(strategy, "admit", world))
 
 
+def take_back(strategy: Strategy, world: Any, position: Position) -> Process[Position | Failure]:
+    """The return of stages that were left out: the Position to continue from, or the Failure that interrupts it."""
+    found: Position | Failure = yield from call_of(strategy, "take_back", world, position)
+    if not isinstance(found, Failure) and (not isinstance(found, Position) or found.iteration != position.iteration):
+        what = f"take_back returns a Position of this iteration or a Failure, found {found!r}"
+        raise PluginError(f"strategy '{strategy.name}': {what}")
+    return found
+
+
 def regroup(strategy: Strategy, world: Any, position: Position) -> Process[Failure | None]:
     """The reaction of a strategy to lost nodes whose stages have others; the Failure that interrupts it, or None."""
     return (yield from interruptible_call(strategy, "regroup", world, position))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from models.spec import EMBEDDING_STAGE
 from models.training_state import Position
 from sim.cluster.membership import Node
 from sim.cluster.topology import Cluster
@@ -19,6 +20,7 @@ class StatePlacement:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.lost_stages: set[int] = set()
+        self.left_out: set[int] = set()  # stages without their state, around which training continues
         self.covers: dict[int, int] = {}  # stages that others have taken over, and that other stage
         self.receiving: dict[int, Node] = {}  # nodes that receive state in a recovery, or as they join, by slot
         self.version = 0
@@ -50,7 +52,7 @@ class StatePlacement:
 
     @property
     def assignment(self) -> Assignment | None:
-        """The slot whose node does the work of each slot; None if all do their own. No stage may be lost."""
+        """The slot whose node does the work of each slot; None if all do their own. No stage is lost or left out."""
         if self._missing and self._assignment is None:
             self._assignment = assign_slots(self.missing, self.cluster, self.covers)
         return self._assignment if self._missing else None
@@ -88,6 +90,7 @@ class StatePlacement:
                 self._missing.remove(slot)
                 self._num_holders[self.cluster.stage_of(slot)] += 1
             self.covers.pop(self.cluster.stage_of(slot), None)
+            self.left_out.discard(self.cluster.stage_of(slot))
 
     def cover(self, stage: int, holder: int) -> None:
         """Let another stage hold a lost stage's state and do its work until it has nodes with its state again."""
@@ -95,6 +98,21 @@ class StatePlacement:
         assert holder not in self.lost_stages | self.covers.keys(), "the covering stage has its own state"
         self.covers[stage] = holder
         self._changed()
+
+    def leave_out(self, stage: int) -> None:
+        """Let training continue without a lost stage until it has nodes with a state again."""
+        assert stage in self.lost_stages, "only a lost stage is left out"
+        assert stage != EMBEDDING_STAGE, "no microbatch goes around stage 0"
+        self.lost_stages.remove(stage)
+        self.left_out.add(stage)
+        self._changed()
+
+    def lose_left_out(self) -> None:
+        """Let training wait for the stages that were left out, which are lost stages again."""
+        if self.left_out:
+            self.lost_stages |= self.left_out
+            self.left_out.clear()
+            self._changed()
 
     def receive(self, nodes: dict[int, Node]) -> None:
         """Name the nodes, by slot, that receive state from now on."""
@@ -115,6 +133,8 @@ class StatePlacement:
         while stage in self.covers:
             stage = self.covers[stage]
         slots = self.cluster.slots_of(stage)
+        if stage in self.left_out:
+            return [slot for slot in slots if slot in self.receiving]
         if stage in self.lost_stages:
             return [slot for slot in slots if not self.receiving or slot in self.receiving]
         return [slot for slot in slots if slot not in self._missing]

@@ -19,7 +19,7 @@ from sim.simulation.fast_forward import Action, FastForward, next_action
 from sim.simulation.interruptible import GaveUpError, NoNodesError
 from sim.simulation.leap import RepeatedIterations, plain_leap
 from sim.simulation.log import IterationLog
-from sim.simulation.plugin_calls import admit, after_iteration, answer_of, recover, regroup
+from sim.simulation.plugin_calls import admit, after_iteration, answer_of, recover, regroup, take_back
 from sim.simulation.world import World
 from sim.strategies import Strategy, UnrecoverableError, strategy_class
 from sim.strategies.base import PeriodicSave, Process
@@ -110,10 +110,28 @@ class TrainingProcess:
             failure = None
             if self.world.joining.nodes():
                 failure = yield from admit(self.strategy, self.world)
+                failure = failure or (yield from self._take_back())
             if failure is not None or answer_of(self.strategy, "can_train", self.world):
                 return failure
             if (failure := (yield from self.world.wait_for_joining())) is not None:
                 return failure
+
+    def _take_back(self) -> Process[Failure | None]:
+        """Let stages that were left out return whose nodes have started up."""
+        if not self.world.returning_stages:
+            return None
+        found = yield from take_back(self.strategy, self.world, self._position)
+        if isinstance(found, Failure):
+            return found
+        self._position = found
+        return None
+
+    @property
+    def _at_work(self) -> Sequence[Strategy]:
+        """The strategies that do routine work: the fallback keeps what it would fall back on, if it is complete."""
+        if self.fallback is None or self.world.left_out:
+            return (self.strategy,)
+        return self.strategy, self.fallback
 
     def _advance(self) -> Process[Failure | None]:
         """Execute the next iteration and the routine work after it, or skip iterations up to the next routine work."""
@@ -131,8 +149,8 @@ class TrainingProcess:
             failure = leap[1]
         if failure is not None or (leap and not leap[0].is_complete):
             return failure
-        for strategy in (self.strategy, self.fallback):  # the fallback keeps what it would fall back on
-            failure = (yield from after_iteration(strategy, self.world, self._position)) if strategy else None
+        for strategy in self._at_work:
+            failure = yield from after_iteration(strategy, self.world, self._position)
             if failure is not None:
                 return failure
         return None
@@ -158,11 +176,10 @@ class TrainingProcess:
 
     def _next_action(self, iteration_seconds: float) -> Action:
         """The next action of the strategy, or of the fallback, from the current Position on."""
-        action = next_action(self.strategy, self.world, self._position, iteration_seconds)
-        if self.fallback is None:
-            return action
-        other = next_action(self.fallback, self.world, self._position, iteration_seconds)
-        return min(one.first if isinstance(one, PeriodicSave) else one for one in (action, other))
+        actions = [next_action(each, self.world, self._position, iteration_seconds) for each in self._at_work]
+        if len(actions) == 1:
+            return actions[0]
+        return min(one.first if isinstance(one, PeriodicSave) else one for one in actions)
 
     def _recover(self, failure: Failure) -> Process[Position]:
         """Recover by the strategy, else by the fallback; the others continue if every stage still has its state."""
@@ -177,6 +194,8 @@ class TrainingProcess:
         for strategy in (self.strategy, self.fallback):
             if strategy is None:
                 continue
+            if strategy is self.fallback:
+                world.placement.lose_left_out()
             try:
                 recovered = yield from recover(strategy, world, failure, position)
                 break
@@ -197,9 +216,8 @@ class TrainingProcess:
     def on_notice(self) -> None:
         """Let the strategies react to a preemption notice, unless a recovery is under way or due."""
         if self._accepts_notices and not self.world.work.queued:
-            for strategy in (self.strategy, self.fallback):
-                if strategy is not None:
-                    strategy.on_notice(self.world, self._position)
+            for strategy in self._at_work:
+                strategy.on_notice(self.world, self._position)
 
     def _describe_limit(self) -> str:
         num_completed = self.world.iterations.num_completed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, groupby
@@ -68,6 +68,7 @@ class World(MembershipObserver):
         self.ledger, self.cluster = self.work.ledger, self.membership.cluster
         self.num_stages, self.costs = self.cluster.num_stages, self.iteration_times.deployment.costs
         self.hold, self.held, self.cover = self.placement.hold, self.placement.held, self.placement.cover
+        self.leave_out = self.placement.leave_out
         self.num_pipelines = len(self.cluster.replicas)
         self.joining = Joining(
             self.membership,
@@ -92,6 +93,18 @@ class World(MembershipObserver):
     def covered_stages(self) -> frozenset[int]:
         """Stages whose work and state another one has taken over."""
         return frozenset(self.placement.covers)
+
+    @property
+    def left_out(self) -> frozenset[int]:
+        """Stages without their state, around which training continues."""
+        return frozenset(self.placement.left_out)
+
+    @property
+    def returning_stages(self) -> frozenset[int]:
+        """Stages left out of which a node has started up."""
+        if not self.placement.left_out:
+            return frozenset()
+        return self.left_out.intersection(map(self.cluster.stage_of, self.joining.ready(self.work.env)))
 
     @property
     def vacancies(self) -> frozenset[tuple[int, int]]:
@@ -197,6 +210,18 @@ class World(MembershipObserver):
         """Let nodes take part that have arrived and started up, once they have been sent their stage's state."""
         return (yield from self.joining.admit(self.work.env))
 
+    def rejoin(self, stages: Collection[int], transfers: Sequence[Transfer]) -> Process[Failure | None]:
+        """Send stages that were left out their state, so that they take part again."""
+        ready = self.joining.ready(self.work.env)
+        self.placement.receive({slot: node for slot, node in ready.items() if self.cluster.stage_of(slot) in stages})
+        failure = yield from self.transfer(transfers, "state_transfer")
+        if failure is None:
+            self.placement.gain(self.placement.receiving)
+            for stage in sorted(stages):
+                self._note("stage_returned", stage)
+        self.placement.receive({})
+        return failure
+
     def wait_for_joining(self) -> Process[Failure | None]:
         """Wait for the next event that may let more nodes join: an arrival, the end of a start-up, of a transfer."""
         work, nodes = self.work, self.joining.nodes()
@@ -253,9 +278,9 @@ class World(MembershipObserver):
             ) from error
 
     def _wait_for_nodes(self) -> Process[Failure | None]:
-        """Wait until every stage that no other stage covers has a node, or all nodes if its state is sharded."""
-        work = self.work
-        while lacking := [stage for stage in self.membership.lacking_stages if stage not in self.placement.covers]:
+        """Wait until every stage that is needed has a node, or all nodes if its state is sharded."""
+        work, unneeded = self.work, self.placement.covers.keys() | self.placement.left_out
+        while lacking := [stage for stage in self.membership.lacking_stages if stage not in unneeded]:
             if not self.injector.may_bring_nodes and not work.queued:
                 raise NoNodesError(self._describe_end(lacking))
             if failure := (yield from self._wait_for_arrival()):

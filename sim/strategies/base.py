@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 
@@ -37,6 +37,7 @@ from sim.core.records import Failure as Failure
 from sim.core.text import FOLDER_NAME
 from sim.workload.config import IterationPlan as IterationPlan
 from sim.workload.config import Layout as Layout
+from sim.workload.config import WorkFactor as WorkFactor
 from sim.workload.config import WorkloadConfig as WorkloadConfig
 from sim.workload.costs import Costs as Costs
 
@@ -126,6 +127,14 @@ class StrategyWorld(Protocol):
         """Stages whose work and state another stage has taken over."""
 
     @property
+    def left_out(self) -> frozenset[int]:
+        """Stages without their state, around which training continues."""
+
+    @property
+    def returning_stages(self) -> frozenset[int]:
+        """Stages left out of which a node has started up, so that they can take part again."""
+
+    @property
     def vacancies(self) -> frozenset[tuple[int, int]]:
         """Stage and pipeline of each place without a node that holds its stage's state."""
 
@@ -172,6 +181,9 @@ class StrategyWorld(Protocol):
     def admit_nodes(self) -> Process[Failure | None]:
         """Send nodes that are ready the state of their stage, so that they take part (`cluster.joining`)."""
 
+    def rejoin(self, stages: Collection[int], transfers: Sequence[Transfer]) -> Process[Failure | None]:
+        """Send stages of `returning_stages` their state, so that they are no longer left out."""
+
     # ---- what takes no time --------------------------------------------------------------------------
 
     def background(
@@ -184,6 +196,13 @@ class StrategyWorld(Protocol):
 
     def cover(self, stage: int, holder: int) -> None:
         """Let another stage's nodes, which have a lost stage's state, do its work until it has its own state again."""
+
+    def leave_out(self, stage: int) -> None:
+        """Let training continue around a lost stage of layers: its plans have a layout without it, its recipes routes.
+
+        A node that comes to the stage waits for `take_back`. A fallback that recovers also recovers stages left out;
+        until then its routine work pauses, as the state is not complete.
+        """
 
     def resume_iteration(self, kept: float = 1.0) -> None:
         """Continue the interrupted iteration with a share of what was done of it, which is then not lost."""
@@ -240,6 +259,7 @@ class Strategy(Component):
     | `adapt_plan` | once, before the start: the work of an iteration | unchanged |
     | `stops_on_failures` | once, before the start | yes |
     | `admit` | before an iteration, if nodes are ready to join: takes time | sends them the state of their stage |
+    | `take_back` | before an iteration, if stages that were left out have nodes again: takes time | not at all |
     | `can_train` | before an iteration: whether the nodes at hand suffice; if not, training waits for more | yes |
     | `plan_for` | before an iteration: its plan on the nodes at hand | that of `adapt_plan` |
     | `recipe_for` | before an iteration: how the proxy is trained in it | as without failures |
@@ -321,6 +341,11 @@ class Strategy(Component):
     def admit(self, world: StrategyWorld) -> Process[Failure | None]:
         """Let nodes join that have arrived at stages with a state; return a Failure that interrupts it."""
         return (yield from world.admit_nodes())
+
+    def take_back(self, world: StrategyWorld, position: Position) -> Process[Position | Failure]:  # noqa: ARG002
+        """Bring `world.returning_stages` back (`world.rejoin`): the Position to go on from, or a Failure meanwhile."""
+        yield from ()
+        return position
 
     def can_train(self, world: StrategyWorld) -> bool:  # noqa: ARG002
         """Whether the nodes at hand suffice for an iteration; every stage has at least one."""

@@ -119,6 +119,19 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class WorkFactor:
+    """A factor on the seconds of a stage's layers, forward and backward; 0: they are left out.
+
+    microbatches: for which; None: for all.
+    """
+
+    stage: int
+    forward: float
+    backward: float
+    microbatches: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class IterationPlan:
     """Work of one iteration. `Strategy.adapt_plan` changes a copy of the plain plan, `Strategy.plan_for` one of that.
 
@@ -128,6 +141,8 @@ class IterationPlan:
     microbatch; shadow: before the activation is sent, right after, or lazily while the node waits;
     shadow_transfers: times per iteration that each stage sends its gradients or weights to the one before.
     CheckFree+: embedding_copies are sent to S1 and Ss meanwhile.
+
+    factors: stages whose layers take other than their usual time for some microbatches.
 
     layout: the pipelines that run; None: those of the cluster, where nodes left in a stage do the work of missing ones.
     """
@@ -141,6 +156,7 @@ class IterationPlan:
     shadow: Shadow = "with_forward"
     shadow_transfers: int = 0
     embedding_copies: bool = False
+    factors: tuple[WorkFactor, ...] = ()
     layout: Layout | None = None
 
 

@@ -107,12 +107,20 @@ class IterationWork:
 
     # ---- operations --------------------------------------------------------------------------------
 
-    def visit_seconds(self, visit: Visit, stage: int) -> float:
-        """Nominal seconds of a visit: a chunk of a stage's layers, or the head."""
+    def nominal_seconds(self, visit: Visit, stage: int) -> float:
+        """Seconds of a visit, a chunk of a stage's layers or the head, without the plan's factors."""
         seconds = self.costs.forward_seconds if visit.kind == FORWARD else self.costs.backward_seconds
         if visit.position == self.schedule.head:
             return seconds(EMBEDDING_STAGE, self.plan.microbatch_size)
         return seconds(stage, self.plan.microbatch_size) / self.workload.chunks_per_stage
+
+    def visit_seconds(self, visit: Visit, stage: int) -> float:
+        """Seconds of a visit on a node of usual speed."""
+        seconds = self.nominal_seconds(visit, stage)
+        for factor in self.plan.factors if visit.position != self.schedule.head else ():
+            if factor.stage == stage and (factor.microbatches is None or visit.microbatch in factor.microbatches):
+                seconds *= factor.forward if visit.kind == FORWARD else factor.backward
+        return seconds
 
     def shadow_seconds(self, kind: str, stage: int) -> float:
         """Nominal seconds of shadow work after a visit: equal parts of what a stage does per microbatch."""

@@ -12,7 +12,7 @@ from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 
 STALE = ("checkfree_hybrid", "stale_stage")
-"""Strategies under which a stage goes back alone."""
+"""Strategies under which a stage goes back alone; `skip` too, with `returns: stale`."""
 
 
 class Sent:
@@ -31,6 +31,7 @@ class Auditor:
         self.world, self.strategy, self.fallback = world, strategy, fallback
         kinds = [config for config in (strategy, fallback) if config.kind != "stop"]
         self.keeps_own = any("num_copies" in type(c).model_fields or getattr(c, "local_gib_per_s", None) for c in kinds)
+        self.goes_back_alone = strategy.kind in STALE or getattr(strategy, "returns", "") == "stale"
         self.has_disks = any(getattr(c, "local_gib_per_s", None) for c in kinds)
         self.state: dict[Node, dict[int, int]] = {
             node: {self.own(node): 0} for node in world.membership.node_at if node
@@ -222,7 +223,7 @@ class Auditor:
             if any(sent.what == "state" and sent.version == now for sent in batch):
                 got += wanted
         not_its_own = self.fallback.kind == "checkpoint"  # uploads of both are told apart by nothing
-        if self.strategy.kind in STALE and (not_its_own or not self.stale_versions(now)):
+        if self.goes_back_alone and (not_its_own or not self.stale_versions(now)):
             return wanted  # drawn afresh, alone
         return got
 
@@ -230,7 +231,7 @@ class Auditor:
         """The iterations that a stage can roll back to by itself."""
         interval = getattr(self.strategy, "interval_iterations", None) or 1
         versions = {version for version in self.stored if 0 < version <= now and version % interval == 0}
-        return versions if self.strategy.kind in STALE else set()
+        return versions if self.goes_back_alone else set()
 
     def check(self, places: Any, hosts: Any) -> None:
         """Check that each node of the iteration has the state of every stage that it works for."""

@@ -40,6 +40,7 @@ class WorldOnPaper:
         self.failures = failures or {}
         self.lost_stages = frozenset(lost)
         self.covered_stages = frozenset(covered)
+        self.left_out: frozenset[int] = frozenset()
         self.num_failures = len(self.lost_stages)
         self.now_seconds = 0.0
         self.mtbf_seconds = 3600.0
@@ -90,6 +91,13 @@ class WorldOnPaper:
 
     def bring_back_nodes(self) -> Steps:
         return self.attempt(15.0, "detection")
+
+    def regroup(self) -> Steps:
+        return self.attempt(14.0, "detection")
+
+    def leave_out(self, stage: int) -> None:
+        self.left_out |= {stage}
+        self.lost_stages -= {stage}
 
     def cover(self, stage: int, holder: int) -> None:
         self.holders[stage] = holder

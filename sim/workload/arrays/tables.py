@@ -134,10 +134,19 @@ class TableBuilder:
 
     def _visit_seconds(self) -> Floats:
         work, head = self._work, self._work.schedule.head
-        return self._by_visit(
-            lambda kind, stage: work.visit_seconds(Visit(kind, 0, 0), stage),
-            lambda kind: work.visit_seconds(Visit(kind, head, 0), work.costs.head_stage),
+        seconds = self._by_visit(
+            lambda kind, stage: work.nominal_seconds(Visit(kind, 0, 0), stage),
+            lambda kind: work.nominal_seconds(Visit(kind, head, 0), work.costs.head_stage),
         )
+        half = self._num_visits // 2
+        for factor in work.plan.factors:
+            of_stage = self._schedule.stage == factor.stage
+            of_stage[:, half - 1 : half + 1] = False  # at the head
+            if factor.microbatches is not None:
+                of_stage &= np.isin(np.arange(self._num_microbatches), factor.microbatches)[:, None]
+            by_kind = np.where(np.arange(self._num_visits) < half, factor.forward, factor.backward)
+            seconds *= np.where(of_stage, by_kind, 1.0)
+        return seconds
 
     def _shadow_seconds(self) -> Floats:
         """Seconds of the shadow work after each visit, before rounding and jitter; 0 where there is none."""

@@ -106,6 +106,11 @@ STRATEGIES = st.one_of(
         st.sampled_from(["as_placed", "formed_anew"]),
     ),
     st.builds(
+        lambda returns, most: {"kind": "skip", "returns": returns, "most_skipped": most},
+        st.sampled_from(["rebuilt", "stale"]),
+        st.integers(1, 2),
+    ),
+    st.builds(
         lambda copy: {"kind": "checkfree_plus", "embedding_copy": copy}, st.sampled_from(["beside", "blocking", "free"])
     ),
 )
@@ -129,7 +134,8 @@ FALLBACKS = st.sampled_from(["restart", {"kind": "checkpoint", "interval_iterati
 def scenarios(draw) -> Scenario:
     strategy = draw(STRATEGIES)
     plain = strategy["kind"] not in ("checkfree", "checkfree_plus")
-    schedule = draw(st.sampled_from(["gpipe", "1f1b", "fifo", *["interleaved_1f1b"] * plain]))
+    interleaves = plain and strategy["kind"] != "skip"  # which changes the number of stages
+    schedule = draw(st.sampled_from(["gpipe", "1f1b", "fifo", *["interleaved_1f1b"] * interleaves]))
     workload = {
         "loss_at": "embedding_stage" if not plain else draw(st.sampled_from(["embedding_stage", "last_stage"])),
         "gradient_exchange": draw(st.sampled_from(["ring", "all_to_all"])),

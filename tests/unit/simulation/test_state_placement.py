@@ -183,3 +183,21 @@ def test_a_state_is_lost_exactly_while_no_node_holds_it(moves):
             hosts = held.assignment or tuple(range(9))
             assert set(hosts) == with_state
             assert all(host // 3 == each // 3 for each, host in enumerate(hosts))
+
+
+def test_a_stage_left_out_is_not_lost_until_the_fallback_needs_it():
+    held = lost(3, 1, 2)
+    held.leave_out(2)
+    assert (held.lost_stages, held.left_out, held.of(2), held.receivers(2)) == (set(), {2}, [], [])
+    assert held.lose(2) is False  # a node that has come meanwhile holds nothing
+    held.lose_left_out()
+    assert (held.lost_stages, held.left_out) == ({2}, set())
+    held.leave_out(2)
+    held.gain([2])
+    assert (held.lost_stages, held.left_out, held.of(2)) == (set(), set(), [2])
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_stage_0_and_stages_with_a_state_are_never_left_out(stage):
+    with pytest.raises(AssertionError):
+        lost(3, 1, 0).leave_out(stage)

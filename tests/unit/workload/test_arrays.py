@@ -14,7 +14,7 @@ from sim.cluster.network import STORAGE, Network
 from sim.workload.arrays import compilation
 from sim.workload.arrays.compilation import Compilation
 from sim.workload.arrays.run import run_fast, sent_bytes, service_order
-from sim.workload.config import Layout, plain_plan
+from sim.workload.config import Layout, WorkFactor, plain_plan
 from sim.workload.deployment import Deployment, assign_slots, exchange_pipelines, nodes_are_alike
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_time import time_among, time_of
@@ -97,9 +97,18 @@ def plans(draw, site):
         routes = draw(
             st.just(routes) | st.tuples(st.permutations(stages).map(tuple), st.permutations(stages).map(tuple))
         )
+    num_microbatches = site.costs.workload.num_microbatches
+    factor = st.builds(
+        WorkFactor,
+        st.sampled_from(stages),
+        st.sampled_from((0.0, 1.0, 1.3)),
+        st.sampled_from((0.0, 0.7)),
+        st.none() | st.sets(st.integers(0, num_microbatches - 1)).map(sorted).map(tuple),
+    )
     return replace(
         plain_plan(site.costs.workload),
         routes=routes,
+        factors=tuple(draw(st.lists(factor, max_size=2))),
         shadow=draw(st.sampled_from(("with_forward", "eager", "lazy"))),
         shadow_forwards=draw(st.sampled_from((0.0, 0.5, 1.0))),
         shadow_backwards=draw(st.sampled_from((0.0, 1.0))),
