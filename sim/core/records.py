@@ -86,7 +86,9 @@ class NodeCount(NamedTuple):
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of a node: forward, backward, or shadow (the work of another stage); microbatch: -1 for several.
+    """An operation of a node: forward, backward, weights (gradients of weights that a schedule puts off), or shadow.
+
+    A shadow is the work of another stage. microbatch: -1 for several.
 
     stage: the stage whose work it is; replica: the pipeline of the node that does it, also where that is a substitute.
     """

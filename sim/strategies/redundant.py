@@ -99,6 +99,12 @@ class Redundant(Strategy):
                 f"max_in_flight {config.max_in_flight} goes with schedules other than '{workload.schedule}', which has "
                 "all in flight"
             )
+        if SCHEDULES[workload.schedule].splits_backward and (config.shadow_forwards or config.shadow_backwards):
+            others = ", ".join(name for name, schedule in SCHEDULES.items() if not schedule.splits_backward)
+            return (
+                f"shadow_forwards and shadow_backwards go with workload.schedule {others}: in '{workload.schedule}' "
+                "gradients of weights fill the waits"
+            )
         sequences = config.microbatch_size_factor * workload.sequences_per_microbatch
         if sequences >= 1 and math.isclose(sequences, round(sequences)):
             return None

@@ -154,6 +154,11 @@ class Costs:
         recomputes = self.workload.recompute_activations and stage != EMBEDDING_STAGE
         return (3.0 if recomputes else 2.0) * self.forward_seconds(stage, microbatch_size)
 
+    @property
+    def weights_share(self) -> float:
+        """Share of a backward that computes the gradients of weights, which nothing of the iteration waits for."""
+        return 1.0 / 3.0 if self.workload.recompute_activations else 0.5
+
     def _share_of_mean_stage(self, stage: int) -> float:
         """Layers of a stage over those of the mean stage."""
         if self.workload.layers_per_stage is None:

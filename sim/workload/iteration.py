@@ -29,7 +29,7 @@ from sim.core.ledger import IterationSplit
 from sim.core.records import Message, Operation
 from sim.core.units import to_ticks
 from sim.workload.iteration_work import IterationWork, TimeFactor, Transmission
-from sim.workload.schedule import BACKWARD, FORWARD, Visit
+from sim.workload.schedule import BACKWARD, FORWARD, WEIGHTS, Visit
 
 Process = Generator[simpy.Event, Any, None]
 
@@ -61,9 +61,10 @@ class IterationRun:
         self.work, self.placement, self.schedule, self.plan = work, work.placement, work.schedule, work.plan
         self.operations: list[Operation] = []
         self.messages: list[Message] = []
-        self.busy_seconds = {FORWARD: 0.0, BACKWARD: 0.0, "shadow": 0.0}
+        self.busy_seconds = {FORWARD: 0.0, BACKWARD: 0.0, WEIGHTS: 0.0, "shadow": 0.0}
         self._env, self._flows, self._time_factor = env, flows, time_factor
         self._num_replicas = len(work.cluster.replicas)
+        self._backlog = WEIGHTS if self.schedule.splits_backward else "shadow"
         self._ranks = self.schedule.ranks()
         self._visits = self._expected_visits()
         self._barriers = self._head_barriers()
@@ -81,7 +82,7 @@ class IterationRun:
     def split(self, seconds: float) -> IterationSplit:
         """Productive, waiting and redundant seconds of the completed iteration."""
         busy = self.busy_seconds
-        return self.work.split(seconds, busy[FORWARD] + busy[BACKWARD], busy["shadow"])
+        return self.work.split(seconds, busy[FORWARD] + busy[BACKWARD] + busy[WEIGHTS], busy["shadow"])
 
     # ---- processes --------------------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ class IterationRun:
             if backlog_seconds:
                 hidden_seconds = min(backlog_seconds, float(self._env.now) - idle_since_seconds)
                 backlog_seconds -= hidden_seconds
-                self._record("shadow", own_stage, node, -1, idle_since_seconds, hidden_seconds)
+                self._record(self._backlog, own_stage, node, -1, idle_since_seconds, hidden_seconds)
             visit, stage = pending.visit, self.schedule.stage(pending.visit)
             yield from self._work(visit.kind, stage, node, visit.microbatch, self.work.visit_seconds(visit, stage))
             holds_shadow = self.placement.holds_shadow(stage, pending.replica, visit.microbatch)
@@ -154,8 +155,14 @@ class IterationRun:
                 yield from self._work("shadow", stage, node, visit.microbatch, shadow_seconds)
             elif shadow_seconds and self.plan.shadow == "lazy":
                 backlog_seconds += self._actual_seconds(node, shadow_seconds)
+            elif deferred_seconds := self.work.deferred_seconds(visit, stage):
+                backlog_seconds += self._actual_seconds(node, deferred_seconds)
+                due_seconds = backlog_seconds - self.work.most_deferred_seconds(node)
+                if due_seconds > 0.0:
+                    backlog_seconds -= due_seconds
+                    yield from self._occupy(WEIGHTS, stage, node, visit.microbatch, due_seconds)
         if backlog_seconds:
-            yield from self._occupy("shadow", own_stage, node, -1, backlog_seconds)
+            yield from self._occupy(self._backlog, own_stage, node, -1, backlog_seconds)
 
     def _exchange_gradients(self, stage: int, before: list[simpy.Process]) -> Process:
         """Exchange the gradients of a stage after other processes."""

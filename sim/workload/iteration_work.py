@@ -107,20 +107,47 @@ class IterationWork:
 
     # ---- operations --------------------------------------------------------------------------------
 
-    def nominal_seconds(self, visit: Visit, stage: int) -> float:
-        """Seconds of a visit, a chunk of a stage's layers or the head, without the plan's factors."""
+    def _whole_seconds(self, visit: Visit, stage: int) -> float:
         seconds = self.costs.forward_seconds if visit.kind == FORWARD else self.costs.backward_seconds
         if visit.position == self.schedule.head:
             return seconds(EMBEDDING_STAGE, self.plan.microbatch_size)
         return seconds(stage, self.plan.microbatch_size) / self.workload.chunks_per_stage
 
+    def nominal_seconds(self, visit: Visit, stage: int) -> float:
+        """Seconds of a visit, a chunk of layers or the head, without the plan's factors and what is put off."""
+        return self._whole_seconds(visit, stage) - self.nominal_deferred_seconds(visit, stage)
+
     def visit_seconds(self, visit: Visit, stage: int) -> float:
         """Seconds of a visit on a node of usual speed."""
-        seconds = self.nominal_seconds(visit, stage)
+        return self._scaled(self.nominal_seconds(visit, stage), visit, stage)
+
+    def nominal_deferred_seconds(self, visit: Visit, stage: int) -> float:
+        """Seconds of the gradients of weights after a backward, where the schedule puts them off, without factors."""
+        if not self.schedule.splits_backward or visit.kind == FORWARD:
+            return 0.0
+        return self.costs.weights_share * self._whole_seconds(visit, stage)
+
+    def deferred_seconds(self, visit: Visit, stage: int) -> float:
+        """The same on a node of usual speed, with the plan's factors."""
+        return self._scaled(self.nominal_deferred_seconds(visit, stage), visit, stage)
+
+    def _scaled(self, seconds: float, visit: Visit, stage: int) -> float:
+        """Seconds of a visit with the plan's factors."""
         for factor in self.plan.factors if visit.position != self.schedule.head else ():
             if factor.stage == stage and (factor.microbatches is None or visit.microbatch in factor.microbatches):
                 seconds *= factor.forward if visit.kind == FORWARD else factor.backward
         return seconds
+
+    def most_deferred_seconds(self, node: int) -> float:
+        """Most seconds of gradients of weights that a node puts off: of one microbatch for each stage before it."""
+        if not self.schedule.splits_backward:
+            return 0.0
+        stage = self.cluster.stage_of(node)
+        position = stage or self.schedule.num_positions
+        visits = [Visit(BACKWARD, 0, 0)] * (stage != EMBEDDING_STAGE)
+        visits += [Visit(BACKWARD, self.schedule.head, 0)] * (stage == self.costs.head_stage)
+        seconds = sum(self.nominal_deferred_seconds(visit, stage) for visit in visits)
+        return to_ticks((position - 1) * seconds * self.cluster.slowdown(*self.cluster.place_of(self.slot(node))))
 
     def shadow_seconds(self, kind: str, stage: int) -> float:
         """Nominal seconds of shadow work after a visit: equal parts of what a stage does per microbatch."""

@@ -6,8 +6,13 @@ of p, K - i + 1. interleaved_1f1b (Narayanan et al. 2021, arXiv 2104.04473): the
 that a microbatch passes all stages v times, and the pipeline fills and drains v times as fast. fifo: first come, first
 served, with at most K microbatches in flight, as in volunteer test beds.
 
+zero_bubble (ZB-H1 of Qi et al. 2023, arXiv 2401.10241): 1f1b in which a backward sends its gradient on as soon as it
+has it. The gradients of weights are computed while the node waits; at the i-th position those of at most i - 1
+microbatches are put off, so that no node holds more than the first one does.
+
 With p equal stages, no transfer time and a head without cost gpipe and 1f1b take (m + p - 1)(t_f + t_b),
-interleaved_1f1b (m + (p - 1)/v)(t_f + t_b).
+interleaved_1f1b (m + (p - 1)/v)(t_f + t_b), zero_bubble m (t_f + t_b) + (p - 1)(t_f + t_b - 2 t_w) for t_w = t_f of t_b
+for weights and m >= p.
 
 To add a schedule, subclass `Schedule` and list the class in `SCHEDULES`.
 """
@@ -25,6 +30,8 @@ from numpy.typing import NDArray
 from models.spec import EMBEDDING_STAGE, Routes
 
 FORWARD, BACKWARD = "forward", "backward"
+WEIGHTS = "weights"
+"""The gradients of weights, where the schedule puts them off."""
 
 
 @dataclass(frozen=True, order=True)
@@ -87,6 +94,8 @@ class Schedule(ABC):
     """Whether the head runs all forwards before the first backward, whatever the order elsewhere."""
     is_first_come_first_served: ClassVar[bool] = False
     """Whether a node takes visits as they arrive, without an order of its own."""
+    splits_backward: ClassVar[bool] = False
+    """Whether gradients of weights are computed after a backward, while the node waits or when too many are due."""
 
     @classmethod
     def microbatch_multiple(cls, num_stages: int) -> int:
@@ -212,6 +221,13 @@ class FirstComeFirstServed(OneForwardOneBackward):
     is_first_come_first_served = True
 
 
+class ZeroBubble(OneForwardOneBackward):
+    """1f1b whose backwards send their gradient on first; gradients of weights fill the waits (ZB-H1)."""
+
+    name = "zero_bubble"
+    splits_backward = True
+
+
 class InterleavedOneForwardOneBackward(OneForwardOneBackward):
     """1f1b over chunks: groups of p microbatches pass chunk after chunk (Narayanan et al. 2021, section 2.2)."""
 
@@ -262,6 +278,6 @@ class InterleavedOneForwardOneBackward(OneForwardOneBackward):
 
 SCHEDULES: dict[str, type[Schedule]] = {
     schedule.name: schedule
-    for schedule in (GPipe, OneForwardOneBackward, InterleavedOneForwardOneBackward, FirstComeFirstServed)
+    for schedule in (GPipe, OneForwardOneBackward, ZeroBubble, InterleavedOneForwardOneBackward, FirstComeFirstServed)
 }
 """Schedules by the name that a scenario gives them."""

@@ -36,7 +36,7 @@ def shapes(draw, replicas=(1, 1, 2, 3), jitter=0.0) -> tuple[Deployment, Iterati
         m,
         swapped_routes(p) if swapped else plain_routes(p),
         microbatch_size=draw(st.sampled_from([0.5, 1.0])),
-        shadow_forwards=draw(st.sampled_from([0.0, 0.0, 1.0])),
+        shadow_forwards=0.0 if SCHEDULES[schedule].splits_backward else draw(st.sampled_from([0.0, 0.0, 1.0])),
         shadow=draw(st.sampled_from(["with_forward", "eager", "lazy"])),
         shadow_transfers=draw(st.integers(0, 2)),
         embedding_copies=draw(st.booleans()),

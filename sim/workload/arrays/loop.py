@@ -29,8 +29,8 @@ CUT = 25  # a failure ends the iteration, after all other events of the instant
 BY_RANK, BY_ARRIVAL, FIXED = 0, 1, 2
 """Which of the visits that have arrived a node takes: the first by rank, the first, or only the next of its order."""
 
-WITH_FORWARD, EAGER, LAZY = 0, 1, 2
-"""When shadow work is done, in the order of `Shadow`."""
+WITH_FORWARD, EAGER, LAZY, DEFERRED = 0, 1, 2, 3
+"""When shadow work is done, in the order of `Shadow`; DEFERRED: it is no shadow but the gradients of weights."""
 
 CLOSED, OPENING, OPEN = 0, 1, 2
 """States of the barrier before the backwards of a node's heads."""
@@ -69,6 +69,7 @@ class Tables(NamedTuple):
     hop_takes_time: Sequence[bool]
     # by node, and from its start to that of the next in the sequence after it
     works: Sequence[bool]
+    most_deferred_seconds: Sequence[float]  # of gradients of weights that it leaves for later
     choice: Sequence[int]
     visits_start: Sequence[int]
     visits: Sequence[int]  # of each node, in the order of the schedule
@@ -405,7 +406,7 @@ def next_visit(t: Tables, work: Work, calendar: Calendar, node: int) -> None:
     """Wait for the next visit; end after the last one and the backlog of shadow work."""
     if t.visits_start[node] + work.num_taken[node] == t.visits_start[node + 1]:
         if work.backlog_seconds[node] > 0.0:
-            work.busy[SHADOWING] += work.backlog_seconds[node]
+            work.busy[VISITING if t.shadow == DEFERRED else SHADOWING] += work.backlog_seconds[node]
             schedule(calendar, work.backlog_seconds[node], CAUGHT_UP, node)
         else:
             schedule(calendar, 0.0, NODE_DONE, node)
@@ -438,7 +439,7 @@ def begin_visit(t: Tables, work: Work, calendar: Calendar, node: int) -> None:
     if work.backlog_seconds[node] > 0.0:
         hidden_seconds = min(work.backlog_seconds[node], calendar.clock[0] - work.idle_since[node])
         work.backlog_seconds[node] -= hidden_seconds
-        work.busy[SHADOWING] += hidden_seconds
+        work.busy[VISITING if t.shadow == DEFERRED else SHADOWING] += hidden_seconds
     occupy(t, work, calendar, node, t.seconds[work.current[node]], WORKED)
 
 
@@ -468,8 +469,14 @@ def end_work(t: Tables, work: Work, calendar: Calendar, node: int) -> None:
     if t.shadow == EAGER and shadow_seconds >= 0.0:
         occupy(t, work, calendar, node, shadow_seconds, SHADOWED)
         return
-    if t.shadow == LAZY and shadow_seconds >= 0.0:
+    if t.shadow in (LAZY, DEFERRED) and shadow_seconds >= 0.0:
         work.backlog_seconds[node] += actual_seconds(t, work, node, shadow_seconds)
+        due_seconds = work.backlog_seconds[node] - t.most_deferred_seconds[node]
+        if t.shadow == DEFERRED and due_seconds > 0.0:
+            work.backlog_seconds[node] -= due_seconds
+            work.busy[VISITING] += due_seconds
+            schedule(calendar, due_seconds, SHADOWED, node)
+            return
     next_visit(t, work, calendar, node)
 
 

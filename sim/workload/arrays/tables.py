@@ -12,7 +12,7 @@ from models.spec import EMBEDDING_STAGE
 from sim.cluster.flows import FlowState
 from sim.cluster.network import Link, Path
 from sim.core.units import TICKS_PER_SECOND, to_ticks
-from sim.workload.arrays.loop import BY_ARRIVAL, BY_RANK, FIXED, Messages, Tables
+from sim.workload.arrays.loop import BY_ARRIVAL, BY_RANK, DEFERRED, FIXED, Messages, Tables
 from sim.workload.arrays.messages import LINKS, NO, Paths
 from sim.workload.config import Shadow
 from sim.workload.iteration_work import IterationWork, TimeFactor
@@ -92,7 +92,7 @@ class TableBuilder:
             num_visits=self._num_visits,
             in_flight_limit=work.schedule.in_flight_limit,
             num_shadow_rounds=work.plan.shadow_transfers,
-            shadow=SHADOWS.index(work.plan.shadow),
+            shadow=DEFERRED if work.schedule.splits_backward else SHADOWS.index(work.plan.shadow),
             has_jitter=self._time_factor is not None,
             has_channels=work.deployment.network.is_shared,
             overlaps_exchange=work.workload.overlap_gradient_exchange,
@@ -134,12 +134,26 @@ class TableBuilder:
 
     def _visit_seconds(self) -> Floats:
         work, head = self._work, self._work.schedule.head
-        seconds = self._by_visit(
-            lambda kind, stage: work.nominal_seconds(Visit(kind, 0, 0), stage),
-            lambda kind: work.nominal_seconds(Visit(kind, head, 0), work.costs.head_stage),
+        return self._scaled(
+            self._by_visit(
+                lambda kind, stage: work.nominal_seconds(Visit(kind, 0, 0), stage),
+                lambda kind: work.nominal_seconds(Visit(kind, head, 0), work.costs.head_stage),
+            )
         )
+
+    def _deferred_seconds(self) -> Floats:
+        work, head = self._work, self._work.schedule.head
+        return self._scaled(
+            self._by_visit(
+                lambda kind, stage: work.nominal_deferred_seconds(Visit(kind, 0, 0), stage),
+                lambda kind: work.nominal_deferred_seconds(Visit(kind, head, 0), work.costs.head_stage),
+            )
+        )
+
+    def _scaled(self, seconds: Floats) -> Floats:
+        """Seconds of each visit with the plan's factors."""
         half = self._num_visits // 2
-        for factor in work.plan.factors:
+        for factor in self._work.plan.factors:
             of_stage = self._schedule.stage == factor.stage
             of_stage[:, half - 1 : half + 1] = False  # at the head
             if factor.microbatches is not None:
@@ -149,7 +163,10 @@ class TableBuilder:
         return seconds
 
     def _shadow_seconds(self) -> Floats:
-        """Seconds of the shadow work after each visit, before rounding and jitter; 0 where there is none."""
+        """Seconds of the shadow work after each visit, or of what it defers, before rounding and jitter; 0: none."""
+        if self._work.schedule.splits_backward:
+            deferred: Floats = self._deferred_seconds() * self._slowdown[self._node]
+            return deferred
         work, stages = self._work, np.arange(len(self._work.cluster.stages))[:, None, None]
         seconds = self._by_visit(work.shadow_seconds, lambda kind: work.shadow_seconds(kind, work.costs.head_stage))
         following = np.roll(self._nodes, -1, axis=0)
@@ -206,6 +223,7 @@ class TableBuilder:
             num_awaited = [len(placement.slots) + num_microbatches] * len(nodes_of)
         return {
             "works": np.isin(self._slots, list(placement.slots)),
+            "most_deferred_seconds": np.array([self._work.most_deferred_seconds(slot) for slot in self._slots]),
             "stages_start": np.searchsorted(pairs[:, 0], np.arange(len(self._slots) + 1)),
             "stages": pairs[:, 1],
             "num_awaited": np.array(num_awaited),

@@ -133,9 +133,11 @@ FALLBACKS = st.sampled_from(["restart", {"kind": "checkpoint", "interval_iterati
 @st.composite
 def scenarios(draw) -> Scenario:
     strategy = draw(STRATEGIES)
-    plain = strategy["kind"] not in ("checkfree", "checkfree_plus")
+    plain, unshadowed = strategy["kind"] not in ("checkfree", "checkfree_plus"), strategy["kind"] != "redundant"
     interleaves = plain and strategy["kind"] != "skip"  # which changes the number of stages
-    schedule = draw(st.sampled_from(["gpipe", "1f1b", "fifo", *["interleaved_1f1b"] * interleaves]))
+    schedule = draw(
+        st.sampled_from(["gpipe", "1f1b", "fifo", *["interleaved_1f1b"] * interleaves, *["zero_bubble"] * unshadowed])
+    )
     workload = {
         "loss_at": "embedding_stage" if not plain else draw(st.sampled_from(["embedding_stage", "last_stage"])),
         "gradient_exchange": draw(st.sampled_from(["ring", "all_to_all"])),

@@ -49,7 +49,7 @@ def networks(draw):
 @st.composite
 def sites(draw):
     num_stages, num_replicas = draw(st.integers(2, 5)), draw(st.integers(1, 4))
-    schedule = draw(st.sampled_from(("gpipe", "1f1b", "fifo", "interleaved_1f1b")))
+    schedule = draw(st.sampled_from(("gpipe", "1f1b", "zero_bubble", "fifo", "interleaved_1f1b")))
     interleaved = schedule == "interleaved_1f1b"
     network, regions = draw(networks())
     options = {
@@ -105,6 +105,10 @@ def plans(draw, site):
         st.sampled_from((0.0, 0.7)),
         st.none() | st.sets(st.integers(0, num_microbatches - 1)).map(sorted).map(tuple),
     )
+    if site.costs.workload.schedule == "zero_bubble":
+        factors = tuple(draw(st.lists(factor, max_size=2)))
+        plain = plain_plan(site.costs.workload)
+        return replace(plain, routes=routes, factors=factors, embedding_copies=draw(st.booleans()))
     return replace(
         plain_plan(site.costs.workload),
         routes=routes,

@@ -149,6 +149,14 @@ def test_chunks_divide_a_stages_work_and_the_pipeline_fill(v):
     assert forwards == [1.0 / v] * 8 * v
 
 
+@given(st.integers(2, 8), st.integers(0, 12), seconds)
+def test_gradients_of_weights_fill_the_bubble(p, more, forward):
+    """ZB-H1 (arXiv 2401.10241, table 2): the bubble is (p - 1)(t_F + t_B - t_W), a third of 1f1b's if all are equal."""
+    run = a_pipeline(p, p + more, forward, 2 * forward, "zero_bubble")
+    assert run.seconds == (p + more) * 3 * forward + (p - 1) * forward
+    assert a_pipeline(p, p + more, forward, 2 * forward).seconds == run.seconds + (p - 1) * 2 * forward
+
+
 @given(st.integers(4, 9), st.integers(1, 20), st.sampled_from(["gpipe", "1f1b"]))
 def test_swapping_moves_an_iteration_by_two_slots_at_most(num_stages, num_microbatches, schedule):
     """Where transfers are free and enough microbatches are in flight."""
