@@ -70,6 +70,16 @@ def time_sentences(runs: pd.DataFrame) -> list[str]:
     return dominant_buckets(shares)
 
 
+def what_binds(shares: Mapping[str, Mapping[Bucket, float]], limits: Sequence[str]) -> list[str]:
+    """Put sentences on buckets that dominate the time of some strategies after what binds their iterations (`limits`).
+
+    Those on a bucket that dominates the time of every strategy come first.
+    """
+    lines = dominant_buckets(shares)
+    is_everywhere = any(all(of[bucket] >= DOMINANT for of in shares.values()) for bucket in REMEDIES)
+    return [*lines, *limits] if is_everywhere else [*limits, *lines]
+
+
 def dominant_buckets(shares: Mapping[str, Mapping[Bucket, float]]) -> list[str]:
     """Name each bucket that dominates. shares: of each strategy's time."""
     by_bucket = {

@@ -25,7 +25,7 @@ from sim.core.files import atomic_write
 from sim.core.text import USD, format_count, format_list, format_number, time_unit, uncapitalized
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.binding import binding_sentences
-from sim.reporting.bottlenecks import dominant_buckets, incomplete_saves
+from sim.reporting.bottlenecks import incomplete_saves, what_binds
 from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import SeriesStyle, Styles, styles_by_kind
 from sim.reporting.style import new_figure, save
@@ -315,9 +315,9 @@ def advice_lines(advice: Advice) -> list[str]:
 
 
 def _bounds(advice: Advice) -> list[str]:
-    """Name the buckets that dominate the time, and what binds an iteration, unless it is compute."""
+    """Name what binds an iteration, unless it is compute, and the buckets that dominate the time."""
     shares = {name: found.shares for name, found in advice.result.first_passages.items()}
-    return [*dominant_buckets(shares), *binding_sentences(advice.map.scenario, only_limits=True)]
+    return what_binds(shares, binding_sentences(advice.map.scenario, only_limits=True))
 
 
 def _unhelpful_saves(advice: Advice) -> list[str]:

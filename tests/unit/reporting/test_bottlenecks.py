@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from sim.reporting.binding import binding_sentences, describe_binding, narrow_window
-from sim.reporting.bottlenecks import incomplete_saves, slow_saves, smaller_batches
+from sim.reporting.bottlenecks import REMEDIES, incomplete_saves, slow_saves, smaller_batches, what_binds
 from sim.scenario.loading import parse_scenario
 from sim.scenario.memory_check import too_little_memory
 from sim.scenario.saves import strategies_that_save_on_nodes
@@ -82,6 +82,15 @@ def test_the_link_that_is_named_is_the_one_that_binds(network, cluster, field):
     """Of those that messages cross: neither the fastest kind, nor a row between regions without neighbours."""
     (said,) = binding_sentences(scenario_of(network=f"network: {{{network}}}", cluster=cluster))
     assert field in said
+
+
+@pytest.mark.parametrize(("other", "first"), [(0.1, "Bound by the links."), (0.5, "Bound by churn")])
+def test_what_binds_every_strategy_comes_first(other, first):
+    """A bucket that is much of one strategy's time only says nothing of the others."""
+    shares = {name: {**dict.fromkeys(REMEDIES, 0.0), "lost_work": share} for name, share in (("a", 0.7), ("b", other))}
+    lines = what_binds(shares, ["Bound by the links."])
+    assert len(lines) == 2
+    assert lines[0].startswith(first)
 
 
 def test_saves_are_made_faster_where_they_go():
