@@ -52,6 +52,7 @@ EventKind = Literal[
     "stage_returned",
     "notice",
     "regrouped",
+    "recut",
     "recovered",
     "rolled_back",
     "fallback",
@@ -91,6 +92,7 @@ class Operation:
     A shadow is the work of another stage. microbatch: -1 for several.
 
     stage: the stage whose work it is; replica: the pipeline of the node that does it, also where that is a substitute.
+    In pipelines laid out anew, both are those of the node's place.
     """
 
     kind: str

@@ -55,8 +55,10 @@ class Joining:
         """Nodes that have arrived at stages that are not lost, by slot; none if sharded: recoveries bring shards."""
         if self._cluster.is_sharded:
             return {}
-        node_at = self._membership.node_at
-        return {slot: node for slot in self._placement.missing if (node := node_at[slot])}
+        node_at, set_aside = self._membership.node_at, self._placement.set_aside
+        return {
+            slot: node for slot in self._placement.missing if (node := node_at[slot]) and set_aside.get(slot) is not node
+        }
 
     def ready(self, env: simpy.Environment) -> dict[int, Node]:
         """Those of `nodes` that have started up."""
@@ -72,15 +74,13 @@ class Joining:
         if self._cluster.config.joining == "beside":
             self._fetch({slot: node for slot, node in ready.items() if slot not in self._fetches})
             return None
-        return (yield from self._send_and_wait(ready, env)) if ready else None
+        return (yield from self._send_and_wait(ready)) if ready else None
 
-    def _send_and_wait(self, ready: dict[int, Node], env: simpy.Environment) -> Process[Failure | None]:
+    def _send_and_wait(self, ready: dict[int, Node]) -> Process[Failure | None]:
         """Send the state to nodes while all wait, so that they take part."""
         self._placement.receive(ready)
         flows = self._transfers.send_messages(tuple(self._message(slot) for slot in ready))
-        started_seconds = float(env.now)
         failure = yield from self._transfers.wait_for(flows, "state_transfer")
-        self.waited_seconds += float(env.now) - started_seconds
         if failure is None:
             self._gain(ready)
         self._placement.receive({})

@@ -98,6 +98,11 @@ def after_iteration(strategy: Strategy, world: Any, position: Position) -> Proce
     return (yield from interruptible_call(strategy, "after_iteration", world, position))
 
 
+def gather(strategy: Strategy, world: Any) -> Process[Failure | None]:
+    """The wait of a strategy for nodes at the start; the Failure that interrupts it, or None."""
+    return (yield from interruptible_call(strategy, "gather", world))
+
+
 def admit(strategy: Strategy, world: Any) -> Process[Failure | None]:
     """The joining of nodes under a strategy; the Failure that interrupts it, or None."""
     return (yield from interruptible_call(strategy, "admit", world))

@@ -1,11 +1,13 @@
 """Placement of training state: which nodes hold their stage's state, and which copies they hold besides.
 
-A stage is lost with its last node that holds the state, together with every copy that the stage's nodes held.
+A stage is lost with its last node that holds the state, together with every copy that the stage's nodes held. Where
+pipelines have been cut anew, a place holds a stage of the cut; if that is lost, the stage of the place counts as lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from models.spec import EMBEDDING_STAGE
 from models.training_state import Position
@@ -23,9 +25,11 @@ class StatePlacement:
         self.left_out: set[int] = set()  # stages without their state, around which training continues
         self.covers: dict[int, int] = {}  # stages that others have taken over, and that other stage
         self.receiving: dict[int, Node] = {}  # nodes that receive state in a recovery, or as they join, by slot
+        self.set_aside: dict[int, Node] = {}  # nodes that a strategy has left out, by slot, until it cuts pipelines anew
         self.version = 0
         self._missing: set[int] = set()  # slots without a node that holds the stage's state
-        self._num_holders = [cluster.config.nodes_per_stage] * len(cluster.stages)
+        self._held = {slot: cluster.stage_of(slot) for slot in range(cluster.num_slots)}  # stage that a slot holds
+        self._num_holders = dict.fromkeys(cluster.stages, cluster.config.nodes_per_stage)
         self._copies: dict[tuple[int, str], Position] = {}
         self._assignment: Assignment | None = None
         self._vacancies: frozenset[tuple[int, int]] | None = frozenset()
@@ -66,8 +70,8 @@ class StatePlacement:
             return False
         self._missing.add(slot)
         self._changed()
-        self._num_holders[stage] -= 1
-        if self._num_holders[stage] >= self.cluster.num_shares:
+        self._num_holders[self._held[slot]] -= 1
+        if self._num_holders[self._held[slot]] >= self.cluster.num_shares:
             return False
         self.lost_stages.update(self.cluster.stages_on(stage))
         self._drop_copies(stage)
@@ -88,9 +92,17 @@ class StatePlacement:
         for slot in slots:
             if slot in self._missing:
                 self._missing.remove(slot)
-                self._num_holders[self.cluster.stage_of(slot)] += 1
+                self._num_holders[self._held[slot]] += 1
             self.covers.pop(self.cluster.stage_of(slot), None)
             self.left_out.discard(self.cluster.stage_of(slot))
+
+    def cut_anew(self, stage_at: Mapping[int, int]) -> None:
+        """Note that the nodes of some slots hold a stage of new pipelines each, and all others nothing."""
+        self._held = dict(stage_at)
+        self._num_holders = dict(Counter(stage_at.values()))
+        self._missing = set(range(self.cluster.num_slots)).difference(stage_at)
+        self.set_aside, self.lost_stages = {}, set()
+        self._changed()
 
     def cover(self, stage: int, holder: int) -> None:
         """Let another stage hold a lost stage's state and do its work until it has nodes with its state again."""

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from models.training import Training
@@ -19,7 +20,7 @@ from sim.simulation.fast_forward import Action, FastForward, next_action
 from sim.simulation.interruptible import GaveUpError, NoNodesError
 from sim.simulation.leap import RepeatedIterations, plain_leap
 from sim.simulation.log import IterationLog
-from sim.simulation.plugin_calls import admit, after_iteration, answer_of, recover, regroup, take_back
+from sim.simulation.plugin_calls import admit, after_iteration, answer_of, gather, recover, regroup, take_back
 from sim.simulation.world import World
 from sim.strategies import Strategy, UnrecoverableError, strategy_class
 from sim.strategies.base import PeriodicSave, Process
@@ -55,7 +56,8 @@ class TrainingProcess:
     def __init__(self, scenario: Scenario, strategy: Strategy, training: Training, watch: Watcher | None) -> None:
         self.scenario, self.strategy, self.training, self.watch = scenario, strategy, training, watch
         self.fallback: Strategy | None = None  # to stop; a strategy that always recovers must not pay for a fallback
-        if scenario.fallback.kind != "stop" and not strategy.serves_as_fallback and strategy.stops_on_failures:
+        uses_fallback = strategy.uses_fallback and not strategy.serves_as_fallback and strategy.stops_on_failures
+        if scenario.fallback.kind != "stop" and uses_fallback:
             self.fallback = strategy_class(scenario.fallback.kind)(scenario.fallback, strategy.num_stages)
         self.num_iterations = scenario.training.steps * scenario.iterations_per_step
         self.stopped: str | None = None
@@ -88,7 +90,7 @@ class TrainingProcess:
         self.plan = plan_on(self.scenario, self.strategy.config, world.iteration_times.deployment, world.plain_plan())
         self._position = self.training.root(self.strategy.training_variant())
         try:
-            yield from world.gather()
+            yield from world.gather(partial(gather, self.strategy, world))
             while self._position.iteration < self.num_iterations:
                 self._accepts_notices = True
                 failure = yield from self._gather_nodes()
@@ -109,7 +111,9 @@ class TrainingProcess:
         while True:
             failure = None
             if self.world.joining.nodes():
+                started_seconds = self.world.now_seconds
                 failure = yield from admit(self.strategy, self.world)
+                self.world.joining.waited_seconds += self.world.now_seconds - started_seconds
                 failure = failure or (yield from self._take_back())
             if failure is not None or answer_of(self.strategy, "can_train", self.world):
                 return failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import simpy
 
@@ -14,7 +15,7 @@ from sim.core.records import Bucket, Failure
 from sim.core.units import to_ticks
 from sim.simulation.interruptible import InterruptibleWork, trigger_late
 from sim.simulation.state_placement import StatePlacement
-from sim.strategies.base import STORE, Process, Transfer
+from sim.strategies.base import STORE, Place, Process, Transfer
 from sim.workload.iteration_time import IterationTimeCache, Messages
 
 
@@ -152,7 +153,9 @@ class StateTransfers:
         cluster, placement = self._placement.cluster, self._placement
         for transfer in transfers:
             source, target = transfer.source, transfer.target
-            if cluster.is_sharded:  # all nodes of the stage send, or fetch, an equal shard at once: one wide message
+            if isinstance(source, Place) or isinstance(target, Place):
+                yield end_of(source), end_of(target), *transfer[2:]
+            elif cluster.is_sharded:  # all nodes of the stage send, or fetch, an equal shard at once: one wide message
                 assert (source == STORE) != (target == STORE), "shards go to the store or come from there"
                 first = cluster.slot(source if target == STORE else target, 0)  # type: ignore[arg-type]
                 yield (first, STORAGE, *transfer[2:]) if target == STORE else (STORAGE, first, *transfer[2:])
@@ -172,3 +175,9 @@ class StateTransfers:
             FlowState(path, to_ticks(path.latency_seconds), message[2])
             for path, message in zip(paths, messages, strict=True)
         ]
+
+
+def end_of(end: int | Literal["store"] | Place) -> int:
+    """The end of a message: the slot of a place, or the store."""
+    assert isinstance(end, Place) or end == STORE, "from one place to another, or to or from the store"
+    return end.slot if isinstance(end, Place) else STORAGE

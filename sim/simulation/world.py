@@ -29,7 +29,7 @@ from sim.simulation.transfers import StateTransfers
 from sim.strategies.base import Background, Process, Transfer
 from sim.workload.config import IterationPlan, Layout
 from sim.workload.costs import Costs
-from sim.workload.deployment import Assignment
+from sim.workload.deployment import Assignment, Deployment
 from sim.workload.iteration_time import IterationTimes
 from sim.workload.window import plain_plan_on
 
@@ -110,6 +110,28 @@ class World(MembershipObserver):
     def vacancies(self) -> frozenset[tuple[int, int]]:
         """Stage and pipeline of each place without a node that holds its stage's state."""
         return self.placement.vacancies
+
+    @property
+    def site(self) -> Deployment:
+        """The nodes and links of the scenario, and what its iterations cost there."""
+        return self.iteration_times.deployment
+
+    def iteration_seconds(self, plan: IterationPlan) -> float:
+        """Duration of an iteration of a plan on the nodes of its layout, else on all places; without jitter."""
+        return self.iteration_times.alone(plan).seconds
+
+    def holds(self, slot: int) -> bool:
+        """Whether the node at a place takes part with its state."""
+        return self.placement.holds(slot)
+
+    def slots(self, ready: bool = False) -> list[int]:
+        """Places that have a node; ready: only those whose node takes part or has started up."""
+        started_seconds = self.now_seconds - self.cluster.config.startup_seconds
+        return [
+            slot
+            for slot, node in enumerate(self.membership.node_at)
+            if node and (not ready or self.placement.holds(slot) or node.assigned_seconds <= started_seconds)
+        ]
 
     @property
     def cut_share(self) -> float:
@@ -195,14 +217,18 @@ class World(MembershipObserver):
         layers = (self.costs.num_layers(stage) for stage in sorted(nodes) if stage != EMBEDDING_STAGE)
         return Layout(tuple(layers), tuple(slots))
 
-    def gather(self) -> Process[None]:
-        """Wait at the start until every stage has a node; all that are there hold the initial state."""
-        for slot, node in enumerate(self.membership.node_at):
-            if node is None and self.stops_on_failures:
-                self.placement.lose(slot)
-        while self.placement.lost_stages:
-            if (yield from self.bring_back_nodes()) is None:
-                self.finish_recovery()
+    def gather(self, wait: Callable[[], Process[Failure | None]]) -> Process[None]:
+        """Wait at the start, in the strategy's way, where places have no node; the others hold the initial state."""
+        if self.stops_on_failures and None in self.membership.node_at:
+            for slot, node in enumerate(self.membership.node_at):
+                if node is None:
+                    self.placement.lose(slot)
+            is_waiting = True
+            while is_waiting:
+                failure = yield from wait()
+                if failure is None:
+                    self.finish_recovery()
+                is_waiting = failure is not None or bool(self.placement.lost_stages)
         self.is_undetected = False
         self.joining.waited_seconds = self.now_seconds
 
@@ -240,6 +266,35 @@ class World(MembershipObserver):
         """Continue without a lost node whose stage has others: detect the loss, and regroup."""
         failure = yield from self.detect()
         return failure or (yield from self.attempt(self.cluster.config.regroup_seconds, "provisioning"))
+
+    def wait_for_nodes(self, least: int) -> Process[Failure | None]:
+        """Wait until so many places have a node."""
+        while len(self.slots()) < least:
+            if not self.injector.may_bring_nodes and not self.work.queued:
+                raise NoNodesError(self._describe_fewer_than(least))
+            if failure := (yield from self._wait_for_arrival()):
+                return failure
+        return self.work.next_failure()
+
+    def recut(
+        self, stage_at: Mapping[int, int], transfers: Sequence[Transfer], least_seconds: float, detail: str
+    ) -> Process[Failure | None]:
+        """Cut pipelines anew: the nodes of some slots hold a stage each from then on, all others nothing."""
+        nodes = self._nodes_at(stage_at)
+        self.placement.receive(nodes)
+        assigned_seconds = [node.assigned_seconds for slot, node in nodes.items() if not self.placement.holds(slot)]
+        ready_seconds = max(assigned_seconds, default=-math.inf) + self.cluster.config.startup_seconds
+        failure = yield from self.attempt(max(least_seconds, ready_seconds - self.now_seconds), "provisioning")
+        failure = failure or (yield from self.transfer(transfers, "state_transfer"))
+        if failure is None:
+            self.placement.cut_anew(stage_at)
+            self._note("recut", None, detail)
+        self.placement.receive({})
+        return failure
+
+    def set_aside(self, slots: Iterable[int]) -> None:
+        """Leave out the nodes of some slots until pipelines are cut anew."""
+        self.placement.set_aside.update(self._nodes_at(slots))
 
     def finish_recovery(self) -> None:
         """Note that all lost stages have their state again, except those with a failure that is still queued."""
@@ -307,6 +362,15 @@ class World(MembershipObserver):
             f"{MORE_NODES}, or a strategy that needs fewer replicas"
         )
 
+    def _describe_fewer_than(self, least: int) -> str:
+        """That pipelines cannot be cut for the nodes at hand, and what would bring more."""
+        hours = f"{self.now_seconds / SECONDS_PER_HOUR:.3g} h"
+        return (
+            f"too few nodes are left to cut pipelines anew and none can come any more: after {hours} "
+            f"{len(self.membership.active)} nodes are active, and the model needs {least}; {MORE_NODES}, "
+            "or devices with more memory"
+        )
+
     def _describe_end(self, lacking: Sequence[int]) -> str:
         """Which stages wait for nodes that will never come, and what would bring some."""
         stages = f"stage {lacking[0]} has" if len(lacking) == 1 else f"stages {format_list([*map(str, lacking)])} have"
@@ -364,5 +428,5 @@ class World(MembershipObserver):
         if is_needed:
             self.on_notice()
 
-    def _note(self, kind: EventKind, stage: int, detail: str = "") -> None:
+    def _note(self, kind: EventKind, stage: int | None, detail: str = "") -> None:
         self.events.note(self.now_seconds, kind, stage, self.ledger.num_iterations, detail)

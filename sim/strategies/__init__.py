@@ -16,6 +16,7 @@ from sim.strategies.constant_batch import ConstantBatch
 from sim.strategies.elastic import Elastic
 from sim.strategies.memory_checkpoint import NeighbourCheckpoint
 from sim.strategies.redundant import Redundant
+from sim.strategies.repartition import Repartition
 from sim.strategies.skip import Skip
 from sim.strategies.stale_stage import StaleStage
 from sim.strategies.two_tier_checkpoint import TwoTierCheckpoint
@@ -36,6 +37,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
         Peer,
         ConstantBatch,
         Elastic,
+        Repartition,
         Skip,
         Restart,
     )

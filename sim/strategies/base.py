@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 
@@ -40,6 +40,7 @@ from sim.workload.config import Layout as Layout
 from sim.workload.config import WorkFactor as WorkFactor
 from sim.workload.config import WorkloadConfig as WorkloadConfig
 from sim.workload.costs import Costs as Costs
+from sim.workload.deployment import Deployment as Deployment
 
 Result = TypeVar("Result")
 Process = Generator[Any, Any, Result]
@@ -59,16 +60,23 @@ STORE: Final = "store"
 """The checkpoint store, in place of a stage."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """One place of the cluster, by the number of its slot, as an end of a transfer in place of a stage."""
+
+    slot: int
+
+
 class Transfer(NamedTuple):
     """Bytes to send from the nodes of one stage to those of another, pipeline by pipeline, or to or from the store.
 
     To the store, the first working node of the stage sends; from it, every node of the stage fetches. Where a pipeline
     has no node that holds the source's state, the node of another pipeline sends; a place without node receives
-    nothing.
+    nothing. From or to a `Place` it is one message; the other end is then a place too, or the store.
     """
 
-    source: int | Literal["store"]
-    target: int | Literal["store"]
+    source: int | Literal["store"] | Place
+    target: int | Literal["store"] | Place
     num_bytes: float
     what: str = "state"
 
@@ -152,6 +160,19 @@ class StrategyWorld(Protocol):
         not named are left out. Stage 0 is named, and uses the nodes of S1 where it has none of its own.
         """
 
+    @property
+    def site(self) -> Deployment:
+        """The nodes and links of the scenario, and what its iterations cost there."""
+
+    def iteration_seconds(self, plan: IterationPlan) -> float:
+        """Duration of an iteration of a plan on the nodes of its layout, else on all places; without jitter."""
+
+    def holds(self, slot: int) -> bool:
+        """Whether the node at a place takes part, with the state of its stage, or of the pipelines cut anew."""
+
+    def slots(self, ready: bool = False) -> list[int]:
+        """Places that have a node, by number; ready: only those whose node takes part or has started up."""
+
     def seconds_of(self, transfers: Sequence[Transfer]) -> float:
         """Duration of transfers that share the network with nothing else."""
 
@@ -178,6 +199,18 @@ class StrategyWorld(Protocol):
     def regroup(self) -> Process[Failure | None]:
         """Detect the loss of nodes whose stages have others, and let these form groups anew (`regroup_seconds`)."""
 
+    def wait_for_nodes(self, least: int) -> Process[Failure | None]:
+        """Wait until so many places have a node."""
+
+    def recut(
+        self, stage_at: Mapping[int, int], transfers: Sequence[Transfer], least_seconds: float, detail: str
+    ) -> Process[Failure | None]:
+        """Cut pipelines anew: the nodes of some places, by number, hold a stage each from then on, all others nothing.
+
+        Nodes that have not taken part before start up first; that or `least_seconds`, if longer, and the transfers are
+        waited for. A failure leaves everything as it was. detail: of the event `recut`.
+        """
+
     def admit_nodes(self) -> Process[Failure | None]:
         """Send nodes that are ready the state of their stage, so that they take part (`cluster.joining`)."""
 
@@ -203,6 +236,9 @@ class StrategyWorld(Protocol):
         A node that comes to the stage waits for `take_back`. A fallback that recovers also recovers stages left out;
         until then its routine work pauses, as the state is not complete.
         """
+
+    def set_aside(self, slots: Iterable[int]) -> None:
+        """Leave out the nodes of some places, so that `admit` is not called for them, until pipelines are cut anew."""
 
     def resume_iteration(self, kept: float = 1.0) -> None:
         """Continue the interrupted iteration with a share of what was done of it, which is then not lost."""
@@ -254,10 +290,12 @@ class Strategy(Component):
     | `check`, `check_site` | when the scenario is read: what makes the options impossible | nothing |
     | `extra_memory_bytes`, `host_memory_bytes`, `stored_bytes` | when the scenario is read: what is stored | 0 |
     | `serves_as_fallback`, `supports_sharding`, `needs_embedding_nodes` | when the scenario is read | no |
+    | `uses_fallback` | once, before the start: whether the scenario's fallback runs beside it | yes |
     | `summary`, `title` | in lists and in figures | required, the kind |
     | `training_variant` | once, before the start: the routes of microbatches | in order |
     | `adapt_plan` | once, before the start: the work of an iteration | unchanged |
     | `stops_on_failures` | once, before the start | yes |
+    | `gather` | at the start, where places have no node: takes time | waits until every stage has one |
     | `admit` | before an iteration, if nodes are ready to join: takes time | sends them the state of their stage |
     | `take_back` | before an iteration, if stages that were left out have nodes again: takes time | not at all |
     | `can_train` | before an iteration: whether the nodes at hand suffice; if not, training waits for more | yes |
@@ -284,6 +322,9 @@ class Strategy(Component):
 
     serves_as_fallback: ClassVar[bool] = False
     """Whether it can recover any loss at any time, so that a scenario may name it as `fallback`."""
+
+    uses_fallback: ClassVar[bool] = True
+    """Whether the scenario's fallback keeps what it needs beside the strategy, and recovers what this cannot."""
 
     supports_sharding: ClassVar[bool] = False
     """Whether it works with nodes that each hold a shard of their stage's state. Its transfers then go to the store
@@ -337,6 +378,10 @@ class Strategy(Component):
     def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
         """The plan of an iteration under this strategy."""
         return plan
+
+    def gather(self, world: StrategyWorld) -> Process[Failure | None]:
+        """Wait at the start for nodes; return a Failure that interrupts it. What is there holds the initial state."""
+        return (yield from world.bring_back_nodes()) if world.lost_stages else None
 
     def admit(self, world: StrategyWorld) -> Process[Failure | None]:
         """Let nodes join that have arrived at stages with a state; return a Failure that interrupts it."""

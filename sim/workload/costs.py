@@ -84,16 +84,30 @@ class Costs:
         return self.workload.layers_per_stage[stage - 1]
 
     def stage_parameters(self, stage: int) -> int:
-        """Parameters of a stage: 4 d² + 3 d f + 2 d per layer; V d for E; V d + d for the head and its norm."""
+        """Parameters of a stage: its layers, E and the head."""
         return self._stage_parameters[stage]
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters of one layer: 4 d² + 3 d f + 2 d."""
+        model = self.workload.model
+        return 4 * model.dim**2 + 3 * model.dim * model.hidden_dim + 2 * model.dim
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Parameters of E: V d."""
+        return self.workload.model.vocabulary_size * self.workload.model.dim
+
+    @property
+    def head_parameters(self) -> int:
+        """Parameters of final norm and head: V d + d."""
+        return self.embedding_parameters + self.workload.model.dim
 
     @cached_property
     def _stage_parameters(self) -> list[int]:
-        model = self.workload.model
-        layer = 4 * model.dim**2 + 3 * model.dim * model.hidden_dim + 2 * model.dim
-        parameters = [layer * self.num_layers(stage) for stage in range(self.workload.num_stages + 1)]
-        parameters[EMBEDDING_STAGE] += model.vocabulary_size * model.dim
-        parameters[self.head_stage] += model.vocabulary_size * model.dim + model.dim
+        parameters = [self.layer_parameters * self.num_layers(stage) for stage in range(self.workload.num_stages + 1)]
+        parameters[EMBEDDING_STAGE] += self.embedding_parameters
+        parameters[self.head_stage] += self.head_parameters
         return parameters
 
     @property
@@ -187,9 +201,13 @@ class Costs:
 
     def checkpoint_bytes(self, stage: int) -> float:
         """Bytes of a stage's weights and optimizer state."""
+        return self.stored_bytes(self.stage_parameters(stage))
+
+    def stored_bytes(self, num_parameters: int) -> float:
+        """Bytes of the weights and the optimizer state of some parameters."""
         given, precision = self.workload.optimizer_bytes_per_parameter, self.workload.precision
         optimizer_bytes = OPTIMIZER_BYTES[precision] if given is None else given
-        return float(self.stage_parameters(stage) * (VALUE_BYTES[precision] + optimizer_bytes))
+        return float(num_parameters * (VALUE_BYTES[precision] + optimizer_bytes))
 
     def state_bytes(self, stage: int) -> float:
         """Bytes of a stage's weights, gradient and optimizer state on its device."""

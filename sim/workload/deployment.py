@@ -214,17 +214,20 @@ class Deployment:
         return Deployment(self.costs.cut(layout.layers_per_stage), smaller, self.network, whole=self, ends=layout.slots)
 
     def standard(self, layout: Layout) -> Layout:
-        """One layout for all that take the same time because the nodes of each stage are alike: one cache key.
+        """One layout for all that take the same time because their nodes are alike: one cache key.
 
-        Of the slots of a stage it has the first ones. Where nodes differ, or a stage of the layout has nodes of several
-        stages, it is the layout itself.
+        Of the slots of a stage it has the first ones. Where all nodes are alike, it has the first slots of the cluster;
+        otherwise, if a stage of the layout has nodes of several stages, it is the layout itself.
         """
         cluster = self.cluster
+        if len(cluster.regions) == 1 and not cluster.config.stragglers:
+            return replace(layout, slots=tuple(range(len(layout.slots))))
         num_pipelines = len(layout.slots) // (len(layout.layers_per_stage) + 1 - cluster.first_stage)
         firsts = [cluster.slots_of(cluster.stage_of(slot))[0] for slot in layout.slots[::num_pipelines]]
         standard = tuple(first + replica for first in firsts for replica in range(num_pipelines))
         is_alike = all(map(eq, map(cluster.stage_of, layout.slots), map(cluster.stage_of, standard)))
-        return replace(layout, slots=standard) if is_alike and nodes_are_alike(cluster) else layout
+        is_distinct = len(set(standard)) == len(standard)
+        return replace(layout, slots=standard) if is_alike and is_distinct and nodes_are_alike(cluster) else layout
 
     @cached_property
     def representative(self) -> Deployment | None:

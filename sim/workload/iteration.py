@@ -224,15 +224,16 @@ class IterationRun:
 
     def _actual_seconds(self, node: int, nominal_seconds: float) -> float:
         """Seconds that a node takes for work of given nominal seconds."""
-        own = self.work.cluster.place_of(self.work.slot(node))
-        factor = self._time_factor(*own) if self._time_factor else 1.0
+        slot = self.work.slot(node)
+        own = self.work.cluster.place_of(slot)
+        factor = self._time_factor(*self.work.deployment.place_of(slot)) if self._time_factor else 1.0
         return to_ticks(nominal_seconds * self.work.cluster.slowdown(*own) * factor)
 
     def _record(self, kind: str, stage: int, node: int, microbatch: int, started: float, seconds: float) -> None:
         self.busy_seconds[kind] += seconds
         deployment = self.work.deployment
-        stage, _ = deployment.place_of(deployment.cluster.slot(stage, 0)) if deployment.whole else (stage, 0)
-        _, replica = deployment.place_of(self.work.slot(node))
+        own_stage, replica = deployment.place_of(self.work.slot(node))
+        stage = own_stage if deployment.whole else stage
         self.operations.append(Operation(kind, stage, replica, microbatch, started, started + seconds))
 
     def _hop(self, kind: str, microbatch: int, source: int, target: int) -> Process:

@@ -27,9 +27,13 @@ def plain_plan_on(deployment: Deployment, microbatches_of: IterationPlan | None 
 
     microbatches_of: a plan of the same batch whose microbatches it is to have.
     """
-    costs, plan = deployment.costs, plain_plan(deployment.costs.workload)
-    if microbatches_of is not None:
-        plan = equal_plan(plan, microbatches_of)
+    plan = plain_plan(deployment.costs.workload)
+    return with_default_window(deployment, plan if microbatches_of is None else equal_plan(plan, microbatches_of))
+
+
+def with_default_window(deployment: Deployment, plan: IterationPlan) -> IterationPlan:
+    """A plan with the default window where the workload has none."""
+    costs = deployment.costs
     schedule = costs.schedule(plan)
     if not schedule.limits_in_flight or schedule.is_interleaved or costs.workload.max_in_flight is not None:
         return plan
@@ -79,7 +83,7 @@ def window_of_pipeline(deployment: Deployment, plan: IterationPlan, replica: int
     visited = [*cluster.stages, *([EMBEDDING_STAGE] if costs.head_stage == EMBEDDING_STAGE else [])]
     ways = [way for a, b in pairwise(visited) for way in ((a, b), (b, a))]
     for a, b in ways:
-        source, target = cluster.slot(a, replica), cluster.slot(b, replica)
+        source, target = (deployment.end(cluster.slot(stage, replica)) for stage in (a, b))
         if source == target:
             continue
         seconds = network.hop_seconds(source, target, num_bytes)

@@ -30,6 +30,7 @@ class Auditor:
     def __init__(self, world: World, strategy: Any, fallback: Any) -> None:
         self.world, self.strategy, self.fallback = world, strategy, fallback
         kinds = [config for config in (strategy, fallback) if config.kind != "stop"]
+        kinds = kinds[:1] if strategy.kind == "repartition" else kinds
         self.keeps_own = any("num_copies" in type(c).model_fields or getattr(c, "local_gib_per_s", None) for c in kinds)
         self.goes_back_alone = strategy.kind in STALE or getattr(strategy, "returns", "") == "stale"
         self.has_disks = any(getattr(c, "local_gib_per_s", None) for c in kinds)
@@ -41,6 +42,7 @@ class Auditor:
         self.fetched: set[Node] = set()  # nodes that were sent the state beside the training and keep up since
         self.uploaded_bytes: dict[int, float] = {}
         self.stored: set[int] = set()
+        self.parts = PartsAccount(self) if strategy.kind == "repartition" else None
         self.lost: list[tuple[float, tuple[int, ...]]] = []
         self.arrivals: list[tuple[float, int, int | None]] = []
         for owner, name in (
@@ -80,9 +82,15 @@ class Auditor:
         def run(plan: Any, hosts: Any) -> Any:
             if self.world.stops_on_failures:
                 slots = plan.layout.slots if plan.layout else range(len(self.world.membership.node_at))
-                self.check(slots, hosts or range(len(self.world.membership.node_at)))
+                if self.parts:
+                    assert hosts is None or not self.world.placement.missing
+                    self.parts.check(plan.layout)
+                else:
+                    self.check(slots, hosts or range(len(self.world.membership.node_at)))
             failure = yield from original(plan, hosts)
             if failure is None:
+                if self.parts:
+                    self.parts.learn(plan.layout)
                 self.last_sent_to.clear()
                 for held in self.state.values():
                     held.update(dict.fromkeys(held, self.world.iterations.num_completed))
@@ -127,7 +135,9 @@ class Auditor:
             node_at, version = self.world.membership.node_at, self.world.iterations.num_completed
             ends = [None if place == STORAGE else node_at[place] for place in (source, target)]
             sent = Sent(what, (ends[0], ends[1]), self.world.now_seconds, version)
-            if source != STORAGE:
+            if source != STORAGE and self.parts:
+                assert sent.ends[0], f"{what} is sent from a place where nobody is"
+            elif source != STORAGE:
                 self.check_source(sent)
             if target != STORAGE:
                 assert sent.ends[1], "nobody is there to receive it"
@@ -170,7 +180,9 @@ class Auditor:
 
     def arrived(self, sent: Sent, num_bytes: float) -> None:
         source, target = sent.ends
-        if sent.what == "checkpoint" and target is None:
+        if self.parts and target:
+            self.parts.arrived(sent, num_bytes)
+        elif sent.what == "checkpoint" and target is None:
             self.uploaded_bytes[sent.version] = self.uploaded_bytes.get(sent.version, 0.0) + num_bytes
             total_bytes = sum(map(self.world.costs.checkpoint_bytes, self.world.cluster.stages))
             if self.uploaded_bytes[sent.version] >= total_bytes * (1 - 1e-9):
@@ -195,6 +207,8 @@ class Auditor:
 
     def settle(self) -> None:
         """Nodes that can have their stage's state after a recovery; a shadow comes with its holder's state."""
+        if self.parts:
+            return
         num_stages, now = self.world.num_stages, self.world.iterations.num_completed
         state = {}
         for node in filter(None, self.world.membership.node_at):
@@ -243,6 +257,81 @@ class Auditor:
             held = self.state.get(node, {}).get(stage)
             now = self.world.iterations.num_completed
             assert held == now, f"place {host} works for stage {stage} with its state as of {held}, not {now}"
+
+
+class PartsAccount:
+    """Nodes and the parts of the state that they hold where pipelines are cut anew, by messages alone.
+
+    Parts are the layers by number, "embedding" and "head". What a message carries is told by its bytes.
+    """
+
+    def __init__(self, auditor: Auditor) -> None:
+        self.auditor, self.world = auditor, auditor.world
+        self.held: dict[Node, dict[Any, int]] = {}  # with the iteration of each
+        self.received: dict[Node, tuple[float, set[Any]]] = {}  # since the last iteration: bytes, and possible parts
+        self.all_parts = {*range(self.world.costs.workload.model.num_layers), "embedding", "head"}
+
+    def needed(self, layout: Any) -> dict[int, set[Any]]:
+        """The parts of each place that takes part."""
+        world = self.world
+        first, workload = world.cluster.first_stage, world.costs.workload
+        layers = layout.layers_per_stage if layout else [world.costs.num_layers(s) for s in world.cluster.stages[1:]]
+        slots = layout.slots if layout else tuple(range(world.cluster.num_slots))
+        num_pipelines = len(slots) // (len(layers) + 1 - first)
+        found: dict[int, set[Any]] = {}
+        for number, slot in enumerate(slots):
+            stage = number // num_pipelines + first
+            parts: set[Any] = set(range(sum(layers[: stage - 1]), sum(layers[:stage]))) if stage else set()
+            parts |= {"embedding"} if stage == first else set()
+            parts |= {"head"} if stage == (0 if workload.loss_at == "embedding_stage" else len(layers)) else set()
+            found[slot] = parts
+        assert len(found) == len(slots), "a place works for two stages"
+        assert set.union(*found.values()) == self.all_parts
+        return found
+
+    def num_bytes(self, parts: Any) -> float:
+        """Bytes of weights and both moments, in fp32."""
+        model = self.world.costs.workload.model
+        layer = 4 * model.dim**2 + 3 * model.dim * model.hidden_dim + 2 * model.dim
+        table = model.vocabulary_size * model.dim
+        return 12.0 * sum({"embedding": table, "head": table + model.dim}.get(part, layer) for part in parts)
+
+    def arrived(self, sent: Sent, num_bytes: float) -> None:
+        """Note what a message may have brought: any parts that its sender has, or any from the store."""
+        source, target = sent.ends
+        assert target
+        sent_bytes, may_have = self.received.get(target, (0.0, set()))
+        if source is None:
+            assert sent.what == "checkpoint"
+            had = {"store", *self.all_parts}
+        else:
+            assert sent.what == "state"
+            had = {part for part, version in self.held.get(source, {}).items() if version == sent.version}
+            had |= self.received.get(source, (0.0, set()))[1]
+        self.received[target] = (sent_bytes + num_bytes, may_have | had)
+
+    def check(self, layout: Any) -> None:
+        """Check that each node has every part that it works with, as of now."""
+        now = self.world.iterations.num_completed
+        for slot, parts in self.needed(layout).items():
+            node = self.world.membership.node_at[slot]
+            assert node, f"place {slot} works, and nobody is there"
+            lacking = {part for part in parts if self.held.get(node, {}).get(part) != now}
+            if now and lacking:
+                self.check_received(node, parts, lacking, now)
+
+    def check_received(self, node: Node, parts: set[Any], lacking: set[Any], now: int) -> None:
+        """Check that a node has been sent what it lacks, by nodes that have it, or all that it needs by the store."""
+        num_bytes, may_have = self.received.get(node, (0.0, set()))
+        assert lacking <= may_have, f"nobody has sent {lacking - may_have}"
+        assert num_bytes >= self.num_bytes(parts if may_have == {"store", *self.all_parts} else lacking)
+        assert "store" not in may_have or now in self.auditor.stored, f"nothing of iteration {now} is in the store"
+
+    def learn(self, layout: Any) -> None:
+        """After an iteration, the nodes that took part hold their parts as of its end; all else is out of date."""
+        now, node_at = self.world.iterations.num_completed, self.world.membership.node_at
+        self.held = {node_at[slot]: dict.fromkeys(parts, now) for slot, parts in self.needed(layout).items()}  # type: ignore[misc]
+        self.received.clear()
 
 
 @contextmanager

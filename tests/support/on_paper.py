@@ -9,10 +9,10 @@ from typing import Any
 
 from models.training_state import Position
 from sim.core.records import Failure
+from sim.simulation.run import build_site
 from sim.strategies import STRATEGIES, Strategy, UnrecoverableError
 from sim.strategies.base import Transfer
 from sim.workload.config import IterationPlan, plain_plan
-from sim.workload.costs import Costs
 from support.builders import a_scenario, a_strategy
 
 Steps = Generator[Any, Any, Failure | None]
@@ -36,7 +36,8 @@ class WorldOnPaper:
         self, failures: dict[int, int] | None = None, lost: Collection[int] = (), covered: Collection[int] = ()
     ) -> None:
         scenario = a_scenario(num_stages=6)
-        self.costs = Costs(scenario.workload, scenario.cluster.device)
+        self.site = build_site(scenario)
+        self.costs = self.site.costs
         self.failures = failures or {}
         self.lost_stages = frozenset(lost)
         self.covered_stages = frozenset(covered)
@@ -55,6 +56,24 @@ class WorldOnPaper:
 
     def plain_plan(self) -> IterationPlan:
         return plain_plan(self.costs.workload)
+
+    def iteration_seconds(self, plan: IterationPlan) -> float:
+        return float(len(plan.layout.layers_per_stage)) if plan.layout else 21.0
+
+    def slots(self, ready: bool = False) -> list[int]:
+        return [slot for slot in range(self.num_stages + 1) if slot not in self.lost_stages]
+
+    def holds(self, slot: int) -> bool:
+        return slot not in self.lost_stages
+
+    def wait_for_nodes(self, least: int) -> Steps:
+        return self.attempt(15.0, "waiting_for_nodes")
+
+    def recut(self, stage_at: Any, transfers: Sequence[Transfer], least_seconds: float, detail: str) -> Steps:
+        return self.transfer(transfers, "state_transfer")
+
+    def set_aside(self, slots: Collection[int]) -> None:
+        pass
 
     def lose(self, stage: int) -> None:
         """Lose a stage's nodes with all that they held."""

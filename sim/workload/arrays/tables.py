@@ -242,7 +242,7 @@ class TableBuilder:
             )
             num_factors = [len(own) + int(num) for own, num in zip(idle, visits + shadows, strict=True)]
         factors = [
-            self._time_factor(*self._work.cluster.place_of(self._work.slot(slot))) if self._time_factor else 1.0
+            self._time_factor(*self._work.deployment.place_of(self._work.slot(slot))) if self._time_factor else 1.0
             for slot in self._slots
             for _ in range(num_factors[slot])
         ]

@@ -61,6 +61,8 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "skip"},
     {"kind": "skip", "label": "two", "most_skipped": 2},
     {"kind": "skip", "label": "stale_return", "returns": "stale", "interval_iterations": 2, "most_skipped": 2},
+    {"kind": "repartition", "interval_iterations": 2},
+    {"kind": "repartition", "label": "later", "interval_iterations": 1, "grow": "at_next_loss", "blocking_share": 0.4},
     {"kind": "checkfree_hybrid", "interval_iterations": 2},
     {"kind": "checkfree_hybrid", "label": "stale", "interval_iterations": 2, "rebuild_from": "checkpoint"},
     {"kind": "stale_stage", "interval_iterations": 2},
