@@ -57,7 +57,9 @@ class Joining:
             return {}
         node_at, set_aside = self._membership.node_at, self._placement.set_aside
         return {
-            slot: node for slot in self._placement.missing if (node := node_at[slot]) and set_aside.get(slot) is not node
+            slot: node
+            for slot in self._placement.missing
+            if (node := node_at[slot]) and set_aside.get(slot) is not node
         }
 
     def ready(self, env: simpy.Environment) -> dict[int, Node]:

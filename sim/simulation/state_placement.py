@@ -25,7 +25,9 @@ class StatePlacement:
         self.left_out: set[int] = set()  # stages without their state, around which training continues
         self.covers: dict[int, int] = {}  # stages that others have taken over, and that other stage
         self.receiving: dict[int, Node] = {}  # nodes that receive state in a recovery, or as they join, by slot
-        self.set_aside: dict[int, Node] = {}  # nodes that a strategy has left out, by slot, until it cuts pipelines anew
+        self.set_aside: dict[
+            int, Node
+        ] = {}  # nodes that a strategy has left out, by slot, until it cuts pipelines anew
         self.version = 0
         self._missing: set[int] = set()  # slots without a node that holds the stage's state
         self._held = {slot: cluster.stage_of(slot) for slot in range(cluster.num_slots)}  # stage that a slot holds

@@ -52,6 +52,13 @@ class RepartitionConfig(CheckpointConfig):
         "the next loss",
     )
 
+    min_pipelines: int = Field(
+        1,
+        ge=1,
+        description="pipelines to have as long as the nodes suffice for so many: with 2, each part of the state has "
+        "two holders (Oobleck's f + 1)",
+    )
+
 
 @dataclass(frozen=True)
 class PricedCut:
@@ -130,7 +137,7 @@ class Repartition(Checkpoint):
         elif slots != self._considered:
             self._considered = slots
             best = self._best(world, slots)
-            if best.iteration_seconds < self._current(world).iteration_seconds:
+            if self._is_better(best, self._current(world)):
                 return (yield from self._cut(world, best, slots, "nodes"))
             world.set_aside(slots)
         return None
@@ -193,7 +200,7 @@ class Repartition(Checkpoint):
         return self._in_force or self._price(world, scenario_cut(world.site), 0.0)
 
     def _best(self, world: StrategyWorld, slots: Sequence[int]) -> PricedCut:
-        """Of all cuts for the nodes of some places that fit in memory, the one with the fastest iteration.
+        """Of the cuts for the nodes of some places that fit in memory, the one with the fastest iteration.
 
         Of equally fast ones, the one for which the fewest bytes move, and then the shallowest.
         """
@@ -209,14 +216,24 @@ class Repartition(Checkpoint):
         return best
 
     def _cuts_for(self, world: StrategyWorld, num_nodes: int) -> list[tuple[float, Cut]]:
-        """Cuts that fit, each with a lower bound of its iteration, by that bound; cached."""
+        """Cuts that fit, each with a lower bound of its iteration, by that bound; cached.
+
+        Only those with `min_pipelines`, where there are any.
+        """
         if num_nodes not in self._cuts:
             costs, config = world.costs, world.site.cluster.config
             slowest = min((slow.slowdown for slow in config.stragglers), default=1.0)
             factor = min(1.0, slowest)  # a straggler may be faster than the device
-            bounds = [(factor * least_seconds(costs, cut), cut) for cut in fitting_cuts(costs, config, num_nodes)]
+            fitting = fitting_cuts(costs, config, num_nodes)
+            chosen = [cut for cut in fitting if cut.num_pipelines >= self.config.min_pipelines] or fitting
+            bounds = [(factor * least_seconds(costs, cut), cut) for cut in chosen]
             self._cuts[num_nodes] = sorted(bounds, key=lambda bound: bound[0])
         return self._cuts[num_nodes]
+
+    def _is_better(self, found: PricedCut, current: PricedCut) -> bool:
+        """Whether a cut is worth a pause: it has `min_pipelines` for the first time, or is faster."""
+        has_enough = [one.placed.cut.num_pipelines >= self.config.min_pipelines for one in (current, found)]
+        return has_enough == [False, True] or found.iteration_seconds < current.iteration_seconds
 
     def _placed(self, world: StrategyWorld, held: Holdings, cut: Cut, slots: Sequence[int]) -> Iterator[PlacedCut]:
         """Ways to place a cut: with the fewest bytes to move and, where nodes differ in region, region by region."""

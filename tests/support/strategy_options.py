@@ -22,6 +22,7 @@ STRATEGY_OPTIONS: list[dict[str, Any]] = [
     {"kind": "two_tier_checkpoint", "interval_iterations": 4, "blocking_share": 1.0, "local_gib_per_s": 1e-6},
     {"kind": "stale_stage", "interval_iterations": 3},
     {"kind": "stale_stage", "interval_iterations": 2, "routes": "plain", "blocking_share": 1.0},
+    {"kind": "repartition", "interval_iterations": 3},
     {"kind": "peer"},
     {"kind": "reinit", "rule": "random"},
     {"kind": "reinit", "rule": "copy_previous", "preset": "reference_code"},

@@ -74,6 +74,30 @@ def test_under_every_strategy_it_goes_on_or_ends_at_once(kind):
         assert run.wall_clock_seconds <= 3 * SECONDS_PER_HOUR + 60 if run.stopped else run.num_iterations == 400
 
 
+@pytest.mark.parametrize("min_pipelines", [1, 2])
+def test_pipelines_cut_anew_go_on_with_four_of_eight_nodes(min_pipelines):
+    """In every seed, where a stage without node ended the run. With two pipelines, no part of the state is lost."""
+    strategy = f"strategies=[{{kind: repartition, interval_iterations: 10, min_pipelines: {min_pipelines}}}]"
+    for run in runs_of(case("enough_nodes_wrong_places", strategy)):
+        assert run.stopped is None
+        assert run.num_iterations == 400
+        cuts = [event.detail for event in run.events if event.kind == "recut"]
+        assert cuts[0] == "2 pipelines of 2 stages on 6 of 6 nodes"
+        assert "on 4 of " in cuts[-1]
+        assert run.ledger["waiting_for_nodes"] == 0.0
+        assert any(event.kind == "rolled_back" for event in run.events) is (min_pipelines == 1)
+
+
+def test_too_few_nodes_for_any_cut_end_a_run():
+    """At once, with the number of nodes that it takes: three stages of 16 layers do not fit, four do."""
+    deeper = ("workload.model={preset: medium, num_layers: 16}", "workload.num_stages=4", "cluster.nodes_per_stage=1")
+    others = ("training.model={num_stages: 4}", "cluster.device={preset: t4, memory_gib: 2.6}")
+    for run in runs_of(case("enough_nodes_wrong_places", "strategies=[repartition]", *deeper, *others)):
+        assert run.wall_clock_seconds <= 3 * SECONDS_PER_HOUR + 60
+        assert run.stopped
+        assert "after 3 h 4 nodes are active, and the model needs 5" in run.stopped
+
+
 def test_too_few_pipelines_end_a_run_when_no_node_can_come():
     runs = runs_of(case("enough_nodes_wrong_places", "strategies=[{kind: elastic, min_replicas: 2}]"))
     assert {run.wall_clock_seconds // SECONDS_PER_HOUR for run in runs} == {1.0}

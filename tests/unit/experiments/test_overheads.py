@@ -78,6 +78,7 @@ TABLE = {
     "checkfree_hybrid": "yes yes yes yes yes",
     "stale_stage": "yes yes yes yes yes",
     "two_tier_checkpoint": "yes yes yes yes yes",
+    "repartition": "yes yes yes yes yes",
     "peer": "no no no no no",
     "restart": "yes yes yes yes yes",
 }

@@ -21,12 +21,15 @@ EIGHT_SECONDS_A_LAYER = {
     "negligible_seconds": 1e9,
 }
 ONE_OF_STAGE_TWO = Loss(50.0, ((2, 0),))
-TWO_LAYERS_FIT = {"name": "small", "memory_gib": 28_000 / 2**30, "fp32_tflops": 1, "bf16_tflops": 1, "utilisation": 1}
+
+
+def a_device(memory_bytes: float) -> dict[str, Any]:
+    return {"memory_gib": memory_bytes / 2**30, "fp32_tflops": 1, "bf16_tflops": 1, "utilisation": 1}
 
 
 def eight_nodes(strategy: dict[str, Any] | None = None, **options: Any) -> Scenario:
     """Two pipelines of stage 0 and three stages of two layers. Three layers do not fit: the model needs four nodes."""
-    cluster = {"nodes_per_stage": 2, "device": TWO_LAYERS_FIT, **WAITS, **options.pop("cluster", {})}
+    cluster = {"nodes_per_stage": 2, "device": a_device(28_000), **WAITS, **options.pop("cluster", {})}
     return a_scenario(
         ({"kind": "repartition", **(strategy or {})},),
         num_stages=3,
@@ -191,10 +194,18 @@ def test_nodes_that_return_are_taken_in(grow):
     assert (result.joining_seconds > 0.0) is (grow == "at_once")
 
 
+def test_as_many_pipelines_as_wanted_while_nodes_suffice():
+    """Six nodes make two pipelines of stage 0 and two stages, which are slower than one of five; four nodes do not."""
+    scenario = eight_nodes({"min_pipelines": 2}, cluster={"device": a_device(40_000)})
+    result = run(losing(scenario, Loss(50.0, ((2, 0), (3, 1))), Loss(100.0, ((0, 0), (1, 0)))))
+    details = [detail for _, detail in recuts(result)]
+    assert details == ["2 pipelines of 2 stages on 6 of 6 nodes", "1 pipeline of 3 stages on 4 of 4 nodes"]
+    assert not of_kind(result, "rolled_back")
+
+
 def test_idle_nodes_come_and_go_without_effect():
     """Of seven nodes four take part where three layers make three stages; the last to come is lost again."""
-    one_layer = {"memory_gib": 16_000 / 2**30, "fp32_tflops": 1, "bf16_tflops": 1, "utilisation": 1}
-    scenario = eight_nodes(num_layers=3, cluster={"device": one_layer})
+    scenario = eight_nodes(num_layers=3, cluster={"device": a_device(16_000)})
     calm, churned = (
         run(losing(scenario, Loss(50.0, ((2, 0),), 1e6), *more))
         for more in ((), (Loss(70.0, ((-1, None), (3, 1)), 50.0),))
