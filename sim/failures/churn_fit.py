@@ -332,7 +332,28 @@ def by_hour_of(rows: tuple[TraceRow, ...]) -> ByHour | None:
     presence = np.bincount(hour_of, weights=nodes * np.diff(edges), minlength=HOURS_PER_DAY)
     lost = np.array([row[2] for row in rows], float)
     losses = np.bincount(np.floor(at).astype(int) % HOURS_PER_DAY, weights=lost, minlength=HOURS_PER_DAY)
-    seen = presence > 0
-    expected = losses.sum() * presence[seen] / presence[seen].sum()
-    p_value = float(stats.chisquare(losses[seen], expected * losses[seen].sum() / expected.sum()).pvalue)
-    return ByHour(np.asarray(losses, float), np.asarray(presence, float), p_value)
+    cells = np.floor(edges[:-1]).astype(int)
+    exposure = np.bincount(cells, weights=nodes * np.diff(edges))
+    counts = np.bincount(np.floor(at).astype(int), weights=lost, minlength=len(exposure))[: len(exposure)]
+    return ByHour(
+        losses.astype(float), presence.astype(float), hours_differ(counts.astype(float), exposure.astype(float))
+    )
+
+
+def hours_differ(counts: Floats, exposure: Floats) -> float:
+    """The p-value of equal rates in all hours of the day, from losses and hours of presence in each hour of the trace.
+
+    Losses may come in bursts, as those of young nodes do: an F-test divides by their scatter within an hour of the day.
+    """
+    watched = exposure > 0
+    counts, exposure, hour = counts[watched], exposure[watched], np.flatnonzero(watched) % HOURS_PER_DAY
+    by_hour = [np.bincount(hour, weights=each, minlength=HOURS_PER_DAY) for each in (counts, exposure)]
+    equal = exposure * counts.sum() / exposure.sum()
+    own = exposure * (by_hour[0] / np.maximum(by_hour[1], 1e-9))[hour]
+    between = np.bincount(hour, weights=equal, minlength=HOURS_PER_DAY)
+    num_hours, some = int((between > 0).sum()), own > 0
+    if len(counts) <= num_hours or num_hours < 2:
+        return 1.0
+    statistic = float(((by_hour[0] - between)[between > 0] ** 2 / between[between > 0]).sum()) / (num_hours - 1)
+    scatter = float(((counts - own)[some] ** 2 / own[some]).sum()) / max(1, int(some.sum()) - num_hours)
+    return float(stats.f.sf(statistic / max(1.0, scatter), num_hours - 1, len(counts) - num_hours))

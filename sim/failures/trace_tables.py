@@ -55,7 +55,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         *("end", "ended", "stop", "stopped", "until", "finish", "left", "terminated", "preempted", "deleted"),
         *("end_time", "stop_time", "terminated_at", "preempted_at", "ended_at", "event_stop_time"),
     ),
-    "region": ("region", "zone", "availability_zone", "site"),
+    "region": ("region", "zone", "availability_zone", "az", "site"),
     "state": ("state", "status"),
     "time": ("time", "timestamp", "datetime", "failure_time", "failed_at"),
     "event": ("event", "action", "event_type"),
@@ -151,6 +151,8 @@ def read_table(text: str, kind: TableFormat | None, columns: ColumnsConfig | Non
         places = {role: place_of(role, which, header, len(rows[0])) for role, which in found.items()}
     elif named:
         places = {role: place_of(role, which, header, len(rows[0])) for role, which in named.items()}
+        if header and not any(places.keys() >= set(needed) for kinds in NEEDED.values() for needed in kinds):
+            places = {**places_in_header(header), **places}  # the other columns have usual names
     else:
         places = places_in_header(header) if header else places_without_header(rows, kind)
     chosen = kind or kind_of(places, header, rows[0])

@@ -21,7 +21,9 @@ def pair() -> dict:
 
 
 def test_every_notebook_has_two_halves():
-    names = "01_quickstart 02_failure_rates 03_your_own_strategy 04_real_spot_trace 05_reading_results"
+    names = (
+        "01_quickstart 02_failure_rates 03_your_own_strategy 04_real_spot_trace 05_reading_results 06_your_own_churn"
+    )
     assert names.split() == NAMES == [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
 
 

@@ -18,7 +18,8 @@ PAGE = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
 SCENARIO = """
 name: small
 workload: {num_stages: 4, num_microbatches: 8}
-training: {learner: curve, model: {num_stages: 4}, steps: 30, evaluation: {interval_steps: 10}, target_validation_loss: 5.0}
+training:
+  {learner: curve, model: {num_stages: 4}, steps: 30, evaluation: {interval_steps: 10}, target_validation_loss: 5.0}
 failures: {kind: exponential, mean_uptime_hours: 10}
 strategies: [none, {kind: checkpoint, interval_iterations: 10}]
 """

@@ -198,6 +198,13 @@ def test_a_malformed_table_is_one_message_with_its_line(read, content, message):
     assert "\n" not in str(error.value)
 
 
+def test_named_ones_complete_what_the_header_says(read):
+    churn = read(["box,launched,preempted,type", "a,0,30,x", "b,10,60,x", "a,40,,x"], columns=ColumnsConfig(node="box"))
+    assert churn.rows == ROWS
+    assert set(churn.history.names) == {"a", "b"}
+    assert "columns that are not used: type" in churn.notes
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
