@@ -395,7 +395,7 @@ def _confidence(advice: Advice) -> str:
         more = "more --time-replicates, " if round(result.ranking.num_lost) else ""
         return (
             f"Confidence: high for overheads, none for recovery ({basis}); {more}a longer job (training.steps or "
-            "iterations_per_step) or a higher failure rate would compare it."
+            "iterations_per_step) or a higher failure rate would allow a comparison."
         )
     if advice.best is None:
         return f"Confidence: {basis}."
