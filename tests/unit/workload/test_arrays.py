@@ -15,7 +15,7 @@ from sim.workload.arrays import compilation
 from sim.workload.arrays.compilation import Compilation
 from sim.workload.arrays.run import run_fast, sent_bytes, service_order
 from sim.workload.config import Layout, WorkFactor, plain_plan
-from sim.workload.deployment import Deployment, assign_slots, exchange_pipelines, nodes_are_alike
+from sim.workload.deployment import assign_slots, exchange_pipelines, nodes_are_alike
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_time import time_among, time_of
 from sim.workload.iteration_work import IterationWork
@@ -255,8 +255,7 @@ def test_more_bandwidth_never_takes_more_time(iteration, factor):
     assume(config.access is None and config.sharing != "region_pair")
     work = IterationWork(site, plan, order, assignment)
     faster = Network(config.model_copy(update={"bandwidth_factor": factor}), site.network.regions_of_nodes)
-    on_faster = Deployment(site.costs, site.cluster, faster)
-    again = IterationWork(on_faster, plan, order, assignment, service_order(work))
+    again = IterationWork(replace(site, network=faster), plan, order, assignment, service_order(work))
     assert run_fast(again).seconds <= run_fast(work).seconds + 1e-9
 
 
