@@ -154,18 +154,19 @@ class StateTransfers:
         for transfer in transfers:
             source, target = transfer.source, transfer.target
             if isinstance(source, Place) or isinstance(target, Place):
-                yield end_of(source), end_of(target), *transfer[2:]
+                yield end_of(source), end_of(target), *transfer[2:4]
             elif cluster.is_sharded:  # all nodes of the stage send, or fetch, an equal shard at once: one wide message
                 assert (source == STORE) != (target == STORE), "shards go to the store or come from there"
                 first = cluster.slot(source if target == STORE else target, 0)  # type: ignore[arg-type]
-                yield (first, STORAGE, *transfer[2:]) if target == STORE else (STORAGE, first, *transfer[2:])
+                yield (first, STORAGE, *transfer[2:4]) if target == STORE else (STORAGE, first, *transfer[2:4])
             elif target == STORE:
                 assert source != STORE
-                yield placement.source(source, 0), STORAGE, *transfer[2:]
+                yield placement.source(source, 0), STORAGE, *transfer[2:4]
             else:
                 for slot in placement.receivers(target):
                     replica = slot % len(cluster.replicas)
-                    yield STORAGE if source == STORE else placement.source(source, replica), slot, *transfer[2:]
+                    if transfer.pipelines is None or replica in transfer.pipelines:
+                        yield STORAGE if source == STORE else placement.source(source, replica), slot, *transfer[2:4]
 
     def _states(self, messages: Messages) -> list[FlowState]:
         """States of messages as they are sent."""

@@ -204,7 +204,14 @@ class World(MembershipObserver):
 
     def assignment_for(self, plan: IterationPlan) -> Assignment | None:
         """The slot whose node does the work of each slot in an iteration; None: its own, or that of the layout."""
-        return None if plan.layout else self.placement.assignment
+        if plan.layout:
+            return None
+        if not plan.substitutes:
+            return self.placement.assignment
+        assignment = list(self.placement.assignment or self.iteration_times.deployment.complete_assignment)
+        for stage, replica, substitute in plan.substitutes:
+            assignment[self.cluster.slot(stage, replica)] = self.cluster.slot(substitute, replica)
+        return tuple(assignment)
 
     def layout(self, nodes: Mapping[int, Sequence[int]]) -> Layout:
         """Pipelines made of the nodes of some stages, each by the number of the pipeline that it belongs to."""

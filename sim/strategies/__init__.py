@@ -15,6 +15,7 @@ from sim.strategies.checkpoint import Checkpoint
 from sim.strategies.constant_batch import ConstantBatch
 from sim.strategies.elastic import Elastic
 from sim.strategies.memory_checkpoint import NeighbourCheckpoint
+from sim.strategies.neighbour_takeover import NeighbourTakeover
 from sim.strategies.redundant import Redundant
 from sim.strategies.repartition import Repartition
 from sim.strategies.skip import Skip
@@ -39,6 +40,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
         Elastic,
         Repartition,
         Skip,
+        NeighbourTakeover,
         Restart,
     )
 }

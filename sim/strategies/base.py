@@ -73,12 +73,14 @@ class Transfer(NamedTuple):
     To the store, the first working node of the stage sends; from it, every node of the stage fetches. Where a pipeline
     has no node that holds the source's state, the node of another pipeline sends; a place without node receives
     nothing. From or to a `Place` it is one message; the other end is then a place too, or the store.
+    pipelines: only to the nodes of these; None: of all.
     """
 
     source: int | Literal["store"] | Place
     target: int | Literal["store"] | Place
     num_bytes: float
     what: str = "state"
+    pipelines: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -122,13 +122,22 @@ class Layout:
 class WorkFactor:
     """A factor on the seconds of a stage's layers, forward and backward; 0: they are left out.
 
-    microbatches: for which; None: for all.
+    microbatches, pipelines: for which; None: for all. Pipelines go with `IterationPlan.substitutes`.
     """
 
     stage: int
     forward: float
     backward: float
     microbatches: tuple[int, ...] | None = None
+    pipelines: tuple[int, ...] | None = None
+
+    def applies(self, stage: int, microbatch: int, pipeline: int) -> bool:
+        """Whether it is on the seconds of a stage for a microbatch of a pipeline."""
+        return (
+            stage == self.stage
+            and (self.microbatches is None or microbatch in self.microbatches)
+            and (self.pipelines is None or pipeline in self.pipelines)
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,9 @@ class IterationPlan:
 
     factors: stages whose layers take other than their usual time for some microbatches.
 
+    substitutes: stage and pipeline of missing nodes, and the stage whose node in the pipeline does their work; that of
+    others is done by the nodes left in their stage.
+
     layout: the pipelines that run; None: those of the cluster, where nodes left in a stage do the work of missing ones.
     """
 
@@ -157,6 +169,7 @@ class IterationPlan:
     shadow_transfers: int = 0
     embedding_copies: bool = False
     factors: tuple[WorkFactor, ...] = ()
+    substitutes: tuple[tuple[int, int, int], ...] = ()
     layout: Layout | None = None
 
 

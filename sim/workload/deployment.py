@@ -74,13 +74,16 @@ def exchange_pipelines(assignment: Assignment, cluster: Cluster) -> tuple[Assign
     """The same membership with its pipelines in a standard order, and the pipeline in each place of it.
 
     Memberships that differ only by an exchange of pipelines become equal, so that they take the same time. The order is
-    that of the stages at which pipelines miss their own node. Where nodes differ, pipelines keep their numbers.
+    that of the stages at which pipelines miss their own node. Where nodes differ, or those of other stages do a part of
+    a stage's work, pipelines keep their numbers.
     """
     slots = [slot for slot, node in enumerate(assignment) if node != slot]
     if not slots or not nodes_are_alike(cluster):
         return assignment, cluster.replicas
-    covers = {cluster.stage_of(slot): cluster.stage_of(assignment[slot]) for slot in slots}
-    covers = {stage: covering for stage, covering in covers.items() if stage != covering}
+    of_slots = ((cluster.stage_of(slot), cluster.stage_of(assignment[slot])) for slot in slots)
+    covers = {stage: covering for stage, covering in of_slots if stage != covering}
+    if any(cluster.stage_of(assignment[slot]) != covers[stage] for stage in covers for slot in cluster.slots_of(stage)):
+        return assignment, cluster.replicas
     missing: dict[int, list[int]] = {replica: [] for replica in cluster.replicas}
     for slot in slots:
         if (stage := cluster.stage_of(slot)) not in covers:

@@ -144,7 +144,8 @@ class IterationRun:
                 backlog_seconds -= hidden_seconds
                 self._record(self._backlog, own_stage, node, -1, idle_since_seconds, hidden_seconds)
             visit, stage = pending.visit, self.schedule.stage(pending.visit)
-            yield from self._work(visit.kind, stage, node, visit.microbatch, self.work.visit_seconds(visit, stage))
+            seconds = self.work.visit_seconds(visit, stage, pending.replica)
+            yield from self._work(visit.kind, stage, node, visit.microbatch, seconds)
             holds_shadow = self.placement.holds_shadow(stage, pending.replica, visit.microbatch)
             shadow_seconds = self.work.shadow_seconds(visit.kind, stage) if holds_shadow else 0.0
             if shadow_seconds and self.plan.shadow == "with_forward":
@@ -155,7 +156,7 @@ class IterationRun:
                 yield from self._work("shadow", stage, node, visit.microbatch, shadow_seconds)
             elif shadow_seconds and self.plan.shadow == "lazy":
                 backlog_seconds += self._actual_seconds(node, shadow_seconds)
-            elif deferred_seconds := self.work.deferred_seconds(visit, stage):
+            elif deferred_seconds := self.work.deferred_seconds(visit, stage, pending.replica):
                 backlog_seconds += self._actual_seconds(node, deferred_seconds)
                 due_seconds = backlog_seconds - self.work.most_deferred_seconds(node)
                 if due_seconds > 0.0:

@@ -38,6 +38,8 @@ class Transmission:
 class IterationWork:
     """Work of one iteration of a plan. Its nodes are those of `exchange_pipelines`; `slot` gives the real ones.
 
+    pipelines: the real one in each place of a pipeline.
+
     order: `textbook` needs a complete cluster and a schedule with `has_textbook_order`.
     assignment: node that does the work of each slot; default: its own.
     service: visits in the order in which nodes serve them (`arrays.run.service_order`); default: that of `order`.
@@ -53,7 +55,7 @@ class IterationWork:
     ) -> None:
         self.deployment, self.plan = deployment, plan
         self.cluster, self.costs, self.workload = deployment.cluster, deployment.costs, deployment.costs.workload
-        assignment, self._pipelines = exchange_pipelines(assignment or deployment.complete_assignment, self.cluster)
+        assignment, self.pipelines = exchange_pipelines(assignment or deployment.complete_assignment, self.cluster)
         self.placement = WorkPlacement(self.cluster, assignment)
         self.order: Order = order if self.placement.is_complete else "arrival"
         self.schedule: Schedule = self.costs.schedule(plan)
@@ -62,7 +64,7 @@ class IterationWork:
     def slot(self, node: int) -> int:
         """Slot of a node of the placement."""
         stage = self.cluster.stage_of(node)
-        return self.cluster.slot(stage, self._pipelines[node - self.cluster.slot(stage, 0)])
+        return self.cluster.slot(stage, self.pipelines[node - self.cluster.slot(stage, 0)])
 
     def end(self, node: int) -> int:
         """Slot of a node of the placement in the network: its end of a path."""
@@ -117,9 +119,9 @@ class IterationWork:
         """Seconds of a visit, a chunk of layers or the head, without the plan's factors and what is put off."""
         return self._whole_seconds(visit, stage) - self.nominal_deferred_seconds(visit, stage)
 
-    def visit_seconds(self, visit: Visit, stage: int) -> float:
-        """Seconds of a visit on a node of usual speed."""
-        return self._scaled(self.nominal_seconds(visit, stage), visit, stage)
+    def visit_seconds(self, visit: Visit, stage: int, place: int) -> float:
+        """Seconds of a visit on a node of usual speed; place: of its pipeline in the placement."""
+        return self._scaled(self.nominal_seconds(visit, stage), visit, stage, place)
 
     def nominal_deferred_seconds(self, visit: Visit, stage: int) -> float:
         """Seconds of the gradients of weights after a backward, where the schedule puts them off, without factors."""
@@ -127,14 +129,14 @@ class IterationWork:
             return 0.0
         return self.costs.weights_share * self._whole_seconds(visit, stage)
 
-    def deferred_seconds(self, visit: Visit, stage: int) -> float:
+    def deferred_seconds(self, visit: Visit, stage: int, place: int) -> float:
         """The same on a node of usual speed, with the plan's factors."""
-        return self._scaled(self.nominal_deferred_seconds(visit, stage), visit, stage)
+        return self._scaled(self.nominal_deferred_seconds(visit, stage), visit, stage, place)
 
-    def _scaled(self, seconds: float, visit: Visit, stage: int) -> float:
+    def _scaled(self, seconds: float, visit: Visit, stage: int, place: int) -> float:
         """Seconds of a visit with the plan's factors."""
         for factor in self.plan.factors if visit.position != self.schedule.head else ():
-            if factor.stage == stage and (factor.microbatches is None or visit.microbatch in factor.microbatches):
+            if factor.applies(stage, visit.microbatch, self.pipelines[place]):
                 seconds *= factor.forward if visit.kind == FORWARD else factor.backward
         return seconds
 

@@ -214,10 +214,19 @@ class Auditor:
         for node in filter(None, self.world.membership.node_at):
             own, held = self.own(node), self.state.get(node, {})
             shadow = [(own + 1) % (num_stages + 1)] if self.strategy.kind == "redundant" else []
+            shadow += self.taken_over(node, now)
             wanted = [stage for stage in (own, *shadow) if held.get(stage) != now]
             got = self.received(node, wanted, now)
             state[node] = {stage: now for stage in (own, *shadow) if stage in got or held.get(stage) == now}
         self.state = {node: held for node, held in state.items() if self.own(node) in held}
+
+    def taken_over(self, node: Node, now: int) -> list[int]:
+        """Stages of others whose state a node has, or has just been sent to work for them."""
+        if self.strategy.kind != "neighbour_takeover":
+            return []
+        arrived = [sent for sent in self.last_sent_to.get(node, []) if sent.arrived and sent.version == now]
+        stages = {self.own(sent.ends[0]) for sent in arrived if sent.ends[0] and sent.what == "state"}
+        return sorted((stages | set(self.state.get(node, {}))) - {self.own(node)})
 
     def received(self, node: Node, wanted: list[int], now: int) -> list[int]:
         """Stages whose current state a node can have though it did not have it before."""

@@ -159,7 +159,9 @@ class TableBuilder:
             if factor.microbatches is not None:
                 of_stage &= np.isin(np.arange(self._num_microbatches), factor.microbatches)[:, None]
             by_kind = np.where(np.arange(self._num_visits) < half, factor.forward, factor.backward)
-            seconds *= np.where(of_stage, by_kind, 1.0)
+            if factor.pipelines is not None:
+                of_stage = of_stage & np.isin(self._work.pipelines, factor.pipelines)[:, None, None]
+            seconds = seconds * np.where(of_stage, by_kind, 1.0)
         return seconds
 
     def _shadow_seconds(self) -> Floats:

@@ -58,6 +58,8 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "elastic"},
     {"kind": "elastic", "label": "anew", "pipelines": "formed_anew", "min_replicas": 2, "learning_rate": "sqrt"},
     {"kind": "elastic", "label": "spares", "world_size": "fixed_with_spares"},
+    {"kind": "neighbour_takeover"},
+    {"kind": "neighbour_takeover", "label": "lost_alone", "approximate": "lost_stage", "rank_share": 1.0},
     {"kind": "skip"},
     {"kind": "skip", "label": "two", "most_skipped": 2},
     {"kind": "skip", "label": "stale_return", "returns": "stale", "interval_iterations": 2, "most_skipped": 2},
