@@ -402,7 +402,7 @@ class World(MembershipObserver):
             is_failure = is_empty
             if self.stops_on_failures:
                 took_the_state = [placement.lose(slot) for slot in slots]
-                is_failure = any(took_the_state) or (was_lost and is_empty)
+                is_failure = any(took_the_state) or ((was_lost or stage in placement.left_out) and is_empty)
                 if is_failure:
                     self.joining.lose(self.cluster.slots_of(stage))
             self.num_failures += is_failure

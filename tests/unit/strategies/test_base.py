@@ -21,6 +21,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"kind": "two_tier_checkpoint", "memory_interval_iterations": 2, "interval_iterations": 5},
     {"kind": "two_tier_checkpoint", "interval": "young", "blocking_share": 0.5, "num_copies": 2},
     {"kind": "stale_stage", "interval_iterations": 3, "routes": "plain"},
+    {"kind": "neighbour_takeover", "approximate": "lost_stage"},
     {"kind": "skip", "returns": "stale", "interval_iterations": 3},
     {"kind": "skip", "most_skipped": 3, "trained_share": 0.5},
     {"kind": "redundant", "preset": "bamboo"},
