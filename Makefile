@@ -33,6 +33,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.sweep_throughput
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.large_fleet
+	$(BIN)/python -m benchmarks.volunteers
 	$(BIN)/python -m benchmarks.strategy_map
 
 paper: .venv/run.stamp

@@ -25,7 +25,7 @@ from sim.results.outcome_tables import target_of
 from sim.results.ranking import FEWEST_FAILURES, SMALL_LEAD, Outcomes, Ranking, Standing, rank
 from sim.results.statistics import PointRuns, Values, points_of
 from sim.results.summary import steady_seconds
-from sim.strategies import legend_label
+from sim.strategies import answers_lost_nodes, legend_label
 
 TO_TARGET, TO_END = "target_reached_seconds", "wall_clock_seconds"
 USD_TO_TARGET, USD_TO_END = "target_reached_usd", "cost_usd"
@@ -96,7 +96,9 @@ def _saved_seconds(runs: pd.DataFrame, smaller: SmallerMicrobatches | None) -> p
 
 
 def _outcomes(point: PointRuns, metric: str, smaller: SmallerMicrobatches | None = None) -> Outcomes:
-    """A strategy's values of a metric, with the stages lost until then; with smaller microbatches, if given.
+    """A strategy's values of a metric, with what was lost until then; with smaller microbatches, if given.
+
+    That is the stages or, where the strategy answers the loss of a node, the nodes.
 
     These save the same seconds in every iteration, so that failures are later in training than they would be.
     """
@@ -104,7 +106,7 @@ def _outcomes(point: PointRuns, metric: str, smaller: SmallerMicrobatches | None
     lost = runs["num_failures"].astype(float)
     if metric in (TO_TARGET, USD_TO_TARGET) and "target_reached_num_failures" in runs:
         lost = runs["target_reached_num_failures"].astype(float).fillna(lost)
-    if has_smaller_batches(runs).any():  # every lost node matters
+    if answers_lost_nodes(str(runs["kind"].iloc[0])):
         lost = runs["num_nodes_lost"].astype(float)
     steady, plain = math.nan, 0.0
     if "productive_compute_seconds" in runs:

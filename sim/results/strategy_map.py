@@ -30,13 +30,13 @@ Objective = Literal["time", "money"]
 class FirstPassages:
     """The times at which a strategy first reaches the target in a cell; NaN where it does not."""
 
-    failures_per_iteration: float  # stages lost per completed iteration, mean over failure seeds
+    failures_per_iteration: float  # what was lost per completed iteration, mean over failure seeds
     is_edited: bool  # whether a recovery changed weights under any seed
     num_stopped: int  # failure seeds under which the run was given up
     iterations: tuple[float, ...]  # by training replicate
     seconds: Mapping[SeedPair, float]
     usd: Mapping[SeedPair, float]
-    lost: Mapping[SeedPair, int]  # stages, until then
+    lost: Mapping[SeedPair, int]  # until then: stages; nodes too, if the strategy answers their loss
     iteration_seconds: float  # of an iteration on all nodes, without saves
     steady_seconds: float  # of an iteration without failures and recoveries, mean over failure seeds
     plain_seconds: float  # of one without a strategy, with equal microbatches

@@ -76,11 +76,11 @@ def kinds_of(events: Iterable[EventRecord]) -> Counter[EventKind]:
     return events.kinds() if isinstance(events, EventLog) else Counter(event.kind for event in events)
 
 
-def num_failures_until(events: Iterable[EventRecord], seconds: float) -> int:
-    """Number of stages lost up to an instant."""
+def num_failures_until(events: Iterable[EventRecord], seconds: float, kind: EventKind = "failure") -> int:
+    """Number of stages lost up to an instant; kind `node_lost`: of nodes whose stages had others."""
     if isinstance(events, EventLog):
-        return sum(time <= seconds for time in events.times_of("failure"))
-    return sum(event.kind == "failure" and event.time_seconds <= seconds for event in events)
+        return sum(time <= seconds for time in events.times_of(kind))
+    return sum(event.kind == kind and event.time_seconds <= seconds for event in events)
 
 
 class Stretch(NamedTuple):

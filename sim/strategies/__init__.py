@@ -54,6 +54,7 @@ __all__ = [
     "Strategy",
     "StrategyConfig",
     "UnrecoverableError",
+    "answers_lost_nodes",
     "known_strategies",
     "legend_label",
     "strategy_class",
@@ -63,6 +64,18 @@ __all__ = [
 def strategy_class(kind: str) -> type[Strategy]:
     """The class of a kind: built in, of an installed package, or `package.module:Class`. Raises PluginError."""
     return STRATEGIES.get(kind) or PLUGINS.find(kind)
+
+
+def answers_lost_nodes(kind: str) -> bool:
+    """Whether a strategy does something of its own at the loss of a node whose stage has others.
+
+    False for one from outside that cannot be imported here.
+    """
+    try:
+        found = strategy_class(kind)
+    except PluginError:
+        return False
+    return any(getattr(found, name) is not getattr(Strategy, name) for name in ("plan_for", "recipe_for", "regroup"))
 
 
 def known_strategies() -> dict[str, type[Strategy] | PluginError]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sim.cluster.topology import usd_per_node_hour
-from sim.core.records import BUCKETS
+from sim.core.records import BUCKETS, EventKind
 from sim.experiments.branches.whole_runs import rebuilt_in
 from sim.experiments.strategy_map.interpolation import Seeds
 from sim.results.healing import Rebuilt
@@ -17,6 +17,7 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.first_times import first_time, first_times, log_of
 from sim.simulation.log import kinds_of, num_failures_until
 from sim.simulation.run import simulate, time_only
+from sim.strategies import answers_lost_nodes
 from sim.workload.iteration_time import TIMED
 
 
@@ -56,7 +57,12 @@ def first_passage(
     """First passages of the target of one strategy; costs are NaN where there is no such instant, or no price."""
     config, price = scenario.strategies[strategy_index], usd_per_node_hour(scenario.cluster)
     runs = {seed: simulate(scenario, config, seed, 0, time_only(scenario)) for seed in failure_seeds}
-    rate = math.fsum(run.num_failures / max(1, run.num_iterations) for run in runs.values()) / len(runs)
+    kinds_counted: list[EventKind] = ["failure", "node_lost"] if answers_lost_nodes(config.kind) else ["failure"]
+
+    def num_lost(seed: int, until_seconds: float) -> int:
+        return sum(num_failures_until(runs[seed].events, until_seconds, kind) for kind in kinds_counted)
+
+    rate = math.fsum(num_lost(seed, math.inf) / max(1, run.num_iterations) for seed, run in runs.items()) / len(runs)
     wanted = {seed: to_target.of_run(rate, rebuilt_in(run)) for seed, run in runs.items()} if to_target else {}
     seconds, usd, lost = dict[Seeds, float](), dict[Seeds, float](), dict[Seeds, int]()
     for seed in wanted:
@@ -64,7 +70,7 @@ def first_passage(
         times = first_times(run)
         for number, iterations in enumerate(wanted[seed]):
             until = seconds[seed, number] = first_time(times, iterations)
-            lost[seed, number] = run.num_failures if math.isnan(until) else num_failures_until(run.events, until)
+            lost[seed, number] = num_lost(seed, math.inf if math.isnan(until) else until)
             usd[seed, number] = math.nan if price is None or math.isnan(until) else price * run.node_hours_until(until)
     total_seconds = math.fsum(run.wall_clock_seconds for run in runs.values()) or math.inf
     kinds = [kinds_of(run.events) for run in runs.values()]

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sim.core.text import format_count
+from sim.core.text import format_count, format_list
 from sim.experiments.strategy_map.grid import Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob
@@ -21,6 +21,7 @@ from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import NO_AXIS, Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
 from sim.scenario.scenario import SeedsConfig
+from sim.strategies import Strategy, strategy_class
 from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
 
 FEWEST_REPLICATES, FEWEST_TRAINING_SEEDS = 4, 3
@@ -81,8 +82,18 @@ class MapRequest:
 
     @property
     def predicts(self) -> bool:
-        """Whether learning is predicted; the runs of a learner that trains nothing cost nothing."""
-        return self.options.predicts and self.template.scenario.training.learner == "torch"
+        """Whether learning is predicted: the runs of a learner that trains nothing cost nothing.
+
+        What a strategy learns that trains otherwise while nodes are missing does not follow from single failures.
+        """
+        is_trained = self.template.scenario.training.learner == "torch"
+        return self.options.predicts and is_trained and not self.strategies_with_recipes
+
+    @property
+    def strategies_with_recipes(self) -> list[str]:
+        """Names of the strategies that may train with other recipes than without failures."""
+        configs = self.template.scenario.strategies
+        return [config.name for config in configs if strategy_class(config.kind).recipe_for is not Strategy.recipe_for]
 
     @property
     def num_time_seeds(self) -> int:
@@ -145,7 +156,11 @@ class MapRequest:
         with self.surveyed(observer or Observer(), DRY_RUN_SEEDS) as job:
             if self.predicts:
                 return [timed(job), *job.single_failures().outline()]
-            lines = [timed(job), *job.training.outline(job.points_to_train())]
+            lines = [timed(job)]
+            if (names := self.strategies_with_recipes) and self.options.predicts:
+                does = "trains" if len(names) == 1 else "train"
+                lines.append(f"Whole runs, since {format_list(names)} {does} otherwise while nodes are missing.")
+            lines += job.training.outline(job.points_to_train())
         if len(job.time_seeds) < self.num_time_seeds:
             lines.append(
                 f"This survey had {len(job.time_seeds)} failure seeds; the real one has {self.num_time_seeds}, and may "

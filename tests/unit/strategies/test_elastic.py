@@ -9,6 +9,7 @@ from models.recipe import PLAIN, Recipe
 from models.training_state import Position, root
 from sim.cluster.topology import ClusterConfig
 from sim.simulation.run import time_only
+from sim.strategies import STRATEGIES, answers_lost_nodes
 from sim.strategies.elastic import Elastic, ElasticConfig
 from support.builders import a_scenario, a_world, of_kind, run, with_losses
 from support.failure_processes import Loss
@@ -128,3 +129,10 @@ def test_what_a_cluster_cannot_give(options, sequences, says):
 def test_a_fixed_batch_has_one_learning_rate():
     fixed = ElasticConfig(world_size="fixed_with_spares", learning_rate="linear")
     assert "goes with world_size 'dynamic'" in str(Elastic.check(fixed, a_scenario().workload))
+
+
+def test_losses_of_nodes_count_where_a_strategy_answers_them():
+    kinds = {kind for kind in STRATEGIES if answers_lost_nodes(kind)}
+    assert {"elastic", "constant_batch"} <= kinds
+    assert not kinds & {"peer", "checkpoint", "checkfree", "redundant"}
+    assert not answers_lost_nodes("nowhere:Nothing")
