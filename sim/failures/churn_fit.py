@@ -97,6 +97,7 @@ class ChurnFit:
     """All that a file of churn says. uptimes: None where it only counts nodes; laws: best first.
 
     num_nodes: of the system whose failure times are listed; then uptimes are times between failures of all of them.
+    num_gone: nodes that were away at the end for longer than any that returned; they are no downtimes.
     """
 
     name: str
@@ -112,6 +113,7 @@ class ChurnFit:
     downtime_laws: tuple[LawFit, ...] = ()
     by_hour: ByHour | None = None
     num_nodes: int = 1
+    num_gone: int = 0
     rows: tuple[TraceRow, ...] = ()
 
     @property
@@ -152,11 +154,9 @@ class ChurnFit:
 
     def downtime_section(self) -> dict[str, Any] | None:
         """The option `downtime`; None where most lost nodes do not return, so that others are ordered."""
-        if (
-            self.downtimes is None
-            or not self.downtime_laws
-            or 2 * self.downtimes.num_ended < len(self.downtimes.seconds)
-        ):
+        if self.downtimes is None or not self.downtime_laws:
+            return None
+        if 2 * self.downtimes.num_ended < len(self.downtimes.seconds) + self.num_gone:
             return None
         best = self.downtime_laws[0]
         spread = {"spread": rounded(min(max(best.spread.value, 0.05), 10.0))} if best.spread else {}
@@ -219,10 +219,11 @@ def fit_trace(name: str, form: str, trace: Trace, together_seconds: float = TOGE
     if not num_lost:
         raise TraceError("", f"{name}: no node is lost in {hours:.4g} h of presence; a fit needs losses")
     uptimes = downtimes = None
+    num_gone = 0
     if history:
         known = history.is_begun
         uptimes = Durations(history.uptimes[known], history.is_lost[known])
-        downtimes = downtimes_of(history)
+        downtimes, num_gone = downtimes_of(history)
     return ChurnFit(
         name=name,
         format=form,
@@ -236,6 +237,7 @@ def fit_trace(name: str, form: str, trace: Trace, together_seconds: float = TOGE
         downtimes=downtimes,
         downtime_laws=fit_laws(downtimes) if downtimes and downtimes.num_ended > 1 else (),
         by_hour=by_hour_of(rows),
+        num_gone=num_gone,
         rows=rows,
     )
 
@@ -276,19 +278,23 @@ def fit_failure_times(name: str, churn: Churn, num_nodes: int = 1) -> ChurnFit:
     )
 
 
-def downtimes_of(history: History) -> Durations | None:
-    """Absences after losses: ended by the return of the node, or censored at the end; None if no node returns."""
+def downtimes_of(history: History) -> tuple[Durations | None, int]:
+    """Absences after losses, ended by the return of the node or censored at the end; and the number of nodes gone.
+
+    A node that is away at the end for longer than any that returned is gone for good. None if no node returns.
+    """
     returned = history.downtimes()
     returned = returned[returned > 0]
     if not len(returned):
-        return None
+        return None, 0
     order = np.lexsort((history.start, history.node))
     node, end, lost = history.node[order], history.end[order], history.is_lost[order]
     is_last = np.append(node[1:] != node[:-1], True)
     away = history.seconds - end[is_last & lost]
-    away = away[away > 0]
+    is_gone = away > returned.max()
+    away = away[(away > 0) & ~is_gone]
     ended = np.concatenate((np.ones(len(returned), bool), np.zeros(len(away), bool)))
-    return Durations(np.concatenate((returned, away)), ended)
+    return Durations(np.concatenate((returned, away)), ended), int(is_gone.sum())
 
 
 def bulk_of(rows: tuple[TraceRow, ...], history: History | None, together_seconds: float) -> Bulk:

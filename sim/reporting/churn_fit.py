@@ -147,7 +147,7 @@ def downtime_lines(fit: ChurnFit) -> list[str]:
     """Whether and when lost nodes return."""
     if fit.downtimes is None:
         return ["No lost node returns: replacements are ordered (cluster.provisioning_seconds)."] if fit.rows else []
-    num, total = fit.downtimes.num_ended, len(fit.downtimes.seconds)
+    num, total = fit.downtimes.num_ended, len(fit.downtimes.seconds) + fit.num_gone
     returned = f"{num:,} of {total:,} lost nodes return"
     section = fit.downtime_section()
     if section is None:

@@ -145,6 +145,20 @@ def test_downtimes_of_nodes_that_return_are_fitted(tmp_path):
     assert downtime["spread"] == pytest.approx(1.0, rel=0.15)
 
 
+def test_nodes_that_are_gone_for_good_are_no_downtimes(tmp_path):
+    """Nodes that are last seen at different times, long before the end, had they returned as soon as all others."""
+    rng, lines = np.random.default_rng(0), ["node,start,end"]
+    for node in range(20):
+        at = 0.0
+        for _ in range(10 + 2 * node):
+            up = rng.exponential(36_000)
+            lines.append(f"n{node},{at:.0f},{at + up:.0f}")
+            at += up + rng.exponential(1800)
+    fit = fitted(tmp_path, lines)
+    assert fit.num_gone == 19
+    assert fit.section()["downtime"]["mean_hours"] == pytest.approx(0.5, rel=0.15)
+
+
 def test_hours_of_the_day_are_tested(tmp_path):
     rng = np.random.default_rng(0)
 
