@@ -19,6 +19,8 @@ from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES
+from sim.strategies.repartition import Repartition
+from sim.workload.holdings import Holdings
 from support.auditor import Auditor, audited
 from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, no_training, with_losses
 from support.examples import examples
@@ -180,6 +182,36 @@ def test_any_losses_keep_the_ledger_and_use_only_live_state(scenario, index):
     check(scenario, index)
 
 
+LINKS = (("a", "b", 50.0, 1e-3), ("b", "c", 20.0, 2e-3), ("a", "c", 70.0, 1e-3))
+SLOW = ({"stage": 2, "slowdown": 2.0}, {"stage": 3, "replica": 0, "slowdown": 0.5})
+uneven = st.fixed_dictionaries(
+    {
+        "embedding_on": st.sampled_from(["own_node", "first_stage"]),
+        "placement": st.sampled_from(["round_robin", "stage_per_region"]),
+        "stragglers": st.sampled_from([(), SLOW]),
+        "jitter": st.sampled_from([0.0, 0.2]),
+    }
+)
+
+
+@settings(max_examples=examples(4, 100))
+@given(scripts, clusters, uneven, st.sampled_from([*NETWORKS, {**NETWORKS[1], "links": LINKS}]))
+def test_pipelines_are_cut_anew_on_uneven_sites(script, cluster, site, network):
+    """Nodes that differ in region and speed, the embedding on S1's, jitter; and both fidelities agree."""
+    strategies = ({"kind": "repartition", "interval_iterations": 2, "min_pipelines": 2},)
+    scenario = a_scenario(
+        strategies,
+        num_stages=NUM_STAGES,
+        steps=7,
+        cluster={**cluster, **site},
+        network=network,
+        loss_at="last_stage",
+    ).model_copy(update={"failures": script})
+    check(scenario, 0)
+    one, other = (run(scenario.model_copy(update={"fidelity": each}), 0) for each in ("iteration", "microbatch"))
+    assert (one.events, one.wall_clock_seconds) == (other.events, other.wall_clock_seconds)
+
+
 @pytest.mark.parametrize("detection_seconds", [0.0, 10.0])
 def test_failures_at_the_end_of_an_iteration_come_before_it(detection_seconds):
     """Also one that another failure of this instant leads to; an iteration takes 24 s."""
@@ -242,6 +274,8 @@ ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
         (StatePlacement, "source", its_own_place, {"kind": "checkpoint", "interval_iterations": 1}, TWO_EACH),
         (World, "admit_nodes", joins_at_once, {"kind": "peer"}, TWO_EACH),
         (StateTransfers, "end_backgrounds", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
+        (Holdings, "moves", lambda *_: (), {"kind": "repartition"}, TWO_EACH),
+        (Repartition, "_uploads", lambda *_: (), {"kind": "repartition", "interval_iterations": 1}, ONE_EACH),
     ],
 )
 def test_the_auditor_sees_what_it_should(owner, name, wrong, strategy, cluster):

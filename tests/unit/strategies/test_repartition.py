@@ -85,6 +85,37 @@ def test_the_fastest_cut_is_chosen():
     assert best.iteration_seconds == 19.5
 
 
+def test_the_cuts_of_the_documented_example():
+    """docs/strategies.md: seven V100s for a model of 1.5B parameters that needs four."""
+    scenario = Scenario.model_validate(
+        {
+            "name": "example",
+            "workload": {"model": "large", "num_stages": 3, "num_microbatches": 8, "sequences_per_microbatch": 1},
+            "training": {"learner": "none", "model": {"num_stages": 3}},
+            "cluster": {"device": "v100", "nodes_per_stage": 2},
+            "network": "single_cluster",
+            "strategies": ({"kind": "repartition"},),
+        }
+    )
+    world, slots = a_world(scenario), [0, 1, 2, 3, 5, 6, 7]
+    strategy, costs, cluster = Repartition(RepartitionConfig(), 3), world.costs, scenario.cluster
+    world.placement.lose(4)
+    held = strategy._holdings(world)
+    rows = [
+        (cut.num_stages, round(strategy._price(world, placed, 0.0).iteration_seconds, 1), held.lacking_bytes(placed))
+        for cut in fitting_cuts(costs, cluster, 7)
+        for placed in (held.place(cut, slots),)
+    ]
+    assert [(depth, seconds, round(num / 2**30, 2)) for depth, seconds, num in rows] == [
+        (3, 11.7, 0.0),
+        (4, 9.3, 4.5),
+        (5, 8.1, 2.25),
+        (6, 7.0, 3.0),
+    ]
+    assert fewest_nodes(costs, cluster) == 4
+    assert round(world.iteration_seconds(world.plain_plan()), 1) == 8.2
+
+
 def test_no_cut_is_faster_than_the_one_chosen():
     """Also where nodes differ in region and in speed; whatever is left out by its lower bound."""
     far = {**EIGHT_SECONDS_A_LAYER, "negligible_seconds": 0.0, "links": (("here", "there", 100, 1e-5),)}
