@@ -34,6 +34,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.large_fleet
 	$(BIN)/python -m benchmarks.volunteers
+	$(BIN)/python -m benchmarks.traces
 	$(BIN)/python -m benchmarks.strategy_map
 
 paper: .venv/run.stamp
