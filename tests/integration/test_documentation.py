@@ -25,6 +25,7 @@ from sim.results.statistics import AGAINST_COLUMNS, MEAN_COLUMNS
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.schema import schema
 from sim.simulation.run import simulate, time_only
+from sim.strategies import Strategy
 from support.pages import DOCS, FENCED, PAGES, ROOT, blocks_of, files_of, text_of
 from support.sweeps import TINY, do_sweep, write_scenario
 
@@ -172,6 +173,17 @@ def test_stated_costs_of_strategies_are_the_measured_ones():
         computed = f"+{found.computed_share:.0%}".replace("%", " %") if found.computed_share > 1e-9 else "0"
         models = [in_models(number / (5.23 * 2**30)) for number in num_bytes]
         assert told[name] == [*models, computed, f"{found.iteration_seconds:.1f} s"]
+
+
+def test_the_contract_page_has_every_question_of_a_strategy():
+    """And those of a run in the order in which they are asked."""
+    rows = [line.split("|")[1] for line in text_of(DOCS / "contract.md").splitlines() if line.startswith("| `")]
+    told = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    table = [line.split("|")[1] for line in str(Strategy.__doc__).splitlines() if line.strip().startswith("| `")]
+    asked = [name for row in table for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(told) == sorted(asked)
+    of_an_iteration = ("gather", "admit", "take_back", "can_train", "plan_for", "recipe_for", "after_iteration")
+    assert [name for name in told if name in of_an_iteration] == list(of_an_iteration)
 
 
 def test_the_process_of_extending_runs_as_it_says(tmp_path, monkeypatch):
