@@ -106,13 +106,24 @@ def fewest_nodes(costs: Costs, cluster: ClusterConfig) -> int:
     return next((num for num in range(1, most) if fitting_cuts(costs, cluster, num)), most)
 
 
+ROUNDING = 1e-6
+"""Share by which durations may differ from their sums, since operations last whole ticks."""
+
+
 def least_seconds(costs: Costs, cut: Cut) -> float:
-    """A lower bound of an iteration: the work of its busiest stage, at the speed of the device."""
+    """A lower bound of an iteration at the speed of the device: the work of a stage, and one microbatch's way to it.
+
+    Before its first forward, a stage waits for those of the stages before it, and these have their last backward after
+    its own.
+    """
     own = costs.cut(cut.layers_per_stage)
-    seconds = [own.forward_seconds(stage) + own.backward_seconds(stage) for stage in range(cut.num_stages + 1)]
-    head_seconds, seconds[EMBEDDING_STAGE] = seconds[EMBEDDING_STAGE], 0.0
-    seconds[own.head_stage] += head_seconds
-    return cut.num_microbatches * max(seconds)
+    head_seconds, *seconds = [own.forward_seconds(s) + own.backward_seconds(s) for s in range(cut.num_stages + 1)]
+    if own.head_stage == EMBEDDING_STAGE:
+        seconds.append(head_seconds)
+    else:
+        seconds[-1] += head_seconds
+    bounds = [sum(seconds[:at]) + cut.num_microbatches * each for at, each in enumerate(seconds)]
+    return (1.0 - ROUNDING) * max(bounds)
 
 
 def plan_of(deployment: Deployment, placed: PlacedCut) -> IterationPlan:
