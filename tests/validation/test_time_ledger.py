@@ -121,7 +121,8 @@ def test_every_second_is_in_exactly_one_bucket(scenario, seed):
 
 def carries_on(scenario: Scenario) -> bool:
     """Whether what a failure cut can become part of a completed iteration."""
-    return getattr(scenario.strategies[0], "on_failure", "") == "carry_on"
+    config = scenario.strategies[0]
+    return getattr(config, "on_failure", "") == "carry_on" or getattr(config, "cut_iteration", "") == "kept"
 
 
 def undone(result: Run) -> float:
