@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -139,10 +141,20 @@ def omitted_points(points: Sequence[object], drawn: Sequence[object]) -> list[st
     return [sentence] if len(points) > len(drawn) else []
 
 
+def leaves_of(value: Any) -> Iterator[str]:
+    """The values of a section, those of its parts in their places; of a file, its name."""
+    if isinstance(value, dict):
+        yield from chain.from_iterable(map(leaves_of, value.values()))
+    elif isinstance(value, list):
+        yield from chain.from_iterable(map(leaves_of, value))
+    else:
+        yield PurePath(str(value)).name
+
+
 def format_value(value: Any) -> str:
     """Format a swept value; empty if the field does not apply to the strategy. A section: its kind, and its values."""
     if pd.isna(value):
         return ""
     if isinstance(value, str) and value.startswith('{"'):
-        return shortened(", ".join(map(str, json.loads(value).values())))
+        return shortened(", ".join(leaves_of(json.loads(value))))
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)

@@ -99,7 +99,8 @@ def test_the_table_says_how_many_runs_reached_a_loss():
 def test_swept_values_and_headings_are_distinguished():
     values = [40.0, 1234567.0, 1234568.0, 0.12345678, 5, "a", float("nan")]
     assert list(map(format_value, values)) == ["40", "1234567", "1234568", "0.12345678", "5", "a", ""]
-    assert format_value('{"kind": "weibull", "shape": 0.6}') == "weibull, 0.6"
+    section = '{"kind": "weibull", "shape": 0.6, "downtime": {"mean_hours": 1}, "file": "traces/a.csv"}'
+    assert format_value(section) == "weibull, 0.6, 1, a.csv"
     assert headings(["failures.rate_per_hour", "cluster.x"]) == ["rate per\nhour", "x"]
     assert headings(["a.x", "b.x"]) == ["a.x", "b.x"]
 
