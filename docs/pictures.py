@@ -90,12 +90,13 @@ def panels(path: Path, titled: dict[str, Iteration]) -> None:
 
 
 def schedules() -> None:
-    """The four schedules, and what strategies do to 1F1B."""
+    """The schedules, and what strategies do to 1F1B."""
     panels(
         HERE / "images" / "schedules.png",
         {
             "gpipe": iteration("workload.schedule=gpipe"),
             "1f1b": iteration(),
+            "zero_bubble": iteration("workload.schedule=zero_bubble"),
             "interleaved_1f1b, 2 chunks": iteration(
                 "workload.schedule=interleaved_1f1b", "workload.chunks_per_stage=2"
             ),
@@ -143,6 +144,7 @@ FIGURES = {
     "reinit": {"reinit": "reinit"},
     "swapping": {"swapping": "swapping"},
     "spot_trace": {"loss": "spot_trace", "nodes": "nodes"},
+    "fewer_nodes": {"loss": "fewer_nodes"},
 }
 """Of which scenarios which kinds of figures are in the documentation, under which names."""
 ONE_TRAINING_SEED = ["sweep.training_replicates=1"]
@@ -151,6 +153,11 @@ OVERRIDES = {
     "failure_rates": ONE_TRAINING_SEED,
     "checkpoint_interval": ONE_TRAINING_SEED,
     "reinit": ONE_TRAINING_SEED,
+    "fewer_nodes": [  # without those who wait, up to ten times as long as the others
+        "strategies=[none, constant_batch, elastic, {kind: elastic, learning_rate: sqrt, label: elastic_sqrt}, "
+        "{kind: repartition, interval_iterations: 50}, checkfree_plus, "
+        "{kind: two_tier_checkpoint, interval_iterations: 100}]"
+    ],
 }
 
 
