@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from sim.workload.costs import Costs
 from sim.workload.cuts import Cut, PlacedCut
@@ -47,6 +46,8 @@ class Holdings:
 
     def place(self, cut: Cut, slots: Sequence[int]) -> PlacedCut:
         """Place a cut on some of the nodes of slots so that the fewest bytes have to move."""
+        from scipy.optimize import linear_sum_assignment  # light commands load no scipy
+
         parts, num = self.parts(cut), cut.num_pipelines
         known: dict[frozenset[int], list[float]] = {}
         rows = []

@@ -139,6 +139,7 @@ def test_strategies_hold_what_they_say_in_addition_to_a_stage(kind):
         "checkfree_plus": copies,
         "checkfree_hybrid": copies,
         "stale_stage": copies,
+        "neighbour_takeover": [0.0, *[16 * 67_117_056] * 6],  # room for a neighbour's state, gradients included
     }
     assert extra == expected.get(kind, [0.0] * 7)
     assert complaint(f"name: x\nstrategies: [{kind}]\n") is None  # a default scenario fits
