@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.results.storage import resolved_yaml, run_hash
 from sim.scenario.loading import ScenarioError, build_scenario, load_scenario, parse_scenario, scenario_of_run
 from sim.scenario.scenario import SweepConfig
 from sim.scenario.sweep_points import combinations, load_points
+from support.examples import examples
 
 BASE = "name: demo\nstrategies: [none, {kind: checkpoint, interval_iterations: 10}]\n"
 
@@ -102,6 +103,7 @@ def test_replicates_are_pairs_of_seeds_unless_crossing_is_named(tmp_path):
     assert point.with_more_replicates(1).scenario.seeds.replicates == ((0, 4), (1, 4), (0, 9), (1, 9))
 
 
+@settings(max_examples=examples(30, 100))
 @given(
     st.lists(st.integers(0, 50), min_size=1, max_size=4, unique=True),
     st.lists(st.integers(0, 50), min_size=1, max_size=4, unique=True),

@@ -193,7 +193,7 @@ def scripts(draw) -> tuple[dict, str]:
     return draw(st.dictionaries(st.integers(0, 4), lives, max_size=3)), unit
 
 
-@settings(max_examples=examples(40, 120))
+@settings(max_examples=examples(25, 120))
 @given(scenarios(), st.one_of(st.just((None, "seconds")), scripts()), st.integers(0, 1000))
 def test_both_fidelities_give_the_same_run_to_the_last_bit(scenario, script_and_unit, seed):
     """With the scenario's failures, and with failures by script."""
@@ -351,7 +351,7 @@ def test_jitter_lengthens_iterations_with_equal_first_samples():
 @pytest.mark.parametrize("network", [None, BUSY], ids=["free", "busy"])
 def test_with_jitter_the_means_agree(network):
     strategy = CHECKPOINT if network else {"kind": "none"}
-    scenario = a_scenario((strategy,), steps=1000, cluster={"jitter": 0.2}, network=network)
+    scenario = a_scenario((strategy,), steps=examples(400, 1000), cluster={"jitter": 0.2}, network=network)
     sampled, played = (durations(result) for result in runs(scenario))
     of_samples, of_all = (
         np.std(each, ddof=1) / math.sqrt(number) for each, number in ((sampled[:64], 64), (played, len(played)))
