@@ -93,6 +93,7 @@ def test_killed_on_the_trunk_it_goes_on_at_the_last_commit(whole, tmp_path):
     assert num_known_steps(tmp_path) == num_distinct
 
 
+@pytest.mark.slow  # test_kills.py kills sweeps too
 def test_killed_after_some_runs_it_gives_the_same_files(whole, tmp_path):
     kill_when(tmp_path, lambda: num_finished(tmp_path) > 0)
     num_before = num_finished(tmp_path)

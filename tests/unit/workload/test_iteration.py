@@ -149,6 +149,7 @@ def test_chunks_divide_a_stages_work_and_the_pipeline_fill(v):
     assert forwards == [1.0 / v] * 8 * v
 
 
+@FEWER
 @given(st.integers(2, 8), st.integers(0, 12), seconds)
 def test_gradients_of_weights_fill_the_bubble(p, more, forward):
     """ZB-H1 (arXiv 2401.10241, table 2): the bubble is (p - 1)(t_F + t_B - t_W), a third of 1f1b's if all are equal."""
