@@ -206,12 +206,13 @@ class FailureProcess(Component):
 
     def may_bring_nodes_from(self, index: int) -> bool:  # noqa: ARG002
         """Whether nodes may arrive at failure number `index` or later, or return after it."""
-        overridden = type(self)
-        return (
-            overridden.arrivals is not FailureProcess.arrivals
-            or overridden.downtimes is not FailureProcess.downtimes
-            or getattr(self.config, "downtime", None) is not None
-        )
+        return type(self).arrivals is not FailureProcess.arrivals or self.returns_nodes
+
+    @property
+    def returns_nodes(self) -> bool:
+        """Whether nodes that the process takes may return."""
+        is_own = type(self).downtimes is not FailureProcess.downtimes
+        return is_own or getattr(self.config, "downtime", None) is not None
 
     @property
     def initial_regions(self) -> Sequence[str] | None:

@@ -65,7 +65,7 @@ class FailureInjector:
     def _begin(self, name: str, part: FailureProcess) -> None:
         if part.scope == "node":
             self._of_nodes.append((name, part))
-            if returns_nodes(part):  # as long as there are nodes
+            if part.returns_nodes:  # as long as there are nodes
                 self._suppliers.add((name, "nodes"))
             for node in list(self._membership.nodes.values()):
                 self._env.process(self._fail_node(name, part, node))
@@ -263,13 +263,6 @@ class FailureInjector:
     def _remove_stage(self, stage: int) -> None:
         nodes = [self._membership.node_at[slot] for slot in self._cluster.slots_of(stage)]
         self._remove([node.number for node in nodes if node], None, False)
-
-
-def returns_nodes(part: FailureProcess) -> bool:
-    """Whether nodes that a process takes may return."""
-    if type(part).downtimes is not FailureProcess.downtimes:
-        return True
-    return getattr(part.config, "downtime", None) is not None
 
 
 class ActiveNodes(Sequence[Member]):

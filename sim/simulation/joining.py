@@ -25,13 +25,12 @@ from sim.strategies.base import Process
 class Fetch:
     """The state of a stage on its way from a slot to a node that joins, beside the training."""
 
-    node: Node
     source: int
     flow: Flow
 
 
 class Joining:
-    """Nodes that join, by slot. bytes_of_joining: what a node of a stage is sent; joined: called with stage, pipeline.
+    """Nodes that join, by slot. num_bytes: what a node of a stage is sent; joined: called with stage, pipeline.
 
     waited_seconds: how long training has waited for them.
     """
@@ -107,8 +106,8 @@ class Joining:
             return
         messages = tuple(self._message(slot) for slot in nodes)
         flows = self._transfers.send_messages(messages)
-        for (slot, node), (source, *_), flow in zip(nodes.items(), messages, flows, strict=True):
-            self._fetches[slot] = Fetch(node, source, flow)
+        for slot, (source, *_), flow in zip(nodes, messages, flows, strict=True):
+            self._fetches[slot] = Fetch(source, flow)
 
     def _admit_fetched(self) -> None:
         """Let the nodes take part whose state has arrived."""

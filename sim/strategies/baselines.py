@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from models.training_state import Position
 from sim.core.records import Failure
@@ -61,7 +61,7 @@ class Peer(Strategy):
     """Data-parallel replicas alone: a stage that loses all its nodes is lost (the limit of Oobleck, SOSP '23)."""
 
     summary = "replicas of a stage copy from each other, and that is all: a lost stage is gone"
-    Config = PeerConfig
+    Config: ClassVar[type[StrategyConfig]] = PeerConfig
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
         """Impossible: no node holds the state."""

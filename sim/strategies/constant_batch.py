@@ -14,7 +14,8 @@ from pydantic import Field
 
 from models.training_state import Position
 from sim.core.records import Failure
-from sim.strategies.base import Process, Strategy, StrategyConfig, StrategyWorld, UnrecoverableError
+from sim.strategies.base import Process, StrategyConfig, StrategyWorld
+from sim.strategies.baselines import Peer
 
 
 class ConstantBatchConfig(StrategyConfig):
@@ -28,7 +29,7 @@ class ConstantBatchConfig(StrategyConfig):
     )
 
 
-class ConstantBatch(Strategy):
+class ConstantBatch(Peer):
     """The nodes left in a stage do all of its work."""
 
     title = "constant batch"
@@ -52,9 +53,3 @@ class ConstantBatch(Strategy):
             broken = {pipeline for _, pipeline in world.vacancies - self._vacant_before}
             world.resume_iteration(1.0 - len(broken) / world.num_pipelines)
         return failure
-
-    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
-        """Impossible: no node holds the state."""
-        yield from ()
-        lost = sorted(world.lost_stages)
-        raise UnrecoverableError(f"stage {lost[0]} has lost its last node, and no other node holds its state")

@@ -17,18 +17,16 @@ from pydantic import Field
 from models.recipe import rows_of_parts
 from models.training_state import Position
 from sim.cluster.topology import ClusterConfig
-from sim.core.records import Failure
 from sim.strategies.base import (
     PLAIN,
     IterationPlan,
-    Process,
     Recipe,
-    Strategy,
     StrategyConfig,
     StrategyWorld,
-    UnrecoverableError,
     WorkloadConfig,
+    too_few_rows,
 )
+from sim.strategies.baselines import Peer
 
 EXPONENTS = {"constant": 0.0, "sqrt": 0.5, "linear": 1.0}
 
@@ -56,7 +54,7 @@ class ElasticConfig(StrategyConfig):
     )
 
 
-class Elastic(Strategy):
+class Elastic(Peer):
     """Pipelines that are there train the rows of theirs."""
 
     title = "elastic batch"
@@ -84,12 +82,7 @@ class Elastic(Strategy):
         num_pipelines = cluster.nodes_per_stage
         if config.min_replicas > num_pipelines:
             return f"min_replicas {config.min_replicas} is more than cluster.nodes_per_stage, {num_pipelines}"
-        if sequences_per_batch < num_pipelines:
-            return (
-                f"training.sequences_per_batch {sequences_per_batch} is less than cluster.nodes_per_stage, "
-                f"{num_pipelines}: each pipeline needs a row of the batch"
-            )
-        return None
+        return too_few_rows(cluster, sequences_per_batch)
 
     def can_train(self, world: StrategyWorld) -> bool:
         """Whether `min_replicas` pipelines are there."""
@@ -146,9 +139,3 @@ class Elastic(Strategy):
             idle = [one for one in range(world.num_pipelines) if one not in vacant and one not in running]
             nodes[stage] = [idle.pop(0) if pipeline in vacant else pipeline for pipeline in running]
         return nodes
-
-    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
-        """Impossible: no node holds the state."""
-        yield from ()
-        lost = sorted(world.lost_stages)
-        raise UnrecoverableError(f"stage {lost[0]} has lost its last node, and no other node holds its state")

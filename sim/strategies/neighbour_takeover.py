@@ -25,13 +25,13 @@ from sim.strategies.base import (
     IterationPlan,
     Process,
     Recipe,
-    Strategy,
     StrategyConfig,
     StrategyWorld,
     Transfer,
-    UnrecoverableError,
     WorkFactor,
+    too_few_rows,
 )
+from sim.strategies.baselines import Peer
 from sim.workload.costs import Costs
 
 Place = tuple[int, int]
@@ -54,7 +54,7 @@ class NeighbourTakeoverConfig(StrategyConfig):
     )
 
 
-class NeighbourTakeover(Strategy):
+class NeighbourTakeover(Peer):
     """Nodes that work for the neighbouring stage in their pipeline too."""
 
     title = "neighbour takeover"
@@ -72,11 +72,8 @@ class NeighbourTakeover(Strategy):
     @classmethod
     def check_site(cls, config: StrategyConfig, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:  # noqa: ARG003
         """Each pipeline has rows, and a neighbour takes over layers alone."""
-        if sequences_per_batch < cluster.nodes_per_stage:
-            return (
-                f"training.sequences_per_batch {sequences_per_batch} is less than cluster.nodes_per_stage, "
-                f"{cluster.nodes_per_stage}: each pipeline needs a row of the batch"
-            )
+        if problem := too_few_rows(cluster, sequences_per_batch):
+            return problem
         if cluster.embedding_on == "first_stage":
             return "no neighbour takes over an S1 that holds the embedding too: choose cluster.embedding_on 'own_node'"
         return None
@@ -161,12 +158,10 @@ class NeighbourTakeover(Strategy):
             found[stage] = (*found.get(stage, ()), pipeline)
         return found
 
-    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
         """Impossible: the fallback decides what every node holds."""
-        yield from ()
         self._substitutes.clear()
-        lost = sorted(world.lost_stages)
-        raise UnrecoverableError(f"stage {lost[0]} has lost its last node, and no other node holds its state")
+        return (yield from super().recover(world, failure, position))
 
 
 def neighbours(stage: int, num_stages: int) -> list[int]:
