@@ -17,6 +17,7 @@ from sim.cli.options import (
     cache_folder,
     console,
     say,
+    say_next,
     with_locations,
 )
 from sim.cli.progress import Display
@@ -37,12 +38,12 @@ def branches(
     cache: CacheFolder = None,
     no_cache: NoCache = False,
     jobs: Jobs = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the work ahead, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the planned work and exit.")] = False,
 ) -> None:
-    """Measure what one failure costs: one lost stage at a time, from common states, on the same batches.
+    """Measure the cost of one failure: lose one stage at a time, from common states, on the same batches.
 
-    The section `branches` of the scenario says at which steps, which stages, how long after, and under how many
-    training seeds. After an interruption, the same command goes on from what was trained.
+    The scenario's section `branches` sets the steps, the stages, the number of steps after a failure, and the number of
+    training seeds. After an interruption, the same command resumes.
     """
     template = ScenarioTemplate(scenario_path, overrides or ())
     scenario, base_folder = template.scenario, template.base_folder
@@ -80,3 +81,4 @@ def branches(
     say("\n".join(whole_runs_sentences(runs, found.rebuilding)))
     runs.table.to_csv(place / "predicted_runs.csv", index=False)
     say("Written: " + ", ".join(map(str, [*paths, place / "branches.csv", place / "predicted_runs.csv"])))
+    say_next("churnlab", "advise", scenario_path)

@@ -37,9 +37,9 @@ def info(cache: CacheFolder = None) -> None:
 @cache_app.command()
 def prune(
     cache: CacheFolder = None,
-    to: Annotated[str, typer.Option(metavar="SIZE", help="States may take this much; 0 for none.")] = "0",
+    to: Annotated[str, typer.Option(metavar="SIZE", help="Space that states may keep; 0 deletes all.")] = "0",
 ) -> None:
-    """Delete training states: of branches first, then the least recently used ones. Losses are kept."""
+    """Delete training states: those of branches first, then the least recently used. Losses are kept."""
     budget_bytes = bytes_of(to, "--to")
     with existing_store(cache) as store:
         before, folder = store.info(), store.folder

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import typer
 
 from sim.cli.machines import answer
-from sim.cli.options import Overrides, ScenarioPath, say, with_locations
+from sim.cli.options import Overrides, ScenarioPath, say, say_next, with_locations
 from sim.core.text import format_count
 from sim.experiments.training import Texts
 from sim.scenario.exposed_ends import ends_that_fail
@@ -24,9 +24,9 @@ app = typer.Typer()
 @app.command()
 @with_locations
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
-    """List all problems of a scenario, with lines; exit code 2 if there are any.
+    """List every problem of a scenario with its line number. The exit code is 2 if there are any.
 
-    Imports the modules of plug-ins that the scenario names: their code is run.
+    Plug-in modules named in the scenario are imported: their code is run.
     """
     from sim.reporting.binding import narrow_window  # both need simpy
     from sim.simulation.effort_estimate import foreseen_effort
@@ -58,6 +58,7 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         say(line)
     for line in remarks:
         say(line, style="yellow")
+    say_next("churnlab", "run" if scenario.sweep is None else "sweep", scenario_path)
     num_runs = num_strategies * num_replicates * len(points)
     answer(
         {
@@ -83,7 +84,7 @@ def target_notes(scenario: Scenario) -> Iterator[str]:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of a scenario, for editors that complete and check YAML."""
+    """Print the JSON Schema of scenarios, for editors that complete and check YAML."""
     print(schema_text())
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from sim.cli.machines import answer
-from sim.cli.options import console, one_of, say, whole_number
+from sim.cli.options import console, one_of, say, say_next, whole_number
 from sim.core.text import shortened
 from sim.failures.churn_fit import TOGETHER_SECONDS, ChurnFit, files_read, fit_churn
 from sim.failures.trace_files import TraceFiles
@@ -37,10 +37,13 @@ def columns_of(assignments: list[str]) -> dict[str, str | int]:
 def fit(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Files of churn; several, such as one a zone, are one trace."),
+        typer.Argument(metavar="FILE...", help="Churn data; several files, such as one per zone, form one trace."),
     ],
     file_format: Annotated[
-        str, typer.Option(parser=one_of(FORMATS), metavar="NAME", help="Of the files: intervals, events, counts, ...")
+        str,
+        typer.Option(
+            parser=one_of(FORMATS), metavar="NAME", help="Format of the files: intervals, events, counts, ..."
+        ),
     ] = "auto",
     columns: Annotated[
         list[str] | None,
@@ -50,29 +53,36 @@ def fit(
     ] = None,
     unit: Annotated[
         str | None,
-        typer.Option(parser=one_of(get_args(TimeUnit)), metavar="UNIT", help="Of times in a table: seconds, ..."),
+        typer.Option(
+            parser=one_of(get_args(TimeUnit)), metavar="UNIT", help="Unit of the times in a table: seconds, ..."
+        ),
     ] = None,
     polarity: Annotated[
-        str, typer.Option(parser=one_of(get_args(Polarity)), metavar="WORD", help="Of SkyPilot's counts.")
+        str, typer.Option(parser=one_of(get_args(Polarity)), metavar="WORD", help="Meaning of SkyPilot's counts.")
     ] = "available",
     nodes: Annotated[
-        int, typer.Option(parser=whole_number(1), metavar="N", help="Of failure times: nodes of the system.")
+        int,
+        typer.Option(parser=whole_number(1), metavar="N", help="With failure times: number of nodes of the system."),
     ] = 1,
     together: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Losses that follow each other within it count as one event.")
+        float, typer.Option(metavar="SECONDS", help="Losses within this time of each other count as one event.")
     ] = TOGETHER_SECONDS,
     scenario_path: Annotated[
-        Path | None, typer.Option("--scenario", metavar="SCENARIO", help="Compare by time-only runs of this scenario.")
+        Path | None,
+        typer.Option("--scenario", metavar="SCENARIO", help="Compare fit and data in time-only runs of this scenario."),
     ] = None,
-    no_compare: Annotated[bool, typer.Option("--no-compare", help="Do not compare by time-only runs.")] = False,
+    no_compare: Annotated[
+        bool, typer.Option("--no-compare", help="Do not compare fit and data in time-only runs.")
+    ] = False,
     figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the fit to this PNG, PDF or SVG.")] = None,
     write: Annotated[
-        Path | None, typer.Option("--write", metavar="SCENARIO", help="Put the section into this scenario file.")
+        Path | None, typer.Option("--write", metavar="SCENARIO", help="Write the section into this scenario file.")
     ] = None,
 ) -> None:
-    """Fit a failure process to your own churn: rate, law of uptimes, bulk losses, downtimes; a section to paste.
+    """Fit a failure process to your own churn and print it as a `failures:` section.
 
-    Files are traces in any format, lifetimes, or times of failures. Exit code 2 for a file that does not fit.
+    The fit covers the rate, the distribution of uptimes, bulk losses and downtimes. Files are traces in any format,
+    lifetimes, or times of failures. The exit code is 2 for a file that cannot be read as one of these.
     """
     if together < 0:
         raise ValueError(f"--together {together:g}: allowed: seconds, at least 0")
@@ -98,6 +108,8 @@ def fit(
     print_fit(found, compared)
     if written:
         say(f"Written: {', '.join(map(str, written))}")
+    if write is not None:
+        say_next("churnlab", "validate", write)
 
 
 def nodes_of(path: Path) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sim.cli.options import one_of, say, whole_number
+from sim.cli.options import one_of, say, say_next, whole_number
 from sim.core.files import atomic_write
 from sim.core.presets import presets
 from sim.core.text import FOLDER_NAME, FOLDER_NAME_IN_WORDS, shortened, suggestion
@@ -23,30 +23,35 @@ def init(
     path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Scenario file to write.")] = Path("my_cluster.yaml"),
     template: Annotated[
         str | None,
-        typer.Option(parser=one_of(TEMPLATES), metavar=f"[{'|'.join(TEMPLATES)}]", help="What to begin with."),
+        typer.Option(parser=one_of(TEMPLATES), metavar=f"[{'|'.join(TEMPLATES)}]", help="Template to start from."),
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option(parser=whole_number(1), metavar="N", help="Nodes in all, with spares.")
+        int | None, typer.Option(parser=whole_number(1), metavar="N", help="Total number of nodes, including spares.")
     ] = None,
-    stages: Annotated[int | None, typer.Option(parser=whole_number(1), metavar="N", help="Pipeline stages.")] = None,
+    stages: Annotated[
+        int | None, typer.Option(parser=whole_number(1), metavar="N", help="Number of pipeline stages.")
+    ] = None,
     device: Annotated[str | None, typer.Option(metavar="PRESET", help="See `churnlab list devices`.")] = None,
     model: Annotated[str | None, typer.Option(metavar="PRESET", help="See `churnlab list models`.")] = None,
     network: Annotated[str | None, typer.Option(metavar="PRESET", help="See `churnlab list networks`.")] = None,
     failures: Annotated[
         str | None,
-        typer.Option(metavar="FILE|PRESET", help="A preset (`churnlab list failures`), or a file to be fitted."),
+        typer.Option(
+            metavar="FILE|PRESET", help="A preset (see `churnlab list failures`) or a file of your own churn to fit."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented scenario that is valid at once, from options, or from answers in a terminal.
+    """Write a valid, commented scenario from options, or from answers to questions in a terminal.
 
-    Beside it comes the JSON Schema by which editors complete and check it. Exit code 2 if nothing can be written.
+    The JSON Schema, which lets editors complete and check the scenario, is written beside it. The exit code is 2 if
+    nothing can be written.
     """
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ValueError(f"{shortened(str(path))}: allowed: a file that ends in .yaml")
     name = scenario_name(path)
     if path.exists() and not force:
-        raise ValueError(f"{path} is there already: name another file, or replace it with --force")
+        raise ValueError(f"{path} exists already: name another file, or overwrite it with --force")
     given = {"num_nodes": nodes, "num_stages": stages, "device": device, "model": model, "network": network}
     wanted: dict[str, Any] = {**given, "failures": failures}
     if template is None and not any(wanted.values()) and sys.stdin.isatty():
@@ -70,7 +75,7 @@ def answers() -> tuple[str, dict[str, Any]]:
     template = typer.prompt(f"Template ({', '.join(TEMPLATES)})", default="spot", value_proc=one_of(TEMPLATES))
     base = TEMPLATES[template]
     wanted: dict[str, Any] = {
-        "num_nodes": typer.prompt("Nodes in all", default=base.num_nodes, value_proc=whole_number(1)),
+        "num_nodes": typer.prompt("Total number of nodes", default=base.num_nodes, value_proc=whole_number(1)),
         "num_stages": typer.prompt("Pipeline stages", default=base.num_stages, value_proc=whole_number(1)),
     }
     for field, what in (("device", "Device"), ("model", "Model"), ("network", "Network")):
@@ -119,8 +124,9 @@ def write(path: Path, text: str) -> None:
         parse_scenario(text, str(path), base_folder=path.parent)
     except ScenarioError as error:
         problems = "\n".join(f"  {problem.path}: {problem.message}" for problem in error.problems)
-        raise ValueError(f"these choices do not go together:\n{problems}") from None
+        raise ValueError(f"these choices are not compatible:\n{problems}") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, text)
     atomic_write(path.with_name(SCHEMA_FILE), schema_text() + "\n")
-    say(f"Written: {path}, and {path.with_name(SCHEMA_FILE)} for editors. Next: churnlab validate {path}")
+    say(f"Written: {path}, and {path.with_name(SCHEMA_FILE)} for editors")
+    say_next("churnlab", "validate", path)

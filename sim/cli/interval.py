@@ -37,25 +37,27 @@ def interval(
     mtbf: Annotated[
         str | None, typer.Option(metavar="TIME", help="Mean time between failures of the job, e.g. 6h.")
     ] = None,
-    save: Annotated[str | None, typer.Option(metavar="TIME", help="For which a save stops training, e.g. 40s.")] = None,
+    save: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time for which a save stops training, e.g. 40s.")
+    ] = None,
     scenario_path: Annotated[
         Path | None,
-        typer.Option("--scenario", metavar="SCENARIO", help="In place of both: failures and saves of a scenario."),
+        typer.Option("--scenario", metavar="SCENARIO", help="Take failures and saves from a scenario instead."),
     ] = None,
     by: Annotated[
         str,
         typer.Option(
             parser=one_of(get_args(Method)),
             metavar="[young|daly|best]",
-            help="best: exact, or simulated with --scenario.",
+            help="Formula; best: the exact optimum, or a simulated one with --scenario.",
         ),
     ] = "best",
     overrides: Overrides = None,
 ) -> None:
-    """Print the best interval between checkpoints in seconds, for a shell: one number, details on standard error.
+    """Print the best checkpoint interval in seconds: one number for a shell, with details on standard error.
 
-    With --mtbf and --save: seconds of work between two saves. With --scenario: from the start of one save to the
-    next, as `interval_seconds` has it; the best of simulated jobs, times only.
+    With --mtbf and --save, the interval is the work between two saves. With --scenario, it is the time from the start
+    of one save to the start of the next, as in `interval_seconds`; time-only simulations find the best one.
     """
     seconds, stops = seconds_from(mtbf, "mtbf"), seconds_from(save, "save")
     if (scenario_path is None) == (seconds is None or stops is None) or (scenario_path and (mtbf or save)):

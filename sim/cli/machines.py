@@ -24,14 +24,14 @@ class Output:
 
 OUTPUT = Output()
 
-MISFIT = "2: an input or option that does not fit"
+MISFIT = "2: invalid input or option"
 EXIT_CODES = {
     "run": f"0: all runs finished; 1: a run failed; {MISFIT}; 3: a run stopped before its end",
     "sweep": f"0: all runs finished; 1: a run failed; {MISFIT}",
     "validate": "0: valid; 2: not valid",
 }
 OTHER_EXIT_CODES = f"0: done; {MISFIT}"
-ALWAYS = "130: interrupted; 141: the reader of the output has gone"
+ALWAYS = "130: interrupted; 141: the output pipe was closed"
 
 WITH_JSON = ("run", "sweep", "status", "costs", "advise", "validate", "list", "fit", "interval")
 """Commands with `--format` and `--quiet`: those that print a table or an answer."""
@@ -57,12 +57,18 @@ FormatOption = Annotated[
         metavar="[text|json]",
         callback=_choose_format,
         is_eager=True,
-        help="json: one object for programs, see docs/programs.md.",
+        help="json: print one JSON object, described in docs/programs.md.",
     ),
 ]
 QuietOption = Annotated[
     bool,
-    typer.Option("--quiet", callback=_be_quiet, is_eager=True, help="Print nothing but errors, and the JSON if asked."),
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=_be_quiet,
+        is_eager=True,
+        help="Print only errors (and the JSON object, if requested).",
+    ),
 ]
 
 

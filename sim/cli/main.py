@@ -16,28 +16,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from sim.cli.examples import COMMANDS, FIRST_STEPS, GROUPS
 from sim.cli.machines import OUTPUT, WITH_JSON, answer, exit_codes, output_options
 from sim.cli.options import complain, console
 
-MODULES = {
-    "init": "init",
-    "run": "run",
-    "sweep": "run",
-    "status": "run",
-    "advise": "map",
-    "branches": "branches",
-    "report": "results",
-    "timeline": "results",
-    "plot": "results",
-    "map": "map",
-    "fit": "fit",
-    "interval": "interval",
-    "validate": "check",
-    "costs": "tables",
-    "list": "tables",
-    "schema": "check",
-    "cache": "cache",
-}
+MODULES = {name: listed.module for name, listed in COMMANDS.items()}
 """Module of each command in this package. There `app` has the command, whose function has its name, or that and `_`."""
 
 
@@ -46,7 +29,11 @@ class Commands(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = {name: TyperCommand(name, help=description(name)) for name in MODULES}
+        self.commands = {
+            name: TyperCommand(name, help=description(name), rich_help_panel=heading)
+            for heading, commands in GROUPS.items()
+            for name in commands
+        }
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """Names in the order of the help."""
@@ -69,7 +56,7 @@ def command(name: str) -> Any:
         found.params += plugin_options()
     if name in WITH_JSON:
         found.params += output_options()
-    found.epilog = found.epilog or exit_codes(name)
+    found.epilog = f"Example: {COMMANDS[name].example}\n\n{found.epilog or exit_codes(name)}"
     for each in (found, *getattr(found, "commands", {}).values()):
         without_types_of_flags(each.get_params(typer.Context(each)))
     return found
@@ -103,12 +90,13 @@ PluginFolder = Annotated[
         "--plugins",
         metavar="FOLDER",
         callback=_allow_plugins,
-        help="Also import modules that the scenario names from this folder, e.g. `.`: their code is run.",
+        help="Import plug-in modules named in the scenario also from this folder, e.g. `.`. This runs their code.",
     ),
 ]
 
 NoPlugins = Annotated[
-    bool, typer.Option("--no-plugins", callback=_refuse_plugins, help="Import no module that the scenario names.")
+    bool,
+    typer.Option("--no-plugins", callback=_refuse_plugins, help="Do not import plug-in modules named in the scenario."),
 ]
 
 
@@ -149,10 +137,10 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=FIRST_STEPS)
 def options_of_all(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Simulate churn-prone decentralized LLM training: loss against wall-clock time."""

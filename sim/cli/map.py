@@ -20,6 +20,7 @@ from sim.cli.options import (
     console,
     one_of,
     say,
+    say_next,
     whole_number,
     with_locations,
 )
@@ -43,7 +44,7 @@ ObjectiveOption = Annotated[
     typer.Option(
         parser=one_of(get_args(Objective)),
         metavar="[time|money]",
-        help="Reach the target loss first, or for the least money.",
+        help="Rank by time or by cost to the target loss.",
     ),
 ]
 
@@ -52,21 +53,21 @@ Replicates = Annotated[
     typer.Option(
         parser=whole_number(1),
         metavar="N",
-        help=f"Training seeds of single failures, by default {FEWEST_TRAINING_SEEDS} or more; with --trained pairs of "
-        f"seeds of real runs, by default {FEWEST_REPLICATES} or more.",
+        help=f"Training seeds for the effect of single failures, by default at least {FEWEST_TRAINING_SEEDS}. With "
+        f"--trained: pairs of seeds for whole runs, by default at least {FEWEST_REPLICATES}.",
     ),
 ]
 
 TimeReplicates = Annotated[
-    int, typer.Option(parser=whole_number(2), metavar="N", help="Failure seeds of simulations without training.")
+    int, typer.Option(parser=whole_number(2), metavar="N", help="Failure seeds for simulations without training.")
 ]
 
 Trained = Annotated[
     bool,
-    typer.Option("--trained", help="Train whole runs under failures, in place of predictions from single failures."),
+    typer.Option("--trained", help="Train whole runs under failures instead of predicting them from single failures."),
 ]
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the training that it begins with, and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the training that would be done first, and exit.")]
 
 
 @app.command("map")
@@ -77,13 +78,15 @@ def map_(
         str, typer.Option("--x", metavar="FIELD[=VALUES]", help="First axis: FIELD, FIELD=1,2,3 or FIELD=1..9.")
     ],
     y: Annotated[
-        str | None, typer.Option("--y", metavar="FIELD[=VALUES]", help="Second axis; without it a line.")
+        str | None, typer.Option("--y", metavar="FIELD[=VALUES]", help="Second axis. Without it, the map is a line.")
     ] = None,
     overrides: Overrides = None,
     cells: Annotated[
         int,
         typer.Option(
-            parser=whole_number(2, 60), metavar="N", help="Values of an axis given as a range or by its field."
+            parser=whole_number(2, 60),
+            metavar="N",
+            help="Number of values on an axis given as a range or as a field alone.",
         ),
     ] = 20,
     objective: ObjectiveOption = "time",
@@ -96,7 +99,7 @@ def map_(
             "--knots",
             parser=whole_number(1, 20),
             metavar="N",
-            help="With --trained: cells at which strategies that change weights are trained.",
+            help="With --trained: number of cells in which strategies that change weights are trained.",
         ),
     ] = 3,
     results: ResultsFolder = Path("results"),
@@ -106,10 +109,10 @@ def map_(
     trained: Trained = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw which strategy reaches the target loss first over two fields, by how much, and where that is too close.
+    """Map the fastest strategy to the target loss over two fields, its lead, and the cells too close to call.
 
-    Times are simulated in each cell; what failures cost in learning is predicted from single failures, or with
-    --trained comes from real runs at a few cells. After an interruption, the same command resumes.
+    Times are simulated in each cell. The effect of failures on the loss is predicted from single failures, or with
+    --trained taken from whole runs at a few cells. After an interruption, the same command resumes.
     """
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective, replicates, time_replicates, sample_points, cells, jobs, not trained)
@@ -144,10 +147,10 @@ def advise(
     trained: Trained = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Recommend a strategy for a scenario, with confidence and the rates at which the order changes, in five lines.
+    """Recommend a strategy for a scenario, with confidence and the failure rates at which the answer changes.
 
-    What failures cost in learning is predicted from single failures; with --trained, whole runs are trained. After an
-    interruption, the same command resumes.
+    The effect of failures on the loss is predicted from single failures; with --trained, whole runs are trained. After
+    an interruption, the same command resumes.
     """
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective, replicates, time_replicates, jobs=jobs, predicts=not trained)
@@ -158,6 +161,7 @@ def advise(
         advice = advice_of(job)
         lines = advice_lines(advice)
         say("\n".join(["", *lines]))
+        say_next("churnlab", "run", scenario_path)
         answer(
             {
                 "scenario": template.scenario.name,

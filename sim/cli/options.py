@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -46,16 +47,23 @@ Overrides = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. failures.rate_per_hour=0.1; repeatable."),
 ]
 
-ResultsFolder = Annotated[Path, typer.Option("--results", help="Folder that results go to.")]
+ResultsFolder = Annotated[Path, typer.Option("--results", help="Folder for results.")]
 
-CacheFolder = Annotated[Path | None, typer.Option("--cache", help="Folder of cached training states.")]
+CacheFolder = Annotated[Path | None, typer.Option("--cache", help="Folder of the cache of training states.")]
 
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Train everything anew and keep no states.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Do not use the cache: retrain everything and keep no states.")
+]
 
 
 def say(line: str, style: str | None = None) -> None:
     """Print a line without wrapping or markup."""
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_next(*words: object) -> None:
+    """Suggest the command to run next."""
+    say(f"Next: {shlex.join(map(str, words))}")
 
 
 def complain(line: str, style: str | None = None) -> None:
@@ -105,7 +113,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 Jobs = Annotated[
-    int | None, typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: every core of this machine.")
+    int | None, typer.Option(parser=whole_number(1), metavar="N", help="Number of workers; default: one per core.")
 ]
 
 

@@ -43,6 +43,7 @@ class Display(Observer):
         )
         self._simulated = self._trials.add_task("")
         self._pace = Pace()
+        self._has_begun = False
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +53,8 @@ class Display(Observer):
             if shown.live.is_started:
                 shown.stop()
         if kind is KeyboardInterrupt:
-            complain("Interrupted. Finished runs and all but the last steps of training are kept: run it again.")
+            kept = " Finished runs and nearly all training steps are kept; the same command resumes."
+            complain(f"Interrupted.{kept if self._has_begun else ''}")
             raise typer.Exit(130) from None
 
     def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:  # noqa: ARG002
@@ -73,6 +75,7 @@ class Display(Observer):
             self._bars.update(self._runs, description="runs surveyed", completed=progress.num_surveyed)
             self._pace.note(f"{progress.num_surveyed:,} runs surveyed")
             return
+        self._has_begun = True
         num_done = progress.num_finished + progress.num_failed
         failed = f"{progress.num_failed} failed" if progress.num_failed else ""
         self._bars.update(

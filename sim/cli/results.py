@@ -22,7 +22,7 @@ class PlotCommand(TyperCommand):
         """Print the help."""
         from sim.reporting.registry import figure_kinds
 
-        self.epilog = f"Kinds: {', '.join(figure_kinds())}. {self.epilog or ''}"
+        self.epilog = f"Kinds: {', '.join(figure_kinds())}.\n\n{self.epilog or ''}"
         super().format_help(ctx, formatter)
 
 
@@ -33,14 +33,14 @@ def plot(
     ],
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="Draw only this kind; repeatable. Default: all that the results can give."),
+        typer.Option("--kind", help="Draw only this kind; repeatable. Default: every kind that the results allow."),
     ] = None,
     field: Annotated[
         str | None,
-        typer.Option("--x", metavar="FIELD", help="Swept field on the x axis; default: the first that suits."),
+        typer.Option("--x", metavar="FIELD", help="Swept field on the x axis; default: the first suitable one."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: figures/ in RESULTS.")] = None,
-    slide: Annotated[bool, typer.Option("--slide", help="For a slide: 16:9, larger letters.")] = False,
+    slide: Annotated[bool, typer.Option("--slide", help="Draw for slides: 16:9, larger text.")] = False,
 ) -> None:
     """Draw figures of results as PNG and PDF, with the data of each as CSV."""
     from sim.reporting.registry import FigureRequest, drawable, figure_kinds
@@ -79,7 +79,7 @@ def report(
     ],
     out: Annotated[Path | None, typer.Option(help="HTML file to write; default: report.html in RESULTS.")] = None,
 ) -> None:
-    """Write the results as one HTML page with text, charts and tables. It needs no network and can be mailed."""
+    """Write the results as one HTML page with text, charts and tables. It works offline and can be sent by mail."""
     from sim.core.files import atomic_write
     from sim.reporting.html.page import report_page
 

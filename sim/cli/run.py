@@ -24,6 +24,7 @@ from sim.cli.options import (
     console,
     one_of,
     say,
+    say_next,
     whole_number,
     with_locations,
 )
@@ -60,12 +61,16 @@ def run(
     no_cache: NoCache = False,
     jobs: Annotated[
         int | None,
-        typer.Option(parser=whole_number(1), metavar="N", help="Workers; default: as needed, up to every core."),
+        typer.Option(
+            parser=whole_number(1),
+            metavar="N",
+            help="Number of workers; default: as many as needed, at most one per core.",
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Repeat finished runs.")] = False,
 ) -> None:
-    """Run a scenario: every strategy under the same churn. Ends with a table and a figure.
+    """Run every strategy of a scenario under the same churn. Print a table and draw figures.
 
     After an interruption, the same command resumes. Exit code 1: a run failed; 3: a run stopped before its end.
     """
@@ -94,6 +99,8 @@ def run(
         }
     )
     report_failures(outcome, "the others are finished")
+    if files:
+        say_next("churnlab", "report", outcome.folder)
     if any(run.summary["outcome"] == "stopped" for run in files):
         raise typer.Exit(STOPPED)
 
@@ -152,38 +159,41 @@ def sweep(
             "--executor",
             parser=one_of(get_args(ExecutorKind)),
             metavar="[pool|ray|serial]",
-            help="pool: processes here; ray: a Ray cluster; serial: this process.",
+            help="pool: processes on this machine; ray: a Ray cluster; serial: this process.",
         ),
     ] = "pool",
     address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster: auto, or HOST:PORT; default: a local one for this sweep.")
+        str | None,
+        typer.Option(help="Ray cluster address: auto or HOST:PORT. Default: start a local cluster for this sweep."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Repeat finished runs.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Do only these runs: a strategy, a run's folder (with * and ?) or FIELD=VALUE; repeatable."),
+        typer.Option(help="Run only these: a strategy, a run folder (with * and ?) or FIELD=VALUE; repeatable."),
     ] = None,
     until_ci: Annotated[
         str | None,
-        typer.Option(metavar="SHARE", help="Add replicates until the 95 % interval is within this share, e.g. 5%."),
+        typer.Option(
+            metavar="SHARE", help="Add replicates until each 95 % interval is within this share of its mean, e.g. 5%."
+        ),
     ] = None,
     max_replicates: Annotated[
         int | None,
         typer.Option(
             parser=whole_number(2),
             metavar="N",
-            help=f"Of --until-ci: most replicates at any point; default: {SweepOptions.max_replicates}.",
+            help=f"Maximum number of replicates at a point with --until-ci; default: {SweepOptions.max_replicates}.",
         ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Strategy that the others are compared with; default: the first.")
+        str | None, typer.Option(help="Strategy to compare the others with; default: the first.")
     ] = None,
     cache_budget: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Of training states on disk, e.g. 2GB; default: 4GB.")
+        str | None, typer.Option(metavar="SIZE", help="Disk space for training states, e.g. 2GB; default: 4GB.")
     ] = None,
 ) -> None:
-    """Do all runs of a scenario's `sweep:` section, and train no step twice. Ends with a table.
+    """Run every point of a scenario's `sweep:` section. Training steps are shared between runs.
 
     Finished runs are skipped; after an interruption, the same command resumes.
     """
@@ -213,15 +223,19 @@ def sweep(
         }
     )
     report_failures(outcome, "nothing is written" if dry_run else "the others are finished")
+    if statistics is not None and not dry_run:
+        say_next("churnlab", "report", outcome.folder)
 
 
 @app.command()
 def status(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, below results/.")],
 ) -> None:
-    """Show how many runs of a sweep are done, running, failed and left."""
+    """Show the progress of a sweep: finished, running, failed and remaining runs."""
     found = read_status(results)
     say("\n".join(found.lines))
+    if found.finished and not found.left and not found.is_running:
+        say_next("churnlab", "report", results)
     answer(
         {
             "folder": results,

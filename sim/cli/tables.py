@@ -11,7 +11,7 @@ import typer
 
 from models.spec import Config
 from sim.cli.machines import answer
-from sim.cli.options import Overrides, ScenarioPath, console, say, with_locations
+from sim.cli.options import Overrides, ScenarioPath, console, say, say_next, with_locations
 from sim.cli.pace import working
 from sim.core.plugins import PluginError
 from sim.core.presets import presets
@@ -42,7 +42,7 @@ COST_HEADINGS = (
 @app.command()
 @with_locations
 def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
-    """Print each strategy's costs with no failure and the stages that it recovers, by simulation without training."""
+    """Print each strategy's costs without failures and the stages that it can recover. Nothing is trained."""
     from sim.experiments.microbatches import smaller_microbatches
     from sim.experiments.overheads import overheads, recoveries
     from sim.reporting.binding import binding_sentences
@@ -59,6 +59,7 @@ def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
         say(line, style="yellow")
     console.print(overhead_table(scenario, found))
     console.print(recovery_table(scenario, recovered))
+    say_next("churnlab", "advise", scenario_path)
     answer({"scenario": scenario.name, "costs": [asdict(one) for one in found], "recovers": recovered})
 
 
@@ -68,8 +69,8 @@ def list_(
         str, typer.Argument(metavar="WHAT", help="strategies, failures, schedules, devices, models or networks")
     ] = "",
 ) -> None:
-    """List the names that a scenario can use."""
-    table = list_table(what)
+    """List the names that a scenario can use; without an argument, what can be listed."""
+    table = list_table(what) if what else lists_table()
     console.print(table)
     headings = [column.title for column in table.columns]
     answer({"list": what, "rows": [dict(zip(headings, cells, strict=True)) for cells in table.cells]})
@@ -127,6 +128,17 @@ LISTS = ("strategies", "failures", "schedules", "devices", "models", "networks")
 WORDS = ("kind", "name", "description", "source")
 
 
+def lists_table() -> Table:
+    """The table of the lists: the command, and the names in each."""
+    names = {
+        "strategies": known_strategies(),
+        "failures": [*known_processes(), *presets("failures")],
+        "schedules": SCHEDULES,
+    }
+    rows = [Row((f"churnlab list {what}", ", ".join(names.get(what) or presets(what)))) for what in LISTS]
+    return Table("", (Column("command", "left"), Column("names", "left")), tuple(rows))
+
+
 def list_table(what: str) -> Table:
     """The table of a list. ValueError for a list that there is not."""
     if what == "schedules":
@@ -138,8 +150,7 @@ def list_table(what: str) -> Table:
     elif what == "failures":
         rows += component_rows(known_processes())
     elif what not in LISTS:
-        found = f"found '{what}'" if what else "what is to be listed is missing"
-        raise ValueError(f"churnlab list: {found}{suggestion(what, LISTS)}")
+        raise ValueError(f"churnlab list: found '{what}'{suggestion(what, LISTS)}")
     details = "options" if rows else "figures"
     if what != "strategies":
         rows += (Row((name, *figures(entry))) for name, entry in presets(what).items())

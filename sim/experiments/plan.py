@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -23,6 +24,9 @@ from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point
 from sim.simulation.run import Run
 from sim.strategies import StrategyConfig
+
+RUN_NAME = re.compile(r"-f\d+-t\d+-(?:.*-)?([0-9a-f]{8})$")
+MOST_VALUES_NAMED, MOST_CHARACTERS = 3, 40
 
 
 class ScenarioPlan:
@@ -44,17 +48,19 @@ class ScenarioPlan:
         """The text that is learnt, for captions."""
         return self.corpus.description if self.corpus else "no text"
 
-    def runs(self) -> list[SweepRun]:
-        """Every run, replicate after replicate, strategies in the scenario's order."""
-        scenario, planned = self.scenario, []
+    def runs(self, known: Mapping[str, str] | None = None) -> list[SweepRun]:
+        """Every run, replicate after replicate, strategies in the scenario's order. known: names by hash."""
+        scenario, planned, known = self.scenario, [], known or {}
+        parent = self.results_folder / scenario.name
         versions = [self.versions | plugin_versions(scenario, config) for config in scenario.strategies]
         for failure_seed, training_seed in scenario.seeds.replicates:
             for index, config in enumerate(scenario.strategies):
                 key = results.run_hash(scenario, index, failure_seed, training_seed, versions[index])
                 seeds = failure_seed, training_seed
-                name = f"{config.name}-f{failure_seed}-t{training_seed}-{key[:8]}"
-                folder = self.results_folder / scenario.name / name
-                planned.append(SweepRun(self, index, *seeds, key, folder, self.point.parameters_of(index)))
+                parameters = self.point.parameters_of(index)
+                named = "-".join([f"{config.name}-f{failure_seed}-t{training_seed}", *values_in_name(parameters)])
+                name = known.get(key[:8], f"{named}-{key[:8]}")
+                planned.append(SweepRun(self, index, *seeds, key, parent / name, parameters))
         return planned
 
     @cached_property
@@ -165,10 +171,27 @@ def device_of(scenario: Scenario) -> str:
 def plan_runs(points: Sequence[Point], base_folder: Path, results_folder: Path, texts: Texts) -> list[SweepRun]:
     """Every run of every point once, replicates together: a run that two points share is the first one's."""
     runs: dict[str, SweepRun] = {}
+    known = names_by_hash(results_folder / points[0].scenario.name)
     for number, point in enumerate(points):
-        for run in ScenarioPlan(point, base_folder, results_folder, texts, number).runs():
+        for run in ScenarioPlan(point, base_folder, results_folder, texts, number).runs(known):
             runs.setdefault(run.key, run)
     return list(runs.values())
+
+
+def names_by_hash(folder: Path) -> dict[str, str]:
+    """Names of the run folders that exist, by the hash at their end: a run keeps its name in every sweep."""
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    return {found[1]: name for name in names if (found := RUN_NAME.search(name))}
+
+
+def values_in_name(parameters: Mapping[str, Any]) -> list[str]:
+    """The swept values in a run folder's name: the last part of each field, and a short value."""
+    parts = []
+    for field, value in parameters.items():
+        text = f"{value:.4g}" if isinstance(value, float) else format_value(value)
+        if not isinstance(value, dict | list):
+            parts.append(re.sub(r"[^\w.+-]+", "_", f"{field.rpartition('.')[2]}_{text}")[:MOST_CHARACTERS])
+    return parts[:MOST_VALUES_NAMED]
 
 
 def swept_fields(runs: Sequence[SweepRun]) -> list[str]:

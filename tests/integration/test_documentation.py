@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from sim.cli.check import validate
+from sim.cli.examples import COMMANDS, GROUPS
 from sim.cli.main import MODULES, command
 from sim.cli.tables import in_models
 from sim.core.records import BUCKETS, EventKind, EventRecord, IterationRecord
@@ -96,6 +97,13 @@ def problem(line: str) -> str | None:
 def test_command_lines_parse(name):
     wrong = {line: told for line in command_lines(ROOT / name) if (told := problem(line))}
     assert wrong == {}
+
+
+def test_examples_of_the_help_parse():
+    examples = {name: listed.example for name, listed in COMMANDS.items()}
+    assert [name for name, line in examples.items() if line.split()[1] != name] == []
+    examples |= {heading: heading.partition("e.g. ")[2] for heading in GROUPS}
+    assert {name: told for name, line in examples.items() if (told := problem(line))} == {}
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
     (tmp_path / "mine.yaml").write_text("precious")
     done = churnlab("init", "mine.yaml", folder=tmp_path)
     assert done.returncode == 2
-    assert "mine.yaml is there already: name another file, or replace it with --force" in done.stderr
+    assert "mine.yaml exists already: name another file, or overwrite it with --force" in done.stderr
     assert (tmp_path / "mine.yaml").read_text() == "precious"
     assert churnlab("init", "mine.yaml", "--force", folder=tmp_path).returncode == 0
     load_scenario(tmp_path / "mine.yaml")

@@ -20,10 +20,11 @@ from sim.experiments.executors import InProcess, ProcessPool
 from sim.experiments.folder import SweepFolder, read_status
 from sim.experiments.job import SweepJob
 from sim.experiments.outline import outline
-from sim.experiments.plan import format_value, selected
+from sim.experiments.plan import format_value, plan_runs, selected, values_in_name
+from sim.experiments.training import Texts
 from sim.results import storage as results
 from sim.scenario.loading import load_scenario
-from sim.scenario.sweep_points import load_points
+from sim.scenario.sweep_points import Point, load_points
 from support.sweeps import TIME_ONLY, TINY, by_name, do_one_by_one, do_sweep, files_of, write_scenario
 
 IS_ROOT = os.geteuid() == 0
@@ -47,7 +48,7 @@ def done(folder, scenario_path) -> SweepJob:
 
 def test_a_sweep_leaves_what_its_runs_leave_one_by_one(done, scenario_path, tmp_path):
     for point in load_points(scenario_path):
-        assert do_one_by_one(point.scenario, scenario_path.parent, tmp_path) == 6
+        assert do_one_by_one(point, scenario_path.parent, tmp_path) == 6
     alone = files_of(tmp_path / "tiny")
     assert len(alone) == 12 * 6
     assert files_of(done.folder.folder) == alone
@@ -173,9 +174,13 @@ def names(runs) -> set[str]:
 
 
 def test_runs_are_chosen_by_strategy_folder_or_value(done):
-    assert names(selected(done.runs, ["checkfree"])) == {"checkfree-f0-t0", "checkfree-f1-t1"}
+    rates = ("rate_per_hour_0.1", "rate_per_hour_0.3")
+    named = {f"checkfree-f{n}-t{n}-{rate}" for rate in rates for n in (0, 1)}
+    assert names(selected(done.runs, ["checkfree"])) == named
     assert len(selected(done.runs, ["checkfree", "failures.rate_per_hour=0.1"])) == 2
-    assert names(selected(done.runs, ["*-f1-*"])) == {"none-f1-t1", "checkpoint-f1-t1", "checkfree-f1-t1"}
+    assert names(selected(done.runs, ["*-f1-*"])) == {
+        f"{name}-f1-t1-{rate}" for name in ("none", "checkpoint", "checkfree") for rate in rates
+    }
     assert len(selected(done.runs, ["none", "checkpoint"])) == 8
     assert selected(done.runs, []) == done.runs
     for only, message in (
@@ -186,6 +191,34 @@ def test_runs_are_chosen_by_strategy_folder_or_value(done):
         with pytest.raises(ValueError, match=message.replace(".", r"\.")):
             selected(done.runs, [only])
     assert [format_value(value) for value in (1, 0.5, True, None, "l4", 0)] == ["1", "0.5", "true", "null", "l4", "0"]
+
+
+def test_a_run_keeps_its_folder_whatever_the_sweep(scenario_path, tmp_path):
+    texts = Texts(scenario_path.parent, None)
+    in_sweep = plan_runs(load_points(scenario_path), scenario_path.parent, tmp_path, texts)
+    alone = [Point({}, load_points(scenario_path)[0].scenario)]
+    before = plan_runs(alone, scenario_path.parent, tmp_path, texts)
+    assert {run.key for run in before} < {run.key for run in in_sweep}
+    assert {run.name for run in before}.isdisjoint(run.name for run in in_sweep)
+    before[0].folder.mkdir(parents=True)
+    again = plan_runs(load_points(scenario_path), scenario_path.parent, tmp_path, texts)
+    assert {run.name for run in again} & {run.name for run in before} == {before[0].name}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, []),
+        ({"failures.rate_per_hour": 0.079244659}, ["rate_per_hour_0.07924"]),
+        (
+            {"strategies[checkpoint].interval_iterations": 50, "network": "gcp"},
+            ["interval_iterations_50", "network_gcp"],
+        ),
+        ({"failures": {"kind": "exponential"}, "failures.files": "../a b/*.csv"}, ["files_.._a_b_.csv"]),
+    ],
+)
+def test_run_folders_name_swept_values(parameters, expected):
+    assert values_in_name(parameters) == expected
 
 
 def test_a_plan_counts_steps_alone_distinct_and_left(done, scenario_path, tmp_path):
@@ -206,7 +239,10 @@ def test_more_replicates_are_more_runs_and_the_old_ones_stay(scenario_path, tmp_
     added = job.add_replicates({1: 3})
     seeds = [(seed, 0 if is_crossed else seed) for seed in (2, 3, 4)]
     strategies = ("none", "checkpoint", "checkfree")
-    assert names(added) == {f"{name}-f{failure}-t{training}" for name in strategies for failure, training in seeds}
+    end = "rate_per_hour_0.3"
+    assert names(added) == {
+        f"{name}-f{failure}-t{training}-{end}" for name in strategies for failure, training in seeds
+    }
     assert len(job.runs) == 12 + 9
     assert {run.point for run in added} == {1}
 
@@ -390,7 +426,7 @@ def test_training_that_diverges_stops_its_runs_as_it_does_alone(tmp_path):
     job = do_sweep(path, tmp_path / "results", tmp_path / "cache")
     assert not job.failures
     for point in load_points(path):
-        do_one_by_one(point.scenario, tmp_path, tmp_path / "alone")
+        do_one_by_one(point, tmp_path, tmp_path / "alone")
     assert files_of(job.folder.folder) == files_of(tmp_path / "alone" / "tiny")
     assert set(job.table["outcome"]) == {"stopped"}
 

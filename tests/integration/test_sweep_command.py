@@ -57,9 +57,10 @@ def test_the_same_command_again_does_nothing(finished):
     assert "12 runs at 2 points: 12 finished before, 0 to do." in again
     assert "final" in again
     assert (folder / "results" / "tiny" / "statistics.csv").read_bytes() == statistics
-    first, second = churnlab("status", "results/tiny", folder=folder).stdout.splitlines()
+    first, second, third = churnlab("status", "results/tiny", folder=folder).stdout.splitlines()
     assert first == "results/tiny: 12 runs: 12 finished, 0 failed, 0 left"
     assert second.startswith("Not running: finished ")
+    assert third == "Next: churnlab report results/tiny"
 
 
 def test_the_cache_is_described_and_pruned(finished, tmp_path):
@@ -203,7 +204,7 @@ def test_an_interrupted_sweep_resumes_where_it_was(finished, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == (
-        "Interrupted. Finished runs and all but the last steps of training are kept: run it again."
+        "Interrupted. Finished runs and nearly all training steps are kept; the same command resumes."
     )
     status = read_status(tmp_path / "results" / "tiny")
     assert status.progress["state"] == "interrupted"

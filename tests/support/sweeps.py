@@ -12,7 +12,6 @@ from sim.experiments.job import SweepJob
 from sim.experiments.plan import ScenarioPlan, SweepRun
 from sim.experiments.sweep import Observer
 from sim.experiments.training import Texts, open_training
-from sim.scenario.scenario import Scenario
 from sim.scenario.sweep_points import Point, load_points
 from sim.simulation.run import simulate
 
@@ -88,9 +87,10 @@ def do_sweep(
     return job
 
 
-def do_one_by_one(scenario: Scenario, base_folder: Path, results: Path) -> int:
-    """Do each run of a scenario by itself, with a trainer in memory that follows the simulation; how many there are."""
-    plan = ScenarioPlan(Point({}, scenario), base_folder, results, Texts(base_folder, None))
+def do_one_by_one(point: Point, base_folder: Path, results: Path) -> int:
+    """Do each run of a point by itself, with a trainer in memory that follows the simulation; how many there are."""
+    scenario = point.scenario
+    plan = ScenarioPlan(point, base_folder, results, Texts(base_folder, None))
     for run in plan.runs():
         training = open_training(scenario, plan.corpus, run.training_seed)
         run.write(simulate(scenario, run.strategy, run.failure_seed, run.training_seed, training))
