@@ -1,20 +1,22 @@
 """Constant batch: where a stage has nodes left, these do the work of a lost one, so that every row of the batch counts.
 
-The microbatches of an incomplete pipeline go to the other nodes of the stage in turn, as in ReCycle (arXiv 2405.14009)
-and ReCoVer (arXiv 2605.11215): the losses are those of training without failures, and iterations take longer until the
-node is replaced. What was done of the interrupted iteration is done again, or kept except the part of the pipelines
-that lost a node, whose sums of gradients are gone (ReCoVer). A lost stage is beyond it: the fallback recovers.
+The microbatches of an incomplete pipeline go to the other nodes of the stage in turn, as in ReCycle (arXiv 2405.14009),
+or to the complete pipelines, as evenly as they can be dealt, as in ReCoVer (arXiv 2605.11215). The losses are those of
+training without failures, and iterations take longer until the node is replaced. What was done of the interrupted
+iteration is done again, or kept except the part of the pipelines that lost a node, whose sums of gradients are gone
+(ReCoVer). A lost stage is beyond it: the fallback recovers.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from models.training_state import Position
 from sim.core.records import Failure
-from sim.strategies.base import Process, StrategyConfig, StrategyWorld
+from sim.strategies.base import IterationPlan, Process, StrategyConfig, StrategyWorld
 from sim.strategies.baselines import Peer
 
 
@@ -26,6 +28,11 @@ class ConstantBatchConfig(StrategyConfig):
         "kept",
         description="the iteration that a loss interrupts: run again from its beginning, or continued without the "
         "microbatches of pipelines that lost a node",
+    )
+    dealing: Literal["by_stage", "by_pipeline"] = Field(
+        "by_stage",
+        description="microbatches of an incomplete pipeline go, stage by stage, to the other nodes of the stage that "
+        "lacks one; or to the complete pipelines, while the other nodes of the incomplete one wait",
     )
 
 
@@ -40,11 +47,28 @@ class ConstantBatch(Peer):
     def __init__(self, config: ConstantBatchConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
         self._vacant_before: frozenset[tuple[int, int]] = frozenset()
+        self._plans: dict[tuple[IterationPlan, tuple[int, ...]], IterationPlan] = {}
 
     def can_train(self, world: StrategyWorld) -> bool:
         """Always; which places are vacant as an iteration begins is noted."""
         self._vacant_before = world.vacancies
         return True
+
+    def plan_for(self, world: StrategyWorld, plan: IterationPlan) -> IterationPlan:
+        """The complete pipelines with the microbatches of all, if they are dealt by pipeline and there is one."""
+        broken = {pipeline for _, pipeline in world.vacancies}
+        complete = tuple(pipeline for pipeline in range(world.num_pipelines) if pipeline not in broken)
+        if self.config.dealing == "by_stage" or not broken or not complete:
+            return plan
+        if (plan, complete) not in self._plans:
+            dealt_at_once = world.costs.schedule(plan).microbatch_multiple(self.num_stages)
+            total = world.num_pipelines * plan.num_microbatches // dealt_at_once
+            each, more = divmod(total, len(complete))
+            shares = tuple(dealt_at_once * (each + (number < more)) for number in range(len(complete)))
+            layout = world.layout(dict.fromkeys(range(self.num_stages + 1), complete))
+            dealt = replace(plan, num_microbatches=shares[0], layout=layout, shares=shares if more else None)
+            self._plans[plan, complete] = dealt
+        return self._plans[plan, complete]
 
     def regroup(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
         """Regroup; continue the interrupted iteration without the part of pipelines that have lost a node in it."""

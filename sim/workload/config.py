@@ -157,6 +157,8 @@ class IterationPlan:
     others is done by the nodes left in their stage.
 
     layout: the pipelines that run; None: those of the cluster, where nodes left in a stage do the work of missing ones.
+
+    shares: microbatches of each pipeline, num_microbatches at most; None: as many in all.
     """
 
     num_microbatches: int
@@ -171,6 +173,7 @@ class IterationPlan:
     factors: tuple[WorkFactor, ...] = ()
     substitutes: tuple[tuple[int, int, int], ...] = ()
     layout: Layout | None = None
+    shares: tuple[int, ...] | None = None
 
 
 def plain_plan(workload: WorkloadConfig) -> IterationPlan:

@@ -95,7 +95,7 @@ class IterationRun:
         microbatches = [
             self._start(self._microbatch(number, replica, admissions[replica], queues))
             for replica in range(self._num_replicas)
-            for number in range(self.plan.num_microbatches)
+            for number in range(self.work.num_microbatches(replica))
         ]
         nodes = {node: self._start(self._run_node(node, queues[node])) for node in self.placement.slots}
         exchanges = []
@@ -132,9 +132,8 @@ class IterationRun:
         """Run all visits of a node, one after the other, with shadow work when due or while the node waits."""
         own_stage, backlog_seconds = self.work.cluster.stage_of(node), 0.0
         in_order = self.work.is_order_fixed(own_stage)
-        for stage, seconds in self.work.idle_shadow_seconds(node):
-            for microbatch in range(self.plan.num_microbatches):
-                yield from self._work("shadow", stage, node, microbatch, seconds)
+        for stage, microbatch, seconds in self.work.idle_shadow_seconds(node):
+            yield from self._work("shadow", stage, node, microbatch, seconds)
         for expected in self._visits[node]:
             idle_since_seconds = float(self._env.now)
             is_next = [lambda one, expected=expected: (one.replica, one.visit) == expected] if in_order else []
@@ -184,7 +183,11 @@ class IterationRun:
     def _expected_visits(self) -> dict[int, list[tuple[int, Visit]]]:
         """Pipelines and visits that each node serves; in order, where the order is fixed."""
         if self.work.service is None:
-            return self.placement.visits_by_node(self.schedule.orders())
+            found = self.placement.visits_by_node(self.schedule.orders())
+            return {
+                node: [(r, visit) for r, visit in visits if visit.microbatch < self.work.num_microbatches(r)]
+                for node, visits in found.items()
+            }
         visits: dict[int, list[tuple[int, Visit]]] = {node: [] for node in self.placement.slots}
         of_microbatch = [self.schedule.visits(number) for number in range(self.plan.num_microbatches)]
         for number in self.work.service.tolist():

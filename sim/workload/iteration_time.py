@@ -170,6 +170,11 @@ def time_among(work: IterationWork, others: tuple[FlowState, ...]) -> AmongOther
     return AmongOthers(run.seconds, split, run.arrivals_seconds, run.left)
 
 
+def representative_of(deployment: Deployment, plan: IterationPlan) -> Deployment | None:
+    """The deployment with one pipeline that represents all in an iteration of a plan; None where they differ."""
+    return None if plan.shares else deployment.representative
+
+
 OPERATIONS_PER_MESSAGE = 3
 """Operations that take as long to simulate as a message that has no hop's place."""
 
@@ -177,8 +182,9 @@ OPERATIONS_PER_MESSAGE = 3
 def num_operations(deployment: Deployment, plan: IterationPlan) -> int:
     """Forwards and backwards of an iteration and messages that exchange gradients, as far as computed one by one."""
     cluster = deployment.cluster
-    num_pipelines = 1 if deployment.representative else len(cluster.replicas)
-    num_visits = 2 * plan.num_microbatches * len(cluster.stages) * num_pipelines
+    num_pipelines = 1 if representative_of(deployment, plan) else len(cluster.replicas)
+    num_microbatches = sum(plan.shares) if plan.shares else plan.num_microbatches * num_pipelines
+    num_visits = 2 * num_microbatches * len(cluster.stages)
     is_ring = deployment.costs.workload.gradient_exchange == "ring"
     num_messages = len(cluster.stages) * num_pipelines * (1 if is_ring else num_pipelines - 1)
     return num_visits + OPERATIONS_PER_MESSAGE * (num_messages if num_pipelines > 1 else 0)
@@ -218,7 +224,7 @@ class IterationTimes:
         if (last := self._last) and last[0] is plan and last[1] is assignment:  # as in most iterations
             return last[2]
         given, changed = plan, self._if_incomplete(assignment)
-        alike = self._exchanged(changed)
+        alike = self._exchanged(plan, changed)
         if plan.layout:
             plan = replace(plan, layout=self.deployment.standard(plan.layout))
         site = self.site(plan)
@@ -226,7 +232,11 @@ class IterationTimes:
 
         def find() -> IterationTime:
             TIMED["alone"] += 1
-            return self._time_incomplete(plan, alike) if alike else fastest_time(site.representative or site, plan)
+            return (
+                self._time_incomplete(plan, alike)
+                if alike
+                else fastest_time(representative_of(site, plan) or site, plan)
+            )
 
         found = self._cache.iterations.get((plan, alike), find)
         self._last = given, assignment, found
@@ -280,10 +290,12 @@ class IterationTimes:
         """The cached time of a membership and messages that differ by an exchange of pipelines, or their own."""
         deployment = self.site(plan)
         alike, moved = changed, others
-        if changed:
+        if changed and plan.shares is None:
             alike, pipelines = exchange_pipelines(changed, deployment.cluster)
             moved = tuple(replace(state, path=self._moved(state.path, pipelines)) for state in others)
-        elif (one := deployment.representative) and all(deployment.network.is_apart(state.path) for state in others):
+        elif (one := representative_of(deployment, plan)) and all(
+            deployment.network.is_apart(state.path) for state in others
+        ):
             deployment = one
 
         self._count((plan, alike, moved), plan)
@@ -326,9 +338,9 @@ class IterationTimes:
         work = self._as_alone(self.site(plan), plan, changed)
         return IterationRun(work, env, flows, self.time_factor(sample))
 
-    def _exchanged(self, changed: Assignment | None) -> Assignment | None:
-        """One assignment for all memberships that differ by an exchange of pipelines: one cache key."""
-        return changed and exchange_pipelines(changed, self.deployment.cluster)[0]
+    def _exchanged(self, plan: IterationPlan, changed: Assignment | None) -> Assignment | None:
+        """One assignment for all memberships that differ by an exchange of equal pipelines: one cache key."""
+        return changed and (changed if plan.shares else exchange_pipelines(changed, self.deployment.cluster)[0])
 
     def _if_incomplete(self, assignment: Assignment | None) -> Assignment | None:
         """The assignment, None where every slot has its node: one cache key for both."""

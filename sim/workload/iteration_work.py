@@ -55,11 +55,17 @@ class IterationWork:
     ) -> None:
         self.deployment, self.plan = deployment, plan
         self.cluster, self.costs, self.workload = deployment.cluster, deployment.costs, deployment.costs.workload
-        assignment, self.pipelines = exchange_pipelines(assignment or deployment.complete_assignment, self.cluster)
+        assignment, self.pipelines = assignment or deployment.complete_assignment, self.cluster.replicas
+        if plan.shares is None:
+            assignment, self.pipelines = exchange_pipelines(assignment, self.cluster)
         self.placement = WorkPlacement(self.cluster, assignment)
         self.order: Order = order if self.placement.is_complete else "arrival"
         self.schedule: Schedule = self.costs.schedule(plan)
         self.service = service
+
+    def num_microbatches(self, replica: int) -> int:
+        """Microbatches of a pipeline of the placement."""
+        return self.plan.shares[replica] if self.plan.shares else self.plan.num_microbatches
 
     def slot(self, node: int) -> int:
         """Slot of a node of the placement."""
@@ -159,17 +165,18 @@ class IterationWork:
         num_visits = of_layers + (stage == self.costs.head_stage)
         return self.deployment.shadow_seconds(self.plan, stage, kind) / num_visits
 
-    def idle_shadow_seconds(self, node: int) -> list[tuple[int, float]]:
-        """Stage and nominal seconds per microbatch of shadow work at stage 0 if the head is elsewhere.
+    def idle_shadow_seconds(self, node: int) -> list[tuple[int, int, float]]:
+        """Stage, microbatch and nominal seconds of shadow work at stage 0 if the head is elsewhere.
 
         Nothing visits the node then.
         """
-        found = []
+        found: list[tuple[int, int, float]] = []
         for slot in self.placement.slots[node]:
             stage, replica = self.cluster.place_of(slot)
             visited = stage != EMBEDDING_STAGE or self.costs.head_stage == EMBEDDING_STAGE
             if not visited and self.plan.shadow_forwards and self.placement.holds_shadow(stage, replica):
-                found.append((stage, self.deployment.shadow_seconds(self.plan, stage)))
+                seconds = self.deployment.shadow_seconds(self.plan, stage)
+                found += [(stage, number, seconds) for number in range(self.num_microbatches(replica))]
         return found
 
     # ---- messages other than hops ----------------------------------------------------------------------

@@ -25,6 +25,7 @@ STRATEGY_OPTIONS: list[dict[str, Any]] = [
     {"kind": "repartition", "interval_iterations": 3},
     {"kind": "constant_batch"},
     {"kind": "constant_batch", "cut_iteration": "run_again"},
+    {"kind": "constant_batch", "dealing": "by_pipeline"},
     {"kind": "elastic"},
     {"kind": "elastic", "pipelines": "formed_anew", "learning_rate": "sqrt"},
     {"kind": "skip"},

@@ -45,7 +45,7 @@ EXCHANGES, TRANSFERS, ROUNDS, COPIES, AWAITS_COPIES = 0, 1, 2, 3, 4
 class Tables(NamedTuple):
     """What an iteration computes, and where. Seconds are whole ticks, but not yet with jitter."""
 
-    num_microbatches: int  # of each pipeline
+    num_microbatches: int  # of the pipeline with most
     num_visits: int  # of each microbatch
     in_flight_limit: int
     num_shadow_rounds: int
@@ -58,6 +58,8 @@ class Tables(NamedTuple):
     software_seconds: float
     optimizer_seconds: float
     hop_bytes: float
+    # by pipeline
+    num_of_pipeline: Sequence[int]  # microbatches
     # by visit
     node: Sequence[int]
     rank: Sequence[int]  # among the visits to a node
@@ -135,7 +137,7 @@ def initial_work(t: Tables, messages: Messages) -> Work:
     return Work(
         busy=[0.0, 0.0],
         left=[num_stages, 0, t.num_shadow_rounds, num_copies, 0],
-        num_admitted=[0] * (num_microbatches // t.num_microbatches),
+        num_admitted=[0] * len(t.num_of_pipeline),
         visit=[0] * num_microbatches,
         next_at_barrier=[NO] * num_microbatches,
         is_idle=[False] * num_nodes,
@@ -221,7 +223,7 @@ def coordinate(
     if kind == STARTED:
         start(t, messages, work, traffic, calendar)
     elif kind == RELEASED:
-        if work.num_admitted[about] < t.num_microbatches:
+        if work.num_admitted[about] < t.num_of_pipeline[about]:
             schedule(calendar, 0.0, ADMITTED, about * t.num_microbatches + work.num_admitted[about])
             work.num_admitted[about] += 1
     elif kind == OPENED:
@@ -258,7 +260,7 @@ def start(t: Tables, messages: Messages, work: Work, traffic: Traffic, calendar:
     for index in range(messages.start[groups + 1], messages.start[groups + 2]):
         send_one(messages, traffic, calendar, num_hops, index)
     for replica in range(len(work.num_admitted)):
-        work.num_admitted[replica] = min(t.num_microbatches, t.in_flight_limit)
+        work.num_admitted[replica] = min(t.num_of_pipeline[replica], t.in_flight_limit)
         for number in range(work.num_admitted[replica]):
             schedule(calendar, 0.0, ADMITTED, replica * t.num_microbatches + number)
     for node in range(len(work.current)):

@@ -56,9 +56,8 @@ def run_alone_in_order(work: IterationWork) -> tuple[FinishedIteration, Ints]:
     t, messages, paths = TableBuilder(work).build()
     seconds, state, traffic = run_tables(t, messages, paths)
     is_fixed = np.repeat(np.asarray(t.choice) == FIXED, np.diff(t.visits_start))
-    served = np.where(
-        is_fixed, t.visits, state.waiting
-    )  # a queue keeps what has been served before its first that waits
+    queues = state.waiting[: len(is_fixed)]  # a queue keeps what has been served before its first that waits
+    served = np.where(is_fixed, t.visits, queues)
     return _finished(seconds, state, traffic, ()), served
 
 

@@ -74,6 +74,8 @@ class TableBuilder:
         self._nodes = work.placement.nodes(self._num_microbatches)
         self._replica = np.arange(self._num_replicas)[:, None, None]
         self._node = self._nodes[self._schedule.stage, self._replica, np.arange(self._num_microbatches)[:, None]]
+        self._num_of_pipeline = np.array([work.num_microbatches(replica) for replica in work.cluster.replicas])
+        self._counts = np.arange(self._num_microbatches) < self._num_of_pipeline[:, None]  # by pipeline, microbatch
         self._slots = range(work.cluster.num_slots)
         self._slowdown = np.array([work.cluster.slowdown(*work.cluster.place_of(slot)) for slot in self._slots])
         self._paths = PathNumbers()
@@ -101,6 +103,7 @@ class TableBuilder:
             software_seconds=to_ticks(work.deployment.network.config.software_seconds_per_hop),
             optimizer_seconds=work.optimizer_seconds * max(work.placement.num_stages_by_node()),
             hop_bytes=work.hop_bytes,
+            num_of_pipeline=self._num_of_pipeline,
             node=self._node.ravel(),
             rank=(self._schedule.rank * self._num_replicas + self._replica).ravel(),
             seconds=self._actual(self._visit_seconds() * self._slowdown[self._node]).ravel(),
@@ -189,21 +192,24 @@ class TableBuilder:
         numbers = [NO if path is None else self._paths.of(path) for path in paths]
         network, hop_bytes = self._work.deployment.network, self._work.hop_bytes
         takes_time = [network.seconds_of_hop(path, hop_bytes) > 0.0 for path in paths if path]
-        return np.array(numbers)[index].ravel(), np.array(takes_time, bool)
+        hops = np.array(numbers)[index].reshape(passed[..., :-1].shape)
+        return np.where(self._counts[..., None], hops, NO).ravel(), np.array(takes_time, bool)
 
     def _order_tables(self) -> dict[str, Any]:
         """How each node chooses among visits, and its visits where it follows an order."""
         work, num_nodes = self._work, len(self._slots)
         is_fixed = [work.is_order_fixed(work.cluster.stage_of(slot)) for slot in self._slots]
         other = BY_ARRIVAL if work.schedule.is_first_come_first_served else BY_RANK
-        start = np.concatenate([[0], np.cumsum(np.bincount(self._node.ravel(), minlength=num_nodes))])
+        start = np.concatenate([[0], np.cumsum(np.bincount(self._node[self._counts].ravel(), minlength=num_nodes))])
         visits = np.zeros(start[-1], np.int64) if work.service is None else work.service
         for slot in self._slots:
             if is_fixed[slot] and work.service is None:
                 stage, replica = work.cluster.place_of(slot)
                 first = replica * self._num_microbatches * self._num_visits
-                visits[start[slot] : start[slot + 1]] = first + self._schedule.orders[stage]
-        at_head = self._node[..., self._num_visits // 2 - 1].ravel()
+                order = self._schedule.orders[stage]
+                order = order[order < self._num_of_pipeline[replica] * self._num_visits]
+                visits[start[slot] : start[slot + 1]] = first + order
+        at_head = self._node[self._counts][..., self._num_visits // 2 - 1].ravel()
         return {
             "choice": np.where(is_fixed, FIXED, other),
             "visits_start": start,
@@ -217,7 +223,7 @@ class TableBuilder:
         nodes_of = [placement.nodes_of(stage) for stage in cluster.stages]
         pairs = np.array([(node, stage) for stage, nodes in enumerate(nodes_of) for node in nodes])
         pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-        num_microbatches = self._num_replicas * self._num_microbatches
+        num_microbatches = int(self._num_of_pipeline.sum())
         num_awaited = [
             len(nodes) + num_microbatches * (stage == EMBEDDING_STAGE) for stage, nodes in enumerate(nodes_of)
         ]
@@ -236,11 +242,12 @@ class TableBuilder:
         idle: list[list[float]] = []
         for slot in self._slots:
             own = self._work.idle_shadow_seconds(slot) if slot in self._work.placement.slots else []
-            idle.append([seconds * self._slowdown[slot] for _, seconds in own for _ in range(self._num_microbatches)])
+            idle.append([seconds * self._slowdown[slot] for _, _, seconds in own])
         num_factors = [0] * len(self._slots)
         if self._time_factor:
+            shadowed = self._node[has_shadow & self._counts[..., None]]
             visits, shadows = (
-                np.bincount(at.ravel(), minlength=len(idle)) for at in (self._node, self._node[has_shadow])
+                np.bincount(at.ravel(), minlength=len(idle)) for at in (self._node[self._counts], shadowed)
             )
             num_factors = [len(own) + int(num) for own, num in zip(idle, visits + shadows, strict=True)]
         factors = [

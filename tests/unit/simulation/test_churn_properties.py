@@ -57,6 +57,7 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     *({"kind": "reinit", "label": rule, "rule": rule} for rule in ("random", "copy_previous", "uniform_average")),
     {"kind": "constant_batch"},
     {"kind": "constant_batch", "label": "again", "cut_iteration": "run_again"},
+    {"kind": "constant_batch", "label": "by_pipeline", "dealing": "by_pipeline"},
     {"kind": "elastic"},
     {"kind": "elastic", "label": "anew", "pipelines": "formed_anew", "min_replicas": 2, "learning_rate": "sqrt"},
     {"kind": "elastic", "label": "spares", "world_size": "fixed_with_spares"},

@@ -99,7 +99,11 @@ STRATEGIES = st.one_of(
         st.sampled_from(["with_forward", "eager", "lazy"]),
         st.sampled_from(["none", "gradients", "weights", "gradients_and_weights"]),
     ),
-    st.builds(lambda cut: {"kind": "constant_batch", "cut_iteration": cut}, st.sampled_from(["kept", "run_again"])),
+    st.builds(
+        lambda cut, dealing: {"kind": "constant_batch", "cut_iteration": cut, "dealing": dealing},
+        st.sampled_from(["kept", "run_again"]),
+        st.sampled_from(["by_stage", "by_pipeline"]),
+    ),
     st.builds(
         lambda size, pipelines: {"kind": "elastic", "world_size": size, "pipelines": pipelines},
         st.sampled_from(["dynamic", "fixed_with_spares"]),

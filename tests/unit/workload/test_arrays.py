@@ -106,10 +106,13 @@ def plans(draw, site):
         st.none() | st.sets(st.integers(0, num_microbatches - 1)).map(sorted).map(tuple),
         st.none() | st.sets(st.sampled_from(site.cluster.replicas)).map(sorted).map(tuple),
     )
+    num_pipelines = len(site.cluster.replicas)
+    of_each = st.lists(st.integers(1, num_microbatches), min_size=num_pipelines, max_size=num_pipelines)
+    shares = draw(st.none() | of_each.map(tuple))
     if site.costs.workload.schedule == "zero_bubble":
         factors = tuple(draw(st.lists(factor, max_size=2)))
         plain = plain_plan(site.costs.workload)
-        return replace(plain, routes=routes, factors=factors, embedding_copies=draw(st.booleans()))
+        return replace(plain, routes=routes, factors=factors, embedding_copies=draw(st.booleans()), shares=shares)
     return replace(
         plain_plan(site.costs.workload),
         routes=routes,
@@ -119,6 +122,7 @@ def plans(draw, site):
         shadow_backwards=draw(st.sampled_from((0.0, 1.0))),
         shadow_transfers=draw(st.integers(0, 2)),
         embedding_copies=draw(st.booleans()),
+        shares=shares,
     )
 
 
