@@ -2,52 +2,90 @@
 
 Loss = floor + span · (1 + p / scale)^-exponent with p the effective progress in steps. An edit lowers p by a tenth;
 one that restores older weights of the stage, by the stage's share of the progress made since. Swapped routes slow p.
-While a recipe is in force, p grows by the share of the batch's passes through stages that are trained.
+While a recipe is in force, p grows by the share of the batch's passes through stages that are trained. A merge adds
+up what each source has gained over the line's own p; rate, momentum and shares play no part.
 """
 
 from __future__ import annotations
 
 import zlib
 from functools import lru_cache
+from typing import NamedTuple
 
 from models.recipe import PLAIN, Recipe, rows_by_route
 from models.spec import TrainingSpec
 from models.training import Training
-from models.training_state import Position
+from models.training_state import Entry, Lineage, Merge, Position
 
 FLOOR, SPAN, SCALE_STEPS, EXPONENT = 1.2, 4.3, 20.0, 0.5
 SETBACK_PER_EDIT, SWAP_SLOWDOWN = 0.1, 0.05
 
 
+class Progress(NamedTuple):
+    """Effective progress at the first step of a line, and its growth per step, in steps."""
+
+    step: int
+    progress: float
+    speed: float
+
+    def at(self, step: int) -> float:
+        """Effective progress at a later step of the line."""
+        return self.progress + self.speed * (step - self.step)
+
+
 class CurveTraining(Training):
     """Losses from a formula; nothing is trained."""
 
-    def train_loss(self, position: Position) -> float:
+    def __init__(self, spec: TrainingSpec, iterations_per_step: int = 1) -> None:
+        super().__init__(spec, iterations_per_step)
+        self._progress: dict[str, Progress] = {}  # by the key of a line
+
+    def train_loss(self, position: Position) -> float | None:
         """Validation loss plus deterministic noise of at most 0.05."""
+        if position.replicas or position.lineage.is_at_rest:
+            return super().train_loss(position)
         if position.step == 0:
             raise ValueError("no step led to step 0: it has no training loss")
-        noise = zlib.crc32(f"{self.spec.data_seed}/{position.step}".encode()) / 2**32 - 0.5
-        return self.validation_loss(position) + 0.1 * noise
+        return self.validation_loss_of(position) + self._noise(position.step)
 
-    def validation_loss(self, position: Position) -> float:
+    def loss_of_step(self, lineage: Lineage, step: int) -> float:
+        """Validation loss after the step, plus noise."""
+        return self.validation_loss_of(Position(lineage, step)) + self._noise(step)
+
+    def _noise(self, step: int) -> float:
+        return 0.1 * (zlib.crc32(f"{self.spec.data_seed}/{step}".encode()) / 2**32 - 0.5)
+
+    def validation_loss_of(self, state: Position) -> float:
         """Value of the curve at the effective progress of this state."""
-        spec = position.lineage.spec
-        after = [(0, 0.0, speed_of(spec, PLAIN))]  # step, progress and speed at the beginning, then after each entry
-        for step, entry in position.lineage.edits:
-            since, progress, speed = after[-1]
-            progress += speed * (step - since)
-            if isinstance(entry, Recipe):
-                speed = speed_of(spec, entry)
-            elif entry.goes_back_to is None:
-                progress *= 1.0 - SETBACK_PER_EDIT
-            else:
-                since, older, speed_then = after[entry.goes_back_to.num_edits]
-                lost = progress - (older + speed_then * (entry.goes_back_to.step - since))
-                progress -= max(0.0, lost) / self.spec.model.num_stages
-            after.append((step, progress, speed))
-        since, progress, speed = after[-1]
-        progress += speed * (position.step - since)
+        progress = self._first_progress(state.lineage).at(state.step)
         return float(FLOOR + SPAN * (1.0 + progress / SCALE_STEPS) ** -EXPONENT)
+
+    def _first_progress(self, lineage: Lineage) -> Progress:
+        """Progress at the first step of a line, after its last entry."""
+        number = len(lineage.edits)
+        while number > 0 and lineage.keys[number] not in self._progress:
+            number -= 1
+        found = self._progress.get(lineage.keys[number], Progress(0, 0.0, speed_of(lineage.spec, PLAIN)))
+        self._progress[lineage.keys[number]] = found
+        for step, entry in lineage.edits[number:]:
+            number += 1
+            found = self._after_entry(lineage, found, step, entry)
+            self._progress[lineage.keys[number]] = found
+        return found
+
+    def _after_entry(self, lineage: Lineage, before: Progress, step: int, entry: Entry) -> Progress:
+        """Progress after an entry of a lineage."""
+        progress, speed, num_stages = before.at(step), before.speed, lineage.spec.model.num_stages
+        if isinstance(entry, Recipe):
+            return Progress(step, progress, speed_of(lineage.spec, entry))
+        if isinstance(entry, Merge):
+            gained = sum(self._first_progress(source.lineage).at(source.step) - progress for source in entry.sources)
+            share = 1.0 if entry.stages is None else len(entry.stages) / (num_stages + 1)
+            return Progress(step, progress + share * gained, speed)
+        if (moment := entry.goes_back_to) is None:
+            return Progress(step, progress * (1.0 - SETBACK_PER_EDIT), speed)
+        lost = progress - self._progress[lineage.keys[moment.num_edits]].at(moment.step)
+        return Progress(step, progress - max(0.0, lost) / num_stages, speed)
 
 
 @lru_cache

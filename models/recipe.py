@@ -23,12 +23,12 @@ Rows = npt.NDArray[np.int64]
 
 
 def ascending(rows: Collection[int] | None) -> tuple[int, ...] | None:
-    """Rows as numbers of Python, which have one text each. ValueError for none, negative and unsorted ones."""
+    """Rows as numbers of Python, which have one text each. ValueError for negative and unsorted ones."""
     if rows is None:
         return None
     found = tuple(int(row) for row in rows)
-    if not found or found[0] < 0 or list(found) != sorted(set(found)):
-        raise ValueError(f"recipe: rows are at least one number from 0, ascending, found {found}")
+    if list(found) != sorted(set(found)) or min(found, default=0) < 0:
+        raise ValueError(f"recipe: rows are numbers from 0, ascending, found {found}")
     return found
 
 
@@ -54,6 +54,8 @@ class ApproximateBackward:
     def __post_init__(self) -> None:
         """Check what can be checked without a training."""
         object.__setattr__(self, "rows", ascending(self.rows))
+        if self.rows == ():
+            raise ValueError(f"recipe: backward of stage {self.stage} is of at least one row, found none")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"recipe: the rank of a gradient is at least 1, found {self.rank}")
 
@@ -76,6 +78,7 @@ class Recipe:
     """How steps are trained until another recipe is entered; the default is the training of the spec itself.
 
     rows: rows (sequences) of each batch that count, in ascending order; None: all. The training loss is their mean.
+    Without rows, the line rests: steps pass without an update, and there is no training loss.
     average_over: the gradient is the mean over the rows that count (`counted`), or their sum divided by the number of
     rows of the whole batch (`batch`: the rows left out count as zero gradients).
     routes: in place of those of the spec: row r is of microbatch j, as ever, and takes `routes[j % len(routes)]`. A
@@ -105,6 +108,15 @@ class Recipe:
                 raise ValueError(f"recipe: at least one route, no stage twice in one, found {self.routes}")
         if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
             raise ValueError(f"recipe: rate_factor is finite and above 0, found {self.rate_factor}")
+
+    @property
+    def is_rest(self) -> bool:
+        """Whether steps pass without an update."""
+        return self.rows == ()
+
+    def num_rows(self, spec: TrainingSpec) -> int:
+        """Number of rows of each batch that count."""
+        return spec.sequences_per_batch if self.rows is None else len(self.rows)
 
     def as_text(self) -> str:
         """Stable text of this recipe, for hashes and logs: fields at their defaults are left out."""
@@ -141,6 +153,8 @@ class Recipe:
         )
         if wrong := {stage for (stage, _), count in twice.items() if count > 1}:
             raise ValueError(f"recipe: backward has a row of stage {min(wrong)} twice")
+        if self.is_rest:
+            return REST
         plain = replace(self, backward=tuple(each for each in self.backward if not each.is_exact(spec.model)))
         if self.rows is not None and len(self.rows) == spec.sequences_per_batch:
             plain = replace(plain, rows=None)
@@ -156,11 +170,14 @@ class Recipe:
 PLAIN = Recipe()
 """The recipe in force where none was entered."""
 
+REST = Recipe(rows=())
+"""Steps pass without an update."""
+
 
 def rows_by_route(spec: TrainingSpec, recipe: Recipe = PLAIN) -> dict[Route, Rows]:
     """Rows of the batch that count on each route: microbatch j (equal, contiguous) takes routes[j mod n]."""
     routes = recipe.routes or spec.routes
-    rows = np.arange(spec.sequences_per_batch) if recipe.rows is None else np.array(recipe.rows)
+    rows = np.arange(spec.sequences_per_batch) if recipe.rows is None else np.array(recipe.rows, dtype=np.int64)
     route_of_row = rows * spec.num_microbatches // spec.sequences_per_batch % len(routes)
     groups: dict[Route, list[Rows]] = {}
     for index, route in enumerate(routes):

@@ -14,11 +14,12 @@ from safetensors.torch import load, save
 
 from models.corpus import Corpus
 from models.device import device_name
+from models.entries import make_last_entry
 from models.spec import TrainingSpec
 from models.stacked import divergence_at, is_finite, open_trainer, stack_of
 from models.trainer import StepResult, Trainer, divergence
 from models.training_plan import Segment
-from models.training_state import DivergedError, Edit, Position, older_states
+from models.training_state import DivergedError, Position
 from models.trajectory import environment_of
 from models.trajectory_store import LineResults
 
@@ -39,7 +40,7 @@ class TrainedSegment:
 
 
 SegmentWithStates = tuple[Segment, bytes | None, Mapping[Position, bytes]]
-"""A segment, the state at its start (None: the initial one) and the older states of its edits."""
+"""A segment, the state at its start (None: the initial one) and the states that its entries refer to."""
 
 
 def train_segments(segments: Sequence[SegmentWithStates], corpus: Corpus, environment: str) -> list[TrainedSegment]:
@@ -61,11 +62,11 @@ def train_segments(segments: Sequence[SegmentWithStates], corpus: Corpus, enviro
 
 
 def train_alone(
-    segment: Segment, start: bytes | None, older: Mapping[Position, bytes], corpus: Corpus
+    segment: Segment, start: bytes | None, used: Mapping[Position, bytes], corpus: Corpus
 ) -> TrainedSegment:
-    """Train a segment from the state at `segment.start` and the older states of its edits."""
+    """Train a segment from the state at `segment.start` and the states that its entries refer to."""
     done = TrainedSegment()
-    trainer = entered(segment, corpus, start, older)
+    trainer = entered(segment, corpus, start, used)
     validate(trainer, segment, done)
     try:
         while trainer.step < segment.last_step:
@@ -79,16 +80,14 @@ def train_alone(
     return done
 
 
-def entered(segment: Segment, corpus: Corpus, start: bytes | None, older: Mapping[Position, bytes]) -> Trainer:
-    """The state at the beginning of a segment, after its edits, with its recipe in force."""
+def entered(segment: Segment, corpus: Corpus, start: bytes | None, used: Mapping[Position, bytes]) -> Trainer:
+    """The state at the beginning of a segment, after its entries, with its recipe in force."""
     trainer = Trainer(segment.lineage.spec, corpus)
     if start is not None:
         trainer.restore(load(start))
+    states = {state: load(used[state]) for state in segment.used}
     for lineage in segment.entered:
-        _, entry = lineage.edits[-1]
-        if isinstance(entry, Edit):
-            states = {moment: load(older[state]) for moment, state in older_states(lineage).items()}
-            trainer.apply(entry, states)
+        make_last_entry(trainer, lineage, states)
     trainer.enter(segment.lineage.recipe)
     return trainer
 
@@ -98,8 +97,8 @@ def train_stack(segments: Sequence[SegmentWithStates], corpus: Corpus) -> list[T
     specs = [segment.lineage.spec for segment, _, _ in segments]
     stack = stack_of(specs[0].without_seeds, corpus)
     states = [  # most begin with a stored state
-        entered(segment, corpus, start, older).snapshot() if segment.entered or start is None else load(start)
-        for segment, start, older in segments
+        entered(segment, corpus, start, used).snapshot() if segment.entered or start is None else load(start)
+        for segment, start, used in segments
     ]
     stack.load(list(zip(specs, states, strict=True)))
     recipes = {segment.lineage.recipe for segment, _, _ in segments}

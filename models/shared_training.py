@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 
 from models.segment import TrainedSegment
 from models.training import ReplayedLosses
-from models.training_plan import Demands, Segment, StoredLine, plan_segments
-from models.training_state import Lineage, Position
+from models.training_plan import Demand, Demands, Segment, StoredLine, ends, plan_segments
+from models.training_state import Lineage, Position, origins
 from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_of, line_name
 from models.trajectory_store import Keyframe, TrajectoryStore
 
@@ -110,13 +110,18 @@ class SharedTraining:
         if not self._divergences:
             return demands
         reachable: Demands = {}
-        for lineage, demand in demands.items():
-            parents = zip(lineage.keys, lineage.edits, strict=False)
-            if any(step > self._divergences.get(parent, (step, ""))[0] for parent, (step, _) in parents):
-                continue  # forks from another line after the step at which that diverged
-            last_step, _ = self._divergences.get(lineage.key, (demand.end, ""))
-            validations = {step for step in demand.validations if step <= last_step}
-            reachable[lineage] = type(demand)(min(demand.last_step, last_step), validations)
+        last_steps = {key: step for key, (step, _) in self._divergences.items()}
+        unreachable: set[Lineage] = set()  # begin with a state of a line that diverged before
+        for lineage, end in ends(demands).items():
+            if any(
+                state.lineage in unreachable or state.step > last_steps.get(state.lineage.key, state.step)
+                for state in origins(lineage)
+            ):
+                unreachable.add(lineage)
+            elif demand := demands.get(lineage):
+                last_step = last_steps.get(lineage.key, end)
+                validations = {step for step in demand.validations if step <= last_step}
+                reachable[lineage] = Demand(min(demand.last_step, last_step), validations)
         return reachable
 
 

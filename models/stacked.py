@@ -41,10 +41,11 @@ from models.trainer import (
     Trainer,
     adam_state,
     divergence,
+    outer,
     routes_of_validation,
     scheduled_rate,
 )
-from models.training_state import Edit, Moment
+from models.training_state import Edit, Merge, Moment
 
 LiveTrainer: TypeAlias = "Trainer | StackedReplicate"
 
@@ -104,6 +105,7 @@ class Stack:
         slots = [*replicates, *([replicates[0]] * free)]
         self.data_seeds = [spec.data_seed for spec, _ in slots]
         states = [state for _, state in slots]
+        self.outer_momentum = [{name: value.clone() for name, value in outer(state).items()} for state in states]
         num_stages = len(self.whole.stage_sizes)
         self.steps = np.array([int(state["step"]) for state in states])
         self.gradient_norms: Floats = np.array([state["gradient_norms"].tolist() for state in states])
@@ -263,7 +265,7 @@ class Stack:
             if steps := self.adam_steps[slot, number]:
                 state[f"adam.{number}.step"] = torch.tensor(steps, dtype=torch.float32)
                 state[f"adam.{number}.exp_avg"], state[f"adam.{number}.exp_avg_sq"] = moments
-        return state
+        return state | self.outer_momentum[slot]
 
 
 @lru_cache(maxsize=1)
@@ -314,6 +316,16 @@ class StackedReplicate:
         self._editor.restore(self.snapshot())
         self._editor.apply(edit, older)
         self.restore(self._editor.snapshot())
+
+    def merge(self, merge: Merge, sources: Sequence[State]) -> None:
+        """Move weights towards the mean of the weights of other states, those of the sources of the merge."""
+        self._editor.restore(self.snapshot())
+        self._editor.merge(merge, sources)
+        self.restore(self._editor.snapshot())
+
+    def rest_until(self, step: int) -> None:
+        """Let steps pass without an update."""
+        self._stack.steps[:] = step
 
     def snapshot(self) -> State:
         """Whole state as named tensors on the CPU."""

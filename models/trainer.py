@@ -17,10 +17,11 @@ from models.corpus import Corpus
 from models.recipe import PLAIN, Pass, Recipe, Route, rows_by_pass, rows_by_route, visited_stages
 from models.spec import TrainingSpec, plain_routes
 from models.staged_model import StagedModel
-from models.training_state import DivergedError, Edit, GradientNormWeights, Moment, Term
+from models.training_state import DivergedError, Edit, GradientNormWeights, Merge, Moment, Term
 
 MAX_SEQUENCES_PER_EVALUATION = 64
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+OUTER = "outer."
 
 State = dict[str, Tensor]
 """Whole training state as named tensors: the result of `Trainer.snapshot`."""
@@ -38,9 +39,10 @@ class StepResult:
 class Trainer:
     """Weights, optimizer states and learning-rate factors of one training state.
 
-    Life: created at step 0 → `train_step`, `apply(edit)`, `enter(recipe)`, in any order → `snapshot` / `restore` at any
-    time; the recipe in force is not part of a state. `gradient_norms` are those of the last step in which rows visited
-    the stage, all 1 before the first. An edit gives a stage its sources' mean, or leaves its own.
+    Life: created at step 0 → `train_step`, `apply(edit)`, `merge`, `enter(recipe)`, `rest_until(step)`, in any order →
+    `snapshot` / `restore` at any time; the recipe in force is not part of a state. `gradient_norms` are those of the
+    last step in which rows visited the stage, all 1 before the first. An edit gives a stage its sources' mean, or
+    leaves its own.
     """
 
     def __init__(self, spec: TrainingSpec, corpus: Corpus) -> None:
@@ -57,6 +59,7 @@ class Trainer:
         num_stages = len(self.model.flat)
         self.gradient_norms = [1.0] * num_stages
         self.rate_factors: list[tuple[float, float, int]] = [(1.0, math.inf, 0)] * num_stages
+        self.outer_momentum: dict[int, Tensor] = {}  # of the stages that a merge with momentum has moved
         validation = corpus.validation_windows(spec.num_validation_sequences, spec.sequence_length)
         self._validation = torch.from_numpy(validation)
 
@@ -166,6 +169,26 @@ class Trainer:
             combined = {name: combine([(share, moments[name]) for share, moments in sources]) for name in ADAM_STATE}
             self.optimizer.state[flat] = combined
 
+    def rest_until(self, step: int) -> None:
+        """Let steps pass without an update."""
+        self.step = step
+
+    @torch.no_grad()
+    def merge(self, merge: Merge, sources: Sequence[State]) -> None:
+        """Move weights towards the mean of the weights of other states, those of the sources of the merge."""
+        for number in range(len(self.model.flat)) if merge.stages is None else merge.stages:
+            flat = self.model.flat[number]
+            own = flat.detach().double()
+            mean = mean_of([state[f"weights.{number}"] for state in sources], merge.shares)
+            moved = merge.rate * mean if merge.rate == 1 else (1.0 - merge.rate) * own + merge.rate * mean
+            if merge.momentum:
+                momentum = own - mean
+                if number in self.outer_momentum:
+                    momentum = merge.momentum * self.outer_momentum[number].double() + momentum
+                moved = moved - merge.rate * merge.momentum * momentum
+                self.outer_momentum[number] = momentum.float()
+            flat.copy_(moved)
+
     def snapshot(self) -> State:
         """Whole state as named tensors, to the bit; most are live: write or clone them before the next step."""
         tensors: State = {
@@ -177,7 +200,7 @@ class Trainer:
             tensors[f"weights.{number}"] = flat.detach()
             for name, value in self.optimizer.state.get(flat, {}).items():
                 tensors[f"adam.{number}.{name}"] = value
-        return tensors
+        return {**tensors, **{f"{OUTER}{number}": momentum for number, momentum in self.outer_momentum.items()}}
 
     @torch.no_grad()
     def restore(self, tensors: State) -> None:
@@ -185,6 +208,7 @@ class Trainer:
         self.step = int(tensors["step"])
         self.gradient_norms = tensors["gradient_norms"].tolist()
         self.rate_factors = [(factor, half, int(since)) for factor, half, since in tensors["rate_factors"].tolist()]
+        self.outer_momentum = {int(name.removeprefix(OUTER)): each.clone() for name, each in outer(tensors).items()}
         self.optimizer.state.clear()
         for number, flat in enumerate(self.model.flat):
             flat.copy_(tensors[f"weights.{number}"])
@@ -204,6 +228,11 @@ def adam_state(tensors: State, number: int) -> dict[str, Tensor]:
     """Adam's state of a stage in a whole state; empty before its first step."""
     prefix = f"adam.{number}."
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def outer(tensors: State) -> State:
+    """Outer momentum of the stages in a whole state, by the names that it has there."""
+    return {name: value for name, value in tensors.items() if name.startswith(OUTER)}
 
 
 def routes_of_validation(spec: TrainingSpec, recipe: Recipe) -> dict[Route, float]:
@@ -265,3 +294,11 @@ def combine(vectors: Sequence[tuple[float, Tensor]]) -> Tensor:
     for share, vector in vectors:
         total += share * vector.double()
     return total.float()
+
+
+def mean_of(vectors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Mean of vectors in float64; of a single vector the vector itself, to the sign of a zero."""
+    if not shares:
+        shares = [1.0 / len(vectors)] * len(vectors)
+    first, *others = (share * vector.double() for share, vector in zip(shares, vectors, strict=True))
+    return sum(others, first)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from models.spec import Routes, TrainingSpec
-from models.training_state import DivergedError, Lineage, Position, root
+from models.training_state import DivergedError, Lineage, Position, all_lines, root
 
 
 class Training(ABC):
@@ -26,16 +26,39 @@ class Training(ABC):
         """State before the first step, when microbatches take the given routes."""
         return root(self.spec, self.iterations_per_step, routes)
 
-    @abstractmethod
     def train_loss(self, position: Position) -> float | None:
         """Loss of the batch of the step that led to this state; None where nothing is learnt.
 
-        Raises ValueError at step 0, DivergedError when training diverges on the way.
+        Of several replicas: the mean loss of the steps of those that take part, weighted by the rows each trains on; a
+        step that several share counts once. Raises ValueError at step 0, DivergedError when training diverges on the
+        way.
         """
+        if position.step == 0:
+            raise ValueError("no step led to step 0: it has no training loss and no gradient")
+        states = [replica for replica in position.replicas if replica] if position.replicas else [position]
+        lines = dict.fromkeys(state.line_of_step for state in states)
+        learning = [lineage for lineage in lines if not lineage.is_at_rest]
+        losses = [self.loss_of_step(lineage, position.step) for lineage in learning]
+        found = [loss for loss in losses if loss is not None]
+        if len(losses) < 2 or len(found) < len(losses):
+            return found[0] if len(found) == len(losses) == 1 else None
+        nums_rows = [lineage.recipe.num_rows(lineage.spec) for lineage in learning]
+        return sum(num * loss for num, loss in zip(nums_rows, found, strict=True)) / sum(nums_rows)
+
+    def validation_loss(self, position: Position) -> float | None:
+        """Loss on held-out text at this state; None where nothing is learnt.
+
+        Of several replicas: that of the global weights, which change in merges alone.
+        """
+        return self.validation_loss_of(position.settled)
 
     @abstractmethod
-    def validation_loss(self, position: Position) -> float | None:
-        """Loss on held-out text at this state; None where nothing is learnt."""
+    def loss_of_step(self, lineage: Lineage, step: int) -> float | None:
+        """Loss of the batch of a step of a line, which led to its state at `step`; the line is not at rest there."""
+
+    @abstractmethod
+    def validation_loss_of(self, state: Position) -> float | None:
+        """Loss on held-out text at the state of a single line, a settled Position."""
 
     def flush(self) -> None:  # noqa: B027
         """Make all results durable, where they are stored."""
@@ -46,10 +69,10 @@ class NoTraining(Training):
 
     learns = False
 
-    def train_loss(self, position: Position) -> None:
+    def loss_of_step(self, lineage: Lineage, step: int) -> None:
         """None."""
 
-    def validation_loss(self, position: Position) -> None:
+    def validation_loss_of(self, state: Position) -> None:
         """None."""
 
 
@@ -73,27 +96,26 @@ class ReplayedTraining(Training):
         super().__init__(spec, iterations_per_step)
         self.losses = losses
 
-    def train_loss(self, position: Position) -> float:
-        """Loss of the batch of the step that led to this state, in nats per token."""
-        lineage = position.line_of_step
+    def loss_of_step(self, lineage: Lineage, step: int) -> float:
+        """Loss of the batch of a step, in nats per token."""
         first_step, losses = self.losses.train.get(lineage.key, (0, ()))
-        index = position.step - first_step
+        index = step - first_step
         if 0 <= index < len(losses) and not math.isnan(losses[index]):
             return losses[index]
-        raise self._missing(lineage, position.step)
+        raise self._missing(lineage, step)
 
-    def validation_loss(self, position: Position) -> float:
-        """Loss on held-out text at this state, in nats per token."""
-        losses = self.losses.validation.get(position.lineage.key, {})
-        if position.step in losses:
-            return losses[position.step]
-        raise self._missing(position.lineage, position.step)
+    def validation_loss_of(self, state: Position) -> float:
+        """Loss on held-out text at a state, in nats per token."""
+        losses = self.losses.validation.get(state.lineage.key, {})
+        if state.step in losses:
+            return losses[state.step]
+        raise self._missing(state.lineage, state.step)
 
     def _missing(self, lineage: Lineage, step: int) -> Exception:
         """Error for a missing loss."""
         if message := self.losses.invalid.get(lineage.key, {}).get(step):
             return DivergedError(message)
-        for key in reversed(lineage.keys):
-            if key in self.losses.divergences:
-                return DivergedError(self.losses.divergences[key])
+        for line in reversed(all_lines({lineage: step})):
+            if line.key in self.losses.divergences:
+                return DivergedError(self.losses.divergences[line.key])
         return RuntimeError(f"no loss is stored for step {step} of line {lineage.key}")

@@ -1,7 +1,7 @@
 """Training plan: the states that a set of runs needs, and the segments to train for them, each step once.
 
 A run is first simulated without training (`DemandRecorder`), which gives the states it needs. The lines of all runs
-form a tree, which `plan_segments` cuts into segments, at every fork. This module does not load torch.
+form a graph, which `plan_segments` cuts into segments, at every fork and merge. This module does not load torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from models.recipe import Recipe
 from models.spec import TrainingSpec
 from models.training import Training
-from models.training_state import Lineage, Position, older_states
+from models.training_state import Lineage, Position, all_lines, states_used
 
 
 @dataclass
@@ -42,14 +42,14 @@ class DemandRecorder(Training):
         super().__init__(spec, iterations_per_step)
         self.demands: Demands = {}
 
-    def train_loss(self, position: Position) -> None:
+    def loss_of_step(self, lineage: Lineage, step: int) -> None:
         """None; the demand is recorded."""
-        demand = self.demands.setdefault(position.line_of_step, Demand())
-        demand.last_step = max(demand.last_step, position.step)
+        demand = self.demands.setdefault(lineage, Demand())
+        demand.last_step = max(demand.last_step, step)
 
-    def validation_loss(self, position: Position) -> None:
+    def validation_loss_of(self, state: Position) -> None:
         """None; the demand is recorded."""
-        self.demands.setdefault(position.lineage, Demand()).validations.add(position.step)
+        self.demands.setdefault(state.lineage, Demand()).validations.add(state.step)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ class StoredLine:
 class Segment:
     """Consecutive steps of one line to train: from `start`, through the entries of the line there, up to `last_step`.
 
-    start: initial state, on this line or on the one it forks from; None: before the first step. entered: lines entered
-    at the start, each by its last edit or recipe; the last is this one. validations: steps at which to validate.
+    A line at rest has segments of no step. start: initial state, on this line or on the one it forks from; None: before
+    the first step. entered: lines entered at the start, each by its last entry; the last is this one. validations:
+    steps at which to validate.
     end_is_stored: whether the end state is stored already, so that no segment depends on this one for it.
     """
 
@@ -94,14 +95,14 @@ class Segment:
         return self.lineage.spec.without_seeds, self.lineage.recipe
 
     @property
-    def older(self) -> list[Position]:
-        """Older states that the edits refer to."""
-        return list(dict.fromkeys(state for lineage in self.entered for state in older_states(lineage).values()))
+    def used(self) -> list[Position]:
+        """States that the entries refer to: older ones, and the sources of merges."""
+        return list(dict.fromkeys(state for lineage in self.entered for state in states_used(lineage)))
 
     @property
     def needs(self) -> list[Position]:
         """States needed to begin."""
-        return [*([self.start] if self.start else []), *self.older]
+        return [*([self.start] if self.start else []), *self.used]
 
 
 def together(demands: Iterable[Demands]) -> Demands:
@@ -114,15 +115,8 @@ def together(demands: Iterable[Demands]) -> Demands:
 
 
 def ends(demands: Demands) -> dict[Lineage, int]:
-    """Last step needed of each line, including the lines that others fork from."""
-    last = {lineage: demand.end for lineage, demand in demands.items()}
-    climbed: set[Lineage] = set()
-    for lineage in demands:
-        while lineage not in climbed and (parent := lineage.parent()) is not None:
-            climbed.add(lineage)
-            last[parent] = max(last.get(parent, 0), lineage.first_step)
-            lineage = parent
-    return last
+    """Last step needed of each line, including the lines that others are made of."""
+    return all_lines({lineage: demand.end for lineage, demand in demands.items()})
 
 
 def num_steps(demands: Demands) -> int:
@@ -133,15 +127,21 @@ def num_steps(demands: Demands) -> int:
 def plan_segments(demands: Demands, stored_line: Callable[[Lineage], StoredLine], max_steps: int) -> list[Segment]:
     """Segments that give what is needed and not stored, of about `max_steps` at most; dependencies come first."""
     wanted: dict[Lineage, set[int]] = {lineage: set() for lineage in demands}
+    by_rank: dict[int, list[Lineage]] = {}
+    for lineage in wanted:
+        by_rank.setdefault(lineage.rank, []).append(lineage)
     segments: list[list[Segment]] = []
-    for depth in range(max((len(lineage.edits) for lineage in demands), default=0), -1, -1):
-        for lineage in [lineage for lineage in wanted if len(lineage.edits) == depth]:
+    for rank in range(max(by_rank, default=0), -1, -1):  # what a line is made of has lower ranks
+        for lineage in by_rank.pop(rank, ()):
             chains = segments_of_line(
                 lineage, demands.get(lineage, Demand()), wanted[lineage], stored_line(lineage), max_steps
             )
             segments += reversed(chains)  # the whole list is reversed at the end
             for state in (state for chain in chains for state in chain[0].needs if state.lineage != lineage):
-                wanted.setdefault(state.lineage, set()).add(state.step)
+                if state.lineage not in wanted:
+                    wanted[state.lineage] = set()
+                    by_rank.setdefault(state.lineage.rank, []).append(state.lineage)
+                wanted[state.lineage].add(state.step)
     return [segment for chain in reversed(segments) for segment in chain]
 
 
@@ -184,9 +184,9 @@ def chain_of(
     start: Position | None = Position(lineage, begin)
     entered: tuple[Lineage, ...] = ()
     if begin not in stored:  # begins with all edits of this step, from the line that they fork from
-        num_edits = sum(step < lineage.first_step for step, _ in lineage.edits)
+        num_edits = lineage.num_edits_before(lineage.first_step)
         entered = tuple(lineage.first(number) for number in range(num_edits + 1, len(lineage.edits) + 1))
-        start = Position(lineage.first(num_edits), begin) if begin else None
+        start = Position(lineage.first(num_edits), begin).settled if begin else None
     cuts = cuts_between(begin, end, [step for step in states if begin <= step < end], max_steps)
     chain: list[Segment] = []
     for first, last in zip([begin, *cuts], cuts, strict=False):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -122,6 +124,69 @@ class Edit:
         )
 
 
+@dataclass(frozen=True)
+class Merge:
+    """A step of an outer optimizer: moves the weights of a line towards the mean of those of other lines.
+
+    With own weights w and mean m = Σ share · source weights: g = w − m; v ← momentum · v + g; and then
+    w ← (1 − rate) · w + rate · m − rate · momentum · v, which is SGD with Nesterov's momentum on g, as in DiLoCo.
+    One source at rate 1 without momentum gives the weights of the source to the bit. Adam's state, gradient norms and
+    learning-rate factors of the line stay; v is part of its states, and 0 before the first merge with momentum.
+
+    sources: states of any lines of the same training, at or before the step of the merge.
+    shares: of the sources, normalised to sum 1; empty: equal.
+    stages: those that move, 0 being the ends; None: all.
+    """
+
+    sources: tuple[Position, ...]
+    shares: tuple[float, ...] = ()
+    rate: float = 1.0
+    momentum: float = 0.0
+    stages: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Bring equal merges to equal fields, and check what can be checked without a line."""
+        sources = tuple(source.settled for source in self.sources)
+        if not sources or any(source.replicas for source in self.sources):
+            raise ValueError("merge: sources are at least one state of a single line, without replicas")
+        shares = tuple(float(share) for share in self.shares)
+        if shares and len(shares) != len(sources):
+            raise ValueError(f"merge: one share for each of {len(sources)} sources, found {len(shares)}")
+        if not all(math.isfinite(share) and share > 0 for share in shares):
+            raise ValueError(f"merge: shares are finite and above 0, found {shares}")
+        total = math.fsum(shares)
+        shares = () if len(set(shares)) < 2 else tuple(share / total for share in shares)
+        if not (math.isfinite(self.rate) and self.rate > 0):
+            raise ValueError(f"merge: rate is finite and above 0, found {self.rate}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"merge: momentum is at least 0 and below 1, found {self.momentum}")
+        stages = None if self.stages is None else tuple(sorted({int(stage) for stage in self.stages}))
+        if stages is not None and (not stages or stages[0] < EMBEDDING_STAGE):
+            raise ValueError(f"merge: stages are at least one number from {EMBEDDING_STAGE}, found {self.stages}")
+        found = {"sources": sources, "shares": shares, "rate": float(self.rate), "momentum": float(self.momentum)}
+        for name, value in {**found, "stages": stages}.items():
+            object.__setattr__(self, name, value)
+
+    def as_text(self) -> str:
+        """Stable text of this merge, for hashes: fields at their defaults are left out."""
+        parts = ["merge", ",".join(f"{source.lineage.key}@{source.step}" for source in self.sources)]
+        parts += [f"shares {self.shares!r}"] if self.shares else []
+        parts += [f"rate {self.rate!r}"] if self.rate != 1 else []
+        parts += [f"momentum {self.momentum!r}"] if self.momentum else []
+        parts += [f"stages {self.stages}"] if self.stages is not None else []
+        return ":".join(parts)
+
+    def require_fits(self, spec: TrainingSpec, step: int) -> None:
+        """ValueError for what a training does not have, or not yet at a step."""
+        for source in self.sources:
+            if source.lineage.spec != spec:
+                raise ValueError(f"merge at step {step}: a source is of another training")
+            if source.step > step:
+                raise ValueError(f"merge at step {step}: a source is of step {source.step}, which is later")
+        if self.stages and self.stages[-1] > spec.model.num_stages:
+            raise ValueError(f"merge: stages are 0 to {spec.model.num_stages}, found {self.stages[-1]}")
+
+
 class DivergedError(ValueError):
     """A loss or a gradient is no longer finite."""
 
@@ -131,14 +196,15 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-Edits = tuple[tuple[int, Edit | Recipe], ...]
-"""(step, entry) pairs in the order they were made, an entry being an edit or a recipe.
+Entry = Edit | Recipe | Merge
+Edits = tuple[tuple[int, Entry], ...]
+"""(step, entry) pairs in the order they were made, an entry being an edit, a merge or a recipe.
 
-An edit at step n changes the state that n updates led to; a recipe at step n holds from the next update on."""
+An edit or merge at step n changes the state that n updates led to; a recipe at step n holds from the next update on."""
 
 
 def edits_of_weights(edits: Edits) -> list[tuple[int, Edit]]:
-    """The edits among these entries, with their steps: without the recipes."""
+    """The edits among these entries, with their steps: without the recipes and merges."""
     return [(step, edit) for step, edit in edits if isinstance(edit, Edit)]
 
 
@@ -151,7 +217,7 @@ def passes(edits: Edits, step: int, moment: Moment) -> bool:
     return first <= moment.step <= min(last, step)
 
 
-def key_after(key: str, edits: Edits, step: int, edit: Edit | Recipe) -> str:
+def key_after(key: str, edits: Edits, step: int, edit: Entry) -> str:
     """Key of a lineage with one more entry. ValueError if an edit refers to a moment that the line did not pass."""
     if isinstance(edit, Edit):
         for term in edit.terms:
@@ -160,34 +226,46 @@ def key_after(key: str, edits: Edits, step: int, edit: Edit | Recipe) -> str:
     return digest(f"{key}|{step}@{edit.as_text()}")
 
 
-def terms_of(edit: Edit | Recipe) -> tuple[Term, ...]:
-    """Terms of an edit; a recipe has none."""
+def rank_after(rank: int, edit: Entry) -> int:
+    """Rank of a lineage with one more entry: above all that it is made of."""
+    sources = edit.sources if isinstance(edit, Merge) else ()
+    return 1 + max(rank, *(source.lineage.rank for source in sources), 0)
+
+
+def terms_of(edit: Entry) -> tuple[Term, ...]:
+    """Terms of an edit; other entries have none."""
     return edit.terms if isinstance(edit, Edit) else ()
 
 
 @dataclass(frozen=True, eq=False)
 class Lineage:
-    """A training spec and the entries on the way, edits and recipes: a line of training states, one for each step.
+    """A training spec and the entries on the way: a line of training states, one for each step.
 
     keys: hashes of the contents of the lineages with no entry, the first, the first two and so on up to its own;
-    computed where not given. Lineages are equal where keys are. ValueError when an edit refers to a moment that is not
-    on the way to it, or a recipe to what the training does not have.
+    computed where not given, as are ranks. Lineages are equal where keys are. ranks: of the same lineages; a lineage
+    has a higher rank than all that it is made of, and without merges its rank is its number of entries. ValueError
+    when an edit refers to a moment that is not on the way to it, or an entry to what the training does not have.
     """
 
     spec: TrainingSpec
     edits: Edits = ()
     keys: tuple[str, ...] = field(default=(), repr=False)
+    ranks: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Compute the keys: a hash of the spec, then of each key with the next entry."""
         if self.keys:
             return
-        keys = [digest(self.spec.model_dump_json())]
+        keys, ranks = [digest(self.spec.model_dump_json())], [0]
         for number, (step, edit) in enumerate(self.edits):
             if isinstance(edit, Recipe):
                 edit.of_training(self.spec)
+            elif isinstance(edit, Merge):
+                edit.require_fits(self.spec, step)
             keys.append(key_after(keys[-1], self.edits[:number] if terms_of(edit) else (), step, edit))
+            ranks.append(rank_after(ranks[-1], edit))
         object.__setattr__(self, "keys", tuple(keys))
+        object.__setattr__(self, "ranks", tuple(ranks))
 
     @property
     def key(self) -> str:
@@ -199,14 +277,26 @@ class Lineage:
         """The recipe in force: the last one entered."""
         return next((entry for _, entry in reversed(self.edits) if isinstance(entry, Recipe)), PLAIN)
 
-    def edited(self, step: int, edit: Edit | Recipe) -> Lineage:
+    @property
+    def rank(self) -> int:
+        """Number of entries on the longest way here, over merges from other lines."""
+        return self.ranks[-1]
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether steps pass on this line without an update, so that it has one state."""
+        return self.recipe.is_rest
+
+    def edited(self, step: int, edit: Entry) -> Lineage:
         """This lineage with one more entry; with none where a recipe is the one in force."""
         if isinstance(edit, Recipe):
             edit = edit.of_training(self.spec)
             if edit == self.recipe:
                 return self
-        key = key_after(self.key, self.edits, step, edit)
-        return Lineage(self.spec, (*self.edits, (step, edit)), (*self.keys, key))
+        elif isinstance(edit, Merge):
+            edit.require_fits(self.spec, step)
+        key, rank = key_after(self.key, self.edits, step, edit), rank_after(self.rank, edit)
+        return Lineage(self.spec, (*self.edits, (step, edit)), (*self.keys, key), (*self.ranks, rank))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Lineage) and self.key == other.key
@@ -225,7 +315,13 @@ class Lineage:
 
     def first(self, num_edits: int) -> Lineage:
         """The lineage with its first entries only."""
-        return Lineage(self.spec, self.edits[:num_edits], self.keys[: num_edits + 1])
+        if num_edits == len(self.edits):
+            return self
+        return Lineage(self.spec, self.edits[:num_edits], self.keys[: num_edits + 1], self.ranks[: num_edits + 1])
+
+    def num_edits_before(self, step: int) -> int:
+        """Number of entries before a step."""
+        return bisect_left(self.edits, step, key=lambda entry: entry[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +329,14 @@ class Position:
     """Identity of one training state, reached after `iteration` iterations of the target model.
 
     One step of the proxy represents `iterations_per_step` iterations of the target.
+    replicas: where several replicas train apart, the state of each, None for one that takes no part; `lineage` is then
+    that of the global weights, at rest between merges. `models.replicas` makes such Positions.
     """
 
     lineage: Lineage
     iteration: int = 0
     iterations_per_step: int = 1
+    replicas: tuple[Position | None, ...] = ()
 
     @property
     def step(self) -> int:
@@ -247,7 +346,13 @@ class Position:
     @property
     def line_of_step(self) -> Lineage:
         """The line of the step that led here: before any entry at that step."""
-        return self.lineage.first(sum(step < self.step for step, _ in self.lineage.edits))
+        return self.lineage.first(self.lineage.num_edits_before(self.step))
+
+    @property
+    def settled(self) -> Position:
+        """The one name of this state for training: of a line at rest, at the step since which it rests."""
+        step = self.lineage.first_step if self.lineage.is_at_rest else self.step
+        return Position(self.lineage, step)
 
     @property
     def moment(self) -> Moment:
@@ -257,7 +362,7 @@ class Position:
     def descends_from(self, older: Position) -> bool:
         """Whether this state is, or was reached through, an older one."""
         lineage, before = self.lineage, older.lineage
-        same = lineage.spec == before.spec and lineage.edits[: len(before.edits)] == before.edits
+        same = lineage.keys[len(before.edits) : len(before.edits) + 1] == (before.key,)
         return same and passes(lineage.edits, self.step, older.moment)
 
     def moment_of(self, older: Position) -> Moment:
@@ -268,7 +373,8 @@ class Position:
 
     def after(self, iteration: int) -> Position:
         """State of this lineage after `iteration` iterations, not before its last entry."""
-        moved = replace(self, iteration=iteration)
+        replicas = tuple(replica and replica.after(iteration) for replica in self.replicas)
+        moved = replace(self, iteration=iteration, replicas=replicas)
         if moved.step < self.lineage.first_step:
             raise ValueError(
                 f"iteration {iteration} lies before the last edit or recipe of this lineage "
@@ -278,6 +384,7 @@ class Position:
 
     def edited(self, *edits: Edit) -> Position:
         """This state after edits."""
+        self._require_single()
         lineage = self.lineage
         for edit in edits:
             lineage = lineage.edited(self.step, edit)
@@ -288,8 +395,18 @@ class Position:
 
         What changes nothing in this training, such as rows that are the whole batch, is left out of the recipe first.
         """
+        self._require_single()
         lineage = self.lineage.edited(self.step, recipe)
         return self if lineage is self.lineage else replace(self, lineage=lineage)
+
+    def merged(self, merge: Merge) -> Position:
+        """This state after a merge."""
+        self._require_single()
+        return replace(self, lineage=self.lineage.edited(self.step, merge))
+
+    def _require_single(self) -> None:
+        if self.replicas:
+            raise ValueError("entries are made in the state of a replica, not in that of all: see models.replicas")
 
 
 def root(spec: TrainingSpec, iterations_per_step: int = 1, routes: Routes | None = None) -> Position:
@@ -299,8 +416,38 @@ def root(spec: TrainingSpec, iterations_per_step: int = 1, routes: Routes | None
     return Position(Lineage(spec), 0, iterations_per_step)
 
 
-def older_states(lineage: Lineage) -> dict[Moment | None, Position]:
-    """Older states that the last entry of a lineage refers to, by moment."""
+def older_states(lineage: Lineage) -> dict[Moment, Position]:
+    """Older states of its own that the last entry of a lineage refers to, by moment."""
     _, edit = lineage.edits[-1]
     moments = {term.moment for term in terms_of(edit) if term.moment is not None}
-    return {moment: Position(lineage.first(moment.num_edits), moment.step) for moment in sorted(moments)}
+    return {moment: Position(lineage.first(moment.num_edits), moment.step).settled for moment in sorted(moments)}
+
+
+def states_used(lineage: Lineage) -> list[Position]:
+    """States that the last entry of a lineage refers to: older ones of its own, or the sources of a merge."""
+    _, entry = lineage.edits[-1]
+    states = entry.sources if isinstance(entry, Merge) else older_states(lineage).values()
+    return list(dict.fromkeys(states))
+
+
+def origins(lineage: Lineage) -> list[Position]:
+    """States that a lineage begins with: the one in which its last entry is made, and those the entry refers to."""
+    parent = lineage.parent()
+    return [Position(parent, lineage.first_step).settled, *states_used(lineage)] if parent else []
+
+
+def all_lines(last_steps: Mapping[Lineage, int]) -> dict[Lineage, int]:
+    """Last step needed of each line that these are made of, themselves included; what others are made of comes first.
+
+    last_steps: the last step needed of some lines.
+    """
+    found, to_visit = dict(last_steps), list(last_steps)
+    visited: set[Lineage] = set()
+    while to_visit:
+        if (lineage := to_visit.pop()) in visited:
+            continue
+        visited.add(lineage)
+        for state in origins(lineage):
+            found[state.lineage] = max(found.get(state.lineage, 0), state.step)
+            to_visit.append(state.lineage)
+    return dict(sorted(found.items(), key=lambda item: item[0].rank))

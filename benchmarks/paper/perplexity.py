@@ -20,7 +20,7 @@ from models.corpus import load_corpus
 from models.spec import DataSpec
 from models.stacked import LiveTrainer
 from models.training import Training
-from models.training_state import Position
+from models.training_state import Lineage, Position
 from models.trajectory import Trajectory
 from models.trajectory_store import TrajectoryStore
 from sim.experiments.plan import ScenarioPlan, SweepRun
@@ -48,11 +48,15 @@ class LastState(Training):
     def train_loss(self, position: Position) -> float | None:
         """The loss of the step that led to a state."""
         self.position = position
-        return self.trajectory.train_loss(position)
+        return super().train_loss(position)
 
-    def validation_loss(self, position: Position) -> float | None:
+    def loss_of_step(self, lineage: Lineage, step: int) -> float:
+        """The loss of a step."""
+        return self.trajectory.loss_of_step(lineage, step)
+
+    def validation_loss_of(self, state: Position) -> float:
         """The validation loss at a state."""
-        return self.trajectory.validation_loss(position)
+        return self.trajectory.validation_loss_of(state)
 
 
 def perplexities(points: list[Point], base_folder: Path, results: Path, cache: Path, budget_bytes: int) -> pd.DataFrame:

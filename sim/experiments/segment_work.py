@@ -79,7 +79,7 @@ class SegmentWork(Work[Item]):
                 self.queue.give_up(segment)  # the next round plans anew
                 continue
             start = states[segment.start] if segment.start else None
-            work.append((segment, start, {state: states[state] for state in segment.older}))
+            work.append((segment, start, {state: states[state] for state in segment.used}))
         if not work:
             return None
         self._stacks[task] = [segment for segment, _, _ in work]

@@ -10,10 +10,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from models.corpus import Corpus, load_corpus
-from models.recipe import PLAIN, ApproximateBackward, Recipe
+from models.recipe import PLAIN, REST, ApproximateBackward, Recipe
 from models.spec import DataSpec, ModelSpec, OptimizerSpec, TrainingSpec, plain_routes
-from models.trainer import StepResult, Trainer
-from models.training_state import Edit, GradientNormWeights, Moment, Position, Term, root
+from models.trainer import State, StepResult, Trainer
+from models.training_state import Edit, GradientNormWeights, Merge, Moment, Position, Term, root
 
 NUM_STAGES = 4
 AVERAGE_2 = Edit(2, "average", (1, 3), GradientNormWeights(), learning_rate_factor=1.1)
@@ -87,23 +87,49 @@ def stale(stage: int, *older: Position) -> Edit:
 
 
 def by_the_book(position: Position, corpus: Corpus) -> tuple[dict[str, bytes], list[StepResult]]:
-    """A Position's bits and the steps to it by one trainer that keeps every state on its way."""
-    lineage = position.lineage
-    trainer, states, results = Trainer(lineage.spec, corpus), {}, []
-
-    def keep(num_edits: int) -> None:
-        states[Moment(num_edits, trainer.step)] = {name: t.clone() for name, t in trainer.snapshot().items()}
-
-    for num_edits, (until, edit) in enumerate((*lineage.edits, (position.step, None))):
-        keep(num_edits)
-        while trainer.step < until:
-            results.append(trainer.train_step())
-            keep(num_edits)
-        if isinstance(edit, Recipe):
-            trainer.enter(edit)
-        elif edit is not None:
-            trainer.apply(edit, states)
+    """A Position's bits and the steps of its line to it, by trainers that keep every state on their ways."""
+    trainer, results, _ = Book(corpus).read(position)
     return bits(trainer), results
+
+
+class Book:
+    """Reference for any Position: a line is trained from step 0 to its end, after the lines that it merges."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus, self.sources = corpus, dict[Position, State]()
+
+    def read(self, position: Position) -> tuple[Trainer, list[StepResult], dict[Moment, State]]:
+        """A trainer at a Position, the steps of its line, and every state on the way."""
+        lineage = position.lineage
+        trainer, states, results = Trainer(lineage.spec, self.corpus), dict[Moment, State](), list[StepResult]()
+        for num_edits, (until, edit) in enumerate((*lineage.edits, (position.step, None))):
+            states[Moment(num_edits, trainer.step)] = copied(trainer)
+            while trainer.step < until:
+                if trainer.recipe.is_rest:
+                    trainer.rest_until(trainer.step + 1)
+                else:
+                    results.append(trainer.train_step())
+                states[Moment(num_edits, trainer.step)] = copied(trainer)
+            if isinstance(edit, Recipe):
+                trainer.enter(edit)
+            elif isinstance(edit, Merge):
+                trainer.merge(edit, [self.source(source) for source in edit.sources])
+            elif edit is not None:
+                trainer.apply(edit, states)
+        if trainer.recipe.is_rest:  # the one state of the line
+            trainer.rest_until(lineage.first_step)
+        return trainer, results, states
+
+    def source(self, position: Position) -> State:
+        """A state that a merge refers to."""
+        if position not in self.sources:
+            self.sources[position] = copied(self.read(position)[0])
+        return self.sources[position]
+
+
+def copied(trainer: Trainer) -> State:
+    """The state of a trainer, which later steps do not change."""
+    return {name: tensor.clone() for name, tensor in trainer.snapshot().items()}
 
 
 MOVES = st.one_of(
@@ -118,6 +144,19 @@ MOVES = st.one_of(
     st.tuples(st.just("extrapolate"), st.integers(0, NUM_STAGES), st.integers(0, 99)),
     st.tuples(st.just("mix"), st.sampled_from([2, 3]), st.integers(0, 99)),
     st.tuples(st.just("roll_back"), st.integers(0, 99), st.just(0)),
+    st.tuples(st.just("enter"), st.just(REST), st.just(0)),
+    st.tuples(
+        st.just("merge"),
+        st.fixed_dictionaries(
+            {
+                "rate": st.sampled_from([1.0, 0.7]),
+                "momentum": st.sampled_from([0.0, 0.9]),
+                "stages": st.sampled_from([None, (0, 2)]),
+                "shares": st.sampled_from([(), (3.0, 1.0)]),
+            }
+        ),
+        st.integers(0, 99),
+    ),
 )
 
 
@@ -138,6 +177,10 @@ def travelled(first: Position, moves: list[tuple[str, Any, int]]) -> list[Positi
             asked.append(here.edited(stale(what, older)))
         elif kind == "extrapolate":
             asked.append(here.edited(stale(what, older, other)))
+        elif kind == "merge":
+            before = [other for other in asked if other.step <= here.step]
+            sources = before[which % len(before)], before[which // 3 % len(before)]
+            asked.append(here.merged(Merge(sources, **what)))
         elif kind == "mix":
             terms = (Term(what - 1, 0.75), Term(what, 0.5, here.moment_of(older)), Term(what + 1, -0.25, other.moment))
             asked.append(here.edited(Edit(what, "sum", terms=terms, learning_rate_factor=1.2)))

@@ -236,7 +236,7 @@ def test_a_stage_goes_back_past_recipes():
 @pytest.mark.parametrize(
     ("message", "wrong"),
     [
-        ("rows are at least one number from 0, ascending, found \\(\\)", {"rows": ()}),
+        ("backward of stage 1 is of at least one row", {"backward": {"rows": ()}}),
         ("ascending, found \\(1, 0\\)", {"rows": (1, 0)}),
         ("ascending, found \\(1, 1\\)", {"rows": (1, 1)}),
         ("found \\(-1, 0\\)", {"rows": (-1, 0)}),
