@@ -17,9 +17,12 @@ from matplotlib.figure import Figure
 from sim.core.records import Operation
 from sim.experiments.sweep import run_scenario, sweep_scenario
 from sim.experiments.training import default_cache
+from sim.reporting.animated_image import animated
+from sim.reporting.animation import frames
 from sim.reporting.gantt import draw_operations, gantt_figure, legend, name_rows
 from sim.reporting.registry import figure_of
 from sim.reporting.style import STYLE
+from sim.reporting.tracks import tracks_of
 from sim.results.timeline import timeline
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.memory_check import plan_under
@@ -161,6 +164,18 @@ OVERRIDES = {
 }
 
 
+def moving() -> None:
+    """What `churnlab animate` makes of the quickstart."""
+    wanted = ("checkpoint", "redundant", "checkfree_plus")
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = load_scenario(SCENARIOS / "quickstart.yaml")
+        runs = run_scenario(scenario, Path(folder), SCENARIOS).run_files()
+        tracks, _ = tracks_of([run.folder for run in runs], wanted)
+    path = HERE / "images" / "quickstart.gif"
+    path.write_bytes(animated(frames(tracks, 1600, 96), [800, *[83] * 95, 2000]))
+    print(path)
+
+
 def figures() -> None:
     """What `churnlab plot` draws of the scenarios that come with the program."""
     with tempfile.TemporaryDirectory() as folder:
@@ -176,4 +191,5 @@ def figures() -> None:
 if __name__ == "__main__":
     schedules()
     paper()
+    moving()
     figures()

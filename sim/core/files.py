@@ -46,11 +46,11 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Write a text file atomically. Raises OSError."""
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a file atomically, text as UTF-8. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
         flush_to_disk(temporary)
         temporary.replace(path)
     except OSError as error:
