@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format bench paper paper-quick pictures reference notebooks notebook-pairs clean
+.PHONY: demo test test-all check format bench paper paper-quick pictures reference docs notebooks notebook-pairs clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run.stamp
@@ -48,6 +48,11 @@ pictures: .venv/run.stamp
 
 reference: .venv/run.stamp
 	$(BIN)/python docs/scenario_reference.py
+	$(BIN)/python docs/commands_reference.py
+
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "site/index.html"
 
 notebooks: .venv/run.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt jupyterlab ipykernel duckdb
@@ -57,13 +62,17 @@ notebook-pairs: .venv/dev.stamp
 	$(BIN)/python notebooks/pair.py
 
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
 .venv/run.stamp: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/docs.stamp: .venv/run.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 .venv/dev.stamp: .venv/run.stamp

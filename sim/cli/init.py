@@ -20,7 +20,7 @@ app = typer.Typer()
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Scenario file to write.")] = Path("my_cluster.yaml"),
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Scenario file to write.")] = Path("my_cluster.yaml"),
     template: Annotated[
         str | None,
         typer.Option(parser=one_of(TEMPLATES), metavar=f"[{'|'.join(TEMPLATES)}]", help="Template to start from."),

@@ -49,7 +49,7 @@ def interval(
         typer.Option(
             parser=one_of(get_args(Method)),
             metavar="[young|daly|best]",
-            help="Formula; best: the exact optimum, or a simulated one with --scenario.",
+            help="Which interval to print. best: the exact optimum, or with --scenario a simulated one.",
         ),
     ] = "best",
     overrides: Overrides = None,

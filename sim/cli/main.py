@@ -56,6 +56,7 @@ def command(name: str) -> Any:
         found.params += plugin_options()
     if name in WITH_JSON:
         found.params += output_options()
+    found.help = unwrapped(found.help or "")
     found.epilog = f"Example: {COMMANDS[name].example}\n\n{found.epilog or exit_codes(name)}"
     for each in (found, *getattr(found, "commands", {}).values()):
         without_types_of_flags(each.get_params(typer.Context(each)))
@@ -68,6 +69,11 @@ def without_types_of_flags(options: list[Any]) -> list[Any]:
         if getattr(option, "is_flag", False):
             option.metavar = ""
     return options
+
+
+def unwrapped(text: str) -> str:
+    """A help text whose paragraphs are lines of their own: the terminal wraps them."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _allow_plugins(folder: str | None) -> None:

@@ -47,9 +47,11 @@ Overrides = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. failures.rate_per_hour=0.1; repeatable."),
 ]
 
-ResultsFolder = Annotated[Path, typer.Option("--results", help="Folder for results.")]
+ResultsFolder = Annotated[Path, typer.Option("--results", metavar="FOLDER", help="Folder for results.")]
 
-CacheFolder = Annotated[Path | None, typer.Option("--cache", help="Folder of the cache of training states.")]
+CacheFolder = Annotated[
+    Path | None, typer.Option("--cache", metavar="FOLDER", help="Folder of the cache of training states.")
+]
 
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Do not use the cache: retrain everything and keep no states.")

@@ -33,13 +33,19 @@ def plot(
     ],
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="Draw only this kind; repeatable. Default: every kind that the results allow."),
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Draw only this kind; repeatable. Default: every kind that the results allow.",
+        ),
     ] = None,
     field: Annotated[
         str | None,
         typer.Option("--x", metavar="FIELD", help="Swept field on the x axis; default: the first suitable one."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: figures/ in RESULTS.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder to write to; default: figures/ in RESULTS.")
+    ] = None,
     slide: Annotated[bool, typer.Option("--slide", help="Draw for slides: 16:9, larger text.")] = False,
 ) -> None:
     """Draw figures of results as PNG and PDF, with the data of each as CSV."""
@@ -77,7 +83,9 @@ def report(
     results: Annotated[
         Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, of a scenario's runs or of one run.")
     ],
-    out: Annotated[Path | None, typer.Option(help="HTML file to write; default: report.html in RESULTS.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML file to write; default: report.html in RESULTS.")
+    ] = None,
 ) -> None:
     """Write the results as one HTML page with text, charts and tables. It works offline and can be sent by mail."""
     from sim.core.files import atomic_write
@@ -96,11 +104,16 @@ def report(
 @app.command()
 def timeline(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, below results/.")],
-    from_seconds: Annotated[float, typer.Option("--from", help="Start of the window, in simulated seconds.")] = 0.0,
+    from_seconds: Annotated[
+        float, typer.Option("--from", metavar="SECONDS", help="Start of the window, in simulated seconds.")
+    ] = 0.0,
     to_seconds: Annotated[
-        float | None, typer.Option("--to", help="End of the window; default: two iterations after its start.")
+        float | None,
+        typer.Option("--to", metavar="SECONDS", help="End of the window; default: two iterations after its start."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write; default: timeline.json in RUN.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON file to write; default: timeline.json in RUN.")
+    ] = None,
 ) -> None:
     """Write the timeline of a run: a Chrome trace (opens in Perfetto) and, if it is short, a Gantt chart."""
     from sim.reporting.gantt import MOST_OPERATIONS, gantt_figure

@@ -164,13 +164,18 @@ def sweep(
     ] = "pool",
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster address: auto or HOST:PORT. Default: start a local cluster for this sweep."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster address: auto or HOST:PORT. Default: start a local cluster for this sweep.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Repeat finished runs.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Run only these: a strategy, a run folder (with * and ?) or FIELD=VALUE; repeatable."),
+        typer.Option(
+            metavar="RUN", help="Run only these: a strategy, a run folder (with * and ?) or FIELD=VALUE; repeatable."
+        ),
     ] = None,
     until_ci: Annotated[
         str | None,
@@ -187,7 +192,7 @@ def sweep(
         ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Strategy to compare the others with; default: the first.")
+        str | None, typer.Option(metavar="STRATEGY", help="Strategy to compare the others with; default: the first.")
     ] = None,
     cache_budget: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Disk space for training states, e.g. 2GB; default: 4GB.")

@@ -141,6 +141,11 @@ def test_the_reference_has_every_field_with_its_meaning():
     assert "| `strategies` | list of kinds, or of mappings with `kind` | **required** | not empty |" in page
 
 
+def test_the_commands_page_is_that_of_the_command_line():
+    written = runpy.run_path(str(DOCS / "commands_reference.py"))["page"]()
+    assert text_of(DOCS / "commands.md") == written, "run `make reference`"
+
+
 @pytest.mark.parametrize("name", reference()["EXAMPLES"])
 def test_examples_of_the_reference_are_scenarios(name):
     example = reference()["EXAMPLES"][name]
