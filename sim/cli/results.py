@@ -93,7 +93,7 @@ def report(
 
     path = output_path(out, results / "report.html", "an HTML", (".html", ".htm"))
     with working("writing the page"):
-        page = report_page(results)
+        page = report_page(results, path.parent)
     try:
         atomic_write(path, page)
     except OSError as error:

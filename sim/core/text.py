@@ -55,13 +55,17 @@ def time_unit(seconds: float) -> Unit:
 
 
 def format_percent(share: float) -> str:
-    """A share in per cent."""
-    return f"{format_number(100 * share, DIGITS_OF_SHARES)} %"
+    """A share in per cent: to two digits, and below one per cent to one."""
+    return f"{_percent(share)} %"
+
+
+def _percent(share: float) -> str:
+    return format_number(100 * share, DIGITS_OF_SHARES if abs(share) >= 0.01 else 1)
 
 
 def format_percent_range(low: float, high: float) -> str:
     """An interval of shares in per cent, both ends with their signs."""
-    ends = [f"{'−' if end < 0 else '+'}{format_number(100 * abs(end), DIGITS_OF_SHARES)}" for end in (low, high)]
+    ends = [f"{'−' if end < 0 else '+'}{_percent(abs(end))}" for end in (low, high)]
     return f"{' to '.join(ends)} %"
 
 

@@ -104,6 +104,7 @@ def write_comparison(folder: Path, runs: Sequence[RunFiles]) -> Path:
 
 
 WIDTH_OF_HEADINGS = 12
+DIGITS_OF_SPREADS = 2
 MOST_ROWS = 60
 
 
@@ -193,10 +194,22 @@ def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataF
 def _mean_cell(row: pd.Series[Any], unit: float) -> str:
     if math.isnan(row["mean"]):
         return "-"
-    mean, half_width = row["mean"] / unit, (row["high"] - row["low"]) / 2 / unit
-    digits = decimals(mean)
+    mean, spread = mean_and_spread(row["mean"] / unit, (row["high"] - row["low"]) / 2 / unit)
     missed = "" if row["num_reached"] == row["num_runs"] else f" ({row['num_reached']}/{row['num_runs']})"
-    return f"{mean:.{digits}f}" + ("" if not half_width > 0.0 else f" ± {half_width:.{digits}f}") + missed
+    return mean + (f" ± {spread}" if spread else "") + missed
+
+
+def mean_and_spread(mean: float, half_width: float) -> tuple[str, str]:
+    """Format a mean and half of its interval, which is empty if it is zero or unknown.
+
+    The mean has three digits, or fewer if the half width has two before that; the half width has as many decimals.
+    """
+    digits = decimals(mean)
+    if not half_width > 0.0:
+        return f"{mean:.{digits}f}", ""
+    digits = min(digits, decimals(half_width, DIGITS_OF_SPREADS))
+    spread = f"{half_width:.{digits}f}"
+    return f"{mean:.{digits}f}", spread if float(spread) else f"{half_width:.{decimals(half_width, 1)}f}"
 
 
 def relative_cell(row: pd.Series[Any]) -> str:
@@ -208,4 +221,10 @@ def relative_cell(row: pd.Series[Any]) -> str:
         return ""
     digits = 0 if abs(share) >= 10 else 1
     known = not math.isnan(low) and low != high
-    return f"{share:+.{digits}f}" + (f" ({low:+.{digits}f}, {high:+.{digits}f})" if known else "")
+    mean, least, most = (_signed(value, digits) for value in (share, low, high))
+    return mean + (f" ({least}, {most})" if known else "")
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    return text if text.strip("+-0.") else text[1:]  # no sign before a zero

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
@@ -139,7 +140,7 @@ def test_tab_visits_everything_in_order_with_a_visible_focus(page):
     assert focused(page).text == "Skip to the summary"
     assert focused(page).rect["x"] >= 0
     seen = []
-    for _ in range(60):
+    for _ in range(150):
         press(page, Keys.TAB)
         one = focused(page)
         if one.tag_name == "body":
@@ -147,7 +148,9 @@ def test_tab_visits_everything_in_order_with_a_visible_focus(page):
         assert one.value_of_css_property("outline-style") == "solid", one.get_attribute("outerHTML")
         seen.append((one.tag_name, one.get_attribute("id") or one.text.partition("\n")[0]))
     controls = [name for tag, name in seen if tag in ("button", "select")]
-    assert controls == ["no failures", "checkpointing", "CheckFree", "marks", "point", "axis"]
+    of_charts = ["no failures", "checkpointing", "CheckFree", "marks", "point", "axis"]
+    assert [name for name in controls if name in of_charts] == of_charts
+    assert controls.count("Download CSV") == 5
     assert sum(name.startswith("Data of this chart") for _, name in seen) == len(CHARTS)
     assert ("summary", "The scenario, every default written out (YAML)") in seen
 
@@ -218,6 +221,28 @@ def test_the_table_behind_a_chart_follows_the_chart(page):
     assert [one.text for one in headings][2] == "hours to loss 4.9"
     page.find_element(By.XPATH, "//button[contains(., 'CheckFree')]").click()
     settled(page, lambda: len(cells()) == 2 * 2)
+
+
+def test_a_table_is_sorted_and_downloaded(page, tmp_path):
+    def hours() -> list[str]:
+        cells = page.find_elements(By.CSS_SELECTOR, "table[data-saved='Every run'] tbody td:nth-child(8)")
+        return [cell.get_attribute("textContent") for cell in cells]
+
+    head = page.find_element(By.CSS_SELECTOR, "table[data-saved='Every run'] th:nth-child(8) button")
+    page.execute_script("arguments[0].focus()", head)
+    for sign, order in ((1, "ascending"), (-1, "descending")):
+        press(page, Keys.ENTER)
+        found = [float(text) for text in hours() if text != "-"]
+        assert found == sorted(found, key=lambda value, sign=sign: sign * value)
+        assert head.find_element(By.XPATH, "..").get_attribute("aria-sort") == order
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.execute_script("document.querySelector('#tables .tools button').click()")
+    path = tmp_path / "strategies_compared.csv"
+    settled(page, path.is_file)
+    table = pd.read_csv(path)
+    assert set(table["strategy"]) == {"no failures", "checkpointing", "CheckFree"}
+    assert table["hours to end"].dtype == float
+    assert "hours to loss 4.9 (interval)" in table
 
 
 # ---- screen, dark, paper, names ------------------------------------------------------------------
@@ -317,8 +342,6 @@ def test_paper_is_light_and_has_no_controls(page):
 
 
 def test_scripts_in_names_do_not_run(browser, tmp_path):
-    import pandas as pd
-
     from support.reports import CURVE
 
     evil = "<img src=x onerror=window.hurt=1><script>window.hurt=1</script>"

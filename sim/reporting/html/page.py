@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,6 +20,7 @@ from ruamel.yaml import YAML
 from sim.core.text import capitalized, format_count, format_list
 from sim.reporting.branches import branch_tables, sentences
 from sim.reporting.html import tables as page_tables
+from sim.reporting.html.answer import answer
 from sim.reporting.html.charts import Chart, charts_of, vega_bundle
 from sim.reporting.html.data import ReportData, SweepPoint, report_data
 from sim.reporting.html.narrative import cautions, notes_on, sentences_on
@@ -30,26 +33,30 @@ from sim.scenario.loading import scenario_of_run
 from sim.strategies import legend_label
 
 VERSION_NAMES = {"source": "simulating code (hash)", "training": "training", "corpus": "text (hash)"}
-MOST_VERDICTS = 6
 MOST_OPEN_ROWS = 40  # longer tables are folded
 
 
-def report_page(folder: Path) -> str:
-    """Return the report on a results folder as HTML; equal results give equal text. ValueError if there are none."""
+def report_page(folder: Path, written_to: Path | None = None) -> str:
+    """Return the report on a results folder as HTML; equal results give equal text. ValueError if there are none.
+
+    written_to: the folder of the page, from which links lead to the runs; None: the results folder.
+    """
     loader, strict = PackageLoader("sim.reporting.html", ""), StrictUndefined
     environment = Environment(loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
     environment.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)
     environment.filters["unbroken"] = lambda text: re.sub(r"(?<=\d) (?=%|h\b)", "\u00a0", text)
-    return environment.get_template("report.html").render(page_of(report_data(folder)))
+    environment.filters["parts"] = lambda cell: [*re.split(r" (?=±|\()", cell, maxsplit=1), ""][:2]
+    return environment.get_template("report.html").render(page_of(report_data(folder), written_to))
 
 
-def page_of(data: ReportData) -> dict[str, Any]:
+def page_of(data: ReportData, written_to: Path | None = None) -> dict[str, Any]:
     """Return the variables of the template."""
     text, points = _scenario_text(data), data.points
     scenario = None
     with suppress(ScenarioError):  # another version wrote it, and this one cannot read it
         scenario = scenario_of_run("scenario.yaml", text) if text else None
     charts, left_out = charts_of(data)
+    every_run, folders = page_tables.runs(data)
     counts = [format_count(len(points), "point")] if len(points) > 1 else []
     counts += [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(data.results.runs)]
     about = f"{scenario.description}. " if scenario and scenario.description else ""
@@ -58,9 +65,9 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "title": f"Training under churn: {data.name}",
         "subtitle": f"{about}{format_count(len(data.results.runs), 'run')}: {', '.join(counts)}.",
         "cautions": cautions(data, scenario),
+        "answer": answer(data),
         "lead": lead(points) if len(points) > 1 else "",
         "verdicts": [{"label": point.label, "sentences": sentences_on(point.runs)} for point in points],
-        "most_verdicts": MOST_VERDICTS,
         "has_one_seed": len(data.results.runs[SEEDS].drop_duplicates()) == 1,
         "charts": charts,
         "charts_left_out": left_out,
@@ -70,6 +77,8 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "bundle": Markup(vega_bundle()) if charts else "",
         "most_open_rows": MOST_OPEN_ROWS,
         "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
+        "every_run": every_run,
+        "links": links(folders, written_to or data.results.folder),
         "branches": branches(data.results.folder),
         "churn": describe_failures(scenario.failures) if scenario else "",
         "failures": page_tables.failures(data),
@@ -80,6 +89,11 @@ def page_of(data: ReportData) -> dict[str, Any]:
         "notes": notes_on(data, scenario),
         "version": version("churnlab"),
     }
+
+
+def links(folders: Sequence[Path | None], start: Path) -> list[str]:
+    """Return relative links from a folder to others; empty for those that do not exist."""
+    return [f"{quote(Path(os.path.relpath(one, start)).as_posix())}/" if one else "" for one in folders]
 
 
 def branches(folder: Path) -> dict[str, Any] | None:

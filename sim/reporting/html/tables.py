@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
-from sim.core.text import format_name, format_number
+from sim.core.text import decimals, format_name
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.html.data import ReportData
 from sim.reporting.ledger import ledger_by_point
 from sim.reporting.notes import describe_target
 from sim.reporting.series import format_value
 from sim.reporting.table import Column, Row, Table
-from sim.reporting.tables import Metric, means_table, table_by_point
+from sim.reporting.tables import Metric, headings, means_table, table_by_point
 from sim.reporting.verdict import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET
 from sim.results.selection import MissingError
 from sim.results.statistics import summary
@@ -21,6 +22,7 @@ from sim.strategies import legend_label
 
 MOST_ROWS, MOST_EVENTS = 400, 200
 PLACE_OF_REST = "are left out here: see the folder's tables."
+AT_ALL = "any"
 OMITTED_EVENTS = ("checkpoint_started", "checkpoint_durable")
 
 COUNTS = {
@@ -54,13 +56,38 @@ def comparison(data: ReportData) -> Table:
         "of the same seeds, with their 95 % intervals in brackets. Where nothing follows a mean, there is one seed, or "
         "all seeds agree."
     )
-    return replace(table, note=note).limited(MOST_ROWS, PLACE_OF_REST)
+    joined = without_repeats(replace(table, note=note), data)
+    return joined.limited(MOST_ROWS, PLACE_OF_REST)
+
+
+def without_repeats(table: Table, data: ReportData) -> Table:
+    """Join the rows of each strategy that ignores failures, if they are the same at all points, before all others."""
+    runs, num_fields = data.results.runs, len(data.fields)
+    names = {legend_label(name) for name in runs.loc[runs["kind"] == "none", "strategy"]}
+    by_name: dict[str, list[int]] = {}
+    for number, cells in enumerate(table.cells):
+        if cells[0] in names:
+            by_name.setdefault(cells[0], []).append(number)
+    firsts, dropped = list[Row](), set[int]()
+    for numbers in by_name.values():
+        if len({tuple(table.cells[number][1 + num_fields :]) for number in numbers}) == 1 < len(numbers):
+            name, *values = table.rows[numbers[0]].values
+            firsts.append(Row((name, *[AT_ALL] * num_fields, *values[num_fields:])))
+            dropped |= set(numbers)
+    rows, before = firsts, [AT_ALL] * num_fields
+    for number, row in enumerate(table.rows):
+        if number not in dropped:
+            here = table.cells[number][1 : 1 + num_fields]
+            rows.append(replace(row, begins_group=bool(rows) and here != before))
+            before = here
+    return replace(table, rows=tuple(rows))
 
 
 def ledger(data: ReportData) -> Table | None:
     """Return the hours in each bucket of the ledger; None if no run has finished."""
     try:
-        return ledger_by_point(data.results).limited(MOST_ROWS, PLACE_OF_REST)
+        found = ledger_by_point(data.results)
+        return without_repeats(found, data).limited(MOST_ROWS, PLACE_OF_REST)
     except MissingError:
         return None
 
@@ -75,7 +102,7 @@ def failures(data: ReportData) -> Table:
         first, means = rows.iloc[0], dict(zip(rows["metric"], rows["mean"], strict=True))
         ignores_failures = kinds[first["strategy"]] == "none"
         counted = (means[name] for name in COUNTS)
-        counts = [f"{mean:.0f}" if mean % 1.0 == 0.0 else format_number(mean) for mean in counted]
+        counts = [f"{mean:.0f}" if mean % 1.0 == 0.0 else f"{mean:.1f}" for mean in counted]
         return [str(first["num_runs"] - first["num_reached"]), *(["-"] * len(COUNTS) if ignores_failures else counts)]
 
     note = (
@@ -84,7 +111,7 @@ def failures(data: ReportData) -> Table:
     )
     columns = ["stopped early", *COUNTS.values()]
     table = table_by_point("Failures and recoveries", found, fields, columns, values, note)
-    return table.limited(MOST_ROWS, PLACE_OF_REST)
+    return without_repeats(table, data).limited(MOST_ROWS, PLACE_OF_REST)
 
 
 def events(data: ReportData) -> Table | None:
@@ -116,3 +143,31 @@ def failed(data: ReportData) -> Table | None:
     rows = tuple(Row(values) for values in zip(data.failed["run"], data.failed["error"].map(str), strict=True))
     columns = Column("run", "left"), Column("error", "left")
     return Table("Runs that failed", columns, rows).limited(MOST_ROWS, PLACE_OF_REST)
+
+
+def runs(data: ReportData) -> tuple[Table, list[Path | None]]:
+    """Return a row for each run, and the folders of these runs; None where the sweep keeps none."""
+    found, fields = data.results.runs, list(data.fields)
+    columns = [Column("run", "left"), Column("strategy", "left", legend_label)]
+    columns += [Column(heading, format=format_value) for heading in headings(fields)]
+    columns += [Column("failure seed"), Column("training seed"), Column("outcome", "left")]
+    names = ["run", "strategy", *fields, "failure_seed", "training_seed", "outcome"]
+    for name, heading, shown in (
+        (TO_TARGET, f"hours to {describe_target(found)}", _hours),
+        (TO_END, "hours to end", _hours),
+        ("final_validation_loss", "final validation loss", lambda loss: "-" if pd.isna(loss) else f"{loss:.3f}"),
+        ("num_failures", "stages lost", format_value),
+        ("num_nodes_lost", "nodes lost", format_value),
+    ):
+        if name in found and found[name].notna().any():
+            columns.append(Column(heading, format=shown))
+            names.append(name)
+    rows = tuple(Row(values) for values in found[names].itertuples(index=False, name=None))
+    folders = [data.results.folders[run] for run in found["run"].iloc[:MOST_ROWS]]
+    table = Table("Every run", tuple(columns), rows).limited(MOST_ROWS, PLACE_OF_REST)
+    return table, [folder if folder.is_dir() else None for folder in folders]
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / SECONDS_PER_HOUR
+    return "-" if pd.isna(seconds) else f"{hours:.{decimals(hours)}f}"

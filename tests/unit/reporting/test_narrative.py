@@ -136,6 +136,6 @@ def test_units_shares_and_lists():
     assert HOURS.of(45000) == "12.5 h"
     assert USD.between(99.96, 105) == "$100.0 to $105"
     assert format_percent(0.1234) == "12 %"
-    assert format_percent(0.0005) == "0.050 %"
+    assert format_percent(0.0005) == "0.05 %"
     assert format_percent_range(-0.041, 0.29) == "−4.1 to +29 %"
     assert [format_list(["a", "b", "c"][:number]) for number in (1, 2, 3)] == ["a", "a and b", "a, b and c"]

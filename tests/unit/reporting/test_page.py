@@ -2,16 +2,20 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from sim.core.text import decimals, format_number
+from sim.reporting.html.answer import answer
 from sim.reporting.html.charts import charts_of, vega_bundle
 from sim.reporting.html.data import SweepAxis, combinations, plain, report_data, thin
 from sim.reporting.html.page import content, page_of, report_page
-from sim.reporting.html.tables import comparison, events, failures, ledger
+from sim.reporting.html.tables import comparison, events, failures, ledger, without_repeats
 from sim.reporting.registry import FigureRequest, figure_kinds
+from sim.reporting.table import Column, Row, Table
+from sim.reporting.tables import mean_and_spread
 from sim.results import storage as results
 from sim.results.loss_curves import loss_curves
 from support.reports import CURVE, ONE_FIELD, REPLACED, TWO_FIELDS, a_run, a_sweep
@@ -192,9 +196,9 @@ def test_tables_say_what_the_statistics_say(sweep):
         "strategy", "rate per hour", "runs", "hours to loss 4.9", "% against no failures", "hours to end"
     ]  # fmt: skip
     assert [tuple(cells[:2]) for cells in table.cells[:4]] == [
-        ("no failures", "0.1"), ("checkpointing", "0.1"), ("CheckFree", "0.1"), ("no failures", "0.3")
+        ("no failures", "any"), ("checkpointing", "0.1"), ("CheckFree", "0.1"), ("checkpointing", "0.3")
     ]  # fmt: skip
-    assert [row.begins_group for row in table.rows] == [False, False, False, True, False, False]
+    assert [row.begins_group for row in table.rows] == [False, True, False, True, False]
     hours = source.results.runs.query("strategy == 'none'")["wall_clock_seconds"].mean() / 3600
     assert table.cells[0][5] == f"{hours:.2f}"
     assert table.cells[0][4] == ""
@@ -203,7 +207,74 @@ def test_tables_say_what_the_statistics_say(sweep):
     assert float(whole.cells[0][2]) == pytest.approx(hours, abs=0.005)
     lost = failures(source).cells
     assert lost[0][3] == "-"
-    assert int(lost[5][3]) == source.points[1].runs.query("strategy == 'checkfree'")["num_failures"].mean()
+    assert int(lost[4][3]) == source.points[1].runs.query("strategy == 'checkfree'")["num_failures"].mean()
+
+
+def test_only_equal_rows_without_failures_are_joined(sweep):
+    source = report_data(sweep)
+    names = ["no failures", "CheckFree"] * 2
+    columns = Column("strategy", "left"), Column("at"), Column("value")
+    alike = Table("", columns, tuple(Row((name, number // 2, "x")) for number, name in enumerate(names)))
+    joined = without_repeats(alike, source)
+    assert joined.cells == [["no failures", "any", "x"], ["CheckFree", "0", "x"], ["CheckFree", "1", "x"]]
+    assert [row.begins_group for row in joined.rows] == [False, True, True]
+    differing = Table("", columns, tuple(Row((name, number, number)) for number, name in enumerate(names)))
+    assert without_repeats(differing, source).cells == differing.cells
+
+
+# ---- the answer ----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("hours", "marks", "verdict"),
+    [
+        ([(10.0, 20.0), (10.2, 20.4), (10.1, 20.1)], ["first", ""], "checkpointing"),
+        ([(10.0, 20.0), (20.0, 11.0), (15.0, 14.0)], ["close", "close"], "too close to call"),
+        ([(10.0, 20.0), (10.2, None), (10.1, 20.1)], ["", ""], "checkpointing alone"),
+    ],
+)
+def test_the_answer_tints_the_first_and_names_ties(hours, marks, verdict, sweep):
+    source = report_data(sweep)
+    runs = source.results.runs.assign(num_failures=20, target_reached_num_failures=20)
+    runs = runs[runs["strategy"] != "none"]
+    parts = [runs[runs["failure_seed"] == 0].assign(failure_seed=seed, training_seed=seed) for seed in range(3)]
+    for part, pair in zip(parts, hours, strict=True):
+        values = dict(zip(("checkpoint", "checkfree"), pair, strict=True))
+        seconds = part["strategy"].map(lambda name, values=values: (values[name] or float("nan")) * 3600)
+        part["target_reached_seconds"] = seconds
+    whole = replace(source, results=replace(source.results, runs=pd.concat(parts, ignore_index=True)))
+    whole = replace(whole, parameters={name: source.parameters[name] for name in runs["run"]})
+    found = answer(whole)
+    assert found is not None
+    assert found.headings == ("strategy", "rate per hour 0.1", "rate per hour 0.3")
+    assert [cells[0].mark for _, cells in found.rows[:2]] == marks
+    assert found.rows[-1][1][0].hours == verdict
+    words = {"first": "first", "close": "too close", "": ""}
+    missed = ["2 of 3 runs"] if None in (hour for pair in hours for hour in pair) else [words[marks[1]]]
+    assert [found.rows[1][1][0].words] == missed
+
+
+def test_the_answer_on_many_points_has_a_row_for_each(sweep, monkeypatch):
+    monkeypatch.setattr("sim.reporting.html.answer.MOST_COLUMNS", 1)
+    found = answer(report_data(sweep))
+    assert found is not None
+    assert found.headings == ("point", "No failures", "Checkpointing", "CheckFree", "first")
+    assert [label for label, _ in found.rows] == ["rate per hour 0.1", "rate per hour 0.3"]
+    assert found.rows[0][1][0].mark == "reference"
+
+
+def test_digits_of_a_mean_end_with_those_of_its_interval():
+    for mean, half_width, text in (
+        (13.46, 0.61, ("13.5", "0.6")), (12.2, 17.8, ("12", "18")), (18.87, 0.04, ("18.9", "0.04")),
+        (1.8301, 0.05, ("1.83", "0.05")), (5.0, float("nan"), ("5.00", "")), (5.0, 0.0, ("5.00", "")),
+    ):  # fmt: skip
+        assert mean_and_spread(mean, half_width) == text
+
+
+def test_links_lead_from_the_page_to_the_runs(sweep):
+    page = report_page(sweep, sweep.parent)
+    names = [path.parent.name for path in sweep.glob("*/summary.json")]
+    assert all(f'href="tiny/{name}/"' in page for name in names)
+    one = next(path.parent for path in sweep.glob("*/summary.json"))
+    assert '<a href="./">' in report_page(one)
 
 
 def test_every_failure_of_a_run_is_listed(tmp_path):
@@ -260,7 +331,9 @@ def test_the_page_is_one_self_contained_file(sweep):
     assert page == report_page(sweep)
     assert len(page.encode()) < 1_300_000
     without_scripts = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    assert re.findall(r"(?:src|href)=[^\"]|(?:src|href)=\"[^#]", without_scripts) == []
+    folders = [f"{path.parent.name}/" for path in sweep.glob("*/summary.json")]
+    targets = re.findall(r"(?:src|href)=(\"[^\"]*\"|[^\"]*)", without_scripts)
+    assert sorted(one.strip('"') for one in targets if not one.startswith('"#')) == sorted(folders)
     assert not re.search(r"@import|url\(", without_scripts)
     assert "default-src 'none'" in page
     assert "unsafe-eval" not in page
