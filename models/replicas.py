@@ -48,15 +48,16 @@ def synchronised(
     if shares and len(shares) != len(position.replicas):
         raise ValueError(f"replicas: {len(position.replicas)} of them, found {len(shares)} shares")
     states = [position.replicas[number] if taken is None else taken[number] for number in numbers]
+    sources = tuple(state for state in states if state is not None)
+    if len(sources) < len(numbers):
+        raise ValueError("replicas: a state is taken of each replica that is present, found None")
     merge = Merge(
-        sources=tuple(state for state in states if state is not None),
+        sources=sources,
         shares=tuple(shares[number] for number in numbers if shares),
         rate=rate,
         momentum=momentum,
         stages=stages,
     )
-    if len(merge.sources) < len(numbers):
-        raise ValueError("replicas: a state is taken of each replica that is present, found None")
     merged = global_state(position).merged(merge)
     replicas = list(position.replicas)
     for number in numbers:

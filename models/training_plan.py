@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.recipe import Recipe
 from models.spec import TrainingSpec
@@ -103,6 +103,12 @@ class Segment:
     def needs(self) -> list[Position]:
         """States needed to begin."""
         return [*([self.start] if self.start else []), *self.used]
+
+    @property
+    def outlined(self) -> Segment:
+        """This segment without the history of its lines, which a worker does not need and which grows with merges."""
+        entered = tuple(lineage.outlined for lineage in self.entered)
+        return replace(self, lineage=self.lineage.outlined, start=self.start and self.start.outlined, entered=entered)
 
 
 def together(demands: Iterable[Demands]) -> Demands:

@@ -48,6 +48,7 @@ class Term:
         return f"{float(self.share)!r}*{self.stage}{when}"
 
 
+SUM_TOLERANCE = 1e-12
 RULES = ("average", "copy", "fresh", "zeros", "sum")
 
 
@@ -155,7 +156,9 @@ class Merge:
         if not all(math.isfinite(share) and share > 0 for share in shares):
             raise ValueError(f"merge: shares are finite and above 0, found {shares}")
         total = math.fsum(shares)
-        shares = () if len(set(shares)) < 2 else tuple(share / total for share in shares)
+        if abs(total - 1) > SUM_TOLERANCE:  # so that normalised shares stay as they are, to the bit
+            shares = tuple(share / total for share in shares)
+        shares = shares if len(set(shares)) > 1 else ()
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise ValueError(f"merge: rate is finite and above 0, found {self.rate}")
         if not 0 <= self.momentum < 1:
@@ -319,6 +322,20 @@ class Lineage:
             return self
         return Lineage(self.spec, self.edits[:num_edits], self.keys[: num_edits + 1], self.ranks[: num_edits + 1])
 
+    @property
+    def outlined(self) -> Lineage:
+        """An equal lineage that has only its recipe and its last entry; itself where that refers to moments.
+
+        For workers: neither its parents nor states on the way can be told from it.
+        """
+        if not self.edits or terms_of(self.edits[-1][1]):
+            return self
+        step, entry = self.edits[-1]
+        if isinstance(entry, Merge):
+            entry = replace(entry, sources=tuple(source.outlined for source in entry.sources))
+        edits = ((step, entry),) if isinstance(entry, Recipe) else ((step, self.recipe), (step, entry))
+        return Lineage(self.spec, edits, (self.key,), (self.rank,))
+
     def num_edits_before(self, step: int) -> int:
         """Number of entries before a step."""
         return bisect_left(self.edits, step, key=lambda entry: entry[0])
@@ -342,6 +359,12 @@ class Position:
     def step(self) -> int:
         """Updates made to the proxy's weights so far."""
         return self.iteration // self.iterations_per_step
+
+    @property
+    def outlined(self) -> Position:
+        """An equal Position for workers, whose lineage has no history."""
+        bare = Lineage(self.lineage.spec, ((self.lineage.first_step, self.lineage.recipe),), (self.lineage.key,), (0,))
+        return replace(self, lineage=bare)
 
     @property
     def line_of_step(self) -> Lineage:

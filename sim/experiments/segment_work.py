@@ -79,7 +79,8 @@ class SegmentWork(Work[Item]):
                 self.queue.give_up(segment)  # the next round plans anew
                 continue
             start = states[segment.start] if segment.start else None
-            work.append((segment, start, {state: states[state] for state in segment.used}))
+            used = {state.outlined: states[state] for state in segment.used}
+            work.append((segment.outlined, start, used))
         if not work:
             return None
         self._stacks[task] = [segment for segment, _, _ in work]

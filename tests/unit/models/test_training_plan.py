@@ -66,8 +66,9 @@ def do_all(shared: SharedTraining, corpus, demands, choose=lambda ready: 0) -> l
         states = {state: shared.state(state) for state in segment.needs}
         assert None not in states.values(), "a plan asks for no state that neither it nor the store has"
         start = states[segment.start] if segment.start else None
-        older = {state: states[state] for state in segment.used}
-        (trained,) = train_segments([(segment, start, older)], corpus, environment_of(segment.lineage.spec))
+        used = {state.outlined: states[state] for state in segment.used}
+        assert (segment.outlined.lineage, segment.outlined.kind) == (segment.lineage, segment.kind)
+        (trained,) = train_segments([(segment.outlined, start, used)], corpus, environment_of(segment.lineage.spec))
         shared.add_state(segment, trained)
         shared.commit(segment, trained, lambda: [state for segment in open_ones for state in segment.needs])
         shared.discard_states(lambda state: any(state in segment.needs for segment in open_ones))
