@@ -115,7 +115,7 @@ def report(job: SweepJob, measured: Measured, num_workers: int) -> None:
     validation = statistics.mean(one.validation for one in (*measured.plain, *measured.swapped))
     bound = ((distinct - num_swapped) * step + num_swapped * swapped + num_validations * validation) / num_workers
     print(
-        f"plain torch loop: {step * 1e3:.1f} ms a step, {swapped * 1e3:.1f} ms with swapped routes "
+        f"plain torch loop: {step * 1e3:.1f} ms per step, {swapped * 1e3:.1f} ms with swapped routes "
         f"({num_swapped:,} of the sweep's), {validation * 1e3:.0f} ms a validation"
     )
     print(f"steps: {separate:,} separately, {distinct:,} in the sweep: {distinct / separate:.3f} (target below 0.5)")

@@ -88,7 +88,7 @@ def main() -> None:
     step_seconds = statistics.median(plain for plain, _ in pairs) / options.steps
     tokens = scenario.training.sequences_per_batch * scenario.training.sequence_length
     ratios = [simulated / plain for plain, simulated in pairs]
-    print(f"plain loop: {step_seconds * 1e3:.1f} ms a step, {tokens / step_seconds:,.0f} tokens/s")
+    print(f"plain loop: {step_seconds * 1e3:.1f} ms per step, {tokens / step_seconds:,.0f} tokens/s")
     print(
         f"simulated / plain: median {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f} "
         f"over {options.runs} runs of {options.steps} steps"

@@ -78,7 +78,7 @@ churnlab.comparison_table(runs, scenario)
 # %% [markdown]
 # **What to see.** *Hours to end* are for 800 iterations of the 500M model. Strategies add to the first row's in their
 # own coin: rollbacks (checkpointing; look at the iterations *re-run*), longer iterations (redundant computation;
-# *seconds an iteration*), or hardly anything (CheckFree, CheckFree+). *Final loss* is what the proxy has learnt after
+# *seconds per iteration*), or hardly anything (CheckFree, CheckFree+). *Final loss* is what the proxy has learnt after
 # all iterations: equal for the first three to the last digit, since they restore a lost stage exactly. The column to
 # decide by has both in it: **hours to loss 2**.
 

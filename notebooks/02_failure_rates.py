@@ -79,7 +79,7 @@ churnlab.figure("time_to_loss", found)
 # %% [markdown]
 # ## The same churn: paired differences
 #
-# CheckFree and CheckFree+ at 5 % an hour: once as if their runs had nothing to do with each other, once pair by pair
+# CheckFree and CheckFree+ at 5 % per hour: once as if their runs had nothing to do with each other, once pair by pair
 # under the same seeds.
 
 # %%

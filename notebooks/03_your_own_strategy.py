@@ -168,7 +168,7 @@ costs[sizes] = costs[sizes] / 2**30  # GiB; model and optimizer state: 5.23
 costs.rename(columns=lambda name: name.replace("_bytes", "_gib")).round(2)
 
 # %% [markdown]
-# **What to see.** Buddies hold two models' worth in host memory, all together, and send 0.2 models an iteration,
+# **What to see.** Buddies hold two models' worth in host memory, all together, and send 0.2 models per iteration,
 # every fifth iteration one. On this cluster's 10 Gbit/s that does not lengthen an iteration. Try `network=home_us` in
 # the cell above.
 

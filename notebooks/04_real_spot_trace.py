@@ -53,7 +53,7 @@ hours = np.diff(trace["hours"])
 node_hours = (trace["nodes"].to_numpy()[:-1] * hours).sum()
 print(f"{trace['come'].sum()} come and {trace['leave'].sum()} leave in {trace['hours'].max():.2f} h")
 print(
-    f"on average {node_hours / hours.sum():.1f} nodes, {trace['leave'].sum() / node_hours:.3f} losses a node and hour"
+    f"on average {node_hours / hours.sum():.1f} nodes, {trace['leave'].sum() / node_hours:.3f} losses per node and hour"
 )
 print("leaving at one instant:", trace.loc[trace["leave"] > 0, "leave"].value_counts().sort_index().to_dict())
 
@@ -95,7 +95,7 @@ means, deviations = outcomes.mean().round(1).astype(str), outcomes.std().round(1
 (means + " ± " + deviations).loc[[strategy.name for strategy in scenario.strategies]]
 
 # %% [markdown]
-# **What to see.** A stage is lost four times an hour. Checkpointing runs a hundred iterations of 800 again;
+# **What to see.** A stage is lost four times per hour. Checkpointing runs a hundred iterations of 800 again;
 # CheckFree+ some dozens, all of them in the few times that it could not recover and the fallback went back to a
 # checkpoint, which is also why its hours scatter most. The hybrids never go back: what neighbours cannot rebuild
 # comes stale from the checkpoint, for that stage alone. Seconds are all that this table knows: what a stale or

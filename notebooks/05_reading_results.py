@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 5. Reading results
 #
-# Results are files: a folder a run, parquet tables in it, and for a sweep `runs.parquet` with a row a run. This
+# Results are files: a folder per run, parquet tables in it, and for a sweep `runs.parquet` with a row per run. This
 # notebook reads them with pandas and DuckDB, checks them against what they should be, and draws a figure of its own.
 # It needs the sweep of [notebook 2](02_failure_rates.ipynb); the first cell does what of it is not there yet (at most
 # three minutes).
@@ -60,7 +60,7 @@ buckets = found.ledger.groupby("run")["seconds"].sum()
 
 # %% [markdown]
 # **The failure rate is the one asked for.** Six stages, each lost within an hour with chance h, have -6 ln(1 - h)
-# losses an hour. Runs of one seed meet the same churn, so each seed counts once, by its longest run:
+# losses per hour. Runs of one seed meet the same churn, so each seed counts once, by its longest run:
 
 # %%
 failures = found.events[found.events["kind"] == "failure"].groupby("run").size().rename("lost")
@@ -141,7 +141,7 @@ point = {"failures.rate_per_hour": 0.16}
 with plt.rc_context(churnlab.STYLE):
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained")
     churnlab.draw(left, chosen, "loss", at=point)
-    left.set(xlabel="simulated hours, at 16 % an hour", ylabel="validation loss, nats/token", ylim=(1.95, 2.9))
+    left.set(xlabel="simulated hours, at 16 % per hour", ylabel="validation loss, nats/token", ylim=(1.95, 2.9))
     churnlab.draw(right, chosen, "time_to_loss")
     right.set(xlabel="chance that a stage is lost within an hour", ylabel="hours to the target loss")
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)

@@ -46,7 +46,7 @@ PROCESS_NAMES = {"exponential": "independent losses", "trace": "as in the p3 tra
 BRANCHED = {"checkfree": "checkfree", "released_head": "reinit", "checkfree_plus": "checkfree_plus"}
 """Strategies in the figure of single failures, and the kinds whose styles they have."""
 
-LOSS_LABEL = "validation loss (nats a byte)"
+LOSS_LABEL = "validation loss (nats per byte)"
 
 DPI = 130
 
@@ -82,10 +82,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def depth_figure(trend: pd.DataFrame) -> Figure:
-    """Iterations to a loss, × failure-free, against that loss's failure-free iteration, by layers a stage."""
+    """Iterations to a loss, × failure-free, against that loss's failure-free iteration, by layers per stage."""
     notes = [
-        "Mean over runs at 16 % an hour, read from running means of validations; losses that not every run reached are "
-        "left out. Grey: the paper, 24 layers, at 10,000 iterations."
+        "Mean over runs at 16 % per hour, read from running means of validations; losses that not every run reached "
+        "are left out. Grey: the paper, 24 layers, at 10,000 iterations."
     ]
     with new_figure(2.9, notes) as figure:
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -95,7 +95,7 @@ def depth_figure(trend: pd.DataFrame) -> Figure:
             axis.set_title(legend_label(strategy), loc="left")
             axis.set_xlabel("iterations of the failure-free run")
         axes[0].set_ylabel("iterations to the same loss,\n× failure-free")
-        axes[0].legend(frameon=False, title="layers a stage")
+        axes[0].legend(frameon=False, title="layers per stage")
     return figure
 
 
@@ -118,8 +118,8 @@ def table_2_figure(tables: StudyTables) -> Figure:
     found = found.assign(kind=found["strategy"], **hours)
     at_highest, target = tables.extract("table2").at({RATE: HIGHEST}), tables.extract("table2").target()[1]
     notes = [
-        f"Left: hours to {target:g} nats a byte, means and 95 % intervals. Right: loss at 16 % an hour, mean over runs "
-        "and range, against iteration."
+        f"Left: hours to {target:g} nats per byte, means and 95 % intervals. Right: loss at 16 % per hour, mean over "
+        "runs and range, against iteration."
     ]
     styles = styles_by_kind({legend_label(kind): kind for kind in KIND_ORDER})
     with new_figure(3.2, notes) as figure:
@@ -137,7 +137,7 @@ def table_2_figure(tables: StudyTables) -> Figure:
 def churn_figure(extract: Extract) -> Figure:
     """Loss against iteration under independent and correlated losses of nodes."""
     (field,) = extract.fields
-    notes = ["Means over runs, and their range; losses of nodes at 16 % an hour."]
+    notes = ["Means over runs, and their range; losses of nodes at 16 % per hour."]
     styles = styles_by_kind({legend_label(kind): kind for kind in KIND_ORDER})
     with new_figure(2.9, notes) as figure:
         axes = figure.subplots(1, 2, sharey=True)
@@ -166,7 +166,7 @@ def stages_figure(found: Branches) -> Figure:
                 draw_stages(axis, rows, styles[name_of(name)], number, len(BRANCHED))
             axis.set_xlabel("stage that is lost")
             axis.set_xticks(range(len(found.stages)), [f"S{stage}" for stage in found.stages])
-        axes[0].set_ylabel("excess loss (nats a byte)")
+        axes[0].set_ylabel("excess loss (nats per byte)")
         add_legend(figure, line_handles(styles, with_markers=True))
     return figure
 
@@ -187,7 +187,7 @@ def draw_loss_by_iteration(axis: Axes, extract: Extract, styles: Styles) -> None
 MAP_RATES = (0.01, 0.02, 0.05, 0.10, 0.13, 0.16)
 
 MAP_PRESET = "paper_table2"
-"""Of redundant computation: 147.3 s an iteration. `paper_text` takes 152.1."""
+"""Of redundant computation: 147.3 s per iteration. `paper_text` takes 152.1."""
 
 NUM_SAMPLE_POINTS = 2
 """Real runs are at 5 and 16 %, and are Table 2's."""

@@ -120,7 +120,7 @@ class Page:
     # ---- Table 2 --------------------------------------------------------------------------------
 
     def table_2(self) -> Iterator[Row]:
-        """A row a strategy and rate: seconds an iteration, iterations × failure-free, hours, and the paper's."""
+        """A row per strategy and rate: seconds per iteration, iterations × failure-free, hours, and the paper's."""
         hours, executed = (self.tables.against("table2", metric, "none") for metric in (SECONDS, EXECUTED))
         for rate in RATES:
             for strategy in ORDER:
@@ -134,7 +134,7 @@ class Page:
                 )
 
     def headline(self) -> Iterator[Row]:
-        """A row a strategy and rate: hours against redundant computation and checkpointing."""
+        """A row per strategy and rate: hours against redundant computation and checkpointing."""
         against = [self.tables.against("table2", SECONDS, name) for name in REFERENCES]
         for rate in RATES:
             for strategy in REBUILDING:
@@ -149,7 +149,7 @@ class Page:
         return f"{(runs['num_failures'] * runs[EXECUTED] / runs['num_iterations_run']).mean():.0f}"
 
     def losses_at_end(self) -> Iterator[Row]:
-        """A row a strategy: loss at the end above the failure-free one's, by rate."""
+        """A row per strategy: loss at the end above the failure-free one's, by rate."""
         found = self.tables.excess("table2")
         for strategy in REBUILDING:
             yield name_of(strategy), *(difference(only(found, strategy, rate)) for rate in RATES)
@@ -163,7 +163,7 @@ class Page:
 
     def trend_head(self) -> Row:
         """Head of `trends`."""
-        return ["layers a stage", "", *(f"{at:,}" for at in sorted(self.tables.trend["at"].unique()))]
+        return ["layers per stage", "", *(f"{at:,}" for at in sorted(self.tables.trend["at"].unique()))]
 
     def trends(self) -> Iterator[Row]:
         """A row a depth and strategy: iterations to a loss × failure-free, by the loss's failure-free iteration."""
@@ -201,7 +201,7 @@ class Page:
             yield name_of(strategy), *(hours_of(only(others, strategy, rate)) for rate in RATES)
 
     def over_frequent(self) -> Iterator[Row]:
-        """A row a strategy: time ÷ that of checkpointing every 10 iterations; number of pairs in which it is longer."""
+        """A row per strategy: time ÷ that of checkpointing every 10 iterations; pairs in which it is longer."""
         saving, others = (self.tables.extract(job).to_target() for job in ("figure4b", "table2"))
         for strategy in REBUILDING:
             runs = pd.concat([saving[saving[INTERVAL] == 10], others[others["strategy"] == strategy]])
@@ -225,7 +225,7 @@ class Page:
         return loss, iterations
 
     def table_1(self) -> Iterator[Row]:
-        """Table 1: a row a strategy."""
+        """Table 1: a row per strategy."""
         for row in self.costs:
             does = {name: "yes" if it_does else "no" for name, it_does in row.recovers.items()}
             yield (
@@ -235,7 +235,7 @@ class Page:
             )
 
     def perplexities(self) -> Iterator[Row]:
-        """Table 3: perplexity by text, and the nats a byte that failures add; ours per byte, the paper's per token."""
+        """Table 3: perplexity by text, and nats per byte added by failures; ours per byte, the paper's per token."""
         found = self.tables.perplexity("perplexity")
         ours = zip(*(self.tables.extra_nats(name) for name in REBUILDING), strict=True)
         for (text, means), extras in zip(found.iterrows(), ours, strict=True):
@@ -248,7 +248,7 @@ class Page:
     # ---- what the paper does not report ---------------------------------------------------------
 
     def variants(self, job: str, names: dict[str, str]) -> Iterator[Row]:
-        """A row a strategy: final loss above the failure-free one's, and iterations to the target × failure-free."""
+        """A row per strategy: final loss above the failure-free one's, and iterations to the target × failure-free."""
         excess, executed = self.tables.excess(job), self.tables.against(job, EXECUTED, "none")
         for strategy, name in names.items():
             here = {"strategy": strategy}
@@ -304,7 +304,7 @@ class Page:
         yield "mean", *(plus_minus(row_at(means, {"strategy": name, **here})) for name in strategies)
 
     def by_point(self, job: str, field: str, values: Sequence[Any], strategies: Sequence[str]) -> Iterator[Row]:
-        """A row a strategy, a pair of columns a point: final loss above failure-free, iterations × failure-free."""
+        """A row per strategy, a pair of columns a point: final loss above failure-free, iterations × failure-free."""
         excess, executed = self.tables.excess(job), self.tables.against(job, EXECUTED, "none")
         for strategy in strategies:
             points = [{"strategy": strategy, field: value} for value in values]
@@ -312,13 +312,13 @@ class Page:
             yield name_of(strategy), *(cell for pair in cells for cell in pair)
 
     def consecutive(self) -> Iterator[Row]:
-        """A row a strategy: cost of the loss of two neighbours, in hours and iterations."""
+        """A row per strategy: cost of the loss of two neighbours, in hours and iterations."""
         for row in records(self.tables.behind("consecutive")):
             name, hours = row["strategy"], f"{row['hours']:.2f}"
             yield name_of(name), AFTER_TWO_LOST[name], hours, f"{row['repeated']:.0f}", behind(row)
 
     def churn(self) -> Iterator[Row]:
-        """Correlated against independent losses: a row a strategy."""
+        """Correlated against independent losses: a row per strategy."""
         values = list(self.tables.extract("correlated").runs["failures"].unique())
         return self.by_point("correlated", "failures", values, ("checkpoint", "redundant", *REBUILDING))
 
@@ -364,7 +364,7 @@ class Page:
     def target_of(self, job: str) -> str:
         """A job's target."""
         iteration, loss = self.tables.extract(job).target()
-        return f"{loss:.3f} nats a byte, at iteration {iteration:,}"
+        return f"{loss:.3f} nats per byte, at iteration {iteration:,}"
 
     def num_training_seeds(self, job: str) -> int:
         """Number of training seeds of a job."""

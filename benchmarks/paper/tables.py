@@ -131,7 +131,7 @@ class StudyTables:
 
 
 def setbacks(found: Extract) -> Iterator[Found]:
-    """A row a run with one failure: iterations and hours behind the same strategy's run without it."""
+    """A row per run with one failure: iterations and hours behind the same strategy's run without it."""
     (field,) = found.fields
     losses = dict(list(found.losses.groupby("run", sort=False)))
     runs = found.runs.to_dict("records")

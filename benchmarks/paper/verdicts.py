@@ -119,7 +119,7 @@ class Contrast:
     def here(self, is_below: bool) -> str:
         """The result with its interval, and the pairs on the paper's side."""
         agree, total = self.count(is_below)
-        found = ratio(dict(self.row)) if self.is_ratio else f"{difference(dict(self.row))} nats a byte"
+        found = ratio(dict(self.row)) if self.is_ratio else f"{difference(dict(self.row))} nats per byte"
         return f"{found}; {agree} of {total}"
 
     @property
@@ -262,7 +262,7 @@ def claims_on_perplexity(tables: StudyTables) -> Iterator[Claim]:
         found = [Contrast(own, "loss_nats", strategy, "none", is_ratio=False) for own in by_text]
         paper = paper_extra_nats(strategy)
         claim = f"failures increase perplexity with {name_of(strategy)}"
-        papers = f"{min(paper):.3f} to {max(paper):.3f} nats a byte"
+        papers = f"{min(paper):.3f} to {max(paper):.3f} nats per byte"
         yield Claim(claim, verdict(found, is_below=False), papers, found[0].here(is_below=False), TABLE_3)
     plain, plus = REBUILDING
     found = [Contrast(own, "loss_nats", plus, plain, is_ratio=False) for own in by_text]

@@ -64,7 +64,7 @@ class Outline:
         else:
             lines.append("Training: nothing is trained, time only.")
         workers = format_count(self.num_workers, "worker")
-        step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms a step, measured just now)"
+        step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms per step, measured just now)"
         if math.isinf(self.left_seconds):
             return [*lines, f"On {workers}."]
         return [*lines, f"About {format_duration(self.left_seconds)} on {workers}{step}."]
@@ -121,7 +121,7 @@ def outline_of_steps(
     lines = [f"Training: {num_steps(demands):,} steps; {known:,} of them known, {left:,} to train."]
     step_seconds, seconds = estimate(executor, trainers, segments) if segments else (None, 0.0)
     if step_seconds is not None:
-        step = f"{1e3 * step_seconds:.3g} ms a step, measured just now"
+        step = f"{1e3 * step_seconds:.3g} ms per step, measured just now"
         lines.append(f"About {format_duration(seconds)} on {format_count(executor.num_workers, 'worker')} ({step}).")
     return lines
 

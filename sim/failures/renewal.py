@@ -119,7 +119,7 @@ class DiurnalConfig(RatedConfig):
 
 
 class Day:
-    """Conversion between clock hours and weighted hours, which pass in proportion to the weights; both are 24 a day."""
+    """Conversion between clock hours and weighted hours, which pass in proportion to the weights (24 per day each)."""
 
     def __init__(self, weights: tuple[float, ...]) -> None:
         cumulated = np.cumsum([0.0, *weights])

@@ -65,7 +65,7 @@ class TraceConfig(ProcessConfig):
         (),
         max_length=MAX_ROWS,
         validate_default=True,
-        description="the trace, as a list or as text with a row a line; default: read from the file, then stored",
+        description="the trace, as a list or as text with a row per line; default: read from the file, then stored",
         json_schema_extra=or_text,
     )
     time_scale: float = Field(

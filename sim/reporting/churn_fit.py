@@ -37,7 +37,7 @@ def fit_lines(fit: ChurnFit) -> list[str]:
         f"{fit.name} ({fit.format.replace('_', ' ')}): {format_count(fit.num_lost, 'loss', 'losses')} in "
         f"{format_number(fit.presence_hours)} h of presence.",
         *(f"  {capitalized(note)}." for note in fit.notes),
-        f"Rate: {between(fit.rate)} losses a node and hour; a chance of {format_percent(chance[0])} within an hour "
+        f"Rate: {between(fit.rate)} losses per node and hour; a chance of {format_percent(chance[0])} within an hour "
         f"({format_percent(chance[1])} to {format_percent(chance[2])}). All intervals are of 95 %.",
     ]
     return [*lines, *law_lines(fit), *bulk_lines(fit), *downtime_lines(fit), *hour_lines(fit)]

@@ -160,7 +160,7 @@ def means_figure(
     wanted: str | None = None,
     form: Form = PAPER,
 ) -> Figure:
-    """Draw means of a unit with 95 % intervals by strategy against a swept field; without a sweep, a row a strategy.
+    """Draw means of a unit with 95 % intervals by strategy against a swept field; without a sweep, a row per strategy.
 
     A panel for each combination of other fields that apply to all strategies. wanted: the field on the x axis.
     """

@@ -1,4 +1,4 @@
-"""Results on disk: one folder a run, written under a temporary name and then renamed.
+"""Results on disk: one folder per run, written under a temporary name and then renamed.
 
 `results/<scenario>/<run>/`: `scenario.yaml` as resolved, `run.json`, RECORDS, `summary.json` once it is finished.
 """

@@ -68,7 +68,7 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
 
 
 def losses(scenario: Scenario, run: Run, price: float | None) -> dict[str, Any]:
-    """Return the target loss, the time and cost to reach it, and final losses. price: dollars a node-hour."""
+    """Return the target loss, the time and cost to reach it, and final losses. price: dollars per node-hour."""
     target = scenario.training.target_loss
     learnt = [] if isinstance(run.iterations, IterationLog) else run.iterations
     validated = [record for record in learnt if record.validation_loss is not None]

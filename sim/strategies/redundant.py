@@ -110,7 +110,7 @@ class Redundant(Strategy):
             return None
         return (
             f"microbatch_size_factor {config.microbatch_size_factor} × {workload.sequences_per_microbatch} "
-            f"sequences gives {sequences:g} sequences a microbatch: choose a factor that leaves whole ones"
+            f"sequences gives {sequences:g} sequences per microbatch: choose a factor that leaves whole ones"
         )
 
     @classmethod

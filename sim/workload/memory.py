@@ -32,7 +32,7 @@ def held_bytes(costs: Costs, stage: int, microbatch_size: float = 1.0) -> float:
     """Bytes that a stage keeps of one microbatch from its forward until its backward.
 
     Every layer: `layer_bytes_per_token`; with `recompute_activations` only the d values that enter it. The head: 2 d
-    values a token, around its norm.
+    values per token, around its norm.
     """
     workload = costs.workload
     width_bytes = workload.model.dim * VALUE_BYTES[workload.precision]

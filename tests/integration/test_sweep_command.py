@@ -87,7 +87,7 @@ def test_a_dry_run_plans_or_reports_errors_and_writes_nothing(tmp_path, monkeypa
     before = sorted(tmp_path.rglob("*"))
     plan = sweep(tmp_path, "--dry-run", text=TINY).stdout
     assert "12 runs at 2 points" in plan
-    assert "ms a step, measured just now" in plan
+    assert "ms per step, measured just now" in plan
     plan = sweep(tmp_path, "--dry-run", "--set", "training.learner=curve").stdout
     assert "Training: losses come from the parametric curve." in plan
     monkeypatch.setattr("models.training_plan.DemandRecorder.train_loss", lambda *_: 1 / 0)

@@ -28,7 +28,7 @@ from support.failure_processes import Loss, LossesConfig, Script, ScriptedConfig
 from support.simpy_iteration import FinishedIteration, fastest_run
 
 TINY_MODEL = {"dim": 8, "num_heads": 2, "hidden_dim": 17, "vocabulary_size": 42}
-"""With one layer a stage, all stages have 680 parameters, stage 0 too: 8160 bytes of checkpoint each."""
+"""With one layer per stage, all stages have 680 parameters, stage 0 too: 8160 bytes of checkpoint each."""
 CHECKPOINT_BYTES = 8160.0
 INSTANT = {"latency_ms": 0.0, "bandwidth_mbit_per_s": 1e30}
 BYTES_PER_SECOND = 1 / 125_000

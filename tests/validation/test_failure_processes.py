@@ -66,7 +66,7 @@ def test_chances_by_the_hour_give_these_by_iteration(iteration_seconds, publishe
 
 @pytest.mark.parametrize("iteration_seconds", [91.32, 151.04])
 def test_iterations_fail_in_proportion_to_their_length(iteration_seconds):
-    """16 % an hour, 50 stages, 4000 iterations: the share of stages that fail in an iteration, once or more often."""
+    """16 % per hour, 50 stages, 4000 iterations: the share of stages that fail in an iteration, once or more often."""
     num_stages, num_iterations = 50, 4000
     world = a_world(
         num_stages, {"kind": "exponential", "rate_per_hour": 0.16, "immune_stages": (0,)}, iteration_seconds

@@ -3,7 +3,7 @@
 21 nodes = 7 stages × 3 pipelines, dealt to seven Google Cloud regions in turn; 24 layers of width 1024; 6 microbatches
 of 8 × 1024 tokens in each pipeline, at most 3 in flight, first come first served; whole fp32 gradients from each
 replica to each; a pause of 10 s; some 3 s of copies and optimizer. Links, and what is skipped, as in the released code:
-preset `gcp_paper`. Published: 91.32 s an iteration, 151.04 s with redundant computation, about 30 s for a recovery.
+preset `gcp_paper`. Published: 91.32 s per iteration, 151.04 s with redundant computation, about 30 s for a recovery.
 
 The figures beside which ours are set were reckoned from the same settings by hand. Forwards of a stage took 0.10 to
 0.14 s, backwards twice that, the software of a hop 0.35 s.

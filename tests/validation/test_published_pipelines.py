@@ -58,7 +58,7 @@ def test_bubble_rates_of_1f1b_are_the_published_ones(m, forward, backward, hop, 
     ],
 )
 def test_bubble_rates_of_interleaved_1f1b_are_near_the_published_ones(m, chunks, forward, backward, hop, published):
-    """The same table, whose chunks are not printed: layers a stage. Within 0.004; without hops (p - 1) / (v m + p - 1).
+    """The same table, as layers per stage (chunks are not printed). Within 0.004; without hops (p - 1) / (v m + p - 1).
 
     The published times have 2 (v p - 1) - p hops that nothing hides; in Megatron's order of visits, in which each
     waits for its own, there are 2 (v p - 1), and rates 0.001 to 0.004 higher.

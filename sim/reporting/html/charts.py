@@ -115,7 +115,7 @@ def _loss_chart(data: ReportData, against: Against, curves: pd.DataFrame, limits
     signals = {"groups": data.first_groups, **({"failures": not several} if len(marks) else {})}
     layers = _loss_layers(data, against, rows, limits, columns)
     title = f"Loss against {'simulated time' if against == 'time' else 'iteration'}"
-    about = f"loss-{against}", title, f"{title}, a line a strategy.", caption
+    about = f"loss-{against}", title, f"{title}, a line per strategy.", caption
     return chart(data, about, layers, rows, columns, signals)
 
 
@@ -265,7 +265,7 @@ def _ledger_charts(data: ReportData) -> list[Chart]:
         text.encode(alt.X("all:Q", scale=scale), y, text="words:N"),
     ]
     title, caption = "Where the hours went", "Mean hours over failure seeds; they add up to the time to the end."
-    about, height = ("ledger", title, f"{title}: a bar a strategy.", caption), 40 + HEIGHT_OF_ROW * len(data.styles)
+    about, height = ("ledger", title, f"{title}: a bar per strategy.", caption), 40 + HEIGHT_OF_ROW * len(data.styles)
     of_buckets = chart(data, about, layers, rows, columns, {"groups": data.first_groups}, height)
     return [replace(of_buckets, fills=fills)]
 
@@ -293,7 +293,7 @@ def _nodes_charts(data: ReportData) -> list[Chart]:
     caption = f"Active nodes, including idle spares, under failure seed {found['failure_seed'].iloc[0]}."
     caption += " Thinned: some changes are left out." if len(thinned) < len(found) else ""
     rows = {"rows": rows_of(thinned, data, {"hours": "x", "num_nodes": "nodes"})}
-    about = "nodes", "Nodes over time", "Nodes over time, a line a strategy.", caption
+    about = "nodes", "Nodes over time", "Nodes over time, a line per strategy.", caption
     return [chart(data, about, layers, rows, columns, {"groups": data.first_groups}, 240)]
 
 

@@ -1,4 +1,4 @@
-"""With several nodes a stage, nodes fail one by one unless the scenario says otherwise; with one nothing changes."""
+"""With several nodes per stage, nodes fail one by one unless the scenario says otherwise; with one nothing changes."""
 
 import pytest
 

@@ -22,7 +22,7 @@ UPLOAD_SECONDS = 8.0
 
 
 def a_fleet(*losses: Loss, interval: int = 2, share: float = 1.0, steps: int = 6, **cluster) -> Scenario:
-    """Iterations of 21 s, with a save of 8 s after every other one; two nodes a stage."""
+    """Iterations of 21 s, with a save of 8 s after every other one; two nodes per stage."""
     checkpoint = {"kind": "checkpoint", "interval_iterations": interval, "blocking_share": share}
     network = {"same_region": a_link(), "storage": a_link(0.0, 5 * CHECKPOINT_BYTES / UPLOAD_SECONDS)}
     scenario = a_scenario((checkpoint,), steps=steps, cluster={**CLUSTER, **cluster}, network=network)

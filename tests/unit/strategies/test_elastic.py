@@ -68,7 +68,7 @@ def test_all_present_it_is_the_plain_run_to_the_bit():
 
 
 def test_a_missing_pipeline_costs_rows_and_no_time():
-    """With links that take no time, two pipelines take as long as three: 21 s an iteration."""
+    """With links that take no time, two pipelines take as long as three: 21 s per iteration."""
     lost = with_losses(a_scenario((elastic(), {"kind": "peer"}), cluster=THREE), *LOSS_OF_ONE)
     one, constant = (run(lost, index, training=time_only(lost)) for index in (0, 1))
     assert one.wall_clock_seconds == 20 * 21.0 + (50.0 - 42.0)  # the cut iteration is run again

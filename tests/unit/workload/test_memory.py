@@ -69,7 +69,7 @@ def test_recomputing_and_half_precision_keep_fewer_activations():
 
 
 def test_bytes_of_gradients_and_optimizer_can_be_set():
-    """Published checkpoints: OPT-175B 1.6 TB (metaseq chronicles), 9.1 bytes a parameter; 14 by default."""
+    """Published checkpoints: OPT-175B 1.6 TB (metaseq chronicles), 9.1 bytes per parameter; 14 by default."""
     usual, other = (
         the_costs(precision="bf16", **given)
         for given in ({}, {"gradient_bytes_per_parameter": 2, "optimizer_bytes_per_parameter": 7.1})
