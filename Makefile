@@ -36,6 +36,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.volunteers
 	$(BIN)/python -m benchmarks.traces
 	$(BIN)/python -m benchmarks.strategy_map
+	$(BIN)/python -m benchmarks.diloco
 
 paper: .venv/run.stamp
 	$(BIN)/python -m benchmarks.paper

@@ -256,7 +256,7 @@ def test_the_divergence_of_a_replica_ends_its_training_and_that_of_its_merges(co
 def train_all(shared: SharedTraining, demands: Demands, corpus) -> None:
     """Train what demands need as a sweep does, in this process."""
     with closing(InProcess()) as executor:
-        train(demands, shared, TrainingWorkers(executor, [corpus]), executor, lambda progress: None)
+        train(demands, shared, TrainingWorkers(executor, [corpus]), executor, lambda _: None)
 
 
 @pytest.mark.parametrize(("max_steps", "slots"), [(1, 1), (3, 1), (50, 2)])
