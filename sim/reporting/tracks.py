@@ -19,6 +19,7 @@ from sim.results.loss_curves import loss_over_time
 from sim.results.selection import comparable, swept_fields
 from sim.results.storage import COLUMNS, RunFiles, load_comparison, load_run, read_table
 from sim.scenario.loading import scenario_of_run
+from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
 MOST_TRACKS = 4
@@ -75,9 +76,9 @@ def track(name: str, style: SeriesStyle, records: Records, summary: Mapping[str,
     return Track(name, style, records, rows, loss, summary["target_validation_loss"], target_hours)
 
 
-def records_of(run: RunFiles) -> Records:
-    """The records of a run."""
-    scenario = scenario_of_run(run.folder / "scenario.yaml")
+def records_of(run: RunFiles, scenario: Scenario | None = None) -> Records:
+    """The records of a run. scenario: that of its folder, if known."""
+    scenario = scenario or scenario_of_run(run.folder / "scenario.yaml")
     cluster, num_stages = scenario.cluster, scenario.workload.num_stages
     places = num_nodes(cluster, num_stages) - cluster.num_spares
     assert places == (num_stages + 1 - first_stage_of(cluster)) * cluster.nodes_per_stage

@@ -148,7 +148,7 @@ def test_tab_visits_everything_in_order_with_a_visible_focus(page):
         assert one.value_of_css_property("outline-style") == "solid", one.get_attribute("outerHTML")
         seen.append((one.tag_name, one.get_attribute("id") or one.text.partition("\n")[0]))
     controls = [name for tag, name in seen if tag in ("button", "select")]
-    of_charts = ["no failures", "checkpointing", "CheckFree", "marks", "point", "axis"]
+    of_charts = ["no failures", "checkpointing", "CheckFree", "marks", "point", "axis", "before", "after", "seeds"]
     assert [name for name in controls if name in of_charts] == of_charts
     assert controls.count("Download CSV") == 5
     assert sum(name.startswith("Data of this chart") for _, name in seen) == len(CHARTS)
@@ -245,6 +245,41 @@ def test_a_table_is_sorted_and_downloaded(page, tmp_path):
     assert "hours to loss 4.9 (interval)" in table
 
 
+# ---- the strips ----------------------------------------------------------------------------------
+def titles(driver: webdriver.Chrome) -> list[str]:
+    return [one.text.partition(":")[0] for one in driver.find_elements(By.CSS_SELECTOR, "#strip .strip-title")]
+
+
+def test_strips_follow_strategies_seeds_and_point(page):
+    losses = "Validation loss of the proxy (nats per token)"
+    assert titles(page) == ["no failures", "checkpointing", "CheckFree", losses]
+    page.find_element(By.XPATH, "//button[contains(., 'checkpointing')]").click()
+    assert titles(page) == ["no failures", "CheckFree", losses]
+    drawn = [page.find_element(By.ID, "strip").get_attribute("innerHTML")]
+    for name, times in (("seeds", 1), ("point", 2)):
+        page.execute_script(f"document.getElementById('{name}').focus()")
+        press(page, *times * [Keys.ARROW_DOWN])
+        drawn.append(page.find_element(By.ID, "strip").get_attribute("innerHTML"))
+    assert len(set(drawn)) == 3
+
+
+def test_the_slider_and_the_pointer_tell_what_happened(page):
+    def told() -> str:
+        return page.find_element(By.ID, "readout").text
+
+    page.execute_script("document.getElementById('instant').focus()")
+    press(page, Keys.HOME)
+    assert "CheckFree: iteration 0; 0 lost" in told()
+    page.execute_script("document.getElementById('after').focus()")
+    press(page, Keys.ENTER)
+    assert re.search(r"checkpointing: iteration \d+;.* 1 lost; last: S\d lost at .* back to iteration", told())
+    assert page.find_element(By.ID, "instant").get_attribute("aria-valuetext").endswith(" hours")
+    mark = page.find_element(By.CSS_SELECTOR, "#strip .strip-mark")
+    ActionChains(page).move_to_element(mark).perform()
+    settled(page, lambda: page.find_elements(By.CSS_SELECTOR, "#strip-tip.visible"))
+    assert re.match(r"S\d lost at .* recovered by", page.find_element(By.ID, "strip-tip").text)
+
+
 # ---- screen, dark, paper, names ------------------------------------------------------------------
 def test_nothing_scrolls_sideways_on_a_narrow_screen(browser, page_path):
     look(browser, 360, "light")
@@ -322,9 +357,9 @@ def test_controls_and_parts_have_accessible_names(page):
     named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]]
     needing = ("button", "combobox", "DisclosureTriangle", "region", "navigation", "figure", "table", "link")
     assert [one for one in named if one[0] in needing and not one[1]] == []
-    for landmark, number in (("main", 1), ("banner", 1), ("contentinfo", 1), ("navigation", 1), ("combobox", 2)):
+    for landmark, number in (("main", 1), ("banner", 1), ("contentinfo", 1), ("navigation", 1), ("combobox", 3)):
         assert sum(role == landmark for role, _ in named) == number, landmark
-    assert {name for role, name in named if role == "combobox"} == {"Swept point", "Compare along"}
+    assert {name for role, name in named if role == "combobox"} == {"Swept point", "Compare along", "Seeds"}
     headings = [one.tag_name for one in page.find_elements(By.CSS_SELECTOR, "h1, h2, h3")]
     assert headings[0] == "h1"
     assert headings.count("h1") == 1

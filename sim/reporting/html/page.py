@@ -24,8 +24,10 @@ from sim.reporting.html.answer import answer
 from sim.reporting.html.charts import Chart, charts_of, vega_bundle
 from sim.reporting.html.data import ReportData, SweepPoint, report_data
 from sim.reporting.html.narrative import cautions, notes_on, sentences_on
+from sim.reporting.html.strips import MEANINGS, note_on, strips
 from sim.reporting.notes import describe_failures, describe_seeds
 from sim.reporting.verdict import ranking_at
+from sim.results.activity import STATES
 from sim.results.branches import FOLDER, load_branches
 from sim.results.crossed_design import SEEDS
 from sim.scenario.document import ScenarioError
@@ -57,6 +59,7 @@ def page_of(data: ReportData, written_to: Path | None = None) -> dict[str, Any]:
         scenario = scenario_of_run("scenario.yaml", text) if text else None
     charts, left_out = charts_of(data)
     every_run, folders = page_tables.runs(data)
+    single_runs = strips(data)
     counts = [format_count(len(points), "point")] if len(points) > 1 else []
     counts += [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(data.results.runs)]
     about = f"{scenario.description}. " if scenario and scenario.description else ""
@@ -73,7 +76,10 @@ def page_of(data: ReportData, written_to: Path | None = None) -> dict[str, Any]:
         "charts_left_out": left_out,
         "marks_failures": not any(point.runs.duplicated("strategy").any() for point in points),
         "can_mark_failures": any("failures" in chart.signals for chart in charts),
-        "content": content(data, charts),
+        "content": content(data, charts) | {"strips": single_runs.sets},
+        "strips": single_runs,
+        "strip_states": [(state.replace(" ", "-"), MEANINGS.get(state, state)) for state in STATES],
+        "strip_note": note_on(single_runs),
         "bundle": Markup(vega_bundle()) if charts else "",
         "most_open_rows": MOST_OPEN_ROWS,
         "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
@@ -127,6 +133,7 @@ def content(data: ReportData, charts: Sequence[Chart]) -> dict[str, Any]:
     """Return the data of the page's script: strategies, points, groups and charts."""
     return {
         "labels": [style.label for style in data.styles],
+        "styles": [{"colour": style.colour, "dashes": style.dashes} for style in data.styles],
         "points": [
             {"label": point.label, "places": [axis.places[number] for axis in data.axes]}
             for number, point in enumerate(data.points)
