@@ -142,20 +142,20 @@ def failures_in_words(records: Records, summary: dict[str, Any]) -> list[tuple[f
     ends = events[events["kind"].isin(("recovered", "regrouped"))]
     back = events[events["kind"] == "rolled_back"]
     found = []
-    for event in events[events["kind"].isin(LOSSES)].itertuples(index=False):
-        stage, seconds = int(event.stage), float(event.time_seconds)
-        words = (
-            f"S{stage} {LOSSES[event.kind]} at {seconds / SECONDS_PER_HOUR:.2f} h, in iteration {event.iteration + 1}"
-        )
+    lost = events[events["kind"].isin(LOSSES)][["kind", "stage", "time_seconds", "iteration"]]
+    for loss, stage, seconds, iteration in zip(*(lost[name].tolist() for name in lost), strict=True):
+        hours = seconds / SECONDS_PER_HOUR
+        words = f"S{int(stage)} {LOSSES[loss]} at {hours:.2f} h, in iteration {iteration + 1}"
         later = ends[ends["time_seconds"] >= seconds].head(1)
-        for kind, until, name in later[["kind", "time_seconds", "detail"]].itertuples(index=False):
+        columns = (later[name].tolist() for name in ("kind", "time_seconds", "detail"))
+        for kind, until, name in zip(*columns, strict=True):
             took = f"{until - seconds:.0f} s" if until - seconds < 5400 else f"{(until - seconds) / 3600:.1f} h"
             how = f"recovered by {legend_label(name)}" if kind == "recovered" and name else "training continued"
             undone = back[(back["time_seconds"] >= seconds) & (back["time_seconds"] <= until)]["detail"]
             words += f"; {how} after {took}" + "".join(f", back {detail}" for detail in undone.head(1))
         if later.empty and summary.get("stopped_because"):
             words += "; the run stopped"
-        found.append((seconds / SECONDS_PER_HOUR, stage, words))
+        found.append((hours, int(stage), words))
     return found
 
 
