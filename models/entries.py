@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from models.recipe import Recipe
 from models.stacked import LiveTrainer
+from models.state_graph import older_states
 from models.trainer import State
-from models.training_state import Lineage, Merge, Position, older_states
+from models.training_state import Lineage, Merge, Position
 
 
 def make_last_entry(trainer: LiveTrainer, lineage: Lineage, states: Mapping[Position, State]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from models.recipe import REST, Recipe
+from models.recipe import PLAIN, REST, Recipe
 from models.training_state import Merge, Position, root
 
 
@@ -77,7 +77,8 @@ def with_replica(position: Position, number: int, replica: Position) -> Position
     if not 0 <= number < len(position.replicas):
         raise ValueError(f"replicas: numbers are 0 to {len(position.replicas) - 1}, found {number}")
     if replica.replicas or replica.iteration != position.iteration:
-        raise ValueError(f"replicas: a state of one replica after iteration {position.iteration}, found {replica}")
+        found = f"{len(replica.replicas)} replicas" if replica.replicas else f"one after iteration {replica.iteration}"
+        raise ValueError(f"replicas: a state of one replica after iteration {position.iteration}, found {found}")
     replicas = tuple(replica if each == number else other for each, other in enumerate(position.replicas))
     return replace(position, replicas=replicas)
 
@@ -93,6 +94,17 @@ def joined(position: Position, number: int, recipe: Recipe, optimizer: Literal["
     else:
         begin = the_replica(position, optimizer)
     return with_replica(position, number, received(begin, global_state(position)).entered(recipe))
+
+
+def rows_learnt(state: Position, since_step: int) -> int:
+    """Rows of batches that the line of a state has learnt in the steps after one, for shares by rows or tokens."""
+    edits, spec = state.lineage.edits, state.lineage.spec
+    entered = [(0, PLAIN), *((step, entry) for step, entry in edits if isinstance(entry, Recipe))]
+    until = [step for step, _ in entered[1:]] + [state.step]
+    return sum(
+        max(0, end - max(begin, since_step)) * recipe.num_rows(spec)
+        for (begin, recipe), end in zip(entered, until, strict=True)
+    )
 
 
 def with_state(position: Position) -> list[int]:

@@ -10,9 +10,10 @@ from array import array
 from collections.abc import Callable, Collection
 
 from models.segment import TrainedSegment
+from models.state_graph import origins
 from models.training import ReplayedLosses
 from models.training_plan import Demand, Demands, Segment, StoredLine, ends, plan_segments
-from models.training_state import Lineage, Position, origins
+from models.training_state import Lineage, Position
 from models.trajectory import KEYFRAME_INTERVAL_STEPS, environment_of, line_name
 from models.trajectory_store import Keyframe, TrajectoryStore
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from models.spec import Routes, TrainingSpec
-from models.training_state import DivergedError, Lineage, Position, all_lines, root
+from models.state_graph import all_lines
+from models.training_state import DivergedError, Lineage, Position, root
 
 
 class Training(ABC):

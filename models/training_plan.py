@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from models.recipe import Recipe
 from models.spec import TrainingSpec
+from models.state_graph import all_lines, states_used
 from models.training import Training
-from models.training_state import Lineage, Position, all_lines, states_used
+from models.training_state import Lineage, Position
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -125,7 +124,7 @@ class Edit:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Merge:
     """A step of an outer optimizer: moves the weights of a line towards the mean of those of other lines.
 
@@ -169,6 +168,10 @@ class Merge:
         found = {"sources": sources, "shares": shares, "rate": float(self.rate), "momentum": float(self.momentum)}
         for name, value in {**found, "stages": stages}.items():
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        """Short text: that of all sources with their lines would double with every merge."""
+        return f"Merge({self.as_text()})"
 
     def as_text(self) -> str:
         """Stable text of this merge, for hashes: fields at their defaults are left out."""
@@ -437,40 +440,3 @@ def root(spec: TrainingSpec, iterations_per_step: int = 1, routes: Routes | None
     if routes is not None:
         spec = spec.model_copy(update={"routes": routes})
     return Position(Lineage(spec), 0, iterations_per_step)
-
-
-def older_states(lineage: Lineage) -> dict[Moment, Position]:
-    """Older states of its own that the last entry of a lineage refers to, by moment."""
-    _, edit = lineage.edits[-1]
-    moments = {term.moment for term in terms_of(edit) if term.moment is not None}
-    return {moment: Position(lineage.first(moment.num_edits), moment.step).settled for moment in sorted(moments)}
-
-
-def states_used(lineage: Lineage) -> list[Position]:
-    """States that the last entry of a lineage refers to: older ones of its own, or the sources of a merge."""
-    _, entry = lineage.edits[-1]
-    states = entry.sources if isinstance(entry, Merge) else older_states(lineage).values()
-    return list(dict.fromkeys(states))
-
-
-def origins(lineage: Lineage) -> list[Position]:
-    """States that a lineage begins with: the one in which its last entry is made, and those the entry refers to."""
-    parent = lineage.parent()
-    return [Position(parent, lineage.first_step).settled, *states_used(lineage)] if parent else []
-
-
-def all_lines(last_steps: Mapping[Lineage, int]) -> dict[Lineage, int]:
-    """Last step needed of each line that these are made of, themselves included; what others are made of comes first.
-
-    last_steps: the last step needed of some lines.
-    """
-    found, to_visit = dict(last_steps), list(last_steps)
-    visited: set[Lineage] = set()
-    while to_visit:
-        if (lineage := to_visit.pop()) in visited:
-            continue
-        visited.add(lineage)
-        for state in origins(lineage):
-            found[state.lineage] = max(found.get(state.lineage, 0), state.step)
-            to_visit.append(state.lineage)
-    return dict(sorted(found.items(), key=lambda item: item[0].rank))

@@ -24,9 +24,10 @@ from models.device import device_name
 from models.entries import make_last_entry
 from models.spec import Device, TrainingSpec
 from models.stacked import STACKED_CODE_HASH, LiveTrainer, open_trainer
+from models.state_graph import states_used
 from models.trainer import State, StepResult
 from models.training import Training
-from models.training_state import Lineage, Merge, Position, digest, states_used
+from models.training_state import Lineage, Merge, Position, digest
 from models.trajectory_store import Keyframe, LineResults, TrajectoryStore, require_equal
 
 KEYFRAME_INTERVAL_STEPS = 50
@@ -153,7 +154,9 @@ class Trajectory(Training):
                 self._commit(oldest.lineage, dropped)
 
     def _step_result(self, lineage: Lineage, step: int) -> StepResult:
-        """Result of a step of a line."""
+        """Result of a step of a line. ValueError where there is none."""
+        if step == 0 or lineage.is_at_rest:
+            raise ValueError(f"no step led to step {step} of this line: it has no training loss and no gradient")
         results = self._results(lineage).steps
         if step not in results:
             self.state_at(Position(lineage, step))

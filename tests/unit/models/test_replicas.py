@@ -8,7 +8,7 @@ import torch
 
 from models.curve import CurveTraining
 from models.recipe import PLAIN, REST, Recipe, rows_of_parts
-from models.replicas import joined, split, synchronised, with_replica, without
+from models.replicas import joined, rows_learnt, split, synchronised, with_replica, without
 from models.shared_training import SharedTraining
 from models.spec import OptimizerSpec, plain_routes
 from models.staged_model import StagedModel
@@ -348,6 +348,20 @@ def test_a_merge_that_cannot_be_made_is_refused(spec, message, wrong):
         start.entered(REST).merged(Merge(**fields))
 
 
+def test_rows_are_counted_since_a_step(spec):
+    position = split(root(spec).after(3), [Recipe(rows=(0, 1, 2)), Recipe(rows=(3,))]).after(10)
+    assert [rows_learnt(replica, 0) for replica in position.replicas] == [3 * 4 + 7 * 3, 3 * 4 + 7]
+    assert [rows_learnt(replica, 6) for replica in position.replicas] == [4 * 3, 4]
+    position = joined(synchronised(position, **NESTEROV), 1, Recipe(rows=(3,)), "fresh").after(12)
+    assert [rows_learnt(replica, 6) for replica in position.replicas] == [6 * 3, 2]
+    assert rows_learnt(position, 0) == 3 * 4, "the global line learns nothing itself"
+
+
+def test_texts_of_states_do_not_grow_with_every_merge(spec):
+    (*_, position) = rounds(split(root(spec), parts(2)), 40, 2)
+    assert len(repr(position)) < 100_000
+
+
 def test_replicas_that_are_not_there_are_refused(spec):
     position = without(split(root(spec), parts(2)).after(3), 1)
     gone = "replicas: number 1 takes no part"
@@ -358,7 +372,11 @@ def test_replicas_that_are_not_there_are_refused(spec):
         ("2 of them, found 1 shares", lambda: synchronised(position, **NESTEROV, shares=(1,))),
         ("a state is taken of each replica", lambda: synchronised(position, **NESTEROV, taken=(None, None))),
         ("numbers are 0 to 1, found 2", lambda: with_replica(position, 2, root(spec).after(3))),
-        ("a state of one replica after iteration 3", lambda: with_replica(position, 1, root(spec).after(2))),
+        (
+            "after iteration 3, found one after iteration 2",
+            lambda: with_replica(position, 1, root(spec).after(2)),
+        ),
+        ("after iteration 3, found 2 replicas", lambda: with_replica(position, 1, position)),
         ("at least one recipe", lambda: split(root(spec), [])),
         ("entries are made in the state of a replica", lambda: position.edited(AVERAGE_2)),
         ("entries are made in the state of a replica", lambda: position.entered(PLAIN)),
