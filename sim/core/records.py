@@ -53,6 +53,7 @@ EventKind = Literal[
     "notice",
     "regrouped",
     "recut",
+    "synchronised",
     "recovered",
     "rolled_back",
     "fallback",

@@ -16,7 +16,7 @@ from sim.results.outcome_tables import target_of
 from sim.results.storage import RunFiles
 from sim.scenario.exposed_ends import ends_that_fail
 from sim.scenario.scenario import Scenario
-from sim.strategies import legend_label
+from sim.strategies import legend_label, trains_apart
 from sim.workload.costs import Costs
 
 LONG_WAIT = 0.1  # share of the time; background uploads that delay training for longer get a warning
@@ -104,6 +104,8 @@ def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
         taken, plain = summary["iteration_seconds"], summary["ideal_iteration_seconds"]
         if taken < plain and summary["microbatch_size"] == 1.0:
             why = "its routes or uploads change the order of work, which is faster here by chance"
+            if trains_apart(record.run["strategy"]["kind"]):
+                why = "its replicas train apart, and exchange nothing in most iterations"
             if summary["kind"] == "skip":
                 why = "microbatches leave out stages (trained_share)"
             lines.append(f"{name}: an iteration takes {taken:.1f} s, a plain one {plain:.1f} s: {why}")

@@ -66,13 +66,16 @@ class Joining:
         ready_seconds = float(env.now) - self._cluster.config.startup_seconds
         return {slot: node for slot, node in self.nodes().items() if node.assigned_seconds <= ready_seconds}
 
-    def admit(self, env: simpy.Environment) -> Process[Failure | None]:
-        """Let nodes take part that have the state; send it to those that have started up. Waits unless beside."""
+    def admit(self, env: simpy.Environment, beside: bool | None = None) -> Process[Failure | None]:
+        """Let nodes take part that have the state; send it to those that have started up. Waits unless beside.
+
+        beside: None: as `cluster.joining` says.
+        """
         if self._fetches:
             self._admit_fetched()
         left_out = self._placement.left_out
         ready = {slot: n for slot, n in self.ready(env).items() if self._cluster.stage_of(slot) not in left_out}
-        if self._cluster.config.joining == "beside":
+        if self._cluster.config.joining == "beside" if beside is None else beside:
             self._fetch({slot: node for slot, node in ready.items() if slot not in self._fetches})
             return None
         return (yield from self._send_and_wait(ready)) if ready else None

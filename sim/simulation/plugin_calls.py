@@ -17,7 +17,13 @@ from sim.simulation.interruptible import GaveUpError
 from sim.strategies import Strategy, UnrecoverableError
 from sim.strategies.base import IterationPlan, Process, Recipe
 
-ANSWERS: dict[str, type] = {"can_train": bool, "plan_for": IterationPlan, "recipe_for": Recipe}
+ANSWERS: dict[str, type] = {
+    "can_train": bool,
+    "position_for": Position,
+    "plan_for": IterationPlan,
+    "recipe_for": Recipe,
+    "completed": Position,
+}
 """Methods that take no time, and what they return."""
 
 EXPECTED = (UnrecoverableError, GaveUpError, DivergedError, PluginError)

@@ -43,8 +43,8 @@ class Run:
 
     equal_iteration_seconds: of a plain iteration with the strategy's microbatches, of microbatch_size × the workload's.
     joining_seconds: that training waited for nodes. batch_share: of the batch that counted, as a mean over iterations.
-    sent_bytes: apart from the messages of iterations. edits: that
-    rebuilt stages, with their steps, on the way to the last state. num_events: that the simulation took.
+    sent_bytes: apart from the messages of iterations. edits: that rebuilt stages, and recipes, with their steps, on the
+    way to the last state; none of replicas that train apart. num_events: that the simulation took.
     """
 
     strategy: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -76,8 +76,8 @@ class TrainingProcess:
 
     @property
     def edits(self) -> Edits:
-        """The edits on the way to the current state."""
-        return self._position.lineage.edits
+        """The edits and recipes on the way to the current state; none of replicas that train apart."""
+        return () if self._position.replicas else self._position.lineage.edits
 
     @property
     def batch_share(self) -> float:
@@ -139,15 +139,15 @@ class TrainingProcess:
 
     def _advance(self) -> Process[Failure | None]:
         """Execute the next iteration and the routine work after it, or skip iterations up to the next routine work."""
+        begun = self._begun()
         plan = answer_of(self.strategy, "plan_for", self.world, self.plan)
-        begun = self._position.entered(answer_of(self.strategy, "recipe_for", self.world, self._position))
         leap = None if self.training.learns else (yield from self._skip(plan, begun))
         if leap is None:
             started_seconds = self.world.now_seconds
             failure = yield from self.world.run_iteration(plan)
             if failure is None:
                 self._count(begun, 1)
-                self._position = begun.after(begun.iteration + 1)
+                self._complete(begun.after(begun.iteration + 1))
                 self._record(started_seconds)
         else:
             failure = leap[1]
@@ -159,6 +159,16 @@ class TrainingProcess:
                 return failure
         return None
 
+    def _begun(self) -> Position:
+        """The state that the next iteration begins with, trained by the recipe of the strategy."""
+        begun: Position = answer_of(self.strategy, "position_for", self.world, self._position)
+        recipe = answer_of(self.strategy, "recipe_for", self.world, begun)
+        return begun if begun.replicas else begun.entered(recipe)
+
+    def _complete(self, position: Position) -> None:
+        """Continue from the state that completed iterations have led to."""
+        self._position = answer_of(self.strategy, "completed", self.world, position)
+
     def _skip(
         self, plan: IterationPlan, position: Position
     ) -> Process[tuple[RepeatedIterations, Failure | None] | None]:
@@ -167,16 +177,18 @@ class TrainingProcess:
         leap = yield from self._fast_forward.leap(plan, position, self.num_iterations, self._next_action)
         if leap and leap[0].num_iterations:
             self._count(position, leap[0].num_iterations)
-            self._log.add(position.iteration + 1, started_seconds, leap[0], position.lineage.key)
-            self._position = replace(position, iteration=position.iteration + leap[0].num_iterations)
+            self._complete(position.after(position.iteration + leap[0].num_iterations))
+            self._log.add(position.iteration + 1, started_seconds, leap[0], self._position.lineage.key)
             self._report()
         return leap
 
     def _count(self, position: Position, num: int) -> None:
         """Count the rows of some iterations from a Position on."""
-        rows, num_rows = position.lineage.recipe.rows, position.lineage.spec.sequences_per_batch
+        num_rows = position.lineage.spec.sequences_per_batch
         self._num_rows += num * num_rows
-        self._num_counted += num * (num_rows if rows is None else len(rows))
+        for state in filter(None, position.replicas or (position,)):
+            rows = state.lineage.recipe.rows
+            self._num_counted += num * (num_rows if rows is None else len(rows))
 
     def _next_action(self, iteration_seconds: float) -> Action:
         """The next action of the strategy, or of the fallback, from the current Position on."""

@@ -239,9 +239,9 @@ class World(MembershipObserver):
         self.is_undetected = False
         self.joining.waited_seconds = self.now_seconds
 
-    def admit_nodes(self) -> Process[Failure | None]:
+    def admit_nodes(self, beside: bool | None = None) -> Process[Failure | None]:
         """Let nodes take part that have arrived and started up, once they have been sent their stage's state."""
-        return (yield from self.joining.admit(self.work.env))
+        return (yield from self.joining.admit(self.work.env, beside))
 
     def rejoin(self, stages: Collection[int], transfers: Sequence[Transfer]) -> Process[Failure | None]:
         """Send stages that were left out their state, so that they take part again."""
@@ -255,19 +255,21 @@ class World(MembershipObserver):
         self.placement.receive({})
         return failure
 
-    def wait_for_joining(self) -> Process[Failure | None]:
+    def wait_for_joining(self, most_seconds: float = math.inf) -> Process[Failure | None]:
         """Wait for the next event that may let more nodes join: an arrival, the end of a start-up, of a transfer."""
         work, nodes = self.work, self.joining.nodes()
         ready_seconds = [node.assigned_seconds + self.cluster.config.startup_seconds for node in nodes.values()]
         starting = [seconds for seconds in ready_seconds if seconds > self.now_seconds]
         if self.joining.is_under_way:
-            until = [self.joining.arrived(work.env), *(work.env.timeout(s - self.now_seconds) for s in starting)]
-            return (yield from work.wait_until(work.env.any_of(until), "state_transfer"))
+            last_seconds = [self.now_seconds + most_seconds] if most_seconds < math.inf else []
+            timeouts = (work.env.timeout(to_ticks(s - self.now_seconds)) for s in [*starting, *last_seconds])
+            until = work.env.any_of([self.joining.arrived(work.env), *timeouts])
+            return (yield from work.wait_until(until, "state_transfer"))
         if starting:
-            return (yield from self.attempt(min(starting) - self.now_seconds, "provisioning"))
-        if not self.injector.may_bring_nodes and not work.queued:
+            return (yield from self.attempt(min(min(starting) - self.now_seconds, most_seconds), "provisioning"))
+        if not self.injector.may_bring_nodes and not work.queued and most_seconds == math.inf:
             raise NoNodesError(self._describe_too_few())
-        return (yield from self._wait_for_arrival())
+        return (yield from self._wait_for_arrival(most_seconds))
 
     def regroup(self) -> Process[Failure | None]:
         """Continue without a lost node whose stage has others: detect the loss, and regroup."""
@@ -349,13 +351,13 @@ class World(MembershipObserver):
                 return failure
         return work.next_failure()
 
-    def _wait_for_arrival(self) -> Process[Failure | None]:
-        """Wait until a node arrives, or the time of the run is over."""
+    def _wait_for_arrival(self, most_seconds: float = math.inf) -> Process[Failure | None]:
+        """Wait until a node arrives, at most for so long, or the time of the run is over."""
         work = self.work
         bucket: Bucket = "provisioning" if self.injector.num_awaited else "waiting_for_nodes"
         self._arrival = until = work.env.event()
-        if not math.isinf(work.deadline_seconds):
-            left_seconds = max(0.0, work.deadline_seconds - work.now_seconds) + 1.0
+        if not (math.isinf(work.deadline_seconds) and math.isinf(most_seconds)):
+            left_seconds = min(max(0.0, work.deadline_seconds - work.now_seconds) + 1.0, most_seconds)
             until = work.env.any_of([until, work.env.timeout(to_ticks(left_seconds))])
         return (yield from work.wait_until(until, bucket))
 

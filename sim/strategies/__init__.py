@@ -13,6 +13,7 @@ from sim.strategies.checkfree import CheckFree, CheckFreePlus, Reinit
 from sim.strategies.checkfree_hybrid import CheckFreeHybrid
 from sim.strategies.checkpoint import Checkpoint
 from sim.strategies.constant_batch import ConstantBatch
+from sim.strategies.diloco import Diloco
 from sim.strategies.elastic import Elastic
 from sim.strategies.memory_checkpoint import NeighbourCheckpoint
 from sim.strategies.neighbour_takeover import NeighbourTakeover
@@ -38,6 +39,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
         Peer,
         ConstantBatch,
         Elastic,
+        Diloco,
         Repartition,
         Skip,
         NeighbourTakeover,
@@ -58,6 +60,8 @@ __all__ = [
     "known_strategies",
     "legend_label",
     "strategy_class",
+    "trains_apart",
+    "trains_otherwise",
 ]
 
 
@@ -76,6 +80,19 @@ def answers_lost_nodes(kind: str) -> bool:
     except PluginError:
         return False
     return any(getattr(found, name) is not getattr(Strategy, name) for name in ("plan_for", "recipe_for", "regroup"))
+
+
+def trains_otherwise(kind: str) -> bool:
+    """Whether a strategy may train the proxy in another way while nodes are missing."""
+    return trains_apart(kind) or strategy_class(kind).recipe_for is not Strategy.recipe_for
+
+
+def trains_apart(kind: str) -> bool:
+    """Whether pipelines have weights of their own under a strategy. False for one that cannot be imported here."""
+    try:
+        return strategy_class(kind).position_for is not Strategy.position_for
+    except PluginError:
+        return False
 
 
 def known_strategies() -> dict[str, type[Strategy] | PluginError]:

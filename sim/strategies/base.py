@@ -223,8 +223,17 @@ class StrategyWorld(Protocol):
         waited for. A failure leaves everything as it was. detail: of the event `recut`.
         """
 
-    def admit_nodes(self) -> Process[Failure | None]:
-        """Send nodes that are ready the state of their stage, so that they take part (`cluster.joining`)."""
+    def admit_nodes(self, beside: bool | None = None) -> Process[Failure | None]:
+        """Send nodes that are ready the state of their stage, so that they take part.
+
+        beside: whether it is sent beside the training; None: as `cluster.joining` says.
+        """
+
+    def wait_for_joining(self, most_seconds: float = math.inf) -> Process[Failure | None]:
+        """Wait for the next event that may let more nodes join: an arrival, the end of a start-up or of a transfer.
+
+        At most for so long; without a limit, the run ends where no node can come any more.
+        """
 
     def rejoin(self, stages: Collection[int], transfers: Sequence[Transfer]) -> Process[Failure | None]:
         """Send stages of `returning_stages` their state, so that they are no longer left out."""
@@ -311,8 +320,10 @@ class Strategy(Component):
     | `admit` | before an iteration, if nodes are ready to join: takes time | sends them the state of their stage |
     | `take_back` | before an iteration, if stages that were left out have nodes again: takes time | not at all |
     | `can_train` | before an iteration: whether the nodes at hand suffice; if not, training waits for more | yes |
-    | `plan_for` | before an iteration: its plan on the nodes at hand | that of `adapt_plan` |
+    | `position_for` | before an iteration: the training state that it begins with | that of the iteration before |
     | `recipe_for` | before an iteration: how the proxy is trained in it | as without failures |
+    | `plan_for` | before an iteration: its plan on the nodes at hand | that of `adapt_plan` |
+    | `completed` | when an iteration has completed: the training state that it has led to | as trained |
     | `after_iteration` | when an iteration has completed: routine work, takes time | nothing |
     | `next_action` | when nothing is trained: how far away the next routine work is | the next iteration |
     | `on_notice` | when a preemption notice arrives: may start background transfers | nothing |
@@ -408,13 +419,24 @@ class Strategy(Component):
         """Whether the nodes at hand suffice for an iteration; every stage has at least one."""
         return True
 
+    def position_for(self, world: StrategyWorld, position: Position) -> Position:  # noqa: ARG002
+        """The training state that the next iteration begins with; position: that of the iteration before.
+
+        It changes where replicas train apart: some leave, or begin from the global state (`models.replicas`).
+        """
+        return position
+
     def plan_for(self, world: StrategyWorld, plan: IterationPlan) -> IterationPlan:  # noqa: ARG002
         """The plan of the next iteration on the nodes at hand; plan: that of `adapt_plan`. Equal nodes, equal plan."""
         return plan
 
     def recipe_for(self, world: StrategyWorld, position: Position) -> Recipe:  # noqa: ARG002
-        """How the proxy is trained in the next iteration."""
+        """How the proxy is trained in the next iteration; of no effect on replicas that train apart."""
         return PLAIN
+
+    def completed(self, world: StrategyWorld, position: Position) -> Position:  # noqa: ARG002
+        """The training state that an iteration has led to; its losses are recorded. position: as it was trained."""
+        return position
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
         """Do the routine work after an iteration that led to `position`; return a Failure that interrupts it."""
@@ -423,6 +445,8 @@ class Strategy(Component):
 
     def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float | PeriodicSave:  # noqa: ARG002
         """Number of iterations after which `after_iteration` acts next, at the earliest; inf: never.
+
+        Less where the plan changes before, or `completed` the state: that iteration is to be the first one of its kind.
 
         Optional: it allows runs that train nothing to skip iterations. A class that overrides `after_iteration` alone
         is called after every iteration.

@@ -159,6 +159,9 @@ class IterationPlan:
     layout: the pipelines that run; None: those of the cluster, where nodes left in a stage do the work of missing ones.
 
     shares: microbatches of each pipeline, num_microbatches at most; None: as many in all.
+
+    exchanges: stages whose replicas exchange gradients, or as large a sum, at the end, and the bytes that each node has
+    of it; None: all stages exchange their gradients.
     """
 
     num_microbatches: int
@@ -174,6 +177,7 @@ class IterationPlan:
     substitutes: tuple[tuple[int, int, int], ...] = ()
     layout: Layout | None = None
     shares: tuple[int, ...] | None = None
+    exchanges: tuple[tuple[int, float], ...] | None = None
 
 
 def plain_plan(workload: WorkloadConfig) -> IterationPlan:

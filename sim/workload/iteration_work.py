@@ -189,8 +189,10 @@ class IterationWork:
     def gradient_exchange(self, stage: int) -> list[Transmission]:
         """Ring all-reduce: 2 (N - 1) steps of S / N bytes on all links at once; or S bytes from each to each."""
         nodes, num_bytes = self.placement.nodes_of(stage), self.costs.gradient_bytes(stage)
+        if self.plan.exchanges is not None:
+            num_bytes = dict(self.plan.exchanges).get(stage, 0.0)
         n, what = len(nodes) * self.deployment.num_represented, f"gradient exchange of stage {stage}"
-        if n == 1:
+        if n == 1 or not num_bytes:
             return []
         if self.workload.gradient_exchange == "ring":
             steps = 2 * (n - 1)

@@ -195,7 +195,8 @@ def test_the_contract_page_has_every_question_of_a_strategy():
     table = [line.split("|")[1] for line in str(Strategy.__doc__).splitlines() if line.strip().startswith("| `")]
     asked = [name for row in table for name in re.findall(r"`(\w+)`", row)]
     assert sorted(told) == sorted(asked)
-    of_an_iteration = ("gather", "admit", "take_back", "can_train", "plan_for", "recipe_for", "after_iteration")
+    before = ("gather", "admit", "take_back", "can_train", "position_for", "recipe_for", "plan_for")
+    of_an_iteration = (*before, "completed", "after_iteration")
     assert [name for name in told if name in of_an_iteration] == list(of_an_iteration)
 
 

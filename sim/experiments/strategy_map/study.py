@@ -21,7 +21,7 @@ from sim.results.strategy_map import Advice, Objective, StrategyMap
 from sim.scenario.axes import NO_AXIS, Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
 from sim.scenario.scenario import SeedsConfig
-from sim.strategies import Strategy, strategy_class
+from sim.strategies import trains_otherwise
 from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
 
 FEWEST_REPLICATES, FEWEST_TRAINING_SEEDS = 4, 3
@@ -93,7 +93,7 @@ class MapRequest:
     def strategies_with_recipes(self) -> list[str]:
         """Names of the strategies that may train with other recipes than without failures."""
         configs = self.template.scenario.strategies
-        return [config.name for config in configs if strategy_class(config.kind).recipe_for is not Strategy.recipe_for]
+        return [config.name for config in configs if trains_otherwise(config.kind)]
 
     @property
     def num_time_seeds(self) -> int:

@@ -109,10 +109,15 @@ def plans(draw, site):
     num_pipelines = len(site.cluster.replicas)
     of_each = st.lists(st.integers(1, num_microbatches), min_size=num_pipelines, max_size=num_pipelines)
     shares = draw(st.none() | of_each.map(tuple))
+    bytes_of_stages = st.dictionaries(st.sampled_from(site.cluster.stages), st.sampled_from((0.0, 1e5, 1e7)))
+    exchanges = draw(st.none() | bytes_of_stages.map(lambda found: tuple(found.items())))
     if site.costs.workload.schedule == "zero_bubble":
         factors = tuple(draw(st.lists(factor, max_size=2)))
         plain = plain_plan(site.costs.workload)
-        return replace(plain, routes=routes, factors=factors, embedding_copies=draw(st.booleans()), shares=shares)
+        copies = draw(st.booleans())
+        return replace(
+            plain, routes=routes, factors=factors, embedding_copies=copies, exchanges=exchanges, shares=shares
+        )
     return replace(
         plain_plan(site.costs.workload),
         routes=routes,
@@ -123,6 +128,7 @@ def plans(draw, site):
         shadow_transfers=draw(st.integers(0, 2)),
         embedding_copies=draw(st.booleans()),
         shares=shares,
+        exchanges=exchanges,
     )
 
 

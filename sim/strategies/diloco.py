@@ -1,0 +1,344 @@
+"""DiLoCo: pipelines train apart and synchronise every few iterations, without those that are missing then.
+
+As in DiLoCo (arXiv 2311.08105) and its synchronous descendants (INTELLECT-1, arXiv 2412.01152; torchft's `local_sgd`),
+each pipeline is a replica with weights and an Adam state of its own, trained on its own rows of the batch. At a
+synchronisation, the global weights make an outer step of SGD with Nesterov momentum along the mean difference between
+them and the weights of the replicas that are there, which continue from the new global weights. A pipeline that loses a
+node loses its steps since the last synchronisation. The others train on; once the node is replaced, the pipeline begins
+from the global weights at the next synchronisation. With fragments, groups of stages are synchronised in turn; with an
+overlap, their differences are sent beside the next iterations (Streaming DiLoCo, arXiv 2501.18512). If a stage loses
+its last node, the fallback recovers, and all replicas begin from the global weights again.
+
+*Not modelled*: what compression does to the loss; replicas with clocks of their own, which would not wait for each
+other before the next iteration; what is sent again where a loss interrupts a synchronisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import Field
+
+from models.replicas import joined, received, split, synchronised, with_replica, with_state, without
+from sim.cluster.topology import ClusterConfig
+from sim.core.units import to_ticks
+from sim.strategies.base import (
+    Background,
+    Costs,
+    Failure,
+    IterationPlan,
+    Place,
+    Position,
+    Process,
+    Recipe,
+    StrategyConfig,
+    StrategyWorld,
+    Transfer,
+    WorkloadConfig,
+    rows_of_parts,
+    too_few_rows,
+)
+from sim.strategies.baselines import Peer
+
+Compression = Literal["none", "bf16", "int8", "int4", "top_k"]
+
+FACTORS: dict[str, float] = {"none": 1.0, "bf16": 1 / 2, "int8": 1 / 4, "int4": 1 / 8, "top_k": 1 / 146}
+"""Bytes sent, as a share of those in fp32; top_k: 1.6 % of the values in 2 bits, 146 × fewer (arXiv 2603.08163)."""
+
+FP32_BYTES = 4
+
+
+class DilocoConfig(StrategyConfig):
+    """Options of `diloco`."""
+
+    kind: Literal["diloco"] = "diloco"
+    inner_steps: int = Field(100, ge=1, le=10**9, description="iterations between two synchronisations (H)")
+    outer_learning_rate: float = Field(0.7, gt=0, le=100, description="learning rate of the outer step")
+    outer_momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of the outer step")
+    min_replicas: int = Field(1, ge=1, description="fewest complete pipelines to train with (quorum); else it waits")
+    join_timeout_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="longest wait at a synchronisation for pipelines that are coming back"
+    )
+    joiner_optimizer: Literal["peer", "fresh"] = Field(
+        "peer", description="Adam's state of a pipeline that comes back: that of another one, or none"
+    )
+    weights: Literal["equal", "tokens"] = Field(
+        "equal", description="weight of a replica in the mean: equal, or the tokens that it has learnt since it began"
+    )
+    compression: Compression | float = Field(
+        "none",
+        description="format of the differences that are sent, or a share of their bytes in fp32 (above 0, up to 1); "
+        "it shortens synchronisations, and its effect on the loss is not computed",
+    )
+    fragments: int = Field(1, ge=1, description="groups of stages that are synchronised in turn")
+    overlap_iterations: int = Field(
+        0,
+        ge=0,
+        description="iterations during which the differences are sent beside the training; 0: all wait for them",
+    )
+    mixing: float = Field(
+        1.0, gt=0, le=1, description="share of the global weights in those from which a replica continues"
+    )
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Differences under way: the stages, the states of the replicas they are of, when taken and when due."""
+
+    stages: tuple[int, ...]
+    taken: tuple[Position | None, ...]
+    taken_iteration: int
+    due_iteration: int
+
+
+class Diloco(Peer):
+    """Pipelines that train apart between synchronisations."""
+
+    title = "DiLoCo"
+    summary = "pipelines train apart for H iterations, then average: who is missing is left out until the next time"
+    Config = DilocoConfig
+    config: DilocoConfig
+
+    def __init__(self, config: DilocoConfig, num_stages: int) -> None:
+        super().__init__(config, num_stages)
+        self._apart = config.inner_steps // config.fragments  # iterations between two synchronisations
+        self._reached: Position | None = None  # the state that the last iteration led to
+        self._begun: Position | None = None  # the state that the next one begins with
+        self._broken: set[int] = set()  # replicas that have lost a node since then, even if it is replaced
+        self._since: dict[int, int] = {}  # the iteration from which a replica counts in the next synchronisation
+        self._pending: Pending | None = None
+        self._sending: Background | None = None  # of the differences that are pending
+        self._plans: dict[tuple[IterationPlan, tuple[int, ...], tuple[int, ...]], IterationPlan] = {}
+
+    @classmethod
+    def check(cls, config: DilocoConfig, workload: WorkloadConfig) -> str | None:
+        """Each fragment has stages and a time of its own; differences arrive before the next ones are sent."""
+        num_stages = workload.num_stages + 1
+        if not isinstance(config.compression, str) and not 0 < config.compression <= 1:
+            return f"compression {config.compression:g} is not above 0 and up to 1; or name {', '.join(FACTORS)}"
+        if config.fragments > num_stages:
+            return f"fragments {config.fragments} is more than the stages, {num_stages} with that of the embedding"
+        if config.inner_steps % config.fragments:
+            return f"inner_steps {config.inner_steps} is no multiple of fragments, {config.fragments}"
+        if config.overlap_iterations >= config.inner_steps // config.fragments:
+            return (
+                f"overlap_iterations {config.overlap_iterations} is not less than the iterations between two "
+                f"synchronisations, {config.inner_steps // config.fragments}"
+            )
+        return None
+
+    @classmethod
+    def check_site(cls, config: DilocoConfig, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
+        """There are as many pipelines as it needs, and each has rows."""
+        if config.min_replicas > cluster.nodes_per_stage:
+            return f"min_replicas {config.min_replicas} is more than cluster.nodes_per_stage, {cluster.nodes_per_stage}"
+        return too_few_rows(cluster, sequences_per_batch)
+
+    @classmethod
+    def host_memory_bytes(cls, config: DilocoConfig, costs: Costs, stage: int) -> float:
+        """The global weights and, with outer momentum, its velocity, in fp32."""
+        return float(costs.stage_parameters(stage) * FP32_BYTES * (2 if config.outer_momentum else 1))
+
+    def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
+        """No gradients are exchanged."""
+        return replace(plan, exchanges=())
+
+    # ---- before an iteration -------------------------------------------------------------------------
+
+    def admit(self, world: StrategyWorld) -> Process[Failure | None]:
+        """Send nodes the state of their stage beside the training."""
+        return (yield from world.admit_nodes(beside=True))
+
+    def can_train(self, world: StrategyWorld) -> bool:
+        """Whether `min_replicas` pipelines are complete."""
+        return len(complete_pipelines(world)) >= self.config.min_replicas
+
+    def position_for(self, world: StrategyWorld, position: Position) -> Position:
+        """Without the replicas that have lost a node; with those that begin from the global weights."""
+        there = complete_pipelines(world)
+        if not position.replicas or position != self._reached:  # the start, or a fallback has gone back
+            self._pending = None
+            position = split(replace(position, replicas=()), recipes_of(world, position))
+            self._since = dict.fromkeys(range(world.num_pipelines), position.iteration)
+        for number in set(with_state(position)).intersection(
+            self._broken | set(range(world.num_pipelines)).difference(there)
+        ):
+            position = without(position, number)
+        position = self._with_arrived(world, position)
+        training = with_state(position)
+        if not training or position.iteration % self._apart == 0:
+            for number in set(there).difference(training):
+                is_from_peer = training and self.config.joiner_optimizer == "peer"
+                recipe = recipes_of(world, position)[number]
+                position = joined(position, number, recipe, training[0] if is_from_peer else "fresh")
+                self._since[number] = position.iteration
+        self._begun = position
+        return position
+
+    def plan_for(self, world: StrategyWorld, plan: IterationPlan) -> IterationPlan:
+        """The pipelines that train; where they synchronise, the exchange of differences at the end."""
+        assert self._begun is not None, "an iteration begins with a position"
+        training = tuple(with_state(self._begun))
+        stages = () if self.config.overlap_iterations else self._due(self._begun.iteration + 1)
+        key = plan, training, stages
+        if key not in self._plans:
+            exchanges = tuple((stage, self._sent_bytes(world, stage)) for stage in stages)
+            nodes = dict.fromkeys(range(self.num_stages + 1), training)
+            layout = world.layout(nodes) if len(training) < world.num_pipelines else None
+            self._plans[key] = replace(plan, exchanges=exchanges, layout=layout)
+        return self._plans[key]
+
+    def _due(self, iteration: int) -> tuple[int, ...]:
+        """The stages that are synchronised after an iteration."""
+        if iteration % self._apart:
+            return ()
+        fragment, num = (iteration // self._apart - 1) % self.config.fragments, self.config.fragments
+        return tuple(stage for stage in range(self.num_stages + 1) if stage * num // (self.num_stages + 1) == fragment)
+
+    def _sent_bytes(self, world: StrategyWorld, stage: int) -> float:
+        """Bytes of a stage's differences as nodes send them."""
+        compression = self.config.compression
+        factor = FACTORS[compression] if isinstance(compression, str) else compression
+        return world.costs.stage_parameters(stage) * FP32_BYTES * factor
+
+    # ---- after an iteration --------------------------------------------------------------------------
+
+    def completed(self, world: StrategyWorld, position: Position) -> Position:
+        """The state with new global weights, if a synchronisation is complete."""
+        self._broken.clear()
+        position = self._with_arrived(world, position)
+        if stages := self._due(position.iteration):
+            taken_iteration = position.iteration
+            due = Pending(stages, position.replicas, taken_iteration, taken_iteration + self.config.overlap_iterations)
+            if self.config.overlap_iterations:
+                self._pending, self._sending = due, None
+            else:
+                position = self._synchronised(world, position, due)
+        self._reached = position
+        return position
+
+    def _with_arrived(self, world: StrategyWorld, position: Position) -> Position:
+        """The state with new global weights, if differences that are due have arrived."""
+        pending, sending = self._pending, self._sending
+        if pending is None or pending.due_iteration > position.iteration or sending is None or sending.under_way:
+            return position
+        self._pending = self._sending = None
+        return self._synchronised(world, position, pending)
+
+    def _synchronised(self, world: StrategyWorld, position: Position, due: Pending) -> Position:
+        """The state after a synchronisation of the replicas that are still there."""
+        training = with_state(position)
+        present = [number for number in training if due.taken[number] is not None]
+        detail = f"{len(present)} of {world.num_pipelines} replicas, {len(complete_pipelines(world))} complete"
+        world.record("synchronised", None, position.iteration, detail)
+        if not present:
+            return position
+        stages = None if self.config.fragments == 1 else due.stages
+        merged = synchronised(
+            position,
+            rate=self.config.outer_learning_rate,
+            momentum=self.config.outer_momentum,
+            present=present,
+            shares=self._shares(due) if self.config.weights == "tokens" else (),
+            stages=stages,
+            mixing=self.config.mixing,
+            taken=due.taken,
+        )
+        for number in set(training).difference(present):  # these have begun since the differences were taken
+            state = merged.replicas[number]
+            assert state is not None, "a replica that trains has a state"
+            merged = with_replica(merged, number, received(state, merged, self.config.mixing, stages))
+        return merged
+
+    def _shares(self, due: Pending) -> list[float]:
+        """Tokens that each replica has learnt since it began or was last synchronised, in rows."""
+        shares = []
+        for number, state in enumerate(due.taken):
+            since, until = self._since.get(number, 0), due.taken_iteration
+            shares.append(float(len(rows_of(state)) * (until - max(since, until - self._apart))) if state else 0.0)
+        return shares
+
+    def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
+        """Send differences beside the training, wait for those that are due; wait for pipelines that come back."""
+        if self._pending and self._sending is None:
+            self._send(world, self._pending)
+        if self._pending and self._sending and self._pending.due_iteration <= position.iteration:
+            failure = yield from world.wait_for(self._sending, "bubble_and_communication")
+            if failure is not None:
+                return failure
+        if position.iteration % self._apart or not self.config.join_timeout_seconds:
+            return None
+        return (yield from self._wait_for_returning(world))
+
+    def _send(self, world: StrategyWorld, pending: Pending) -> None:
+        """Begin to send differences in rings, a ring for each stage."""
+        senders = [number for number, state in enumerate(pending.taken) if state is not None]
+        share, cluster = 2 * (len(senders) - 1) / len(senders), world.site.cluster
+        transfers = [
+            Transfer(
+                Place(cluster.slot(cluster.host_of(stage), source)),
+                Place(cluster.slot(cluster.host_of(stage), target)),
+                share * self._sent_bytes(world, stage),
+                "differences",
+            )
+            for stage in pending.stages
+            for source, target in zip(senders, [*senders[1:], senders[0]], strict=True)
+            if source != target
+        ]
+        self._sending = world.background(transfers, lambda: None, self._lose_sent)
+
+    def _lose_sent(self) -> None:
+        """Note that differences have not arrived: those that are left send them again."""
+        self._sending = None
+
+    def _wait_for_returning(self, world: StrategyWorld) -> Process[Failure | None]:
+        """Wait until all pipelines are complete, or for `join_timeout_seconds`."""
+        until_seconds = world.now_seconds + to_ticks(self.config.join_timeout_seconds)
+        while True:
+            failure = yield from world.admit_nodes(beside=True)
+            is_over = not world.vacancies or world.now_seconds >= until_seconds
+            if failure is not None or is_over:
+                return failure
+            failure = yield from world.wait_for_joining(until_seconds - world.now_seconds)
+            if failure is not None:
+                return failure
+
+    def next_action(self, world: StrategyWorld, position: Position, iteration_seconds: float) -> float:  # noqa: ARG002
+        """The iteration before the next one whose plan is another, or that leads to another state."""
+        left = self._apart - position.iteration % self._apart
+        if self._pending:
+            left = min(left, self._pending.due_iteration - position.iteration)
+        return max(1, left - 1)
+
+    # ---- when something is lost ------------------------------------------------------------------------
+
+    def regroup(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
+        """Train on without the pipeline that has lost a node; only at a synchronisation do others notice its loss."""
+        self._broken |= {pipeline for _, pipeline in world.vacancies}
+        if self._due(position.iteration + 1) and not self.config.overlap_iterations:
+            failure = yield from world.regroup()
+            if failure is not None:
+                return failure
+        if self._begun is not None and set(with_state(self._begun)).difference(self._broken):
+            world.resume_iteration()
+        return None
+
+
+def complete_pipelines(world: StrategyWorld) -> list[int]:
+    """Pipelines of which every node is there, with its state, by number."""
+    broken = {pipeline for _, pipeline in world.vacancies}
+    return [pipeline for pipeline in range(world.num_pipelines) if pipeline not in broken]
+
+
+def recipes_of(world: StrategyWorld, position: Position) -> list[Recipe]:
+    """How each replica is trained: on its rows of the batch."""
+    num_rows, num_replicas = position.lineage.spec.sequences_per_batch, world.num_pipelines
+    return [Recipe(rows=rows_of_parts([number], num_replicas, num_rows)) for number in range(num_replicas)]
+
+
+def rows_of(state: Position) -> Collection[int]:
+    """Rows of a batch that a replica learns."""
+    rows = state.lineage.recipe.rows
+    return range(state.lineage.spec.sequences_per_batch) if rows is None else rows

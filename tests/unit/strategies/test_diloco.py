@@ -1,0 +1,168 @@
+"""DiLoCo: when replicas synchronise and what that costs, who takes part, and what the training learns."""
+
+import pytest
+
+from models.recipe import Recipe
+from models.replicas import with_state
+from models.training_state import Merge
+from sim.scenario.loading import ScenarioError, parse_scenario
+from sim.simulation.training_process import TrainingProcess
+from support.builders import INSTANT, a_link, a_scenario, of_kind, run, times, with_losses
+from support.failure_processes import Loss
+
+THREE = {"nodes_per_stage": 3, "provisioning_seconds": 30.0, "detection_seconds": 4.0, "startup_seconds": 5.0}
+BROKEN = Loss(30.0, ((2, 1),))  # in the second iteration of 21 s; the node is back after 35 s and its state's transfer
+
+
+def diloco(**options):
+    return {"kind": "diloco", "inner_steps": 4, **options}
+
+
+def positions_of(monkeypatch, scenario, index=0):
+    """The training state after each completed iteration of a run, and the run."""
+    found, record = [], TrainingProcess._record
+
+    def noted(self, started_seconds):
+        found.append(self._position)
+        record(self, started_seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProcess, "_record", noted)
+        return found, run(scenario, index)
+
+
+def present(position):
+    return set(with_state(position))
+
+
+def test_each_replica_learns_its_rows_between_synchronisations(monkeypatch):
+    positions, found = positions_of(monkeypatch, a_scenario((diloco(),), cluster=THREE, steps=12))
+    first, last = positions[0], positions[-1]
+    assert [state.lineage.recipe for state in first.replicas] == [
+        Recipe(rows=tuple(range(0, 5))),
+        Recipe(rows=tuple(range(5, 11))),
+        Recipe(rows=tuple(range(11, 16))),
+    ]
+    merges = [step for step, entry in last.lineage.edits if isinstance(entry, Merge)]
+    assert merges == [4, 8, 12]
+    assert [event.iteration for event in of_kind(found, "synchronised")] == merges
+    assert {event.detail for event in of_kind(found, "synchronised")} == {"3 of 3 replicas, 3 complete"}
+    assert found.batch_share == 1.0
+
+
+def test_a_synchronisation_exchanges_once_what_gradients_exchange_each_time():
+    """With links of 680 bytes per second, a ring of 3 sends 2 · 2/3 of 680 parameters in 4 bytes: 5.33 s."""
+    slow = {"same_region": a_link(bytes_per_second=680.0), "storage": INSTANT, "negligible_seconds": 1e9}
+    kinds = diloco(), diloco(label="int8", compression="int8"), {"kind": "peer"}
+    scenario = a_scenario(kinds, cluster=THREE, steps=8, network=slow)
+    own, small, peer = (run(scenario, index) for index in range(3))
+    alone = run(a_scenario(cluster={"nodes_per_stage": 1}, steps=8, network=slow)).wall_clock_seconds
+    exchange = 4 * 4 / 3
+    assert peer.wall_clock_seconds == pytest.approx(alone + 8 * exchange)
+    assert own.wall_clock_seconds == pytest.approx(alone + 2 * exchange)
+    assert small.wall_clock_seconds == pytest.approx(alone + 2 * exchange / 4)
+
+
+def test_who_loses_a_node_is_out_until_the_next_synchronisation(monkeypatch):
+    soon = {**THREE, "provisioning_seconds": 5.0}
+    scenario = with_losses(a_scenario((diloco(),), cluster=soon, steps=12), BROKEN)
+    positions, found = positions_of(monkeypatch, scenario)
+    assert [present(position) for position in positions] == [{0, 1, 2}] + 3 * [{0, 2}] + 8 * [{0, 1, 2}]
+    assert [event.detail[:1] for event in of_kind(found, "synchronised")] == ["2", "3", "3"]
+    assert found.wall_clock_seconds == 12 * 21.0  # the others do not wait
+    assert found.ledger["lost_work"] == found.ledger["detection"] == 0.0
+    assert found.batch_share == pytest.approx(1 - 6 / 16 * 3 / 12)
+    _, merge = next(entry for entry in positions[3].lineage.edits if isinstance(entry[1], Merge))
+    assert {source.lineage.recipe.rows for source in merge.sources} == {tuple(range(0, 5)), tuple(range(11, 16))}
+
+
+def test_a_loss_at_a_synchronisation_is_detected_by_all():
+    late = with_losses(
+        a_scenario((diloco(),), cluster={**THREE, "regroup_seconds": 2.0}, steps=8), Loss(70.0, ((2, 1),))
+    )
+    found = run(late)
+    assert (found.ledger["detection"], found.ledger["provisioning"]) == (4.0, 2.0)
+    assert found.wall_clock_seconds == 8 * 21.0 + 6.0
+
+
+def test_with_the_last_replica_those_that_wait_begin_at_once(monkeypatch):
+    """Pipeline 0 has lost a node and is complete again when pipeline 1, the only one that trains, loses its own."""
+    cluster = {**THREE, "nodes_per_stage": 2, "provisioning_seconds": 0.0}
+    scenario = a_scenario((diloco(inner_steps=10),), cluster=cluster, steps=10)
+    losses = Loss(30.0, ((2, 0),)), Loss(70.0, ((3, 1),))
+    positions, found = positions_of(monkeypatch, with_losses(scenario, *losses))
+    assert [present(position) for position in positions] == [{0, 1}] + 3 * [{1}] + 5 * [{0}] + [{0}]
+    assert len(of_kind(found, "synchronised")) == 1
+
+
+def test_with_fewer_than_the_quorum_it_waits():
+    scenario = with_losses(a_scenario((diloco(min_replicas=3),), cluster=THREE, steps=8), BROKEN)
+    found = run(scenario)
+    assert found.ledger["provisioning"] + found.ledger["state_transfer"] == pytest.approx(35.0)
+    assert [event.detail[:1] for event in of_kind(found, "synchronised")] == ["2", "3"]
+
+
+def test_a_synchronisation_waits_for_those_on_their_way_at_most_so_long(monkeypatch):
+    slow = {**THREE, "provisioning_seconds": 100.0}  # lost at 30, back at 135; synchronised at 84
+    waits = {5.0: 5.0, 1e6: 51.0}
+    for timeout, waited in waits.items():
+        scenario = with_losses(a_scenario((diloco(join_timeout_seconds=timeout),), cluster=slow, steps=8), BROKEN)
+        positions, found = positions_of(monkeypatch, scenario)
+        assert found.wall_clock_seconds == pytest.approx(8 * 21.0 + waited)
+        assert present(positions[4]) == ({0, 2} if timeout == 5.0 else {0, 1, 2})
+
+
+def test_after_a_lost_stage_all_begin_from_the_global_weights(monkeypatch):
+    scenario = a_scenario((diloco(),), cluster={**THREE, "nodes_per_stage": 2}, steps=12, fallback="restart")
+    stage_lost = Loss(120.0, ((2, 0), (2, 1)))
+    positions, found = positions_of(monkeypatch, with_losses(scenario, stage_lost))
+    assert [event.iteration for event in of_kind(found, "synchronised")] == [4, 4, 8, 12]
+    assert positions[-1] == positions_of(monkeypatch, scenario)[0][-1]
+
+
+def test_fragments_are_synchronised_in_turn(monkeypatch):
+    scenario = a_scenario((diloco(inner_steps=6, fragments=3),), cluster=THREE, steps=12)
+    positions, _ = positions_of(monkeypatch, scenario)
+    merges = [(step, entry.stages) for step, entry in positions[-1].lineage.edits if isinstance(entry, Merge)]
+    assert merges == [(2, (0, 1)), (4, (2, 3)), (6, (4,)), (8, (0, 1)), (10, (2, 3)), (12, (4,))]
+
+
+def test_an_overlap_hides_the_exchange(monkeypatch):
+    """The differences of iteration 4 take 5.33 s, and are applied after iteration 5, without a wait."""
+    slow = {"same_region": a_link(bytes_per_second=680.0), "storage": INSTANT, "negligible_seconds": 1e9}
+    scenario = a_scenario((diloco(overlap_iterations=1),), cluster=THREE, steps=10, network=slow)
+    positions, found = positions_of(monkeypatch, scenario)
+    alone = run(a_scenario(cluster={"nodes_per_stage": 1}, steps=10, network=slow)).wall_clock_seconds
+    assert found.wall_clock_seconds == pytest.approx(alone)
+    merges = [(step, entry) for step, entry in positions[-1].lineage.edits if isinstance(entry, Merge)]
+    assert [(step, {source.step for source in merge.sources}) for step, merge in merges] == [(5, {4}), (9, {8})]
+
+
+def test_an_exchange_that_takes_longer_than_the_overlap_is_waited_for():
+    slow = {"same_region": a_link(bytes_per_second=17.0), "storage": INSTANT, "negligible_seconds": 1e9}
+    scenario = a_scenario((diloco(overlap_iterations=1),), cluster=THREE, steps=6, network=slow)
+    found, alone = run(scenario), run(a_scenario(cluster={"nodes_per_stage": 1}, steps=6, network=slow))
+    exchange = 4 * 4 / 3 * 40
+    assert times(of_kind(found, "synchronised")) == [pytest.approx(alone.iterations[3].ended_seconds + exchange)]
+
+
+BAD = {
+    "min_replicas: 5": "min_replicas 5 is more than cluster.nodes_per_stage, 2",
+    "fragments: 9, inner_steps: 90": "fragments 9 is more than the stages, 5 with that of the embedding",
+    "fragments: 2, inner_steps: 5": "inner_steps 5 is no multiple of fragments, 2",
+    "overlap_iterations: 7, inner_steps: 7": "overlap_iterations 7 is not less than the iterations between two",
+    "compression: 1.5": "compression 1.5 is not above 0 and up to 1; or name none, bf16, int8, int4, top_k",
+}
+
+
+@pytest.mark.parametrize("options", BAD)
+def test_impossible_options_are_refused(options):
+    text = f"""
+name: bad
+workload: {{num_stages: 4}}
+cluster: {{nodes_per_stage: 2}}
+strategies: [{{kind: diloco, {options}}}]
+"""
+    with pytest.raises(ScenarioError) as error:
+        parse_scenario(text)
+    assert BAD[options] in str(error.value)
