@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -11,6 +13,11 @@ from typer.core import TyperCommand
 from sim.cli.options import say
 from sim.cli.pace import working
 from sim.core.text import shortened, suggestion
+
+if TYPE_CHECKING:
+    from sim.reporting.style import Form
+
+LEAST_INCHES, MOST_INCHES = 2.5, 20.0
 
 app = typer.Typer()
 
@@ -47,10 +54,21 @@ def plot(
         Path | None, typer.Option(metavar="FOLDER", help="Folder to write to; default: figures/ in RESULTS.")
     ] = None,
     slide: Annotated[bool, typer.Option("--slide", help="Draw for slides: 16:9, larger text.")] = False,
+    width: Annotated[
+        str | None,
+        typer.Option(metavar="INCHES", help="Width: column (3.3), text (5.5), full (7, the default), or inches."),
+    ] = None,
+    formats: Annotated[str, typer.Option("--format", metavar="A,B", help="Formats: png, pdf, svg, pgf.")] = "png,pdf",
+    caption: Annotated[
+        bool, typer.Option("--caption", help="Draw captions below figures; they are always written to .txt and .tex.")
+    ] = False,
+    x_label: Annotated[str | None, typer.Option("--xlabel", metavar="TEXT", help="Label of the x axis.")] = None,
+    y_label: Annotated[str | None, typer.Option("--ylabel", metavar="TEXT", help="Label of the y axis.")] = None,
+    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title above the figure.")] = None,
 ) -> None:
-    """Draw figures of results as PNG and PDF, with the data of each as CSV."""
+    """Draw figures of results, with the caption and the data of each in files of their own."""
     from sim.reporting.registry import FigureRequest, drawable, figure_kinds
-    from sim.reporting.style import PAPER, SLIDE
+    from sim.reporting.relabel import Labels, relabel
     from sim.results.selection import MissingError
     from sim.results.storage import load_comparison
 
@@ -58,8 +76,9 @@ def plot(
     for name in kinds or ():
         if name not in known:
             raise ValueError(f"--kind {shortened(name)}: no such figure{suggestion(name, known)}")
-    request = FigureRequest.of(load_comparison(results), SLIDE if slide else PAPER, field)
-    tables, missing = drawable(request, kinds or known)
+    endings = formats_of(formats)
+    request = FigureRequest.of(load_comparison(results), form_of(slide, width, caption), field)
+    tables, missing = drawable(request, kinds or known, is_asked=bool(kinds))
     for name, error in missing.items():
         if kinds:
             raise MissingError(f"--kind {name} cannot be drawn of {results}: {error}")
@@ -69,13 +88,53 @@ def plot(
     folder = out or results / "figures"
     if folder.is_file():
         raise ValueError(f"--out {folder}: there is a file of that name; name a folder")
-    lines = []
-    with working("figures drawn", len(tables)) as part_done:
+    lines, labels, figures = [], Labels(x_label, y_label, title), {}
+    with working("figures drawn", 2 * len(tables)) as part_done:
         for name, drawn in tables.items():
-            paths = known[name].write(request, drawn, folder)
+            figures[name] = list(known[name].figures(request, drawn))
+            for _, figure in figures[name]:
+                relabel(figure, labels, name)
+            part_done()
+        for name, drawn in tables.items():
+            paths = known[name].write(figures[name], drawn, folder, endings)
             lines.append(f"{name}: {known[name].summary}: {', '.join(map(str, paths))}")
             part_done()
     say("\n".join(lines))
+
+
+def formats_of(text: str) -> list[str]:
+    """The formats of `--format`. ValueError for an unknown one, or PGF without LaTeX."""
+    from sim.reporting.style import FORMATS, require_latex
+
+    found = [name.strip().lower() for name in text.split(",") if name.strip()]
+    for name in found:
+        if name not in FORMATS:
+            raise ValueError(f"--format {shortened(name)}: no such format{suggestion(name, FORMATS)}")
+    if not found:
+        raise ValueError(f"--format: name one or more of {', '.join(FORMATS)}")
+    if "pgf" in found:
+        require_latex()
+    return list(dict.fromkeys(found))
+
+
+def form_of(is_slide: bool, width: str | None, has_caption: bool) -> Form:
+    """The form of figures by the options of `plot`. ValueError for a width that is none, or of a slide."""
+    from sim.reporting.style import SLIDE, WIDTHS_INCHES, print_form
+
+    if is_slide:
+        if width is not None:
+            raise ValueError("--width and --slide contradict each other: a slide has a width of its own")
+        return replace(SLIDE, has_caption=has_caption)
+    try:
+        inches = WIDTHS_INCHES["full"] if width is None else WIDTHS_INCHES.get(width) or float(width)
+    except ValueError:
+        inches = math.nan
+    if not LEAST_INCHES <= inches <= MOST_INCHES:
+        presets = ", ".join(f"{name} ({value:g})" for name, value in WIDTHS_INCHES.items())
+        raise ValueError(
+            f"--width {shortened(str(width))}: allowed: {presets}, or inches from {LEAST_INCHES:g} to {MOST_INCHES:g}"
+        )
+    return print_form(inches, has_caption)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from sim.core.text import capitalized, format_count, format_list, format_number
 from sim.reporting.notes import notes
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import SeriesStyle, line_handles, styles_by_kind
-from sim.reporting.style import PAPER, Form, add_legend, new_figure
+from sim.reporting.style import PAPER, Form, add_legend, new_figure, subplots
 from sim.reporting.table import STRATEGY, Column, Row, Table
 from sim.results.branches import Branches
 from sim.results.prediction import WholeRuns
@@ -235,8 +235,8 @@ def branches_figure(found: Branches, form: Form = PAPER) -> Figure:
         f"{last} steps after the failure, by the stage that is lost. Bands and bars: 95 % intervals over "
         f"{describe_seeds(found)}.",
     ]
-    with new_figure(0.8 + 1.7 * len(found.steps), text, form) as figure:
-        grid = figure.subplots(len(found.steps), 2, squeeze=False, sharex="col")
+    with new_figure(0.8 + 1.7 * len(found.steps) * (2 if form.is_narrow else 1), text, form) as figure:
+        grid = subplots(figure, len(found.steps), 2, form, sharex="col")
         for axes, step in zip(grid, found.steps, strict=True):
             for name, style in styles.items():
                 here = [part[(part["strategy"] == name) & (part["step"] == step)] for part in (over_time, by_stage)]

@@ -20,6 +20,7 @@ from sim.reporting.registry import MOST_ROWS, FigureKind, FigureRequest, Tables
 from sim.reporting.style import PAPER, REFERENCE_LINE, Limits, add_legend, from_zero, limits_from_zero
 from sim.reporting.table import Table
 from sim.reporting.tables import table_by_point
+from sim.reporting.words import point_in_words
 from sim.results.outcome_tables import ledger_hours, nodes_over_time
 from sim.results.selection import MissingError, swept_fields
 from sim.results.storage import Results
@@ -150,6 +151,12 @@ def _nodes_tables(request: FigureRequest) -> Tables:
     return {"": found}
 
 
+def _that_differ(table: pd.DataFrame, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points without those at which the numbers of nodes are those of an earlier one."""
+    own = [series.at_point(table, point)[["series", "hours", "num_nodes"]].to_csv(index=False) for point in points]
+    return [point for number, point in enumerate(points) if own[number] not in own[:number]]
+
+
 def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
     table, form, scenario = series.with_series(tables[""], request.fields), request.form, request.scenario
     num_needed = num_nodes(scenario.cluster, scenario.workload.num_stages) - scenario.cluster.num_spares
@@ -158,12 +165,13 @@ def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
         for point in series.points_in(table, request.fields)
         for seed in series.at_point(table, point)["failure_seed"].unique()
     ]
+    points = _that_differ(table, points)
     most, styles = MOST_SEEDS if form is PAPER else MOST_SEEDS_ON_A_SLIDE, series.series_styles(table)
     notes = ["Active nodes, including idle spares. All strategies meet the same churn; a mark is where a run ends."]
     with request.panels(points, (0.9, 1.1), notes, most=most, sharex=True, sharey=True) as (figure, rows):
         for (axis,), point in rows:
             draw_nodes(axis, series.at_point(table, point), num_needed, styles)
-            axis.set_title(series.describe_point(point).replace("failure_seed", "failure seed"), loc="left")
+            axis.set_title(point_in_words(point), loc="left")
         axis.set_xlabel(form.x_label(HOURS_LABEL))
         figure.supylabel("active nodes", fontsize="medium")
         needed = Line2D([], [], label="needed by all stages", **REFERENCE_LINE)

@@ -26,7 +26,7 @@ HOURS_LABEL = "simulated wall-clock time of the target model (hours)"
 LOSS_LABEL = "validation loss of the proxy model (nats/token)"
 X_LABEL: Mapping[Against, str] = {"time": HOURS_LABEL, "iteration": "iteration"}
 MOST_THIN_LINES = 12  # with more runs than this, only their range is drawn
-OPACITY_OF_RANGE = 0.16
+OPACITY_OF_RANGE, WIDTH_OF_REFERENCE = 0.16, 2.2
 VARIANTS = ("reinit", "checkfree")  # kinds of strategies that rebuild a lost stage
 PAIRED = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
 SPIKES = ("iterations_since_recovery", "mean_excess_nats", "low_excess_nats", "high_excess_nats")
@@ -68,7 +68,9 @@ def draw_loss(
         if not is_single(curve):
             low, high = curve["low_loss_nats"], curve["high_loss_nats"]
             axis.fill_between(curve[column], low, high, color=colour, alpha=OPACITY_OF_RANGE, linewidth=0)
-        axis.plot(curve[column], curve["loss_nats"], color=colour, linestyle=line, label=name)
+        is_reference = curve["kind"].iloc[0] == "none"  # strategies without a cost to learning lie on it
+        width = WIDTH_OF_REFERENCE if is_reference else None
+        axis.plot(curve[column], curve["loss_nats"], color=colour, linestyle=line, label=name, linewidth=width)
     for name, own in series_in(runs) if runs is not None else ():
         if 1 < own["run"].nunique() <= MOST_THIN_LINES:
             for _, run in own.groupby("run", sort=False):
@@ -94,13 +96,13 @@ def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:
     styles = loss_styles(tables, "time")
     means = ": lines are means, over time as long as all runs train; shaded: from the lowest run to the highest; thin: "
     notes = [f"{request.seeds}." if single else f"{request.seeds}{means}runs."]
-    with request.panels(points, (1.0, 2.1), notes, 2, sharex="col", sharey="row") as (figure, rows):
+    with request.panels(points, (0.9, 2.1), notes, 2, sharex="col", sharey="row") as (figure, rows):
         for axes, point in rows:
             for axis, against in zip(axes, COLUMN, strict=True):
                 draw_loss_at(axis, tables, against, point, styles)
             low, high = loss_limits(at_point(tables["iteration"], point))
-            axes[0].set_ylim(low, high)
             for axis in axes:
+                axis.set_ylim(low, high)
                 from_zero(axis)
                 if target is not None and low <= target <= high:
                     axis.axhline(target, zorder=0, **REFERENCE_LINE)
@@ -109,7 +111,7 @@ def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:
                 axes[1].annotate(f" target {target:g}", (0, target), xycoords=where, **words)
         for axis, against in zip(rows[-1][0], COLUMN, strict=True):
             axis.set_xlabel(form.x_label(X_LABEL[against]))
-        if len(rows) == 1:
+        if len(rows) == 1 and not form.is_narrow:
             rows[0][0][0].set_ylabel(form.y_label(LOSS_LABEL, 2.1))
         else:
             figure.supylabel(LOSS_LABEL, fontsize="medium")
@@ -138,8 +140,10 @@ def draw_half_lives(axis: Axes, halvings: pd.DataFrame, styles: Styles | None = 
         counts = f"{first['num_recoveries']} recoveries"
         if first["num_never"]:
             counts += f", {first['num_never']} not halved"
-        where = (min(np.nan_to_num(low, posinf=0.0), edge), row)
-        axis.annotate(counts, where, (0, 5), textcoords="offset points", fontsize=6.5, color="0.3")
+        at = min(np.nan_to_num(low, posinf=0.0), edge)
+        side = "right" if at > edge / 2 else "left"  # the text stays in the panel
+        at = min(np.nan_to_num(high, posinf=edge), edge) if at > edge / 2 else at
+        axis.annotate(counts, (at, row), (0, 5), textcoords="offset points", fontsize=6.5, color="0.3", ha=side)
     label_rows(axis, [name for name, _ in series_in(halvings)], above=0.75, below=0.5)
 
 
@@ -247,6 +251,10 @@ FIGURES = (
     ),
     FigureKind("reinit", "loss by the way a lost stage is filled", _variant_tables, _variants_figure),
     FigureKind(
-        "swapping", "what swapped routes cost", lambda request: {"": swapping_cost(request.results)}, _swapping_figure
+        "swapping",
+        "what swapped routes cost",
+        lambda request: {"": swapping_cost(request.results)},
+        _swapping_figure,
+        unasked=lambda tables: "one pair of runs says little" if tables[""]["num_pairs"].max() < 2 else "",
     ),
 )

@@ -23,8 +23,11 @@ LONG_WAIT = 0.1  # share of the time; background uploads that delay training for
 SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
 
-def notes(scenario: Scenario, corpus: str) -> list[str]:
-    """Say which model, cluster and failures the seconds refer to, and which model and text (corpus) the losses."""
+def notes(scenario: Scenario, corpus: str, failures: str = "") -> list[str]:
+    """Say which model, cluster and failures the seconds refer to, and which model and text (corpus) the losses.
+
+    failures: in words, where they are not those of this scenario alone.
+    """
     workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
     model, num_parameters = training.model, Costs(workload, cluster.device).num_parameters
     scale, letter = next((pair for pair in SCALES if num_parameters >= pair[0]), SCALES[-1])
@@ -36,7 +39,7 @@ def notes(scenario: Scenario, corpus: str) -> list[str]:
     lines = [
         f"Seconds: simulated, target model '{workload.model.name}' ({size} parameters) in "
         f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
-        f"'{scenario.network.name}'; {describe_failures(scenario.failures)}."
+        f"'{scenario.network.name}'; {failures or describe_failures(scenario.failures)}."
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Transform, offset_copy
 
 from sim.core.text import shortened
@@ -20,6 +20,7 @@ from sim.reporting import series
 from sim.reporting.notes import describe_prices, describe_target
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.style import PAPER, Form, add_legend, label_rows, new_figure, value_limits
+from sim.reporting.words import FieldWords, point_in_words, words_of
 from sim.results.outcome_tables import checkpoint_intervals, money_to_loss, time_to_loss
 from sim.results.selection import MissingError
 from sim.results.storage import Results
@@ -48,8 +49,10 @@ def draw_means(
     styles = styles or series.series_styles(table)
     if axis.get_autoscaley_on():
         axis.set_ylim(*value_limits(table, unit))
+    if axis.get_yscale() == "linear":
+        axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     places, is_numeric = places or places_of(table[field]), pd.api.types.is_numeric_dtype(table[field])
-    _set_ticks(axis, places)
+    _set_ticks(axis, places, words_of(field))
     present = [(name, rows) for name, rows in series.series_in(table) if rows[field].notna().any()]
     for name, rows in series.series_in(table):
         if rows[field].isna().all():
@@ -136,7 +139,7 @@ def places_of(values: pd.Series[Any]) -> dict[Any, float]:
     return dict(sorted(zip(known, map(float, at), strict=True), key=lambda pair: pair[1]))
 
 
-def _set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
+def _set_ticks(axis: Axes, places: Mapping[Any, float], words: FieldWords) -> None:
     at = sorted(places.values())
     is_wide = at[0] > 0 and at[-1] / at[0] >= SPAN_FOR_LOG
     if is_wide:
@@ -146,7 +149,7 @@ def _set_ticks(axis: Axes, places: Mapping[Any, float]) -> None:
     else:
         margin = 0.08 * (at[-1] - at[0]) or 0.5
         axis.set_xlim(at[0] - margin, at[-1] + margin)
-    texts = [textwrap.fill(shortened(series.format_value(value)), CHARACTERS_OF_TICK) for value in places]
+    texts = [textwrap.fill(shortened(words.value(value)), CHARACTERS_OF_TICK) for value in places]
     axis.set_xticks(list(places.values()), texts)
     axis.xaxis.set_minor_locator(NullLocator())
 
@@ -175,18 +178,18 @@ def means_figure(
             figure.axes[0].set_xlabel(form.x_label(label))
         return figure
     points, styles, places = series.points_in(table, others), series.series_styles(table), places_of(table[field])
-    drawn, num_columns = points[:MOST_PANELS], min(COLUMNS_OF_PANELS, len(points))
+    drawn, num_columns = points[:MOST_PANELS], min(1 if form.is_narrow else COLUMNS_OF_PANELS, len(points))
     num_rows = -(-len(drawn) // num_columns)
     with new_figure(0.9 + 2.2 * num_rows, [*notes, *series.omitted_points(points, drawn)], form) as figure:
         axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
         for axis, point in zip(axes.flat, drawn, strict=False):
             axis.set_ylim(*value_limits(table, unit))
             draw_means(axis, series.at_point(table, point), field, unit, styles, places)
-            axis.set_title(series.describe_point(point), loc="left")
+            axis.set_title(point_in_words(point), loc="left")
         for axis in axes.flat[len(drawn) :]:
             axis.set_visible(False)
         for axis in axes[-1]:
-            axis.set_xlabel(form.x_label(field))
+            axis.set_xlabel(form.x_label(words_of(field).label))
         for axis in axes[:, 0]:
             axis.set_ylabel(form.y_label(label, 2.2))
         add_legend(figure, series.line_handles(styles, with_markers=True), form)
@@ -207,7 +210,7 @@ def _intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
                 set_hours(axis, there, *panels)
                 counted = there if unit == "target_hours" else there.assign(num_reached=there["num_runs"])
                 draw_means(axis, counted, "interval_iterations", unit, styles, places)
-                axis.set_title(", ".join(filter(None, (label, series.describe_point(point)))), loc="left")
+                axis.set_title(", ".join(filter(None, (label, point_in_words(point)))), loc="left")
             axes[0].set_ylabel(form.y_label("simulated hours of the target model"))
         for axis in axes:
             axis.set_xlabel(form.x_label("iterations between two checkpoints"))

@@ -13,6 +13,7 @@ from sim.reporting.loss import HOURS_LABEL, LOSS_LABEL, X_LABEL, draw_loss_at, l
 from sim.reporting.outcomes import draw_means, draw_rows
 from sim.reporting.series import at_point, choose_field, describe_point, points_in, with_series
 from sim.reporting.strategy_map import draw_map_panel
+from sim.reporting.words import words_of
 from sim.results.loss_curves import Against
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_loss
 from sim.results.selection import comparable, swept_fields
@@ -74,4 +75,4 @@ def _draw_to_target(axis: Axes, results: Results, kind: str, at: Mapping[str, An
         axis.set_xlabel(label)
     else:
         draw_means(axis, table, field, unit)
-        axis.set(xlabel=field.replace("_", " "), ylabel=label)
+        axis.set(xlabel=words_of(field).label, ylabel=label)

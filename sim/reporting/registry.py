@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from sim.core.text import shortened, suggestion
 from sim.reporting.notes import describe_seeds, notes
-from sim.reporting.series import at_point, choose_field, describe_point, omitted_points, points_in
-from sim.reporting.style import PAPER, SLIDE, Form, new_figure, save
+from sim.reporting.series import at_point, choose_field, omitted_points, points_in
+from sim.reporting.style import PAPER, Form, new_figure, save, subplots
+from sim.reporting.words import point_in_words, ranges_in_words
 from sim.results.branches import Branches, load_branches
 from sim.results.selection import MissingError, comparable, swept_fields
 from sim.results.storage import Results, read_about
@@ -27,6 +28,7 @@ from sim.scenario.scenario import Scenario
 Point = Mapping[str, Any]
 Tables = Mapping[str, pd.DataFrame]  # of a figure, by what the names of their CSV files end in; "": the main one
 MOST_ROWS = 6
+CAPTIONS = ("txt", "tex")
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,19 @@ class FigureRequest:
 
     @cached_property
     def notes(self) -> list[str]:
-        """Sentences for the caption: what seconds and losses refer to."""
-        lines = notes(self.scenario, str(read_about(self.folder)["corpus"]))
-        points = points_in(self.runs, self.fields)
-        if len(points) > 1 and self.point is None:
-            lines[0] += f" That is at {describe_point(points[0])}, one of {len(points)} points."
-        return lines
+        """Sentences for the caption: what seconds and losses refer to, and the range of swept values."""
+        corpus, points = str(read_about(self.folder)["corpus"]), points_in(self.runs, self.fields)
+        if len(points) == 1 or self.point is not None:
+            return notes(self.scenario, corpus)
+        of_failures = [name for name in points[0] if name.startswith("failures.")]
+        failures, varied = (
+            ranges_in_words(
+                [{name: point[name] for name in point if (name in of_failures) == wanted} for point in points]
+            )
+            for wanted in (True, False)
+        )
+        first, *others = notes(self.scenario, corpus, failures)
+        return [f"{first} Varied: {varied}." if varied else first, *others]
 
     @cached_property
     def branches(self) -> Branches:
@@ -107,11 +116,15 @@ class FigureRequest:
         """
         drawn = points[:most]
         notes = [*self.notes, *notes, *omitted_points(points, drawn)]
-        with new_figure(inches[0] + inches[1] * len(drawn), notes, self.form) as figure:
-            rows = figure.subplots(len(drawn), num_columns, squeeze=False, **options)
+        num_below = num_columns if self.form.is_narrow else 1
+        with new_figure(inches[0] + inches[1] * len(drawn) * num_below, notes, self.form) as figure:
+            rows = subplots(figure, len(drawn), num_columns, self.form, **options)
             for axes, point in zip(rows, drawn, strict=True):
-                axes[0].set_title(describe_point(point), loc="left")
+                axes[0].set_title(point_in_words(point), loc="left")
             yield figure, list(zip(rows, drawn, strict=True))
+            for axis, last in zip(rows[:-1].flat, [*rows[-1]] * (len(drawn) - 1), strict=True):
+                if num_below > 1:
+                    axis.set_xlabel(last.get_xlabel())
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,7 @@ class FigureKind:
     tables: Callable[[FigureRequest], Tables]  # MissingError if the results do not contain them
     figure: Callable[[FigureRequest, Tables], Figure]
     by_point: bool = True  # whether it has a panel for each point of a sweep, which then has its own slide
+    unasked: Callable[[Tables], str] = lambda _: ""  # why it is drawn only if it is named; empty if always
 
     def draw(self, request: FigureRequest) -> Figure:
         """Draw the whole figure."""
@@ -132,7 +146,7 @@ class FigureKind:
         """Yield file names without suffix, and figures: one for print, one a point for slides."""
         first = next(iter(tables.values()))
         points = points_in(first, [name for name in request.fields if name in first])
-        if request.form is not SLIDE:
+        if request.form.height_inches is None:
             yield self.name, self.figure(request, tables)
         elif len(points) == 1 or not self.by_point:
             yield f"{self.name}_slide", self.figure(request, tables)
@@ -141,22 +155,37 @@ class FigureKind:
                 selected = {name: at_point(table, point) for name, table in tables.items()}
                 yield f"{self.name}_slide_{number}", self.figure(replace(request, point=point), selected)
 
-    def write(self, request: FigureRequest, tables: Tables, folder: Path) -> list[Path]:
-        """Write the figures as PNG and PDF, and their tables as CSV, into a folder."""
+    def write(
+        self,
+        figures: Iterable[tuple[str, Figure]],
+        tables: Tables,
+        folder: Path,
+        formats: Sequence[str] = ("png", "pdf"),
+    ) -> list[Path]:
+        """Write figures, their captions, and their tables as CSV, into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [path for stem, figure in self.figures(request, tables) for path in save(figure, folder / stem)]
+        paths = [path for stem, figure in figures for path in save(figure, folder / stem, formats, CAPTIONS)]
         for part, table in tables.items():
             paths.append(folder / f"{'_'.join(filter(None, (self.name, part)))}.csv")
             table.to_csv(paths[-1], index=False)
         return paths
 
 
-def drawable(request: FigureRequest, names: Iterable[str]) -> tuple[dict[str, Tables], dict[str, MissingError]]:
-    """Return the tables of the kinds of figures that can be drawn, and what the others miss."""
-    tables, missing = {}, {}
+def drawable(
+    request: FigureRequest, names: Iterable[str], is_asked: bool = True
+) -> tuple[dict[str, Tables], dict[str, MissingError]]:
+    """Return the tables of the kinds of figures that can be drawn, and what the others miss.
+
+    is_asked: whether the kinds are named by the user, who then gets also those that say little.
+    """
+    tables: dict[str, Tables] = {}
+    missing: dict[str, MissingError] = {}
     for name in dict.fromkeys(names):
         try:
-            tables[name] = figure_kinds()[name].tables(request)
+            found = figure_kinds()[name].tables(request)
+            if not is_asked and (why := figure_kinds()[name].unasked(found)):
+                raise MissingError(f"{why}; --kind {name} draws it all the same")
+            tables[name] = found
         except MissingError as error:
             missing[name] = error
     return tables, missing

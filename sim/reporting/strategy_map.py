@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from matplotlib import patheffects
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import NullLocator
-from scipy import ndimage
 
 from sim.core.files import atomic_write
 from sim.core.text import USD, format_count, format_list, format_number, time_unit, uncapitalized
 from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.binding import binding_sentences
 from sim.reporting.bottlenecks import incomplete_saves, what_binds
+from sim.reporting.map_axes import edges, name_regions, position, scale_axis
 from sim.reporting.notes import describe_prices, notes
 from sim.reporting.series import SeriesStyle, Styles, styles_by_kind
 from sim.reporting.style import new_figure, save
@@ -42,11 +38,8 @@ LEADS, STRENGTHS = (0.05, 0.15), np.array([0.35, 0.6, 1.0])  # strength of the c
 CELL_COLUMNS = ("strategy", "is_best", "is_close", "is_tested", "behind", "num_reached", "num_runs")
 
 NO_STRATEGY, TOO_FEW_FAILURES = "#FFFFFF", "#D9D9D9"
-SMALLEST_NAMED = 0.04  # regions of a smaller share of the map are not named
-THINNEST_NAMED = 2.0  # distance in cells from a region's middle to its border below which it is not named
 
 Colours = Mapping[str, str]
-Edges = npt.NDArray[np.float64]
 
 
 def strategy_map_figure(found: StrategyMap) -> Figure:
@@ -200,8 +193,8 @@ def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours
         axis.plot(edges_x[i : i + 2], [edges_y[j + 1]] * 2, **border)
     name_regions(axis, best, edges_x, edges_y)
     axis.grid(visible=False)
-    _scale(axis, "x", x, edges_x)
-    _scale(axis, "y", y, edges_y)
+    scale_axis(axis, "x", x, edges_x)
+    scale_axis(axis, "y", y, edges_y)
 
 
 def map_figure(
@@ -223,7 +216,7 @@ def map_figure(
             handles.append(Patch(facecolor=TOO_FEW_FAILURES, label="too few failures to decide"))
         by_cell = table.groupby([one.field for one in axes], sort=False)
         if not (by_cell["is_best"].any() | ~by_cell["is_tested"].all()).all():
-            handles.append(Patch(facecolor=NO_STRATEGY, edgecolor="0.6", label="none comes to the target"))
+            handles.append(Patch(facecolor=NO_STRATEGY, edgecolor="0.6", label="none reaches the target"))
         if table["is_close"].any():
             handles.append(Patch(facecolor="white", edgecolor="0.25", hatch="////", label="too close to call"))
         look: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markeredgecolor": "black", "zorder": 5}
@@ -244,63 +237,8 @@ def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Styles, what: s
         label = legend_label(str(name))
         axis.plot(places, rows[what], color=colour, linestyle=line, marker=marker, markersize=3, label=label)
         axis.fill_between(places, rows[f"{what}_low"], rows[f"{what}_high"], color=colour, alpha=0.15, linewidth=0)
-    _scale(axis, "x", x, edges(x))
+    scale_axis(axis, "x", x, edges(x))
     axis.set_ylim(bottom=0)
-
-
-def edges(axis: Axis) -> Edges:
-    """Return (values + 1,) edges of cells: halfway between values, by ratio on a logarithmic axis."""
-    if not axis.is_numeric:
-        return np.arange(len(axis.values) + 1, dtype=np.float64) - 0.5
-    values: Edges = np.array(axis.values, dtype=np.float64)
-    values = np.log(values) if axis.is_log else values
-    middles = (values[1:] + values[:-1]) / 2
-    first, last = (
-        (2 * values[0] - middles[0], 2 * values[-1] - middles[-1]) if len(middles) else values[0] + (-0.5, 0.5)
-    )
-    ends: Edges = np.array([first, *middles, last])
-    return np.exp(ends) if axis.is_log else ends
-
-
-def name_regions(axis: Axes, best: Any, edges_x: Edges, edges_y: Edges) -> None:
-    """Write the best strategy's name into each region that is large enough, at its widest place."""
-    for name in dict.fromkeys(name for name in best.flat if name is not None):
-        regions, num = ndimage.label(best == name)
-        for number in range(1, num + 1):
-            inside = regions == number
-            if inside.mean() < SMALLEST_NAMED:
-                continue
-            depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-            if depth.max() < THINNEST_NAMED and min(best.shape) > 2:
-                continue
-            deepest = np.argwhere(depth == depth.max())
-            centre = deepest[np.abs(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
-            x, y = (
-                math.sqrt(ends[n] * ends[n + 1]) if ends[0] > 0 else (ends[n] + ends[n + 1]) / 2
-                for ends, n in ((edges_x, centre[1]), (edges_y, centre[0]))
-            )
-            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold"}
-            text = axis.annotate(textwrap.fill(legend_label(name), 14), (x, y), **look)
-            text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
-
-
-def position(axis: Axis, value: Any) -> float:
-    """Return the position of a value on an axis."""
-    return float(value) if axis.is_numeric else float(axis.values.index(value))
-
-
-def _scale(axis: Axes, which: str, of: Axis, ends: Edges) -> None:
-    axis.set(**{f"{which}label": of.field.replace("_", " ")})
-    one = axis.xaxis if which == "x" else axis.yaxis
-    if of.is_log:
-        axis.set(**{f"{which}scale": "log"})
-        step = max(1, -(-len(of.values) // 7))
-        ticks = of.values[::step]
-        one.set_minor_locator(NullLocator())
-        one.set_ticks(ticks, [f"{value:g}" for value in ticks])
-    elif not of.is_numeric:
-        one.set_ticks(range(len(of.values)), [str(value) for value in of.values])
-    axis.set(**{f"{which}lim": (ends[0], ends[-1])})
 
 
 def advice_lines(advice: Advice) -> list[str]:

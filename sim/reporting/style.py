@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,12 @@ class Form:
     in_x_label: int
     in_y_inch: int
     in_legend: int
+    has_caption: bool = False  # whether the caption is drawn; it is always written beside
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether panels are below each other, because two do not fit side by side."""
+        return self.width_inches < NARROW_INCHES
 
     def x_label(self, text: str) -> str:
         """Wrap a label below an axis."""
@@ -65,30 +72,70 @@ class Form:
         return textwrap.fill(text, int(inches * self.in_y_inch))
 
 
-PAPER = Form(STYLE, 7.2, None, 6.5, 148, 60, 16, 122)
+WIDTHS_INCHES = {"column": 3.3, "text": 5.5, "full": 7.0}
+NARROW_INCHES, WIDE_INCHES = 4.5, 6.5
+SMALLER = {
+    "font.size": 7.0,
+    "axes.labelsize": 7.0,
+    "axes.titlesize": 7.5,
+    "legend.fontsize": 6.5,
+    "lines.linewidth": 1.2,
+}
+
+
+def print_form(width_inches: float = WIDTHS_INCHES["full"], has_caption: bool = False) -> Form:
+    """The format for print at a width, whose letters are as large as those of the text around it."""
+    is_narrow = width_inches < NARROW_INCHES
+    style = {**STYLE, **SMALLER} if is_narrow else STYLE
+    in_x_label = width_inches * (15.0 if is_narrow else 8.3 if width_inches >= WIDE_INCHES else 6.4)
+    counts = (int(20.5 * width_inches), int(in_x_label), 18 if is_narrow else 16, int(17.0 * width_inches))
+    return Form(style, width_inches, None, 6.0 if is_narrow else 6.5, *counts, has_caption)
+
+
+PAPER = print_form()
 SLIDE = Form({**STYLE, **LARGER}, 6.4, 3.6, 6.0, 142, 40, 14, 95)
 CAPTION_LINE_INCHES = 0.125
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|h|hours?|s|seconds?|\$)(?!\w))")
-CHARACTERS_OF_MARK = 9
+CHARACTERS_OF_MARK, COLUMN_SPACING = 8, 1.4
 
 REFERENCE_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
 """A dotted line at a target or a requirement."""
 
 Limits = tuple[float, float]
-SHARE_AT_START = 0.04  # losses in this share of the iterations, the first, do not count: they would fill the panel
+FORMATS = ("png", "pdf", "svg", "pgf")
+WITHOUT_DATE: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+LATEX_PROGRAMS = ("xelatex", "lualatex", "pdflatex")
+SHARE_AT_START = 0.1  # losses in this share of the iterations, the first, do not count: they would fill the panel
 ROOM_FOR_INTERVALS = 0.75  # share of the range of means by which intervals widen an axis at most, at each end
 ROOM_ABOVE = 1.05
 
 
 @contextmanager
 def new_figure(height_inches: float, notes: Sequence[str], form: Form = PAPER) -> Iterator[Figure]:
-    """Open an empty figure of a height without its caption (a slide has its own) and the sentences of the caption."""
+    """Open an empty figure of a height (a slide has its own) with the sentences of its caption (`caption_of`)."""
     with mpl.rc_context(dict(form.style)):
-        below = caption(notes, form)
+        below = caption(notes, form) if form.has_caption else ""
         needed_inches = height_inches + CAPTION_LINE_INCHES * len(below.splitlines())
         figure = Figure(figsize=(form.width_inches, form.height_inches or needed_inches), layout="constrained")
-        figure.supxlabel(below, fontsize=form.caption_size, color="0.3")
+        figure.set_label("\n".join(notes))
+        if below:
+            figure.supxlabel(below, fontsize=form.caption_size, color="0.3")
         yield figure
+
+
+def caption_of(figure: Figure) -> str:
+    """The caption of a figure, a line for each sentence or group of them; empty if it has none."""
+    return str(figure.get_label())
+
+
+def subplots(figure: Figure, num_rows: int, num_columns: int, form: Form, **options: Any) -> npt.NDArray[Any]:
+    """Return (rows, columns) axes; on narrow paper the columns are below each other, with axes of their own."""
+    if not form.is_narrow or num_columns == 1:
+        axes: npt.NDArray[Any] = figure.subplots(num_rows, num_columns, squeeze=False, **options)
+        return axes
+    options.pop("width_ratios", None)
+    below: npt.NDArray[Any] = figure.subplots(num_rows * num_columns, 1, squeeze=False)
+    return below.reshape(num_rows, num_columns)
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], form: Form = PAPER) -> None:
@@ -99,7 +146,9 @@ def add_legend(figure: Figure, handles: Sequence[Artist], form: Form = PAPER) ->
         columns = np.array_split(labels, num_columns)  # as matplotlib fills them
         if sum(max(map(len, column)) + CHARACTERS_OF_MARK for column in columns) <= form.in_legend:
             break
-    figure.legend(handles=handles, loc="outside upper center", ncols=num_columns, frameon=False)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=num_columns, frameon=False, columnspacing=COLUMN_SPACING
+    )
 
 
 def caption(notes: Sequence[str], form: Form = PAPER) -> str:
@@ -128,14 +177,13 @@ def loss_limits(curves: pd.DataFrame) -> Limits:
 
 
 def value_limits(table: pd.DataFrame, *units: str) -> Limits:
-    """Return limits, at least 0, that show all `mean_` of units, and `low_` to `high_` as far as means stay apart."""
-    means, lows, highs = (finite(table[[f"{part}_{unit}" for unit in units]]) for part in ("mean", "low", "high"))
+    """Return limits from 0 that show all `mean_` of units, and `high_` as far as means stay apart."""
+    means, highs = (finite(table[[f"{part}_{unit}" for unit in units]]) for part in ("mean", "high"))
     if not means.size:
         return 0.0, 1.0
     span = max(np.ptp(means), 0.05 * means.max())
-    low = max(lows.min(initial=means.min()), means.min() - ROOM_FOR_INTERVALS * span)
     high = min(highs.max(initial=means.max()), means.max() + ROOM_FOR_INTERVALS * span)
-    return max(float(low - 0.08 * span), 0.0), float(high + 0.08 * span)
+    return 0.0, float(high + 0.08 * span)
 
 
 def label_rows(axis: Axes, names: Iterable[str], above: float, below: float) -> None:
@@ -165,11 +213,44 @@ def take_literally(figure: Figure) -> None:
             text.set_parse_math(False)
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG and PDF; without dates, so that equal data give equal files."""
-    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf")]
+LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "×": r"$\times$",
+    "−": "$-$",
+    "√": r"$\surd$",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+}
+
+
+def latex(text: str) -> str:
+    """Escape a text for LaTeX; numbers stay with their units."""
+    return "".join(LATEX_ESCAPES.get(letter, letter) for letter in BEFORE_UNIT.sub("\u00a0", text)).replace(
+        "\u00a0", "~"
+    )
+
+
+def require_latex() -> None:
+    """Raise ValueError where PGF files cannot be written."""
+    if not any(map(shutil.which, LATEX_PROGRAMS)):
+        raise ValueError(
+            "--format pgf: matplotlib measures text for it with LaTeX (xelatex, lualatex or pdflatex), and none is "
+            "installed; take pdf, which LaTeX includes as well"
+        )
+
+
+def save(
+    figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf"), captions: Sequence[str] = ("txt",)
+) -> list[Path]:
+    """Write a figure, and its caption as text (txt) and for LaTeX (tex). No dates: equal data give equal files."""
     take_literally(figure)
-    with mpl.rc_context(STYLE):
-        figure.savefig(paths[0])
-        figure.savefig(paths[1], metadata={"CreationDate": None})
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "churnlab", "pgf.rcfonts": False}):
+        for path, ending in zip(paths, formats, strict=True):
+            figure.savefig(path, metadata=WITHOUT_DATE.get(ending))
+    if text := caption_of(figure):
+        for ending in captions:
+            paths.append(stem.with_name(f"{stem.name}.{ending}"))
+            paths[-1].write_text(f"{latex(text) if ending == 'tex' else text}\n", encoding="utf-8")
     return paths

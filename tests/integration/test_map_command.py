@@ -60,7 +60,12 @@ def test_a_map_with_training_is_written_without_runs(predicted):
     x = "failures.rate_per_hour=0.1,0.3"
     ended = churnlab("map", "tiny.yaml", "--x", x, "--replicates", "2", *options, folder=folder)
     assert ended.returncode == 0, ended.stderr
-    assert {path.name for path in (folder / "maps" / "tiny-map").iterdir()} == {"map.csv", "map.png", "map.pdf"}
+    assert {path.name for path in (folder / "maps" / "tiny-map").iterdir()} == {
+        "map.csv",
+        "map.png",
+        "map.pdf",
+        "map.txt",
+    }
     assert "PREDICTED from 6 single failures under 2 training seeds" in " ".join(ended.stdout.split())
 
 

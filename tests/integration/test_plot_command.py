@@ -7,7 +7,7 @@ import pytest
 
 from sim.cli.results import plot
 from sim.reporting.registry import FigureRequest, figure_kinds
-from sim.reporting.style import STYLE
+from sim.reporting.style import STYLE, caption_of
 from sim.results import storage as results
 from sim.results.selection import MissingError, comparable
 from support.commands import churnlab
@@ -72,7 +72,7 @@ def test_columns_have_units_and_captions_models_and_seeds(folder):
     for kind in set(figure_kinds()) - LEFT_OUT:
         for table in figure_kinds()[kind].tables(source).values():
             assert {name for name in table if not name.endswith(units) and not name.startswith("num_")} <= about
-        words = " ".join(figure_kinds()[kind].draw(source)._supxlabel.get_text().split())
+        words = caption_of(figure_kinds()[kind].draw(source))
         assert "Seconds: simulated, target model 'medium' (468M parameters)" in words
         assert "PARAMETRIC CURVE" in words
         assert "2 failure seeds and 1 training seed" in words
@@ -83,6 +83,25 @@ def test_one_run_of_a_folder_can_be_drawn(folder, capsys):
     plot(run, kinds=["loss", "ledger"])
     assert (run / "figures" / "loss.pdf").read_bytes().startswith(b"%PDF")
     assert set(messages(capsys)) == {"loss", "ledger"}
+
+
+def test_formats_and_labels_are_those_asked_for(folder, tmp_path, monkeypatch):
+    plot(folder, kinds=["ledger"], out=tmp_path, formats="svg,pdf", width="column", x_label="Hours", title="Mine")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"ledger.{end}" for end in ("svg", "pdf", "txt", "tex", "csv")
+    }
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match="--format pgf: matplotlib measures text for it with LaTeX"):
+        plot(folder, kinds=["ledger"], out=tmp_path / "pgf", formats="pgf")
+    assert not (tmp_path / "pgf").exists()
+
+
+def test_swapping_from_one_pair_of_runs_is_drawn_only_if_named(tmp_path, capsys):
+    folder = run_all(tmp_path, SCENARIO.replace("[0, 1]", "[0]"), "failures={kind: never}")
+    plot(folder, out=tmp_path / "all")
+    assert messages(capsys)["swapping"].startswith("left out, one pair of runs says little; --kind swapping draws it")
+    plot(folder, kinds=["swapping"], out=tmp_path / "one")
+    assert (tmp_path / "one" / "swapping.pdf").exists()
 
 
 def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path):
@@ -105,6 +124,14 @@ def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path
         ({"kinds": ["loss", "swapping"]}, "--kind swapping cannot be drawn of .*: no failure-free run"),
         ({"kinds": ["nodes"]}, r"--kind nodes cannot be drawn .*provisioning_seconds"),
         ({"field": "failures.rate_per_hour"}, "--x failures.rate_per_hour: no such swept field; nothing was swept"),
+        (
+            {"width": "wide"},
+            r"--width wide: allowed: column \(3.3\), .*, or inches from 2.5 to 20",
+        ),
+        ({"width": "nan"}, r"--width nan: allowed"),
+        ({"width": "text", "slide": True}, "--width and --slide contradict each other"),
+        ({"formats": "png,jpg"}, "--format jpg: no such format; nearest: png"),
+        ({"kinds": ["loss"], "x_label": "hours"}, "--xlabel: the panels of loss have different x axes"),
         ({"out": Path(__file__)}, r"--out .*\.py: there is a file of that name"),
     ],
     ids=str,

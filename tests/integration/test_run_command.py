@@ -72,7 +72,7 @@ def test_a_run_ends_in_a_table_a_figure_and_files(finished):
     ):  # fmt: skip
         assert words in output
     out = folder / "results" / "dry"
-    figures = {"convergence.png", "convergence.pdf", "ledger.png", "ledger.pdf"}
+    figures = {f"{name}.{ending}" for name in ("convergence", "ledger") for ending in ("png", "pdf", "txt")}
     assert {path.name for path in out.iterdir() if path.is_file()} == {*figures, "comparison.csv"}
     run_folders = [path for path in out.iterdir() if path.is_dir()]
     assert len(run_folders) == 5 * 2

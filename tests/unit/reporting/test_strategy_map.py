@@ -16,8 +16,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from sim.reporting.map_axes import edges
 from sim.reporting.series import styles_by_kind
-from sim.reporting.strategy_map import describe_behind, draw_lines, draw_map, edges, format_means, map_figure
+from sim.reporting.strategy_map import describe_behind, draw_lines, draw_map, format_means, map_figure
+from sim.reporting.style import caption_of
 from sim.results.crossed_design import Estimate
 from sim.results.ranking import Ranking, Standing
 from sim.results.strategy_map import CellResult, FirstPassages
@@ -105,21 +107,21 @@ def test_axes_name_fields_and_the_legend_the_strategies():
     marks = {"own": [(0.2, 0.0)], "knots": [(0.1, 0.0), (0.4, 1.0)]}
     figure = map_figure(a_table(BEST, close=((0, 0),)), (X, Y), COLOURS, marks, ["A note."])
     (axis,) = figure.axes
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("failures.rate per hour", "workload.model")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("failure rate (% per hour)", "target model")
     assert axis.get_xscale() == "log"
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["small", "large"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == [
         "checkpointing",
         "redundant",
-        "none comes to the target",
+        "none reaches the target",
         "too close to call",
         "the scenario's own values",
         "real runs under failures",
     ]
     stars = [line for line in axis.lines if line.get_marker() == "*"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(0.2, 0.0)]
-    assert "A note." in figure.get_supxlabel()
+    assert "A note." in caption_of(figure)
     assert edges(X) == pytest.approx([0.1 / 2**0.5, 0.1 * 2**0.5, 0.2 * 2**0.5, 0.4 * 2**0.5])
     assert edges(Axis("f", (1, 2, 4), None, False, "")) == pytest.approx([0.5, 1.5, 3.0, 5.0])
     assert edges(Y) == pytest.approx([-0.5, 0.5, 1.5])

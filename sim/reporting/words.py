@@ -1,0 +1,99 @@
+"""Scenario fields in words, with units: for axes, panels and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sim.reporting.series import format_value
+
+
+@dataclass(frozen=True)
+class FieldWords:
+    """A field's name, the unit of its values in figures, and the number of these units in one of the scenario's."""
+
+    name: str
+    unit: str = ""
+    factor: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """For an axis: with the unit in brackets."""
+        return self.name + (f" ({self.unit})" if self.unit else "")
+
+    def value(self, value: Any) -> str:
+        """A value in the unit, without it."""
+        if self.factor != 1.0 and isinstance(value, int | float) and not pd.isna(value):
+            return f"{self.factor * value:.6g}"
+        return format_value(value) or "null"
+
+    def with_value(self, value: Any) -> str:
+        """Name, value and unit."""
+        return " ".join(filter(None, (self.name, self.value(value), self.unit)))
+
+
+WORDS = {
+    "failures.rate_per_hour": FieldWords("failure rate", "% per hour", 100.0),
+    "failures.rate_per_day": FieldWords("failure rate", "% per day", 100.0),
+    "failures.mean_uptime_hours": FieldWords("mean time between failures", "hours"),
+    "network.bandwidth_factor": FieldWords("bandwidth", "× the network's"),
+    "network.storage.bandwidth_mbit_per_s": FieldWords("bandwidth of the checkpoint store", "Mbit/s"),
+    "cluster.device": FieldWords("device"),
+    "cluster.nodes_per_stage": FieldWords("nodes per stage"),
+    "cluster.num_spares": FieldWords("spare nodes"),
+    "cluster.detection_seconds": FieldWords("time until a failure is detected", "s"),
+    "cluster.provisioning_seconds": FieldWords("time until a replacement arrives", "s"),
+    "cluster.startup_seconds": FieldWords("time until a replacement has started", "s"),
+    "workload.model": FieldWords("target model"),
+    "workload.num_stages": FieldWords("pipeline stages"),
+    "workload.num_microbatches": FieldWords("microbatches per iteration"),
+    "workload.max_in_flight": FieldWords("microbatches in flight"),
+    "training.steps": FieldWords("training steps"),
+    "iterations_per_step": FieldWords("target iterations per proxy step"),
+}
+WORDS_OF_LAST_PART = {"interval_iterations": FieldWords("checkpoint interval", "iterations")}
+UNITS = {
+    "per_hour": "per hour",
+    "per_day": "per day",
+    "mbit_per_s": "Mbit/s",
+    "seconds": "s",
+    "minutes": "min",
+    "hours": "hours",
+    "ms": "ms",
+    "iterations": "iterations",
+    "steps": "steps",
+}
+
+
+def words_of(field: str) -> FieldWords:
+    """The words for a field: those of the table, otherwise the last part of its path, with its suffix as the unit."""
+    last = field.rpartition(".")[2]
+    if known := WORDS.get(field) or WORDS_OF_LAST_PART.get(last):
+        return known
+    for suffix, unit in UNITS.items():
+        if last.endswith(f"_{suffix}"):
+            return FieldWords(last.removesuffix(f"_{suffix}").removeprefix("num_").replace("_", " "), unit)
+    return FieldWords(last.removeprefix("num_").replace("_", " "))
+
+
+def point_in_words(point: Mapping[str, Any]) -> str:
+    """The fields and values of a point."""
+    return ", ".join(words_of(name).with_value(value) for name, value in point.items())
+
+
+def ranges_in_words(points: Sequence[Mapping[str, Any]]) -> str:
+    """The values that fields take over points: the lowest and the highest, or each if they are not numbers."""
+    parts = []
+    for name in points[0] if points else ():
+        values = list(dict.fromkeys(point[name] for point in points))
+        words = words_of(name)
+        if len(values) > 2 and all(isinstance(value, int | float) for value in values):
+            texts = [words.value(min(values)), words.value(max(values))]
+        else:
+            texts = [words.value(value) for value in values]
+        named = f"{', '.join(texts[:-1])} {'to' if len(values) > 2 and len(texts) == 2 else 'and'} {texts[-1]}"
+        parts.append(" ".join(filter(None, (words.name, named if len(texts) > 1 else texts[0], words.unit))))
+    return ", ".join(parts)

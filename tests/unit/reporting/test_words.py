@@ -1,0 +1,53 @@
+"""Fields and points in words."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from sim.reporting.relabel import Labels, relabel
+from sim.reporting.words import WORDS, point_in_words, ranges_in_words, words_of
+from sim.scenario.scenario import Scenario
+
+
+@pytest.mark.parametrize(
+    ("field", "label", "value", "text"),
+    [
+        ("failures.rate_per_hour", "failure rate (% per hour)", 0.05, "failure rate 5 % per hour"),
+        ("failures.rate_per_hour", "failure rate (% per hour)", 0.07, "failure rate 7 % per hour"),
+        ("strategies[checkpoint].interval_iterations", "checkpoint interval (iterations)", 25.0,
+         "checkpoint interval 25 iterations"),
+        ("network.access.up_mbit_per_s", "up (Mbit/s)", 500, "up 500 Mbit/s"),
+        ("failures.downtime.mean_hours", "mean (hours)", 0.5, "mean 0.5 hours"),
+        ("training.optimizer.learning_rate", "learning rate", 0.002, "learning rate 0.002"),
+        ("network", "network", "gcp", "network gcp"),
+        ("workload.max_in_flight", "microbatches in flight", None, "microbatches in flight null"),
+    ],
+)  # fmt: skip
+def test_a_field_has_words_and_a_unit(field, label, value, text):
+    assert words_of(field).label == label
+    assert point_in_words({field: value}) == text
+
+
+def test_the_fields_with_words_exist():
+    for field in WORDS:
+        first, *_ = field.split(".")
+        assert first in Scenario.model_fields
+
+
+def test_ranges_name_all_values_or_the_ends():
+    points = [{"failures.rate_per_hour": rate, "network": name} for rate in (0.05, 0.1, 0.16) for name in ("a", "b")]
+    assert ranges_in_words(points) == "failure rate 5 to 16 % per hour, network a and b"
+    assert ranges_in_words([{"network": name} for name in "abc"]) == "network a, b and c"
+    assert ranges_in_words([{}]) == ""
+
+
+def test_labels_replace_those_of_all_panels_with_the_same_axis():
+    figure = Figure()
+    for axis in figure.subplots(1, 2):
+        axis.set(xlabel="iteration", ylabel="loss")
+    relabel(figure, Labels("steps", "nats", "A title"), "loss")
+    assert {axis.get_xlabel() for axis in figure.axes} == {"steps"}
+    assert {axis.get_ylabel() for axis in figure.axes} == {"nats"}
+    assert figure.get_suptitle() == "A title"
+    figure.axes[0].set_xlabel("hours")
+    with pytest.raises(ValueError, match="--xlabel: the panels of loss have different x axes, 'hours' and 'steps'"):
+        relabel(figure, Labels("x"), "loss")
