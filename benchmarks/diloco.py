@@ -1,9 +1,10 @@
 """Loss by the number of local steps between merges: two replicas with DiLoCo's outer optimizer, no failures.
 
-Each replica learns half of each batch of the quickstart's training; H steps after the last merge both are merged by
-SGD with Nesterov's momentum (rate 0.7, momentum 0.9). Synchronous training learns the whole batch in every step. The
-loss is that of the final weights on held-out text, in per cent over synchronous training with the same seed: mean,
-95 % interval and range over training seeds. Public: ft-diloco (51M parameters, two workers).
+Each replica learns half of each batch of the quickstart's training; H steps after the last merge both are merged, by
+SGD with Nesterov's momentum (by default rate 0.7, momentum 0.9; rate 1, momentum 0 average the weights). Synchronous
+training learns the whole batch in every step. The loss is that of the final weights on held-out text, in per cent over
+synchronous training with the same seed: mean, 95 % interval and range over training seeds. Public: ft-diloco (51M
+parameters, two workers).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from scipy.stats import t
 
@@ -32,12 +34,19 @@ from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
 
 SCENARIO = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
-NUM_REPLICAS, RATE, MOMENTUM = 2, 0.7, 0.9
+NUM_REPLICAS = 2
 STEPS_BETWEEN_MERGES = (25, 50, 100, 200)
 PUBLIC_PER_CENT = {25: 2.8, 50: 4.7, 100: 6.3, 200: 7.4, 500: 9.4}
 
 
-def final_state(training: Training, num_steps: int, every: int) -> Position:
+class Outer(NamedTuple):
+    """The outer optimizer."""
+
+    rate: float
+    momentum: float
+
+
+def final_state(training: Training, num_steps: int, every: int, outer: Outer) -> Position:
     """The state at the end of synchronous training (`every` 0) or of replicas merged at every so many steps."""
     position = training.root(training.spec.routes)
     if not every:
@@ -47,12 +56,12 @@ def final_state(training: Training, num_steps: int, every: int) -> Position:
         position, [Recipe(rows=rows_of_parts((part,), NUM_REPLICAS, num_rows)) for part in range(NUM_REPLICAS)]
     )
     for step in (*range(every, num_steps, every), num_steps):
-        position = synchronised(position.after(step), rate=RATE, momentum=MOMENTUM)
+        position = synchronised(position.after(step), rate=outer.rate, momentum=outer.momentum)
     return position
 
 
 def final_losses(
-    scenario: Scenario, seeds: Sequence[int], steps_between: Sequence[int], cache: Path, num_workers: int
+    scenario: Scenario, seeds: Sequence[int], steps_between: Sequence[int], outer: Outer, cache: Path, num_workers: int
 ) -> dict[tuple[int, int], float]:
     """Validation loss at the end by training seed and H, 0 being synchronous training."""
     corpus = Texts(SCENARIO.parent, cache).of(scenario)
@@ -63,7 +72,7 @@ def final_losses(
     for seed, spec in specs.items():
         recorder = DemandRecorder(spec)
         for every in (0, *steps_between):
-            recorder.validation_loss(final_state(recorder, num_steps, every))
+            recorder.validation_loss(final_state(recorder, num_steps, every, outer))
         demands[seed] = recorder.demands
     with closing(TrajectoryStore(cache)) as store, closing(ProcessPool(num_workers)) as executor:
         shared, trainers = SharedTraining(store), TrainingWorkers(executor, [corpus])
@@ -72,7 +81,9 @@ def final_losses(
         for seed, spec in specs.items():
             known = ReplayedTraining(spec, 1, shared.losses(demands[seed]))
             for every in (0, *steps_between):
-                found[seed, every] = known.validation_loss(final_state(known, num_steps, every)) or float("nan")
+                loss = known.validation_loss(final_state(known, num_steps, every, outer))
+                assert loss is not None
+                found[seed, every] = loss
     return found
 
 
@@ -81,6 +92,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=4, help="training seeds")
     parser.add_argument("--every", type=int, nargs="+", default=STEPS_BETWEEN_MERGES, help="steps between merges")
+    parser.add_argument("--rate", type=float, default=0.7, help="of the outer optimizer")
+    parser.add_argument("--momentum", type=float, default=0.9, help="of the outer optimizer")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--jobs", type=int, default=1, help="worker processes")
     parser.add_argument("--cache", type=Path, help="folder of training states; default: a temporary one")
@@ -89,9 +102,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache = arguments.cache or Path(folder)
         seeds = range(arguments.seeds)
-        losses = final_losses(scenario, seeds, arguments.every, cache, arguments.jobs)
+        outer = Outer(arguments.rate, arguments.momentum)
+        losses = final_losses(scenario, seeds, arguments.every, outer, cache, arguments.jobs)
     synchronous = [losses[seed, 0] for seed in seeds]
-    print(f"{arguments.steps} steps, {NUM_REPLICAS} replicas, {arguments.seeds} training seeds")
+    print(f"{arguments.steps} steps, {NUM_REPLICAS} replicas, {arguments.seeds} training seeds, {outer}")
     print(f"synchronous: {statistics.mean(synchronous):.3f} nats, by seed {[round(loss, 3) for loss in synchronous]}")
     print("  H   over synchronous            range   public")
     for every in arguments.every:
