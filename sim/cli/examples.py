@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, Listed]] = {
         "advise": Listed("map", "churnlab advise my_cluster.yaml"),
         "map": Listed("map", "churnlab map my_cluster.yaml --x failures.rate_per_hour=0.01..0.3"),
         "branches": Listed("branches", "churnlab branches my_cluster.yaml"),
+        "explore": Listed("explore", "churnlab explore my_cluster.yaml"),
         "interval": Listed("interval", "churnlab interval --mtbf 6h --save 40s"),
     },
     "Run experiments, e.g. churnlab run my_cluster.yaml": {

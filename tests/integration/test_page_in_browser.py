@@ -2,29 +2,21 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
 
 import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from sim.reporting.html.page import report_page
+from support.browser import CHROMIUM, DRIVER, chromium, look, press, settled
 from support.reports import TWO_FIELDS, a_sweep
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--force-prefers-reduced-motion",
-)  # fmt: skip
 CHARTS = ("loss-time", "loss-iteration", "hours", "ledger", "usd")
 WCAG_AA = 4.5
 
@@ -42,19 +34,13 @@ def page_path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[webdriver.Chrome]:
     """One browser for all, without network."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    driver.execute_cdp_cmd("Network.enable", {})
-    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    driver.get("about:blank")
-    driver.get_log("performance")  # of the browser's own first page
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        driver.execute_cdp_cmd("Network.enable", {})
+        driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+        driver.get("about:blank")
+        driver.get_log("performance")  # of the browser's own first page
+        yield driver
 
 
 @pytest.fixture
@@ -66,14 +52,6 @@ def page(browser, page_path) -> webdriver.Chrome:
         lambda driver: driver.find_element(By.TAG_NAME, "html").get_attribute("data-drawn") == str(len(CHARTS))
     )
     return browser
-
-
-def look(driver: webdriver.Chrome, width: int, scheme: str) -> None:
-    """Set the width of the window and whether the reader likes it dark."""
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def drawing(driver: webdriver.Chrome, chart: str) -> list[str]:
@@ -90,14 +68,6 @@ def lines(driver: webdriver.Chrome, chart: str) -> set[str]:
 
 def focused(driver: webdriver.Chrome) -> WebElement:
     return driver.switch_to.active_element
-
-
-def press(driver: webdriver.Chrome, *keys: str) -> None:
-    ActionChains(driver).send_keys(*keys).perform()
-
-
-def settled(driver: webdriver.Chrome, condition: Any) -> None:
-    WebDriverWait(driver, 5, 0.02).until(lambda _: condition())
 
 
 # ---- it draws, alone -----------------------------------------------------------------------------

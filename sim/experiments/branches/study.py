@@ -109,13 +109,15 @@ def opened(
     jobs: int | None = None,
     observer: Observer | None = None,
     dry_run: bool = False,
+    design: BranchDesign | None = None,
 ) -> Iterator[BranchJob]:
     """Context with the measurement after its survey. DataError for what cannot be measured.
 
-    cache: of training states, by default a temporary one. jobs: workers, by default every core.
+    cache: of training states, by default a temporary one. jobs: workers, by default every core. design: by default
+    that of the scenario's section `branches`.
     """
     scenario = on_this_machine(scenario)
-    design = BranchDesign.of(scenario)
+    design = design or BranchDesign.of(scenario)
     with ExitStack() as stack:
         folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="churnlab-")))
         if scenario.training.learner == "none":

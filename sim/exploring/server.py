@@ -1,0 +1,150 @@
+"""The server of the page: on the loopback address alone, for requests that name it.
+
+A page of another site that a browser has open could reach this server under a name of its own that leads to 127.0.0.1
+(DNS rebinding). So requests whose Host is not the loopback address, or whose Origin is another, are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from sim.exploring.controls import Control, scenario_at
+from sim.exploring.learning import Learning
+from sim.exploring.outcomes import answer, simulated
+from sim.exploring.page import assets
+
+HOST = "127.0.0.1"
+NAMES = (HOST, "localhost")
+PORT = 8421
+MOST_BYTES = 10_000
+POLICY = (
+    "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+SECONDS_TO_STOP = 2
+
+
+class Explorer:
+    """Answers positions of the sliders, one at a time."""
+
+    def __init__(self, learning: Learning, controls: Sequence[Control]) -> None:
+        self.learning, self.controls = learning, list(controls)
+        self._lock = threading.Lock()
+        self._num_waiting = 0
+
+    def answered(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The answer to some values. ValueError for one that is not allowed."""
+        started = time.perf_counter()
+        scenario = scenario_at(self.learning.template, self.controls, values)
+        self._num_waiting += 1
+        try:
+            with self._lock:
+                found = answer(scenario, list(simulated(scenario, self.learning)))
+        finally:
+            self._num_waiting -= 1
+        return {**found, "took_seconds": time.perf_counter() - started}
+
+    def price_ahead(self, stop: threading.Event) -> None:
+        """Simulate every bandwidth of the slider, nearest first, so that iterations there are priced already.
+
+        An iteration is priced once for each bandwidth, which takes longer than all else. Answers go first.
+        """
+        for control in self.controls:
+            if control.field != "network.bandwidth_factor":
+                continue
+            own = control.axis.own
+            for value in sorted(control.axis.values, key=lambda value: abs(value - own) / (value + own)):
+                scenario = scenario_at(self.learning.template, self.controls, {control.field: value})
+                runs = simulated(scenario, self.learning)
+                while not stop.is_set():
+                    if self._num_waiting:
+                        time.sleep(0.02)
+                        continue
+                    with self._lock:
+                        if next(runs, None) is None:
+                            break
+
+
+def application(explorer: Explorer, html: str) -> Starlette:
+    """The application: the page, its files, and the answers."""
+
+    async def page(request: Request) -> Response:  # noqa: ARG001
+        return Response(html, media_type="text/html", headers=HEADERS)
+
+    async def asset(request: Request) -> Response:
+        media_type, text = assets()[request.url.path.lstrip("/")]
+        return Response(text, media_type=media_type, headers=HEADERS)
+
+    async def simulate(request: Request) -> Response:
+        origin = request.headers.get("origin")
+        if origin and urlsplit(origin).netloc != request.headers.get("host"):
+            return PlainTextResponse("another origin", 403)
+        body = await request.body()
+        try:
+            values = json.loads(body) if len(body) <= MOST_BYTES else None
+            if not isinstance(values, dict):
+                raise ValueError("send an object of fields and numbers")
+            found = await run_in_threadpool(explorer.answered, values)
+        except (ValueError, RuntimeError, ArithmeticError) as error:
+            return JSONResponse({"error": str(error)}, 422, headers=HEADERS)
+        return JSONResponse(found, headers=HEADERS)
+
+    routes = [Route("/", page), *(Route(f"/{name}", asset) for name in assets())]
+    routes.append(Route("/simulate", simulate, methods=["POST"]))
+    only_this_machine = Middleware(TrustedHostMiddleware, allowed_hosts=list(NAMES), www_redirect=False)
+    return Starlette(routes=routes, middleware=[only_this_machine])
+
+
+def listening(port: int | None) -> socket.socket:
+    """A socket on the loopback address: of a port, or by default PORT or any free one. ValueError if it is taken."""
+    wanted = [PORT, 0] if port is None else [port]
+    for each, following in pairwise([*wanted, None]):
+        found = socket.socket()
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((HOST, each or 0))
+            found.listen(128)
+        except OSError as error:
+            found.close()
+            if following is None:
+                why = error.strerror or str(error)
+                raise ValueError(
+                    f"--port {port}: cannot be used ({why}): give another, or none for a free one"
+                ) from None
+            continue
+        return found
+    raise AssertionError
+
+
+def serve(explorer: Explorer, html: str, listener: socket.socket, when_ready: Callable[[], None]) -> None:
+    """Serve until Ctrl-C or the signal to terminate."""
+    config = uvicorn.Config(
+        application(explorer, html), log_level="error", lifespan="off", timeout_graceful_shutdown=SECONDS_TO_STOP
+    )
+    stop = threading.Event()
+    threading.Thread(target=explorer.price_ahead, args=(stop,), daemon=True).start()
+    threading.Timer(0.3, when_ready).start()
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stop.set()
+        listener.close()
