@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format bench paper paper-quick pictures reference docs notebooks notebook-pairs clean
+.PHONY: demo test test-all check format bench paper paper-quick pictures reference docs notebooks notebook-pairs notebook-pages clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run.stamp
@@ -61,6 +61,9 @@ notebooks: .venv/run.stamp
 
 notebook-pairs: .venv/dev.stamp
 	$(BIN)/python notebooks/pair.py
+
+notebook-pages: .venv/dev.stamp
+	$(BIN)/python notebooks/pages.py
 
 clean:
 	rm -rf .venv site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # 1. Quickstart
 #
-# Which recovery strategy should you train with when your nodes keep leaving? This notebook does in Python what
-# `churnlab run scenarios/quickstart.yaml` does as a command: it loads a scenario, runs five strategies under the same
-# failures, and reads the results. It takes about two minutes on two cores; a second time, seconds.
+# Which recovery strategy should you use when your nodes keep leaving? This notebook does in Python what `churnlab run
+# scenarios/quickstart.yaml` does on the command line: it loads a scenario, runs five strategies under the same
+# failures, and reads the results. It takes about two minutes on two cores, and seconds when repeated.
 
 # %%
 import os
@@ -29,11 +29,11 @@ RESULTS = Path("results")  # beside this notebook
 # %% [markdown]
 # ## A scenario
 #
-# Two models stand in it side by side. The **workload** is the model you would like to train: it gives the *seconds*.
-# The **training** section is a small proxy that really learns: it gives the *losses*. No number mixes the two.
+# A scenario has two models. The **workload** is the model that you would like to train: it gives the *seconds*. The
+# **training** section is a small proxy that is really trained: it gives the *losses*. No number mixes the two.
 #
-# Whatever the file says can be changed when it is loaded, by the same names as with `--set` on the command line. (The
-# project's tests set `CHURNLAB_SHORT`: a minute's work in a second, with pictures that say little.)
+# Every field can be changed when the file is loaded, by the same names as with `--set` on the command line. (The
+# project's tests set `CHURNLAB_SHORT`, which shortens the training to a second.)
 
 # %%
 short = (
@@ -56,8 +56,8 @@ print("failures:", scenario.failures.kind, scenario.failures.rate_per_hour, "per
 print("compared:", [strategy.name for strategy in scenario.strategies])
 
 # %% [markdown]
-# Everything that the file leaves out has a default, and the whole of it is written beside the results. All fields:
-# `docs/scenario.md`, or as Python sees them:
+# Fields that the file leaves out have defaults. The complete scenario is written beside the results. All fields are
+# listed in `docs/scenario.md`; in Python they look like this:
 
 # %%
 scenario.cluster.model_dump(exclude={"device"})
@@ -65,9 +65,8 @@ scenario.cluster.model_dump(exclude={"device"})
 # %% [markdown]
 # ## Run it
 #
-# `run_sweep` does all runs of a scenario on all cores: each strategy, under each pair of seeds. What is finished is
-# not run again, and a training step that was ever made is never made again: stop this cell when you like and start it
-# once more.
+# `run_sweep` runs every strategy under each pair of seeds, on all cores. Finished runs are not repeated, and training
+# steps are cached: you can stop this cell at any time and start it again.
 
 # %%
 done = churnlab.run_sweep(scenario, RESULTS, cache=churnlab.default_cache())
@@ -76,47 +75,47 @@ runs, results = done.run_files(), done.results()
 churnlab.comparison_table(runs, scenario)
 
 # %% [markdown]
-# **What to see.** *Hours to end* are for 800 iterations of the 500M model. Strategies add to the first row's in their
-# own coin: rollbacks (checkpointing; look at the iterations *re-run*), longer iterations (redundant computation;
-# *seconds per iteration*), or hardly anything (CheckFree, CheckFree+). *Final loss* is what the proxy has learnt after
-# all iterations: equal for the first three to the last digit, since they restore a lost stage exactly. The column to
-# decide by has both in it: **hours to loss 2**.
+# **What to see.** *Hours to end* are for 800 iterations of the 500M model. Checkpointing adds time by rollbacks (see
+# the *re-run* iterations) and redundant computation by longer iterations (*seconds per iteration*). CheckFree and
+# CheckFree+ add almost no time. *Final loss* is the loss of the proxy after all iterations. It is equal for the first
+# three strategies, to the last digit, since they restore a lost stage exactly. The column that combines both is
+# **hours to loss 2**.
 
 # %% [markdown]
 # ## Look at it
 #
-# Figures are made from the files of finished runs; `churnlab plot results/quickstart` makes the same and more. They
-# are matplotlib figures: change them as you like.
+# Figures are drawn from the files of finished runs; `churnlab plot results/quickstart` draws the same ones and more.
+# They are matplotlib figures that you can modify.
 
 # %%
 churnlab.figure("loss", results)
 
 # %% [markdown]
-# **What to see.** The same losses twice: left against simulated time, right against iterations. On the right
-# checkpointing and redundant computation lie on the curve of no failures: they learn nothing less, only later. On the
-# left you see how much later: at every rollback checkpointing's curve breaks and takes up again at the older, higher
-# loss. CheckFree's and CheckFree+'s leave the others with the first cross, a stage failure, and stay above: they lose
-# no time, and learn less. Which of the two is worse at *your* failure rate is the question.
+# **What to see.** The same losses against simulated time (left) and against iterations (right). On the right,
+# checkpointing and redundant computation coincide with the curve of no failures: they reach the same losses, only
+# later. The left panel shows how much later: at every rollback, the curve of checkpointing jumps back to an older,
+# higher loss. CheckFree and CheckFree+ leave the other curves at the first cross, a stage failure, and stay above
+# them: they lose no time, but learn less per iteration. Which cost is larger depends on *your* failure rate.
 
 # %%
 churnlab.figure("ledger", results)
 
 # %% [markdown]
 # **What to see.** Every simulated second is in exactly one bucket, and the buckets add up to the hours of the table.
-# Look for the colour that makes a strategy's bar longer than the first: that is what it pays with.
+# The bucket that makes a bar longer than the first bar is the cost of that strategy.
 
 # %% [markdown]
 # ## The same as tables
 #
-# A run's folder has tables of every iteration and of everything that happened. Here are the first things that
-# happened to CheckFree+, in simulated hours:
+# A run's folder has tables of all iterations and all events. These are the first events of CheckFree+, in simulated
+# hours:
 
 # %%
 plus = next(run for run in runs if run.summary["strategy"] == "checkfree_plus")
 plus.events.assign(hours=plus.events["time_seconds"] / 3600)[["hours", "kind", "stage", "iteration", "detail"]].head(6)
 
 # %% [markdown]
-# And all runs' outcomes as one DataFrame:
+# The outcomes of all runs are one DataFrame:
 
 # %%
 outcomes = results.runs
@@ -127,9 +126,9 @@ pd.concat([outcomes["strategy"], hours.round(2), others.round(3)], axis=1)
 # %% [markdown]
 # ## Before you believe it
 #
-# This is **one seed**: one story of who failed when. Load the scenario again with `("seeds.failures=[1]",)` and the
-# order may change. What holds for all seeds takes replicates, and intervals that say how far to trust their mean:
-# that is [the next notebook](02_failure_rates.ipynb).
+# This is **one seed**, and therefore one sequence of failures. Load the scenario again with
+# `("seeds.failures=[1]",)`, and the order may change. General statements need replicates and confidence intervals:
+# see [the next notebook](02_failure_rates.ipynb).
 #
-# To try here: `("failures.rate_per_hour=0.05",)`, half as many stages, `("cluster.device=h100",)`. Only CheckFree and
-# CheckFree+ are trained anew; the others never leave the failure-free line, which is known by now.
+# Try `("failures.rate_per_hour=0.05",)`, half as many stages, or `("cluster.device=h100",)`. Only CheckFree and
+# CheckFree+ are trained again; the other strategies stay on the failure-free line, which is already cached.

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # 2. Failure rates, seeds and intervals
 #
-# How much does churn cost, and from which rate on is another strategy ahead? One run answers that for one rate and
-# one story of failures. This notebook sweeps the rate, repeats each point with three pairs of a failure and a training
-# seed, and asks what may be concluded from that. It takes about four minutes on two cores.
+# How much does churn cost, and at which rate does another strategy take the lead? One run answers that for one rate
+# and one sequence of failures. This notebook sweeps the rate, repeats each point with three pairs of a failure seed
+# and a training seed, and shows which conclusions are justified. It takes about four minutes on two cores.
 
 # %%
 import os
@@ -39,11 +39,10 @@ RESULTS = Path("results")  # beside this notebook
 #   replicates: 3
 # ```
 #
-# `run_sweep` is what the command `churnlab sweep` does: what is not finished yet, on all cores, and it trains no step
-# twice: runs share what they have in common, and checkpointing and redundant computation need the failure-free training
-# of each replicate alone.
-# Here trainings are 500 steps long, to be done sooner. (`CHURNLAB_SHORT` pretends, with a parametric loss curve: not
-# to be looked at.)
+# `run_sweep` is the function behind the command `churnlab sweep`. It executes unfinished runs on all cores and shares
+# training steps between runs: checkpointing and redundant computation need only the failure-free training of each
+# replicate. Here trainings are 500 steps long, to save time. (`CHURNLAB_SHORT` replaces training by a parametric loss
+# curve, whose results have no meaning.)
 
 # %%
 changes = ["training.steps=500", "training.target_validation_loss=2.2"]
@@ -55,10 +54,10 @@ FIELDS = ["failures.rate_per_hour"]
 churnlab.summary_table("failure_rates", churnlab.summary(found.runs, FIELDS, reference="none"), FIELDS, "none")
 
 # %% [markdown]
-# **What to see.** Each row is a strategy at a rate. *Hours to end* say what churn costs in time; *hours to loss* what
-# it costs in all. `(2/3)` would mean that two of three runs reached the target at all: their mean speaks of those two
-# alone. The percentages are differences from no failures *under the same seeds*, with their 95 % intervals. The
-# intervals are wide: that is what three replicates tell.
+# **What to see.** Each row is a strategy at a rate. *Hours to end* show the cost of churn in time; *hours to loss*
+# show the total cost. `(2/3)` would mean that two of three runs reached the target, and that the mean is over these
+# two. The percentages are differences from no failures *under the same seeds*, with their 95 % intervals. With three
+# replicates the intervals are wide.
 
 # %% [markdown]
 # ## Time to the target loss, by rate
@@ -71,16 +70,16 @@ hours.drop(columns=["kind", "num_failure_seeds", "num_training_seeds"]).round(2)
 churnlab.figure("time_to_loss", found)
 
 # %% [markdown]
-# **What to see.** The means have an order at each rate, and the bars (95 % intervals; a caret where one goes on
-# beyond the axis) overlap nearly everywhere. From overlapping bars nothing follows, neither a difference nor
-# equality: the runs of one replicate met *the same churn* and began with the same weights, so that strategies go up and
-# down together. Look at differences instead.
+# **What to see.** The means have an order at each rate, but the bars (95 % intervals; a caret where one continues
+# beyond the axis) overlap nearly everywhere. Overlapping bars prove neither a difference nor equality: the runs of
+# one replicate met *the same churn* and started with the same weights, so strategies vary together. Look at
+# differences instead.
 
 # %% [markdown]
 # ## The same churn: paired differences
 #
-# CheckFree and CheckFree+ at 5 % per hour: once as if their runs had nothing to do with each other, once pair by pair
-# under the same seeds.
+# CheckFree and CheckFree+ at 5 % per hour: first as if their runs were independent, then pair by pair under the same
+# seeds.
 
 # %%
 runs = found.runs[found.runs["failures.rate_per_hour"] == 0.05].assign(
@@ -99,16 +98,17 @@ pd.DataFrame(
 ).round(2)
 
 # %% [markdown]
-# **What to see.** The means are known to two and three hours, and their difference to less than two: a replicate with
-# few failures and a good start is kind to both, one with many is hard on both, and what they have in common drops out.
-# As if the runs had nothing to do with each other, it would be ± 3.7 h. It takes four times as many replicates to halve
-# an interval, so this is worth many, and costs nothing but to give all the same seeds. Still the interval holds 0:
-# three replicates do not tell the two apart.
+# **What to see.** The means are known to two and three hours, their difference to less than two. A replicate with few
+# failures and a good start helps both strategies, one with many failures harms both, and the common part cancels.
+# Treated as independent, the difference would be known to ± 3.7 h. Halving an interval takes four times as many
+# replicates, so pairing is valuable, and it only requires equal seeds. The interval still contains 0: three
+# replicates do not distinguish the two strategies.
 
 # %% [markdown]
 # ## How many replicates would it take?
 #
-# For an interval of 5 % of the mean: how many replicates *more*, as far as these tell (at most as many again).
+# For an interval of 5 % of the mean: how many *additional* replicates are needed, estimated from these (at most as
+# many again).
 
 # %%
 everywhere = found.runs.assign(value=found.runs["target_reached_seconds"])
@@ -127,14 +127,15 @@ for (strategy, rate), group in everywhere.groupby(["strategy", "failures.rate_pe
 pd.DataFrame(rows).round(2)
 
 # %% [markdown]
-# **What to see.** The half width shrinks with the square root of the number of replicates, and its factor, Student's t,
-# is 4.3 at three, 2.3 at ten. So the first few more narrow it most. `churnlab sweep ... --until-ci 5%` adds them by
-# itself, for all strategies of a point alike, until each is known so well; `--dry-run` says what to expect.
+# **What to see.** The half width shrinks with the square root of the number of replicates and with its factor,
+# Student's t, which is 4.3 at three replicates and 2.3 at ten. The first additional replicates therefore narrow it
+# most. `churnlab sweep ... --until-ci 5%` adds replicates automatically, equally for all strategies of a point, until
+# each mean is known to 5 %; `--dry-run` shows the expected widths.
 
 # %% [markdown]
 # ## All that the end of the sweep told, as a table
 #
-# `summary` is what `statistics.csv` has in it; here with CheckFree+ as the reference.
+# `summary` returns the content of `statistics.csv`, here with CheckFree+ as the reference.
 
 # %%
 against = churnlab.summary(found.runs, FIELDS, ["target_reached_seconds"], reference="checkfree_plus")
@@ -142,12 +143,13 @@ shown = ["strategy", "failures.rate_per_hour", "num_paired", "relative_differenc
 against.loc[against["strategy"] != "checkfree_plus", shown].round(3)
 
 # %% [markdown]
-# **What to see.** Where an interval has 0 in it, these runs do not tell the two apart. Fifteen comparisons at 95 %
-# confidence will, on average, show nearly one difference that is none: do not go hunting for the one that pleases.
+# **What to see.** Where an interval contains 0, these runs do not distinguish the two strategies. Of fifteen
+# comparisons at 95 % confidence, expect nearly one false difference: do not select the one that you like.
 #
 # ## And now
 #
 # - `sweep: {replicates: 10}`, or `--until-ci 5%`, and look again at what overlaps.
-# - `training_replicates: 1`: three failure seeds under one training. Narrower, but true of that training alone.
+# - `training_replicates: 1`: three failure seeds under one training. The intervals are narrower, but hold for that
+#   training only.
 # - Another axis: `strategies[checkpoint].interval_iterations: [10, 25, 100]`, or `network.bandwidth_factor: [0.1, 1,
 #   10]`.

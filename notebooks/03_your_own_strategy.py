@@ -11,13 +11,13 @@
 # %% [markdown]
 # # 3. A strategy of your own
 #
-# CheckFree rebuilds a lost stage from its neighbours: cheap, and wrong by as much as stages differ. Checkpointing is
-# exact, and throws away everybody's work. What about something in between: **buddies**. Every few iterations each
-# stage sends a copy of itself to the next stage in the ring, where it lies in the host's memory. A lost stage comes
-# back as it was then, a little stale; all others go on from where they are.
+# CheckFree rebuilds a lost stage from its neighbours, which is cheap but inexact. Checkpointing is exact, but
+# discards the work of all stages. This notebook builds a strategy in between, **buddies**: every few iterations, each
+# stage sends a copy of itself to the next stage in the ring, which keeps it in host memory. A lost stage returns in
+# the state of that copy, slightly stale; all other stages continue from their current state.
 #
-# Is that better? This notebook writes it, asks what it costs, and runs it against CheckFree under the same failures.
-# It takes about two minutes.
+# The notebook writes the strategy, measures its costs, and compares it with CheckFree under the same failures. It
+# takes about two minutes.
 
 # %%
 import os
@@ -55,8 +55,8 @@ RESULTS = Path("results")  # beside this notebook
 # `yield from`, and returns a *Position*: the name of the training state to continue from. It computes no weights, and
 # uses neither torch nor the event loop.
 #
-# Each of these methods returns early with a failure that occurs meanwhile. So `recover` handles a second failure
-# explicitly: this one starts again with the stages lost by then.
+# Each of these methods returns early if a failure occurs. `recover` therefore handles a second failure explicitly:
+# this one starts again with all stages that are lost by then.
 
 
 # %%
@@ -145,9 +145,9 @@ class Buddies(Strategy):
 # ## What does it cost, and what does it recover?
 #
 # A scenario names it as `module:Class`; in a notebook the module is `__main__`. (In a file `buddies.py` it would be
-# `buddies:Buddies`.) Change the class, run its cell again, and the next run is of the new one.
+# `buddies:Buddies`.) After a change, execute the cell again; the next run uses the new class.
 #
-# Before any training: what a strategy costs while nothing fails, measured, and which losses it recovers, by trial.
+# Before any training, measure what the strategy costs without failures, and test which losses it recovers.
 
 # %%
 strategies = (
@@ -168,21 +168,21 @@ costs[sizes] = costs[sizes] / 2**30  # GiB; model and optimizer state: 5.23
 costs.rename(columns=lambda name: name.replace("_bytes", "_gib")).round(2)
 
 # %% [markdown]
-# **What to see.** Buddies hold two models' worth in host memory, all together, and send 0.2 models per iteration,
-# every fifth iteration one. On this cluster's 10 Gbit/s that does not lengthen an iteration. Try `network=home_us` in
-# the cell above.
+# **What to see.** Buddies keep two models' worth of state in host memory, summed over all hosts, and send 0.2 models
+# per iteration (one every fifth iteration). With this cluster's 10 Gbit/s, that does not lengthen an iteration. Try
+# `network=home_us` in the cell above.
 
 # %%
 pd.DataFrame(churnlab.recoveries(scenario)).T
 
 # %% [markdown]
-# **What to see.** Adjacent stages are lost with each other's copies, as with every scheme that leaves them with one
-# neighbour. Stage 0 and the ends are no problem: the ring has none.
+# **What to see.** If adjacent stages are lost together, their copies are lost too, as in every scheme that relies on
+# one neighbour. Stage 0 and the end stages can be recovered, since a ring has no ends.
 
 # %% [markdown]
 # ## Run it against the others
 #
-# All meet the same failures at the same simulated times.
+# All strategies meet the same failures at the same simulated times.
 
 # %%
 done = churnlab.run_sweep(scenario, RESULTS, cache=churnlab.default_cache())
@@ -192,15 +192,16 @@ churnlab.comparison_table(done.run_files(), scenario)
 churnlab.figure("loss", done.results())
 
 # %% [markdown]
-# **What to see.** Buddies' curve hardly leaves that of no failures: a stage that is five iterations old fits the
-# others better than its neighbours' average does. And it loses as little time as CheckFree, since no stage rolls back.
-# So it is ahead of both, here, for one seed, at the price of memory and traffic that the first table shows.
+# **What to see.** The curve of buddies stays close to that of no failures: a stage that is five iterations old fits
+# the others better than the average of its neighbours does. Buddies also lose as little time as CheckFree, since no
+# stage rolls back. For this seed the strategy is ahead of both, at the price of the memory and traffic in the first
+# table.
 
 # %% [markdown]
-# ## Is it luck?
+# ## Is it significant?
 #
-# More seeds say. The same strategies under three stories of failures, and the hours by which each reaches the target
-# loss before or after CheckFree+, **pair by pair under the same seed**:
+# More seeds are needed. The table shows the same strategies under three failure seeds, and the hours by which each
+# reaches the target loss before or after CheckFree+, **pair by pair under the same seed**:
 
 # %%
 seeds = "seeds.failures=" + ("[0, 1]" if SHORT else "[0, 1, 2]")
@@ -210,14 +211,13 @@ hours = rows.pivot(index="failure_seed", columns="strategy", values="target_reac
 hours.sub(hours["checkfree_plus"], axis=0)[["none", "checkpoint", "checkfree", "buddies"]].round(2)
 
 # %% [markdown]
-# **What to see.** Look down a column: does the sign stay? Buddies are there one and a half to two hours sooner under
-# each of the three seeds; between CheckFree and CheckFree+ the sign changes, and nothing is said. Three seeds that
-# agree are a hint, not a proof; ten, with an interval, would be. And do not compare a strategy's hours under one seed
-# with another's under a different one: churn differs more than strategies do.
+# **What to see.** Check whether the sign in a column is constant. Buddies reach the target one and a half to two
+# hours earlier under each of the three seeds; between CheckFree and CheckFree+ the sign changes, so nothing can be
+# concluded. Three seeds that agree are a hint, not a proof; ten seeds with an interval would be. Do not compare hours
+# of two strategies under different seeds: churn differs more than strategies do.
 #
 # ## And now
 #
-# - `interval_iterations: 50`: staler, cheaper. Where does it stop to pay?
-# - Put the class into a file and it is there for `churnlab sweep` too; `docs/writing-a-strategy.md` makes a package
-#   of it.
-# - `sim/strategies/base.py` is the contract, with every verb of the world.
+# - `interval_iterations: 50` is staler and cheaper. At which interval is it no longer worthwhile?
+# - Put the class into a file to use it with `churnlab sweep`; `docs/writing-a-strategy.md` makes a package of it.
+# - `sim/strategies/base.py` is the contract, with every method of the world.

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # 4. A real spot trace
 #
-# Failure rates are a model. Spot machines are taken back in bursts, come back in bursts, and are sometimes not to be
-# had at all. Here eleven hours of an AWS p3 fleet, as Bamboo (NSDI '23) published them, are replayed: nodes come and
-# leave at the very instants of the trace. **Time only**: nothing is trained, so all of this takes seconds.
+# Failure rates are a model. Real spot machines are lost in bursts, return in bursts, and are sometimes unavailable.
+# This notebook replays eleven hours of an AWS p3 fleet, published by Bamboo (NSDI '23): nodes arrive and leave at the
+# times of the trace. **Time only**: nothing is trained, so everything takes seconds.
 
 # %%
 import os
@@ -41,8 +41,8 @@ scenario = churnlab.load_scenario(SCENARIOS / "spot_trace.yaml", (*time_only, se
 # %% [markdown]
 # ## Look at the trace first
 #
-# Always look at the input before the output. A loaded scenario holds the whole trace: a row for each instant at which
-# nodes come or leave.
+# Look at the input before the output. A loaded scenario contains the whole trace: one row for each time at which
+# nodes arrive or leave.
 
 # %%
 trace = pd.DataFrame(scenario.failures.rows, columns=["seconds", "come", "leave", "who_leaves"])
@@ -77,14 +77,16 @@ with plt.rc_context(churnlab.STYLE):
     axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 # %% [markdown]
-# **What to see.** There are always more nodes than the seven at work, so that a spare is at hand: a lost stage waits
-# for its state, not for a machine. But half of the instants take several nodes at once. If two of them sit in
-# neighbouring stages, whoever rebuilds a stage from its neighbours is stuck. No rate tells you that.
+# **What to see.** There are always more nodes than the seven in use, so a spare is always available: a lost stage
+# waits for its state, not for a machine. But at half of the times several nodes leave at once. If two of them hold
+# neighbouring stages, a strategy that rebuilds a stage from its neighbours cannot recover. A failure rate does not
+# show this.
 
 # %% [markdown]
 # ## Run it
 #
-# Who sits in which stage at the start is drawn by the failure seed: ten seeds are ten seatings under the same trace.
+# The failure seed draws which node holds which stage at the start: ten seeds are ten assignments under the same
+# trace.
 
 # %%
 found = churnlab.run_sweep(scenario, RESULTS).results()
@@ -95,11 +97,11 @@ means, deviations = outcomes.mean().round(1).astype(str), outcomes.std().round(1
 (means + " ± " + deviations).loc[[strategy.name for strategy in scenario.strategies]]
 
 # %% [markdown]
-# **What to see.** A stage is lost four times per hour. Checkpointing runs a hundred iterations of 800 again;
-# CheckFree+ some dozens, all of them in the few times that it could not recover and the fallback went back to a
-# checkpoint, which is also why its hours scatter most. The hybrids never go back: what neighbours cannot rebuild
-# comes stale from the checkpoint, for that stage alone. Seconds are all that this table knows: what a stale or
-# averaged stage costs in *loss*, `docs/churn.md` shows from really trained runs.
+# **What to see.** A stage is lost four times per hour. Checkpointing repeats a hundred iterations of 800. CheckFree+
+# repeats some dozens, all of them in the few cases in which it could not recover and the fallback went back to a
+# checkpoint; this is also why its hours vary most. The hybrids never roll back: a stage that neighbours cannot
+# rebuild is restored, stale, from the checkpoint. This table shows seconds only; `docs/churn.md` shows the effect of
+# a stale or averaged stage on the *loss*, from real training.
 
 # %% [markdown]
 # ## How often are neighbours lost together?
@@ -121,9 +123,9 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# **What to see.** One trace, and yet between none and four times neighbours go together, by who sits where: luck that
-# a single replay would hide. (Fallbacks can be more: a stage can also be lost while its neighbour is still being
-# recovered.)
+# **What to see.** Under one trace, neighbours are lost together between zero and four times, depending on the
+# assignment of nodes; a single replay would hide this variation. (There can be more fallbacks: a stage can also be
+# lost while its neighbour is still being recovered.)
 
 # %% [markdown]
 # ## Where do the hours go?
@@ -135,10 +137,10 @@ churnlab.figure("ledger", found)
 churnlab.ledger_table(found)
 
 # %% [markdown]
-# **What to see.** The strategies pay in different coin. Checkpointing pays *by the failure*: lost work, standstill
-# while it saves, downloads of everything. CheckFree+ pays *by the iteration*: bubbles are two and a half times those
-# of the first bar, since microbatches on swapped routes wait for each other on these slow links; recoveries
-# themselves are cheap.
+# **What to see.** The strategies have different kinds of costs. Checkpointing has a cost *per failure*: lost work,
+# waiting for saves, downloads of everything. CheckFree+ has a cost *per iteration*: bubbles are two and a half times
+# those of the first bar, since microbatches on swapped routes wait for each other on these slow links; its recoveries
+# are cheap.
 
 # %% [markdown]
 # ## What if the market were calmer?
@@ -155,13 +157,13 @@ overhead = pd.concat(rows).pivot_table(index="time scale", columns="strategy", v
 (100 * overhead.drop(columns="none")).round(1).add_suffix(", %")
 
 # %% [markdown]
-# **What to see.** Who pays by the failure gains by calm: at half as many losses checkpointing is already ahead in
-# time. Who pays by the iteration does not. So there is a rate at which the order turns; where it lies for *your*
-# cluster depends on links, model and store, and that is what sweeps are for.
+# **What to see.** Strategies with a cost per failure gain from fewer failures: at half as many losses, checkpointing
+# is already ahead in time. Strategies with a cost per iteration do not gain. The order therefore changes at some
+# rate, which for *your* cluster depends on links, model and store; a sweep finds it.
 #
 # ## And now
 #
-# - `cluster.nodes_per_stage=3`: with more of the trace's nodes at work, most losses leave a peer that has the state.
-# - `failures={kind: trace, file: traces/bamboo_p3.csv, additions: ignore}`: nodes are lost as in the trace, and each
-#   is ordered anew (`cluster.provisioning_seconds`).
-# - Your own trace: a line `milliseconds,add,node` or `milliseconds,remove,node` for each that comes or leaves.
+# - `cluster.nodes_per_stage=3`: with more of the nodes in use, most losses leave a replica that has the state.
+# - `failures={kind: trace, file: traces/bamboo_p3.csv, additions: ignore}`: nodes are lost as in the trace, and a
+#   replacement is ordered for each (`cluster.provisioning_seconds`).
+# - Your own trace: one line `milliseconds,add,node` or `milliseconds,remove,node` per node that arrives or leaves.

@@ -11,10 +11,9 @@
 # %% [markdown]
 # # 5. Reading results
 #
-# Results are files: a folder per run, parquet tables in it, and for a sweep `runs.parquet` with a row per run. This
-# notebook reads them with pandas and DuckDB, checks them against what they should be, and draws a figure of its own.
-# It needs the sweep of [notebook 2](02_failure_rates.ipynb); the first cell does what of it is not there yet (at most
-# three minutes).
+# Results are files: a folder per run with parquet tables and, for a sweep, `runs.parquet` with a row per run. This
+# notebook reads them with pandas and DuckDB, checks them against known facts, and draws a new figure. It needs the
+# sweep of [notebook 2](02_failure_rates.ipynb); the first cell runs whatever is missing (at most three minutes).
 
 # %%
 import math
@@ -39,8 +38,8 @@ done = churnlab.run_sweep(scenario, RESULTS, cache=churnlab.default_cache())
 # %% [markdown]
 # ## What is there
 #
-# `load_results` gives all runs, and each kind of record of all of them, as DataFrames with a column `run`. What the
-# columns mean: `results/README.md`.
+# `load_results` gives all runs, and each kind of record of all runs, as DataFrames with a column `run`. The columns
+# are described in `results/README.md`.
 
 # %%
 found = churnlab.load_results(RESULTS / "failure_rates")
@@ -51,15 +50,15 @@ found.runs[["run", "failures.rate_per_hour", "failure_seed", "wall_clock_seconds
 # %% [markdown]
 # ## First: is it what it should be?
 #
-# Before any conclusion, check what you know beforehand. **Every second is in one bucket**, so the buckets of a run
-# add up:
+# Before drawing conclusions, check what is known. **Every second is in one bucket**, so the buckets of a run must add
+# up:
 
 # %%
 buckets = found.ledger.groupby("run")["seconds"].sum()
 (buckets / found.runs.set_index("run")["wall_clock_seconds"] - 1).abs().max()
 
 # %% [markdown]
-# **The failure rate is the one asked for.** Six stages, each lost within an hour with chance h, have -6 ln(1 - h)
+# **The failure rate is as requested.** Six stages, each lost within an hour with probability h, have -6 ln(1 - h)
 # losses per hour. Runs of one seed meet the same churn, so each seed counts once, by its longest run:
 
 # %%
@@ -73,9 +72,9 @@ seen["standard error"] = np.sqrt(seen["lost"]) / (seen["seconds"] / 3600)
 seen[["lost", "per hour", "expected", "standard error"]].round(3)
 
 # %% [markdown]
-# **What to see.** Seen and expected agree within a standard error or two (a Poisson count's is its square root).
-# These are not three checks but hardly more than one: under equal seeds a higher rate brings *the same* failures,
-# only sooner.
+# **What to see.** Observed and expected numbers agree within one or two standard errors (the square root of a Poisson
+# count). These three checks are hardly more than one: under equal seeds, a higher rate brings *the same* failures,
+# only earlier.
 
 # %% [markdown]
 # ## Where the hours go, by rate
@@ -86,14 +85,14 @@ ledger = ledger[[name for name in ledger.columns if name.endswith("_hours")]].re
 ledger.loc[:, (ledger > 0.005).any()].round(2)
 
 # %% [markdown]
-# **What to see.** Down a strategy's rows: lost work and state transfer grow with the rate; bubbles and redundant
-# compute do not, they are paid with or without failures.
+# **What to see.** In a strategy's rows, lost work and state transfer grow with the rate. Bubbles and redundant
+# compute do not grow; they occur with or without failures.
 
 # %% [markdown]
 # ## SQL, without loading anything
 #
-# DuckDB (`pip install duckdb`) reads parquet where it lies, thousands of runs as easily as one. The loss at some
-# iterations, by rate and strategy:
+# DuckDB (`pip install duckdb`) reads parquet files directly, thousands of runs as easily as one. This query gives the
+# loss at some iterations, by rate and strategy:
 
 # %%
 folder = (RESULTS / "failure_rates").as_posix()
@@ -107,14 +106,14 @@ at_steps = duckdb.sql(f"""
 at_steps.pivot(index=["rate", "strategy"], columns="step", values="loss")
 
 # %% [markdown]
-# **What to see.** Along a row a training; down a column what failures cost in learning alone. Checkpointing,
-# redundant computation and no failures have equal rows, at all rates: they are exact. CheckFree's differ, and the
-# more the higher the rate.
+# **What to see.** A row is a training; a column shows the effect of failures on the loss alone. Checkpointing,
+# redundant computation and no failures have equal rows at all rates, since they are exact. The rows of CheckFree
+# differ, and the difference grows with the rate.
 
 # %% [markdown]
 # ## Pair by pair
 #
-# Whatever is compared, compare it under equal seeds. Hours to the end, checkpointing minus redundant computation:
+# Compare strategies under equal seeds. Hours to the end, checkpointing minus redundant computation:
 
 # %%
 wide = found.runs.pivot(
@@ -124,15 +123,15 @@ pairs = ((wide["checkpoint"] - wide["redundant"]) / 3600).unstack("failure_seed"
 pairs.assign(mean=pairs.mean(axis=1), deviation=pairs.std(axis=1)).round(2)
 
 # %% [markdown]
-# **What to see.** Negative: checkpointing is done sooner. At 5 % all seeds agree; at 16 % the sign is the seed's. So
-# somewhere there the order turns, and one seed would have told you either.
+# **What to see.** A negative value means that checkpointing ends earlier. At 5 % all seeds agree; at 16 % the sign
+# depends on the seed. The order changes somewhere in between, and a single seed could have shown either result.
 
 # %% [markdown]
 # ## A figure of your own
 #
-# `draw` draws one panel on an axis of yours, so that you can put panels together as you need them: here loss curves at
-# the highest rate, and beside them the time to the target at all rates, both without CheckFree+. (The tables behind
-# panels are in `sim.results`: `loss_curves`, `outcome_tables`, `recovery_tables`.)
+# `draw` draws one panel on your own axes, so that you can combine panels: here loss curves at the highest rate, and
+# the time to the target at all rates, both without CheckFree+. (The tables behind the panels are in `sim.results`:
+# `loss_curves`, `outcome_tables`, `recovery_tables`.)
 
 # %%
 chosen = churnlab.Results(found.folder, found.runs[found.runs["strategy"] != "checkfree_plus"])
@@ -147,14 +146,14 @@ with plt.rc_context(churnlab.STYLE):
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
 
 # %% [markdown]
-# **What to see.** On the left bands are from the lowest to the highest of three seeds (thin lines), no confidence
-# intervals. On the right the lines across the marks are: 95 %, for the mean over all seeds there could be. The two
-# look alike and say different things, so a caption has to tell which is which.
+# **What to see.** On the left, bands extend from the lowest to the highest of three seeds (thin lines); they are not
+# confidence intervals. On the right, the lines across the marks are 95 % intervals of the mean over all possible
+# seeds. The two look alike but differ in meaning, so a caption must name them.
 #
 # ## And now
 #
-# - `found.events`, `found.nodes`: when nodes came and left; what was recovered how.
+# - `found.events`, `found.nodes`: when nodes arrived and left, and how stages were recovered.
 # - `churnlab.figure("spikes", found)`: how high the loss jumps after a recovery, and how long it takes to heal; its
 #   table is `sim.results.recovery_tables.spikes(found)`. `docs/figures.md` shows all kinds.
-# - `churnlab timeline results/failure_rates/<run> --from 3600 --to 4000` plays a stretch of a run again, event by
+# - `churnlab timeline results/failure_rates/<run> --from 3600 --to 4000` simulates part of a run again, event by
 #   event.

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 6. Your own churn
 #
-# You have a table of when your machines came and went, and want to know your failure rate, and what to do about it.
+# You have a table of when your machines arrived and left, and want to know your failure rate and how to handle it.
 # This notebook goes from such a table to loss against time in five commands: `fit`, `init`, `validate`, `run`,
 # `plot`. It takes about five minutes on two cores.
 
@@ -45,10 +45,10 @@ def run(line: str) -> None:
 # %% [markdown]
 # ## The table
 #
-# Somebody's export, with names of its own: a machine, when it was launched, when it was preempted. An empty cell
-# means that it was still there. Here it is drawn, so that you can see whether the truth is found again: sixteen
-# machines for ten days; uptimes follow a Weibull law of shape 0.6 with a mean of 9 h, and a machine is back after
-# half an hour on average.
+# The table is an export with its own column names: a machine, its launch, its preemption. An empty cell means that
+# the machine was still present. Here the table is generated, so that the fit can be compared with the truth: sixteen
+# machines for ten days, uptimes from a Weibull distribution of shape 0.6 with a mean of 9 h, and an average absence
+# of half an hour.
 
 # %%
 rng, rows = np.random.default_rng(0), []
@@ -66,10 +66,10 @@ table.sample(frac=1, random_state=0).to_csv("nodes.csv", index=False, date_forma
 print(Path("nodes.csv").read_text()[:240])
 
 # %% [markdown]
-# ## 1. What does it say?
+# ## 1. Fit
 #
-# `launched_at` and `preempted_at` are recognised, in any order of lines; `--column node=box` names what is not.
-# Nothing is left out silently: what is not used is listed.
+# `launched_at` and `preempted_at` are recognised, in any order of lines; `--column node=box` names the other column.
+# Unused lines and columns are listed.
 
 # %%
 run("churnlab fit nodes.csv --column node=box --figure fit.png --no-compare")
@@ -78,31 +78,30 @@ run("churnlab fit nodes.csv --column node=box --figure fit.png --no-compare")
 Image("fit.png", width=720)
 
 # %% [markdown]
-# **What to see.** A loss every nine hours of presence, not what a naive mean would say, since machines that were
-# still there are counted as hours without a loss. Weibull fits and exponential does not: young machines are lost
-# most. The truth, shape 0.6 and 9 h, lies within the intervals.
+# **What to see.** There is one loss per nine hours of presence. A naive mean would be shorter, since the fit counts
+# machines that were still present as hours without a loss. The Weibull distribution fits and the exponential one does
+# not: young machines fail most often. The true values, shape 0.6 and 9 h, are within the intervals.
 #
-# ## 2. A scenario of it
+# ## 2. Make a scenario
 #
-# Fourteen such machines as a pipeline of six stages, two a stage, and the embedding. `--failures` takes the file
-# itself and fits it.
+# The scenario has fourteen such machines: a pipeline of six stages with two machines per stage, and the embedding.
+# `--failures` takes the file and fits it.
 
 # %%
 run("churnlab init mine.yaml --template spot --nodes 14 --failures nodes.csv --force")
 print(Path("mine.yaml").read_text())
 
 # %% [markdown]
-# `init` could not know that `box` names the machine, so that it took each line as a machine of its own: the law is
-# the same, and lost machines do not return but are replaced, five minutes later (`provisioning_seconds`). To have
-# them return, `churnlab fit nodes.csv --column node=box --write mine.yaml` replaces that one section, and nothing
-# else.
+# `init` could not know that `box` names the machine, so it counted each line as a separate machine. The distribution
+# is the same, but lost machines do not return; they are replaced after five minutes (`provisioning_seconds`).
+# `churnlab fit nodes.csv --column node=box --write mine.yaml` replaces only this section, and machines return.
 
 # %%
 run("churnlab fit nodes.csv --column node=box --no-compare --write mine.yaml")
 print(Path("mine.yaml").read_text().partition("\nfailures:")[2].partition("\n\n")[0])
 
 # %% [markdown]
-# ## 3. Is it sound?
+# ## 3. Validate
 
 # %%
 run("churnlab validate mine.yaml")
@@ -110,7 +109,8 @@ run("churnlab validate mine.yaml")
 # %% [markdown]
 # ## 4. Run it
 #
-# Four strategies under the same churn, each with two pairs of seeds. The proxy of 0.3M parameters is really trained.
+# Four strategies run under the same churn, each with two pairs of seeds. The proxy of 0.3M parameters is really
+# trained.
 
 # %%
 short = (
@@ -131,15 +131,15 @@ run("churnlab plot results/mine --kind loss")
 Image("results/mine/figures/loss.png", width=720)
 
 # %% [markdown]
-# **What to see.** All strategies meet the same losses of machines. Who is ahead, by how much, and whether two pairs
-# of seeds are enough to tell, is in the sentence below the table of `run`; `churnlab advise mine.yaml` answers the
-# question directly.
+# **What to see.** All strategies meet the same losses of machines. The sentence below the table of `run` states which
+# strategy is ahead, by how much, and whether two pairs of seeds are enough to decide; `churnlab advise mine.yaml`
+# answers the question directly.
 #
 # ## Where the fit misleads
 #
-# A law leaves something out: that machines of a zone may be lost together, or that days differ. Time-only runs under
-# the table itself (each node follows a machine of it, from a random offset) and under what was fitted show how much
-# that matters here.
+# A fitted distribution omits some properties: machines of a zone may be lost together, and days may differ. Time-only
+# runs under the table itself (each node follows a machine of it, from a random offset) and under the fit show how
+# much this matters here.
 
 # %%
 fit = churnlab.fit_churn("nodes.csv", columns={"node": "box"})
@@ -156,6 +156,6 @@ with plt.rc_context(churnlab.STYLE):
     axis.legend(frameon=False)
 
 # %% [markdown]
-# **What to see.** Where marks of one strategy lie apart by more than their intervals, the fit that is further from
-# the table misleads for that strategy. The same from the command line: `churnlab fit nodes.csv --column node=box`,
+# **What to see.** Where marks of one strategy differ by more than their intervals, the fit further from the table is
+# misleading for that strategy. The same comparison on the command line: `churnlab fit nodes.csv --column node=box`,
 # with `--scenario mine.yaml` for your own cluster.

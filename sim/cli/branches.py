@@ -49,7 +49,7 @@ def branches(
     scenario, base_folder = template.scenario, template.base_folder
     with (
         cache_folder(cache, no_cache) as folder,
-        Display() as display,
+        Display(not dry_run) as display,
         opened(scenario, base_folder, cache=folder, jobs=jobs, observer=display, dry_run=dry_run) as job,
     ):
         say("\n".join(job.outline()))

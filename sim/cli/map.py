@@ -190,7 +190,7 @@ def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:
 
 def finished(request: MapRequest, cache: Path | None, no_cache: bool, dry_run: bool) -> MapJob | None:
     """The finished computation of a map; None after a dry run, which prints the trained runs that it begins with."""
-    with cache_folder(cache, no_cache) as folder, Display() as display:
+    with cache_folder(cache, no_cache) as folder, Display(not dry_run) as display:
         request = replace(request, cache=folder)
         if not dry_run:
             return request.finished(display)

@@ -24,9 +24,9 @@ MOST_TASKS_NAMED = 2
 
 
 class Display(Observer):
-    """Live progress of a sweep or a map; ends an interrupt with a hint and exit code 130."""
+    """Live progress of a sweep or a map; ends an interrupt with a hint and exit code 130. writes: no dry run."""
 
-    def __init__(self) -> None:
+    def __init__(self, writes: bool = True) -> None:
         self._bars = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=20),
@@ -43,7 +43,7 @@ class Display(Observer):
         )
         self._simulated = self._trials.add_task("")
         self._pace = Pace()
-        self._has_begun = False
+        self._writes = writes
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +54,7 @@ class Display(Observer):
                 shown.stop()
         if kind is KeyboardInterrupt:
             kept = " Finished runs and nearly all training steps are kept; the same command resumes."
-            complain(f"Interrupted.{kept if self._has_begun else ''}")
+            complain(f"Interrupted.{kept if self._writes else ''}")
             raise typer.Exit(130) from None
 
     def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:  # noqa: ARG002
@@ -75,7 +75,6 @@ class Display(Observer):
             self._bars.update(self._runs, description="runs surveyed", completed=progress.num_surveyed)
             self._pace.note(f"{progress.num_surveyed:,} runs surveyed")
             return
-        self._has_begun = True
         num_done = progress.num_finished + progress.num_failed
         failed = f"{progress.num_failed} failed" if progress.num_failed else ""
         self._bars.update(

@@ -82,7 +82,7 @@ def run(
         say(line, "yellow")
     with ExitStack() as stack:
         folder = stack.enter_context(cache_folder(cache, no_cache))
-        display = stack.enter_context(Display() if dry_run else RunDisplay(scenario))
+        display = stack.enter_context(Display(writes=False) if dry_run else RunDisplay(scenario))
         executor = None
         if jobs is not None:
             executor = stack.enter_context(closing(new_executor("serial" if jobs == 1 else "pool", jobs)))
@@ -216,7 +216,7 @@ def sweep(
     reference = known_reference(points, reference)
     learns = any(point.scenario.training.learner == "torch" for point in points)
     executor = new_executor(kind, jobs, address, learns)
-    with closing(executor), cache_folder(cache, no_cache) as folder, Display() as display:
+    with closing(executor), cache_folder(cache, no_cache) as folder, Display(not dry_run) as display:
         outcome = run_sweep(points, results, scenario_path.parent, folder, executor, display, options)
     statistics = print_summary(outcome, reference)
     answer(

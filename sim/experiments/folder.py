@@ -75,7 +75,7 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the folder, and lock it. ValueError if another process does a sweep in it."""
+        """Create the folder, and lock it. ValueError if another process runs a sweep in it."""
         with refusals_explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         if self.made_for == "run":  # equal runs of several processes are written whole, one after another
@@ -86,7 +86,7 @@ class SweepFolder:
             lock.acquire(timeout=LOCK_SECONDS)  # longer than `is_locked` takes
         except Timeout:
             raise ValueError(
-                f"another process does a sweep in {self.folder}: wait for it (churnlab status {self.folder}), or "
+                f"another process runs a sweep in {self.folder}: wait for it (churnlab status {self.folder}), or "
                 "name another folder with --results"
             ) from None
         except (OSError, NotImplementedError):
@@ -229,7 +229,7 @@ class Status:
             elif progress["state"] == "under way":
                 lines.append(
                     f"Not running here: {worker} last reported {progress['updated']}; {steps}. If it was killed, "
-                    "the same command goes on"
+                    "the same command resumes"
                 )
             else:
                 reason = f": {progress['error']}" if progress["error"] else ""
@@ -241,7 +241,7 @@ def read_status(folder: Path) -> Status:
     """The status of a sweep, from its results folder. ValueError where there is none."""
     if not (folder / SWEEP).is_file():
         raise ValueError(
-            f"{folder} holds no sweep: there is no {SWEEP} in it; name a folder that `churnlab sweep` wrote"
+            f"{folder} contains no sweep: there is no {SWEEP} in it; name a folder that `churnlab sweep` wrote"
         )
     rows, progress = results.read_plan(folder), readable(folder / PROGRESS)
     if progress:

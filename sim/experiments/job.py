@@ -155,7 +155,7 @@ class SweepJob:
         self._is_finished[run] = False
         message = str(error) or type(error).__name__
         if isinstance(error, WorkerDiedError):
-            message = f"its worker died {MOST_ATTEMPTS} times, out of memory perhaps: {message}"
+            message = f"its worker died {MOST_ATTEMPTS} times, perhaps out of memory: {message}"
         self.failures[run] = message, "".join(traceback.format_exception(error))
         if self._is_doing:
             self.folder.failed(run, *self.failures[run])

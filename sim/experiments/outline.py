@@ -62,7 +62,7 @@ class Outline:
         elif self.learner == "curve":
             lines.append("Training: losses come from the parametric curve.")
         else:
-            lines.append("Training: nothing is trained, time only.")
+            lines.append("Training: none, times only.")
         workers = format_count(self.num_workers, "worker")
         step = "" if self.step_seconds is None else f" ({1e3 * self.step_seconds:.3g} ms per step, measured just now)"
         if math.isinf(self.left_seconds):

@@ -48,7 +48,7 @@ class RayCluster:
                 join(ray, address)
             num_cpus = int(ray.cluster_resources().get("CPU", 0))
             if not num_cpus:
-                raise ValueError(f"the Ray cluster at {address} has no CPUs to work with: add nodes that have some")
+                raise ValueError(f"the Ray cluster at {address} has no CPUs: add nodes with CPUs")
             self.num_workers = num_workers or num_cpus
             if address is not None:
                 require_equal_nodes(ray, trains)
@@ -83,9 +83,9 @@ def imported_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ValueError("doing a sweep on Ray needs the extra: pip install 'churnlab[ray]'") from error
+        raise ValueError("a sweep on Ray needs the extra: pip install 'churnlab[ray]'") from error
     if ray.is_initialized():
-        raise ValueError("this process uses a Ray cluster already: call ray.shutdown() first")
+        raise ValueError("this process already uses a Ray cluster: call ray.shutdown() first")
     return ray
 
 
@@ -113,7 +113,7 @@ def join(ray: Any, address: str) -> None:
         try:  # Ray itself would try for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
         except (OSError, OverflowError) as error:
-            raise ValueError(f"no Ray cluster can be reached at {where}: {error}") from error
+            raise ValueError(f"cannot reach a Ray cluster at {where}: {error}") from error
     try:
         ray.init(address=address, **QUIET)
     except Exception as error:
@@ -121,8 +121,8 @@ def join(ray: Any, address: str) -> None:
         if "Could not find any running Ray instance" in text:
             raise ValueError("no Ray cluster runs on this machine: `ray start --head` starts one") from error
         wants_token = "AuthToken" in text or "AuthenticationError" in text
-        why = "it wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" if wants_token else first_line(error)
-        raise ValueError(f"no Ray cluster can be used at {where}: {why}") from error
+        why = "it requires a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" if wants_token else first_line(error)
+        raise ValueError(f"cannot use the Ray cluster at {where}: {why}") from error
 
 
 def require_equal_nodes(ray: Any, trains: bool) -> None:
@@ -145,7 +145,7 @@ def require_equal_nodes(ray: Any, trains: bool) -> None:
                 "install the same version there"
             ) from error
         if difference:
-            raise ValueError(f"node {name} of the Ray cluster would compute otherwise: it has {difference}")
+            raise ValueError(f"node {name} of the Ray cluster would compute different results: it has {difference}")
 
 
 @lru_cache
@@ -170,7 +170,9 @@ def difference_here(expected: Mapping[str, str], trains: bool = False) -> str:
 def call_if_equal(expected: Mapping[str, str], task: Callable[..., Any], *arguments: Any) -> Any:
     """Do a task in a worker. RuntimeError if the worker's code is not that of the sweep's process."""
     if difference := difference_here(expected):
-        raise RuntimeError(f"the Ray worker on {socket.gethostname()} would compute otherwise: it has {difference}")
+        raise RuntimeError(
+            f"the Ray worker on {socket.gethostname()} would compute different results: it has {difference}"
+        )
     return call(task, arguments)
 
 

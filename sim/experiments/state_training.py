@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from models.shared_training import SharedTraining
 
 MOST_IDLE_ROUNDS = 100
-VANISHING = "training states vanish from the cache as fast as they come: is it being pruned?"
+VANISHING = "training states disappear from the cache as fast as they are written: is another process pruning it?"
 
 
 @contextmanager

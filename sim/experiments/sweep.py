@@ -124,7 +124,7 @@ def run_sweep(
         to_do = [run for run in runs if options.force or not run.is_finished]
         if options.until_ci is None and (kept := job.keep_added()):
             number = f"{len(kept):,} finished runs"
-            observer.noted(f"{number} of replicates that --until-ci has added stay among the results.")
+            observer.noted(f"{number} of replicates that --until-ci added remain in the results.")
         executor = executor or stack.enter_context(closing(default_executor(to_do)))
         trains_in_workers = any(run.learns and not on_gpu(run.spec) for run in to_do)
         if trains_in_workers and executor.num_workers > 1 and not options.dry_run:
@@ -141,7 +141,7 @@ def run_sweep(
                 narrow_intervals(job, options.until_ci, options.max_replicates, options.force, observer.noted)
     failures = {run.name: error for run, (error, _) in job.failures.items()}
     if not options.dry_run:
-        gone = "its results are gone: they were deleted meanwhile"
+        gone = "its results were deleted in the meantime"
         failures |= {run.name: gone for run in runs if not run.is_finished and run.name not in failures}
     points, table = tuple(job.points), None if options.dry_run else job.table
     return SweepOutcome(job.folder.folder, points, tuple(job.runs), work, failures, table, job.num_trained_steps)
@@ -270,7 +270,7 @@ def new_executor(
     if kind == "pool":
         return ProcessPool(jobs or num_cores())
     if jobs not in (None, 1):
-        raise ValueError(f"--executor serial works in this process alone: leave out --jobs {jobs}")
+        raise ValueError(f"--executor serial runs in this process only: leave out --jobs {jobs}")
     return InProcess()
 
 

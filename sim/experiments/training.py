@@ -144,5 +144,7 @@ def default_cache() -> Path:
     if named := os.environ.get("CHURNLAB_CACHE"):
         return Path(named)
     if (folder := user_cache()) is None:
-        raise ValueError("there is no home folder for training states: name a folder with --cache, or give --no-cache")
+        raise ValueError(
+            "there is no home folder for the cache of training states: name a folder with --cache, or use --no-cache"
+        )
     return folder / "churnlab"

@@ -51,7 +51,7 @@ def describe_binding(found: Binding, scenario: Scenario) -> str:
         return f"Bound by {'the window' if found.resource == 'window' else 'memory'}: {flight} {seconds} s; {change}."
     if found.resource == "bubble":
         change = f"raise workload.num_microbatches ({workload.num_microbatches}) for {workload.num_stages} stages"
-        return f"Bound by the pipeline's bubble: nodes wait for each other {taken}; {change}."
+        return f"Bound by the pipeline bubble: nodes wait for each other {taken}; {change}."
     change = "a faster cluster.device" + ("" if workload.precision == "bf16" else " or workload.precision: bf16")
     return f"Bound by compute: the busiest node computes {taken}; only {change} would shorten it much."
 

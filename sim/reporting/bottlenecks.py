@@ -25,7 +25,7 @@ REMEDIES: Mapping[Bucket, str] = {
     "fallback that does",
     "detection": "lower cluster.detection_seconds",
     "provisioning": "add cluster.num_spares, or lower cluster.provisioning_seconds and startup_seconds",
-    "waiting_for_nodes": "add cluster.num_spares, or shorten failures.downtime: everybody waits for a lost node",
+    "waiting_for_nodes": "add cluster.num_spares, or shorten failures.downtime: all nodes wait for a lost node",
     "state_transfer": "raise network.storage.bandwidth_mbit_per_s, or that between nodes if they send the state",
     "checkpoint_save": "save less often (interval_iterations, of the fallback too), or raise "
     "network.storage.bandwidth_mbit_per_s (copies on other nodes: the bandwidth between nodes)",
@@ -111,8 +111,8 @@ def smaller_batches(runs: pd.DataFrame) -> list[str]:
         return []
     of = format_list([f"{share} with {name}" for name, share in shares.items()])
     return [
-        f"A part of the batch counted, the rows of the pipelines that were there: on average {of}. As many iterations "
-        "then learn from fewer tokens: compare losses, not hours to the end."
+        f"Only part of the batch counted (the rows of the pipelines that were present): on average {of}. As many "
+        "iterations then learn from fewer tokens: compare losses, not hours to the end."
     ]
 
 

@@ -135,9 +135,9 @@ def _compared(found: Branches, strategy: str, reference: str, after: int) -> str
     row = rows[rows["after_steps"] == after].iloc[0]
     name, other = legend_label(strategy), legend_label(reference)
     if math.isnan(row["low"]):
-        return f"{name} - {other}: {mean_cell(row)} a failure; one training seed has no interval."
+        return f"{name} - {other}: {mean_cell(row)} per failure; one training seed gives no interval."
     if row["low"] <= 0.0 <= row["high"]:
-        return f"{name} and {other} cannot be told apart by these failures: {name} - {other} is {mean_cell(row)}."
+        return f"{name} and {other} cannot be distinguished by these failures: {name} - {other} is {mean_cell(row)}."
     verb = "less" if row["mean"] < 0 else "more"
     size = {**row, "mean": abs(row["mean"])}
     return f"{name} loses {mean_cell(size)} {verb} than {other} by the same failure."
@@ -189,7 +189,7 @@ def whole_runs_table(runs: WholeRuns, name: str) -> Table:
     note = (
         f"PREDICTED, not trained: losses of training without failures plus the excess of each rebuilt stage, times by "
         f"simulation. Means over {format_count(num_seeds, 'training seed')}, each with {each} failure seeds, ± half of "
-        "the 95 % interval; 9 of 12: so many runs reach the target within training.steps."
+        "the 95 % interval; 9 of 12: the number of runs that reach the target within training.steps."
     )
     return Table(f"{name}: whole runs predicted from single failures, {what}", (STRATEGY, *columns), tuple(rows), note)
 
@@ -211,7 +211,7 @@ def _predicted_order(runs: WholeRuns, strategy: str, reference: str) -> str:
     parts = [f"{name} {what} at {format_list(values)}" for name, values in where.items() if values]
     unclear = [f"{value:g}" for value in rows.loc[~(told[one] | told[other]), "value"]]
     if unclear:
-        parts.append(f"no order can be told at {format_list(unclear)}")
+        parts.append(f"no order can be determined at {format_list(unclear)}")
     differences = [f"{value:g}: {mean_cell(row, digits)}" for value, row in rows.set_index("value").iterrows()]
     return (
         f"Predicted by {runs.field or 'the failures'}: {'; '.join(parts)} ({one} - {other}, {unit}: "

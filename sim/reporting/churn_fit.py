@@ -46,23 +46,26 @@ def fit_lines(fit: ChurnFit) -> list[str]:
 def law_lines(fit: ChurnFit) -> list[str]:
     """Name the law that fits, how well it does, and what a naive mean would say."""
     if fit.uptimes is None:
-        return ["The file counts nodes and does not name them: no law of uptimes can be fitted, only the rate."]
+        return [
+            "The file counts nodes and does not name them: the distribution of uptimes cannot be fitted, only the rate."
+        ]
     lines = []
     if fit.num_nodes > 1:
         lines.append(
-            f"Uptimes are times between failures of {fit.num_nodes:,} nodes together; the law of one is unknown."
+            f"Uptimes are times between failures of {fit.num_nodes:,} nodes together; the distribution for one node is "
+            "unknown."
         )
     lines += naive_lines(fit.uptimes) + sampled_lines(fit.uptimes)
     if fit.num_lost < FEWEST_LOSSES:
-        few = f"Only {format_count(fit.num_lost, 'loss', 'losses')}: too few to tell laws apart"
+        few = f"Only {format_count(fit.num_lost, 'loss', 'losses')}: too few to distinguish distributions"
         return [*lines, f"{few} (at least {FEWEST_LOSSES}); exponential is assumed."]
     if not fit.laws:
-        return [*lines, "All uptimes are equal: no law is fitted."]
+        return [*lines, "All uptimes are equal: no distribution is fitted."]
     best, by_law = fit.laws[0], {each.law: each for each in fit.laws}
     exponential = by_law["exponential"]
     lead = exponential.aic - best.aic
     if best.law == "exponential" or lead <= CLEAR:
-        lines.append(f"Exponential: no other law is clearly better (AIC at most {CLEAR:g} lower).")
+        lines.append(f"Exponential: no other distribution is clearly better (AIC at most {CLEAR:g} lower).")
     else:
         name = capitalized(LONG_NAMES[best.law])
         lines.append(f"{name} is best: its AIC is {format_number(lead)} below the exponential one's.")
@@ -71,14 +74,17 @@ def law_lines(fit: ChurnFit) -> list[str]:
     if shown.law == "weibull" and shown.spread:
         if shown.spread.high < 1:
             lines.append(
-                "Shape below 1: young nodes are lost most, and a node that has lasted is likely to last longer."
+                "Shape below 1: young nodes fail most often, and a node that has survived is likely to survive longer."
             )
         elif shown.spread.low > 1:
-            lines.append("Shape above 1: old nodes are lost most.")
+            lines.append("Shape above 1: old nodes fail most often.")
     longest = float(fit.uptimes.seconds.max()) / 3600
     if shown.mean_hours.value > longest:
         mean = f"The mean, {format_number(shown.mean_hours.value)} h"
-        lines.append(f"{mean}, is longer than any uptime seen ({format_number(longest)} h): it rests on the law alone.")
+        lines.append(
+            f"{mean}, is longer than any uptime observed ({format_number(longest)} h): it depends on the fitted "
+            "distribution alone."
+        )
     return lines
 
 
@@ -115,8 +121,9 @@ def quality(fit: LawFit) -> str:
         return f"{capitalized(gap)}; too few losses to test the fit."
     test = f"p = {fit.p_value:.2g}"
     if fit.fits:
-        return f"It fits: {gap}, no more than chance ({test})."
-    return f"No law fits well: even the best one differs from what was observed by more than chance ({test}); {gap}."
+        return f"It fits: {gap}, no more than sampling noise ({test})."
+    best = f"even the best one differs from the data by more than sampling noise ({test})"
+    return f"No distribution fits well: {best}; {gap}."
 
 
 def bulk_lines(fit: ChurnFit) -> list[str]:
@@ -161,7 +168,7 @@ def hour_lines(fit: ChurnFit) -> list[str]:
     if by_hour is None:
         return ["Hour of the day: the trace is shorter than two days."] if fit.rows else []
     if not by_hour.varies:
-        return [f"Hour of the day: no more variation than chance gives (p = {by_hour.p_value:.2g})."]
+        return [f"Hour of the day: no more variation than sampling noise (p = {by_hour.p_value:.2g})."]
     weights = by_hour.weights
     most, least = int(np.argmax(weights)), int(np.argmin(weights))
     day = "of the day of the trace, which begins at its first instant"
@@ -192,7 +199,7 @@ def law_table(fit: ChurnFit) -> Table | None:
         for each in fit.laws
     ]
     columns = (Column("law", "left"), *(Column(heading) for heading in headings))
-    return Table("Laws of uptimes by maximum likelihood, with 95 % intervals", columns, tuple(rows))
+    return Table("Distributions of uptimes by maximum likelihood, with 95 % intervals", columns, tuple(rows))
 
 
 def fit_figure(fit: ChurnFit, form: Form = PAPER) -> Figure:
@@ -204,7 +211,7 @@ def fit_figure(fit: ChurnFit, form: Form = PAPER) -> Figure:
     ]
     notes = [
         fit_lines(fit)[0],
-        "Observed: Kaplan and Meier's estimate with its 95 % interval; laws by maximum likelihood.",
+        "Observed: Kaplan and Meier's estimate with its 95 % interval; distributions by maximum likelihood.",
     ]
     with new_figure(2.9, notes, form) as figure:
         axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]

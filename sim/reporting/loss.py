@@ -177,8 +177,8 @@ def _spikes_figure(request: FigureRequest, tables: Tables) -> Figure:
     compared = "minus that of the failure-free run at the same step" if is_clean else "with the noise of its batches"
     notes = [
         f"{request.seeds}. Excess: training loss {compared}, above its mean over the 10 steps before the failure. "
-        "Left: means over recoveries that changed weights, as far as half of them get before the next failure; shaded: "
-        "their quartiles. Right: medians and quartiles."
+        "Left: means over recoveries that changed weights, up to the iteration that half of them reach before "
+        "the next failure; shaded: their quartiles. Right: medians and quartiles."
     ]
     with request.panels(points, (0.8, 1.6), notes, 2, sharex="col", width_ratios=(3, 2)) as (figure, rows):
         for (curve_axis, _), _ in rows[1:]:
@@ -217,7 +217,7 @@ def _variant_tables(request: FigureRequest) -> Tables:
     own = [name for name in request.fields if name.startswith("strategies")]
     if len(runs[runs["kind"].isin(VARIANTS)].drop_duplicates(["strategy", *own])) < 2:
         remedy = "scenarios/reinit.yaml, or several strategies of kind reinit or checkfree that differ in their options"
-        raise MissingError(f"no two ways to fill a lost stage are there: run {remedy}")
+        raise MissingError(f"only one way to fill a lost stage was run: run {remedy}")
     chosen = replace(results, runs=runs[runs["kind"].isin((*VARIANTS, "none"))])
     return {"": above_failure_free(chosen), **loss_tables(chosen, "iteration", "losses")}
 

@@ -102,11 +102,13 @@ def remarks(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
         name, summary = record.folder.name, record.summary
         if number := summary["num_fallbacks"]:
             times = "once" if number == 1 else format_count(number, "time")
-            taken_over = f"when the fallback '{scenario.fallback.name}' took over: it decides much of this run's time"
+            taken_over = (
+                f"when the fallback '{scenario.fallback.name}' took over: it accounts for much of this run's time"
+            )
             lines.append(f"{name}: could not recover {times}, {taken_over}")
         taken, plain = summary["iteration_seconds"], summary["ideal_iteration_seconds"]
         if taken < plain and summary["microbatch_size"] == 1.0:
-            why = "its routes or uploads change the order of work, which is faster here by chance"
+            why = "its routes or uploads change the order of work, which happens to be faster here"
             if trains_apart(record.run["strategy"]["kind"]):
                 why = "its replicas train apart, and exchange nothing in most iterations"
             if summary["kind"] == "skip":

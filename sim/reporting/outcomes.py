@@ -221,10 +221,10 @@ def _intervals_figure(request: FigureRequest, tables: Tables) -> Figure:
 def _interval_note(request: FigureRequest, means: pd.DataFrame) -> str:
     if (means["num_runs"] <= 1).all():
         return f"{request.seeds}: one run each, no interval."
-    note = f"{request.seeds}: marks are means, lines and bands their 95 % intervals, with a caret where they go on"
+    note = f"{request.seeds}: marks are means, lines and bands their 95 % intervals, with a caret where they continue"
     for reached, runs in means[["num_reached", "num_runs"]].to_numpy() if "num_reached" in means else ():
         if reached < runs:
-            return f"{note}; {reached}/{runs}: so many runs got there, and the mean is theirs."
+            return f"{note}; {reached}/{runs}: number of runs that reached the target; the mean is over these."
     return f"{note}."
 
 

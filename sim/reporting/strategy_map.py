@@ -46,7 +46,9 @@ def strategy_map_figure(found: StrategyMap) -> Figure:
     """The map as a figure: regions over two fields, or lines over one."""
     x, y = found.axes
     if not y.field:
-        bands = "Bands: 95 % intervals of means. A line ends where a strategy misses the target under some seed."
+        bands = (
+            "Bands: 95 % intervals of means. A line ends where a strategy misses the target under at least one seed."
+        )
         with new_figure(3.0, [bands, *map_notes(found)]) as figure:
             draw_map_panel(figure.subplots(), found)
             figure.legend(loc="outside upper center", ncols=5, frameon=False)
@@ -205,7 +207,7 @@ def map_figure(
     notes: Sequence[str],
 ) -> Figure:
     """Draw a map with its legend and caption. marks: positions (x, y) of `own` and `knots` (real runs)."""
-    legends = "Strong colours: ahead by more than 15 %; middle: 5 to 15 %; pale: less."
+    legends = "Strong colours: ahead by more than 15 %; medium: 5 to 15 %; pale: less."
     with new_figure(3.8, [legends, *notes]) as figure:
         axis = figure.subplots()
         draw_map(axis, table, *axes, colours)

@@ -175,7 +175,7 @@ def _describe_order(ranked: MetricRanking, target: str | None, goal: str) -> str
         return f"{capitalized(name)} {goal} first only by its smaller microbatches: at equal size, {equal} would be."
     following = f"{label(others[0])} comes {lead(others[0], 'later')}"
     if ranked.has_one_sample and others[0].behind > 0.0:
-        sample = "One seed: an anecdote" if first.takes.num_runs == 1 else "All seeds give the same run: one sample"
+        sample = "One seed only" if first.takes.num_runs == 1 else "All seeds give the same run, one sample"
         return f"{sample}. In it {name} {goal} first, after {unit.of(first.takes.mean)}; {following}."
     if not ranked.contenders:
         return f"{capitalized(name)} {goal} first, after {ranked.spread(first, unit)}; {following}."
@@ -203,7 +203,7 @@ def nothing_to_choose(ranked: Ranking, target: str | None) -> str:
     if not number:
         return f"Nothing to choose: no stage was lost {until} in {within}; {advice}."
     stages = f"{format_count(number, 'stage was', 'stages were')} lost {until} in {within}"
-    return f"Too few failures to choose by: {stages}, {FEWEST_FAILURES:g} are needed; {advice}."
+    return f"Too few failures to choose: {stages}, {FEWEST_FAILURES:g} are needed; {advice}."
 
 
 def least_overhead(ranked: Ranking) -> str:

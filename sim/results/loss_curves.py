@@ -36,7 +36,7 @@ def run_curves(results: Results, against: Against) -> pd.DataFrame:
         frames.append(pd.DataFrame({"run": run, COLUMN[against]: x, "loss_nats": losses}))
     found = pd.concat(frames) if frames else pd.DataFrame({"loss_nats": []})
     if found["loss_nats"].isna().all():
-        raise MissingError(f"no validation losses are there: they need {LOSSES_NEED}")
+        raise MissingError(f"there are no validation losses: they need {LOSSES_NEED}")
     return of_runs(results, found)
 
 

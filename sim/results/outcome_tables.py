@@ -117,5 +117,5 @@ def checkpoint_intervals(results: Results) -> pd.DataFrame:
     if found["interval_iterations"].nunique() < 2:
         example = "`sweep: {grid: {'strategies[checkpoint].interval_iterations': [10, 25, 100]}}`"
         where = "as scenarios/checkpoint_interval.yaml does"
-        raise MissingError(f"there are no two intervals of checkpoints: sweep one, {example}, {where}")
+        raise MissingError(f"there is only one checkpoint interval: sweep it, {example}, {where}")
     return found

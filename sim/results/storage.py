@@ -111,7 +111,7 @@ def refusal(folder: Path, error: OSError) -> str:
     mend = "free some space, or " if error.errno in (None, errno.ENOSPC, errno.EDQUOT) else ""
     return (
         f"cannot write results to {folder} ({error.strerror or error}): {mend}name "
-        "another folder with --results; finished runs and what was trained are kept, and the same command goes on there"
+        "another folder with --results; finished runs and what was trained are kept, and the same command resumes there"
     )
 
 
@@ -192,14 +192,16 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): run the scenario again") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object: run the scenario again")
+        raise ValueError(f"{path} contains no JSON object: run the scenario again")
     return content
 
 
 def require(path: Path, found: Collection[str], needed: Iterable[str]) -> None:
     """Raise ValueError, naming the file, where keys or columns are missing."""
     if missing := [name for name in needed if name not in found]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: it is of another version, or changed; run it again")
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}: it was written by another version, or changed; run it again"
+        )
 
 
 def require_format(path: Path, content: Mapping[str, Any], known: int) -> None:
@@ -265,9 +267,9 @@ def load_run(folder: Path | str) -> RunFiles:
             count = "1 run: name it" if len(runs) == 1 else f"{len(runs):,} runs: name one of them"
             example = next((run for run in runs if is_finished(run, with_records=True)), runs[0])
             raise ValueError(f"{folder} is not a run; it contains {count}, such as {example}")
-        raise ValueError(f"{folder} holds no finished run: there is no summary.json in it")
+        raise ValueError(f"{folder} contains no finished run: there is no summary.json in it")
     if not is_finished(folder, with_records=True):
-        raise ValueError(f"{folder}: outcomes alone were kept (sweep.keep): `churnlab run` its scenario.yaml for more")
+        raise ValueError(f"{folder}: only outcomes were kept (sweep.keep): `churnlab run` its scenario.yaml for more")
     tables = (read_table(folder / f"{name}.parquet", COLUMNS[name]) for name in ("iterations", "events", "ledger"))
     return RunFiles(folder, read_summary(folder), read_about(folder), *tables)
 
@@ -346,6 +348,6 @@ def load(path: Path | str) -> Results:
     if not runs.empty:
         return Results(folder, runs)
     if (folder / TABLE).is_file() or (folder / SWEEP).is_file():
-        remedy = f"`churnlab status {folder}` tells how far it is, and the command that began it goes on"
+        remedy = f"`churnlab status {folder}` shows its progress, and the same command resumes it"
         raise ValueError(f"no run in {folder} is finished yet: {remedy}")
-    raise ValueError(f"{folder} holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote")
+    raise ValueError(f"{folder} contains no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote")

@@ -66,4 +66,4 @@ def test_what_cannot_be_drawn_is_one_message(folder, tmp_path, options, expected
 def test_an_empty_folder_is_refused(tmp_path):
     ended = churnlab("animate", tmp_path)
     assert ended.returncode == 2
-    assert "holds no finished runs" in ended.stderr
+    assert "contains no finished runs" in ended.stderr

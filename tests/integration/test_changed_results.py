@@ -101,4 +101,4 @@ def test_results_that_are_deleted_meanwhile_are_a_failure(tmp_path: Path, monkey
     monkeypatch.setattr(SweepFolder, "write_table", write_after_deletion)
     ended = churnlab(*SWEEP, folder=tmp_path)
     assert ended.returncode == 1
-    assert "failed: its results are gone: they were deleted meanwhile" in ended.stderr
+    assert "failed: its results were deleted in the meantime" in ended.stderr

@@ -88,7 +88,7 @@ def test_large_parts_of_a_shared_value_are_not_copied(executor, tmp_path):
 @pytest.mark.parametrize("executor", ["ray"], indirect=True)
 def test_other_code_in_a_ray_worker_is_refused(executor, monkeypatch):
     monkeypatch.setattr(ray_executor, "fingerprint", lambda: {"churnlab": "0.0.9"})
-    with pytest.raises(RuntimeError, match=r"would compute otherwise: it has churnlab .* instead of 0\.0\.9"):
+    with pytest.raises(RuntimeError, match=r"would compute different results: it has churnlab .* instead of 0\.0\.9"):
         executor.submit(chores.double, 1).result()
 
 
@@ -245,8 +245,8 @@ def test_an_interrupt_of_the_terminal_does_not_reach_workers():
     [
         ("nonsense", "Ray address nonsense: expected auto or host:port, as 10.0.0.5:6379"),
         ("ray://head:10001", "Ray address ray://head:10001: give auto or host:port, on a machine that belongs to the"),
-        ("127.0.0.1:1", "no Ray cluster can be reached at 127.0.0.1:1: "),
-        ("127.0.0.1:99999", "no Ray cluster can be reached at 127.0.0.1:99999: "),
+        ("127.0.0.1:1", "cannot reach a Ray cluster at 127.0.0.1:1: "),
+        ("127.0.0.1:99999", "cannot reach a Ray cluster at 127.0.0.1:99999: "),
     ],
 )
 def test_an_address_without_a_cluster_is_reported_in_a_line(address, words):
@@ -300,5 +300,5 @@ def test_a_running_cluster_is_joined_unless_its_code_differs(tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
     first, second = done.stdout.splitlines()
     assert first == "2 42"
-    assert "of the Ray cluster would compute otherwise: it has churnlab" in second
+    assert "of the Ray cluster would compute different results: it has churnlab" in second
     assert "(sources 0123)" in second

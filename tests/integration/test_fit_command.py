@@ -56,7 +56,7 @@ def test_a_fit_is_printed_drawn_and_written(table, tmp_path):
     done = command("fit", table, *COLUMNS, "--no-compare", "--write", scenario, "--figure", picture)
     assert done.returncode == 0, said(done)
     assert "Weibull is best" in said(done)
-    assert "Shape below 1: young nodes are lost most" in said(done)
+    assert "Shape below 1: young nodes fail most often" in said(done)
     assert picture.stat().st_size > 10_000
     found = load_scenario(scenario).failures.model_dump()
     assert (found["kind"], found["scope"], found["notice_seconds"]) == ("weibull", "node", 30)

@@ -45,6 +45,21 @@ def test_both_halves_say_the_same_and_explain_every_result(name):
     assert cells[-1].source.splitlines()[-1].strip()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_with_outputs_has_every_cell(name):
+    page = (FOLDER / "pages" / f"{name}.md").read_text(encoding="utf-8")
+    at = 0
+    for cell in pair()["paired"](FOLDER / f"{name}.py").cells:
+        text = cell.source if cell.cell_type == "code" else cell.source.split("](")[0]
+        at = page.find(text, at)
+        assert at >= 0, f"run `make notebook-pages`: the page lacks {text!r}"
+        at += len(text)
+    pictures = re.findall(r"\]\(images/([^)]+)\)", page)
+    assert pictures
+    assert all((FOLDER / "pages" / "images" / picture).is_file() for picture in pictures)
+    assert not re.search(r"/tmp|/home|Traceback|\x1b", page)
+
+
 @pytest.fixture(scope="module")
 def cache_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")

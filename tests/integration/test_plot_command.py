@@ -139,7 +139,7 @@ def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path
 def test_an_impossible_figure_is_reported_and_not_written(folder, tmp_path, options, expected):
     with pytest.raises(ValueError, match=expected):
         plot(folder, **{"out": tmp_path / "out", **options})
-    with pytest.raises(ValueError, match="holds no finished runs"):
+    with pytest.raises(ValueError, match="contains no finished runs"):
         plot(tmp_path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -1,6 +1,7 @@
 """Progress of long commands: a line a minute where there is no terminal, with the time left at the pace so far."""
 
 import pytest
+import typer
 
 from sim.cli import pace
 from sim.cli.pace import Pace, working
@@ -61,3 +62,14 @@ def test_work_in_parts_is_noted_while_it_lasts(monkeypatch, capsys):
             if "figures drawn, 1 of 3" in (printed := capsys.readouterr().out):
                 break
     assert "about" in printed
+
+
+@pytest.mark.parametrize(("writes", "kept"), [(True, "Finished runs and nearly all"), (False, "")])
+def test_an_interrupt_says_what_is_kept_unless_it_was_a_dry_run(writes, kept, capsys):
+    with pytest.raises(typer.Exit) as ended, Display(writes):
+        raise KeyboardInterrupt
+    assert ended.value.exit_code == 130
+    told = capsys.readouterr().err
+    assert told.startswith("Interrupted.")
+    assert kept in told
+    assert writes == ("kept" in told)

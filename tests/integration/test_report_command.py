@@ -28,7 +28,7 @@ def test_the_report_of_a_sweep_lies_beside_its_runs(folder):
     assert (code, said) == (0, f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser\n")
     page = path.read_text(encoding="utf-8")
     assert "<title>Training under churn: tiny</title>" in page
-    assert "Too few failures to choose by" in page
+    assert "Too few failures to choose" in page
     assert "churnlab sweep tiny.yaml --results again" in page
     assert "No chart of losses" in page
 
@@ -42,12 +42,12 @@ def test_a_run_and_all_runs_of_a_scenario_have_reports_too(tmp_path):
     assert not (one / "report.html").exists()
     assert report(folder)[0] == 0
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "Too few failures to choose by: " in page
+    assert "Too few failures to choose: " in page
     assert "churnlab run tiny.yaml --results again" in page
 
 
 def test_a_folder_without_results_is_refused_in_a_line(folder, tmp_path):
-    without = "holds no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"
+    without = "contains no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"
     for name in ("", "not/there"):
         code, output, errors = report(tmp_path / name)
         assert (code, output) == (2, "")
@@ -74,7 +74,7 @@ def test_a_sweep_without_finished_runs_is_reported(tmp_path):
     before = sorted(folder.iterdir())
     code, said, complaint = report(folder)
     assert (code, said) == (2, "")
-    assert complaint.startswith(f"no run in {folder} is finished yet: `churnlab status {folder}` tells how far it is")
+    assert complaint.startswith(f"no run in {folder} is finished yet: `churnlab status {folder}` shows its progress")
     for read in (results.load, plot):
         with pytest.raises(ValueError, match=r"no run in .* is finished yet"):
             read(folder)

@@ -123,7 +123,7 @@ def test_its_status_counts_finished_runs(done, tmp_path):
     assert (len(status.finished), len(status.failed), len(status.left)) == (12, 0, 0)
     assert not status.is_running
     assert "12 runs: 12 finished, 0 failed, 0 left" in status.lines[0]
-    with pytest.raises(ValueError, match=r"holds no sweep: there is no sweep\.json"):
+    with pytest.raises(ValueError, match=r"contains no sweep: there is no sweep\.json"):
         read_status(tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_two_sweeps_of_one_folder_at_a_time_are_one_too_many(tmp_path):
     with SweepFolder(tmp_path).locked():
         (tmp_path / "sweep.json").write_text(json.dumps({"runs": []}))
         assert read_status(tmp_path).is_running
-        with pytest.raises(ValueError, match="another process does a sweep"), SweepFolder(tmp_path).locked():
+        with pytest.raises(ValueError, match="another process runs a sweep"), SweepFolder(tmp_path).locked():
             pass
     assert not read_status(tmp_path).is_running
 

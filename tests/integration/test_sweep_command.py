@@ -98,7 +98,7 @@ def test_a_dry_run_plans_or_reports_errors_and_writes_nothing(tmp_path, monkeypa
 
 def test_time_alone_needs_no_training(tmp_path):
     output = sweep(tmp_path).stdout
-    assert "nothing is trained, time only" in output
+    assert "Training: none, times only." in output
     assert "val. loss" not in output
     assert not (tmp_path / "cache").exists()
     assert len(pd.read_parquet(tmp_path / "results" / "tiny" / "runs.parquet")) == 12
@@ -176,7 +176,7 @@ def test_a_scenario_with_a_sweep_runs_alone_with_a_note(tmp_path):
     write_scenario(tmp_path, TIME_ONLY)
     code, _, errors = churnlab("status", tmp_path)
     assert code == 2
-    assert "holds no sweep" in errors
+    assert "contains no sweep" in errors
     code, output, _ = churnlab("run", "tiny.yaml", folder=tmp_path)
     assert code == 0
     assert "churnlab sweep tiny.yaml" in output
@@ -236,5 +236,5 @@ def test_a_run_follows_a_sweep_that_kept_outcomes_alone(tmp_path):
     folder = next((tmp_path / "results" / "tiny").glob("checkfree-*"))
     code, _, errors = churnlab("timeline", folder)
     assert code == 2
-    assert "outcomes alone were kept (sweep.keep)" in errors
+    assert "only outcomes were kept (sweep.keep)" in errors
     assert churnlab("run", "tiny.yaml", folder=tmp_path).returncode == 0

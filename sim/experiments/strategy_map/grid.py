@@ -161,7 +161,7 @@ def check(grid: Grid) -> None:
         affected = format_count(len(grid.candidates), "strategy is", "strategies are")
         raise DataError(f"only {affected} affected by failures; give at least two", ("strategies",))
     if scenario.training.learner == "none":
-        raise ValueError("training.learner is none: comparing times to a loss takes a model that learns")
+        raise ValueError("training.learner is none: times to a loss can be compared only with a model that learns")
     if scenario.training.target_validation_loss is None:
         raise ValueError(
             "training.target_validation_loss is not set: give the loss to reach, with --set "

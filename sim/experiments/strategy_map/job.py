@@ -294,7 +294,7 @@ class TrialWork(Work[Trials]):
     def failed(self, task: Trials, error: BaseException) -> None:  # noqa: ARG002
         """Stop: a map needs all results."""
         if isinstance(error, WorkerDiedError):
-            raise ValueError(f"a worker died ({error}), out of memory perhaps: try fewer --jobs") from None
+            raise ValueError(f"a worker died ({error}), perhaps out of memory: try fewer --jobs") from None
         raise error
 
 

@@ -111,7 +111,7 @@ def _loss_chart(data: ReportData, against: Against, curves: pd.DataFrame, limits
     caption += f" Crosses{', where switched on' if several else ''}: stages lost." if len(marks) else ""
     caption += " Gaps: rollbacks." if thinned["loss_nats"].isna().any() else ""
     caption += " The first iterations, with losses far above, are cut off."
-    caption += f" Thinned to about {most} points a curve." if len(thinned) < len(curves) else ""
+    caption += f" Thinned to about {most} points per curve." if len(thinned) < len(curves) else ""
     signals = {"groups": data.first_groups, **({"failures": not several} if len(marks) else {})}
     layers = _loss_layers(data, against, rows, limits, columns)
     title = f"Loss against {'simulated time' if against == 'time' else 'iteration'}"
@@ -233,7 +233,7 @@ def _means_caption(found: pd.DataFrame, limits: Limits) -> str:
         return "One run each: no intervals."
     caption = "Means with their 95 % intervals over seeds."
     if (found["reached"] < found["runs"]).any():
-        caption += " Hollow: not every run got there, and the mean is over those that did."
+        caption += " Hollow: not every run reached the target; the mean is over those that did."
     is_cut = found["low"].min() < limits[0] or found["high"].max() > limits[1]
     return f"{caption} Intervals that reach beyond the chart are cut off." if is_cut else caption
 

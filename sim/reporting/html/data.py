@@ -155,7 +155,7 @@ def report_data(folder: Path) -> ReportData:
     """Load a sweep, the last `churnlab run` of a scenario, or one run. ValueError if there are no runs."""
     planned = read_plan(folder)
     if planned and not (folder / TABLE).is_file():
-        remedy = f"`churnlab status {folder}` tells how far it is, and the same `churnlab sweep` goes on"
+        remedy = f"`churnlab status {folder}` shows its progress, and the same `churnlab sweep` resumes it"
         raise ValueError(f"the sweep in {folder} is under way, or was killed before it wrote {TABLE}: {remedy}")
     runs = load_comparison(folder).runs
     is_done = runs["outcome"] != "failed"

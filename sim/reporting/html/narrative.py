@@ -51,12 +51,12 @@ def sentences_on(runs: pd.DataFrame) -> list[str]:
         takes = estimate(points[0].values(TO_TARGET if target else TO_END))
         if math.isnan(takes.mean):
             return ["No run finished."]
-        return [f"Without failures, training {goal} after {HOURS.of(takes.mean)}; nothing else was tried."]
+        return [f"Without failures, training {goal} after {HOURS.of(takes.mean)}; no other strategy was run."]
     sentences = [describe_ranking(ranked, target)]
     for each in ranked.standings:
         if not each.reaches:
             gets_there = f"{each.takes.num_reached} of {each.takes.num_runs} runs"
-            sentences.append(f"{capitalized(label(each))} is left out: it gets there in {gets_there}.")
+            sentences.append(f"{capitalized(label(each))} is left out: it reaches the target in {gets_there}.")
     if target is None:
         sentences += _of_losses(runs, points)
     money = MetricRanking.of(points, USD_TO_TARGET if target else USD_TO_END)
@@ -76,7 +76,7 @@ def _of_losses(runs: pd.DataFrame, points: Sequence[PointRuns]) -> list[str]:
         low, *_, high = losses.values()
         least, most = (format_list([name for name, loss in losses.items() if loss == end]) for end in (low, high))
         ends = f"the lowest loss at the end, {low}, is that of {least}, the highest, {high}, that of {most}"
-        sentences.append(f"Ending first does not mean learning most: {ends}.")
+        sentences.append(f"The first to finish does not have the lowest loss: {ends}.")
     return sentences
 
 
@@ -93,7 +93,7 @@ def _of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list
         return [f"{capitalized(label(first))} is {also}cheapest {where}: {value}; {following}."]
     names, in_order = ([each.strategy for each in (*one.reaching[:1], *one.contenders)] for one in (ranked, in_time))
     if names == in_order:
-        return [f"Money goes with time: {label(first)} pays {value} {where}, and the same ones may be as cheap."]
+        return [f"Cost follows time: {label(first)} pays {value} {where}, and the same ones may be as cheap."]
     rivals = format_list([f"{label(each)} ({lead(each, 'more')})" for each in ranked.contenders])
     pays = f"{label(first)} pays {value}, but {rivals} may be as cheap"
     return [f"Too close to call which strategy is cheapest {where}: {pays}."]
@@ -152,7 +152,7 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
     fallback = f" '{scenario.fallback.name}'" if scenario else ""
     for name, rows in runs[runs["num_fallbacks"] > 0].groupby("strategy", sort=False):
         times = f"{format_count(int(rows['num_fallbacks'].sum()), 'time')} in {format_count(len(rows), 'run')}"
-        then = f"when the fallback{fallback} took over: it decides part of the numbers"
+        then = f"when the fallback{fallback} took over: it accounts for part of the numbers"
         lines.append(f"{capitalized(legend_label(str(name)))} could not recover {times}, {then}.")
     if (runs.filter(like="version_source").nunique() > 1).any():
         lines.append("These runs are of several versions of churnlab: do not compare them closely.")

@@ -121,12 +121,12 @@ def lead(points: Sequence[SweepPoint]) -> str:
     counts = [(f"{name} is first", number) for name, number in winners.most_common()]
     counts += [(f"{name} is ahead", number) for name, number in ahead.most_common()]
     counts += [("it is too close to call", close)] if close else []
-    counts += [("too few failures to choose by", undecided)] if undecided else []
+    counts += [("too few failures to choose", undecided)] if undecided else []
     every = "both points" if len(points) == 2 else f"all {len(points)} points"
     where = {number: f"{number} of {len(points)} points" for _, number in counts} | {len(points): every}
     parts = [f"{what} at {where[number]}" for what, number in counts]
-    text = capitalized(format_list(parts)) if parts else "No strategy gets there at any point"
-    return f"{text}{', by one seed each: anecdotes' if ahead else ''}."
+    text = capitalized(format_list(parts)) if parts else "No strategy reaches the target at any point"
+    return f"{text}{', with one seed each' if ahead else ''}."
 
 
 def content(data: ReportData, charts: Sequence[Chart]) -> dict[str, Any]:

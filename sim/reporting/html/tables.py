@@ -52,9 +52,8 @@ def comparison(data: ReportData) -> Table:
     found = summary(runs, data.fields, [metric.name for metric in known], reference)
     table = means_table("Strategies compared", found, data.fields, known, reference)
     note = (
-        "Means ± half of their 95 % intervals over seeds; (2/3): over the runs that got there. Differences are paired: "
-        "of the same seeds, with their 95 % intervals in brackets. Where nothing follows a mean, there is one seed, or "
-        "all seeds agree."
+        "Means ± half of their 95 % intervals over seeds; (2/3): over the runs that reached the target. Differences "
+        "are paired by seeds, with their 95 % intervals in brackets. A mean without ± has one seed, or equal values."
     )
     joined = without_repeats(replace(table, note=note), data)
     return joined.limited(MOST_ROWS, PLACE_OF_REST)

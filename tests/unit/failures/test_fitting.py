@@ -185,14 +185,14 @@ def test_few_losses_give_no_law(tmp_path):
     fit = fitted(tmp_path, ["lifetime", "3600", "7200", "9000"])
     assert fit.chosen is None
     assert fit.section()["kind"] == "exponential"
-    assert "Only 3 losses: too few to tell laws apart" in fit_words(fit)
+    assert "Only 3 losses: too few to distinguish distributions" in fit_words(fit)
 
 
 def test_counts_give_a_rate_and_no_law(tmp_path):
     fit = fitted(tmp_path, ["0,4", "3600,3", "7200,4", "10800,2", "14400,2"])
     assert (fit.num_lost, fit.presence_hours) == (3, 4 + 3 + 4 + 2)
     assert fit.uptimes is None
-    assert "no law of uptimes can be fitted" in fit_words(fit)
+    assert "the distribution of uptimes cannot be fitted" in fit_words(fit)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_scripted_failures_count_once_under_several_training_seeds():
     table["training_seed"] = table["failure_seed"]
     assert "comes 19 % later" in sentences_on(table)[0]  # 12 stages lost
     told = sentences_on(table.assign(wall_clock_seconds=20 * HOUR))
-    assert told[0].startswith("Too few failures to choose by: 4 stages were lost")
+    assert told[0].startswith("Too few failures to choose: 4 stages were lost")
 
 
 def test_close_results_and_single_seeds_give_no_verdict():
@@ -77,11 +77,9 @@ def test_close_results_and_single_seeds_give_no_verdict():
     )
     assert "but redundant (1.3 % later, 95 % interval −" in told[0]
     assert told[0].endswith("may be as fast.")
-    assert told[1].startswith("Money goes with time: CheckFree pays $128")
+    assert told[1].startswith("Cost follows time: CheckFree pays $128")
     told = sentences_on(runs(redundant=[13], checkfree=[11]))
-    assert told[0] == (
-        "One seed: an anecdote. In it CheckFree reaches loss 2 first, after 11.0 h; redundant comes 18 % later."
-    )
+    assert told[0] == ("One seed only. In it CheckFree reaches loss 2 first, after 11.0 h; redundant comes 18 % later.")
     assert "interval" not in " ".join(told)
     assert told[2] == (
         "Against the same iterations without failures or extra work, CheckFree takes 25 % more time."
@@ -91,7 +89,7 @@ def test_close_results_and_single_seeds_give_no_verdict():
 def test_strategies_that_miss_the_target_are_left_out():
     told = sentences_on(runs(redundant=[13, 13.1], checkfree=[9, math.nan]))
     assert told[0].startswith("Redundant reaches loss 2 after 13.1 h on average")
-    assert told[1] == "CheckFree is left out: it gets there in 1 of 2 runs."
+    assert told[1] == "CheckFree is left out: it reaches the target in 1 of 2 runs."
     told = sentences_on(runs(redundant=[math.nan, 13], checkfree=[9, math.nan]))
     assert told[0] == "No strategy reaches loss 2 in all of its runs."
     assert sum("left out" in sentence for sentence in told) == 2
@@ -106,20 +104,20 @@ def test_ending_first_is_not_learning_most():
     told = sentences_on(table)
     assert told[0].startswith("CheckFree ends first, after 22.1 h")
     assert told[1] == (
-        "Ending first does not mean learning most: the lowest loss at the end, 1.850, is that of redundant, the "
-        "highest, 1.900, that of CheckFree."
+        "The first to finish does not have the lowest loss: the lowest loss at the end, 1.850, is that of redundant, "
+        "the highest, 1.900, that of CheckFree."
     )
 
 
 def test_runs_that_show_little_are_named_as_such():
     assert sentences_on(runs(none=[10])) == [
-        "Without failures, training reaches loss 2 after 10.0 h; nothing else was tried."
+        "Without failures, training reaches loss 2 after 10.0 h; no other strategy was run."
     ]
     table = runs(target=None, none=[10]).assign(outcome="stopped")
     assert sentences_on(table) == ["No run finished."]
     few = runs(redundant=[13, 13], checkfree=[10.9, 11]).assign(num_failures=[2, 1, 2, 1])
     assert sentences_on(few)[0].startswith(
-        "Too few failures to choose by: 3 stages were lost before loss 2 in 2 simulated runs together, 10 are needed"
+        "Too few failures to choose: 3 stages were lost before loss 2 in 2 simulated runs together, 10 are needed"
     )
 
 

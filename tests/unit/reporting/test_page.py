@@ -179,7 +179,7 @@ def test_long_curves_are_thinned_with_a_note(sweep, drawn):
     source = report_data(sweep)
     curves = loss_curves(source.results, "time")
     assert curves.groupby(["strategy", "failures.rate_per_hour"]).size().max() == 400
-    assert "Thinned to about 200 points a curve." in drawn["loss-time"].caption
+    assert "Thinned to about 200 points per curve." in drawn["loss-time"].caption
     assert "Thinned" not in drawn["loss-iteration"].caption
     gap = curves.iloc[:400].copy()
     gap.loc[gap.index[7], "loss_nats"] = None

@@ -79,7 +79,7 @@ def test_files_are_read_as_written(tmp_path):
     ("file", "text", "expected"),
     [
         (ABOUT, "{", "is not JSON"),
-        (ABOUT, "[1]", "holds no JSON object"),
+        (ABOUT, "[1]", "contains no JSON object"),
         (ABOUT, '{"format": 99}', "has format 99, this version reads 1"),
         (ABOUT, '{"format": 1}', "lacks corpus"),
         (TABLE, "PAR1", "is not a parquet file"),

@@ -180,7 +180,7 @@ def test_an_empty_window_is_an_error_with_the_runs_length(folders, window):
 
 
 def test_a_folder_without_a_run_is_an_error(folders, tmp_path):
-    with pytest.raises(ValueError, match="holds no finished run"):
+    with pytest.raises(ValueError, match="contains no finished run"):
         timeline(tmp_path)
     first, *others = sorted(folders.values())
     message = f"is not a run; it contains {1 + len(others)} runs: name one of them, such as {first}$"
