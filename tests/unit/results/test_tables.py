@@ -141,7 +141,7 @@ def test_a_missing_target_price_or_loss_is_named(dry, tmp_path):
         money_to_loss(changed(cost_usd=None))
     with pytest.raises(MissingError, match="run the scenario again"):
         money_to_loss(results.Results(dry.folder, dry.runs.drop(columns="target_reached_usd")))
-    with pytest.raises(MissingError, match=r"no two intervals"):
+    with pytest.raises(MissingError, match=r"only one checkpoint interval"):
         checkpoint_intervals(dry)
     with pytest.raises(MissingError, match=r"scenarios/swapping\.yaml"):
         swapping_cost(dry)
