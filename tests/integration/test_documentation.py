@@ -171,6 +171,17 @@ def test_the_readmes_scenario_runs_as_it_is_copied(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
+def test_the_readmes_python_example_runs(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (example,) = blocks_of(ROOT / "README.md", "python")
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["checkpoint", "redundant", "checkfree_plus"]
+    hours = re.search(r"checkpointing +26 \(0\) +\S+ +(\S+)", text_of(ROOT / "README.md"))
+    assert hours is not None
+    assert printed[0] == f"checkpoint {hours[1]} h, 26 stages lost"
+
+
 def test_stated_costs_of_strategies_are_the_measured_ones():
     chosen = {
         "`checkpoint` every 100": "{kind: checkpoint, interval_iterations: 100}",
