@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -51,8 +52,10 @@ def explore(
         learning = measured(template, folder, jobs, display, not no_training)
     html = page(scenario_path, controls, learning)
     address = f"http://{listener.getsockname()[0]}:{listener.getsockname()[1]}/"
-    say(f"Serving {address} on this machine alone. Ctrl-C ends it.")
-    serve(Explorer(learning, controls), html, listener, lambda: open_browser(address, no_browser))
+    explorer = Explorer(learning, controls)
+    with suppress(KeyboardInterrupt):
+        say(f"Serving {address} on this machine alone. Ctrl-C ends it.")
+        serve(explorer, html, listener, lambda: open_browser(address, no_browser))
     say("Ended.")
 
 

@@ -53,12 +53,12 @@ class Simulated:
         return not strategy_class(self.config.kind).stops_on_failures
 
 
-def simulated(scenario: Scenario, learning: Learning) -> Iterator[Simulated]:
-    """Simulate every strategy under NUM_SEEDS failure seeds. Training takes no part."""
+def simulated(scenario: Scenario, learning: Learning, num_seeds: int = NUM_SEEDS) -> Iterator[Simulated]:
+    """Simulate every strategy under so many failure seeds. Training takes no part."""
     first, give_up_after = scenario.seeds.failures[0], min(scenario.give_up_after, GIVE_UP_AFTER)
     scenario = scenario.model_copy(update={"give_up_after": give_up_after})
     for config in scenario.strategies:
-        seeds = range(first, first + NUM_SEEDS)
+        seeds = range(first, first + num_seeds)
         runs = [simulate(scenario, config, seed, 0, time_only(scenario)) for seed in seeds]
         prediction = learning.predictions.get(config.name)
         to_target = [_to_target(scenario, run, prediction) for run in runs]

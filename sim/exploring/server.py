@@ -38,7 +38,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-SECONDS_TO_STOP = 2
+SECONDS_TO_START, SECONDS_TO_STOP = 0.3, 2
 
 
 class Explorer:
@@ -72,7 +72,7 @@ class Explorer:
             own = control.axis.own
             for value in sorted(control.axis.values, key=lambda value: abs(value - own) / (value + own)):
                 scenario = scenario_at(self.learning.template, self.controls, {control.field: value})
-                runs = simulated(scenario, self.learning)
+                runs = simulated(scenario, self.learning, num_seeds=1)
                 while not stop.is_set():
                     if self._num_waiting:
                         time.sleep(0.02)
@@ -134,14 +134,15 @@ def listening(port: int | None) -> socket.socket:
 
 
 def serve(explorer: Explorer, html: str, listener: socket.socket, when_ready: Callable[[], None]) -> None:
-    """Serve until Ctrl-C or the signal to terminate."""
-    config = uvicorn.Config(
-        application(explorer, html), log_level="error", lifespan="off", timeout_graceful_shutdown=SECONDS_TO_STOP
-    )
+    """Serve until Ctrl-C, which ends it without an error, or until the signal to terminate."""
     stop = threading.Event()
-    threading.Thread(target=explorer.price_ahead, args=(stop,), daemon=True).start()
-    threading.Timer(0.3, when_ready).start()
+    ready = threading.Timer(SECONDS_TO_START, when_ready)
     try:
+        ready.daemon = True
+        ready.start()
+        threading.Thread(target=explorer.price_ahead, args=(stop,), daemon=True).start()
+        options: dict[str, Any] = {"log_level": "error", "lifespan": "off"}
+        config = uvicorn.Config(application(explorer, html), timeout_graceful_shutdown=SECONDS_TO_STOP, **options)
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         pass

@@ -6,7 +6,7 @@ The bytes of all strips are bounded by MOST_RUNS, MOST_ROWS and MOST_EVENTS, wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +34,7 @@ from sim.strategies import legend_label
 COLUMNS = 1000
 MOST_RUNS, MOST_ROWS, MOST_EVENTS, MOST_LOSSES = 60, 64, 300, 150
 SAMPLES_OF_PROGRESS = 100
+SECONDS_IN_WORDS = 5400  # longer times are in hours
 LOSSES = {"failure": "lost", "node_lost": "lost a node"}
 MEANINGS = {"lost work": "computing, later undone"}
 COVERING = ("computing", "waiting", "lost work", "recovering", "gone")  # later ones cover earlier ones
@@ -138,25 +139,30 @@ def encoded(row: NDArray[np.int8]) -> str:
 
 def failures_in_words(records: Records, summary: dict[str, Any]) -> list[tuple[float, int, str]]:
     """Hours, stage and description of each failure: what was lost, how long the recovery took, what it undid."""
-    events = records.events
-    ends = events[events["kind"].isin(("recovered", "regrouped"))]
-    back = events[events["kind"] == "rolled_back"]
+    columns = ("time_seconds", "kind", "stage", "iteration", "detail")
+    events = list(zip(*(records.events[name].tolist() for name in columns), strict=True))
     found = []
-    lost = events[events["kind"].isin(LOSSES)][["kind", "stage", "time_seconds", "iteration"]]
-    for loss, stage, seconds, iteration in zip(*(lost[name].tolist() for name in lost), strict=True):
-        hours = seconds / SECONDS_PER_HOUR
-        words = f"S{int(stage)} {LOSSES[loss]} at {hours:.2f} h, in iteration {iteration + 1}"
-        later = ends[ends["time_seconds"] >= seconds].head(1)
-        columns = (later[name].tolist() for name in ("kind", "time_seconds", "detail"))
-        for kind, until, name in zip(*columns, strict=True):
-            took = f"{until - seconds:.0f} s" if until - seconds < 5400 else f"{(until - seconds) / 3600:.1f} h"
-            how = f"recovered by {legend_label(name)}" if kind == "recovered" and name else "training continued"
-            undone = back[(back["time_seconds"] >= seconds) & (back["time_seconds"] <= until)]["detail"]
-            words += f"; {how} after {took}" + "".join(f", back {detail}" for detail in undone.head(1))
-        if later.empty and summary.get("stopped_because"):
-            words += "; the run stopped"
-        found.append((hours, int(stage), words))
+    for number, (seconds, loss, stage, iteration, _) in enumerate(events):
+        if loss in LOSSES:
+            hours = seconds / SECONDS_PER_HOUR
+            words = f"S{int(stage)} {LOSSES[loss]} at {hours:.2f} h, in iteration {iteration + 1}"
+            found.append((hours, int(stage), words + _aftermath(events[number + 1 :], seconds, summary)))
     return found
+
+
+def _aftermath(later: Sequence[tuple[Any, ...]], lost_seconds: float, summary: dict[str, Any]) -> str:
+    """What followed a loss: the recovery, how long it took, and what it undid. later: the events after it."""
+    undone = ""
+    for seconds, kind, _, _, detail in later:
+        if kind == "rolled_back":
+            undone = undone or f", back {detail}"
+        elif kind in ("recovered", "regrouped"):
+            took = seconds - lost_seconds
+            after = f"{took:.0f} s" if took < SECONDS_IN_WORDS else f"{took / SECONDS_PER_HOUR:.1f} h"
+            is_recovery = kind == "recovered" and detail
+            how = f"recovered by {legend_label(detail)}" if is_recovery else "training continued"
+            return f"; {how} after {after}{undone}"
+    return "; the run stopped" if summary.get("stopped_because") else ""
 
 
 def _thinned(length: int, is_gap: NDArray[np.bool_]) -> NDArray[np.int64]:
