@@ -1,7 +1,7 @@
 """The paper's claims beside the results here, each with a verdict in words, by one rule; docs/paper.md states it.
 
 A difference of two strategies holds, or is the opposite, where it has the same sign in every pair of seeds, both at
-first crossings of the target and by running means. Elsewhere it cannot be told, with the number of independent pairs
+first crossings of the target and by running means. Elsewhere it is undecided, with the number of independent pairs
 that would. Seconds do not depend on seeds: they hold within 10 %. What follows from definitions is by construction.
 """
 
@@ -39,7 +39,7 @@ from sim.results.statistics import Values
 from sim.results.variance_components import Components
 
 HOLDS, FAILS, UNTOLD, BUILT_IN, NOT_CLAIMED = (
-    *("holds", "the opposite", "cannot be told", "by construction"),
+    *("holds", "the opposite", "undecided", "by construction"),
     "no order published",
 )
 

@@ -19,7 +19,7 @@ class Device(Config):
     on_demand_usd_per_hour: float | None = Field(None, ge=0, description="price of one device that stays")
     prices_as_of: str | None = Field(None, description="month of the prices")
     description: str = Field("", description="in words")
-    source: str = Field("", description="where the figures are from")
+    source: str = Field("", description="source of the figures")
 
     def flops_per_second(self, precision: str) -> float:
         """Speed that training reaches in the given number format."""

@@ -48,7 +48,7 @@ class AccessConfig(Config):
 class StorageConfig(LinkConfig):
     """The checkpoint store: its link, which all nodes share, equal in both directions."""
 
-    node_mbit_per_s: float | None = Field(None, ge=1e-6, description="what one node reaches at most; default: no limit")
+    node_mbit_per_s: float | None = Field(None, ge=1e-6, description="highest rate of one node; default: no limit")
 
 
 RegionLink = Annotated[
@@ -70,24 +70,24 @@ class NetworkConfig(Config):
         1, ge=1, le=1000, description="connections that a message between regions is spread over; each has a row's rate"
     )
     bandwidth_factor: float = Field(
-        1.0, ge=1e-6, le=1e6, description="all links between nodes this many times as fast, access links too"
+        1.0, ge=1e-6, le=1e6, description="factor on the bandwidth of all links between nodes, including access links"
     )
     sharing: Literal["node_pair", "region_pair", "none"] = Field(
-        "node_pair", description="what concurrent messages share between access links; none: nothing at all"
+        "node_pair", description="what concurrent messages share between access links; none: nothing"
     )
     software_seconds_per_hop: float = Field(
         0.0,
         ge=0,
         le=1e8,
-        description="time of the software for each activation or gradient sent on, beside the network's",
+        description="software time per activation or gradient sent, in addition to the network's",
     )
     negligible_seconds: float = Field(
         0.0,
         ge=0,
-        description="a hop of an activation that would take less takes no time, as in the paper's test bed",
+        description="hops of activations that would take less time take none, as in the paper's test bed",
     )
     description: str = Field("", description="in words")
-    source: str = Field("", description="where the figures are from")
+    source: str = Field("", description="source of the figures")
 
     @property
     def regions(self) -> tuple[str, ...]:

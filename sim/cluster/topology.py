@@ -25,7 +25,7 @@ class ClusterConfig(Config):
     device: Annotated[Device, OrPreset("devices")] = Field(
         "l4", validate_default=True, description="device of each node: a preset's name or its figures"
     )
-    price: Literal["spot", "on_demand"] = Field("spot", description="which of the device's prices every node costs")
+    price: Literal["spot", "on_demand"] = Field("spot", description="which price of the device applies to every node")
     nodes_per_stage: int = Field(1, ge=1, le=100_000, description="data-parallel replicas of each stage")
     embedding_on: Literal["own_node", "first_stage"] = Field(
         "own_node",
@@ -41,14 +41,14 @@ class ClusterConfig(Config):
     regions: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="regions that nodes are placed in; default: all of the network's",
+        description="regions in which nodes are placed; default: all regions of the network",
     )
     placement: Literal["round_robin", "stage_per_region", "by_hand"] = Field(
         "round_robin",
         description="regions of nodes: in turn; each stage in a region of its own, in turn; or "
         "by_hand: `regions` names a region for each node, replicas of stage 0 first",
     )
-    stragglers: tuple[Straggler, ...] = Field((), description="nodes that are slower than the device says")
+    stragglers: tuple[Straggler, ...] = Field((), description="nodes that are slower than the device")
     jitter: float = Field(
         0.0, ge=0, le=2, description="spread (sigma) of a lognormal factor, of mean 1, on the time of each operation"
     )
@@ -61,10 +61,10 @@ class ClusterConfig(Config):
         0.0, ge=0, le=5, description="spread (sigma) of a lognormal factor, of mean 1, on provisioning_seconds"
     )
     startup_seconds: float = Field(
-        0.0, ge=0, le=1e8, description="process start and joining, on the node that takes over"
+        0.0, ge=0, le=1e8, description="time to start the process and join, on the node that takes over"
     )
     regroup_seconds: float = Field(
-        0.0, ge=0, le=1e8, description="until the others continue without a lost node whose stage has another"
+        0.0, ge=0, le=1e8, description="time until the others continue without a lost node whose stage has other nodes"
     )
     joining: Literal["standstill", "beside"] = Field(
         "standstill",

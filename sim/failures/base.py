@@ -43,9 +43,9 @@ class ProcessConfig(Config):
     notice_seconds: float = Field(
         0.0, ge=0, le=1e6, description="preemption notice before nodes leave; replacements are ordered when it arrives"
     )
-    name: str = Field("", description="name of the preset that it is, or was")
+    name: str = Field("", description="name of the preset on which it is based")
     description: str = Field("", description="in words, for people")
-    source: str = Field("", description="where the figures are from")
+    source: str = Field("", description="source of the figures")
 
 
 class MeanConfig(ProcessConfig):
@@ -67,10 +67,11 @@ class MeanConfig(ProcessConfig):
         "0.1 is 0.00438 per hour",
     )
     mean_uptime_hours: float | None = Field(
-        None, ge=1 / 3600, le=1e9, description="mean time from one failure to the next, in place of rate_per_hour"
+        None, ge=1 / 3600, le=1e9, description="mean time from one failure to the next, instead of rate_per_hour"
     )
     downtime: Delay | None = Field(
-        None, description="lost nodes return after it, and no replacements are ordered; default: they never return"
+        None,
+        description="time until lost nodes return; no replacements are ordered; default: they never return",
     )
 
     @model_validator(mode="before")

@@ -36,7 +36,9 @@ class BulkConfig(MeanConfig):
     mean_size: float = Field(
         2.0, ge=1, le=1e6, description="mean number of nodes lost at once: geometric on 1, 2, ...; before max_size"
     )
-    max_size: int | None = Field(None, ge=1, le=10**6, description="most nodes lost at once; default: no limit")
+    max_size: int | None = Field(
+        None, ge=1, le=10**6, description="largest number of nodes lost at once; default: no limit"
+    )
 
 
 class BulkFailures(CorrelatedFailures):
@@ -99,7 +101,7 @@ class OutageConfig(MeanConfig):
         1.0,
         ge=1e-6,
         le=1,
-        description="chance that a shock hits a node of the region; if smaller, shocks are more frequent",
+        description="probability that a shock hits a node of the region; if smaller, shocks are more frequent",
     )
 
 

@@ -51,7 +51,10 @@ class WeibullConfig(RatedConfig):
 
     kind: Literal["weibull"] = "weibull"
     shape: float = Field(
-        0.6, ge=0.1, le=20, description="k: below 1 young nodes fail most, 1 is exponential, above 1 old ones fail most"
+        0.6,
+        ge=0.1,
+        le=20,
+        description="k: below 1 young nodes fail most often, 1 is exponential, above 1 old nodes fail most often",
     )
 
 
@@ -235,7 +238,7 @@ class PerIterationConfig(ProcessConfig):
 
     kind: Literal["bernoulli"] = "bernoulli"
     per_iteration_probability: float = Field(
-        0.002, ge=0, lt=1, description="chance that a stage fails in one iteration"
+        0.002, ge=0, lt=1, description="probability that a stage fails in one iteration"
     )
     instant: Literal["uniform", "start"] = Field(
         "uniform", description="instant within the iteration: uniformly random, or before its first microbatch"

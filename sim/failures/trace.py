@@ -48,7 +48,7 @@ class TraceConfig(ProcessConfig):
     kind: Literal["trace"] = "trace"
     file: str | None = Field(None, description="file of the trace, relative to the scenario's folder")
     files: tuple[TraceFile, ...] = Field(
-        (), max_length=1000, description="several files in place of one, such as a file for each zone"
+        (), max_length=1000, description="several files instead of one, such as one per zone"
     )
     format: Format = Field("auto", description="format of the file; auto: by its content")
     columns: ColumnsConfig | None = Field(None, description="of a table: which column is which; default: by its header")
@@ -68,11 +68,9 @@ class TraceConfig(ProcessConfig):
         description="the trace, as a list or as text with a row per line; default: read from the file, then stored",
         json_schema_extra=or_text,
     )
-    time_scale: float = Field(
-        1.0, ge=1e-6, le=1e6, description="factor on all times; 2: everything takes twice as long"
-    )
-    offset_hours: float = Field(0.0, ge=0, le=1e6, description="where to start in the trace, in its hours")
-    loop: bool = Field(True, description="repeat the trace after its end; otherwise no node arrives or leaves any more")
+    time_scale: float = Field(1.0, ge=1e-6, le=1e6, description="factor on all times; 2: everything is twice as slow")
+    offset_hours: float = Field(0.0, ge=0, le=1e6, description="start of the replay, in hours of the trace")
+    loop: bool = Field(True, description="repeat the trace after its end; otherwise no more nodes arrive or leave")
     max_nodes: int | None = Field(
         None,
         ge=1,

@@ -65,7 +65,8 @@ class TrainingConfig(Config):
         "of training without failures after 5/12 of the steps, which is trained first",
     )
     num_threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["auto"] = Field(
-        1, description="threads of a worker's training, which decide the bits; auto: the fastest, measured once"
+        1,
+        description="training threads of a worker; they affect the last bits; auto: the fastest, measured once",
     )
     device: WantedDevice = Field(
         "cpu", description="cpu; cuda or mps: a GPU of this machine; auto: cuda if it has one, else mps, else cpu"
@@ -177,9 +178,10 @@ class SweepConfig(Config):
         default_factory=dict, description="values for each field: every combination is a point; the last varies fastest"
     )
     zip: dict[str, Values] = Field(
-        default_factory=dict, description="values for each field, equally many: the first of each together, and so on"
+        default_factory=dict,
+        description="values for each field, the same number of each: the first values together, and so on",
     )
-    list: tuple[dict[str, Any], ...] = Field((), description="points by hand, each a mapping of fields to values")
+    list: tuple[dict[str, Any], ...] = Field((), description="single points, each a mapping of fields to values")
     replicates: int | None = Field(
         None,
         ge=1,
@@ -325,10 +327,13 @@ class Scenario(Config):
     )
     seeds: SeedsConfig = Field(default_factory=SeedsConfig, description="replicates")
     iterations_per_step: int = Field(
-        1, ge=1, le=10**6, description="iterations of the target per step of the proxy; not neutral where not 1"
+        1,
+        ge=1,
+        le=10**6,
+        description="iterations of the target per step of the proxy; values other than 1 bias the comparison",
     )
     sweep: SweepConfig | None = Field(
-        None, description="what `churnlab sweep` varies; the rest of the scenario is what all its points share"
+        None, description="what `churnlab sweep` varies; all points share the rest of the scenario"
     )
     branches: BranchesConfig | None = Field(None, description="what `churnlab branches` measures")
 

@@ -56,7 +56,7 @@ TEMPLATES = {
   startup_seconds: 30           # until a node that arrives has joined
 """,
         """\
-  - none                        # failures cost nothing: the reference
+  - none                        # the reference: failures have no cost
   - {kind: checkpoint, interval: young}     # all go back to the last checkpoint
   - checkfree_plus              # a lost stage is rebuilt from its neighbours; nothing is stored
 """,
@@ -80,7 +80,7 @@ TEMPLATES = {
   startup_seconds: 60           # until the process of a new node has joined
 """,
         """\
-  - none                        # failures cost nothing: the reference
+  - none                        # the reference: failures have no cost
   - {kind: checkpoint, interval: young, just_in_time: true}     # and begins a save at each notice
   - checkfree_plus              # a lost stage is rebuilt from its neighbours; nothing is stored
   - redundant                   # each stage also computes the next one's forwards
@@ -105,7 +105,7 @@ TEMPLATES = {
   startup_seconds: 300          # until all processes have restarted
 """,
         """\
-  - none                        # failures cost nothing: the reference
+  - none                        # the reference: failures have no cost
   - {kind: checkpoint, interval: young}     # all go back to the last checkpoint
   - {kind: checkpoint, interval_seconds: 3600, label: hourly}
 """,

@@ -19,7 +19,7 @@ class NoStrategy(Strategy):
     """The reference for comparisons: failures are counted, but neither interrupt nor change the training."""
 
     title = "no failures"
-    summary = "failures cost nothing: the reference"
+    summary = "the reference: failures have no cost"
     Config = NoneConfig
     stops_on_failures = False
     supports_sharding = True
@@ -39,7 +39,7 @@ class RestartConfig(StrategyConfig):
 class Restart(Strategy):
     """Every failure loses the whole training, which starts again from the first step."""
 
-    summary = "every failure starts training again from the first step"
+    summary = "restart the training from the first step after every failure"
     Config = RestartConfig
     serves_as_fallback = True
     supports_sharding = True
@@ -60,7 +60,7 @@ class PeerConfig(StrategyConfig):
 class Peer(Strategy):
     """Data-parallel replicas alone: a stage that loses all its nodes is lost (the limit of Oobleck, SOSP '23)."""
 
-    summary = "replicas of a stage copy from each other, and that is all: a lost stage is gone"
+    summary = "copy the state from other replicas of the stage; a lost stage cannot be recovered"
     Config: ClassVar[type[StrategyConfig]] = PeerConfig
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:  # noqa: ARG002

@@ -209,7 +209,7 @@ class CheckFreePlus(CheckFree):
     """CheckFree with swapped routes, copies for the two pairs at the ends, and replicated E and E⁻¹."""
 
     title = "CheckFree+"
-    summary = "CheckFree with swapped routes, so that end stages are copied from their twin"
+    summary = "CheckFree with swapped routes: end stages are copied from their twin"
     Config: ClassVar[type[StrategyConfig]] = CheckFreePlusConfig
     config: CheckFreePlusConfig
 
@@ -293,7 +293,7 @@ class Reinit(CheckFree):
 
     title = "reinit"
     summary = (
-        "fill a lost stage with random weights, the previous stage, or its neighbours' plain average: the ablation"
+        "ablation: fill a lost stage with random weights, the previous stage, or the plain average of its neighbours"
     )
     Config = ReinitConfig
     config: ReinitConfig

@@ -47,7 +47,9 @@ class CheckFreeHybrid(CheckFreePlus):
     """Recovers any loss; the training loss shows how well a stale stage fits the others."""
 
     title = "CheckFree+ hybrid"
-    summary = "CheckFree+, and a sparse checkpoint for stages that neighbours cannot rebuild: only these go back"
+    summary = (
+        "CheckFree+ with a sparse checkpoint for stages that neighbours cannot rebuild: only these are rolled back"
+    )
     Config: ClassVar[type[StrategyConfig]] = CheckFreeHybridConfig
     config: CheckFreeHybridConfig
 

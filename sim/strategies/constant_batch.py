@@ -40,7 +40,7 @@ class ConstantBatch(Peer):
     """The nodes left in a stage do all of its work."""
 
     title = "constant batch"
-    summary = "nodes left in a stage take over the microbatches of a lost one: the batch stays, iterations take longer"
+    summary = "the remaining nodes of a stage take over the microbatches of a lost one: same batch, longer iterations"
     Config = ConstantBatchConfig
     config: ConstantBatchConfig
 

@@ -35,10 +35,12 @@ class ElasticConfig(StrategyConfig):
     """Options of `elastic`."""
 
     kind: Literal["elastic"] = "elastic"
-    min_replicas: int = Field(1, ge=1, description="fewest pipelines to train with; with fewer, it waits for nodes")
+    min_replicas: int = Field(
+        1, ge=1, description="smallest number of pipelines to train with; with fewer, training waits for nodes"
+    )
     world_size: Literal["dynamic", "fixed_with_spares"] = Field(
         "dynamic",
-        description="dynamic: the batch is that of the pipelines that are there; fixed_with_spares: always that of "
+        description="dynamic: the batch is that of the present pipelines; fixed_with_spares: always that of "
         "min_replicas, and the others are spares whose gradients are zero",
     )
     learning_rate: Literal["constant", "sqrt", "linear"] = Field(
@@ -58,7 +60,7 @@ class Elastic(Peer):
     """Pipelines that are there train the rows of theirs."""
 
     title = "elastic batch"
-    summary = "a pipeline that loses a node leaves, and the batch shrinks until the node is replaced"
+    summary = "a pipeline that loses a node is left out: smaller batch until the node is replaced"
     Config = ElasticConfig
     config: ElasticConfig
 

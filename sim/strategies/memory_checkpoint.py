@@ -32,7 +32,7 @@ class NeighbourCheckpointConfig(StrategyConfig):
     interval_iterations: int = Field(
         1, ge=1, description="iterations between checkpoints; more where sending the copies takes longer"
     )
-    num_copies: int = Field(1, ge=1, le=100, description="other stages that hold a copy, beside the stage itself")
+    num_copies: int = Field(1, ge=1, le=100, description="number of other stages that hold a copy of a stage")
 
 
 class NeighbourCheckpoint(Strategy):

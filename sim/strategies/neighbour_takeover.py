@@ -59,7 +59,7 @@ class NeighbourTakeover(Peer):
 
     title = "neighbour takeover"
     summary = (
-        "the node of a neighbouring stage does a lost one's work too, with a cheap backward pass, until it is replaced"
+        "a neighbouring stage's node also does a lost node's work, with a cheaper backward pass, until it is replaced"
     )
     Config = NeighbourTakeoverConfig
     config: NeighbourTakeoverConfig

@@ -86,7 +86,7 @@ class RedundantConfig(PresetConfig):
 class Redundant(Strategy):
     """The node of the previous stage always holds an exact copy."""
 
-    summary = "each stage also computes the next one's forwards and holds its state: exact recovery"
+    summary = "each stage also holds the next stage's state and computes its forward passes: exact recovery"
     Config = RedundantConfig
     config: RedundantConfig
     needs_embedding_nodes = True

@@ -74,9 +74,7 @@ class Repartition(Checkpoint):
     """All nodes wait while pipelines are cut anew, then continue from the same state or from the last checkpoint."""
 
     title = "repartitioning"
-    summary = (
-        "cut pipelines anew for the nodes at hand; where a part of the state is lost, roll back to the last upload"
-    )
+    summary = "recut pipelines for the available nodes; if part of the state is lost, roll back to the last upload"
     Config = RepartitionConfig
     config: RepartitionConfig
     serves_as_fallback = False

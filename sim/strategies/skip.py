@@ -46,7 +46,9 @@ class SkipConfig(StrategyConfig):
 
     kind: Literal["skip"] = "skip"
     most_skipped: int = Field(
-        1, ge=1, description="most stages left out at a time; if more are lost, it waits for their nodes"
+        1,
+        ge=1,
+        description="largest number of stages left out at a time; if more are lost, training waits for their nodes",
     )
     returns: Literal["rebuilt", "stale"] = Field(
         "rebuilt",
@@ -71,9 +73,7 @@ class Skip(Strategy):
     """Leave out a lost stage, and take it back with a node."""
 
     title = "skip"
-    summary = (
-        "train on around a lost stage until a node has come, then rebuild it or restore it from a sparse checkpoint"
-    )
+    summary = "train without a lost stage until a node arrives, then rebuild it or restore it from a sparse checkpoint"
     Config = SkipConfig
     config: SkipConfig
 

@@ -40,7 +40,7 @@ class StaleStage(CheckFreeHybrid):
     """Recovers any loss; the training loss shows how well a stale stage fits the others."""
 
     title = "stale stage"
-    summary = "restore a lost stage alone from a sparse checkpoint; the others continue from where they are"
+    summary = "restore only the lost stage from a sparse checkpoint; the others keep their state"
     Config = StaleStageConfig
 
     config: StaleStageConfig  # type: ignore[assignment]

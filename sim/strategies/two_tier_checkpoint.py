@@ -28,7 +28,7 @@ class TwoTierCheckpointConfig(CheckpointConfig):
         ge=1,
         description="iterations between checkpoints in memory; more where sending the copies takes longer",
     )
-    num_copies: int = Field(1, ge=1, le=100, description="other stages that hold a copy, beside the stage itself")
+    num_copies: int = Field(1, ge=1, le=100, description="number of other stages that hold a copy of a stage")
 
     @property
     def in_memory(self) -> NeighbourCheckpointConfig:

@@ -29,7 +29,7 @@ class TargetModel(Config):
     hidden_dim: int = Field(ge=1, le=10**7, description="feed-forward width (SwiGLU, 3 matrices)")
     vocabulary_size: int = Field(ge=2, le=10**8, description="tokens in the vocabulary")
     description: str = Field("", description="in words")
-    source: str = Field("", description="where the figures are from")
+    source: str = Field("", description="source of the figures")
 
 
 class MeasuredSeconds(Config):
