@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, Listed]] = {
     "Look at results, e.g. churnlab report results/my_cluster": {
         "report": Listed("results", "churnlab report results/my_cluster"),
         "plot": Listed("results", "churnlab plot results/my_cluster --kind loss --kind ledger"),
+        "table": Listed("table", "churnlab table results/my_cluster --format latex"),
         "animate": Listed("animate", "churnlab animate results/my_cluster --strategies checkpoint,checkfree_plus"),
         "timeline": Listed("results", "churnlab timeline RUN --from 3600 --to 4000"),
     },

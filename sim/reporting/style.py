@@ -213,11 +213,13 @@ def take_literally(figure: Figure) -> None:
             text.set_parse_math(False)
 
 
+NEGATIVE = re.compile(r"(?<![\w.])-(?=\d)")
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "×": r"$\times$",
+    "±": r"$\pm$",
     "−": "$-$",
     "√": r"$\surd$",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -226,9 +228,8 @@ LATEX_ESCAPES = {
 
 def latex(text: str) -> str:
     """Escape a text for LaTeX; numbers stay with their units."""
-    return "".join(LATEX_ESCAPES.get(letter, letter) for letter in BEFORE_UNIT.sub("\u00a0", text)).replace(
-        "\u00a0", "~"
-    )
+    bound = NEGATIVE.sub("−", BEFORE_UNIT.sub("\u00a0", text))
+    return "".join(LATEX_ESCAPES.get(letter, letter) for letter in bound).replace("\u00a0", "~")
 
 
 def require_latex() -> None:
