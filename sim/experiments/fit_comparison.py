@@ -83,7 +83,7 @@ def compare_fit(
     failure_seeds: Sequence[int] = range(5),
     part_done: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
-    """Mean hours of every strategy that stops on failures, under the trace and under fits, of time-only runs.
+    """Return mean hours of every strategy that stops on failures, from time-only runs under the trace and under fits.
 
     about: the files of the trace, to replay it. Columns: strategy, process, hours, half_width (of the 95 %
     interval; both nan if a run did not finish), stages_lost (mean), finished (share of runs).

@@ -76,7 +76,7 @@ class SegmentWork(Work[Item]):
         for segment in stack:
             states = {state: data for state in segment.needs if (data := self.trained.state(state)) is not None}
             if len(states) < len(set(segment.needs)):
-                self.queue.give_up(segment)  # the next round plans anew
+                self.queue.give_up(segment)  # the next round plans again
                 continue
             start = states[segment.start] if segment.start else None
             used = {state.outlined: states[state] for state in segment.used}

@@ -52,7 +52,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Which runs of a sweep are done, and how many.
+    """Selection and number of the runs of a sweep.
 
     force: repeat finished runs. only: strategies, folders or field=value (see `selected`). until_ci: add replicates
     until the 95 % interval of each strategy's time is within this share of its mean, up to max_replicates. dry_run:
@@ -76,7 +76,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """A sweep that is done, or was only outlined: its runs, errors by failed run, and its table.
+    """A finished or planned sweep: its runs, the errors of failed runs, and its table.
 
     table: a row for each run that is finished or has failed; None after a dry run.
     """
@@ -190,7 +190,7 @@ def sweep_scenario(
     options: SweepOptions | None = None,
     observer: Observer | None = None,
 ) -> SweepOutcome:
-    """Do all runs of a scenario, at each point of its sweep, and train no step twice; finished runs are not repeated.
+    """Run all strategies and seeds at each point of a sweep, with shared training steps; finished runs are kept.
 
     results: folder below which the scenario's folder is written; `outcome.results()` loads it. cache: folder of
     training states, such as `default_cache()`; by default they are deleted. jobs: workers; by default as needed, up to
@@ -216,7 +216,7 @@ def simulate_run(
 ) -> SimulatedRun:
     """Simulate one strategy of a scenario under one pair of seeds; nothing is written.
 
-    strategy: its label or kind, not needed where the scenario has one alone. Seeds: by default the scenario's first.
+    strategy: its label or kind, optional if the scenario has only one. Seeds: by default the scenario's first.
     train: whether the learner of the scenario is used, or only times are simulated. cache: folder in which training
     states are kept; by default they are kept in memory, for this run. ScenarioError for a faulty scenario; ValueError
     for an unknown strategy or text that cannot be read.

@@ -94,7 +94,7 @@ class ByHour:
 
 @dataclass(frozen=True, eq=False)
 class ChurnFit:
-    """All that a file of churn says. uptimes: None where it only counts nodes; laws: best first.
+    """Fit of a file of churn. uptimes: None if the file only counts nodes; laws: best first.
 
     num_nodes: of the system whose failure times are listed; then uptimes are times between failures of all of them.
     num_gone: nodes that were away at the end for longer than any that returned; they are no downtimes.
@@ -131,7 +131,7 @@ class ChurnFit:
         return self.chosen.mean_hours.value if self.chosen else 1.0 / self.rate.value
 
     def section(self, num_nodes: int | None = None) -> dict[str, Any]:
-        """The `failures:` section, for a cluster of so many nodes; default: as many as in the trace."""
+        """The `failures:` section for a cluster of `num_nodes`; default: the number in the trace."""
         downtime = self.downtime_section()
         about = {"downtime": downtime} if downtime else {}
         if self.bulk and self.bulk.is_bulk:

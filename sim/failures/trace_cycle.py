@@ -23,7 +23,7 @@ class TraceEvent(NamedTuple):
 class TraceCycle:
     """One pass through a trace that is repeated, and the numbers that its nodes have in the simulated cluster.
 
-    A node that arrives while `max_nodes` are present is left out, and so is its loss; the others are numbered anew, by
+    A node that arrives while `max_nodes` are present is left out, and so is its loss; the others are renumbered, by
     arrival. Where the trace only counts, the node that arrived last leaves first. If the end is joined to the start,
     surplus nodes, those that arrived last, leave there, or missing ones arrive; those present are then treated as the
     nodes of the start, in order of arrival. offset_seconds: where the first pass starts in the trace.

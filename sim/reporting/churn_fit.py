@@ -31,7 +31,7 @@ def between(estimate: Estimate) -> str:
 
 
 def fit_lines(fit: ChurnFit) -> list[str]:
-    """What was read, how often nodes are lost, which law fits, who is lost with whom, and what is not known."""
+    """Describe a fit: data, rate, distribution of uptimes, bulk losses, and what remains unknown."""
     chance = [-math.expm1(-rate) for rate in (fit.rate.value, fit.rate.low, fit.rate.high)]
     lines = [
         f"{fit.name} ({fit.format.replace('_', ' ')}): {format_count(fit.num_lost, 'loss', 'losses')} in "
@@ -203,7 +203,7 @@ def law_table(fit: ChurnFit) -> Table | None:
 
 
 def fit_figure(fit: ChurnFit, form: Form = PAPER) -> Figure:
-    """Survival of uptimes against the laws, downtimes if any return, and sizes of losses."""
+    """Draw the survival of uptimes against the fitted distributions, downtimes if nodes return, and sizes of losses."""
     panels = [
         panel
         for panel, wanted in ((uptime_panel, fit.laws), (downtime_panel, fit.downtime_laws), (size_panel, fit.bulk))

@@ -31,7 +31,7 @@ TO_TARGET = {
 def draw(axis: Axes, found: Results | StrategyMap, kind: str = "loss", at: Mapping[str, Any] | None = None) -> None:
     """Draw one panel of results, or a strategy map, on a matplotlib axis.
 
-    kind: loss, loss_by_iteration, ledger, nodes, time_to_loss or money_to_loss; of a map it is not used. at: the point
+    kind: loss, loss_by_iteration, ledger, nodes, time_to_loss or money_to_loss; not used for a map. at: the point
     of a sweep, as values by field, for kinds that show one point. ValueError for another kind, and if such a kind has
     several points; MissingError where the results do not contain the data.
     """

@@ -43,7 +43,7 @@ Colours = Mapping[str, str]
 
 
 def strategy_map_figure(found: StrategyMap) -> Figure:
-    """The map as a figure: regions over two fields, or lines over one."""
+    """Draw a map: regions over two fields, or lines over one field."""
     x, y = found.axes
     if not y.field:
         bands = (
@@ -244,7 +244,7 @@ def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Styles, what: s
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """Five lines on the scenario with its own values; before them what binds, unless it is compute."""
+    """Return five lines on the scenario itself, after lines that name a bottleneck other than compute."""
     smaller = advice.result.smaller
     first = _use(advice)
     if smaller:

@@ -38,7 +38,7 @@ class SimulatedRun:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """The run's outcomes, as `summary.json` has them."""
+        """The run's outcomes, as in `summary.json`."""
         return summarise(self.scenario, self.run)
 
     @cached_property
@@ -70,7 +70,7 @@ class SimulatedRun:
 
 
 def as_results(runs: Sequence[SimulatedRun]) -> Results:
-    """Simulated runs of one scenario as figures and statistics take them."""
+    """Convert simulated runs of one scenario to `Results`, for figures and statistics."""
     tables = {
         name: pd.concat([getattr(run, name).assign(run=run.name) for run in runs])
         for name in ("iterations", "events", "nodes")

@@ -55,7 +55,7 @@ class PairedDifference:
 
 
 def estimate(values: pd.DataFrame | Values, confidence: float = CONFIDENCE) -> Estimate:
-    """Return the mean of values and its interval. values: rows with both seeds and a `value`.
+    """Return the mean of values and its confidence interval. values: rows with both seeds and a `value`.
 
     For independent pairs of seeds it is Student's interval over the runs. If the training seed makes no difference (as
     most often to seconds), or the failure seed makes none, it is Student's over the other. ValueError if a pair of

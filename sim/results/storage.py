@@ -108,9 +108,9 @@ def refusal(folder: Path, error: OSError) -> str:
     nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if nearest.is_file():
         return f"cannot write results to {folder}: {nearest} is a file; name a folder with --results"
-    mend = "free some space, or " if error.errno in (None, errno.ENOSPC, errno.EDQUOT) else ""
+    fix = "free some space, or " if error.errno in (None, errno.ENOSPC, errno.EDQUOT) else ""
     return (
-        f"cannot write results to {folder} ({error.strerror or error}): {mend}name "
+        f"cannot write results to {folder} ({error.strerror or error}): {fix}name "
         "another folder with --results; finished runs and what was trained are kept, and the same command resumes there"
     )
 

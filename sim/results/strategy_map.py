@@ -159,7 +159,7 @@ class StrategyMap:
 
 @dataclass(frozen=True, repr=False)
 class Advice:
-    """Which strategy to use for a scenario's own values, and over multiples of its failure rate.
+    """Recommended strategy for a scenario's own values and for multiples of its failure rate.
 
     learning_costs: iterations to the target under failures as a multiple of those without, of strategies whose
     recoveries change weights; NaN where the target is missed.
@@ -181,16 +181,16 @@ class Advice:
 
     @property
     def best(self) -> str | None:
-        """The strategy that reaches the target first, or for the least money; None where nothing is decided.
+        """The strategy that reaches the target first, or at the lowest cost; None if nothing is decided.
 
-        That is so where none reaches the target, or too few stages are lost (`sim.results.ranking`).
+        Nothing is decided if no strategy reaches the target, or too few stages are lost (`sim.results.ranking`).
         """
         best = self.result.ranking.best
         return best.strategy if best else None
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """Other strategies that may be first as well."""
+        """Other strategies that may also be first."""
         return tuple(standing.strategy for standing in self.result.ranking.contenders)
 
     @property

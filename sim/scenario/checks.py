@@ -18,7 +18,7 @@ from sim.strategies import STRATEGIES, StrategyConfig, strategy_class
 from sim.workload.deployment import pipelines_are_equal
 from sim.workload.schedule import SCHEDULES
 
-Findings = Iterator[tuple[str, str]]  # paths of fields; which values do not fit there, and how to mend it
+Findings = Iterator[tuple[str, str]]  # paths of fields; which values do not fit there, and how to fix it
 Check = Callable[[Scenario], Findings]
 
 CHECKS: list[tuple[Check, tuple[str, ...]]] = []
@@ -342,8 +342,8 @@ def options_fit_the_schedule(scenario: Scenario) -> Findings:
         where = f"which goes with schedule {interleaved}, found schedule '{schedule.name}'"
         yield "workload.chunks_per_stage", f"found {chunks}, {where}"
     if not schedule.limits_in_flight and workload.max_in_flight is not None:
-        mend = "leave it out, or choose schedule '1f1b'"
-        yield "workload.max_in_flight", f"schedule '{schedule.name}' has all microbatches in flight: {mend}"
+        fix = "leave it out, or choose schedule '1f1b'"
+        yield "workload.max_in_flight", f"schedule '{schedule.name}' has all microbatches in flight: {fix}"
 
 
 @check("workload")

@@ -47,7 +47,7 @@ def document_of(source: ScenarioSource) -> tuple[Document, Path]:
 
 
 def load_scenario(path: str | Path, overrides: Overrides = ()) -> Scenario:
-    """Read a scenario file, for use from any folder. Raises ScenarioError with every problem found."""
+    """Read a scenario file. ScenarioError with every problem found."""
     document, folder = document_of(Path(path))
     return with_absolute_paths(scenario_of(document, folder, document.change(overrides)), folder)
 

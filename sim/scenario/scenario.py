@@ -290,7 +290,7 @@ class SeedsConfig(Config):
 
 
 class Scenario(Config):
-    """Everything one `churnlab run` needs to know."""
+    """A scenario: workload, training, cluster, network, failures and the strategies to compare."""
 
     name: str = Field(pattern=FOLDER_NAME, max_length=100, description="folder below results/, and title of figures")
     description: str = Field("", description="in words, for people")

@@ -139,7 +139,7 @@ class Joining:
         return failure
 
     def lose(self, slots: Collection[int]) -> None:
-        """End what is sent to or from nodes that are lost; those that remain fetch it anew, from others."""
+        """End what is sent to or from nodes that are lost; those that remain fetch it again, from others."""
         self._end([slot for slot, fetch in self._fetches.items() if slot in slots or fetch.source in slots])
 
     def roll_back(self) -> None:

@@ -42,8 +42,8 @@ def presences(scenario: Scenario, hours: float, failure_seed: int = 0) -> pd.Dat
     """A table node, region, start, end of the nodes of a scenario, in simulated seconds; no end: still there.
 
     Written with `to_csv(path, index=False)`, it is a trace that `kind: trace` replays and `churnlab fit` reads. The
-    churn is that of runs under the same failure seed, whatever the strategy. Processes that count iterations of the
-    training have none here: ValueError.
+    churn is that of runs under the same failure seed with any strategy. ValueError for processes that count
+    training iterations.
     """
     failures = process_class(scenario.failures.kind)(scenario.failures)
     if any(part.unit == "iterations" for _, part in failures.parts):

@@ -1,7 +1,7 @@
 """Placement of training state: which nodes hold their stage's state, and which copies they hold besides.
 
 A stage is lost with its last node that holds the state, together with every copy that the stage's nodes held. Where
-pipelines have been cut anew, a place holds a stage of the cut; if that is lost, the stage of the place counts as lost.
+pipelines have been recut, a place holds a stage of the cut; if that is lost, the stage of the place counts as lost.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ class StatePlacement:
         self.left_out: set[int] = set()  # stages without their state, around which training continues
         self.covers: dict[int, int] = {}  # stages that others have taken over, and that other stage
         self.receiving: dict[int, Node] = {}  # nodes that receive state in a recovery, or as they join, by slot
-        self.set_aside: dict[
-            int, Node
-        ] = {}  # nodes that a strategy has left out, by slot, until it cuts pipelines anew
+        self.set_aside: dict[int, Node] = {}  # nodes that a strategy has left out, by slot, until it recuts pipelines
         self.version = 0
         self._missing: set[int] = set()  # slots without a node that holds the stage's state
         self._held = {slot: cluster.stage_of(slot) for slot in range(cluster.num_slots)}  # stage that a slot holds

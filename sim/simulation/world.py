@@ -288,7 +288,7 @@ class World(MembershipObserver):
     def recut(
         self, stage_at: Mapping[int, int], transfers: Sequence[Transfer], least_seconds: float, detail: str
     ) -> Process[Failure | None]:
-        """Cut pipelines anew: the nodes of some slots hold a stage each from then on, all others nothing."""
+        """Recut pipelines: the nodes of some slots hold a stage each from then on, all others nothing."""
         nodes = self._nodes_at(stage_at)
         self.placement.receive(nodes)
         assigned_seconds = [node.assigned_seconds for slot, node in nodes.items() if not self.placement.holds(slot)]
@@ -302,7 +302,7 @@ class World(MembershipObserver):
         return failure
 
     def set_aside(self, slots: Iterable[int]) -> None:
-        """Leave out the nodes of some slots until pipelines are cut anew."""
+        """Leave out the nodes of some slots until pipelines are recut."""
         self.placement.set_aside.update(self._nodes_at(slots))
 
     def finish_recovery(self) -> None:
@@ -316,7 +316,7 @@ class World(MembershipObserver):
         self._kept = 0.0
 
     def limit_events(self, most_events: int) -> None:
-        """End the run after so many events: its deadline is then over, and a failure ends the work that goes on."""
+        """End the run after so many events: its deadline is then over, and a failure ends the work in progress."""
         env, work = self.work.env, self.work
 
         def exhausted() -> None:
@@ -375,7 +375,7 @@ class World(MembershipObserver):
         """That pipelines cannot be cut for the nodes at hand, and what would bring more."""
         hours = f"{self.now_seconds / SECONDS_PER_HOUR:.3g} h"
         return (
-            f"too few nodes are left to cut pipelines anew and none can come any more: after {hours} "
+            f"too few nodes are left to recut pipelines and none can come any more: after {hours} "
             f"{len(self.membership.active)} nodes are active, and the model needs {least}; {MORE_NODES}, "
             "or devices with more memory"
         )

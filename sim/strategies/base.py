@@ -180,7 +180,7 @@ class StrategyWorld(Protocol):
         """Duration of an iteration of a plan on the nodes of its layout, else on all places; without jitter."""
 
     def holds(self, slot: int) -> bool:
-        """Whether the node at a place takes part, with the state of its stage, or of the pipelines cut anew."""
+        """Whether the node at a place takes part, with the state of its stage, or of the recut pipelines."""
 
     def slots(self, ready: bool = False) -> list[int]:
         """Places that have a node, by number; ready: only those whose node takes part or has started up."""
@@ -217,7 +217,7 @@ class StrategyWorld(Protocol):
     def recut(
         self, stage_at: Mapping[int, int], transfers: Sequence[Transfer], least_seconds: float, detail: str
     ) -> Process[Failure | None]:
-        """Cut pipelines anew: the nodes of some places, by number, hold a stage each from then on, all others nothing.
+        """Recut pipelines: the nodes of some places, by number, hold a stage each from then on, all others nothing.
 
         Nodes that have not taken part before start up first; that or `least_seconds`, if longer, and the transfers are
         waited for. A failure leaves everything as it was. detail: of the event `recut`.
@@ -259,7 +259,7 @@ class StrategyWorld(Protocol):
         """
 
     def set_aside(self, slots: Iterable[int]) -> None:
-        """Leave out the nodes of some places, so that `admit` is not called for them, until pipelines are cut anew."""
+        """Leave out the nodes of some places, so that `admit` is not called for them, until pipelines are recut."""
 
     def resume_iteration(self, kept: float = 1.0) -> None:
         """Continue the interrupted iteration with a share of what was done of it, which is then not lost."""

@@ -97,7 +97,7 @@ class Diloco(Peer):
     """Pipelines that train apart between synchronisations."""
 
     title = "DiLoCo"
-    summary = "pipelines train apart for H iterations, then average: who is missing is left out until the next time"
+    summary = "pipelines train apart for H iterations, then average: missing ones are left out until the next time"
     Config = DilocoConfig
     config: DilocoConfig
 

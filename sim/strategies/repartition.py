@@ -1,4 +1,4 @@
-"""Repartitioning: at every loss, pipelines are cut anew for the nodes at hand; training goes on at once.
+"""Repartitioning: at every loss, pipelines are recut for the nodes at hand; training continues immediately.
 
 As in Oobleck (SOSP '23), Varuna (EuroSys '22) and Parcae (NSDI '24): of all depths that fit in memory, the one with the
 fastest iteration, for a batch that stays. Layers move from the nodes that hold them; where all holders of a part are
@@ -48,7 +48,7 @@ class RepartitionConfig(CheckpointConfig):
     kind: Literal["repartition"] = "repartition"  # type: ignore[assignment]
     grow: Literal["at_once", "at_next_loss"] = Field(
         "at_once",
-        description="nodes that arrive: pipelines are cut anew as soon as that makes iterations faster, or not before "
+        description="nodes that arrive: pipelines are recut as soon as that makes iterations faster, or not before "
         "the next loss",
     )
 
@@ -71,7 +71,7 @@ class PricedCut:
 
 
 class Repartition(Checkpoint):
-    """All nodes wait while pipelines are cut anew, then continue from the same state or from the last checkpoint."""
+    """All nodes wait while pipelines are recut, then continue from the same state or from the last checkpoint."""
 
     title = "repartitioning"
     summary = "recut pipelines for the available nodes; if part of the state is lost, roll back to the last upload"
@@ -127,7 +127,7 @@ class Repartition(Checkpoint):
         return (yield from self._cut_for_all(world, "nothing"))
 
     def admit(self, world: StrategyWorld) -> Process[Failure | None]:
-        """Cut pipelines anew if that makes iterations faster with the nodes that have arrived and started up."""
+        """Recut pipelines if that makes iterations faster with the nodes that have arrived and started up."""
         yield from ()
         slots = world.slots(ready=True)
         if self.config.grow == "at_next_loss":
@@ -141,12 +141,12 @@ class Repartition(Checkpoint):
         return None
 
     def regroup(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
-        """Cut pipelines anew; the nodes that are left hold all parts of the state."""
+        """Recut pipelines; the nodes that are left hold all parts of the state."""
         failure = yield from world.detect()
         return failure or (yield from self._cut_for_all(world, "nodes"))
 
     def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
-        """Cut pipelines anew; every node fetches its part of the last durable checkpoint."""
+        """Recut pipelines; every node fetches its part of the last durable checkpoint."""
         durable, next_failure = self.stored_before(position), failure
         while next_failure:
             found = yield from world.detect()
@@ -160,7 +160,7 @@ class Repartition(Checkpoint):
     def _cut_for_all(
         self, world: StrategyWorld, source: Literal["nodes", "store", "nothing"]
     ) -> Process[Failure | None]:
-        """Wait until there are enough nodes, and cut pipelines anew for all of them; source: of what nodes lack."""
+        """Wait until there are enough nodes, and recut pipelines for all of them; source: of what nodes lack."""
         self._fewest = self._fewest or fewest_nodes(world.costs, world.site.cluster.config)
         failure = yield from world.wait_for_nodes(self._fewest)
         if failure is not None:
@@ -171,7 +171,7 @@ class Repartition(Checkpoint):
     def _cut(
         self, world: StrategyWorld, best: PricedCut, slots: list[int], source: Literal["nodes", "store", "nothing"]
     ) -> Process[Failure | None]:
-        """Cut pipelines anew, for nodes of some places; return a Failure that interrupts it."""
+        """Recut pipelines, for nodes of some places; return a Failure that interrupts it."""
         cluster, cut = world.site.cluster, best.placed.cut
         stage_at = best.placed.stage_at(cluster.first_stage)
         transfers: list[Transfer] = []

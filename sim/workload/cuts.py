@@ -127,7 +127,7 @@ def least_seconds(costs: Costs, cut: Cut) -> float:
 
 
 def plan_of(deployment: Deployment, placed: PlacedCut) -> IterationPlan:
-    """The plain plan of an iteration on pipelines cut anew, with the default window where the workload has none."""
+    """The plain plan of an iteration on recut pipelines, with the default window where the workload has none."""
     layout = Layout(placed.cut.layers_per_stage, placed.places)
     site = deployment.laid_out(layout)
     plan = replace(plain_plan(site.costs.workload), num_microbatches=placed.cut.num_microbatches)

@@ -269,7 +269,7 @@ class Auditor:
 
 
 class PartsAccount:
-    """Nodes and the parts of the state that they hold where pipelines are cut anew, by messages alone.
+    """Nodes and the parts of the state that they hold where pipelines are recut, by messages alone.
 
     Parts are the layers by number, "embedding" and "head". What a message carries is told by its bytes.
     """

@@ -138,7 +138,7 @@ def branches(
     jobs: int | None = None,
     observer: Observer | None = None,
 ) -> Branches:
-    """Measure what one failure costs each strategy of a scenario: its section `branches` says which failures.
+    """Measure the cost of one failure for each strategy of a scenario. Its section `branches` defines the failures.
 
     cache: folder of training states, such as `default_cache()`; by default they are deleted. jobs: workers; by default
     every core. ScenarioError for a faulty scenario; ValueError for one without losses, or if training fails.

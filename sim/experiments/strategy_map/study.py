@@ -38,7 +38,7 @@ FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 class MapOptions:
     """How strategies are compared.
 
-    objective: to reach the target loss first, or for the least money. predicts: whether the learning of whole runs is
+    objective: reach the target loss first, or at the lowest cost. predicts: whether the learning of whole runs is
     predicted from single failures, under so many training seeds as `replicates` says (3). Else runs are trained at
     `num_samples` cells, under so many pairs of seeds (failure seeds if these are crossed); by default the scenario's,
     at least 4. time_replicates: failure seeds of simulations without training. num_values: of an axis given as a range
@@ -229,7 +229,7 @@ def advise(
 ) -> Advice:
     """Compare strategies for a scenario's own values, and at half to twice its failure rate.
 
-    Arguments and errors as of `strategy_map`. `churnlab.advice_lines` gives the answer in sentences.
+    Arguments and errors are those of `strategy_map`. `churnlab.advice_lines` gives the answer as text.
     """
     request = MapRequest(ScenarioTemplate(source), None, options or MapOptions(), results, cache)
     return advice_of(request.finished(observer))

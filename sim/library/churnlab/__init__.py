@@ -1,7 +1,7 @@
 """churnlab as a library: scenarios, simulation, sweeps, advice, results and figures in Python.
 
-Nothing here prints, and nothing is written unless a folder is named. `docs/library.md` shows each use in a few lines.
-Names are loaded when they are first used: importing churnlab takes no time and needs no torch.
+Functions print nothing, and write nothing unless a folder is named. `docs/library.md` has examples.
+Names are loaded on first use: importing churnlab is fast and does not need torch.
 """
 
 from importlib import import_module

@@ -462,7 +462,7 @@ def actual_seconds(t: Tables, work: Work, node: int, seconds: float) -> float:
 
 
 def end_work(t: Tables, work: Work, calendar: Calendar, node: int) -> None:
-    """End the operation of a visit; shadow work may come before the microbatch goes on."""
+    """End the operation of a visit; shadow work may come before the microbatch continues."""
     shadow_seconds = t.shadow_seconds[work.current[node]]
     if t.shadow == WITH_FORWARD and shadow_seconds >= 0.0:
         occupy(t, work, calendar, node, shadow_seconds, SHADOWED)

@@ -44,7 +44,7 @@ def test_all_strategies_have_the_same_failures(seed, cluster):
         met = [
             [
                 (event.time_seconds, event.stage)
-                for event in of_kind(result, "failure", "node_lost")  # where pipelines are cut anew, a node may idle
+                for event in of_kind(result, "failure", "node_lost")  # where pipelines are recut, a node may idle
                 if event.time_seconds < until_seconds
             ]
             for result in (one, other)
