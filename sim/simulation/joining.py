@@ -8,8 +8,9 @@ learnt while the state was under way, which the node is taken to receive with th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import simpy
 
@@ -20,13 +21,21 @@ from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import StateTransfers
 from sim.strategies.base import Process
 
+Sources = Mapping[tuple[int, int], Sequence[tuple[int, float]]]
+"""By stage and pipeline of a place: the stages from whose nodes a node there is sent state, and the bytes from each."""
+
 
 @dataclass
 class Fetch:
-    """The state of a stage on its way from a slot to a node that joins, beside the training."""
+    """State on its way to a node that joins, beside the training, and the slots that send it."""
 
-    source: int
-    flow: Flow
+    sources: list[int]
+    flows: list[Flow]
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether all of it has."""
+        return all(flow.arrived.triggered for flow in self.flows)
 
 
 class Joining:
@@ -66,35 +75,39 @@ class Joining:
         ready_seconds = float(env.now) - self._cluster.config.startup_seconds
         return {slot: node for slot, node in self.nodes().items() if node.assigned_seconds <= ready_seconds}
 
-    def admit(self, env: simpy.Environment, beside: bool | None = None) -> Process[Failure | None]:
+    def admit(
+        self, env: simpy.Environment, beside: bool | None = None, sources: Sources | None = None
+    ) -> Process[Failure | None]:
         """Let nodes take part that have the state; send it to those that have started up. Waits unless beside.
 
-        beside: None: as `cluster.joining` says.
+        beside: None: as `cluster.joining` says. sources: for nodes that are sent other things than their stage's state.
         """
         if self._fetches:
             self._admit_fetched()
         left_out = self._placement.left_out
         ready = {slot: n for slot, n in self.ready(env).items() if self._cluster.stage_of(slot) not in left_out}
         if self._cluster.config.joining == "beside" if beside is None else beside:
-            self._fetch({slot: node for slot, node in ready.items() if slot not in self._fetches})
+            self._fetch([slot for slot in ready if slot not in self._fetches], sources or {})
             return None
-        return (yield from self._send_and_wait(ready)) if ready else None
+        return (yield from self._send_and_wait(ready, sources or {})) if ready else None
 
-    def _send_and_wait(self, ready: dict[int, Node]) -> Process[Failure | None]:
+    def _send_and_wait(self, ready: dict[int, Node], sources: Sources) -> Process[Failure | None]:
         """Send the state to nodes while all wait, so that they take part."""
         self._placement.receive(ready)
-        flows = self._transfers.send_messages(tuple(self._message(slot) for slot in ready))
+        messages = chain.from_iterable(self._messages(slot, sources) for slot in ready)
+        flows = self._transfers.send_messages(tuple(messages))
         failure = yield from self._transfers.wait_for(flows, "state_transfer")
         if failure is None:
             self._gain(ready)
         self._placement.receive({})
         return failure
 
-    def _message(self, slot: int) -> tuple[int, int, float, str]:
-        """The state of a slot's stage, and what its strategies keep there, from a node that holds it."""
+    def _messages(self, slot: int, sources: Sources) -> list[tuple[int, int, float, str]]:
+        """What a node is sent: by default the state of its stage, and what its strategies keep there, by a peer."""
         stage, replica = self._cluster.place_of(slot)
-        num_bytes = math.fsum(map(self._num_bytes, self._cluster.stages_on(stage)))
-        return self._placement.source(stage, replica), slot, num_bytes, "state"
+        own = [(stage, math.fsum(map(self._num_bytes, self._cluster.stages_on(stage))))]
+        found = [(self._placement.source(of, replica), num) for of, num in sources.get((stage, replica), own)]
+        return [(source, slot, num_bytes, "state") for source, num_bytes in found]
 
     def _gain(self, slots: Collection[int]) -> None:
         self._placement.gain(slots)
@@ -103,25 +116,24 @@ class Joining:
 
     # ---- beside the training ---------------------------------------------------------------------------
 
-    def _fetch(self, nodes: dict[int, Node]) -> None:
-        """Begin to send the state to nodes."""
-        if not nodes:
-            return
-        messages = tuple(self._message(slot) for slot in nodes)
-        flows = self._transfers.send_messages(messages)
-        for slot, (source, *_), flow in zip(nodes, messages, flows, strict=True):
-            self._fetches[slot] = Fetch(source, flow)
+    def _fetch(self, slots: list[int], sources: Sources) -> None:
+        """Begin to send the nodes of slots their state."""
+        messages = [message for slot in slots for message in self._messages(slot, sources)]
+        for (source, slot, *_), flow in zip(messages, self._transfers.send_messages(tuple(messages)), strict=True):
+            fetch = self._fetches.setdefault(slot, Fetch([], []))
+            fetch.sources.append(source)
+            fetch.flows.append(flow)
 
     def _admit_fetched(self) -> None:
         """Let the nodes take part whose state has arrived."""
-        done = [slot for slot, fetch in self._fetches.items() if fetch.flow.arrived.triggered]
+        done = [slot for slot, fetch in self._fetches.items() if fetch.has_arrived]
         for slot in done:
             del self._fetches[slot]
         self._gain([slot for slot in done if self._membership.node_at[slot]])
 
     def arrived(self, env: simpy.Environment) -> simpy.Event:
         """An event that occurs when the state of the next node has arrived."""
-        return env.any_of([fetch.flow.arrived for fetch in self._fetches.values()])
+        return env.any_of([env.all_of([flow.arrived for flow in fetch.flows]) for fetch in self._fetches.values()])
 
     @property
     def is_under_way(self) -> bool:
@@ -140,15 +152,15 @@ class Joining:
 
     def lose(self, slots: Collection[int]) -> None:
         """End what is sent to or from nodes that are lost; those that remain fetch it again, from others."""
-        self._end([slot for slot, fetch in self._fetches.items() if slot in slots or fetch.source in slots])
+        lost = set(slots)
+        self._end([slot for slot, fetch in self._fetches.items() if slot in lost or lost.intersection(fetch.sources)])
 
     def roll_back(self) -> None:
         """End all that is sent: it is no longer the state from which training continues."""
         self._end(list(self._fetches))
 
     def _end(self, slots: Collection[int]) -> None:
-        for slot in slots:
-            flow = self._fetches.pop(slot).flow
+        for flow in [flow for slot in slots for flow in self._fetches.pop(slot).flows]:
             if self._iteration_runs:
                 self._in_vain.append(flow)
             else:

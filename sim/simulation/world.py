@@ -22,7 +22,7 @@ from sim.simulation.event_loop import EventLoop
 from sim.simulation.failure_injection import FailureInjector, MembershipObserver, mtbf_seconds
 from sim.simulation.interruptible import InterruptibleWork, NoNodesError
 from sim.simulation.iterations import IterationExecutor
-from sim.simulation.joining import Joining
+from sim.simulation.joining import Joining, Sources
 from sim.simulation.log import EventLog
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import StateTransfers
@@ -239,9 +239,9 @@ class World(MembershipObserver):
         self.is_undetected = False
         self.joining.waited_seconds = self.now_seconds
 
-    def admit_nodes(self, beside: bool | None = None) -> Process[Failure | None]:
+    def admit_nodes(self, beside: bool | None = None, sources: Sources | None = None) -> Process[Failure | None]:
         """Let nodes take part that have arrived and started up, once they have been sent their stage's state."""
-        return (yield from self.joining.admit(self.work.env, beside))
+        return (yield from self.joining.admit(self.work.env, beside, sources))
 
     def rejoin(self, stages: Collection[int], transfers: Sequence[Transfer]) -> Process[Failure | None]:
         """Send stages that were left out their state, so that they take part again."""

@@ -223,10 +223,13 @@ class StrategyWorld(Protocol):
         waited for. A failure leaves everything as it was. detail: of the event `recut`.
         """
 
-    def admit_nodes(self, beside: bool | None = None) -> Process[Failure | None]:
+    def admit_nodes(
+        self, beside: bool | None = None, sources: Mapping[tuple[int, int], Sequence[tuple[int, float]]] | None = None
+    ) -> Process[Failure | None]:
         """Send nodes that are ready the state of their stage, so that they take part.
 
-        beside: whether it is sent beside the training; None: as `cluster.joining` says.
+        beside: whether it is sent beside the training; None: as `cluster.joining` says. sources: by stage and pipeline
+        of a place, the stages from whose nodes it is sent something else, and the bytes from each.
         """
 
     def wait_for_joining(self, most_seconds: float = math.inf) -> Process[Failure | None]:

@@ -149,7 +149,7 @@ class CheckFree(Strategy):
             lost = world.lost_stages
             edits = self.edits(lost)
             failed = yield from world.bring_back_nodes()
-            if not (failed or (yield from world.transfer(self._transfers(world, lost, edits), "state_transfer"))):
+            if not (failed or (yield from world.transfer(self.transfers(world, lost, edits), "state_transfer"))):
                 return position.edited(*edits)
 
     def edits(self, lost: frozenset[int]) -> list[Edit]:
@@ -199,7 +199,8 @@ class CheckFree(Strategy):
             exponent=config.norm_exponent, after_clip=config.norm_after_clip, epsilon=config.norm_epsilon
         )
 
-    def _transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:  # noqa: ARG002
+    def transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:  # noqa: ARG002
+        """What the nodes of lost stages are sent for these edits."""
         costs = world.costs
         num_bytes = costs.weight_bytes if self.config.optimizer == "fresh" else costs.checkpoint_bytes
         return [Transfer(source, edit.stage, num_bytes(source)) for edit in edits for source in edit.sources]
@@ -266,8 +267,9 @@ class CheckFreePlus(CheckFree):
                 f"stage 0 is lost together with stage {holders[0]}, which holds a copy of its half"
             )
 
-    def _transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:
-        transfers = super()._transfers(world, lost, edits)
+    def transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:
+        """The same, and the halves of the embedding."""
+        transfers = super().transfers(world, lost, edits)
         half_bytes = world.costs.checkpoint_bytes(EMBEDDING_STAGE) / 2
         for holder in (1, self.num_stages):
             if EMBEDDING_STAGE in lost:

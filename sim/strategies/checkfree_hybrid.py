@@ -85,7 +85,7 @@ class CheckFreeHybrid(CheckFreePlus):
             failed = yield from world.bring_back_nodes()
             if failed:
                 continue
-            transfers = self._transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
+            transfers = self.transfers(world, lost - ({EMBEDDING_STAGE} & set(stale)), rebuilt)
             if EMBEDDING_STAGE in stale:  # what it would send is in the store
                 transfers = [t._replace(source=STORE) if t.source == EMBEDDING_STAGE else t for t in transfers]
             transfers += [Transfer(STORE, s, world.costs.checkpoint_bytes(s), "checkpoint") for s in stale]

@@ -5,7 +5,8 @@ each pipeline is a replica with weights and an Adam state of its own, trained on
 synchronisation, the global weights make an outer step of SGD with Nesterov momentum along the mean difference between
 them and the weights of the replicas that are there, which continue from the new global weights. A pipeline that loses a
 node loses its steps since the last synchronisation. The others train on; once the node is replaced, the pipeline begins
-from the global weights at the next synchronisation. With fragments, groups of stages are synchronised in turn; with an
+from the global weights at the next synchronisation, or goes on at once with its other stages as they were and the lost
+one rebuilt (`lost_stage`). With fragments, groups of stages are synchronised in turn; with an
 overlap, their differences are sent beside the next iterations (Streaming DiLoCo, arXiv 2501.18512). If a stage loses
 its last node, the fallback recovers, and all replicas begin from the global weights again.
 
@@ -21,26 +22,31 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.replicas import joined, received, split, synchronised, with_replica, with_state, without
+from models.recipe import REST
+from models.replicas import joined, received, rows_learnt, split, synchronised, with_replica, with_state, without
 from sim.cluster.topology import ClusterConfig
 from sim.core.units import to_ticks
 from sim.strategies.base import (
     Background,
     Costs,
+    Edit,
     Failure,
     IterationPlan,
     Place,
     Position,
     Process,
     Recipe,
+    Routes,
     StrategyConfig,
     StrategyWorld,
     Transfer,
+    UnrecoverableError,
     WorkloadConfig,
     rows_of_parts,
     too_few_rows,
 )
 from sim.strategies.baselines import Peer
+from sim.strategies.checkfree import CheckFree, CheckFreeConfig, CheckFreePlus, CheckFreePlusConfig
 
 Compression = Literal["none", "bf16", "int8", "int4", "top_k"]
 
@@ -64,8 +70,15 @@ class DilocoConfig(StrategyConfig):
     joiner_optimizer: Literal["peer", "fresh"] = Field(
         "peer", description="Adam's state of a pipeline that comes back: that of another one, or none"
     )
+    lost_stage: Literal["leave", "global", "checkfree", "checkfree_plus"] = Field(
+        "leave",
+        description="what a pipeline that lost a node does once it is replaced: leave its steps, and begin from the "
+        "global weights at the next synchronisation; or go on at once, with the global weights in the lost stage, or "
+        "with the stage rebuilt from the pipeline's own stages, as these strategies do",
+    )
     weights: Literal["equal", "tokens"] = Field(
-        "equal", description="weight of a replica in the mean: equal, or the tokens that it has learnt since it began"
+        "equal",
+        description="weight of a replica in the mean: equal, or the tokens learnt since the last synchronisation",
     )
     compression: Compression | float = Field(
         "none",
@@ -93,6 +106,13 @@ class Pending:
     due_iteration: int
 
 
+REBUILDERS: dict[str, tuple[type[CheckFree], CheckFreeConfig | CheckFreePlusConfig]] = {
+    "checkfree": (CheckFree, CheckFreeConfig()),
+    "checkfree_plus": (CheckFreePlus, CheckFreePlusConfig()),
+}
+"""Strategies, with options, that rebuild a stage of a pipeline from its others, by their names in `lost_stage`."""
+
+
 class Diloco(Peer):
     """Pipelines that train apart between synchronisations."""
 
@@ -103,10 +123,12 @@ class Diloco(Peer):
 
     def __init__(self, config: DilocoConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
+        inner = REBUILDERS.get(config.lost_stage)
+        self._inner = inner[0](inner[1], num_stages) if inner else None
         self._apart = config.inner_steps // config.fragments  # iterations between two synchronisations
         self._reached: Position | None = None  # the state that the last iteration led to
         self._begun: Position | None = None  # the state that the next one begins with
-        self._broken: set[int] = set()  # replicas that have lost a node since then, even if it is replaced
+        self._broken: dict[int, set[int]] = {}  # replicas that have lost nodes since they trained last, and the stages
         self._since: dict[int, int] = {}  # the iteration from which a replica counts in the next synchronisation
         self._pending: Pending | None = None
         self._sending: Background | None = None  # of the differences that are pending
@@ -127,7 +149,8 @@ class Diloco(Peer):
                 f"overlap_iterations {config.overlap_iterations} is not less than the iterations between two "
                 f"synchronisations, {config.inner_steps // config.fragments}"
             )
-        return None
+        inner = REBUILDERS.get(config.lost_stage)
+        return inner[0].check(inner[1], workload) if inner else None
 
     @classmethod
     def check_site(cls, config: DilocoConfig, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
@@ -141,15 +164,25 @@ class Diloco(Peer):
         """The global weights and, with outer momentum, its velocity, in fp32."""
         return float(costs.stage_parameters(stage) * FP32_BYTES * (2 if config.outer_momentum else 1))
 
+    @classmethod
+    def extra_memory_bytes(cls, config: DilocoConfig, costs: Costs, stage: int) -> float:
+        """What the strategy that rebuilds lost stages takes."""
+        inner = REBUILDERS.get(config.lost_stage)
+        return inner[0].extra_memory_bytes(inner[1], costs, stage) if inner else 0.0
+
+    def training_variant(self) -> Routes:
+        """The routes of the strategy that rebuilds lost stages."""
+        return self._inner.training_variant() if self._inner else super().training_variant()
+
     def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
-        """No gradients are exchanged."""
-        return replace(plan, exchanges=())
+        """No gradients are exchanged; routes and copies are those of the strategy that rebuilds lost stages."""
+        return replace(self._inner.adapt_plan(plan) if self._inner else plan, exchanges=())
 
     # ---- before an iteration -------------------------------------------------------------------------
 
     def admit(self, world: StrategyWorld) -> Process[Failure | None]:
-        """Send nodes the state of their stage beside the training."""
-        return (yield from world.admit_nodes(beside=True))
+        """Send nodes the state of their stage beside the training, or what their stage is rebuilt from."""
+        return (yield from world.admit_nodes(beside=True, sources=self._sources(world)))
 
     def can_train(self, world: StrategyWorld) -> bool:
         """Whether `min_replicas` pipelines are complete."""
@@ -161,15 +194,15 @@ class Diloco(Peer):
         if not position.replicas or position != self._reached:  # the start, or a fallback has gone back
             self._pending = None
             position = split(replace(position, replicas=()), recipes_of(world, position))
+            self._broken.clear()
             self._since = dict.fromkeys(range(world.num_pipelines), position.iteration)
-        for number in set(with_state(position)).intersection(
-            self._broken | set(range(world.num_pipelines)).difference(there)
-        ):
-            position = without(position, number)
+        self._note_broken(world)
+        for number in set(with_state(position)).intersection(self._broken):
+            position = self._with_broken(world, position, number)
         position = self._with_arrived(world, position)
-        training = with_state(position)
+        training = in_training(position)
         if not training or position.iteration % self._apart == 0:
-            for number in set(there).difference(training):
+            for number in set(there).difference(with_state(position)):
                 is_from_peer = training and self.config.joiner_optimizer == "peer"
                 recipe = recipes_of(world, position)[number]
                 position = joined(position, number, recipe, training[0] if is_from_peer else "fresh")
@@ -177,10 +210,61 @@ class Diloco(Peer):
         self._begun = position
         return position
 
+    def _note_broken(self, world: StrategyWorld) -> None:
+        """Note the stages of each pipeline whose nodes are lost."""
+        for stage, number in world.vacancies:
+            self._broken.setdefault(number, set()).update(world.site.cluster.stages_on(stage))
+
+    def _with_broken(self, world: StrategyWorld, position: Position, number: int) -> Position:
+        """The state without a replica that has lost a node, or in which it waits for its nodes or goes on with them."""
+        if self.config.lost_stage == "leave":
+            return without(position, number)
+        state = position.replicas[number]
+        assert state is not None, "a replica that takes part has a state"
+        if number not in complete_pipelines(world):
+            return with_replica(position, number, state.entered(REST))
+        edits, of_global = self._rebuilding(self._broken[number])
+        for stage in of_global:
+            state = state.edited(Edit(stage, "zeros"))  # its optimizer's state is lost too
+        state = received(state, position, stages=of_global) if of_global else state
+        return with_replica(position, number, state.edited(*edits).entered(recipes_of(world, position)[number]))
+
+    def _rebuilding(self, lost: Collection[int]) -> tuple[list[Edit], tuple[int, ...]]:
+        """Edits that rebuild lost stages of a pipeline, and the stages that take the global weights instead."""
+        edits, of_global = list[Edit](), list[int]()
+        for stage in sorted(lost):
+            try:
+                if self._inner is None:
+                    raise UnrecoverableError("no strategy rebuilds stages")
+                edit = self._inner.edit(stage, frozenset(lost))  # None: other nodes have the stage's state
+                edits += [edit] if edit else []
+            except UnrecoverableError:
+                of_global.append(stage)
+        return edits, tuple(of_global)
+
+    def _sources(self, world: StrategyWorld) -> dict[tuple[int, int], list[tuple[int, float]]]:
+        """What nodes are sent whose pipelines wait for them, by place: the stages that send it, and bytes."""
+        replicas, costs, cluster = self._begun.replicas if self._begun else (), world.costs, world.site.cluster
+        found: dict[tuple[int, int], list[tuple[int, float]]] = {}
+        for number, lost in self._broken.items():
+            if self.config.lost_stage == "leave" or number >= len(replicas) or replicas[number] is None:
+                continue
+            edits, of_global = self._rebuilding(lost)
+            rebuilding = self._inner.transfers(world, frozenset(lost), edits) if self._inner else []
+            sent = [(each.target, each.source, each.num_bytes) for each in rebuilding]
+            sent += [(stage, stage, costs.stage_parameters(stage) * FP32_BYTES) for stage in of_global]
+            sent += [(stage, stage, self.host_memory_bytes(self.config, costs, stage)) for stage in sorted(lost)]
+            for target, source, num_bytes in sent:
+                assert isinstance(target, int), "nodes are sent state"
+                assert isinstance(source, int), "nodes send it"
+                if target in lost:
+                    found.setdefault((cluster.host_of(target), number), []).append((source, float(num_bytes)))
+        return found
+
     def plan_for(self, world: StrategyWorld, plan: IterationPlan) -> IterationPlan:
         """The pipelines that train; where they synchronise, the exchange of differences at the end."""
         assert self._begun is not None, "an iteration begins with a position"
-        training = tuple(with_state(self._begun))
+        training = in_training(self._begun)
         stages = () if self.config.overlap_iterations else self._due(self._begun.iteration + 1)
         key = plan, training, stages
         if key not in self._plans:
@@ -207,9 +291,12 @@ class Diloco(Peer):
 
     def completed(self, world: StrategyWorld, position: Position) -> Position:
         """The state with new global weights, if a synchronisation is complete."""
-        self._broken.clear()
+        for number in in_training(position):
+            self._broken.pop(number, None)
         position = self._with_arrived(world, position)
         if stages := self._due(position.iteration):
+            for number in set(with_state(position)).difference(in_training(position)):
+                position = without(position, number)  # not back in time
             taken_iteration = position.iteration
             due = Pending(stages, position.replicas, taken_iteration, taken_iteration + self.config.overlap_iterations)
             if self.config.overlap_iterations:
@@ -229,7 +316,7 @@ class Diloco(Peer):
 
     def _synchronised(self, world: StrategyWorld, position: Position, due: Pending) -> Position:
         """The state after a synchronisation of the replicas that are still there."""
-        training = with_state(position)
+        training = in_training(position)
         present = [number for number in training if due.taken[number] is not None]
         detail = f"{len(present)} of {world.num_pipelines} replicas, {len(complete_pipelines(world))} complete"
         world.record("synchronised", None, position.iteration, detail)
@@ -254,11 +341,12 @@ class Diloco(Peer):
 
     def _shares(self, due: Pending) -> list[float]:
         """Tokens that each replica has learnt since it began or was last synchronised, in rows."""
+        last = due.taken_iteration - self.config.inner_steps
         shares = []
         for number, state in enumerate(due.taken):
-            since, until = self._since.get(number, 0), due.taken_iteration
-            shares.append(float(len(rows_of(state)) * (until - max(since, until - self._apart))) if state else 0.0)
-        return shares
+            since_step = max(self._since.get(number, 0), last) // state.iterations_per_step if state else 0
+            shares.append(float(rows_learnt(state, since_step)) if state else 0.0)
+        return shares if any(shares) else []
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
         """Send differences beside the training, wait for those that are due; wait for pipelines that come back."""
@@ -316,12 +404,12 @@ class Diloco(Peer):
 
     def regroup(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
         """Train on without the pipeline that has lost a node; only at a synchronisation do others notice its loss."""
-        self._broken |= {pipeline for _, pipeline in world.vacancies}
+        self._note_broken(world)
         if self._due(position.iteration + 1) and not self.config.overlap_iterations:
             failure = yield from world.regroup()
             if failure is not None:
                 return failure
-        if self._begun is not None and set(with_state(self._begun)).difference(self._broken):
+        if self._begun is not None and set(in_training(self._begun)).difference(self._broken):
             world.resume_iteration()
         return None
 
@@ -332,13 +420,12 @@ def complete_pipelines(world: StrategyWorld) -> list[int]:
     return [pipeline for pipeline in range(world.num_pipelines) if pipeline not in broken]
 
 
+def in_training(position: Position) -> tuple[int, ...]:
+    """Replicas that train, by number: those with a state, except those that wait for a node."""
+    return tuple(n for n, state in enumerate(position.replicas) if state and not state.lineage.recipe.is_rest)
+
+
 def recipes_of(world: StrategyWorld, position: Position) -> list[Recipe]:
     """How each replica is trained: on its rows of the batch."""
     num_rows, num_replicas = position.lineage.spec.sequences_per_batch, world.num_pipelines
     return [Recipe(rows=rows_of_parts([number], num_replicas, num_rows)) for number in range(num_replicas)]
-
-
-def rows_of(state: Position) -> Collection[int]:
-    """Rows of a batch that a replica learns."""
-    rows = state.lineage.recipe.rows
-    return range(state.lineage.spec.sequences_per_batch) if rows is None else rows

@@ -87,6 +87,6 @@ class StaleStage(CheckFreeHybrid):
         """Whether the copies of E and E⁻¹ survive."""
         return self.swaps and not {1, self.num_stages} & lost
 
-    def _transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:
+    def transfers(self, world: StrategyWorld, lost: frozenset[int], edits: list[Edit]) -> list[Transfer]:
         """Transfers between stages, for the copies of E and E⁻¹."""
-        return super()._transfers(world, lost, edits) if self.swaps else []
+        return super().transfers(world, lost, edits) if self.swaps else []

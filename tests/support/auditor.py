@@ -189,10 +189,11 @@ class Auditor:
                 self.stored.add(sent.version)
         elif target and sent.what.startswith("checkpoint of stage"):
             self.copies.setdefault(target, {}).setdefault(int(sent.what.split()[-1]), set()).update(sent.carries)
-        elif source and target and sent.what == "state" and self.own(source) == self.own(target):
-            for stage, versions in self.copies.get(source, {}).items():  # who joins gets the copies too
+        elif source and target and sent.what == "state":
+            copies = self.copies.get(source, {}) if self.own(source) == self.own(target) else {}
+            for stage, versions in copies.items():  # who joins gets the copies too
                 self.copies.setdefault(target, {}).setdefault(stage, set()).update(versions)
-            if self.world.cluster.config.joining == "beside":
+            if self.world.cluster.config.joining == "beside" or self.strategy.kind == "diloco":
                 self.fetched.add(target)
 
     def keep(self, iteration: int) -> None:

@@ -29,6 +29,7 @@ STRATEGY_OPTIONS: list[dict[str, Any]] = [
     {"kind": "elastic"},
     {"kind": "elastic", "pipelines": "formed_anew", "learning_rate": "sqrt"},
     {"kind": "diloco", "inner_steps": 3},
+    {"kind": "diloco", "inner_steps": 5, "lost_stage": "checkfree_plus"},
     {"kind": "diloco", "inner_steps": 4, "fragments": 2, "overlap_iterations": 1, "min_replicas": 2},
     {
         "kind": "diloco",

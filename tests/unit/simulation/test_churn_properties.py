@@ -62,6 +62,10 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "elastic", "label": "anew", "pipelines": "formed_anew", "min_replicas": 2, "learning_rate": "sqrt"},
     {"kind": "elastic", "label": "spares", "world_size": "fixed_with_spares"},
     {"kind": "diloco", "inner_steps": 3},
+    *(
+        {"kind": "diloco", "label": f"diloco_{inner}", "inner_steps": 5, "lost_stage": inner}
+        for inner in ("global", "checkfree", "checkfree_plus")
+    ),
     {"kind": "diloco", "label": "stream", "inner_steps": 4, "fragments": 2, "overlap_iterations": 1, "mixing": 0.5},
     {
         "kind": "diloco",

@@ -110,15 +110,17 @@ STRATEGIES = st.one_of(
         st.sampled_from(["as_placed", "formed_anew"]),
     ),
     st.builds(
-        lambda steps, overlap, timeout: {
+        lambda steps, overlap, timeout, lost: {
             "kind": "diloco",
             "inner_steps": steps,
+            "lost_stage": lost,
             "overlap_iterations": overlap,
             "join_timeout_seconds": timeout,
         },
         st.integers(2, 5),
         st.integers(0, 1),
         st.sampled_from([0.0, 30.0]),
+        st.sampled_from(["leave", "global", "checkfree"]),
     ),
     st.builds(
         lambda of: {"kind": "neighbour_takeover", "approximate": of}, st.sampled_from(["both_stages", "lost_stage"])

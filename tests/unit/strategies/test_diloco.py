@@ -166,3 +166,50 @@ strategies: [{{kind: diloco, {options}}}]
     with pytest.raises(ScenarioError) as error:
         parse_scenario(text)
     assert BAD[options] in str(error.value)
+
+
+SOON_BACK = {**THREE, "provisioning_seconds": 5.0}
+
+
+@pytest.mark.parametrize("lost_stage", ["global", "checkfree", "checkfree_plus"])
+def test_a_pipeline_goes_on_with_its_lost_stage_restored(monkeypatch, lost_stage):
+    """Lost in iteration 2, sent its state from iteration 3 on, back in iteration 4, and in the synchronisation."""
+    scenario = a_scenario((diloco(inner_steps=6, lost_stage=lost_stage),), cluster=SOON_BACK, steps=12)
+    positions, found = positions_of(monkeypatch, with_losses(scenario, Loss(25.0, ((2, 1),))))
+    rests = [[state.lineage.recipe.is_rest for state in position.replicas] for position in positions]
+    assert [at for at, each in enumerate(rests, start=1) if each[1]] == [2, 3]
+    assert not any(each[0] or each[2] for each in rests)
+    assert [event.detail[:1] for event in of_kind(found, "synchronised")] == ["3", "3"]
+    entries = [entry for _, entry in positions[4].replicas[1].lineage.edits if not isinstance(entry, Recipe)]
+    if lost_stage == "global":
+        zeros, merge = entries
+        assert (zeros.stage, zeros.rule, merge.stages, merge.rate) == (2, "zeros", (2,), 1.0)
+        assert merge.sources[0].lineage.is_at_rest
+    else:
+        (edit,) = entries
+        assert (edit.stage, edit.sources) == (2, {"checkfree": (1, 3), "checkfree_plus": (1,)}[lost_stage])
+    assert found.batch_share == pytest.approx(1 - 6 / 16 * 2 / 12)
+
+
+def test_who_is_not_back_at_the_synchronisation_loses_its_steps(monkeypatch):
+    scenario = a_scenario((diloco(lost_stage="checkfree"),), cluster=THREE, steps=12)
+    positions, found = positions_of(monkeypatch, with_losses(scenario, BROKEN))
+    assert [event.detail[:1] for event in of_kind(found, "synchronised")] == ["2", "2", "3"]
+    assert [position.replicas[1] is None for position in positions] == 3 * [False] + 5 * [True] + 4 * [False]
+
+
+def test_ends_that_checkfree_cannot_rebuild_take_the_global_weights(monkeypatch):
+    scenario = a_scenario((diloco(inner_steps=6, lost_stage="checkfree"),), cluster=SOON_BACK, steps=6)
+    positions, _ = positions_of(monkeypatch, with_losses(scenario, Loss(30.0, ((4, 1), (2, 1), (3, 1)))))
+    entries = [entry for _, entry in positions[4].replicas[1].lineage.edits if not isinstance(entry, Recipe)]
+    assert [getattr(entry, "stage", None) for entry in entries] == [2, 3, 4, None]
+    assert entries[-1].stages == (2, 3, 4)  # neighbours of each other
+
+
+def test_a_rebuilt_stage_fetches_its_sources_alone():
+    """Of stage 2: weights of stages 1 and 3 in 4 bytes, and global weights and velocity, in 8, beside the training."""
+    kinds = diloco(inner_steps=6, lost_stage="checkfree", label="own"), diloco(inner_steps=6)
+    scenario = with_losses(a_scenario(kinds, cluster=SOON_BACK, steps=12), BROKEN)
+    own, peer = run(scenario, 0), run(scenario, 1)
+    assert own.sent_bytes == 680 * (2 * 4 + 8)
+    assert peer.sent_bytes == 680 * (12 + 8)
