@@ -134,7 +134,7 @@ def test_enter_and_space_hide_and_show_a_strategy_in_every_chart(page):
     assert button.get_attribute("aria-pressed") == "false"
     settled(page, lambda: all(drawing(page, chart) != before[chart] for chart in CHARTS))
     assert page.find_element(By.ID, "status").get_attribute("textContent") == (
-        "Charts show no failures, CheckFree at rate per hour 0.5, interval iterations 10."
+        "Charts show no failures, CheckFree at failure rate 50 % per hour, checkpoint interval 10 iterations."
     )
     press(page, Keys.SPACE)
     settled(page, lambda: {chart: drawing(page, chart) for chart in CHARTS} == before)
@@ -152,7 +152,7 @@ def test_the_keyboard_chooses_point_and_axis_and_charts_follow(page):
     def ticks() -> list[str]:
         return [one.text for one in page.find_elements(By.CSS_SELECTOR, "#hours .role-axis-label text")]
 
-    assert {"0.5", "0.9"} <= set(ticks())
+    assert {"50", "90"} <= set(ticks())
     page.execute_script("document.getElementById('axis').focus()")
     press(page, Keys.ARROW_DOWN)
     settled(page, lambda: {"10", "40"} <= set(ticks()))
@@ -185,7 +185,7 @@ def test_the_table_behind_a_chart_follows_the_chart(page):
         return [[cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in found]
 
     settled(page, lambda: len(cells()) == 3 * 2)
-    assert [row[:2] for row in cells()][:2] == [["no failures", "0.5"], ["checkpointing", "0.5"]]
+    assert [row[:2] for row in cells()][:2] == [["no failures", "50"], ["checkpointing", "50"]]
     assert page.find_element(By.CSS_SELECTOR, "#hours-data caption").text == "Time to loss 4.9"
     headings = page.find_elements(By.CSS_SELECTOR, "#hours-data thead th[scope=col]")
     assert [one.text for one in headings][2] == "hours to loss 4.9"

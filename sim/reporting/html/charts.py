@@ -205,7 +205,8 @@ def _mean_layers(
     interval = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, clip=True, aria=False)
     is_partial = alt.condition("datum.reached < datum.runs", alt.value(0), alt.value(1))
     dots = base.mark_point(size=70, strokeWidth=2, opacity=1, aria=False)
-    fills, at_mean = (colour(data, alt.Stroke), colour(data, alt.Fill)), channel("mean:Q", **axis)
+    fills = colour(data, alt.Stroke), colour(data, alt.Fill), colour(data, alt.Shape)
+    at_mean = channel("mean:Q", **axis)
     layers = [
         interval.encode(channel("low:Q", **axis), colour(data), **{end: "high:Q"}),
         dots.encode(at_mean, *fills, fillOpacity=is_partial, tooltip=tooltips(columns)),
@@ -308,8 +309,12 @@ def chart_of(rows: str, shown: str) -> alt.Chart:
 
 
 def colour(data: ReportData, channel: type[Any] = alt.Color) -> Any:
-    """Encode each strategy's colour, or its dashes (StrokeDash)."""
-    looks = [style.dashes or (1, 0) if channel is alt.StrokeDash else style.colour for style in data.styles]
+    """Encode each strategy's colour, its dashes (StrokeDash), or the shape of its marks (Shape)."""
+    looks: list[Any] = [style.colour for style in data.styles]
+    if channel is alt.StrokeDash:
+        looks = [style.dashes or (1, 0) for style in data.styles]
+    elif channel is alt.Shape:
+        looks = [style.shape for style in data.styles]
     return channel("strategy:N", scale=alt.Scale(domain=list(range(len(looks))), range=looks), legend=None)
 
 

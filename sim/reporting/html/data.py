@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, format_value, styles_by_kind
-from sim.reporting.tables import headings
+from sim.reporting.words import words_of
 from sim.results.selection import comparable, swept_fields
 from sim.results.storage import TABLE, Results, load_comparison, read_about, read_plan
 from sim.strategies import legend_label
@@ -34,12 +34,20 @@ DASHES: dict[LineStyle, tuple[int, ...]] = {
 """Dashes in pixels of matplotlib's line styles."""
 
 
+SHAPES = {
+    **{"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"},
+    "X": "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z",
+}
+"""Shapes of matplotlib's markers."""
+
+
 class LegendStyle(NamedTuple):
-    """A strategy in the legend: display name, colour, dashes in pixels (none: a solid line)."""
+    """A strategy in the legend: display name, colour, dashes in pixels (none: a solid line), shape of its marks."""
 
     label: str
     colour: str
     dashes: tuple[int, ...]
+    shape: str
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,7 @@ class SweepPoint:
     @property
     def label(self) -> str:
         """The values in words; empty without a sweep."""
-        values = zip(headings(list(self.values)), self.values.values(), strict=True)
-        return ", ".join(f"{name} {_describe_value(value)}" for name, value in values).replace("\n", " ")
+        return ", ".join(_with_value(field, value) for field, value in self.values.items())
 
 
 class SweepAxis(NamedTuple):
@@ -107,7 +114,10 @@ class ReportData:
         """Each strategy's style, as in all figures."""
         runs = self.results.runs
         styles = styles_by_kind(dict(zip(runs["strategy"], runs["kind"], strict=True)))
-        return [LegendStyle(legend_label(name), style.colour, DASHES[style.line]) for name, style in styles.items()]
+        return [
+            LegendStyle(legend_label(name), style.colour, DASHES[style.line], SHAPES[style.marker])
+            for name, style in styles.items()
+        ]
 
     @cached_property
     def groups(self) -> dict[Key, Group]:
@@ -134,14 +144,14 @@ class ReportData:
         """The axes of the sweep: each swept field, those that vary together once; all points in a row if not a grid."""
         places: dict[tuple[int, ...], tuple[list[str], tuple[str, ...]]] = {}
         for field in self.fields:
-            numbers, texts = pd.factorize(np.array([_describe_value(p.values.get(field)) for p in self.points], object))
+            numbers, texts = pd.factorize(np.array([_value(field, p.values.get(field)) for p in self.points], object))
             if len(texts) > 1:
                 places.setdefault(tuple(numbers.tolist()), ([], tuple(texts)))[0].append(field)
         if prod(len(texts) for _, texts in places.values()) != len(self.points):
             labels = tuple(point.label for point in self.points)
             return [SweepAxis("swept point", labels, tuple(range(len(labels))))]
         return [
-            SweepAxis(" and ".join(headings(fields)).replace("\n", " "), texts, where)
+            SweepAxis(" and ".join(words_of(field).label for field in fields), texts, where)
             for where, (fields, texts) in places.items()
         ]
 
@@ -190,8 +200,14 @@ def _agree(point: Values, values: Values) -> bool:
     return all(point[field] == value for field, value in values.items() if field in point)
 
 
-def _describe_value(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list) else format_value(value)
+def _value(field: str, value: Any) -> str:
+    """A swept value in the unit of its field in words."""
+    return json.dumps(value) if isinstance(value, dict | list) else words_of(field).value(value)
+
+
+def _with_value(field: str, value: Any) -> str:
+    words = words_of(field)
+    return " ".join(filter(None, (words.name, _value(field, value), words.unit)))
 
 
 def thin(rows: pd.DataFrame, data: ReportData, most: int) -> pd.DataFrame:

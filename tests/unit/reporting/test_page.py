@@ -53,14 +53,14 @@ def rows(chart):
 def test_points_of_a_grid_have_two_axes_and_every_strategy(grid):
     source = report_data(grid)
     assert [point.label for point in source.points] == [
-        "rate per hour 0.5, interval iterations 10",
-        "rate per hour 0.5, interval iterations 40",
-        "rate per hour 0.9, interval iterations 10",
-        "rate per hour 0.9, interval iterations 40",
+        "failure rate 50 % per hour, checkpoint interval 10 iterations",
+        "failure rate 50 % per hour, checkpoint interval 40 iterations",
+        "failure rate 90 % per hour, checkpoint interval 10 iterations",
+        "failure rate 90 % per hour, checkpoint interval 40 iterations",
     ]
     assert source.axes == [
-        SweepAxis("rate per hour", ("0.5", "0.9"), (0, 0, 1, 1)),
-        SweepAxis("interval iterations", ("10", "40"), (0, 1, 0, 1)),
+        SweepAxis("failure rate (% per hour)", ("50", "90"), (0, 0, 1, 1)),
+        SweepAxis("checkpoint interval (iterations)", ("10", "40"), (0, 1, 0, 1)),
     ]
     for point in source.points:
         assert sorted(point.runs["strategy"].unique()) == ["checkfree", "checkpoint", "none"]
@@ -82,10 +82,14 @@ def test_fields_that_are_no_grid_make_one_axis(tmp_path):
     by_hand = ", ".join(f"{{failures.rate_per_hour: {point}}}" for point in (first, second, third))
     text = CURVE.replace(ONE_FIELD, f"list: [{by_hand}]")
     (axis,) = report_data(a_sweep(tmp_path, text)).axes
-    assert (axis.label, axis.places, axis.values[2]) == ("swept point", (0, 1, 2), "rate per hour 0.3, give up after 8")
+    assert (axis.label, axis.places, axis.values[2]) == (
+        "swept point",
+        (0, 1, 2),
+        "failure rate 30 % per hour, give up after 8",
+    )
     zipped = "zip: {failures.rate_per_hour: [0.1, 0.3], give_up_after: [8, 9]}"
     (axis,) = report_data(a_sweep(tmp_path, CURVE.replace(ONE_FIELD, zipped))).axes
-    assert (axis.label, axis.values) == ("rate per hour and give up after", ("0.1", "0.3"))
+    assert (axis.label, axis.values) == ("failure rate (% per hour) and give up after", ("10", "30"))
 
 
 # ---- charts --------------------------------------------------------------------------------------
@@ -108,11 +112,14 @@ def test_means_stand_at_points_that_do_not_concern_a_strategy(grid):
     made, _ = charts(grid)
     found = [(row["strategy"], row["point"], row["places"]) for row in rows(made["hours"])]
     assert len(found) == 3 * 4
-    assert (2, 1, ["0.5", "40"]) in found
-    assert (2, 0, ["0.5", "10"]) in found
+    assert (2, 1, ["50", "40"]) in found
+    assert (2, 0, ["50", "10"]) in found
     source = report_data(grid)
     told = content(source, list(made.values()))
-    assert told["points"][2] == {"label": "rate per hour 0.9, interval iterations 10", "places": [1, 0]}
+    assert told["points"][2] == {
+        "label": "failure rate 90 % per hour, checkpoint interval 10 iterations",
+        "places": [1, 0],
+    }
     assert told["charts"][2]["datasets"]["rows"]["mean"] == [row["mean"] for row in rows(made["hours"])]
     assert told["charts"][2]["signals"] == ("strategies", "along", "axis")
     scale = charts(grid)[0]["hours"].spec["layer"][0]["encoding"]["x"]["scale"]
@@ -244,7 +251,7 @@ def test_the_answer_tints_the_first_and_names_ties(hours, marks, verdict, sweep)
     whole = replace(whole, parameters={name: source.parameters[name] for name in runs["run"]})
     found = answer(whole)
     assert found is not None
-    assert found.headings == ("strategy", "rate per hour 0.1", "rate per hour 0.3")
+    assert found.headings == ("strategy", "failure rate 10 % per hour", "failure rate 30 % per hour")
     assert [cells[0].mark for _, cells in found.rows[:2]] == marks
     assert found.rows[-1][1][0].hours == verdict
     words = {"first": "first", "close": "too close", "": ""}
@@ -257,7 +264,7 @@ def test_the_answer_on_many_points_has_a_row_for_each(sweep, monkeypatch):
     found = answer(report_data(sweep))
     assert found is not None
     assert found.headings == ("point", "No failures", "Checkpointing", "CheckFree", "first")
-    assert [label for label, _ in found.rows] == ["rate per hour 0.1", "rate per hour 0.3"]
+    assert [label for label, _ in found.rows] == ["failure rate 10 % per hour", "failure rate 30 % per hour"]
     assert found.rows[0][1][0].mark == "reference"
 
 
