@@ -64,11 +64,15 @@ class SweepPoint:
 
 
 class SweepAxis(NamedTuple):
-    """An axis of a sweep: its field or fields, its values in words, and the place of every point on it."""
+    """An axis of a sweep: its field or fields, its values in words, and the place of every point on it.
+
+    numbers: the values in the unit of the label; empty if they are no numbers, or of several fields.
+    """
 
     label: str
     values: tuple[str, ...]
     places: tuple[int, ...]
+    numbers: tuple[float, ...] = ()
 
 
 class Group(NamedTuple):
@@ -151,9 +155,17 @@ class ReportData:
             labels = tuple(point.label for point in self.points)
             return [SweepAxis("swept point", labels, tuple(range(len(labels))))]
         return [
-            SweepAxis(" and ".join(words_of(field).label for field in fields), texts, where)
+            SweepAxis(" and ".join(words_of(field).label for field in fields), texts, where, self._numbers(fields))
             for where, (fields, texts) in places.items()
         ]
+
+    def _numbers(self, fields: list[str]) -> tuple[float, ...]:
+        """The values of a field that holds numbers alone, in the order of their points."""
+        values = list(dict.fromkeys(point.values.get(fields[0]) for point in self.points))
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(fields) > 1 or len(numbers) < len(values):
+            return ()
+        return tuple(rounded(words_of(fields[0]).factor * number) for number in numbers)
 
     @cached_property
     def abouts(self) -> list[dict[str, Any]]:

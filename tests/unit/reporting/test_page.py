@@ -59,8 +59,8 @@ def test_points_of_a_grid_have_two_axes_and_every_strategy(grid):
         "failure rate 90 % per hour, checkpoint interval 40 iterations",
     ]
     assert source.axes == [
-        SweepAxis("failure rate (% per hour)", ("50", "90"), (0, 0, 1, 1)),
-        SweepAxis("checkpoint interval (iterations)", ("10", "40"), (0, 1, 0, 1)),
+        SweepAxis("failure rate (% per hour)", ("50", "90"), (0, 0, 1, 1), (50, 90)),
+        SweepAxis("checkpoint interval (iterations)", ("10", "40"), (0, 1, 0, 1), (10, 40)),
     ]
     for point in source.points:
         assert sorted(point.runs["strategy"].unique()) == ["checkfree", "checkpoint", "none"]
@@ -124,6 +124,15 @@ def test_means_stand_at_points_that_do_not_concern_a_strategy(grid):
     assert told["charts"][2]["signals"] == ("strategies", "along", "axis")
     scale = charts(grid)[0]["hours"].spec["layer"][0]["encoding"]["x"]["scale"]
     assert 1.0 - scale["paddingInner"] <= 0.15  # all of them, of the way to the next value
+
+
+def test_means_stand_at_the_numbers_of_the_only_field(tmp_path):
+    made, _ = charts(a_sweep(tmp_path, CURVE.replace("[0.1, 0.3]", "[0.02, 0.3]")))
+    x = made["hours"].spec["layer"][1]["encoding"]["x"]
+    assert (x["type"], x["scale"]["type"], x["axis"]["values"]) == ("quantitative", "log", [2, 30])
+    assert x["title"] == "failure rate (% per hour)"
+    low, high = x["scale"]["domain"]
+    assert low < 2 < 30 < high
 
 
 def test_charts_have_the_limits_and_sums_of_the_figures(sweep, drawn):
