@@ -219,7 +219,7 @@ def _along_axis(data: ReportData, base: alt.Chart) -> alt.Chart:
     ticks = alt.Axis(values=list(first.numbers), format="~g")
     x = alt.X("at:Q", title=first.label, scale=scale, axis=ticks)
     at_numbers: alt.Chart = base.transform_calculate(at=shifted).encode(x)
-    return at_numbers  # noqa: RET504 - mypy knows no type of `encode`
+    return at_numbers
 
 
 def _mean_layers(
