@@ -33,9 +33,9 @@ COST_HEADINGS = (
     "devices\n× model",
     "hosts\n× model",
     "storage\n× model",
-    "sent an iter.\n× model",
-    "computed\nan iter.",
-    "seconds an\niter., all in",
+    "sent per iter.\n× model",
+    "computed\nper iter.",
+    "seconds per\niter., all in",
 )
 
 

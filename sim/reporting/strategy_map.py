@@ -89,7 +89,7 @@ def shares_table(found: StrategyMap) -> Table:
     """For each strategy the share of cells in which it is best, and how far it is ahead or behind."""
     what = "cheapest" if found.objective == "money" else "first"
     first, may_be = f"{what} in\n% of cells", f"may be {what}\nin % of cells"
-    headings = (first, "of these\ntoo close", may_be, "behind by\n% (median)")
+    headings = (first, "too close,\n% of these", may_be, "median lag\nin %")
     table_rows = []
     for name, rows in found.table.groupby("strategy", sort=False):
         best = rows[rows["is_best"]]
@@ -102,7 +102,11 @@ def shares_table(found: StrategyMap) -> Table:
         )
         table_rows.append(Row((legend_label(str(name)), *shares)))
     title = f"{found.scenario.name}: strategies that reach the target {what}"
-    return Table(title, columns_of(headings), tuple(table_rows))
+    note = (
+        f"Cells in which each strategy is {what}; of these, cells too close to call; cells in which it may be {what}; "
+        "and its lag in the other cells."
+    )
+    return Table(title, columns_of(headings), tuple(table_rows), note)
 
 
 def own_line(found: StrategyMap) -> str:

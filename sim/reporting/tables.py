@@ -56,7 +56,7 @@ def _compared_cells(rows: pd.DataFrame, scenario: Scenario) -> dict[str, str]:
         cells[f"hours to\nloss {target:g}"] = hours_to_target(rows)
     cells["hours\nto end"] = hours(once["wall_clock_seconds"])
     cells["over-\nhead"] = spread(once["overhead"] * 100, "{:+.0f} %")
-    cells["seconds\nan iter."] = _to_three_digits(once["iteration_seconds"])
+    cells["seconds\nper iter."] = _to_three_digits(once["iteration_seconds"])
     cells[COST] = spread(once["cost_usd"], "{:,.0f}" if once["cost_usd"].astype(float).mean() >= 100 else "{:.2f}")
     cells[ITERATIONS] = counted(rows, "num_iterations_run", "num_iterations_rerun")
     if is_learnt:

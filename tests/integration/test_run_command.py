@@ -67,7 +67,7 @@ def test_a_run_ends_in_a_table_a_figure_and_files(finished):
     folder, output = finished
     for words in (
         "no failures", "checkpointing", "redundant", "CheckFree+", "to end", "loss 2.5", "over-", "(fallb.)",
-        "an iter.", "Where the hours went", "recovery", "Money: $0.25 for each hour", "PARAMETRIC CURVE",
+        "per iter.", "Where the hours went", "recovery", "Money: $0.25 for each hour", "PARAMETRIC CURVE",
         "One proxy step stands for 2 target iterations",
     ):  # fmt: skip
         assert words in output
@@ -140,7 +140,7 @@ def test_the_table_shows_the_spread_over_seeds(runs):
     assert len(cells["strategy"]) == 5
     hours_of = dict(zip(cells["strategy"], cells["hours\nto end"], strict=True))
     assert [name for name, cell in hours_of.items() if "±" not in cell] == ["no failures"]  # the same for all seeds
-    assert not any("±" in cell for cell in cells["seconds\nan iter."])
+    assert not any("±" in cell for cell in cells["seconds\nper iter."])
     frame = pd.DataFrame({"target_reached_seconds": [3600.0, None]})
     assert hours_to_target(frame) == "1.00 (1 of 2)"
     assert hours_to_target(frame[1:]) == "-"
