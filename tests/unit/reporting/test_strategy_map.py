@@ -24,6 +24,7 @@ from sim.results.crossed_design import Estimate
 from sim.results.ranking import Ranking, Standing
 from sim.results.strategy_map import CellResult, FirstPassages
 from sim.scenario.axes import Axis
+from sim.strategies import legend_label
 
 X = Axis("failures.rate_per_hour", (0.1, 0.2, 0.4), 0.2, True, "--x")
 Y = Axis("workload.model", ("small", "large"), None, False, "--y")
@@ -101,6 +102,32 @@ def test_regions_have_borders_and_their_names_in_them():
         j = round(text.xy[1])
         assert text.get_text() == {"checkpoint": "checkpointing", "redundant": "redundant"}[BEST[j][i]]
     assert {text.get_text() for text in axis.texts} == {"checkpointing", "redundant"}
+
+
+@pytest.mark.parametrize("width", [1, 4, 9])
+def test_names_of_regions_stay_inside_them(width):
+    """Diagonal bands: the name of the one between is left out where it has no room, since the legend has it."""
+    num = 24
+    x = Axis("failures.rate_per_hour", tuple(np.geomspace(0.01, 0.5, num)), None, True, "--x")
+    y = Axis("network.bandwidth_factor", tuple(np.geomspace(0.1, 10, num)), None, True, "--y")
+    names = ["checkpoint", "redundant", "checkfree_plus"]
+    best = [[names[(i + j >= 16) + (i + j >= 16 + width)] for i in range(num)] for j in range(num)]
+    rows = [
+        {x.field: x.values[i], y.field: y.values[j], "strategy": name, "is_best": name == best[j][i], "is_close": False,
+         "is_tested": True, "behind": 0.2 * (name != best[j][i]), "num_reached": 3, "num_runs": 3}
+        for j in range(num) for i in range(num) for name in names
+    ]  # fmt: skip
+    figure = map_figure(pd.DataFrame(rows), (x, y), dict.fromkeys(names, "#D55E00"), {}, [])
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    named = {text.get_text(): text for text in axis.texts}
+    assert set(named) - {"redundant"} == {"checkpointing", "CheckFree+"}
+    assert ("redundant" in named) == (width == 9)
+    for label, text in named.items():
+        corners = axis.transData.inverted().transform(text.get_window_extent().corners())
+        columns, lines = (np.searchsorted(edges(one), corners[:, k]) - 1 for k, one in enumerate((x, y)))
+        inside = {best[j][i] for i, j in zip(columns, lines, strict=True)}
+        assert {legend_label(name) for name in inside} == {label}
 
 
 def test_axes_name_fields_and_the_legend_the_strategies():
