@@ -25,34 +25,34 @@ LISTS = {"integer": "whole numbers", "number": "numbers", "string": "texts", "ar
 INTRODUCTION = """
 # Every field of a scenario
 
-*Made by `make reference` from the schema that checks scenarios: mend descriptions in the code, not here.*
+*Made by `make reference` from the schema that checks scenarios: change descriptions in the code, not here.*
 
-A scenario is one YAML file. Only `name` and `strategies` must be in it; whatever it leaves out has the default of the
-tables below, and results keep the whole of it written out. `churnlab validate my.yaml` says all that is wrong;
+A scenario is one YAML file. Only `name` and `strategies` are required; other fields have the defaults in the
+tables below, and results contain the complete scenario. `churnlab validate my.yaml` lists every error;
 `--set section.field=value` changes any field for one command (`--set 'strategies[checkpoint].interval_iterations=10'`);
-`churnlab init my.yaml` writes a commented one to begin with, and beside it the schema by which editors complete and
+`churnlab init my.yaml` writes a commented scenario to start from, and the schema that lets editors complete and
 check it (`churnlab schema` prints it).
 
-- **Units** stand in the names: `_seconds`, `_hours`, `_ms`, `_mbit_per_s` (10⁶ bit/s), `_gib` (2³⁰ bytes),
+- **Units** are part of the names: `_seconds`, `_hours`, `_ms`, `_mbit_per_s` (10⁶ bit/s), `_gib` (2³⁰ bytes),
   `_usd_per_hour`. A value may have a unit of its own and is converted: `detection_seconds: 2 min`,
   `rate_per_hour: 10 %/day`, `bandwidth_mbit_per_s: 1.2 GiB/s`, `memory_gib: 24 GB`, a link
   `[here, there, 20 us, 1 Gbit/s]`.
 - **Seconds and hours** are simulated time of the target model.
-- **Presets**: where a table says so, a name stands for a whole section, and
-  `{preset: name, field: value}` for that with something changed. Outputs then call it `name (changed)`.
+- **Presets**: where a table says so, a name replaces a whole section, and
+  `{preset: name, field: value}` is that preset with changes. Outputs then name it `name (changed)`.
 - **Paths** are relative to the scenario's folder.
-- `null` is written where a field may be left empty. Stages are numbered: 0 holds embedding and head, 1 to s the layers.
+- `null` marks a field that may be left empty. Stages are numbered: 0 holds embedding and head, 1 to s the layers.
 
 | section | |
 |---|---|
-| [the scenario](#the-scenario) | name, strategies, and what has a section of its own |
+| [the scenario](#the-scenario) | name, strategies, and the sections |
 | [`workload`](#workload) | the target model, an iteration of it: gives the seconds |
 | [`training`](#training) | the proxy model, its text, its optimizer: gives the loss |
 | [`cluster`](#cluster) | devices, nodes, spares, delays of a recovery |
 | [`network`](#network) | links between nodes and to the store |
 | [`failures`](#failures) | when nodes fail |
-| [`strategies`](#strategies) | what is compared |
-| [`fallback`](#fallback) | what takes over where a strategy cannot recover |
+| [`strategies`](#strategies) | the strategies to compare |
+| [`fallback`](#fallback) | the strategy that takes over if another cannot recover |
 | [`seeds`](#seeds) | replicates |
 | [`sweep`](#sweep) | what `churnlab sweep` varies |
 | [`branches`](#branches) | what `churnlab branches` measures |
@@ -181,12 +181,12 @@ def page() -> str:
 def lines() -> Iterator[str]:
     """The page, piece by piece."""
     yield INTRODUCTION
-    yield from section("the scenario", "What stands at the top of the file.")
+    yield from section("the scenario", "Fields at the top level of the file.")
     yield from table(schema()["properties"], schema()["required"])
     yield from section(
         "workload",
-        "The model that you would like to train, and one iteration of it. It gives the seconds, and nothing of it is "
-        "trained. [How they come about](model-of-time.md).",
+        "The model that you would like to train, and one iteration of it. It gives the seconds and is not trained. "
+        "[The model of time](model-of-time.md).",
     )
     yield from tables("WorkloadConfig", "TargetModel")
     yield from preset_table(
@@ -195,13 +195,11 @@ def lines() -> Iterator[str]:
     yield from tables("MeasuredSeconds")
     yield from section(
         "training",
-        "The small model that really learns while the seconds pass. It has the workload's number of stages, so that a "
-        "stage lost in one is a stage lost in the other; nothing else of it enters the seconds.",
+        "The small model that is really trained. It has the workload's number of stages, so the loss of a stage means "
+        "the same in both; otherwise it does not affect the seconds.",
     )
     yield from tables("TrainingConfig", "ModelSpec", "DataSpec", "OptimizerSpec", "EvaluationConfig")
-    yield from section(
-        "cluster", "Nodes, and what it takes to go on without one. [Who leaves when, and what comes then](churn.md)."
-    )
+    yield from section("cluster", "Nodes, and the delays of a recovery. [Churn](churn.md).")
     yield from tables("ClusterConfig", "Device")
     yield from preset_table(
         "devices",
@@ -218,7 +216,7 @@ def lines() -> Iterator[str]:
     )
     yield from tables("Straggler")
     yield from section(
-        "network", "Which links a message crosses. [How messages share them](model-of-time.md#the-network)."
+        "network", "Links between nodes, and how messages share them. [The network](model-of-time.md#the-network)."
     )
     yield from tables("NetworkConfig", "LinkConfig", "StorageConfig", "AccessConfig")
     yield from preset_table("networks", (), "`network: gcp`")
@@ -226,22 +224,19 @@ def lines() -> Iterator[str]:
     yield from strategies()
     yield from section(
         "fallback",
-        "What takes over when a strategy says that it cannot recover: `restart`, `stop`, or `checkpoint` with its "
-        "options, which then keeps, and pays for, its checkpoints all the time beside the strategy. The table of a run "
-        "counts how often it was needed.",
+        "The strategy that takes over if another cannot recover: `restart`, `stop`, or `checkpoint` with its options, "
+        "which then keeps, and pays for, its checkpoints during the whole run. The table of a run counts its uses.",
     )
     yield from section(
         "seeds",
         "A replicate of every strategy is a pair of a failure seed and a training seed. [Sweeps](sweeps.md#replicates)",
     )
     yield from tables("SeedsConfig")
-    yield from section(
-        "sweep", "A section that makes many scenarios of one, for `churnlab sweep`. [Sweeps](sweeps.md)."
-    )
+    yield from section("sweep", "Values of fields for many points, for `churnlab sweep`. [Sweeps](sweeps.md).")
     yield from tables("SweepConfig")
     yield from section(
         "branches",
-        "Which single failures `churnlab branches` measures, with defaults where it is left out. [What one failure "
+        "The single failures that `churnlab branches` measures. All fields have defaults. [What one failure "
         "costs](one-failure.md).",
     )
     yield from tables("BranchesConfig")
@@ -251,8 +246,8 @@ def failures() -> Iterator[str]:
     """The section of failure processes: what many have in common, then each kind's own, then presets."""
     yield from section(
         "failures",
-        "Who leaves when: a kind with its options, a preset's name, or a preset with something changed. "
-        "[What a loss means, and how nodes come back](churn.md).",
+        "The failure process: a kind with its options, a preset's name, or a preset with changes. "
+        "[What a loss means, and how nodes return](churn.md).",
     )
     yield f"\nKinds: {links('failures', PROCESSES)}. And [presets](#presets-of-failures)."
     every, mean, rated = (
@@ -260,9 +255,9 @@ def failures() -> Iterator[str]:
     )
     yield "\nEvery kind has"
     yield from table(every)
-    yield "\nKinds with a mean have a rate or a mean, and may let the lost come back:"
+    yield "\nKinds with a mean have a rate or a mean, and lost nodes may return:"
     yield from table(without(mean, every))
-    yield "\nOf these, `exponential`, `weibull`, `lognormal` and `diurnal` say what fails as one:"
+    yield "\nOf these, `exponential`, `weibull`, `lognormal` and `diurnal` have a scope, the unit that fails as one:"
     yield from table(without(rated, mean))
     for kind, process in PROCESSES.items():
         own, required = defined(process.Config)["properties"], defined(process.Config).get("required", ())
@@ -284,8 +279,8 @@ def strategies() -> Iterator[str]:
     """The section of strategies: what all have, then each kind's options, then what their presets say."""
     yield from section(
         "strategies",
-        "A list of what is compared. The first is what others are compared with. "
-        "[What each does, pays and cannot recover](strategies.md); [one of your own](writing-a-strategy.md).",
+        "The strategies to compare. The first is the reference. "
+        "[What each does, costs and cannot recover](strategies.md); [your own strategy](writing-a-strategy.md).",
     )
     yield f"\nKinds: {links('strategies', STRATEGIES)}."
     common = StrategyConfig.model_json_schema()["properties"]
@@ -297,7 +292,7 @@ def strategies() -> Iterator[str]:
         known = {"checkfree": checkfree.PRESETS, "redundant": redundant.PRESETS}.get(kind)
         if known:
             options = dict.fromkeys(option for values in known.values() for option in values)
-            yield "\nWhat its presets say, where they differ from the defaults above:"
+            yield "\nValues of its presets that differ from the defaults above:"
             yield from rows(
                 ("option", *map(code, known)),
                 [(code(o), *(code(p[o]) if o in p else "" for p in known.values())) for o in options],

@@ -28,7 +28,13 @@ FENCED = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 SUFFIXES = {".py": "python", ".yaml": "yaml", ".csv": "text", ".json": "json"}
 PICTURES = (".png", ".svg", ".gif")
 API = "docs/api.md"
-STYLE = ".md-grid { max-width: 76rem; } .md-typeset table:not([class]) { font-size: .68rem; }\n"
+STYLE = """
+.md-grid { max-width: 76rem; }
+.md-typeset table:not([class]) { font-size: .68rem; }
+.md-typeset table:not([class]) td, .md-typeset table:not([class]) th { padding: .5em .8em; min-width: 0; }
+.md-typeset td code { word-break: normal; overflow-wrap: normal; }
+.md-typeset td:first-child code { white-space: nowrap; }
+"""
 
 
 def on_files(files: Files, config: Any) -> Files:
