@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -42,10 +43,6 @@ class Answer:
 
 
 VERDICT = "first"
-NOTE = (
-    "Means, ± half of the 95 % interval over seeds. Tinted green: first. Tinted yellow, too close: within the "
-    "uncertainty of the first."
-)
 
 
 def answer(data: ReportData) -> Answer | None:
@@ -66,13 +63,23 @@ def answer(data: ReportData) -> Answer | None:
     if len(labels) == 1:
         behind = [_behind(data.points[0], metric).get(name, AnswerCell("")) for name in names]
         rows = list(zip(strategies, zip(columns[0], behind, strict=True), strict=True))
-        return Answer(title, ("strategy", f"hours to {where}", "later than the first"), tuple(rows), NOTE)
+        return Answer(title, ("strategy", f"hours to {where}", "behind the first"), tuple(rows), _note(found))
     if len(labels) <= MOST_COLUMNS:
         rows = list(zip(strategies, zip(*columns, strict=True), strict=True))
         rows += [(capitalized(VERDICT), tuple(verdicts))]
-        return Answer(title, ("strategy", *labels), tuple(rows), NOTE)
+        return Answer(title, ("strategy", *labels), tuple(rows), _note(found))
     by_point = zip(labels, zip(*zip(*columns, strict=True), verdicts, strict=True), strict=True)
-    return Answer(title, ("point", *strategies, VERDICT), tuple(by_point), NOTE)
+    return Answer(title, ("point", *strategies, VERDICT), tuple(by_point), _note(found))
+
+
+def _note(found: Sequence[tuple[Mapping[str, AnswerCell], str]]) -> str:
+    """Explain the intervals and tints that occur."""
+    cells = [cell for own, _ in found for cell in own.values()]
+    lines = ["Means over seeds, ± half of their 95 % interval."] if any(cell.spread for cell in cells) else []
+    marks = {cell.mark for cell in cells}
+    lines += ["Green: first."] if "first" in marks else []
+    lines += ["Yellow: too close to call, within the uncertainty of the first."] if "close" in marks else []
+    return " ".join(lines)
 
 
 def _cells(point: SweepPoint, metric: str) -> tuple[dict[str, AnswerCell], str]:
