@@ -1,4 +1,4 @@
-"""Commented scenarios to begin with: for volunteers, spot machines, a datacentre."""
+"""Commented scenarios to begin with: for volunteers, spot machines, a datacentre, local steps."""
 
 from __future__ import annotations
 
@@ -112,6 +112,31 @@ TEMPLATES = {
         "  precision: bf16\n  recompute_activations: true   # less memory, a third more computation\n",
         512,
         500,
+    ),
+    "diloco": Template(
+        "diloco",
+        "Replicas at home that train apart and are averaged every 50 iterations (DiLoCo)",
+        20,
+        4,
+        "rtx4090",
+        "medium",
+        "home_fibre",
+        "desktop_ms99",
+        ("desktop machines of a company: on for 60 h, off for 14 h on average; volunteer_seti: 10 h and 32 h",),
+        """\
+  detection_seconds: 30         # until the other nodes notice that one is gone
+  startup_seconds: 30           # until a node that arrives has joined
+  joining: beside               # nobody waits while a new node is sent the state
+""",
+        """\
+  - none                        # the reference: gradients exchanged in each iteration, failures without cost
+  - {kind: diloco, inner_steps: 50}         # a pipeline that loses a node is out until the next average
+  - {kind: diloco, inner_steps: 50, lost_stage: checkfree, label: diloco_checkfree}     # or it rebuilds the stage
+  - elastic                     # gradients exchanged in each iteration, by the pipelines that are complete
+""",
+        "  precision: bf16\n",
+        64,
+        1,
     ),
 }
 
