@@ -4,11 +4,14 @@ import pytest
 
 from models.recipe import Recipe
 from models.replicas import with_state
+from models.trainer import Trainer
 from models.training_state import Merge
+from models.trajectory import Trajectory
 from sim.scenario.loading import ScenarioError, parse_scenario
 from sim.simulation.training_process import TrainingProcess
 from support.builders import INSTANT, a_link, a_scenario, of_kind, run, times, with_losses
 from support.failure_processes import Loss
+from support.trainings import NUM_STAGES, a_corpus, spec_for
 
 THREE = {"nodes_per_stage": 3, "provisioning_seconds": 30.0, "detection_seconds": 4.0, "startup_seconds": 5.0}
 BROKEN = Loss(30.0, ((2, 1),))  # in the second iteration of 21 s; the node is back after 35 s and its state's transfer
@@ -213,3 +216,29 @@ def test_a_rebuilt_stage_fetches_its_sources_alone():
     own, peer = run(scenario, 0), run(scenario, 1)
     assert own.sent_bytes == 680 * (2 * 4 + 8)
     assert peer.sent_bytes == 680 * (12 + 8)
+
+
+def test_one_replica_averaged_at_each_iteration_is_plain_training(tmp_path):
+    corpus = a_corpus(tmp_path)
+    spec = spec_for(corpus)
+    options = diloco(inner_steps=1, outer_learning_rate=1.0, outer_momentum=0.0)
+    scenario = a_scenario(({"kind": "none"}, options), num_stages=NUM_STAGES, steps=6, evaluation_interval=2)
+    plain, own = (run(scenario, index, training=Trajectory(spec, corpus, None)) for index in range(2))
+    for name in ("started_seconds", "ended_seconds", "train_loss", "validation_loss"):
+        assert [getattr(one, name) for one in own.iterations] == [getattr(one, name) for one in plain.iterations]
+    assert own.iterations[-1].validation_loss is not None
+
+
+def test_rows_of_a_lost_replica_are_not_learnt(tmp_path):
+    """A hand-written loop: two replicas with two rows of four each, the second one lost in iteration 2."""
+    corpus = a_corpus(tmp_path)
+    spec = spec_for(corpus)
+    cluster = {**THREE, "nodes_per_stage": 2, "provisioning_seconds": 1e6}
+    options = diloco(inner_steps=3, outer_learning_rate=1.0, outer_momentum=0.0)
+    scenario = a_scenario((options,), num_stages=NUM_STAGES, steps=6, evaluation_interval=3, cluster=cluster)
+    found = run(with_losses(scenario, Loss(30.0, ((2, 1),))), training=Trajectory(spec, corpus, None))
+    alone = Trainer(spec, corpus)
+    alone.enter(Recipe(rows=(0, 1)))
+    losses = [alone.train_step().train_loss for _ in range(6)]
+    assert [one.train_loss for one in found.iterations[1:]] == losses[1:]
+    assert found.iterations[-1].validation_loss == alone.validation_loss()
