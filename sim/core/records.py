@@ -79,6 +79,15 @@ class EventRecord:
     detail: str = ""
 
 
+class Synchronisation(NamedTuple):
+    """The numbers of replicas in a synchronisation and of complete pipelines at that instant, of so many in all."""
+
+    time_seconds: float
+    num_replicas: int
+    num_complete: int
+    num_pipelines: int
+
+
 class NodeCount(NamedTuple):
     """The number of nodes present from an instant of simulated time on, idle spares included."""
 

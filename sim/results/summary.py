@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from sim.cluster.topology import usd_per_node_hour
@@ -55,6 +56,9 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         "equal_iteration_seconds": run.equal_iteration_seconds,
         "microbatch_size": run.microbatch_size,
         "batch_share": run.batch_share,
+        "num_synchronisations": len(run.synchronisations),
+        "mean_replicas_synchronised": mean_of([one.num_replicas for one in run.synchronisations]),
+        "mean_replicas_complete": mean_of([one.num_complete for one in run.synchronisations]),
         "wall_clock_seconds": run.wall_clock_seconds,
         "mean_recovery_seconds": mean_recovery_seconds(run),
         "goodput": ideal_seconds / run.wall_clock_seconds if run.wall_clock_seconds else None,
@@ -65,6 +69,11 @@ def summarise(scenario: Scenario, run: Run) -> dict[str, Any]:
         **losses(scenario, run, price),
         "ledger_seconds": run.ledger,
     }
+
+
+def mean_of(numbers: Sequence[float]) -> float | None:
+    """The mean of some numbers; None of none."""
+    return fmean(numbers) if numbers else None
 
 
 def losses(scenario: Scenario, run: Run, price: float | None) -> dict[str, Any]:

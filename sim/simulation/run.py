@@ -15,7 +15,7 @@ from sim.cluster.membership import Membership, node_seconds
 from sim.cluster.topology import Cluster, num_nodes
 from sim.core.effort import Effort
 from sim.core.ledger import Ledger
-from sim.core.records import Bucket, EventRecord, IterationRecord, NodeCount
+from sim.core.records import Bucket, EventRecord, IterationRecord, NodeCount, Synchronisation
 from sim.core.rng import stream
 from sim.core.units import EXACT_SECONDS, SECONDS_PER_HOUR
 from sim.failures import process_class
@@ -65,6 +65,7 @@ class Run:
     nodes: Sequence[NodeCount]
     joining_seconds: float
     batch_share: float
+    synchronisations: Sequence[Synchronisation]
     sent_bytes: float
     stopped: str | None
     edits: Edits
@@ -131,6 +132,7 @@ def simulate(
         nodes=nodes,
         joining_seconds=world.joining.waited_seconds,
         batch_share=process.batch_share,
+        synchronisations=world.synchronisations,
         sent_bytes=world.transfers.num_bytes_sent,
         stopped=process.stopped,
         edits=process.edits,

@@ -14,7 +14,7 @@ import simpy
 from models.spec import EMBEDDING_STAGE
 from sim.cluster.flows import BackgroundTransfer
 from sim.cluster.membership import Membership, Node
-from sim.core.records import Bucket, EventKind, Failure
+from sim.core.records import Bucket, EventKind, Failure, Synchronisation
 from sim.core.text import format_list
 from sim.core.units import SECONDS_PER_HOUR, to_ticks
 from sim.failures import FailureProcess
@@ -58,6 +58,7 @@ class World(MembershipObserver):
     injector: FailureInjector = field(init=False)
     iterations: IterationExecutor = field(init=False)
     joining: Joining = field(init=False)
+    synchronisations: list[Synchronisation] = field(default_factory=list)
     num_failures: int = 0
     is_undetected: bool = False
     _arrival: simpy.Event | None = None
@@ -193,6 +194,12 @@ class World(MembershipObserver):
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Record an event at this instant."""
         self.events.note(self.now_seconds, kind, stage, iteration, detail)
+
+    def record_synchronisation(self, iteration: int, num_replicas: int, num_complete: int) -> None:
+        """Record that so many replicas have been averaged while so many pipelines were complete."""
+        self.synchronisations.append(Synchronisation(self.now_seconds, num_replicas, num_complete, self.num_pipelines))
+        detail = f"{num_replicas} of {self.num_pipelines} replicas, {num_complete} complete"
+        self.record("synchronised", None, iteration, detail)
 
     def plain_plan(self) -> IterationPlan:
         """The plan of an iteration before any strategy changes it."""

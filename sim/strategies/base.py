@@ -270,6 +270,9 @@ class StrategyWorld(Protocol):
     def record(self, kind: EventKind, stage: int | None, iteration: int, detail: str = "") -> None:
         """Record an event in the results."""
 
+    def record_synchronisation(self, iteration: int, num_replicas: int, num_complete: int) -> None:
+        """Record that so many replicas have been averaged while so many pipelines were complete."""
+
 
 class StrategyConfig(Config):
     """Options that every strategy has."""

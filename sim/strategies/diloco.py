@@ -318,8 +318,7 @@ class Diloco(Peer):
         """The state after a synchronisation of the replicas that are still there."""
         training = in_training(position)
         present = [number for number in training if due.taken[number] is not None]
-        detail = f"{len(present)} of {world.num_pipelines} replicas, {len(complete_pipelines(world))} complete"
-        world.record("synchronised", None, position.iteration, detail)
+        world.record_synchronisation(position.iteration, len(present), len(complete_pipelines(world)))
         if not present:
             return position
         stages = None if self.config.fragments == 1 else due.stages

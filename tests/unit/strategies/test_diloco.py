@@ -72,6 +72,8 @@ def test_who_loses_a_node_is_out_until_the_next_synchronisation(monkeypatch):
     positions, found = positions_of(monkeypatch, scenario)
     assert [present(position) for position in positions] == [{0, 1, 2}] + 3 * [{0, 2}] + 8 * [{0, 1, 2}]
     assert [event.detail[:1] for event in of_kind(found, "synchronised")] == ["2", "3", "3"]
+    counts = [(one.num_replicas, one.num_complete, one.num_pipelines) for one in found.synchronisations]
+    assert counts == [(2, 3, 3), (3, 3, 3), (3, 3, 3)]  # back, but not in the first one
     assert found.wall_clock_seconds == 12 * 21.0  # the others do not wait
     assert found.ledger["lost_work"] == found.ledger["detection"] == 0.0
     assert found.batch_share == pytest.approx(1 - 6 / 16 * 3 / 12)
