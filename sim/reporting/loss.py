@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from sim.reporting.registry import FigureKind, FigureRequest, Tables
 from sim.reporting.series import Styles, at_point, line_handles, points_in, series_in, series_styles, with_series
@@ -26,6 +27,7 @@ HOURS_LABEL = "simulated wall-clock time of the target model (hours)"
 LOSS_LABEL = "validation loss of the proxy model (nats/token)"
 X_LABEL: Mapping[Against, str] = {"time": HOURS_LABEL, "iteration": "iteration"}
 MOST_THIN_LINES = 12  # with more runs than this, only their range is drawn
+MOST_TICKS = 6
 OPACITY_OF_RANGE, WIDTH_OF_REFERENCE = 0.16, 2.2
 VARIANTS = ("reinit", "checkfree")  # kinds of strategies that rebuild a lost stage
 PAIRED = ("iteration", "difference_nats", "low_difference_nats", "high_difference_nats")
@@ -104,6 +106,7 @@ def _loss_figure(request: FigureRequest, tables: Tables) -> Figure:
             for axis in axes:
                 axis.set_ylim(low, high)
                 from_zero(axis)
+                axis.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, steps=[1, 2, 5, 10]))
                 if target is not None and low <= target <= high:
                     axis.axhline(target, zorder=0, **REFERENCE_LINE)
             if target is not None and low <= target <= high:

@@ -161,13 +161,26 @@ class Attendance:
             if place in self._absent:
                 self._found.append((place, self._absent.pop(place), seconds))
 
-    def _recover(self, stages: Iterable[int], seconds: float) -> None:
+    def _recover(self, stages: set[int], seconds: float) -> None:
         """End the absences in recovered stages, except of nodes that join later; earlier, if all nodes were there."""
-        for stage in stages:
-            for place in range(stage * self._num, (stage + 1) * self._num):
-                joins_later = self._next(self._joins, place, seconds) < self._next(self._failures, stage, seconds)
-                if not joins_later and place in self._absent:
-                    self._return([place], min(seconds, self._complete_from(self._absent[place])))
+        places = [place for stage in stages for place in range(stage * self._num, (stage + 1) * self._num)]
+        missing = self._num_missing(seconds) - len(set(self._absent) - set(places))
+        present = set[int]()  # stages with a node
+        for place in sorted(places, key=lambda place: -self._next(self._joins, place, seconds)):
+            stage = place // self._num
+            joins_later = self._next(self._joins, place, seconds) < self._next(self._failures, stage, seconds)
+            if joins_later and missing > 0 and stage in present:
+                missing -= 1
+                continue
+            present.add(stage)
+            if place in self._absent:
+                self._return([place], min(seconds, self._complete_from(self._absent[place])))
+
+    def _num_missing(self, seconds: float) -> int:
+        """The number of places without a node at an instant, as far as spares do not hide it."""
+        nodes = self._records.nodes
+        number = int(np.searchsorted(nodes["time_seconds"], seconds, side="right")) - 1
+        return max(0, self._records.num_places - int(nodes["num_nodes"].iloc[max(number, 0)]))
 
     def _complete_from(self, seconds: float) -> float:
         """The first time from `seconds` on at which there are nodes for all places."""

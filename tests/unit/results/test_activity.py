@@ -76,6 +76,19 @@ def test_a_stage_left_out_is_gone_until_it_returns():
     assert [at(found, 1, seconds) for seconds in (14, 30, 59, 61)] == ["lost work", "gone", "gone", "computing"]
 
 
+def test_a_recovered_stage_has_the_nodes_that_are_there():
+    """A later loss of one of its nodes, which then joins, does not make it gone since the failure before."""
+    iterations = [(1, 0, 10), *((number, 10.0 * number, 10.0 * number + 10) for number in range(2, 10))]
+    events = [
+        (15, "failure", 1, 1), (20, "recovered", 1, 1), (40, "node_lost", 1, 4), (60, "node_joined", 1, 6, "replica 1"),
+    ]  # fmt: skip
+    found = activity(records(iterations, events, [(0, 6), (15, 4), (18, 6), (40, 5), (55, 6)], num_replicas=2))
+    assert [at(found, 3, seconds) for seconds in (16, 30, 50, 70)] == ["gone", "computing", "gone", "computing"]
+    one_short = activity(records(iterations, [*events[:2], events[3]], [(0, 6), (15, 4), (18, 5)], num_replicas=2))
+    assert [at(one_short, 3, seconds) for seconds in (30, 70)] == ["gone", "computing"]
+    assert at(one_short, 2, 30) == "computing"
+
+
 KINDS = st.sampled_from(["failure", "node_lost", "recovered", "regrouped", "node_joined", "rolled_back"])
 
 
