@@ -57,6 +57,9 @@ def explore(
         say(f"Serving {address} on this machine alone. Ctrl-C ends it.")
         serve(explorer, html, listener, lambda: open_browser(address, no_browser))
     say("Ended.")
+    if not explorer.close():
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def open_browser(address: str, no_browser: bool) -> None:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,7 +46,7 @@ class Explorer:
 
     def __init__(self, learning: Learning, controls: Sequence[Control]) -> None:
         self.learning, self.controls = learning, list(controls)
-        self._lock = threading.Lock()
+        self._lock, self._ended = threading.Lock(), threading.Event()
         self._num_waiting = 0
 
     def answered(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -56,12 +56,15 @@ class Explorer:
         self._num_waiting += 1
         try:
             with self._lock:
-                found = answer(scenario, list(simulated(scenario, self.learning)))
+                found = answer(scenario, [*takewhile(self._goes_on, simulated(scenario, self.learning))])
         finally:
             self._num_waiting -= 1
         return {**found, "took_seconds": time.perf_counter() - started}
 
-    def price_ahead(self, stop: threading.Event) -> None:
+    def _goes_on(self, _: object) -> bool:
+        return not self._ended.is_set()
+
+    def price_ahead(self) -> None:
         """Simulate every bandwidth of the slider, nearest first, so that iterations there are priced already.
 
         An iteration is priced once for each bandwidth, which takes longer than all else. Answers go first.
@@ -73,13 +76,21 @@ class Explorer:
             for value in sorted(control.axis.values, key=lambda value: abs(value - own) / (value + own)):
                 scenario = scenario_at(self.learning.template, self.controls, {control.field: value})
                 runs = simulated(scenario, self.learning, num_seeds=1)
-                while not stop.is_set():
+                while not self._ended.is_set():
                     if self._num_waiting:
                         time.sleep(0.02)
                         continue
                     with self._lock:
                         if next(runs, None) is None:
                             break
+
+    def close(self) -> bool:
+        """Begin no more simulations, and wait for the current one; whether it has ended.
+
+        Threads that still compute when the interpreter ends can abort the process.
+        """
+        self._ended.set()
+        return self._lock.acquire(timeout=SECONDS_TO_STOP)
 
 
 def application(explorer: Explorer, html: str) -> Starlette:
@@ -104,6 +115,8 @@ def application(explorer: Explorer, html: str) -> Starlette:
             found = await run_in_threadpool(explorer.answered, values)
         except (ValueError, RuntimeError, ArithmeticError) as error:
             return JSONResponse({"error": str(error)}, 422, headers=HEADERS)
+        except Exception as error:  # of a plug-in
+            return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500, headers=HEADERS)
         return JSONResponse(found, headers=HEADERS)
 
     routes = [Route("/", page), *(Route(f"/{name}", asset) for name in assets())]
@@ -135,17 +148,15 @@ def listening(port: int | None) -> socket.socket:
 
 def serve(explorer: Explorer, html: str, listener: socket.socket, when_ready: Callable[[], None]) -> None:
     """Serve until Ctrl-C, which ends it without an error, or until the signal to terminate."""
-    stop = threading.Event()
     ready = threading.Timer(SECONDS_TO_START, when_ready)
     try:
         ready.daemon = True
         ready.start()
-        threading.Thread(target=explorer.price_ahead, args=(stop,), daemon=True).start()
-        options: dict[str, Any] = {"log_level": "error", "lifespan": "off"}
+        threading.Thread(target=explorer.price_ahead, daemon=True).start()
+        options: dict[str, Any] = {"log_level": "critical", "lifespan": "off"}
         config = uvicorn.Config(application(explorer, html), timeout_graceful_shutdown=SECONDS_TO_STOP, **options)
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:
-        stop.set()
         listener.close()
