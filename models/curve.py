@@ -3,7 +3,8 @@
 Loss = floor + span · (1 + p / scale)^-exponent with p the effective progress in steps. An edit lowers p by a tenth;
 one that restores older weights of the stage, by the stage's share of the progress made since. Swapped routes slow p.
 While a recipe is in force, p grows by the share of the batch's passes through stages that are trained. A merge adds
-up what each source has gained over the line's own p; rate, momentum and shares play no part.
+up what each source has gained over the line's own p; rate, momentum and shares play no part, and merges of some stages
+count where stage 0 is among them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from models.recipe import PLAIN, Recipe, rows_by_route
-from models.spec import TrainingSpec
+from models.spec import EMBEDDING_STAGE, TrainingSpec
 from models.training import Training
 from models.training_state import Entry, Lineage, Merge, Position
 
@@ -79,9 +80,10 @@ class CurveTraining(Training):
         if isinstance(entry, Recipe):
             return Progress(step, progress, speed_of(lineage.spec, entry))
         if isinstance(entry, Merge):
+            if entry.stages is not None and EMBEDDING_STAGE not in entry.stages:
+                return Progress(step, progress, speed)
             gained = sum(self._first_progress(source.lineage).at(source.step) - progress for source in entry.sources)
-            share = 1.0 if entry.stages is None else len(entry.stages) / (num_stages + 1)
-            return Progress(step, progress + share * gained, speed)
+            return Progress(step, progress + gained, speed)
         if (moment := entry.goes_back_to) is None:
             return Progress(step, progress * (1.0 - SETBACK_PER_EDIT), speed)
         lost = progress - self._progress[lineage.keys[moment.num_edits]].at(moment.step)

@@ -344,8 +344,8 @@ class Diloco(Peer):
         shares = []
         for number, state in enumerate(due.taken):
             since_step = max(self._since.get(number, 0), last) // state.iterations_per_step if state else 0
-            shares.append(float(rows_learnt(state, since_step)) if state else 0.0)
-        return shares if any(shares) else []
+            shares.append(float(max(1, rows_learnt(state, since_step))) if state else 0.0)
+        return shares
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
         """Send differences beside the training, wait for those that are due; wait for pipelines that come back."""
