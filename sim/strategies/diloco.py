@@ -214,6 +214,9 @@ class Diloco(Peer):
         """Note the stages of each pipeline whose nodes are lost."""
         for stage, number in world.vacancies:
             self._broken.setdefault(number, set()).update(world.site.cluster.stages_on(stage))
+        if self._pending:  # what they had not sent yet is lost with their nodes
+            taken = (None if number in self._broken else state for number, state in enumerate(self._pending.taken))
+            self._pending = replace(self._pending, taken=tuple(taken))
 
     def _with_broken(self, world: StrategyWorld, position: Position, number: int) -> Position:
         """The state without a replica that has lost a node, or in which it waits for its nodes or goes on with them."""
@@ -362,7 +365,7 @@ class Diloco(Peer):
     def _send(self, world: StrategyWorld, pending: Pending) -> None:
         """Begin to send differences in rings, a ring for each stage."""
         senders = [number for number, state in enumerate(pending.taken) if state is not None]
-        share, cluster = 2 * (len(senders) - 1) / len(senders), world.site.cluster
+        share, cluster = 2 * (len(senders) - 1) / max(1, len(senders)), world.site.cluster
         transfers = [
             Transfer(
                 Place(cluster.slot(cluster.host_of(stage), source)),
@@ -371,7 +374,7 @@ class Diloco(Peer):
                 "differences",
             )
             for stage in pending.stages
-            for source, target in zip(senders, [*senders[1:], senders[0]], strict=True)
+            for source, target in zip(senders, [*senders[1:], *senders[:1]], strict=True)
             if source != target
         ]
         self._sending = world.background(transfers, lambda: None, self._lose_sent)

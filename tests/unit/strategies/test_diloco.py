@@ -244,3 +244,14 @@ def test_rows_of_a_lost_replica_are_not_learnt(tmp_path):
     losses = [alone.train_step().train_loss for _ in range(6)]
     assert [one.train_loss for one in found.iterations[1:]] == losses[1:]
     assert found.iterations[-1].validation_loss == alone.validation_loss()
+
+
+@pytest.mark.parametrize("lost", [((2, 1),), ((2, 0), (3, 1), (2, 2))])
+def test_differences_of_a_replica_that_breaks_while_they_are_sent_do_not_count(lost):
+    """Sent from 84 on for 53 s, and again after the loss at 100 by those that are left: two, or none."""
+    slow = {"same_region": a_link(bytes_per_second=68.0), "storage": INSTANT, "negligible_seconds": 1e9}
+    cluster = {**THREE, "provisioning_seconds": 1e5}
+    scenario = a_scenario((diloco(overlap_iterations=3),), cluster=cluster, steps=7, network=slow)
+    found = run(with_losses(scenario, Loss(100.0, lost)))
+    assert [one.num_replicas for one in found.synchronisations] == [2][: 3 - len(lost)]
+    assert (found.stopped is None) == (len(lost) == 1)
