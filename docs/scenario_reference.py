@@ -39,7 +39,7 @@ check it (`churnlab schema` prints it).
   `[here, there, 20 us, 1 Gbit/s]`.
 - **Seconds and hours** are simulated time of the target model.
 - **Presets**: where a table says so, a name replaces a whole section, and
-  `{preset: name, field: value}` is that preset with changes. Outputs then name it `name (changed)`.
+  `{preset: name, field: value}` is that preset with changes. Its name becomes `name (changed)`.
 - **Paths** are relative to the scenario's folder.
 - `null` marks a field that may be left empty. Stages are numbered: 0 holds embedding and head, 1 to s the layers.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from sim.core.text import format_count
 from sim.core.units import SECONDS_PER_HOUR
 from sim.failures import ProcessConfig, process_class, processes
 from sim.failures.script import ScriptConfig
+from sim.reporting.preset_words import figures_in_words
 from sim.results.crossed_design import SEEDS, are_pairs
 from sim.results.outcome_tables import target_of
 from sim.results.storage import RunFiles
@@ -23,10 +25,10 @@ LONG_WAIT = 0.1  # share of the time; background uploads that delay training for
 SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
 
-def notes(scenario: Scenario, corpus: str, failures: str = "") -> list[str]:
+def notes(scenario: Scenario, corpus: str, failures: str = "", varied: Collection[str] = ()) -> list[str]:
     """Say which model, cluster and failures the seconds refer to, and which model and text (corpus) the losses.
 
-    failures: in words, where they are not those of this scenario alone.
+    failures: in words, where they are not those of this scenario alone. varied: fields that have other values too.
     """
     workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
     model, num_parameters = training.model, Costs(workload, cluster.device).num_parameters
@@ -36,10 +38,12 @@ def notes(scenario: Scenario, corpus: str, failures: str = "") -> list[str]:
     beside = f" and {cluster.num_spares} spares" if cluster.num_spares else ""
     if process_class(scenario.failures.kind)(scenario.failures).supplies_nodes:
         beside = ", places for nodes that the trace brings"
+    figures = partial(figures_in_words, varied=varied)
+    nodes = f"{num_hosting} × {figures('devices', cluster.device, quote='')}{beside}"
     lines = [
-        f"Seconds: simulated, target model '{workload.model.name}' ({size} parameters) in "
-        f"{workload.num_stages} stages on {num_hosting} × {cluster.device.name}{beside}, network "
-        f"'{scenario.network.name}'; {failures or describe_failures(scenario.failures)}."
+        f"Seconds: simulated, target model {figures('models', workload.model)} ({size} parameters) in "
+        f"{workload.num_stages} stages on {nodes}, network "
+        f"{figures('networks', scenario.network)}; {failures or describe_failures(scenario.failures)}."
     ]
     if training.learner == "none":
         lines.append("Losses: none, nothing was trained (learner: none); time only.")

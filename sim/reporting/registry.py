@@ -81,7 +81,7 @@ class FigureRequest:
             )
             for wanted in (True, False)
         )
-        first, *others = notes(self.scenario, corpus, failures)
+        first, *others = notes(self.scenario, corpus, failures, self.fields)
         return [f"{first} Varied: {varied}." if varied else first, *others]
 
     @cached_property

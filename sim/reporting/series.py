@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -13,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
 
 from sim.core.text import shortened, suggestion
+from sim.reporting.words import format_value, variant_in_words
 from sim.strategies import legend_label
 
 LineStyle = Literal["-", "--", "-.", ":", ""] | tuple[float, tuple[float, ...]]
@@ -49,9 +47,8 @@ def with_series(table: pd.DataFrame, fields: Iterable[str]) -> pd.DataFrame:
     own = [name for name in fields if is_strategy_field(name)]
     names = []
     for row in table[["strategy", *own]].to_dict("records"):
-        present = [(name.rpartition(".")[2].replace("_", " "), row[name]) for name in own if not pd.isna(row[name])]
-        values = [f"{last_part} {format_value(value)}" for last_part, value in present]
-        names.append(legend_label(str(row["strategy"])) + (f", {', '.join(values)}" if values else ""))
+        present = {name: row[name] for name in own if not pd.isna(row[name])}
+        names.append(variant_in_words(legend_label(str(row["strategy"])), present))
     return table.assign(series=names)
 
 
@@ -139,22 +136,3 @@ def omitted_points(points: Sequence[object], drawn: Sequence[object]) -> list[st
     """Return a sentence for the caption if there are more points than panels."""
     sentence = f"The first {len(drawn)} of {len(points)}; all of them are in the table beside."
     return [sentence] if len(points) > len(drawn) else []
-
-
-def leaves_of(value: Any) -> Iterator[str]:
-    """The values of a section, those of its parts in their places; of a file, its name."""
-    if isinstance(value, dict):
-        yield from chain.from_iterable(map(leaves_of, value.values()))
-    elif isinstance(value, list):
-        yield from chain.from_iterable(map(leaves_of, value))
-    else:
-        yield PurePath(str(value)).name
-
-
-def format_value(value: Any) -> str:
-    """Format a swept value; empty if the field does not apply to the strategy. A section: its kind, and its values."""
-    if pd.isna(value):
-        return ""
-    if isinstance(value, str) and value.startswith('{"'):
-        return shortened(", ".join(leaves_of(json.loads(value))))
-    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)

@@ -170,7 +170,7 @@ def map_notes(found: StrategyMap) -> list[str]:
             f"{FEWEST_FAILURES:g} stages are lost before the target in all replicates together: there, take the "
             "strategy with the least overhead."
         )
-    described = notes(scenario, found.corpus_description)
+    described = notes(scenario, found.corpus_description, varied=[axis.field for axis in found.axes])
     lines = [basis, f"Except for the fields on the axes: {described[0]}", *described[1:]]
     return [*lines, describe_prices(scenario.cluster)] if found.objective == "money" else lines
 

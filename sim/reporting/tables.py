@@ -13,8 +13,8 @@ import pandas as pd
 
 from sim.core.text import decimals
 from sim.core.units import SECONDS_PER_HOUR
-from sim.reporting.series import format_value
 from sim.reporting.table import Column, Row, Table, columns_of
+from sim.reporting.words import format_value, words_of
 from sim.results.storage import RunFiles
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
@@ -167,7 +167,7 @@ def table_by_point(
 
     optional: those of the columns that a narrow terminal leaves out.
     """
-    swept, rows = [Column(heading, format=format_value) for heading in headings(fields)], list[Row]()
+    rows = list[Row]()
     before: list[str] | None = None
     for group in groups_in_order(found, fields):
         strategy, *point = (group[name].iloc[0] for name in ("strategy", *fields))
@@ -175,14 +175,20 @@ def table_by_point(
         rows.append(Row((legend_label(str(strategy)), *point, *values(group)), before not in (None, here)))
         before = here
     of_strategy, *of_values = columns_of(columns, optional)
-    return Table(title, (of_strategy, *swept, *of_values), tuple(rows), note)
+    return Table(title, (of_strategy, *swept_columns(fields), *of_values), tuple(rows), note)
 
 
-def headings(fields: Sequence[str]) -> list[str]:
-    """Return the last part of each field's name, or the whole name if several end alike."""
-    last = [field.rpartition(".")[2] for field in fields]
-    names = [part if last.count(part) == 1 else field for part, field in zip(last, fields, strict=True)]
-    return [fill(name.replace("_", " "), WIDTH_OF_HEADINGS) for name in names]
+def swept_columns(fields: Sequence[str]) -> list[Column]:
+    """Return a column for each field, headed by its name in words, or by its path if several have the same."""
+    labels = [words_of(field).label for field in fields]
+    names = [label if labels.count(label) == 1 else field for label, field in zip(labels, fields, strict=True)]
+    headings = [fill(name.replace("_", " "), WIDTH_OF_HEADINGS) for name in names]
+    return [Column(heading, format=_format_of(field)) for heading, field in zip(headings, fields, strict=True)]
+
+
+def _format_of(field: str) -> Callable[[Any], str]:
+    words = words_of(field)
+    return lambda value: "" if pd.isna(value) else words.value(value)
 
 
 def groups_in_order(found: pd.DataFrame, fields: Sequence[str]) -> list[pd.DataFrame]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
 
-from sim.reporting.series import format_value
+from sim.core.text import shortened
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ WORDS = {
     "failures.mean_uptime_hours": FieldWords("mean time between failures", "hours"),
     "network.bandwidth_factor": FieldWords("bandwidth", "× the network's"),
     "network.storage.bandwidth_mbit_per_s": FieldWords("bandwidth of the checkpoint store", "Mbit/s"),
+    "network.storage.node_mbit_per_s": FieldWords("bandwidth of each node to the checkpoint store", "Mbit/s"),
+    "network.storage.latency_ms": FieldWords("latency of the checkpoint store", "ms"),
+    "network.same_region.bandwidth_mbit_per_s": FieldWords("bandwidth within a region", "Mbit/s"),
+    "network.same_region.latency_ms": FieldWords("latency within a region", "ms"),
+    "network.access.up_mbit_per_s": FieldWords("upload bandwidth of each node", "Mbit/s"),
+    "network.access.down_mbit_per_s": FieldWords("download bandwidth of each node", "Mbit/s"),
     "cluster.device": FieldWords("device"),
     "cluster.nodes_per_stage": FieldWords("nodes per stage"),
     "cluster.num_spares": FieldWords("spare nodes"),
@@ -68,6 +77,15 @@ UNITS = {
 }
 
 
+VARIANTS = {
+    "interval_iterations": "every {} iterations",
+    "memory_interval_iterations": "in memory every {} iterations",
+    "interval_seconds": "every {} s",
+    "inner_steps": "every {} steps",
+}
+"""What a strategy's options mean beside its name, in legends."""
+
+
 def words_of(field: str) -> FieldWords:
     """The words for a field: those of the table, otherwise the last part of its path, with its suffix as the unit."""
     last = field.rpartition(".")[2]
@@ -84,6 +102,17 @@ def point_in_words(point: Mapping[str, Any]) -> str:
     return ", ".join(words_of(name).with_value(value) for name, value in point.items())
 
 
+def variant_in_words(strategy: str, options: Mapping[str, Any]) -> str:
+    """A strategy with values of its options: checkpointing every 25 iterations."""
+    parts = [strategy]
+    for name, value in options.items():
+        if known := VARIANTS.get(name.rpartition(".")[2]):
+            parts[0] += f" {known.format(format_value(value))}"
+        else:
+            parts.append(words_of(name).with_value(value))
+    return ", ".join(parts)
+
+
 def ranges_in_words(points: Sequence[Mapping[str, Any]]) -> str:
     """The values that fields take over points: the lowest and the highest, or each if they are not numbers."""
     parts = []
@@ -97,3 +126,22 @@ def ranges_in_words(points: Sequence[Mapping[str, Any]]) -> str:
         named = f"{', '.join(texts[:-1])} {'to' if len(values) > 2 and len(texts) == 2 else 'and'} {texts[-1]}"
         parts.append(" ".join(filter(None, (words.name, named if len(texts) > 1 else texts[0], words.unit))))
     return ", ".join(parts)
+
+
+def leaves_of(value: Any) -> Iterator[str]:
+    """The values of a section, those of its parts in their places; of a file, its name."""
+    if isinstance(value, dict):
+        yield from chain.from_iterable(map(leaves_of, value.values()))
+    elif isinstance(value, list):
+        yield from chain.from_iterable(map(leaves_of, value))
+    else:
+        yield PurePath(str(value)).name
+
+
+def format_value(value: Any) -> str:
+    """Format a swept value; empty if the field does not apply to the strategy. A section: its kind, and its values."""
+    if pd.isna(value):
+        return ""
+    if isinstance(value, str) and value.startswith('{"'):
+        return shortened(", ".join(leaves_of(json.loads(value))))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, format_value, styles_by_kind
-from sim.reporting.words import words_of
+from sim.reporting.series import DASH_DOT_DOT, LONG_DASHES, LineStyle, styles_by_kind
+from sim.reporting.words import format_value, words_of
 from sim.results.selection import comparable, swept_fields
 from sim.results.storage import TABLE, Results, load_comparison, read_about, read_plan
 from sim.strategies import legend_label

@@ -12,10 +12,10 @@ from sim.core.units import SECONDS_PER_HOUR
 from sim.reporting.html.data import ReportData
 from sim.reporting.ledger import ledger_by_point
 from sim.reporting.notes import describe_target
-from sim.reporting.series import format_value
 from sim.reporting.table import Column, Row, Table
-from sim.reporting.tables import Metric, headings, means_table, table_by_point
+from sim.reporting.tables import Metric, means_table, swept_columns, table_by_point
 from sim.reporting.verdict import TO_END, TO_TARGET, USD_TO_END, USD_TO_TARGET
+from sim.reporting.words import format_value
 from sim.results.selection import MissingError
 from sim.results.statistics import summary
 from sim.strategies import legend_label
@@ -148,7 +148,7 @@ def runs(data: ReportData) -> tuple[Table, list[Path | None]]:
     """Return a row for each run, and the folders of these runs; None where the sweep keeps none."""
     found, fields = data.results.runs, list(data.fields)
     columns = [Column("run", "left"), Column("strategy", "left", legend_label)]
-    columns += [Column(heading, format=format_value) for heading in headings(fields)]
+    columns += swept_columns(fields)
     columns += [Column("failure seed"), Column("training seed"), Column("outcome", "left")]
     names = ["run", "strategy", *fields, "failure_seed", "training_seed", "outcome"]
     for name, heading, shown in (

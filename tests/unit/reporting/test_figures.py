@@ -245,8 +245,8 @@ def test_sweep_points_are_rows_and_strategy_variants_are_lines(swept):
     figure, _ = drawn(swept, "loss")
     assert [axis.get_title(loc="left") for axis in figure.axes[::2]] == RATES
     assert [label for label in lines_by_label(figure.axes[0]) if label.startswith("checkp")] == [
-        "checkpointing, interval iterations 20",
-        "checkpointing, interval iterations 40",
+        "checkpointing every 20 iterations",
+        "checkpointing every 40 iterations",
     ]
     assert "; failure rate 60 and 90 % per hour." in swept.notes[0]
     assert "Varied" not in swept.notes[0]
