@@ -1,6 +1,6 @@
 """What the node at each place does over a run, as intervals of simulated time, from the files of the run alone.
 
-Events name stages. If a stage has several nodes, the one that is lost is taken to be the next one that joins there.
+A lost node is named by the event. In files of older versions, which do not, it is taken to be the next one that joins.
 """
 
 from __future__ import annotations
@@ -130,8 +130,7 @@ class Attendance:
                 self._lose(places, seconds)
                 lost.add(int(stage))
             elif kind == "node_lost":
-                present = [place for place in places if place not in self._absent]
-                self._lose(sorted(present, key=lambda place: self._next(self._joins, place, seconds))[:1], seconds)
+                self._lose(self._lost_places(stage, seconds, detail), seconds)
             elif kind == "node_joined":
                 self._return([self._place(stage, detail)], seconds)
             elif kind == "stage_left_out":
@@ -147,6 +146,14 @@ class Attendance:
 
     def _place(self, stage: float, detail: str) -> int:
         return int(stage) * self._num + int(detail.removeprefix("replica "))
+
+    def _lost_places(self, stage: float, seconds: float, detail: str) -> list[int]:
+        """The places of lost nodes, of one stage."""
+        first = int(stage) * self._num
+        if detail.startswith("replica"):
+            return [first + int(replica) for replica in detail.partition(" ")[2].split(", ")]
+        present = [place for place in range(first, first + self._num) if place not in self._absent]
+        return sorted(present, key=lambda place: self._next(self._joins, place, seconds))[:1]
 
     @staticmethod
     def _next(times: dict[int, list[float]], key: int, seconds: float) -> float:

@@ -415,11 +415,18 @@ class World(MembershipObserver):
                 if is_failure:
                     self.joining.lose(self.cluster.slots_of(stage))
             self.num_failures += is_failure
-            self._note("failure" if is_failure else "node_lost", stage)
+            self._note_loss(stage, slots, is_failure)
             if self.stops_on_failures and is_relevant:
                 self.is_undetected = self.is_undetected or not announced
                 self.transfers.end_backgrounds()
                 self.work.interrupt(Failure(self.now_seconds, stage, announced))
+
+    def _note_loss(self, stage: int, slots: Sequence[int], is_failure: bool) -> None:
+        if is_failure:
+            self._note("failure", stage)
+            return
+        replicas = [str(self.cluster.place_of(slot)[1]) for slot in slots]
+        self._note("node_lost", stage, f"replica{'s' if len(replicas) > 1 else ''} {', '.join(replicas)}")
 
     def nodes_arrived(self) -> None:
         """Let the training process check whether the nodes that it waits for are there."""

@@ -67,6 +67,25 @@ def test_the_node_that_joins_is_the_one_that_was_lost():
     assert {at(found, place, 50) for place in (0, 1, 4, 5)} == {"computing"}
 
 
+@pytest.mark.parametrize(("detail", "gone"), [("replica 0", [0]), ("replica 1", [1]), ("replicas 0, 2", [0, 2])])
+def test_a_lost_node_is_the_one_that_its_event_names(detail, gone):
+    iterations = [(number, 10.0 * number - 10, 10.0 * number) for number in range(1, 11)]
+    events = [(15, "node_lost", 1, 1, detail), (55, "node_joined", 1, 5, "replica 1")]
+    found = activity(records(iterations, events, num_replicas=3))
+    assert [place - 3 for place in range(9) if at(found, place, 20) == "gone"] == gone
+
+
+def test_events_of_a_run_name_the_node_that_is_lost_and_then_joins():
+    scenario = parse_scenario(SCENARIO, overrides=["cluster.nodes_per_stage=3", "failures.rate_per_hour=0.3"])
+    events = simulate(scenario, scenario.strategies[0], 0, 0, time_only(scenario)).events
+    lost, joined = (
+        [(event.stage, event.detail) for event in events if event.kind == kind] for kind in ("node_lost", "node_joined")
+    )
+    assert len(lost) > 3
+    assert set(joined) >= set(lost[:3])
+    assert {detail for _, detail in lost} <= {"replica 0", "replica 1", "replica 2"}
+
+
 def test_a_stage_left_out_is_gone_until_it_returns():
     iterations = [(1, 0, 10), *((number, 10.0 * number, 10.0 * number + 10) for number in range(2, 9))]
     events = [
