@@ -49,7 +49,7 @@ function addControl(control, number) {
 
 let isAsking = false, isAskedAgain = false;
 
-// One request at a time; what was moved meanwhile is asked for afterwards.
+// One request at a time; what was moved meanwhile is asked for afterwards, as is the rest of an answer with few seeds.
 async function ask() {
   if (isAsking) {
     isAskedAgain = true;
@@ -57,19 +57,23 @@ async function ask() {
   }
   isAsking = true;
   main.classList.add("busy");
+  let isRest = false;
   do {
+    if (isAskedAgain) isRest = false;
     isAskedAgain = false;
     const moved = [...values].filter(([field, value]) => value !== controls.find((one) => one.field === field).own);
     const started = performance.now();
     try {
       const reply = await fetch("/simulate", { method: "POST", body: JSON.stringify(Object.fromEntries(moved)) });
       const found = await reply.json();
-      if (reply.ok) await show(found, moved, (performance.now() - started) / 1000);
+      if (reply.ok) await show(found, moved, isRest ? null : (performance.now() - started) / 1000);
       else fail(found.error);
+      isRest = reply.ok && !found.is_complete;
     } catch (error) {
+      isRest = false;
       fail(error instanceof TypeError ? "No answer: the server in the terminal has ended. Start it again and reload this page." : String(error));
     }
-  } while (isAskedAgain);
+  } while (isAskedAgain || isRest);
   isAsking = false;
   main.classList.remove("busy");
 }
@@ -84,14 +88,14 @@ async function show(found, moved, seconds) {
   byId("error").textContent = found.stopped.join(" ");
   byId("verdict").textContent = found.verdict;
   byId("about").textContent = found.about;
-  byId("took").textContent = `Answered in ${seconds.toFixed(2)} s.`;
+  if (seconds !== null) byId("took").textContent = `Answered in ${seconds.toFixed(2)} s.`;
   const quoted = (text) => (/^[\w.=]+$/.test(text) ? text : `'${text}'`);
   byId("command").textContent = [command, ...moved.map(([field, value]) => `--set ${quoted(`${field}=${value}`)}`)].join(" ");
   byId("rows").replaceChildren(...found.rows.map(rowOf));
   for (const [name, rows] of [["loss", found.curves], ["ledger", found.ledger]]) {
     if (byId(name)) await draw(name, rows);
   }
-  document.documentElement.dataset.answered = String(Number(document.documentElement.dataset.answered ?? 0) + 1);
+  if (found.is_complete) document.documentElement.dataset.answered = String(Number(document.documentElement.dataset.answered ?? 0) + 1);
 }
 
 // A figure is made with its first rows, which decide how much room the labels need.

@@ -29,7 +29,10 @@ from sim.simulation.run import Run, simulate, time_only
 from sim.strategies import StrategyConfig, answers_lost_nodes, legend_label, strategy_class
 
 NUM_SEEDS = 4
-"""Failure seeds of every answer: few, so that it follows the slider within a second."""
+"""Failure seeds of a complete answer: few, so that it follows the slider within a second."""
+
+FEWEST_SEEDS = 2
+"""Failure seeds of a first answer where all of them would take too long."""
 
 GIVE_UP_AFTER = 5.0
 """Multiple of the iterations after which a run that does not get ahead is stopped, if the scenario does not before."""
@@ -53,16 +56,23 @@ class Simulated:
         return not strategy_class(self.config.kind).stops_on_failures
 
 
-def simulated(scenario: Scenario, learning: Learning, num_seeds: int = NUM_SEEDS) -> Iterator[Simulated]:
-    """Simulate every strategy under so many failure seeds. Training takes no part."""
+def runs_of(scenario: Scenario, num_seeds: int = NUM_SEEDS) -> Iterator[Run]:
+    """Simulate every strategy, under one failure seed after another. Training takes no part."""
     first, give_up_after = scenario.seeds.failures[0], min(scenario.give_up_after, GIVE_UP_AFTER)
     scenario = scenario.model_copy(update={"give_up_after": give_up_after})
-    for config in scenario.strategies:
-        seeds = range(first, first + num_seeds)
-        runs = [simulate(scenario, config, seed, 0, time_only(scenario)) for seed in seeds]
-        prediction = learning.predictions.get(config.name)
-        to_target = [_to_target(scenario, run, prediction) for run in runs]
-        yield Simulated(config, runs, to_target, _curve(scenario, runs[0], prediction))
+    for seed in range(first, first + num_seeds):
+        for config in scenario.strategies:
+            yield simulate(scenario, config, seed, 0, time_only(scenario))
+
+
+def by_strategy(scenario: Scenario, learning: Learning, runs: Sequence[Run]) -> Iterator[Simulated]:
+    """Predict the losses of runs in the order of `runs_of`. Runs of a seed that not every strategy has are left out."""
+    num = len(scenario.strategies)
+    whole = runs[: len(runs) // num * num]
+    for number, config in enumerate(scenario.strategies if whole else ()):
+        own, prediction = whole[number::num], learning.predictions.get(config.name)
+        to_target = [_to_target(scenario, run, prediction) for run in own]
+        yield Simulated(config, own, to_target, _curve(scenario, own[0], prediction))
 
 
 def _to_target(scenario: Scenario, run: Run, prediction: Prediction | None) -> float:
@@ -87,8 +97,10 @@ def answer(scenario: Scenario, found: Sequence[Simulated]) -> dict[str, Any]:
     """Return what the page shows: a verdict, a row for each strategy, curves and hours by ledger bucket."""
     target = scenario.training.target_loss
     reaches = target is not None and any(not math.isnan(seconds) for one in found for seconds in one.to_target)
-    runs = format_count(NUM_SEEDS, "failure seed")
+    num_seeds = len(found[0].runs) if found else 0
+    runs = format_count(num_seeds, "failure seed") + (f", soon over {NUM_SEEDS}" if num_seeds < NUM_SEEDS else "")
     return {
+        "is_complete": num_seeds == NUM_SEEDS,
         "verdict": _verdict(found, f"{target:g}" if reaches else None),
         "about": f"Means over {runs}; curves are under failure seed {scenario.seeds.failures[0]}.",
         "target": target,

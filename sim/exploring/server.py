@@ -10,8 +10,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from itertools import pairwise, takewhile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +26,10 @@ from starlette.routing import Route
 
 from sim.exploring.controls import Control, scenario_at
 from sim.exploring.learning import Learning
-from sim.exploring.outcomes import answer, simulated
+from sim.exploring.outcomes import FEWEST_SEEDS, answer, by_strategy, runs_of
 from sim.exploring.page import assets
+from sim.scenario.scenario import Scenario
+from sim.simulation.run import Run
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")
@@ -39,15 +41,22 @@ POLICY = (
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 SECONDS_TO_START, SECONDS_TO_STOP = 0.3, 2
+SECONDS_OF_ANSWER = 0.4  # after which no further failure seed is simulated before the answer
 
 
 class Explorer:
-    """Answers positions of the sliders, one at a time."""
+    """Answers positions of the sliders, one at a time.
+
+    A slow position has few failure seeds in its first answer, and more when the page asks for it again.
+    """
 
     def __init__(self, learning: Learning, controls: Sequence[Control]) -> None:
         self.learning, self.controls = learning, list(controls)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._num_waiting = 0
+        self._position: dict[str, Any] | None = None  # of the runs so far, and of those to come
+        self._runs: list[Run] = []
+        self._further: Iterator[Run] = iter(())
 
     def answered(self, values: dict[str, Any]) -> dict[str, Any]:
         """The answer to some values. ValueError for one that is not allowed."""
@@ -56,13 +65,26 @@ class Explorer:
         self._num_waiting += 1
         try:
             with self._lock:
-                found = answer(scenario, [*takewhile(self._goes_on, simulated(scenario, self.learning))])
+                found = answer(scenario, [*by_strategy(scenario, self.learning, self._runs_at(values, scenario))])
         finally:
             self._num_waiting -= 1
-        return {**found, "took_seconds": time.perf_counter() - started}
+        is_complete = found["is_complete"] or self._ended.is_set()
+        return {**found, "is_complete": is_complete, "took_seconds": time.perf_counter() - started}
 
-    def _goes_on(self, _: object) -> bool:
-        return not self._ended.is_set()
+    def _runs_at(self, values: dict[str, Any], scenario: Scenario) -> list[Run]:
+        """Add runs to those of the position, until all failure seeds are there or the time for an answer is over."""
+        if values != self._position:
+            self._runs, self._further = [], runs_of(scenario)
+        self._position = None  # until nothing has failed
+        num, until = len(scenario.strategies), time.perf_counter() + SECONDS_OF_ANSWER
+        for run in self._further:
+            self._runs.append(run)
+            num_seeds, num_more = divmod(len(self._runs), num)
+            is_enough = num_seeds >= FEWEST_SEEDS and num_more == 0 and time.perf_counter() > until
+            if is_enough or self._ended.is_set():
+                break
+        self._position = dict(values)
+        return self._runs
 
     def price_ahead(self) -> None:
         """Simulate every bandwidth of the slider, nearest first, so that iterations there are priced already.
@@ -75,7 +97,7 @@ class Explorer:
             own = control.axis.own
             for value in sorted(control.axis.values, key=lambda value: abs(value - own) / (value + own)):
                 scenario = scenario_at(self.learning.template, self.controls, {control.field: value})
-                runs = simulated(scenario, self.learning, num_seeds=1)
+                runs = runs_of(scenario, num_seeds=1)
                 while not self._ended.is_set():
                     if self._num_waiting:
                         time.sleep(0.02)

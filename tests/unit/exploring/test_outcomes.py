@@ -7,9 +7,12 @@ import pytest
 
 from sim.experiments.branches.whole_runs import rebuilt_in
 from sim.experiments.sweep import Observer
+from sim.exploring import server
+from sim.exploring.controls import controls_of
 from sim.exploring.learning import measured
-from sim.exploring.outcomes import NUM_SEEDS, answer, simulated
+from sim.exploring.outcomes import FEWEST_SEEDS, NUM_SEEDS, answer, by_strategy, runs_of
 from sim.exploring.page import page
+from sim.exploring.server import Explorer
 from sim.scenario.axes import ScenarioTemplate
 from sim.simulation.first_times import first_times
 from sim.simulation.run import simulate, time_only
@@ -27,9 +30,13 @@ def learning(tmp_path_factory):
     return learning_of(CURVE, tmp_path_factory.mktemp("curve"))
 
 
+def simulated(scenario, learning):
+    return list(by_strategy(scenario, learning, list(runs_of(scenario))))
+
+
 @pytest.fixture(scope="module")
 def found(learning):
-    return list(simulated(learning.template.scenario, learning))
+    return simulated(learning.template.scenario, learning)
 
 
 def test_every_strategy_has_a_prediction_and_failures_none(learning):
@@ -65,7 +72,7 @@ def test_a_missed_target_is_said(learning):
     scenario = learning.template.scenario
     training = scenario.training.model_copy(update={"target_validation_loss": 0.001})
     missed = scenario.model_copy(update={"training": training})
-    told = answer(missed, list(simulated(missed, learning)))
+    told = answer(missed, simulated(missed, learning))
     assert [row["to_target"] for row in told["rows"]] == ["-"] * 3
     assert told["rows"][0]["reached"] == f"0 of {NUM_SEEDS} runs"
 
@@ -75,7 +82,7 @@ def test_without_training_there_are_seconds_alone(tmp_path):
         bare = learning_of(text, tmp_path, **options)
         assert bare.predictions == {}
         assert bare.notes[0].startswith("Losses: none")
-        found = list(simulated(bare.template.scenario, bare))
+        found = simulated(bare.template.scenario, bare)
         told = answer(bare.template.scenario, found)
         assert told["curves"] == []
         assert all(math.isnan(seconds) for one in found for seconds in one.to_target)
@@ -94,3 +101,25 @@ def test_names_of_users_cannot_become_markup(tmp_path):
     html = page(tmp_path / "<b>.yaml", [], bare)
     assert evil not in html
     assert html.count("<script") == 3
+
+
+def test_a_slow_position_has_few_seeds_first_and_all_of_them_when_asked_again(learning, monkeypatch):
+    explorer = Explorer(learning, controls_of(learning.template))
+    at_once = explorer.answered({})
+    assert at_once["is_complete"]
+    monkeypatch.setattr(server, "SECONDS_OF_ANSWER", 0.0)
+    explorer = Explorer(learning, controls_of(learning.template))
+    told = [explorer.answered({}) for _ in range(1 + NUM_SEEDS - FEWEST_SEEDS)]
+    assert [one["is_complete"] for one in told] == [False] * (NUM_SEEDS - FEWEST_SEEDS) + [True]
+    assert f"over {FEWEST_SEEDS} failure seeds, soon over {NUM_SEEDS}" in told[0]["about"]
+    last, same = ({name: value for name, value in one.items() if name != "took_seconds"} for one in (told[-1], at_once))
+    assert last == same
+
+
+def test_a_position_that_fails_is_simulated_anew(learning, monkeypatch):
+    explorer = Explorer(learning, controls_of(learning.template))
+    with monkeypatch.context() as broken:
+        broken.setattr(server, "runs_of", lambda _: (1 / 0 for _ in range(3)))
+        with pytest.raises(ZeroDivisionError):
+            explorer.answered({})
+    assert explorer.answered({})["is_complete"]
