@@ -77,6 +77,7 @@ UNITS = {
 }
 
 
+MOST_CHARACTERS = 80  # of a section in words
 VARIANTS = {
     "interval_iterations": "every {} iterations",
     "memory_interval_iterations": "in memory every {} iterations",
@@ -128,12 +129,15 @@ def ranges_in_words(points: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def leaves_of(value: Any) -> Iterator[str]:
-    """The values of a section, those of its parts in their places; of a file, its name."""
+def leaves_of(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The values of a section and of its parts: numbers with their names in words, texts alone, of files the name."""
     if isinstance(value, dict):
-        yield from chain.from_iterable(map(leaves_of, value.values()))
+        yield from chain.from_iterable(leaves_of(item, (*path, key)) for key, item in value.items())
     elif isinstance(value, list):
-        yield from chain.from_iterable(map(leaves_of, value))
+        yield from chain.from_iterable(leaves_of(item, path) for item in value)
+    elif isinstance(value, int | float):
+        *parents, last = (words_of(part) for part in path)
+        yield " ".join([*(parent.name for parent in parents), last.with_value(value)])
     else:
         yield PurePath(str(value)).name
 
@@ -143,5 +147,5 @@ def format_value(value: Any) -> str:
     if pd.isna(value):
         return ""
     if isinstance(value, str) and value.startswith('{"'):
-        return shortened(", ".join(leaves_of(json.loads(value))))
+        return shortened(", ".join(leaves_of(json.loads(value))), MOST_CHARACTERS)
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)

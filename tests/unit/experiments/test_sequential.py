@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from sim.experiments.sequential import parse_share, seeds_wanted, too_wide
-from sim.reporting.series import format_value
-from sim.reporting.tables import groups_in_order, headings, summary_table
+from sim.reporting.tables import groups_in_order, summary_table, swept_columns
+from sim.reporting.words import format_value
 from sim.results.statistics import points_of, summary
 
 
@@ -100,9 +100,10 @@ def test_swept_values_and_headings_are_distinguished():
     values = [40.0, 1234567.0, 1234568.0, 0.12345678, 5, "a", float("nan")]
     assert list(map(format_value, values)) == ["40", "1234567", "1234568", "0.12345678", "5", "a", ""]
     section = '{"kind": "weibull", "shape": 0.6, "downtime": {"mean_hours": 1}, "file": "traces/a.csv"}'
-    assert format_value(section) == "weibull, 0.6, 1, a.csv"
-    assert headings(["failures.rate_per_hour", "cluster.x"]) == ["rate per\nhour", "x"]
-    assert headings(["a.x", "b.x"]) == ["a.x", "b.x"]
+    assert format_value(section) == "weibull, shape 0.6, downtime mean 1 hours, a.csv"
+    columns = swept_columns(["failures.rate_per_hour", "cluster.x"])
+    assert [" ".join(column.title.split()) for column in columns] == ["failure rate (% per hour)", "x"]
+    assert [column.title for column in swept_columns(["a.x", "b.x"])] == ["a.x", "b.x"]
 
 
 def test_what_concerns_no_point_comes_first():
