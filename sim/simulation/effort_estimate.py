@@ -15,6 +15,7 @@ from sim.workload.window import plain_plan_on
 EVENTS_PER_FAILURE, EVENTS_PER_OPERATION = 12, 4  # the latter at microbatch fidelity
 EVENTS_PER_ITERATION = 6  # at most, without failures, where iterations are simulated one by one
 PROBES = 100, 1_000  # iterations of short runs: one for the times of iterations, one to count events
+MOST_PROBED = 20_000  # events of a short run, which may have many failures in an iteration
 EVENTS_PER_SECOND = 20_000  # of real time
 MOST_MEMBERSHIPS = 200  # for which the time of an iteration is computed
 MOST_OPERATIONS = 500_000  # of an iteration whose time is computed for the estimate
@@ -51,7 +52,8 @@ def _events_per_iteration(scenario: Scenario, config: StrategyConfig) -> float:
     """Events per iteration of a strategy, from short runs without failures."""
     for steps in PROBES:
         training = scenario.training.model_copy(update={"steps": steps})
-        short = scenario.model_copy(update={"training": training, "iterations_per_step": 1})
+        changed = {"training": training, "iterations_per_step": 1, "give_up_after_events": MOST_PROBED}
+        short = scenario.model_copy(update=changed)
         run = simulate(short, config, 0, 0, time_only(short), stops_on_failures=False)
     return run.num_events / run.num_iterations if run.num_iterations else 0.0
 
