@@ -51,7 +51,7 @@ def draw_means(
         axis.set_ylim(*value_limits(table, unit))
     if axis.get_yscale() == "linear":
         axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    places, is_numeric = places or places_of(table[field]), pd.api.types.is_numeric_dtype(table[field])
+    places, is_numeric = places or places_of(table[field]), series.are_numbers(table[field])
     _set_ticks(axis, places, words_of(field))
     present = [(name, rows) for name, rows in series.series_in(table) if rows[field].notna().any()]
     for name, rows in series.series_in(table):
@@ -135,7 +135,7 @@ def set_hours(axis: Axes, table: pd.DataFrame, *units: str) -> None:
 def places_of(values: pd.Series[Any]) -> dict[Any, float]:
     """Return the position of each field value on the x axis: itself, or its number if the values are not numbers."""
     known = values.dropna().unique()
-    at = known if pd.api.types.is_numeric_dtype(values) else range(len(known))
+    at = known if series.are_numbers(values) else range(len(known))
     return dict(sorted(zip(known, map(float, at), strict=True), key=lambda pair: pair[1]))
 
 

@@ -123,8 +123,14 @@ def choose_field(table: pd.DataFrame, fields: Sequence[str], wanted: str | None)
             raise ValueError(f"--x {shortened(wanted)}: no such swept field{known}")
         return wanted
     several = [name for name in fields if table[name].nunique() > 1]
-    numeric = [name for name in several if pd.api.types.is_numeric_dtype(table[name])]
+    numeric = [name for name in several if are_numbers(table[name])]
     return max(numeric or several, key=lambda name: (not is_strategy_field(name), table[name].nunique()), default=None)
+
+
+def are_numbers(values: pd.Series[Any]) -> bool:
+    """Whether the values of a field are numbers; it may be empty for strategies that do not have it."""
+    known = values.dropna().infer_objects()
+    return pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known)
 
 
 def describe_point(point: Mapping[str, Any]) -> str:

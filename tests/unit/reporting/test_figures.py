@@ -262,6 +262,25 @@ def segments_of(axis):
     return [one.get_segments() for one in axis.collections if isinstance(one, LineCollection)]
 
 
+@pytest.mark.parametrize(
+    ("values", "scale", "places"),
+    [
+        ([pd.NA, 2, 25, 100], "log", [2, 25, 100]),
+        ([None, 20, 30, 40], "linear", [20, 30, 40]),
+        ([None, "young", "daly", "adaptive"], "linear", [0, 1, 2]),
+        ([None, True, False, None], "linear", [0, 1]),
+    ],
+)
+def test_an_option_of_one_strategy_has_an_axis_of_its_numbers(values, scale, places):
+    field = "strategies[checkpoint].option"
+    table = pd.DataFrame({"strategy": ["none", *["checkpoint"] * 3], "kind": ["none", *["checkpoint"] * 3]})
+    table = table.assign(num_reached=2, num_runs=2, mean_hours=[1.0, 3.0, 2.0, 4.0], low_hours=0.5, high_hours=5.0)
+    table[field] = pd.Series(values, dtype=object)
+    (axis,) = means_figure(table, [field], "hours", "hours", []).axes
+    assert axis.get_xscale() == scale
+    assert list(axis.get_xticks()) == places
+
+
 def test_means_with_intervals_against_any_swept_field(swept):
     figure, tables = drawn(swept, "time_to_loss")
     (axis,) = figure.axes
