@@ -148,6 +148,7 @@ FIGURES = {
     "swapping": {"swapping": "swapping"},
     "spot_trace": {"loss": "spot_trace", "nodes": "nodes"},
     "fewer_nodes": {"loss": "fewer_nodes"},
+    "diloco": {"loss": "local_steps"},
 }
 """Of which scenarios which kinds of figures are in the documentation, under which names."""
 ONE_TRAINING_SEED = ["sweep.training_replicates=1"]

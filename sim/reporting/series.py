@@ -68,7 +68,13 @@ def series_styles(table: pd.DataFrame) -> dict[str, SeriesStyle]:
 def styles_by_kind(kinds: Mapping[str, str]) -> dict[str, SeriesStyle]:
     """Return a style for each name: for the first name of a known kind its fixed one, for others the next free one."""
     fixed = dict(zip(KIND_ORDER, SERIES_STYLES, strict=False))
-    more = [SeriesStyle(one.colour, other.line, other.marker) for other in SERIES_STYLES for one in SERIES_STYLES]
+    lines_taken = {(style.colour, style.line) for style in SERIES_STYLES}
+    more = [
+        SeriesStyle(one.colour, other.line, other.marker)
+        for other in SERIES_STYLES
+        for one in SERIES_STYLES[1:]
+        if (one.colour, other.line) not in lines_taken  # where no markers are drawn, these would look alike
+    ]
     reserved = {fixed[kind] for kind in kinds.values() if kind in fixed}
     free_first = [*SERIES_STYLES[len(KIND_ORDER) :], *SERIES_STYLES[1:], *more]  # black is reserved for no failures
     spare = iter([style for style in dict.fromkeys(free_first) if style not in reserved])

@@ -168,10 +168,13 @@ def from_zero(axis: Axes, which: Literal["x", "y"] = "x") -> None:
 def loss_limits(curves: pd.DataFrame) -> Limits:
     """Return limits that show means and ranges of `loss_curves` against iteration, except for the start."""
     later = curves[curves["iteration"] >= SHARE_AT_START * curves["iteration"].max()]
-    losses = finite(later[["loss_nats", "low_loss_nats", "high_loss_nats"]])
+    untrained = curves.loc[curves["iteration"] == curves["iteration"].min(), "loss_nats"]
+    later = later[~later["loss_nats"].isin(untrained)]  # global weights before the first synchronisation
+    means, losses = finite(later[["loss_nats"]]), finite(later[["loss_nats", "low_loss_nats", "high_loss_nats"]])
     if not losses.size:
         return 0.0, 1.0
-    low, high = float(losses.min()), float(losses.max())
+    most = float(means.max() + ROOM_FOR_INTERVALS * np.ptp(means)) if means.size else float(losses.max())
+    low, high = float(losses.min()), min(float(losses.max()), most)
     span = max(high - low, 1e-3)
     return low - 0.05 * span, high + 0.02 * span
 

@@ -130,8 +130,15 @@ TEMPLATES = {
 """,
         """\
   - none                        # the reference: gradients exchanged in each iteration, failures without cost
-  - {kind: diloco, inner_steps: 50}         # a pipeline that loses a node is out until the next average
-  - {kind: diloco, inner_steps: 50, lost_stage: checkfree, label: diloco_checkfree}     # or it rebuilds the stage
+  # weights are averaged every 50 iterations; a pipeline that loses a node is out until the next average
+  - {kind: diloco, inner_steps: 50, outer_learning_rate: 1.0, outer_momentum: 0.0}
+  # or it rebuilds the lost stage, and goes on
+  - kind: diloco
+    inner_steps: 50
+    outer_learning_rate: 1.0
+    outer_momentum: 0.0
+    lost_stage: checkfree
+    label: rebuilt
   - elastic                     # gradients exchanged in each iteration, by the pipelines that are complete
 """,
         "  precision: bf16\n",
