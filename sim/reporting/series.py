@@ -71,7 +71,7 @@ def styles_by_kind(kinds: Mapping[str, str]) -> dict[str, SeriesStyle]:
     lines_taken = {(style.colour, style.line) for style in SERIES_STYLES}
     more = [
         SeriesStyle(one.colour, other.line, other.marker)
-        for other in SERIES_STYLES
+        for other in SERIES_STYLES[1:]
         for one in SERIES_STYLES[1:]
         if (one.colour, other.line) not in lines_taken  # where no markers are drawn, these would look alike
     ]
