@@ -161,11 +161,11 @@ class ReportData:
 
     def _numbers(self, fields: list[str]) -> tuple[float, ...]:
         """The values of a field that holds numbers alone, in the order of their points."""
-        values = list(dict.fromkeys(point.values.get(fields[0]) for point in self.points))
+        values = [point.values.get(fields[0]) for point in self.points]
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         if len(fields) > 1 or len(numbers) < len(values):
             return ()
-        return tuple(rounded(words_of(fields[0]).factor * number) for number in numbers)
+        return tuple(rounded(words_of(fields[0]).factor * number) for number in dict.fromkeys(numbers))
 
     @cached_property
     def abouts(self) -> list[dict[str, Any]]:
@@ -213,8 +213,12 @@ def _agree(point: Values, values: Values) -> bool:
 
 
 def _value(field: str, value: Any) -> str:
-    """A swept value in the unit of its field in words."""
-    return json.dumps(value) if isinstance(value, dict | list) else words_of(field).value(value)
+    """A swept value in the unit of its field in words; a long section in full, so that two of them differ."""
+    if not isinstance(value, dict | list):
+        return words_of(field).value(value)
+    whole = json.dumps(value)
+    text = words_of(field).value(whole)
+    return whole if text.endswith("...") else text
 
 
 def _with_value(field: str, value: Any) -> str:

@@ -92,6 +92,16 @@ def test_fields_that_are_no_grid_make_one_axis(tmp_path):
     assert (axis.label, axis.values) == ("failure rate (% per hour) and give up after", ("10", "30"))
 
 
+def test_a_swept_section_has_an_axis_in_words_and_charts(tmp_path):
+    kinds = "{kind: exponential, rate_per_hour: 0.3}, {kind: weibull, shape: 0.6, rate_per_hour: 0.3}"
+    folder = a_sweep(tmp_path, CURVE.replace(ONE_FIELD, f"grid: {{failures: [{kinds}]}}"))
+    (axis,) = report_data(folder).axes
+    assert axis == SweepAxis(
+        "failures", ("exponential, rate 0.3 per hour", "weibull, shape 0.6, rate 0.3 per hour"), (0, 1)
+    )
+    assert "hours" in charts(folder)[0]
+
+
 # ---- charts --------------------------------------------------------------------------------------
 def test_loss_charts_have_all_curves_in_the_figures_colours(sweep, drawn):
     assert list(drawn) == ["loss-time", "loss-iteration", "hours", "ledger", "usd"]
