@@ -80,10 +80,13 @@ class DilocoConfig(StrategyConfig):
         "equal",
         description="weight of a replica in the mean: equal, or the tokens learnt since the last synchronisation",
     )
-    compression: Compression | float = Field(
+    compression: Compression = Field(
         "none",
-        description="format of the differences that are sent, or a share of their bytes in fp32 (above 0, up to 1); "
-        "it shortens synchronisations, and its effect on the loss is not computed",
+        description="format of the differences that are sent; it shortens synchronisations, and its effect on the loss "
+        "is not computed",
+    )
+    sent_share: float | None = Field(
+        None, gt=0, le=1, description="share of the bytes in fp32 that is sent, in place of that of `compression`"
     )
     fragments: int = Field(1, ge=1, description="groups of stages that are synchronised in turn")
     overlap_iterations: int = Field(
@@ -138,8 +141,10 @@ class Diloco(Peer):
     def check(cls, config: DilocoConfig, workload: WorkloadConfig) -> str | None:
         """Each fragment has stages and a time of its own; differences arrive before the next ones are sent."""
         num_stages = workload.num_stages + 1
-        if not isinstance(config.compression, str) and not 0 < config.compression <= 1:
-            return f"compression {config.compression:g} is not above 0 and up to 1; or name {', '.join(FACTORS)}"
+        if config.sent_share is not None and config.compression != "none":
+            return (
+                f"sent_share {config.sent_share:g} is in place of compression '{config.compression}': give one of them"
+            )
         if config.fragments > num_stages:
             return f"fragments {config.fragments} is more than the stages, {num_stages} with that of the embedding"
         if config.inner_steps % config.fragments:
@@ -286,8 +291,7 @@ class Diloco(Peer):
 
     def _sent_bytes(self, world: StrategyWorld, stage: int) -> float:
         """Bytes of a stage's differences as nodes send them."""
-        compression = self.config.compression
-        factor = FACTORS[compression] if isinstance(compression, str) else compression
+        factor = FACTORS[self.config.compression] if self.config.sent_share is None else self.config.sent_share
         return world.costs.stage_parameters(stage) * FP32_BYTES * factor
 
     # ---- after an iteration --------------------------------------------------------------------------

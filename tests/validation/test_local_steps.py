@@ -19,13 +19,12 @@ def seconds(num_replicas, bytes_per_second, **options):
 @pytest.mark.parametrize("num_replicas", [2, 5])
 @pytest.mark.parametrize("bytes_per_second", [10.0, 1e3, 1e5])
 @pytest.mark.parametrize("inner_steps", [1, 10, 50])
-@pytest.mark.parametrize("compression", ["none", "int8", 0.01])
-def test_utilisation_is_that_of_the_closed_form(num_replicas, bytes_per_second, inner_steps, compression):
+@pytest.mark.parametrize(("factor", "sent"), [(1.0, {}), (0.25, {"compression": "int8"}), (0.01, {"sent_share": 0.01})])
+def test_utilisation_is_that_of_the_closed_form(num_replicas, bytes_per_second, inner_steps, factor, sent):
     """Compute / (compute + exchange / H), with a ring all-reduce of the differences in fp32."""
-    factor = {"none": 1.0, "int8": 0.25}.get(compression, compression)
     exchange = 2 * (num_replicas - 1) / num_replicas * 4 * PARAMETERS * factor / bytes_per_second
     expected = COMPUTE / (COMPUTE + exchange / inner_steps)
-    found = COMPUTE / seconds(num_replicas, bytes_per_second, inner_steps=inner_steps, compression=compression)
+    found = COMPUTE / seconds(num_replicas, bytes_per_second, inner_steps=inner_steps, **sent)
     assert found == pytest.approx(expected, rel=1e-6)
 
 

@@ -156,7 +156,8 @@ BAD = {
     "fragments: 9, inner_steps: 90": "fragments 9 is more than the stages, 5 with that of the embedding",
     "fragments: 2, inner_steps: 5": "inner_steps 5 is no multiple of fragments, 2",
     "overlap_iterations: 7, inner_steps: 7": "overlap_iterations 7 is not less than the iterations between two",
-    "compression: 1.5": "compression 1.5 is not above 0 and up to 1; or name none, bf16, int8, int4, top_k",
+    "compression: int8, sent_share: 0.1": "sent_share 0.1 is in place of compression 'int8': give one of them",
+    "compression: int9": "found 'int9'; nearest: int8; allowed: none, bf16, int8, int4, top_k",
 }
 
 
