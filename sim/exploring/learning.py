@@ -14,7 +14,7 @@ from sim.experiments.sweep import Observer, with_target
 from sim.results.prediction import Prediction
 from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.scenario import Scenario
-from sim.strategies import Strategy, legend_label, strategy_class
+from sim.strategies import legend_label, strategy_class, trains_otherwise
 
 NOT_TRAINED = "Losses: none, since this page was opened with --no-training. Without it, a short training comes first."
 
@@ -47,18 +47,13 @@ def measured(
         observer.noted("\n".join(job.outline()))
         job.train()
         found = job.found()
-    is_unknown = {config.name for config in scenario.strategies if _has_recipes(config.kind)}
+    is_unknown = {config.name for config in scenario.strategies if trains_otherwise(config.kind)}
     predictions = {name: one for name, one in found.predictions().items() if name not in is_unknown}
     return Learning(
         template,
         predictions | _failure_free(scenario, predictions),
         _notes(scenario, found.corpus_description, is_unknown),
     )
-
-
-def _has_recipes(kind: str) -> bool:
-    """Whether a strategy trains otherwise while nodes are missing, which single failures do not show."""
-    return strategy_class(kind).recipe_for is not Strategy.recipe_for
 
 
 def _failure_free(scenario: Scenario, predictions: Mapping[str, Prediction]) -> dict[str, Prediction]:

@@ -93,6 +93,8 @@ def test_losses_of_strategies_with_recipes_are_not_predicted(tmp_path):
     bare = learning_of(CURVE.replace("strategies: [none,", "strategies: [none, elastic,"), tmp_path)
     assert set(bare.predictions) == {"none", "checkpoint", "checkfree"}
     assert "No losses of elastic" in bare.notes[1]
+    apart = CURVE.replace("strategies: [none,", "strategies: [none, {kind: diloco, inner_steps: 4},")
+    assert "No losses of DiLoCo" in learning_of(apart, tmp_path).notes[1]
 
 
 def test_names_of_users_cannot_become_markup(tmp_path):
