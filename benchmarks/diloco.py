@@ -19,8 +19,7 @@ from typing import NamedTuple
 
 from scipy.stats import t
 
-from models.recipe import Recipe, rows_of_parts
-from models.replicas import split, synchronised
+from models.replicas import own_rows, split, synchronised
 from models.shared_training import SharedTraining
 from models.training import ReplayedTraining, Training
 from models.training_plan import DemandRecorder, Demands, together
@@ -51,10 +50,7 @@ def final_state(training: Training, num_steps: int, every: int, outer: Outer) ->
     position = training.root(training.spec.routes)
     if not every:
         return position.after(num_steps)
-    num_rows = training.spec.sequences_per_batch
-    position = split(
-        position, [Recipe(rows=rows_of_parts((part,), NUM_REPLICAS, num_rows)) for part in range(NUM_REPLICAS)]
-    )
+    position = split(position, [own_rows(number, NUM_REPLICAS, training.spec) for number in range(NUM_REPLICAS)])
     for step in (*range(every, num_steps, every), num_steps):
         position = synchronised(position.after(step), rate=outer.rate, momentum=outer.momentum)
     return position

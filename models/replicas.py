@@ -10,8 +10,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from models.recipe import PLAIN, REST, Recipe
+from models.recipe import PLAIN, REST, Recipe, rows_of_parts
+from models.spec import TrainingSpec
 from models.training_state import Merge, Position, root
+
+
+def own_rows(number: int, num_replicas: int, spec: TrainingSpec) -> Recipe:
+    """The recipe of a replica that learns its share of each batch."""
+    return Recipe(rows=rows_of_parts((number,), num_replicas, spec.sequences_per_batch))
 
 
 def split(position: Position, recipes: Sequence[Recipe]) -> Position:

@@ -40,6 +40,15 @@ FABRIC = (
 )
 EIGHT_H100 = "{name: 8xH100, bf16_tflops: 7916, fp32_tflops: 536, memory_gib: 640, utilisation: 0.4}"
 
+DESKTOPS = (
+    "desktop_ms99",
+    ("desktop machines of a company: on for 60 h, off for 14 h on average; volunteer_seti: 10 h and 32 h",),
+)
+AT_HOME = """\
+  detection_seconds: 30         # until the other nodes notice that one is gone
+  startup_seconds: 30           # until a node that arrives has joined
+"""
+
 TEMPLATES = {
     "volunteers": Template(
         "volunteers",
@@ -49,12 +58,8 @@ TEMPLATES = {
         "rtx4090",
         "medium",
         "home_fibre",
-        "desktop_ms99",
-        ("desktop machines of a company: on for 60 h, off for 14 h on average; volunteer_seti: 10 h and 32 h",),
-        """\
-  detection_seconds: 30         # until the other nodes notice that one is gone
-  startup_seconds: 30           # until a node that arrives has joined
-""",
+        *DESKTOPS,
+        AT_HOME,
         """\
   - none                        # the reference: failures have no cost
   - {kind: checkpoint, interval: young}     # all go back to the last checkpoint
@@ -121,13 +126,8 @@ TEMPLATES = {
         "rtx4090",
         "medium",
         "home_fibre",
-        "desktop_ms99",
-        ("desktop machines of a company: on for 60 h, off for 14 h on average; volunteer_seti: 10 h and 32 h",),
-        """\
-  detection_seconds: 30         # until the other nodes notice that one is gone
-  startup_seconds: 30           # until a node that arrives has joined
-  joining: beside               # nobody waits while a new node is sent the state
-""",
+        *DESKTOPS,
+        AT_HOME + "  joining: beside               # nobody waits while a new node is sent the state\n",
         """\
   - none                        # the reference: gradients exchanged in each iteration, failures without cost
   # weights are averaged every 50 iterations; a pipeline that loses a node is out until the next average

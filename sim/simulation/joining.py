@@ -84,12 +84,13 @@ class Joining:
         """
         if self._fetches:
             self._admit_fetched()
+        sources = sources or {}
         left_out = self._placement.left_out
         ready = {slot: n for slot, n in self.ready(env).items() if self._cluster.stage_of(slot) not in left_out}
         if self._cluster.config.joining == "beside" if beside is None else beside:
-            self._fetch([slot for slot in ready if slot not in self._fetches], sources or {})
+            self._fetch([slot for slot in ready if slot not in self._fetches], sources)
             return None
-        return (yield from self._send_and_wait(ready, sources or {})) if ready else None
+        return (yield from self._send_and_wait(ready, sources)) if ready else None
 
     def _send_and_wait(self, ready: dict[int, Node], sources: Sources) -> Process[Failure | None]:
         """Send the state to nodes while all wait, so that they take part."""

@@ -184,11 +184,10 @@ class TrainingProcess:
 
     def _count(self, position: Position, num: int) -> None:
         """Count the rows of some iterations from a Position on."""
-        num_rows = position.lineage.spec.sequences_per_batch
-        self._num_rows += num * num_rows
+        spec = position.lineage.spec
+        self._num_rows += num * spec.sequences_per_batch
         for state in filter(None, position.replicas or (position,)):
-            rows = state.lineage.recipe.rows
-            self._num_counted += num * (num_rows if rows is None else len(rows))
+            self._num_counted += num * state.lineage.recipe.num_rows(spec)
 
     def _next_action(self, iteration_seconds: float) -> Action:
         """The next action of the strategy, or of the fallback, from the current Position on."""

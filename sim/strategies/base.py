@@ -56,6 +56,13 @@ def beginning_of(position: Position) -> Position:
     return Position(Lineage(position.lineage.spec), 0, position.iterations_per_step)
 
 
+def too_few_replicas(min_replicas: int, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
+    """That there are fewer pipelines than a strategy needs, or fewer rows than pipelines, for `check_site`, or None."""
+    if min_replicas > cluster.nodes_per_stage:
+        return f"min_replicas {min_replicas} is more than cluster.nodes_per_stage, {cluster.nodes_per_stage}"
+    return too_few_rows(cluster, sequences_per_batch)
+
+
 def too_few_rows(cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
     """That the proxy's batch has no row for each pipeline, for `check_site`, or None."""
     if sequences_per_batch >= cluster.nodes_per_stage:
@@ -272,6 +279,12 @@ class StrategyWorld(Protocol):
 
     def record_synchronisation(self, iteration: int, num_replicas: int, num_complete: int) -> None:
         """Record that so many replicas have been averaged while so many pipelines were complete."""
+
+
+def complete_pipelines(world: StrategyWorld) -> tuple[int, ...]:
+    """Pipelines of which every node is there with its stage's state, by number."""
+    broken = {pipeline for _, pipeline in world.vacancies}
+    return tuple(pipeline for pipeline in range(world.num_pipelines) if pipeline not in broken)
 
 
 class StrategyConfig(Config):

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from models.training_state import Position
 from sim.core.records import Failure
-from sim.strategies.base import IterationPlan, Process, StrategyConfig, StrategyWorld
+from sim.strategies.base import IterationPlan, Process, StrategyConfig, StrategyWorld, complete_pipelines
 from sim.strategies.baselines import Peer
 
 
@@ -56,9 +56,8 @@ class ConstantBatch(Peer):
 
     def plan_for(self, world: StrategyWorld, plan: IterationPlan) -> IterationPlan:
         """The complete pipelines with the microbatches of all, if they are dealt by pipeline and there is one."""
-        broken = {pipeline for _, pipeline in world.vacancies}
-        complete = tuple(pipeline for pipeline in range(world.num_pipelines) if pipeline not in broken)
-        if self.config.dealing == "by_stage" or not broken or not complete:
+        complete = complete_pipelines(world)
+        if self.config.dealing == "by_stage" or len(complete) in (0, world.num_pipelines):
             return plan
         if (plan, complete) not in self._plans:
             dealt_at_once = world.costs.schedule(plan).microbatch_multiple(self.num_stages)

@@ -23,7 +23,19 @@ from typing import Literal
 from pydantic import Field
 
 from models.recipe import REST
-from models.replicas import joined, received, rows_learnt, split, synchronised, with_replica, with_state, without
+from models.replicas import (
+    global_state,
+    joined,
+    own_rows,
+    received,
+    rows_learnt,
+    split,
+    synchronised,
+    the_replica,
+    with_replica,
+    with_state,
+    without,
+)
 from sim.cluster.topology import ClusterConfig
 from sim.core.units import to_ticks
 from sim.strategies.base import (
@@ -35,15 +47,14 @@ from sim.strategies.base import (
     Place,
     Position,
     Process,
-    Recipe,
     Routes,
     StrategyConfig,
     StrategyWorld,
     Transfer,
     UnrecoverableError,
     WorkloadConfig,
-    rows_of_parts,
-    too_few_rows,
+    complete_pipelines,
+    too_few_replicas,
 )
 from sim.strategies.baselines import Peer
 from sim.strategies.checkfree import CheckFree, CheckFreeConfig, CheckFreePlus, CheckFreePlusConfig
@@ -160,9 +171,7 @@ class Diloco(Peer):
     @classmethod
     def check_site(cls, config: DilocoConfig, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
         """There are as many pipelines as it needs, and each has rows."""
-        if config.min_replicas > cluster.nodes_per_stage:
-            return f"min_replicas {config.min_replicas} is more than cluster.nodes_per_stage, {cluster.nodes_per_stage}"
-        return too_few_rows(cluster, sequences_per_batch)
+        return too_few_replicas(config.min_replicas, cluster, sequences_per_batch)
 
     @classmethod
     def host_memory_bytes(cls, config: DilocoConfig, costs: Costs, stage: int) -> float:
@@ -195,12 +204,13 @@ class Diloco(Peer):
 
     def position_for(self, world: StrategyWorld, position: Position) -> Position:
         """Without the replicas that have lost a node; with those that begin from the global weights."""
-        there = complete_pipelines(world)
+        there, num_replicas, spec = complete_pipelines(world), world.num_pipelines, position.lineage.spec
         if not position.replicas or position != self._reached:  # the start, or a fallback has gone back
             self._pending = None
-            position = split(replace(position, replicas=()), recipes_of(world, position))
+            recipes = [own_rows(number, num_replicas, spec) for number in range(num_replicas)]
+            position = split(global_state(position), recipes)
             self._broken.clear()
-            self._since = dict.fromkeys(range(world.num_pipelines), position.iteration)
+            self._since = dict.fromkeys(range(num_replicas), position.iteration)
         self._note_broken(world)
         for number in set(with_state(position)).intersection(self._broken):
             position = self._with_broken(world, position, number)
@@ -209,7 +219,7 @@ class Diloco(Peer):
         if not training or position.iteration % self._apart == 0:
             for number in set(there).difference(with_state(position)):
                 is_from_peer = training and self.config.joiner_optimizer == "peer"
-                recipe = recipes_of(world, position)[number]
+                recipe = own_rows(number, num_replicas, spec)
                 position = joined(position, number, recipe, training[0] if is_from_peer else "fresh")
                 self._since[number] = position.iteration
         self._begun = position
@@ -227,15 +237,15 @@ class Diloco(Peer):
         """The state without a replica that has lost a node, or in which it waits for its nodes or goes on with them."""
         if self.config.lost_stage == "leave":
             return without(position, number)
-        state = position.replicas[number]
-        assert state is not None, "a replica that takes part has a state"
+        state = the_replica(position, number)
         if number not in complete_pipelines(world):
             return with_replica(position, number, state.entered(REST))
         edits, of_global = self._rebuilding(self._broken[number])
         for stage in of_global:
             state = state.edited(Edit(stage, "zeros"))  # its optimizer's state is lost too
         state = received(state, position, stages=of_global) if of_global else state
-        return with_replica(position, number, state.edited(*edits).entered(recipes_of(world, position)[number]))
+        recipe = own_rows(number, world.num_pipelines, position.lineage.spec)
+        return with_replica(position, number, state.edited(*edits).entered(recipe))
 
     def _rebuilding(self, lost: Collection[int]) -> tuple[list[Edit], tuple[int, ...]]:
         """Edits that rebuild lost stages of a pipeline, and the stages that take the global weights instead."""
@@ -340,9 +350,8 @@ class Diloco(Peer):
             taken=due.taken,
         )
         for number in set(training).difference(present):  # these have begun since the differences were taken
-            state = merged.replicas[number]
-            assert state is not None, "a replica that trains has a state"
-            merged = with_replica(merged, number, received(state, merged, self.config.mixing, stages))
+            state = received(the_replica(merged, number), merged, self.config.mixing, stages)
+            merged = with_replica(merged, number, state)
         return merged
 
     def _shares(self, due: Pending) -> list[float]:
@@ -420,18 +429,6 @@ class Diloco(Peer):
         return None
 
 
-def complete_pipelines(world: StrategyWorld) -> list[int]:
-    """Pipelines of which every node is there, with its state, by number."""
-    broken = {pipeline for _, pipeline in world.vacancies}
-    return [pipeline for pipeline in range(world.num_pipelines) if pipeline not in broken]
-
-
 def in_training(position: Position) -> tuple[int, ...]:
     """Replicas that train, by number: those with a state, except those that wait for a node."""
-    return tuple(n for n, state in enumerate(position.replicas) if state and not state.lineage.recipe.is_rest)
-
-
-def recipes_of(world: StrategyWorld, position: Position) -> list[Recipe]:
-    """How each replica is trained: on its rows of the batch."""
-    num_rows, num_replicas = position.lineage.spec.sequences_per_batch, world.num_pipelines
-    return [Recipe(rows=rows_of_parts([number], num_replicas, num_rows)) for number in range(num_replicas)]
+    return tuple(n for n, state in enumerate(position.replicas) if state and not state.lineage.is_at_rest)

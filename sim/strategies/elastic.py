@@ -24,7 +24,8 @@ from sim.strategies.base import (
     StrategyConfig,
     StrategyWorld,
     WorkloadConfig,
-    too_few_rows,
+    complete_pipelines,
+    too_few_replicas,
 )
 from sim.strategies.baselines import Peer
 
@@ -81,10 +82,7 @@ class Elastic(Peer):
     @classmethod
     def check_site(cls, config: ElasticConfig, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
         """There are as many pipelines as it needs, and each has rows."""
-        num_pipelines = cluster.nodes_per_stage
-        if config.min_replicas > num_pipelines:
-            return f"min_replicas {config.min_replicas} is more than cluster.nodes_per_stage, {num_pipelines}"
-        return too_few_rows(cluster, sequences_per_batch)
+        return too_few_replicas(config.min_replicas, cluster, sequences_per_batch)
 
     def can_train(self, world: StrategyWorld) -> bool:
         """Whether `min_replicas` pipelines are there."""
@@ -122,13 +120,13 @@ class Elastic(Peer):
 
     def _there(self, world: StrategyWorld) -> Sequence[int]:
         """Pipelines that run, by number."""
-        broken = {pipeline for _, pipeline in world.vacancies}
-        complete = [pipeline for pipeline in range(world.num_pipelines) if pipeline not in broken]
+        complete = complete_pipelines(world)
         if self.config.pipelines == "as_placed":
             return complete
+        broken = sorted(set(range(world.num_pipelines)).difference(complete))
         num_missing = [sum(stage == of for of, _ in world.vacancies) for stage in range(world.num_stages + 1)]
         num_mended = world.num_pipelines - max(num_missing) - len(complete)
-        return sorted([*complete, *sorted(broken)[:num_mended]])
+        return sorted([*complete, *broken[:num_mended]])
 
     def _nodes(self, world: StrategyWorld) -> dict[int, list[int]]:
         """The pipelines whose nodes run, stage by stage: a pipeline's own, or one of a pipeline that does not run."""
