@@ -15,12 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sim.core.records import Operation
+from sim.experiments.strategy_map.study import MapOptions, strategy_map
 from sim.experiments.sweep import run_scenario, sweep_scenario
 from sim.experiments.training import default_cache
 from sim.reporting.animated_image import animated
 from sim.reporting.animation import frames
 from sim.reporting.gantt import draw_operations, gantt_figure, legend, name_rows
 from sim.reporting.registry import figure_of
+from sim.reporting.strategy_map import strategy_map_figure
 from sim.reporting.style import STYLE
 from sim.reporting.tracks import tracks_of
 from sim.results.timeline import timeline
@@ -189,8 +191,18 @@ def figures() -> None:
                 print(path)
 
 
+def map_of_strategies() -> None:
+    """What `churnlab map` makes of the quickstart with `--cells 10`."""
+    x, y = "failures.rate_per_hour=0.02..0.4", "network.bandwidth_factor=0.125..8"
+    found = strategy_map(SCENARIOS / "quickstart.yaml", x, y, options=MapOptions(num_values=10), cache=default_cache())
+    path = HERE / "images" / "map.png"
+    strategy_map_figure(found).savefig(path, dpi=150)
+    print(path)
+
+
 if __name__ == "__main__":
     schedules()
     paper()
     moving()
     figures()
+    map_of_strategies()

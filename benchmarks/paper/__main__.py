@@ -56,7 +56,7 @@ def paper(
                 branches(BRANCHES, cache=folder, observer=display).write(made / FOLDER)
                 make_map(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder, display)
     if not quick:
-        draw_all(runs, made)
+        draw_all(made)
         write_page()
     elif not keep:
         lines, agrees = compare(made, COMMITTED / "quick")

@@ -1,6 +1,6 @@
-"""Figures of results/paper: drawn from its extracts, or those of `churnlab plot`; and a map.
+"""Figures of results/paper, drawn from its extracts; and a map, which needs runs.
 
-python -m benchmarks.paper.figures    # draws those that need nothing but the committed extracts
+python -m benchmarks.paper.figures    # draws all of them but the map, from the committed extracts
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.paper.as_results import as_results
 from benchmarks.paper.extract import COMMITTED, Extract
-from benchmarks.paper.jobs import TABLE_2_JOB
+from benchmarks.paper.jobs import SCENARIOS, TABLE_2_JOB
 from benchmarks.paper.published import HIGHEST, iteration_factor
 from benchmarks.paper.tables import RATE, REBUILDING, SECONDS, StudyTables, name_of
 from sim.core.units import SECONDS_PER_HOUR
@@ -28,17 +29,13 @@ from sim.reporting.registry import figure_of
 from sim.reporting.series import KIND_ORDER, SERIES_STYLES, Styles, line_handles, styles_by_kind
 from sim.reporting.strategy_map import write_map
 from sim.reporting.style import STYLE, add_legend, new_figure
+from sim.reporting.words import words_of
 from sim.results.branches import Branches, load_branches
-from sim.results.storage import Results, load
 from sim.scenario.loading import load_scenario
 from sim.strategies import legend_label
 
-FIGURES = {
-    "figure2": ("figure2", "reinit"),
-    "figure4b": ("figure4b", "checkpoint_interval"),
-    "figure4c": ("figure4c", "swapping"),
-}
-"""By file name: a job, and the kind of figure."""
+FIGURES = {"figure2": "reinit", "figure4b": "checkpoint_interval", "figure4c": "swapping"}
+"""Kinds of figures of `churnlab plot`, by job."""
 
 PROCESS_NAMES = {"exponential": "independent losses", "trace": "as in the p3 trace"}
 """Names of the failure processes that a job sweeps."""
@@ -48,31 +45,19 @@ BRANCHED = {"checkfree": "checkfree", "released_head": "reinit", "checkfree_plus
 
 LOSS_LABEL = "validation loss (nats per byte)"
 
-DPI = 130
+DPI = 150
 
 
-def draw_all(runs: Path, folder: Path) -> None:
-    """Draw all figures as PNG."""
-    for name, (job, kind) in FIGURES.items():
-        results = with_rule(load(runs / job), Extract.read(folder, job))
-        save(figure_of(kind, results), folder / f"{name}.png")
-    draw_extracts(folder)
-
-
-def draw_extracts(folder: Path) -> None:
-    """Draw the figures that need nothing but extracts."""
+def draw_all(folder: Path) -> None:
+    """Draw all figures but the map as PNG, from the extracts in a folder."""
+    for name, kind in FIGURES.items():
+        with as_results(SCENARIOS / f"{name}.yaml", Extract.read(folder, name)) as results:
+            save(figure_of(kind, results), folder / f"{name}.png")
     tables = StudyTables(folder)
     save(depth_figure(tables.trend), folder / "depth.png")
     save(table_2_figure(tables), folder / "table2.png")
     save(churn_figure(tables.extract("correlated")), folder / "correlated.png")
     save(stages_figure(load_branches(folder)), folder / "branches.png")
-
-
-def with_rule(results: Results, extract: Extract) -> Results:
-    """Results with the target that the rule gives for their extract, in place of the scenario's."""
-    found = extract.to_target()
-    columns = ["target_validation_loss", "target_reached_iteration", "target_reached_seconds"]
-    return Results(results.folder, results.runs.assign(**{name: found[name].to_numpy() for name in columns}))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -125,7 +110,7 @@ def table_2_figure(tables: StudyTables) -> Figure:
     with new_figure(3.2, notes) as figure:
         left, right = figure.subplots(1, 2)
         draw_means(left, found[found["strategy"] != "none"], RATE, "hours", styles)
-        left.set_xlabel("chance that a stage is lost within an hour")
+        left.set_xlabel(words_of(RATE).label)
         left.set_ylabel("hours to the target loss")
         draw_loss_by_iteration(right, at_highest, styles)
         right.axhline(target, color="0.6", linewidth=0.8, zorder=0)
@@ -215,4 +200,4 @@ def make_map(runs: Path, folder: Path, target: float, cache: Path, observer: Obs
 
 
 if __name__ == "__main__":
-    draw_extracts(COMMITTED / "full")
+    draw_all(COMMITTED / "full")
