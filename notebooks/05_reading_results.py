@@ -142,7 +142,7 @@ with plt.rc_context(churnlab.STYLE):
     churnlab.draw(left, chosen, "loss", at=point)
     left.set(xlabel="simulated hours, at 16 % per hour", ylabel="validation loss, nats/token", ylim=(1.95, 2.9))
     churnlab.draw(right, chosen, "time_to_loss")
-    right.set(xlabel="chance that a stage is lost within an hour", ylabel="hours to the target loss")
+    right.set(xlabel="failure rate (% per hour)", ylabel="hours to the target loss")
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
 
 # %% [markdown]

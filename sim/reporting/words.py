@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import PurePath
 from typing import Any
@@ -34,8 +34,9 @@ class FieldWords:
         return format_value(value) or "null"
 
     def with_value(self, value: Any) -> str:
-        """Name, value and unit."""
-        return " ".join(filter(None, (self.name, self.value(value), self.unit)))
+        """Name, value and unit; a section after a colon."""
+        name, text = f"{self.name}:" if is_section(value) else self.name, self.value(value)
+        return " ".join(filter(None, (name, text, unit_of(text, self.unit))))
 
 
 WORDS = {
@@ -77,7 +78,9 @@ UNITS = {
 }
 
 
-MOST_CHARACTERS = 80  # of a section in words
+MOST_CHARACTERS = 100  # of a section in words
+UNNAMED = ("kind", "preset", "file", "files", "path", "name")  # options of a section whose values say enough
+ADJECTIVES = ("mean", "median", "minimum", "maximum")
 VARIANTS = {
     "interval_iterations": "every {} iterations",
     "memory_interval_iterations": "in memory every {} iterations",
@@ -130,22 +133,36 @@ def ranges_in_words(points: Sequence[Mapping[str, Any]]) -> str:
 
 
 def leaves_of(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """The values of a section and of its parts: numbers with their names in words, texts alone, of files the name."""
+    """The values of a section and of its parts with their names in words; kinds and names of files alone."""
     if isinstance(value, dict):
         yield from chain.from_iterable(leaves_of(item, (*path, key)) for key, item in value.items())
     elif isinstance(value, list):
         yield from chain.from_iterable(leaves_of(item, path) for item in value)
     elif isinstance(value, int | float):
         *parents, last = (words_of(part) for part in path)
-        yield " ".join([*(parent.name for parent in parents), last.with_value(value)])
-    else:
+        names = [*(parent.name for parent in parents), last.name]
+        names.sort(key=lambda name: name not in ADJECTIVES)  # mean downtime
+        yield replace(last, name=" ".join(names)).with_value(value)
+    elif not path or path[-1] in UNNAMED:
         yield PurePath(str(value)).name
+    else:
+        yield f"{words_of(path[-1]).name} {value}"
+
+
+def is_section(value: Any) -> bool:
+    """Whether a swept value is a section of the scenario, which tables contain as JSON."""
+    return isinstance(value, str) and value.startswith('{"')
+
+
+def unit_of(text: str, unit: str) -> str:
+    """A unit beside a number: one hour, two hours."""
+    return unit.removesuffix("s") if text == "1" and unit in UNITS.values() and len(unit) > 2 else unit
 
 
 def format_value(value: Any) -> str:
     """Format a swept value; empty if the field does not apply to the strategy. A section: its kind, and its values."""
     if pd.isna(value):
         return ""
-    if isinstance(value, str) and value.startswith('{"'):
+    if is_section(value):
         return shortened(", ".join(leaves_of(json.loads(value))), MOST_CHARACTERS)
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)

@@ -100,7 +100,7 @@ def test_swept_values_and_headings_are_distinguished():
     values = [40.0, 1234567.0, 1234568.0, 0.12345678, 5, "a", float("nan")]
     assert list(map(format_value, values)) == ["40", "1234567", "1234568", "0.12345678", "5", "a", ""]
     section = '{"kind": "weibull", "shape": 0.6, "downtime": {"mean_hours": 1}, "file": "traces/a.csv"}'
-    assert format_value(section) == "weibull, shape 0.6, downtime mean 1 hours, a.csv"
+    assert format_value(section) == "weibull, shape 0.6, mean downtime 1 hour, a.csv"
     columns = swept_columns(["failures.rate_per_hour", "cluster.x"])
     assert [" ".join(column.title.split()) for column in columns] == ["failure rate (% per hour)", "x"]
     assert [column.title for column in swept_columns(["a.x", "b.x"])] == ["a.x", "b.x"]

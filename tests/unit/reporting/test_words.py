@@ -25,6 +25,8 @@ from support.builders import a_scenario
         ("failures.downtime.mean_hours", "mean (hours)", 0.5, "mean 0.5 hours"),
         ("training.optimizer.learning_rate", "learning rate", 0.002, "learning rate 0.002"),
         ("network", "network", "gcp", "network gcp"),
+        ("failures", "failures", '{"kind": "weibull", "scope": "node", "downtime": {"mean_hours": 1}}',
+         "failures: weibull, scope node, mean downtime 1 hour"),
         ("workload.max_in_flight", "microbatches in flight", None, "microbatches in flight null"),
     ],
 )  # fmt: skip
