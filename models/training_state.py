@@ -243,6 +243,13 @@ def terms_of(edit: Entry) -> tuple[Term, ...]:
     return edit.terms if isinstance(edit, Edit) else ()
 
 
+def _bare(entry: Entry) -> Entry:
+    """An equal entry whose sources have no history."""
+    if not isinstance(entry, Merge):
+        return entry
+    return replace(entry, sources=tuple(source.outlined for source in entry.sources))
+
+
 @dataclass(frozen=True, eq=False)
 class Lineage:
     """A training spec and the entries on the way: a line of training states, one for each step.
@@ -327,16 +334,16 @@ class Lineage:
 
     @property
     def outlined(self) -> Lineage:
-        """An equal lineage that has only its recipe and its last entry; itself where that refers to moments.
+        """An equal lineage that has only its recipe and its last entry, or all entries where that refers to moments.
 
-        For workers: neither its parents nor states on the way can be told from it.
+        For workers: states on the way to sources of merges, and else to this line, cannot be told from it.
         """
-        if not self.edits or terms_of(self.edits[-1][1]):
+        if not self.edits:
             return self
         step, entry = self.edits[-1]
-        if isinstance(entry, Merge):
-            entry = replace(entry, sources=tuple(source.outlined for source in entry.sources))
-        edits = ((step, entry),) if isinstance(entry, Recipe) else ((step, self.recipe), (step, entry))
+        if terms_of(entry):
+            return Lineage(self.spec, tuple((at, _bare(each)) for at, each in self.edits), self.keys, self.ranks)
+        edits = ((step, entry),) if isinstance(entry, Recipe) else ((step, self.recipe), (step, _bare(entry)))
         return Lineage(self.spec, edits, (self.key,), (self.rank,))
 
     def num_edits_before(self, step: int) -> int:

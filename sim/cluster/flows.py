@@ -64,11 +64,15 @@ class Flow:
 
 @dataclass(eq=False)
 class BackgroundTransfer:
-    """Messages sent concurrently with training. Life: under way → `done`; or ended by a failure."""
+    """Messages sent concurrently with training. Life: under way → `done`; or ended by a failure.
+
+    slots: of the nodes whose loss is such a failure; None: of any node.
+    """
 
     flows: list[Flow]
     done: simpy.Event
     when_lost: Callable[[], None]
+    slots: frozenset[int] | None = None
     under_way: bool = True
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from sim.scenario.memory_check import plan_on
 from sim.scenario.scenario import Scenario, StopConfig
 from sim.simulation.log import kinds_of
 from sim.simulation.run import Run, build_site, simulate, time_only
-from sim.strategies import StrategyConfig, strategy_class
+from sim.strategies import StrategyConfig, strategy_class, trains_apart
 from sim.workload.arrays.run import run_fast, sent_bytes
 from sim.workload.config import IterationPlan
 from sim.workload.deployment import Deployment
@@ -64,6 +64,7 @@ def overheads(scenario: Scenario, part_done: Callable[[], None] = lambda: None) 
         run = failure_free_run(scenario, config)
         num_bytes, seconds = work(plan_on(scenario, config, site, plain))
         num_iterations = max(1, run.num_iterations)
+        num_stored = num_replicas if trains_apart(config.kind) else 1
         device_bytes = (strategy.extra_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)
         host_bytes = (strategy.host_memory_bytes(config, site.costs, stage) for stage in site.cluster.stages)
         found.append(
@@ -71,7 +72,7 @@ def overheads(scenario: Scenario, part_done: Callable[[], None] = lambda: None) 
                 strategy=config.name,
                 device_bytes=num_replicas * math.fsum(device_bytes),
                 host_bytes=num_replicas * math.fsum(host_bytes),
-                stored_bytes=strategy.stored_bytes(config, site.costs),
+                stored_bytes=strategy.stored_bytes(config, site.costs) * num_stored,
                 sent_bytes=num_bytes - plain_bytes + run.sent_bytes / num_iterations,
                 computed_share=seconds / plain_seconds - 1.0,
                 iteration_seconds=run.wall_clock_seconds / num_iterations,

@@ -16,13 +16,14 @@ import simpy
 
 from sim.cluster.flows import Flow
 from sim.cluster.membership import Membership, Node
+from sim.cluster.network import STORAGE
 from sim.core.records import Failure
 from sim.simulation.state_placement import StatePlacement
 from sim.simulation.transfers import StateTransfers
-from sim.strategies.base import Process
+from sim.strategies.base import SAVED, STORE, Process, Source
 
-Sources = Mapping[tuple[int, int], Sequence[tuple[int, float]]]
-"""By stage and pipeline of a place: the stages from whose nodes a node there is sent state, and the bytes from each."""
+Sources = Mapping[tuple[int, int], Sequence[Source]]
+"""By stage and pipeline of a place: the stages from whose nodes, or the store, a node there is sent state."""
 
 
 @dataclass
@@ -106,9 +107,13 @@ class Joining:
     def _messages(self, slot: int, sources: Sources) -> list[tuple[int, int, float, str]]:
         """What a node is sent: by default the state of its stage, and what its strategies keep there, by a peer."""
         stage, replica = self._cluster.place_of(slot)
-        own = [(stage, math.fsum(map(self._num_bytes, self._cluster.stages_on(stage))))]
-        found = [(self._placement.source(of, replica), num) for of, num in sources.get((stage, replica), own)]
-        return [(source, slot, num_bytes, "state") for source, num_bytes in found]
+        own: list[Source] = [(stage, math.fsum(map(self._num_bytes, self._cluster.stages_on(stage))))]
+        return [
+            (STORAGE, slot, num_bytes, SAVED)
+            if of == STORE
+            else (self._placement.source(of, replica), slot, num_bytes, "state")
+            for of, num_bytes in sources.get((stage, replica), own)
+        ]
 
     def _gain(self, slots: Collection[int]) -> None:
         self._placement.gain(slots)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import simpy
@@ -61,11 +61,18 @@ class StateTransfers:
         return failure
 
     def background(
-        self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
+        self,
+        transfers: Sequence[Transfer],
+        when_done: Callable[[], None],
+        when_lost: Callable[[], None],
+        slots: Collection[int] | None = None,
     ) -> BackgroundTransfer:
-        """Send concurrently with training; a failure ends it undone, even at the instant at which it would end."""
-        env = self._work.env
-        activity = BackgroundTransfer(self.send_messages(self._planned(transfers)), env.event(), when_lost)
+        """Send concurrently with training; a failure ends it undone, even at the instant at which it would end.
+
+        slots: of the nodes whose loss, or that of a stage, ends it; None: of any node.
+        """
+        env, concerned = self._work.env, None if slots is None else frozenset(slots)
+        activity = BackgroundTransfer(self.send_messages(self._planned(transfers)), env.event(), when_lost, concerned)
         self._backgrounds.append(activity)
 
         def finish(_: simpy.Event) -> None:
@@ -98,14 +105,19 @@ class StateTransfers:
         if flows.are_waiting and not self._gives_notice and set(activity.flows).issuperset(flows.under_way):
             flows.hold(self._cache.arrivals(flows.states()))
 
-    def end_backgrounds(self) -> None:
-        """End all background transfers undone, because of a failure."""
-        for activity in self._backgrounds:
+    def end_backgrounds(self, lost_slots: Collection[int] | None = None) -> None:
+        """End background transfers undone, because of a failure. lost_slots: those of lost nodes; None: end all."""
+        ended = [
+            activity
+            for activity in self._backgrounds
+            if activity.slots is None or lost_slots is None or activity.slots.intersection(lost_slots)
+        ]
+        self._backgrounds = [activity for activity in self._backgrounds if activity not in ended]
+        for activity in ended:
             activity.under_way = False
             for flow in activity.flows:
                 self.flows.cancel(flow)
             activity.when_lost()
-        self._backgrounds.clear()
 
     @property
     def has_idle_links(self) -> bool:

@@ -418,7 +418,7 @@ class World(MembershipObserver):
             self._note_loss(stage, slots, is_failure)
             if self.stops_on_failures and is_relevant:
                 self.is_undetected = self.is_undetected or not announced
-                self.transfers.end_backgrounds()
+                self.transfers.end_backgrounds(None if is_failure else slots)
                 self.work.interrupt(Failure(self.now_seconds, stage, announced))
 
     def _note_loss(self, stage: int, slots: Sequence[int], is_failure: bool) -> None:

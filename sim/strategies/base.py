@@ -76,12 +76,19 @@ def too_few_rows(cluster: ClusterConfig, sequences_per_batch: int) -> str | None
 STORE: Final = "store"
 """The checkpoint store, in place of a stage."""
 
+SAVED: Final = "saved state"
+"""What is sent to the store by the nodes of one pipeline, and from it to one of them."""
+
 
 @dataclass(frozen=True)
 class Place:
     """One place of the cluster, by the number of its slot, as an end of a transfer in place of a stage."""
 
     slot: int
+
+
+Source = tuple[int | Literal["store"], float]
+"""A stage whose node sends state to a node that joins, or the store, and the bytes."""
 
 
 class Transfer(NamedTuple):
@@ -231,12 +238,12 @@ class StrategyWorld(Protocol):
         """
 
     def admit_nodes(
-        self, beside: bool | None = None, sources: Mapping[tuple[int, int], Sequence[tuple[int, float]]] | None = None
+        self, beside: bool | None = None, sources: Mapping[tuple[int, int], Sequence[Source]] | None = None
     ) -> Process[Failure | None]:
         """Send nodes that are ready the state of their stage, so that they take part.
 
         beside: whether it is sent beside the training; None: as `cluster.joining` says. sources: by stage and pipeline
-        of a place, the stages from whose nodes it is sent something else, and the bytes from each.
+        of a place, the stages from whose nodes it is sent something else, or the store, and the bytes from each.
         """
 
     def wait_for_joining(self, most_seconds: float = math.inf) -> Process[Failure | None]:
@@ -251,9 +258,16 @@ class StrategyWorld(Protocol):
     # ---- what takes no time --------------------------------------------------------------------------
 
     def background(
-        self, transfers: Sequence[Transfer], when_done: Callable[[], None], when_lost: Callable[[], None]
+        self,
+        transfers: Sequence[Transfer],
+        when_done: Callable[[], None],
+        when_lost: Callable[[], None],
+        slots: Collection[int] | None = None,
     ) -> Background:
-        """Send concurrently with training, sharing its links; any failure cancels what is not done."""
+        """Send concurrently with training, sharing its links; any failure cancels what is not done.
+
+        slots: of the places whose nodes send and receive; then only their loss cancels it, or that of a whole stage.
+        """
 
     def hold(self, stage: int, what: str, position: Position) -> None:
         """Note that the nodes of a stage hold, beside their own state, a copy that belongs to a Position."""
@@ -405,7 +419,7 @@ class Strategy(Component):
 
     @classmethod
     def stored_bytes(cls, config: Any, costs: Costs) -> float:  # noqa: ARG003
-        """Bytes that the strategy keeps in storage that does not fail."""
+        """Bytes that the strategy keeps in storage that does not fail; of each pipeline where these train apart."""
         return 0.0
 
     @classmethod

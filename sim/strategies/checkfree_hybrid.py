@@ -6,6 +6,7 @@ stages continue from where they are. Before the first checkpoint the initial wei
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -93,9 +94,7 @@ class CheckFreeHybrid(CheckFreePlus):
                 transfers = [transfer for transfer in transfers if transfer.source != STORE]
             if not (yield from world.transfer(transfers, "state_transfer")):
                 break
-        moment = position.moment_of(stored)  # optimizer state included, at the scheduled learning rate
-        back = [Edit(stage=s, rule="sum", terms=(Term(s, 1.0, moment),), optimizer="older") for s in stale]
-        return position.edited(*back, *rebuilt)
+        return position.edited(*edits_back_to(stored, position, stale), *rebuilt)
 
     def _divided(self, lost: frozenset[int]) -> tuple[list[Edit], list[int]]:
         """Edits of the lost stages that neighbours rebuild, and the stages to restore from the checkpoint."""
@@ -112,3 +111,9 @@ class CheckFreeHybrid(CheckFreePlus):
             elif edit:
                 rebuilt.append(edit)
         return rebuilt, stale
+
+
+def edits_back_to(older: Position, position: Position, stages: Iterable[int]) -> list[Edit]:
+    """Edits by which stages go back to an older state, optimizer state included, at the scheduled learning rate."""
+    moment = position.moment_of(older)
+    return [Edit(stage=s, rule="sum", terms=(Term(s, 1.0, moment),), optimizer="older") for s in stages]

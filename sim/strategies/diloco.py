@@ -5,10 +5,10 @@ each pipeline is a replica with weights and an Adam state of its own, trained on
 synchronisation, the global weights make an outer step of SGD with Nesterov momentum along the mean difference between
 them and the weights of the replicas that are there, which continue from the new global weights. A pipeline that loses a
 node loses its steps since the last synchronisation. The others train on; once the node is replaced, the pipeline begins
-from the global weights at the next synchronisation, or goes on at once with its other stages as they were and the lost
-one rebuilt (`lost_stage`). With fragments, groups of stages are synchronised in turn; with an
-overlap, their differences are sent beside the next iterations (Streaming DiLoCo, arXiv 2501.18512). If a stage loses
-its last node, the fallback recovers, and all replicas begin from the global weights again.
+from the global weights at the next synchronisation, or continues at once (`lost_stage`, `replica_recovery.py`). With
+fragments, groups of stages are synchronised in turn; with an overlap, their differences are sent beside the next
+iterations (Streaming DiLoCo, arXiv 2501.18512). If a stage loses its last node, the fallback recovers, and all replicas
+begin from the global weights again.
 
 *Not modelled*: what compression does to the loss; replicas with clocks of their own, which would not wait for each
 other before the next iteration; what is sent again where a loss interrupts a synchronisation.
@@ -16,11 +16,7 @@ other before the next iteration; what is sent again where a loss interrupts a sy
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
-
-from pydantic import Field
 
 from models.recipe import REST
 from models.replicas import (
@@ -36,10 +32,10 @@ from models.replicas import (
     with_state,
     without,
 )
-from sim.cluster.topology import ClusterConfig
 from sim.core.units import to_ticks
 from sim.strategies.base import (
     Background,
+    ClusterConfig,
     Costs,
     Edit,
     Failure,
@@ -48,66 +44,21 @@ from sim.strategies.base import (
     Position,
     Process,
     Routes,
-    StrategyConfig,
+    Source,
     StrategyWorld,
     Transfer,
-    UnrecoverableError,
     WorkloadConfig,
     complete_pipelines,
-    too_few_replicas,
 )
 from sim.strategies.baselines import Peer
-from sim.strategies.checkfree import CheckFree, CheckFreeConfig, CheckFreePlus, CheckFreePlusConfig
-
-Compression = Literal["none", "bf16", "int8", "int4", "top_k"]
-
-FACTORS: dict[str, float] = {"none": 1.0, "bf16": 1 / 2, "int8": 1 / 4, "int4": 1 / 8, "top_k": 1 / 146}
-"""Bytes sent, as a share of those in fp32; top_k: 1.6 % of the values in 2 bits, 146 × fewer (arXiv 2603.08163)."""
-
-FP32_BYTES = 4
-
-
-class DilocoConfig(StrategyConfig):
-    """Options of `diloco`."""
-
-    kind: Literal["diloco"] = "diloco"
-    inner_steps: int = Field(100, ge=1, le=10**9, description="iterations between two synchronisations (H)")
-    outer_learning_rate: float = Field(0.7, gt=0, le=100, description="learning rate of the outer step")
-    outer_momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of the outer step")
-    min_replicas: int = Field(1, ge=1, description="fewest complete pipelines to train with (quorum); else it waits")
-    join_timeout_seconds: float = Field(
-        0.0, ge=0, le=1e8, description="longest wait at a synchronisation for pipelines that are coming back"
-    )
-    joiner_optimizer: Literal["peer", "fresh"] = Field(
-        "peer", description="Adam's state of a pipeline that comes back: that of another one, or none"
-    )
-    lost_stage: Literal["leave", "global", "checkfree", "checkfree_plus"] = Field(
-        "leave",
-        description="what a pipeline that lost a node does once it is replaced: leave its steps, and begin from the "
-        "global weights at the next synchronisation; or go on at once, with the global weights in the lost stage, or "
-        "with the stage rebuilt from the pipeline's own stages, as these strategies do",
-    )
-    weights: Literal["equal", "tokens"] = Field(
-        "equal",
-        description="weight of a replica in the mean: equal, or the tokens learnt since the last synchronisation",
-    )
-    compression: Compression = Field(
-        "none",
-        description="format of the differences that are sent; it shortens synchronisations, and its effect on the loss "
-        "is not computed",
-    )
-    sent_share: float | None = Field(
-        None, gt=0, le=1, description="share of the bytes in fp32 that is sent, in place of that of `compression`"
-    )
-    fragments: int = Field(1, ge=1, description="groups of stages that are synchronised in turn")
-    overlap_iterations: int = Field(
-        0,
-        ge=0,
-        description="iterations during which the differences are sent beside the training; 0: all wait for them",
-    )
-    mixing: float = Field(
-        1.0, gt=0, le=1, description="share of the global weights in those from which a replica continues"
-    )
+from sim.strategies.diloco_options import (
+    DEFAULT_INTERVAL,
+    DilocoConfig,
+    global_bytes,
+    impossible,
+    impossible_on,
+    sent_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -120,13 +71,6 @@ class Pending:
     due_iteration: int
 
 
-REBUILDERS: dict[str, tuple[type[CheckFree], CheckFreeConfig | CheckFreePlusConfig]] = {
-    "checkfree": (CheckFree, CheckFreeConfig()),
-    "checkfree_plus": (CheckFreePlus, CheckFreePlusConfig()),
-}
-"""Strategies, with options, that rebuild a stage of a pipeline from its others, by their names in `lost_stage`."""
-
-
 class Diloco(Peer):
     """Pipelines that train apart between synchronisations."""
 
@@ -137,60 +81,57 @@ class Diloco(Peer):
 
     def __init__(self, config: DilocoConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        inner = REBUILDERS.get(config.lost_stage)
-        self._inner = inner[0](inner[1], num_stages) if inner else None
+        interval = config.interval_iterations or DEFAULT_INTERVAL
+        self._recovery = config.recovery(num_stages, interval) if config.recovery else None
+        self.interval_iterations = interval if config.recovery and config.recovery.saves else None
         self._apart = config.inner_steps // config.fragments  # iterations between two synchronisations
         self._reached: Position | None = None  # the state that the last iteration led to
         self._begun: Position | None = None  # the state that the next one begins with
         self._broken: dict[int, set[int]] = {}  # replicas that have lost nodes since they trained last, and the stages
         self._since: dict[int, int] = {}  # the iteration from which a replica counts in the next synchronisation
+        self._synchronised_iteration = -1  # the last one after which new global weights were received
         self._pending: Pending | None = None
         self._sending: Background | None = None  # of the differences that are pending
-        self._plans: dict[tuple[IterationPlan, tuple[int, ...], tuple[int, ...]], IterationPlan] = {}
+        self._plans: dict[tuple[IterationPlan, tuple[int, ...], tuple[int, ...], bool], IterationPlan] = {}
 
     @classmethod
     def check(cls, config: DilocoConfig, workload: WorkloadConfig) -> str | None:
         """Each fragment has stages and a time of its own; differences arrive before the next ones are sent."""
-        num_stages = workload.num_stages + 1
-        if config.sent_share is not None and config.compression != "none":
-            return (
-                f"sent_share {config.sent_share:g} is in place of compression '{config.compression}': give one of them"
-            )
-        if config.fragments > num_stages:
-            return f"fragments {config.fragments} is more than the stages, {num_stages} with that of the embedding"
-        if config.inner_steps % config.fragments:
-            return f"inner_steps {config.inner_steps} is no multiple of fragments, {config.fragments}"
-        if config.overlap_iterations >= config.inner_steps // config.fragments:
-            return (
-                f"overlap_iterations {config.overlap_iterations} is not less than the iterations between two "
-                f"synchronisations, {config.inner_steps // config.fragments}"
-            )
-        inner = REBUILDERS.get(config.lost_stage)
-        return inner[0].check(inner[1], workload) if inner else None
+        return impossible(config, workload)
 
     @classmethod
     def check_site(cls, config: DilocoConfig, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
-        """There are as many pipelines as it needs, and each has rows."""
-        return too_few_replicas(config.min_replicas, cluster, sequences_per_batch)
+        """There are as many pipelines as it needs, and each has rows; copies need an embedding on nodes of its own."""
+        return impossible_on(config, cluster, sequences_per_batch)
 
     @classmethod
     def host_memory_bytes(cls, config: DilocoConfig, costs: Costs, stage: int) -> float:
-        """The global weights and, with outer momentum, its velocity, in fp32."""
-        return float(costs.stage_parameters(stage) * FP32_BYTES * (2 if config.outer_momentum else 1))
+        """The global weights, their velocity, and what the recovery inside a replica takes."""
+        own = config.recovery.host_memory_bytes(costs, stage) if config.recovery else 0.0
+        return global_bytes(config, costs, stage) + own
 
     @classmethod
     def extra_memory_bytes(cls, config: DilocoConfig, costs: Costs, stage: int) -> float:
-        """What the strategy that rebuilds lost stages takes."""
-        inner = REBUILDERS.get(config.lost_stage)
-        return inner[0].extra_memory_bytes(inner[1], costs, stage) if inner else 0.0
+        """What the recovery inside a replica takes."""
+        return config.recovery.extra_memory_bytes(costs, stage) if config.recovery else 0.0
+
+    @classmethod
+    def joining_bytes(cls, config: DilocoConfig, costs: Costs, stage: int) -> float:
+        """The global weights, their velocity and copies of other stages; a replica that begins has no saves."""
+        return cls.extra_memory_bytes(config, costs, stage) + global_bytes(config, costs, stage)
+
+    @classmethod
+    def stored_bytes(cls, config: DilocoConfig, costs: Costs) -> float:
+        """The saves of a replica."""
+        return config.recovery.stored_bytes(costs) if config.recovery else 0.0
 
     def training_variant(self) -> Routes:
-        """The routes of the strategy that rebuilds lost stages."""
-        return self._inner.training_variant() if self._inner else super().training_variant()
+        """The routes of the recovery inside a replica."""
+        return self._recovery.training_variant() if self._recovery else super().training_variant()
 
     def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
-        """No gradients are exchanged; routes and copies are those of the strategy that rebuilds lost stages."""
-        return replace(self._inner.adapt_plan(plan) if self._inner else plan, exchanges=())
+        """No gradients are exchanged; routes and copies are those of the recovery inside a replica."""
+        return replace(self._recovery.adapt_plan(plan) if self._recovery else plan, exchanges=())
 
     # ---- before an iteration -------------------------------------------------------------------------
 
@@ -210,7 +151,8 @@ class Diloco(Peer):
             recipes = [own_rows(number, num_replicas, spec) for number in range(num_replicas)]
             position = split(global_state(position), recipes)
             self._broken.clear()
-            self._since = dict.fromkeys(range(num_replicas), position.iteration)
+            for number in range(num_replicas):
+                self._begin(number, position.iteration)
         self._note_broken(world)
         for number in set(with_state(position)).intersection(self._broken):
             position = self._with_broken(world, position, number)
@@ -221,9 +163,15 @@ class Diloco(Peer):
                 is_from_peer = training and self.config.joiner_optimizer == "peer"
                 recipe = own_rows(number, num_replicas, spec)
                 position = joined(position, number, recipe, training[0] if is_from_peer else "fresh")
-                self._since[number] = position.iteration
+                self._begin(number, position.iteration)
         self._begun = position
         return position
+
+    def _begin(self, number: int, iteration: int) -> None:
+        """Note that a replica begins from the global weights."""
+        self._since[number] = iteration
+        if self._recovery:
+            self._recovery.begin(number, iteration)
 
     def _note_broken(self, world: StrategyWorld) -> None:
         """Note the stages of each pipeline whose nodes are lost."""
@@ -235,46 +183,31 @@ class Diloco(Peer):
 
     def _with_broken(self, world: StrategyWorld, position: Position, number: int) -> Position:
         """The state without a replica that has lost a node, or in which it waits for its nodes or goes on with them."""
-        if self.config.lost_stage == "leave":
+        if self._recovery is None:
             return without(position, number)
         state = the_replica(position, number)
         if number not in complete_pipelines(world):
             return with_replica(position, number, state.entered(REST))
-        edits, of_global = self._rebuilding(self._broken[number])
+        edits, of_global = self._recovery.going_on(number, state, self._broken[number])
         for stage in of_global:
             state = state.edited(Edit(stage, "zeros"))  # its optimizer's state is lost too
         state = received(state, position, stages=of_global) if of_global else state
         recipe = own_rows(number, world.num_pipelines, position.lineage.spec)
         return with_replica(position, number, state.edited(*edits).entered(recipe))
 
-    def _rebuilding(self, lost: Collection[int]) -> tuple[list[Edit], tuple[int, ...]]:
-        """Edits that rebuild lost stages of a pipeline, and the stages that take the global weights instead."""
-        edits, of_global = list[Edit](), list[int]()
-        for stage in sorted(lost):
-            try:
-                if self._inner is None:
-                    raise UnrecoverableError("no strategy rebuilds stages")
-                edit = self._inner.edit(stage, frozenset(lost))  # None: other nodes have the stage's state
-                edits += [edit] if edit else []
-            except UnrecoverableError:
-                of_global.append(stage)
-        return edits, tuple(of_global)
-
-    def _sources(self, world: StrategyWorld) -> dict[tuple[int, int], list[tuple[int, float]]]:
+    def _sources(self, world: StrategyWorld) -> dict[tuple[int, int], list[Source]]:
         """What nodes are sent whose pipelines wait for them, by place: the stages that send it, and bytes."""
         replicas, costs, cluster = self._begun.replicas if self._begun else (), world.costs, world.site.cluster
-        found: dict[tuple[int, int], list[tuple[int, float]]] = {}
+        found: dict[tuple[int, int], list[Source]] = {}
         for number, lost in self._broken.items():
-            if self.config.lost_stage == "leave" or number >= len(replicas) or replicas[number] is None:
+            state = replicas[number] if number < len(replicas) else None
+            if self._recovery is None or state is None:
                 continue
-            edits, of_global = self._rebuilding(lost)
-            rebuilding = self._inner.transfers(world, frozenset(lost), edits) if self._inner else []
-            sent = [(each.target, each.source, each.num_bytes) for each in rebuilding]
-            sent += [(stage, stage, costs.stage_parameters(stage) * FP32_BYTES) for stage in of_global]
-            sent += [(stage, stage, self.host_memory_bytes(self.config, costs, stage)) for stage in sorted(lost)]
-            for target, source, num_bytes in sent:
+            sent = self._recovery.transfers(world, number, state, lost)
+            sent += [Transfer(stage, stage, global_bytes(self.config, costs, stage)) for stage in sorted(lost)]
+            for source, target, num_bytes, *_ in sent:
                 assert isinstance(target, int), "nodes are sent state"
-                assert isinstance(source, int), "nodes send it"
+                assert not isinstance(source, Place), "nodes of a stage send it, or the store"
                 if target in lost:
                     found.setdefault((cluster.host_of(target), number), []).append((source, float(num_bytes)))
         return found
@@ -284,13 +217,20 @@ class Diloco(Peer):
         assert self._begun is not None, "an iteration begins with a position"
         training = in_training(self._begun)
         stages = () if self.config.overlap_iterations else self._due(self._begun.iteration + 1)
-        key = plan, training, stages
+        is_new = self._has_new_weights(self._begun.iteration)
+        key = plan, training, stages, is_new
         if key not in self._plans:
-            exchanges = tuple((stage, self._sent_bytes(world, stage)) for stage in stages)
+            exchanges = tuple((stage, sent_bytes(self.config, world.costs, stage)) for stage in stages)
             nodes = dict.fromkeys(range(self.num_stages + 1), training)
             layout = world.layout(nodes) if len(training) < world.num_pipelines else None
-            self._plans[key] = replace(plan, exchanges=exchanges, layout=layout)
+            changed = self._recovery.plan_after_synchronisation(plan) if self._recovery and is_new else plan
+            self._plans[key] = replace(changed, exchanges=exchanges, layout=layout)
         return self._plans[key]
+
+    def _has_new_weights(self, iteration: int) -> bool:
+        """Whether an iteration after this one has a plan of its own, since its replicas have new weights."""
+        sends_them = self._recovery is not None and self._recovery.sends_new_weights
+        return sends_them and iteration == self._synchronised_iteration
 
     def _due(self, iteration: int) -> tuple[int, ...]:
         """The stages that are synchronised after an iteration."""
@@ -298,11 +238,6 @@ class Diloco(Peer):
             return ()
         fragment, num = (iteration // self._apart - 1) % self.config.fragments, self.config.fragments
         return tuple(stage for stage in range(self.num_stages + 1) if stage * num // (self.num_stages + 1) == fragment)
-
-    def _sent_bytes(self, world: StrategyWorld, stage: int) -> float:
-        """Bytes of a stage's differences as nodes send them."""
-        factor = FACTORS[self.config.compression] if self.config.sent_share is None else self.config.sent_share
-        return world.costs.stage_parameters(stage) * FP32_BYTES * factor
 
     # ---- after an iteration --------------------------------------------------------------------------
 
@@ -338,6 +273,7 @@ class Diloco(Peer):
         world.record_synchronisation(position.iteration, len(present), len(complete_pipelines(world)))
         if not present:
             return position
+        self._synchronised_iteration = position.iteration
         stages = None if self.config.fragments == 1 else due.stages
         merged = synchronised(
             position,
@@ -359,12 +295,24 @@ class Diloco(Peer):
         last = due.taken_iteration - self.config.inner_steps
         shares = []
         for number, state in enumerate(due.taken):
-            since_step = max(self._since.get(number, 0), last) // state.iterations_per_step if state else 0
-            shares.append(float(max(1, rows_learnt(state, since_step))) if state else 0.0)
+            if state is None:
+                shares.append(0.0)
+                continue
+            since_step = max(self._since.get(number, 0), last) // state.iterations_per_step
+            undone = self._recovery.undone_steps(number) if self._recovery else ()
+            num_rows = rows_learnt(state, since_step)
+            for before, until in undone:
+                num_rows -= rows_learnt(state, max(before, since_step)) - rows_learnt(state, max(until, since_step))
+            shares.append(float(max(1, num_rows)))
         return shares
 
     def after_iteration(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:
-        """Send differences beside the training, wait for those that are due; wait for pipelines that come back."""
+        """Save replicas, send differences beside the training and wait for those that are due, wait for pipelines."""
+        if self._recovery:
+            replicas = {number: the_replica(position, number) for number in in_training(position)}
+            failure = yield from self._recovery.after_iteration(world, replicas)
+            if failure is not None:
+                return failure
         if self._pending and self._sending is None:
             self._send(world, self._pending)
         if self._pending and self._sending and self._pending.due_iteration <= position.iteration:
@@ -383,7 +331,7 @@ class Diloco(Peer):
             Transfer(
                 Place(cluster.slot(cluster.host_of(stage), source)),
                 Place(cluster.slot(cluster.host_of(stage), target)),
-                share * self._sent_bytes(world, stage),
+                share * sent_bytes(self.config, world.costs, stage),
                 "differences",
             )
             for stage in pending.stages
@@ -413,7 +361,11 @@ class Diloco(Peer):
         left = self._apart - position.iteration % self._apart
         if self._pending:
             left = min(left, self._pending.due_iteration - position.iteration)
-        return max(1, left - 1)
+        if self._has_new_weights(position.iteration):
+            return 1
+        if self._recovery is None or self._begun is None:
+            return max(1, left - 1)
+        return max(1, min(left - 1, self._recovery.iterations_left(in_training(self._begun), position.iteration)))
 
     # ---- when something is lost ------------------------------------------------------------------------
 
@@ -427,6 +379,12 @@ class Diloco(Peer):
         if self._begun is not None and set(in_training(self._begun)).difference(self._broken):
             world.resume_iteration()
         return None
+
+    def recover(self, world: StrategyWorld, failure: Failure, position: Position) -> Process[Position]:
+        """Impossible, as for replicas alone; all pipelines begin from the global weights after the fallback."""
+        self._reached = self._begun = None
+        self._broken.clear()
+        return (yield from super().recover(world, failure, position))
 
 
 def in_training(position: Position) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ both stages until the replacement has its state. *Not modelled*: transfers betwe
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -144,7 +145,7 @@ class Redundant(Strategy):
         while True:
             self._require_no_neighbours_lost(world.lost_stages)
             failed = yield from world.bring_back_nodes()
-            if not (failed or (yield from world.transfer(self._transfers(world), "state_transfer"))):
+            if not (failed or (yield from world.transfer(self.transfers(world, world.lost_stages), "state_transfer"))):
                 return position
 
     def _carry_on(self, world: StrategyWorld, position: Position) -> Process[Position]:
@@ -155,7 +156,7 @@ class Redundant(Strategy):
             if not (failed or (yield from world.attempt(self._pause_seconds(world), "redundant_compute"))):
                 break
         for stage in sorted(world.lost_stages):
-            world.cover(stage, self._before(stage))
+            world.cover(stage, self.holder(stage))
         world.resume_iteration()
         return position
 
@@ -174,7 +175,8 @@ class Redundant(Strategy):
 
         return world.cut_share * plan.num_microbatches * max(map(per_microbatch_seconds, world.lost_stages))
 
-    def _before(self, stage: int) -> int:
+    def holder(self, stage: int) -> int:
+        """The stage whose node holds the shadow of a stage: the one before it in the ring."""
         return (stage - 1) % (self.num_stages + 1)
 
     def _require_no_neighbours_lost(self, lost: frozenset[int]) -> None:
@@ -183,10 +185,11 @@ class Redundant(Strategy):
             if following in lost:
                 raise UnrecoverableError(f"stages {stage} and {following} are lost, a stage and its shadow")
 
-    def _transfers(self, world: StrategyWorld) -> list[Transfer]:
+    def transfers(self, world: StrategyWorld, lost: Collection[int]) -> list[Transfer]:
+        """What the nodes of lost stages are sent: their state by the holder, and the state that they shadow."""
         transfers = []
-        for stage in sorted(world.lost_stages):
-            before, following = self._before(stage), (stage + 1) % (self.num_stages + 1)
+        for stage in sorted(lost):
+            before, following = self.holder(stage), (stage + 1) % (self.num_stages + 1)
             transfers.append(Transfer(before, stage, world.costs.checkpoint_bytes(stage)))
             transfers.append(Transfer(following, stage, world.costs.checkpoint_bytes(following)))
         return transfers

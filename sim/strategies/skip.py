@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE, Routes
-from models.training_state import Edit, GradientNormWeights, Position, Term
+from models.training_state import Edit, GradientNormWeights, Position
 from sim.core.records import Failure
 from sim.strategies.base import (
     PLAIN,
@@ -34,6 +34,7 @@ from sim.strategies.base import (
     WorkloadConfig,
     beginning_of,
 )
+from sim.strategies.checkfree_hybrid import edits_back_to
 from sim.strategies.checkpoint import Checkpoint, CheckpointConfig
 from sim.workload.costs import Costs
 
@@ -209,8 +210,7 @@ class Skip(Strategy):
     def _edits(self, world: StrategyWorld, stages: Iterable[int], position: Position) -> list[Edit]:
         """Edits that give stages a state again. Raises UnrecoverableError."""
         if self._checkpoint:
-            moment = position.moment_of(self._stored(position))  # optimizer state included, at the scheduled rate
-            return [Edit(stage=s, rule="sum", terms=(Term(s, 1.0, moment),), optimizer="older") for s in sorted(stages)]
+            return edits_back_to(self._stored(position), position, sorted(stages))
         held = self._others(world.lost_stages | world.left_out)
         return [self._rebuilt(stage, held) for stage in sorted(stages)]
 

@@ -18,6 +18,8 @@ LOCAL_STEPS = (
         "[none, {kind: checkpoint, interval_iterations: 40}, {kind: checkfree, end_stages: copy}]",
         "[none, {kind: diloco, inner_steps: 4}, "
         "{kind: diloco, inner_steps: 6, lost_stage: checkfree, weights: tokens, label: rebuilt}, "
+        "{kind: diloco, inner_steps: 6, lost_stage: checkpoint, interval_iterations: 2, label: saved}, "
+        "{kind: diloco, inner_steps: 6, lost_stage: neighbour_copy, label: copied}, "
         "{kind: diloco, inner_steps: 6, fragments: 2, overlap_iterations: 1, mixing: 0.5, label: streaming}]",
     )
 )
@@ -30,13 +32,13 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(folder):
-    """A finished sweep: four strategies, two pairs of seeds."""
+    """A finished sweep: six strategies, two pairs of seeds."""
     return do_sweep(write_scenario(folder, LOCAL_STEPS), folder / "results", folder / "cache")
 
 
 def test_a_sweep_leaves_what_its_runs_leave_one_by_one(done, folder, tmp_path):
     (point,) = load_points(folder / "tiny.yaml")
-    assert do_one_by_one(point, folder, tmp_path) == len(done.runs) == 8
+    assert do_one_by_one(point, folder, tmp_path) == len(done.runs) == 12
     assert files_of(done.folder.folder) == files_of(tmp_path / "tiny")
 
 

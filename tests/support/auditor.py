@@ -10,6 +10,7 @@ from sim.cluster.membership import Node
 from sim.cluster.network import STORAGE
 from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
+from sim.strategies.base import SAVED
 
 STALE = ("checkfree_hybrid", "stale_stage")
 """Strategies under which a stage goes back alone; `skip` too, with `returns: stale`."""
@@ -42,6 +43,8 @@ class Auditor:
         self.fetched: set[Node] = set()  # nodes that were sent the state beside the training and keep up since
         self.uploaded_bytes: dict[int, float] = {}
         self.stored: set[int] = set()
+        self.replica_bytes: dict[tuple[int, int], float] = {}  # in the store, by replica and iteration
+        self.saved_replicas: set[int] = set()
         self.parts = PartsAccount(self) if strategy.kind == "repartition" else None
         self.lost: list[tuple[float, tuple[int, ...]]] = []
         self.arrivals: list[tuple[float, int, int | None]] = []
@@ -103,12 +106,23 @@ class Auditor:
             original(kind, stage, iteration, detail)
             if kind in ("recovered", "regrouped"):
                 self.settle()
+            elif detail.startswith("replica"):
+                self.check_save(kind, int(detail.split(":")[0].split()[-1]), iteration)
             elif kind == "checkpoint_started":
                 self.uploaded_bytes[iteration] = 0.0
             elif kind == "checkpoint_durable" and not self.is_in_store_alone(detail):
                 self.keep(iteration)
 
         return record
+
+    def check_save(self, kind: str, replica: int, iteration: int) -> None:
+        """Check that a replica's save is complete only once the store has all of its stages."""
+        key, total = (replica, iteration), sum(map(self.world.costs.checkpoint_bytes, self.world.cluster.stages))
+        if kind == "checkpoint_started":
+            self.replica_bytes[key] = 0.0
+        elif kind == "checkpoint_durable":
+            assert self.replica_bytes[key] >= total * (1 - 1e-9), f"replica {replica} is not in the store"
+            self.saved_replicas.add(replica)
 
     def is_in_store_alone(self, detail: str) -> bool:
         """Whether a complete checkpoint of two tiers is none of the nodes'."""
@@ -139,6 +153,10 @@ class Auditor:
                 assert sent.ends[0], f"{what} is sent from a place where nobody is"
             elif source != STORAGE:
                 self.check_source(sent)
+                self.check_pipeline(sent, num_bytes)
+            elif what == SAVED:
+                assert sent.ends[1], "nobody is there to receive it"
+                assert self.replica_of(sent.ends[1]) in self.saved_replicas, "the store has no state of this replica"
             if target != STORAGE:
                 assert sent.ends[1], "nobody is there to receive it"
                 batch = self.last_sent_to.setdefault(sent.ends[1], [])
@@ -174,6 +192,18 @@ class Auditor:
             held = self.state.get(node, {}).get(own)
             assert held == sent.version, f"stage {own} sends {sent.what} as of {held}, not {sent.version}"
 
+    def check_pipeline(self, sent: Sent, num_bytes: float) -> None:
+        """Check that, where pipelines train apart, copies of another stage come from the same pipeline."""
+        source, target = sent.ends
+        if self.strategy.kind != "diloco" or source is None or target is None or self.own(source) == self.own(target):
+            return
+        if num_bytes == self.world.costs.checkpoint_bytes(self.own(source)):
+            assert self.replica_of(source) == self.replica_of(target), "another replica's state is sent"
+
+    def replica_of(self, node: Node) -> int:
+        assert node.slot is not None
+        return self.world.cluster.place_of(node.slot)[1]
+
     def sends_what_it_lost(self, stage: int) -> bool:
         """Averages over lost neighbours, as in the released code."""
         return getattr(self.strategy, "adjacent_stages", "") == "one_after_the_other"
@@ -182,6 +212,11 @@ class Auditor:
         source, target = sent.ends
         if self.parts and target:
             self.parts.arrived(sent, num_bytes)
+        elif sent.what == SAVED and source:
+            key = self.replica_of(source), sent.version
+            self.replica_bytes[key] = self.replica_bytes.get(key, 0.0) + num_bytes
+        elif sent.what == SAVED and target:
+            self.fetched.add(target)
         elif sent.what == "checkpoint" and target is None:
             self.uploaded_bytes[sent.version] = self.uploaded_bytes.get(sent.version, 0.0) + num_bytes
             total_bytes = sum(map(self.world.costs.checkpoint_bytes, self.world.cluster.stages))

@@ -37,6 +37,15 @@ def test_checkpointing_stores_a_model_and_local_copies_two_more():
     assert (found.host_bytes, found.stored_bytes) == (2 * MODEL_BYTES, MODEL_BYTES)
 
 
+def test_replicas_that_train_apart_save_a_model_each():
+    saving = {"kind": "diloco", "inner_steps": 20, "lost_stage": "checkpoint", "interval_iterations": 10}
+    (found,) = overheads(scenario_of(saving, cluster={"nodes_per_stage": 3}))
+    of_global = 8 / 12  # weights and velocity in fp32, of 12 bytes of weights and Adam's moments
+    assert (found.device_bytes, found.stored_bytes) == (0.0, 3 * MODEL_BYTES)
+    assert found.host_bytes == pytest.approx(3 * (2 + of_global) * MODEL_BYTES)
+    assert found.num_durable == found.num_started - 3 > 0
+
+
 @pytest.mark.parametrize("num_copies", [1, 2])
 def test_in_memory_checkpoints_cost_a_model_for_each_copy(num_copies):
     found = overhead_of(kind="neighbour_checkpoint", num_copies=num_copies)

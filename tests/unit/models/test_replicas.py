@@ -11,7 +11,6 @@ from models.recipe import PLAIN, REST, Recipe, rows_of_parts
 from models.replicas import joined, rows_learnt, split, synchronised, with_replica, without
 from models.shared_training import SharedTraining
 from models.spec import OptimizerSpec, plain_routes
-from models.staged_model import StagedModel
 from models.training import NoTraining, ReplayedTraining
 from models.training_plan import DemandRecorder, Demands, num_steps
 from models.training_state import DivergedError, Merge, Position, root
@@ -20,6 +19,7 @@ from models.trajectory_store import TrajectoryStore
 from sim.experiments.executors import InProcess
 from sim.experiments.state_training import train
 from sim.experiments.training_workers import TrainingWorkers
+from support.local_steps import DiLoCo
 from support.trainings import AVERAGE_2, NUM_STAGES, bits, spec_for
 
 PLAIN_OUTER = {"rate": 1.0, "momentum": 0.0}
@@ -49,61 +49,6 @@ def test_one_replica_that_is_averaged_is_plain_training_to_the_bit(corpus, spec,
             assert alone.validation_loss(position) == plain.validation_loss(before.after(step))
     assert bits(alone.state_at(position.replicas[0])) == bits(plain.state_at(before.after(9)))
     assert alone.num_trained_steps == plain.num_trained_steps == 9
-
-
-class DiLoCo:
-    """Replicas as separate models, each with an Adam, and torch's SGD on the differences from the global weights."""
-
-    def __init__(self, spec, corpus, shares: list[list[int]]) -> None:
-        self.spec, self.corpus, self.shares, self.step = spec, corpus, shares, 0
-        self.models = [self.model() for _ in shares]
-        settings = spec.optimizer
-        self.inner = [
-            torch.optim.Adam([{"params": [flat]} for flat in model.flat], settings.learning_rate)
-            for model in self.models
-        ]
-        self.weights = [torch.nn.Parameter(flat.detach().clone()) for flat in self.model().flat]
-        self.outer = torch.optim.SGD(self.weights, 0.7, momentum=0.9, nesterov=True)
-
-    def model(self) -> StagedModel:
-        return StagedModel(self.spec.model, self.spec.vocabulary_size, self.spec.sequence_length, self.spec.init_seed)
-
-    def inner_step(self) -> list[float]:
-        """A step of every replica on its rows; the losses."""
-        windows = torch.from_numpy(self.corpus.batch(self.spec.data_seed, self.step, 4, self.spec.sequence_length))
-        losses = []
-        for model, optimizer, rows in zip(self.models, self.inner, self.shares, strict=True):
-            loss = model.loss(windows[rows, :-1], windows[rows, 1:], self.spec.routes[0])
-            for flat, gradient in zip(model.flat, model.gradients(loss), strict=True):
-                flat.grad = gradient
-                torch.nn.utils.clip_grad_norm_([flat], self.spec.optimizer.clip_norm)
-            optimizer.step()
-            losses.append(loss.item())
-        self.step += 1
-        return losses
-
-    @torch.no_grad()
-    def outer_step(self, present: list[int]) -> None:
-        """A step of SGD on the mean difference of the replicas that are present, which receive the result."""
-        for number, weights in enumerate(self.weights):
-            others = [self.models[replica].flat[number] for replica in present]
-            weights.grad = torch.stack([weights - other for other in others]).mean(dim=0)
-        self.outer.step()
-        for replica in present:
-            self.receive(replica)
-
-    @torch.no_grad()
-    def receive(self, replica: int) -> None:
-        for own, weights in zip(self.models[replica].flat, self.weights, strict=True):
-            own.copy_(weights)
-
-    def validation_loss(self) -> float:
-        model = self.model()
-        with torch.no_grad():
-            for own, weights in zip(model.flat, self.weights, strict=True):
-                own.copy_(weights)
-            windows = torch.from_numpy(self.corpus.validation_windows(8, self.spec.sequence_length))
-            return float(model.loss(windows[:, :-1], windows[:, 1:], self.spec.routes[0]))
 
 
 def test_replicas_follow_a_hand_written_loop_of_diloco(corpus, spec):

@@ -64,8 +64,27 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "diloco", "inner_steps": 3},
     *(
         {"kind": "diloco", "label": f"diloco_{inner}", "inner_steps": 5, "lost_stage": inner}
-        for inner in ("global", "checkfree", "checkfree_plus")
+        for inner in ("global", "checkfree", "checkfree_plus", "neighbour_copy")
     ),
+    *(
+        {
+            "kind": "diloco",
+            "label": f"diloco_{inner}",
+            "inner_steps": 5,
+            "lost_stage": inner,
+            "interval_iterations": 1 + (inner == "stale_stage"),
+            "weights": "tokens",
+        }
+        for inner in ("checkpoint", "stale_stage")
+    ),
+    {
+        "kind": "diloco",
+        "label": "copied_stream",
+        "inner_steps": 4,
+        "fragments": 2,
+        "overlap_iterations": 1,
+        "lost_stage": "neighbour_copy",
+    },
     {"kind": "diloco", "label": "stream", "inner_steps": 4, "fragments": 2, "overlap_iterations": 1, "mixing": 0.5},
     {
         "kind": "diloco",

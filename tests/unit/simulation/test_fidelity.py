@@ -114,13 +114,14 @@ STRATEGIES = st.one_of(
             "kind": "diloco",
             "inner_steps": steps,
             "lost_stage": lost,
+            "interval_iterations": 1 if lost == "checkpoint" else 2 if lost == "stale_stage" else None,
             "overlap_iterations": overlap,
             "join_timeout_seconds": timeout,
         },
         st.integers(2, 5),
         st.integers(0, 1),
         st.sampled_from([0.0, 30.0]),
-        st.sampled_from(["leave", "global", "checkfree"]),
+        st.sampled_from(["leave", "global", "checkfree", "neighbour_copy", "checkpoint", "stale_stage"]),
     ),
     st.builds(
         lambda of: {"kind": "neighbour_takeover", "approximate": of}, st.sampled_from(["both_stages", "lost_stage"])

@@ -8,30 +8,12 @@ from models.trainer import Trainer
 from models.training_state import Merge
 from models.trajectory import Trajectory
 from sim.scenario.loading import ScenarioError, parse_scenario
-from sim.simulation.training_process import TrainingProcess
 from support.builders import INSTANT, a_link, a_scenario, of_kind, run, times, with_losses
 from support.failure_processes import Loss
+from support.local_steps import THREE, diloco, positions_of
 from support.trainings import NUM_STAGES, a_corpus, spec_for
 
-THREE = {"nodes_per_stage": 3, "provisioning_seconds": 30.0, "detection_seconds": 4.0, "startup_seconds": 5.0}
 BROKEN = Loss(30.0, ((2, 1),))  # in the second iteration of 21 s; the node is back after 35 s and its state's transfer
-
-
-def diloco(**options):
-    return {"kind": "diloco", "inner_steps": 4, **options}
-
-
-def positions_of(monkeypatch, scenario, index=0):
-    """The training state after each completed iteration of a run, and the run."""
-    found, record = [], TrainingProcess._record
-
-    def noted(self, started_seconds):
-        found.append(self._position)
-        record(self, started_seconds)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingProcess, "_record", noted)
-        return found, run(scenario, index)
 
 
 def present(position):

@@ -1,0 +1,117 @@
+"""Options of `diloco`, which of them exclude each other, and the bytes that a synchronisation sends."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sim.strategies.base import ClusterConfig, Costs, StrategyConfig, WorkloadConfig, too_few_replicas
+from sim.strategies.replica_recovery import FP32_BYTES, RECOVERIES, ReplicaRecovery
+
+Compression = Literal["none", "bf16", "int8", "int4", "top_k"]
+
+FACTORS: dict[str, float] = {"none": 1.0, "bf16": 1 / 2, "int8": 1 / 4, "int4": 1 / 8, "top_k": 1 / 146}
+"""Bytes sent, as a share of those in fp32; top_k: 1.6 % of the values in 2 bits, 146 × fewer (arXiv 2603.08163)."""
+
+LostStage = Literal["leave", "global", "checkfree", "checkfree_plus", "neighbour_copy", "checkpoint", "stale_stage"]
+
+DEFAULT_INTERVAL = 25
+
+
+class DilocoConfig(StrategyConfig):
+    """Options of `diloco`."""
+
+    kind: Literal["diloco"] = "diloco"
+    inner_steps: int = Field(100, ge=1, le=10**9, description="iterations between two synchronisations (H)")
+    outer_learning_rate: float = Field(0.7, gt=0, le=100, description="learning rate of the outer step")
+    outer_momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of the outer step")
+    min_replicas: int = Field(1, ge=1, description="fewest complete pipelines to train with (quorum); else it waits")
+    join_timeout_seconds: float = Field(
+        0.0, ge=0, le=1e8, description="longest wait at a synchronisation for pipelines that are coming back"
+    )
+    joiner_optimizer: Literal["peer", "fresh"] = Field(
+        "peer", description="Adam's state of a pipeline that comes back: that of another one, or none"
+    )
+    lost_stage: LostStage = Field(
+        "leave",
+        description="what a pipeline that lost a node does once it is replaced: leave its steps, and begin from the "
+        "global weights at the next synchronisation; or go on at once. global: the lost stage takes the global "
+        "weights; checkfree, checkfree_plus: it is rebuilt from the pipeline's own stages; neighbour_copy: it is "
+        "unchanged, from an exact copy on the node of the stage before; checkpoint: all stages of the pipeline go back "
+        "to its own last save; stale_stage: the lost stage alone does",
+    )
+    interval_iterations: int | None = Field(
+        None,
+        ge=1,
+        description="lost_stage checkpoint, stale_stage: iterations between two saves of each pipeline; default: "
+        f"{DEFAULT_INTERVAL}",
+    )
+    weights: Literal["equal", "tokens"] = Field(
+        "equal",
+        description="weight of a replica in the mean: equal, or the tokens learnt since the last synchronisation",
+    )
+    compression: Compression = Field(
+        "none",
+        description="format of the differences that are sent; it shortens synchronisations, and its effect on the loss "
+        "is not computed",
+    )
+    sent_share: float | None = Field(
+        None, gt=0, le=1, description="share of the bytes in fp32 that is sent, in place of that of `compression`"
+    )
+    fragments: int = Field(1, ge=1, description="groups of stages that are synchronised in turn")
+    overlap_iterations: int = Field(
+        0,
+        ge=0,
+        description="iterations during which the differences are sent beside the training; 0: all wait for them",
+    )
+    mixing: float = Field(
+        1.0, gt=0, le=1, description="share of the global weights in those from which a replica continues"
+    )
+
+    @property
+    def recovery(self) -> type[ReplicaRecovery] | None:
+        """What brings a replica back before the next synchronisation; None: nothing does."""
+        return RECOVERIES.get(self.lost_stage)
+
+
+def impossible(config: DilocoConfig, workload: WorkloadConfig) -> str | None:
+    """What makes the options impossible for a workload, or None."""
+    num_stages, apart = workload.num_stages + 1, config.inner_steps // config.fragments
+    if config.sent_share is not None and config.compression != "none":
+        return f"sent_share {config.sent_share:g} is in place of compression '{config.compression}': give one of them"
+    if config.fragments > num_stages:
+        return f"fragments {config.fragments} is more than the stages, {num_stages} with that of the embedding"
+    if config.inner_steps % config.fragments:
+        return f"inner_steps {config.inner_steps} is no multiple of fragments, {config.fragments}"
+    if config.overlap_iterations >= apart:
+        return (
+            f"overlap_iterations {config.overlap_iterations} is not less than the iterations between two "
+            f"synchronisations, {apart}"
+        )
+    recovery = config.recovery
+    if config.interval_iterations is not None and not (recovery and recovery.saves):
+        saving = " or ".join(f"'{name}'" for name, each in RECOVERIES.items() if each.saves)
+        return f"interval_iterations goes with lost_stage {saving}, found '{config.lost_stage}'"
+    return recovery.check(workload) if recovery else None
+
+
+def impossible_on(config: DilocoConfig, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
+    """What makes the options impossible on a cluster, or None."""
+    if config.recovery and config.recovery.needs_embedding_nodes and cluster.embedding_on == "first_stage":
+        return (
+            f"lost_stage '{config.lost_stage}' needs the embedding on nodes of its own: set cluster.embedding_on to "
+            f"'own_node', found '{cluster.embedding_on}'"
+        )
+    return too_few_replicas(config.min_replicas, cluster, sequences_per_batch)
+
+
+def global_bytes(config: DilocoConfig, costs: Costs, stage: int) -> float:
+    """Bytes of a stage's global weights and, with outer momentum, their velocity, in fp32."""
+    return float(costs.stage_parameters(stage) * FP32_BYTES * (2 if config.outer_momentum else 1))
+
+
+def sent_bytes(config: DilocoConfig, costs: Costs, stage: int) -> float:
+    """Bytes of a stage's differences as nodes send them."""
+    factor = FACTORS[config.compression] if config.sent_share is None else config.sent_share
+    return costs.stage_parameters(stage) * FP32_BYTES * factor

@@ -1,0 +1,191 @@
+"""Recovery inside a replica of `diloco`, from copies on other nodes or its own saves: traffic, and what is learnt."""
+
+import pytest
+
+from models.recipe import REST, Recipe
+from models.training_state import Edit, Merge
+from models.trajectory import Trajectory
+from sim.scenario.loading import ScenarioError, parse_scenario
+from support.builders import CHECKPOINT_BYTES, INSTANT, a_link, a_scenario, of_kind, run, times, with_losses
+from support.failure_processes import Loss
+from support.local_steps import THREE, DiLoCo, diloco, positions_of
+from support.trainings import NUM_STAGES, a_corpus, copied, spec_for
+
+SOON_BACK = {**THREE, "provisioning_seconds": 5.0}
+GLOBAL_BYTES = 680 * 8  # weights and velocity of a stage in fp32
+LATE = Loss(70.0, ((2, 1),))  # in the fourth iteration of 21 s; rests in the fourth and fifth, and then goes on
+
+
+def entries_of(position, number=1):
+    return [(step, entry) for step, entry in position.replicas[number].lineage.edits if not isinstance(entry, Merge)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return a_corpus(tmp_path_factory.mktemp("text"))
+
+
+# ---- an exact copy ------------------------------------------------------------------------------------
+
+
+def test_with_a_copy_the_line_goes_on_as_it_was_after_a_rest(monkeypatch):
+    options = diloco(inner_steps=6, lost_stage="neighbour_copy")
+    positions, found = positions_of(monkeypatch, with_losses(a_scenario((options,), cluster=SOON_BACK, steps=12), LATE))
+    rows = Recipe(rows=tuple(range(5, 11)))
+    assert entries_of(positions[-1]) == [(0, rows), (3, REST), (5, rows)]
+    assert [event.detail[:1] for event in of_kind(found, "synchronised")] == ["3", "3"]
+
+
+@pytest.mark.parametrize("lost", [((2, 1),), ((0, 1),), ((1, 1), (3, 1))])
+def test_with_a_copy_it_learns_all_rows_but_those_of_its_rest(monkeypatch, corpus, lost):
+    """Against a hand-written loop in which the second of two replicas takes no step in iterations 4 and 5."""
+    spec = spec_for(corpus)
+    options = diloco(inner_steps=6, lost_stage="neighbour_copy")
+    cluster = {**SOON_BACK, "nodes_per_stage": 2}
+    scenario = a_scenario((options,), num_stages=NUM_STAGES, steps=12, evaluation_interval=6, cluster=cluster)
+    learner = Trajectory(spec, corpus, None)
+    positions, found = positions_of(monkeypatch, with_losses(scenario, Loss(70.0, lost)), training=learner)
+    rests = [step for step, position in enumerate(positions, 1) if position.replicas[1].lineage.is_at_rest]
+    assert rests == [4, 5]
+    loop = DiLoCo(spec, corpus, [[0, 1], [2, 3]])
+    for step, record in enumerate(found.iterations, 1):
+        training = [0] if step in rests else [0, 1]
+        losses = loop.inner_step(training)
+        assert record.train_loss == pytest.approx(sum(losses[n] for n in training) / len(training), rel=2e-5)
+        if step % 6 == 0:
+            loop.outer_step([0, 1])
+            assert record.validation_loss == pytest.approx(loop.validation_loss(), rel=2e-5)
+
+
+def test_a_stage_lost_with_its_holder_takes_the_global_weights(monkeypatch):
+    """The copy of stage 3 is on the node of stage 2, and that of stage 2 on the node of stage 1."""
+    options = diloco(inner_steps=6, lost_stage="neighbour_copy")
+    scenario = a_scenario((options,), cluster=SOON_BACK, steps=6)
+    positions, found = positions_of(monkeypatch, with_losses(scenario, Loss(70.0, ((2, 1), (3, 1)))))
+    zeros, merge, _ = (entry for step, entry in positions[5].replicas[1].lineage.edits if step == 5)
+    assert (zeros.stage, zeros.rule, merge.stages, merge.rate) == (3, "zeros", (3,), 1.0)
+    own_and_shadow = 2 * CHECKPOINT_BYTES  # stage 2's state, and that of stage 4, which the node of stage 3 holds
+    assert found.sent_bytes == own_and_shadow + 2 * 680 * 4 + 2 * GLOBAL_BYTES  # stage 3's weights, twice
+
+
+def test_copies_cost_a_gradient_each_iteration_and_weights_once_a_round():
+    """With 680 bytes per second between two nodes, a stage's gradients or weights of 2720 bytes take 4 s."""
+    slow = {"same_region": a_link(bytes_per_second=680.0), "storage": INSTANT, "negligible_seconds": 1e9}
+    scenario = a_scenario((diloco(lost_stage="neighbour_copy"), diloco()), cluster=THREE, steps=12, network=slow)
+    copies, plain = run(scenario, 0), run(scenario, 1)
+    assert copies.wall_clock_seconds == pytest.approx(plain.wall_clock_seconds + 12 * 4.0 + 2 * 4.0)
+    after = [copies.iterations[number].ended_seconds - copies.iterations[number - 1].ended_seconds for number in (4, 5)]
+    assert after == pytest.approx([21.0 + 8.0, 21.0 + 4.0])
+
+
+def test_a_node_is_sent_its_state_and_the_copy_that_it_holds():
+    scenario = a_scenario((diloco(inner_steps=6, lost_stage="neighbour_copy"),), cluster=SOON_BACK, steps=12)
+    assert run(with_losses(scenario, LATE)).sent_bytes == 2 * CHECKPOINT_BYTES + GLOBAL_BYTES
+
+
+# ---- saves of its own -----------------------------------------------------------------------------------
+
+
+PARTS = ("weights", ""), ("adam", ".step"), ("adam", ".exp_avg"), ("adam", ".exp_avg_sq")
+
+
+def saving(lost_stage="checkpoint", **options):
+    return diloco(inner_steps=6, lost_stage=lost_stage, interval_iterations=2, **options)
+
+
+@pytest.mark.parametrize(("lost_stage", "back"), [("checkpoint", [0, 1, 2, 3, 4]), ("stale_stage", [2])])
+def test_stages_go_back_to_the_replicas_own_save(monkeypatch, corpus, lost_stage, back):
+    """To that of iteration 2: weights and Adam to the bit; the others stay as they are."""
+    spec = spec_for(corpus)
+    cluster = {**SOON_BACK, "nodes_per_stage": 2}
+    scenario = a_scenario((saving(lost_stage),), num_stages=NUM_STAGES, steps=6, cluster=cluster)
+    learner = Trajectory(spec, corpus, None)
+    positions, found = positions_of(monkeypatch, with_losses(scenario, LATE), training=learner)
+    saved, rested, last = positions[1].replicas[1], positions[4].replicas[1], positions[5].replicas[1]
+    edits = [(step, entry) for step, entry in entries_of(positions[5]) if isinstance(entry, Edit)]
+    assert [(step, edit.stage, edit.goes_back_to) for step, edit in edits] == [(5, s, saved.moment) for s in back]
+    num_edits = 1 + max(number for number, (_, entry) in enumerate(last.lineage.edits) if isinstance(entry, Edit))
+    gone_back = type(last)(last.lineage.first(num_edits), 5)
+    before, older, after = (copied(learner.state_at(state)) for state in (rested, saved, gone_back))
+    for stage in range(5):
+        expected = older if stage in back else before
+        for name in (f"{of}.{stage}{part}" for of, part in PARTS):
+            assert after[name].equal(expected[name]), name
+            assert after[name].equal(older[name]) == (stage in back), name
+    assert found.iterations[-1].train_loss is not None
+
+
+def test_only_lost_stages_are_fetched_from_the_store():
+    """Each save uploads all stages; the replica goes on after iteration 5, from its save of iteration 2."""
+    scenario = a_scenario((saving(),), cluster=SOON_BACK, steps=12)
+    found = run(with_losses(scenario, LATE))
+    started = [(event.iteration, event.detail) for event in of_kind(found, "checkpoint_started")]
+    expected = [(step, f"replica {n}") for step in range(2, 13, 2) for n in range(3) if (step, n) != (4, 1)]
+    assert started == expected
+    assert len(of_kind(found, "checkpoint_durable")) == len(expected) - 3  # the run ends with the last ones
+    uploaded = 5 * CHECKPOINT_BYTES * len(expected)
+    assert found.sent_bytes == uploaded + CHECKPOINT_BYTES + GLOBAL_BYTES
+
+
+def test_only_the_loss_of_its_own_node_ends_a_save(monkeypatch):
+    """Uploads of iteration 2 take from 42 to 72 s: that of replica 1 is cut at 50, and begins again in iteration 5."""
+    scenario = a_scenario((saving(),), cluster=SOON_BACK, steps=6, upload_seconds=10.0)
+    positions, found = positions_of(monkeypatch, with_losses(scenario, Loss(50.0, ((2, 1),))))
+    assert [(event.time_seconds, event.detail) for event in of_kind(found, "checkpoint_lost")] == [
+        (50.0, "replica 1: failure during the upload")
+    ]
+    first = [event for event in of_kind(found, "checkpoint_durable") if event.iteration == 2]
+    assert {event.detail for event in first} == {"replica 0", "replica 2"}
+    merge = positions[4].replicas[1].lineage.edits[-2][1]  # without a save, stage 2 took the global weights
+    assert (merge.stages, merge.rate) == ((2,), 1.0)
+    started = [event.iteration for event in of_kind(found, "checkpoint_started") if event.detail == "replica 1"]
+    assert started == [2, 5, 6]
+
+
+def test_training_waits_for_a_save_before_the_next_one():
+    found = run(a_scenario((saving(),), cluster=THREE, steps=6, upload_seconds=20.0))
+    assert times(of_kind(found, "checkpoint_started"))[::3] == [42.0, 102.0, 162.0]  # three replicas, 20 s each
+    assert found.ledger["checkpoint_save"] == 2 * (60.0 - 42.0)
+
+
+def test_steps_that_a_replica_no_longer_has_do_not_weigh(monkeypatch):
+    """Replica 1 has learnt iterations 1, 2 and 6, with six rows each; the others six iterations with five."""
+    scenario = a_scenario((saving(weights="tokens"),), cluster=SOON_BACK, steps=6)
+    positions, _ = positions_of(monkeypatch, with_losses(scenario, LATE))
+    (merge,) = (entry for _, entry in positions[5].lineage.edits if isinstance(entry, Merge))
+    assert merge.shares == pytest.approx([30 / 78, 18 / 78, 30 / 78])
+
+
+def test_a_replica_that_left_has_no_save_until_its_next(monkeypatch):
+    """It leaves with iteration 6, begins again, and is lost in iteration 8: its save of iteration 2 is of no use."""
+    scenario = a_scenario((saving(),), cluster=THREE, steps=12)
+    losses = LATE, Loss(80.0, ((3, 1),))
+    positions, _ = positions_of(monkeypatch, with_losses(scenario, *losses))
+    assert [position.replicas[1] is None for position in positions] == [False] * 5 + [True] + [False] * 6
+    (edit,) = (entry for _, entry in entries_of(positions[-1]) if isinstance(entry, Edit))
+    assert (edit.stage, edit.rule) == (3, "zeros")  # and then the global weights
+
+
+# ---- what cannot be -------------------------------------------------------------------------------------
+
+BAD = {
+    ("lost_stage: global, interval_iterations: 5", ""): "interval_iterations goes with lost_stage 'checkpoint' or "
+    "'stale_stage', found 'global'",
+    ("lost_stage: stale_stage", ", loss_at: last_stage"): "a last stage that holds the head would go back without",
+    ("lost_stage: neighbour_copy", ", loss_at: last_stage"): "lost_stage 'neighbour_copy' needs the embedding on nodes "
+    "of its own: set cluster.embedding_on to 'own_node', found 'first_stage'",
+    ("lost_stage: skip", ""): "allowed: leave, global, checkfree, checkfree_plus, neighbour_copy, checkpoint, stale_st",
+}
+
+
+@pytest.mark.parametrize(("options", "workload"), BAD)
+def test_what_cannot_bring_a_replica_back_is_refused(options, workload):
+    text = f"""
+name: bad
+workload: {{num_stages: 4{workload}}}
+cluster: {{nodes_per_stage: 2}}
+strategies: [{{kind: diloco, {options}}}]
+"""
+    with pytest.raises(ScenarioError) as error:
+        parse_scenario(text)
+    assert BAD[options, workload] in str(error.value)
