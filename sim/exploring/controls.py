@@ -1,4 +1,4 @@
-"""The sliders of the page: fields of the scenario that can be moved, their values, and the scenario at some values."""
+"""Sliders of the page: adjustable fields of the scenario, their values, and the scenario for a position."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RATES = {
 
 @dataclass(frozen=True)
 class Control:
-    """A slider: the field that it sets, its label, and its values, ascending; the scenario's own is one of them."""
+    """A slider: its field, its label, and its values in ascending order, including the scenario's own."""
 
     axis: Axis
     label: str
 
     @property
     def field(self) -> str:
-        """The path of the field in the scenario."""
+        """Path of the field in the scenario."""
         return self.axis.field
 
 
@@ -68,7 +68,7 @@ def _intervals(template: ScenarioTemplate, field: str, own: int) -> Axis:
 
 
 def scenario_at(template: ScenarioTemplate, controls: list[Control], values: Mapping[str, Any]) -> Scenario:
-    """Return the scenario with some fields at other values. ValueError for a field or a value that is not allowed."""
+    """Return the scenario with new values of some fields. ValueError for an unknown field or an invalid value."""
     known = {control.field: control for control in controls}
     for field, value in values.items():
         if field not in known:
@@ -84,7 +84,7 @@ def scenario_at(template: ScenarioTemplate, controls: list[Control], values: Map
 
 
 def _path(scenario: Scenario, field: str) -> str:
-    """The path of a field as messages name it: 'strategies.1.x' for 'strategies[checkpoint].x'."""
+    """Path of a field as in messages: 'strategies.1.x' for 'strategies[checkpoint].x'."""
     numbers = {
         f"strategies[{config.name}]": f"strategies.{number}" for number, config in enumerate(scenario.strategies)
     }

@@ -1,4 +1,4 @@
-"""What the strategies learn: training without failures and single failures, measured once, from which runs follow."""
+"""Predicted learning: training without failures and single failures, measured once, from which runs are predicted."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sim.scenario.axes import ScenarioTemplate
 from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label, strategy_class, trains_otherwise
 
-NOT_TRAINED = "Losses: none, since this page was opened with --no-training. Without it, a short training comes first."
+NOT_TRAINED = "Losses: none. This page was opened with --no-training; without it, a short training comes first."
 
 
 @dataclass(frozen=True)
 class Learning:
-    """The predicted learning by strategy, under one training seed; and where losses come from, in sentences."""
+    """Predicted learning by strategy under one training seed, and sentences on the origin of the losses."""
 
     template: ScenarioTemplate
     predictions: Mapping[str, Prediction]
@@ -31,9 +31,9 @@ class Learning:
 def measured(
     template: ScenarioTemplate, cache: Path, jobs: int | None, observer: Observer, trains: bool = True
 ) -> Learning:
-    """Train what predictions rest on, as far as the cache does not have it. trains: whether losses are wanted.
+    """Train what the predictions need and the cache lacks.
 
-    DataError for what cannot be measured; ValueError if training fails.
+    trains: whether losses are required. DataError for effects that cannot be measured; ValueError if training fails.
     """
     if template.scenario.training.learner == "none":
         return Learning(template, {}, ("Losses: none, nothing is trained (learner: none).",))
@@ -57,7 +57,7 @@ def measured(
 
 
 def _failure_free(scenario: Scenario, predictions: Mapping[str, Prediction]) -> dict[str, Prediction]:
-    """The learning of strategies on which failures have no effect: that of another with the same routes."""
+    """Learning of strategies on which failures have no effect, copied from one with the same routes."""
     routes = {
         config.name: strategy_class(config.kind)(config, scenario.workload.num_stages).training_variant()
         for config in scenario.strategies
@@ -74,9 +74,9 @@ def _notes(scenario: Scenario, corpus: str, is_unknown: set[str]) -> tuple[str, 
     else:
         origin = (
             f"Losses: predicted, from the proxy's training without failures and from single failures, on {corpus}, "
-            f"under training seed {scenario.seeds.training[0]}. No run is trained as a whole here."
+            f"under training seed {scenario.seeds.training[0]}. No whole run is trained."
         )
     if not is_unknown:
         return (origin,)
     names = format_list([legend_label(name) for name in sorted(is_unknown)])
-    return origin, f"No losses of {names}: what is learnt while nodes are missing does not follow from single failures."
+    return origin, f"No losses of {names}: learning while nodes are missing cannot be predicted from single failures."

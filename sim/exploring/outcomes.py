@@ -1,4 +1,4 @@
-"""The answer to a position of the sliders: runs simulated without training, with predicted losses, as JSON."""
+"""Answer to a position of the sliders: runs simulated without training, with predicted losses, as JSON."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from sim.simulation.run import Run, simulate, time_only
 from sim.strategies import StrategyConfig, answers_lost_nodes, legend_label, strategy_class
 
 NUM_SEEDS = 4
-"""Failure seeds of a complete answer: few, so that it follows the slider within a second."""
+"""Failure seeds of a complete answer; few, so that the answer takes less than a second."""
 
 FEWEST_SEEDS = 2
-"""Failure seeds of a first answer where all of them would take too long."""
+"""Failure seeds of a first answer if all of them would take too long."""
 
 GIVE_UP_AFTER = 5.0
-"""Multiple of the iterations after which a run that does not get ahead is stopped, if the scenario does not before."""
+"""Multiple of the iterations after which a run without progress is stopped, unless the scenario stops it earlier."""
 
 SHARE_AT_START = 0.04
-"""Share of the steps, the first, whose losses are left out: they would fill the figure."""
+"""Share of the steps at the start whose losses are left out, since they would fill the figure."""
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """The runs of a strategy under all failure seeds. to_target: seconds until the target loss, NaN if it is missed."""
+    """Runs of a strategy under all failure seeds. to_target: seconds to the target loss, NaN if it is not reached."""
 
     config: StrategyConfig
     runs: Sequence[Run]
@@ -57,7 +57,7 @@ class Simulated:
 
 
 def runs_of(scenario: Scenario, num_seeds: int = NUM_SEEDS) -> Iterator[Run]:
-    """Simulate every strategy, under one failure seed after another. Training takes no part."""
+    """Simulate every strategy under one failure seed after another, without training."""
     first, give_up_after = scenario.seeds.failures[0], min(scenario.give_up_after, GIVE_UP_AFTER)
     scenario = scenario.model_copy(update={"give_up_after": give_up_after})
     for seed in range(first, first + num_seeds):
@@ -66,7 +66,7 @@ def runs_of(scenario: Scenario, num_seeds: int = NUM_SEEDS) -> Iterator[Run]:
 
 
 def by_strategy(scenario: Scenario, learning: Learning, runs: Sequence[Run]) -> Iterator[Simulated]:
-    """Predict the losses of runs in the order of `runs_of`. Runs of a seed that not every strategy has are left out."""
+    """Predict the losses of runs in the order of `runs_of`. Runs of seeds that some strategy lacks are left out."""
     num = len(scenario.strategies)
     whole = runs[: len(runs) // num * num]
     for number, config in enumerate(scenario.strategies if whole else ()):
@@ -94,7 +94,7 @@ def _curve(scenario: Scenario, run: Run, prediction: Prediction | None) -> tuple
 
 
 def answer(scenario: Scenario, found: Sequence[Simulated]) -> dict[str, Any]:
-    """Return what the page shows: a verdict, a row for each strategy, curves and hours by ledger bucket."""
+    """Return the content of the page: a verdict, a row for each strategy, curves and hours by ledger bucket."""
     target = scenario.training.target_loss
     reaches = target is not None and any(not math.isnan(seconds) for one in found for seconds in one.to_target)
     num_seeds = len(found[0].runs) if found else 0
@@ -121,7 +121,7 @@ def answer(scenario: Scenario, found: Sequence[Simulated]) -> dict[str, Any]:
 
 
 def _verdict(found: Sequence[Simulated], target: str | None) -> str:
-    """Say which strategy is first in the words of `run` and `report`."""
+    """Return the verdict in the words of `run` and `report`."""
     outcomes: dict[str, Outcomes] = {}
     for one in found:
         if not one.is_ideal:
@@ -145,7 +145,7 @@ def _num_lost(one: Simulated, run: Run, until_seconds: float) -> int:
 
 
 def _row(scenario: Scenario, one: Simulated) -> dict[str, Any]:
-    """The numbers of a strategy, as text."""
+    """Numbers of a strategy, as text."""
     price, ended = usd_per_node_hour(scenario.cluster), [run for run in one.runs if not run.stopped]
     seeds = np.array([(run.failure_seed, run.training_seed) for run in one.runs], dtype=np.int64)
     takes = estimate(Values(seeds, np.array(one.to_target)))
@@ -180,5 +180,5 @@ def _ledger(number: int, one: Simulated) -> Iterator[Mapping[str, Any]]:
 
 
 def bucket_colours() -> dict[str, str]:
-    """The colour of each ledger bucket, as in all figures."""
+    """Colour of each ledger bucket, as in all figures."""
     return {format_name(bucket): LOOKS[bucket][0] for bucket in BUCKETS}

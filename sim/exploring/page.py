@@ -1,4 +1,4 @@
-"""The page of `churnlab explore` as text: HTML, its style and scripts, and the figures as Vega-Lite."""
+"""Page of `churnlab explore` as text: HTML, styles, scripts, and figures in Vega-Lite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS_AND_LOSSES = (
 
 
 def page(scenario_path: Path, controls: Sequence[Control], learning: Learning) -> str:
-    """Return the page, with all that its script needs except the answers."""
+    """Return the page with all data for its script, except the answers."""
     environment = Environment(
         loader=PackageLoader("sim.exploring", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -64,7 +64,7 @@ def page(scenario_path: Path, controls: Sequence[Control], learning: Learning) -
 
 @cache
 def assets() -> dict[str, tuple[str, str]]:
-    """The files that the page loads: media type and text by name."""
+    """Files loaded by the page: media type and text by name."""
     own, report = files("sim.exploring"), files("sim.reporting.html")
     style = report.joinpath("report.css").read_text("utf-8") + own.joinpath("explore.css").read_text("utf-8")
     return {

@@ -1,7 +1,7 @@
-"""The server of the page: on the loopback address alone, for requests that name it.
+"""Server of the page, on the loopback address only.
 
-A page of another site that a browser has open could reach this server under a name of its own that leads to 127.0.0.1
-(DNS rebinding). So requests whose Host is not the loopback address, or whose Origin is another, are refused.
+Another site that is open in the browser could reach this server through a host name that resolves to 127.0.0.1 (DNS
+rebinding). Requests whose Host is not the loopback address, or with another Origin, are therefore refused.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ POLICY = (
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 SECONDS_TO_START, SECONDS_TO_STOP = 0.3, 2
-SECONDS_OF_ANSWER = 0.4  # after which no further failure seed is simulated before the answer
+SECONDS_OF_ANSWER = 0.4  # after this time, an answer waits for no further failure seed
 
 
 class Explorer:
-    """Answers positions of the sliders, one at a time.
+    """Answers to positions of the sliders, one at a time.
 
-    A slow position has few failure seeds in its first answer, and more when the page asks for it again.
+    The first answer to a slow position has few failure seeds; later requests for the same position add more.
     """
 
     def __init__(self, learning: Learning, controls: Sequence[Control]) -> None:
         self.learning, self.controls = learning, list(controls)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._num_waiting = 0
-        self._position: dict[str, Any] | None = None  # of the runs so far, and of those to come
+        self._position: dict[str, Any] | None = None  # finished runs, and the remaining ones
         self._runs: list[Run] = []
         self._further: Iterator[Run] = iter(())
 
     def answered(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The answer to some values. ValueError for one that is not allowed."""
+        """Return the answer to a position. ValueError for a value that is not allowed."""
         started = time.perf_counter()
         scenario = scenario_at(self.learning.template, self.controls, values)
         self._num_waiting += 1
@@ -72,7 +72,7 @@ class Explorer:
         return {**found, "is_complete": is_complete, "took_seconds": time.perf_counter() - started}
 
     def _runs_at(self, values: dict[str, Any], scenario: Scenario) -> list[Run]:
-        """Add runs to those of the position, until all failure seeds are there or the time for an answer is over."""
+        """Simulate further runs of the position until all failure seeds or the time for an answer are complete."""
         if values != self._position:
             self._runs, self._further = [], runs_of(scenario)
         self._position = None  # until nothing has failed
@@ -107,16 +107,16 @@ class Explorer:
                             break
 
     def close(self) -> bool:
-        """Begin no more simulations, and wait for the current one; whether it has ended.
+        """Stop starting simulations and wait for the current one. Return whether it has ended.
 
-        Threads that still compute when the interpreter ends can abort the process.
+        Threads that compute while the interpreter shuts down can abort the process.
         """
         self._ended.set()
         return self._lock.acquire(timeout=SECONDS_TO_STOP)
 
 
 def application(explorer: Explorer, html: str) -> Starlette:
-    """The application: the page, its files, and the answers."""
+    """Application with the page, its files, and the answers."""
 
     async def page(request: Request) -> Response:  # noqa: ARG001
         return Response(html, media_type="text/html", headers=HEADERS)
@@ -148,7 +148,7 @@ def application(explorer: Explorer, html: str) -> Starlette:
 
 
 def listening(port: int | None) -> socket.socket:
-    """A socket on the loopback address: of a port, or by default PORT or any free one. ValueError if it is taken."""
+    """Open a socket on the loopback address, at a port, or at PORT or any free one. ValueError if it is taken."""
     wanted = [PORT, 0] if port is None else [port]
     for each, following in pairwise([*wanted, None]):
         found = socket.socket()
@@ -161,7 +161,7 @@ def listening(port: int | None) -> socket.socket:
             if following is None:
                 why = error.strerror or str(error)
                 raise ValueError(
-                    f"--port {port}: cannot be used ({why}): give another, or none for a free one"
+                    f"--port {port}: cannot be used ({why}); give another port, or omit --port for a free one"
                 ) from None
             continue
         return found
@@ -169,7 +169,7 @@ def listening(port: int | None) -> socket.socket:
 
 
 def serve(explorer: Explorer, html: str, listener: socket.socket, when_ready: Callable[[], None]) -> None:
-    """Serve until Ctrl-C, which ends it without an error, or until the signal to terminate."""
+    """Serve until Ctrl-C (which is no error) or the signal to terminate."""
     ready = threading.Timer(SECONDS_TO_START, when_ready)
     try:
         ready.daemon = True

@@ -1,4 +1,4 @@
-"""The files of a trace: one, or several that are put together, such as one for each zone."""
+"""The files of a trace: one file, or several that are merged, such as one per zone."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class TraceFile(Config):
     """One file of a trace that consists of several."""
 
     file: str = Field(description="relative to the scenario's folder")
-    region: str | None = Field(None, description="region of all its nodes; default: as a column says")
+    region: str | None = Field(None, description="region of all its nodes; default: that of a column")
     offset_hours: float = Field(
-        0.0, ge=0, le=1e6, description="when its first instant is, in hours after the start of the trace"
+        0.0, ge=0, le=1e6, description="first instant of the file, in hours after the start of the trace"
     )
 
 
 @dataclass(frozen=True)
 class TraceFiles:
-    """Which files a trace consists of, and how they are read."""
+    """Files of a trace, and options for reading them."""
 
     files: tuple[TraceFile, ...]
     format: FileFormat = "auto"
@@ -42,14 +42,14 @@ class TraceFiles:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The rows of a trace, and the history of its nodes where these are known."""
+    """Rows of a trace, and the history of its nodes if these are known."""
 
     rows: tuple[TraceRow, ...]
     history: History | None
     notes: tuple[str, ...]
 
     def arrivals_as_text(self, needed: bool) -> str:
-        """Of each arrival the node and the region, a line each; nothing where neither is known, or it is not needed."""
+        """Node and region of each arrival, a line each; empty if neither is known, or if they are not needed."""
         history = self.history
         if history is None or not (needed or history.regions):
             return ""
@@ -60,23 +60,23 @@ class Trace:
 
 
 def read_files(base_folder: Path, about: TraceFiles) -> Trace:
-    """Read the files of a trace. Raises TraceError, also for files that no trace can be made of."""
+    """Read the files of a trace. Raises TraceError, also for files that cannot form a trace."""
     return joined(tuple(churn_of(base_folder / each.file, about) for each in about.files), about.files)
 
 
 def churn_of(path: Path, about: TraceFiles) -> Churn:
-    """What one file says. Raises TraceError for lifetimes or failure times, which cannot be replayed."""
+    """Content of one file. Raises TraceError for lifetimes or failure times, which cannot be replayed."""
     churn = read_churn(path, about.format, about.polarity, about.columns, about.unit)
     if not churn.rows:
         what = "lifetimes" if churn.lifetimes else "times of failures"
-        why = "do not say which nodes are present when; `churnlab fit` turns them into a failure process"
+        why = "do not contain the nodes present at each time; `churnlab fit` fits a failure process to them"
         raise TraceError("", f"{path}: {what} {why}")
     return churn
 
 
 @lru_cache(maxsize=4)
 def joined(churns: tuple[Churn, ...], files: tuple[TraceFile, ...]) -> Trace:
-    """The trace of several files. Raises TraceError where some name their nodes and others count several."""
+    """Merge the traces of several files. Raises TraceError if some name their nodes and others have counts."""
     histories = [
         in_region(churn.history, each.region) for churn, each in zip(churns, files, strict=True) if churn.history
     ]
@@ -90,18 +90,18 @@ def joined(churns: tuple[Churn, ...], files: tuple[TraceFile, ...]) -> Trace:
     for churn, each in zip(churns, files, strict=True):
         if churn.history and max(row[1] for row in churn.rows) > 1:
             other = next(f.file for f, c in zip(files, churns, strict=True) if not c.history)
-            why = f"names its nodes, '{shortened(other)}' only counts them: give files of one kind"
+            why = f"names its nodes, but '{shortened(other)}' has only counts; give files of one kind"
             raise TraceError("", f"'{shortened(each.file)}' {why}")
     return Trace(joined_counts([churn.rows for churn in churns], offsets), None, notes)
 
 
 def in_region(history: History, region: str | None) -> History:
-    """The history with all nodes in one region."""
+    """A history with all nodes in one region."""
     return history if region is None else replace(history, region=np.zeros_like(history.node), regions=(region,))
 
 
 def joined_history(histories: list[History], offsets: list[float], names: list[str]) -> History:
-    """One history of the nodes of several. Regions are kept where all have them."""
+    """Merge histories. Regions are kept if all histories have them."""
     has_regions = all(history.regions for history in histories)
     regions = tuple(dict.fromkeys(name for history in histories for name in history.regions)) if has_regions else ()
     first_node = np.cumsum([0, *(len(history.names) for history in histories)])
@@ -128,7 +128,7 @@ def joined_history(histories: list[History], offsets: list[float], names: list[s
 
 
 def joined_counts(traces: list[tuple[TraceRow, ...]], offsets: list[float]) -> tuple[TraceRow, ...]:
-    """The sum of several counts of nodes."""
+    """Sum of several counts of nodes."""
     changes: dict[float, list[int]] = defaultdict(lambda: [0, 0])
     changes[0.0] = [0, 0]
     for rows, offset in zip(traces, offsets, strict=True):

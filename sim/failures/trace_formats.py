@@ -1,7 +1,7 @@
-"""File formats of churn: when nodes arrived and left, how many there were, or how long each was there.
+"""File formats of churn: arrivals and losses of nodes, numbers of nodes over time, or lifetimes.
 
-Bamboo (NSDI 2023) logs each node; Google Cloud traces of the same authors and SkyPilot (NSDI 2024) only count nodes;
-Parcae (NSDI 2024) writes JSON Lines. Tables with columns of any name are read by `trace_tables`.
+Bamboo (NSDI 2023) logs each node; Google Cloud traces of the same authors and SkyPilot (NSDI 2024) contain only counts;
+Parcae (NSDI 2024) writes JSON Lines. `trace_tables` reads tables with columns of any name.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from sim.failures.trace_text import (
 Format = Literal["auto", "bamboo", "google_counts", "skypilot", "parcae", "intervals", "fta", "events", "counts"]
 
 FileFormat = Literal[Format, "lifetimes", "times"]
-"""Formats of `churnlab fit`; the last two do not say which nodes are there when, so that they cannot be replayed."""
+"""Formats of `churnlab fit`. The last two do not contain the nodes present at each time and cannot be replayed."""
 
 Polarity = Literal["available", "preempted"]
 
@@ -53,7 +53,7 @@ COLUMNS = {"bamboo": "milliseconds,add or remove,node", "google_counts": "YYYY-M
 
 @dataclass(frozen=True, eq=False)
 class Churn:
-    """What a file says of churn: rows of a trace, with the history of each node if known; or lifetimes; or failures."""
+    """Churn in a file: rows of a trace, with the history of each node if known; or lifetimes; or failure times."""
 
     format: str
     rows: tuple[TraceRow, ...] = ()
@@ -64,10 +64,10 @@ class Churn:
 
 
 def read_trace(path: Path, format: Format = "auto", polarity: Polarity = "available") -> tuple[TraceRow, ...]:
-    """Read the rows of a trace, ascending; the first is at 0.0, the last at the end of the trace. Raises TraceError.
+    """Read the rows of a trace in ascending order, the first at 0.0, the last at the end. Raises TraceError.
 
-    Nodes of `bamboo` that leave at the instant of their arrival are left out; lines of `google_counts` are sorted by
-    time, and the last one of an instant counts. A count of `skypilot` holds for one gap, also the last count.
+    Nodes of `bamboo` that leave at the instant of their arrival are omitted. Lines of `google_counts` are sorted by
+    time; the last one of an instant is used. Each count of `skypilot` is valid for one gap, including the last.
     """
     return read_churn(path, format, polarity).rows
 
@@ -92,12 +92,12 @@ def read_churn(
 def churn_of_text(
     text: str, format: FileFormat, polarity: Polarity, columns: ColumnsConfig | None, unit: TimeUnit | None
 ) -> Churn:
-    """What a text says of churn. Raises TraceError."""
+    """Parse the text of a file of churn. Raises TraceError."""
     kind = ("table" if columns else format_of(text)) if format == "auto" else format
     if kind == "skypilot":
         return counted(kind, read_skypilot(text, polarity))
     if polarity != "available":
-        raise TraceError("", f"polarity '{polarity}' goes with format skypilot, and this is {kind}")
+        raise TraceError("", f"polarity '{polarity}' requires format skypilot; found {kind}")
     if kind == "google_counts":
         return counted(kind, read_google_counts(text))
     if kind in ("bamboo", "parcae"):
@@ -107,7 +107,7 @@ def churn_of_text(
 
 
 def churn_of_table(text: str, kind: TableFormat | None, columns: ColumnsConfig | None, unit: TimeUnit | None) -> Churn:
-    """What a table says of churn. Raises TraceError."""
+    """Convert a table to churn. Raises TraceError."""
     table = read_table(text, kind, columns)
     if table.kind == "counts":
         samples, notes = samples_of_counts(table, unit)
@@ -124,7 +124,7 @@ def churn_of_table(text: str, kind: TableFormat | None, columns: ColumnsConfig |
 
 
 def counted(kind: str, samples: list[tuple[float, int]], notes: list[str] | None = None) -> Churn:
-    """What counts over time say of churn."""
+    """Convert counts over time to churn."""
     rows = rows_of_counts(samples)
     return Churn(kind, rows, history_of_rows(rows), notes=(*(notes or ()), *notes_of_rows(rows)))
 
@@ -133,11 +133,11 @@ def notes_of_rows(rows: tuple[TraceRow, ...]) -> Iterator[str]:
     """What rows leave open."""
     still = sum(row[1] - row[2] for row in rows)
     if still:
-        yield f"{still:,} node{'s'[: still - 1]} still present at the end: no loss"
+        yield f"{still:,} node{'s'[: still - 1]} still present at the end; not counted as losses"
 
 
 def format_of(text: str) -> str:
-    """The format of a text, detected by its beginning: one of those known, or `table`."""
+    """Detect the format of a text from its beginning; `table` if no other format is recognised."""
     text = text.lstrip()
     first = text.split("\n", 1)[0]
     if text[0] == "[" and re.match(r'\[\s*[-+\d.eE]+\s*,\s*"', first):
@@ -156,9 +156,9 @@ Change = tuple[float, str, str, str]  # seconds, place, add or remove (or no-op)
 
 
 def rows_of_changes(changes: Iterator[Change]) -> tuple[TraceRow, ...]:
-    """Rows of arrivals and removals of named nodes, which ascend. Raises TraceError."""
+    """Rows of arrivals and removals of named nodes, in ascending order. Raises TraceError."""
     rows: list[TraceRow] = []
-    there: dict[str, tuple[int, str]] = {}  # number, and the line of its arrival
+    there: dict[str, tuple[int, str]] = {}  # by name: number, and the line of its arrival
     last_seen: dict[str, str] = {}
     num_arrived = 0
     for seconds, lines in groupby(changes, key=itemgetter(0)):
@@ -167,7 +167,7 @@ def rows_of_changes(changes: Iterator[Change]) -> tuple[TraceRow, ...]:
         for _, place, word, node in lines:
             if word == "add":
                 if since := came.get(node) or there.get(node, (0, ""))[1]:
-                    raise TraceError(place, f"node {format_value(node)} is added, but is present since {since}")
+                    raise TraceError(place, f"node {format_value(node)} is added, but has been present since {since}")
                 came[node] = place
             elif word == "no-op":
                 continue
@@ -214,7 +214,7 @@ def parcae_lines(text: str) -> Iterator[Change]:
 
 
 def bamboo_lines(text: str) -> Iterator[Change]:
-    """Seconds, place, word and node of each line. Times must ascend, since the order of lines matters."""
+    """Seconds, place, word and node of each line. Times must be ascending, since the order of lines matters."""
     first_ms, before_ms, before_place = None, 0.0, ""
     for place, (time, word, node) in lines_of(text, COLUMNS["bamboo"]):
         ms = number_of(time)
@@ -227,7 +227,7 @@ def bamboo_lines(text: str) -> Iterator[Change]:
         if word not in ("add", "remove"):
             raise TraceError(place, f"found {format_value(word)}{suggestion(word, ('add', 'remove'))}")
         if not node:
-            raise TraceError(place, "the third column has no name of a node")
+            raise TraceError(place, "the third column does not name a node")
         first_ms = ms if first_ms is None else first_ms
         yield checked_span(place, (ms - first_ms) / 1000.0), place, word, node
         before_ms, before_place = ms, place
@@ -259,13 +259,13 @@ def read_skypilot(text: str, polarity: Polarity) -> list[tuple[float, int]]:
     except json.JSONDecodeError as error:
         raise TraceError(f"line {error.lineno}", f"not valid JSON: {error.msg[0].lower()}{error.msg[1:]}") from None
     except (RecursionError, ValueError):
-        raise TraceError("", "not valid JSON: nested too deeply, or a number of too many digits") from None
+        raise TraceError("", "not valid JSON: nested too deeply, or a number with too many digits") from None
     metadata = data.get("metadata") if isinstance(data, dict) else None
     gap_seconds: Any = metadata.get("gap_seconds") if isinstance(metadata, dict) else None
     fits = type(gap_seconds) in (int, float) and 0 < gap_seconds <= MAX_SECONDS
     require("metadata.gap_seconds", gap_seconds, fits, f"seconds, a number above 0 and at most {MAX_SECONDS:.0e}")
     counts = data.get("data")
-    require("data", counts, isinstance(counts, list) and counts, "a list of counts, not empty")
+    require("data", counts, isinstance(counts, list) and counts, "a list of counts that is not empty")
     if len(counts) > MAX_ROWS:
         raise TraceError("data", f"found {len(counts):,} entries; allowed: at most {MAX_ROWS:,}")
     inverted = polarity == "preempted"
@@ -279,7 +279,7 @@ def read_skypilot(text: str, polarity: Polarity) -> list[tuple[float, int]]:
 
 
 def require(key: str, found: Any, fits: Any, allowed: str) -> None:
-    """Raise TraceError where the value at a key is missing or does not fit."""
+    """Raise TraceError if the value of a key is missing or invalid."""
     if found is None:
         raise TraceError("", f"'{key}' is missing; allowed: {allowed}")
     if not fits:
@@ -287,7 +287,7 @@ def require(key: str, found: Any, fits: Any, allowed: str) -> None:
 
 
 def rows_of_counts(samples: list[tuple[float, int]]) -> tuple[TraceRow, ...]:
-    """Rows of counts: the first, the last, and those at which the count changes."""
+    """Rows of counts: the first, the last, and each change of the count."""
     changes = enumerate(pairwise([(0.0, 0), *samples]))
     return tuple(
         (seconds, max(0, count - before), max(0, before - count), ())

@@ -1,4 +1,4 @@
-"""Replay of a trace by each node for itself: it follows a node of the trace from a random offset of its own."""
+"""Replay of a trace by each node independently: it follows a node of the trace from a random offset."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sim.failures.history import History
 
 
 class EachNode(FailureProcess):
-    """Every node by itself; offsets are uniform over the hours in which nodes of the trace are present.
+    """Independent replay by each node; offsets are uniform over the hours in which nodes of the trace are present.
 
-    With `additions: replay` a node follows one node of the trace, its absences too, and after the end of the trace
-    from its start again. With `ignore` it is lost as in the trace and replaced. A replacement begins as a random node
-    of the trace did, and a node whose loss the trace does not show goes on as another one: nodes are then lost as often
-    per hour of presence as those of the trace.
+    With `additions: replay` a node follows one node of the trace, including its absences, and continues at the start of
+    the trace after its end. With `ignore` it is lost as in the trace and replaced. A replacement starts like a random
+    node of the trace. If the trace ends before the loss of a node, the node continues as another one. Nodes are then
+    lost as often per hour of presence as those of the trace.
     """
 
     Config = ProcessConfig
@@ -32,19 +32,19 @@ class EachNode(FailureProcess):
         self._history = history
         self._replays = config.additions == "replay"
         self._presence = np.cumsum(history.uptimes)
-        self._now: dict[int | str, int] = {}  # of each domain the interval in which it is, or was last
+        self._now: dict[int | str, int] = {}  # current or last interval of each domain
         order = np.lexsort((history.start, history.node))
         same = np.append(history.node[order][1:] == history.node[order][:-1], False)
         firsts = order[np.append(True, ~same[:-1])]
         first_of = dict(zip(history.node[firsts].tolist(), firsts.tolist(), strict=True))
-        self._next = np.empty(len(order), np.int64)  # the interval of the same node that follows, the first one last
+        self._next = np.empty(len(order), np.int64)  # next interval of the same node; after the last one its first
         self._next[order] = [
             order[place + 1] if same[place] else first_of[node]
             for place, node in enumerate(history.node[order].tolist())
         ]
 
     def starting_at(self, now_seconds: float) -> Self:
-        """A copy of the process for uptimes that count from an instant of simulated time."""
+        """Return a copy of the process whose uptimes count from an instant of simulated time."""
         process = copy(self)
         process.begin_seconds = now_seconds
         return process
@@ -61,14 +61,14 @@ class EachNode(FailureProcess):
 
     @property
     def _has_absences(self) -> bool:
-        """Whether a node of the trace is ever away."""
+        """Whether any node of the trace is ever absent."""
         return self._history.node_seconds < self._history.seconds * len(set(self._history.node.tolist()))
 
     def _is_first(self, domain: int | str) -> bool:
         return domain not in self._now and (self._replays or not self.begin_seconds)
 
     def _first_uptime(self, rng: np.random.Generator, domain: int | str) -> float | None:
-        """The rest of an interval from a random instant of presence."""
+        """Remainder of an interval from a random instant of presence."""
         instant = float(rng.random()) * float(self._presence[-1])
         interval = int(np.searchsorted(self._presence, instant, side="right"))
         return self._until_loss(rng, domain, interval, float(self._presence[interval]) - instant)
@@ -82,7 +82,7 @@ class EachNode(FailureProcess):
         return int(rng.integers(len(self._presence)))
 
     def _until_loss(self, rng: np.random.Generator, domain: int | str, interval: int, seconds: float) -> float | None:
-        """Seconds until the loss at the end of an interval, or of those that follow it; None where none follows."""
+        """Seconds until the loss at the end of an interval or of a following one; None if there is no loss."""
         for _ in range(10 * len(self._presence) + 100):
             if self._is_over(interval):
                 self._now[domain] = interval
@@ -92,13 +92,13 @@ class EachNode(FailureProcess):
         return None
 
     def _is_over(self, interval: int) -> bool:
-        """Whether a node leaves at the end of an interval; a replay joins the end of the trace to its start."""
+        """Whether a node leaves at the end of an interval. A replay joins the end of the trace to its start."""
         if self._history.is_lost[interval]:
             return True
         return self._replays and float(self._history.start[self._next[interval]]) > 0.0
 
     def downtimes(self, rng: np.random.Generator, domain: int | str) -> Iterator[float | None]:  # noqa: ARG002
-        """Seconds until the node of the trace returns; None with `ignore`: replacements are ordered."""
+        """Seconds until the node of the trace returns; None with `ignore`, since replacements are ordered."""
         history = self._history
         while True:
             interval = self._now[domain]
@@ -109,11 +109,11 @@ class EachNode(FailureProcess):
 
     @property
     def mean_uptime_seconds(self) -> float:
-        """Hours of presence over losses."""
+        """Hours of presence per loss."""
         lost = sum(map(self._is_over, range(len(self._presence))))
         return self._history.node_seconds / lost * self.config.time_scale if lost else float("inf")
 
     def describe(self) -> str:
         """For captions."""
         hours = self.mean_uptime_seconds / SECONDS_PER_HOUR
-        return f"each node follows a node of the trace by itself, lost every {hours:.3g} h of presence"
+        return f"each node independently follows a node of the trace, with a loss every {hours:.3g} h of presence"

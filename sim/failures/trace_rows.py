@@ -1,4 +1,4 @@
-"""Rows of a trace: as text, their checks, and the clock on which losses alone are replayed."""
+"""Rows of a trace: conversion to text, checks, and the clock on which losses alone are replayed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sim.failures.history import TraceRow
 
 
 def text_of_rows(rows: Sequence[TraceRow]) -> str:
-    """Rows as text, one a line: seconds, nodes that arrive, nodes that leave, their numbers."""
+    """Rows as text, one per line: seconds, nodes that arrive, nodes that leave, their numbers."""
     return "\n".join(" ".join(map(repr, (*row[:3], *row[3]))) for row in rows)
 
 
 def rows_of_text(text: str) -> tuple[TraceRow, ...]:
-    """The rows of a text as `text_of_rows` writes it. Raises ValueError, with the row, where it is none."""
+    """Parse the text of `text_of_rows`. Raises ValueError, with the row, for invalid text."""
     rows: list[TraceRow] = []
     for index, line in enumerate(text.splitlines()):
         try:
@@ -33,11 +33,11 @@ def check_rows(rows: Sequence[TraceRow]) -> None:
     num_present = num_arrived = rows[0][1]
     naming = names_nodes(rows)
     if rows[0][0] != 0.0 or rows[0][2]:
-        raise ValueError("row 0: a trace begins at 0.0 s, when no node leaves")
+        raise ValueError("row 0: a trace must begin at 0.0 s, and no node can leave then")
     for index, ((before_seconds, *_), row) in enumerate(pairwise(rows), start=1):
         seconds, num_came, num_left, leaving = row
         if seconds <= before_seconds:
-            raise ValueError(f"row {index}: {seconds:g} s is not after {before_seconds:g} s of the row before")
+            raise ValueError(f"row {index}: {seconds:g} s is not after {before_seconds:g} s of the previous row")
         if num_left > num_present:
             raise ValueError(f"row {index}: {num_left} nodes leave, but {num_present} are present")
         if len(leaving) != (num_left if naming else 0):
@@ -50,7 +50,7 @@ def check_rows(rows: Sequence[TraceRow]) -> None:
             present.update(range(num_arrived, num_arrived + num_came))
         num_arrived, num_present = num_arrived + num_came, num_present + num_came - num_left
     if not num_arrived:
-        raise ValueError("a trace without any node")
+        raise ValueError("a trace without nodes")
 
 
 def names_nodes(rows: Sequence[TraceRow]) -> bool:
@@ -59,9 +59,9 @@ def names_nodes(rows: Sequence[TraceRow]) -> bool:
 
 
 def without_empty_spans(rows: Sequence[TraceRow], offset_seconds: float = 0.0) -> tuple[tuple[TraceRow, ...], float]:
-    """The rows on a clock that stands still while no node is present, and the offset on that clock.
+    """Rows on a clock that stops while no node is present, and the offset on that clock.
 
-    Losses then count per hour of presence: at an instant without nodes nobody knows how often they would be lost.
+    Losses are then per hour of presence: without nodes, the trace has no information on the rate of losses.
     """
     found: list[TraceRow] = []
     num_present, left_out_seconds, before_seconds, new_offset = 0, 0.0, 0.0, 0.0

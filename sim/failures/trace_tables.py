@@ -1,6 +1,6 @@
 """Tables of churn: intervals, events, counts, lifetimes and failure times, with columns of any name and order.
 
-What a table holds follows from the columns that it has: `node,start,end` intervals, `time,node,event` events,
+The columns of a table determine its kind: `node,start,end` intervals, `time,node,event` events,
 `time,count` counts, `lifetime[,censored]` lifetimes, `time` failure times.
 """
 
@@ -40,7 +40,7 @@ UNIT_WORDS = {
     **dict.fromkeys(("h", "hour", "hours"), "hours"),
     **dict.fromkeys(("d", "day", "days"), "days"),
 }
-"""Last words of headers that name a unit, as in `start_ms`."""
+"""Units by the last word of a header, as in `start_ms`."""
 
 ROLES: dict[str, tuple[str, ...]] = {
     "node": (
@@ -63,7 +63,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "lifetime": ("lifetime", "uptime", "duration"),
     "censored": ("censored",),
 }
-"""What a column holds, and the names in a header by which it is found; the first one is its name in `columns`."""
+"""Roles of columns, and the header names that identify them; the first one is the name in `columns`."""
 
 NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
     "intervals": (("start", "end"),),
@@ -73,7 +73,7 @@ NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
     "lifetimes": (("lifetime",),),
     "times": (("time",),),
 }
-"""Columns that each kind of table has at least. Kinds with more columns come first."""
+"""Required columns of each kind of table. Kinds with more columns come first."""
 
 FTA_HEADER = ("event_id", "component_id", "node_id", "platform_id", "node_name", "event_type")
 FTA_COLUMNS = {"node": 2, "region": 3, "state": 5, "start": 6, "end": 7}
@@ -88,23 +88,23 @@ def column(what: str) -> str | int | None:
 
 
 class ColumnsConfig(Config):
-    """Columns of a table: for each, the name in its header or the number, from 1."""
+    """Columns of a table, each by its name in the header or its number from 1."""
 
     node: str | int | None = column("name of the node; without it, each line is a node of its own")
-    start: str | int | None = column("when the node came; empty: it was there before")
-    end: str | int | None = column("when it was lost; empty: it was still there")
+    start: str | int | None = column("arrival of the node; empty: before the start of the data")
+    end: str | int | None = column("loss of the node; empty: after the end of the data")
     region: str | int | None = column("region or zone of the node")
-    state: str | int | None = column("of an interval or from an instant on: 1 or up: present; 0 or down: absent")
-    time: str | int | None = column("when something happened")
-    event: str | int | None = column("add or 0: the node came; remove or 1: it left; update or 2: neither")
+    state: str | int | None = column("state in an interval or from an instant on; 1 or up: present; 0 or down: absent")
+    time: str | int | None = column("time of the event")
+    event: str | int | None = column("add or 0: arrival; remove or 1: loss; update or 2: neither")
     count: str | int | None = column("number of nodes from this instant on")
-    lifetime: str | int | None = column("how long a node was there; not for replays")
-    censored: str | int | None = column("1: the node was not lost at the end of its lifetime; 0: it was")
+    lifetime: str | int | None = column("time for which a node was present; not for replays")
+    censored: str | int | None = column("1: the lifetime did not end with a loss; 0: it did")
 
 
 @dataclass
 class Table:
-    """The cells of a table by role, the line of each row, the units that the header names, and what is not used."""
+    """Cells of a table by role, the line of each row, the units in the header, and the unused columns."""
 
     kind: TableFormat
     cells: dict[str, list[str]]
@@ -113,15 +113,15 @@ class Table:
     unused: list[str] = field(default_factory=list)
 
     def place(self, row: int) -> str:
-        """The line of a row, as messages name it."""
+        """Line of a row, for messages."""
         return f"line {self.lines[row]}"
 
 
 def split_lines(text: str) -> tuple[list[list[str]], list[int]]:
-    """The cells of each line, and its number. Lines that are empty or begin with # are none of the table's."""
+    """Cells of each line, and its number. Empty lines and lines that begin with # are skipped."""
     kept = [(number, line) for number, line in numbered_lines(text) if line.strip() and line.lstrip()[0] != "#"]
     if not kept:
-        raise TraceError("", "has comments only; allowed: a table")
+        raise TraceError("", "contains only comments; allowed: a table")
     mark = next((mark for mark in "\t,;" if mark in kept[0][1]), None)
     if mark is None:
         return [line.split() for _, line in kept], [number for number, _ in kept]
@@ -130,13 +130,13 @@ def split_lines(text: str) -> tuple[list[list[str]], list[int]]:
         try:
             cells = next(csv.reader([line], delimiter=mark, skipinitialspace=True, strict=True))
         except csv.Error as error:
-            raise TraceError(f"line {number}", f"not a line of a table: {error}") from None
+            raise TraceError(f"line {number}", f"not a valid line of a table: {error}") from None
         rows.append([cell.strip() for cell in cells])
     return rows, [number for number, _ in kept]
 
 
 def read_table(text: str, kind: TableFormat | None, columns: ColumnsConfig | None) -> Table:
-    """Read a table of a kind, or of the one that its columns tell. Raises TraceError."""
+    """Read a table of a given kind, or of the kind that follows from its columns. Raises TraceError."""
     rows, lines = split_lines(text)
     named = {} if columns is None else columns.model_dump(exclude_none=True)
     header = rows[0] if is_header(rows[0]) else None
@@ -144,7 +144,9 @@ def read_table(text: str, kind: TableFormat | None, columns: ColumnsConfig | Non
         rows, lines = rows[1:], lines[1:]
     if not rows:
         assert header
-        raise TraceError("line 1", "a header without a line after it") if places_in_header(header) else no_table(header)
+        raise (
+            TraceError("line 1", "a header without any line after it") if places_in_header(header) else no_table(header)
+        )
     if kind == "fta" or (kind is None and not named and is_fta(header, rows[0])):
         kind, found = "fta", named or FTA_COLUMNS
         found = {role: place + 1 if not named else place for role, place in found.items()}
@@ -152,7 +154,7 @@ def read_table(text: str, kind: TableFormat | None, columns: ColumnsConfig | Non
     elif named:
         places = {role: place_of(role, which, header, len(rows[0])) for role, which in named.items()}
         if header and not any(places.keys() >= set(needed) for kinds in NEEDED.values() for needed in kinds):
-            places = {**places_in_header(header), **places}  # the other columns have usual names
+            places = {**places_in_header(header), **places}  # the other columns are identified by the header
     else:
         places = places_in_header(header) if header else places_without_header(rows, kind)
     chosen = kind or kind_of(places, header, rows[0])
@@ -163,7 +165,7 @@ def read_table(text: str, kind: TableFormat | None, columns: ColumnsConfig | Non
 def as_table(
     kind: TableFormat, places: dict[str, int], header: list[str] | None, rows: list[list[str]], lines: list[int]
 ) -> Table:
-    """The columns at some places of lines that are all equally long. Raises TraceError."""
+    """Extract columns by their places from lines of equal length. Raises TraceError."""
     width = max(len(rows[0]), len(header or ()))
     needed = max(places.values()) + 1
     for line, row in zip(lines, rows, strict=True):
@@ -177,7 +179,7 @@ def as_table(
 
 
 def is_header(cells: Sequence[str]) -> bool:
-    """Whether a line has names: no cell is a number, a time or a word of data."""
+    """Whether a line is a header: no cell is a number, a time or a data word."""
     words = {cell.casefold() for cell in cells}
     return not any(is_data(cell) for cell in cells) and not words & {"add", "remove"}
 
@@ -196,13 +198,15 @@ def is_fta(header: Sequence[str] | None, first: Sequence[str]) -> bool:
 
 
 def place_of(role: str, which: str | int, header: Sequence[str] | None, width: int) -> int:
-    """The place of a column that `columns` names. Raises TraceError."""
+    """Place of a column given in `columns`. Raises TraceError."""
     if isinstance(which, int) or (header is None and which.isdecimal()):
         if not 1 <= int(which) <= width:
             raise TraceError("", f"columns.{role}: found {which}; allowed: the number of a column, 1 to {width}")
         return int(which) - 1
     if header is None:
-        raise TraceError("line 1", f"columns.{role} is '{shortened(which)}', but the file has no header: give numbers")
+        raise TraceError(
+            "line 1", f"columns.{role} is '{shortened(which)}', but the file has no header; give column numbers"
+        )
     if which not in header:
         close = nearest(which, header)
         near = f"; nearest: {shortened(close)}" if close else ""
@@ -212,7 +216,7 @@ def place_of(role: str, which: str | int, header: Sequence[str] | None, width: i
 
 
 def places_in_header(header: Sequence[str]) -> dict[str, int]:
-    """The place of each column that a header names in usual words."""
+    """Places of the columns that have a common name in the header."""
     places: dict[str, int] = {}
     names = [without_unit(name) for name in header]
     for role, words in ROLES.items():
@@ -226,20 +230,20 @@ def places_in_header(header: Sequence[str]) -> dict[str, int]:
 
 
 def without_unit(name: str) -> str:
-    """A header's name in small letters, without a unit at its end."""
+    """A header's name in lower case, without a unit at its end."""
     words = re.split(r"[\s_()\[\]]+", name.strip().casefold())
     words = [word for word in words if word]
     return "_".join(words[:-1] if len(words) > 1 and words[-1] in UNIT_WORDS else words)
 
 
 def unit_in(name: str) -> str | None:
-    """The unit that a header's name ends with, or is."""
+    """The unit at the end of a header's name."""
     words = [word for word in re.split(r"[\s_()\[\]]+", name.strip().casefold()) if word]
     return UNIT_WORDS.get(words[-1]) if words else None
 
 
 def places_without_header(rows: Sequence[Sequence[str]], kind: TableFormat | None) -> dict[str, int]:
-    """The places of columns in a table without header, by their number and content. Raises TraceError."""
+    """Places of columns in a table without a header, from their number and content. Raises TraceError."""
     width = len(rows[0])
     if width >= 3 and kind in (None, "intervals"):
         return {"node": 0, "start": 1, "end": 2}
@@ -252,14 +256,14 @@ def places_without_header(rows: Sequence[Sequence[str]], kind: TableFormat | Non
     if width == 1 and (kind in ("lifetimes", "times") or (kind is None and number_of(rows[0][0]) is None)):
         return {"lifetime" if kind == "lifetimes" else "time": 0}
     if width == 1 and kind is None:
-        allowed = "a header 'lifetime' or 'time', or the format lifetimes or times"
-        raise TraceError("line 1", f"a list of numbers: lifetimes, or the times of failures? allowed: {allowed}")
+        allowed = "a header 'lifetime' or 'time', or format 'lifetimes' or 'times'"
+        raise TraceError("line 1", f"a list of numbers can be lifetimes or failure times; allowed: {allowed}")
     needs = " or ".join(",".join(roles) for roles in NEEDED[kind or "intervals"])
-    raise TraceError("line 1", f"found {width} columns without header; allowed: a header with {needs}, or 'columns'")
+    raise TraceError("line 1", f"found {width} columns without a header; allowed: a header with {needs}, or 'columns'")
 
 
 def kind_of(places: dict[str, int], header: Sequence[str] | None, first: Sequence[str]) -> TableFormat:
-    """The kind of table that has these columns. Raises TraceError where none has."""
+    """Kind of the table with these columns. Raises TraceError if there is none."""
     for kind in ("intervals", "events", "counts", "lifetimes"):
         if any(places.keys() >= set(needed) for needed in NEEDED[kind]):
             return kind
@@ -269,7 +273,7 @@ def kind_of(places: dict[str, int], header: Sequence[str] | None, first: Sequenc
 
 
 def no_table(cells: Sequence[str]) -> TraceError:
-    """The error for a table whose columns are not known."""
+    """Error for a table with unknown columns."""
     allowed = (
         "a table of node,start,end; time,node,event; time,count or lifetime,censored, with a header of these names or "
         "with 'columns'; 'milliseconds,add or remove,node'; 'YYYY-MM-DD, HH:MM:SS, count'; or JSON"
@@ -282,23 +286,23 @@ def no_table(cells: Sequence[str]) -> TraceError:
 def require_columns(
     kind: TableFormat, places: dict[str, int], header: Sequence[str] | None, first: Sequence[str]
 ) -> None:
-    """Raise TraceError where a table lacks a column of its kind."""
+    """Raise TraceError if a table lacks a column of its kind."""
     lacking = [[role for role in needed if role not in places] for needed in NEEDED[kind]]
     missing = min(lacking, key=len)
     if missing:
         cells = [shortened(cell) for cell in header or first]
-        found = f"found the columns {format_list(cells)}" if header else f"found {len(cells)} columns without header"
+        found = f"found the columns {format_list(cells)}" if header else f"found {len(cells)} columns without a header"
         allowed = f"give 'columns: {{{missing[0]}: ...}}' its name or number"
         raise TraceError("line 1", f"no column for {format_list(missing)} of {kind}: {found}; allowed: {allowed}")
 
 
 def seconds_of(table: Table, role: str, unit: str | None, may_be_open: bool = False) -> tuple[Floats, Flags]:
-    """A column of times in seconds, and which of them are open. Raises TraceError for a cell that is no time.
+    """A column of times in seconds, and which of them are open. Raises TraceError for an invalid time.
 
-    Numbers are in the unit given, or the header's, else in seconds; ISO times without a zone are UTC, and are seconds
-    since 1970.
+    Numbers are in the given unit, else in that of the header, else in seconds. ISO times become seconds since 1970;
+    without a time zone they are UTC.
     """
-    import pandas as pd  # takes long, and most scenarios have no table
+    import pandas as pd  # slow to import, and most scenarios have no table
 
     cells = pd.Series(table.cells[role], dtype="str")
     is_open = cells.str.casefold().isin(OPEN).to_numpy(bool) if may_be_open else np.zeros(len(cells), bool)
@@ -313,13 +317,13 @@ def seconds_of(table: Table, role: str, unit: str | None, may_be_open: bool = Fa
     if not known.all():
         row = int(np.argmin(known))
         also = "; or empty" if may_be_open else ""
-        allowed = f"a number, or an ISO time such as 2026-05-01T12:00:00, all alike{also}"
+        allowed = f"a number, or an ISO time such as 2026-05-01T12:00:00; one form in the whole column{also}"
         raise TraceError(table.place(row), f"found {format_value(cells[row])} as the {role}; allowed: {allowed}")
     return np.where(is_open, np.nan, numbers * scale if scale >= 1 else numbers / round(1 / scale)), is_open
 
 
 def flags_of(table: Table, role: str, yes: Sequence[str], no: Sequence[str]) -> Flags:
-    """A column of words for yes and no. Raises TraceError for another word."""
+    """A column of flags. Raises TraceError for an unknown word."""
     import pandas as pd
 
     cells = pd.Series(table.cells[role], dtype="str").str.casefold()

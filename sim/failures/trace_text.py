@@ -1,4 +1,4 @@
-"""Text of trace files: how it is read, how long it may be, and the error that names a place in it."""
+"""Text of trace files: reading, limits of size, and the error with a place in the text."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ A_COUNT = f"a whole number from 0 to {MAX_NODES:,}"
 
 
 class TraceError(ValueError):
-    """A trace that cannot be used: the place in it, what was found, what is allowed; `read_churn` adds the file."""
+    """An invalid trace: the place, what was found, what is allowed. `read_churn` adds the file."""
 
     def __init__(self, place: str, message: str) -> None:
         super().__init__(f"{', ' if place else ''}{place}: {message}")
 
 
 def text_of(path: Path) -> str:
-    """The text of a file. Raises TraceError where it cannot be read."""
+    """Read the text of a file. Raises TraceError if that is impossible."""
     try:
         data = read_regular_file(path, MAX_BYTES)
     except OddFileError as error:
         raise TraceError("", str(error)) from None
     except IsADirectoryError:
-        raise TraceError("", "is a folder; allowed: the file of a trace") from None
+        raise TraceError("", "is a folder; allowed: a trace file") from None
     except FileNotFoundError:
         close = nearest(path.name, sorted(file.name for file in path.parent.glob("*")))
         hint = f"; nearest: {shortened(close)}" if close else ""
@@ -49,8 +49,8 @@ def text_of(path: Path) -> str:
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines of a text with their numbers, from 1. Raises TraceError for too many."""
-    end = text.find("\n", len(text.rstrip()))  # of the last line, whose last cell may be empty
+    """Lines of a text with their numbers, from 1. Raises TraceError for too many lines."""
+    end = text.find("\n", len(text.rstrip()))  # end of the last line, whose last cell can be empty
     for number, line in enumerate(text[: None if end < 0 else end].replace("\r\n", "\n").split("\n"), start=1):
         if number > MAX_ROWS:
             raise TraceError(f"line {number}", f"a trace has at most {MAX_ROWS:,} lines")
@@ -58,7 +58,7 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def lines_of(text: str, columns: str) -> Iterator[tuple[str, list[str]]]:
-    """The place and the cells of each line. Raises TraceError for a wrong number of cells or too many lines."""
+    """Place and cells of each line. Raises TraceError for a wrong number of cells or too many lines."""
     num_columns = columns.count(",") + 1
     for number, line in numbered_lines(text):
         place, cells = f"line {number}", [cell.strip() for cell in line.split(",")]
@@ -76,8 +76,8 @@ def number_of(text: str) -> float | None:
 
 
 def checked_span(place: str, seconds: float) -> float:
-    """Check the seconds since the first instant. Raises TraceError where they are too many."""
+    """Check the time since the first instant. Raises TraceError if it is too long."""
     if seconds > MAX_SECONDS:
         allowed = f"allowed: at most {MAX_SECONDS:.0e} s, which is 31 years"
-        raise TraceError(place, f"{seconds:.3g} s after the first instant; {allowed}")
+        raise TraceError(place, f"found {seconds:.3g} s after the first instant; {allowed}")
     return seconds

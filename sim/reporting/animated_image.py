@@ -1,4 +1,4 @@
-"""Animated GIF and PNG files of frames that differ little: few colours, and of each frame only what has changed."""
+"""Animated GIF and PNG files of similar frames: few colours, and only the changes of each frame."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 Format = Literal["gif", "apng"]
 NUM_COLOURS, NUM_EXACT = 64, 24
 UNKNOWN = 255
-UNUSED = (255, 0, 255)  # colour of pixels that do not change; never seen
+UNUSED = (255, 0, 255)  # colour of unchanged pixels; never visible
 
 
 class Palette:
-    """The colours of a frame: those of its largest areas as they are, and others that come near to the rest."""
+    """Palette of a frame: exact colours of its largest areas, and approximate ones for the rest."""
 
     def __init__(self, frame: Image.Image) -> None:
         counted = sorted(frame.getcolors(frame.width * frame.height) or [], reverse=True)
@@ -28,7 +28,7 @@ class Palette:
         self._numbers = np.full(1 << 24, UNKNOWN, dtype=np.uint8)
 
     def numbers(self, frame: Image.Image) -> NDArray[np.uint8]:
-        """The number of the nearest colour of each pixel."""
+        """Index of the nearest colour of each pixel."""
         red, green, blue = np.moveaxis(np.asarray(frame, dtype=np.int32), 2, 0)
         packed = red << 16 | green << 8 | blue
         new = np.unique(packed[self._numbers[packed] == UNKNOWN])
@@ -53,7 +53,7 @@ def animated(frames: Iterable[Image.Image], milliseconds: Sequence[int], format_
 
 
 def _by_changes(frames: Iterable[Image.Image]) -> Iterator[Image.Image]:
-    """Frames with the colours of the first, transparent where nothing changes."""
+    """Convert frames to the palette of the first, transparent where nothing changes."""
     palette, before = None, None
     for frame in frames:
         palette = palette or Palette(frame)

@@ -1,6 +1,7 @@
-"""Animation of runs on one clock: what each node does, a strip for each run, and the losses below.
+"""Animation of runs on one clock: a strip of node states for each run, and the losses below.
 
-Everything is drawn twice, with the data and without. A frame shows the first up to its instant and the second after.
+Everything is drawn twice, with and without the data. A frame shows the former up to its instant and the latter after
+it.
 """
 
 from __future__ import annotations
@@ -46,19 +47,19 @@ LEFT, RIGHT, TOP, TITLE, BELOW_STRIP, LOSS, AXIS = 44, 16, 34, 22, 8, 190, 46
 ROW, LEAST_STRIP, LARGEST_STRIP = 9, 30, 130
 ABOVE_STRIP, LINE_IN_TITLE, FONT_SIZE, DOT = 5, 34, 12, 4
 SAMPLES = 5  # instants within a pixel, of which the most frequent state is shown
-SHARE_AT_START = 0.08  # losses in this share of a run, its first, may lie above the panel
+SHARE_AT_START = 0.08  # losses in this share at the start of a run may be above the panel
 STYLE_OF_FRAMES = {**STYLE, "font.size": 9, "axes.labelsize": 9, "legend.fontsize": 9, "axes.grid": False}
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Runs with a width in pixels, and where everything is on it."""
+    """Runs, the width in pixels, and the layout."""
 
     tracks: Sequence[Track]
     width: int
 
     def pixels(self, length: float) -> int:
-        """A length at UNIT_WIDTH in pixels."""
+        """Convert a length at UNIT_WIDTH to pixels."""
         return round(length * self.width / UNIT_WIDTH)
 
     @cached_property
@@ -107,7 +108,7 @@ class Canvas:
 
     @cached_property
     def loss_limits(self) -> tuple[float, float]:
-        """Limits that show all losses but the first, which are much higher."""
+        """Limits that show all losses except those at the start, which are much higher."""
         later = pd.concat([one.loss[one.loss["hours"] >= SHARE_AT_START * one.hours] for one in self.tracks])
         low, high = float(later["loss_nats"].min()), float(later["loss_nats"].max())
         span = max(high - low, 1e-3)
@@ -125,7 +126,7 @@ def strip_height(track: Track) -> int:
 
 
 def raster(track: Track, hours: float, num_columns: int) -> NDArray[np.int8]:
-    """The state of each place (rows) in each interval of time (columns) as a number in STATES; -1 after the end."""
+    """State of each place (rows) in each interval (columns) as an index of STATES; -1 after the end."""
     records, num_samples = track.records, num_columns * SAMPLES
     num_slots = records.num_stages * records.num_replicas
     states = np.full((num_slots, num_samples), -1, dtype=np.int8)
@@ -141,7 +142,7 @@ def raster(track: Track, hours: float, num_columns: int) -> NDArray[np.int8]:
 
 
 def frames(tracks: Sequence[Track], width: int, num_frames: int) -> Iterator[Image.Image]:
-    """Yield the complete picture, then so many frames of growth, the last of them complete."""
+    """Yield the complete picture, then a number of growing frames, of which the last is complete."""
     canvas = Canvas(tracks, width)
     empty, full = draw(canvas, with_data=False), draw(canvas, with_data=True)
     for hours in (canvas.hours, *np.linspace(0, canvas.hours, num_frames + 1)[1:]):
@@ -181,7 +182,7 @@ def _draw_heads(canvas: Canvas, pen: ImageDraw.ImageDraw, hours: float) -> None:
 
 
 def draw(canvas: Canvas, with_data: bool) -> Image.Image:
-    """Draw everything that does not move, with the data of the whole time or without any."""
+    """Draw everything that does not move, with all data or without data."""
     dpi = 100 * canvas.width / UNIT_WIDTH
     with mpl.rc_context(STYLE_OF_FRAMES):
         figure = Figure(figsize=(canvas.width / dpi, canvas.height / dpi), dpi=dpi)
@@ -235,7 +236,7 @@ def _strip_axis(figure: Figure, canvas: Canvas, number: int, with_data: bool) ->
 
 
 def _draw_title(figure: Figure, canvas: Canvas, track: Track, bottom: int) -> None:
-    """Draw the name of a run, and the line of its curve, which makes the title a legend."""
+    """Draw the name of a run with the line of its curve, as a legend."""
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (canvas.left + canvas.pixels(x)) / canvas.width, 1 - (bottom - canvas.pixels(y)) / canvas.height

@@ -1,4 +1,4 @@
-"""What binds an iteration, by how much, and which field to change."""
+"""Limits of an iteration: the binding resource, its effect, and the field to change."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sim.simulation.run import build_site
 from sim.workload.binding import Binding, binding, is_window_narrow
 
 BETWEEN_REGIONS = "network.links, or cluster.regions"
-"""The fields that decide which links lie between regions."""
+"""Fields that determine the links between regions."""
 
 
 def narrow_window(scenario: Scenario) -> list[str]:
-    """Say what a larger window would save where fewer microbatches are in flight than can hide the hops."""
+    """Return a sentence on a larger window if too few microbatches are in flight to hide the hops."""
     site = build_site(scenario)
     found = binding(site) if is_window_narrow(site) else None
     return [describe_binding(found, scenario)] if found and found.window else []
 
 
 def binding_sentences(scenario: Scenario, only_limits: bool = False) -> list[str]:
-    """Say what binds a plain iteration, by how much, and which field to change; nothing if it is not known.
+    """Return sentences on the binding resource of a plain iteration, its effect and the field to change.
 
-    only_limits: nothing either where it is compute, as one would have it.
+    Empty if it is unknown. only_limits: also empty if it is compute, which is the ideal.
     """
     found = binding(build_site(scenario))
     if found is None or (only_limits and found.resource == "compute"):
@@ -34,7 +34,7 @@ def binding_sentences(scenario: Scenario, only_limits: bool = False) -> list[str
 
 
 def describe_binding(found: Binding, scenario: Scenario) -> str:
-    """Say what binds an iteration."""
+    """Return a sentence on the binding resource of an iteration."""
     workload, seconds, without = scenario.workload, format_number(found.seconds), format_number(found.without_seconds)
     taken = f"{format_percent(found.share)} of an iteration's {seconds} s"
     if found.resource in ("bandwidth", "latency"):
@@ -57,7 +57,7 @@ def describe_binding(found: Binding, scenario: Scenario) -> str:
 
 
 def _slowest_link(scenario: Scenario, resource: str) -> tuple[str, str]:
-    """The field of the links that bind, and its value: of those between neighbours in a pipeline or in a ring."""
+    """Field of the binding links, and its value, between neighbours in a pipeline or in a ring."""
     network, pairs = scenario.network, _neighbouring_regions(scenario)
     rows = {frozenset(row[:2]): row for row in network.links}
     between = [rows[pair] for pair in pairs if pair in rows]
@@ -88,7 +88,7 @@ def _slowest_link(scenario: Scenario, resource: str) -> tuple[str, str]:
 
 
 def _neighbouring_regions(scenario: Scenario) -> set[frozenset[str]]:
-    """Regions of nodes that follow each other in a pipeline, or in the ring of a stage's replicas."""
+    """Pairs of regions of consecutive nodes in a pipeline, or in the ring of a stage's replicas."""
     cluster = build_site(scenario).cluster
     stages, replicas = cluster.stages_with_nodes, cluster.replicas
     rings = [[cluster.slot(stage, replica) for replica in replicas] for stage in stages]

@@ -1,4 +1,4 @@
-"""What dominates the time of runs, saves that do not help, and which field to change."""
+"""Dominant buckets of runs' time, ineffective saves, and the field to change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sim.scenario.scenario import Scenario
 from sim.strategies import legend_label
 
 DOMINANT = 0.3
-"""Share of the time from which on a bucket that is no training is worth a sentence."""
+"""Minimum share of the time for a sentence on a bucket other than training."""
 
 REMEDIES: Mapping[Bucket, str] = {
     "lost_work": "save more often (interval_iterations, or interval: young), or give strategies that do not save a "
@@ -30,14 +30,14 @@ REMEDIES: Mapping[Bucket, str] = {
     "checkpoint_save": "save less often (interval_iterations, of the fallback too), or raise "
     "network.storage.bandwidth_mbit_per_s (copies on other nodes: the bandwidth between nodes)",
 }
-"""What shortens a bucket."""
+"""Changes that shorten a bucket."""
 
 SLOW_SAVES = 0.2
-"""Share by which saves make iterations longer, from which on that is worth a sentence."""
+"""Minimum share by which saves lengthen iterations for a sentence."""
 
 
 def slow_saves(name: str, steady_seconds: float, iteration_seconds: float, on_nodes: bool = False) -> list[str]:
-    """Say that saves make iterations longer, if they do by much. Seconds of an iteration with saves and without.
+    """Return a sentence on saves that make iterations much longer. Seconds of an iteration with saves and without.
 
     on_nodes: whether copies are kept on other nodes, not in the store.
     """
@@ -52,7 +52,7 @@ def slow_saves(name: str, steady_seconds: float, iteration_seconds: float, on_no
 
 
 def incomplete_saves(name: str, started: int, durable: int, on_nodes: bool = False) -> list[str]:
-    """Say that most saves of a strategy never completed, of those that it started. on_nodes: as of `slow_saves`."""
+    """Return a sentence if most started saves of a strategy never completed. on_nodes: as for `slow_saves`."""
     if started < 2 or durable * 2 > started:
         return []
     number = f"{durable:,} of" if durable else "none of"
@@ -62,7 +62,7 @@ def incomplete_saves(name: str, started: int, durable: int, on_nodes: bool = Fal
 
 
 def time_sentences(runs: pd.DataFrame) -> list[str]:
-    """Name each bucket beside training on which strategies spend most of their time; stopped runs count too."""
+    """Name each bucket other than training that dominates the time of strategies, including stopped runs."""
     shares: dict[str, dict[Bucket, float]] = {}
     for name, own in runs[runs["kind"] != "none"].groupby("strategy", sort=False):
         total_seconds = float(own["wall_clock_seconds"].sum()) or math.inf
@@ -71,7 +71,7 @@ def time_sentences(runs: pd.DataFrame) -> list[str]:
 
 
 def what_binds(shares: Mapping[str, Mapping[Bucket, float]], limits: Sequence[str]) -> list[str]:
-    """Put sentences on buckets that dominate the time of some strategies after what binds their iterations (`limits`).
+    """Add sentences on buckets that dominate the time of some strategies after those on their iterations (`limits`).
 
     Those on a bucket that dominates the time of every strategy come first.
     """
@@ -81,7 +81,7 @@ def what_binds(shares: Mapping[str, Mapping[Bucket, float]], limits: Sequence[st
 
 
 def dominant_buckets(shares: Mapping[str, Mapping[Bucket, float]]) -> list[str]:
-    """Name each bucket that dominates. shares: of each strategy's time."""
+    """Name each dominant bucket. shares: of each strategy's time."""
     by_bucket = {
         bucket: {name: of[bucket] for name, of in shares.items() if of[bucket] >= DOMINANT} for bucket in REMEDIES
     }
@@ -91,17 +91,17 @@ def dominant_buckets(shares: Mapping[str, Mapping[Bucket, float]]) -> list[str]:
 
 
 def describe_bucket(bucket: Bucket, shares: Mapping[str, float], is_all: bool = False) -> str:
-    """Say what share of strategies' time a bucket is, and what to change. is_all: these are all strategies."""
+    """Return a sentence on the share of a bucket and its remedy. is_all: these are all strategies."""
     low, high = (100 * end(shares.values()) for end in (min, max))
     of = format_list([f"{legend_label(name)} {format_percent(share)}" for name, share in shares.items()])
     if is_all and len(shares) > 1:
         of = f"every strategy {low:.0f} to {high:.0f} %" if round(low) < round(high) else f"every strategy {low:.0f} %"
     binds = {"checkpoint_save": "the store", "state_transfer": "recovery"}.get(bucket, "churn")
-    return f"Bound by {binds}: {format_name(bucket)} is much of the time ({of}); {REMEDIES[bucket]}."
+    return f"Bound by {binds}: {format_name(bucket)} takes much of the time ({of}); {REMEDIES[bucket]}."
 
 
 def smaller_batches(runs: pd.DataFrame) -> list[str]:
-    """Say which strategies learn less in an iteration, where pipelines are missing; runs of older versions do not."""
+    """Return a sentence on strategies that train on smaller batches while pipelines are missing."""
     shares = {
         legend_label(str(name)): format_percent(own["batch_share"].mean())
         for name, own in runs.groupby("strategy", sort=False)

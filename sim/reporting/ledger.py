@@ -1,4 +1,4 @@
-"""What a run's time went into: bars and tables of the hours in each bucket, and the nodes present over time."""
+"""Time of a run by ledger bucket, as bars and tables, and the number of nodes over time."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _nodes_tables(request: FigureRequest) -> Tables:
 
 
 def _that_differ(table: pd.DataFrame, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The points without those at which the numbers of nodes are those of an earlier one."""
+    """Remove points whose numbers of nodes equal those of an earlier point."""
     own = [series.at_point(table, point)[["series", "hours", "num_nodes"]].to_csv(index=False) for point in points]
     return [point for number, point in enumerate(points) if own[number] not in own[:number]]
 

@@ -202,8 +202,8 @@ def _swapping_figure(request: FigureRequest, tables: Tables) -> Figure:
     table, form, num_pairs = with_series(tables[""], fields), request.form, int(tables[""]["num_pairs"].max())
     several = f"means over {num_pairs} pairs of runs; shaded: from the lowest to the highest"
     note = (
-        "Only runs that met no failure, beside failure-free ones of the same training seed: swapped routes alone make "
-        f"the difference. Lines: {'one pair of runs' if num_pairs == 1 else several}."
+        "Runs without failures, minus runs on plain routes with the same training seed: the difference is due to "
+        f"swapped routes alone. Lines: {'one pair of runs' if num_pairs == 1 else several}."
     )
     points, styles = points_in(table, fields), series_styles(table)
     with request.panels(points, (0.8, 1.8), [note], sharex=True, sharey=True) as (figure, rows):
@@ -220,7 +220,7 @@ def _variant_tables(request: FigureRequest) -> Tables:
     own = [name for name in request.fields if name.startswith("strategies")]
     if len(runs[runs["kind"].isin(VARIANTS)].drop_duplicates(["strategy", *own])) < 2:
         remedy = "scenarios/reinit.yaml, or several strategies of kind reinit or checkfree that differ in their options"
-        raise MissingError(f"only one way to fill a lost stage was run: run {remedy}")
+        raise MissingError(f"only one way to initialise a lost stage was run; run {remedy}")
     chosen = replace(results, runs=runs[runs["kind"].isin((*VARIANTS, "none"))])
     return {"": above_failure_free(chosen), **loss_tables(chosen, "iteration", "losses")}
 
@@ -237,7 +237,7 @@ def _variants_figure(request: FigureRequest, tables: Tables) -> Figure:
             axes[0].set_ylim(*loss_limits(losses))
             draw_differences(axes[1], at_point(table, point), styles)
             axes[0].set_ylabel(form.y_label(LOSS_LABEL))
-            axes[1].set_ylabel(form.y_label("above that without failures (nats/token)"))
+            axes[1].set_ylabel(form.y_label("loss above that without failures (nats/token)"))
         for axis in axes:
             axis.set_xlabel("iteration")
         add_legend(figure, line_handles(styles), form)
@@ -252,10 +252,10 @@ FIGURES = (
         lambda request: {"": spikes(request.results), "half_lives": half_lives(request.results)},
         _spikes_figure,
     ),
-    FigureKind("reinit", "loss by the way a lost stage is filled", _variant_tables, _variants_figure),
+    FigureKind("reinit", "loss by initialisation of a lost stage", _variant_tables, _variants_figure),
     FigureKind(
         "swapping",
-        "what swapped routes cost",
+        "cost of swapped routes",
         lambda request: {"": swapping_cost(request.results)},
         _swapping_figure,
         unasked=lambda tables: "one pair of runs says little" if tables[""]["num_pairs"].max() < 2 else "",

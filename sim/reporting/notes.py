@@ -26,9 +26,9 @@ SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
 
 def notes(scenario: Scenario, corpus: str, failures: str = "", varied: Collection[str] = ()) -> list[str]:
-    """Say which model, cluster and failures the seconds refer to, and which model and text (corpus) the losses.
+    """Sentences on the model, cluster and failures of the seconds, and the model and text (corpus) of the losses.
 
-    failures: in words, where they are not those of this scenario alone. varied: fields that have other values too.
+    failures: in words, unless they are those of this scenario alone. varied: fields with several values.
     """
     workload, training, cluster = scenario.workload, scenario.training, scenario.cluster
     model, num_parameters = training.model, Costs(workload, cluster.device).num_parameters
@@ -75,7 +75,7 @@ def warnings(scenario: Scenario) -> list[str]:
 
 
 def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
-    """Name what may mislead in results: scripted losses after the end, slow uploads."""
+    """Return warnings on results: scripted losses after the end, slow uploads."""
     finished = [run for run in runs if run.summary["outcome"] == "finished"]
     lines = []
     ended_seconds = max((run.summary["wall_clock_seconds"] for run in runs), default=0.0)
@@ -89,7 +89,7 @@ def worth_knowing(scenario: Scenario, runs: Sequence[RunFiles]) -> list[str]:
         if share > LONG_WAIT and run.run["strategy"].get("blocking_share") == 0.0:
             waits[run.summary["strategy"]] = (
                 f"{legend_label(run.summary['strategy'])}: training waited for uploads {100 * share:.0f} % of the "
-                "time, because one takes longer than the interval: lengthen the interval, or check network.storage"
+                "time, because one takes longer than the interval: increase the interval, or check network.storage"
             )
     return [*lines, *waits.values()]
 
@@ -137,7 +137,7 @@ def describe_target(runs: pd.DataFrame) -> str:
 
 
 def describe_prices(cluster: ClusterConfig) -> str:
-    """Say what is paid for, and at which price."""
+    """Return a sentence on the price, and on what it covers."""
     price, device, kind = usd_per_node_hour(cluster), cluster.device, cluster.price.replace("_", "-")
     if price is None:
         return f"Money: no {kind} price of {device.name} is known."

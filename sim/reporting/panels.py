@@ -66,7 +66,7 @@ def draw(axis: Axes, found: Results | StrategyMap, kind: str = "loss", at: Mappi
 
 
 def _draw_to_target(axis: Axes, results: Results, kind: str, at: Mapping[str, Any]) -> None:
-    """Draw what it takes to reach the target: against the swept field with most values, or by strategy."""
+    """Draw the time or cost to the target against the swept field with most values, or by strategy."""
     table_of, unit, label = TO_TARGET[kind]
     fields = [name for name in swept_fields(results) if name not in at]
     table, field = at_point(with_series(table_of(results), fields), at), choose_field(results.runs, fields, None)

@@ -26,7 +26,7 @@ from sim.scenario.loading import scenario_of_run
 from sim.scenario.scenario import Scenario
 
 Point = Mapping[str, Any]
-Tables = Mapping[str, pd.DataFrame]  # of a figure, by what the names of their CSV files end in; "": the main one
+Tables = Mapping[str, pd.DataFrame]  # of a figure, by suffix of their CSV files; "": the main one
 MOST_ROWS = 6
 CAPTIONS = ("txt", "tex")
 
@@ -37,8 +37,8 @@ class FigureRequest:
 
     results: Results
     form: Form = PAPER
-    field: str | None = None  # the swept field for the x axis, if a kind leaves the choice
-    point: Point | None = None  # that of the caption; default: the first
+    field: str | None = None  # swept field for the x axis, for kinds with a choice
+    point: Point | None = None  # point of the caption; default: the first
 
     @classmethod
     def of(cls, results: Results, form: Form = PAPER, field: str | None = None) -> FigureRequest:
@@ -143,7 +143,7 @@ class FigureKind:
         return self.figure(request, self.tables(request))
 
     def figures(self, request: FigureRequest, tables: Tables) -> Iterator[tuple[str, Figure]]:
-        """Yield file names without suffix, and figures: one for print, one a point for slides."""
+        """Yield file names without suffix, and figures: one for print, or one per point for slides."""
         first = next(iter(tables.values()))
         points = points_in(first, [name for name in request.fields if name in first])
         if request.form.height_inches is None:
@@ -174,9 +174,9 @@ class FigureKind:
 def drawable(
     request: FigureRequest, names: Iterable[str], is_asked: bool = True
 ) -> tuple[dict[str, Tables], dict[str, MissingError]]:
-    """Return the tables of the kinds of figures that can be drawn, and what the others miss.
+    """Return the tables of the figures that can be drawn, and what is missing for the others.
 
-    is_asked: whether the kinds are named by the user, who then gets also those that say little.
+    is_asked: whether the user named the kinds; figures with little information are drawn only then.
     """
     tables: dict[str, Tables] = {}
     missing: dict[str, MissingError] = {}
@@ -184,7 +184,7 @@ def drawable(
         try:
             found = figure_kinds()[name].tables(request)
             if not is_asked and (why := figure_kinds()[name].unasked(found)):
-                raise MissingError(f"{why}; --kind {name} draws it all the same")
+                raise MissingError(f"{why}; --kind {name} draws it anyway")
             tables[name] = found
         except MissingError as error:
             missing[name] = error

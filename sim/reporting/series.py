@@ -73,7 +73,7 @@ def styles_by_kind(kinds: Mapping[str, str]) -> dict[str, SeriesStyle]:
         SeriesStyle(one.colour, other.line, other.marker)
         for other in SERIES_STYLES[1:]
         for one in SERIES_STYLES[1:]
-        if (one.colour, other.line) not in lines_taken  # where no markers are drawn, these would look alike
+        if (one.colour, other.line) not in lines_taken  # without markers these would look alike
     ]
     reserved = {fixed[kind] for kind in kinds.values() if kind in fixed}
     free_first = [*SERIES_STYLES[len(KIND_ORDER) :], *SERIES_STYLES[1:], *more]  # black is reserved for no failures
@@ -146,5 +146,5 @@ def describe_point(point: Mapping[str, Any]) -> str:
 
 def omitted_points(points: Sequence[object], drawn: Sequence[object]) -> list[str]:
     """Return a sentence for the caption if there are more points than panels."""
-    sentence = f"The first {len(drawn)} of {len(points)}; all of them are in the table beside."
+    sentence = f"The first {len(drawn)} of {len(points)} points; the CSV file contains all of them."
     return [sentence] if len(points) > len(drawn) else []

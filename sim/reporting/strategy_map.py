@@ -1,4 +1,4 @@
-"""Strategy map: its figure, the share of cells of each strategy, what the map rests on; advice in five sentences."""
+"""Strategy map: figure, shares of cells and basis of the map; advice in five sentences."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def write_map(found: StrategyMap, folder: Path) -> list[Path]:
 
 
 def shares_table(found: StrategyMap) -> Table:
-    """For each strategy the share of cells in which it is best, and how far it is ahead or behind."""
+    """Share of cells in which each strategy is best, and its lag in the others."""
     what = "cheapest" if found.objective == "money" else "first"
     first, may_be = f"{what} in\n% of cells", f"may be {what}\nin % of cells"
     headings = (first, "too close,\n% of these", may_be, "median lag\nin %")
@@ -137,7 +137,7 @@ def _is_curve(found: StrategyMap) -> bool:
 
 
 def map_notes(found: StrategyMap) -> list[str]:
-    """What the map rests on, a sentence each."""
+    """Sentences on the basis of the map."""
     scenario, results = found.scenario, found.cells.values()
     num_cells, target = math.prod(len(axis.values) for axis in found.axes), scenario.training.target_loss
     basis = f"{len(results)} of {num_cells} cells simulated without training under {found.num_time_seeds} failure seeds"
@@ -259,7 +259,7 @@ def advice_lines(advice: Advice) -> list[str]:
 
 
 def _bounds(advice: Advice) -> list[str]:
-    """Name what binds an iteration, unless it is compute, and the buckets that dominate the time."""
+    """Sentences on the binding resource of an iteration, unless it is compute, and on dominant buckets."""
     shares = {name: found.shares for name, found in advice.result.first_passages.items()}
     return what_binds(shares, binding_sentences(advice.map.scenario, only_limits=True))
 
@@ -313,7 +313,7 @@ def _then(advice: Advice) -> str:
         return f"In these runs: {'; '.join(described)}."
     if not ranking.reaching:
         reached = [f"{legend_label(one.strategy)} in {one.takes.num_reached}" for one in ranking.standings]
-        return f"Of {ranking.standings[0].takes.num_runs} pairs of seeds it is reached by {', '.join(reached)}."
+        return f"Of {ranking.standings[0].takes.num_runs} pairs of seeds, these reach it: {', '.join(reached)}."
     return f"Then {'; '.join(described)}."
 
 

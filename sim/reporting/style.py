@@ -51,7 +51,7 @@ class Form:
     width_inches: float
     height_inches: float | None  # None: as needed
     caption_size: float
-    in_caption: int  # characters in a line of a caption, x label, legend, or in an inch of a y label
+    in_caption: int  # characters per line of a caption, x label and legend, and per inch of a y label
     in_x_label: int
     in_y_inch: int
     in_legend: int
@@ -84,7 +84,7 @@ SMALLER = {
 
 
 def print_form(width_inches: float = WIDTHS_INCHES["full"], has_caption: bool = False) -> Form:
-    """The format for print at a width, whose letters are as large as those of the text around it."""
+    """The format for print at a width, with letters of the size of the surrounding text."""
     is_narrow = width_inches < NARROW_INCHES
     style = {**STYLE, **SMALLER} if is_narrow else STYLE
     in_x_label = width_inches * (15.0 if is_narrow else 8.3 if width_inches >= WIDE_INCHES else 6.4)
@@ -105,8 +105,8 @@ Limits = tuple[float, float]
 FORMATS = ("png", "pdf", "svg", "pgf")
 WITHOUT_DATE: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 LATEX_PROGRAMS = ("xelatex", "lualatex", "pdflatex")
-SHARE_AT_START = 0.1  # losses in this share of the iterations, the first, do not count: they would fill the panel
-ROOM_FOR_INTERVALS = 0.75  # share of the range of means by which intervals widen an axis at most, at each end
+SHARE_AT_START = 0.1  # losses in this share at the start are ignored, since they would fill the panel
+ROOM_FOR_INTERVALS = 0.75  # maximum extension of an axis for intervals at each end, as a share of the range of means
 ROOM_ABOVE = 1.05
 
 
@@ -152,7 +152,7 @@ def add_legend(figure: Figure, handles: Sequence[Artist], form: Form = PAPER) ->
 
 
 def caption(notes: Sequence[str], form: Form = PAPER) -> str:
-    """Wrap sentences, each from a new line, on a slide as one paragraph; never between a number and its unit."""
+    """Wrap sentences, each on a new line (on a slide: one paragraph), never between a number and its unit."""
     paragraphs = notes if form.height_inches is None else [" ".join(notes)]
     bound = [BEFORE_UNIT.sub("\u00a0", note) for note in paragraphs]
     return "\n".join(line for note in bound for line in textwrap.wrap(note, form.in_caption))
@@ -209,7 +209,7 @@ def finite(table: pd.DataFrame) -> npt.NDArray[np.float64]:
 
 
 def take_literally(figure: Figure) -> None:
-    """Show dollar signs in the texts of a figure as they are, except in tick labels, whose powers are formulas."""
+    """Show dollar signs in texts literally, except in tick labels, whose powers are formulas."""
     ticks = {label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in axis.get_ticklabels()}
     for text in figure.findobj(Text):
         if isinstance(text, Text) and text not in ticks:

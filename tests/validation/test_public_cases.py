@@ -122,7 +122,7 @@ def test_a_bucket_that_dominates_has_a_sentence():
     share = (alone["waiting_for_nodes_seconds"] / alone["wall_clock_seconds"]).item()
     assert share > 0.5
     (said,) = time_sentences(alone)
-    assert said.startswith("Bound by churn: waiting for nodes is much of the time (checkpointing ")
+    assert said.startswith("Bound by churn: waiting for nodes takes much of the time (checkpointing ")
     assert "add cluster.num_spares" in said
     assert time_sentences(table_of(case("llama3_without_spares", "cluster.num_spares=64"))) == []
 

@@ -24,7 +24,7 @@ Mark = Literal["", "first", "close", "reference"]
 
 
 class AnswerCell(NamedTuple):
-    """A strategy at a point: hours, half of their 95 % interval, and what is to be said of it in words."""
+    """A strategy at a point: hours, half of their 95 % interval, and a remark."""
 
     hours: str
     spread: str = ""
@@ -89,7 +89,7 @@ def _cells(point: SweepPoint, metric: str) -> tuple[dict[str, AnswerCell], str]:
     cells = {one.strategy: _cell(estimate(one.values(metric)), "reference") for one in groups if is_failure_free(one)}
     cells |= {one.strategy: _cell(one.takes) for one in ranked.standings}
     if not ranked.reaching:
-        return cells, "no strategy gets there" if ranked.standings else "-"
+        return cells, "no strategy reaches it" if ranked.standings else "-"
     first, *others = ranked.reaching
     name = legend_label(first.strategy)
     if not others:
@@ -120,6 +120,6 @@ def _cell(takes: Estimate, mark: Mark = "") -> AnswerCell:
 
 
 def _behind(point: SweepPoint, metric: str) -> dict[str, AnswerCell]:
-    """By how much each strategy is behind the first, in words."""
+    """Lag of each strategy behind the first, in words."""
     first, *others = MetricRanking.of(points_of(point.runs, ()), metric).reaching or (None,)
     return {one.strategy: AnswerCell(lead(one, "later")) for one in others if one and first}

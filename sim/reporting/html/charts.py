@@ -74,7 +74,7 @@ BY_STRATEGY = alt.EncodingSortField("strategy", op="min")  # keeps the order of 
 
 
 def charts_of(data: ReportData) -> tuple[list[Chart], list[str]]:
-    """Return the charts, and a sentence for each that the results cannot give."""
+    """Return the charts, and a sentence for each chart that cannot be drawn."""
     charts, missing = [], []
     for title, make in CHARTS.items():
         try:
@@ -112,7 +112,7 @@ def _loss_chart(data: ReportData, against: Against, curves: pd.DataFrame, limits
     caption = "Mean over runs, and from the lowest to the highest of them." if several else "One run a strategy."
     caption += f" Crosses{', where switched on' if several else ''}: stages lost." if len(marks) else ""
     caption += " Gaps: rollbacks." if thinned["loss_nats"].isna().any() else ""
-    caption += " The first iterations, with losses far above, are cut off."
+    caption += " The first iterations, whose losses are much higher, are cut off."
     caption += f" Thinned to about {most} points per curve." if len(thinned) < len(curves) else ""
     signals = {"groups": data.first_groups, **({"failures": not several} if len(marks) else {})}
     layers = _loss_layers(data, against, rows, limits, columns)
@@ -259,7 +259,7 @@ def _means_caption(found: pd.DataFrame, limits: Limits) -> str:
         return "One run each: no intervals."
     caption = "Means with their 95 % intervals over seeds."
     if (found["reached"] < found["runs"]).any():
-        caption += " Hollow: not every run reached the target; the mean is over those that did."
+        caption += " Hollow: some runs did not reach the target; the mean is over the others."
     is_cut = found["low"].min() < limits[0] or found["high"].max() > limits[1]
     return f"{caption} Intervals that reach beyond the chart are cut off." if is_cut else caption
 

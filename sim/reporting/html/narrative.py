@@ -93,7 +93,7 @@ def _of_money(ranked: MetricRanking, in_time: MetricRanking, where: str) -> list
         return [f"{capitalized(label(first))} is {also}cheapest {where}: {value}; {following}."]
     names, in_order = ([each.strategy for each in (*one.reaching[:1], *one.contenders)] for one in (ranked, in_time))
     if names == in_order:
-        return [f"Cost follows time: {label(first)} pays {value} {where}, and the same ones may be as cheap."]
+        return [f"Cost follows time: {label(first)} pays {value} {where}, and the same strategies may be as cheap."]
     rivals = format_list([f"{label(each)} ({lead(each, 'more')})" for each in ranked.contenders])
     pays = f"{label(first)} pays {value}, but {rivals} may be as cheap"
     return [f"Too close to call which strategy is cheapest {where}: {pays}."]
@@ -160,7 +160,7 @@ def cautions(data: ReportData, scenario: Scenario | None) -> list[str]:
 
 
 def limits_of(data: ReportData, scenario: Scenario) -> list[str]:
-    """Say what binds an iteration, and which strategies never save; of the first point, where points differ in that."""
+    """Sentences on what binds an iteration and on strategies that never save; of the first point if points differ."""
     lines = [*binding_sentences(scenario, only_limits=True), *unused_saves(scenario)]
     differs = any(re.split(r"[.\[]", field)[0] not in ("failures", "seeds") for field in data.fields)
     return [f"At the first point: {uncapitalized(line)}" for line in lines] if differs else lines
@@ -171,9 +171,12 @@ def _is_or_are(number: int) -> str:
 
 
 def notes_on(data: ReportData, scenario: Scenario | None) -> list[str]:
-    """Say what the numbers refer to."""
+    """Return sentences on the basis of the numbers."""
     if scenario is None:
-        return ["This version of churnlab cannot read the scenario of these runs: see the YAML above, if it is there."]
+        return ["This version of churnlab cannot read the scenario of these runs; see the YAML above, if present."]
     corpus = str(data.abouts[0]["corpus"]) if data.abouts else "no text"
     lines: Sequence[str] = (*notes(scenario, corpus), describe_prices(scenario.cluster))
-    return [*lines, *(["All this is of the first point; others differ in the swept fields."] if data.fields else [])]
+    return [
+        *lines,
+        *(["These values are those of the first point; the others differ in the swept fields."] if data.fields else []),
+    ]

@@ -1,4 +1,4 @@
-"""The HTML report: one file with a summary in words, charts, tables, and all that is needed to repeat the runs."""
+"""HTML report: one file with a summary in words, charts, tables, and everything needed to repeat the runs."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def branches(folder: Path) -> dict[str, Any] | None:
 
 
 def lead(points: Sequence[SweepPoint]) -> str:
-    """Say at how many points of a sweep each strategy is first, and at how many none clearly is."""
+    """Return a sentence on the number of points at which each strategy is first, or none clearly is."""
     rankings = [ranking_at(point.runs)[1] for point in points]
     firsts = [(ranked, legend_label(ranked.best.strategy)) for ranked in rankings if ranked.best]
     winners = Counter(name for ranked, name in firsts if not ranked.contenders)

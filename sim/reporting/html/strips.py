@@ -1,4 +1,4 @@
-"""The strips of a report: what each node did over simulated time in single runs, failures in words, and the losses.
+"""Strips of a report: states of the nodes over simulated time in single runs, failures in words, and losses.
 
 A strip has COLUMNS columns. In a column a node has one state; a shorter state, such as a recovery, fills one column.
 The bytes of all strips are bounded by MOST_RUNS, MOST_ROWS and MOST_EVENTS, whatever the runs are.
@@ -138,7 +138,7 @@ def encoded(row: NDArray[np.int8]) -> str:
 
 
 def failures_in_words(records: Records, summary: dict[str, Any]) -> list[tuple[float, int, str]]:
-    """Hours, stage and description of each failure: what was lost, how long the recovery took, what it undid."""
+    """Hours, stage and description of each failure: the loss, the duration of the recovery, and the undone work."""
     columns = ("time_seconds", "kind", "stage", "iteration", "detail")
     events = list(zip(*(records.events[name].tolist() for name in columns), strict=True))
     found = []
@@ -151,7 +151,7 @@ def failures_in_words(records: Records, summary: dict[str, Any]) -> list[tuple[f
 
 
 def _aftermath(later: Sequence[tuple[Any, ...]], lost_seconds: float, summary: dict[str, Any]) -> str:
-    """What followed a loss: the recovery, how long it took, and what it undid. later: the events after it."""
+    """Consequences of a loss: the recovery, its duration, and the work that it undid. later: the events after it."""
     undone = ""
     for seconds, kind, _, _, detail in later:
         if kind == "rolled_back":
@@ -183,11 +183,11 @@ def _progress(run: Track) -> list[int]:
 
 
 def note_on(found: Strips) -> str:
-    """The caption: what is shown, and what is left out."""
+    """Caption: what is shown, and what is left out."""
     text = "Single runs. Rows: nodes by stage. Crosses above a strip: losses of stages or nodes. "
     text += "States shorter than a pixel fill one."
     if any(run["omitted"] for one in found.sets for run in one["runs"]):
         text += f" The first {MOST_ROWS} nodes."
     if found.num_left_out:
-        text += f" {format_count(found.num_left_out, 'run')} of more seeds or points are left out."
+        text += f" {format_count(found.num_left_out, 'run')} with further seeds or points are left out."
     return text

@@ -403,7 +403,7 @@ def test_rows_are_read_from_the_file_and_round_trip(tmp_path, bamboo):
     assert TraceConfig.model_validate_json(config.model_dump_json(), context=context) == config  # plain data
     with pytest.raises(ValueError, match="1 validation error for TraceConfig\nformat"):
         TraceConfig.model_validate({**options, "format": "no such"}, context=context)
-    with pytest.raises(ValueError, match="polarity 'preempted' goes with format skypilot, and this is bamboo"):
+    with pytest.raises(ValueError, match="polarity 'preempted' requires format skypilot; found bamboo"):
         TraceConfig.model_validate({**options, "polarity": "preempted"}, context=context)
     named = TraceConfig(rows=bamboo, file="traces/bamboo_p3.csv")
     assert TraceConfig.model_validate_json(named.model_dump_json()) == named
@@ -438,14 +438,14 @@ MALFORMED = [
     ("0,add,a\n5,remove", ", line 2: found 2 columns; allowed: 3, 'milliseconds,add or remove,node'"),
     (
         "0\n",
-        ", line 1: a list of numbers: lifetimes, or the times of failures? allowed: a header 'lifetime' or 'time', "
-        "or the format lifetimes or times",
+        ", line 1: a list of numbers can be lifetimes or failure times; allowed: a header 'lifetime' or 'time', "
+        "or format 'lifetimes' or 'times'",
     ),
     ("0,add,a\n\n5,add,b", ", line 2: found an empty line; allowed: 3, 'milliseconds,add or remove,node'"),
     ("0,add,a\n5,ad,b", ", line 2: found 'ad'; nearest: add; allowed: add, remove"),
     ("0,add,a\n5,REMOVE,a", ", line 2: found 'REMOVE'; nearest: remove; allowed: add, remove"),
     ("0,add,a\n5,+,b", ", line 2: found '+'; allowed: add, remove"),
-    ("0,add,a\n5,add, ", ", line 2: the third column has no name of a node"),
+    ("0,add,a\n5,add, ", ", line 2: the third column does not name a node"),
     ("0,add,a\n-5,add,b", ", line 2: found '-5' as the time; allowed: milliseconds, a number of at least 0"),
     ("0,add,a\nnan,add,b", ", line 2: found 'nan' as the time; allowed: milliseconds, a number of at least 0"),
     ("0,add,a\n1e999,add,b", ", line 2: found '1e999' as the time; allowed: milliseconds, a number of at least 0"),
@@ -459,9 +459,12 @@ MALFORMED = [
     ("0,add,a\n5,remove,b", ", line 2: node 'b' is removed, but was never added"),
     ("0,add,node1\n5,remove,node2", ", line 2: node 'node2' is removed, but was never added; nearest: node1"),
     ("0,add,a\n5,remove,a\n6,remove,a", ", line 3: node 'a' is removed, but left in line 2"),
-    ("0,add,a\n5,add,b\n6,add,a", ", line 3: node 'a' is added, but is present since line 1"),
-    ("0,add,a\n0,add,a", ", line 2: node 'a' is added, but is present since line 1"),
-    ("0,add,a\n2e12,add,b", ", line 2: 2e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years"),
+    ("0,add,a\n5,add,b\n6,add,a", ", line 3: node 'a' is added, but has been present since line 1"),
+    ("0,add,a\n0,add,a", ", line 2: node 'a' is added, but has been present since line 1"),
+    (
+        "0,add,a\n2e12,add,b",
+        ", line 2: found 2e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years",
+    ),
     # Google Cloud
     ("2021-12-11, 11:00:00, 3.5", f", line 1: found '3.5' as the count; allowed: {COUNT}"),
     ("2021-12-11, 11:00:00, -3", f", line 1: found '-3' as the count; allowed: {COUNT}"),
@@ -473,7 +476,7 @@ MALFORMED = [
     ),
     (
         "2021-12-11, 11:00:00, 3\n2091-12-11, 11:00:00, 3",
-        ", line 2: 2.21e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years",
+        ", line 2: found 2.21e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years",
     ),
     ("2021-12-11, 11:00:00, 3\n2021-12-11", ", line 2: found 1 column; allowed: 3, 'YYYY-MM-DD, HH:MM:SS, count'"),
     # SkyPilot
@@ -484,19 +487,19 @@ MALFORMED = [
     ('{"metadata": {"gap_seconds": NaN}, "data": [1]}', f", metadata.gap_seconds: found nan; allowed: {GAP}"),
     ('{"metadata": {"gap_seconds": "60"}, "data": [1]}', f", metadata.gap_seconds: found '60'; allowed: {GAP}"),
     ('{"metadata": {"gap_seconds": true}, "data": [1]}', f", metadata.gap_seconds: found true; allowed: {GAP}"),
-    ('{"metadata": {"gap_seconds": 60}}', ": 'data' is missing; allowed: a list of counts, not empty"),
-    (JSON % "[]", ", data: found an empty list; allowed: a list of counts, not empty"),
-    (JSON % "{}", ", data: found an empty mapping; allowed: a list of counts, not empty"),
+    ('{"metadata": {"gap_seconds": 60}}', ": 'data' is missing; allowed: a list of counts that is not empty"),
+    (JSON % "[]", ", data: found an empty list; allowed: a list of counts that is not empty"),
+    (JSON % "{}", ", data: found an empty mapping; allowed: a list of counts that is not empty"),
     (JSON % "[1, [2]]", f", data[1]: found a list of 1 entry; allowed: {COUNT}"),
     (JSON % "[1, 2.5]", f", data[1]: found 2.5; allowed: {COUNT}"),
     (JSON % "[1, true]", f", data[1]: found true; allowed: {COUNT}"),
     (JSON % "[null]", f", data[0]: found null; allowed: {COUNT}"),
     (JSON % "[1, -1]", f", data[1]: found -1; allowed: {COUNT}"),
     (JSON % "[1, 2", ", line 1: not valid JSON: expecting ',' delimiter"),
-    ("[" * 100_000, ": not valid JSON: nested too deeply, or a number of too many digits"),
+    ("[" * 100_000, ": not valid JSON: nested too deeply, or a number with too many digits"),
     (
         '{"metadata": {"gap_seconds": 1e9}, "data": [1, 1]}',
-        ", data: 2e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years",
+        ", data: found 2e+09 s after the first instant; allowed: at most 1e+09 s, which is 31 years",
     ),
 ]
 
@@ -513,7 +516,7 @@ def test_malformed_traces_are_reported_in_one_line(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "format", "polarity", "message"),
     [
-        ("0,add,a", "auto", "preempted", ": polarity 'preempted' goes with format skypilot, and this is bamboo"),
+        ("0,add,a", "auto", "preempted", ": polarity 'preempted' requires format skypilot; found bamboo"),
         (JSON % "[1, 2]", "auto", "preempted", ", data[1]: found 2; allowed: 0 or 1 with polarity preempted"),
         ("0,add,a", "skypilot", "available", ", line 1: not valid JSON: extra data"),
         (
@@ -536,7 +539,7 @@ def test_traces_of_another_format_are_reported(tmp_path, content, format, polari
     [
         ("bambo_p3.csv", ": no such file; nearest: bamboo_p3.csv"),
         ("nowhere/at/all", ": no such file"),
-        ("", ": is a folder; allowed: the file of a trace"),
+        ("", ": is a folder; allowed: a trace file"),
         ("pipe", ": is not a regular file, but a pipe or a device"),
         ("a\0b", ": cannot be read: embedded null byte"),
         ("x" * 999, ": cannot be read: file name too long"),
@@ -570,16 +573,16 @@ def test_too_long_a_trace_is_reported(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rows": ()}, "a trace needs its 'file', which is read with the scenario, or 'rows'"),
-        ({"rows": ((0.0, 0, 0, ()), (9.0, 0, 0, ()))}, "a trace without any node"),
-        ({"rows": NAMED, "offset_hours": 0.5}, "offset_hours 0.5: the trace ends after 0.01111 h"),
+        ({"rows": ()}, "a trace needs 'file' .which is read with the scenario. or 'rows'"),
+        ({"rows": ((0.0, 0, 0, ()), (9.0, 0, 0, ()))}, "a trace without nodes"),
+        ({"rows": NAMED, "offset_hours": 0.5}, "offset_hours 0.5 is after the end of the trace, 0.01111 h"),
         (
             {"rows": NAMED, "time_scale": 0.01},
-            r"the trace lasts 0.4 s; one that is repeated \(loop\) lasts at least 1 s",
+            r"the trace lasts 0.4 s; a repeated trace \(loop\) must last at least 1 s",
         ),
-        ({"rows": ((1.0, 3, 0, ()),)}, "row 0: a trace begins at 0.0 s, when no node leaves"),
-        ({"rows": ((0.0, 3, 1, (0,)),)}, "row 0: a trace begins at 0.0 s, when no node leaves"),
-        ({"rows": ((0.0, 3, 0, ()), (0.0, 1, 0, ()))}, "row 1: 0 s is not after 0 s of the row before"),
+        ({"rows": ((1.0, 3, 0, ()),)}, "row 0: a trace must begin at 0.0 s, and no node can leave then"),
+        ({"rows": ((0.0, 3, 1, (0,)),)}, "row 0: a trace must begin at 0.0 s, and no node can leave then"),
+        ({"rows": ((0.0, 3, 0, ()), (0.0, 1, 0, ()))}, "row 1: 0 s is not after 0 s of the previous row"),
         ({"rows": ((0.0, 1, 0, ()), (2.0, 0, 2, ()))}, "row 1: 2 nodes leave, but 1 are present"),
         ({"rows": ((0.0, 2, 0, ()), (2.0, 0, 2, (1,)))}, "row 1: 2 nodes leave, but 1 are named; name all or none"),
         (
@@ -596,7 +599,7 @@ def test_too_long_a_trace_is_reported(tmp_path, monkeypatch):
         ({"rows": "0.0 3 0\nnan 0 0"}, "rows"),
         ({"rows": NAMED, "time_scale": 0.0}, "time_scale"),
         ({"rows": NAMED, "max_nodes": 0}, "max_nodes"),
-        ({"rows": NAMED, "max_nodes": 2, "additions": "ignore"}, "max_nodes goes with additions 'replay'"),
+        ({"rows": NAMED, "max_nodes": 2, "additions": "ignore"}, "max_nodes requires additions 'replay'"),
         ({"rows": NAMED, "additions": "replace"}, "additions"),
     ],
 )

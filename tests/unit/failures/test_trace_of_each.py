@@ -94,13 +94,13 @@ def test_nodes_arrive_in_the_regions_of_the_trace():
     [
         (
             {"rows": ((0.0, 3, 0, ()), (9.0, 0, 1, ()))},
-            "each' needs a trace that names its nodes, or has one at a time",
+            "each' needs a trace that names its nodes, or one of a single node",
         ),
-        ({"rows": HALF_THE_TIME, "loop": False}, "loop goes with nodes_follow 'together'"),
-        ({"rows": HALF_THE_TIME, "max_nodes": 1}, "max_nodes goes with nodes_follow 'together'"),
-        ({"rows": HALF_THE_TIME, "offset_hours": 1.0}, "offset_hours goes with nodes_follow 'together'"),
-        ({"rows": HALF_THE_TIME, "file": "a", "files": ({"file": "b"},)}, "give file or files, not both"),
-        ({"rows": HALF_THE_TIME, "arrivals": "a b"}, "arrivals: allowed: lines of a number and a region"),
+        ({"rows": HALF_THE_TIME, "loop": False}, "loop requires nodes_follow 'together'"),
+        ({"rows": HALF_THE_TIME, "max_nodes": 1}, "max_nodes requires nodes_follow 'together'"),
+        ({"rows": HALF_THE_TIME, "offset_hours": 1.0}, "offset_hours requires nodes_follow 'together'"),
+        ({"rows": HALF_THE_TIME, "file": "a", "files": ({"file": "b"},)}, "file and files are both given"),
+        ({"rows": HALF_THE_TIME, "arrivals": "a b"}, "arrivals: allowed: lines with a number and a region"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):

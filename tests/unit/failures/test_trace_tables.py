@@ -151,8 +151,8 @@ def test_lifetimes_and_failure_times_are_read(read):
 
 HEADER = "node,start,end\n"
 MALFORMED = [
-    (HEADER, "line 1: a header without a line after it"),
-    ("# nothing\n", "has comments only; allowed: a table"),
+    (HEADER, "line 1: a header without any line after it"),
+    ("# nothing\n", "contains only comments; allowed: a table"),
     (HEADER + "a,0,1\nb,2\n", "line 3: found 2 columns; allowed: 3, as in the header"),
     (HEADER + "a,0,1\nb,2,3,4\n", "line 3: found 4 columns; allowed: 3, as in the header"),
     (HEADER + "a,0,1\n,2,3\n", "line 3: found an empty node; allowed: its name"),
@@ -163,8 +163,8 @@ MALFORMED = [
     (HEADER + "a,0,9\nb,0,1\na,5,12\n", "line 4: the interval of node 'a' overlaps that of line 2"),
     (HEADER + "a,,\n", "no line has a start or an end"),
     (HEADER + "a,5,5\n", "no line has an interval in which a node was there"),
-    (HEADER + "a,0,1\nb,3e9,\n", "line 3: 3e+09 s after the first instant; allowed: at most 1e+09 s"),
-    (HEADER + 'a,0,1\n"b,2,3\n', "line 3: not a line of a table"),
+    (HEADER + "a,0,1\nb,3e9,\n", "line 3: found 3e+09 s after the first instant; allowed: at most 1e+09 s"),
+    (HEADER + 'a,0,1\n"b,2,3\n', "line 3: not a valid line of a table"),
     ("node,start,end,state\na,0,1,2\n", "line 2: found '2' as the state; allowed: 1, up or 0, down"),
     ("node,start\na,0\n", "line 1: found 'node,start', which is not the start of a trace; allowed: a table of node"),
     ("when,what\n0,x\n", "line 1: found 'when,what', which is not the start of a trace"),
@@ -180,7 +180,7 @@ MALFORMED = [
     ("lifetime\n5\n-1\n", "line 3: found '-1' as the lifetime; allowed: a number of at least 0"),
     ("lifetime,censored\n5,perhaps\n", "line 2: found 'perhaps' as the censored"),
     ("lifetime\n0\n", "no lifetime is above 0"),
-    ("5\n3\n", "line 1: a list of numbers: lifetimes, or the times of failures? allowed: a header"),
+    ("5\n3\n", "line 1: a list of numbers can be lifetimes or failure times; allowed: a header"),
     ('[0, "add", {"nodes": ["a"]}]\n[5, "ad", {}]', "line 2: found 'ad'; nearest: add; allowed: add, remove, no-op"),
     ('[0, "add", {"nodes": ["a"]}]\n[5, "add", {"nodes": 3}]', 'line 2: found \'[5, "add", {"nodes": 3}]\'; allowed'),
     ('[0, "add", {"nodes": ["a"]}]\nnonsense', "line 2: found 'nonsense', not valid JSON; allowed"),
@@ -326,10 +326,12 @@ def test_counts_of_several_zones_are_added(tmp_path):
 
 def test_files_that_name_and_count_are_not_mixed(tmp_path):
     about = files(tmp_path, {"a.csv": "node,start,end\nx,0,9\ny,0,5\n", "b.csv": "0,3\n10,5\n"})
-    with pytest.raises(TraceError, match=r"'a.csv' names its nodes, 'b.csv' only counts them: give files of one kind"):
+    with pytest.raises(TraceError, match=r"'a.csv' names its nodes, but 'b.csv' has only counts; give files of one kind"):
         read_files(tmp_path, about)
 
 
 def test_lifetimes_are_not_replayed(tmp_path):
-    with pytest.raises(TraceError, match=r"a.csv: lifetimes do not say which nodes are present when; `churnlab fit`"):
+    with pytest.raises(
+        TraceError, match=r"a.csv: lifetimes do not contain the nodes present at each time; `churnlab fit`"
+    ):
         read_files(tmp_path, files(tmp_path, {"a.csv": "lifetime\n5\n"}))

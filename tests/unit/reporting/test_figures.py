@@ -456,7 +456,7 @@ def test_what_swapping_costs_by_failure_free_runs_alone(tmp_path):
     assert tables[""]["num_pairs"].unique().tolist() == [2]  # one for each training seed, whatever the rate
     assert [axis.get_title(loc="left") for axis in figure.axes] == [""]
     words = caption_of(figure)
-    assert "Only runs that met no failure" in words
+    assert "Runs without failures" in words
     assert "Lines: means over 2 pairs of runs; shaded" in words
     slides = dict(figure_kinds()["swapping"].figures(FigureRequest(source.results, SLIDE), tables))
     assert list(slides) == ["swapping_slide"]

@@ -76,7 +76,7 @@ def test_more_runs_rows_and_events_than_allowed_are_left_out(tmp_path, monkeypat
     ]
     assert part.num_left_out == 6
     assert all((len(run["rows"]), run["events"]) == (2, []) for one in part.sets for run in one["runs"])
-    assert "6 runs of more seeds or points are left out." in module.note_on(part)
+    assert "6 runs with further seeds or points are left out." in module.note_on(part)
 
 
 def test_runs_without_losses_or_records_have_strips_or_none(tmp_path):
