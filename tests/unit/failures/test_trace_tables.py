@@ -326,7 +326,7 @@ def test_counts_of_several_zones_are_added(tmp_path):
 
 def test_files_that_name_and_count_are_not_mixed(tmp_path):
     about = files(tmp_path, {"a.csv": "node,start,end\nx,0,9\ny,0,5\n", "b.csv": "0,3\n10,5\n"})
-    with pytest.raises(TraceError, match=r"'a.csv' names its nodes, but 'b.csv' has only counts; give files of one kind"):
+    with pytest.raises(TraceError, match=r"'a.csv' names its nodes, but 'b.csv' has only counts"):
         read_files(tmp_path, about)
 
 
