@@ -6,7 +6,7 @@ replica, None for one that takes no part. All functions return a new Position; n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -68,6 +68,26 @@ def synchronised(
     replicas = list(position.replicas)
     for number in numbers:
         replicas[number] = received(the_replica(position, number), merged, mixing, stages)
+    return replace(merged, replicas=tuple(replicas))
+
+
+def averaged_in_pairs(
+    position: Position,
+    pairs: Iterable[tuple[int, int]],
+    present: Collection[int],
+    stages: tuple[int, ...] | None = None,
+) -> Position:
+    """The state after the two replicas of each pair have taken the mean of their weights, each with its own Adam state.
+
+    The global weights become the mean of all replicas that are present, which no replica receives. stages: as above.
+    """
+    sources = tuple(the_replica(position, number) for number in sorted(present))
+    replicas = list(position.replicas)
+    for pair in pairs:
+        mean = Merge(tuple(the_replica(position, number) for number in pair), stages=stages)
+        for number in pair:
+            replicas[number] = the_replica(position, number).merged(mean)
+    merged = global_state(position).merged(Merge(sources, stages=stages))
     return replace(merged, replicas=tuple(replicas))
 
 

@@ -16,10 +16,12 @@ other before the next iteration; what is sent again where a loss interrupts a sy
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from models.recipe import REST
 from models.replicas import (
+    averaged_in_pairs,
     global_state,
     joined,
     own_rows,
@@ -71,6 +73,9 @@ class Pending:
     due_iteration: int
 
 
+Pairs = tuple[tuple[int, int], ...]
+
+
 class Diloco(Peer):
     """Pipelines that train apart between synchronisations."""
 
@@ -84,6 +89,7 @@ class Diloco(Peer):
         interval = config.interval_iterations or DEFAULT_INTERVAL
         self._recovery = config.recovery(num_stages, interval) if config.recovery else None
         self.interval_iterations = interval if config.recovery and config.recovery.saves else None
+        self._in_pairs = config.partners == "pairs"
         self._apart = config.inner_steps // config.fragments  # iterations between two synchronisations
         self._reached: Position | None = None  # the state that the last iteration led to
         self._begun: Position | None = None  # the state that the next one begins with
@@ -92,7 +98,9 @@ class Diloco(Peer):
         self._synchronised_iteration = -1  # the last one after which new global weights were received
         self._pending: Pending | None = None
         self._sending: Background | None = None  # of the differences that are pending
-        self._plans: dict[tuple[IterationPlan, tuple[int, ...], tuple[int, ...], bool], IterationPlan] = {}
+        self._plans: dict[
+            tuple[IterationPlan, tuple[int, ...], tuple[int, ...], bool, Pairs | None], IterationPlan
+        ] = {}
 
     @classmethod
     def check(cls, config: DilocoConfig, workload: WorkloadConfig) -> str | None:
@@ -149,7 +157,8 @@ class Diloco(Peer):
         if not position.replicas or position != self._reached:  # the start, or a fallback has gone back
             self._pending = None
             recipes = [own_rows(number, num_replicas, spec) for number in range(num_replicas)]
-            position = split(global_state(position), recipes)
+            states = with_state(position) if self._in_pairs else []  # no node has global weights
+            position = split(the_replica(position, states[0]) if states else global_state(position), recipes)
             self._broken.clear()
             for number in range(num_replicas):
                 self._begin(number, position.iteration)
@@ -162,7 +171,10 @@ class Diloco(Peer):
             for number in set(there).difference(with_state(position)):
                 is_from_peer = training and self.config.joiner_optimizer == "peer"
                 recipe = own_rows(number, num_replicas, spec)
-                position = joined(position, number, recipe, training[0] if is_from_peer else "fresh")
+                if training and self._in_pairs:
+                    position = with_replica(position, number, the_replica(position, training[0]).entered(recipe))
+                else:
+                    position = joined(position, number, recipe, training[0] if is_from_peer else "fresh")
                 self._begin(number, position.iteration)
         self._begun = position
         return position
@@ -218,14 +230,21 @@ class Diloco(Peer):
         training = in_training(self._begun)
         stages = () if self.config.overlap_iterations else self._due(self._begun.iteration + 1)
         is_new = self._has_new_weights(self._begun.iteration)
-        key = plan, training, stages, is_new
+        pairs = self._pairs(training, self._begun.iteration + 1) if stages and self._in_pairs else None
+        key = plan, training, stages, is_new, pairs
         if key not in self._plans:
             exchanges = tuple((stage, sent_bytes(self.config, world.costs, stage)) for stage in stages)
             nodes = dict.fromkeys(range(self.num_stages + 1), training)
             layout = world.layout(nodes) if len(training) < world.num_pipelines else None
             changed = self._recovery.plan_after_synchronisation(plan) if self._recovery and is_new else plan
-            self._plans[key] = replace(changed, exchanges=exchanges, layout=layout)
+            places = {number: place for place, number in enumerate(training)}
+            exchanging = pairs and tuple((places[one], places[other]) for one, other in pairs)
+            self._plans[key] = replace(changed, exchanges=exchanges, layout=layout, pairs=exchanging)
         return self._plans[key]
+
+    def _pairs(self, training: Sequence[int], iteration: int) -> Pairs:
+        """The replicas that average with each other after an iteration; of all fragments before the next in turn."""
+        return pairs_in_turn(training, (iteration - 1) // self.config.inner_steps)
 
     def _has_new_weights(self, iteration: int) -> bool:
         """Whether an iteration after this one has a plan of its own, since its replicas have new weights."""
@@ -275,6 +294,8 @@ class Diloco(Peer):
             return position
         self._synchronised_iteration = position.iteration
         stages = None if self.config.fragments == 1 else due.stages
+        if self._in_pairs:
+            return averaged_in_pairs(position, self._pairs(training, position.iteration), training, stages)
         merged = synchronised(
             position,
             rate=self.config.outer_learning_rate,
@@ -390,3 +411,15 @@ class Diloco(Peer):
 def in_training(position: Position) -> tuple[int, ...]:
     """Replicas that train, by number: those with a state, except those that wait for a node."""
     return tuple(n for n, state in enumerate(position.replicas) if state and not state.lineage.is_at_rest)
+
+
+def pairs_in_turn(numbers: Sequence[int], turn: int) -> Pairs:
+    """Pairs of a round-robin tournament: in as many turns as there are others, each meets each of them once.
+
+    With an odd number, one is without a partner in each turn.
+    """
+    first, *others = [*numbers, *([-1] if len(numbers) % 2 else [])]
+    shift = turn % len(others)
+    seats = [first, *others[shift:], *others[:shift]]
+    met = zip(seats[: len(seats) // 2], seats[: len(seats) // 2 - 1 : -1], strict=True)
+    return tuple((one, other) for one, other in met if -1 not in (one, other))

@@ -18,6 +18,17 @@ LostStage = Literal["leave", "global", "checkfree", "checkfree_plus", "neighbour
 
 DEFAULT_INTERVAL = 25
 
+GO_WITH_PAIRS: dict[str, str | float] = {
+    "outer_learning_rate": 1.0,
+    "outer_momentum": 0.0,
+    "mixing": 1.0,
+    "weights": "equal",
+    "overlap_iterations": 0,
+    "lost_stage": "leave",
+    "joiner_optimizer": "peer",
+}
+"""Values of options for pairs, which have no global weights and no outer optimizer."""
+
 
 class DilocoConfig(StrategyConfig):
     """Options of `diloco`."""
@@ -32,6 +43,10 @@ class DilocoConfig(StrategyConfig):
     )
     joiner_optimizer: Literal["peer", "fresh"] = Field(
         "peer", description="Adam's state of a pipeline that comes back: that of another one, or none"
+    )
+    partners: Literal["all", "pairs"] = Field(
+        "all",
+        description="replicas that average: all; or each with one other, in turn (NoLoCo), by plain averages",
     )
     lost_stage: LostStage = Field(
         "leave",
@@ -89,6 +104,10 @@ def impossible(config: DilocoConfig, workload: WorkloadConfig) -> str | None:
             f"overlap_iterations {config.overlap_iterations} is not less than the iterations between two "
             f"synchronisations, {apart}"
         )
+    if config.partners == "pairs":
+        for field, value in GO_WITH_PAIRS.items():
+            if (found := getattr(config, field)) != value:
+                return f"partners 'pairs' goes with {field} {in_words(value)}, found {in_words(found)}"
     recovery = config.recovery
     if config.interval_iterations is not None and not (recovery and recovery.saves):
         saving = " or ".join(f"'{name}'" for name, each in RECOVERIES.items() if each.saves)
@@ -106,8 +125,15 @@ def impossible_on(config: DilocoConfig, cluster: ClusterConfig, sequences_per_ba
     return too_few_replicas(config.min_replicas, cluster, sequences_per_batch)
 
 
+def in_words(value: str | float) -> str:
+    """A value of an option as messages write it."""
+    return f"'{value}'" if isinstance(value, str) else f"{value:g}"
+
+
 def global_bytes(config: DilocoConfig, costs: Costs, stage: int) -> float:
-    """Bytes of a stage's global weights and, with outer momentum, their velocity, in fp32."""
+    """Bytes of a stage's global weights and, with outer momentum, their velocity, in fp32; pairs have none."""
+    if config.partners == "pairs":
+        return 0.0
     return float(costs.stage_parameters(stage) * FP32_BYTES * (2 if config.outer_momentum else 1))
 
 

@@ -161,7 +161,8 @@ class IterationPlan:
     shares: microbatches of each pipeline, num_microbatches at most; None: as many in all.
 
     exchanges: stages whose replicas exchange gradients, or as large a sum, at the end, and the bytes that each node has
-    of it; None: all stages exchange their gradients.
+    of it; None: all stages exchange their gradients. pairs: pipelines, by number among those that run, that send this
+    to each other alone; None: all exchange with all.
     """
 
     num_microbatches: int
@@ -178,6 +179,7 @@ class IterationPlan:
     layout: Layout | None = None
     shares: tuple[int, ...] | None = None
     exchanges: tuple[tuple[int, float], ...] | None = None
+    pairs: tuple[tuple[int, int], ...] | None = None
 
 
 def plain_plan(workload: WorkloadConfig) -> IterationPlan:

@@ -187,13 +187,20 @@ class IterationWork:
         return self.plan.microbatch_size * self.costs.activation_bytes
 
     def gradient_exchange(self, stage: int) -> list[Transmission]:
-        """Ring all-reduce: 2 (N - 1) steps of S / N bytes on all links at once; or S bytes from each to each."""
+        """Ring all-reduce: 2 (N - 1) steps of S / N bytes on all links at once; or S bytes from each to each.
+
+        In pairs: S bytes in both directions.
+        """
         nodes, num_bytes = self.placement.nodes_of(stage), self.costs.gradient_bytes(stage)
         if self.plan.exchanges is not None:
             num_bytes = dict(self.plan.exchanges).get(stage, 0.0)
         n, what = len(nodes) * self.deployment.num_represented, f"gradient exchange of stage {stage}"
         if n == 1 or not num_bytes:
             return []
+        if self.plan.pairs is not None:
+            both = [ends for one, other in self.plan.pairs for ends in ((one, other), (other, one))]
+            both = both if len(nodes) > 1 else both[:1]  # one node that represents all
+            return [Transmission(what, nodes[a % len(nodes)], nodes[b % len(nodes)], num_bytes) for a, b in both]
         if self.workload.gradient_exchange == "ring":
             steps = 2 * (n - 1)
             following = [*nodes[1:], nodes[0]]  # itself, if it represents all

@@ -1,5 +1,6 @@
 """Sweeps of replicas that train apart: the same bits one by one, in segments, resumed and from an emptied cache."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from models.trajectory_store import TrajectoryStore
 from sim.results.storage import load
 from sim.scenario.sweep_points import load_points
+from support import chores
 from support.sweeps import TINY, do_one_by_one, do_sweep, files_of, write_scenario
 
 LOCAL_STEPS = (
@@ -59,6 +61,15 @@ def test_segments_resumption_and_an_emptied_cache_change_no_bit(done, folder, tm
     store.close()
     rest = do_sweep(path, tmp_path / "results", tmp_path / "cache", most_steps=5)
     assert files_of(rest.folder.folder) == files_of(done.folder.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pool", "ray"])
+def test_workers_and_a_ray_cluster_change_no_bit(done, folder, tmp_path, name):
+    with closing(chores.EXECUTORS[name]()) as executor:
+        job = do_sweep(folder / "tiny.yaml", tmp_path / "results", tmp_path / "cache", executor, most_steps=5)
+    assert not job.failures
+    assert files_of(job.folder.folder) == files_of(done.folder.folder)
 
 
 def test_what_is_done_is_not_trained_again(done, folder, tmp_path):

@@ -91,3 +91,18 @@ class DiLoCo:
                 own.copy_(weights)
             windows = torch.from_numpy(self.corpus.validation_windows(8, self.spec.sequence_length))
             return float(model.loss(windows[:, :-1], windows[:, 1:], self.spec.routes[0]))
+
+    @torch.no_grad()
+    def average(self, pair: Collection[int]) -> None:
+        """Give the replicas of a pair the mean of their weights."""
+        for flats in zip(*(self.models[number].flat for number in pair), strict=True):
+            mean = torch.stack(flats).mean(dim=0)
+            for flat in flats:
+                flat.copy_(mean)
+
+    @torch.no_grad()
+    def loss_of_mean(self) -> float:
+        """The validation loss of the mean of all weights."""
+        for weights, *flats in zip(self.weights, *(model.flat for model in self.models), strict=True):
+            weights.copy_(torch.stack(flats).mean(dim=0))
+        return self.validation_loss()

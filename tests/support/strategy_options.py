@@ -33,6 +33,14 @@ STRATEGY_OPTIONS: list[dict[str, Any]] = [
     {"kind": "diloco", "inner_steps": 5, "lost_stage": "neighbour_copy", "overlap_iterations": 2},
     {"kind": "diloco", "inner_steps": 5, "lost_stage": "checkpoint", "interval_iterations": 2},
     {"kind": "diloco", "inner_steps": 4, "lost_stage": "stale_stage", "interval_iterations": 3},
+    {
+        "kind": "diloco",
+        "inner_steps": 4,
+        "partners": "pairs",
+        "outer_learning_rate": 1.0,
+        "outer_momentum": 0.0,
+        "fragments": 2,
+    },
     {"kind": "diloco", "inner_steps": 4, "fragments": 2, "overlap_iterations": 1, "min_replicas": 2},
     {
         "kind": "diloco",

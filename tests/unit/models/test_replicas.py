@@ -8,7 +8,7 @@ import torch
 
 from models.curve import CurveTraining
 from models.recipe import PLAIN, REST, Recipe, rows_of_parts
-from models.replicas import joined, rows_learnt, split, synchronised, with_replica, without
+from models.replicas import averaged_in_pairs, joined, rows_learnt, split, synchronised, with_replica, without
 from models.shared_training import SharedTraining
 from models.spec import OptimizerSpec, plain_routes
 from models.training import NoTraining, ReplayedTraining
@@ -64,6 +64,23 @@ def test_replicas_follow_a_hand_written_loop_of_diloco(corpus, spec):
             loop.outer_step([0, 1, 2])
             assert trajectory.validation_loss(position) == pytest.approx(loop.validation_loss(), rel=2e-5)
     assert trajectory.num_trained_steps == 3 * 12
+
+
+def test_replicas_that_average_in_pairs_follow_a_hand_written_loop(corpus, spec):
+    """Four replicas, and another partner each time; the loss is that of the mean of all."""
+    loop, trajectory = DiLoCo(spec, corpus, [[0], [1], [2], [3]]), Trajectory(spec, corpus, None)
+    position = split(beginning(trajectory), parts(4))
+    rounds = [((0, 3), (1, 2)), ((0, 1), (2, 3)), ((0, 2),)]
+    for step in range(1, 10):
+        position = position.after(step)
+        assert trajectory.train_loss(position) == pytest.approx(sum(loop.inner_step()) / 4, rel=2e-5)
+        if step % 3 == 0:
+            pairs = rounds[step // 3 - 1]
+            position = averaged_in_pairs(position, pairs, range(4))
+            for pair in pairs:
+                loop.average(pair)
+            assert trajectory.validation_loss(position) == pytest.approx(loop.loss_of_mean(), rel=2e-5)
+    assert trajectory.num_trained_steps == 4 * 9
 
 
 @pytest.mark.parametrize("same_rows", [False, True])

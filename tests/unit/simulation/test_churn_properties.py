@@ -28,6 +28,7 @@ from support.failure_processes import Loss, Losses, LossesConfig
 from support.memberships import Log
 
 NUM_STAGES = 5
+PLAIN_AVERAGES = {"outer_learning_rate": 1.0, "outer_momentum": 0.0}
 STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "none"},
     {"kind": "restart"},
@@ -77,6 +78,7 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
         }
         for inner in ("checkpoint", "stale_stage")
     ),
+    {"kind": "diloco", "label": "in_pairs", "inner_steps": 2, "partners": "pairs", **PLAIN_AVERAGES},
     {
         "kind": "diloco",
         "label": "copied_stream",

@@ -124,6 +124,18 @@ STRATEGIES = st.one_of(
         st.sampled_from(["leave", "global", "checkfree", "neighbour_copy", "checkpoint", "stale_stage"]),
     ),
     st.builds(
+        lambda steps, fragments: {
+            "kind": "diloco",
+            "inner_steps": steps * fragments,
+            "fragments": fragments,
+            "partners": "pairs",
+            "outer_learning_rate": 1.0,
+            "outer_momentum": 0.0,
+        },
+        st.integers(1, 3),
+        st.integers(1, 2),
+    ),
+    st.builds(
         lambda of: {"kind": "neighbour_takeover", "approximate": of}, st.sampled_from(["both_stages", "lost_stage"])
     ),
     st.builds(

@@ -1,5 +1,7 @@
 """DiLoCo: when replicas synchronise and what that costs, who takes part, and what the training learns."""
 
+import itertools
+
 import pytest
 
 from models.recipe import Recipe
@@ -8,6 +10,7 @@ from models.trainer import Trainer
 from models.training_state import Merge
 from models.trajectory import Trajectory
 from sim.scenario.loading import ScenarioError, parse_scenario
+from sim.strategies.diloco import pairs_in_turn
 from support.builders import INSTANT, a_link, a_scenario, of_kind, run, times, with_losses
 from support.failure_processes import Loss
 from support.local_steps import THREE, diloco, positions_of
@@ -133,7 +136,51 @@ def test_an_exchange_that_takes_longer_than_the_overlap_is_waited_for():
     assert times(of_kind(found, "synchronised")) == [pytest.approx(alone.iterations[3].ended_seconds + exchange)]
 
 
+@pytest.mark.parametrize("num", range(2, 10))
+def test_in_turn_each_two_meet_once(num):
+    numbers = range(10, 10 + num)
+    turns = [pairs_in_turn(numbers, turn) for turn in range(num - 1 + num % 2)]
+    assert {len(pairs) for pairs in turns} == {num // 2}
+    assert all(len({number for pair in pairs for number in pair}) == 2 * len(pairs) for pairs in turns)
+    met = sorted(tuple(sorted(pair)) for pairs in turns for pair in pairs)
+    assert met == list(itertools.combinations(numbers, 2))
+
+
+def in_pairs(**options):
+    return diloco(partners="pairs", outer_learning_rate=1.0, outer_momentum=0.0, **options)
+
+
+def test_pairs_send_their_weights_to_each_other_alone():
+    """With 680 bytes per second between two nodes: 4 s for 2720 bytes, and 6 s for 2 · 3/4 as much in a ring."""
+    slow = {"same_region": a_link(bytes_per_second=680.0), "storage": INSTANT, "negligible_seconds": 1e9}
+    scenario = a_scenario((in_pairs(), diloco()), cluster={**THREE, "nodes_per_stage": 4}, steps=8, network=slow)
+    pairs, ring = run(scenario, 0), run(scenario, 1)
+    alone = run(a_scenario(cluster={"nodes_per_stage": 1}, steps=8, network=slow)).wall_clock_seconds
+    assert pairs.wall_clock_seconds == pytest.approx(alone + 2 * 4.0)
+    assert ring.wall_clock_seconds == pytest.approx(alone + 2 * 6.0)
+
+
+def test_a_pipeline_begins_as_a_replica_where_pairs_average(monkeypatch):
+    """Out in iterations 2 to 4 of 12; then it has the weights and Adam's state of replica 0, on its own rows."""
+    soon = {**THREE, "provisioning_seconds": 5.0}
+    scenario = with_losses(a_scenario((in_pairs(),), cluster=soon, steps=12), BROKEN)
+    positions, found = positions_of(monkeypatch, scenario)
+    assert [present(position) for position in positions] == [{0, 1, 2}] + 3 * [{0, 2}] + 8 * [{0, 1, 2}]
+    averaged, begun = positions[3].replicas[0], positions[4].replicas[1]
+    assert begun.descends_from(averaged)
+    assert begun.lineage.edits[len(averaged.lineage.edits) :] == ((4, Recipe(rows=tuple(range(5, 11)))),)
+    sources = [
+        [len(entry.sources) for step, entry in state.lineage.edits if isinstance(entry, Merge) and step == 8]
+        for state in (positions[7], *positions[7].replicas)
+    ]
+    assert sources == [[3], [2], [2], []]  # the mean of all; turn 1: replicas 0 and 1, and 2 is without a partner
+    assert found.sent_bytes == 8160.0  # no global weights
+
+
 BAD = {
+    "partners: pairs": "partners 'pairs' goes with outer_learning_rate 1, found 0.7",
+    "partners: pairs, outer_learning_rate: 1, outer_momentum: 0, lost_stage: global": "partners 'pairs' goes with "
+    "lost_stage 'leave', found 'global'",
     "min_replicas: 5": "min_replicas 5 is more than cluster.nodes_per_stage, 2",
     "fragments: 9, inner_steps: 90": "fragments 9 is more than the stages, 5 with that of the embedding",
     "fragments: 2, inner_steps: 5": "inner_steps 5 is no multiple of fragments, 2",

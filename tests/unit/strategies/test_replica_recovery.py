@@ -6,6 +6,9 @@ from models.recipe import REST, Recipe
 from models.training_state import Edit, Merge
 from models.trajectory import Trajectory
 from sim.scenario.loading import ScenarioError, parse_scenario
+from sim.simulation.run import build_site
+from sim.strategies.diloco import Diloco
+from sim.strategies.diloco_options import DilocoConfig
 from support.builders import CHECKPOINT_BYTES, INSTANT, a_link, a_scenario, of_kind, run, times, with_losses
 from support.failure_processes import Loss
 from support.local_steps import THREE, DiLoCo, diloco, positions_of
@@ -164,6 +167,29 @@ def test_a_replica_that_left_has_no_save_until_its_next(monkeypatch):
     assert [position.replicas[1] is None for position in positions] == [False] * 5 + [True] + [False] * 6
     (edit,) = (entry for _, entry in entries_of(positions[-1]) if isinstance(entry, Edit))
     assert (edit.stage, edit.rule) == (3, "zeros")  # and then the global weights
+
+
+KEPT = {"leave": (0, 0, 0), "neighbour_copy": (1, 0, 0), "checkpoint": (0, 2, 1), "stale_stage": (0, 0, 1)}
+
+
+@pytest.mark.parametrize("lost_stage", KEPT)
+def test_what_each_way_keeps_is_declared(lost_stage):
+    """In states of a stage on devices and in hosts, there beside the global weights; and of all stages in the store."""
+    scenario = a_scenario((diloco(lost_stage=lost_stage),))
+    config, costs = scenario.strategies[0], build_site(scenario).costs
+    declared = (
+        Diloco.extra_memory_bytes(config, costs, 4),
+        Diloco.host_memory_bytes(config, costs, 4) - GLOBAL_BYTES,
+        Diloco.stored_bytes(config, costs) / 5,
+    )
+    assert declared == tuple(num * CHECKPOINT_BYTES for num in KEPT[lost_stage])
+    assert Diloco.joining_bytes(config, costs, 4) == declared[0] + GLOBAL_BYTES
+
+
+@pytest.mark.parametrize(("lost_stage", "interval"), [("leave", None), ("checkpoint", 25), ("stale_stage", 25)])
+def test_a_job_shorter_than_the_interval_never_saves(lost_stage, interval):
+    """The default interval is known to the notes on unused saves; other ways save nothing."""
+    assert Diloco(DilocoConfig(lost_stage=lost_stage), 4).interval_iterations == interval
 
 
 # ---- what cannot be -------------------------------------------------------------------------------------
